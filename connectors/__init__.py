@@ -1,0 +1,1 @@
+"""The connectors that ship with the bridge: one file is one whole connector."""
