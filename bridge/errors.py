@@ -55,14 +55,18 @@ class CannotTell(BridgeError):
 
 
 class Failure(BridgeError):
-    """An attempt that did not succeed. `reason` says why, the class says what to do next."""
+    """An attempt that did not succeed. `reason` says why, the class says what to do next.
+
+    `retry_after` is the partner's own wish for when to come back; it is honoured exactly.
+    """
 
     reason: Reason
 
-    def __init__(self, detail: str, *, reason: Reason) -> None:
+    def __init__(self, detail: str, *, reason: Reason, retry_after: timedelta | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.reason = reason
+        self.retry_after = retry_after
 
 
 class Temporary(Failure):
@@ -71,8 +75,7 @@ class Temporary(Failure):
     def __init__(
         self, detail: str, *, reason: Reason = "server", retry_after: timedelta | None = None
     ) -> None:
-        super().__init__(detail, reason=reason)
-        self.retry_after = retry_after
+        super().__init__(detail, reason=reason, retry_after=retry_after)
 
 
 class RateLimited(Temporary):
@@ -110,5 +113,7 @@ class Rejected(Failure):
 class OutcomeUnknown(Failure):
     """The request left, and no answer proves what became of it: a timeout, a reset, a 5xx."""
 
-    def __init__(self, detail: str, *, reason: Reason = "timeout") -> None:
-        super().__init__(detail, reason=reason)
+    def __init__(
+        self, detail: str, *, reason: Reason = "timeout", retry_after: timedelta | None = None
+    ) -> None:
+        super().__init__(detail, reason=reason, retry_after=retry_after)

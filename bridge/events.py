@@ -290,9 +290,7 @@ def known_zone(value: object) -> str | None:
 def _zone(name: str) -> str | None:
     try:
         return ZoneInfo(name).key
-    except (ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError, below; a folder's name an OSError
-        return None
-    except KeyError:
+    except (KeyError, ValueError, OSError):  # unknown; not a name at all; the name of a folder
         return None
 
 

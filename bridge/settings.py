@@ -97,7 +97,9 @@ class Settings(EnvironmentModel):
     """Any of these may have signed an event: two while a secret is being changed."""
     heppu_timestamp_tolerance: int = Field(300, ge=1, le=86400)
     """How many seconds the timestamp header may be away from now, in either direction."""
-    bridge_database_url: str = Field("sqlite:///bridge.db", pattern=r"^(sqlite:///.+|postgres(ql)?(\+psycopg)?://.+)")
+    bridge_database_url: str = Field(
+        "sqlite:///bridge.db", pattern=r"^(sqlite:///.+|postgres(ql)?(\+psycopg)?://.+)"
+    )
     bridge_rules: Path = Path("rules.yaml")
     bridge_host: str = "127.0.0.1"
     bridge_port: int = Field(8080, ge=0, le=65535)

@@ -1,0 +1,85 @@
+"""What an action learns about its delivery besides its params."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from bridge.errors import ConfigError
+from bridge.events import Contact, Event
+
+
+class Identities(Protocol):
+    """What this connection remembers about people: `phone:+1415...` or `email:...` -> the partner's id.
+
+    An empty id is a remembered "nobody", so that a stranger is not searched for again and again.
+    """
+
+    def get(self, keys: Iterable[str]) -> Mapping[str, str]:
+        """The remembered ids of those `keys` that are known and not expired."""
+        ...
+
+    def remember(self, ids: Mapping[str, str], ttl: timedelta = timedelta(days=7)) -> None:
+        """Keep these ids for `ttl`."""
+        ...
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Drop ids that turned out deleted, merged or converted."""
+        ...
+
+
+class NoIdentities:
+    """Remembers nothing: for tests, lookups and rehearsals."""
+
+    def get(self, keys: Iterable[str]) -> Mapping[str, str]:
+        """Nothing is known."""
+        del keys
+        return {}
+
+    def remember(self, ids: Mapping[str, str], ttl: timedelta = timedelta(0)) -> None:
+        """Nothing is kept."""
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Nothing is there to drop."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """One delivery, seen from inside its action."""
+
+    delivery: str
+    """Our id of the delivery (`dlv_...`)."""
+    connection: str
+    event: Event
+    effect: str
+    """The effect key: the same for every attempt, replay and replica. Hash it where a partner wants a key."""
+    now: datetime
+    """The beginning of this attempt."""
+    first_attempt_at: datetime
+    """When the first attempt began; nothing of this delivery is older at the partner."""
+    attempt: int = 1
+    known_id: str | None = None
+    """The partner's id of the record that this effect already made, when it is to be updated."""
+    identities: Identities = field(default_factory=NoIdentities)
+    public_url: str | None = None
+    unsubscribe_url: str | None = None
+    """A signed link that opts this recipient out; only for channel actions, and only with BRIDGE_PUBLIC_URL."""
+
+    @property
+    def contact(self) -> Contact:
+        """The person the event is about."""
+        return self.event.contact
+
+    def callback_url(self, name: str) -> str | None:
+        """Where the partner reports back about this delivery; None without BRIDGE_PUBLIC_URL."""
+        if self.public_url is None:
+            return None
+        return f"{self.public_url.rstrip('/')}/webhooks/{self.connection}/{name}?delivery={self.delivery}"
+
+    def require_public_url(self) -> str:
+        """The public address, for connectors that cannot do without; raises ConfigError that says what to set."""
+        if self.public_url is None:
+            raise ConfigError("set BRIDGE_PUBLIC_URL to the address under which partners reach this service")
+        return self.public_url

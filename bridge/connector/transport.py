@@ -1,0 +1,135 @@
+"""HTTP for connectors: requests that end in time, and what their errors prove.
+
+Every SDK here reports a broken connection in exceptions of its HTTP library (requests, urllib3 or httpx), and
+none of them sets a timeout. What matters is what an error proves: a connection that was never made sent
+nothing, so repeating is safe; anything after that is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+import requests
+import urllib3.exceptions as pool
+from requests.adapters import HTTPAdapter
+
+from bridge.connector.deadline import check_deadline, remaining
+from bridge.errors import BadCredentials, Failure, OutcomeUnknown, RateLimited, Rejected, Temporary
+
+CONNECT_SECONDS = 3.0
+READ_SECONDS = 10.0
+_LONGEST_WAIT = timedelta(days=7)
+
+_NEVER_CONNECTED = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    requests.ConnectTimeout,
+    pool.NewConnectionError,
+    pool.ConnectTimeoutError,
+    pool.SSLError,
+    requests.exceptions.SSLError,
+    ConnectionRefusedError,
+)
+_TIMED_OUT = (httpx.TimeoutException, requests.Timeout, pool.TimeoutError, TimeoutError)
+_BROKE_OFF = (httpx.HTTPError, requests.RequestException, pool.HTTPError, OSError)
+
+
+class GuardedAdapter(HTTPAdapter):
+    """A requests adapter for SDKs that cannot set timeouts: bounded by the attempt's deadline, never retrying.
+
+    `redirect_to` rewrites scheme and host of every request, for SDKs that insist on https and on their own
+    hosts (simple-salesforce): a stand-in on loopback can then be reached.
+    """
+
+    def __init__(self, *, redirect_to: str | None = None, pool_size: int = 10) -> None:
+        self.redirect_to = redirect_to.rstrip("/") if redirect_to else None
+        super().__init__(max_retries=0, pool_maxsize=pool_size)
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send within the time that is left; raises Temporary when none is."""
+        check_deadline()
+        if self.redirect_to and request.url:
+            request.url = self.redirect_to + "/" + request.url.split("/", 3)[3]
+        kwargs["timeout"] = (remaining(CONNECT_SECONDS), remaining(READ_SECONDS))
+        return super().send(request, *args, **kwargs)
+
+
+def http_client(**options: Any) -> httpx.Client:
+    """An httpx client for connectors without an SDK: bounded by the attempt's deadline, no redirects, no proxies."""
+
+    def guard(request: httpx.Request) -> None:
+        check_deadline()
+        request.extensions["timeout"] = httpx.Timeout(
+            remaining(READ_SECONDS), connect=remaining(CONNECT_SECONDS)
+        ).as_dict()
+
+    return httpx.Client(event_hooks={"request": [guard]}, follow_redirects=False, trust_env=False, **options)
+
+
+def failure_of_status(status: int, detail: str, retry_after: timedelta | None = None) -> Failure:
+    """What an HTTP status means where the partner has no finer word for it."""
+    if status in (401, 403):
+        return BadCredentials(detail)
+    if status == 429:
+        return RateLimited(detail, retry_after=retry_after)
+    if status >= 500 or status in (408, 425):
+        return OutcomeUnknown(detail, reason="server", retry_after=retry_after)
+    if 200 <= status < 400:
+        return OutcomeUnknown(f"unexpected answer {status}: {detail}", reason="server")
+    return Rejected(detail, code=str(status))
+
+
+def failure_of_network(error: BaseException) -> Failure | None:
+    """What a network error proves; None when `error` is not one."""
+    chain = list(_chain(error))
+    for found in chain:
+        if isinstance(found, Failure):
+            return found
+        if isinstance(found, _NEVER_CONNECTED):
+            return Temporary(f"no connection: {_name(found)}", reason="network")
+    for found in chain:
+        if isinstance(found, _TIMED_OUT):
+            return OutcomeUnknown("no answer in time", reason="timeout")
+    for found in chain:
+        if isinstance(found, _BROKE_OFF):
+            return OutcomeUnknown(f"the connection broke off: {_name(found)}", reason="network")
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it wraps: urllib3 keeps it in `reason`, requests in its first argument."""
+    current: Any = error
+    for _ in range(8):
+        if not isinstance(current, BaseException):
+            return
+        yield current
+        current = (
+            getattr(current, "reason", None)
+            or (current.args[0] if current.args and isinstance(current.args[0], BaseException) else None)
+            or current.__cause__
+        )
+
+
+def _name(error: BaseException) -> str:
+    """The kind of error only: texts of network errors hold addresses and query strings."""
+    return type(error).__name__
+
+
+def parse_retry_after(value: str | None, now: datetime | None = None) -> timedelta | None:
+    """The `Retry-After` header, seconds or a date, as a wait of at most a week; None when absent or unreadable."""
+    if not value:
+        return None
+    try:
+        return min(timedelta(seconds=max(0.0, float(value))), _LONGEST_WAIT)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        wait = parsedate_to_datetime(value).astimezone(UTC) - (now or datetime.now(UTC))
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(wait, timedelta(0)), _LONGEST_WAIT)

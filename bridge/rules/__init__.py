@@ -1,0 +1,1 @@
+"""rules.yaml: load it, match events with it, render what it says, route."""

@@ -1,0 +1,206 @@
+"""The rules as data: what a loaded `rules.yaml` is, and what routing an event with it gives.
+
+Loading makes a `Rules`; `bridge.rules.route.route` turns an event and `Rules` into a `Routing`: the deliveries to
+make and the trace of every rule. Both are plain data, so the store keeps them and people can be shown them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, time, timedelta
+from typing import Any, Literal
+
+from bridge.connector.api import Action, Channel
+
+Verdict = Literal["true", "false", "unknown"]
+"""Three-valued logic: a field that is missing, null or of another type is unknown, and unknown never matches."""
+
+Origin = Literal["rule", "on_failure", "alert"]
+
+
+@dataclass(frozen=True)
+class Cap:
+    """At most `count` messages in any span of `per`."""
+
+    count: int
+    per: timedelta
+
+
+@dataclass(frozen=True)
+class QuietHours:
+    """From `start` to `end` on the person's own wall clock nothing is sent; `start` may be after `end`."""
+
+    start: time
+    end: time
+
+
+@dataclass(frozen=True)
+class Messaging:
+    """The policy that holds for every text, mail and call; these defaults hold without a `messaging:` at all."""
+
+    quiet_hours: QuietHours = QuietHours(time(20), time(8))
+    regions: Mapping[str, QuietHours] = field(default_factory=dict)
+    """Stricter hours per region, such as `US-FL`; both have to allow a message."""
+    caps: Mapping[Channel, Cap] = field(
+        default_factory=lambda: {
+            "sms": Cap(2, timedelta(hours=24)),
+            "email": Cap(2, timedelta(days=7)),
+            "call": Cap(3, timedelta(hours=24)),
+        }
+    )
+    time_zone: str = "America/New_York"
+    """Only when not even the country of a person is known."""
+    require: str | None = None
+    """A condition that every message needs, such as a consent field; None: no such condition."""
+
+
+@dataclass(frozen=True)
+class Once:
+    """`once: {per: contact, within: 24h}`: no second delivery of this rule and action in that time."""
+
+    per: Literal["contact", "conversation"]
+    within: timedelta
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How long a failing delivery is tried again; None: the standard schedule's own end (3 days)."""
+
+    limit: timedelta | None = None
+    attempts: int | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One entry of a `do:`, an `on_failure:` or the `alerts:`."""
+
+    use: str
+    action: Action
+    connection: str
+    line: int
+    values: Mapping[str, Any]
+    """Every param that the rule or a default sets; strings with `{{` are compiled templates."""
+    delay: timedelta = timedelta(0)
+    expires: timedelta | None = None
+    """From the event's own time; None: 24 hours for messages, else never."""
+    cancel_on: tuple[str, ...] = ()
+    once: Once | None = None
+    retry: Retry = Retry()
+    key: Any = None
+    """A compiled template, or None."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule: `when` + `where` + `if` -> `do`."""
+
+    name: str
+    line: int
+    when: frozenset[str]
+    """The event names it is for; patterns like `call.*` are already spread out."""
+    when_text: str
+    where: Any
+    """The compiled condition, or None."""
+    condition: Any
+    """The compiled `if`, or None."""
+    do: tuple[Step, ...]
+    on_failure: tuple[Step, ...] = ()
+    enabled: bool = True
+    shadow: bool = False
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A whole file, checked."""
+
+    text: str
+    hash: str
+    """SHA-256 of the text; deliveries and traces name the rules that made them by it."""
+    rules: tuple[Rule, ...] = ()
+    messaging: Messaging = field(default_factory=Messaging)
+    alerts: tuple[Step, ...] = ()
+    tests: tuple[Any, ...] = ()
+    path: str = "rules.yaml"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a rules file, with its place (counted from 1) and what to do about it."""
+
+    line: int
+    column: int
+    text: str
+    hint: str = ""
+    rule: str | None = None
+    level: Literal["error", "warning"] = "error"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition of a rule against one event."""
+
+    wanted: str
+    """In the rule's own words: `event.direction eq outbound`."""
+    found: str
+    """What the event holds there, shortened: `"inbound"`, `missing`, `null`."""
+    verdict: Verdict
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Why one rule did or did not fire for one event."""
+
+    rule: str
+    fired: bool
+    checks: tuple[Check, ...] = ()
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The trace as plain data, as the store keeps it."""
+        return {
+            "rule": self.rule,
+            "fired": self.fired,
+            "checks": [vars(check) for check in self.checks],
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One delivery to be made; the store gives it an id."""
+
+    rule: str
+    origin: Origin
+    position: int
+    """Place in the rule's `do` (or `on_failure`, or the file's `alerts`), from 0."""
+    action: str
+    connection: str
+    params: Mapping[str, Any]
+    """Rendered and checked, as JSON; empty when `problem` is set."""
+    run_at: datetime
+    effect: str
+    effect_updates: bool
+    lane: str | None
+    channel: Channel | None = None
+    recipient: str | None = None
+    problem: str | None = None
+    """Why the params could not be rendered: the delivery is born dead, reason `render`."""
+    expires_at: datetime | None = None
+    cancel_on: tuple[str, ...] = ()
+    once: Once | None = None
+    retry: Retry = Retry()
+    shadow: bool = False
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What an event leads to."""
+
+    planned: tuple[Planned, ...]
+    traces: tuple[Trace, ...]
+
+
+Renderer = Callable[[Mapping[str, Any]], Any]
+"""A compiled template or condition: names -> value."""
