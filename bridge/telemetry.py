@@ -1,0 +1,122 @@
+"""What the bridge tells the people who run it: structured logs and Prometheus metrics.
+
+Log events are fields, never payloads. Whatever is logged goes through `mask`, so that a phone number or an
+address that slips into a text does not reach the disk whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final, TextIO
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge")
+
+_PHONE = re.compile(r"(?<![\w.:-])(?:\+|%2B)[1-9]\d{5,14}(?!\d)", re.IGNORECASE)
+_NATIONAL = re.compile(r"(?<![\w.:+-])\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\d)")
+_EMAIL = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+(?:@|%40)[\w-]+(?:\.[\w-]+)+")
+_SECRETS = re.compile(
+    r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"
+    r"|\b(?:whsec_|pat-[a-z0-9]+-|xox[a-z]-|sk_)[\w-]{6,}"
+    r"|(?<=hooks\.slack\.com/services/)[\w/]+"
+    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+)
+
+
+def mask(text: str) -> str:
+    """The text with phone numbers, e-mail addresses and things that look like secrets made unreadable."""
+    text = _SECRETS.sub("***", text)
+    text = _EMAIL.sub(lambda found: mask_address(found[0].replace("%40", "@")), text)
+    text = _PHONE.sub(lambda found: mask_address("+" + re.sub(r"\D", "", found[0].replace("%2B", "+"))), text)
+    return _NATIONAL.sub("***", text)
+
+
+def mask_address(address: str | None) -> str:
+    """Enough of a phone number or an e-mail address to recognise it, not enough to use it."""
+    if not address:
+        return ""
+    if "@" in address:
+        local, _, domain = address.partition("@")
+        return f"{local[:1]}***@{domain}"
+    return f"{address[:4]}***{address[-2:]}" if len(address) > 7 else "***"
+
+
+def _mask_fields(_: Any, __: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    for name, value in fields.items():
+        if isinstance(value, str) and name not in ("timestamp", "level"):
+            fields[name] = mask(value)[:2000]
+    return fields
+
+
+_QUIET: Final = (
+    "uvicorn.access", "uvicorn.error", "twilio.http_client", "httpx", "httpcore", "urllib3", "mail.log", "alembic",
+)  # fmt: skip
+
+
+def configure_logging(style: str, stream: TextIO | None = None) -> None:
+    """Send logs to `stream` (stderr), as JSON lines or, with style `console`, as text for people."""
+    out = stream or sys.stderr
+    steps: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _mask_fields,
+    ]
+    end: Any = (
+        structlog.processors.JSONRenderer()
+        if style == "json"
+        else structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=24)
+    )
+    structlog.configure(
+        processors=[*steps, end],
+        logger_factory=structlog.PrintLoggerFactory(out),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, end],
+                                            foreign_pre_chain=steps)
+    )  # fmt: skip
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class Metrics:
+    """The service's Prometheus metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.receipts = Counter(
+            "bridge_receipts", "Requests to the webhook, by answer", ["answer"], registry=self.registry
+        )
+        self.attempts = Counter(
+            "bridge_attempts", "Attempts, by connection and reason (`sent` when it took effect)",
+            ["connection", "reason"], registry=self.registry,
+        )  # fmt: skip
+        self.attempt_seconds = Histogram(
+            "bridge_attempt_seconds", "How long attempts take", ["connection"], registry=self.registry
+        )
+        self.deliveries = Gauge(
+            "bridge_deliveries", "Deliveries, by state", ["state"], registry=self.registry
+        )
+        self.unrouted = Gauge("bridge_events_unrouted", "Events not yet routed", registry=self.registry)
+        self.oldest_due = Gauge(
+            "bridge_oldest_due_seconds", "How long the longest-waiting due delivery waits", registry=self.registry
+        )  # fmt: skip
+        self.paused = Gauge(
+            "bridge_connection_paused", "1 while a connection is paused or its circuit is open", ["connection"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.rules_ok = Gauge(
+            "bridge_rules_ok", "1 when the rules file on disk is the one that runs", registry=self.registry
+        )
