@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
+from functools import cached_property
 from typing import Any, Literal
 
 from bridge.connector.api import Action, Channel
@@ -29,7 +30,10 @@ class Cap:
 
 @dataclass(frozen=True)
 class QuietHours:
-    """From `start` to `end` on the person's own wall clock nothing is sent; `start` may be after `end`."""
+    """From `start` to `end` on the person's own wall clock nothing is sent; `start` may be after `end`.
+
+    `start == end` means: no quiet hours (the file says `quiet_hours: none`).
+    """
 
     start: time
     end: time
@@ -52,7 +56,7 @@ class Messaging:
     time_zone: str = "America/New_York"
     """Only when not even the country of a person is known."""
     require: str | None = None
-    """A condition that every message needs, such as a consent field; None: no such condition."""
+    """A condition (the `if` language) that every message needs, such as a consent field; None: no such condition."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,54 @@ class Rule:
     on_failure: tuple[Step, ...] = ()
     enabled: bool = True
     shadow: bool = False
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class RehearsedEvent:
+    """One event that a test of the file sends."""
+
+    source: str
+    """The name of a documented sample (`call.busy`), or the path of a JSON file, relative to the rules file."""
+    line: int
+    set: Mapping[str, Any] = field(default_factory=dict)
+    """What the test changes in it: path below the body (`metadata.contactPhone`) -> JSON value."""
+    at: datetime | None = None
+    """When it happens and is received; None: when the one before it did, and the first at its own timestamp."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One delivery that a test expects; what is None is not compared."""
+
+    use: str
+    line: int
+    connection: str | None = None
+    at: datetime | None = None
+    """When it is carried out, to the minute."""
+    state: str | None = None
+    """How it ends: `sent`, `suppressed`, `cancelled`, `dead`, `review`; None: it must not be held back or cancelled."""
+    reason: str | None = None
+    """Why it ended so: `opted_out`, `capped`, `rejected`, ..."""
+    params: Mapping[str, Any] | None = None
+    """Some of its params (`with:`), compared as JSON."""
+
+
+@dataclass(frozen=True)
+class RuleTest:
+    """One entry of `tests:`, checked for shape; `bridge.rehearsal` runs it.
+
+    For a rule that `expect` names, the deliveries must be exactly those listed, in any order (those of its
+    `on_failure` included); a rule that it does not name is not looked at; `expect: {}` expects no delivery of any
+    rule. The name `alerts` stands for the file's alerts.
+    """
+
+    name: str
+    line: int
+    events: tuple[RehearsedEvent, ...]
+    expect: Mapping[str, tuple[Expectation, ...]]
+    fail: Mapping[str, str] = field(default_factory=dict)
+    """`connector.action` -> how the partner fails it: a `bridge.errors.Reason`, or `undelivered` (its receipt)."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +172,16 @@ class Rules:
     rules: tuple[Rule, ...] = ()
     messaging: Messaging = field(default_factory=Messaging)
     alerts: tuple[Step, ...] = ()
-    tests: tuple[Any, ...] = ()
+    tests: tuple[RuleTest, ...] = ()
     path: str = "rules.yaml"
+
+    @cached_property
+    def _named(self) -> Mapping[str, Rule]:
+        return {rule.name: rule for rule in self.rules}
+
+    def named(self, name: str) -> Rule | None:
+        """The rule called `name`, if the file still has it."""
+        return self._named.get(name)
 
 
 @dataclass(frozen=True)
@@ -137,6 +197,34 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """What came of a rules file: the rules, unless there are errors, and every problem in the file's order."""
+
+    rules: Rules | None
+    problems: tuple[Problem, ...] = ()
+
+
+DELIVERY_FIELDS: Mapping[str, str] = {
+    "id": "string",
+    "rule": "string",
+    "action": "string",
+    "connection": "string",
+    "state": "string",
+    "reason": "string",
+    "detail": "string",
+    "receipt": "string",
+    "recipient": "string",
+    "attempts": "number",
+    "message": "string",
+}
+"""What `delivery` holds in `on_failure` and `alerts`, all of it optional but `id` and `message`.
+
+`id` makes the follow-up happen once: the delivery's id, or for an alert about a connection one id per pause.
+`message` is the whole matter in one sentence, ready to be posted.
+"""
+
+
+@dataclass(frozen=True)
 class Check:
     """One condition of a rule against one event."""
 
@@ -146,6 +234,8 @@ class Check:
     """What the event holds there, shortened: `"inbound"`, `missing`, `null`."""
     verdict: Verdict
     why: str = ""
+    depth: int = 0
+    """How deep it stands in groups (`any`, `all`, `not`), for indenting."""
 
 
 @dataclass(frozen=True)
