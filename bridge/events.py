@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -97,6 +98,8 @@ PHONE_PATTERN: Final = re.compile(r"\+[1-9]\d{1,14}", re.ASCII)
 
 _ADDRESS = re.compile(r"[^\s@,;:<>\"()\[\]\\]+@[^\s@,;:<>\"()\[\]\\]+\.[^\s@,;:<>\"()\[\]\\.]+")
 _MAX_NAME = 200
+_UNSPEAKABLE = re.compile("[\0\ud800-\udfff]")
+_UNSPEAKABLE_ESCAPE = re.compile(rb"\\u(?:0000|d[89a-f])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -174,18 +177,39 @@ class Event:
 
 
 def parse_body(raw: bytes) -> dict[str, Any]:
-    """The JSON object in `raw`; raises ValueError for anything else (NaN and infinities included)."""
+    """The JSON object in `raw`; raises ValueError for anything else (NaN and infinities included).
+
+    NUL characters and halves of surrogate pairs are legal JSON, but no partner and no database takes them: each
+    becomes U+FFFD. The stored bytes stay as they came.
+    """
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
+        if not isinstance(value, dict):
+            raise ValueError("not a JSON object")
+        return _speakable(value) if _UNSPEAKABLE_ESCAPE.search(raw) else value
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
+
+
+def _speakable(value: Any) -> Any:
+    if isinstance(value, str):
+        return _UNSPEAKABLE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_speakable(item) for item in value]
+    if isinstance(value, dict):
+        return {_speakable(key): _speakable(item) for key, item in value.items()}
     return value
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return number
 
 
 def identity_of(body: Mapping[str, Any], raw: bytes) -> str:
@@ -247,7 +271,7 @@ def contact_of(body: Mapping[str, Any]) -> Contact:
             look_up(body, "callMetadata", "context", "timezone"),
             look_up(body, "metadata", "timezone"),
         ),
-        visitor=first(("metadata", "visitorId")),
+        visitor=clean_name(first(("metadata", "visitorId"))),
     )
 
 

@@ -88,7 +88,7 @@ def read_event(body: bytes, now: datetime) -> Event:
     if not isinstance(name, str) or not 0 < len(name.strip()) <= MAX_NAME:
         raise SignedRefusal("no_event", "the body has no event name", 400)
     event = Event(payload, identity_of(payload, body), now)
-    for value in (event.identity, event.occurrence or "", event.conversation.id):
+    for value in (name, event.identity, event.occurrence or "", event.conversation.id):
         if len(value) > MAX_IDENTITY or not value.isprintable():
             raise SignedRefusal(
                 "bad_identity", "an id in the body is too long or has control characters", 400

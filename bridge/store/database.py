@@ -1,0 +1,162 @@
+"""One code path over SQLite and PostgreSQL: transactions, locks, the clock, and what an error means.
+
+On SQLite there is one writer at a time: writers of this process queue on a lock of ours (SQLite's own waiting
+sleeps and starves), those of other processes on SQLite's. On PostgreSQL any number write at once, and what must
+not be decided twice at once is locked by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from bridge.clock import Clock
+from bridge.errors import ConfigError, StoreUnavailable
+
+BUSY_SECONDS = 10
+"""How long a writer on SQLite waits for another process before it gives up."""
+CHANNEL = "bridge"
+"""The channel of PostgreSQL's NOTIFY that wakes idle replicas."""
+
+
+class Database:
+    """A connection pool and the few things that differ between the two databases."""
+
+    def __init__(self, url: str, clock: Clock | None = None, pool_size: int = 8) -> None:
+        self.clock = clock or Clock()
+        self.url = _driver_url(url)
+        self.is_sqlite = self.url.startswith("sqlite")
+        self._writing = threading.Lock() if self.is_sqlite else None
+        self.engine = _engine(self.url, pool_size)
+        self.on_change: list[Callable[[], None]] = []
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that may write; raises StoreUnavailable when the database cannot be reached or written."""
+        with translated_errors():
+            if self._writing is None:
+                with self.engine.begin() as connection:
+                    yield connection
+            else:
+                with self._writing, self.engine.begin() as connection:
+                    yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads; it never waits for writers."""
+        with translated_errors(), self.engine.connect() as connection:
+            yield connection.execution_options(bridge_reads=True)
+
+    def now(self, connection: Connection) -> datetime:
+        """The present by the one clock that all replicas share: the database's on PostgreSQL."""
+        if self.is_sqlite:
+            return self.clock.now()
+        instant: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        return instant + self.clock.shift
+
+    def lock(self, connection: Connection, names: Iterable[str]) -> None:
+        """Hold these names until the transaction ends; replicas that want one of them wait.
+
+        They are taken in one order, so two replicas never wait for each other. SQLite has one writer anyway.
+        """
+        keys = sorted({_lock_key(name) for name in names})
+        if keys and not self.is_sqlite:
+            connection.execute(
+                text(
+                    "SELECT pg_advisory_xact_lock(k) FROM (SELECT unnest(CAST(:keys AS bigint[])) AS k) AS named"
+                ),
+                {"keys": keys},
+            )
+
+    def insert(self, table: Table) -> Any:
+        """The dialect's INSERT, which knows ON CONFLICT."""
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+    def insert_new(self, table: Table) -> Insert:
+        """An INSERT that leaves rows out whose keys are there already."""
+        statement: Insert = self.insert(table).on_conflict_do_nothing()
+        return statement
+
+    def changed(self, connection: Connection) -> None:
+        """Wake whoever waits for work, in this process and, once committed, in the others."""
+        if not self.is_sqlite:
+            connection.execute(text(f"SELECT pg_notify('{CHANNEL}', '')"))
+        event.listen(connection, "commit", self._wake, once=True)
+
+    def _wake(self, _: Connection) -> None:
+        for wake in self.on_change:
+            wake()
+
+
+def _driver_url(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else url
+
+
+def _engine(url: str, pool_size: int) -> Engine:
+    try:
+        parsed = make_url(url)
+    except SQLAlchemyError:
+        raise ConfigError("BRIDGE_DATABASE_URL is no database address") from None
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(
+            parsed, pool_size=pool_size, max_overflow=4, pool_timeout=10, pool_pre_ping=False, pool_recycle=1800,
+            connect_args={"connect_timeout": 5, "options": "-c lock_timeout=15s -c statement_timeout=60s"},
+        )  # fmt: skip
+    engine = create_engine(
+        parsed, pool_size=pool_size, max_overflow=8, pool_timeout=10,
+        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False, "isolation_level": None},
+    )  # fmt: skip
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000",
+                   "cache_size=-32000", "journal_size_limit=67108864"):  # fmt: skip
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reads = connection.get_execution_options().get("bridge_reads")
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _lock_key(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn errors that mean "not now" into StoreUnavailable; errors of ours stay what they are."""
+    try:
+        yield
+    except (OperationalError, PoolTimeout) as error:
+        raise StoreUnavailable(_first_line(error)) from error
+    except DBAPIError as error:
+        if error.connection_invalidated or type(error.orig).__name__ in ("AdminShutdown", "CrashShutdown"):
+            raise StoreUnavailable(_first_line(error)) from error
+        raise
+
+
+def _first_line(error: Exception) -> str:
+    """The driver's own words, without the statement and its parameters, which hold personal data."""
+    original = getattr(error, "orig", None) or error
+    return f"{type(original).__name__}: {str(original).splitlines()[0] if str(original) else ''}"[:300]

@@ -1,0 +1,12 @@
+"""Alembic's entry: runs inside the transaction that `bridge.store.migrate` opened."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from bridge.store.schema import metadata
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=False)
+with context.begin_transaction():
+    context.run_migrations()
