@@ -35,9 +35,11 @@ from bridge.connector.context import Context, Identities
 from bridge.connector.deadline import check_deadline, remaining
 from bridge.connector.transport import (
     GuardedAdapter,
+    PartnerUrl,
     failure_of_network,
     failure_of_status,
     http_client,
+    is_loopback,
     parse_retry_after,
 )
 
@@ -60,6 +62,7 @@ __all__ = [
     "OptIn",
     "OptOut",
     "Params",
+    "PartnerUrl",
     "PhoneNumber",
     "Receipt",
     "ReceiptState",
@@ -68,6 +71,7 @@ __all__ = [
     "failure_of_network",
     "failure_of_status",
     "http_client",
+    "is_loopback",
     "param",
     "parse_retry_after",
     "per_conversation",

@@ -294,7 +294,10 @@ class Connector:
             raise ValueError(f"connector {self.name}: an attempt's timeout must be below the lease of 30 s")
 
     def client(self, function: F) -> F:
-        """Decorator: `(settings) -> client`, called once per connection; every call the client makes has a timeout."""
+        """Decorator: `(settings) -> client`, called once per connection; every call the client makes has a timeout.
+
+        A client with a `close()` is closed when the service stops.
+        """
         self.build_client = function
         return function
 

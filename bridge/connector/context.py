@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -60,12 +60,17 @@ class Context:
     first_attempt_at: datetime
     """When the first attempt began; nothing of this delivery is older at the partner."""
     attempt: int = 1
+    expires_at: datetime | None = None
+    """After this instant the effect is no longer wanted; what a partner may hold back must not outlive it."""
     known_id: str | None = None
     """The partner's id of the record that this effect already made, when it is to be updated."""
     identities: Identities = field(default_factory=NoIdentities)
     public_url: str | None = None
     unsubscribe_url: str | None = None
     """A signed link that opts this recipient out; only for channel actions, and only with BRIDGE_PUBLIC_URL."""
+    taken: Callable[[Iterable[str]], Set[str]] | None = None
+    """Which of these partner ids other deliveries of the connection already hold. A lookup that cannot tell two
+    alike messages apart must leave those alone; None: not known here, so it cannot tell at all."""
 
     @property
     def contact(self) -> Contact:

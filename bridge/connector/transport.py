@@ -7,14 +7,19 @@ nothing, so repeating is safe; anything after that is unknown.
 
 from __future__ import annotations
 
+import ipaddress
+import logging
+import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import httpx
 import requests
 import urllib3.exceptions as pool
+from pydantic import AfterValidator
 from requests.adapters import HTTPAdapter
 
 from bridge.connector.deadline import check_deadline, remaining
@@ -31,12 +36,40 @@ _NEVER_CONNECTED = (
     requests.ConnectTimeout,
     pool.NewConnectionError,
     pool.ConnectTimeoutError,
-    pool.SSLError,
-    requests.exceptions.SSLError,
+    ssl.SSLCertVerificationError,
     ConnectionRefusedError,
 )
+# urllib3 reports a failed handshake and a record that broke much later in one exception; only these are handshakes.
+_NO_HANDSHAKE = ("WRONG_VERSION_NUMBER", "HANDSHAKE_FAILURE", "PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL")
 _TIMED_OUT = (httpx.TimeoutException, requests.Timeout, pool.TimeoutError, TimeoutError)
 _BROKE_OFF = (httpx.HTTPError, requests.RequestException, pool.HTTPError, OSError)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine itself, without asking DNS."""
+    if host.rstrip(".").lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _partner_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("https", "http"):
+        raise ValueError("is no URL: write https:// and a host")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ValueError("must be https://; plain http:// is for loopback only")
+    return value.rstrip("/")
+
+
+PartnerUrl = Annotated[str, AfterValidator(_partner_url)]
+"""Where a partner is reached: https, or http on loopback; without a slash at the end."""
 
 
 class GuardedAdapter(HTTPAdapter):
@@ -68,6 +101,8 @@ def http_client(**options: Any) -> httpx.Client:
             remaining(READ_SECONDS), connect=remaining(CONNECT_SECONDS)
         ).as_dict()
 
+    # At INFO httpx writes every URL, and with it phone numbers and the secret of a Slack webhook.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     return httpx.Client(event_hooks={"request": [guard]}, follow_redirects=False, trust_env=False, **options)
 
 
@@ -90,7 +125,7 @@ def failure_of_network(error: BaseException) -> Failure | None:
     for found in chain:
         if isinstance(found, Failure):
             return found
-        if isinstance(found, _NEVER_CONNECTED):
+        if isinstance(found, _NEVER_CONNECTED) or _no_handshake(found):
             return Temporary(f"no connection: {_name(found)}", reason="network")
     for found in chain:
         if isinstance(found, _TIMED_OUT):
@@ -99,6 +134,10 @@ def failure_of_network(error: BaseException) -> Failure | None:
         if isinstance(found, _BROKE_OFF):
             return OutcomeUnknown(f"the connection broke off: {_name(found)}", reason="network")
     return None
+
+
+def _no_handshake(error: BaseException) -> bool:
+    return isinstance(error, ssl.SSLError) and (error.reason or "").endswith(_NO_HANDSHAKE)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
