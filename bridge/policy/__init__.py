@@ -1,0 +1,42 @@
+"""The policy: what may be done now, what has to wait, and what is not done at all. Pure: no SQL, no clock.
+
+`decide` is asked inside the transaction before every attempt, by the worker with facts from the database and by
+rehearsals with facts from memory, so a rehearsal cannot promise what the service would not do.
+"""
+
+from bridge.policy.cancel import Seen, cancelling
+from bridge.policy.decision import (
+    Cancel,
+    Decision,
+    Due,
+    Facts,
+    Go,
+    Suppress,
+    SuppressReason,
+    Wait,
+    decide,
+)
+from bridge.policy.effect import Held, rank_of
+from bridge.policy.hours import NEVER, quiet_until
+from bridge.policy.zones import known_regions, regions_of, zones_of
+
+__all__ = [
+    "NEVER",
+    "Cancel",
+    "Decision",
+    "Due",
+    "Facts",
+    "Go",
+    "Held",
+    "Seen",
+    "Suppress",
+    "SuppressReason",
+    "Wait",
+    "cancelling",
+    "decide",
+    "known_regions",
+    "quiet_until",
+    "rank_of",
+    "regions_of",
+    "zones_of",
+]
