@@ -36,6 +36,7 @@ from bridge.connector.deadline import check_deadline, remaining
 from bridge.connector.transport import (
     GuardedAdapter,
     PartnerUrl,
+    SecretUrl,
     failure_of_network,
     failure_of_status,
     http_client,
@@ -66,6 +67,7 @@ __all__ = [
     "PhoneNumber",
     "Receipt",
     "ReceiptState",
+    "SecretUrl",
     "Sent",
     "check_deadline",
     "failure_of_network",

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 import requests
 import urllib3.exceptions as pool
-from pydantic import AfterValidator
+from pydantic import AfterValidator, SecretStr
 from requests.adapters import HTTPAdapter
 
 from bridge.connector.deadline import check_deadline, remaining
@@ -68,8 +68,14 @@ def _partner_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _secret_url(value: SecretStr) -> SecretStr:
+    return SecretStr(_partner_url(value.get_secret_value()))
+
+
 PartnerUrl = Annotated[str, AfterValidator(_partner_url)]
 """Where a partner is reached: https, or http on loopback; without a slash at the end."""
+SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
+"""The same for an address that is a secret itself, such as an incoming webhook."""
 
 
 class GuardedAdapter(HTTPAdapter):
