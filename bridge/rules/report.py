@@ -1,0 +1,69 @@
+"""Problems as people read them: place, line, caret, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bridge.errors import ConfigError
+from bridge.rules.model import Problem
+from bridge.rules.yaml import lines_of
+
+_WIDEST = 100
+_BEFORE = 60
+
+
+class RulesError(ConfigError):
+    """A rules file that cannot be used; the text is the whole report."""
+
+    def __init__(self, problems: Sequence[Problem], text: str, path: str) -> None:
+        super().__init__(report(problems, text, path))
+        self.problems = tuple(problems)
+        self.path = path
+
+
+def report(problems: Sequence[Problem], text: str, path: str) -> str:
+    """Every problem with its line and a hint, and how many there are; empty when there is none."""
+    if not problems:
+        return ""
+    lines = lines_of(text)
+    parts = [_one(problem, lines, path) for problem in problems]
+    return "\n".join([*parts, "", _summary(problems, path)])
+
+
+def _one(problem: Problem, lines: Sequence[str], path: str) -> str:
+    level = "warning: " if problem.level == "warning" else ""
+    rule = f"  (rule `{problem.rule}`)" if problem.rule else ""
+    shown = [f"{path}:{problem.line}:{problem.column}: {level}{problem.text}{rule}"]
+    if 0 < problem.line <= len(lines):
+        line, column = _window(lines[problem.line - 1], problem.column)
+        gutter = f"  {problem.line} | "
+        shown.append((gutter + line).rstrip())
+        shown.append(" " * (len(gutter) - 2) + "| " + " " * (column - 1) + "^")
+    if problem.hint:
+        shown.append(f"  hint: {problem.hint}")
+    return "\n".join(shown)
+
+
+def _window(line: str, column: int) -> tuple[str, int]:
+    """The part of a long line around the mistake, and the mistake's column in it."""
+    line = "".join(char if char.isprintable() else " " for char in line[: column + _WIDEST])
+    start = 0
+    if column > _WIDEST - 20:
+        start = column - _BEFORE
+        line = "…" + line[start:]
+        start -= 1
+    if len(line) > _WIDEST:
+        line = line[: _WIDEST - 1] + "…"
+    return line, column - start
+
+
+def _summary(problems: Sequence[Problem], path: str) -> str:
+    errors = sum(problem.level == "error" for problem in problems)
+    warnings = len(problems) - errors
+    counts = [
+        f"{count} {noun}{'' if count == 1 else 's'}"
+        for count, noun in ((errors, "problem"), (warnings, "warning"))
+        if count
+    ]
+    found = f"{' and '.join(counts)} in {path}"
+    return f"{found}; the running rules were not changed" if errors else found
