@@ -166,7 +166,7 @@ def _free_form(rest: Path, documented: dict[str, str]) -> Complaint | None:
     return None
 
 
-_KINDS = {"string": str, "boolean": bool, "number": (int, float)}
+_KINDS: dict[str, tuple[type, ...]] = {"string": (str,), "boolean": (bool,), "number": (int, float)}
 
 
 def check_value(path: Path, value: Any, events: Collection[str]) -> Complaint | None:
@@ -184,8 +184,8 @@ def check_value(path: Path, value: Any, events: Collection[str]) -> Complaint | 
         text = f"`event.{dotted}` is a {kind}, and this is {kind_of(value)}"
         hint = "put it in quotes" if kind == "string" else "write it without quotes"
         return ("warning" if "." in dotted else "error"), text, hint
-    values = _VALUES.get(dotted, (value,))
-    if value not in values:
+    values = _VALUES.get(dotted)
+    if values is not None and isinstance(value, str) and value not in values:
         found = nearest(value, values)
         hint = f"did you mean `{found}`?" if found else f"Heppu documents: {', '.join(values)}"
         return "warning", f"`event.{dotted}` is never documented to be `{value[:40]}`", hint

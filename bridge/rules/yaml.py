@@ -137,7 +137,7 @@ def parse(text: str, problems: Problems) -> Node | None:
 class _Unreadable(Exception):
     """What makes the rest of the file unreadable."""
 
-    def __init__(self, mark: yaml.Mark, text: str, hint: str) -> None:
+    def __init__(self, mark: Any, text: str, hint: str) -> None:
         self.line, self.column = mark.line + 1, mark.column + 1
         self.text, self.hint = text, hint
 
@@ -169,7 +169,9 @@ class _Reader:
     def node(self, event: Any, depth: int) -> Node:
         if isinstance(event, yaml.AliasEvent):
             hint = "write the value out; a text that begins with * needs quotes"
-            raise _Unreadable(event.start_mark, f"the alias `*{_short(event.anchor)}` is not allowed", hint)
+            raise _Unreadable(
+                event.start_mark, f"the alias `*{_short(event.anchor or '')}` is not allowed", hint
+            )
         if event.anchor is not None:
             hint = "write the value out where it is needed; a text that begins with & needs quotes"
             raise _Unreadable(event.start_mark, f"the anchor `&{_short(event.anchor)}` is not allowed", hint)
@@ -212,7 +214,7 @@ class _Reader:
         return found
 
     def key(self, event: Any) -> Node:
-        mark = event.start_mark
+        mark: Any = event.start_mark
         if not isinstance(event, yaml.ScalarEvent):
             if isinstance(event, yaml.AliasEvent):
                 self.node(event, 0)
@@ -220,7 +222,7 @@ class _Reader:
                 hint = 'put the whole value in quotes: "{{ ... }}"'
                 raise _Unreadable(mark, "a value that begins with `{{` needs quotes", hint)
             raise _Unreadable(mark, "a key must be a word", "put the value in quotes if it is meant as text")
-        node = Node(mark.line + 1, mark.column + 1, event.end_mark.line + 1, event.value)
+        node = Node(mark.line + 1, mark.column + 1, mark.line + 1, event.value)
         if event.anchor is not None or event.tag is not None:
             self.node(event, 0)
         if event.value == "<<" and not event.style:
@@ -295,6 +297,8 @@ def _explained(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> tuple[int, 
     if "node content" in said or "alphabetic or numeric" in said:
         begin = rest[:1] if "node" in said else lines[line][column - 1 : column]
         text = f"a value cannot begin with `{begin}`" if begin.strip() else "the value is missing"
+        if begin in ("[", "{"):
+            return line + 1, column + 1, f"a `{begin}` is not closed", "close it, or put a text in quotes"
         return line + 1, column + 1, text, "put it in quotes if it is a text"
     if explanation is None:
         return line + 1, column + 1, f"this is not YAML: {said}", ""
