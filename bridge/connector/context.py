@@ -57,6 +57,8 @@ class Context:
     """The effect key: the same for every attempt, replay and replica. Hash it where a partner wants a key."""
     now: datetime
     """The beginning of this attempt."""
+    key: str = field(default="", kw_only=True)
+    """The rule author's `key:`, which asks for a record of its own; empty when there is none."""
     first_attempt_at: datetime
     """When the first attempt began; nothing of this delivery is older at the partner."""
     attempt: int = 1

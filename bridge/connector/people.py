@@ -1,0 +1,270 @@
+"""Finding a person in a CRM, the same way for every CRM and once for a whole batch.
+
+The order is: the id we remember, then the e-mail, then the phone, compared as E.164 because people type numbers
+in every form. Several matches: the most recently active one, and the result says so. No match: created, unless
+the rule says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Protocol
+
+import phonenumbers
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from bridge.connector.api import Email, Params, PhoneNumber, param
+from bridge.connector.context import Context, Identities
+from bridge.errors import CannotTell, Failure
+
+NOBODY_FOR = timedelta(minutes=5)
+"""How long a search that found nobody is remembered: somebody may add the person at any time."""
+
+Scalar = str | int | float | bool
+
+
+class Property(BaseModel):
+    """A value for one of the CRM's own fields, and whether it may replace what is there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    value: Scalar | None = None
+    mode: Literal["overwrite", "fill"] = "overwrite"
+
+
+def _properties(value: object) -> object:
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: item if isinstance(item, Mapping | Property) else {"value": item} for key, item in value.items()
+    }
+
+
+Properties = Annotated[dict[str, Property], BeforeValidator(_properties)]
+"""`field: value` or `field: {value: ..., mode: fill}`; a value that is missing leaves the field alone."""
+
+
+def changes(properties: Mapping[str, Property], current: Mapping[str, Any] | None) -> dict[str, Scalar]:
+    """What to write: everything that has a value, but `fill` only where `current` is empty (None: a new record)."""
+    return {
+        name: item.value
+        for name, item in properties.items()
+        if item.value not in (None, "")
+        and (item.mode == "overwrite" or current is None or current.get(name) in (None, ""))
+    }
+
+
+class PersonParams(Params):
+    """Params of an action that concerns one person in the CRM."""
+
+    email: Email | None = param(
+        "{{ contact.email }}", "The person's e-mail, asked for first.", example="maya@example.com"
+    )
+    phone: PhoneNumber | None = param(
+        "{{ contact.phone }}", "The person's phone, E.164, asked for next.", example="+14155550123"
+    )
+    ambiguous: Literal["newest", "review"] = param(
+        "newest",
+        "When several match: `newest` takes the most recently active, `review` asks a person.",
+        example="review",
+    )
+
+
+@dataclass(frozen=True)
+class Match:
+    """A record of the CRM that may be the person."""
+
+    id: str
+    emails: Sequence[str] = ()
+    phones: Sequence[str] = ()
+    """As people typed them."""
+    activity: tuple[str, ...] = ()
+    """Sorts by how recently the record was active; the latest wins."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Seeker:
+    """Whom to find for one delivery."""
+
+    email: str | None
+    phone: str | None
+    context: Context
+    ambiguous: str = "newest"
+    create: bool = True
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Under which names the identity map knows the person; the e-mail tells more than a shared phone."""
+        return tuple(
+            _key(kind, value) for kind, value in (("email", self.email), ("phone", self.phone)) if value
+        )
+
+    @property
+    def identities(self) -> Identities:
+        """The identity map of the connection."""
+        return self.context.identities
+
+
+@dataclass(frozen=True)
+class Person:
+    """The record that stands for the person."""
+
+    id: str
+    detail: str = ""
+    """How it was found, in words for the log page; empty when there is nothing to say."""
+    remembered: bool = False
+    """Taken from the identity map without asking: the record may be gone by now."""
+    match: Match | None = None
+    """The record as it was just read, when it was."""
+
+
+class Directory(Protocol):
+    """A CRM's records of people."""
+
+    def by_email(self, emails: Sequence[str]) -> Iterable[Match]:
+        """All records that have one of these addresses."""
+        ...
+
+    def by_phone(self, phones: Sequence[str]) -> Iterable[Match]:
+        """All records that may have one of these numbers; they are compared again here."""
+        ...
+
+    def create(self, strangers: Sequence[Seeker]) -> Sequence[str | Failure]:
+        """A record for each of them, in their order: its id, or why there is none."""
+        ...
+
+
+Found = Person | Failure | CannotTell | None
+"""None: nobody, either not to be created or without e-mail and phone."""
+
+
+def find_people(directory: Directory, seekers: Sequence[Seeker]) -> list[Found]:
+    """The person of each seeker, in their order, asking the CRM once per address kind for all of them."""
+    found: list[Found] = [None] * len(seekers)
+    missing = [index for index, seeker in enumerate(seekers) if seeker.keys]
+    steps: tuple[tuple[str, Callable[[Sequence[str]], Iterable[Match]]], ...] = (
+        ("email", directory.by_email),
+        ("phone", directory.by_phone),
+    )
+    for kind, ask in steps:
+        asked = [index for index in missing if getattr(seekers[index], kind)]
+        for index in asked:
+            found[index] = _remembered(seekers[index], kind)
+        asked = [index for index in asked if found[index] is None and not _known_nobody(seekers[index])]
+        if asked:
+            matches = tuple(ask(sorted({getattr(seekers[index], kind) for index in asked})))
+            for index in asked:
+                found[index] = _choice(seekers[index], kind, matches)
+        missing = [index for index in missing if found[index] is None]
+    _create(directory, [index for index in missing if seekers[index].create], seekers, found)
+    for index in missing:
+        if found[index] is None and not _known_nobody(seekers[index]):
+            seekers[index].identities.remember(dict.fromkeys(seekers[index].keys, ""), NOBODY_FOR)
+    return found
+
+
+def forget(seeker: Seeker) -> None:
+    """The remembered record is deleted, merged or converted: ask the CRM next time."""
+    seeker.identities.forget(seeker.keys)
+
+
+def _key(kind: str, value: str) -> str:
+    return f"{kind}:{value.lower()}"
+
+
+def _remembered(seeker: Seeker, kind: str) -> Person | None:
+    key = _key(kind, getattr(seeker, kind))
+    known = seeker.identities.get([key]).get(key)
+    return Person(known, remembered=True) if known else None
+
+
+def _known_nobody(seeker: Seeker) -> bool:
+    """Whoever creates looks again: the person may have been added since."""
+    if seeker.create:
+        return False
+    known = seeker.identities.get(seeker.keys)
+    return all(known.get(key) == "" for key in seeker.keys)
+
+
+def _choice(seeker: Seeker, kind: str, matches: Sequence[Match]) -> Person | CannotTell | None:
+    value = getattr(seeker, kind)
+    fitting = {match.id: match for match in matches if _fits(match, kind, value)}
+    if not fitting:
+        return None
+    if len(fitting) > 1 and seeker.ambiguous == "review":
+        return CannotTell(
+            f"{len(fitting)} records have this {kind}; merge them in the CRM or correct one, then send it again"
+        )
+    best = max(fitting.values(), key=lambda match: (match.activity, match.id))
+    # A number that the record does not have may be another record's; an unknown e-mail can mislead nobody.
+    keys = [key for key in seeker.keys if key == _key(kind, value) or key.startswith("email:")]
+    if seeker.phone and any(same_number(phone, seeker.phone) for phone in best.phones):
+        keys.append(_key("phone", seeker.phone))
+    seeker.identities.remember(dict.fromkeys(keys, best.id))
+    several = f"{len(fitting)} records have this {kind}, the most recently active was taken"
+    return Person(best.id, several if len(fitting) > 1 else "", match=best)
+
+
+def _fits(match: Match, kind: str, value: str) -> bool:
+    if kind == "email":
+        return any(email.lower() == value.lower() for email in match.emails)
+    return any(same_number(phone, value) for phone in match.phones)
+
+
+def _create(
+    directory: Directory, indices: Sequence[int], seekers: Sequence[Seeker], found: list[Found]
+) -> None:
+    """Create each missing person once, though several deliveries of the batch may be about the same one."""
+    first: dict[str, int] = {}
+    twins: dict[int, int] = {}
+    for index in indices:
+        keys = seekers[index].keys
+        twin = next((first[key] for key in keys if key in first), index)
+        twins[index] = twin
+        first.update((key, twin) for key in keys if key not in first)
+    strangers = [index for index in indices if twins[index] == index]
+    if not strangers:
+        return
+    for index, made in zip(strangers, directory.create([seekers[index] for index in strangers]), strict=True):
+        found[index] = Person(made, "a new contact") if isinstance(made, str) else made
+    for index in indices:
+        person = found[index] = found[twins[index]]
+        if isinstance(person, Person):
+            seekers[index].identities.remember(dict.fromkeys(seekers[index].keys, person.id))
+
+
+def same_number(typed: str, number: str) -> bool:
+    """Whether a number as people type it is the E.164 `number`; without a country code, one of its country is meant."""
+    return _e164(typed, _region(number)) == number
+
+
+def national_digits(number: str) -> str:
+    """The digits without the country code, which is how CRMs index numbers."""
+    try:
+        return phonenumbers.national_significant_number(phonenumbers.parse(number))
+    except phonenumbers.NumberParseException:
+        return number.lstrip("+")
+
+
+@lru_cache(maxsize=16384)
+def _e164(typed: str, region: str | None) -> str | None:
+    try:
+        parsed = phonenumbers.parse(
+            "+" + typed.lstrip()[2:] if typed.lstrip().startswith("00") else typed, region
+        )
+    except phonenumbers.NumberParseException:
+        return None
+    return str(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164))
+
+
+@lru_cache(maxsize=16384)
+def _region(number: str) -> str | None:
+    try:
+        code = phonenumbers.parse(number).country_code
+    except phonenumbers.NumberParseException:
+        return None
+    return phonenumbers.region_code_for_country_code(code) if code else None
