@@ -96,7 +96,7 @@ def _crash(error: Exception) -> str:
 
 
 _UNROUTED = (
-    select(schema.events.c["id", "identity", "received_at", "name", "body"])
+    select(*schema.events.c["id", "identity", "received_at", "name", "body"])
     .where(schema.events.c.routed_at.is_(None))
     .order_by(schema.events.c.received_at)
     .with_for_update(skip_locked=True)
@@ -138,7 +138,7 @@ def delivery_row(
         "action": planned.action,
         "connection": planned.connection,
         "channel": planned.channel,
-        "recipient": planned.recipient,
+        "recipient": planned.recipient.casefold() if planned.recipient else None,
         "contact": event.contact.key,
         "conversation": event.conversation.id,
         "params": json.dumps(dict(planned.params)),

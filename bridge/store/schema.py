@@ -15,6 +15,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -36,11 +37,11 @@ class Instant(TypeDecorator[datetime]):
     impl = BigInteger
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002
         """To the database; a naive datetime is a bug and raises TypeError."""
         return None if value is None else (value - _EPOCH) // _MICROSECOND
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """From the database, in UTC."""
         return None if value is None else _EPOCH + timedelta(microseconds=value)
 
@@ -205,12 +206,14 @@ connections = Table(
     Column("paused_until", Instant),
     Column("paused_why", Text),
     Column("paused_by", Text),  # person, credentials, rate, quota, circuit
-    Column("settings", Text),  # a fingerprint: a changed secret ends a credentials pause
+    Column("pause_id", Text),  # tells one pause from the next, so that each is alerted once
+    Column("alert_due", Boolean, nullable=False, default=False),
+    Column("settings", Text),  # a fingerprint: a changed secret ends a pause for credentials
     Column("failures", Integer, nullable=False, default=0),
-    Column("probing", Boolean, nullable=False, default=False),
-    Column("tokens", BigInteger),  # millionths of a request that may leave now
+    Column("successes", Integer, nullable=False, default=0),
+    Column("counted_since", Instant),
+    Column("tokens", Float),  # requests that may leave now
     Column("refilled_at", Instant),
-    Column("alerted", Text),
 )
 
 replicas = Table(

@@ -28,12 +28,14 @@ def upgrade() -> None:
         sa.Column("paused_until", sa.BigInteger(), nullable=True),
         sa.Column("paused_why", sa.Text(), nullable=True),
         sa.Column("paused_by", sa.Text(), nullable=True),
+        sa.Column("pause_id", sa.Text(), nullable=True),
+        sa.Column("alert_due", sa.Boolean(), nullable=False),
         sa.Column("settings", sa.Text(), nullable=True),
         sa.Column("failures", sa.Integer(), nullable=False),
-        sa.Column("probing", sa.Boolean(), nullable=False),
-        sa.Column("tokens", sa.BigInteger(), nullable=True),
+        sa.Column("successes", sa.Integer(), nullable=False),
+        sa.Column("counted_since", sa.BigInteger(), nullable=True),
+        sa.Column("tokens", sa.Float(), nullable=True),
         sa.Column("refilled_at", sa.BigInteger(), nullable=True),
-        sa.Column("alerted", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(

@@ -1,0 +1,381 @@
+"""The one transaction before every attempt.
+
+`claim` takes what is due on one connection and decides about each delivery with the facts that hold at that
+moment: whether its lane is free, what came in since, opt-outs, caps, who holds its effect. For those that go it
+reserves the effect and writes the attempt, all in one transaction. What commits before an opt-out commits is the
+last message.
+
+What must not be decided twice at once is locked by name first: the recipient, the lane and the effect. Replicas
+that want the same name wait for each other, in one order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, Select, and_, bindparam, func, literal, or_, select, text, update
+
+from bridge.events import Event
+from bridge.policy import Cancel, Decision, Go, Suppress, Wait, rank_of
+from bridge.store import schema
+from bridge.store.connections import Gate, open_gate
+from bridge.store.database import Database
+from bridge.store.effects import free_effects
+from bridge.store.facts import Gathered, Rulebook, decide_all, gather
+from bridge.store.people import recipient_name
+from bridge.store.routing import event_of
+
+LEASE = timedelta(seconds=30)
+"""How long an attempt is ours; every attempt's deadline is shorter."""
+MAX_CANDIDATES = 400
+"""Due deliveries that one look takes in."""
+MAX_LOOKS = 4
+_BUSY_LANE = timedelta(milliseconds=200)
+"""How soon to look again when something is due whose lane runs in another process."""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """One attempt that is ours to make: its delivery, and what was decided about it."""
+
+    id: str
+    fence: int
+    """Which claim of this delivery it is; who holds an older one can record nothing."""
+    kind: Literal["send", "lookup"]
+    rule: str
+    action: str
+    connection: str
+    params: Mapping[str, Any]
+    options: Mapping[str, Any]
+    event: Event
+    effect: str
+    known_id: str | None
+    """The partner's id of the record that the effect already made."""
+    channel: str | None
+    recipient: str | None
+    attempts: int
+    """Attempts consumed before this one."""
+    started_at: datetime
+    first_attempt_at: datetime
+    unknown_since: datetime | None
+    expires_at: datetime | None
+    origin: str
+    probe: bool = False
+    """It tries whether a partner behind an open circuit answers again; failing uses up no attempt."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """How much one connection can take on now."""
+
+    connection: str
+    slots: int
+    """Calls that may start."""
+    batch_of: Callable[[str], int]
+    """How many deliveries of an action go into one call."""
+    per_second: float | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The calls to make now, each a group of one action's deliveries; and when to look again."""
+
+    calls: Sequence[Sequence[Claimed]] = ()
+    look_again_at: datetime | None = None
+    """The next instant at which something may be due; None: not before something changes."""
+
+
+def claim(database: Database, room: Room, rulebook: Rulebook, replica: str) -> Claim:
+    """Begin what is due on a connection."""
+    with database.write() as connection:
+        now = database.now(connection)
+        gate = open_gate(database, connection, room.connection, now, room.slots, room.per_second)
+        chosen = _choose(database, connection, room, gate, now) if gate.calls else []
+        if not chosen:
+            return Claim((), _look_again(connection, room.connection, gate, now))
+        events = events_of(connection, chosen)
+        facts = gather(connection, chosen, rulebook.messaging, now)
+        decisions = decide_all(chosen, events, facts, rulebook, now)
+        _hold_back(connection, chosen, decisions, now)
+        going = [row for row in chosen if isinstance(decisions.get(row.id), Go | None)]
+        claimed = _begin(database, connection, going, events, facts, replica, now)
+        calls = _group([replace(item, probe=gate.probing) for item in claimed], room)
+        gate.take(connection, len(calls), now)
+    return Claim(calls, now)
+
+
+def _choose(
+    database: Database, connection: Connection, room: Room, gate: Gate, now: datetime
+) -> list[Row[Any]]:
+    """As many due deliveries as fill the calls that may start, no two of which share a name."""
+    chosen: list[Row[Any]] = []
+    names: set[str] = set()
+    lanes: set[str] = set()
+    sizes: dict[str, int] = {}
+    calls = 0
+    for _ in range(MAX_LOOKS):
+        rows = connection.execute(_due(room.connection, now, lanes)).all()
+        for row in rows:
+            call = _call(row)
+            batch = 1 if row.unknown_since else room.batch_of(row.action)
+            starts_call = sizes.get(call, 0) % batch == 0
+            if not names.isdisjoint(names_of(row)) or (starts_call and calls == gate.calls):
+                continue
+            calls += starts_call
+            sizes[call] = sizes.get(call, 0) + 1
+            names |= names_of(row)
+            lanes.add(row.lane)
+            chosen.append(row)
+        if len(rows) < MAX_CANDIDATES or calls == gate.calls:
+            break
+    database.lock(connection, names)
+    return _still_free(connection, chosen)
+
+
+def _due(name: str, now: datetime, lanes: Collection[str | None]) -> Select[*tuple[Any, ...]]:
+    """What is due, whose lane is neither running nor in `lanes`; the longest-waiting first."""
+    table = schema.deliveries
+    running = table.alias("running")
+    lane_runs = (
+        select(literal(1))
+        .where(text("running.state = 'sending'"), running.c.lane == table.c.lane)
+        .correlate(table)
+        .exists()
+    )
+    known = [lane for lane in lanes if lane is not None]
+    return (
+        select(table)
+        .where(
+            table.c.connection == name,
+            text("deliveries.state IN ('pending', 'retrying')"),  # spelt out, for the partial index
+            table.c.run_at <= now,
+            or_(table.c.lane.is_(None), and_(~lane_runs, table.c.lane.not_in(known))),
+        )
+        .order_by(table.c.run_at)
+        .limit(MAX_CANDIDATES)
+        .with_for_update(of=table, skip_locked=True)
+    )
+
+
+def names_of(row: Row[Any]) -> set[str]:
+    """What must not be decided twice at once: the lane, the effect, the recipient, and what `once` counts."""
+    names = {f"effect {row.effect}"}
+    if row.lane is not None:
+        names.add(f"lane {row.lane}")
+    if row.recipient is not None:
+        names.add(recipient_name(row.channel, row.recipient))
+    once = json.loads(row.options).get("once") if row.options != "{}" else None
+    if once:
+        names.add(f"once {row.rule} {row.action} {getattr(row, once['per'])}")
+    return names
+
+
+def _call(row: Row[Any]) -> str:
+    """Deliveries of one call: those of one action; a lookup is a call of its own."""
+    return f"lookup of {row.id}" if row.unknown_since else row.action
+
+
+def _still_free(connection: Connection, chosen: list[Row[Any]]) -> list[Row[Any]]:
+    """Those whose lane nobody else took before we held its lock."""
+    lanes = [row.lane for row in chosen if row.lane is not None]
+    if not lanes:
+        return chosen
+    table = schema.deliveries
+    busy = set(
+        connection.execute(
+            select(table.c.lane).where(text("deliveries.state = 'sending'"), table.c.lane.in_(lanes))
+        ).scalars()
+    )
+    return [row for row in chosen if row.lane not in busy]
+
+
+def _look_again(connection: Connection, name: str, gate: Gate, now: datetime) -> datetime | None:
+    """When something may be due on this connection, as far as is known now."""
+    if gate.reopens_at is not None:
+        return gate.reopens_at
+    table = schema.deliveries
+    next_at = connection.execute(
+        select(table.c.run_at)
+        .where(table.c.connection == name, text("deliveries.state IN ('pending', 'retrying')"))
+        .order_by(table.c.run_at)
+        .limit(1)
+    ).scalar_one_or_none()
+    return None if next_at is None else max(next_at, now + _BUSY_LANE)
+
+
+def events_of(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, Event]:
+    """The events behind these deliveries, by delivery."""
+    table = schema.events
+    wanted = {row.event_id for row in rows if row.event_id}
+    found = {
+        row.id: event_of(row)
+        for row in connection.execute(
+            select(*table.c["id", "identity", "received_at", "name", "body"]).where(table.c.id.in_(wanted))
+        )
+    }
+    return {row.id: found.get(row.event_id) or Event({}, row.id, row.occurred_at) for row in rows}
+
+
+def _hold_back(
+    connection: Connection, rows: Sequence[Row[Any]], decisions: Mapping[str, Decision], now: datetime
+) -> None:
+    """Write what becomes of the deliveries that do not go now."""
+    changes = []
+    for row in rows:
+        decision = decisions.get(row.id)
+        match decision:
+            case Wait():
+                state = "retrying" if row.attempts else "pending"
+                changes.append(_change(row, state, row.reason, decision.why, run_at=decision.until))
+            case Cancel():
+                changes.append(_change(row, "cancelled", None, decision.why, finished_at=now))
+            case Suppress() if decision.reason == "expired" and row.attempts:
+                # It was tried in vain until it was no longer worth it: given up on, and for the last failure's reason.
+                changes.append(
+                    _change(row, "dead", row.reason, f"{row.detail or ''} ({decision.why})", finished_at=now)
+                )
+            case Suppress():
+                changes.append(_change(row, "suppressed", decision.reason, decision.why, finished_at=now))
+            case _:
+                pass
+    if changes:
+        connection.execute(_CHANGE, changes)
+        free_effects(connection, [change["ident"] for change in changes if change["finished"] is not None])
+
+
+def _change(
+    row: Row[Any],
+    state: str,
+    reason: str | None,
+    detail: str,
+    *,
+    run_at: datetime | None = None,
+    finished_at: datetime | None = None,
+) -> dict[str, Any]:
+    return {
+        "ident": row.id,
+        "to": state,
+        "why": reason,
+        "words": detail,
+        "due": run_at or row.run_at,
+        "finished": finished_at,
+        "follow": state == "dead" and row.origin == "rule",
+    }
+
+
+_TABLE = schema.deliveries
+_CHANGE = (
+    update(_TABLE)
+    .where(_TABLE.c.id == bindparam("ident"))
+    .values(
+        state=bindparam("to"),
+        reason=bindparam("why"),
+        detail=bindparam("words"),
+        run_at=bindparam("due"),
+        finished_at=bindparam("finished"),
+        follow_up=bindparam("follow"),
+    )
+)
+
+
+def _begin(
+    database: Database,
+    connection: Connection,
+    rows: Sequence[Row[Any]],
+    events: Mapping[str, Event],
+    facts: Gathered,
+    replica: str,
+    now: datetime,
+) -> list[Claimed]:
+    """Take the lease, reserve the effect and write the attempt."""
+    if not rows:
+        return []
+    table = schema.deliveries
+    connection.execute(
+        update(table)
+        .where(table.c.id.in_([row.id for row in rows]))
+        .values(
+            state="sending",
+            fence=table.c.fence + 1,
+            lease_until=now + LEASE,
+            replica=replica,
+            first_attempt_at=func.coalesce(table.c.first_attempt_at, now),
+            reached_at=func.coalesce(table.c.reached_at, now),
+        )
+    )
+    claimed = [claimed_of(row, events[row.id], facts.known_id(row), now) for row in rows]
+    connection.execute(
+        schema.attempts.insert(),
+        [
+            {
+                "delivery_id": item.id,
+                "fence": item.fence,
+                "kind": item.kind,
+                "started_at": now,
+                "replica": replica,
+            }
+            for item in claimed
+        ],
+    )
+    reserve = database.insert(schema.effects)
+    connection.execute(
+        reserve.on_conflict_do_update(
+            index_elements=["key"], set_={"reserved_by": reserve.excluded.reserved_by, "changed_at": now}
+        ),
+        [
+            {
+                "key": item.effect,
+                "reserved_by": item.id,
+                "rank": rank_of(item.event.name),
+                "occurred_at": row.occurred_at,
+                "changed_at": now,
+            }
+            for row, item in zip(rows, claimed, strict=True)
+        ],
+    )
+    return claimed
+
+
+def claimed_of(
+    row: Row[Any], event: Event, known_id: str | None = None, begun_at: datetime | None = None
+) -> Claimed:
+    """A delivery's claim: the one that the row tells of, or the next one, when it begins now at `begun_at`."""
+    started_at = begun_at or row.reached_at or row.occurred_at
+    return Claimed(
+        id=row.id,
+        fence=row.fence + (begun_at is not None),
+        kind="lookup" if row.unknown_since else "send",
+        origin=row.origin,
+        rule=row.rule,
+        action=row.action,
+        connection=row.connection,
+        params=json.loads(row.params),
+        options=json.loads(row.options),
+        event=event,
+        effect=row.effect,
+        known_id=known_id,
+        channel=row.channel,
+        recipient=row.recipient,
+        attempts=row.attempts,
+        started_at=started_at,
+        first_attempt_at=row.first_attempt_at or started_at,
+        unknown_since=row.unknown_since,
+        expires_at=row.expires_at,
+    )
+
+
+def _group(claimed: Sequence[Claimed], room: Room) -> list[list[Claimed]]:
+    """The calls: each action's deliveries in groups that it can take, each lookup alone."""
+    calls: list[list[Claimed]] = [[item] for item in claimed if item.kind == "lookup"]
+    sends: dict[str, list[Claimed]] = {}
+    for item in claimed:
+        if item.kind == "send":
+            sends.setdefault(item.action, []).append(item)
+    for action, items in sends.items():
+        size = room.batch_of(action)
+        calls += [items[start : start + size] for start in range(0, len(items), size)]
+    return calls

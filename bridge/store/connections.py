@@ -1,0 +1,208 @@
+"""What is shared about a connection: its pause, its circuit and its budget of requests.
+
+A pause is an instant in the row: nothing that waits holds a thread. `paused_by` says what ends it: `person` and
+`credentials` end by a person or a changed secret, `rate` and `quota` by themselves, `circuit` by a probe that
+succeeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, select, update
+
+from bridge.errors import BadCredentials, Failure, OutcomeUnknown, QuotaExhausted, RateLimited, Temporary
+from bridge.store import schema
+from bridge.store.database import Database
+from bridge.store.ids import new_id
+
+PausedBy = Literal["person", "credentials", "rate", "quota", "circuit"]
+
+FOR_GOOD = datetime(9999, 1, 1, tzinfo=UTC)
+"""Until a person or a changed secret ends it."""
+PROBE_EVERY = timedelta(seconds=10)
+CIRCUIT_WINDOW = timedelta(seconds=60)
+CIRCUIT_FAILURES = 5
+"""The circuit opens at this many failures within the window, when they are at least half of all attempts."""
+RATE_PAUSE = timedelta(seconds=1)
+"""How long a 429 without `Retry-After` pauses the connection."""
+QUOTA_PAUSE = timedelta(hours=1)
+
+_TABLE = schema.connections
+
+
+@dataclass
+class Gate:
+    """What may leave on a connection now."""
+
+    name: str
+    calls: int
+    """How many calls may start; 0 while it is paused or out of budget."""
+    reopens_at: datetime | None = None
+    """When to ask again, while `calls` is 0."""
+    tokens: float | None = None
+    probing: bool = False
+    """The circuit is half open: one call tries, and until it has answered nobody else does."""
+
+    def take(self, connection: Connection, calls: int, now: datetime) -> None:
+        """Spend the budget of `calls` calls, and close the gate behind a probe."""
+        values: dict[str, Any] = {}
+        if self.tokens is not None:
+            values |= {"tokens": self.tokens - calls, "refilled_at": now}
+        if self.probing:
+            values["paused_until"] = now + 3 * PROBE_EVERY
+        if values and calls:
+            connection.execute(update(_TABLE).where(_TABLE.c.name == self.name).values(values))
+
+
+def register(database: Database, fingerprints: Mapping[str, str]) -> None:
+    """Make the rows of these connections; one whose settings changed is freed from a pause for credentials."""
+    with database.write() as connection:
+        for name, fingerprint in fingerprints.items():
+            row = {"name": name, "settings": fingerprint, "failures": 0, "successes": 0, "alert_due": False}
+            connection.execute(database.insert_new(_TABLE), [row])
+            connection.execute(
+                update(_TABLE)
+                .where(
+                    _TABLE.c.name == name,
+                    _TABLE.c.settings != fingerprint,
+                    _TABLE.c.paused_by == "credentials",
+                )
+                .values(_OPEN)
+            )
+            connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(settings=fingerprint))
+
+
+_OPEN: dict[str, Any] = {
+    "paused_until": None,
+    "paused_why": None,
+    "paused_by": None,
+    "pause_id": None,
+    "alert_due": False,
+    "failures": 0,
+    "successes": 0,
+    "counted_since": None,
+}
+
+
+def open_gate(
+    database: Database, connection: Connection, name: str, now: datetime, calls: int, per_second: float | None
+) -> Gate:
+    """Lock the connection's row and say how many of `calls` may start."""
+    row = _locked(database, connection, name)
+    if row.paused_until is not None and row.paused_until > now:
+        return Gate(name, 0, row.paused_until)
+    probing = row.paused_by == "circuit"
+    if probing:
+        calls = min(calls, 1)
+    elif row.paused_by is not None:
+        connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(_OPEN))
+    if per_second is None:
+        return Gate(name, calls, probing=probing)
+    burst = max(1.0, per_second)
+    elapsed = (now - row.refilled_at).total_seconds() if row.refilled_at else burst
+    tokens = min(burst, (row.tokens if row.tokens is not None else burst) + max(0.0, elapsed) * per_second)
+    if tokens < 1:
+        return Gate(name, 0, now + timedelta(seconds=(1 - tokens) / per_second), tokens)
+    return Gate(name, min(calls, int(tokens)), None, tokens, probing)
+
+
+def _locked(database: Database, connection: Connection, name: str) -> Row[Any]:
+    query = select(_TABLE).where(_TABLE.c.name == name).with_for_update()
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        fresh = {"name": name, "failures": 0, "successes": 0, "alert_due": False}
+        connection.execute(database.insert_new(_TABLE), [fresh])
+        row = connection.execute(query).one()
+    return row
+
+
+def record(
+    database: Database, connection: Connection, name: str, outcomes: Sequence[Failure | None], now: datetime
+) -> None:
+    """What these attempts say about their connection: None for one that took effect."""
+    row = _locked(database, connection, name)
+    values: dict[str, Any] = {}
+    for outcome in outcomes:
+        pause = _pause(outcome, now)
+        if pause is not None:
+            values |= pause
+    if not values:
+        values = _circuit(row, outcomes, now)
+    if values and not (row.paused_by == "person" and row.paused_until and row.paused_until > now):
+        connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(values))
+
+
+def _pause(outcome: Failure | None, now: datetime) -> dict[str, Any] | None:
+    """The pause that one failure asks for by itself."""
+    if isinstance(outcome, BadCredentials):
+        return pause_values("credentials", FOR_GOOD, outcome.detail, alert=True)
+    if isinstance(outcome, QuotaExhausted):
+        return pause_values("quota", outcome.until or now + QUOTA_PAUSE, outcome.detail, alert=True)
+    if isinstance(outcome, RateLimited):
+        return pause_values("rate", now + (outcome.retry_after or RATE_PAUSE), outcome.detail)
+    return None
+
+
+def _circuit(row: Row[Any], outcomes: Sequence[Failure | None], now: datetime) -> dict[str, Any]:
+    """Count; open the circuit at too many failures, close it at a success."""
+    details = [outcome.detail for outcome in outcomes if outcome is not None and speaks_of_partner(outcome)]
+    answered = len(outcomes) - len(details)
+    if row.paused_by == "circuit":
+        return dict(_OPEN) if answered else {"paused_until": now + PROBE_EVERY}
+    if not details and not row.failures:
+        return {}
+    fresh = row.counted_since is None or now - row.counted_since > CIRCUIT_WINDOW
+    failures = (0 if fresh else row.failures) + len(details)
+    successes = (0 if fresh else row.successes) + answered
+    if details and failures >= CIRCUIT_FAILURES and failures >= successes:
+        why = f"{failures} of {failures + successes} attempts failed, the last one: {details[-1]}"
+        return pause_values("circuit", now + PROBE_EVERY, why, alert=True)
+    return {
+        "failures": failures,
+        "successes": successes,
+        "counted_since": now if fresh else row.counted_since,
+    }
+
+
+def speaks_of_partner(outcome: Failure | None) -> bool:
+    """Whether a failure says that the partner is down or slow, rather than something about one delivery."""
+    return isinstance(outcome, (Temporary, OutcomeUnknown)) and outcome.reason in (
+        "server",
+        "timeout",
+        "network",
+    )
+
+
+def pause_values(by: PausedBy, until: datetime, why: str, *, alert: bool = False) -> dict[str, Any]:
+    """The columns of a pause."""
+    values: dict[str, Any] = {"paused_by": by, "paused_until": until, "paused_why": why[:500]}
+    if alert:
+        values |= {"pause_id": new_id("pau"), "alert_due": True}
+    return values
+
+
+def pause(database: Database, name: str, why: str) -> None:
+    """Pause by a person, until `resume`."""
+    with database.write() as connection:
+        _locked(database, connection, name)
+        connection.execute(
+            update(_TABLE).where(_TABLE.c.name == name).values(pause_values("person", FOR_GOOD, why))
+        )
+
+
+def resume(database: Database, name: str) -> None:
+    """End any pause, and forget the failures that led to it."""
+    with database.write() as connection:
+        _locked(database, connection, name)
+        connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(_OPEN))
+        database.changed(connection)
+
+
+def all_connections(database: Database) -> list[dict[str, Any]]:
+    """Every connection's row."""
+    with database.read() as connection:
+        return [dict(row._mapping) for row in connection.execute(select(_TABLE).order_by(_TABLE.c.name))]

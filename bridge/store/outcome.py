@@ -1,0 +1,185 @@
+"""Writing down what became of attempts, in groups.
+
+Only who holds the delivery's newest claim may write: an attempt that comes back after its lease was taken over is
+recorded for people to see, and changes nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Row, bindparam, select, text, update
+
+from bridge.errors import Failure
+from bridge.policy import rank_of
+from bridge.store import schema
+from bridge.store.claim import Claimed, claimed_of, events_of
+from bridge.store.connections import record
+from bridge.store.database import Database
+from bridge.store.effects import free_effects, held_row, hold_effects
+from bridge.store.people import Preference, keep_preferences
+
+EffectChange = Literal["hold", "free", "keep"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One attempt's end, and what its delivery becomes."""
+
+    claimed: Claimed
+    outcome: str
+    """For the attempt's row: `sent`, `found`, `absent`, or the kind of failure."""
+    state: Literal["sent", "retrying", "review", "dead"]
+    effect: EffectChange
+    failure: Failure | None = None
+    detail: str = ""
+    run_at: datetime | None = None
+    consumed: int = 1
+    """How many attempts of the retry schedule this one used up."""
+    unknown_since: datetime | None = None
+    """Set while it is not known whether it took effect: the next claim looks it up."""
+    partner_id: str | None = None
+    receipt: str | None = None
+    opt_out: bool = False
+    """The partner says that the person wants no messages on this channel."""
+
+
+def finish(database: Database, group: Sequence[Finished]) -> list[Claimed]:
+    """Write the ends of these attempts in one transaction; returns those whose claim was no longer the newest."""
+    table = schema.deliveries
+    with database.write() as connection:
+        now = database.now(connection)
+        by_connection: dict[str, list[Failure | None]] = defaultdict(list)
+        for item in group:
+            by_connection[item.claimed.connection].append(item.failure)
+        for name in sorted(by_connection):  # before the deliveries, in the order of `claim`
+            record(database, connection, name, by_connection[name], now)
+        newest = {
+            row.id: row.fence
+            for row in connection.execute(
+                select(table.c.id, table.c.fence)
+                .where(
+                    table.c.id.in_([item.claimed.id for item in group]), text("deliveries.state = 'sending'")
+                )
+                .order_by(table.c.id)
+                .with_for_update()
+            )
+        }
+        ours = [item for item in group if newest.get(item.claimed.id) == item.claimed.fence]
+        connection.execute(_END_ATTEMPT, [_attempt_end(item, now) for item in group])
+        if ours:
+            connection.execute(_END_DELIVERY, [_delivery_end(item, now) for item in ours])
+            hold_effects(connection, [_held(item, now) for item in ours if item.effect == "hold"])
+            free_effects(connection, [item.claimed.id for item in ours if item.effect == "free"])
+            keep_preferences(database, connection, [_opt_out(item) for item in ours if item.opt_out], now)
+        database.changed(connection)
+    return [item.claimed for item in group if newest.get(item.claimed.id) != item.claimed.fence]
+
+
+def _attempt_end(item: Finished, now: datetime) -> dict[str, Any]:
+    return {
+        "delivery": item.claimed.id,
+        "number": item.claimed.fence,
+        "ended": now,
+        "what": item.outcome,
+        "why": item.failure.reason if item.failure else None,
+        "words": item.detail or None,
+    }
+
+
+def _delivery_end(item: Finished, now: datetime) -> dict[str, Any]:
+    final = item.state in ("sent", "dead")
+    may_have_reached = item.state in ("sent", "review") or item.unknown_since is not None
+    return {
+        "ident": item.claimed.id,
+        "to": item.state,
+        "why": item.failure.reason if item.failure else None,
+        "words": item.detail or None,
+        "due": item.run_at or now,
+        "used": item.consumed,
+        "since": item.unknown_since,
+        "partner": item.partner_id,
+        "received": item.receipt,
+        "received_at": now if item.receipt else None,
+        "reached": item.claimed.started_at if may_have_reached else None,
+        "ended": now if final else None,
+        "follow": item.state in ("dead", "review") and item.claimed.origin == "rule",
+    }
+
+
+def _held(item: Finished, now: datetime) -> dict[str, Any]:
+    claimed = item.claimed
+    return held_row(
+        claimed.effect,
+        claimed.id,
+        item.partner_id,
+        rank_of(claimed.event.name),
+        claimed.event.occurred_at,
+        now,
+    )
+
+
+def _opt_out(item: Finished) -> Preference:
+    claimed = item.claimed
+    return Preference(
+        claimed.channel or "", claimed.recipient or "", True, f"refused by {claimed.connection}"
+    )
+
+
+_ATTEMPTS = schema.attempts
+_END_ATTEMPT = (
+    update(_ATTEMPTS)
+    .where(_ATTEMPTS.c.delivery_id == bindparam("delivery"), _ATTEMPTS.c.fence == bindparam("number"))
+    .values(
+        finished_at=bindparam("ended"),
+        outcome=bindparam("what"),
+        reason=bindparam("why"),
+        detail=bindparam("words"),
+    )
+)
+_DELIVERIES = schema.deliveries
+_END_DELIVERY = (
+    update(_DELIVERIES)
+    .where(_DELIVERIES.c.id == bindparam("ident"))
+    .values(
+        state=bindparam("to"),
+        reason=bindparam("why"),
+        detail=bindparam("words"),
+        run_at=bindparam("due"),
+        attempts=_DELIVERIES.c.attempts + bindparam("used"),
+        unknown_since=bindparam("since"),
+        partner_id=bindparam("partner"),
+        receipt=bindparam("received"),
+        receipt_at=bindparam("received_at"),
+        reached_at=bindparam("reached"),
+        finished_at=bindparam("ended"),
+        follow_up=bindparam("follow"),
+        lease_until=None,
+        replica=None,
+    )
+)
+
+
+def abandoned(database: Database, own: str | None = None, limit: int = 200) -> list[Claimed]:
+    """Attempts whose lease ran out: their process is gone or frozen, and what became of them is unknown.
+
+    On SQLite, where one process serves, everything that another process (not `own`) left behind is abandoned at once.
+    """
+    table = schema.deliveries
+    with database.read() as connection:
+        now = database.now(connection)
+        left = table.c.lease_until < now
+        if database.is_sqlite and own is not None:
+            left = left | (table.c.replica != own)
+        rows: Sequence[Row[Any]] = connection.execute(
+            select(table)
+            .where(text("deliveries.state = 'sending'"), left)
+            .order_by(table.c.lease_until)
+            .limit(limit)
+        ).all()
+        events: Mapping[str, Any] = events_of(connection, rows)
+        return [claimed_of(row, events[row.id]) for row in rows]

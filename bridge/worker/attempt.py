@@ -1,0 +1,184 @@
+"""Making attempts: a connection's client, its thread pool, and one call from begin to end.
+
+Each connection has threads of its own, so a partner that hangs starves only itself. A thread that is past its
+deadline counts as running until it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from bridge.clock import uptime
+from bridge.connector import Action, Connector, ConnectorSettings, Context, Job, Sent
+from bridge.connector.deadline import attempt_deadline
+from bridge.errors import ConfigError, Failure, OutcomeUnknown, Rejected
+from bridge.store.claim import Claimed
+from bridge.store.database import Database
+from bridge.store.identities import StoredIdentities
+from bridge.store.queries import taken_by_others
+from bridge.worker.outcome import failure_of
+
+Result = Sent | Exception | None
+
+
+@dataclass
+class Connection:
+    """One account of a connector in this process: its client, made on first use, and its threads."""
+
+    name: str
+    connector: Connector
+    settings: ConnectorSettings
+    running: int = 0
+    """Calls that have begun and not returned."""
+    _client: Any = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _pool: ThreadPoolExecutor | None = None
+
+    def client(self) -> Any:
+        """The connector's client for this account; built once, by the first call."""
+        with self._lock:
+            if self._client is None:
+                build = self.connector.build_client
+                self._client = build(self.settings) if build else self.settings
+            return self._client
+
+    @property
+    def free(self) -> int:
+        """How many calls may start now."""
+        return self.connector.limits.concurrent - self.running
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Run `work` in one of this connection's threads."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(
+                self.connector.limits.concurrent, thread_name_prefix=f"bridge-{self.name}"
+            )
+        self._pool.submit(contextvars.Context().run, work)
+
+    def close(self) -> None:
+        """Let the threads end, and close the client when it can be."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        close = getattr(self._client, "close", None)
+        if self.running == 0 and callable(close):
+            close()
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """What every attempt needs to know of the service."""
+
+    database: Database
+    public_url: str | None = None
+    unsubscribe_url: Callable[[str, str], str | None] = lambda _channel, _address: None
+    """A signed link that opts an address out of a channel."""
+
+    def run(self, connection: Connection, call: Sequence[Claimed], deadline: float) -> list[Result]:
+        """Make one call before `deadline` (an `uptime()`); one result for each of its deliveries, in order.
+
+        Never raises: whatever goes wrong is a result.
+        """
+        action = connection.connector.actions.get(call[0].action.partition(".")[2])
+        if action is None:
+            return [Rejected(f"the connector has no action `{call[0].action}` any more", code="settings")] * len(call)
+        try:
+            with attempt_deadline(deadline):
+                if uptime() >= deadline:
+                    return [_too_late()] * len(call)
+                return self._call(connection, action, call)
+        except Exception as error:
+            return [failure_of(error, connection.connector.classify)] * len(call)
+
+    def _call(self, connection: Connection, action: Action, call: Sequence[Claimed]) -> list[Result]:
+        jobs = [self._job(connection, action, item) for item in call]
+        ready = [job for job in jobs if isinstance(job, Job)]
+        if not ready:
+            return [job if isinstance(job, Exception) else None for job in jobs]
+        client = connection.client()
+        if call[0].kind == "lookup":
+            return [_result(_await(_finder(action)(client, ready[0].params, ready[0].context)))]
+        if action.batch == 1:
+            return [_result(_await(action.run(client, ready[0].params, ready[0].context)))]
+        answers = list(_await(action.run(client, ready)))
+        if len(answers) != len(ready):
+            raise OutcomeUnknown(f"{len(answers)} answers to {len(ready)} deliveries", reason="bug")
+        after = iter(answers)
+        return [_result(next(after)) if isinstance(job, Job) else job for job in jobs]
+
+    def _job(self, connection: Connection, action: Action, item: Claimed) -> Job[Any] | Rejected:
+        """The params and the context of one delivery."""
+        try:
+            params = action.params.model_validate(dict(item.params))
+        except ValidationError as error:
+            places = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors(include_input=False))
+            return Rejected(f"this version of {item.action} does not take the stored params: {places}")
+        channel, recipient = item.channel, item.recipient
+        link = self.unsubscribe_url(channel, recipient) if channel and recipient else None
+        return Job(
+            params,
+            Context(
+                delivery=item.id,
+                connection=item.connection,
+                event=item.event,
+                effect=item.effect,
+                now=item.started_at,
+                first_attempt_at=item.first_attempt_at,
+                attempt=item.attempts + 1,
+                expires_at=item.expires_at,
+                known_id=item.known_id,
+                identities=StoredIdentities(self.database, item.connection),
+                public_url=self.public_url,
+                unsubscribe_url=link,
+                taken=lambda ids: taken_by_others(self.database, item.connection, item.id, ids),
+            ),
+        )
+
+
+def _finder(action: Action) -> Callable[..., Any]:
+    if action.finder is None:
+        raise OutcomeUnknown("this action has no lookup any more", reason="bug")
+    return action.finder
+
+
+def _result(answer: object) -> Result:
+    """What an action returned, or an unknown outcome when it is nothing of the kind."""
+    if answer is None or isinstance(answer, Sent | Failure):
+        return answer
+    return OutcomeUnknown(f"the action returned {type(answer).__name__}, not Sent", reason="bug")
+
+
+def _await(value: Any) -> Any:
+    """The value, or what a coroutine function gives on an event loop of its own."""
+    return asyncio.run(value) if inspect.iscoroutine(value) else value
+
+
+def _too_late() -> Failure:
+    from bridge.errors import Temporary
+
+    return Temporary("the attempt ran out of time before it began", reason="timeout")
+
+
+def open_connections(
+    names: Mapping[str, Connector], environ: Mapping[str, str]
+) -> dict[str, Connection]:
+    """A connection for each name; raises ConfigError that names every variable that is missing."""
+    found: dict[str, Connection] = {}
+    problems = []
+    for name, connector in sorted(names.items()):
+        try:
+            settings = connector.settings.from_environment(environ, connector.settings.prefix(name))
+            found[name] = Connection(name, connector, settings)
+        except ConfigError as error:
+            problems.append(f"connection {name}: {error}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return found

@@ -1,0 +1,162 @@
+"""What an attempt's end means for its delivery: pure, one table.
+
+                    repeatable action        any other action
+Sent                sent                     sent
+Temporary           retry on schedule        retry on schedule (it proves that nothing happened)
+RateLimited, quota, credentials
+                    the connection waits; no attempt is used up
+Rejected            dead                     dead
+OutcomeUnknown,     retry on schedule        look it up after the settle time; without a lookup: review
+or a bug
+
+a lookup says       Sent: sent               None: attempt again at once
+                    CannotTell: review       it fails itself: look again, for at most two minutes, then review
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from tenacity import RetryCallState, wait_chain, wait_random
+
+from bridge.connector import Action, Sent
+from bridge.errors import (
+    BadCredentials,
+    CannotTell,
+    ConfigError,
+    Failure,
+    OutcomeUnknown,
+    QuotaExhausted,
+    RateLimited,
+    Rejected,
+    Temporary,
+)
+from bridge.store.claim import Claimed
+from bridge.store.outcome import Finished
+from bridge.telemetry import mask
+
+SCHEDULE_SECONDS = (10, 60, 300, 900, 3600, 3 * 3600, 6 * 3600)
+"""Waits between attempts; the last one repeats. Each is spread by a fifth, so a backlog does not return at once."""
+RETRY_LIMIT = timedelta(days=3)
+"""How long a failing delivery is tried in all, unless its rule says otherwise."""
+LOOKUP_EVERY = timedelta(seconds=10)
+LOOKUP_LIMIT = timedelta(minutes=2)
+"""How long a failing lookup is tried before a person is asked."""
+
+_waits = wait_chain(*(wait_random(0.8 * seconds, 1.2 * seconds) for seconds in SCHEDULE_SECONDS))
+
+
+def wait_after(attempts: int) -> timedelta:
+    """How long to wait after this many attempts that failed."""
+    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
+    state.attempt_number = attempts
+    return timedelta(seconds=_waits(state))
+
+
+def failure_of(error: Exception, classify: Callable[[Exception], Failure | None] | None) -> Failure:
+    """What an exception out of an action means; what nobody knows is a bug, and its outcome unknown."""
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, ConfigError):
+        return Rejected(str(error), code="settings")
+    try:
+        known = classify(error) if classify else None
+    except Exception as second:  # a connector's own classification may not lose the outcome
+        known = OutcomeUnknown(f"{type(second).__name__} while reading {type(error).__name__}", reason="bug")
+    return known or OutcomeUnknown(f"{type(error).__name__}: {error}", reason="bug")
+
+
+def conclude(claimed: Claimed, action: Action, result: Sent | Exception | None, now: datetime) -> Finished:
+    """The end of one attempt: `result` is what the action or its lookup returned, or its failure."""
+    if claimed.kind == "lookup":
+        return _after_lookup(claimed, result, now)
+    if isinstance(result, Sent):
+        return _sent(claimed, result, "sent")
+    failure = (
+        result
+        if isinstance(result, Failure)
+        else OutcomeUnknown(_words(result) or "the action returned nothing", reason="bug")
+    )
+    detail = mask(failure.detail)[:500]
+    if isinstance(failure, Rejected):
+        return Finished(
+            claimed, "rejected", "dead", "free", failure, detail,
+            opt_out=failure.opted_out and claimed.channel is not None,
+        )  # fmt: skip
+    if isinstance(failure, OutcomeUnknown) and not action.repeatable:
+        # The attempt is counted by what its lookup finds.
+        if action.finder is None:
+            words = f"{detail}; it may have gone out, and this partner cannot be asked"
+            return Finished(claimed, "unknown", "review", "keep", failure, words)
+        return Finished(
+            claimed, "unknown", "retrying", "keep", failure, detail,
+            run_at=now + action.settle, consumed=0, unknown_since=now,
+        )  # fmt: skip
+    return _again(claimed, failure, detail, now)
+
+
+def _again(claimed: Claimed, failure: Failure, detail: str, now: datetime) -> Finished:
+    """Retry, as soon as the partner wishes or the schedule says; or give up."""
+    unknown = isinstance(failure, OutcomeUnknown)
+    outcome = "unknown" if unknown else "failed"
+    if isinstance(failure, BadCredentials | RateLimited | QuotaExhausted):
+        # The connection itself is paused; the delivery is due again as soon as that ends.
+        return Finished(claimed, outcome, "retrying", "keep", failure, detail, run_at=now, consumed=0)
+    consumed = 0 if claimed.probe else 1
+    attempts = claimed.attempts + consumed
+    run_at = now + (failure.retry_after or wait_after(max(attempts, 1)))
+    if gives_up(claimed, attempts, run_at):
+        words = f"given up after {attempts} attempts: {detail}"
+        return Finished(claimed, outcome, "dead", "keep" if unknown else "free", failure, words)
+    return Finished(
+        claimed, outcome, "retrying", "keep", failure, detail, run_at=run_at, consumed=consumed
+    )
+
+
+def gives_up(claimed: Claimed, attempts: int, run_at: datetime) -> bool:
+    """Whether the next attempt would come too late, by the rule's `retry`, its `expires` or the standard limit."""
+    retry: dict[str, Any] = claimed.options.get("retry") or {}
+    limit = RETRY_LIMIT if retry.get("limit") is None else timedelta(seconds=retry["limit"])
+    most = retry.get("attempts")
+    expired = claimed.expires_at is not None and run_at >= claimed.expires_at
+    return expired or run_at > claimed.first_attempt_at + limit or (most is not None and attempts >= most)
+
+
+def _after_lookup(claimed: Claimed, result: Sent | Exception | None, now: datetime) -> Finished:
+    if isinstance(result, Sent):
+        return _sent(claimed, result, "found")
+    if result is None:
+        return _absent(claimed, now)
+    since = claimed.unknown_since or now
+    failure = result if isinstance(result, Failure) else OutcomeUnknown(str(result), reason="bug")
+    detail = f"not known whether it took effect: {mask(failure.detail)[:400]}"
+    if isinstance(result, CannotTell) or now + LOOKUP_EVERY > since + LOOKUP_LIMIT:
+        return Finished(claimed, "cannot tell", "review", "keep", failure, detail, consumed=0)
+    return Finished(
+        claimed, "lookup failed", "retrying", "keep", failure, detail,
+        run_at=now + LOOKUP_EVERY, consumed=0, unknown_since=since,
+    )  # fmt: skip
+
+
+def _absent(claimed: Claimed, now: datetime) -> Finished:
+    """It is proven that nothing happened: the first time attempt again at once, then on schedule."""
+    attempts = claimed.attempts + 1
+    run_at = now if claimed.attempts == 0 else now + wait_after(attempts)
+    detail = "the partner does not have it"
+    if gives_up(claimed, attempts, run_at):
+        failure = Temporary(detail, reason="timeout")
+        return Finished(claimed, "absent", "dead", "free", failure, f"given up after {attempts} attempts: {detail}")
+    return Finished(claimed, "absent", "retrying", "keep", None, f"{detail}; attempted again", run_at=run_at)
+
+
+def _sent(claimed: Claimed, sent: Sent, outcome: str) -> Finished:
+    return Finished(
+        claimed, outcome, "sent", "hold", None, mask(sent.detail)[:500],
+        partner_id=sent.id or claimed.known_id, receipt=sent.receipt,
+    )  # fmt: skip
+
+
+def _words(error: Exception | None) -> str:
+    return f"{type(error).__name__}: {error}" if error is not None else ""
