@@ -1,0 +1,925 @@
+"""HubSpot: calls and chats on a contact's timeline, contacts, tickets and tasks.
+
+Every record we make carries a unique property, because HubSpot has no key that makes a repeated request
+harmless: creating twice is refused, and the refusal leads to the record that is there. So every action here may
+be repeated, and a call and its association go out in one request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeVar
+
+import urllib3
+from hubspot import HubSpot
+from hubspot.discovery.discovery_base import DiscoveryBase
+from pydantic import Field, SecretStr
+from urllib3.util.retry import Retry
+
+from bridge.connector import (
+    Connector,
+    ConnectorSettings,
+    Context,
+    Duration,
+    Job,
+    Limits,
+    Match,
+    PartnerUrl,
+    Person,
+    PersonParams,
+    Properties,
+    Property,
+    Seeker,
+    Sent,
+    changes,
+    check_deadline,
+    failure_of_network,
+    failure_of_status,
+    find_people,
+    national_digits,
+    param,
+    parse_retry_after,
+    per_conversation,
+    per_event,
+    remaining,
+)
+from bridge.errors import (
+    BadCredentials,
+    CannotTell,
+    ConfigError,
+    Failure,
+    OutcomeUnknown,
+    QuotaExhausted,
+    RateLimited,
+    Rejected,
+    Temporary,
+)
+
+BATCH = 100
+"""HubSpot's own limit for one batch request."""
+LONGEST_BODY = 65_536
+INDEX_LAG = timedelta(seconds=30)
+KEYS = {
+    "calls": ("heppu_conversation_id", "call", "Heppu conversation"),
+    "notes": ("heppu_conversation_id", "note", "Heppu conversation"),
+    "tasks": ("heppu_key", "task", "Heppu key"),
+    "contacts": ("heppu_phone", "contactinformation", "Heppu caller"),
+}
+"""The unique property of each object: its name, group and label."""
+TO_CONTACT = {"calls": 194, "notes": 202, "tasks": 204}
+"""HubSpot's own association types; the direction matters."""
+STATUSES = {
+    "completed": "COMPLETED",
+    "failed": "FAILED",
+    "busy": "BUSY",
+    "no_answer": "NO_ANSWER",
+    "cancelled": "CANCELED",
+}
+DISPOSITIONS = {
+    "connected": "f240bbac-87c9-4f6e-bf70-924b57d47db7",
+    "busy": "9d9162e7-6cf3-4944-bf63-4dff82258764",
+    "no_answer": "73a0d17f-1163-4015-bdd5-ec830791da20",
+    "left_live_message": "a4c4c377-d246-4b32-a13b-75a56a4cd0ff",
+    "left_voicemail": "b2cf5968-551e-4856-9783-52b3da59a7d0",
+    "wrong_number": "17b47fee-58de-441e-a44c-c6300d46f273",
+}
+"""HubSpot's own call outcomes: every account has them under these ids."""
+_OUTCOME_OF = {"completed": "connected", "busy": "busy", "no_answer": "no_answer"}
+_PERSON_FIELDS = (
+    "email",
+    "hs_additional_emails",
+    "phone",
+    "mobilephone",
+    "notes_last_updated",
+    "lastmodifieddate",
+)
+
+T = TypeVar("T")
+Answer = Sent | Failure | CannotTell
+
+
+class Settings(ConnectorSettings):
+    """`HUBSPOT_ACCESS_TOKEN`: the token of a private app or a service key."""
+
+    access_token: SecretStr
+    url: PartnerUrl = "https://api.hubapi.com"
+    api_version: str | None = Field(None, pattern=r"^20\d\d-(03|09)$")
+    """The SDK asks for v3 and v4, which HubSpot supports until 2027; a dated version replaces them everywhere."""
+
+
+connector = Connector(
+    "hubspot",
+    settings=Settings,
+    limits=Limits(per_second=9, concurrent=4, timeout=25),
+    description="Logs calls and chats on contacts; keeps contacts, tickets and tasks.",
+)
+
+
+class Pool(urllib3.PoolManager):
+    """All requests of the connection: bounded by the attempt's deadline, never repeated, answered in JSON."""
+
+    def __init__(self, version: str | None) -> None:
+        super().__init__(num_pools=2, maxsize=connector.limits.concurrent, retries=Retry(0))
+        self._version = version
+
+    def urlopen(  # type: ignore[override]
+        self, method: str, url: str, redirect: bool = True, **options: Any
+    ) -> urllib3.BaseHTTPResponse:
+        """One request; a proxy's page with status 200, which the SDK reads as None, is no answer."""
+        del redirect
+        if self._version:
+            url = re.sub(r"/crm/v\d/(\w+)", rf"/crm/\1/{self._version}", url, count=1)
+        check_deadline()
+        options["timeout"] = urllib3.Timeout(connect=max(0.05, remaining(3)), read=max(0.05, remaining(12)))
+        response = super().urlopen(method, url, redirect=False, **options)
+        if 200 <= response.status < 300 and response.status != 204 and response.data.lstrip()[:1] != b"{":
+            raise OutcomeUnknown("HubSpot's answer is not JSON; is something in between?", reason="server")
+        return response
+
+
+@dataclass(frozen=True)
+class Record:
+    """A call, note or task as it is to be."""
+
+    properties: Mapping[str, str]
+    contact: str | None
+
+
+class Portal:
+    """One HubSpot account, over one pool of connections."""
+
+    def __init__(self, settings: Settings) -> None:
+        pool = Pool(settings.api_version)
+
+        def api(package: Any, name: str, config: dict[str, Any]) -> Any:
+            made = DiscoveryBase._default_api_factory(package, name, config)
+            made.api_client.rest_client.pool_manager = pool
+            return made
+
+        crm = HubSpot(
+            access_token=settings.access_token.get_secret_value(),
+            host=settings.url,
+            retry=Retry(0),
+            api_factory=api,
+        ).crm
+        # The SDK makes a new object, with a new pool, at every access of these.
+        self.objects = crm.objects.basic_api
+        self.batch = crm.objects.batch_api
+        self.search = crm.objects.search_api
+        self.properties = crm.properties.core_api
+        self.pipelines = crm.pipelines.pipelines_api
+        self.associations = crm.associations.v4.basic_api
+        self.has_phone_key = True
+        self.close = pool.clear
+        self._making = threading.Lock()
+
+    def put(self, kind: str, records: Mapping[str, Record]) -> dict[str, Sent | Failure]:
+        """Make each record, or bring the one with its key up to date; one request when none is there yet."""
+        answer = None
+        try:
+            answer = self._create(kind, records)
+        except Exception as error:
+            if not _is_conflict(error):
+                raise
+        done = {key: Sent(id=made) for key, made in self._ids(kind, records, answer).items()}
+        left = [key for key in records if key not in done]
+        if not left:
+            return {**done}
+        there = self.read(kind, left, KEYS[kind][0])
+        held = {str(item.properties.get(KEYS[kind][0])): str(item.id) for item in there}
+        done |= self.update(kind, {held[key]: (key, records[key].properties) for key in left if key in held})
+        absent = {key: records[key] for key in left if key not in done}
+        if absent and answer is None:
+            answer = self._create(kind, absent)
+            done |= {key: Sent(id=made) for key, made in self._ids(kind, absent, answer).items()}
+        refused = _refusal_in(answer)
+        return {key: done.get(key, refused) for key in records}
+
+    def update(self, kind: str, wanted: Mapping[str, tuple[str, Mapping[str, str]]]) -> dict[str, Sent]:
+        """Change records, given as id -> (key, properties); those that are gone are left out of the answer."""
+        if not wanted:
+            return {}
+        inputs = [{"id": known, "properties": dict(values)} for known, (_, values) in wanted.items()]
+        try:
+            answer = self.batch.update(kind, {"inputs": inputs})
+        except Exception as error:
+            if getattr(error, "status", None) != 404:
+                raise
+            return {}
+        return {
+            wanted[str(item.id)][0]: Sent(id=str(item.id), detail="updated")
+            for item in answer.results
+            if str(item.id) in wanted
+        }
+
+    def read(
+        self, kind: str, ids: Iterable[str], id_property: str | None = None, fields: Iterable[str] = ()
+    ) -> list[Any]:
+        """The records among `ids` that exist; by a unique property HubSpot answers at once, unlike its search."""
+        body = {
+            "inputs": [{"id": known} for known in ids],
+            "properties": [*fields, *([id_property] if id_property else [])],
+            "propertiesWithHistory": [],
+        }
+        answer = self.batch.read(kind, body | ({"idProperty": id_property} if id_property else {}))
+        return list(answer.results or ())
+
+    def gone(self, ids: Sequence[str]) -> set[str]:
+        """Which of these contacts are deleted, or merged into another."""
+        return set(ids) - {str(item.id) for item in self.read("contacts", ids)} if ids else set()
+
+    def make_key(self, kind: str) -> str:
+        """Make the unique property of an object, if it is not there; says what was done."""
+        name, group, label = KEYS[kind]
+        try:
+            found = self.properties.get_by_name(kind, name)
+        except Exception as error:
+            if getattr(error, "status", None) != 404:
+                raise
+        else:
+            if not found.has_unique_value:
+                raise ConfigError(
+                    f"the property {name} of {kind} is not unique: archive it and run `bridge connectors setup hubspot`"
+                )
+            return f"{kind}.{name} is there"
+        body = {
+            "name": name,
+            "label": label,
+            "groupName": group,
+            "type": "string",
+            "fieldType": "text",
+            "hasUniqueValue": True,
+            "formField": False,
+        }
+        try:
+            self.properties.create(kind, body)
+        except Exception as error:
+            if getattr(error, "status", None) != 409:  # made by another replica in the meantime
+                raise
+        return f"{kind}.{name} is made"
+
+    def with_key(self, kind: str, write: Callable[[], T]) -> T:
+        """Run `write`; when the account lacks our property because setup was never run, make it and run it again."""
+        try:
+            return write()
+        except Exception as error:
+            if not _lacks(error, KEYS[kind][0]):
+                raise
+        with self._making:
+            try:
+                self.make_key(kind)
+            except Exception as error:
+                if getattr(error, "status", None) != 403:
+                    raise
+                raise Rejected(
+                    f"{kind} lack the property {KEYS[kind][0]} and this token may not make it: run "
+                    "`bridge connectors setup hubspot` once with a token that has crm.schemas.contacts.write",
+                    code="PROPERTY_DOESNT_EXIST",
+                ) from error
+        try:
+            return write()
+        except Exception as error:
+            if _lacks(error, KEYS[kind][0]):
+                raise Temporary(
+                    "HubSpot is still making our property", retry_after=timedelta(seconds=10)
+                ) from error
+            raise
+
+    def _create(self, kind: str, records: Mapping[str, Record]) -> Any:
+        inputs = []
+        for key, record in records.items():
+            to_contact = {"associationCategory": "HUBSPOT_DEFINED", "associationTypeId": TO_CONTACT[kind]}
+            inputs.append(
+                {
+                    "properties": {**dict(record.properties), KEYS[kind][0]: key},
+                    "associations": [{"to": {"id": record.contact}, "types": [to_contact]}]
+                    if record.contact
+                    else [],
+                }
+            )
+        return self.with_key(kind, lambda: self.batch.create(kind, {"inputs": inputs}))
+
+    def _ids(self, kind: str, records: Mapping[str, Record], answer: Any) -> dict[str, str]:
+        results = [item for item in (answer.results if answer is not None else None) or () if item.id]
+        if len(records) == 1 and len(results) == 1:
+            return {next(iter(records)): str(results[0].id)}
+        found = {str((item.properties or {}).get(KEYS[kind][0])): str(item.id) for item in results}
+        return {key: found[key] for key in records if key in found}
+
+
+class Contacts:
+    """The account's contacts, for `find_people`."""
+
+    def __init__(self, portal: Portal, properties: Mapping[str, Property] | None = None) -> None:
+        self._portal = portal
+        self._properties = properties or {}
+        """What a new contact gets besides name and addresses."""
+
+    def by_email(self, emails: Sequence[str]) -> list[Match]:
+        """Not by search, whose index lags."""
+        fields = (*_PERSON_FIELDS, *self._properties)
+        return [_match(item) for item in self._portal.read("contacts", emails, "email", fields)]
+
+    def by_phone(self, phones: Sequence[str]) -> list[Match]:
+        """By search: numbers are free text, and only the index knows them as digits."""
+        digits = [national_digits(phone) for phone in phones]
+        names = ("hs_searchable_calculated_phone_number", "hs_searchable_calculated_mobile_number")
+        filters = [{"propertyName": name, "operator": "IN", "values": digits} for name in names]
+        filters.append({"propertyName": "phone", "operator": "IN", "values": list(phones)})
+        body: dict[str, Any] = {
+            "filterGroups": [{"filters": [one]} for one in filters],
+            "properties": [*_PERSON_FIELDS, *self._properties],
+            "limit": 200,
+            "sorts": [],
+        }
+        found: list[Match] = []
+        for _ in range(5):
+            answer = self._portal.search.do_search("contacts", body)
+            found += [_match(item) for item in answer.results or ()]
+            if not (answer.paging and answer.paging.next and answer.paging.next.after):
+                break
+            body["after"] = answer.paging.next.after
+        return found
+
+    def create(self, strangers: Sequence[Seeker]) -> list[str | Failure]:
+        """A contact for each; one that another process made a moment ago, or the index hides, is found again."""
+        try:
+            answer = self._create(strangers)
+        except Exception as error:
+            if not _is_conflict(error):
+                raise
+            existing = [self._existing(stranger) for stranger in strangers] if len(strangers) == 1 else None
+            if existing is None:  # HubSpot names only the first that is in the way
+                return [self.create([stranger])[0] for stranger in strangers]
+            return [existing[0] or _classified(error)]
+        results = list(answer.results or ())
+        if len(strangers) == 1 and len(results) == 1:
+            return [str(results[0].id)]
+        made: dict[str, str] = {}
+        for item in results:
+            values = item.properties or {}
+            made |= {
+                str(values.get(name)).lower(): str(item.id) for name in ("email", "phone") if values.get(name)
+            }
+        refused = _refusal_in(answer)
+        return [made.get((stranger.email or stranger.phone or "").lower(), refused) for stranger in strangers]
+
+    def _create(self, strangers: Sequence[Seeker]) -> Any:
+        def write() -> Any:
+            inputs = [{"properties": self._new(stranger), "associations": []} for stranger in strangers]
+            return self._portal.batch.create("contacts", {"inputs": inputs})
+
+        try:
+            return self._portal.with_key("contacts", write)
+        except (Rejected, ConfigError):
+            if not self._portal.has_phone_key:
+                raise
+            # A caller's key only closes the gap in which the index does not know a new contact yet.
+            self._portal.has_phone_key = False
+            return write()
+
+    def _new(self, stranger: Seeker) -> dict[str, str]:
+        contact = stranger.context.contact
+        values = {
+            "email": stranger.email,
+            "phone": stranger.phone,
+            "firstname": contact.first_name or contact.name,
+            "lastname": contact.last_name,
+            "company": contact.company,
+            KEYS["contacts"][0]: stranger.phone if self._portal.has_phone_key else None,
+        }
+        return _strings(
+            {name: value for name, value in values.items() if value} | changes(self._properties, None)
+        )
+
+    def _existing(self, stranger: Seeker) -> str | None:
+        if stranger.email and (found := self._portal.read("contacts", [stranger.email], "email")):
+            return str(found[0].id)
+        if stranger.phone and self._portal.has_phone_key:
+            found = self._portal.read("contacts", [stranger.phone], KEYS["contacts"][0])
+            return str(found[0].id) if found else None
+        return None
+
+
+@connector.client
+def client(settings: Settings) -> Portal:
+    """One account; every call it makes is bounded by the attempt."""
+    return Portal(settings)
+
+
+@connector.check
+def check(portal: Portal) -> str:
+    """Read a contact and our own properties; writes nothing."""
+    portal.objects.get_page("contacts", limit=1)
+    missing = []
+    for kind, (name, _, _) in KEYS.items():
+        try:
+            found = portal.properties.get_by_name(kind, name)
+            if not found.has_unique_value:
+                missing.append(f"{kind}.{name} (there, but not unique)")
+        except Exception as error:
+            if getattr(error, "status", None) != 404:
+                raise
+            missing.append(f"{kind}.{name}")
+    if missing:
+        return f"the token is accepted; missing {', '.join(missing)}: run `bridge connectors setup hubspot`"
+    return "the token is accepted and our properties are there"
+
+
+@connector.setup
+def setup(portal: Portal) -> str:
+    """Make the unique properties by which a repeated log is recognised."""
+    return "; ".join(portal.make_key(kind) for kind in KEYS)
+
+
+class Log(PersonParams):
+    """What a call and a chat have in common."""
+
+    summary: str | None = param(
+        "{{ event.summary }}", "What it was about.", example="Wants a receipt by mail."
+    )
+    outcome: str | None = param("{{ event.outcome }}", "How it ended, in Heppu's word.", example="resolved")
+    unknown: Literal["create", "skip"] = param(
+        "create", "What to do when HubSpot does not know the person.", example="skip"
+    )
+    owner: str | None = param(None, "The HubSpot user id of the owner.", example="41629779", pattern=r"^\d+$")
+    properties: Properties = param(
+        {},
+        "Further properties of the record.",
+        example={"campaign": "{{ event.callMetadata.context.campaignType }}"},
+    )
+
+
+class Call(Log):
+    """A phone call."""
+
+    title: str | None = param(
+        None, "The headline; made of direction, agent and status when left out.", example="Support"
+    )
+    direction: str | None = param("{{ event.direction }}", "`inbound` or `outbound`.", example="inbound")
+    status: str | None = param(
+        "{{ event.status }}", "Heppu's word for how the line ended.", example="no_answer"
+    )
+    duration: float | None = param("{{ event.duration }}", "Seconds.", example=125)
+    disposition: str | None = param(
+        None,
+        f"The outcome: {', '.join(DISPOSITIONS)}, or the id of one of your own. From the status when left out.",
+        example="left_voicemail",
+        pattern=rf"^({'|'.join(DISPOSITIONS)}|[0-9a-f-]{{36}})$",
+    )
+    from_number: str | None = param(
+        None, "Who called; from the direction when left out.", example="+14155550123"
+    )
+    to_number: str | None = param(
+        None, "Who was called; from the direction when left out.", example="+14155550100"
+    )
+    recording_url: str | None = param(
+        None, "Where the recording is.", example="https://...", pattern=r"^https://"
+    )
+
+
+class Chat(Log):
+    """A chat."""
+
+    title: str | None = param(
+        None, "The headline; made of the agent's name when left out.", example="Web chat"
+    )
+    messages: int | None = param("{{ event.messageCount }}", "How many messages were exchanged.", example=12)
+    rating: float | None = param(
+        "{{ event.chatMetadata.feedback.rating }}", "The visitor's rating, if there is one.", example=5
+    )
+
+
+@connector.action(effect=per_conversation, repeatable=True, batch=BATCH)
+def log_call(portal: Portal, jobs: Sequence[Job[Call]]) -> list[Answer]:
+    """Log the call on the contact's timeline, once per conversation."""
+    return _log(portal, "calls", jobs, _call)
+
+
+@connector.action(effect=per_conversation, repeatable=True, batch=BATCH)
+def log_chat(portal: Portal, jobs: Sequence[Job[Chat]]) -> list[Answer]:
+    """Log the chat as a note on the contact's timeline, once per conversation."""
+    return _log(portal, "notes", jobs, _note)
+
+
+def _call(call: Call, context: Context) -> dict[str, Any]:
+    status = (call.status or "").lower().replace("-", "_")
+    direction = (call.direction or "").upper()
+    ours, theirs = context.event.body.get("agentNumber"), call.phone
+    caller, called = (ours, theirs) if direction == "OUTBOUND" else (theirs, ours)
+    outcome = call.disposition or _OUTCOME_OF.get(status)
+    agent = context.event.body.get("agentName") or "Heppu"
+    words = [word for word in (direction.capitalize() + " call", f"with {agent}") if word]
+    return {
+        "hs_timestamp": _milliseconds(context.event.occurred_at),
+        "hs_call_title": call.title or " ".join(words) + (f": {status.replace('_', ' ')}" if status else ""),
+        "hs_call_body": _body(
+            call.summary, {"Outcome": call.outcome, "Conversation": context.event.conversation.id}
+        ),
+        "hs_call_duration": None if call.duration is None else round(max(0.0, call.duration) * 1000),
+        "hs_call_direction": direction if direction in ("INBOUND", "OUTBOUND") else None,
+        "hs_call_status": STATUSES.get(status),
+        "hs_call_disposition": DISPOSITIONS.get(outcome, outcome) if outcome else None,
+        "hs_call_from_number": call.from_number or caller,
+        "hs_call_to_number": call.to_number or called,
+        "hs_call_recording_url": call.recording_url,
+    }
+
+
+def _note(chat: Chat, context: Context) -> dict[str, Any]:
+    title = chat.title or f"Chat with {context.event.body.get('agentName') or 'Heppu'}"
+    facts = {
+        "Outcome": chat.outcome,
+        "Messages": chat.messages,
+        "Rating": None if chat.rating is None else f"{chat.rating:g}",
+        "Conversation": context.event.conversation.id,
+    }
+    return {
+        "hs_timestamp": _milliseconds(context.event.occurred_at),
+        "hs_note_body": _body(chat.summary, facts, title),
+    }
+
+
+L = TypeVar("L", bound=Log)
+
+
+def _log(
+    portal: Portal, kind: str, jobs: Sequence[Job[L]], describe: Callable[[L, Context], dict[str, Any]]
+) -> list[Answer]:
+    """Bring every job's record to HubSpot in as few requests as it allows: one, when the people are known."""
+    keys = [_conversation_key(job.context) for job in jobs]
+    first = dict(reversed(list(zip(keys, jobs, strict=True))))
+    values = {}
+    for key, job in first.items():
+        own = describe(job.params, job.context) | {"hubspot_owner_id": job.params.owner}
+        # Our record was filled when it was made: an update leaves `fill` alone.
+        filled = dict.fromkeys(job.params.properties, "-") if job.context.known_id else None
+        values[key] = _strings(own | changes(job.params.properties, filled))
+    known = {job.context.known_id: (key, values[key]) for key, job in first.items() if job.context.known_id}
+    answers: dict[str, Answer] = {**portal.update(kind, known)}
+    answers |= _make(portal, kind, {key: job for key, job in first.items() if key not in answers}, values)
+    later = Temporary("another event of this conversation goes first", retry_after=timedelta(0))
+    return [answers[key] if first[key] is job else later for key, job in zip(keys, jobs, strict=True)]
+
+
+def _make(
+    portal: Portal, kind: str, jobs: Mapping[str, Job[L]], values: Mapping[str, Mapping[str, str]]
+) -> dict[str, Answer]:
+    """Make records on the people's contacts; contacts that turn out deleted are looked for once more."""
+    seekers = {
+        key: _seeker(job.params, job.context, job.params.unknown == "create") for key, job in jobs.items()
+    }
+    found = dict(zip(jobs, find_people(Contacts(portal), list(seekers.values())), strict=True))
+    people = {key: person for key, person in found.items() if isinstance(person, Person)}
+    answers: dict[str, Answer] = {
+        key: answer or Sent(detail=f"not logged: {_nobody(seekers[key])}")
+        for key, answer in found.items()
+        if not isinstance(answer, Person)
+    }
+    if not people:
+        return answers
+    refusal: Exception | None = None
+    try:
+        made = portal.put(kind, {key: Record(values[key], person.id) for key, person in people.items()})
+        answers |= {key: _with_detail(answer, people[key].detail) for key, answer in made.items()}
+        refused = [key for key, answer in made.items() if isinstance(answer, Rejected)]
+    except Exception as error:
+        if getattr(error, "status", None) not in (400, 404):
+            raise
+        refusal, refused = error, list(people)
+    gone = portal.gone([people[key].id for key in refused]) if not _is_about_properties(refusal) else set()
+    if refusal and not gone:
+        raise refusal
+    lost = [key for key in refused if people[key].id in gone]
+    for key in lost:
+        seekers[key].identities.forget(seekers[key].keys)
+        if not people[key].remembered:
+            answers[key] = Temporary("HubSpot's search still shows a deleted contact", retry_after=INDEX_LAG)
+    again = {
+        key: jobs[key] for key in (people if refusal else lost) if people[key].remembered or key not in lost
+    }
+    return answers | (_make(portal, kind, again, values) if again else {})
+
+
+class Contact(PersonParams):
+    """A person, and what to write about them; what the event says only fills empty fields."""
+
+    first_name: str | None = param("{{ contact.first_name }}", "Fills an empty first name.", example="Maya")
+    last_name: str | None = param("{{ contact.last_name }}", "Fills an empty last name.", example="Lindqvist")
+    company: str | None = param(
+        "{{ contact.company }}", "Fills an empty company name.", example="Lindqvist Cycles"
+    )
+    properties: Properties = param(
+        {},
+        "Further fields of the contact: `field: value`, or `field: {value: ..., mode: fill}`.",
+        example={"hs_lead_status": "ATTEMPTED_TO_CONTACT", "jobtitle": {"value": "Buyer", "mode": "fill"}},
+    )
+
+
+@connector.action(effect=per_event, repeatable=True)
+def upsert_contact(portal: Portal, contact: Contact, context: Context) -> Sent:
+    """Update the contact, or create it when HubSpot does not know the person."""
+    return _save(portal, contact, context, create=True)
+
+
+@connector.action(effect=per_event, repeatable=True)
+def update_contact(portal: Portal, contact: Contact, context: Context) -> Sent:
+    """Update the contact; a person whom HubSpot does not know is an error."""
+    return _save(portal, contact, context, create=False)
+
+
+def _save(portal: Portal, contact: Contact, context: Context, create: bool) -> Sent:
+    given = {
+        "email": contact.email,
+        "phone": contact.phone,
+        "firstname": contact.first_name,
+        "lastname": contact.last_name,
+        "company": contact.company,
+    }
+    wanted = {name: Property(value=value, mode="fill") for name, value in given.items()} | contact.properties
+    person = _person(portal, _seeker(contact, context, create), wanted)
+    if person.match is None:
+        return Sent(id=person.id, detail=person.detail)
+    change = _strings(changes(wanted, person.match.fields))
+    if change:
+        portal.objects.update("contacts", person.id, {"properties": change})
+    return Sent(id=person.id, detail=person.detail or ("updated" if change else "nothing to change"))
+
+
+def _person(portal: Portal, seeker: Seeker, wanted: Mapping[str, Property]) -> Person:
+    """The seeker's contact as it is now; without `match` it was just made with all that is wanted."""
+    [found] = find_people(Contacts(portal, wanted), [seeker])
+    if found is None:
+        raise Rejected(_nobody(seeker), code="not_found")
+    if not isinstance(found, Person):
+        raise found
+    if not found.remembered:
+        return found
+    fresh = portal.read("contacts", [found.id], fields=(*_PERSON_FIELDS, *wanted))
+    if fresh:
+        return Person(str(fresh[0].id), match=_match(fresh[0]))
+    seeker.identities.forget(seeker.keys)
+    return _person(portal, seeker, wanted)
+
+
+class Ticket(PersonParams):
+    """A ticket to close."""
+
+    ticket: str | None = param(
+        "{{ event.metadata.ticketId }}",
+        "The ticket's id; without one, the person's open ticket.",
+        example="1209876543",
+        pattern=r"^\d+$",
+    )
+    several: Literal["review", "newest"] = param(
+        "review",
+        "When the person has several open tickets: ask a person, or take the newest.",
+        example="newest",
+    )
+    properties: Properties = param(
+        {}, "Further fields of the ticket.", example={"hs_resolution": "ISSUE_FIXED"}
+    )
+
+
+@connector.action(effect=per_event, repeatable=True)
+def close_ticket(portal: Portal, ticket: Ticket, context: Context) -> Sent:
+    """Move a ticket to the closed stage of its own pipeline."""
+    states = {
+        stage.id: (pipeline.id, (stage.metadata or {}).get("ticketState"))
+        for pipeline in portal.pipelines.get_all("tickets").results
+        for stage in sorted(pipeline.stages, key=lambda one: one.display_order)
+        if not pipeline.archived
+    }
+    ids = [ticket.ticket] if ticket.ticket else _tickets_of(portal, ticket, context)
+    found = (
+        portal.read("tickets", ids, fields=("hs_pipeline", "hs_pipeline_stage", *ticket.properties))
+        if ids
+        else []
+    )
+    if ticket.ticket and not found:
+        raise Rejected("there is no ticket with this id", code="not_found")
+    open_ones = [
+        one for one in found if states.get(one.properties["hs_pipeline_stage"], ("", ""))[1] != "CLOSED"
+    ]
+    if not open_ones:
+        return Sent(id=ticket.ticket, detail="no open ticket")
+    if len(open_ones) > 1 and ticket.several == "review":
+        raise CannotTell(
+            f"the person has {len(open_ones)} open tickets: close the right one, or set `several: newest`"
+        )
+    newest = max(open_ones, key=lambda one: int(one.id))
+    pipeline = newest.properties["hs_pipeline"]
+    closed = next((stage for stage, state in states.items() if state == (pipeline, "CLOSED")), None)
+    if closed is None:
+        raise Rejected(
+            f"ticket pipeline {pipeline} has no closed stage; add one in HubSpot", code="no_closed_stage"
+        )
+    change = _strings(changes(ticket.properties, newest.properties) | {"hs_pipeline_stage": closed})
+    portal.objects.update("tickets", newest.id, {"properties": change})
+    return Sent(id=str(newest.id), detail="closed")
+
+
+def _tickets_of(portal: Portal, ticket: Ticket, context: Context) -> list[str]:
+    person = _person(portal, _seeker(ticket, context, create=False), {})
+    page = portal.associations.get_page("contacts", person.id, "tickets", limit=100)
+    return [str(one.to_object_id) for one in page.results]
+
+
+class Task(PersonParams):
+    """Something for a colleague to do."""
+
+    subject: str = param(
+        "Call {{ contact.name | default('back') }}", "What to do.", example="Send the receipt", max_length=255
+    )
+    text: str | None = param("{{ event.summary }}", "More about it.", example="Wants it by mail.")
+    due: Duration = param("1d", "How long after the event it is due.", example="2h")
+    type: Literal["CALL", "EMAIL", "TODO"] = param("TODO", "Which kind of task.", example="CALL")
+    priority: Literal["LOW", "MEDIUM", "HIGH"] = param("MEDIUM", "How urgent.", example="HIGH")
+    owner: str | None = param(
+        None, "The HubSpot user id of who does it.", example="41629779", pattern=r"^\d+$"
+    )
+    properties: Properties = param({}, "Further properties of the task.", example={"hs_task_reminders": "0"})
+
+
+@connector.action(effect=per_event, repeatable=True)
+def create_task(portal: Portal, task: Task, context: Context) -> Sent:
+    """Give a colleague a task on the person's contact."""
+    own = {
+        "hs_timestamp": _milliseconds(context.event.occurred_at + task.due),
+        "hs_task_subject": task.subject,
+        "hs_task_body": _body(task.text, {"Conversation": context.event.conversation.id}),
+        "hs_task_status": "NOT_STARTED",
+        "hs_task_type": task.type,
+        "hs_task_priority": task.priority,
+        "hubspot_owner_id": task.owner,
+    }
+    seeker = _seeker(task, context, create=True)
+    person = _person(portal, seeker, {}) if seeker.keys else None
+    key = hashlib.sha256(context.effect.encode()).hexdigest()[:32]
+    record = Record(_strings(own | changes(task.properties, None)), person.id if person else None)
+    answer = portal.put("tasks", {key: record})[key]
+    if not isinstance(answer, Sent):
+        raise answer
+    return answer
+
+
+@connector.failure
+def failure(error: Exception) -> Failure | None:
+    """What HubSpot's answer means; its exception classes do not tell, each of its packages has its own."""
+    status = getattr(error, "status", None)
+    if not isinstance(status, int):
+        return failure_of_network(error)
+    if status == 0:  # the SDK's word for a TLS failure, whose cause it drops
+        return failure_of_network(error.__context__ or error) or Temporary(
+            "no secure connection", reason="network"
+        )
+    body = _error_body(error)
+    headers = getattr(error, "headers", None) or {}
+    wait = parse_retry_after(headers.get("Retry-After"))
+    detail = f"HubSpot answered {status} {' '.join(_codes(body))}".rstrip()
+    policy = _field(body, "policyName")
+    if status == 429 and policy == "DAILY":
+        return QuotaExhausted(
+            "HubSpot's daily quota is used up; it is filled again at midnight of the account's zone"
+        )
+    if status == 429:
+        return RateLimited(detail, retry_after=wait or timedelta(seconds=1 if policy == "SECONDLY" else 10))
+    if status == 403 and (
+        scopes := re.findall(r"\b[a-z]+(?:[.-][a-z]+)+(?:\.read|\.write)?\b", _scopes(body))
+    ):
+        return BadCredentials(
+            f"the HubSpot token lacks {' or '.join(scopes[:4])}; add it, then `bridge resume hubspot`"
+        )
+    if status in (423, 477):  # locked by another write; the account is being moved
+        return Temporary(detail, retry_after=wait or timedelta(seconds=2 if status == 423 else 60))
+    return failure_of_status(status, detail, wait)
+
+
+def _classified(error: Exception) -> Failure:
+    known = failure(error)
+    if known is None:
+        raise error
+    return known
+
+
+def _error_body(error: Exception | None) -> str:
+    body = getattr(error, "body", None)
+    return body if isinstance(body, str) else ""
+
+
+def _field(body: str, name: str) -> str:
+    try:
+        return str(json.loads(body).get(name, ""))
+    except (ValueError, AttributeError):
+        return ""
+
+
+def _scopes(body: str) -> str:
+    found = re.search(r'"required(?:Granular)?Scopes":\s*\[([^\]]*)\]', body)
+    return found[1] if found else ""
+
+
+def _codes(body: str) -> list[str]:
+    """HubSpot's codes and the names of properties; its messages may repeat what a person wrote."""
+    codes = re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", body)
+    names = re.findall(r'\\?"(?:name|propertyName)\\?":\s*\[?\s*\\?"(\w{1,100})\\?"', body)
+    return [*dict.fromkeys([*codes, *names])][:6]
+
+
+def _is_conflict(error: Exception) -> bool:
+    """A unique value is taken: 409 for a contact's e-mail, 400 for a property of our own."""
+    status, body = getattr(error, "status", None), _error_body(error)
+    return status == 409 or (
+        status == 400 and ("CONFLICTING_UNIQUE_VALUE" in body or "already has that value" in body)
+    )
+
+
+def _lacks(error: Exception, name: str) -> bool:
+    body = _error_body(error)
+    return getattr(error, "status", None) == 400 and "PROPERTY_DOESNT_EXIST" in body and name in body
+
+
+def _is_about_properties(error: Exception | None) -> bool:
+    return "propert" in _error_body(error).lower()
+
+
+def _refusal_in(answer: Any) -> Failure:
+    """What a batch that went through in part (207) says about the items that it did not answer."""
+    errors = getattr(answer, "errors", None) or []
+    categories = {str(one.category) for one in errors}
+    detail = f"HubSpot refused the record: {' '.join(sorted(categories))}"
+    if categories & {"RATE_LIMITS", "RATE_LIMIT"}:
+        return RateLimited(detail)
+    if categories & {"VALIDATION_ERROR", "OBJECT_NOT_FOUND", "CONFLICT", "OBJECT_ALREADY_EXISTS"}:
+        return Rejected(detail, code=min(categories))
+    return OutcomeUnknown("HubSpot's answer does not mention this record", reason="server")
+
+
+def _with_detail(answer: Sent | Failure, detail: str) -> Sent | Failure:
+    if not isinstance(answer, Sent) or not detail:
+        return answer
+    return Sent(answer.id, f"{answer.detail}; {detail}" if answer.detail else detail)
+
+
+def _seeker(params: PersonParams, context: Context, create: bool) -> Seeker:
+    return Seeker(params.email, params.phone, context, params.ambiguous, create)
+
+
+def _nobody(seeker: Seeker) -> str:
+    """An activity that hangs on no contact is seen by nobody in HubSpot."""
+    return "HubSpot has no such contact" if seeker.keys else "neither an e-mail nor a phone is known"
+
+
+def _conversation_key(context: Context) -> str:
+    return context.event.conversation.id + (f":{context.key}" if context.key else "")
+
+
+def _match(item: Any) -> Match:
+    values = item.properties or {}
+    emails = [values.get("email") or "", *(values.get("hs_additional_emails") or "").split(";")]
+    return Match(
+        str(item.id),
+        [email.strip() for email in emails if email.strip()],
+        [number for name in ("phone", "mobilephone") if (number := values.get(name))],
+        (values.get("notes_last_updated") or "", values.get("lastmodifieddate") or ""),
+        values,
+    )
+
+
+def _milliseconds(instant: datetime) -> int:
+    return int(instant.timestamp() * 1000)
+
+
+def _strings(values: Mapping[str, Any]) -> dict[str, str]:
+    """HubSpot takes strings only; what has no value is left out, so it blanks nothing."""
+    return {
+        name: ("true" if value else "false") if isinstance(value, bool) else str(value)
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _body(text: str | None, facts: Mapping[str, Any], title: str = "") -> str:
+    """HubSpot shows bodies as HTML, and what was said in a call may look like a tag."""
+    lines = [
+        title,
+        *(text or "").splitlines(),
+        *(f"{name}: {value}" for name, value in facts.items() if value),
+    ]
+    room = LONGEST_BODY
+    kept = []
+    for line in filter(None, lines):
+        escaped = html.escape(line)
+        room -= len(escaped) + len("<br>")
+        if room < 0:
+            kept.append(re.sub(r"&[^;]*$", "", escaped[: room + len(escaped)]))
+            break
+        kept.append(escaped)
+    return "<br>".join(kept)
