@@ -85,8 +85,8 @@ class Claim:
     """The calls to make now, each a group of one action's deliveries; and when to look again."""
 
     calls: Sequence[Sequence[Claimed]] = ()
-    look_again_at: datetime | None = None
-    """The next instant at which something may be due; None: not before something changes."""
+    look_again_in: timedelta | None = None
+    """How soon something may be due; None: not before something changes."""
 
 
 def claim(database: Database, room: Room, rulebook: Rulebook, replica: str) -> Claim:
@@ -105,7 +105,7 @@ def claim(database: Database, room: Room, rulebook: Rulebook, replica: str) -> C
         claimed = _begin(database, connection, going, events, facts, replica, now)
         calls = _group([replace(item, probe=gate.probing) for item in claimed], room)
         gate.take(connection, len(calls), now)
-    return Claim(calls, now)
+    return Claim(calls, timedelta(0))
 
 
 def _choose(
@@ -193,18 +193,18 @@ def _still_free(connection: Connection, chosen: list[Row[Any]]) -> list[Row[Any]
     return [row for row in chosen if row.lane not in busy]
 
 
-def _look_again(connection: Connection, name: str, gate: Gate, now: datetime) -> datetime | None:
-    """When something may be due on this connection, as far as is known now."""
+def _look_again(connection: Connection, name: str, gate: Gate, now: datetime) -> timedelta | None:
+    """How soon something may be due on this connection, as far as is known now."""
     if gate.reopens_at is not None:
-        return gate.reopens_at
+        return gate.reopens_at - now
     table = schema.deliveries
-    next_at = connection.execute(
+    next_at: datetime | None = connection.execute(
         select(table.c.run_at)
         .where(table.c.connection == name, text("deliveries.state IN ('pending', 'retrying')"))
         .order_by(table.c.run_at)
         .limit(1)
     ).scalar_one_or_none()
-    return None if next_at is None else max(next_at, now + _BUSY_LANE)
+    return None if next_at is None else max(next_at - now, _BUSY_LANE)
 
 
 def events_of(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, Event]:

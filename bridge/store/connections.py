@@ -199,7 +199,7 @@ def resume(database: Database, name: str) -> None:
     with database.write() as connection:
         _locked(database, connection, name)
         connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(_OPEN))
-        database.changed(connection)
+        database.changed(connection, [name])
 
 
 def all_connections(database: Database) -> list[dict[str, Any]]:

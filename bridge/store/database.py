@@ -25,6 +25,8 @@ from bridge.errors import ConfigError, StoreUnavailable
 
 BUSY_SECONDS = 10
 """How long a writer on SQLite waits for another process before it gives up."""
+EVENTS = "events"
+"""The topic of events that wait to be routed, and of failures that wait to be followed up."""
 CHANNEL = "bridge"
 """The channel of PostgreSQL's NOTIFY that wakes idle replicas."""
 
@@ -38,7 +40,8 @@ class Database:
         self.is_sqlite = self.url.startswith("sqlite")
         self._writing = threading.Lock() if self.is_sqlite else None
         self.engine = _engine(self.url, pool_size)
-        self.on_change: list[Callable[[], None]] = []
+        self.on_change: list[Callable[[frozenset[str]], None]] = []
+        """Who is told in this process that there may be work, and on which topics."""
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -91,15 +94,23 @@ class Database:
         statement: Insert = self.insert(table).on_conflict_do_nothing()
         return statement
 
-    def changed(self, connection: Connection) -> None:
-        """Wake whoever waits for work, in this process and, once committed, in the others."""
-        if not self.is_sqlite:
-            connection.execute(text(f"SELECT pg_notify('{CHANNEL}', '')"))
-        event.listen(connection, "commit", self._wake, once=True)
+    def changed(self, connection: Connection, topics: Iterable[str]) -> None:
+        """Wake whoever waits for these topics, in this process and the others, once the transaction has committed.
 
-    def _wake(self, _: Connection) -> None:
-        for wake in self.on_change:
-            wake()
+        A topic is `events` (something to route) or the name of a connection (something to attempt).
+        """
+        named = frozenset(topics)
+        if not self.is_sqlite:
+            connection.execute(
+                text("SELECT pg_notify(:channel, :topics)"),
+                {"channel": CHANNEL, "topics": ",".join(sorted(named))[:7000]},
+            )
+        event.listen(connection, "commit", lambda _: self.wake(named), once=True)
+
+    def wake(self, topics: frozenset[str]) -> None:
+        """Tell those in this process who wait."""
+        for listener in self.on_change:
+            listener(topics)
 
 
 def _driver_url(url: str) -> str:

@@ -19,7 +19,7 @@ from bridge.policy import rank_of
 from bridge.store import schema
 from bridge.store.claim import Claimed, claimed_of, events_of
 from bridge.store.connections import record
-from bridge.store.database import Database
+from bridge.store.database import EVENTS, Database
 from bridge.store.effects import free_effects, held_row, hold_effects
 from bridge.store.people import Preference, keep_preferences
 
@@ -76,7 +76,8 @@ def finish(database: Database, group: Sequence[Finished]) -> list[Claimed]:
             hold_effects(connection, [_held(item, now) for item in ours if item.effect == "hold"])
             free_effects(connection, [item.claimed.id for item in ours if item.effect == "free"])
             keep_preferences(database, connection, [_opt_out(item) for item in ours if item.opt_out], now)
-        database.changed(connection)
+        follow_up = any(item.state in ("dead", "review") for item in ours)
+        database.changed(connection, [*by_connection, *([EVENTS] if follow_up else [])])
     return [item.claimed for item in group if newest.get(item.claimed.id) != item.claimed.fence]
 
 
@@ -164,8 +165,8 @@ _END_DELIVERY = (
 )
 
 
-def abandoned(database: Database, own: str | None = None, limit: int = 200) -> list[Claimed]:
-    """Attempts whose lease ran out: their process is gone or frozen, and what became of them is unknown.
+def abandoned(database: Database, own: str | None = None, limit: int = 200) -> tuple[list[Claimed], datetime]:
+    """Attempts whose lease ran out, and the present: their process is gone or frozen, what became of them unknown.
 
     On SQLite, where one process serves, everything that another process (not `own`) left behind is abandoned at once.
     """
@@ -182,4 +183,4 @@ def abandoned(database: Database, own: str | None = None, limit: int = 200) -> l
             .limit(limit)
         ).all()
         events: Mapping[str, Any] = events_of(connection, rows)
-        return [claimed_of(row, events[row.id]) for row in rows]
+        return [claimed_of(row, events[row.id]) for row in rows], now

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, delete, func, or_, select
 from bridge.errors import StoreUnavailable
 from bridge.events import Event
 from bridge.store import schema
-from bridge.store.database import Database
+from bridge.store.database import EVENTS, Database
 from bridge.store.ids import new_id
 
 Answer = Literal["stored", "duplicate", "conflict", "unavailable"]
@@ -74,7 +74,7 @@ def _accept_group(database: Database, receipts: Sequence[Receipt]) -> list[Answe
                 if row["id"] not in stored:
                     answers[place] = _answer_known(connection, receipts[place], row)
         if stored:
-            database.changed(connection)
+            database.changed(connection, [EVENTS])
     return answers
 
 

@@ -73,7 +73,7 @@ def _route_group(database: Database, rules: Rules, route: Route, limit: int) -> 
             connection.execute(schema.deliveries.insert(), deliveries)
         connection.execute(_MARK_ROUTED, routed)
         if deliveries:
-            database.changed(connection)
+            database.changed(connection, {row["connection"] for row in deliveries})
     return len(rows), crashed
 
 

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from bridge.clock import uptime
 from bridge.connector import Action, Connector, ConnectorSettings, Context, Job, Sent
 from bridge.connector.deadline import attempt_deadline
-from bridge.errors import ConfigError, Failure, OutcomeUnknown, Rejected
+from bridge.errors import CannotTell, ConfigError, Failure, OutcomeUnknown, Rejected, Temporary
 from bridge.store.claim import Claimed
 from bridge.store.database import Database
 from bridge.store.identities import StoredIdentities
@@ -89,17 +89,21 @@ class Attempts:
         """
         action = connection.connector.actions.get(call[0].action.partition(".")[2])
         if action is None:
-            return [Rejected(f"the connector has no action `{call[0].action}` any more", code="settings")] * len(call)
+            return [
+                Rejected(f"the connector has no action `{call[0].action}` any more", code="settings")
+            ] * len(call)
         try:
             with attempt_deadline(deadline):
                 if uptime() >= deadline:
                     return [_too_late()] * len(call)
                 return self._call(connection, action, call)
+        except CannotTell as error:
+            return [error]
         except Exception as error:
             return [failure_of(error, connection.connector.classify)] * len(call)
 
     def _call(self, connection: Connection, action: Action, call: Sequence[Claimed]) -> list[Result]:
-        jobs = [self._job(connection, action, item) for item in call]
+        jobs = [self._job(action, item) for item in call]
         ready = [job for job in jobs if isinstance(job, Job)]
         if not ready:
             return [job if isinstance(job, Exception) else None for job in jobs]
@@ -108,18 +112,17 @@ class Attempts:
             return [_result(_await(_finder(action)(client, ready[0].params, ready[0].context)))]
         if action.batch == 1:
             return [_result(_await(action.run(client, ready[0].params, ready[0].context)))]
-        answers = list(_await(action.run(client, ready)))
-        if len(answers) != len(ready):
-            raise OutcomeUnknown(f"{len(answers)} answers to {len(ready)} deliveries", reason="bug")
-        after = iter(answers)
-        return [_result(next(after)) if isinstance(job, Job) else job for job in jobs]
+        answers = iter(_run_batch(connection.connector, action, client, ready))
+        return [next(answers) if isinstance(job, Job) else job for job in jobs]
 
-    def _job(self, connection: Connection, action: Action, item: Claimed) -> Job[Any] | Rejected:
+    def _job(self, action: Action, item: Claimed) -> Job[Any] | Rejected:
         """The params and the context of one delivery."""
         try:
             params = action.params.model_validate(dict(item.params))
         except ValidationError as error:
-            places = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors(include_input=False))
+            places = ", ".join(
+                ".".join(map(str, problem["loc"])) for problem in error.errors(include_input=False)
+            )
             return Rejected(f"this version of {item.action} does not take the stored params: {places}")
         channel, recipient = item.channel, item.recipient
         link = self.unsubscribe_url(channel, recipient) if channel and recipient else None
@@ -143,6 +146,25 @@ class Attempts:
         )
 
 
+def _run_batch(connector: Connector, action: Action, client: Any, jobs: Sequence[Job[Any]]) -> list[Result]:
+    """One answer per job. A refusal of the whole batch is split until the one that earned it stands alone."""
+    try:
+        answers = list(_await(action.run(client, jobs)))
+        if len(answers) != len(jobs):
+            raise OutcomeUnknown(f"{len(answers)} answers to {len(jobs)} deliveries", reason="bug")
+        return [_result(answer) for answer in answers]
+    except Exception as error:
+        failure = failure_of(error, connector.classify)
+        if not isinstance(failure, Rejected) or len(jobs) == 1:
+            return [failure] * len(jobs)
+    half = len(jobs) // 2
+    return [
+        result
+        for part in (jobs[:half], jobs[half:])
+        for result in _run_batch(connector, action, client, part)
+    ]
+
+
 def _finder(action: Action) -> Callable[..., Any]:
     if action.finder is None:
         raise OutcomeUnknown("this action has no lookup any more", reason="bug")
@@ -162,14 +184,10 @@ def _await(value: Any) -> Any:
 
 
 def _too_late() -> Failure:
-    from bridge.errors import Temporary
-
     return Temporary("the attempt ran out of time before it began", reason="timeout")
 
 
-def open_connections(
-    names: Mapping[str, Connector], environ: Mapping[str, str]
-) -> dict[str, Connection]:
+def open_connections(names: Mapping[str, Connector], environ: Mapping[str, str]) -> dict[str, Connection]:
     """A connection for each name; raises ConfigError that names every variable that is missing."""
     found: dict[str, Connection] = {}
     problems = []

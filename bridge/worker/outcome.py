@@ -68,8 +68,13 @@ def failure_of(error: Exception, classify: Callable[[Exception], Failure | None]
     return known or OutcomeUnknown(f"{type(error).__name__}: {error}", reason="bug")
 
 
-def conclude(claimed: Claimed, action: Action, result: Sent | Exception | None, now: datetime) -> Finished:
-    """The end of one attempt: `result` is what the action or its lookup returned, or its failure."""
+def conclude(
+    claimed: Claimed, action: Action | None, result: Sent | Exception | None, now: datetime
+) -> Finished:
+    """The end of one attempt: `result` is what the action or its lookup returned, or its failure.
+
+    `action` is None when the connector is no longer there; then nobody can look an unknown outcome up.
+    """
     if claimed.kind == "lookup":
         return _after_lookup(claimed, result, now)
     if isinstance(result, Sent):
@@ -85,9 +90,9 @@ def conclude(claimed: Claimed, action: Action, result: Sent | Exception | None, 
             claimed, "rejected", "dead", "free", failure, detail,
             opt_out=failure.opted_out and claimed.channel is not None,
         )  # fmt: skip
-    if isinstance(failure, OutcomeUnknown) and not action.repeatable:
+    if isinstance(failure, OutcomeUnknown) and not (action and action.repeatable):
         # The attempt is counted by what its lookup finds.
-        if action.finder is None:
+        if action is None or action.finder is None:
             words = f"{detail}; it may have gone out, and this partner cannot be asked"
             return Finished(claimed, "unknown", "review", "keep", failure, words)
         return Finished(
@@ -110,9 +115,7 @@ def _again(claimed: Claimed, failure: Failure, detail: str, now: datetime) -> Fi
     if gives_up(claimed, attempts, run_at):
         words = f"given up after {attempts} attempts: {detail}"
         return Finished(claimed, outcome, "dead", "keep" if unknown else "free", failure, words)
-    return Finished(
-        claimed, outcome, "retrying", "keep", failure, detail, run_at=run_at, consumed=consumed
-    )
+    return Finished(claimed, outcome, "retrying", "keep", failure, detail, run_at=run_at, consumed=consumed)
 
 
 def gives_up(claimed: Claimed, attempts: int, run_at: datetime) -> bool:
@@ -147,7 +150,9 @@ def _absent(claimed: Claimed, now: datetime) -> Finished:
     detail = "the partner does not have it"
     if gives_up(claimed, attempts, run_at):
         failure = Temporary(detail, reason="timeout")
-        return Finished(claimed, "absent", "dead", "free", failure, f"given up after {attempts} attempts: {detail}")
+        return Finished(
+            claimed, "absent", "dead", "free", failure, f"given up after {attempts} attempts: {detail}"
+        )
     return Finished(claimed, "absent", "retrying", "keep", None, f"{detail}; attempted again", run_at=run_at)
 
 

@@ -1,0 +1,209 @@
+"""Reading what happened, for people: events, deliveries, attempts, rejections, the audit, and counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, select, text
+
+from bridge.errors import BridgeError
+from bridge.events import Event
+from bridge.store import schema
+from bridge.store.database import Database
+from bridge.store.routing import event_of
+
+STATES = ("pending", "sending", "sent", "retrying", "review", "dead", "cancelled", "suppressed")
+FINAL = ("sent", "review", "dead", "cancelled", "suppressed")
+"""States that nothing changes by itself any more; `review` waits for a person."""
+
+
+class NotFound(BridgeError):
+    """Nothing is stored under this id."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some rows, and where the next page begins."""
+
+    items: Sequence[dict[str, Any]]
+    next: str | None
+
+
+def taken_by_others(
+    database: Database, connection: str, delivery: str, ids: Iterable[str]
+) -> AbstractSet[str]:
+    """Which of these partner ids other deliveries of the connection already hold."""
+    table = schema.deliveries
+    with database.read() as reading:
+        rows = reading.execute(
+            select(table.c.partner_id).where(
+                table.c.partner_id.in_(list(ids)), table.c.connection == connection, table.c.id != delivery
+            )
+        )
+        return set(rows.scalars())
+
+
+def list_events(
+    database: Database,
+    *,
+    limit: int = 50,
+    before: str | None = None,
+    name: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> Page:
+    """Stored events, the newest first; `before` is the `next` of the page before."""
+    table = schema.events
+    query = select(
+        *table.c["id", "name", "conversation", "phone", "email", "occurred_at", "received_at", "routed_at"]
+    )
+    if name is not None:
+        query = query.where(table.c.name == name)
+    if since is not None:
+        query = query.where(table.c.received_at >= since)
+    if until is not None:
+        query = query.where(table.c.received_at < until)
+    with database.read() as connection:
+        page = _page(connection, query, table.c.id, limit, before)
+        counts = _deliveries_of(connection, [item["id"] for item in page.items])
+        for item in page.items:
+            item["deliveries"] = counts.get(item["id"], {})
+        return page
+
+
+def _deliveries_of(connection: Connection, events: Sequence[str]) -> dict[str, dict[str, int]]:
+    table = schema.deliveries
+    counts: dict[str, dict[str, int]] = {}
+    for row in connection.execute(
+        select(table.c.event_id, table.c.state, func.count().label("total"))
+        .where(table.c.event_id.in_(events))
+        .group_by(table.c.event_id, table.c.state)
+    ):
+        counts.setdefault(row.event_id, {})[row.state] = row.total
+    return counts
+
+
+_SUMMARY = (
+    "id", "event_id", "cause_id", "origin", "rule", "action", "connection", "channel", "recipient", "state", "reason",
+    "detail", "run_at", "attempts", "partner_id", "receipt", "created_at", "finished_at", "expires_at",
+)  # fmt: skip
+
+
+def list_deliveries(
+    database: Database,
+    *,
+    limit: int = 50,
+    before: str | None = None,
+    states: Sequence[str] = (),
+    event: str | None = None,
+    connection_name: str | None = None,
+    rule: str | None = None,
+) -> Page:
+    """Deliveries, the newest first."""
+    table = schema.deliveries
+    query = select(*table.c[_SUMMARY])
+    if states:
+        query = query.where(table.c.state.in_(states))
+    if event is not None:
+        query = query.where(table.c.event_id == event)
+    if connection_name is not None:
+        query = query.where(table.c.connection == connection_name)
+    if rule is not None:
+        query = query.where(table.c.rule == rule)
+    with database.read() as connection:
+        return _page(connection, query, table.c.id, limit, before)
+
+
+def list_rejections(database: Database, *, limit: int = 50, before: str | None = None) -> Page:
+    """Refused requests, the newest first, without their bodies."""
+    table = schema.rejections
+    query = select(*table.c["id", "received_at", "kind", "detail", "status", "signed", "accepted_as"])
+    with database.read() as connection:
+        return _page(connection, query, table.c.id, limit, before)
+
+
+def _page(
+    connection: Connection, query: Select[*tuple[Any, ...]], ident: Any, limit: int, before: str | None
+) -> Page:
+    if before is not None:
+        query = query.where(ident < before)
+    rows = connection.execute(query.order_by(ident.desc()).limit(limit + 1)).all()
+    items = [dict(row._mapping) for row in rows[:limit]]
+    return Page(items, items[-1]["id"] if len(rows) > limit else None)
+
+
+def show_event(database: Database, ident: str) -> dict[str, Any]:
+    """One event with its body, its trace and its deliveries; raises NotFound."""
+    table = schema.events
+    with database.read() as connection:
+        row = connection.execute(select(table).where(table.c.id == ident)).one_or_none()
+        if row is None:
+            raise NotFound(f"there is no event `{ident}`")
+        found = dict(row._mapping)
+        found["body"] = dict(event_of(row).body) if row.body is not None else None
+        found["trace"] = json.loads(row.trace) if row.trace else None
+        del found["digest"]
+    found["deliveries"] = list_deliveries(database, event=ident, limit=500).items
+    return found
+
+
+def show_delivery(database: Database, ident: str) -> dict[str, Any]:
+    """One delivery with its params and attempts; raises NotFound."""
+    table, attempts = schema.deliveries, schema.attempts
+    with database.read() as connection:
+        row = connection.execute(select(table).where(table.c.id == ident)).one_or_none()
+        if row is None:
+            raise NotFound(f"there is no delivery `{ident}`")
+        found = dict(row._mapping)
+        found["params"] = json.loads(row.params)
+        found["options"] = json.loads(row.options)
+        tries = connection.execute(
+            select(attempts).where(attempts.c.delivery_id == ident).order_by(attempts.c.fence)
+        )
+        found["tries"] = [dict(entry._mapping) for entry in tries]
+    return found
+
+
+def stored_event(database: Database, ident: str) -> Event:
+    """A stored event, parsed; raises NotFound when there is none, or when retention has taken its body."""
+    table = schema.events
+    with database.read() as connection:
+        row: Row[Any] | None = connection.execute(select(table).where(table.c.id == ident)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no event `{ident}`")
+    if row.body is None:
+        raise NotFound(f"the body of event `{ident}` is no longer kept (BRIDGE_RETENTION)")
+    return event_of(row)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much there is of what, for metrics and readiness."""
+
+    deliveries: dict[str, int]
+    unrouted: int
+    oldest_due: datetime | None
+
+
+def counts(database: Database) -> Counts:
+    """Deliveries by state, unrouted events, and since when the longest-waiting due delivery waits."""
+    deliveries, events = schema.deliveries, schema.events
+    with database.read() as connection:
+        by_state = dict(
+            tuple(row)
+            for row in connection.execute(
+                select(deliveries.c.state, func.count()).group_by(deliveries.c.state)
+            )
+        )
+        unrouted = connection.execute(
+            select(func.count()).select_from(events).where(events.c.routed_at.is_(None))
+        ).scalar_one()
+        oldest = connection.execute(
+            select(func.min(deliveries.c.run_at)).where(text("state IN ('pending', 'retrying')"))
+        ).scalar_one()
+        return Counts({state: by_state.get(state, 0) for state in STATES}, unrouted, oldest)

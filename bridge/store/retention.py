@@ -1,0 +1,89 @@
+"""Removing bodies and personal data of finished work; keys of events and effects stay for ever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import delete, exists, select, text, update
+
+from bridge.store import schema
+from bridge.store.database import Database
+
+BATCH = 1000
+"""Rows that one transaction takes on, so that pruning never holds others up for long."""
+ERASED = '{"erased":true}'
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was removed."""
+
+    events: int
+    deliveries: int
+    rejections: int
+    identities: int
+
+
+def prune(database: Database, retention: timedelta) -> Pruned:
+    """Empty what is older than `retention` and finished; what is unfinished or waits for a person is not touched."""
+    events = deliveries = 0
+    while (count := _prune_events(database, retention)) > 0:
+        events += count
+    while (count := _prune_deliveries(database, retention)) > 0:
+        deliveries += count
+    with database.write() as connection:
+        now = database.now(connection)
+        rejections = connection.execute(
+            delete(schema.rejections).where(schema.rejections.c.received_at < now - retention)
+        ).rowcount
+        identities = connection.execute(
+            delete(schema.identities).where(schema.identities.c.expires_at < now)
+        ).rowcount
+    return Pruned(events, deliveries, rejections, identities)
+
+
+def _prune_events(database: Database, retention: timedelta) -> int:
+    events, deliveries = schema.events, schema.deliveries
+    unfinished = (
+        exists()
+        .where(deliveries.c.event_id == events.c.id)
+        .where(text("deliveries.state IN ('pending', 'sending', 'retrying', 'review')"))
+    )
+    with database.write() as connection:
+        before = database.now(connection) - retention
+        old = connection.execute(
+            select(events.c.id)
+            .where(events.c.received_at < before, events.c.body.is_not(None), events.c.routed_at.is_not(None))
+            .where(~unfinished)
+            .limit(BATCH)
+        ).scalars()
+        idents = list(old)
+        if idents:
+            connection.execute(
+                update(events)
+                .where(events.c.id.in_(idents))
+                .values(body=None, phone=None, email=None, trace=None)
+            )
+        return len(idents)
+
+
+def _prune_deliveries(database: Database, retention: timedelta) -> int:
+    table = schema.deliveries
+    with database.write() as connection:
+        before = database.now(connection) - retention
+        idents = list(
+            connection.execute(
+                select(table.c.id)
+                .where(text("deliveries.state IN ('sent', 'dead', 'cancelled', 'suppressed')"))
+                .where(table.c.finished_at < before, table.c.params != ERASED)
+                .limit(BATCH)
+            ).scalars()
+        )
+        if idents:
+            connection.execute(
+                update(table)
+                .where(table.c.id.in_(idents))
+                .values(params=ERASED, recipient=None, contact=None, lane=None, detail=None)
+            )
+        return len(idents)

@@ -1,0 +1,83 @@
+"""The rules file of a running service: reloaded when it changes, and never replaced by a bad one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from bridge.connector.discovery import Registry
+from bridge.errors import ConfigError
+from bridge.rules.load import load
+from bridge.rules.model import Problem, Rules
+from bridge.rules.report import RulesError, report
+from bridge.telemetry import log
+
+
+def read_rules(path: Path, registry: Registry, environ: Mapping[str, str] | None) -> Rules:
+    """The rules in a file; raises RulesError with all its problems, ConfigError when it cannot be read.
+
+    With `environ`, connections without settings are problems too.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}; set BRIDGE_RULES to your rules file"
+        ) from None
+    loaded = load(text, path=str(path), registry=registry, environ=environ)
+    if loaded.rules is None:
+        raise RulesError(loaded.problems, text, str(path))
+    return loaded.rules
+
+
+class RulesFile:
+    """The rules that run now, and what is wrong with the file on disk, if anything."""
+
+    def __init__(self, path: Path, registry: Registry, environ: Mapping[str, str]) -> None:
+        self.path = path
+        self._registry = registry
+        self._environ = environ
+        self._lock = threading.Lock()
+        self._seen = self._stamp()
+        self.current: Rules = read_rules(path, registry, environ)
+        self.problems: tuple[Problem, ...] = ()
+        self.trouble: str | None = None
+        """Why the file on disk is not the one that runs; None when it is."""
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def reload_if_changed(self) -> bool:
+        """Reload when the file on disk is another one than last seen; returns whether new rules run."""
+        stamp = self._stamp()
+        return stamp != self._seen and self.reload()
+
+    def reload(self) -> bool:
+        """Read the file again; the rules that run stay when it has problems. Returns whether new rules run."""
+        with self._lock:
+            self._seen = self._stamp()
+            try:
+                rules = read_rules(self.path, self._registry, self._environ)
+            except ConfigError as error:
+                self.trouble = str(error)
+                self.problems = getattr(error, "problems", ())
+                log.error(
+                    "rules not reloaded",
+                    path=str(self.path),
+                    problems=len(self.problems),
+                    trouble=self.trouble,
+                )
+                return False
+            self.trouble, self.problems = None, ()
+            changed = rules.hash != self.current.hash
+            self.current = rules
+            log.info("rules reloaded", path=str(self.path), rules=len(rules.rules), hash=rules.hash[:12])
+            return changed
+
+
+__all__ = ["RulesError", "RulesFile", "read_rules", "report"]

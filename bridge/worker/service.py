@@ -1,0 +1,329 @@
+"""The worker as a service: four threads that never wait inside a transaction or on a partner.
+
+    router       stored events -> deliveries; failures -> follow-ups
+    dispatcher   what is due -> attempts, as far as each connection has room
+    recorder     ends of attempts -> the store, in groups
+    keeper       what happens on a slow beat: leases that ran out, the rules file, retention, metrics
+
+Attempts themselves run in their connection's threads. Everything that waits is a row with a time.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from ulid import ULID
+
+from bridge import __version__
+from bridge.clock import uptime
+from bridge.connector import Action
+from bridge.errors import OutcomeUnknown, StoreUnavailable
+from bridge.rules.route import consent
+from bridge.store.claim import Claimed, Room, claim
+from bridge.store.database import EVENTS, Database
+from bridge.store.facts import Rulebook
+from bridge.store.listen import Listener
+from bridge.store.outcome import Finished, abandoned, finish
+from bridge.store.replicas import beat, leave
+from bridge.store.retention import prune
+from bridge.telemetry import Metrics, log, mask_address
+from bridge.worker.attempt import Attempts, Connection, Result
+from bridge.worker.outcome import conclude
+from bridge.worker.router import Router
+from bridge.worker.rulesfile import RulesFile
+
+SLOW_POLL = 5.0
+"""Seconds after which a thread looks for work even if nobody woke it."""
+KEEPER_ROUND = 2.0
+BEAT_EVERY = 15.0
+PRUNE_EVERY = 3600.0
+AFTER_TROUBLE = 1.0
+"""Seconds before a thread tries again when the database cannot be reached."""
+MAX_GROUP = 500
+"""Ends of attempts that go into one transaction."""
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What the worker needs besides its connections."""
+
+    only_to: tuple[str, ...] = ()
+    retention: timedelta = timedelta(days=30)
+
+
+class Worker:
+    """Routes, attempts and records until it is stopped."""
+
+    def __init__(
+        self,
+        database: Database,
+        rules: RulesFile,
+        connections: Mapping[str, Connection],
+        attempts: Attempts,
+        settings: WorkerSettings | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.replica = f"{socket.gethostname()[:40]}-{os.getpid()}-{str(ULID()).lower()[-6:]}"
+        self._database = database
+        self._rules = rules
+        self._connections = dict(connections)
+        self._attempts = attempts
+        self._settings = settings or WorkerSettings()
+        self._metrics = metrics or Metrics()
+        self._router = Router(database, rules)
+        self._done: queue.SimpleQueue[Finished] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._drained = threading.Event()
+        self._route_wake = threading.Event()
+        self._claim_wake = threading.Condition()
+        self._look_at: dict[str, float] = dict.fromkeys(self._connections, 0.0)
+        self._unrecorded = 0
+        self._threads: list[threading.Thread] = []
+        self._listener = Listener(database)
+
+    def start(self) -> None:
+        """Take over what a dead process left behind, and begin."""
+        self._database.on_change.append(self._on_change)
+        beat(self._database, self.replica, __version__)
+        self._take_over()
+        self._listener.start()
+        for name, work in (
+            ("router", self._route), ("dispatcher", self._dispatch), ("recorder", self._record), ("keeper", self._keep),
+        ):  # fmt: skip
+            thread = threading.Thread(target=work, name=f"bridge-{name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self, timeout: float = 25.0) -> bool:
+        """Claim nothing more, let what runs end within `timeout` seconds; returns whether all of it did.
+
+        What did not end keeps its lease until that runs out; then it is looked up by whoever serves next.
+        """
+        self._stopping.set()
+        self._route_wake.set()
+        with self._claim_wake:
+            self._claim_wake.notify_all()
+        end = uptime() + timeout
+        with self._claim_wake:
+            while self._unrecorded and uptime() < end:
+                self._claim_wake.wait(min(0.5, max(0.01, end - uptime())))
+            clean = self._unrecorded == 0
+        self._drained.set()
+        for thread in self._threads:
+            thread.join(timeout=max(2.0, end - uptime()))
+        self._listener.stop()
+        self._database.on_change.remove(self._on_change)
+        for connection in self._connections.values():
+            connection.close()
+        try:
+            leave(self._database, self.replica)
+        except StoreUnavailable:
+            log.warning("could not sign off", replica=self.replica)
+        return clean
+
+    def wake(self) -> None:
+        """Look at everything now."""
+        self._on_change(frozenset([EVENTS, *self._connections]))
+
+    def _on_change(self, topics: frozenset[str]) -> None:
+        if EVENTS in topics:
+            self._route_wake.set()
+        with self._claim_wake:
+            for name in topics & self._connections.keys():
+                self._look_at[name] = 0.0
+            self._claim_wake.notify_all()
+
+    # The router
+
+    def _route(self) -> None:
+        while not self._stopping.is_set():
+            self._route_wake.clear()
+            try:
+                while self._router.round() and not self._stopping.is_set():
+                    pass
+            except StoreUnavailable as error:
+                self._trouble("router", error)
+            except Exception as error:
+                self._crash("router", error)
+            self._route_wake.wait(SLOW_POLL)
+
+    # The dispatcher
+
+    def _dispatch(self) -> None:
+        while not self._stopping.is_set():
+            for name in self._to_look_at():
+                try:
+                    self._claim(self._connections[name])
+                except StoreUnavailable as error:
+                    self._trouble("dispatcher", error)
+                except Exception as error:
+                    self._crash("dispatcher", error)
+
+    def _to_look_at(self) -> list[str]:
+        """Wait until a connection with room may have something due."""
+        with self._claim_wake:
+            while not self._stopping.is_set():
+                now = uptime()
+                ready = [
+                    name
+                    for name, at in self._look_at.items()
+                    if at <= now and self._connections[name].free > 0
+                ]
+                if ready:
+                    for name in ready:
+                        self._look_at[name] = now + SLOW_POLL
+                    return ready
+                waiting = (at for name, at in self._look_at.items() if self._connections[name].free > 0)
+                self._claim_wake.wait(max(0.0, min(waiting, default=now + SLOW_POLL) - now))
+            return []
+
+    def _claim(self, connection: Connection) -> None:
+        actions = connection.connector.actions
+        begun = uptime()
+        room = Room(
+            connection.name,
+            connection.free,
+            lambda use: actions[name].batch if (name := use.partition(".")[2]) in actions else 1,
+            connection.connector.limits.per_second,
+        )
+        claimed = claim(self._database, room, self._rulebook(), self.replica)
+        with self._claim_wake:
+            connection.running += len(claimed.calls)
+            self._unrecorded += sum(len(call) for call in claimed.calls)
+            if claimed.look_again_in is not None:
+                at = begun + claimed.look_again_in.total_seconds()
+                self._look_at[connection.name] = min(self._look_at[connection.name], at)
+        for call in claimed.calls:
+            connection.submit(lambda call=call: self._attempt(connection, call, begun))  # type: ignore[misc]
+
+    def _rulebook(self) -> Rulebook:
+        rules = self._rules.current
+        return Rulebook(
+            rules.messaging, lambda event: consent(event, rules.messaging), self._settings.only_to
+        )
+
+    def _attempt(self, connection: Connection, call: Sequence[Claimed], begun: float) -> None:
+        results: list[Result] = [OutcomeUnknown("the attempt broke off", reason="bug")] * len(call)
+        started = uptime()
+        try:
+            results = self._attempts.run(connection, call, begun + connection.connector.limits.timeout)
+        finally:
+            ended = uptime()
+            self._metrics.attempt_seconds.labels(connection.name).observe(ended - started)
+            with self._claim_wake:
+                connection.running -= 1
+                self._claim_wake.notify_all()
+            for claimed, result in zip(call, results, strict=True):
+                now = claimed.started_at + timedelta(seconds=ended - begun)
+                finished = conclude(claimed, self._action_of(claimed), result, now)
+                self._tell(finished)
+                self._done.put(finished)
+
+    def _action_of(self, claimed: Claimed) -> Action | None:
+        connection = self._connections.get(claimed.connection)
+        return connection.connector.actions.get(claimed.action.partition(".")[2]) if connection else None
+
+    def _tell(self, ended: Finished) -> None:
+        """Count and log the end of an attempt."""
+        claimed = ended.claimed
+        reason = ended.failure.reason if ended.failure else None
+        self._metrics.attempts.labels(claimed.connection, reason or ended.outcome).inc()
+        say = log.info if ended.state == "sent" else log.warning
+        say(
+            "attempt",
+            delivery=claimed.id, rule=claimed.rule, action=claimed.action, kind=claimed.kind, outcome=ended.outcome,
+            state=ended.state, reason=reason, detail=ended.detail or None,
+            recipient=mask_address(claimed.recipient) or None,
+        )  # fmt: skip
+
+    # The recorder
+
+    def _record(self) -> None:
+        group: list[Finished] = []
+        while not (self._drained.is_set() and not group and self._done.empty()):
+            if not group:
+                group = self._next_group()
+            if group and self._write(group):
+                group = []
+
+    def _next_group(self) -> list[Finished]:
+        try:
+            group = [self._done.get(timeout=0.2)]
+        except queue.Empty:
+            return []
+        while len(group) < MAX_GROUP:
+            try:
+                group.append(self._done.get_nowait())
+            except queue.Empty:
+                break
+        return group
+
+    def _write(self, group: Sequence[Finished]) -> bool:
+        """Record a group, alone if need be; returns whether it is on disk (or can never be)."""
+        try:
+            for late in finish(self._database, group):
+                log.warning(
+                    "an attempt came back after its lease was taken over", delivery=late.id, fence=late.fence
+                )
+        except StoreUnavailable as error:
+            self._trouble("recorder", error)
+            return self._drained.is_set()
+        except Exception as error:
+            if len(group) > 1:
+                for item in group:
+                    self._write([item])
+                return True
+            self._crash("recorder", error)
+        with self._claim_wake:
+            self._unrecorded -= len(group)
+            self._claim_wake.notify_all()
+        return True
+
+    # The keeper
+
+    def _keep(self) -> None:
+        beat_at = prune_at = 0.0
+        while not self._stopping.wait(KEEPER_ROUND):
+            try:
+                self._rules.reload_if_changed()
+                self._take_over()
+                if uptime() >= beat_at:
+                    beat(self._database, self.replica, __version__)
+                    beat_at = uptime() + BEAT_EVERY
+                if uptime() >= prune_at:
+                    prune(self._database, self._settings.retention)
+                    prune_at = uptime() + PRUNE_EVERY
+            except StoreUnavailable as error:
+                self._trouble("keeper", error)
+            except Exception as error:
+                self._crash("keeper", error)
+
+    def _take_over(self) -> None:
+        """Conclude attempts whose process is gone or frozen: their outcome is unknown."""
+        left, now = abandoned(self._database, self.replica)
+        for claimed in left:
+            log.warning(
+                "taking over an attempt", delivery=claimed.id, action=claimed.action, fence=claimed.fence
+            )
+        if left:
+            failure = OutcomeUnknown("the process stopped during the attempt", reason="timeout")
+            finish(
+                self._database,
+                [conclude(claimed, self._action_of(claimed), failure, now) for claimed in left],
+            )
+
+    # What can go wrong in all of them
+
+    def _trouble(self, thread: str, error: StoreUnavailable) -> None:
+        log.error("the database cannot be used", thread=thread, error=str(error), advice="trying again")
+        self._stopping.wait(AFTER_TROUBLE)
+
+    def _crash(self, thread: str, error: Exception) -> None:
+        log.error("a bug; the thread goes on", thread=thread, exc_info=error)
+        self._stopping.wait(AFTER_TROUBLE)
