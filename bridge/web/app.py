@@ -1,0 +1,72 @@
+"""The web application, assembled."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from bridge.errors import StoreUnavailable
+from bridge.store.database import Database
+from bridge.telemetry import Metrics, log
+from bridge.web.health import health_routes
+from bridge.web.receive import Receiver
+
+Guard = Callable[[Sequence[BaseRoute]], Sequence[BaseRoute]]
+"""Puts routes behind the admin token."""
+
+
+def create_app(
+    database: Database,
+    receiver: Receiver,
+    metrics: Metrics,
+    *,
+    guard: Guard,
+    open_routes: Sequence[BaseRoute] = (),
+    admin_routes: Sequence[BaseRoute] = (),
+    rules_trouble: Callable[[], str | None] = lambda: None,
+) -> Starlette:
+    """Everything that the service answers over HTTP.
+
+    `open_routes` guard themselves (callbacks by the partner's signature, links by their own); `admin_routes`, the
+    metrics among them, are put behind `guard`.
+    """
+    for_everybody, for_operators = health_routes(
+        database, metrics, rules_trouble=rules_trouble, stopping=lambda: receiver.stopping
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await receiver.close()
+
+    return Starlette(
+        routes=[
+            Route("/webhooks/heppu", receiver, methods=None),
+            *for_everybody,
+            *open_routes,
+            *guard([*for_operators, *admin_routes]),
+        ],
+        lifespan=lifespan,
+        exception_handlers={StoreUnavailable: _unavailable, HTTPException: _http_error, Exception: _bug},
+    )
+
+
+async def _unavailable(_: Request, error: Exception) -> Response:
+    log.error("the database cannot be used", error=str(error))
+    return JSONResponse({"error": "the database cannot be used now"}, 503, {"Retry-After": "5"})
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    log.error("a bug while answering", path=request.url.path, exc_info=error)
+    return JSONResponse({"error": "something is wrong on our side; see the log"}, 500)
