@@ -1,0 +1,1 @@
+"""A HubSpot account: CRM objects, properties, associations, search, pipelines."""

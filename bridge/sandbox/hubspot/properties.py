@@ -1,0 +1,78 @@
+"""Properties of one's own, made through the properties API."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from bridge.sandbox.hubspot.refusals import error_body, invalid
+from bridge.sandbox.hubspot.schema import ObjectType, Property
+from bridge.sandbox.partner import Refusal
+
+MOST_UNIQUE = 10
+_TYPES = ("string", "number", "date", "datetime", "enumeration", "bool")
+_FIELD_TYPES = (
+    "textarea",
+    "text",
+    "date",
+    "file",
+    "number",
+    "select",
+    "radio",
+    "checkbox",
+    "booleancheckbox",
+    "calculation_equation",
+)
+_FIELDS = {
+    "name",
+    "label",
+    "type",
+    "fieldType",
+    "groupName",
+    "description",
+    "options",
+    "displayOrder",
+    "hasUniqueValue",
+    "hidden",
+    "formField",
+    "referencedObjectType",
+    "calculationFormula",
+    "externalOptions",
+}
+
+
+def created(kind: ObjectType, body: dict[str, Any]) -> Property:
+    """The property that a request asks for; raises Refusal."""
+    for name in body:
+        if name not in _FIELDS:
+            raise invalid(f'Invalid input JSON: Unrecognized field "{name}"')
+    for name in ("name", "label", "type", "fieldType", "groupName"):
+        if not isinstance(body.get(name), str) or not body[name]:
+            raise invalid(f"{name} is required", propertyName=name)
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", body["name"]) or body["name"].startswith("hs_"):
+        raise invalid(f"Property name {body['name']} is not valid", propertyName=body["name"])
+    if body["type"] not in _TYPES or body["fieldType"] not in _FIELD_TYPES:
+        raise invalid(f"no property of type {body['type']} and field type {body['fieldType']}")
+    if body["groupName"] != kind.group:
+        raise invalid(f"Property group {body['groupName']} does not exist", groupName=body["groupName"])
+    if body["name"] in kind.properties:
+        raise Refusal(error_body(409, f"A property named '{body['name']}' already exists."))
+    unique = body.get("hasUniqueValue", False)
+    if unique not in (True, False):
+        raise invalid("hasUniqueValue must be true or false")
+    if unique and body["type"] not in ("string", "number"):
+        raise invalid("only text and numbers can be unique")
+    if unique and sum(one.unique and one.custom for one in kind.properties.values()) >= MOST_UNIQUE:
+        raise invalid(f"at most {MOST_UNIQUE} unique properties per object")
+    return Property(
+        body["name"],
+        body["type"],
+        tuple(option["value"] for option in body.get("options") or ()),
+        unique,
+        False,
+        body["fieldType"],
+        body["label"],
+        body["groupName"],
+        True,
+        body.get("description") or "",
+    )

@@ -1,0 +1,1 @@
+"""A Salesforce org: records, SOQL, SOSL, upserts by external id, composite requests, OAuth."""

@@ -1,0 +1,244 @@
+"""The sandbox as a running thing: one HTTP port, one SMTP port, one thread."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from bridge.clock import Clock
+from bridge.sandbox import heppu, slack, twilio
+from bridge.sandbox.control import Control
+from bridge.sandbox.faults import Fault, Faults
+from bridge.sandbox.hubspot import account as hubspot
+from bridge.sandbox.mail import Mail, MailServer
+from bridge.sandbox.partner import Partner
+from bridge.sandbox.salesforce import org as salesforce
+from bridge.sandbox.traffic import Gate, RecordedRequest, RequestLog
+
+IDLE_SECONDS = 3600
+"""How long an idle connection is kept: longer than a client's pool, so that nobody meets a closing one."""
+_START_SECONDS = 10.0
+_STOP_SECONDS = 5.0
+
+
+class _Connection(HttpToolsProtocol):
+    """Hands its transport to the application, so that a fault can cut the connection."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, "transport": transport}
+
+
+class RunningSandbox:
+    """All partners, listening on loopback; a context manager that stops when it is left."""
+
+    def __init__(
+        self,
+        port: int = 0,
+        smtp_port: int = 0,
+        *,
+        clock: Clock | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        clock = clock or Clock()
+        self._faults = Faults()
+        self._log = RequestLog()
+        self.hubspot = hubspot.HubSpot(clock, self._faults)
+        self.salesforce = salesforce.Salesforce(clock, self._faults)
+        self.twilio = twilio.Twilio(clock, self._faults)
+        self.slack = slack.Slack(clock, self._faults)
+        self.heppu = heppu.Heppu(clock, self._faults)
+        self.email = Mail(clock, self._faults, self._log)
+        self._partners: dict[str, Partner] = {
+            partner.name: partner
+            for partner in (self.hubspot, self.salesforce, self.twilio, self.slack, self.heppu, self.email)
+        }
+        self._tls = tls
+        self._http_socket = _listen(port)
+        try:
+            self._smtp_socket = _listen(smtp_port)
+        except OSError:
+            self._http_socket.close()
+            raise
+        self.port: int = self._http_socket.getsockname()[1]
+        self.smtp_port: int = self._smtp_socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._started = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, name="sandbox", daemon=True)
+        self._thread.start()
+        if not self._started.wait(_START_SECONDS):
+            raise RuntimeError("the sandbox did not start")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What points a bridge at this sandbox, for every partner."""
+        return {
+            "HUBSPOT_ACCESS_TOKEN": hubspot.ACCESS_TOKEN,
+            "HUBSPOT_URL": f"{self.url}/hubspot",
+            "SALESFORCE_URL": f"{self.url}/salesforce",
+            "SALESFORCE_CONSUMER_KEY": salesforce.CONSUMER_KEY,
+            "SALESFORCE_CONSUMER_SECRET": salesforce.CONSUMER_SECRET,
+            "TWILIO_ACCOUNT_SID": twilio.ACCOUNT_SID,
+            "TWILIO_AUTH_TOKEN": twilio.AUTH_TOKEN,
+            "TWILIO_FROM": twilio.NUMBER,
+            "TWILIO_URL": f"{self.url}/twilio",
+            "EMAIL_SMTP_URL": f"smtp://127.0.0.1:{self.smtp_port}",
+            "EMAIL_FROM": "Harbour Light <hello@harbourlight.example>",
+            "SLACK_WEBHOOK_URL": f"{self.url}/slack{self.slack.webhook_path}",
+            "HEPPU_API_URL": f"{self.url}/heppu/api/v1",
+            "HEPPU_API_KEY": heppu.API_KEY,
+        }
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """Everything that arrived at any partner, oldest first."""
+        return self._log.all()
+
+    def requests_to(self, partner: str) -> list[RecordedRequest]:
+        """What arrived at one partner, oldest first."""
+        return self._log.all(partner)
+
+    def clear_requests(self) -> None:
+        """Forget what arrived; the partners keep what they hold."""
+        self._log.clear()
+
+    def fault(
+        self,
+        partner: Literal["hubspot", "salesforce", "twilio", "slack", "heppu", "email"],
+        *,
+        path: str = "*",
+        method: str | None = None,
+        times: int | None = 1,
+        status: int | None = None,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        delay: float | None = None,
+        retry_after: float | None = None,
+        drop: Literal["before", "after"] | None = None,
+        hang: bool = False,
+        lag: float | None = None,
+        quota: int | None = None,
+    ) -> Fault:
+        """Let something go wrong at `partner`; what each word means stands at `faults.Fault`."""
+        return self._faults.add(
+            Fault(
+                partner=partner,
+                path=path,
+                method=method,
+                times=times,
+                status=status,
+                body=body,
+                headers=headers or {},
+                delay=delay,
+                retry_after=retry_after,
+                drop=drop,
+                hang=hang,
+                lag=lag,
+                quota=quota,
+            )
+        )
+
+    def clear_faults(self) -> None:
+        """Everything works again."""
+        self._faults.clear()
+
+    def reset(self) -> None:
+        """Fresh accounts, no faults, no requests."""
+        self._faults.clear()
+        for partner in self._partners.values():
+            partner.reset()
+        self._log.clear()
+
+    def stop(self) -> None:
+        """Close everything; returns when the thread has ended. Stopping twice is fine."""
+        if self._loop is not None and self._stopping is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(_STOP_SECONDS)
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        server = uvicorn.Server(
+            uvicorn.Config(
+                self._application(self._stopping),
+                http=_Connection,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=IDLE_SECONDS,
+                backlog=2048,
+            )
+        )
+        mail = MailServer(self.email, self._tls)
+        smtp = await self._loop.create_server(mail.protocol, sock=self._smtp_socket)
+        serving = asyncio.create_task(server.serve(sockets=[self._http_socket]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.005)
+        self._started.set()
+        await self._stopping.wait()
+        server.should_exit = True
+        smtp.close()
+        mail.abort()
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        await serving
+
+    def _application(self, stopping: asyncio.Event) -> Starlette:
+        control = Control(self._partners, self._log, self._faults, self.reset)
+        return Starlette(
+            routes=[
+                Mount("/_sandbox", routes=control.routes()),
+                *(
+                    Mount(f"/{name}", app=Gate(partner, self._log, self._faults, stopping))
+                    for name, partner in self._partners.items()
+                    if name != "email"
+                ),
+            ]
+        )
+
+
+def start_sandbox(
+    port: int = 0, smtp_port: int = 0, *, clock: Clock | None = None, tls: ssl.SSLContext | None = None
+) -> RunningSandbox:
+    """Start the sandbox on loopback; port 0 takes a free one.
+
+    `clock` is the partners' clock (a test shares its own), `tls` lets the mail server offer STARTTLS. Raises
+    OSError when a port is taken.
+    """
+    return RunningSandbox(port, smtp_port, clock=clock, tls=tls)
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
