@@ -48,6 +48,7 @@ from bridge.connector.people import (
     national_digits,
     same_number,
 )
+from bridge.connector.sms import Segments, segments
 from bridge.connector.transport import (
     GuardedAdapter,
     PartnerUrl,
@@ -93,6 +94,7 @@ __all__ = [
     "ReceiptState",
     "SecretUrl",
     "Seeker",
+    "Segments",
     "Sent",
     "changes",
     "check_deadline",
@@ -110,4 +112,5 @@ __all__ = [
     "per_message",
     "remaining",
     "same_number",
+    "segments",
 ]
