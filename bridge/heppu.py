@@ -6,6 +6,7 @@ status alone, and the body is read as far as it can be.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -32,7 +33,7 @@ class HeppuError(BridgeError):
         self.retry_after = response.headers.get("Retry-After")
         error = _mapping(_mapping(_json(response)).get("error"))
         code, message = error.get("code"), error.get("message")
-        self.code = code if isinstance(code, str) else ""
+        self.code = code if isinstance(code, str) and re.fullmatch(r"[a-z_]{1,60}", code) else ""
         self.message = message if isinstance(message, str) else ""
         super().__init__(
             f"Heppu answered {self.status} to {asked}" + (f" ({self.code})" if self.code else "")

@@ -293,9 +293,9 @@ class Mail(Params):
     )
     html: str | None = param(
         None,
-        "The mail as HTML, when the text, escaped, is not enough. What people typed must be escaped: "
-        "`{{ contact.name | e }}`.",
+        "The mail as HTML, when the text alone is not enough. What an event puts into it is escaped.",
         example="<p>How can we <b>help</b>?</p>",
+        html=True,
         max_length=500_000,
     )
     reply_to: Email | None = param(

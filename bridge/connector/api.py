@@ -60,14 +60,18 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-def param(default: Any, description: str, *, example: Any = None, **constraints: Any) -> Any:
+def param(
+    default: Any, description: str, *, example: Any = None, html: bool = False, **constraints: Any
+) -> Any:
     """A field of a Params model.
 
     `default` is a value, `...` for required, or a template of the event (`"{{ contact.phone }}"`): then the
     rule may leave the param out, and what the template finds missing is None, or an error where the type
-    forbids None. `constraints` are pydantic's (`max_length=1600`, `ge=0`).
+    forbids None. Into an `html` param, values of the event are put escaped. `constraints` are pydantic's (`max_length=1600`, `ge=0`).
     """
     extra: dict[str, Any] = {"example": example}
+    if html:
+        extra["html"] = True
     if isinstance(default, str) and "{{" in default:
         extra["template"] = default
         default = None
@@ -79,6 +83,12 @@ def template_of(info: FieldInfo) -> str | None:
     extra = info.json_schema_extra
     found = extra.get("template") if isinstance(extra, dict) else None
     return found if isinstance(found, str) else None
+
+
+def is_html(info: FieldInfo) -> bool:
+    """Whether what a template puts into this param must be escaped."""
+    extra = info.json_schema_extra
+    return isinstance(extra, dict) and extra.get("html") is True
 
 
 def example_of(info: FieldInfo) -> Any:

@@ -1,0 +1,180 @@
+"""A partner on loopback that answers what a test tells it to, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import SHUT_RDWR
+from types import TracebackType
+from typing import Any, Literal, Self
+from urllib.parse import parse_qs, parse_qsl, urlsplit
+
+HANG_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body read as JSON; raises ValueError when it is none."""
+        return json.loads(self.body)
+
+    @property
+    def form(self) -> dict[str, list[str]]:
+        """The body read as a form."""
+        return parse_qs(self.body.decode(), keep_blank_values=True)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is answered: a status with a body (text as it is, anything else as JSON), or nothing at all."""
+
+    status: int = 200
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    drop: Literal["before", "after"] | None = None
+    """Hang up without an answer, before or after the request took effect."""
+    hang: bool = False
+    """Take the request, and answer nothing for as long as the client stays."""
+
+
+Handler = Callable[[Received], Reply]
+
+
+class StandIn:
+    """An HTTP server for one test; a context manager.
+
+    `answer` says what a path does, `fail` what goes wrong with the next requests; everything else is a 404.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[Received] = []
+        """What arrived, oldest first."""
+        self.otherwise = Reply(404, {"error": "not found"})
+        """The answer to what no `answer` is for."""
+        self._answers: list[tuple[str, str, Handler]] = []
+        self._failures: list[Reply] = []
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.close_connections()
+        self._server.server_close()
+
+    def answer(self, method: str, path: str, reply: Reply | Handler) -> None:
+        """From now on, answer `method` on `path` (a pattern: `/tickets/*`) so; the newest that fits is taken."""
+        handler = reply if callable(reply) else lambda _: reply
+        self._answers.insert(0, (method, path, handler))
+
+    def fail(self, reply: Reply, *, times: int = 1) -> None:
+        """Spoil the next `times` requests. Only a reply that drops `after` lets them take effect."""
+        self._failures += [reply] * times
+
+    def reply_to(self, request: Received) -> Reply:
+        """The answer to a request; called by the server, one request at a time."""
+        with self._lock:
+            self.requests.append(request)
+            failure = self._failures.pop(0) if self._failures else None
+            if failure is None or failure.drop == "after":
+                reply = self._answer(request)
+        if failure is None:
+            return reply
+        if failure.hang:
+            self._stopped.wait(HANG_SECONDS)
+        return failure
+
+    def _answer(self, request: Received) -> Reply:
+        for method, path, handler in self._answers:
+            if method in ("*", request.method) and fnmatchcase(request.path, path):
+                return handler(request)
+        return self.otherwise
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(self, *arguments: Any) -> None:
+        self.open: set[Any] = set()
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that left is no news."""
+
+    def close_connections(self) -> None:
+        """Cut what clients keep open between requests."""
+        for request in list(self.open):
+            self.shutdown_request(request)
+
+
+def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def serve(self) -> None:
+            parts = urlsplit(self.path)
+            reply = stand_in.reply_to(
+                Received(
+                    self.command,
+                    parts.path,
+                    dict(parse_qsl(parts.query, keep_blank_values=True)),
+                    {name.lower(): value for name, value in self.headers.items()},
+                    self.rfile.read(int(self.headers.get("Content-Length") or 0)),
+                )
+            )
+            if reply.drop or reply.hang:
+                self.close_connection = True
+                self.connection.shutdown(SHUT_RDWR)
+                return
+            body = reply.body if isinstance(reply.body, str) else json.dumps(reply.body)
+            content = b"" if reply.body is None else body.encode()
+            kind = "text/html" if isinstance(reply.body, str) else "application/json"
+            self.send_response(reply.status)
+            for name, value in {"Content-Type": kind, "Content-Length": str(len(content))}.items():
+                if name not in reply.headers:
+                    self.send_header(name, value)
+            for name, value in reply.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = serve  # noqa: N815 - the names http.server calls
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            """Nothing is written to the terminal."""
+
+    return Handler
