@@ -24,8 +24,9 @@ class Fault(BaseModel):
     What can go wrong, in the order in which it is played: `delay` seconds before anything else; `quota` requests
     are left and then the partner's own quota error is answered; an answer of `status` with the partner's own
     error body (or `body`, `headers`) without the effect; `hang`: no effect and no answer until the client leaves
-    or a minute is over; `drop`: the connection is cut without an answer, `before` or `after` the effect (with
-    `hang` the cut comes when the client leaves). `lag`: for as long as the fault stands, searches do not see what
+    or a minute is over; `drop`: the connection is cut without an answer, `before` or `after` the effect. With
+    `drop="after"` the other two come after the effect as well: it happens, and the client is told `status`, or
+    hangs. `lag`: for as long as the fault stands, searches do not see what
     was written in the last `lag` seconds.
     """
 
@@ -54,6 +55,8 @@ class Fault(BaseModel):
         wrong = (self.status, self.delay, self.drop, self.lag, self.quota)
         if all(value is None for value in wrong) and not self.hang:
             raise ValueError("a fault needs one of status, delay, retry_after, body, drop, hang, lag, quota")
+        if self.hang and self.status is not None:
+            raise ValueError("a request that hangs gets no status")
         self._left = self.quota if self.quota is not None else self.times
         return self
 

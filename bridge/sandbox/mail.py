@@ -254,10 +254,10 @@ class _Script:
         """Play a fault: its reply, or None when the command goes its usual way after all."""
         if fault.delay:
             await asyncio.sleep(fault.delay)
-        if fault.status is not None:
-            return _reply(self.mail, fault)
         if fault.drop == "after" and effect is not None:
             effect()
+        if fault.status is not None:
+            return _reply(self.mail, fault)
         if fault.hang:
             await asyncio.sleep(HANG_SECONDS)
         if fault.hang or fault.drop is not None:

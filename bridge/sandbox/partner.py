@@ -47,8 +47,11 @@ class Call:
     args: Mapping[str, str] = field(default_factory=dict)
 
     def json(self) -> Any:
-        """The body as JSON; raises ValueError (also for the constants that JSON does not know)."""
-        return json.loads(self.body, parse_constant=_no_constant)
+        """The body as JSON; raises ValueError, also for what JSON does not know and endless depths."""
+        try:
+            return json.loads(self.body, parse_constant=_no_constant)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
 
     def bearer(self) -> str | None:
         """The token of the Authorization header, when it is a bearer token."""

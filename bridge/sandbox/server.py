@@ -15,7 +15,7 @@ from starlette.routing import Mount
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bridge.clock import Clock
-from bridge.sandbox import heppu, slack, twilio
+from bridge.sandbox import heppu, slack
 from bridge.sandbox.control import Control
 from bridge.sandbox.faults import Fault, Faults
 from bridge.sandbox.hubspot import account as hubspot
@@ -23,6 +23,7 @@ from bridge.sandbox.mail import Mail, MailServer
 from bridge.sandbox.partner import Partner
 from bridge.sandbox.salesforce import org as salesforce
 from bridge.sandbox.traffic import Gate, RecordedRequest, RequestLog
+from bridge.sandbox.twilio import account as twilio
 
 IDLE_SECONDS = 3600
 """How long an idle connection is kept: longer than a client's pool, so that nobody meets a closing one."""

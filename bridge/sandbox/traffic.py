@@ -134,10 +134,10 @@ class Gate:
             return self.partner.failure(413)
         if fault is None:
             return self.partner.answer(call)
-        if fault.status is not None:
-            return _as_told(self.partner, fault, fault.status)
         if fault.drop == "after":
             self.partner.answer(call)
+        if fault.status is not None:
+            return _as_told(self.partner, fault, fault.status)
         if fault.hang:
             await self._hang(receive)
         if fault.hang or fault.drop is not None or self.stopping.is_set():

@@ -1,0 +1,1 @@
+"""A Twilio account: texts, opt-outs, receipts and replies."""
