@@ -293,12 +293,12 @@ class Portal:
             raise
 
     def _create(self, kind: str, records: Mapping[str, Record]) -> Any:
-        inputs = []
+        inputs: list[dict[str, Any]] = []
         for key, record in records.items():
             to_contact = {"associationCategory": "HUBSPOT_DEFINED", "associationTypeId": TO_CONTACT[kind]}
             inputs.append(
                 {
-                    "properties": {**dict(record.properties), KEYS[kind][0]: key},
+                    "properties": {**record.properties, KEYS[kind][0]: key},
                     "associations": [{"to": {"id": record.contact}, "types": [to_contact]}]
                     if record.contact
                     else [],

@@ -95,13 +95,17 @@ class Seeker:
     context: Context
     ambiguous: str = "newest"
     create: bool = True
+    scope: str = ""
+    """A map of its own, for records that are not the person as a whole (`lead:` for leads alone)."""
 
     @property
     def keys(self) -> tuple[str, ...]:
         """Under which names the identity map knows the person; the e-mail tells more than a shared phone."""
-        return tuple(
-            _key(kind, value) for kind, value in (("email", self.email), ("phone", self.phone)) if value
-        )
+        return tuple(self.key(kind) for kind in ("email", "phone") if getattr(self, kind))
+
+    def key(self, kind: str) -> str:
+        """The name for one kind of address."""
+        return f"{self.scope}{kind}:{getattr(self, kind)}".lower()
 
     @property
     def identities(self) -> Identities:
@@ -172,12 +176,8 @@ def forget(seeker: Seeker) -> None:
     seeker.identities.forget(seeker.keys)
 
 
-def _key(kind: str, value: str) -> str:
-    return f"{kind}:{value.lower()}"
-
-
 def _remembered(seeker: Seeker, kind: str) -> Person | None:
-    key = _key(kind, getattr(seeker, kind))
+    key = seeker.key(kind)
     known = seeker.identities.get([key]).get(key)
     return Person(known, remembered=True) if known else None
 
@@ -201,9 +201,9 @@ def _choice(seeker: Seeker, kind: str, matches: Sequence[Match]) -> Person | Can
         )
     best = max(fitting.values(), key=lambda match: (match.activity, match.id))
     # A number that the record does not have may be another record's; an unknown e-mail can mislead nobody.
-    keys = [key for key in seeker.keys if key == _key(kind, value) or key.startswith("email:")]
+    keys = {seeker.key(kind), *([seeker.key("email")] if seeker.email else [])}
     if seeker.phone and any(same_number(phone, seeker.phone) for phone in best.phones):
-        keys.append(_key("phone", seeker.phone))
+        keys.add(seeker.key("phone"))
     seeker.identities.remember(dict.fromkeys(keys, best.id))
     several = f"{len(fitting)} records have this {kind}, the most recently active was taken"
     return Person(best.id, several if len(fitting) > 1 else "", match=best)

@@ -1,0 +1,994 @@
+"""Salesforce: calls and chats as Tasks, contacts, leads, cases and to-do Tasks.
+
+A Task carries the conversation in an external id, so writing it twice is one upsert. Records go out in sObject
+collections: up to 200 of them are one request of the org's daily quota, and each gets its own answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+import requests
+from pydantic import AfterValidator, Field, FilePath, SecretStr, model_validator
+from simple_salesforce.api import Salesforce
+from simple_salesforce.exceptions import SalesforceAuthenticationFailed, SalesforceError
+from simple_salesforce.format import format_soql
+from simple_salesforce.login import SalesforceLogin
+
+from bridge.connector import (
+    Connector,
+    ConnectorSettings,
+    Context,
+    Duration,
+    GuardedAdapter,
+    Job,
+    Limits,
+    Match,
+    PartnerUrl,
+    Person,
+    PersonParams,
+    Properties,
+    Property,
+    Seeker,
+    Sent,
+    changes,
+    failure_of_network,
+    failure_of_status,
+    find_people,
+    national_digits,
+    param,
+    per_conversation,
+    per_event,
+    same_number,
+)
+from bridge.errors import (
+    BadCredentials,
+    CannotTell,
+    ConfigError,
+    Failure,
+    OutcomeUnknown,
+    QuotaExhausted,
+    RateLimited,
+    Rejected,
+    Temporary,
+)
+
+BATCH = 200
+"""Salesforce's own limit for one collection."""
+_ASKED_AT_ONCE = 50
+"""Addresses in one query: it travels in the URL, which may have 16 KB."""
+_USAGE_VALID = timedelta(minutes=10)
+_STATUS_VALID = 6 * 3600.0
+_FIELD_MISSING_VALID = 600.0
+_ID = r"^[a-zA-Z0-9]{15}([a-zA-Z0-9]{3})?$"
+CONTACT, LEAD = "003", "00Q"
+"""How ids begin."""
+_PERSON_FIELDS = {
+    "Contact": (
+        "Email",
+        "Phone",
+        "MobilePhone",
+        "HomePhone",
+        "OtherPhone",
+        "LastActivityDate",
+        "LastModifiedDate",
+    ),
+    "Lead": ("Email", "Phone", "MobilePhone", "LastActivityDate", "LastModifiedDate"),
+}
+_PHONES = ("Phone", "MobilePhone", "HomePhone", "OtherPhone")
+_GONE = {"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "CANNOT_UPDATE_CONVERTED_LEAD", "NOT_FOUND"}
+"""The record that we remember is deleted, merged or converted."""
+LONGEST = {"Subject": 255, "Description": 32_000, "CallDisposition": 255, "CallObject": 255}
+_OUTCOMES = {"completed": "Connected", "no_answer": "No answer", "busy": "Busy", "failed": "Failed"}
+
+T = TypeVar("T")
+Answer = Sent | Failure | CannotTell
+Record = dict[str, Any]
+
+
+def _zone(name: str) -> str:
+    try:
+        return ZoneInfo(name).key
+    except (KeyError, ValueError, OSError):
+        raise ValueError("is no time zone, such as America/New_York") from None
+
+
+class Settings(ConnectorSettings):
+    """`SALESFORCE_URL` is the org's My Domain; with a secret or a private key of an external client app."""
+
+    url: PartnerUrl
+    consumer_key: SecretStr
+    consumer_secret: SecretStr | None = None
+    """Client credentials flow."""
+    username: str | None = None
+    private_key_file: FilePath | None = None
+    """JWT bearer flow, for `username`."""
+    api_version: str = Field("66.0", pattern=r"^\d\d\.0$")
+    quota_share: float = Field(0.8, gt=0, le=1)
+    """The bridge stops when the whole org has used this share of its daily requests: the rest is for others."""
+    task_field: str = Field("Conversation_Id__c", pattern=r"^[A-Za-z]\w*__c$")
+    owner: str | None = Field(None, pattern=_ID)
+    """Who owns the Tasks; without one, the integration user does, and nobody sees them in a list of theirs."""
+    time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    """Where a call counts to a day when the event does not say where the person is."""
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if self.consumer_secret is None and (self.username is None or self.private_key_file is None):
+            raise ValueError(
+                "set SALESFORCE_CONSUMER_SECRET, or SALESFORCE_USERNAME and SALESFORCE_PRIVATE_KEY_FILE"
+            )
+        return self
+
+
+connector = Connector(
+    "salesforce",
+    settings=Settings,
+    limits=Limits(concurrent=4, timeout=25),
+    description="Logs calls and chats as Tasks; keeps contacts, leads and cases.",
+)
+
+
+class Adapter(GuardedAdapter):
+    """Every request of the connection passes here: bounded in time, and counted against the org's daily quota."""
+
+    def __init__(self, share: float, redirect_to: str | None) -> None:
+        super().__init__(redirect_to=redirect_to, pool_size=connector.limits.concurrent)
+        self._share = share
+        self._spent_until: datetime | None = None
+        self.usage = ""
+        """`18/5000`: requests of the whole org in the last 24 hours, as Salesforce last said."""
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send unless others need the rest of the quota; one request every ten minutes looks again."""
+        now = datetime.now(UTC)
+        spent, self._spent_until = self._spent_until, None
+        if spent and now < spent:
+            self._spent_until = spent
+            raise QuotaExhausted(
+                f"{self.usage} of the org's daily requests are used; the rest is for others", until=spent
+            )
+        response = super().send(request, *args, **kwargs)
+        found = re.match(r"\s*api-usage=(\d+)/(\d+)", response.headers.get("Sforce-Limit-Info", ""))
+        if found:
+            self.usage = f"{found[1]}/{found[2]}"
+            if int(found[1]) >= self._share * int(found[2]):
+                self._spent_until = now + _USAGE_VALID
+        return response
+
+
+class Org:
+    """One Salesforce org: logged in when first needed, and again once when the session has ended.
+
+    The SDK's own renewal goes round in circles when a session is refused again and again, and every thread makes
+    its own; so it is given a session that it cannot renew.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        host = urlsplit(settings.url).hostname or ""
+        direct = settings.url.startswith("https://") and host.endswith(".salesforce.com")
+        # The SDK insists on https and salesforce.com; any other address is put in below it.
+        self.adapter = Adapter(settings.quota_share, None if direct else settings.url)
+        self._domain = host.removesuffix(".salesforce.com") if direct else "redirected.my"
+        self._http = requests.Session()
+        self._http.trust_env = direct
+        self._http.mount("https://", self.adapter)
+        self._lock = threading.Lock()
+        self._api: Salesforce | None = None
+        self._logged_in_at = 0.0
+        self._closed: dict[str, tuple[float, str]] = {}
+        self._field_missing_until = 0.0
+        self.close = self._http.close
+
+    def query(self, soql: str) -> list[Record]:
+        """All rows of a query."""
+        return list(self._with_session(lambda api: api.query_all(soql))["records"])
+
+    def search(self, sosl: str) -> list[Record]:
+        """All records that a text search finds."""
+        return list((self._with_session(lambda api: api.search(sosl)) or {}).get("searchRecords") or ())
+
+    def rest(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+        """One request below `/services/data/vXX.0/`."""
+        return self._with_session(
+            lambda api: api.restful(path, method=method, json=body, headers=dict(headers or {}))
+        )
+
+    def collection(self, method: str, path: str, records: Sequence[Record]) -> list[Record]:
+        """Write up to 200 records at once; each result says whether it went well."""
+        body = {"allOrNone": False, "records": list(records)}
+        results = self.rest(method, f"composite/sobjects{path}", body)
+        if not isinstance(results, list) or len(results) != len(records):
+            raise OutcomeUnknown("Salesforce's answer does not fit the records sent", reason="server")
+        return results
+
+    def closed_status(self, kind: str) -> str:
+        """The org's own word for a closed Task or Case."""
+        known = self._closed.get(kind)
+        if known is None or known[0] < time.monotonic():
+            where = "IsClosed = true ORDER BY SortOrder LIMIT 1"
+            rows = self.query(_select(("ApiName",), f"{kind}Status", where))
+            if not rows:
+                raise Rejected(f"no status of {kind} counts as closed in this org", code="no_closed_status")
+            known = self._closed[kind] = (time.monotonic() + _STATUS_VALID, str(rows[0]["ApiName"]))
+        return known[1]
+
+    def put_tasks(self, records: Mapping[str, Record], known: Mapping[str, str]) -> dict[str, Answer]:
+        """Make each Task, or bring the one with its key up to date; `known` are the ids of those made before."""
+        answers: dict[str, Answer] = {}
+        answers |= self._update({key: records[key] | {"id": known[key]} for key in records if key in known})
+        left = {
+            key: record
+            for key, record in records.items()
+            if key not in answers or _code(answers[key]) in _GONE
+        }
+        if not left:
+            return answers
+        if time.monotonic() >= self._field_missing_until:
+            try:
+                return answers | self._upsert(left)
+            except SalesforceError as error:
+                if not self._is_field_missing(error):
+                    raise
+            self._field_missing_until = time.monotonic() + _FIELD_MISSING_VALID
+        return answers | self._put_marked(left)
+
+    def _upsert(self, records: Mapping[str, Record]) -> dict[str, Answer]:
+        name = self.settings.task_field
+        answers: dict[str, Answer] = {}
+        again = {key: {**record, name: key} for key, record in records.items()}
+        for _ in range(2):
+            results = self.collection(
+                "PATCH", f"/Task/{name}", [_typed("Task", record) for record in again.values()]
+            )
+            answers |= {key: _answer(result) for key, result in zip(again, results, strict=True)}
+            # It is there already: made by an attempt whose answer was lost, or just now by another replica.
+            # A subtype can only be given when the Task is made.
+            again = {
+                key: {name: value for name, value in record.items() if name != "TaskSubtype"}
+                for key, record in again.items()
+                if _code(answers[key]) in ("INVALID_FIELD_FOR_INSERT_UPDATE", "DUPLICATE_VALUE")
+            }
+            if not again:
+                break
+        return answers
+
+    def _put_marked(self, records: Mapping[str, Record]) -> dict[str, Answer]:
+        """For orgs without our field: CallObject carries the key, and is asked for before a Task is made."""
+        held: dict[str, str] = {}
+        for keys in _chunks(list(records)):
+            soql = format_soql("SELECT Id, CallObject FROM Task WHERE CallObject IN {}", keys)
+            held |= {str(row["CallObject"]): str(row["Id"]) for row in self.query(soql)}
+        marked = {key: record | {"CallObject": key} for key, record in records.items()}
+        answers = self._update({key: marked[key] | {"id": held[key]} for key in marked if key in held})
+        new = {key: record for key, record in marked.items() if key not in held}
+        if new:
+            results = self.collection("POST", "", [_typed("Task", record) for record in new.values()])
+            answers |= {key: _answer(result) for key, result in zip(new, results, strict=True)}
+        return answers
+
+    def _update(self, records: Mapping[str, Record]) -> dict[str, Answer]:
+        if not records:
+            return {}
+        rows = [
+            _typed("Task", {name: value for name, value in record.items() if name != "TaskSubtype"})
+            for record in records.values()
+        ]
+        results = self.collection("PATCH", "", rows)
+        return {key: _answer(result, "updated") for key, result in zip(records, results, strict=True)}
+
+    def _is_field_missing(self, error: SalesforceError) -> bool:
+        codes = _codes(error)
+        return any(
+            code in ("NOT_FOUND", "INVALID_FIELD", "INVALID_ARGUMENT_TYPE")
+            and self.settings.task_field in message
+            for code, message, _ in codes
+        )
+
+    def _with_session(self, call: Callable[[Salesforce], T]) -> T:
+        api = self._session(refused=None)
+        try:
+            return call(api)
+        except SalesforceError as error:
+            if error.status != 401:
+                raise
+        return call(self._session(refused=api))
+
+    def _session(self, refused: Salesforce | None) -> Salesforce:
+        """The session of all threads; `refused` is replaced, by one login however many threads ask."""
+        with self._lock:
+            if self._api is not None and self._api is not refused:
+                return self._api
+            if refused is not None and time.monotonic() - self._logged_in_at < 10:
+                raise BadCredentials("Salesforce refuses the session that it gave a moment ago")
+            self._api = None
+            token, instance = self._log_in()
+            self._logged_in_at = time.monotonic()
+            self._api = Salesforce(
+                session_id=token,
+                instance=f"{self._domain}.salesforce.com" if self.adapter.redirect_to else instance,
+                session=self._http,
+                version=self.settings.api_version,
+            )
+            return self._api
+
+    def _log_in(self) -> tuple[str, str]:
+        settings = self.settings
+        who: dict[str, Any] = {
+            "consumer_key": settings.consumer_key.get_secret_value(),
+            "session": self._http,
+        }
+        if settings.consumer_secret is not None:
+            who |= {"consumer_secret": settings.consumer_secret.get_secret_value(), "domain": self._domain}
+        else:
+            sandbox = ".sandbox.my" in self._domain
+            who |= {
+                "username": settings.username,
+                "privatekey_file": settings.private_key_file,
+                "domain": "test" if sandbox else "login",
+                "instance_url": self._domain,
+            }
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the SDK warns with the consumer key in the text
+                token, instance = SalesforceLogin(**who)
+        except requests.RequestException as error:
+            # Nothing was asked for yet, whatever became of the login.
+            raise Temporary(f"no login: {type(error).__name__}", reason="network") from error
+        except (AttributeError, TypeError) as error:
+            raise Temporary("the login's answer is not Salesforce's; is something in between?") from error
+        except (SalesforceError, Failure):
+            raise
+        except Exception as error:
+            raise BadCredentials(
+                f"no assertion can be signed with SALESFORCE_PRIVATE_KEY_FILE ({type(error).__name__})"
+            ) from error
+        return str(token), str(instance)
+
+
+class People:
+    """The org's contacts and open leads, for `find_people`."""
+
+    def __init__(
+        self,
+        org: Org,
+        kinds: Sequence[str] = ("Contact", "Lead"),
+        create: str = "Contact",
+        properties: Mapping[str, Property] | None = None,
+    ) -> None:
+        self._org = org
+        self._kinds = kinds
+        self._create_as = create
+        self._properties = properties or {}
+
+    def by_email(self, emails: Sequence[str]) -> list[Match]:
+        """By query, which is never behind; a lead only when there is no contact."""
+        found: list[Match] = []
+        left = list(emails)
+        for kind in self._kinds:
+            for chunk in _chunks(left):
+                found += self._rows(kind, format_soql("Email IN {}", chunk))
+            known = {email.lower() for match in found for email in match.emails}
+            left = [email for email in left if email.lower() not in known]
+        return found
+
+    def by_phone(self, phones: Sequence[str]) -> list[Match]:
+        """By text search, as numbers are typed in every form; what it does not know yet, by query."""
+        found: list[Match] = []
+        for chunk in _chunks(phones):
+            # Digits only: everything else would have to be escaped in a way of SOSL's own.
+            terms = " OR ".join(re.sub(r"\D", "", national_digits(phone)) for phone in chunk)
+            objects = [
+                f"{kind}({_fields(kind)}{' WHERE IsConverted = false' if kind == 'Lead' else ''})"
+                for kind in self._kinds
+            ]
+            sosl = f"FIND {{{terms}}} IN PHONE FIELDS RETURNING {', '.join(objects)} LIMIT 2000"
+            found += [_match(row) for row in self._org.search(sosl)]
+            typed = [number for match in found for number in match.phones]
+            missing = [phone for phone in chunk if not any(same_number(number, phone) for number in typed)]
+            if (
+                missing
+            ):  # The index is behind: somebody made by an attempt whose answer was lost would be made again.
+                where = "CreatedDate >= LAST_N_DAYS:1 AND (Phone IN {} OR MobilePhone IN {})"
+                found += self._rows(self._create_as, format_soql(where, missing, missing))
+        return found
+
+    def create(self, strangers: Sequence[Seeker]) -> list[str | Failure]:
+        """A contact (or lead) for each; where a duplicate rule names a record, that one."""
+        rows = [_typed(self._create_as, self._new(stranger)) for stranger in strangers]
+        results = self._org.collection("POST", "", rows)
+        made: list[str | Failure] = []
+        for row, result in zip(rows, results, strict=True):
+            answer = _answer(result)
+            if _code(answer) == "DUPLICATES_DETECTED":
+                twin = re.search(rf'"Id": "((?:{CONTACT}|{LEAD})\w{{12,15}})"', json.dumps(result))
+                made.append(twin[1] if twin else self._insist(row))
+            elif isinstance(answer, Sent):
+                made.append(answer.id or "")
+            else:
+                made.append(answer)
+        return made
+
+    def _insist(self, row: Record) -> str | Failure:
+        """An `alert` rule lets it pass when asked to; a `block` rule does not."""
+        body = {name: value for name, value in row.items() if name != "attributes"}
+        headers = {"Sforce-Duplicate-Rule-Header": "allowSave=true"}
+        try:
+            return str(self._org.rest("POST", f"sobjects/{self._create_as}", body, headers)["id"])
+        except SalesforceError as error:
+            return failure(error) or Rejected(
+                "a duplicate rule refuses the person", code="DUPLICATES_DETECTED"
+            )
+
+    def _new(self, stranger: Seeker) -> Record:
+        person = stranger.context.contact
+        name = person.last_name or person.name
+        values = {
+            "FirstName": person.first_name if person.last_name else None,
+            "LastName": name or stranger.phone or stranger.email,
+            "Email": stranger.email,
+            "Phone": stranger.phone,
+            "Description": None if name else "Created by Heppu; the name is not known yet.",
+        }
+        if self._create_as == "Lead":
+            values["Company"] = person.company or "[not provided]"
+        longest = {"FirstName": 40, "LastName": 80, "Company": 255}
+        cut = {key: value[: longest.get(key)] for key, value in values.items() if value}
+        return cut | changes(self._properties, None)
+
+    def _rows(self, kind: str, where: str) -> list[Match]:
+        more = " AND IsConverted = false" if kind == "Lead" else ""
+        return [
+            _match(row) for row in self._org.query(_select(("Id", *_PERSON_FIELDS[kind]), kind, where + more))
+        ]
+
+
+@connector.client
+def client(settings: Settings) -> Org:
+    """One org; nothing is asked of it before the first use."""
+    return Org(settings)
+
+
+@connector.check
+def check(org: Org) -> str:
+    """Log in and look at Task; writes nothing."""
+    fields = {field["name"]: field for field in org.rest("GET", "sobjects/Task/describe")["fields"]}
+    name = org.settings.task_field
+    ours = fields.get(name)
+    used = f"logged in, {org.adapter.usage or 'an unknown number'} of the org's daily requests used"
+    if ours is None:
+        return (
+            f"{used}; Task.{name} is missing or hidden from this user, so logs are told apart by CallObject: "
+            "run `bridge connectors setup salesforce`"
+        )
+    if not (ours["externalId"] and ours["unique"]):
+        return f"{used}; Task.{name} must be an External ID and unique: change it in Setup, Activity, Fields"
+    return f"{used}; Task.{name} is there"
+
+
+@connector.setup
+def setup(org: Org) -> str:
+    """Make the external id on Activity and let the integration user see it."""
+    name = org.settings.task_field
+    fields = {field["name"] for field in org.rest("GET", "sobjects/Task/describe")["fields"]}
+    if name in fields:
+        return f"Task.{name} is there"
+    metadata = {
+        "type": "Text",
+        "label": "Conversation Id",
+        "length": 255,
+        "externalId": True,
+        "unique": True,
+        "caseSensitive": False,
+    }
+    try:
+        org.rest(
+            "POST", "tooling/sobjects/CustomField", {"FullName": f"Activity.{name}", "Metadata": metadata}
+        )
+    except SalesforceError as error:
+        if "DUPLICATE_DEVELOPER_NAME" not in str(_codes(error)):
+            raise ConfigError(
+                f"this user may not make fields: in Setup, Activity, Fields add the text field {name} (255, External "
+                "ID, unique) and let the integration user edit it"
+            ) from error
+    return f"Activity.{name} is made; give the integration user's permission set read and edit access to it"
+
+
+class Log(PersonParams):
+    """What a call and a chat have in common."""
+
+    subject: str | None = param(
+        None, "The headline; made of the event when left out.", example="Support call"
+    )
+    summary: str | None = param(
+        "{{ event.summary }}", "What it was about.", example="Wants a receipt by mail."
+    )
+    outcome: str | None = param("{{ event.outcome }}", "How it ended, in Heppu's word.", example="resolved")
+    unknown: Literal["contact", "lead", "skip"] = param(
+        "contact", "What a person whom Salesforce does not know becomes.", example="lead"
+    )
+    owner: str | None = param(None, "The Salesforce id of the owner.", example="0055g00000AbCdE", pattern=_ID)
+    what: str | None = param(
+        None,
+        "The id of the account, opportunity or case it belongs to; not used for leads.",
+        example="5005g00000AbCdE",
+        pattern=_ID,
+    )
+    properties: Properties = param({}, "Further fields of the Task.", example={"CSAT__c": 5})
+
+
+class Call(Log):
+    """A phone call."""
+
+    direction: str | None = param("{{ event.direction }}", "`inbound` or `outbound`.", example="inbound")
+    status: str | None = param(
+        "{{ event.status }}", "Heppu's word for how the line ended.", example="no_answer"
+    )
+    duration: float | None = param("{{ event.duration }}", "Seconds.", example=125)
+    disposition: str | None = param(
+        None, "The call result; from the status when left out.", example="Left voicemail"
+    )
+    from_number: str | None = param(
+        None, "Who called; from the direction when left out.", example="+14155550123"
+    )
+    to_number: str | None = param(
+        None, "Who was called; from the direction when left out.", example="+14155550100"
+    )
+    call_id: str | None = param(
+        "{{ event.twilioCallSid }}", "The telephone system's id of the call.", example="CA00"
+    )
+
+
+class Chat(Log):
+    """A chat."""
+
+    messages: int | None = param("{{ event.messageCount }}", "How many messages were exchanged.", example=12)
+    rating: float | None = param(
+        "{{ event.chatMetadata.feedback.rating }}", "The visitor's rating, if there is one.", example=5
+    )
+
+
+@connector.action(effect=per_conversation, repeatable=True, batch=BATCH)
+def log_call(org: Org, jobs: Sequence[Job[Call]]) -> list[Answer]:
+    """Log the call as a closed Task of the contact or lead, once per conversation."""
+    return _log(org, jobs, _call)
+
+
+@connector.action(effect=per_conversation, repeatable=True, batch=BATCH)
+def log_chat(org: Org, jobs: Sequence[Job[Chat]]) -> list[Answer]:
+    """Log the chat as a closed Task of the contact or lead, once per conversation."""
+    return _log(org, jobs, _chat)
+
+
+def _call(call: Call, context: Context) -> Record:
+    status = (call.status or "").lower().replace("-", "_")
+    direction = (call.direction or "").capitalize()
+    direction = direction if direction in ("Inbound", "Outbound", "Internal") else ""
+    agent = context.event.body.get("agentName") or "Heppu"
+    ended = f": {status.replace('_', ' ')}" if status else ""
+    ours, theirs = context.event.body.get("agentNumber"), call.phone
+    caller, called = (ours, theirs) if direction == "Outbound" else (theirs, ours)
+    facts = {
+        "Outcome": call.outcome,
+        "From": call.from_number or caller,
+        "To": call.to_number or called,
+        "Conversation": context.event.conversation.id,
+    }
+    return {
+        "TaskSubtype": "Call",
+        "Subject": call.subject or f"{direction} call with {agent}{ended}".strip().capitalize(),
+        "Description": _description(call.summary, facts),
+        "CallDurationInSeconds": None if call.duration is None else round(max(0.0, call.duration)),
+        "CallType": direction or None,
+        "CallDisposition": call.disposition or _OUTCOMES.get(status) or call.outcome,
+        "CallObject": call.call_id,
+    }
+
+
+def _chat(chat: Chat, context: Context) -> Record:
+    facts = {
+        "Outcome": chat.outcome,
+        "Messages": chat.messages,
+        "Rating": None if chat.rating is None else f"{chat.rating:g}",
+        "Conversation": context.event.conversation.id,
+    }
+    return {
+        "Subject": chat.subject or f"Chat: {context.event.body.get('agentName') or 'Heppu'}",
+        "Description": _description(chat.summary, facts),
+    }
+
+
+L = TypeVar("L", bound=Log)
+
+
+def _log(org: Org, jobs: Sequence[Job[L]], describe: Callable[[L, Context], Record]) -> list[Answer]:
+    """Write every job's Task in as few requests as Salesforce allows: one, when the people are known."""
+    by_key = {_conversation_key(job.context): job for job in jobs}
+    if len(by_key) < len(jobs):
+        raise Rejected("two events of one conversation in one batch", code="same_conversation")
+    status = org.closed_status("Task")
+    tasks: dict[str, Record] = {}
+    for key, job in by_key.items():
+        # Our Task was filled when it was made: an update leaves `fill` alone.
+        filled = dict.fromkeys(job.params.properties, "-") if job.context.known_id else None
+        day = _day(org, job.context, job.context.event.occurred_at)
+        own = describe(job.params, job.context) | {"Status": status, "ActivityDate": day}
+        tasks[key] = _cut(own | {"OwnerId": job.params.owner or org.settings.owner}) | changes(
+            job.params.properties, filled
+        )
+    return list(_write(org, by_key, tasks).values())
+
+
+def _write(org: Org, jobs: Mapping[str, Job[L]], tasks: Mapping[str, Record]) -> dict[str, Answer]:
+    """Write Tasks with their people; people who turn out deleted or converted are looked for once more."""
+    found: dict[str, Person | Failure | CannotTell | None] = {}
+    seekers = {
+        key: Seeker(
+            job.params.email,
+            job.params.phone,
+            job.context,
+            job.params.ambiguous,
+            job.params.unknown != "skip",
+        )
+        for key, job in jobs.items()
+    }
+    for kind in ("Contact", "Lead"):
+        asked = [key for key, job in jobs.items() if (job.params.unknown == "lead") == (kind == "Lead")]
+        if asked:
+            people = find_people(People(org, create=kind), [seekers[key] for key in asked])
+            found |= dict(zip(asked, people, strict=True))
+    answers: dict[str, Answer] = {}
+    ready: dict[str, Record] = {}
+    for key, job in jobs.items():
+        person = found[key]
+        if isinstance(person, Failure | CannotTell):
+            answers[key] = person
+            continue
+        who = person.id if person else None
+        what = None if who and who.startswith(LEAD) else job.params.what
+        ready[key] = tasks[key] | {name: value for name, value in (("WhoId", who), ("WhatId", what)) if value}
+    known = {key: known for key in ready if (known := jobs[key].context.known_id)}
+    again = {}
+    for key, answer in org.put_tasks(ready, known).items() if ready else ():
+        person = found[key]
+        answers[key] = answer
+        if isinstance(person, Person) and person.remembered and _code(answer) in _GONE:
+            seekers[key].identities.forget(seekers[key].keys)
+            again[key] = jobs[key]
+        elif isinstance(answer, Sent):
+            notes = [answer.detail, person.detail if isinstance(person, Person) else "nobody to link it to"]
+            answers[key] = Sent(answer.id, "; ".join(note for note in notes if note))
+    if again:
+        answers |= _write(org, again, tasks)
+    return {key: answers[key] for key in jobs}
+
+
+class Contact(PersonParams):
+    """A person, and what to write about them; what the event says only fills empty fields."""
+
+    first_name: str | None = param("{{ contact.first_name }}", "Fills an empty first name.", example="Maya")
+    last_name: str | None = param("{{ contact.last_name }}", "Fills an empty last name.", example="Lindqvist")
+    properties: Properties = param(
+        {},
+        "Further fields: `Field: value`, or `Field: {value: ..., mode: fill}`.",
+        example={"CSAT__c": 5, "Title": {"value": "Buyer", "mode": "fill"}},
+    )
+
+
+@connector.action(effect=per_event, repeatable=True)
+def upsert_contact(org: Org, contact: Contact, context: Context) -> Sent:
+    """Update the contact or open lead, or create a contact when Salesforce does not know the person."""
+    given = {
+        "FirstName": contact.first_name,
+        "LastName": contact.last_name,
+        "Email": contact.email,
+        "Phone": contact.phone,
+    }
+    wanted = {name: Property(value=value, mode="fill") for name, value in given.items()} | contact.properties
+    person, row = _person(org, People(org, properties=contact.properties), contact, context, True, wanted)
+    if row is None:
+        return Sent(id=person.id, detail=person.detail)
+    if row["LastName"] in (contact.phone, contact.email):  # our placeholder for a caller without a name
+        row["LastName"] = None
+    return _change(org, person, changes(wanted, row))
+
+
+class LeadUpdate(PersonParams):
+    """An open lead, and what to write about it."""
+
+    lead: str | None = param(
+        "{{ event.metadata.leadId }}",
+        "The lead's id; without one, the person's open lead.",
+        example="00Q5g000009xYzA",
+        pattern=_ID,
+    )
+    status: str | None = param(None, "The lead's new status.", example="Working - Contacted")
+    properties: Properties = param(
+        {}, "Further fields of the lead.", example={"Rating": {"value": "Warm", "mode": "fill"}}
+    )
+
+
+@connector.action(effect=per_event, repeatable=True)
+def update_lead(org: Org, lead: LeadUpdate, context: Context) -> Sent:
+    """Update the person's open lead; one that was converted is left alone."""
+    wanted = {"Status": Property(value=lead.status)} | lead.properties
+    if lead.lead:
+        row = _row(org, "Lead", lead.lead, wanted)
+        if row is None:
+            raise Rejected("there is no open lead with this id", code="not_found")
+        return _change(org, Person(lead.lead), changes(wanted, row))
+    person, row = _person(org, People(org, ("Lead",), "Lead"), lead, context, False, wanted, scope="lead:")
+    return _change(org, person, changes(wanted, row))
+
+
+class Case(PersonParams):
+    """A case to close."""
+
+    case: str | None = param(
+        "{{ event.metadata.caseId }}",
+        "The case's id; without one, the person's open case.",
+        example="5005g00000AbCdE",
+        pattern=_ID,
+    )
+    status: str | None = param(None, "A closed status; the org's first one when left out.", example="Closed")
+    several: Literal["review", "newest"] = param(
+        "review",
+        "When the person has several open cases: ask a person, or take the newest.",
+        example="newest",
+    )
+    properties: Properties = param({}, "Further fields of the case.", example={"Reason": "Solved by Heppu"})
+
+
+@connector.action(effect=per_event, repeatable=True)
+def close_case(org: Org, case: Case, context: Context) -> Sent:
+    """Close a case, in the org's own word for it."""
+    names = ("Id", "IsClosed", *case.properties)
+    if case.case:
+        where = format_soql("Id = {}", case.case)
+    else:
+        person, _ = _person(org, People(org, ("Contact",)), case, context, False, {}, scope="contact:")
+        where = format_soql("ContactId = {} AND IsClosed = false", person.id)
+    rows = org.query(_select(names, "Case", f"{where} ORDER BY CreatedDate DESC LIMIT 2"))
+    if case.case and not rows:
+        raise Rejected("there is no case with this id", code="not_found")
+    if not rows or rows[0]["IsClosed"]:
+        return Sent(id=case.case, detail="no open case")
+    if len(rows) > 1 and case.several == "review":
+        raise CannotTell("the person has several open cases: close the right one, or set `several: newest`")
+    change = changes(case.properties, rows[0]) | {"Status": case.status or org.closed_status("Case")}
+    org.rest("PATCH", f"sobjects/Case/{_id(rows[0]['Id'])}", change)
+    return Sent(id=str(rows[0]["Id"]), detail="closed")
+
+
+class ToDo(PersonParams):
+    """Something for a colleague to do."""
+
+    subject: str = param(
+        "Call {{ contact.name | default('back') }}", "What to do.", example="Send the receipt", max_length=255
+    )
+    text: str | None = param("{{ event.summary }}", "More about it.", example="Wants it by mail.")
+    due: Duration = param("1d", "How long after the event it is due.", example="2h")
+    priority: Literal["Low", "Normal", "High"] = param("Normal", "How urgent.", example="High")
+    owner: str | None = param(
+        None, "The Salesforce id of who does it.", example="0055g00000AbCdE", pattern=_ID
+    )
+    properties: Properties = param({}, "Further fields of the Task.", example={"Type": "Call"})
+
+
+@connector.action(effect=per_event, repeatable=True)
+def create_task(org: Org, todo: ToDo, context: Context) -> Sent:
+    """Give a colleague a Task on the person's contact or lead."""
+    person = None
+    if todo.email or todo.phone:
+        person, _ = _person(org, People(org), todo, context, True, {})
+    own = {
+        "Subject": todo.subject,
+        "Description": _description(todo.text, {"Conversation": context.event.conversation.id}),
+        "ActivityDate": _day(org, context, context.event.occurred_at + todo.due),
+        "Priority": todo.priority,
+        "OwnerId": todo.owner or org.settings.owner,
+        "WhoId": person.id if person else None,
+    }
+    key = "task-" + hashlib.sha256(context.effect.encode()).hexdigest()[:32]
+    answer = org.put_tasks({key: _cut(own) | changes(todo.properties, None)}, {})[key]
+    if not isinstance(answer, Sent):
+        raise answer
+    return answer
+
+
+def _person(
+    org: Org,
+    people: People,
+    params: PersonParams,
+    context: Context,
+    create: bool,
+    wanted: Iterable[str],
+    scope: str = "",
+) -> tuple[Person, Record | None]:
+    """The person's record and its fields as they are now; None: it was just made with all that is wanted."""
+    seeker = Seeker(params.email, params.phone, context, params.ambiguous, create, scope)
+    [found] = find_people(people, [seeker])
+    if found is None:
+        raise Rejected("Salesforce does not know this person, or the event names none", code="not_found")
+    if not isinstance(found, Person):
+        raise found
+    if not found.remembered and found.match is None:
+        return found, None
+    row = _row(org, "Lead" if found.id.startswith(LEAD) else "Contact", found.id, wanted)
+    if row is not None:
+        return found, row
+    seeker.identities.forget(seeker.keys)
+    if found.remembered:
+        return _person(org, people, params, context, create, wanted, scope)
+    raise Temporary(
+        "Salesforce's search still shows a record that is gone", retry_after=timedelta(seconds=60)
+    )
+
+
+def _row(org: Org, kind: str, record_id: str, wanted: Iterable[str]) -> Record | None:
+    """One record's fields; None when it is deleted, merged or converted."""
+    names = ("Id", "LastName", *wanted, *(("IsConverted",) if kind == "Lead" else ()))
+    rows = org.query(_select(names, kind, format_soql("Id = {}", record_id)))
+    return dict(rows[0]) if rows and not rows[0].get("IsConverted") else None
+
+
+def _change(org: Org, person: Person, change: Mapping[str, Any]) -> Sent:
+    if not change:
+        return Sent(id=person.id, detail=person.detail or "nothing to change")
+    kind = "Lead" if person.id.startswith(LEAD) else "Contact"
+    org.rest("PATCH", f"sobjects/{kind}/{_id(person.id)}", dict(change))
+    return Sent(id=person.id, detail=person.detail or "updated")
+
+
+@connector.failure
+def failure(error: Exception) -> Failure | None:
+    """What Salesforce's answer means: by its code, as a lock comes as 400 and an empty quota as 403."""
+    if isinstance(error, SalesforceAuthenticationFailed):
+        return _failure_of_login(error)
+    if not isinstance(error, SalesforceError):
+        return failure_of_network(error)
+    for code, message, fields in _codes(error):
+        return _failure_of(code, message, fields, error.status)
+    return failure_of_status(error.status, f"Salesforce answered {error.status}")
+
+
+def _failure_of_login(error: SalesforceAuthenticationFailed) -> Failure:
+    if error.code == "login_rate_exceeded" or "rate exceeded" in error.auth_message:
+        return RateLimited("Salesforce refuses so many logins", retry_after=timedelta(minutes=1))
+    if error.code in ("server_error", "temporarily_unavailable") or (
+        isinstance(error.code, int) and (error.code >= 500 or error.code == 429)
+    ):
+        return Temporary(f"Salesforce's login answered {error.code}")
+    said = f": {error.auth_message[:100]}" if isinstance(error.code, str) else "; is SALESFORCE_URL right?"
+    return BadCredentials(f"Salesforce refuses the login with {error.code}{said}")
+
+
+def _failure_of(code: str, message: str, fields: Sequence[str], status: int) -> Failure:
+    """Codes and names of fields only: messages repeat values, but for those that an administrator wrote."""
+    detail = f"Salesforce answered {code}" + (f" ({', '.join(fields)})" if fields else "")
+    if code == "UNABLE_TO_LOCK_ROW":
+        return Temporary(detail, retry_after=timedelta(seconds=3))
+    if code == "REQUEST_LIMIT_EXCEEDED" and "oncurrent" in message:
+        return RateLimited(detail, retry_after=timedelta(seconds=5))
+    if code == "REQUEST_LIMIT_EXCEEDED":
+        return QuotaExhausted("the org's requests of the last 24 hours are used up")
+    if code in ("INVALID_SESSION_ID", "API_DISABLED_FOR_ORG", "API_CURRENTLY_DISABLED") or status == 401:
+        return BadCredentials(detail)
+    if status >= 500 or code in (
+        "SERVER_UNAVAILABLE",
+        "QUERY_TIMEOUT",
+        "REQUEST_RUNNING_TOO_LONG",
+        "UNKNOWN_EXCEPTION",
+    ):
+        return OutcomeUnknown(detail, reason="server")
+    if code == "FIELD_CUSTOM_VALIDATION_EXCEPTION":
+        return Rejected(f"a validation rule of the org refuses it: {message[:200]}", code=code)
+    if code.startswith("INSUFFICIENT_ACCESS"):
+        return Rejected(f"{detail}: give the integration user access", code=code)
+    return Rejected(detail, code=code)
+
+
+def _codes(error: SalesforceError) -> list[tuple[str, str, list[str]]]:
+    content: Any = error.content
+    items = content if isinstance(content, list) else []
+    return [
+        (
+            str(item["errorCode"]),
+            str(item.get("message", "")),
+            [str(name) for name in item.get("fields") or ()],
+        )
+        for item in items
+        if isinstance(item, Mapping) and item.get("errorCode")
+    ]
+
+
+def _answer(result: Record, detail: str = "") -> Sent | Failure:
+    """One record's own answer in a collection."""
+    if result.get("success"):
+        return Sent(
+            id=str(result["id"]), detail=detail or ("updated" if result.get("created") is False else "")
+        )
+    for item in result.get("errors") or ():
+        fields = [str(name) for name in item.get("fields") or ()]
+        return _failure_of(str(item.get("statusCode")), str(item.get("message", "")), fields, 400)
+    return OutcomeUnknown("Salesforce says nothing about this record", reason="server")
+
+
+def _code(answer: Answer) -> str:
+    return answer.code if isinstance(answer, Rejected) else ""
+
+
+def _conversation_key(context: Context) -> str:
+    return context.event.conversation.id + (f":{context.key}" if context.key else "")
+
+
+def _typed(kind: str, record: Mapping[str, Any]) -> Record:
+    return {"attributes": {"type": kind}, **record}
+
+
+def _chunks(addresses: Sequence[str]) -> list[Sequence[str]]:
+    return [addresses[start : start + _ASKED_AT_ONCE] for start in range(0, len(addresses), _ASKED_AT_ONCE)]
+
+
+def _fields(kind: str) -> str:
+    return ", ".join(("Id", *_PERSON_FIELDS[kind]))
+
+
+def _select(names: Iterable[str], kind: str, where: str) -> str:
+    """A query. Names of fields come from rules and go in as they are, so they must be names."""
+    wanted = list(dict.fromkeys(names))
+    for name in wanted:
+        if not re.fullmatch(r"[A-Za-z]\w*", name):
+            raise Rejected(f"`{name[:40]}` is no name of a field", code="INVALID_FIELD")
+    return f"SELECT {', '.join(wanted)} FROM {kind} WHERE {where}"  # noqa: S608 - values are quoted by format_soql
+
+
+def _id(record_id: str) -> str:
+    """Ids go into paths as they are, so they must be ids."""
+    if not re.fullmatch(_ID, record_id):
+        raise Rejected("this is no Salesforce id", code="MALFORMED_ID")
+    return record_id
+
+
+def _match(row: Record) -> Match:
+    contact = str(row["Id"]).startswith(CONTACT)
+    return Match(
+        str(row["Id"]),
+        [str(row["Email"])] if row.get("Email") else [],
+        [str(row[name]) for name in _PHONES if row.get(name)],
+        ("1" if contact else "0", row.get("LastActivityDate") or "", row.get("LastModifiedDate") or ""),
+        row,
+    )
+
+
+def _day(org: Org, context: Context, instant: datetime) -> str:
+    """The person's calendar day: Salesforce keeps it without a zone and must not be left to shift it."""
+    return (
+        instant.astimezone(ZoneInfo(context.contact.time_zone or org.settings.time_zone)).date().isoformat()
+    )
+
+
+def _description(text: str | None, facts: Mapping[str, Any]) -> str:
+    room = LONGEST["Description"] - 1000
+    lines = [(text or "")[:room], *(f"{name}: {value}" for name, value in facts.items() if value)]
+    return "\n".join(line for line in lines if line)
+
+
+def _cut(record: Mapping[str, Any]) -> Record:
+    """Salesforce refuses the whole record for one text that is too long; what has no value is left out."""
+    return {
+        name: value[: LONGEST.get(name)] if isinstance(value, str) else value
+        for name, value in record.items()
+        if value is not None
+    }
