@@ -295,6 +295,7 @@ def _begin(
     if not rows:
         return []
     table = schema.deliveries
+    begun = literal(now, schema.Instant())
     connection.execute(
         update(table)
         .where(table.c.id.in_([row.id for row in rows]))
@@ -303,8 +304,8 @@ def _begin(
             fence=table.c.fence + 1,
             lease_until=now + LEASE,
             replica=replica,
-            first_attempt_at=func.coalesce(table.c.first_attempt_at, now),
-            reached_at=func.coalesce(table.c.reached_at, now),
+            first_attempt_at=func.coalesce(table.c.first_attempt_at, begun),
+            reached_at=func.coalesce(table.c.reached_at, begun),
         )
     )
     claimed = [claimed_of(row, events[row.id], facts.known_id(row), now) for row in rows]

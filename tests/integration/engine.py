@@ -1,0 +1,242 @@
+"""The worker's stages without its threads, over a partner in memory: one step at a time, on the test's clock."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import time, timedelta
+from typing import Any
+
+from bridge.clock import uptime
+from bridge.connector import (
+    Connector,
+    ConnectorSettings,
+    Context,
+    Job,
+    Lane,
+    Limits,
+    Params,
+    Sent,
+    param,
+    per_conversation,
+    per_event,
+    per_message,
+)
+from bridge.errors import CannotTell, Failure, OutcomeUnknown
+from bridge.events import Event
+from bridge.rules.model import Messaging, Planned, QuietHours
+from bridge.samples import sample, stamped
+from bridge.signing import read_event
+from bridge.store import schema
+from bridge.store.claim import Claimed, Room, claim
+from bridge.store.database import Database
+from bridge.store.facts import Rulebook
+from bridge.store.outcome import Finished, abandoned, finish
+from bridge.store.queries import list_deliveries, list_events, show_delivery, stored_event
+from bridge.store.receipts import Receipt, accept
+from bridge.store.routing import delivery_row
+from bridge.worker.attempt import Attempts, Connection
+from bridge.worker.outcome import conclude
+
+NO_QUIET = QuietHours(time(0), time(0))
+"""No quiet hours: what a test does not speak of must not depend on the hour at which it runs."""
+
+
+class Text(Params):
+    """A text."""
+
+    to: str = param("{{ contact.phone }}", "Who gets it.", example="+12125550123")
+    body: str = param("hello", "The text.")
+
+
+class Record(Params):
+    """A record."""
+
+    title: str = param("a call", "What it is called.")
+
+
+@dataclass
+class Partner:
+    """A partner in memory: what reached it, and how it is to behave."""
+
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    """Delivery and address of every text."""
+    records: dict[str, str] = field(default_factory=dict)
+    """Effect key -> title."""
+    posts: list[str] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)
+    """The size of every call."""
+    before: Callable[[], None] | None = None
+    after: Callable[[], None] | None = None
+    can_tell: bool = True
+
+    def act(self, effect: Callable[[], None], size: int = 1) -> None:
+        self.calls.append(size)
+        if self.before:
+            self.before()
+        effect()
+        if self.after:
+            self.after()
+
+
+def desk(partner: Partner, *, concurrent: int = 4, per_second: float | None = None) -> Connector:
+    """A connector with one action of each kind."""
+    connector = Connector(
+        "desk", settings=ConnectorSettings, limits=Limits(concurrent=concurrent, per_second=per_second)
+    )
+
+    @connector.action(effect=per_message, channel="sms")
+    def send(client: Any, params: Text, context: Context) -> Sent:
+        partner.act(lambda: partner.texts.append((context.delivery, params.to)))
+        return Sent(f"sms-{context.delivery}", receipt="queued")
+
+    @send.lookup
+    def find(client: Any, params: Text, context: Context) -> Sent | None:
+        if not partner.can_tell:
+            raise CannotTell("the partner does not list texts")
+        found = [ident for ident, _ in partner.texts if ident == context.delivery]
+        return Sent(f"sms-{found[0]}") if found else None
+
+    @connector.action(effect=per_message, channel="email")
+    def mail(client: Any, params: Text, context: Context) -> Sent:
+        partner.act(lambda: partner.texts.append((context.delivery, params.to)))
+        return Sent()
+
+    @connector.action(effect=per_conversation, repeatable=True, batch=100)
+    def record(client: Any, jobs: Sequence[Job[Record]]) -> list[Sent | Failure]:
+        def write() -> None:
+            for job in jobs:
+                partner.records[job.context.effect] = job.params.title
+
+        partner.act(write, len(jobs))
+        return [
+            Sent(f"rec-{job.context.effect}", "updated" if job.context.known_id else "made") for job in jobs
+        ]
+
+    @connector.action(effect=per_event, lane=Lane.NONE, repeatable=True)
+    def post(client: Any, params: Record, context: Context) -> Sent:
+        partner.act(lambda: partner.posts.append(params.title))
+        return Sent()
+
+    return connector
+
+
+@dataclass
+class Engine:
+    """Claims, attempts and records, one step at a time."""
+
+    database: Database
+    partner: Partner = field(default_factory=Partner)
+    replica: str = "one"
+    slots: int = 4
+    rulebook: Rulebook = field(default_factory=lambda: Rulebook(Messaging(quiet_hours=NO_QUIET)))
+    per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        self.connector = desk(self.partner)
+        self.connection = Connection("desk", self.connector, ConnectorSettings())
+        self.attempts = Attempts(self.database)
+
+    def event(self, name: str = "call.busy", **changes: Any) -> Event:
+        """Store a fresh event; `metadata` and other fields can be changed."""
+        now = self.database.clock.now()
+        body = stamped(sample(name), now)
+        body["metadata"] |= changes.pop("metadata", {})
+        body |= changes
+        raw = json.dumps(body).encode()
+        event = read_event(raw, now)
+        assert accept(self.database, [Receipt(event, raw)]) == ["stored"]
+        return stored_event(self.database, list_events(self.database, limit=1).items[0]["id"])
+
+    def deliver(self, use: str, event: Event | None = None, *, again: bool = False, **planned: Any) -> str:
+        """Store a delivery of `desk.<use>`; returns its id."""
+        event = event or self.event()
+        action = self.connector.actions[use]
+        recipient = (
+            (event.contact.phone if action.channel == "sms" else event.contact.email)
+            if action.channel
+            else None
+        )
+        effect = {
+            "record": f"record {event.conversation.id}",
+            "post": f"post {event.identity}",
+        }.get(use, f"{use} {event.identity} {recipient}")
+        defaults: dict[str, Any] = {
+            "rule": "test",
+            "origin": "rule",
+            "position": 0,
+            "action": action.full_name,
+            "connection": "desk",
+            "params": {"to": recipient} if recipient else {},
+            "run_at": self.database.clock.now(),
+            "effect": effect,
+            "effect_updates": action.effect.updates,
+            "lane": None
+            if action.lane is Lane.NONE
+            else f"desk|{event.contact.key or event.conversation.id}",
+            "channel": action.channel,
+            "recipient": recipient,
+        }
+        row = delivery_row(
+            Planned(**defaults | planned), event, "hash", self.database.clock.now(), again=again
+        )
+        with self.database.write() as connection:
+            connection.execute(schema.deliveries.insert(), [row])
+        return str(row["id"])
+
+    def claim(self) -> list[list[Claimed]]:
+        """Begin what is due."""
+        actions = self.connector.actions
+        room = Room("desk", self.slots, lambda use: actions[use.partition(".")[2]].batch, self.per_second)
+        return [list(call) for call in claim(self.database, room, self.rulebook, self.replica).calls]
+
+    def attempt(self, call: Sequence[Claimed]) -> list[Finished]:
+        """Make one call."""
+        results = self.attempts.run(self.connection, call, uptime() + 20)
+        action = self.connector.actions[call[0].action.partition(".")[2]]
+        now = self.database.clock.now()
+        return [conclude(item, action, result, now) for item, result in zip(call, results, strict=True)]
+
+    def step(self) -> int:
+        """Claim, attempt and record what is due now; returns how many deliveries that were."""
+        calls = self.claim()
+        ended = [item for call in calls for item in self.attempt(call)]
+        if ended:
+            finish(self.database, ended)
+        return len(ended)
+
+    def settle(self, steps: int = 50) -> None:
+        """Step until nothing is due now."""
+        while steps and self.step():
+            steps -= 1
+        assert steps, "it never settled"
+
+    def run_for(self, **duration: float) -> None:
+        """Let time pass in small strides, doing what comes due."""
+        end = self.database.clock.now() + timedelta(**duration)
+        while self.database.clock.now() < end:
+            self.settle()
+            self.database.clock.advance(seconds=5)
+        self.settle()
+
+    def take_over(self) -> int:
+        """Conclude attempts whose process is gone."""
+        left, now = abandoned(self.database)
+        gone = OutcomeUnknown("the process stopped during the attempt", reason="timeout")
+        if left:
+            finish(
+                self.database,
+                [
+                    conclude(item, self.connector.actions[item.action.partition(".")[2]], gone, now)
+                    for item in left
+                ],
+            )
+        return len(left)
+
+    def states(self) -> Counter[str]:
+        return Counter(item["state"] for item in list_deliveries(self.database, limit=1000).items)
+
+    def show(self, ident: str) -> dict[str, Any]:
+        return show_delivery(self.database, ident)
