@@ -15,7 +15,7 @@ from bridge.sandbox.hubspot import batches, properties
 from bridge.sandbox.hubspot.crm import Association, Crm, CrmObject
 from bridge.sandbox.hubspot.refusals import batch_error, error_body, invalid, not_found, rate_limited
 from bridge.sandbox.hubspot.schema import DISPOSITIONS, ObjectType, account_types, iso
-from bridge.sandbox.hubspot.search import indexed, search
+from bridge.sandbox.hubspot.search import search
 from bridge.sandbox.partner import Call, Handler, Partner, Refusal
 
 ACCESS_TOKEN = "pat-na1-5a6d0c8e-1f2b-4c3d-9e8f-0a1b2c3d4e5f"  # noqa: S105 - opens nothing but this sandbox
@@ -286,12 +286,12 @@ class HubSpot(Partner):
 
     def _search(self, call: Call) -> Response:
         kind, body = self._type(call), object_of(call, None)
-        every = self.crm.objects[kind.name].values()
-        total, page, after = search(kind, body, indexed(every, self.now(), self.faults.lag(self.name)))
+        page = search(self.crm, kind, body, self.now(), self.faults.lag(self.name))
         asked = [*kind.shown, *(body.get("properties") or ())]
-        answer: dict[str, Any] = {"total": total, "results": [self._json(item, asked) for item in page]}
-        if after is not None:
-            answer["paging"] = {"next": {"after": after, "link": ""}}
+        results = [self._json(item, asked, values) for item, values in page.results]
+        answer: dict[str, Any] = {"total": page.total, "results": results}
+        if page.after is not None:
+            answer["paging"] = {"next": {"after": page.after, "link": ""}}
         return JSONResponse(answer)
 
     def _batch(self, act: Callable[[Crm, ObjectType, Any, Any], batches.Outcome]) -> Handler:
@@ -494,11 +494,14 @@ class HubSpot(Partner):
         asked = [name for part in call.query.getlist("properties") for name in part.split(",") if name]
         return [kind.created, "hs_object_id", kind.modified, *asked] if asked else kind.shown
 
-    def _json(self, found: CrmObject, names: Iterable[str]) -> dict[str, Any]:
+    def _json(
+        self, found: CrmObject, names: Iterable[str], values: dict[str, str] | None = None
+    ) -> dict[str, Any]:
         known = self.crm.types[found.type].properties
+        values = found.properties if values is None else values
         return {
             "id": found.id,
-            "properties": {name: found.properties.get(name) for name in names if name in known},
+            "properties": {name: values.get(name) for name in names if name in known},
             "createdAt": iso(found.created_at),
             "updatedAt": iso(found.updated_at),
             "archived": found.archived,

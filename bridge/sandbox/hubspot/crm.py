@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +12,7 @@ from starlette.responses import Response
 
 from bridge.sandbox.hubspot.refusals import error_body, invalid, invalid_properties, not_found
 from bridge.sandbox.hubspot.schema import ASSOCIATIONS, ObjectType, iso, searchable_phone
+from bridge.sandbox.lookup import Lookup
 from bridge.sandbox.partner import RECORDS_KEPT, Refusal
 
 _VERSIONS_KEPT = 10
@@ -61,6 +63,7 @@ class Crm:
     merged: dict[tuple[str, str], str] = field(default_factory=dict)
     _linked: dict[tuple[str, str], dict[Association, None]] = field(default_factory=dict)
     _unique: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    _searched: dict[tuple[str, str], Lookup] = field(default_factory=lambda: defaultdict(Lookup))
     _next_id: int = _FIRST_ID
 
     def __post_init__(self) -> None:
@@ -224,8 +227,26 @@ class Crm:
                 digits = searchable_phone(properties.get(source))
                 properties[f"hs_searchable_calculated_{computed}_number"] = digits or ""
         found.properties = {name: value for name, value in properties.items() if value != ""}
+        self._index(kind, found, now)
+
+    def _index(self, kind: ObjectType, found: CrmObject, now: datetime) -> None:
+        """An object is found by the values of all versions that a lagging index may show."""
+        for name in _indexed(kind):
+            for _, values in found.versions:
+                self._searched[kind.name, name].discard(values.get(name, "").lower(), found.id)
         found.versions.append((now, found.properties))
         del found.versions[:-_VERSIONS_KEPT]
+        for name in _indexed(kind):
+            for _, values in found.versions:
+                if name in values:
+                    self._searched[kind.name, name].add(values[name].lower(), found.id)
+
+    def holding(self, kind: ObjectType, name: str, values: Iterable[str]) -> list[CrmObject] | None:
+        """The objects that hold or held one of `values`; None when only a look at all of them could tell."""
+        if name not in _indexed(kind):
+            return None
+        ids = self._searched[kind.name, name].holders_of_any(value.lower() for value in values)
+        return [self.objects[kind.name][found] for found in ids]
 
     def _pipeline_of(self, stage: str) -> str:
         return next(pipeline for pipeline, stages in self.stages.items() if stage in stages)
@@ -318,6 +339,10 @@ class Crm:
     def room(self) -> bool:
         """Whether another object may be kept."""
         return sum(map(len, self.objects.values())) < RECORDS_KEPT
+
+
+def _indexed(kind: ObjectType) -> list[str]:
+    return [name for name, known in kind.properties.items() if known.unique or name in kind.indexed]
 
 
 def _reverse(link: Association) -> Association:

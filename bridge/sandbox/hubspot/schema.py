@@ -151,6 +151,8 @@ class ObjectType:
     """What the `query` of a search looks at."""
     created: str = "hs_createdate"
     modified: str = "hs_lastmodifieddate"
+    indexed: frozenset[str] = frozenset()
+    """Properties by whose value objects are found without looking at all of them; unique ones are, too."""
 
 
 def instant(value: str) -> datetime | None:
@@ -179,6 +181,16 @@ def searchable_phone(value: str | None) -> str | None:
         return str(phonenumbers.parse(value, "US").national_number)
     except phonenumbers.NumberParseException:
         return re.sub(r"\D", "", value) or None
+
+
+_PHONES = frozenset(
+    {
+        "phone",
+        "mobilephone",
+        "hs_searchable_calculated_phone_number",
+        "hs_searchable_calculated_mobile_number",
+    }
+)
 
 
 def account_types() -> dict[str, ObjectType]:
@@ -382,6 +394,7 @@ def _type(
         tuple(searched.split()),
         created,
         modified,
+        _PHONES if name == "contacts" else frozenset(),
     )
 
 

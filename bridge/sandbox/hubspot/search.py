@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from bridge.sandbox.hubspot.crm import CrmObject
+from bridge.sandbox.hubspot.crm import Crm, CrmObject
 from bridge.sandbox.hubspot.refusals import invalid
 from bridge.sandbox.hubspot.schema import ObjectType, Property, instant
 
@@ -18,68 +19,95 @@ LARGEST_PAGE = 200
 MOST_RESULTS = 10_000
 LONGEST_QUERY = 3000
 
-Found = tuple[CrmObject, dict[str, str]]
+Values = dict[str, str]
 
 
-def indexed(objects: Iterable[CrmObject], now: datetime, lag: float) -> list[Found]:
-    """What the index knows: each object as it was `lag` seconds ago."""
-    seen = now - timedelta(seconds=lag)
-    found = []
-    for item in objects:
-        if item.archived_at is not None and item.archived_at <= seen:
-            continue
-        version = next((values for at, values in reversed(item.versions) if at <= seen), None)
-        if version is not None:
-            found.append((item, version))
-    return found
+@dataclass(frozen=True)
+class Page:
+    """One page of what was found: each object with the values that the index knows of it."""
+
+    total: int
+    results: list[tuple[CrmObject, Values]]
+    after: str | None
+    """Where the next page starts."""
 
 
-def search(kind: ObjectType, body: Any, index: list[Found]) -> tuple[int, list[CrmObject], str | None]:
-    """How many objects fit, those of the asked page, and where the next page starts; raises Refusal."""
-    if not isinstance(body, dict):
-        raise invalid("Invalid input JSON")
+@dataclass(frozen=True)
+class _Filter:
+    """One filter; `only` is a property and the values of which it must hold one, where that is so."""
+
+    fits: Callable[[Values], bool]
+    only: tuple[str, list[str]] | None = None
+
+
+def search(crm: Crm, kind: ObjectType, body: dict[str, Any], now: datetime, lag: float) -> Page:
+    """What the index, which is `lag` seconds behind, finds for a search request; raises Refusal."""
     unknown = set(body) - {"filterGroups", "filters", "sorts", "query", "properties", "limit", "after"}
     if unknown:
-        raise invalid(f"Invalid input JSON: unknown field {min(unknown)}")
-    tests = _groups(kind, body)
+        raise invalid(f'Invalid input JSON: Unrecognized field "{min(unknown)}"')
+    groups = _groups(kind, body)
     query = body.get("query")
     if query is not None and (not isinstance(query, str) or len(query) > LONGEST_QUERY):
-        raise invalid("query must be a text of at most 3000 characters")
-    fits = [
-        (item, values)
-        for item, values in index
-        if (not tests or any(all(test(values) for test in group) for group in tests))
-        and (not query or _mentions(kind, values, query))
-    ]
-    _sort(kind, fits, body.get("sorts"))
+        raise invalid(f"query must be a text of at most {LONGEST_QUERY} characters")
     limit, after = body.get("limit", 10), body.get("after") or "0"
     if type(limit) is not int or not 0 <= limit <= LARGEST_PAGE:
         raise invalid(f"limit must be at most {LARGEST_PAGE}")
     if not str(after).isdecimal() or int(after) + limit > MOST_RESULTS:
         raise invalid(f"a search goes no further than {MOST_RESULTS} results")
-    start = int(after)
-    page = [item for item, _ in fits[start : start + limit]]
-    return len(fits), page, str(start + limit) if start + limit < len(fits) else None
+    found = [
+        (item, values)
+        for item, values in _indexed(_candidates(crm, kind, groups), now, lag)
+        if (not groups or any(all(one.fits(values) for one in group) for group in groups))
+        and (not query or _mentions(kind, values, query))
+    ]
+    _sort(kind, found, body.get("sorts"))
+    start, end = int(after), int(after) + limit
+    return Page(len(found), found[start:end], str(end) if end < len(found) else None)
 
 
-def _groups(kind: ObjectType, body: dict[str, Any]) -> list[list[Callable[[dict[str, str]], bool]]]:
+def _indexed(objects: Iterable[CrmObject], now: datetime, lag: float) -> Iterator[tuple[CrmObject, Values]]:
+    """Each object as it was `lag` seconds ago."""
+    seen = now - timedelta(seconds=lag)
+    for item in objects:
+        if item.archived_at is not None and item.archived_at <= seen:
+            continue
+        version = next((values for at, values in reversed(item.versions) if at <= seen), None)
+        if version is not None:
+            yield item, version
+
+
+def _candidates(crm: Crm, kind: ObjectType, groups: list[list[_Filter]]) -> Iterable[CrmObject]:
+    """The objects that may fit: those that a lookup names when each group allows one, or else all."""
+    named: dict[str, CrmObject] = {}
+    for group in groups:
+        for one in group:
+            holders = crm.holding(kind, *one.only) if one.only is not None else None
+            if holders is not None:
+                named |= {item.id: item for item in holders}
+                break
+        else:
+            return crm.objects[kind.name].values()
+    return named.values() if groups else crm.objects[kind.name].values()
+
+
+def _groups(kind: ObjectType, body: dict[str, Any]) -> list[list[_Filter]]:
     groups = body.get("filterGroups") or []
     if body.get("filters"):
         groups = [*groups, {"filters": body["filters"]}]
     if not isinstance(groups, list) or len(groups) > MOST_GROUPS:
         raise invalid(f"at most {MOST_GROUPS} filterGroups")
-    tests = []
+    found = []
     for group in groups:
         filters = group.get("filters") if isinstance(group, dict) else None
         if not isinstance(filters, list) or not filters or len(filters) > MOST_FILTERS:
             raise invalid(f"a filterGroup has 1 to {MOST_FILTERS} filters")
-        tests.append([_test(kind, item) for item in filters])
-    if sum(map(len, tests)) > MOST_FILTERS_IN_ALL:
+        found.append([_filter(kind, item) for item in filters])
+    if sum(map(len, found)) > MOST_FILTERS_IN_ALL:
         raise invalid(f"at most {MOST_FILTERS_IN_ALL} filters")
-    return tests
+    return found
 
 
-def _test(kind: ObjectType, item: Any) -> Callable[[dict[str, str]], bool]:
+def _filter(kind: ObjectType, item: Any) -> _Filter:
     if not isinstance(item, dict) or set(item) - {"propertyName", "operator", "value", "values", "highValue"}:
         raise invalid("Invalid input JSON: a filter has propertyName, operator, value, values, highValue")
     name, operator = str(item.get("propertyName")), str(item.get("operator"))
@@ -88,22 +116,27 @@ def _test(kind: ObjectType, item: Any) -> Callable[[dict[str, str]], bool]:
         raise invalid(f"There was a problem with the request: property {name} does not exist")
     key = _key(known)
     if operator in ("HAS_PROPERTY", "NOT_HAS_PROPERTY"):
-        return lambda held: (name in held) is (operator == "HAS_PROPERTY")
+        return _Filter(lambda held: (name in held) is (operator == "HAS_PROPERTY"))
     if operator in ("IN", "NOT_IN"):
-        among = {key(one) for one in _texts(item, "values")}
-        return lambda held: (name in held and key(held[name]) in among) is (operator == "IN")
+        values = _texts(item, "values")
+        among = {key(one) for one in values}
+        if operator == "NOT_IN":
+            return _Filter(lambda held: name not in held or key(held[name]) not in among)
+        return _Filter(lambda held: name in held and key(held[name]) in among, (name, values))
     value = _text(item, "value")
     if operator in ("CONTAINS_TOKEN", "NOT_CONTAINS_TOKEN"):
-        return lambda held: _has_token(held.get(name, ""), value) is (operator == "CONTAINS_TOKEN")
+        return _Filter(lambda held: _has_token(held.get(name, ""), value) is (operator == "CONTAINS_TOKEN"))
+    if operator == "EQ":
+        return _Filter(lambda held: name in held and key(held[name]) == key(value), (name, [value]))
     if operator == "NEQ":
-        return lambda held: name not in held or key(held[name]) != key(value)
+        return _Filter(lambda held: name not in held or key(held[name]) != key(value))
     if operator == "BETWEEN":
         high = _text(item, "highValue")
-        return lambda held: name in held and key(value) <= key(held[name]) <= key(high)
+        return _Filter(lambda held: name in held and key(value) <= key(held[name]) <= key(high))
     compare = _COMPARE.get(operator)
     if compare is None:
         raise invalid(f"unknown operator {operator}")
-    return lambda held: name in held and compare(key(held[name]), key(value))
+    return _Filter(lambda held: name in held and compare(key(held[name]), key(value)))
 
 
 def _text(item: dict[str, Any], name: str) -> str:
@@ -120,7 +153,6 @@ def _texts(item: dict[str, Any], name: str) -> list[str]:
 
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "EQ": lambda a, b: a == b,
     "LT": lambda a, b: a < b,
     "LTE": lambda a, b: a <= b,
     "GT": lambda a, b: a > b,
@@ -154,7 +186,7 @@ def _mentions(kind: ObjectType, values: dict[str, str], query: str) -> bool:
     return all(word in text for word in query.lower().split())
 
 
-def _sort(kind: ObjectType, fits: list[Found], sorts: Any) -> None:
+def _sort(kind: ObjectType, fits: list[tuple[CrmObject, Values]], sorts: Any) -> None:
     if not sorts:
         fits.sort(key=lambda found: int(found[0].id))
         return

@@ -101,7 +101,7 @@ def upsert_one(kind: SObjectType, known: Field) -> One:
         if key.lower() in seen:
             raise RecordRefusal("DUPLICATE_VALUE", f"Duplicate external id specified: {key}", [known.name])
         seen.add(key.lower())
-        found = org.crm.by_external_id(kind, known.name, key)
+        found = org.crm.holding(kind, known.name, [key])
         if len(found) > 1:
             raise RecordRefusal(
                 "DUPLICATE_EXTERNAL_ID", f"{known.name}: more than one record found for {key}"

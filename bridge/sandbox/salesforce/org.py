@@ -299,7 +299,7 @@ class Salesforce(Partner):
 
     def _get_external(self, call: Call) -> Response:
         kind = self._type(call)
-        found = self.crm.by_external_id(kind, self._external_field(call).name, call.args["value"])
+        found = self.crm.holding(kind, self._external_field(call).name, [call.args["value"]])
         if not found:
             raise Refusal(error_body(404))
         if len(found) > 1:
@@ -344,7 +344,7 @@ class Salesforce(Partner):
 
     def _upsert(self, call: Call) -> Response:
         kind, known = self._type(call), self._external_field(call)
-        found = self.crm.by_external_id(kind, known.name, call.args["value"])
+        found = self.crm.holding(kind, known.name, [call.args["value"]])
         if len(found) > 1:
             return JSONResponse([self._url(one, call) for one in found], 300)
         body = composite.object_of(call)

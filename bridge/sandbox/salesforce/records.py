@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from bridge.sandbox.lookup import Lookup
 from bridge.sandbox.partner import RECORDS_KEPT
 from bridge.sandbox.salesforce.refusals import RecordRefusal
-from bridge.sandbox.salesforce.schema import Field, SObjectType, long_id, org_types, timestamp
+from bridge.sandbox.salesforce.schema import Field, SObjectType, long_id, org_types, phone_words, timestamp
 
 USER_ID = long_id("0055g00000AbCdE")
 SALES_USER_ID = long_id("0055g00000AbCdF")
@@ -48,8 +50,8 @@ class Records:
     """Records that another process holds: how many writes will still be refused."""
     duplicate_rule: str | None = None
     """None, `alert` or `block`: what happens to a second Contact or Lead with the same e-mail."""
-    _unique: dict[tuple[str, str], dict[str, list[str]]] = field(default_factory=dict)
-    _emails: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    _values: dict[tuple[str, str], Lookup] = field(default_factory=lambda: defaultdict(Lookup))
+    _phones: dict[str, Lookup] = field(default_factory=lambda: defaultdict(Lookup))
     _next: int = 1
     _cases: int = 1000
 
@@ -61,18 +63,23 @@ class Records:
         """The records that were not deleted, oldest first."""
         return [found for found in self.tables[kind.name].values() if not found.deleted]
 
-    def by_external_id(self, kind: SObjectType, name: str, value: str) -> list[SObject]:
-        """The living records with this value; the field must be an external id."""
-        ids = self._unique.get((kind.name, name), {}).get(value.lower(), [])
+    def holding(self, kind: SObjectType, name: str, values: Iterable[str]) -> list[SObject]:
+        """The living records that hold one of `values` in an indexed field; case does not matter."""
+        ids = self._values[kind.name, name].holders_of_any(value.lower() for value in values)
         return [self.tables[kind.name][found] for found in ids]
+
+    def reached_at(self, kind: SObjectType, digits: str) -> list[SObject]:
+        """The living records one of whose phone numbers is found by `digits`."""
+        return [self.tables[kind.name][found] for found in self._phones[kind.name].holders(digits)]
 
     def snapshot(self) -> tuple[Any, ...]:
         """What `restore` needs to take back everything done since."""
-        return copy.deepcopy((self.tables, self._unique, self._emails, self.locks, self._next, self._cases))
+        kept = (self.tables, self._values, self._phones, self.locks, self._next, self._cases)
+        return copy.deepcopy(kept)
 
     def restore(self, snapshot: tuple[Any, ...]) -> None:
         """Undo what was done since `snapshot`."""
-        self.tables, self._unique, self._emails, self.locks, self._next, self._cases = snapshot
+        self.tables, self._values, self._phones, self.locks, self._next, self._cases = snapshot
 
     def create(
         self, kind: SObjectType, given: Mapping[str, Any], now: datetime, *, allow_duplicates: bool = False
@@ -200,7 +207,7 @@ class Records:
                 raise RecordRefusal("FIELD_CUSTOM_VALIDATION_EXCEPTION", message)
         for name, value in values.items():
             if kind.fields[name].unique and value is not None:
-                others = [one for one in self.by_external_id(kind, name, value) if one.id != found.id]
+                others = [one for one in self.holding(kind, name, [value]) if one.id != found.id]
                 if others:
                     raise RecordRefusal(
                         "DUPLICATE_VALUE",
@@ -222,7 +229,7 @@ class Records:
 
     def _check_duplicate_rule(self, kind: SObjectType, values: Mapping[str, Any], allowed: bool) -> None:
         email = values.get("Email")
-        twins = self._emails.get((kind.name, str(email).lower()), []) if email else []
+        twins = [twin.id for twin in self.holding(kind, "Email", [email])] if email else []
         if self.duplicate_rule is None or not twins or kind.name not in ("Contact", "Lead"):
             return
         if allowed and self.duplicate_rule == "alert":
@@ -285,20 +292,21 @@ class Records:
         if kind.name == "Task":
             found.fields["IsHighPriority"] = found["Priority"] == "High"
         self.tables[kind.name][found.id] = found
-        for name, known in kind.fields.items():
-            if known.external_id and found[name] is not None:
-                self._unique.setdefault((kind.name, name), {}).setdefault(found[name].lower(), []).append(
-                    found.id
-                )
-        if kind.name in ("Contact", "Lead") and found["Email"]:
-            self._emails.setdefault((kind.name, found["Email"].lower()), []).append(found.id)
+        for name, value in self._indexed(kind, found):
+            self._values[kind.name, name].add(value.lower(), found.id)
+        for word in _phone_words(kind, found):
+            self._phones[kind.name].add(word, found.id)
 
     def _unindex(self, kind: SObjectType, found: SObject) -> None:
-        for name, known in kind.fields.items():
-            if known.external_id and found[name] is not None:
-                holders = self._unique.get((kind.name, name), {}).get(found[name].lower(), [])
-                if found.id in holders:
-                    holders.remove(found.id)
-        twins = self._emails.get((kind.name, str(found["Email"]).lower()), [])
-        if found.id in twins:
-            twins.remove(found.id)
+        for name, value in self._indexed(kind, found):
+            self._values[kind.name, name].discard(value.lower(), found.id)
+        for word in _phone_words(kind, found):
+            self._phones[kind.name].discard(word, found.id)
+
+    def _indexed(self, kind: SObjectType, found: SObject) -> list[tuple[str, str]]:
+        return [(name, found[name]) for name, known in kind.fields.items() if known.indexed and found[name]]
+
+
+def _phone_words(kind: SObjectType, found: SObject) -> list[str]:
+    numbers = [found[name] for name, known in kind.fields.items() if known.type == "phone" and found[name]]
+    return [word for number in numbers for word in phone_words(number)]

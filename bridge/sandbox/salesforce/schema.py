@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any
+
+import phonenumbers
 
 from bridge.sandbox.salesforce.refusals import RecordRefusal
 
@@ -34,6 +37,11 @@ class Field:
     def custom(self) -> bool:
         """Whether it is the org's own."""
         return self.name.endswith("__c")
+
+    @property
+    def indexed(self) -> bool:
+        """Whether records are found by this field's value without looking at all of them."""
+        return self.external_id or self.type in ("email", "phone")
 
     @property
     def filterable(self) -> bool:
@@ -173,6 +181,14 @@ def long_id(value: str) -> str:
         bits = sum(1 << place for place in range(5) if value[start + place].isupper())
         suffix += _SUFFIX[bits]
     return value + suffix
+
+
+def phone_words(value: str) -> list[str]:
+    """What a phone number is found by: its groups of digits, and all of them with and without the country code."""
+    found = [*re.findall(r"\d+", value), re.sub(r"\D", "", value)]
+    with contextlib.suppress(phonenumbers.NumberParseException):
+        found.append(str(phonenumbers.parse(value, "US").national_number))
+    return [word for word in dict.fromkeys(found) if word]
 
 
 def timestamp(at: datetime) -> str:

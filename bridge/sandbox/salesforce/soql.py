@@ -33,6 +33,14 @@ Test = Callable[[SObject], bool]
 
 
 @dataclass(frozen=True)
+class Condition:
+    """What a record must fit; `only`, when known, is an indexed field of which it must hold one of the values."""
+
+    test: Test
+    only: tuple[Field, frozenset[str]] | None = None
+
+
+@dataclass(frozen=True)
 class Token:
     """One word, sign or literal of a query."""
 
@@ -47,14 +55,16 @@ class Query:
     kind: SObjectType
     paths: list[list[Field]] = field(default_factory=list)
     count: bool = False
-    test: Test | None = None
+    where: Condition | None = None
     order: list[tuple[Field, bool, bool]] = field(default_factory=list)
     limit: int | None = None
     offset: int = 0
 
     def rows(self, records: Records) -> list[SObject]:
         """The records that fit, in the order asked for."""
-        found = [one for one in records.live(self.kind) if self.test is None or self.test(one)]
+        found = self.candidates(records)
+        if self.where is not None:
+            found = [one for one in found if self.where.test(one)]
         for known, descending, nulls_last in reversed(self.order):
             filled = [one for one in found if one[known.name] is not None]
             empty = [one for one in found if one[known.name] is None]
@@ -62,6 +72,13 @@ class Query:
             found = filled + empty if nulls_last else empty + filled
         end = None if self.limit is None else self.offset + self.limit
         return found[self.offset : end]
+
+    def candidates(self, records: Records) -> list[SObject]:
+        """The records that may fit: those that an index names, or else all."""
+        if self.where is None or self.where.only is None:
+            return records.live(self.kind)
+        known, values = self.where.only
+        return records.holding(self.kind, known.name, values)
 
 
 def parse(text: str, records: Records, now: datetime) -> Query:
@@ -71,13 +88,13 @@ def parse(text: str, records: Records, now: datetime) -> Query:
     return _Parser(tokens(text), records, now).query()
 
 
-def parse_filter(words: list[Token], kind: SObjectType, records: Records, now: datetime) -> Test:
+def parse_filter(words: list[Token], kind: SObjectType, records: Records, now: datetime) -> Condition:
     """Understand a WHERE clause alone, as SOSL has it."""
     parser = _Parser(words, records, now)
     parser.kind = kind
-    test = parser.condition()
+    condition = parser.condition()
     parser.end()
-    return test
+    return condition
 
 
 def tokens(text: str) -> list[Token]:
@@ -138,7 +155,7 @@ class _Parser:
         self.kind = kind
         query = Query(kind, [self._path(one) for one in names], count)
         if self.accept("where"):
-            query.test = self.condition()
+            query.where = self.condition()
         if self.accept("order"):
             self.expect("by")
             query.order = self._order()
@@ -178,9 +195,9 @@ class _Parser:
             if not self.accept(","):
                 return order
 
-    def condition(self) -> Test:
+    def condition(self) -> Condition:
         """Comparisons joined by AND or by OR; both together need parentheses, as in SOQL."""
-        tests = [self._negated()]
+        parts = [self._negated()]
         joint = self._joint()
         while True:
             word = self._joint()
@@ -189,27 +206,31 @@ class _Parser:
             if word != joint:
                 raise refuse("MALFORMED_QUERY", f"unexpected token: '{word}' (AND and OR need parentheses)")
             self.place += 1
-            tests.append(self._negated())
+            parts.append(self._negated())
+        if len(parts) == 1:
+            return parts[0]
+        tests = [part.test for part in parts]
         if joint == "or":
-            return lambda row: any(test(row) for test in tests)
-        return lambda row: all(test(row) for test in tests)
+            return Condition(lambda row: any(test(row) for test in tests))
+        only = next((part.only for part in parts if part.only is not None), None)
+        return Condition(lambda row: all(test(row) for test in tests), only)
 
     def _joint(self) -> str | None:
         token = self.peek()
         word = token.text.lower() if token is not None and token.kind == "word" else ""
         return word if word in ("and", "or") else None
 
-    def _negated(self) -> Test:
+    def _negated(self) -> Condition:
         if self.accept("not"):
-            inner = self._negated()
-            return lambda row: not inner(row)
+            inner = self._negated().test
+            return Condition(lambda row: not inner(row))
         if self.accept("("):
-            inner = self.condition()
+            condition = self.condition()
             self.expect(")")
-            return inner
+            return condition
         return self._comparison()
 
-    def _comparison(self) -> Test:
+    def _comparison(self) -> Condition:
         path = self._path(self.take("word").text)
         known = path[-1]
         if not known.filterable:
@@ -225,22 +246,22 @@ class _Parser:
             if known.type in ("int", "double", "currency", "boolean", "date", "datetime", "id", "reference"):
                 raise refuse("INVALID_FIELD", f"invalid operator on {known.type} field {known.name}")
             pattern = _like(self.take("text").text)
-            return lambda row: isinstance(held(row), str) and bool(pattern.fullmatch(held(row)))
+            return Condition(lambda row: isinstance(held(row), str) and bool(pattern.fullmatch(held(row))))
         if self.accept("in"):
             among = self._list(known)
-            return lambda row: _comparable(known, held(row)) in among
+            return Condition(lambda row: _comparable(known, held(row)) in among, _only(path, among))
         if self.accept("not"):
             self.expect("in")
             among = self._list(known)
-            return lambda row: _comparable(known, held(row)) not in among
+            return Condition(lambda row: _comparable(known, held(row)) not in among)
         sign = self.take("sign").text
         if sign not in ("=", "!=", "<>", "<", "<=", ">", ">="):
             raise self._unexpected(sign)
         wanted = self._literal(known)
         if sign == "=":
-            return lambda row: _comparable(known, held(row)) == wanted
+            return Condition(lambda row: _comparable(known, held(row)) == wanted, _only(path, {wanted}))
         if sign in ("!=", "<>"):
-            return lambda row: bool(_comparable(known, held(row)) != wanted)
+            return Condition(lambda row: bool(_comparable(known, held(row)) != wanted))
         if wanted is None:
             raise refuse("MALFORMED_QUERY", f"null cannot be compared with {sign}")
         compare: Mapping[str, Callable[[Any], bool]] = {
@@ -249,7 +270,7 @@ class _Parser:
             ">": lambda value: value > wanted,
             ">=": lambda value: value >= wanted,
         }
-        return lambda row: held(row) is not None and compare[sign](_comparable(known, held(row)))
+        return Condition(lambda row: held(row) is not None and compare[sign](_comparable(known, held(row))))
 
     def _list(self, known: Field) -> set[Any]:
         self.expect("(")
@@ -348,6 +369,10 @@ class _Parser:
 
     def _unexpected(self, text: str) -> Exception:
         return refuse("MALFORMED_QUERY", f"unexpected token: '{text}'")
+
+
+def _only(path: list[Field], values: set[Any]) -> tuple[Field, frozenset[str]] | None:
+    return (path[0], frozenset(values)) if len(path) == 1 and path[0].indexed and None not in values else None
 
 
 def _unquoted(text: str, escapes: Mapping[str, str] = _ESCAPES) -> str:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import phonenumbers
-
 from bridge.sandbox.salesforce.records import Records, SObject
 from bridge.sandbox.salesforce.refusals import refuse
-from bridge.sandbox.salesforce.schema import Field, SObjectType
+from bridge.sandbox.salesforce.schema import Field, phone_words
 from bridge.sandbox.salesforce.soql import Query, parse_filter, tokens
 
 _FORM = re.compile(
@@ -28,10 +25,18 @@ MOST_ROWS = 2000
 
 
 @dataclass(frozen=True)
+class Term:
+    """What a record must hold: `exact` is the one word without wildcards, when it is just that."""
+
+    test: Callable[[str], bool]
+    exact: str | None
+
+
+@dataclass(frozen=True)
 class Search:
     """A search that was understood: what to look for, and what to show of which objects."""
 
-    test: Callable[[str], bool]
+    term: Term
     scope: str
     queries: list[Query]
     limit: int
@@ -39,20 +44,24 @@ class Search:
     def rows(self, records: Records, now: datetime, lag: float) -> list[tuple[SObject, Query]]:
         """What the index finds: nothing that is younger than `lag` seconds."""
         seen = now - timedelta(seconds=lag)
-        found = [
-            (row, query)
-            for query in self.queries
-            for row in query.rows(records)
-            if row.created_at <= seen and any(self.test(token) for token in self._tokens(query.kind, row))
-        ]
+        found = []
+        for query in self.queries:
+            rows = [
+                row
+                for row in self._candidates(query, records)
+                if row.created_at <= seen and (query.where is None or query.where.test(row))
+            ]
+            found += [(row, query) for row in rows[: query.limit]]
         return found[: self.limit]
 
-    def _tokens(self, kind: SObjectType, row: SObject) -> list[str]:
+    def _candidates(self, query: Query, records: Records) -> list[SObject]:
+        if self.scope == "PHONE" and self.term.exact is not None:
+            return records.reached_at(query.kind, self.term.exact)
+        known = [field for field in query.kind.fields.values() if _in_scope(field, self.scope)]
         return [
-            token
-            for known in kind.fields.values()
-            if isinstance(row[known.name], str) and _in_scope(known, self.scope)
-            for token in _indexed(known, row[known.name])
+            row
+            for row in records.live(query.kind)
+            if any(self.term.test(word) for field in known for word in _words(field, row[field.name]))
         ]
 
 
@@ -73,7 +82,7 @@ def parse(text: str, records: Records, now: datetime) -> Search:
     )
 
 
-def _term(text: str) -> Callable[[str], bool]:
+def _term(text: str) -> Term:
     """Words that must all fit (or one of them, with OR); `*` and `?` only inside or at the end of a word."""
     words = text.split()
     any_of = "OR" in words
@@ -95,8 +104,9 @@ def _term(text: str) -> Callable[[str], bool]:
     if not patterns:
         raise refuse("MALFORMED_SEARCH", "No search term found.")
     if any_of or len(patterns) == 1:
-        return lambda token: any(pattern.fullmatch(token) for pattern in patterns)
-    return lambda token: all(pattern.search(token) for pattern in patterns)
+        exact = words[0].lower() if len(words) == 1 and words[0].isalnum() else None
+        return Term(lambda word: any(pattern.fullmatch(word) for pattern in patterns), exact)
+    return Term(lambda word: all(pattern.search(word) for pattern in patterns), None)
 
 
 def _in_scope(known: Field, scope: str) -> bool:
@@ -109,15 +119,14 @@ def _in_scope(known: Field, scope: str) -> bool:
     return known.type in ("string", "phone", "email", "picklist", "textarea")
 
 
-def _indexed(known: Field, value: str) -> list[str]:
-    """What a value is found by: its words, the whole of it, and a phone number's digits with and without country."""
-    text = value.lower()
-    found = [text, *re.split(r"[^\w@.]+", text)]
+def _words(known: Field, value: object) -> list[str]:
+    """What a value is found by: itself and its words."""
+    if not isinstance(value, str) or not value:
+        return []
     if known.type == "phone":
-        found.append(re.sub(r"\D", "", text))
-        with contextlib.suppress(phonenumbers.NumberParseException):
-            found.append(str(phonenumbers.parse(value, "US").national_number))
-    return [token for token in found if token]
+        return phone_words(value)
+    text = value.lower()
+    return [word for word in (text, *re.split(r"[^\w@.]+", text)) if word]
 
 
 def _parts(text: str) -> list[str]:
@@ -155,5 +164,5 @@ def _query(part: str, records: Records, now: datetime) -> Query:
             raise refuse("INVALID_FIELD", f"No such column '{name.strip()}' on entity '{kind.name}'.")
         query.paths.append([known])
     if rest:
-        query.test = parse_filter(tokens(rest), kind, records, now)
+        query.where = parse_filter(tokens(rest), kind, records, now)
     return query
