@@ -1,0 +1,173 @@
+"""What is made of Heppu's payloads: contact, conversation, times, identities."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from bridge.events import (
+    EVENT_NAMES,
+    FIELDS,
+    FREE_FORM,
+    Contact,
+    Event,
+    clean_name,
+    contact_of,
+    identity_of,
+    normalize_email,
+    normalize_phone,
+    parse_body,
+)
+from bridge.samples import sample, stamped
+
+NOW = datetime(2026, 3, 2, 18, 0, tzinfo=UTC)
+
+
+def event(body: dict[str, Any]) -> Event:
+    return Event(body, identity_of(body, b""), NOW)
+
+
+@pytest.mark.parametrize("name", EVENT_NAMES)
+def test_every_sample_has_only_documented_fields(name: str) -> None:
+    def paths(value: Any, prefix: str = "") -> list[str]:
+        if not isinstance(value, dict):
+            return [prefix]
+        return [prefix] * bool(prefix) + [
+            path for key, item in value.items() for path in paths(item, f"{prefix}.{key}" if prefix else key)
+        ]
+
+    unknown = [path for path in paths(sample(name)) if path not in FIELDS[name]]
+    assert [path for path in unknown if not path.startswith("callMetadata.custom.")] == []
+
+
+@pytest.mark.parametrize("name", EVENT_NAMES)
+def test_every_sample_says_what_it_is(name: str) -> None:
+    found = event(sample(name))
+    assert found.name == name
+    assert found.conversation.type == ("chat" if name.startswith("chat.") else "phone")
+    assert found.timestamp is not None
+
+
+def test_the_contact_of_a_call() -> None:
+    assert event(sample("call.completed")).contact == Contact(
+        name="Maya Lindqvist",
+        first_name="Maya",
+        last_name="Lindqvist",
+        phone="+12125550123",
+        email="maya.lindqvist@example.com",
+        company="Lindqvist Cycles",
+    )
+
+
+def test_the_contact_of_a_chat_without_a_name_is_its_visitor() -> None:
+    contact = event(sample("chat.abandoned")).contact
+    assert (contact.name, contact.phone, contact.key) == (None, None, "visitor_5544")
+
+
+def test_the_flat_fields_of_a_scheduled_call_are_read_too() -> None:
+    contact = contact_of(
+        {
+            "callMetadata": {
+                "firstName": "Ada",
+                "lastName": "King",
+                "company": "Engines",
+                "timezone": "Europe/London",
+            }
+        }
+    )
+    assert (contact.name, contact.first_name, contact.last_name) == ("Ada King", "Ada", "King")
+    assert (contact.company, contact.time_zone) == ("Engines", "Europe/London")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"callMetadata": {"timezone": "Europe/Oslo"}},
+        {"callMetadata": {"customer": {"timezone": "Europe/Oslo"}}},
+        {"callMetadata": {"context": {"timezone": "Europe/Oslo"}}},
+        {"metadata": {"timezone": "Europe/Oslo"}},
+        {"callMetadata": {"timezone": "Mars/Base"}, "metadata": {"timezone": "Europe/Oslo"}},
+    ],
+)
+def test_the_time_zone_is_read_where_heppu_may_put_it(metadata: dict[str, Any]) -> None:
+    assert contact_of(metadata).time_zone == "Europe/Oslo"
+
+
+@pytest.mark.parametrize("zone", ["../etc/passwd", "", "x" * 500, "Europe", "\x00", 7, None])
+def test_no_zone_is_made_of_what_is_none(zone: object) -> None:
+    assert contact_of({"metadata": {"timezone": zone}}).time_zone is None
+
+
+@pytest.mark.parametrize(
+    ("given", "phone"),
+    [
+        ("+12125550123", "+12125550123"),
+        ("+1 (212) 555-0123", "+12125550123"),
+        ("0047 22 33 44 55", "+4722334455"),
+        ("+1\u00a0212\u2011555\u20110123", "+12125550123"),
+        ("+15551234", "+15551234"),  # too short for the number plan, and Heppu sends it
+        ("212 555 0123", None),
+        ("+0123", None),
+        ("+12125550123 ext 5", None),
+        ("+1212555012345678", None),
+        ("", None),
+        (12125550123, None),
+    ],
+)
+def test_a_phone_number_is_e164_or_none(given: object, phone: str | None) -> None:
+    assert normalize_phone(given) == phone
+
+
+@pytest.mark.parametrize(
+    ("given", "email"),
+    [
+        (" Maya.L@Example.COM ", "Maya.L@example.com"),
+        ("a@b.co, c@d.co", None),
+        ("Maya <a@b.co>", None),
+        ("a@b.co\nBcc: c@d.co", None),
+        ("a@b", None),
+        ("a" * 65 + "@b.co", None),
+        (None, None),
+    ],
+)
+def test_an_email_is_one_address_or_none(given: object, email: str | None) -> None:
+    assert normalize_email(given) == email
+
+
+def test_a_name_is_one_line() -> None:
+    assert clean_name("  Ma\nya\u202e \t L. ") == "Ma ya L."
+
+
+def test_nuls_and_half_surrogates_become_a_sign_that_every_partner_takes() -> None:
+    assert parse_body(rb'{"a": ["\u0000", {"\ud800": "\ud83d\ude00"}]}') == {
+        "a": ["\ufffd", {"\ufffd": "😀"}]
+    }
+
+
+def test_the_event_time_is_the_bodys_but_never_after_the_receipt() -> None:
+    early, late = NOW - timedelta(hours=1), NOW + timedelta(hours=1)
+    assert event({"event": "x", "timestamp": early.isoformat()}).occurred_at == early
+    assert event({"event": "x", "timestamp": late.isoformat()}).occurred_at == NOW
+    assert event({"event": "x", "timestamp": "soon"}).occurred_at == NOW
+
+
+def test_an_event_without_a_conversation_is_one_of_its_own() -> None:
+    one, other = event({"event": "x", "webhookId": "1"}), event({"event": "x", "webhookId": "2"})
+    assert one.conversation.id != other.conversation.id
+
+
+def test_a_stamped_sample_is_a_new_event_of_now() -> None:
+    old = sample("chat.abandoned")
+    new = stamped(old, NOW)
+    assert event(new).timestamp == NOW
+    assert new["webhookId"] != old["webhookId"]
+    assert new["chatMetadata"]["lastMessageAt"] == "2026-03-02T17:35:00.000Z"
+    assert old == sample("chat.abandoned")
+
+
+def test_free_form_parts_are_fields_of_some_event() -> None:
+    assert all(any(part in fields for fields in FIELDS.values()) for part in FREE_FORM)
+    json.dumps({name: dict(fields) for name, fields in FIELDS.items()})
