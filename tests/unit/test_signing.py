@@ -148,9 +148,8 @@ def test_whatever_is_signed_is_an_event_with_a_contact_or_refused(value: object,
     body = json.dumps({"event": "call.busy", "metadata": {}} | {field: value}).encode()
     try:
         event = verify(body, headers(body), [b"one"], NOW, 300)
-    except SignedRefusal as refused:
-        assert refused.status == 400
-    else:
-        assert event.occurred_at <= NOW
-        assert event.conversation.id
-        assert event.contact.phone is None or event.contact.phone.startswith("+")
+    except SignedRefusal:
+        return
+    assert event.occurred_at <= NOW
+    assert event.conversation.id
+    assert event.contact.phone is None or event.contact.phone.startswith("+")
