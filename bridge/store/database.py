@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, text
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
@@ -46,6 +46,11 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+    def is_prepared(self) -> bool:
+        """Whether the tables are there; what else they need is the business of `bridge.store.migrate`."""
+        with translated_errors():
+            return inspect(self.engine).has_table("events")
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

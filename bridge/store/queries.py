@@ -181,6 +181,28 @@ def stored_event(database: Database, ident: str) -> Event:
     return event_of(row)
 
 
+def stored_body(database: Database, ident: str) -> bytes:
+    """A stored event's body, byte for byte as it came; raises NotFound as `stored_event` does."""
+    stored_event(database, ident)
+    with database.read() as connection:
+        body: bytes = connection.execute(
+            select(schema.events.c.body).where(schema.events.c.id == ident)
+        ).scalar_one()
+        return bytes(body)
+
+
+def unfinished_actions(database: Database) -> list[tuple[str, str]]:
+    """The connections of deliveries that are not done yet, each with one of its actions."""
+    table = schema.deliveries
+    query = (
+        select(table.c.connection, func.min(table.c.action))
+        .where(table.c.state.in_(("pending", "sending", "retrying")))
+        .group_by(table.c.connection)
+    )
+    with database.read() as connection:
+        return [tuple(row) for row in connection.execute(query)]
+
+
 @dataclass(frozen=True)
 class Counts:
     """How much there is of what, for metrics and readiness."""

@@ -34,7 +34,7 @@ def read_rules(path: Path, registry: Registry, environ: Mapping[str, str] | None
 class RulesFile:
     """The rules that run now, and what is wrong with the file on disk, if anything."""
 
-    def __init__(self, path: Path, registry: Registry, environ: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, registry: Registry, environ: Mapping[str, str] | None) -> None:
         self.path = path
         self._registry = registry
         self._environ = environ
