@@ -7,7 +7,6 @@ be repeated, and a call and its association go out in one request.
 
 from __future__ import annotations
 
-import hashlib
 import html
 import json
 import re
@@ -24,31 +23,37 @@ from pydantic import Field, SecretStr
 from urllib3.util.retry import Retry
 
 from bridge.connector import (
+    Answer,
+    CallParams,
+    ChatParams,
     Connector,
     ConnectorSettings,
+    ContactParams,
     Context,
-    Duration,
     Job,
     Limits,
     Match,
     PartnerUrl,
     Person,
+    PersonGone,
     PersonParams,
     Properties,
     Property,
     Seeker,
     Sent,
+    TaskParams,
     changes,
     check_deadline,
     failure_of_network,
     failure_of_status,
-    find_people,
+    find_person,
     national_digits,
     param,
     parse_retry_after,
     per_conversation,
     per_event,
     remaining,
+    with_people,
 )
 from bridge.errors import (
     BadCredentials,
@@ -65,7 +70,6 @@ from bridge.errors import (
 BATCH = 100
 """HubSpot's own limit for one batch request."""
 LONGEST_BODY = 65_536
-INDEX_LAG = timedelta(seconds=30)
 KEYS = {
     "calls": ("heppu_conversation_id", "call", "Heppu conversation"),
     "notes": ("heppu_conversation_id", "note", "Heppu conversation"),
@@ -102,7 +106,6 @@ _PERSON_FIELDS = (
 )
 
 T = TypeVar("T")
-Answer = Sent | Failure | CannotTell
 
 
 class Settings(ConnectorSettings):
@@ -324,8 +327,7 @@ class Contacts:
 
     def by_email(self, emails: Sequence[str]) -> list[Match]:
         """Not by search, whose index lags."""
-        fields = (*_PERSON_FIELDS, *self._properties)
-        return [_match(item) for item in self._portal.read("contacts", emails, "email", fields)]
+        return [_match(item) for item in self._portal.read("contacts", emails, "email", _PERSON_FIELDS)]
 
     def by_phone(self, phones: Sequence[str]) -> list[Match]:
         """By search: numbers are free text, and only the index knows them as digits."""
@@ -335,7 +337,7 @@ class Contacts:
         filters.append({"propertyName": "phone", "operator": "IN", "values": list(phones)})
         body: dict[str, Any] = {
             "filterGroups": [{"filters": [one]} for one in filters],
-            "properties": [*_PERSON_FIELDS, *self._properties],
+            "properties": list(_PERSON_FIELDS),
             "limit": 200,
             "sorts": [],
         }
@@ -439,62 +441,31 @@ def setup(portal: Portal) -> str:
     return "; ".join(portal.make_key(kind) for kind in KEYS)
 
 
-class Log(PersonParams):
-    """What a call and a chat have in common."""
-
-    summary: str | None = param(
-        "{{ event.summary }}", "What it was about.", example="Wants a receipt by mail."
-    )
-    outcome: str | None = param("{{ event.outcome }}", "How it ended, in Heppu's word.", example="resolved")
-    unknown: Literal["create", "skip"] = param(
-        "create", "What to do when HubSpot does not know the person.", example="skip"
-    )
-    owner: str | None = param(None, "The HubSpot user id of the owner.", example="41629779", pattern=r"^\d+$")
-    properties: Properties = param(
-        {},
-        "Further properties of the record.",
-        example={"campaign": "{{ event.callMetadata.context.campaignType }}"},
-    )
+_OWNER = param(None, "The HubSpot user id of the owner.", example="41629779", pattern=r"^\d+$")
+_UNKNOWN = param("create", "What to do when HubSpot does not know the person.", example="skip")
 
 
-class Call(Log):
+class Call(CallParams):
     """A phone call."""
 
-    title: str | None = param(
-        None, "The headline; made of direction, agent and status when left out.", example="Support"
-    )
-    direction: str | None = param("{{ event.direction }}", "`inbound` or `outbound`.", example="inbound")
-    status: str | None = param(
-        "{{ event.status }}", "Heppu's word for how the line ended.", example="no_answer"
-    )
-    duration: float | None = param("{{ event.duration }}", "Seconds.", example=125)
     disposition: str | None = param(
         None,
         f"The outcome: {', '.join(DISPOSITIONS)}, or the id of one of your own. From the status when left out.",
         example="left_voicemail",
         pattern=rf"^({'|'.join(DISPOSITIONS)}|[0-9a-f-]{{36}})$",
     )
-    from_number: str | None = param(
-        None, "Who called; from the direction when left out.", example="+14155550123"
-    )
-    to_number: str | None = param(
-        None, "Who was called; from the direction when left out.", example="+14155550100"
-    )
     recording_url: str | None = param(
-        None, "Where the recording is.", example="https://...", pattern=r"^https://"
+        None, "Where the recording is.", example="https://example.com/1.mp3", pattern=r"^https://"
     )
+    unknown: Literal["create", "skip"] = _UNKNOWN
+    owner: str | None = _OWNER
 
 
-class Chat(Log):
+class Chat(ChatParams):
     """A chat."""
 
-    title: str | None = param(
-        None, "The headline; made of the agent's name when left out.", example="Web chat"
-    )
-    messages: int | None = param("{{ event.messageCount }}", "How many messages were exchanged.", example=12)
-    rating: float | None = param(
-        "{{ event.chatMetadata.feedback.rating }}", "The visitor's rating, if there is one.", example=5
-    )
+    unknown: Literal["create", "skip"] = _UNKNOWN
+    owner: str | None = _OWNER
 
 
 @connector.action(effect=per_conversation, repeatable=True, batch=BATCH)
@@ -510,116 +481,89 @@ def log_chat(portal: Portal, jobs: Sequence[Job[Chat]]) -> list[Answer]:
 
 
 def _call(call: Call, context: Context) -> dict[str, Any]:
-    status = (call.status or "").lower().replace("-", "_")
-    direction = (call.direction or "").upper()
-    ours, theirs = context.event.body.get("agentNumber"), call.phone
-    caller, called = (ours, theirs) if direction == "OUTBOUND" else (theirs, ours)
-    outcome = call.disposition or _OUTCOME_OF.get(status)
-    agent = context.event.body.get("agentName") or "Heppu"
-    words = [word for word in (direction.capitalize() + " call", f"with {agent}") if word]
+    seconds = call.seconds()
+    caller, called = call.numbers(context)
+    outcome = call.disposition or _OUTCOME_OF.get(call.line)
     return {
-        "hs_timestamp": _milliseconds(context.event.occurred_at),
-        "hs_call_title": call.title or " ".join(words) + (f": {status.replace('_', ' ')}" if status else ""),
-        "hs_call_body": _body(
-            call.summary, {"Outcome": call.outcome, "Conversation": context.event.conversation.id}
-        ),
-        "hs_call_duration": None if call.duration is None else round(max(0.0, call.duration) * 1000),
-        "hs_call_direction": direction if direction in ("INBOUND", "OUTBOUND") else None,
-        "hs_call_status": STATUSES.get(status),
+        "hs_call_title": call.headline(context),
+        "hs_call_body": _html(call.text(context, LONGEST_BODY)),
+        "hs_call_duration": None if seconds is None else round(seconds * 1000),
+        "hs_call_direction": {True: "OUTBOUND", False: "INBOUND", None: None}[call.outbound],
+        "hs_call_status": STATUSES.get(call.line),
         "hs_call_disposition": DISPOSITIONS.get(outcome, outcome) if outcome else None,
-        "hs_call_from_number": call.from_number or caller,
-        "hs_call_to_number": call.to_number or called,
+        "hs_call_from_number": caller,
+        "hs_call_to_number": called,
         "hs_call_recording_url": call.recording_url,
     }
 
 
 def _note(chat: Chat, context: Context) -> dict[str, Any]:
-    title = chat.title or f"Chat with {context.event.body.get('agentName') or 'Heppu'}"
-    facts = {
-        "Outcome": chat.outcome,
-        "Messages": chat.messages,
-        "Rating": None if chat.rating is None else f"{chat.rating:g}",
-        "Conversation": context.event.conversation.id,
-    }
-    return {
-        "hs_timestamp": _milliseconds(context.event.occurred_at),
-        "hs_note_body": _body(chat.summary, facts, title),
-    }
+    return {"hs_note_body": _html(f"{chat.headline(context)}\n{chat.text(context, LONGEST_BODY)}")}
 
 
-L = TypeVar("L", bound=Log)
+L = TypeVar("L", Call, Chat)
 
 
 def _log(
     portal: Portal, kind: str, jobs: Sequence[Job[L]], describe: Callable[[L, Context], dict[str, Any]]
 ) -> list[Answer]:
     """Bring every job's record to HubSpot in as few requests as it allows: one, when the people are known."""
-    keys = [_conversation_key(job.context) for job in jobs]
-    first = dict(reversed(list(zip(keys, jobs, strict=True))))
-    values = {}
-    for key, job in first.items():
-        own = describe(job.params, job.context) | {"hubspot_owner_id": job.params.owner}
-        # Our record was filled when it was made: an update leaves `fill` alone.
-        filled = dict.fromkeys(job.params.properties, "-") if job.context.known_id else None
-        values[key] = _strings(own | changes(job.params.properties, filled))
-    known = {job.context.known_id: (key, values[key]) for key, job in first.items() if job.context.known_id}
-    answers: dict[str, Answer] = {**portal.update(kind, known)}
-    answers |= _make(portal, kind, {key: job for key, job in first.items() if key not in answers}, values)
-    later = Temporary("another event of this conversation goes first", retry_after=timedelta(0))
-    return [answers[key] if first[key] is job else later for key, job in zip(keys, jobs, strict=True)]
+    by_key = {job.context.conversation_key: job for job in jobs}
+    if len(by_key) < len(jobs):
+        raise Rejected("two events of one conversation in one batch", code="same_conversation")
+    values: dict[str, dict[str, str]] = {}
+    for key, job in by_key.items():
+        when = {"hs_timestamp": _milliseconds(job.context.event.occurred_at)}
+        own = describe(job.params, job.context) | when | {"hubspot_owner_id": job.params.owner}
+        values[key] = _strings(own | changes(job.params.further(job.context), None))
+    known = {job.context.known_id: key for key, job in by_key.items() if job.context.known_id}
+    answers: dict[str, Answer] = {}
+    answers |= portal.update(kind, {made: (key, values[key]) for made, key in known.items()})
+    seekers = {
+        key: job.params.seeker(job.context, create=job.params.unknown == "create")
+        for key, job in by_key.items()
+        if key not in answers
+    }
+    answers |= with_people(Contacts(portal), seekers, lambda people: _make(portal, kind, values, people))
+    return [answers[key] for key in by_key]
 
 
 def _make(
-    portal: Portal, kind: str, jobs: Mapping[str, Job[L]], values: Mapping[str, Mapping[str, str]]
-) -> dict[str, Answer]:
-    """Make records on the people's contacts; contacts that turn out deleted are looked for once more."""
-    seekers = {
-        key: _seeker(job.params, job.context, job.params.unknown == "create") for key, job in jobs.items()
+    portal: Portal, kind: str, values: Mapping[str, Mapping[str, str]], people: Mapping[str, Person | None]
+) -> dict[str, Sent | Failure]:
+    """Make records on people's contacts. One that hangs on no contact is seen by nobody, so it is not made."""
+    answers: dict[str, Sent | Failure] = {
+        key: Sent(detail="not logged: HubSpot has no contact for it")
+        for key, person in people.items()
+        if not person
     }
-    found = dict(zip(jobs, find_people(Contacts(portal), list(seekers.values())), strict=True))
-    people = {key: person for key, person in found.items() if isinstance(person, Person)}
-    answers: dict[str, Answer] = {
-        key: answer or Sent(detail=f"not logged: {_nobody(seekers[key])}")
-        for key, answer in found.items()
-        if not isinstance(answer, Person)
-    }
-    if not people:
+    contacts = {key: person.id for key, person in people.items() if person}
+    if not contacts:
         return answers
+    records = {key: Record(values[key], contact) for key, contact in contacts.items()}
     refusal: Exception | None = None
     try:
-        made = portal.put(kind, {key: Record(values[key], person.id) for key, person in people.items()})
-        answers |= {key: _with_detail(answer, people[key].detail) for key, answer in made.items()}
-        refused = [key for key, answer in made.items() if isinstance(answer, Rejected)]
+        answers |= portal.put(kind, records)
+        refused = [key for key in contacts if isinstance(answers[key], Rejected)]
     except Exception as error:
-        if getattr(error, "status", None) not in (400, 404):
+        refusal, refused = error, list(contacts)
+        if getattr(error, "status", None) not in (400, 404) or "propert" in _body_of(error).lower():
             raise
-        refusal, refused = error, list(people)
-    gone = portal.gone([people[key].id for key in refused]) if not _is_about_properties(refusal) else set()
-    if refusal and not gone:
+    gone = portal.gone([contacts[key] for key in refused])
+    if refusal is not None and not gone:
         raise refusal
-    lost = [key for key in refused if people[key].id in gone]
-    for key in lost:
-        seekers[key].identities.forget(seekers[key].keys)
-        if not people[key].remembered:
-            answers[key] = Temporary("HubSpot's search still shows a deleted contact", retry_after=INDEX_LAG)
-    again = {
-        key: jobs[key] for key in (people if refusal else lost) if people[key].remembered or key not in lost
-    }
-    return answers | (_make(portal, kind, again, values) if again else {})
+    answers |= {key: PersonGone() for key in refused if contacts[key] in gone}
+    left = {key: record for key, record in records.items() if contacts[key] not in gone}
+    if refusal is not None and left:  # HubSpot refused all of them for those
+        answers |= portal.put(kind, left)
+    return answers
 
 
-class Contact(PersonParams):
-    """A person, and what to write about them; what the event says only fills empty fields."""
+class Contact(ContactParams):
+    """A contact, and what to write about it; what the event says only fills empty fields."""
 
-    first_name: str | None = param("{{ contact.first_name }}", "Fills an empty first name.", example="Maya")
-    last_name: str | None = param("{{ contact.last_name }}", "Fills an empty last name.", example="Lindqvist")
     company: str | None = param(
         "{{ contact.company }}", "Fills an empty company name.", example="Lindqvist Cycles"
-    )
-    properties: Properties = param(
-        {},
-        "Further fields of the contact: `field: value`, or `field: {value: ..., mode: fill}`.",
-        example={"hs_lead_status": "ATTEMPTED_TO_CONTACT", "jobtitle": {"value": "Buyer", "mode": "fill"}},
     )
 
 
@@ -635,38 +579,29 @@ def update_contact(portal: Portal, contact: Contact, context: Context) -> Sent:
     return _save(portal, contact, context, create=False)
 
 
-def _save(portal: Portal, contact: Contact, context: Context, create: bool) -> Sent:
-    given = {
-        "email": contact.email,
-        "phone": contact.phone,
-        "firstname": contact.first_name,
-        "lastname": contact.last_name,
-        "company": contact.company,
-    }
-    wanted = {name: Property(value=value, mode="fill") for name, value in given.items()} | contact.properties
-    person = _person(portal, _seeker(contact, context, create), wanted)
-    if person.match is None:
-        return Sent(id=person.id, detail=person.detail)
-    change = _strings(changes(wanted, person.match.fields))
+def _save(portal: Portal, contact: Contact, context: Context, *, create: bool) -> Sent:
+    wanted = contact.fields(
+        email=contact.email,
+        phone=contact.phone,
+        firstname=contact.first_name,
+        lastname=contact.last_name,
+        company=contact.company,
+    )
+    person, current = _person(portal, contact.seeker(context, create=create), wanted)
+    change = _strings(changes(wanted, current)) if current is not None else {}
     if change:
         portal.objects.update("contacts", person.id, {"properties": change})
     return Sent(id=person.id, detail=person.detail or ("updated" if change else "nothing to change"))
 
 
-def _person(portal: Portal, seeker: Seeker, wanted: Mapping[str, Property]) -> Person:
-    """The seeker's contact as it is now; without `match` it was just made with all that is wanted."""
-    [found] = find_people(Contacts(portal, wanted), [seeker])
-    if found is None:
-        raise Rejected(_nobody(seeker), code="not_found")
-    if not isinstance(found, Person):
-        raise found
-    if not found.remembered:
-        return found
-    fresh = portal.read("contacts", [found.id], fields=(*_PERSON_FIELDS, *wanted))
-    if fresh:
-        return Person(str(fresh[0].id), match=_match(fresh[0]))
-    seeker.identities.forget(seeker.keys)
-    return _person(portal, seeker, wanted)
+def _person(
+    portal: Portal, seeker: Seeker, wanted: Mapping[str, Property]
+) -> tuple[Person, Mapping[str, Any] | None]:
+    def read(contact: str) -> Mapping[str, Any] | None:
+        found = portal.read("contacts", [contact], fields=wanted)
+        return found[0].properties if found else None
+
+    return find_person(Contacts(portal, wanted), seeker, read)
 
 
 class Ticket(PersonParams):
@@ -691,23 +626,23 @@ class Ticket(PersonParams):
 @connector.action(effect=per_event, repeatable=True)
 def close_ticket(portal: Portal, ticket: Ticket, context: Context) -> Sent:
     """Move a ticket to the closed stage of its own pipeline."""
-    states = {
-        stage.id: (pipeline.id, (stage.metadata or {}).get("ticketState"))
-        for pipeline in portal.pipelines.get_all("tickets").results
-        for stage in sorted(pipeline.stages, key=lambda one: one.display_order)
-        if not pipeline.archived
-    }
-    ids = [ticket.ticket] if ticket.ticket else _tickets_of(portal, ticket, context)
-    found = (
-        portal.read("tickets", ids, fields=("hs_pipeline", "hs_pipeline_stage", *ticket.properties))
-        if ids
-        else []
-    )
+    closed: dict[str, str] = {}
+    """Stage -> pipeline; which stages count as closed is the account's own choice."""
+    for pipeline in portal.pipelines.get_all("tickets").results:
+        for stage in sorted(pipeline.stages, key=lambda one: one.display_order):
+            if (stage.metadata or {}).get("ticketState") == "CLOSED":
+                closed[stage.id] = pipeline.id
+    if ticket.ticket:
+        ids = [ticket.ticket]
+    else:
+        person, _ = _person(portal, ticket.seeker(context, create=False), {})
+        page = portal.associations.get_page("contacts", person.id, "tickets", limit=BATCH)
+        ids = [str(one.to_object_id) for one in page.results]
+    fields = ("hs_pipeline", "hs_pipeline_stage", *ticket.properties)
+    found = portal.read("tickets", ids, fields=fields) if ids else []
     if ticket.ticket and not found:
         raise Rejected("there is no ticket with this id", code="not_found")
-    open_ones = [
-        one for one in found if states.get(one.properties["hs_pipeline_stage"], ("", ""))[1] != "CLOSED"
-    ]
+    open_ones = [one for one in found if one.properties["hs_pipeline_stage"] not in closed]
     if not open_ones:
         return Sent(id=ticket.ticket, detail="no open ticket")
     if len(open_ones) > 1 and ticket.several == "review":
@@ -715,56 +650,42 @@ def close_ticket(portal: Portal, ticket: Ticket, context: Context) -> Sent:
             f"the person has {len(open_ones)} open tickets: close the right one, or set `several: newest`"
         )
     newest = max(open_ones, key=lambda one: int(one.id))
-    pipeline = newest.properties["hs_pipeline"]
-    closed = next((stage for stage, state in states.items() if state == (pipeline, "CLOSED")), None)
-    if closed is None:
+    pipeline_id = newest.properties["hs_pipeline"]
+    stage_id = next((stage for stage, pipeline in closed.items() if pipeline == pipeline_id), None)
+    if stage_id is None:
         raise Rejected(
-            f"ticket pipeline {pipeline} has no closed stage; add one in HubSpot", code="no_closed_stage"
+            f"ticket pipeline {pipeline_id} has no closed stage: add one in HubSpot", code="no_closed_stage"
         )
-    change = _strings(changes(ticket.properties, newest.properties) | {"hs_pipeline_stage": closed})
+    change = _strings(changes(ticket.properties, newest.properties) | {"hs_pipeline_stage": stage_id})
     portal.objects.update("tickets", newest.id, {"properties": change})
     return Sent(id=str(newest.id), detail="closed")
 
 
-def _tickets_of(portal: Portal, ticket: Ticket, context: Context) -> list[str]:
-    person = _person(portal, _seeker(ticket, context, create=False), {})
-    page = portal.associations.get_page("contacts", person.id, "tickets", limit=100)
-    return [str(one.to_object_id) for one in page.results]
-
-
-class Task(PersonParams):
+class Task(TaskParams):
     """Something for a colleague to do."""
 
-    subject: str = param(
-        "Call {{ contact.name | default('back') }}", "What to do.", example="Send the receipt", max_length=255
-    )
-    text: str | None = param("{{ event.summary }}", "More about it.", example="Wants it by mail.")
-    due: Duration = param("1d", "How long after the event it is due.", example="2h")
     type: Literal["CALL", "EMAIL", "TODO"] = param("TODO", "Which kind of task.", example="CALL")
     priority: Literal["LOW", "MEDIUM", "HIGH"] = param("MEDIUM", "How urgent.", example="HIGH")
-    owner: str | None = param(
-        None, "The HubSpot user id of who does it.", example="41629779", pattern=r"^\d+$"
-    )
-    properties: Properties = param({}, "Further properties of the task.", example={"hs_task_reminders": "0"})
+    owner: str | None = _OWNER
 
 
 @connector.action(effect=per_event, repeatable=True)
-def create_task(portal: Portal, task: Task, context: Context) -> Sent:
+def create_task(portal: Portal, task: Task, context: Context) -> Answer:
     """Give a colleague a task on the person's contact."""
     own = {
-        "hs_timestamp": _milliseconds(context.event.occurred_at + task.due),
+        "hs_timestamp": _milliseconds(task.due_at(context)),
         "hs_task_subject": task.subject,
-        "hs_task_body": _body(task.text, {"Conversation": context.event.conversation.id}),
+        "hs_task_body": _html(task.body(context)),
         "hs_task_status": "NOT_STARTED",
         "hs_task_type": task.type,
         "hs_task_priority": task.priority,
         "hubspot_owner_id": task.owner,
     }
-    seeker = _seeker(task, context, create=True)
-    person = _person(portal, seeker, {}) if seeker.keys else None
-    key = hashlib.sha256(context.effect.encode()).hexdigest()[:32]
-    record = Record(_strings(own | changes(task.properties, None)), person.id if person else None)
-    answer = portal.put("tasks", {key: record})[key]
+    values = {context.effect_id: _strings(own | changes(task.properties, None))}
+    seekers = {context.effect_id: task.seeker(context, create=True)}
+    [answer] = with_people(
+        Contacts(portal), seekers, lambda people: _make(portal, "tasks", values, people)
+    ).values()
     if not isinstance(answer, Sent):
         raise answer
     return answer
@@ -780,7 +701,7 @@ def failure(error: Exception) -> Failure | None:
         return failure_of_network(error.__context__ or error) or Temporary(
             "no secure connection", reason="network"
         )
-    body = _error_body(error)
+    body = _body_of(error)
     headers = getattr(error, "headers", None) or {}
     wait = parse_retry_after(headers.get("Retry-After"))
     detail = f"HubSpot answered {status} {' '.join(_codes(body))}".rstrip()
@@ -809,7 +730,7 @@ def _classified(error: Exception) -> Failure:
     return known
 
 
-def _error_body(error: Exception | None) -> str:
+def _body_of(error: Exception | None) -> str:
     body = getattr(error, "body", None)
     return body if isinstance(body, str) else ""
 
@@ -835,19 +756,15 @@ def _codes(body: str) -> list[str]:
 
 def _is_conflict(error: Exception) -> bool:
     """A unique value is taken: 409 for a contact's e-mail, 400 for a property of our own."""
-    status, body = getattr(error, "status", None), _error_body(error)
+    status, body = getattr(error, "status", None), _body_of(error)
     return status == 409 or (
         status == 400 and ("CONFLICTING_UNIQUE_VALUE" in body or "already has that value" in body)
     )
 
 
 def _lacks(error: Exception, name: str) -> bool:
-    body = _error_body(error)
+    body = _body_of(error)
     return getattr(error, "status", None) == 400 and "PROPERTY_DOESNT_EXIST" in body and name in body
-
-
-def _is_about_properties(error: Exception | None) -> bool:
-    return "propert" in _error_body(error).lower()
 
 
 def _refusal_in(answer: Any) -> Failure:
@@ -862,25 +779,6 @@ def _refusal_in(answer: Any) -> Failure:
     return OutcomeUnknown("HubSpot's answer does not mention this record", reason="server")
 
 
-def _with_detail(answer: Sent | Failure, detail: str) -> Sent | Failure:
-    if not isinstance(answer, Sent) or not detail:
-        return answer
-    return Sent(answer.id, f"{answer.detail}; {detail}" if answer.detail else detail)
-
-
-def _seeker(params: PersonParams, context: Context, create: bool) -> Seeker:
-    return Seeker(params.email, params.phone, context, params.ambiguous, create)
-
-
-def _nobody(seeker: Seeker) -> str:
-    """An activity that hangs on no contact is seen by nobody in HubSpot."""
-    return "HubSpot has no such contact" if seeker.keys else "neither an e-mail nor a phone is known"
-
-
-def _conversation_key(context: Context) -> str:
-    return context.event.conversation.id + (f":{context.key}" if context.key else "")
-
-
 def _match(item: Any) -> Match:
     values = item.properties or {}
     emails = [values.get("email") or "", *(values.get("hs_additional_emails") or "").split(";")]
@@ -889,7 +787,6 @@ def _match(item: Any) -> Match:
         [email.strip() for email in emails if email.strip()],
         [number for name in ("phone", "mobilephone") if (number := values.get(name))],
         (values.get("notes_last_updated") or "", values.get("lastmodifieddate") or ""),
-        values,
     )
 
 
@@ -906,20 +803,7 @@ def _strings(values: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _body(text: str | None, facts: Mapping[str, Any], title: str = "") -> str:
+def _html(text: str) -> str:
     """HubSpot shows bodies as HTML, and what was said in a call may look like a tag."""
-    lines = [
-        title,
-        *(text or "").splitlines(),
-        *(f"{name}: {value}" for name, value in facts.items() if value),
-    ]
-    room = LONGEST_BODY
-    kept = []
-    for line in filter(None, lines):
-        escaped = html.escape(line)
-        room -= len(escaped) + len("<br>")
-        if room < 0:
-            kept.append(re.sub(r"&[^;]*$", "", escaped[: room + len(escaped)]))
-            break
-        kept.append(escaped)
-    return "<br>".join(kept)
+    escaped = html.escape(text).replace("\n", "<br>")
+    return re.sub(r"(&[^;]{0,6}|<[^>]{0,3})$", "", escaped[:LONGEST_BODY])

@@ -6,7 +6,6 @@ collections: up to 200 of them are one request of the org's daily quota, and eac
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import threading
@@ -26,30 +25,37 @@ from simple_salesforce.format import format_soql
 from simple_salesforce.login import SalesforceLogin
 
 from bridge.connector import (
+    Answer,
+    CallParams,
+    ChatParams,
     Connector,
     ConnectorSettings,
+    ContactParams,
     Context,
-    Duration,
     GuardedAdapter,
     Job,
     Limits,
     Match,
     PartnerUrl,
     Person,
+    PersonGone,
     PersonParams,
     Properties,
     Property,
     Seeker,
     Sent,
+    TaskParams,
     changes,
     failure_of_network,
     failure_of_status,
-    find_people,
+    find_person,
     national_digits,
     param,
+    parse_retry_after,
     per_conversation,
     per_event,
     same_number,
+    with_people,
 )
 from bridge.errors import (
     BadCredentials,
@@ -92,7 +98,6 @@ LONGEST = {"Subject": 255, "Description": 32_000, "CallDisposition": 255, "CallO
 _OUTCOMES = {"completed": "Connected", "no_answer": "No answer", "busy": "Busy", "failed": "Failed"}
 
 T = TypeVar("T")
-Answer = Sent | Failure | CannotTell
 Record = dict[str, Any]
 
 
@@ -159,6 +164,9 @@ class Adapter(GuardedAdapter):
                 f"{self.usage} of the org's daily requests are used; the rest is for others", until=spent
             )
         response = super().send(request, *args, **kwargs)
+        if response.status_code == 429:  # not Salesforce's own way, and the SDK would lose how long to wait
+            wait = parse_retry_after(response.headers.get("Retry-After"))
+            raise RateLimited("Salesforce answered 429", retry_after=wait)
         found = re.match(r"\s*api-usage=(\d+)/(\d+)", response.headers.get("Sforce-Limit-Info", ""))
         if found:
             self.usage = f"{found[1]}/{found[2]}"
@@ -224,9 +232,9 @@ class Org:
             known = self._closed[kind] = (time.monotonic() + _STATUS_VALID, str(rows[0]["ApiName"]))
         return known[1]
 
-    def put_tasks(self, records: Mapping[str, Record], known: Mapping[str, str]) -> dict[str, Answer]:
+    def put_tasks(self, records: Mapping[str, Record], known: Mapping[str, str]) -> dict[str, Sent | Failure]:
         """Make each Task, or bring the one with its key up to date; `known` are the ids of those made before."""
-        answers: dict[str, Answer] = {}
+        answers: dict[str, Sent | Failure] = {}
         answers |= self._update({key: records[key] | {"id": known[key]} for key in records if key in known})
         left = {
             key: record
@@ -244,9 +252,9 @@ class Org:
             self._field_missing_until = time.monotonic() + _FIELD_MISSING_VALID
         return answers | self._put_marked(left)
 
-    def _upsert(self, records: Mapping[str, Record]) -> dict[str, Answer]:
+    def _upsert(self, records: Mapping[str, Record]) -> dict[str, Sent | Failure]:
         name = self.settings.task_field
-        answers: dict[str, Answer] = {}
+        answers: dict[str, Sent | Failure] = {}
         again = {key: {**record, name: key} for key, record in records.items()}
         for _ in range(2):
             results = self.collection(
@@ -264,7 +272,7 @@ class Org:
                 break
         return answers
 
-    def _put_marked(self, records: Mapping[str, Record]) -> dict[str, Answer]:
+    def _put_marked(self, records: Mapping[str, Record]) -> dict[str, Sent | Failure]:
         """For orgs without our field: CallObject carries the key, and is asked for before a Task is made."""
         held: dict[str, str] = {}
         for keys in _chunks(list(records)):
@@ -278,7 +286,7 @@ class Org:
             answers |= {key: _answer(result) for key, result in zip(new, results, strict=True)}
         return answers
 
-    def _update(self, records: Mapping[str, Record]) -> dict[str, Answer]:
+    def _update(self, records: Mapping[str, Record]) -> dict[str, Sent | Failure]:
         if not records:
             return {}
         rows = [
@@ -505,206 +513,143 @@ def setup(org: Org) -> str:
     return f"Activity.{name} is made; give the integration user's permission set read and edit access to it"
 
 
-class Log(PersonParams):
-    """What a call and a chat have in common."""
-
-    subject: str | None = param(
-        None, "The headline; made of the event when left out.", example="Support call"
-    )
-    summary: str | None = param(
-        "{{ event.summary }}", "What it was about.", example="Wants a receipt by mail."
-    )
-    outcome: str | None = param("{{ event.outcome }}", "How it ended, in Heppu's word.", example="resolved")
-    unknown: Literal["contact", "lead", "skip"] = param(
-        "contact", "What a person whom Salesforce does not know becomes.", example="lead"
-    )
-    owner: str | None = param(None, "The Salesforce id of the owner.", example="0055g00000AbCdE", pattern=_ID)
-    what: str | None = param(
-        None,
-        "The id of the account, opportunity or case it belongs to; not used for leads.",
-        example="5005g00000AbCdE",
-        pattern=_ID,
-    )
-    properties: Properties = param({}, "Further fields of the Task.", example={"CSAT__c": 5})
+_OWNER = param(None, "The Salesforce id of the owner.", example="0055g00000AbCdE", pattern=_ID)
+_UNKNOWN = param("contact", "What a person whom Salesforce does not know becomes.", example="lead")
+_WHAT = param(
+    None,
+    "The id of the account, opportunity or case it belongs to; not used for leads.",
+    example="5005g00000AbCdE",
+    pattern=_ID,
+)
 
 
-class Call(Log):
+class Call(CallParams):
     """A phone call."""
 
-    direction: str | None = param("{{ event.direction }}", "`inbound` or `outbound`.", example="inbound")
-    status: str | None = param(
-        "{{ event.status }}", "Heppu's word for how the line ended.", example="no_answer"
-    )
-    duration: float | None = param("{{ event.duration }}", "Seconds.", example=125)
     disposition: str | None = param(
         None, "The call result; from the status when left out.", example="Left voicemail"
-    )
-    from_number: str | None = param(
-        None, "Who called; from the direction when left out.", example="+14155550123"
-    )
-    to_number: str | None = param(
-        None, "Who was called; from the direction when left out.", example="+14155550100"
     )
     call_id: str | None = param(
         "{{ event.twilioCallSid }}", "The telephone system's id of the call.", example="CA00"
     )
+    unknown: Literal["contact", "lead", "skip"] = _UNKNOWN
+    owner: str | None = _OWNER
+    what: str | None = _WHAT
+
+    def facts(self, context: Context) -> Mapping[str, object]:
+        """A Task has no fields for the numbers."""
+        caller, called = self.numbers(context)
+        return {"From": caller, "To": called, **super().facts(context)}
 
 
-class Chat(Log):
+class Chat(ChatParams):
     """A chat."""
 
-    messages: int | None = param("{{ event.messageCount }}", "How many messages were exchanged.", example=12)
-    rating: float | None = param(
-        "{{ event.chatMetadata.feedback.rating }}", "The visitor's rating, if there is one.", example=5
-    )
+    unknown: Literal["contact", "lead", "skip"] = _UNKNOWN
+    owner: str | None = _OWNER
+    what: str | None = _WHAT
 
 
 @connector.action(effect=per_conversation, repeatable=True, batch=BATCH)
 def log_call(org: Org, jobs: Sequence[Job[Call]]) -> list[Answer]:
     """Log the call as a closed Task of the contact or lead, once per conversation."""
-    return _log(org, jobs, _call)
+    return _log(org, jobs, _call_fields)
 
 
 @connector.action(effect=per_conversation, repeatable=True, batch=BATCH)
 def log_chat(org: Org, jobs: Sequence[Job[Chat]]) -> list[Answer]:
     """Log the chat as a closed Task of the contact or lead, once per conversation."""
-    return _log(org, jobs, _chat)
+    return _log(org, jobs, _chat_fields)
 
 
-def _call(call: Call, context: Context) -> Record:
-    status = (call.status or "").lower().replace("-", "_")
-    direction = (call.direction or "").capitalize()
-    direction = direction if direction in ("Inbound", "Outbound", "Internal") else ""
-    agent = context.event.body.get("agentName") or "Heppu"
-    ended = f": {status.replace('_', ' ')}" if status else ""
-    ours, theirs = context.event.body.get("agentNumber"), call.phone
-    caller, called = (ours, theirs) if direction == "Outbound" else (theirs, ours)
-    facts = {
-        "Outcome": call.outcome,
-        "From": call.from_number or caller,
-        "To": call.to_number or called,
-        "Conversation": context.event.conversation.id,
-    }
+def _chat_fields(_chat: Chat) -> Record:
+    return {}  # there is no subtype for chats
+
+
+def _call_fields(call: Call) -> Record:
+    seconds = call.seconds()
     return {
         "TaskSubtype": "Call",
-        "Subject": call.subject or f"{direction} call with {agent}{ended}".strip().capitalize(),
-        "Description": _description(call.summary, facts),
-        "CallDurationInSeconds": None if call.duration is None else round(max(0.0, call.duration)),
-        "CallType": direction or None,
-        "CallDisposition": call.disposition or _OUTCOMES.get(status) or call.outcome,
+        "CallDurationInSeconds": None if seconds is None else round(seconds),
+        "CallType": {True: "Outbound", False: "Inbound", None: None}[call.outbound],
+        "CallDisposition": call.disposition or _OUTCOMES.get(call.line) or call.outcome,
         "CallObject": call.call_id,
     }
 
 
-def _chat(chat: Chat, context: Context) -> Record:
-    facts = {
-        "Outcome": chat.outcome,
-        "Messages": chat.messages,
-        "Rating": None if chat.rating is None else f"{chat.rating:g}",
-        "Conversation": context.event.conversation.id,
-    }
-    return {
-        "Subject": chat.subject or f"Chat: {context.event.body.get('agentName') or 'Heppu'}",
-        "Description": _description(chat.summary, facts),
-    }
+L = TypeVar("L", Call, Chat)
 
 
-L = TypeVar("L", bound=Log)
-
-
-def _log(org: Org, jobs: Sequence[Job[L]], describe: Callable[[L, Context], Record]) -> list[Answer]:
+def _log(org: Org, jobs: Sequence[Job[L]], describe: Callable[[L], Record]) -> list[Answer]:
     """Write every job's Task in as few requests as Salesforce allows: one, when the people are known."""
-    by_key = {_conversation_key(job.context): job for job in jobs}
+    by_key = {job.context.conversation_key: job for job in jobs}
     if len(by_key) < len(jobs):
         raise Rejected("two events of one conversation in one batch", code="same_conversation")
     status = org.closed_status("Task")
     tasks: dict[str, Record] = {}
     for key, job in by_key.items():
-        # Our Task was filled when it was made: an update leaves `fill` alone.
-        filled = dict.fromkeys(job.params.properties, "-") if job.context.known_id else None
-        day = _day(org, job.context, job.context.event.occurred_at)
-        own = describe(job.params, job.context) | {"Status": status, "ActivityDate": day}
-        tasks[key] = _cut(own | {"OwnerId": job.params.owner or org.settings.owner}) | changes(
-            job.params.properties, filled
-        )
-    return list(_write(org, by_key, tasks).values())
-
-
-def _write(org: Org, jobs: Mapping[str, Job[L]], tasks: Mapping[str, Record]) -> dict[str, Answer]:
-    """Write Tasks with their people; people who turn out deleted or converted are looked for once more."""
-    found: dict[str, Person | Failure | CannotTell | None] = {}
-    seekers = {
-        key: Seeker(
-            job.params.email,
-            job.params.phone,
-            job.context,
-            job.params.ambiguous,
-            job.params.unknown != "skip",
-        )
-        for key, job in jobs.items()
-    }
-    for kind in ("Contact", "Lead"):
-        asked = [key for key, job in jobs.items() if (job.params.unknown == "lead") == (kind == "Lead")]
-        if asked:
-            people = find_people(People(org, create=kind), [seekers[key] for key in asked])
-            found |= dict(zip(asked, people, strict=True))
+        params, context = job.params, job.context
+        own = describe(params) | {
+            "Subject": params.headline(context),
+            "Description": params.text(context, LONGEST["Description"]),
+            "Status": status,
+            "ActivityDate": _day(org, context, context.event.occurred_at),
+            "OwnerId": params.owner or org.settings.owner,
+            "WhatId": params.what,
+        }
+        tasks[key] = _cut(own) | changes(params.further(context), None)
+    known = {key: job.context.known_id for key, job in by_key.items() if job.context.known_id}
     answers: dict[str, Answer] = {}
+    for kind in ("Contact", "Lead"):
+        seekers = {
+            key: job.params.seeker(job.context, create=job.params.unknown != "skip")
+            for key, job in by_key.items()
+            if (job.params.unknown == "lead") == (kind == "Lead")
+        }
+        if seekers:
+            answers |= with_people(
+                People(org, create=kind), seekers, lambda people: _link(org, tasks, known, people)
+            )
+    return [answers[key] for key in by_key]
+
+
+def _link(
+    org: Org, tasks: Mapping[str, Record], known: Mapping[str, str], people: Mapping[str, Person | None]
+) -> dict[str, Sent | Failure]:
+    """Write Tasks with their people; a Task of a lead must belong to nothing else."""
     ready: dict[str, Record] = {}
-    for key, job in jobs.items():
-        person = found[key]
-        if isinstance(person, Failure | CannotTell):
-            answers[key] = person
-            continue
-        who = person.id if person else None
-        what = None if who and who.startswith(LEAD) else job.params.what
-        ready[key] = tasks[key] | {name: value for name, value in (("WhoId", who), ("WhatId", what)) if value}
-    known = {key: known for key in ready if (known := jobs[key].context.known_id)}
-    again = {}
-    for key, answer in org.put_tasks(ready, known).items() if ready else ():
-        person = found[key]
-        answers[key] = answer
-        if isinstance(person, Person) and person.remembered and _code(answer) in _GONE:
-            seekers[key].identities.forget(seekers[key].keys)
-            again[key] = jobs[key]
-        elif isinstance(answer, Sent):
-            notes = [answer.detail, person.detail if isinstance(person, Person) else "nobody to link it to"]
-            answers[key] = Sent(answer.id, "; ".join(note for note in notes if note))
-    if again:
-        answers |= _write(org, again, tasks)
-    return {key: answers[key] for key in jobs}
+    for key, person in people.items():
+        ready[key] = dict(tasks[key])
+        if person is not None:
+            ready[key]["WhoId"] = person.id
+            if person.id.startswith(LEAD):
+                ready[key].pop("WhatId", None)
+    return {
+        key: PersonGone() if people[key] is not None and _code(answer) in _GONE else answer
+        for key, answer in org.put_tasks(ready, known).items()
+    }
 
 
-class Contact(PersonParams):
-    """A person, and what to write about them; what the event says only fills empty fields."""
-
-    first_name: str | None = param("{{ contact.first_name }}", "Fills an empty first name.", example="Maya")
-    last_name: str | None = param("{{ contact.last_name }}", "Fills an empty last name.", example="Lindqvist")
-    properties: Properties = param(
-        {},
-        "Further fields: `Field: value`, or `Field: {value: ..., mode: fill}`.",
-        example={"CSAT__c": 5, "Title": {"value": "Buyer", "mode": "fill"}},
-    )
+class Contact(ContactParams):
+    """A contact or lead, and what to write about it; what the event says only fills empty fields."""
 
 
 @connector.action(effect=per_event, repeatable=True)
 def upsert_contact(org: Org, contact: Contact, context: Context) -> Sent:
     """Update the contact or open lead, or create a contact when Salesforce does not know the person."""
-    given = {
-        "FirstName": contact.first_name,
-        "LastName": contact.last_name,
-        "Email": contact.email,
-        "Phone": contact.phone,
-    }
-    wanted = {name: Property(value=value, mode="fill") for name, value in given.items()} | contact.properties
-    person, row = _person(org, People(org, properties=contact.properties), contact, context, True, wanted)
+    wanted = contact.fields(
+        FirstName=contact.first_name, LastName=contact.last_name, Email=contact.email, Phone=contact.phone
+    )
+    seeker = contact.seeker(context, create=True)
+    people = People(org, properties=contact.properties)
+    person, row = find_person(people, seeker, lambda known: _row(org, known, wanted))
     if row is None:
         return Sent(id=person.id, detail=person.detail)
-    if row["LastName"] in (contact.phone, contact.email):  # our placeholder for a caller without a name
-        row["LastName"] = None
-    return _change(org, person, changes(wanted, row))
+    placeholder = row["LastName"] in (contact.phone, contact.email)  # ours, for a caller without a name
+    return _change(org, person, changes(wanted, {**row, "LastName": None} if placeholder else row))
 
 
-class LeadUpdate(PersonParams):
+class Lead(PersonParams):
     """An open lead, and what to write about it."""
 
     lead: str | None = param(
@@ -720,15 +665,17 @@ class LeadUpdate(PersonParams):
 
 
 @connector.action(effect=per_event, repeatable=True)
-def update_lead(org: Org, lead: LeadUpdate, context: Context) -> Sent:
+def update_lead(org: Org, lead: Lead, context: Context) -> Sent:
     """Update the person's open lead; one that was converted is left alone."""
     wanted = {"Status": Property(value=lead.status)} | lead.properties
     if lead.lead:
-        row = _row(org, "Lead", lead.lead, wanted)
-        if row is None:
-            raise Rejected("there is no open lead with this id", code="not_found")
-        return _change(org, Person(lead.lead), changes(wanted, row))
-    person, row = _person(org, People(org, ("Lead",), "Lead"), lead, context, False, wanted, scope="lead:")
+        person, row = Person(lead.lead), _row(org, lead.lead, wanted)
+    else:
+        seeker = lead.seeker(context, create=False, scope="lead:")
+        people = People(org, kinds=("Lead",), create="Lead")
+        person, row = find_person(people, seeker, lambda known: _row(org, known, wanted))
+    if row is None:
+        raise Rejected("there is no open lead with this id", code="not_found")
     return _change(org, person, changes(wanted, row))
 
 
@@ -753,12 +700,13 @@ class Case(PersonParams):
 @connector.action(effect=per_event, repeatable=True)
 def close_case(org: Org, case: Case, context: Context) -> Sent:
     """Close a case, in the org's own word for it."""
-    names = ("Id", "IsClosed", *case.properties)
     if case.case:
         where = format_soql("Id = {}", case.case)
     else:
-        person, _ = _person(org, People(org, ("Contact",)), case, context, False, {}, scope="contact:")
+        seeker = case.seeker(context, create=False, scope="contact:")
+        person, _ = find_person(People(org, kinds=("Contact",)), seeker, lambda known: _row(org, known, ()))
         where = format_soql("ContactId = {} AND IsClosed = false", person.id)
+    names = ("Id", "IsClosed", *case.properties)
     rows = org.query(_select(names, "Case", f"{where} ORDER BY CreatedDate DESC LIMIT 2"))
     if case.case and not rows:
         raise Rejected("there is no case with this id", code="not_found")
@@ -771,84 +719,48 @@ def close_case(org: Org, case: Case, context: Context) -> Sent:
     return Sent(id=str(rows[0]["Id"]), detail="closed")
 
 
-class ToDo(PersonParams):
+class ToDo(TaskParams):
     """Something for a colleague to do."""
 
-    subject: str = param(
-        "Call {{ contact.name | default('back') }}", "What to do.", example="Send the receipt", max_length=255
-    )
-    text: str | None = param("{{ event.summary }}", "More about it.", example="Wants it by mail.")
-    due: Duration = param("1d", "How long after the event it is due.", example="2h")
     priority: Literal["Low", "Normal", "High"] = param("Normal", "How urgent.", example="High")
-    owner: str | None = param(
-        None, "The Salesforce id of who does it.", example="0055g00000AbCdE", pattern=_ID
-    )
-    properties: Properties = param({}, "Further fields of the Task.", example={"Type": "Call"})
+    owner: str | None = _OWNER
 
 
 @connector.action(effect=per_event, repeatable=True)
 def create_task(org: Org, todo: ToDo, context: Context) -> Sent:
     """Give a colleague a Task on the person's contact or lead."""
-    person = None
-    if todo.email or todo.phone:
-        person, _ = _person(org, People(org), todo, context, True, {})
     own = {
         "Subject": todo.subject,
-        "Description": _description(todo.text, {"Conversation": context.event.conversation.id}),
-        "ActivityDate": _day(org, context, context.event.occurred_at + todo.due),
+        "Description": todo.body(context),
+        "ActivityDate": _day(org, context, todo.due_at(context)),
         "Priority": todo.priority,
         "OwnerId": todo.owner or org.settings.owner,
-        "WhoId": person.id if person else None,
     }
-    key = "task-" + hashlib.sha256(context.effect.encode()).hexdigest()[:32]
-    answer = org.put_tasks({key: _cut(own) | changes(todo.properties, None)}, {})[key]
+    key = f"task:{context.effect_id}"
+    tasks = {key: _cut(own) | changes(todo.properties, None)}
+    seekers = {key: todo.seeker(context, create=True)}
+    [answer] = with_people(People(org), seekers, lambda people: _link(org, tasks, {}, people)).values()
     if not isinstance(answer, Sent):
         raise answer
     return answer
 
 
-def _person(
-    org: Org,
-    people: People,
-    params: PersonParams,
-    context: Context,
-    create: bool,
-    wanted: Iterable[str],
-    scope: str = "",
-) -> tuple[Person, Record | None]:
-    """The person's record and its fields as they are now; None: it was just made with all that is wanted."""
-    seeker = Seeker(params.email, params.phone, context, params.ambiguous, create, scope)
-    [found] = find_people(people, [seeker])
-    if found is None:
-        raise Rejected("Salesforce does not know this person, or the event names none", code="not_found")
-    if not isinstance(found, Person):
-        raise found
-    if not found.remembered and found.match is None:
-        return found, None
-    row = _row(org, "Lead" if found.id.startswith(LEAD) else "Contact", found.id, wanted)
-    if row is not None:
-        return found, row
-    seeker.identities.forget(seeker.keys)
-    if found.remembered:
-        return _person(org, people, params, context, create, wanted, scope)
-    raise Temporary(
-        "Salesforce's search still shows a record that is gone", retry_after=timedelta(seconds=60)
-    )
-
-
-def _row(org: Org, kind: str, record_id: str, wanted: Iterable[str]) -> Record | None:
-    """One record's fields; None when it is deleted, merged or converted."""
+def _row(org: Org, record_id: str, wanted: Iterable[str]) -> Mapping[str, Any] | None:
+    """The fields of a contact or lead as they are now; None when it is deleted, merged or converted."""
+    kind = _kind(record_id)
     names = ("Id", "LastName", *wanted, *(("IsConverted",) if kind == "Lead" else ()))
     rows = org.query(_select(names, kind, format_soql("Id = {}", record_id)))
     return dict(rows[0]) if rows and not rows[0].get("IsConverted") else None
 
 
 def _change(org: Org, person: Person, change: Mapping[str, Any]) -> Sent:
-    if not change:
-        return Sent(id=person.id, detail=person.detail or "nothing to change")
-    kind = "Lead" if person.id.startswith(LEAD) else "Contact"
-    org.rest("PATCH", f"sobjects/{kind}/{_id(person.id)}", dict(change))
-    return Sent(id=person.id, detail=person.detail or "updated")
+    if change:
+        org.rest("PATCH", f"sobjects/{_kind(person.id)}/{_id(person.id)}", dict(change))
+    return Sent(id=person.id, detail=person.detail or ("updated" if change else "nothing to change"))
+
+
+def _kind(record_id: str) -> str:
+    return "Lead" if record_id.startswith(LEAD) else "Contact"
 
 
 @connector.failure
@@ -929,10 +841,6 @@ def _code(answer: Answer) -> str:
     return answer.code if isinstance(answer, Rejected) else ""
 
 
-def _conversation_key(context: Context) -> str:
-    return context.event.conversation.id + (f":{context.key}" if context.key else "")
-
-
 def _typed(kind: str, record: Mapping[str, Any]) -> Record:
     return {"attributes": {"type": kind}, **record}
 
@@ -968,7 +876,6 @@ def _match(row: Record) -> Match:
         [str(row["Email"])] if row.get("Email") else [],
         [str(row[name]) for name in _PHONES if row.get(name)],
         ("1" if contact else "0", row.get("LastActivityDate") or "", row.get("LastModifiedDate") or ""),
-        row,
     )
 
 
@@ -977,12 +884,6 @@ def _day(org: Org, context: Context, instant: datetime) -> str:
     return (
         instant.astimezone(ZoneInfo(context.contact.time_zone or org.settings.time_zone)).date().isoformat()
     )
-
-
-def _description(text: str | None, facts: Mapping[str, Any]) -> str:
-    room = LONGEST["Description"] - 1000
-    lines = [(text or "")[:room], *(f"{name}: {value}" for name, value in facts.items() if value)]
-    return "\n".join(line for line in lines if line)
 
 
 def _cut(record: Mapping[str, Any]) -> Record:

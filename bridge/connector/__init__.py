@@ -32,21 +32,24 @@ from bridge.connector.api import (
     per_message,
 )
 from bridge.connector.context import Context, Identities
+from bridge.connector.crm import CallParams, ChatParams, ContactParams, ConversationParams, TaskParams
 from bridge.connector.deadline import check_deadline, remaining
 from bridge.connector.people import (
+    Answer,
     Directory,
-    Found,
     Match,
     Person,
+    PersonGone,
     PersonParams,
     Properties,
     Property,
     Seeker,
     changes,
     find_people,
-    forget,
+    find_person,
     national_digits,
     same_number,
+    with_people,
 )
 from bridge.connector.sms import Segments, segments
 from bridge.connector.transport import (
@@ -63,18 +66,22 @@ from bridge.settings import Duration
 
 __all__ = [
     "Action",
+    "Answer",
+    "CallParams",
     "Callback",
     "CallbackReply",
     "CallbackRequest",
     "Channel",
+    "ChatParams",
     "Connector",
     "ConnectorSettings",
+    "ContactParams",
     "Context",
+    "ConversationParams",
     "Directory",
     "Duration",
     "Effect",
     "Email",
-    "Found",
     "GuardedAdapter",
     "Identities",
     "Job",
@@ -86,6 +93,7 @@ __all__ = [
     "Params",
     "PartnerUrl",
     "Person",
+    "PersonGone",
     "PersonParams",
     "PhoneNumber",
     "Properties",
@@ -96,12 +104,13 @@ __all__ = [
     "Seeker",
     "Segments",
     "Sent",
+    "TaskParams",
     "changes",
     "check_deadline",
     "failure_of_network",
     "failure_of_status",
     "find_people",
-    "forget",
+    "find_person",
     "http_client",
     "is_loopback",
     "national_digits",
@@ -113,4 +122,5 @@ __all__ = [
     "remaining",
     "same_number",
     "segments",
+    "with_people",
 ]

@@ -67,7 +67,8 @@ def param(
 
     `default` is a value, `...` for required, or a template of the event (`"{{ contact.phone }}"`): then the
     rule may leave the param out, and what the template finds missing is None, or an error where the type
-    forbids None. Into an `html` param, values of the event are put escaped. `constraints` are pydantic's (`max_length=1600`, `ge=0`).
+    forbids None. Into an `html` param, values of the event are put escaped. `constraints` are pydantic's
+    (`max_length=1600`, `ge=0`).
     """
     extra: dict[str, Any] = {"example": example}
     if html:

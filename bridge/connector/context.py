@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -78,6 +79,16 @@ class Context:
     def contact(self) -> Contact:
         """The person the event is about."""
         return self.event.contact
+
+    @property
+    def effect_id(self) -> str:
+        """The effect key as a short text of hexadecimal digits, for a partner's field."""
+        return hashlib.sha256(self.effect.encode()).hexdigest()[:32]
+
+    @property
+    def conversation_key(self) -> str:
+        """What makes the conversation's record at the partner unique: its id, and the rule author's `key:`."""
+        return self.event.conversation.id + (f":{self.key}" if self.key else "")
 
     def callback_url(self, name: str) -> str | None:
         """Where the partner reports back about this delivery; None without BRIDGE_PUBLIC_URL."""

@@ -8,7 +8,7 @@ the rule says otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Protocol
@@ -16,12 +16,14 @@ from typing import Annotated, Any, Literal, Protocol
 import phonenumbers
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from bridge.connector.api import Email, Params, PhoneNumber, param
+from bridge.connector.api import Email, Params, PhoneNumber, Sent, param
 from bridge.connector.context import Context, Identities
-from bridge.errors import CannotTell, Failure
+from bridge.errors import CannotTell, Failure, Rejected, Temporary
 
 NOBODY_FOR = timedelta(minutes=5)
 """How long a search that found nobody is remembered: somebody may add the person at any time."""
+INDEX_LAG = timedelta(minutes=1)
+"""After this a CRM's search no longer shows what is gone."""
 
 Scalar = str | int | float | bool
 
@@ -72,6 +74,10 @@ class PersonParams(Params):
         example="review",
     )
 
+    def seeker(self, context: Context, *, create: bool, scope: str = "") -> Seeker:
+        """Whom to find."""
+        return Seeker(self.email, self.phone, context, self.ambiguous, create, scope)
+
 
 @dataclass(frozen=True)
 class Match:
@@ -83,7 +89,6 @@ class Match:
     """As people typed them."""
     activity: tuple[str, ...] = ()
     """Sorts by how recently the record was active; the latest wins."""
-    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,8 +127,8 @@ class Person:
     """How it was found, in words for the log page; empty when there is nothing to say."""
     remembered: bool = False
     """Taken from the identity map without asking: the record may be gone by now."""
-    match: Match | None = None
-    """The record as it was just read, when it was."""
+    made: bool = False
+    """It was not there and was just made."""
 
 
 class Directory(Protocol):
@@ -142,8 +147,17 @@ class Directory(Protocol):
         ...
 
 
+Answer = Sent | Failure | CannotTell
+"""What one delivery of a batch comes to."""
 Found = Person | Failure | CannotTell | None
 """None: nobody, either not to be created or without e-mail and phone."""
+
+
+class PersonGone(Rejected):
+    """The person's record is deleted, merged or converted; `with_people` looks for the person once more."""
+
+    def __init__(self) -> None:
+        super().__init__("the person's record is gone", code="person_gone")
 
 
 def find_people(directory: Directory, seekers: Sequence[Seeker]) -> list[Found]:
@@ -171,9 +185,66 @@ def find_people(directory: Directory, seekers: Sequence[Seeker]) -> list[Found]:
     return found
 
 
-def forget(seeker: Seeker) -> None:
-    """The remembered record is deleted, merged or converted: ask the CRM next time."""
+def find_person(
+    directory: Directory, seeker: Seeker, read: Callable[[str], Mapping[str, Any] | None]
+) -> tuple[Person, Mapping[str, Any] | None]:
+    """The seeker's person and what `read` says of the record now; None when it was just made.
+
+    `read` answers None for a record that is gone. Raises Rejected when there is nobody.
+    """
+    [found] = find_people(directory, [seeker])
+    if found is None:
+        raise Rejected(
+            "the CRM does not know this person" if seeker.keys else "the event has neither e-mail nor phone",
+            code="not_found",
+        )
+    if not isinstance(found, Person):
+        raise found
+    if found.made:
+        return found, None
+    current = read(found.id)
+    if current is not None:
+        return found, current
     seeker.identities.forget(seeker.keys)
+    if found.remembered:
+        return find_person(directory, seeker, read)
+    raise _behind()
+
+
+def with_people(
+    directory: Directory,
+    seekers: Mapping[str, Seeker],
+    write: Callable[[Mapping[str, Person | None]], Mapping[str, Sent | Failure]],
+) -> dict[str, Answer]:
+    """Write something for the person of each seeker, and once more for those whose remembered record is gone.
+
+    `write` is given the people that were found and answers for each; where the record is gone, with PersonGone.
+    """
+    found = dict(zip(seekers, find_people(directory, list(seekers.values())), strict=True))
+    answers: dict[str, Answer] = {}
+    people: dict[str, Person | None] = {}
+    for key, person in found.items():
+        if isinstance(person, Failure | CannotTell):
+            answers[key] = person
+        else:
+            people[key] = person
+    again: dict[str, Seeker] = {}
+    for key, answer in write(people).items() if people else ():
+        person = people[key]
+        answers[key] = answer
+        if isinstance(answer, PersonGone):
+            seekers[key].identities.forget(seekers[key].keys)
+            answers[key] = _behind()
+            if person is not None and person.remembered:
+                again[key] = seekers[key]
+        elif isinstance(answer, Sent) and person is not None and person.detail:
+            detail = f"{answer.detail}; {person.detail}" if answer.detail else person.detail
+            answers[key] = Sent(answer.id, detail)
+    return answers | with_people(directory, again, write) if again else answers
+
+
+def _behind() -> Temporary:
+    return Temporary("the CRM's search still shows a record that is gone", retry_after=INDEX_LAG)
 
 
 def _remembered(seeker: Seeker, kind: str) -> Person | None:
@@ -206,7 +277,7 @@ def _choice(seeker: Seeker, kind: str, matches: Sequence[Match]) -> Person | Can
         keys.add(seeker.key("phone"))
     seeker.identities.remember(dict.fromkeys(keys, best.id))
     several = f"{len(fitting)} records have this {kind}, the most recently active was taken"
-    return Person(best.id, several if len(fitting) > 1 else "", match=best)
+    return Person(best.id, several if len(fitting) > 1 else "")
 
 
 def _fits(match: Match, kind: str, value: str) -> bool:
@@ -230,7 +301,7 @@ def _create(
     if not strangers:
         return
     for index, made in zip(strangers, directory.create([seekers[index] for index in strangers]), strict=True):
-        found[index] = Person(made, "a new contact") if isinstance(made, str) else made
+        found[index] = Person(made, "a new person", made=True) if isinstance(made, str) else made
     for index in indices:
         person = found[index] = found[twins[index]]
         if isinstance(person, Person):
