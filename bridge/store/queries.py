@@ -169,6 +169,16 @@ def show_delivery(database: Database, ident: str) -> dict[str, Any]:
     return found
 
 
+def show_rejection(database: Database, ident: str) -> dict[str, Any]:
+    """One refused request with the body that it came with, if that was signed; raises NotFound."""
+    table = schema.rejections
+    with database.read() as connection:
+        row = connection.execute(select(table).where(table.c.id == ident)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no rejection `{ident}`")
+    return dict(row._mapping)
+
+
 def stored_event(database: Database, ident: str) -> Event:
     """A stored event, parsed; raises NotFound when there is none, or when retention has taken its body."""
     table = schema.events

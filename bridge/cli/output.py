@@ -1,0 +1,142 @@
+"""What commands print: tables and text for people, one JSON object for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel="Output")]
+
+WIDE = 160
+"""Columns of a table when the output is no terminal."""
+
+_COLOURS = {
+    "sent": "green",
+    "delivered": "green",
+    "pending": "cyan",
+    "sending": "cyan",
+    "retrying": "yellow",
+    "review": "bold yellow",
+    "dead": "bold red",
+    "cancelled": "dim",
+    "suppressed": "dim",
+}
+
+
+@cache
+def console() -> Console:
+    """Where results go."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE, soft_wrap=False)
+
+
+@cache
+def errors() -> Console:
+    """Where everything goes that is not the result: progress, warnings, errors."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else WIDE)
+
+
+def say(text: str) -> None:
+    """A line of the result, as it is."""
+    console().print(text, markup=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """A line for whoever watches, kept apart from the result."""
+    errors().print(text, markup=False, soft_wrap=True)
+
+
+def complain(error: Exception) -> None:
+    """An error on stderr, as advice."""
+    from bridge.errors import StoreUnavailable
+    from bridge.rules.report import RulesError
+
+    if isinstance(error, RulesError):
+        note(str(error))
+    elif isinstance(error, StoreUnavailable):
+        note(f"bridge: the database cannot be used now: {error}; look at BRIDGE_DATABASE_URL, then try again")
+    else:
+        note(f"bridge: {error}")
+
+
+def plain(value: Any) -> Any:
+    """What JSON has no word for, as JSON."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (set, frozenset, tuple)):
+        return sorted(value) if isinstance(value, (set, frozenset)) else list(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    """One record."""
+    text = json.dumps(record, default=plain, ensure_ascii=False, indent=2)
+    sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
+
+
+def print_items(items: Iterable[Mapping[str, Any]], following: str | None = None) -> None:
+    """Several records; `following` is what `--before` takes for the next page."""
+    print_json({"items": list(items), "next": following})
+
+
+Cell = Callable[[Mapping[str, Any]], str]
+
+
+def print_table(
+    items: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, str | Cell],
+    *,
+    empty: str,
+    title: str | None = None,
+) -> None:
+    """A table of `items`: heading -> the field's name, or what makes the cell; `empty` is said when there are none."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if not items:
+        say(empty)
+        return
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for heading in columns:
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("ID", "Event ID"))
+    for item in items:
+        cells = [source(item) if callable(source) else _cell(item.get(source)) for source in columns.values()]
+        table.add_row(*(Text(cell, style=_COLOURS.get(cell.split(":")[0], "")) for cell in cells))
+    console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return instant(value) if isinstance(value, datetime) else str(value)
+
+
+def instant(value: datetime | None) -> str:
+    """An instant for people, UTC, to the second."""
+    return "" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def address(value: object) -> str:
+    """A phone number or an e-mail address in a list: enough to recognise it."""
+    from bridge.telemetry import mask_address
+
+    return mask_address(value) if isinstance(value, str) else ""

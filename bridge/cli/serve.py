@@ -1,0 +1,87 @@
+"""`bridge serve` and `bridge work`: the service itself."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+_PANEL = "Run"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command(rich_help_panel=_PANEL)(serve)
+    app.command(rich_help_panel=_PANEL)(work)
+
+
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; BRIDGE_HOST, else 127.0.0.1.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; BRIDGE_PORT, else 8080; 0 takes a free one.")
+    ] = None,
+    no_work: Annotated[bool, typer.Option("--no-work", help="Only receive: neither route nor work.")] = False,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Take events without a signature, from anybody. For trials only."),
+    ] = False,
+) -> None:
+    """Receive events, route them and carry out what the rules say.
+
+    SIGTERM stops in order: new events are answered 503, what runs is finished, exit 0. SIGHUP reads the rules again
+    (a change of the file is noticed without it).
+    """
+    from bridge.cli import serving
+    from bridge.cli.output import note
+    from bridge.cli.wiring import build_service
+    from bridge.settings import Settings, environment
+    from bridge.telemetry import configure_logging, log
+
+    environ = environment()
+    settings = Settings.load(environ)
+    configure_logging(settings.bridge_log)
+    host, port = host or settings.bridge_host, settings.bridge_port if port is None else port
+    with serving.only_server(settings.bridge_database_url), serving.listen(host, port) as listener:
+        service = build_service(environ, insecure=insecure, work=not no_work)
+        url = serving.url_of(listener)
+
+        def on_ready() -> None:
+            log.info(
+                "serving",
+                url=url,
+                webhook=f"{settings.bridge_public_url or url}/webhooks/heppu",
+                rules=str(settings.bridge_rules),
+                database="SQLite" if service.database.is_sqlite else "PostgreSQL",
+                works=service.worker is not None,
+            )
+            if insecure and not settings.secrets:
+                log.warning(
+                    "events are not verified", advice="set HEPPU_WEBHOOK_SECRET before anybody relies on it"
+                )
+            if service.token_is_new:
+                note(
+                    f"log page: {url}/login  token: {service.admin_token}  (set BRIDGE_ADMIN_TOKEN to keep one)"
+                )
+
+        serving.leave(serving.Serving(service, listener, on_ready).run())
+
+
+def work() -> None:
+    """Route and work without receiving, beside other processes on the same PostgreSQL database."""
+    from bridge.cli import serving
+    from bridge.cli.wiring import build_service
+    from bridge.errors import ConfigError
+    from bridge.settings import Settings, environment
+    from bridge.telemetry import configure_logging
+
+    environ = environment()
+    settings = Settings.load(environ)
+    configure_logging(settings.bridge_log)
+    if settings.bridge_database_url.startswith("sqlite"):
+        raise ConfigError(
+            "`bridge work` needs PostgreSQL: on SQLite the one `bridge serve` does the work; "
+            "set BRIDGE_DATABASE_URL=postgresql://..."
+        )
+    serving.leave(serving.work_until_stopped(build_service(environ, insecure=True)))

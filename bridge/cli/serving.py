@@ -1,0 +1,199 @@
+"""Running a service: its socket, its signals, and stopping without losing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from bridge.cli.wiring import Service, sqlite_path
+from bridge.errors import ConfigError
+from bridge.telemetry import log
+
+STOP_SECONDS = 25.0
+"""How long a stop waits for attempts that run; what runs longer is looked up by whoever serves next."""
+KEEP_ALIVE_SECONDS = 75
+"""Longer than the usual load balancer keeps an idle connection, so that it never meets a closing one."""
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn, with signals left to the service, telling when it listens."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Do nothing: uvicorn would end with the signal instead of with 0."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+
+class Serving:
+    """One service from its first request to its last."""
+
+    def __init__(self, service: Service, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+        self._service = service
+        self._listener = listener
+        self._clean = True
+        self._stop: asyncio.Task[None] | None = None
+        self._server = HttpServer(
+            uvicorn.Config(
+                service.app,
+                http="httptools",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=5,
+                backlog=2048,
+            ),
+            on_ready,
+        )
+
+    def run(self) -> bool:
+        """Serve until a signal ends it; returns whether everything that ran could be finished."""
+        if self._service.worker is not None:
+            self._service.worker.start()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._run())
+        self._service.database.close()
+        return self._clean
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        await self._server.serve(sockets=[self._listener])
+
+    def _on_stop(self, number: int) -> None:
+        """Stop in order; asked a second time, at once."""
+        if self._stop is not None:
+            at_once(number)
+        log.info("stopping", advice="a second signal stops at once")
+        self._stop = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        """Answer 503 to new events while what runs comes to its end."""
+        self._service.receiver.stopping = True
+        if self._service.worker is not None:
+            self._clean = await asyncio.to_thread(self._service.worker.stop, STOP_SECONDS)
+        self._server.should_exit = True
+
+    def _on_hangup(self) -> None:
+        reload = asyncio.get_running_loop().run_in_executor(None, self._service.rules.reload)
+        reload.add_done_callback(lambda done: done.exception())  # the log has what went wrong
+
+
+def work_until_stopped(service: Service) -> bool:
+    """Run the worker alone until a signal ends it; returns whether everything that ran could be finished."""
+    assert service.worker is not None  # noqa: S101 - `work` builds one
+    stop = threading.Event()
+
+    def on_stop(number: int, _: object) -> None:
+        if stop.is_set():
+            at_once(number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_stop)
+    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=service.rules.reload).start())
+    service.worker.start()
+    log.info("working", replica=service.worker.replica)
+    stop.wait()
+    log.info("stopping", advice="a second signal stops at once")
+    clean = service.worker.stop(STOP_SECONDS)
+    service.database.close()
+    return clean
+
+
+def at_once(number: int) -> None:
+    """End the process now; what runs is looked up by whoever serves next."""
+    log.warning("stopped at once", signal=signal.Signals(number).name)
+    os._exit(128 + number)
+
+
+def leave(clean: bool) -> None:
+    """End with 0; attempts that hang in their threads must not hold the process up."""
+    if not clean:
+        log.warning("attempts were still running", advice="they are looked up by whoever serves next")
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises ConfigError that says what to change."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}; "
+            "choose another with --host and --port (BRIDGE_HOST, BRIDGE_PORT)"
+        ) from None
+
+
+def url_of(listener: socket.socket) -> str:
+    """The address under which this machine reaches the service."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def only_server(url: str) -> Iterator[None]:
+    """Be the one process that serves a SQLite file; raises ConfigError that names the other one.
+
+    The kernel gives the lock back when the process ends, however it ends.
+    """
+    path = sqlite_path(url)
+    if path is None:
+        yield
+        return
+    lock = path.with_name(path.name + ".lock")
+    with _opened(lock) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            raise ConfigError(
+                f"{path} is already served by process {owner}; SQLite has one serving process. "
+                "Stop that one, or use PostgreSQL (BRIDGE_DATABASE_URL) to run several"
+            ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}; the folder of the database must be writable"
+        ) from None
+    try:
+        yield handle
+    finally:
+        os.close(handle)

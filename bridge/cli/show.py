@@ -1,0 +1,374 @@
+"""`bridge events`, `deliveries`, `show`, `rejections` and `audit`: looking at what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bridge.cli.output import (
+    Json,
+    address,
+    console,
+    instant,
+    print_items,
+    print_json,
+    print_table,
+    say,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from bridge.store.database import Database
+
+_PANEL = "Look"
+
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many.")]
+Before = Annotated[str | None, typer.Option(help="The `next` of the page before.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command(rich_help_panel=_PANEL)(events)
+    app.command(rich_help_panel=_PANEL)(deliveries)
+    app.command(rich_help_panel=_PANEL)(show)
+    app.command(rich_help_panel=_PANEL)(audit)
+
+
+def events(
+    name: Annotated[str | None, typer.Option(help="Only this event: call.busy.", show_default=False)] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only those since: 2h, 7d, or an instant.", show_default=False)
+    ] = None,
+    limit: Limit = 20,
+    before: Before = None,
+    as_json: Json = False,
+) -> None:
+    """The events that were received, the newest first, and what became of their deliveries. Times are UTC."""
+    from bridge.cli.wiring import open_store
+    from bridge.settings import Settings, environment
+    from bridge.store.queries import list_events
+
+    with open_store(Settings.load(environment())) as database:
+        page = list_events(database, name=name, since=instant_of(since, database), limit=limit, before=before)
+    if as_json:
+        print_items(page.items, page.next)
+        return
+    print_table(
+        page.items,
+        {
+            "ID": "id",
+            "Event": "name",
+            "Received": lambda item: instant(item["received_at"]),
+            "Contact": lambda item: address(item["phone"] or item["email"]),
+            "Conversation": "conversation",
+            "Deliveries": lambda item: _counted(item),
+        },
+        empty="No events yet. `bridge send call.busy` sends one.",
+    )
+    _more(page.next)
+
+
+def _counted(item: Mapping[str, Any]) -> str:
+    if item["routed_at"] is None:
+        return "not routed yet"
+    return ", ".join(f"{count} {state}" for state, count in sorted(item["deliveries"].items())) or "none"
+
+
+def deliveries(
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only in this state (several times if need be): pending, retrying, review, dead ...",
+            show_default=False,
+        ),
+    ] = None,
+    event: Annotated[str | None, typer.Option(help="Only of this event.", show_default=False)] = None,
+    connection: Annotated[
+        str | None, typer.Option(help="Only over this connection.", show_default=False)
+    ] = None,
+    rule: Annotated[str | None, typer.Option(help="Only of this rule.", show_default=False)] = None,
+    limit: Limit = 20,
+    before: Before = None,
+    as_json: Json = False,
+) -> None:
+    """The deliveries, the newest first. Times are UTC."""
+    from bridge.cli.wiring import open_store
+    from bridge.errors import ConfigError
+    from bridge.settings import Settings, environment
+    from bridge.store.queries import STATES, list_deliveries
+
+    unknown = [word for word in state or () if word not in STATES]
+    if unknown:
+        raise ConfigError(f"no state is called {', '.join(unknown)}; there are {', '.join(STATES)}")
+    with open_store(Settings.load(environment())) as database:
+        page = list_deliveries(
+            database, states=state or (), event=event, connection_name=connection, rule=rule,
+            limit=limit, before=before,
+        )  # fmt: skip
+    if as_json:
+        print_items(page.items, page.next)
+        return
+    print_deliveries(page.items, empty="No deliveries.")
+    _more(page.next)
+
+
+def print_deliveries(items: Iterable[Mapping[str, Any]], *, empty: str) -> None:
+    """Deliveries as a table."""
+    print_table(
+        list(items),
+        {
+            "ID": "id",
+            "Rule": "rule",
+            "Action": lambda item: _action(item),
+            "To": lambda item: address(item["recipient"]),
+            "State": lambda item: state_of(item),
+            "When": lambda item: instant(item["finished_at"] or item["run_at"]),
+            "Why": lambda item: item["detail"] or "",
+        },
+        empty=empty,
+    )
+
+
+def _action(item: Mapping[str, Any]) -> str:
+    connector = str(item["action"]).partition(".")[0]
+    return f"{item['action']}" + (f" ({item['connection']})" if item["connection"] != connector else "")
+
+
+def state_of(item: Mapping[str, Any]) -> str:
+    """A delivery's state in a word or two: `sent: delivered`, `suppressed: capped`."""
+    more = item.get("receipt") or item.get("reason")
+    return f"{item['state']}: {more}" if more else str(item["state"])
+
+
+def _more(following: str | None) -> None:
+    if following is not None:
+        say(f"There is more: --before {following}")
+
+
+def show(
+    ident: Annotated[str, typer.Argument(metavar="ID", help="evt_..., dlv_... or rej_...")],
+    as_json: Json = False,
+) -> None:
+    """Everything about one event, delivery or rejected request: why each rule fired or not, and every attempt."""
+    from bridge.cli.wiring import open_store
+    from bridge.errors import ConfigError
+    from bridge.settings import Settings, environment
+    from bridge.store.audit import entries
+    from bridge.store.queries import show_delivery, show_event, show_rejection
+
+    readers = {
+        "evt": (show_event, _print_event),
+        "dlv": (show_delivery, _print_delivery),
+        "rej": (show_rejection, _print_rejection),
+    }
+    kind = ident.partition("_")[0]
+    if kind not in readers:
+        raise ConfigError(
+            f"`{ident}` is no id: ids begin with evt_ (events), dlv_ (deliveries) or rej_ (rejections)"
+        )
+    read, print_found = readers[kind]
+    with open_store(Settings.load(environment())) as database:
+        found = read(database, ident) | {"audit": entries(database, subject=ident)}
+    if as_json:
+        print_json(found)
+    else:
+        print_found(found)
+
+
+def _print_event(event: Mapping[str, Any]) -> None:
+    _facts(
+        {
+            "Event": f"{event['name']}  {event['id']}",
+            "Happened": instant(event["occurred_at"]),
+            "Received": instant(event["received_at"]),
+            "Routed": instant(event["routed_at"]) or "not yet",
+            "Contact": "  ".join(filter(None, (event["phone"], event["email"]))) or "nobody known",
+            "Conversation": event["conversation"],
+            "Webhook ID": event["identity"],
+        }
+    )
+    if event["body"] is None:
+        say("\nIts body is no longer kept.")
+    else:
+        _heading("Body")
+        console().print_json(data=event["body"])
+    _heading("Rules")
+    if event["trace"] is None:
+        say("not routed yet" if event["routed_at"] is None else "no longer kept")
+    for trace in event["trace"] or ():
+        print_trace(trace)
+    _heading("Deliveries")
+    print_deliveries(event["deliveries"], empty="none")
+    _print_acts(event["audit"])
+
+
+def print_trace(trace: Mapping[str, Any]) -> None:
+    """Why one rule fired or not."""
+    from rich.text import Text
+
+    fired = trace["fired"]
+    mark = Text("✓ ", "green") if fired else Text("· ", "dim")
+    line = mark + Text(trace["rule"] or "(routing)", "bold" if fired else "")
+    if trace["error"]:
+        line.append(f"  {trace['error']}", "red")
+    console().print(line)
+    for check in trace["checks"]:
+        verdict = check["verdict"]
+        sign, colour = {"true": ("=", "green"), "false": ("≠", "red")}.get(verdict, ("?", "yellow"))
+        text = Text("    " + "  " * check["depth"]).append(f"{sign} ", colour).append(check["wanted"])
+        if check["found"]:
+            text.append(f"   found {check['found']}", "dim")
+        if check["why"]:
+            text.append(f"   {check['why']}", "dim")
+        console().print(text)
+
+
+def _print_delivery(delivery: Mapping[str, Any]) -> None:
+    _facts(
+        {
+            "Delivery": f"{delivery['action']}  {delivery['id']}",
+            "State": state_of(delivery),
+            "Why": delivery["detail"],
+            "Rule": delivery["rule"] + ("" if delivery["origin"] == "rule" else f" ({delivery['origin']})"),
+            "Connection": delivery["connection"],
+            "Event": delivery["event_id"],
+            "Because of": delivery["cause_id"],
+            "To": delivery["recipient"],
+            "Partner's ID": delivery["partner_id"],
+            "Next attempt": instant(delivery["run_at"])
+            if delivery["state"] in ("pending", "retrying")
+            else None,
+            "Worth it until": instant(delivery["expires_at"]),
+        }
+    )
+    _heading("Params")
+    console().print_json(data=delivery["params"])
+    _heading("What happened (UTC)")
+    for at, text in timeline(delivery):
+        say(f"{instant(at)}  {text}")
+    if delivery["state"] == "review":
+        say(
+            f"\nIt waits for you: look at the partner, then `bridge resolve {delivery['id']} sent`, `resend` or `drop`."
+        )
+    elif delivery["state"] == "dead":
+        say(f"\nOnce the cause is mended: `bridge retry {delivery['id']}`.")
+
+
+def timeline(delivery: Mapping[str, Any]) -> list[tuple[datetime, str]]:
+    """What happened to a delivery, in order."""
+    return sorted(_happened(delivery), key=lambda entry: entry[0])
+
+
+def _happened(delivery: Mapping[str, Any]) -> Iterator[tuple[datetime, str]]:
+    yield delivery["created_at"], "made"
+    for attempt in delivery["tries"]:
+        kind = "attempt" if attempt["kind"] == "send" else "lookup"
+        yield attempt["started_at"], f"{kind} {attempt['fence']} begins"
+        if attempt["finished_at"] is not None:
+            words = ": ".join(filter(None, (attempt["outcome"], attempt["reason"], attempt["detail"])))
+            yield attempt["finished_at"], f"{kind} {attempt['fence']} ends: {words}"
+    if delivery["receipt_at"] is not None:
+        yield delivery["receipt_at"], f"receipt: {delivery['receipt']}"
+    for entry in delivery["audit"]:
+        yield entry["at"], _act(entry)
+    if delivery["finished_at"] is not None:
+        yield delivery["finished_at"], state_of(delivery)
+
+
+def _print_rejection(rejection: Mapping[str, Any]) -> None:
+    _facts(
+        {
+            "Refused": f"{rejection['kind']}  {rejection['id']}",
+            "Why": rejection["detail"],
+            "Answered": str(rejection["status"]),
+            "Received": instant(rejection["received_at"]),
+            "Signed": "yes" if rejection["signed"] else "no",
+            "Accepted as": rejection["accepted_as"],
+        }
+    )
+    if rejection["body"] is not None:
+        _heading("Body")
+        say(rejection["body"].decode("utf-8", "replace")[:4000])
+        if rejection["accepted_as"] is None:
+            say(f"\nTo take it after all: `bridge rejections accept {rejection['id']}`.")
+    _print_acts(rejection["audit"])
+
+
+def audit(limit: Limit = 20, before: Before = None, as_json: Json = False) -> None:
+    """What people did: retries, replays, resolutions, pauses, opt-outs, erasures. The newest first."""
+    from bridge.cli.wiring import open_store
+    from bridge.settings import Settings, environment
+    from bridge.store.audit import entries
+
+    with open_store(Settings.load(environment())) as database:
+        found = entries(database, limit=limit + 1, before=before)
+    following = found[limit - 1]["id"] if len(found) > limit else None
+    if as_json:
+        print_items(found[:limit], following)
+        return
+    print_table(
+        found[:limit],
+        {
+            "When": lambda item: instant(item["at"]),
+            "Who": "who",
+            "Act": "act",
+            "On": "subject",
+            "Details": lambda item: _details(item),
+        },
+        empty="Nobody did anything yet.",
+    )
+    _more(following)
+
+
+def _print_acts(found: Iterable[Mapping[str, Any]]) -> None:
+    found = list(found)
+    if found:
+        _heading("What people did")
+        for entry in reversed(found):
+            say(f"{instant(entry['at'])}  {_act(entry)}")
+
+
+def _act(entry: Mapping[str, Any]) -> str:
+    details = _details(entry)
+    return f"{entry['act']} by {entry['who']}" + (f" ({details})" if details else "")
+
+
+def _details(entry: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in (entry["detail"] or {}).items())
+
+
+def _facts(facts: Mapping[str, str | None]) -> None:
+    from rich.text import Text
+
+    width = max(len(name) for name, value in facts.items() if value)
+    for name, value in facts.items():
+        if value:
+            console().print(Text(f"{name:<{width}}  ", "bold").append(str(value), "none"), soft_wrap=True)
+
+
+def _heading(text: str) -> None:
+    from rich.text import Text
+
+    console().print(Text(f"\n{text}", "bold cyan"))
+
+
+def instant_of(text: str | None, database: Database) -> datetime | None:
+    """`2h` ago, or an ISO instant; raises ConfigError."""
+    from bridge.errors import ConfigError
+    from bridge.events import parse_instant
+    from bridge.settings import parse_duration
+
+    if text is None:
+        return None
+    found = parse_instant(text)
+    if found is not None:
+        return found
+    try:
+        return database.clock.now() - parse_duration(text)
+    except ValueError:
+        raise ConfigError(
+            f"`{text}` is neither a duration like 2h or 7d nor an instant like 2026-03-02T21:30:00Z"
+        ) from None

@@ -1,0 +1,213 @@
+"""Putting the parts together: settings, store, rules, connections, worker, web.
+
+`build_service` makes a whole service out of an environment and starts nothing; `open_store` gives the other commands
+the database that the service writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from bridge.clock import Clock
+from bridge.connector import Connector
+from bridge.connector.discovery import Registry, settings_of
+from bridge.errors import ConfigError, StoreUnavailable
+from bridge.rules.model import Rules
+from bridge.settings import Settings
+from bridge.store.connections import register
+from bridge.store.database import Database
+from bridge.store.migrate import upgrade
+from bridge.store.queries import unfinished_actions
+from bridge.telemetry import Metrics, log
+from bridge.web.app import create_app
+from bridge.web.receive import Receiver, ReceiverSettings
+from bridge.worker.attempt import Attempts, Connection, open_connections
+from bridge.worker.rulesfile import RulesFile
+from bridge.worker.service import Worker, WorkerSettings
+
+START_PATIENCE = 60.0
+"""Seconds that a start waits for a database that cannot be reached yet."""
+
+
+@dataclass
+class Service:
+    """Everything that `bridge serve` runs, built but not started."""
+
+    settings: Settings
+    database: Database
+    rules: RulesFile
+    receiver: Receiver
+    app: Starlette
+    worker: Worker | None
+    """None: it only receives (`--no-work`)."""
+    admin_token: str
+    token_is_new: bool
+    """BRIDGE_ADMIN_TOKEN is not set: the token was made now and has to be told."""
+
+    def close(self) -> None:
+        """Close what is open; for services that were never run."""
+        self.database.close()
+
+
+def build_service(
+    environ: Mapping[str, str], *, insecure: bool = False, work: bool = True, clock: Clock | None = None
+) -> Service:
+    """Build a service; raises ConfigError, which names all that is wrong with rules and settings, or StoreUnavailable."""
+    settings = Settings.load(environ)
+    if not settings.heppu_webhook_secret and not insecure:
+        raise ConfigError(
+            "HEPPU_WEBHOOK_SECRET is not set, so nobody could tell Heppu's events from a stranger's; "
+            "set it to the webhook's secret, or say --insecure to take events from anybody"
+        )
+    registry = registry_for(settings)
+    rules = RulesFile(settings.bridge_rules, registry, environ if work else None)
+    database = Database(settings.bridge_database_url, clock)
+    try:
+        migrate(database)
+        metrics = Metrics()
+        worker = build_worker(settings, environ, registry, rules, database, metrics) if work else None
+        receiver = Receiver(
+            database,
+            ReceiverSettings(settings.secrets, settings.heppu_timestamp_tolerance),
+            metrics,
+            database.clock,
+        )
+        token = settings.bridge_admin_token
+        admin_token = token.get_secret_value() if token else secrets.token_urlsafe(24)
+        app = create_app(database, receiver, metrics, guard=list, rules_trouble=lambda: rules.trouble)
+    except BaseException:
+        database.close()
+        raise
+    return Service(settings, database, rules, receiver, app, worker, admin_token, token is None)
+
+
+def build_worker(
+    settings: Settings,
+    environ: Mapping[str, str],
+    registry: Registry,
+    rules: RulesFile,
+    database: Database,
+    metrics: Metrics,
+) -> Worker:
+    """The worker with every connection that the rules, or deliveries made by earlier rules, need."""
+    connections = open_connections(connections_of(rules.current, registry), environ)
+    connections |= _left_over(database, registry, environ, connections)
+    register(database, {name: fingerprint(found) for name, found in connections.items()})
+    return Worker(
+        database,
+        rules,
+        connections,
+        Attempts(database, settings.bridge_public_url),
+        WorkerSettings(settings.bridge_only_to, settings.bridge_retention),
+        metrics,
+    )
+
+
+def registry_for(settings: Settings) -> Registry:
+    """The connectors: shipped, beside the rules file, and installed."""
+    return Registry([settings.bridge_rules.resolve().parent / "connectors"])
+
+
+def connections_of(rules: Rules, registry: Registry) -> dict[str, Connector]:
+    """The connections that enabled rules and the alerts name; imports only their connectors."""
+    steps = [step for rule in rules.rules if rule.enabled for step in (*rule.do, *rule.on_failure)]
+    return {step.connection: registry.connector(step.action.connector) for step in (*steps, *rules.alerts)}
+
+
+def _left_over(
+    database: Database, registry: Registry, environ: Mapping[str, str], known: Mapping[str, Connection]
+) -> dict[str, Connection]:
+    """Connections that no rule names any more, but unfinished deliveries do."""
+    found: dict[str, Connection] = {}
+    for name, action in unfinished_actions(database):
+        if name in known or name in found:
+            continue
+        try:
+            connector = registry.connector(action.partition(".")[0])
+            found[name] = Connection(name, connector, settings_of(connector, name, environ))
+        except (KeyError, ConfigError) as error:
+            log.warning(
+                "deliveries wait for a connection that cannot be opened",
+                connection=name,
+                error=str(error),
+                advice=f"give it its settings, or look at `bridge deliveries --connection {name}`",
+            )
+    return found
+
+
+def fingerprint(connection: Connection) -> str:
+    """What tells a connection's settings from changed ones, from which nobody can tell the settings."""
+    text = json.dumps(connection.settings.model_dump(), default=_revealed, sort_keys=True)
+    return hashlib.scrypt(text.encode(), salt=connection.name.encode(), n=1024, r=8, p=1, dklen=12).hex()
+
+
+def _revealed(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if isinstance(value, Path) and value.is_file():
+        return value.read_text("utf-8", "replace")
+    return str(value)
+
+
+def migrate(database: Database) -> str:
+    """Bring the database to this version's shape, waiting a while for one that is still starting."""
+    patience = 0.0 if database.is_sqlite else START_PATIENCE
+    return Retrying(
+        retry=retry_if_exception_type(StoreUnavailable),
+        stop=stop_after_delay(patience),
+        wait=wait_random_exponential(multiplier=0.5, max=5),
+        before_sleep=_still_waiting,
+        reraise=True,
+    )(upgrade, database)
+
+
+def _still_waiting(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("the database cannot be used yet", error=str(error), advice="trying again")
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a SQLite database; None on PostgreSQL."""
+    try:
+        parsed = make_url(url)
+    except SQLAlchemyError:
+        raise ConfigError("BRIDGE_DATABASE_URL is no database address") from None
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
+@contextmanager
+def open_store(settings: Settings) -> Iterator[Database]:
+    """The database of a service, for commands that look or act; raises ConfigError when there is none yet."""
+    database = Database(settings.bridge_database_url, pool_size=2)
+    try:
+        path = sqlite_path(settings.bridge_database_url)
+        if path is not None and not path.exists():
+            raise ConfigError(
+                f"there is no database at {path} yet: run this where `bridge serve` runs, or set BRIDGE_DATABASE_URL"
+            )
+        if not database.is_prepared():
+            raise ConfigError("the database is empty: start `bridge serve`, or run `bridge db upgrade`")
+        yield database
+    finally:
+        database.close()
