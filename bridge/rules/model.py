@@ -13,11 +13,15 @@ from functools import cached_property
 from typing import Any, Literal
 
 from bridge.connector.api import Action, Channel
+from bridge.events import EVENT_NAMES
 
 Verdict = Literal["true", "false", "unknown"]
 """Three-valued logic: a field that is missing, null or of another type is unknown, and unknown never matches."""
 
 Origin = Literal["rule", "on_failure", "alert"]
+
+ALERTS = "alerts"
+"""What stands for a rule's name where the file's alerts are meant; no rule can be called so."""
 
 
 @dataclass(frozen=True)
@@ -179,9 +183,33 @@ class Rules:
     def _named(self) -> Mapping[str, Rule]:
         return {rule.name: rule for rule in self.rules}
 
+    @cached_property
+    def _by_event(self) -> dict[str, tuple[Rule | Trace, ...]]:
+        return {}
+
     def named(self, name: str) -> Rule | None:
         """The rule called `name`, if the file still has it."""
         return self._named.get(name)
+
+    def for_event(self, name: str) -> tuple[Rule | Trace, ...]:
+        """In the file's order: the rules that are for this event, and of all others the trace that says why not.
+
+        Worked out once per documented event, so that a thousand rules for other events cost nothing.
+        """
+        found = self._by_event.get(name)
+        if found is None:
+            found = tuple(_rule_or_trace(rule, name) for rule in self.rules)
+            if name in EVENT_NAMES:
+                self._by_event[name] = found
+        return found
+
+
+def _rule_or_trace(rule: Rule, event: str) -> Rule | Trace:
+    if not rule.enabled:
+        return Trace(rule.name, False, (Check("enabled", "false", "false"),))
+    if event in rule.when:
+        return rule
+    return Trace(rule.name, False, (Check(f"when {rule.when_text}", event[:80], "false"),))
 
 
 @dataclass(frozen=True)

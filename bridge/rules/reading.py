@@ -1,0 +1,195 @@
+"""Reading the parts that sections of rules.yaml are made of: every helper notes what is wrong, and goes on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from bridge.connector.discovery import Registry
+from bridge.events import EVENT_NAMES
+from bridge.rules.compiler import TemplateError
+from bridge.rules.fields import Complaint, check_path, check_value, did_you_mean, kind_of
+from bridge.rules.render import Template, condition, template
+from bridge.rules.yaml import Node, Problems
+from bridge.settings import parse_duration
+
+LONGEST_DURATION = timedelta(days=366)
+PATTERNS: Mapping[str, tuple[str, ...]] = {
+    kind: tuple(name for name in EVENT_NAMES if name.startswith(kind[:-1])) for kind in ("call.*", "chat.*")
+}
+
+Entries = Mapping[str, tuple[Node, Node]]
+
+
+@dataclass
+class File:
+    """The file that is being read: its lines, what is wrong so far, and what it can be checked against."""
+
+    lines: Sequence[str]
+    problems: Problems
+    registry: Registry
+    environ: Mapping[str, str] | None
+    checked_connections: set[str] = field(default_factory=set)
+
+    def mapping(self, node: Node, what: str, known: Iterable[str] | None = None, hint: str = "") -> Entries:
+        """The entries of a mapping, those of unknown keys left out."""
+        if node.entries is None:
+            self.problems.error(node, f"{what} must be a mapping, not {kind_of(node.value)}", hint)
+            return {}
+        if known is None:
+            return node.entries
+        names = tuple(known)
+        for name, (key, _) in node.entries.items():
+            if name not in names:
+                self.problems.error(key, f"unknown key `{name[:60]}`", did_you_mean(name, names))
+        return {name: entry for name, entry in node.entries.items() if name in names}
+
+    def list_of(self, node: Node, what: str, *, single: bool = False) -> Sequence[Node]:
+        """The items of a list; with `single`, one item may stand without a list around it."""
+        if node.items is not None:
+            if not node.items:
+                self.problems.error(node, f"{what} is empty")
+            return node.items
+        if single and node.value is not None:
+            return [node]
+        hint = "begin each entry with `- `"
+        self.problems.error(node, f"{what} must be a list, not {kind_of(node.value)}", hint)
+        return []
+
+    def text(self, node: Node, what: str) -> str | None:
+        """A text that is not empty."""
+        if isinstance(node.value, str) and node.value.strip():
+            return node.value
+        found = "empty" if node.value in (None, "") or isinstance(node.value, str) else kind_of(node.value)
+        hint = "put it in quotes" if isinstance(node.value, bool | int | float) else ""
+        self.problems.error(node, f"{what} must be a text, not {found}", hint)
+        return None
+
+    def boolean(self, node: Node, what: str, default: bool) -> bool:
+        """`true` or `false`."""
+        if isinstance(node.value, bool):
+            return node.value
+        hint = "only `true` and `false` are yes and no here"
+        self.problems.error(node, f"{what} must be true or false, not {_quoted(node.value)}", hint)
+        return default
+
+    def count(self, node: Node, what: str) -> int | None:
+        """A whole number from 1."""
+        if isinstance(node.value, int) and not isinstance(node.value, bool) and 1 <= node.value <= 10_000:
+            return node.value
+        self.problems.error(node, f"{what} must be a whole number from 1, not {_quoted(node.value)}")
+        return None
+
+    def duration(self, node: Node, what: str) -> timedelta | None:
+        """A length of time such as `5m`."""
+        hint = "write a number and a unit: 90s, 5m, 16h, 7d, or 1h30m"
+        if isinstance(node.value, str):
+            try:
+                length = parse_duration(node.value)
+            except ValueError:
+                length = None
+            if length is not None and length <= LONGEST_DURATION:
+                return length
+            hint = "a year at most" if length is not None else hint
+        self.problems.error(node, f"{what} must be a duration, not {_quoted(node.value)}", hint)
+        return None
+
+    def instant(self, node: Node, what: str) -> datetime | None:
+        """An instant with its offset, such as `2026-03-02T21:30:00-05:00`."""
+        try:
+            found = datetime.fromisoformat(node.value) if isinstance(node.value, str) else None
+        except ValueError:
+            found = None
+        if found is not None and found.tzinfo is not None:
+            return found
+        hint = 'write it with its offset: "2026-03-02T21:30:00-05:00"'
+        self.problems.error(node, f"{what} must be an instant, not {_quoted(node.value)}", hint)
+        return None
+
+    def events(self, node: Node, what: str) -> tuple[str, ...]:
+        """Event names: one, a list, or a pattern such as `call.*`, spread out."""
+        found: dict[str, None] = {}
+        for item in self.list_of(node, what, single=True):
+            name = self.text(item, what)
+            if name is None:
+                continue
+            spread = PATTERNS.get(name) or ((name,) if name in EVENT_NAMES else ())
+            if not spread:
+                hint = did_you_mean(name, (*EVENT_NAMES, *PATTERNS))
+                self.problems.error(item, f"no event `{name[:60]}`", hint)
+            elif all(event in found for event in spread):
+                self.problems.warning(item, f"`{name}` is already in the list")
+            found.update(dict.fromkeys(spread))
+        return tuple(found)
+
+    def condition(
+        self, node: Node, what: str, events: Collection[str], names: Collection[str]
+    ) -> Template | None:
+        """A condition in the language of `if`."""
+        if isinstance(node.value, bool):
+            node.value = str(node.value).lower()
+        source = self.text(node, what)
+        if source is None:
+            return None
+        try:
+            compiled = condition(source)
+        except TemplateError as error:
+            self._mistakes(node, error)
+            return None
+        self._names(node, compiled, events, names)
+        return compiled
+
+    def template(
+        self, node: Node, source: str, events: Collection[str], names: Collection[str], html: bool = False
+    ) -> Template | None:
+        """A text with `{{ }}` in it."""
+        try:
+            compiled = template(source, html)
+        except TemplateError as error:
+            self._mistakes(node, error)
+            return None
+        self._names(node, compiled, events, names)
+        return compiled
+
+    def path(self, node: Node, dotted: str, events: Collection[str], names: Collection[str]) -> bool:
+        """Whether a dotted name of `where` can be; what is odd about it is noted."""
+        return self.complain(node, check_path(tuple(dotted.split(".")), events, names))
+
+    def complain(self, node: Node, complaint: Complaint | None) -> bool:
+        """Note what is wrong with a name or value, if anything; whether it can be used all the same."""
+        if complaint is None:
+            return True
+        level, text, hint = complaint
+        note = self.problems.error if level == "error" else self.problems.warning
+        note(node, text, hint)
+        return level != "error"
+
+    def _mistakes(self, node: Node, error: TemplateError) -> None:
+        for mistake in error.mistakes:
+            self.problems.error(self.place(node, mistake.about), f"template: {mistake.text}", mistake.hint)
+
+    def _names(self, node: Node, compiled: Template, events: Collection[str], names: Collection[str]) -> None:
+        odd = {path: check_path(path, events, names) for path in compiled.paths}
+        for path in sorted(odd):
+            self.complain(self.place(node, ".".join(path)), odd[path])
+        for path, value in sorted(compiled.compared, key=str):
+            if odd.get(path) is None:
+                self.complain(self.place(node, ".".join(path)), check_value(path, value, events))
+
+    def place(self, node: Node, word: str) -> Node:
+        """Where `word` stands in the text of a value; the value itself where it cannot be found."""
+        if word:
+            pattern = re.compile(rf"(?<![\w.]){re.escape(word)}" if word[0].isalnum() else re.escape(word))
+            for number in range(node.line, min(node.end_line, len(self.lines)) + 1):
+                start = node.column - 1 if number == node.line else 0
+                found = pattern.search(self.lines[number - 1], start)
+                if found:
+                    return Node(number, found.start() + 1, number, None)
+        return node
+
+
+def _quoted(value: Any) -> str:
+    return f"`{value[:40]}`" if isinstance(value, str) and value else kind_of(value)
