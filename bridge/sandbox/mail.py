@@ -7,6 +7,7 @@ import contextlib
 import email.policy
 import logging
 import ssl
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -125,18 +126,20 @@ class Connection(SMTP):
         self.server = server
         script = _Script(server.mail, self)
         self._script = script
-        super().__init__(
-            script,
-            data_size_limit=LARGEST_MAIL,
-            enable_SMTPUTF8=True,
-            hostname="sandbox.invalid",
-            ident="sandbox",
-            tls_context=server.tls,
-            auth_required=server.mail.username is not None,
-            auth_require_tls=False,
-            authenticator=script.authenticate,
-            loop=loop,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it advises against a login without TLS, which loopback may have
+            super().__init__(
+                script,
+                data_size_limit=LARGEST_MAIL,
+                enable_SMTPUTF8=True,
+                hostname="sandbox.invalid",
+                ident="sandbox",
+                tls_context=server.tls,
+                auth_required=server.mail.username is not None,
+                auth_require_tls=False,
+                authenticator=script.authenticate,
+                loop=loop,
+            )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there."""

@@ -50,7 +50,7 @@ class RunningSandbox:
         clock: Clock | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        clock = clock or Clock()
+        self.clock = clock = clock or Clock()
         self._faults = Faults()
         self._log = RequestLog()
         self.hubspot = hubspot.HubSpot(clock, self._faults)
