@@ -16,7 +16,7 @@ from email import policy
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime, getaddresses, parseaddr
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
@@ -91,10 +91,11 @@ def _smtp_url(value: SecretStr) -> SecretStr:
 
 
 def _sender(value: str) -> str:
-    name, address = parseaddr(value)
+    found = getaddresses([value])
     try:
+        [(name, address)] = found
         _address(address, name)
-    except Rejected:
+    except (ValueError, Rejected):
         raise ValueError("is no sender: write Harbour Light <hello@harbourlight.example>") from None
     return value
 

@@ -96,10 +96,7 @@ class Post(Params):
 def post(webhook: Webhook, message: Post, context: Context) -> Sent:
     """Post a message to the webhook's channel."""
     del context
-    text = message.text
-    if len(text) > LONGEST_TEXT:
-        text = text[: LONGEST_TEXT - 1] + "…"
-    response = webhook.post({"text": _plain(text)})
+    response = webhook.post({"text": _plain(message.text)})
     word = _word(response)
     if response.status_code == 200 and word == "ok":
         return Sent(detail="posted")
@@ -114,7 +111,10 @@ def failure(error: Exception) -> Failure | None:
 
 def _plain(text: str) -> str:
     """Slack reads `<!channel>`, `<@U1>` and `<http://a|b>` as commands; escaped they are only text."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    if len(escaped) <= LONGEST_TEXT:
+        return escaped
+    return re.sub(r"&[a-z]*$", "", escaped[: LONGEST_TEXT - 1]) + "…"
 
 
 def _word(response: httpx.Response) -> str:

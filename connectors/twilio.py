@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Self
 
@@ -38,6 +38,7 @@ from bridge.connector import (
     param,
     parse_retry_after,
     per_message,
+    segments,
 )
 from bridge.errors import (
     BadCredentials,
@@ -333,7 +334,7 @@ def find_sms(account: Account, sms: Sms, context: Context) -> Sent | None:
 
 
 def _sent(message: Any, body: str) -> Sent:
-    return Sent(id=message.sid, detail=segments(body), receipt=_STATES.get(str(message.status), "queued"))
+    return Sent(id=message.sid, detail=_cost(body), receipt=_STATES.get(str(message.status), "queued"))
 
 
 def _same_words(found: str, wanted: str) -> bool:
@@ -347,39 +348,11 @@ def _words(text: str) -> str:
     return "".join(char for char in unicodedata.normalize("NFKD", text) if char.isalnum())
 
 
-# GSM 03.38: what fits seven bits, and what takes an escape and so counts twice.
-_GSM = frozenset(
-    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿"
-    "abcdefghijklmnopqrstuvwxyzäöñüà"
-)
-_GSM_ESCAPED = frozenset("^{}\\[~]|€\f")
-
-
-def segments(body: str) -> str:
-    """What a text costs, for people: `2 segments (a special character makes them short)`."""
-    if set(body) <= _GSM | _GSM_ESCAPED:
-        count = _count([2 if char in _GSM_ESCAPED else 1 for char in body], single=160, joined=153)
-        why = ""
-    else:
-        count = _count([2 if ord(char) > 0xFFFF else 1 for char in body], single=70, joined=67)
-        why = (
-            " of 70 characters: the text is not plain GSM"
-            if count == 1
-            else " of 67 characters: not plain GSM"
-        )
-    return f"{count} segment{'' if count == 1 else 's'}{why}"
-
-
-def _count(widths: Sequence[int], *, single: int, joined: int) -> int:
-    """Segments for characters of these widths; a wide character is never split between two."""
-    if sum(widths) <= single:
-        return 1
-    used, count = 0, 1
-    for width in widths:
-        if used + width > joined:
-            used, count = 0, count + 1
-        used += width
-    return count
+def _cost(body: str) -> str:
+    """`2 segments`, and why a text that looks short is not."""
+    size = segments(body)
+    why = "" if size.encoding == "GSM-7" else " in UCS-2: 70 characters each, because one is special"
+    return f"{size.count} segment{'' if size.count == 1 else 's'}{why}"
 
 
 # ---------------------------------------------------------------- what comes back

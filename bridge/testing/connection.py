@@ -69,30 +69,32 @@ def make_context(event: Event, action: Action, connection: str = "", **facts: An
 def rendered(
     action: Action, params: Mapping[str, Any], event: Event, now: datetime | None = None
 ) -> dict[str, Any]:
-    """The params of a rule for one event: its own values and the action's defaults, templates filled in."""
+    """The params of a rule for one event: its own values and the action's defaults, templates filled in.
+
+    What a default finds missing is None; in the rule's own templates it is an error.
+    """
     names = names_of(event, now or datetime.now(UTC), "America/New_York")
-    values: dict[str, Any] = dict(params)
-    for name, info in action.params.model_fields.items():
+    fields = action.params.model_fields
+    values = {
+        name: _filled(given, names, html=name in fields and is_html(fields[name]))
+        for name, given in params.items()
+    }
+    for name, info in fields.items():
         default = template_of(info)
         if name not in values and default is not None:
-            values[name] = default
-    fields = action.params.model_fields
-    filled = {
-        name: _filled(given, names, html=name in fields and is_html(fields[name]))
-        for name, given in values.items()
-    }
-    return {name: value for name, value in filled.items() if value is not None}
+            try:
+                values[name] = template(default, is_html(info))(names)
+            except Missing:
+                values[name] = None
+    return values
 
 
 def _filled(value: Any, names: Mapping[str, Any], *, html: bool) -> Any:
     if isinstance(value, Mapping):
         return {key: _filled(item, names, html=html) for key, item in value.items()}
-    if not isinstance(value, str) or not is_template(value):
-        return value
-    try:
+    if isinstance(value, str) and is_template(value):
         return template(value, html)(names)
-    except Missing:
-        return None
+    return value
 
 
 def load_connector(name: str, folder: Path | str | None = None) -> Connector:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from bridge.connector import Action
 from bridge.sandbox import RunningSandbox, start_sandbox
-from bridge.testing import ConnectorConformance, load_connector
+from bridge.testing import ConnectorConformance, Received, Reply, StandIn, load_connector
 
 PATHS = {"slack": "/services/*", "twilio": "*/Messages.json", "heppu": "*/calls/schedule", "email": "*"}
 METHODS = {"email": "DATA"}
@@ -32,6 +32,26 @@ class SandboxDouble:
     def effects(self) -> int:
         kind = {"heppu": "calls"}.get(self.partner, "messages")
         return len(getattr(getattr(self.sandbox, self.partner), kind))
+
+
+class Receiver:
+    """A service that takes each `webhook-id` once, as Standard Webhooks asks of it."""
+
+    def __init__(self, service: StandIn, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self.service = service
+        self.taken: set[str] = set()
+        service.answer("POST", "/heppu", self.take)
+
+    def take(self, request: Received) -> Reply:
+        self.taken.add(request.headers["webhook-id"])
+        return Reply(204)
+
+    def lose(self, when: Literal["before", "after"]) -> None:
+        self.service.fail(Reply(drop=when))
+
+    def effects(self) -> int:
+        return len(self.taken)
 
 
 @contextmanager
@@ -103,6 +123,11 @@ class TestHttp(ConnectorConformance):
 
     def params(self, action: Action) -> Mapping[str, Any]:
         return {"url": f"{self.url}/heppu"}
+
+    @contextmanager
+    def partner(self) -> Iterator[Receiver]:
+        with StandIn() as service:
+            yield Receiver(service, self.environ(service.url))
 
     def judges_bodies(self, action: Action) -> bool:
         return False
