@@ -2,7 +2,7 @@
 
 What the event says about its person is best. Else a number tells its country, and an area code its region; since
 people move and keep their numbers, every zone of the whole area code has to allow the message.
-`phonenumbers` (14 MB once imported) is imported when the first number has to be looked at.
+The table of zones (7 MB in memory) is loaded when the first number has to be looked at.
 """
 
 from __future__ import annotations
