@@ -85,8 +85,8 @@ def _event(file: File, node: Node, entries: Entries) -> RehearsedEvent | None:
     if source is None:
         return None
     if source not in EVENT_NAMES and not source.endswith(".json"):
-        hint = did_you_mean(source, EVENT_NAMES) + "; a file's name ends with .json"
-        file.problems.error(place, f"no sample `{source[:60]}`", hint.removeprefix("; "))
+        hint = did_you_mean(source, EVENT_NAMES) + " (a file's name ends with .json)"
+        file.problems.error(place, f"no sample `{source[:60]}`", hint.strip())
         return None
     at = file.instant(entries["at"][1], "`at`") if "at" in entries else None
     events = (source,) if source in EVENT_NAMES else ()

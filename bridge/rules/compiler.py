@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,11 @@ class Mistake:
 class TemplateError(Exception):
     """A template or condition that cannot be used, with all its mistakes."""
 
-    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+    def __init__(self, mistakes: Sequence[Mistake], paths: Collection[tuple[str, ...]] = ()) -> None:
         super().__init__("; ".join(mistake.text for mistake in mistakes))
         self.mistakes = tuple(mistakes)
+        self.paths = frozenset(paths)
+        """The dotted names that could be read all the same."""
 
 
 class Compiler:

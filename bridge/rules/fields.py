@@ -89,7 +89,7 @@ def _checked(path: Path, events: tuple[str, ...], names: tuple[str, ...]) -> Com
         hint = f"write one of its fields, such as `{root}.{known[0]}`"
         return "error", f"`{root}` is a whole record", hint
     if rest[0] not in known:
-        found = nearest(rest[0], known)
+        found = nearest(rest[0], known, cutoff=0.6)
         hint = f"did you mean `{root}.{found}`?" if found else f"it has: {', '.join(known)}"
         return "error", f"`{root}` has no field `{rest[0]}`", hint
     if len(rest) > 1:

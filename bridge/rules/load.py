@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from bridge.connector.discovery import Registry
 from bridge.rules.cases import read_tests
 from bridge.rules.conditions import read_where
-from bridge.rules.fields import did_you_mean
 from bridge.rules.messaging import read_messaging
 from bridge.rules.model import ALERTS, Loaded, Messaging, Rule, Rules
 from bridge.rules.params import NAMES
-from bridge.rules.reading import Entries, File
+from bridge.rules.reading import Entries, File, meant_key
 from bridge.rules.report import RulesError
 from bridge.rules.steps import read_steps
 from bridge.rules.yaml import Node, Problems, TooManyProblems, decode, lines_of, parse
@@ -161,7 +160,7 @@ def _rule(file: File, node: Node) -> Rule | None:
 def _misspelt(node: Node, needed: str) -> bool:
     """Whether an unknown key, reported already, was probably meant to be the one that is needed."""
     unknown = [name for name in node.entries or {} if name not in RULE_KEYS]
-    return any(did_you_mean(name, RULE_KEYS) == f"did you mean `{needed}`?" for name in unknown)
+    return any(meant_key(name, RULE_KEYS) == f"did you mean `{needed}`?" for name in unknown)
 
 
 def _flat(value: object) -> list[object]:

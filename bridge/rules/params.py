@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from bridge.connector.api import Action, allows_none, example_of, template_of
 from bridge.rules.filters import Missing
@@ -87,6 +88,11 @@ def read_params(
     return values
 
 
+def check_templates(file: File, written: Node, origin: Origin, events: Collection[str]) -> None:
+    """Check what can be checked under `with` when the action is not known."""
+    _compiled(file, written, origin, events, html=False)
+
+
 def _default(action: Action, name: str, info: FieldInfo, origin: Origin) -> str | None:
     """The template of a param that the rule does not write.
 
@@ -135,16 +141,42 @@ def _check_values(
     try:
         action.params.model_validate(literal)
     except ValidationError as error:
-        for item in error.errors(include_input=False, include_url=False, include_context=False):
+        for item in error.errors(include_input=False, include_url=False):
             place = tuple(item["loc"])
-            if place and place[0] not in literal:
-                continue
-            if not place and not whole:
-                continue
-            node = _find(written, place) or use
-            name = ".".join(str(part) for part in place)
-            message = item["msg"].removeprefix("Value error, ")
-            file.problems.error(node, f"`{name}`: {message}" if name else message, _example(action, place))
+            if (place and place[0] not in literal) or not (place or whole):
+                continue  # a template stands there; it is checked when it is rendered
+            file.problems.error(_find(written, place) or use, complaint(item), _example(action, place))
+
+
+_WANTED = {
+    "string_type": "must be a text",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "none_required": "must be left out",
+    "missing": "is missing",
+    "extra_forbidden": "is not known",
+}
+
+
+def complaint(item: ErrorDetails) -> str:
+    """What pydantic finds wrong with a param, in the words of people; it never holds the value."""
+    name = ".".join(str(part) for part in item["loc"])
+    wanted = _WANTED.get(item["type"])
+    if item["type"] in ("literal_error", "enum"):
+        wanted = f"must be {item.get('ctx', {}).get('expected', 'another value')}"
+    if wanted is None:
+        message = item["msg"].removeprefix("Value error, ")
+        return f"`{name}`: {message}" if name else message
+    return f"`{name}` {wanted}"
 
 
 def _find(node: Node | None, place: tuple[Any, ...]) -> Node | None:

@@ -11,7 +11,7 @@ from typing import Any
 from bridge.connector.discovery import Registry
 from bridge.events import EVENT_NAMES
 from bridge.rules.compiler import TemplateError
-from bridge.rules.fields import Complaint, check_path, check_value, did_you_mean, kind_of
+from bridge.rules.fields import Complaint, check_path, check_value, did_you_mean, kind_of, nearest
 from bridge.rules.render import Template, condition, template
 from bridge.rules.yaml import Node, Problems
 from bridge.settings import parse_duration
@@ -21,7 +21,34 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
     kind: tuple(name for name in EVENT_NAMES if name.startswith(kind[:-1])) for kind in ("call.*", "chat.*")
 }
 
+_MEANT = {
+    "event": "when",
+    "events": "when",
+    "on": "when",
+    "trigger": "when",
+    "filter": "where",
+    "conditions": "where",
+    "condition": "if",
+    "then": "do",
+    "steps": "do",
+    "actions": "do",
+    "action": "use",
+    "params": "with",
+    "wait": "delay",
+    "timeout": "expires",
+}
+"""What other systems call our keys."""
+
 Entries = Mapping[str, tuple[Node, Node]]
+
+
+def meant_key(name: str, known: Collection[str]) -> str:
+    """The hint for an unknown key: the nearest one, also by what other systems call it."""
+    found = nearest(name, known)
+    if found is None:
+        other = nearest(name, [word for word, key in _MEANT.items() if key in known])
+        found = _MEANT[other] if other else None
+    return f"did you mean `{found}`?" if found else did_you_mean(name, known)
 
 
 @dataclass
@@ -44,7 +71,7 @@ class File:
         names = tuple(known)
         for name, (key, _) in node.entries.items():
             if name not in names:
-                self.problems.error(key, f"unknown key `{name[:60]}`", did_you_mean(name, names))
+                self.problems.error(key, f"unknown key `{name[:60]}`", meant_key(name, names))
         return {name: entry for name, entry in node.entries.items() if name in names}
 
     def list_of(self, node: Node, what: str, *, single: bool = False) -> Sequence[Node]:
@@ -137,7 +164,7 @@ class File:
         try:
             compiled = condition(source)
         except TemplateError as error:
-            self._mistakes(node, error)
+            self._mistakes(node, error, events, names)
             return None
         self._names(node, compiled, events, names)
         return compiled
@@ -149,7 +176,7 @@ class File:
         try:
             compiled = template(source, html)
         except TemplateError as error:
-            self._mistakes(node, error)
+            self._mistakes(node, error, events, names)
             return None
         self._names(node, compiled, events, names)
         return compiled
@@ -167,9 +194,13 @@ class File:
         note(node, text, hint)
         return level != "error"
 
-    def _mistakes(self, node: Node, error: TemplateError) -> None:
+    def _mistakes(
+        self, node: Node, error: TemplateError, events: Collection[str], names: Collection[str]
+    ) -> None:
         for mistake in error.mistakes:
             self.problems.error(self.place(node, mistake.about), f"template: {mistake.text}", mistake.hint)
+        for path in sorted(error.paths):
+            self.complain(self.place(node, ".".join(path)), check_path(path, events, names))
 
     def _names(self, node: Node, compiled: Template, events: Collection[str], names: Collection[str]) -> None:
         odd = {path: check_path(path, events, names) for path in compiled.paths}
@@ -192,4 +223,6 @@ class File:
 
 
 def _quoted(value: Any) -> str:
-    return f"`{value[:40]}`" if isinstance(value, str) and value else kind_of(value)
+    if isinstance(value, bool) or value in (None, "") or isinstance(value, list | dict):
+        return kind_of(value) if value != "" else "empty"
+    return f"`{str(value)[:40]}`"

@@ -120,7 +120,7 @@ def _compiled(source: str, build: Callable[[Compiler], Step]) -> Template:
     except ValueError:  # a number of thousands of digits
         raise TemplateError([Mistake("the template holds a number that is too long")]) from None
     if compiler.mistakes:
-        raise TemplateError(compiler.mistakes)
+        raise TemplateError(compiler.mistakes, compiler.paths)
     return Template(source, run, frozenset(compiler.paths), frozenset(compiler.compared))
 
 

@@ -32,6 +32,7 @@ from bridge.rules.model import (
     Trace,
 )
 from bridge.rules.operators import Names
+from bridge.rules.params import complaint
 from bridge.rules.render import condition, names_of
 
 MESSAGES_EXPIRE = timedelta(hours=24)
@@ -177,8 +178,7 @@ def _params(step: Step, names: Names) -> tuple[dict[str, Any], str | None]:
     try:
         params = step.action.params.model_validate(values)
     except ValidationError as error:
-        items = error.errors(include_input=False, include_url=False, include_context=False)
-        return {}, "; ".join(_complaint(item["loc"], item["msg"]) for item in items)
+        return {}, "; ".join(complaint(item) for item in error.errors(include_input=False, include_url=False))
     return params.model_dump(mode="json", by_alias=True), None
 
 
@@ -190,11 +190,6 @@ def _rendered(value: Any, names: Names) -> Any:
     if isinstance(value, list):
         return [_rendered(item, names) for item in value]
     return value
-
-
-def _complaint(place: tuple[int | str, ...], message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    return f"`{'.'.join(str(part) for part in place)}`: {message}" if place else message
 
 
 def _effect(step: Step, cause: _Cause, recipient: str | None, key: str) -> str:

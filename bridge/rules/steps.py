@@ -12,7 +12,7 @@ from bridge.connector.discovery import settings_of
 from bridge.errors import BridgeError
 from bridge.rules.fields import kind_of, nearest
 from bridge.rules.model import Once, Origin, Retry, Step
-from bridge.rules.params import NAMES, read_params
+from bridge.rules.params import NAMES, check_templates, read_params
 from bridge.rules.reading import Entries, File
 from bridge.rules.render import is_template
 from bridge.rules.yaml import Node
@@ -47,9 +47,11 @@ def _step(file: File, node: Node, origin: Origin, events: Collection[str], live:
     timing = _timing(file, {name: value for name, (_, value) in entries.items()})
     connection = _connection(file, entries, action, live)
     key = _key(file, entries["key"][1], origin, events) if "key" in entries else None
-    if action is None:
-        return None
     written = entries["with"][1] if "with" in entries else None
+    if action is None:
+        if written is not None:
+            check_templates(file, written, origin, events)
+        return None
     values = read_params(file, use_node, written, action, origin, events)
     return Step(
         use=action.full_name,
