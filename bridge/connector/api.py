@@ -55,9 +55,14 @@ class ConnectorSettings(EnvironmentModel):
 
 
 class Params(BaseModel):
-    """What a rule writes under `with:`. Unknown names are errors; values are checked when loaded and when rendered."""
+    """What a rule writes under `with:`. Unknown names are errors; values are checked when loaded and when rendered.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    A number where a text is wanted is that number's text: `subject: "{{ event.messageCount }}"` means it so.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, coerce_numbers_to_str=True
+    )
 
 
 def param(
