@@ -198,7 +198,7 @@ class Post(Params):
     )
 
 
-@connector.action(effect=per_event, lane=Lane.NONE, repeatable=True)
+@connector.action(effect=per_event, apart_by="url", lane=Lane.NONE, repeatable=True)
 def post(sender: Sender, request: Post, context: Context) -> Sent:
     """Post JSON to a service of your own. The receiver knows a repeated request by its `webhook-id`."""
     body = json.dumps(request.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()

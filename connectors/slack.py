@@ -92,7 +92,7 @@ class Post(Params):
     )
 
 
-@connector.action(effect=per_event, lane=Lane.NONE)
+@connector.action(effect=per_event, apart_by="text", lane=Lane.NONE)
 def post(webhook: Webhook, message: Post, context: Context) -> Sent:
     """Post a message to the webhook's channel."""
     del context

@@ -121,6 +121,8 @@ class Cause:
     recipient: str | None
     key: str
     """The rule author's `key:`, empty when there is none."""
+    apart: str = ""
+    """What the action's `apart_by` param holds, empty when it has none."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ def _message_key(cause: Cause) -> str:
 
 
 def _event_key(cause: Cause) -> str:
-    return "|".join(("event", cause.connection, cause.action, cause.event, cause.key))
+    parts = ("event", cause.connection, cause.action, cause.event, cause.key)
+    return "|".join((*parts, cause.apart) if cause.apart else parts)
 
 
 per_conversation = Effect(_conversation_key, updates=True)
@@ -149,7 +152,7 @@ per_conversation = Effect(_conversation_key, updates=True)
 per_message = Effect(_message_key)
 """One message per event, action and recipient (and `key:`): texts, mails, calls."""
 per_event = Effect(_event_key)
-"""Once per event: tasks, posts, field updates."""
+"""Once per event (and `key:`, and what the action's `apart_by` holds): tasks, posts, field updates."""
 
 
 class Lane(StrEnum):
@@ -255,6 +258,8 @@ class Action:
     channel: Channel | None
     recipient: str | None
     """The param that holds the address, for actions with a channel."""
+    apart_by: str | None
+    """The param by which two effects of one event are two, such as the text of a post."""
     repeatable: bool
     """The partner makes it idempotent by our key: it may be repeated after an unknown outcome."""
     batch: int
@@ -342,6 +347,7 @@ class Connector:
         lane: Lane = Lane.PERSON,
         channel: Channel | None = None,
         recipient: str = "to",
+        apart_by: str | None = None,
         repeatable: bool = False,
         batch: int = 1,
         settle: timedelta = timedelta(seconds=5),
@@ -350,7 +356,8 @@ class Connector:
 
         `def name(client, params: SomeParams, context: Context) -> Sent`, or with `batch=N`
         `def name(client, jobs: Sequence[Job[SomeParams]]) -> Sequence[Sent | Failure]`, one answer per job in
-        their order. An action that is not `repeatable` needs a lookup, or its unknown outcomes go to review.
+        their order. Two rules may post different texts about one event: `apart_by="text"` makes them two effects of
+        `per_event`; without it the second is taken for a repetition. An action that is not `repeatable` needs a lookup, or its unknown outcomes go to review.
         """
 
         def register(function: Callable[..., Any]) -> Action:
@@ -364,6 +371,7 @@ class Connector:
                 lane=lane,
                 channel=channel,
                 recipient=recipient if channel else None,
+                apart_by=apart_by,
                 repeatable=repeatable,
                 batch=batch,
                 settle=settle,
