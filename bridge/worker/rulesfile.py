@@ -27,7 +27,7 @@ def read_rules(path: Path, registry: Registry, environ: Mapping[str, str] | None
         ) from None
     loaded = load(text, path=str(path), registry=registry, environ=environ)
     if loaded.rules is None:
-        raise RulesError(loaded.problems, text, str(path))
+        raise RulesError(loaded.problems, text.decode("utf-8", "replace"), str(path))
     return loaded.rules
 
 
