@@ -356,8 +356,9 @@ class Connector:
 
         `def name(client, params: SomeParams, context: Context) -> Sent`, or with `batch=N`
         `def name(client, jobs: Sequence[Job[SomeParams]]) -> Sequence[Sent | Failure]`, one answer per job in
-        their order. Two rules may post different texts about one event: `apart_by="text"` makes them two effects of
-        `per_event`; without it the second is taken for a repetition. An action that is not `repeatable` needs a lookup, or its unknown outcomes go to review.
+        their order. Two rules may post different texts about one event: `apart_by="text"` makes them two effects
+        of `per_event`; without it the second is taken for a repetition. An action that is not `repeatable` needs a
+        lookup, or its unknown outcomes go to review.
         """
 
         def register(function: Callable[..., Any]) -> Action:

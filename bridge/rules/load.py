@@ -192,7 +192,8 @@ def _warn_of_collisions(file: File, rules: Mapping[str, Rule]) -> None:
             if step.action.effect.updates:
                 continue
             recipient = _source(step.values.get(step.action.recipient or ""))
-            effect = (step.use, step.connection, recipient, _source(step.key))
+            apart = _source(step.values.get(step.action.apart_by or ""))
+            effect = (step.use, step.connection, recipient, apart, _source(step.key))
             always = rule.where is None and rule.condition is None
             events = [(*effect, event) for event in sorted(rule.when)]
             other = next(

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from bridge.connector.api import Action, allows_none, example_of, template_of
-from bridge.rules.filters import Missing
+from bridge.connector.api import Action, allows_none, example_of, is_html, template_of
+from bridge.rules.filters import Missing, RenderError
 from bridge.rules.model import Origin
 from bridge.rules.operators import Names
 from bridge.rules.reading import File
@@ -35,13 +35,13 @@ class Default:
 
     template: Template
     optional: bool
-    """Whether what it finds missing is None; else it is an error."""
+    """Whether what cannot be worked out is None; else it is an error."""
 
     def __call__(self, names: Names) -> Any:
         """The value, or None; raises RenderError."""
         try:
             return self.template(names)
-        except Missing:
+        except RenderError:
             if self.optional:
                 return None
             raise
@@ -73,11 +73,11 @@ def read_params(
     values: dict[str, Any] = {}
     for name, info in params.items():
         if name in entries:
-            values[name] = _compiled(file, entries[name][1], origin, events, html=name == "html")
+            values[name] = _compiled(file, entries[name][1], origin, events, html=is_html(info))
             continue
         source = _default(action, name, info, origin)
         if source is not None:
-            values[name] = Default(template(source, name == "html"), _optional(info))
+            values[name] = Default(template(source, is_html(info)), _optional(info))
         elif is_required(info) or (origin == "alert" and name == action.recipient):
             example = example_of(info)
             example = f", such as `{name}: {example}`" if example is not None else ""

@@ -1,0 +1,55 @@
+"""When two rules about one event are two effects, and when the second repeats the first."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from bridge.connector.discovery import Registry
+from bridge.events import Event
+from bridge.rules.load import load_or_raise
+from bridge.rules.route import route
+from bridge.samples import sample
+
+NOW = datetime(2026, 3, 2, 15, 20, tzinfo=UTC)
+
+
+def effects(first: str, second: str) -> list[str]:
+    text = f"""
+version: 1
+rules:
+  - name: one
+    when: call.failed
+    do:
+      - {first}
+  - name: two
+    when: call.failed
+    do:
+      - {second}
+"""
+    rules = load_or_raise(text, path="rules.yaml", registry=Registry())
+    return [
+        planned.effect for planned in route(Event(sample("call.failed"), "whd_1", NOW), rules, NOW).planned
+    ]
+
+
+def test_two_rules_may_post_different_words_about_one_event() -> None:
+    one, two = effects(
+        "{use: slack.post, with: {text: A call failed}}", "{use: slack.post, with: {text: Mind the queue}}"
+    )
+    assert one != two
+
+
+def test_the_same_words_are_posted_once() -> None:
+    one, two = effects(
+        "{use: slack.post, with: {text: A call failed}}", "{use: slack.post, with: {text: A call failed}}"
+    )
+    assert one == two
+
+
+def test_one_event_goes_to_each_url_once() -> None:
+    to_a, to_b = (
+        "{use: http.post, with: {url: https://a.example}}",
+        "{use: http.post, with: {url: https://b.example}}",
+    )
+    assert len(set(effects(to_a, to_b))) == 2
+    assert len(set(effects(to_a, to_a))) == 1
