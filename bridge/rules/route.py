@@ -185,7 +185,7 @@ def _params(step: Step, names: Names) -> tuple[dict[str, Any], Params | None, st
     }
     if (
         unfit
-    ):  # Heppu's fields are read leniently: one of an odd type counts as missing where the rule did not ask
+    ):  # read as leniently as Heppu's fields: of an odd type is missing, where the rule did not ask for it
         values.update(dict.fromkeys(unfit))
         try:
             return values, step.action.params.model_validate(values), None
@@ -204,13 +204,13 @@ def _rendered(value: Any, names: Names) -> Any:
     return value
 
 
-def _effect(step: Step, cause: _Cause, recipient: str | None, key: str, apart: str) -> str:
+def _effect(step: Step, cause: _Cause, recipient: str | None, key: str, params: Mapping[str, Any]) -> str:
     """The effect key. A follow-up's cause is the delivery, so it does not collide with the rule's own effects."""
     if cause.origin != "rule":
         key = "|".join((cause.origin, cause.delivery, key))
     event = cause.event.identity if cause.event else cause.conversation
     action = step.action
-    apart = json.dumps(params.get(action.apart_by), sort_keys=True) if action.apart_by in params else ""
+    apart = json.dumps(params[action.apart_by], sort_keys=True) if action.apart_by in params else ""
     return _bounded(
         action.effect.key(
             Cause(step.connection, action.full_name, event, cause.conversation, recipient, key, apart)
