@@ -210,7 +210,8 @@ def _effect(step: Step, cause: _Cause, recipient: str | None, key: str, params: 
         key = "|".join((cause.origin, cause.delivery, key))
     event = cause.event.identity if cause.event else cause.conversation
     action = step.action
-    apart = json.dumps(params[action.apart_by], sort_keys=True) if action.apart_by in params else ""
+    apart_by = action.apart_by or ""
+    apart = json.dumps(params[apart_by], sort_keys=True) if apart_by in params else ""
     return _bounded(
         action.effect.key(
             Cause(step.connection, action.full_name, event, cause.conversation, recipient, key, apart)
