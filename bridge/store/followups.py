@@ -18,6 +18,7 @@ from bridge.rules.model import Planned
 from bridge.store import schema
 from bridge.store.claim import events_of
 from bridge.store.database import EVENTS, Database
+from bridge.store.outcome import NOT_RECEIVED
 from bridge.store.routing import delivery_row
 
 Plan = Callable[[Event, Mapping[str, Any], datetime], tuple[str, Sequence[Planned]]]
@@ -80,8 +81,9 @@ def follow_up_pauses(database: Database, plan: Plan) -> int:
 def about(row: Row[Any]) -> dict[str, Any]:
     """What `delivery` is in the templates of `on_failure` and `alerts`: see `DELIVERY_FIELDS`."""
     done = "waits for a person" if row.state == "review" else "failed"
-    if row.receipt in ("undelivered", "failed") and row.state == "sent":
-        done = f"was {row.receipt}"
+    not_received = row.receipt if row.state == "sent" and row.receipt in NOT_RECEIVED else None
+    if not_received:
+        done = f"was {not_received}"
     why = row.detail or row.reason or "no reason given"
     return {
         "id": row.id,
@@ -89,7 +91,7 @@ def about(row: Row[Any]) -> dict[str, Any]:
         "action": row.action,
         "connection": row.connection,
         "state": row.state,
-        "reason": row.reason,
+        "reason": row.reason or not_received,
         "detail": row.detail,
         "receipt": row.receipt,
         "recipient": row.recipient,

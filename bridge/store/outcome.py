@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import Row, bindparam, select, text, update
 
@@ -24,6 +24,18 @@ from bridge.store.effects import free_effects, held_row, hold_effects
 from bridge.store.people import Preference, keep_preferences
 
 EffectChange = Literal["hold", "free", "keep"]
+
+NOT_RECEIVED: Final = ("undelivered", "failed")
+"""Receipts that say that the person did not get the message."""
+PROVEN: Final = "its receipt proves that it took effect"
+_RECEIPT_RANK: Final = {"queued": 0, "sent": 1, "delivered": 2, "undelivered": 2, "failed": 2}
+
+
+def furthest_receipt(known: str | None, reported: str | None) -> str | None:
+    """The receipt that counts: partners repeat themselves and speak out of order, and the first final word stays."""
+    if known is None or reported is None:
+        return known or reported
+    return reported if _RECEIPT_RANK[reported] > _RECEIPT_RANK[known] else known
 
 
 @dataclass(frozen=True)
@@ -59,9 +71,9 @@ def finish(database: Database, group: Sequence[Finished]) -> list[Claimed]:
         for name in sorted(by_connection):  # before the deliveries, in the order of `claim`
             record(database, connection, name, by_connection[name], now)
         newest = {
-            row.id: row.fence
+            row.id: row
             for row in connection.execute(
-                select(table.c.id, table.c.fence)
+                select(*table.c["id", "fence", "partner_id", "receipt", "detail"])
                 .where(
                     table.c.id.in_([item.claimed.id for item in group]), text("deliveries.state = 'sending'")
                 )
@@ -69,16 +81,42 @@ def finish(database: Database, group: Sequence[Finished]) -> list[Claimed]:
                 .with_for_update()
             )
         }
-        ours = [item for item in group if newest.get(item.claimed.id) == item.claimed.fence]
+        late: list[Claimed] = []
+        ours: list[Finished] = []
+        for item in group:
+            row = newest.get(item.claimed.id)
+            if row is not None and row.fence == item.claimed.fence:
+                ours.append(_with_receipt(item, row))
+            else:
+                late.append(item.claimed)
         connection.execute(_END_ATTEMPT, [_attempt_end(item, now) for item in group])
         if ours:
             connection.execute(_END_DELIVERY, [_delivery_end(item, now) for item in ours])
+            keep_preferences(database, connection, [_opt_out(item) for item in ours if item.opt_out], now)
             hold_effects(connection, [_held(item, now) for item in ours if item.effect == "hold"])
             free_effects(connection, [item.claimed.id for item in ours if item.effect == "free"])
-            keep_preferences(database, connection, [_opt_out(item) for item in ours if item.opt_out], now)
-        follow_up = any(item.state in ("dead", "review") for item in ours)
+        follow_up = any(_is_followed_up(item) for item in ours)
         database.changed(connection, [*by_connection, *([EVENTS] if follow_up else [])])
-    return [item.claimed for item in group if newest.get(item.claimed.id) != item.claimed.fence]
+    return late
+
+
+def _with_receipt(item: Finished, row: Row[Any]) -> Finished:
+    """What a callback wrote down while the attempt ran: a receipt proves the effect, and never goes back."""
+    if row.receipt is None or item.partner_id not in (None, row.partner_id):
+        return item
+    receipt = furthest_receipt(row.receipt, item.receipt)
+    found = replace(item, partner_id=row.partner_id, receipt=receipt)
+    if found.effect == "keep":
+        found = replace(
+            found, state="sent", effect="hold", failure=None, unknown_since=None, run_at=None, detail=PROVEN
+        )
+    return replace(found, detail=row.detail or "") if receipt in NOT_RECEIVED else found
+
+
+def _is_followed_up(item: Finished) -> bool:
+    """Whether the rule's `on_failure`, or an alert, has something to say about this end."""
+    ended_badly = item.state in ("dead", "review") or item.receipt in NOT_RECEIVED
+    return ended_badly and item.claimed.origin == "rule"
 
 
 def _attempt_end(item: Finished, now: datetime) -> dict[str, Any]:
@@ -108,7 +146,7 @@ def _delivery_end(item: Finished, now: datetime) -> dict[str, Any]:
         "received_at": now if item.receipt else None,
         "reached": item.claimed.started_at if may_have_reached else None,
         "ended": now if final else None,
-        "follow": item.state in ("dead", "review") and item.claimed.origin == "rule",
+        "follow": _is_followed_up(item),
     }
 
 
