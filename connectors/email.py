@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
 import re
 import smtplib
@@ -358,7 +357,6 @@ def _hand_over(smtp: smtplib.SMTP, sender: str, recipient: str, payload: bytes, 
 
 def compose(mailbox: Mailbox, mail: Mail, context: Context) -> EmailMessage:
     """The mail, the same to the last byte however often it is tried, so that a receiver can drop a second copy."""
-    name = hashlib.sha256(context.effect.encode()).hexdigest()[:32]
     message = EmailMessage(policy=POLICY)
     message["From"] = mailbox.sender
     message["To"] = _address(mail.to)
@@ -366,7 +364,7 @@ def compose(mailbox: Mailbox, mail: Mail, context: Context) -> EmailMessage:
         message["Reply-To"] = _address(reply_to)
     message["Subject"] = " ".join(mail.subject.split())
     message["Date"] = format_datetime(context.first_attempt_at)
-    message["Message-ID"] = f"<{name}@{mailbox.sender.domain}>"
+    message["Message-ID"] = f"<{context.effect_id}@{mailbox.sender.domain}>"
     message["Auto-Submitted"] = "auto-generated"
     text, rich = mail.text.rstrip(), mail.html or to_html(mail.text)
     link = context.unsubscribe_url
@@ -378,7 +376,7 @@ def compose(mailbox: Mailbox, mail: Mail, context: Context) -> EmailMessage:
         rich += f'\n<p><a href="{html.escape(link)}">{html.escape(mail.unsubscribe)}</a></p>'
     message.set_content(text + "\n")
     message.add_alternative(rich + "\n", subtype="html")
-    message.set_boundary(f"=_{name}")
+    message.set_boundary(f"=_{context.effect_id}")
     return message
 
 

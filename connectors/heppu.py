@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -123,7 +122,7 @@ def schedule_call(api: HeppuApi, call: Call, context: Context) -> Sent:
         "maxRetries": 0,  # the bridge calls again; if Heppu did too, the person would be called twice
         "callMetadata": _call_metadata(call, context, made),
         "metadata": {
-            MARK: mark(context),
+            MARK: context.effect_id,
             "bridgeConversation": context.event.conversation.id,
             "contactName": call.name,
             "contactPhone": call.to,
@@ -147,17 +146,12 @@ def find_call(api: HeppuApi, call: Call, context: Context) -> Sent | None:
         # The list leaves the metadata out.
         metadata = api.get_call(listed["id"]).get("metadata")
         found = metadata.get(MARK) if isinstance(metadata, dict) else None
-        if found == mark(context):
+        if found == context.effect_id:
             return Sent(id=listed["id"], detail="found at Heppu")
         unmarked += found is None
     if unmarked:
         raise CannotTell("the person was called, and Heppu does not show whether on our behalf")
     return None
-
-
-def mark(context: Context) -> str:
-    """What tells this delivery's call from all others, the same for every attempt."""
-    return hashlib.sha256(context.effect.encode()).hexdigest()[:32]
 
 
 def _call_metadata(call: Call, context: Context, made: int) -> dict[str, Any]:

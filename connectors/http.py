@@ -204,7 +204,7 @@ def post(sender: Sender, request: Post, context: Context) -> Sent:
     body = json.dumps(request.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     if len(body) > LARGEST_BODY:
         raise Rejected(f"the body has more than {LARGEST_BODY} bytes", code="size")
-    message = "msg_" + hashlib.sha256(context.effect.encode()).hexdigest()[:32]
+    message = "msg_" + context.effect_id
     headers = sender.signature(message, context.now, body) | {"Content-Type": "application/json"}
     with sender.post(request.url, body, headers) as response:
         status = response.status_code

@@ -55,7 +55,7 @@ class Context:
     connection: str
     event: Event
     effect: str
-    """The effect key: the same for every attempt, replay and replica. Hash it where a partner wants a key."""
+    """The effect key: the same for every attempt, replay and replica. Partners are given `effect_id`."""
     now: datetime
     """The beginning of this attempt."""
     key: str = field(default="", kw_only=True)
