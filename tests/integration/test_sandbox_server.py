@@ -39,7 +39,7 @@ def test_the_environment_names_every_partner(sandbox: RunningSandbox) -> None:
 
 def test_it_stops_within_a_second_while_requests_hang_and_connections_idle() -> None:
     running = start_sandbox()
-    running.fault("slack", hang=True)
+    running.fault("slack", path="*hang*", hang=True)
     running.fault("slack", path="*slow*", delay=30)
     idle = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
     idle.request("GET", "/_sandbox/faults")

@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from bridge.sandbox.hubspot.pipelines import Pipeline
 from bridge.sandbox.hubspot.refusals import error_body, invalid, invalid_properties, not_found
 from bridge.sandbox.hubspot.schema import ASSOCIATIONS, ObjectType, iso, searchable_phone
 from bridge.sandbox.lookup import Lookup
@@ -55,8 +56,8 @@ class Crm:
 
     types: dict[str, ObjectType]
     portal_id: int
-    stages: Mapping[str, list[str]]
-    """The stages of each ticket pipeline."""
+    pipelines: Mapping[str, Pipeline]
+    """The ways that tickets go."""
     owners: set[str]
     objects: dict[str, dict[str, CrmObject]] = field(init=False)
     associations: dict[Association, None] = field(default_factory=dict)
@@ -122,7 +123,7 @@ class Crm:
             if known is None:
                 found: tuple[str, str] | None = ("PROPERTY_DOESNT_EXIST", f'Property "{name}" does not exist')
             else:
-                found = known.problem(value) or self._unknown_reference(kind, given, name, value)
+                found = known.problem(value) or self._unknown_reference(kind, name, value)
             if found is not None:
                 problems.append({"name": name, "error": found[0], "message": found[1]})
         if problems:
@@ -144,25 +145,14 @@ class Crm:
             )
         return {name: kind.properties[name].normal(value) for name, value in given.items()}
 
-    def _unknown_reference(
-        self, kind: ObjectType, given: Mapping[str, str], name: str, value: str
-    ) -> tuple[str, str] | None:
+    def _unknown_reference(self, kind: ObjectType, name: str, value: str) -> tuple[str, str] | None:
         if name == "hubspot_owner_id" and value and value not in self.owners:
             return "INVALID_OWNER_ID", f"Owner {value} does not exist"
-        if kind.name != "tickets" or not value:
-            return None
-        if name == "hs_pipeline" and value not in self.stages:
-            return "INVALID_OPTION", f"{value} was not one of the allowed options: {list(self.stages)}"
-        if name == "hs_pipeline_stage":
-            pipeline = given.get("hs_pipeline")
-            allowed = [
-                stage
-                for key, stages in self.stages.items()
-                for stage in stages
-                if pipeline in (None, "", key)
-            ]
-            if value not in allowed:
-                return "INVALID_OPTION", f"{value} was not one of the allowed options: {allowed}"
+        if kind.name == "tickets" and value:
+            if name == "hs_pipeline" and value not in self.pipelines:
+                return _not_among(value, self.pipelines)
+            if name == "hs_pipeline_stage" and self._pipeline_of(value) is None:
+                return _not_among(value, (one.id for way in self.pipelines.values() for one in way.stages))
         return None
 
     def conflict(self, kind: ObjectType, values: Mapping[str, str], own_id: str | None) -> Response | None:
@@ -188,11 +178,10 @@ class Crm:
         conflict = self.conflict(kind, values, None)
         if conflict is not None:
             raise Refusal(conflict)
+        values = self._on_its_way(kind, {}, values, now)
         new = CrmObject(str(self._next_id), kind.name, {}, now, now)
         self._next_id += 1
         self.objects[kind.name][new.id] = new
-        if kind.name == "tickets":
-            values = {"hs_pipeline": self._pipeline_of(values["hs_pipeline_stage"])} | values
         self._write(kind, new, values, now)
         for link in links:
             self.associate(
@@ -207,7 +196,7 @@ class Crm:
         conflict = self.conflict(kind, values, found.id)
         if conflict is not None:
             raise Refusal(conflict)
-        self._write(kind, found, values, now)
+        self._write(kind, found, self._on_its_way(kind, found.properties, values, now), now)
         return found
 
     def _write(self, kind: ObjectType, found: CrmObject, values: Mapping[str, str], now: datetime) -> None:
@@ -248,8 +237,26 @@ class Crm:
         ids = self._searched[kind.name, name].holders_of_any(value.lower() for value in values)
         return [self.objects[kind.name][found] for found in ids]
 
-    def _pipeline_of(self, stage: str) -> str:
-        return next(pipeline for pipeline, stages in self.stages.items() if stage in stages)
+    def _pipeline_of(self, stage_id: str) -> Pipeline | None:
+        return next((one for one in self.pipelines.values() if one.stage(stage_id)), None)
+
+    def _on_its_way(
+        self, kind: ObjectType, held: Mapping[str, str], values: Mapping[str, str], now: datetime
+    ) -> dict[str, str]:
+        """A ticket's stage must be one of its pipeline; the date of its closing is HubSpot's to write."""
+        after = {**held, **values}
+        stage_id = after.get("hs_pipeline_stage", "")
+        if kind.name != "tickets" or not stage_id:
+            return dict(values)
+        pipeline = self.pipelines.get(after.get("hs_pipeline", "")) or self._pipeline_of(stage_id)
+        stage = pipeline.stage(stage_id) if pipeline is not None else None
+        if pipeline is None or stage is None:
+            code, message = _not_among(stage_id, (one.id for one in pipeline.stages) if pipeline else ())
+            raise invalid_properties([{"name": "hs_pipeline_stage", "error": code, "message": message}])
+        written = {**values, "hs_pipeline": pipeline.id}
+        if stage.closed and "closed_date" not in after:
+            written["closed_date"] = iso(now)
+        return written
 
     def archive(self, kind: ObjectType, found: CrmObject, now: datetime) -> None:
         """Delete an object; its unique values are free again."""
@@ -339,6 +346,10 @@ class Crm:
     def room(self) -> bool:
         """Whether another object may be kept."""
         return sum(map(len, self.objects.values())) < RECORDS_KEPT
+
+
+def _not_among(value: str, allowed: Iterable[str]) -> tuple[str, str]:
+    return "INVALID_OPTION", f"{value} was not one of the allowed options: [{', '.join(allowed)}]"
 
 
 def _indexed(kind: ObjectType) -> list[str]:

@@ -17,13 +17,13 @@ from bridge.sandbox.salesforce.refusals import RecordRefusal, refuse
 from bridge.sandbox.salesforce.schema import Field, SObjectType, long_id
 
 if TYPE_CHECKING:
-    from bridge.sandbox.salesforce.org import Salesforce
+    from bridge.sandbox.salesforce.api import SalesforceApi
 
 MOST_RECORDS = 200
 MOST_SUBREQUESTS = 25
 MOST_QUERIES = 5
 
-One = Callable[["Salesforce", dict[str, Any]], tuple[SObject, bool | None]]
+One = Callable[["SalesforceApi", dict[str, Any]], tuple[SObject, bool | None]]
 
 
 def object_of(call: Call) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def object_of(call: Call) -> dict[str, Any]:
     return body
 
 
-def collection(org: Salesforce, call: Call, act: One) -> Response:
+def collection(org: SalesforceApi, call: Call, act: One) -> Response:
     """Do `act` for each record; the answer is 200, and each record has its own result."""
     body = object_of(call)
     records = body.get("records")
@@ -70,12 +70,12 @@ def collection(org: Salesforce, call: Call, act: One) -> Response:
     return JSONResponse(results)
 
 
-def create_one(org: Salesforce, record: dict[str, Any]) -> tuple[SObject, None]:
+def create_one(org: SalesforceApi, record: dict[str, Any]) -> tuple[SObject, None]:
     """Create one record of a collection."""
     return org.crm.create(_type(org, record), record, org.now(), allow_duplicates=False), None
 
 
-def update_one(org: Salesforce, record: dict[str, Any]) -> tuple[SObject, None]:
+def update_one(org: SalesforceApi, record: dict[str, Any]) -> tuple[SObject, None]:
     """Update one record of a collection, by its id."""
     kind = _type(org, record)
     identifier = record.get("id") or record.get("Id")
@@ -92,7 +92,7 @@ def upsert_one(kind: SObjectType, known: Field) -> One:
     """Upsert the records of a collection by one external id; two records with the same one are refused."""
     seen: set[str] = set()
 
-    def act(org: Salesforce, record: dict[str, Any]) -> tuple[SObject, bool]:
+    def act(org: SalesforceApi, record: dict[str, Any]) -> tuple[SObject, bool]:
         if _type(org, record).name != kind.name:
             raise RecordRefusal("INVALID_TYPE", f"all records must be of type {kind.name}")
         key = record.get(known.name)
@@ -113,7 +113,7 @@ def upsert_one(kind: SObjectType, known: Field) -> One:
     return act
 
 
-def composite(org: Salesforce, call: Call) -> Response:
+def composite(org: SalesforceApi, call: Call) -> Response:
     """Up to 25 requests in a row, which may use each other's answers; together they count as one."""
     body = object_of(call)
     requests = body.get("compositeRequest")
@@ -160,7 +160,9 @@ def _halted() -> dict[str, str]:
     }
 
 
-def _subrequest(org: Salesforce, call: Call, one: dict[str, Any], answers: dict[str, Any]) -> tuple[int, Any]:
+def _subrequest(
+    org: SalesforceApi, call: Call, one: dict[str, Any], answers: dict[str, Any]
+) -> tuple[int, Any]:
     try:
         url = urlsplit(_filled(str(one.get("url")), answers))
         body = _filled(one.get("body"), answers)
@@ -210,7 +212,7 @@ def _looked_up(path: str, answers: dict[str, Any]) -> Any:
     return found
 
 
-def _type(org: Salesforce, record: dict[str, Any]) -> SObjectType:
+def _type(org: SalesforceApi, record: dict[str, Any]) -> SObjectType:
     attributes = record.get("attributes")
     name = attributes.get("type") if isinstance(attributes, dict) else None
     found = org.crm.types.get(str(name))
