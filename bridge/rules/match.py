@@ -15,7 +15,7 @@ from typing import Any, Literal
 from bridge.rules.fields import kind_of
 from bridge.rules.filters import RenderError
 from bridge.rules.model import Check, Verdict
-from bridge.rules.operators import Names, storable
+from bridge.rules.operators import SEEN, Names, storable
 from bridge.rules.render import Template
 
 _LONGEST_FOUND = 80
@@ -108,23 +108,32 @@ class Condition:
 
     def check(self, names: Names, rows: list[Check], depth: int = 0) -> Verdict:
         """Decide, and note why."""
-        value, absent = _field(names, self.path)
+        value, found = self._found(names)
         if self.operator == "exists":
             verdict: Verdict = "true" if (value is not None) is self.wanted else "false"
-            rows.append(Check(self.text, absent or shown(value), verdict, "", depth))
+            rows.append(Check(self.text, found, verdict, "", depth))
             return verdict
         if value is None:
-            why = f"{'.'.join(self.path)} is {absent}"
-            rows.append(Check(self.text, absent, "unknown", why, depth))
+            why = f"{'.'.join(self.path)} is {found}"
+            rows.append(Check(self.text, found, "unknown", why, depth))
             return "unknown"
         answer = OPERATORS[self.operator](value, self.wanted)
         if answer is None:
             why = f"{self.operator} cannot be decided for {kind_of(value)}"
-            rows.append(Check(self.text, shown(value), "unknown", why, depth))
+            rows.append(Check(self.text, found, "unknown", why, depth))
             return "unknown"
         verdict = "true" if answer else "false"
-        rows.append(Check(self.text, shown(value), verdict, "", depth))
+        rows.append(Check(self.text, found, verdict, "", depth))
         return verdict
+
+    def _found(self, names: Names) -> tuple[Any, str]:
+        """The field's value and how a trace shows it."""
+        seen = names[SEEN]
+        found = seen.get(self.path)
+        if found is None:
+            value, absent = _field(names, self.path)
+            found = seen[self.path] = (value, absent or shown(value))
+        return found  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

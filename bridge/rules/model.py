@@ -184,32 +184,34 @@ class Rules:
         return {rule.name: rule for rule in self.rules}
 
     @cached_property
-    def _by_event(self) -> dict[str, tuple[Rule | Trace, ...]]:
+    def _by_event(self) -> dict[str, tuple[tuple[Rule, Trace], ...]]:
         return {}
 
     def named(self, name: str) -> Rule | None:
         """The rule called `name`, if the file still has it."""
         return self._named.get(name)
 
-    def for_event(self, name: str) -> tuple[Rule | Trace, ...]:
-        """In the file's order: the rules that are for this event, and of all others the trace that says why not.
+    def for_event(self, name: str) -> tuple[tuple[Rule, Trace], ...]:
+        """Every rule in the file's order, with what its trace begins with; it `fired` when the rule is to be tried.
 
         Worked out once per documented event, so that a thousand rules for other events cost nothing.
         """
         found = self._by_event.get(name)
         if found is None:
-            found = tuple(_rule_or_trace(rule, name) for rule in self.rules)
+            found = tuple((rule, _first_trace(rule, name)) for rule in self.rules)
             if name in EVENT_NAMES:
                 self._by_event[name] = found
         return found
 
 
-def _rule_or_trace(rule: Rule, event: str) -> Rule | Trace:
+def _first_trace(rule: Rule, event: str) -> Trace:
+    """Whether a rule is for this event at all."""
     if not rule.enabled:
         return Trace(rule.name, False, (Check("enabled", "false", "false"),))
-    if event in rule.when:
-        return rule
-    return Trace(rule.name, False, (Check(f"when {rule.when_text}", event[:80], "false"),))
+    meant = event in rule.when
+    return Trace(
+        rule.name, meant, (Check(f"when {rule.when_text}", event[:80], "true" if meant else "false"),)
+    )
 
 
 @dataclass(frozen=True)

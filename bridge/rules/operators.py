@@ -17,6 +17,9 @@ Step = Callable[[Names], Any]
 ZONE = "time zone"
 """The key under which the names hold the person's zone; with a space in it, no template can name it."""
 
+SEEN = "fields seen"
+"""The key of what `where` has looked up already, so that a thousand rules look at a field once."""
+
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _DEEPEST = 50
 

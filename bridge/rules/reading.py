@@ -204,11 +204,12 @@ class File:
 
     def _names(self, node: Node, compiled: Template, events: Collection[str], names: Collection[str]) -> None:
         odd = {path: check_path(path, events, names) for path in compiled.paths}
-        for path in sorted(odd):
+        for path in sorted(path for path in odd if odd[path]):
             self.complain(self.place(node, ".".join(path)), odd[path])
         for path, value in sorted(compiled.compared, key=str):
-            if odd.get(path) is None:
-                self.complain(self.place(node, ".".join(path)), check_value(path, value, events))
+            complaint = check_value(path, value, events)
+            if complaint and not odd.get(path):
+                self.complain(self.place(node, ".".join(path)), complaint)
 
     def place(self, node: Node, word: str) -> Node:
         """Where `word` stands in the text of a value; the value itself where it cannot be found."""

@@ -24,7 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from bridge.events import Event
 from bridge.rules import operators
 from bridge.rules.compiler import Compiler, Mistake, TemplateError
-from bridge.rules.operators import ZONE, Names, Step
+from bridge.rules.operators import SEEN, ZONE, Names, Step
 
 MAX_SOURCE = 100_000
 
@@ -56,14 +56,11 @@ def is_template(text: str) -> bool:
 
 def names_of(event: Event | None, now: datetime, zone: str, delivery: Names | None = None) -> Names:
     """What templates and conditions can name. `zone` holds where the event names none."""
-    if event is None:
-        return {"now": now.isoformat(), "delivery": dict(delivery or {}), ZONE: zone}
-    names = {
-        "event": event.body if isinstance(event.body, dict) else dict(event.body),
-        "contact": vars(event.contact),
-        "now": now.isoformat(),
-        ZONE: event.contact.time_zone or zone,
-    }
+    names: dict[str, Any] = {"now": now.isoformat(), ZONE: zone, SEEN: {}}
+    if event is not None:
+        names["event"] = event.body if isinstance(event.body, dict) else dict(event.body)
+        names["contact"] = vars(event.contact)
+        names[ZONE] = event.contact.time_zone or zone
     if delivery is not None:
         names["delivery"] = dict(delivery)
     return names

@@ -47,20 +47,20 @@ def route(event: Event, rules: Rules, now: datetime) -> Routing:
     names = names_of(event, now, rules.messaging.time_zone)
     planned: list[Planned] = []
     traces: list[Trace] = []
-    for entry in rules.for_event(event.name):
-        if isinstance(entry, Trace):
-            traces.append(entry)
+    for rule, first in rules.for_event(event.name):
+        if not first.fired:
+            traces.append(first)
             continue
-        checks = [Check(f"when {entry.when_text}", event.name, "true")]
+        checks = [*first.checks]
         try:
-            fired = _fires(entry, names, checks)
+            fired = _fires(rule, names, checks)
             if fired:
-                cause = _Cause("rule", entry.name, event, event.occurred_at, now, "", entry.shadow)
-                planned.extend(_all_planned(entry.do, cause, names))
-            traces.append(Trace(entry.name, fired, tuple(checks)))
+                cause = _Cause("rule", rule.name, event, event.occurred_at, now, "", rule.shadow)
+                planned.extend(_all_planned(rule.do, cause, names))
+            traces.append(Trace(rule.name, fired, tuple(checks)))
         except Exception as error:
             traces.append(
-                Trace(entry.name, False, tuple(checks), f"bug in the bridge: {type(error).__name__}")
+                Trace(rule.name, False, tuple(checks), f"bug in the bridge: {type(error).__name__}")
             )
     return Routing(tuple(planned), tuple(traces))
 
