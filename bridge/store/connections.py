@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, select, update
 
 from bridge.errors import BadCredentials, Failure, OutcomeUnknown, QuotaExhausted, RateLimited, Temporary
 from bridge.store import schema
+from bridge.store.audit import note
 from bridge.store.database import Database
 from bridge.store.ids import new_id
 
@@ -185,19 +186,21 @@ def pause_values(by: PausedBy, until: datetime, why: str, *, alert: bool = False
     return values
 
 
-def pause(database: Database, name: str, why: str) -> None:
+def pause(database: Database, name: str, why: str, who: str) -> None:
     """Pause by a person, until `resume`."""
     with database.write() as connection:
         _locked(database, connection, name)
+        note(connection, database.now(connection), who, "pause", [name], {"why": why} if why else None)
         connection.execute(
             update(_TABLE).where(_TABLE.c.name == name).values(pause_values("person", FOR_GOOD, why))
         )
 
 
-def resume(database: Database, name: str) -> None:
+def resume(database: Database, name: str, who: str) -> None:
     """End any pause, and forget the failures that led to it."""
     with database.write() as connection:
         _locked(database, connection, name)
+        note(connection, database.now(connection), who, "resume", [name])
         connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(_OPEN))
         database.changed(connection, [name])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +12,9 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from bridge.store import schema
+from bridge.store.audit import note
 from bridge.store.database import Database
+from bridge.telemetry import mask_address
 
 _TABLE = schema.recipients
 
@@ -61,10 +65,20 @@ def keep_preferences(
     )
 
 
-def set_preference(database: Database, preference: Preference) -> None:
-    """Write one wish down; what commits before it is the last message."""
+def set_preference(database: Database, preference: Preference, who: str | None = None) -> None:
+    """Write one wish down; what commits before it is the last message. `who` wrote it for the person, if anybody."""
     with database.write() as connection:
-        keep_preferences(database, connection, [preference], database.now(connection))
+        now = database.now(connection)
+        keep_preferences(database, connection, [preference], now)
+        if who is not None:
+            act = "opt out" if preference.opted_out else "opt in"
+            note(connection, now, who, act, [mask_address(preference.address)], {"channel": preference.channel})
+
+
+def kept_as(secret: bytes, address: str) -> str:
+    """What stands for an address whose person was erased: enough to keep an opt-out, nothing to write to."""
+    digest = hmac.new(secret, address.casefold().encode(), hashlib.sha256).hexdigest()
+    return f"erased:{digest}"
 
 
 def opt_outs(database: Database, limit: int = 1000) -> list[dict[str, Any]]:

@@ -418,18 +418,18 @@ def test_wrong_credentials_pause_until_a_person_resumes(engine: Engine) -> None:
     engine.run_for(minutes=1)
     engine.database.clock.advance(days=2)
     assert engine.step() == 0
-    resume(engine.database, "desk")
+    resume(engine.database, "desk", "ops")
     engine.settle()
     shown = engine.show(ident)
     assert (shown["state"], shown["attempts"]) == ("sent", 1)
 
 
 def test_a_paused_connection_sends_nothing_until_it_is_resumed(engine: Engine) -> None:
-    pause(engine.database, "desk", "maintenance")
+    pause(engine.database, "desk", "maintenance", "ops")
     ident = engine.deliver("send")
     engine.run_for(minutes=1)
     assert engine.partner.calls == []
-    resume(engine.database, "desk")
+    resume(engine.database, "desk", "ops")
     engine.settle()
     assert engine.show(ident)["state"] == "sent"
 
