@@ -24,6 +24,8 @@ from bridge import __version__
 from bridge.clock import uptime
 from bridge.connector import Action
 from bridge.errors import OutcomeUnknown, StoreUnavailable
+from bridge.events import Event
+from bridge.rules.model import Verdict
 from bridge.rules.route import consent
 from bridge.store.claim import Claimed, Room, claim
 from bridge.store.database import EVENTS, Database
@@ -203,10 +205,13 @@ class Worker:
             connection.submit(lambda call=call: self._attempt(connection, call, begun))  # type: ignore[misc]
 
     def _rulebook(self) -> Rulebook:
-        rules = self._rules.current
-        return Rulebook(
-            rules.messaging, lambda event: consent(event, rules.messaging), self._settings.only_to
-        )
+        messaging = self._rules.current.messaging
+
+        def agreed(event: Event) -> Verdict | None:
+            check = consent(event, messaging, self._database.clock.now())
+            return check.verdict if check else None
+
+        return Rulebook(messaging, agreed, self._settings.only_to)
 
     def _attempt(self, connection: Connection, call: Sequence[Claimed], begun: float) -> None:
         results: list[Result] = [OutcomeUnknown("the attempt broke off", reason="bug")] * len(call)
