@@ -316,7 +316,7 @@ def send(mailbox: Mailbox, mail: Mail, context: Context) -> Sent:
     recipient = message["To"].addresses[0].addr_spec
     payload = re.sub(rb"(?m)^\.", b"..", message.as_bytes(policy=POLICY))
     with mailbox.connection() as smtp:
-        _hand_over(smtp, mailbox.bounce_to, recipient, payload, envelope=message["Message-ID"][1:33])
+        _hand_over(smtp, mailbox.bounce_to, recipient, payload, envelope=context.effect_id)
     return Sent(id=str(message["Message-ID"]), detail="accepted by the mail server")
 
 

@@ -1,0 +1,72 @@
+"""What `bridge connectors new` writes is found, passes its own test, and is as clean as our own code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridge.connector.discovery import Registry
+from bridge.connector.scaffold import new_connector
+from bridge.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_new_connector_is_found_and_passes_the_suite_of_all_connectors(tmp_path: Path) -> None:
+    _, test = new_connector("ticket_desk", tmp_path / "connectors")
+    found = Registry([tmp_path / "connectors"]).connector("ticket_desk")
+    assert list(found.actions) == ["open_ticket"]
+    assert found.settings.prefix("ticket_desk") == "TICKET_DESK_"
+
+    result = run("pytest", "-q", "-W", "error", "-p", "no:cacheprovider", str(test), cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "4 skipped" in result.stdout  # the four tests of batches; everything else applies
+
+
+def test_a_new_connector_is_as_clean_as_our_own_code(tmp_path: Path) -> None:
+    files = [str(path) for path in new_connector("zeppelin", tmp_path / "connectors")]
+    config = f"--config={ROOT / 'pyproject.toml'}"
+    for command in (("check", "--extend-ignore=D,S101,INP001,I001"), ("format", "--check")):
+        result = run("ruff", *command, config, *files, cwd=tmp_path)
+        assert result.returncode == 0, result.stdout + result.stderr
+    result = run("mypy", f"--config-file={ROOT / 'pyproject.toml'}", files[0], cwd=ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("name", ["", "Desk", "ticket-desk", "1desk", "../desk", "class", "d" * 41, "dësk"])
+def test_a_name_that_cannot_be_is_explained(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="no name for a connector"):
+        new_connector(name, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
+    connector, _ = new_connector("desk", tmp_path)
+    connector.write_text("mine")
+    with pytest.raises(ConfigError, match="there already"):
+        new_connector("desk", tmp_path)
+    assert connector.read_text() == "mine"
+    with pytest.raises(ConfigError, match="shipped connector called `slack`"):
+        new_connector("slack", tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "connectors").write_text("a file")
+    with pytest.raises(ConfigError, match="cannot write"):
+        new_connector("desk", tmp_path / "connectors")
