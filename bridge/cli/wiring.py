@@ -39,7 +39,9 @@ from bridge.store.migrate import upgrade
 from bridge.store.queries import unfinished_actions
 from bridge.telemetry import Metrics, log
 from bridge.web.app import create_app
+from bridge.web.callbacks import callback_routes
 from bridge.web.receive import Receiver, ReceiverSettings
+from bridge.web.unsubscribe import unsubscribe_link, unsubscribe_routes
 from bridge.worker.attempt import Attempts, Connection, open_connections
 from bridge.worker.rulesfile import RulesFile
 from bridge.worker.service import Worker, WorkerSettings
@@ -71,7 +73,7 @@ class Service:
 def build_service(
     environ: Mapping[str, str], *, insecure: bool = False, work: bool = True, clock: Clock | None = None
 ) -> Service:
-    """Build a service; raises ConfigError, which names all that is wrong with rules and settings, or StoreUnavailable."""
+    """Build a service; raises ConfigError, which names all that is wrong in rules and settings, or StoreUnavailable."""
     settings = Settings.load(environ)
     if not settings.heppu_webhook_secret and not insecure:
         raise ConfigError(
@@ -84,7 +86,16 @@ def build_service(
     try:
         migrate(database)
         metrics = Metrics()
-        worker = build_worker(settings, environ, registry, rules, database, metrics) if work else None
+        connections = _connections(rules.current, registry, environ, database, work)
+        register(database, {name: fingerprint(found) for name, found in connections.items()})
+        unsubscribe = _revealed(settings.bridge_secret) if settings.bridge_secret else None
+        attempts = Attempts(
+            database, settings.bridge_public_url, unsubscribe_link(settings.bridge_public_url, unsubscribe)
+        )
+        worker = None
+        if work:
+            limits = WorkerSettings(settings.bridge_only_to, settings.bridge_retention)
+            worker = Worker(database, rules, connections, attempts, limits, metrics)
         receiver = Receiver(
             database,
             ReceiverSettings(settings.secrets, settings.heppu_timestamp_tolerance),
@@ -93,33 +104,34 @@ def build_service(
         )
         token = settings.bridge_admin_token
         admin_token = token.get_secret_value() if token else secrets.token_urlsafe(24)
-        app = create_app(database, receiver, metrics, guard=list, rules_trouble=lambda: rules.trouble)
+        app = create_app(
+            database,
+            receiver,
+            metrics,
+            guard=list,
+            open_routes=[
+                *callback_routes(database, connections, settings.bridge_public_url),
+                *unsubscribe_routes(database, unsubscribe),
+            ],
+            rules_trouble=lambda: rules.trouble,
+        )
+
+        def open_new(changed: Rules) -> None:
+            """Open what new rules use for the first time."""
+            wanted = connections_of(changed, registry)
+            new = {name: connector for name, connector in wanted.items() if name not in connections}
+            opened = open_connections(new, environ) if work else {}
+            register(database, {name: fingerprint(found) for name, found in opened.items()})
+            connections.update(opened)
+            if worker is not None:
+                worker.add(opened)
+            app.router.routes[:0] = callback_routes(database, opened, settings.bridge_public_url)
+
+        rules.before_change = open_new
     except BaseException:
         database.close()
         raise
     return Service(settings, database, rules, receiver, app, worker, admin_token, token is None)
-
-
-def build_worker(
-    settings: Settings,
-    environ: Mapping[str, str],
-    registry: Registry,
-    rules: RulesFile,
-    database: Database,
-    metrics: Metrics,
-) -> Worker:
-    """The worker with every connection that the rules, or deliveries made by earlier rules, need."""
-    connections = open_connections(connections_of(rules.current, registry), environ)
-    connections |= _left_over(database, registry, environ, connections)
-    register(database, {name: fingerprint(found) for name, found in connections.items()})
-    return Worker(
-        database,
-        rules,
-        connections,
-        Attempts(database, settings.bridge_public_url),
-        WorkerSettings(settings.bridge_only_to, settings.bridge_retention),
-        metrics,
-    )
 
 
 def registry_for(settings: Settings) -> Registry:
@@ -133,25 +145,37 @@ def connections_of(rules: Rules, registry: Registry) -> dict[str, Connector]:
     return {step.connection: registry.connector(step.action.connector) for step in (*steps, *rules.alerts)}
 
 
-def _left_over(
-    database: Database, registry: Registry, environ: Mapping[str, str], known: Mapping[str, Connection]
+def _connections(
+    rules: Rules, registry: Registry, environ: Mapping[str, str], database: Database, strict: bool
 ) -> dict[str, Connection]:
-    """Connections that no rule names any more, but unfinished deliveries do."""
-    found: dict[str, Connection] = {}
+    """Every connection that the rules, or deliveries made by earlier rules, need.
+
+    Those of the rules must have their settings when the service works (`strict`). One that only receives takes the
+    callbacks of those that have them.
+    """
+    wanted = connections_of(rules, registry)
+    found = open_connections(wanted, environ) if strict else {}
     for name, action in unfinished_actions(database):
-        if name in known or name in found:
-            continue
         try:
-            connector = registry.connector(action.partition(".")[0])
-            found[name] = Connection(name, connector, settings_of(connector, name, environ))
+            wanted.setdefault(name, registry.connector(action.partition(".")[0]))
         except (KeyError, ConfigError) as error:
-            log.warning(
-                "deliveries wait for a connection that cannot be opened",
-                connection=name,
-                error=str(error),
-                advice=f"give it its settings, or look at `bridge deliveries --connection {name}`",
-            )
+            _cannot_open(name, error)
+    for name in wanted.keys() - found.keys():
+        try:
+            found[name] = Connection(name, wanted[name], settings_of(wanted[name], name, environ))
+        except ConfigError as error:
+            if strict:
+                _cannot_open(name, error)
     return found
+
+
+def _cannot_open(name: str, error: Exception) -> None:
+    log.warning(
+        "a connection cannot be used here",
+        connection=name,
+        error=str(error),
+        advice=f"what waits for it, waits on: `bridge deliveries --connection {name}`",
+    )
 
 
 def fingerprint(connection: Connection) -> str:

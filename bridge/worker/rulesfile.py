@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bridge.connector.discovery import Registry
@@ -44,6 +44,8 @@ class RulesFile:
         self.problems: tuple[Problem, ...] = ()
         self.trouble: str | None = None
         """Why the file on disk is not the one that runs; None when it is."""
+        self.before_change: Callable[[Rules], None] = lambda _: None
+        """Told of new rules before they run; a ConfigError keeps the old ones."""
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
@@ -63,6 +65,7 @@ class RulesFile:
             self._seen = self._stamp()
             try:
                 rules = read_rules(self.path, self._registry, self._environ)
+                self.before_change(rules)
             except ConfigError as error:
                 self.trouble = str(error)
                 self.problems = getattr(error, "problems", ())

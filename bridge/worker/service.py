@@ -129,6 +129,13 @@ class Worker:
             log.warning("could not sign off", replica=self.replica)
         return clean
 
+    def add(self, connections: Mapping[str, Connection]) -> None:
+        """Work on these connections too: new rules use them."""
+        with self._claim_wake:
+            self._connections = {**self._connections, **connections}
+            self._look_at |= dict.fromkeys(connections, 0.0)
+            self._claim_wake.notify_all()
+
     def wake(self) -> None:
         """Look at everything now."""
         self._on_change(frozenset([EVENTS, *self._connections]))
