@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from bridge.records import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,25 +72,9 @@ def complain(error: Exception) -> None:
         note(f"bridge: {error}")
 
 
-def plain(value: Any) -> Any:
-    """What JSON has no word for, as JSON."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, (set, frozenset, tuple)):
-        return sorted(value) if isinstance(value, (set, frozenset)) else list(value)
-    raise TypeError(f"{type(value).__name__} is no JSON")
-
-
 def print_json(record: Mapping[str, Any]) -> None:
     """One record."""
-    text = json.dumps(record, default=plain, ensure_ascii=False, indent=2)
-    sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
+    sys.stdout.write(json_text(record) + "\n")
 
 
 def print_items(items: Iterable[Mapping[str, Any]], following: str | None = None) -> None:

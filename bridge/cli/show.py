@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +17,7 @@ from bridge.cli.output import (
     print_table,
     say,
 )  # fmt: skip
+from bridge.store.history import act_of, details_of, state_of, timeline
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -137,12 +138,6 @@ def _action(item: Mapping[str, Any]) -> str:
     return f"{item['action']}" + (f" ({item['connection']})" if item["connection"] != connector else "")
 
 
-def state_of(item: Mapping[str, Any]) -> str:
-    """A delivery's state in a word or two: `sent: delivered`, `suppressed: capped`."""
-    more = item.get("receipt") or item.get("reason")
-    return f"{item['state']}: {more}" if more else str(item["state"])
-
-
 def _more(following: str | None) -> None:
     if following is not None:
         say(f"There is more: --before {following}")
@@ -257,27 +252,6 @@ def _print_delivery(delivery: Mapping[str, Any]) -> None:
         say(f"\nOnce the cause is mended: `bridge retry {delivery['id']}`.")
 
 
-def timeline(delivery: Mapping[str, Any]) -> list[tuple[datetime, str]]:
-    """What happened to a delivery, in order."""
-    return sorted(_happened(delivery), key=lambda entry: entry[0])
-
-
-def _happened(delivery: Mapping[str, Any]) -> Iterator[tuple[datetime, str]]:
-    yield delivery["created_at"], "made"
-    for attempt in delivery["tries"]:
-        kind = "attempt" if attempt["kind"] == "send" else "lookup"
-        yield attempt["started_at"], f"{kind} {attempt['fence']} begins"
-        if attempt["finished_at"] is not None:
-            words = ": ".join(filter(None, (attempt["outcome"], attempt["reason"], attempt["detail"])))
-            yield attempt["finished_at"], f"{kind} {attempt['fence']} ends: {words}"
-    if delivery["receipt_at"] is not None:
-        yield delivery["receipt_at"], f"receipt: {delivery['receipt']}"
-    for entry in delivery["audit"]:
-        yield entry["at"], _act(entry)
-    if delivery["finished_at"] is not None:
-        yield delivery["finished_at"], state_of(delivery)
-
-
 def _print_rejection(rejection: Mapping[str, Any]) -> None:
     _facts(
         {
@@ -316,7 +290,7 @@ def audit(limit: Limit = 20, before: Before = None, as_json: Json = False) -> No
             "Who": "who",
             "Act": "act",
             "On": "subject",
-            "Details": lambda item: _details(item),
+            "Details": lambda item: details_of(item),
         },
         empty="Nobody did anything yet.",
     )
@@ -328,16 +302,7 @@ def _print_acts(found: Iterable[Mapping[str, Any]]) -> None:
     if found:
         _heading("What people did")
         for entry in reversed(found):
-            say(f"{instant(entry['at'])}  {_act(entry)}")
-
-
-def _act(entry: Mapping[str, Any]) -> str:
-    details = _details(entry)
-    return f"{entry['act']} by {entry['who']}" + (f" ({details})" if details else "")
-
-
-def _details(entry: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}: {value}" for name, value in (entry["detail"] or {}).items())
+            say(f"{instant(entry['at'])}  {act_of(entry)}")
 
 
 def _facts(facts: Mapping[str, str | None]) -> None:
