@@ -37,7 +37,7 @@ from bridge.store.outcome import Finished, abandoned, finish
 from bridge.store.queries import list_deliveries, list_events, show_delivery, stored_event
 from bridge.store.receipts import Receipt, accept
 from bridge.store.routing import delivery_row
-from bridge.worker.attempt import Attempts, Connection
+from bridge.worker.attempt import Attempts, Connection, Result
 from bridge.worker.outcome import conclude
 
 NO_QUIET = QuietHours(time(0), time(0))
@@ -194,7 +194,10 @@ class Engine:
 
     def attempt(self, call: Sequence[Claimed]) -> list[Finished]:
         """Make one call."""
-        results = self.attempts.run(self.connection, call, uptime() + 20)
+        return self.conclude(call, self.attempts.run(self.connection, call, uptime() + 20))
+
+    def conclude(self, call: Sequence[Claimed], results: Sequence[Result]) -> list[Finished]:
+        """What the results of a call mean."""
         action = self.connector.actions[call[0].action.partition(".")[2]]
         now = self.database.clock.now()
         return [conclude(item, action, result, now) for item, result in zip(call, results, strict=True)]
