@@ -166,6 +166,7 @@ class Adapter(GuardedAdapter):
         response = super().send(request, *args, **kwargs)
         if response.status_code == 429:  # not Salesforce's own way, and the SDK would lose how long to wait
             wait = parse_retry_after(response.headers.get("Retry-After"))
+            response.close()
             raise RateLimited("Salesforce answered 429", retry_after=wait)
         found = re.match(r"\s*api-usage=(\d+)/(\d+)", response.headers.get("Sforce-Limit-Info", ""))
         if found:
@@ -408,8 +409,9 @@ class People:
             if (
                 missing
             ):  # The index is behind: somebody made by an attempt whose answer was lost would be made again.
-                where = "CreatedDate >= LAST_N_DAYS:1 AND (Phone IN {} OR MobilePhone IN {})"
-                found += self._rows(self._create_as, format_soql(where, missing, missing))
+                where = "CreatedDate >= {} AND (Phone IN {} OR MobilePhone IN {})"
+                since = datetime.now(UTC) - timedelta(days=1)
+                found += self._rows(self._create_as, format_soql(where, since, missing, missing))
         return found
 
     def create(self, strangers: Sequence[Seeker]) -> list[str | Failure]:
