@@ -182,7 +182,7 @@ class SalesforceApi(Partner):
         return composite.composite(self, call)
 
     def _query(self, call: Call) -> Response:
-        query = soql.parse(call.query.get("q", ""), self.crm, self.now())
+        query = soql.parse(call.query.get("q", ""), self.crm)
         rows = query.rows(self.crm)
         if query.count:
             return JSONResponse({"totalSize": len(rows), "done": True, "records": []})
@@ -216,7 +216,7 @@ class SalesforceApi(Partner):
         return JSONResponse(body)
 
     def _search(self, call: Call) -> Response:
-        search = sosl.parse(call.query.get("q", ""), self.crm, self.now())
+        search = sosl.parse(call.query.get("q", ""), self.crm)
         rows = search.rows(self.crm, self.now(), self.faults.lag(self.name))
         shown = [
             soql.project(row, query.paths, self.crm, lambda one: self._url(one, call)) for row, query in rows

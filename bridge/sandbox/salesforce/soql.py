@@ -1,11 +1,14 @@
-"""SOQL: a parser for the queries that a connector needs; what it does not understand it refuses."""
+"""SOQL: a parser for the queries that a connector needs; what it does not understand it refuses.
+
+Not here: aggregates other than COUNT(), subqueries, GROUP BY, date literals such as TODAY, FIELDS().
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 from bridge.sandbox.salesforce.records import Records, SObject
@@ -18,7 +21,6 @@ _TOKEN = re.compile(
       | (?P<instant>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d))
       | (?P<day>\d{4}-\d\d-\d\d)
       | (?P<number>-?\d+(?:\.\d+)?)
-      | (?P<relative>(?:LAST|NEXT)_N_DAYS:\d+)
       | (?P<word>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)
       | (?P<sign><=|>=|!=|<>|[=<>(),])
     )""",
@@ -28,6 +30,7 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", '"': '"', "'"
 _RESERVED = {"select", "from", "where", "and", "or", "not", "like", "in", "order", "by", "limit", "offset"}
 MOST_ROWS = 50_000
 LONGEST_QUERY = 100_000
+DEEPEST_NESTING = 50
 
 Test = Callable[[SObject], bool]
 
@@ -78,19 +81,19 @@ class Query:
         if self.where is None or self.where.only is None:
             return records.live(self.kind)
         known, values = self.where.only
-        return records.holding(self.kind, known.name, values)
+        return sorted(records.holding(self.kind, known.name, values), key=lambda one: one.id)
 
 
-def parse(text: str, records: Records, now: datetime) -> Query:
+def parse(text: str, records: Records) -> Query:
     """Understand `text`; raises the Refusal that Salesforce would answer with."""
     if len(text) > LONGEST_QUERY:
         raise refuse("QUERY_TOO_COMPLICATED", "SOQL statement is too long")
-    return _Parser(tokens(text), records, now).query()
+    return _Parser(tokens(text), records).query()
 
 
-def parse_filter(words: list[Token], kind: SObjectType, records: Records, now: datetime) -> Condition:
+def parse_filter(words: list[Token], kind: SObjectType, records: Records) -> Condition:
     """Understand a WHERE clause alone, as SOSL has it."""
-    parser = _Parser(words, records, now)
+    parser = _Parser(words, records)
     parser.kind = kind
     condition = parser.condition()
     parser.end()
@@ -137,11 +140,11 @@ def _parent(row: SObject, known: Field, records: Records) -> SObject | None:
 
 
 class _Parser:
-    def __init__(self, words: list[Token], records: Records, now: datetime) -> None:
+    def __init__(self, words: list[Token], records: Records) -> None:
         self.words = words
         self.place = 0
+        self.depth = 0
         self.records = records
-        self.now = now
         self.kind: SObjectType
 
     def query(self) -> Query:
@@ -221,6 +224,15 @@ class _Parser:
         return word if word in ("and", "or") else None
 
     def _negated(self) -> Condition:
+        self.depth += 1
+        if self.depth > DEEPEST_NESTING:
+            raise refuse("QUERY_TOO_COMPLICATED", "the condition is nested too deeply")
+        try:
+            return self._part()
+        finally:
+            self.depth -= 1
+
+    def _part(self) -> Condition:
         if self.accept("not"):
             inner = self._negated().test
             return Condition(lambda row: not inner(row))
@@ -283,6 +295,8 @@ class _Parser:
     def _literal(self, known: Field) -> Any:
         token = self.take()
         word = token.text.lower()
+        if token.kind == "sign":
+            raise self._unexpected(token.text)
         if token.kind == "word" and word == "null":
             return None
         kind = {
@@ -295,10 +309,6 @@ class _Parser:
         wanted = kind.get(known.type, "boolean" if known.type == "boolean" else "text")
         if token.kind == "word" and word in ("true", "false") and wanted == "boolean":
             return word == "true"
-        if wanted in ("day", "instant") and (
-            token.kind == "relative" or word in ("today", "yesterday", "tomorrow")
-        ):
-            return self._relative(token.text.upper(), wanted)
         if token.kind == wanted:
             if wanted == "text":
                 return _comparable(known, _unquoted(token.text))
@@ -308,14 +318,6 @@ class _Parser:
             "INVALID_FIELD",
             f"value of filter criterion for field '{known.name}' must be of type {known.type} and should be {quotes}",
         )
-
-    def _relative(self, word: str, wanted: str) -> Any:
-        name, _, number = word.partition(":")
-        days = {"TODAY": 0, "YESTERDAY": -1, "TOMORROW": 1}.get(name)
-        if days is None:
-            days = int(number) * (-1 if name.startswith("LAST") else 1)
-        day = self.now.date() + timedelta(days=days)
-        return day if wanted == "day" else datetime(day.year, day.month, day.day, tzinfo=UTC)
 
     def _field(self, name: str) -> Field:
         return self._path(name)[-1]

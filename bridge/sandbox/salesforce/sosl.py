@@ -19,6 +19,11 @@ _FORM = re.compile(
     r"(?:\s+LIMIT\s+(?P<limit>\d+))?\s*",
     re.IGNORECASE | re.DOTALL,
 )
+_RETURNED = re.compile(
+    r"(?P<kind>\w+)\s*(?:\(\s*(?P<names>\w+(?:\s*,\s*\w+)*)"
+    r"(?:\s+WHERE\s+(?P<where>.+?))?(?:\s+LIMIT\s+(?P<limit>\d+))?\s*\))?",
+    re.IGNORECASE | re.DOTALL,
+)
 _RESERVED = set("?&|!{}[]()^~*:\\\"'+-")
 _SCOPES = {"PHONE": ("phone",), "EMAIL": ("email",), "NAME": ("name",)}
 MOST_ROWS = 2000
@@ -65,12 +70,12 @@ class Search:
         ]
 
 
-def parse(text: str, records: Records, now: datetime) -> Search:
+def parse(text: str, records: Records) -> Search:
     """Understand `text`; raises the Refusal that Salesforce would answer with."""
     match = _FORM.fullmatch(text)
     if match is None:
         raise refuse("MALFORMED_SEARCH", "No search term found. The search term must be enclosed in braces.")
-    queries = [_query(part, records, now) for part in _parts(match["returning"] or "")]
+    queries = [_query(part, records) for part in _parts(match["returning"] or "")]
     if not queries:
         queries = [
             Query(records.types[name], [[records.types[name].fields["Id"]]])
@@ -145,24 +150,20 @@ def _parts(text: str) -> list[str]:
     return [part.strip() for part in [*parts, text[start:]] if part.strip()]
 
 
-def _query(part: str, records: Records, now: datetime) -> Query:
-    match = re.fullmatch(r"(\w+)\s*(?:\((.*)\))?", part, re.DOTALL)
-    kind = next(
-        (one for one in records.types.values() if match and one.name.lower() == match[1].lower()), None
-    )
-    if match is None or kind is None:
-        raise refuse("INVALID_TYPE", f"sObject type '{part.split('(')[0]}' is not supported.")
-    inner = match[2] or "Id"
-    names, _, rest = (piece or "" for piece in re.match(r"(?is)(.*?)(?:\b(where)\b(.*))?$", inner).groups())  # type: ignore[union-attr]
-    limit = re.search(r"(?i)\s+limit\s+(\d+)\s*$", rest or names)
-    if limit is not None:
-        names, rest = (names, rest[: limit.start()]) if rest else (names[: limit.start()], rest)
-    query = Query(kind, limit=int(limit[1]) if limit else None)
-    for name in names.split(","):
-        known = kind.field(name.strip())
+def _query(part: str, records: Records) -> Query:
+    match = _RETURNED.fullmatch(part)
+    if match is None:
+        raise refuse("MALFORMED_QUERY", f"unexpected token in: {part[:60]}")
+    name = match["kind"]
+    kind = next((one for one in records.types.values() if one.name.lower() == name.lower()), None)
+    if kind is None:
+        raise refuse("INVALID_TYPE", f"sObject type '{name}' is not supported.")
+    query = Query(kind, limit=int(match["limit"]) if match["limit"] else None)
+    for column in re.split(r"\s*,\s*", match["names"] or "Id"):
+        known = kind.field(column)
         if known is None:
-            raise refuse("INVALID_FIELD", f"No such column '{name.strip()}' on entity '{kind.name}'.")
+            raise refuse("INVALID_FIELD", f"No such column '{column}' on entity '{kind.name}'.")
         query.paths.append([known])
-    if rest:
-        query.where = parse_filter(tokens(rest), kind, records, now)
+    if match["where"]:
+        query.where = parse_filter(tokens(match["where"]), kind, records)
     return query
