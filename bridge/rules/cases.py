@@ -45,9 +45,7 @@ def _test(file: File, node: Node, rules: Mapping[str, Rule], alerts: tuple[Step,
     entries = file.mapping(node, "a test", KEYS, hint)
     if node.entries is None:
         return None
-    for needed in ("name", "expect"):
-        if needed not in entries:
-            file.problems.error(node, f"a test needs `{needed}`", hint)
+    file.needs(node, "a test", entries, ("name", "expect"), hint)
     name = file.text(entries["name"][1], "`name`") if "name" in entries else None
     events = _events(file, node, entries)
     expect = _expect(file, entries["expect"][1], rules, alerts) if "expect" in entries else {}

@@ -65,10 +65,10 @@ class Compiler:
             elif isinstance(node, nodes.If):
                 parts.append(self._branches(node, html))
             else:
-                name = type(node).__name__.lower()
-                self.wrong(
-                    f"`{{% {name} %}}` is not allowed", "only {% if %}, {% elif %}, {% else %} exist", "{%"
-                )
+                kind = type(node).__name__.lower()
+                name = _TAGS.get(kind, kind)
+                hint = "only {% if %}, {% elif %}, {% else %} and {% endif %} exist"
+                self.wrong(f"`{{% {name} %}}` is not allowed", hint, "{%")
         return parts
 
     def _part(self, node: nodes.Expr, html: bool) -> Step:
@@ -300,6 +300,16 @@ _EXPRESSIONS: dict[type[nodes.Node], Callable[[Compiler, Any], Step]] = {
     nodes.Test: Compiler._tested,
 }
 """Everything that an expression may be made of."""
+
+
+_TAGS = {
+    "assign": "set",
+    "assignblock": "set",
+    "callblock": "call",
+    "filterblock": "filter",
+    "fromimport": "from",
+}
+"""What Jinja calls some nodes -> the tag that people write."""
 
 
 def _not_allowed(node: nodes.Node) -> tuple[str, str, str]:

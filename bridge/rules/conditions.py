@@ -17,7 +17,23 @@ OPERATOR_NAMES = (*OPERATORS, "exists")
 
 _ORDERED = ("gt", "gte", "lt", "lte")
 _TEXTUAL = ("starts_with", "ends_with")
-_SIGNS = {"=": "eq", "==": "eq", "!=": "ne", ">": "gt", ">=": "gte", "<": "lt", "<=": "lte", "equals": "eq"}
+_SIGNS = {
+    "=": "eq",
+    "==": "eq",
+    "equals": "eq",
+    "is": "eq",
+    "!=": "ne",
+    "not": "ne",
+    ">": "gt",
+    "greater": "gt",
+    "more": "gt",
+    ">=": "gte",
+    "<": "lt",
+    "less": "lt",
+    "<=": "lte",
+    "defined": "exists",
+}
+"""What people write for an operator that is called otherwise."""
 
 
 def read_where(file: File, node: Node, events: Collection[str]) -> Where:
@@ -56,6 +72,10 @@ def _field(file: File, name: str, key: Node, value: Node, events: Collection[str
         if operator:
             hint = f"write `field: {{{operator}: value}}`"
             file.problems.error(key, f"the operator `{name}` stands where a field must be", hint)
+            return []
+        if value.items and value.items[0].entries is not None:
+            hint = "the groups are `all`, `any` and `not`"
+            file.problems.error(key, f"no group `{name[:60]}`", hint)
             return []
     path = tuple(name.split("."))
     if not all(path):

@@ -131,7 +131,7 @@ def _event_path(rest: Path, events: tuple[str, ...]) -> Complaint | None:
     if rest[0] not in top:
         return _unknown_top(rest, top)
     if rest[0] not in FREE_FORM:
-        return "error", f"`event.{rest[0]}` is a {documented[rest[0]]} and has no fields of its own", ""
+        return "error", f"`event.{rest[0]}` is {_WORDS[documented[rest[0]]]} and has no fields of its own", ""
     return _free_form(rest, documented)
 
 
@@ -150,7 +150,11 @@ def _free_form(rest: Path, documented: dict[str, str]) -> Complaint | None:
     for depth in range(1, len(rest)):
         parent = ".".join(rest[:depth])
         if documented.get(parent, "object") != "object":
-            return "error", f"`event.{parent}` is a {documented[parent]} and has no fields of its own", ""
+            return (
+                "error",
+                f"`event.{parent}` is {_WORDS[documented[parent]]} and has no fields of its own",
+                "",
+            )
         siblings = sorted(
             path.rsplit(".", 1)[1]
             for path in documented
@@ -166,6 +170,13 @@ def _free_form(rest: Path, documented: dict[str, str]) -> Complaint | None:
     return None
 
 
+_WORDS = {
+    "string": "a text",
+    "number": "a number",
+    "boolean": "true or false",
+    "object": "an object",
+    "array": "a list",
+}
 _KINDS: dict[str, tuple[type, ...]] = {"string": (str,), "boolean": (bool,), "number": (int, float)}
 
 
@@ -181,7 +192,7 @@ def check_value(path: Path, value: Any, events: Collection[str]) -> Complaint | 
     if wanted is None:
         return None
     if not isinstance(value, wanted) or (kind == "number" and isinstance(value, bool)):
-        text = f"`event.{dotted}` is a {kind}, and this is {kind_of(value)}"
+        text = f"`event.{dotted}` is {_WORDS[kind or '']}, and this is {kind_of(value)}"
         hint = "put it in quotes" if kind == "string" else "write it without quotes"
         return ("warning" if "." in dotted else "error"), text, hint
     values = _VALUES.get(dotted)

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from bridge.connector.discovery import Registry
 from bridge.rules.cases import read_tests
 from bridge.rules.conditions import read_where
+from bridge.rules.fields import kind_of
 from bridge.rules.messaging import read_messaging
 from bridge.rules.model import ALERTS, Loaded, Messaging, Rule, Rules
 from bridge.rules.params import NAMES
-from bridge.rules.reading import Entries, File, meant_key
+from bridge.rules.reading import Entries, File
 from bridge.rules.report import RulesError
 from bridge.rules.steps import read_steps
 from bridge.rules.yaml import Node, Problems, TooManyProblems, decode, lines_of, parse
@@ -91,9 +92,12 @@ def _version(file: File, root: Node, entries: Entries) -> None:
     hint = f"write `version: {VERSION}`"
     if "version" not in entries:
         file.problems.error(root, "there is no `version`", hint)
-    elif entries["version"][1].value != VERSION or entries["version"][1].value is True:
-        found = str(entries["version"][1].data())[:20]
-        file.problems.error(entries["version"][1], f"version `{found}` is not known", hint)
+        return
+    node = entries["version"][1]
+    if not isinstance(node.value, int) or isinstance(node.value, bool):
+        file.problems.error(node, f"`version` must be a number, not {kind_of(node.value)}", hint)
+    elif node.value != VERSION:
+        file.problems.error(node, f"version {node.value} is not known", hint)
 
 
 def _rules(file: File, node: Node) -> dict[str, Rule]:
@@ -108,7 +112,8 @@ def _rules(file: File, node: Node) -> dict[str, Rule]:
         elif rule is not None:
             rules[rule.name] = rule
     file.problems.rule = None
-    _warn_of_collisions(file, rules)
+    if not file.problems.errors:
+        _warn_of_collisions(file, rules)
     return rules
 
 
@@ -123,9 +128,7 @@ def _rule(file: File, node: Node) -> Rule | None:
     entries = file.mapping(node, "a rule", RULE_KEYS, hint)
     if node.entries is None:
         return None
-    for needed in ("name", "when", "do"):
-        if needed not in entries and not _misspelt(node, needed):
-            file.problems.error(node, f"a rule needs `{needed}`", hint)
+    file.needs(node, "a rule", entries, ("name", "when", "do"), hint)
     nodes = {name: value for name, (_, value) in entries.items()}
     name = _name(file, nodes["name"]) if "name" in nodes else None
     enabled = file.boolean(nodes["enabled"], "`enabled`", True) if "enabled" in nodes else True
@@ -155,12 +158,6 @@ def _rule(file: File, node: Node) -> Rule | None:
         shadow=shadow,
         description=description or "",
     )
-
-
-def _misspelt(node: Node, needed: str) -> bool:
-    """Whether an unknown key, reported already, was probably meant to be the one that is needed."""
-    unknown = [name for name in node.entries or {} if name not in RULE_KEYS]
-    return any(meant_key(name, RULE_KEYS) == f"did you mean `{needed}`?" for name in unknown)
 
 
 def _flat(value: object) -> list[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -145,7 +146,10 @@ def _check_values(
             place = tuple(item["loc"])
             if (place and place[0] not in literal) or not (place or whole):
                 continue  # a template stands there; it is checked when it is rendered
-            file.problems.error(_find(written, place) or use, complaint(item), _example(action, place))
+            found = complaint(item)
+            if len(place) == 1 and literal[str(place[0])] is None:
+                found = f"`{place[0]}` cannot be empty"
+            file.problems.error(_find(written, place) or use, found, _example(action, place))
 
 
 _WANTED = {
@@ -164,19 +168,28 @@ _WANTED = {
     "none_required": "must be left out",
     "missing": "is missing",
     "extra_forbidden": "is not known",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "string_too_long": "may have at most {max_length} characters",
+    "string_too_short": "must have at least {min_length} characters",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "greater_than": "must be more than {gt}",
+    "less_than": "must be less than {lt}",
 }
+"""Pydantic's kinds of errors in the words of people; what is in braces is the model's, never the value."""
 
 
 def complaint(item: ErrorDetails) -> str:
-    """What pydantic finds wrong with a param, in the words of people; it never holds the value."""
+    """What pydantic finds wrong with a param; it never holds the value."""
     name = ".".join(str(part) for part in item["loc"])
     wanted = _WANTED.get(item["type"])
-    if item["type"] in ("literal_error", "enum"):
-        wanted = f"must be {item.get('ctx', {}).get('expected', 'another value')}"
-    if wanted is None:
-        message = item["msg"].removeprefix("Value error, ")
-        return f"`{name}`: {message}" if name else message
-    return f"`{name}` {wanted}"
+    if wanted is not None:
+        return f"`{name}` {wanted.format_map(item.get('ctx', {}))}"
+    message = item["msg"].removeprefix("Value error, ")
+    if not name:
+        return message
+    return f"`{name}` {message}" if message[:1].islower() else f"`{name}`: {message}"
 
 
 def _find(node: Node | None, place: tuple[Any, ...]) -> Node | None:
@@ -193,5 +206,10 @@ def _find(node: Node | None, place: tuple[Any, ...]) -> Node | None:
 
 def _example(action: Action, place: tuple[Any, ...]) -> str:
     info = params_of(action).get(str(place[0])) if place else None
-    example = example_of(info) if info else None
-    return f"for example: {place[0]}: {example}" if example is not None else ""
+    return f"for example: {_written(str(place[0]), info)}" if info and example_of(info) is not None else ""
+
+
+def _written(name: str, info: FieldInfo) -> str:
+    """The example of a param as it stands in the file."""
+    example = example_of(info)
+    return f"{name}: {example if isinstance(example, str) else json.dumps(example)}"

@@ -42,13 +42,16 @@ _MEANT = {
 Entries = Mapping[str, tuple[Node, Node]]
 
 
-def meant_key(name: str, known: Collection[str]) -> str:
-    """The hint for an unknown key: the nearest one, also by what other systems call it."""
+def meant_key(name: str, known: Collection[str]) -> str | None:
+    """The key that an unknown one was probably meant to be: a misspelt one, or what other systems call it."""
+    meant = {word: key for word, key in _MEANT.items() if key in known}
+    if name in meant:
+        return meant[name]
     found = nearest(name, known)
     if found is None:
-        other = nearest(name, [word for word, key in _MEANT.items() if key in known])
-        found = _MEANT[other] if other else None
-    return f"did you mean `{found}`?" if found else did_you_mean(name, known)
+        other = nearest(name, meant)
+        found = meant[other] if other else None
+    return found
 
 
 @dataclass
@@ -62,17 +65,29 @@ class File:
     checked_connections: set[str] = field(default_factory=set)
 
     def mapping(self, node: Node, what: str, known: Iterable[str] | None = None, hint: str = "") -> Entries:
-        """The entries of a mapping, those of unknown keys left out."""
+        """The entries of a mapping. Unknown keys are noted, and read as what they were probably meant to be."""
         if node.entries is None:
-            self.problems.error(node, f"{what} must be a mapping, not {kind_of(node.value)}", hint)
+            self.problems.error(node, f"{what} must be a mapping, not {_shape_of(node.value)}", hint)
             return {}
         if known is None:
             return node.entries
         names = tuple(known)
-        for name, (key, _) in node.entries.items():
-            if name not in names:
-                self.problems.error(key, f"unknown key `{name[:60]}`", meant_key(name, names))
-        return {name: entry for name, entry in node.entries.items() if name in names}
+        found = {name: entry for name, entry in node.entries.items() if name in names}
+        for name, (key, value) in node.entries.items():
+            if name in names:
+                continue
+            meant = meant_key(name, names)
+            hint = f"did you mean `{meant}`?" if meant else did_you_mean(name, names)
+            self.problems.error(key, f"unknown key `{name[:60]}`", hint)
+            if meant and meant not in found:
+                found[meant] = (key, value)
+        return found
+
+    def needs(self, node: Node, what: str, entries: Entries, keys: Iterable[str], hint: str) -> None:
+        """Note which keys a mapping lacks."""
+        missing = [f"`{key}`" for key in keys if key not in entries]
+        if missing:
+            self.problems.error(node, f"{what} needs {' and '.join(missing)}", hint)
 
     def list_of(self, node: Node, what: str, *, single: bool = False) -> Sequence[Node]:
         """The items of a list; with `single`, one item may stand without a list around it."""
@@ -83,7 +98,7 @@ class File:
         if single and node.value is not None:
             return [node]
         hint = "begin each entry with `- `"
-        self.problems.error(node, f"{what} must be a list, not {kind_of(node.value)}", hint)
+        self.problems.error(node, f"{what} must be a list, not {_shape_of(node.value)}", hint)
         return []
 
     def text(self, node: Node, what: str) -> str | None:
@@ -99,8 +114,8 @@ class File:
         """`true` or `false`."""
         if isinstance(node.value, bool):
             return node.value
-        hint = "only `true` and `false` are yes and no here"
-        self.problems.error(node, f"{what} must be true or false, not {_quoted(node.value)}", hint)
+        hint = "only `true` and `false` are yes and no here, without quotes"
+        self.problems.error(node, f"{what} must be true or false, not {kind_of(node.value)}", hint)
         return default
 
     def count(self, node: Node, what: str) -> int | None:
@@ -164,7 +179,7 @@ class File:
         try:
             compiled = condition(source)
         except TemplateError as error:
-            self._mistakes(node, error, events, names)
+            self._mistakes(node, what, error, events, names)
             return None
         self._names(node, compiled, events, names)
         return compiled
@@ -176,7 +191,7 @@ class File:
         try:
             compiled = template(source, html)
         except TemplateError as error:
-            self._mistakes(node, error, events, names)
+            self._mistakes(node, "template", error, events, names)
             return None
         self._names(node, compiled, events, names)
         return compiled
@@ -195,10 +210,10 @@ class File:
         return level != "error"
 
     def _mistakes(
-        self, node: Node, error: TemplateError, events: Collection[str], names: Collection[str]
+        self, node: Node, what: str, error: TemplateError, events: Collection[str], names: Collection[str]
     ) -> None:
         for mistake in error.mistakes:
-            self.problems.error(self.place(node, mistake.about), f"template: {mistake.text}", mistake.hint)
+            self.problems.error(self.place(node, mistake.about), f"{what}: {mistake.text}", mistake.hint)
         for path in sorted(error.paths):
             self.complain(self.place(node, ".".join(path)), check_path(path, events, names))
 
@@ -221,6 +236,10 @@ class File:
                 if found:
                     return Node(number, found.start() + 1, number, None)
         return node
+
+
+def _shape_of(value: Any) -> str:
+    return "a mapping" if isinstance(value, dict) else kind_of(value)
 
 
 def _quoted(value: Any) -> str:

@@ -99,7 +99,7 @@ def condition(source: str) -> Template:
             rest = str(parser.stream.current.value)
             hint = "compare with == != < > in, join conditions with and, or, not; a text needs quotes"
             compiler.wrong(f"`{rest[:40]}` does not belong here", hint, rest)
-        return compiler.boolean(tree, "`if`")
+        return compiler.boolean(tree, "it")
 
     return _compiled(source, build)
 
@@ -127,7 +127,9 @@ def _syntax_mistake(error: TemplateSyntaxError) -> Mistake:
     lowered = said.lower()
     got = said.rpartition("got ")[2].strip("'.")
     if "end of template" in lowered or "missing end of" in lowered:
-        return Mistake("it ends too early", "something is still open: a bracket, a quote, {{ or {% if %}")
+        return Mistake(
+            "it ends too early", "something is missing at the end, or still open: a bracket, a quote"
+        )
     if "unknown tag" in lowered:
         return Mistake(said.partition(". ")[0].rstrip("."), _ONLY_IF, "{%")
     if "unexpected char" in lowered:

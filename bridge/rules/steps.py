@@ -79,7 +79,7 @@ def _action(file: File, node: Node) -> Action | None:
     except KeyError:
         pass
     except BridgeError as error:
-        file.problems.error(node, str(error))
+        file.problems.error(node, str(error), "mend or remove the connector's file, or do without this step")
         return None
     known = [full for other in _candidates(file, connector_name) for full in _actions(file, other)]
     found = nearest(use, known)

@@ -28,6 +28,7 @@ _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+", re.ASCII)
+_TAG = re.compile(r"^tag:yaml\.org,2002:")
 _LONGEST_NUMBER = 18
 
 
@@ -177,7 +178,9 @@ class _Reader:
             raise _Unreadable(event.start_mark, f"the anchor `&{_short(event.anchor)}` is not allowed", hint)
         if event.tag is not None:
             hint = "remove it; a text that begins with ! needs quotes"
-            raise _Unreadable(event.start_mark, f"the tag `{_short(event.tag)}` is not allowed", hint)
+            raise _Unreadable(
+                event.start_mark, f"the tag `{_short(_TAG.sub('!!', event.tag))}` is not allowed", hint
+            )
         if depth > MAX_DEPTH:
             raise _Unreadable(
                 event.start_mark, "nested too deeply", f"at most {MAX_DEPTH} levels can be nested"

@@ -1,0 +1,34 @@
+"""A stand-in for a partner that texts people."""
+
+from pydantic import Field, SecretStr
+
+from bridge.connector import (
+    Connector,
+    ConnectorSettings,
+    Context,
+    Params,
+    PhoneNumber,
+    Sent,
+    param,
+    per_message,
+)
+
+
+class Settings(ConnectorSettings):
+    token: SecretStr
+    sender: str | None = Field(None, alias="from")
+
+
+connector = Connector("phone", settings=Settings)
+
+
+class Text(Params):
+    to: PhoneNumber = param("{{ contact.phone }}", "Who gets it.", example="+14155550123")
+    body: str = param(..., "The text.", example="Hi there", max_length=160)
+    urgent: bool = param(False, "Whether it cannot wait.", example=True)
+
+
+@connector.action(channel="sms", effect=per_message)
+def send(client: object, text: Text, context: Context) -> Sent:
+    """Text a person."""
+    return Sent()

@@ -1,0 +1,39 @@
+"""A stand-in for a partner that tells the team, and one that mails."""
+
+from bridge.connector import (
+    Connector,
+    ConnectorSettings,
+    Context,
+    Email,
+    Lane,
+    Params,
+    Sent,
+    param,
+    per_event,
+    per_message,
+)
+
+connector = Connector("team", settings=ConnectorSettings)
+
+
+class Post(Params):
+    text: str = param(..., "What to post.", example="Look at this")
+
+
+class Mail(Params):
+    to: Email = param("{{ contact.email }}", "Who gets it.", example="ines@okafor.example")
+    subject: str = param(..., "The subject.", example="Hello")
+    text: str = param(..., "The mail.", example="Hi there")
+    html: str | None = param(None, "The mail as HTML.", example="<p>Hi there</p>", html=True)
+
+
+@connector.action(effect=per_event, apart_by="text", lane=Lane.NONE)
+def post(client: object, post: Post, context: Context) -> Sent:
+    """Tell the team."""
+    return Sent()
+
+
+@connector.action(channel="email", effect=per_message)
+def mail(client: object, mail: Mail, context: Context) -> Sent:
+    """Mail a person."""
+    return Sent()
