@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
@@ -46,17 +47,12 @@ def send(
     as_json: Json = False,
 ) -> None:
     """Send a test event, signed as Heppu signs, and show the answer. Exit 1 unless it is accepted."""
-    import time
     from datetime import UTC, datetime
-
-    import httpx
 
     from bridge.cli.output import print_json, say
     from bridge.cli.source import prepared, read_source
-    from bridge.errors import BridgeError, ConfigError
-    from bridge.events import parse_body
+    from bridge.errors import ConfigError
     from bridge.settings import Settings, environment
-    from bridge.signing import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 
     environ = environment()
     settings = Settings.load(environ)
@@ -65,50 +61,70 @@ def send(
         raise ConfigError("nothing to sign with: set HEPPU_WEBHOOK_SECRET, or say --secret")
     body = prepared(read_source(event, environ), changes or (), datetime.now(UTC), fresh=now)
     target = url or f"http://{_reachable(settings.bridge_host)}:{settings.bridge_port}/webhooks/heppu"
+    answer = post(body, target, key)
+    if as_json:
+        print_json(asdict(answer))
+    else:
+        say(
+            f"{answer.event or 'body'} -> {answer.status} {answer.text[:500]}  ({answer.seconds * 1000:.0f} ms)"
+        )
+        if answer.status == 401:
+            say(
+                "The service does not know this signature: HEPPU_WEBHOOK_SECRET must be the same here and there."
+            )
+    if not 200 <= answer.status < 300:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a service answered to an event."""
+
+    url: str
+    event: str | None
+    webhook_id: str | None
+    conversation: str | None
+    status: int
+    text: str
+    seconds: float
+
+
+def post(body: bytes, url: str, secret: bytes) -> Answer:
+    """Post an event as Heppu does, signed with `secret`; raises BridgeError when nobody answers."""
+    import time
+
+    import httpx
+
+    from bridge.errors import BridgeError, ConfigError
+    from bridge.events import parse_body, text
+    from bridge.signing import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+
     try:
         payload = parse_body(body)
     except ValueError:
         payload = {}
+    event, ident = text(payload, "event"), text(payload, "webhookId")
     headers = {
         "Content-Type": "application/json",
         "User-Agent": "bridge-send",
-        "X-Webhook-Event": str(payload.get("event", "")),
-        "X-Webhook-ID": str(payload.get("webhookId", "")),
+        "X-Webhook-Event": event or "",
+        "X-Webhook-ID": ident or "",
         TIMESTAMP_HEADER: str(int(time.time())),
-        SIGNATURE_HEADER: sign(body, key),
+        SIGNATURE_HEADER: sign(body, secret),
     }
     begun = time.perf_counter()
     try:
-        response = httpx.post(target, content=body, headers=headers, timeout=30, trust_env=False)
-    except httpx.InvalidURL as error:
-        raise ConfigError(f"`{target}` is no URL: {error}") from None
+        response = httpx.post(url, content=body, headers=headers, timeout=30, trust_env=False)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+        raise ConfigError(f"`{url}` is no address to send to: write http:// or https:// and a host") from None
     except httpx.HTTPError as error:
         raise BridgeError(
-            f"no answer from {target}: {type(error).__name__}; is `bridge serve` running there?"
+            f"no answer from {url}: {type(error).__name__}; is `bridge serve` running there?"
         ) from None
-    took = time.perf_counter() - begun
-    if as_json:
-        print_json(
-            {
-                "url": target,
-                "event": payload.get("event"),
-                "webhookId": payload.get("webhookId"),
-                "conversationId": payload.get("conversationId"),
-                "status": response.status_code,
-                "answer": response.text,
-                "seconds": round(took, 4),
-            }
-        )
-    else:
-        say(
-            f"{payload.get('event', 'body')} -> {response.status_code} {response.text[:500]}  ({took * 1000:.0f} ms)"
-        )
-        if response.status_code == 401:
-            say(
-                "The service does not know this signature: HEPPU_WEBHOOK_SECRET here and there must be the same."
-            )
-    if not response.is_success:
-        raise typer.Exit(1)
+    return Answer(
+        url, event, ident, text(payload, "conversationId"),
+        response.status_code, response.text, round(time.perf_counter() - begun, 4),
+    )  # fmt: skip
 
 
 def _reachable(host: str) -> str:

@@ -62,7 +62,7 @@ def serve(
                 )
             if service.token_is_new:
                 note(
-                    f"log page: {url}/login  token: {service.admin_token}  (set BRIDGE_ADMIN_TOKEN to keep one)"
+                    f"log page: {url}/login#token={service.admin_token}  (set BRIDGE_ADMIN_TOKEN to keep one token)"
                 )
 
         serving.leave(serving.Serving(service, listener, on_ready).run())
