@@ -122,7 +122,10 @@ class Heppu(Partner):
 
     def records(self) -> dict[str, list[dict[str, Any]]]:
         """Calls and webhooks."""
-        return {"calls": [self._call_json(call) for call in self.calls], "webhooks": self.webhooks}
+        return {
+            "calls": [self._call_json(call) for call in self.calls],
+            "webhooks": [_shown(webhook) for webhook in self.webhooks],
+        }
 
     def reset(self) -> None:
         """No calls, no webhooks."""

@@ -88,8 +88,9 @@ class Mail(Partner):
         return {"messages": [_as_json(mail) for mail in self.messages]}
 
     def reset(self) -> None:
-        """An empty mailbox."""
+        """An empty mailbox, and no password."""
         with self.lock:
+            self.username = self.password = None
             self._messages.clear()
 
     def keep(self, mail: ReceivedMail) -> bool:
@@ -211,7 +212,8 @@ class _Script:
         raw = bytes(envelope.original_content or b"")
 
         def effect() -> str:
-            message = BytesParser(EmailMessage, policy=email.policy.default).parsebytes(raw)
+            lines = raw.replace(b"\r\n", b"\n")  # texts read as they were written, not as they travelled
+            message = BytesParser(EmailMessage, policy=email.policy.default).parsebytes(lines)
             received = ReceivedMail(
                 str(envelope.mail_from),
                 tuple(envelope.rcpt_tos),
