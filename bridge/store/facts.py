@@ -10,14 +10,17 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select, tuple_, union
 
 from bridge.events import Event
 from bridge.policy import Decision, Due, Facts, Held, Seen, cancelling, decide, rank_of
-from bridge.rules.model import Messaging, Once, Verdict
+from bridge.rules.model import Messaging, Once, Planned, Verdict
 from bridge.store import schema
+from bridge.store.database import Database
+from bridge.store.routing import delivery_row
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,14 @@ def gather(connection: Connection, rows: Sequence[Row[Any]], messaging: Messagin
     facts.once = _once(connection, rows)
     facts.later = _later(connection, rows)
     return facts
+
+
+def facts_about(database: Database, planned: Planned, event: Event, messaging: Messaging) -> Facts:
+    """What would bear on a delivery that is only planned, for people who ask what would happen."""
+    with database.read() as connection:
+        now = database.now(connection)
+        row: Any = SimpleNamespace(**delivery_row(planned, event, "", now))
+        return _facts(row, event, gather(connection, [row], messaging, now))
 
 
 def _opt_outs(

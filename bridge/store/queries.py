@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
@@ -56,8 +56,9 @@ def list_events(
     name: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    ids: Collection[str] | None = None,
 ) -> Page:
-    """Stored events, the newest first; `before` is the `next` of the page before."""
+    """Stored events, the newest first; `before` is the `next` of the page before, `ids` leaves the others out."""
     table = schema.events
     query = select(
         *table.c["id", "name", "conversation", "phone", "email", "occurred_at", "received_at", "routed_at"]
@@ -68,6 +69,8 @@ def list_events(
         query = query.where(table.c.received_at >= since)
     if until is not None:
         query = query.where(table.c.received_at < until)
+    if ids is not None:
+        query = query.where(table.c.id.in_(ids))
     with database.read() as connection:
         page = _page(connection, query, table.c.id, limit, before)
         counts = _deliveries_of(connection, [item["id"] for item in page.items])
@@ -103,6 +106,7 @@ def list_deliveries(
     event: str | None = None,
     connection_name: str | None = None,
     rule: str | None = None,
+    ids: Collection[str] | None = None,
 ) -> Page:
     """Deliveries, the newest first."""
     table = schema.deliveries
@@ -115,6 +119,8 @@ def list_deliveries(
         query = query.where(table.c.connection == connection_name)
     if rule is not None:
         query = query.where(table.c.rule == rule)
+    if ids is not None:
+        query = query.where(table.c.id.in_(ids))
     with database.read() as connection:
         return _page(connection, query, table.c.id, limit, before)
 
@@ -199,6 +205,29 @@ def stored_body(database: Database, ident: str) -> bytes:
             select(schema.events.c.body).where(schema.events.c.id == ident)
         ).scalar_one()
         return bytes(body)
+
+
+def stored_events(database: Database, since: datetime | None = None) -> list[Event]:
+    """Every event since an instant whose body is kept, the oldest first."""
+    table = schema.events
+    query = select(*table.c["id", "identity", "received_at", "name", "body"]).where(table.c.body.is_not(None))
+    if since is not None:
+        query = query.where(table.c.received_at >= since)
+    with database.read() as connection:
+        return [event_of(row) for row in connection.execute(query.order_by(table.c.received_at))]
+
+
+def latest_rules(database: Database) -> str | None:
+    """The text of the rules that routed the newest event; None when nothing was routed yet."""
+    events, rules = schema.events, schema.rules
+    query = (
+        select(rules.c.text)
+        .join(events, events.c.rules == rules.c.hash)
+        .order_by(events.c.received_at.desc())
+        .limit(1)
+    )
+    with database.read() as connection:
+        return connection.execute(query).scalar_one_or_none()
 
 
 def unfinished_actions(database: Database) -> list[tuple[str, str]]:
