@@ -21,7 +21,7 @@ SuppressReason = Literal["opted_out", "capped", "once", "expired", "already_done
 ASK_AGAIN: Final = timedelta(minutes=1)
 """How long a delivery waits before it asks again what became of the attempt that holds its effect."""
 
-_PLURAL: Final = {"sms": "texts", "email": "mails", "call": "calls"}
+_NOUN: Final = {"sms": "text", "email": "mail", "call": "call"}
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _messaging(
     if facts.opted_out_at is not None:
         return Suppress(
             "opted_out",
-            f"opt-out: the person asked on {_utc(facts.opted_out_at)} for no more {_PLURAL[channel]}; "
+            f"opt-out: the person asked on {_utc(facts.opted_out_at)} for no more {_NOUN[channel]}s; "
             "holds until the person takes it back",
         )
     if due.consent in ("false", "unknown"):
@@ -157,7 +157,7 @@ def _capped(channel: Channel, facts: Facts, messaging: Messaging, now: datetime)
     counted = sorted(instant for instant in facts.sent if now - instant < cap.per)
     if len(counted) < cap.count:
         return None
-    line = f"messaging.caps.{channel}: at most {cap.count} {_PLURAL[channel]} per {_span(cap.per)}"
+    line = f"messaging.caps.{channel}: at most {_counted(cap.count, channel)} per {_span(cap.per)}"
     if cap.count == 0:
         return Suppress("capped", f"{line}: none may go")
     until = counted[-cap.count] + cap.per
@@ -222,6 +222,10 @@ def _effect(due: Due, held: Held | None, now: datetime) -> Decision:
     if due.shadow:
         return Suppress("shadow", "shadow: true: the rule only shows what it would do")
     return Go(updates)
+
+
+def _counted(count: int, channel: Channel) -> str:
+    return f"{count} {_NOUN[channel]}{'' if count == 1 else 's'}"
 
 
 def _utc(instant: datetime) -> str:

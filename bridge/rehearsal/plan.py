@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import zip_longest
@@ -122,17 +122,24 @@ class Plan:
         }
 
 
-def plan(old: Rules, new: Rules, events: Sequence[Event], *, only_to: Collection[str] = ()) -> Plan:
+def plan(
+    old: Rules,
+    new: Rules,
+    events: Sequence[Event],
+    *,
+    only_to: Collection[str] = (),
+    on_event: Callable[[], None] = lambda: None,
+) -> Plan:
     """Run the events through both rules in memory and compare what would have been carried out.
 
     Quiet hours, caps, `once`, cancellations and effects count on both sides; partners take everything. Two
     deliveries are the same when one event brings about one effect with one action and connection, whatever the
-    rule is called.
+    rule is called. `on_event` is called twice for each event, to show progress.
     """
-    before, after = (_simulate(rules, events, only_to) for rules in (old, new))
+    before, after = (_simulate(rules, events, only_to, on_event) for rules in (old, new))
     received = sorted(event.received_at for event in events)
     return Plan(
-        events=len(before.traces),
+        events=before.accepted,
         since=received[0] if received else None,
         until=received[-1] if received else None,
         differences=tuple(_differences(before.deliveries, after.deliveries)),
@@ -141,9 +148,11 @@ def plan(old: Rules, new: Rules, events: Sequence[Event], *, only_to: Collection
     )
 
 
-def _simulate(rules: Rules, events: Iterable[Event], only_to: Collection[str]) -> Simulation:
-    simulation = Simulation(rules, only_to=only_to)
-    simulation.run(events)
+def _simulate(
+    rules: Rules, events: Iterable[Event], only_to: Collection[str], on_event: Callable[[], None]
+) -> Simulation:
+    simulation = Simulation(rules, only_to=only_to, keep_traces=False)
+    simulation.run(events, on_event)
     return simulation
 
 

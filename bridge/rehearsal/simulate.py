@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
@@ -86,7 +86,7 @@ class Memory:
 
     seen: dict[tuple[str, str], list[Seen]] = field(default_factory=lambda: defaultdict(list))
     """Accepted events by conversation, phone and e-mail."""
-    reached: dict[tuple[str, str | None], list[datetime]] = field(default_factory=lambda: defaultdict(list))
+    reached: dict[tuple[str | None, str], list[datetime]] = field(default_factory=lambda: defaultdict(list))
     """Messages that went out or may have, by channel and address."""
     last: dict[tuple[str, str, str, str | None], datetime] = field(default_factory=dict)
     """When rule and action last reached a contact or a conversation, for `once`."""
@@ -117,7 +117,7 @@ class Memory:
         return Facts(
             cancelled_by=cancelling(planned.cancel_on, cause, accepted.values()),
             once_at=self.last.get(_once_key(delivery, once.per)) if once else None,
-            sent=self.reached.get((planned.channel, planned.recipient), ()) if planned.channel else (),
+            sent=self.reached.get(_address(planned), ()),
             held=self.effects.get(planned.effect),
         )
 
@@ -126,7 +126,7 @@ class Memory:
         planned, event = delivery.planned, delivery.event
         self.effects[planned.effect] = Held(delivery.id, done, rank_of(event.name), event.occurred_at)
         if planned.channel:
-            self.reached[planned.channel, planned.recipient].append(now)
+            self.reached[_address(planned)].append(now)
         for per in ("contact", "conversation"):
             key = _once_key(delivery, per)
             if key[3] is not None:
@@ -139,6 +139,10 @@ def _handles(seen: Seen) -> Iterator[tuple[str, str]]:
         yield "phone", seen.phone
     if seen.email:
         yield "email", seen.email.casefold()
+
+
+def _address(planned: Planned) -> tuple[str | None, str]:
+    return planned.channel, (planned.recipient or "").casefold()
 
 
 def _once_key(delivery: Delivery, per: str) -> tuple[str, str, str, str | None]:
@@ -156,10 +160,13 @@ class Simulation:
         *,
         fail: Mapping[str, str] = MappingProxyType({}),
         only_to: Collection[str] = (),
+        keep_traces: bool = True,
     ) -> None:
         self.rules = rules
         self.fail = fail
         self.only_to = only_to
+        self.keep_traces = keep_traces
+        self.accepted = 0
         self.deliveries: list[Delivery] = []
         self.traces: list[tuple[Event, tuple[Trace, ...]]] = []
         self._memory = Memory()
@@ -169,18 +176,21 @@ class Simulation:
         self._paused: dict[str, str] = {}
         self._actions = _actions(rules)
 
-    def run(self, events: Iterable[Event]) -> None:
+    def run(self, events: Iterable[Event], on_event: Callable[[], None] = lambda: None) -> None:
         """Let the events come in when they were received, then let the clock run until nothing is due."""
         for event in sorted(events, key=lambda event: event.received_at):
             self._work(event.received_at)
             self._accept(event)
+            on_event()
         self._work(NEVER)
 
     def _accept(self, event: Event) -> None:
         if not self._memory.accept(event):
             return
         routing = route(event, self.rules, event.received_at)
-        self.traces.append((event, routing.traces))
+        self.accepted += 1
+        if self.keep_traces:
+            self.traces.append((event, routing.traces))
         for planned in routing.planned:
             self._make(event, planned, event.received_at)
 

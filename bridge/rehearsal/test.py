@@ -14,7 +14,7 @@ from bridge.errors import ConfigError
 from bridge.events import EVENT_NAMES, Event, identity_of, parse_body, parse_instant
 from bridge.rehearsal.coverage import Coverage, coverage_of
 from bridge.rehearsal.explain import unmet
-from bridge.rehearsal.simulate import Delivery, Simulation
+from bridge.rehearsal.simulate import Delivery, Simulation, State
 from bridge.rules.model import Expectation, RehearsedEvent, Rules, RuleTest, Trace
 from bridge.samples import iso, sample
 
@@ -22,6 +22,14 @@ ALERTS: Final = "alerts"
 """The name under which a test expects the file's alerts."""
 
 _MINUTE = timedelta(minutes=1)
+_ENDS: Final[Mapping[State, str]] = {
+    "pending": "was still waiting",
+    "sent": "was sent",
+    "review": "was left to a person",
+    "dead": "was given up on",
+    "cancelled": "was cancelled",
+    "suppressed": "was suppressed",
+}
 
 
 @dataclass(frozen=True)
@@ -209,7 +217,8 @@ def _compare_rule(
     for delivery in left:
         # What was held back needs no mention: nothing was done.
         if not delivery.held_back:
-            yield Mismatch(rule, test.line, f"not expected: {_found(delivery, None)}", _lines(delivery))
+            text = f"not expected: {delivery.planned.action} {_end_of(delivery, delivery.event.received_at)}"
+            yield Mismatch(rule, test.line, text, _lines(delivery))
 
 
 def _pair(
@@ -239,7 +248,7 @@ def _differences(expectation: Expectation, delivery: Delivery, fail: Mapping[str
         return [f"it is {planned.action}"]
     found = []
     if not _state_fits(expectation, delivery, fail):
-        found.append(_found(delivery, expectation.at))
+        found.append(f"it {_end_of(delivery, expectation.at)}")
     elif expectation.at is not None and abs(delivery.at - expectation.at) >= _MINUTE:
         found.append(f"it was at {_time(delivery.at, expectation.at)}")
     if expectation.reason is not None and delivery.reason != expectation.reason:
@@ -271,14 +280,14 @@ def _wanted(expectation: Expectation) -> str:
     return " ".join(words)
 
 
-def _found(delivery: Delivery, like: datetime | None) -> str:
+def _end_of(delivery: Delivery, like: datetime | None) -> str:
     reason = f" ({delivery.reason})" if delivery.reason else ""
-    return f"{delivery.planned.action} was {delivery.state}{reason} at {_time(delivery.at, like)}"
+    return f"{_ENDS[delivery.state]}{reason} at {_time(delivery.at, like or delivery.event.received_at)}"
 
 
-def _time(instant: datetime, like: datetime | None) -> str:
+def _time(instant: datetime, like: datetime) -> str:
     """On the clock that the test itself writes."""
-    return instant.astimezone(like.tzinfo if like else None).isoformat(timespec="minutes")
+    return instant.astimezone(like.tzinfo).isoformat(timespec="minutes")
 
 
 def _json(value: Any) -> str:

@@ -84,7 +84,7 @@ def test_a_tighter_cap_removes_and_says_why(planned):
     found = planned(OLD.replace("rules:", "messaging: {caps: {sms: 1 per 24h}}\n    rules:"))
     [difference] = found.differences
     assert difference.kind == "removed"
-    assert difference.why.startswith("messaging.caps.sms: at most 1 texts per 24h")
+    assert difference.why.startswith("messaging.caps.sms: at most 1 text per 24h")
     assert dict(found.new.held_back) == {"capped": 1}
 
 
@@ -147,3 +147,10 @@ def test_no_segment_is_overfull(text):
     units = len(text.encode("utf-16-be", "surrogatepass")) // 2
     assert found.count >= -(-units // (160 if found.encoding == "GSM-7" else 70))
     assert found.count <= max(1, -(-2 * units // 67) + 1)
+
+
+def test_progress_is_told_for_every_event_and_both_rules(load_rules, event):
+    events = [event("call.busy", f"2026-03-02T{hour}:00:00Z") for hour in (10, 11, 12)]
+    heard = []
+    plan(load_rules(OLD), load_rules(OLD), events, on_event=lambda: heard.append(1))
+    assert len(heard) == 6

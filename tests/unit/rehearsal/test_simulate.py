@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bridge.events import Event
+from bridge.rehearsal.explain import explain
 from bridge.rehearsal.simulate import Simulation
+from bridge.samples import sample
+
+START = datetime(2026, 3, 2, 17, tzinfo=UTC)
 
 TEXTS = """
     version: 1
@@ -232,3 +241,53 @@ def test_traces_of_every_rule_are_kept(load_rules, event):
     [(seen, traces)] = simulation.traces
     assert seen.received_at == datetime(2026, 3, 2, 17, tzinfo=UTC)
     assert {trace.rule: trace.fired for trace in traces} == {"text": True, "mail": False}
+
+
+def test_a_mail_address_is_one_person_however_it_is_written(load_rules, event):
+    mails = """
+        version: 1
+        rules:
+          - name: mail
+            when: [call.completed, chat.abandoned]
+            do: [{use: mailer.post, delay: 5m, cancel_on: chat.resolved, with: {subject: "S", text: "T"}}]
+    """
+    spellings = ["maya@example.com", "Maya@example.com", "MAYA@example.com"]
+    calls = [
+        event("call.completed", f"2026-03-02T{12 + hour}:00:00-05:00", metadata={"contactEmail": address})
+        for hour, address in enumerate(spellings)
+    ]
+    rules = load_rules(mails)
+    assert [found[1:3] for found in ran(rules, *calls)] == [
+        ("sent", None), ("sent", None), ("suppressed", "capped"),
+    ]  # fmt: skip
+    back = event("chat.resolved", "2026-03-02T12:01:00-05:00", metadata={"contactEmail": "mAya@example.com"})
+    assert ran(rules, calls[0], back)[0][1] == "cancelled"
+
+
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=20)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=10), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+fields = ["timestamp", "conversationId", "direction", "duration", "summary", "metadata", "callMetadata"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.dictionaries(st.sampled_from(fields), values, max_size=5), min_size=1, max_size=4), st.data()
+)
+def test_whatever_an_event_holds_it_can_be_rehearsed_and_explained(load_rules, changes, data):
+    rules = load_rules(FAILING)
+    names = st.sampled_from(["call.busy", "call.completed", "chat.resolved", "nothing known", ""])
+    events = [
+        Event(sample("call.busy") | change | {"event": data.draw(names)}, f"event {number}", START)
+        for number, change in enumerate(changes)
+    ]
+    simulation = Simulation(rules)
+    simulation.run(events)
+    assert len(simulation.traces) <= len(events)
+    assert all(delivery.state in ("sent", "dead", "suppressed") for delivery in simulation.deliveries)
+    for event in events:
+        assert json.dumps(explain(event, rules, START).to_json())

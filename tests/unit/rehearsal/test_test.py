@@ -102,7 +102,7 @@ def test_a_sequence_cancels_and_needs_no_mention(tested):
     assert mismatches(tested(sequence % "")) == []
     assert mismatches(tested(sequence % "{use: texter.send, state: cancelled}")) == []
     [text] = mismatches(tested(sequence % "{use: texter.send}"))
-    assert text.startswith("expected texter.send: texter.send was cancelled at ")
+    assert text.startswith("expected texter.send: it was cancelled at ")
 
 
 def test_two_events_of_one_sample_are_two_events(tested):
