@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal
 
 from bridge.rehearsal.simulate import Simulation
-from bridge.rules.model import Origin, Rules, Step
+from bridge.rules.model import Check, Origin, Rules, Step, Trace
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def coverage_of(rules: Rules, simulations: Iterable[Simulation]) -> Coverage:
                     continue
                 if trace.fired:
                     fired.add(trace.rule)
-                for place, check in enumerate(trace.checks[1:]):  # the first says for which events it is
+                for place, check in _conditions(trace):
                     outcomes[trace.rule][place, check.wanted].add(check.verdict == "true")
         for delivery in simulation.deliveries:
             if delivery.attempted or delivery.reason == "shadow":
@@ -90,6 +91,13 @@ def coverage_of(rules: Rules, simulations: Iterable[Simulation]) -> Coverage:
         actions=(sum(step[:3] in attempted for step in steps), len(steps)),
         gaps=tuple(gaps),
     )
+
+
+def _conditions(trace: Trace) -> Iterator[tuple[int, Check]]:
+    """The single conditions of a rule: neither the events it is for, which come first, nor groups of conditions."""
+    for place, (check, following) in enumerate(zip_longest(trace.checks, trace.checks[1:])):
+        if place > 0 and (following is None or following.depth <= check.depth):
+            yield place, check
 
 
 def _steps(rules: Rules) -> Iterator[tuple[Origin, str, int, Step]]:

@@ -75,9 +75,9 @@ class Explanation:
     """Of every rule, in the file's order."""
     deliveries: tuple[Forecast, ...]
     nearest: Miss | None = None
-    """Only when no rule fires."""
+    """Of the rules for this event that do not fire, the one that came closest."""
     hint: str = ""
-    """What to look at when no rule fires."""
+    """What to look at when something is missing that should happen."""
 
     def to_json(self) -> dict[str, Any]:
         """The explanation as plain data."""
@@ -106,10 +106,8 @@ def explain(
         _forecast(planned, event, rules, now, facts_of(planned) if facts_of else Facts(), only_to)
         for planned in routing.planned
     )
-    if any(trace.fired for trace in routing.traces):
-        return Explanation(event, routing.traces, forecasts)
     miss = nearest_miss(routing.traces, rules, event.name)
-    return Explanation(event, routing.traces, forecasts, miss, _hint(event, rules, miss))
+    return Explanation(event, routing.traces, forecasts, miss, _hint(event, rules, routing.traces, miss))
 
 
 def nearest_miss(traces: Sequence[Trace], rules: Rules, event: str) -> Miss | None:
@@ -124,16 +122,16 @@ def nearest_miss(traces: Sequence[Trace], rules: Rules, event: str) -> Miss | No
 
 def unmet(trace: Trace) -> tuple[str, ...]:
     """The conditions of a rule that were not true, in words; a group is one, with its parts."""
-    sentences: list[str] = []
-    wanted_group = False
+    missed: list[tuple[Check, list[str]]] = []
+    in_missed = False
     for check in trace.checks:
         if check.depth == 0:
-            wanted_group = check.verdict != "true"
-            if wanted_group:
-                sentences.append(_sentence(check))
-        elif wanted_group and check.depth == 1:
-            sentences[-1] += f"{', ' if ' with ' in sentences[-1] else ' with '}{_sentence(check)}"
-    return tuple(sentences)
+            in_missed = check.verdict != "true"
+            if in_missed:
+                missed.append((check, []))
+        elif in_missed and check.depth == 1:
+            missed[-1][1].append(_sentence(check))
+    return tuple(_sentence(check) + (f" ({'; '.join(parts)})" if parts else "") for check, parts in missed)
 
 
 def _sentence(check: Check) -> str:
@@ -144,9 +142,11 @@ def _sentence(check: Check) -> str:
     return f"{check.wanted}{found}{why}"
 
 
-def _hint(event: Event, rules: Rules, miss: Miss | None) -> str:
+def _hint(event: Event, rules: Rules, traces: Sequence[Trace], miss: Miss | None) -> str:
     if miss is not None:
         return miss.text
+    if any(trace.fired for trace in traces):
+        return ""
     switched_off = [rule.name for rule in rules.rules if not rule.enabled and event.name in rule.when]
     if switched_off:
         return f"the rules for {event.name} are switched off (`enabled: false`): {', '.join(switched_off)}"

@@ -58,7 +58,8 @@ def test_every_rule_is_traced_and_what_fires_is_rendered_and_timed(explained):
     assert text.planned.params["body"] == "Hi Ines"
     assert (text.verdict, text.why) == ("go", ())
     assert text.at == datetime.fromisoformat(NOON) + timedelta(minutes=5)
-    assert found.hint == ""
+    assert found.nearest is not None
+    assert found.nearest.rule == "mail"
 
 
 def test_quiet_hours_move_it_and_say_so(explained):
@@ -101,6 +102,23 @@ def test_of_several_misses_the_one_with_fewest_conditions_is_nearest(explained):
     found = explained(direction="inbound", duration=50)
     assert found.nearest is not None
     assert found.nearest.rule == "mail"
+
+
+def test_there_is_no_hint_when_every_rule_for_the_event_fires(explained):
+    found = explained("call.completed")
+    assert [forecast.planned.rule for forecast in found.deliveries] == ["log"]
+    assert (found.nearest, found.hint) == (None, "")
+
+
+def test_a_group_is_one_condition_and_shows_its_parts(explained):
+    grouped = RULES.replace(
+        "event.duration: {lt: 10}",
+        "any: [{event.duration: {gt: 60}}, {event.callMetadata.context.campaignType: billing}]",
+    )
+    assert explained(text=grouped).hint == (
+        "`text` missed by one condition: any of 2 is false (event.duration gt 60, found 0; "
+        'event.callMetadata.context.campaignType eq billing, found "appointment_reminder")'
+    )
 
 
 def test_an_event_that_no_rule_is_for_is_told_as_such(explained):

@@ -177,6 +177,15 @@ def test_a_condition_has_to_be_tried_both_ways(tested):
     assert [gap for gap in tested(one, two).coverage.gaps if gap.kind == "condition"] == []
 
 
+def test_of_a_group_every_part_has_to_be_tried_both_ways(tested):
+    grouped = RULES.replace(
+        "{event.direction: outbound}", "{any: [{event.direction: outbound}, {event.duration: {gt: 5}}]}"
+    )
+    one = "{name: one, event: call.busy, expect: {}}"
+    gaps = [gap.text for gap in tested(one, rules=grouped).coverage.gaps if gap.kind == "condition"]
+    assert gaps == ["event.direction eq outbound: always holds", "event.duration gt 5: never holds"]
+
+
 def test_the_report_is_json(tested):
     report = tested(NIGHT % "{use: texter.send, with: {body: Hello}}")
     found = json.loads(json.dumps(report.to_json()))
