@@ -1,8 +1,7 @@
 """North American area codes by state, for hours that a state makes stricter.
 
-Source: the North American Numbering Plan as `phonenumbers` 9 describes it, and the relief codes announced since;
-a test compares the two. A code that is missing here only misses a state's stricter hours, never the hours that hold
-for everybody.
+Source: the North American Numbering Plan as `phonenumbers` 9 describes it, and the relief codes announced since. A
+code that is missing here only misses a state's stricter hours, never the hours that hold for everybody.
 """
 
 from __future__ import annotations
