@@ -148,6 +148,9 @@ class ConnectorConformance:
             or (template_of(info) is None and info.default is None and not _optional(info))
         }
 
+    def prepare(self, stand_in: StandIn) -> None:
+        """What the partner answers in any case, such as a login; by default nothing."""
+
     def partner(self) -> AbstractContextManager[Double] | None:
         """A partner with a memory; without one the tests of lost answers are left out."""
         return None
@@ -244,6 +247,7 @@ class ConnectorConformance:
         self._needs_http()
         with StandIn() as stand_in:
             stand_in.answer("*", "*", lambda got: Reply(status, _echo(got.headers, got.body, got.query)))
+            self.prepare(stand_in)
             environ = self.environ(stand_in.url)
             with caplog.at_level(logging.INFO), connect(self.connector, environ) as connected:
                 try:
@@ -264,6 +268,7 @@ class ConnectorConformance:
         if action.batch == 1:
             pytest.skip("it takes one delivery at a time")
         with StandIn() as stand_in, connect(self.connector, self.environ(stand_in.url)) as connected:
+            self.prepare(stand_in)
             stand_in.otherwise = Reply(status, {"results": []})
             deliveries: list[Any] = [
                 (self.params(action), about, None) for about in (self._event(), self._event(), self._event())
@@ -271,7 +276,8 @@ class ConnectorConformance:
             answers = connected.run_batch(action.name, deliveries)
         assert len(answers) == len(deliveries)
         assert all(isinstance(answer, Sent | Failure) for answer in answers)
-        assert not any(getattr(answer, "reason", "") == "bug" for answer in answers)
+        if status != 200:  # an answer that leaves deliveries out is nobody's but the partner's bug
+            assert not any(getattr(answer, "reason", "") == "bug" for answer in answers)
 
     # ------------------------------------------------------------ lost answers
 
@@ -304,6 +310,7 @@ class ConnectorConformance:
         """What the action makes of a partner that answers everything with `reply`; never a bug."""
         self._needs_http()
         with StandIn() as stand_in, connect(self.connector, self.environ(stand_in.url)) as connected:
+            self.prepare(stand_in)
             stand_in.otherwise = reply
             outcome = self._run(connected, action)
             assert stand_in.requests, "the action never asked the partner"

@@ -131,3 +131,21 @@ class TestHttp(ConnectorConformance):
 
     def judges_bodies(self, action: Action) -> bool:
         return False
+
+
+class TestHubspot(ConnectorConformance):
+    connector = load_connector("hubspot")
+
+    def environ(self, url: str) -> Mapping[str, str]:
+        return {"HUBSPOT_ACCESS_TOKEN": "pat-na1-secret-token", "HUBSPOT_URL": url}
+
+
+class TestSalesforce(ConnectorConformance):
+    connector = load_connector("salesforce")
+
+    def environ(self, url: str) -> Mapping[str, str]:
+        return {
+            "SALESFORCE_URL": url,
+            "SALESFORCE_CONSUMER_KEY": "consumer-key",
+            "SALESFORCE_CONSUMER_SECRET": "secret-of-the-consumer",
+        }
