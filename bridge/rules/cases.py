@@ -31,9 +31,10 @@ def read_tests(
         if test is None:
             continue
         if test.name in seen:
-            place = (item.entries or {})["name"][1]
             file.problems.error(
-                place, f"two tests are called `{test.name[:60]}`", f"the other is on line {seen[test.name]}"
+                item.at("name"),
+                f"two tests are called `{test.name[:60]}`",
+                f"the other is on line {seen[test.name]}",
             )
         seen.setdefault(test.name, test.line)
         found.append(test)

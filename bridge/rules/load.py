@@ -106,9 +106,8 @@ def _rules(file: File, node: Node) -> dict[str, Rule]:
         file.problems.rule = _name_of(item)
         rule = _rule(file, item)
         if rule is not None and rule.name in rules:
-            place = (item.entries or {})["name"][1]
             hint = f"the other is on line {rules[rule.name].line}; names are unique"
-            file.problems.error(place, f"two rules are called `{rule.name}`", hint)
+            file.problems.error(item.at("name"), f"two rules are called `{rule.name}`", hint)
         elif rule is not None:
             rules[rule.name] = rule
     file.problems.rule = None
@@ -119,8 +118,8 @@ def _rules(file: File, node: Node) -> dict[str, Rule]:
 
 def _name_of(node: Node) -> str | None:
     """The rule's name for the report, before anything is checked."""
-    entry = (node.entries or {}).get("name")
-    return entry[1].value[:_LONGEST_NAME] if entry and isinstance(entry[1].value, str) else None
+    name = node.at("name").value
+    return name[:_LONGEST_NAME] if isinstance(name, str) else None
 
 
 def _rule(file: File, node: Node) -> Rule | None:

@@ -52,6 +52,11 @@ class Node:
         """What a list holds; None when it is none."""
         return self.value if isinstance(self.value, list) else None
 
+    def at(self, key: str) -> Node:
+        """The value under a key; this node itself when there is none."""
+        entry = (self.entries or {}).get(key)
+        return entry[1] if entry else self
+
     def data(self) -> Any:
         """The value without places."""
         if isinstance(self.value, dict):
