@@ -126,7 +126,7 @@ connector = Connector(
 
 
 class Pool(urllib3.PoolManager):
-    """All requests of the connection: bounded by the attempt's deadline, never repeated, answered in JSON."""
+    """All requests of the connection: bounded by the attempt's deadline, never repeated."""
 
     def __init__(self, version: str | None) -> None:
         super().__init__(num_pools=2, maxsize=connector.limits.concurrent, retries=Retry(0))
@@ -135,15 +135,15 @@ class Pool(urllib3.PoolManager):
     def urlopen(  # type: ignore[override]
         self, method: str, url: str, redirect: bool = True, **options: Any
     ) -> urllib3.BaseHTTPResponse:
-        """One request; a proxy's page with status 200, which the SDK reads as None, is no answer."""
+        """One request; a redirect would take the token elsewhere."""
         del redirect
         if self._version:
             url = re.sub(r"/crm/v\d/(\w+)", rf"/crm/\1/{self._version}", url, count=1)
         check_deadline()
         options["timeout"] = urllib3.Timeout(connect=max(0.05, remaining(3)), read=max(0.05, remaining(12)))
         response = super().urlopen(method, url, redirect=False, **options)
-        if 200 <= response.status < 300 and response.status != 204 and response.data.lstrip()[:1] != b"{":
-            raise OutcomeUnknown("HubSpot's answer is not JSON; is something in between?", reason="server")
+        if 200 <= response.status < 300 and response.data.lstrip()[:1] != b"{":
+            raise _no_answer()  # a page with status 200, which the SDK reads as a record without anything
         return response
 
 
@@ -164,6 +164,7 @@ class Portal:
         def api(package: Any, name: str, config: dict[str, Any]) -> Any:
             made = DiscoveryBase._default_api_factory(package, name, config)
             made.api_client.rest_client.pool_manager = pool
+            made.api_client.call_api = _answered(made.api_client.call_api)
             return made
 
         crm = HubSpot(
@@ -232,6 +233,8 @@ class Portal:
             "propertiesWithHistory": [],
         }
         answer = self.batch.read(kind, body | ({"idProperty": id_property} if id_property else {}))
+        if answer is None:  # no content, which HubSpot never answers to a read
+            raise OutcomeUnknown("the answer is not HubSpot's", reason="server")
         return list(answer.results or ())
 
     def gone(self, ids: Sequence[str]) -> set[str]:
@@ -721,6 +724,22 @@ def failure(error: Exception) -> Failure | None:
     if status in (423, 477):  # locked by another write; the account is being moved
         return Temporary(detail, retry_after=wait or timedelta(seconds=2 if status == 423 else 60))
     return failure_of_status(status, detail, wait)
+
+
+def _answered(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The SDK makes None of a success whose status it does not expect."""
+
+    def answered(*args: Any, **options: Any) -> Any:
+        answer = call(*args, **options)
+        if answer is None:
+            raise _no_answer()
+        return answer
+
+    return answered
+
+
+def _no_answer() -> OutcomeUnknown:
+    return OutcomeUnknown("that is no answer of HubSpot's; is something in between?", reason="server")
 
 
 def _classified(error: Exception) -> Failure:

@@ -164,10 +164,16 @@ class Adapter(GuardedAdapter):
                 f"{self.usage} of the org's daily requests are used; the rest is for others", until=spent
             )
         response = super().send(request, *args, **kwargs)
-        if response.status_code == 429:  # not Salesforce's own way, and the SDK would lose how long to wait
-            wait = parse_retry_after(response.headers.get("Retry-After"))
+        status = response.status_code
+        if status == 429:  # not Salesforce's own way, and the SDK would lose how long to wait
             response.close()
+            wait = parse_retry_after(response.headers.get("Retry-After"))
             raise RateLimited("Salesforce answered 429", retry_after=wait)
+        if str(request.url).endswith("/token") and (
+            status >= 500 or status == 408
+        ):  # nothing was asked for yet
+            response.close()
+            raise Temporary(f"Salesforce's login answered {status}")
         found = re.match(r"\s*api-usage=(\d+)/(\d+)", response.headers.get("Sforce-Limit-Info", ""))
         if found:
             self.usage = f"{found[1]}/{found[2]}"
@@ -781,9 +787,9 @@ def _failure_of_login(error: SalesforceAuthenticationFailed) -> Failure:
     if error.code == "login_rate_exceeded" or "rate exceeded" in error.auth_message:
         return RateLimited("Salesforce refuses so many logins", retry_after=timedelta(minutes=1))
     if error.code in ("server_error", "temporarily_unavailable") or (
-        isinstance(error.code, int) and (error.code >= 500 or error.code == 429)
+        isinstance(error.code, int) and error.code < 400
     ):
-        return Temporary(f"Salesforce's login answered {error.code}")
+        return Temporary(f"the login's answer ({error.code}) is not Salesforce's; is something in between?")
     said = f": {error.auth_message[:100]}" if isinstance(error.code, str) else "; is SALESFORCE_URL right?"
     return BadCredentials(f"Salesforce refuses the login with {error.code}{said}")
 

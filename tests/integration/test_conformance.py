@@ -149,3 +149,7 @@ class TestSalesforce(ConnectorConformance):
             "SALESFORCE_CONSUMER_KEY": "consumer-key",
             "SALESFORCE_CONSUMER_SECRET": "secret-of-the-consumer",
         }
+
+    def prepare(self, stand_in: StandIn) -> None:
+        session = {"access_token": "secret-session", "instance_url": "https://acme.my.salesforce.com"}
+        stand_in.answer("POST", "/services/oauth2/token", Reply(200, session))

@@ -427,7 +427,7 @@ def test_an_unknown_property_refuses_the_batch_and_is_named(
 def test_a_page_with_status_200_is_no_success(hubspot: Account, sandbox: RunningSandbox) -> None:
     page = "<html>Please log in to the network</html>"
     sandbox.fault("hubspot", path=CREATE, status=200, body=page, headers={"Content-Type": "text/html"})
-    with pytest.raises(OutcomeUnknown, match="not JSON"):
+    with pytest.raises(OutcomeUnknown, match="no answer of HubSpot"):
         hubspot.deliver("log_call")
 
 
