@@ -170,13 +170,16 @@ def _bearer(request: Request) -> str | None:
 
 
 def _ask_to_log_in(request: Request) -> Response:
-    if not wants_html(request) or request.method != "GET":
+    if not wants_html(request):
         return _unauthorized("send the admin token: `Authorization: Bearer ...` (BRIDGE_ADMIN_TOKEN)")
+    login = f"{root_of(request)}login"
+    if request.method not in _SAFE:
+        return RedirectResponse(login, 303)
     path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     if request.headers.get("sec-fetch-site") == "cross-site":
         # A link in a chat does not carry the cookie; a page of ours that leads here does.
         return html(request, "continue.html", status=401, target=f"{root_of(request)}{path.lstrip('/')}")
-    return RedirectResponse(f"{root_of(request)}login?next={quote(path)}", 303)
+    return RedirectResponse(f"{login}?next={quote(path)}", 303)
 
 
 def _unauthorized(advice: str) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bridge.connector.discovery import Registry
@@ -41,6 +42,7 @@ class RulesFile:
         self._lock = threading.Lock()
         self._seen = self._stamp()
         self.current: Rules = read_rules(path, registry, environ)
+        self.loaded_at = datetime.now(UTC)
         self.problems: tuple[Problem, ...] = ()
         self.trouble: str | None = None
         """Why the file on disk is not the one that runs; None when it is."""
@@ -78,7 +80,7 @@ class RulesFile:
                 return False
             self.trouble, self.problems = None, ()
             changed = rules.hash != self.current.hash
-            self.current = rules
+            self.current, self.loaded_at = rules, datetime.now(UTC)
             log.info("rules reloaded", path=str(self.path), rules=len(rules.rules), hash=rules.hash[:12])
             return changed
 
