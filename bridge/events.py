@@ -118,7 +118,7 @@ class Contact:
     @property
     def key(self) -> str | None:
         """What tells this person from others in our own tables: phone, else e-mail, else the chat visitor."""
-        return self.phone or self.email or self.visitor
+        return self.phone or (self.email and self.email.casefold()) or self.visitor
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def identity_of(body: Mapping[str, Any], raw: bytes) -> str:
 def look_up(body: Any, *path: str) -> Any:
     """The value at `path` through mappings only; None when any step is missing or not a mapping."""
     for key in path:
-        if not isinstance(body, Mapping):
+        if not isinstance(body, dict):
             return None
         body = body.get(key)
     return body

@@ -31,7 +31,7 @@ from bridge.store.routing import event_of
 
 LEASE = timedelta(seconds=30)
 """How long an attempt is ours; every attempt's deadline is shorter."""
-MAX_CANDIDATES = 400
+MIN_CANDIDATES, MAX_CANDIDATES = 32, 400
 """Due deliveries that one look takes in."""
 MAX_LOOKS = 4
 _BUSY_LANE = timedelta(milliseconds=200)
@@ -78,6 +78,7 @@ class Room:
     batch_of: Callable[[str], int]
     """How many deliveries of an action go into one call."""
     per_second: float | None = None
+    largest_batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def claim(database: Database, room: Room, rulebook: Rulebook, replica: str) -> C
         if not chosen:
             return Claim((), _look_again(connection, room.connection, gate, now))
         events = events_of(connection, chosen)
-        facts = gather(connection, chosen, rulebook.messaging, now)
+        facts = gather(connection, chosen, rulebook.messaging, now, rulebook.erased_as)
         decisions = decide_all(chosen, events, facts, rulebook, now)
         _hold_back(connection, chosen, decisions, now)
         going = [row for row in chosen if isinstance(decisions.get(row.id), Go | None)]
@@ -117,8 +118,9 @@ def _choose(
     lanes: set[str] = set()
     sizes: dict[str, int] = {}
     calls = 0
+    window = min(MAX_CANDIDATES, max(MIN_CANDIDATES, 2 * gate.calls * room.largest_batch))
     for _ in range(MAX_LOOKS):
-        rows = connection.execute(_due(room.connection, now, lanes)).all()
+        rows = connection.execute(_due(room.connection, now, lanes).limit(window)).all()
         for row in rows:
             call = _call(row)
             batch = 1 if row.unknown_since else room.batch_of(row.action)
@@ -130,7 +132,7 @@ def _choose(
             names |= names_of(row)
             lanes.add(row.lane)
             chosen.append(row)
-        if len(rows) < MAX_CANDIDATES or calls == gate.calls:
+        if len(rows) < window or calls == gate.calls:
             break
     database.lock(connection, names)
     return _still_free(connection, chosen)
@@ -156,7 +158,6 @@ def _due(name: str, now: datetime, lanes: Collection[str | None]) -> Select[*tup
             or_(table.c.lane.is_(None), and_(~lane_runs, table.c.lane.not_in(known))),
         )
         .order_by(table.c.run_at)
-        .limit(MAX_CANDIDATES)
         .with_for_update(of=table, skip_locked=True)
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -20,11 +21,16 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from bridge.clock import Clock
+from bridge.clock import Clock, uptime
 from bridge.errors import ConfigError, StoreUnavailable
 
 BUSY_SECONDS = 10
 """How long a writer on SQLite waits for another process before it gives up."""
+CROWD = 16
+"""Events in one transaction from which on receiving goes before everything else."""
+CROWD_SECONDS = 0.04
+PATIENCE = 0.25
+LONGEST_STEP_ASIDE = 0.05
 EVENTS = "events"
 """The topic of events that wait to be routed, and of failures that wait to be followed up."""
 CHANNEL = "bridge"
@@ -38,10 +44,29 @@ class Database:
         self.clock = clock or Clock()
         self.url = _driver_url(url)
         self.is_sqlite = self.url.startswith("sqlite")
-        self._writing = threading.Lock() if self.is_sqlite else None
+        self._turn = _WriteTurn() if self.is_sqlite else None
         self.engine = _engine(self.url, pool_size)
+        self._crowded_until = 0.0
         self.on_change: list[Callable[[frozenset[str]], None]] = []
         """Who is told in this process that there may be work, and on which topics."""
+
+    def receiving(self, count: int) -> None:
+        """Note that `count` events were just stored at once: while they come in crowds, other work gives way."""
+        if count >= CROWD:
+            self._crowded_until = uptime() + CROWD_SECONDS
+
+    def give_way(self) -> bool:
+        """Before work that can wait: let a crowd of events pass, for at most `PATIENCE` seconds.
+
+        One process shares one interpreter: an answer that is late makes Heppu send again, a delivery that is late
+        by a moment hurts nobody. True: the crowd is still there, so take on little.
+        """
+        end = uptime() + PATIENCE
+        while (now := uptime()) < self._crowded_until:
+            if now >= end:
+                return True
+            time.sleep(CROWD_SECONDS / 4)
+        return False
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -53,14 +78,17 @@ class Database:
             return inspect(self.engine).has_table("events")
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that may write; raises StoreUnavailable when the database cannot be reached or written."""
+    def write(self, *, urgent: bool = False) -> Iterator[Connection]:
+        """A transaction that may write; raises StoreUnavailable when the database cannot be reached or written.
+
+        `urgent` goes before the others of this process where they have to queue.
+        """
         with translated_errors():
-            if self._writing is None:
+            if self._turn is None:
                 with self.engine.begin() as connection:
                     yield connection
             else:
-                with self._writing, self.engine.begin() as connection:
+                with self._turn.taken(urgent), self.engine.begin() as connection:
                     yield connection
 
     @contextmanager
@@ -116,6 +144,33 @@ class Database:
         """Tell those in this process who wait."""
         for listener in self.on_change:
             listener(topics)
+
+
+class _WriteTurn:
+    """One writer at a time in this process; who is urgent goes first, yet nobody waits for ever."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._urgent = 0
+
+    @contextmanager
+    def taken(self, urgent: bool) -> Iterator[None]:
+        """Hold the turn."""
+        if urgent:
+            self._urgent += 1
+            self._lock.acquire()
+            self._urgent -= 1
+        else:
+            end = uptime() + LONGEST_STEP_ASIDE
+            self._lock.acquire()
+            while self._urgent and uptime() < end:
+                self._lock.release()
+                time.sleep(0.001)
+                self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
 
 
 def _driver_url(url: str) -> str:

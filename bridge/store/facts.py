@@ -31,6 +31,8 @@ class Rulebook:
     consent: Callable[[Event], Verdict | None] = lambda _: None
     """What `messaging.require` says of an event; None where nothing is required."""
     only_to: Collection[str] = ()
+    erased_as: Callable[[str], str] | None = None
+    """What stands for an address in opt-outs of people who were erased; None without BRIDGE_SECRET."""
 
 
 @dataclass
@@ -52,7 +54,13 @@ class Gathered:
         return held.partner_id if held is not None and updates else None
 
 
-def gather(connection: Connection, rows: Sequence[Row[Any]], messaging: Messaging, now: datetime) -> Gathered:
+def gather(
+    connection: Connection,
+    rows: Sequence[Row[Any]],
+    messaging: Messaging,
+    now: datetime,
+    erased_as: Callable[[str], str] | None = None,
+) -> Gathered:
     """Read what bears on these deliveries."""
     facts = Gathered()
     effects = schema.effects
@@ -62,7 +70,7 @@ def gather(connection: Connection, rows: Sequence[Row[Any]], messaging: Messagin
     }
     addressed = {(row.channel, row.recipient) for row in rows if row.channel and row.recipient}
     if addressed:
-        facts.opted_out = _opt_outs(connection, addressed)
+        facts.opted_out = _opt_outs(connection, addressed, erased_as)
         span = max((cap.per for cap in messaging.caps.values()), default=timedelta(0))
         facts.reached = _reached(connection, addressed, now - span)
     facts.once = _once(connection, rows)
@@ -79,15 +87,22 @@ def facts_about(database: Database, planned: Planned, event: Event, messaging: M
 
 
 def _opt_outs(
-    connection: Connection, addressed: Collection[tuple[str, str]]
+    connection: Connection,
+    addressed: Collection[tuple[str, str]],
+    erased_as: Callable[[str], str] | None,
 ) -> dict[tuple[str, str], datetime]:
+    """Since when they wish for no messages, by the newest word of each; a wish outlives the erasure of its person."""
     table = schema.recipients
-    found = connection.execute(
-        select(table.c.channel, table.c.address, table.c.opted_out_at).where(
-            tuple_(table.c.channel, table.c.address).in_(list(addressed)), table.c.opted_out_at.is_not(None)
-        )
+    whose = {(channel, address): (channel, address) for channel, address in addressed}
+    if erased_as is not None:
+        whose |= {(channel, erased_as(address)): (channel, address) for channel, address in addressed}
+    rows = connection.execute(
+        select(table.c.channel, table.c.address, table.c.opted_out_at)
+        .where(tuple_(table.c.channel, table.c.address).in_(list(whose)))
+        .order_by(table.c.changed_at)
     )
-    return {(row.channel, row.address): row.opted_out_at for row in found}
+    newest = {whose[row.channel, row.address]: row.opted_out_at for row in rows}
+    return {key: opted_out_at for key, opted_out_at in newest.items() if opted_out_at is not None}
 
 
 def _reached(

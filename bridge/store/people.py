@@ -72,7 +72,9 @@ def set_preference(database: Database, preference: Preference, who: str | None =
         keep_preferences(database, connection, [preference], now)
         if who is not None:
             act = "opt out" if preference.opted_out else "opt in"
-            note(connection, now, who, act, [mask_address(preference.address)], {"channel": preference.channel})
+            note(
+                connection, now, who, act, [mask_address(preference.address)], {"channel": preference.channel}
+            )
 
 
 def kept_as(secret: bytes, address: str) -> str:

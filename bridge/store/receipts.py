@@ -65,7 +65,7 @@ def accept(database: Database, receipts: Sequence[Receipt]) -> list[Answer]:
 
 def _accept_group(database: Database, receipts: Sequence[Receipt]) -> list[Answer]:
     rows = [_row(receipt) for receipt in receipts]
-    with database.write() as connection:
+    with database.write(urgent=True) as connection:
         statement = database.insert_new(schema.events).returning(schema.events.c.id)
         stored = set(connection.execute(statement, rows).scalars())
         answers: list[Answer] = ["stored"] * len(rows)
@@ -75,6 +75,7 @@ def _accept_group(database: Database, receipts: Sequence[Receipt]) -> list[Answe
                     answers[place] = _answer_known(connection, receipts[place], row)
         if stored:
             database.changed(connection, [EVENTS])
+    database.receiving(len(rows))
     return answers
 
 
@@ -88,7 +89,7 @@ def _row(receipt: Receipt) -> dict[str, object]:
         "name": event.name,
         "conversation": event.conversation.id,
         "phone": contact.phone,
-        "email": contact.email,
+        "email": contact.email.casefold() if contact.email else None,
         "occurred_at": event.occurred_at,
         "received_at": event.received_at,
         "body": receipt.body,

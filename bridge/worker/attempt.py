@@ -20,14 +20,17 @@ from pydantic import ValidationError
 from bridge.clock import uptime
 from bridge.connector import Action, Connector, ConnectorSettings, Context, Job, Sent
 from bridge.connector.deadline import attempt_deadline
-from bridge.errors import CannotTell, ConfigError, Failure, OutcomeUnknown, Rejected, Temporary
+from bridge.errors import CannotTell, ConfigError, Failure, OutcomeUnknown, Rejected
 from bridge.store.claim import Claimed
 from bridge.store.database import Database
 from bridge.store.identities import StoredIdentities
 from bridge.store.queries import taken_by_others
-from bridge.worker.outcome import failure_of
+from bridge.worker.outcome import NotBegun, failure_of
 
 Result = Sent | Exception | None
+
+PORTION = 0.1
+MAX_PORTION = 16.0
 
 
 @dataclass
@@ -38,7 +41,9 @@ class Connection:
     connector: Connector
     settings: ConnectorSettings
     running: int = 0
-    """Calls that have begun and not returned."""
+    """Calls that were claimed and have not returned."""
+    pace: float = 1.0
+    """Seconds that a call takes, as of late."""
     _client: Any = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _pool: ThreadPoolExecutor | None = None
@@ -52,9 +57,24 @@ class Connection:
             return self._client
 
     @property
+    def capacity(self) -> int:
+        """How many calls may be claimed at once: those that can run, and for a quick partner the next portion too.
+
+        A portion is worth at most `PORTION` seconds of work, so that none waits long for its thread; without it, a
+        quick partner's threads would idle while the next few deliveries are claimed.
+        """
+        return int(self.connector.limits.concurrent * max(1.0, min(MAX_PORTION, PORTION / self.pace)))
+
+    @property
     def free(self) -> int:
-        """How many calls may start now."""
-        return self.connector.limits.concurrent - self.running
+        """How many calls may be claimed now; 0 until enough have returned to be worth a transaction."""
+        room = self.capacity - self.running
+        return room if room >= self.capacity // 4 or self.running < self.connector.limits.concurrent else 0
+
+    def returned(self, seconds: float) -> None:
+        """Note that a call has returned after so long."""
+        self.running -= 1
+        self.pace = max(1e-4, 0.8 * self.pace + 0.2 * seconds)
 
     def submit(self, work: Callable[[], None]) -> None:
         """Run `work` in one of this connection's threads."""
@@ -95,7 +115,7 @@ class Attempts:
         try:
             with attempt_deadline(deadline):
                 if uptime() >= deadline:
-                    return [_too_late()] * len(call)
+                    return [NotBegun()] * len(call)
                 return self._call(connection, action, call)
         except CannotTell as error:
             return [error]
@@ -181,10 +201,6 @@ def _result(answer: object) -> Result:
 def _await(value: Any) -> Any:
     """The value, or what a coroutine function gives on an event loop of its own."""
     return asyncio.run(value) if inspect.iscoroutine(value) else value
-
-
-def _too_late() -> Failure:
-    return Temporary("the attempt ran out of time before it began", reason="timeout")
 
 
 def open_connections(names: Mapping[str, Connector], environ: Mapping[str, str]) -> dict[str, Connection]:

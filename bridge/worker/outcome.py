@@ -48,6 +48,13 @@ LOOKUP_LIMIT = timedelta(minutes=2)
 _waits = wait_chain(*(wait_random(0.8 * seconds, 1.2 * seconds) for seconds in SCHEDULE_SECONDS))
 
 
+class NotBegun(Temporary):
+    """The attempt waited for its thread until it was too late to begin; it uses up nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("the attempt ran out of time before it began", reason="timeout")
+
+
 def wait_after(attempts: int) -> timedelta:
     """How long to wait after this many attempts that failed."""
     state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
@@ -106,8 +113,8 @@ def _again(claimed: Claimed, failure: Failure, detail: str, now: datetime) -> Fi
     """Retry, as soon as the partner wishes or the schedule says; or give up."""
     unknown = isinstance(failure, OutcomeUnknown)
     outcome = "unknown" if unknown else "failed"
-    if isinstance(failure, BadCredentials | RateLimited | QuotaExhausted):
-        # The connection itself is paused; the delivery is due again as soon as that ends.
+    if isinstance(failure, BadCredentials | RateLimited | QuotaExhausted | NotBegun):
+        # The connection itself is paused or full; the delivery is due again as soon as that ends.
         return Finished(claimed, outcome, "retrying", "keep", failure, detail, run_at=now, consumed=0)
     consumed = 0 if claimed.probe else 1
     attempts = claimed.attempts + consumed

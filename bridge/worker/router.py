@@ -15,7 +15,7 @@ from bridge.store.routing import route_unrouted
 from bridge.telemetry import log
 from bridge.worker.rulesfile import RulesFile
 
-BATCH = 200
+BATCH, SMALL_BATCH = 200, 25
 
 
 class Router:
@@ -25,7 +25,7 @@ class Router:
         self._database = database
         self._rules = rules
 
-    def round(self) -> int:
+    def round(self, batch: int = BATCH) -> int:
         """Do what is there to do, up to one batch of each; returns how much that was."""
         rules = self._rules.current
         routed, crashed = route_unrouted(

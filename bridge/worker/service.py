@@ -14,7 +14,7 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -37,7 +37,7 @@ from bridge.store.retention import prune
 from bridge.telemetry import Metrics, log, mask_address
 from bridge.worker.attempt import Attempts, Connection, Result
 from bridge.worker.outcome import conclude
-from bridge.worker.router import Router
+from bridge.worker.router import BATCH, SMALL_BATCH, Router
 from bridge.worker.rulesfile import RulesFile
 
 SLOW_POLL = 5.0
@@ -47,6 +47,8 @@ BEAT_EVERY = 15.0
 PRUNE_EVERY = 3600.0
 AFTER_TROUBLE = 1.0
 """Seconds before a thread tries again when the database cannot be reached."""
+LITTLE = 16
+"""Calls that are claimed at once while events come in a crowd."""
 MAX_GROUP = 500
 """Ends of attempts that go into one transaction."""
 
@@ -57,6 +59,8 @@ class WorkerSettings:
 
     only_to: tuple[str, ...] = ()
     retention: timedelta = timedelta(days=30)
+    erased_as: Callable[[str], str] | None = None
+    """See `bridge.store.facts.Rulebook`."""
 
 
 class Worker:
@@ -154,8 +158,10 @@ class Worker:
         while not self._stopping.is_set():
             self._route_wake.clear()
             try:
-                while self._router.round() and not self._stopping.is_set():
-                    pass
+                while not self._stopping.is_set():
+                    crowded = self._database.give_way()
+                    if not self._router.round(SMALL_BATCH if crowded else BATCH):
+                        break
             except StoreUnavailable as error:
                 self._trouble("router", error)
             except Exception as error:
@@ -168,7 +174,7 @@ class Worker:
         while not self._stopping.is_set():
             for name in self._to_look_at():
                 try:
-                    self._claim(self._connections[name])
+                    self._claim(self._connections[name], little=self._database.give_way())
                 except StoreUnavailable as error:
                     self._trouble("dispatcher", error)
                 except Exception as error:
@@ -192,14 +198,15 @@ class Worker:
                 self._claim_wake.wait(max(0.0, min(waiting, default=now + SLOW_POLL) - now))
             return []
 
-    def _claim(self, connection: Connection) -> None:
+    def _claim(self, connection: Connection, *, little: bool) -> None:
         actions = connection.connector.actions
         begun = uptime()
         room = Room(
             connection.name,
-            connection.free,
+            min(connection.free, LITTLE) if little else connection.free,
             lambda use: actions[name].batch if (name := use.partition(".")[2]) in actions else 1,
             connection.connector.limits.per_second,
+            max((action.batch for action in actions.values()), default=1),
         )
         claimed = claim(self._database, room, self._rulebook(), self.replica)
         with self._claim_wake:
@@ -218,7 +225,7 @@ class Worker:
             check = consent(event, messaging, self._database.clock.now())
             return check.verdict if check else None
 
-        return Rulebook(messaging, agreed, self._settings.only_to)
+        return Rulebook(messaging, agreed, self._settings.only_to, self._settings.erased_as)
 
     def _attempt(self, connection: Connection, call: Sequence[Claimed], begun: float) -> None:
         results: list[Result] = [OutcomeUnknown("the attempt broke off", reason="bug")] * len(call)
@@ -229,7 +236,7 @@ class Worker:
             ended = uptime()
             self._metrics.attempt_seconds.labels(connection.name).observe(ended - started)
             with self._claim_wake:
-                connection.running -= 1
+                connection.returned(ended - started)
                 self._claim_wake.notify_all()
             for claimed, result in zip(call, results, strict=True):
                 now = claimed.started_at + timedelta(seconds=ended - begun)

@@ -1,0 +1,1 @@
+"""`make bench`: speed by ratio to baselines of the same run."""

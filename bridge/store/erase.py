@@ -1,0 +1,225 @@
+"""Erasing a person: everything that names a phone number or an address goes; that it was here stays countable.
+
+Keys of events and effects stay, so that nothing is done twice; those that hold the address are replaced. An opt-out
+stays too, as a keyed hash (`people.kept_as`), so that whoever wished for silence is not written to when the address
+comes again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, get_args
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, or_, select, text, update
+
+from bridge.connector.api import Channel
+from bridge.errors import ConfigError
+from bridge.policy import rank_of
+from bridge.store import schema
+from bridge.store.audit import note
+from bridge.store.claim import events_of
+from bridge.store.database import Database, translated_errors
+from bridge.store.effects import free_effects, held_row, hold_effects
+from bridge.store.ids import new_id
+from bridge.store.people import kept_as, recipient_name
+from bridge.store.retention import ERASED
+from bridge.telemetry import mask_address
+
+_EVENTS = schema.events
+_DELIVERIES = schema.deliveries
+_WAITING = ("pending", "retrying", "review")
+
+
+@dataclass(frozen=True)
+class Erased:
+    """How much of a person was erased."""
+
+    events: int
+    deliveries: int
+    cancelled: int
+    """Of the deliveries: those that were still to be carried out."""
+    identities: int
+    rejections: int
+    opt_outs: int
+    """Kept, as a keyed hash."""
+    under_way: int
+    """Deliveries that were just being attempted; erase once more when they have ended."""
+
+
+def erase(database: Database, who: str, address: str, secret: bytes | None) -> Erased:
+    """Erase one phone number (E.164) or e-mail address from every table, in one transaction.
+
+    `secret` is BRIDGE_SECRET; without it ConfigError is raised when there is an opt-out to keep.
+    """
+    with database.write() as connection:
+        now = database.now(connection)
+        if database.is_sqlite:
+            # Overwrite what is freed, instead of leaving it in the file until the space is used again.
+            connection.exec_driver_sql("PRAGMA secure_delete=ON")
+        events = _matching_events(database, connection, address)
+        rows = _matching_deliveries(connection, address, events)
+        # Locks in the order of `claim`: deliveries, then names.
+        database.lock(connection, [recipient_name(channel, address) for channel in get_args(Channel)])
+        waiting = [row for row in rows if row.state in _WAITING]
+        under_way = [row for row in rows if row.state == "sending"]
+        gone = [row for row in rows if row.state != "sending"]
+        _cancel(connection, waiting, now)
+        _empty_deliveries(connection, gone, address)
+        held = {row.event_id for row in under_way}
+        _empty_events(connection, [ident for ident in events if ident not in held], now)
+        erased = Erased(
+            events=len(events),
+            deliveries=len(gone),
+            cancelled=len(waiting),
+            identities=_forget(connection, address),
+            rejections=_empty_rejections(database, connection, address),
+            opt_outs=_keep_opt_outs(database, connection, address, secret),
+            under_way=len(under_way),
+        )
+        note(connection, now, who, "erase", [mask_address(address)], vars(erased))
+    if database.is_sqlite:
+        _empty_log(database)
+    return erased
+
+
+def _empty_log(database: Database) -> None:
+    """Take the old pages out of SQLite's write-ahead log, too; where others are reading, they go a little later."""
+    with translated_errors():
+        raw = database.engine.raw_connection()
+        try:
+            raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            raw.close()
+
+
+def _matching_events(database: Database, connection: Connection, address: str) -> list[str]:
+    """Events about the person, and those whose body holds the address anywhere."""
+    lowered = address.casefold()
+    found = connection.execute(
+        select(_EVENTS.c.id).where(
+            or_(
+                _EVENTS.c.phone == address,
+                func.lower(_EVENTS.c.email) == lowered,
+                _body_holds(database, "events", address),
+            )
+        )
+    )
+    return list(found.scalars())
+
+
+def _body_holds(database: Database, table: str, address: str) -> ColumnElement[bool]:
+    search = "instr({0}.body, :needle) > 0" if database.is_sqlite else "position(:needle in {0}.body) > 0"
+    return text(search.format(table)).bindparams(needle=address.encode())  # type: ignore[return-value]
+
+
+def _matching_deliveries(connection: Connection, address: str, events: Sequence[str]) -> Sequence[Row[Any]]:
+    lowered = address.casefold()
+    mentions = [
+        func.lower(column).contains(lowered, autoescape=True)
+        for column in (_DELIVERIES.c.params, _DELIVERIES.c.effect, _DELIVERIES.c.lane)
+    ]
+    return connection.execute(
+        select(_DELIVERIES)
+        .where(
+            or_(
+                _DELIVERIES.c.event_id.in_(events),
+                _DELIVERIES.c.recipient == lowered,
+                func.lower(_DELIVERIES.c.contact) == lowered,
+                *mentions,
+            )
+        )
+        .order_by(_DELIVERIES.c.id)
+        .with_for_update()
+    ).all()
+
+
+def _cancel(connection: Connection, rows: Sequence[Row[Any]], now: datetime) -> None:
+    """End what waits. Where it may have gone out already, its effect stays held."""
+    unknown = [row for row in rows if row.state == "review" or row.unknown_since is not None]
+    events = events_of(connection, unknown)
+    hold_effects(
+        connection,
+        [
+            held_row(row.effect, row.id, None, rank_of(events[row.id].name), row.occurred_at, now)
+            for row in unknown
+        ],
+    )
+    free_effects(connection, [row.id for row in rows if row not in unknown])
+    connection.execute(
+        update(_DELIVERIES)
+        .where(_DELIVERIES.c.id.in_([row.id for row in rows]))
+        .values(state="cancelled", unknown_since=None, finished_at=now, follow_up=False)
+    )
+
+
+def _empty_deliveries(connection: Connection, rows: Sequence[Row[Any]], address: str) -> None:
+    idents = [row.id for row in rows]
+    connection.execute(
+        update(_DELIVERIES)
+        .where(_DELIVERIES.c.id.in_(idents))
+        .values(params=ERASED, recipient=None, contact=None, lane=None, detail="erased", partner_id=None)
+    )
+    connection.execute(
+        update(schema.attempts).where(schema.attempts.c.delivery_id.in_(idents)).values(detail=None)
+    )
+    for effect in sorted({row.effect for row in rows if address.casefold() in row.effect.casefold()}):
+        key = new_id("erased")
+        connection.execute(update(schema.effects).where(schema.effects.c.key == effect).values(key=key))
+        connection.execute(
+            update(_DELIVERIES)
+            .where(and_(_DELIVERIES.c.effect == effect, _DELIVERIES.c.id.in_(idents)))
+            .values(effect=key)
+        )
+
+
+def _empty_events(connection: Connection, idents: Sequence[str], now: datetime) -> None:
+    """Take bodies away; what was not routed yet never will be."""
+    connection.execute(
+        update(_EVENTS)
+        .where(_EVENTS.c.id.in_(idents))
+        .values(
+            body=None, phone=None, email=None, trace=None, routed_at=func.coalesce(_EVENTS.c.routed_at, now)
+        )
+    )
+
+
+def _forget(connection: Connection, address: str) -> int:
+    table = schema.identities
+    ends = func.lower(table.c.key).endswith(f":{address.casefold()}", autoescape=True)
+    return connection.execute(delete(table).where(ends)).rowcount
+
+
+def _empty_rejections(database: Database, connection: Connection, address: str) -> int:
+    table = schema.rejections
+    found = connection.execute(
+        select(table.c.id).where(table.c.body.is_not(None), _body_holds(database, "rejections", address))
+    )
+    idents = list(found.scalars())
+    connection.execute(update(table).where(table.c.id.in_(idents)).values(body=None))
+    return len(idents)
+
+
+def _keep_opt_outs(database: Database, connection: Connection, address: str, secret: bytes | None) -> int:
+    """Replace the address in its wishes by what stands for it; wishes that were taken back just go."""
+    table = schema.recipients
+    mine = table.c.address == address.casefold()
+    rows = connection.execute(select(table).where(mine)).all()
+    wishes = [row for row in rows if row.opted_out_at is not None]
+    if wishes and secret is None:
+        raise ConfigError(
+            "set BRIDGE_SECRET first: this person opted out, and that wish is kept as a hash under this secret"
+        )
+    connection.execute(delete(table).where(mine))
+    for row in wishes:
+        kept = dict(row._mapping) | {"address": kept_as(secret or b"", address)}
+        statement = database.insert(table)
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["channel", "address"],
+                set_={name: statement.excluded[name] for name in ("opted_out_at", "source", "changed_at")},
+            ),
+            [kept],
+        )
+    return len(wishes)
