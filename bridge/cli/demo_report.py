@@ -17,7 +17,7 @@ from bridge.sandbox import RunningSandbox
 if TYPE_CHECKING:
     from bridge.cli.demonstration import SentEvent
 
-WIDEST = 72
+WIDEST = 80
 """Characters of what is shown of a text."""
 
 Row = tuple[str, str, str]
@@ -76,7 +76,7 @@ def _reached_table(sandbox: RunningSandbox) -> Table:
         ("Slack", list(_slack(sandbox))),
     ):
         for number, (what, whom, content) in enumerate(rows or [("nothing", "", "")]):
-            table.add_row(partner if number == 0 else "", what, whom, " ".join(content.split())[:WIDEST])
+            table.add_row(partner if number == 0 else "", what, whom, _short(content))
         table.add_section()
     return table
 
@@ -195,3 +195,8 @@ def _without_tags(html: str) -> str:
     import re
 
     return entities.unescape(re.sub(r"<[^>]+>", " ", html))
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= WIDEST else line[: WIDEST - 1] + "…"

@@ -15,7 +15,7 @@ from bridge.records import json_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel="Output")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 WIDE = 160
 """Columns of a table when the output is no terminal."""

@@ -193,15 +193,34 @@ def _print_event(event: Mapping[str, Any]) -> None:
     _heading("Rules")
     if event["trace"] is None:
         say("not routed yet" if event["routed_at"] is None else "no longer kept")
-    for trace in event["trace"] or ():
-        print_trace(trace)
+    print_traces(event["trace"] or ())
     _heading("Deliveries")
     print_deliveries(event["deliveries"], empty="none")
     _print_acts(event["audit"])
 
 
-def print_trace(trace: Mapping[str, Any]) -> None:
-    """Why one rule fired or not."""
+def print_traces(traces: Iterable[Mapping[str, Any]]) -> None:
+    """Why each rule fired or not; those for other events on one line."""
+    others = []
+    for trace in traces:
+        if not trace["fired"] and not trace["error"] and _is_for_other_events(trace):
+            others.append(trace["rule"])
+        else:
+            _print_trace(trace)
+    if others:
+        say(f"for other events, or switched off: {', '.join(others)}")
+
+
+def _is_for_other_events(trace: Mapping[str, Any]) -> bool:
+    first = next(iter(trace["checks"]), None)
+    return (
+        first is not None
+        and first["verdict"] == "false"
+        and str(first["wanted"]).startswith(("when ", "enabled"))
+    )
+
+
+def _print_trace(trace: Mapping[str, Any]) -> None:
     from rich.text import Text
 
     fired = trace["fired"]

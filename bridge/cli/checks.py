@@ -1,0 +1,127 @@
+"""What `bridge check` and `bridge schema` do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bridge.cli.output import note, print_json, say
+from bridge.cli.wiring import connections_of, registry_for
+from bridge.errors import ConfigError
+from bridge.rules.load import load
+from bridge.rules.model import Rules
+from bridge.rules.report import report
+from bridge.settings import Settings, environment
+
+
+def read(path: Path) -> bytes:
+    """A rules file's bytes; raises ConfigError that says what to set."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}; name another file, or set BRIDGE_RULES"
+        ) from None
+
+
+def check(file: Path | None, *, online: bool, running: bool, as_json: bool) -> bool:
+    """Check a rules file, its accounts, and what a running service made of it; returns whether all is well."""
+    environ = environment()
+    settings = Settings.load(environ)
+    path = file or settings.bridge_rules
+    registry, text = registry_for(path), read(path)
+    loaded = load(text, path=str(path), registry=registry, environ=environ)
+    used = connections_of(loaded.rules, registry) if loaded.rules is not None else {}
+    verdicts: list[dict[str, Any]] = []
+    if online and used:
+        from bridge.cli.accounts import check_all
+
+        verdicts = check_all(used, environ)
+    service = _running(settings) if running else None
+    fine = (
+        loaded.rules is not None
+        and all(verdict["ok"] for verdict in verdicts)
+        and (service is None or not service.get("trouble"))
+    )
+    if as_json:
+        found = {"path": str(path), "ok": fine, "problems": [vars(problem) for problem in loaded.problems]}
+        print_json(found | {"connections": verdicts or sorted(used), "running": service})
+        return fine
+    if loaded.problems:
+        shown = report(loaded.problems, text.decode("utf-8", "replace"), str(path))
+        say(shown.replace("; the running rules were not changed", ""))
+    if loaded.rules is not None:
+        _print_rules(loaded.rules, settings)
+        _print_accounts(sorted(used), verdicts)
+    if service is not None:
+        _print_running(service)
+    return fine
+
+
+def _print_rules(rules: Rules, settings: Settings) -> None:
+    enabled = sum(rule.enabled for rule in rules.rules)
+    off = len(rules.rules) - enabled
+    say(
+        f"{rules.path} is right: {enabled} rules"
+        + (f" (and {off} switched off)" if off else "")
+        + f", {len(rules.tests)} tests"
+    )
+    if not settings.heppu_webhook_secret:
+        say("not set: HEPPU_WEBHOOK_SECRET, without which `bridge serve` does not start")
+    if settings.bridge_public_url is None:
+        say(
+            "not set: BRIDGE_PUBLIC_URL, without which there are no receipts, no STOP and no unsubscribe links"
+        )
+    elif settings.bridge_secret is None:
+        say("not set: BRIDGE_SECRET, without which mails carry no unsubscribe link")
+
+
+def _print_accounts(used: Sequence[str], verdicts: Sequence[Mapping[str, Any]]) -> None:
+    for verdict in verdicts:
+        say(f"{'✓' if verdict['ok'] else '✗'} {verdict['connection']}: {verdict['text']}")
+    if used and not verdicts:
+        say(f"settings are there for {', '.join(used)}; --online logs in to each")
+
+
+def _running(settings: Settings) -> dict[str, Any]:
+    """What the service on this machine says about its rules."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.bridge_host, settings.bridge_host)  # noqa: S104
+    url = f"http://{host}:{settings.bridge_port}/api/rules"
+    token = settings.bridge_admin_token
+    if token is None:
+        raise ConfigError("--running needs BRIDGE_ADMIN_TOKEN, the same as the service has")
+    headers = {"Authorization": f"Bearer {token.get_secret_value()}", "Accept": "application/json"}
+    try:
+        response = httpx.get(url, headers=headers, timeout=10, trust_env=False)
+        found = response.json() if response.is_success else None
+    except (httpx.HTTPError, ValueError) as error:
+        raise ConfigError(
+            f"no answer from {url}: {type(error).__name__}; is `bridge serve` running?"
+        ) from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{url} answered {response.status_code}; is BRIDGE_ADMIN_TOKEN the service's?")
+    return found
+
+
+def _print_running(service: Mapping[str, Any]) -> None:
+    trouble = service.get("trouble")
+    if trouble:
+        say(f"the service did NOT take the file over and runs the rules it had before:\n{trouble}")
+    else:
+        say(
+            f"the service runs {service.get('path', 'this file')}, version {str(service.get('hash', ''))[:12]}"
+        )
+
+
+def print_schema() -> None:
+    """The JSON Schema of rules.yaml for the connectors that are installed."""
+    from bridge.rules.schema import schema
+
+    settings = Settings.load(environment())
+    print_json(schema(registry_for(settings.bridge_rules)))
+    note(
+        "Save it beside rules.yaml, and begin the file with: # yaml-language-server: $schema=./rules.schema.json"
+    )
