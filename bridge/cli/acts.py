@@ -55,7 +55,7 @@ def retry(ids: Deliveries, as_json: Json = False) -> None:
 
     One in review is not retried: first look at the partner, then `bridge resolve`.
     """
-    from bridge.cli.wiring import open_store
+    from bridge.cli.storage import open_store
     from bridge.settings import Settings, environment
     from bridge.store import acts
 
@@ -65,7 +65,7 @@ def retry(ids: Deliveries, as_json: Json = False) -> None:
 
 def cancel(ids: Deliveries, as_json: Json = False) -> None:
     """Do not send what waits."""
-    from bridge.cli.wiring import open_store
+    from bridge.cli.storage import open_store
     from bridge.settings import Settings, environment
     from bridge.store import acts
 
@@ -87,7 +87,7 @@ def resolve(
     as_json: Json = False,
 ) -> None:
     """Decide about a delivery in review, after looking at the partner."""
-    from bridge.cli.wiring import open_store
+    from bridge.cli.storage import open_store
     from bridge.settings import Settings, environment
     from bridge.store import acts
 
@@ -146,7 +146,7 @@ def rejected(
     """The requests that were refused, the newest first; `accept` takes one that Heppu had signed after all."""
     if context.invoked_subcommand is not None:
         return
-    from bridge.cli.wiring import open_store
+    from bridge.cli.storage import open_store
     from bridge.settings import Settings, environment
     from bridge.store.queries import list_rejections
 
@@ -181,7 +181,7 @@ def accept(
     ident: Annotated[str, typer.Argument(metavar="ID", help="rej_...")], as_json: Json = False
 ) -> None:
     """Take a refused request as an event after all; only what Heppu had signed can be."""
-    from bridge.cli.wiring import open_store
+    from bridge.cli.storage import open_store
     from bridge.settings import Settings, environment
     from bridge.store import acts
 
@@ -199,7 +199,7 @@ def pause(
     why: Annotated[str, typer.Option(help="For the log page and whoever comes after you.")] = "",
 ) -> None:
     """Let nothing leave over a connection until `bridge resume`; deliveries wait, and nothing is lost."""
-    from bridge.cli.wiring import open_store
+    from bridge.cli.storage import open_store
     from bridge.settings import Settings, environment
     from bridge.store import connections
 
@@ -211,7 +211,7 @@ def pause(
 
 def resume(connection: Connection) -> None:
     """End any pause of a connection: a person's, for credentials, for quota, or an open circuit."""
-    from bridge.cli.wiring import open_store
+    from bridge.cli.storage import open_store
     from bridge.settings import Settings, environment
     from bridge.store import connections
 

@@ -1,7 +1,72 @@
-"""Placeholder."""
+"""`bridge db upgrade` and `bridge prune`: looking after the database."""
+
+from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
+from bridge.cli.output import Json, print_json, say
+
+_PANEL = "Set up"
+
 
 def register(app: typer.Typer) -> None:
-    """None yet."""
+    """Add the commands of this module."""
+    tables = typer.Typer(no_args_is_help=True, help="The database's tables.")
+    tables.callback()(_tables)
+    tables.command()(upgrade)
+    app.add_typer(tables, name="db", rich_help_panel=_PANEL)
+    app.command(rich_help_panel="Act")(prune)
+
+
+def _tables() -> None:
+    """The database's tables."""
+
+
+def upgrade() -> None:
+    """Bring the database to what this version needs; `bridge serve` does it by itself when it starts.
+
+    Changes only add, so older processes go on working beside it.
+    """
+    from bridge.cli.storage import migrate
+    from bridge.settings import Settings, environment
+    from bridge.store.database import Database
+
+    database = Database(Settings.load(environment()).bridge_database_url, pool_size=1)
+    try:
+        say(f"the database is at version {migrate(database)}")
+    finally:
+        database.close()
+
+
+def prune(
+    older_than: Annotated[
+        str | None, typer.Option(help="Default: BRIDGE_RETENTION (30d).", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Empty events and deliveries that are finished and old; `bridge serve` does it every hour.
+
+    What is unfinished or waits for a person is not touched; keys stay, so that nothing is done twice.
+    """
+    from bridge.cli.acts import who
+    from bridge.cli.storage import open_store
+    from bridge.errors import ConfigError
+    from bridge.settings import Settings, environment, parse_duration
+    from bridge.store.audit import note
+    from bridge.store.retention import prune as prune_store
+
+    settings = Settings.load(environment())
+    try:
+        retention = parse_duration(older_than) if older_than else settings.bridge_retention
+    except ValueError as error:
+        raise ConfigError(f"--older-than: {error}") from None
+    with open_store(settings) as database:
+        pruned = vars(prune_store(database, retention))
+        with database.write() as connection:
+            note(connection, database.now(connection), who(), "prune", ["finished work"], pruned)
+    if as_json:
+        print_json(pruned)
+    else:
+        say(", ".join(f"{count} {name}" for name, count in pruned.items()) + " emptied or removed")

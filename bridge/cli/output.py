@@ -119,6 +119,13 @@ def instant(value: datetime | None) -> str:
     return "" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 event`, `2 deliveries`."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
+
+
 def address(value: object) -> str:
     """A phone number or an e-mail address in a list: enough to recognise it."""
     from bridge.telemetry import mask_address

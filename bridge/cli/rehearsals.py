@@ -17,7 +17,8 @@ from bridge.cli.checks import read
 from bridge.cli.output import console, errors, instant, print_json, say
 from bridge.cli.show import instant_of, print_traces
 from bridge.cli.source import prepared, read_source
-from bridge.cli.wiring import open_store, registry_for, sqlite_path
+from bridge.cli.storage import open_store, sqlite_path
+from bridge.cli.wiring import registry_for
 from bridge.errors import ConfigError
 from bridge.events import Event, parse_instant
 from bridge.policy import Facts

@@ -8,10 +8,10 @@ import typer
 from rich.progress import Progress
 
 from bridge.cli.acts import who
-from bridge.cli.output import errors, print_items, say
+from bridge.cli.output import counted, errors, print_items, say
 from bridge.cli.rehearsals import load_file
 from bridge.cli.show import instant_of
-from bridge.cli.wiring import open_store
+from bridge.cli.storage import open_store
 from bridge.errors import ConfigError
 from bridge.rules.route import route
 from bridge.settings import Settings, environment
@@ -44,7 +44,7 @@ def replay_events(
         if not yes and not events and chosen:
             what = "again, whatever was done before" if again else "once more"
             typer.confirm(f"Route {len(chosen)} events {what}?", abort=True, err=True)
-        with Progress(console=errors(), transient=True) as progress:
+        with Progress(console=errors(), transient=True, disable=not errors().is_terminal) as progress:
             task = progress.add_task("Routing", total=len(chosen))
             replayed = replay(
                 database,
@@ -64,7 +64,6 @@ def replay_events(
                 say(f"✗ {item.id}: {item.skipped}")
         made = sum(len(item.deliveries) for item in replayed)
         routed = sum(not item.skipped for item in replayed)
-        say(
-            f"{routed} events were routed with today's rules and led to {made} deliveries: see `bridge deliveries`"
-        )
+        events, new = counted(routed, "event"), counted(made, "new delivery")
+        say(f"{events} routed with today's rules, {new}: see `bridge deliveries`")
     return not any(item.skipped for item in replayed)

@@ -16,7 +16,8 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
-from bridge.cli.wiring import Service, sqlite_path
+from bridge.cli.storage import sqlite_path
+from bridge.cli.wiring import Service
 from bridge.errors import ConfigError
 from bridge.telemetry import log
 

@@ -48,7 +48,7 @@ def events(
     as_json: Json = False,
 ) -> None:
     """The events that were received, the newest first, and what became of their deliveries. Times are UTC."""
-    from bridge.cli.wiring import open_store
+    from bridge.cli.storage import open_store
     from bridge.settings import Settings, environment
     from bridge.store.queries import list_events
 
@@ -96,7 +96,7 @@ def deliveries(
     as_json: Json = False,
 ) -> None:
     """The deliveries, the newest first. Times are UTC."""
-    from bridge.cli.wiring import open_store
+    from bridge.cli.storage import open_store
     from bridge.errors import ConfigError
     from bridge.settings import Settings, environment
     from bridge.store.queries import STATES, list_deliveries
@@ -148,7 +148,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Everything about one event, delivery or rejected request: why each rule fired or not, and every attempt."""
-    from bridge.cli.wiring import open_store
+    from bridge.cli.storage import open_store
     from bridge.errors import ConfigError
     from bridge.settings import Settings, environment
     from bridge.store.audit import entries
@@ -292,7 +292,7 @@ def _print_rejection(rejection: Mapping[str, Any]) -> None:
 
 def audit(limit: Limit = 20, before: Before = None, as_json: Json = False) -> None:
     """What people did: retries, replays, resolutions, pauses, opt-outs, erasures. The newest first."""
-    from bridge.cli.wiring import open_store
+    from bridge.cli.storage import open_store
     from bridge.settings import Settings, environment
     from bridge.store.audit import entries
 

@@ -31,7 +31,7 @@ def read_source(name: str, environ: Mapping[str, str]) -> Source:
     if name in EVENT_NAMES:
         return Source(json.dumps(sample(name), ensure_ascii=False).encode(), True)
     if name.startswith("evt_"):
-        from bridge.cli.wiring import open_store
+        from bridge.cli.storage import open_store
         from bridge.settings import Settings
         from bridge.store.queries import stored_body
 

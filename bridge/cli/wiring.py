@@ -1,7 +1,6 @@
 """Putting the parts together: settings, store, rules, connections, worker, web.
 
-`build_service` makes a whole service out of an environment and starts nothing; `open_store` gives the other commands
-the database that the service writes.
+`build_service` makes a whole service out of an environment and starts nothing.
 """
 
 from __future__ import annotations
@@ -9,33 +8,25 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_delay,
-    wait_random_exponential,
-)
 
+from bridge.cli.storage import migrate
 from bridge.clock import Clock
 from bridge.connector import Connector
 from bridge.connector.discovery import Registry, settings_of
-from bridge.errors import ConfigError, StoreUnavailable
+from bridge.errors import ConfigError
 from bridge.rules.model import Rules
 from bridge.settings import Settings
 from bridge.store.connections import register
 from bridge.store.database import Database
-from bridge.store.migrate import upgrade
+from bridge.store.people import kept_as
 from bridge.store.queries import unfinished_actions
 from bridge.telemetry import Metrics, log
 from bridge.web.app import create_app
@@ -45,9 +36,6 @@ from bridge.web.unsubscribe import unsubscribe_link, unsubscribe_routes
 from bridge.worker.attempt import Attempts, Connection, open_connections
 from bridge.worker.rulesfile import RulesFile
 from bridge.worker.service import Worker, WorkerSettings
-
-START_PATIENCE = 60.0
-"""Seconds that a start waits for a database that cannot be reached yet."""
 
 
 @dataclass
@@ -80,7 +68,7 @@ def build_service(
             "HEPPU_WEBHOOK_SECRET is not set, so nobody could tell Heppu's events from a stranger's; "
             "set it to the webhook's secret, or say --insecure to take events from anybody"
         )
-    registry = registry_for(settings)
+    registry = registry_for(settings.bridge_rules)
     rules = RulesFile(settings.bridge_rules, registry, environ if work else None)
     database = Database(settings.bridge_database_url, clock)
     try:
@@ -88,13 +76,13 @@ def build_service(
         metrics = Metrics()
         connections = _connections(rules.current, registry, environ, database, work)
         register(database, {name: fingerprint(found) for name, found in connections.items()})
-        unsubscribe = _revealed(settings.bridge_secret) if settings.bridge_secret else None
+        secret = settings.bridge_secret.get_secret_value() if settings.bridge_secret else None
         attempts = Attempts(
-            database, settings.bridge_public_url, unsubscribe_link(settings.bridge_public_url, unsubscribe)
+            database, settings.bridge_public_url, unsubscribe_link(settings.bridge_public_url, secret)
         )
         worker = None
         if work:
-            limits = WorkerSettings(settings.bridge_only_to, settings.bridge_retention)
+            limits = WorkerSettings(settings.bridge_only_to, settings.bridge_retention, erased_as(settings))
             worker = Worker(database, rules, connections, attempts, limits, metrics)
         receiver = Receiver(
             database,
@@ -111,7 +99,7 @@ def build_service(
             guard=list,
             open_routes=[
                 *callback_routes(database, connections, settings.bridge_public_url),
-                *unsubscribe_routes(database, unsubscribe),
+                *unsubscribe_routes(database, secret),
             ],
             rules_trouble=lambda: rules.trouble,
         )
@@ -134,9 +122,16 @@ def build_service(
     return Service(settings, database, rules, receiver, app, worker, admin_token, token is None)
 
 
-def registry_for(settings: Settings) -> Registry:
+def erased_as(settings: Settings) -> Callable[[str], str] | None:
+    """What stands for addresses of people who were erased; it needs BRIDGE_SECRET."""
+    if settings.bridge_secret is None:
+        return None
+    return partial(kept_as, settings.bridge_secret.get_secret_value().encode())
+
+
+def registry_for(rules: Path) -> Registry:
     """The connectors: shipped, beside the rules file, and installed."""
-    return Registry([settings.bridge_rules.resolve().parent / "connectors"])
+    return Registry([rules.resolve().parent / "connectors"])
 
 
 def connections_of(rules: Rules, registry: Registry) -> dict[str, Connector]:
@@ -192,46 +187,3 @@ def _revealed(value: Any) -> Any:
     if isinstance(value, Path) and value.is_file():
         return value.read_text("utf-8", "replace")
     return str(value)
-
-
-def migrate(database: Database) -> str:
-    """Bring the database to this version's shape, waiting a while for one that is still starting."""
-    patience = 0.0 if database.is_sqlite else START_PATIENCE
-    return Retrying(
-        retry=retry_if_exception_type(StoreUnavailable),
-        stop=stop_after_delay(patience),
-        wait=wait_random_exponential(multiplier=0.5, max=5),
-        before_sleep=_still_waiting,
-        reraise=True,
-    )(upgrade, database)
-
-
-def _still_waiting(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    log.warning("the database cannot be used yet", error=str(error), advice="trying again")
-
-
-def sqlite_path(url: str) -> Path | None:
-    """The file of a SQLite database; None on PostgreSQL."""
-    try:
-        parsed = make_url(url)
-    except SQLAlchemyError:
-        raise ConfigError("BRIDGE_DATABASE_URL is no database address") from None
-    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
-
-
-@contextmanager
-def open_store(settings: Settings) -> Iterator[Database]:
-    """The database of a service, for commands that look or act; raises ConfigError when there is none yet."""
-    database = Database(settings.bridge_database_url, pool_size=2)
-    try:
-        path = sqlite_path(settings.bridge_database_url)
-        if path is not None and not path.exists():
-            raise ConfigError(
-                f"there is no database at {path} yet: run this where `bridge serve` runs, or set BRIDGE_DATABASE_URL"
-            )
-        if not database.is_prepared():
-            raise ConfigError("the database is empty: start `bridge serve`, or run `bridge db upgrade`")
-        yield database
-    finally:
-        database.close()
