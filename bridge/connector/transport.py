@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -109,7 +110,15 @@ def http_client(**options: Any) -> httpx.Client:
 
     # At INFO httpx writes every URL, and with it phone numbers and the secret of a Slack webhook.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    return httpx.Client(event_hooks={"request": [guard]}, follow_redirects=False, trust_env=False, **options)
+    return httpx.Client(
+        event_hooks={"request": [guard]}, follow_redirects=False, trust_env=False, verify=_tls(), **options
+    )
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """The certificates that are trusted; reading them takes longer than a request."""
+    return httpx.create_ssl_context()
 
 
 def failure_of_status(status: int, detail: str, retry_after: timedelta | None = None) -> Failure:

@@ -221,7 +221,7 @@ class ConnectorConformance:
             stand_in.otherwise = Reply(200)
             stand_in.fail(Reply(hang=True), times=5)
             began = time.monotonic()
-            failure = self._run(connected, action, seconds=1.0)
+            failure = self._run(connected, action, seconds=0.4)
             assert time.monotonic() - began < 3.0
         assert isinstance(failure, OutcomeUnknown | Temporary)
         assert failure.reason in ("timeout", "network")
