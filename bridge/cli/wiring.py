@@ -29,8 +29,13 @@ from bridge.store.database import Database
 from bridge.store.people import kept_as
 from bridge.store.queries import unfinished_actions
 from bridge.telemetry import Metrics, log
+from bridge.web.admin import Admin
+from bridge.web.api import api_routes
 from bridge.web.app import create_app
 from bridge.web.callbacks import callback_routes
+from bridge.web.desk import Desk
+from bridge.web.health import Counted
+from bridge.web.html import static_routes
 from bridge.web.receive import Receiver, ReceiverSettings
 from bridge.web.unsubscribe import unsubscribe_link, unsubscribe_routes
 from bridge.worker.attempt import Attempts, Connection, open_connections
@@ -92,15 +97,20 @@ def build_service(
         )
         token = settings.bridge_admin_token
         admin_token = token.get_secret_value() if token else secrets.token_urlsafe(24)
+        admin = Admin(admin_token, database.clock, secret=secret, public_url=settings.bridge_public_url)
+        desk = Desk(database, rules, Counted(database))
         app = create_app(
             database,
             receiver,
             metrics,
-            guard=list,
+            guard=admin.guard,
             open_routes=[
+                *admin.login_routes(),
+                *static_routes(),
                 *callback_routes(database, connections, settings.bridge_public_url),
                 *unsubscribe_routes(database, secret),
             ],
+            admin_routes=api_routes(desk),
             rules_trouble=lambda: rules.trouble,
         )
 
