@@ -301,6 +301,8 @@ def clean_name(value: str | None) -> str | None:
     """A name on one line: control characters and runs of white space become one space, cut at 200 characters."""
     if not value:
         return None
+    if value.isprintable():
+        return " ".join(value[:1000].split())[:_MAX_NAME] or None
     printable = "".join(" " if unicodedata.category(char) in ("Cc", "Cf") else char for char in value[:1000])
     return " ".join(printable.split())[:_MAX_NAME] or None
 

@@ -46,9 +46,26 @@ def mask_address(address: str | None) -> str:
     return f"{address[:4]}***{address[-2:]}" if len(address) > 7 else "***"
 
 
+_WORDS_OF_OURS: Final = frozenset(
+    (
+        "timestamp",
+        "level",
+        "delivery",
+        "action",
+        "connection",
+        "kind",
+        "outcome",
+        "state",
+        "reason",
+        "recipient",
+    )
+)
+"""Fields that hold an id, a word of the bridge's own or an address that is masked already."""
+
+
 def _mask_fields(_: Any, __: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:
     for name, value in fields.items():
-        if isinstance(value, str) and name not in ("timestamp", "level"):
+        if isinstance(value, str) and name not in _WORDS_OF_OURS:
             fields[name] = mask(value)[:2000]
     return fields
 

@@ -25,7 +25,7 @@ from bridge.store import schema
 from bridge.store.connections import Gate, open_gate
 from bridge.store.database import Database
 from bridge.store.effects import free_effects
-from bridge.store.facts import Gathered, Rulebook, decide_all, gather
+from bridge.store.facts import Gathered, Rulebook, decide_all, gather, options_of
 from bridge.store.people import recipient_name
 from bridge.store.routing import event_of
 
@@ -169,7 +169,7 @@ def names_of(row: Row[Any]) -> set[str]:
         names.add(f"lane {row.lane}")
     if row.recipient is not None:
         names.add(recipient_name(row.channel, row.recipient))
-    once = json.loads(row.options).get("once") if row.options != "{}" else None
+    once = options_of(row).get("once")
     if once:
         names.add(f"once {row.rule} {row.action} {getattr(row, once['per'])}")
     return names
@@ -356,7 +356,7 @@ def claimed_of(
         action=row.action,
         connection=row.connection,
         params=json.loads(row.params),
-        options=json.loads(row.options),
+        options=options_of(row),
         event=event,
         effect=row.effect,
         known_id=known_id,

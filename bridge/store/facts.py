@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from types import SimpleNamespace
+from functools import lru_cache
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select, tuple_, union
@@ -35,6 +36,16 @@ class Rulebook:
     """What stands for an address in opt-outs of people who were erased; None without BRIDGE_SECRET."""
 
 
+def options_of(row: Row[Any]) -> Mapping[str, Any]:
+    """What the worker needs to know of a delivery's rule; few rules make few different texts, so they are kept."""
+    return _options(row.options)
+
+
+@lru_cache(maxsize=4096)
+def _options(text: str) -> Mapping[str, Any]:
+    return MappingProxyType(json.loads(text))
+
+
 @dataclass
 class Gathered:
     """The facts about a group of due deliveries."""
@@ -50,7 +61,7 @@ class Gathered:
     def known_id(self, row: Row[Any]) -> str | None:
         """The partner's id of the record that this delivery's effect already made and is to update."""
         held = self.effects.get(row.effect)
-        updates = held is not None and json.loads(row.options).get("updates")
+        updates = held is not None and options_of(row).get("updates")
         return held.partner_id if held is not None and updates else None
 
 
@@ -125,7 +136,7 @@ def _once(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, datetim
     table = schema.deliveries
     found = {}
     for row in rows:
-        once = json.loads(row.options).get("once")
+        once = options_of(row).get("once")
         if not once:
             continue
         column = table.c[once["per"]]
@@ -148,7 +159,7 @@ def _later(connection: Connection, rows: Sequence[Row[Any]]) -> list[Seen]:
     if not waiting:
         return []
     events = schema.events
-    names = {name for row in waiting for name in json.loads(row.options)["cancel_on"]}
+    names = {name for row in waiting for name in options_of(row)["cancel_on"]}
     causes = select(events.c.conversation, events.c.phone, events.c.email).where(
         events.c.id.in_([row.event_id for row in waiting])
     )
@@ -184,7 +195,7 @@ def decide_all(
 
 
 def _due(row: Row[Any], event: Event, rulebook: Rulebook) -> Due:
-    options = json.loads(row.options)
+    options = options_of(row)
     once = options.get("once")
     return Due(
         id=row.id,
@@ -203,7 +214,7 @@ def _due(row: Row[Any], event: Event, rulebook: Rulebook) -> Due:
 
 
 def _facts(row: Row[Any], event: Event, facts: Gathered) -> Facts:
-    cancel_on = json.loads(row.options).get("cancel_on", ())
+    cancel_on = options_of(row).get("cancel_on", ())
     cause = Seen.of(event)
     address = (row.channel, row.recipient)
     return Facts(

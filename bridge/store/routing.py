@@ -24,10 +24,22 @@ Route = Callable[[Event, datetime], Routing]
 """The pure routing of one event at an instant."""
 
 
+_recent: dict[str, Event] = {}
+"""Events that this process parsed last: each is routed and claimed within moments."""
+_MOST_RECENT = 4000
+
+
 def event_of(row: Row[Any]) -> Event:
     """The event in a row of `events`; its body is empty once retention has taken it."""
-    body = parse_body(row.body) if row.body is not None else {"event": row.name}
-    return Event(body, row.identity, row.received_at, row.id)
+    if row.body is None:
+        return Event({"event": row.name}, row.identity, row.received_at, row.id)
+    event = _recent.get(row.id)
+    if event is None:
+        event = Event(parse_body(row.body), row.identity, row.received_at, row.id)
+        if len(_recent) >= _MOST_RECENT:
+            _recent.clear()
+        _recent[row.id] = event
+    return event
 
 
 def route_unrouted(database: Database, rules: Rules, route: Route, limit: int = 200) -> tuple[int, list[str]]:
