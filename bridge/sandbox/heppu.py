@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
-from bridge.sandbox.partner import RECORDS_KEPT, Call, Handler, Partner, Refusal
+from bridge.sandbox.partner import RECORDS_KEPT, Call, Handler, Partner, Refusal, whole_number
 
 API_KEY = "heppu_sandbox_key"
 EVENTS = {
@@ -354,11 +354,11 @@ class Heppu(Partner):
 
     def _page(self, call: Call) -> tuple[int, int]:
         numbers = []
-        for name, default, most in (("limit", 50, 100), ("offset", 0, 10**9)):
-            text = call.query.get(name, str(default))
-            if not text.isdecimal() or int(text) > most:
+        for name, default, most in (("limit", "50", 100), ("offset", "0", 10**9)):
+            number = whole_number(call.query.get(name, default), 0, most)
+            if number is None:
                 raise self._invalid(name, f"must be a number of at most {most}", 400)
-            numbers.append(int(text))
+            numbers.append(number)
         return numbers[0], numbers[1]
 
     def _invalid(self, name: str, reason: str, status: int = 422) -> Refusal:

@@ -63,6 +63,13 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def whole_number(text: object, least: int, most: int) -> int | None:
+    """A number that travelled as text; None when it is none from `least` to `most`."""
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{1,12}", text):
+        return None
+    return int(text) if least <= int(text) <= most else None
+
+
 Handler = Callable[[Call], Response]
 
 

@@ -434,6 +434,21 @@ def test_a_batch_of_creates_is_all_or_nothing(sandbox: RunningSandbox, contacts:
     assert len(contacts.batch_api.create({"inputs": inputs[:1]}).results) == 1
 
 
+def test_a_batch_of_traced_creates_goes_through_in_part(sandbox: RunningSandbox, contacts: Any) -> None:
+    create(contacts, {"email": "ines@example.com"})
+    inputs = [
+        {"properties": {"email": address}, "associations": [], "objectWriteTraceId": f"t{number}"}
+        for number, address in enumerate(("a@b.co", "ines@example.com", "no address"))
+    ]
+    made = contacts.batch_api.create({"inputs": inputs})
+    assert (len(made.results), made.num_errors) == (1, 2)
+    assert [(error.category, error.context) for error in made.errors] == [
+        ("CONFLICT", {"objectWriteTraceId": ["t1"]}),
+        ("VALIDATION_ERROR", {"objectWriteTraceId": ["t2"]}),
+    ]
+    assert len(sandbox.hubspot.contacts) == 2
+
+
 def test_a_batch_of_updates_reports_what_is_missing(sandbox: RunningSandbox, contacts: Any) -> None:
     made = create(contacts, {"email": "ines@example.com"})
     done = contacts.batch_api.update(

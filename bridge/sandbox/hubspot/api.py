@@ -15,7 +15,7 @@ from bridge.sandbox.hubspot.refusals import batch_error, invalid, not_found
 from bridge.sandbox.hubspot.schema import DISPOSITIONS, ObjectType, iso
 from bridge.sandbox.hubspot.scopes import ALL_SCOPES
 from bridge.sandbox.hubspot.search import search
-from bridge.sandbox.partner import Call, Handler, Partner, Refusal
+from bridge.sandbox.partner import Call, Handler, Partner, Refusal, whole_number
 
 OWNER_ID = "70011"
 PORTAL_ID = 24_601
@@ -79,11 +79,12 @@ class HubSpotApi(Partner):
 
     def _list(self, call: Call) -> Response:
         kind = self._type(call)
-        limit, after = call.query.get("limit", "10"), call.query.get("after", "0")
-        if not limit.isdecimal() or not 1 <= int(limit) <= 100 or not after.isdecimal():
+        limit = whole_number(call.query.get("limit", "10"), 1, 100)
+        after = whole_number(call.query.get("after", "0"), 0, 10**12)
+        if limit is None or after is None:
             raise invalid("limit must be from 1 to 100")
-        found = [item for item in self.crm.live(kind) if int(item.id) > int(after)]
-        page = found[: int(limit)]
+        found = [item for item in self.crm.live(kind) if int(item.id) > after]
+        page = found[:limit]
         body: dict[str, Any] = {"results": [self.show(item, self._asked(kind, call)) for item in page]}
         if len(found) > len(page):
             body["paging"] = {"next": {"after": page[-1].id, "link": ""}}
@@ -130,7 +131,7 @@ class HubSpotApi(Partner):
     def _search(self, call: Call) -> Response:
         kind, body = self._type(call), object_of(call, None)
         page = search(self.crm, kind, body, self.now(), self.faults.lag(self.name))
-        asked = [*kind.shown, *(body.get("properties") or ())]
+        asked = [*kind.shown, *_names(body)]
         results = [self.show(item, asked, values) for item, values in page.results]
         answer: dict[str, Any] = {"total": page.total, "results": results}
         if page.after is not None:
@@ -145,7 +146,7 @@ class HubSpotApi(Partner):
             outcome = act(self.crm, kind, body, self.now())
             if act is batches.archive:
                 return Response(status_code=204)
-            asked = body.get("properties") if act is batches.read else None
+            asked = _names(body) if act is batches.read else None
             results = [
                 self.show(item, [*kind.shown, *asked] if asked is not None else list(item.properties))
                 | ({} if new is None else {"new": new})
@@ -209,7 +210,8 @@ class HubSpotApi(Partner):
         results: list[dict[str, Any]] = []
         errors: list[dict[str, Any]] = []
         for item in batches.inputs(object_of(call, {"inputs"}), 2000):
-            ids = [str((item.get(end) or {}).get("id")) for end in ("from", "to")]
+            ends = [item.get(end) for end in ("from", "to")]
+            ids = [str(end.get("id")) if isinstance(end, dict) else "" for end in ends]
             try:
                 link = self.crm.default_link(self._type(call), ids[0], self._type(call, "to"), ids[1])
             except Refusal as refusal:
@@ -366,6 +368,14 @@ def object_of(call: Call, fields: set[str] | None) -> dict[str, Any]:
         if fields is not None and name not in fields:
             raise invalid(f'Invalid input JSON: Unrecognized field "{name}"')
     return body
+
+
+def _names(body: dict[str, Any]) -> list[str]:
+    """The properties that a search or a batch asks to be shown; raises Refusal."""
+    found = body.get("properties") or []
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise invalid("Invalid input JSON: properties must be a list of names")
+    return found
 
 
 def _both_ways(link: Association) -> list[dict[str, Any]]:

@@ -29,10 +29,10 @@ class Outcome:
         """One more object."""
         self.results.append((found, new))
 
-    def refuse(self, response: Response, identifier: str) -> None:
+    def refuse(self, response: Response, identifier: str, key: str = "ids") -> None:
         """One input was refused."""
         told = json.loads(bytes(response.body))
-        self.errors.append(batch_error(told["category"], told["message"], [identifier]))
+        self.errors.append(batch_error(told["category"], told["message"], [identifier], key))
 
 
 def inputs(body: dict[str, Any], most: int = MOST_INPUTS) -> list[dict[str, Any]]:
@@ -46,17 +46,28 @@ def inputs(body: dict[str, Any], most: int = MOST_INPUTS) -> list[dict[str, Any]
 
 
 def create(crm: Crm, kind: ObjectType, body: dict[str, Any], now: datetime) -> Outcome:
-    """Create all or, when one of them cannot be created, none."""
+    """Create all or, when one of them cannot be created, none.
+
+    When every input carries an `objectWriteTraceId` of its own, the good ones are created and the others are errors.
+    """
+    items = _known(inputs(body), {"properties", "associations", "objectWriteTraceId"})
+    traces = [item.get("objectWriteTraceId") for item in items]
+    separate = None not in traces and len(set(map(str, traces))) == len(traces)
+    outcome = Outcome()
     ready = []
-    for item in _known(inputs(body), {"properties", "associations", "objectWriteTraceId"}):
-        values = crm.checked(kind, item.get("properties"), create=True)
-        conflict = crm.conflict(kind, values, None)
-        if conflict is not None:
-            raise Refusal(conflict)
-        ready.append((values, crm.spec(kind, item.get("associations") or [])))
+    for item in items:
+        try:
+            values = crm.checked(kind, item.get("properties"), create=True)
+            conflict = crm.conflict(kind, values, None)
+            if conflict is not None:
+                raise Refusal(conflict)
+            ready.append((values, crm.spec(kind, item.get("associations") or [])))
+        except Refusal as refusal:
+            if not separate:
+                raise
+            outcome.refuse(refusal.response, str(item["objectWriteTraceId"]), "objectWriteTraceId")
     for name in (name for name, known in kind.properties.items() if known.unique):
         _no_duplicates([values[name] for values, _ in ready if values.get(name)])
-    outcome = Outcome()
     for values, links in ready:
         outcome.add(crm.create(kind, values, links, now))
     return outcome
@@ -66,8 +77,9 @@ def read(crm: Crm, kind: ObjectType, body: dict[str, Any], _now: datetime) -> Ou
     """Read what there is; the rest are errors."""
     outcome = Outcome()
     missing = []
+    id_property = _id_property(body)
     for item in _known(inputs(body), {"id"}):
-        found = crm.find(kind, str(item.get("id")), body.get("idProperty"))
+        found = crm.find(kind, str(item.get("id")), id_property)
         if found is None:
             missing.append(str(item.get("id")))
         else:
@@ -146,10 +158,18 @@ def _checked(
 ) -> list[tuple[dict[str, Any], dict[str, str]]]:
     items = _known(inputs(body), fields)
     for item in items:
+        _id_property(item)
         if not isinstance(item.get("id"), str) or not item["id"]:
             raise invalid("Invalid input JSON: an input needs an id, which is a string")
     _no_duplicates([item["id"] for item in items])
     return [(item, crm.checked(kind, item.get("properties"), create=False)) for item in items]
+
+
+def _id_property(given: dict[str, Any]) -> str | None:
+    found = given.get("idProperty")
+    if found is not None and not isinstance(found, str):
+        raise invalid("Invalid input JSON: idProperty must be a string")
+    return found
 
 
 def _known(items: list[dict[str, Any]], fields: set[str]) -> list[dict[str, Any]]:

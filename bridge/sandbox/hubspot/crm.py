@@ -84,11 +84,8 @@ class Crm:
     def find(self, kind: ObjectType, identifier: str, id_property: str | None = None) -> CrmObject | None:
         """A living object by its id (also one that was merged into it) or by a unique property."""
         if id_property is None or id_property == "hs_object_id":
-            for _ in range(100):
-                winner = self.merged.get((kind.name, identifier))
-                if winner is None:
-                    break
-                identifier = winner
+            while (kind.name, identifier) in self.merged:
+                identifier = self.merged[kind.name, identifier]
             found = self.objects[kind.name].get(identifier)
         else:
             known = kind.properties.get(id_property)

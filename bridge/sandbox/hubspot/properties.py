@@ -57,6 +57,11 @@ def created(kind: ObjectType, body: dict[str, Any]) -> Property:
         raise invalid(f"Property group {body['groupName']} does not exist", groupName=body["groupName"])
     if body["name"] in kind.properties:
         raise Refusal(error_body(409, f"A property named '{body['name']}' already exists."))
+    options = body.get("options") or []
+    if not isinstance(options, list) or not all(
+        isinstance(option, dict) and isinstance(option.get("value"), str) for option in options
+    ):
+        raise invalid("Invalid input JSON: options must be a list of labels and values")
     unique = body.get("hasUniqueValue", False)
     if unique not in (True, False):
         raise invalid("hasUniqueValue must be true or false")
@@ -67,7 +72,7 @@ def created(kind: ObjectType, body: dict[str, Any]) -> Property:
     return Property(
         body["name"],
         body["type"],
-        tuple(option["value"] for option in body.get("options") or ()),
+        tuple(option["value"] for option in options),
         unique,
         False,
         body["fieldType"],

@@ -100,13 +100,13 @@ def not_found(identifier: str) -> Refusal:
     )
 
 
-def batch_error(category: str, message: str, ids: list[str]) -> dict[str, Any]:
+def batch_error(category: str, message: str, ids: list[str], key: str = "ids") -> dict[str, Any]:
     """One error of a batch that went through in part."""
     return {
         "status": "error",
         "category": category,
         "message": message,
-        "context": {"ids": ids},
+        "context": {key: ids},
         "errors": [],
         "links": {},
     }

@@ -11,6 +11,7 @@ from typing import Any
 from bridge.sandbox.hubspot.crm import Crm, CrmObject
 from bridge.sandbox.hubspot.refusals import invalid
 from bridge.sandbox.hubspot.schema import ObjectType, Property, instant
+from bridge.sandbox.partner import whole_number
 
 MOST_GROUPS = 5
 MOST_FILTERS = 6
@@ -49,10 +50,10 @@ def search(crm: Crm, kind: ObjectType, body: dict[str, Any], now: datetime, lag:
     query = body.get("query")
     if query is not None and (not isinstance(query, str) or len(query) > LONGEST_QUERY):
         raise invalid(f"query must be a text of at most {LONGEST_QUERY} characters")
-    limit, after = body.get("limit", 10), body.get("after") or "0"
+    limit, start = body.get("limit", 10), whole_number(str(body.get("after") or 0), 0, MOST_RESULTS)
     if type(limit) is not int or not 0 <= limit <= LARGEST_PAGE:
         raise invalid(f"limit must be at most {LARGEST_PAGE}")
-    if not str(after).isdecimal() or int(after) + limit > MOST_RESULTS:
+    if start is None or start + limit > MOST_RESULTS:
         raise invalid(f"a search goes no further than {MOST_RESULTS} results")
     found = [
         (item, values)
@@ -61,7 +62,7 @@ def search(crm: Crm, kind: ObjectType, body: dict[str, Any], now: datetime, lag:
         and (not query or _mentions(kind, values, query))
     ]
     _sort(kind, found, body.get("sorts"))
-    start, end = int(after), int(after) + limit
+    end = start + limit
     return Page(len(found), found[start:end], str(end) if end < len(found) else None)
 
 
@@ -195,8 +196,10 @@ def _sort(kind: ObjectType, fits: list[tuple[CrmObject, Values]], sorts: Any) ->
     one = sorts[0]
     if isinstance(one, str):
         one = {"propertyName": one.lstrip("-"), "direction": "DESCENDING" if one[:1] == "-" else "ASCENDING"}
+    if not isinstance(one, dict):
+        raise invalid("Invalid input JSON: a sort has propertyName and direction")
     name, direction = one.get("propertyName"), one.get("direction", "ASCENDING")
-    known = kind.properties.get(name)
+    known = kind.properties.get(str(name))
     if known is None or direction not in ("ASCENDING", "DESCENDING"):
         raise invalid(f"cannot sort by {name} {direction}")
     key = _key(known)

@@ -172,14 +172,16 @@ def _subrequest(
         return 400, [
             {"errorCode": "INVALID_INPUT", "message": "a subrequest's url begins with /services/data/vXX.X/"}
         ]
-    headers = dict(call.headers) | {
-        name.lower(): str(value) for name, value in (one.get("httpHeaders") or {}).items()
-    }
+    headers = one.get("httpHeaders") or {}
+    if not isinstance(headers, dict) or not all(
+        f"{name}{value}".isascii() for name, value in headers.items()
+    ):
+        return 400, [{"errorCode": "INVALID_INPUT", "message": "httpHeaders must be an object of texts"}]
     inner = Call(
         str(one.get("method")).upper(),
         url.path,
         QueryParams(parse_qsl(url.query)),
-        Headers(headers),
+        Headers(dict(call.headers) | {name.lower(): str(value) for name, value in headers.items()}),
         json.dumps(body).encode() if body is not None else b"",
         call.prefix,
     )

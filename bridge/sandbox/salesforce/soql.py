@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
+from bridge.sandbox.partner import whole_number
 from bridge.sandbox.salesforce.records import Records, SObject
 from bridge.sandbox.salesforce.refusals import refuse
 from bridge.sandbox.salesforce.schema import Field, SObjectType, long_id
@@ -163,9 +164,9 @@ class _Parser:
             self.expect("by")
             query.order = self._order()
         if self.accept("limit"):
-            query.limit = int(self.take("number").text)
+            query.limit = self._number()
         if self.accept("offset"):
-            query.offset = int(self.take("number").text)
+            query.offset = self._number()
         self.end()
         return query
 
@@ -339,6 +340,13 @@ class _Parser:
         if found is None:
             raise refuse("INVALID_FIELD", f"No such column '{last}' on entity '{kind.name}'.")
         return [*path, found]
+
+    def _number(self) -> int:
+        text = self.take("number").text
+        number = whole_number(text, 0, MOST_ROWS)
+        if number is None:
+            raise self._unexpected(text)
+        return number
 
     def peek(self) -> Token | None:
         return self.words[self.place] if self.place < len(self.words) else None

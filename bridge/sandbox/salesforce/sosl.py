@@ -16,12 +16,12 @@ _FORM = re.compile(
     r"\s*FIND\s*\{(?P<term>(?:[^{}\\]|\\.)*)\}"
     r"(?:\s+IN\s+(?P<scope>ALL|NAME|EMAIL|PHONE|SIDEBAR)\s+FIELDS)?"
     r"(?:\s+RETURNING\s+(?P<returning>.+?))?"
-    r"(?:\s+LIMIT\s+(?P<limit>\d+))?\s*",
+    r"(?:\s+LIMIT\s+(?P<limit>\d{1,6}))?\s*",
     re.IGNORECASE | re.DOTALL,
 )
 _RETURNED = re.compile(
     r"(?P<kind>\w+)\s*(?:\(\s*(?P<names>\w+(?:\s*,\s*\w+)*)"
-    r"(?:\s+WHERE\s+(?P<where>.+?))?(?:\s+LIMIT\s+(?P<limit>\d+))?\s*\))?",
+    r"(?:\s+WHERE\s+(?P<where>.+?))?(?:\s+LIMIT\s+(?P<limit>\d{1,6}))?\s*\))?",
     re.IGNORECASE | re.DOTALL,
 )
 _RESERVED = set("?&|!{}[]()^~*:\\\"'+-")

@@ -14,7 +14,7 @@ from twilio.request_validator import RequestValidator
 
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
-from bridge.sandbox.partner import RECORDS_KEPT, Call, Handler, Partner, Refusal
+from bridge.sandbox.partner import RECORDS_KEPT, Call, Handler, Partner, Refusal, whole_number
 from bridge.sandbox.twilio.refusals import error_body, refuse
 from bridge.sandbox.twilio.texts import (
     ACCOUNT_SID,
@@ -233,9 +233,10 @@ class Twilio(Partner):
 
     def _list(self, call: Call) -> Response:
         query = call.query
-        size, page = _number(query.get("PageSize"), 50), _number(query.get("Page"), 0)
-        if not 1 <= size <= LARGEST_PAGE:
-            raise refuse(20001, f"PageSize must be from 1 to {LARGEST_PAGE}")
+        size = whole_number(query.get("PageSize", "50"), 1, LARGEST_PAGE)
+        page = whole_number(query.get("Page", "0"), 0, RECORDS_KEPT)
+        if size is None or page is None:
+            raise refuse(20001, f"PageSize must be from 1 to {LARGEST_PAGE}, Page a number")
         lag = self.faults.lag(self.name)
         found = [
             message
@@ -401,11 +402,3 @@ def _known_service(call: Call) -> None:
 
 def _number_sid(number: str) -> str:
     return "PN" + number.encode().hex().rjust(32, "0")[-32:]
-
-
-def _number(text: str | None, default: int) -> int:
-    if text is None:
-        return default
-    if not text.isdecimal():
-        raise refuse(20001, f"{text[:20]} is not a number")
-    return int(text)

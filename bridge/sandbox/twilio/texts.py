@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from starlette.datastructures import QueryParams
 
 from bridge.connector.sms import segments
+from bridge.sandbox.partner import whole_number
 from bridge.sandbox.twilio.refusals import refuse
 
 ACCOUNT_SID = "AC5a6d1f0c3b2e49788d7c6b5a4f3e2d1c"
@@ -192,9 +193,11 @@ def check_text(given: Mapping[str, str]) -> None:
         raise refuse(21602, "Message body is required.")
     if len(body) > LONGEST_BODY:
         raise refuse(21617, "The concatenated message body exceeds the 1600 character limit")
-    validity = given.get("ValidityPeriod")
-    if validity is not None and not (validity.isdecimal() and 1 <= int(validity) <= LONGEST_VALIDITY):
-        raise refuse(20001, "ValidityPeriod must be a number of seconds from 1 to 36000.")
+    validity = whole_number(given.get("ValidityPeriod", "1"), 1, 10**9)
+    if validity is None:
+        raise refuse(90014, "Validity Period should be positive integer")
+    if validity > LONGEST_VALIDITY:
+        raise refuse(90007, "Invalid validity period value")
     for name in _BOOLEANS:
         if given.get(name, "true") not in ("true", "false"):
             raise refuse(20001, f"{name} must be true or false")

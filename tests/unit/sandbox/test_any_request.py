@@ -1,0 +1,255 @@
+"""Whatever a request holds, a partner answers it: nothing makes a stand-in stumble."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.datastructures import Headers, QueryParams
+
+from bridge.clock import Clock
+from bridge.sandbox.faults import Faults
+from bridge.sandbox.heppu import API_KEY, Heppu
+from bridge.sandbox.hubspot.account import ACCESS_TOKEN, HubSpot
+from bridge.sandbox.partner import Call, Partner
+from bridge.sandbox.salesforce.org import CONSUMER_KEY, CONSUMER_SECRET, Salesforce
+from bridge.sandbox.slack import Slack
+from bridge.sandbox.twilio.account import ACCOUNT_SID, AUTH_TOKEN, NUMBER, SERVICE_SID, Twilio
+
+WORDS = st.sampled_from(
+    [
+        "properties inputs id idProperty associations to types associationTypeId associationCategory filterGroups",
+        "filters propertyName operator value values highValue sorts query limit after records attributes allOrNone",
+        "compositeRequest method url body referenceId email phone hs_timestamp conversation_id contacts calls 194 EQ",
+        "HUBSPOT_DEFINED Contact Task LastName Conversation_Id__c WhoId Status Completed 51001 name label fieldType",
+        "string text groupName call hasUniqueValue agentId contactPhone scheduledAt priority metadata events secret",
+        "blocks attachments channel payload @{a.b} /services/data/v66.0/sobjects/Task POST 2026-03-02 +12125550123",
+    ]
+).flatmap(lambda line: st.sampled_from(line.split()))
+SCALARS = st.one_of(
+    WORDS, st.text(max_size=8), st.integers(), st.floats(allow_nan=False), st.booleans(), st.none()
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.one_of(WORDS, st.text(max_size=5)), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+NUMBERS = st.sampled_from(["", "0", "-1", "1.5", "x", "٣", "9" * 5000, "1e9", " 7"])
+
+GOOD: dict[str, list[tuple[str, str, Any]]] = {
+    "hubspot": [
+        ("POST", "/crm/v3/objects/contacts", {"properties": {"email": "a@b.co"}, "associations": []}),
+        ("PATCH", "/crm/v3/objects/contacts/51001", {"properties": {"city": "Oslo"}}),
+        ("POST", "/crm/v3/objects/calls", {"properties": {"hs_timestamp": "2026-03-02T00:00:00Z"}}),
+        ("POST", "/crm/v3/objects/contacts/merge", {"primaryObjectId": "51001", "objectIdToMerge": "51001"}),
+        ("POST", "/crm/v3/objects/calls/batch/upsert", {"inputs": [{"id": "1", "properties": {}}]}),
+        ("POST", "/crm/v3/objects/contacts/batch/create", {"inputs": [{"properties": {}}]}),
+        (
+            "POST",
+            "/crm/v3/objects/contacts/batch/read",
+            {"inputs": [{"id": "51001"}], "properties": ["email"]},
+        ),
+        (
+            "POST",
+            "/crm/v3/objects/contacts/search",
+            {
+                "filterGroups": [{"filters": [{"propertyName": "email", "operator": "EQ", "value": "a"}]}],
+                "sorts": ["email"],
+                "limit": 5,
+                "after": "0",
+                "properties": ["phone"],
+            },
+        ),
+        ("PUT", "/crm/v4/objects/calls/51001/associations/contacts/51001", [{"associationTypeId": 194}]),
+        (
+            "POST",
+            "/crm/v4/associations/calls/contacts/batch/associate/default",
+            {"inputs": [{"from": {"id": "1"}, "to": {"id": "2"}}]},
+        ),
+        ("POST", "/crm/v4/associations/contacts/calls/batch/read", {"inputs": [{"id": "51001"}]}),
+        (
+            "POST",
+            "/crm/v3/properties/calls",
+            {
+                "name": "x",
+                "label": "x",
+                "type": "string",
+                "fieldType": "text",
+                "groupName": "call",
+                "options": [],
+            },
+        ),
+        ("POST", "/oauth/v2/private-apps/get/access-token-info", {"tokenKey": "x"}),
+    ],
+    "salesforce": [
+        ("POST", "/services/data/v66.0/sobjects/Contact", {"LastName": "Okafor", "Email": "a@b.co"}),
+        ("PATCH", "/services/data/v66.0/sobjects/Task/Conversation_Id__c/c1", {"Subject": "x"}),
+        (
+            "PATCH",
+            "/services/data/v66.0/composite/sobjects/Task/Conversation_Id__c",
+            {"records": [{"attributes": {"type": "Task"}, "Conversation_Id__c": "c1"}]},
+        ),
+        (
+            "PATCH",
+            "/services/data/v66.0/composite/sobjects",
+            {"allOrNone": True, "records": [{"attributes": {"type": "Task"}, "id": "x"}]},
+        ),
+        (
+            "POST",
+            "/services/data/v66.0/composite",
+            {
+                "allOrNone": False,
+                "compositeRequest": [
+                    {
+                        "method": "POST",
+                        "url": "/services/data/v66.0/sobjects/Task",
+                        "referenceId": "a",
+                        "body": {"Subject": "x"},
+                        "httpHeaders": {"x": "y"},
+                    }
+                ],
+            },
+        ),
+    ],
+    "heppu": [
+        (
+            "POST",
+            "/api/v1/calls/schedule",
+            {
+                "agentId": "3f0c6f0e-8a57-4a53-9c7e-5b2b7c1f6a10",
+                "contactPhone": "+12125550123",
+                "scheduledAt": "2026-03-02T00:00:00Z",
+                "priority": 5,
+                "metadata": {},
+            },
+        ),
+        ("POST", "/api/v1/webhooks", {"url": "https://a.example/", "events": ["call.busy"], "secret": "x"}),
+    ],
+    "slack": [
+        ("POST", Slack(Clock(), Faults()).webhook_path, {"text": "x", "blocks": [{"type": "divider"}]})
+    ],
+}
+ASKED = [
+    ("hubspot", "/crm/v3/objects/contacts", ("limit", "after", "properties", "associations", "idProperty")),
+    ("hubspot", "/crm/v3/objects/contacts/51001", ("idProperty", "properties", "associations")),
+    ("hubspot", "/crm/v3/owners", ("email",)),
+    ("salesforce", "/services/data/v66.0/query/", ("q",)),
+    ("salesforce", "/services/data/v66.0/query/01g-2000", ("q",)),
+    ("salesforce", "/services/data/v66.0/search/", ("q",)),
+    ("salesforce", "/services/data/v66.0/sobjects/Contact/0035g000000000A", ("fields",)),
+    ("heppu", "/api/v1/calls", ("limit", "offset", "startDate", "agentId", "status", "sortBy", "direction")),
+    ("heppu", "/api/v1/agents", ("limit", "type")),
+    (
+        "twilio",
+        f"/2010-04-01/Accounts/{ACCOUNT_SID}/Messages.json",
+        ("PageSize", "Page", "PageToken", "DateSent<"),
+    ),
+]
+
+
+def accounts() -> tuple[dict[str, Partner], dict[str, str]]:
+    """Fresh partners, and what logs in to each of them."""
+    clock, faults = Clock(), Faults()
+    partners = [kind(clock, faults) for kind in (HubSpot, Salesforce, Twilio, Slack, Heppu)]
+    found = {partner.name: partner for partner in partners}
+    basic = base64.b64encode(f"{ACCOUNT_SID}:{AUTH_TOKEN}".encode()).decode()
+    client = base64.b64encode(f"{CONSUMER_KEY}:{CONSUMER_SECRET}".encode()).decode()
+    login = call("POST", "/services/oauth2/token", f"Basic {client}", b"grant_type=client_credentials")
+    token = json.loads(bytes(found["salesforce"].answer(login).body))["access_token"]
+    return found, {
+        "hubspot": f"Bearer {ACCESS_TOKEN}",
+        "salesforce": f"Bearer {token}",
+        "twilio": f"Basic {basic}",
+        "heppu": f"Bearer {API_KEY}",
+        "slack": "",
+    }
+
+
+def call(method: str, path: str, authorization: str, body: bytes = b"", query: str = "") -> Call:
+    return Call(method, path, QueryParams(query), Headers({"authorization": authorization}), body)
+
+
+PARTNERS, LOGINS = accounts()
+
+
+def answered(partner: str, method: str, path: str, body: bytes = b"", query: str = "") -> None:
+    response = PARTNERS[partner].answer(call(method, path, LOGINS[partner], body, query))
+    assert response.status_code < 500
+    assert response.status_code not in (401, 403, 405)
+
+
+@st.composite
+def spoiled(draw: st.DrawFn, value: Any) -> Any:
+    """`value` with something in it replaced by anything."""
+    if draw(st.integers(0, 3)) == 0 or not value or not isinstance(value, dict | list):
+        return draw(VALUES)
+    copy = value.copy()
+    keys = list(copy) if isinstance(copy, dict) else list(range(len(copy)))
+    key = draw(st.sampled_from(keys))
+    copy[key] = draw(spoiled(copy[key]))
+    if isinstance(copy, dict) and draw(st.booleans()):
+        copy[draw(st.one_of(WORDS, st.text(max_size=5)))] = draw(VALUES)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("partner", "method", "path", "good"),
+    [(partner, *request) for partner, requests in GOOD.items() for request in requests],
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_any_body_is_answered(partner: str, method: str, path: str, good: Any, data: st.DataObject) -> None:
+    body = data.draw(spoiled(good))
+    answered(partner, method, path, json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(("partner", "path", "names"), ASKED)
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_query_is_answered(partner: str, path: str, names: tuple[str, ...], data: st.DataObject) -> None:
+    asked = data.draw(
+        st.dictionaries(st.sampled_from(names), st.one_of(NUMBERS, WORDS, st.text(max_size=20)), max_size=3)
+    )
+    answered(partner, "GET", path, query=urlencode(asked, errors="replace"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "To",
+                "From",
+                "Body",
+                "ValidityPeriod",
+                "StatusCallback",
+                "SendAt",
+                "ScheduleType",
+                "MessagingServiceSid",
+            ]
+        ),
+        st.one_of(
+            NUMBERS,
+            st.text(max_size=20),
+            st.sampled_from(["+14155550188", NUMBER, SERVICE_SID, "fixed", "2026-01-01", "http://[", "true"]),
+        ),
+    )
+)
+def test_any_text_is_answered(form: dict[str, str]) -> None:
+    body = urlencode(form, errors="replace").encode()
+    answered("twilio", "POST", f"/2010-04-01/Accounts/{ACCOUNT_SID}/Messages.json", body)
+
+
+@pytest.mark.parametrize("number", ["LIMIT 1.5", "LIMIT -1", "LIMIT " + "9" * 5000, "OFFSET 1.5"])
+def test_odd_limits_of_a_query_are_refused(number: str) -> None:
+    query = urlencode({"q": f"SELECT Id FROM Contact {number}"})
+    login = LOGINS["salesforce"]
+    response = PARTNERS["salesforce"].answer(call("GET", "/services/data/v66.0/query/", login, query=query))
+    assert response.status_code == 400
