@@ -97,6 +97,47 @@ def test_the_rule_of_step_5_loads_without_a_warning(tmp_path: Path) -> None:
     assert [step.use for step in rules.rules[0].do] == ["lantern.open_ticket"]
 
 
+def bridge_command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return python("-c", "from bridge.cli import main; main()", *arguments, folder=folder)
+
+
+def test_the_command_of_the_introduction_writes_what_the_page_says(tmp_path: Path) -> None:
+    [command] = [block.text for block in blocks(STEPS[0]) if block.language == "console"]
+    result = bridge_command(*command.split()[1:], folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "connectors" / "lantern_desk.py").exists()
+    assert (tmp_path / "connectors" / "tests" / "test_lantern_desk.py").exists()
+
+
+def test_the_command_line_knows_the_connector_of_the_page(tmp_path: Path) -> None:
+    write(tmp_path, 8)
+    shown = bridge_command("connectors", "show", "lantern", folder=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    for word in ("LANTERN_TOKEN", "open_ticket", "Open a ticket.", "A call failed"):
+        assert word in shown.stdout
+    (tmp_path / ".env").write_text("LANTERN_TOKEN=t\n")
+    checked = bridge_command("check", folder=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    explained = bridge_command("explain", "call.failed", folder=tmp_path)
+    assert explained.returncode == 0, explained.stderr
+    assert "lantern.open_ticket" in explained.stdout
+
+
+def test_every_command_that_the_page_names_exists() -> None:
+    import typer
+
+    from bridge.cli import app
+
+    known = typer.main.get_command(app)
+    for words in set(re.findall(r"`bridge ((?:[a-z]+ ?)+)", PAGE)):
+        command = known
+        for word in words.split():
+            if not hasattr(command, "commands"):
+                break
+            assert word in command.commands, f"bridge {words}"
+            command = command.commands[word]
+
+
 def test_the_test_of_step_9_passes(tmp_path: Path) -> None:
     write(tmp_path, 9)
     result = python(
