@@ -1,0 +1,217 @@
+"""The JSON Schema of rules.yaml, made from the connectors that are installed, so that editors complete and check.
+
+An editor knows less than `bridge check`: it sees keys, names and shapes, not what stands inside templates. So the
+schema is never stricter than loading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import PydanticUserError
+from pydantic.fields import FieldInfo
+
+from bridge.connector.api import Action, example_of, template_of
+from bridge.connector.discovery import Registry
+from bridge.errors import BridgeError
+from bridge.events import EVENT_NAMES
+from bridge.rules import cases, load, messaging, steps
+from bridge.rules.conditions import GROUPS, OPERATOR_NAMES
+from bridge.rules.params import is_required, params_of
+from bridge.rules.reading import PATTERNS
+
+Schema = dict[str, Any]
+
+_DURATION = {"type": "string", "pattern": r"^(\d{1,6}[smhdw])+$", "examples": ["90s", "5m", "16h", "7d"]}
+_TEMPLATE = {"type": "string", "pattern": r"\{[{%#]"}
+_INSTANT = {"type": "string", "examples": ["2026-03-02T21:30:00-05:00"]}
+_HOURS = {"type": "string", "examples": ["20:00-08:00"]}
+_CAP = {"type": "string", "pattern": r"^\s*[1-9]\d{0,4}\s+per\s+\S+\s*$", "examples": ["2 per 24h"]}
+
+
+def schema(registry: Registry) -> Schema:
+    """The schema (draft 2020-12) of a rules file for these connectors; broken ones are left out."""
+    actions = list(_actions(registry))
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "rules.yaml",
+        **_object(
+            load.KEYS,
+            {
+                "version": {"const": load.VERSION},
+                "messaging": {"$ref": "#/$defs/messaging"},
+                "alerts": {"type": "array", "items": {"$ref": "#/$defs/alert"}, "minItems": 1},
+                "rules": {"type": "array", "items": {"$ref": "#/$defs/rule"}, "minItems": 1},
+                "tests": {"type": "array", "items": {"$ref": "#/$defs/test"}, "minItems": 1},
+            },
+            required=("version", "rules"),
+        ),
+        "$defs": {
+            "event": {"enum": list(EVENT_NAMES)},
+            "events": _one_or_list({"anyOf": [{"$ref": "#/$defs/event"}, {"enum": list(PATTERNS)}]}),
+            "where": _where(),
+            "rule": _rule(),
+            "step": _step(actions, steps.KEYS),
+            "alert": _step(actions, steps.ALERT_KEYS),
+            "messaging": _messaging(),
+            "test": _test(),
+            "params": {action.full_name: _params(action) for action in actions},
+        },
+    }
+
+
+def _actions(registry: Registry) -> Iterable[Action]:
+    for name in registry.names():
+        try:
+            yield from registry.connector(name).actions.values()
+        except BridgeError:
+            continue
+
+
+def _object(keys: Iterable[str], properties: Mapping[str, Schema], required: Iterable[str] = ()) -> Schema:
+    """An object of exactly these keys; one that is named but not described may be anything."""
+    return {
+        "type": "object",
+        "properties": {key: properties.get(key, {}) for key in keys},
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def _one_or_list(item: Schema) -> Schema:
+    return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]}
+
+
+def _where() -> Schema:
+    operators = _object(OPERATOR_NAMES, {"exists": {"type": "boolean"}})
+    value = {"type": ["string", "number", "boolean"]}
+    field = {"anyOf": [value, {"type": "array", "items": value}, operators]}
+    group = {"type": "array", "items": {"$ref": "#/$defs/where"}, "minItems": 1}
+    groups: dict[str, Schema] = dict.fromkeys(GROUPS, group)
+    groups["not"] = {"anyOf": [{"$ref": "#/$defs/where"}, group]}
+    return {
+        "type": "object",
+        "minProperties": 1,
+        "properties": groups,
+        "patternProperties": {r"^(event|contact)\.": field},
+        "additionalProperties": False,
+    }
+
+
+def _rule() -> Schema:
+    described: Schema = {
+        "name": {"type": "string", "description": "A name of its own, such as text-when-busy."},
+        "description": {"type": "string"},
+        "when": {"$ref": "#/$defs/events", "description": "The events it is for."},
+        "where": {"$ref": "#/$defs/where", "description": "What fields of the event have to be."},
+        "if": {"type": ["string", "boolean"], "description": "A condition, written without {{ }}."},
+        "do": {"type": "array", "items": {"$ref": "#/$defs/step"}, "minItems": 1},
+        "on_failure": {"type": "array", "items": {"$ref": "#/$defs/step"}, "minItems": 1},
+        "enabled": {"type": "boolean", "description": "false switches the rule off."},
+        "shadow": {"type": "boolean", "description": "true goes as far as sending, and does not send."},
+    }
+    return _object(load.RULE_KEYS, described, required=("name", "when", "do"))
+
+
+def _step(actions: list[Action], keys: Iterable[str]) -> Schema:
+    once: Schema = {"per": {"enum": ["contact", "conversation"]}, "within": _DURATION}
+    retry: Schema = {"for": _DURATION, "attempts": {"type": "integer", "minimum": 1}}
+    described: Schema = {
+        "use": {
+            "anyOf": [{"const": action.full_name, "description": action.description} for action in actions]
+        },
+        "connection": {"type": "string", "pattern": "^[a-z][a-z0-9_]*$"},
+        "delay": {**_DURATION, "description": "Counts from the event's own time."},
+        "expires": {
+            **_DURATION,
+            "description": "After that it is pointless; counts from the event's own time.",
+        },
+        "cancel_on": {"$ref": "#/$defs/events"},
+        "once": _object(once, once, required=once),
+        "retry": {"anyOf": [_DURATION, _object(retry, retry)]},
+        "key": {"type": "string", "description": "Makes it another effect of the same event."},
+        "with": {"type": "object"},
+    }
+    chosen = [
+        {
+            "if": {"properties": {"use": {"const": action.full_name}}, "required": ["use"]},
+            "then": {"properties": {"with": {"$ref": f"#/$defs/params/{action.full_name}"}}},
+        }
+        for action in actions
+    ]
+    return {**_object(keys, described, required=("use",)), "allOf": chosen}
+
+
+def _params(action: Action) -> Schema:
+    """The params of an action; a template may stand for every value, so no value is stricter than that."""
+    try:
+        known = action.params.model_json_schema(
+            ref_template=f"#/$defs/params/{action.full_name}/$defs/{{model}}"
+        )
+    except PydanticUserError:  # a type that JSON Schema has no word for
+        known = {}
+    described = known.get("properties", {})
+    found = _object(
+        params_of(action),
+        {name: _param(info, described.get(name, {})) for name, info in params_of(action).items()},
+        required=[name for name, info in params_of(action).items() if is_required(info)],
+    )
+    return {**found, "$defs": known["$defs"]} if "$defs" in known else found
+
+
+def _param(info: FieldInfo, known: Schema) -> Schema:
+    hidden = ("title", "description", "default", "example", "template", "html", "format")
+    plain = {key: value for key, value in known.items() if key not in hidden}
+    plain = _numbers_too(plain)
+    param: Schema = {"anyOf": [plain, _TEMPLATE], "description": info.description or ""}
+    if not plain:
+        del param["anyOf"]
+    if template_of(info):
+        param["description"] += f"\n\nLeft out, it is {template_of(info)}"
+    if example_of(info) is not None:
+        param["examples"] = [example_of(info)]
+    return param
+
+
+def _numbers_too(known: Schema) -> Schema:
+    """A text may be written as a number, and what looks like one to an editor (+4712...) is a text to us."""
+    if known.get("type") == "string" and "enum" not in known and "const" not in known:
+        return {"anyOf": [known, {"type": "number"}]}
+    if "anyOf" in known:
+        return {**known, "anyOf": [_numbers_too(part) for part in known["anyOf"]]}
+    return known
+
+
+def _messaging() -> Schema:
+    described: Schema = {
+        "quiet_hours": {**_HOURS, "description": "On the person's own clock; `none` gives them up."},
+        "regions": {"type": "object", "additionalProperties": _HOURS},
+        "caps": _object(messaging.CHANNELS, dict.fromkeys(messaging.CHANNELS, _CAP)),
+        "time_zone": {"type": "string", "examples": ["America/New_York"]},
+        "require": {"type": ["string", "boolean"], "description": "A condition that every message needs."},
+    }
+    return _object(messaging.KEYS, described)
+
+
+def _test() -> Schema:
+    source = {"anyOf": [{"$ref": "#/$defs/event"}, {"type": "string", "pattern": r"\.json$"}]}
+    changes = {"type": "object", "patternProperties": {r"^event\.": {}}, "additionalProperties": False}
+    event: Schema = {"event": source, "set": changes, "at": _INSTANT}
+    delivery = _object(
+        cases.EXPECT_KEYS,
+        {"use": {"type": "string"}, "state": {"enum": list(cases.STATES)}, "at": _INSTANT},
+        required=("use",),
+    )
+    described: Schema = {
+        **event,
+        "name": {"type": "string"},
+        "events": {
+            "type": "array",
+            "items": _object(cases.EVENT_KEYS, event, required=("event",)),
+            "minItems": 1,
+        },
+        "fail": {"type": "object", "additionalProperties": {"enum": list(cases.FAILURES)}},
+        "expect": {"type": "object", "additionalProperties": {"type": "array", "items": delivery}},
+    }
+    return _object(cases.KEYS, described, required=("name", "expect"))

@@ -1,0 +1,173 @@
+"""The schema for editors says what loading says, as far as an editor can see."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bridge.connector.discovery import Registry
+from bridge.rules.load import load
+from bridge.rules.schema import schema
+from tests.unit.rules.kit import REGISTRY
+
+TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "boolean": (bool,),
+    "number": (int, float),
+    "integer": (int,),
+    "null": (type(None),),
+}
+KEYWORDS = {
+    *("type", "enum", "const", "anyOf", "allOf", "if", "then", "$ref", "pattern", "properties", "required"),
+    *(
+        "additionalProperties",
+        "patternProperties",
+        "items",
+        "minItems",
+        "minProperties",
+        "minimum",
+        "maximum",
+    ),
+    *("exclusiveMinimum", "minLength", "maxLength"),
+    *("$schema", "$defs", "title", "description", "examples", "default"),
+}
+
+
+class Validator:
+    """As much of JSON Schema as the schema uses; a keyword that it does not know fails the test."""
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        self.root = root
+
+    def errors(self, value: Any, part: dict[str, Any], place: str = "") -> Iterator[str]:
+        assert not set(part) - KEYWORDS, f"unknown keywords {set(part) - KEYWORDS} at {place}"
+        if "$ref" in part:
+            found: Any = self.root
+            for key in part["$ref"].removeprefix("#/").split("/"):
+                found = found[key]
+            yield from self.errors(value, found, place)
+        if "type" in part:
+            kinds = part["type"] if isinstance(part["type"], list) else [part["type"]]
+            if not any(self.is_a(value, kind) for kind in kinds):
+                yield f"{place} is no {' or '.join(kinds)}"
+        if "enum" in part and value not in part["enum"]:
+            yield f"{place} is none of {part['enum']}"
+        if "const" in part and value != part["const"]:
+            yield f"{place} is not {part['const']}"
+        if "anyOf" in part and all(list(self.errors(value, option, place)) for option in part["anyOf"]):
+            yield f"{place} fits no alternative"
+        for option in part.get("allOf", []):
+            yield from self.errors(value, option, place)
+        if "if" in part and not list(self.errors(value, part["if"], place)):
+            yield from self.errors(value, part["then"], place)
+        if isinstance(value, str) and "pattern" in part and not re.search(part["pattern"], value):
+            yield f"{place} does not match {part['pattern']}"
+        if isinstance(value, dict):
+            yield from self.object_errors(value, part, place)
+        if isinstance(value, list):
+            if len(value) < part.get("minItems", 0):
+                yield f"{place} is too short"
+            for index, item in enumerate(value):
+                yield from self.errors(item, part.get("items", {}), f"{place}[{index}]")
+
+    def object_errors(self, value: dict[str, Any], part: dict[str, Any], place: str) -> Iterator[str]:
+        for key in part.get("required", []):
+            if key not in value:
+                yield f"{place} needs {key}"
+        for key, item in value.items():
+            described = [part["properties"][key]] if key in part.get("properties", {}) else []
+            described += [
+                found for name, found in part.get("patternProperties", {}).items() if re.search(name, key)
+            ]
+            if not described and part.get("additionalProperties") is False:
+                yield f"{place}.{key} is unknown"
+            elif not described and isinstance(part.get("additionalProperties"), dict):
+                described = [part["additionalProperties"]]
+            for found in described:
+                yield from self.errors(item, found, f"{place}.{key}")
+
+    @staticmethod
+    def is_a(value: Any, kind: str) -> bool:
+        return isinstance(value, TYPES[kind]) and not (
+            isinstance(value, bool) and kind in ("number", "integer")
+        )
+
+
+SCHEMA = schema(REGISTRY)
+
+
+def errors(text: str) -> list[str]:
+    return list(Validator(SCHEMA).errors(yaml.safe_load(text), SCHEMA))
+
+
+def test_the_shipped_rules_fit_the_schema_of_the_shipped_connectors() -> None:
+    shipped = schema(Registry())
+    text = (Path(__file__).parents[3] / "rules.yaml").read_text("utf-8")
+    assert list(Validator(shipped).errors(yaml.safe_load(text), shipped)) == []
+
+
+def test_every_action_is_offered_with_its_description_and_params() -> None:
+    offered = {
+        option["const"]: option["description"]
+        for option in SCHEMA["$defs"]["step"]["properties"]["use"]["anyOf"]
+    }
+    assert offered["phone.send"] == "Text a person."
+    assert "hubspot.log_call" in offered
+    params = SCHEMA["$defs"]["params"]["phone.send"]
+    assert params["required"] == ["body"]
+    assert params["properties"]["to"]["description"].startswith("Who gets it.")
+    assert "{{ contact.phone }}" in params["properties"]["to"]["description"]
+    assert params["properties"]["to"]["examples"] == ["+14155550123"]
+
+
+def test_a_broken_connector_is_left_out() -> None:
+    assert not any(name.startswith("shattered") for name in SCHEMA["$defs"]["params"])
+
+
+GOOD = """
+version: 1
+rules:
+  - name: a
+    when: [call.busy, chat.*]
+    where: {event.duration: {gte: 5}, any: [{contact.email: {exists: true}}], not: {event.direction: inbound}}
+    if: event.duration > 5
+    do:
+      - {use: phone.send, delay: 5m, once: {per: contact, within: 1d}, with: {to: +14155550123, body: "{{ now }}"}}
+      - {use: crm.log_call, with: {duration: "{{ event.duration }}", properties: {a: 1}}, retry: 6h}
+"""
+
+
+def test_a_good_file_fits() -> None:
+    assert load(GOOD, path="rules.yaml", registry=REGISTRY).problems == ()
+    assert errors(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("version: 1", "version: 2"),
+        ("name: a", "nam: a"),
+        ("[call.busy, chat.*]", "call.bussy"),
+        ("phone.send", "phone.sned"),
+        ("delay: 5m", "delay: 5 minutes"),
+        ("body:", "bdy:"),
+        ("per: contact", "per: person"),
+        ("exists: true", "exists: maybe"),
+        ("{gte: 5}", "{least: 5}"),
+        ("event.direction", "evnt.direction"),
+        ('"{{ event.duration }}"', "long"),
+        ("retry: 6h", "retry: 6"),
+    ],
+)
+def test_what_an_editor_can_see_it_marks_as_loading_does(old: str, new: str) -> None:
+    text = GOOD.replace(old, new)
+    assert text != GOOD
+    assert load(text, path="rules.yaml", registry=REGISTRY).rules is None
+    assert errors(text)
