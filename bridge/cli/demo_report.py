@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -16,9 +17,6 @@ from bridge.sandbox import RunningSandbox
 
 if TYPE_CHECKING:
     from bridge.cli.demonstration import SentEvent
-
-WIDEST = 80
-"""Characters of what is shown of a text."""
 
 Row = tuple[str, str, str]
 """What it is, whom it is for, what it says."""
@@ -66,18 +64,22 @@ def _sent_table(sent: Sequence[SentEvent], fired: Mapping[str, Sequence[str]]) -
 
 
 def _reached_table(sandbox: RunningSandbox) -> Table:
+    rows = [
+        (partner if number == 0 else "", *row)
+        for partner, found in (
+            ("HubSpot", _hubspot(sandbox)),
+            ("Salesforce", _salesforce(sandbox)),
+            ("Twilio", _twilio(sandbox)),
+            ("E-mail", _mail(sandbox)),
+            ("Slack", _slack(sandbox)),
+        )
+        for number, row in enumerate(found)
+    ]
     table = _table("What reached the partners", "Partner", "What", "For", "Content")
-    table.columns[-1].no_wrap, table.columns[-1].overflow = True, "ellipsis"
-    for partner, rows in (
-        ("HubSpot", list(_hubspot(sandbox))),
-        ("Salesforce", list(_salesforce(sandbox))),
-        ("Twilio", list(_twilio(sandbox))),
-        ("E-mail", list(_mail(sandbox))),
-        ("Slack", list(_slack(sandbox))),
-    ):
-        for number, (what, whom, content) in enumerate(rows or [("nothing", "", "")]):
-            table.add_row(partner if number == 0 else "", what, whom, _short(content))
-        table.add_section()
+    taken = sum(max((len(row[place]) for row in rows), default=0) + 3 for place in range(3))
+    room = max(30, console().width - taken - 3)
+    for *words, content in rows:
+        table.add_row(*words, _short(content, room))
     return table
 
 
@@ -95,10 +97,14 @@ def _hubspot(sandbox: RunningSandbox) -> Iterator[Row]:
         _name(one.get("firstname"), one.get("lastname"), one.get("email")) for one in people.values()
     )
     yield f"{len(people)} contacts", "", ", ".join(names)
-    for call in sandbox.hubspot.calls:
-        yield "call", whom("calls", call.id), call.properties.get("hs_call_title", "")
-    for chat in sandbox.hubspot.notes:
-        yield "note", whom("notes", chat.id), _without_tags(chat.properties.get("hs_note_body", ""))
+    yield from sorted(
+        ("call", whom("calls", call.id), call.properties.get("hs_call_title", ""))
+        for call in sandbox.hubspot.calls
+    )
+    yield from sorted(
+        ("note", whom("notes", chat.id), _without_tags(chat.properties.get("hs_note_body", "")))
+        for chat in sandbox.hubspot.notes
+    )
     for task in sandbox.hubspot.tasks:
         yield "task", whom("tasks", task.id), task.properties.get("hs_task_subject", "")
 
@@ -110,13 +116,18 @@ def _salesforce(sandbox: RunningSandbox) -> Iterator[Row]:
         ident: _name(item["FirstName"], item["LastName"], item["Email"]) for ident, item in people.items()
     }
     yield f"{len(org.contacts)} contacts", "", ", ".join(sorted(names.values()))
-    for task in org.tasks:
-        yield f"task ({task['TaskSubtype'] or 'task'})", names.get(task["WhoId"], ""), task["Subject"] or ""
+    yield from sorted(
+        (
+            f"{(task['TaskSubtype'] or 'Task').lower()} (task)",
+            names.get(task["WhoId"], ""),
+            task["Subject"] or "",
+        )
+        for task in org.tasks
+    )
 
 
 def _twilio(sandbox: RunningSandbox) -> Iterator[Row]:
-    for text in sandbox.twilio.messages:
-        yield f"text, {text.status}", text.to, text.body
+    yield from sorted((f"text: {text.status}", text.to, text.body) for text in sandbox.twilio.messages)
 
 
 def _mail(sandbox: RunningSandbox) -> Iterator[Row]:
@@ -179,9 +190,12 @@ def conclude(problems: Sequence[str], deliveries: Sequence[Mapping[str, Any]]) -
 
 
 def _table(title: str, *headings: str) -> Table:
-    table = Table(title=Text(title, "bold"), title_justify="left", header_style="bold")
+    table = Table(
+        title=Text(title, "bold"), title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        last = heading == headings[-1]
+        table.add_column(heading, overflow="fold" if last else "ellipsis", no_wrap=not last)
     return table
 
 
@@ -197,6 +211,6 @@ def _without_tags(html: str) -> str:
     return entities.unescape(re.sub(r"<[^>]+>", " ", html))
 
 
-def _short(text: str) -> str:
+def _short(text: str, room: int) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= WIDEST else line[: WIDEST - 1] + "…"
+    return line if len(line) <= room else line[: room - 1] + "…"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -38,7 +39,7 @@ def console() -> Console:
     """Where results go."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE, soft_wrap=False)
+    return Console(highlight=False, width=_width(sys.stdout))
 
 
 @cache
@@ -46,7 +47,12 @@ def errors() -> Console:
     """Where everything goes that is not the result: progress, warnings, errors."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else WIDE)
+    return Console(stderr=True, highlight=False, width=_width(sys.stderr))
+
+
+def _width(stream: TextIO) -> int | None:
+    """None lets Rich ask the terminal, or the variable COLUMNS."""
+    return None if stream.isatty() or "COLUMNS" in os.environ else WIDE
 
 
 def say(text: str) -> None:
