@@ -58,8 +58,6 @@ class Context:
     """The effect key: the same for every attempt, replay and replica. Partners are given `effect_id`."""
     now: datetime
     """The beginning of this attempt."""
-    key: str = field(default="", kw_only=True)
-    """The rule author's `key:`, which asks for a record of its own; empty when there is none."""
     first_attempt_at: datetime
     """When the first attempt began; nothing of this delivery is older at the partner."""
     attempt: int = 1
@@ -87,8 +85,12 @@ class Context:
 
     @property
     def conversation_key(self) -> str:
-        """What makes the conversation's record at the partner unique: its id, and the rule author's `key:`."""
-        return self.event.conversation.id + (f":{self.key}" if self.key else "")
+        """What makes the conversation's record at the partner unique: its id.
+
+        A rule author's `key:`, the last part of the effect key, asks for a record of its own.
+        """
+        conversation = self.event.conversation.id
+        return conversation if self.effect.endswith("|") else f"{conversation}:{self.effect_id[:12]}"
 
     def callback_url(self, name: str) -> str | None:
         """Where the partner reports back about this delivery; None without BRIDGE_PUBLIC_URL."""

@@ -173,6 +173,8 @@ def _run_batch(connector: Connector, action: Action, client: Any, jobs: Sequence
         if len(answers) != len(jobs):
             raise OutcomeUnknown(f"{len(answers)} answers to {len(jobs)} deliveries", reason="bug")
         return [_result(answer) for answer in answers]
+    except CannotTell as error:
+        return [error] * len(jobs)
     except Exception as error:
         failure = failure_of(error, connector.classify)
         if not isinstance(failure, Rejected) or len(jobs) == 1:
@@ -193,7 +195,7 @@ def _finder(action: Action) -> Callable[..., Any]:
 
 def _result(answer: object) -> Result:
     """What an action returned, or an unknown outcome when it is nothing of the kind."""
-    if answer is None or isinstance(answer, Sent | Failure):
+    if answer is None or isinstance(answer, Sent | Failure | CannotTell):
         return answer
     return OutcomeUnknown(f"the action returned {type(answer).__name__}, not Sent", reason="bug")
 

@@ -6,6 +6,7 @@ Temporary           retry on schedule        retry on schedule (it proves that n
 RateLimited, quota, credentials
                     the connection waits; no attempt is used up
 Rejected            dead                     dead
+CannotTell          review                   review (nothing happened; a person has to choose)
 OutcomeUnknown,     retry on schedule        look it up after the settle time; without a lookup: review
 or a bug
 
@@ -86,6 +87,8 @@ def conclude(
         return _after_lookup(claimed, result, now)
     if isinstance(result, Sent):
         return _sent(claimed, result, "sent")
+    if isinstance(result, CannotTell):
+        return Finished(claimed, "cannot tell", "review", "keep", None, mask(str(result))[:500], consumed=0)
     failure = (
         result
         if isinstance(result, Failure)

@@ -300,13 +300,14 @@ def test_a_key_of_the_rules_author_makes_a_record_of_its_own(
     hubspot: Account, sandbox: RunningSandbox
 ) -> None:
     about = event(clock=hubspot.clock)
-    hubspot.deliver("log_call", about)
-    hubspot.deliver("log_call", about, key="for-sales")
+    own = f"conversation|hubspot|hubspot.log_call|{about.conversation.id}|for-sales"
+    first, second = hubspot.deliver("log_call", about), hubspot.deliver("log_call", about, effect=own)
+    assert hubspot.deliver("log_call", about, effect=own).id == second.id
 
-    assert [call.properties["heppu_conversation_id"] for call in sandbox.hubspot.calls] == [
-        about.conversation.id,
-        f"{about.conversation.id}:for-sales",
-    ]
+    one, other = sandbox.hubspot.calls
+    assert (first.id, second.id) == (one.id, other.id)
+    assert one.properties["heppu_conversation_id"] == about.conversation.id
+    assert other.properties["heppu_conversation_id"].startswith(f"{about.conversation.id}:")
 
 
 # --------------------------------------------------------------------------------- when things go wrong
@@ -511,10 +512,11 @@ def test_the_email_comes_before_the_phone(hubspot: Account, sandbox: RunningSand
 def test_of_several_contacts_the_most_recently_active_is_taken_and_it_says_so(
     hubspot: Account, sandbox: RunningSandbox
 ) -> None:
-    add_contact(sandbox, lastname="Old", phone=PERSON)
+    newest = add_contact(sandbox, lastname="Active", phone=PERSON)
+    add_contact(sandbox, lastname="Made later", phone="212 555 0123")
     hubspot.clock.advance(days=1)
-    newest = add_contact(sandbox, lastname="New", phone="212 555 0123")
-    hubspot.clock.advance(days=1)
+    kind = sandbox.hubspot.crm.types["contacts"]
+    sandbox.hubspot.crm.update(kind, sandbox.hubspot.contacts[0], {"city": "Boston"}, hubspot.clock.now())
     sent = hubspot.deliver("log_call", event(changes={"metadata.contactEmail": None}, clock=hubspot.clock))
 
     assert sandbox.hubspot.associated("calls", str(sent.id), "contacts") == [newest]
@@ -589,6 +591,16 @@ def test_strangers_may_be_left_out_and_are_not_searched_for_again_and_again(
 
     hubspot.deliver("log_call", params={"unknown": "skip"})
     assert hubspot.requests() == []
+
+
+def test_somebody_who_was_added_since_is_found_and_not_made_again(
+    hubspot: Account, sandbox: RunningSandbox
+) -> None:
+    hubspot.deliver("log_call", params={"unknown": "skip"})
+    contact = add_contact(sandbox, phone=PERSON)
+    hubspot.deliver("log_call")
+
+    assert [one.id for one in sandbox.hubspot.contacts] == [contact]
 
 
 # --------------------------------------------------------------------------------------- what HubSpot says

@@ -279,6 +279,13 @@ def test_a_check_writes_nothing(hubspot: Account) -> None:
     assert all(one.startswith("GET ") for one in asked if "access-token-info" not in one)
 
 
+def test_the_sdk_repeats_nothing_by_itself_not_even_a_read(hubspot: Account, sandbox: RunningSandbox) -> None:
+    sandbox.fault("hubspot", method="GET", drop="after", times=None)
+    with pytest.raises(OutcomeUnknown):
+        hubspot.connected.check()
+    assert len(hubspot.requests()) == 1
+
+
 def test_without_setup_the_properties_are_made_by_the_first_log(
     hubspot: Account, sandbox: RunningSandbox
 ) -> None:

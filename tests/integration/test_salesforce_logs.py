@@ -431,9 +431,12 @@ def test_a_contact_that_is_gone_is_forgotten_and_the_person_found_again(
 def test_of_several_contacts_the_most_recently_active_is_taken_and_it_says_so(
     salesforce: Account, sandbox: RunningSandbox
 ) -> None:
-    add_contact(sandbox, Phone=PERSON)
+    newest = add_contact(sandbox, Phone=PERSON)
+    add_contact(sandbox, MobilePhone="212 555 0123")
     salesforce.clock.advance(days=1)
-    newest = add_contact(sandbox, MobilePhone="212 555 0123")
+    kind = sandbox.salesforce.crm.types["Contact"]
+    active = sandbox.salesforce.contacts[0]
+    sandbox.salesforce.crm.update(kind, active, {"Title": "Owner"}, salesforce.clock.now())
     sent = salesforce.deliver("log_call", by_phone(salesforce))
 
     assert sandbox.salesforce.tasks[0]["WhoId"] == newest
