@@ -77,7 +77,7 @@ def _reached_table(sandbox: RunningSandbox) -> Table:
     ]
     table = _table("What reached the partners", "Partner", "What", "For", "Content")
     taken = sum(max((len(row[place]) for row in rows), default=0) + 3 for place in range(3))
-    room = max(30, console().width - taken - 3)
+    room = max(20, console().width - taken - 3)
     for *words, content in rows:
         table.add_row(*words, _short(content, room))
     return table
@@ -182,10 +182,10 @@ def conclude(problems: Sequence[str], deliveries: Sequence[Mapping[str, Any]]) -
     )
     say(
         "\nWhere to go next\n"
-        "  rules.yaml             what happens for which event; edit it, then `.venv/bin/bridge check` and `test`\n"
-        "  README.md              pointing it at your own accounts, connecting Heppu\n"
-        "  .venv/bin/bridge demo --keep    the same, left running, with its log page to look at\n"
-        "  .venv/bin/bridge explain call.busy    why each rule fires or does not"
+        "  bridge explain call.busy   why each rule fires for an event, or does not (.venv/bin/bridge)\n"
+        "  rules.yaml                 what is done for which event: change it, then `bridge test`\n"
+        "  bridge demo --keep         the same, left running, with its log page\n"
+        "  README.md                  connecting Heppu, and your own accounts"
     )
 
 

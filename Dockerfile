@@ -1,0 +1,24 @@
+# The service with the shipped connectors, as a user without rights; its data is /data.
+FROM python:3.12-slim AS build
+WORKDIR /src
+COPY requirements.lock pyproject.toml README.md LICENSE ./
+RUN python -m venv /opt/bridge \
+    && /opt/bridge/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements.lock
+COPY bridge bridge
+COPY connectors connectors
+RUN /opt/bridge/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+
+FROM python:3.12-slim
+COPY --from=build /opt/bridge /opt/bridge
+COPY rules.yaml /data/rules.yaml
+RUN useradd --uid 10001 --home-dir /data --shell /usr/sbin/nologin bridge && chown -R bridge /data
+ENV PATH=/opt/bridge/bin:$PATH BRIDGE_HOST=0.0.0.0 BRIDGE_LOG=json
+USER bridge
+WORKDIR /data
+VOLUME /data
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/readyz', timeout=2)"]
+ENTRYPOINT ["bridge"]
+CMD ["serve"]
