@@ -18,8 +18,8 @@ class Fault(BaseModel):
     """One thing that goes wrong at `partner`, for the next `times` requests that fit (None: until cleared).
 
     `path` is a pattern (`*` fits anything) for the path below the partner's prefix, without the query. For
-    e-mail, `method` is the SMTP verb (CONNECT, AUTH, MAIL, RCPT, DATA), `path` the recipient (with MAIL the
-    sender), `status` the reply code and `body` its text.
+    e-mail, `method` is the SMTP verb (CONNECT, AUTH, MAIL, RCPT, DATA; the last three are requests), `path` the
+    recipient (with MAIL the sender), `status` the reply code and `body` its text.
 
     What can go wrong, in the order in which it is played: `delay` seconds before anything else; `quota` requests
     are left and then the partner's own quota error is answered; an answer of `status` with the partner's own

@@ -7,7 +7,6 @@ import contextlib
 import email.policy
 import logging
 import ssl
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -127,20 +126,17 @@ class Connection(SMTP):
         self.server = server
         script = _Script(server.mail, self)
         self._script = script
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it advises against a login without TLS, which loopback may have
-            super().__init__(
-                script,
-                data_size_limit=LARGEST_MAIL,
-                enable_SMTPUTF8=True,
-                hostname="sandbox.invalid",
-                ident="sandbox",
-                tls_context=server.tls,
-                auth_required=server.mail.username is not None,
-                auth_require_tls=False,
-                authenticator=script.authenticate,
-                loop=loop,
-            )
+        super().__init__(
+            script,
+            data_size_limit=LARGEST_MAIL,
+            enable_SMTPUTF8=True,
+            hostname="sandbox.invalid",
+            ident="sandbox",
+            tls_context=server.tls,
+            auth_require_tls=False,
+            authenticator=script.authenticate,
+            loop=loop,
+        )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there."""
@@ -182,11 +178,13 @@ class _Script:
         return None if fault is None else await self._spoiled(fault, None)
 
     async def handle_MAIL(  # noqa: N802
-        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
+        self, _server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         """MAIL FROM."""
 
         def effect() -> str:
+            if self.mail.username is not None and not session.authenticated:
+                return "530 5.7.0 Authentication required"
             envelope.mail_from = address
             envelope.mail_options.extend(options)
             return "250 2.1.0 OK"

@@ -74,10 +74,7 @@ Handler = Callable[[Call], Response]
 
 
 class Partner(ABC):
-    """A stand-in for one partner: routes, state, and how it says no.
-
-    `effects` is called after every request that changed something, so that whoever waits can look again.
-    """
+    """A stand-in for one partner: routes, state, and how it says no."""
 
     name: ClassVar[str]
 

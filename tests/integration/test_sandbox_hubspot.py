@@ -217,6 +217,19 @@ def test_an_empty_value_clears_a_property(sandbox: RunningSandbox, contacts: Any
     assert "city" not in sandbox.hubspot.contacts[0].properties
 
 
+def test_a_lifecycle_stage_goes_forward_only(sandbox: RunningSandbox, contacts: Any) -> None:
+    made = create(contacts, {"email": "ines@example.com", "lifecyclestage": "customer"})
+
+    def after(stage: str) -> str | None:
+        contacts.basic_api.update(made.id, {"properties": {"lifecyclestage": stage, "city": "Oslo"}})
+        return sandbox.hubspot.contacts[0].properties.get("lifecyclestage")
+
+    assert after("lead") == "customer", "silently ignored"
+    assert after("evangelist") == "evangelist"
+    assert after("") is None
+    assert after("lead") == "lead"
+
+
 def test_deleted_is_404_and_its_email_is_free_again(sandbox: RunningSandbox, contacts: Any) -> None:
     made = create(contacts, {"email": "ines@example.com"})
     contacts.basic_api.archive(made.id)

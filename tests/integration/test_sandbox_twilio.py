@@ -323,6 +323,12 @@ def test_a_receipt_may_tell_of_a_failure(sandbox: RunningSandbox, client: Client
     assert client.messages(made.sid).fetch().error_code == 30006
 
 
+def test_a_status_that_does_not_exist_is_refused(sandbox: RunningSandbox, client: Client) -> None:
+    send(client)
+    answer = httpx.post(sandbox.url + "/_sandbox/twilio/callbacks", json={"statuses": ["arrived"]})
+    assert (answer.status_code, "arrived" in answer.json()["error"]) == (400, True)
+
+
 def test_stop_is_heeded_by_twilio_and_told_to_the_bridge(
     sandbox: RunningSandbox, client: Client, bridge: Bridge
 ) -> None:

@@ -175,7 +175,7 @@ class Crm:
         conflict = self.conflict(kind, values, None)
         if conflict is not None:
             raise Refusal(conflict)
-        values = self._on_its_way(kind, {}, values, now)
+        values = self._as_kept(kind, {}, values, now)
         new = CrmObject(str(self._next_id), kind.name, {}, now, now)
         self._next_id += 1
         self.objects[kind.name][new.id] = new
@@ -193,7 +193,7 @@ class Crm:
         conflict = self.conflict(kind, values, found.id)
         if conflict is not None:
             raise Refusal(conflict)
-        self._write(kind, found, self._on_its_way(kind, found.properties, values, now), now)
+        self._write(kind, found, self._as_kept(kind, found.properties, values, now), now)
         return found
 
     def _write(self, kind: ObjectType, found: CrmObject, values: Mapping[str, str], now: datetime) -> None:
@@ -237,11 +237,18 @@ class Crm:
     def _pipeline_of(self, stage_id: str) -> Pipeline | None:
         return next((one for one in self.pipelines.values() if one.stage(stage_id)), None)
 
-    def _on_its_way(
+    def _as_kept(
         self, kind: ObjectType, held: Mapping[str, str], values: Mapping[str, str], now: datetime
     ) -> dict[str, str]:
-        """A ticket's stage must be one of its pipeline; the date of its closing is HubSpot's to write."""
+        """What is written of `values`: a lifecycle stage goes forward only, unless it is cleared before.
+
+        A ticket's stage must be one of its pipeline; the date of its closing is HubSpot's to write.
+        """
         after = {**held, **values}
+        stages = kind.properties["lifecyclestage"].options if kind.name == "contacts" else ()
+        before, wanted = held.get("lifecyclestage"), values.get("lifecyclestage")
+        if before and wanted and stages.index(wanted) < stages.index(before):
+            return {name: value for name, value in values.items() if name != "lifecyclestage"}
         stage_id = after.get("hs_pipeline_stage", "")
         if kind.name != "tickets" or not stage_id:
             return dict(values)

@@ -129,7 +129,7 @@ class Records:
         for _ in range(7):
             number, digit = divmod(number, 62)
             text = _DIGITS[digit] + text
-        return long_id(f"{kind.prefix}5g{'000'}{text}"[:15])
+        return long_id(f"{kind.prefix}5g000{text}")
 
     def _checked(self, kind: SObjectType, given: Mapping[str, Any], *, create: bool) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -280,8 +280,8 @@ class Records:
         found.fields.setdefault("CreatedById", USER_ID)
         found.fields |= {"LastModifiedDate": timestamp(now), "SystemModstamp": timestamp(now)}
         if kind.name in ("Contact", "Lead"):
-            names = (found["Salutation"], found["FirstName"], found["LastName"])
-            found.fields["Name"] = " ".join(name for name in names[1:] if name)
+            names = (found["FirstName"], found["LastName"])
+            found.fields["Name"] = " ".join(name for name in names if name)
         if kind.name == "Lead":
             found.fields.setdefault("IsConverted", False)
         if kind.name in self.statuses:

@@ -23,7 +23,7 @@ _SESSIONS_KEPT = 1000
 
 
 class Sessions:
-    """The tokens that are valid now. `public_key` (PEM), when set, must have signed a JWT's counterpart."""
+    """The tokens that are valid now; with `public_key` (PEM) set, a JWT must be signed by its counterpart."""
 
     def __init__(self) -> None:
         self.public_key: str | None = None

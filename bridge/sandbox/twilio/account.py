@@ -20,6 +20,7 @@ from bridge.sandbox.twilio.texts import (
     ACCOUNT_SID,
     FINAL,
     PARAMETERS,
+    STATUSES,
     Message,
     check_text,
     form,
@@ -97,8 +98,11 @@ class Twilio(Partner):
         """Move texts on to each of `statuses` and send the signed callbacks that they asked for.
 
         Without `sid`, every text that is not final moves. Answers which callback got which HTTP status (None:
-        no callback asked for, or nobody there).
+        no callback asked for, or nobody there); raises ValueError for a status that Twilio does not have.
         """
+        unknown = sorted(set(statuses) - STATUSES)
+        if unknown:
+            raise ValueError(f"no status of a message: {', '.join(unknown)}")
         with self.lock:
             moving = [
                 message
@@ -158,7 +162,10 @@ class Twilio(Partner):
         """Receipts and replies, which the partner sends by itself."""
         return [
             ("callbacks", lambda body: self.send_receipts(**body)),
-            ("inbound", lambda body: self.receive(body["from"], body["body"], body["url"])),
+            (
+                "inbound",
+                lambda body: self.receive(body["from"], body["body"], body["url"], body.get("to", NUMBER)),
+            ),
         ]
 
     def records(self) -> dict[str, list[dict[str, Any]]]:

@@ -20,6 +20,7 @@ from bridge.sandbox.twilio.refusals import refuse
 ACCOUNT_SID = "AC5a6d1f0c3b2e49788d7c6b5a4f3e2d1c"
 LONGEST_BODY = 1600
 LONGEST_VALIDITY = 36_000
+STATUSES = {"accepted", "scheduled", "queued", "sending", "sent", "delivered", "undelivered", "failed"}
 FINAL = {"delivered", "undelivered", "failed", "canceled", "received"}
 PARAMETERS = {
     "To",
