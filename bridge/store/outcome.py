@@ -60,8 +60,12 @@ class Finished:
     """The partner says that the person wants no messages on this channel."""
 
 
-def finish(database: Database, group: Sequence[Finished]) -> list[Claimed]:
-    """Write the ends of these attempts in one transaction; returns those whose claim was no longer the newest."""
+def finish(database: Database, group: Sequence[Finished], *, speaks_of_partner: bool = True) -> list[Claimed]:
+    """Write the ends of these attempts in one transaction; returns those whose claim was no longer the newest.
+
+    Attempts that were cut short by the end of our own process do not speak of the partner: they must not open its
+    circuit.
+    """
     table = schema.deliveries
     with database.write() as connection:
         now = database.now(connection)
@@ -69,7 +73,8 @@ def finish(database: Database, group: Sequence[Finished]) -> list[Claimed]:
         for item in group:
             by_connection[item.claimed.connection].append(item.failure)
         for name in sorted(by_connection):  # before the deliveries, in the order of `claim`
-            record(database, connection, name, by_connection[name], now)
+            if speaks_of_partner:
+                record(database, connection, name, by_connection[name], now)
         newest = {
             row.id: row
             for row in connection.execute(

@@ -42,6 +42,8 @@ SCHEDULE_SECONDS = (10, 60, 300, 900, 3600, 3 * 3600, 6 * 3600)
 """Waits between attempts; the last one repeats. Each is spread by a fifth, so a backlog does not return at once."""
 RETRY_LIMIT = timedelta(days=3)
 """How long a failing delivery is tried in all, unless its rule says otherwise."""
+CUT_SHORT_LIMIT = 10
+"""How often a delivery may be cut short before that counts as an attempt: then it may be what ends us."""
 LOOKUP_EVERY = timedelta(seconds=10)
 LOOKUP_LIMIT = timedelta(minutes=2)
 """How long a failing lookup is tried before a person is asked."""
@@ -110,6 +112,25 @@ def conclude(
             run_at=now + action.settle, consumed=0, unknown_since=now,
         )  # fmt: skip
     return _again(claimed, failure, detail, now)
+
+
+def cut_short(claimed: Claimed, action: Action | None, now: datetime) -> Finished:
+    """The end of an attempt whose process was killed, or frozen past its lease: nobody knows what became of it.
+
+    It says nothing about the partner or the delivery, so what may simply be repeated, an attempt or a lookup, is, and
+    uses up nothing.
+    """
+    failure = OutcomeUnknown("the process stopped during the attempt", reason="timeout")
+    ended = conclude(claimed, action, failure, now)
+    wait = (
+        timedelta(0) if claimed.kind == "lookup" else action.settle if action and action.repeatable else None
+    )
+    if wait is None or claimed.fence - claimed.attempts > CUT_SHORT_LIMIT:
+        return ended
+    return Finished(
+        claimed, "unknown", "retrying", "keep", failure, failure.detail,
+        run_at=now + wait, consumed=0, unknown_since=claimed.unknown_since,
+    )  # fmt: skip
 
 
 def _again(claimed: Claimed, failure: Failure, detail: str, now: datetime) -> Finished:

@@ -36,7 +36,7 @@ from bridge.store.replicas import beat, leave
 from bridge.store.retention import prune
 from bridge.telemetry import Metrics, log, mask_address
 from bridge.worker.attempt import Attempts, Connection, Result
-from bridge.worker.outcome import conclude
+from bridge.worker.outcome import conclude, cut_short
 from bridge.worker.router import BATCH, SMALL_BATCH, Router
 from bridge.worker.rulesfile import RulesFile
 
@@ -331,10 +331,10 @@ class Worker:
                 "taking over an attempt", delivery=claimed.id, action=claimed.action, fence=claimed.fence
             )
         if left:
-            failure = OutcomeUnknown("the process stopped during the attempt", reason="timeout")
             finish(
                 self._database,
-                [conclude(claimed, self._action_of(claimed), failure, now) for claimed in left],
+                [cut_short(claimed, self._action_of(claimed), now) for claimed in left],
+                speaks_of_partner=False,
             )
 
     # What can go wrong in all of them

@@ -24,7 +24,7 @@ from bridge.connector import (
     per_event,
     per_message,
 )
-from bridge.errors import CannotTell, Failure, OutcomeUnknown
+from bridge.errors import CannotTell, Failure
 from bridge.events import Event
 from bridge.rules.model import Messaging, Planned, QuietHours
 from bridge.samples import sample, stamped
@@ -38,7 +38,7 @@ from bridge.store.queries import list_deliveries, list_events, show_delivery, st
 from bridge.store.receipts import Receipt, accept
 from bridge.store.routing import delivery_row
 from bridge.worker.attempt import Attempts, Connection, Result
-from bridge.worker.outcome import conclude
+from bridge.worker.outcome import conclude, cut_short
 
 NO_QUIET = QuietHours(time(0), time(0))
 """No quiet hours: what a test does not speak of must not depend on the hour at which it runs."""
@@ -227,14 +227,12 @@ class Engine:
     def take_over(self) -> int:
         """Conclude attempts whose process is gone."""
         left, now = abandoned(self.database)
-        gone = OutcomeUnknown("the process stopped during the attempt", reason="timeout")
+        actions = self.connector.actions
         if left:
             finish(
                 self.database,
-                [
-                    conclude(item, self.connector.actions[item.action.partition(".")[2]], gone, now)
-                    for item in left
-                ],
+                [cut_short(item, actions[item.action.partition(".")[2]], now) for item in left],
+                speaks_of_partner=False,
             )
         return len(left)
 

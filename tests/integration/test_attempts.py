@@ -22,6 +22,7 @@ from bridge.store.database import Database
 from bridge.store.facts import Rulebook
 from bridge.store.outcome import finish
 from bridge.store.people import Preference, opt_outs, set_preference
+from bridge.worker.outcome import CUT_SHORT_LIMIT
 from tests.integration.engine import NO_QUIET, Engine
 
 
@@ -262,6 +263,46 @@ def test_a_crash_between_the_attempt_and_its_end_is_looked_up(engine: Engine) ->
     engine.database.clock.advance(seconds=LEASE.total_seconds() + 1)
     assert engine.take_over() == 1
     engine.run_for(seconds=10)
+    assert engine.show(ident)["state"] == "sent"
+    assert len(engine.partner.texts) == 1
+
+
+def test_attempts_that_our_own_end_cut_short_open_no_circuit(engine: Engine) -> None:
+    for number in range(8):
+        engine.deliver("send", engine.event(metadata={"contactPhone": f"+1212555010{number}"}))
+    engine.slots = 8
+    assert len(engine.claim()) == 8
+    engine.database.clock.advance(seconds=LEASE.total_seconds() + 1)
+    assert engine.take_over() == 8
+    assert [row["paused_by"] for row in all_connections(engine.database)] == [None]
+
+
+def test_what_is_cut_short_again_and_again_is_repeated_soon_until_it_looks_like_the_cause(
+    engine: Engine,
+) -> None:
+    ident = engine.deliver("record")
+    for _ in range(CUT_SHORT_LIMIT):
+        assert len(engine.claim()) == 1
+        engine.database.clock.advance(seconds=LEASE.total_seconds() + 1)
+        engine.take_over()
+        engine.database.clock.advance(seconds=5)
+    assert (engine.show(ident)["state"], engine.show(ident)["attempts"]) == ("retrying", 0)
+    engine.claim()
+    engine.database.clock.advance(seconds=LEASE.total_seconds() + 1)
+    engine.take_over()
+    assert engine.show(ident)["attempts"] == 1
+
+
+def test_a_lookup_that_is_cut_short_does_not_end_in_review(engine: Engine) -> None:
+    once(engine, "after", OutcomeUnknown("no answer"))
+    ident = engine.deliver("send")
+    engine.settle()
+    engine.database.clock.advance(minutes=10)  # nobody served
+    [[lookup]] = engine.claim()
+    assert lookup.kind == "lookup"
+    engine.database.clock.advance(seconds=LEASE.total_seconds() + 1)
+    engine.take_over()
+    engine.settle()
     assert engine.show(ident)["state"] == "sent"
     assert len(engine.partner.texts) == 1
 
