@@ -26,7 +26,7 @@ from bridge.rules import operators
 from bridge.rules.compiler import Compiler, Mistake, TemplateError
 from bridge.rules.operators import SEEN, ZONE, Names, Step
 
-MAX_SOURCE = 100_000
+MAX_SOURCE = 50_000
 
 _TEMPLATE = re.compile(r"\{\{|\{%|\{#")
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, cache_size=0)

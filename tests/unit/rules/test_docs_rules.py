@@ -1,0 +1,132 @@
+"""What docs/rules.md says is so: every snippet loads without a word, every recipe does what it is there for."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.connector.discovery import Registry
+from bridge.events import EVENT_NAMES, Event
+from bridge.rehearsal.test import run_tests
+from bridge.rules.filters import FILTER_NAMES
+from bridge.rules.load import KEYS, RULE_KEYS, load
+from bridge.rules.match import OPERATORS
+from bridge.rules.model import DELIVERY_FIELDS, Rules
+from bridge.rules.report import report
+from bridge.rules.route import route
+from bridge.rules.steps import KEYS as STEP_KEYS
+from tests.unit.rules.kit import NOW, event_of
+
+ROOT = Path(__file__).parents[3]
+TEXT = (ROOT / "docs" / "rules.md").read_text("utf-8")
+REGISTRY = Registry()
+SNIPPETS = [
+    pytest.param(found.group(1), id=f"line {TEXT[: found.start()].count(chr(10)) + 1}")
+    for found in re.finditer(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+]
+COOKBOOK = TEXT.partition("\n## Cookbook\n")[2]
+RECIPES = [
+    pytest.param(event, recipe, id=f"{event} {title}")
+    for event, section in re.findall(r"\n### (\S+)\n(.*?)(?=\n### |\Z)", COOKBOOK, re.DOTALL)
+    for title, recipe in re.findall(r"\*\*(.*?)\*\*.*?```yaml\n(.*?)```", section, re.DOTALL)
+]
+SPECIAL: dict[str, dict[str, Any]] = {
+    "text-after-call-without-address": {"metadata__contactEmail": ...},
+    "meeting-becomes-a-task": {
+        "outcome": "meeting booked",
+        "callMetadata__context__campaignType": "outbound_sales",
+    },
+    "busy-for-the-third-time": {"callMetadata__context__previousAttempts": 2},
+    "open-question-becomes-a-task": {"outcome": "ongoing"},
+    "satisfaction-survey": {"chatMetadata__feedback": ...},
+    "tell-team-of-missed-goals": {"chatMetadata__goal__achieved": False},
+}
+"""What the event of a recipe has to say beyond the sample."""
+
+
+def rules_of(snippet: str) -> Rules:
+    if not snippet.startswith("version"):
+        snippet = "version: 1\nrules:\n" + textwrap.indent(snippet, "  ")
+    loaded = load(snippet, path="rules.yaml", registry=REGISTRY)
+    assert not loaded.problems, report(loaded.problems, snippet, "rules.yaml")
+    assert loaded.rules is not None
+    return loaded.rules
+
+
+def rich(name: str, rule: str) -> Event:
+    """The sample with a person who can be reached in every way."""
+    changes: dict[str, Any] = {
+        "metadata__contactEmail": "ines@okafor.example",
+        "metadata__contactPhone": "+12125550167",
+        "metadata__ticketId": "7001",
+        "metadata__caseId": "500000000000001AAA",
+    }
+    if name.startswith("call."):
+        changes |= {"direction": "outbound", "callMetadata__context__campaignType": "follow_up"}
+    return event_of(name, **(changes | SPECIAL.get(rule, {})))
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_a_snippet_loads_without_a_word(snippet: str) -> None:
+    rules = rules_of(snippet)
+    results = run_tests(rules).results
+    assert [(result.name, result.mismatches) for result in results if not result.passed] == []
+
+
+@pytest.mark.parametrize(("event", "recipe"), RECIPES)
+def test_a_recipe_does_what_it_is_there_for(event: str, recipe: str) -> None:
+    for rule in rules_of(recipe).rules:
+        assert event in rule.when
+        routing = route(rich(event, rule.name), Rules("", "", (rule,)), NOW)
+        assert routing.traces[0].fired, routing.traces[0]
+        assert [delivery.problem for delivery in routing.planned] == [None] * len(rule.do)
+        assert routing.planned[0].run_at >= NOW - timedelta(days=1)
+
+
+def test_there_is_a_recipe_for_everything_heppu_names() -> None:
+    assert {event: sum(param.values[0] == event for param in RECIPES) for event in EVENT_NAMES} == {
+        "call.completed": 5,
+        "call.failed": 4,
+        "call.busy": 4,
+        "call.no-answer": 4,
+        "chat.completed": 4,
+        "chat.resolved": 4,
+        "chat.abandoned": 4,
+    }
+
+
+def test_every_word_of_the_language_is_explained() -> None:
+    words = {*KEYS, *RULE_KEYS, *STEP_KEYS, *OPERATORS, *FILTER_NAMES, *DELIVERY_FIELDS, *EVENT_NAMES} - {
+        "escape"
+    }
+    assert [word for word in sorted(words) if not re.search(rf"`[^`\n]*\b{re.escape(word)}\b", TEXT)] == []
+
+
+def test_every_link_within_the_page_leads_somewhere() -> None:
+    titles = re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    assert set(re.findall(r"\]\(#(.*?)\)", TEXT)) <= anchors
+
+
+def test_the_error_shown_is_the_error_given() -> None:
+    shown = re.search(r"```text\n(.*?)\n```", TEXT, re.DOTALL)
+    assert shown
+    text = "version: 1\n\nrules:\n  - name: text-when-not-reached\n    when: call.busy\n    where:\n"
+    text += "      event.direction: outbound\n    do:\n      - use: twillio.send_sms\n"
+    loaded = load(text, path="rules.yaml", registry=REGISTRY)
+    assert report(loaded.problems, text, "rules.yaml") == shown[1]
+
+
+def test_the_shipped_rules_load_without_a_word_and_pass_their_own_tests() -> None:
+    text = (ROOT / "rules.yaml").read_text("utf-8")
+    loaded = load(text, path="rules.yaml", registry=REGISTRY)
+    assert loaded.problems == ()
+    assert loaded.rules is not None
+    assert {event for rule in loaded.rules.rules if rule.enabled for event in rule.when} == set(EVENT_NAMES)
+    failed = [result for result in run_tests(loaded.rules).results if not result.passed]
+    assert failed == []
