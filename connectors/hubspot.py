@@ -77,6 +77,14 @@ KEYS = {
     "contacts": ("heppu_phone", "contactinformation", "Heppu caller"),
 }
 """The unique property of each object: its name, group and label."""
+SCOPES = (
+    "crm.objects.contacts.read",
+    "crm.objects.contacts.write",
+    "crm.schemas.contacts.read",
+    "crm.schemas.contacts.write",
+    "tickets",
+)
+"""What a token needs for everything here; calls, notes and tasks go by the scopes of contacts."""
 TO_CONTACT = {"calls": 194, "notes": 202, "tasks": 204}
 """HubSpot's own association types; the direction matters."""
 STATUSES = {
@@ -167,8 +175,9 @@ class Portal:
             made.api_client.call_api = _answered(made.api_client.call_api)
             return made
 
+        self._token = settings.access_token.get_secret_value()
         crm = HubSpot(
-            access_token=settings.access_token.get_secret_value(),
+            access_token=self._token,
             host=settings.url,
             retry=Retry(0),
             api_factory=api,
@@ -228,18 +237,34 @@ class Portal:
     ) -> list[Any]:
         """The records among `ids` that exist; by a unique property HubSpot answers at once, unlike its search."""
         body = {
-            "inputs": [{"id": known} for known in ids],
+            "inputs": [{"id": known} for known in dict.fromkeys(ids)],
             "properties": [*fields, *([id_property] if id_property else [])],
             "propertiesWithHistory": [],
         }
         answer = self.batch.read(kind, body | ({"idProperty": id_property} if id_property else {}))
-        if answer is None:  # no content, which HubSpot never answers to a read
-            raise OutcomeUnknown("the answer is not HubSpot's", reason="server")
         return list(answer.results or ())
 
     def gone(self, ids: Sequence[str]) -> set[str]:
         """Which of these contacts are deleted, or merged into another."""
         return set(ids) - {str(item.id) for item in self.read("contacts", ids)} if ids else set()
+
+    def scopes(self) -> Sequence[str]:
+        """What the token may do; all we need where HubSpot does not tell, as with a service key."""
+        try:
+            told = self.objects.api_client.call_api(
+                "/oauth/v2/private-apps/get/access-token-info",
+                "POST",
+                header_params={"Content-Type": "application/json"},
+                body={"tokenKey": self._token},
+                response_types_map={200: "object"},
+                auth_settings=["oauth2"],
+                _return_http_data_only=True,
+            )
+        except Exception as error:
+            if getattr(error, "status", None) not in (400, 403, 404):
+                raise
+            return SCOPES
+        return [str(scope) for scope in told.get("scopes") or SCOPES]
 
     def make_key(self, kind: str) -> str:
         """Make the unique property of an object, if it is not there; says what was done."""
@@ -342,7 +367,6 @@ class Contacts:
             "filterGroups": [{"filters": [one]} for one in filters],
             "properties": list(_PERSON_FIELDS),
             "limit": 200,
-            "sorts": [],
         }
         found: list[Match] = []
         for _ in range(5):
@@ -360,10 +384,12 @@ class Contacts:
         except Exception as error:
             if not _is_conflict(error):
                 raise
-            existing = [self._existing(stranger) for stranger in strangers] if len(strangers) == 1 else None
-            if existing is None:  # HubSpot names only the first that is in the way
+            if len(strangers) > 1:  # HubSpot names only the first that is in the way
                 return [self.create([stranger])[0] for stranger in strangers]
-            return [existing[0] or _classified(error)]
+            return [
+                self._existing(strangers[0])
+                or Rejected("a contact is in the way that is not found", code="CONFLICT")
+            ]
         results = list(answer.results or ())
         if len(strangers) == 1 and len(results) == 1:
             return [str(results[0].id)]
@@ -421,21 +447,23 @@ def client(settings: Settings) -> Portal:
 
 @connector.check
 def check(portal: Portal) -> str:
-    """Read a contact and our own properties; writes nothing."""
+    """Read a contact, the token's scopes and our own properties; writes nothing."""
     portal.objects.get_page("contacts", limit=1)
     missing = []
     for kind, (name, _, _) in KEYS.items():
         try:
-            found = portal.properties.get_by_name(kind, name)
-            if not found.has_unique_value:
+            if not portal.properties.get_by_name(kind, name).has_unique_value:
                 missing.append(f"{kind}.{name} (there, but not unique)")
         except Exception as error:
             if getattr(error, "status", None) != 404:
                 raise
             missing.append(f"{kind}.{name}")
+    found = ["the token is accepted"]
+    if lacking := [scope for scope in SCOPES if scope not in portal.scopes()]:
+        found.append(f"it lacks the scopes {', '.join(lacking)}: add them in HubSpot")
     if missing:
-        return f"the token is accepted; missing {', '.join(missing)}: run `bridge connectors setup hubspot`"
-    return "the token is accepted and our properties are there"
+        found.append(f"missing {', '.join(missing)}: run `bridge connectors setup hubspot`")
+    return "; ".join(found) if len(found) > 1 else "the token is accepted, our properties are there"
 
 
 @connector.setup
@@ -715,11 +743,9 @@ def failure(error: Exception) -> Failure | None:
         )
     if status == 429:
         return RateLimited(detail, retry_after=wait or timedelta(seconds=1 if policy == "SECONDLY" else 10))
-    if status == 403 and (
-        scopes := re.findall(r"\b[a-z]+(?:[.-][a-z]+)+(?:\.read|\.write)?\b", _scopes(body))
-    ):
+    if status == 403 and (scopes := _scopes(body)):
         return BadCredentials(
-            f"the HubSpot token lacks {' or '.join(scopes[:4])}; add it, then `bridge resume hubspot`"
+            f"the HubSpot token lacks {' or '.join(scopes)}; add it, then `bridge resume hubspot`"
         )
     if status in (423, 477):  # locked by another write; the account is being moved
         return Temporary(detail, retry_after=wait or timedelta(seconds=2 if status == 423 else 60))
@@ -742,13 +768,6 @@ def _no_answer() -> OutcomeUnknown:
     return OutcomeUnknown("that is no answer of HubSpot's; is something in between?", reason="server")
 
 
-def _classified(error: Exception) -> Failure:
-    known = failure(error)
-    if known is None:
-        raise error
-    return known
-
-
 def _body_of(error: Exception | None) -> str:
     body = getattr(error, "body", None)
     return body if isinstance(body, str) else ""
@@ -761,9 +780,9 @@ def _field(body: str, name: str) -> str:
         return ""
 
 
-def _scopes(body: str) -> str:
+def _scopes(body: str) -> list[str]:
     found = re.search(r'"required(?:Granular)?Scopes":\s*\[([^\]]*)\]', body)
-    return found[1] if found else ""
+    return re.findall(r'"([\w.-]{1,80})"', found[1])[:4] if found else []
 
 
 def _codes(body: str) -> list[str]:

@@ -156,29 +156,24 @@ class Adapter(GuardedAdapter):
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         """Send unless others need the rest of the quota; one request every ten minutes looks again."""
-        now = datetime.now(UTC)
-        spent, self._spent_until = self._spent_until, None
-        if spent and now < spent:
-            self._spent_until = spent
-            raise QuotaExhausted(
-                f"{self.usage} of the org's daily requests are used; the rest is for others", until=spent
-            )
+        now, until = datetime.now(UTC), self._spent_until
+        if until and now < until:
+            used = f"{self.usage} of the org's daily requests are used"
+            raise QuotaExhausted(f"{used}; the rest is for others", until=until)
         response = super().send(request, *args, **kwargs)
         status = response.status_code
         if status == 429:  # not Salesforce's own way, and the SDK would lose how long to wait
             response.close()
             wait = parse_retry_after(response.headers.get("Retry-After"))
             raise RateLimited("Salesforce answered 429", retry_after=wait)
-        if str(request.url).endswith("/token") and (
-            status >= 500 or status == 408
-        ):  # nothing was asked for yet
+        if str(request.url).endswith("/token") and (status >= 500 or status == 408):
             response.close()
-            raise Temporary(f"Salesforce's login answered {status}")
+            raise Temporary(f"Salesforce's login answered {status}")  # nothing was asked for yet
         found = re.match(r"\s*api-usage=(\d+)/(\d+)", response.headers.get("Sforce-Limit-Info", ""))
         if found:
             self.usage = f"{found[1]}/{found[2]}"
-            if int(found[1]) >= self._share * int(found[2]):
-                self._spent_until = now + _USAGE_VALID
+            spent = int(found[1]) >= self._share * int(found[2])
+            self._spent_until = now + _USAGE_VALID if spent else None
         return response
 
 
@@ -198,6 +193,7 @@ class Org:
         self._domain = host.removesuffix(".salesforce.com") if direct else "redirected.my"
         self._http = requests.Session()
         self._http.trust_env = direct
+        self._http.max_redirects = 0  # a session token goes nowhere else
         self._http.mount("https://", self.adapter)
         self._lock = threading.Lock()
         self._api: Salesforce | None = None
@@ -412,9 +408,8 @@ class People:
             found += [_match(row) for row in self._org.search(sosl)]
             typed = [number for match in found for number in match.phones]
             missing = [phone for phone in chunk if not any(same_number(number, phone) for number in typed)]
-            if (
-                missing
-            ):  # The index is behind: somebody made by an attempt whose answer was lost would be made again.
+            # The index is behind: somebody made by an attempt whose answer was lost would be made again.
+            if missing:
                 where = "CreatedDate >= {} AND (Phone IN {} OR MobilePhone IN {})"
                 since = datetime.now(UTC) - timedelta(days=1)
                 found += self._rows(self._create_as, format_soql(where, since, missing, missing))

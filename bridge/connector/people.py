@@ -17,7 +17,7 @@ import phonenumbers
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from bridge.connector.api import Email, Params, PhoneNumber, Sent, param
-from bridge.connector.context import Context, Identities
+from bridge.connector.context import Context
 from bridge.errors import CannotTell, Failure, Rejected, Temporary
 
 NOBODY_FOR = timedelta(minutes=5)
@@ -112,10 +112,9 @@ class Seeker:
         """The name for one kind of address."""
         return f"{self.scope}{kind}:{getattr(self, kind)}".lower()
 
-    @property
-    def identities(self) -> Identities:
-        """The identity map of the connection."""
-        return self.context.identities
+    def forget(self) -> None:
+        """The remembered record is deleted, merged or converted: ask the CRM next time."""
+        self.context.identities.forget(self.keys)
 
 
 @dataclass(frozen=True)
@@ -161,27 +160,44 @@ class PersonGone(Rejected):
 
 
 def find_people(directory: Directory, seekers: Sequence[Seeker]) -> list[Found]:
-    """The person of each seeker, in their order, asking the CRM once per address kind for all of them."""
+    """The person of each seeker, in their order; they are of one connection, which remembers what is found.
+
+    The CRM is asked once for all e-mails and once for all phones that are not remembered.
+    """
     found: list[Found] = [None] * len(seekers)
-    missing = [index for index, seeker in enumerate(seekers) if seeker.keys]
+    keys = {key for seeker in seekers for key in seeker.keys}
+    if not keys:
+        return found
+    memory = seekers[0].context.identities
+    known = memory.get(keys)
+    learned: dict[str, str] = {}
+    # Whoever creates looks again: a person whom nobody knew may have been added since.
+    missing = [
+        index
+        for index, seeker in enumerate(seekers)
+        if seeker.keys and (seeker.create or any(known.get(key) != "" for key in seeker.keys))
+    ]
     steps: tuple[tuple[str, Callable[[Sequence[str]], Iterable[Match]]], ...] = (
         ("email", directory.by_email),
         ("phone", directory.by_phone),
     )
     for kind, ask in steps:
-        asked = [index for index in missing if getattr(seekers[index], kind)]
-        for index in asked:
-            found[index] = _remembered(seekers[index], kind)
-        asked = [index for index in asked if found[index] is None and not _known_nobody(seekers[index])]
+        having = [index for index in missing if getattr(seekers[index], kind)]
+        for index in having:
+            if remembered := known.get(seekers[index].key(kind)):
+                found[index] = Person(remembered, remembered=True)
+        asked = [index for index in having if found[index] is None]
         if asked:
             matches = tuple(ask(sorted({getattr(seekers[index], kind) for index in asked})))
             for index in asked:
-                found[index] = _choice(seekers[index], kind, matches)
+                found[index] = _choice(seekers[index], kind, matches, learned)
         missing = [index for index in missing if found[index] is None]
-    _create(directory, [index for index in missing if seekers[index].create], seekers, found)
-    for index in missing:
-        if found[index] is None and not _known_nobody(seekers[index]):
-            seekers[index].identities.remember(dict.fromkeys(seekers[index].keys, ""), NOBODY_FOR)
+    _create(directory, [index for index in missing if seekers[index].create], seekers, found, learned)
+    if learned:
+        memory.remember(learned)
+    nobody = {key: "" for index in missing if found[index] is None for key in seekers[index].keys}
+    if nobody:
+        memory.remember(nobody, NOBODY_FOR)
     return found
 
 
@@ -205,7 +221,7 @@ def find_person(
     current = read(found.id)
     if current is not None:
         return found, current
-    seeker.identities.forget(seeker.keys)
+    seeker.forget()
     if found.remembered:
         return find_person(directory, seeker, read)
     raise _behind()
@@ -233,7 +249,7 @@ def with_people(
         person = people[key]
         answers[key] = answer
         if isinstance(answer, PersonGone):
-            seekers[key].identities.forget(seekers[key].keys)
+            seekers[key].forget()
             answers[key] = _behind()
             if person is not None and person.remembered:
                 again[key] = seekers[key]
@@ -247,21 +263,9 @@ def _behind() -> Temporary:
     return Temporary("the CRM's search still shows a record that is gone", retry_after=INDEX_LAG)
 
 
-def _remembered(seeker: Seeker, kind: str) -> Person | None:
-    key = seeker.key(kind)
-    known = seeker.identities.get([key]).get(key)
-    return Person(known, remembered=True) if known else None
-
-
-def _known_nobody(seeker: Seeker) -> bool:
-    """Whoever creates looks again: the person may have been added since."""
-    if seeker.create:
-        return False
-    known = seeker.identities.get(seeker.keys)
-    return all(known.get(key) == "" for key in seeker.keys)
-
-
-def _choice(seeker: Seeker, kind: str, matches: Sequence[Match]) -> Person | CannotTell | None:
+def _choice(
+    seeker: Seeker, kind: str, matches: Sequence[Match], learned: dict[str, str]
+) -> Person | CannotTell | None:
     value = getattr(seeker, kind)
     fitting = {match.id: match for match in matches if _fits(match, kind, value)}
     if not fitting:
@@ -275,7 +279,7 @@ def _choice(seeker: Seeker, kind: str, matches: Sequence[Match]) -> Person | Can
     keys = {seeker.key(kind), *([seeker.key("email")] if seeker.email else [])}
     if seeker.phone and any(same_number(phone, seeker.phone) for phone in best.phones):
         keys.add(seeker.key("phone"))
-    seeker.identities.remember(dict.fromkeys(keys, best.id))
+    learned.update(dict.fromkeys(keys, best.id))
     several = f"{len(fitting)} records have this {kind}, the most recently active was taken"
     return Person(best.id, several if len(fitting) > 1 else "")
 
@@ -287,7 +291,11 @@ def _fits(match: Match, kind: str, value: str) -> bool:
 
 
 def _create(
-    directory: Directory, indices: Sequence[int], seekers: Sequence[Seeker], found: list[Found]
+    directory: Directory,
+    indices: Sequence[int],
+    seekers: Sequence[Seeker],
+    found: list[Found],
+    learned: dict[str, str],
 ) -> None:
     """Create each missing person once, though several deliveries of the batch may be about the same one."""
     first: dict[str, int] = {}
@@ -305,12 +313,12 @@ def _create(
     for index in indices:
         person = found[index] = found[twins[index]]
         if isinstance(person, Person):
-            seekers[index].identities.remember(dict.fromkeys(seekers[index].keys, person.id))
+            learned.update(dict.fromkeys(seekers[index].keys, person.id))
 
 
 def same_number(typed: str, number: str) -> bool:
     """Whether a number as people type it is the E.164 `number`; without a country code, one of its country is meant."""
-    return _e164(typed, _region(number)) == number
+    return typed == number or _e164(typed, _region(number)) == number
 
 
 def national_digits(number: str) -> str:

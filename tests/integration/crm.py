@@ -20,8 +20,10 @@ class Memory:
     def __init__(self) -> None:
         self.ids: dict[str, str] = {}
         self.kept_for: dict[str, timedelta] = {}
+        self.asked = 0
 
     def get(self, keys: Iterable[str]) -> Mapping[str, str]:
+        self.asked += 1
         return {key: self.ids[key] for key in keys if key in self.ids}
 
     def remember(self, ids: Mapping[str, str], ttl: timedelta = timedelta(days=7)) -> None:

@@ -233,6 +233,7 @@ def test_a_hundred_contacts_that_only_hubspot_knows_are_found_in_one_request(
     answers = hubspot.deliver_all("log_call", calls(100, hubspot.clock))
 
     assert hubspot.requests() == ["POST /crm/v3/objects/contacts/batch/read", f"POST {CREATE}"]
+    assert hubspot.memory.asked == 1
     linked = [sandbox.hubspot.associated("calls", str(answer.id), "contacts") for answer in answers]  # type: ignore[union-attr]
     assert linked == [[contact] for contact in contacts]
 

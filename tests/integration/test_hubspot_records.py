@@ -267,9 +267,27 @@ def test_setup_makes_what_is_missing_and_may_be_repeated(hubspot: Account, sandb
     )
     assert "calls.heppu_conversation_id is made" in setup(hubspot)
     assert "calls.heppu_conversation_id is there" in setup(hubspot)
-    assert hubspot.connected.check() == "the token is accepted and our properties are there"
+    assert hubspot.connected.check() == "the token is accepted, our properties are there"
     for kind, name in OWN.items():
         assert sandbox.hubspot.crm.types[kind].properties[name].unique
+
+
+def test_a_check_names_scopes_that_only_a_later_write_would_miss(
+    hubspot: Account, sandbox: RunningSandbox
+) -> None:
+    setup(hubspot)
+    sandbox.hubspot.missing_scopes = {"crm.objects.contacts.write", "tickets"}
+    assert hubspot.connected.check() == (
+        "the token is accepted; it lacks the scopes crm.objects.contacts.write, tickets: add them in HubSpot"
+    )
+
+
+def test_a_check_does_without_the_scopes_where_hubspot_does_not_tell_them(
+    hubspot: Account, sandbox: RunningSandbox
+) -> None:
+    setup(hubspot)
+    sandbox.fault("hubspot", path="/oauth/*", status=404)
+    assert hubspot.connected.check() == "the token is accepted, our properties are there"
 
 
 def test_a_check_writes_nothing(hubspot: Account) -> None:
