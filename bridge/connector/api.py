@@ -46,7 +46,12 @@ Email = Annotated[str, AfterValidator(_email)]
 
 
 class ConnectorSettings(EnvironmentModel):
-    """A connection's settings, read from variables that begin with the connection's name in capitals."""
+    """A connection's settings, read from variables that begin with the connection's name in capitals.
+
+    What stands in quotes below a field is what `bridge connectors show` says about its variable.
+    """
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     @classmethod
     def prefix(cls, connection: str) -> str:
