@@ -505,6 +505,19 @@ def test_a_duplicate_rule_leads_to_the_record_that_it_names(
     assert sandbox.salesforce.tasks[0]["WhoId"] == contact
 
 
+def test_a_duplicate_rule_that_names_nobody_is_passed_when_it_only_warns(
+    salesforce: Account, sandbox: RunningSandbox
+) -> None:
+    error = {"statusCode": "DUPLICATES_DETECTED", "message": "Use one of these records?", "fields": []}
+    sandbox.fault("salesforce", path=COLLECTION, method="POST", body=[{"success": False, "errors": [error]}])
+    salesforce.deliver("log_call")
+
+    [contact] = sandbox.salesforce.contacts
+    assert sandbox.salesforce.tasks[0]["WhoId"] == contact.id
+    [request] = [one for one in sandbox.requests if one.path == f"{DATA}/sobjects/Contact"]
+    assert request.headers["sforce-duplicate-rule-header"] == "allowSave=true"
+
+
 # --------------------------------------------------------------------------------- when things go wrong
 
 
