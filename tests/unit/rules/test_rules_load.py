@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime, time, timedelta
+from time import process_time
 
 import pytest
 
@@ -289,3 +290,37 @@ def test_reading_stops_where_more_problems_would_help_nobody() -> None:
     result = loaded(text)
     assert result.rules is None
     assert len(result.problems) == 101
+
+
+def mebibyte(head: str, line: str) -> str:
+    """A file of nearly 1 MiB: the line again and again, `%d` counting."""
+    lines = [line.replace("%d", str(number)) for number in range((1 << 20) // (len(line) + 6))]
+    return head + "".join(lines)
+
+
+RULE = "  - name: a\n    when: call.busy\n    do: [{use: crm.log_call}]\n"
+FULL = {
+    "rules": mebibyte("version: 1\nrules:\n", "  - {name: a%d, when: call.*, do: [{use: crm.log_call}]}\n"),
+    "fields": mebibyte(f"version: 1\nrules:\n{RULE}    where:\n", "      event.abcdefgh%d: 1\n"),
+    "keys": mebibyte("version: 1\n", "key%d: 1\n"),
+    "values": mebibyte(f"version: 1\nrules:\n{RULE}    where: {{event.status: {{in: [", "x%d, ") + "]}}",
+    "one line": "version: 1\nrules: " + "[{name: " + "x" * 1_000_000,
+    "templates": mebibyte(
+        "version: 1\nrules:\n  - name: a\n    when: call.busy\n    do:\n",
+        "      - {use: team.post, with: {text: '{{ 1" + " + 1" * 12_000 + " }}'}}\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(FULL))
+def test_a_full_file_of_anything_is_read_in_time(kind: str) -> None:
+    assert 700_000 < len(FULL[kind]) <= 1 << 20
+    began = process_time()
+    result = loaded(FULL[kind])
+    assert len(result.problems) <= 101
+    assert process_time() - began < 30
+
+
+def test_a_larger_file_is_not_read_at_all() -> None:
+    (problem,) = loaded("#" + "x" * (1 << 20)).problems
+    assert problem.text == "the file is larger than 1 MiB"

@@ -12,7 +12,7 @@ import pytest
 from bridge.rules import filters
 from bridge.rules.compiler import TemplateError
 from bridge.rules.filters import Missing, RenderError
-from bridge.rules.render import condition, names_of, template
+from bridge.rules.render import MAX_SOURCE, condition, names_of, template
 from tests.unit.rules.kit import NOW, event_of
 
 EVENT = event_of(
@@ -275,26 +275,27 @@ BOMBS = {
     "brackets": "{{ " + "(" * 40_000,
     "lists": "{{ " + "[" * 40_000,
     "signs": "{{ " + "-" * 40_000 + "1 }}",
-    "nots": "{{ " + "not " * 20_000 + "true }}",
-    "names": "{{ event" + ".a" * 40_000 + " }}",
-    "keys": "{{ event" + "['a']" * 15_000 + " }}",
-    "filters": "{{ 'a'" + " | upper" * 10_000 + " }}",
-    "sums": "{{ 1" + " + 1" * 20_000 + " }}",
+    "nots": "{{ " + "not " * 12_000 + "true }}",
+    "names": "{{ event" + ".a" * 24_000 + " }}",
+    "keys": "{{ event" + "['a']" * 9_000 + " }}",
+    "filters": "{{ 'a'" + " | upper" * 5_000 + " }}",
+    "sums": "{{ 1" + " + 1" * 12_000 + " }}",
     "products": "{{ 1000000000000" + " * 1000000000000" * 30 + " }}",
-    "joins": "{{ 'a'" + " ~ event.summary" * 5_000 + " }}",
-    "ifs": "{% if true %}" * 5_000,
-    "braces": "{{" * 40_000,
-    "comments": "{#" * 40_000,
-    "digits": "{{ " + "9" * 90_000 + " }}",
-    "quotes": "{{ '" + "\\" * 90_000,
-    "choices": "{{ 1" + " if true else 1" * 5_000 + " }}",
-    "parts": "{{ 'a' }}" * 10_000,
+    "joins": "{{ 'a'" + " ~ event.summary" * 2_500 + " }}",
+    "ifs": "{% if true %}" * 3_500,
+    "braces": "{{" * 24_000,
+    "comments": "{#" * 24_000,
+    "digits": "{{ " + "9" * 49_000 + " }}",
+    "quotes": "{{ '" + "\\" * 49_000,
+    "choices": "{{ 1" + " if true else 1" * 3_000 + " }}",
+    "parts": "{{ 'a' }}" * 4_900,
     "length": "x" * 200_000 + "{{ 1 }}",
 }
 
 
 @pytest.mark.parametrize("bomb", sorted(BOMBS))
 def test_a_template_bomb_is_a_mistake_and_costs_little(bomb: str) -> None:
+    assert len(BOMBS[bomb]) <= MAX_SOURCE or bomb == "length"
     began = time.process_time()
     with pytest.raises((TemplateError, RenderError)):
         template(BOMBS[bomb])(NAMES)
