@@ -307,7 +307,7 @@ class Portal:
             try:
                 self.make_key(kind)
             except Exception as error:
-                if getattr(error, "status", None) != 403:
+                if getattr(error, "status", None) not in (403, 404, 405):
                     raise
                 raise Rejected(
                     f"{kind} lack the property {KEYS[kind][0]} and this token may not make it: run "
@@ -802,7 +802,8 @@ def _is_conflict(error: Exception) -> bool:
 
 def _lacks(error: Exception, name: str) -> bool:
     body = _body_of(error)
-    return getattr(error, "status", None) == 400 and "PROPERTY_DOESNT_EXIST" in body and name in body
+    missing = "PROPERTY_DOESNT_EXIST" in body or "does not exist" in body
+    return getattr(error, "status", None) == 400 and missing and name in body
 
 
 def _refusal_in(answer: Any) -> Failure:

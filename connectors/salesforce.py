@@ -94,6 +94,8 @@ _PERSON_FIELDS = {
 _PHONES = ("Phone", "MobilePhone", "HomePhone", "OtherPhone")
 _GONE = {"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "CANNOT_UPDATE_CONVERTED_LEAD", "NOT_FOUND"}
 """The record that we remember is deleted, merged or converted."""
+_CLOSED = {"Task": "Completed", "Case": "Closed"}
+"""Salesforce's own words, which an org may rename."""
 LONGEST = {"Subject": 255, "Description": 32_000, "CallDisposition": 255, "CallObject": 255}
 _OUTCOMES = {"completed": "Connected", "no_answer": "No answer", "busy": "Busy", "failed": "Failed"}
 
@@ -229,7 +231,12 @@ class Org:
         known = self._closed.get(kind)
         if known is None or known[0] < time.monotonic():
             where = "IsClosed = true ORDER BY SortOrder LIMIT 1"
-            rows = self.query(_select(("ApiName",), f"{kind}Status", where))
+            try:
+                rows = self.query(_select(("ApiName",), f"{kind}Status", where))
+            except SalesforceError as error:
+                if error.status not in (400, 404):
+                    raise
+                rows = [{"ApiName": _CLOSED[kind]}]  # hidden from this user
             if not rows:
                 raise Rejected(f"no status of {kind} counts as closed in this org", code="no_closed_status")
             known = self._closed[kind] = (time.monotonic() + _STATUS_VALID, str(rows[0]["ApiName"]))

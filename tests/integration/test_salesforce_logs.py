@@ -161,6 +161,15 @@ def test_the_closed_status_is_the_orgs_own_word(sandbox: RunningSandbox) -> None
     account.close()
 
 
+def test_where_the_statuses_are_hidden_salesforces_own_word_is_used(sandbox: RunningSandbox) -> None:
+    account = Account("salesforce", sandbox)
+    refusal = [{"errorCode": "INVALID_TYPE", "message": "sObject type 'TaskStatus' is not supported."}]
+    sandbox.fault("salesforce", path=f"{DATA}/query/", status=400, body=refusal)
+    account.deliver("log_call")
+    assert sandbox.salesforce.tasks[0]["Status"] == "Completed"
+    account.close()
+
+
 def test_a_task_gets_the_owner_of_the_rule_or_of_the_connection(sandbox: RunningSandbox) -> None:
     account = Account("salesforce", sandbox, {"SALESFORCE_OWNER": "0055g00000AbCdF"})
     first, second = calls(2, account.clock)
