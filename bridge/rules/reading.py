@@ -62,6 +62,8 @@ class File:
     problems: Problems
     registry: Registry
     environ: Mapping[str, str] | None
+    connections: dict[str, str] = field(default_factory=dict)
+    """Every connection that was met so far, and its connector."""
     checked_connections: set[str] = field(default_factory=set)
 
     def mapping(self, node: Node, what: str, known: Iterable[str] | None = None, hint: str = "") -> Entries:

@@ -115,8 +115,14 @@ def _connection(file: File, entries: Entries, action: Action | None, live: bool)
             return None
     else:
         node, name = entries["use"][1], action.connector if action else None
-    if name and action and live:
-        _settings(file, node, action, name)
+    if name and action:
+        known = name if name in file.registry.names() else action.connector
+        owner = file.connections.setdefault(name, known)
+        if owner != action.connector:
+            hint = f"an account has one connector; give it another name, such as `{action.connector}_eu`"
+            file.problems.error(node, f"the connection `{name}` belongs to the connector `{owner}`", hint)
+        elif live:
+            _settings(file, node, action, name)
     return name
 
 
