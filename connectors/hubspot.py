@@ -148,7 +148,7 @@ class Pool(urllib3.PoolManager):
         if self._version:
             url = re.sub(r"/crm/v\d/(\w+)", rf"/crm/\1/{self._version}", url, count=1)
         check_deadline()
-        options["timeout"] = urllib3.Timeout(connect=max(0.05, remaining(3)), read=max(0.05, remaining(12)))
+        options["timeout"] = urllib3.Timeout(connect=max(0.05, remaining(3)), read=max(0.05, remaining(20)))
         response = super().urlopen(method, url, redirect=False, **options)
         if 200 <= response.status < 300 and response.data.lstrip()[:1] != b"{":
             raise _no_answer()  # a page with status 200, which the SDK reads as a record without anything

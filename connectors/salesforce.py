@@ -150,7 +150,7 @@ class Adapter(GuardedAdapter):
     """Every request of the connection passes here: bounded in time, and counted against the org's daily quota."""
 
     def __init__(self, share: float, redirect_to: str | None) -> None:
-        super().__init__(redirect_to=redirect_to, pool_size=connector.limits.concurrent)
+        super().__init__(redirect_to=redirect_to, pool_size=connector.limits.concurrent, read_seconds=20)
         self._share = share
         self._spent_until: datetime | None = None
         self.usage = ""

@@ -83,11 +83,15 @@ class GuardedAdapter(HTTPAdapter):
     """A requests adapter for SDKs that cannot set timeouts: bounded by the attempt's deadline, never retrying.
 
     `redirect_to` rewrites scheme and host of every request, for SDKs that insist on https and on their own
-    hosts (simple-salesforce): a stand-in on loopback can then be reached.
+    hosts (simple-salesforce): a stand-in on loopback can then be reached. `read_seconds` is how long an answer
+    may take, for partners that need longer for a batch.
     """
 
-    def __init__(self, *, redirect_to: str | None = None, pool_size: int = 10) -> None:
+    def __init__(
+        self, *, redirect_to: str | None = None, pool_size: int = 10, read_seconds: float = READ_SECONDS
+    ) -> None:
         self.redirect_to = redirect_to.rstrip("/") if redirect_to else None
+        self.read_seconds = read_seconds
         super().__init__(max_retries=0, pool_maxsize=pool_size)
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
@@ -95,7 +99,8 @@ class GuardedAdapter(HTTPAdapter):
         check_deadline()
         if self.redirect_to and request.url:
             request.url = self.redirect_to + "/" + request.url.split("/", 3)[3]
-        kwargs["timeout"] = (remaining(CONNECT_SECONDS), remaining(READ_SECONDS))
+        # Never 0, which requests refuses: the deadline may pass since it was checked.
+        kwargs["timeout"] = (max(0.01, remaining(CONNECT_SECONDS)), max(0.01, remaining(self.read_seconds)))
         return super().send(request, *args, **kwargs)
 
 
