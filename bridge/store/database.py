@@ -200,7 +200,7 @@ def _engine(url: str, pool_size: int) -> Engine:
 def _prepare_sqlite(connection: Any, _: object) -> None:
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000",
-                   "cache_size=-32000", "journal_size_limit=67108864"):  # fmt: skip
+                   "cache_size=-32000", "journal_size_limit=67108864", "secure_delete=ON"):  # fmt: skip
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, get_args
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, literal, or_, select, text, update
 
 from bridge.connector.api import Channel
 from bridge.errors import ConfigError
@@ -55,9 +55,6 @@ def erase(database: Database, who: str, address: str, secret: bytes | None) -> E
     """
     with database.write() as connection:
         now = database.now(connection)
-        if database.is_sqlite:
-            # Overwrite what is freed, instead of leaving it in the file until the space is used again.
-            connection.exec_driver_sql("PRAGMA secure_delete=ON")
         events = _matching_events(database, connection, address)
         rows = _matching_deliveries(connection, address, events)
         # Locks in the order of `claim`: deliveries, then names.
@@ -180,7 +177,11 @@ def _empty_events(connection: Connection, idents: Sequence[str], now: datetime) 
         update(_EVENTS)
         .where(_EVENTS.c.id.in_(idents))
         .values(
-            body=None, phone=None, email=None, trace=None, routed_at=func.coalesce(_EVENTS.c.routed_at, now)
+            body=None,
+            phone=None,
+            email=None,
+            trace=None,
+            routed_at=func.coalesce(_EVENTS.c.routed_at, literal(now, schema.Instant())),
         )
     )
 
