@@ -139,7 +139,7 @@ class Event:
     """What makes two requests the same event: the signed `webhookId`, else the SHA-256 of the body."""
     received_at: datetime
     id: str = field(default="")
-    """Our own id (`evt_...`), once stored."""
+    """Our own id (`evt_...`); a duplicate's is never stored."""
 
     @property
     def name(self) -> str:

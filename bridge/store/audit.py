@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from bridge.ids import new_id
 from bridge.store import schema
 from bridge.store.database import Database
-from bridge.store.ids import new_id
 
 _TABLE = schema.audit
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -103,8 +103,8 @@ def claim(database: Database, room: Room, rulebook: Rulebook, replica: str) -> C
         decisions = decide_all(chosen, events, facts, rulebook, now)
         _hold_back(connection, chosen, decisions, now)
         going = [row for row in chosen if isinstance(decisions.get(row.id), Go | None)]
-        claimed = _begin(database, connection, going, events, facts, replica, now)
-        calls = _group([replace(item, probe=gate.probing) for item in claimed], room)
+        claimed = _begin(database, connection, going, events, facts, replica, now, gate.probing)
+        calls = _group(claimed, room)
         gate.take(connection, len(calls), now)
     return Claim(calls, timedelta(0))
 
@@ -118,7 +118,7 @@ def _choose(
     lanes: set[str] = set()
     sizes: dict[str, int] = {}
     calls = 0
-    window = min(MAX_CANDIDATES, max(MIN_CANDIDATES, 2 * gate.calls * room.largest_batch))
+    window = min(MAX_CANDIDATES, gate.calls * room.largest_batch + MIN_CANDIDATES)
     for _ in range(MAX_LOOKS):
         rows = connection.execute(_due(room.connection, now, lanes).limit(window)).all()
         for row in rows:
@@ -291,6 +291,7 @@ def _begin(
     facts: Gathered,
     replica: str,
     now: datetime,
+    probe: bool,
 ) -> list[Claimed]:
     """Take the lease, reserve the effect and write the attempt."""
     if not rows:
@@ -309,7 +310,7 @@ def _begin(
             reached_at=func.coalesce(table.c.reached_at, begun),
         )
     )
-    claimed = [claimed_of(row, events[row.id], facts.known_id(row), now) for row in rows]
+    claimed = [claimed_of(row, events[row.id], facts.known_id(row), now, probe) for row in rows]
     connection.execute(
         schema.attempts.insert(),
         [
@@ -343,7 +344,11 @@ def _begin(
 
 
 def claimed_of(
-    row: Row[Any], event: Event, known_id: str | None = None, begun_at: datetime | None = None
+    row: Row[Any],
+    event: Event,
+    known_id: str | None = None,
+    begun_at: datetime | None = None,
+    probe: bool = False,
 ) -> Claimed:
     """A delivery's claim: the one that the row tells of, or the next one, when it begins now at `begun_at`."""
     started_at = begun_at or row.reached_at or row.occurred_at
@@ -367,6 +372,7 @@ def claimed_of(
         first_attempt_at=row.first_attempt_at or started_at,
         unknown_since=row.unknown_since,
         expires_at=row.expires_at,
+        probe=probe,
     )
 
 

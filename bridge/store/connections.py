@@ -15,10 +15,10 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, select, update
 
 from bridge.errors import BadCredentials, Failure, OutcomeUnknown, QuotaExhausted, RateLimited, Temporary
+from bridge.ids import new_id
 from bridge.store import schema
 from bridge.store.audit import note
 from bridge.store.database import Database
-from bridge.store.ids import new_id
 
 PausedBy = Literal["person", "credentials", "rate", "quota", "circuit"]
 

@@ -16,13 +16,13 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, liter
 
 from bridge.connector.api import Channel
 from bridge.errors import ConfigError
+from bridge.ids import new_id
 from bridge.policy import rank_of
 from bridge.store import schema
 from bridge.store.audit import note
 from bridge.store.claim import events_of
 from bridge.store.database import Database, translated_errors
 from bridge.store.effects import free_effects, held_row, hold_effects
-from bridge.store.ids import new_id
 from bridge.store.people import kept_as, recipient_name
 from bridge.store.retention import ERASED
 from bridge.telemetry import mask_address

@@ -16,9 +16,10 @@ from sqlalchemy import Connection, delete, func, or_, select
 
 from bridge.errors import StoreUnavailable
 from bridge.events import Event
+from bridge.ids import new_id
 from bridge.store import schema
 from bridge.store.database import EVENTS, Database
-from bridge.store.ids import new_id
+from bridge.store.routing import keep_parsed
 
 Answer = Literal["stored", "duplicate", "conflict", "unavailable"]
 """`conflict`: the same id with another body, kept aside and not routed; `unavailable`: not stored, send it again."""
@@ -75,6 +76,9 @@ def _accept_group(database: Database, receipts: Sequence[Receipt]) -> list[Answe
                     answers[place] = _answer_known(connection, receipts[place], row)
         if stored:
             database.changed(connection, [EVENTS])
+    keep_parsed(
+        receipt.event for receipt, answer in zip(receipts, answers, strict=True) if answer == "stored"
+    )
     database.receiving(len(rows))
     return answers
 
@@ -83,7 +87,7 @@ def _row(receipt: Receipt) -> dict[str, object]:
     event = receipt.event
     contact = event.contact
     return {
-        "id": new_id("evt"),
+        "id": event.id,
         "identity": event.identity,
         "occurrence": event.occurrence,
         "name": event.name,

@@ -7,7 +7,7 @@ after it everything is there. Routing is pure, so doing it twice gives the same.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -15,10 +15,10 @@ from sqlalchemy import Connection, Row, bindparam, select, update
 
 from bridge.errors import StoreUnavailable
 from bridge.events import Event, parse_body
+from bridge.ids import new_id
 from bridge.rules.model import Planned, Routing, Rules
 from bridge.store import schema
 from bridge.store.database import Database
-from bridge.store.ids import new_id
 
 Route = Callable[[Event, datetime], Routing]
 """The pure routing of one event at an instant."""
@@ -36,10 +36,16 @@ def event_of(row: Row[Any]) -> Event:
     event = _recent.get(row.id)
     if event is None:
         event = Event(parse_body(row.body), row.identity, row.received_at, row.id)
+        keep_parsed([event])
+    return event
+
+
+def keep_parsed(events: Iterable[Event]) -> None:
+    """Remember stored events, so that routing and claiming need not parse them again."""
+    for event in events:
         if len(_recent) >= _MOST_RECENT:
             _recent.clear()
-        _recent[row.id] = event
-    return event
+        _recent[event.id] = event
 
 
 def route_unrouted(database: Database, rules: Rules, route: Route, limit: int = 200) -> tuple[int, list[str]]:

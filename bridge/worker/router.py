@@ -25,11 +25,11 @@ class Router:
         self._database = database
         self._rules = rules
 
-    def round(self, batch: int = BATCH) -> int:
+    def round(self, batch: int = batch) -> int:
         """Do what is there to do, up to one batch of each; returns how much that was."""
         rules = self._rules.current
         routed, crashed = route_unrouted(
-            self._database, rules, lambda event, now: route(event, rules, now), BATCH
+            self._database, rules, lambda event, now: route(event, rules, now), batch
         )
         for event in crashed:
             log.error(
