@@ -25,7 +25,7 @@ class Router:
         self._database = database
         self._rules = rules
 
-    def round(self, batch: int = batch) -> int:
+    def round(self, batch: int = BATCH) -> int:
         """Do what is there to do, up to one batch of each; returns how much that was."""
         rules = self._rules.current
         routed, crashed = route_unrouted(
