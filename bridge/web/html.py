@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
+from bridge.store.history import act_of, details_of
 from bridge.telemetry import mask_address
 
 
@@ -40,7 +41,14 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"instant": instant, "machine": machine, "mask": mask_address}
+    environment.filters |= {
+        "act": act_of,
+        "ago": ago,
+        "details": details_of,
+        "instant": instant,
+        "machine": machine,
+        "mask": mask_address,
+    }
     return environment
 
 
@@ -52,3 +60,16 @@ def instant(value: datetime | None) -> str:
 def machine(value: datetime | None) -> str:
     """An instant as `<time datetime>` wants it."""
     return "" if value is None else value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def ago(value: datetime, now: datetime) -> str:
+    """How far an instant is from now, in words; what is further than a day is told by its date."""
+    seconds = (now - value).total_seconds()
+    distance = abs(seconds)
+    if distance >= 86_400:
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M}"
+    if distance < 1:
+        return "now"
+    size, unit = next(pair for pair in ((3600, "h"), (60, "min"), (1, "s")) if distance >= pair[0])
+    words = f"{int(distance // size)} {unit}"
+    return f"{words} ago" if seconds > 0 else f"in {words}"
