@@ -36,6 +36,7 @@ from bridge.web.callbacks import callback_routes
 from bridge.web.desk import Desk
 from bridge.web.health import Counted
 from bridge.web.html import static_routes
+from bridge.web.pages import page_routes
 from bridge.web.receive import Receiver, ReceiverSettings
 from bridge.web.unsubscribe import unsubscribe_link, unsubscribe_routes
 from bridge.worker.attempt import Attempts, Connection, open_connections
@@ -110,7 +111,7 @@ def build_service(
                 *callback_routes(database, connections, settings.bridge_public_url),
                 *unsubscribe_routes(database, secret),
             ],
-            admin_routes=api_routes(desk),
+            admin_routes=[*api_routes(desk), *page_routes(desk)],
             rules_trouble=lambda: rules.trouble,
         )
 
