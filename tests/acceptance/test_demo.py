@@ -1,0 +1,128 @@
+"""`bridge demo`: it shows what the README shows, whatever the machine's environment, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.cli.demo_report import differences
+from bridge.sandbox import start_sandbox
+from tests.acceptance.running import BRIDGE, clean_environment, eventually
+
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+
+
+@contextmanager
+def demo(folder: Path, **own: str) -> Iterator[subprocess.Popen[str]]:
+    """The demo in a process group of its own, with its temporary files in `folder`."""
+    environ = clean_environment(TMPDIR=str(folder), COLUMNS="110", **own)
+    with subprocess.Popen(
+        [BRIDGE, "demo"], cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            if group_is_alive(process.pid):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def group_is_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def variable_parts_removed(text: str) -> list[str]:
+    """Lines without trailing blanks; contents are cut at the table's width, so only their beginnings count."""
+    lines = (line.rstrip().rstrip("…")[:100] for line in text.splitlines())
+    return [line for line in lines if line and not set(line) <= {" ", "─"}]
+
+
+def test_it_prints_what_the_readme_prints_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with demo(tmp_path) as process:
+        out, err = process.communicate(timeout=100)
+        assert process.returncode == 0, out + err
+        assert not group_is_alive(process.pid)
+    assert list(tmp_path.iterdir()) == []
+    shown = next(
+        block for block in re.findall(r"```text\n(.*?)```", README, re.DOTALL) if "What Heppu sent" in block
+    )
+    printed = variable_parts_removed(out)
+    missing = [line for line in variable_parts_removed(shown) if line not in printed]
+    assert missing == []
+    assert "README.md" in out
+    assert err == ""
+
+
+def test_accounts_in_the_environment_and_in_a_dotenv_file_are_never_touched(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("BRIDGE_ONLY_TO=+15550100\nTWILIO_URL=http://127.0.0.1:9\n")
+    hostile = {"HUBSPOT_URL": "http://127.0.0.1:9", "BRIDGE_ONLY_TO": "+15550100", "BRIDGE_PORT": "1"}
+    with demo(tmp_path, **hostile) as process:
+        out, err = process.communicate(timeout=100)
+        assert process.returncode == 0, out + err
+    assert [path.name for path in tmp_path.iterdir()] == [".env"]
+
+
+def test_interrupted_it_still_clears_away(tmp_path: Path) -> None:
+    with demo(tmp_path) as process:
+        assert eventually(lambda: list(tmp_path.glob("bridge-demo-*/bridge.db")), 40)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(40) == 143
+        assert eventually(lambda: not group_is_alive(process.pid), 10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_with_keep_it_goes_on_until_it_is_interrupted(tmp_path: Path) -> None:
+    environ = clean_environment(TMPDIR=str(tmp_path))
+    with subprocess.Popen(
+        [BRIDGE, "demo", "--keep"], cwd=tmp_path, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        lines = []
+        while (line := process.stderr.readline()) and "Ctrl-C" not in line:
+            lines.append(line)
+        assert any("/login#token=" in line for line in lines)
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(40) == 0
+        assert eventually(lambda: not group_is_alive(process.pid), 10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def delivery(action: str, state: str = "sent") -> dict[str, Any]:
+    return {
+        "action": action,
+        "state": state,
+        "rule": "some-rule",
+        "detail": "no such number",
+        "reason": "rejected",
+    }
+
+
+@pytest.mark.parametrize(
+    ("deliveries", "problem"),
+    [
+        ([delivery("twilio.send_sms")], "twilio.send_sms: the bridge says 1, the partner has 0"),
+        ([], "slack.post reached nobody"),
+        ([delivery("email.send", "dead")], "email.send of some-rule is dead: no such number"),
+    ],
+)
+def test_it_fails_when_what_arrived_is_not_what_the_bridge_says(
+    deliveries: list[dict[str, Any]], problem: str
+) -> None:
+    with start_sandbox() as sandbox:
+        assert problem in differences(sandbox, deliveries)
