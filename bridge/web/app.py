@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
@@ -53,7 +53,12 @@ def create_app(
             *guard([*for_operators, *admin_routes]),
         ],
         lifespan=lifespan,
-        exception_handlers={StoreUnavailable: _unavailable, HTTPException: _http_error, Exception: _bug},
+        exception_handlers={
+            StoreUnavailable: _unavailable,
+            HTTPException: _http_error,
+            ClientDisconnect: _gone,
+            Exception: _bug,
+        },
     )
 
 
@@ -65,6 +70,11 @@ async def _unavailable(_: Request, error: Exception) -> Response:
 async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    """The sender left in the middle of a body: nobody reads this."""
+    return Response(status_code=400)
 
 
 async def _bug(request: Request, error: Exception) -> Response:

@@ -124,9 +124,9 @@ class Chromium:
     def _settle(self) -> None:
         """Wait until the page has been quiet for a moment."""
         end, quiet, before = time.monotonic() + PATIENCE, 0, None
-        while quiet < 3:
+        while quiet < 4:
             assert time.monotonic() < end, "the page never came to rest"
-            time.sleep(0.1)
+            time.sleep(0.05)
             try:
                 state = self.run("[location.href, document.readyState, performance.timeOrigin].join(' ')")
             except Navigated:

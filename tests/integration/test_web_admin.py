@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -179,6 +180,19 @@ def test_a_huge_form_is_refused(running: Site, body: bytes) -> None:
 def test_a_form_that_is_none_is_refused(running: Site, body: bytes, kind: str) -> None:
     answer = httpx.post(f"{running.url}/login", content=body, headers={"Content-Type": kind})
     assert answer.status_code in (400, 401)
+
+
+def test_who_leaves_in_the_middle_of_a_form_is_no_bug(
+    running: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = b"POST /login HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+    head += b"Content-Type: application/x-www-form-urlencoded\r\n\r\ntoken="
+    with socket.create_connection(("127.0.0.1", httpx.URL(running.url).port or 0)) as leaving:
+        leaving.sendall(head)
+        time.sleep(0.1)
+    time.sleep(0.1)
+    assert httpx.get(f"{running.url}/healthz").status_code == 200
+    assert "a bug" not in "".join(capsys.readouterr())
 
 
 # ------------------------------------------------------------ sessions
