@@ -31,6 +31,11 @@ CROWD = 16
 CROWD_SECONDS = 0.04
 PATIENCE = 0.25
 LONGEST_STEP_ASIDE = 0.05
+_POSTGRES_OPTIONS = (
+    "-c lock_timeout=15s -c statement_timeout=60s"
+    # A replica that freezes or vanishes inside a transaction must not hold its locks until it comes back.
+    " -c idle_in_transaction_session_timeout=5s"
+)
 EVENTS = "events"
 """The topic of events that wait to be routed, and of failures that wait to be followed up."""
 CHANNEL = "bridge"
@@ -186,7 +191,7 @@ def _engine(url: str, pool_size: int) -> Engine:
     if parsed.get_backend_name() != "sqlite":
         return create_engine(
             parsed, pool_size=pool_size, max_overflow=4, pool_timeout=10, pool_pre_ping=False, pool_recycle=1800,
-            connect_args={"connect_timeout": 5, "options": "-c lock_timeout=15s -c statement_timeout=60s"},
+            connect_args={"connect_timeout": 5, "options": _POSTGRES_OPTIONS},
         )  # fmt: skip
     engine = create_engine(
         parsed, pool_size=pool_size, max_overflow=8, pool_timeout=10,

@@ -30,6 +30,13 @@ def deployment(tmp_path: Path, database_url: str, sandbox: RunningSandbox) -> It
 
 
 @pytest.fixture
+def postgres_deployment(tmp_path: Path, postgres_url: str, sandbox: RunningSandbox) -> Iterator[Deployment]:
+    """The same, for what only PostgreSQL can do."""
+    with Deployment(tmp_path, postgres_url, sandbox) as found:
+        yield found
+
+
+@pytest.fixture
 def report(request: pytest.FixtureRequest) -> Callable[[Outcome], None]:
     """Puts a scenario's outcome into the table at the end of the run."""
     return request.config.stash.setdefault(_OUTCOMES, []).append

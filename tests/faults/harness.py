@@ -177,6 +177,18 @@ def post(url: str, body: Mapping[str, Any], seconds: float = 15.0) -> int | str:
         connection.close()
 
 
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The entries of a JSON log; a line that is no entry is one of its own, so that nothing is overlooked."""
+    found = []
+    for line in path.read_text("utf-8", "replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = {"line": line}
+        found.append(entry if isinstance(entry, dict) else {"line": line})
+    return found
+
+
 class Process:
     """One `bridge serve` or `bridge work`."""
 
@@ -202,12 +214,7 @@ class Process:
     @property
     def log(self) -> list[dict[str, Any]]:
         """What it logged."""
-        lines = self._log.read_text("utf-8", "replace").splitlines()
-        found = []
-        for line in lines:
-            with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-        return [entry for entry in found if isinstance(entry, dict)]
+        return read_log(self._log)
 
     @property
     def output(self) -> str:
@@ -430,14 +437,25 @@ class Deployment:
         return {key: count for key, count in there if count > 1}
 
     def cut_short(self) -> int:
-        """Attempts whose process was gone or frozen before it knew what became of them."""
-        found: int = self.query("SELECT count(*) FROM attempts WHERE detail LIKE 'the process stopped%'")[0][
-            0
+        """Attempts that another process, or the next one, had to conclude: theirs was gone or frozen."""
+        return sum(entry.get("event") == "taking over an attempt" for entry in self.log())
+
+    def log(self) -> list[dict[str, Any]]:
+        """What all processes logged, also those that are gone."""
+        logs = self.folder.glob("bridge-*.log")
+        return [entry for path in sorted(logs) for entry in read_log(path)]
+
+    def crashes(self) -> list[str]:
+        """What should not have happened, by the logs of all processes."""
+        return [
+            str(entry)[:2000]
+            for entry in self.log()
+            if "exception" in entry or "Traceback" in entry.get("line", "")
         ]
-        return found
 
     def outcome(self, scenario: str, seconds: float, note: str = "") -> Outcome:
-        """The row of this scenario; partners' records must hang on one contact each."""
+        """The row of this scenario. Partners' records must hang on one contact each, and nothing may have crashed."""
+        assert self.crashes() == []
         for call in self.sandbox.hubspot.calls:
             assert len(self.sandbox.hubspot.associated("calls", call.id, "contacts")) == 1, call
         return Outcome(
