@@ -39,6 +39,8 @@ SECRET = "fault-tests-sign-with-this"
 ROOT = Path(__file__).resolve().parents[2]
 FINAL = ("sent", "review", "dead", "cancelled", "suppressed")
 
+TEXTED = ("call.busy", "call.no-answer")
+"""Events that every set of rules here answers with a text; the others make a record in HubSpot."""
 RULES = """\
 version: 1
 messaging:
@@ -427,14 +429,21 @@ class Deployment:
     def lost(self) -> list[str]:
         """Webhook ids of answered events that brought nothing about."""
         texts, records = self.texts(), self.records()
-        reached = {"call.busy": lambda body: texts[body["metadata"]["contactPhone"]],
-                   "call.completed": lambda body: records[body["conversationId"]]}  # fmt: skip
-        return [body["webhookId"] for body in self.heppu.answered if not reached[body["event"]](body)]
+        return [
+            body["webhookId"]
+            for body in self.heppu.answered
+            if not (
+                texts[body["metadata"]["contactPhone"]]
+                if body["event"] in TEXTED
+                else records[body["conversationId"]]
+            )
+        ]
 
-    def doubled(self) -> dict[str, int]:
-        """Everything that is there more than once."""
-        there = [*self.texts().items(), *self.records().items(), *self.contacts().items()]
-        return {key: count for key, count in there if count > 1}
+    def doubled(self) -> list[str]:
+        """Everything that is there more than once: the same text to one person, a conversation's record, a contact."""
+        texts = Counter(f"{message.to}: {message.body}" for message in self.sandbox.twilio.messages)
+        there = [*texts.items(), *self.records().items(), *self.contacts().items()]
+        return [key for key, count in there if count > 1]
 
     def cut_short(self) -> int:
         """Attempts that another process, or the next one, had to conclude: theirs was gone or frozen."""

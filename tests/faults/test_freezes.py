@@ -36,7 +36,7 @@ def _judge(deployment: Deployment, scenario: str, seconds: float, report: Report
     outcome = deployment.outcome(scenario, seconds, note)
     report(outcome)
     assert deployment.lost() == []
-    assert deployment.doubled() == {}
+    assert deployment.doubled() == []
     assert set(deployment.states()) == {"sent"}
     assert deployment.sandbox.slack.messages == []
 

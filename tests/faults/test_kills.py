@@ -28,7 +28,7 @@ def _judge(deployment: Deployment, scenario: str, seconds: float, report: Report
     outcome = deployment.outcome(scenario, seconds, f"{cut_short} attempts cut short")
     report(outcome)
     assert deployment.lost() == []
-    assert deployment.doubled() == {}
+    assert deployment.doubled() == []
     assert outcome.review == 0, deployment.query(
         "SELECT action, detail FROM deliveries WHERE state = 'review'"
     )
