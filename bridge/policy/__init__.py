@@ -18,7 +18,7 @@ from bridge.policy.decision import (
 )
 from bridge.policy.effect import Held, rank_of
 from bridge.policy.hours import NEVER, quiet_until
-from bridge.policy.zones import known_regions, regions_of, zones_of
+from bridge.policy.zones import regions_of, zones_of
 
 __all__ = [
     "NEVER",
@@ -34,7 +34,6 @@ __all__ = [
     "Wait",
     "cancelling",
     "decide",
-    "known_regions",
     "quiet_until",
     "rank_of",
     "regions_of",

@@ -11,8 +11,8 @@ from collections import defaultdict
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
+from bridge.areas import FIFTY_STATES, STATE_OF, STATES
 from bridge.events import PHONE_PATTERN, Contact
-from bridge.policy.areas import FIFTY_STATES, STATE_OF, STATES
 
 if TYPE_CHECKING:
     from phonenumbers import PhoneNumber
@@ -41,13 +41,6 @@ def regions_of(contact: Contact, recipient: str | None) -> frozenset[str]:
     """The regions a number may belong to, as ISO 3166 codes (`FI`, `US`, `US-FL`); empty when nothing is known."""
     phone = phone_of(contact, recipient)
     return _regions_of_number(phone) if phone else frozenset()
-
-
-def known_regions() -> frozenset[str]:
-    """Every region that `messaging.regions` can name: countries, and the states of the US."""
-    from phonenumbers import SUPPORTED_REGIONS
-
-    return frozenset(SUPPORTED_REGIONS) | {f"US-{state}" for state in STATES}
 
 
 def phone_of(contact: Contact, recipient: str | None) -> str | None:

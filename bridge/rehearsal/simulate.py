@@ -33,7 +33,7 @@ from bridge.policy import (
     rank_of,
 )
 from bridge.rules.model import Planned, Rules, Trace
-from bridge.rules.route import alerts, consent, follow_up, route
+from bridge.rules.route import after_failure, alerts, consent, route
 
 State = Literal["pending", "sent", "review", "dead", "cancelled", "suppressed"]
 
@@ -261,13 +261,8 @@ class Simulation:
             self._follow_up(delivery, now)
 
     def _follow_up(self, delivery: Delivery, now: datetime) -> None:
-        """The rule's own `on_failure`; the file's `alerts` when a person has to act, or the rule says nothing."""
-        event, told = delivery.event, _told(delivery)
-        planned = list(follow_up(event, self.rules, delivery.planned.rule, told, now))
-        if delivery.state == "review" or not planned:
-            planned += alerts(event, self.rules, told, now)
-        for item in planned:
-            self._make(event, item, now)
+        for item in after_failure(delivery.event, self.rules, _told(delivery), now):
+            self._make(delivery.event, item, now)
 
     def _pause(self, connection: str, failure: str, now: datetime) -> None:
         why = f"connection {connection} is paused: its partner fails with {failure}"

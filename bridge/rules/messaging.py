@@ -6,8 +6,10 @@ import re
 from datetime import time
 from typing import Any, cast
 
+from bridge.areas import known_regions
 from bridge.connector.api import Channel
 from bridge.events import known_zone
+from bridge.rules.fields import did_you_mean
 from bridge.rules.model import Cap, Messaging, QuietHours
 from bridge.rules.reading import File
 from bridge.rules.yaml import Node
@@ -70,6 +72,13 @@ def _regions(file: File, node: Node) -> dict[str, QuietHours]:
         if not _REGION.fullmatch(name):
             hint = "a country or one of its parts: `US`, `US-FL`"
             file.problems.error(key, f"`{name[:40]}` is no region", hint)
+            continue
+        if name not in known_regions():
+            hint = (
+                did_you_mean(name, known_regions())
+                or "no number is known to belong there, so it stops nothing"
+            )
+            file.problems.error(key, f"no region `{name}`", hint)
             continue
         hours = _quiet_hours(file, value, allow_none=False)
         if hours:

@@ -93,6 +93,16 @@ def alerts(
     return _all_planned(rules.alerts, cause, names_of(event, now, rules.messaging.time_zone, known))
 
 
+def after_failure(
+    event: Event, rules: Rules, delivery: Mapping[str, Any], now: datetime
+) -> tuple[Planned, ...]:
+    """What a failed delivery leads to: its rule's `on_failure`; alerts, when a person must act or the rule is mute."""
+    planned = follow_up(event, rules, str(delivery["rule"]), delivery, now)
+    if delivery["state"] == "review" or not planned:
+        planned += alerts(event, rules, delivery, now)
+    return planned
+
+
 def consent(event: Event, messaging: Messaging, now: datetime) -> Check | None:
     """What `messaging.require` says about this event; None when it requires nothing."""
     if messaging.require is None:

@@ -164,7 +164,7 @@ def _after_lookup(claimed: Claimed, result: Sent | Exception | None, now: dateti
     if result is None:
         return _absent(claimed, now)
     since = claimed.unknown_since or now
-    failure = result if isinstance(result, Failure) else OutcomeUnknown(str(result), reason="bug")
+    failure = result if isinstance(result, Failure) else OutcomeUnknown(str(result), reason="timeout")
     detail = f"not known whether it took effect: {mask(failure.detail)[:400]}"
     if isinstance(result, CannotTell) or now + LOOKUP_EVERY > since + LOOKUP_LIMIT:
         return Finished(claimed, "cannot tell", "review", "keep", failure, detail, consumed=0)

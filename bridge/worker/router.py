@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from bridge.events import Event
-from bridge.rules.model import Planned, Rules
-from bridge.rules.route import alerts, follow_up, route
+from bridge.rules.model import Planned
+from bridge.rules.route import after_failure, alerts, route
 from bridge.store.database import Database
 from bridge.store.followups import follow_up_deliveries, follow_up_pauses
 from bridge.store.routing import route_unrouted
@@ -41,15 +41,11 @@ class Router:
     def _after_failure(
         self, event: Event, delivery: Mapping[str, Any], now: datetime
     ) -> tuple[str, Sequence[Planned]]:
-        """The rule's own `on_failure`; the file's `alerts` when a person has to act, or the rule says nothing."""
         rules = self._rules.current
-        planned = list(follow_up(event, rules, str(delivery["rule"]), delivery, now))
-        if delivery["state"] == "review" or not planned:
-            planned += alerts(event, rules, delivery, now)
-        return rules.hash, planned
+        return rules.hash, after_failure(event, rules, delivery, now)
 
     def _after_pause(
         self, event: Event, delivery: Mapping[str, Any], now: datetime
     ) -> tuple[str, Sequence[Planned]]:
-        rules: Rules = self._rules.current
-        return rules.hash, list(alerts(event, rules, delivery, now))
+        rules = self._rules.current
+        return rules.hash, alerts(event, rules, delivery, now)

@@ -61,7 +61,7 @@ START = datetime(2026, 3, 7, 12, tzinfo=UTC)
 PEOPLE = [
     {"contactPhone": "+12125550123", "contactEmail": "maya@example.com"},
     {"contactPhone": "+13055550100"},
-    {"contactPhone": "+18005550199", "contactEmail": "maya@example.com"},
+    {"contactPhone": "+18005550199", "contactEmail": "Maya@Example.com"},
     {"contactEmail": "ines@example.com", "timezone": "Pacific/Honolulu"},
 ]
 NAMES = ["call.busy", "call.no-answer", "call.completed", "call.failed"]

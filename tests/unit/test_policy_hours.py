@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.policy import NEVER, quiet_until
-from bridge.policy.areas import FIFTY_STATES
+from bridge.areas import FIFTY_STATES
 from bridge.policy.hours import is_quiet
 from bridge.rules.model import QuietHours
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.events import Contact
-from bridge.policy import known_regions, regions_of, zones_of
-from bridge.policy.areas import FIFTY_STATES, STATE_OF, STATES
+from bridge.policy import regions_of, zones_of
+from bridge.areas import FIFTY_STATES, STATE_OF, STATES, known_regions
 from bridge.policy.zones import _area_zones
 
 FALLBACK = "Europe/Oslo"

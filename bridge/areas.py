@@ -77,3 +77,10 @@ FIFTY_STATES: Final = (
     "Pacific/Honolulu",
 )
 """Every clock that somebody in the 50 states lives by; the other American zones keep the time of one of these."""
+
+
+def known_regions() -> frozenset[str]:
+    """Every region that `messaging.regions` can name: countries, and the states of the US."""
+    from phonenumbers import SUPPORTED_REGIONS
+
+    return frozenset(SUPPORTED_REGIONS) | {f"US-{state}" for state in STATES}
