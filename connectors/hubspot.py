@@ -598,13 +598,13 @@ class Contact(ContactParams):
     )
 
 
-@connector.action(effect=per_event, repeatable=True)
+@connector.action(effect=per_event, apart_by="properties", repeatable=True)
 def upsert_contact(portal: Portal, contact: Contact, context: Context) -> Sent:
     """Update the contact, or create it when HubSpot does not know the person."""
     return _save(portal, contact, context, create=True)
 
 
-@connector.action(effect=per_event, repeatable=True)
+@connector.action(effect=per_event, apart_by="properties", repeatable=True)
 def update_contact(portal: Portal, contact: Contact, context: Context) -> Sent:
     """Update the contact; a person whom HubSpot does not know is an error."""
     return _save(portal, contact, context, create=False)
@@ -700,7 +700,7 @@ class Task(TaskParams):
     owner: str | None = _OWNER
 
 
-@connector.action(effect=per_event, repeatable=True)
+@connector.action(effect=per_event, apart_by="subject", repeatable=True)
 def create_task(portal: Portal, task: Task, context: Context) -> Answer:
     """Give a colleague a task on the person's contact."""
     own = {

@@ -644,7 +644,7 @@ class Contact(ContactParams):
     """A contact or lead, and what to write about it; what the event says only fills empty fields."""
 
 
-@connector.action(effect=per_event, repeatable=True)
+@connector.action(effect=per_event, apart_by="properties", repeatable=True)
 def upsert_contact(org: Org, contact: Contact, context: Context) -> Sent:
     """Update the contact or open lead, or create a contact when Salesforce does not know the person."""
     wanted = contact.fields(
@@ -674,7 +674,7 @@ class Lead(PersonParams):
     )
 
 
-@connector.action(effect=per_event, repeatable=True)
+@connector.action(effect=per_event, apart_by="properties", repeatable=True)
 def update_lead(org: Org, lead: Lead, context: Context) -> Sent:
     """Update the person's open lead; one that was converted is left alone."""
     wanted = {"Status": Property(value=lead.status)} | lead.properties
@@ -736,7 +736,7 @@ class ToDo(TaskParams):
     owner: str | None = _OWNER
 
 
-@connector.action(effect=per_event, repeatable=True)
+@connector.action(effect=per_event, apart_by="subject", repeatable=True)
 def create_task(org: Org, todo: ToDo, context: Context) -> Sent:
     """Give a colleague a Task on the person's contact or lead."""
     own = {

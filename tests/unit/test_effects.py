@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
+
 from bridge.connector.discovery import Registry
 from bridge.events import Event
 from bridge.rules.load import load_or_raise
@@ -53,3 +55,28 @@ def test_one_event_goes_to_each_url_once() -> None:
     )
     assert len(set(effects(to_a, to_b))) == 2
     assert len(set(effects(to_a, to_a))) == 1
+
+
+@pytest.mark.parametrize("crm", ["hubspot", "salesforce"])
+def test_two_rules_may_give_colleagues_different_tasks_about_one_event(crm: str) -> None:
+    call, send = (
+        f"{{use: {crm}.create_task, with: {{subject: {subject}}}}}"
+        for subject in ("Call back", "Send the offer")
+    )
+    assert len(set(effects(call, send))) == 2
+    assert len(set(effects(call, call))) == 1
+
+
+@pytest.mark.parametrize(
+    "action", ["hubspot.upsert_contact", "hubspot.update_contact", "salesforce.update_lead"]
+)
+def test_two_rules_may_write_different_fields_about_one_event(action: str) -> None:
+    one, other = (f"{{use: {action}, with: {{properties: {{{name}: x}}}}}}" for name in ("Title", "Rating"))
+    assert len(set(effects(one, other))) == 2
+    assert len(set(effects(one, one))) == 1
+
+
+@pytest.mark.parametrize("action", ["hubspot.close_ticket", "salesforce.close_case"])
+def test_two_rules_close_one_ticket_once(action: str) -> None:
+    one, other = f"{{use: {action}}}", f"{{use: {action}, with: {{several: newest}}}}"
+    assert len(set(effects(one, other))) == 1
