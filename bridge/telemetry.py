@@ -6,6 +6,7 @@ address that slips into a text does not reach the disk whole.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
@@ -75,9 +76,30 @@ _QUIET: Final = (
 )  # fmt: skip
 
 
+class LogStream:
+    """A stream that cannot fail: a full disk or a closed pipe behind the log must not stop the work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write, if it can be written."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, if it can be flushed."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether people look at it."""
+        return self._stream.isatty()
+
+
 def configure_logging(style: str, stream: TextIO | None = None) -> None:
     """Send logs to `stream` (stderr), as JSON lines or, with style `console`, as text for people."""
-    out = stream or sys.stderr
+    out: Any = LogStream(stream or sys.stderr)
     steps: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

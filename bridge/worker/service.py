@@ -297,7 +297,7 @@ class Worker:
                     "an attempt came back after its lease was taken over", delivery=late.id, fence=late.fence
                 )
         except StoreUnavailable as error:
-            self._trouble("recorder", error)
+            self._trouble("recorder", error, self._drained)
             return self._drained.is_set()
         except Exception as error:
             if len(group) > 1:
@@ -345,9 +345,9 @@ class Worker:
 
     # What can go wrong in all of them
 
-    def _trouble(self, thread: str, error: StoreUnavailable) -> None:
+    def _trouble(self, thread: str, error: StoreUnavailable, until: threading.Event | None = None) -> None:
         log.error("the database cannot be used", thread=thread, error=str(error), advice="trying again")
-        self._stopping.wait(AFTER_TROUBLE)
+        (until or self._stopping).wait(AFTER_TROUBLE)
 
     def _crash(self, thread: str, error: Exception) -> None:
         log.error("a bug; the thread goes on", thread=thread, exc_info=error)

@@ -15,6 +15,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -34,6 +35,8 @@ from sqlalchemy import text
 from bridge.errors import StoreUnavailable
 from bridge.sandbox import RunningSandbox
 from bridge.store.database import Database
+
+T = TypeVar("T")
 
 SECRET = "fault-tests-sign-with-this"
 ROOT = Path(__file__).resolve().parents[2]
@@ -179,6 +182,18 @@ def post(url: str, body: Mapping[str, Any], seconds: float = 15.0) -> int | str:
         connection.close()
 
 
+def get(url: str | None, path: str, seconds: float = 10.0) -> int | str:
+    """The status of one GET, or `unreachable`."""
+    connection = http.client.HTTPConnection(urlsplit(url or "").netloc, timeout=seconds)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return "unreachable"
+    finally:
+        connection.close()
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The entries of a JSON log; a line that is no entry is one of its own, so that nothing is overlooked."""
     found = []
@@ -194,16 +209,19 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 class Process:
     """One `bridge serve` or `bridge work`."""
 
-    def __init__(self, environ: Mapping[str, str], folder: Path, *command: str) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], folder: Path, *command: str, log: Path | None = None
+    ) -> None:
         self.environ = dict(environ)
         self.command = command
-        self._log = folder / f"bridge-{uuid4().hex[:8]}.log"
+        self._log = log or folder / f"bridge-{uuid4().hex[:8]}.log"
         self._output = self._log.open("wb")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bridge", *command],
             env=self.environ, cwd=folder, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        self._url: str | None = None
+        self.listens_at: str | None = None
+        """Set by who chose its port; otherwise its log tells."""
 
     @property
     def pid(self) -> int:
@@ -226,10 +244,10 @@ class Process:
     @property
     def url(self) -> str | None:
         """Where it listens; None before it does, and once it is gone."""
-        if self._url is None:
+        if self.listens_at is None:
             serving = [entry for entry in self.log if entry.get("event") == "serving"]
-            self._url = serving[0]["url"] if serving else None
-        return self._url if self.running else None
+            self.listens_at = serving[0]["url"] if serving else None
+        return self.listens_at if self.running else None
 
     def ready(self, seconds: float = 30.0) -> Self:
         """Wait until it works."""
@@ -339,6 +357,16 @@ class Deployment:
         self.processes.append(process)
         return process
 
+    def start_unlogged(self) -> Process:
+        """`bridge serve` whose log cannot be written; it is ready when this returns."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        process = Process(self.environ, self.folder, "serve", "--port", str(port), log=Path("/dev/full"))
+        self.processes.append(process)
+        process.listens_at = f"http://127.0.0.1:{port}"
+        wait_for(lambda: get(process.listens_at, "/readyz") == 200, 20, "it to be ready", process.running)
+        return process
+
     def restart(self, process: Process) -> Process:
         """A successor of one that is gone."""
         self.processes.remove(process)
@@ -358,13 +386,20 @@ class Deployment:
     # What is left to do, read from the database
 
     def query(self, statement: str, **values: Any) -> list[Any]:
-        """Rows of the database; raises StoreUnavailable."""
-        with self.store.read() as connection:
-            return list(connection.execute(text(statement), values).all())
+        """Rows of the database; raises StoreUnavailable when it is away."""
+
+        def read() -> list[Any]:
+            with self.store.read() as connection:
+                return list(connection.execute(text(statement), values).all())
+
+        return _twice(read)
 
     def change(self, statement: str, **values: Any) -> None:
-        with self.store.write() as connection:
-            connection.execute(text(statement), values)
+        def write() -> None:
+            with self.store.write() as connection:
+                connection.execute(text(statement), values)
+
+        _twice(write)
 
     def states(self) -> Counter[str]:
         """Deliveries by state, and events not yet routed as `unrouted`."""
@@ -471,6 +506,14 @@ class Deployment:
             scenario, self.kind, len(self.heppu.answered), self.kills, len(self.lost()), len(self.doubled()),
             self.states()["review"], round(seconds, 1), note,
         )  # fmt: skip
+
+
+def _twice(act: Callable[[], T]) -> T:
+    """Once more after a connection that did not survive the database's restart."""
+    try:
+        return act()
+    except StoreUnavailable:
+        return act()
 
 
 def wait_for(
