@@ -8,9 +8,11 @@ from typing import Any
 
 import httpx
 
-from bridge.cli.output import note, print_json, say
+from bridge.cli.output import counted, instant, note, print_json, say
 from bridge.cli.wiring import connections_of, registry_for
 from bridge.errors import ConfigError
+from bridge.events import parse_instant
+from bridge.rehearsal.beside import TestsFile, with_tests_beside
 from bridge.rules.load import load
 from bridge.rules.model import Rules
 from bridge.rules.report import report
@@ -40,24 +42,35 @@ def check(file: Path | None, *, online: bool, running: bool, as_json: bool) -> b
         from bridge.cli.accounts import check_all
 
         verdicts = check_all(used, environ)
+    rules, beside = loaded.rules, tuple[TestsFile, ...]()
+    if rules is not None:
+        rules, beside = with_tests_beside(rules, registry)
     service = _running(settings) if running else None
+    if service is not None:
+        service["same"] = rules is not None and service.get("hash") == rules.hash
     fine = (
-        loaded.rules is not None
+        rules is not None
+        and all(file.usable for file in beside)
         and all(verdict["ok"] for verdict in verdicts)
-        and (service is None or not service.get("trouble"))
+        and (service is None or (service["same"] and not service.get("trouble")))
     )
     if as_json:
         found = {"path": str(path), "ok": fine, "problems": [vars(problem) for problem in loaded.problems]}
-        print_json(found | {"connections": verdicts or sorted(used), "running": service})
+        tests = [
+            {"path": str(file.path), "problems": [vars(problem) for problem in file.problems]}
+            for file in beside
+        ]
+        print_json(found | {"tests": tests, "connections": verdicts or sorted(used), "running": service})
         return fine
-    if loaded.problems:
-        shown = report(loaded.problems, text.decode("utf-8", "replace"), str(path))
-        say(shown.replace("; the running rules were not changed", ""))
-    if loaded.rules is not None:
-        _print_rules(loaded.rules, settings)
+    shown = report(loaded.problems, text.decode("utf-8", "replace"), str(path), ending="")
+    for part in (shown, *(file.report for file in beside)):
+        if part:
+            say(f"{part}\n")
+    if rules is not None:
+        _print_rules(rules, settings)
         _print_accounts(sorted(used), verdicts)
     if service is not None:
-        _print_running(service)
+        _print_running(service, shown)
     return fine
 
 
@@ -65,9 +78,9 @@ def _print_rules(rules: Rules, settings: Settings) -> None:
     enabled = sum(rule.enabled for rule in rules.rules)
     off = len(rules.rules) - enabled
     say(
-        f"{rules.path} is right: {enabled} rules"
+        f"{rules.path} can run: {counted(enabled, 'rule')}"
         + (f" (and {off} switched off)" if off else "")
-        + f", {len(rules.tests)} tests"
+        + f", {counted(len(rules.tests), 'test')}"
     )
     if not settings.heppu_webhook_secret:
         say("not set: HEPPU_WEBHOOK_SECRET, without which `bridge serve` does not start")
@@ -106,13 +119,21 @@ def _running(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def _print_running(service: Mapping[str, Any]) -> None:
-    trouble = service.get("trouble")
+def _print_running(service: Mapping[str, Any], shown: str) -> None:
+    """What the service runs; what is wrong with its file, unless that was shown already."""
+    trouble = str(service.get("trouble") or "")
+    since = instant(parse_instant(service.get("loaded_at")))
+    version = f"version {str(service.get('hash', ''))[:12]}, since {since} UTC"
     if trouble:
-        say(f"the service did NOT take the file over and runs the rules it had before:\n{trouble}")
+        say(f"the service did NOT take the file over and runs the rules it had before, {version}")
+        if not shown or not trouble.startswith(shown):
+            say(f"it says:\n{trouble}")
+    elif service["same"]:
+        say(f"the service runs {service.get('path', 'this file')} as it is now, {version}")
     else:
         say(
-            f"the service runs {service.get('path', 'this file')}, version {str(service.get('hash', ''))[:12]}"
+            f"the service runs {service.get('path', 'another file')}, but not as this file is now: {version}; "
+            "it takes a change over within seconds, or at once on SIGHUP"
         )
 
 

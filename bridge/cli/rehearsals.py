@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge.cli.checks import read
-from bridge.cli.output import console, errors, instant, print_json, say
+from bridge.cli.output import console, counted, errors, instant, print_json, say
 from bridge.cli.show import instant_of, print_traces
 from bridge.cli.source import prepared, read_source
 from bridge.cli.storage import open_store, sqlite_path
@@ -22,6 +23,7 @@ from bridge.cli.wiring import registry_for
 from bridge.errors import ConfigError
 from bridge.events import Event, parse_instant
 from bridge.policy import Facts
+from bridge.rehearsal.beside import all_usable, with_tests_beside
 from bridge.rehearsal.explain import Explanation, Forecast
 from bridge.rehearsal.explain import explain as explain_event
 from bridge.rehearsal.plan import Difference, Load, Plan
@@ -137,43 +139,57 @@ def _outcome(forecast: Forecast, now: datetime) -> tuple[str, str]:
 
 
 def test(file: Path | None, *, as_json: bool) -> bool:
-    """Run the tests of a file; returns whether all passed."""
+    """Run the tests of a file and of the files beside it; returns whether all passed."""
     path = file or Settings.load(environment()).bridge_rules
-    rules = load_file(path)
-    if not as_json:
-        say(f"{path}: {len(rules.tests)} tests")
-    report = run_tests(rules, on_result=None if as_json else lambda result: _print_result(result, path))
+    rules, files = with_tests_beside(load_file(path), registry_for(path))
+    all_usable(files)
     if as_json:
+        report = run_tests(rules)
         print_json(report.to_json())
-    else:
-        _print_report(report)
+        return report.passed
+    number = Counter(test.path for test in rules.tests)
+    if not number:
+        say(f"{path} has no tests; docs/rules.md says how to write them")
+
+    def on_result(result: Result) -> None:
+        if result.path in number:
+            say(f"{result.path}: {counted(number.pop(result.path), 'test')}")
+        _print_result(result)
+
+    report = run_tests(rules, on_result=on_result)
+    _print_report(report, path)
     return report.passed
 
 
-def _print_result(result: Result, path: Path) -> None:
+def _print_result(result: Result) -> None:
     if result.passed:
         console().print(Text("  ✓ ", "green").append(result.name, "none"), soft_wrap=True)
         return
     console().print(Text("  ✗ ", "bold red").append(result.name, "bold"), soft_wrap=True)
     for mismatch in result.mismatches:
         rule = f"{mismatch.rule}: " if mismatch.rule else ""
-        say(f"      {path}:{mismatch.line}: {rule}{mismatch.text}")
+        say(f"      {result.path}:{mismatch.line}: {rule}{mismatch.text}")
         for why in mismatch.why:
             say(f"        {why}")
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: Report, path: Path) -> None:
     failed = sum(not result.passed for result in report.results)
     passed = len(report.results) - failed
     words = f"\n{passed} passed" + (f", {failed} failed" if failed else "")
     console().print(Text(words, "bold red" if failed else "bold green"))
     cover = report.coverage
+    if not report.results:
+        return
     say(
-        f"tried: {cover.rules[0]} of {cover.rules[1]} rules, {cover.actions[0]} of {cover.actions[1]} actions, "
-        f"{cover.conditions[0]} of {cover.conditions[1]} outcomes of conditions"
+        f"\nThe tests tried {cover.rules[0]} of {counted(cover.rules[1], 'rule')}, "
+        f"{cover.actions[0]} of {counted(cover.actions[1], 'action')}, and "
+        f"{cover.conditions[0]} of {cover.conditions[1]} outcomes of conditions (each can hold and not hold)."
     )
+    if cover.gaps:
+        say("Never tried:")
     for gap in cover.gaps:
-        say(f"  not tried: line {gap.line}, {gap.rule}: {gap.text}")
+        say(f"  {path}:{gap.line}: {gap.rule}: {gap.text}")
 
 
 # ---------------------------------------------------------------- plan

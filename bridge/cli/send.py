@@ -56,10 +56,10 @@ def send(
 
     environ = environment()
     settings = Settings.load(environ)
+    body = prepared(read_source(event, environ), changes or (), datetime.now(UTC), fresh=now)
     key = secret.encode() if secret else next(iter(settings.secrets), None)
     if key is None:
         raise ConfigError("nothing to sign with: set HEPPU_WEBHOOK_SECRET, or say --secret")
-    body = prepared(read_source(event, environ), changes or (), datetime.now(UTC), fresh=now)
     target = url or f"http://{_reachable(settings.bridge_host)}:{settings.bridge_port}/webhooks/heppu"
     answer = post(body, target, key)
     if as_json:

@@ -89,10 +89,11 @@ class Running:
 def serving(folder: Path, partners: dict[str, str], **own: str) -> Iterator[Running]:
     """Start `bridge serve` in `folder`, where its rules.yaml is, and wait until it is ready."""
     port = free_port()
-    environ = clean_environment(
-        HEPPU_WEBHOOK_SECRET=SECRET, BRIDGE_ADMIN_TOKEN=ADMIN, BRIDGE_PORT=str(port),
-        BRIDGE_SECRET="acceptance-secret-0000", **partners, **own,
-    )  # fmt: skip
+    basics = {
+        "HEPPU_WEBHOOK_SECRET": SECRET, "BRIDGE_ADMIN_TOKEN": ADMIN, "BRIDGE_PORT": str(port),
+        "BRIDGE_SECRET": "acceptance-secret-0000",
+    }  # fmt: skip
+    environ = clean_environment(**basics | partners | own)
     log = folder / "serve.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
