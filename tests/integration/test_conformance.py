@@ -10,10 +10,13 @@ from urllib.parse import urlsplit
 
 from bridge.connector import Action
 from bridge.sandbox import RunningSandbox, start_sandbox
-from bridge.testing import ConnectorConformance, Received, Reply, StandIn, load_connector
+from bridge.testing import ConnectorConformance, Received, Reply, StandIn, connect, load_connector
 
 PATHS = {"slack": "/services/*", "twilio": "*/Messages.json", "heppu": "*/calls/schedule", "email": "*"}
 METHODS = {"email": "DATA"}
+PHONE, EMAIL = "+12125550193", "wilhelmina.q@quistgaard.example"
+"""The person of the suite's events."""
+WORKED = "Working - Contacted"
 
 
 class SandboxDouble:
@@ -52,6 +55,49 @@ class Receiver:
 
     def effects(self) -> int:
         return len(self.taken)
+
+
+class HubspotDouble(SandboxDouble):
+    """A portal that knows the suite's person, who has an open ticket: every action then writes in one request."""
+
+    def __init__(self, sandbox: RunningSandbox) -> None:
+        super().__init__(sandbox, "hubspot")
+        self.account = sandbox.hubspot
+        with connect(TestHubspot.connector, self.environ) as portal:
+            TestHubspot.connector.run_setup(portal.client)
+        person = self.account.add("contacts", email=EMAIL, phone=PHONE)
+        ticket = self.account.add("tickets", hs_pipeline_stage="911201", subject="Help")
+        self.account.link("tickets", ticket.id, "contacts", person.id)
+
+    def lose(self, when: Literal["before", "after"]) -> None:
+        for method, path in (("POST", "*/batch/create"), ("PATCH", "*")):
+            self.sandbox.fault("hubspot", method=method, path=path, drop=when)
+
+    def effects(self) -> int:
+        made = len(self.account.calls) + len(self.account.notes) + len(self.account.tasks)
+        named = sum("firstname" in contact.properties for contact in self.account.contacts)
+        closed = sum(ticket.properties["hs_pipeline_stage"] == "911204" for ticket in self.account.tickets)
+        return made + named + closed + len(self.account.contacts) - 1
+
+
+class SalesforceDouble(SandboxDouble):
+    """An org that knows the suite's person as a contact with an open case, and as a lead."""
+
+    def __init__(self, sandbox: RunningSandbox) -> None:
+        super().__init__(sandbox, "salesforce")
+        self.org = sandbox.salesforce
+        person = self.org.add("Contact", LastName="Quistgaard", Email=EMAIL, Phone=PHONE)
+        self.org.add("Case", ContactId=person.id)
+        self.org.add("Lead", LastName="Quistgaard", Company="Cycles", Email=EMAIL, Phone=PHONE)
+
+    def lose(self, when: Literal["before", "after"]) -> None:
+        self.sandbox.fault("salesforce", method="PATCH", drop=when)
+
+    def effects(self) -> int:
+        named = sum(bool(contact["FirstName"]) for contact in self.org.contacts)
+        worked = sum(lead["Status"] == WORKED for lead in self.org.leads)
+        closed = sum(case["Status"] == "Closed" for case in self.org.cases)
+        return len(self.org.tasks) + named + worked + closed + len(self.org.contacts) - 1
 
 
 @contextmanager
@@ -139,6 +185,11 @@ class TestHubspot(ConnectorConformance):
     def environ(self, url: str) -> Mapping[str, str]:
         return {"HUBSPOT_ACCESS_TOKEN": "pat-na1-secret-token", "HUBSPOT_URL": url}
 
+    @contextmanager
+    def partner(self) -> Iterator[HubspotDouble]:
+        with start_sandbox() as sandbox:
+            yield HubspotDouble(sandbox)
+
 
 class TestSalesforce(ConnectorConformance):
     connector = load_connector("salesforce")
@@ -153,3 +204,11 @@ class TestSalesforce(ConnectorConformance):
     def prepare(self, stand_in: StandIn) -> None:
         session = {"access_token": "secret-session", "instance_url": "https://acme.my.salesforce.com"}
         stand_in.answer("POST", "/services/oauth2/token", Reply(200, session))
+
+    def params(self, action: Action) -> Mapping[str, Any]:
+        return {"status": WORKED} if action.name == "update_lead" else super().params(action)
+
+    @contextmanager
+    def partner(self) -> Iterator[SalesforceDouble]:
+        with start_sandbox() as sandbox:
+            yield SalesforceDouble(sandbox)
