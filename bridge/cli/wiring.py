@@ -79,65 +79,102 @@ def build_service(
     database = Database(settings.bridge_database_url, clock)
     try:
         migrate(database)
-        metrics = Metrics()
-        connections = _connections(rules.current, registry, environ, database, work)
-        register(database, {name: fingerprint(found) for name, found in connections.items()})
-        secret = settings.bridge_secret.get_secret_value() if settings.bridge_secret else None
-        attempts = Attempts(
-            database, settings.bridge_public_url, unsubscribe_link(settings.bridge_public_url, secret)
-        )
-        worker = None
-        if work:
-            limits = WorkerSettings(settings.bridge_only_to, settings.bridge_retention, erased_as(settings))
-            worker = Worker(database, rules, connections, attempts, limits, metrics)
-        receiver = Receiver(
-            database,
-            ReceiverSettings(settings.secrets, settings.heppu_timestamp_tolerance),
-            metrics,
-            database.clock,
-        )
-        token = settings.bridge_admin_token
-        admin_token = token.get_secret_value() if token else secrets.token_urlsafe(24)
-        admin = Admin(admin_token, database.clock, secret=secret, public_url=settings.bridge_public_url)
-        desk = Desk(database, rules, Counted(database))
-        app = create_app(
-            database,
-            receiver,
-            metrics,
-            guard=admin.guard,
-            open_routes=[
-                *admin.login_routes(),
-                *static_routes(),
-                *callback_routes(database, connections, settings.bridge_public_url),
-                *unsubscribe_routes(database, secret),
-            ],
-            admin_routes=[*api_routes(desk), *page_routes(desk)],
-            rules_trouble=lambda: rules.trouble,
-        )
-
-        def open_new(changed: Rules) -> None:
-            """Open what new rules use for the first time."""
-            wanted = connections_of(changed, registry)
-            new = {name: connector for name, connector in wanted.items() if name not in connections}
-            opened = open_connections(new, environ) if work else {}
-            register(database, {name: fingerprint(found) for name, found in opened.items()})
-            connections.update(opened)
-            if worker is not None:
-                worker.add(opened)
-            app.router.routes[:0] = callback_routes(database, opened, settings.bridge_public_url)
-
-        rules.before_change = open_new
+        return _assembled(settings, environ, registry, rules, database, work)
     except BaseException:
         database.close()
         raise
+
+
+def _assembled(
+    settings: Settings,
+    environ: Mapping[str, str],
+    registry: Registry,
+    rules: RulesFile,
+    database: Database,
+    work: bool,
+) -> Service:
+    metrics = Metrics()
+    connections = _connections(rules.current, registry, environ, database, work)
+    _register(database, connections)
+    worker = _worker(settings, rules, connections, database, metrics) if work else None
+    receiver = Receiver(
+        database,
+        ReceiverSettings(settings.secrets, settings.heppu_timestamp_tolerance),
+        metrics,
+        database.clock,
+    )
+    token = settings.bridge_admin_token
+    admin_token = token.get_secret_value() if token else secrets.token_urlsafe(24)
+    app = _application(settings, admin_token, rules, connections, database, receiver, metrics)
+
+    def open_new(changed: Rules) -> None:
+        """Open what new rules use for the first time."""
+        wanted = connections_of(changed, registry)
+        new = {name: connector for name, connector in wanted.items() if name not in connections}
+        opened = open_connections(new, environ) if work else {}
+        _register(database, opened)
+        connections.update(opened)
+        if worker is not None:
+            worker.add(opened)
+        app.router.routes[:0] = callback_routes(database, opened, settings.bridge_public_url)
+
+    rules.before_change = open_new
     return Service(settings, database, rules, receiver, app, worker, admin_token, token is None)
+
+
+def _worker(
+    settings: Settings,
+    rules: RulesFile,
+    connections: Mapping[str, Connection],
+    database: Database,
+    metrics: Metrics,
+) -> Worker:
+    link = unsubscribe_link(settings.bridge_public_url, _secret(settings))
+    attempts = Attempts(database, settings.bridge_public_url, link)
+    limits = WorkerSettings(settings.bridge_only_to, settings.bridge_retention, erased_as(settings))
+    return Worker(database, rules, connections, attempts, limits, metrics)
+
+
+def _application(
+    settings: Settings,
+    admin_token: str,
+    rules: RulesFile,
+    connections: Mapping[str, Connection],
+    database: Database,
+    receiver: Receiver,
+    metrics: Metrics,
+) -> Starlette:
+    secret, public_url = _secret(settings), settings.bridge_public_url
+    admin = Admin(admin_token, database.clock, secret=secret, public_url=public_url)
+    desk = Desk(database, rules, Counted(database))
+    return create_app(
+        database,
+        receiver,
+        metrics,
+        guard=admin.guard,
+        open_routes=[
+            *admin.login_routes(),
+            *static_routes(),
+            *callback_routes(database, connections, public_url),
+            *unsubscribe_routes(database, secret),
+        ],
+        admin_routes=[*api_routes(desk), *page_routes(desk)],
+        rules_trouble=lambda: rules.trouble,
+    )
+
+
+def _secret(settings: Settings) -> str | None:
+    return settings.bridge_secret.get_secret_value() if settings.bridge_secret else None
+
+
+def _register(database: Database, connections: Mapping[str, Connection]) -> None:
+    register(database, {name: fingerprint(found) for name, found in connections.items()})
 
 
 def erased_as(settings: Settings) -> Callable[[str], str] | None:
     """What stands for addresses of people who were erased; it needs BRIDGE_SECRET."""
-    if settings.bridge_secret is None:
-        return None
-    return partial(kept_as, settings.bridge_secret.get_secret_value().encode())
+    secret = _secret(settings)
+    return partial(kept_as, secret.encode()) if secret else None
 
 
 def registry_for(rules: Path) -> Registry:

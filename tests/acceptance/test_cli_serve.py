@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,8 +15,8 @@ import httpx
 import pytest
 
 from bridge.samples import sample, stamped
-from bridge.sandbox import RunningSandbox
-from tests.acceptance.commands import NOTHING, RULES, alone
+from bridge.sandbox import RunningSandbox, start_sandbox
+from tests.acceptance.commands import NOTHING, RULES, alone, states
 from tests.acceptance.running import (
     ADMIN,
     BRIDGE,
@@ -26,6 +27,13 @@ from tests.acceptance.running import (
     free_port,
     serving,
 )  # fmt: skip
+
+
+@pytest.fixture
+def sandbox() -> Iterator[RunningSandbox]:
+    """Partners of one test alone."""
+    with start_sandbox() as running:
+        yield running
 
 
 def test_a_second_serving_process_on_sqlite_says_who_is_there(service: Running) -> None:
@@ -68,7 +76,7 @@ def test_without_a_token_the_log_page_has_one_and_everything_behind_it_asks(tmp_
         assert httpx.get(f"{running.url}/metrics", headers=headers).status_code == 200
 
 
-def test_no_work_receives_and_leaves_the_rest_to_others(tmp_path: Path, partners: RunningSandbox) -> None:
+def test_no_work_receives_and_leaves_the_rest_to_others(tmp_path: Path, sandbox: RunningSandbox) -> None:
     (tmp_path / "rules.yaml").write_text(RULES)
     port = free_port()
     environ = clean_environment(HEPPU_WEBHOOK_SECRET=SECRET, BRIDGE_PORT=str(port), BRIDGE_ADMIN_TOKEN=ADMIN)
@@ -81,7 +89,7 @@ def test_no_work_receives_and_leaves_the_rest_to_others(tmp_path: Path, partners
         time.sleep(1)
         assert [item["routed_at"] for item in running.items("events")] == [None]
         assert running.stop() == 0
-    with serving(tmp_path, partners.environment) as running:
+    with serving(tmp_path, sandbox.environment) as running:
         assert eventually(lambda: running.items("events")[0]["routed_at"])
 
 
@@ -93,26 +101,26 @@ def _is_ready(running: Running) -> bool:
 
 
 def test_new_rules_are_taken_over_while_it_runs_and_open_new_accounts(
-    tmp_path: Path, partners: RunningSandbox
+    tmp_path: Path, sandbox: RunningSandbox
 ) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(NOTHING)
-    with serving(tmp_path, partners.environment) as running:
-        before = len(partners.slack.messages)
+    with serving(tmp_path, sandbox.environment) as running:
+        before = len(sandbox.slack.messages)
         path.write_text(
             "version: 1\nrules: [{name: tell, when: call.busy, do: [{use: slack.post, with: {text: hi}}]}]\n"
         )
         running.process.send_signal(signal.SIGHUP)
         assert eventually(lambda: "rules reloaded" in running.log.read_text())
         running.post(stamped(sample("call.busy"), datetime.now(UTC)))
-        assert eventually(lambda: len(partners.slack.messages) == before + 1)
+        assert eventually(lambda: len(sandbox.slack.messages) == before + 1)
         path.write_text("rules: wrong")
         running.process.send_signal(signal.SIGHUP)
         assert eventually(lambda: "rules not reloaded" in running.log.read_text())
         found = running.run("check", "--running")
         assert (found.returncode, "did NOT take the file over" in found.stdout) == (1, True)
         running.post(stamped(sample("call.busy"), datetime.now(UTC)))
-        assert eventually(lambda: len(partners.slack.messages) == before + 2)
+        assert eventually(lambda: len(sandbox.slack.messages) == before + 2)
 
 
 def test_rules_with_an_account_that_is_not_set_up_do_not_replace_the_running_ones(tmp_path: Path) -> None:
@@ -127,41 +135,39 @@ def test_rules_with_an_account_that_is_not_set_up_do_not_replace_the_running_one
         assert running.stop() == 0
 
 
-def test_a_stop_finishes_what_runs_and_turns_new_events_away(
-    tmp_path: Path, partners: RunningSandbox
-) -> None:
+def test_a_stop_finishes_what_runs_and_turns_new_events_away(tmp_path: Path, sandbox: RunningSandbox) -> None:
     (tmp_path / "rules.yaml").write_text(RULES)
-    partners.fault("hubspot", method="POST", path="*", delay=2.0, times=1)
-    with serving(tmp_path, partners.environment) as running:
+    sandbox.fault("hubspot", method="POST", path="*", delay=4.0, times=1)
+    with serving(tmp_path, sandbox.environment) as running:
         running.post(stamped(sample("call.completed"), datetime.now(UTC)))
-        assert eventually(lambda: running.items("deliveries", "--state", "sending"))
+        assert eventually(lambda: "sending" in states(running))
         running.process.send_signal(signal.SIGTERM)
         refused = eventually(lambda: _answer(running) == 503)
         assert refused
         assert httpx.get(f"{running.url}/readyz").status_code == 503
         assert running.process.wait(30) == 0
-        assert [item["state"] for item in running.items("deliveries")] == ["sent"]
+        assert states(running) == ["sent"]
 
 
 def _answer(running: Running) -> int:
     return running.post(stamped(sample("call.completed"), datetime.now(UTC))).status_code
 
 
-def test_a_second_signal_stops_at_once_and_nothing_is_lost(tmp_path: Path, partners: RunningSandbox) -> None:
+def test_a_second_signal_stops_at_once_and_nothing_is_lost(tmp_path: Path, sandbox: RunningSandbox) -> None:
     (tmp_path / "rules.yaml").write_text(RULES)
-    partners.fault("hubspot", method="POST", path="*", delay=8.0, times=1)
-    with serving(tmp_path, partners.environment) as running:
+    sandbox.fault("hubspot", method="POST", path="*", delay=8.0, times=1)
+    with serving(tmp_path, sandbox.environment) as running:
         running.post(stamped(sample("call.failed"), datetime.now(UTC)))
-        assert eventually(lambda: running.items("deliveries", "--state", "sending"))
+        assert eventually(lambda: "sending" in states(running))
         begun = time.monotonic()
         running.process.send_signal(signal.SIGTERM)
         assert eventually(lambda: "stopping" in running.log.read_text())
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(5) == 128 + signal.SIGTERM
         assert time.monotonic() - begun < 6
-    partners.clear_faults()
-    with serving(tmp_path, partners.environment) as running:
-        assert eventually(lambda: [item["state"] for item in running.items("deliveries")] == ["sent"], 30)
+    sandbox.clear_faults()
+    with serving(tmp_path, sandbox.environment) as running:
+        assert eventually(lambda: states(running) == ["sent"], 30)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -196,3 +202,32 @@ def test_the_sandbox_prints_an_environment_that_a_bridge_can_use(tmp_path: Path)
             assert process.wait(10) == 0
         finally:
             process.kill()
+
+
+@pytest.mark.postgres
+def test_on_postgresql_one_process_receives_and_another_works(
+    tmp_path: Path, sandbox: RunningSandbox, postgres_url: str
+) -> None:
+    (tmp_path / "rules.yaml").write_text(RULES)
+    with serving(tmp_path, sandbox.environment, BRIDGE_DATABASE_URL=postgres_url) as receiver:
+        receiver.stop()  # it made the tables
+    port = free_port()
+    environ = receiver.environ | {"BRIDGE_PORT": str(port)}
+    with (
+        subprocess.Popen(
+            [BRIDGE, "serve", "--no-work"], cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL
+        ) as front,
+        subprocess.Popen([BRIDGE, "work"], cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL) as back,
+    ):
+        try:
+            running = Running(f"http://127.0.0.1:{port}", tmp_path, environ, front)
+            assert eventually(lambda: _is_ready(running))
+            running.post(stamped(sample("call.busy"), datetime.now(UTC)))
+            assert eventually(lambda: len(sandbox.twilio.messages) == 1)
+            back.send_signal(signal.SIGHUP)
+            time.sleep(0.2)
+            back.send_signal(signal.SIGTERM)
+            assert (back.wait(30), running.stop()) == (0, 0)
+        finally:
+            back.kill()
+            front.kill()
