@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, func, literal, or_, select, text, update
+from sqlalchemy import Connection, Row, Select, and_, func, literal, or_, select, text, update
 
 from bridge.events import Event
 from bridge.policy import Cancel, Decision, Go, Suppress, Wait, rank_of
@@ -26,6 +26,7 @@ from bridge.store.connections import Gate, open_gate
 from bridge.store.database import Database
 from bridge.store.effects import free_effects
 from bridge.store.facts import Gathered, Rulebook, decide_all, gather, options_of
+from bridge.store.groups import insert_group, update_group
 from bridge.store.people import recipient_name
 from bridge.store.routing import event_of
 
@@ -34,6 +35,7 @@ LEASE = timedelta(seconds=30)
 MIN_CANDIDATES, MAX_CANDIDATES = 32, 400
 """Due deliveries that one look takes in."""
 MAX_LOOKS = 4
+_TABLE = schema.deliveries
 _BUSY_LANE = timedelta(milliseconds=200)
 """How soon to look again when something is due whose lane runs in another process."""
 
@@ -103,7 +105,7 @@ def claim(database: Database, room: Room, rulebook: Rulebook, replica: str) -> C
         decisions = decide_all(chosen, events, facts, rulebook, now)
         _hold_back(connection, chosen, decisions, now)
         going = [row for row in chosen if isinstance(decisions.get(row.id), Go | None)]
-        claimed = _begin(database, connection, going, events, facts, replica, now, gate.probing)
+        claimed = _begin(connection, going, events, facts, replica, now, gate.probing)
         calls = _group(claimed, room)
         gate.take(connection, len(calls), now)
     return Claim(calls, timedelta(0))
@@ -244,8 +246,8 @@ def _hold_back(
             case _:
                 pass
     if changes:
-        connection.execute(_CHANGE, changes)
-        free_effects(connection, [change["ident"] for change in changes if change["finished"] is not None])
+        update_group(connection, _TABLE, ["id"], changes)
+        free_effects(connection, [change["id"] for change in changes if change["finished_at"] is not None])
 
 
 def _change(
@@ -258,33 +260,17 @@ def _change(
     finished_at: datetime | None = None,
 ) -> dict[str, Any]:
     return {
-        "ident": row.id,
-        "to": state,
-        "why": reason,
-        "words": detail,
-        "due": run_at or row.run_at,
-        "finished": finished_at,
-        "follow": state == "dead" and row.origin == "rule",
+        "id": row.id,
+        "state": state,
+        "reason": reason,
+        "detail": detail,
+        "run_at": run_at or row.run_at,
+        "finished_at": finished_at,
+        "follow_up": state == "dead" and row.origin == "rule",
     }
 
 
-_TABLE = schema.deliveries
-_CHANGE = (
-    update(_TABLE)
-    .where(_TABLE.c.id == bindparam("ident"))
-    .values(
-        state=bindparam("to"),
-        reason=bindparam("why"),
-        detail=bindparam("words"),
-        run_at=bindparam("due"),
-        finished_at=bindparam("finished"),
-        follow_up=bindparam("follow"),
-    )
-)
-
-
 def _begin(
-    database: Database,
     connection: Connection,
     rows: Sequence[Row[Any]],
     events: Mapping[str, Event],
@@ -311,8 +297,9 @@ def _begin(
         )
     )
     claimed = [claimed_of(row, events[row.id], facts.known_id(row), now, probe) for row in rows]
-    connection.execute(
-        schema.attempts.insert(),
+    insert_group(
+        connection,
+        schema.attempts,
         [
             {
                 "delivery_id": item.id,
@@ -324,11 +311,9 @@ def _begin(
             for item in claimed
         ],
     )
-    reserve = database.insert(schema.effects)
-    connection.execute(
-        reserve.on_conflict_do_update(
-            index_elements=["key"], set_={"reserved_by": reserve.excluded.reserved_by, "changed_at": now}
-        ),
+    insert_group(
+        connection,
+        schema.effects,
         [
             {
                 "key": item.effect,
@@ -339,6 +324,7 @@ def _begin(
             }
             for row, item in zip(rows, claimed, strict=True)
         ],
+        "ON CONFLICT (key) DO UPDATE SET reserved_by = excluded.reserved_by, changed_at = excluded.changed_at",
     )
     return claimed
 

@@ -10,44 +10,32 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, update
+from sqlalchemy import Connection, delete, update
 
 from bridge.store import schema
+from bridge.store.groups import update_group
 
 _TABLE = schema.effects
 
 
 def hold_effects(connection: Connection, held: Sequence[Mapping[str, Any]]) -> None:
-    """These took effect: rows of key, delivery, partner_id, rank, occurred_at and changed_at."""
+    """These took effect, each for the delivery that reserved it: rows made by `held_row`."""
     if held:
-        connection.execute(_HOLD, [dict(row) for row in held])
-
-
-_HOLD = (
-    update(_TABLE)
-    .where(_TABLE.c.key == bindparam("effect"), _TABLE.c.reserved_by == bindparam("delivery"))
-    .values(
-        reserved_by=None,
-        held_by=bindparam("delivery"),
-        partner_id=bindparam("partner"),
-        rank=bindparam("how_final"),
-        occurred_at=bindparam("happened"),
-        changed_at=bindparam("now"),
-    )
-)
+        update_group(connection, _TABLE, ["key"], held, only_if="effects.reserved_by = given.held_by")
 
 
 def held_row(
     effect: str, delivery: str, partner_id: str | None, rank: int, occurred_at: datetime, now: datetime
 ) -> dict[str, Any]:
-    """The parameters of `hold_effects` for one effect."""
+    """A row of `hold_effects`."""
     return {
-        "effect": effect,
-        "delivery": delivery,
-        "partner": partner_id,
-        "how_final": rank,
-        "happened": occurred_at,
-        "now": now,
+        "key": effect,
+        "reserved_by": None,
+        "held_by": delivery,
+        "partner_id": partner_id,
+        "rank": rank,
+        "occurred_at": occurred_at,
+        "changed_at": now,
     }
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from sqlalchemy import Row, bindparam, select, text, update
+from sqlalchemy import Row, select, text
 
 from bridge.errors import Failure
 from bridge.policy import rank_of
@@ -21,6 +21,7 @@ from bridge.store.claim import Claimed, claimed_of, events_of
 from bridge.store.connections import record
 from bridge.store.database import EVENTS, Database
 from bridge.store.effects import free_effects, held_row, hold_effects
+from bridge.store.groups import update_group
 from bridge.store.people import Preference, keep_preferences
 
 EffectChange = Literal["hold", "free", "keep"]
@@ -94,9 +95,11 @@ def finish(database: Database, group: Sequence[Finished], *, speaks_of_partner: 
                 ours.append(_with_receipt(item, row))
             else:
                 late.append(item.claimed)
-        connection.execute(_END_ATTEMPT, [_attempt_end(item, now) for item in group])
+        update_group(
+            connection, schema.attempts, ["delivery_id", "fence"], [_attempt_end(item, now) for item in group]
+        )
         if ours:
-            connection.execute(_END_DELIVERY, [_delivery_end(item, now) for item in ours])
+            update_group(connection, table, ["id"], [_delivery_end(item, now) for item in ours])
             keep_preferences(database, connection, [_opt_out(item) for item in ours if item.opt_out], now)
             hold_effects(connection, [_held(item, now) for item in ours if item.effect == "hold"])
             free_effects(connection, [item.claimed.id for item in ours if item.effect == "free"])
@@ -126,12 +129,12 @@ def _is_followed_up(item: Finished) -> bool:
 
 def _attempt_end(item: Finished, now: datetime) -> dict[str, Any]:
     return {
-        "delivery": item.claimed.id,
-        "number": item.claimed.fence,
-        "ended": now,
-        "what": item.outcome,
-        "why": item.failure.reason if item.failure else None,
-        "words": item.detail or None,
+        "delivery_id": item.claimed.id,
+        "fence": item.claimed.fence,
+        "finished_at": now,
+        "outcome": item.outcome,
+        "reason": item.failure.reason if item.failure else None,
+        "detail": item.detail or None,
     }
 
 
@@ -139,19 +142,21 @@ def _delivery_end(item: Finished, now: datetime) -> dict[str, Any]:
     final = item.state in ("sent", "dead")
     may_have_reached = item.state in ("sent", "review") or item.unknown_since is not None
     return {
-        "ident": item.claimed.id,
-        "to": item.state,
-        "why": item.failure.reason if item.failure else None,
-        "words": item.detail or None,
-        "due": item.run_at or now,
-        "used": item.consumed,
-        "since": item.unknown_since,
-        "partner": item.partner_id,
-        "received": item.receipt,
-        "received_at": now if item.receipt else None,
-        "reached": item.claimed.started_at if may_have_reached else None,
-        "ended": now if final else None,
-        "follow": _is_followed_up(item),
+        "id": item.claimed.id,
+        "state": item.state,
+        "reason": item.failure.reason if item.failure else None,
+        "detail": item.detail or None,
+        "run_at": item.run_at or now,
+        "attempts": item.claimed.attempts + item.consumed,
+        "unknown_since": item.unknown_since,
+        "partner_id": item.partner_id,
+        "receipt": item.receipt,
+        "receipt_at": now if item.receipt else None,
+        "reached_at": item.claimed.started_at if may_have_reached else None,
+        "finished_at": now if final else None,
+        "follow_up": _is_followed_up(item),
+        "lease_until": None,
+        "replica": None,
     }
 
 
@@ -172,40 +177,6 @@ def _opt_out(item: Finished) -> Preference:
     return Preference(
         claimed.channel or "", claimed.recipient or "", True, f"refused by {claimed.connection}"
     )
-
-
-_ATTEMPTS = schema.attempts
-_END_ATTEMPT = (
-    update(_ATTEMPTS)
-    .where(_ATTEMPTS.c.delivery_id == bindparam("delivery"), _ATTEMPTS.c.fence == bindparam("number"))
-    .values(
-        finished_at=bindparam("ended"),
-        outcome=bindparam("what"),
-        reason=bindparam("why"),
-        detail=bindparam("words"),
-    )
-)
-_DELIVERIES = schema.deliveries
-_END_DELIVERY = (
-    update(_DELIVERIES)
-    .where(_DELIVERIES.c.id == bindparam("ident"))
-    .values(
-        state=bindparam("to"),
-        reason=bindparam("why"),
-        detail=bindparam("words"),
-        run_at=bindparam("due"),
-        attempts=_DELIVERIES.c.attempts + bindparam("used"),
-        unknown_since=bindparam("since"),
-        partner_id=bindparam("partner"),
-        receipt=bindparam("received"),
-        receipt_at=bindparam("received_at"),
-        reached_at=bindparam("reached"),
-        finished_at=bindparam("ended"),
-        follow_up=bindparam("follow"),
-        lease_until=None,
-        replica=None,
-    )
-)
 
 
 def abandoned(database: Database, own: str | None = None, limit: int = 200) -> tuple[list[Claimed], datetime]:

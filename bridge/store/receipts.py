@@ -19,6 +19,7 @@ from bridge.events import Event
 from bridge.ids import new_id
 from bridge.store import schema
 from bridge.store.database import EVENTS, Database
+from bridge.store.groups import insert_group
 from bridge.store.routing import keep_parsed
 
 Answer = Literal["stored", "duplicate", "conflict", "unavailable"]
@@ -67,14 +68,14 @@ def accept(database: Database, receipts: Sequence[Receipt]) -> list[Answer]:
 def _accept_group(database: Database, receipts: Sequence[Receipt]) -> list[Answer]:
     rows = [_row(receipt) for receipt in receipts]
     with database.write(urgent=True) as connection:
-        statement = database.insert_new(schema.events).returning(schema.events.c.id)
-        stored = set(connection.execute(statement, rows).scalars())
         answers: list[Answer] = ["stored"] * len(rows)
-        if len(stored) < len(rows):
+        written = insert_group(connection, schema.events, rows, "ON CONFLICT DO NOTHING")
+        if written < len(rows):
+            stored = _stored(connection, rows)
             for place, row in enumerate(rows):
                 if row["id"] not in stored:
                     answers[place] = _answer_known(connection, receipts[place], row)
-        if stored:
+        if written:
             database.changed(connection, [EVENTS])
     keep_parsed(
         receipt.event for receipt, answer in zip(receipts, answers, strict=True) if answer == "stored"
@@ -99,6 +100,14 @@ def _row(receipt: Receipt) -> dict[str, object]:
         "body": receipt.body,
         "digest": hashlib.sha256(receipt.body).digest(),
     }
+
+
+def _stored(connection: Connection, rows: Sequence[dict[str, object]]) -> set[str]:
+    """The ids of those that were written: ids are made anew for every request."""
+    table = schema.events
+    return set(
+        connection.execute(select(table.c.id).where(table.c.id.in_([row["id"] for row in rows]))).scalars()
+    )
 
 
 def _answer_known(connection: Connection, receipt: Receipt, row: dict[str, object]) -> Answer:

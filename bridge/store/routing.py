@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select, update
+from sqlalchemy import Connection, Row, select
 
 from bridge.errors import StoreUnavailable
 from bridge.events import Event, parse_body
@@ -19,6 +19,7 @@ from bridge.ids import new_id
 from bridge.rules.model import Planned, Routing, Rules
 from bridge.store import schema
 from bridge.store.database import Database
+from bridge.store.groups import insert_group, update_group
 
 Route = Callable[[Event, datetime], Routing]
 """The pure routing of one event at an instant."""
@@ -68,8 +69,9 @@ def _give_up(database: Database, rules: Rules, error: Exception) -> str:
     """Mark the oldest unrouted event as routed to nowhere, with the error as its trace."""
     with database.write() as connection:
         ident: str = connection.execute(_UNROUTED.limit(1)).one().id
-        row = {"ident": ident, "at": database.now(connection), "hash": rules.hash, "trace": _crash(error)}
-        connection.execute(_MARK_ROUTED, [row])
+        now = database.now(connection)
+        row = {"id": ident, "routed_at": now, "rules": rules.hash, "trace": _crash(error)}
+        update_group(connection, schema.events, ["id"], [row])
     return ident
 
 
@@ -85,11 +87,11 @@ def _route_group(database: Database, rules: Rules, route: Route, limit: int) -> 
         deliveries: list[dict[str, Any]] = []
         for row in rows:
             trace, made = _route_one(row, rules, route, now, crashed)
-            routed.append({"ident": row.id, "at": now, "hash": rules.hash, "trace": trace})
+            routed.append({"id": row.id, "routed_at": now, "rules": rules.hash, "trace": trace})
             deliveries.extend(made)
         if deliveries:
-            connection.execute(schema.deliveries.insert(), deliveries)
-        connection.execute(_MARK_ROUTED, routed)
+            insert_group(connection, schema.deliveries, deliveries)
+        update_group(connection, schema.events, ["id"], routed)
         if deliveries:
             database.changed(connection, {row["connection"] for row in deliveries})
     return len(rows), crashed
@@ -118,13 +120,6 @@ _UNROUTED = (
     .where(schema.events.c.routed_at.is_(None))
     .order_by(schema.events.c.received_at)
     .with_for_update(skip_locked=True)
-)
-
-
-_MARK_ROUTED = (
-    update(schema.events)
-    .where(schema.events.c.id == bindparam("ident"))
-    .values(routed_at=bindparam("at"), rules=bindparam("hash"), trace=bindparam("trace"))
 )
 
 
@@ -169,6 +164,8 @@ def delivery_row(
         "detail": planned.problem,
         "run_at": planned.run_at,
         "expires_at": planned.expires_at,
+        "attempts": 0,
+        "fence": 0,
         "follow_up": dead and planned.origin == "rule",
         "created_at": now,
         "finished_at": now if dead else None,

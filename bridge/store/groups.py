@@ -1,0 +1,103 @@
+"""Writing a group of rows with one statement.
+
+SQLAlchemy and the drivers take longer over the parameters of a row than a database over the row, and while one
+statement after the other is stepped through, a busy interpreter changes hands at each. So a group is one statement
+on either database: rows of VALUES on SQLite, on PostgreSQL one JSON text that is a table there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import Connection, Table
+from sqlalchemy.dialects import postgresql
+
+from bridge.store.schema import Instant, microseconds
+
+_POSTGRES = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+
+def insert_group(
+    connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], on_conflict: str = ""
+) -> int:
+    """Insert rows that all have the same columns; returns how many were written.
+
+    `on_conflict` is the clause of that name, for what is there already.
+    """
+    names = tuple(rows[0])
+    into = f"INSERT INTO {table.name} ({', '.join(names)})"
+    if _is_sqlite(connection):
+        return _execute(connection, f"{into} {_values(names, rows)} {on_conflict}", _flat(table, names, rows))
+    given = f"SELECT {', '.join(names)} FROM {_recordset(table, names)}"  # noqa: S608
+    return _execute(connection, f"{into} {given} {on_conflict}", (_json(rows),))
+
+
+def update_group(
+    connection: Connection,
+    table: Table,
+    keys: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    only_if: str = "true",
+) -> None:
+    """Give rows their values: in each mapping, the `keys` say which row it is, the rest are its new values.
+
+    `only_if` is one more condition, in which a mapping is called `given`.
+    """
+    names = tuple(rows[0])
+    if _is_sqlite(connection):
+        given = f"given ({', '.join(names)}) AS ({_values(names, rows)})"
+        parameters = _flat(table, names, rows)
+    else:
+        given = f"given AS (SELECT * FROM {_recordset(table, names)})"  # noqa: S608
+        parameters = (_json(rows),)
+    changes = ", ".join(f"{name} = given.{name}" for name in names if name not in keys)
+    same = " AND ".join(f"{table.name}.{key} = given.{key}" for key in keys)
+    update = f"UPDATE {table.name} SET {changes} FROM given WHERE {same} AND {only_if}"  # noqa: S608
+    _execute(connection, f"WITH {given} {update}", parameters)
+
+
+def _is_sqlite(connection: Connection) -> bool:
+    return connection.dialect.name == "sqlite"
+
+
+def _execute(connection: Connection, statement: str, parameters: tuple[Any, ...]) -> int:
+    return connection.exec_driver_sql(statement, parameters).rowcount
+
+
+def _values(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    row = f"({', '.join('?' * len(names))})"
+    return f"VALUES {', '.join([row] * len(rows))}"
+
+
+def _flat(table: Table, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+    of = itemgetter(*names)
+    values = [value for row in rows for value in of(row)]
+    for number, name in enumerate(names):
+        if isinstance(table.c[name].type, Instant):
+            column = slice(number, None, len(names))
+            values[column] = [at and microseconds(at) for at in values[column]]
+    return tuple(values)
+
+
+@lru_cache(maxsize=64)
+def _recordset(table: Table, names: tuple[str, ...]) -> str:
+    fields = ", ".join(f"{name} {table.c[name].type.compile(_POSTGRES)}" for name in names)
+    return f"json_to_recordset(CAST(%s AS json)) AS fields ({fields})"
+
+
+def _json(rows: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps(rows, default=_plain)
+
+
+def _plain(value: object) -> int | str:
+    """How PostgreSQL reads from JSON what JSON has no words for."""
+    if isinstance(value, datetime):
+        return microseconds(value)
+    if isinstance(value, bytes):
+        return rf"\x{value.hex()}"
+    raise TypeError(type(value).__name__)
