@@ -149,9 +149,13 @@ def _pause(outcome: Failure | None, now: datetime) -> dict[str, Any] | None:
 
 
 def _circuit(row: Row[Any], outcomes: Sequence[Failure | None], now: datetime) -> dict[str, Any]:
-    """Count; open the circuit at too many failures, close it at a success."""
-    details = [outcome.detail for outcome in outcomes if outcome is not None and speaks_of_partner(outcome)]
-    answered = len(outcomes) - len(details)
+    """Count; open the circuit at too many failures, close it at a success.
+
+    A request that failed is one failure, however many deliveries it carried: they share its exception.
+    """
+    failed = [outcome for outcome in outcomes if outcome is not None and speaks_of_partner(outcome)]
+    details = [outcome.detail for outcome in {id(outcome): outcome for outcome in failed}.values()]
+    answered = len(outcomes) - len(failed)
     if row.paused_by == "circuit":
         return dict(_OPEN) if answered else {"paused_until": now + PROBE_EVERY}
     if not details and not row.failures:

@@ -11,7 +11,8 @@ OutcomeUnknown,     retry on schedule        look it up after the settle time; w
 or a bug
 
 a lookup says       Sent: sent               None: attempt again at once
-                    CannotTell: review       it fails itself: look again, for at most two minutes, then review
+                    CannotTell: review       it fails itself: look again, for at most two minutes in which the
+                                             partner is not away as a whole, then review
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ CUT_SHORT_LIMIT = 10
 """How often a delivery may be cut short before that counts as an attempt: then it may be what ends us."""
 LOOKUP_EVERY = timedelta(seconds=10)
 LOOKUP_LIMIT = timedelta(minutes=2)
-"""How long a failing lookup is tried before a person is asked."""
+"""How long a failing lookup is tried before a person is asked; no time counts in which the connection is paused."""
 
 _waits = wait_chain(*(wait_random(0.8 * seconds, 1.2 * seconds) for seconds in SCHEDULE_SECONDS))
 
@@ -163,10 +164,13 @@ def _after_lookup(claimed: Claimed, result: Sent | Exception | None, now: dateti
         return _sent(claimed, result, "found")
     if result is None:
         return _absent(claimed, now)
-    since = claimed.unknown_since or now
-    failure = result if isinstance(result, Failure) else OutcomeUnknown(str(result), reason="timeout")
+    failure = result if isinstance(result, Failure) else OutcomeUnknown(str(result), reason="bug")
     detail = f"not known whether it took effect: {mask(failure.detail)[:400]}"
-    if isinstance(result, CannotTell) or now + LOOKUP_EVERY > since + LOOKUP_LIMIT:
+    # While the partner is away, nobody is asked anything: the time for looking begins when it is back.
+    away = claimed.probe or isinstance(failure, BadCredentials | RateLimited | QuotaExhausted)
+    since = now if away else claimed.unknown_since or now
+    in_vain = now + LOOKUP_EVERY > since + LOOKUP_LIMIT or now > claimed.first_attempt_at + RETRY_LIMIT
+    if isinstance(result, CannotTell) or in_vain:
         return Finished(claimed, "cannot tell", "review", "keep", failure, detail, consumed=0)
     return Finished(
         claimed, "lookup failed", "retrying", "keep", failure, detail,

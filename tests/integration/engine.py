@@ -71,6 +71,7 @@ class Partner:
     before: Callable[[], None] | None = None
     after: Callable[[], None] | None = None
     can_tell: bool = True
+    looked_up: Callable[[], None] | None = None
 
     def act(self, effect: Callable[[], None], size: int = 1) -> None:
         self.calls.append(size)
@@ -94,6 +95,8 @@ def desk(partner: Partner, *, concurrent: int = 4, per_second: float | None = No
 
     @send.lookup
     def find(client: Any, params: Text, context: Context) -> Sent | None:
+        if partner.looked_up:
+            partner.looked_up()
         if not partner.can_tell:
             raise CannotTell("the partner does not list texts")
         found = [ident for ident, _ in partner.texts if ident == context.delivery]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from copy import copy
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -25,6 +27,8 @@ from bridge.store.people import Preference, opt_outs, set_preference
 from bridge.worker.outcome import CUT_SHORT_LIMIT
 from tests.integration.engine import NO_QUIET, Engine
 
+NUMBERS = itertools.count(1000)
+
 
 @pytest.fixture
 def engine(database: Database) -> Engine:
@@ -33,7 +37,7 @@ def engine(database: Database) -> Engine:
 
 def raising(error: Exception) -> Any:
     def fail() -> NoReturn:
-        raise error
+        raise copy(error)  # as a partner's client: an exception of its own for every request
 
     return fail
 
@@ -159,6 +163,31 @@ def test_what_cannot_be_told_waits_for_a_person(engine: Engine) -> None:
     assert engine.show(ident)["follow_up"]
 
 
+def test_a_lookup_that_fails_by_itself_is_tried_for_two_minutes(engine: Engine) -> None:
+    engine.partner.looked_up = raising(KeyError("a bug of ours"))
+    once(engine, "after", OutcomeUnknown("no answer"))
+    ident = engine.deliver("send")
+    engine.run_for(seconds=110)
+    assert engine.show(ident)["state"] == "retrying"
+    engine.run_for(seconds=20)
+    assert engine.show(ident)["state"] == "review"
+
+
+def test_an_outage_of_the_partner_sends_no_lookup_to_review(engine: Engine) -> None:
+    away = raising(OutcomeUnknown("503", reason="server"))
+    engine.partner.after = engine.partner.looked_up = away
+    idents = [
+        engine.deliver("send", engine.event(metadata={"contactPhone": f"+1212555010{number}"}))
+        for number in range(6)
+    ]
+    engine.run_for(minutes=20)
+    assert set(engine.states()) == {"retrying"}
+    engine.partner.after = engine.partner.looked_up = None
+    engine.run_for(minutes=2)
+    assert set(engine.states()) == {"sent"}
+    assert sorted(ident for ident, _ in engine.partner.texts) == sorted(idents)
+
+
 def test_without_a_lookup_an_unknown_outcome_waits_for_a_person_at_once(engine: Engine) -> None:
     once(engine, "after", OutcomeUnknown("no answer"))
     ident = engine.deliver("mail", engine.event("chat.resolved"))
@@ -265,6 +294,15 @@ def test_a_crash_between_the_attempt_and_its_end_is_looked_up(engine: Engine) ->
     engine.run_for(seconds=10)
     assert engine.show(ident)["state"] == "sent"
     assert len(engine.partner.texts) == 1
+
+
+def test_a_request_that_failed_is_one_failure_however_many_deliveries_it_carried(engine: Engine) -> None:
+    once(engine, "before", OutcomeUnknown("no answer", reason="server"))
+    for _ in range(8):
+        engine.deliver("record", engine.event(metadata={"contactPhone": f"+1212555{next(NUMBERS)}"}))
+    assert engine.step() == 8
+    assert engine.partner.calls == [8]
+    assert [row["paused_by"] for row in all_connections(engine.database)] == [None]
 
 
 def test_attempts_that_our_own_end_cut_short_open_no_circuit(engine: Engine) -> None:
