@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from pydantic import SecretStr
 from rich.status import Status
 
 from bridge.cli.output import errors
 from bridge.clock import uptime
-from bridge.connector import Connector
+from bridge.connector import Connector, ConnectorSettings
 from bridge.connector.deadline import attempt_deadline
 from bridge.connector.discovery import settings_of
-from bridge.errors import BadCredentials, BridgeError, ConfigError, Failure
+from bridge.errors import BadCredentials, ConfigError, Failure
 from bridge.telemetry import mask
 
 SECONDS = 60.0
@@ -35,6 +36,7 @@ def _ask(
     run = connector.run_check if what == "check" else connector.run_setup
     if run is None:
         return _verdict(name, True, "nothing to check" if what == "check" else "needs no setup")
+    settings: ConnectorSettings | None = None
     with Status(f"Asking {name} ...", console=errors()):
         try:
             settings = settings_of(connector, name, environ)
@@ -47,17 +49,25 @@ def _ask(
                 if callable(close):
                     close()
         except Exception as error:
-            return _verdict(name, False, _advice(error, connector))
+            return _verdict(name, False, _advice(error, connector, _secrets(settings, name)))
 
 
-def _advice(error: Exception, connector: Connector) -> str:
+def _secrets(settings: ConnectorSettings | None, name: str) -> list[str]:
+    """The variables that hold the account's secrets."""
+    if settings is None:
+        return []
+    held = [field for field, value in settings if isinstance(value, SecretStr)]
+    return [settings.variable(settings.prefix(name), field) for field in held]
+
+
+def _advice(error: Exception, connector: Connector, secrets: Sequence[str]) -> str:
     """What an operator can do about it, never with a secret."""
-    if isinstance(error, BridgeError):
-        failure: BridgeError | None = error
-    else:
-        failure = connector.classify(error) if connector.classify else None
+    failure: Exception = error
+    if not isinstance(error, Failure | ConfigError) and connector.classify:
+        failure = connector.classify(error) or error
     if isinstance(failure, BadCredentials):
-        return f"the partner does not accept the credentials: {mask(failure.detail)}"
+        told = f"the partner does not accept the credentials: {mask(failure.detail)}"
+        return f"{told}; check {', '.join(secrets)}" if secrets else told
     if isinstance(failure, Failure):
         return mask(failure.detail)
     if isinstance(failure, ConfigError):

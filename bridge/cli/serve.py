@@ -61,9 +61,11 @@ def serve(
                     "events are not verified", advice="set HEPPU_WEBHOOK_SECRET before anybody relies on it"
                 )
             if service.token_is_new:
-                note(
-                    f"log page: {url}/login#token={service.admin_token}  (set BRIDGE_ADMIN_TOKEN to keep one token)"
-                )
+                page = f"{url}/login#token={service.admin_token}"
+                if settings.bridge_log == "json":
+                    log.info("log page", url=page, advice="set BRIDGE_ADMIN_TOKEN to keep one token")
+                else:
+                    note(f"log page: {page}  (set BRIDGE_ADMIN_TOKEN to keep one token)")
 
         serving.leave(serving.Serving(service, listener, on_ready).run())
 

@@ -50,7 +50,13 @@ def sqlite_path(url: str) -> Path | None:
         parsed = make_url(url)
     except SQLAlchemyError:
         raise ConfigError("BRIDGE_DATABASE_URL is no database address") from None
-    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    if parsed.database in (None, "", ":memory:"):
+        raise ConfigError(
+            "BRIDGE_DATABASE_URL must name a file, such as sqlite:///bridge.db: memory forgets events"
+        )
+    return Path(str(parsed.database))
 
 
 @contextmanager

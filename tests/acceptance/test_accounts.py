@@ -135,7 +135,7 @@ def _field_hidden_from_writing(sandbox: RunningSandbox) -> None:
             ("TWILIO_MESSAGING_SERVICE_SID is no messaging service", "set another"),
         ),
         ("email", {"EMAIL_SMTP_URL": "smtp://127.0.0.1:9"}, None, ("no connection to the mail server",)),
-        ("email", {}, lambda at: at.fault("email", method="MAIL", status=550), ("550 to the sender",)),
+        ("email", {}, lambda at: at.fault("email", method="MAIL", status=550), ("550", "set EMAIL_FROM")),
         (
             "slack",
             {},
