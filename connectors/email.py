@@ -36,7 +36,7 @@ from bridge.connector import (
     per_message,
     remaining,
 )
-from bridge.errors import BadCredentials, Failure, OutcomeUnknown, Rejected, Temporary
+from bridge.errors import BadCredentials, ConfigError, Failure, OutcomeUnknown, Rejected, Temporary
 
 CONNECT_SECONDS = 5.0
 REPLY_SECONDS = 10.0
@@ -255,7 +255,12 @@ def check(mailbox: Mailbox) -> str:
         hurry(smtp)
         code, reply = smtp.mail(mailbox.bounce_to)
         if code != 250:
-            raise refusal(code, reply, "sender")
+            failure = refusal(code, reply, "sender")
+            if isinstance(failure, Rejected):
+                raise ConfigError(
+                    f"{failure.detail}; set EMAIL_FROM or EMAIL_BOUNCE_TO to an address of yours"
+                )
+            raise failure
         smtp.rset()
     return f"logged in, mail from {mailbox.sender.domain} is taken"
 

@@ -77,12 +77,13 @@ KEYS = {
     "contacts": ("heppu_phone", "contactinformation", "Heppu caller"),
 }
 """The unique property of each object: its name, group and label."""
+FOR_TICKETS = "tickets"
 SCOPES = (
     "crm.objects.contacts.read",
     "crm.objects.contacts.write",
     "crm.schemas.contacts.read",
     "crm.schemas.contacts.write",
-    "tickets",
+    FOR_TICKETS,
 )
 """What a token needs for everything here; calls, notes and tasks go by the scopes of contacts."""
 TO_CONTACT = {"calls": 194, "notes": 202, "tasks": 204}
@@ -275,10 +276,7 @@ class Portal:
             if getattr(error, "status", None) != 404:
                 raise
         else:
-            if not found.has_unique_value:
-                raise ConfigError(
-                    f"the property {name} of {kind} is not unique: archive it and run `bridge connectors setup hubspot`"
-                )
+            _require_unique(kind, found)
             return f"{kind}.{name} is there"
         body = {
             "name": name,
@@ -343,6 +341,13 @@ class Portal:
             return {next(iter(records)): str(results[0].id)}
         found = {str((item.properties or {}).get(KEYS[kind][0])): str(item.id) for item in results}
         return {key: found[key] for key in records if key in found}
+
+
+def _require_unique(kind: str, found: Any) -> None:
+    if not found.has_unique_value:
+        raise ConfigError(
+            f"the property {found.name} of {kind} is not unique: archive it and run `bridge connectors setup hubspot`"
+        )
 
 
 class Contacts:
@@ -447,23 +452,27 @@ def client(settings: Settings) -> Portal:
 
 @connector.check
 def check(portal: Portal) -> str:
-    """Read a contact, the token's scopes and our own properties; writes nothing."""
+    """Read the token's scopes, a contact and our own properties; writes nothing."""
+    lacking = [scope for scope in SCOPES if scope not in portal.scopes()]
+    if needed := [scope for scope in lacking if scope != FOR_TICKETS]:
+        raise ConfigError(f"the token lacks the scopes {', '.join(needed)}: add them to the app in HubSpot")
     portal.objects.get_page("contacts", limit=1)
     missing = []
     for kind, (name, _, _) in KEYS.items():
         try:
-            if not portal.properties.get_by_name(kind, name).has_unique_value:
-                missing.append(f"{kind}.{name} (there, but not unique)")
+            found = portal.properties.get_by_name(kind, name)
         except Exception as error:
             if getattr(error, "status", None) != 404:
                 raise
             missing.append(f"{kind}.{name}")
-    found = ["the token is accepted"]
-    if lacking := [scope for scope in SCOPES if scope not in portal.scopes()]:
-        found.append(f"it lacks the scopes {', '.join(lacking)}: add them in HubSpot")
+        else:
+            _require_unique(kind, found)
+    notes = ["the token is accepted", "our properties are there"]
     if missing:
-        found.append(f"missing {', '.join(missing)}: run `bridge connectors setup hubspot`")
-    return "; ".join(found) if len(found) > 1 else "the token is accepted, our properties are there"
+        notes[1] = f"missing {', '.join(missing)}: run `bridge connectors setup hubspot`"
+    if lacking:
+        notes.append(f"without the scope {FOR_TICKETS} no ticket can be closed")
+    return "; ".join(notes)
 
 
 @connector.setup

@@ -481,9 +481,11 @@ def client(settings: Settings) -> Org:
 @connector.check
 def check(org: Org) -> str:
     """Log in and look at Task; writes nothing."""
-    fields = {field["name"]: field for field in org.rest("GET", "sobjects/Task/describe")["fields"]}
+    task = org.rest("GET", "sobjects/Task/describe")
+    if not task["createable"]:
+        raise ConfigError("this user may not make Tasks: give its permission set create and edit on Task")
     name = org.settings.task_field
-    ours = fields.get(name)
+    ours = next((field for field in task["fields"] if field["name"] == name), None)
     used = f"logged in, {org.adapter.usage or 'an unknown number'} of the org's daily requests used"
     if ours is None:
         return (
@@ -491,7 +493,13 @@ def check(org: Org) -> str:
             "run `bridge connectors setup salesforce`"
         )
     if not (ours["externalId"] and ours["unique"]):
-        return f"{used}; Task.{name} must be an External ID and unique: change it in Setup, Activity, Fields"
+        raise ConfigError(
+            f"Task.{name} must be an External ID and unique: change it in Setup, Activity, Fields"
+        )
+    if not ours["createable"]:
+        raise ConfigError(
+            f"this user may not write Task.{name}: give its permission set edit access to the field"
+        )
     return f"{used}; Task.{name} is there"
 
 

@@ -43,6 +43,7 @@ from bridge.connector import (
 from bridge.errors import (
     BadCredentials,
     CannotTell,
+    ConfigError,
     Failure,
     OutcomeUnknown,
     RateLimited,
@@ -233,16 +234,42 @@ def check(account: Account) -> str:
         notes.append("trial: only verified numbers can be texted")
     service, sender = account.settings.messaging_service_sid, account.settings.sender
     if service:
-        account.api.messaging.v1.services(service).fetch()
-        notes.append("messaging service found")
+        notes += _check_service(account.api, service)
     elif sender and sender.startswith("+"):
-        owned = account.api.incoming_phone_numbers.list(phone_number=sender, limit=1)
-        if not owned:
-            raise BadCredentials("TWILIO_FROM is no number of this account; buy it or set another")
-        if not (owned[0].capabilities or {}).get("sms", True):
-            raise BadCredentials("TWILIO_FROM is a number that cannot text; set one that can")
-        notes.append("sender found")
+        notes += _check_number(account.api, sender)
     return ", ".join(notes)
+
+
+_REPLIES = (
+    "but replies are not passed on: to learn of STOP at once, set its webhook for incoming messages to "
+    "BRIDGE_PUBLIC_URL/webhooks/twilio/inbound"
+)
+
+
+def _check_service(api: Client, sid: str) -> list[str]:
+    service = api.messaging.v1.services(sid)
+    try:
+        found = service.fetch()
+    except TwilioRestException as error:
+        if error.status != 404:
+            raise
+        raise ConfigError(
+            "TWILIO_MESSAGING_SERVICE_SID is no messaging service of this account; set another"
+        ) from error
+    pool = (service.phone_numbers, service.short_codes, service.alpha_senders)
+    if not any(senders.list(limit=1) for senders in pool):
+        raise ConfigError("the messaging service has no sender: add one to its sender pool in Twilio")
+    passed_on = found.inbound_request_url or found.use_inbound_webhook_on_number
+    return ["messaging service with a sender found", *([] if passed_on else [_REPLIES])]
+
+
+def _check_number(api: Client, number: str) -> list[str]:
+    owned = api.incoming_phone_numbers.list(phone_number=number, limit=1)
+    if not owned:
+        raise ConfigError("TWILIO_FROM is no number of this account; buy it or set another")
+    if not (owned[0].capabilities or {}).get("sms", True):
+        raise ConfigError("TWILIO_FROM is a number that cannot text; set one that can")
+    return ["sender found", *([] if owned[0].sms_url else [_REPLIES])]
 
 
 @connector.failure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from bridge.connector import Action, CallbackReply, CallbackRequest, Connector, 
 from bridge.connector.api import Cause, is_html, template_of
 from bridge.connector.deadline import attempt_deadline
 from bridge.connector.discovery import Registry, settings_of
-from bridge.errors import CannotTell, Failure
+from bridge.errors import CannotTell, ConfigError, Failure
 from bridge.events import Event, identity_of
 from bridge.rules.filters import Missing
 from bridge.rules.render import is_template, names_of, template
@@ -180,13 +180,19 @@ class Connected:
         return answer
 
     def check(self) -> str:
-        """Run the connector's check; raises Failure or ConfigError."""
-        run = self.connector.run_check
+        """Run the connector's check, as `bridge check --online` does; raises Failure or ConfigError."""
+        return self._ask(self.connector.run_check, "check")
+
+    def setup(self) -> str:
+        """Run the connector's setup, as `bridge connectors setup` does; raises Failure or ConfigError."""
+        return self._ask(self.connector.run_setup, "setup")
+
+    def _ask(self, run: Callable[..., str] | None, what: str) -> str:
         if run is None:
-            raise LookupError(f"{self.connector.name} has no check")
+            raise LookupError(f"{self.connector.name} has no {what}")
         answer = self._attempt(lambda: run(self.client), None)
         if isinstance(answer, Failure):
-            raise answer
+            raise answer.__cause__ if isinstance(answer.__cause__, ConfigError) else answer
         return str(answer)
 
     def callback(

@@ -64,7 +64,7 @@ class HubspotDouble(SandboxDouble):
         super().__init__(sandbox, "hubspot")
         self.account = sandbox.hubspot
         with connect(TestHubspot.connector, self.environ) as portal:
-            TestHubspot.connector.run_setup(portal.client)
+            portal.setup()
         person = self.account.add("contacts", email=EMAIL, phone=PHONE)
         ticket = self.account.add("tickets", hs_pipeline_stage="911201", subject="Help")
         self.account.link("tickets", ticket.id, "contacts", person.id)

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
 from bridge.connector import Context
-from bridge.errors import BadCredentials, ConfigError, Failure, OutcomeUnknown, Rejected, Temporary
+from bridge.errors import BadCredentials, ConfigError, OutcomeUnknown, Rejected, Temporary
 from bridge.events import Event
 from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.testing import Connected, connect, event, load_connector, make_context
@@ -487,6 +487,6 @@ def test_a_sender_that_is_none_is_explained(sandbox: RunningSandbox, sender: str
 def test_check_says_when_the_sender_is_not_taken(mailbox: Connected, sandbox: RunningSandbox) -> None:
     assert mailbox.check() == "logged in, mail from harbourlight.example is taken"
     sandbox.fault("email", method="MAIL", status=550)
-    with pytest.raises(Failure, match="550"):
+    with pytest.raises(ConfigError, match=r"550 .*; set EMAIL_FROM"):
         mailbox.check()
     assert sandbox.email.messages == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -444,6 +445,30 @@ def test_a_check_says_in_one_line_what_is_there_and_what_is_missing(
     assert "Task.Conversation_Id__c is missing or hidden from this user" in line
     assert "run `bridge connectors setup salesforce`" in line
     assert [one for one in salesforce.requests() if not one.startswith("GET")] == [f"POST {TOKEN}"]
+
+
+@pytest.mark.parametrize(
+    ("field", "advice"),
+    [
+        ({"unique": False}, "must be an External ID and unique"),
+        ({"external_id": False}, "must be an External ID and unique"),
+        ({"createable": False}, "this user may not write Task.Conversation_Id__c"),
+    ],
+)
+def test_a_check_says_when_the_field_is_there_but_no_use(
+    salesforce: Account, sandbox: RunningSandbox, field: dict[str, bool], advice: str
+) -> None:
+    fields = sandbox.salesforce.crm.types["Task"].fields
+    fields["Conversation_Id__c"] = replace(fields["Conversation_Id__c"], **field)
+    with pytest.raises(ConfigError, match=advice):
+        salesforce.connected.check()
+
+
+def test_a_check_says_when_the_user_may_not_make_tasks(salesforce: Account, sandbox: RunningSandbox) -> None:
+    fields = sandbox.salesforce.crm.types["Task"].fields
+    fields.update({name: replace(known, createable=False) for name, known in fields.items()})
+    with pytest.raises(ConfigError, match="this user may not make Tasks"):
+        salesforce.connected.check()
 
 
 def test_setup_leaves_alone_what_is_there(salesforce: Account) -> None:

@@ -21,6 +21,7 @@ from bridge.errors import (
 )
 from bridge.events import Event
 from bridge.sandbox import RunningSandbox, start_sandbox
+from bridge.sandbox.twilio.account import SERVICE_SID
 from bridge.testing import Clock, Connected, Reply, StandIn, connect, event, load_connector, make_context
 
 PERSON = "+12125550167"
@@ -77,7 +78,7 @@ def test_a_messaging_service_chooses_the_sender(sandbox: RunningSandbox, busy: E
     }
     with connect(twilio, environ) as account:
         assert account.run("send_sms", TEXT, event=busy).receipt == "queued"
-        assert account.check() == "account active, messaging service found"
+        assert account.check().startswith("account active, messaging service with a sender found")
 
     [message] = sandbox.twilio.messages
     assert message.parameters["MessagingServiceSid"] == "MG0b1c2d3e4f5a6b7c8d9e0f1a2b3c4d5e"
@@ -407,14 +408,35 @@ def test_a_lookup_that_fails_is_no_answer(
 # ------------------------------------------------------------ check and log
 
 
-def test_check_names_what_it_found(account: Connected) -> None:
+def test_check_names_what_it_found_and_where_replies_go(account: Connected, sandbox: RunningSandbox) -> None:
+    assert account.check() == (
+        "account active, sender found, but replies are not passed on: to learn of STOP at once, set its webhook for "
+        "incoming messages to BRIDGE_PUBLIC_URL/webhooks/twilio/inbound"
+    )
+    sandbox.twilio.inbound_url = "https://bridge.example.com/webhooks/twilio/inbound"
     assert account.check() == "account active, sender found"
 
 
 def test_check_says_when_the_number_is_not_ours(sandbox: RunningSandbox) -> None:
     with (
         connect(twilio, sandbox.environment | {"TWILIO_FROM": "+12125550199"}) as account,
-        pytest.raises(BadCredentials, match="TWILIO_FROM is no number of this account"),
+        pytest.raises(ConfigError, match="TWILIO_FROM is no number of this account"),
+    ):
+        account.check()
+
+
+def test_check_says_when_the_service_is_not_ours_or_has_no_sender(sandbox: RunningSandbox) -> None:
+    environ = sandbox.environment | {"TWILIO_FROM": "", "TWILIO_MESSAGING_SERVICE_SID": SERVICE_SID}
+    sandbox.twilio.inbound_url = "https://bridge.example.com/webhooks/twilio/inbound"
+    with connect(twilio, environ) as account:
+        assert account.check() == "account active, messaging service with a sender found"
+        sandbox.twilio.pool = []
+        with pytest.raises(ConfigError, match="no sender: add one to its sender pool"):
+            account.check()
+    other = environ | {"TWILIO_MESSAGING_SERVICE_SID": "MG" + "0" * 32}
+    with (
+        connect(twilio, other) as account,
+        pytest.raises(ConfigError, match="SERVICE_SID is no messaging service"),
     ):
         account.check()
 

@@ -44,7 +44,8 @@ _START_WORDS = {"START", "YES", "UNSTOP"}
 class Twilio(Partner):
     """One account with one number and one messaging service that sends from it.
 
-    `numbers` are the account's numbers, `pool` those that the messaging service may send from.
+    `numbers` are the account's numbers, `pool` those that the messaging service may send from, `inbound_url` the
+    webhook for incoming messages that is set for all of them.
     """
 
     name = "twilio"
@@ -60,6 +61,7 @@ class Twilio(Partner):
             self._opted_out: set[str] = set()
             self.numbers = [NUMBER]
             self.pool = [NUMBER]
+            self.inbound_url = ""
 
     @property
     def messages(self) -> list[Message]:
@@ -156,6 +158,8 @@ class Twilio(Partner):
             ("DELETE", _ROOT + "/Messages/{sid}.json", self._delete),
             ("GET", "/v1/Services/{service}", self._service),
             ("GET", "/v1/Services/{service}/PhoneNumbers", self._service_numbers),
+            ("GET", "/v1/Services/{service}/ShortCodes", self._other_senders),
+            ("GET", "/v1/Services/{service}/AlphaSenders", self._other_senders),
         ]
 
     def controls(self) -> Iterable[tuple[str, Callable[[Any], Any]]]:
@@ -332,7 +336,7 @@ class Twilio(Partner):
                 "friendly_name": number,
                 "capabilities": {"sms": True, "mms": True, "voice": True, "fax": False},
                 "status": "in-use",
-                "sms_url": "",
+                "sms_url": self.inbound_url,
                 "sms_method": "POST",
             }
             for number in self.numbers
@@ -360,7 +364,7 @@ class Twilio(Partner):
                 "sid": SERVICE_SID,
                 "account_sid": ACCOUNT_SID,
                 "friendly_name": "Sandbox",
-                "inbound_request_url": None,
+                "inbound_request_url": self.inbound_url or None,
                 "status_callback": None,
                 "sticky_sender": True,
                 "smart_encoding": True,
@@ -386,16 +390,26 @@ class Twilio(Partner):
             }
             for number in self.pool
         ]
-        meta = {
-            "page": 0,
-            "page_size": 50,
-            "first_page_url": call.path,
-            "previous_page_url": None,
-            "next_page_url": None,
-            "url": call.path,
-            "key": "phone_numbers",
-        }
-        return JSONResponse({"phone_numbers": numbers, "meta": meta})
+        return _page(call, "phone_numbers", numbers)
+
+    def _other_senders(self, call: Call) -> Response:
+        """The pool has numbers alone."""
+        _known_service(call)
+        return _page(call, "short_codes" if call.path.endswith("ShortCodes") else "alpha_senders", [])
+
+
+def _page(call: Call, key: str, items: list[dict[str, Any]]) -> Response:
+    """A list as messaging services show it, all on one page."""
+    meta = {
+        "page": 0,
+        "page_size": 50,
+        "first_page_url": call.path,
+        "previous_page_url": None,
+        "next_page_url": None,
+        "url": call.path,
+        "key": key,
+    }
+    return JSONResponse({key: items, "meta": meta})
 
 
 def _not_found(call: Call) -> Refusal:
