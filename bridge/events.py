@@ -97,6 +97,7 @@ PHONE_PATTERN: Final = re.compile(r"\+[1-9]\d{1,14}", re.ASCII)
 """Heppu's own idea of a valid number (its outbound-call page); stricter number plans refuse its samples."""
 
 _ADDRESS = re.compile(r"[^\s@,;:<>\"()\[\]\\]+@[^\s@,;:<>\"()\[\]\\]+\.[^\s@,;:<>\"()\[\]\\.]+")
+_PUNCTUATION = re.compile(r"[\s().\-/\u00a0\u2010-\u2015]")
 _MAX_NAME = 200
 _UNSPEAKABLE = re.compile("[\0\ud800-\udfff]")
 _UNSPEAKABLE_ESCAPE = re.compile(rb"\\u(?:0000|d[89a-f])", re.IGNORECASE)
@@ -234,14 +235,13 @@ def text(body: Any, *path: str) -> str | None:
 
 def contact_of(body: Mapping[str, Any]) -> Contact:
     """Read the person out of a payload; every source that Heppu documents, the most explicit one first."""
-
-    def first(*paths: tuple[str, ...]) -> str | None:
-        return next((found for path in paths if (found := text(body, *path))), None)
-
-    given = first(("callMetadata", "customer", "firstName"), ("callMetadata", "firstName"))
-    family = first(("callMetadata", "customer", "lastName"), ("callMetadata", "lastName"))
+    metadata, call = look_up(body, "metadata"), look_up(body, "callMetadata")
+    customer = look_up(call, "customer")
+    given = text(customer, "firstName") or text(call, "firstName")
+    family = text(customer, "lastName") or text(call, "lastName")
     name = clean_name(
-        first(("metadata", "contactName"), ("callMetadata", "customer", "name"))
+        text(metadata, "contactName")
+        or text(customer, "name")
         or " ".join(part for part in (given, family) if part)
     )
     words = name.split() if name else []
@@ -249,41 +249,24 @@ def contact_of(body: Mapping[str, Any]) -> Contact:
         name=name,
         first_name=clean_name(given) or (words[0] if words else None),
         last_name=clean_name(family) or (words[-1] if len(words) > 1 else None),
-        phone=_first_valid(
-            normalize_phone,
-            look_up(body, "metadata", "contactPhone"),
-            look_up(body, "callMetadata", "customer", "phone"),
-        ),
-        email=_first_valid(
-            normalize_email,
-            look_up(body, "metadata", "contactEmail"),
-            look_up(body, "callMetadata", "customer", "email"),
-        ),
-        company=clean_name(
-            first(
-                ("callMetadata", "customer", "company"), ("callMetadata", "company"), ("metadata", "company")
-            )
-        ),
-        time_zone=_first_valid(
-            known_zone,
-            look_up(body, "callMetadata", "timezone"),
-            look_up(body, "callMetadata", "customer", "timezone"),
-            look_up(body, "callMetadata", "context", "timezone"),
-            look_up(body, "metadata", "timezone"),
-        ),
-        visitor=clean_name(first(("metadata", "visitorId"))),
+        phone=normalize_phone(look_up(metadata, "contactPhone"))
+        or normalize_phone(look_up(customer, "phone")),
+        email=normalize_email(look_up(metadata, "contactEmail"))
+        or normalize_email(look_up(customer, "email")),
+        company=clean_name(text(customer, "company") or text(call, "company") or text(metadata, "company")),
+        time_zone=known_zone(look_up(call, "timezone"))
+        or known_zone(look_up(customer, "timezone"))
+        or known_zone(look_up(call, "context", "timezone"))
+        or known_zone(look_up(metadata, "timezone")),
+        visitor=clean_name(text(metadata, "visitorId")),
     )
-
-
-def _first_valid(check: Any, *values: object) -> str | None:
-    return next((found for value in values if (found := check(value))), None)
 
 
 def normalize_phone(value: object) -> str | None:
     """The number as E.164, or None. Punctuation goes and `00` becomes `+`; a country is never guessed."""
     if not isinstance(value, str):
         return None
-    digits = re.sub(r"[\s().\-/\u00a0\u2010-\u2015]", "", unicodedata.normalize("NFKC", value))
+    digits = _PUNCTUATION.sub("", unicodedata.normalize("NFKC", value))
     if digits.startswith("00"):
         digits = "+" + digits[2:]
     return digits if PHONE_PATTERN.fullmatch(digits) else None

@@ -61,11 +61,8 @@ def verify_signature(body: bytes, header: str | None, secrets: Sequence[bytes]) 
     match = _SIGNATURE.fullmatch(header.strip())
     if match is None:
         raise Refused("signature_malformed", "the signature header is not `sha256=` and 64 hex digits", 401)
-    given = match[1].lower().encode()
-    matches = [
-        hmac.compare_digest(hmac.new(secret, body, hashlib.sha256).hexdigest().encode(), given)
-        for secret in secrets
-    ]
+    given = bytes.fromhex(match[1])
+    matches = [hmac.compare_digest(hmac.digest(secret, body, "sha256"), given) for secret in secrets]
     if not any(matches):
         raise Refused("signature_wrong", "no configured secret made this signature", 401)
 

@@ -28,7 +28,7 @@ from bridge.store.effects import free_effects
 from bridge.store.facts import Gathered, Rulebook, decide_all, gather, options_of
 from bridge.store.groups import insert_group, update_group
 from bridge.store.people import recipient_name
-from bridge.store.routing import event_of
+from bridge.store.routing import read_events
 
 LEASE = timedelta(seconds=30)
 """How long an attempt is ours; every attempt's deadline is shorter."""
@@ -127,17 +127,26 @@ def _choose(
             call = _call(row)
             batch = 1 if row.unknown_since else room.batch_of(row.action)
             starts_call = sizes.get(call, 0) % batch == 0
-            if not names.isdisjoint(names_of(row)) or (starts_call and calls == gate.calls):
+            own_names = names_of(row)
+            if not names.isdisjoint(own_names) or (starts_call and calls == gate.calls):
                 continue
             calls += starts_call
             sizes[call] = sizes.get(call, 0) + 1
-            names |= names_of(row)
+            names |= own_names
             lanes.add(row.lane)
             chosen.append(row)
         if len(rows) < window or calls == gate.calls:
             break
     database.lock(connection, names)
-    return _still_free(connection, chosen)
+    return chosen if database.is_sqlite else _still_free(connection, chosen)
+
+
+_NEEDED = (
+    "id", "event_id", "origin", "rule", "action", "connection", "channel", "recipient", "contact", "conversation",
+    "params", "options", "lane", "effect", "occurred_at", "reason", "detail", "run_at", "expires_at", "attempts",
+    "fence", "first_attempt_at", "unknown_since", "reached_at",
+)  # fmt: skip
+"""The columns of a delivery that deciding and attempting read."""
 
 
 def _due(name: str, now: datetime, lanes: Collection[str | None]) -> Select[*tuple[Any, ...]]:
@@ -152,7 +161,7 @@ def _due(name: str, now: datetime, lanes: Collection[str | None]) -> Select[*tup
     )
     known = [lane for lane in lanes if lane is not None]
     return (
-        select(table)
+        select(*table.c[_NEEDED])
         .where(
             table.c.connection == name,
             text("deliveries.state IN ('pending', 'retrying')"),  # spelt out, for the partial index
@@ -212,14 +221,7 @@ def _look_again(connection: Connection, name: str, gate: Gate, now: datetime) ->
 
 def events_of(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, Event]:
     """The events behind these deliveries, by delivery."""
-    table = schema.events
-    wanted = {row.event_id for row in rows if row.event_id}
-    found = {
-        row.id: event_of(row)
-        for row in connection.execute(
-            select(*table.c["id", "identity", "received_at", "name", "body"]).where(table.c.id.in_(wanted))
-        )
-    }
+    found = read_events(connection, {row.event_id for row in rows if row.event_id})
     return {row.id: found.get(row.event_id) or Event({}, row.id, row.occurred_at) for row in rows}
 
 

@@ -114,8 +114,10 @@ class Database:
 
         They are taken in one order, so two replicas never wait for each other. SQLite has one writer anyway.
         """
+        if self.is_sqlite:
+            return
         keys = sorted({_lock_key(name) for name in names})
-        if keys and not self.is_sqlite:
+        if keys:
             connection.execute(
                 text(
                     "SELECT pg_advisory_xact_lock(k) FROM (SELECT unnest(CAST(:keys AS bigint[])) AS k) AS named"

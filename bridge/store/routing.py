@@ -7,7 +7,7 @@ after it everything is there. Routing is pure, so doing it twice gives the same.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -39,6 +39,23 @@ def event_of(row: Row[Any]) -> Event:
         event = Event(parse_body(row.body), row.identity, row.received_at, row.id)
         keep_parsed([event])
     return event
+
+
+def read_events(connection: Connection, idents: Collection[str]) -> dict[str, Event]:
+    """The events with these ids, by id; those that were parsed lately are not read again while their body is kept."""
+    table = schema.events
+    found = {ident: event for ident in idents if (event := _recent.get(ident)) is not None}
+    if found:
+        gone = select(table.c.id).where(table.c.id.in_(found), table.c.body.is_(None))
+        for ident in connection.execute(gone).scalars():
+            del found[ident]
+    unread = set(idents) - found.keys()
+    if unread:
+        query = select(*table.c["id", "identity", "received_at", "name", "body"]).where(
+            table.c.id.in_(unread)
+        )
+        found |= {row.id: event_of(row) for row in connection.execute(query)}
+    return found
 
 
 def keep_parsed(events: Iterable[Event]) -> None:

@@ -9,7 +9,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
+from starlette.types import Receive, Scope, Send
 
 from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
@@ -17,8 +18,27 @@ from bridge.telemetry import Metrics, log
 from bridge.web.health import health_routes
 from bridge.web.receive import Receiver
 
+WEBHOOK = "/webhooks/heppu"
+"""Where Heppu's events arrive."""
 Guard = Callable[[Sequence[BaseRoute]], Sequence[BaseRoute]]
 """Puts routes behind the admin token."""
+
+
+class Application(Starlette):
+    """Starlette, with the receiver before its middleware and router: they take longer than what it does."""
+
+    receiver: Receiver
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or scope["path"] != WEBHOOK:
+            await super().__call__(scope, receive, send)
+            return
+        try:
+            await self.receiver(scope, receive, send)
+        except Exception as error:
+            response = await _bug(Request(scope), error)
+            await response(scope, receive, send)
 
 
 def create_app(
@@ -45,9 +65,8 @@ def create_app(
         yield
         await receiver.close()
 
-    return Starlette(
+    app = Application(
         routes=[
-            Route("/webhooks/heppu", receiver, methods=None),
             *for_everybody,
             *open_routes,
             *guard([*for_operators, *admin_routes]),
@@ -60,6 +79,8 @@ def create_app(
             Exception: _bug,
         },
     )
+    app.receiver = receiver
+    return app
 
 
 async def _unavailable(_: Request, error: Exception) -> Response:

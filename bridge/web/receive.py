@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from bridge.clock import Clock
 from bridge.errors import Refused, StoreUnavailable
-from bridge.signing import MAX_BODY, SignedRefusal, verify
+from bridge.signing import MAX_BODY, SIGNATURE_HEADER, TIMESTAMP_HEADER, SignedRefusal, verify
 from bridge.store.database import Database
 from bridge.store.receipts import Answer, Receipt, Rejection, accept, reject_all
 from bridge.telemetry import Metrics, log
@@ -32,6 +32,8 @@ BODY_SECONDS: Final = 30.0
 MAX_REJECTIONS_WAITING: Final = 200
 """Refused requests that wait to be written down; under a flood the rest is only counted."""
 
+_HEADERS: Final = {name.encode(): name for name in ("content-length", SIGNATURE_HEADER, TIMESTAMP_HEADER)}
+"""Those that are read."""
 _ANSWERS: Final[dict[int, bytes]] = {
     400: b'{"error": "not an event"}',
     401: b'{"error": "not signed"}',
@@ -143,7 +145,8 @@ class Receiver:
         if self.stopping:
             await self._answer(send, 503, _ANSWERS[503], ((b"retry-after", b"5"),))
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        given = dict(scope["headers"])
+        headers = {name: given[raw].decode("latin-1") for raw, name in _HEADERS.items() if raw in given}
         now = self._clock.now()
         body = b""
         try:
