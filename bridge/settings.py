@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from bridge.errors import ConfigError
 
@@ -85,8 +85,53 @@ def _split(value: object) -> object:
     )
 
 
+def _shaped(pattern: str, wanted: str) -> AfterValidator:
+    """A check of a text that answers in words what a pattern would answer with itself."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(wanted)
+        return value
+
+    return AfterValidator(check)
+
+
+SHORTEST_SECRET = 16
+"""Characters of a secret that nobody guesses."""
+
+
+def _long_enough(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < SHORTEST_SECRET:
+        raise ValueError(f"is too short: at least {SHORTEST_SECRET} characters, or it can be guessed")
+    return value
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
+DatabaseUrl = Annotated[
+    str,
+    _shaped(
+        r"(sqlite:///.+|postgres(ql)?(\+psycopg)?://.+)",
+        "write sqlite:///bridge.db or postgresql://user:password@host/name",
+    ),
+]
+PublicUrl = Annotated[
+    str,
+    _shaped(r"https?://[^/\s]+(/[^\s]*)?", "write https:// and the host, like https://bridge.example.com"),
+]
+Recipients = Annotated[
+    tuple[
+        Annotated[
+            str,
+            _shaped(
+                r"\+[0-9]{6,15}|[^@\s]+@[^@\s]+",
+                "write numbers like +14155550123 and addresses like me@example.com, separated by commas",
+            ),
+        ],
+        ...,
+    ],
+    BeforeValidator(_split),
+]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split)]
 
 
@@ -97,17 +142,15 @@ class Settings(EnvironmentModel):
     """Any of these may have signed an event: two while a secret is being changed."""
     heppu_timestamp_tolerance: int = Field(300, ge=1, le=86400)
     """How many seconds the timestamp header may be away from now, in either direction."""
-    bridge_database_url: str = Field(
-        "sqlite:///bridge.db", pattern=r"^(sqlite:///.+|postgres(ql)?(\+psycopg)?://.+)"
-    )
+    bridge_database_url: DatabaseUrl = "sqlite:///bridge.db"
     bridge_rules: Path = Path("rules.yaml")
     bridge_host: str = "127.0.0.1"
     bridge_port: int = Field(8080, ge=0, le=65535)
-    bridge_public_url: str | None = Field(None, pattern=r"^https?://[^/\s]+(/[^\s]*)?$")
+    bridge_public_url: PublicUrl | None = None
     """Where partners reach this service; receipts, STOP and unsubscribe links need it."""
-    bridge_admin_token: SecretStr | None = Field(None, min_length=16)
-    bridge_secret: SecretStr | None = Field(None, min_length=16)
-    bridge_only_to: Words = ()
+    bridge_admin_token: Secret | None = None
+    bridge_secret: Secret | None = None
+    bridge_only_to: Recipients = ()
     """When set, only these numbers and addresses are ever written to."""
     bridge_retention: Duration = timedelta(days=30)
     bridge_log: Literal["json", "console"] = "console"
