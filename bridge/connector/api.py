@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -382,6 +383,7 @@ class Connector:
                 batch=batch,
                 settle=settle,
             )
+            _refuse_mistakes(action)
             self.actions[action.name] = action
             return action
 
@@ -395,6 +397,18 @@ class Connector:
             return function
 
         return register
+
+
+def _refuse_mistakes(action: Action) -> None:
+    """Raise TypeError for what would else show at the first delivery, or never: a misspelt `apart_by` drops effects."""
+    for word, name in (("apart_by", action.apart_by), ("recipient", action.recipient)):
+        if name is not None and name not in action.params.model_fields:
+            raise TypeError(f"{action.name}: {word}={name!r} is no param of {action.params.__name__}")
+    wanted = "(client, jobs)" if action.batch > 1 else "(client, params, context)"
+    try:
+        inspect.signature(action.run).bind(*wanted.split(", "))
+    except TypeError:
+        raise TypeError(f"{action.name}: an action takes {wanted}") from None
 
 
 def _params_of(function: Callable[..., Any]) -> type[Params]:

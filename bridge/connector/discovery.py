@@ -99,7 +99,10 @@ def _load(source: Source) -> Connector:
         found = module if module else source.entry_point.load() if source.entry_point else None
     except BridgeError:
         raise
-    except Exception as error:
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a file that ends the process as it is imported ends nothing here
         raise ConfigError(
             f"connector {source.origin} cannot be imported: {type(error).__name__}: {error}"
         ) from error
