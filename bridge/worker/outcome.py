@@ -146,7 +146,8 @@ def _again(claimed: Claimed, failure: Failure, detail: str, now: datetime) -> Fi
     run_at = now + (failure.retry_after or wait_after(max(attempts, 1)))
     if gives_up(claimed, attempts, run_at):
         words = f"given up after {attempts} attempts: {detail}"
-        return Finished(claimed, outcome, "dead", "keep" if unknown else "free", failure, words)
+        # An unknown outcome gets here only when the action is repeatable: whoever repeats it doubles nothing.
+        return Finished(claimed, outcome, "dead", "free", failure, words)
     return Finished(claimed, outcome, "retrying", "keep", failure, detail, run_at=run_at, consumed=consumed)
 
 

@@ -536,3 +536,15 @@ def test_no_more_requests_leave_than_the_connection_allows(engine: Engine) -> No
         engine.settle()
         engine.database.clock.advance(seconds=0.5)
     assert 10 <= len(engine.partner.calls) <= 12
+
+
+def test_a_record_that_was_given_up_on_can_be_replayed(engine: Engine) -> None:
+    engine.partner.before = raising(OutcomeUnknown("503", reason="rejected"))
+    event = engine.event()
+    first = engine.deliver("record", event, retry=Retry(attempts=1))
+    engine.settle()
+    assert engine.show(first)["state"] == "dead"
+    engine.partner.before = None
+    second = engine.deliver("record", event)
+    engine.settle()
+    assert engine.show(second)["state"] == "sent"
