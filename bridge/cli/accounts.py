@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import SecretStr
@@ -49,30 +49,33 @@ def _ask(
                 if callable(close):
                     close()
         except Exception as error:
-            return _verdict(name, False, _advice(error, connector, _secrets(settings, name)))
+            return _verdict(name, False, _advice(error, connector, settings, name))
 
 
-def _secrets(settings: ConnectorSettings | None, name: str) -> list[str]:
-    """The variables that hold the account's secrets."""
-    if settings is None:
-        return []
-    held = [field for field, value in settings if isinstance(value, SecretStr)]
-    return [settings.variable(settings.prefix(name), field) for field in held]
-
-
-def _advice(error: Exception, connector: Connector, secrets: Sequence[str]) -> str:
+def _advice(error: Exception, connector: Connector, settings: ConnectorSettings | None, name: str) -> str:
     """What an operator can do about it, never with a secret."""
     failure: Exception = error
     if not isinstance(error, Failure | ConfigError) and connector.classify:
         failure = connector.classify(error) or error
-    if isinstance(failure, BadCredentials):
-        told = f"the partner does not accept the credentials: {mask(failure.detail)}"
-        return f"{told}; check {', '.join(secrets)}" if secrets else told
     if isinstance(failure, Failure):
-        return mask(failure.detail)
+        told = mask(failure.detail)
+        if isinstance(failure, BadCredentials):
+            secrets = _variables(settings, name, lambda _, value: isinstance(value, SecretStr))
+            told = f"the partner does not accept the credentials: {told}"
+            return f"{told}; check {secrets}" if secrets else told
+        addresses = _variables(settings, name, lambda field, value: "url" in field and value is not None)
+        return f"{told}; is {addresses} right?" if failure.reason == "network" and addresses else told
     if isinstance(failure, ConfigError):
         return str(failure)
     return f"{type(error).__name__}: {mask(str(error))[:300]}"
+
+
+def _variables(settings: ConnectorSettings | None, name: str, wanted: Callable[[str, object], bool]) -> str:
+    """Those variables of the account whose field and value are wanted."""
+    if settings is None:
+        return ""
+    fields = [field for field, value in settings if wanted(field, value)]
+    return ", ".join(settings.variable(settings.prefix(name), field) for field in fields)
 
 
 def _verdict(name: str, ok: bool, text: str) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Running:
 @contextmanager
 def serving(folder: Path, partners: dict[str, str], **own: str) -> Iterator[Running]:
     """Start `bridge serve` in `folder`, where its rules.yaml is, and wait until it is ready."""
-    port = free_port()
+    port = own.get("BRIDGE_PORT") or free_port()
     basics = {
         "HEPPU_WEBHOOK_SECRET": SECRET, "BRIDGE_ADMIN_TOKEN": ADMIN, "BRIDGE_PORT": str(port),
         "BRIDGE_SECRET": "acceptance-secret-0000",

@@ -134,7 +134,12 @@ def _field_hidden_from_writing(sandbox: RunningSandbox) -> None:
             None,
             ("TWILIO_MESSAGING_SERVICE_SID is no messaging service", "set another"),
         ),
-        ("email", {"EMAIL_SMTP_URL": "smtp://127.0.0.1:9"}, None, ("no connection to the mail server",)),
+        (
+            "email",
+            {"EMAIL_SMTP_URL": "smtp://127.0.0.1:9"},
+            None,
+            ("no connection to the mail server", "is EMAIL_SMTP_URL right?"),
+        ),
         ("email", {}, lambda at: at.fault("email", method="MAIL", status=550), ("550", "set EMAIL_FROM")),
         (
             "slack",
@@ -170,6 +175,7 @@ def test_a_partner_that_is_not_reached_is_told_for_itself(folder: Path, sandbox:
         1, "✗ hubspot", "✓ slack: the webhook is there",
     )  # fmt: skip
     assert "no connection" in lines["hubspot"]
+    assert lines["hubspot"].endswith("; is HUBSPOT_URL right?")
 
 
 def test_a_setup_that_may_not_write_says_what_to_give_it(folder: Path, sandbox: RunningSandbox) -> None:
