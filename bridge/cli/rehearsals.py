@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge.cli.checks import read
-from bridge.cli.output import console, counted, errors, instant, print_json, say
+from bridge.cli.output import console, counted, errors, instant, note, print_json, say
 from bridge.cli.show import instant_of, print_traces
 from bridge.cli.source import prepared, read_source
 from bridge.cli.storage import open_store, sqlite_path
@@ -23,7 +23,7 @@ from bridge.cli.wiring import registry_for
 from bridge.errors import ConfigError
 from bridge.events import Event, parse_instant
 from bridge.policy import Facts
-from bridge.rehearsal.beside import all_usable, with_tests_beside
+from bridge.rehearsal.beside import with_tests_beside
 from bridge.rehearsal.explain import Explanation, Forecast
 from bridge.rehearsal.explain import explain as explain_event
 from bridge.rehearsal.plan import Difference, Load, Plan
@@ -142,7 +142,9 @@ def test(file: Path | None, *, as_json: bool) -> bool:
     """Run the tests of a file and of the files beside it; returns whether all passed."""
     path = file or Settings.load(environment()).bridge_rules
     rules, files = with_tests_beside(load_file(path), registry_for(path))
-    all_usable(files)
+    if broken := [file.report for file in files if not file.usable]:
+        note("\n\n".join(broken))
+        return False
     if as_json:
         report = run_tests(rules)
         print_json(report.to_json())

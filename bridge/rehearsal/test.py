@@ -53,6 +53,8 @@ class Result:
     """How one test ended."""
 
     name: str
+    path: str
+    """The file where it stands."""
     line: int
     mismatches: tuple[Mismatch, ...]
     deliveries: tuple[Delivery, ...]
@@ -67,6 +69,7 @@ class Result:
         """The result as plain data."""
         return {
             "name": self.name,
+            "path": self.path,
             "line": self.line,
             "passed": self.passed,
             "mismatches": [mismatch.to_json() for mismatch in self.mismatches],
@@ -76,7 +79,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """How all tests of a file ended, and what none of them tried."""
+    """How all tests of some rules ended, and what none of them tried."""
 
     results: tuple[Result, ...]
     coverage: Coverage
@@ -104,20 +107,19 @@ def run_tests(
 ) -> Report:
     """Run `tests` (default: the file's own) against the rules; `on_result` hears of each as it ends.
 
-    Event files are looked for in `folder` (default: where the rules file is).
+    Event files are looked for in `folder` (default: where the file of the test is).
     """
-    folder = Path(rules.path).parent if folder is None else folder
     results, simulations = [], []
     for test in rules.tests if tests is None else tests:
         try:
             simulation = Simulation(rules, fail=test.fail)
-            simulation.run(events_of(test, folder))
+            simulation.run(events_of(test, folder or Path(test.path or rules.path).parent))
         except ConfigError as error:
-            result = Result(test.name, test.line, (Mismatch("", test.line, str(error)),), ())
+            result = Result(test.name, test.path, test.line, (Mismatch("", test.line, str(error)),), ())
         else:
             simulations.append(simulation)
             mismatches = tuple(_compare(test, simulation))
-            result = Result(test.name, test.line, mismatches, tuple(simulation.deliveries))
+            result = Result(test.name, test.path, test.line, mismatches, tuple(simulation.deliveries))
         results.append(result)
         if on_result is not None:
             on_result(result)

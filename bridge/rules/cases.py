@@ -21,13 +21,13 @@ FAILURES = (*get_args(Reason), "undelivered")
 
 
 def read_tests(
-    file: File, node: Node, rules: Mapping[str, Rule], alerts: tuple[Step, ...]
+    file: File, node: Node, rules: Mapping[str, Rule], alerts: tuple[Step, ...], path: str
 ) -> tuple[RuleTest, ...]:
-    """Every test of the file."""
+    """Every test of the file, which is called `path`."""
     seen: dict[str, int] = {}
     found = []
     for item in file.list_of(node, "`tests`"):
-        test = _test(file, item, rules, alerts)
+        test = _test(file, item, rules, alerts, path)
         if test is None:
             continue
         if test.name in seen:
@@ -41,7 +41,9 @@ def read_tests(
     return tuple(found)
 
 
-def _test(file: File, node: Node, rules: Mapping[str, Rule], alerts: tuple[Step, ...]) -> RuleTest | None:
+def _test(
+    file: File, node: Node, rules: Mapping[str, Rule], alerts: tuple[Step, ...], path: str
+) -> RuleTest | None:
     hint = "write `- name: ...`, `event: call.busy` and `expect:`"
     entries = file.mapping(node, "a test", KEYS, hint)
     if node.entries is None:
@@ -51,7 +53,7 @@ def _test(file: File, node: Node, rules: Mapping[str, Rule], alerts: tuple[Step,
     events = _events(file, node, entries)
     expect = _expect(file, entries["expect"][1], rules, alerts) if "expect" in entries else {}
     fail = _fail(file, entries["fail"][1], rules) if "fail" in entries else {}
-    return RuleTest(name, node.line, events, expect, fail) if name and events else None
+    return RuleTest(name, node.line, events, expect, path, fail) if name and events else None
 
 
 def _events(file: File, node: Node, entries: Entries) -> tuple[RehearsedEvent, ...]:

@@ -7,7 +7,8 @@ can hardly be meant.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from bridge.connector.discovery import Registry
 from bridge.rules.cases import read_tests
@@ -23,6 +24,8 @@ from bridge.rules.yaml import Node, Problems, TooManyProblems, decode, lines_of,
 
 VERSION = 1
 KEYS = ("version", "messaging", "alerts", "rules", "tests")
+TESTS_KEYS = ("version", "tests")
+"""The keys of a file that only holds tests of the rules beside it."""
 RULE_KEYS = ("name", "description", "when", "where", "if", "do", "on_failure", "enabled", "shadow")
 
 _LONGEST_NAME = 80
@@ -35,17 +38,15 @@ def load(
 
     Never raises for anything that a file can contain.
     """
-    problems = Problems()
-    rules = None
-    try:
-        decoded = decode(text, problems) if isinstance(text, bytes) else text.removeprefix("\ufeff")
-        root = parse(decoded, problems) if decoded is not None else None
-        if decoded is not None and (root is not None or not problems.found):
-            rules = _file(File(lines_of(decoded), problems, registry, environ), root, decoded, path)
-    except TooManyProblems:
-        pass
-    found = tuple(sorted(problems.found, key=lambda problem: (problem.line, problem.column)))
-    return Loaded(None if problems.errors else rules, found)
+    return _load(text, registry, environ, lambda file, root, decoded: _rules_file(file, root, decoded, path))
+
+
+def load_tests(text: str | bytes, *, path: str, rules: Rules, registry: Registry) -> Loaded:
+    """Read a file that holds tests of `rules` and nothing else; gives the rules with these tests added.
+
+    Never raises for anything that a file can contain.
+    """
+    return _load(text, registry, None, lambda file, root, _: _tests_file(file, root, path, rules))
 
 
 def load_or_raise(
@@ -59,7 +60,45 @@ def load_or_raise(
     return loaded.rules
 
 
-def _file(file: File, root: Node | None, text: str, path: str) -> Rules | None:
+def _load(
+    text: str | bytes,
+    registry: Registry,
+    environ: Mapping[str, str] | None,
+    read: Callable[[File, Node | None, str], Rules | None],
+) -> Loaded:
+    problems = Problems()
+    rules = None
+    try:
+        decoded = decode(text, problems) if isinstance(text, bytes) else text.removeprefix("\ufeff")
+        root = parse(decoded, problems) if decoded is not None else None
+        if decoded is not None and (root is not None or not problems.found):
+            rules = read(File(lines_of(decoded), problems, registry, environ), root, decoded)
+    except TooManyProblems:
+        pass
+    found = tuple(sorted(problems.found, key=lambda problem: (problem.line, problem.column)))
+    return Loaded(None if problems.errors else rules, found)
+
+
+def _tests_file(file: File, root: Node | None, path: str, rules: Rules) -> Rules | None:
+    hint = "a file of tests holds `tests:` and nothing else"
+    if root is None or root.value is None:
+        file.problems.at(1, 1, "the file is empty", hint)
+        return None
+    entries = file.mapping(root, "a file of tests", TESTS_KEYS, hint)
+    if root.entries is None:
+        return None
+    if "version" in entries:
+        _version(file, root, entries)
+    if "tests" not in entries:
+        file.problems.error(root, "there are no `tests`", hint)
+        return None
+    named = {rule.name: rule for rule in rules.rules}
+    return replace(
+        rules, tests=(*rules.tests, *read_tests(file, entries["tests"][1], named, rules.alerts, path))
+    )
+
+
+def _rules_file(file: File, root: Node | None, text: str, path: str) -> Rules | None:
     hint = "begin with `version: 1` and `rules:`"
     if root is None or root.value is None:
         file.problems.at(1, 1, "the file is empty", hint)
@@ -76,7 +115,7 @@ def _file(file: File, root: Node | None, text: str, path: str) -> Rules | None:
     if "rules" not in nodes:
         file.problems.error(root, "there are no `rules`", hint)
     rules = _rules(file, nodes["rules"]) if "rules" in nodes else {}
-    tests = read_tests(file, nodes["tests"], rules, alerts) if "tests" in nodes else ()
+    tests = read_tests(file, nodes["tests"], rules, alerts, path) if "tests" in nodes else ()
     return Rules(
         text=text,
         hash=hashlib.sha256(text.encode()).hexdigest(),

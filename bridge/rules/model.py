@@ -162,6 +162,8 @@ class RuleTest:
     line: int
     events: tuple[RehearsedEvent, ...]
     expect: Mapping[str, tuple[Expectation, ...]]
+    path: str = ""
+    """The file where it stands: the rules file, or one beside it."""
     fail: Mapping[str, str] = field(default_factory=dict)
     """`connector.action` -> how the partner fails it: a `bridge.errors.Reason`, or `undelivered` (its receipt)."""
 

@@ -21,13 +21,18 @@ class RulesError(ConfigError):
         self.path = path
 
 
-def report(problems: Sequence[Problem], text: str, path: str) -> str:
-    """Every problem with its line and a hint, and how many there are; empty when there is none."""
+def report(
+    problems: Sequence[Problem], text: str, path: str, *, ending: str = "; the running rules were not changed"
+) -> str:
+    """Every problem with its line and a hint, and how many there are; empty when there is none.
+
+    `ending` is said at the end when there are errors.
+    """
     if not problems:
         return ""
     lines = lines_of(text)
     parts = [_one(problem, lines, path) for problem in problems]
-    return "\n".join([*parts, "", _summary(problems, path)])
+    return "\n".join([*parts, "", _summary(problems, path, ending)])
 
 
 def _one(problem: Problem, lines: Sequence[str], path: str) -> str:
@@ -57,7 +62,7 @@ def _window(line: str, column: int) -> tuple[str, int]:
     return line, column - start
 
 
-def _summary(problems: Sequence[Problem], path: str) -> str:
+def _summary(problems: Sequence[Problem], path: str, ending: str) -> str:
     errors = sum(problem.level == "error" for problem in problems)
     warnings = len(problems) - errors
     counts = [
@@ -66,4 +71,4 @@ def _summary(problems: Sequence[Problem], path: str) -> str:
         if count
     ]
     found = f"{' and '.join(counts)} in {path}"
-    return f"{found}; the running rules were not changed" if errors else found
+    return found + ending if errors else found

@@ -43,6 +43,7 @@ class RulesFile:
         self._seen = self._stamp()
         self.current: Rules = read_rules(path, registry, environ)
         self.loaded_at = datetime.now(UTC)
+        """Since when the rules that run have been running."""
         self.problems: tuple[Problem, ...] = ()
         self.trouble: str | None = None
         """Why the file on disk is not the one that runs; None when it is."""
@@ -80,7 +81,9 @@ class RulesFile:
                 return False
             self.trouble, self.problems = None, ()
             changed = rules.hash != self.current.hash
-            self.current, self.loaded_at = rules, datetime.now(UTC)
+            self.current = rules
+            if changed:
+                self.loaded_at = datetime.now(UTC)
             log.info("rules reloaded", path=str(self.path), rules=len(rules.rules), hash=rules.hash[:12])
             return changed
 
