@@ -62,7 +62,7 @@ class Gate:
 def register(database: Database, fingerprints: Mapping[str, str]) -> None:
     """Make the rows of these connections; one whose settings changed is freed from a pause for credentials."""
     with database.write() as connection:
-        for name, fingerprint in fingerprints.items():
+        for name, fingerprint in sorted(fingerprints.items()):
             row = {"name": name, "settings": fingerprint, "failures": 0, "successes": 0, "alert_due": False}
             connection.execute(database.insert_new(_TABLE), [row])
             connection.execute(
@@ -104,8 +104,9 @@ def open_gate(
     if per_second is None:
         return Gate(name, calls, probing=probing)
     burst = max(1.0, per_second)
-    elapsed = (now - row.refilled_at).total_seconds() if row.refilled_at else burst
-    tokens = min(burst, (row.tokens if row.tokens is not None else burst) + max(0.0, elapsed) * per_second)
+    # A clock that was put back would refill nothing until it has caught up.
+    elapsed = abs((now - row.refilled_at).total_seconds()) if row.refilled_at else burst
+    tokens = min(burst, (row.tokens if row.tokens is not None else burst) + elapsed * per_second)
     if tokens < 1:
         return Gate(name, 0, now + timedelta(seconds=(1 - tokens) / per_second), tokens)
     return Gate(name, min(calls, int(tokens)), None, tokens, probing)
@@ -126,13 +127,12 @@ def record(
 ) -> None:
     """What these attempts say about their connection: None for one that took effect."""
     row = _locked(database, connection, name)
-    values: dict[str, Any] = {}
-    for outcome in outcomes:
-        pause = _pause(outcome, now)
-        if pause is not None:
-            values |= pause
-    if not values:
+    pauses = [pause for outcome in outcomes if (pause := _pause(outcome, now)) is not None]
+    values = max(pauses, key=lambda pause: pause["paused_until"], default=None)
+    if values is None:
         values = _circuit(row, outcomes, now)
+    elif row.paused_by not in (None, "circuit") and row.paused_until >= values["paused_until"]:
+        return  # calls that were under way meet the same wall: the longest pause holds, and was alerted
     if values and not (row.paused_by == "person" and row.paused_until and row.paused_until > now):
         connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(values))
 
