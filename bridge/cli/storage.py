@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy.engine import make_url
@@ -34,6 +34,10 @@ def migrate(database: Database) -> str:
         error = state.outcome.exception() if state.outcome else None
         log.warning("the database cannot be used yet", error=str(error), advice="trying again")
 
+    path = sqlite_path(database.url)
+    if path is not None:
+        with suppress(OSError):  # SQLite says itself what is wrong with the path
+            path.touch(mode=0o600)  # made by SQLite, everybody on the machine could read it
     patience = 0.0 if database.is_sqlite else START_PATIENCE
     return Retrying(
         retry=retry_if_exception_type(StoreUnavailable),

@@ -231,6 +231,8 @@ def translated_errors() -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated or type(error.orig).__name__ in ("AdminShutdown", "CrashShutdown"):
             raise StoreUnavailable(_first_line(error)) from error
+        if getattr(error.orig, "sqlite_errorname", "") in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
+            raise StoreUnavailable(_first_line(error)) from error
         raise
 
 

@@ -1,0 +1,42 @@
+"""The SQLite file: who may read it, and what is said about one that is none."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bridge.cli.storage import migrate
+from bridge.errors import StoreUnavailable
+from bridge.store.database import Database
+
+
+@pytest.fixture
+def usual_umask() -> Iterator[None]:
+    """As most systems set it: what is made can be read by everybody."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("usual_umask")
+def test_a_new_file_can_be_read_by_its_user_alone(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/bridge.db")
+    migrate(database)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("bridge.db*")}
+    database.close()
+    assert "bridge.db" in modes
+    assert set(modes.values()) == {0o600}
+
+
+def test_a_file_that_is_no_database_is_reported_and_left_alone(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("version: 1\n" * 100)
+    database = Database(f"sqlite:///{rules}")
+    with pytest.raises(StoreUnavailable, match="file is not a database"):
+        migrate(database)
+    database.close()
+    assert rules.read_text() == "version: 1\n" * 100
