@@ -47,6 +47,7 @@ from bridge.connector import (
     failure_of_network,
     failure_of_status,
     find_person,
+    guard_pools,
     national_digits,
     param,
     parse_retry_after,
@@ -139,6 +140,7 @@ class Pool(urllib3.PoolManager):
 
     def __init__(self, version: str | None) -> None:
         super().__init__(num_pools=2, maxsize=connector.limits.concurrent, retries=Retry(0))
+        guard_pools(self)
         self._version = version
 
     def urlopen(  # type: ignore[override]

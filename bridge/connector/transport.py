@@ -19,9 +19,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import requests
+import urllib3
 import urllib3.exceptions as pool
 from pydantic import AfterValidator, SecretStr
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from bridge.connector.deadline import check_deadline, remaining
 from bridge.errors import BadCredentials, Failure, OutcomeUnknown, RateLimited, Rejected, Temporary
@@ -79,6 +81,38 @@ SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
 """The same for an address that is a secret itself, such as an incoming webhook."""
 
 
+class _Checked:
+    """A connection that looks at the deadline between its handshake, in which a process may freeze, and its request."""
+
+    def send(self, data: Any) -> None:
+        connection: Any = self
+        if connection.sock is None:
+            connection.connect()
+        check_deadline()
+        super().send(data)  # type: ignore[misc]
+
+
+class _HttpConnection(_Checked, HTTPConnection):
+    pass
+
+
+class _HttpsConnection(_Checked, HTTPSConnection):
+    pass
+
+
+class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HttpConnection
+
+
+class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection
+
+
+def guard_pools(manager: urllib3.PoolManager) -> None:
+    """From now on, no request of this manager leaves after its attempt's deadline, however long connecting took."""
+    manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+
+
 class GuardedAdapter(HTTPAdapter):
     """A requests adapter for SDKs that cannot set timeouts: bounded by the attempt's deadline, never retrying.
 
@@ -93,6 +127,11 @@ class GuardedAdapter(HTTPAdapter):
         self.redirect_to = redirect_to.rstrip("/") if redirect_to else None
         self.read_seconds = read_seconds
         super().__init__(max_retries=0, pool_maxsize=pool_size)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the connections, all of which look at the deadline."""
+        super().init_poolmanager(*args, **kwargs)
+        guard_pools(self.poolmanager)
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         """Send within the time that is left; raises Temporary when none is."""
@@ -109,6 +148,7 @@ def http_client(**options: Any) -> httpx.Client:
 
     def guard(request: httpx.Request) -> None:
         check_deadline()
+        request.extensions["trace"] = _check_before_headers
         request.extensions["timeout"] = httpx.Timeout(
             remaining(READ_SECONDS), connect=remaining(CONNECT_SECONDS)
         ).as_dict()
@@ -118,6 +158,12 @@ def http_client(**options: Any) -> httpx.Client:
     return httpx.Client(
         event_hooks={"request": [guard]}, follow_redirects=False, trust_env=False, verify=_tls(), **options
     )
+
+
+def _check_before_headers(step: str, _: object) -> None:
+    """Look at the deadline again between the handshake, in which a process may freeze, and the request."""
+    if step == "http11.send_request_headers.started":
+        check_deadline()
 
 
 @cache
