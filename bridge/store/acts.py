@@ -118,7 +118,7 @@ def _drop(connection: Connection, row: Row[Any], detail: str, now: datetime) -> 
     if unknown:
         _hold(connection, row, None, now)
     else:
-        free_effects(connection, [row.id])
+        free_effects(connection, {row.id: row.effect})
     _change(connection, row.id, state="cancelled", detail=detail, unknown_since=None, finished_at=now)
     return Act(row.id, True, "cancelled; it may have gone out before" if unknown else "cancelled")
 
@@ -158,7 +158,7 @@ def _resolve(
     late = _expired(row, now)
     if late is not None:
         return Act(ident, False, f"{late}; resolve it as sent or drop")
-    free_effects(connection, [ident])
+    free_effects(connection, {ident: row.effect})
     _change(
         connection, ident, state="pending", detail=f"to be sent again, says {who}", run_at=now, attempts=0,
         unknown_since=None, first_attempt_at=None, reached_at=None,

@@ -249,7 +249,8 @@ def _hold_back(
                 pass
     if changes:
         update_group(connection, _TABLE, ["id"], changes)
-        free_effects(connection, [change["id"] for change in changes if change["finished_at"] is not None])
+        ended = {change["id"] for change in changes if change["finished_at"] is not None}
+        free_effects(connection, {row.id: row.effect for row in rows if row.id in ended})
 
 
 def _change(

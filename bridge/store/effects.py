@@ -6,7 +6,7 @@ failure frees it; an unknown outcome keeps it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -39,10 +39,10 @@ def held_row(
     }
 
 
-def free_effects(connection: Connection, deliveries: Collection[str]) -> None:
-    """These deliveries have certainly not brought anything about, and will not try again."""
-    if not deliveries:
+def free_effects(connection: Connection, reserved: Mapping[str, str]) -> None:
+    """These deliveries (id -> effect key) have certainly not brought anything about, and will not try again."""
+    if not reserved:
         return
-    mine = _TABLE.c.reserved_by.in_(deliveries)
+    mine = _TABLE.c.key.in_(set(reserved.values())) & _TABLE.c.reserved_by.in_(reserved)
     connection.execute(delete(_TABLE).where(mine, _TABLE.c.held_by.is_(None)))
     connection.execute(update(_TABLE).where(mine).values(reserved_by=None))

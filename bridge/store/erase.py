@@ -143,7 +143,7 @@ def _cancel(connection: Connection, rows: Sequence[Row[Any]], now: datetime) -> 
             for row in unknown
         ],
     )
-    free_effects(connection, [row.id for row in rows if row not in unknown])
+    free_effects(connection, {row.id: row.effect for row in rows if row not in unknown})
     connection.execute(
         update(_DELIVERIES)
         .where(_DELIVERIES.c.id.in_([row.id for row in rows]))

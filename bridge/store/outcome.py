@@ -102,7 +102,9 @@ def finish(database: Database, group: Sequence[Finished], *, speaks_of_partner: 
             update_group(connection, table, ["id"], [_delivery_end(item, now) for item in ours])
             keep_preferences(database, connection, [_opt_out(item) for item in ours if item.opt_out], now)
             hold_effects(connection, [_held(item, now) for item in ours if item.effect == "hold"])
-            free_effects(connection, [item.claimed.id for item in ours if item.effect == "free"])
+            free_effects(
+                connection, {item.claimed.id: item.claimed.effect for item in ours if item.effect == "free"}
+            )
         follow_up = any(_is_followed_up(item) for item in ours)
         database.changed(connection, [*by_connection, *([EVENTS] if follow_up else [])])
     return late
