@@ -58,6 +58,9 @@ LOOKUP_PAGE = 100
 LONGEST_VALIDITY = 36_000
 """Seconds that Twilio keeps a text it cannot deliver, unless told otherwise; also the most it allows."""
 
+LEAST_VALIDITY = 60
+"""Seconds that a text gets when the person's quiet hours are about to begin: fewer would drop it at a busy carrier."""
+
 _TRIAL_PREFIX = "Sent from your Twilio trial account - "
 _NO_REPLY = CallbackReply(body='<?xml version="1.0" encoding="UTF-8"?><Response/>', media_type="text/xml")
 
@@ -317,6 +320,9 @@ def send_sms(account: Account, sms: Sms, context: Context) -> Sent:
         validity = min(validity, int((context.expires_at - context.now).total_seconds()))
     if validity < 1:
         raise Rejected("the text expired before it could be sent", code="expired")
+    if context.quiet_from:
+        before_night = int((context.quiet_from - context.now).total_seconds())
+        validity = min(validity, max(before_night, LEAST_VALIDITY))
     settings = account.settings
     wanted: dict[str, Any] = {
         "from_": sms.sender or settings.sender,

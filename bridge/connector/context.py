@@ -63,6 +63,9 @@ class Context:
     attempt: int = 1
     expires_at: datetime | None = None
     """After this instant the effect is no longer wanted; what a partner may hold back must not outlive it."""
+    quiet_from: datetime | None = None
+    """When the person's quiet hours begin: what a partner holds back must not reach them after that. For channel
+    actions only."""
     known_id: str | None = None
     """The partner's id of the record that this effect already made, when it is to be updated."""
     identities: Identities = field(default_factory=NoIdentities)

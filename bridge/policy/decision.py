@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
@@ -12,7 +12,7 @@ from bridge.connector.api import Channel
 from bridge.events import Contact
 from bridge.policy.cancel import Seen
 from bridge.policy.effect import Held
-from bridge.policy.hours import NEVER, is_quiet, quiet_until
+from bridge.policy.hours import NEVER, is_quiet, quiet_from, quiet_until
 from bridge.policy.zones import regions_of, zones_of
 from bridge.rules.model import Messaging, Once, QuietHours, Verdict
 
@@ -68,6 +68,8 @@ class Go:
 
     updates: bool = False
     """The effect is there already and is updated."""
+    quiet_from: datetime | None = field(default=None, compare=False)
+    """For a message: when the person's quiet hours begin, by which it must have arrived."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,22 @@ def decide(
         stopped = _messaging(due, due.channel, facts, messaging, now, only_to)
         if stopped is not None:
             return stopped
-    return _effect(due, facts.held, now)
+    decision = _effect(due, facts.held, now)
+    if due.channel is not None and isinstance(decision, Go):
+        zones = zones_of(due.contact, due.recipient, messaging.time_zone)
+        return replace(decision, quiet_from=quiet_from(now, zones, _windows(due, messaging).values()))
+    return decision
+
+
+def _windows(due: Due, messaging: Messaging) -> dict[str, QuietHours]:
+    """The windows by the line of the rules file that sets them."""
+    lines = {"messaging.quiet_hours": messaging.quiet_hours}
+    if messaging.regions:
+        regions = regions_of(due.contact, due.recipient)
+        lines |= {
+            f"messaging.regions.{name}": hours for name, hours in messaging.regions.items() if name in regions
+        }
+    return lines
 
 
 def _messaging(
@@ -168,12 +185,7 @@ def _capped(channel: Channel, facts: Facts, messaging: Messaging, now: datetime)
 
 def _quiet(due: Due, messaging: Messaging, now: datetime) -> Wait | Suppress | None:
     zones = zones_of(due.contact, due.recipient, messaging.time_zone)
-    lines = {"messaging.quiet_hours": messaging.quiet_hours}
-    if messaging.regions:
-        regions = regions_of(due.contact, due.recipient)
-        lines |= {
-            f"messaging.regions.{name}": hours for name, hours in messaging.regions.items() if name in regions
-        }
+    lines = _windows(due, messaging)
     until = quiet_until(now, zones, lines.values())
     if until is None:
         return None

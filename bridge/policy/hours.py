@@ -40,6 +40,18 @@ def quiet_until(now: datetime, zones: Iterable[str], windows: Iterable[QuietHour
     return NEVER
 
 
+def quiet_from(now: datetime, zones: Iterable[str], windows: Iterable[QuietHours]) -> datetime | None:
+    """The next instant (UTC) at which one of these clocks enters one of these windows; None: there is no window."""
+    hours = [one for one in windows if one.start != one.end]
+    return min((_closes(ZoneInfo(zone), one, now) for zone in zones for one in hours), default=None)
+
+
+def _closes(zone: ZoneInfo, hours: QuietHours, instant: datetime) -> datetime:
+    today = instant.astimezone(zone).date()
+    starts = (datetime.combine(day, hours.start, zone) for day in (today, today + _DAY, today + 2 * _DAY))
+    return next(at for start in starts if (at := start.astimezone(UTC)) > instant)
+
+
 def _opens(zone: ZoneInfo, hours: QuietHours, instant: datetime) -> datetime:
     """The first instant from `instant` on at which this one clock is outside this one window."""
     while is_quiet(hours, (wall := instant.astimezone(zone).replace(tzinfo=None)).time()):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -66,6 +66,8 @@ class Claimed:
     unknown_since: datetime | None
     expires_at: datetime | None
     origin: str
+    quiet_from: datetime | None = None
+    """For a message: when the person's quiet hours begin."""
     probe: bool = False
     """It tries whether a partner behind an open circuit answers again; failing uses up no attempt."""
 
@@ -105,7 +107,7 @@ def claim(database: Database, room: Room, rulebook: Rulebook, replica: str) -> C
         decisions = decide_all(chosen, events, facts, rulebook, now)
         _hold_back(connection, chosen, decisions, now)
         going = [row for row in chosen if isinstance(decisions.get(row.id), Go | None)]
-        claimed = _begin(connection, going, events, facts, replica, now, gate.probing)
+        claimed = _begin(connection, going, events, facts, decisions, replica, now, gate.probing)
         calls = _group(claimed, room)
         gate.take(connection, len(calls), now)
     return Claim(calls, timedelta(0))
@@ -278,6 +280,7 @@ def _begin(
     rows: Sequence[Row[Any]],
     events: Mapping[str, Event],
     facts: Gathered,
+    decisions: Mapping[str, Decision],
     replica: str,
     now: datetime,
     probe: bool,
@@ -299,7 +302,13 @@ def _begin(
             reached_at=func.coalesce(table.c.reached_at, begun),
         )
     )
-    claimed = [claimed_of(row, events[row.id], facts.known_id(row), now, probe) for row in rows]
+    claimed = [
+        replace(
+            claimed_of(row, events[row.id], facts.known_id(row), now, probe),
+            quiet_from=getattr(decisions.get(row.id), "quiet_from", None),
+        )
+        for row in rows
+    ]
     insert_group(
         connection,
         schema.attempts,

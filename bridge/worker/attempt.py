@@ -157,6 +157,7 @@ class Attempts:
                 first_attempt_at=item.first_attempt_at,
                 attempt=item.attempts + 1,
                 expires_at=item.expires_at,
+                quiet_from=item.quiet_from,
                 known_id=item.known_id,
                 identities=StoredIdentities(self.database, item.connection),
                 public_url=self.public_url,

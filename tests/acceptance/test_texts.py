@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +147,17 @@ def test_a_stranger_signs_nobody_off(service: Running) -> None:
     )
     assert answer.status_code == 403
     assert opted_out(service) == set()
+
+
+def test_twilio_may_not_keep_a_text_into_the_persons_night(tmp_path: Path, sandbox: RunningSandbox) -> None:
+    now = datetime.now(UTC)
+    night = f"{now + timedelta(minutes=20):%H:%M}-{now + timedelta(hours=10):%H:%M}"
+    quiet = f'quiet_hours: "{night}", time_zone: Etc/UTC'
+    (tmp_path / "rules.yaml").write_text(RULES.replace("quiet_hours: none", quiet), "utf-8")
+    body = stamped(sample("call.busy"), now)
+    body["metadata"] |= {"timezone": "Etc/UTC", "contactPhone": PERSON}
+    with serving(tmp_path, sandbox.environment) as running:
+        assert running.post(body).status_code == 200
+        assert eventually(lambda: sandbox.twilio.messages), running.log.read_text()[-2000:]
+    [text] = sandbox.twilio.messages
+    assert 1000 < int(text.parameters["ValidityPeriod"]) <= 1200

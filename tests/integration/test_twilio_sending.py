@@ -133,6 +133,21 @@ def test_twilio_never_keeps_a_text_longer_than_its_delivery_lives(
     assert sandbox.twilio.messages[0].parameters["ValidityPeriod"] == "600"
 
 
+@pytest.mark.parametrize(
+    ("minutes", "validity"),
+    [(600, "3600"), (20, "1200"), (0, "60")],
+    ids=["by day", "in the evening", "just now"],
+)
+def test_twilio_never_keeps_a_text_into_the_quiet_hours(
+    account: Connected, sandbox: RunningSandbox, busy: Event, clock: Clock, minutes: int, validity: str
+) -> None:
+    now = clock.now()
+    quiet_from = now + timedelta(minutes=minutes)
+    context = make_context(busy, twilio.actions["send_sms"], now=now, quiet_from=quiet_from)
+    account.run("send_sms", TEXT, context=context)
+    assert sandbox.twilio.messages[0].parameters["ValidityPeriod"] == validity
+
+
 def test_a_text_that_has_expired_is_not_sent(
     account: Connected, sandbox: RunningSandbox, busy: Event, clock: Clock
 ) -> None:

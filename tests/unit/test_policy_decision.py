@@ -50,6 +50,23 @@ def test_a_text_by_day_goes():
     assert decide(TEXT, Facts(), DEFAULTS, NOON) == Go()
 
 
+def test_a_text_says_when_it_must_have_arrived_and_a_record_does_not() -> None:
+    night = datetime(2026, 3, 3, 1, tzinfo=UTC)  # 20:00 where the person is
+    assert decide(TEXT, Facts(), DEFAULTS, NOON).quiet_from == night
+    assert decide(LOG, Facts(), DEFAULTS, NOON).quiet_from is None
+
+
+def test_a_crms_word_on_the_persons_clock_decides_and_is_told() -> None:
+    knows = Facts(zone="America/Los_Angeles")
+    assert decide(TEXT, knows, DEFAULTS, NIGHT) == Go()  # 18:30 there, whatever the area code says
+    waits = decide(TEXT, knows, DEFAULTS, MORNING)
+    assert isinstance(waits, Wait)
+    assert waits.until == MORNING + 3 * HOUR
+    assert "it is 05:00 in America/Los_Angeles, as the CRM says; they end" in waits.why
+    said = replace(TEXT, contact=replace(TEXT.contact, time_zone="America/New_York"))
+    assert decide(said, knows, DEFAULTS, MORNING) == Go()
+
+
 def test_a_text_at_night_waits_for_the_persons_morning():
     decision = decide(TEXT, Facts(), DEFAULTS, NIGHT)
     assert decision == Wait(

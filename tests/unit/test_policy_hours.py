@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.policy import NEVER, quiet_until
 from bridge.areas import FIFTY_STATES
-from bridge.policy.hours import is_quiet
+from bridge.policy import NEVER, quiet_until
+from bridge.policy.hours import is_quiet, quiet_from
 from bridge.rules.model import QuietHours
 
 NIGHT = QuietHours(time(20), time(8))
@@ -148,3 +148,23 @@ def test_the_answer_is_the_first_minute_that_every_clock_allows(now, zones, wind
         None,
     )
     assert found == (None if first == now else NEVER if first is None else first)
+
+
+@pytest.mark.parametrize(
+    ("now", "zones", "begins"),
+    [
+        ("2026-03-02T19:30-05:00", ["America/New_York"], "2026-03-02T20:00-05:00"),
+        ("2026-03-02T20:00-05:00", ["America/New_York"], "2026-03-03T20:00-05:00"),
+        ("2026-03-02T12:00-05:00", ["America/New_York", "America/Los_Angeles"], "2026-03-02T20:00-05:00"),
+        ("2026-03-07T22:00-05:00", ["America/New_York"], "2026-03-08T20:00-04:00"),
+    ],
+)
+def test_the_next_quiet_hours_begin_when_the_first_clock_says_so(
+    now: str, zones: list[str], begins: str
+) -> None:
+    found = quiet_from(datetime.fromisoformat(now), zones, [QuietHours(time(20), time(8))])
+    assert found == datetime.fromisoformat(begins)
+
+
+def test_without_a_window_no_quiet_hours_begin() -> None:
+    assert quiet_from(datetime(2026, 3, 2, tzinfo=UTC), ["Etc/UTC"], [QuietHours(time(0), time(0))]) is None
