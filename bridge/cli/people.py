@@ -96,6 +96,8 @@ def _set(whose: str, channels: list[Channel] | None, *, opted_out: bool) -> None
 
     found = _address(whose)
     default = [Channel.EMAIL] if "@" in found else [Channel.SMS, Channel.CALL]
+    if unfit := [channel.value for channel in channels or () if channel not in default]:
+        raise typer.BadParameter(f"nobody is reached by {unfit[0]} at {address(found)}")
     with open_store(Settings.load(environment())) as database:
         for channel in channels or default:
             set_preference(database, Preference(channel.value, found, opted_out, "command line"), who())

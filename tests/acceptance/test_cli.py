@@ -90,6 +90,13 @@ def test_what_is_missing_is_said_with_what_to_do(tmp_path: Path, arguments: list
     assert found.stdout == ""
 
 
+def test_an_opt_out_names_a_channel_that_reaches_the_address(tmp_path: Path) -> None:
+    for address, channel in (("a@b.example", "sms"), ("a@b.example", "call"), ("+12125550122", "email")):
+        found = alone(tmp_path, "opt-outs", "add", address, "--channel", channel)
+        assert found.returncode == 2
+        assert f"nobody is reached by {channel}" in found.stderr
+
+
 def test_a_bad_setting_is_named_without_its_value(tmp_path: Path) -> None:
     found = alone(tmp_path, "events", BRIDGE_RETENTION="a while", BRIDGE_ADMIN_TOKEN="short")
     assert found.returncode == 1
