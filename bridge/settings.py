@@ -102,7 +102,7 @@ SHORTEST_SECRET = 16
 
 def _long_enough(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value()) < SHORTEST_SECRET:
-        raise ValueError(f"is too short: at least {SHORTEST_SECRET} characters, or it can be guessed")
+        raise ValueError(f"needs at least {SHORTEST_SECRET} characters, or it can be guessed")
     return value
 
 
