@@ -113,6 +113,7 @@ _PERSON_FIELDS = (
     "mobilephone",
     "notes_last_updated",
     "lastmodifieddate",
+    "hs_timezone",
 )
 
 T = TypeVar("T")
@@ -837,6 +838,8 @@ def _match(item: Any) -> Match:
         [email.strip() for email in emails if email.strip()],
         [number for name in ("phone", "mobilephone") if (number := values.get(name))],
         (values.get("notes_last_updated") or "", values.get("lastmodifieddate") or ""),
+        # HubSpot writes `america_slash_port_hyphen_au_hyphen_prince`.
+        (values.get("hs_timezone") or "").replace("_slash_", "/").replace("_hyphen_", "-") or None,
     )
 
 

@@ -26,6 +26,13 @@ class Identities(Protocol):
         """Keep these ids for `ttl`."""
         ...
 
+    def remember_zones(self, zones: Mapping[str, str]) -> None:
+        """Keep the time zones (IANA) in which people live, by phone or e-mail, as long as ids are kept.
+
+        Quiet hours are kept by them where the event itself says no zone.
+        """
+        ...
+
     def forget(self, keys: Iterable[str]) -> None:
         """Drop ids that turned out deleted, merged or converted."""
         ...
@@ -40,6 +47,9 @@ class NoIdentities:
         return {}
 
     def remember(self, ids: Mapping[str, str], ttl: timedelta = timedelta(0)) -> None:
+        """Nothing is kept."""
+
+    def remember_zones(self, zones: Mapping[str, str]) -> None:
         """Nothing is kept."""
 
     def forget(self, keys: Iterable[str]) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Literal, Protocol
+from zoneinfo import available_timezones
 
 import phonenumbers
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -89,6 +90,8 @@ class Match:
     """As people typed them."""
     activity: tuple[str, ...] = ()
     """Sorts by how recently the record was active; the latest wins."""
+    zone: str | None = None
+    """The time zone where the person lives, by its IANA name; capitals do not matter, an unknown name is no zone."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,7 @@ def find_people(directory: Directory, seekers: Sequence[Seeker]) -> list[Found]:
     memory = seekers[0].context.identities
     known = memory.get(keys)
     learned: dict[str, str] = {}
+    zones: dict[str, str] = {}
     # Whoever creates looks again: a person whom nobody knew may have been added since.
     missing = [
         index
@@ -190,11 +194,13 @@ def find_people(directory: Directory, seekers: Sequence[Seeker]) -> list[Found]:
         if asked:
             matches = tuple(ask(sorted({getattr(seekers[index], kind) for index in asked})))
             for index in asked:
-                found[index] = _choice(seekers[index], kind, matches, learned)
+                found[index] = _choice(seekers[index], kind, matches, learned, zones)
         missing = [index for index in missing if found[index] is None]
     _create(directory, [index for index in missing if seekers[index].create], seekers, found, learned)
     if learned:
         memory.remember(learned)
+    if zones:
+        memory.remember_zones(zones)
     nobody = {key: "" for index in missing if found[index] is None for key in seekers[index].keys}
     if nobody:
         memory.remember(nobody, NOBODY_FOR)
@@ -264,7 +270,7 @@ def _behind() -> Temporary:
 
 
 def _choice(
-    seeker: Seeker, kind: str, matches: Sequence[Match], learned: dict[str, str]
+    seeker: Seeker, kind: str, matches: Sequence[Match], learned: dict[str, str], zones: dict[str, str]
 ) -> Person | CannotTell | None:
     value = getattr(seeker, kind)
     fitting = {match.id: match for match in matches if _fits(match, kind, value)}
@@ -276,12 +282,20 @@ def _choice(
         )
     best = max(fitting.values(), key=lambda match: (match.activity, match.id))
     # A number that the record does not have may be another record's; an unknown e-mail can mislead nobody.
-    keys = {seeker.key(kind), *([seeker.key("email")] if seeker.email else [])}
+    kinds = {kind, *(["email"] if seeker.email else [])}
     if seeker.phone and any(same_number(phone, seeker.phone) for phone in best.phones):
-        keys.add(seeker.key("phone"))
-    learned.update(dict.fromkeys(keys, best.id))
+        kinds.add("phone")
+    learned.update((seeker.key(known), best.id) for known in kinds)
+    zone = _iana_names().get(best.zone.lower()) if best.zone else None
+    if zone is not None:
+        zones.update((getattr(seeker, known), zone) for known in kinds)
     several = f"{len(fitting)} records have this {kind}, the most recently active was taken"
     return Person(best.id, several if len(fitting) > 1 else "")
+
+
+@cache
+def _iana_names() -> Mapping[str, str]:
+    return {name.lower(): name for name in available_timezones()}
 
 
 def _fits(match: Match, kind: str, value: str) -> bool:

@@ -57,6 +57,8 @@ class Facts:
     once_at: datetime | None = None
     """When the same rule and action last went out, or may have, to the same contact or conversation."""
     opted_out_at: datetime | None = None
+    zone: str | None = None
+    """The time zone that a CRM knows of the recipient; counts where the event says none."""
     sent: Sequence[datetime] = ()
     """Messages on this channel to this address that went out or may have, whichever rule sent them; any order."""
     held: Held | None = None
@@ -127,7 +129,7 @@ def decide(
             return stopped
     decision = _effect(due, facts.held, now)
     if due.channel is not None and isinstance(decision, Go):
-        zones = zones_of(due.contact, due.recipient, messaging.time_zone)
+        zones = zones_of(due.contact, due.recipient, messaging.time_zone, facts.zone)
         return replace(decision, quiet_from=quiet_from(now, zones, _windows(due, messaging).values()))
     return decision
 
@@ -164,7 +166,7 @@ def _messaging(
             "opted_out",
             f"messaging.require: `{messaging.require}` is {due.consent} for this event: no consent",
         )
-    return _quiet(due, messaging, now) or _capped(channel, facts, messaging, now)
+    return _quiet(due, facts, messaging, now) or _capped(channel, facts, messaging, now)
 
 
 def _capped(channel: Channel, facts: Facts, messaging: Messaging, now: datetime) -> Suppress | None:
@@ -183,13 +185,15 @@ def _capped(channel: Channel, facts: Facts, messaging: Messaging, now: datetime)
     )
 
 
-def _quiet(due: Due, messaging: Messaging, now: datetime) -> Wait | Suppress | None:
-    zones = zones_of(due.contact, due.recipient, messaging.time_zone)
+def _quiet(due: Due, facts: Facts, messaging: Messaging, now: datetime) -> Wait | Suppress | None:
+    zones = zones_of(due.contact, due.recipient, messaging.time_zone, facts.zone)
     lines = _windows(due, messaging)
     until = quiet_until(now, zones, lines.values())
     if until is None:
         return None
     why = _quiet_line(lines, zones, now)
+    if zones == (facts.zone,) and due.contact.time_zone is None:
+        why += ", as the CRM says"
     if until is NEVER:
         return Suppress(
             "expired",

@@ -1,7 +1,8 @@
 """Where a person may be: the time zones and the regions whose hours have to allow a message.
 
-What the event says about its person is best. Else a number tells its country, and an area code its region; since
-people move and keep their numbers, every zone of the whole area code has to allow the message.
+What the event says about its person is best, then what a CRM knows of the person. Else a number tells its country, and
+an area code its region; since people move and keep their numbers, every zone of the whole area code has to allow the
+message.
 The table of zones (7 MB in memory) is loaded when the first number has to be looked at.
 """
 
@@ -21,20 +22,24 @@ _UNKNOWN = "Etc/Unknown"
 _AMERICAN_LENGTH = len("+12125550123")
 
 
-def zones_of(contact: Contact, recipient: str | None, fallback: str) -> tuple[str, ...]:
+def zones_of(
+    contact: Contact, recipient: str | None, fallback: str, known: str | None = None
+) -> tuple[str, ...]:
     """The time zones in which a person may be: all of them have to allow a message.
 
-    What the event says of its own person; else every zone that the number allows (for a mail, the number of the
-    event's person); else `fallback`. When a rule writes to another address than the person's own, what the
-    event says may be about somebody else, so it only adds to what the number allows.
+    What the event says of its own person; else `known`, what a CRM says of the recipient; else every zone that the
+    number allows (for a mail, the number of the event's person); else `fallback`. When a rule writes to another address
+    than the person's own, what the event says may be about somebody else, so it only adds to the others.
     """
     said = (contact.time_zone,) if contact.time_zone else ()
     own = recipient is None or _folded(recipient) in (_folded(contact.phone), _folded(contact.email))
     if said and own:
         return said
+    if known is not None:
+        return tuple(dict.fromkeys((*said, known)))
     phone = phone_of(contact, recipient)
-    known = _zones_of_number(phone) if phone else ()
-    return tuple(dict.fromkeys((*said, *known))) or (fallback,)
+    allowed = _zones_of_number(phone) if phone else ()
+    return tuple(dict.fromkeys((*said, *allowed))) or (fallback,)
 
 
 def regions_of(contact: Contact, recipient: str | None) -> frozenset[str]:

@@ -75,7 +75,7 @@ def _regions(file: File, node: Node) -> dict[str, QuietHours]:
             continue
         if name not in known_regions():
             hint = (
-                did_you_mean(name, known_regions())
+                did_you_mean(name, sorted(known_regions()))
                 or "no number is known to belong there, so it stops nothing"
             )
             file.problems.error(key, f"no region `{name}`", hint)

@@ -21,6 +21,7 @@ from bridge.policy import Decision, Due, Facts, Held, Seen, cancelling, decide, 
 from bridge.rules.model import Messaging, Once, Planned, Verdict
 from bridge.store import schema
 from bridge.store.database import Database
+from bridge.store.identities import zones_known
 from bridge.store.routing import delivery_row
 
 
@@ -54,6 +55,8 @@ class Gathered:
     opted_out: dict[tuple[str, str], datetime] = field(default_factory=dict)
     reached: dict[tuple[str, str], list[tuple[str, datetime]]] = field(default_factory=dict)
     """Per channel and address: the deliveries that went out or may have, and when."""
+    zones: Mapping[str, str] = field(default_factory=dict)
+    """Per address, in small letters: the time zone that a CRM knows of the person."""
     once: dict[str, datetime] = field(default_factory=dict)
     later: list[Seen] = field(default_factory=list)
     """Accepted events that may cancel one of the group."""
@@ -84,6 +87,7 @@ def gather(
         facts.opted_out = _opt_outs(connection, addressed, erased_as)
         span = max((cap.per for cap in messaging.caps.values()), default=timedelta(0))
         facts.reached = _reached(connection, addressed, now - span)
+        facts.zones = zones_known(connection, {address for _, address in addressed}, now)
     facts.once = _once(connection, rows)
     facts.later = _later(connection, rows)
     return facts
@@ -221,6 +225,7 @@ def _facts(row: Row[Any], event: Event, facts: Gathered) -> Facts:
         cancelled_by=cancelling(cancel_on, cause, facts.later) if cancel_on else None,
         once_at=facts.once.get(row.id),
         opted_out_at=facts.opted_out.get(address),
+        zone=facts.zones.get((row.recipient or "").lower()),
         sent=[at for ident, at in facts.reached.get(address, ()) if ident != row.id],
         held=_held(row, facts.effects.get(row.effect)),
     )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, delete, select
 
 from bridge.store import schema
 from bridge.store.database import Database
 
 _TABLE = schema.identities
+_SHARED = ""
+"""Stands for a connection where zones are kept: whichever CRM knows one, it holds for messages over all of them."""
+_KEPT_FOR = timedelta(days=7)
 
 
 class StoredIdentities:
@@ -32,8 +35,15 @@ class StoredIdentities:
             )
             return {row.key: row.partner_id for row in rows}
 
-    def remember(self, ids: Mapping[str, str], ttl: timedelta = timedelta(days=7)) -> None:
+    def remember(self, ids: Mapping[str, str], ttl: timedelta = _KEPT_FOR) -> None:
         """Keep these ids for `ttl`; what was remembered before under the same keys is replaced."""
+        self._remember(self._connection, ids, ttl)
+
+    def remember_zones(self, zones: Mapping[str, str]) -> None:
+        """Keep the time zones in which people live, by phone or e-mail; the newest word of any CRM counts."""
+        self._remember(_SHARED, {_zone_key(address): zone for address, zone in zones.items()}, _KEPT_FOR)
+
+    def _remember(self, owner: str, ids: Mapping[str, str], ttl: timedelta) -> None:
         if not ids:
             return
         with self._database.write() as connection:
@@ -49,7 +59,7 @@ class StoredIdentities:
                 ),
                 [
                     {
-                        "connection": self._connection,
+                        "connection": owner,
                         "key": key,
                         "partner_id": ident,
                         "expires_at": expires_at,
@@ -64,3 +74,18 @@ class StoredIdentities:
             connection.execute(
                 delete(_TABLE).where(_TABLE.c.connection == self._connection, _TABLE.c.key.in_(list(keys)))
             )
+
+
+def zones_known(connection: Connection, addresses: Collection[str], now: datetime) -> Mapping[str, str]:
+    """The time zones that CRMs know of people, by those of their `addresses` (in small letters) that are known."""
+    keys = {_zone_key(address): address.lower() for address in addresses}
+    rows = connection.execute(
+        select(_TABLE.c.key, _TABLE.c.partner_id).where(
+            _TABLE.c.connection == _SHARED, _TABLE.c.key.in_(list(keys)), _TABLE.c.expires_at > now
+        )
+    )
+    return {keys[row.key]: row.partner_id for row in rows}
+
+
+def _zone_key(address: str) -> str:
+    return f"zone:{address}".lower()

@@ -20,6 +20,7 @@ class Memory:
     def __init__(self) -> None:
         self.ids: dict[str, str] = {}
         self.kept_for: dict[str, timedelta] = {}
+        self.zones: dict[str, str] = {}
         self.asked = 0
 
     def get(self, keys: Iterable[str]) -> Mapping[str, str]:
@@ -29,6 +30,9 @@ class Memory:
     def remember(self, ids: Mapping[str, str], ttl: timedelta = timedelta(days=7)) -> None:
         self.ids.update(ids)
         self.kept_for.update(dict.fromkeys(ids, ttl))
+
+    def remember_zones(self, zones: Mapping[str, str]) -> None:
+        self.zones.update(zones)
 
     def forget(self, keys: Iterable[str]) -> None:
         for key in keys:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from copy import copy
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 import pytest
@@ -21,7 +21,9 @@ from bridge.rules.model import Cap, Messaging, Once, QuietHours, Retry
 from bridge.store.claim import LEASE
 from bridge.store.connections import all_connections, pause, resume
 from bridge.store.database import Database
+from bridge.store.erase import erase
 from bridge.store.facts import Rulebook
+from bridge.store.identities import StoredIdentities, zones_known
 from bridge.store.outcome import finish
 from bridge.store.people import Preference, opt_outs, set_preference
 from bridge.worker.outcome import CUT_SHORT_LIMIT
@@ -74,6 +76,23 @@ def test_a_delivery_waits_for_its_time(engine: Engine) -> None:
     assert engine.step() == 0
     engine.database.clock.advance(minutes=5)
     assert engine.step() == 1
+
+
+def test_a_zone_that_a_crm_told_moves_the_quiet_hours_until_it_is_forgotten(engine: Engine) -> None:
+    engine.rulebook = Rulebook(Messaging())
+    clock = engine.database.clock
+    # 08:30 in New York, as the number says, and 05:30 in Los Angeles
+    clock.set(datetime(2026, 3, 2, 13, 30, tzinfo=UTC))
+    StoredIdentities(engine.database, "hubspot").remember_zones({"+12125550167": "America/Los_Angeles"})
+    ident = engine.deliver("send")
+    engine.settle()
+    assert engine.partner.texts == []
+    assert "in America/Los_Angeles, as the CRM says" in engine.show(ident)["detail"]
+    with engine.database.read() as connection:
+        assert zones_known(connection, ["+12125550167"], clock.now() + timedelta(days=8)) == {}
+    erase(engine.database, "test", "+12125550167", None)
+    with engine.database.read() as connection:
+        assert zones_known(connection, ["+12125550167"], clock.now()) == {}
 
 
 def test_nothing_else_of_a_lane_runs_while_one_runs(engine: Engine) -> None:

@@ -126,6 +126,29 @@ def test_a_remembered_contact_that_was_merged_is_updated_under_its_new_id(
     assert (held.id, held.properties["city"]) == (winner, "Boston")
 
 
+@pytest.mark.parametrize(
+    ("written", "zone"),
+    [
+        ("america_slash_los_angeles", "America/Los_Angeles"),
+        ("us_slash_eastern", "US/Eastern"),
+        ("america_slash_port_hyphen_au_hyphen_prince", "America/Port-au-Prince"),
+        ("america_slash_argentina_slash_buenos_aires", "America/Argentina/Buenos_Aires"),
+        ("us_slash_pacific_hyphen_new", None),
+    ],
+)
+def test_the_zone_of_a_contact_comes_with_the_search(
+    hubspot: Account, sandbox: RunningSandbox, written: str, zone: str | None
+) -> None:
+    setup(hubspot)
+    contact(sandbox, phone=PERSON, hs_timezone=written)
+    hubspot.requests()
+    hubspot.deliver(
+        "update_contact", event("call.busy", {"metadata.contactPhone": PERSON}, clock=hubspot.clock)
+    )
+    assert hubspot.memory.zones == ({PERSON: zone} if zone else {})
+    assert [request.rpartition("/")[2] for request in hubspot.requests()][:-1] == ["search", "read"]
+
+
 def test_only_known_people_are_updated(hubspot: Account, sandbox: RunningSandbox) -> None:
     with pytest.raises(Rejected, match="does not know this person") as caught:
         hubspot.deliver("update_contact")

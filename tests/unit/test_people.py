@@ -121,6 +121,22 @@ def test_only_what_really_fits_is_taken_of_what_a_search_brings() -> None:
     assert memory.ids == {"email:ann@example.com": "1", f"phone:{PERSON}": f"new {PERSON}"}
 
 
+def test_a_zone_that_the_crm_knows_is_remembered_for_the_addresses_of_its_person() -> None:
+    ann = Match("1", ["ann@example.com"], ["212 555 0123"], zone="america/chicago")
+    memory = Memory()
+    find_people(Phonebook(ann), [seeker(memory, "ann@example.com", PERSON)])
+    assert memory.zones == {"ann@example.com": "America/Chicago", PERSON: "America/Chicago"}
+    find_people(Phonebook(ann), [seeker(other := Memory(), "ann@example.com", "+13125550100")])
+    assert other.zones == {"ann@example.com": "America/Chicago"}  # the number may be somebody else's
+
+
+@pytest.mark.parametrize("zone", [None, "", "Mars/Olympus", "../../etc/passwd", "US/Pacific-New"])
+def test_what_is_no_zone_is_not_remembered(zone: str | None) -> None:
+    memory = Memory()
+    find_people(Phonebook(Match("1", ["ann@example.com"], zone=zone)), [seeker(memory, "ann@example.com")])
+    assert memory.zones == {}
+
+
 def test_what_is_remembered_is_not_asked_for() -> None:
     book, memory = Phonebook(), Memory()
     memory.ids = {"email:ann@example.com": "1", f"phone:{PERSON}": "2"}

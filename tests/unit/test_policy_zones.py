@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.areas import FIFTY_STATES, STATE_OF, STATES, known_regions
 from bridge.events import Contact
 from bridge.policy import regions_of, zones_of
-from bridge.areas import FIFTY_STATES, STATE_OF, STATES, known_regions
 from bridge.policy.zones import _area_zones
 
 FALLBACK = "Europe/Oslo"
@@ -70,6 +70,17 @@ def test_a_mail_is_judged_by_its_persons_number():
 def test_what_the_event_says_does_not_move_somebody_elses_number():
     person = Contact(phone="+14155550188", time_zone="Pacific/Honolulu")
     assert set(zones_of(person, "+12125550123", FALLBACK)) == {"Pacific/Honolulu", "America/New_York"}
+
+
+def test_what_a_crm_knows_counts_where_the_event_says_nothing():
+    person = Contact(phone="+14155550188")
+    assert zones_of(person, person.phone, FALLBACK, "America/Chicago") == ("America/Chicago",)
+    said = Contact(phone="+14155550188", time_zone="Pacific/Honolulu")
+    assert zones_of(said, said.phone, FALLBACK, "America/Chicago") == ("Pacific/Honolulu",)
+    assert zones_of(said, "+12125550123", FALLBACK, "America/Chicago") == (
+        "Pacific/Honolulu",
+        "America/Chicago",
+    )
 
 
 def test_regions_are_the_country_and_the_state():

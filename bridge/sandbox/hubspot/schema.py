@@ -91,6 +91,8 @@ class Property:
             return "INVALID_DATE", f"{value} was not a valid date."
         if self.name == "email" and not re.fullmatch(r"[^@\s,<>]+@[^@\s,<>]+\.[^@\s,<>]+", value):
             return "INVALID_EMAIL", f"Email address {value} is invalid"
+        if self.name == "hs_timezone" and not re.fullmatch(r"[a-z]+(_[a-z]+)*", value):
+            return "INVALID_OPTION", f"{value} was not one of the allowed options: [us_slash_eastern, ...]"
         if self.name == "hs_call_recording_url" and not value.startswith("https://"):
             return "INVALID_URL", "The recording must be reachable by https."
         if len(value) > LONGEST_TEXT:
@@ -209,6 +211,7 @@ def account_types() -> dict[str, ObjectType]:
             Property("email", unique=True),
             Property("lifecyclestage", "enumeration", _LIFECYCLE, field_type="select"),
             Property("hs_lead_status", "enumeration", _LEAD_STATUS, field_type="select"),
+            Property("hs_timezone", "enumeration", field_type="select"),
             Property("hs_email_optout", "bool", read_only=True),
             Property("hs_searchable_calculated_phone_number", read_only=True),
             Property("hs_searchable_calculated_mobile_number", read_only=True),
