@@ -81,6 +81,9 @@ def _why_not_retry(row: Row[Any] | None, now: datetime) -> str | None:
         return f"nobody knows whether it went out: look at the partner, then `bridge resolve {row.id} sent|resend|drop`"
     if row.state not in ("dead", "retrying"):
         return f"it is {row.state}; only dead and retrying deliveries are retried"
+    if row.unknown_since is not None:
+        # Asked before it has settled, the partner would deny what it did, and it would be done twice.
+        return f"whether it went out is asked at {row.run_at:%H:%M:%S} UTC; if not, it is attempted again by itself"
     if row.params == ERASED:
         return "what it would send is no longer kept (BRIDGE_RETENTION)"
     if row.reason == "render":
