@@ -42,7 +42,9 @@ class Settings(ConnectorSettings):
     """`${capitals}_URL` and `${capitals}_TOKEN`, from the environment."""
 
     url: PartnerUrl
+    """The account's address."""
     token: SecretStr
+    """An API token of the account."""
 
 
 connector = Connector(
