@@ -1,7 +1,7 @@
 """Writing down what became of attempts, in groups.
 
-Only who holds the delivery's newest claim may write: an attempt that comes back after its lease was taken over is
-recorded for people to see, and changes nothing else.
+Only who holds the delivery's newest claim may write: an attempt that comes back after its delivery was claimed anew
+is recorded for people to see, and changes nothing else.
 """
 
 from __future__ import annotations
@@ -79,9 +79,10 @@ def finish(database: Database, group: Sequence[Finished], *, speaks_of_partner: 
         newest = {
             row.id: row
             for row in connection.execute(
-                select(*table.c["id", "fence", "partner_id", "receipt", "detail"])
+                select(*table.c["id", "state", "fence", "partner_id", "receipt", "detail"])
                 .where(
-                    table.c.id.in_([item.claimed.id for item in group]), text("deliveries.state = 'sending'")
+                    table.c.id.in_([item.claimed.id for item in group]),
+                    table.c.state.in_(("sending", "retrying", "review")),
                 )
                 .order_by(table.c.id)
                 .with_for_update()
@@ -91,7 +92,7 @@ def finish(database: Database, group: Sequence[Finished], *, speaks_of_partner: 
         ours: list[Finished] = []
         for item in group:
             row = newest.get(item.claimed.id)
-            if row is not None and row.fence == item.claimed.fence:
+            if row is not None and row.fence == item.claimed.fence and _counts(item, row.state):
                 ours.append(_with_receipt(item, row))
             else:
                 late.append(item.claimed)
@@ -108,6 +109,11 @@ def finish(database: Database, group: Sequence[Finished], *, speaks_of_partner: 
         follow_up = any(_is_followed_up(item) for item in ours)
         database.changed(connection, [*by_connection, *([EVENTS] if follow_up else [])])
     return late
+
+
+def _counts(item: Finished, state: str) -> bool:
+    """Whether an end is news. After the lease ran out, while nobody has claimed it anew, only the proof of success is."""
+    return state == "sending" or item.state == "sent"
 
 
 def _with_receipt(item: Finished, row: Row[Any]) -> Finished:
