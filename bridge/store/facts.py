@@ -22,7 +22,10 @@ from bridge.rules.model import Messaging, Once, Planned, Verdict
 from bridge.store import schema
 from bridge.store.database import Database
 from bridge.store.identities import zones_known
-from bridge.store.routing import delivery_row
+from bridge.store.routing import delivery_row, read_events
+
+CLOCKS_APART = timedelta(hours=1)
+"""How far ahead of ours Heppu's clock may be for `cancel_on` to compare its timestamps rightly."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +146,12 @@ def _once(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, datetim
         once = options_of(row).get("once")
         if not once:
             continue
-        column = table.c[once["per"]]
+        column, whose = table.c[once["per"]], getattr(row, once["per"])
+        if whose is None:
+            continue  # people whom nobody can tell apart are not one person
         last = connection.execute(
             select(func.max(table.c.reached_at)).where(
-                column == getattr(row, once["per"]),
+                column == whose,
                 table.c.rule == row.rule,
                 table.c.action == row.action,
                 table.c.id != row.id,
@@ -168,17 +173,22 @@ def _later(connection: Connection, rows: Sequence[Row[Any]]) -> list[Seen]:
         events.c.id.in_([row.event_id for row in waiting])
     )
     cause = causes.cte("cause")
-    columns = events.c["identity", "name", "conversation", "phone", "email", "occurred_at"]
+    columns = events.c["id", "identity", "name", "conversation", "phone", "email", "occurred_at"]
     same = [
         select(*columns).join(cause, events.c[shared] == cause.c[shared])
         for shared in ("conversation", "phone", "email")
     ]
-    since = min(row.occurred_at for row in waiting)
+    since = min(row.occurred_at for row in waiting) - CLOCKS_APART
     later = union(*(query.where(events.c.name.in_(names), events.c.occurred_at >= since) for query in same))
+    rows = connection.execute(later).all()
+    # Heppu's own timestamps, of which `occurred_at` is cut at our clock: the two may be apart.
+    bodies = read_events(connection, {row.id for row in rows})
     return [
-        Seen(row.identity, row.name, row.occurred_at, row.conversation, row.phone, row.email)
-        for row in connection.execute(later)
-    ]
+        Seen(
+            row.identity, row.name, bodies[row.id].timestamp or row.occurred_at, row.conversation, row.phone, row.email
+        )
+        for row in rows
+    ]  # fmt: skip
 
 
 def decide_all(
