@@ -10,6 +10,7 @@ import pytest
 
 from bridge.connector import Sent
 from bridge.errors import (
+    BadCredentials,
     CannotTell,
     Failure,
     OutcomeUnknown,
@@ -617,6 +618,30 @@ def test_the_code_and_not_the_status_decides_what_comes_next(
     with pytest.raises(Failure) as caught:
         salesforce.deliver("log_call")
     assert (type(caught.value), caught.value.reason) == (kind, reason)
+
+
+@pytest.mark.parametrize(
+    ("codes", "kind"),
+    [
+        ("SERVER_UNAVAILABLE REQUEST_RUNNING_TOO_LONG UNKNOWN_EXCEPTION", OutcomeUnknown),
+        ("API_DISABLED_FOR_ORG API_CURRENTLY_DISABLED", BadCredentials),
+        (
+            "DUPLICATE_EXTERNAL_ID INVALID_TYPE MALFORMED_ID",
+            Rejected,
+        ),  # the first: several Tasks have the key
+        ("REQUIRED_FIELD_MISSING STRING_TOO_LONG INVALID_EMAIL_ADDRESS", Rejected),
+    ],
+)
+def test_a_record_refused_in_a_collection_means_what_its_own_code_says(
+    salesforce: Account, sandbox: RunningSandbox, codes: str, kind: type[Failure]
+) -> None:
+    for code in codes.split():
+        error = {"statusCode": code, "message": f"about {PERSON}", "fields": ["Subject"]}
+        sandbox.fault("salesforce", path=UPSERT, body=[{"success": False, "errors": [error]}])
+        with pytest.raises(Failure) as caught:
+            salesforce.deliver("log_call")
+        assert type(caught.value) is kind
+        assert str(caught.value) == f"Salesforce answered {code} (Subject)"
 
 
 def test_what_salesforce_says_about_a_person_is_not_repeated(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -226,6 +227,16 @@ def test_each_error_code_means_what_twilio_says(
         account.run("send_sms", TEXT, event=busy)
     assert PERSON not in str(caught.value)
     assert "\033" not in str(caught.value)
+
+
+def test_the_table_has_every_code_that_a_text_commonly_meets() -> None:
+    module = sys.modules[twilio.actions["send_sms"].run.__module__]
+    final = "21211 21217 21614 21635 21408 21612 21606 21659 21703 21610 21617"
+    by_callback = "30001 30003 30004 30005 30006 30007 30008 30032 30034 30035"
+    for code in map(int, f"{final} {by_callback}".split()):
+        assert code in module.ERRORS
+        assert type(module.meaning(code)) is Rejected
+        assert module.meaning(code).opted_out is (code == 21610)
 
 
 def test_an_error_in_the_newer_format_is_read_too(
