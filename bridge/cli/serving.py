@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from bridge.cli.protocol import BoundedProtocol
 from bridge.cli.storage import sqlite_path
 from bridge.cli.wiring import Service
 from bridge.errors import ConfigError
@@ -59,7 +61,7 @@ class Serving:
         self._server = HttpServer(
             uvicorn.Config(
                 service.app,
-                http="httptools",
+                http=BoundedProtocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -76,6 +78,7 @@ class Serving:
     def run(self) -> bool:
         """Serve until a signal ends it; returns whether everything that ran could be finished."""
         sys.setswitchinterval(SWITCH_SECONDS)
+        gc.freeze()  # what was made until here stays: looking through it again and again would hold up answers
         if self._service.worker is not None:
             self._service.worker.start()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

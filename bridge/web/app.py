@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from bridge.errors import StoreUnavailable
@@ -69,6 +69,9 @@ def create_app(
         routes=[
             *for_everybody,
             *open_routes,
+            Route(
+                "/webhooks/{path:path}", _nothing_here, methods=None
+            ),  # strangers learn nothing of what is guarded
             *guard([*for_operators, *admin_routes]),
         ],
         lifespan=lifespan,
@@ -81,6 +84,10 @@ def create_app(
     )
     app.receiver = receiver
     return app
+
+
+async def _nothing_here(_: Request) -> Response:
+    return JSONResponse({"error": "nothing is here"}, 404)
 
 
 async def _unavailable(_: Request, error: Exception) -> Response:

@@ -151,6 +151,12 @@ def test_other_methods_are_405(service: Service, method: str) -> None:
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
+@pytest.mark.parametrize("path", ["/webhooks/heppu/", "/webhooks/nobody/status", "/webhooks/"])
+def test_other_webhooks_are_not_here(service: Service, path: str) -> None:
+    answer = httpx.post(f"{service.url}{path}", content=service.event(), timeout=10)
+    assert (answer.status_code, answer.json()) == (404, {"error": "nothing is here"})
+
+
 def test_without_the_store_the_answer_is_503_and_the_next_one_is_fine_again(service: Service) -> None:
     with service.database.write() as connection:
         connection.execute(text("ALTER TABLE events RENAME TO events_gone"))
