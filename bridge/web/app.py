@@ -69,9 +69,8 @@ def create_app(
         routes=[
             *for_everybody,
             *open_routes,
-            Route(
-                "/webhooks/{path:path}", _nothing_here, methods=None
-            ),  # strangers learn nothing of what is guarded
+            # Strangers learn nothing of what is guarded.
+            Route("/webhooks/{path:path}", _nothing_here, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
             *guard([*for_operators, *admin_routes]),
         ],
         lifespan=lifespan,
