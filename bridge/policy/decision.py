@@ -13,7 +13,7 @@ from bridge.events import Contact
 from bridge.policy.cancel import Seen
 from bridge.policy.effect import Held
 from bridge.policy.hours import NEVER, is_quiet, quiet_from, quiet_until
-from bridge.policy.zones import regions_of, zones_of
+from bridge.policy.zones import is_own, regions_of, zones_of
 from bridge.rules.model import Messaging, Once, QuietHours, Verdict
 
 SuppressReason = Literal["opted_out", "capped", "once", "expired", "already_done", "superseded", "shadow"]
@@ -44,6 +44,8 @@ class Due:
     updates: bool = False
     """A later event updates what the effect key holds (`Effect.updates`)."""
     shadow: bool = False
+    alert: bool = False
+    """It tells the team what is wrong (`alerts`)."""
     again: bool = False
     """A person asked for a replay with `--again`: what is already done is done once more."""
 
@@ -128,10 +130,15 @@ def decide(
         if stopped is not None:
             return stopped
     decision = _effect(due, facts.held, now)
-    if due.channel is not None and isinstance(decision, Go):
+    if due.channel is not None and isinstance(decision, Go) and not _for_the_team(due):
         zones = zones_of(due.contact, due.recipient, messaging.time_zone, facts.zone)
         return replace(decision, quiet_from=quiet_from(now, zones, _windows(due, messaging).values()))
     return decision
+
+
+def _for_the_team(due: Due) -> bool:
+    """An alert that cannot wait for the morning; one to the event's own person is a message like all others."""
+    return due.alert and not is_own(due.contact, due.recipient)
 
 
 def _windows(due: Due, messaging: Messaging) -> dict[str, QuietHours]:
@@ -161,6 +168,8 @@ def _messaging(
             f"opt-out: the person asked on {_utc(facts.opted_out_at)} for no more {_NOUN[channel]}s; "
             "holds until the person takes it back",
         )
+    if _for_the_team(due):
+        return None
     if due.consent in ("false", "unknown"):
         return Suppress(
             "opted_out",

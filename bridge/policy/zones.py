@@ -32,14 +32,18 @@ def zones_of(
     than the person's own, what the event says may be about somebody else, so it only adds to the others.
     """
     said = (contact.time_zone,) if contact.time_zone else ()
-    own = recipient is None or _folded(recipient) in (_folded(contact.phone), _folded(contact.email))
-    if said and own:
+    if said and is_own(contact, recipient):
         return said
     if known is not None:
         return tuple(dict.fromkeys((*said, known)))
     phone = phone_of(contact, recipient)
     allowed = _zones_of_number(phone) if phone else ()
     return tuple(dict.fromkeys((*said, *allowed))) or (fallback,)
+
+
+def is_own(contact: Contact, recipient: str | None) -> bool:
+    """Whether an address is the person's own, as far as the event says; one that is not known may be."""
+    return recipient is None or _folded(recipient) in (_folded(contact.phone), _folded(contact.email))
 
 
 def regions_of(contact: Contact, recipient: str | None) -> frozenset[str]:

@@ -294,6 +294,7 @@ def due_of(ident: str, planned: Planned, event: Event, rules: Rules, now: dateti
         consent=agreed.verdict if agreed else None,
         updates=planned.effect_updates,
         shadow=planned.shadow,
+        alert=planned.origin == "alert",
     )
 
 

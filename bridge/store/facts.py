@@ -223,6 +223,7 @@ def _due(row: Row[Any], event: Event, rulebook: Rulebook) -> Due:
         consent=rulebook.consent(event) if row.channel else None,
         updates=bool(options.get("updates")),
         shadow=bool(options.get("shadow")),
+        alert=row.origin == "alert",
         again=bool(options.get("again")),
     )
 

@@ -95,6 +95,17 @@ def test_a_zone_that_a_crm_told_moves_the_quiet_hours_until_it_is_forgotten(engi
         assert zones_known(connection, ["+12125550167"], clock.now()) == {}
 
 
+def test_an_alert_by_text_goes_out_at_night(engine: Engine) -> None:
+    engine.rulebook = Rulebook(Messaging())
+    engine.database.clock.set(datetime(2026, 3, 3, 3, 0, tzinfo=UTC))
+    team = {"channel": "sms", "recipient": "+12025550100", "params": {"to": "+12025550100"}}
+    waits = engine.deliver("send", **team)
+    alert = engine.deliver("send", origin="alert", effect="alert", lane=None, **team)
+    engine.settle()
+    assert [ident for ident, _ in engine.partner.texts] == [alert]
+    assert engine.show(waits)["state"] == "pending"
+
+
 def test_nothing_else_of_a_lane_runs_while_one_runs(engine: Engine) -> None:
     event = engine.event()
     engine.deliver("send", event)

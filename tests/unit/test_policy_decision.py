@@ -67,6 +67,24 @@ def test_a_crms_word_on_the_persons_clock_decides_and_is_told() -> None:
     assert decide(said, knows, DEFAULTS, MORNING) == Go()
 
 
+def test_an_alert_to_the_team_waits_for_no_morning_and_no_cap() -> None:
+    consent_needed = replace(DEFAULTS, require="event.consent")
+    alert = replace(TEXT, alert=True, recipient="+12025550100", consent="unknown")
+    crowded = Facts(sent=[NIGHT] * 9)
+    assert decide(alert, crowded, consent_needed, NIGHT) == Go()
+    assert isinstance(decide(replace(alert, alert=False), crowded, consent_needed, NIGHT), Suppress)
+
+
+def test_an_alert_is_kept_from_who_said_stop_and_from_the_customer_at_night() -> None:
+    alert = replace(TEXT, alert=True, recipient="+12025550100")
+    stopped = decide(alert, Facts(opted_out_at=NOON), DEFAULTS, NIGHT)
+    assert isinstance(stopped, Suppress)
+    assert stopped.reason == "opted_out"
+    shadowed = decide(alert, Facts(), DEFAULTS, NIGHT, only_to=[PHONE])
+    assert isinstance(shadowed, Suppress)
+    assert isinstance(decide(replace(alert, recipient=PHONE), Facts(), DEFAULTS, NIGHT), Wait)
+
+
 def test_a_text_at_night_waits_for_the_persons_morning():
     decision = decide(TEXT, Facts(), DEFAULTS, NIGHT)
     assert decision == Wait(

@@ -225,6 +225,15 @@ def test_what_cannot_be_rendered_is_born_dead_and_the_team_is_told(load_rules, e
     assert "event.summary is missing" in alert[4]
 
 
+def test_an_alert_by_text_wakes_the_team(load_rules, event):
+    text = "{use: texter.send, with: {to: '+12025550100', body: '{{ delivery.message }}'}}"
+    rules = load_rules(
+        FAILING.replace('{use: desk.tell, with: {text: "look: {{ delivery.message }}"}}', text)
+    )
+    late = event("call.completed", "2026-03-02T23:00:00-05:00", summary=None)
+    assert ran(rules, late)[1] == ("texter.send", "sent", None, "2026-03-02T23:00:00-05:00")
+
+
 def test_the_order_in_which_events_are_given_does_not_matter(load_rules, event):
     rules = load_rules(TEXTS)
     events = [
