@@ -112,7 +112,7 @@ def finish(database: Database, group: Sequence[Finished], *, speaks_of_partner: 
 
 
 def _counts(item: Finished, state: str) -> bool:
-    """Whether an end is news. After the lease ran out, while nobody has claimed it anew, only the proof of success is."""
+    """Whether an end is news: once the lease ran out, and while nobody has claimed it anew, only success is."""
     return state == "sending" or item.state == "sent"
 
 
