@@ -184,7 +184,7 @@ def parse_body(raw: bytes) -> dict[str, Any]:
     becomes U+FFFD. The stored bytes stay as they came.
     """
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
+        value = _JSON.decode(raw.decode("utf-8"))
         if not isinstance(value, dict):
             raise ValueError("not a JSON object")
         return _speakable(value) if _UNSPEAKABLE_ESCAPE.search(raw) else value
@@ -211,6 +211,9 @@ def _finite(digits: str) -> float:
     if math.isinf(number):
         raise ValueError("a number is too large")
     return number
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 
 
 def identity_of(body: Mapping[str, Any], raw: bytes) -> str:

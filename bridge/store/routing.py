@@ -7,6 +7,7 @@ after it everything is there. Routing is pure, so doing it twice gives the same.
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from typing import Any
@@ -25,9 +26,9 @@ Route = Callable[[Event, datetime], Routing]
 """The pure routing of one event at an instant."""
 
 
-_recent: dict[str, Event] = {}
+_recent: OrderedDict[str, Event] = OrderedDict()
 """Events that this process parsed last: each is routed and claimed within moments."""
-_MOST_RECENT = 4000
+_MOST_RECENT = 2000
 
 
 def event_of(row: Row[Any]) -> Event:
@@ -61,9 +62,9 @@ def read_events(connection: Connection, idents: Collection[str]) -> dict[str, Ev
 def keep_parsed(events: Iterable[Event]) -> None:
     """Remember stored events, so that routing and claiming need not parse them again."""
     for event in events:
-        if len(_recent) >= _MOST_RECENT:
-            _recent.clear()
         _recent[event.id] = event
+    while len(_recent) > _MOST_RECENT:
+        _recent.popitem(last=False)
 
 
 def route_unrouted(database: Database, rules: Rules, route: Route, limit: int = 200) -> tuple[int, list[str]]:
