@@ -33,7 +33,8 @@ from bridge.store.routing import read_events
 LEASE = timedelta(seconds=30)
 """How long an attempt is ours; every attempt's deadline is shorter."""
 MIN_CANDIDATES, MAX_CANDIDATES = 32, 400
-"""Due deliveries that one look takes in."""
+"""Due deliveries that one look takes in. After so many no further look is made: PostgreSQL has room for only so
+many locks at once."""
 MAX_LOOKS = 4
 _TABLE = schema.deliveries
 _BUSY_LANE = timedelta(milliseconds=200)
@@ -137,7 +138,7 @@ def _choose(
             names |= own_names
             lanes.add(row.lane)
             chosen.append(row)
-        if len(rows) < window or calls == gate.calls:
+        if len(rows) < window or calls == gate.calls or len(chosen) >= MAX_CANDIDATES:
             break
     database.lock(connection, names)
     return chosen if database.is_sqlite else _still_free(connection, chosen)

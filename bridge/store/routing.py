@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
+from bridge.clock import uptime
 from bridge.errors import StoreUnavailable
 from bridge.events import Event, parse_body
 from bridge.ids import new_id
@@ -24,6 +25,8 @@ from bridge.store.groups import insert_group, update_group
 
 Route = Callable[[Event, datetime], Routing]
 """The pure routing of one event at an instant."""
+LONGEST_ROUTING = 1.0
+"""Seconds of one transaction: PostgreSQL ends one that seems idle for longer, and on SQLite all writers wait."""
 
 
 _recent: OrderedDict[str, Event] = OrderedDict()
@@ -73,37 +76,48 @@ def route_unrouted(database: Database, rules: Rules, route: Route, limit: int = 
     On PostgreSQL several replicas share the work: events that another one is routing are passed over. When a
     group cannot be written, its events are routed one by one, and one that fails alone is marked as crashed.
     """
+    taken: list[str] = []
     try:
-        return _route_group(database, rules, route, limit)
+        return _route_group(database, rules, route, limit, taken)
     except StoreUnavailable:
         raise
     except Exception as error:
         if limit > 1:
             return route_unrouted(database, rules, route, 1)
-        return 1, [_give_up(database, rules, error)]
+        return 1, _give_up(database, rules, taken, error)
 
 
-def _give_up(database: Database, rules: Rules, error: Exception) -> str:
-    """Mark the oldest unrouted event as routed to nowhere, with the error as its trace."""
+def _give_up(database: Database, rules: Rules, taken: Collection[str], error: Exception) -> list[str]:
+    """Mark the event that failed alone as routed to nowhere, with the error as its trace."""
     with database.write() as connection:
-        ident: str = connection.execute(_UNROUTED.limit(1)).one().id
+        # By its id: the oldest may be another one by now, which another replica left for us.
+        rows = connection.execute(_UNROUTED.where(schema.events.c.id.in_(taken))).all()
         now = database.now(connection)
-        row = {"id": ident, "routed_at": now, "rules": rules.hash, "trace": _crash(error)}
-        update_group(connection, schema.events, ["id"], [row])
-    return ident
+        marked = [
+            {"id": row.id, "routed_at": now, "rules": rules.hash, "trace": _crash(error)} for row in rows
+        ]
+        if marked:
+            update_group(connection, schema.events, ["id"], marked)
+    return [row["id"] for row in marked]
 
 
-def _route_group(database: Database, rules: Rules, route: Route, limit: int) -> tuple[int, list[str]]:
+def _route_group(
+    database: Database, rules: Rules, route: Route, limit: int, taken: list[str]
+) -> tuple[int, list[str]]:
     crashed: list[str] = []
     with database.write() as connection:
         rows = connection.execute(_UNROUTED.limit(limit)).all()
         if not rows:
             return 0, []
+        taken += [row.id for row in rows]
+        begun = uptime()
         now = database.now(connection)
         keep_rules(database, connection, rules, now)
         routed: list[dict[str, Any]] = []
         deliveries: list[dict[str, Any]] = []
         for row in rows:
+            if routed and uptime() - begun > LONGEST_ROUTING:
+                break  # the rest is for the next round
             trace, made = _route_one(row, rules, route, now, crashed)
             routed.append({"id": row.id, "routed_at": now, "rules": rules.hash, "trace": trace})
             deliveries.extend(made)
@@ -112,7 +126,7 @@ def _route_group(database: Database, rules: Rules, route: Route, limit: int) -> 
         update_group(connection, schema.events, ["id"], routed)
         if deliveries:
             database.changed(connection, {row["connection"] for row in deliveries})
-    return len(rows), crashed
+    return len(routed), crashed
 
 
 def _route_one(
