@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from sqlalchemy import Row, select, text
@@ -51,6 +51,8 @@ class Finished:
     failure: Failure | None = None
     detail: str = ""
     run_at: datetime | None = None
+    at: datetime | None = None
+    """The present that `run_at` counts from; a clock that jumped in the meantime changes no wait."""
     consumed: int = 1
     """How many attempts of the retry schedule this one used up."""
     unknown_since: datetime | None = None
@@ -148,13 +150,14 @@ def _attempt_end(item: Finished, now: datetime) -> dict[str, Any]:
 
 def _delivery_end(item: Finished, now: datetime) -> dict[str, Any]:
     final = item.state in ("sent", "dead")
+    jump = now - item.at if item.at else timedelta(0)
     may_have_reached = item.state in ("sent", "review") or item.unknown_since is not None
     return {
         "id": item.claimed.id,
         "state": item.state,
         "reason": item.failure.reason if item.failure else None,
         "detail": item.detail or None,
-        "run_at": item.run_at or now,
+        "run_at": item.run_at + jump if item.run_at else now,
         "attempts": item.claimed.attempts + item.consumed,
         "unknown_since": item.unknown_since,
         "partner_id": item.partner_id,

@@ -15,7 +15,7 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from bridge import __version__
@@ -25,7 +25,7 @@ from bridge.errors import OutcomeUnknown, StoreUnavailable
 from bridge.events import Event
 from bridge.rules.model import Verdict
 from bridge.rules.route import consent
-from bridge.store.claim import Claimed, Room, claim
+from bridge.store.claim import LEASE, Claimed, Room, claim
 from bridge.store.database import EVENTS, Database
 from bridge.store.facts import Rulebook
 from bridge.store.listen import Listener
@@ -88,6 +88,8 @@ class Worker:
         self._claim_wake = threading.Condition()
         self._look_at: dict[str, float] = dict.fromkeys(self._connections, 0.0)
         self._unrecorded = 0
+        self._under_way: dict[tuple[str, int], float] = {}
+        """Claims of this process, and when by `uptime` they began."""
         self._threads: list[threading.Thread] = []
         self._listener = Listener(database)
 
@@ -210,6 +212,7 @@ class Worker:
         with self._claim_wake:
             connection.running += len(claimed.calls)
             self._unrecorded += sum(len(call) for call in claimed.calls)
+            self._under_way |= {(item.id, item.fence): begun for call in claimed.calls for item in call}
             if claimed.look_again_in is not None:
                 at = begun + claimed.look_again_in.total_seconds()
                 self._look_at[connection.name] = min(self._look_at[connection.name], at)
@@ -248,7 +251,7 @@ class Worker:
                 now = claimed.started_at + timedelta(seconds=ended - begun)
                 finished = conclude(claimed, self._action_of(claimed), result, now)
                 self._tell(finished)
-                self._done.put(finished)
+                self._done.put(replace(finished, at=now))
 
     def _action_of(self, claimed: Claimed) -> Action | None:
         connection = self._connections.get(claimed.connection)
@@ -307,6 +310,8 @@ class Worker:
             self._crash("recorder", error)
         with self._claim_wake:
             self._unrecorded -= len(group)
+            for item in group:
+                self._under_way.pop((item.claimed.id, item.claimed.fence), None)
             self._claim_wake.notify_all()
         return True
 
@@ -331,7 +336,8 @@ class Worker:
 
     def _take_over(self) -> None:
         """Conclude attempts whose process is gone or frozen: their outcome is unknown."""
-        left, now = abandoned(self._database, self.replica)
+        found, now = abandoned(self._database, self.replica)
+        left = [claimed for claimed in found if not self._still_runs(claimed)]
         for claimed in left:
             log.warning(
                 "taking over an attempt", delivery=claimed.id, action=claimed.action, fence=claimed.fence
@@ -342,6 +348,11 @@ class Worker:
                 [cut_short(claimed, self._action_of(claimed), now) for claimed in left],
                 speaks_of_partner=False,
             )
+
+    def _still_runs(self, claimed: Claimed) -> bool:
+        """Whether it is an attempt of this process within its lease, whatever a clock that jumped says."""
+        begun = self._under_way.get((claimed.id, claimed.fence))
+        return begun is not None and uptime() - begun < LEASE.total_seconds()
 
     # What can go wrong in all of them
 
