@@ -189,7 +189,8 @@ def only_server(url: str) -> Iterator[None]:
     if path is None:
         yield
         return
-    lock = path.with_name(path.name + ".lock")
+    real = path.resolve()  # by whichever link it is reached
+    lock = real.with_name(real.name + ".lock")
     with _opened(lock) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -221,6 +221,10 @@ def _lock_key(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
 
 
+_NOT_NOW = ("AdminShutdown", "CrashShutdown", "ReadOnlySqlTransaction")
+"""PostgreSQL restarts, or is no longer the server that takes writes."""
+
+
 @contextmanager
 def translated_errors() -> Iterator[None]:
     """Turn errors that mean "not now" into StoreUnavailable; errors of ours stay what they are."""
@@ -229,7 +233,7 @@ def translated_errors() -> Iterator[None]:
     except (OperationalError, PoolTimeout) as error:
         raise StoreUnavailable(_first_line(error)) from error
     except DBAPIError as error:
-        if error.connection_invalidated or type(error.orig).__name__ in ("AdminShutdown", "CrashShutdown"):
+        if error.connection_invalidated or type(error.orig).__name__ in _NOT_NOW:
             raise StoreUnavailable(_first_line(error)) from error
         if getattr(error.orig, "sqlite_errorname", "") in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
             raise StoreUnavailable(_first_line(error)) from error

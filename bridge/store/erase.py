@@ -102,6 +102,9 @@ def _matching_events(database: Database, connection: Connection, address: str) -
                 _body_holds(database, "events", address),
             )
         )
+        # One that is just being routed would get deliveries that nobody sees here.
+        .order_by(_EVENTS.c.id)
+        .with_for_update(key_share=True)
     )
     return list(found.scalars())
 

@@ -8,7 +8,7 @@ on either database: rows of VALUES on SQLite, on PostgreSQL one JSON text that i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from operator import itemgetter
@@ -19,6 +19,8 @@ from sqlalchemy.dialects import postgresql
 
 from bridge.store.schema import Instant, microseconds
 
+_MOST_VARIABLES = 32_000
+"""SQLite's own limit is 32,766 for one statement, where the system's does not allow more."""
 _POSTGRES = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -29,6 +31,8 @@ def insert_group(
 
     `on_conflict` is the clause of that name, for what is there already.
     """
+    if _is_sqlite(connection) and len(rows) > (most := _MOST_VARIABLES // len(rows[0])):
+        return sum(insert_group(connection, table, part, on_conflict) for part in _parts(rows, most))
     names = tuple(rows[0])
     into = f"INSERT INTO {table.name} ({', '.join(names)})"
     if _is_sqlite(connection):
@@ -48,6 +52,10 @@ def update_group(
 
     `only_if` is one more condition, in which a mapping is called `given`.
     """
+    if _is_sqlite(connection) and len(rows) > (most := _MOST_VARIABLES // len(rows[0])):
+        for part in _parts(rows, most):
+            update_group(connection, table, keys, part, only_if)
+        return
     names = tuple(rows[0])
     if _is_sqlite(connection):
         given = f"given ({', '.join(names)}) AS ({_values(names, rows)})"
@@ -59,6 +67,10 @@ def update_group(
     same = " AND ".join(f"{table.name}.{key} = given.{key}" for key in keys)
     update = f"UPDATE {table.name} SET {changes} FROM given WHERE {same} AND {only_if}"  # noqa: S608
     _execute(connection, f"WITH {given} {update}", parameters)
+
+
+def _parts(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[Sequence[Mapping[str, Any]]]:
+    return (rows[start : start + most] for start in range(0, len(rows), most))
 
 
 def _is_sqlite(connection: Connection) -> bool:
