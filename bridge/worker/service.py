@@ -90,7 +90,7 @@ class Worker:
         self._unrecorded = 0
         self._under_way: dict[tuple[str, int], float] = {}
         """Claims of this process, and when by `uptime` they began."""
-        self._threads: list[threading.Thread] = []
+        self._threads: dict[str, threading.Thread] = {}
         self._listener = Listener(database)
 
     def start(self) -> None:
@@ -103,7 +103,7 @@ class Worker:
             ("router", self._route), ("dispatcher", self._dispatch), ("recorder", self._record), ("keeper", self._keep),
         ):  # fmt: skip
             thread = threading.Thread(target=work, name=f"bridge-{name}", daemon=True)
-            self._threads.append(thread)
+            self._threads[name] = thread
             thread.start()
 
     def stop(self, timeout: float = 25.0) -> bool:
@@ -116,12 +116,14 @@ class Worker:
         with self._claim_wake:
             self._claim_wake.notify_all()
         end = uptime() + timeout
+        dispatcher = self._threads["dispatcher"]
+        dispatcher.join(timeout)  # what it is just claiming is still to be counted
         with self._claim_wake:
             while self._unrecorded and uptime() < end:
                 self._claim_wake.wait(min(0.5, max(0.01, end - uptime())))
-            clean = self._unrecorded == 0
+            clean = self._unrecorded == 0 and not dispatcher.is_alive()
         self._drained.set()
-        for thread in self._threads:
+        for thread in self._threads.values():
             thread.join(timeout=max(2.0, end - uptime()))
         self._listener.stop()
         self._database.on_change.remove(self._on_change)
@@ -173,6 +175,8 @@ class Worker:
     def _dispatch(self) -> None:
         while not self._stopping.is_set():
             for name in self._to_look_at():
+                if self._stopping.is_set():
+                    return
                 try:
                     self._claim(self._connections[name], little=self._database.give_way())
                 except StoreUnavailable as error:
