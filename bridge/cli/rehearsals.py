@@ -36,6 +36,9 @@ from bridge.signing import read_event
 from bridge.store.facts import facts_about
 from bridge.store.queries import latest_rules, stored_event, stored_events
 
+_SHORT = 40
+"""Characters of a value that may stand on one line with what becomes of it."""
+
 
 def load_file(path: Path) -> Rules:
     """The rules in a file, whether or not its accounts are set up here; raises RulesError."""
@@ -233,14 +236,15 @@ def _old_rules(path: Path) -> tuple[Rules, str]:
 
 def _print_plan(found: Plan, old: str, new: str, samples: int) -> None:
     span = f" from {instant(found.since)} to {instant(found.until)} UTC" if found.since else ""
-    say(f"{found.events} events{span}\nold: {old}\nnew: {new}\n")
+    say(f"{counted(found.events, 'event')}{span}\nold: {old}\nnew: {new}\n")
     if not found.events:
         say("There is nothing to compare with: no events in that time. --event tries a sample or a file.")
         return
     if not found.differences:
         say("No delivery would be different.")
         return
-    table = Table("Rule", "added", "removed", "changed", box=None, pad_edge=False, header_style="bold")
+    say(f"{counted(len(found.differences), 'delivery')} would be different.\n")
+    table = _table("Rule", "added", "removed", "changed")
     for rule, numbers in found.counts().items():
         added, removed, changed = numbers.get("added"), numbers.get("removed"), numbers.get("changed")
         table.add_row(rule, _signed("+", added), _signed("-", removed), _signed("~", changed))
@@ -251,12 +255,19 @@ def _print_plan(found: Plan, old: str, new: str, samples: int) -> None:
         _print_difference(difference)
 
 
+def _table(first: str, *numbers: str) -> Table:
+    table = Table(first, box=None, pad_edge=False, header_style="bold")
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table
+
+
 def _signed(sign: str, number: int | None) -> str:
     return f"{sign}{number}" if number else ""
 
 
 def _loads(old: Load, new: Load) -> Table:
-    table = Table("Over the whole time", "old", "new", box=None, pad_edge=False, header_style="bold")
+    table = _table("Over the whole time", "old", "new")
     rows: list[tuple[str, int, int]] = [("deliveries", old.deliveries, new.deliveries)]
     for channel in sorted({*old.messages, *new.messages}):
         name = {"sms": "texts", "email": "mails", "call": "calls"}.get(channel, channel)
@@ -287,13 +298,16 @@ def _print_difference(difference: Difference) -> None:
     delivery = difference.delivery
     planned = delivery.planned
     line = Text(f"\n{sign} {planned.action}", colour).append(f"  of {planned.rule}", "none")
-    line.append(f"  {delivery.event.name} {delivery.event.id or ''}  at {instant(delivery.at)}", "dim")
+    line.append(f"  {delivery.event.name} {delivery.event.id or ''}  at {instant(delivery.at)} UTC", "dim")
     console().print(line, soft_wrap=True)
     if difference.why:
         say(f"    before: {difference.why}" if difference.kind == "added" else f"    now: {difference.why}")
     if difference.kind == "changed":
         for name, (was, will) in difference.changes.items():
-            say(f"    {name}: {_shown(was)} -> {_shown(will)}")
+            if name == "at":
+                was, will = (f"{instant(parse_instant(time))} UTC" for time in (was, will))
+            arrow = " -> " if len(_shown(was)) < _SHORT else f"\n    {'':{len(name)}}  -> "
+            say(f"    {name}: {_shown(was)}{arrow}{_shown(will)}")
     else:
         for name in ("to", "subject", "body", "text"):
             if planned.params.get(name):

@@ -226,13 +226,14 @@ def _print_trace(trace: Mapping[str, Any]) -> None:
     fired = trace["fired"]
     mark = Text("✓ ", "green") if fired else Text("· ", "dim")
     line = mark + Text(trace["rule"] or "(routing)", "bold" if fired else "")
+    line.append("  fires" if fired else "  does not fire", "dim")
     if trace["error"]:
         line.append(f"  {trace['error']}", "red")
     console().print(line)
     for check in trace["checks"]:
         verdict = check["verdict"]
-        sign, colour = {"true": ("=", "green"), "false": ("≠", "red")}.get(verdict, ("?", "yellow"))
-        text = Text("    " + "  " * check["depth"]).append(f"{sign} ", colour).append(check["wanted"])
+        colour = {"true": "green", "false": "red"}.get(verdict, "yellow")
+        text = Text(f"    {verdict:9}", colour).append("  " * check["depth"] + check["wanted"], "none")
         if check["found"]:
             text.append(f"   found {check['found']}", "dim")
         if check["why"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import zip_longest
@@ -142,7 +142,7 @@ def plan(
         events=before.accepted,
         since=received[0] if received else None,
         until=received[-1] if received else None,
-        differences=tuple(_differences(before.deliveries, after.deliveries)),
+        differences=tuple(_paired(_differences(before.deliveries, after.deliveries))),
         old=load_of(before.deliveries),
         new=load_of(after.deliveries),
     )
@@ -166,6 +166,37 @@ def _differences(old: Iterable[Delivery], new: Iterable[Delivery]) -> Iterator[D
             difference = _difference(was, will)
             if difference is not None:
                 yield difference
+
+
+def _paired(differences: Iterable[Difference]) -> Iterator[Difference]:
+    """One that goes and one that comes in its place are one that changes.
+
+    Their effects differ where an action tells its effects apart by what they say.
+    """
+    found = list(differences)
+    gone: defaultdict[Hashable, list[Difference]] = defaultdict(list)
+    for difference in found:
+        if difference.kind == "removed" and difference.counterpart is None:
+            gone[_place(difference.delivery)].append(difference)
+    changed: dict[int, Difference] = {}
+    for difference in found:
+        replaced = gone[_place(difference.delivery)]
+        if difference.kind == "added" and difference.counterpart is None and replaced:
+            was, will = replaced.pop(0), difference.delivery
+            changed[id(was)] = Difference("changed", will, was.delivery, _changes(was.delivery, will))
+            changed[id(difference)] = changed[id(was)]
+    # The one that goes stands for both, where it was.
+    for difference in found:
+        if id(difference) not in changed:
+            yield difference
+        elif difference.kind == "removed":
+            yield changed[id(difference)]
+
+
+def _place(delivery: Delivery) -> Hashable:
+    planned = delivery.planned
+    owner = (planned.origin, planned.rule, planned.action, planned.connection, planned.recipient)
+    return delivery.event.identity, *owner
 
 
 def _by_key(deliveries: Iterable[Delivery]) -> dict[_Key, list[Delivery]]:

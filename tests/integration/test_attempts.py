@@ -99,7 +99,7 @@ def test_an_alert_by_text_goes_out_at_night(engine: Engine) -> None:
     engine.rulebook = Rulebook(Messaging())
     engine.database.clock.set(datetime(2026, 3, 3, 3, 0, tzinfo=UTC))
     team = {"channel": "sms", "recipient": "+12025550100", "params": {"to": "+12025550100"}}
-    waits = engine.deliver("send", **team)
+    waits = engine.deliver("send")
     alert = engine.deliver("send", origin="alert", effect="alert", lane=None, **team)
     engine.settle()
     assert [ident for ident, _ in engine.partner.texts] == [alert]

@@ -80,6 +80,11 @@ def registry() -> Registry:
         """Tell the team."""
         raise AssertionError("a rehearsal calls no partner")
 
+    @desk.action(effect=per_event, lane=Lane.NONE, apart_by="text")
+    def post_up(client: Any, params: Post, context: Context) -> Sent:
+        """Tell the team; another text is another post."""
+        raise AssertionError("a rehearsal calls no partner")
+
     found = Registry()
     for connector in (texter, mailer, ledger, desk):
         found.add(connector)

@@ -45,6 +45,21 @@ def test_the_same_rules_change_nothing(planned):
     assert dict(found.old.messages) == {"sms": 2}
 
 
+def test_another_text_where_texts_tell_effects_apart_is_one_that_changes(planned):
+    post = """
+      - name: tell
+        when: call.busy
+        do:
+          - {use: desk.post_up, with: {text: "busy"}}
+          - {use: desk.post_up, with: {text: "always"}}
+    """
+    found = planned(OLD + post.replace('busy"', 'engaged"'), OLD + post)
+    assert found.counts() == {"tell": {"changed": 2}}
+    assert [each.changes for each in found.differences] == [{"text": ("busy", "engaged")}] * 2
+    assert planned(OLD, OLD + post).counts() == {"tell": {"removed": 4}}
+    assert planned(OLD + post, OLD).counts() == {"tell": {"added": 4}}
+
+
 def test_a_rule_that_is_added_and_one_that_goes(planned):
     new = (
         OLD.replace("name: text", "name: text\n        enabled: false")

@@ -7,6 +7,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.rehearsal.beside import files_beside, with_tests_beside
 from bridge.rehearsal.test import run_tests
@@ -124,3 +126,22 @@ def test_a_mistake_is_told_with_its_place_and_what_was_meant() -> None:
 )
 def test_it_is_read_as_strictly_as_the_rules(text: str | bytes, words: str) -> None:
     assert words in complaints(text)
+
+
+LINES = st.sampled_from(
+    [
+        "tests:",
+        "  - name: one",
+        "    event: call.busy",
+        "    expect: {text: []}",
+        "    set: {event.a: 1}",
+        "- a",
+        "version: 1",
+    ]
+)
+
+
+@given(st.text(max_size=60) | st.binary(max_size=60) | st.lists(LINES, max_size=8).map("\n".join))
+def test_nothing_that_such_a_file_can_hold_raises(text: str | bytes) -> None:
+    found = load_tests(text, path="a.tests.yaml", rules=rules_of(RULES), registry=REGISTRY)
+    assert (found.rules is None) == any(problem.level == "error" for problem in found.problems)
