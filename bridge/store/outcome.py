@@ -7,7 +7,7 @@ is recorded for people to see, and changes nothing else.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
@@ -28,6 +28,8 @@ EffectChange = Literal["hold", "free", "keep"]
 
 NOT_RECEIVED: Final = ("undelivered", "failed")
 """Receipts that say that the person did not get the message."""
+LEFT_TO_OTHERS: Final = timedelta(minutes=2)
+"""How long an abandoned attempt waits for a process that has its connection."""
 PROVEN: Final = "its receipt proves that it took effect"
 _RECEIPT_RANK: Final = {"queued": 0, "sent": 1, "delivered": 2, "undelivered": 2, "failed": 2}
 
@@ -190,10 +192,18 @@ def _opt_out(item: Finished) -> Preference:
     )
 
 
-def abandoned(database: Database, own: str | None = None, limit: int = 200) -> tuple[list[Claimed], datetime]:
+def abandoned(
+    database: Database,
+    own: str | None = None,
+    limit: int = 200,
+    *,
+    of: Collection[str] | None = None,
+) -> tuple[list[Claimed], datetime]:
     """Attempts whose lease ran out, and the present: their process is gone or frozen, what became of them unknown.
 
     On SQLite, where one process serves, everything that another process (not `own`) left behind is abandoned at once.
+    `of` are the connections that this process has: those of others are left for a while to a process that can ask
+    the partner about them.
     """
     table = schema.deliveries
     with database.read() as connection:
@@ -201,6 +211,8 @@ def abandoned(database: Database, own: str | None = None, limit: int = 200) -> t
         left = table.c.lease_until < now
         if database.is_sqlite and own is not None:
             left = left | (table.c.replica != own)
+        if of is not None:
+            left = left & (table.c.connection.in_(of) | (table.c.lease_until < now - LEFT_TO_OTHERS))
         rows: Sequence[Row[Any]] = connection.execute(
             select(table)
             .where(text("deliveries.state = 'sending'"), left)

@@ -79,6 +79,9 @@ class RulesFile:
                     trouble=self.trouble,
                 )
                 return False
+            except Exception:
+                self._seen = None  # the database is away, say: the next look tries again
+                raise
             self.trouble, self.problems = None, ()
             changed = rules.hash != self.current.hash
             self.current = rules

@@ -340,7 +340,7 @@ class Worker:
 
     def _take_over(self) -> None:
         """Conclude attempts whose process is gone or frozen: their outcome is unknown."""
-        found, now = abandoned(self._database, self.replica)
+        found, now = abandoned(self._database, self.replica, of=self._connections)
         left = [claimed for claimed in found if not self._still_runs(claimed)]
         for claimed in left:
             log.warning(
