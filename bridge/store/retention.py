@@ -26,7 +26,10 @@ class Pruned:
 
 
 def prune(database: Database, retention: timedelta) -> Pruned:
-    """Empty what is older than `retention` and finished; what is unfinished or waits for a person is not touched."""
+    """Empty what is older than `retention` and finished; what is unfinished or waits for a person is not touched.
+
+    What is old is looked for without holding writers up, for that grows with all that ever was.
+    """
     events = deliveries = 0
     while (count := _prune_events(database, retention)) > 0:
         events += count
@@ -50,7 +53,7 @@ def _prune_events(database: Database, retention: timedelta) -> int:
         .where(deliveries.c.event_id == events.c.id)
         .where(text("deliveries.state IN ('pending', 'sending', 'retrying', 'review')"))
     )
-    with database.write() as connection:
+    with database.read() as connection:
         before = database.now(connection) - retention
         old = connection.execute(
             select(events.c.id)
@@ -59,31 +62,37 @@ def _prune_events(database: Database, retention: timedelta) -> int:
             .limit(BATCH)
         ).scalars()
         idents = list(old)
-        if idents:
-            connection.execute(
-                update(events)
-                .where(events.c.id.in_(idents))
-                .values(body=None, phone=None, email=None, trace=None)
-            )
-        return len(idents)
+    if not idents:
+        return 0
+    with database.write() as connection:
+        # Asked again: a person may have replayed one since.
+        changed = connection.execute(
+            update(events)
+            .where(events.c.id.in_(idents), ~unfinished)
+            .values(body=None, phone=None, email=None, trace=None)
+        )
+        return changed.rowcount
 
 
 def _prune_deliveries(database: Database, retention: timedelta) -> int:
     table = schema.deliveries
-    with database.write() as connection:
+    finished = text("deliveries.state IN ('sent', 'dead', 'cancelled', 'suppressed')")
+    with database.read() as connection:
         before = database.now(connection) - retention
         idents = list(
             connection.execute(
                 select(table.c.id)
-                .where(text("deliveries.state IN ('sent', 'dead', 'cancelled', 'suppressed')"))
-                .where(table.c.finished_at < before, table.c.params != ERASED)
+                .where(finished, table.c.finished_at < before, table.c.params != ERASED)
                 .limit(BATCH)
             ).scalars()
         )
-        if idents:
-            connection.execute(
-                update(table)
-                .where(table.c.id.in_(idents))
-                .values(params=ERASED, recipient=None, contact=None, lane=None, detail=None)
-            )
-        return len(idents)
+    if not idents:
+        return 0
+    with database.write() as connection:
+        # Asked again: a person may have had one retried since.
+        changed = connection.execute(
+            update(table)
+            .where(table.c.id.in_(idents), finished)
+            .values(params=ERASED, recipient=None, contact=None, lane=None, detail=None)
+        )
+        return changed.rowcount

@@ -44,6 +44,7 @@ from bridge.store.erase import erase
 from bridge.store.groups import insert_group, update_group
 from bridge.store.migrate import upgrade
 from bridge.store.outcome import abandoned, finish
+from bridge.store.retention import _prune_deliveries
 from bridge.store.routing import delivery_row
 from bridge.worker import service
 from bridge.worker.rulesfile import RulesFile
@@ -454,3 +455,24 @@ def test_rules_that_changed_while_the_database_was_away_are_read_when_it_is_back
     with pytest.raises(StoreUnavailable):
         rules.reload_if_changed()
     assert rules.reload_if_changed()
+
+
+def test_what_is_retried_while_it_is_pruned_keeps_what_it_sends(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ident = engine.deliver("send", expires_at=None)
+    engine.partner.before = failing(Rejected("no"))
+    engine.settle()
+    engine.partner.before = None
+    engine.database.clock.advance(days=31)
+    write = engine.database.write
+
+    def retried_first() -> Any:
+        monkeypatch.undo()
+        assert retry(engine.database, "ada", [ident])[0].done
+        return write()
+
+    monkeypatch.setattr(engine.database, "write", retried_first)
+    _prune_deliveries(engine.database, timedelta(days=30))
+    engine.settle()
+    assert engine.show(ident)["state"] == "sent"
