@@ -7,10 +7,12 @@ address that slips into a text does not reach the disk whole.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any, Final, TextIO
 
 import structlog
@@ -29,6 +31,7 @@ _SECRETS = re.compile(
 )
 
 
+@lru_cache(maxsize=1024)
 def mask(text: str) -> str:
     """The text with phone numbers, e-mail addresses and things that look like secrets made unreadable."""
     text = _SECRETS.sub("***", text)
@@ -71,6 +74,7 @@ def _mask_fields(_: Any, __: str, fields: MutableMapping[str, Any]) -> Mapping[s
     return fields
 
 
+_JSON: Final = json.JSONEncoder(default=repr)
 _QUIET: Final = (
     "uvicorn.access", "uvicorn.error", "twilio.http_client", "httpx", "httpcore", "urllib3", "mail.log", "alembic",
 )  # fmt: skip
@@ -108,13 +112,13 @@ def configure_logging(style: str, stream: TextIO | None = None) -> None:
         _mask_fields,
     ]
     end: Any = (
-        structlog.processors.JSONRenderer()
+        structlog.processors.JSONRenderer(serializer=lambda fields, **_: _JSON.encode(fields))
         if style == "json"
         else structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=24)
     )
     structlog.configure(
         processors=[*steps, end],
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=structlog.WriteLoggerFactory(out),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=False,
     )

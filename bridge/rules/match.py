@@ -19,6 +19,7 @@ from bridge.rules.operators import SEEN, Names, storable
 from bridge.rules.render import Template
 
 _LONGEST_FOUND = 80
+_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 def shown(value: Any) -> str:
@@ -31,7 +32,7 @@ def shown(value: Any) -> str:
         return f"a list of {len(value)}"
     if isinstance(value, str):
         cut = value[:_LONGEST_FOUND]
-        return json.dumps(storable(cut), ensure_ascii=False) + ("…" if len(value) > len(cut) else "")
+        return _JSON.encode(storable(cut)) + ("…" if len(value) > len(cut) else "")
     return str(value) if isinstance(value, float) else json.dumps(value)[:_LONGEST_FOUND]
 
 

@@ -12,12 +12,25 @@ that want the same name wait for each other, in one order.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Select, and_, func, literal, or_, select, text, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from bridge.events import Event
 from bridge.policy import Cancel, Decision, Go, Suppress, Wait, rank_of
@@ -125,7 +138,8 @@ def _choose(
     calls = 0
     window = min(MAX_CANDIDATES, gate.calls * room.largest_batch + MIN_CANDIDATES)
     for _ in range(MAX_LOOKS):
-        rows = connection.execute(_due(room.connection, now, lanes).limit(window)).all()
+        due = {"name": room.connection, "now": now, "lanes": list(lanes), "most": window}
+        rows = connection.execute(_DUE, due).all()
         for row in rows:
             call = _call(row)
             batch = 1 if row.unknown_since else room.batch_of(row.action)
@@ -136,7 +150,8 @@ def _choose(
             calls += starts_call
             sizes[call] = sizes.get(call, 0) + 1
             names |= own_names
-            lanes.add(row.lane)
+            if row.lane is not None:
+                lanes.add(row.lane)
             chosen.append(row)
         if len(rows) < window or calls == gate.calls or len(chosen) >= MAX_CANDIDATES:
             break
@@ -152,28 +167,31 @@ _NEEDED = (
 """The columns of a delivery that deciding and attempting read."""
 
 
-def _due(name: str, now: datetime, lanes: Collection[str | None]) -> Select[*tuple[Any, ...]]:
-    """What is due, whose lane is neither running nor in `lanes`; the longest-waiting first."""
-    table = schema.deliveries
-    running = table.alias("running")
+def _due_statement() -> Select[*tuple[Any, ...]]:
+    """What is due, whose lane is neither running nor among `lanes`; the longest-waiting first."""
+    running = _TABLE.alias("running")
     lane_runs = (
         select(literal(1))
-        .where(text("running.state = 'sending'"), running.c.lane == table.c.lane)
-        .correlate(table)
+        .where(text("running.state = 'sending'"), running.c.lane == _TABLE.c.lane)
+        .correlate(_TABLE)
         .exists()
     )
-    known = [lane for lane in lanes if lane is not None]
+    lanes: BindParameter[str] = bindparam("lanes", expanding=True)
     return (
-        select(*table.c[_NEEDED])
+        select(*_TABLE.c[_NEEDED])
         .where(
-            table.c.connection == name,
+            _TABLE.c.connection == bindparam("name"),
             text("deliveries.state IN ('pending', 'retrying')"),  # spelt out, for the partial index
-            table.c.run_at <= now,
-            or_(table.c.lane.is_(None), and_(~lane_runs, table.c.lane.not_in(known))),
+            _TABLE.c.run_at <= bindparam("now"),
+            or_(_TABLE.c.lane.is_(None), and_(~lane_runs, _TABLE.c.lane.not_in(lanes))),
         )
-        .order_by(table.c.run_at)
-        .with_for_update(of=table, skip_locked=True)
+        .order_by(_TABLE.c.run_at)
+        .limit(bindparam("most"))
+        .with_for_update(of=_TABLE, skip_locked=True)
     )
+
+
+_DUE = _due_statement()
 
 
 def names_of(row: Row[Any]) -> set[str]:
@@ -304,9 +322,13 @@ def _begin(
         )
     )
     claimed = [
-        replace(
-            claimed_of(row, events[row.id], facts.known_id(row), now, probe),
-            quiet_from=getattr(decisions.get(row.id), "quiet_from", None),
+        claimed_of(
+            row,
+            events[row.id],
+            facts.known_id(row),
+            now,
+            probe,
+            getattr(decisions.get(row.id), "quiet_from", None),
         )
         for row in rows
     ]
@@ -348,6 +370,7 @@ def claimed_of(
     known_id: str | None = None,
     begun_at: datetime | None = None,
     probe: bool = False,
+    quiet_from: datetime | None = None,
 ) -> Claimed:
     """A delivery's claim: the one that the row tells of, or the next one, when it begins now at `begun_at`."""
     started_at = begun_at or row.reached_at or row.occurred_at
@@ -372,6 +395,7 @@ def claimed_of(
         unknown_since=row.unknown_since,
         expires_at=row.expires_at,
         probe=probe,
+        quiet_from=quiet_from,
     )
 
 

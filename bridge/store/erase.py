@@ -95,7 +95,8 @@ def _matching_events(database: Database, connection: Connection, address: str) -
     """Events about the person, and those whose body holds the address anywhere."""
     lowered = address.casefold()
     found = connection.execute(
-        select(_EVENTS.c.id).where(
+        select(_EVENTS.c.id)
+        .where(
             or_(
                 _EVENTS.c.phone == address,
                 func.lower(_EVENTS.c.email) == lowered,

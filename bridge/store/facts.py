@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select, tuple_, union
 
-from bridge.events import Event
+from bridge.events import Contact, Event
 from bridge.policy import Decision, Due, Facts, Held, Seen, cancelling, decide, rank_of
 from bridge.rules.model import Messaging, Once, Planned, Verdict
 from bridge.store import schema
@@ -208,6 +208,10 @@ def decide_all(
     }
 
 
+_NOBODY = Contact()
+"""Where nobody is written to or called, the policy asks nothing about the person."""
+
+
 def _due(row: Row[Any], event: Event, rulebook: Rulebook) -> Due:
     options = options_of(row)
     once = options.get("once")
@@ -215,7 +219,7 @@ def _due(row: Row[Any], event: Event, rulebook: Rulebook) -> Due:
         id=row.id,
         occurred_at=row.occurred_at,
         rank=rank_of(event.name),
-        contact=event.contact,
+        contact=event.contact if row.channel else _NOBODY,
         channel=row.channel,
         recipient=row.recipient,
         expires_at=row.expires_at,
@@ -230,10 +234,9 @@ def _due(row: Row[Any], event: Event, rulebook: Rulebook) -> Due:
 
 def _facts(row: Row[Any], event: Event, facts: Gathered) -> Facts:
     cancel_on = options_of(row).get("cancel_on", ())
-    cause = Seen.of(event)
     address = (row.channel, row.recipient)
     return Facts(
-        cancelled_by=cancelling(cancel_on, cause, facts.later) if cancel_on else None,
+        cancelled_by=cancelling(cancel_on, Seen.of(event), facts.later) if cancel_on else None,
         once_at=facts.once.get(row.id),
         opted_out_at=facts.opted_out.get(address),
         zone=facts.zones.get((row.recipient or "").lower()),

@@ -172,6 +172,7 @@ def delivery_row(
 ) -> dict[str, Any]:
     """The row of a delivery to be made. What could not be rendered is born dead, with the reason."""
     dead = planned.problem is not None
+    options = _options(planned, again)
     return {
         "id": new_id("dlv"),
         "event_id": event.id or None,
@@ -187,7 +188,7 @@ def delivery_row(
         "contact": event.contact.key,
         "conversation": event.conversation.id,
         "params": json.dumps(dict(planned.params)),
-        "options": json.dumps(_options(planned, again)),
+        "options": json.dumps(options) if options else "{}",
         "lane": planned.lane,
         "effect": planned.effect,
         "occurred_at": event.occurred_at,
