@@ -121,7 +121,8 @@ class Attempts:
             return [error]
         except Exception as error:
             return [failure_of(error, connection.connector.classify)] * len(call)
-        except BaseException as error:  # a connector that exits or is cancelled must not take its thread along
+        except BaseException as error:
+            # A connector that exits or is cancelled must not take its thread along.
             return [OutcomeUnknown(f"{type(error).__name__}: {error}", reason="bug")] * len(call)
 
     def _call(self, connection: Connection, action: Action, call: Sequence[Claimed]) -> list[Result]:
