@@ -181,6 +181,7 @@ class Worker:
                     self._claim(self._connections[name], little=self._database.give_way())
                 except StoreUnavailable as error:
                     self._trouble("dispatcher", error)
+                    self._on_change(frozenset([name]))
                 except Exception as error:
                     self._crash("dispatcher", error)
 
