@@ -99,6 +99,7 @@ PHONE_PATTERN: Final = re.compile(r"\+[1-9]\d{1,14}", re.ASCII)
 _ADDRESS = re.compile(r"[^\s@,;:<>\"()\[\]\\]+@[^\s@,;:<>\"()\[\]\\]+\.[^\s@,;:<>\"()\[\]\\.]+")
 _PUNCTUATION = re.compile(r"[\s().\-/\u00a0\u2010-\u2015]")
 _MAX_NAME = 200
+_NOTHING: Final[Mapping[str, Any]] = {}
 _UNSPEAKABLE = re.compile("[\0\ud800-\udfff]")
 _UNSPEAKABLE_ESCAPE = re.compile(rb"\\u(?:0000|d[89a-f])", re.IGNORECASE)
 
@@ -177,6 +178,23 @@ class Event:
         return f"{self.name}|{conversation}|{stamp}" if conversation and stamp else None
 
 
+class StoredEvent(Event):
+    """An event as the database has it. Its body is parsed when somebody asks for it, which not every delivery does."""
+
+    def __init__(self, raw: bytes, name: str, identity: str, received_at: datetime, ident: str) -> None:
+        vars(self).update(_raw=raw, _name=name, identity=identity, received_at=received_at, id=ident)
+
+    @cached_property
+    def body(self) -> Mapping[str, Any]:
+        """The parsed JSON."""
+        return parse_body(vars(self)["_raw"])
+
+    @property
+    def name(self) -> str:
+        """The event's name as Heppu wrote it, such as `call.no-answer`."""
+        return str(vars(self)["_name"])
+
+
 def parse_body(raw: bytes) -> dict[str, Any]:
     """The JSON object in `raw`; raises ValueError for anything else (NaN and infinities included).
 
@@ -221,54 +239,50 @@ def identity_of(body: Mapping[str, Any], raw: bytes) -> str:
     return text(body, "webhookId") or "sha256:" + hashlib.sha256(raw).hexdigest()
 
 
-def look_up(body: Any, *path: str) -> Any:
-    """The value at `path` through mappings only; None when any step is missing or not a mapping."""
-    for key in path:
-        if not isinstance(body, dict):
-            return None
-        body = body.get(key)
-    return body
-
-
-def text(body: Any, *path: str) -> str | None:
-    """The non-empty string at `path`, stripped; None for anything else."""
-    value = look_up(body, *path)
-    return (value.strip() or None) if isinstance(value, str) else None
+def text(body: Mapping[str, Any], key: str) -> str | None:
+    """The non-empty string under a key, stripped; None for anything else."""
+    found = body.get(key)
+    return found.strip() or None if isinstance(found, str) else None
 
 
 def contact_of(body: Mapping[str, Any]) -> Contact:
     """Read the person out of a payload; every source that Heppu documents, the most explicit one first."""
-    metadata, call = look_up(body, "metadata"), look_up(body, "callMetadata")
-    customer = look_up(call, "customer")
+    metadata, call = _object(body, "metadata"), _object(body, "callMetadata")
+    customer, context = _object(call, "customer"), _object(call, "context")
     given = text(customer, "firstName") or text(call, "firstName")
     family = text(customer, "lastName") or text(call, "lastName")
     name = clean_name(
         text(metadata, "contactName")
         or text(customer, "name")
-        or " ".join(part for part in (given, family) if part)
+        or (f"{given} {family}" if given and family else given or family)
     )
     words = name.split() if name else []
     return Contact(
         name=name,
         first_name=clean_name(given) or (words[0] if words else None),
         last_name=clean_name(family) or (words[-1] if len(words) > 1 else None),
-        phone=normalize_phone(look_up(metadata, "contactPhone"))
-        or normalize_phone(look_up(customer, "phone")),
-        email=normalize_email(look_up(metadata, "contactEmail"))
-        or normalize_email(look_up(customer, "email")),
+        phone=normalize_phone(metadata.get("contactPhone")) or normalize_phone(customer.get("phone")),
+        email=normalize_email(metadata.get("contactEmail")) or normalize_email(customer.get("email")),
         company=clean_name(text(customer, "company") or text(call, "company") or text(metadata, "company")),
-        time_zone=known_zone(look_up(call, "timezone"))
-        or known_zone(look_up(customer, "timezone"))
-        or known_zone(look_up(call, "context", "timezone"))
-        or known_zone(look_up(metadata, "timezone")),
+        time_zone=known_zone(call.get("timezone"))
+        or known_zone(customer.get("timezone"))
+        or known_zone(context.get("timezone"))
+        or known_zone(metadata.get("timezone")),
         visitor=clean_name(text(metadata, "visitorId")),
     )
+
+
+def _object(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = parent.get(key)
+    return found if isinstance(found, dict) else _NOTHING
 
 
 def normalize_phone(value: object) -> str | None:
     """The number as E.164, or None. Punctuation goes and `00` becomes `+`; a country is never guessed."""
     if not isinstance(value, str):
         return None
+    if value.isascii() and PHONE_PATTERN.fullmatch(value):
+        return value  # as Heppu writes it
     digits = _PUNCTUATION.sub("", unicodedata.normalize("NFKC", value))
     if digits.startswith("00"):
         digits = "+" + digits[2:]

@@ -11,7 +11,8 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, Final, TextIO
 
@@ -88,17 +89,38 @@ class LogStream:
 
     def write(self, text: str) -> None:
         """Write, if it can be written."""
+        if (held := _held.get()) is not None:
+            held.setdefault(self, []).append(text)
+            return
         with contextlib.suppress(OSError, ValueError):
             self._stream.write(text)
 
     def flush(self) -> None:
         """Flush, if it can be flushed."""
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.flush()
+        if _held.get() is None:
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.flush()
 
     def isatty(self) -> bool:
         """Whether people look at it."""
         return self._stream.isatty()
+
+
+_held: ContextVar[dict[LogStream, list[str]] | None] = ContextVar("held", default=None)
+
+
+@contextlib.contextmanager
+def logged_together() -> Iterator[None]:
+    """Write what is logged in here at the end and at once: each write lets other threads of a busy process go first."""
+    held: dict[LogStream, list[str]] = {}
+    token = _held.set(held)
+    try:
+        yield
+    finally:
+        _held.reset(token)
+        for stream, lines in held.items():
+            stream.write("".join(lines))
+            stream.flush()
 
 
 def configure_logging(style: str, stream: TextIO | None = None) -> None:
@@ -135,19 +157,20 @@ def configure_logging(style: str, stream: TextIO | None = None) -> None:
 
 
 class Metrics:
-    """The service's Prometheus metrics, in a registry of their own."""
+    """The service's Prometheus metrics: those of who serves, and in `work` those of who works, maybe elsewhere."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.work = CollectorRegistry()
         self.receipts = Counter(
             "bridge_receipts", "Requests to the webhook, by answer", ["answer"], registry=self.registry
         )
         self.attempts = Counter(
             "bridge_attempts", "Attempts, by connection and reason (`sent` when it took effect)",
-            ["connection", "reason"], registry=self.registry,
+            ["connection", "reason"], registry=self.work,
         )  # fmt: skip
         self.attempt_seconds = Histogram(
-            "bridge_attempt_seconds", "How long attempts take", ["connection"], registry=self.registry
+            "bridge_attempt_seconds", "How long attempts take", ["connection"], registry=self.work
         )
         self.deliveries = Gauge(
             "bridge_deliveries", "Deliveries, by state", ["state"], registry=self.registry

@@ -35,6 +35,7 @@ def serve(
     """
     from bridge.cli import serving
     from bridge.cli.output import note
+    from bridge.cli.supervisor import Supervisor
     from bridge.cli.wiring import build_service
     from bridge.settings import Settings, environment
     from bridge.telemetry import configure_logging, log
@@ -43,8 +44,17 @@ def serve(
     settings = Settings.load(environ)
     configure_logging(settings.bridge_log)
     host, port = host or settings.bridge_host, settings.bridge_port if port is None else port
-    with serving.only_server(settings.bridge_database_url), serving.listen(host, port) as listener:
-        service = build_service(environ, insecure=insecure, work=not no_work)
+    with (
+        serving.only_server(settings.bridge_database_url) as held,
+        serving.listen(host, port) as listener,
+    ):
+        supervisor = None if no_work else Supervisor(held)
+        service = build_service(
+            environ,
+            insecure=insecure,
+            work=not no_work,
+            worker_metrics=supervisor.metrics if supervisor else None,
+        )
         url = serving.url_of(listener)
 
         def on_ready() -> None:
@@ -54,7 +64,7 @@ def serve(
                 webhook=f"{settings.bridge_public_url or url}/webhooks/heppu",
                 rules=str(settings.bridge_rules),
                 database="SQLite" if service.database.is_sqlite else "PostgreSQL",
-                works=service.worker is not None,
+                works=not no_work,
             )
             if insecure and not settings.secrets:
                 log.warning(
@@ -67,7 +77,7 @@ def serve(
                 else:
                     note(f"log page: {page}  (set BRIDGE_ADMIN_TOKEN to keep one token)")
 
-        serving.leave(serving.Serving(service, listener, on_ready).run())
+        serving.Serving(service, listener, supervisor, on_ready).run()
 
 
 def work() -> None:

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,16 +20,21 @@ import uvloop
 
 from bridge.cli.protocol import BoundedProtocol
 from bridge.cli.storage import sqlite_path
+from bridge.cli.supervisor import Supervisor
 from bridge.cli.wiring import Service
-from bridge.errors import ConfigError
+from bridge.clock import uptime
+from bridge.errors import ConfigError, StoreUnavailable
 from bridge.telemetry import log
 
 STOP_SECONDS = 25.0
 """How long a stop waits for attempts that run; what runs longer is looked up by whoever serves next."""
+LOOK_AT_RULES_EVERY = 2.0
 SWITCH_SECONDS = 0.0005
 """How long a thread that computes may keep an answer waiting; Python's own 5 ms add up over a crowd of requests."""
 COLLECT_AFTER = 20_000
 """New objects after which Python looks for garbage; its own 700 come about with every few events."""
+LOCK_SECONDS = 5.0
+"""How long a start waits for what is left of a server that was killed."""
 KEEP_ALIVE_SECONDS = 75
 """Longer than the usual load balancer keeps an idle connection, so that it never meets a closing one."""
 
@@ -53,12 +59,18 @@ class HttpServer(uvicorn.Server):
 
 
 class Serving:
-    """One service from its first request to its last."""
+    """One service from its first request to its last; its worker, if it has one, beside it."""
 
-    def __init__(self, service: Service, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        service: Service,
+        listener: socket.socket,
+        supervisor: Supervisor | None,
+        on_ready: Callable[[], None],
+    ) -> None:
         self._service = service
         self._listener = listener
-        self._clean = True
+        self._supervisor = supervisor
         self._stop: asyncio.Task[None] | None = None
         self._server = HttpServer(
             uvicorn.Config(
@@ -77,26 +89,33 @@ class Serving:
             on_ready,
         )
 
-    def run(self) -> bool:
-        """Serve until a signal ends it; returns whether everything that ran could be finished."""
+    def run(self) -> None:
+        """Serve until a signal ends it."""
         tune_interpreter()
-        if self._service.worker is not None:
-            self._service.worker.start()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._run())
         self._service.database.close()
-        return self._clean
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        watching = loop.create_task(self._watch_rules())
+        if self._supervisor is not None:
+            if self._service.database.is_sqlite:  # on PostgreSQL each of the two is notified by the database
+                self._service.database.on_change.append(self._supervisor.wake)
+                self._supervisor.on_wake = self._service.database.wake
+            self._supervisor.start()
+        self._service.start()
         await self._server.serve(sockets=[self._listener])
+        watching.cancel()
 
     def _on_stop(self, number: int) -> None:
         """Stop in order; asked a second time, at once."""
         if self._stop is not None:
+            if self._supervisor is not None:
+                self._supervisor.kill()
             at_once(number)
         log.info("stopping", advice="a second signal stops at once")
         self._stop = asyncio.get_running_loop().create_task(self._drain())
@@ -104,18 +123,31 @@ class Serving:
     async def _drain(self) -> None:
         """Answer 503 to new events while what runs comes to its end."""
         self._service.receiver.stopping = True
-        if self._service.worker is not None:
-            self._clean = await asyncio.to_thread(self._service.worker.stop, STOP_SECONDS)
+        await asyncio.to_thread(self._service.stop)
+        if self._supervisor is not None:
+            await self._supervisor.stop()
         self._server.should_exit = True
 
     def _on_hangup(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.reload()
         reload = asyncio.get_running_loop().run_in_executor(None, self._service.rules.reload)
         reload.add_done_callback(lambda done: done.exception())  # the log has what went wrong
+
+    async def _watch_rules(self) -> None:
+        """Follow the rules file: the log page tells of it, and new connections have callbacks to take."""
+        while True:
+            await asyncio.sleep(LOOK_AT_RULES_EVERY)
+            try:
+                await asyncio.to_thread(self._service.rules.reload_if_changed)
+            except StoreUnavailable as error:
+                log.error("rules not reloaded", error=str(error), advice="trying again")
+            except Exception as error:
+                log.error("a bug; the rules file is looked at again", exc_info=error)
 
 
 def work_until_stopped(service: Service) -> bool:
     """Run the worker alone until a signal ends it; returns whether everything that ran could be finished."""
-    assert service.worker is not None  # noqa: S101 - `work` builds one
     stop = threading.Event()
 
     def on_stop(number: int, _: object) -> None:
@@ -127,12 +159,12 @@ def work_until_stopped(service: Service) -> bool:
         signal.signal(number, on_stop)
     tune_interpreter()
     signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=service.rules.reload).start())
-    service.worker.start()
-    log.info("working", replica=service.worker.replica)
+    service.start()
+    log.info("working")
     stop.wait()
     log.info("stopping", advice="a second signal stops at once")
-    clean = service.worker.stop(STOP_SECONDS)
-    service.database.close()
+    clean = service.stop(STOP_SECONDS)
+    service.close()
     return clean
 
 
@@ -141,7 +173,7 @@ def tune_interpreter() -> None:
 
     What was made until now is never searched again: it stays as long as the process.
     """
-    sys.setswitchinterval(SWITCH_SECONDS)
+    sys.setswitchinterval(float(os.environ.get("SWI", SWITCH_SECONDS)))
     gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
     gc.freeze()
 
@@ -180,29 +212,48 @@ def url_of(listener: socket.socket) -> str:
 
 
 @contextlib.contextmanager
-def only_server(url: str) -> Iterator[None]:
-    """Be the one process that serves a SQLite file; raises ConfigError that names the other one.
+def only_server(url: str) -> Iterator[tuple[int, ...]]:
+    """Be the one server of a SQLite file; raises ConfigError that names the other one.
 
-    The kernel gives the lock back when the process ends, however it ends.
+    Yields what a process must hold to be part of this server: the kernel gives the lock back when all have ended,
+    however they ended. After a server was killed its worker follows in a moment, so the lock is waited for a little.
     """
     path = sqlite_path(url)
     if path is None:
-        yield
+        yield ()
         return
     real = path.resolve()  # by whichever link it is reached
-    lock = real.with_name(real.name + ".lock")
-    with _opened(lock) as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            raise ConfigError(
-                f"{path} is already served by process {owner}; SQLite has one serving process. "
-                "Stop that one, or use PostgreSQL (BRIDGE_DATABASE_URL) to run several"
-            ) from None
+    with _opened(real.with_name(real.name + ".lock")) as handle:
+        end = uptime() + LOCK_SECONDS
+        while not _locked(handle):
+            owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
+            if uptime() >= end or _runs(owner):
+                raise ConfigError(
+                    f"{path} is already served by process {owner or 'unknown'}; SQLite has one serving process. "
+                    "Stop that one, or use PostgreSQL (BRIDGE_DATABASE_URL) to run several"
+                ) from None
+            time.sleep(0.05)
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        yield
+        yield (handle,)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _runs(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 @contextlib.contextmanager

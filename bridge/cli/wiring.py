@@ -26,6 +26,7 @@ from bridge.rules.model import Rules
 from bridge.settings import Settings
 from bridge.store.connections import register
 from bridge.store.database import Database
+from bridge.store.listen import Listener
 from bridge.store.people import kept_as
 from bridge.store.queries import unfinished_actions
 from bridge.telemetry import Metrics, log
@@ -34,12 +35,13 @@ from bridge.web.api import api_routes
 from bridge.web.app import create_app
 from bridge.web.callbacks import callback_routes
 from bridge.web.desk import Desk
-from bridge.web.health import Counted
+from bridge.web.health import Counted, WorkerMetrics
 from bridge.web.html import static_routes
 from bridge.web.pages import page_routes
 from bridge.web.receive import Receiver, ReceiverSettings
 from bridge.web.unsubscribe import unsubscribe_link, unsubscribe_routes
 from bridge.worker.attempt import Attempts, Connection, open_connections
+from bridge.worker.router import Router
 from bridge.worker.rulesfile import RulesFile
 from bridge.worker.service import Worker, WorkerSettings
 
@@ -53,21 +55,51 @@ class Service:
     rules: RulesFile
     receiver: Receiver
     app: Starlette
+    metrics: Metrics
+    listener: Listener
+    router: Router | None
+    """None: it only receives (`--no-work`), or the process beside this one routes."""
     worker: Worker | None
-    """None: it only receives (`--no-work`)."""
+    """None: it only receives (`--no-work`), or the process beside this one works."""
     admin_token: str
     token_is_new: bool
     """BRIDGE_ADMIN_TOKEN is not set: the token was made now and has to be told."""
 
+    def start(self) -> None:
+        """Begin to route and to work, as far as that is done here."""
+        self.listener.start()
+        if self.worker is not None:
+            self.worker.start()
+        if self.router is not None:
+            self.router.start()
+
+    def stop(self, timeout: float = 25.0) -> bool:
+        """Let what runs end within `timeout` seconds; returns whether all of it did."""
+        if self.router is not None:
+            self.router.stop()
+        clean = self.worker is None or self.worker.stop(timeout)
+        self.listener.stop()
+        return clean
+
     def close(self) -> None:
-        """Close what is open; for services that were never run."""
+        """Close what is open."""
         self.database.close()
 
 
 def build_service(
-    environ: Mapping[str, str], *, insecure: bool = False, work: bool = True, clock: Clock | None = None
+    environ: Mapping[str, str],
+    *,
+    insecure: bool = False,
+    work: bool = True,
+    route: bool = True,
+    worker_metrics: WorkerMetrics | None = None,
+    clock: Clock | None = None,
 ) -> Service:
-    """Build a service; raises ConfigError, which names all that is wrong in rules and settings, or StoreUnavailable."""
+    """Build a service; raises ConfigError, which names all that is wrong in rules and settings, or StoreUnavailable.
+
+    Without `work` it only receives; without `route` it only works. With `worker_metrics`, which asks it, the worker
+    is another process.
+    """
     settings = Settings.load(environ)
     if not settings.heppu_webhook_secret and not insecure:
         raise ConfigError(
@@ -79,7 +111,7 @@ def build_service(
     database = Database(settings.bridge_database_url, clock)
     try:
         migrate(database)
-        return _assembled(settings, environ, registry, rules, database, work)
+        return _assembled(settings, environ, registry, rules, database, work, route, worker_metrics)
     except BaseException:
         database.close()
         raise
@@ -92,11 +124,14 @@ def _assembled(
     rules: RulesFile,
     database: Database,
     work: bool,
+    route: bool,
+    worker_metrics: WorkerMetrics | None,
 ) -> Service:
     metrics = Metrics()
     connections = _connections(rules.current, registry, environ, database, work)
     _register(database, connections)
-    worker = _worker(settings, rules, connections, database, metrics) if work else None
+    works_here = work and worker_metrics is None
+    worker = _worker(settings, rules, connections, database, metrics) if works_here else None
     receiver = Receiver(
         database,
         ReceiverSettings(settings.secrets, settings.heppu_timestamp_tolerance),
@@ -105,7 +140,7 @@ def _assembled(
     )
     token = settings.bridge_admin_token
     admin_token = token.get_secret_value() if token else secrets.token_urlsafe(24)
-    app = _application(settings, admin_token, rules, connections, database, receiver, metrics)
+    app = _application(settings, admin_token, rules, connections, database, receiver, metrics, worker_metrics)
 
     def open_new(changed: Rules) -> None:
         """Open what new rules use for the first time."""
@@ -119,7 +154,19 @@ def _assembled(
         app.router.routes[:0] = callback_routes(database, opened, settings.bridge_public_url)
 
     rules.before_change = open_new
-    return Service(settings, database, rules, receiver, app, worker, admin_token, token is None)
+    return Service(
+        settings,
+        database,
+        rules,
+        receiver,
+        app,
+        metrics,
+        Listener(database),
+        Router(database, rules) if work and route else None,
+        worker,
+        admin_token,
+        token is None,
+    )
 
 
 def _worker(
@@ -143,6 +190,7 @@ def _application(
     database: Database,
     receiver: Receiver,
     metrics: Metrics,
+    worker_metrics: WorkerMetrics | None,
 ) -> Starlette:
     secret, public_url = _secret(settings), settings.bridge_public_url
     admin = Admin(admin_token, database.clock, secret=secret, public_url=public_url)
@@ -159,6 +207,7 @@ def _application(
             *unsubscribe_routes(database, secret),
         ],
         admin_routes=[*api_routes(desk), *page_routes(desk)],
+        worker_metrics=worker_metrics,
         rules_trouble=lambda: rules.trouble,
     )
 

@@ -38,7 +38,7 @@ from bridge.store import schema
 from bridge.store.connections import Gate, open_gate
 from bridge.store.database import Database
 from bridge.store.effects import free_effects
-from bridge.store.facts import Gathered, Rulebook, decide_all, gather, options_of
+from bridge.store.facts import Rulebook, decide_all, gather, options_of
 from bridge.store.groups import insert_group, update_group
 from bridge.store.people import recipient_name
 from bridge.store.routing import read_events
@@ -68,6 +68,7 @@ class Claimed:
     params: Mapping[str, Any]
     options: Mapping[str, Any]
     event: Event
+    occurred_at: datetime
     effect: str
     known_id: str | None
     """The partner's id of the record that the effect already made."""
@@ -121,10 +122,15 @@ def claim(database: Database, room: Room, rulebook: Rulebook, replica: str) -> C
         decisions = decide_all(chosen, events, facts, rulebook, now)
         _hold_back(connection, chosen, decisions, now)
         going = [row for row in chosen if isinstance(decisions.get(row.id), Go | None)]
-        claimed = _begin(connection, going, events, facts, decisions, replica, now, gate.probing)
-        calls = _group(claimed, room)
+        _begin(connection, going, events, replica, now)
+        calls = _group(going, room)
         gate.take(connection, len(calls), now)
-    return Claim(calls, timedelta(0))
+
+    def begun(row: Row[Any]) -> Claimed:
+        quiet_from = getattr(decisions.get(row.id), "quiet_from", None)
+        return claimed_of(row, events[row.id], facts.known_id(row), now, gate.probing, quiet_from)
+
+    return Claim([[begun(row) for row in call] for call in calls], timedelta(0))
 
 
 def _choose(
@@ -298,15 +304,12 @@ def _begin(
     connection: Connection,
     rows: Sequence[Row[Any]],
     events: Mapping[str, Event],
-    facts: Gathered,
-    decisions: Mapping[str, Decision],
     replica: str,
     now: datetime,
-    probe: bool,
-) -> list[Claimed]:
+) -> None:
     """Take the lease, reserve the effect and write the attempt."""
     if not rows:
-        return []
+        return
     table = schema.deliveries
     begun = literal(now, schema.Instant())
     connection.execute(
@@ -321,29 +324,18 @@ def _begin(
             reached_at=func.coalesce(table.c.reached_at, begun),
         )
     )
-    claimed = [
-        claimed_of(
-            row,
-            events[row.id],
-            facts.known_id(row),
-            now,
-            probe,
-            getattr(decisions.get(row.id), "quiet_from", None),
-        )
-        for row in rows
-    ]
     insert_group(
         connection,
         schema.attempts,
         [
             {
-                "delivery_id": item.id,
-                "fence": item.fence,
-                "kind": item.kind,
+                "delivery_id": row.id,
+                "fence": row.fence + 1,
+                "kind": _kind(row),
                 "started_at": now,
                 "replica": replica,
             }
-            for item in claimed
+            for row in rows
         ],
     )
     insert_group(
@@ -351,17 +343,20 @@ def _begin(
         schema.effects,
         [
             {
-                "key": item.effect,
-                "reserved_by": item.id,
-                "rank": rank_of(item.event.name),
+                "key": row.effect,
+                "reserved_by": row.id,
+                "rank": rank_of(events[row.id].name),
                 "occurred_at": row.occurred_at,
                 "changed_at": now,
             }
-            for row, item in zip(rows, claimed, strict=True)
+            for row in rows
         ],
         "ON CONFLICT (key) DO UPDATE SET reserved_by = excluded.reserved_by, changed_at = excluded.changed_at",
     )
-    return claimed
+
+
+def _kind(row: Row[Any]) -> Literal["send", "lookup"]:
+    return "lookup" if row.unknown_since else "send"
 
 
 def claimed_of(
@@ -377,7 +372,7 @@ def claimed_of(
     return Claimed(
         id=row.id,
         fence=row.fence + (begun_at is not None),
-        kind="lookup" if row.unknown_since else "send",
+        kind=_kind(row),
         origin=row.origin,
         rule=row.rule,
         action=row.action,
@@ -385,6 +380,7 @@ def claimed_of(
         params=json.loads(row.params),
         options=options_of(row),
         event=event,
+        occurred_at=row.occurred_at,
         effect=row.effect,
         known_id=known_id,
         channel=row.channel,
@@ -399,14 +395,14 @@ def claimed_of(
     )
 
 
-def _group(claimed: Sequence[Claimed], room: Room) -> list[list[Claimed]]:
+def _group(rows: Sequence[Row[Any]], room: Room) -> list[list[Row[Any]]]:
     """The calls: each action's deliveries in groups that it can take, each lookup alone."""
-    calls: list[list[Claimed]] = [[item] for item in claimed if item.kind == "lookup"]
-    sends: dict[str, list[Claimed]] = {}
-    for item in claimed:
-        if item.kind == "send":
-            sends.setdefault(item.action, []).append(item)
-    for action, items in sends.items():
+    calls: list[list[Row[Any]]] = [[row] for row in rows if _kind(row) == "lookup"]
+    sends: dict[str, list[Row[Any]]] = {}
+    for row in rows:
+        if _kind(row) == "send":
+            sends.setdefault(row.action, []).append(row)
+    for action, group in sends.items():
         size = room.batch_of(action)
-        calls += [items[start : start + size] for start in range(0, len(items), size)]
+        calls += [group[start : start + size] for start in range(0, len(group), size)]
     return calls

@@ -1,18 +1,17 @@
 """One code path over SQLite and PostgreSQL: transactions, locks, the clock, and what an error means.
 
-On SQLite there is one writer at a time: writers of this process queue on a lock of ours (SQLite's own waiting
-sleeps and starves), those of other processes on SQLite's. On PostgreSQL any number write at once, and what must
-not be decided twice at once is locked by name.
+On SQLite there is one writer at a time, and writers queue for their turn. On PostgreSQL any number write at once,
+and what must not be decided twice at once is locked by name.
 """
 
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, inspect, text
@@ -23,14 +22,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from bridge.clock import Clock, uptime
 from bridge.errors import ConfigError, StoreUnavailable
+from bridge.store.turn import WriteTurn
 
 BUSY_SECONDS = 10
 """How long a writer on SQLite waits for another process before it gives up."""
 CROWD = 16
 """Events in one transaction from which on receiving goes before everything else."""
 CROWD_SECONDS = 0.04
-PATIENCE = 0.25
-LONGEST_STEP_ASIDE = 0.05
+GIVEN_SECONDS = 0.01
 _POSTGRES_OPTIONS = (
     "-c lock_timeout=15s -c statement_timeout=60s"
     # A replica that freezes or vanishes inside a transaction must not hold its locks until it comes back.
@@ -49,9 +48,10 @@ class Database:
         self.clock = clock or Clock()
         self.url = _driver_url(url)
         self.is_sqlite = self.url.startswith("sqlite")
-        self._turn = _WriteTurn() if self.is_sqlite else None
         self.engine = _engine(self.url, pool_size)
+        self._turn = WriteTurn(_file_of(self.engine)) if self.is_sqlite else None
         self._crowded_until = 0.0
+        self._changed: dict[Connection, set[str]] = {}
         self.on_change: list[Callable[[frozenset[str]], None]] = []
         """Who is told in this process that there may be work, and on which topics."""
 
@@ -61,21 +61,25 @@ class Database:
             self._crowded_until = uptime() + CROWD_SECONDS
 
     def give_way(self) -> bool:
-        """Before work that can wait: let a crowd of events pass, for at most `PATIENCE` seconds.
+        """Before work of this process that can wait: let a crowd of events go first for a moment.
 
-        One process shares one interpreter: an answer that is late makes Heppu send again, a delivery that is late
-        by a moment hurts nobody. True: the crowd is still there, so take on little.
+        An answer that is late makes Heppu send again, a delivery that is late by a moment hurts nobody. True: the
+        crowd is still there, so take on little.
         """
-        end = uptime() + PATIENCE
-        while (now := uptime()) < self._crowded_until:
-            if now >= end:
-                return True
-            time.sleep(CROWD_SECONDS / 4)
-        return False
+        if uptime() < self._crowded_until:
+            time.sleep(GIVEN_SECONDS)
+        return uptime() < self._crowded_until
+
+    @property
+    def crowded(self) -> bool:
+        """Whether another process is waiting to write while we do, as on SQLite it must: be brief then."""
+        return self._turn is not None and self._turn.crowded
 
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+        if self._turn is not None:
+            self._turn.close()
 
     def is_prepared(self) -> bool:
         """Whether the tables are there; what else they need is the business of `bridge.store.migrate`."""
@@ -83,18 +87,18 @@ class Database:
             return inspect(self.engine).has_table("events")
 
     @contextmanager
-    def write(self, *, urgent: bool = False) -> Iterator[Connection]:
-        """A transaction that may write; raises StoreUnavailable when the database cannot be reached or written.
-
-        `urgent` goes before the others of this process where they have to queue.
-        """
-        with translated_errors():
-            if self._turn is None:
-                with self.engine.begin() as connection:
-                    yield connection
-            else:
-                with self._turn.taken(urgent), self.engine.begin() as connection:
-                    yield connection
+    def write(self) -> Iterator[Connection]:
+        """A transaction that may write; raises StoreUnavailable when the database cannot be reached or written."""
+        changed: set[str] = set()
+        turn = self._turn.taken() if self._turn else nullcontext()
+        with translated_errors(), turn, self.engine.begin() as connection:
+            self._changed[connection] = changed
+            try:
+                yield connection
+            finally:
+                del self._changed[connection]
+        if changed:
+            self.wake(frozenset(changed))
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -139,45 +143,18 @@ class Database:
 
         A topic is `events` (something to route) or the name of a connection (something to attempt).
         """
-        named = frozenset(topics)
+        named = set(topics)
         if not self.is_sqlite:
             connection.execute(
                 text("SELECT pg_notify(:channel, :topics)"),
                 {"channel": CHANNEL, "topics": ",".join(sorted(named))[:7000]},
             )
-        event.listen(connection, "commit", lambda _: self.wake(named), once=True)
+        self._changed[connection] |= named
 
     def wake(self, topics: frozenset[str]) -> None:
         """Tell those in this process who wait."""
         for listener in self.on_change:
             listener(topics)
-
-
-class _WriteTurn:
-    """One writer at a time in this process; who is urgent goes first, yet nobody waits for ever."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._urgent = 0
-
-    @contextmanager
-    def taken(self, urgent: bool) -> Iterator[None]:
-        """Hold the turn."""
-        if urgent:
-            self._urgent += 1
-            self._lock.acquire()
-            self._urgent -= 1
-        else:
-            end = uptime() + LONGEST_STEP_ASIDE
-            self._lock.acquire()
-            while self._urgent and uptime() < end:
-                self._lock.release()
-                time.sleep(0.001)
-                self._lock.acquire()
-        try:
-            yield
-        finally:
-            self._lock.release()
 
 
 def _driver_url(url: str) -> str:
@@ -196,12 +173,17 @@ def _engine(url: str, pool_size: int) -> Engine:
             connect_args={"connect_timeout": 5, "options": _POSTGRES_OPTIONS},
         )  # fmt: skip
     engine = create_engine(
-        parsed, pool_size=pool_size, max_overflow=8, pool_timeout=10,
+        parsed, pool_size=pool_size, max_overflow=8, pool_timeout=10, pool_use_lifo=True,
         connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False, "isolation_level": None},
     )  # fmt: skip
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _file_of(engine: Engine) -> Path | None:
+    name = engine.url.database
+    return Path(name) if name and name != ":memory:" else None
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

@@ -52,9 +52,8 @@ class Finished:
     effect: EffectChange
     failure: Failure | None = None
     detail: str = ""
-    run_at: datetime | None = None
-    at: datetime | None = None
-    """The present that `run_at` counts from; a clock that jumped in the meantime changes no wait."""
+    wait: timedelta = timedelta(0)
+    """How long until the next attempt, for a delivery that has one."""
     consumed: int = 1
     """How many attempts of the retry schedule this one used up."""
     unknown_since: datetime | None = None
@@ -127,9 +126,7 @@ def _with_receipt(item: Finished, row: Row[Any]) -> Finished:
     receipt = furthest_receipt(row.receipt, item.receipt)
     found = replace(item, partner_id=row.partner_id, receipt=receipt)
     if found.effect == "keep":
-        found = replace(
-            found, state="sent", effect="hold", failure=None, unknown_since=None, run_at=None, detail=PROVEN
-        )
+        found = replace(found, state="sent", effect="hold", failure=None, unknown_since=None, detail=PROVEN)
     return replace(found, detail=row.detail or "") if receipt in NOT_RECEIVED else found
 
 
@@ -152,14 +149,13 @@ def _attempt_end(item: Finished, now: datetime) -> dict[str, Any]:
 
 def _delivery_end(item: Finished, now: datetime) -> dict[str, Any]:
     final = item.state in ("sent", "dead")
-    jump = now - item.at if item.at else timedelta(0)
     may_have_reached = item.state in ("sent", "review") or item.unknown_since is not None
     return {
         "id": item.claimed.id,
         "state": item.state,
         "reason": item.failure.reason if item.failure else None,
         "detail": item.detail or None,
-        "run_at": item.run_at + jump if item.run_at else now,
+        "run_at": now + item.wait,
         "attempts": item.claimed.attempts + item.consumed,
         "unknown_since": item.unknown_since,
         "partner_id": item.partner_id,
@@ -180,7 +176,7 @@ def _held(item: Finished, now: datetime) -> dict[str, Any]:
         claimed.id,
         item.partner_id,
         rank_of(claimed.event.name),
-        claimed.event.occurred_at,
+        claimed.occurred_at,
         now,
     )
 

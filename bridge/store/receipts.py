@@ -67,7 +67,7 @@ def accept(database: Database, receipts: Sequence[Receipt]) -> list[Answer]:
 
 def _accept_group(database: Database, receipts: Sequence[Receipt]) -> list[Answer]:
     rows = [_row(receipt) for receipt in receipts]
-    with database.write(urgent=True) as connection:
+    with database.write() as connection:
         answers: list[Answer] = ["stored"] * len(rows)
         written = insert_group(connection, schema.events, rows, "ON CONFLICT DO NOTHING")
         if written < len(rows):
@@ -78,7 +78,9 @@ def _accept_group(database: Database, receipts: Sequence[Receipt]) -> list[Answe
         if written:
             database.changed(connection, [EVENTS])
     keep_parsed(
-        receipt.event for receipt, answer in zip(receipts, answers, strict=True) if answer == "stored"
+        (receipt.event, len(receipt.body))
+        for receipt, answer in zip(receipts, answers, strict=True)
+        if answer == "stored"
     )
     database.receiving(len(rows))
     return answers

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,12 +18,22 @@ from sqlalchemy import Connection, Row, select
 
 from bridge.clock import uptime
 from bridge.errors import StoreUnavailable
-from bridge.events import Event, parse_body
+from bridge.events import Event, StoredEvent
 from bridge.ids import new_id
 from bridge.rules.model import Planned, Routing, Rules
 from bridge.store import schema
 from bridge.store.database import Database
 from bridge.store.groups import insert_group, update_group
+
+
+@dataclass(frozen=True)
+class Routed:
+    """What one event leads to: its trace, and the rows of its deliveries."""
+
+    trace: str
+    deliveries: Sequence[dict[str, Any]]
+    crashed: bool = False
+
 
 Route = Callable[[Event, datetime], Routing]
 """The pure routing of one event at an instant."""
@@ -30,8 +42,9 @@ LONGEST_ROUTING = 1.0
 
 
 _recent: OrderedDict[str, Event] = OrderedDict()
-"""Events that this process parsed last: each is routed and claimed within moments."""
-_MOST_RECENT = 2000
+"""Events that this process met last: each is routed and claimed within moments."""
+_MOST_RECENT, _SMALL = 2000, 16_384
+"""How many of them are kept, and up to how many bytes: a few dozen MiB at the most."""
 
 
 def event_of(row: Row[Any]) -> Event:
@@ -40,9 +53,19 @@ def event_of(row: Row[Any]) -> Event:
         return Event({"event": row.name}, row.identity, row.received_at, row.id)
     event = _recent.get(row.id)
     if event is None:
-        event = Event(parse_body(row.body), row.identity, row.received_at, row.id)
-        keep_parsed([event])
+        event = StoredEvent(row.body, row.name, row.identity, row.received_at, row.id)
+        keep_parsed([(event, len(row.body))])
     return event
+
+
+def keep_parsed(events: Iterable[tuple[Event, int]]) -> None:
+    """Remember events of so many bytes, so that routing and claiming need not parse them again."""
+    for event, size in events:
+        if size <= _SMALL:
+            _recent[event.id] = event
+    while len(_recent) > _MOST_RECENT:
+        with suppress(KeyError):  # another thread was quicker
+            _recent.popitem(last=False)
 
 
 def read_events(connection: Connection, idents: Collection[str]) -> dict[str, Event]:
@@ -60,14 +83,6 @@ def read_events(connection: Connection, idents: Collection[str]) -> dict[str, Ev
         )
         found |= {row.id: event_of(row) for row in connection.execute(query)}
     return found
-
-
-def keep_parsed(events: Iterable[Event]) -> None:
-    """Remember stored events, so that routing and claiming need not parse them again."""
-    for event in events:
-        _recent[event.id] = event
-    while len(_recent) > _MOST_RECENT:
-        _recent.popitem(last=False)
 
 
 def route_unrouted(database: Database, rules: Rules, route: Route, limit: int = 200) -> tuple[int, list[str]]:
@@ -104,43 +119,57 @@ def _give_up(database: Database, rules: Rules, taken: Collection[str], error: Ex
 def _route_group(
     database: Database, rules: Rules, route: Route, limit: int, taken: list[str]
 ) -> tuple[int, list[str]]:
-    crashed: list[str] = []
+    ahead: dict[str, Routed] | None = None
+    if (
+        database.is_sqlite
+    ):  # where all writers wait for this one, and nobody else routes: work it out before its turn
+        with database.read() as connection:
+            rows = connection.execute(_UNROUTED.limit(limit)).all()
+            ahead = _route_all(rows, rules, route, database.now(connection))
     with database.write() as connection:
         rows = connection.execute(_UNROUTED.limit(limit)).all()
         if not rows:
             return 0, []
         taken += [row.id for row in rows]
-        begun = uptime()
         now = database.now(connection)
         keep_rules(database, connection, rules, now)
-        routed: list[dict[str, Any]] = []
-        deliveries: list[dict[str, Any]] = []
-        for row in rows:
-            if routed and uptime() - begun > LONGEST_ROUTING:
-                break  # the rest is for the next round
-            trace, made = _route_one(row, rules, route, now, crashed)
-            routed.append({"id": row.id, "routed_at": now, "rules": rules.hash, "trace": trace})
-            deliveries.extend(made)
+        found = _route_all(rows, rules, route, now) if ahead is None else ahead
+        done = {row.id: found[row.id] for row in rows if row.id in found}
+        deliveries = [made for routed in done.values() for made in routed.deliveries]
         if deliveries:
             insert_group(connection, schema.deliveries, deliveries)
-        update_group(connection, schema.events, ["id"], routed)
-        if deliveries:
             database.changed(connection, {row["connection"] for row in deliveries})
-    return len(routed), crashed
+        if done:
+            marks = {"routed_at": now, "rules": rules.hash}
+            update_group(
+                connection,
+                schema.events,
+                ["id"],
+                [{"id": ident, **marks, "trace": routed.trace} for ident, routed in done.items()],
+            )
+    return len(done), [ident for ident, routed in done.items() if routed.crashed]
 
 
-def _route_one(
-    row: Row[Any], rules: Rules, route: Route, now: datetime, crashed: list[str]
-) -> tuple[str, list[dict[str, Any]]]:
+def _route_all(rows: Sequence[Row[Any]], rules: Rules, route: Route, now: datetime) -> dict[str, Routed]:
+    """What these events lead to, by id; what takes too long is left for the next round."""
+    begun = uptime()
+    found: dict[str, Routed] = {}
+    for row in rows:
+        if found and uptime() - begun > LONGEST_ROUTING:
+            break
+        found[row.id] = _route_one(row, rules, route, now)
+    return found
+
+
+def _route_one(row: Row[Any], rules: Rules, route: Route, now: datetime) -> Routed:
     """The trace and the deliveries of one event; a crash is its trace, and stops nobody else."""
     try:
         event = event_of(row)
         routing = route(event, now)
         trace = json.dumps([item.to_json() for item in routing.traces])
-        return trace, [delivery_row(planned, event, rules.hash, now) for planned in routing.planned]
+        return Routed(trace, [delivery_row(planned, event, rules.hash, now) for planned in routing.planned])
     except Exception as error:
-        crashed.append(row.id)
-        return _crash(error), []
+        return Routed(_crash(error), [], crashed=True)
 
 
 def _crash(error: Exception) -> str:

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
 from bridge.telemetry import Metrics, log
-from bridge.web.health import health_routes
+from bridge.web.health import WorkerMetrics, health_routes
 from bridge.web.receive import Receiver
 
 WEBHOOK = "/webhooks/heppu"
@@ -49,6 +49,7 @@ def create_app(
     guard: Guard,
     open_routes: Sequence[BaseRoute] = (),
     admin_routes: Sequence[BaseRoute] = (),
+    worker_metrics: WorkerMetrics | None = None,
     rules_trouble: Callable[[], str | None] = lambda: None,
 ) -> Starlette:
     """Everything that the service answers over HTTP.
@@ -57,7 +58,11 @@ def create_app(
     metrics among them, are put behind `guard`.
     """
     for_everybody, for_operators = health_routes(
-        database, metrics, rules_trouble=rules_trouble, stopping=lambda: receiver.stopping
+        database,
+        metrics,
+        worker_metrics=worker_metrics,
+        rules_trouble=rules_trouble,
+        stopping=lambda: receiver.stopping,
     )
 
     @asynccontextmanager

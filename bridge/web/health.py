@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -20,6 +20,8 @@ from bridge.telemetry import Metrics
 
 COUNT_EVERY = 5.0
 """Seconds for which counts of the whole store are good; counting is the one thing here that costs."""
+WorkerMetrics = Callable[[], Awaitable[bytes]]
+"""The metrics of a worker in another process, in Prometheus' text format."""
 
 
 class Counted:
@@ -42,6 +44,7 @@ def health_routes(
     database: Database,
     metrics: Metrics,
     *,
+    worker_metrics: WorkerMetrics | None,
     rules_trouble: Callable[[], str | None],
     stopping: Callable[[], bool],
 ) -> tuple[list[Route], list[Route]]:
@@ -70,7 +73,8 @@ def health_routes(
         except StoreUnavailable:
             metrics.deliveries.clear()
         metrics.rules_ok.set(0 if rules_trouble() else 1)
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        work = await worker_metrics() if worker_metrics else generate_latest(metrics.work)
+        return Response(generate_latest(metrics.registry) + work, media_type=CONTENT_TYPE_LATEST)
 
     async def webhooks(_: Request) -> Response:
         """Requests by answer: received, verified, processed and failed, as one JSON object."""

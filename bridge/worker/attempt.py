@@ -30,7 +30,7 @@ from bridge.worker.outcome import NotBegun, failure_of
 Result = Sent | Exception | None
 
 PORTION = 0.1
-MAX_PORTION = 16.0
+MAX_PORTION = 32.0
 
 
 @dataclass
@@ -71,9 +71,9 @@ class Connection:
         room = self.capacity - self.running
         return room if room >= self.capacity // 4 or self.running < self.connector.limits.concurrent else 0
 
-    def returned(self, seconds: float) -> None:
-        """Note that a call has returned after so long."""
-        self.running -= 1
+    def returned(self, calls: int, seconds: float) -> None:
+        """Note that so many calls have returned, each after so long."""
+        self.running -= calls
         self.pace = max(1e-4, 0.8 * self.pace + 0.2 * seconds)
 
     def submit(self, work: Callable[[], None]) -> None:

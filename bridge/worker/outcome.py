@@ -110,7 +110,7 @@ def conclude(
             return Finished(claimed, "unknown", "review", "keep", failure, words)
         return Finished(
             claimed, "unknown", "retrying", "keep", failure, detail,
-            run_at=now + action.settle, consumed=0, unknown_since=now,
+            wait=action.settle, consumed=0, unknown_since=now,
         )  # fmt: skip
     return _again(claimed, failure, detail, now)
 
@@ -130,7 +130,7 @@ def cut_short(claimed: Claimed, action: Action | None, now: datetime) -> Finishe
         return ended
     return Finished(
         claimed, "unknown", "retrying", "keep", failure, failure.detail,
-        run_at=now + wait, consumed=0, unknown_since=claimed.unknown_since,
+        wait=wait, consumed=0, unknown_since=claimed.unknown_since,
     )  # fmt: skip
 
 
@@ -140,15 +140,15 @@ def _again(claimed: Claimed, failure: Failure, detail: str, now: datetime) -> Fi
     outcome = "unknown" if unknown else "failed"
     if isinstance(failure, BadCredentials | RateLimited | QuotaExhausted | NotBegun):
         # The connection itself is paused or full; the delivery is due again as soon as that ends.
-        return Finished(claimed, outcome, "retrying", "keep", failure, detail, run_at=now, consumed=0)
+        return Finished(claimed, outcome, "retrying", "keep", failure, detail, consumed=0)
     consumed = 0 if claimed.probe else 1
     attempts = claimed.attempts + consumed
-    run_at = now + (failure.retry_after or wait_after(max(attempts, 1)))
-    if gives_up(claimed, attempts, run_at):
+    wait = failure.retry_after or wait_after(max(attempts, 1))
+    if gives_up(claimed, attempts, now + wait):
         words = f"given up after {attempts} attempts: {detail}"
         # An unknown outcome gets here only when the action is repeatable: whoever repeats it doubles nothing.
         return Finished(claimed, outcome, "dead", "free", failure, words)
-    return Finished(claimed, outcome, "retrying", "keep", failure, detail, run_at=run_at, consumed=consumed)
+    return Finished(claimed, outcome, "retrying", "keep", failure, detail, wait=wait, consumed=consumed)
 
 
 def gives_up(claimed: Claimed, attempts: int, run_at: datetime) -> bool:
@@ -175,21 +175,21 @@ def _after_lookup(claimed: Claimed, result: Sent | Exception | None, now: dateti
         return Finished(claimed, "cannot tell", "review", "keep", failure, detail, consumed=0)
     return Finished(
         claimed, "lookup failed", "retrying", "keep", failure, detail,
-        run_at=now + LOOKUP_EVERY, consumed=0, unknown_since=since,
+        wait=LOOKUP_EVERY, consumed=0, unknown_since=since,
     )  # fmt: skip
 
 
 def _absent(claimed: Claimed, now: datetime) -> Finished:
     """It is proven that nothing happened: the first time attempt again at once, then on schedule."""
     attempts = claimed.attempts + 1
-    run_at = now if claimed.attempts == 0 else now + wait_after(attempts)
+    wait = timedelta(0) if claimed.attempts == 0 else wait_after(attempts)
     detail = "the partner does not have it"
-    if gives_up(claimed, attempts, run_at):
+    if gives_up(claimed, attempts, now + wait):
         failure = Temporary(detail, reason="timeout")
         return Finished(
             claimed, "absent", "dead", "free", failure, f"given up after {attempts} attempts: {detail}"
         )
-    return Finished(claimed, "absent", "retrying", "keep", None, f"{detail}; attempted again", run_at=run_at)
+    return Finished(claimed, "absent", "retrying", "keep", None, f"{detail}; attempted again", wait=wait)
 
 
 def _sent(claimed: Claimed, sent: Sent, outcome: str) -> Finished:

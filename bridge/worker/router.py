@@ -1,7 +1,12 @@
-"""The router: stored events become deliveries, failures become follow-ups."""
+"""The router: stored events become deliveries, failures become follow-ups.
+
+It computes, and touches no partner, so it runs in the process that receives; there it leaves the interpreter to
+whatever has to be answered.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -9,21 +14,54 @@ from typing import Any
 from bridge.events import Event
 from bridge.rules.model import Planned
 from bridge.rules.route import after_failure, alerts, route
-from bridge.store.database import Database
+from bridge.store.database import EVENTS, Database
 from bridge.store.followups import follow_up_deliveries, follow_up_pauses
 from bridge.store.routing import route_unrouted
 from bridge.telemetry import log
+from bridge.worker.patience import patience
 from bridge.worker.rulesfile import RulesFile
 
 BATCH, SMALL_BATCH = 200, 25
+"""Events of one transaction; the smaller one while events come in a crowd."""
+SLOW_POLL = 5.0
+"""Seconds after which it looks for work even if nobody woke it."""
 
 
 class Router:
-    """Routes what is stored, with the rules that run now."""
+    """Routes what is stored, with the rules that run now, on a thread of its own."""
 
     def __init__(self, database: Database, rules: RulesFile) -> None:
         self._database = database
         self._rules = rules
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._route, name="bridge-router", daemon=True)
+
+    def start(self) -> None:
+        """Begin to route."""
+        self._database.on_change.append(self._on_change)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the transaction that runs."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(timeout=10)
+        self._database.on_change.remove(self._on_change)
+
+    def _on_change(self, topics: frozenset[str]) -> None:
+        if EVENTS in topics:
+            self._wake.set()
+
+    def _route(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            with patience("router", self._stopping):
+                while not self._stopping.is_set():
+                    crowded = self._database.give_way()
+                    if not self.round(SMALL_BATCH if crowded else BATCH):
+                        break
+                self._wake.wait(SLOW_POLL)
 
     def round(self, batch: int = BATCH) -> int:
         """Do what is there to do, up to one batch of each; returns how much that was."""

@@ -1,6 +1,5 @@
-"""The worker as a service: four threads that never wait inside a transaction or on a partner.
+"""The worker as a service: three threads that never wait inside a transaction or on a partner.
 
-    router       stored events -> deliveries; failures -> follow-ups
     dispatcher   what is due -> attempts, as far as each connection has room
     recorder     ends of attempts -> the store, in groups
     keeper       what happens on a slow beat: leases that ran out, the rules file, retention, metrics
@@ -15,27 +14,27 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 
 from bridge import __version__
 from bridge.clock import uptime
 from bridge.connector import Action
-from bridge.errors import OutcomeUnknown, StoreUnavailable
+from bridge.errors import StoreUnavailable
 from bridge.events import Event
 from bridge.rules.model import Verdict
 from bridge.rules.route import consent
 from bridge.store.claim import LEASE, Claimed, Room, claim
-from bridge.store.database import EVENTS, Database
+from bridge.store.database import Database
 from bridge.store.facts import Rulebook
-from bridge.store.listen import Listener
 from bridge.store.outcome import Finished, abandoned, finish
 from bridge.store.replicas import beat, leave
 from bridge.store.retention import prune
-from bridge.telemetry import Metrics, log, mask_address
-from bridge.worker.attempt import Attempts, Connection, Result
+from bridge.telemetry import Metrics, log, logged_together, mask_address
+from bridge.worker.attempt import Attempts, Connection
 from bridge.worker.outcome import conclude, cut_short
-from bridge.worker.router import BATCH, SMALL_BATCH, Router
+from bridge.worker.patience import patience, say_and_wait
 from bridge.worker.rulesfile import RulesFile
 
 SLOW_POLL = 5.0
@@ -43,10 +42,10 @@ SLOW_POLL = 5.0
 KEEPER_ROUND = 2.0
 BEAT_EVERY = 15.0
 PRUNE_EVERY = 3600.0
-AFTER_TROUBLE = 1.0
-"""Seconds before a thread tries again when the database cannot be reached."""
 LITTLE = 16
 """Calls that are claimed at once while events come in a crowd."""
+HAND_ON_EVERY = 0.005
+"""Seconds of work that a thread is given, and hands on, at a time, where the partner is that quick."""
 MAX_GROUP = 500
 """Ends of attempts that go into one transaction."""
 
@@ -80,27 +79,23 @@ class Worker:
         self._attempts = attempts
         self._settings = settings or WorkerSettings()
         self._metrics = metrics or Metrics()
-        self._router = Router(database, rules)
-        self._done: queue.SimpleQueue[Finished] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Sequence[Finished]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._drained = threading.Event()
-        self._route_wake = threading.Event()
         self._claim_wake = threading.Condition()
         self._look_at: dict[str, float] = dict.fromkeys(self._connections, 0.0)
         self._unrecorded = 0
         self._under_way: dict[tuple[str, int], float] = {}
         """Claims of this process, and when by `uptime` they began."""
         self._threads: dict[str, threading.Thread] = {}
-        self._listener = Listener(database)
 
     def start(self) -> None:
         """Take over what a dead process left behind, and begin."""
         self._database.on_change.append(self._on_change)
         beat(self._database, self.replica, __version__)
         self._take_over()
-        self._listener.start()
         for name, work in (
-            ("router", self._route), ("dispatcher", self._dispatch), ("recorder", self._record), ("keeper", self._keep),
+            ("dispatcher", self._dispatch), ("recorder", self._record), ("keeper", self._keep),
         ):  # fmt: skip
             thread = threading.Thread(target=work, name=f"bridge-{name}", daemon=True)
             self._threads[name] = thread
@@ -112,7 +107,6 @@ class Worker:
         What did not end keeps its lease until that runs out; then it is looked up by whoever serves next.
         """
         self._stopping.set()
-        self._route_wake.set()
         with self._claim_wake:
             self._claim_wake.notify_all()
         end = uptime() + timeout
@@ -125,7 +119,6 @@ class Worker:
         self._drained.set()
         for thread in self._threads.values():
             thread.join(timeout=max(2.0, end - uptime()))
-        self._listener.stop()
         self._database.on_change.remove(self._on_change)
         for connection in self._connections.values():
             connection.close()
@@ -144,31 +137,13 @@ class Worker:
 
     def wake(self) -> None:
         """Look at everything now."""
-        self._on_change(frozenset([EVENTS, *self._connections]))
+        self._on_change(frozenset(self._connections))
 
     def _on_change(self, topics: frozenset[str]) -> None:
-        if EVENTS in topics:
-            self._route_wake.set()
         with self._claim_wake:
             for name in topics & self._connections.keys():
                 self._look_at[name] = 0.0
             self._claim_wake.notify_all()
-
-    # The router
-
-    def _route(self) -> None:
-        while not self._stopping.is_set():
-            self._route_wake.clear()
-            try:
-                while not self._stopping.is_set():
-                    crowded = self._database.give_way()
-                    if not self._router.round(SMALL_BATCH if crowded else BATCH):
-                        break
-            except StoreUnavailable as error:
-                self._trouble("router", error)
-            except Exception as error:
-                self._crash("router", error)
-            self._route_wake.wait(SLOW_POLL)
 
     # The dispatcher
 
@@ -177,13 +152,12 @@ class Worker:
             for name in self._to_look_at():
                 if self._stopping.is_set():
                     return
-                try:
-                    self._claim(self._connections[name], little=self._database.give_way())
-                except StoreUnavailable as error:
-                    self._trouble("dispatcher", error)
+                claimed = False
+                with patience("dispatcher", self._stopping):
+                    self._claim(self._connections[name], little=self._database.crowded)
+                    claimed = True
+                if not claimed:
                     self._on_change(frozenset([name]))
-                except Exception as error:
-                    self._crash("dispatcher", error)
 
     def _to_look_at(self) -> list[str]:
         """Wait until a connection with room may have something due."""
@@ -222,14 +196,37 @@ class Worker:
                 at = begun + claimed.look_again_in.total_seconds()
                 self._look_at[connection.name] = min(self._look_at[connection.name], at)
         # A quick partner's calls go to its threads in runs: handing each over would cost more than making it.
-        run = -(-len(claimed.calls) // connection.connector.limits.concurrent)
-        for start in range(0, len(claimed.calls), max(1, run)):
+        run = max(
+            -(-len(claimed.calls) // connection.connector.limits.concurrent),
+            int(HAND_ON_EVERY / connection.pace),
+            1,
+        )
+        for start in range(0, len(claimed.calls), run):
             calls = claimed.calls[start : start + run]
             connection.submit(lambda calls=calls: self._attempt_all(connection, calls, begun))  # type: ignore[misc]
 
     def _attempt_all(self, connection: Connection, calls: Sequence[Sequence[Claimed]], begun: float) -> None:
-        for call in calls:
-            self._attempt(connection, call, begun)
+        """Make these calls one after the other, and hand on what came of them every few milliseconds."""
+        ended: list[Finished] = []
+        since, handed_on = uptime(), 0
+        try:
+            for made, call in enumerate(calls, 1):
+                ended += self._attempt(connection, call, begun)
+                now = uptime()
+                if now - since >= HAND_ON_EVERY:
+                    self._hand_on(connection, made - handed_on, now - since, ended)
+                    ended, since, handed_on = [], now, made
+        finally:
+            if handed_on < len(calls):
+                self._hand_on(connection, len(calls) - handed_on, uptime() - since, ended)
+
+    def _hand_on(self, connection: Connection, calls: int, seconds: float, ended: Sequence[Finished]) -> None:
+        """Have these ends recorded, and the room of so many calls, which took so long, filled again."""
+        self._done.put(ended)
+        with self._claim_wake:
+            connection.returned(calls, seconds / calls)
+            if connection.free:
+                self._claim_wake.notify_all()
 
     def _rulebook(self) -> Rulebook:
         messaging = self._rules.current.messaging
@@ -240,23 +237,16 @@ class Worker:
 
         return Rulebook(messaging, agreed, self._settings.only_to, self._settings.erased_as)
 
-    def _attempt(self, connection: Connection, call: Sequence[Claimed], begun: float) -> None:
-        results: list[Result] = [OutcomeUnknown("the attempt broke off", reason="bug")] * len(call)
+    def _attempt(self, connection: Connection, call: Sequence[Claimed], begun: float) -> list[Finished]:
         started = uptime()
-        try:
-            results = self._attempts.run(connection, call, begun + connection.connector.limits.timeout)
-        finally:
-            ended = uptime()
-            self._metrics.attempt_seconds.labels(connection.name).observe(ended - started)
-            with self._claim_wake:
-                connection.returned(ended - started)
-                if connection.free:
-                    self._claim_wake.notify_all()
-            for claimed, result in zip(call, results, strict=True):
-                now = claimed.started_at + timedelta(seconds=ended - begun)
-                finished = conclude(claimed, self._action_of(claimed), result, now)
-                self._tell(finished)
-                self._done.put(replace(finished, at=now))
+        results = self._attempts.run(connection, call, begun + connection.connector.limits.timeout)
+        ended = uptime()
+        self._metrics.attempt_seconds.labels(connection.name).observe(ended - started)
+        now = call[0].started_at + timedelta(seconds=ended - begun)
+        return [
+            conclude(claimed, self._action_of(claimed), result, now)
+            for claimed, result in zip(call, results, strict=True)
+        ]
 
     def _action_of(self, claimed: Claimed) -> Action | None:
         connection = self._connections.get(claimed.connection)
@@ -286,15 +276,11 @@ class Worker:
                 group = []
 
     def _next_group(self) -> list[Finished]:
-        try:
-            group = [self._done.get(timeout=0.2)]
-        except queue.Empty:
-            return []
-        while len(group) < MAX_GROUP:
-            try:
-                group.append(self._done.get_nowait())
-            except queue.Empty:
-                break
+        group: list[Finished] = []
+        with suppress(queue.Empty):
+            group += self._done.get(timeout=0.2)
+            while len(group) < MAX_GROUP:
+                group += self._done.get_nowait()
         return group
 
     def _write(self, group: Sequence[Finished]) -> bool:
@@ -305,14 +291,17 @@ class Worker:
                     "an attempt came back after its lease was taken over", delivery=late.id, fence=late.fence
                 )
         except StoreUnavailable as error:
-            self._trouble("recorder", error, self._drained)
+            say_and_wait(error, "recorder", self._drained)
             return self._drained.is_set()
         except Exception as error:
             if len(group) > 1:
                 for item in group:
                     self._write([item])
                 return True
-            self._crash("recorder", error)
+            say_and_wait(error, "recorder", self._drained)
+        with logged_together():
+            for item in group:
+                self._tell(item)
         with self._claim_wake:
             self._unrecorded -= len(group)
             for item in group:
@@ -325,7 +314,7 @@ class Worker:
     def _keep(self) -> None:
         beat_at = prune_at = 0.0
         while not self._stopping.wait(KEEPER_ROUND):
-            try:
+            with patience("keeper", self._stopping):
                 self._rules.reload_if_changed()
                 self._take_over()
                 if uptime() >= beat_at:
@@ -334,10 +323,6 @@ class Worker:
                 if uptime() >= prune_at:
                     prune(self._database, self._settings.retention)
                     prune_at = uptime() + PRUNE_EVERY
-            except StoreUnavailable as error:
-                self._trouble("keeper", error)
-            except Exception as error:
-                self._crash("keeper", error)
 
     def _take_over(self) -> None:
         """Conclude attempts whose process is gone or frozen: their outcome is unknown."""
@@ -358,13 +343,3 @@ class Worker:
         """Whether it is an attempt of this process within its lease, whatever a clock that jumped says."""
         begun = self._under_way.get((claimed.id, claimed.fence))
         return begun is not None and uptime() - begun < LEASE.total_seconds()
-
-    # What can go wrong in all of them
-
-    def _trouble(self, thread: str, error: StoreUnavailable, until: threading.Event | None = None) -> None:
-        log.error("the database cannot be used", thread=thread, error=str(error), advice="trying again")
-        (until or self._stopping).wait(AFTER_TROUBLE)
-
-    def _crash(self, thread: str, error: Exception) -> None:
-        log.error("a bug; the thread goes on", thread=thread, exc_info=error)
-        self._stopping.wait(AFTER_TROUBLE)

@@ -499,7 +499,7 @@ class Deployment:
 
     def outcome(self, scenario: str, seconds: float, note: str = "") -> Outcome:
         """The row of this scenario. Partners' records must hang on one contact each, and nothing may have crashed."""
-        assert self.crashes() == []
+        assert not self.crashes(), self.crashes()
         for call in self.sandbox.hubspot.calls:
             assert len(self.sandbox.hubspot.associated("calls", call.id, "contacts")) == 1, call
         return Outcome(

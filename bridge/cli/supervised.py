@@ -1,0 +1,114 @@
+"""The worker of `bridge serve`: the process that `bridge.cli.supervisor` starts, `python -m bridge.cli.supervised FD`.
+
+Over the socket that it was given it takes orders, a line each:
+
+    wake TOPICS      there may be work
+    reload           read the rules again
+    metrics NUMBER   answer with the metrics
+    stop             finish what runs, and end
+
+and says, a line of JSON each:
+
+    {"wake": true}                        there may be something to route: failures to follow up
+    {"metrics": "...", "number": NUMBER}  in Prometheus' text format
+
+Signals are the server's business: a terminal or a supervisor of services sends them to both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from queue import SimpleQueue
+from typing import Any, Final
+
+from prometheus_client.exposition import generate_latest
+
+from bridge.cli.serving import STOP_SECONDS, leave, tune_interpreter
+from bridge.cli.wiring import Service, build_service
+from bridge.errors import BridgeError
+from bridge.settings import Settings, environment
+from bridge.store.database import EVENTS
+from bridge.telemetry import configure_logging, log
+
+NICENESS: Final = 5
+"""Where processors are short, an answer to Heppu goes before what can wait."""
+MOST_UNSAID: Final = 100
+"""Words that may wait for a server that does not read; it looks by itself."""
+
+
+def main(descriptor: int) -> None:
+    """Work until the server says stop or is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.nice(int(os.environ.get("NICE", NICENESS)))
+    environ = environment()
+    configure_logging(Settings.load(environ).bridge_log)
+    line = socket.socket(fileno=descriptor)
+    try:
+        service = build_service(environ, insecure=True, route=False)
+        service.start()
+    except BridgeError as error:
+        log.error("the worker cannot start", error=str(error))
+        sys.exit(1)
+    tune_interpreter()
+    words = _Words(line)
+    if service.database.is_sqlite:
+        service.database.on_change.append(words.on_change)
+    with line.makefile("rb") as orders:
+        for order in orders:
+            _obey(order.decode().split(), service, words)
+    log.warning("stopped at once: the serving process is gone")
+    os._exit(1)
+
+
+class _Words:
+    """What is said to the server, by a thread of its own: nobody waits for a server that does not listen."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._unsaid: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        threading.Thread(target=self._say_all, name="bridge-words", daemon=True).start()
+
+    def say(self, **words: Any) -> None:
+        if self._unsaid.qsize() < MOST_UNSAID:
+            self._unsaid.put(words)
+
+    def on_change(self, topics: frozenset[str]) -> None:
+        if EVENTS in topics:
+            self.say(wake=True)
+
+    def _say_all(self) -> None:
+        while True:
+            words = json.dumps(self._unsaid.get())
+            try:
+                self._line.sendall(words.encode() + b"\n")
+            except OSError:  # the server is gone, and so are we in a moment
+                return
+
+
+def _obey(order: list[str], service: Service, words: _Words) -> None:
+    match order:
+        case ["wake", topics]:
+            service.database.wake(frozenset(topics.split(",")))
+        case ["reload"]:
+            threading.Thread(target=service.rules.reload).start()
+        case ["metrics", number]:
+            words.say(metrics=generate_latest(service.metrics.work).decode(), number=int(number))
+        case ["stop"]:
+            threading.Thread(target=_stop, args=[service]).start()
+
+
+def _stop(service: Service) -> None:
+    clean = service.stop(STOP_SECONDS)
+    service.close()
+    leave(clean)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
