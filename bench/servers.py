@@ -94,8 +94,8 @@ def baseline_server() -> Iterator[str]:
 
 
 @contextmanager
-def bridge_server(folder: Path, database_url: str) -> Iterator[str]:
-    """`bridge serve`, receiving, routing and working, with rules and a connector that cost a partner nothing."""
+def bridge_server(folder: Path, database_url: str, *options: str) -> Iterator[str]:
+    """`bridge serve`: receiving, routing and working, with rules and a connector that cost a partner nothing."""
     (folder / "connectors").mkdir(parents=True, exist_ok=True)
     (folder / "rules.yaml").write_text(RULES)
     (folder / "connectors" / "idle.py").write_text(CONNECTOR)
@@ -110,7 +110,11 @@ def bridge_server(folder: Path, database_url: str) -> Iterator[str]:
         "BRIDGE_LOG": "json",
     }
     with _process(
-        [str(Path(sys.executable).with_name("bridge")), "serve"], port, environ, "/healthz", folder / "log"
+        [str(Path(sys.executable).with_name("bridge")), "serve", *options],
+        port,
+        environ,
+        "/healthz",
+        folder / "log",
     ) as url:
         yield url
 

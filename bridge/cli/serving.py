@@ -173,7 +173,7 @@ def tune_interpreter() -> None:
 
     What was made until now is never searched again: it stays as long as the process.
     """
-    sys.setswitchinterval(float(os.environ.get("SWI", SWITCH_SECONDS)))
+    sys.setswitchinterval(SWITCH_SECONDS)
     gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
     gc.freeze()
 

@@ -45,7 +45,7 @@ def main(descriptor: int) -> None:
     """Work until the server says stop or is gone."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    os.nice(int(os.environ.get("NICE", NICENESS)))
+    os.nice(NICENESS)
     environ = environment()
     configure_logging(Settings.load(environ).bridge_log)
     line = socket.socket(fileno=descriptor)

@@ -26,7 +26,7 @@ from bridge.rules.model import Rules
 from bridge.settings import Settings
 from bridge.store.connections import register
 from bridge.store.database import Database
-from bridge.store.listen import Listener
+from bridge.store.notices import Notices
 from bridge.store.people import kept_as
 from bridge.store.queries import unfinished_actions
 from bridge.telemetry import Metrics, log
@@ -56,7 +56,7 @@ class Service:
     receiver: Receiver
     app: Starlette
     metrics: Metrics
-    listener: Listener
+    notices: Notices
     router: Router | None
     """None: it only receives (`--no-work`), or the process beside this one routes."""
     worker: Worker | None
@@ -67,7 +67,7 @@ class Service:
 
     def start(self) -> None:
         """Begin to route and to work, as far as that is done here."""
-        self.listener.start()
+        self.notices.start()
         if self.worker is not None:
             self.worker.start()
         if self.router is not None:
@@ -78,7 +78,7 @@ class Service:
         if self.router is not None:
             self.router.stop()
         clean = self.worker is None or self.worker.stop(timeout)
-        self.listener.stop()
+        self.notices.stop()
         return clean
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ def _assembled(
         receiver,
         app,
         metrics,
-        Listener(database),
+        Notices(database),
         Router(database, rules) if work and route else None,
         worker,
         admin_token,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
@@ -27,9 +27,11 @@ from bridge.store.turn import WriteTurn
 BUSY_SECONDS = 10
 """How long a writer on SQLite waits for another process before it gives up."""
 CROWD = 16
-"""Events in one transaction from which on receiving goes before everything else."""
+"""Events in one transaction from which on receiving goes before what else this process does."""
 CROWD_SECONDS = 0.04
-GIVEN_SECONDS = 0.01
+"""How long a crowd is thought to go on after it was last seen."""
+ASIDE_SECONDS = 0.25
+"""How long other work steps aside for it."""
 _POSTGRES_OPTIONS = (
     "-c lock_timeout=15s -c statement_timeout=60s"
     # A replica that freezes or vanishes inside a transaction must not hold its locks until it comes back.
@@ -54,6 +56,8 @@ class Database:
         self._changed: dict[Connection, set[str]] = {}
         self.on_change: list[Callable[[frozenset[str]], None]] = []
         """Who is told in this process that there may be work, and on which topics."""
+        self.tell: Callable[[frozenset[str]], None] | None = None
+        """Tells the other processes, after a commit; without it, the transaction itself does."""
 
     def receiving(self, count: int) -> None:
         """Note that `count` events were just stored at once: while they come in crowds, other work gives way."""
@@ -67,7 +71,7 @@ class Database:
         crowd is still there, so take on little.
         """
         if uptime() < self._crowded_until:
-            time.sleep(GIVEN_SECONDS)
+            time.sleep(ASIDE_SECONDS)
         return uptime() < self._crowded_until
 
     @property
@@ -99,6 +103,8 @@ class Database:
                 del self._changed[connection]
         if changed:
             self.wake(frozenset(changed))
+            if self.tell is not None:
+                self.tell(frozenset(changed))
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -144,10 +150,10 @@ class Database:
         A topic is `events` (something to route) or the name of a connection (something to attempt).
         """
         named = set(topics)
-        if not self.is_sqlite:
+        if not self.is_sqlite and self.tell is None:
             connection.execute(
                 text("SELECT pg_notify(:channel, :topics)"),
-                {"channel": CHANNEL, "topics": ",".join(sorted(named))[:7000]},
+                {"channel": CHANNEL, "topics": topics_text(named)},
             )
         self._changed[connection] |= named
 
@@ -155,6 +161,11 @@ class Database:
         """Tell those in this process who wait."""
         for listener in self.on_change:
             listener(topics)
+
+
+def topics_text(topics: Collection[str]) -> str:
+    """What a notice says; PostgreSQL takes less than 8,000 bytes."""
+    return ",".join(sorted(topics))[:7000]
 
 
 def _driver_url(url: str) -> str:

@@ -60,11 +60,9 @@ def event_of(row: Row[Any]) -> Event:
 
 def keep_parsed(events: Iterable[tuple[Event, int]]) -> None:
     """Remember events of so many bytes, so that routing and claiming need not parse them again."""
-    for event, size in events:
-        if size <= _SMALL:
-            _recent[event.id] = event
-    while len(_recent) > _MOST_RECENT:
-        with suppress(KeyError):  # another thread was quicker
+    _recent.update((event.id, event) for event, size in events if size <= _SMALL)
+    with suppress(KeyError):  # another thread was quicker
+        while len(_recent) > _MOST_RECENT:
             _recent.popitem(last=False)
 
 

@@ -21,7 +21,7 @@ from bridge.telemetry import log
 from bridge.worker.patience import patience
 from bridge.worker.rulesfile import RulesFile
 
-BATCH, SMALL_BATCH = 200, 25
+BATCH, SMALL_BATCH = 200, 50
 """Events of one transaction; the smaller one while events come in a crowd."""
 SLOW_POLL = 5.0
 """Seconds after which it looks for work even if nobody woke it."""

@@ -42,8 +42,9 @@ SLOW_POLL = 5.0
 KEEPER_ROUND = 2.0
 BEAT_EVERY = 15.0
 PRUNE_EVERY = 3600.0
-LITTLE = 16
-"""Calls that are claimed at once while events come in a crowd."""
+LITTLE, PAUSE = 64, 0.1
+"""While another process waits to write: calls that are claimed at once, and seconds from one transaction to the next.
+"""
 HAND_ON_EVERY = 0.005
 """Seconds of work that a thread is given, and hands on, at a time, where the partner is that quick."""
 MAX_GROUP = 500
@@ -150,6 +151,8 @@ class Worker:
     def _dispatch(self) -> None:
         while not self._stopping.is_set():
             for name in self._to_look_at():
+                if self._database.crowded:
+                    self._stopping.wait(PAUSE)
                 if self._stopping.is_set():
                     return
                 claimed = False
@@ -279,6 +282,8 @@ class Worker:
         group: list[Finished] = []
         with suppress(queue.Empty):
             group += self._done.get(timeout=0.2)
+            if self._database.crowded:
+                self._drained.wait(PAUSE)
             while len(group) < MAX_GROUP:
                 group += self._done.get_nowait()
         return group
