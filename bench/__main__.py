@@ -7,14 +7,13 @@ the HMAC, and one-row transactions of the same database. Absolute numbers are fo
 from __future__ import annotations
 
 import argparse
-import itertools
 import sqlite3
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,13 +81,23 @@ def postgres_baseline(url: str) -> float:
         return one_row_transactions(one)
 
 
-def new_postgres(url: str) -> str:
-    """An empty database on this server."""
+@contextmanager
+def new_sqlite(folder: Path) -> Iterator[str]:
+    """An empty database in this folder."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        yield f"sqlite:///{place}/bridge.db"
+
+
+@contextmanager
+def new_postgres(url: str) -> Iterator[str]:
+    """An empty database on this server; gone afterwards, so that nothing is tidied up in it during the next try."""
     name = f"bench_{uuid4().hex[:8]}"
+    head, _, query = url.partition("?")
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
-    head, _, query = url.partition("?")
-    return f"{head.rsplit('/', 1)[0]}/{name}?{query}"
+        yield f"{head.rsplit('/', 1)[0]}/{name}?{query}"
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        connection.execute("CHECKPOINT")
 
 
 def receipts(url: str, bodies: Path, seconds: float, tries: int) -> Load:
@@ -142,7 +151,7 @@ def receive(address: str, store: Store, bodies: Path, floor: Load, seconds: floa
 
 def measure(
     name: str,
-    new_database: Callable[[], str],
+    new_database: Callable[[], AbstractContextManager[str]],
     floor: Load,
     one_row: float,
     folder: Path,
@@ -152,21 +161,21 @@ def measure(
     """The figures of one database: what it takes in while it routes and works, and how a backlog drains."""
     taken, drained = [], []
     for _ in range(tries):
-        url = new_database()
-        store = Store(url)
-        with bridge_server(folder, url) as address:
-            taken.append(receive(address, store, folder / "bodies", floor, seconds))
-            store.wait_until_sent()
-        with bridge_server(folder, url, "--no-work") as address:
-            receive(address, store, folder / "bodies", floor, seconds)
-        (before,) = store.row("SELECT max(created_at) FROM deliveries")
-        with bridge_server(folder, url):
-            store.wait_until_sent()
-        sent, microseconds = store.row(
-            "SELECT count(*), max(finished_at) - min(created_at) FROM deliveries"
-            f" WHERE created_at > {before} AND state = 'sent'"
-        )
-        drained.append(int(sent) / (float(microseconds) / 1e6))
+        with new_database() as url:
+            store = Store(url)
+            with bridge_server(folder, url) as address:
+                taken.append(receive(address, store, folder / "bodies", floor, seconds))
+                store.wait_until_sent()
+            with bridge_server(folder, url, "--no-work") as address:
+                receive(address, store, folder / "bodies", floor, seconds)
+            (before,) = store.row("SELECT max(created_at) FROM deliveries")
+            with bridge_server(folder, url):
+                store.wait_until_sent()
+            sent, microseconds = store.row(
+                "SELECT count(*), max(finished_at) - min(finished_at) FROM deliveries"
+                f" WHERE created_at > {before} AND state = 'sent'"
+            )
+            drained.append(int(sent) / (float(microseconds) / 1e6))
     rate = statistics.median(item.rate for item in taken)
     p99 = statistics.median(item.p99_ms for item in taken)
     deliveries = statistics.median(drained)
@@ -200,11 +209,9 @@ def main() -> int:
             floor = receipts(url, bodies, asked.seconds, asked.tries)
         if asked.only != "postgres":
             one_row = sqlite_baseline(folder)
-            numbers = itertools.count()
             rows += measure(
-                "SQLite", lambda: f"sqlite:///{folder}/bridge{next(numbers)}.db", floor, one_row, folder,
-                asked.seconds, asked.tries,
-            )  # fmt: skip
+                "SQLite", lambda: new_sqlite(folder), floor, one_row, folder, asked.seconds, asked.tries
+            )
         if asked.only != "sqlite":
             with postgres() as url:
                 one_row = postgres_baseline(url)
