@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bridge.cli.output import Json, instant, print_items, print_table, say
+from bridge.cli.output import Json, instant, print_items, print_json, print_table, say
 
 if TYPE_CHECKING:
     from bridge.store.acts import Act
+    from bridge.store.database import Database
 
 _PANEL = "Act"
 
@@ -197,6 +198,7 @@ Connection = Annotated[
 def pause(
     connection: Connection,
     why: Annotated[str, typer.Option(help="For the log page and whoever comes after you.")] = "",
+    as_json: Json = False,
 ) -> None:
     """Let nothing leave over a connection until `bridge resume`; deliveries wait, and nothing is lost."""
     from bridge.cli.storage import open_store
@@ -204,25 +206,38 @@ def pause(
     from bridge.store import connections
 
     with open_store(Settings.load(environment())) as database:
-        _known(connection, [row["name"] for row in connections.all_connections(database)])
+        _connection(database, connection)
         connections.pause(database, connection, why or f"by {who()}", who())
-    say(f"{connection} is paused; `bridge resume {connection}` lets it go on")
+        record = _connection(database, connection)
+    if as_json:
+        print_json(record)
+    else:
+        say(f"{connection} is paused; `bridge resume {connection}` lets it go on")
 
 
-def resume(connection: Connection) -> None:
+def resume(connection: Connection, as_json: Json = False) -> None:
     """End any pause of a connection: a person's, for credentials, for quota, or an open circuit."""
     from bridge.cli.storage import open_store
     from bridge.settings import Settings, environment
     from bridge.store import connections
 
     with open_store(Settings.load(environment())) as database:
-        _known(connection, [row["name"] for row in connections.all_connections(database)])
+        _connection(database, connection)
         connections.resume(database, connection, who())
-    say(f"{connection} goes on")
+        record = _connection(database, connection)
+    if as_json:
+        print_json(record)
+    else:
+        say(f"{connection} goes on")
 
 
-def _known(name: str, names: Sequence[str]) -> None:
+def _connection(database: Database, name: str) -> dict[str, Any]:
+    """The connection's record, the same as the API's; raises ConfigError when there is none."""
     from bridge.errors import ConfigError
+    from bridge.store.connections import all_connections
+    from bridge.web.desk import connection_record
 
-    if name not in names:
-        raise ConfigError(f"no connection is called `{name}`; there are {', '.join(names) or 'none yet'}")
+    rows = {row["name"]: row for row in all_connections(database)}
+    if name not in rows:
+        raise ConfigError(f"no connection is called `{name}`; there are {', '.join(rows) or 'none yet'}")
+    return connection_record(rows[name], database.clock.now())

@@ -168,6 +168,9 @@ def set_up_accounts(connection: str | None, yes: bool, as_json: bool) -> bool:
     chosen = {
         name: item for name, item in sorted(used.items()) if connection in (None, name) and item.run_setup
     }
+    if not chosen and as_json:
+        print_items([])
+        return True
     if not chosen:
         say("nothing to set up: " + (f"{connection} needs none" if connection else "no account needs it"))
         return True

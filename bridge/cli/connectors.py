@@ -48,14 +48,18 @@ def new(
         Path | None,
         typer.Option(help="Default: `connectors` beside the rules file.", show_default=False),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Write a connector that works, and its test, to change into your own. docs/connectors.md walks through it."""
-    from bridge.cli.output import say
+    from bridge.cli.output import print_json, say
     from bridge.connector.scaffold import new_connector
     from bridge.settings import Settings, environment
 
     settings = Settings.load(environment())
     connector, test = new_connector(name, folder or settings.bridge_rules.resolve().parent / "connectors")
+    if as_json:
+        print_json({"name": name, "connector": connector, "test": test})
+        return
     say(f"written: {connector}\n         {test}")
     say(f"next: `pytest {test}`, then `bridge connectors show {name}`")
 

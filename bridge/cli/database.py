@@ -24,7 +24,7 @@ def _tables() -> None:
     """The database's tables."""
 
 
-def upgrade() -> None:
+def upgrade(as_json: Json = False) -> None:
     """Bring the database to what this version needs; `bridge serve` does it by itself when it starts.
 
     Changes only add, so older processes go on working beside it.
@@ -35,9 +35,13 @@ def upgrade() -> None:
 
     database = Database(Settings.load(environment()).bridge_database_url, pool_size=1)
     try:
-        say(f"the database is at version {migrate(database)}")
+        version = migrate(database)
     finally:
         database.close()
+    if as_json:
+        print_json({"version": version})
+    else:
+        say(f"the database is at version {version}")
 
 
 def prune(

@@ -138,10 +138,17 @@ def update(
         say(f"{ident} is changed")
 
 
-def delete(ident: Id, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+def delete(
+    ident: Id,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
     """Let a webhook send nothing any more."""
     if not yes:
         typer.confirm(f"Delete {ident}? Heppu then sends nothing by it", abort=True, err=True)
     with _api() as (api, _):
         api.delete_webhook(ident)
-    say(f"{ident} is deleted")
+    if as_json:
+        print_json({"id": ident, "deleted": True})
+    else:
+        say(f"{ident} is deleted")

@@ -78,17 +78,17 @@ def opt_outs(
     )
 
 
-def add(whose: Address, channel: OnChannel = None) -> None:
+def add(whose: Address, channel: OnChannel = None, as_json: Json = False) -> None:
     """Write to nobody at this address any more; what goes out while you type is the last."""
-    _set(whose, channel, opted_out=True)
+    _set(whose, channel, opted_out=True, as_json=as_json)
 
 
-def remove(whose: Address, channel: OnChannel = None) -> None:
+def remove(whose: Address, channel: OnChannel = None, as_json: Json = False) -> None:
     """Take an opt-out back. Only when the person asked for it: the law wants to see that."""
-    _set(whose, channel, opted_out=False)
+    _set(whose, channel, opted_out=False, as_json=as_json)
 
 
-def _set(whose: str, channels: list[Channel] | None, *, opted_out: bool) -> None:
+def _set(whose: str, channels: list[Channel] | None, *, opted_out: bool, as_json: bool) -> None:
     from bridge.cli.acts import who
     from bridge.cli.storage import open_store
     from bridge.settings import Settings, environment
@@ -98,10 +98,15 @@ def _set(whose: str, channels: list[Channel] | None, *, opted_out: bool) -> None
     default = [Channel.EMAIL] if "@" in found else [Channel.SMS, Channel.CALL]
     if unfit := [channel.value for channel in channels or () if channel not in default]:
         raise typer.BadParameter(f"nobody is reached by {unfit[0]} at {address(found)}")
+    wishes = [Preference(name.value, found, opted_out, "command line") for name in channels or default]
     with open_store(Settings.load(environment())) as database:
-        for channel in channels or default:
-            set_preference(database, Preference(channel.value, found, opted_out, "command line"), who())
-            say(f"{channel.value} to {address(found)}: {'opted out' if opted_out else 'allowed again'}")
+        for wish in wishes:
+            set_preference(database, wish, who())
+    if as_json:
+        print_items([vars(wish) for wish in wishes])
+        return
+    for wish in wishes:
+        say(f"{wish.channel} to {address(found)}: {'opted out' if opted_out else 'allowed again'}")
 
 
 def _address(text: str) -> str:

@@ -102,7 +102,7 @@ class Desk:
     def connections(self) -> list[dict[str, Any]]:
         """Every connection that was ever in use, and whether it is paused, until when (None: for good) and why."""
         now = self.database.clock.now()
-        return [_connection(row, now) for row in all_connections(self.database)]
+        return [connection_record(row, now) for row in all_connections(self.database)]
 
     def counts(self) -> dict[str, Any]:
         """Deliveries by state and what waits; at most a few seconds old."""
@@ -142,7 +142,8 @@ class Desk:
         return found[:limit], found[limit - 1]["id"] if len(found) > limit else None
 
 
-def _connection(row: dict[str, Any], now: datetime) -> dict[str, Any]:
+def connection_record(row: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """A connection's row as people and programs are told of it."""
     until = row["paused_until"]
     # An open circuit whose time is up is half open: it lets one attempt through, to see.
     paused = row["paused_by"] is not None and (row["paused_by"] == "circuit" or (until or now) > now)

@@ -1,0 +1,115 @@
+"""What commands print to programs and to people, run without a service and in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from bridge.cli import app
+from bridge.store.connections import register
+from bridge.store.database import Database
+from tests.acceptance.running import clean_environment
+
+Result = Any
+"""What typer's runner gives: exit_code, stdout, stderr."""
+Bridge = Callable[..., Result]
+
+
+@pytest.fixture
+def bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bridge:
+    """Runs a command in a folder of its own; the keywords are its environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ.keys() - clean_environment().keys():
+        monkeypatch.delenv(name)
+
+    def run(*arguments: str, **own: str) -> Result:
+        return CliRunner().invoke(app, arguments, env=own)
+
+    return run
+
+
+@pytest.fixture
+def stored(bridge: Bridge) -> Bridge:
+    """`bridge` where there is a database, with one connection."""
+    assert bridge("db", "upgrade").exit_code == 0
+    database = Database("sqlite:///bridge.db", pool_size=1)
+    register(database, {"twilio": "settings"})
+    database.close()
+    return bridge
+
+
+def record_of(result: Result) -> dict[str, Any]:
+    assert result.exit_code == 0, result.output
+    return dict(json.loads(result.stdout))
+
+
+# ---------------------------------------------------------------- --json
+
+
+def commands_of(command: Any, name: str = "") -> dict[str, Any]:
+    if not hasattr(command, "commands"):
+        return {name: command}
+    parts = [commands_of(part, f"{name} {word}".strip()) for word, part in command.commands.items()]
+    return {word: found for part in parts for word, found in part.items()}
+
+
+def test_every_command_prints_json_that_prints_a_result() -> None:
+    found = commands_of(typer.main.get_command(app))
+    assert len(found) > 30
+    without = {
+        name
+        for name, command in found.items()
+        if not any("--json" in parameter.opts for parameter in command.params)
+    }
+    assert without == {"serve", "work", "demo", "schema"}  # services, a show, and what is JSON anyway
+
+
+def test_pause_and_resume_print_the_connection_as_the_api_does(stored: Bridge) -> None:
+    paused = record_of(stored("pause", "twilio", "--why", "a new number", "--json"))
+    assert paused == {
+        "name": "twilio",
+        "paused": True,
+        "paused_by": "person",
+        "paused_until": None,
+        "paused_why": "a new number",
+        "recent_failures": 0,
+        "recent_successes": 0,
+    }
+    resumed = record_of(stored("resume", "twilio", "--json"))
+    assert (resumed["name"], resumed["paused"], resumed["paused_why"]) == ("twilio", False, None)
+
+
+def test_an_opt_out_prints_what_is_now_wished_of_each_channel(stored: Bridge) -> None:
+    added = record_of(stored("opt-outs", "add", "+14155550123", "--json"))
+    wish = {"address": "+14155550123", "opted_out": True, "source": "command line"}
+    assert added == {"items": [{"channel": "sms", **wish}, {"channel": "call", **wish}], "next": None}
+    removed = record_of(stored("opt-outs", "remove", "+14155550123", "--channel", "sms", "--json"))
+    assert removed["items"] == [{"channel": "sms", **wish, "opted_out": False}]
+    assert [item["channel"] for item in record_of(stored("opt-outs", "--json"))["items"]] == ["call"]
+
+
+def test_a_new_connector_prints_its_files(bridge: Bridge, tmp_path: Path) -> None:
+    made = record_of(bridge("connectors", "new", "ticket_desk", "--json"))
+    assert made["name"] == "ticket_desk"
+    assert made["connector"] == str(tmp_path / "connectors" / "ticket_desk.py")
+    assert Path(made["connector"]).is_file()
+    assert Path(made["test"]).is_file()
+
+
+def test_an_upgrade_prints_the_version(bridge: Bridge) -> None:
+    version = record_of(bridge("db", "upgrade", "--json"))["version"]
+    assert f"the database is at version {version}" in bridge("db", "upgrade").stdout
+
+
+def test_nothing_to_set_up_is_an_empty_list(bridge: Bridge) -> None:
+    Path("rules.yaml").write_text(
+        "version: 1\nrules: [{name: a, when: call.busy, do: [{use: slack.post, with: {text: hi}}]}]\n"
+    )
+    assert record_of(bridge("connectors", "setup", "--json")) == {"items": [], "next": None}
