@@ -183,6 +183,9 @@ class Metrics:
             "bridge_connection_paused", "1 while a connection is paused or its circuit is open", ["connection"],
             registry=self.registry,
         )  # fmt: skip
+        self.worker_up = Gauge(
+            "bridge_worker_up", "1 while the worker of this process answers", registry=self.registry
+        )
         self.rules_ok = Gauge(
             "bridge_rules_ok", "1 when the rules file on disk is the one that runs", registry=self.registry
         )

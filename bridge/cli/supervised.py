@@ -46,10 +46,10 @@ def main(descriptor: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
-    environ = environment()
-    configure_logging(Settings.load(environ).bridge_log)
     line = socket.socket(fileno=descriptor)
     try:
+        environ = environment()
+        configure_logging(Settings.load(environ).bridge_log)
         service = build_service(environ, insecure=True, route=False)
         service.start()
     except BridgeError as error:

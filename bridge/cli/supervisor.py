@@ -105,8 +105,8 @@ class Supervisor:
             began = uptime()
             try:
                 how = f"exit code {await self._run_one()}"
-            except OSError as error:
-                how = f"it could not be started: {error}"
+            except Exception as error:
+                how = f"{type(error).__name__}: {error}"
             if self._stopping.is_set():
                 return
             if uptime() - began > LIVED_LONG:
@@ -130,6 +130,7 @@ class Supervisor:
                 pass_fds=(its.fileno(), *self._held),
                 stdin=subprocess.DEVNULL,
             )
+        process = self._process
         words, self._writer = await asyncio.open_connection(sock=ours, limit=MOST_SAID)
         try:
             if self._stopping.is_set():
@@ -137,10 +138,11 @@ class Supervisor:
             with suppress(OSError):
                 while line := await words.readline():
                     self._hear(json.loads(line))
-            return await asyncio.to_thread(self._process.wait)
+            return await asyncio.to_thread(process.wait)
         finally:
             self._writer.close()
             self._writer = None
+            process.kill()  # it has ended, unless something went wrong on this side
 
     def _hear(self, words: dict[str, Any]) -> None:
         if "wake" in words:

