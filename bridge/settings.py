@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -164,3 +165,32 @@ class Settings(EnvironmentModel):
     def secrets(self) -> tuple[bytes, ...]:
         """Heppu's signing secrets as the bytes that key the HMAC."""
         return tuple(secret.get_secret_value().encode() for secret in self.heppu_webhook_secret)
+
+
+_OURS = ("BRIDGE_", "HEPPU_")
+_OTHER_HEPPU = re.compile(r"HEPPU_(\w+_)?API_(KEY|URL)")
+"""What `bridge heppu`, and the connections of the connector of that name, read."""
+
+
+def not_read(environ: Mapping[str, str], known: Iterable[str] = ()) -> dict[str, str]:
+    """Variables that look like settings but that nobody reads -> what to do; a misspelt one must not go unnoticed.
+
+    One that begins as ours do is always among them; of others, which may be a platform's, only those that are one
+    slip away from a setting, or from one of `known`, that is not set.
+    """
+    names = {
+        *(Settings.variable("", field) for field in Settings.model_fields),
+        *("HEPPU_API_KEY", "HEPPU_API_URL"),
+        *known,
+    }
+    found = {}
+    for name in sorted(environ):
+        if not environ[name] or name in names or _OTHER_HEPPU.fullmatch(name):
+            continue
+        ours = name.upper().startswith(_OURS)
+        near = next(iter(get_close_matches(name.upper(), names, 1, 0.75 if ours else 0.9)), None)
+        if near and (ours or not environ.get(near)):
+            found[name] = f"did you mean {near}?"
+        elif ours:
+            found[name] = "docs/operating.md lists the variables"
+    return found

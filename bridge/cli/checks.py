@@ -10,13 +10,14 @@ import httpx
 
 from bridge.cli.output import counted, instant, note, print_json, say
 from bridge.cli.wiring import connections_of, registry_for
+from bridge.connector.discovery import variables_of
 from bridge.errors import ConfigError
 from bridge.events import parse_instant
 from bridge.rehearsal.beside import TestsFile, with_tests_beside
 from bridge.rules.load import load
 from bridge.rules.model import Rules
 from bridge.rules.report import report
-from bridge.settings import Settings, environment
+from bridge.settings import Settings, environment, not_read
 
 
 def read(path: Path) -> bytes:
@@ -42,6 +43,10 @@ def check(file: Path | None, *, online: bool, running: bool, as_json: bool) -> b
         from bridge.cli.accounts import check_all
 
         verdicts = check_all(used, environ)
+    variables = {
+        name for connection, connector in used.items() for name in variables_of(connector, connection)
+    }
+    unread = not_read(environ, variables)
     rules, beside = loaded.rules, tuple[TestsFile, ...]()
     if rules is not None:
         rules, beside = with_tests_beside(rules, registry)
@@ -60,12 +65,15 @@ def check(file: Path | None, *, online: bool, running: bool, as_json: bool) -> b
             {"path": str(file.path), "problems": [vars(problem) for problem in file.problems]}
             for file in beside
         ]
-        print_json(found | {"tests": tests, "connections": verdicts or sorted(used), "running": service})
+        found |= {"tests": tests, "connections": verdicts or sorted(used), "not_read": unread}
+        print_json(found | {"running": service})
         return fine
     shown = report(loaded.problems, text.decode("utf-8", "replace"), str(path), ending="")
     for part in (shown, *(file.report for file in beside)):
         if part:
             say(f"{part}\n")
+    for name, advice in unread.items():
+        say(f"not read: {name}; {advice}")
     if rules is not None:
         _print_rules(rules, settings)
         _print_accounts(sorted(used), verdicts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -43,6 +44,7 @@ def serve(
     environ = environment()
     settings = Settings.load(environ)
     configure_logging(settings.bridge_log)
+    _warn_of_slips(environ)
     host, port = host or settings.bridge_host, settings.bridge_port if port is None else port
     with (
         serving.only_server(settings.bridge_database_url) as held,
@@ -80,6 +82,14 @@ def serve(
         serving.Serving(service, listener, supervisor, on_ready).run()
 
 
+def _warn_of_slips(environ: Mapping[str, str]) -> None:
+    from bridge.settings import not_read
+    from bridge.telemetry import log
+
+    for name, advice in not_read(environ).items():
+        log.warning("a variable that nothing reads", variable=name, advice=advice)
+
+
 def work() -> None:
     """Route and work without receiving, beside other processes on the same PostgreSQL database."""
     from bridge.cli import serving
@@ -91,6 +101,7 @@ def work() -> None:
     environ = environment()
     settings = Settings.load(environ)
     configure_logging(settings.bridge_log)
+    _warn_of_slips(environ)
     if settings.bridge_database_url.startswith("sqlite"):
         raise ConfigError(
             "`bridge work` needs PostgreSQL: on SQLite the one `bridge serve` does the work; "

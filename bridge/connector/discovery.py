@@ -140,6 +140,12 @@ def _import(name: str, path: Path) -> types.ModuleType:
     return module
 
 
+def variables_of(connector: Connector, connection: str) -> list[str]:
+    """The names of the variables that the connection's settings are read from."""
+    model = connector.settings
+    return [model.variable(model.prefix(connection), field) for field in model.model_fields]
+
+
 def settings_of(connector: Connector, connection: str, environ: Mapping[str, str]) -> ConnectorSettings:
     """The connection's settings; raises ConfigError that names the variables that are missing."""
     return connector.settings.from_environment(environ, connector.settings.prefix(connection))

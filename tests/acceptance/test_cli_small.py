@@ -1,4 +1,4 @@
-"""What commands print to programs and to people, run without a service and in this process."""
+"""What commands print to programs and to people, where no service runs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from bridge.cli import app
 from bridge.store.connections import register
 from bridge.store.database import Database
+from tests.acceptance.commands import NOTHING, alone
 from tests.acceptance.running import clean_environment
 
 Result = Any
@@ -113,3 +114,45 @@ def test_nothing_to_set_up_is_an_empty_list(bridge: Bridge) -> None:
         "version: 1\nrules: [{name: a, when: call.busy, do: [{use: slack.post, with: {text: hi}}]}]\n"
     )
     assert record_of(bridge("connectors", "setup", "--json")) == {"items": [], "next": None}
+
+
+# ---------------------------------------------------------------- variables that nothing reads
+
+
+def test_check_names_misspelt_variables_and_does_not_fail(bridge: Bridge) -> None:
+    Path("rules.yaml").write_text(NOTHING)
+    Path(".env").write_text("BRIDGE_ONLYTO=+14155550123\n")
+    found = bridge("check", BRIDGE_DEPLOYED_BY="somebody")
+    assert found.exit_code == 0
+    assert "not read: BRIDGE_ONLYTO; did you mean BRIDGE_ONLY_TO?\n" in found.stdout
+    assert "not read: BRIDGE_DEPLOYED_BY; docs/operating.md lists the variables\n" in found.stdout
+    assert record_of(bridge("check", "--json"))["not_read"] == {
+        "BRIDGE_ONLYTO": "did you mean BRIDGE_ONLY_TO?"
+    }
+
+
+def test_check_names_misspelt_variables_of_connections_in_use(bridge: Bridge) -> None:
+    text = (
+        NOTHING.replace("enabled: false", "enabled: true")
+        .replace("use: slack.post", "use: email.send")
+        .replace("text: hi", "to: a@b.example, subject: hi, text: hi")
+    )
+    Path("rules.yaml").write_text(text)
+    environ = {"EMAIL_SMTP_URL": "smtp://127.0.0.1:1", "EMAIL_FROM": "a@b.example"}
+    found = bridge("check", EMAIL_REPLYTO="c@b.example", EMAIL_HOST="mail", **environ)
+    assert "not read: EMAIL_REPLYTO; did you mean EMAIL_REPLY_TO?\n" in found.stdout
+    assert "EMAIL_HOST" not in found.stdout
+
+
+@pytest.mark.parametrize("command", ["serve", "work"])
+def test_a_service_names_misspelt_variables_before_it_says_what_is_missing(
+    tmp_path: Path, command: str
+) -> None:
+    found = alone(tmp_path, command, HEPPU_WEBHOOK_SECERT="hush-hush-hush-hush")
+    assert found.returncode == 1
+    warning, complaint = found.stderr.strip().splitlines()
+    assert "[warning" in warning
+    assert "variable=HEPPU_WEBHOOK_SECERT" in warning
+    assert "did you mean HEPPU_WEBHOOK_SECRET?" in warning
+    assert complaint.startswith("bridge: ")
+    assert "hush" not in found.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.settings import Settings
+from bridge.settings import Settings, not_read
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,48 @@ def test_only_to_takes_numbers_and_addresses() -> None:
 )
 def test_both_databases_are_taken(url: str) -> None:
     assert Settings.load({"BRIDGE_DATABASE_URL": url}).bridge_database_url == url
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("BRIDGE_ONLYTO", "BRIDGE_ONLY_TO"),
+        ("BRIDGE_DATABSE_URL", "BRIDGE_DATABASE_URL"),
+        ("BRIDGE_DB_URL", "BRIDGE_DATABASE_URL"),
+        ("BRIDGE_TOKEN", "BRIDGE_ADMIN_TOKEN"),
+        ("bridge_rules", "BRIDGE_RULES"),
+        ("HEPPU_SECRET", "HEPPU_WEBHOOK_SECRET"),
+        ("HEPPU_KEY", "HEPPU_API_KEY"),
+        ("HEPU_WEBHOOK_SECRET", "HEPPU_WEBHOOK_SECRET"),
+        ("TWILIO_MESSAGING_SERVICE_ID", "TWILIO_MESSAGING_SERVICE_SID"),
+    ],
+)
+def test_a_misspelt_variable_is_told_with_the_nearest_name(misspelt: str, meant: str) -> None:
+    found = not_read({misspelt: "hush-hush"}, ["TWILIO_MESSAGING_SERVICE_SID"])
+    assert found == {misspelt: f"did you mean {meant}?"}
+
+
+def test_one_of_ours_that_is_near_nothing_is_told_too() -> None:
+    assert not_read({"HEPPU_COLOUR": "x"}) == {"HEPPU_COLOUR": "docs/operating.md lists the variables"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BRIDGE_ONLY_TO",
+        "HEPPU_API_URL",
+        "HEPPU_EU_API_KEY",
+        "TWILIO_API_KEY",
+        "TWILIO_EU_AUTH_TOKEN",
+        "HTTP_PROXY",
+        "EMAIL_HOST",
+        "PATH",
+    ],
+)
+def test_what_is_known_or_may_be_a_platforms_is_not_told(name: str) -> None:
+    known = ["TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "HTTP_SECRET", "HTTP_ALLOWED_HOSTS", "EMAIL_FROM"]
+    assert not_read({name: "x", "TWILIO_AUTH_TOKEN": "x"}, known) == {}
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert not_read({"BRIDGE_ONLYTO": ""}) == {}
