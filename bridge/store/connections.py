@@ -14,7 +14,15 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, select, update
 
-from bridge.errors import BadCredentials, Failure, OutcomeUnknown, QuotaExhausted, RateLimited, Temporary
+from bridge.errors import (
+    BadCredentials,
+    Failure,
+    OutcomeUnknown,
+    QuotaExhausted,
+    RateLimited,
+    Rejected,
+    Temporary,
+)
 from bridge.ids import new_id
 from bridge.store import schema
 from bridge.store.audit import note
@@ -28,8 +36,8 @@ PROBE_EVERY = timedelta(seconds=10)
 CIRCUIT_WINDOW = timedelta(seconds=60)
 CIRCUIT_FAILURES = 5
 """The circuit opens at this many failures within the window, when they are at least half of all attempts."""
-RATE_PAUSE = timedelta(seconds=1)
-"""How long a 429 without `Retry-After` pauses the connection."""
+RATE_PAUSE, LONGEST_RATE_PAUSE = timedelta(seconds=1), timedelta(minutes=5)
+"""How long a 429 without `Retry-After` pauses the connection: twice as long each time, until a request is answered."""
 QUOTA_PAUSE = timedelta(hours=1)
 
 _TABLE = schema.connections
@@ -127,24 +135,35 @@ def record(
 ) -> None:
     """What these attempts say about their connection: None for one that took effect."""
     row = _locked(database, connection, name)
-    pauses = [pause for outcome in outcomes if (pause := _pause(outcome, now)) is not None]
+    answered = any(outcome is None or isinstance(outcome, Rejected) for outcome in outcomes)
+    rate_pauses = 0 if answered else row.rate_pauses
+    pauses = [pause for outcome in outcomes if (pause := _pause(row, outcome, rate_pauses, now)) is not None]
     values = max(pauses, key=lambda pause: pause["paused_until"], default=None)
     if values is None:
         values = _circuit(row, outcomes, now)
+        if rate_pauses != row.rate_pauses:
+            values |= {"rate_pauses": rate_pauses}
     elif row.paused_by not in (None, "circuit") and row.paused_until >= values["paused_until"]:
         return  # calls that were under way meet the same wall: the longest pause holds, and was alerted
     if values and not (row.paused_by == "person" and row.paused_until and row.paused_until > now):
         connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(values))
 
 
-def _pause(outcome: Failure | None, now: datetime) -> dict[str, Any] | None:
-    """The pause that one failure asks for by itself."""
+def _pause(row: Row[Any], outcome: Failure | None, rate_pauses: int, now: datetime) -> dict[str, Any] | None:
+    """The pause that one failure asks for by itself, after so many 429s in a row."""
     if isinstance(outcome, BadCredentials):
         return pause_values("credentials", FOR_GOOD, outcome.detail, alert=True)
     if isinstance(outcome, QuotaExhausted):
         return pause_values("quota", outcome.until or now + QUOTA_PAUSE, outcome.detail, alert=True)
     if isinstance(outcome, RateLimited):
-        return pause_values("rate", now + (outcome.retry_after or RATE_PAUSE), outcome.detail)
+        if outcome.retry_after is not None:
+            return pause_values("rate", now + outcome.retry_after, outcome.detail)
+        if row.paused_by == "rate" and row.paused_until > now:
+            return pause_values(
+                "rate", row.paused_until, outcome.detail
+            )  # it was under way when the pause began
+        wait = min(RATE_PAUSE * 2 ** min(rate_pauses, 16), LONGEST_RATE_PAUSE)
+        return pause_values("rate", now + wait, outcome.detail) | {"rate_pauses": rate_pauses + 1}
     return None
 
 
@@ -205,7 +224,7 @@ def resume(database: Database, name: str, who: str) -> None:
     with database.write() as connection:
         _locked(database, connection, name)
         note(connection, database.now(connection), who, "resume", [name])
-        connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(_OPEN))
+        connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(_OPEN | {"rate_pauses": 0}))
         database.changed(connection, [name])
 
 

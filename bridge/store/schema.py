@@ -217,6 +217,7 @@ connections = Table(
     Column("failures", Integer, nullable=False, default=0),
     Column("successes", Integer, nullable=False, default=0),
     Column("counted_since", Instant),
+    Column("rate_pauses", Integer, nullable=False, default=0),  # in a row, and none of an asked-for length
     Column("tokens", Float),  # requests that may leave now
     Column("refilled_at", Instant),
 )

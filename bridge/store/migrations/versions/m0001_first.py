@@ -34,6 +34,7 @@ def upgrade() -> None:
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("successes", sa.Integer(), nullable=False),
         sa.Column("counted_since", sa.BigInteger(), nullable=True),
+        sa.Column("rate_pauses", sa.Integer(), nullable=False),
         sa.Column("tokens", sa.Float(), nullable=True),
         sa.Column("refilled_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("name"),

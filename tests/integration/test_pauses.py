@@ -1,0 +1,67 @@
+"""What pauses a connection, and for how long."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from bridge.errors import RateLimited
+from bridge.store.connections import all_connections
+from bridge.store.database import Database
+from bridge.store.outcome import finish
+from tests.integration.engine import Engine
+
+NUMBERS = itertools.count(3000)
+
+
+@pytest.fixture
+def engine(database: Database) -> Engine:
+    return Engine(database)
+
+
+def stranger() -> dict[str, str]:
+    return {"contactPhone": f"+1212557{next(NUMBERS)}"}
+
+
+def too_fast() -> None:
+    raise RateLimited("429")
+
+
+def left(engine: Engine) -> timedelta:
+    """How long the connection is still paused."""
+    [row] = all_connections(engine.database)
+    until: Any = row["paused_until"]
+    return until - engine.database.clock.now()
+
+
+def test_a_partner_that_says_429_for_ever_is_asked_less_and_less_often(engine: Engine) -> None:
+    engine.deliver("post")
+    engine.partner.before = too_fast
+    engine.run_for(minutes=30)
+    assert 8 < len(engine.partner.calls) <= 16
+    assert left(engine) <= timedelta(minutes=5)
+
+
+def test_after_an_answer_a_429_pauses_for_a_second_again(engine: Engine) -> None:
+    engine.partner.before = too_fast
+    engine.deliver("post")
+    engine.run_for(minutes=2)
+    assert left(engine) > timedelta(seconds=10)
+    engine.database.clock.advance(minutes=5)
+    engine.partner.before = None
+    engine.settle()
+    engine.partner.before = too_fast
+    engine.deliver("post")
+    engine.step()
+    assert left(engine) <= timedelta(seconds=1)
+
+
+def test_calls_under_way_that_meet_a_429_make_the_pause_no_longer(engine: Engine) -> None:
+    for _ in range(4):
+        engine.deliver("post", engine.event(metadata=stranger()))
+    for call in engine.claim():
+        finish(engine.database, engine.conclude(call, [RateLimited("429")]))
+    assert left(engine) <= timedelta(seconds=1)
