@@ -21,17 +21,25 @@ def sandbox(
 ) -> None:
     """Stand in for HubSpot, Salesforce, Twilio, Slack, Heppu and a mail server, until Ctrl-C.
 
-    Prints the environment that points a bridge at it. `GET /_sandbox/requests` and `/_sandbox/state` show what
+    Prints all the environment of a bridge that works with it. `GET /_sandbox/requests` and `/_sandbox/state` show what
     arrived; `POST /_sandbox/faults` lets things go wrong.
     """
+    import secrets
     import signal
     import sys
     import threading
 
     from bridge.cli.output import note, print_json, say
     from bridge.errors import ConfigError
+    from bridge.heppu import new_secret
     from bridge.sandbox import start_sandbox
+    from bridge.settings import Settings, environment
 
+    own = {
+        "HEPPU_WEBHOOK_SECRET": new_secret(),
+        "BRIDGE_PUBLIC_URL": f"http://127.0.0.1:{Settings.load(environment()).bridge_port}",
+        "BRIDGE_SECRET": secrets.token_urlsafe(24),
+    }
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -43,14 +51,13 @@ def sandbox(
             "choose others with --port and --smtp-port"
         ) from None
     with running:
+        variables = own | running.environment
         if as_json:
-            print_json(
-                {"url": running.url, "smtp_port": running.smtp_port, "environment": running.environment}
-            )
+            print_json({"url": running.url, "smtp_port": running.smtp_port, "environment": variables})
         else:
             note(f"The sandbox listens on {running.url} (mail on port {running.smtp_port}); Ctrl-C ends it.")
-            note("Put this into .env, or into the environment of `bridge serve`:")
-            for name, value in running.environment.items():
+            note("Put this into .env beside rules.yaml, then `bridge serve`, and `bridge send call.busy`:")
+            for name, value in variables.items():
                 say(f"{name}={_quoted(value)}")
             note(f"What arrived: {running.url}/_sandbox/state and {running.url}/_sandbox/requests")
         sys.stdout.flush()

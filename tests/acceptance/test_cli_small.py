@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ from typer.testing import CliRunner
 from bridge.cli import app
 from bridge.store.connections import register
 from bridge.store.database import Database
-from tests.acceptance.commands import NOTHING, alone
-from tests.acceptance.running import clean_environment
+from tests.acceptance.commands import NOTHING, RULES, alone
+from tests.acceptance.running import BRIDGE, clean_environment, eventually, free_port
 
 Result = Any
 """What typer's runner gives: exit_code, stdout, stderr."""
@@ -156,3 +158,35 @@ def test_a_service_names_misspelt_variables_before_it_says_what_is_missing(
     assert "did you mean HEPPU_WEBHOOK_SECRET?" in warning
     assert complaint.startswith("bridge: ")
     assert "hush" not in found.stderr
+
+
+# ---------------------------------------------------------------- sandbox
+
+
+def test_what_the_sandbox_prints_is_all_that_a_service_and_send_need(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(RULES)
+    port = str(free_port())
+    environ = clean_environment(BRIDGE_PORT=port)
+    with ExitStack() as running:
+
+        def start(*arguments: str, output: Path) -> None:
+            process = subprocess.Popen(
+                [BRIDGE, *arguments],
+                cwd=tmp_path,
+                env=environ,
+                stdout=running.enter_context(output.open("wb")),
+                stderr=subprocess.DEVNULL,
+            )
+            running.callback(process.wait, 40)
+            running.callback(process.terminate)
+
+        start("sandbox", "--port", "0", "--smtp-port", "0", output=tmp_path / ".env")
+        assert eventually(lambda: "HEPPU_API_KEY=" in (tmp_path / ".env").read_text())
+        start("serve", output=tmp_path / "log")
+        assert eventually(lambda: alone(tmp_path, "send", "call.busy", BRIDGE_PORT=port).returncode == 0)
+
+        def sent() -> set[str]:
+            found = alone(tmp_path, "deliveries", "--state", "sent", "--json", BRIDGE_PORT=port)
+            return {item["action"] for item in json.loads(found.stdout)["items"]}
+
+        assert eventually(lambda: sent() == {"hubspot.log_call", "twilio.send_sms"}), sent()
