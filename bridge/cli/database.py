@@ -52,9 +52,11 @@ def prune(
 ) -> None:
     """Empty events and deliveries that are finished and old; `bridge serve` does it every hour.
 
-    What is unfinished or waits for a person is not touched; keys stay, so that nothing is done twice.
+    What is unfinished or waits for a person is not touched; keys stay, so that nothing is done twice. Whom a
+    message reached stays while a cap or a `once` of the rules counts it.
     """
     from bridge.cli.acts import who
+    from bridge.cli.rehearsals import load_file
     from bridge.cli.storage import open_store
     from bridge.errors import ConfigError
     from bridge.settings import Settings, environment, parse_duration
@@ -66,8 +68,9 @@ def prune(
         retention = parse_duration(older_than) if older_than else settings.bridge_retention
     except ValueError as error:
         raise ConfigError(f"--older-than: {error}") from None
+    rules = load_file(settings.bridge_rules)
     with open_store(settings) as database:
-        pruned = vars(prune_store(database, retention))
+        pruned = vars(prune_store(database, retention, rules))
         with database.write() as connection:
             note(connection, database.now(connection), who(), "prune", ["finished work"], pruned)
     if as_json:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, exists, select, text, update
+from sqlalchemy import ColumnElement, and_, case, delete, exists, or_, select, text, update
 
+from bridge.rules.model import Rules
 from bridge.store import schema
 from bridge.store.database import Database
 
@@ -25,15 +26,16 @@ class Pruned:
     identities: int
 
 
-def prune(database: Database, retention: timedelta) -> Pruned:
+def prune(database: Database, retention: timedelta, rules: Rules) -> Pruned:
     """Empty what is older than `retention` and finished; what is unfinished or waits for a person is not touched.
 
+    Whom a message reached stays for as long as a cap or a `once` of these rules counts it.
     What is old is looked for without holding writers up, for that grows with all that ever was.
     """
     events = deliveries = 0
     while (count := _prune_events(database, retention)) > 0:
         events += count
-    while (count := _prune_deliveries(database, retention)) > 0:
+    while (count := _prune_deliveries(database, retention, rules)) > 0:
         deliveries += count
     with database.write() as connection:
         now = database.now(connection)
@@ -74,15 +76,24 @@ def _prune_events(database: Database, retention: timedelta) -> int:
         return changed.rowcount
 
 
-def _prune_deliveries(database: Database, retention: timedelta) -> int:
+def _prune_deliveries(database: Database, retention: timedelta, rules: Rules) -> int:
     table = schema.deliveries
     finished = text("deliveries.state IN ('sent', 'dead', 'cancelled', 'suppressed')")
+    caps, once = spans(rules)
     with database.read() as connection:
-        before = database.now(connection) - retention
+        now = database.now(connection)
+        capped, done_once = table.c.reached_at > now - caps, table.c.reached_at > now - once
         idents = list(
             connection.execute(
                 select(table.c.id)
-                .where(finished, table.c.finished_at < before, table.c.params != ERASED)
+                .where(finished, table.c.finished_at < now - retention)
+                .where(
+                    or_(
+                        table.c.params != ERASED,
+                        _forgettable(table.c.recipient, capped),
+                        _forgettable(table.c.contact, done_once),
+                    )
+                )
                 .limit(BATCH)
             ).scalars()
         )
@@ -93,6 +104,25 @@ def _prune_deliveries(database: Database, retention: timedelta) -> int:
         changed = connection.execute(
             update(table)
             .where(table.c.id.in_(idents), finished)
-            .values(params=ERASED, recipient=None, contact=None, lane=None, detail=None)
+            .values(
+                params=ERASED,
+                recipient=case((capped, table.c.recipient)),
+                contact=case((done_once, table.c.contact)),
+                lane=None,
+                detail=None,
+            )
         )
         return changed.rowcount
+
+
+def spans(rules: Rules) -> tuple[timedelta, timedelta]:
+    """For how long these rules count a message to a recipient (`caps`), and a delivery about a contact (`once`)."""
+    steps = [step for rule in rules.rules for step in (*rule.do, *rule.on_failure)] + [*rules.alerts]
+    caps = (cap.per for cap in rules.messaging.caps.values())
+    once = (step.once.within for step in steps if step.once and step.once.per == "contact")
+    return max(caps, default=timedelta(0)), max(once, default=timedelta(0))
+
+
+def _forgettable(column: ColumnElement[str], counted: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether it is there and not counted any more; what reached nobody never was."""
+    return and_(column.is_not(None), or_(schema.deliveries.c.reached_at.is_(None), ~counted))

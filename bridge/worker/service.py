@@ -326,7 +326,7 @@ class Worker:
                     beat(self._database, self.replica, __version__)
                     beat_at = uptime() + BEAT_EVERY
                 if uptime() >= prune_at:
-                    prune(self._database, self._settings.retention)
+                    prune(self._database, self._settings.retention, self._rules.current)
                     prune_at = uptime() + PRUNE_EVERY
 
     def _take_over(self) -> None:

@@ -121,7 +121,7 @@ def test_what_is_expired_sent_unknown_or_emptied_is_not_retried(engine: Engine) 
     sent = engine.deliver("send")
     engine.settle()
     engine.database.clock.advance(days=40)
-    prune(engine.database, timedelta(days=30))
+    prune(engine.database, timedelta(days=30), Rules("", "rules"))
     texts = [act.text for act in retry(engine.database, "ada", [late, old, sent, "dlv_none", "evt_x"])]
     assert "no longer kept" in texts[0]
     assert "no longer kept" in texts[1]

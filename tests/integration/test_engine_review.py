@@ -473,6 +473,6 @@ def test_what_is_retried_while_it_is_pruned_keeps_what_it_sends(
         return write()
 
     monkeypatch.setattr(engine.database, "write", retried_first)
-    _prune_deliveries(engine.database, timedelta(days=30))
+    _prune_deliveries(engine.database, timedelta(days=30), Rules("", "rules"))
     engine.settle()
     assert engine.show(ident)["state"] == "sent"
