@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import queue
+import random
 import signal
 import socket
 import subprocess
@@ -531,6 +532,22 @@ class Deployment:
             scenario, self.kind, len(self.heppu.answered), self.kills, len(self.lost()), len(self.doubled()),
             self.states()["review"], round(seconds, 1), note,
         )  # fmt: skip
+
+
+def kill_at_random(deployment: Deployment, kills: int, seed: int) -> None:
+    """Kill one of the processes with `kill -9`, start its successor, and again; at some moments before it is ready.
+
+    Every third time it is only the worker beside a server, whose successor the server starts.
+    """
+    chance = random.Random(seed)
+    for number in range(kills):
+        time.sleep(chance.uniform(0.2, 2.0))
+        victim = chance.choice(deployment.processes)
+        if number % 3 == 1 and victim.worker != victim.pid:
+            deployment.kill_worker(victim)
+        else:
+            deployment.kill(victim)
+            deployment.restart(victim)
 
 
 def _twice(act: Callable[[], T]) -> T:

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable
 
 import pytest
 
-from tests.faults.harness import Deployment, Outcome, calls, slow
+from tests.faults.harness import Deployment, Outcome, calls, kill_at_random, slow
 
 Report = Callable[[Outcome], None]
-
-
-def _kill_at_random(deployment: Deployment, kills: int, seed: int) -> None:
-    """Kill one of the processes, start its successor, and again; at some moments before it is even ready.
-
-    Every third time it is only the worker beside a server, whose successor the server starts.
-    """
-    chance = random.Random(seed)
-    for number in range(kills):
-        time.sleep(chance.uniform(0.2, 2.0))
-        victim = chance.choice(deployment.processes)
-        if number % 3 == 1 and victim.worker != victim.pid:
-            deployment.kill_worker(victim)
-        else:
-            deployment.kill(victim)
-            deployment.restart(victim)
 
 
 def _judge(deployment: Deployment, scenario: str, seconds: float, report: Report) -> None:
@@ -49,7 +31,7 @@ def test_three_kills_under_load_lose_nothing_and_double_nothing(
     deployment.start().ready()
     with slow(deployment.sandbox, 0.15):
         deployment.heppu.send(calls(80), per_second=25)
-        _kill_at_random(deployment, kills=3, seed=1)
+        kill_at_random(deployment, kills=3, seed=1)
         deployment.heppu.wait()
         _judge(deployment, "3 kills", deployment.wait_until_final(30, hurry=True), report)
 
@@ -64,6 +46,6 @@ def test_fifty_kills_under_load_lose_nothing_and_double_nothing(
         deployment.start().ready()
     with slow(deployment.sandbox, 0.2):
         deployment.heppu.send(calls(600), per_second=9)
-        _kill_at_random(deployment, kills=50, seed=2)
+        kill_at_random(deployment, kills=50, seed=2)
         deployment.heppu.wait(120)
         _judge(deployment, "50 kills", deployment.wait_until_final(90), report)

@@ -1,0 +1,129 @@
+"""What is measured: a row of the table for each figure and database."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bench.databases import Engine, Store
+from bench.load import Load, load, write_bodies
+from bench.servers import baseline_server, bridge_server
+from bridge.sandbox import start_sandbox
+from tests.faults.harness import Deployment, calls, kill_at_random, slow
+
+BAR_RECEIPTS: Final = 0.3
+BAR_P99: Final = 6.0
+BAR_DELIVERIES: Final = 0.5
+BAR_SECONDS: Final = 90
+"""From the last kill until everything is final."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure."""
+
+    what: str
+    value: str
+    baseline: str
+    ratio: str
+    bar: str
+    fine: bool
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    seconds: float
+    tries: int
+    kills: int
+
+
+def hmac_only(folder: Path, size: Size) -> Load:
+    """What the same server takes when all it does is check the HMAC: the median of some loads."""
+    bodies = write_bodies(folder / "bodies", 5000)
+    with baseline_server() as url:
+        found = [load(url, bodies, size.seconds) for _ in range(size.tries)]
+    rate = statistics.median(item.rate for item in found)
+    return Load(rate, statistics.median(item.p99_ms for item in found), 0, found[0].tool)
+
+
+def throughput(engine: Engine, floor: Load, folder: Path, size: Size) -> list[Row]:
+    """What a service takes in while it routes and works, and how it drains a backlog; each try on a new database."""
+    one_row = engine.one_row_transactions()
+    taken, drained = [], []
+    for _ in range(size.tries):
+        with engine.new() as url:
+            store = Store(url)
+            with bridge_server(folder, url) as address:
+                taken.append(_receive(address, store, folder, floor, size.seconds))
+                store.wait_until_sent()
+            drained.append(_drain(url, store, folder, floor, size.seconds))
+    rate = statistics.median(item.rate for item in taken)
+    p99 = statistics.median(item.p99_ms for item in taken)
+    return [
+        _row(f"{engine.name}: durable receipts/s", rate, floor.rate, at_least=BAR_RECEIPTS),
+        _row(f"{engine.name}: p99 of the answer, ms", p99, floor.p99_ms, at_most=BAR_P99),
+        _row(
+            f"{engine.name}: deliveries/s of a backlog",
+            statistics.median(drained),
+            one_row,
+            at_least=BAR_DELIVERIES,
+        ),
+    ]
+
+
+def _receive(address: str, store: Store, folder: Path, floor: Load, seconds: float) -> Load:
+    """Load a server with distinct events, all of which it has to take."""
+    before = store.events()
+    found = load(address, write_bodies(folder / "bodies", int(floor.rate * seconds * 1.2) + 1000), seconds)
+    stored = store.events() - before
+    if found.refused or stored < found.rate * seconds * 0.95:
+        raise SystemExit(f"{found.refused} refused, {stored} stored of about {found.rate * seconds:.0f}")
+    return found
+
+
+def _drain(url: str, store: Store, folder: Path, floor: Load, seconds: float) -> float:
+    """Deliveries a second from the first effect of a backlog to its last: routed, claimed, attempted, written down."""
+    with bridge_server(folder, url, "--no-work") as address:
+        _receive(address, store, folder, floor, seconds)
+    (before,) = store.row("SELECT max(created_at) FROM deliveries")
+    with bridge_server(folder, url):
+        store.wait_until_sent()
+    sent, microseconds = store.row(
+        "SELECT count(*), max(finished_at) - min(finished_at) FROM deliveries"
+        f" WHERE created_at > {before} AND state = 'sent'"
+    )
+    return int(sent) / (float(microseconds) / 1e6)
+
+
+def kills(engine: Engine, folder: Path, size: Size) -> Row:
+    """Kill processes of a service at random under load, and count at the partners."""
+    place = folder / f"kills-{engine.name}"
+    place.mkdir()
+    with engine.new() as url, start_sandbox() as sandbox, Deployment(place, url, sandbox) as deployment:
+        for _ in range(1 if deployment.kind == "SQLite" else 2):
+            deployment.start().ready()
+        with slow(sandbox, 0.2):
+            deployment.heppu.send(calls(12 * size.kills), per_second=9)
+            kill_at_random(deployment, size.kills, seed=2)
+            deployment.heppu.wait(120)
+            seconds = deployment.wait_until_final(BAR_SECONDS + 30)
+        lost, doubled = len(deployment.lost()), len(deployment.doubled())
+        review = deployment.states()["review"]
+    return Row(
+        f"{engine.name}: {size.kills} kills: lost / doubled / in review; until all is final",
+        f"{lost} / {doubled} / {review}; {seconds:.0f} s", "", "", f"0 / 0 / 0; <= {BAR_SECONDS} s",
+        lost == doubled == review == 0 and seconds <= BAR_SECONDS,
+    )  # fmt: skip
+
+
+def _row(
+    what: str, value: float, baseline: float, *, at_least: float = 0.0, at_most: float | None = None
+) -> Row:
+    ratio = value / baseline
+    bar = f">= {at_least:g}" if at_most is None else f"<= {at_most:g}"
+    fine = ratio >= at_least if at_most is None else ratio <= at_most
+    return Row(what, f"{value:,.0f}", f"{baseline:,.0f}", f"{ratio:.2f}", bar, fine)
