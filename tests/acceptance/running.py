@@ -33,7 +33,10 @@ def free_port() -> int:
 
 def clean_environment(**own: str) -> dict[str, str]:
     """The environment without settings of this machine."""
-    prefixes = ("BRIDGE_", "HEPPU_", "HUBSPOT_", "SALESFORCE_", "TWILIO_", "EMAIL_", "SLACK_", "HTTP_")
+    prefixes = (
+        "BRIDGE_", "HEPPU_", "HUBSPOT_", "SALESFORCE_", "TWILIO_", "EMAIL_", "SLACK_", "HTTP_",
+        "COLUMNS",  # of a terminal that no command here has
+    )  # fmt: skip
     return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)} | own
 
 
