@@ -68,7 +68,7 @@ def check(file: Path | None, *, online: bool, running: bool, as_json: bool) -> b
         found |= {"tests": tests, "connections": verdicts or sorted(used), "not_read": unread}
         print_json(found | {"running": service})
         return fine
-    shown = report(loaded.problems, text.decode("utf-8", "replace"), str(path), ending="")
+    shown = report(loaded.problems, text.decode("utf-8", "replace"), str(path))
     for part in (shown, *(file.report for file in beside)):
         if part:
             say(f"{part}\n")

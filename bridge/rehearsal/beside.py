@@ -28,7 +28,7 @@ class TestsFile:
     @property
     def report(self) -> str:
         """Every problem with its place."""
-        return report(self.problems, self.text.decode("utf-8", "replace"), str(self.path), ending="")
+        return report(self.problems, self.text.decode("utf-8", "replace"), str(self.path))
 
 
 def files_beside(path: Path) -> list[Path]:

@@ -13,26 +13,21 @@ _BEFORE = 60
 
 
 class RulesError(ConfigError):
-    """A rules file that cannot be used; the text is the whole report."""
+    """A rules file that cannot be used; the text is the whole report, `ending` what follows from it."""
 
-    def __init__(self, problems: Sequence[Problem], text: str, path: str) -> None:
-        super().__init__(report(problems, text, path))
+    def __init__(self, problems: Sequence[Problem], text: str, path: str, ending: str = "") -> None:
+        super().__init__(report(problems, text, path) + ending)
         self.problems = tuple(problems)
         self.path = path
 
 
-def report(
-    problems: Sequence[Problem], text: str, path: str, *, ending: str = "; the running rules were not changed"
-) -> str:
-    """Every problem with its line and a hint, and how many there are; empty when there is none.
-
-    `ending` is said at the end when there are errors.
-    """
+def report(problems: Sequence[Problem], text: str, path: str) -> str:
+    """Every problem with its line and a hint, and how many there are; empty when there is none."""
     if not problems:
         return ""
     lines = lines_of(text)
     parts = [_one(problem, lines, path) for problem in problems]
-    return "\n".join([*parts, "", _summary(problems, path, ending)])
+    return "\n".join([*parts, "", _summary(problems, path)])
 
 
 def _one(problem: Problem, lines: Sequence[str], path: str) -> str:
@@ -62,7 +57,7 @@ def _window(line: str, column: int) -> tuple[str, int]:
     return line, column - start
 
 
-def _summary(problems: Sequence[Problem], path: str, ending: str) -> str:
+def _summary(problems: Sequence[Problem], path: str) -> str:
     errors = sum(problem.level == "error" for problem in problems)
     warnings = len(problems) - errors
     counts = [
@@ -70,5 +65,4 @@ def _summary(problems: Sequence[Problem], path: str, ending: str) -> str:
         for count, noun in ((errors, "problem"), (warnings, "warning"))
         if count
     ]
-    found = f"{' and '.join(counts)} in {path}"
-    return found + ending if errors else found
+    return f"{' and '.join(counts)} in {path}"

@@ -15,10 +15,10 @@ from bridge.rules.report import RulesError, report
 from bridge.telemetry import log
 
 
-def read_rules(path: Path, registry: Registry, environ: Mapping[str, str] | None) -> Rules:
+def read_rules(path: Path, registry: Registry, environ: Mapping[str, str] | None, ending: str) -> Rules:
     """The rules in a file; raises RulesError with all its problems, ConfigError when it cannot be read.
 
-    With `environ`, connections without settings are problems too.
+    With `environ`, connections without settings are problems too. `ending` says what follows from them.
     """
     try:
         text = path.read_bytes()
@@ -28,7 +28,7 @@ def read_rules(path: Path, registry: Registry, environ: Mapping[str, str] | None
         ) from None
     loaded = load(text, path=str(path), registry=registry, environ=environ)
     if loaded.rules is None:
-        raise RulesError(loaded.problems, text.decode("utf-8", "replace"), str(path))
+        raise RulesError(loaded.problems, text.decode("utf-8", "replace"), str(path), ending)
     return loaded.rules
 
 
@@ -41,7 +41,7 @@ class RulesFile:
         self._environ = environ
         self._lock = threading.Lock()
         self._seen = self._stamp()
-        self.current: Rules = read_rules(path, registry, environ)
+        self.current: Rules = read_rules(path, registry, environ, "; the service does not start")
         self.loaded_at = datetime.now(UTC)
         """Since when the rules that run have been running."""
         self.problems: tuple[Problem, ...] = ()
@@ -67,7 +67,9 @@ class RulesFile:
         with self._lock:
             self._seen = self._stamp()
             try:
-                rules = read_rules(self.path, self._registry, self._environ)
+                rules = read_rules(
+                    self.path, self._registry, self._environ, "; the running rules were not changed"
+                )
                 self.before_change(rules)
             except ConfigError as error:
                 self.trouble = str(error)

@@ -190,3 +190,25 @@ def test_what_the_sandbox_prints_is_all_that_a_service_and_send_need(tmp_path: P
             return {item["action"] for item in json.loads(found.stdout)["items"]}
 
         assert eventually(lambda: sent() == {"hubspot.log_call", "twilio.send_sms"}), sent()
+
+
+# ---------------------------------------------------------------- a rules file with a mistake
+
+
+BAD = NOTHING.replace("call.busy", "call.bussy")
+
+
+def test_a_start_with_a_bad_file_says_that_nothing_runs(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(BAD)
+    found = alone(tmp_path, "serve", HEPPU_WEBHOOK_SECRET="x" * 20, BRIDGE_PORT=str(free_port()))
+    assert found.returncode == 1
+    assert found.stderr.startswith("rules.yaml:4:39: no event `call.bussy`")
+    assert found.stderr.endswith("\n\n1 problem in rules.yaml; the service does not start\n")
+
+
+@pytest.mark.parametrize("command", ["check", "explain call.busy", "test", "connectors setup"])
+def test_a_command_that_runs_nothing_says_nothing_of_running_rules(bridge: Bridge, command: str) -> None:
+    Path("rules.yaml").write_text(BAD)
+    found = bridge(*command.split())
+    assert found.exit_code == 1
+    assert (found.stdout or str(found.exception)).rstrip().endswith("\n\n1 problem in rules.yaml")

@@ -39,7 +39,7 @@ def complaints(text: str | bytes) -> str:
     found = load_tests(text, path="a.tests.yaml", rules=rules_of(RULES), registry=REGISTRY)
     assert found.rules is None
     shown = text if isinstance(text, str) else text.decode("utf-8", "replace")
-    return report(found.problems, shown, "a.tests.yaml", ending="")
+    return report(found.problems, shown, "a.tests.yaml")
 
 
 def test_the_files_are_the_one_of_the_same_name_and_those_in_the_folder_tests(tmp_path: Path) -> None:
