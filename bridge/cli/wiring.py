@@ -97,8 +97,8 @@ def build_service(
 ) -> Service:
     """Build a service; raises ConfigError, which names all that is wrong in rules and settings, or StoreUnavailable.
 
-    Without `work` it only receives; without `route` it only works. With `worker_metrics`, which asks it, the worker
-    is another process.
+    Without `work` it only receives; without `route` it only works, beside a server that has brought the database to
+    this version. With `worker_metrics`, which asks it, the worker is another process.
     """
     settings = Settings.load(environ)
     if not settings.heppu_webhook_secret and not insecure:
@@ -110,7 +110,8 @@ def build_service(
     rules = RulesFile(settings.bridge_rules, registry, environ if work else None)
     database = Database(settings.bridge_database_url, clock)
     try:
-        migrate(database)
+        if route:
+            migrate(database)
         return _assembled(settings, environ, registry, rules, database, work, route, worker_metrics)
     except BaseException:
         database.close()

@@ -57,11 +57,10 @@ def service(folder: Path, sandbox: RunningSandbox) -> Iterator[Service]:
         "BRIDGE_DATABASE_URL": f"sqlite:///{folder}/bridge.db",
     }
     built = build_service(sandbox.environment | own)
-    assert built.worker is not None
     try:
         yield built
     finally:
-        built.worker.stop()
+        built.stop()
         built.close()
 
 
@@ -109,7 +108,7 @@ def test_a_call_of_a_known_contact_costs_one_request_and_a_backlog_a_hundredth(
 ) -> None:
     with service(tmp_path, sandbox) as built:
         store(built, range(PEOPLE))
-        built.worker.start()
+        built.start()
         wait(built, sandbox, PEOPLE)  # from here on the bridge knows them
         requests(sandbox)
 
@@ -125,7 +124,7 @@ def test_a_call_of_a_known_contact_costs_one_request_and_a_backlog_a_hundredth(
     with service(tmp_path, sandbox) as built:
         known = PEOPLE + singles
         store(built, range(known, known + CALLS))
-        built.worker.start()
+        built.start()
         wait(built, sandbox, known + CALLS)
         spent = requests(sandbox)
         for crm, count in spent.items():

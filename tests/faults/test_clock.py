@@ -25,8 +25,7 @@ def _serving(deployment: Deployment, clock: Clock) -> Iterator[None]:
     """Serve on `clock`; the tolerance is a day, because Heppu's clock does not jump with ours."""
     variables = {"BRIDGE_RULES": str(deployment.folder / "rules.yaml"), "HEPPU_TIMESTAMP_TOLERANCE": "86400"}
     service = build_service(deployment.environ | variables, clock=clock)
-    assert service.worker is not None
-    service.worker.start()
+    service.start()
     with serving(service.app) as url:
         deployment.heppu.close()
         deployment.heppu = Heppu(lambda: [url])
@@ -34,7 +33,7 @@ def _serving(deployment: Deployment, clock: Clock) -> Iterator[None]:
             yield
         finally:
             deployment.heppu.close()
-            service.worker.stop()
+            service.stop()
             service.close()
 
 
