@@ -72,6 +72,16 @@ def _mask_fields(_: Any, __: str, fields: MutableMapping[str, Any]) -> Mapping[s
     for name, value in fields.items():
         if isinstance(value, str) and name not in _WORDS_OF_OURS:
             fields[name] = mask(value)[:2000]
+        elif isinstance(value, list):
+            fields[name] = [mask(str(item))[:2000] for item in value]
+    return fields
+
+
+def _lists_below(_: Any, __: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """On the console the texts of a list stand below the line, one each, where a stack would stand."""
+    lists = [name for name, value in fields.items() if isinstance(value, list)]
+    if lists:
+        fields["stack"] = "\n".join(f"  {item}" for name in lists for item in fields.pop(name))
     return fields
 
 
@@ -133,11 +143,11 @@ def configure_logging(style: str, stream: TextIO | None = None) -> None:
         structlog.processors.format_exc_info,
         _mask_fields,
     ]
-    end: Any = (
-        structlog.processors.JSONRenderer(serializer=lambda fields, **_: _JSON.encode(fields))
-        if style == "json"
-        else structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=24)
-    )
+    if style == "json":
+        end: Any = structlog.processors.JSONRenderer(serializer=lambda fields, **_: _JSON.encode(fields))
+    else:
+        steps.append(_lists_below)
+        end = structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=24)
     structlog.configure(
         processors=[*steps, end],
         logger_factory=structlog.WriteLoggerFactory(out),

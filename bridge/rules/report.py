@@ -30,10 +30,19 @@ def report(problems: Sequence[Problem], text: str, path: str) -> str:
     return "\n".join([*parts, "", _summary(problems, path)])
 
 
-def _one(problem: Problem, lines: Sequence[str], path: str) -> str:
+def one_line(problem: Problem, path: str) -> str:
+    """A problem's place, text and hint, for where there is one line each, such as the log."""
+    return _place_and_text(problem, path) + (f"; {problem.hint}" if problem.hint else "")
+
+
+def _place_and_text(problem: Problem, path: str) -> str:
     level = "warning: " if problem.level == "warning" else ""
     rule = f"  (rule `{problem.rule}`)" if problem.rule else ""
-    shown = [f"{path}:{problem.line}:{problem.column}: {level}{problem.text}{rule}"]
+    return f"{path}:{problem.line}:{problem.column}: {level}{problem.text}{rule}"
+
+
+def _one(problem: Problem, lines: Sequence[str], path: str) -> str:
+    shown = [_place_and_text(problem, path)]
     if 0 < problem.line <= len(lines):
         line, column = _window(lines[problem.line - 1], problem.column)
         gutter = f"  {problem.line} | "

@@ -11,7 +11,7 @@ from bridge.connector.discovery import Registry
 from bridge.errors import ConfigError
 from bridge.rules.load import load
 from bridge.rules.model import Problem, Rules
-from bridge.rules.report import RulesError, report
+from bridge.rules.report import RulesError, one_line, report
 from bridge.telemetry import log
 
 
@@ -76,9 +76,9 @@ class RulesFile:
                 self.problems = getattr(error, "problems", ())
                 log.error(
                     "rules not reloaded",
-                    path=str(self.path),
-                    problems=len(self.problems),
-                    trouble=self.trouble,
+                    problems=[one_line(problem, str(self.path)) for problem in self.problems]
+                    or [self.trouble],
+                    advice="the running rules were not changed; mend the file, `bridge check` shows the places",
                 )
                 return False
             except Exception:

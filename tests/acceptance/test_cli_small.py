@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import typer.main
 from typer.testing import CliRunner
 
 from bridge.cli import app
+from bridge.connector.discovery import Registry
 from bridge.store.connections import register
 from bridge.store.database import Database
+from bridge.telemetry import configure_logging, log
+from bridge.worker.rulesfile import RulesFile
 from tests.acceptance.commands import NOTHING, RULES, alone
 from tests.acceptance.running import BRIDGE, clean_environment, eventually, free_port
 
@@ -212,3 +218,47 @@ def test_a_command_that_runs_nothing_says_nothing_of_running_rules(bridge: Bridg
     found = bridge(*command.split())
     assert found.exit_code == 1
     assert (found.stdout or str(found.exception)).rstrip().endswith("\n\n1 problem in rules.yaml")
+
+
+@pytest.fixture
+def logging_restored() -> Iterator[None]:
+    root = logging.getLogger()
+    before, level = root.handlers, root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers = before
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("logging_restored")
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_a_reload_that_failed_is_logged_with_its_problems_one_by_one(tmp_path: Path, style: str) -> None:
+    path, out = tmp_path / "rules.yaml", StringIO()
+    path.write_text(NOTHING)
+    configure_logging(style, out)
+    running = RulesFile(path, Registry(), {})
+    path.write_text(BAD.replace("text: hi", 'txt: "+14155550123"').replace("enabled", "enbaled"))
+    assert not running.reload()
+    problems = [
+        f"{path}:4:17: unknown key `enbaled`  (rule `off`); did you mean `enabled`?",
+        f"{path}:4:39: no event `call.bussy`  (rule `off`); did you mean `call.busy`?",
+    ]
+    if style == "json":
+        entry = json.loads(out.getvalue())
+        assert (entry["event"], entry["problems"][:2]) == ("rules not reloaded", problems)
+        assert "\n" not in "".join(entry["problems"])
+        return
+    first, *below = out.getvalue().splitlines()
+    assert "rules not reloaded" in first
+    assert "the running rules were not changed" in first
+    assert below[:2] == [f"  {problem}" for problem in problems]
+
+
+@pytest.mark.usefixtures("logging_restored")
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_addresses_in_a_list_are_masked_in_the_log(style: str) -> None:
+    out = StringIO()
+    configure_logging(style, out)
+    log.error("rules not reloaded", problems=["+14155550123 cannot be used", "nor can ada@mail.example"])
+    assert "+141***23 cannot be used" in out.getvalue()
+    assert "nor can a***@mail.example" in out.getvalue()
