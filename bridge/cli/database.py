@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.output import Json, print_json, say
+from bridge.cli.output import Json, counted, print_json, say
 
 _PANEL = "Set up"
 
@@ -70,10 +70,14 @@ def prune(
         raise ConfigError(f"--older-than: {error}") from None
     rules = load_file(settings.bridge_rules)
     with open_store(settings) as database:
-        pruned = vars(prune_store(database, retention, rules))
+        pruned = prune_store(database, retention, rules)
         with database.write() as connection:
-            note(connection, database.now(connection), who(), "prune", ["finished work"], pruned)
+            note(connection, database.now(connection), who(), "prune", ["finished work"], vars(pruned))
     if as_json:
-        print_json(pruned)
+        print_json(vars(pruned))
     else:
-        say(", ".join(f"{count} {name}" for name, count in pruned.items()) + " emptied or removed")
+        say(
+            f"{counted(pruned.events, 'event')} and {counted(pruned.deliveries, 'delivery')} emptied; "
+            f"{counted(pruned.rejections, 'refused request')} and "
+            f"{counted(pruned.identities, 'remembered id')} removed"
+        )

@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from bridge.cli.output import console, say
+from bridge.cli.output import console, counted, say
 from bridge.sandbox import RunningSandbox
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _hubspot(sandbox: RunningSandbox) -> Iterator[Row]:
     names = sorted(
         _name(one.get("firstname"), one.get("lastname"), one.get("email")) for one in people.values()
     )
-    yield f"{len(people)} contacts", "", ", ".join(names)
+    yield counted(len(people), "contact"), "", ", ".join(names)
     yield from sorted(
         ("call", whom("calls", call.id), call.properties.get("hs_call_title", ""))
         for call in sandbox.hubspot.calls
@@ -115,7 +115,7 @@ def _salesforce(sandbox: RunningSandbox) -> Iterator[Row]:
     names = {
         ident: _name(item["FirstName"], item["LastName"], item["Email"]) for ident, item in people.items()
     }
-    yield f"{len(org.contacts)} contacts", "", ", ".join(sorted(names.values()))
+    yield counted(len(org.contacts), "contact"), "", ", ".join(sorted(names.values()))
     yield from sorted(
         (
             f"{(task['TaskSubtype'] or 'Task').lower()} (task)",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridge.cli.output import Json, note, print_items, print_json, print_table, say
+from bridge.cli.output import Json, counted, note, print_items, print_json, print_table, say
 
 if TYPE_CHECKING:
     from bridge.heppu import HeppuApi
@@ -111,7 +111,8 @@ def create(
     if as_json:
         print_json(made)
     else:
-        say(f"{made.get('id', 'made')}: Heppu sends {len(events or EVENT_NAMES)} events to {target}")
+        kinds = counted(len(events or EVENT_NAMES), "event")
+        say(f"{made.get('id', 'made')}: Heppu sends {kinds} to {target}")
 
 
 def update(

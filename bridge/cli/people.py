@@ -160,4 +160,4 @@ def _print_proof(found: str, erased: Erased) -> None:
         f"{counted(erased.rejections, 'refused request')} removed; {counted(erased.opt_outs, 'opt-out')} kept as a hash"
     )
     if erased.under_way:
-        note(f"{erased.under_way} deliveries were just being attempted: erase once more in a minute")
+        note(f"{counted(erased.under_way, 'delivery')} just under way: erase once more in a minute")

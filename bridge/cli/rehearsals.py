@@ -221,7 +221,7 @@ def plan(
             else:
                 before = load_or_raise(ran, path="the rules that ran last", registry=registry_for(new))
                 which = f"the rules that ran last ({before.hash[:12]})"
-        status.update(f"Trying {len(events)} events with both ...")
+        status.update(f"Trying {counted(len(events), 'event')} with both ...")
         found = plan_change(before, after, events, only_to=settings.bridge_only_to)
     if as_json:
         print_json(found.to_json(samples))

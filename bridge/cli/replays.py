@@ -43,7 +43,7 @@ def replay_events(
         )
         if not yes and not events and chosen:
             what = "again, whatever was done before" if again else "once more"
-            typer.confirm(f"Route {len(chosen)} events {what}?", abort=True, err=True)
+            typer.confirm(f"Route {counted(len(chosen), 'event')} {what}?", abort=True, err=True)
         with Progress(console=errors(), transient=True, disable=not errors().is_terminal) as progress:
             task = progress.add_task("Routing", total=len(chosen))
             replayed = replay(

@@ -8,6 +8,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from typer.testing import CliRunner
 
 from bridge.cli import app
 from bridge.connector.discovery import Registry
+from bridge.sandbox import start_sandbox
 from bridge.store.connections import register
 from bridge.store.database import Database
+from bridge.store.receipts import Rejection, reject
 from bridge.telemetry import configure_logging, log
 from bridge.worker.rulesfile import RulesFile
 from tests.acceptance.commands import NOTHING, RULES, alone
@@ -262,3 +265,29 @@ def test_addresses_in_a_list_are_masked_in_the_log(style: str) -> None:
     log.error("rules not reloaded", problems=["+14155550123 cannot be used", "nor can ada@mail.example"])
     assert "+141***23 cannot be used" in out.getvalue()
     assert "nor can a***@mail.example" in out.getvalue()
+
+
+# ---------------------------------------------------------------- one of a thing
+
+
+def test_what_is_removed_is_counted_in_words(stored: Bridge) -> None:
+    Path("rules.yaml").write_text(NOTHING)
+    database = Database("sqlite:///bridge.db", pool_size=1)
+    with database.write() as connection:
+        reject(connection, Rejection("signature", "wrong", 401, False, datetime(2026, 1, 1, tzinfo=UTC)))
+    database.close()
+    assert stored("prune").stdout == (
+        "0 events and 0 deliveries emptied; 1 refused request and 0 remembered ids removed\n"
+    )
+
+
+def test_heppu_sends_one_event_or_several(bridge: Bridge) -> None:
+    with start_sandbox() as sandbox:
+        environ = sandbox.environment | {"HEPPU_WEBHOOK_SECRET": "x" * 20}
+        create = ("heppu", "webhooks", "create", "--url", "https://bridge.example.com/webhooks/heppu")
+        assert "Heppu sends 7 events to https://" in bridge(*create, **environ).stdout
+        one = bridge(*create, "--event", "call.busy", **environ)
+        assert "Heppu sends 1 event to https://" in one.stdout
+        made = one.stdout.partition(":")[0]
+        deleted = bridge("heppu", "webhooks", "delete", made, "--yes", "--json", **environ)
+        assert record_of(deleted) == {"id": made, "deleted": True}
