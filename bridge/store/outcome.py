@@ -62,23 +62,21 @@ class Finished:
     receipt: str | None = None
     opt_out: bool = False
     """The partner says that the person wants no messages on this channel."""
+    speaks_of_partner: bool = True
+    """Whether it ended by what the partner did: what never began, or ended with our own process, says nothing of it."""
 
 
-def finish(database: Database, group: Sequence[Finished], *, speaks_of_partner: bool = True) -> list[Claimed]:
-    """Write the ends of these attempts in one transaction; returns those whose claim was no longer the newest.
-
-    Attempts that were cut short by the end of our own process do not speak of the partner: they must not open its
-    circuit.
-    """
+def finish(database: Database, group: Sequence[Finished]) -> list[Claimed]:
+    """Write the ends of these attempts in one transaction; returns those whose claim was no longer the newest."""
     table = schema.deliveries
     with database.write() as connection:
         now = database.now(connection)
         by_connection: dict[str, list[Failure | None]] = defaultdict(list)
         for item in group:
-            by_connection[item.claimed.connection].append(item.failure)
+            if item.speaks_of_partner:
+                by_connection[item.claimed.connection].append(item.failure)
         for name in sorted(by_connection):  # before the deliveries, in the order of `claim`
-            if speaks_of_partner:
-                record(database, connection, name, by_connection[name], now)
+            record(database, connection, name, by_connection[name], now)
         newest = {
             row.id: row
             for row in connection.execute(
@@ -110,7 +108,8 @@ def finish(database: Database, group: Sequence[Finished], *, speaks_of_partner: 
                 connection, {item.claimed.id: item.claimed.effect for item in ours if item.effect == "free"}
             )
         follow_up = any(_is_followed_up(item) for item in ours)
-        database.changed(connection, [*by_connection, *([EVENTS] if follow_up else [])])
+        names = {item.claimed.connection for item in group}
+        database.changed(connection, [*names, *([EVENTS] if follow_up else [])])
     return late
 
 

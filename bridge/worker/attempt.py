@@ -25,7 +25,7 @@ from bridge.store.claim import Claimed
 from bridge.store.database import Database
 from bridge.store.identities import StoredIdentities
 from bridge.store.queries import taken_by_others
-from bridge.worker.outcome import NotBegun, failure_of
+from bridge.worker.outcome import NotBegun, Unfamiliar, failure_of
 
 Result = Sent | Exception | None
 
@@ -109,9 +109,8 @@ class Attempts:
         """
         action = connection.connector.actions.get(call[0].action.partition(".")[2])
         if action is None:
-            return [
-                Rejected(f"the connector has no action `{call[0].action}` any more", code="settings")
-            ] * len(call)
+            words = f"this version's connector has no action `{call[0].action}`; left to a newer one, if there is one"
+            return [Unfamiliar(words)] * len(call)
         try:
             with attempt_deadline(deadline):
                 if uptime() >= deadline:
@@ -138,7 +137,7 @@ class Attempts:
         answers = iter(_run_batch(connection.connector, action, client, ready))
         return [next(answers) if isinstance(job, Job) else job for job in jobs]
 
-    def _job(self, action: Action, item: Claimed) -> Job[Any] | Rejected:
+    def _job(self, action: Action, item: Claimed) -> Job[Any] | Unfamiliar:
         """The params and the context of one delivery."""
         try:
             params = action.params.model_validate(dict(item.params))
@@ -146,7 +145,10 @@ class Attempts:
             places = ", ".join(
                 ".".join(map(str, problem["loc"])) for problem in error.errors(include_input=False)
             )
-            return Rejected(f"this version of {item.action} does not take the stored params: {places}")
+            return Unfamiliar(
+                f"this version of {item.action} does not take the stored params ({places}); left to a newer one, "
+                "if there is one"
+            )
         channel, recipient = item.channel, item.recipient
         link = self.unsubscribe_url(channel, recipient) if channel and recipient else None
         return Job(

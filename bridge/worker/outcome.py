@@ -10,6 +10,9 @@ CannotTell          review                   review (nothing happened; a person 
 OutcomeUnknown,     retry on schedule        look it up after the settle time; without a lookup: review
 or a bug
 
+not begun           put back at once         put back at once (nobody was asked, so it says nothing about the partner)
+not known here      put back for a minute    put back for a minute; after an hour dead, a lookup: review
+
 a lookup says       Sent: sent               None: attempt again at once
                     CannotTell: review       it fails itself: look again, for at most two minutes in which the
                                              partner is not away as a whole, then review
@@ -18,8 +21,9 @@ a lookup says       Sent: sent               None: attempt again at once
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from tenacity import RetryCallState, wait_chain, wait_random
 
@@ -49,6 +53,9 @@ LOOKUP_EVERY = timedelta(seconds=10)
 LOOKUP_LIMIT = timedelta(minutes=2)
 """How long a failing lookup is tried before a person is asked; no time counts in which the connection is paused."""
 
+LEFT_TO_NEWER, LEFT_FOR = timedelta(minutes=1), timedelta(hours=1)
+"""What this version does not know is left to a newer one that runs beside it: for how long at a time, and in all."""
+
 _waits = wait_chain(*(wait_random(0.8 * seconds, 1.2 * seconds) for seconds in SCHEDULE_SECONDS))
 
 
@@ -57,6 +64,10 @@ class NotBegun(Temporary):
 
     def __init__(self) -> None:
         super().__init__("the attempt ran out of time before it began", reason="timeout")
+
+
+class Unfamiliar(Rejected):
+    """This version has no such action, or the action does not take such params; during an upgrade another one may."""
 
 
 def wait_after(attempts: int) -> timedelta:
@@ -86,6 +97,8 @@ def conclude(
 
     `action` is None when the connector is no longer there; then nobody can look an unknown outcome up.
     """
+    if isinstance(result, NotBegun | Unfamiliar):
+        return _not_begun(claimed, result, now)
     if claimed.kind == "lookup":
         return _after_lookup(claimed, result, now)
     if isinstance(result, Sent):
@@ -127,10 +140,28 @@ def cut_short(claimed: Claimed, action: Action | None, now: datetime) -> Finishe
         timedelta(0) if claimed.kind == "lookup" else action.settle if action and action.repeatable else None
     )
     if wait is None or claimed.fence - claimed.attempts > CUT_SHORT_LIMIT:
-        return ended
+        return replace(ended, speaks_of_partner=False)
     return Finished(
         claimed, "unknown", "retrying", "keep", failure, failure.detail,
-        wait=wait, consumed=0, unknown_since=claimed.unknown_since,
+        wait=wait, consumed=0, unknown_since=claimed.unknown_since, speaks_of_partner=False,
+    )  # fmt: skip
+
+
+def _not_begun(claimed: Claimed, failure: NotBegun | Unfamiliar, now: datetime) -> Finished:
+    """Nothing was asked of the partner. A lookup's time does not count either."""
+    unfamiliar, lookup = isinstance(failure, Unfamiliar), claimed.kind == "lookup"
+    long = now >= claimed.first_attempt_at + LEFT_FOR and claimed.fence - claimed.attempts > CUT_SHORT_LIMIT
+    if unfamiliar and long:
+        # What a newer version attempted long ago is put back a few times, too, before it is given up on.
+        state: Literal["review", "dead"] = "review" if lookup else "dead"
+        effect: Literal["keep", "free"] = "keep" if lookup else "free"
+        return Finished(
+            claimed, "rejected", state, effect, failure, failure.detail, consumed=0, speaks_of_partner=False
+        )
+    return Finished(
+        claimed, "not begun", "retrying", "keep", failure, failure.detail,
+        wait=LEFT_TO_NEWER if unfamiliar else timedelta(0),
+        consumed=0, unknown_since=now if lookup else None, speaks_of_partner=False,
     )  # fmt: skip
 
 
@@ -138,8 +169,8 @@ def _again(claimed: Claimed, failure: Failure, detail: str, now: datetime) -> Fi
     """Retry, as soon as the partner wishes or the schedule says; or give up."""
     unknown = isinstance(failure, OutcomeUnknown)
     outcome = "unknown" if unknown else "failed"
-    if isinstance(failure, BadCredentials | RateLimited | QuotaExhausted | NotBegun):
-        # The connection itself is paused or full; the delivery is due again as soon as that ends.
+    if isinstance(failure, BadCredentials | RateLimited | QuotaExhausted):
+        # The connection itself is paused; the delivery is due again as soon as that ends.
         return Finished(claimed, outcome, "retrying", "keep", failure, detail, consumed=0)
     consumed = 0 if claimed.probe else 1
     attempts = claimed.attempts + consumed

@@ -341,7 +341,6 @@ class Worker:
             finish(
                 self._database,
                 [cut_short(claimed, self._action_of(claimed), now) for claimed in left],
-                speaks_of_partner=False,
             )
 
     def _still_runs(self, claimed: Claimed) -> bool:

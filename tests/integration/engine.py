@@ -192,7 +192,12 @@ class Engine:
     def claim(self) -> list[list[Claimed]]:
         """Begin what is due."""
         actions = self.connector.actions
-        room = Room("desk", self.slots, lambda use: actions[use.partition(".")[2]].batch, self.per_second)
+
+        def batch_of(use: str) -> int:
+            action = actions.get(use.partition(".")[2])
+            return action.batch if action else 1
+
+        room = Room("desk", self.slots, batch_of, self.per_second)
         return [list(call) for call in claim(self.database, room, self.rulebook, self.replica).calls]
 
     def attempt(self, call: Sequence[Claimed]) -> list[Finished]:
@@ -201,7 +206,7 @@ class Engine:
 
     def conclude(self, call: Sequence[Claimed], results: Sequence[Result]) -> list[Finished]:
         """What the results of a call mean."""
-        action = self.connector.actions[call[0].action.partition(".")[2]]
+        action = self.connector.actions.get(call[0].action.partition(".")[2])
         now = self.database.clock.now()
         return [conclude(item, action, result, now) for item, result in zip(call, results, strict=True)]
 
@@ -235,7 +240,6 @@ class Engine:
             finish(
                 self.database,
                 [cut_short(item, actions[item.action.partition(".")[2]], now) for item in left],
-                speaks_of_partner=False,
             )
         return len(left)
 

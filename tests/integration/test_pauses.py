@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from bridge.clock import uptime
 from bridge.errors import RateLimited
-from bridge.store.connections import all_connections
+from bridge.store.connections import all_connections, pause_values
 from bridge.store.database import Database
 from bridge.store.outcome import finish
+from bridge.store.schema import connections
 from tests.integration.engine import Engine
 
 NUMBERS = itertools.count(3000)
@@ -65,3 +67,32 @@ def test_calls_under_way_that_meet_a_429_make_the_pause_no_longer(engine: Engine
     for call in engine.claim():
         finish(engine.database, engine.conclude(call, [RateLimited("429")]))
     assert left(engine) <= timedelta(seconds=1)
+
+
+def test_attempts_that_waited_too_long_for_their_thread_open_no_circuit(engine: Engine) -> None:
+    for _ in range(8):
+        engine.deliver("post", engine.event(metadata=stranger()))
+    engine.slots = 8
+    ended = [
+        item
+        for call in engine.claim()
+        for item in engine.conclude(call, engine.attempts.run(engine.connection, call, uptime()))
+    ]
+    finish(engine.database, ended)
+    assert [row["paused_by"] for row in all_connections(engine.database)] == [None]
+    engine.settle()
+    assert engine.states() == {"sent": 8}
+
+
+def test_a_probe_that_waited_too_long_for_its_thread_does_not_close_the_circuit(engine: Engine) -> None:
+    engine.deliver("post")
+    with engine.database.write() as connection:
+        row = {"name": "desk", "failures": 0, "successes": 0, "alert_due": False}
+        now = engine.database.clock.now()
+        connection.execute(connections.insert(), [row | pause_values("circuit", now, "down")])
+    [probe] = engine.claim()
+    finish(engine.database, engine.conclude(probe, engine.attempts.run(engine.connection, probe, uptime())))
+    [paused] = all_connections(engine.database)
+    assert paused["paused_by"] == "circuit"
+    engine.run_for(minutes=1)
+    assert engine.states() == {"sent": 1}
