@@ -82,6 +82,12 @@ class Running:
         assert found.returncode == 0, found.stderr
         return list(json.loads(found.stdout)["items"])
 
+    def asked(self, listing: str) -> list[dict[str, Any]]:
+        """The same over HTTP, for who waits: a process at every look would be the load under which it waits."""
+        headers = {"Authorization": f"Bearer {ADMIN}"}
+        answer = httpx.get(f"{self.url}/api/{listing}", headers=headers, timeout=30)
+        return list(answer.raise_for_status().json()["items"])
+
     def stop(self) -> int:
         """Ask the service to end; its exit code."""
         self.process.send_signal(signal.SIGTERM)

@@ -246,7 +246,7 @@ def test_a_replay_of_the_running_service_does_nothing_twice(
 
 
 def _reasons(running: Running, event: dict[str, Any]) -> set[str]:
-    return {item["reason"] for item in running.items("deliveries", "--event", event["id"])}
+    return {item["reason"] for item in running.asked(f"deliveries?event={event['id']}")}
 
 
 def test_a_replay_of_a_span_of_time_asks_first(service: Running) -> None:
@@ -299,7 +299,7 @@ def test_a_refused_request_can_be_taken_after_all(service: Running) -> None:
     raw = json.dumps(stamped(sample("call.completed"), datetime.now(UTC))).encode()
     headers = {"X-Webhook-Signature-256": sign(raw, SECRET.encode()), "X-Webhook-Timestamp": "1700000000"}
     assert httpx.post(f"{service.url}/webhooks/heppu", content=raw, headers=headers).status_code == 401
-    refused = eventually(lambda: [item for item in service.items("rejections") if item["signed"]])[0]
+    refused = eventually(lambda: [item for item in service.asked("rejections") if item["signed"]])[0]
     assert "timestamp" in service.run("rejections").stdout
     found = service.run("rejections", "accept", refused["id"])
     assert (found.returncode, "accepted as evt_" in found.stdout) == (0, True)

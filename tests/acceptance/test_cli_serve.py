@@ -90,7 +90,7 @@ def test_no_work_receives_and_leaves_the_rest_to_others(tmp_path: Path, sandbox:
         assert [item["routed_at"] for item in running.items("events")] == [None]
         assert running.stop() == 0
     with serving(tmp_path, sandbox.environment) as running:
-        assert eventually(lambda: running.items("events")[0]["routed_at"])
+        assert eventually(lambda: running.asked("events")[0]["routed_at"])
 
 
 def _is_ready(running: Running) -> bool:

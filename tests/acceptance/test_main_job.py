@@ -49,9 +49,9 @@ def events(now: datetime) -> list[dict[str, Any]]:
 
 def final(running: Running) -> list[dict[str, Any]]:
     """All deliveries, once none of them is unfinished."""
-    items = running.items("deliveries", "--limit", "200")
+    items = running.asked("deliveries?limit=200")
     unfinished = [item for item in items if item["state"] in ("pending", "sending", "retrying")]
-    unrouted = [item for item in running.items("events", "--limit", "200") if item["routed_at"] is None]
+    unrouted = [item for item in running.asked("events?limit=200") if item["routed_at"] is None]
     return [] if unfinished or unrouted else items
 
 

@@ -47,7 +47,7 @@ def service(tmp_path: Path, sandbox: RunningSandbox) -> Iterator[Running]:
 
 def texts(service: Running) -> dict[str, dict[str, Any]]:
     """The deliveries of texts by their ids."""
-    items = service.items("deliveries", "--limit", "200")
+    items = service.asked("deliveries?limit=200")
     return {item["id"]: item for item in items if item["action"] == "twilio.send_sms"}
 
 
