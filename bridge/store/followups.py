@@ -2,6 +2,7 @@
 
 A delivery that was given up on, or waits for a person, carries a mark until its follow-ups are deliveries of their
 own; both change in one transaction, so a kill leaves either the mark or the follow-ups, never neither or both.
+When a group cannot be written, its follow-ups are made one by one, and one that fails alone loses its mark and says so.
 Follow-ups of follow-ups are not made: an alert that fails is seen on the log page.
 """
 
@@ -9,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Row, select, text, update
+from sqlalchemy import Connection, Row, func, literal, select, text, update
 
+from bridge.errors import StoreUnavailable
 from bridge.events import Event
 from bridge.rules.model import Planned
 from bridge.store import schema
@@ -24,58 +27,111 @@ from bridge.store.routing import delivery_row
 Plan = Callable[[Event, Mapping[str, Any], datetime], tuple[str, Sequence[Planned]]]
 """The follow-ups of a failure: event, what `delivery` is, now -> the rules' hash and what to do."""
 
-_TABLE = schema.deliveries
+_TABLE, _PAUSED = schema.deliveries, schema.connections
 
 
-def follow_up_deliveries(database: Database, plan: Plan, limit: int = 50) -> int:
-    """Make the follow-ups of deliveries that carry the mark; returns how many deliveries that were."""
-    with database.write() as connection:
-        rows = connection.execute(
-            select(_TABLE).where(text("follow_up")).limit(limit).with_for_update(skip_locked=True)
-        ).all()
-        if not rows:
-            return 0
-        now = database.now(connection)
-        events = events_of(connection, rows)
-        made = []
-        for row in rows:
-            event = events[row.id]
-            rules_hash, planned = plan(event, about(row), now)
-            made += [delivery_row(item, event, rules_hash, now, cause_id=row.id) for item in planned]
-        if made:
-            connection.execute(_TABLE.insert(), made)
+def follow_up_deliveries(database: Database, plan: Plan, limit: int = 50) -> tuple[int, list[str]]:
+    """Make the follow-ups of deliveries that carry the mark; returns how many deliveries that were.
+
+    The ids are of those whose follow-ups could not be made.
+    """
+
+    def give_up(connection: Connection, idents: Sequence[str], why: str) -> None:
         connection.execute(
-            update(_TABLE).where(_TABLE.c.id.in_([row.id for row in rows])).values(follow_up=False)
+            update(_TABLE)
+            .where(_TABLE.c.id.in_(idents))
+            .values(follow_up=False, detail=func.coalesce(_TABLE.c.detail + "; ", "") + literal(why))
         )
-        database.changed(connection, [EVENTS, *(row["connection"] for row in made)])
-        return len(rows)
+
+    return _make(database, partial(_follow_up_deliveries, plan=plan), give_up, limit)
 
 
-def follow_up_pauses(database: Database, plan: Plan) -> int:
-    """Make the alerts of connections that were paused; returns how many connections that were."""
-    table = schema.connections
-    with database.write() as connection:
-        rows = connection.execute(
-            select(table)
-            .where(table.c.alert_due.is_(True))
-            .order_by(table.c.name)
-            .with_for_update(skip_locked=True)
-        ).all()
-        if not rows:
-            return 0
-        now = database.now(connection)
-        made = []
-        for row in rows:
-            event = Event({}, row.pause_id or row.name, now)
-            rules_hash, planned = plan(event, about_pause(row), now)
-            made += [delivery_row(item, event, rules_hash, now, cause_id=row.pause_id) for item in planned]
-        if made:
-            connection.execute(_TABLE.insert(), made)
+def follow_up_pauses(database: Database, plan: Plan, limit: int = 50) -> tuple[int, list[str]]:
+    """Make the alerts of connections that were paused; returns how many connections that were.
+
+    The names are of those whose alerts could not be made.
+    """
+
+    def give_up(connection: Connection, names: Sequence[str], why: str) -> None:
         connection.execute(
-            update(table).where(table.c.name.in_([row.name for row in rows])).values(alert_due=False)
+            update(_PAUSED)
+            .where(_PAUSED.c.name.in_(names))
+            .values(alert_due=False, paused_why=func.coalesce(_PAUSED.c.paused_why + "; ", "") + literal(why))
         )
-        database.changed(connection, [row["connection"] for row in made])
-        return len(rows)
+
+    return _make(database, partial(_follow_up_pauses, plan=plan), give_up, limit)
+
+
+def _make(
+    database: Database,
+    make: Callable[..., int],
+    give_up: Callable[[Connection, Sequence[str], str], None],
+    limit: int,
+) -> tuple[int, list[str]]:
+    """Make the follow-ups of up to `limit` of what carries the mark, and give up on one that fails alone."""
+    taken: list[str] = []
+    try:
+        with database.write() as connection:
+            return make(database, connection, limit=limit, taken=taken), []
+    except StoreUnavailable:
+        raise
+    except Exception as error:
+        if limit > 1:
+            return _make(database, make, give_up, 1)
+        if not taken:
+            raise
+        with database.write() as connection:
+            give_up(connection, taken, f"no follow-up could be made ({type(error).__name__})")
+        return len(taken), taken
+
+
+def _follow_up_deliveries(
+    database: Database, connection: Connection, *, plan: Plan, limit: int, taken: list[str]
+) -> int:
+    rows = connection.execute(
+        select(_TABLE).where(text("follow_up")).limit(limit).with_for_update(skip_locked=True)
+    ).all()
+    if not rows:
+        return 0
+    taken += [row.id for row in rows]
+    now = database.now(connection)
+    events = events_of(connection, rows)
+    made = []
+    for row in rows:
+        event = events[row.id]
+        rules_hash, planned = plan(event, about(row), now)
+        made += [delivery_row(item, event, rules_hash, now, cause_id=row.id) for item in planned]
+    if made:
+        connection.execute(_TABLE.insert(), made)
+    connection.execute(update(_TABLE).where(_TABLE.c.id.in_(taken)).values(follow_up=False))
+    database.changed(connection, [EVENTS, *(row["connection"] for row in made)])
+    return len(rows)
+
+
+def _follow_up_pauses(
+    database: Database, connection: Connection, *, plan: Plan, limit: int, taken: list[str]
+) -> int:
+    rows = connection.execute(
+        select(_PAUSED)
+        .where(_PAUSED.c.alert_due.is_(True))
+        .order_by(_PAUSED.c.name)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    if not rows:
+        return 0
+    taken += [row.name for row in rows]
+    now = database.now(connection)
+    made = []
+    for row in rows:
+        event = Event({}, row.pause_id or row.name, now)
+        rules_hash, planned = plan(event, about_pause(row), now)
+        made += [delivery_row(item, event, rules_hash, now, cause_id=row.pause_id) for item in planned]
+    if made:
+        connection.execute(_TABLE.insert(), made)
+    connection.execute(update(_PAUSED).where(_PAUSED.c.name.in_(taken)).values(alert_due=False))
+    database.changed(connection, [row["connection"] for row in made])
+    return len(rows)
 
 
 def about(row: Row[Any]) -> dict[str, Any]:

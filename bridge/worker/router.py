@@ -73,8 +73,11 @@ class Router:
             log.error(
                 "routing crashed", event_id=event, advice="see `bridge show` for the rule, and report it"
             )
-        followed = follow_up_deliveries(self._database, self._after_failure)
-        return routed + followed + follow_up_pauses(self._database, self._after_pause)
+        followed, without = follow_up_deliveries(self._database, self._after_failure)
+        alerted, silent = follow_up_pauses(self._database, self._after_pause)
+        for cause in (*without, *silent):
+            log.error("no follow-up could be made", cause=cause, advice="look at its detail, and report it")
+        return routed + followed + alerted
 
     def _after_failure(
         self, event: Event, delivery: Mapping[str, Any], now: datetime
