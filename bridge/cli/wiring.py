@@ -107,7 +107,7 @@ def build_service(
             "set it to the webhook's secret, or say --insecure to take events from anybody"
         )
     registry = registry_for(settings.bridge_rules)
-    rules = RulesFile(settings.bridge_rules, registry, environ if work else None)
+    rules = RulesFile(settings.bridge_rules, registry, environ if work else None, silent=not route)
     database = Database(settings.bridge_database_url, clock)
     try:
         if route:

@@ -35,8 +35,12 @@ def read_rules(path: Path, registry: Registry, environ: Mapping[str, str] | None
 class RulesFile:
     """The rules that run now, and what is wrong with the file on disk, if anything."""
 
-    def __init__(self, path: Path, registry: Registry, environ: Mapping[str, str] | None) -> None:
+    def __init__(
+        self, path: Path, registry: Registry, environ: Mapping[str, str] | None, *, silent: bool = False
+    ) -> None:
+        """`silent`: another process beside this one follows the same file, and says what became of it."""
         self.path = path
+        self._silent = silent
         self._registry = registry
         self._environ = environ
         self._lock = threading.Lock()
@@ -74,12 +78,13 @@ class RulesFile:
             except ConfigError as error:
                 self.trouble = str(error)
                 self.problems = getattr(error, "problems", ())
-                log.error(
-                    "rules not reloaded",
-                    problems=[one_line(problem, str(self.path)) for problem in self.problems]
-                    or [self.trouble],
-                    advice="the running rules were not changed; mend the file, `bridge check` shows the places",
-                )
+                if not self._silent:
+                    log.error(
+                        "rules not reloaded",
+                        problems=[one_line(problem, str(self.path)) for problem in self.problems]
+                        or [self.trouble],
+                        advice="the running rules were not changed; mend the file, `bridge check` shows the places",
+                    )
                 return False
             except Exception:
                 self._seen = None  # the database is away, say: the next look tries again
@@ -89,7 +94,8 @@ class RulesFile:
             self.current = rules
             if changed:
                 self.loaded_at = datetime.now(UTC)
-            log.info("rules reloaded", path=str(self.path), rules=len(rules.rules), hash=rules.hash[:12])
+            if not self._silent:
+                log.info("rules reloaded", path=str(self.path), rules=len(rules.rules), hash=rules.hash[:12])
             return changed
 
 
