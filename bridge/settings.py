@@ -53,15 +53,17 @@ class EnvironmentModel(BaseModel):
 
 def _problems(error: ValidationError, names: Mapping[str, str], model: type[BaseModel]) -> list[str]:
     aliases = {model.model_fields[field].alias or field: name for field, name in names.items()}
-    found = []
+    missing, found = [], []
     for item in error.errors(include_input=False, include_url=False):
         place = str(item["loc"][0]) if item["loc"] else ""
         name = names.get(place) or aliases.get(place) or ""
         if item["type"] == "missing":
-            found.append(f"{name} is not set")
+            missing.append(name)
         else:
             message = item["msg"].removeprefix("Value error, ")
             found.append(f"{name}: {message}" if name else message)
+    if missing:
+        found.insert(0, f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set")
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import httpx
 
 from bridge.cli.output import counted, instant, note, print_json, say
 from bridge.cli.wiring import connections_of, registry_for
-from bridge.connector.discovery import variables_of
+from bridge.connector.discovery import Registry, variables_of
 from bridge.errors import ConfigError
 from bridge.events import parse_instant
 from bridge.rehearsal.beside import TestsFile, with_tests_beside
@@ -43,10 +44,7 @@ def check(file: Path | None, *, online: bool, running: bool, as_json: bool) -> b
         from bridge.cli.accounts import check_all
 
         verdicts = check_all(used, environ)
-    variables = {
-        name for connection, connector in used.items() for name in variables_of(connector, connection)
-    }
-    unread = not_read(environ, variables)
+    unread = not_read(environ, _variables(loaded.connections, registry))
     rules, beside = loaded.rules, tuple[TestsFile, ...]()
     if rules is not None:
         rules, beside = with_tests_beside(rules, registry)
@@ -72,17 +70,25 @@ def check(file: Path | None, *, online: bool, running: bool, as_json: bool) -> b
     for part in (shown, *(file.report for file in beside)):
         if part:
             say(f"{part}\n")
-    for name, advice in unread.items():
-        say(f"not read: {name}; {advice}")
     if rules is not None:
-        _print_rules(rules, settings)
-        _print_accounts(sorted(used), verdicts)
+        _print_rules(rules)
+    _print_settings(settings, unread)
+    _print_accounts(sorted(used), verdicts)
     if service is not None:
         _print_running(service, shown)
     return fine
 
 
-def _print_rules(rules: Rules, settings: Settings) -> None:
+def _variables(connections: Mapping[str, str], registry: Registry) -> set[str]:
+    """What the settings of these connections are read from."""
+    found: set[str] = set()
+    for connection, connector in connections.items():
+        with suppress(ConfigError):  # a broken connector is told as a problem of the file
+            found.update(variables_of(registry.connector(connector), connection))
+    return found
+
+
+def _print_rules(rules: Rules) -> None:
     enabled = sum(rule.enabled for rule in rules.rules)
     off = len(rules.rules) - enabled
     say(
@@ -90,6 +96,12 @@ def _print_rules(rules: Rules, settings: Settings) -> None:
         + (f" (and {off} switched off)" if off else "")
         + f", {counted(len(rules.tests), 'test')}"
     )
+
+
+def _print_settings(settings: Settings, unread: Mapping[str, str]) -> None:
+    """What the bridge itself lacks, and what it was probably meant to be given."""
+    for name, advice in unread.items():
+        say(f"not read: {name}; {advice}")
     if not settings.heppu_webhook_secret:
         say("not set: HEPPU_WEBHOOK_SECRET, without which `bridge serve` does not start")
     if settings.bridge_public_url is None:

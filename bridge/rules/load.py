@@ -67,16 +67,17 @@ def _load(
     read: Callable[[File, Node | None, str], Rules | None],
 ) -> Loaded:
     problems = Problems()
+    connections: dict[str, str] = {}
     rules = None
     try:
         decoded = decode(text, problems) if isinstance(text, bytes) else text.removeprefix("\ufeff")
         root = parse(decoded, problems) if decoded is not None else None
         if decoded is not None and (root is not None or not problems.found):
-            rules = read(File(lines_of(decoded), problems, registry, environ), root, decoded)
+            rules = read(File(lines_of(decoded), problems, registry, environ, connections), root, decoded)
     except TooManyProblems:
         pass
     found = tuple(sorted(problems.found, key=lambda problem: (problem.line, problem.column)))
-    return Loaded(None if problems.errors else rules, found)
+    return Loaded(None if problems.errors else rules, found, connections)
 
 
 def _tests_file(file: File, root: Node | None, path: str, rules: Rules) -> Rules | None:

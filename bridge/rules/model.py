@@ -226,6 +226,8 @@ class Problem:
     hint: str = ""
     rule: str | None = None
     level: Literal["error", "warning"] = "error"
+    connection: str | None = None
+    """Set when it is no mistake of the file: this connection's settings are missing, or wrong."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,8 @@ class Loaded:
 
     rules: Rules | None
     problems: tuple[Problem, ...] = ()
+    connections: Mapping[str, str] = field(default_factory=dict)
+    """Every connection that the file names, and its connector."""
 
 
 DELIVERY_FIELDS: Mapping[str, str] = {

@@ -10,6 +10,7 @@ from bridge.rules.yaml import lines_of
 
 _WIDEST = 100
 _BEFORE = 60
+_SET_UP = "set that in the environment or in .env; `bridge connectors show NAME` says what each variable is"
 
 
 class RulesError(ConfigError):
@@ -22,12 +23,21 @@ class RulesError(ConfigError):
 
 
 def report(problems: Sequence[Problem], text: str, path: str) -> str:
-    """Every problem with its line and a hint, and how many there are; empty when there is none."""
+    """Every problem with its line and a hint, and how many there are; empty when there is none.
+
+    What is wrong with the file comes first, then the connections that are not set up, one line each.
+    """
     if not problems:
         return ""
     lines = lines_of(text)
-    parts = [_one(problem, lines, path) for problem in problems]
-    return "\n".join([*parts, "", _summary(problems, path)])
+    mistakes = [problem for problem in problems if problem.connection is None]
+    missing = [
+        f"{problem.text}  (line {problem.line})" for problem in problems if problem.connection is not None
+    ]
+    parts = [_one(problem, lines, path) for problem in mistakes]
+    if missing:
+        parts += [*([""] if mistakes else []), *missing, f"  hint: {_SET_UP}"]
+    return "\n".join([*parts, "", _summary(mistakes, len(missing), path)])
 
 
 def one_line(problem: Problem, path: str) -> str:
@@ -66,12 +76,16 @@ def _window(line: str, column: int) -> tuple[str, int]:
     return line, column - start
 
 
-def _summary(problems: Sequence[Problem], path: str) -> str:
-    errors = sum(problem.level == "error" for problem in problems)
-    warnings = len(problems) - errors
+def _summary(mistakes: Sequence[Problem], missing: int, path: str) -> str:
+    errors = sum(problem.level == "error" for problem in mistakes)
     counts = [
         f"{count} {noun}{'' if count == 1 else 's'}"
-        for count, noun in ((errors, "problem"), (warnings, "warning"))
+        for count, noun in ((errors, "problem"), (len(mistakes) - errors, "warning"))
         if count
     ]
-    return f"{' and '.join(counts)} in {path}"
+    parts = [f"{' and '.join(counts)} in {path}"] if counts else []
+    if missing:
+        parts.append(
+            "1 connection is not set up" if missing == 1 else f"{missing} connections are not set up"
+        )
+    return "; ".join(parts)

@@ -135,7 +135,7 @@ def _settings(file: File, node: Node, action: Action, connection: str) -> None:
         settings_of(file.registry.connector(action.connector), connection, file.environ)
     except BridgeError as error:
         hint = f"set it in the environment or in .env; `bridge connectors show {action.connector}` explains"
-        file.problems.error(node, f"connection `{connection}`: {error}", hint)
+        file.problems.error(node, f"connection `{connection}`: {error}", hint, connection)
 
 
 def _timing(file: File, nodes: dict[str, Node]) -> dict[str, Any]:

@@ -78,18 +78,18 @@ class Problems:
         self.rule: str | None = None
         """The rule that is being read."""
 
-    def error(self, place: Node, text: str, hint: str = "") -> None:
-        """Note a mistake at a key or value."""
-        self.at(place.line, place.column, text, hint)
+    def error(self, place: Node, text: str, hint: str = "", connection: str | None = None) -> None:
+        """Note a mistake at a key or value, or that the `connection` that stands there is not set up."""
+        self.at(place.line, place.column, text, hint, connection)
 
     def warning(self, place: Node, text: str, hint: str = "") -> None:
         """Note what is allowed but probably not meant."""
         if len(self.found) < MAX_PROBLEMS:
             self.found.append(Problem(place.line, place.column, text, hint, self.rule, "warning"))
 
-    def at(self, line: int, column: int, text: str, hint: str = "") -> None:
+    def at(self, line: int, column: int, text: str, hint: str = "", connection: str | None = None) -> None:
         """Note a mistake at a place; raises TooManyProblems when it is the last that is shown."""
-        self.found.append(Problem(line, column, text, hint, self.rule))
+        self.found.append(Problem(line, column, text, hint, self.rule, connection=connection))
         if len(self.found) >= MAX_PROBLEMS:
             self.found.append(Problem(line, column, "too many problems; mend these first"))
             raise TooManyProblems

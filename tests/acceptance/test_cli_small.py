@@ -220,7 +220,7 @@ def test_a_command_that_runs_nothing_says_nothing_of_running_rules(bridge: Bridg
     Path("rules.yaml").write_text(BAD)
     found = bridge(*command.split())
     assert found.exit_code == 1
-    assert (found.stdout or str(found.exception)).rstrip().endswith("\n\n1 problem in rules.yaml")
+    assert "\n\n1 problem in rules.yaml\n" in (found.stdout or f"{found.exception}\n")
 
 
 @pytest.fixture
@@ -291,3 +291,36 @@ def test_heppu_sends_one_event_or_several(bridge: Bridge) -> None:
         made = one.stdout.partition(":")[0]
         deleted = bridge("heppu", "webhooks", "delete", made, "--yes", "--json", **environ)
         assert record_of(deleted) == {"id": made, "deleted": True}
+
+
+# ---------------------------------------------------------------- what is not set
+
+
+def test_check_shows_mistakes_first_and_then_all_that_is_not_set(bridge: Bridge) -> None:
+    Path("rules.yaml").write_text(RULES.replace("{{ contact.first_name }}", "{{ contact.first_nam }}"))
+    found = bridge("check", HUBSPOT_ACCESS_TOKN="hush-hush")
+    assert found.exit_code == 1
+    places = [
+        found.stdout.index(words)
+        for words in (
+            "rules.yaml:16:29: `contact` has no field `first_nam`",
+            "connection `slack`: SLACK_WEBHOOK_URL is not set  (line 5)\n",
+            "connection `hubspot`: HUBSPOT_ACCESS_TOKEN is not set  (line 10)\n",
+            "connection `twilio`: TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN are not set  (line 15)\n",
+            "hint: set that in the environment or in .env",
+            "1 problem and 1 warning in rules.yaml; 3 connections are not set up\n",
+            "not read: HUBSPOT_ACCESS_TOKN; did you mean HUBSPOT_ACCESS_TOKEN?\n",
+            "not set: HEPPU_WEBHOOK_SECRET, without which `bridge serve` does not start\n",
+        )
+    ]
+    assert places == sorted(places)
+    problems = json.loads(bridge("check", "--json").stdout)["problems"]
+    assert {problem["connection"] for problem in problems} == {None, "slack", "hubspot", "twilio"}
+
+
+def test_a_service_does_not_start_with_a_connection_that_is_not_set_up(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(NOTHING.replace("enabled: false", "enabled: true"))
+    found = alone(tmp_path, "serve", HEPPU_WEBHOOK_SECRET="x" * 20, BRIDGE_PORT=str(free_port()))
+    assert found.returncode == 1
+    assert found.stderr.startswith("connection `slack`: SLACK_WEBHOOK_URL is not set  (line 4)\n")
+    assert found.stderr.endswith("\n\n1 connection is not set up; the service does not start\n")
