@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from bridge.rules.fields import check_value, did_you_mean, kind_of
+from bridge.rules.fields import check_value, did_you_mean, kind_of, number_hint, truth_hint
 from bridge.rules.match import OPERATORS, Condition, Group, Where
 from bridge.rules.reading import File
 from bridge.rules.yaml import Node
@@ -111,7 +111,7 @@ def _usable(
     value = wanted.data()
     if operator == "exists":
         if not isinstance(value, bool):
-            error(wanted, f"`exists` takes true or false, not {kind_of(value)}")
+            error(wanted, f"`exists` takes true or false, not {kind_of(value)}", truth_hint(value))
         return isinstance(value, bool)
     if value is None:
         error(wanted, f"`{operator}` cannot compare with nothing", f"write `{name}: {{exists: false}}`")
@@ -126,7 +126,7 @@ def _usable(
         )
         return False
     if operator in _ORDERED and kind_of(value) != "a number":
-        error(wanted, f"`{operator}` takes a number, not {kind_of(value)}", "write it without quotes")
+        error(wanted, f"`{operator}` takes a number, not {kind_of(value)}", number_hint(value))
         return False
     if operator in _TEXTUAL and not isinstance(value, str):
         error(wanted, f"`{operator}` takes a text, not {kind_of(value)}", "put it in quotes")

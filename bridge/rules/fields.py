@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import fields
 from difflib import SequenceMatcher
 from functools import lru_cache
@@ -193,7 +194,7 @@ def check_value(path: Path, value: Any, events: Collection[str]) -> Complaint | 
         return None
     if not isinstance(value, wanted) or (kind == "number" and isinstance(value, bool)):
         text = f"`event.{dotted}` is {_WORDS[kind or '']}, and this is {kind_of(value)}"
-        hint = "put it in quotes" if kind == "string" else "write it without quotes"
+        hint = _HINTS[kind or ""](value)
         return ("warning" if "." in dotted else "error"), text, hint
     values = _VALUES.get(dotted)
     if values is not None and isinstance(value, str) and value not in values:
@@ -201,6 +202,29 @@ def check_value(path: Path, value: Any, events: Collection[str]) -> Complaint | 
         hint = f"did you mean `{found}`?" if found else f"Heppu documents: {', '.join(values)}"
         return "warning", f"`event.{dotted}` is never documented to be `{value[:40]}`", hint
     return None
+
+
+_TRUTH = {"true": ("true", "yes", "y", "on", "1"), "false": ("false", "no", "n", "off", "0")}
+
+
+def truth_hint(value: Any) -> str:
+    """What to write where true or false is needed and this stands."""
+    meant = next((word for word, same in _TRUTH.items() if str(value).lower() in same), None)
+    rule = "only `true` and `false` are yes and no here, without quotes"
+    return f"write `{meant}`: {rule}" if meant else rule
+
+
+def number_hint(value: Any) -> str:
+    """What to write where a number is needed and this stands."""
+    digits = isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d+)?", value)
+    return "write it without quotes" if digits else "a number is needed, in digits: 60"
+
+
+_HINTS: dict[str, Callable[[Any], str]] = {
+    "string": lambda _: "put it in quotes",
+    "boolean": truth_hint,
+    "number": number_hint,
+}
 
 
 def kind_of(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from bridge.connector.discovery import Registry
 from bridge.events import EVENT_NAMES
 from bridge.rules.compiler import TemplateError
-from bridge.rules.fields import Complaint, check_path, check_value, did_you_mean, kind_of, nearest
+from bridge.rules.fields import Complaint, check_path, check_value, did_you_mean, kind_of, nearest, truth_hint
 from bridge.rules.render import Template, condition, template
 from bridge.rules.yaml import Node, Problems
 from bridge.settings import parse_duration
@@ -116,8 +116,8 @@ class File:
         """`true` or `false`."""
         if isinstance(node.value, bool):
             return node.value
-        hint = "only `true` and `false` are yes and no here, without quotes"
-        self.problems.error(node, f"{what} must be true or false, not {kind_of(node.value)}", hint)
+        text = f"{what} must be true or false, not {kind_of(node.value)}"
+        self.problems.error(node, text, truth_hint(node.value))
         return default
 
     def count(self, node: Node, what: str) -> int | None:
@@ -160,10 +160,13 @@ class File:
             name = self.text(item, what)
             if name is None:
                 continue
-            spread = PATTERNS.get(name) or ((name,) if name in EVENT_NAMES else ())
+            spread = _spread(name)
             if not spread:
-                hint = did_you_mean(name, (*EVENT_NAMES, *PATTERNS))
+                several = _several_events(name)
+                hint = f"several are a list: `[{', '.join(several)}]`" if several else ""
+                hint = hint or did_you_mean(name, (*EVENT_NAMES, *PATTERNS))
                 self.problems.error(item, f"no event `{name[:60]}`", hint)
+                spread = tuple(event for one in several for event in _spread(one))
             elif all(event in found for event in spread):
                 self.problems.warning(item, f"`{name}` is already in the list")
             found.update(dict.fromkeys(spread))
@@ -238,6 +241,17 @@ class File:
                 if found:
                     return Node(number, found.start() + 1, number, None)
         return node
+
+
+def _spread(name: str) -> tuple[str, ...]:
+    return PATTERNS.get(name) or ((name,) if name in EVENT_NAMES else ())
+
+
+def _several_events(text: str) -> list[str]:
+    """The events that stand in one text, such as `call.busy, call.failed`; none when it is not so."""
+    words = [word for word in re.split(r"[\s,;|/&+]+", text[:200]) if word not in ("", "and", "or")]
+    events = [nearest(word, (*EVENT_NAMES, *PATTERNS), cutoff=0.8) for word in words]
+    return [event for event in events if event] if len(events) > 1 and all(events) else []
 
 
 def _shape_of(value: Any) -> str:

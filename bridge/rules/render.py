@@ -29,6 +29,7 @@ from bridge.rules.operators import SEEN, ZONE, Names, Step
 MAX_SOURCE = 50_000
 
 _TEMPLATE = re.compile(r"\{\{|\{%|\{#")
+_CLOSING = {"{{": "}}", "{%": "%}", "{#": "#}"}
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, cache_size=0)
 """Read with, never rendered with; should that ever change, it is the strictest that Jinja has."""
 
@@ -111,7 +112,7 @@ def _compiled(source: str, build: Callable[[Compiler], Step]) -> Template:
     try:
         run = build(compiler)
     except TemplateSyntaxError as error:
-        raise TemplateError([_syntax_mistake(error)]) from None
+        raise TemplateError([_unclosed(source) or _syntax_mistake(error)]) from None
     except RecursionError:
         raise TemplateError([Mistake("the template is nested too deeply")]) from None
     except ValueError:  # a number of thousands of digits
@@ -121,11 +122,24 @@ def _compiled(source: str, build: Callable[[Compiler], Step]) -> Template:
     return Template(source, run, frozenset(compiler.paths), frozenset(compiler.compared))
 
 
+def _unclosed(source: str) -> Mistake | None:
+    """The first `{{` or `{%` that has no end before the next one begins."""
+    for opening in _TEMPLATE.finditer(source):
+        end = _CLOSING[opening[0]]
+        following = _TEMPLATE.search(source, opening.end())
+        if end not in source[opening.end() : following.start() if following else None]:
+            about = source[opening.start() :].splitlines()[0].split('"')[0][:40]
+            return Mistake(f"`{opening[0]}` is not closed", f"write `{end}` where it ends", about)
+    return None
+
+
 def _syntax_mistake(error: TemplateSyntaxError) -> Mistake:
     """Jinja's complaint in the words of people who do not know its inside."""
     said = error.message or ""
     lowered = said.lower()
     got = said.rpartition("got ")[2].strip("'.")
+    if "'endif'" in said:
+        return Mistake("`{% if %}` is not closed", "write {% endif %} where it ends", "{%")
     if "end of template" in lowered or "missing end of" in lowered:
         return Mistake(
             "it ends too early", "something is missing at the end, or still open: a bracket, a quote"
