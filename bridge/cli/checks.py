@@ -157,12 +157,19 @@ def _print_running(service: Mapping[str, Any], shown: str) -> None:
         )
 
 
-def print_schema() -> None:
-    """The JSON Schema of rules.yaml for the connectors that are installed."""
-    from bridge.rules.schema import schema
+def print_schema(*, tests: bool) -> None:
+    """The JSON Schema of rules.yaml for the connectors that are installed, or of a file of tests."""
+    from bridge.rules.schema import schema, schema_of_tests
 
-    settings = Settings.load(environment())
-    print_json(schema(registry_for(settings.bridge_rules)))
-    note(
-        "Save it beside rules.yaml, and begin the file with: # yaml-language-server: $schema=./rules.schema.json"
-    )
+    if tests:
+        print_json(schema_of_tests())
+        file, saved, path = (
+            "rules.tests.yaml",
+            "tests.schema.json",
+            " (in the folder tests: ../tests.schema.json)",
+        )
+    else:
+        print_json(schema(registry_for(Settings.load(environment()).bridge_rules)))
+        file, saved, path = "rules.yaml", "rules.schema.json", ""
+    note(f"Save it as {saved} beside rules.yaml, and begin {file} with:")
+    note(f"# yaml-language-server: $schema=./{saved}{path}")

@@ -115,8 +115,15 @@ def plan(
         raise typer.Exit(1)
 
 
-def schema() -> None:
+def schema(
+    tests: Annotated[
+        bool,
+        typer.Option(
+            "--tests", help="Of a file of tests instead: rules.tests.yaml, or one in the folder tests."
+        ),
+    ] = False,
+) -> None:
     """Print the JSON Schema of rules.yaml for the installed connectors, so that editors complete and check it."""
     from bridge.cli import checks
 
-    checks.print_schema()
+    checks.print_schema(tests=tests)

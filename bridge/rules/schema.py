@@ -1,4 +1,6 @@
-"""The JSON Schema of rules.yaml, made from the connectors that are installed, so that editors complete and check.
+"""The JSON Schemas of rules.yaml, made from the connectors that are installed, and of files of tests beside it.
+
+Editors complete and check by them.
 
 An editor knows less than `bridge check`: it sees keys, names and shapes, not what stands inside templates. So the
 schema is never stricter than loading.
@@ -30,11 +32,28 @@ _HOURS = {"type": "string", "examples": ["20:00-08:00"]}
 _CAP = {"type": "string", "pattern": r"^\s*[1-9]\d{0,4}\s+per\s+\S+\s*$", "examples": ["2 per 24h"]}
 
 
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_TESTS = {"type": "array", "items": {"$ref": "#/$defs/test"}, "minItems": 1}
+_EVENT = {"enum": list(EVENT_NAMES)}
+
+
+def schema_of_tests() -> Schema:
+    """The schema of a file that holds tests of the rules beside it: `NAME.tests.yaml`, or `tests/*.yaml`."""
+    return {
+        "$schema": _DRAFT,
+        "title": "Tests of rules.yaml",
+        **_object(
+            load.TESTS_KEYS, {"version": {"const": load.VERSION}, "tests": _TESTS}, required=("tests",)
+        ),
+        "$defs": {"event": _EVENT, "test": _test()},
+    }
+
+
 def schema(registry: Registry) -> Schema:
     """The schema (draft 2020-12) of a rules file for these connectors; broken ones are left out."""
     actions = list(_actions(registry))
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": _DRAFT,
         "title": "rules.yaml",
         **_object(
             load.KEYS,
@@ -43,12 +62,12 @@ def schema(registry: Registry) -> Schema:
                 "messaging": {"$ref": "#/$defs/messaging"},
                 "alerts": {"type": "array", "items": {"$ref": "#/$defs/alert"}, "minItems": 1},
                 "rules": {"type": "array", "items": {"$ref": "#/$defs/rule"}, "minItems": 1},
-                "tests": {"type": "array", "items": {"$ref": "#/$defs/test"}, "minItems": 1},
+                "tests": _TESTS,
             },
             required=("version", "rules"),
         ),
         "$defs": {
-            "event": {"enum": list(EVENT_NAMES)},
+            "event": _EVENT,
             "events": _one_or_list({"anyOf": [{"$ref": "#/$defs/event"}, {"enum": list(PATTERNS)}]}),
             "where": _where(),
             "rule": _rule(),

@@ -324,3 +324,13 @@ def test_a_service_does_not_start_with_a_connection_that_is_not_set_up(tmp_path:
     assert found.returncode == 1
     assert found.stderr.startswith("connection `slack`: SLACK_WEBHOOK_URL is not set  (line 4)\n")
     assert found.stderr.endswith("\n\n1 connection is not set up; the service does not start\n")
+
+
+# ---------------------------------------------------------------- schema
+
+
+def test_a_schema_is_printed_for_rules_and_for_tests(bridge: Bridge) -> None:
+    assert record_of(bridge("schema"))["required"] == ["version", "rules"]
+    found = bridge("schema", "--tests")
+    assert record_of(found)["required"] == ["tests"]
+    assert "# yaml-language-server: $schema=./tests.schema.json" in found.stderr

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from bridge.connector.discovery import Registry
-from bridge.rules.load import load
-from bridge.rules.schema import schema
-from tests.unit.rules.kit import REGISTRY
+from bridge.rules.load import load, load_tests
+from bridge.rules.schema import schema, schema_of_tests
+from tests.unit.rules.kit import REGISTRY, rules_of
 
 TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -171,3 +171,57 @@ def test_what_an_editor_can_see_it_marks_as_loading_does(old: str, new: str) -> 
     assert text != GOOD
     assert load(text, path="rules.yaml", registry=REGISTRY).rules is None
     assert errors(text)
+
+
+TESTED = rules_of("- {name: text, when: call.busy, do: [{use: phone.send, with: {body: Hi}}]}")
+TESTS = """
+version: 1
+tests:
+  - name: one
+    event: call.busy
+    set: {event.direction: outbound}
+    at: "2026-03-02T21:30:00-05:00"
+    fail: {phone.send: rejected}
+    expect:
+      text: [{use: phone.send, state: dead, reason: rejected, with: {body: Hi}}]
+  - name: several
+    events: [{event: call.busy}, {event: mine.json, at: "2026-03-02T21:30:00-05:00"}]
+    expect: {}
+"""
+
+
+def errors_in_tests(text: str) -> list[str]:
+    found = schema_of_tests()
+    return list(Validator(found).errors(yaml.safe_load(text), found))
+
+
+def test_a_good_file_of_tests_fits_its_own_schema() -> None:
+    assert load_tests(TESTS, path="a.tests.yaml", rules=TESTED, registry=REGISTRY).problems == ()
+    assert errors_in_tests(TESTS) == []
+
+
+def test_the_shipped_tests_fit_the_schema_of_a_file_of_tests() -> None:
+    text = (Path(__file__).parents[3] / "rules.yaml").read_text("utf-8")
+    assert errors_in_tests(text[text.index("\ntests:") :]) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("version: 1", "version: 2"),
+        ("version: 1", "rules: []"),
+        ("tests:", "test:"),
+        ("name: one", "nam: one"),
+        ("event: call.busy\n", "event: call.bussy\n"),
+        ("event.direction", "evnt.direction"),
+        ("send: rejected", "send: refused"),
+        ("state: dead", "state: died"),
+        ("{use: phone.send, ", "{"),
+        ("expect: {}", "expects: {}"),
+    ],
+)
+def test_what_an_editor_can_see_in_tests_it_marks_as_loading_does(old: str, new: str) -> None:
+    text = TESTS.replace(old, new)
+    assert text != TESTS
+    assert load_tests(text, path="a.tests.yaml", rules=TESTED, registry=REGISTRY).rules is None
+    assert errors_in_tests(text)
