@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, and_, case, delete, exists, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, case, delete, exists, or_, select, text, tuple_, update
 
 from bridge.rules.model import Rules
 from bridge.store import schema
@@ -25,27 +25,39 @@ class Pruned:
     rejections: int
     identities: int
 
+    def __add__(self, other: Pruned) -> Pruned:
+        return Pruned(
+            self.events + other.events,
+            self.deliveries + other.deliveries,
+            self.rejections + other.rejections,
+            self.identities + other.identities,
+        )
+
+
+NOTHING = Pruned(0, 0, 0, 0)
+
 
 def prune(database: Database, retention: timedelta, rules: Rules) -> Pruned:
-    """Empty what is older than `retention` and finished; what is unfinished or waits for a person is not touched.
+    """Prune portion by portion, until nothing is left."""
+    pruned = NOTHING
+    while (portion := prune_portion(database, retention, rules)) != NOTHING:
+        pruned += portion
+    return pruned
 
-    Whom a message reached stays for as long as a cap or a `once` of these rules counts it.
-    What is old is looked for without holding writers up, for that grows with all that ever was.
+
+def prune_portion(database: Database, retention: timedelta, rules: Rules) -> Pruned:
+    """Empty up to `BATCH` of each kind that are older than `retention` and finished; `NOTHING` when none was left.
+
+    What is unfinished or waits for a person is not touched, and whom a message reached stays for as long as a cap or a
+    `once` of these rules counts it. What is old is looked for without holding writers up, for that grows with all that
+    ever was.
     """
-    events = deliveries = 0
-    while (count := _prune_events(database, retention)) > 0:
-        events += count
-    while (count := _prune_deliveries(database, retention, rules)) > 0:
-        deliveries += count
-    with database.write() as connection:
-        now = database.now(connection)
-        rejections = connection.execute(
-            delete(schema.rejections).where(schema.rejections.c.received_at < now - retention)
-        ).rowcount
-        identities = connection.execute(
-            delete(schema.identities).where(schema.identities.c.expires_at < now)
-        ).rowcount
-    return Pruned(events, deliveries, rejections, identities)
+    return Pruned(
+        _prune_events(database, retention),
+        _prune_deliveries(database, retention, rules),
+        _remove_rejections(database, retention),
+        _remove_identities(database),
+    )
 
 
 def _prune_events(database: Database, retention: timedelta) -> int:
@@ -113,6 +125,21 @@ def _prune_deliveries(database: Database, retention: timedelta, rules: Rules) ->
             )
         )
         return changed.rowcount
+
+
+def _remove_rejections(database: Database, retention: timedelta) -> int:
+    table = schema.rejections
+    with database.write() as connection:
+        old = select(table.c.id).where(table.c.received_at < database.now(connection) - retention)
+        return connection.execute(delete(table).where(table.c.id.in_(old.limit(BATCH)))).rowcount
+
+
+def _remove_identities(database: Database) -> int:
+    table = schema.identities
+    key = table.c.connection, table.c.key
+    with database.write() as connection:
+        old = select(*key).where(table.c.expires_at < database.now(connection))
+        return connection.execute(delete(table).where(tuple_(*key).in_(old.limit(BATCH)))).rowcount
 
 
 def spans(rules: Rules) -> tuple[timedelta, timedelta]:

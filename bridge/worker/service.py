@@ -30,7 +30,7 @@ from bridge.store.database import Database
 from bridge.store.facts import Rulebook
 from bridge.store.outcome import Finished, abandoned, finish
 from bridge.store.replicas import beat, leave
-from bridge.store.retention import prune
+from bridge.store.retention import NOTHING, prune_portion
 from bridge.telemetry import Metrics, log, logged_together, mask_address
 from bridge.worker.attempt import Attempts, Connection
 from bridge.worker.outcome import conclude, cut_short
@@ -326,8 +326,9 @@ class Worker:
                     beat(self._database, self.replica, __version__)
                     beat_at = uptime() + BEAT_EVERY
                 if uptime() >= prune_at:
-                    prune(self._database, self._settings.retention, self._rules.current)
-                    prune_at = uptime() + PRUNE_EVERY
+                    portion = prune_portion(self._database, self._settings.retention, self._rules.current)
+                    if portion == NOTHING:
+                        prune_at = uptime() + PRUNE_EVERY
 
     def _take_over(self) -> None:
         """Conclude attempts whose process is gone or frozen: their outcome is unknown."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import time, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from bridge.clock import uptime
 from bridge.connector import (
@@ -26,7 +27,7 @@ from bridge.connector import (
 )
 from bridge.errors import CannotTell, Failure
 from bridge.events import Event
-from bridge.rules.model import Messaging, Planned, QuietHours
+from bridge.rules.model import Messaging, Planned, QuietHours, Rules
 from bridge.samples import sample, stamped
 from bridge.signing import read_event
 from bridge.store import schema
@@ -39,6 +40,7 @@ from bridge.store.receipts import Receipt, accept
 from bridge.store.routing import delivery_row
 from bridge.worker.attempt import Attempts, Connection, Result
 from bridge.worker.outcome import conclude, cut_short
+from bridge.worker.service import Worker
 
 NO_QUIET = QuietHours(time(0), time(0))
 """No quiet hours: what a test does not speak of must not depend on the hour at which it runs."""
@@ -248,3 +250,10 @@ class Engine:
 
     def show(self, ident: str) -> dict[str, Any]:
         return show_delivery(self.database, ident)
+
+
+def worker_on(engine: Engine, rules: Rules | None = None) -> Worker:
+    """The worker with its threads, over the same database and partner."""
+    current = rules or replace(Rules("", "rules"), messaging=engine.rulebook.messaging)
+    file = SimpleNamespace(current=current, reload_if_changed=lambda: False)
+    return Worker(engine.database, cast(Any, file), {"desk": engine.connection}, engine.attempts)

@@ -48,8 +48,7 @@ from bridge.store.retention import _prune_deliveries
 from bridge.store.routing import delivery_row
 from bridge.worker import service
 from bridge.worker.rulesfile import RulesFile
-from bridge.worker.service import Worker
-from tests.integration.engine import Engine
+from tests.integration.engine import Engine, worker_on
 
 NUMBERS = itertools.count(2000)
 
@@ -378,14 +377,6 @@ def test_one_sqlite_file_is_served_once_by_whatever_name(tmp_path: Path) -> None
 
 
 # Stopping
-
-
-def worker_on(engine: Engine) -> Worker:
-    rules = SimpleNamespace(
-        current=SimpleNamespace(messaging=engine.rulebook.messaging, hash="rules", text="rules"),
-        reload_if_changed=lambda: False,
-    )
-    return Worker(engine.database, cast(Any, rules), {"desk": engine.connection}, engine.attempts)
 
 
 def test_what_is_claimed_while_a_stop_begins_is_recorded(

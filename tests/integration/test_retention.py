@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from bridge.clock import uptime
 from bridge.connector.discovery import Registry
 from bridge.rules.load import load_or_raise
 from bridge.rules.model import Cap, Messaging, Once, Rules
-from bridge.store import schema
+from bridge.store import retention, schema
 from bridge.store.database import Database
 from bridge.store.facts import Rulebook
-from bridge.store.retention import prune, spans
-from tests.integration.engine import NO_QUIET, Engine
+from bridge.store.receipts import Rejection, reject_all
+from bridge.store.retention import Pruned, prune, spans
+from bridge.worker import service
+from tests.integration.engine import NO_QUIET, Engine, worker_on
 
 NUMBERS = itertools.count(4000)
 MONTH = timedelta(days=30)
@@ -106,3 +111,63 @@ def test_whom_nothing_reached_is_forgotten_at_once(engine: Engine) -> None:
 def test_the_longest_cap_and_once_of_the_rules_decide(engine: Engine) -> None:
     rules = rules_with("messaging: {caps: {call: 1 per 12d}}")
     assert spans(rules) == (timedelta(days=12), timedelta(days=90))
+
+
+# Large backlogs
+
+
+def backlog(engine: Engine) -> None:
+    """Seven of each kind, all of them old."""
+    now = engine.database.clock.now()
+    for number in range(7):
+        engine.deliver("post", engine.event(metadata=stranger()))
+        with engine.database.write() as connection:
+            row = {"connection": "desk", "key": f"phone:{number}", "partner_id": "1", "expires_at": now}
+            connection.execute(schema.identities.insert(), [row])
+    reject_all(engine.database, [Rejection("signature", "wrong", 401, False, now)] * 7)
+    engine.settle()
+    with engine.database.write() as connection:
+        connection.execute(schema.events.update().values(routed_at=now))
+    engine.database.clock.advance(days=31)
+
+
+def test_a_portion_is_bounded_and_the_portions_empty_everything(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 3)
+    backlog(engine)
+    portions = []
+    while (portion := retention.prune_portion(engine.database, MONTH, rules_with())) != retention.NOTHING:
+        portions.append(portion)
+    assert portions == [Pruned(3, 3, 3, 3), Pruned(3, 3, 3, 3), Pruned(1, 1, 1, 1)]
+
+
+def test_the_keeper_does_its_other_work_between_portions(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    prune_some = retention.prune_portion
+
+    def portion(*args: Any) -> Pruned:
+        done.append("prune")
+        return prune_some(*args)
+
+    def reload() -> bool:
+        done.append("round")
+        return False
+
+    monkeypatch.setattr(retention, "BATCH", 3)
+    monkeypatch.setattr(service, "prune_portion", portion)
+    monkeypatch.setattr(service, "KEEPER_ROUND", 0.01)
+    backlog(engine)
+    worker = worker_on(engine, rules_with())
+    monkeypatch.setattr(worker._rules, "reload_if_changed", reload)
+    worker.start()
+    end = uptime() + 20
+    while done.count("round") < 8 and uptime() < end:
+        time.sleep(0.01)
+    assert worker.stop(10)
+    # Three portions and the look that found nothing more; then none for an hour.
+    assert done[:8] == ["round", "prune"] * 4
+    assert done.count("prune") == 4
+    assert prune(engine.database, MONTH, rules_with()) == retention.NOTHING
