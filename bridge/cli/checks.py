@@ -161,15 +161,14 @@ def print_schema(*, tests: bool) -> None:
     """The JSON Schema of rules.yaml for the connectors that are installed, or of a file of tests."""
     from bridge.rules.schema import schema, schema_of_tests
 
+    comment = "# yaml-language-server: $schema="
     if tests:
         print_json(schema_of_tests())
-        file, saved, path = (
-            "rules.tests.yaml",
-            "tests.schema.json",
-            " (in the folder tests: ../tests.schema.json)",
+        note("Save it as tests.schema.json beside rules.yaml, and begin rules.tests.yaml with")
+        note(
+            f"{comment}./tests.schema.json\nand a file in the folder tests with\n{comment}../tests.schema.json"
         )
     else:
         print_json(schema(registry_for(Settings.load(environment()).bridge_rules)))
-        file, saved, path = "rules.yaml", "rules.schema.json", ""
-    note(f"Save it as {saved} beside rules.yaml, and begin {file} with:")
-    note(f"# yaml-language-server: $schema=./{saved}{path}")
+        note("Save it as rules.schema.json beside rules.yaml, and begin rules.yaml with")
+        note(f"{comment}./rules.schema.json")

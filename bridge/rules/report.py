@@ -10,7 +10,7 @@ from bridge.rules.yaml import lines_of
 
 _WIDEST = 100
 _BEFORE = 60
-_SET_UP = "set that in the environment or in .env; `bridge connectors show NAME` says what each variable is"
+_SET_UP = "set these in the environment or in .env; `bridge connectors show NAME` says what each variable is"
 
 
 class RulesError(ConfigError):

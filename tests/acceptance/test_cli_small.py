@@ -307,7 +307,7 @@ def test_check_shows_mistakes_first_and_then_all_that_is_not_set(bridge: Bridge)
             "connection `slack`: SLACK_WEBHOOK_URL is not set  (line 5)\n",
             "connection `hubspot`: HUBSPOT_ACCESS_TOKEN is not set  (line 10)\n",
             "connection `twilio`: TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN are not set  (line 15)\n",
-            "hint: set that in the environment or in .env",
+            "hint: set these in the environment or in .env",
             "1 problem and 1 warning in rules.yaml; 3 connections are not set up\n",
             "not read: HUBSPOT_ACCESS_TOKN; did you mean HUBSPOT_ACCESS_TOKEN?\n",
             "not set: HEPPU_WEBHOOK_SECRET, without which `bridge serve` does not start\n",
