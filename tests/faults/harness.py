@@ -259,15 +259,32 @@ class Process:
         return self.listens_at if self.running else None
 
     def ready(self, seconds: float = 30.0) -> Self:
-        """Wait until it works."""
-        words = "serving" if self.command[0] == "serve" else "working"
+        """Wait until it works: a server also until the worker beside it does."""
+        works = self._worker_answers if self.command[0] == "serve" else self._says_it_works
         wait_for(
-            lambda: not self.running or any(entry.get("event") == words for entry in self.log),
+            lambda: not self.running or works(),
             seconds,
             f"`bridge {' '.join(self.command)}` to be ready",
         )
         assert self.running, self.output
         return self
+
+    def _says_it_works(self) -> bool:
+        return any(entry.get("event") == "working" for entry in self.log)
+
+    def _worker_answers(self) -> bool:
+        if self.url is None:
+            return False
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=10)
+        try:
+            connection.request(
+                "GET", "/metrics", headers={"Authorization": f"Bearer {self.environ['BRIDGE_ADMIN_TOKEN']}"}
+            )
+            return b"\nbridge_worker_up 1" in connection.getresponse().read()
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
 
     def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -465,6 +482,11 @@ class Deployment:
             )
             self.change("UPDATE deliveries SET run_at = 0 WHERE state = 'retrying'")
 
+    def attempts_of(self, process: Process) -> int:
+        """How many attempts this process, or the worker beside it, has under way."""
+        statement = "SELECT count(*) FROM deliveries WHERE state = 'sending' AND replica LIKE :own"
+        return int(self.query(statement, own=f"%-{process.worker}-%")[0][0])
+
     def dead_replicas(self) -> list[str]:
         """Replicas that have attempts and whose process is gone: their names hold the process id."""
         alive = {str(process.worker) for process in self.processes if process.running}
@@ -548,6 +570,21 @@ def kill_at_random(deployment: Deployment, kills: int, seed: int) -> None:
         else:
             deployment.kill(victim)
             deployment.restart(victim)
+
+
+def kill_at_work(deployment: Deployment, process: Process) -> None:
+    """Kill the worker beside a server in the middle of attempts: it is frozen first, so none ends meanwhile."""
+
+    def caught() -> bool:
+        process.freeze()
+        if deployment.attempts_of(process):
+            return True
+        process.wake()
+        return False
+
+    wait_for(caught, 20, "attempts under way", deployment.states)
+    deployment.kill_worker(process)
+    process.wake()
 
 
 def _twice(act: Callable[[], T]) -> T:

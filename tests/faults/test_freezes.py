@@ -22,13 +22,10 @@ PAST_THE_LEASE = LEASE.total_seconds() + 5
 
 def _freeze_at_work(deployment: Deployment, process: Process) -> None:
     """Freeze `process` while it has attempts under way, so that somebody else has to conclude them."""
-
-    def works() -> bool:
-        rows = deployment.query("SELECT count(*) FROM deliveries WHERE state = 'sending' AND replica LIKE :mine",
-                                mine=f"%-{process.worker}-%")  # fmt: skip
-        return bool(rows[0][0] >= 3)
-
-    wait_for(works, 20, "a process to have attempts under way", deployment.states, every=0.01)
+    wait_for(
+        lambda: deployment.attempts_of(process) >= 3,
+        20, "a process to have attempts under way", deployment.states, every=0.01,
+    )  # fmt: skip
     process.freeze()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.harness import Deployment, Outcome, calls, kill_at_random, slow
+from tests.faults.harness import Deployment, Outcome, calls, kill_at_random, kill_at_work, slow
 
 Report = Callable[[Outcome], None]
 
@@ -28,10 +28,11 @@ def _judge(deployment: Deployment, scenario: str, seconds: float, report: Report
 def test_three_kills_under_load_lose_nothing_and_double_nothing(
     deployment: Deployment, report: Report
 ) -> None:
-    deployment.start().ready()
+    process = deployment.start().ready()
     with slow(deployment.sandbox, 0.15):
         deployment.heppu.send(calls(80), per_second=25)
-        kill_at_random(deployment, kills=3, seed=1)
+        kill_at_work(deployment, process)
+        kill_at_random(deployment, kills=2, seed=1)
         deployment.heppu.wait()
         _judge(deployment, "3 kills", deployment.wait_until_final(30, hurry=True), report)
 
