@@ -8,6 +8,9 @@
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; break; fi; done)
 
+# Tests start some hundred short processes; each would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
@@ -37,7 +40,7 @@ serve: $(READY)
 	@$(BIN)/bridge serve
 
 test: $(READY)
-	@$(BIN)/pytest -m "not faults"
+	@$(BIN)/pytest -m "not faults" --numprocesses 3 --dist loadgroup
 
 test-faults: $(READY)
 	@$(BIN)/pytest -m faults
