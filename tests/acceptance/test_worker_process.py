@@ -124,6 +124,8 @@ def test_a_signal_to_both_stops_in_order(service: Running, sandbox: RunningSandb
 def test_the_worker_wakes_who_routes_when_a_failure_is_to_be_followed_up(
     service: Running, sandbox: RunningSandbox
 ) -> None:
+    _post(service, "call.completed")
+    assert eventually(lambda: states(service) == ["sent"])  # the worker has begun
     sandbox.fault("twilio", status=400, times=None)
     begin = time.monotonic()
     _post(service, "call.busy")
