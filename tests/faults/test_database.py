@@ -52,9 +52,10 @@ def _restart_under_load(
 ) -> None:
     one, other = deployment.start().ready(), deployment.start().ready()
     with slow(deployment.sandbox, 0.2):
-        deployment.heppu.send(calls(count), per_second=20)
+        deployment.heppu.send(calls(count // 2), per_second=20)
         wait_for(lambda: deployment.states()["sending"] > 2, 20, "attempts under way", deployment.states)
         server.stop(mode)
+        deployment.heppu.send(calls(count // 2), per_second=20)
         begin = time.monotonic()
         assert [post(process.url or "", happening("call.unknown")) for process in (one, other)] == [503, 503]
         refused_in = time.monotonic() - begin
@@ -175,9 +176,10 @@ def test_a_full_disk_refuses_events_until_there_is_room_again(
         process = deployment.start().ready()
         ballast = small_disk / "ballast"
         with slow(sandbox, 0.2):
-            deployment.heppu.send(calls(80), per_second=20)
+            deployment.heppu.send(calls(30), per_second=20)
             wait_for(lambda: deployment.states()["sent"] > 4, 20, "some to be sent", deployment.states)
             _fill(ballast)
+            deployment.heppu.send(calls(50), per_second=20)
             wait_for(lambda: deployment.heppu.answers[503] > 20, 30, "refusals", deployment.heppu.answers)
             assert process.running
             deployment.kill(process)
@@ -213,12 +215,13 @@ def test_a_database_that_may_not_grow_refuses_events_until_it_may(
     with Deployment(tmp_path, f"sqlite:///{tmp_path}/bridge.db", sandbox) as deployment:
         process = deployment.start().ready()
         with slow(sandbox, 0.2):
-            deployment.heppu.send(calls(60), per_second=20)
+            deployment.heppu.send(calls(30), per_second=20)
             wait_for(lambda: deployment.states()["sent"] > 4, 20, "some to be sent", deployment.states)
             log = tmp_path / "bridge.db-wal"
             free = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
             for pid in (process.pid, process.worker):
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (log.stat().st_size, free[1]))
+            deployment.heppu.send(calls(30), per_second=20)
             wait_for(lambda: deployment.heppu.answers[503] > 20, 30, "refusals", deployment.heppu.answers)
             time.sleep(2)
             for pid in (process.pid, process.worker):
