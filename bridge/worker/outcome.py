@@ -60,10 +60,14 @@ _waits = wait_chain(*(wait_random(0.8 * seconds, 1.2 * seconds) for seconds in S
 
 
 class NotBegun(Temporary):
-    """The attempt waited for its thread until it was too late to begin; it uses up nothing."""
+    """Nothing was asked of the partner, as when the attempt waited too long for its thread; it uses up nothing."""
 
-    def __init__(self) -> None:
-        super().__init__("the attempt ran out of time before it began", reason="timeout")
+    def __init__(
+        self,
+        detail: str = "the attempt ran out of time before it began",
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(detail, reason="timeout", retry_after=retry_after)
 
 
 class Unfamiliar(Rejected):
@@ -160,7 +164,7 @@ def _not_begun(claimed: Claimed, failure: NotBegun | Unfamiliar, now: datetime) 
         )
     return Finished(
         claimed, "not begun", "retrying", "keep", failure, failure.detail,
-        wait=LEFT_TO_NEWER if unfamiliar else timedelta(0),
+        wait=LEFT_TO_NEWER if unfamiliar else failure.retry_after or timedelta(0),
         consumed=0, unknown_since=now if lookup else None, speaks_of_partner=False,
     )  # fmt: skip
 

@@ -32,8 +32,9 @@ from bridge.store.outcome import Finished, abandoned, finish
 from bridge.store.replicas import beat, leave
 from bridge.store.retention import NOTHING, prune_portion
 from bridge.telemetry import Metrics, log, logged_together, mask_address
-from bridge.worker.attempt import Attempts, Connection
-from bridge.worker.outcome import conclude, cut_short
+from bridge.worker.attempt import Attempts, Connection, Result
+from bridge.worker.evenness import Evenness
+from bridge.worker.outcome import LOOKUP_EVERY, NotBegun, conclude, cut_short
 from bridge.worker.patience import patience, say_and_wait
 from bridge.worker.rulesfile import RulesFile
 
@@ -88,6 +89,7 @@ class Worker:
         self._unrecorded = 0
         self._under_way: dict[tuple[str, int], float] = {}
         """Claims of this process, and when by `uptime` they began."""
+        self._evenness = Evenness()
         self._threads: dict[str, threading.Thread] = {}
 
     def start(self) -> None:
@@ -191,6 +193,8 @@ class Worker:
             max((action.batch for action in actions.values()), default=1),
         )
         claimed = claim(self._database, room, self._rulebook(), self.replica)
+        if claimed.calls:
+            self._evenness.read(claimed.calls[0][0].started_at, begun)
         with self._claim_wake:
             connection.running += len(claimed.calls)
             self._unrecorded += sum(len(call) for call in claimed.calls)
@@ -242,7 +246,10 @@ class Worker:
 
     def _attempt(self, connection: Connection, call: Sequence[Claimed], begun: float) -> list[Finished]:
         started = uptime()
-        results = self._attempts.run(connection, call, begun + connection.connector.limits.timeout)
+        if self._too_early(call[0]):
+            results: list[Result] = [NotBegun("the database's clock jumped: looked up later", LOOKUP_EVERY)]
+        else:
+            results = self._attempts.run(connection, call, begun + connection.connector.limits.timeout)
         ended = uptime()
         self._metrics.attempt_seconds.labels(connection.name).observe(ended - started)
         now = call[0].started_at + timedelta(seconds=ended - begun)
@@ -250,6 +257,11 @@ class Worker:
             conclude(claimed, self._action_of(claimed), result, now)
             for claimed, result in zip(call, results, strict=True)
         ]
+
+    def _too_early(self, claimed: Claimed) -> bool:
+        """Whether it is a lookup that a jump of the clock made due before the partner can know."""
+        action = self._action_of(claimed)
+        return claimed.kind == "lookup" and action is not None and self._evenness.jumped_within(action.settle)
 
     def _action_of(self, claimed: Claimed) -> Action | None:
         connection = self._connections.get(claimed.connection)
@@ -332,7 +344,11 @@ class Worker:
 
     def _take_over(self) -> None:
         """Conclude attempts whose process is gone or frozen: their outcome is unknown."""
+        begun = uptime()
         found, now = abandoned(self._database, self.replica, of=self._connections)
+        even_for = self._evenness.read(now, begun)
+        if even_for < LEASE.total_seconds() and not self._database.is_sqlite:
+            return  # another replica's lease may have run out before its time
         left = [claimed for claimed in found if not self._still_runs(claimed)]
         for claimed in left:
             log.warning(

@@ -152,7 +152,7 @@ def test_a_service_whose_database_is_gone_still_stops_in_order(
             own_postgres.start()
             deployment.start().ready()
             deployment.heppu.wait()
-            deployment.wait_until_final(40, hurry=True)
+            deployment.wait_until_final(60, hurry=True)
         assert (deployment.lost(), deployment.doubled()) == ([], [])
 
 

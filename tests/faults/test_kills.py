@@ -34,7 +34,7 @@ def test_three_kills_under_load_lose_nothing_and_double_nothing(
         kill_at_work(deployment, process)
         kill_at_random(deployment, kills=2, seed=1)
         deployment.heppu.wait()
-        _judge(deployment, "3 kills", deployment.wait_until_final(30, hurry=True), report)
+        _judge(deployment, "3 kills", deployment.wait_until_final(60, hurry=True), report)
 
 
 @pytest.mark.faults

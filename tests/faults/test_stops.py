@@ -58,7 +58,7 @@ def test_a_second_signal_stops_at_once(deployment: Deployment, report: Report) -
         assert time.monotonic() - begin < 1.5
     deployment.restart(process).ready()
     deployment.heppu.wait()
-    seconds = deployment.wait_until_final(30, hurry=True)
+    seconds = deployment.wait_until_final(60, hurry=True)
     _judge(deployment, "stopped at once", seconds, report, f"{deployment.cut_short()} attempts cut short")
     assert deployment.cut_short() > 0
 
