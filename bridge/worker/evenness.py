@@ -14,8 +14,7 @@ from bridge.clock import uptime
 from bridge.telemetry import log
 
 TOLERANCE = timedelta(seconds=5)
-"""A lease (30 s) outlasts an attempt (20 s, unless its connector says otherwise) by more than this and `LONGEST_READING`.
-"""
+"""A lease (30 s) outlasts an attempt (20 s, unless its connector says otherwise) by more than this and the next."""
 LONGEST_READING = 1.0
 """Seconds that reading the clock may take; a reading that took longer does not tell when it was."""
 
