@@ -28,6 +28,10 @@ Reason = Literal[
 """Why an attempt failed; also the label of the metric."""
 
 
+LONGEST_WAIT = timedelta(days=30)
+"""A partner's wish for when to come back is honoured up to here; what is beyond is a mistake of its."""
+
+
 class BridgeError(Exception):
     """Anything the bridge itself raises on purpose."""
 
@@ -66,7 +70,7 @@ class Failure(BridgeError):
         super().__init__(detail)
         self.detail = detail
         self.reason = reason
-        self.retry_after = retry_after
+        self.retry_after = min(retry_after, LONGEST_WAIT) if retry_after is not None else None
 
 
 class Temporary(Failure):

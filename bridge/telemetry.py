@@ -116,6 +116,8 @@ class LogStream:
         return self._stream.isatty()
 
 
+MOST_AT_ONCE: Final = 4096
+"""Bytes that a pipe takes whole or not at all (POSIX's PIPE_BUF on Linux; macOS promises 512, a line or two)."""
 _held: ContextVar[dict[LogStream, list[str]] | None] = ContextVar("held", default=None)
 
 
@@ -129,8 +131,22 @@ def logged_together() -> Iterator[None]:
     finally:
         _held.reset(token)
         for stream, lines in held.items():
-            stream.write("".join(lines))
-            stream.flush()
+            for piece in _pieces(lines):
+                stream.write(piece)
+                stream.flush()
+
+
+def _pieces(lines: list[str]) -> Iterator[str]:
+    """Whole lines together, up to what a pipe takes at once: several processes write to one log."""
+    piece, size = "", 0
+    for line in lines:
+        length = len(line.encode("utf-8", "replace"))
+        if piece and size + length > MOST_AT_ONCE:
+            yield piece
+            piece, size = "", 0
+        piece, size = piece + line, size + length
+    if piece:
+        yield piece
 
 
 def configure_logging(style: str, stream: TextIO | None = None) -> None:
@@ -193,9 +209,6 @@ class Metrics:
             "bridge_connection_paused", "1 while a connection is paused or its circuit is open", ["connection"],
             registry=self.registry,
         )  # fmt: skip
-        self.worker_up = Gauge(
-            "bridge_worker_up", "1 while the worker of this process answers", registry=self.registry
-        )
         self.rules_ok = Gauge(
             "bridge_rules_ok", "1 when the rules file on disk is the one that runs", registry=self.registry
         )

@@ -50,7 +50,7 @@ def serve(
         serving.only_server(settings.bridge_database_url) as held,
         serving.listen(host, port) as listener,
     ):
-        supervisor = None if no_work else Supervisor(held)
+        supervisor = None if no_work else Supervisor(environ, held)
         service = build_service(
             environ,
             insecure=insecure,

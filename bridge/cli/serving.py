@@ -247,13 +247,14 @@ def _locked(handle: int) -> bool:
 
 
 def _runs(process: str) -> bool:
+    """Whether there is such a process; one of our own number was in a container before us."""
     try:
         os.kill(int(process), 0)
     except (ValueError, ProcessLookupError):
         return False
-    except OSError:  # somebody else's
+    except PermissionError:  # somebody else's
         return True
-    return True
+    return int(process) != os.getpid()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
-"""The worker of `bridge serve`: the process that `bridge.cli.supervisor` starts, `python -m bridge.cli.supervised FD`.
+"""The worker of `bridge serve`: the process that `bridge.cli.supervisor` starts.
 
-Over the socket that it was given it takes orders, a line each:
+    python -m bridge.cli.supervised SOCKET [HELD...]
+
+All are file descriptors; those held are held until it ends. Over the socket it takes orders, a line each:
 
     wake TOPICS      there may be work
     reload           read the rules again
@@ -23,6 +25,9 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final
 
@@ -31,7 +36,7 @@ from prometheus_client.exposition import generate_latest
 from bridge.cli.serving import STOP_SECONDS, leave, tune_interpreter
 from bridge.cli.wiring import Service, build_service
 from bridge.errors import BridgeError
-from bridge.settings import Settings, environment
+from bridge.settings import Settings
 from bridge.store.database import EVENTS
 from bridge.telemetry import configure_logging, log
 
@@ -41,29 +46,43 @@ MOST_UNSAID: Final = 100
 """Words that may wait for a server that does not read; it looks by itself."""
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, *held: int) -> None:
     """Work until the server says stop or is gone."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, _ignore)
     os.nice(NICENESS)
     line = socket.socket(fileno=descriptor)
+    # A child that a plug-in forks must not stand for us when we are gone.
+    os.register_at_fork(after_in_child=partial(_close_all, (descriptor, *held)))
+    environ = dict(os.environ)  # the server read `.env`
     try:
-        environ = environment()
         configure_logging(Settings.load(environ).bridge_log)
         service = build_service(environ, insecure=True, route=False)
+        words = _Words(line)
+        if service.database.is_sqlite:
+            service.database.on_change.append(words.on_change)
         service.start()
     except BridgeError as error:
-        log.error("the worker cannot start", error=str(error))
+        log.error(
+            "the worker cannot start", error=str(error), advice="meanwhile events are stored and routed"
+        )
         sys.exit(1)
     tune_interpreter()
-    words = _Words(line)
-    if service.database.is_sqlite:
-        service.database.on_change.append(words.on_change)
     with line.makefile("rb") as orders:
         for order in orders:
             _obey(order.decode().split(), service, words)
     log.warning("stopped at once: the serving process is gone")
     os._exit(1)
+
+
+def _close_all(descriptors: Iterable[int]) -> None:
+    for number in descriptors:
+        with suppress(OSError):
+            os.close(number)
+
+
+def _ignore(*_: object) -> None:
+    """Unlike SIG_IGN, a handler is not handed down to programs that a connector starts."""
 
 
 class _Words:
@@ -104,11 +123,13 @@ def _obey(order: list[str], service: Service, words: _Words) -> None:
 
 
 def _stop(service: Service) -> None:
-    clean = service.stop(STOP_SECONDS)
-    service.close()
-    leave(clean)
-    os._exit(0)
+    try:
+        clean = service.stop(STOP_SECONDS)
+        service.close()
+        leave(clean)
+    finally:
+        os._exit(0)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))

@@ -14,7 +14,7 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -36,7 +36,9 @@ MOST_WAITING: Final = 64 * 1024
 class Supervisor:
     """Starts the worker, keeps one running, and passes orders on."""
 
-    def __init__(self, held: Sequence[int] = ()) -> None:
+    def __init__(self, environ: Mapping[str, str], held: Sequence[int] = ()) -> None:
+        self._environ = environ
+        """The server's own, with what it read from `.env`: a file that changes later must not part the two."""
         self.on_wake: Callable[[frozenset[str]], None] = lambda _: None
         """Told when the worker left something to route."""
         self._held = held
@@ -96,7 +98,7 @@ class Supervisor:
     def _order(self, line: str) -> None:
         if self._writer is None or self._writer.is_closing():
             return  # there is no worker just now; the next one looks at everything first
-        if self._writer.transport.get_write_buffer_size() < MOST_WAITING:
+        if line == "stop" or self._writer.transport.get_write_buffer_size() < MOST_WAITING:
             self._writer.write(f"{line}\n".encode())
 
     async def _keep_one(self) -> None:
@@ -125,24 +127,30 @@ class Supervisor:
         """Run one worker until it ends; returns its exit code."""
         ours, its = socket.socketpair()
         with its:
-            self._process = subprocess.Popen(  # noqa: S603 - ourselves
-                [sys.executable, "-m", "bridge.cli.supervised", str(its.fileno())],
+            process = self._process = subprocess.Popen(  # noqa: S603 - ourselves
+                # -P: a file in the working folder must not stand in for a module.
+                [sys.executable, "-P", "-m", "bridge.cli.supervised", *map(str, (its.fileno(), *self._held))],
+                env=dict(self._environ),
                 pass_fds=(its.fileno(), *self._held),
                 stdin=subprocess.DEVNULL,
+                process_group=0,  # a terminal's Ctrl-C is for the server
             )
-        process = self._process
         words, self._writer = await asyncio.open_connection(sock=ours, limit=MOST_SAID)
+        listening = asyncio.get_running_loop().create_task(self._listen(words))
         try:
             if self._stopping.is_set():
                 self._order("stop")
-            with suppress(OSError):
-                while line := await words.readline():
-                    self._hear(json.loads(line))
             return await asyncio.to_thread(process.wait)
         finally:
+            listening.cancel()
             self._writer.close()
             self._writer = None
             process.kill()  # it has ended, unless something went wrong on this side
+
+    async def _listen(self, words: asyncio.StreamReader) -> None:
+        with suppress(OSError):
+            while line := await words.readline():
+                self._hear(json.loads(line))
 
     def _hear(self, words: dict[str, Any]) -> None:
         if "wake" in words:

@@ -39,8 +39,14 @@ _POSTGRES_OPTIONS = (
 )
 EVENTS = "events"
 """The topic of events that wait to be routed, and of failures that wait to be followed up."""
+EVERYTHING = "*"
+"""The topic of whoever may have missed something: look at all there is."""
 CHANNEL = "bridge"
 """The channel of PostgreSQL's NOTIFY that wakes idle replicas."""
+
+
+Tell = Callable[[frozenset[str]], None]
+"""Told of topics on which something has changed."""
 
 
 class Database:
@@ -53,10 +59,10 @@ class Database:
         self.engine = _engine(self.url, pool_size)
         self._turn = WriteTurn(_file_of(self.engine)) if self.is_sqlite else None
         self._crowded_until = 0.0
-        self._changed: dict[Connection, set[str]] = {}
-        self.on_change: list[Callable[[frozenset[str]], None]] = []
+        self._changed: dict[Connection, tuple[set[str], Tell | None]] = {}
+        self.on_change: list[Tell] = []
         """Who is told in this process that there may be work, and on which topics."""
-        self.tell: Callable[[frozenset[str]], None] | None = None
+        self.tell: Tell | None = None
         """Tells the other processes, after a commit; without it, the transaction itself does."""
 
     def receiving(self, count: int) -> None:
@@ -96,15 +102,16 @@ class Database:
         changed: set[str] = set()
         turn = self._turn.taken() if self._turn else nullcontext()
         with translated_errors(), turn, self.engine.begin() as connection:
-            self._changed[connection] = changed
+            tell = self.tell
+            self._changed[connection] = (changed, tell)
             try:
                 yield connection
             finally:
                 del self._changed[connection]
         if changed:
             self.wake(frozenset(changed))
-            if self.tell is not None:
-                self.tell(frozenset(changed))
+            if tell is not None:
+                tell(frozenset(changed))
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -150,12 +157,13 @@ class Database:
         A topic is `events` (something to route) or the name of a connection (something to attempt).
         """
         named = set(topics)
-        if not self.is_sqlite and self.tell is None:
+        changed, tell = self._changed[connection]
+        if not self.is_sqlite and tell is None:
             connection.execute(
                 text("SELECT pg_notify(:channel, :topics)"),
                 {"channel": CHANNEL, "topics": topics_text(named)},
             )
-        self._changed[connection] |= named
+        changed |= named
 
     def wake(self, topics: frozenset[str]) -> None:
         """Tell those in this process who wait."""

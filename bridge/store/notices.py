@@ -12,7 +12,7 @@ from collections.abc import Callable
 import psycopg
 from sqlalchemy.engine import make_url
 
-from bridge.store.database import CHANNEL, EVENTS, Database, topics_text
+from bridge.store.database import CHANNEL, EVENTS, EVERYTHING, Database, topics_text
 from bridge.telemetry import log
 
 _PAUSE = 1.0
@@ -68,10 +68,10 @@ class Notices:
                     "no notices through the database", error=type(error).__name__, advice="polling meanwhile"
                 )
                 self._stopping.wait(_PAUSE)
-                self._database.wake(frozenset([EVENTS]))
 
     def _listen(self, connection: psycopg.Connection) -> None:
         connection.execute(f"LISTEN {CHANNEL}")
+        self._database.wake(frozenset([EVENTS, EVERYTHING]))  # of what came before nobody told us
         while not self._stopping.is_set():
             for note in connection.notifies(timeout=0.5):
                 if note.pid != self._own:

@@ -25,6 +25,7 @@ from bridge.store.claim import Claimed
 from bridge.store.database import Database
 from bridge.store.identities import StoredIdentities
 from bridge.store.queries import taken_by_others
+from bridge.telemetry import log
 from bridge.worker.outcome import NotBegun, Unfamiliar, failure_of
 
 Result = Sent | Exception | None
@@ -61,9 +62,12 @@ class Connection:
         """How many calls may be claimed at once: those that can run, and for a quick partner the next portion too.
 
         A portion is worth at most `PORTION` seconds of work, so that none waits long for its thread; without it, a
-        quick partner's threads would idle while the next few deliveries are claimed.
+        quick partner's threads would idle while the next few deliveries are claimed. Where nobody could find out
+        after a crash whether what waits for its thread had begun, nothing waits.
         """
-        return int(self.connector.limits.concurrent * max(1.0, min(MAX_PORTION, PORTION / self.pace)))
+        found_out = all(action.repeatable or action.finder for action in self.connector.actions.values())
+        portion = max(1.0, min(MAX_PORTION, PORTION / self.pace)) if found_out else 1.0
+        return int(self.connector.limits.concurrent * portion)
 
     @property
     def free(self) -> int:
@@ -90,7 +94,10 @@ class Connection:
             self._pool.shutdown(wait=False, cancel_futures=True)
         close = getattr(self._client, "close", None)
         if self.running == 0 and callable(close):
-            close()
+            try:
+                close()
+            except Exception as error:
+                log.warning("a client could not be closed", connection=self.name, exc_info=error)
 
 
 @dataclass(frozen=True)

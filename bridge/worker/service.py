@@ -9,24 +9,26 @@ Attempts themselves run in their connection's threads. Everything that waits is 
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from bridge import __version__
 from bridge.clock import uptime
 from bridge.connector import Action
-from bridge.errors import StoreUnavailable
+from bridge.errors import OutcomeUnknown, StoreUnavailable
 from bridge.events import Event
 from bridge.rules.model import Verdict
 from bridge.rules.route import consent
 from bridge.store.claim import LEASE, Claimed, Room, claim
-from bridge.store.database import Database
+from bridge.store.database import EVERYTHING, Database
 from bridge.store.facts import Rulebook
 from bridge.store.outcome import Finished, abandoned, finish
 from bridge.store.replicas import beat, leave
@@ -89,6 +91,8 @@ class Worker:
         self._unrecorded = 0
         self._under_way: dict[tuple[str, int], float] = {}
         """Claims of this process, and when by `uptime` they began."""
+        self._begun: set[tuple[str, int]] = set()
+        """Those of them whose attempt has begun: the others wait for a thread."""
         self._evenness = Evenness()
         self._threads: dict[str, threading.Thread] = {}
 
@@ -140,11 +144,12 @@ class Worker:
 
     def wake(self) -> None:
         """Look at everything now."""
-        self._on_change(frozenset(self._connections))
+        self._on_change(frozenset([EVERYTHING]))
 
     def _on_change(self, topics: frozenset[str]) -> None:
         with self._claim_wake:
-            for name in topics & self._connections.keys():
+            names = self._connections.keys()
+            for name in names if EVERYTHING in topics else topics & names:
                 self._look_at[name] = 0.0
             self._claim_wake.notify_all()
 
@@ -202,30 +207,34 @@ class Worker:
             if claimed.look_again_in is not None:
                 at = begun + claimed.look_again_in.total_seconds()
                 self._look_at[connection.name] = min(self._look_at[connection.name], at)
-        # A quick partner's calls go to its threads in runs: handing each over would cost more than making it.
-        run = max(
-            -(-len(claimed.calls) // connection.connector.limits.concurrent),
-            int(HAND_ON_EVERY / connection.pace),
-            1,
-        )
-        for start in range(0, len(claimed.calls), run):
-            calls = claimed.calls[start : start + run]
-            connection.submit(lambda calls=calls: self._attempt_all(connection, calls, begun))  # type: ignore[misc]
+        calls = deque(claimed.calls)
+        # A quick partner's calls are made by few threads, one after the other: waking one costs more than a call.
+        enough = math.ceil(len(calls) * connection.pace / HAND_ON_EVERY)
+        for _ in range(min(len(calls), connection.connector.limits.concurrent, enough)):
+            try:
+                connection.submit(lambda: self._attempt_all(connection, calls, begun))
+            except RuntimeError as error:  # the machine has no thread to give
+                log.error("no thread for an attempt", connection=connection.name, error=str(error))
+                self._give_back(connection, calls, begun)
 
-    def _attempt_all(self, connection: Connection, calls: Sequence[Sequence[Claimed]], begun: float) -> None:
-        """Make these calls one after the other, and hand on what came of them every few milliseconds."""
+    def _attempt_all(self, connection: Connection, calls: deque[Sequence[Claimed]], begun: float) -> None:
+        """Make calls as long as there are some, and hand on what came of them every few milliseconds."""
         ended: list[Finished] = []
-        since, handed_on = uptime(), 0
-        try:
-            for made, call in enumerate(calls, 1):
-                ended += self._attempt(connection, call, begun)
-                now = uptime()
-                if now - since >= HAND_ON_EVERY:
-                    self._hand_on(connection, made - handed_on, now - since, ended)
-                    ended, since, handed_on = [], now, made
-        finally:
-            if handed_on < len(calls):
-                self._hand_on(connection, len(calls) - handed_on, uptime() - since, ended)
+        since, made = uptime(), 0
+        while call := _next(calls):
+            ended += self._attempt(connection, call, begun)
+            made += 1
+            now = uptime()
+            if now - since >= HAND_ON_EVERY:
+                self._hand_on(connection, made, now - since, ended)
+                ended, since, made = [], now, 0
+        if made:
+            self._hand_on(connection, made, uptime() - since, ended)
+
+    def _give_back(self, connection: Connection, calls: deque[Sequence[Claimed]], begun: float) -> None:
+        """Have calls that cannot be made now claimed again."""
+        while call := _next(calls):
+            self._hand_on(connection, 1, connection.pace, self._ends(call, [NotBegun()] * len(call), begun))
 
     def _hand_on(self, connection: Connection, calls: int, seconds: float, ended: Sequence[Finished]) -> None:
         """Have these ends recorded, and the room of so many calls, which took so long, filled again."""
@@ -246,17 +255,28 @@ class Worker:
 
     def _attempt(self, connection: Connection, call: Sequence[Claimed], begun: float) -> list[Finished]:
         started = uptime()
+        self._begun.update((item.id, item.fence) for item in call)
         if self._too_early(call[0]):
             results: list[Result] = [NotBegun("the database's clock jumped: looked up later", LOOKUP_EVERY)]
         else:
             results = self._attempts.run(connection, call, begun + connection.connector.limits.timeout)
-        ended = uptime()
-        self._metrics.attempt_seconds.labels(connection.name).observe(ended - started)
-        now = call[0].started_at + timedelta(seconds=ended - begun)
-        return [
-            conclude(claimed, self._action_of(claimed), result, now)
-            for claimed, result in zip(call, results, strict=True)
-        ]
+        self._metrics.attempt_seconds.labels(connection.name).observe(uptime() - started)
+        return self._ends(call, results, begun)
+
+    def _ends(self, call: Sequence[Claimed], results: Sequence[Result], begun: float) -> list[Finished]:
+        now = call[0].started_at + timedelta(seconds=uptime() - begun)
+        ends = []
+        for claimed, result in zip(call, results, strict=True):
+            action = self._action_of(claimed)
+            try:
+                ends.append(conclude(claimed, action, result, now))
+            except Exception as error:  # whatever a connector returned, the attempt has an end
+                log.error(
+                    "a bug; what came of an attempt cannot be read", delivery=claimed.id, exc_info=error
+                )
+                unread = OutcomeUnknown(f"{type(error).__name__} while reading the result", reason="bug")
+                ends.append(conclude(claimed, action, unread, now))
+        return ends
 
     def _too_early(self, claimed: Claimed) -> bool:
         """Whether it is a lookup that a jump of the clock made due before the partner can know."""
@@ -323,6 +343,7 @@ class Worker:
             self._unrecorded -= len(group)
             for item in group:
                 self._under_way.pop((item.claimed.id, item.claimed.fence), None)
+                self._begun.discard((item.claimed.id, item.claimed.fence))
             self._claim_wake.notify_all()
         return True
 
@@ -357,10 +378,26 @@ class Worker:
         if left:
             finish(
                 self._database,
-                [cut_short(claimed, self._action_of(claimed), now) for claimed in left],
+                [self._cut_short(claimed, now) for claimed in left],
             )
+
+    def _cut_short(self, claimed: Claimed, now: datetime) -> Finished:
+        action, key = self._action_of(claimed), (claimed.id, claimed.fence)
+        if (
+            key in self._under_way and key not in self._begun
+        ):  # it still waits for a thread, and will not begin
+            return conclude(claimed, action, NotBegun(), now)
+        return cut_short(claimed, action, now)
 
     def _still_runs(self, claimed: Claimed) -> bool:
         """Whether it is an attempt of this process within its lease, whatever a clock that jumped says."""
         begun = self._under_way.get((claimed.id, claimed.fence))
         return begun is not None and uptime() - begun < LEASE.total_seconds()
+
+
+def _next(calls: deque[Sequence[Claimed]]) -> Sequence[Claimed]:
+    """The next call to make, of those that several threads share; nothing when there is none."""
+    try:
+        return calls.popleft()
+    except IndexError:
+        return ()
