@@ -9,7 +9,6 @@ Attempts themselves run in their connection's threads. Everything that waits is 
 
 from __future__ import annotations
 
-import math
 import os
 import queue
 import socket
@@ -49,7 +48,7 @@ LITTLE, PAUSE = 64, 0.1
 """While another process waits to write: calls that are claimed at once, and seconds from one transaction to the next.
 """
 HAND_ON_EVERY = 0.005
-"""Seconds of work that a thread is given, and hands on, at a time, where the partner is that quick."""
+"""Seconds after which a thread hands on what came of its calls, where the partner is that quick."""
 MAX_GROUP = 500
 """Ends of attempts that go into one transaction."""
 
@@ -208,9 +207,8 @@ class Worker:
                 at = begun + claimed.look_again_in.total_seconds()
                 self._look_at[connection.name] = min(self._look_at[connection.name], at)
         calls = deque(claimed.calls)
-        # A quick partner's calls are made by few threads, one after the other: waking one costs more than a call.
-        enough = math.ceil(len(calls) * connection.pace / HAND_ON_EVERY)
-        for _ in range(min(len(calls), connection.connector.limits.concurrent, enough)):
+        # All threads pull from them: one that a call holds up holds up no other call.
+        for _ in range(min(len(calls), connection.connector.limits.concurrent)):
             try:
                 connection.submit(lambda: self._attempt_all(connection, calls, begun))
             except RuntimeError as error:  # the machine has no thread to give
