@@ -179,13 +179,14 @@ def test_a_full_disk_refuses_events_until_there_is_room_again(
             deployment.heppu.send(calls(30), per_second=20)
             wait_for(lambda: deployment.states()["sent"] > 4, 20, "some to be sent", deployment.states)
             _fill(ballast)
-            deployment.heppu.send(calls(50), per_second=20)
+            deployment.heppu.send(calls(25), per_second=20)
             wait_for(lambda: deployment.heppu.answers[503] > 20, 30, "refusals", deployment.heppu.answers)
             assert process.running
             deployment.kill(process)
             ballast.unlink()
             deployment.restart(process).ready()
             _fill(ballast)
+            deployment.heppu.send(calls(25), per_second=20)
             refused = deployment.heppu.answers[503]
             wait_for(
                 lambda: deployment.heppu.answers[503] > refused + 20,

@@ -298,13 +298,14 @@ def test_answers_behind_the_door_run_nothing_foreign_and_are_kept_nowhere(runnin
 
 
 def test_a_wrong_token_is_answered_slowly_the_right_one_at_once(running: Site) -> None:
-    begun = time.monotonic()
-    httpx.post(f"{running.url}/login", data={"token": "wrong"})
-    wrong = time.monotonic() - begun
-    begun = time.monotonic()
-    httpx.post(f"{running.url}/login", data={"token": TOKEN})
-    assert wrong >= FAILURE_SECONDS
-    assert time.monotonic() - begun < FAILURE_SECONDS
+    def seconds(token: str) -> float:
+        begun = time.monotonic()
+        httpx.post(f"{running.url}/login", data={"token": token})
+        return time.monotonic() - begun
+
+    assert seconds("wrong") >= FAILURE_SECONDS
+    # The best of three: what else the machine does is not ours.
+    assert min(seconds(TOKEN) for _ in range(3)) < FAILURE_SECONDS
 
 
 def test_a_flood_of_slow_guesses_is_bounded(running: Site) -> None:
