@@ -180,7 +180,7 @@ def _again(claimed: Claimed, failure: Failure, detail: str, now: datetime) -> Fi
     attempts = claimed.attempts + consumed
     wait = failure.retry_after or wait_after(max(attempts, 1))
     if gives_up(claimed, attempts, now + wait):
-        words = f"given up after {attempts} attempts: {detail}"
+        words = f"given up after {_counted(attempts)}: {detail}"
         # An unknown outcome gets here only when the action is repeatable: whoever repeats it doubles nothing.
         return Finished(claimed, outcome, "dead", "free", failure, words)
     return Finished(claimed, outcome, "retrying", "keep", failure, detail, wait=wait, consumed=consumed)
@@ -222,7 +222,7 @@ def _absent(claimed: Claimed, now: datetime) -> Finished:
     if gives_up(claimed, attempts, now + wait):
         failure = Temporary(detail, reason="timeout")
         return Finished(
-            claimed, "absent", "dead", "free", failure, f"given up after {attempts} attempts: {detail}"
+            claimed, "absent", "dead", "free", failure, f"given up after {_counted(attempts)}: {detail}"
         )
     return Finished(claimed, "absent", "retrying", "keep", None, f"{detail}; attempted again", wait=wait)
 
@@ -236,3 +236,7 @@ def _sent(claimed: Claimed, sent: Sent, outcome: str) -> Finished:
 
 def _words(error: Exception | None) -> str:
     return f"{type(error).__name__}: {error}" if error is not None else ""
+
+
+def _counted(attempts: int) -> str:
+    return "1 attempt" if attempts == 1 else f"{attempts} attempts"
