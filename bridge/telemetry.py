@@ -209,6 +209,8 @@ class Metrics:
             "bridge_connection_paused", "1 while a connection is paused or its circuit is open", ["connection"],
             registry=self.registry,
         )  # fmt: skip
+        self.worker_up = Gauge("bridge_worker_up", "1 while the worker answers", registry=None)
+        """In the registry only where there is a worker beside this process."""
         self.rules_ok = Gauge(
             "bridge_rules_ok", "1 when the rules file on disk is the one that runs", registry=self.registry
         )

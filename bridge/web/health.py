@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from prometheus_client import Gauge
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -52,7 +51,7 @@ def health_routes(
     """The routes for everybody (`/healthz`, `/readyz`), and those for who holds the admin token (`/metrics...`)."""
     counted = Counted(database)
     if worker_metrics:
-        worker_up = Gauge("bridge_worker_up", "1 while the worker answers", registry=metrics.registry)
+        metrics.registry.register(metrics.worker_up)
 
     async def healthz(_: Request) -> Response:
         """The process answers."""
@@ -78,7 +77,7 @@ def health_routes(
         metrics.rules_ok.set(0 if rules_trouble() else 1)
         work = await worker_metrics() if worker_metrics else generate_latest(metrics.work)
         if worker_metrics:
-            worker_up.set(1 if work else 0)
+            metrics.worker_up.set(1 if work else 0)
         return Response(generate_latest(metrics.registry) + work, media_type=CONTENT_TYPE_LATEST)
 
     async def webhooks(_: Request) -> Response:

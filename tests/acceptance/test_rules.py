@@ -13,6 +13,9 @@ import pytest
 from bridge.sandbox import start_sandbox
 from tests.acceptance.running import ADMIN, Running, eventually, serving
 
+pytestmark = pytest.mark.xdist_group("rules")
+"""One service, whose rules each test changes: one after the other."""
+
 RULES = """version: 1
 rules:
   - name: tell

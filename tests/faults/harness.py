@@ -302,12 +302,15 @@ class Process:
 
     def freeze(self) -> None:
         """Stop its time and its worker's, as a suspended virtual machine's."""
-        for pid in {self.pid, self.worker}:
-            os.kill(pid, signal.SIGSTOP)
+        self._signal_both(signal.SIGSTOP)
 
     def wake(self) -> None:
+        self._signal_both(signal.SIGCONT)
+
+    def _signal_both(self, number: signal.Signals) -> None:
         for pid in {self.pid, self.worker}:
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # it was killed
+                os.kill(pid, number)
 
     def stop(self, seconds: float = 40.0) -> int:
         """SIGTERM; the exit code."""

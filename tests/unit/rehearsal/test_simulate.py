@@ -283,7 +283,7 @@ values = st.recursive(
 fields = ["timestamp", "conversationId", "direction", "duration", "summary", "metadata", "callMetadata"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.lists(st.dictionaries(st.sampled_from(fields), values, max_size=5), min_size=1, max_size=4), st.data()
 )
