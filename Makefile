@@ -40,7 +40,7 @@ serve: $(READY)
 	@$(BIN)/bridge serve
 
 test: $(READY)
-	@$(BIN)/pytest -m "not faults" --numprocesses 3 --dist loadgroup
+	@$(BIN)/pytest -m "not faults" --numprocesses 3 --dist worksteal
 
 test-faults: $(READY)
 	@$(BIN)/pytest -m faults

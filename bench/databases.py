@@ -103,13 +103,24 @@ class Store:
 
     def row(self, query: str) -> tuple[Any, ...]:
         """The one row that `query` gives."""
+        with self._connected() as connection:
+            return tuple(connection.execute(query).fetchone() or ())
+
+    def change(self, statement: str) -> None:
+        """Run one statement in a transaction of its own."""
+        with self._connected() as connection:
+            connection.execute(statement)
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
         if self._url.startswith("sqlite"):
-            with closing(sqlite3.connect(self._url.removeprefix("sqlite:///"))) as connection:
-                found = connection.execute(query).fetchone()
+            with closing(
+                sqlite3.connect(self._url.removeprefix("sqlite:///"), isolation_level=None)
+            ) as connection:
+                yield connection
         else:
-            with psycopg.connect(self._url) as other:
-                found = other.execute(query).fetchone()
-        return tuple(found or ())
+            with psycopg.connect(self._url, autocommit=True) as other:
+                yield other
 
     def events(self) -> int:
         """How many events are stored."""

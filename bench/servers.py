@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-SECRET = "whsec_bench"
+SECRET, ADMIN_TOKEN = "whsec_bench", "bench-admin-token-0000"
 
 RULES = """
 version: 1
@@ -106,7 +106,7 @@ def bridge_server(folder: Path, database_url: str, *options: str) -> Iterator[st
         "BRIDGE_DATABASE_URL": database_url,
         "BRIDGE_RULES": str(folder / "rules.yaml"),
         "BRIDGE_PORT": str(port),
-        "BRIDGE_ADMIN_TOKEN": "bench-admin-token-0000",
+        "BRIDGE_ADMIN_TOKEN": ADMIN_TOKEN,
         "BRIDGE_LOG": "json",
     }
     with _process(
@@ -117,6 +117,18 @@ def bridge_server(folder: Path, database_url: str, *options: str) -> Iterator[st
         folder / "log",
     ) as url:
         yield url
+
+
+def wait_for_worker(url: str) -> None:
+    """Return once the worker beside the server at `url` answers."""
+    for _ in range(300):
+        metrics = httpx.get(
+            f"{url}/metrics", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}, timeout=10
+        ).text
+        if "bridge_worker_up 1" in metrics:
+            return
+        time.sleep(0.1)
+    raise SystemExit(f"no worker beside {url}")
 
 
 @contextmanager

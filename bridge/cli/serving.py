@@ -91,6 +91,7 @@ class Serving:
 
     def run(self) -> None:
         """Serve until a signal ends it."""
+        sys.setswitchinterval(SWITCH_SECONDS)
         tune_interpreter()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._run())
@@ -169,11 +170,10 @@ def work_until_stopped(service: Service) -> bool:
 
 
 def tune_interpreter() -> None:
-    """Let nothing inside Python hold up an answer for long: neither a thread that computes nor the search for garbage.
+    """Let the search for garbage hold up nothing for long.
 
     What was made until now is never searched again: it stays as long as the process.
     """
-    sys.setswitchinterval(SWITCH_SECONDS)
     gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
     gc.freeze()
 

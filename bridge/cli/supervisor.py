@@ -69,6 +69,8 @@ class Supervisor:
 
     async def metrics(self) -> bytes:
         """The worker's metrics in Prometheus' text format; empty while it cannot answer."""
+        if self._writer is None:
+            return b""
         self._number += 1
         number = self._number
         self._asked[number] = asyncio.get_running_loop().create_future()

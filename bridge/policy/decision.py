@@ -24,7 +24,7 @@ ASK_AGAIN: Final = timedelta(minutes=1)
 _NOUN: Final = {"sms": "text", "email": "mail", "call": "call"}
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Due:
     """A delivery whose time has come, as far as the decision about it needs."""
 
@@ -50,7 +50,7 @@ class Due:
     """A person asked for a replay with `--again`: what is already done is done once more."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Facts:
     """What the service remembers that bears on one delivery."""
 

@@ -54,9 +54,9 @@ _BUSY_LANE = timedelta(milliseconds=200)
 """How soon to look again when something is due whose lane runs in another process."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Claimed:
-    """One attempt that is ours to make: its delivery, and what was decided about it."""
+    """One attempt that is ours to make: its delivery, and what was decided about it. Nobody changes it."""
 
     id: str
     fence: int
@@ -120,8 +120,9 @@ def claim(database: Database, room: Room, rulebook: Rulebook, replica: str) -> C
         events = events_of(connection, chosen)
         facts = gather(connection, chosen, rulebook.messaging, now, rulebook.erased_as)
         decisions = decide_all(chosen, events, facts, rulebook, now)
-        _hold_back(connection, chosen, decisions, now)
         going = [row for row in chosen if isinstance(decisions.get(row.id), Go | None)]
+        if len(going) < len(chosen):
+            _hold_back(connection, chosen, decisions, now)
         _begin(connection, going, events, replica, now)
         calls = _group(going, room)
         gate.take(connection, len(calls), now)
@@ -397,10 +398,12 @@ def claimed_of(
 
 def _group(rows: Sequence[Row[Any]], room: Room) -> list[list[Row[Any]]]:
     """The calls: each action's deliveries in groups that it can take, each lookup alone."""
-    calls: list[list[Row[Any]]] = [[row] for row in rows if _kind(row) == "lookup"]
+    calls: list[list[Row[Any]]] = []
     sends: dict[str, list[Row[Any]]] = {}
     for row in rows:
-        if _kind(row) == "send":
+        if _kind(row) == "lookup":
+            calls.append([row])
+        else:
             sends.setdefault(row.action, []).append(row)
     for action, group in sends.items():
         size = room.batch_of(action)

@@ -22,14 +22,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from bridge.clock import Clock, uptime
 from bridge.errors import ConfigError, StoreUnavailable
-from bridge.store.turn import WriteTurn
+from bridge.store.turn import CROWD_SECONDS, WriteTurn
 
 BUSY_SECONDS = 10
 """How long a writer on SQLite waits for another process before it gives up."""
 CROWD = 16
 """Events in one transaction from which on receiving goes before what else this process does."""
-CROWD_SECONDS = 0.04
-"""How long a crowd is thought to go on after it was last seen."""
 ASIDE_SECONDS = 0.25
 """How long other work steps aside for it."""
 _POSTGRES_OPTIONS = (
@@ -67,8 +65,11 @@ class Database:
 
     def receiving(self, count: int) -> None:
         """Note that `count` events were just stored at once: while they come in crowds, other work gives way."""
-        if count >= CROWD:
-            self._crowded_until = uptime() + CROWD_SECONDS
+        if count < CROWD:
+            return
+        self._crowded_until = uptime() + CROWD_SECONDS
+        if self._turn is not None:
+            self._turn.note_crowd()
 
     def give_way(self) -> bool:
         """Before work of this process that can wait: let a crowd of events go first for a moment.
@@ -76,14 +77,14 @@ class Database:
         An answer that is late makes Heppu send again, a delivery that is late by a moment hurts nobody. True: the
         crowd is still there, so take on little.
         """
-        if uptime() < self._crowded_until:
+        if self.crowded:
             time.sleep(ASIDE_SECONDS)
-        return uptime() < self._crowded_until
+        return self.crowded
 
     @property
     def crowded(self) -> bool:
-        """Whether another process is waiting to write while we do, as on SQLite it must: be brief then."""
-        return self._turn is not None and self._turn.crowded
+        """Whether events come in a crowd: into this process, or into the other one that writes to this SQLite file."""
+        return uptime() < self._crowded_until or (self._turn is not None and self._turn.crowded)
 
     def close(self) -> None:
         """Close every pooled connection."""

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, literal, select, text, update
+from sqlalchemy import Connection, Row, exists, func, literal, or_, select, text, update
 
 from bridge.errors import StoreUnavailable
 from bridge.events import Event
@@ -28,6 +28,14 @@ Plan = Callable[[Event, Mapping[str, Any], datetime], tuple[str, Sequence[Planne
 """The follow-ups of a failure: event, what `delivery` is, now -> the rules' hash and what to do."""
 
 _TABLE, _PAUSED = schema.deliveries, schema.connections
+
+
+def anything_marked(database: Database) -> bool:
+    """Whether there is anything to follow up; who only asks takes no writer's turn."""
+    delivery = select(literal(1)).select_from(_TABLE).where(text("follow_up"))
+    pause = select(literal(1)).select_from(_PAUSED).where(_PAUSED.c.alert_due.is_(True))
+    with database.read() as connection:
+        return bool(connection.execute(select(or_(exists(delivery), exists(pause)))).scalar_one())
 
 
 def follow_up_deliveries(database: Database, plan: Plan, limit: int = 50) -> tuple[int, list[str]]:

@@ -41,9 +41,9 @@ def furthest_receipt(known: str | None, reported: str | None) -> str | None:
     return reported if _RECEIPT_RANK[reported] > _RECEIPT_RANK[known] else known
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Finished:
-    """One attempt's end, and what its delivery becomes."""
+    """One attempt's end, and what its delivery becomes. Nobody changes it."""
 
     claimed: Claimed
     outcome: str

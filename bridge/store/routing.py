@@ -51,11 +51,14 @@ def event_of(row: Row[Any]) -> Event:
     """The event in a row of `events`; its body is empty once retention has taken it."""
     if row.body is None:
         return Event({"event": row.name}, row.identity, row.received_at, row.id)
-    event = _recent.get(row.id)
-    if event is None:
-        event = StoredEvent(row.body, row.name, row.identity, row.received_at, row.id)
-        keep_parsed([(event, len(row.body))])
-    return event
+    return _recent.get(row.id) or StoredEvent(row.body, row.name, row.identity, row.received_at, row.id)
+
+
+def _events_of(rows: Sequence[Row[Any]]) -> dict[str, Event]:
+    """The events in rows of `events`, by id; whoever needs them next finds them parsed."""
+    found = {row.id: event_of(row) for row in rows}
+    keep_parsed((found[row.id], len(row.body)) for row in rows if row.body is not None)
+    return found
 
 
 def keep_parsed(events: Iterable[tuple[Event, int]]) -> None:
@@ -79,7 +82,7 @@ def read_events(connection: Connection, idents: Collection[str]) -> dict[str, Ev
         query = select(*table.c["id", "identity", "received_at", "name", "body"]).where(
             table.c.id.in_(unread)
         )
-        found |= {row.id: event_of(row) for row in connection.execute(query)}
+        found |= _events_of(connection.execute(query).all())
     return found
 
 
@@ -120,49 +123,58 @@ def _route_group(
     ahead: dict[str, Routed] | None = None
     if (
         database.is_sqlite
-    ):  # where all writers wait for this one, and nobody else routes: work it out before its turn
+    ):  # all writers wait for this one, and nobody else routes: work it out before its turn
         with database.read() as connection:
             rows = connection.execute(_UNROUTED.limit(limit)).all()
             ahead = _route_all(rows, rules, route, database.now(connection))
-    with database.write() as connection:
-        rows = connection.execute(_UNROUTED.limit(limit)).all()
-        if not rows:
+        if not ahead:
             return 0, []
-        taken += [row.id for row in rows]
+    with database.write() as connection:
         now = database.now(connection)
+        if ahead is None:
+            rows = connection.execute(_UNROUTED.limit(limit)).all()
+            done = _route_all(rows, rules, route, now)
+        else:
+            done = {ident: ahead[ident] for ident in _still_unrouted(connection, ahead)}
+        if not done:
+            return 0, []
+        taken += done
         keep_rules(database, connection, rules, now)
-        found = _route_all(rows, rules, route, now) if ahead is None else ahead
-        done = {row.id: found[row.id] for row in rows if row.id in found}
         deliveries = [made for routed in done.values() for made in routed.deliveries]
         if deliveries:
             insert_group(connection, schema.deliveries, deliveries)
             database.changed(connection, {row["connection"] for row in deliveries})
-        if done:
-            marks = {"routed_at": now, "rules": rules.hash}
-            update_group(
-                connection,
-                schema.events,
-                ["id"],
-                [{"id": ident, **marks, "trace": routed.trace} for ident, routed in done.items()],
-            )
+        marks = {"routed_at": now, "rules": rules.hash}
+        update_group(
+            connection,
+            schema.events,
+            ["id"],
+            [{"id": ident, **marks, "trace": routed.trace} for ident, routed in done.items()],
+        )
     return len(done), [ident for ident, routed in done.items() if routed.crashed]
+
+
+def _still_unrouted(connection: Connection, idents: Collection[str]) -> list[str]:
+    """Those of these events that are not routed, the oldest first."""
+    table = schema.events
+    unrouted = select(table.c.id).where(table.c.id.in_(idents), table.c.routed_at.is_(None))
+    return list(connection.execute(unrouted.order_by(table.c.received_at)).scalars())
 
 
 def _route_all(rows: Sequence[Row[Any]], rules: Rules, route: Route, now: datetime) -> dict[str, Routed]:
     """What these events lead to, by id; what takes too long is left for the next round."""
     begun = uptime()
     found: dict[str, Routed] = {}
-    for row in rows:
+    for ident, event in _events_of(rows).items():
         if found and uptime() - begun > LONGEST_ROUTING:
             break
-        found[row.id] = _route_one(row, rules, route, now)
+        found[ident] = _route_one(event, rules, route, now)
     return found
 
 
-def _route_one(row: Row[Any], rules: Rules, route: Route, now: datetime) -> Routed:
+def _route_one(event: Event, rules: Rules, route: Route, now: datetime) -> Routed:
     """The trace and the deliveries of one event; a crash is its trace, and stops nobody else."""
     try:
-        event = event_of(row)
         routing = route(event, now)
         trace = json.dumps([item.to_json() for item in routing.traces])
         return Routed(trace, [delivery_row(planned, event, rules.hash, now) for planned in routing.planned])

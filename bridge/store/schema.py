@@ -7,6 +7,7 @@ data go when their work is finished and `BRIDGE_RETENTION` has passed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -46,9 +47,14 @@ class Instant(TypeDecorator[datetime]):
         """To the database."""
         return None if value is None else microseconds(value)
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """From the database, in UTC."""
-        return None if value is None else _EPOCH + timedelta(microseconds=value)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:  # noqa: ARG002
+        """From the database: the function itself, for a delivery has many instants."""
+        return _instant
+
+
+def _instant(value: int | None) -> datetime | None:
+    """An instant from a table, in UTC."""
+    return None if value is None else _EPOCH + timedelta(microseconds=value)
 
 
 metadata = MetaData()

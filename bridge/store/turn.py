@@ -3,6 +3,7 @@
 SQLite has one writer at a time. Its own waiting sleeps for up to a tenth of a second and lets in whoever happens to
 wake first, so a receiver beside a busy worker would starve. Here writers queue: the threads of a process on a lock,
 processes on two bytes of a file beside the database, of which one is held by who writes and the other by who is next.
+The file also says until when events are thought to come in crowds, so that whoever else writes makes room for them.
 
 It is a courtesy: what keeps two writers apart is SQLite's own lock, which everybody takes afterwards. So a process
 that froze on its turn, or a file that cannot be made, costs others some patience and nothing else.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -25,7 +27,11 @@ PATIENCE: Final = 2.0
 """Seconds that one waits for a turn; then SQLite itself says whether its file can be written."""
 LOOK_EVERY: Final = 0.0003
 CROWD_SECONDS: Final = 0.05
+"""How long a crowd is thought to go on after it was last seen."""
 _WRITES, _NEXT = 0, 1
+_CROWD: Final = struct.Struct("d")
+"""An instant by `uptime`, which all processes of a machine share."""
+_CROWD_AT: Final = 8
 
 
 class WriteTurn:
@@ -35,12 +41,21 @@ class WriteTurn:
         self._threads = threading.Lock()
         self._path = database and database.with_name(database.name + ".turn")
         self._file: int | None = None
-        self._met_at = -CROWD_SECONDS
+
+    def note_crowd(self) -> None:
+        """Let all processes know that events come in a crowd just now."""
+        if self._file is not None:
+            with suppress(OSError):
+                os.pwrite(self._file, _CROWD.pack(uptime() + CROWD_SECONDS), _CROWD_AT)
 
     @property
     def crowded(self) -> bool:
-        """Whether another process wanted to write at the same time a moment ago: be brief then."""
-        return uptime() - self._met_at < CROWD_SECONDS
+        """Whether events came in a crowd a moment ago, to whichever process."""
+        if self._file is not None:
+            with suppress(OSError, struct.error):  # nobody has noted one yet
+                until: float = _CROWD.unpack(os.pread(self._file, _CROWD.size, _CROWD_AT))[0]
+                return 0 < until - uptime() <= CROWD_SECONDS  # a later one is from before the machine's start
+        return False
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -75,8 +90,7 @@ class WriteTurn:
 
     def _wait_for(self, place: int, end: float) -> bool:
         while not self._lock(place):
-            self._met_at = uptime()
-            if self._met_at >= end:
+            if uptime() >= end:
                 return False
             time.sleep(LOOK_EVERY)
         return True

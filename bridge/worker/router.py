@@ -15,7 +15,7 @@ from bridge.events import Event
 from bridge.rules.model import Planned
 from bridge.rules.route import after_failure, alerts, route
 from bridge.store.database import EVENTS, Database
-from bridge.store.followups import follow_up_deliveries, follow_up_pauses
+from bridge.store.followups import anything_marked, follow_up_deliveries, follow_up_pauses
 from bridge.store.routing import route_unrouted
 from bridge.telemetry import log
 from bridge.worker.patience import patience
@@ -73,11 +73,14 @@ class Router:
             log.error(
                 "routing crashed", event_id=event, advice="see `bridge show` for the rule, and report it"
             )
+        return routed + (self._follow_up() if anything_marked(self._database) else 0)
+
+    def _follow_up(self) -> int:
         followed, without = follow_up_deliveries(self._database, self._after_failure)
         alerted, silent = follow_up_pauses(self._database, self._after_pause)
         for cause in (*without, *silent):
             log.error("no follow-up could be made", cause=cause, advice="look at its detail, and report it")
-        return routed + followed + alerted
+        return followed + alerted
 
     def _after_failure(
         self, event: Event, delivery: Mapping[str, Any], now: datetime

@@ -13,7 +13,7 @@ import os
 import queue
 import socket
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,8 +45,7 @@ KEEPER_ROUND = 2.0
 BEAT_EVERY = 15.0
 PRUNE_EVERY = 3600.0
 LITTLE, PAUSE = 64, 0.1
-"""While another process waits to write: calls that are claimed at once, and seconds from one transaction to the next.
-"""
+"""While events come in crowds: calls that are claimed at once, and seconds from one transaction to the next."""
 HAND_ON_EVERY = 0.005
 """Seconds after which a thread hands on what came of its calls, where the partner is that quick."""
 MAX_GROUP = 500
@@ -140,10 +139,6 @@ class Worker:
             self._connections = {**self._connections, **connections}
             self._look_at |= dict.fromkeys(connections, 0.0)
             self._claim_wake.notify_all()
-
-    def wake(self) -> None:
-        """Look at everything now."""
-        self._on_change(frozenset([EVERYTHING]))
 
     def _on_change(self, topics: frozenset[str]) -> None:
         with self._claim_wake:
@@ -285,18 +280,24 @@ class Worker:
         connection = self._connections.get(claimed.connection)
         return connection.connector.actions.get(claimed.action.partition(".")[2]) if connection else None
 
-    def _tell(self, ended: Finished) -> None:
-        """Count and log the end of an attempt."""
-        claimed = ended.claimed
-        reason = ended.failure.reason if ended.failure else None
-        self._metrics.attempts.labels(claimed.connection, reason or ended.outcome).inc()
-        say = log.info if ended.state == "sent" else log.warning
-        say(
-            "attempt",
-            delivery=claimed.id, rule=claimed.rule, action=claimed.action, kind=claimed.kind, outcome=ended.outcome,
-            state=ended.state, reason=reason, detail=ended.detail or None,
-            recipient=mask_address(claimed.recipient) or None,
-        )  # fmt: skip
+    def _tell(self, group: Sequence[Finished]) -> None:
+        """Count and log the ends of attempts."""
+        counts: Counter[tuple[str, str]] = Counter()
+        with logged_together():
+            logger = log.bind()
+            for ended in group:
+                claimed = ended.claimed
+                reason = ended.failure.reason if ended.failure else None
+                counts[claimed.connection, reason or ended.outcome] += 1
+                say = logger.info if ended.state == "sent" else logger.warning
+                say(
+                    "attempt",
+                    delivery=claimed.id, rule=claimed.rule, action=claimed.action, kind=claimed.kind,
+                    outcome=ended.outcome, state=ended.state, reason=reason, detail=ended.detail or None,
+                    recipient=mask_address(claimed.recipient) or None,
+                )  # fmt: skip
+        for labels, count in counts.items():
+            self._metrics.attempts.labels(*labels).inc(count)
 
     # The recorder
 
@@ -334,9 +335,7 @@ class Worker:
                     self._write([item])
                 return True
             say_and_wait(error, "recorder", self._drained)
-        with logged_together():
-            for item in group:
-                self._tell(item)
+        self._tell(group)
         with self._claim_wake:
             self._unrecorded -= len(group)
             for item in group:

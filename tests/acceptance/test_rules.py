@@ -13,9 +13,6 @@ import pytest
 from bridge.sandbox import start_sandbox
 from tests.acceptance.running import ADMIN, Running, eventually, serving
 
-pytestmark = pytest.mark.xdist_group("rules")
-"""One service, whose rules each test changes: one after the other."""
-
 RULES = """version: 1
 rules:
   - name: tell
@@ -26,11 +23,18 @@ rules:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("rules")
     (folder / "rules.yaml").write_text(RULES % "first")
-    with start_sandbox() as sandbox, serving(folder, sandbox.environment) as running:
-        yield running
+    with start_sandbox() as sandbox, serving(folder, sandbox.environment) as found:
+        yield found
+
+
+@pytest.fixture
+def service(running: Running) -> Running:
+    """The service with the same rules at the start of each test, whichever came before."""
+    (running.folder / "rules.yaml").write_text(RULES % "first")
+    return running
 
 
 def status(service: Running) -> dict[str, object]:
@@ -95,7 +99,6 @@ def test_another_file_than_the_one_that_runs_is_not_called_running(service: Runn
 
 
 def test_tests_beside_the_file_are_checked_and_run(service: Running) -> None:
-    (service.folder / "rules.yaml").write_text(RULES % "first")
     beside = service.folder / "tests" / "night.yaml"
     beside.parent.mkdir(exist_ok=True)
     beside.write_text("tests: [{name: night, event: call.busy, expect: {tell: [{use: slack.post}]}}]\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bridge.clock import uptime
 from bridge.store import turn
 from bridge.store.turn import WriteTurn
 
@@ -39,6 +41,15 @@ def greedy(database: Path, work: str) -> Iterator[subprocess.Popen[bytes]]:
         process.communicate(timeout=10)
 
 
+def eventually_true(question: Callable[[], bool]) -> bool:
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        if question():
+            return True
+        time.sleep(0.001)
+    return False
+
+
 def _longest_wait(own: WriteTurn, times: int, held: Callable[[], None] = lambda: None) -> float:
     longest = 0.0
     for _ in range(times):
@@ -56,9 +67,25 @@ def test_who_writes_all_the_time_lets_others_in_after_each_transaction(tmp_path:
         assert (
             0.001 < _longest_wait(own, 20) < 0.5
         )  # each wait is one of the other's transactions, on any machine
-        assert own.crowded
-    time.sleep(turn.CROWD_SECONDS * 2)
     assert _longest_wait(own, 1) < 0.5
+
+
+def test_a_crowd_is_known_to_all_processes_for_a_moment(tmp_path: Path) -> None:
+    own = WriteTurn(tmp_path / "bridge.db")
+    with own.taken():
+        assert not own.crowded
+    with greedy(tmp_path / "bridge.db", "turn.note_crowd(); time.sleep(0.005)"):
+        assert eventually_true(lambda: own.crowded)
+    time.sleep(turn.CROWD_SECONDS * 2)
+    assert not own.crowded
+
+
+def test_a_crowd_that_was_noted_before_the_machine_started_is_over(tmp_path: Path) -> None:
+    own = WriteTurn(tmp_path / "bridge.db")
+    with own.taken():
+        own.note_crowd()
+    assert own.crowded
+    (tmp_path / "bridge.db.turn").write_bytes(struct.pack("8xd", uptime() + 1e6))
     assert not own.crowded
 
 
