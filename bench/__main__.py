@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.databases import Postgres, Sqlite
-from bench.load import CONNECTIONS, Load
-from bench.rows import Row, Size, hmac_only, kills, throughput
-from bench.servers import postgres
+from bench.load import CONNECTIONS, tool
+from bench.rows import Row, Size, kills, throughput
+from bench.servers import baseline_server, postgres
 
 
 def main() -> int:
@@ -30,22 +30,23 @@ def main() -> int:
     asked = parser.parse_args()
     size = Size(asked.seconds, asked.tries, asked.kills)
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="bridge-bench-") as temporary, postgres() as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="bridge-bench-") as temporary,
+        postgres() as server,
+        baseline_server() as baseline,
+    ):
         folder = Path(temporary)
-        floor = hmac_only(folder, size)
         for name, engine in (("sqlite", Sqlite(folder)), ("postgres", Postgres(server))):
             if asked.only in (None, name):
-                rows += throughput(engine, floor, folder, size)
+                rows += throughput(engine, baseline, folder, size)
                 if size.kills:
                     rows.append(kills(engine, folder, size))
-    _print(rows, floor)
+    _print(rows)
     return 0 if all(row.fine for row in rows) else 1
 
 
-def _print(rows: list[Row], floor: Load) -> None:
-    table = Table(
-        title=f"{CONNECTIONS} connections, load from {floor.tool}, fsync on; baseline of the same run"
-    )
+def _print(rows: list[Row]) -> None:
+    table = Table(title=f"{CONNECTIONS} connections, load from {tool()}, fsync on; baseline of the same run")
     for column in ("what", "bridge", "baseline", "ratio", "bar", ""):
         table.add_column(column, justify="left" if column == "what" else "right")
     for row in rows:

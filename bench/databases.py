@@ -44,7 +44,7 @@ class Sqlite:
         """See `Engine`."""
         with closing(sqlite3.connect(self._folder / "one-row.db", isolation_level=None)) as connection:
             connection.executescript(
-                "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE t (v TEXT)"
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE IF NOT EXISTS t (v TEXT)"
             )
 
             def one() -> None:
@@ -77,7 +77,7 @@ class Postgres:
     def one_row_transactions(self) -> float:
         """See `Engine`."""
         with psycopg.connect(self._server, autocommit=True) as connection:
-            connection.execute("CREATE TABLE t (v TEXT)")
+            connection.execute("CREATE TABLE IF NOT EXISTS t (v TEXT)")
 
             def one() -> None:
                 with connection.transaction():

@@ -43,7 +43,6 @@ class Load:
     p99_ms: float
     refused: int
     """Answers other than 2xx."""
-    tool: str
 
 
 def write_bodies(path: Path, count: int) -> Path:
@@ -60,9 +59,14 @@ def write_bodies(path: Path, count: int) -> Path:
     return path
 
 
+def tool() -> str:
+    """What sends the load on this machine."""
+    return "wrk" if shutil.which("wrk") else "a loop of our own"
+
+
 def load(url: str, bodies: Path, seconds: float) -> Load:
     """Send distinct events over 64 kept connections for `seconds`."""
-    if shutil.which("wrk"):
+    if tool() == "wrk":
         return _wrk(url, bodies, seconds)
     command = [sys.executable, "-m", "bench.load", url, str(bodies), str(seconds)]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=seconds + 60).stdout)
@@ -79,7 +83,6 @@ def _wrk(url: str, bodies: Path, seconds: float) -> Load:
         rate=float(_found(r"Requests/sec:\s+([\d.]+)", text)[0]),
         p99_ms=_milliseconds(*_found(r"99%\s+([\d.]+)(us|ms|s)", text)),
         refused=int(refused[1]) if refused else 0,
-        tool="wrk",
     )
 
 
@@ -126,7 +129,7 @@ async def _loop(url: str, bodies: Path, seconds: float) -> Load:
     await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
     elapsed = time.perf_counter() - begun
     times.sort()
-    return Load(len(times) / elapsed, times[int(len(times) * 0.99)] * 1000, refused, "a loop of our own")
+    return Load(len(times) / elapsed, times[int(len(times) * 0.99)] * 1000, refused)
 
 
 if __name__ == "__main__":
