@@ -104,6 +104,7 @@ class Serving:
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         watching = loop.create_task(self._watch_rules())
         if self._supervisor is not None:
+            self._supervisor.rules = lambda: self._service.rules.current.text
             if self._service.database.is_sqlite:  # on PostgreSQL each of the two is notified by the database
                 self._service.database.on_change.append(self._supervisor.wake)
                 self._supervisor.on_wake = self._service.database.wake

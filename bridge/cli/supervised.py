@@ -2,7 +2,8 @@
 
     python -m bridge.cli.supervised SOCKET [HELD...]
 
-All are file descriptors; those held are held until it ends. Over the socket it takes orders, a line each:
+All are file descriptors; those held are held until it ends. Over the socket it takes a line of JSON, the text of the
+rules that the server runs, for a file that went bad meanwhile; and then orders, a line each:
 
     wake TOPICS      there may be work
     reload           read the rules again
@@ -52,12 +53,14 @@ def main(descriptor: int, *held: int) -> None:
         signal.signal(number, _ignore)
     os.nice(NICENESS)
     line = socket.socket(fileno=descriptor)
+    orders = line.makefile("rb")
     # A child that a plug-in forks must not stand for us when we are gone.
     os.register_at_fork(after_in_child=partial(_close_all, (descriptor, *held)))
     environ = dict(os.environ)  # the server read `.env`
     try:
         configure_logging(Settings.load(environ).bridge_log)
-        service = build_service(environ, insecure=True, route=False)
+        rules = json.loads(orders.readline() or "null")
+        service = build_service(environ, insecure=True, route=False, running_rules=rules)
         words = _Words(line)
         if service.database.is_sqlite:
             service.database.on_change.append(words.on_change)
@@ -68,9 +71,8 @@ def main(descriptor: int, *held: int) -> None:
         )
         sys.exit(1)
     tune_interpreter()
-    with line.makefile("rb") as orders:
-        for order in orders:
-            _obey(order.decode().split(), service, words)
+    for order in orders:
+        _obey(order.decode().split(), service, words)
     log.warning("stopped at once: the serving process is gone")
     os._exit(1)
 

@@ -41,6 +41,8 @@ class Supervisor:
         """The server's own, with what it read from `.env`: a file that changes later must not part the two."""
         self.on_wake: Callable[[frozenset[str]], None] = lambda _: None
         """Told when the worker left something to route."""
+        self.rules: Callable[[], str] = lambda: ""
+        """The text of the rules that run: a worker that starts while the file is bad runs them too."""
         self._held = held
         """File descriptors that the worker keeps open as long as it lives: the lock of the one server."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -140,6 +142,7 @@ class Supervisor:
         words, self._writer = await asyncio.open_connection(sock=ours, limit=MOST_SAID)
         listening = asyncio.get_running_loop().create_task(self._listen(words))
         try:
+            self._order(json.dumps(self.rules()))
             if self._stopping.is_set():
                 self._order("stop")
             return await asyncio.to_thread(process.wait)

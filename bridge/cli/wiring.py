@@ -92,13 +92,14 @@ def build_service(
     insecure: bool = False,
     work: bool = True,
     route: bool = True,
+    running_rules: str | None = None,
     worker_metrics: WorkerMetrics | None = None,
     clock: Clock | None = None,
 ) -> Service:
     """Build a service; raises ConfigError, which names all that is wrong in rules and settings, or StoreUnavailable.
 
     Without `work` it only receives; without `route` it only works, beside a server that has brought the database to
-    this version. With `worker_metrics`, which asks it, the worker is another process.
+    this version and runs `running_rules`. With `worker_metrics`, which asks it, the worker is another process.
     """
     settings = Settings.load(environ)
     if not settings.heppu_webhook_secret and not insecure:
@@ -107,7 +108,9 @@ def build_service(
             "set it to the webhook's secret, or say --insecure to take events from anybody"
         )
     registry = registry_for(settings.bridge_rules)
-    rules = RulesFile(settings.bridge_rules, registry, environ if work else None, silent=not route)
+    rules = RulesFile(
+        settings.bridge_rules, registry, environ if work else None, silent=not route, running=running_rules
+    )
     database = Database(settings.bridge_database_url, clock)
     try:
         if route:

@@ -26,6 +26,12 @@ def read_rules(path: Path, registry: Registry, environ: Mapping[str, str] | None
         raise ConfigError(
             f"{path} cannot be read: {error.strerror}; set BRIDGE_RULES to your rules file"
         ) from None
+    return _rules_in(text, path, registry, environ, ending)
+
+
+def _rules_in(
+    text: bytes, path: Path, registry: Registry, environ: Mapping[str, str] | None, ending: str
+) -> Rules:
     loaded = load(text, path=str(path), registry=registry, environ=environ)
     if loaded.rules is None:
         raise RulesError(loaded.problems, text.decode("utf-8", "replace"), str(path), ending)
@@ -36,21 +42,37 @@ class RulesFile:
     """The rules that run now, and what is wrong with the file on disk, if anything."""
 
     def __init__(
-        self, path: Path, registry: Registry, environ: Mapping[str, str] | None, *, silent: bool = False
+        self,
+        path: Path,
+        registry: Registry,
+        environ: Mapping[str, str] | None,
+        *,
+        silent: bool = False,
+        running: str | None = None,
     ) -> None:
-        """`silent`: another process beside this one follows the same file, and says what became of it."""
+        """`silent`: another process beside this one follows the same file, and says what became of it.
+
+        `running` is the text of the rules that run there: while the file is bad, they run here too.
+        """
         self.path = path
         self._silent = silent
         self._registry = registry
         self._environ = environ
         self._lock = threading.Lock()
         self._seen = self._stamp()
-        self.current: Rules = read_rules(path, registry, environ, "; the service does not start")
         self.loaded_at = datetime.now(UTC)
         """Since when the rules that run have been running."""
         self.problems: tuple[Problem, ...] = ()
         self.trouble: str | None = None
         """Why the file on disk is not the one that runs; None when it is."""
+        ending = "; the service does not start"
+        try:
+            self.current: Rules = read_rules(path, registry, environ, ending)
+        except ConfigError as error:
+            if running is None:
+                raise
+            self.current = _rules_in(running.encode(), path, registry, environ, ending)
+            self.trouble = str(error)
         self.before_change: Callable[[Rules], None] = lambda _: None
         """Told of new rules before they run; a ConfigError keeps the old ones."""
 

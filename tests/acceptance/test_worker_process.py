@@ -75,6 +75,22 @@ def _post(service: Running, *names: str) -> None:
         assert service.post(body).status_code == 200
 
 
+def test_a_worker_that_starts_while_the_file_is_bad_runs_the_rules_of_the_server(
+    service: Running, sandbox: RunningSandbox
+) -> None:
+    first = eventually(lambda: worker_of(service))
+    (service.folder / "rules.yaml").write_text(RULES.replace("call.busy", "call.buzy"))
+    assert eventually(lambda: "rules not reloaded" in service.log.read_text())
+    os.kill(first, signal.SIGKILL)
+    assert eventually(lambda: worker_of(service) not in (None, first), 30)
+    _post(service, "call.busy")
+    assert eventually(lambda: states(service) == ["sent"], 30)
+    (service.folder / "rules.yaml").write_text(
+        RULES + "  - {name: more, when: call.failed, do: [{use: slack.post, with: {text: failed}}]}\n"
+    )
+    assert eventually(lambda: "rules reloaded" in service.log.read_text())
+
+
 def test_another_worker_takes_over_when_one_is_killed(service: Running, sandbox: RunningSandbox) -> None:
     sandbox.fault("hubspot", delay=1.0, times=None)
     first = eventually(lambda: worker_of(service))
