@@ -106,6 +106,11 @@ class Store:
         with self._connected() as connection:
             return tuple(connection.execute(query).fetchone() or ())
 
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """All rows that `query` gives."""
+        with self._connected() as connection:
+            return [tuple(found) for found in connection.execute(query)]
+
     def change(self, statement: str) -> None:
         """Run one statement in a transaction of its own."""
         with self._connected() as connection:

@@ -40,6 +40,8 @@ rules:
 CONNECTOR = '''
 """A partner that takes no time: what is measured is the bridge."""
 
+import time
+
 from bridge.connector import Connector, ConnectorSettings, Context, Limits, Params, Sent, param, per_event
 
 connector = Connector("idle", settings=ConnectorSettings, limits=Limits(concurrent=16))
@@ -53,8 +55,8 @@ class Note(Params):
 
 @connector.action(effect=per_event, repeatable=True)
 def pass_by(client: object, note: Note, context: Context) -> Sent:
-    """Do nothing, at once."""
-    return Sent()
+    """Do nothing, at once; say when."""
+    return Sent(id=str(time.time_ns() // 1000))
 '''
 
 
@@ -93,30 +95,58 @@ def baseline_server() -> Iterator[str]:
         yield url
 
 
+BRIDGE = str(Path(sys.executable).with_name("bridge"))
+
+
 @contextmanager
-def bridge_server(folder: Path, database_url: str, *options: str) -> Iterator[str]:
-    """`bridge serve`: receiving, routing and working, with rules and a connector that cost a partner nothing."""
-    (folder / "connectors").mkdir(parents=True, exist_ok=True)
-    (folder / "rules.yaml").write_text(RULES)
-    (folder / "connectors" / "idle.py").write_text(CONNECTOR)
+def bridge_server(
+    folder: Path, database_url: str, *options: str, rules: str = RULES, **partners: str
+) -> Iterator[str]:
+    """`bridge serve`: receiving, routing and working, by itself with a connector that costs a partner nothing.
+
+    `partners` are the variables that other rules need.
+    """
     port = free_port()
-    environ = {
+    environ = partners | _environment(folder, database_url, rules) | {"BRIDGE_PORT": str(port)}
+    with _process([BRIDGE, "serve", *options], port, environ, "/healthz", folder / "log") as url:
+        yield url
+
+
+@contextmanager
+def bridge_worker(folder: Path, database_url: str, wanted: bool) -> Iterator[None]:
+    """`bridge work` beside a server that only receives, when it is wanted."""
+    if not wanted:
+        yield
+        return
+    environ = {**os.environ, **_environment(folder, database_url, RULES)}
+    with (folder / "worker-log").open("wb") as output:
+        process = subprocess.Popen([BRIDGE, "work"], env=environ, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        time.sleep(3)
+        yield
+    finally:
+        _end(process)
+
+
+def post(heppu: httpx.Client, line: str) -> None:
+    """Send one event: a line of `bench.load.write_bodies`."""
+    stamp, signature, body = line.rstrip("\n").split(" ", 2)
+    headers = {"X-Webhook-Timestamp": stamp, "X-Webhook-Signature-256": signature}
+    heppu.post("/webhooks/heppu", content=body.encode(), headers=headers).raise_for_status()
+
+
+def _environment(folder: Path, database_url: str, rules: str) -> dict[str, str]:
+    (folder / "connectors").mkdir(parents=True, exist_ok=True)
+    (folder / "rules.yaml").write_text(rules)
+    (folder / "connectors" / "idle.py").write_text(CONNECTOR)
+    return {
         "HEPPU_WEBHOOK_SECRET": SECRET,
         "HEPPU_TIMESTAMP_TOLERANCE": "3600",
         "BRIDGE_DATABASE_URL": database_url,
         "BRIDGE_RULES": str(folder / "rules.yaml"),
-        "BRIDGE_PORT": str(port),
         "BRIDGE_ADMIN_TOKEN": ADMIN_TOKEN,
         "BRIDGE_LOG": "json",
     }
-    with _process(
-        [str(Path(sys.executable).with_name("bridge")), "serve", *options],
-        port,
-        environ,
-        "/healthz",
-        folder / "log",
-    ) as url:
-        yield url
 
 
 def wait_for_worker(url: str) -> None:
@@ -144,12 +174,16 @@ def _process(
             _wait_for(url + path, process)
             yield url
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -30,8 +30,10 @@ from bridge.worker.outcome import NotBegun, Unfamiliar, failure_of
 
 Result = Sent | Exception | None
 
-PORTION = 0.1
+PORTION = 0.5
+"""Seconds of work that may wait for its threads."""
 MAX_PORTION = 32.0
+"""Calls for each thread that may be claimed at once, however quick they are."""
 
 
 @dataclass
