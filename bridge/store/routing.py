@@ -121,9 +121,8 @@ def _route_group(
     database: Database, rules: Rules, route: Route, limit: int, taken: list[str]
 ) -> tuple[int, list[str]]:
     ahead: dict[str, Routed] | None = None
-    if (
-        database.is_sqlite
-    ):  # all writers wait for this one, and nobody else routes: work it out before its turn
+    if database.is_sqlite:
+        # All writers wait for this one, and nobody else routes: it is worked out before its turn.
         with database.read() as connection:
             rows = connection.execute(_UNROUTED.limit(limit)).all()
             ahead = _route_all(rows, rules, route, database.now(connection))
