@@ -183,10 +183,14 @@ def configure_logging(style: str, stream: TextIO | None = None) -> None:
 
 
 class Metrics:
-    """The service's Prometheus metrics: those of who serves, and in `work` those of who works, maybe elsewhere."""
+    """The service's Prometheus metrics: those of who serves, and in `work` those of who works, maybe elsewhere.
+
+    Those in `stored` are read from the database: while it is away, nobody knows them.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.stored = CollectorRegistry()
         self.work = CollectorRegistry()
         self.receipts = Counter(
             "bridge_receipts", "Requests to the webhook, by answer", ["answer"], registry=self.registry
@@ -198,16 +202,21 @@ class Metrics:
         self.attempt_seconds = Histogram(
             "bridge_attempt_seconds", "How long attempts take", ["connection"], registry=self.work
         )
-        self.deliveries = Gauge(
-            "bridge_deliveries", "Deliveries, by state", ["state"], registry=self.registry
-        )
-        self.unrouted = Gauge("bridge_events_unrouted", "Events not yet routed", registry=self.registry)
+        self.database_up = Gauge(
+            "bridge_database_up", "1 while the database answers; what is read from it is absent otherwise",
+            registry=self.registry,
+        )  # fmt: skip
+        self.deliveries = Gauge("bridge_deliveries", "Deliveries, by state", ["state"], registry=self.stored)
+        self.unrouted = Gauge("bridge_events_unrouted", "Events not yet routed", registry=self.stored)
         self.oldest_due = Gauge(
-            "bridge_oldest_due_seconds", "How long the longest-waiting due delivery waits", registry=self.registry
+            "bridge_oldest_due_seconds", "How long the longest-waiting due delivery waits", registry=self.stored
         )  # fmt: skip
         self.paused = Gauge(
             "bridge_connection_paused", "1 while a connection is paused or its circuit is open", ["connection"],
-            registry=self.registry,
+            registry=self.stored,
+        )  # fmt: skip
+        self.workers = Gauge(
+            "bridge_workers", "Processes that work on this database, seen within the last minute", registry=self.stored
         )  # fmt: skip
         self.worker_up = Gauge("bridge_worker_up", "1 while the worker answers", registry=None)
         """In the registry only where there is a worker beside this process."""

@@ -16,6 +16,7 @@ from bridge.errors import StoreUnavailable
 from bridge.store.connections import all_connections
 from bridge.store.database import Database
 from bridge.store.queries import Counts, counts
+from bridge.store.replicas import alive
 from bridge.telemetry import Metrics
 
 COUNT_EVERY = 5.0
@@ -70,15 +71,15 @@ def health_routes(
     async def prometheus(_: Request) -> Response:
         """Everything in Prometheus' text format."""
         try:
-            found, connections = await asyncio.to_thread(counted.take)
-            _fill(metrics, database, found, connections)
+            stored = await asyncio.to_thread(_stored, metrics, database, counted)
         except StoreUnavailable:
-            metrics.deliveries.clear()
+            stored = b""
+        metrics.database_up.set(1 if stored else 0)
         metrics.rules_ok.set(0 if rules_trouble() else 1)
         work = await worker_metrics() if worker_metrics else generate_latest(metrics.work)
         if worker_metrics:
             metrics.worker_up.set(1 if work else 0)
-        return Response(generate_latest(metrics.registry) + work, media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(metrics.registry) + stored + work, media_type=CONTENT_TYPE_LATEST)
 
     async def webhooks(_: Request) -> Response:
         """Requests by answer: received, verified, processed and failed, as one JSON object."""
@@ -96,7 +97,10 @@ def _touch(database: Database) -> None:
         pass
 
 
-def _fill(metrics: Metrics, database: Database, found: Counts, connections: list[dict[str, Any]]) -> None:
+def _stored(metrics: Metrics, database: Database, counted: Counted) -> bytes:
+    """What the database tells, in Prometheus' text format; raises StoreUnavailable."""
+    found, connections = counted.take()
+    metrics.workers.set(alive(database))
     now = database.clock.now()
     for state, number in found.deliveries.items():
         metrics.deliveries.labels(state).set(number)
@@ -106,6 +110,7 @@ def _fill(metrics: Metrics, database: Database, found: Counts, connections: list
     for row in connections:
         paused = row["paused_until"] is not None and row["paused_until"] > now
         metrics.paused.labels(row["name"]).set(int(paused or row["paused_by"] == "circuit"))
+    return generate_latest(metrics.stored)
 
 
 def webhook_counts(metrics: Metrics) -> dict[str, Any]:

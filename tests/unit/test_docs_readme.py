@@ -121,7 +121,7 @@ def test_the_metrics_in_the_docs_are_measured() -> None:
 
     metrics = Metrics()
     metrics.registry.register(metrics.worker_up)  # as where there is a worker
-    measured = generate_latest(metrics.registry).decode()
+    measured = (generate_latest(metrics.registry) + generate_latest(metrics.stored)).decode()
     for name in re.findall(r"`(bridge_[a-z_]+)", OPERATING):
         assert re.search(rf"^# TYPE {name}", measured, re.MULTILINE), name
 
