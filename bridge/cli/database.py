@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.output import Json, counted, print_json, say
+from bridge.cli.output import Json, counted, print_json, say, span
 
 _PANEL = "Set up"
 
@@ -48,6 +48,7 @@ def prune(
     older_than: Annotated[
         str | None, typer.Option(help="Default: BRIDGE_RETENTION (30d).", show_default=False)
     ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
     """Empty events and deliveries that are finished and old; `bridge serve` does it every hour.
@@ -56,20 +57,27 @@ def prune(
     message reached stays while a cap or a `once` of the rules counts it.
     """
     from bridge.cli.acts import who
+    from bridge.cli.arguments import duration_of
     from bridge.cli.rehearsals import load_file
     from bridge.cli.storage import open_store
-    from bridge.errors import ConfigError
-    from bridge.settings import Settings, environment, parse_duration
+    from bridge.settings import Settings, environment
+    from bridge.store.acts import events_between
     from bridge.store.audit import note
     from bridge.store.retention import prune as prune_store
 
+    asked_for = None if older_than is None else duration_of(older_than, "--older-than")
     settings = Settings.load(environment())
-    try:
-        retention = parse_duration(older_than) if older_than else settings.bridge_retention
-    except ValueError as error:
-        raise ConfigError(f"--older-than: {error}") from None
+    retention = settings.bridge_retention if asked_for is None else asked_for
     rules = load_file(settings.bridge_rules)
     with open_store(settings) as database:
+        if not yes:
+            most = len(events_between(database, None, database.clock.now() - retention))
+            typer.confirm(
+                f"Empty for good what is finished and older than {span(retention)}: at most "
+                f"{counted(most, 'event')}, and their deliveries?",
+                abort=True,
+                err=True,
+            )
         pruned = prune_store(database, retention, rules)
         with database.write() as connection:
             note(connection, database.now(connection), who(), "prune", ["finished work"], vars(pruned))

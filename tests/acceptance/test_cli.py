@@ -59,6 +59,8 @@ def test_every_command_of_the_design_has_a_help_text(tmp_path: Path) -> None:
         ["events", "--limit", "0"],
         ["replay"],
         ["erase"],
+        ["prune", "--older-than", "a while"],
+        ["prune", "--older-than", "999999w"],
     ],
 )
 def test_wrong_usage_exits_with_2(tmp_path: Path, arguments: list[str]) -> None:
@@ -307,6 +309,5 @@ def test_a_refused_request_can_be_taken_after_all(service: Running) -> None:
 
 
 def test_pruning_and_upgrading_a_running_service_is_harmless(service: Running) -> None:
-    assert json.loads(service.run("prune", "--json").stdout)["events"] == 0
-    assert service.run("prune", "--older-than", "a while").returncode == 1
+    assert json.loads(service.run("prune", "--yes", "--json").stdout)["events"] == 0
     assert "version" in service.run("db", "upgrade").stdout

@@ -276,7 +276,7 @@ def test_what_is_removed_is_counted_in_words(stored: Bridge) -> None:
     with database.write() as connection:
         reject(connection, Rejection("signature", "wrong", 401, False, datetime(2026, 1, 1, tzinfo=UTC)))
     database.close()
-    assert stored("prune").stdout == (
+    assert stored("prune", "--yes").stdout == (
         "0 events and 0 deliveries emptied; 1 refused request and 0 remembered ids removed\n"
     )
 
