@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bridge.cli.arguments import check_before
 from bridge.cli.output import Json, instant, print_items, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -92,6 +93,11 @@ def resolve(
     from bridge.settings import Settings, environment
     from bridge.store import acts
 
+    if partner_id is not None and verdict is not Verdict.SENT:
+        raise typer.BadParameter(
+            f"nothing was found, says `{verdict.value}`; an id of it goes with `sent`",
+            param_hint="--partner-id",
+        )
     with open_store(Settings.load(environment())) as database:
         _report([acts.resolve(database, who(), ident, verdict.value, partner_id)], as_json)
 
@@ -151,6 +157,7 @@ def rejected(
     from bridge.settings import Settings, environment
     from bridge.store.queries import list_rejections
 
+    check_before(before, "rej")
     with open_store(Settings.load(environment())) as database:
         page = list_rejections(database, limit=limit, before=before)
     if as_json:

@@ -14,9 +14,10 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from bridge.cli.arguments import instant_of
 from bridge.cli.checks import read
 from bridge.cli.output import console, counted, errors, instant, note, print_json, say
-from bridge.cli.show import instant_of, print_traces
+from bridge.cli.show import print_traces
 from bridge.cli.source import prepared, read_source
 from bridge.cli.storage import open_store, sqlite_path
 from bridge.cli.wiring import registry_for
@@ -206,7 +207,7 @@ def plan(
     """Compare two sets of rules over the same events; returns whether the new ones can be rendered everywhere."""
     environ = environment()
     settings = Settings.load(environ)
-    now = datetime.now(UTC)
+    now, begins = datetime.now(UTC), instant_of(since, "--since")
     after = load_file(new)
     with Status("Reading events ...", console=errors()) as status:
         if names:
@@ -214,7 +215,7 @@ def plan(
             before, which = _old_rules(old or settings.bridge_rules)
         else:
             with open_store(settings) as database:
-                events = stored_events(database, instant_of(since, database))
+                events = stored_events(database, begins)
                 ran = None if old else latest_rules(database)
             if ran is None:
                 before, which = _old_rules(old or settings.bridge_rules)

@@ -8,14 +8,20 @@ import typer
 from rich.progress import Progress
 
 from bridge.cli.acts import who
+from bridge.cli.arguments import instant_of, kind_of
 from bridge.cli.output import counted, errors, print_items, say
 from bridge.cli.rehearsals import load_file
-from bridge.cli.show import instant_of
 from bridge.cli.storage import open_store
 from bridge.errors import ConfigError
+from bridge.rules.model import Planned, Rules
 from bridge.rules.route import route
 from bridge.settings import Settings, environment
 from bridge.store.acts import events_between, replay
+from bridge.store.database import Database
+from bridge.store.queries import NotFound, stored_event
+
+COUNTED = 500
+"""Events up to which a question says what they lead to; to route more of them twice takes too long."""
 
 
 def replay_events(
@@ -27,23 +33,24 @@ def replay_events(
     yes: bool,
     as_json: bool,
 ) -> bool:
-    """Replay these events, or those of a span of time; returns whether none had to be skipped."""
+    """Replay these events, or those of a span of time; returns whether none had to be skipped.
+
+    It asks first where it may be about more than a person thinks of: a span of time, or people written to twice.
+    """
     if bool(events) == bool(since or until):
         raise typer.BadParameter("name events, or a span of time with --since and --until")
-    wrong = [ident for ident in events if not ident.startswith("evt_")]
-    if wrong:
-        raise ConfigError(f"`{wrong[0]}` is no event; `bridge retry` takes deliveries")
+    for ident in events:
+        if kind_of(ident) != "evt":
+            raise typer.BadParameter(f"`{ident}` is no event; `bridge retry` takes deliveries")
+    begins, ends = instant_of(since, "--since"), instant_of(until, "--until")
     settings = Settings.load(environment())
     rules = load_file(settings.bridge_rules)
     if rule is not None and rules.named(rule) is None:
         raise ConfigError(f"no rule in {rules.path} is called `{rule}`")
     with open_store(settings) as database:
-        chosen = list(events) or events_between(
-            database, instant_of(since, database), instant_of(until, database)
-        )
-        if not yes and not events and chosen:
-            what = "again, whatever was done before" if again else "once more"
-            typer.confirm(f"Route {counted(len(chosen), 'event')} {what}?", abort=True, err=True)
+        chosen = list(events) or events_between(database, begins, ends)
+        if not yes and chosen and (again or not events):
+            typer.confirm(_question(database, chosen, rules, rule, again), abort=True, err=True)
         with Progress(console=errors(), transient=True, disable=not errors().is_terminal) as progress:
             task = progress.add_task("Routing", total=len(chosen))
             replayed = replay(
@@ -67,3 +74,36 @@ def replay_events(
         events, new = counted(routed, "event"), counted(made, "new delivery")
         say(f"{events} routed with today's rules, {new}: see `bridge deliveries`")
     return not any(item.skipped for item in replayed)
+
+
+def _question(database: Database, idents: Sequence[str], rules: Rules, rule: str | None, again: bool) -> str:
+    """What a person says yes to: how many events, and with `again` how many messages people get twice."""
+    planned = _planned(database, idents, rules, rule) if len(idents) <= COUNTED else None
+    if planned is None:
+        events = f"{'at most ' if rule else ''}{counted(len(idents), 'event')}"
+    else:
+        events = counted(sum(map(bool, planned)) if rule else len(planned), "event")
+    if not again:
+        return f"Route {events} once more?"
+    asked = f"Route {events} again, whatever was done before?"
+    if planned is None:
+        return f"{asked} People ARE written to twice"
+    messages = sum(step.channel is not None and step.problem is None for steps in planned for step in steps)
+    if not messages:
+        return f"{asked} No message to a person is among it"
+    return f"{asked} People ARE written to twice: {counted(messages, 'message')}"
+
+
+def _planned(
+    database: Database, idents: Sequence[str], rules: Rules, rule: str | None
+) -> list[list[Planned]]:
+    """What each event that is still kept leads to with today's rules."""
+    found = []
+    for ident in idents:
+        try:
+            event = stored_event(database, ident)
+        except NotFound:
+            continue  # the replay says so
+        steps = route(event, rules, database.clock.now()).planned
+        found.append([step for step in steps if rule is None or step.rule == rule])
+    return found

@@ -22,7 +22,10 @@ def send(
     ],
     url: Annotated[
         str | None,
-        typer.Option(help="Where to; default: the service on this machine (BRIDGE_HOST, BRIDGE_PORT)."),
+        typer.Option(
+            help="Where to, /webhooks/heppu unless it has a path; default: the service on this machine "
+            "(BRIDGE_HOST, BRIDGE_PORT)."
+        ),
     ] = None,
     secret: Annotated[
         str | None,
@@ -60,8 +63,8 @@ def send(
     key = secret.encode() if secret else next(iter(settings.secrets), None)
     if key is None:
         raise ConfigError("nothing to sign with: set HEPPU_WEBHOOK_SECRET, or say --secret")
-    target = url or f"http://{_reachable(settings.bridge_host)}:{settings.bridge_port}/webhooks/heppu"
-    answer = post(body, target, key)
+    here = f"http://{_reachable(settings.bridge_host)}:{settings.bridge_port}"
+    answer = post(body, _with_path(url or here), key)
     if as_json:
         print_json(asdict(answer))
     else:
@@ -125,6 +128,18 @@ def post(body: bytes, url: str, secret: bytes) -> Answer:
         url, event, ident, text(payload, "conversationId"),
         response.status_code, response.text, round(time.perf_counter() - begun, 4),
     )  # fmt: skip
+
+
+def _with_path(url: str) -> str:
+    """The address of a service that was given without a path, with the one for Heppu's events."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url  # who posts there says what is wrong with it
+    whole = parts.netloc and parts.path in ("", "/") and not parts.query
+    return parts._replace(path="/webhooks/heppu").geturl() if whole else url
 
 
 def _reachable(host: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from bridge.cli.arguments import check_before, instant_of, kind_of
 from bridge.cli.output import (
     Json,
     address,
@@ -18,11 +19,6 @@ from bridge.cli.output import (
     say,
 )  # fmt: skip
 from bridge.store.history import act_of, details_of, state_of, timeline
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from bridge.store.database import Database
 
 _PANEL = "Look"
 
@@ -52,8 +48,10 @@ def events(
     from bridge.settings import Settings, environment
     from bridge.store.queries import list_events
 
+    check_before(before, "evt")
+    begins = instant_of(since, "--since")
     with open_store(Settings.load(environment())) as database:
-        page = list_events(database, name=name, since=instant_of(since, database), limit=limit, before=before)
+        page = list_events(database, name=name, since=begins, limit=limit, before=before)
     if as_json:
         print_items(page.items, page.next)
         return
@@ -97,13 +95,15 @@ def deliveries(
 ) -> None:
     """The deliveries, the newest first. Times are UTC."""
     from bridge.cli.storage import open_store
-    from bridge.errors import ConfigError
     from bridge.settings import Settings, environment
     from bridge.store.queries import STATES, list_deliveries
 
     unknown = [word for word in state or () if word not in STATES]
     if unknown:
-        raise ConfigError(f"no state is called {', '.join(unknown)}; there are {', '.join(STATES)}")
+        raise typer.BadParameter(
+            f"no state is called {', '.join(unknown)}; there are {', '.join(STATES)}", param_hint="--state"
+        )
+    check_before(before, "dlv")
     with open_store(Settings.load(environment())) as database:
         page = list_deliveries(
             database, states=state or (), event=event, connection_name=connection, rule=rule,
@@ -149,7 +149,6 @@ def show(
 ) -> None:
     """Everything about one event, delivery or rejected request: why each rule fired or not, and every attempt."""
     from bridge.cli.storage import open_store
-    from bridge.errors import ConfigError
     from bridge.settings import Settings, environment
     from bridge.store.audit import entries
     from bridge.store.queries import show_delivery, show_event, show_rejection
@@ -159,12 +158,7 @@ def show(
         "dlv": (show_delivery, _print_delivery),
         "rej": (show_rejection, _print_rejection),
     }
-    kind = ident.partition("_")[0]
-    if kind not in readers:
-        raise ConfigError(
-            f"`{ident}` is no id: ids begin with evt_ (events), dlv_ (deliveries) or rej_ (rejections)"
-        )
-    read, print_found = readers[kind]
+    read, print_found = readers[kind_of(ident)]
     with open_store(Settings.load(environment())) as database:
         found = read(database, ident) | {"audit": entries(database, subject=ident)}
     if as_json:
@@ -297,6 +291,7 @@ def audit(limit: Limit = 20, before: Before = None, as_json: Json = False) -> No
     from bridge.settings import Settings, environment
     from bridge.store.audit import entries
 
+    check_before(before, "aud")
     with open_store(Settings.load(environment())) as database:
         found = entries(database, limit=limit + 1, before=before)
     following = found[limit - 1]["id"] if len(found) > limit else None
@@ -338,22 +333,3 @@ def _heading(text: str) -> None:
     from rich.text import Text
 
     console().print(Text(f"\n{text}", "bold cyan"))
-
-
-def instant_of(text: str | None, database: Database) -> datetime | None:
-    """`2h` ago, or an ISO instant; raises ConfigError."""
-    from bridge.errors import ConfigError
-    from bridge.events import parse_instant
-    from bridge.settings import parse_duration
-
-    if text is None:
-        return None
-    found = parse_instant(text)
-    if found is not None:
-        return found
-    try:
-        return database.clock.now() - parse_duration(text)
-    except ValueError:
-        raise ConfigError(
-            f"`{text}` is neither a duration like 2h or 7d nor an instant like 2026-03-02T21:30:00Z"
-        ) from None

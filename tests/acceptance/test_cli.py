@@ -59,8 +59,6 @@ def test_every_command_of_the_design_has_a_help_text(tmp_path: Path) -> None:
         ["events", "--limit", "0"],
         ["replay"],
         ["erase"],
-        ["prune", "--older-than", "a while"],
-        ["prune", "--older-than", "999999w"],
     ],
 )
 def test_wrong_usage_exits_with_2(tmp_path: Path, arguments: list[str]) -> None:
@@ -77,7 +75,6 @@ def test_wrong_usage_exits_with_2(tmp_path: Path, arguments: list[str]) -> None:
         (["send", "call.busy"], "set HEPPU_WEBHOOK_SECRET"),
         (["send", "nothing.json"], "is no sample and no file"),
         (["check"], "rules.yaml cannot be read"),
-        (["show", "x"], "is no id"),
         (["work"], "needs PostgreSQL"),
         (["heppu", "webhooks", "list"], "set HEPPU_API_KEY"),
         (["connectors", "show", "frob"], "there are email, heppu"),
@@ -216,7 +213,6 @@ def test_lists_are_paged_and_filtered(service: Running) -> None:
     assert second[0]["id"] < first["next"]
     assert service.items("events", "--since", "0s") == []
     assert {item["rule"] for item in service.items("deliveries", "--rule", "text")} <= {"text"}
-    assert service.run("deliveries", "--state", "lost").returncode == 1
     assert "There is more: --before" in service.run("events", "-n", "1").stdout
 
 

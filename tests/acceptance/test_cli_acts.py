@@ -16,9 +16,9 @@ from bridge.samples import sample, stamped
 from bridge.signing import read_event
 from bridge.store import schema
 from bridge.store.database import Database
-from bridge.store.queries import list_events
+from bridge.store.queries import list_deliveries, list_events
 from bridge.store.receipts import Receipt, accept
-from tests.acceptance.commands import NOTHING
+from tests.acceptance.commands import NOTHING, RULES
 from tests.acceptance.test_cli_small import Bridge, Result, bridge, stored  # noqa: F401 - fixtures
 
 
@@ -58,3 +58,92 @@ def test_pruning_asks_with_how_much_and_how_old(database: Database) -> None:
     assert list_events(database).items[0]["phone"]
     assert "1 event and 0 deliveries emptied" in asked("prune", "--older-than", "1d", answer="y\n").stdout
     assert list_events(database).items[0]["phone"] is None
+
+
+# ---------------------------------------------------------------- wrong usage
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        ("prune --older-than foo", "write a number and a unit"),
+        ("prune --older-than 999999w", "is longer than"),
+        ("replay nonsense", "ids begin with evt_"),
+        ("replay dlv_0", "`bridge retry` takes deliveries"),
+        ("replay --since yesterday", "neither a duration like 2h or 7d nor an instant"),
+        ("replay --until foo", "--until"),
+        ("plan rules.yaml --since 999999w", "neither a duration"),
+        ("deliveries --state foo", "there are pending"),
+        ("events --since foo", "neither a duration"),
+        ("show foo", "ids begin with evt_"),
+        ("show evt_", "is no id"),
+        ("resolve dlv_0 resend --partner-id SM1", "goes with `sent`"),
+        ("resolve dlv_0 drop --partner-id SM1", "goes with `sent`"),
+        ("deliveries --before zzz", "begins with dlv_"),
+        ("events --before dlv_0", "begins with evt_"),
+        ("audit --before zzz", "begins with aud_"),
+        ("rejections --before zzz", "begins with rej_"),
+    ],
+)
+def test_what_cannot_be_meant_exits_with_2_and_advice(
+    bridge: Bridge,  # noqa: F811
+    command: str,
+    advice: str,
+) -> None:
+    found = bridge(*command.split())
+    assert found.exit_code == 2, found.output
+    assert advice in " ".join(found.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    "command", ["show evt_0", "show dlv_none", "replay evt_0 --yes", "resolve dlv_0 sent", "retry dlv_0"]
+)
+def test_an_id_that_names_nothing_exits_with_1(stored: Bridge, command: str) -> None:  # noqa: F811
+    Path("rules.yaml").write_text(NOTHING)
+    assert stored(*command.split()).exit_code == 1
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://127.0.0.1:9/"])
+def test_an_address_without_a_path_gets_the_one_for_events(bridge: Bridge, url: str) -> None:  # noqa: F811
+    found = bridge("send", "call.busy", "--secret", "x", "--url", url)
+    assert "no answer from http://127.0.0.1:9/webhooks/heppu: " in str(found.exception)
+    other = bridge("send", "call.busy", "--secret", "x", "--url", "http://127.0.0.1:9/hooks")
+    assert "no answer from http://127.0.0.1:9/hooks: " in str(other.exception)
+
+
+# ---------------------------------------------------------------- replay
+
+
+def test_replaying_again_asks_with_how_many_messages_people_get_twice(database: Database) -> None:
+    Path("rules.yaml").write_text(RULES)
+    busy, done = received(database), received(database, "call.completed")
+    refused = asked("replay", busy, done, "--again")
+    assert refused.exit_code == 1
+    assert (
+        "Route 2 events again, whatever was done before? People ARE written to twice: 1 message [y/N]"
+        in refused.stderr
+    )
+    assert list_deliveries(database).items == []
+    one = asked("replay", busy, done, "--again", "--rule", "text", answer="y\n")
+    assert "Route 1 event again" in one.stderr
+    assert [item["rule"] for item in list_deliveries(database).items] == ["text"]
+    assert "No message to a person is among it" in asked("replay", done, "--again").stderr
+    assert "Route 1 event once more?" in asked("replay", "--since", "7d", "--rule", "text").stderr
+
+
+def test_replaying_named_events_asks_only_when_people_may_be_written_to_twice(database: Database) -> None:
+    Path("rules.yaml").write_text(RULES)
+    ident = received(database)
+    assert asked("replay", ident).exit_code == 0
+    assert asked("replay", ident, "--again", "--yes").exit_code == 0
+
+
+def test_too_many_events_to_count_are_at_most_so_many(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("rules.yaml").write_text(RULES)
+    received(database)
+    monkeypatch.setattr("bridge.cli.replays.COUNTED", 0)
+    found = asked("replay", "--since", "7d", "--rule", "text", "--again")
+    assert "Route at most 1 event again" in found.stderr
+    assert "People ARE written to twice [y/N]" in found.stderr
