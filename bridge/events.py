@@ -210,9 +210,14 @@ def parse_body(raw: bytes) -> dict[str, Any]:
         raise ValueError("nested too deeply") from None
 
 
+def speakable(text: str) -> str:
+    """The text as every database and partner takes it."""
+    return _UNSPEAKABLE.sub("\ufffd", text)
+
+
 def _speakable(value: Any) -> Any:
     if isinstance(value, str):
-        return _UNSPEAKABLE.sub("\ufffd", value)
+        return speakable(value)
     if isinstance(value, list):
         return [_speakable(item) for item in value]
     if isinstance(value, dict):

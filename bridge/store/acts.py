@@ -14,14 +14,12 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, or_, select, update
 
 from bridge.errors import BridgeError
-from bridge.policy import rank_of
 from bridge.rules.model import Rules
 from bridge.signing import SignedRefusal, read_event
 from bridge.store import schema
 from bridge.store.audit import note
-from bridge.store.claim import events_of
 from bridge.store.database import Database
-from bridge.store.effects import free_effects, held_row, hold_effects
+from bridge.store.effects import free_effects, take_effect
 from bridge.store.queries import NotFound
 from bridge.store.receipts import Receipt, accept
 from bridge.store.retention import ERASED
@@ -32,6 +30,9 @@ Verdict = Literal["sent", "resend", "drop"]
 
 REPLAY_GROUP = 200
 """Events that one transaction of a replay takes on."""
+
+NO_SUCH_DELIVERY = "there is no such delivery"
+"""What an act says of an id that names nothing."""
 
 _TABLE = schema.deliveries
 
@@ -71,7 +72,20 @@ def _retry(connection: Connection, row: Row[Any] | None, ident: str, now: dateti
             "follow_up": False,
         }
     _change(connection, ident, **fresh)
-    return Act(ident, True, "attempted again now")
+    return Act(ident, True, f"attempted again {_when(connection, row.connection, now)}")
+
+
+def _when(connection: Connection, name: str, now: datetime) -> str:
+    """When a delivery that is due now is attempted: at once, unless its connection is paused."""
+    row = connection.execute(
+        select(schema.connections).where(schema.connections.c.name == name)
+    ).one_or_none()
+    if row is None or row.paused_until is None or row.paused_until <= now:
+        return "now"
+    paused = f"when {name} is resumed (paused: {row.paused_why or row.paused_by}); `bridge resume {name}`"
+    if row.paused_by in ("person", "credentials"):
+        return paused
+    return f"{paused}, or by itself at {row.paused_until:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _why_not_retry(row: Row[Any] | None, now: datetime) -> str | None:
@@ -80,7 +94,7 @@ def _why_not_retry(row: Row[Any] | None, now: datetime) -> str | None:
     if row.state == "review":
         return f"nobody knows whether it went out: look at the partner, then `bridge resolve {row.id} sent|resend|drop`"
     if row.state not in ("dead", "retrying"):
-        return f"it is {row.state}; only dead and retrying deliveries are retried"
+        return f"it is {row.state}; only dead and retrying deliveries are retried{_once_more(row)}"
     if row.unknown_since is not None:
         # Asked before it has settled, the partner would deny what it did, and it would be done twice.
         return f"whether it went out is asked at {row.run_at:%H:%M:%S} UTC; if not, it is attempted again by itself"
@@ -89,6 +103,13 @@ def _why_not_retry(row: Row[Any] | None, now: datetime) -> str | None:
     if row.reason == "render":
         return f"its params could not be rendered: mend the rule, then `bridge replay {row.event_id} --rule {row.rule}`"
     return _expired(row, now)
+
+
+def _once_more(row: Row[Any]) -> str:
+    """How what was sent is sent once more."""
+    if row.state != "sent" or row.event_id is None:
+        return ""
+    return f"; `bridge replay {row.event_id} --rule {row.rule} --again` sends it once more on purpose"
 
 
 def _expired(row: Row[Any], now: datetime) -> str | None:
@@ -110,16 +131,16 @@ def cancel(database: Database, who: str, idents: Sequence[str]) -> list[Act]:
             elif row.state not in ("pending", "retrying", "review"):
                 acts.append(Act(ident, False, f"it is {row.state}; only what waits can be cancelled"))
             else:
-                acts.append(_drop(connection, row, f"cancelled by {who}", now))
+                acts.append(_drop(database, connection, row, f"cancelled by {who}", now))
         _finish(database, connection, who, "cancel", acts, rows, now)
         return acts
 
 
-def _drop(connection: Connection, row: Row[Any], detail: str, now: datetime) -> Act:
+def _drop(database: Database, connection: Connection, row: Row[Any], detail: str, now: datetime) -> Act:
     """Cancel one delivery, and settle its effect."""
     unknown = row.state == "review" or row.unknown_since is not None
     if unknown:
-        _hold(connection, row, None, now)
+        take_effect(database, connection, row, None, now)
     else:
         free_effects(connection, {row.id: row.effect})
     _change(connection, row.id, state="cancelled", detail=detail, unknown_since=None, finished_at=now)
@@ -131,12 +152,13 @@ def resolve(database: Database, who: str, ident: str, verdict: Verdict, partner_
     with database.write() as connection:
         now = database.now(connection)
         rows = _locked(connection, [ident])
-        act = _resolve(connection, rows.get(ident), ident, verdict, partner_id, who, now)
+        act = _resolve(database, connection, rows.get(ident), ident, verdict, partner_id, who, now)
         _finish(database, connection, who, "resolve", [act], rows, now, {"verdict": verdict})
         return act
 
 
 def _resolve(
+    database: Database,
     connection: Connection,
     row: Row[Any] | None,
     ident: str,
@@ -150,9 +172,9 @@ def _resolve(
     if row.state != "review":
         return Act(ident, False, f"it is {row.state}; only a delivery in review is resolved")
     if verdict == "drop":
-        return _drop(connection, row, f"dropped by {who}", now)
+        return _drop(database, connection, row, f"dropped by {who}", now)
     if verdict == "sent":
-        _hold(connection, row, partner_id, now)
+        take_effect(database, connection, row, partner_id, now)
         _change(
             connection, ident, state="sent", reason=None, detail=f"found by {who}", partner_id=partner_id,
             unknown_since=None, finished_at=now,
@@ -166,13 +188,7 @@ def _resolve(
         connection, ident, state="pending", detail=f"to be sent again, says {who}", run_at=now, attempts=0,
         unknown_since=None, first_attempt_at=None, reached_at=None,
     )  # fmt: skip
-    return Act(ident, True, "sent again now")
-
-
-def _hold(connection: Connection, row: Row[Any], partner_id: str | None, now: datetime) -> None:
-    event = events_of(connection, [row])[row.id]
-    held = held_row(row.effect, row.id, partner_id, rank_of(event.name), row.occurred_at, now)
-    hold_effects(connection, [held])
+    return Act(ident, True, f"sent again {_when(connection, row.connection, now)}")
 
 
 def _locked(connection: Connection, idents: Collection[str]) -> dict[str, Row[Any]]:
@@ -206,7 +222,7 @@ def _finish(
 def _unknown(ident: str) -> str:
     if ident.startswith("evt_"):
         return "that is an event; this is for deliveries (dlv_...). `bridge replay` takes events"
-    return "there is no such delivery"
+    return NO_SUCH_DELIVERY
 
 
 # Replay
@@ -272,7 +288,9 @@ def _replay_group(
     with database.write() as connection:
         now = database.now(connection)
         keep_rules(database, connection, rules, now)
-        rows = {row.id: row for row in connection.execute(select(table).where(table.c.id.in_(idents)))}
+        # Locked, so that none loses its body meanwhile.
+        locked = select(table).where(table.c.id.in_(idents)).order_by(table.c.id).with_for_update()
+        rows = {row.id: row for row in connection.execute(locked)}
         replayed, made = [], []
         for ident in idents:
             skipped = _why_not_replay(rows.get(ident))

@@ -15,10 +15,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, or_, select, update
 
 from bridge.connector import OptIn, OptOut, Receipt
-from bridge.policy import rank_of
 from bridge.store import schema
 from bridge.store.database import EVENTS, Database
-from bridge.store.effects import held_row, hold_effects
+from bridge.store.effects import take_effect
 from bridge.store.outcome import NOT_RECEIVED, PROVEN, furthest_receipt
 from bridge.store.people import Preference, keep_preferences
 from bridge.telemetry import mask
@@ -59,7 +58,7 @@ def learn(database: Database, name: str, learned: Sequence[Learned]) -> list[Unm
             if not changes:
                 continue
             if changes.get("state") == "sent":
-                _hold(database, connection, row, receipt, now)
+                take_effect(database, connection, row, receipt.id, now)
             rows[row.id] = connection.execute(
                 update(_TABLE).where(_TABLE.c.id == row.id).values(changes).returning(_TABLE)
             ).one()
@@ -127,20 +126,3 @@ def _changes(row: Row[Any], receipt: Receipt, now: datetime) -> dict[str, Any]:
         # While an attempt runs its end is what is followed up; it reads the receipt.
         changes["follow_up"] = row.origin == "rule" and row.state != "sending"
     return changes
-
-
-def _hold(database: Database, connection: Connection, row: Row[Any], receipt: Receipt, now: datetime) -> None:
-    """The effect took place. When it had been freed it is taken again, unless somebody else has it by now."""
-    event = connection.execute(
-        select(schema.events.c.name).where(schema.events.c.id == row.event_id)
-    ).scalar_one_or_none()
-    rank = rank_of(event or "")
-    fresh = {
-        "key": row.effect,
-        "reserved_by": row.id,
-        "rank": rank,
-        "occurred_at": row.occurred_at,
-        "changed_at": now,
-    }
-    connection.execute(database.insert_new(schema.effects), [fresh])
-    hold_effects(connection, [held_row(row.effect, row.id, receipt.id, rank, row.occurred_at, now)])

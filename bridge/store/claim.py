@@ -35,8 +35,8 @@ from sqlalchemy import (
 from bridge.events import Event
 from bridge.policy import Cancel, Decision, Go, Suppress, Wait, rank_of
 from bridge.store import schema
-from bridge.store.connections import Gate, open_gate
-from bridge.store.database import Database
+from bridge.store.connections import Gate, locked, open_gate
+from bridge.store.database import EVENTS, Database
 from bridge.store.effects import free_effects
 from bridge.store.facts import Rulebook, decide_all, gather, options_of
 from bridge.store.groups import insert_group, update_group
@@ -112,8 +112,9 @@ class Claim:
 def claim(database: Database, room: Room, rulebook: Rulebook, replica: str) -> Claim:
     """Begin what is due on a connection."""
     with database.write() as connection:
-        now = database.now(connection)
-        gate = open_gate(database, connection, room.connection, now, room.slots, room.per_second)
+        account = locked(database, connection, room.connection)
+        now = database.now(connection)  # after the lock: who waited for it must not come with an older clock
+        gate = open_gate(connection, account, now, room.slots, room.per_second)
         chosen = _choose(database, connection, room, gate, now) if gate.calls else []
         if not chosen:
             return Claim((), _look_again(connection, room.connection, gate, now))
@@ -122,7 +123,7 @@ def claim(database: Database, room: Room, rulebook: Rulebook, replica: str) -> C
         decisions = decide_all(chosen, events, facts, rulebook, now)
         going = [row for row in chosen if isinstance(decisions.get(row.id), Go | None)]
         if len(going) < len(chosen):
-            _hold_back(connection, chosen, decisions, now)
+            _hold_back(database, connection, chosen, decisions, now)
         _begin(connection, going, events, replica, now)
         calls = _group(going, room)
         gate.take(connection, len(calls), now)
@@ -254,7 +255,11 @@ def events_of(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, Eve
 
 
 def _hold_back(
-    connection: Connection, rows: Sequence[Row[Any]], decisions: Mapping[str, Decision], now: datetime
+    database: Database,
+    connection: Connection,
+    rows: Sequence[Row[Any]],
+    decisions: Mapping[str, Decision],
+    now: datetime,
 ) -> None:
     """Write what becomes of the deliveries that do not go now."""
     changes = []
@@ -279,6 +284,8 @@ def _hold_back(
         update_group(connection, _TABLE, ["id"], changes)
         ended = {change["id"] for change in changes if change["finished_at"] is not None}
         free_effects(connection, {row.id: row.effect for row in rows if row.id in ended})
+        if any(change["follow_up"] for change in changes):
+            database.changed(connection, [EVENTS])
 
 
 def _change(
@@ -370,6 +377,10 @@ def claimed_of(
 ) -> Claimed:
     """A delivery's claim: the one that the row tells of, or the next one, when it begins now at `begun_at`."""
     started_at = begun_at or row.reached_at or row.occurred_at
+    unknown_since = row.unknown_since
+    if begun_at is not None and unknown_since is not None:
+        # While it was due and nobody could ask (a pause, a service that was down), no time for looking counted.
+        unknown_since += max(begun_at - row.run_at, timedelta(0))
     return Claimed(
         id=row.id,
         fence=row.fence + (begun_at is not None),
@@ -389,7 +400,7 @@ def claimed_of(
         attempts=row.attempts,
         started_at=started_at,
         first_attempt_at=row.first_attempt_at or started_at,
-        unknown_since=row.unknown_since,
+        unknown_since=unknown_since,
         expires_at=row.expires_at,
         probe=probe,
         quiet_from=quiet_from,

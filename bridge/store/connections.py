@@ -98,10 +98,10 @@ _OPEN: dict[str, Any] = {
 
 
 def open_gate(
-    database: Database, connection: Connection, name: str, now: datetime, calls: int, per_second: float | None
+    connection: Connection, row: Row[Any], now: datetime, calls: int, per_second: float | None
 ) -> Gate:
-    """Lock the connection's row and say how many of `calls` may start."""
-    row = _locked(database, connection, name)
+    """Say how many of `calls` may start; `row` is the connection's, locked before `now` was read."""
+    name = row.name
     if row.paused_until is not None and row.paused_until > now:
         return Gate(name, 0, row.paused_until)
     probing = row.paused_by == "circuit"
@@ -120,7 +120,8 @@ def open_gate(
     return Gate(name, min(calls, int(tokens)), None, tokens, probing)
 
 
-def _locked(database: Database, connection: Connection, name: str) -> Row[Any]:
+def locked(database: Database, connection: Connection, name: str) -> Row[Any]:
+    """The connection's row, locked until the transaction ends; made if need be."""
     query = select(_TABLE).where(_TABLE.c.name == name).with_for_update()
     row = connection.execute(query).one_or_none()
     if row is None:
@@ -132,9 +133,12 @@ def _locked(database: Database, connection: Connection, name: str) -> Row[Any]:
 
 def record(
     database: Database, connection: Connection, name: str, outcomes: Sequence[Failure | None], now: datetime
-) -> None:
-    """What these attempts say about their connection: None for one that took effect."""
-    row = _locked(database, connection, name)
+) -> bool:
+    """What these attempts say about their connection: None for one that took effect.
+
+    Returns whether the team is to be alerted of a new pause.
+    """
+    row = locked(database, connection, name)
     answered = any(outcome is None or isinstance(outcome, Rejected) for outcome in outcomes)
     rate_pauses = 0 if answered else row.rate_pauses
     pauses = [pause for outcome in outcomes if (pause := _pause(row, outcome, rate_pauses, now)) is not None]
@@ -144,9 +148,11 @@ def record(
         if rate_pauses != row.rate_pauses:
             values |= {"rate_pauses": rate_pauses}
     elif row.paused_by not in (None, "circuit") and row.paused_until >= values["paused_until"]:
-        return  # calls that were under way meet the same wall: the longest pause holds, and was alerted
-    if values and not (row.paused_by == "person" and row.paused_until and row.paused_until > now):
-        connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(values))
+        return False  # calls that were under way meet the same wall: the longest pause holds, and was alerted
+    if not values or (row.paused_by == "person" and row.paused_until and row.paused_until > now):
+        return False
+    connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(values))
+    return bool(values.get("alert_due"))
 
 
 def _pause(row: Row[Any], outcome: Failure | None, rate_pauses: int, now: datetime) -> dict[str, Any] | None:
@@ -212,7 +218,7 @@ def pause_values(by: PausedBy, until: datetime, why: str, *, alert: bool = False
 def pause(database: Database, name: str, why: str, who: str) -> None:
     """Pause by a person, until `resume`."""
     with database.write() as connection:
-        _locked(database, connection, name)
+        locked(database, connection, name)
         note(connection, database.now(connection), who, "pause", [name], {"why": why} if why else None)
         connection.execute(
             update(_TABLE).where(_TABLE.c.name == name).values(pause_values("person", FOR_GOOD, why))
@@ -222,7 +228,7 @@ def pause(database: Database, name: str, why: str, who: str) -> None:
 def resume(database: Database, name: str, who: str) -> None:
     """End any pause, and forget the failures that led to it."""
     with database.write() as connection:
-        _locked(database, connection, name)
+        locked(database, connection, name)
         note(connection, database.now(connection), who, "resume", [name])
         connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(_OPEN | {"rate_pauses": 0}))
         database.changed(connection, [name])

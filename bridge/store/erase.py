@@ -17,12 +17,10 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, liter
 from bridge.connector.api import Channel
 from bridge.errors import ConfigError
 from bridge.ids import new_id
-from bridge.policy import rank_of
 from bridge.store import schema
 from bridge.store.audit import note
-from bridge.store.claim import events_of
 from bridge.store.database import Database, translated_errors
-from bridge.store.effects import free_effects, held_row, hold_effects
+from bridge.store.effects import free_effects, take_effect
 from bridge.store.people import kept_as, recipient_name
 from bridge.store.retention import ERASED
 from bridge.telemetry import mask_address
@@ -62,7 +60,7 @@ def erase(database: Database, who: str, address: str, secret: bytes | None) -> E
         waiting = [row for row in rows if row.state in _WAITING]
         under_way = [row for row in rows if row.state == "sending"]
         gone = [row for row in rows if row.state != "sending"]
-        _cancel(connection, waiting, now)
+        _cancel(database, connection, waiting, now)
         _empty_deliveries(connection, gone, address)
         held = {row.event_id for row in under_way}
         _empty_events(connection, [ident for ident in events if ident not in held], now)
@@ -136,17 +134,11 @@ def _matching_deliveries(connection: Connection, address: str, events: Sequence[
     ).all()
 
 
-def _cancel(connection: Connection, rows: Sequence[Row[Any]], now: datetime) -> None:
+def _cancel(database: Database, connection: Connection, rows: Sequence[Row[Any]], now: datetime) -> None:
     """End what waits. Where it may have gone out already, its effect stays held."""
     unknown = [row for row in rows if row.state == "review" or row.unknown_since is not None]
-    events = events_of(connection, unknown)
-    hold_effects(
-        connection,
-        [
-            held_row(row.effect, row.id, None, rank_of(events[row.id].name), row.occurred_at, now)
-            for row in unknown
-        ],
-    )
+    for row in unknown:
+        take_effect(database, connection, row, None, now)
     free_effects(connection, {row.id: row.effect for row in rows if row not in unknown})
     connection.execute(
         update(_DELIVERIES)

@@ -43,7 +43,7 @@ def furthest_receipt(known: str | None, reported: str | None) -> str | None:
 
 @dataclass(slots=True)
 class Finished:
-    """One attempt's end, and what its delivery becomes. Nobody changes it."""
+    """One attempt's end, and what its delivery becomes. Nobody changes it once it is concluded."""
 
     claimed: Claimed
     outcome: str
@@ -75,8 +75,10 @@ def finish(database: Database, group: Sequence[Finished]) -> list[Claimed]:
         for item in group:
             if item.speaks_of_partner:
                 by_connection[item.claimed.connection].append(item.failure)
-        for name in sorted(by_connection):  # before the deliveries, in the order of `claim`
-            record(database, connection, name, by_connection[name], now)
+        # Before the deliveries, in the order of `claim`.
+        alerts = [
+            record(database, connection, name, by_connection[name], now) for name in sorted(by_connection)
+        ]
         newest = {
             row.id: row
             for row in connection.execute(
@@ -107,7 +109,7 @@ def finish(database: Database, group: Sequence[Finished]) -> list[Claimed]:
             free_effects(
                 connection, {item.claimed.id: item.claimed.effect for item in ours if item.effect == "free"}
             )
-        follow_up = any(_is_followed_up(item) for item in ours)
+        follow_up = any(alerts) or any(_is_followed_up(item) for item in ours)
         names = {item.claimed.connection for item in group}
         database.changed(connection, [*names, *([EVENTS] if follow_up else [])])
     return late

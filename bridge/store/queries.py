@@ -231,11 +231,11 @@ def latest_rules(database: Database) -> str | None:
 
 
 def unfinished_actions(database: Database) -> list[tuple[str, str]]:
-    """The connections of deliveries that are not done yet, each with one of its actions."""
+    """The connections of deliveries that are not done yet or may be retried, each with one of its actions."""
     table = schema.deliveries
     query = (
         select(table.c.connection, func.min(table.c.action))
-        .where(table.c.state.in_(("pending", "sending", "retrying")))
+        .where(table.c.state.in_(("pending", "sending", "retrying", "review", "dead")))
         .group_by(table.c.connection)
     )
     with database.read() as connection:

@@ -52,9 +52,10 @@ def prune_portion(database: Database, retention: timedelta, rules: Rules) -> Pru
     `once` of these rules counts it. What is old is looked for without holding writers up, for that grows with all that
     ever was.
     """
+    deliveries = _prune_deliveries(database, retention, rules)
     return Pruned(
         _prune_events(database, retention),
-        _prune_deliveries(database, retention, rules),
+        deliveries,
         _remove_rejections(database, retention),
         _remove_identities(database),
     )
@@ -62,27 +63,36 @@ def prune_portion(database: Database, retention: timedelta, rules: Rules) -> Pru
 
 def _prune_events(database: Database, retention: timedelta) -> int:
     events, deliveries = schema.events, schema.deliveries
-    unfinished = (
+    # A delivery that keeps its params may still be retried, and is nothing without its event.
+    needed = (
         exists()
         .where(deliveries.c.event_id == events.c.id)
-        .where(text("deliveries.state IN ('pending', 'sending', 'retrying', 'review')"))
+        .where(
+            or_(
+                text("deliveries.state IN ('pending', 'sending', 'retrying', 'review')"),
+                deliveries.c.params != ERASED,
+            )
+        )
     )
     with database.read() as connection:
         before = database.now(connection) - retention
         old = connection.execute(
             select(events.c.id)
             .where(events.c.received_at < before, events.c.body.is_not(None), events.c.routed_at.is_not(None))
-            .where(~unfinished)
+            .where(~needed)
             .limit(BATCH)
         ).scalars()
         idents = list(old)
     if not idents:
         return 0
     with database.write() as connection:
-        # Asked again: a person may have replayed one since.
+        # Locked and asked again: a person may have replayed one since.
+        connection.execute(
+            select(events.c.id).where(events.c.id.in_(idents)).order_by(events.c.id).with_for_update()
+        )
         changed = connection.execute(
             update(events)
-            .where(events.c.id.in_(idents), ~unfinished)
+            .where(events.c.id.in_(idents), ~needed)
             .values(body=None, phone=None, email=None, trace=None)
         )
         return changed.rowcount

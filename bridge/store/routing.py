@@ -41,6 +41,8 @@ LONGEST_ROUTING = 1.0
 """Seconds of one transaction: PostgreSQL ends one that seems idle for longer, and on SQLite all writers wait."""
 
 
+_READ = ("id", "identity", "received_at", "name", "conversation", "body")
+"""The columns that make an event."""
 _recent: OrderedDict[str, Event] = OrderedDict()
 """Events that this process met last: each is routed and claimed within moments."""
 _MOST_RECENT, _SMALL = 2000, 16_384
@@ -50,7 +52,8 @@ _MOST_RECENT, _SMALL = 2000, 16_384
 def event_of(row: Row[Any]) -> Event:
     """The event in a row of `events`; its body is empty once retention has taken it."""
     if row.body is None:
-        return Event({"event": row.name}, row.identity, row.received_at, row.id)
+        body = {"event": row.name, "conversationId": row.conversation}
+        return Event(body, row.identity, row.received_at, row.id)
     return _recent.get(row.id) or StoredEvent(row.body, row.name, row.identity, row.received_at, row.id)
 
 
@@ -79,9 +82,7 @@ def read_events(connection: Connection, idents: Collection[str]) -> dict[str, Ev
             del found[ident]
     unread = set(idents) - found.keys()
     if unread:
-        query = select(*table.c["id", "identity", "received_at", "name", "body"]).where(
-            table.c.id.in_(unread)
-        )
+        query = select(*table.c[_READ]).where(table.c.id.in_(unread))
         found |= _events_of(connection.execute(query).all())
     return found
 
@@ -186,7 +187,7 @@ def _crash(error: Exception) -> str:
 
 
 _UNROUTED = (
-    select(*schema.events.c["id", "identity", "received_at", "name", "body"])
+    select(*schema.events.c[_READ])
     .where(schema.events.c.routed_at.is_(None))
     .order_by(schema.events.c.received_at)
     .with_for_update(skip_locked=True)

@@ -39,6 +39,7 @@ from bridge.errors import (
     Rejected,
     Temporary,
 )
+from bridge.events import speakable
 from bridge.store.claim import Claimed
 from bridge.store.outcome import Finished
 from bridge.telemetry import mask
@@ -101,6 +102,19 @@ def conclude(
 
     `action` is None when the connector is no longer there; then nobody can look an unknown outcome up.
     """
+    ended = _concluded(claimed, action, result, now)
+    # A partner's words may hold what no database takes, and an end has to be written whatever they are.
+    ended.detail = speakable(ended.detail)
+    if ended.partner_id is not None:
+        ended.partner_id = speakable(ended.partner_id)
+    if ended.failure is not None:
+        ended.failure.detail = speakable(ended.failure.detail)
+    return ended
+
+
+def _concluded(
+    claimed: Claimed, action: Action | None, result: Sent | Exception | None, now: datetime
+) -> Finished:
     if isinstance(result, NotBegun | Unfamiliar):
         return _not_begun(claimed, result, now)
     if claimed.kind == "lookup":

@@ -16,7 +16,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from bridge import __version__
@@ -47,7 +47,7 @@ PRUNE_EVERY = 3600.0
 LITTLE, PAUSE = 64, 0.1
 """While events come in crowds: calls that are claimed at once, and seconds from one transaction to the next."""
 HAND_ON_EVERY = 0.005
-"""Seconds after which a thread hands on what came of its calls, where the partner is that quick."""
+"""Seconds for which ends of attempts, and the room of calls that returned, gather where a partner is that quick."""
 MAX_GROUP = 500
 """Ends of attempts that go into one transaction."""
 
@@ -91,6 +91,8 @@ class Worker:
         """Claims of this process, and when by `uptime` they began."""
         self._begun: set[tuple[str, int]] = set()
         """Those of them whose attempt has begun: the others wait for a thread."""
+        self._ended: set[tuple[str, int]] = set()
+        """Those of them whose end is known and still to be recorded."""
         self._evenness = Evenness()
         self._threads: dict[str, threading.Thread] = {}
 
@@ -211,27 +213,31 @@ class Worker:
                 self._give_back(connection, calls, begun)
 
     def _attempt_all(self, connection: Connection, calls: deque[Sequence[Claimed]], begun: float) -> None:
-        """Make calls as long as there are some, and hand on what came of them every few milliseconds."""
-        ended: list[Finished] = []
+        """Make calls as long as there are some, and give their room back every few milliseconds."""
         since, made = uptime(), 0
         while call := _next(calls):
-            ended += self._attempt(connection, call, begun)
+            self._hand_on(self._attempt(connection, call, begun))
             made += 1
             now = uptime()
             if now - since >= HAND_ON_EVERY:
-                self._hand_on(connection, made, now - since, ended)
-                ended, since, made = [], now, 0
+                self._returned(connection, made, now - since)
+                since, made = now, 0
         if made:
-            self._hand_on(connection, made, uptime() - since, ended)
+            self._returned(connection, made, uptime() - since)
 
     def _give_back(self, connection: Connection, calls: deque[Sequence[Claimed]], begun: float) -> None:
         """Have calls that cannot be made now claimed again."""
         while call := _next(calls):
-            self._hand_on(connection, 1, connection.pace, self._ends(call, [NotBegun()] * len(call), begun))
+            self._hand_on(self._ends(call, [NotBegun()] * len(call), begun))
+            self._returned(connection, 1, connection.pace)
 
-    def _hand_on(self, connection: Connection, calls: int, seconds: float, ended: Sequence[Finished]) -> None:
-        """Have these ends recorded, and the room of so many calls, which took so long, filled again."""
+    def _hand_on(self, ended: Sequence[Finished]) -> None:
+        """Have these ends recorded."""
+        self._ended.update((item.claimed.id, item.claimed.fence) for item in ended)
         self._done.put(ended)
+
+    def _returned(self, connection: Connection, calls: int, seconds: float) -> None:
+        """Have the room of so many calls, which took so long, filled again."""
         with self._claim_wake:
             connection.returned(calls, seconds / calls)
             if connection.free:
@@ -302,47 +308,64 @@ class Worker:
     # The recorder
 
     def _record(self) -> None:
-        group: list[Finished] = []
+        group: Sequence[Finished] = ()
         while not (self._drained.is_set() and not group and self._done.empty()):
-            if not group:
-                group = self._next_group()
-            if group and self._write(group):
-                group = []
+            group = self._write(group or self._next_group())
 
     def _next_group(self) -> list[Finished]:
         group: list[Finished] = []
         with suppress(queue.Empty):
             group += self._done.get(timeout=0.2)
-            if self._database.crowded:
-                self._drained.wait(PAUSE)
+            self._drained.wait(PAUSE if self._database.crowded else HAND_ON_EVERY)
             while len(group) < MAX_GROUP:
                 group += self._done.get_nowait()
         return group
 
-    def _write(self, group: Sequence[Finished]) -> bool:
-        """Record a group, alone if need be; returns whether it is on disk (or can never be)."""
+    def _write(self, group: Sequence[Finished], *, bare: bool = False) -> Sequence[Finished]:
+        """Record a group, one by one if need be; returns those that are still to be recorded."""
+        if not group:
+            return ()
         try:
-            for late in finish(self._database, group):
-                log.warning(
-                    "an attempt came back after its lease was taken over", delivery=late.id, fence=late.fence
-                )
+            self._finish(group)
         except StoreUnavailable as error:
             say_and_wait(error, "recorder", self._drained)
-            return self._drained.is_set()
+            return () if self._drained.is_set() else group
         except Exception as error:
             if len(group) > 1:
-                for item in group:
-                    self._write([item])
-                return True
-            say_and_wait(error, "recorder", self._drained)
+                for place, item in enumerate(group):
+                    if self._write([item]):
+                        return group[place:]
+                return ()
+            [item] = group
+            log.error(
+                "a bug; the end of an attempt is lost"
+                if bare
+                else "a bug; the end of an attempt is recorded without its words",
+                delivery=item.claimed.id,
+                outcome=item.outcome,
+                exc_info=error,
+            )
+            if not bare:
+                return self._write([_without_words(item)], bare=True)
+        self._settled(group)
+        return ()
+
+    def _finish(self, group: Sequence[Finished]) -> None:
+        for late in finish(self._database, group):
+            log.warning(
+                "an attempt came back after its lease was taken over", delivery=late.id, fence=late.fence
+            )
+
+    def _settled(self, group: Sequence[Finished]) -> None:
+        """Tell of ends that are recorded, and forget their claims."""
         self._tell(group)
         with self._claim_wake:
             self._unrecorded -= len(group)
             for item in group:
                 self._under_way.pop((item.claimed.id, item.claimed.fence), None)
                 self._begun.discard((item.claimed.id, item.claimed.fence))
+                self._ended.discard((item.claimed.id, item.claimed.fence))
             self._claim_wake.notify_all()
-        return True
 
     # The keeper
 
@@ -387,9 +410,13 @@ class Worker:
         return cut_short(claimed, action, now)
 
     def _still_runs(self, claimed: Claimed) -> bool:
-        """Whether it is an attempt of this process within its lease, whatever a clock that jumped says."""
-        begun = self._under_way.get((claimed.id, claimed.fence))
-        return begun is not None and uptime() - begun < LEASE.total_seconds()
+        """Whether it is an attempt of this process within its lease, whatever a clock that jumped says.
+
+        Or one whose end only waits for the recorder.
+        """
+        key = claimed.id, claimed.fence
+        begun = self._under_way.get(key)
+        return key in self._ended or (begun is not None and uptime() - begun < LEASE.total_seconds())
 
 
 def _next(calls: deque[Sequence[Claimed]]) -> Sequence[Claimed]:
@@ -398,3 +425,10 @@ def _next(calls: deque[Sequence[Claimed]]) -> Sequence[Claimed]:
         return calls.popleft()
     except IndexError:
         return ()
+
+
+def _without_words(ended: Finished) -> Finished:
+    """The same end without what a partner said of it."""
+    if ended.failure is not None:
+        ended.failure.detail = ""
+    return replace(ended, detail="", partner_id=None)

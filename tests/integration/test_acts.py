@@ -482,3 +482,27 @@ def dump(database: Database) -> str:
         with open(path, "rb") as file:
             found.append(file.read().decode("latin-1"))
     return "\n".join(found)
+
+
+@pytest.mark.parametrize("how", ["looked up", "resolved", "still in review"])
+def test_an_again_that_fails_does_not_free_what_an_earlier_attempt_may_have_done(
+    engine: Engine, how: str
+) -> None:
+    use = "send" if how == "looked up" else "mail"
+    event = engine.event(metadata={"contactEmail": "a@example.com", "contactPhone": PHONE})
+    engine.partner.after = failing(OutcomeUnknown("reset"))
+    first = engine.deliver(use, event)
+    engine.settle()
+    engine.partner.after = None
+    engine.partner.before = failing(Rejected("no"))
+    again = engine.deliver(use, event, again=True)
+    engine.settle()
+    assert engine.show(again)["state"] == "dead"
+    engine.partner.before = None
+    if how == "resolved":
+        assert resolve(engine.database, "ada", first, "sent").done
+    engine.run_for(seconds=30)
+    plain = engine.deliver(use, event)
+    engine.settle()
+    assert engine.show(plain)["state"] == ("pending" if how == "still in review" else "suppressed")
+    assert len(engine.partner.texts) == 1

@@ -19,13 +19,14 @@ from bridge.errors import (
 )
 from bridge.rules.model import Cap, Messaging, Once, QuietHours, Retry
 from bridge.store.claim import LEASE
-from bridge.store.connections import all_connections, pause, resume
+from bridge.store.connections import all_connections, pause, pause_values, resume
 from bridge.store.database import Database
 from bridge.store.erase import erase
 from bridge.store.facts import Rulebook
 from bridge.store.identities import StoredIdentities, zones_known
 from bridge.store.outcome import finish
 from bridge.store.people import Preference, opt_outs, set_preference
+from bridge.store.schema import connections
 from bridge.worker.outcome import CUT_SHORT_LIMIT
 from tests.integration.engine import NO_QUIET, Engine
 
@@ -578,3 +579,31 @@ def test_a_record_that_was_given_up_on_can_be_replayed(engine: Engine) -> None:
     second = engine.deliver("record", event)
     engine.settle()
     assert engine.show(second)["state"] == "sent"
+
+
+@pytest.mark.parametrize("by", ["a person", "the circuit"])
+def test_no_time_for_looking_counts_while_nobody_could_ask(engine: Engine, by: str) -> None:
+    once(engine, "after", OutcomeUnknown("no answer"))
+    ident = engine.deliver("send")
+    engine.step()
+    if by == "a person":
+        pause(engine.database, "desk", "", "ada")
+    else:
+        with engine.database.write() as connection:
+            until = engine.database.clock.now() + timedelta(minutes=10)
+            connection.execute(connections.update().values(pause_values("circuit", until, "down")))
+    engine.database.clock.advance(minutes=11)
+    if by == "a person":
+        resume(engine.database, "desk", "ada")
+    else:  # another delivery's probe has closed it
+        with engine.database.write() as connection:
+            connection.execute(connections.update().values(paused_by=None, paused_until=None))
+    hiccups = [Temporary("a hiccup", reason="network")]
+
+    def looked_up() -> None:
+        if hiccups:
+            raise hiccups.pop()
+
+    engine.partner.looked_up = looked_up
+    engine.run_for(minutes=1)
+    assert engine.show(ident)["state"] == "sent"

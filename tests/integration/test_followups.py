@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from bridge.errors import BadCredentials, Rejected
+from bridge.errors import BadCredentials, Rejected, Temporary
 from bridge.events import Event
 from bridge.rules.model import Planned
 from bridge.store.connections import all_connections, pause_values
-from bridge.store.database import Database
+from bridge.store.database import EVENTS, Database
 from bridge.store.followups import follow_up_deliveries, follow_up_pauses
+from bridge.store.outcome import finish
 from bridge.store.queries import list_deliveries
 from bridge.store.schema import connections
 from bridge.worker.router import Router
@@ -114,3 +115,29 @@ def test_the_router_goes_on_after_a_follow_up_that_cannot_be_made(
         pass
     assert [engine.show(ident)["follow_up"] for ident in idents] == [False, False]
     assert "post" in str([item["action"] for item in list_deliveries(engine.database).items])
+
+
+def test_a_delivery_that_expires_after_attempts_in_vain_wakes_who_follows_it_up(engine: Engine) -> None:
+    def down() -> None:
+        raise Temporary("down", retry_after=timedelta(minutes=2))
+
+    engine.partner.before = down
+    expires_at = engine.database.clock.now() + timedelta(minutes=3)
+    ident = engine.deliver("send", expires_at=expires_at)
+    engine.step()
+    engine.database.clock.advance(minutes=4)
+    told: list[frozenset[str]] = []
+    engine.database.on_change.append(told.append)
+    assert engine.claim() == []
+    assert engine.show(ident)["follow_up"]
+    assert any(EVENTS in topics for topics in told)
+
+
+def test_a_pause_that_is_to_be_alerted_wakes_who_does_so(engine: Engine) -> None:
+    engine.deliver("post")
+    [call] = engine.claim()
+    told: list[frozenset[str]] = []
+    engine.database.on_change.append(told.append)
+    finish(engine.database, engine.conclude(call, [BadCredentials("401")]))
+    assert all_connections(engine.database)[0]["alert_due"]
+    assert any(EVENTS in topics for topics in told)

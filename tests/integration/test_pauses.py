@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from datetime import timedelta
+import threading
+import time
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from bridge.clock import uptime
 from bridge.errors import RateLimited
-from bridge.store.connections import all_connections, pause_values
+from bridge.store.connections import all_connections, locked, pause_values
 from bridge.store.database import Database
+from bridge.store.migrate import upgrade
 from bridge.store.outcome import finish
 from bridge.store.schema import connections
 from tests.integration.engine import Engine
@@ -96,3 +99,25 @@ def test_a_probe_that_waited_too_long_for_its_thread_does_not_close_the_circuit(
     assert paused["paused_by"] == "circuit"
     engine.run_for(minutes=1)
     assert engine.states() == {"sent": 1}
+
+
+@pytest.mark.postgres
+def test_who_waited_for_the_budget_does_not_fill_it_by_an_older_clock(postgres_url: str) -> None:
+    """The clock is read after the lock: or the time that one waited for the other would be credited twice."""
+    database = Database(postgres_url)
+    upgrade(database)
+    read_at: list[datetime] = []
+    now = database.now
+    database.now = lambda connection: read_at.append(now(connection)) or read_at[-1]  # type: ignore[method-assign,func-returns-value]
+    engine = Engine(database, per_second=10.0)
+    with database.write() as connection:
+        locked(database, connection, "desk")
+    claiming = threading.Thread(target=engine.claim)
+    with database.write() as connection:
+        locked(database, connection, "desk")
+        claiming.start()
+        time.sleep(1.0)
+        let_go = now(connection)
+    claiming.join()
+    assert read_at[-1] >= let_go
+    database.close()

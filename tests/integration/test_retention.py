@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from datetime import timedelta
 from typing import Any
@@ -12,11 +13,14 @@ from sqlalchemy import select
 
 from bridge.clock import uptime
 from bridge.connector.discovery import Registry
+from bridge.errors import Temporary
 from bridge.rules.load import load_or_raise
-from bridge.rules.model import Cap, Messaging, Once, Rules
+from bridge.rules.model import Cap, Messaging, Once, Planned, Routing, Rules
 from bridge.store import retention, schema
+from bridge.store.acts import replay, retry
 from bridge.store.database import Database
 from bridge.store.facts import Rulebook
+from bridge.store.migrate import upgrade
 from bridge.store.receipts import Rejection, reject_all
 from bridge.store.retention import Pruned, prune, spans
 from bridge.worker import service
@@ -171,3 +175,70 @@ def test_the_keeper_does_its_other_work_between_portions(
     assert done[:8] == ["round", "prune"] * 4
     assert done.count("prune") == 4
     assert prune(engine.database, MONTH, rules_with()) == retention.NOTHING
+
+
+def given_up(engine: Engine) -> tuple[str, str]:
+    """A CRM log that was tried in vain for days, and its event."""
+
+    def down() -> None:
+        raise Temporary("down", reason="server")
+
+    event = engine.event("call.completed", conversationId="conv-1", metadata=stranger())
+    ident = engine.deliver("record", event)
+    engine.partner.before = down
+    for _ in range(200):
+        engine.settle()
+        if engine.show(ident)["state"] == "dead":
+            break
+        engine.database.clock.advance(hours=1)
+    engine.partner.before = None
+    with engine.database.write() as connection:
+        connection.execute(schema.events.update().values(routed_at=engine.database.clock.now()))
+        connection.execute(schema.connections.update().values(paused_until=None, paused_by=None))
+    return ident, event.id
+
+
+def test_what_may_still_be_retried_keeps_its_event(engine: Engine) -> None:
+    ident, event = given_up(engine)
+    engine.database.clock.advance(days=28)  # the event is older than a month, its dead delivery is not
+    assert prune(engine.database, MONTH, Rules("", "rules")).events == 0
+    assert retry(engine.database, "ada", [ident])[0].done
+    [[claimed]] = engine.claim()
+    assert (claimed.event.conversation.id, claimed.event.id) == ("conv-1", event)
+    assert claimed.event.contact.phone is not None
+
+
+def test_an_event_goes_with_its_last_delivery_in_one_portion(engine: Engine) -> None:
+    ident, _ = given_up(engine)
+    engine.database.clock.advance(days=31)
+    pruned = retention.prune_portion(engine.database, MONTH, Rules("", "rules"))
+    assert (pruned.events, pruned.deliveries) == (1, 1)
+    assert not retry(engine.database, "ada", [ident])[0].done
+
+
+@pytest.mark.postgres
+def test_a_replay_meanwhile_keeps_its_event(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    upgrade(database)
+    engine = Engine(database)
+    event = engine.event("call.completed", conversationId="conv-1", metadata=stranger())
+    with database.write() as connection:
+        connection.execute(schema.events.update().values(routed_at=database.clock.now()))
+    database.clock.advance(days=31)
+    pruning = threading.Thread(target=lambda: prune(database, MONTH, Rules("", "rules")))
+
+    def route(*_: object) -> Routing:
+        pruning.start()
+        time.sleep(1.0)  # it looks, finds the event without deliveries, and has to wait
+        planned = Planned(
+            rule="test", origin="rule", position=0, action="desk.record", connection="desk", params={},
+            run_at=database.clock.now(), effect="record conv-1", effect_updates=True, lane=None,
+        )  # fmt: skip
+        return Routing((planned,), ())
+
+    [replayed] = replay(database, "ada", [event.id], Rules("", "rules"), route)
+    pruning.join()
+    assert replayed.deliveries
+    [[claimed]] = engine.claim()
+    assert claimed.event.contact.phone is not None
+    database.close()
