@@ -13,7 +13,20 @@ from typing import Annotated
 import typer
 
 from bridge import __version__
-from bridge.cli import acts, connectors, database, demo, heppu, people, rules, sandbox, send, serve, show
+from bridge.cli import (
+    acts,
+    connections,
+    connectors,
+    database,
+    demo,
+    heppu,
+    people,
+    rules,
+    sandbox,
+    send,
+    serve,
+    show,
+)
 from bridge.errors import BridgeError
 
 app = typer.Typer(
@@ -26,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 
-for part in (serve, sandbox, demo, send, rules, show, acts, people, connectors, heppu, database):
+for part in (serve, sandbox, demo, send, rules, show, connections, acts, people, connectors, heppu, database):
     part.register(app)
 
 

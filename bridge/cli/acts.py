@@ -108,9 +108,15 @@ def _report(done: Sequence[Act], as_json: bool) -> None:
         print_items([vars(act) for act in done])
     else:
         for act in done:
-            say(f"{'✓' if act.done else '✗'} {act.id}: {act.text}")
+            say(f"{'✓' if act.done else '✗'} {act.id}: {act.text}{_where_to_look(act)}")
     if not all(act.done for act in done):
         raise typer.Exit(1)
+
+
+def _where_to_look(act: Act) -> str:
+    from bridge.store.acts import NO_SUCH_DELIVERY
+
+    return "; `bridge deliveries` lists them" if act.text == NO_SUCH_DELIVERY else ""
 
 
 def replay(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import typer
 from rich.progress import Progress
@@ -88,10 +89,17 @@ def _question(database: Database, idents: Sequence[str], rules: Rules, rule: str
     asked = f"Route {events} again, whatever was done before?"
     if planned is None:
         return f"{asked} People ARE written to twice"
-    messages = sum(step.channel is not None and step.problem is None for steps in planned for step in steps)
+    now = database.clock.now()
+    messages = sum(_reaches_somebody(step, now) for steps in planned for step in steps)
     if not messages:
         return f"{asked} No message to a person is among it"
     return f"{asked} People ARE written to twice: {counted(messages, 'message')}"
+
+
+def _reaches_somebody(step: Planned, now: datetime) -> bool:
+    """Whether it is a message that can be sent and is still worth sending."""
+    worth_it = step.expires_at is None or step.expires_at > now
+    return step.channel is not None and step.problem is None and worth_it
 
 
 def _planned(

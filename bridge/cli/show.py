@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bridge.cli.arguments import check_before, instant_of, kind_of
+from bridge.cli.arguments import KINDS, check_before, instant_of, kind_of
+from bridge.cli.connections import Paused, behind, paused_connections, way_out, why_paused
 from bridge.cli.output import (
     Json,
     address,
@@ -109,15 +110,15 @@ def deliveries(
             database, states=state or (), event=event, connection_name=connection, rule=rule,
             limit=limit, before=before,
         )  # fmt: skip
+        paused = paused_connections(database)
     if as_json:
         print_items(page.items, page.next)
         return
-    print_deliveries(page.items, empty="No deliveries.")
+    _print_deliveries(page.items, paused, empty="No deliveries.")
     _more(page.next)
 
 
-def print_deliveries(items: Iterable[Mapping[str, Any]], *, empty: str) -> None:
-    """Deliveries as a table."""
+def _print_deliveries(items: Iterable[Mapping[str, Any]], paused: Paused, *, empty: str) -> None:
     print_table(
         list(items),
         {
@@ -127,10 +128,16 @@ def print_deliveries(items: Iterable[Mapping[str, Any]], *, empty: str) -> None:
             "To": lambda item: address(item["recipient"]),
             "State": lambda item: state_of(item),
             "When": lambda item: instant(item["finished_at"] or item["run_at"]),
-            "Why": lambda item: item["detail"] or "",
+            "Why": lambda item: _why(item, paused),
         },
         empty=empty,
     )
+
+
+def _why(item: Mapping[str, Any], paused: Paused) -> str:
+    """Why a delivery is as it is; what waits for a paused connection says so."""
+    waits = f"waits: {item['connection']} is paused" if behind(item, paused) else None
+    return "; ".join(filter(None, (item["detail"], waits)))
 
 
 def _action(item: Mapping[str, Any]) -> str:
@@ -151,7 +158,7 @@ def show(
     from bridge.cli.storage import open_store
     from bridge.settings import Settings, environment
     from bridge.store.audit import entries
-    from bridge.store.queries import show_delivery, show_event, show_rejection
+    from bridge.store.queries import NotFound, show_delivery, show_event, show_rejection
 
     readers = {
         "evt": (show_event, _print_event),
@@ -160,14 +167,18 @@ def show(
     }
     read, print_found = readers[kind_of(ident)]
     with open_store(Settings.load(environment())) as database:
-        found = read(database, ident) | {"audit": entries(database, subject=ident)}
+        try:
+            found = read(database, ident) | {"audit": entries(database, subject=ident)}
+        except NotFound as error:
+            raise NotFound(f"{error}; `bridge {KINDS[kind_of(ident)]}` lists what there is") from None
+        paused = paused_connections(database)
     if as_json:
         print_json(found)
     else:
-        print_found(found)
+        print_found(found, paused)
 
 
-def _print_event(event: Mapping[str, Any]) -> None:
+def _print_event(event: Mapping[str, Any], paused: Paused) -> None:
     _facts(
         {
             "Event": f"{event['name']}  {event['id']}",
@@ -189,7 +200,7 @@ def _print_event(event: Mapping[str, Any]) -> None:
         say("not routed yet" if event["routed_at"] is None else "no longer kept")
     print_traces(event["trace"] or ())
     _heading("Deliveries")
-    print_deliveries(event["deliveries"], empty="none")
+    _print_deliveries(event["deliveries"], paused, empty="none")
     _print_acts(event["audit"])
 
 
@@ -235,7 +246,7 @@ def _print_trace(trace: Mapping[str, Any]) -> None:
         console().print(text)
 
 
-def _print_delivery(delivery: Mapping[str, Any]) -> None:
+def _print_delivery(delivery: Mapping[str, Any], paused: Paused) -> None:
     _facts(
         {
             "Delivery": f"{delivery['action']}  {delivery['id']}",
@@ -247,9 +258,7 @@ def _print_delivery(delivery: Mapping[str, Any]) -> None:
             "Because of": delivery["cause_id"],
             "To": delivery["recipient"],
             "Partner's ID": delivery["partner_id"],
-            "Next attempt": instant(delivery["run_at"])
-            if delivery["state"] in ("pending", "retrying")
-            else None,
+            "Next attempt": _next_attempt(delivery, paused),
             "Worth it until": instant(delivery["expires_at"]),
         }
     )
@@ -266,7 +275,18 @@ def _print_delivery(delivery: Mapping[str, Any]) -> None:
         say(f"\nOnce the cause is mended: `bridge retry {delivery['id']}`.")
 
 
-def _print_rejection(rejection: Mapping[str, Any]) -> None:
+def _next_attempt(delivery: Mapping[str, Any], paused: Paused) -> str | None:
+    if delivery["state"] not in ("pending", "retrying"):
+        return None
+    at = instant(delivery["run_at"])
+    pause = behind(delivery, paused)
+    if pause is None:
+        return at
+    name = delivery["connection"]
+    return f"when {name} goes on, not before {at}: it is paused by {why_paused(pause)}; {way_out(pause)}"
+
+
+def _print_rejection(rejection: Mapping[str, Any], _: Paused) -> None:
     _facts(
         {
             "Refused": f"{rejection['kind']}  {rejection['id']}",

@@ -42,7 +42,7 @@ def test_every_command_of_the_design_has_a_help_text(tmp_path: Path) -> None:
     commands = (
         "serve", "work", "sandbox", "demo", "check", "explain", "test", "plan", "schema", "send", "events",
         "deliveries", "show", "audit", "retry", "replay", "cancel", "resolve", "rejections", "pause", "resume",
-        "connectors", "opt-outs", "erase", "prune", "heppu", "db",
+        "connections", "connectors", "opt-outs", "erase", "prune", "heppu", "db",
     )  # fmt: skip
     text = alone(tmp_path, "--help", COLUMNS="200").stdout
     for command in commands:
