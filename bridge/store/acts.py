@@ -107,7 +107,7 @@ def _why_not_retry(row: Row[Any] | None, now: datetime) -> str | None:
 
 def _once_more(row: Row[Any]) -> str:
     """How what was sent is sent once more."""
-    if row.state != "sent" or row.event_id is None:
+    if row.state != "sent" or row.origin != "rule" or row.event_id is None:
         return ""
     return f"; `bridge replay {row.event_id} --rule {row.rule} --again` sends it once more on purpose"
 

@@ -259,6 +259,8 @@ def test_a_refusal_names_the_next_step(database: Database, text: str) -> None:
     refused = asked("retry", text)
     assert refused.exit_code == 1
     assert f"`bridge replay {event} --rule text --again` sends it once more on purpose" in refused.stdout
+    put(database, origin="on_failure")  # no replay makes it
+    assert "replay" not in asked("retry", text).stdout
     for command in ("retry dlv_0", "cancel dlv_0", "resolve dlv_0 sent"):
         told = asked(*command.split()).stdout
         assert "there is no such delivery; `bridge deliveries` lists them" in told
