@@ -11,6 +11,7 @@ import pytest
 import typer.main
 
 from bridge.cli import app
+from bridge.cli.supervisor import KILL_AFTER
 from bridge.connector.discovery import Registry
 from bridge.rules.load import load
 from bridge.settings import Settings
@@ -124,6 +125,17 @@ def test_the_metrics_in_the_docs_are_measured() -> None:
     measured = (generate_latest(metrics.registry) + generate_latest(metrics.stored)).decode()
     for name in re.findall(r"`(bridge_[a-z_]+)", OPERATING):
         assert re.search(rf"^# TYPE {name}", measured, re.MULTILINE), name
+
+
+def test_who_ends_the_service_gives_it_longer_than_a_stop_takes() -> None:
+    compose = (ROOT / "compose.yaml").read_text("utf-8")
+    given = re.findall(r"^ *stop_grace_period: (\d+)s$", compose, re.MULTILINE)
+    given += re.findall(
+        r"(?:TimeoutStopSec=|stop_grace_period: |terminationGracePeriodSeconds: |docker stop -t )(\d+)",
+        OPERATING,
+    )
+    assert len(given) == 5
+    assert min(map(int, given)) > KILL_AFTER
 
 
 def test_nothing_names_a_package_index() -> None:
