@@ -5,16 +5,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, SecretStr
 from starlette.applications import Starlette
 
 from bridge.cli.storage import migrate
@@ -221,7 +217,7 @@ def _secret(settings: Settings) -> str | None:
 
 
 def _register(database: Database, connections: Mapping[str, Connection]) -> None:
-    register(database, {name: fingerprint(found) for name, found in connections.items()})
+    register(database, {name: found.fingerprint for name, found in connections.items()})
 
 
 def erased_as(settings: Settings) -> Callable[[str], str] | None:
@@ -272,19 +268,3 @@ def _cannot_open(name: str, error: Exception) -> None:
         error=str(error),
         advice=f"what waits for it, waits on: `bridge deliveries --connection {name}`",
     )
-
-
-def fingerprint(connection: Connection) -> str:
-    """What tells a connection's settings from changed ones, from which nobody can tell the settings."""
-    text = json.dumps(connection.settings.model_dump(), default=_revealed, sort_keys=True)
-    return hashlib.scrypt(text.encode(), salt=connection.name.encode(), n=1024, r=8, p=1, dklen=12).hex()
-
-
-def _revealed(value: Any) -> Any:
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    if isinstance(value, BaseModel):
-        return value.model_dump()
-    if isinstance(value, Path) and value.is_file():
-        return value.read_text("utf-8", "replace")
-    return str(value)

@@ -7,7 +7,7 @@ succeeds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from bridge.ids import new_id
 from bridge.store import schema
 from bridge.store.audit import note
 from bridge.store.database import Database
+from bridge.telemetry import log
 
 PausedBy = Literal["person", "credentials", "rate", "quota", "circuit"]
 
@@ -73,7 +74,7 @@ def register(database: Database, fingerprints: Mapping[str, str]) -> None:
         for name, fingerprint in sorted(fingerprints.items()):
             row = {"name": name, "settings": fingerprint, "failures": 0, "successes": 0, "alert_due": False}
             connection.execute(database.insert_new(_TABLE), [row])
-            connection.execute(
+            mended = connection.execute(
                 update(_TABLE)
                 .where(
                     _TABLE.c.name == name,
@@ -82,6 +83,8 @@ def register(database: Database, fingerprints: Mapping[str, str]) -> None:
                 )
                 .values(_OPEN)
             )
+            if mended.rowcount:
+                tell(name, _OPEN)
             connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(settings=fingerprint))
 
 
@@ -109,6 +112,7 @@ def open_gate(
         calls = min(calls, 1)
     elif row.paused_by is not None:
         connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(_OPEN))
+        tell(name, _OPEN)
     if per_second is None:
         return Gate(name, calls, probing=probing)
     burst = max(1.0, per_second)
@@ -132,11 +136,16 @@ def locked(database: Database, connection: Connection, name: str) -> Row[Any]:
 
 
 def record(
-    database: Database, connection: Connection, name: str, outcomes: Sequence[Failure | None], now: datetime
-) -> bool:
+    database: Database,
+    connection: Connection,
+    name: str,
+    outcomes: Sequence[Failure | None],
+    now: datetime,
+    refused_by: Callable[[str], str],
+) -> Mapping[str, Any]:
     """What these attempts say about their connection: None for one that took effect.
 
-    Returns whether the team is to be alerted of a new pause.
+    Returns the columns that change: for `tell`, once the transaction has committed.
     """
     row = locked(database, connection, name)
     answered = any(outcome is None or isinstance(outcome, Rejected) for outcome in outcomes)
@@ -148,11 +157,36 @@ def record(
         if rate_pauses != row.rate_pauses:
             values |= {"rate_pauses": rate_pauses}
     elif row.paused_by not in (None, "circuit") and row.paused_until >= values["paused_until"]:
-        return False  # calls that were under way meet the same wall: the longest pause holds, and was alerted
+        return {}  # calls that were under way meet the same wall: the longest pause holds, and was alerted
     if not values or (row.paused_by == "person" and row.paused_until and row.paused_until > now):
-        return False
+        return {}
+    if values.get("paused_by") == "credentials":
+        # Not those that were registered last: during a rolling restart a process may still have the old ones.
+        values |= {"settings": refused_by(name)}
     connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(values))
-    return bool(values.get("alert_due"))
+    return values
+
+
+_ADVICE: dict[PausedBy, str] = {
+    "credentials": "mend the account's variables and restart; `bridge check --online` names them",
+    "quota": "it goes on by itself when the partner says so, or after `bridge resume`",
+    "circuit": "one call tries every 10 s, and it goes on by itself when one succeeds",
+    "rate": "it goes on by itself",
+}
+
+
+def tell(name: str, turn: Mapping[str, Any]) -> None:
+    """Log that a connection was paused or goes on; `turn` are the columns that changed."""
+    by = turn.get("paused_by")
+    if by is not None:
+        say = log.info if by == "rate" else log.warning
+        until = turn["paused_until"]
+        say(
+            "connection paused", connection=name, by=by, until=None if until == FOR_GOOD else until.isoformat(),
+            why=turn["paused_why"], advice=_ADVICE[by],
+        )  # fmt: skip
+    elif "paused_by" in turn:
+        log.info("connection goes on", connection=name)
 
 
 def _pause(row: Row[Any], outcome: Failure | None, rate_pauses: int, now: datetime) -> dict[str, Any] | None:

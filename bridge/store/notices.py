@@ -59,14 +59,20 @@ class Notices:
         address = (
             make_url(self._database.url).set(drivername="postgresql").render_as_string(hide_password=False)
         )
+        said = False
         while not self._stopping.is_set():
             try:
                 with psycopg.connect(address, autocommit=True, connect_timeout=5) as connection:
+                    said = False
                     work(connection)
             except psycopg.Error as error:
-                log.warning(
-                    "no notices through the database", error=type(error).__name__, advice="polling meanwhile"
-                )
+                if not said:
+                    said = True
+                    log.warning(
+                        "no notices through the database",
+                        error=type(error).__name__,
+                        advice="polling meanwhile",
+                    )
                 self._stopping.wait(_PAUSE)
 
     def _listen(self, connection: psycopg.Connection) -> None:

@@ -7,7 +7,7 @@ is recorded for people to see, and changes nothing else.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
@@ -18,7 +18,7 @@ from bridge.errors import Failure
 from bridge.policy import rank_of
 from bridge.store import schema
 from bridge.store.claim import Claimed, claimed_of, events_of
-from bridge.store.connections import record
+from bridge.store.connections import record, tell
 from bridge.store.database import EVENTS, Database
 from bridge.store.effects import free_effects, held_row, hold_effects
 from bridge.store.groups import update_group
@@ -66,8 +66,14 @@ class Finished:
     """Whether it ended by what the partner did: what never began, or ended with our own process, says nothing of it."""
 
 
-def finish(database: Database, group: Sequence[Finished]) -> list[Claimed]:
-    """Write the ends of these attempts in one transaction; returns those whose claim was no longer the newest."""
+def finish(
+    database: Database, group: Sequence[Finished], refused_by: Callable[[str], str] = lambda _: ""
+) -> list[Claimed]:
+    """Write the ends of these attempts in one transaction; returns those whose claim was no longer the newest.
+
+    `refused_by` gives the fingerprint of a connection's settings in this process: when they are refused, a process
+    with others ends the pause.
+    """
     table = schema.deliveries
     with database.write() as connection:
         now = database.now(connection)
@@ -76,9 +82,10 @@ def finish(database: Database, group: Sequence[Finished]) -> list[Claimed]:
             if item.speaks_of_partner:
                 by_connection[item.claimed.connection].append(item.failure)
         # Before the deliveries, in the order of `claim`.
-        alerts = [
-            record(database, connection, name, by_connection[name], now) for name in sorted(by_connection)
-        ]
+        turns = {
+            name: record(database, connection, name, by_connection[name], now, refused_by)
+            for name in sorted(by_connection)
+        }
         newest = {
             row.id: row
             for row in connection.execute(
@@ -109,9 +116,13 @@ def finish(database: Database, group: Sequence[Finished]) -> list[Claimed]:
             free_effects(
                 connection, {item.claimed.id: item.claimed.effect for item in ours if item.effect == "free"}
             )
-        follow_up = any(alerts) or any(_is_followed_up(item) for item in ours)
+        follow_up = any(turn.get("alert_due") for turn in turns.values()) or any(
+            _is_followed_up(item) for item in ours
+        )
         names = {item.claimed.connection for item in group}
         database.changed(connection, [*names, *([EVENTS] if follow_up else [])])
+    for name, turn in turns.items():
+        tell(name, turn)
     return late
 
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import hashlib
 import inspect
+import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from bridge.clock import uptime
 from bridge.connector import Action, Connector, ConnectorSettings, Context, Job, Sent
@@ -50,6 +54,12 @@ class Connection:
     _client: Any = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _pool: ThreadPoolExecutor | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells these settings from changed ones, and from which nobody can tell the settings."""
+        text = json.dumps(self.settings.model_dump(), default=_revealed, sort_keys=True)
+        return hashlib.scrypt(text.encode(), salt=self.name.encode(), n=1024, r=8, p=1, dklen=12).hex()
 
     def client(self) -> Any:
         """The connector's client for this account; built once, by the first call."""
@@ -218,6 +228,16 @@ def _result(answer: object) -> Result:
 def _await(value: Any) -> Any:
     """The value, or what a coroutine function gives on an event loop of its own."""
     return asyncio.run(value) if inspect.iscoroutine(value) else value
+
+
+def _revealed(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if isinstance(value, Path) and value.is_file():
+        return value.read_text("utf-8", "replace")
+    return str(value)
 
 
 def open_connections(names: Mapping[str, Connector], environ: Mapping[str, str]) -> dict[str, Connection]:

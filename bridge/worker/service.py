@@ -36,7 +36,8 @@ from bridge.telemetry import Metrics, log, logged_together, mask_address
 from bridge.worker.attempt import Attempts, Connection, Result
 from bridge.worker.evenness import Evenness
 from bridge.worker.outcome import LOOKUP_EVERY, NotBegun, conclude, cut_short
-from bridge.worker.patience import patience, say_and_wait
+from bridge.worker.patience import is_back, patience, say_and_wait
+from bridge.worker.pulse import Pulse
 from bridge.worker.rulesfile import RulesFile
 
 SLOW_POLL = 5.0
@@ -94,6 +95,7 @@ class Worker:
         self._ended: set[tuple[str, int]] = set()
         """Those of them whose end is known and still to be recorded."""
         self._evenness = Evenness()
+        self._pulse = Pulse()
         self._threads: dict[str, threading.Thread] = {}
 
     def start(self) -> None:
@@ -101,6 +103,7 @@ class Worker:
         self._database.on_change.append(self._on_change)
         beat(self._database, self.replica, __version__)
         self._take_over()
+        self._pulse.start()
         for name, work in (
             ("dispatcher", self._dispatch), ("recorder", self._record), ("keeper", self._keep),
         ):  # fmt: skip
@@ -127,6 +130,7 @@ class Worker:
         for thread in self._threads.values():
             thread.join(timeout=max(2.0, end - uptime()))
         self._database.on_change.remove(self._on_change)
+        self._pulse.stop()
         for connection in self._connections.values():
             connection.close()
         try:
@@ -264,6 +268,7 @@ class Worker:
 
     def _ends(self, call: Sequence[Claimed], results: Sequence[Result], begun: float) -> list[Finished]:
         now = call[0].started_at + timedelta(seconds=uptime() - begun)
+        stopped = self._pulse.stopped_since(begun)
         ends = []
         for claimed, result in zip(call, results, strict=True):
             action = self._action_of(claimed)
@@ -275,6 +280,9 @@ class Worker:
                 )
                 unread = OutcomeUnknown(f"{type(error).__name__} while reading the result", reason="bug")
                 ends.append(conclude(claimed, action, unread, now))
+        if stopped:  # it failed by our own doing, if it failed
+            for end in ends:
+                end.speaks_of_partner = False
         return ends
 
     def _too_early(self, claimed: Claimed) -> bool:
@@ -327,6 +335,7 @@ class Worker:
             return ()
         try:
             self._finish(group)
+            is_back("recorder")
         except StoreUnavailable as error:
             say_and_wait(error, "recorder", self._drained)
             return () if self._drained.is_set() else group
@@ -351,10 +360,13 @@ class Worker:
         return ()
 
     def _finish(self, group: Sequence[Finished]) -> None:
-        for late in finish(self._database, group):
+        for late in finish(self._database, group, self._fingerprint):
             log.warning(
                 "an attempt came back after its lease was taken over", delivery=late.id, fence=late.fence
             )
+
+    def _fingerprint(self, name: str) -> str:
+        return self._connections[name].fingerprint
 
     def _settled(self, group: Sequence[Finished]) -> None:
         """Tell of ends that are recorded, and forget their claims."""
@@ -382,6 +394,8 @@ class Worker:
                     portion = prune_portion(self._database, self._settings.retention, self._rules.current)
                     if portion == NOTHING:
                         prune_at = uptime() + PRUNE_EVERY
+                    else:
+                        log.info("pruned what is older than BRIDGE_RETENTION", **vars(portion))
 
     def _take_over(self) -> None:
         """Conclude attempts whose process is gone or frozen: their outcome is unknown."""

@@ -10,7 +10,7 @@ import pytest
 
 from bridge.cli.serving import only_server
 from bridge.cli.storage import open_store
-from bridge.cli.wiring import Service, build_service, fingerprint
+from bridge.cli.wiring import Service, build_service
 from bridge.connector.discovery import Registry, settings_of
 from bridge.errors import ConfigError, StoreUnavailable
 from bridge.sandbox import RunningSandbox
@@ -43,9 +43,9 @@ def slack(url: str, name: str = "slack") -> Connection:
 
 
 def test_a_changed_secret_changes_the_fingerprint_and_nothing_else_does() -> None:
-    first = fingerprint(slack("https://hooks.example.com/a"))
-    assert fingerprint(slack("https://hooks.example.com/a")) == first
-    assert fingerprint(slack("https://hooks.example.com/b")) != first
+    first = slack("https://hooks.example.com/a").fingerprint
+    assert slack("https://hooks.example.com/a").fingerprint == first
+    assert slack("https://hooks.example.com/b").fingerprint != first
     assert "hooks" not in first
 
 
@@ -60,7 +60,7 @@ def test_a_changed_key_file_changes_the_fingerprint(tmp_path: Path) -> None:
     for text in ("one", "two"):
         key.write_text(text)
         seen.add(
-            fingerprint(Connection("salesforce", connector, settings_of(connector, "salesforce", environ)))
+            Connection("salesforce", connector, settings_of(connector, "salesforce", environ)).fingerprint
         )
     assert len(seen) == 2
 

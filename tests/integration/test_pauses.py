@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+import structlog
 
 from bridge.clock import uptime
-from bridge.errors import RateLimited
-from bridge.store.connections import all_connections, locked, pause_values
+from bridge.errors import BadCredentials, RateLimited
+from bridge.store.connections import all_connections, locked, pause_values, register
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 from bridge.store.outcome import finish
@@ -121,3 +122,42 @@ def test_who_waited_for_the_budget_does_not_fill_it_by_an_older_clock(postgres_u
     claiming.join()
     assert read_at[-1] >= let_go
     database.close()
+
+
+def refused(engine: Engine, settings: str) -> None:
+    """An attempt with these settings meets a 401."""
+    engine.deliver("post", effect=f"post {next(NUMBERS)}")
+    [call] = engine.claim()
+    finish(engine.database, engine.conclude(call, [BadCredentials("401")]), lambda _: settings)
+
+
+def test_a_mended_secret_ends_the_pause_that_an_older_process_made_meanwhile(engine: Engine) -> None:
+    """A rolling restart: the first has the new secret already when the second, with the old one, meets the 401."""
+    register(engine.database, {"desk": "new"})
+    refused(engine, "old")
+    assert all_connections(engine.database)[0]["paused_by"] == "credentials"
+    register(engine.database, {"desk": "new"})
+    assert all_connections(engine.database)[0]["paused_by"] is None
+
+
+def test_a_secret_that_is_not_mended_ends_no_pause(engine: Engine) -> None:
+    register(engine.database, {"desk": "old"})
+    refused(engine, "old")
+    register(engine.database, {"desk": "old"})
+    assert all_connections(engine.database)[0]["paused_by"] == "credentials"
+
+
+def test_a_pause_and_its_end_are_in_the_log_with_what_to_do(engine: Engine) -> None:
+    with structlog.testing.capture_logs() as logs:
+        refused(engine, "old")
+        register(engine.database, {"desk": "new"})
+    assert [(entry["event"], entry["connection"]) for entry in logs] == [
+        ("connection paused", "desk"), ("connection goes on", "desk"),
+    ]  # fmt: skip
+    assert "mend the account's variables and restart" in logs[0]["advice"]
+    with structlog.testing.capture_logs() as logs:
+        with engine.database.write() as connection:
+            values = pause_values("circuit", engine.database.clock.now(), "down")
+            connection.execute(connections.update().values(values))
+        engine.settle()
+    assert [entry["event"] for entry in logs] == ["connection goes on"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -66,10 +67,10 @@ def test_an_end_that_cannot_be_written_is_recorded_without_its_words_and_holds_u
 ) -> None:
     real = service.finish
 
-    def finish(database: Database, group: Sequence[Finished]) -> list[Claimed]:
+    def finish(database: Database, group: Sequence[Finished], *rest: Any) -> list[Claimed]:
         if any(item.failure is not None and item.failure.detail for item in group):
             raise ValueError("no database takes that")
-        return real(database, group)
+        return real(database, group, *rest)
 
     monkeypatch.setattr(service, "finish", finish)
     monkeypatch.setattr(service, "log", Mock())  # ten long tracebacks take their time
@@ -94,13 +95,13 @@ def test_no_end_is_forgotten_when_the_database_goes_away_between_two_of_a_group(
 ) -> None:
     real, sizes, together = service.finish, list[int](), threading.Barrier(3)
 
-    def finish(database: Database, group: Sequence[Finished]) -> list[Claimed]:
+    def finish(database: Database, group: Sequence[Finished], *rest: Any) -> list[Claimed]:
         sizes.append(len(group))
         if len(group) > 1 and sizes.count(1) < 2:
             raise ValueError("something in this group cannot be written")
         if sizes.count(1) == 2 and len(group) == 1:
             raise StoreUnavailable("restarting")
-        return real(database, group)
+        return real(database, group, *rest)
 
     monkeypatch.setattr(service, "finish", finish)
     monkeypatch.setattr(service, "HAND_ON_EVERY", 0.5)
@@ -122,10 +123,10 @@ def test_an_end_that_waits_for_the_recorder_is_not_taken_over(
     away.set()
     real = service.finish
 
-    def finish(database: Database, group: Sequence[Finished]) -> list[Claimed]:
+    def finish(database: Database, group: Sequence[Finished], *rest: Any) -> list[Claimed]:
         if away.is_set() and group[0].claimed.action == "desk.mail":
             raise StoreUnavailable("away")
-        return real(database, group)
+        return real(database, group, *rest)
 
     monkeypatch.setattr(service, "finish", finish)
     ident = mail(engine)
