@@ -61,9 +61,10 @@ def connections(as_json: Json = False) -> None:
 def records(database: Database) -> list[dict[str, Any]]:
     """Every connection as the API tells of it, and how many deliveries wait for their next attempt over it."""
     from bridge.store.connections import all_connections
+    from bridge.store.queries import waiting_by_connection
     from bridge.web.desk import connection_record
 
-    now, waiting = database.clock.now(), _waiting(database)
+    now, waiting = database.clock.now(), waiting_by_connection(database)
     return [
         connection_record(row, now) | {"waiting": waiting.get(row["name"], 0)}
         for row in all_connections(database)
@@ -98,17 +99,3 @@ def _until(item: Mapping[str, Any]) -> str:
     if item["paused_by"] == "circuit":
         return "an attempt succeeds"
     return instant(item["paused_until"]) or "it is resumed"
-
-
-def _waiting(database: Database) -> dict[str, int]:
-    from sqlalchemy import func, select, text
-
-    from bridge.store.schema import deliveries
-
-    query = (
-        select(deliveries.c.connection, func.count())
-        .where(text("state IN ('pending', 'retrying')"))
-        .group_by(deliveries.c.connection)
-    )
-    with database.read() as reading:
-        return dict(tuple(row) for row in reading.execute(query))

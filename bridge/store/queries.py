@@ -242,6 +242,18 @@ def unfinished_actions(database: Database) -> list[tuple[str, str]]:
         return [tuple(row) for row in connection.execute(query)]
 
 
+def waiting_by_connection(database: Database) -> dict[str, int]:
+    """How many deliveries wait for their next attempt over each connection."""
+    table = schema.deliveries
+    query = (
+        select(table.c.connection, func.count())
+        .where(text("state IN ('pending', 'retrying')"))
+        .group_by(table.c.connection)
+    )
+    with database.read() as connection:
+        return dict(tuple(row) for row in connection.execute(query))
+
+
 @dataclass(frozen=True)
 class Counts:
     """How much there is of what, for metrics and readiness."""
