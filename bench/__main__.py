@@ -60,7 +60,7 @@ def _print(rows: list[Row]) -> None:
     for row in rows:
         verdict = "[green]ok[/]" if row.fine else "[yellow]above[/]" if row.advisory else "[red]missed[/]"
         table.add_row(row.what, row.value, row.baseline, row.ratio, row.bar, verdict)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 130).print(table)
 
 
 if __name__ == "__main__":
