@@ -73,7 +73,10 @@ def complain(error: Exception) -> None:
     if isinstance(error, RulesError):
         note(str(error))
     elif isinstance(error, StoreUnavailable):
-        note(f"bridge: the database cannot be used now: {error}; look at BRIDGE_DATABASE_URL, then try again")
+        advice = "look at BRIDGE_DATABASE_URL, then try again"
+        if "malformed" in str(error):  # SQLite's own word
+            advice = "restore a backup: docs/operating.md says how"
+        note(f"bridge: the database cannot be used now: {error}; {advice}")
     else:
         note(f"bridge: {error}")
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
+from bridge.cli.output import complain
 from bridge.cli.storage import migrate
 from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
@@ -40,3 +42,22 @@ def test_a_file_that_is_no_database_is_reported_and_left_alone(tmp_path: Path) -
         migrate(database)
     database.close()
     assert rules.read_text() == "version: 1\n" * 100
+
+
+def test_a_malformed_file_says_to_restore_a_backup(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bridge.db"
+    database = Database(f"sqlite:///{path}")
+    migrate(database)
+    database.close()
+    for log in tmp_path.glob("bridge.db-*"):
+        log.unlink()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\x00" * (len(whole) - 4096))
+    damaged = Database(f"sqlite:///{path}")
+    with pytest.raises(StoreUnavailable, match="malformed") as raised, damaged.read() as connection:
+        connection.execute(text("SELECT count(*) FROM events")).scalar_one()
+    damaged.close()
+    complain(raised.value)
+    assert "restore a backup" in capsys.readouterr().err
