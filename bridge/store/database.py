@@ -65,26 +65,28 @@ class Database:
 
     def receiving(self, count: int) -> None:
         """Note that `count` events were just stored at once: while they come in crowds, other work gives way."""
-        if count < CROWD:
-            return
-        self._crowded_until = uptime() + CROWD_SECONDS
+        if count >= CROWD:
+            self._crowded_until = uptime() + CROWD_SECONDS
         if self._turn is not None:
-            self._turn.note_crowd()
+            self._turn.note_receipts(crowd=count >= CROWD)
 
-    def give_way(self) -> bool:
+    def give_way(self) -> None:
         """Before work of this process that can wait: let a crowd of events go first for a moment.
 
-        An answer that is late makes Heppu send again, a delivery that is late by a moment hurts nobody. True: the
-        crowd is still there, so take on little.
+        An answer that is late makes Heppu send again, a delivery that is late by a moment hurts nobody.
         """
         if self.crowded:
             time.sleep(ASIDE_SECONDS)
-        return self.crowded
 
     @property
     def crowded(self) -> bool:
         """Whether events come in a crowd: into this process, or into the other one that writes to this SQLite file."""
         return uptime() < self._crowded_until or (self._turn is not None and self._turn.crowded)
+
+    @property
+    def brief(self) -> bool:
+        """Whether other work is to make short transactions, for events come in and would wait for their ends."""
+        return self.crowded or (self._turn is not None and self._turn.receiving)
 
     def close(self) -> None:
         """Close every pooled connection."""

@@ -3,7 +3,8 @@
 SQLite has one writer at a time. Its own waiting sleeps for up to a tenth of a second and lets in whoever happens to
 wake first, so a receiver beside a busy worker would starve. Here writers queue: the threads of a process on a lock,
 processes on two bytes of a file beside the database, of which one is held by who writes and the other by who is next.
-The file also says until when events are thought to come in crowds, so that whoever else writes makes room for them.
+The file also says until when events are thought to come, one by one or in crowds, so that whoever else writes makes
+room for them.
 
 It is a courtesy: what keeps two writers apart is SQLite's own lock, which everybody takes afterwards. So a process
 that froze on its turn, or a file that cannot be made, costs others some patience and nothing else.
@@ -27,11 +28,11 @@ PATIENCE: Final = 2.0
 """Seconds that one waits for a turn; then SQLite itself says whether its file can be written."""
 LOOK_EVERY: Final = 0.0003
 CROWD_SECONDS: Final = 0.05
-"""How long a crowd is thought to go on after it was last seen."""
+"""How long events are thought to go on coming after the last ones."""
 _WRITES, _NEXT = 0, 1
-_CROWD: Final = struct.Struct("d")
+_UNTIL: Final = struct.Struct("d")
 """An instant by `uptime`, which all processes of a machine share."""
-_CROWD_AT: Final = 8
+_RECEIPTS_AT, _CROWD_AT = 8, 16
 
 
 class WriteTurn:
@@ -42,18 +43,28 @@ class WriteTurn:
         self._path = database and database.with_name(database.name + ".turn")
         self._file: int | None = None
 
-    def note_crowd(self) -> None:
-        """Let all processes know that events come in a crowd just now."""
+    def note_receipts(self, *, crowd: bool) -> None:
+        """Let all processes know that events come just now, maybe in a crowd."""
         if self._file is not None:
+            until = _UNTIL.pack(uptime() + CROWD_SECONDS)
             with suppress(OSError):
-                os.pwrite(self._file, _CROWD.pack(uptime() + CROWD_SECONDS), _CROWD_AT)
+                for place in (_RECEIPTS_AT, _CROWD_AT) if crowd else (_RECEIPTS_AT,):
+                    os.pwrite(self._file, until, place)
+
+    @property
+    def receiving(self) -> bool:
+        """Whether events came a moment ago, to whichever process."""
+        return self._noted(_RECEIPTS_AT)
 
     @property
     def crowded(self) -> bool:
-        """Whether events came in a crowd a moment ago, to whichever process."""
+        """Whether they came in a crowd."""
+        return self._noted(_CROWD_AT)
+
+    def _noted(self, place: int) -> bool:
         if self._file is not None:
-            with suppress(OSError, struct.error):  # nobody has noted one yet
-                until: float = _CROWD.unpack(os.pread(self._file, _CROWD.size, _CROWD_AT))[0]
+            with suppress(OSError, struct.error):  # nobody has noted any yet
+                until: float = _UNTIL.unpack(os.pread(self._file, _UNTIL.size, place))[0]
                 return 0 < until - uptime() <= CROWD_SECONDS  # a later one is from before the machine's start
         return False
 

@@ -22,7 +22,7 @@ from bridge.worker.patience import patience
 from bridge.worker.rulesfile import RulesFile
 
 BATCH, SMALL_BATCH = 200, 50
-"""Events of one transaction; the smaller one while events come in a crowd."""
+"""Events of one transaction; the smaller one while others come in."""
 SLOW_POLL = 5.0
 """Seconds after which it looks for work even if nobody woke it."""
 
@@ -58,8 +58,8 @@ class Router:
             self._wake.clear()
             with patience("router", self._stopping):
                 while not self._stopping.is_set():
-                    crowded = self._database.give_way()
-                    if not self.round(SMALL_BATCH if crowded else BATCH):
+                    self._database.give_way()
+                    if not self.round(SMALL_BATCH if self._database.brief else BATCH):
                         break
                 self._wake.wait(SLOW_POLL)
 

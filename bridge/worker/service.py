@@ -46,7 +46,8 @@ KEEPER_ROUND = 2.0
 BEAT_EVERY = 15.0
 PRUNE_EVERY = 3600.0
 LITTLE, PAUSE = 64, 0.1
-"""While events come in crowds: calls that are claimed at once, and seconds from one transaction to the next."""
+"""While events come in: calls that are claimed, or ends that are recorded, at once; and while they come in crowds,
+seconds from one transaction to the next."""
 HAND_ON_EVERY = 0.005
 """Seconds for which ends of attempts, and the room of calls that returned, gather where a partner is that quick."""
 MAX_GROUP = 500
@@ -164,7 +165,7 @@ class Worker:
                     return
                 claimed = False
                 with patience("dispatcher", self._stopping):
-                    self._claim(self._connections[name], little=self._database.crowded)
+                    self._claim(self._connections[name], little=self._database.brief)
                     claimed = True
                 if not claimed:
                     self._on_change(frozenset([name]))
@@ -325,7 +326,8 @@ class Worker:
         with suppress(queue.Empty):
             group += self._done.get(timeout=0.2)
             self._drained.wait(PAUSE if self._database.crowded else HAND_ON_EVERY)
-            while len(group) < MAX_GROUP:
+            most = LITTLE if self._database.brief else MAX_GROUP
+            while len(group) < most:
                 group += self._done.get_nowait()
         return group
 

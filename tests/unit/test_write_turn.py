@@ -74,7 +74,7 @@ def test_a_crowd_is_known_to_all_processes_for_a_moment(tmp_path: Path) -> None:
     own = WriteTurn(tmp_path / "bridge.db")
     with own.taken():
         assert not own.crowded
-    with greedy(tmp_path / "bridge.db", "turn.note_crowd(); time.sleep(0.005)"):
+    with greedy(tmp_path / "bridge.db", "turn.note_receipts(crowd=True); time.sleep(0.005)"):
         assert eventually_true(lambda: own.crowded)
     time.sleep(turn.CROWD_SECONDS * 2)
     assert not own.crowded
@@ -83,10 +83,17 @@ def test_a_crowd_is_known_to_all_processes_for_a_moment(tmp_path: Path) -> None:
 def test_a_crowd_that_was_noted_before_the_machine_started_is_over(tmp_path: Path) -> None:
     own = WriteTurn(tmp_path / "bridge.db")
     with own.taken():
-        own.note_crowd()
-    assert own.crowded
-    (tmp_path / "bridge.db.turn").write_bytes(struct.pack("8xd", uptime() + 1e6))
-    assert not own.crowded
+        own.note_receipts(crowd=True)
+    assert (own.receiving, own.crowded) == (True, True)
+    (tmp_path / "bridge.db.turn").write_bytes(struct.pack("8xdd", uptime() + 1e6, uptime() + 1e6))
+    assert (own.receiving, own.crowded) == (False, False)
+
+
+def test_single_events_are_no_crowd(tmp_path: Path) -> None:
+    own = WriteTurn(tmp_path / "bridge.db")
+    with own.taken():
+        own.note_receipts(crowd=False)
+    assert (own.receiving, own.crowded) == (True, False)
 
 
 def test_two_processes_never_hold_it_at_once(tmp_path: Path) -> None:
