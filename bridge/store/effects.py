@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, ScalarSelect, and_, delete, or_, select, update
+from sqlalchemy import Connection, Row, ScalarSelect, and_, delete, func, or_, select, update
 
 from bridge.policy import rank_of
 from bridge.store import schema
@@ -44,7 +44,10 @@ def held_row(
 def take_effect(
     database: Database, connection: Connection, row: Row[Any], partner_id: str | None, now: datetime
 ) -> None:
-    """A delivery (its row) took effect, or may have: it is held, even if it was freed, unless somebody else has it."""
+    """A delivery (its row) took effect, or may have: it is held for it, unless it is held for somebody else.
+
+    It is held though it was freed meanwhile, or an `--again` has reserved it: whatever becomes of that one.
+    """
     event = select(schema.events.c.name).where(schema.events.c.id == row.event_id)
     rank = rank_of(connection.execute(event).scalar_one_or_none() or "")
     fresh = {
@@ -55,7 +58,10 @@ def take_effect(
         "changed_at": now,
     }
     connection.execute(database.insert_new(_TABLE), [fresh])
-    hold_effects(connection, [held_row(row.effect, row.id, partner_id, rank, row.occurred_at, now)])
+    held = held_row(row.effect, row.id, partner_id, rank, row.occurred_at, now)
+    held |= {"reserved_by": func.nullif(_TABLE.c.reserved_by, row.id)}
+    ours = or_(_TABLE.c.reserved_by == row.id, _TABLE.c.held_by.is_(None))
+    connection.execute(update(_TABLE).where(_TABLE.c.key == row.effect, ours).values(held))
 
 
 def free_effects(connection: Connection, reserved: Mapping[str, str]) -> None:

@@ -137,9 +137,9 @@ def _matching_deliveries(connection: Connection, address: str, events: Sequence[
 def _cancel(database: Database, connection: Connection, rows: Sequence[Row[Any]], now: datetime) -> None:
     """End what waits. Where it may have gone out already, its effect stays held."""
     unknown = [row for row in rows if row.state == "review" or row.unknown_since is not None]
+    free_effects(connection, {row.id: row.effect for row in rows if row not in unknown})
     for row in unknown:
         take_effect(database, connection, row, None, now)
-    free_effects(connection, {row.id: row.effect for row in rows if row not in unknown})
     connection.execute(
         update(_DELIVERIES)
         .where(_DELIVERIES.c.id.in_([row.id for row in rows]))

@@ -104,11 +104,11 @@ def conclude(
     """
     ended = _concluded(claimed, action, result, now)
     # A partner's words may hold what no database takes, and an end has to be written whatever they are.
-    ended.detail = speakable(ended.detail)
+    ended.detail = speakable(str(ended.detail))
     if ended.partner_id is not None:
-        ended.partner_id = speakable(ended.partner_id)
+        ended.partner_id = speakable(str(ended.partner_id))  # some partners number what they make
     if ended.failure is not None:
-        ended.failure.detail = speakable(ended.failure.detail)
+        ended.failure.detail = speakable(str(ended.failure.detail))
     return ended
 
 

@@ -281,9 +281,9 @@ class Worker:
                 )
                 unread = OutcomeUnknown(f"{type(error).__name__} while reading the result", reason="bug")
                 ends.append(conclude(claimed, action, unread, now))
-        if stopped:  # it failed by our own doing, if it failed
-            for end in ends:
-                end.speaks_of_partner = False
+        for end in ends:
+            if stopped and end.failure is not None and end.failure.reason in ("timeout", "network"):
+                end.speaks_of_partner = False  # it failed by our own doing
         return ends
 
     def _too_early(self, claimed: Claimed) -> bool:

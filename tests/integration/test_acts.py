@@ -10,19 +10,23 @@ from functools import partial
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
+from bridge.connector import Sent
 from bridge.connector.discovery import Registry
-from bridge.errors import ConfigError, OutcomeUnknown, Rejected
+from bridge.errors import ConfigError, OutcomeUnknown, Rejected, Temporary
 from bridge.events import Event
 from bridge.rules.load import load_or_raise
 from bridge.rules.model import Rules
 from bridge.rules.route import route
 from bridge.samples import sample, stamped
+from bridge.store import schema
 from bridge.store.acts import Act, accept_rejection, cancel, events_between, replay, resolve, retry
 from bridge.store.audit import entries
 from bridge.store.connections import pause, resume
 from bridge.store.database import Database
 from bridge.store.erase import erase
+from bridge.store.outcome import finish
 from bridge.store.people import Preference, kept_as, opt_outs, set_preference
 from bridge.store.queries import NotFound, list_deliveries, list_events, list_rejections, show_event
 from bridge.store.receipts import Rejection, reject_all
@@ -506,3 +510,48 @@ def test_an_again_that_fails_does_not_free_what_an_earlier_attempt_may_have_done
     engine.settle()
     assert engine.show(plain)["state"] == ("pending" if how == "still in review" else "suppressed")
     assert len(engine.partner.texts) == 1
+
+
+@pytest.mark.parametrize("how", ["sent", "drop", "cancel"])
+def test_what_went_out_stays_held_while_an_again_has_reserved_it(engine: Engine, how: str) -> None:
+    event = engine.event(metadata={"contactEmail": "a@example.com", "contactPhone": PHONE})
+    engine.partner.after = failing(OutcomeUnknown("reset"))
+    first = engine.deliver("mail", event)
+    engine.settle()
+    engine.partner.after = None
+    engine.partner.before = failing(Temporary("later", retry_after=timedelta(hours=1)))
+    again = engine.deliver("mail", event, again=True)
+    engine.settle()
+    engine.partner.before = None
+    assert (engine.show(first)["state"], engine.show(again)["state"]) == ("review", "retrying")
+    if how == "cancel":
+        assert all(act.done for act in cancel(engine.database, "ada", [first, again]))
+    else:
+        assert resolve(engine.database, "ada", first, how).done  # type: ignore[arg-type]
+        assert cancel(engine.database, "ada", [again])[0].done
+    plain = engine.deliver("mail", event)
+    engine.settle()
+    assert (engine.show(plain)["state"], len(engine.partner.texts)) == ("suppressed", 1)
+
+
+def test_an_erasure_leaves_no_effect_reserved(engine: Engine) -> None:
+    event = engine.event(metadata={"contactEmail": "a@example.com", "contactPhone": PHONE})
+    engine.partner.after = failing(OutcomeUnknown("reset"))
+    engine.deliver("mail", event)
+    engine.settle()
+    engine.partner.after = None
+    engine.partner.before = failing(Temporary("later", retry_after=timedelta(hours=1)))
+    engine.deliver("mail", event, again=True)
+    engine.settle()
+    erase(engine.database, "ada", PHONE, None)
+    with engine.database.read() as connection:
+        rows = connection.execute(select(schema.effects)).all()
+    assert [row.reserved_by for row in rows] == [None]
+    assert rows[0].held_by is not None
+
+
+def test_a_partner_that_numbers_what_it_makes_loses_no_success(engine: Engine) -> None:
+    ident = engine.deliver("post")
+    [call] = engine.claim()
+    finish(engine.database, engine.conclude(call, [Sent(12345)]))  # type: ignore[arg-type]
+    assert (engine.show(ident)["state"], engine.show(ident)["partner_id"]) == ("sent", "12345")
