@@ -47,7 +47,8 @@ def test_a_clock_that_jumps_back_and_forth_loses_and_doubles_nothing(
             time.sleep(0.3)
             clock.advance(seconds=chance.choice([-7200, -3600, -45, 45, 3600, 7200]))
         deployment.heppu.wait()
-        clock.advance(hours=12)  # what was due before the clock was put back is due again, and nothing has expired
+        # What was due before the clock was put back is due again, and nothing has expired.
+        clock.advance(hours=12)
         seconds = deployment.wait_until_final(60)
         report(deployment.outcome("12 jumps of the clock", seconds))
         assert (deployment.lost(), deployment.doubled()) == ([], [])
