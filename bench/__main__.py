@@ -18,7 +18,7 @@ from rich.table import Table
 from bench.databases import Postgres, Sqlite
 from bench.footprint import footprint
 from bench.load import CONNECTIONS, tool
-from bench.partners import first_request, through_sdk
+from bench.providers import first_request, through_sdk
 from bench.rows import Row, Size, kills, throughput
 from bench.servers import baseline_server, postgres
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.databases import Engine
-from bench.partners import slow_sandbox
+from bench.providers import slow_sandbox
 from bench.rows import Row
 from bench.servers import bridge_server, wait_for_worker
 
@@ -28,7 +28,7 @@ def footprint(engine: Engine, folder: Path) -> list[Row]:
             start = time.perf_counter() - begun
             wait_for_worker(address)
             time.sleep(3)  # what a start leaves to do
-            processes = _descendants(os.getpid(), "bridge.cli.supervised", " serve")
+            processes = _descendants(os.getpid(), "bridge.cli.worker_process", " serve")
             before = sum(map(_cpu_seconds, processes))
             time.sleep(WATCHED)
             cpu = (sum(map(_cpu_seconds, processes)) - before) / WATCHED * 100

@@ -21,8 +21,8 @@ from rich.table import Table
 from bridge.connector.discovery import Registry
 from bridge.events import EVENT_NAMES, Event
 from bridge.rules.load import load_or_raise
-from bridge.rules.render import condition, template
 from bridge.rules.route import route
+from bridge.rules.templates import condition, template
 from bridge.samples import sample
 
 RULES = 1000

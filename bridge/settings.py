@@ -194,5 +194,5 @@ def not_read(environ: Mapping[str, str], known: Iterable[str] = ()) -> dict[str,
         if near and (ours or not environ.get(near)):
             found[name] = f"did you mean {near}?"
         elif ours:
-            found[name] = "docs/operating.md lists the variables"
+            found[name] = "docs/operations.md lists the variables"
     return found

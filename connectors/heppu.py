@@ -26,7 +26,7 @@ from bridge.connector import (
     per_message,
 )
 from bridge.errors import CannotTell, Failure, OutcomeUnknown
-from bridge.heppu import URL, HeppuApi, HeppuError
+from bridge.heppu_api import URL, HeppuApi, HeppuError
 
 MARK = "bridgeEffect"
 """The key of a call's `metadata` by which a call of ours is known again."""

@@ -14,24 +14,24 @@ import typer
 
 from bridge import __version__
 from bridge.cli import (
-    acts,
-    connections,
-    connectors,
-    database,
+    connection_commands,
+    connector_commands,
+    database_commands,
+    delivery_commands,
     demo,
-    heppu,
-    people,
-    rules,
+    heppu_webhooks,
+    inspect_commands,
+    privacy_commands,
+    rule_commands,
     sandbox,
     send,
     serve,
-    show,
 )
 from bridge.errors import BridgeError
 
 app = typer.Typer(
     name="bridge",
-    help="Receives Heppu's webhooks, routes them through rules.yaml and carries out what the rules say.",
+    help="Receives Heppu's webhooks, routes them through rule_commands.yaml and carries out what the rules say.",
     epilog="Start with `bridge demo`, then point it at your own accounts: see README.md.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -39,7 +39,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 
-for part in (serve, sandbox, demo, send, rules, show, connections, acts, people, connectors, heppu, database):
+for part in (
+    serve,
+    sandbox,
+    demo,
+    send,
+    rule_commands,
+    inspect_commands,
+    connection_commands,
+    delivery_commands,
+    privacy_commands,
+    connector_commands,
+    heppu_webhooks,
+    database_commands,
+):
     part.register(app)
 
 

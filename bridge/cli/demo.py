@@ -29,7 +29,7 @@ def demo(
     import signal
     import sys
 
-    from bridge.cli.demonstration import Demonstration
+    from bridge.cli.demo_runner import Demonstration
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running
     with Demonstration() as demonstration:

@@ -16,7 +16,7 @@ from bridge.cli.output import console, counted, say
 from bridge.sandbox import RunningSandbox
 
 if TYPE_CHECKING:
-    from bridge.cli.demonstration import SentEvent
+    from bridge.cli.demo_runner import SentEvent
 
 Row = tuple[str, str, str]
 """What it is, whom it is for, what it says."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from bridge.records import json_text
+from bridge.serialization import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,7 +75,7 @@ def complain(error: Exception) -> None:
     elif isinstance(error, StoreUnavailable):
         advice = "look at BRIDGE_DATABASE_URL, then try again"
         if "malformed" in str(error):  # SQLite's own word
-            advice = "restore a backup: docs/operating.md says how"
+            advice = "restore a backup: docs/operations.md says how"
         note(f"bridge: the database cannot be used now: {error}; {advice}")
     else:
         note(f"bridge: {error}")

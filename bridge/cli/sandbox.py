@@ -31,7 +31,7 @@ def sandbox(
 
     from bridge.cli.output import note, print_json, say
     from bridge.errors import ConfigError
-    from bridge.heppu import new_secret
+    from bridge.heppu_api import new_secret
     from bridge.sandbox import start_sandbox
     from bridge.settings import Settings, environment
 

@@ -52,8 +52,8 @@ def send(
     """Send a test event, signed as Heppu signs, and show the answer. Exit 1 unless it is accepted."""
     from datetime import UTC, datetime
 
+    from bridge.cli.event_input import prepared, read_source
     from bridge.cli.output import print_json, say
-    from bridge.cli.source import prepared, read_source
     from bridge.errors import ConfigError
     from bridge.settings import Settings, environment
 

@@ -34,10 +34,10 @@ def serve(
     SIGTERM stops in order: new events are answered 503, what runs is finished, exit 0. SIGHUP reads the rules again
     (a change of the file is noticed without it).
     """
-    from bridge.cli import serving
+    from bridge.cli import server
+    from bridge.cli.bootstrap import build_service
     from bridge.cli.output import note
-    from bridge.cli.supervisor import Supervisor
-    from bridge.cli.wiring import build_service
+    from bridge.cli.worker_supervisor import Supervisor
     from bridge.settings import Settings, environment
     from bridge.telemetry import configure_logging, log
 
@@ -47,8 +47,8 @@ def serve(
     _warn_of_slips(environ)
     host, port = host or settings.bridge_host, settings.bridge_port if port is None else port
     with (
-        serving.only_server(settings.bridge_database_url) as held,
-        serving.listen(host, port) as listener,
+        server.only_server(settings.bridge_database_url) as held,
+        server.listen(host, port) as listener,
     ):
         supervisor = None if no_work else Supervisor(environ, held)
         service = build_service(
@@ -57,7 +57,7 @@ def serve(
             work=not no_work,
             worker_metrics=supervisor.metrics if supervisor else None,
         )
-        url = serving.url_of(listener)
+        url = server.url_of(listener)
 
         def on_ready() -> None:
             log.info(
@@ -79,7 +79,7 @@ def serve(
                 else:
                     note(f"log page: {page}  (set BRIDGE_ADMIN_TOKEN to keep one token)")
 
-        serving.Serving(service, listener, supervisor, on_ready).run()
+        server.Serving(service, listener, supervisor, on_ready).run()
 
 
 def _warn_of_slips(environ: Mapping[str, str]) -> None:
@@ -92,8 +92,8 @@ def _warn_of_slips(environ: Mapping[str, str]) -> None:
 
 def work() -> None:
     """Route and work without receiving, beside other processes on the same PostgreSQL database."""
-    from bridge.cli import serving
-    from bridge.cli.wiring import build_service
+    from bridge.cli import server
+    from bridge.cli.bootstrap import build_service
     from bridge.errors import ConfigError
     from bridge.settings import Settings, environment
     from bridge.telemetry import configure_logging
@@ -107,4 +107,4 @@ def work() -> None:
             "`bridge work` needs PostgreSQL: on SQLite the one `bridge serve` does the work; "
             "set BRIDGE_DATABASE_URL=postgresql://..."
         )
-    serving.leave(serving.work_until_stopped(build_service(environ, insecure=True)))
+    server.leave(server.work_until_stopped(build_service(environ, insecure=True)))

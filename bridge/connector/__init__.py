@@ -31,10 +31,7 @@ from bridge.connector.api import (
     per_event,
     per_message,
 )
-from bridge.connector.context import Context, Identities
-from bridge.connector.crm import CallParams, ChatParams, ContactParams, ConversationParams, TaskParams
-from bridge.connector.deadline import check_deadline, remaining
-from bridge.connector.people import (
+from bridge.connector.contacts import (
     Answer,
     Directory,
     Match,
@@ -51,6 +48,9 @@ from bridge.connector.people import (
     same_number,
     with_people,
 )
+from bridge.connector.context import Context, Identities
+from bridge.connector.crm import CallParams, ChatParams, ContactParams, ConversationParams, TaskParams
+from bridge.connector.deadline import check_deadline, remaining
 from bridge.connector.sms import Segments, segments
 from bridge.connector.transport import (
     GuardedAdapter,

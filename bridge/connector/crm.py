@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from bridge.connector.api import param
+from bridge.connector.contacts import PersonParams, Properties, Property
 from bridge.connector.context import Context
-from bridge.connector.people import PersonParams, Properties, Property
 from bridge.settings import Duration
 
 

@@ -4,7 +4,7 @@
 rehearsals with facts from memory, so a rehearsal cannot promise what the service would not do.
 """
 
-from bridge.policy.cancel import Seen, cancelling
+from bridge.policy.cancellation import Seen, cancelling
 from bridge.policy.decision import (
     Cancel,
     Decision,
@@ -16,8 +16,8 @@ from bridge.policy.decision import (
     Wait,
     decide,
 )
-from bridge.policy.effect import Held, rank_of
-from bridge.policy.hours import NEVER, quiet_until
+from bridge.policy.idempotency import Held, rank_of
+from bridge.policy.quiet_hours import NEVER, quiet_until
 from bridge.policy.zones import regions_of, zones_of
 
 __all__ = [

@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 
 from bridge.connector.api import Channel
 from bridge.events import Contact
-from bridge.policy.cancel import Seen
-from bridge.policy.effect import Held
-from bridge.policy.hours import NEVER, is_quiet, quiet_from, quiet_until
+from bridge.policy.cancellation import Seen
+from bridge.policy.idempotency import Held
+from bridge.policy.quiet_hours import NEVER, is_quiet, quiet_from, quiet_until
 from bridge.policy.zones import is_own, regions_of, zones_of
 from bridge.rules.model import Messaging, Once, QuietHours, Verdict
 

@@ -12,7 +12,7 @@ from collections import defaultdict
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
-from bridge.areas import FIFTY_STATES, STATE_OF, STATES
+from bridge.area_codes import FIFTY_STATES, STATE_OF, STATES
 from bridge.events import PHONE_PATTERN, Contact
 
 if TYPE_CHECKING:

@@ -1,164 +1,197 @@
-"""Reading `where`: fields, operators and groups, checked against what Heppu documents."""
+"""`where` and `if` against one event, with three outcomes: true, false, and unknown when it cannot be told.
+
+A field that is missing, null or of another type makes its condition unknown, whatever the operator: `ne` and
+`not` do not match on what is not there. Groups follow Kleene's logic: `all` is false as soon as one part is,
+`any` true as soon as one is; what is still open after that is unknown. Only true lets a rule fire.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from bridge.rules.fields import check_value, did_you_mean, kind_of, number_hint, truth_hint
-from bridge.rules.match import OPERATORS, Condition, Group, Where
-from bridge.rules.reading import File
-from bridge.rules.yaml import Node
+from bridge.rules.fields import kind_of
+from bridge.rules.model import Check, Verdict
+from bridge.rules.template_filters import RenderError
+from bridge.rules.template_runtime import SEEN, Names, storable
+from bridge.rules.templates import Template
 
-NAMES = ("event", "contact")
-GROUPS = ("all", "any", "not")
-OPERATOR_NAMES = (*OPERATORS, "exists")
-
-_ORDERED = ("gt", "gte", "lt", "lte")
-_TEXTUAL = ("starts_with", "ends_with")
-_SIGNS = {
-    "=": "eq",
-    "==": "eq",
-    "equals": "eq",
-    "is": "eq",
-    "!=": "ne",
-    "not": "ne",
-    ">": "gt",
-    "greater": "gt",
-    "more": "gt",
-    ">=": "gte",
-    "<": "lt",
-    "less": "lt",
-    "<=": "lte",
-    "defined": "exists",
-}
-"""What people write for an operator that is called otherwise."""
+_LONGEST_FOUND = 80
+_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
-def read_where(file: File, node: Node, events: Collection[str]) -> Where:
-    """The whole `where` of a rule for these events."""
-    return Where(_parts(file, node, "`where`", events))
-
-
-def _parts(file: File, node: Node, what: str, events: Collection[str]) -> tuple[Condition | Group, ...]:
-    hint = "write `field: value` or `field: {operator: value}`"
-    entries = file.mapping(node, what, hint=hint)
-    if node.entries is not None and not entries:
-        file.problems.error(node, f"{what} is empty", hint)
-    parts: list[Condition | Group] = []
-    for name, (key, value) in entries.items():
-        if name in GROUPS:
-            parts.append(_group(file, name, value, events))
-        else:
-            parts.extend(_field(file, name, key, value, events))
-    return tuple(parts)
-
-
-def _group(file: File, kind: Any, node: Node, events: Collection[str]) -> Group:
-    parts: list[Condition | Group] = []
-    what = f"an entry of `{kind}`"
-    if kind == "not" and node.items is None:
-        return Group("not", _parts(file, node, "`not`", events))
-    for item in file.list_of(node, f"`{kind}`"):
-        found = _parts(file, item, what, events)
-        parts.append(found[0] if len(found) == 1 else Group("all", found))
-    return Group(kind, tuple(parts))
-
-
-def _field(file: File, name: str, key: Node, value: Node, events: Collection[str]) -> list[Condition]:
-    if "." not in name and name not in NAMES:
-        operator = _SIGNS.get(name) or (name if name in OPERATOR_NAMES else None)
-        if operator:
-            hint = f"write `field: {{{operator}: value}}`"
-            file.problems.error(key, f"the operator `{name}` stands where a field must be", hint)
-            return []
-        if value.items and value.items[0].entries is not None:
-            hint = "the groups are `all`, `any` and `not`"
-            file.problems.error(key, f"no group `{name[:60]}`", hint)
-            return []
-    path = tuple(name.split("."))
-    if not all(path):
-        file.problems.error(key, f"`{name[:60]}` is no field", "write `event.direction` or `contact.email`")
-        return []
-    known = file.path(key, name, events, NAMES)
-    if value.entries is None:
-        pairs = [("in" if value.items is not None else "eq", value, value)]
-    else:
-        pairs = [(operator, at, wanted) for operator, (at, wanted) in value.entries.items()]
-    if not pairs:
-        file.problems.error(value, f"`{name[:60]}` has no condition", "write a value, or `{exists: true}`")
-    return [
-        Condition(path, operator, wanted.data(), f"{name} {operator} {_short(wanted.data())}")
-        for operator, at, wanted in pairs
-        if _usable(file, path, operator, at, wanted, events) and known
-    ]
-
-
-def _usable(
-    file: File, path: tuple[str, ...], operator: str, at: Node, wanted: Node, events: Collection[str]
-) -> bool:
-    """Whether an operator fits its value, and the value the field; what does not is noted."""
-    error, name = file.problems.error, ".".join(path)
-    if operator not in OPERATOR_NAMES:
-        hint = (
-            f"did you mean `{_SIGNS[operator]}`?"
-            if operator in _SIGNS
-            else did_you_mean(operator, OPERATOR_NAMES)
-        )
-        error(at, f"no operator `{operator[:40]}`", hint)
-        return False
-    value = wanted.data()
-    if operator == "exists":
-        if not isinstance(value, bool):
-            error(wanted, f"`exists` takes true or false, not {kind_of(value)}", truth_hint(value))
-        return isinstance(value, bool)
+def shown(value: Any) -> str:
+    """A JSON value as a trace shows it: short, and on one line."""
     if value is None:
-        error(wanted, f"`{operator}` cannot compare with nothing", f"write `{name}: {{exists: false}}`")
-        return False
-    if operator in ("in", "not_in"):
-        return _usable_list(file, path, operator, wanted, events)
-    if isinstance(value, list | dict):
-        error(
-            wanted,
-            f"`{operator}` takes one value, not {kind_of(value)}",
-            "for several values write `in: [a, b]`",
-        )
-        return False
-    if operator in _ORDERED and kind_of(value) != "a number":
-        error(wanted, f"`{operator}` takes a number, not {kind_of(value)}", number_hint(value))
-        return False
-    if operator in _TEXTUAL and not isinstance(value, str):
-        error(wanted, f"`{operator}` takes a text, not {kind_of(value)}", "put it in quotes")
-        return False
-    if operator in ("eq", "ne", *_ORDERED):
-        return file.complain(wanted, check_value(path, value, events))
-    return True
+        return "null"
+    if isinstance(value, dict):
+        return f"an object of {len(value)} field{'' if len(value) == 1 else 's'}"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, str):
+        cut = value[:_LONGEST_FOUND]
+        return _JSON.encode(storable(cut)) + ("…" if len(value) > len(cut) else "")
+    return str(value) if isinstance(value, float) else json.dumps(value)[:_LONGEST_FOUND]
 
 
-def _usable_list(
-    file: File, path: tuple[str, ...], operator: str, wanted: Node, events: Collection[str]
-) -> bool:
-    if wanted.items is None:
-        hint = f"write `{operator}: [a, b]`"
-        file.problems.error(wanted, f"`{operator}` takes a list, not {kind_of(wanted.value)}", hint)
-        return False
-    if not wanted.items:
-        file.problems.error(wanted, f"the list of `{operator}` is empty")
-        return False
-    fine = True
-    for item in wanted.items:
-        value = item.data()
-        if value is None or isinstance(value, list | dict):
-            file.problems.error(item, f"the list of `{operator}` takes single values, not {kind_of(value)}")
-            fine = False
-        else:
-            fine = file.complain(item, check_value(path, value, events)) and fine
-    return fine
+def _compared(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool | None]:
+    def run(found: Any, wanted: Any) -> bool | None:
+        return compare(found, wanted) if kind_of(found) == kind_of(wanted) else None
+
+    return run
 
 
-def _short(value: Any) -> str:
-    """The wanted value as the rule's author wrote it, with quotes only where it could be mistaken."""
-    if isinstance(value, str) and value and value not in ("true", "false") and not value[0].isdigit():
-        return value[:80]
-    return json.dumps(value, ensure_ascii=False)[:80]
+def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool | None]:
+    def run(found: Any, wanted: Any) -> bool | None:
+        return compare(found, wanted) if kind_of(found) == "a number" else None
+
+    return run
+
+
+def _among(found: Any, wanted: list[Any]) -> bool | None:
+    alike = [item for item in wanted if kind_of(item) == kind_of(found)]
+    return found in alike if alike else None
+
+
+def _not_among(found: Any, wanted: list[Any]) -> bool | None:
+    among = _among(found, wanted)
+    return None if among is None else not among
+
+
+def _contains(found: Any, wanted: Any) -> bool | None:
+    if isinstance(found, list):
+        return any(kind_of(item) == kind_of(wanted) and item == wanted for item in found)
+    return wanted in found if isinstance(found, str) and isinstance(wanted, str) else None
+
+
+OPERATORS: dict[str, Callable[[Any, Any], bool | None]] = {
+    "eq": _compared(lambda found, wanted: bool(found == wanted)),
+    "ne": _compared(lambda found, wanted: bool(found != wanted)),
+    "in": _among,
+    "not_in": _not_among,
+    "gt": _ordered(lambda found, wanted: bool(found > wanted)),
+    "gte": _ordered(lambda found, wanted: bool(found >= wanted)),
+    "lt": _ordered(lambda found, wanted: bool(found < wanted)),
+    "lte": _ordered(lambda found, wanted: bool(found <= wanted)),
+    "contains": _contains,
+    "starts_with": _compared(lambda found, wanted: str(found).startswith(wanted)),
+    "ends_with": _compared(lambda found, wanted: str(found).endswith(wanted)),
+}
+"""Operator -> (found, wanted) -> its answer; None where the two cannot be compared."""
+
+
+_OPPOSITE: dict[Verdict, Verdict] = {"true": "false", "false": "true", "unknown": "unknown"}
+
+
+def combine(kind: str, verdicts: list[Verdict]) -> Verdict:
+    """The verdict of a group (`all`, `any`, `not`) from those of its parts."""
+    if kind == "not":
+        return _OPPOSITE[combine("all", verdicts)]
+    decisive: Verdict = "true" if kind == "any" else "false"
+    if decisive in verdicts:
+        return decisive
+    if "unknown" in verdicts:
+        return "unknown"
+    return "false" if kind == "any" else "true"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One field, one operator: `event.direction` `eq` `outbound`."""
+
+    path: tuple[str, ...]
+    operator: str
+    wanted: Any
+    text: str
+    """As the trace shows it."""
+
+    def check(self, names: Names, rows: list[Check], depth: int = 0) -> Verdict:
+        """Decide, and note why."""
+        value, found = self._found(names)
+        if self.operator == "exists":
+            verdict: Verdict = "true" if (value is not None) is self.wanted else "false"
+            rows.append(Check(self.text, found, verdict, "", depth))
+            return verdict
+        if value is None:
+            why = f"{'.'.join(self.path)} is {found}"
+            rows.append(Check(self.text, found, "unknown", why, depth))
+            return "unknown"
+        answer = OPERATORS[self.operator](value, self.wanted)
+        if answer is None:
+            why = f"{self.operator} cannot be decided for {kind_of(value)}"
+            rows.append(Check(self.text, found, "unknown", why, depth))
+            return "unknown"
+        verdict = "true" if answer else "false"
+        rows.append(Check(self.text, found, verdict, "", depth))
+        return verdict
+
+    def _found(self, names: Names) -> tuple[Any, str]:
+        """The field's value and how a trace shows it."""
+        seen = names[SEEN]
+        found = seen.get(self.path)
+        if found is None:
+            value, absent = _field(names, self.path)
+            found = seen[self.path] = (value, absent or shown(value))
+        return found  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Several conditions: all of them, any of them, or not (all of) them."""
+
+    kind: Literal["all", "any", "not"]
+    parts: tuple[Condition | Group, ...]
+
+    def check(self, names: Names, rows: list[Check], depth: int = 0) -> Verdict:
+        """Decide every part, so that the trace is whole, then the group."""
+        place = len(rows)
+        verdict = combine(self.kind, [part.check(names, rows, depth + 1) for part in self.parts])
+        rows.insert(place, Check(f"{self.kind} of {len(self.parts)}", "", verdict, "", depth))
+        return verdict
+
+
+@dataclass(frozen=True)
+class Where:
+    """A whole `where`: all of its entries have to be true."""
+
+    parts: tuple[Condition | Group, ...]
+
+    def check(self, names: Names, rows: list[Check]) -> Verdict:
+        """Decide every entry, and note why."""
+        return combine("all", [part.check(names, rows) for part in self.parts])
+
+
+def check_condition(condition: Template, names: Names, label: str = "if") -> Check:
+    """An `if` (or `messaging.require`) as one row of a trace; what cannot be worked out is unknown."""
+    wanted = f"{label} {condition.source}"
+    try:
+        holds = condition(names)
+    except RenderError as error:
+        return Check(wanted, "", "unknown", str(error))
+    return Check(wanted, "true" if holds else "false", "true" if holds else "false")
+
+
+def _field(names: Names, path: tuple[str, ...]) -> tuple[Any, str]:
+    """The value at a path, or None and how it is absent: `missing` or `null`."""
+    value: Any = names
+    for depth, key in enumerate(path, start=1):
+        if not isinstance(value, dict):
+            return None, f"missing ({kind_of(value)} has no fields)"
+        if key not in value:
+            return None, _missing(key, value)
+        value = value[key]
+        if value is None:
+            return None, "null" if depth == len(path) and path[0] == "event" else "missing"
+    return value, ""
+
+
+def _missing(key: str, among: Any) -> str:
+    """`missing`, and the field that may have been meant when it differs only in capitals, `_` and `-`."""
+    plain = key.lower().replace("_", "").replace("-", "")
+    if len(among) <= 100:
+        for other in among:
+            if len(other) < 60 and other.lower().replace("_", "").replace("-", "") == plain:
+                return f"missing (there is `{other}`)"
+    return "missing"

@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from bridge.connector.discovery import Registry
-from bridge.rules.cases import read_tests
-from bridge.rules.conditions import read_where
 from bridge.rules.fields import kind_of
-from bridge.rules.messaging import read_messaging
 from bridge.rules.model import ALERTS, Loaded, Messaging, Rule, Rules
-from bridge.rules.params import NAMES
-from bridge.rules.reading import Entries, File
+from bridge.rules.parse_context import Entries, File
+from bridge.rules.parse_messaging import read_messaging
+from bridge.rules.parse_params import NAMES
+from bridge.rules.parse_steps import read_steps
+from bridge.rules.parse_tests import read_tests
+from bridge.rules.parse_where import read_where
 from bridge.rules.report import RulesError
-from bridge.rules.steps import read_steps
 from bridge.rules.yaml import Node, Problems, TooManyProblems, decode, lines_of, parse
 
 VERSION = 1

@@ -151,7 +151,7 @@ class Expectation:
 
 @dataclass(frozen=True)
 class RuleTest:
-    """One entry of `tests:`, checked for shape; `bridge.rehearsal` runs it.
+    """One entry of `tests:`, checked for shape; `bridge.dryrun` runs it.
 
     For a rule that `expect` names, the deliveries must be exactly those listed, in any order (those of its
     `on_failure` included); a rule that it does not name is not looked at; `expect: {}` expects no delivery of any

@@ -17,8 +17,7 @@ from pydantic import ValidationError
 
 from bridge.connector.api import Cause, Lane, Params
 from bridge.events import Event
-from bridge.rules.filters import RenderError
-from bridge.rules.match import check_condition
+from bridge.rules.conditions import check_condition
 from bridge.rules.model import (
     ALERTS,
     DELIVERY_FIELDS,
@@ -32,9 +31,10 @@ from bridge.rules.model import (
     Step,
     Trace,
 )
-from bridge.rules.operators import Names
-from bridge.rules.params import Default, complaint
-from bridge.rules.render import condition, names_of
+from bridge.rules.parse_params import Default, complaint
+from bridge.rules.template_filters import RenderError
+from bridge.rules.template_runtime import Names
+from bridge.rules.templates import condition, names_of
 
 MESSAGES_EXPIRE = timedelta(hours=24)
 """From the event's own time, for actions with a channel; a rule can say otherwise."""

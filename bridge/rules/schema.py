@@ -18,10 +18,10 @@ from bridge.connector.api import Action, example_of, template_of
 from bridge.connector.discovery import Registry
 from bridge.errors import BridgeError
 from bridge.events import EVENT_NAMES
-from bridge.rules import cases, load, messaging, steps
-from bridge.rules.conditions import GROUPS, OPERATOR_NAMES
-from bridge.rules.params import is_required, params_of
-from bridge.rules.reading import PATTERNS
+from bridge.rules import load, parse_messaging, parse_steps, parse_tests
+from bridge.rules.parse_context import PATTERNS
+from bridge.rules.parse_params import is_required, params_of
+from bridge.rules.parse_where import GROUPS, OPERATOR_NAMES
 
 Schema = dict[str, Any]
 
@@ -71,8 +71,8 @@ def schema(registry: Registry) -> Schema:
             "events": _one_or_list({"anyOf": [{"$ref": "#/$defs/event"}, {"enum": list(PATTERNS)}]}),
             "where": _where(),
             "rule": _rule(),
-            "step": _step(actions, steps.KEYS),
-            "alert": _step(actions, steps.ALERT_KEYS),
+            "step": _step(actions, parse_steps.KEYS),
+            "alert": _step(actions, parse_steps.ALERT_KEYS),
             "messaging": _messaging(),
             "test": _test(),
             "params": {action.full_name: _params(action) for action in actions},
@@ -206,11 +206,11 @@ def _messaging() -> Schema:
     described: Schema = {
         "quiet_hours": {**_HOURS, "description": "On the person's own clock; `none` gives them up."},
         "regions": {"type": "object", "additionalProperties": _HOURS},
-        "caps": _object(messaging.CHANNELS, dict.fromkeys(messaging.CHANNELS, _CAP)),
+        "caps": _object(parse_messaging.CHANNELS, dict.fromkeys(parse_messaging.CHANNELS, _CAP)),
         "time_zone": {"type": "string", "examples": ["America/New_York"]},
         "require": {"type": ["string", "boolean"], "description": "A condition that every message needs."},
     }
-    return _object(messaging.KEYS, described)
+    return _object(parse_messaging.KEYS, described)
 
 
 def _test() -> Schema:
@@ -218,8 +218,8 @@ def _test() -> Schema:
     changes = {"type": "object", "patternProperties": {r"^event\.": {}}, "additionalProperties": False}
     event: Schema = {"event": source, "set": changes, "at": _INSTANT}
     delivery = _object(
-        cases.EXPECT_KEYS,
-        {"use": {"type": "string"}, "state": {"enum": list(cases.STATES)}, "at": _INSTANT},
+        parse_tests.EXPECT_KEYS,
+        {"use": {"type": "string"}, "state": {"enum": list(parse_tests.STATES)}, "at": _INSTANT},
         required=("use",),
     )
     described: Schema = {
@@ -227,10 +227,10 @@ def _test() -> Schema:
         "name": {"type": "string"},
         "events": {
             "type": "array",
-            "items": _object(cases.EVENT_KEYS, event, required=("event",)),
+            "items": _object(parse_tests.EVENT_KEYS, event, required=("event",)),
             "minItems": 1,
         },
-        "fail": {"type": "object", "additionalProperties": {"enum": list(cases.FAILURES)}},
+        "fail": {"type": "object", "additionalProperties": {"enum": list(parse_tests.FAILURES)}},
         "expect": {"type": "object", "additionalProperties": {"type": "array", "items": delivery}},
     }
-    return _object(cases.KEYS, described, required=("name", "expect"))
+    return _object(parse_tests.KEYS, described, required=("name", "expect"))

@@ -13,8 +13,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bridge.sandbox.faults import Fault, Faults
-from bridge.sandbox.partner import Partner
-from bridge.sandbox.traffic import RequestLog
+from bridge.sandbox.gateway import RequestLog
+from bridge.sandbox.provider import Partner
 
 
 class Control:

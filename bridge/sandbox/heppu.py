@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
-from bridge.sandbox.partner import RECORDS_KEPT, Call, Handler, Partner, Refusal, whole_number
+from bridge.sandbox.provider import RECORDS_KEPT, Call, Handler, Partner, Refusal, whole_number
 
 API_KEY = "heppu_sandbox_key"
 EVENTS = {

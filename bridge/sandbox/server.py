@@ -18,11 +18,11 @@ from bridge.clock import Clock
 from bridge.sandbox import heppu, slack
 from bridge.sandbox.control import Control
 from bridge.sandbox.faults import Fault, Faults
+from bridge.sandbox.gateway import Gate, RecordedRequest, RequestLog
 from bridge.sandbox.hubspot import account as hubspot
-from bridge.sandbox.mail import Mail, MailServer
-from bridge.sandbox.partner import Partner
+from bridge.sandbox.provider import Partner
 from bridge.sandbox.salesforce import org as salesforce
-from bridge.sandbox.traffic import Gate, RecordedRequest, RequestLog
+from bridge.sandbox.smtp import Mail, MailServer
 from bridge.sandbox.twilio import account as twilio
 
 IDLE_SECONDS = 3600

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
-from bridge.sandbox.partner import RECORDS_KEPT, Call, Handler, Partner, Refusal
+from bridge.sandbox.provider import RECORDS_KEPT, Call, Handler, Partner, Refusal
 
 TEAM = "T00SANDBOX"
 HOOK = "B00SANDBOX"

@@ -35,12 +35,12 @@ from sqlalchemy import (
 from bridge.events import Event
 from bridge.policy import Cancel, Decision, Go, Suppress, Wait, rank_of
 from bridge.store import schema
+from bridge.store.bulk import insert_group, update_group
 from bridge.store.connections import Gate, locked, open_gate
 from bridge.store.database import EVENTS, Database
-from bridge.store.effects import free_effects
-from bridge.store.facts import Rulebook, decide_all, gather, options_of
-from bridge.store.groups import insert_group, update_group
-from bridge.store.people import recipient_name
+from bridge.store.idempotency import free_effects
+from bridge.store.opt_outs import recipient_name
+from bridge.store.policy_inputs import Rulebook, decide_all, gather, options_of
 from bridge.store.routing import read_events
 
 LEASE = timedelta(seconds=30)

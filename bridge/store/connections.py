@@ -25,7 +25,7 @@ from bridge.errors import (
 )
 from bridge.ids import new_id
 from bridge.store import schema
-from bridge.store.audit import note
+from bridge.store.audit_log import note
 from bridge.store.database import Database
 from bridge.telemetry import log
 

@@ -22,7 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from bridge.clock import Clock, uptime
 from bridge.errors import ConfigError, StoreUnavailable
-from bridge.store.turn import CROWD_SECONDS, WriteTurn
+from bridge.store.sqlite_write_queue import CROWD_SECONDS, WriteTurn
 
 BUSY_SECONDS = 10
 """How long a writer on SQLite waits for another process before it gives up."""

@@ -18,10 +18,10 @@ from bridge.connector.api import Channel
 from bridge.errors import ConfigError
 from bridge.ids import new_id
 from bridge.store import schema
-from bridge.store.audit import note
+from bridge.store.audit_log import note
 from bridge.store.database import Database, translated_errors
-from bridge.store.effects import free_effects, take_effect
-from bridge.store.people import kept_as, recipient_name
+from bridge.store.idempotency import free_effects, take_effect
+from bridge.store.opt_outs import kept_as, recipient_name
 from bridge.store.retention import ERASED
 from bridge.telemetry import mask_address
 

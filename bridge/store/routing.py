@@ -22,8 +22,8 @@ from bridge.events import Event, StoredEvent
 from bridge.ids import new_id
 from bridge.rules.model import Planned, Routing, Rules
 from bridge.store import schema
+from bridge.store.bulk import insert_group, update_group
 from bridge.store.database import Database
-from bridge.store.groups import insert_group, update_group
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from bridge.clock import Clock  # noqa: E402
 from bridge.sandbox import RunningSandbox, start_sandbox  # noqa: E402
 from bridge.testing.conformance import ConnectorConformance, Double, conformance_problems  # noqa: E402
 from bridge.testing.connection import Connected, connect, event, load_connector, make_context, run_action  # noqa: E402
-from bridge.testing.stand_in import Received, Reply, StandIn  # noqa: E402
+from bridge.testing.stub_server import Received, Reply, StandIn  # noqa: E402
 
 __all__ = [
     "Clock",

@@ -34,9 +34,9 @@ from bridge.errors import (
     Rejected,
     Temporary,
 )
-from bridge.rules.render import is_template
+from bridge.rules.templates import is_template
 from bridge.testing.connection import Connected, connect, event, make_context
-from bridge.testing.stand_in import Reply, StandIn
+from bridge.testing.stub_server import Reply, StandIn
 
 REFUSED = (400, 401, 402, 403, 404, 405, 406, 409, 410, 411, 413, 415, 422, 451)
 """Documented refusals: nothing happened, whatever is done about it."""

@@ -19,10 +19,10 @@ from bridge.connector.deadline import attempt_deadline
 from bridge.connector.discovery import Registry, settings_of
 from bridge.errors import CannotTell, ConfigError, Failure
 from bridge.events import Event, identity_of
-from bridge.rules.filters import Missing
-from bridge.rules.render import is_template, names_of, template
+from bridge.rules.template_filters import Missing
+from bridge.rules.templates import is_template, names_of, template
 from bridge.samples import sample, stamped
-from bridge.worker.outcome import failure_of
+from bridge.worker.result_policy import failure_of
 
 PUBLIC_URL = "https://bridge.example.com"
 

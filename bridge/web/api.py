@@ -16,12 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from bridge.records import json_text
-from bridge.store.acts import Act, Verdict
+from bridge.serialization import json_text
+from bridge.store.operator_actions import Act, Verdict
 from bridge.store.queries import NotFound, Page, list_deliveries, list_events, list_rejections
 from bridge.store.search import search
-from bridge.web.desk import Desk, Kind
-from bridge.web.parameters import (
+from bridge.web.admin_service import Desk, Kind
+from bridge.web.query_params import (
     BadParameter,
     delivery_filter,
     event_filter,

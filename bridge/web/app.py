@@ -16,7 +16,7 @@ from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
 from bridge.telemetry import Metrics, log
 from bridge.web.health import WorkerMetrics, health_routes
-from bridge.web.receive import Receiver
+from bridge.web.webhook import Receiver
 
 WEBHOOK = "/webhooks/heppu"
 """Where Heppu's events arrive."""

@@ -18,8 +18,8 @@ from starlette.routing import Route
 
 from bridge.connector import Callback, CallbackReply, CallbackRequest, Connector
 from bridge.errors import Refused
-from bridge.store.callbacks import learn
 from bridge.store.database import Database
+from bridge.store.delivery_status import learn
 from bridge.telemetry import log
 
 MAX_BODY: Final = 64 * 1024

@@ -16,7 +16,7 @@ from bridge.errors import StoreUnavailable
 from bridge.store.connections import all_connections
 from bridge.store.database import Database
 from bridge.store.queries import Counts, counts
-from bridge.store.replicas import alive
+from bridge.store.workers import alive
 from bridge.telemetry import Metrics
 
 COUNT_EVERY = 5.0

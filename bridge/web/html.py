@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
-from bridge.store.history import act_of, details_of
+from bridge.store.timeline import act_of, details_of
 from bridge.telemetry import mask_address
 
 

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from bridge.connector.api import Channel
 from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
-from bridge.store.people import Preference, set_preference
+from bridge.store.opt_outs import Preference, set_preference
 from bridge.telemetry import log, mask_address
 from bridge.web.headers import SecurityHeaders
 from bridge.web.html import html

@@ -26,11 +26,11 @@ from bridge.connector import Action, Connector, ConnectorSettings, Context, Job,
 from bridge.connector.deadline import attempt_deadline
 from bridge.errors import CannotTell, ConfigError, Failure, OutcomeUnknown, Rejected
 from bridge.store.claim import Claimed
+from bridge.store.contact_cache import StoredIdentities
 from bridge.store.database import Database
-from bridge.store.identities import StoredIdentities
 from bridge.store.queries import taken_by_others
 from bridge.telemetry import log
-from bridge.worker.outcome import NotBegun, Unfamiliar, failure_of
+from bridge.worker.result_policy import NotBegun, Unfamiliar, failure_of
 
 Result = Sent | Exception | None
 

@@ -15,11 +15,11 @@ from bridge.events import Event
 from bridge.rules.model import Planned
 from bridge.rules.route import after_failure, alerts, route
 from bridge.store.database import EVENTS, Database
-from bridge.store.followups import anything_marked, follow_up_deliveries, follow_up_pauses
+from bridge.store.follow_ups import anything_marked, follow_up_deliveries, follow_up_pauses
 from bridge.store.routing import route_unrouted
 from bridge.telemetry import log
-from bridge.worker.patience import patience
-from bridge.worker.rulesfile import RulesFile
+from bridge.worker.error_backoff import patience
+from bridge.worker.rules_reloader import RulesFile
 
 BATCH, SMALL_BATCH = 200, 50
 """Events of one transaction; the smaller one while others come in."""

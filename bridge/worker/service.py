@@ -28,17 +28,17 @@ from bridge.rules.model import Verdict
 from bridge.rules.route import consent
 from bridge.store.claim import LEASE, Claimed, Room, claim
 from bridge.store.database import EVERYTHING, Database
-from bridge.store.facts import Rulebook
-from bridge.store.outcome import Finished, abandoned, finish
-from bridge.store.replicas import beat, leave
+from bridge.store.policy_inputs import Rulebook
+from bridge.store.results import Finished, abandoned, finish
 from bridge.store.retention import NOTHING, prune_portion
+from bridge.store.workers import beat, leave
 from bridge.telemetry import Metrics, log, logged_together, mask_address
 from bridge.worker.attempt import Attempts, Connection, Result
-from bridge.worker.evenness import Evenness
-from bridge.worker.outcome import LOOKUP_EVERY, NotBegun, conclude, cut_short
-from bridge.worker.patience import is_back, patience, say_and_wait
-from bridge.worker.pulse import Pulse
-from bridge.worker.rulesfile import RulesFile
+from bridge.worker.clock_jumps import Evenness
+from bridge.worker.error_backoff import is_back, patience, say_and_wait
+from bridge.worker.result_policy import LOOKUP_EVERY, NotBegun, conclude, cut_short
+from bridge.worker.rules_reloader import RulesFile
+from bridge.worker.stall_detector import Pulse
 
 SLOW_POLL = 5.0
 """Seconds after which a thread looks for work even if nobody woke it."""
@@ -61,7 +61,7 @@ class WorkerSettings:
     only_to: tuple[str, ...] = ()
     retention: timedelta = timedelta(days=30)
     erased_as: Callable[[str], str] | None = None
-    """See `bridge.store.facts.Rulebook`."""
+    """See `bridge.store.policy_inputs.Rulebook`."""
 
 
 class Worker:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from bridge.store.connections import all_connections
 from bridge.store.database import Database
 from bridge.store.queries import list_deliveries, list_events
-from tests.acceptance.running import BRIDGE, Running, clean_environment, eventually
+from tests.acceptance.service_process import BRIDGE, Running, clean_environment, eventually
 
 RULES: Final = """
 version: 1

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.sandbox import RunningSandbox, start_sandbox
 from tests.acceptance.commands import RULES
-from tests.acceptance.running import Running, serving
+from tests.acceptance.service_process import Running, serving
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from bridge.samples import sample, stamped
 from bridge.sandbox import RunningSandbox
 from bridge.signing import sign
 from tests.acceptance.commands import alone, deliveries_of, send
-from tests.acceptance.running import (
+from tests.acceptance.service_process import (
     BRIDGE,
     SECRET,
     Running,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bridge.sandbox import RunningSandbox
 from tests.acceptance.commands import RULES, alone, send
-from tests.acceptance.running import (
+from tests.acceptance.service_process import (
     BRIDGE,
     SECRET,
     Running,

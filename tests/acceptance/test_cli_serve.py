@@ -17,7 +17,7 @@ import pytest
 from bridge.samples import sample, stamped
 from bridge.sandbox import RunningSandbox, start_sandbox
 from tests.acceptance.commands import NOTHING, RULES, alone, states
-from tests.acceptance.running import (
+from tests.acceptance.service_process import (
     ADMIN,
     BRIDGE,
     SECRET,

@@ -16,7 +16,7 @@ import pytest
 
 from bridge.cli.demo_report import differences
 from bridge.sandbox import start_sandbox
-from tests.acceptance.running import BRIDGE, clean_environment, eventually
+from tests.acceptance.service_process import BRIDGE, clean_environment, eventually
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 

@@ -13,7 +13,7 @@ import pytest
 from bridge.events import EVENT_NAMES
 from bridge.samples import sample, stamped
 from bridge.sandbox import RunningSandbox, start_sandbox
-from tests.acceptance.running import BRIDGE, Running, clean_environment, eventually, serving
+from tests.acceptance.service_process import BRIDGE, Running, clean_environment, eventually, serving
 
 SHIPPED = Path(__file__).parents[2] / "rules.yaml"
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from bridge.sandbox import start_sandbox
-from tests.acceptance.running import ADMIN, Running, eventually, serving
+from tests.acceptance.service_process import ADMIN, Running, eventually, serving
 
 RULES = """version: 1
 rules:

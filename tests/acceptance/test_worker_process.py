@@ -17,7 +17,7 @@ import pytest
 from bridge.samples import sample, stamped
 from bridge.sandbox import RunningSandbox, start_sandbox
 from tests.acceptance.commands import states
-from tests.acceptance.running import ADMIN, Running, eventually, serving
+from tests.acceptance.service_process import ADMIN, Running, eventually, serving
 
 RULES = """
 version: 1

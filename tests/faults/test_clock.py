@@ -12,10 +12,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from bridge.cli.wiring import build_service
+from bridge.cli.bootstrap import build_service
 from bridge.clock import Clock
+from tests.asgi_server import serving
 from tests.faults.harness import Deployment, Heppu, Outcome, calls, happening, slow, wait_for
-from tests.serving import serving
 
 Report = Callable[[Outcome], None]
 

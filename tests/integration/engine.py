@@ -33,13 +33,13 @@ from bridge.signing import read_event
 from bridge.store import schema
 from bridge.store.claim import Claimed, Room, claim
 from bridge.store.database import Database
-from bridge.store.facts import Rulebook
-from bridge.store.outcome import Finished, abandoned, finish
+from bridge.store.ingest import Receipt, accept
+from bridge.store.policy_inputs import Rulebook
 from bridge.store.queries import list_deliveries, list_events, show_delivery, stored_event
-from bridge.store.receipts import Receipt, accept
+from bridge.store.results import Finished, abandoned, finish
 from bridge.store.routing import delivery_row
 from bridge.worker.attempt import Attempts, Connection, Result
-from bridge.worker.outcome import conclude, cut_short
+from bridge.worker.result_policy import conclude, cut_short
 from bridge.worker.service import Worker
 
 NO_QUIET = QuietHours(time(0), time(0))

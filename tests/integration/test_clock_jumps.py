@@ -11,7 +11,7 @@ from bridge.errors import OutcomeUnknown
 from bridge.store.claim import LEASE
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
-from bridge.worker import evenness, service
+from bridge.worker import clock_jumps, service
 from bridge.worker.service import Worker
 from tests.integration.engine import Engine, worker_on
 
@@ -33,7 +33,7 @@ def let_pass(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Pass:
         passed += seconds
         clock.advance(seconds=seconds)
 
-    for module in (evenness, service):
+    for module in (clock_jumps, service):
         monkeypatch.setattr(module, "uptime", lambda: uptime() + passed)
     return let
 
@@ -127,11 +127,11 @@ def step(worker: Worker, engine: Engine) -> None:
 
 
 def test_a_clock_that_goes_evenly_is_believed(engine: Engine, let_pass: Pass) -> None:
-    watched = evenness.Evenness()
-    begun = evenness.uptime()
+    watched = clock_jumps.Evenness()
+    begun = clock_jumps.uptime()
     assert watched.read(engine.database.clock.now(), begun) < 1
     let_pass(100)
-    assert watched.read(engine.database.clock.now(), evenness.uptime()) >= 100
+    assert watched.read(engine.database.clock.now(), clock_jumps.uptime()) >= 100
     engine.database.clock.advance(hours=-1)
-    assert watched.read(engine.database.clock.now(), evenness.uptime()) == 0
-    assert evenness.Evenness().read(engine.database.clock.now(), evenness.uptime() - 2) == 0
+    assert watched.read(engine.database.clock.now(), clock_jumps.uptime()) == 0
+    assert clock_jumps.Evenness().read(engine.database.clock.now(), clock_jumps.uptime() - 2) == 0

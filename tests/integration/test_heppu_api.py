@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bridge.heppu import HeppuApi, HeppuError, new_secret
+from bridge.heppu_api import HeppuApi, HeppuError, new_secret
 from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.testing import Reply, StandIn
 

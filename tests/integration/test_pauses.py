@@ -16,7 +16,7 @@ from bridge.errors import BadCredentials, RateLimited
 from bridge.store.connections import all_connections, locked, pause_values, register
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
-from bridge.store.outcome import finish
+from bridge.store.results import finish
 from bridge.store.schema import connections
 from tests.integration.engine import Engine
 

@@ -17,11 +17,11 @@ from bridge.errors import Temporary
 from bridge.rules.load import load_or_raise
 from bridge.rules.model import Cap, Messaging, Once, Planned, Routing, Rules
 from bridge.store import retention, schema
-from bridge.store.acts import replay, retry
 from bridge.store.database import Database
-from bridge.store.facts import Rulebook
+from bridge.store.ingest import Rejection, reject_all
 from bridge.store.migrate import upgrade
-from bridge.store.receipts import Rejection, reject_all
+from bridge.store.operator_actions import replay, retry
+from bridge.store.policy_inputs import Rulebook
 from bridge.store.retention import Pruned, prune, spans
 from bridge.worker import service
 from tests.integration.engine import NO_QUIET, Engine, worker_on

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from bridge.sandbox import RunningSandbox, start_sandbox, traffic
-from bridge.sandbox.traffic import RecordedRequest, RequestLog
+from bridge.sandbox import RunningSandbox, gateway, start_sandbox
+from bridge.sandbox.gateway import RecordedRequest, RequestLog
 
 VARIABLES = {
     "HUBSPOT_ACCESS_TOKEN",
@@ -156,7 +156,7 @@ def test_many_threads_at_once_lose_nothing(sandbox: RunningSandbox) -> None:
 def test_the_log_forgets_the_oldest_when_memory_is_full(
     sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(traffic, "BYTES_KEPT", 25)
+    monkeypatch.setattr(gateway, "BYTES_KEPT", 25)
     log = RequestLog()
     for number in range(4):
         log.add(RecordedRequest("slack", "POST", f"/{number}", {}, {}, b"0123456789", sandbox.clock.now()))

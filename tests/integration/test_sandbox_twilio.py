@@ -20,7 +20,7 @@ from twilio.rest.api.v2010.account.message import MessageInstance, MessageList
 
 from bridge.sandbox import RunningSandbox
 from bridge.sandbox.twilio.account import AUTH_TOKEN, NUMBER, SERVICE_SID
-from bridge.sandbox.twilio.texts import PARAMETERS, Message
+from bridge.sandbox.twilio.messages import PARAMETERS, Message
 
 TO = "+14155550188"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from bridge.cli.db import migrate
 from bridge.cli.output import complain
-from bridge.cli.storage import migrate
 from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
 

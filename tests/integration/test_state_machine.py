@@ -35,10 +35,10 @@ from bridge.events import Event
 from bridge.rules.model import Messaging
 from bridge.store.claim import LEASE, Claimed
 from bridge.store.database import Database
-from bridge.store.facts import Rulebook
 from bridge.store.migrate import upgrade
-from bridge.store.outcome import Finished, finish
+from bridge.store.policy_inputs import Rulebook
 from bridge.store.queries import FINAL
+from bridge.store.results import Finished, finish
 from tests.integration.engine import NO_QUIET, Engine
 
 

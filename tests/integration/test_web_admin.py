@@ -13,7 +13,7 @@ import pytest
 
 from bridge.clock import Clock
 from bridge.web.admin import COOKIE, FAILURE_SECONDS, MAX_FAILURES_AT_ONCE, Admin
-from tests.integration.site import TOKEN, Site, site
+from tests.integration.dashboard_site import TOKEN, Site, site
 
 BEHIND = [
     "/",

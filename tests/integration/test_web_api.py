@@ -13,8 +13,8 @@ import pytest
 from bridge.clock import Clock
 from bridge.errors import OutcomeUnknown, Rejected, StoreUnavailable
 from bridge.rules.model import Problem
-from bridge.store.receipts import Rejection, reject_all
-from tests.integration.site import RULES, Site, site
+from bridge.store.ingest import Rejection, reject_all
+from tests.integration.dashboard_site import RULES, Site, site
 
 PERSON = "+12125550167"
 

@@ -14,16 +14,16 @@ from twilio.request_validator import RequestValidator
 from bridge.connector import OptIn, OptOut, Receipt
 from bridge.errors import OutcomeUnknown, Rejected, StoreUnavailable
 from bridge.rules.model import Planned
-from bridge.store.callbacks import learn
 from bridge.store.database import Database
-from bridge.store.followups import follow_up_deliveries
-from bridge.store.outcome import finish
-from bridge.store.people import opt_outs
+from bridge.store.delivery_status import learn
+from bridge.store.follow_ups import follow_up_deliveries
+from bridge.store.opt_outs import opt_outs
+from bridge.store.results import finish
 from bridge.testing import Connected, connect, load_connector
 from bridge.web.app import _unavailable
 from bridge.web.callbacks import callback_routes
+from tests.asgi_server import serving
 from tests.integration.engine import Engine
-from tests.serving import serving
 
 PUBLIC = "https://bridge.example.com"
 PERSON = "+12125550167"

@@ -13,12 +13,12 @@ from bridge.clock import Clock
 from bridge.errors import StoreUnavailable
 from bridge.store.connections import register
 from bridge.store.database import Database
-from bridge.store.replicas import beat, leave
+from bridge.store.workers import beat, leave
 from bridge.telemetry import Metrics
 from bridge.web.app import create_app
-from bridge.web.receive import Receiver, ReceiverSettings
+from bridge.web.webhook import Receiver, ReceiverSettings
+from tests.asgi_server import serving
 from tests.integration.engine import Engine
-from tests.serving import serving
 
 FROM_THE_DATABASE = (
     "bridge_deliveries", "bridge_events_unrouted", "bridge_oldest_due_seconds", "bridge_connection_paused",
@@ -87,7 +87,7 @@ def test_workers_are_counted_that_were_seen_within_a_minute(
 @pytest.mark.postgres
 def test_workers_are_counted_by_the_clock_of_the_database(postgres_url: str) -> None:
     from bridge.store.migrate import upgrade
-    from bridge.store.replicas import alive
+    from bridge.store.workers import alive
 
     class Wrong(Clock):
         def now(self) -> datetime:

@@ -13,10 +13,10 @@ from bridge.clock import Clock
 from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
-from bridge.store.people import opt_outs
+from bridge.store.opt_outs import opt_outs
 from bridge.web.html import static_routes
 from bridge.web.unsubscribe import unsubscribe_link, unsubscribe_routes
-from tests.serving import serving
+from tests.asgi_server import serving
 
 SECRET = "a secret of at least sixteen"
 ADDRESS = "ines@okafor.example"

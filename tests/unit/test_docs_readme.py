@@ -1,4 +1,4 @@
-"""README and docs/operating.md say only what is true: every command, variable, target and rule in them is tried."""
+"""README and docs/operations.md say only what is true: every command, variable, target and rule in them is tried."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import pytest
 import typer.main
 
 from bridge.cli import app
-from bridge.cli.supervisor import KILL_AFTER
+from bridge.cli.worker_supervisor import KILL_AFTER
 from bridge.connector.discovery import Registry
 from bridge.rules.load import load
 from bridge.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
-OPERATING = (ROOT / "docs" / "operating.md").read_text("utf-8")
+OPERATING = (ROOT / "docs" / "operations.md").read_text("utf-8")
 DOTENV = (ROOT / ".env.example").read_text("utf-8")
-PAGES = {"README.md": README, "docs/operating.md": OPERATING}
+PAGES = {"README.md": README, "docs/operations.md": OPERATING}
 
 
 def _blocks(text: str, language: str) -> list[str]:

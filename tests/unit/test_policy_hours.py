@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.areas import FIFTY_STATES
+from bridge.area_codes import FIFTY_STATES
 from bridge.policy import NEVER, quiet_until
-from bridge.policy.hours import is_quiet, quiet_from
+from bridge.policy.quiet_hours import is_quiet, quiet_from
 from bridge.rules.model import QuietHours
 
 NIGHT = QuietHours(time(20), time(8))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.areas import FIFTY_STATES, STATE_OF, STATES, known_regions
+from bridge.area_codes import FIFTY_STATES, STATE_OF, STATES, known_regions
 from bridge.events import Contact
 from bridge.policy import regions_of, zones_of
 from bridge.policy.zones import _area_zones

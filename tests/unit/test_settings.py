@@ -72,7 +72,7 @@ def test_a_misspelt_variable_is_told_with_the_nearest_name(misspelt: str, meant:
 
 
 def test_one_of_ours_that_is_near_nothing_is_told_too() -> None:
-    assert not_read({"HEPPU_COLOUR": "x"}) == {"HEPPU_COLOUR": "docs/operating.md lists the variables"}
+    assert not_read({"HEPPU_COLOUR": "x"}) == {"HEPPU_COLOUR": "docs/operations.md lists the variables"}
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
 from bridge.sandbox.hubspot.api import DAILY_LIMIT, OWNER_ID, PORTAL_ID, HubSpotApi
 from bridge.sandbox.hubspot.crm import Association, Crm, CrmObject
+from bridge.sandbox.hubspot.errors import error_body, rate_limited
 from bridge.sandbox.hubspot.pipelines import ticket_pipelines
-from bridge.sandbox.hubspot.refusals import error_body, rate_limited
 from bridge.sandbox.hubspot.schema import account_types
 from bridge.sandbox.hubspot.scopes import scope_of
-from bridge.sandbox.partner import Call, Refusal
+from bridge.sandbox.provider import Call, Refusal
 
 ACCESS_TOKEN = "pat-na1-5a6d0c8e-1f2b-4c3d-9e8f-0a1b2c3d4e5f"  # noqa: S105 - opens nothing but this sandbox
 PER_TEN_SECONDS = 100

@@ -10,12 +10,12 @@ from starlette.responses import JSONResponse, Response
 
 from bridge.sandbox.hubspot import batches, properties
 from bridge.sandbox.hubspot.crm import Association, Crm, CrmObject
+from bridge.sandbox.hubspot.errors import batch_error, invalid, not_found
 from bridge.sandbox.hubspot.pipelines import Pipeline
-from bridge.sandbox.hubspot.refusals import batch_error, invalid, not_found
 from bridge.sandbox.hubspot.schema import DISPOSITIONS, ObjectType, iso
 from bridge.sandbox.hubspot.scopes import ALL_SCOPES
 from bridge.sandbox.hubspot.search import search
-from bridge.sandbox.partner import Call, Handler, Partner, Refusal, whole_number
+from bridge.sandbox.provider import Call, Handler, Partner, Refusal, whole_number
 
 OWNER_ID = "70011"
 PORTAL_ID = 24_601

@@ -11,9 +11,9 @@ from typing import Any
 from starlette.responses import Response
 
 from bridge.sandbox.hubspot.crm import Crm, CrmObject
-from bridge.sandbox.hubspot.refusals import batch_error, invalid
+from bridge.sandbox.hubspot.errors import batch_error, invalid
 from bridge.sandbox.hubspot.schema import ObjectType
-from bridge.sandbox.partner import Refusal
+from bridge.sandbox.provider import Refusal
 
 MOST_INPUTS = 100
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from starlette.responses import Response
 
+from bridge.sandbox.hubspot.errors import error_body, invalid, invalid_properties, not_found
 from bridge.sandbox.hubspot.pipelines import Pipeline
-from bridge.sandbox.hubspot.refusals import error_body, invalid, invalid_properties, not_found
 from bridge.sandbox.hubspot.schema import ASSOCIATIONS, ObjectType, iso, searchable_phone
-from bridge.sandbox.lookup import Lookup
-from bridge.sandbox.partner import RECORDS_KEPT, Refusal
+from bridge.sandbox.index import Lookup
+from bridge.sandbox.provider import RECORDS_KEPT, Refusal
 
 _VERSIONS_KEPT = 10
 _FIRST_ID = 51_001

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from bridge.sandbox.hubspot.refusals import error_body, invalid
+from bridge.sandbox.hubspot.errors import error_body, invalid
 from bridge.sandbox.hubspot.schema import ObjectType, Property
-from bridge.sandbox.partner import Refusal
+from bridge.sandbox.provider import Refusal
 
 MOST_UNIQUE = 10
 _TYPES = ("string", "number", "date", "datetime", "enumeration", "bool")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from bridge.sandbox.hubspot.crm import Crm
-from bridge.sandbox.partner import Call
+from bridge.sandbox.provider import Call
 
 ALL_SCOPES = (
     "crm.objects.contacts.read",

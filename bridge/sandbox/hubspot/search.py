@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bridge.sandbox.hubspot.crm import Crm, CrmObject
-from bridge.sandbox.hubspot.refusals import invalid
+from bridge.sandbox.hubspot.errors import invalid
 from bridge.sandbox.hubspot.schema import ObjectType, Property, instant
-from bridge.sandbox.partner import whole_number
+from bridge.sandbox.provider import whole_number
 
 MOST_GROUPS = 5
 MOST_FILTERS = 6

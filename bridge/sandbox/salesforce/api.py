@@ -9,10 +9,10 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from bridge.sandbox.partner import Call, Handler, Partner, Refusal
+from bridge.sandbox.provider import Call, Handler, Partner, Refusal
 from bridge.sandbox.salesforce import composite, soql, sosl
+from bridge.sandbox.salesforce.errors import RecordRefusal, error_body, refuse
 from bridge.sandbox.salesforce.records import ORG_ID, USER_ID, Records, SObject
-from bridge.sandbox.salesforce.refusals import RecordRefusal, error_body, refuse
 from bridge.sandbox.salesforce.schema import Field, SObjectType, long_id
 from bridge.sandbox.salesforce.sessions import INSTANCE_URL, USERNAME, Sessions
 

@@ -11,9 +11,9 @@ from urllib.parse import parse_qsl, urlsplit
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import JSONResponse, Response
 
-from bridge.sandbox.partner import Call
+from bridge.sandbox.provider import Call
+from bridge.sandbox.salesforce.errors import RecordRefusal, refuse
 from bridge.sandbox.salesforce.records import SObject
-from bridge.sandbox.salesforce.refusals import RecordRefusal, refuse
 from bridge.sandbox.salesforce.schema import Field, SObjectType, long_id
 
 if TYPE_CHECKING:

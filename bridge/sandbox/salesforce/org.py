@@ -10,10 +10,10 @@ from starlette.responses import Response
 
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
-from bridge.sandbox.partner import Call, Refusal
+from bridge.sandbox.provider import Call, Refusal
 from bridge.sandbox.salesforce.api import SalesforceApi
+from bridge.sandbox.salesforce.errors import RecordRefusal, error_body
 from bridge.sandbox.salesforce.records import ORG_ID, SALES_USER_ID, USER_ID, Records, Rule, SObject
-from bridge.sandbox.salesforce.refusals import RecordRefusal, error_body
 from bridge.sandbox.salesforce.schema import Field
 from bridge.sandbox.salesforce.sessions import CONSUMER_KEY, CONSUMER_SECRET, USERNAME, Sessions
 

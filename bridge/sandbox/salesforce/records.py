@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from bridge.sandbox.lookup import Lookup
-from bridge.sandbox.partner import RECORDS_KEPT
-from bridge.sandbox.salesforce.refusals import RecordRefusal
+from bridge.sandbox.index import Lookup
+from bridge.sandbox.provider import RECORDS_KEPT
+from bridge.sandbox.salesforce.errors import RecordRefusal
 from bridge.sandbox.salesforce.schema import Field, SObjectType, long_id, org_types, phone_words, timestamp
 
 USER_ID = long_id("0055g00000AbCdE")

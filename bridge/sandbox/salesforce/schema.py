@@ -11,7 +11,7 @@ from typing import Any
 
 import phonenumbers
 
-from bridge.sandbox.salesforce.refusals import RecordRefusal
+from bridge.sandbox.salesforce.errors import RecordRefusal
 
 _ID = re.compile(r"[a-zA-Z0-9]{15}([a-zA-Z0-9]{3})?")
 _SUFFIX = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"

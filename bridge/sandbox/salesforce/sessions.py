@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import jwt
 from starlette.responses import JSONResponse, Response
 
-from bridge.sandbox.partner import Call, Refusal
+from bridge.sandbox.provider import Call, Refusal
 
 CONSUMER_KEY = "3MVG9sandboxConsumerKey.0123456789abcdefghijklmnopqrstuvwxyz"
 CONSUMER_SECRET = "5A0B1C2D3E4F5A6B7C8D9E0F1A2B3C4D5E6F7A8B9C0D1E2F3A4B5C6D7E8F9A0B"  # noqa: S105

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
-from bridge.sandbox.partner import whole_number
+from bridge.sandbox.provider import whole_number
+from bridge.sandbox.salesforce.errors import refuse
 from bridge.sandbox.salesforce.records import Records, SObject
-from bridge.sandbox.salesforce.refusals import refuse
 from bridge.sandbox.salesforce.schema import Field, SObjectType, long_id
 
 _TOKEN = re.compile(

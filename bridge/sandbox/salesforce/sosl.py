@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from bridge.sandbox.salesforce.errors import refuse
 from bridge.sandbox.salesforce.records import Records, SObject
-from bridge.sandbox.salesforce.refusals import refuse
 from bridge.sandbox.salesforce.schema import Field, phone_words
 from bridge.sandbox.salesforce.soql import Query, parse_filter, tokens
 

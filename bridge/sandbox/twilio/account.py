@@ -14,9 +14,9 @@ from twilio.request_validator import RequestValidator
 
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
-from bridge.sandbox.partner import RECORDS_KEPT, Call, Handler, Partner, Refusal, whole_number
-from bridge.sandbox.twilio.refusals import error_body, refuse
-from bridge.sandbox.twilio.texts import (
+from bridge.sandbox.provider import RECORDS_KEPT, Call, Handler, Partner, Refusal, whole_number
+from bridge.sandbox.twilio.errors import error_body, refuse
+from bridge.sandbox.twilio.messages import (
     ACCOUNT_SID,
     FINAL,
     PARAMETERS,

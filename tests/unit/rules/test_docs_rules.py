@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from bridge.connector.discovery import Registry
+from bridge.dryrun.rule_tests import run_tests
 from bridge.events import EVENT_NAMES, Event
-from bridge.rehearsal.test import run_tests
-from bridge.rules.filters import FILTER_NAMES
+from bridge.rules.conditions import OPERATORS
 from bridge.rules.load import KEYS, RULE_KEYS, load
-from bridge.rules.match import OPERATORS
 from bridge.rules.model import DELIVERY_FIELDS, Rules
+from bridge.rules.parse_steps import KEYS as STEP_KEYS
 from bridge.rules.report import report
 from bridge.rules.route import route
-from bridge.rules.steps import KEYS as STEP_KEYS
-from tests.unit.rules.kit import NOW, event_of
+from bridge.rules.template_filters import FILTER_NAMES
+from tests.unit.rules.helpers import NOW, event_of
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "rules.md").read_text("utf-8")

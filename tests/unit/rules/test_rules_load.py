@@ -14,7 +14,7 @@ from bridge.rules.load import load, load_or_raise
 from bridge.rules.model import Cap, Once, QuietHours, Retry
 from bridge.rules.report import RulesError, report
 from bridge.rules.yaml import Problems, parse
-from tests.unit.rules.kit import REGISTRY, loaded, problems_of, rules_of
+from tests.unit.rules.helpers import REGISTRY, loaded, problems_of, rules_of
 
 
 def data(text: str) -> object:

@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bridge.events import EVENT_NAMES, FIELDS, Event
-from bridge.rules.compiler import TemplateError
-from bridge.rules.filters import FILTER_NAMES, TEST_NAMES, RenderError
 from bridge.rules.load import load, load_or_raise
 from bridge.rules.model import Rules
-from bridge.rules.render import condition, names_of, template
 from bridge.rules.report import report
 from bridge.rules.route import alerts, follow_up, route
-from tests.unit.rules.kit import NOW, REGISTRY
+from bridge.rules.template_compiler import TemplateError
+from bridge.rules.template_filters import FILTER_NAMES, TEST_NAMES, RenderError
+from bridge.rules.templates import condition, names_of, template
+from tests.unit.rules.helpers import NOW, REGISTRY
 
 SHIPPED = (Path(__file__).parents[3] / "rules.yaml").read_text("utf-8")
 RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck))

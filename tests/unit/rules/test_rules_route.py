@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from bridge.events import Event
-from bridge.rules.match import Where
+from bridge.rules.conditions import Where
 from bridge.rules.model import Messaging, Planned
 from bridge.rules.route import alerts, consent, follow_up, route
-from tests.unit.rules.kit import NOW, event_of, rules_of
+from tests.unit.rules.helpers import NOW, event_of, rules_of
 
 TEXT = """
 - name: text

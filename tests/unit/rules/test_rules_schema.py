@@ -13,7 +13,7 @@ import yaml
 from bridge.connector.discovery import Registry
 from bridge.rules.load import load, load_tests
 from bridge.rules.schema import schema, schema_of_tests
-from tests.unit.rules.kit import REGISTRY, rules_of
+from tests.unit.rules.helpers import REGISTRY, rules_of
 
 TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),

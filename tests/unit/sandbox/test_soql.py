@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simple_salesforce import format_soql
 
-from bridge.sandbox.partner import Refusal
+from bridge.sandbox.provider import Refusal
 from bridge.sandbox.salesforce.records import Records
 from bridge.sandbox.salesforce.soql import parse
 

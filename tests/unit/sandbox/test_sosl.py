@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.sandbox.partner import Refusal
+from bridge.sandbox.provider import Refusal
 from bridge.sandbox.salesforce.records import Records
 from bridge.sandbox.salesforce.sosl import parse
 

@@ -1,0 +1,166 @@
+"""Storing events before they are answered: promise 1 of the bridge rests on this file.
+
+`accept` writes a whole group of events in one transaction. When it returns, they are on disk. Which of them are
+duplicates is decided by unique keys that are never removed, not by looking first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from sqlalchemy import Connection, delete, func, or_, select
+
+from bridge.errors import StoreUnavailable
+from bridge.events import Event
+from bridge.ids import new_id
+from bridge.store import schema
+from bridge.store.bulk import insert_group
+from bridge.store.database import EVENTS, Database
+from bridge.store.routing import keep_parsed
+
+Answer = Literal["stored", "duplicate", "conflict", "unavailable"]
+"""`conflict`: the same id with another body, kept aside and not routed; `unavailable`: not stored, send it again."""
+
+MAX_REJECTIONS = 10_000
+REJECTION_AGE = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """One verified event and the bytes it came as."""
+
+    event: Event
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A request that was refused; the body is kept only when it was signed, or conflicts with a stored event."""
+
+    kind: str
+    detail: str
+    status: int
+    signed: bool
+    received_at: datetime
+    body: bytes | None = None
+
+
+def accept(database: Database, receipts: Sequence[Receipt]) -> list[Answer]:
+    """Store a group of events; one answer for each, in their order.
+
+    When the group cannot be written, its members are tried one by one, so that a body that the database does not
+    take cannot fail its neighbours. Raises nothing.
+    """
+    try:
+        return _accept_group(database, receipts)
+    except StoreUnavailable:
+        return ["unavailable"] * len(receipts)
+    except Exception:
+        if len(receipts) == 1:
+            return ["unavailable"]
+    return [answer for receipt in receipts for answer in accept(database, [receipt])]
+
+
+def _accept_group(database: Database, receipts: Sequence[Receipt]) -> list[Answer]:
+    rows = [_row(receipt) for receipt in receipts]
+    with database.write() as connection:
+        answers: list[Answer] = ["stored"] * len(rows)
+        written = insert_group(connection, schema.events, rows, "ON CONFLICT DO NOTHING")
+        if written < len(rows):
+            stored = _stored(connection, rows)
+            for place, row in enumerate(rows):
+                if row["id"] not in stored:
+                    answers[place] = _answer_known(connection, receipts[place], row)
+        if written:
+            database.changed(connection, [EVENTS])
+    keep_parsed(
+        (receipt.event, len(receipt.body))
+        for receipt, answer in zip(receipts, answers, strict=True)
+        if answer == "stored"
+    )
+    database.receiving(len(rows))
+    return answers
+
+
+def _row(receipt: Receipt) -> dict[str, object]:
+    event = receipt.event
+    contact = event.contact
+    return {
+        "id": event.id,
+        "identity": event.identity,
+        "occurrence": event.occurrence,
+        "name": event.name,
+        "conversation": event.conversation.id,
+        "phone": contact.phone,
+        "email": contact.email.casefold() if contact.email else None,
+        "occurred_at": event.occurred_at,
+        "received_at": event.received_at,
+        "body": receipt.body,
+        "digest": hashlib.sha256(receipt.body).digest(),
+    }
+
+
+def _stored(connection: Connection, rows: Sequence[dict[str, object]]) -> set[str]:
+    """The ids of those that were written: ids are made anew for every request."""
+    table = schema.events
+    return set(
+        connection.execute(select(table.c.id).where(table.c.id.in_([row["id"] for row in rows]))).scalars()
+    )
+
+
+def _answer_known(connection: Connection, receipt: Receipt, row: dict[str, object]) -> Answer:
+    """What an event is whose keys are there already: the same again, or another body under the same id."""
+    events = schema.events
+    known = connection.execute(
+        select(events.c.digest).where(events.c.identity == row["identity"])
+    ).scalar_one_or_none()
+    if known is None or known == row["digest"]:
+        return "duplicate"
+    reject(
+        connection,
+        Rejection(
+            "conflict", "a stored event has this webhookId and another body", 200, True,
+            receipt.event.received_at, receipt.body,
+        ),
+    )  # fmt: skip
+    return "conflict"
+
+
+def reject(connection: Connection, rejection: Rejection) -> str:
+    """Keep a refused request, the oldest making room once there are too many; returns its id."""
+    rejections = schema.rejections
+    ident = new_id("rej")
+    connection.execute(
+        rejections.insert().values(
+            id=ident,
+            received_at=rejection.received_at,
+            kind=rejection.kind,
+            detail=rejection.detail,
+            status=rejection.status,
+            signed=rejection.signed,
+            body=rejection.body if rejection.signed else None,
+        )
+    )
+    return ident
+
+
+def reject_all(database: Database, group: Sequence[Rejection]) -> None:
+    """Keep a group of refused requests in one transaction, and keep their number bounded."""
+    rejections = schema.rejections
+    with database.write() as connection:
+        for rejection in group:
+            reject(connection, rejection)
+        count = connection.execute(select(func.count()).select_from(rejections)).scalar_one()
+        oldest = group[0].received_at - REJECTION_AGE
+        surplus = (
+            select(rejections.c.id)
+            .order_by(rejections.c.signed, rejections.c.received_at)
+            .limit(max(0, count - MAX_REJECTIONS))
+        )
+        connection.execute(
+            delete(rejections).where(or_(rejections.c.id.in_(surplus), rejections.c.received_at < oldest))
+        )

@@ -1,0 +1,373 @@
+"""What people do to stored work: retry, replay, cancel, resolve, accept.
+
+Each act is one transaction with its entry in the audit, under the same locks as the worker's own. What would put
+promise 2 at risk (nobody is written to twice for one cause) is refused, with a text that says what to do instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, or_, select, update
+
+from bridge.errors import BridgeError
+from bridge.rules.model import Rules
+from bridge.signing import SignedRefusal, read_event
+from bridge.store import schema
+from bridge.store.audit_log import note
+from bridge.store.database import Database
+from bridge.store.idempotency import free_effects, take_effect
+from bridge.store.ingest import Receipt, accept
+from bridge.store.queries import NotFound
+from bridge.store.retention import ERASED
+from bridge.store.routing import Route, delivery_row, event_of, keep_rules
+
+Verdict = Literal["sent", "resend", "drop"]
+"""What a person found out about a delivery in review: it took effect; it did not, do it again; leave it."""
+
+REPLAY_GROUP = 200
+"""Events that one transaction of a replay takes on."""
+
+NO_SUCH_DELIVERY = "there is no such delivery"
+"""What an act says of an id that names nothing."""
+
+_TABLE = schema.deliveries
+
+
+@dataclass(frozen=True)
+class Act:
+    """What became of an act on one id."""
+
+    id: str
+    done: bool
+    text: str
+    """What was done, or why not and what to do instead."""
+
+
+def retry(database: Database, who: str, idents: Sequence[str]) -> list[Act]:
+    """Attempt dead deliveries again, and those that wait for their next attempt at once."""
+    with database.write() as connection:
+        now = database.now(connection)
+        rows = _locked(connection, idents)
+        acts = [_retry(connection, rows.get(ident), ident, now) for ident in idents]
+        _finish(database, connection, who, "retry", acts, rows, now)
+        return acts
+
+
+def _retry(connection: Connection, row: Row[Any] | None, ident: str, now: datetime) -> Act:
+    refusal = _why_not_retry(row, now)
+    if row is None or refusal is not None:
+        return Act(ident, False, refusal or _unknown(ident))
+    fresh: dict[str, Any] = {"run_at": now}
+    if row.state == "dead":
+        # The schedule begins anew: the last one has run out, or the partner refused.
+        fresh |= {
+            "state": "pending",
+            "attempts": 0,
+            "first_attempt_at": None,
+            "finished_at": None,
+            "follow_up": False,
+        }
+    _change(connection, ident, **fresh)
+    return Act(ident, True, f"attempted again {_when(connection, row.connection, now)}")
+
+
+def _when(connection: Connection, name: str, now: datetime) -> str:
+    """When a delivery that is due now is attempted: at once, unless its connection is paused."""
+    row = connection.execute(
+        select(schema.connections).where(schema.connections.c.name == name)
+    ).one_or_none()
+    if row is None or row.paused_until is None or row.paused_until <= now:
+        return "now"
+    paused = f"when {name} is resumed (paused: {row.paused_why or row.paused_by}); `bridge resume {name}`"
+    if row.paused_by in ("person", "credentials"):
+        return paused
+    return f"{paused}, or by itself at {row.paused_until:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _why_not_retry(row: Row[Any] | None, now: datetime) -> str | None:
+    if row is None:
+        return None
+    if row.state == "review":
+        return f"nobody knows whether it went out: look at the partner, then `bridge resolve {row.id} sent|resend|drop`"
+    if row.state not in ("dead", "retrying"):
+        return f"it is {row.state}; only dead and retrying deliveries are retried{_once_more(row)}"
+    if row.unknown_since is not None:
+        # Asked before it has settled, the partner would deny what it did, and it would be done twice.
+        return f"whether it went out is asked at {row.run_at:%H:%M:%S} UTC; if not, it is attempted again by itself"
+    if row.params == ERASED:
+        return "what it would send is no longer kept (BRIDGE_RETENTION)"
+    if row.reason == "render":
+        return f"its params could not be rendered: mend the rule, then `bridge replay {row.event_id} --rule {row.rule}`"
+    return _expired(row, now)
+
+
+def _once_more(row: Row[Any]) -> str:
+    """How what was sent is sent once more."""
+    if row.state != "sent" or row.origin != "rule" or row.event_id is None:
+        return ""
+    return f"; `bridge replay {row.event_id} --rule {row.rule} --again` sends it once more on purpose"
+
+
+def _expired(row: Row[Any], now: datetime) -> str | None:
+    if row.expires_at is not None and row.expires_at <= now:
+        return f"it was only worth sending until {row.expires_at:%Y-%m-%d %H:%M} UTC (the rule's `expires`)"
+    return None
+
+
+def cancel(database: Database, who: str, idents: Sequence[str]) -> list[Act]:
+    """Do not send what waits. Where it may have gone out already, its effect stays held, so nothing sends it again."""
+    with database.write() as connection:
+        now = database.now(connection)
+        rows = _locked(connection, idents)
+        acts = []
+        for ident in idents:
+            row = rows.get(ident)
+            if row is None:
+                acts.append(Act(ident, False, _unknown(ident)))
+            elif row.state not in ("pending", "retrying", "review"):
+                acts.append(Act(ident, False, f"it is {row.state}; only what waits can be cancelled"))
+            else:
+                acts.append(_drop(database, connection, row, f"cancelled by {who}", now))
+        _finish(database, connection, who, "cancel", acts, rows, now)
+        return acts
+
+
+def _drop(database: Database, connection: Connection, row: Row[Any], detail: str, now: datetime) -> Act:
+    """Cancel one delivery, and settle its effect."""
+    unknown = row.state == "review" or row.unknown_since is not None
+    if unknown:
+        take_effect(database, connection, row, None, now)
+    else:
+        free_effects(connection, {row.id: row.effect})
+    _change(connection, row.id, state="cancelled", detail=detail, unknown_since=None, finished_at=now)
+    return Act(row.id, True, "cancelled; it may have gone out before" if unknown else "cancelled")
+
+
+def resolve(database: Database, who: str, ident: str, verdict: Verdict, partner_id: str | None = None) -> Act:
+    """End a review by what a person found at the partner."""
+    with database.write() as connection:
+        now = database.now(connection)
+        rows = _locked(connection, [ident])
+        act = _resolve(database, connection, rows.get(ident), ident, verdict, partner_id, who, now)
+        _finish(database, connection, who, "resolve", [act], rows, now, {"verdict": verdict})
+        return act
+
+
+def _resolve(
+    database: Database,
+    connection: Connection,
+    row: Row[Any] | None,
+    ident: str,
+    verdict: Verdict,
+    partner_id: str | None,
+    who: str,
+    now: datetime,
+) -> Act:
+    if row is None:
+        return Act(ident, False, _unknown(ident))
+    if row.state != "review":
+        return Act(ident, False, f"it is {row.state}; only a delivery in review is resolved")
+    if verdict == "drop":
+        return _drop(database, connection, row, f"dropped by {who}", now)
+    if verdict == "sent":
+        take_effect(database, connection, row, partner_id, now)
+        _change(
+            connection, ident, state="sent", reason=None, detail=f"found by {who}", partner_id=partner_id,
+            unknown_since=None, finished_at=now,
+        )  # fmt: skip
+        return Act(ident, True, "marked as sent")
+    late = _expired(row, now)
+    if late is not None:
+        return Act(ident, False, f"{late}; resolve it as sent or drop")
+    free_effects(connection, {ident: row.effect})
+    _change(
+        connection, ident, state="pending", detail=f"to be sent again, says {who}", run_at=now, attempts=0,
+        unknown_since=None, first_attempt_at=None, reached_at=None,
+    )  # fmt: skip
+    return Act(ident, True, f"sent again {_when(connection, row.connection, now)}")
+
+
+def _locked(connection: Connection, idents: Collection[str]) -> dict[str, Row[Any]]:
+    rows = connection.execute(
+        select(_TABLE).where(_TABLE.c.id.in_(idents)).order_by(_TABLE.c.id).with_for_update()
+    )
+    return {row.id: row for row in rows}
+
+
+def _change(connection: Connection, ident: str, **values: Any) -> None:
+    connection.execute(update(_TABLE).where(_TABLE.c.id == ident).values(values))
+
+
+def _finish(
+    database: Database,
+    connection: Connection,
+    who: str,
+    act: str,
+    acts: Sequence[Act],
+    rows: Mapping[str, Row[Any]],
+    now: datetime,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Note what was done, and wake the connections that it concerns."""
+    done = [item.id for item in acts if item.done]
+    note(connection, now, who, act, done, detail)
+    if done:
+        database.changed(connection, {rows[ident].connection for ident in done})
+
+
+def _unknown(ident: str) -> str:
+    if ident.startswith("evt_"):
+        return "that is an event; this is for deliveries (dlv_...). `bridge replay` takes events"
+    return NO_SUCH_DELIVERY
+
+
+# Replay
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a replay made of one event."""
+
+    id: str
+    deliveries: Sequence[str]
+    """The ids of the new deliveries."""
+    skipped: str = ""
+    """Why nothing was made of it."""
+
+
+def events_between(database: Database, since: datetime | None, until: datetime | None) -> list[str]:
+    """The ids of routed events that were received in a span of time and whose bodies are kept, the oldest first."""
+    table = schema.events
+    query = select(table.c.id).where(table.c.body.is_not(None), table.c.routed_at.is_not(None))
+    if since is not None:
+        query = query.where(table.c.received_at >= since)
+    if until is not None:
+        query = query.where(table.c.received_at < until)
+    with database.read() as connection:
+        return list(connection.execute(query.order_by(table.c.received_at, table.c.id)).scalars())
+
+
+def replay(
+    database: Database,
+    who: str,
+    idents: Sequence[str],
+    rules: Rules,
+    route: Route,
+    *,
+    rule: str | None = None,
+    again: bool = False,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> list[Replayed]:
+    """Route stored events once more with `rules`, or with one `rule` of them.
+
+    What an earlier delivery already brought about ends `already_done` (a CRM record is updated); `again` does it
+    once more all the same.
+    """
+    replayed: list[Replayed] = []
+    for start in range(0, len(idents), REPLAY_GROUP):
+        group = idents[start : start + REPLAY_GROUP]
+        replayed += _replay_group(database, who, group, rules, route, rule, again)
+        on_progress(len(group))
+    return replayed
+
+
+def _replay_group(
+    database: Database,
+    who: str,
+    idents: Sequence[str],
+    rules: Rules,
+    route: Route,
+    rule: str | None,
+    again: bool,
+) -> list[Replayed]:
+    table = schema.events
+    with database.write() as connection:
+        now = database.now(connection)
+        keep_rules(database, connection, rules, now)
+        # Locked, so that none loses its body meanwhile.
+        locked = select(table).where(table.c.id.in_(idents)).order_by(table.c.id).with_for_update()
+        rows = {row.id: row for row in connection.execute(locked)}
+        replayed, made = [], []
+        for ident in idents:
+            skipped = _why_not_replay(rows.get(ident))
+            new = [] if skipped else list(_routed_again(rows[ident], rules, route, now, rule, again))
+            made += new
+            replayed.append(Replayed(ident, [row["id"] for row in new], skipped))
+        if made:
+            connection.execute(_TABLE.insert(), made)
+        for item in replayed:
+            if not item.skipped:
+                detail = {
+                    "deliveries": len(item.deliveries),
+                    "rules": rules.hash[:12],
+                    "rule": rule,
+                    "again": again,
+                }
+                note(connection, now, who, "replay", [item.id], {k: v for k, v in detail.items() if v})
+        database.changed(connection, {row["connection"] for row in made})
+        return replayed
+
+
+def _routed_again(
+    row: Row[Any], rules: Rules, route: Route, now: datetime, rule: str | None, again: bool
+) -> Iterator[dict[str, Any]]:
+    event = event_of(row)
+    for planned in route(event, now).planned:
+        if rule is None or planned.rule == rule:
+            yield delivery_row(planned, event, rules.hash, now, again=again)
+
+
+def _why_not_replay(row: Row[Any] | None) -> str:
+    if row is None:
+        return "there is no such event"
+    if row.body is None:
+        return "its body is no longer kept (BRIDGE_RETENTION)"
+    return "" if row.routed_at is not None else "it is not routed yet; it will be by itself"
+
+
+# Rejections
+
+
+def accept_rejection(database: Database, who: str, ident: str) -> Act:
+    """Take a request that was refused although it was signed, or that clashed with a stored event, as an event.
+
+    A kill in between is harmless: accepted again, the event is known already.
+    """
+    table = schema.rejections
+    with database.read() as connection:
+        row = connection.execute(select(table).where(table.c.id == ident)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no rejection `{ident}`")
+    if row.accepted_as is not None:
+        return Act(ident, False, f"it was accepted before, as {row.accepted_as}")
+    if row.body is None:
+        return Act(ident, False, "it was not signed, so its body was not kept; Heppu has to send it again")
+    if row.kind == "conflict":
+        return Act(
+            ident, False,
+            "an event with the same id and another body is stored; look at both (`bridge show`), and send what is "
+            "right with `bridge send FILE --now`",
+        )  # fmt: skip
+    try:
+        event = read_event(row.body, row.received_at)
+    except SignedRefusal as error:
+        return Act(ident, False, f"it is no event: {error.detail}")
+    answer = accept(database, [Receipt(event, row.body)])[0]
+    if answer == "unavailable":
+        raise BridgeError("the event could not be stored now; try again")
+    events = schema.events
+    with database.write() as connection:
+        stored = connection.execute(
+            select(events.c.id).where(
+                or_(events.c.identity == event.identity, events.c.occurrence == event.occurrence)
+            )
+        ).scalar()
+        connection.execute(update(table).where(table.c.id == ident).values(accepted_as=stored))
+        note(connection, database.now(connection), who, "accept", [ident], {"event": stored})
+    return Act(
+        ident, True, f"accepted as {stored}" if answer == "stored" else f"it was stored before, as {stored}"
+    )

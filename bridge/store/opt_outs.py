@@ -1,0 +1,95 @@
+"""What people want: opt-outs, per channel and address, whoever runs the connection."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from bridge.store import schema
+from bridge.store.audit_log import note
+from bridge.store.database import Database
+from bridge.telemetry import mask_address
+
+_TABLE = schema.recipients
+
+
+@dataclass(frozen=True)
+class Preference:
+    """A person's wish about one channel."""
+
+    channel: str
+    address: str
+    opted_out: bool
+    source: str
+    """Where it comes from: `STOP to twilio`, `unsubscribe link`, `refused by twilio`, `command line`."""
+
+
+def recipient_name(channel: str, address: str) -> str:
+    """The name under which everything about a recipient is decided: attempts and opt-outs alike."""
+    return f"recipient {channel} {address.casefold()}"
+
+
+def keep_preferences(
+    database: Database, connection: Connection, preferences: Sequence[Preference], now: datetime
+) -> None:
+    """Write wishes down, under the lock that every attempt to these addresses takes."""
+    if not preferences:
+        return
+    database.lock(connection, (recipient_name(item.channel, item.address) for item in preferences))
+    statement = database.insert(_TABLE)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["channel", "address"],
+            set_={
+                "opted_out_at": statement.excluded.opted_out_at,
+                "source": statement.excluded.source,
+                "changed_at": statement.excluded.changed_at,
+            },
+        ),
+        [
+            {
+                "channel": item.channel,
+                "address": item.address.casefold(),
+                "opted_out_at": now if item.opted_out else None,
+                "source": item.source,
+                "changed_at": now,
+            }
+            for item in preferences
+        ],
+    )
+
+
+def set_preference(database: Database, preference: Preference, who: str | None = None) -> None:
+    """Write one wish down; what commits before it is the last message. `who` wrote it for the person, if anybody."""
+    with database.write() as connection:
+        now = database.now(connection)
+        keep_preferences(database, connection, [preference], now)
+        if who is not None:
+            act = "opt out" if preference.opted_out else "opt in"
+            note(
+                connection, now, who, act, [mask_address(preference.address)], {"channel": preference.channel}
+            )
+
+
+def kept_as(secret: bytes, address: str) -> str:
+    """What stands for an address whose person was erased: enough to keep an opt-out, nothing to write to."""
+    digest = hmac.new(secret, address.casefold().encode(), hashlib.sha256).hexdigest()
+    return f"erased:{digest}"
+
+
+def opt_outs(database: Database, limit: int = 1000) -> list[dict[str, Any]]:
+    """Who opted out of what, the newest first."""
+    with database.read() as connection:
+        rows = connection.execute(
+            select(_TABLE)
+            .where(_TABLE.c.opted_out_at.is_not(None))
+            .order_by(_TABLE.c.opted_out_at.desc())
+            .limit(limit)
+        )
+        return [dict(row._mapping) for row in rows]

@@ -1,0 +1,255 @@
+"""The facts that decide about due deliveries, read in a few queries for a whole group.
+
+The decision itself is `bridge.policy.decide`, the same that rehearsals use.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import lru_cache
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select, tuple_, union
+
+from bridge.events import Contact, Event
+from bridge.policy import Decision, Due, Facts, Held, Seen, cancelling, decide, rank_of
+from bridge.rules.model import Messaging, Once, Planned, Verdict
+from bridge.store import schema
+from bridge.store.contact_cache import zones_known
+from bridge.store.database import Database
+from bridge.store.routing import delivery_row, read_events
+
+CLOCKS_APART = timedelta(hours=1)
+"""How far ahead of ours Heppu's clock may be for `cancel_on` to compare its timestamps rightly."""
+
+
+@dataclass(frozen=True)
+class Rulebook:
+    """What the decision needs of the present configuration."""
+
+    messaging: Messaging
+    consent: Callable[[Event], Verdict | None] = lambda _: None
+    """What `messaging.require` says of an event; None where nothing is required."""
+    only_to: Collection[str] = ()
+    erased_as: Callable[[str], str] | None = None
+    """What stands for an address in opt-outs of people who were erased; None without BRIDGE_SECRET."""
+
+
+def options_of(row: Row[Any]) -> Mapping[str, Any]:
+    """What the worker needs to know of a delivery's rule; few rules make few different texts, so they are kept."""
+    return _options(row.options)
+
+
+@lru_cache(maxsize=4096)
+def _options(text: str) -> Mapping[str, Any]:
+    return MappingProxyType(json.loads(text))
+
+
+@dataclass
+class Gathered:
+    """The facts about a group of due deliveries."""
+
+    effects: dict[str, Row[Any]] = field(default_factory=dict)
+    opted_out: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    reached: dict[tuple[str, str], list[tuple[str, datetime]]] = field(default_factory=dict)
+    """Per channel and address: the deliveries that went out or may have, and when."""
+    zones: Mapping[str, str] = field(default_factory=dict)
+    """Per address, in small letters: the time zone that a CRM knows of the person."""
+    once: dict[str, datetime] = field(default_factory=dict)
+    later: list[Seen] = field(default_factory=list)
+    """Accepted events that may cancel one of the group."""
+
+    def known_id(self, row: Row[Any]) -> str | None:
+        """The partner's id of the record that this delivery's effect already made and is to update."""
+        held = self.effects.get(row.effect)
+        updates = held is not None and options_of(row).get("updates")
+        return held.partner_id if held is not None and updates else None
+
+
+def gather(
+    connection: Connection,
+    rows: Sequence[Row[Any]],
+    messaging: Messaging,
+    now: datetime,
+    erased_as: Callable[[str], str] | None = None,
+) -> Gathered:
+    """Read what bears on these deliveries."""
+    facts = Gathered()
+    effects = schema.effects
+    keys = [row.effect for row in rows]
+    facts.effects = {
+        row.key: row for row in connection.execute(select(effects).where(effects.c.key.in_(keys)))
+    }
+    addressed = {(row.channel, row.recipient) for row in rows if row.channel and row.recipient}
+    if addressed:
+        facts.opted_out = _opt_outs(connection, addressed, erased_as)
+        span = max((cap.per for cap in messaging.caps.values()), default=timedelta(0))
+        facts.reached = _reached(connection, addressed, now - span)
+        facts.zones = zones_known(connection, {address for _, address in addressed}, now)
+    facts.once = _once(connection, rows)
+    facts.later = _later(connection, rows)
+    return facts
+
+
+def facts_about(database: Database, planned: Planned, event: Event, messaging: Messaging) -> Facts:
+    """What would bear on a delivery that is only planned, for people who ask what would happen."""
+    with database.read() as connection:
+        now = database.now(connection)
+        row: Any = SimpleNamespace(**delivery_row(planned, event, "", now))
+        return _facts(row, event, gather(connection, [row], messaging, now))
+
+
+def _opt_outs(
+    connection: Connection,
+    addressed: Collection[tuple[str, str]],
+    erased_as: Callable[[str], str] | None,
+) -> dict[tuple[str, str], datetime]:
+    """Since when they wish for no messages, by the newest word of each; a wish outlives the erasure of its person."""
+    table = schema.recipients
+    whose = {(channel, address): (channel, address) for channel, address in addressed}
+    if erased_as is not None:
+        whose |= {(channel, erased_as(address)): (channel, address) for channel, address in addressed}
+    rows = connection.execute(
+        select(table.c.channel, table.c.address, table.c.opted_out_at)
+        .where(tuple_(table.c.channel, table.c.address).in_(list(whose)))
+        .order_by(table.c.changed_at)
+    )
+    newest = {whose[row.channel, row.address]: row.opted_out_at for row in rows}
+    return {key: opted_out_at for key, opted_out_at in newest.items() if opted_out_at is not None}
+
+
+def _reached(
+    connection: Connection, addressed: Collection[tuple[str, str]], since: datetime
+) -> dict[tuple[str, str], list[tuple[str, datetime]]]:
+    table = schema.deliveries
+    found = connection.execute(
+        select(table.c.id, table.c.channel, table.c.recipient, table.c.reached_at).where(
+            table.c.recipient.in_({address for _, address in addressed}), table.c.reached_at > since
+        )
+    )
+    reached: dict[tuple[str, str], list[tuple[str, datetime]]] = defaultdict(list)
+    for row in found:
+        reached[row.channel, row.recipient].append((row.id, row.reached_at))
+    return reached
+
+
+def _once(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, datetime]:
+    """Per delivery with `once`: when its rule and action last reached the same contact or conversation."""
+    table = schema.deliveries
+    found = {}
+    for row in rows:
+        once = options_of(row).get("once")
+        if not once:
+            continue
+        column, whose = table.c[once["per"]], getattr(row, once["per"])
+        if whose is None:
+            continue  # people whom nobody can tell apart are not one person
+        last = connection.execute(
+            select(func.max(table.c.reached_at)).where(
+                column == whose,
+                table.c.rule == row.rule,
+                table.c.action == row.action,
+                table.c.id != row.id,
+            )
+        ).scalar_one_or_none()
+        if last is not None:
+            found[row.id] = last
+    return found
+
+
+def _later(connection: Connection, rows: Sequence[Row[Any]]) -> list[Seen]:
+    """Accepted events, routed or not, that share a conversation, phone or e-mail with a cancellable delivery."""
+    waiting = [row for row in rows if "cancel_on" in row.options]
+    if not waiting:
+        return []
+    events = schema.events
+    names = {name for row in waiting for name in options_of(row)["cancel_on"]}
+    causes = select(events.c.conversation, events.c.phone, events.c.email).where(
+        events.c.id.in_([row.event_id for row in waiting])
+    )
+    cause = causes.cte("cause")
+    columns = events.c["id", "identity", "name", "conversation", "phone", "email", "occurred_at"]
+    same = [
+        select(*columns).join(cause, events.c[shared] == cause.c[shared])
+        for shared in ("conversation", "phone", "email")
+    ]
+    since = min(row.occurred_at for row in waiting) - CLOCKS_APART
+    later = union(*(query.where(events.c.name.in_(names), events.c.occurred_at >= since) for query in same))
+    rows = connection.execute(later).all()
+    # Heppu's own timestamps, of which `occurred_at` is cut at our clock: the two may be apart.
+    bodies = read_events(connection, {row.id for row in rows})
+    return [
+        Seen(
+            row.identity, row.name, bodies[row.id].timestamp or row.occurred_at, row.conversation, row.phone, row.email
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def decide_all(
+    rows: Sequence[Row[Any]], events: Mapping[str, Event], facts: Gathered, rulebook: Rulebook, now: datetime
+) -> dict[str, Decision]:
+    """The decision about each delivery that is to be sent; a lookup needs none."""
+    return {
+        row.id: decide(
+            _due(row, events[row.id], rulebook),
+            _facts(row, events[row.id], facts),
+            rulebook.messaging,
+            now,
+            rulebook.only_to,
+        )
+        for row in rows
+        if row.unknown_since is None
+    }
+
+
+_NOBODY = Contact()
+"""Where nobody is written to or called, the policy asks nothing about the person."""
+
+
+def _due(row: Row[Any], event: Event, rulebook: Rulebook) -> Due:
+    options = options_of(row)
+    once = options.get("once")
+    return Due(
+        id=row.id,
+        occurred_at=row.occurred_at,
+        rank=rank_of(event.name),
+        contact=event.contact if row.channel else _NOBODY,
+        channel=row.channel,
+        recipient=row.recipient,
+        expires_at=row.expires_at,
+        once=Once(once["per"], timedelta(seconds=once["within"])) if once else None,
+        consent=rulebook.consent(event) if row.channel else None,
+        updates=bool(options.get("updates")),
+        shadow=bool(options.get("shadow")),
+        alert=row.origin == "alert",
+        again=bool(options.get("again")),
+    )
+
+
+def _facts(row: Row[Any], event: Event, facts: Gathered) -> Facts:
+    cancel_on = options_of(row).get("cancel_on", ())
+    address = (row.channel, row.recipient)
+    return Facts(
+        cancelled_by=cancelling(cancel_on, Seen.of(event), facts.later) if cancel_on else None,
+        once_at=facts.once.get(row.id),
+        opted_out_at=facts.opted_out.get(address),
+        zone=facts.zones.get((row.recipient or "").lower()),
+        sent=[at for ident, at in facts.reached.get(address, ()) if ident != row.id],
+        held=_held(row, facts.effects.get(row.effect)),
+    )
+
+
+def _held(row: Row[Any], effect: Row[Any] | None) -> Held | None:
+    if effect is None:
+        return None
+    if effect.reserved_by is not None and effect.reserved_by != row.id:
+        return Held(effect.reserved_by, False, effect.rank, effect.occurred_at)
+    if effect.held_by is None:
+        return Held(row.id, False, effect.rank, effect.occurred_at)
+    return Held(effect.held_by, True, effect.rank, effect.occurred_at)

@@ -1,0 +1,231 @@
+"""Writing down what became of attempts, in groups.
+
+Only who holds the delivery's newest claim may write: an attempt that comes back after its delivery was claimed anew
+is recorded for people to see, and changes nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+from sqlalchemy import Row, select, text
+
+from bridge.errors import Failure
+from bridge.policy import rank_of
+from bridge.store import schema
+from bridge.store.bulk import update_group
+from bridge.store.claim import Claimed, claimed_of, events_of
+from bridge.store.connections import record, tell
+from bridge.store.database import EVENTS, Database
+from bridge.store.idempotency import free_effects, held_row, hold_effects
+from bridge.store.opt_outs import Preference, keep_preferences
+
+EffectChange = Literal["hold", "free", "keep"]
+
+NOT_RECEIVED: Final = ("undelivered", "failed")
+"""Receipts that say that the person did not get the message."""
+LEFT_TO_OTHERS: Final = timedelta(minutes=2)
+"""How long an abandoned attempt waits for a process that has its connection."""
+PROVEN: Final = "its receipt proves that it took effect"
+_RECEIPT_RANK: Final = {"queued": 0, "sent": 1, "delivered": 2, "undelivered": 2, "failed": 2}
+
+
+def furthest_receipt(known: str | None, reported: str | None) -> str | None:
+    """The receipt that counts: partners repeat themselves and speak out of order, and the first final word stays."""
+    if known is None or reported is None:
+        return known or reported
+    return reported if _RECEIPT_RANK[reported] > _RECEIPT_RANK[known] else known
+
+
+@dataclass(slots=True)
+class Finished:
+    """One attempt's end, and what its delivery becomes. Nobody changes it once it is concluded."""
+
+    claimed: Claimed
+    outcome: str
+    """For the attempt's row: `sent`, `found`, `absent`, or the kind of failure."""
+    state: Literal["sent", "retrying", "review", "dead"]
+    effect: EffectChange
+    failure: Failure | None = None
+    detail: str = ""
+    wait: timedelta = timedelta(0)
+    """How long until the next attempt, for a delivery that has one."""
+    consumed: int = 1
+    """How many attempts of the retry schedule this one used up."""
+    unknown_since: datetime | None = None
+    """Set while it is not known whether it took effect: the next claim looks it up."""
+    partner_id: str | None = None
+    receipt: str | None = None
+    opt_out: bool = False
+    """The partner says that the person wants no messages on this channel."""
+    speaks_of_partner: bool = True
+    """Whether it ended by what the partner did: what never began, or ended with our own process, says nothing of it."""
+
+
+def finish(
+    database: Database, group: Sequence[Finished], refused_by: Callable[[str], str] = lambda _: ""
+) -> list[Claimed]:
+    """Write the ends of these attempts in one transaction; returns those whose claim was no longer the newest.
+
+    `refused_by` gives the fingerprint of a connection's settings in this process: when they are refused, a process
+    with others ends the pause.
+    """
+    table = schema.deliveries
+    with database.write() as connection:
+        now = database.now(connection)
+        by_connection: dict[str, list[Failure | None]] = defaultdict(list)
+        for item in group:
+            if item.speaks_of_partner:
+                by_connection[item.claimed.connection].append(item.failure)
+        # Before the deliveries, in the order of `claim`.
+        turns = {
+            name: record(database, connection, name, by_connection[name], now, refused_by)
+            for name in sorted(by_connection)
+        }
+        newest = {
+            row.id: row
+            for row in connection.execute(
+                select(*table.c["id", "state", "fence", "partner_id", "receipt", "detail"])
+                .where(
+                    table.c.id.in_([item.claimed.id for item in group]),
+                    table.c.state.in_(("sending", "retrying", "review")),
+                )
+                .order_by(table.c.id)
+                .with_for_update()
+            )
+        }
+        late: list[Claimed] = []
+        ours: list[Finished] = []
+        for item in group:
+            row = newest.get(item.claimed.id)
+            if row is not None and row.fence == item.claimed.fence and _counts(item, row.state):
+                ours.append(_with_receipt(item, row))
+            else:
+                late.append(item.claimed)
+        update_group(
+            connection, schema.attempts, ["delivery_id", "fence"], [_attempt_end(item, now) for item in group]
+        )
+        if ours:
+            update_group(connection, table, ["id"], [_delivery_end(item, now) for item in ours])
+            keep_preferences(database, connection, [_opt_out(item) for item in ours if item.opt_out], now)
+            hold_effects(connection, [_held(item, now) for item in ours if item.effect == "hold"])
+            free_effects(
+                connection, {item.claimed.id: item.claimed.effect for item in ours if item.effect == "free"}
+            )
+        follow_up = any(turn.get("alert_due") for turn in turns.values()) or any(
+            _is_followed_up(item) for item in ours
+        )
+        names = {item.claimed.connection for item in group}
+        database.changed(connection, [*names, *([EVENTS] if follow_up else [])])
+    for name, turn in turns.items():
+        tell(name, turn)
+    return late
+
+
+def _counts(item: Finished, state: str) -> bool:
+    """Whether an end is news: once the lease ran out, and while nobody has claimed it anew, only success is."""
+    return state == "sending" or item.state == "sent"
+
+
+def _with_receipt(item: Finished, row: Row[Any]) -> Finished:
+    """What a callback wrote down while the attempt ran: a receipt proves the effect, and never goes back."""
+    if row.receipt is None or item.partner_id not in (None, row.partner_id):
+        return item
+    receipt = furthest_receipt(row.receipt, item.receipt)
+    found = replace(item, partner_id=row.partner_id, receipt=receipt)
+    if found.effect == "keep":
+        found = replace(found, state="sent", effect="hold", failure=None, unknown_since=None, detail=PROVEN)
+    return replace(found, detail=row.detail or "") if receipt in NOT_RECEIVED else found
+
+
+def _is_followed_up(item: Finished) -> bool:
+    """Whether the rule's `on_failure`, or an alert, has something to say about this end."""
+    ended_badly = item.state in ("dead", "review") or item.receipt in NOT_RECEIVED
+    return ended_badly and item.claimed.origin == "rule"
+
+
+def _attempt_end(item: Finished, now: datetime) -> dict[str, Any]:
+    return {
+        "delivery_id": item.claimed.id,
+        "fence": item.claimed.fence,
+        "finished_at": now,
+        "outcome": item.outcome,
+        "reason": item.failure.reason if item.failure else None,
+        "detail": item.detail or None,
+    }
+
+
+def _delivery_end(item: Finished, now: datetime) -> dict[str, Any]:
+    final = item.state in ("sent", "dead")
+    may_have_reached = item.state in ("sent", "review") or item.unknown_since is not None
+    return {
+        "id": item.claimed.id,
+        "state": item.state,
+        "reason": item.failure.reason if item.failure else None,
+        "detail": item.detail or None,
+        "run_at": now + item.wait,
+        "attempts": item.claimed.attempts + item.consumed,
+        "unknown_since": item.unknown_since,
+        "partner_id": item.partner_id,
+        "receipt": item.receipt,
+        "receipt_at": now if item.receipt else None,
+        "reached_at": item.claimed.started_at if may_have_reached else None,
+        "finished_at": now if final else None,
+        "follow_up": _is_followed_up(item),
+        "lease_until": None,
+        "replica": None,
+    }
+
+
+def _held(item: Finished, now: datetime) -> dict[str, Any]:
+    claimed = item.claimed
+    return held_row(
+        claimed.effect,
+        claimed.id,
+        item.partner_id,
+        rank_of(claimed.event.name),
+        claimed.occurred_at,
+        now,
+    )
+
+
+def _opt_out(item: Finished) -> Preference:
+    claimed = item.claimed
+    return Preference(
+        claimed.channel or "", claimed.recipient or "", True, f"refused by {claimed.connection}"
+    )
+
+
+def abandoned(
+    database: Database,
+    own: str | None = None,
+    limit: int = 200,
+    *,
+    of: Collection[str] | None = None,
+) -> tuple[list[Claimed], datetime]:
+    """Attempts whose lease ran out, and the present: their process is gone or frozen, what became of them unknown.
+
+    On SQLite, where one process serves, everything that another process (not `own`) left behind is abandoned at once.
+    `of` are the connections that this process has: those of others are left for a while to a process that can ask
+    the partner about them.
+    """
+    table = schema.deliveries
+    with database.read() as connection:
+        now = database.now(connection)
+        left = table.c.lease_until < now
+        if database.is_sqlite and own is not None:
+            left = left | (table.c.replica != own)
+        if of is not None:
+            left = left & (table.c.connection.in_(of) | (table.c.lease_until < now - LEFT_TO_OTHERS))
+        rows: Sequence[Row[Any]] = connection.execute(
+            select(table)
+            .where(text("deliveries.state = 'sending'"), left)
+            .order_by(table.c.lease_until)
+            .limit(limit)
+        ).all()
+        events: Mapping[str, Any] = events_of(connection, rows)
+        return [claimed_of(row, events[row.id]) for row in rows], now

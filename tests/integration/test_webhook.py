@@ -1,0 +1,244 @@
+"""POST /webhooks/heppu over real HTTP: every answer, and whatever a stranger sends."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from bridge.samples import sample, stamped
+from bridge.signing import MAX_BODY
+from bridge.store.database import Database
+from bridge.store.queries import list_events, list_rejections
+from bridge.telemetry import Metrics
+from bridge.web.app import create_app
+from bridge.web.webhook import Receiver, ReceiverSettings
+from tests.asgi_server import serving
+
+SECRETS = (b"whsec_new", b"whsec_old")
+
+
+@dataclass
+class Service:
+    url: str
+    database: Database
+    receiver: Receiver
+    metrics: Metrics
+
+    def post(self, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
+        headers = signed(body) if headers is None else headers
+        return httpx.post(f"{self.url}/webhooks/heppu", content=body, headers=headers, timeout=10)
+
+    def event(self, **changes: Any) -> bytes:
+        return json.dumps(stamped(sample("call.completed"), self.database.clock.now()) | changes).encode()
+
+
+def signed(body: bytes, secret: bytes = SECRETS[0], at: float | None = None) -> dict[str, str]:
+    """The headers as Heppu documents them, by an HMAC of the test's own."""
+    digest = hmac.new(secret, body, hashlib.sha256).hexdigest()
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": "Heppu-Webhooks/1.0",
+        "X-Webhook-Signature-256": f"sha256={digest}",
+        "X-Webhook-Timestamp": str(int(at if at is not None else time.time())),
+        "X-Webhook-ID": "whd_header",
+    }
+
+
+@pytest.fixture
+def service(database: Database) -> Iterator[Service]:
+    metrics = Metrics()
+    receiver = Receiver(database, ReceiverSettings(SECRETS), metrics, database.clock)
+    app = create_app(database, receiver, metrics, guard=lambda routes: routes)
+    with serving(app) as url:
+        yield Service(url, database, receiver, metrics)
+
+
+def rejections(service: Service) -> list[dict[str, Any]]:
+    """The refused requests, once they are written."""
+    for _ in range(100):
+        found = list_rejections(service.database).items
+        if found:
+            return list(found)
+        time.sleep(0.02)
+    return []
+
+
+def test_a_signed_event_is_answered_and_is_on_disk(service: Service) -> None:
+    answer = service.post(service.event())
+    assert (answer.status_code, answer.json()) == (200, {"received": True})
+    assert [item["name"] for item in list_events(service.database).items] == ["call.completed"]
+
+
+def test_a_duplicate_is_answered_200_and_says_so(service: Service) -> None:
+    body = service.event()
+    service.post(body)
+    assert service.post(body, signed(body, SECRETS[1])).json() == {"received": True, "duplicate": True}
+    assert len(list_events(service.database).items) == 1
+
+
+def test_another_body_under_a_known_id_is_answered_200_and_kept_aside(service: Service) -> None:
+    service.post(service.event(webhookId="whd_1"))
+    assert service.post(service.event(webhookId="whd_1")).json() == {"received": True, "duplicate": True}
+    assert [item["kind"] for item in rejections(service)] == ["conflict"]
+
+
+def test_an_unknown_event_is_stored(service: Service) -> None:
+    assert service.post(service.event(event="call.transferred")).status_code == 200
+    assert list_events(service.database).items[0]["name"] == "call.transferred"
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"X-Webhook-Signature-256": None}, 401),
+        ({"X-Webhook-Signature-256": "sha256=" + "0" * 64}, 401),
+        ({"X-Webhook-Signature-256": "nonsense"}, 401),
+        ({"X-Webhook-Timestamp": None}, 401),
+        ({"X-Webhook-Timestamp": "0"}, 401),
+        ({"X-Webhook-Timestamp": "99999999999"}, 401),
+    ],
+)
+def test_what_is_not_signed_or_not_fresh_is_401(
+    service: Service, change: dict[str, Any], status: int
+) -> None:
+    body = service.event()
+    headers = {name: value for name, value in (signed(body) | change).items() if value is not None}
+    answer = service.post(body, headers)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error"}
+    assert list_events(service.database).items == []
+    assert len(rejections(service)) == 1
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{", b'{"event": NaN}', b'{"event": ""}', b"{}", b"\xff", b""])
+def test_a_signed_body_that_is_no_event_is_400_and_kept(service: Service, body: bytes) -> None:
+    assert service.post(body).status_code == 400
+    assert [item["signed"] for item in rejections(service)] == [True]
+
+
+def test_a_body_over_the_limit_is_413_announced_or_not(service: Service) -> None:
+    large = b"x" * (MAX_BODY + 1)
+    assert service.post(large).status_code == 413
+    chunks = iter([large[: MAX_BODY // 2]] * 3)
+    answer = httpx.post(f"{service.url}/webhooks/heppu", content=chunks, headers=signed(b""), timeout=10)
+    assert answer.status_code == 413
+
+
+def test_a_body_of_exactly_the_limit_is_taken(service: Service) -> None:
+    body = service.event(summary="")
+    body = body.replace(b'"summary": ""', b'"summary": "' + b"a" * (MAX_BODY - len(body)) + b'"')
+    assert len(body) == MAX_BODY
+    assert service.post(body).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
+def test_other_methods_are_405(service: Service, method: str) -> None:
+    answer = httpx.request(method, f"{service.url}/webhooks/heppu", timeout=10)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("path", ["/webhooks/heppu/", "/webhooks/nobody/status", "/webhooks/"])
+def test_other_webhooks_are_not_here(service: Service, path: str) -> None:
+    answer = httpx.post(f"{service.url}{path}", content=service.event(), timeout=10)
+    assert (answer.status_code, answer.json()) == (404, {"error": "nothing is here"})
+
+
+def test_without_the_store_the_answer_is_503_and_the_next_one_is_fine_again(service: Service) -> None:
+    with service.database.write() as connection:
+        connection.execute(text("ALTER TABLE events RENAME TO events_gone"))
+    body = service.event()
+    answer = service.post(body)
+    assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+    with service.database.write() as connection:
+        connection.execute(text("ALTER TABLE events_gone RENAME TO events"))
+    assert service.post(body).json() == {"received": True}
+
+
+def test_on_the_way_out_new_events_are_answered_503(service: Service) -> None:
+    service.receiver.stopping = True
+    assert service.post(service.event()).status_code == 503
+    assert httpx.get(f"{service.url}/readyz").status_code == 503
+    assert httpx.get(f"{service.url}/healthz").status_code == 200
+
+
+def test_many_at_once_are_all_stored_once(service: Service) -> None:
+    bodies = [service.event() for _ in range(60)] * 2
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda body: service.post(body).json(), bodies))
+    assert sum("duplicate" not in answer for answer in answers) == 60
+    assert len(list_events(service.database, limit=200).items) == 60
+
+
+def test_answers_are_counted(service: Service) -> None:
+    body = service.event()
+    service.post(body)
+    service.post(body)
+    service.post(body, {})
+    counted = httpx.get(f"{service.url}/metrics").text
+    for line in ('answer="200"} 1.0', 'answer="duplicate"} 1.0', 'answer="401"} 1.0'):
+        assert f"bridge_receipts_total{{{line}" in counted
+    summary = httpx.get(f"{service.url}/metrics/webhooks").json()
+    assert (summary["received"], summary["stored"], summary["duplicates"], summary["rejected"]) == (
+        3,
+        1,
+        1,
+        1,
+    )
+
+
+def test_ready_while_the_database_can_be_written(service: Service) -> None:
+    assert httpx.get(f"{service.url}/readyz").json() == {"status": "ready"}
+
+
+_HEADERS = st.dictionaries(
+    st.sampled_from(
+        ["X-Webhook-Signature-256", "X-Webhook-Timestamp", "Content-Length", "Transfer-Encoding", "X"]
+    ),
+    st.binary(max_size=80).filter(lambda value: b"\r" not in value and b"\n" not in value),
+    max_size=4,
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    body=st.binary(max_size=300), headers=_HEADERS, method=st.sampled_from([b"POST", b"GET", b"\xff", b""])
+)
+def test_any_bytes_get_a_4xx_and_the_next_good_event_is_served(
+    service: Service, body: bytes, headers: dict[str, bytes], method: bytes
+) -> None:
+    lines = [method + b" /webhooks/heppu HTTP/1.1", b"Host: bridge", b"Connection: close"]
+    lines += [name.encode() + b": " + value for name, value in headers.items()]
+    if "Content-Length" not in headers and "Transfer-Encoding" not in headers:
+        lines.append(f"Content-Length: {len(body)}".encode())
+    answer = _raw(service.url, b"\r\n".join(lines) + b"\r\n\r\n" + body)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer[:100]
+    assert service.post(service.event()).json() == {"received": True}
+
+
+def _raw(url: str, data: bytes) -> bytes:
+    """Send bytes as they are and read what comes back until the server closes, or has nothing to say."""
+    place = urlsplit(url)
+    with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=5) as connection:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        try:
+            while chunk := connection.recv(4096):
+                answer += chunk
+        except (TimeoutError, ConnectionError):
+            pass
+        return answer

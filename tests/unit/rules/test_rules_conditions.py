@@ -1,0 +1,209 @@
+"""Three-valued logic: what is not there is unknown, and unknown never matches."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+
+from bridge.rules.conditions import OPERATORS, combine, shown
+from bridge.rules.model import Check, Verdict
+from bridge.rules.route import route
+from tests.unit.rules.helpers import NOW, event_of, rules_of
+
+FIELD = "event.metadata.x"
+ABSENT = object()
+
+
+def checks(where: str, **changes: Any) -> tuple[bool, list[Check]]:
+    rules = rules_of(f"- name: a\n  when: call.busy\n  {where}\n  do: [{{use: crm.log_call}}]")
+    (trace,) = route(event_of(**changes), rules, NOW).traces
+    assert trace.error is None
+    return trace.fired, list(trace.checks[1:])
+
+
+def verdict(condition: str, value: Any) -> Verdict:
+    changes = {} if value is ABSENT else {"metadata__x": value}
+    fired, rows = checks(f"where: {{{FIELD}: {condition}}}", **changes)
+    assert fired == all(row.verdict == "true" for row in rows)
+    (row,) = rows
+    return row.verdict
+
+
+@pytest.mark.parametrize(
+    ("condition", "value", "expected"),
+    [
+        ("abc", "abc", "true"),
+        ("abc", "ABC", "false"),
+        ("5", 5, "true"),
+        ("5", 5.0, "true"),
+        ("5", "5", "unknown"),
+        ("1", True, "unknown"),
+        ("true", True, "true"),
+        ("true", 1, "unknown"),
+        ("true", "true", "unknown"),
+        ("{ne: abc}", "abd", "true"),
+        ("{ne: abc}", "abc", "false"),
+        ("{ne: abc}", 5, "unknown"),
+        ("{ne: 1}", True, "unknown"),
+        ("[a, b]", "b", "true"),
+        ("{in: [a, b]}", "c", "false"),
+        ("{in: [a, 1]}", 1, "true"),
+        ("{in: [a, 1]}", True, "unknown"),
+        ("{in: [a]}", 5, "unknown"),
+        ("{not_in: [a, b]}", "c", "true"),
+        ("{not_in: [a, b]}", "a", "false"),
+        ("{not_in: [a, b]}", 5, "unknown"),
+        ("{gt: 5}", 6, "true"),
+        ("{gt: 5}", 5, "false"),
+        ("{gt: 5}", "6", "unknown"),
+        ("{gt: 0}", True, "unknown"),
+        ("{gte: 5}", 5, "true"),
+        ("{lt: 5}", 4.9, "true"),
+        ("{lt: 5}", 5, "false"),
+        ("{lte: 5}", 5, "true"),
+        ("{contains: bc}", "abcd", "true"),
+        ("{contains: BC}", "abcd", "false"),
+        ("{contains: b}", ["a", "b"], "true"),
+        ("{contains: 1}", [True, "1"], "false"),
+        ("{contains: 1}", [1], "true"),
+        ("{contains: a}", {"a": 1}, "unknown"),
+        ("{contains: 5}", "5", "unknown"),
+        ("{starts_with: ab}", "abc", "true"),
+        ("{starts_with: b}", "abc", "false"),
+        ("{starts_with: a}", ["a"], "unknown"),
+        ("{ends_with: bc}", "abc", "true"),
+        ("{ends_with: a}", "abc", "false"),
+        ("{exists: true}", "", "true"),
+        ("{exists: true}", False, "true"),
+        ("{exists: true}", None, "false"),
+        ("{exists: true}", ABSENT, "false"),
+        ("{exists: false}", None, "true"),
+        ("{exists: false}", ABSENT, "true"),
+        ("{exists: false}", 0, "false"),
+    ],
+)
+def test_an_operator_against_a_value(condition: str, value: Any, expected: Verdict) -> None:
+    assert verdict(condition, value) == expected
+
+
+WANTED = {"in": "[a]", "not_in": "[a]", "gt": "1", "gte": "1", "lt": "1", "lte": "1"}
+
+
+@pytest.mark.parametrize("operator", sorted(OPERATORS))
+@pytest.mark.parametrize("value", [None, ABSENT, {"a": 1}], ids=["null", "missing", "another type"])
+def test_no_operator_matches_on_what_is_not_there(operator: str, value: Any) -> None:
+    assert verdict(f"{{{operator}: {WANTED.get(operator, 'a')}}}", value) == "unknown"
+    fired, rows = checks(f"where: {{not: {{{FIELD}: {{{operator}: {WANTED.get(operator, 'a')}}}}}}}")
+    assert not fired
+    assert {row.verdict for row in rows} == {"unknown"}
+
+
+ALL: dict[tuple[Verdict, Verdict], Verdict] = {
+    ("true", "true"): "true",
+    ("true", "unknown"): "unknown",
+    ("true", "false"): "false",
+    ("unknown", "unknown"): "unknown",
+    ("unknown", "false"): "false",
+    ("false", "false"): "false",
+}
+ANY: dict[tuple[Verdict, Verdict], Verdict] = {
+    ("true", "true"): "true",
+    ("true", "unknown"): "true",
+    ("true", "false"): "true",
+    ("unknown", "unknown"): "unknown",
+    ("unknown", "false"): "unknown",
+    ("false", "false"): "false",
+}
+
+
+@pytest.mark.parametrize(("left", "right"), list(product(("true", "unknown", "false"), repeat=2)))
+def test_groups_follow_kleene(left: Verdict, right: Verdict) -> None:
+    pair = (left, right) if (left, right) in ALL else (right, left)
+    assert combine("all", [left, right]) == ALL[pair]
+    assert combine("any", [left, right]) == ANY[pair]
+    assert combine("not", [left]) == {"true": "false", "false": "true", "unknown": "unknown"}[left]
+
+
+def test_every_entry_and_every_operator_has_to_hold() -> None:
+    assert checks("where: {event.duration: {gte: 0, lt: 5}, event.direction: outbound}")[0]
+    assert not checks("where: {event.duration: {gte: 0, lt: 5}, event.direction: inbound}")[0]
+    assert not checks("where: {event.duration: {gte: 1, lt: 5}}")[0]
+
+
+def test_the_trace_has_a_row_for_every_part_of_a_group_even_when_it_was_decided_before() -> None:
+    fired, rows = checks(
+        "where: {any: [{event.direction: outbound}, {event.outcome: resolved, event.duration: 0}], "
+        "not: {event.metadata.x: 1}}"
+    )
+    assert not fired
+    assert [(row.depth, row.wanted, row.found, row.verdict) for row in rows] == [
+        (0, "any of 2", "", "true"),
+        (1, "event.direction eq outbound", '"outbound"', "true"),
+        (1, "all of 2", "", "unknown"),
+        (2, "event.outcome eq resolved", "null", "unknown"),
+        (2, "event.duration eq 0", "0", "true"),
+        (0, "not of 1", "", "unknown"),
+        (1, "event.metadata.x eq 1", "missing", "unknown"),
+    ]
+    assert rows[-1].why == "event.metadata.x is missing"
+
+
+def test_the_trace_says_which_field_was_probably_meant() -> None:
+    _, (row,) = checks("where: {event.metadata.order_id: x}", metadata__orderId="x")
+    assert row.found == "missing (there is `orderId`)"
+
+
+def test_the_trace_says_why_a_value_could_not_be_compared() -> None:
+    _, (row,) = checks("where: {event.metadata.tier: gold}", metadata__tier=3)
+    assert (row.found, row.why) == ("3", "eq cannot be decided for a number")
+    _, (row,) = checks("where: {event.metadata.tier.name: gold}", metadata__tier="gold")
+    assert row.found == "missing (a text has no fields)"
+
+
+def test_a_field_of_the_contact_that_nobody_said_is_missing() -> None:
+    _, (row,) = checks("where: {contact.email: {starts_with: a}}")
+    assert (row.found, row.verdict) == ("missing", "unknown")
+
+
+@pytest.mark.parametrize(
+    ("condition", "verdict", "why"),
+    [
+        ("event.duration == 0", "true", ""),
+        ("event.duration > 5", "false", ""),
+        ("event.metadata.tries > 5", "unknown", "event.metadata.tries is missing"),
+        ("event.outcome == 'resolved'", "unknown", "event.outcome is missing"),
+        ("event.metadata.contactName > 5", "unknown", "compares a text with a number"),
+        ("event.duration", "unknown", "it takes true or false, not a number"),
+        ("not event.metadata.tries", "unknown", "event.metadata.tries is missing"),
+        ("event.duration > 5 and event.metadata.tries > 5", "false", ""),
+    ],
+)
+def test_an_if_is_true_false_or_unknown(condition: str, verdict: str, why: str) -> None:
+    fired, (row,) = checks(f'if: "{condition}"')
+    assert (row.verdict, row.why, row.wanted) == (verdict, why, f"if {condition}")
+    assert fired == (verdict == "true")
+
+
+def test_where_and_if_are_both_tried() -> None:
+    _, rows = checks("where: {event.direction: inbound}\n  if: event.duration == 0")
+    assert [row.verdict for row in rows] == ["false", "true"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        ("a\nb", '"a\\nb"'),
+        ("x" * 200, '"' + "x" * 80 + '"…'),
+        ("\ud800", '"\ufffd"'),
+        ([1, 2], "a list of 2"),
+        ({"a": 1}, "an object of 1 field"),
+        (True, "true"),
+        (1.5, "1.5"),
+        (10**100, "1" + "0" * 79),
+    ],
+)
+def test_a_trace_shows_values_short_and_on_one_line(value: Any, text: str) -> None:
+    assert shown(value) == text
