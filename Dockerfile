@@ -12,7 +12,7 @@ FROM python:3.12-slim
 COPY --from=build /opt/bridge /opt/bridge
 COPY rules.yaml /data/rules.yaml
 RUN useradd --uid 10001 --home-dir /data --shell /usr/sbin/nologin bridge && chown -R bridge /data
-ENV PATH=/opt/bridge/bin:$PATH BRIDGE_HOST=0.0.0.0 BRIDGE_LOG=json
+ENV PATH=/opt/bridge/bin:$PATH BRIDGE_HOST=0.0.0.0 BRIDGE_LOG_FORMAT=json
 USER bridge
 WORKDIR /data
 VOLUME /data

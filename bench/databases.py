@@ -135,7 +135,7 @@ class Store:
         """Return once nothing is unrouted or unfinished."""
         waiting = (
             "SELECT (SELECT count(*) FROM events WHERE routed_at IS NULL)"
-            " + (SELECT count(*) FROM deliveries WHERE state IN ('pending', 'sending', 'retrying'))"
+            " + (SELECT count(*) FROM deliveries WHERE state IN ('pending', 'running', 'retrying'))"
         )
         end = time.perf_counter() + 300
         while self.row(waiting)[0]:

@@ -33,22 +33,22 @@ BAR_FIRST_MS: Final = 50.0
 _CONNECTOR = f'''
 """Twilio over its SDK, without an account's own limit of texts a second: what is measured is the bridge."""
 
-from bridge.connector import Connector, Context, Limits, Sent, per_message
+from bridge.connector import Connector, Context, Limits, Success, per_message
 from bridge_connectors import twilio
 
-connector = Connector("texts", settings=twilio.Settings, limits=Limits(concurrent={WIDTH}))
+connector = Connector("texts", settings=twilio.Settings, limits=Limits(concurrency={WIDTH}))
 connector.client(twilio.client)
-connector.failure(twilio.failure)
+connector.classify_error(twilio.failure)
 
 
-@connector.action(channel="sms", effect=per_message)
-def send(account: twilio.Account, sms: twilio.Sms, context: Context) -> Sent:
+@connector.action(channel="sms", idempotency=per_message)
+def send(account: twilio.Account, sms: twilio.Sms, context: Context) -> Success:
     """Text a person."""
     return twilio.send_sms.run(account, sms, context)
 
 
 @send.lookup
-def find(account: twilio.Account, sms: twilio.Sms, context: Context) -> Sent | None:
+def find(account: twilio.Account, sms: twilio.Sms, context: Context) -> Success | None:
     """See the shipped connector."""
     return twilio.find_sms(account, sms, context)
 '''
@@ -75,7 +75,7 @@ def through_sdk(engine: Engine, folder: Path) -> Row:
             store = Store(url)
             drain(url, store, folder, lambda address: load(address, bodies, 3.0), _RULES, **texts)
             sent, microseconds = store.row(
-                "SELECT count(*), max(finished_at) - min(first_attempt_at) FROM deliveries WHERE state = 'sent'"
+                "SELECT count(*), max(finished_at) - min(first_attempt_at) FROM deliveries WHERE state = 'succeeded'"
             )
             if sent != store.events():
                 raise SystemExit(f"{sent} texts for {store.events()} events")
@@ -89,7 +89,7 @@ def through_sdk(engine: Engine, folder: Path) -> Row:
 def first_request(engine: Engine, folder: Path, *, apart: bool = False) -> Row:
     """How long an idle service takes from an event to its partner's request; `apart`, with the worker elsewhere."""
     with engine.new() as url:
-        options = ["--no-work"] if apart else []
+        options = ["--no-worker"] if apart else []
         with bridge_server(folder, url, *options) as address, bridge_worker(folder, url, apart):
             if not apart:
                 wait_for_worker(address)
@@ -100,7 +100,7 @@ def first_request(engine: Engine, folder: Path, *, apart: bool = False) -> Row:
             store = Store(url)
             store.wait_until_sent()
         found = store.rows(
-            "SELECT CAST(d.partner_id AS BIGINT) - e.received_at FROM deliveries d JOIN events e ON e.id = d.event_id"
+            "SELECT CAST(d.external_id AS BIGINT) - e.received_at FROM deliveries d JOIN events e ON e.id = d.event_id"
         )
     milliseconds = sorted(int(late) / 1000 for (late,) in found)
     p95 = milliseconds[int(len(milliseconds) * 0.95)]

@@ -90,7 +90,7 @@ def _drain(url: str, store: Store, folder: Path, floor: Load, seconds: float) ->
     drain(url, store, folder, lambda address: _receive(address, store, folder, floor, seconds))
     sent, microseconds = store.row(
         "SELECT count(*), max(finished_at) - min(created_at) FROM deliveries"
-        f" WHERE created_at > {before} AND state = 'sent'"
+        f" WHERE created_at > {before} AND state = 'succeeded'"
     )
     return int(sent) / (float(microseconds) / 1e6)
 
@@ -108,7 +108,7 @@ def drain(
     The backlog is laid aside until the whole service runs, so that neither its start nor a head start of the router
     counts.
     """
-    with bridge_server(folder, url, "--no-work") as address:
+    with bridge_server(folder, url, "--no-worker") as address:
         fill(address)
     store.change("UPDATE events SET routed_at = -1 WHERE routed_at IS NULL")
     with bridge_server(folder, url, rules=rules, **partners) as address:
@@ -130,7 +130,7 @@ def kills(engine: Engine, folder: Path, size: Size) -> Row:
             deployment.heppu.wait(120)
             seconds = deployment.wait_until_final(BAR_SECONDS + 30)
         lost, doubled = len(deployment.lost()), len(deployment.doubled())
-        review = deployment.states()["review"]
+        review = deployment.states()["needs_review"]
     return Row(
         f"{engine.name}: {size.kills} kills: lost / doubled / in review; until all is final",
         f"{lost} / {doubled} / {review}; {seconds:.0f} s", "", "", f"0 / 0 / 0; <= {BAR_SECONDS} s",

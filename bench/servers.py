@@ -42,9 +42,9 @@ CONNECTOR = '''
 
 import time
 
-from bridge.connector import Connector, ConnectorSettings, Context, Limits, Params, Sent, param, per_event
+from bridge.connector import Connector, ConnectorSettings, Context, Limits, Params, Success, param, per_event
 
-connector = Connector("idle", settings=ConnectorSettings, limits=Limits(concurrent=16))
+connector = Connector("idle", settings=ConnectorSettings, limits=Limits(concurrency=16))
 
 
 class Note(Params):
@@ -53,10 +53,10 @@ class Note(Params):
     note: str = param(..., "A word.", example="hello")
 
 
-@connector.action(effect=per_event, repeatable=True)
-def pass_by(client: object, note: Note, context: Context) -> Sent:
+@connector.action(idempotency=per_event, idempotent=True)
+def pass_by(client: object, note: Note, context: Context) -> Success:
     """Do nothing, at once; say when."""
-    return Sent(id=str(time.time_ns() // 1000))
+    return Success(id=str(time.time_ns() // 1000))
 '''
 
 
@@ -114,13 +114,13 @@ def bridge_server(
 
 @contextmanager
 def bridge_worker(folder: Path, database_url: str, wanted: bool) -> Iterator[None]:
-    """`bridge work` beside a server that only receives, when it is wanted."""
+    """`bridge worker` beside a server that only receives, when it is wanted."""
     if not wanted:
         yield
         return
     environ = {**os.environ, **_environment(folder, database_url, RULES)}
     with (folder / "worker-log").open("wb") as output:
-        process = subprocess.Popen([BRIDGE, "work"], env=environ, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([BRIDGE, "worker"], env=environ, stdout=output, stderr=subprocess.STDOUT)
     try:
         time.sleep(3)
         yield
@@ -143,9 +143,9 @@ def _environment(folder: Path, database_url: str, rules: str) -> dict[str, str]:
         "HEPPU_WEBHOOK_SECRET": SECRET,
         "HEPPU_TIMESTAMP_TOLERANCE": "3600",
         "BRIDGE_DATABASE_URL": database_url,
-        "BRIDGE_RULES": str(folder / "rules.yaml"),
+        "BRIDGE_RULES_FILE": str(folder / "rules.yaml"),
         "BRIDGE_ADMIN_TOKEN": ADMIN_TOKEN,
-        "BRIDGE_LOG": "json",
+        "BRIDGE_LOG_FORMAT": "json",
     }
 
 
@@ -155,7 +155,7 @@ def wait_for_worker(url: str) -> None:
         metrics = httpx.get(
             f"{url}/metrics", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}, timeout=10
         ).text
-        if "bridge_worker_up 1" in metrics:
+        if "bridge_local_worker_up 1" in metrics:
             return
         time.sleep(0.1)
     raise SystemExit(f"no worker beside {url}")

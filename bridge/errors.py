@@ -4,13 +4,13 @@
     ├── ConfigError              the operator: a setting, a file, a connector folder
     ├── Refused                  nobody: a request from outside that is turned away
     ├── StoreUnavailable         the operator: the database cannot be written
-    ├── CannotTell               a person: a lookup cannot say whether an attempt took effect
-    └── Failure                  what became of an attempt that did not succeed
-        ├── Temporary            wait: nothing happened, and it will pass
+    ├── LookupInconclusive               a person: a lookup cannot say whether an attempt took effect
+    └── DeliveryError                  what became of an attempt that did not succeed
+        ├── TransientError            wait: nothing happened, and it will pass
         │   ├── RateLimited      wait as long as the partner says
         │   └── QuotaExhausted   wait until the quota is filled again
-        ├── BadCredentials       the operator: nothing happened, and nothing will until it is mended
-        ├── Rejected             the rule's author: nothing happened, and trying again cannot help
+        ├── AuthenticationError       the operator: nothing happened, and nothing will until it is mended
+        ├── PermanentError             the rule's author: nothing happened, and trying again cannot help
         └── OutcomeUnknown       look: it may have happened
 
 Texts are advice to that reader. They never hold secrets, and never a person's address: what a partner
@@ -23,7 +23,15 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 Reason = Literal[
-    "rejected", "credentials", "rate_limited", "quota", "server", "timeout", "network", "render", "bug"
+    "rejected",
+    "auth",
+    "rate_limited",
+    "quota",
+    "server_error",
+    "timeout",
+    "network",
+    "render_error",
+    "internal_error",
 ]
 """Why an attempt failed; also the label of the metric."""
 
@@ -54,11 +62,11 @@ class StoreUnavailable(BridgeError):
     """The database cannot be reached or written now; what was not answered 2xx must be sent again."""
 
 
-class CannotTell(BridgeError):
+class LookupInconclusive(BridgeError):
     """A lookup cannot say whether an attempt took effect; a person has to decide."""
 
 
-class Failure(BridgeError):
+class DeliveryError(BridgeError):
     """An attempt that did not succeed. `reason` says why, the class says what to do next.
 
     `retry_after` is the partner's own wish for when to come back; it is honoured exactly.
@@ -73,23 +81,23 @@ class Failure(BridgeError):
         self.retry_after = min(retry_after, LONGEST_WAIT) if retry_after is not None else None
 
 
-class Temporary(Failure):
+class TransientError(DeliveryError):
     """It is proven that nothing happened, and trying later will help."""
 
     def __init__(
-        self, detail: str, *, reason: Reason = "server", retry_after: timedelta | None = None
+        self, detail: str, *, reason: Reason = "server_error", retry_after: timedelta | None = None
     ) -> None:
         super().__init__(detail, reason=reason, retry_after=retry_after)
 
 
-class RateLimited(Temporary):
+class RateLimited(TransientError):
     """The partner asks for a slower pace (HTTP 429); the whole connection waits for `retry_after`."""
 
     def __init__(self, detail: str, *, retry_after: timedelta | None = None) -> None:
         super().__init__(detail, reason="rate_limited", retry_after=retry_after)
 
 
-class QuotaExhausted(Temporary):
+class QuotaExhausted(TransientError):
     """The account's quota is used up; the whole connection waits `until` (an hour when unknown)."""
 
     def __init__(self, detail: str, *, until: datetime | None = None) -> None:
@@ -97,14 +105,14 @@ class QuotaExhausted(Temporary):
         self.until = until
 
 
-class BadCredentials(Failure):
+class AuthenticationError(DeliveryError):
     """The partner does not accept our credentials; the connection is paused until they change."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__(detail, reason="credentials")
+        super().__init__(detail, reason="auth")
 
 
-class Rejected(Failure):
+class PermanentError(DeliveryError):
     """The partner says no for good: a wrong number, an unknown property, a closed record."""
 
     def __init__(self, detail: str, *, code: str = "", opted_out: bool = False) -> None:
@@ -114,7 +122,7 @@ class Rejected(Failure):
         """The person does not want messages on this channel: remembered as an opt-out."""
 
 
-class OutcomeUnknown(Failure):
+class OutcomeUnknown(DeliveryError):
     """The request left, and no answer proves what became of it: a timeout, a reset, a 5xx."""
 
     def __init__(

@@ -137,15 +137,15 @@ class Event:
     """One webhook as it came. `body` is the parsed JSON, never changed."""
 
     body: Mapping[str, Any]
-    identity: str
+    dedupe_key: str
     """What makes two requests the same event: the signed `webhookId`, else the SHA-256 of the body."""
     received_at: datetime
     id: str = field(default="")
     """Our own id (`evt_...`); a duplicate's is never stored."""
 
     @property
-    def name(self) -> str:
-        """The event's name as Heppu wrote it, such as `call.no-answer`."""
+    def type(self) -> str:
+        """The event type as Heppu sent it, such as `call.no-answer`."""
         return str(self.body.get("event", ""))
 
     @cached_property
@@ -163,8 +163,8 @@ class Event:
         """The conversation; an event without `conversationId` is a conversation of its own."""
         kind = text(self.body, "conversationType")
         if kind not in ("phone", "chat"):
-            kind = "chat" if self.name.startswith("chat.") else "phone"
-        return Conversation(text(self.body, "conversationId") or self.identity, kind)
+            kind = "chat" if self.type.startswith("chat.") else "phone"
+        return Conversation(text(self.body, "conversationId") or self.dedupe_key, kind)
 
     @cached_property
     def contact(self) -> Contact:
@@ -172,17 +172,21 @@ class Event:
         return contact_of(self.body)
 
     @cached_property
-    def occurrence(self) -> str | None:
-        """A second identity that survives a new `webhookId`: event + conversation + body timestamp."""
+    def fallback_dedupe_key(self) -> str | None:
+        """A second key that survives a new `webhookId`: event + conversation + body timestamp."""
         conversation, stamp = text(self.body, "conversationId"), text(self.body, "timestamp")
-        return f"{self.name}|{conversation}|{stamp}" if conversation and stamp else None
+        return f"{self.type}|{conversation}|{stamp}" if conversation and stamp else None
 
 
 class StoredEvent(Event):
     """An event as the database has it. Its body is parsed when somebody asks for it, which not every delivery does."""
 
-    def __init__(self, raw: bytes, name: str, identity: str, received_at: datetime, ident: str) -> None:
-        vars(self).update(_raw=raw, _name=name, identity=identity, received_at=received_at, id=ident)
+    def __init__(
+        self, raw: bytes, event_type: str, dedupe_key: str, received_at: datetime, ident: str
+    ) -> None:
+        vars(self).update(
+            _raw=raw, _type=event_type, dedupe_key=dedupe_key, received_at=received_at, id=ident
+        )
 
     @cached_property
     def body(self) -> Mapping[str, Any]:
@@ -190,9 +194,9 @@ class StoredEvent(Event):
         return parse_body(vars(self)["_raw"])
 
     @property
-    def name(self) -> str:
-        """The event's name as Heppu wrote it, such as `call.no-answer`."""
-        return str(vars(self)["_name"])
+    def type(self) -> str:
+        """The event type as Heppu sent it, such as `call.no-answer`."""
+        return str(vars(self)["_type"])
 
 
 def parse_body(raw: bytes) -> dict[str, Any]:
@@ -239,7 +243,7 @@ def _finite(digits: str) -> float:
 _JSON = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 
 
-def identity_of(body: Mapping[str, Any], raw: bytes) -> str:
+def dedupe_key_of(body: Mapping[str, Any], raw: bytes) -> str:
     """The signed `webhookId`, else the SHA-256 of the raw body. Headers are not signed and never decide."""
     return text(body, "webhookId") or "sha256:" + hashlib.sha256(raw).hexdigest()
 

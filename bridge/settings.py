@@ -146,17 +146,17 @@ class Settings(EnvironmentModel):
     heppu_timestamp_tolerance: int = Field(300, ge=1, le=86400)
     """How many seconds the timestamp header may be away from now, in either direction."""
     bridge_database_url: DatabaseUrl = "sqlite:///bridge.db"
-    bridge_rules: Path = Path("rules.yaml")
+    bridge_rules_file: Path = Path("rules.yaml")
     bridge_host: str = "127.0.0.1"
     bridge_port: int = Field(8080, ge=0, le=65535)
     bridge_public_url: PublicUrl | None = None
     """Where partners reach this service; receipts, STOP and unsubscribe links need it."""
     bridge_admin_token: Secret | None = None
-    bridge_secret: Secret | None = None
-    bridge_only_to: Recipients = ()
+    bridge_secret_key: Secret | None = None
+    bridge_recipient_allowlist: Recipients = ()
     """When set, only these numbers and addresses are ever written to."""
     bridge_retention: Duration = timedelta(days=30)
-    bridge_log: Literal["json", "console"] = "console"
+    bridge_log_format: Literal["json", "console"] = "console"
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Settings:

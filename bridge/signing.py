@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Final
 
 from bridge.errors import Refused
-from bridge.events import Event, identity_of, parse_body
+from bridge.events import Event, dedupe_key_of, parse_body
 from bridge.ids import new_id
 
 SIGNATURE_HEADER: Final = "x-webhook-signature-256"
@@ -85,8 +85,8 @@ def read_event(body: bytes, now: datetime) -> Event:
     name = payload.get("event")
     if not isinstance(name, str) or not 0 < len(name.strip()) <= MAX_NAME:
         raise SignedRefusal("no_event", "the body has no event name", 400)
-    event = Event(payload, identity_of(payload, body), now, new_id("evt"))
-    for value in (name, event.identity, event.occurrence or "", event.conversation.id):
+    event = Event(payload, dedupe_key_of(payload, body), now, new_id("evt"))
+    for value in (name, event.dedupe_key, event.fallback_dedupe_key or "", event.conversation.id):
         if len(value) > MAX_IDENTITY or not value.isprintable():
             raise SignedRefusal(
                 "bad_identity", "an id in the body is too long or has control characters", 400

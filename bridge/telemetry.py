@@ -193,14 +193,17 @@ class Metrics:
         self.stored = CollectorRegistry()
         self.work = CollectorRegistry()
         self.receipts = Counter(
-            "bridge_receipts", "Requests to the webhook, by answer", ["answer"], registry=self.registry
+            "bridge_webhook_requests",
+            "Webhook requests, by response status",
+            ["status"],
+            registry=self.registry,
         )
         self.attempts = Counter(
             "bridge_attempts", "Attempts, by connection and reason (`sent` when it took effect)",
             ["connection", "reason"], registry=self.work,
         )  # fmt: skip
         self.attempt_seconds = Histogram(
-            "bridge_attempt_seconds", "How long attempts take", ["connection"], registry=self.work
+            "bridge_attempt_duration_seconds", "How long attempts take", ["connection"], registry=self.work
         )
         self.database_up = Gauge(
             "bridge_database_up", "1 while the database answers; what is read from it is absent otherwise",
@@ -209,17 +212,19 @@ class Metrics:
         self.deliveries = Gauge("bridge_deliveries", "Deliveries, by state", ["state"], registry=self.stored)
         self.unrouted = Gauge("bridge_events_unrouted", "Events not yet routed", registry=self.stored)
         self.oldest_due = Gauge(
-            "bridge_oldest_due_seconds", "How long the longest-waiting due delivery waits", registry=self.stored
+            "bridge_oldest_due_delivery_age_seconds", "How long the longest-waiting due delivery waits", registry=self.stored
         )  # fmt: skip
         self.paused = Gauge(
             "bridge_connection_paused", "1 while a connection is paused or its circuit is open", ["connection"],
             registry=self.stored,
         )  # fmt: skip
         self.workers = Gauge(
-            "bridge_workers", "Processes that work on this database, seen within the last minute", registry=self.stored
+            "bridge_workers_alive", "Processes that work on this database, seen within the last minute", registry=self.stored
         )  # fmt: skip
-        self.worker_up = Gauge("bridge_worker_up", "1 while the worker answers", registry=None)
+        self.worker_up = Gauge("bridge_local_worker_up", "1 while the worker answers", registry=None)
         """In the registry only where there is a worker beside this process."""
         self.rules_ok = Gauge(
-            "bridge_rules_ok", "1 when the rules file on disk is the one that runs", registry=self.registry
+            "bridge_rules_last_reload_successful",
+            "1 when the rules file on disk is the one that runs",
+            registry=self.registry,
         )

@@ -28,15 +28,22 @@ from bridge.connector import (
     Email,
     Limits,
     Params,
-    Sent,
+    Success,
     check_deadline,
-    failure_of_network,
+    failure_from_exception,
     is_loopback,
     param,
     per_message,
-    remaining,
+    remaining_seconds,
 )
-from bridge.errors import BadCredentials, ConfigError, Failure, OutcomeUnknown, Rejected, Temporary
+from bridge.errors import (
+    AuthenticationError,
+    ConfigError,
+    DeliveryError,
+    OutcomeUnknown,
+    PermanentError,
+    TransientError,
+)
 
 CONNECT_SECONDS = 5.0
 REPLY_SECONDS = 10.0
@@ -94,7 +101,7 @@ def _sender(value: str) -> str:
     try:
         [(name, address)] = found
         _address(address, name)
-    except (ValueError, Rejected):
+    except (ValueError, PermanentError):
         raise ValueError("is no sender: write Harbour Light <hello@harbourlight.example>") from None
     return value
 
@@ -107,14 +114,14 @@ class Settings(ConnectorSettings):
     """`Harbour Light <hello@harbourlight.example>` or the address alone (`EMAIL_FROM`)."""
     reply_to: Email | None = None
     """A mailbox that somebody reads."""
-    bounce_to: Email | None = None
+    return_path: Email | None = None
     """The envelope's sender, where bounces go; otherwise that of `EMAIL_FROM`."""
 
 
 connector = Connector(
     "email",
     settings=Settings,
-    limits=Limits(per_second=5, concurrent=4, timeout=25),
+    limits=Limits(per_second=5, concurrency=4, timeout=25),
     description="Mails people over SMTP, one recipient per mail.",
 )
 
@@ -129,7 +136,7 @@ class Mailbox:
         name, address = parseaddr(settings.sender)
         self.sender = _address(address, name)
         self.reply_to = settings.reply_to
-        self.bounce_to = _address(settings.bounce_to or self.sender.addr_spec).addr_spec
+        self.return_path = _address(settings.return_path or self.sender.addr_spec).addr_spec
         self._server = read_url(settings.smtp_url.get_secret_value())
         self._idle: deque[tuple[smtplib.SMTP, float]] = deque()
 
@@ -166,7 +173,7 @@ class Mailbox:
         check_deadline()
         # Without a name smtplib asks DNS for this machine's own, which can take minutes.
         own_name = self.sender.domain
-        timeout = max(remaining(CONNECT_SECONDS), 0.01)
+        timeout = max(remaining_seconds(CONNECT_SECONDS), 0.01)
         smtp: smtplib.SMTP
         try:
             if server.tls:
@@ -198,7 +205,7 @@ class Mailbox:
             if server.user is not None and server.password is not None:
                 smtp.login(server.user, server.password.get_secret_value())
         except smtplib.SMTPNotSupportedError as error:
-            raise BadCredentials(
+            raise AuthenticationError(
                 "the mail server offers no STARTTLS or no login here; check port and scheme of EMAIL_SMTP_URL"
             ) from error
         except smtplib.SMTPResponseException as error:
@@ -211,35 +218,35 @@ def hurry(smtp: smtplib.SMTP) -> None:
     """Let the next reply take no longer than the attempt may."""
     check_deadline()
     if smtp.sock is not None:
-        smtp.sock.settimeout(max(remaining(REPLY_SECONDS), 0.01))
+        smtp.sock.settimeout(max(remaining_seconds(REPLY_SECONDS), 0.01))
 
 
 def _answers(smtp: smtplib.SMTP) -> bool:
     try:
         hurry(smtp)
         return smtp.noop()[0] == 250
-    except (OSError, smtplib.SMTPException, Temporary):
+    except (OSError, smtplib.SMTPException, TransientError):
         return False
 
 
-def _no_connection(error: Exception) -> Temporary:
+def _no_connection(error: Exception) -> TransientError:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Temporary("the mail server's certificate is not valid for its name", reason="network")
-    return Temporary(f"no connection to the mail server: {type(error).__name__}", reason="network")
+        return TransientError("the mail server's certificate is not valid for its name", reason="network")
+    return TransientError(f"no connection to the mail server: {type(error).__name__}", reason="network")
 
 
-def refusal(code: int, reply: bytes | str, stage: str) -> Failure:
+def refusal(code: int, reply: bytes | str, stage: str) -> DeliveryError:
     """What a reply code means. Of the reply's words only the enhanced code is kept: the rest repeats addresses."""
     text = reply.decode("ascii", "replace") if isinstance(reply, bytes) else str(reply)
     enhanced = re.search(r"\b[245]\.\d{1,3}\.\d{1,3}\b", text)
     said = f"{code} {enhanced.group()}" if enhanced else str(code)
     if code in (530, 534, 535, 538) or (stage == "login" and code >= 500):
-        return BadCredentials(f"the mail server answered {said} to the {stage}; check EMAIL_SMTP_URL")
+        return AuthenticationError(f"the mail server answered {said} to the {stage}; check EMAIL_SMTP_URL")
     if 400 <= code < 500:
-        return Temporary(f"the mail server answered {said} to the {stage}", retry_after=GREYLIST_WAIT)
+        return TransientError(f"the mail server answered {said} to the {stage}", retry_after=GREYLIST_WAIT)
     if stage == "greeting" or not 500 <= code < 600:
-        return Temporary(f"the mail server answered {said} to the {stage}")
-    return Rejected(f"the mail server answered {said} to the {stage}", code=said)
+        return TransientError(f"the mail server answered {said} to the {stage}")
+    return PermanentError(f"the mail server answered {said} to the {stage}", code=said)
 
 
 @connector.client
@@ -253,26 +260,28 @@ def check(mailbox: Mailbox) -> str:
     """Connect, encrypt, log in and ask whether the server takes mail from the sender; sends nothing."""
     with mailbox.connection() as smtp:
         hurry(smtp)
-        code, reply = smtp.mail(mailbox.bounce_to)
+        code, reply = smtp.mail(mailbox.return_path)
         if code != 250:
             failure = refusal(code, reply, "sender")
-            if isinstance(failure, Rejected):
+            if isinstance(failure, PermanentError):
                 raise ConfigError(
-                    f"{failure.detail}; set EMAIL_FROM or EMAIL_BOUNCE_TO to an address of yours"
+                    f"{failure.detail}; set EMAIL_FROM or EMAIL_RETURN_PATH to an address of yours"
                 )
             raise failure
         smtp.rset()
     return f"logged in, mail from {mailbox.sender.domain} is taken"
 
 
-@connector.failure
-def failure(error: Exception) -> Failure | None:
+@connector.classify_error
+def classify_error(error: Exception) -> DeliveryError | None:
     """SMTP's refusals are typed where they are read; what is left broke off before the mail was handed over."""
     if isinstance(error, smtplib.SMTPException):
-        return Temporary("the mail server hung up before the mail was handed over", reason="network")
+        return TransientError("the mail server hung up before the mail was handed over", reason="network")
     if isinstance(error, TimeoutError):
-        return Temporary("the mail server did not answer before the mail was handed over", reason="timeout")
-    return failure_of_network(error)
+        return TransientError(
+            "the mail server did not answer before the mail was handed over", reason="timeout"
+        )
+    return failure_from_exception(error)
 
 
 # ---------------------------------------------------------------- sending
@@ -314,15 +323,15 @@ class Mail(Params):
     )
 
 
-@connector.action(channel="email", effect=per_message)
-def send(mailbox: Mailbox, mail: Mail, context: Context) -> Sent:
+@connector.action(channel="email", idempotency=per_message)
+def send(mailbox: Mailbox, mail: Mail, context: Context) -> Success:
     """Mail a person."""
     message = compose(mailbox, mail, context)
     recipient = message["To"].addresses[0].addr_spec
     payload = re.sub(rb"(?m)^\.", b"..", message.as_bytes(policy=POLICY))
     with mailbox.connection() as smtp:
-        _hand_over(smtp, mailbox.bounce_to, recipient, payload, envelope=context.effect_id)
-    return Sent(id=str(message["Message-ID"]), detail="accepted by the mail server")
+        _hand_over(smtp, mailbox.return_path, recipient, payload, envelope=context.idempotency_token)
+    return Success(id=str(message["Message-ID"]), detail="accepted by the mail server")
 
 
 def _hand_over(smtp: smtplib.SMTP, sender: str, recipient: str, payload: bytes, *, envelope: str) -> None:
@@ -355,7 +364,7 @@ def _hand_over(smtp: smtplib.SMTP, sender: str, recipient: str, payload: bytes, 
             reason="timeout" if late else "network",
         ) from error
     if not 200 <= code < 600:
-        raise OutcomeUnknown("the mail server's last answer makes no sense", reason="server")
+        raise OutcomeUnknown("the mail server's last answer makes no sense", reason="server_error")
     if code >= 300:
         raise refusal(code, reply, "mail")
 
@@ -369,7 +378,7 @@ def compose(mailbox: Mailbox, mail: Mail, context: Context) -> EmailMessage:
         message["Reply-To"] = _address(reply_to)
     message["Subject"] = " ".join(mail.subject.split())
     message["Date"] = format_datetime(context.first_attempt_at)
-    message["Message-ID"] = f"<{context.effect_id}@{mailbox.sender.domain}>"
+    message["Message-ID"] = f"<{context.idempotency_token}@{mailbox.sender.domain}>"
     message["Auto-Submitted"] = "auto-generated"
     text, rich = mail.text.rstrip(), mail.html or to_html(mail.text)
     link = context.unsubscribe_url
@@ -381,7 +390,7 @@ def compose(mailbox: Mailbox, mail: Mail, context: Context) -> EmailMessage:
         rich += f'\n<p><a href="{html.escape(link)}">{html.escape(mail.unsubscribe)}</a></p>'
     message.set_content(text + "\n")
     message.add_alternative(rich + "\n", subtype="html")
-    message.set_boundary(f"=_{context.effect_id}")
+    message.set_boundary(f"=_{context.idempotency_token}")
     return message
 
 
@@ -392,13 +401,13 @@ def to_html(text: str) -> str:
 
 
 def _address(address: str, name: str = "") -> Address:
-    """One address for a header and the envelope; raises Rejected for what plain SMTP cannot carry."""
+    """One address for a header and the envelope; raises PermanentError for what plain SMTP cannot carry."""
     local, _, domain = address.rpartition("@")
     try:
         if not local.isascii():
             raise ValueError("local part")
         return Address(name, addr_spec=f"{local}@{domain.encode('idna').decode()}")
     except (ValueError, IndexError, MessageError) as error:
-        raise Rejected(
+        raise PermanentError(
             "the address cannot be mailed: only ASCII before the @, one domain after it"
         ) from error

@@ -15,17 +15,17 @@ from bridge.connector import (
     Email,
     Limits,
     Params,
-    PartnerUrl,
     PhoneNumber,
-    Sent,
-    failure_of_network,
-    failure_of_status,
+    ProviderUrl,
+    Success,
+    failure_from_exception,
+    failure_from_status,
     http_client,
     param,
     parse_retry_after,
     per_message,
 )
-from bridge.errors import CannotTell, Failure, OutcomeUnknown
+from bridge.errors import DeliveryError, LookupInconclusive, OutcomeUnknown
 from bridge.heppu_api import URL, HeppuApi, HeppuError
 
 MARK = "bridgeEffect"
@@ -39,13 +39,13 @@ class Settings(ConnectorSettings):
     """`HEPPU_API_KEY`."""
 
     api_key: SecretStr
-    api_url: PartnerUrl = URL
+    api_url: ProviderUrl = URL
 
 
 connector = Connector(
     "heppu",
     settings=Settings,
-    limits=Limits(per_second=5, concurrent=4),
+    limits=Limits(per_second=5, concurrency=4),
     description="Has Heppu's agent call a person again.",
 )
 
@@ -63,12 +63,12 @@ def check(api: HeppuApi) -> str:
     return "logged in"
 
 
-@connector.failure
-def failure(error: Exception) -> Failure | None:
+@connector.classify_error
+def classify_error(error: Exception) -> DeliveryError | None:
     """Heppu's documentation defines no finer words than the HTTP status."""
     if isinstance(error, HeppuError):
-        return failure_of_status(error.status, str(error), parse_retry_after(error.retry_after))
-    return failure_of_network(error)
+        return failure_from_status(error.status, str(error), parse_retry_after(error.retry_after))
+    return failure_from_exception(error)
 
 
 class Call(Params):
@@ -105,12 +105,12 @@ class Call(Params):
     )
 
 
-@connector.action(channel="call", effect=per_message)
-def schedule_call(api: HeppuApi, call: Call, context: Context) -> Sent:
+@connector.action(channel="call", idempotency=per_message)
+def schedule_call(api: HeppuApi, call: Call, context: Context) -> Success:
     """Call a person again, as soon as the hours allow, unless this was the last attempt."""
     made = call.previous_attempts + 1
     if made >= call.max_attempts:
-        return Sent(detail=f"not scheduled: attempt {made} of {call.max_attempts} was the last")
+        return Success(detail=f"not scheduled: attempt {made} of {call.max_attempts} was the last")
     wanted: dict[str, Any] = {
         "agentId": call.agent,
         "contactPhone": call.to,
@@ -122,7 +122,7 @@ def schedule_call(api: HeppuApi, call: Call, context: Context) -> Sent:
         "maxRetries": 0,  # the bridge calls again; if Heppu did too, the person would be called twice
         "callMetadata": _call_metadata(call, context, made),
         "metadata": {
-            MARK: context.effect_id,
+            MARK: context.idempotency_token,
             "bridgeConversation": context.event.conversation.id,
             "contactName": call.name,
             "contactPhone": call.to,
@@ -131,12 +131,12 @@ def schedule_call(api: HeppuApi, call: Call, context: Context) -> Sent:
     }
     answer = api.schedule_call(_present(wanted))
     if not isinstance(answer.get("id"), str):
-        raise OutcomeUnknown("Heppu's answer names no call", reason="server")
-    return Sent(id=answer["id"], detail=f"attempt {made + 1} of {call.max_attempts}")
+        raise OutcomeUnknown("Heppu's answer names no call", reason="server_error")
+    return Success(id=answer["id"], detail=f"attempt {made + 1} of {call.max_attempts}")
 
 
 @schedule_call.lookup
-def find_call(api: HeppuApi, call: Call, context: Context) -> Sent | None:
+def find_call(api: HeppuApi, call: Call, context: Context) -> Success | None:
     """The call among those to this person since the first attempt, known by the mark in its metadata."""
     unmarked = 0
     since = (context.first_attempt_at - CLOCK_SKEW).isoformat(timespec="seconds")
@@ -146,11 +146,11 @@ def find_call(api: HeppuApi, call: Call, context: Context) -> Sent | None:
         # The list leaves the metadata out.
         metadata = api.get_call(listed["id"]).get("metadata")
         found = metadata.get(MARK) if isinstance(metadata, dict) else None
-        if found == context.effect_id:
-            return Sent(id=listed["id"], detail="found at Heppu")
+        if found == context.idempotency_token:
+            return Success(id=listed["id"], detail="found at Heppu")
         unmarked += found is None
     if unmarked:
-        raise CannotTell("the person was called, and Heppu does not show whether on our behalf")
+        raise LookupInconclusive("the person was called, and Heppu does not show whether on our behalf")
     return None
 
 

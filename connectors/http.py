@@ -21,18 +21,18 @@ from bridge.connector import (
     Connector,
     ConnectorSettings,
     Context,
-    Lane,
     Limits,
     Params,
-    Sent,
-    failure_of_network,
+    SerializeBy,
+    Success,
+    failure_from_exception,
     http_client,
     is_loopback,
     param,
     parse_retry_after,
     per_event,
 )
-from bridge.errors import Failure, OutcomeUnknown, Rejected, Temporary
+from bridge.errors import DeliveryError, OutcomeUnknown, PermanentError, TransientError
 
 LARGEST_BODY = 256 * 1024
 """Bytes of JSON that are sent; more is refused before anything leaves."""
@@ -72,7 +72,7 @@ class Settings(ConnectorSettings):
 connector = Connector(
     "http",
     settings=Settings,
-    limits=Limits(concurrent=8),
+    limits=Limits(concurrency=8),
     description="Hands events to services of your own, signed as Standard Webhooks says.",
 )
 
@@ -90,7 +90,7 @@ class Sender:
         self._http.close()
 
     def resolve_all(self) -> int:
-        """How many hosts are allowed; raises Rejected when one of them leads nowhere or to a private network."""
+        """How many hosts are allowed; raises PermanentError when one of them leads nowhere or to a private network."""
         for host in self._settings.allowed_hosts:
             self._addresses(httpx.URL(f"https://{host}"))
         return len(self._settings.allowed_hosts)
@@ -129,13 +129,15 @@ class Sender:
         try:
             target = httpx.URL(url)
         except httpx.InvalidURL as error:
-            raise Rejected("the URL cannot be read") from error
+            raise PermanentError("the URL cannot be read") from error
         if target.userinfo:
-            raise Rejected("the URL holds a user or password; the signature tells the receiver who asks")
+            raise PermanentError(
+                "the URL holds a user or password; the signature tells the receiver who asks"
+            )
         if target.scheme != "https" and not (target.scheme == "http" and is_loopback(target.host)):
-            raise Rejected("the URL must be https://; plain http:// is for loopback only")
+            raise PermanentError("the URL must be https://; plain http:// is for loopback only")
         if target.netloc.decode("ascii").lower() not in self._settings.allowed_hosts:
-            raise Rejected("the URL's host is not in HTTP_ALLOWED_HOSTS", code="host")
+            raise PermanentError("the URL's host is not in HTTP_ALLOWED_HOSTS", code="host")
         return target
 
     def _addresses(self, target: httpx.URL) -> list[Address]:
@@ -147,12 +149,12 @@ class Sender:
         try:
             found = socket.getaddrinfo(target.host, None, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise Temporary("the host's name leads nowhere now", reason="network") from error
+            raise TransientError("the host's name leads nowhere now", reason="network") from error
         addresses = [ipaddress.ip_address(str(item[4][0]).partition("%")[0]) for item in found]
         if not self._settings.allow_private and not is_loopback(target.host):
             addresses = [address for address in addresses if address.is_global]
         if not addresses:
-            raise Rejected(
+            raise PermanentError(
                 "the host's name leads to a private address; set HTTP_ALLOW_PRIVATE=true", code="host"
             )
         return addresses
@@ -181,10 +183,10 @@ def check(sender: Sender) -> str:
     return f"{sender.resolve_all()} allowed hosts found"
 
 
-@connector.failure
-def failure(error: Exception) -> Failure | None:
+@connector.classify_error
+def classify_error(error: Exception) -> DeliveryError | None:
     """Answers are judged where they are read; what is left is the network."""
-    return failure_of_network(error)
+    return failure_from_exception(error)
 
 
 class Post(Params):
@@ -198,26 +200,28 @@ class Post(Params):
     )
 
 
-@connector.action(effect=per_event, apart_by="url", lane=Lane.NONE, repeatable=True)
-def post(sender: Sender, request: Post, context: Context) -> Sent:
+@connector.action(idempotency=per_event, dedupe_by="url", serialize_by=SerializeBy.NONE, idempotent=True)
+def post(sender: Sender, request: Post, context: Context) -> Success:
     """Post JSON to a service of your own. The receiver knows a repeated request by its `webhook-id`."""
     body = json.dumps(request.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     if len(body) > LARGEST_BODY:
-        raise Rejected(f"the body has more than {LARGEST_BODY} bytes", code="size")
-    message = "msg_" + context.effect_id
+        raise PermanentError(f"the body has more than {LARGEST_BODY} bytes", code="size")
+    message = "msg_" + context.idempotency_token
     headers = sender.signature(message, context.now, body) | {"Content-Type": "application/json"}
     with sender.post(request.url, body, headers) as response:
         status = response.status_code
         if response.is_success:
-            return Sent(id=message, detail=f"answered {status}")
+            return Success(id=message, detail=f"answered {status}")
         retry_after = parse_retry_after(response.headers.get("Retry-After"))
-    # Never RateLimited or BadCredentials: those hold the whole connection, and this was one host of several.
+    # Never RateLimited or AuthenticationError: those hold the whole connection, and this was one host of several.
     if status == 429:
-        raise Temporary(
+        raise TransientError(
             "the receiver asks for fewer requests", reason="rate_limited", retry_after=retry_after
         )
     if status >= 500 or status in (408, 425):
-        raise OutcomeUnknown(f"the receiver answered {status}", reason="server", retry_after=retry_after)
+        raise OutcomeUnknown(
+            f"the receiver answered {status}", reason="server_error", retry_after=retry_after
+        )
     if 300 <= status < 400:
-        raise Rejected(f"the receiver answered {status}; redirects are not followed", code=str(status))
-    raise Rejected(f"the receiver answered {status}", code=str(status))
+        raise PermanentError(f"the receiver answered {status}; redirects are not followed", code=str(status))
+    raise PermanentError(f"the receiver answered {status}", code=str(status))

@@ -23,49 +23,49 @@ from pydantic import Field, SecretStr
 from urllib3.util.retry import Retry
 
 from bridge.connector import (
-    Answer,
+    BatchItem,
+    BatchResult,
     CallParams,
     ChatParams,
     Connector,
     ConnectorSettings,
+    ContactDeleted,
+    ContactLookupParams,
+    ContactMatch,
     ContactParams,
+    ContactQuery,
+    ContactRef,
     Context,
-    Job,
     Limits,
-    Match,
-    PartnerUrl,
-    Person,
-    PersonGone,
-    PersonParams,
     Properties,
     Property,
-    Seeker,
-    Sent,
+    ProviderUrl,
+    Success,
     TaskParams,
-    changes,
     check_deadline,
-    failure_of_network,
-    failure_of_status,
-    find_person,
-    guard_pools,
+    enforce_deadline,
+    failure_from_exception,
+    failure_from_status,
+    fields_to_write,
     national_digits,
     param,
     parse_retry_after,
     per_conversation,
     per_event,
-    remaining,
-    with_people,
+    remaining_seconds,
+    resolve_contact,
+    write_for_contacts,
 )
 from bridge.errors import (
-    BadCredentials,
-    CannotTell,
+    AuthenticationError,
     ConfigError,
-    Failure,
+    DeliveryError,
+    LookupInconclusive,
     OutcomeUnknown,
+    PermanentError,
     QuotaExhausted,
     RateLimited,
-    Rejected,
-    Temporary,
+    TransientError,
 )
 
 BATCH = 100
@@ -123,7 +123,7 @@ class Settings(ConnectorSettings):
     """`HUBSPOT_ACCESS_TOKEN`: the token of a private app or a service key."""
 
     access_token: SecretStr
-    url: PartnerUrl = "https://api.hubapi.com"
+    url: ProviderUrl = "https://api.hubapi.com"
     api_version: str | None = Field(None, pattern=r"^20\d\d-(03|09)$")
     """The SDK asks for v3 and v4, which HubSpot supports until 2027; a dated version replaces them everywhere."""
 
@@ -131,7 +131,7 @@ class Settings(ConnectorSettings):
 connector = Connector(
     "hubspot",
     settings=Settings,
-    limits=Limits(per_second=9, concurrent=4, timeout=25),
+    limits=Limits(per_second=9, concurrency=4, timeout=25),
     description="Logs calls and chats on contacts; keeps contacts, tickets and tasks.",
 )
 
@@ -140,8 +140,8 @@ class Pool(urllib3.PoolManager):
     """All requests of the connection: bounded by the attempt's deadline, never repeated."""
 
     def __init__(self, version: str | None) -> None:
-        super().__init__(num_pools=2, maxsize=connector.limits.concurrent, retries=Retry(0))
-        guard_pools(self)
+        super().__init__(num_pools=2, maxsize=connector.limits.concurrency, retries=Retry(0))
+        enforce_deadline(self)
         self._version = version
 
     def urlopen(  # type: ignore[override]
@@ -152,7 +152,9 @@ class Pool(urllib3.PoolManager):
         if self._version:
             url = re.sub(r"/crm/v\d/(\w+)", rf"/crm/\1/{self._version}", url, count=1)
         check_deadline()
-        options["timeout"] = urllib3.Timeout(connect=max(0.05, remaining(3)), read=max(0.05, remaining(20)))
+        options["timeout"] = urllib3.Timeout(
+            connect=max(0.05, remaining_seconds(3)), read=max(0.05, remaining_seconds(20))
+        )
         response = super().urlopen(method, url, redirect=False, **options)
         if 200 <= response.status < 300 and response.data.lstrip()[:1] != b"{":
             raise _no_answer()  # a page with status 200, which the SDK reads as a record without anything
@@ -197,7 +199,7 @@ class Portal:
         self.close = pool.clear
         self._making = threading.Lock()
 
-    def put(self, kind: str, records: Mapping[str, Record]) -> dict[str, Sent | Failure]:
+    def put(self, kind: str, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
         """Make each record, or bring the one with its key up to date; one request when none is there yet."""
         answer = None
         try:
@@ -205,7 +207,7 @@ class Portal:
         except Exception as error:
             if not _is_conflict(error):
                 raise
-        done = {key: Sent(id=made) for key, made in self._ids(kind, records, answer).items()}
+        done = {key: Success(id=made) for key, made in self._ids(kind, records, answer).items()}
         left = [key for key in records if key not in done]
         if not left:
             return {**done}
@@ -215,11 +217,11 @@ class Portal:
         absent = {key: records[key] for key in left if key not in done}
         if absent and answer is None:
             answer = self._create(kind, absent)
-            done |= {key: Sent(id=made) for key, made in self._ids(kind, absent, answer).items()}
+            done |= {key: Success(id=made) for key, made in self._ids(kind, absent, answer).items()}
         refused = _refusal_in(answer)
         return {key: done.get(key, refused) for key in records}
 
-    def update(self, kind: str, wanted: Mapping[str, tuple[str, Mapping[str, str]]]) -> dict[str, Sent]:
+    def update(self, kind: str, wanted: Mapping[str, tuple[str, Mapping[str, str]]]) -> dict[str, Success]:
         """Change records, given as id -> (key, properties); those that are gone are left out of the answer."""
         if not wanted:
             return {}
@@ -231,7 +233,7 @@ class Portal:
                 raise
             return {}
         return {
-            wanted[str(item.id)][0]: Sent(id=str(item.id), detail="updated")
+            wanted[str(item.id)][0]: Success(id=str(item.id), detail="updated")
             for item in answer.results
             if str(item.id) in wanted
         }
@@ -310,16 +312,16 @@ class Portal:
             except Exception as error:
                 if getattr(error, "status", None) not in (403, 404, 405):
                     raise
-                raise Rejected(
+                raise PermanentError(
                     f"{kind} lack the property {KEYS[kind][0]} and this token may not make it: run "
-                    "`bridge connectors setup hubspot` once with a token that has crm.schemas.contacts.write",
+                    "`bridge connections setup hubspot` once with a token that has crm.schemas.contacts.write",
                     code="PROPERTY_DOESNT_EXIST",
                 ) from error
         try:
             return write()
         except Exception as error:
             if _lacks(error, KEYS[kind][0]):
-                raise Temporary(
+                raise TransientError(
                     "HubSpot is still making our property", retry_after=timedelta(seconds=10)
                 ) from error
             raise
@@ -349,23 +351,23 @@ class Portal:
 def _require_unique(kind: str, found: Any) -> None:
     if not found.has_unique_value:
         raise ConfigError(
-            f"the property {found.name} of {kind} is not unique: archive it and run `bridge connectors setup hubspot`"
+            f"the property {found.name} of {kind} is not unique: archive it and run `bridge connections setup hubspot`"
         )
 
 
 class Contacts:
-    """The account's contacts, for `find_people`."""
+    """The account's contacts, for `resolve_contacts`."""
 
     def __init__(self, portal: Portal, properties: Mapping[str, Property] | None = None) -> None:
         self._portal = portal
         self._properties = properties or {}
         """What a new contact gets besides name and addresses."""
 
-    def by_email(self, emails: Sequence[str]) -> list[Match]:
+    def by_email(self, emails: Sequence[str]) -> list[ContactMatch]:
         """Not by search, whose index lags."""
         return [_match(item) for item in self._portal.read("contacts", emails, "email", _PERSON_FIELDS)]
 
-    def by_phone(self, phones: Sequence[str]) -> list[Match]:
+    def by_phone(self, phones: Sequence[str]) -> list[ContactMatch]:
         """By search: numbers are free text, and only the index knows them as digits."""
         digits = [national_digits(phone) for phone in phones]
         names = ("hs_searchable_calculated_phone_number", "hs_searchable_calculated_mobile_number")
@@ -376,7 +378,7 @@ class Contacts:
             "properties": list(_PERSON_FIELDS),
             "limit": 200,
         }
-        found: list[Match] = []
+        found: list[ContactMatch] = []
         for _ in range(5):
             answer = self._portal.search.do_search("contacts", body)
             found += [_match(item) for item in answer.results or ()]
@@ -385,7 +387,7 @@ class Contacts:
             body["after"] = answer.paging.next.after
         return found
 
-    def create(self, strangers: Sequence[Seeker]) -> list[str | Failure]:
+    def create(self, strangers: Sequence[ContactQuery]) -> list[str | DeliveryError]:
         """A contact for each; one that another process made a moment ago, or the index hides, is found again."""
         try:
             answer = self._create(strangers)
@@ -396,7 +398,7 @@ class Contacts:
                 return [self.create([stranger])[0] for stranger in strangers]
             return [
                 self._existing(strangers[0])
-                or Rejected("a contact is in the way that is not found", code="CONFLICT")
+                or PermanentError("a contact is in the way that is not found", code="CONFLICT")
             ]
         results = list(answer.results or ())
         if len(strangers) == 1 and len(results) == 1:
@@ -410,21 +412,21 @@ class Contacts:
         refused = _refusal_in(answer)
         return [made.get((stranger.email or stranger.phone or "").lower(), refused) for stranger in strangers]
 
-    def _create(self, strangers: Sequence[Seeker]) -> Any:
+    def _create(self, strangers: Sequence[ContactQuery]) -> Any:
         def write() -> Any:
             inputs = [{"properties": self._new(stranger), "associations": []} for stranger in strangers]
             return self._portal.batch.create("contacts", {"inputs": inputs})
 
         try:
             return self._portal.with_key("contacts", write)
-        except (Rejected, ConfigError):
+        except (PermanentError, ConfigError):
             if not self._portal.has_phone_key:
                 raise
             # A caller's key only closes the gap in which the index does not know a new contact yet.
             self._portal.has_phone_key = False
             return write()
 
-    def _new(self, stranger: Seeker) -> dict[str, str]:
+    def _new(self, stranger: ContactQuery) -> dict[str, str]:
         contact = stranger.context.contact
         values = {
             "email": stranger.email,
@@ -435,10 +437,10 @@ class Contacts:
             KEYS["contacts"][0]: stranger.phone if self._portal.has_phone_key else None,
         }
         return _strings(
-            {name: value for name, value in values.items() if value} | changes(self._properties, None)
+            {name: value for name, value in values.items() if value} | fields_to_write(self._properties, None)
         )
 
-    def _existing(self, stranger: Seeker) -> str | None:
+    def _existing(self, stranger: ContactQuery) -> str | None:
         if stranger.email and (found := self._portal.read("contacts", [stranger.email], "email")):
             return str(found[0].id)
         if stranger.phone and self._portal.has_phone_key:
@@ -472,7 +474,7 @@ def check(portal: Portal) -> str:
             _require_unique(kind, found)
     notes = ["the token is accepted", "our properties are there"]
     if missing:
-        notes[1] = f"missing {', '.join(missing)}: run `bridge connectors setup hubspot`"
+        notes[1] = f"missing {', '.join(missing)}: run `bridge connections setup hubspot`"
     if lacking:
         notes.append(f"without the scope {FOR_TICKETS} no ticket can be closed")
     return "; ".join(notes)
@@ -500,25 +502,25 @@ class Call(CallParams):
     recording_url: str | None = param(
         None, "Where the recording is.", example="https://example.com/1.mp3", pattern=r"^https://"
     )
-    unknown: Literal["create", "skip"] = _UNKNOWN
+    on_missing: Literal["create", "skip"] = _UNKNOWN
     owner: str | None = _OWNER
 
 
 class Chat(ChatParams):
     """A chat."""
 
-    unknown: Literal["create", "skip"] = _UNKNOWN
+    on_missing: Literal["create", "skip"] = _UNKNOWN
     owner: str | None = _OWNER
 
 
-@connector.action(effect=per_conversation, repeatable=True, batch=BATCH)
-def log_call(portal: Portal, jobs: Sequence[Job[Call]]) -> list[Answer]:
+@connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH)
+def log_call(portal: Portal, jobs: Sequence[BatchItem[Call]]) -> list[BatchResult]:
     """Log the call on the contact's timeline, once per conversation."""
     return _log(portal, "calls", jobs, _call)
 
 
-@connector.action(effect=per_conversation, repeatable=True, batch=BATCH)
-def log_chat(portal: Portal, jobs: Sequence[Job[Chat]]) -> list[Answer]:
+@connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH)
+def log_chat(portal: Portal, jobs: Sequence[BatchItem[Chat]]) -> list[BatchResult]:
     """Log the chat as a note on the contact's timeline, once per conversation."""
     return _log(portal, "notes", jobs, _note)
 
@@ -548,35 +550,40 @@ L = TypeVar("L", Call, Chat)
 
 
 def _log(
-    portal: Portal, kind: str, jobs: Sequence[Job[L]], describe: Callable[[L, Context], dict[str, Any]]
-) -> list[Answer]:
+    portal: Portal, kind: str, jobs: Sequence[BatchItem[L]], describe: Callable[[L, Context], dict[str, Any]]
+) -> list[BatchResult]:
     """Bring every job's record to HubSpot in as few requests as it allows: one, when the people are known."""
     by_key = {job.context.conversation_key: job for job in jobs}
     if len(by_key) < len(jobs):
-        raise Rejected("two events of one conversation in one batch", code="same_conversation")
+        raise PermanentError("two events of one conversation in one batch", code="same_conversation")
     values: dict[str, dict[str, str]] = {}
     for key, job in by_key.items():
         when = {"hs_timestamp": _milliseconds(job.context.event.occurred_at)}
         own = describe(job.params, job.context) | when | {"hubspot_owner_id": job.params.owner}
-        values[key] = _strings(own | changes(job.params.further(job.context), None))
-    known = {job.context.known_id: key for key, job in by_key.items() if job.context.known_id}
-    answers: dict[str, Answer] = {}
+        values[key] = _strings(own | fields_to_write(job.params.further(job.context), None))
+    known = {job.context.existing_id: key for key, job in by_key.items() if job.context.existing_id}
+    answers: dict[str, BatchResult] = {}
     answers |= portal.update(kind, {made: (key, values[key]) for made, key in known.items()})
-    seekers = {
-        key: job.params.seeker(job.context, create=job.params.unknown == "create")
+    queries = {
+        key: job.params.query(job.context, create=job.params.on_missing == "create")
         for key, job in by_key.items()
         if key not in answers
     }
-    answers |= with_people(Contacts(portal), seekers, lambda people: _make(portal, kind, values, people))
+    answers |= write_for_contacts(
+        Contacts(portal), queries, lambda people: _make(portal, kind, values, people)
+    )
     return [answers[key] for key in by_key]
 
 
 def _make(
-    portal: Portal, kind: str, values: Mapping[str, Mapping[str, str]], people: Mapping[str, Person | None]
-) -> dict[str, Sent | Failure]:
+    portal: Portal,
+    kind: str,
+    values: Mapping[str, Mapping[str, str]],
+    people: Mapping[str, ContactRef | None],
+) -> dict[str, Success | DeliveryError]:
     """Make records on people's contacts. One that hangs on no contact is seen by nobody, so it is not made."""
-    answers: dict[str, Sent | Failure] = {
-        key: Sent(detail="not logged: HubSpot has no contact for it")
+    answers: dict[str, Success | DeliveryError] = {
+        key: Success(detail="not logged: HubSpot has no contact for it")
         for key, person in people.items()
         if not person
     }
@@ -587,7 +594,7 @@ def _make(
     refusal: Exception | None = None
     try:
         answers |= portal.put(kind, records)
-        refused = [key for key in contacts if isinstance(answers[key], Rejected)]
+        refused = [key for key in contacts if isinstance(answers[key], PermanentError)]
     except Exception as error:
         refusal, refused = error, list(contacts)
         if getattr(error, "status", None) not in (400, 404) or "propert" in _body_of(error).lower():
@@ -595,7 +602,7 @@ def _make(
     gone = portal.gone([contacts[key] for key in refused])
     if refusal is not None and not gone:
         raise refusal
-    answers |= {key: PersonGone() for key in refused if contacts[key] in gone}
+    answers |= {key: ContactDeleted() for key in refused if contacts[key] in gone}
     left = {key: record for key, record in records.items() if contacts[key] not in gone}
     if refusal is not None and left:  # HubSpot refused all of them for those
         answers |= portal.put(kind, left)
@@ -610,19 +617,19 @@ class Contact(ContactParams):
     )
 
 
-@connector.action(effect=per_event, apart_by="properties", repeatable=True)
-def upsert_contact(portal: Portal, contact: Contact, context: Context) -> Sent:
+@connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True)
+def upsert_contact(portal: Portal, contact: Contact, context: Context) -> Success:
     """Update the contact, or create it when HubSpot does not know the person."""
     return _save(portal, contact, context, create=True)
 
 
-@connector.action(effect=per_event, apart_by="properties", repeatable=True)
-def update_contact(portal: Portal, contact: Contact, context: Context) -> Sent:
+@connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True)
+def update_contact(portal: Portal, contact: Contact, context: Context) -> Success:
     """Update the contact; a person whom HubSpot does not know is an error."""
     return _save(portal, contact, context, create=False)
 
 
-def _save(portal: Portal, contact: Contact, context: Context, *, create: bool) -> Sent:
+def _save(portal: Portal, contact: Contact, context: Context, *, create: bool) -> Success:
     wanted = contact.fields(
         email=contact.email,
         phone=contact.phone,
@@ -630,24 +637,24 @@ def _save(portal: Portal, contact: Contact, context: Context, *, create: bool) -
         lastname=contact.last_name,
         company=contact.company,
     )
-    person, current = _person(portal, contact.seeker(context, create=create), wanted)
-    change = _strings(changes(wanted, current)) if current is not None else {}
+    person, current = _person(portal, contact.query(context, create=create), wanted)
+    change = _strings(fields_to_write(wanted, current)) if current is not None else {}
     if change:
         portal.objects.update("contacts", person.id, {"properties": change})
-    return Sent(id=person.id, detail=person.detail or ("updated" if change else "nothing to change"))
+    return Success(id=person.id, detail=person.detail or ("updated" if change else "nothing to change"))
 
 
 def _person(
-    portal: Portal, seeker: Seeker, wanted: Mapping[str, Property]
-) -> tuple[Person, Mapping[str, Any] | None]:
+    portal: Portal, query: ContactQuery, wanted: Mapping[str, Property]
+) -> tuple[ContactRef, Mapping[str, Any] | None]:
     def read(contact: str) -> Mapping[str, Any] | None:
         found = portal.read("contacts", [contact], fields=wanted)
         return found[0].properties if found else None
 
-    return find_person(Contacts(portal, wanted), seeker, read)
+    return resolve_contact(Contacts(portal, wanted), query, read)
 
 
-class Ticket(PersonParams):
+class Ticket(ContactLookupParams):
     """A ticket to close."""
 
     ticket: str | None = param(
@@ -656,7 +663,7 @@ class Ticket(PersonParams):
         example="1209876543",
         pattern=r"^\d+$",
     )
-    several: Literal["review", "newest"] = param(
+    on_multiple: Literal["review", "newest"] = param(
         "review",
         "When the person has several open tickets: ask a person, or take the newest.",
         example="newest",
@@ -666,8 +673,8 @@ class Ticket(PersonParams):
     )
 
 
-@connector.action(effect=per_event, repeatable=True)
-def close_ticket(portal: Portal, ticket: Ticket, context: Context) -> Sent:
+@connector.action(idempotency=per_event, idempotent=True)
+def close_ticket(portal: Portal, ticket: Ticket, context: Context) -> Success:
     """Move a ticket to the closed stage of its own pipeline."""
     closed: dict[str, str] = {}
     """Stage -> pipeline; which stages count as closed is the account's own choice."""
@@ -678,30 +685,30 @@ def close_ticket(portal: Portal, ticket: Ticket, context: Context) -> Sent:
     if ticket.ticket:
         ids = [ticket.ticket]
     else:
-        person, _ = _person(portal, ticket.seeker(context, create=False), {})
+        person, _ = _person(portal, ticket.query(context, create=False), {})
         page = portal.associations.get_page("contacts", person.id, "tickets", limit=BATCH)
         ids = [str(one.to_object_id) for one in page.results]
     fields = ("hs_pipeline", "hs_pipeline_stage", *ticket.properties)
     found = portal.read("tickets", ids, fields=fields) if ids else []
     if ticket.ticket and not found:
-        raise Rejected("there is no ticket with this id", code="not_found")
+        raise PermanentError("there is no ticket with this id", code="not_found")
     open_ones = [one for one in found if one.properties["hs_pipeline_stage"] not in closed]
     if not open_ones:
-        return Sent(id=ticket.ticket, detail="no open ticket")
-    if len(open_ones) > 1 and ticket.several == "review":
-        raise CannotTell(
-            f"the person has {len(open_ones)} open tickets: close the right one, or set `several: newest`"
+        return Success(id=ticket.ticket, detail="no open ticket")
+    if len(open_ones) > 1 and ticket.on_multiple == "review":
+        raise LookupInconclusive(
+            f"the person has {len(open_ones)} open tickets: close the right one, or set `on_multiple: newest`"
         )
     newest = max(open_ones, key=lambda one: int(one.id))
     pipeline_id = newest.properties["hs_pipeline"]
     stage_id = next((stage for stage, pipeline in closed.items() if pipeline == pipeline_id), None)
     if stage_id is None:
-        raise Rejected(
+        raise PermanentError(
             f"ticket pipeline {pipeline_id} has no closed stage: add one in HubSpot", code="no_closed_stage"
         )
-    change = _strings(changes(ticket.properties, newest.properties) | {"hs_pipeline_stage": stage_id})
+    change = _strings(fields_to_write(ticket.properties, newest.properties) | {"hs_pipeline_stage": stage_id})
     portal.objects.update("tickets", newest.id, {"properties": change})
-    return Sent(id=str(newest.id), detail="closed")
+    return Success(id=str(newest.id), detail="closed")
 
 
 class Task(TaskParams):
@@ -712,8 +719,8 @@ class Task(TaskParams):
     owner: str | None = _OWNER
 
 
-@connector.action(effect=per_event, apart_by="subject", repeatable=True)
-def create_task(portal: Portal, task: Task, context: Context) -> Answer:
+@connector.action(idempotency=per_event, dedupe_by="subject", idempotent=True)
+def create_task(portal: Portal, task: Task, context: Context) -> BatchResult:
     """Give a colleague a task on the person's contact."""
     own = {
         "hs_timestamp": _milliseconds(task.due_at(context)),
@@ -724,24 +731,24 @@ def create_task(portal: Portal, task: Task, context: Context) -> Answer:
         "hs_task_priority": task.priority,
         "hubspot_owner_id": task.owner,
     }
-    values = {context.effect_id: _strings(own | changes(task.properties, None))}
-    seekers = {context.effect_id: task.seeker(context, create=True)}
-    [answer] = with_people(
-        Contacts(portal), seekers, lambda people: _make(portal, "tasks", values, people)
+    values = {context.idempotency_token: _strings(own | fields_to_write(task.properties, None))}
+    queries = {context.idempotency_token: task.query(context, create=True)}
+    [answer] = write_for_contacts(
+        Contacts(portal), queries, lambda people: _make(portal, "tasks", values, people)
     ).values()
-    if not isinstance(answer, Sent):
+    if not isinstance(answer, Success):
         raise answer
     return answer
 
 
-@connector.failure
-def failure(error: Exception) -> Failure | None:
+@connector.classify_error
+def classify_error(error: Exception) -> DeliveryError | None:
     """What HubSpot's answer means; its exception classes do not tell, each of its packages has its own."""
     status = getattr(error, "status", None)
     if not isinstance(status, int):
-        return failure_of_network(error)
+        return failure_from_exception(error)
     if status == 0:  # the SDK's word for a TLS failure, whose cause it drops
-        return failure_of_network(error.__context__ or error) or Temporary(
+        return failure_from_exception(error.__context__ or error) or TransientError(
             "no secure connection", reason="network"
         )
     body = _body_of(error)
@@ -756,12 +763,12 @@ def failure(error: Exception) -> Failure | None:
     if status == 429:
         return RateLimited(detail, retry_after=wait or timedelta(seconds=1 if policy == "SECONDLY" else 10))
     if status == 403 and (scopes := _scopes(body)):
-        return BadCredentials(
+        return AuthenticationError(
             f"the HubSpot token lacks {' or '.join(scopes)}; add it, then `bridge resume hubspot`"
         )
     if status in (423, 477):  # locked by another write; the account is being moved
-        return Temporary(detail, retry_after=wait or timedelta(seconds=2 if status == 423 else 60))
-    return failure_of_status(status, detail, wait)
+        return TransientError(detail, retry_after=wait or timedelta(seconds=2 if status == 423 else 60))
+    return failure_from_status(status, detail, wait)
 
 
 def _answered(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -777,7 +784,7 @@ def _answered(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _no_answer() -> OutcomeUnknown:
-    return OutcomeUnknown("that is no answer of HubSpot's; is something in between?", reason="server")
+    return OutcomeUnknown("that is no answer of HubSpot's; is something in between?", reason="server_error")
 
 
 def _body_of(error: Exception | None) -> str:
@@ -818,7 +825,7 @@ def _lacks(error: Exception, name: str) -> bool:
     return getattr(error, "status", None) == 400 and missing and name in body
 
 
-def _refusal_in(answer: Any) -> Failure:
+def _refusal_in(answer: Any) -> DeliveryError:
     """What a batch that went through in part (207) says about the items that it did not answer."""
     errors = getattr(answer, "errors", None) or []
     categories = {str(one.category) for one in errors}
@@ -826,14 +833,14 @@ def _refusal_in(answer: Any) -> Failure:
     if categories & {"RATE_LIMITS", "RATE_LIMIT"}:
         return RateLimited(detail)
     if categories & {"VALIDATION_ERROR", "OBJECT_NOT_FOUND", "CONFLICT", "OBJECT_ALREADY_EXISTS"}:
-        return Rejected(detail, code=min(categories))
-    return OutcomeUnknown("HubSpot's answer does not mention this record", reason="server")
+        return PermanentError(detail, code=min(categories))
+    return OutcomeUnknown("HubSpot's answer does not mention this record", reason="server_error")
 
 
-def _match(item: Any) -> Match:
+def _match(item: Any) -> ContactMatch:
     values = item.properties or {}
     emails = [values.get("email") or "", *(values.get("hs_additional_emails") or "").split(";")]
-    return Match(
+    return ContactMatch(
         str(item.id),
         [email.strip() for email in emails if email.strip()],
         [number for name in ("phone", "mobilephone") if (number := values.get(name))],

@@ -25,48 +25,48 @@ from simple_salesforce.format import format_soql
 from simple_salesforce.login import SalesforceLogin
 
 from bridge.connector import (
-    Answer,
+    BatchItem,
+    BatchResult,
     CallParams,
     ChatParams,
     Connector,
     ConnectorSettings,
+    ContactDeleted,
+    ContactLookupParams,
+    ContactMatch,
     ContactParams,
+    ContactQuery,
+    ContactRef,
     Context,
-    GuardedAdapter,
-    Job,
+    DeadlineAdapter,
     Limits,
-    Match,
-    PartnerUrl,
-    Person,
-    PersonGone,
-    PersonParams,
     Properties,
     Property,
-    Seeker,
-    Sent,
+    ProviderUrl,
+    Success,
     TaskParams,
-    changes,
-    failure_of_network,
-    failure_of_status,
-    find_person,
+    failure_from_exception,
+    failure_from_status,
+    fields_to_write,
     national_digits,
     param,
     parse_retry_after,
     per_conversation,
     per_event,
+    resolve_contact,
     same_number,
-    with_people,
+    write_for_contacts,
 )
 from bridge.errors import (
-    BadCredentials,
-    CannotTell,
+    AuthenticationError,
     ConfigError,
-    Failure,
+    DeliveryError,
+    LookupInconclusive,
     OutcomeUnknown,
+    PermanentError,
     QuotaExhausted,
     RateLimited,
-    Rejected,
-    Temporary,
+    TransientError,
 )
 
 BATCH = 200
@@ -113,7 +113,7 @@ def _zone(name: str) -> str:
 class Settings(ConnectorSettings):
     """`SALESFORCE_URL` is the org's My Domain; with a secret or a private key of an external client app."""
 
-    url: PartnerUrl
+    url: ProviderUrl
     consumer_key: SecretStr
     consumer_secret: SecretStr | None = None
     """Client credentials flow."""
@@ -121,7 +121,7 @@ class Settings(ConnectorSettings):
     private_key_file: FilePath | None = None
     """JWT bearer flow, for `username`."""
     api_version: str = Field("66.0", pattern=r"^\d\d\.0$")
-    quota_share: float = Field(0.8, gt=0, le=1)
+    max_quota_fraction: float = Field(0.8, gt=0, le=1)
     """The bridge stops when the whole org has used this share of its daily requests: the rest is for others."""
     task_field: str = Field("Conversation_Id__c", pattern=r"^[A-Za-z]\w*__c$")
     owner: str | None = Field(None, pattern=_ID)
@@ -141,16 +141,16 @@ class Settings(ConnectorSettings):
 connector = Connector(
     "salesforce",
     settings=Settings,
-    limits=Limits(concurrent=4, timeout=25),
+    limits=Limits(concurrency=4, timeout=25),
     description="Logs calls and chats as Tasks; keeps contacts, leads and cases.",
 )
 
 
-class Adapter(GuardedAdapter):
+class Adapter(DeadlineAdapter):
     """Every request of the connection passes here: bounded in time, and counted against the org's daily quota."""
 
     def __init__(self, share: float, redirect_to: str | None) -> None:
-        super().__init__(redirect_to=redirect_to, pool_size=connector.limits.concurrent, read_seconds=20)
+        super().__init__(redirect_to=redirect_to, pool_size=connector.limits.concurrency, read_seconds=20)
         self._share = share
         self._spent_until: datetime | None = None
         self.usage = ""
@@ -170,7 +170,7 @@ class Adapter(GuardedAdapter):
             raise RateLimited("Salesforce answered 429", retry_after=wait)
         if str(request.url).endswith("/token") and (status >= 500 or status == 408):
             response.close()
-            raise Temporary(f"Salesforce's login answered {status}")  # nothing was asked for yet
+            raise TransientError(f"Salesforce's login answered {status}")  # nothing was asked for yet
         found = re.match(r"\s*api-usage=(\d+)/(\d+)", response.headers.get("Sforce-Limit-Info", ""))
         if found:
             self.usage = f"{found[1]}/{found[2]}"
@@ -191,7 +191,7 @@ class Org:
         host = urlsplit(settings.url).hostname or ""
         direct = settings.url.startswith("https://") and host.endswith(".salesforce.com")
         # The SDK insists on https and salesforce.com; any other address is put in below it.
-        self.adapter = Adapter(settings.quota_share, None if direct else settings.url)
+        self.adapter = Adapter(settings.max_quota_fraction, None if direct else settings.url)
         self._domain = host.removesuffix(".salesforce.com") if direct else "redirected.my"
         self._http = requests.Session()
         self._http.trust_env = direct
@@ -223,7 +223,7 @@ class Org:
         body = {"allOrNone": False, "records": list(records)}
         results = self.rest(method, f"composite/sobjects{path}", body)
         if not isinstance(results, list) or len(results) != len(records):
-            raise OutcomeUnknown("Salesforce's answer does not fit the records sent", reason="server")
+            raise OutcomeUnknown("Salesforce's answer does not fit the records sent", reason="server_error")
         return results
 
     def closed_status(self, kind: str) -> str:
@@ -238,13 +238,17 @@ class Org:
                     raise
                 rows = [{"ApiName": _CLOSED[kind]}]  # hidden from this user
             if not rows:
-                raise Rejected(f"no status of {kind} counts as closed in this org", code="no_closed_status")
+                raise PermanentError(
+                    f"no status of {kind} counts as closed in this org", code="no_closed_status"
+                )
             known = self._closed[kind] = (time.monotonic() + _STATUS_VALID, str(rows[0]["ApiName"]))
         return known[1]
 
-    def put_tasks(self, records: Mapping[str, Record], known: Mapping[str, str]) -> dict[str, Sent | Failure]:
+    def put_tasks(
+        self, records: Mapping[str, Record], known: Mapping[str, str]
+    ) -> dict[str, Success | DeliveryError]:
         """Make each Task, or bring the one with its key up to date; `known` are the ids of those made before."""
-        answers: dict[str, Sent | Failure] = {}
+        answers: dict[str, Success | DeliveryError] = {}
         answers |= self._update({key: records[key] | {"id": known[key]} for key in records if key in known})
         left = {
             key: record
@@ -262,9 +266,9 @@ class Org:
             self._field_missing_until = time.monotonic() + _FIELD_MISSING_VALID
         return answers | self._put_marked(left)
 
-    def _upsert(self, records: Mapping[str, Record]) -> dict[str, Sent | Failure]:
+    def _upsert(self, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
         name = self.settings.task_field
-        answers: dict[str, Sent | Failure] = {}
+        answers: dict[str, Success | DeliveryError] = {}
         again = {key: {**record, name: key} for key, record in records.items()}
         for _ in range(2):
             results = self.collection(
@@ -282,7 +286,7 @@ class Org:
                 break
         return answers
 
-    def _put_marked(self, records: Mapping[str, Record]) -> dict[str, Sent | Failure]:
+    def _put_marked(self, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
         """For orgs without our field: CallObject carries the key, and is asked for before a Task is made."""
         held: dict[str, str] = {}
         for keys in _chunks(list(records)):
@@ -296,7 +300,7 @@ class Org:
             answers |= {key: _answer(result) for key, result in zip(new, results, strict=True)}
         return answers
 
-    def _update(self, records: Mapping[str, Record]) -> dict[str, Sent | Failure]:
+    def _update(self, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
         if not records:
             return {}
         rows = [
@@ -329,7 +333,7 @@ class Org:
             if self._api is not None and self._api is not refused:
                 return self._api
             if refused is not None and time.monotonic() - self._logged_in_at < 10:
-                raise BadCredentials("Salesforce refuses the session that it gave a moment ago")
+                raise AuthenticationError("Salesforce refuses the session that it gave a moment ago")
             self._api = None
             token, instance = self._log_in()
             self._logged_in_at = time.monotonic()
@@ -363,20 +367,22 @@ class Org:
                 token, instance = SalesforceLogin(**who)
         except requests.RequestException as error:
             # Nothing was asked for yet, whatever became of the login.
-            raise Temporary(f"no login: {type(error).__name__}", reason="network") from error
+            raise TransientError(f"no login: {type(error).__name__}", reason="network") from error
         except (AttributeError, TypeError) as error:
-            raise Temporary("the login's answer is not Salesforce's; is something in between?") from error
-        except (SalesforceError, Failure):
+            raise TransientError(
+                "the login's answer is not Salesforce's; is something in between?"
+            ) from error
+        except (SalesforceError, DeliveryError):
             raise
         except Exception as error:
-            raise BadCredentials(
+            raise AuthenticationError(
                 f"no assertion can be signed with SALESFORCE_PRIVATE_KEY_FILE ({type(error).__name__})"
             ) from error
         return str(token), str(instance)
 
 
 class People:
-    """The org's contacts and open leads, for `find_people`."""
+    """The org's contacts and open leads, for `resolve_contacts`."""
 
     def __init__(
         self,
@@ -390,9 +396,9 @@ class People:
         self._create_as = create
         self._properties = properties or {}
 
-    def by_email(self, emails: Sequence[str]) -> list[Match]:
+    def by_email(self, emails: Sequence[str]) -> list[ContactMatch]:
         """By query, which is never behind; a lead only when there is no contact."""
-        found: list[Match] = []
+        found: list[ContactMatch] = []
         left = list(emails)
         for kind in self._kinds:
             for chunk in _chunks(left):
@@ -401,9 +407,9 @@ class People:
             left = [email for email in left if email.lower() not in known]
         return found
 
-    def by_phone(self, phones: Sequence[str]) -> list[Match]:
+    def by_phone(self, phones: Sequence[str]) -> list[ContactMatch]:
         """By text search, as numbers are typed in every form; what it does not know yet, by query."""
-        found: list[Match] = []
+        found: list[ContactMatch] = []
         for chunk in _chunks(phones):
             # Digits only: everything else would have to be escaped in a way of SOSL's own.
             terms = " OR ".join(re.sub(r"\D", "", national_digits(phone)) for phone in chunk)
@@ -422,34 +428,34 @@ class People:
                 found += self._rows(self._create_as, format_soql(where, since, missing, missing))
         return found
 
-    def create(self, strangers: Sequence[Seeker]) -> list[str | Failure]:
+    def create(self, strangers: Sequence[ContactQuery]) -> list[str | DeliveryError]:
         """A contact (or lead) for each; where a duplicate rule names a record, that one."""
         rows = [_typed(self._create_as, self._new(stranger)) for stranger in strangers]
         results = self._org.collection("POST", "", rows)
-        made: list[str | Failure] = []
+        made: list[str | DeliveryError] = []
         for row, result in zip(rows, results, strict=True):
             answer = _answer(result)
             if _code(answer) == "DUPLICATES_DETECTED":
                 twin = re.search(rf'"Id": "((?:{CONTACT}|{LEAD})\w{{12,15}})"', json.dumps(result))
                 made.append(twin[1] if twin else self._insist(row))
-            elif isinstance(answer, Sent):
+            elif isinstance(answer, Success):
                 made.append(answer.id or "")
             else:
                 made.append(answer)
         return made
 
-    def _insist(self, row: Record) -> str | Failure:
+    def _insist(self, row: Record) -> str | DeliveryError:
         """An `alert` rule lets it pass when asked to; a `block` rule does not."""
         body = {name: value for name, value in row.items() if name != "attributes"}
         headers = {"Sforce-Duplicate-Rule-Header": "allowSave=true"}
         try:
             return str(self._org.rest("POST", f"sobjects/{self._create_as}", body, headers)["id"])
         except SalesforceError as error:
-            return failure(error) or Rejected(
+            return classify_error(error) or PermanentError(
                 "a duplicate rule refuses the person", code="DUPLICATES_DETECTED"
             )
 
-    def _new(self, stranger: Seeker) -> Record:
+    def _new(self, stranger: ContactQuery) -> Record:
         person = stranger.context.contact
         name = person.last_name or person.name
         values = {
@@ -463,9 +469,9 @@ class People:
             values["Company"] = person.company or "[not provided]"
         longest = {"FirstName": 40, "LastName": 80, "Company": 255}
         cut = {key: value[: longest.get(key)] for key, value in values.items() if value}
-        return cut | changes(self._properties, None)
+        return cut | fields_to_write(self._properties, None)
 
-    def _rows(self, kind: str, where: str) -> list[Match]:
+    def _rows(self, kind: str, where: str) -> list[ContactMatch]:
         more = " AND IsConverted = false" if kind == "Lead" else ""
         return [
             _match(row) for row in self._org.query(_select(("Id", *_PERSON_FIELDS[kind]), kind, where + more))
@@ -490,7 +496,7 @@ def check(org: Org) -> str:
     if ours is None:
         return (
             f"{used}; Task.{name} is missing or hidden from this user, so logs are told apart by CallObject: "
-            "run `bridge connectors setup salesforce`"
+            "run `bridge connections setup salesforce`"
         )
     if not (ours["externalId"] and ours["unique"]):
         raise ConfigError(
@@ -550,7 +556,7 @@ class Call(CallParams):
     call_id: str | None = param(
         "{{ event.twilioCallSid }}", "The telephone system's id of the call.", example="CA00"
     )
-    unknown: Literal["contact", "lead", "skip"] = _UNKNOWN
+    on_missing: Literal["contact", "lead", "skip"] = _UNKNOWN
     owner: str | None = _OWNER
     what: str | None = _WHAT
 
@@ -563,19 +569,19 @@ class Call(CallParams):
 class Chat(ChatParams):
     """A chat."""
 
-    unknown: Literal["contact", "lead", "skip"] = _UNKNOWN
+    on_missing: Literal["contact", "lead", "skip"] = _UNKNOWN
     owner: str | None = _OWNER
     what: str | None = _WHAT
 
 
-@connector.action(effect=per_conversation, repeatable=True, batch=BATCH)
-def log_call(org: Org, jobs: Sequence[Job[Call]]) -> list[Answer]:
+@connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH)
+def log_call(org: Org, jobs: Sequence[BatchItem[Call]]) -> list[BatchResult]:
     """Log the call as a closed Task of the contact or lead, once per conversation."""
     return _log(org, jobs, _call_fields)
 
 
-@connector.action(effect=per_conversation, repeatable=True, batch=BATCH)
-def log_chat(org: Org, jobs: Sequence[Job[Chat]]) -> list[Answer]:
+@connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH)
+def log_chat(org: Org, jobs: Sequence[BatchItem[Chat]]) -> list[BatchResult]:
     """Log the chat as a closed Task of the contact or lead, once per conversation."""
     return _log(org, jobs, _chat_fields)
 
@@ -598,11 +604,11 @@ def _call_fields(call: Call) -> Record:
 L = TypeVar("L", Call, Chat)
 
 
-def _log(org: Org, jobs: Sequence[Job[L]], describe: Callable[[L], Record]) -> list[Answer]:
+def _log(org: Org, jobs: Sequence[BatchItem[L]], describe: Callable[[L], Record]) -> list[BatchResult]:
     """Write every job's Task in as few requests as Salesforce allows: one, when the people are known."""
     by_key = {job.context.conversation_key: job for job in jobs}
     if len(by_key) < len(jobs):
-        raise Rejected("two events of one conversation in one batch", code="same_conversation")
+        raise PermanentError("two events of one conversation in one batch", code="same_conversation")
     status = org.closed_status("Task")
     tasks: dict[str, Record] = {}
     for key, job in by_key.items():
@@ -615,25 +621,25 @@ def _log(org: Org, jobs: Sequence[Job[L]], describe: Callable[[L], Record]) -> l
             "OwnerId": params.owner or org.settings.owner,
             "WhatId": params.what,
         }
-        tasks[key] = _cut(own) | changes(params.further(context), None)
-    known = {key: job.context.known_id for key, job in by_key.items() if job.context.known_id}
-    answers: dict[str, Answer] = {}
+        tasks[key] = _cut(own) | fields_to_write(params.further(context), None)
+    known = {key: job.context.existing_id for key, job in by_key.items() if job.context.existing_id}
+    answers: dict[str, BatchResult] = {}
     for kind in ("Contact", "Lead"):
-        seekers = {
-            key: job.params.seeker(job.context, create=job.params.unknown != "skip")
+        queries = {
+            key: job.params.query(job.context, create=job.params.on_missing != "skip")
             for key, job in by_key.items()
-            if (job.params.unknown == "lead") == (kind == "Lead")
+            if (job.params.on_missing == "lead") == (kind == "Lead")
         }
-        if seekers:
-            answers |= with_people(
-                People(org, create=kind), seekers, lambda people: _link(org, tasks, known, people)
+        if queries:
+            answers |= write_for_contacts(
+                People(org, create=kind), queries, lambda people: _link(org, tasks, known, people)
             )
     return [answers[key] for key in by_key]
 
 
 def _link(
-    org: Org, tasks: Mapping[str, Record], known: Mapping[str, str], people: Mapping[str, Person | None]
-) -> dict[str, Sent | Failure]:
+    org: Org, tasks: Mapping[str, Record], known: Mapping[str, str], people: Mapping[str, ContactRef | None]
+) -> dict[str, Success | DeliveryError]:
     """Write Tasks with their people; a Task of a lead must belong to nothing else."""
     ready: dict[str, Record] = {}
     for key, person in people.items():
@@ -643,7 +649,7 @@ def _link(
             if person.id.startswith(LEAD):
                 ready[key].pop("WhatId", None)
     return {
-        key: PersonGone() if people[key] is not None and _code(answer) in _GONE else answer
+        key: ContactDeleted() if people[key] is not None and _code(answer) in _GONE else answer
         for key, answer in org.put_tasks(ready, known).items()
     }
 
@@ -652,22 +658,22 @@ class Contact(ContactParams):
     """A contact or lead, and what to write about it; what the event says only fills empty fields."""
 
 
-@connector.action(effect=per_event, apart_by="properties", repeatable=True)
-def upsert_contact(org: Org, contact: Contact, context: Context) -> Sent:
+@connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True)
+def upsert_contact(org: Org, contact: Contact, context: Context) -> Success:
     """Update the contact or open lead, or create a contact when Salesforce does not know the person."""
     wanted = contact.fields(
         FirstName=contact.first_name, LastName=contact.last_name, Email=contact.email, Phone=contact.phone
     )
-    seeker = contact.seeker(context, create=True)
+    query = contact.query(context, create=True)
     people = People(org, properties=contact.properties)
-    person, row = find_person(people, seeker, lambda known: _row(org, known, wanted))
+    person, row = resolve_contact(people, query, lambda known: _row(org, known, wanted))
     if row is None:
-        return Sent(id=person.id, detail=person.detail)
+        return Success(id=person.id, detail=person.detail)
     placeholder = row["LastName"] in (contact.phone, contact.email)  # ours, for a caller without a name
-    return _change(org, person, changes(wanted, {**row, "LastName": None} if placeholder else row))
+    return _change(org, person, fields_to_write(wanted, {**row, "LastName": None} if placeholder else row))
 
 
-class Lead(PersonParams):
+class Lead(ContactLookupParams):
     """An open lead, and what to write about it."""
 
     lead: str | None = param(
@@ -682,22 +688,22 @@ class Lead(PersonParams):
     )
 
 
-@connector.action(effect=per_event, apart_by="properties", repeatable=True)
-def update_lead(org: Org, lead: Lead, context: Context) -> Sent:
+@connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True)
+def update_lead(org: Org, lead: Lead, context: Context) -> Success:
     """Update the person's open lead; one that was converted is left alone."""
     wanted = {"Status": Property(value=lead.status)} | lead.properties
     if lead.lead:
-        person, row = Person(lead.lead), _row(org, lead.lead, wanted)
+        person, row = ContactRef(lead.lead), _row(org, lead.lead, wanted)
     else:
-        seeker = lead.seeker(context, create=False, scope="lead:")
+        query = lead.query(context, create=False, scope="lead:")
         people = People(org, kinds=("Lead",), create="Lead")
-        person, row = find_person(people, seeker, lambda known: _row(org, known, wanted))
+        person, row = resolve_contact(people, query, lambda known: _row(org, known, wanted))
     if row is None:
-        raise Rejected("there is no open lead with this id", code="not_found")
-    return _change(org, person, changes(wanted, row))
+        raise PermanentError("there is no open lead with this id", code="not_found")
+    return _change(org, person, fields_to_write(wanted, row))
 
 
-class Case(PersonParams):
+class Case(ContactLookupParams):
     """A case to close."""
 
     case: str | None = param(
@@ -707,7 +713,7 @@ class Case(PersonParams):
         pattern=_ID,
     )
     status: str | None = param(None, "A closed status; the org's first one when left out.", example="Closed")
-    several: Literal["review", "newest"] = param(
+    on_multiple: Literal["review", "newest"] = param(
         "review",
         "When the person has several open cases: ask a person, or take the newest.",
         example="newest",
@@ -715,26 +721,30 @@ class Case(PersonParams):
     properties: Properties = param({}, "Further fields of the case.", example={"Reason": "Solved by Heppu"})
 
 
-@connector.action(effect=per_event, repeatable=True)
-def close_case(org: Org, case: Case, context: Context) -> Sent:
+@connector.action(idempotency=per_event, idempotent=True)
+def close_case(org: Org, case: Case, context: Context) -> Success:
     """Close a case, in the org's own word for it."""
     if case.case:
         where = format_soql("Id = {}", case.case)
     else:
-        seeker = case.seeker(context, create=False, scope="contact:")
-        person, _ = find_person(People(org, kinds=("Contact",)), seeker, lambda known: _row(org, known, ()))
+        query = case.query(context, create=False, scope="contact:")
+        person, _ = resolve_contact(
+            People(org, kinds=("Contact",)), query, lambda known: _row(org, known, ())
+        )
         where = format_soql("ContactId = {} AND IsClosed = false", person.id)
     names = ("Id", "IsClosed", *case.properties)
     rows = org.query(_select(names, "Case", f"{where} ORDER BY CreatedDate DESC LIMIT 2"))
     if case.case and not rows:
-        raise Rejected("there is no case with this id", code="not_found")
+        raise PermanentError("there is no case with this id", code="not_found")
     if not rows or rows[0]["IsClosed"]:
-        return Sent(id=case.case, detail="no open case")
-    if len(rows) > 1 and case.several == "review":
-        raise CannotTell("the person has several open cases: close the right one, or set `several: newest`")
-    change = changes(case.properties, rows[0]) | {"Status": case.status or org.closed_status("Case")}
+        return Success(id=case.case, detail="no open case")
+    if len(rows) > 1 and case.on_multiple == "review":
+        raise LookupInconclusive(
+            "the person has several open cases: close the right one, or set `on_multiple: newest`"
+        )
+    change = fields_to_write(case.properties, rows[0]) | {"Status": case.status or org.closed_status("Case")}
     org.rest("PATCH", f"sobjects/Case/{_id(rows[0]['Id'])}", change)
-    return Sent(id=str(rows[0]["Id"]), detail="closed")
+    return Success(id=str(rows[0]["Id"]), detail="closed")
 
 
 class ToDo(TaskParams):
@@ -744,8 +754,8 @@ class ToDo(TaskParams):
     owner: str | None = _OWNER
 
 
-@connector.action(effect=per_event, apart_by="subject", repeatable=True)
-def create_task(org: Org, todo: ToDo, context: Context) -> Sent:
+@connector.action(idempotency=per_event, dedupe_by="subject", idempotent=True)
+def create_task(org: Org, todo: ToDo, context: Context) -> Success:
     """Give a colleague a Task on the person's contact or lead."""
     own = {
         "Subject": todo.subject,
@@ -754,11 +764,11 @@ def create_task(org: Org, todo: ToDo, context: Context) -> Sent:
         "Priority": todo.priority,
         "OwnerId": todo.owner or org.settings.owner,
     }
-    key = f"task:{context.effect_id}"
-    tasks = {key: _cut(own) | changes(todo.properties, None)}
-    seekers = {key: todo.seeker(context, create=True)}
-    [answer] = with_people(People(org), seekers, lambda people: _link(org, tasks, {}, people)).values()
-    if not isinstance(answer, Sent):
+    key = f"task:{context.idempotency_token}"
+    tasks = {key: _cut(own) | fields_to_write(todo.properties, None)}
+    queries = {key: todo.query(context, create=True)}
+    [answer] = write_for_contacts(People(org), queries, lambda people: _link(org, tasks, {}, people)).values()
+    if not isinstance(answer, Success):
         raise answer
     return answer
 
@@ -771,62 +781,64 @@ def _row(org: Org, record_id: str, wanted: Iterable[str]) -> Mapping[str, Any] |
     return dict(rows[0]) if rows and not rows[0].get("IsConverted") else None
 
 
-def _change(org: Org, person: Person, change: Mapping[str, Any]) -> Sent:
+def _change(org: Org, person: ContactRef, change: Mapping[str, Any]) -> Success:
     if change:
         org.rest("PATCH", f"sobjects/{_kind(person.id)}/{_id(person.id)}", dict(change))
-    return Sent(id=person.id, detail=person.detail or ("updated" if change else "nothing to change"))
+    return Success(id=person.id, detail=person.detail or ("updated" if change else "nothing to change"))
 
 
 def _kind(record_id: str) -> str:
     return "Lead" if record_id.startswith(LEAD) else "Contact"
 
 
-@connector.failure
-def failure(error: Exception) -> Failure | None:
+@connector.classify_error
+def classify_error(error: Exception) -> DeliveryError | None:
     """What Salesforce's answer means: by its code, as a lock comes as 400 and an empty quota as 403."""
     if isinstance(error, SalesforceAuthenticationFailed):
         return _failure_of_login(error)
     if not isinstance(error, SalesforceError):
-        return failure_of_network(error)
+        return failure_from_exception(error)
     for code, message, fields in _codes(error):
         return _failure_of(code, message, fields, error.status)
-    return failure_of_status(error.status, f"Salesforce answered {error.status}")
+    return failure_from_status(error.status, f"Salesforce answered {error.status}")
 
 
-def _failure_of_login(error: SalesforceAuthenticationFailed) -> Failure:
+def _failure_of_login(error: SalesforceAuthenticationFailed) -> DeliveryError:
     if error.code == "login_rate_exceeded" or "rate exceeded" in error.auth_message:
         return RateLimited("Salesforce refuses so many logins", retry_after=timedelta(minutes=1))
     if error.code in ("server_error", "temporarily_unavailable") or (
         isinstance(error.code, int) and error.code < 400
     ):
-        return Temporary(f"the login's answer ({error.code}) is not Salesforce's; is something in between?")
+        return TransientError(
+            f"the login's answer ({error.code}) is not Salesforce's; is something in between?"
+        )
     said = f": {error.auth_message[:100]}" if isinstance(error.code, str) else "; is SALESFORCE_URL right?"
-    return BadCredentials(f"Salesforce refuses the login with {error.code}{said}")
+    return AuthenticationError(f"Salesforce refuses the login with {error.code}{said}")
 
 
-def _failure_of(code: str, message: str, fields: Sequence[str], status: int) -> Failure:
+def _failure_of(code: str, message: str, fields: Sequence[str], status: int) -> DeliveryError:
     """Codes and names of fields only: messages repeat values, but for those that an administrator wrote."""
     detail = f"Salesforce answered {code}" + (f" ({', '.join(fields)})" if fields else "")
     if code == "UNABLE_TO_LOCK_ROW":
-        return Temporary(detail, retry_after=timedelta(seconds=3))
+        return TransientError(detail, retry_after=timedelta(seconds=3))
     if code == "REQUEST_LIMIT_EXCEEDED" and "oncurrent" in message:
         return RateLimited(detail, retry_after=timedelta(seconds=5))
     if code == "REQUEST_LIMIT_EXCEEDED":
         return QuotaExhausted("the org's requests of the last 24 hours are used up")
     if code in ("INVALID_SESSION_ID", "API_DISABLED_FOR_ORG", "API_CURRENTLY_DISABLED") or status == 401:
-        return BadCredentials(detail)
+        return AuthenticationError(detail)
     if status >= 500 or code in (
         "SERVER_UNAVAILABLE",
         "QUERY_TIMEOUT",
         "REQUEST_RUNNING_TOO_LONG",
         "UNKNOWN_EXCEPTION",
     ):
-        return OutcomeUnknown(detail, reason="server")
+        return OutcomeUnknown(detail, reason="server_error")
     if code == "FIELD_CUSTOM_VALIDATION_EXCEPTION":
-        return Rejected(f"a validation rule of the org refuses it: {message[:200]}", code=code)
+        return PermanentError(f"a validation rule of the org refuses it: {message[:200]}", code=code)
     if code.startswith("INSUFFICIENT_ACCESS"):
-        return Rejected(f"{detail}: give the integration user access", code=code)
-    return Rejected(detail, code=code)
+        return PermanentError(f"{detail}: give the integration user access", code=code)
+    return PermanentError(detail, code=code)
 
 
 def _codes(error: SalesforceError) -> list[tuple[str, str, list[str]]]:
@@ -843,20 +855,20 @@ def _codes(error: SalesforceError) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-def _answer(result: Record, detail: str = "") -> Sent | Failure:
+def _answer(result: Record, detail: str = "") -> Success | DeliveryError:
     """One record's own answer in a collection."""
     if result.get("success"):
-        return Sent(
+        return Success(
             id=str(result["id"]), detail=detail or ("updated" if result.get("created") is False else "")
         )
     for item in result.get("errors") or ():
         fields = [str(name) for name in item.get("fields") or ()]
         return _failure_of(str(item.get("statusCode")), str(item.get("message", "")), fields, 400)
-    return OutcomeUnknown("Salesforce says nothing about this record", reason="server")
+    return OutcomeUnknown("Salesforce says nothing about this record", reason="server_error")
 
 
-def _code(answer: Answer) -> str:
-    return answer.code if isinstance(answer, Rejected) else ""
+def _code(answer: BatchResult) -> str:
+    return answer.code if isinstance(answer, PermanentError) else ""
 
 
 def _typed(kind: str, record: Mapping[str, Any]) -> Record:
@@ -876,20 +888,20 @@ def _select(names: Iterable[str], kind: str, where: str) -> str:
     wanted = list(dict.fromkeys(names))
     for name in wanted:
         if not re.fullmatch(r"[A-Za-z]\w*", name):
-            raise Rejected(f"`{name[:40]}` is no name of a field", code="INVALID_FIELD")
+            raise PermanentError(f"`{name[:40]}` is no name of a field", code="INVALID_FIELD")
     return f"SELECT {', '.join(wanted)} FROM {kind} WHERE {where}"  # noqa: S608 - values are quoted by format_soql
 
 
 def _id(record_id: str) -> str:
     """Ids go into paths as they are, so they must be ids."""
     if not re.fullmatch(_ID, record_id):
-        raise Rejected("this is no Salesforce id", code="MALFORMED_ID")
+        raise PermanentError("this is no Salesforce id", code="MALFORMED_ID")
     return record_id
 
 
-def _match(row: Record) -> Match:
+def _match(row: Record) -> ContactMatch:
     contact = str(row["Id"]).startswith(CONTACT)
-    return Match(
+    return ContactMatch(
         str(row["Id"]),
         [str(row["Email"])] if row.get("Email") else [],
         [str(row[name]) for name in _PHONES if row.get(name)],

@@ -10,19 +10,19 @@ from bridge.connector import (
     Connector,
     ConnectorSettings,
     Context,
-    Lane,
     Limits,
     Params,
     SecretUrl,
-    Sent,
-    failure_of_network,
-    failure_of_status,
+    SerializeBy,
+    Success,
+    failure_from_exception,
+    failure_from_status,
     http_client,
     param,
     parse_retry_after,
     per_event,
 )
-from bridge.errors import BadCredentials, Failure, OutcomeUnknown, Rejected
+from bridge.errors import AuthenticationError, DeliveryError, OutcomeUnknown, PermanentError
 
 LONGEST_TEXT = 40_000
 """Slack cuts a message here without a word; we cut visibly."""
@@ -39,7 +39,7 @@ class Settings(ConnectorSettings):
 connector = Connector(
     "slack",
     settings=Settings,
-    limits=Limits(per_second=1, concurrent=2),
+    limits=Limits(per_second=1, concurrency=2),
     description="Posts to a channel of the team's Slack.",
 )
 
@@ -92,21 +92,21 @@ class Post(Params):
     )
 
 
-@connector.action(effect=per_event, apart_by="text", lane=Lane.NONE)
-def post(webhook: Webhook, message: Post, context: Context) -> Sent:
+@connector.action(idempotency=per_event, dedupe_by="text", serialize_by=SerializeBy.NONE)
+def post(webhook: Webhook, message: Post, context: Context) -> Success:
     """Post a message to the webhook's channel."""
     del context
     response = webhook.post({"text": _plain(message.text)})
     word = _word(response)
     if response.status_code == 200 and word == "ok":
-        return Sent(detail="posted")
+        return Success(detail="posted")
     raise _refusal(response, word)
 
 
-@connector.failure
-def failure(error: Exception) -> Failure | None:
+@connector.classify_error
+def classify_error(error: Exception) -> DeliveryError | None:
     """Slack's refusals are typed where they are read; what is left is the network."""
-    return failure_of_network(error)
+    return failure_from_exception(error)
 
 
 def _plain(text: str) -> str:
@@ -123,17 +123,17 @@ def _word(response: httpx.Response) -> str:
     return word if re.fullmatch(r"[a-z_]{1,60}", word) else ""
 
 
-def _refusal(response: httpx.Response, word: str) -> Failure:
+def _refusal(response: httpx.Response, word: str) -> DeliveryError:
     status = response.status_code
     if word in _GONE or status in (403, 404, 410):
-        return BadCredentials(
+        return AuthenticationError(
             f"Slack no longer takes this webhook ({word or status}); make a new one, set SLACK_WEBHOOK_URL"
         )
     if status < 400:
-        return OutcomeUnknown(f"Slack answered {status} without its `ok`", reason="server")
+        return OutcomeUnknown(f"Slack answered {status} without its `ok`", reason="server_error")
     if status == 400:
-        return Rejected(f"Slack refused the message: {word or status}", code=word or "400")
-    return failure_of_status(
+        return PermanentError(f"Slack refused the message: {word or status}", code=word or "400")
+    return failure_from_status(
         status,
         f"Slack answered {status} {word}".rstrip(),
         parse_retry_after(response.headers.get("Retry-After")),

@@ -23,32 +23,32 @@ from bridge.connector import (
     Connector,
     ConnectorSettings,
     Context,
-    GuardedAdapter,
+    DeadlineAdapter,
     Limits,
+    MessageStatus,
     OptIn,
     OptOut,
     Params,
-    PartnerUrl,
     PhoneNumber,
-    Receipt,
-    ReceiptState,
-    Sent,
-    failure_of_network,
-    failure_of_status,
+    ProviderUrl,
+    StatusUpdate,
+    Success,
+    failure_from_exception,
+    failure_from_status,
     param,
     parse_retry_after,
     per_message,
     segments,
 )
 from bridge.errors import (
-    BadCredentials,
-    CannotTell,
+    AuthenticationError,
     ConfigError,
-    Failure,
+    DeliveryError,
+    LookupInconclusive,
     OutcomeUnknown,
+    PermanentError,
     RateLimited,
     Refused,
-    Rejected,
 )
 
 CLOCK_SKEW = timedelta(minutes=2)
@@ -73,43 +73,43 @@ _UNREGISTERED = (
     "US carriers block an unregistered sender; register it for A2P 10DLC or verify the toll-free number"
 )
 
-ERRORS: Mapping[int, tuple[Callable[[str], Failure], str]] = {
-    20003: (BadCredentials, "Twilio does not accept the account SID and auth token"),
-    20005: (BadCredentials, "the Twilio account is not active"),
-    20008: (BadCredentials, "these are Twilio's test credentials; use the live ones"),
+ERRORS: Mapping[int, tuple[Callable[[str], DeliveryError], str]] = {
+    20003: (AuthenticationError, "Twilio does not accept the account SID and auth token"),
+    20005: (AuthenticationError, "the Twilio account is not active"),
+    20008: (AuthenticationError, "these are Twilio's test credentials; use the live ones"),
     20429: (RateLimited, "Twilio asks for fewer requests at once"),
-    21211: (Rejected, _WRONG_NUMBER),
-    21217: (Rejected, _WRONG_NUMBER),
-    21265: (Rejected, _WRONG_NUMBER),
-    21212: (Rejected, _SENDER),
-    21408: (Rejected, "texts to this country are switched off in Twilio's geo permissions"),
-    21602: (Rejected, "the text is empty"),
-    21603: (Rejected, _SENDER),
-    21606: (Rejected, _SENDER),
-    21608: (Rejected, "a trial account may text verified numbers only"),
-    21609: (Rejected, "Twilio cannot call BRIDGE_PUBLIC_URL back; set it to a public address"),
-    21610: (Rejected, "the person has replied STOP"),
-    21612: (Rejected, "Twilio has no route from the sender to this number"),
-    21614: (Rejected, "the number is not a mobile one"),
-    21617: (Rejected, "the text is longer than 1600 characters"),
-    21635: (Rejected, "the number is a landline"),
-    21659: (Rejected, _SENDER),
-    21701: (Rejected, "the messaging service does not exist; check TWILIO_MESSAGING_SERVICE_SID"),
-    21703: (Rejected, "the messaging service has no sender"),
-    21704: (Rejected, "the messaging service has no sender"),
-    21712: (Rejected, _SENDER),
-    30001: (Rejected, "Twilio's queue was full"),
-    30002: (Rejected, "the Twilio account is suspended"),
-    30003: (Rejected, "the phone was off or out of reach"),
-    30004: (Rejected, "the person or the carrier blocks the sender"),
-    30005: (Rejected, "the number is unknown to its carrier"),
-    30006: (Rejected, "the number is a landline, or its carrier takes no texts"),
-    30007: (Rejected, "the carrier filtered the text out"),
-    30008: (Rejected, "the carrier gives no reason"),
-    30032: (Rejected, _UNREGISTERED),
-    30034: (Rejected, _UNREGISTERED),
-    30035: (Rejected, _UNREGISTERED),
-    30036: (Rejected, "the text could not be delivered within its validity"),
+    21211: (PermanentError, _WRONG_NUMBER),
+    21217: (PermanentError, _WRONG_NUMBER),
+    21265: (PermanentError, _WRONG_NUMBER),
+    21212: (PermanentError, _SENDER),
+    21408: (PermanentError, "texts to this country are switched off in Twilio's geo permissions"),
+    21602: (PermanentError, "the text is empty"),
+    21603: (PermanentError, _SENDER),
+    21606: (PermanentError, _SENDER),
+    21608: (PermanentError, "a trial account may text verified numbers only"),
+    21609: (PermanentError, "Twilio cannot call BRIDGE_PUBLIC_URL back; set it to a public address"),
+    21610: (PermanentError, "the person has replied STOP"),
+    21612: (PermanentError, "Twilio has no route from the sender to this number"),
+    21614: (PermanentError, "the number is not a mobile one"),
+    21617: (PermanentError, "the text is longer than 1600 characters"),
+    21635: (PermanentError, "the number is a landline"),
+    21659: (PermanentError, _SENDER),
+    21701: (PermanentError, "the messaging service does not exist; check TWILIO_MESSAGING_SERVICE_SID"),
+    21703: (PermanentError, "the messaging service has no sender"),
+    21704: (PermanentError, "the messaging service has no sender"),
+    21712: (PermanentError, _SENDER),
+    30001: (PermanentError, "Twilio's queue was full"),
+    30002: (PermanentError, "the Twilio account is suspended"),
+    30003: (PermanentError, "the phone was off or out of reach"),
+    30004: (PermanentError, "the person or the carrier blocks the sender"),
+    30005: (PermanentError, "the number is unknown to its carrier"),
+    30006: (PermanentError, "the number is a landline, or its carrier takes no texts"),
+    30007: (PermanentError, "the carrier filtered the text out"),
+    30008: (PermanentError, "the carrier gives no reason"),
+    30032: (PermanentError, _UNREGISTERED),
+    30034: (PermanentError, _UNREGISTERED),
+    30035: (PermanentError, _UNREGISTERED),
+    30036: (PermanentError, "the text could not be delivered within its validity"),
     30410: (OutcomeUnknown, "the carrier did not answer Twilio in time"),
 }
 """Twilio adds and splits codes; what is not here is judged by its range, and by the HTTP status."""
@@ -117,16 +117,16 @@ ERRORS: Mapping[int, tuple[Callable[[str], Failure], str]] = {
 _OPTED_OUT = 21610
 
 
-def meaning(code: int, status: int = 400) -> Failure:
+def meaning(code: int, status: int = 400) -> DeliveryError:
     """The failure that an error code of Twilio stands for, in our words: Twilio's own repeat the phone number."""
     if code < 10_000:  # the SDK puts the HTTP status where the answer has no code
-        return failure_of_status(status, f"Twilio answered {status}")
+        return failure_from_status(status, f"Twilio answered {status}")
     kind, advice = ERRORS.get(code, (None, f"see https://www.twilio.com/docs/errors/{code}"))
     text = f"Twilio error {code}: {advice}"
     if status >= 500 or (kind is None and code < 21_000):
-        return failure_of_status(status, text)
-    if kind is None or kind is Rejected:
-        return Rejected(text, code=str(code), opted_out=code == _OPTED_OUT)
+        return failure_from_status(status, text)
+    if kind is None or kind is PermanentError:
+        return PermanentError(text, code=str(code), opted_out=code == _OPTED_OUT)
     return kind(text)
 
 
@@ -147,7 +147,7 @@ class Settings(ConnectorSettings):
     """The secret of the shared key, for accounts that let Twilio sign its callbacks with one."""
     region: str | None = Field(None, pattern=r"^[a-z0-9]+$")
     edge: str | None = Field(None, pattern=r"^[a-z0-9-]+$")
-    url: PartnerUrl | None = None
+    url: ProviderUrl | None = None
     """Instead of every `https://....twilio.com`."""
 
     @model_validator(mode="after")
@@ -160,7 +160,7 @@ class Settings(ConnectorSettings):
 connector = Connector(
     "twilio",
     settings=Settings,
-    limits=Limits(per_second=10, concurrent=8),
+    limits=Limits(per_second=10, concurrency=8),
     description="Texts people; receipts and STOP come back through callbacks.",
 )
 
@@ -172,7 +172,7 @@ class GuardedHttpClient(TwilioHttpClient):  # type: ignore[misc]  # the SDK has 
         super().__init__()
         self.session.trust_env = False
         for scheme in ("https://", "http://"):
-            self.session.mount(scheme, GuardedAdapter(redirect_to=url))
+            self.session.mount(scheme, DeadlineAdapter(redirect_to=url))
 
     def request(self, *args: Any, **kwargs: Any) -> Response:
         """Send one request; raises RateLimited with Twilio's wait, and OutcomeUnknown when a proxy answered."""
@@ -182,7 +182,7 @@ class GuardedHttpClient(TwilioHttpClient):  # type: ignore[misc]  # the SDK has 
                 ERRORS[20429][1], retry_after=parse_retry_after(_header(response, "Retry-After"))
             )
         if response.status_code < 400 and not _is_record(response.text):
-            raise OutcomeUnknown(f"the answer {response.status_code} is not Twilio's", reason="server")
+            raise OutcomeUnknown(f"the answer {response.status_code} is not Twilio's", reason="server_error")
         return response
 
 
@@ -231,7 +231,7 @@ def check(account: Account) -> str:
     """Read the account and its sender; sends nothing."""
     found = account.api.api.v2010.accounts(account.settings.account_sid).fetch()
     if found.status != "active":
-        raise BadCredentials(f"the Twilio account is {found.status}")
+        raise AuthenticationError(f"the Twilio account is {found.status}")
     notes = ["account active"]
     if found.type == "Trial":
         notes.append("trial: only verified numbers can be texted")
@@ -275,15 +275,15 @@ def _check_number(api: Client, number: str) -> list[str]:
     return ["sender found", *([] if owned[0].sms_url else [_REPLIES])]
 
 
-@connector.failure
-def failure(error: Exception) -> Failure | None:
+@connector.classify_error
+def classify_error(error: Exception) -> DeliveryError | None:
     """Twilio's codes first, then the HTTP status, then the network."""
     if isinstance(error, TwilioRestException | TwilioServiceException):
         return meaning(error.code if isinstance(error.code, int) else 0, error.status)
     if isinstance(error, TwilioException):  # a list that failed: the answer is an argument, without a code
         status = next((part.status_code for part in error.args if isinstance(part, Response)), 502)
-        return failure_of_status(status, f"Twilio answered {status} to a list")
-    return failure_of_network(error)
+        return failure_from_status(status, f"Twilio answered {status} to a list")
+    return failure_from_exception(error)
 
 
 # ---------------------------------------------------------------- sending
@@ -312,16 +312,16 @@ class Sms(Params):
     )
 
 
-@connector.action(channel="sms", effect=per_message, settle=timedelta(seconds=10))
-def send_sms(account: Account, sms: Sms, context: Context) -> Sent:
+@connector.action(channel="sms", idempotency=per_message, lookup_delay=timedelta(seconds=10))
+def send_sms(account: Account, sms: Sms, context: Context) -> Success:
     """Text a person."""
     validity = sms.validity
     if context.expires_at:
         validity = min(validity, int((context.expires_at - context.now).total_seconds()))
     if validity < 1:
-        raise Rejected("the text expired before it could be sent", code="expired")
-    if context.quiet_from:
-        before_night = int((context.quiet_from - context.now).total_seconds())
+        raise PermanentError("the text expired before it could be sent", code="expired")
+    if context.quiet_hours_start:
+        before_night = int((context.quiet_hours_start - context.now).total_seconds())
         validity = min(validity, max(before_night, LEAST_VALIDITY))
     settings = account.settings
     wanted: dict[str, Any] = {
@@ -336,38 +336,40 @@ def send_sms(account: Account, sms: Sms, context: Context) -> Sent:
         **{name: value for name, value in wanted.items() if value is not None},
     )
     if not message.sid:
-        raise OutcomeUnknown("Twilio's answer names no message", reason="server")
+        raise OutcomeUnknown("Twilio's answer names no message", reason="server_error")
     return _sent(message, sms.body)
 
 
 @send_sms.lookup
-def find_sms(account: Account, sms: Sms, context: Context) -> Sent | None:
+def find_sms(account: Account, sms: Sms, context: Context) -> Success | None:
     """The text among Twilio's newest to this person.
 
     Two deliveries may send one person the same words, so what another delivery holds is left alone; of two alike
     texts that nobody holds either may be ours, and taking one leaves the count right. Twilio cannot filter by the
     date of creation, and its filter by date of sending hides what is still queued.
     """
-    if context.taken is None:
-        raise CannotTell("which texts belong to other deliveries is not known here")
+    if context.ids_used_by_others is None:
+        raise LookupInconclusive("which texts belong to other deliveries is not known here")
     since = context.first_attempt_at - CLOCK_SKEW
     listed = account.api.messages.list(to=sms.to, limit=LOOKUP_PAGE, page_size=LOOKUP_PAGE)
     recent = [message for message in listed if message.date_created is None or message.date_created >= since]
     ours = [message for message in recent if message.direction == "outbound-api" and message.sid]
-    taken = context.taken([message.sid for message in ours])
+    taken = context.ids_used_by_others([message.sid for message in ours])
     free = [message for message in ours if message.sid not in taken]
     for message in reversed(free):
         if _same_words(message.body or "", sms.body):
             return _sent(message, sms.body)
     if any(not message.body for message in free):
-        raise CannotTell("Twilio no longer shows the words of a text to this person")
+        raise LookupInconclusive("Twilio no longer shows the words of a text to this person")
     if len(recent) >= LOOKUP_PAGE:
-        raise CannotTell("more texts went to this person than one lookup reads")
+        raise LookupInconclusive("more texts went to this person than one lookup reads")
     return None
 
 
-def _sent(message: Any, body: str) -> Sent:
-    return Sent(id=message.sid, detail=_cost(body), receipt=_STATES.get(str(message.status), "queued"))
+def _sent(message: Any, body: str) -> Success:
+    return Success(
+        id=message.sid, detail=_cost(body), message_status=_STATES.get(str(message.status), "queued")
+    )
 
 
 def _same_words(found: str, wanted: str) -> bool:
@@ -390,7 +392,7 @@ def _cost(body: str) -> str:
 
 # ---------------------------------------------------------------- what comes back
 
-_STATES: Mapping[str, ReceiptState] = {
+_STATES: Mapping[str, MessageStatus] = {
     "accepted": "queued",
     "scheduled": "queued",
     "queued": "queued",
@@ -415,11 +417,11 @@ def status(settings: Settings, request: CallbackRequest) -> CallbackReply:
     """What became of a text. Twilio reports out of order and more than once; the store keeps the furthest state."""
     form = _verified(settings, request)
     state = _STATES.get(form.get("MessageStatus", ""))
-    learned: list[Receipt | OptOut] = []
+    learned: list[StatusUpdate | OptOut] = []
     code = form.get("ErrorCode", "")
     if state:
         detail = meaning(int(code)).detail if re.fullmatch(r"\d{1,6}", code) and int(code) else ""
-        learned.append(Receipt(state, form.get("MessageSid"), request.query.get("delivery"), detail))
+        learned.append(StatusUpdate(state, form.get("MessageSid"), request.query.get("delivery"), detail))
     if code == str(_OPTED_OUT) and (number := _number(form.get("To"))):
         learned.append(OptOut("sms", number))
     return CallbackReply(learned, _NO_REPLY.body, _NO_REPLY.media_type)

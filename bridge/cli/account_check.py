@@ -1,4 +1,4 @@
-"""Talking to the partners' accounts for an operator: `check --online` and `connectors setup`."""
+"""Talking to the partners' accounts for an operator: `check --online` and `connections setup`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bridge.clock import uptime
 from bridge.connector import Connector, ConnectorSettings
 from bridge.connector.deadline import attempt_deadline
 from bridge.connector.discovery import settings_of
-from bridge.errors import BadCredentials, ConfigError, Failure
+from bridge.errors import AuthenticationError, ConfigError, DeliveryError
 from bridge.telemetry import mask
 
 SECONDS = 60.0
@@ -55,11 +55,11 @@ def _ask(
 def _advice(error: Exception, connector: Connector, settings: ConnectorSettings | None, name: str) -> str:
     """What an operator can do about it, never with a secret."""
     failure: Exception = error
-    if not isinstance(error, Failure | ConfigError) and connector.classify:
+    if not isinstance(error, DeliveryError | ConfigError) and connector.classify:
         failure = connector.classify(error) or error
-    if isinstance(failure, Failure):
+    if isinstance(failure, DeliveryError):
         told = mask(failure.detail)
-        if isinstance(failure, BadCredentials):
+        if isinstance(failure, AuthenticationError):
             secrets = _variables(settings, name, lambda _, value: isinstance(value, SecretStr))
             told = f"the partner does not accept the credentials: {told}"
             return f"{told}; check {secrets}" if secrets else told

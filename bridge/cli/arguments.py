@@ -8,7 +8,7 @@ import typer
 
 from bridge.clock import Clock
 
-KINDS = {"evt": "events", "dlv": "deliveries", "rej": "rejections", "aud": "audit"}
+KINDS = {"evt": "events", "dlv": "deliveries", "rej": "rejected", "aud": "audit"}
 """What an id's first word names: the command that lists them."""
 
 
@@ -45,13 +45,13 @@ def duration_of(text: str, option: str) -> timedelta:
     return found
 
 
-def check_before(text: str | None, kind: str) -> None:
-    """Let `--before` name only an id of the kind that is listed: any other text would hide rows or show all."""
+def check_cursor(text: str | None, kind: str) -> None:
+    """Let `--cursor` name only an id of the kind that is listed: any other text would hide rows or show all."""
     if text is not None and not _is_id(text, kind):
         raise typer.BadParameter(
-            f"`{text}` is no id that begins with {kind}_: take the `next` of the page before, "
+            f"`{text}` is not a valid cursor: expected an ID that starts with {kind}_, taken from `next_cursor`, "
             f"or leave it out for the newest of `bridge {KINDS[kind]}`",
-            param_hint="--before",
+            param_hint="--cursor",
         )
 
 
@@ -60,7 +60,7 @@ def kind_of(ident: str) -> str:
     kind = ident.partition("_")[0]
     if kind not in ("evt", "dlv", "rej") or not _is_id(ident, kind):
         raise typer.BadParameter(
-            f"`{ident}` is no id: ids begin with evt_ (events), dlv_ (deliveries) or rej_ (rejections)"
+            f"`{ident}` is no id: ids begin with evt_ (events), dlv_ (deliveries) or rej_ (rejected requests)"
         )
     return kind
 

@@ -54,9 +54,9 @@ class Service:
     metrics: Metrics
     notices: Notices
     router: Router | None
-    """None: it only receives (`--no-work`), or the process beside this one routes."""
+    """None: it only receives (`--no-worker`), or the process beside this one routes."""
     worker: Worker | None
-    """None: it only receives (`--no-work`), or the process beside this one works."""
+    """None: it only receives (`--no-worker`), or the process beside this one works."""
     admin_token: str
     token_is_new: bool
     """BRIDGE_ADMIN_TOKEN is not set: the token was made now and has to be told."""
@@ -103,9 +103,13 @@ def build_service(
             "HEPPU_WEBHOOK_SECRET is not set, so nobody could tell Heppu's events from a stranger's; "
             "set it to the webhook's secret, or say --insecure to take events from anybody"
         )
-    registry = registry_for(settings.bridge_rules)
+    registry = registry_for(settings.bridge_rules_file)
     rules = RulesFile(
-        settings.bridge_rules, registry, environ if work else None, silent=not route, running=running_rules
+        settings.bridge_rules_file,
+        registry,
+        environ if work else None,
+        silent=not route,
+        running=running_rules,
     )
     database = Database(settings.bridge_database_url, clock)
     try:
@@ -178,7 +182,9 @@ def _worker(
 ) -> Worker:
     link = unsubscribe_link(settings.bridge_public_url, _secret(settings))
     attempts = Attempts(database, settings.bridge_public_url, link)
-    limits = WorkerSettings(settings.bridge_only_to, settings.bridge_retention, erased_as(settings))
+    limits = WorkerSettings(
+        settings.bridge_recipient_allowlist, settings.bridge_retention, erased_as(settings)
+    )
     return Worker(database, rules, connections, attempts, limits, metrics)
 
 
@@ -213,7 +219,7 @@ def _application(
 
 
 def _secret(settings: Settings) -> str | None:
-    return settings.bridge_secret.get_secret_value() if settings.bridge_secret else None
+    return settings.bridge_secret_key.get_secret_value() if settings.bridge_secret_key else None
 
 
 def _register(database: Database, connections: Mapping[str, Connection]) -> None:
@@ -221,7 +227,7 @@ def _register(database: Database, connections: Mapping[str, Connection]) -> None
 
 
 def erased_as(settings: Settings) -> Callable[[str], str] | None:
-    """What stands for addresses of people who were erased; it needs BRIDGE_SECRET."""
+    """What stands for addresses of people who were erased; it needs BRIDGE_SECRET_KEY."""
     secret = _secret(settings)
     return partial(kept_as, secret.encode()) if secret else None
 

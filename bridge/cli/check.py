@@ -27,15 +27,15 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be read: {error.strerror}; name another file, or set BRIDGE_RULES"
+            f"{path} cannot be read: {error.strerror}; name another file, or set BRIDGE_RULES_FILE"
         ) from None
 
 
-def check(file: Path | None, *, online: bool, running: bool, as_json: bool) -> bool:
+def check(file: Path | None, *, online: bool, deployed: bool, as_json: bool) -> bool:
     """Check a rules file, its accounts, and what a running service made of it; returns whether all is well."""
     environ = environment()
     settings = Settings.load(environ)
-    path = file or settings.bridge_rules
+    path = file or settings.bridge_rules_file
     registry, text = registry_for(path), read(path)
     loaded = load(text, path=str(path), registry=registry, environ=environ)
     used = connections_of(loaded.rules, registry) if loaded.rules is not None else {}
@@ -48,7 +48,7 @@ def check(file: Path | None, *, online: bool, running: bool, as_json: bool) -> b
     rules, beside = loaded.rules, tuple[TestsFile, ...]()
     if rules is not None:
         rules, beside = with_tests_beside(rules, registry)
-    service = _running(settings) if running else None
+    service = _running(settings) if deployed else None
     if service is not None:
         service["same"] = rules is not None and service.get("hash") == rules.hash
     fine = (
@@ -108,8 +108,8 @@ def _print_settings(settings: Settings, unread: Mapping[str, str]) -> None:
         say(
             "not set: BRIDGE_PUBLIC_URL, without which there are no receipts, no STOP and no unsubscribe links"
         )
-    elif settings.bridge_secret is None:
-        say("not set: BRIDGE_SECRET, without which mails carry no unsubscribe link")
+    elif settings.bridge_secret_key is None:
+        say("not set: BRIDGE_SECRET_KEY, without which mails carry no unsubscribe link")
 
 
 def _print_accounts(used: Sequence[str], verdicts: Sequence[Mapping[str, Any]]) -> None:
@@ -125,7 +125,7 @@ def _running(settings: Settings) -> dict[str, Any]:
     url = f"http://{host}:{settings.bridge_port}/api/rules"
     token = settings.bridge_admin_token
     if token is None:
-        raise ConfigError("--running needs BRIDGE_ADMIN_TOKEN, the same as the service has")
+        raise ConfigError("--deployed needs BRIDGE_ADMIN_TOKEN, the same as the service has")
     headers = {"Authorization": f"Bearer {token.get_secret_value()}", "Accept": "application/json"}
     try:
         response = httpx.get(url, headers=headers, timeout=10, trust_env=False)
@@ -169,6 +169,6 @@ def print_schema(*, tests: bool) -> None:
             f"{comment}./tests.schema.json\nand a file in the folder tests with\n{comment}../tests.schema.json"
         )
     else:
-        print_json(schema(registry_for(Settings.load(environment()).bridge_rules)))
+        print_json(schema(registry_for(Settings.load(environment()).bridge_rules_file)))
         note("Save it as rules.schema.json beside rules.yaml, and begin rules.yaml with")
         note(f"{comment}./rules.schema.json")

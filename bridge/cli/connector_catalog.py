@@ -19,7 +19,7 @@ from bridge.settings import Settings, environment
 
 
 def _registry() -> Registry:
-    return registry_for(Settings.load(environment()).bridge_rules)
+    return registry_for(Settings.load(environment()).bridge_rules_file)
 
 
 def _known(registry: Registry, name: str) -> Connector:
@@ -161,8 +161,8 @@ def set_up_accounts(connection: str | None, yes: bool, as_json: bool) -> bool:
     """Run the setup of each account that has one; returns whether all went well."""
     environ = environment()
     settings = Settings.load(environ)
-    registry = registry_for(settings.bridge_rules)
-    used = connections_of(load_file(settings.bridge_rules), registry)
+    registry = registry_for(settings.bridge_rules_file)
+    used = connections_of(load_file(settings.bridge_rules_file), registry)
     if connection is not None and connection not in used:
         raise ConfigError(f"rules.yaml uses no connection `{connection}`; it uses {', '.join(sorted(used))}")
     chosen = {

@@ -1,4 +1,4 @@
-"""`bridge connectors`: which there are, what they can do, setting an account up, writing a new one."""
+"""`bridge connectors`: which there are, what they can do, and how to start a new one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from bridge.cli.output import Json
 
-_PANEL = "Set up"
+_PANEL = "Setup"
 
 
 def register(app: typer.Typer) -> None:
@@ -18,7 +18,6 @@ def register(app: typer.Typer) -> None:
     group.callback()(connectors)
     group.command()(show)
     group.command()(new)
-    group.command()(setup)
     app.add_typer(group, name="connectors", rich_help_panel=_PANEL)
 
 
@@ -56,29 +55,11 @@ def new(
     from bridge.settings import Settings, environment
 
     settings = Settings.load(environment())
-    connector, test = new_connector(name, folder or settings.bridge_rules.resolve().parent / "connectors")
+    connector, test = new_connector(
+        name, folder or settings.bridge_rules_file.resolve().parent / "connectors"
+    )
     if as_json:
         print_json({"name": name, "connector": connector, "test": test})
         return
     say(f"written: {connector}\n         {test}")
     say(f"next: `pytest {test}`, then `bridge connectors show {name}`")
-
-
-def setup(
-    connection: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="CONNECTION", help="Only this one; default: all that rules.yaml uses.", show_default=False
-        ),
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Make what the accounts need once, such as the property that keeps a call from being logged twice.
-
-    Changes the account, and asks first. Repeating it does no harm. Exit 1 when something could not be made.
-    """
-    from bridge.cli import connector_catalog
-
-    if not connector_catalog.set_up_accounts(connection, yes, as_json):
-        raise typer.Exit(1)

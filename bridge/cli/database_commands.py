@@ -8,7 +8,7 @@ import typer
 
 from bridge.cli.output import Json, counted, print_json, say, span
 
-_PANEL = "Set up"
+_PANEL = "Setup"
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
     tables.callback()(_tables)
     tables.command()(upgrade)
     app.add_typer(tables, name="db", rich_help_panel=_PANEL)
-    app.command(rich_help_panel="Act")(prune)
+    app.command(rich_help_panel="Manage deliveries")(prune)
 
 
 def _tables() -> None:
@@ -61,14 +61,14 @@ def prune(
     from bridge.cli.delivery_commands import who
     from bridge.cli.dry_run import load_file
     from bridge.settings import Settings, environment
-    from bridge.store.audit_log import note
+    from bridge.store.audit_log import record_audit
     from bridge.store.operator_actions import events_between
     from bridge.store.retention import prune as prune_store
 
     asked_for = None if older_than is None else duration_of(older_than, "--older-than")
     settings = Settings.load(environment())
     retention = settings.bridge_retention if asked_for is None else asked_for
-    rules = load_file(settings.bridge_rules)
+    rules = load_file(settings.bridge_rules_file)
     with open_store(settings) as database:
         if not yes:
             most = len(events_between(database, None, database.clock.now() - retention))
@@ -80,12 +80,14 @@ def prune(
             )
         pruned = prune_store(database, retention, rules)
         with database.write() as connection:
-            note(connection, database.now(connection), who(), "prune", ["finished work"], vars(pruned))
+            record_audit(
+                connection, database.now(connection), who(), "prune", ["finished work"], vars(pruned)
+            )
     if as_json:
         print_json(vars(pruned))
     else:
         say(
             f"{counted(pruned.events, 'event')} and {counted(pruned.deliveries, 'delivery')} emptied; "
-            f"{counted(pruned.rejections, 'refused request')} and "
-            f"{counted(pruned.identities, 'remembered id')} removed"
+            f"{counted(pruned.rejected_requests, 'refused request')} and "
+            f"{counted(pruned.cached_contacts, 'remembered id')} removed"
         )

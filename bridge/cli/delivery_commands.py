@@ -8,34 +8,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bridge.cli.arguments import check_before
+from bridge.cli.arguments import check_cursor
 from bridge.cli.output import Json, instant, print_items, print_json, print_table, say
 
 if TYPE_CHECKING:
     from bridge.store.database import Database
     from bridge.store.operator_actions import Act
 
-_PANEL = "Act"
+_PANEL = "Manage deliveries"
 
 Deliveries = Annotated[list[str], typer.Argument(metavar="ID...", help="Deliveries: dlv_...")]
 
 
-class Verdict(StrEnum):
-    """What a person found out about a delivery in review."""
+class Resolution(StrEnum):
+    """The operator's decision about a delivery that needs review."""
 
-    SENT = "sent"
-    RESEND = "resend"
-    DROP = "drop"
+    DELIVERED = "delivered"
+    RETRY = "retry"
+    DISCARD = "discard"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     for command in (retry, replay, cancel, resolve, pause, resume):
         app.command(rich_help_panel=_PANEL)(command)
-    rejections = typer.Typer(invoke_without_command=True, help=rejected.__doc__)
-    rejections.callback()(rejected)
-    rejections.command()(accept)
-    app.add_typer(rejections, name="rejections", rich_help_panel=_PANEL)
+    rejected_requests = typer.Typer(invoke_without_command=True, help=rejected.__doc__)
+    rejected_requests.callback()(rejected)
+    rejected_requests.command()(accept)
+    app.add_typer(rejected_requests, name="rejected", rich_help_panel=_PANEL)
 
 
 def who() -> str:
@@ -77,14 +77,17 @@ def cancel(ids: Deliveries, as_json: Json = False) -> None:
 
 def resolve(
     ident: Annotated[str, typer.Argument(metavar="ID", help="A delivery in review: dlv_...")],
-    verdict: Annotated[
-        Verdict,
+    resolution: Annotated[
+        Resolution,
         typer.Argument(
-            help="sent: the partner has it; resend: it has not, send it again; drop: leave it as it is."
+            help="delivered: the provider has it; retry: the provider does not have it, send it again; discard: give up."
         ),
     ],
-    partner_id: Annotated[
-        str | None, typer.Option(help="With `sent`: the partner's id of what you found.", show_default=False)
+    external_id: Annotated[
+        str | None,
+        typer.Option(
+            help="The provider's ID of the record or message; only with `delivered`.", show_default=False
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -93,13 +96,13 @@ def resolve(
     from bridge.settings import Settings, environment
     from bridge.store import operator_actions
 
-    if partner_id is not None and verdict is not Verdict.SENT:
+    if external_id is not None and resolution is not Resolution.DELIVERED:
         raise typer.BadParameter(
-            f"nothing was found, says `{verdict.value}`; an id of it goes with `sent`",
-            param_hint="--partner-id",
+            "`--external-id` can only be used with `delivered`",
+            param_hint="--external-id",
         )
     with open_store(Settings.load(environment())) as database:
-        _report([operator_actions.resolve(database, who(), ident, verdict.value, partner_id)], as_json)
+        _report([operator_actions.resolve(database, who(), ident, resolution.value, external_id)], as_json)
 
 
 def _report(done: Sequence[Act], as_json: bool) -> None:
@@ -131,19 +134,19 @@ def replay(
     rule: Annotated[
         str | None, typer.Option(help="Only what this rule makes of them.", show_default=False)
     ] = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Also what was brought about before: people ARE written to twice.")
+    force: Annotated[
+        bool, typer.Option("--force", help="Also what was brought about before: people ARE written to twice.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
     """Route stored events once more, with the rules file of today.
 
-    What was brought about before is not done twice (a record in a CRM is updated), unless --again says so.
+    What was brought about before is not done twice (a record in a CRM is updated), unless --force says so.
     """
     from bridge.cli.replay import replay_events
 
-    chosen = replay_events(events or [], since, until, rule, again, yes, as_json)
+    chosen = replay_events(events or [], since, until, rule, force, yes, as_json)
     if not chosen:
         raise typer.Exit(1)
 
@@ -151,8 +154,8 @@ def replay(
 def rejected(
     context: typer.Context,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many.")] = 20,
-    before: Annotated[
-        str | None, typer.Option(help="The `next` of the page before.", show_default=False)
+    cursor: Annotated[
+        str | None, typer.Option(help="Cursor from the previous page (`next_cursor`).", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -161,18 +164,22 @@ def rejected(
         return
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
-    from bridge.store.queries import list_rejections
+    from bridge.store.queries import list_rejected_requests
 
-    check_before(before, "rej")
+    check_cursor(cursor, "rej")
     with open_store(Settings.load(environment())) as database:
-        page = list_rejections(database, limit=limit, before=before)
+        page = list_rejected_requests(database, limit=limit, cursor=cursor)
     if as_json:
-        print_items(page.items, page.next)
+        print_items(page.items, page.next_cursor)
         return
 
     def signed(item: Any) -> str:
         return (
-            f"accepted as {item['accepted_as']}" if item["accepted_as"] else "yes" if item["signed"] else "no"
+            f"accepted as {item['accepted_event_id']}"
+            if item["accepted_event_id"]
+            else "yes"
+            if item["signature_valid"]
+            else "no"
         )
 
     print_table(
@@ -181,14 +188,14 @@ def rejected(
             "ID": "id",
             "Received": lambda item: instant(item["received_at"]),
             "Answer": "status",
-            "Kind": "kind",
+            "Reason": "reason",
             "Signed": signed,
             "Why": "detail",
         },
         empty="No request was refused.",
     )
-    if page.next is not None:
-        say(f"There is more: --before {page.next}")
+    if page.next_cursor is not None:
+        say(f"There is more: --cursor {page.next_cursor}")
 
 
 def accept(
@@ -200,7 +207,7 @@ def accept(
     from bridge.store import operator_actions
 
     with open_store(Settings.load(environment())) as database:
-        _report([operator_actions.accept_rejection(database, who(), ident)], as_json)
+        _report([operator_actions.accept_rejected_request(database, who(), ident)], as_json)
 
 
 Connection = Annotated[
@@ -210,7 +217,7 @@ Connection = Annotated[
 
 def pause(
     connection: Connection,
-    why: Annotated[str, typer.Option(help="For the log page and whoever comes after you.")] = "",
+    reason: Annotated[str, typer.Option(help="For the log page and whoever comes after you.")] = "",
     as_json: Json = False,
 ) -> None:
     """Let nothing leave over a connection until `bridge resume`; deliveries wait, and nothing is lost."""
@@ -220,7 +227,7 @@ def pause(
 
     with open_store(Settings.load(environment())) as database:
         _connection(database, connection)
-        connections.pause(database, connection, why or f"by {who()}", who())
+        connections.pause(database, connection, reason or f"by {who()}", who())
         record = _connection(database, connection)
     if as_json:
         print_json(record)

@@ -13,7 +13,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command(rich_help_panel="Try")(demo)
+    app.command(rich_help_panel="Try it out")(demo)
 
 
 def demo(

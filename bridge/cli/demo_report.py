@@ -35,7 +35,7 @@ def show(
         names = rules.setdefault(str(delivery["event_id"]), [])
         if delivery["rule"] not in names:
             names.append(delivery["rule"])
-    fired = {str(event["conversation"]): rules.get(str(event["id"]), []) for event in events}
+    fired = {str(event["conversation_id"]): rules.get(str(event["id"]), []) for event in events}
     console().print()
     console().print(_sent_table(sent, fired))
     wall = datetime.now(UTC).astimezone(ZoneInfo(zone))
@@ -143,7 +143,7 @@ def _slack(sandbox: RunningSandbox) -> Iterator[Row]:
 def differences(sandbox: RunningSandbox, deliveries: Iterable[Mapping[str, Any]]) -> list[str]:
     """Where what the bridge says it did is not what arrived, and what did not end well; empty when all is well."""
     deliveries = list(deliveries)
-    done = Counter(str(item["action"]) for item in deliveries if item["state"] == "sent")
+    done = Counter(str(item["action"]) for item in deliveries if item["state"] == "succeeded")
     arrived = {
         "hubspot.log_call": len(sandbox.hubspot.calls),
         "hubspot.log_chat": len(sandbox.hubspot.notes),
@@ -163,7 +163,7 @@ def differences(sandbox: RunningSandbox, deliveries: Iterable[Mapping[str, Any]]
     problems += [
         f"{item['action']} of {item['rule']} is {item['state']}: {item['detail'] or item['reason'] or '?'}"
         for item in deliveries
-        if item["state"] != "sent"
+        if item["state"] != "succeeded"
     ]
     return problems
 

@@ -137,12 +137,12 @@ class Demonstration:
         return inherited | sandbox.environment | {
             "HEPPU_WEBHOOK_SECRET": self._secret,
             "BRIDGE_DATABASE_URL": self._database_url,
-            "BRIDGE_RULES": str(_shipped_rules()),
+            "BRIDGE_RULES_FILE": str(_shipped_rules()),
             "BRIDGE_PORT": str(port),
             "BRIDGE_PUBLIC_URL": f"http://127.0.0.1:{port}",
             "BRIDGE_ADMIN_TOKEN": self._token,
-            "BRIDGE_SECRET": secrets.token_urlsafe(24),
-            "BRIDGE_LOG": "json",
+            "BRIDGE_SECRET_KEY": secrets.token_urlsafe(24),
+            "BRIDGE_LOG_FORMAT": "json",
         }  # fmt: skip
 
     def _start_service(self, sandbox: RunningSandbox) -> str:
@@ -207,7 +207,7 @@ class Demonstration:
                 found = counts(database)
             except StoreUnavailable:
                 return False
-            open_ones = sum(found.deliveries[state] for state in ("pending", "sending", "retrying"))
+            open_ones = sum(found.deliveries[state] for state in ("pending", "running", "retrying"))
             done = sum(found.deliveries.values()) - open_ones
             status.update(
                 f"Carrying out what rules.yaml says: {done} done, {open_ones + found.unrouted} to go ..."

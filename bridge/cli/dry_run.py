@@ -66,10 +66,12 @@ def explain(
     now = parse_instant(at) if at else datetime.now(UTC)
     if now is None:
         raise ConfigError(f"--at takes an instant like 2026-03-02T21:30:00-05:00, not `{at}`")
-    rules = load_file(rules_file or settings.bridge_rules)
+    rules = load_file(rules_file or settings.bridge_rules_file)
     event = _event(name, changes, environ, now)
     with _facts(settings, event, rules) as facts_of:
-        explanation = explain_event(event, rules, now, facts_of=facts_of, only_to=settings.bridge_only_to)
+        explanation = explain_event(
+            event, rules, now, facts_of=facts_of, allowlist=settings.bridge_recipient_allowlist
+        )
     if as_json:
         print_json(explanation.to_json())
     else:
@@ -91,7 +93,7 @@ def _print_explanation(explanation: Explanation, now: datetime) -> None:
     event = explanation.event
     contact = event.contact
     known = [contact.name, contact.phone, contact.email, contact.time_zone]
-    console().print(Text(event.name, "bold").append(f"  {event.id or event.identity}", "none"))
+    console().print(Text(event.type, "bold").append(f"  {event.id or event.dedupe_key}", "none"))
     say(
         f"about {', '.join(word for word in known if word) or 'nobody known'}; "
         f"happened {instant(event.occurred_at)} UTC"
@@ -125,7 +127,7 @@ def _print_forecast(forecast: Forecast, now: datetime) -> None:
 
 
 def _outcome(forecast: Forecast, now: datetime) -> tuple[str, str]:
-    match forecast.verdict:
+    match forecast.outcome:
         case "go":
             soon = forecast.at - now < timedelta(seconds=1)
             return ("now" if soon else f"at {instant(forecast.at)} UTC"), "green"
@@ -133,7 +135,7 @@ def _outcome(forecast: Forecast, now: datetime) -> tuple[str, str]:
             return f"would be suppressed: {forecast.reason}", "yellow"
         case "cancel":
             return "would be cancelled", "yellow"
-        case "dead":
+        case "failed":
             return f"would be a dead letter: {forecast.reason}", "red"
         case "wait":
             return "would wait, and nobody can tell until when", "yellow"
@@ -144,7 +146,7 @@ def _outcome(forecast: Forecast, now: datetime) -> tuple[str, str]:
 
 def test(file: Path | None, *, as_json: bool) -> bool:
     """Run the tests of a file and of the files beside it; returns whether all passed."""
-    path = file or Settings.load(environment()).bridge_rules
+    path = file or Settings.load(environment()).bridge_rules_file
     rules, files = with_tests_beside(load_file(path), registry_for(path))
     if broken := [file.report for file in files if not file.usable]:
         note("\n\n".join(broken))
@@ -202,7 +204,7 @@ def _print_report(report: Report, path: Path) -> None:
 
 
 def plan(
-    new: Path, since: str, old: Path | None, names: Sequence[str], samples: int, *, as_json: bool
+    new: Path, since: str, baseline: Path | None, names: Sequence[str], samples: int, *, as_json: bool
 ) -> bool:
     """Compare two sets of rules over the same events; returns whether the new ones can be rendered everywhere."""
     environ = environment()
@@ -212,18 +214,18 @@ def plan(
     with Status("Reading events ...", console=errors()) as status:
         if names:
             events = [_event(name, (), environ, now) for name in names]
-            before, which = _old_rules(old or settings.bridge_rules)
+            before, which = _baseline_rules(baseline or settings.bridge_rules_file)
         else:
             with open_store(settings) as database:
                 events = stored_events(database, begins)
-                ran = None if old else latest_rules(database)
+                ran = None if baseline else latest_rules(database)
             if ran is None:
-                before, which = _old_rules(old or settings.bridge_rules)
+                before, which = _baseline_rules(baseline or settings.bridge_rules_file)
             else:
                 before = load_or_raise(ran, path="the rules that ran last", registry=registry_for(new))
                 which = f"the rules that ran last ({before.hash[:12]})"
         status.update(f"Trying {counted(len(events), 'event')} with both ...")
-        found = plan_change(before, after, events, only_to=settings.bridge_only_to)
+        found = plan_change(before, after, events, allowlist=settings.bridge_recipient_allowlist)
     if as_json:
         print_json(found.to_json(samples))
     else:
@@ -231,7 +233,7 @@ def plan(
     return found.new.broken <= found.old.broken
 
 
-def _old_rules(path: Path) -> tuple[Rules, str]:
+def _baseline_rules(path: Path) -> tuple[Rules, str]:
     return load_file(path), str(path)
 
 
@@ -299,7 +301,7 @@ def _print_difference(difference: Difference) -> None:
     delivery = difference.delivery
     planned = delivery.planned
     line = Text(f"\n{sign} {planned.action}", colour).append(f"  of {planned.rule}", "none")
-    line.append(f"  {delivery.event.name} {delivery.event.id or ''}  at {instant(delivery.at)} UTC", "dim")
+    line.append(f"  {delivery.event.type} {delivery.event.id or ''}  at {instant(delivery.at)} UTC", "dim")
     console().print(line, soft_wrap=True)
     if difference.why:
         say(f"    before: {difference.why}" if difference.kind == "added" else f"    now: {difference.why}")

@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
     webhooks.command()(update)
     webhooks.command()(delete)
     heppu.add_typer(webhooks, name="webhooks")
-    app.add_typer(heppu, name="heppu", rich_help_panel="Set up")
+    app.add_typer(heppu, name="heppu", rich_help_panel="Setup")
 
 
 @contextmanager

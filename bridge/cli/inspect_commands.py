@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bridge.cli.arguments import KINDS, check_before, instant_of, kind_of
+from bridge.cli.arguments import KINDS, check_cursor, instant_of, kind_of
 from bridge.cli.connection_commands import Paused, behind, paused_connections, way_out, why_paused
 from bridge.cli.output import (
     Json,
@@ -19,12 +19,14 @@ from bridge.cli.output import (
     print_table,
     say,
 )  # fmt: skip
-from bridge.store.timeline import act_of, details_of, state_of, timeline
+from bridge.store.timeline import describe_audit_entry, format_details, state_of, timeline
 
-_PANEL = "Look"
+_PANEL = "Inspect"
 
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many.")]
-Before = Annotated[str | None, typer.Option(help="The `next` of the page before.", show_default=False)]
+Cursor = Annotated[
+    str | None, typer.Option(help="Cursor from the previous page (`next_cursor`).", show_default=False)
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -36,12 +38,15 @@ def register(app: typer.Typer) -> None:
 
 
 def events(
-    name: Annotated[str | None, typer.Option(help="Only this event: call.busy.", show_default=False)] = None,
+    event_type: Annotated[
+        str | None,
+        typer.Option("--type", help="Only this event type, such as call.busy.", show_default=False),
+    ] = None,
     since: Annotated[
         str | None, typer.Option(help="Only those since: 2h, 7d, or an instant.", show_default=False)
     ] = None,
     limit: Limit = 20,
-    before: Before = None,
+    cursor: Cursor = None,
     as_json: Json = False,
 ) -> None:
     """The events that were received, the newest first, and what became of their deliveries. Times are UTC."""
@@ -49,18 +54,18 @@ def events(
     from bridge.settings import Settings, environment
     from bridge.store.queries import list_events
 
-    check_before(before, "evt")
+    check_cursor(cursor, "evt")
     begins = instant_of(since, "--since")
     with open_store(Settings.load(environment())) as database:
-        page = list_events(database, name=name, since=begins, limit=limit, before=before)
+        page = list_events(database, event_type=event_type, since=begins, limit=limit, cursor=cursor)
     if as_json:
-        print_items(page.items, page.next)
+        print_items(page.items, page.next_cursor)
         return
     print_table(
         page.items,
         {
             "ID": "id",
-            "Event": "name",
+            "Event": "type",
             "Received": lambda item: instant(item["received_at"]),
             "Contact": lambda item: address(item["phone"] or item["email"]),
             "Conversation": "conversation",
@@ -68,7 +73,7 @@ def events(
         },
         empty="No events yet. `bridge send call.busy` sends one.",
     )
-    _more(page.next)
+    _more(page.next_cursor)
 
 
 def _counted(item: Mapping[str, Any]) -> str:
@@ -91,7 +96,7 @@ def deliveries(
     ] = None,
     rule: Annotated[str | None, typer.Option(help="Only of this rule.", show_default=False)] = None,
     limit: Limit = 20,
-    before: Before = None,
+    cursor: Cursor = None,
     as_json: Json = False,
 ) -> None:
     """The deliveries, the newest first. Times are UTC."""
@@ -104,18 +109,18 @@ def deliveries(
         raise typer.BadParameter(
             f"no state is called {', '.join(unknown)}; there are {', '.join(STATES)}", param_hint="--state"
         )
-    check_before(before, "dlv")
+    check_cursor(cursor, "dlv")
     with open_store(Settings.load(environment())) as database:
         page = list_deliveries(
             database, states=state or (), event=event, connection_name=connection, rule=rule,
-            limit=limit, before=before,
+            limit=limit, cursor=cursor,
         )  # fmt: skip
         paused = paused_connections(database)
     if as_json:
-        print_items(page.items, page.next)
+        print_items(page.items, page.next_cursor)
         return
     _print_deliveries(page.items, paused, empty="No deliveries.")
-    _more(page.next)
+    _more(page.next_cursor)
 
 
 def _print_deliveries(items: Iterable[Mapping[str, Any]], paused: Paused, *, empty: str) -> None:
@@ -145,9 +150,9 @@ def _action(item: Mapping[str, Any]) -> str:
     return f"{item['action']}" + (f" ({item['connection']})" if item["connection"] != connector else "")
 
 
-def _more(following: str | None) -> None:
-    if following is not None:
-        say(f"There is more: --before {following}")
+def _more(next_cursor: str | None) -> None:
+    if next_cursor is not None:
+        say(f"There is more: --cursor {next_cursor}")
 
 
 def show(
@@ -158,17 +163,17 @@ def show(
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
     from bridge.store.audit_log import entries
-    from bridge.store.queries import NotFound, show_delivery, show_event, show_rejection
+    from bridge.store.queries import NotFound, show_delivery, show_event, show_rejected_request
 
     readers = {
         "evt": (show_event, _print_event),
         "dlv": (show_delivery, _print_delivery),
-        "rej": (show_rejection, _print_rejection),
+        "rej": (show_rejected_request, _print_rejected_request),
     }
     read, print_found = readers[kind_of(ident)]
     with open_store(Settings.load(environment())) as database:
         try:
-            found = read(database, ident) | {"audit": entries(database, subject=ident)}
+            found = read(database, ident) | {"audit": entries(database, target=ident)}
         except NotFound as error:
             raise NotFound(f"{error}; `bridge {KINDS[kind_of(ident)]}` lists what there is") from None
         paused = paused_connections(database)
@@ -181,13 +186,13 @@ def show(
 def _print_event(event: Mapping[str, Any], paused: Paused) -> None:
     _facts(
         {
-            "Event": f"{event['name']}  {event['id']}",
+            "Event": f"{event['type']}  {event['id']}",
             "Happened": instant(event["occurred_at"]),
             "Received": instant(event["received_at"]),
             "Routed": instant(event["routed_at"]) or "not yet",
             "Contact": "  ".join(filter(None, (event["phone"], event["email"]))) or "nobody known",
-            "Conversation": event["conversation"],
-            "Webhook ID": event["identity"],
+            "Conversation": event["conversation_id"],
+            "Webhook ID": event["dedupe_key"],
         }
     )
     if event["body"] is None:
@@ -220,8 +225,8 @@ def _is_for_other_events(trace: Mapping[str, Any]) -> bool:
     first = next(iter(trace["checks"]), None)
     return (
         first is not None
-        and first["verdict"] == "false"
-        and str(first["wanted"]).startswith(("when ", "enabled"))
+        and first["result"] == "false"
+        and str(first["condition"]).startswith(("when ", "enabled"))
     )
 
 
@@ -236,13 +241,13 @@ def _print_trace(trace: Mapping[str, Any]) -> None:
         line.append(f"  {trace['error']}", "red")
     console().print(line)
     for check in trace["checks"]:
-        verdict = check["verdict"]
+        verdict = check["result"]
         colour = {"true": "green", "false": "red"}.get(verdict, "yellow")
-        text = Text(f"    {verdict:9}", colour).append("  " * check["depth"] + check["wanted"], "none")
-        if check["found"]:
+        text = Text(f"    {verdict:9}", colour).append("  " * check["depth"] + check["condition"], "none")
+        if check["actual"]:
             text.append(f"   found {check['found']}", "dim")
-        if check["why"]:
-            text.append(f"   {check['why']}", "dim")
+        if check["reason"]:
+            text.append(f"   {check['reason']}", "dim")
         console().print(text)
 
 
@@ -252,12 +257,12 @@ def _print_delivery(delivery: Mapping[str, Any], paused: Paused) -> None:
             "Delivery": f"{delivery['action']}  {delivery['id']}",
             "State": state_of(delivery),
             "Why": delivery["detail"],
-            "Rule": delivery["rule"] + ("" if delivery["origin"] == "rule" else f" ({delivery['origin']})"),
+            "Rule": delivery["rule"] + ("" if delivery["trigger"] == "rule" else f" ({delivery['origin']})"),
             "Connection": delivery["connection"],
             "Event": delivery["event_id"],
-            "Because of": delivery["cause_id"],
+            "Because of": delivery["parent_id"],
             "To": delivery["recipient"],
-            "Partner's ID": delivery["partner_id"],
+            "Partner's ID": delivery["external_id"],
             "Next attempt": _next_attempt(delivery, paused),
             "Worth it until": instant(delivery["expires_at"]),
         }
@@ -267,11 +272,11 @@ def _print_delivery(delivery: Mapping[str, Any], paused: Paused) -> None:
     _heading("What happened (UTC)")
     for at, text in timeline(delivery):
         say(f"{instant(at)}  {text}")
-    if delivery["state"] == "review":
+    if delivery["state"] == "needs_review":
         say(
             f"\nIt waits for you: look at the partner, then `bridge resolve {delivery['id']} sent`, `resend` or `drop`."
         )
-    elif delivery["state"] == "dead":
+    elif delivery["state"] == "failed":
         say(f"\nOnce the cause is mended: `bridge retry {delivery['id']}`.")
 
 
@@ -286,50 +291,50 @@ def _next_attempt(delivery: Mapping[str, Any], paused: Paused) -> str | None:
     return f"when {name} goes on, not before {at}: it is paused by {why_paused(pause)}; {way_out(pause)}"
 
 
-def _print_rejection(rejection: Mapping[str, Any], _: Paused) -> None:
+def _print_rejected_request(rejected_request: Mapping[str, Any], _: Paused) -> None:
     _facts(
         {
-            "Refused": f"{rejection['kind']}  {rejection['id']}",
-            "Why": rejection["detail"],
-            "Answered": str(rejection["status"]),
-            "Received": instant(rejection["received_at"]),
-            "Signed": "yes" if rejection["signed"] else "no",
-            "Accepted as": rejection["accepted_as"],
+            "Refused": f"{rejected_request['reason']}  {rejected_request['id']}",
+            "Why": rejected_request["detail"],
+            "Answered": str(rejected_request["status"]),
+            "Received": instant(rejected_request["received_at"]),
+            "Signed": "yes" if rejected_request["signature_valid"] else "no",
+            "Accepted as": rejected_request["accepted_event_id"],
         }
     )
-    if rejection["body"] is not None:
+    if rejected_request["body"] is not None:
         _heading("Body")
-        say(rejection["body"].decode("utf-8", "replace")[:4000])
-        if rejection["accepted_as"] is None:
-            say(f"\nTo take it after all: `bridge rejections accept {rejection['id']}`.")
-    _print_acts(rejection["audit"])
+        say(rejected_request["body"].decode("utf-8", "replace")[:4000])
+        if rejected_request["accepted_event_id"] is None:
+            say(f"\nTo take it after all: `bridge rejected accept {rejected_request['id']}`.")
+    _print_acts(rejected_request["audit"])
 
 
-def audit(limit: Limit = 20, before: Before = None, as_json: Json = False) -> None:
+def audit(limit: Limit = 20, cursor: Cursor = None, as_json: Json = False) -> None:
     """What people did: retries, replays, resolutions, pauses, opt-outs, erasures. The newest first."""
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
     from bridge.store.audit_log import entries
 
-    check_before(before, "aud")
+    check_cursor(cursor, "aud")
     with open_store(Settings.load(environment())) as database:
-        found = entries(database, limit=limit + 1, before=before)
-    following = found[limit - 1]["id"] if len(found) > limit else None
+        found = entries(database, limit=limit + 1, cursor=cursor)
+    next_cursor = found[limit - 1]["id"] if len(found) > limit else None
     if as_json:
-        print_items(found[:limit], following)
+        print_items(found[:limit], next_cursor)
         return
     print_table(
         found[:limit],
         {
-            "When": lambda item: instant(item["at"]),
-            "Who": "who",
-            "Act": "act",
-            "On": "subject",
-            "Details": lambda item: details_of(item),
+            "When": lambda item: instant(item["created_at"]),
+            "Actor": "actor",
+            "Action": "action",
+            "Target": "target",
+            "Details": lambda item: format_details(item),
         },
         empty="Nobody did anything yet.",
     )
-    _more(following)
+    _more(next_cursor)
 
 
 def _print_acts(found: Iterable[Mapping[str, Any]]) -> None:
@@ -337,7 +342,7 @@ def _print_acts(found: Iterable[Mapping[str, Any]]) -> None:
     if found:
         _heading("What people did")
         for entry in reversed(found):
-            say(f"{instant(entry['at'])}  {act_of(entry)}")
+            say(f"{instant(entry['at'])}  {describe_audit_entry(entry)}")
 
 
 def _facts(facts: Mapping[str, str | None]) -> None:

@@ -22,13 +22,13 @@ WIDE = 160
 """Columns of a table when the output is no terminal."""
 
 _COLOURS = {
-    "sent": "green",
+    "succeeded": "green",
     "delivered": "green",
     "pending": "cyan",
-    "sending": "cyan",
+    "running": "cyan",
     "retrying": "yellow",
-    "review": "bold yellow",
-    "dead": "bold red",
+    "needs_review": "bold yellow",
+    "failed": "bold red",
     "cancelled": "dim",
     "suppressed": "dim",
 }
@@ -86,9 +86,9 @@ def print_json(record: Mapping[str, Any]) -> None:
     sys.stdout.write(json_text(record) + "\n")
 
 
-def print_items(items: Iterable[Mapping[str, Any]], following: str | None = None) -> None:
-    """Several records; `following` is what `--before` takes for the next page."""
-    print_json({"items": list(items), "next": following})
+def print_items(items: Iterable[Mapping[str, Any]], next_cursor: str | None = None) -> None:
+    """Several records; `following` is what `--cursor` takes for the next page."""
+    print_json({"items": list(items), "next_cursor": next_cursor})
 
 
 Cell = Callable[[Mapping[str, Any]], str]

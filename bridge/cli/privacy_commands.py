@@ -12,7 +12,7 @@ from bridge.cli.output import Json, address, counted, instant, note, print_items
 if TYPE_CHECKING:
     from bridge.store.erase import Erased
 
-_PANEL = "People"
+_PANEL = "Privacy"
 
 
 class Channel(StrEnum):
@@ -141,7 +141,7 @@ def erase(
         raise typer.BadParameter("say whom: --phone +14155550123, --email, or both")
     addresses = [_address(text) for text in given]
     settings = Settings.load(environment())
-    secret = settings.bridge_secret.get_secret_value().encode() if settings.bridge_secret else None
+    secret = settings.bridge_secret_key.get_secret_value().encode() if settings.bridge_secret_key else None
     if not yes:
         typer.confirm(f"Erase {' and '.join(addresses)} for good?", abort=True, err=True)
     with open_store(settings) as database:
@@ -156,8 +156,8 @@ def erase(
 def _print_proof(found: str, erased: Erased) -> None:
     say(
         f"{address(found)}: {counted(erased.events, 'event')} and {counted(erased.deliveries, 'delivery')} emptied, "
-        f"{erased.cancelled} of them cancelled; {counted(erased.identities, 'remembered id')} and "
-        f"{counted(erased.rejections, 'refused request')} removed; {counted(erased.opt_outs, 'opt-out')} kept as a hash"
+        f"{erased.cancelled} of them cancelled; {counted(erased.cached_contacts, 'remembered id')} and "
+        f"{counted(erased.rejected_requests, 'refused request')} removed; {counted(erased.opt_outs, 'opt-out')} kept as a hash"
     )
     if erased.under_way:
         note(f"{counted(erased.under_way, 'delivery')} just under way: erase once more in a minute")

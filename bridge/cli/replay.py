@@ -30,7 +30,7 @@ def replay_events(
     since: str | None,
     until: str | None,
     rule: str | None,
-    again: bool,
+    force: bool,
     yes: bool,
     as_json: bool,
 ) -> bool:
@@ -45,13 +45,13 @@ def replay_events(
             raise typer.BadParameter(f"`{ident}` is no event; `bridge retry` takes deliveries")
     begins, ends = instant_of(since, "--since"), instant_of(until, "--until")
     settings = Settings.load(environment())
-    rules = load_file(settings.bridge_rules)
+    rules = load_file(settings.bridge_rules_file)
     if rule is not None and rules.named(rule) is None:
         raise ConfigError(f"no rule in {rules.path} is called `{rule}`")
     with open_store(settings) as database:
         chosen = list(events) or events_between(database, begins, ends)
-        if not yes and chosen and (again or not events):
-            typer.confirm(_question(database, chosen, rules, rule, again), abort=True, err=True)
+        if not yes and chosen and (force or not events):
+            typer.confirm(_question(database, chosen, rules, rule, force), abort=True, err=True)
         with Progress(console=errors(), transient=True, disable=not errors().is_terminal) as progress:
             task = progress.add_task("Routing", total=len(chosen))
             replayed = replay(
@@ -61,7 +61,7 @@ def replay_events(
                 rules,
                 lambda event, now: route(event, rules, now),
                 rule=rule,
-                again=again,
+                force=force,
                 on_progress=lambda count: progress.advance(task, count),
             )
     if as_json:
@@ -77,14 +77,14 @@ def replay_events(
     return not any(item.skipped for item in replayed)
 
 
-def _question(database: Database, idents: Sequence[str], rules: Rules, rule: str | None, again: bool) -> str:
+def _question(database: Database, idents: Sequence[str], rules: Rules, rule: str | None, force: bool) -> str:
     """What a person says yes to: how many events, and with `again` how many messages people get twice."""
     planned = _planned(database, idents, rules, rule) if len(idents) <= COUNTED else None
     if planned is None:
         events = f"{'at most ' if rule else ''}{counted(len(idents), 'event')}"
     else:
         events = counted(sum(map(bool, planned)) if rule else len(planned), "event")
-    if not again:
+    if not force:
         return f"Route {events} once more?"
     asked = f"Route {events} again, whatever was done before?"
     if planned is None:

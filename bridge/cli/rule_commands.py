@@ -13,7 +13,9 @@ _PANEL = "Rules"
 
 RulesFile = Annotated[
     Path | None,
-    typer.Argument(metavar="FILE", help="The rules file; BRIDGE_RULES, else rules.yaml.", show_default=False),
+    typer.Argument(
+        metavar="FILE", help="The rules file; BRIDGE_RULES_FILE, else rules.yaml.", show_default=False
+    ),
 ]
 
 
@@ -21,7 +23,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command(rich_help_panel=_PANEL)(check)
     app.command(rich_help_panel=_PANEL)(explain)
-    app.command("test", rich_help_panel=_PANEL)(rehearse)
+    app.command("test", rich_help_panel=_PANEL)(run_rule_tests)
     app.command(rich_help_panel=_PANEL)(plan)
     app.command(rich_help_panel=_PANEL)(schema)
 
@@ -32,9 +34,9 @@ def check(
         bool,
         typer.Option("--online", help="Log in to every account too, and verify what the rules need of it."),
     ] = False,
-    running: Annotated[
+    deployed: Annotated[
         bool,
-        typer.Option("--running", help="Ask the running service whether it took the file over."),
+        typer.Option("--deployed", help="Ask the running service whether it took the file over."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -45,7 +47,7 @@ def check(
     """
     from bridge.cli import check
 
-    if not check.check(file, online=online, running=running, as_json=as_json):
+    if not check.check(file, online=online, deployed=deployed, as_json=as_json):
         raise typer.Exit(1)
 
 
@@ -55,7 +57,8 @@ def explain(
         typer.Argument(help="A sample's name (call.busy), a stored id (evt_...), a file, or - for stdin."),
     ],
     rules: Annotated[
-        Path | None, typer.Option(help="The rules file; BRIDGE_RULES, else rules.yaml.", show_default=False)
+        Path | None,
+        typer.Option(help="The rules file; BRIDGE_RULES_FILE, else rules.yaml.", show_default=False),
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -77,7 +80,7 @@ def explain(
     dry_run.explain(event, rules, changes or [], at, as_json=as_json)
 
 
-def rehearse(file: RulesFile = None, as_json: Json = False) -> None:
+def run_rule_tests(file: RulesFile = None, as_json: Json = False) -> None:
     """Run the tests of the rules file, with a clock of their own. Sends nothing and needs no accounts.
 
     Shows what no test tries, too. Exit 1 when a test fails.
@@ -91,7 +94,7 @@ def rehearse(file: RulesFile = None, as_json: Json = False) -> None:
 def plan(
     new: Annotated[Path, typer.Argument(metavar="NEWFILE", help="The rules file that is to run.")],
     since: Annotated[str, typer.Option(help="Over the events since then: 24h, 7d, or an instant.")] = "7d",
-    old: Annotated[
+    baseline: Annotated[
         Path | None,
         typer.Option(help="Compare with this file; default: the rules that ran last.", show_default=False),
     ] = None,
@@ -111,7 +114,7 @@ def plan(
     """
     from bridge.cli import dry_run
 
-    if not dry_run.plan(new, since, old, events or [], samples, as_json=as_json):
+    if not dry_run.plan(new, since, baseline, events or [], samples, as_json=as_json):
         raise typer.Exit(1)
 
 

@@ -11,7 +11,7 @@ from bridge.cli.output import Json
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command(rich_help_panel="Try")(sandbox)
+    app.command(rich_help_panel="Try it out")(sandbox)
 
 
 def sandbox(
@@ -38,7 +38,7 @@ def sandbox(
     own = {
         "HEPPU_WEBHOOK_SECRET": new_secret(),
         "BRIDGE_PUBLIC_URL": f"http://127.0.0.1:{Settings.load(environment()).bridge_port}",
-        "BRIDGE_SECRET": secrets.token_urlsafe(24),
+        "BRIDGE_SECRET_KEY": secrets.token_urlsafe(24),
     }
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -12,7 +12,7 @@ from bridge.cli.output import Json
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command(rich_help_panel="Try")(send)
+    app.command(rich_help_panel="Try it out")(send)
 
 
 def send(

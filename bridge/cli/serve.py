@@ -1,4 +1,4 @@
-"""`bridge serve` and `bridge work`: the service itself."""
+"""`bridge serve` and `bridge worker`: the service itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PANEL = "Run"
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command(rich_help_panel=_PANEL)(serve)
-    app.command(rich_help_panel=_PANEL)(work)
+    app.command(rich_help_panel=_PANEL)(worker)
 
 
 def serve(
@@ -23,7 +23,9 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port; BRIDGE_PORT, else 8080; 0 takes a free one.")
     ] = None,
-    no_work: Annotated[bool, typer.Option("--no-work", help="Only receive: neither route nor work.")] = False,
+    no_worker: Annotated[
+        bool, typer.Option("--no-worker", help="Only receive events; another process routes and delivers.")
+    ] = False,
     insecure: Annotated[
         bool,
         typer.Option("--insecure", help="Take events without a signature, from anybody. For trials only."),
@@ -43,18 +45,18 @@ def serve(
 
     environ = environment()
     settings = Settings.load(environ)
-    configure_logging(settings.bridge_log)
+    configure_logging(settings.bridge_log_format)
     _warn_of_slips(environ)
     host, port = host or settings.bridge_host, settings.bridge_port if port is None else port
     with (
         server.only_server(settings.bridge_database_url) as held,
         server.listen(host, port) as listener,
     ):
-        supervisor = None if no_work else Supervisor(environ, held)
+        supervisor = None if no_worker else Supervisor(environ, held)
         service = build_service(
             environ,
             insecure=insecure,
-            work=not no_work,
+            work=not no_worker,
             worker_metrics=supervisor.metrics if supervisor else None,
         )
         url = server.url_of(listener)
@@ -64,9 +66,9 @@ def serve(
                 "serving",
                 url=url,
                 webhook=f"{settings.bridge_public_url or url}/webhooks/heppu",
-                rules=str(settings.bridge_rules),
+                rules=str(settings.bridge_rules_file),
                 database="SQLite" if service.database.is_sqlite else "PostgreSQL",
-                works=not no_work,
+                works=not no_worker,
             )
             if insecure and not settings.secrets:
                 log.warning(
@@ -74,7 +76,7 @@ def serve(
                 )
             if service.token_is_new:
                 page = f"{url}/login#token={service.admin_token}"
-                if settings.bridge_log == "json":
+                if settings.bridge_log_format == "json":
                     log.info("log page", url=page, advice="set BRIDGE_ADMIN_TOKEN to keep one token")
                 else:
                     note(f"log page: {page}  (set BRIDGE_ADMIN_TOKEN to keep one token)")
@@ -90,7 +92,7 @@ def _warn_of_slips(environ: Mapping[str, str]) -> None:
         log.warning("a variable that nothing reads", variable=name, advice=advice)
 
 
-def work() -> None:
+def worker() -> None:
     """Route and work without receiving, beside other processes on the same PostgreSQL database."""
     from bridge.cli import server
     from bridge.cli.bootstrap import build_service
@@ -100,11 +102,11 @@ def work() -> None:
 
     environ = environment()
     settings = Settings.load(environ)
-    configure_logging(settings.bridge_log)
+    configure_logging(settings.bridge_log_format)
     _warn_of_slips(environ)
     if settings.bridge_database_url.startswith("sqlite"):
         raise ConfigError(
-            "`bridge work` needs PostgreSQL: on SQLite the one `bridge serve` does the work; "
+            "`bridge worker` needs PostgreSQL: on SQLite the one `bridge serve` does the work; "
             "set BRIDGE_DATABASE_URL=postgresql://..."
         )
     server.leave(server.work_until_stopped(build_service(environ, insecure=True)))

@@ -58,7 +58,7 @@ def main(descriptor: int, *held: int) -> None:
     os.register_at_fork(after_in_child=partial(_close_all, (descriptor, *held)))
     environ = dict(os.environ)  # the server read `.env`
     try:
-        configure_logging(Settings.load(environ).bridge_log)
+        configure_logging(Settings.load(environ).bridge_log_format)
         rules = json.loads(orders.readline() or "null")
         service = build_service(environ, insecure=True, route=False, running_rules=rules)
         words = _Words(line)

@@ -14,14 +14,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 from bridge.connector.context import Context
-from bridge.errors import Failure
+from bridge.errors import DeliveryError
 from bridge.events import PHONE_PATTERN, normalize_email
 from bridge.settings import EnvironmentModel
 
 Channel = Literal["sms", "email", "call"]
 """How an action reaches a person; such an action obeys the policy (quiet hours, opt-outs, caps)."""
 
-ReceiptState = Literal["queued", "sent", "delivered", "undelivered", "failed"]
+MessageStatus = Literal["queued", "sent", "delivered", "undelivered", "failed"]
 
 P = TypeVar("P", bound="Params")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -128,11 +128,11 @@ class Cause:
     key: str
     """The rule author's `key:`, empty when there is none."""
     apart: str = ""
-    """What the action's `apart_by` param holds, empty when it has none."""
+    """What the action's `dedupe_by` param holds, empty when it has none."""
 
 
 @dataclass(frozen=True)
-class Effect:
+class IdempotencyScope:
     """How often an action may take effect. Two deliveries of one key are one effect."""
 
     key: Callable[[Cause], str]
@@ -153,18 +153,18 @@ def _event_key(cause: Cause) -> str:
     return "|".join((*parts, cause.apart) if cause.apart else parts)
 
 
-per_conversation = Effect(_conversation_key, updates=True)
+per_conversation = IdempotencyScope(_conversation_key, updates=True)
 """One record per conversation: a CRM log. Later events of the conversation update it."""
-per_message = Effect(_message_key)
+per_message = IdempotencyScope(_message_key)
 """One message per event, action and recipient (and `key:`): texts, mails, calls."""
-per_event = Effect(_event_key)
-"""Once per event (and `key:`, and what the action's `apart_by` holds): tasks, posts, field updates."""
+per_event = IdempotencyScope(_event_key)
+"""Once per event (and `key:`, and what the action's `dedupe_by` holds): tasks, posts, field updates."""
 
 
-class Lane(StrEnum):
+class SerializeBy(StrEnum):
     """What must not run twice at once on a connection."""
 
-    PERSON = "person"
+    CONTACT = "contact"
     CONVERSATION = "conversation"
     NONE = "none"
 
@@ -175,25 +175,25 @@ class Limits:
 
     per_second: float | None = None
     """Requests per second, shared by all replicas; None: no limit known."""
-    concurrent: int = 4
+    concurrency: int = 4
     """Attempts at once in one process."""
     timeout: float = 20.0
     """Seconds that one attempt may take in all; must be below the lease (30 s)."""
 
 
 @dataclass(frozen=True)
-class Sent:
+class Success:
     """An action took effect."""
 
     id: str | None = None
     """The partner's id of what was made."""
     detail: str = ""
     """A few words for the log page: `2 segments`, `updated`, `two contacts matched, newest taken`."""
-    receipt: ReceiptState | None = None
+    message_status: MessageStatus | None = None
 
 
 @dataclass(frozen=True)
-class Job(Generic[P]):
+class BatchItem(Generic[P]):
     """One delivery in a batch."""
 
     params: P
@@ -214,10 +214,10 @@ class CallbackRequest:
 
 
 @dataclass(frozen=True)
-class Receipt:
+class StatusUpdate:
     """What became of a message after it was accepted."""
 
-    state: ReceiptState
+    state: MessageStatus
     id: str | None = None
     """The partner's id of the message."""
     delivery: str | None = None
@@ -245,7 +245,7 @@ class OptIn:
 class CallbackReply:
     """What to answer the partner, and what was learned."""
 
-    learned: Sequence[Receipt | OptOut | OptIn] = ()
+    learned: Sequence[StatusUpdate | OptOut | OptIn] = ()
     body: str = ""
     media_type: str = "text/plain"
 
@@ -259,20 +259,20 @@ class Action:
     run: Callable[..., Any]
     params: type[Params]
     description: str
-    effect: Effect
-    lane: Lane
+    idempotency: IdempotencyScope
+    serialize_by: SerializeBy
     channel: Channel | None
     recipient: str | None
     """The param that holds the address, for actions with a channel."""
-    apart_by: str | None
+    dedupe_by: str | None
     """The param by which two effects of one event are two, such as the text of a post."""
-    repeatable: bool
+    idempotent: bool
     """The partner makes it idempotent by our key: it may be repeated after an unknown outcome."""
     batch: int
-    """How many deliveries `run` takes in one call; above 1 it gets a list of Job and answers a list."""
-    settle: timedelta
+    """How many deliveries `run` takes in one call; above 1 it gets a list of BatchItem and answers a list."""
+    lookup_delay: timedelta
     """How long the partner may need until a lookup finds what an attempt did."""
-    finder: Callable[..., Sent | None] | None = None
+    finder: Callable[..., Success | None] | None = None
 
     @property
     def full_name(self) -> str:
@@ -280,9 +280,9 @@ class Action:
         return f"{self.connector}.{self.name}"
 
     def lookup(self, function: F) -> F:
-        """Decorator: `(client, params, context) -> Sent | None` says whether an attempt took effect.
+        """Decorator: `(client, params, context) -> Success | None` says whether an attempt took effect.
 
-        None is proof that it did not; raise CannotTell when the partner does not know.
+        None is proof that it did not; raise LookupInconclusive when the partner does not know.
         """
         self.finder = function
         return function
@@ -312,7 +312,7 @@ class Connector:
     build_client: Callable[[Any], Any] | None = field(default=None, init=False)
     run_check: Callable[..., str] | None = field(default=None, init=False)
     run_setup: Callable[..., str] | None = field(default=None, init=False)
-    classify: Callable[[Exception], Failure | None] | None = field(default=None, init=False)
+    classify: Callable[[Exception], DeliveryError | None] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -331,39 +331,39 @@ class Connector:
     def check(self, function: F) -> F:
         """Decorator: `(client) -> str` logs in, verifies what the actions need and writes nothing.
 
-        Returns one line on what is right; raises a Failure or ConfigError that says what to mend.
+        Returns one line on what is right; raises a DeliveryError or ConfigError that says what to mend.
         """
         self.run_check = function
         return function
 
     def setup(self, function: F) -> F:
-        """Decorator: `(client) -> str` makes what the account needs once (a unique property); repeatable."""
+        """Decorator: `(client) -> str` makes what the account needs once (a unique property); idempotent."""
         self.run_setup = function
         return function
 
-    def failure(self, function: F) -> F:
-        """Decorator: `(error) -> Failure | None` says what an SDK's exception means; None: a bug."""
+    def classify_error(self, function: F) -> F:
+        """Decorator: `(error) -> DeliveryError | None` says what an SDK's exception means; None: a bug."""
         self.classify = function
         return function
 
     def action(
         self,
         *,
-        effect: Effect,
-        lane: Lane = Lane.PERSON,
+        idempotency: IdempotencyScope,
+        serialize_by: SerializeBy = SerializeBy.CONTACT,
         channel: Channel | None = None,
         recipient: str = "to",
-        apart_by: str | None = None,
-        repeatable: bool = False,
+        dedupe_by: str | None = None,
+        idempotent: bool = False,
         batch: int = 1,
-        settle: timedelta = timedelta(seconds=5),
+        lookup_delay: timedelta = timedelta(seconds=5),
     ) -> Callable[[Callable[..., Any]], Action]:
         """Decorator: the function's name is the action's, its first line of docstring the description.
 
-        `def name(client, params: SomeParams, context: Context) -> Sent`, or with `batch=N`
-        `def name(client, jobs: Sequence[Job[SomeParams]]) -> Sequence[Sent | Failure]`, one answer per job in
-        their order. Two rules may post different texts about one event: `apart_by="text"` makes them two effects
-        of `per_event`; without it the second is taken for a repetition. An action that is not `repeatable` needs a
+        `def name(client, params: SomeParams, context: Context) -> Success`, or with `batch=N`
+        `def name(client, jobs: Sequence[BatchItem[SomeParams]]) -> Sequence[Success | DeliveryError]`, one answer per job in
+        their order. Two rules may post different texts about one event: `dedupe_by="text"` makes them two effects
+        of `per_event`; without it the second is taken for a repetition. An action that is not `idempotent` needs a
         lookup, or its unknown outcomes go to review.
         """
 
@@ -374,14 +374,14 @@ class Connector:
                 run=function,
                 params=_params_of(function),
                 description=(function.__doc__ or "").strip().split("\n")[0],
-                effect=effect,
-                lane=lane,
+                idempotency=idempotency,
+                serialize_by=serialize_by,
                 channel=channel,
                 recipient=recipient if channel else None,
-                apart_by=apart_by,
-                repeatable=repeatable,
+                dedupe_by=dedupe_by,
+                idempotent=idempotent,
                 batch=batch,
-                settle=settle,
+                lookup_delay=lookup_delay,
             )
             _refuse_mistakes(action)
             self.actions[action.name] = action
@@ -400,8 +400,8 @@ class Connector:
 
 
 def _refuse_mistakes(action: Action) -> None:
-    """Raise TypeError for what would else show at the first delivery, or never: a misspelt `apart_by` drops effects."""
-    for word, name in (("apart_by", action.apart_by), ("recipient", action.recipient)):
+    """Raise TypeError for what would else show at the first delivery, or never: a misspelt `dedupe_by` drops effects."""
+    for word, name in (("dedupe_by", action.dedupe_by), ("recipient", action.recipient)):
         if name is not None and name not in action.params.model_fields:
             raise TypeError(f"{action.name}: {word}={name!r} is no param of {action.params.__name__}")
     wanted = "(client, jobs)" if action.batch > 1 else "(client, params, context)"
@@ -412,7 +412,7 @@ def _refuse_mistakes(action: Action) -> None:
 
 
 def _params_of(function: Callable[..., Any]) -> type[Params]:
-    """The Params model in the function's second annotation: `Sms`, or `Sequence[Job[Sms]]` for a batch."""
+    """The Params model in the function's second annotation: `Sms`, or `Sequence[BatchItem[Sms]]` for a batch."""
     hints = [hint for name, hint in get_type_hints(function, include_extras=True).items() if name != "return"]
     for hint in hints:
         for candidate in (hint, *get_args(hint), *(arg for part in get_args(hint) for arg in get_args(part))):

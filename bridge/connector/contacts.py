@@ -17,9 +17,9 @@ from zoneinfo import available_timezones
 import phonenumbers
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from bridge.connector.api import Email, Params, PhoneNumber, Sent, param
+from bridge.connector.api import Email, Params, PhoneNumber, Success, param
 from bridge.connector.context import Context
-from bridge.errors import CannotTell, Failure, Rejected, Temporary
+from bridge.errors import DeliveryError, LookupInconclusive, PermanentError, TransientError
 
 NOBODY_FOR = timedelta(minutes=5)
 """How long a search that found nobody is remembered: somebody may add the person at any time."""
@@ -50,7 +50,9 @@ Properties = Annotated[dict[str, Property], BeforeValidator(_properties)]
 """`field: value` or `field: {value: ..., mode: fill}`; a value that is missing leaves the field alone."""
 
 
-def changes(properties: Mapping[str, Property], current: Mapping[str, Any] | None) -> dict[str, Scalar]:
+def fields_to_write(
+    properties: Mapping[str, Property], current: Mapping[str, Any] | None
+) -> dict[str, Scalar]:
     """What to write: everything that has a value, but `fill` only where `current` is empty (None: a new record)."""
     return {
         name: item.value
@@ -60,7 +62,7 @@ def changes(properties: Mapping[str, Property], current: Mapping[str, Any] | Non
     }
 
 
-class PersonParams(Params):
+class ContactLookupParams(Params):
     """Params of an action that concerns one person in the CRM."""
 
     email: Email | None = param(
@@ -69,19 +71,19 @@ class PersonParams(Params):
     phone: PhoneNumber | None = param(
         "{{ contact.phone }}", "The person's phone, E.164, asked for next.", example="+14155550123"
     )
-    ambiguous: Literal["newest", "review"] = param(
+    on_multiple: Literal["newest", "review"] = param(
         "newest",
         "When several match: `newest` takes the most recently active, `review` asks a person.",
         example="review",
     )
 
-    def seeker(self, context: Context, *, create: bool, scope: str = "") -> Seeker:
+    def query(self, context: Context, *, create: bool, scope: str = "") -> ContactQuery:
         """Whom to find."""
-        return Seeker(self.email, self.phone, context, self.ambiguous, create, scope)
+        return ContactQuery(self.email, self.phone, context, self.on_multiple, create, scope)
 
 
 @dataclass(frozen=True)
-class Match:
+class ContactMatch:
     """A record of the CRM that may be the person."""
 
     id: str
@@ -95,13 +97,13 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Seeker:
+class ContactQuery:
     """Whom to find for one delivery."""
 
     email: str | None
     phone: str | None
     context: Context
-    ambiguous: str = "newest"
+    on_multiple: str = "newest"
     create: bool = True
     scope: str = ""
     """A map of its own, for records that are not the person as a whole (`lead:` for leads alone)."""
@@ -117,11 +119,11 @@ class Seeker:
 
     def forget(self) -> None:
         """The remembered record is deleted, merged or converted: ask the CRM next time."""
-        self.context.identities.forget(self.keys)
+        self.context.contact_cache.forget(self.keys)
 
 
 @dataclass(frozen=True)
-class Person:
+class ContactRef:
     """The record that stands for the person."""
 
     id: str
@@ -133,164 +135,168 @@ class Person:
     """It was not there and was just made."""
 
 
-class Directory(Protocol):
+class ContactSource(Protocol):
     """A CRM's records of people."""
 
-    def by_email(self, emails: Sequence[str]) -> Iterable[Match]:
+    def by_email(self, emails: Sequence[str]) -> Iterable[ContactMatch]:
         """All records that have one of these addresses."""
         ...
 
-    def by_phone(self, phones: Sequence[str]) -> Iterable[Match]:
+    def by_phone(self, phones: Sequence[str]) -> Iterable[ContactMatch]:
         """All records that may have one of these numbers; they are compared again here."""
         ...
 
-    def create(self, strangers: Sequence[Seeker]) -> Sequence[str | Failure]:
+    def create(self, strangers: Sequence[ContactQuery]) -> Sequence[str | DeliveryError]:
         """A record for each of them, in their order: its id, or why there is none."""
         ...
 
 
-Answer = Sent | Failure | CannotTell
+BatchResult = Success | DeliveryError | LookupInconclusive
 """What one delivery of a batch comes to."""
-Found = Person | Failure | CannotTell | None
+Found = ContactRef | DeliveryError | LookupInconclusive | None
 """None: nobody, either not to be created or without e-mail and phone."""
 
 
-class PersonGone(Rejected):
-    """The person's record is deleted, merged or converted; `with_people` looks for the person once more."""
+class ContactDeleted(PermanentError):
+    """The person's record is deleted, merged or converted; `write_for_contacts` looks for the person once more."""
 
     def __init__(self) -> None:
         super().__init__("the person's record is gone", code="person_gone")
 
 
-def find_people(directory: Directory, seekers: Sequence[Seeker]) -> list[Found]:
+def resolve_contacts(directory: ContactSource, queries: Sequence[ContactQuery]) -> list[Found]:
     """The person of each seeker, in their order; they are of one connection, which remembers what is found.
 
     The CRM is asked once for all e-mails and once for all phones that are not remembered.
     """
-    found: list[Found] = [None] * len(seekers)
-    keys = {key for seeker in seekers for key in seeker.keys}
+    found: list[Found] = [None] * len(queries)
+    keys = {key for query in queries for key in query.keys}
     if not keys:
         return found
-    memory = seekers[0].context.identities
+    memory = queries[0].context.contact_cache
     known = memory.get(keys)
     learned: dict[str, str] = {}
     zones: dict[str, str] = {}
     # Whoever creates looks again: a person whom nobody knew may have been added since.
     missing = [
         index
-        for index, seeker in enumerate(seekers)
-        if seeker.keys and (seeker.create or any(known.get(key) != "" for key in seeker.keys))
+        for index, query in enumerate(queries)
+        if query.keys and (query.create or any(known.get(key) != "" for key in query.keys))
     ]
-    steps: tuple[tuple[str, Callable[[Sequence[str]], Iterable[Match]]], ...] = (
+    steps: tuple[tuple[str, Callable[[Sequence[str]], Iterable[ContactMatch]]], ...] = (
         ("email", directory.by_email),
         ("phone", directory.by_phone),
     )
     for kind, ask in steps:
-        having = [index for index in missing if getattr(seekers[index], kind)]
+        having = [index for index in missing if getattr(queries[index], kind)]
         for index in having:
-            if remembered := known.get(seekers[index].key(kind)):
-                found[index] = Person(remembered, remembered=True)
+            if remembered := known.get(queries[index].key(kind)):
+                found[index] = ContactRef(remembered, remembered=True)
         asked = [index for index in having if found[index] is None]
         if asked:
-            matches = tuple(ask(sorted({getattr(seekers[index], kind) for index in asked})))
+            matches = tuple(ask(sorted({getattr(queries[index], kind) for index in asked})))
             for index in asked:
-                found[index] = _choice(seekers[index], kind, matches, learned, zones)
+                found[index] = _choice(queries[index], kind, matches, learned, zones)
         missing = [index for index in missing if found[index] is None]
-    _create(directory, [index for index in missing if seekers[index].create], seekers, found, learned)
+    _create(directory, [index for index in missing if queries[index].create], queries, found, learned)
     if learned:
         memory.remember(learned)
     if zones:
         memory.remember_zones(zones)
-    nobody = {key: "" for index in missing if found[index] is None for key in seekers[index].keys}
+    nobody = {key: "" for index in missing if found[index] is None for key in queries[index].keys}
     if nobody:
         memory.remember(nobody, NOBODY_FOR)
     return found
 
 
-def find_person(
-    directory: Directory, seeker: Seeker, read: Callable[[str], Mapping[str, Any] | None]
-) -> tuple[Person, Mapping[str, Any] | None]:
+def resolve_contact(
+    directory: ContactSource, query: ContactQuery, read: Callable[[str], Mapping[str, Any] | None]
+) -> tuple[ContactRef, Mapping[str, Any] | None]:
     """The seeker's person and what `read` says of the record now; None when it was just made.
 
-    `read` answers None for a record that is gone. Raises Rejected when there is nobody.
+    `read` answers None for a record that is gone. Raises PermanentError when there is nobody.
     """
-    [found] = find_people(directory, [seeker])
+    [found] = resolve_contacts(directory, [query])
     if found is None:
-        raise Rejected(
-            "the CRM does not know this person" if seeker.keys else "the event has neither e-mail nor phone",
+        raise PermanentError(
+            "the CRM does not know this person" if query.keys else "the event has neither e-mail nor phone",
             code="not_found",
         )
-    if not isinstance(found, Person):
+    if not isinstance(found, ContactRef):
         raise found
     if found.made:
         return found, None
     current = read(found.id)
     if current is not None:
         return found, current
-    seeker.forget()
+    query.forget()
     if found.remembered:
-        return find_person(directory, seeker, read)
+        return resolve_contact(directory, query, read)
     raise _behind()
 
 
-def with_people(
-    directory: Directory,
-    seekers: Mapping[str, Seeker],
-    write: Callable[[Mapping[str, Person | None]], Mapping[str, Sent | Failure]],
-) -> dict[str, Answer]:
+def write_for_contacts(
+    directory: ContactSource,
+    queries: Mapping[str, ContactQuery],
+    write: Callable[[Mapping[str, ContactRef | None]], Mapping[str, Success | DeliveryError]],
+) -> dict[str, BatchResult]:
     """Write something for the person of each seeker, and once more for those whose remembered record is gone.
 
-    `write` is given the people that were found and answers for each; where the record is gone, with PersonGone.
+    `write` is given the people that were found and answers for each; where the record is gone, with ContactDeleted.
     """
-    found = dict(zip(seekers, find_people(directory, list(seekers.values())), strict=True))
-    answers: dict[str, Answer] = {}
-    people: dict[str, Person | None] = {}
+    found = dict(zip(queries, resolve_contacts(directory, list(queries.values())), strict=True))
+    answers: dict[str, BatchResult] = {}
+    people: dict[str, ContactRef | None] = {}
     for key, person in found.items():
-        if isinstance(person, Failure | CannotTell):
+        if isinstance(person, DeliveryError | LookupInconclusive):
             answers[key] = person
         else:
             people[key] = person
-    again: dict[str, Seeker] = {}
+    again: dict[str, ContactQuery] = {}
     for key, answer in write(people).items() if people else ():
         person = people[key]
         answers[key] = answer
-        if isinstance(answer, PersonGone):
-            seekers[key].forget()
+        if isinstance(answer, ContactDeleted):
+            queries[key].forget()
             answers[key] = _behind()
             if person is not None and person.remembered:
-                again[key] = seekers[key]
-        elif isinstance(answer, Sent) and person is not None and person.detail:
+                again[key] = queries[key]
+        elif isinstance(answer, Success) and person is not None and person.detail:
             detail = f"{answer.detail}; {person.detail}" if answer.detail else person.detail
-            answers[key] = Sent(answer.id, detail)
-    return answers | with_people(directory, again, write) if again else answers
+            answers[key] = Success(answer.id, detail)
+    return answers | write_for_contacts(directory, again, write) if again else answers
 
 
-def _behind() -> Temporary:
-    return Temporary("the CRM's search still shows a record that is gone", retry_after=INDEX_LAG)
+def _behind() -> TransientError:
+    return TransientError("the CRM's search still shows a record that is gone", retry_after=INDEX_LAG)
 
 
 def _choice(
-    seeker: Seeker, kind: str, matches: Sequence[Match], learned: dict[str, str], zones: dict[str, str]
-) -> Person | CannotTell | None:
-    value = getattr(seeker, kind)
+    query: ContactQuery,
+    kind: str,
+    matches: Sequence[ContactMatch],
+    learned: dict[str, str],
+    zones: dict[str, str],
+) -> ContactRef | LookupInconclusive | None:
+    value = getattr(query, kind)
     fitting = {match.id: match for match in matches if _fits(match, kind, value)}
     if not fitting:
         return None
-    if len(fitting) > 1 and seeker.ambiguous == "review":
-        return CannotTell(
+    if len(fitting) > 1 and query.on_multiple == "review":
+        return LookupInconclusive(
             f"{len(fitting)} records have this {kind}; merge them in the CRM or correct one, then send it again"
         )
     best = max(fitting.values(), key=lambda match: (match.activity, match.id))
     # A number that the record does not have may be another record's; an unknown e-mail can mislead nobody.
-    kinds = {kind, *(["email"] if seeker.email else [])}
-    if seeker.phone and any(same_number(phone, seeker.phone) for phone in best.phones):
+    kinds = {kind, *(["email"] if query.email else [])}
+    if query.phone and any(same_number(phone, query.phone) for phone in best.phones):
         kinds.add("phone")
-    learned.update((seeker.key(known), best.id) for known in kinds)
+    learned.update((query.key(known), best.id) for known in kinds)
     zone = _iana_names().get(best.zone.lower()) if best.zone else None
     if zone is not None:
-        zones.update((getattr(seeker, known), zone) for known in kinds)
+        zones.update((getattr(query, known), zone) for known in kinds)
     several = f"{len(fitting)} records have this {kind}, the most recently active was taken"
-    return Person(best.id, several if len(fitting) > 1 else "")
+    return ContactRef(best.id, several if len(fitting) > 1 else "")
 
 
 @cache
@@ -298,16 +304,16 @@ def _iana_names() -> Mapping[str, str]:
     return {name.lower(): name for name in available_timezones()}
 
 
-def _fits(match: Match, kind: str, value: str) -> bool:
+def _fits(match: ContactMatch, kind: str, value: str) -> bool:
     if kind == "email":
         return any(email.lower() == value.lower() for email in match.emails)
     return any(same_number(phone, value) for phone in match.phones)
 
 
 def _create(
-    directory: Directory,
+    directory: ContactSource,
     indices: Sequence[int],
-    seekers: Sequence[Seeker],
+    queries: Sequence[ContactQuery],
     found: list[Found],
     learned: dict[str, str],
 ) -> None:
@@ -315,19 +321,19 @@ def _create(
     first: dict[str, int] = {}
     twins: dict[int, int] = {}
     for index in indices:
-        keys = seekers[index].keys
+        keys = queries[index].keys
         twin = next((first[key] for key in keys if key in first), index)
         twins[index] = twin
         first.update((key, twin) for key in keys if key not in first)
     strangers = [index for index in indices if twins[index] == index]
     if not strangers:
         return
-    for index, made in zip(strangers, directory.create([seekers[index] for index in strangers]), strict=True):
-        found[index] = Person(made, "a new person", made=True) if isinstance(made, str) else made
+    for index, made in zip(strangers, directory.create([queries[index] for index in strangers]), strict=True):
+        found[index] = ContactRef(made, "a new person", made=True) if isinstance(made, str) else made
     for index in indices:
         person = found[index] = found[twins[index]]
-        if isinstance(person, Person):
-            learned.update(dict.fromkeys(seekers[index].keys, person.id))
+        if isinstance(person, ContactRef):
+            learned.update(dict.fromkeys(queries[index].keys, person.id))
 
 
 def same_number(typed: str, number: str) -> bool:

@@ -12,7 +12,7 @@ from bridge.errors import ConfigError
 from bridge.events import Contact, Event
 
 
-class Identities(Protocol):
+class ContactCache(Protocol):
     """What this connection remembers about people: `phone:+1415...` or `email:...` -> the partner's id.
 
     An empty id is a remembered "nobody", so that a stranger is not searched for again and again.
@@ -38,7 +38,7 @@ class Identities(Protocol):
         ...
 
 
-class NoIdentities:
+class NullContactCache:
     """Remembers nothing: for tests, lookups and rehearsals."""
 
     def get(self, keys: Iterable[str]) -> Mapping[str, str]:
@@ -64,8 +64,8 @@ class Context:
     """Our id of the delivery (`dlv_...`)."""
     connection: str
     event: Event
-    effect: str
-    """The effect key: the same for every attempt, replay and replica. Partners are given `effect_id`."""
+    idempotency_key: str
+    """The effect key: the same for every attempt, replay and replica. Partners are given `idempotency_token`."""
     now: datetime
     """The beginning of this attempt."""
     first_attempt_at: datetime
@@ -73,16 +73,16 @@ class Context:
     attempt: int = 1
     expires_at: datetime | None = None
     """After this instant the effect is no longer wanted; what a partner may hold back must not outlive it."""
-    quiet_from: datetime | None = None
+    quiet_hours_start: datetime | None = None
     """When the person's quiet hours begin: what a partner holds back must not reach them after that. For channel
     actions only."""
-    known_id: str | None = None
+    existing_id: str | None = None
     """The partner's id of the record that this effect already made, when it is to be updated."""
-    identities: Identities = field(default_factory=NoIdentities)
+    contact_cache: ContactCache = field(default_factory=NullContactCache)
     public_url: str | None = None
     unsubscribe_url: str | None = None
     """A signed link that opts this recipient out; only for channel actions, and only with BRIDGE_PUBLIC_URL."""
-    taken: Callable[[Iterable[str]], Set[str]] | None = None
+    ids_used_by_others: Callable[[Iterable[str]], Set[str]] | None = None
     """Which of these partner ids other deliveries of the connection already hold. A lookup that cannot tell two
     alike messages apart must leave those alone; None: not known here, so it cannot tell at all."""
 
@@ -92,9 +92,9 @@ class Context:
         return self.event.contact
 
     @property
-    def effect_id(self) -> str:
+    def idempotency_token(self) -> str:
         """The effect key as a short text of hexadecimal digits, for a partner's field."""
-        return hashlib.sha256(self.effect.encode()).hexdigest()[:32]
+        return hashlib.sha256(self.idempotency_key.encode()).hexdigest()[:32]
 
     @property
     def conversation_key(self) -> str:
@@ -103,7 +103,11 @@ class Context:
         A rule author's `key:`, the last part of the effect key, asks for a record of its own.
         """
         conversation = self.event.conversation.id
-        return conversation if self.effect.endswith("|") else f"{conversation}:{self.effect_id[:12]}"
+        return (
+            conversation
+            if self.idempotency_key.endswith("|")
+            else f"{conversation}:{self.idempotency_token[:12]}"
+        )
 
     def callback_url(self, name: str) -> str | None:
         """Where the partner reports back about this delivery; None without BRIDGE_PUBLIC_URL."""

@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Any
 
 from bridge.connector.api import param
-from bridge.connector.contacts import PersonParams, Properties, Property
+from bridge.connector.contacts import ContactLookupParams, Properties, Property
 from bridge.connector.context import Context
 from bridge.settings import Duration
 
 
-class ConversationParams(PersonParams):
+class ConversationParams(ContactLookupParams):
     """What a call and a chat have in common."""
 
     title: str | None = param(None, "The headline; made of the event when left out.", example="Support")
@@ -38,7 +38,7 @@ class ConversationParams(PersonParams):
 
     def further(self, context: Context) -> Mapping[str, Property]:
         """The further fields to write: our record was filled when it was made, so an update leaves `fill` alone."""
-        if context.known_id is None:
+        if context.existing_id is None:
             return self.properties
         return {name: item for name, item in self.properties.items() if item.mode == "overwrite"}
 
@@ -104,7 +104,7 @@ class ChatParams(ConversationParams):
         return self.title or f"Chat: {agent_of(context)}"
 
 
-class ContactParams(PersonParams):
+class ContactParams(ContactLookupParams):
     """A person, and what to write about them; what the event says only fills empty fields."""
 
     first_name: str | None = param("{{ contact.first_name }}", "Fills an empty first name.", example="Maya")
@@ -121,7 +121,7 @@ class ContactParams(PersonParams):
         return given | self.properties
 
 
-class TaskParams(PersonParams):
+class TaskParams(ContactLookupParams):
     """Something for a colleague to do."""
 
     subject: str = param(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from bridge.clock import uptime
-from bridge.errors import Temporary
+from bridge.errors import TransientError
 
 _deadline: ContextVar[float | None] = ContextVar("attempt_deadline", default=None)
 
@@ -27,14 +27,14 @@ def attempt_deadline(uptime_at: float) -> Iterator[None]:
         _deadline.reset(token)
 
 
-def remaining(limit: float) -> float:
+def remaining_seconds(limit: float) -> float:
     """Seconds that a step of the attempt may take: `limit`, or less when the deadline is nearer (never below 0)."""
     deadline = _deadline.get()
     return limit if deadline is None else max(0.0, min(limit, deadline - uptime()))
 
 
 def check_deadline() -> None:
-    """Call right before a request leaves; raises Temporary (nothing happened) when the attempt is out of time."""
+    """Call right before a request leaves; raises TransientError (nothing happened) when the attempt is out of time."""
     deadline = _deadline.get()
     if deadline is not None and uptime() >= deadline:
-        raise Temporary("the attempt ran out of time before this request left", reason="timeout")
+        raise TransientError("the attempt ran out of time before this request left", reason="timeout")

@@ -26,22 +26,22 @@ from bridge.connector import (
     Context,
     Limits,
     Params,
-    PartnerUrl,
-    Sent,
-    failure_of_network,
-    failure_of_status,
+    ProviderUrl,
+    Success,
+    failure_from_exception,
+    failure_from_status,
     http_client,
     param,
     parse_retry_after,
     per_event,
 )
-from bridge.errors import Failure, OutcomeUnknown
+from bridge.errors import DeliveryError, OutcomeUnknown
 
 
 class Settings(ConnectorSettings):
     """`${capitals}_URL` and `${capitals}_TOKEN`, from the environment."""
 
-    url: PartnerUrl
+    url: ProviderUrl
     """The account's address."""
     token: SecretStr
     """An API token of the account."""
@@ -50,7 +50,7 @@ class Settings(ConnectorSettings):
 connector = Connector(
     "$name",
     settings=Settings,
-    limits=Limits(per_second=5, concurrent=4),
+    limits=Limits(per_second=5, concurrency=4),
     description="Opens tickets in $title.",
 )
 
@@ -63,12 +63,12 @@ class Api:
         self._http = http_client(base_url=settings.url, headers={"Authorization": f"Bearer {token}"})
 
     def ask(self, method: str, path: str, **content: Any) -> Any:
-        """The JSON of the answer; raises a Failure for everything that is no success."""
+        """The JSON of the answer; raises a DeliveryError for everything that is no success."""
         response = self._http.request(method, path, **content)
         if response.is_success:
             return _json(response)
         # Never put the partner's words into an error: they repeat what was sent, and with it the person.
-        raise failure_of_status(
+        raise failure_from_status(
             response.status_code,
             f"$title answered {response.status_code}",
             parse_retry_after(response.headers.get("Retry-After")),
@@ -83,7 +83,7 @@ def _json(response: httpx.Response) -> Any:
     try:
         return response.json()
     except ValueError:
-        raise OutcomeUnknown("the answer is not $title's", reason="server") from None
+        raise OutcomeUnknown("the answer is not $title's", reason="server_error") from None
 
 
 @connector.client
@@ -99,10 +99,10 @@ def check(api: Api) -> str:
     return "logged in"
 
 
-@connector.failure
-def failure(error: Exception) -> Failure | None:
+@connector.classify_error
+def classify_error(error: Exception) -> DeliveryError | None:
     """What an exception means; None for what nobody thought of, which is then reported as a bug."""
-    return failure_of_network(error)
+    return failure_from_exception(error)
 
 
 class Ticket(Params):
@@ -113,23 +113,23 @@ class Ticket(Params):
     email: str | None = param("{{ contact.email }}", "Who asked.", example="ines@okafor.example")
 
 
-@connector.action(effect=per_event, apart_by="title")
-def open_ticket(api: Api, ticket: Ticket, context: Context) -> Sent:
+@connector.action(idempotency=per_event, dedupe_by="title")
+def open_ticket(api: Api, ticket: Ticket, context: Context) -> Success:
     """Open a ticket."""
-    answer = api.ask("POST", "/tickets", json=ticket.model_dump() | {"reference": context.effect_id})
+    answer = api.ask("POST", "/tickets", json=ticket.model_dump() | {"reference": context.idempotency_token})
     if not isinstance(answer, dict) or "id" not in answer:
-        raise OutcomeUnknown("the answer names no ticket", reason="server")
-    return Sent(id=str(answer["id"]))
+        raise OutcomeUnknown("the answer names no ticket", reason="server_error")
+    return Success(id=str(answer["id"]))
 
 
 @open_ticket.lookup
-def find_ticket(api: Api, ticket: Ticket, context: Context) -> Sent | None:
+def find_ticket(api: Api, ticket: Ticket, context: Context) -> Success | None:
     """After an attempt of unknown outcome: is the ticket there? None is proof that it is not."""
     del ticket
-    answer = api.ask("GET", "/tickets", params={"reference": context.effect_id})
+    answer = api.ask("GET", "/tickets", params={"reference": context.idempotency_token})
     if not isinstance(answer, dict) or not isinstance(answer.get("tickets"), list):
-        raise OutcomeUnknown("the answer holds no list of tickets", reason="server")
-    return next((Sent(id=str(found["id"])) for found in answer["tickets"]), None)
+        raise OutcomeUnknown("the answer holds no list of tickets", reason="server_error")
+    return next((Success(id=str(found["id"])) for found in answer["tickets"]), None)
 ''')
 
 _TEST = Template('''\
@@ -146,7 +146,7 @@ from bridge.testing import (
     ConnectorConformance,
     Received,
     Reply,
-    StandIn,
+    StubServer,
     event,
     load_connector,
     run_action,
@@ -158,7 +158,7 @@ connector = load_connector("$name", Path(__file__).parents[1])
 class Desk:
     """$title on this machine: it keeps tickets, and finds them by their reference."""
 
-    def __init__(self, server: StandIn) -> None:
+    def __init__(self, server: StubServer) -> None:
         self.environ = environ(server.url)
         self.server = server
         self.tickets: list[dict[str, Any]] = []
@@ -174,10 +174,10 @@ class Desk:
         wanted = request.query["reference"]
         return Reply(200, {"tickets": [ticket for ticket in self.tickets if ticket["reference"] == wanted]})
 
-    def lose(self, when: Literal["before", "after"]) -> None:
+    def drop_next_response(self, when: Literal["before", "after"]) -> None:
         self.server.fail(Reply(drop=when))
 
-    def effects(self) -> int:
+    def side_effect_count(self) -> int:
         return len(self.tickets)
 
 
@@ -187,7 +187,7 @@ def environ(url: str) -> dict[str, str]:
 
 @contextmanager
 def desk() -> Iterator[Desk]:
-    with StandIn() as server:
+    with StubServer() as server:
         yield Desk(server)
 
 

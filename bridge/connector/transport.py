@@ -25,8 +25,15 @@ from pydantic import AfterValidator, SecretStr
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from bridge.connector.deadline import check_deadline, remaining
-from bridge.errors import BadCredentials, Failure, OutcomeUnknown, RateLimited, Rejected, Temporary
+from bridge.connector.deadline import check_deadline, remaining_seconds
+from bridge.errors import (
+    AuthenticationError,
+    DeliveryError,
+    OutcomeUnknown,
+    PermanentError,
+    RateLimited,
+    TransientError,
+)
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
@@ -75,7 +82,7 @@ def _secret_url(value: SecretStr) -> SecretStr:
     return SecretStr(_partner_url(value.get_secret_value()))
 
 
-PartnerUrl = Annotated[str, AfterValidator(_partner_url)]
+ProviderUrl = Annotated[str, AfterValidator(_partner_url)]
 """Where a partner is reached: https, or http on loopback; without a slash at the end."""
 SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
 """The same for an address that is a secret itself, such as an incoming webhook."""
@@ -108,12 +115,12 @@ class _HttpsPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _HttpsConnection
 
 
-def guard_pools(manager: urllib3.PoolManager) -> None:
+def enforce_deadline(manager: urllib3.PoolManager) -> None:
     """From now on, no request of this manager leaves after its attempt's deadline, however long connecting took."""
     manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
 
-class GuardedAdapter(HTTPAdapter):
+class DeadlineAdapter(HTTPAdapter):
     """A requests adapter for SDKs that cannot set timeouts: bounded by the attempt's deadline, never retrying.
 
     `redirect_to` rewrites scheme and host of every request, for SDKs that insist on https and on their own
@@ -131,15 +138,18 @@ class GuardedAdapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the connections, all of which look at the deadline."""
         super().init_poolmanager(*args, **kwargs)
-        guard_pools(self.poolmanager)
+        enforce_deadline(self.poolmanager)
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send within the time that is left; raises Temporary when none is."""
+        """Send within the time that is left; raises TransientError when none is."""
         check_deadline()
         if self.redirect_to and request.url:
             request.url = self.redirect_to + "/" + request.url.split("/", 3)[3]
         # Never 0, which requests refuses: the deadline may pass since it was checked.
-        kwargs["timeout"] = (max(0.01, remaining(CONNECT_SECONDS)), max(0.01, remaining(self.read_seconds)))
+        kwargs["timeout"] = (
+            max(0.01, remaining_seconds(CONNECT_SECONDS)),
+            max(0.01, remaining_seconds(self.read_seconds)),
+        )
         return super().send(request, *args, **kwargs)
 
 
@@ -150,7 +160,7 @@ def http_client(**options: Any) -> httpx.Client:
         check_deadline()
         request.extensions["trace"] = _check_before_headers
         request.extensions["timeout"] = httpx.Timeout(
-            remaining(READ_SECONDS), connect=remaining(CONNECT_SECONDS)
+            remaining_seconds(READ_SECONDS), connect=remaining_seconds(CONNECT_SECONDS)
         ).as_dict()
 
     # At INFO httpx writes every URL, and with it phone numbers and the secret of a Slack webhook.
@@ -172,27 +182,27 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def failure_of_status(status: int, detail: str, retry_after: timedelta | None = None) -> Failure:
+def failure_from_status(status: int, detail: str, retry_after: timedelta | None = None) -> DeliveryError:
     """What an HTTP status means where the partner has no finer word for it."""
     if status in (401, 403):
-        return BadCredentials(detail)
+        return AuthenticationError(detail)
     if status == 429:
         return RateLimited(detail, retry_after=retry_after)
     if status >= 500 or status in (408, 425):
-        return OutcomeUnknown(detail, reason="server", retry_after=retry_after)
+        return OutcomeUnknown(detail, reason="server_error", retry_after=retry_after)
     if 200 <= status < 400:
-        return OutcomeUnknown(f"unexpected answer {status}: {detail}", reason="server")
-    return Rejected(detail, code=str(status))
+        return OutcomeUnknown(f"unexpected answer {status}: {detail}", reason="server_error")
+    return PermanentError(detail, code=str(status))
 
 
-def failure_of_network(error: BaseException) -> Failure | None:
+def failure_from_exception(error: BaseException) -> DeliveryError | None:
     """What a network error proves; None when `error` is not one."""
     chain = list(_chain(error))
     for found in chain:
-        if isinstance(found, Failure):
+        if isinstance(found, DeliveryError):
             return found
         if isinstance(found, _NEVER_CONNECTED) or _no_handshake(found):
-            return Temporary(f"no connection: {_name(found)}", reason="network")
+            return TransientError(f"no connection: {_name(found)}", reason="network")
     for found in chain:
         if isinstance(found, _TIMED_OUT):
             return OutcomeUnknown("no answer in time", reason="timeout")

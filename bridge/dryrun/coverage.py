@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import Any, Literal
 
 from bridge.dryrun.simulator import Simulation
-from bridge.rules.model import Check, Origin, Rules, Step, Trace
+from bridge.rules.model import Check, Rules, Step, Trace, Trigger
 
 
 @dataclass(frozen=True)
@@ -54,21 +54,21 @@ def coverage_of(rules: Rules, simulations: Iterable[Simulation]) -> Coverage:
     outcomes: defaultdict[str, defaultdict[tuple[int, str], set[bool]]] = defaultdict(
         lambda: defaultdict(set)
     )
-    attempted: set[tuple[Origin, str, int]] = set()
+    attempted: set[tuple[Trigger, str, int]] = set()
     for simulation in simulations:
         for event, traces in simulation.traces:
             for trace in traces:
                 rule = rules.named(trace.rule)
-                if rule is None or not rule.enabled or event.name not in rule.when:
+                if rule is None or not rule.enabled or event.type not in rule.when:
                     continue
                 if trace.fired:
                     fired.add(trace.rule)
                 for place, check in _conditions(trace):
-                    outcomes[trace.rule][place, check.wanted].add(check.verdict == "true")
+                    outcomes[trace.rule][place, check.condition].add(check.result == "true")
         for delivery in simulation.deliveries:
             if delivery.attempted or delivery.reason == "shadow":
                 planned = delivery.planned
-                attempted.add((planned.origin, planned.rule, planned.position))
+                attempted.add((planned.trigger, planned.rule, planned.step_index))
     enabled = [rule for rule in rules.rules if rule.enabled]
     steps = list(_steps(rules))
     gaps: list[Gap] = []
@@ -100,7 +100,7 @@ def _conditions(trace: Trace) -> Iterator[tuple[int, Check]]:
             yield place, check
 
 
-def _steps(rules: Rules) -> Iterator[tuple[Origin, str, int, Step]]:
+def _steps(rules: Rules) -> Iterator[tuple[Trigger, str, int, Step]]:
     for rule in rules.rules:
         if rule.enabled:
             yield from _placed("rule", rule.name, rule.do)
@@ -108,10 +108,10 @@ def _steps(rules: Rules) -> Iterator[tuple[Origin, str, int, Step]]:
     yield from _placed("alert", "alerts", rules.alerts)
 
 
-def _placed(origin: Origin, name: str, steps: Sequence[Step]) -> Iterator[tuple[Origin, str, int, Step]]:
+def _placed(origin: Trigger, name: str, steps: Sequence[Step]) -> Iterator[tuple[Trigger, str, int, Step]]:
     for position, step in enumerate(steps):
         yield origin, name, position, step
 
 
-def _place(origin: Origin) -> str:
+def _place(origin: Trigger) -> str:
     return {"rule": "", "on_failure": " in on_failure", "alert": " in alerts"}[origin]

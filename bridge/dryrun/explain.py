@@ -24,7 +24,7 @@ class Forecast:
     """A delivery that the event would lead to, and what would become of it."""
 
     planned: Planned
-    verdict: Literal["go", "suppress", "cancel", "dead", "wait"]
+    outcome: Literal["go", "suppress", "cancel", "failed", "wait"]
     """`wait` only when no end of the waiting can be told."""
     at: datetime
     """When it would go, or when it would be decided that it does not."""
@@ -45,7 +45,7 @@ class Forecast:
             "params": dict(planned.params),
             "expires_at": planned.expires_at.isoformat() if planned.expires_at else None,
             "cancel_on": list(planned.cancel_on),
-            "verdict": self.verdict,
+            "outcome": self.outcome,
             "at": self.at.isoformat(),
             "reason": self.reason,
             "why": list(self.why),
@@ -82,7 +82,7 @@ class Explanation:
     def to_json(self) -> dict[str, Any]:
         """The explanation as plain data."""
         return {
-            "event": self.event.name,
+            "event": self.event.type,
             "id": self.event.id or None,
             "occurred_at": self.event.occurred_at.isoformat(),
             "contact": asdict(self.event.contact),
@@ -98,15 +98,15 @@ def explain(
     now: datetime,
     *,
     facts_of: FactsOf | None = None,
-    only_to: Collection[str] = (),
+    allowlist: Collection[str] = (),
 ) -> Explanation:
     """Explain what would happen if `event` were routed at `now`; nothing is done."""
     routing = route(event, rules, now)
     forecasts = tuple(
-        _forecast(planned, event, rules, now, facts_of(planned) if facts_of else Facts(), only_to)
+        _forecast(planned, event, rules, now, facts_of(planned) if facts_of else Facts(), allowlist)
         for planned in routing.planned
     )
-    miss = nearest_miss(routing.traces, rules, event.name)
+    miss = nearest_miss(routing.traces, rules, event.type)
     return Explanation(event, routing.traces, forecasts, miss, _hint(event, rules, routing.traces, miss))
 
 
@@ -126,7 +126,7 @@ def unmet(trace: Trace) -> tuple[str, ...]:
     in_missed = False
     for check in trace.checks:
         if check.depth == 0:
-            in_missed = check.verdict != "true"
+            in_missed = check.result != "true"
             if in_missed:
                 missed.append((check, []))
         elif in_missed and check.depth == 1:
@@ -135,11 +135,11 @@ def unmet(trace: Trace) -> tuple[str, ...]:
 
 
 def _sentence(check: Check) -> str:
-    if check.wanted.startswith("if "):
-        return f"`{check.wanted}` is {check.verdict}" + (f" ({check.why})" if check.why else "")
-    found = f", found {check.found}" if check.found else f" is {check.verdict}"
-    why = f" ({check.why})" if check.why and not check.why.endswith(check.found) else ""
-    return f"{check.wanted}{found}{why}"
+    if check.condition.startswith("if "):
+        return f"`{check.condition}` is {check.result}" + (f" ({check.reason})" if check.reason else "")
+    found = f", found {check.actual}" if check.actual else f" is {check.result}"
+    why = f" ({check.reason})" if check.reason and not check.reason.endswith(check.actual) else ""
+    return f"{check.condition}{found}{why}"
 
 
 def _hint(event: Event, rules: Rules, traces: Sequence[Trace], miss: Miss | None) -> str:
@@ -147,24 +147,24 @@ def _hint(event: Event, rules: Rules, traces: Sequence[Trace], miss: Miss | None
         return miss.text
     if any(trace.fired for trace in traces):
         return ""
-    switched_off = [rule.name for rule in rules.rules if not rule.enabled and event.name in rule.when]
+    switched_off = [rule.name for rule in rules.rules if not rule.enabled and event.type in rule.when]
     if switched_off:
-        return f"the rules for {event.name} are switched off (`enabled: false`): {', '.join(switched_off)}"
-    if event.name not in EVENT_NAMES:
-        return f"`{event.name}` is none of Heppu's documented events: {', '.join(EVENT_NAMES)}"
-    return f"no rule is for {event.name}"
+        return f"the rules for {event.type} are switched off (`enabled: false`): {', '.join(switched_off)}"
+    if event.type not in EVENT_NAMES:
+        return f"`{event.type}` is none of Heppu's documented events: {', '.join(EVENT_NAMES)}"
+    return f"no rule is for {event.type}"
 
 
 def _forecast(
-    planned: Planned, event: Event, rules: Rules, now: datetime, facts: Facts, only_to: Collection[str]
+    planned: Planned, event: Event, rules: Rules, now: datetime, facts: Facts, allowlist: Collection[str]
 ) -> Forecast:
     if planned.problem is not None:
-        return Forecast(planned, "dead", now, "render", (planned.problem,))
+        return Forecast(planned, "failed", now, "render_error", (planned.problem,))
     due = due_of("", planned, event, rules, now)
     at = max(planned.run_at, now)
     why: list[str] = []
     for _ in range(_MOST_WAITS):
-        match decide(due, facts, rules.messaging, at, only_to):
+        match decide(due, facts, rules.messaging, at, allowlist):
             case Wait(until, line):
                 why.append(line)
                 at = until

@@ -41,7 +41,7 @@ class Difference:
         """The difference as plain data."""
         return {
             "kind": self.kind,
-            "event_id": self.delivery.event.id or self.delivery.event.identity,
+            "event_id": self.delivery.event.id or self.delivery.event.dedupe_key,
             "delivery": self.delivery.to_json(),
             "counterpart": self.counterpart.to_json() if self.counterpart else None,
             "changes": {name: list(pair) for name, pair in self.changes.items()},
@@ -127,7 +127,7 @@ def plan(
     new: Rules,
     events: Sequence[Event],
     *,
-    only_to: Collection[str] = (),
+    allowlist: Collection[str] = (),
     on_event: Callable[[], None] = lambda: None,
 ) -> Plan:
     """Run the events through both rules in memory and compare what would have been carried out.
@@ -136,7 +136,7 @@ def plan(
     deliveries are the same when one event brings about one effect with one action and connection, whatever the
     rule is called. `on_event` is called twice for each event, to show progress.
     """
-    before, after = (_simulate(rules, events, only_to, on_event) for rules in (old, new))
+    before, after = (_simulate(rules, events, allowlist, on_event) for rules in (old, new))
     received = sorted(event.received_at for event in events)
     return Plan(
         events=before.accepted,
@@ -149,9 +149,9 @@ def plan(
 
 
 def _simulate(
-    rules: Rules, events: Iterable[Event], only_to: Collection[str], on_event: Callable[[], None]
+    rules: Rules, events: Iterable[Event], allowlist: Collection[str], on_event: Callable[[], None]
 ) -> Simulation:
-    simulation = Simulation(rules, only_to=only_to, keep_traces=False)
+    simulation = Simulation(rules, allowlist=allowlist, keep_traces=False)
     simulation.run(events, on_event)
     return simulation
 
@@ -195,8 +195,8 @@ def _paired(differences: Iterable[Difference]) -> Iterator[Difference]:
 
 def _place(delivery: Delivery) -> Hashable:
     planned = delivery.planned
-    owner = (planned.origin, planned.rule, planned.action, planned.connection, planned.recipient)
-    return delivery.event.identity, *owner
+    owner = (planned.trigger, planned.rule, planned.action, planned.connection, planned.recipient)
+    return delivery.event.dedupe_key, *owner
 
 
 def _by_key(deliveries: Iterable[Delivery]) -> dict[_Key, list[Delivery]]:
@@ -205,20 +205,20 @@ def _by_key(deliveries: Iterable[Delivery]) -> dict[_Key, list[Delivery]]:
     One that cannot be rendered has no recipient and so no effect to know it by.
     """
     found: defaultdict[_Key, list[Delivery]] = defaultdict(list)
-    for delivery in sorted(deliveries, key=lambda delivery: delivery.state != "sent"):
+    for delivery in sorted(deliveries, key=lambda delivery: delivery.state != "succeeded"):
         planned = delivery.planned
-        effect = "" if planned.problem else planned.effect
-        found[delivery.event.identity, planned.action, planned.connection, effect].append(delivery)
+        idempotency_key = "" if planned.problem else planned.idempotency_key
+        found[delivery.event.dedupe_key, planned.action, planned.connection, idempotency_key].append(delivery)
     return found
 
 
 def _difference(was: Delivery | None, will: Delivery | None) -> Difference | None:
-    goes = will is not None and will.state == "sent"
-    if was is not None and was.state == "sent" and not goes:
+    goes = will is not None and will.state == "succeeded"
+    if was is not None and was.state == "succeeded" and not goes:
         return Difference("removed", was, will)
     if will is None or not goes:
         return None
-    if was is None or was.state != "sent":
+    if was is None or was.state != "succeeded":
         return Difference("added", will, was)
     changes = _changes(was, will)
     return Difference("changed", will, was, changes) if changes else None
@@ -247,9 +247,9 @@ def load_of(deliveries: Iterable[Delivery]) -> Load:
         planned = delivery.planned
         if delivery.held_back:
             held_back[delivery.reason or delivery.state] += 1
-        elif delivery.state == "dead":
+        elif delivery.state == "failed":
             broken += 1
-        elif delivery.state == "sent":
+        elif delivery.state == "succeeded":
             carried_out += 1
             requests[planned.connection] += 1
             if planned.channel:

@@ -14,7 +14,7 @@ from bridge.dryrun.coverage import Coverage, coverage_of
 from bridge.dryrun.explain import unmet
 from bridge.dryrun.simulator import Delivery, Simulation, State
 from bridge.errors import ConfigError
-from bridge.events import EVENT_NAMES, Event, identity_of, parse_body, parse_instant
+from bridge.events import EVENT_NAMES, Event, dedupe_key_of, parse_body, parse_instant
 from bridge.rules.model import Expectation, RehearsedEvent, Rules, RuleTest, Trace
 from bridge.samples import iso, sample
 
@@ -24,9 +24,9 @@ ALERTS: Final = "alerts"
 _MINUTE = timedelta(minutes=1)
 _ENDS: Final[Mapping[State, str]] = {
     "pending": "was still waiting",
-    "sent": "was sent",
-    "review": "was left to a person",
-    "dead": "was given up on",
+    "succeeded": "was sent",
+    "needs_review": "was left to a person",
+    "failed": "was given up on",
     "cancelled": "was cancelled",
     "suppressed": "was suppressed",
 }
@@ -152,7 +152,7 @@ def _event(rehearsed: RehearsedEvent, at: datetime | None, number: int, folder: 
     for path, value in rehearsed.set.items():
         _put(body, path.split("."), copy.deepcopy(value))
     raw = json.dumps(body).encode()
-    return Event(body, identity_of(body, raw), at, f"evt_test_{number}")
+    return Event(body, dedupe_key_of(body, raw), at, f"evt_test_{number}")
 
 
 def _body(source: str, folder: Path) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def _compare(test: RuleTest, simulation: Simulation) -> Iterable[Mismatch]:
 
 
 def _owner(delivery: Delivery) -> str:
-    return ALERTS if delivery.planned.origin == "alert" else delivery.planned.rule
+    return ALERTS if delivery.planned.trigger == "alert" else delivery.planned.rule
 
 
 def _compare_rule(
@@ -268,7 +268,7 @@ def _state_fits(expectation: Expectation, delivery: Delivery, fail: Mapping[str,
     """Without a `state`, it has to go out; or be tried, where the test makes its partner fail."""
     if expectation.state is not None:
         return delivery.state == expectation.state
-    return delivery.state == "sent" or (delivery.attempted and delivery.planned.action in fail)
+    return delivery.state == "succeeded" or (delivery.attempted and delivery.planned.action in fail)
 
 
 def _wanted(expectation: Expectation) -> str:
@@ -308,6 +308,6 @@ def _silence(rule: str, traces: Sequence[tuple[Event, Sequence[Trace]]]) -> tupl
             if trace.rule != rule or trace.fired:
                 continue
             if trace.error:
-                lines.append(f"{event.name}: {trace.error}")
-            lines += [f"{event.name}: {sentence}" for sentence in unmet(trace)]
+                lines.append(f"{event.type}: {trace.error}")
+            lines += [f"{event.type}: {sentence}" for sentence in unmet(trace)]
     return tuple(lines)

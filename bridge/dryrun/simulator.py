@@ -22,25 +22,25 @@ from bridge.policy import (
     NEVER,
     Cancel,
     Due,
+    EventRef,
     Facts,
     Go,
     Held,
-    Seen,
     Suppress,
     Wait,
-    cancelling,
     decide,
-    rank_of,
+    event_precedence,
+    find_cancelling_event,
 )
 from bridge.rules.model import Planned, Rules, Trace
 from bridge.rules.route import after_failure, alerts, consent, route
 
-State = Literal["pending", "sent", "review", "dead", "cancelled", "suppressed"]
+State = Literal["pending", "succeeded", "needs_review", "failed", "cancelled", "suppressed"]
 
 UNDELIVERED: Final = "undelivered"
 """The partner takes the message, and its receipt says that it did not arrive."""
-_PAUSING: Final = frozenset({"credentials", "quota"})
-_UNKNOWN: Final = frozenset({"server", "timeout", "bug"})
+_PAUSING: Final = frozenset({"auth", "quota"})
+_UNKNOWN: Final = frozenset({"server_error", "timeout", "internal_error"})
 
 
 @dataclass(eq=False)
@@ -56,7 +56,7 @@ class Delivery:
     reason: str | None = None
     why: str = ""
     """The line of a rule or of the policy that decided, in words; of a pending one, what it waits for."""
-    receipt: str | None = None
+    message_status: str | None = None
     attempted: bool = False
 
     @property
@@ -68,10 +68,10 @@ class Delivery:
         """The delivery as plain data."""
         return {
             "rule": self.planned.rule,
-            "origin": self.planned.origin,
+            "trigger": self.planned.trigger,
             "action": self.planned.action,
             "connection": self.planned.connection,
-            "event": self.event.name,
+            "event": self.event.type,
             "at": self.at.isoformat(),
             "state": self.state,
             "reason": self.reason,
@@ -84,47 +84,49 @@ class Delivery:
 class Memory:
     """What the service would have in its tables."""
 
-    seen: dict[tuple[str, str], list[Seen]] = field(default_factory=lambda: defaultdict(list))
+    seen: dict[tuple[str, str], list[EventRef]] = field(default_factory=lambda: defaultdict(list))
     """Accepted events by conversation, phone and e-mail."""
     reached: dict[tuple[str | None, str], list[datetime]] = field(default_factory=lambda: defaultdict(list))
     """Messages that went out or may have, by channel and address."""
     last: dict[tuple[str, str, str, str | None], datetime] = field(default_factory=dict)
     """When rule and action last reached a contact or a conversation, for `once`."""
-    effects: dict[str, Held] = field(default_factory=dict)
+    idempotency_keys: dict[str, Held] = field(default_factory=dict)
     known: set[str] = field(default_factory=set)
     """Identities and occurrences of accepted events: what comes again is a duplicate."""
 
     def accept(self, event: Event) -> bool:
         """Keep an event; False when it is a duplicate."""
-        keys = {event.identity, event.occurrence} - {None}
+        keys = {event.dedupe_key, event.fallback_dedupe_key} - {None}
         if keys & self.known:
             return False
         self.known |= {key for key in keys if key}
-        seen = Seen.of(event)
+        seen = EventRef.of(event)
         for kind, value in _handles(seen):
             self.seen[kind, value].append(seen)
         return True
 
     def facts(self, delivery: Delivery) -> Facts:
         """What bears on a delivery now."""
-        planned, cause = delivery.planned, Seen.of(delivery.event)
+        planned, cause = delivery.planned, EventRef.of(delivery.event)
         once = planned.once
         accepted = (
-            {seen.identity: seen for key in _handles(cause) for seen in self.seen[key]}
+            {seen.dedupe_key: seen for key in _handles(cause) for seen in self.seen[key]}
             if planned.cancel_on
             else {}
         )
         return Facts(
-            cancelled_by=cancelling(planned.cancel_on, cause, accepted.values()),
+            cancelled_by=find_cancelling_event(planned.cancel_on, cause, accepted.values()),
             once_at=self.last.get(_once_key(delivery, once.per)) if once else None,
             sent=self.reached.get(_address(planned), ()),
-            held=self.effects.get(planned.effect),
+            held=self.idempotency_keys.get(planned.idempotency_key),
         )
 
     def reach(self, delivery: Delivery, now: datetime, *, done: bool) -> None:
         """It took effect, or may have."""
         planned, event = delivery.planned, delivery.event
-        self.effects[planned.effect] = Held(delivery.id, done, rank_of(event.name), event.occurred_at)
+        self.idempotency_keys[planned.idempotency_key] = Held(
+            delivery.id, done, event_precedence(event.type), event.occurred_at
+        )
         if planned.channel:
             self.reached[_address(planned)].append(now)
         for per in ("contact", "conversation"):
@@ -133,7 +135,7 @@ class Memory:
                 self.last[key] = now
 
 
-def _handles(seen: Seen) -> Iterator[tuple[str, str]]:
+def _handles(seen: EventRef) -> Iterator[tuple[str, str]]:
     yield "conversation", seen.conversation
     if seen.phone:
         yield "phone", seen.phone
@@ -159,12 +161,12 @@ class Simulation:
         rules: Rules,
         *,
         fail: Mapping[str, str] = MappingProxyType({}),
-        only_to: Collection[str] = (),
+        allowlist: Collection[str] = (),
         keep_traces: bool = True,
     ) -> None:
         self.rules = rules
         self.fail = fail
-        self.only_to = only_to
+        self.allowlist = allowlist
         self.keep_traces = keep_traces
         self.accepted = 0
         self.deliveries: list[Delivery] = []
@@ -199,13 +201,13 @@ class Simulation:
         delivery = Delivery(self._id(event, planned), event, planned, max(planned.run_at, now))
         self.deliveries.append(delivery)
         if planned.problem is not None:
-            self._end(delivery, now, "dead", "render", planned.problem)
+            self._end(delivery, now, "failed", "render_error", planned.problem)
         else:
             heapq.heappush(self._due, (delivery.at, number, delivery))
 
     def _id(self, event: Event, planned: Planned) -> str:
         """An id that another simulation of the same events gives to the same delivery: follow-ups carry it on."""
-        name = f"dlv_{event.identity}_{planned.origin}_{planned.action}"
+        name = f"dlv_{event.dedupe_key}_{planned.trigger}_{planned.action}"
         self._same[name] += 1
         return f"{name}_{self._same[name]}"
 
@@ -218,7 +220,7 @@ class Simulation:
                 continue
             facts = self._memory.facts(delivery)
             due = due_of(delivery.id, delivery.planned, delivery.event, self.rules, now)
-            match decide(due, facts, self.rules.messaging, now, self.only_to):
+            match decide(due, facts, self.rules.messaging, now, self.allowlist):
                 case Wait(later, why):
                     delivery.why = why
                     # What holds its effect waits for a person here: it would be asked for ever.
@@ -238,26 +240,26 @@ class Simulation:
         failure = self.fail.get(planned.action)
         if failure is None or failure == UNDELIVERED:
             self._memory.reach(delivery, now, done=True)
-            delivery.receipt = failure
-            self._end(delivery, now, "sent", None, "")
+            delivery.message_status = failure
+            self._end(delivery, now, "succeeded", None, "")
         elif failure in _PAUSING:
             self._pause(planned.connection, failure, now)
             delivery.reason, delivery.why = failure, self._paused[planned.connection]
         elif failure in _UNKNOWN and not self._can_tell(planned.action):
             self._memory.reach(delivery, now, done=False)
             why = f"its partner fails with {failure}; it may have gone out, and the partner cannot be asked"
-            self._end(delivery, now, "review", failure, why)
+            self._end(delivery, now, "needs_review", failure, why)
         else:
-            self._end(delivery, now, "dead", failure, f"its partner fails with {failure}")
+            self._end(delivery, now, "failed", failure, f"its partner fails with {failure}")
 
     def _can_tell(self, name: str) -> bool:
         action = self._actions[name]
-        return action.repeatable or action.finder is not None
+        return action.idempotent or action.finder is not None
 
     def _end(self, delivery: Delivery, now: datetime, state: State, reason: str | None, why: str) -> None:
         delivery.state, delivery.reason, delivery.why, delivery.at = state, reason, why, now
-        given_up = state in ("dead", "review") or delivery.receipt == UNDELIVERED
-        if given_up and delivery.planned.origin == "rule":
+        given_up = state in ("failed", "needs_review") or delivery.message_status == UNDELIVERED
+        if given_up and delivery.planned.trigger == "rule":
             self._follow_up(delivery, now)
 
     def _follow_up(self, delivery: Delivery, now: datetime) -> None:
@@ -285,16 +287,16 @@ def due_of(ident: str, planned: Planned, event: Event, rules: Rules, now: dateti
     return Due(
         id=ident,
         occurred_at=event.occurred_at,
-        rank=rank_of(event.name),
+        precedence=event_precedence(event.type),
         contact=event.contact,
         channel=planned.channel,
         recipient=planned.recipient,
         expires_at=planned.expires_at,
         once=planned.once,
-        consent=agreed.verdict if agreed else None,
-        updates=planned.effect_updates,
+        consent=agreed.result if agreed else None,
+        updates=planned.updates_existing,
         shadow=planned.shadow,
-        alert=planned.origin == "alert",
+        alert=planned.trigger == "alert",
     )
 
 
@@ -306,7 +308,7 @@ def _actions(rules: Rules) -> dict[str, Action]:
 def _told(delivery: Delivery) -> dict[str, Any]:
     """What an `on_failure` or an alert can say about a delivery."""
     planned = delivery.planned
-    ended = delivery.receipt or delivery.state
+    ended = delivery.message_status or delivery.state
     told = {
         "id": delivery.id,
         "rule": planned.rule,
@@ -315,9 +317,9 @@ def _told(delivery: Delivery) -> dict[str, Any]:
         "state": delivery.state,
         "reason": delivery.reason,
         "detail": delivery.why,
-        "receipt": delivery.receipt,
+        "message_status": delivery.message_status,
         "recipient": planned.recipient,
         "attempts": 1 if delivery.attempted else 0,
-        "message": f"{planned.action} of rule {planned.rule} for {delivery.event.name}: {ended} {delivery.why}".strip(),
+        "message": f"{planned.action} of rule {planned.rule} for {delivery.event.type}: {ended} {delivery.why}".strip(),
     }
     return {name: value for name, value in told.items() if value is not None}

@@ -4,7 +4,7 @@
 rehearsals with facts from memory, so a rehearsal cannot promise what the service would not do.
 """
 
-from bridge.policy.cancellation import Seen, cancelling
+from bridge.policy.cancellation import EventRef, find_cancelling_event
 from bridge.policy.decision import (
     Cancel,
     Decision,
@@ -16,7 +16,7 @@ from bridge.policy.decision import (
     Wait,
     decide,
 )
-from bridge.policy.idempotency import Held, rank_of
+from bridge.policy.idempotency import Held, event_precedence
 from bridge.policy.quiet_hours import NEVER, quiet_until
 from bridge.policy.zones import regions_of, zones_of
 
@@ -25,17 +25,17 @@ __all__ = [
     "Cancel",
     "Decision",
     "Due",
+    "EventRef",
     "Facts",
     "Go",
     "Held",
-    "Seen",
     "Suppress",
     "SuppressReason",
     "Wait",
-    "cancelling",
     "decide",
+    "event_precedence",
+    "find_cancelling_event",
     "quiet_until",
-    "rank_of",
     "regions_of",
     "zones_of",
 ]

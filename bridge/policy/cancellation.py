@@ -10,11 +10,11 @@ from bridge.events import Event
 
 
 @dataclass(frozen=True)
-class Seen:
+class EventRef:
     """As much of an accepted event as tells whether it concerns another one."""
 
-    identity: str
-    name: str
+    dedupe_key: str
+    type: str
     at: datetime
     """The body's own timestamp; the receipt where there is none. Never a mix: clocks differ."""
     conversation: str
@@ -22,18 +22,18 @@ class Seen:
     email: str | None = None
 
     @classmethod
-    def of(cls, event: Event) -> Seen:
+    def of(cls, event: Event) -> EventRef:
         """What of `event` counts."""
         return cls(
-            event.identity,
-            event.name,
+            event.dedupe_key,
+            event.type,
             event.timestamp or event.received_at,
             event.conversation.id,
             event.contact.phone,
             event.contact.email,
         )
 
-    def concerns(self, other: Seen) -> bool:
+    def concerns(self, other: EventRef) -> bool:
         """Whether both are about one conversation, one phone or one e-mail address."""
         return (
             self.conversation == other.conversation
@@ -46,7 +46,9 @@ class Seen:
         )
 
 
-def cancelling(cancel_on: Collection[str], cause: Seen, accepted: Iterable[Seen]) -> Seen | None:
+def find_cancelling_event(
+    cancel_on: Collection[str], cause: EventRef, accepted: Iterable[EventRef]
+) -> EventRef | None:
     """The earliest accepted event that cancels a delivery caused by `cause`; None when there is none.
 
     It is named in `cancel_on`, concerns the same conversation, phone or e-mail, and its timestamp is not older
@@ -55,8 +57,8 @@ def cancelling(cancel_on: Collection[str], cause: Seen, accepted: Iterable[Seen]
     found = (
         event
         for event in accepted
-        if event.name in cancel_on
-        and event.identity != cause.identity
+        if event.type in cancel_on
+        and event.dedupe_key != cause.dedupe_key
         and event.at >= cause.at
         and event.concerns(cause)
     )

@@ -10,13 +10,16 @@ from zoneinfo import ZoneInfo
 
 from bridge.connector.api import Channel
 from bridge.events import Contact
-from bridge.policy.cancellation import Seen
+from bridge.policy.cancellation import EventRef
 from bridge.policy.idempotency import Held
-from bridge.policy.quiet_hours import NEVER, is_quiet, quiet_from, quiet_until
+from bridge.policy.quiet_hours import NEVER, is_quiet, quiet_hours_start, quiet_until
 from bridge.policy.zones import is_own, regions_of, zones_of
-from bridge.rules.model import Messaging, Once, QuietHours, Verdict
+from bridge.rules.model import Messaging, Once, QuietHours, Truth
 
-SuppressReason = Literal["opted_out", "capped", "once", "expired", "already_done", "superseded", "shadow"]
+SuppressReason = Literal[
+    "opted_out", "no_consent", "undeliverable", "frequency_capped", "cooldown", "expired", "duplicate",
+    "superseded", "shadow", "not_allowlisted",
+]  # fmt: skip
 
 ASK_AGAIN: Final = timedelta(minutes=1)
 """How long a delivery waits before it asks again what became of the attempt that holds its effect."""
@@ -31,7 +34,7 @@ class Due:
     id: str
     occurred_at: datetime
     """The event's own time."""
-    rank: int = 0
+    precedence: int = 0
     """`rank_of` the event."""
     contact: Contact = field(default_factory=Contact)
     channel: Channel | None = None
@@ -39,22 +42,22 @@ class Due:
     recipient: str | None = None
     expires_at: datetime | None = None
     once: Once | None = None
-    consent: Verdict | None = None
-    """What `messaging.require` gives for the event; None where there is no such condition."""
+    consent: Truth | None = None
+    """What `messaging.consent` gives for the event; None where there is no such condition."""
     updates: bool = False
-    """A later event updates what the effect key holds (`Effect.updates`)."""
+    """A later event updates what the effect key holds (`IdempotencyScope.updates`)."""
     shadow: bool = False
     alert: bool = False
     """It tells the team what is wrong (`alerts`)."""
-    again: bool = False
-    """A person asked for a replay with `--again`: what is already done is done once more."""
+    force: bool = False
+    """A person asked for a replay with `--force`: what is already done is done once more."""
 
 
 @dataclass(slots=True)
 class Facts:
     """What the service remembers that bears on one delivery."""
 
-    cancelled_by: Seen | None = None
+    cancelled_by: EventRef | None = None
     """What `cancelling` finds among the accepted events."""
     once_at: datetime | None = None
     """When the same rule and action last went out, or may have, to the same contact or conversation."""
@@ -72,7 +75,7 @@ class Go:
 
     updates: bool = False
     """The effect is there already and is updated."""
-    quiet_from: datetime | None = field(default=None, compare=False)
+    quiet_hours_start: datetime | None = field(default=None, compare=False)
     """For a message: when the person's quiet hours begin, by which it must have arrived."""
 
 
@@ -97,7 +100,7 @@ class Suppress:
 class Cancel:
     """A later event made it pointless."""
 
-    by: Seen
+    by: EventRef
     why: str
 
 
@@ -105,34 +108,36 @@ Decision = Go | Wait | Suppress | Cancel
 
 
 def decide(
-    due: Due, facts: Facts, messaging: Messaging, now: datetime, only_to: Collection[str] = ()
+    due: Due, facts: Facts, messaging: Messaging, now: datetime, allowlist: Collection[str] = ()
 ) -> Decision:
     """Whether a due delivery goes, waits, is suppressed or cancelled; every `why` names the line that decided.
 
-    `only_to` is BRIDGE_ONLY_TO. Caps are judged when the quiet hours are over, for by then they may have room
+    `only_to` is BRIDGE_RECIPIENT_ALLOWLIST. Caps are judged when the quiet hours are over, for by then they may have room
     again. The texts never hold an address.
     """
     if facts.cancelled_by is not None:
         event = facts.cancelled_by
-        return Cancel(event, f"cancel_on: {event.name} of {_utc(event.at)} makes it pointless")
+        return Cancel(event, f"cancel_on: {event.type} of {_utc(event.at)} makes it pointless")
     if due.expires_at is not None and now >= due.expires_at:
         return Suppress("expired", f"expires: it was only worth sending until {_utc(due.expires_at)}")
     if due.once is not None and facts.once_at is not None and now - facts.once_at < due.once.within:
         until = facts.once_at + due.once.within
         return Suppress(
-            "once",
+            "cooldown",
             f"once per {due.once.per} within {_span(due.once.within)}: the last one was at {_utc(facts.once_at)}; "
             f"the next may go at {_utc(until)}",
             until,
         )
     if due.channel is not None:
-        stopped = _messaging(due, due.channel, facts, messaging, now, only_to)
+        stopped = _messaging(due, due.channel, facts, messaging, now, allowlist)
         if stopped is not None:
             return stopped
     decision = _effect(due, facts.held, now)
     if due.channel is not None and isinstance(decision, Go) and not _for_the_team(due):
         zones = zones_of(due.contact, due.recipient, messaging.time_zone, facts.zone)
-        return replace(decision, quiet_from=quiet_from(now, zones, _windows(due, messaging).values()))
+        return replace(
+            decision, quiet_hours_start=quiet_hours_start(now, zones, _windows(due, messaging).values())
+        )
     return decision
 
 
@@ -158,10 +163,10 @@ def _messaging(
     facts: Facts,
     messaging: Messaging,
     now: datetime,
-    only_to: Collection[str],
+    allowlist: Collection[str],
 ) -> Wait | Suppress | None:
-    if only_to and (due.recipient or "").casefold() not in {address.casefold() for address in only_to}:
-        return Suppress("shadow", "BRIDGE_ONLY_TO: this address is not among those that may be written to")
+    if allowlist and (due.recipient or "").casefold() not in {address.casefold() for address in allowlist}:
+        return Suppress("not_allowlisted", "BRIDGE_RECIPIENT_ALLOWLIST does not contain this address")
     if facts.opted_out_at is not None:
         return Suppress(
             "opted_out",
@@ -172,8 +177,8 @@ def _messaging(
         return None
     if due.consent in ("false", "unknown"):
         return Suppress(
-            "opted_out",
-            f"messaging.require: `{messaging.require}` is {due.consent} for this event: no consent",
+            "no_consent",
+            f"messaging.consent: `{messaging.consent}` is {due.consent} for this event: no consent",
         )
     return _quiet(due, facts, messaging, now) or _capped(channel, facts, messaging, now)
 
@@ -187,10 +192,12 @@ def _capped(channel: Channel, facts: Facts, messaging: Messaging, now: datetime)
         return None
     line = f"messaging.caps.{channel}: at most {_counted(cap.count, channel)} per {_span(cap.per)}"
     if cap.count == 0:
-        return Suppress("capped", f"{line}: none may go")
+        return Suppress("frequency_capped", f"{line}: none may go")
     until = counted[-cap.count] + cap.per
     return Suppress(
-        "capped", f"{line}, and {len(counted)} went or may have gone; the next may go at {_utc(until)}", until
+        "frequency_capped",
+        f"{line}, and {len(counted)} went or may have gone; the next may go at {_utc(until)}",
+        until,
     )
 
 
@@ -229,16 +236,16 @@ def _quiet_line(lines: dict[str, QuietHours], zones: Sequence[str], now: datetim
 
 def _effect(due: Due, held: Held | None, now: datetime) -> Decision:
     updates = False
-    if held is not None and held.holder != due.id and not due.again:
+    if held is not None and held.holder != due.id and not due.force:
         if not held.done:
             return Wait(
                 now + ASK_AGAIN,
                 f"delivery {held.holder} holds the same effect, and its outcome is not known yet",
             )
         if not due.updates:
-            return Suppress("already_done", f"effect: delivery {held.holder} has brought it about")
+            return Suppress("duplicate", f"effect: delivery {held.holder} has brought it about")
     if held is not None and held.done and due.updates:
-        if held.is_newer_than(due.rank, due.occurred_at):
+        if held.is_newer_than(due.precedence, due.occurred_at):
             return Suppress(
                 "superseded",
                 f"effect: delivery {held.holder} wrote what a later or more final event of {_utc(held.at)} says",

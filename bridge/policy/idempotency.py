@@ -9,7 +9,7 @@ from typing import Final
 _FINAL_CHAT: Final = frozenset({"chat.resolved", "chat.abandoned"})
 
 
-def rank_of(event: str) -> int:
+def event_precedence(event: str) -> int:
     """How final an event's word on its conversation is: `chat.resolved` and `chat.abandoned` beat `chat.completed`."""
     return 1 if event in _FINAL_CHAT else 0
 
@@ -22,11 +22,11 @@ class Held:
     """The delivery that holds it."""
     done: bool
     """It took effect; False: it is reserved, and the outcome is not known yet."""
-    rank: int
+    precedence: int
     """`rank_of` the event that it tells."""
     at: datetime
     """The timestamp of that event."""
 
-    def is_newer_than(self, rank: int, at: datetime) -> bool:
+    def is_newer_than(self, precedence: int, at: datetime) -> bool:
         """Whether what is held must not be overwritten by an event of this rank and timestamp."""
-        return (self.rank, self.at) > (rank, at)
+        return (self.precedence, self.at) > (precedence, at)

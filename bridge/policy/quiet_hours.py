@@ -40,7 +40,7 @@ def quiet_until(now: datetime, zones: Iterable[str], windows: Iterable[QuietHour
     return NEVER
 
 
-def quiet_from(now: datetime, zones: Iterable[str], windows: Iterable[QuietHours]) -> datetime | None:
+def quiet_hours_start(now: datetime, zones: Iterable[str], windows: Iterable[QuietHours]) -> datetime | None:
     """The next instant (UTC) at which one of these clocks enters one of these windows; None: there is no window."""
     hours = [one for one in windows if one.start != one.end]
     return min((_closes(ZoneInfo(zone), one, now) for zone in zones for one in hours), default=None)

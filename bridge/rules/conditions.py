@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge.rules.fields import kind_of
-from bridge.rules.model import Check, Verdict
+from bridge.rules.model import Check, Truth
 from bridge.rules.template_filters import RenderError
 from bridge.rules.template_runtime import SEEN, Names, storable
 from bridge.rules.templates import Template
@@ -82,14 +82,14 @@ OPERATORS: dict[str, Callable[[Any, Any], bool | None]] = {
 """Operator -> (found, wanted) -> its answer; None where the two cannot be compared."""
 
 
-_OPPOSITE: dict[Verdict, Verdict] = {"true": "false", "false": "true", "unknown": "unknown"}
+_OPPOSITE: dict[Truth, Truth] = {"true": "false", "false": "true", "unknown": "unknown"}
 
 
-def combine(kind: str, verdicts: list[Verdict]) -> Verdict:
+def combine(kind: str, verdicts: list[Truth]) -> Truth:
     """The verdict of a group (`all`, `any`, `not`) from those of its parts."""
     if kind == "not":
         return _OPPOSITE[combine("all", verdicts)]
-    decisive: Verdict = "true" if kind == "any" else "false"
+    decisive: Truth = "true" if kind == "any" else "false"
     if decisive in verdicts:
         return decisive
     if "unknown" in verdicts:
@@ -107,11 +107,11 @@ class Condition:
     text: str
     """As the trace shows it."""
 
-    def check(self, names: Names, rows: list[Check], depth: int = 0) -> Verdict:
+    def check(self, names: Names, rows: list[Check], depth: int = 0) -> Truth:
         """Decide, and note why."""
         value, found = self._found(names)
         if self.operator == "exists":
-            verdict: Verdict = "true" if (value is not None) is self.wanted else "false"
+            verdict: Truth = "true" if (value is not None) is self.wanted else "false"
             rows.append(Check(self.text, found, verdict, "", depth))
             return verdict
         if value is None:
@@ -144,7 +144,7 @@ class Group:
     kind: Literal["all", "any", "not"]
     parts: tuple[Condition | Group, ...]
 
-    def check(self, names: Names, rows: list[Check], depth: int = 0) -> Verdict:
+    def check(self, names: Names, rows: list[Check], depth: int = 0) -> Truth:
         """Decide every part, so that the trace is whole, then the group."""
         place = len(rows)
         verdict = combine(self.kind, [part.check(names, rows, depth + 1) for part in self.parts])
@@ -158,13 +158,13 @@ class Where:
 
     parts: tuple[Condition | Group, ...]
 
-    def check(self, names: Names, rows: list[Check]) -> Verdict:
+    def check(self, names: Names, rows: list[Check]) -> Truth:
         """Decide every entry, and note why."""
         return combine("all", [part.check(names, rows) for part in self.parts])
 
 
 def check_condition(condition: Template, names: Names, label: str = "if") -> Check:
-    """An `if` (or `messaging.require`) as one row of a trace; what cannot be worked out is unknown."""
+    """An `if` (or `messaging.consent`) as one row of a trace; what cannot be worked out is unknown."""
     wanted = f"{label} {condition.source}"
     try:
         holds = condition(names)

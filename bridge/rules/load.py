@@ -225,13 +225,13 @@ def _warn_of_collisions(file: File, rules: Mapping[str, Rule]) -> None:
             continue
         mine: dict[tuple[str, ...], tuple[str, int]] = {}
         for step in rule.do:
-            if step.action.effect.updates:
+            if step.action.idempotency.updates:
                 continue
             recipient = _source(step.values.get(step.action.recipient or ""))
-            apart = _source(step.values.get(step.action.apart_by or ""))
-            effect = (step.use, step.connection, recipient, apart, _source(step.key))
+            apart = _source(step.values.get(step.action.dedupe_by or ""))
+            idempotency_key = (step.use, step.connection, recipient, apart, _source(step.idempotency_key))
             always = rule.where is None and rule.condition is None
-            events = [(*effect, event) for event in sorted(rule.when)]
+            events = [(*idempotency_key, event) for event in sorted(rule.when)]
             other = next(
                 (found[key] for found in (mine, seen if always else {}) for key in events if key in found),
                 None,
@@ -240,7 +240,7 @@ def _warn_of_collisions(file: File, rules: Mapping[str, Rule]) -> None:
                 file.problems.rule = rule.name
                 place = file.place(Node(step.line, 1, step.line, None), "use")
                 text = f"the same event already does `{step.use}` in rule `{other[0]}`, line {other[1]}"
-                hint = "one event has each effect once: give one of them a `key:` of its own"
+                hint = "each action runs once per event: give one of them its own `idempotency_key`"
                 file.problems.warning(place, text, hint)
             mine.update(dict.fromkeys(events, (rule.name, step.line)))
             if always:

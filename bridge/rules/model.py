@@ -15,10 +15,10 @@ from typing import Any, Literal, NamedTuple
 from bridge.connector.api import Action, Channel
 from bridge.events import EVENT_NAMES
 
-Verdict = Literal["true", "false", "unknown"]
+Truth = Literal["true", "false", "unknown"]
 """Three-valued logic: a field that is missing, null or of another type is unknown, and unknown never matches."""
 
-Origin = Literal["rule", "on_failure", "alert"]
+Trigger = Literal["rule", "on_failure", "alert"]
 
 ALERTS = "alerts"
 """What stands for a rule's name where the file's alerts are meant; no rule can be called so."""
@@ -59,7 +59,7 @@ class Messaging:
     )
     time_zone: str = "America/New_York"
     """Only when not even the country of a person is known."""
-    require: str | None = None
+    consent: str | None = None
     """A condition (the `if` language) that every message needs, such as a consent field; None: no such condition."""
 
 
@@ -95,7 +95,7 @@ class Step:
     cancel_on: tuple[str, ...] = ()
     once: Once | None = None
     retry: Retry = Retry()
-    key: Any = None
+    idempotency_key: Any = None
     """A compiled template, or None."""
 
 
@@ -248,7 +248,7 @@ DELIVERY_FIELDS: Mapping[str, str] = {
     "state": "string",
     "reason": "string",
     "detail": "string",
-    "receipt": "string",
+    "message_status": "string",
     "recipient": "string",
     "attempts": "number",
     "message": "string",
@@ -263,12 +263,12 @@ DELIVERY_FIELDS: Mapping[str, str] = {
 class Check(NamedTuple):
     """One condition of a rule against one event. A tuple, because routing makes very many of them."""
 
-    wanted: str
+    condition: str
     """In the rule's own words: `event.direction eq outbound`."""
-    found: str
+    actual: str
     """What the event holds there, shortened: `"inbound"`, `missing`, `null`."""
-    verdict: Verdict
-    why: str = ""
+    result: Truth
+    reason: str = ""
     depth: int = 0
     """How deep it stands in groups (`any`, `all`, `not`), for indenting."""
 
@@ -296,17 +296,17 @@ class Planned:
     """One delivery to be made; the store gives it an id."""
 
     rule: str
-    origin: Origin
-    position: int
+    trigger: Trigger
+    step_index: int
     """Place in the rule's `do` (or `on_failure`, or the file's `alerts`), from 0."""
     action: str
     connection: str
     params: Mapping[str, Any]
     """Rendered and checked, as JSON; empty when `problem` is set."""
     run_at: datetime
-    effect: str
-    effect_updates: bool
-    lane: str | None
+    idempotency_key: str
+    updates_existing: bool
+    concurrency_key: str | None
     channel: Channel | None = None
     recipient: str | None = None
     problem: str | None = None

@@ -15,7 +15,7 @@ from bridge.rules.parse_context import File
 from bridge.rules.yaml import Node
 from bridge.settings import parse_duration
 
-KEYS = ("quiet_hours", "regions", "caps", "time_zone", "require")
+KEYS = ("quiet_hours", "regions", "caps", "time_zone", "consent")
 CHANNELS = ("sms", "email", "call")
 NAMES = ("event", "contact", "now")
 
@@ -44,8 +44,8 @@ def read_messaging(file: File, node: Node) -> Messaging:
             file.problems.error(nodes["time_zone"], f"no time zone `{zone[:60]}`", hint)
         elif zone is not None:
             found["time_zone"] = zone
-    if "require" in nodes and file.condition(nodes["require"], "`require`", (), NAMES):
-        found["require"] = nodes["require"].value
+    if "consent" in nodes and file.condition(nodes["consent"], "`consent`", (), NAMES):
+        found["consent"] = nodes["consent"].value
     return Messaging(**found)
 
 

@@ -12,14 +12,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from bridge.connector.api import Action, allows_none, example_of, is_html, template_of
-from bridge.rules.model import Origin
+from bridge.rules.model import Trigger
 from bridge.rules.parse_context import File
 from bridge.rules.template_filters import Missing, RenderError
 from bridge.rules.template_runtime import Names
 from bridge.rules.templates import Template, is_template, template
 from bridge.rules.yaml import Node
 
-NAMES: dict[Origin, tuple[str, ...]] = {
+NAMES: dict[Trigger, tuple[str, ...]] = {
     "rule": ("event", "contact", "now"),
     "on_failure": ("event", "contact", "now", "delivery"),
     "alert": ("event", "contact", "now", "delivery"),
@@ -65,7 +65,7 @@ def _optional(info: FieldInfo) -> bool:
 
 
 def read_params(
-    file: File, use: Node, written: Node | None, action: Action, origin: Origin, events: Collection[str]
+    file: File, use: Node, written: Node | None, action: Action, origin: Trigger, events: Collection[str]
 ) -> dict[str, Any]:
     """Every param that the rule or a default sets, templates compiled, the rest checked."""
     params = params_of(action)
@@ -89,12 +89,12 @@ def read_params(
     return values
 
 
-def check_templates(file: File, written: Node, origin: Origin, events: Collection[str]) -> None:
+def check_templates(file: File, written: Node, origin: Trigger, events: Collection[str]) -> None:
     """Check what can be checked under `with` when the action is not known."""
     _compiled(file, written, origin, events, html=False)
 
 
-def _default(action: Action, name: str, info: FieldInfo, origin: Origin) -> str | None:
+def _default(action: Action, name: str, info: FieldInfo, origin: Trigger) -> str | None:
     """The template of a param that the rule does not write.
 
     An alert is never addressed to the person the event is about, and a follow-up for the team says what happened.
@@ -106,7 +106,7 @@ def _default(action: Action, name: str, info: FieldInfo, origin: Origin) -> str 
     return template_of(info)
 
 
-def _compiled(file: File, node: Node, origin: Origin, events: Collection[str], html: bool) -> Any:
+def _compiled(file: File, node: Node, origin: Trigger, events: Collection[str], html: bool) -> Any:
     """A value with its templates compiled, however deep they are."""
     if node.entries is not None:
         return {

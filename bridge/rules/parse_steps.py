@@ -11,19 +11,19 @@ from bridge.connector.api import Action
 from bridge.connector.discovery import settings_of
 from bridge.errors import BridgeError
 from bridge.rules.fields import kind_of, nearest
-from bridge.rules.model import Once, Origin, Retry, Step
+from bridge.rules.model import Once, Retry, Step, Trigger
 from bridge.rules.parse_context import Entries, File
 from bridge.rules.parse_params import NAMES, check_templates, read_params
 from bridge.rules.templates import is_template
 from bridge.rules.yaml import Node
 
-KEYS = ("use", "connection", "with", "delay", "expires", "cancel_on", "once", "retry", "key")
-ALERT_KEYS = ("use", "connection", "with", "retry", "key")
+KEYS = ("use", "connection", "with", "delay", "expires", "cancel_on", "once", "retry", "idempotency_key")
+ALERT_KEYS = ("use", "connection", "with", "retry", "idempotency_key")
 _CONNECTION = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 
 
 def read_steps(
-    file: File, node: Node, what: str, origin: Origin, events: Collection[str], live: bool
+    file: File, node: Node, what: str, origin: Trigger, events: Collection[str], live: bool
 ) -> tuple[Step, ...]:
     """The steps of a list; without `live` their connections need no settings."""
     steps = []
@@ -34,7 +34,7 @@ def read_steps(
     return tuple(steps)
 
 
-def _step(file: File, node: Node, origin: Origin, events: Collection[str], live: bool) -> Step | None:
+def _step(file: File, node: Node, origin: Trigger, events: Collection[str], live: bool) -> Step | None:
     hint = "write `- use: connector.action`"
     entries = file.mapping(node, "a step", ALERT_KEYS if origin == "alert" else KEYS, hint)
     if node.entries is None:
@@ -46,7 +46,11 @@ def _step(file: File, node: Node, origin: Origin, events: Collection[str], live:
     action = _action(file, use_node)
     timing = _timing(file, {name: value for name, (_, value) in entries.items()})
     connection = _connection(file, entries, action, live)
-    key = _key(file, entries["key"][1], origin, events) if "key" in entries else None
+    idempotency_key = (
+        _idempotency_key(file, entries["idempotency_key"][1], origin, events)
+        if "idempotency_key" in entries
+        else None
+    )
     written = entries["with"][1] if "with" in entries else None
     if action is None:
         if written is not None:
@@ -59,7 +63,7 @@ def _step(file: File, node: Node, origin: Origin, events: Collection[str], live:
         connection=connection or action.connector,
         line=use_key.line,
         values=values,
-        key=key,
+        idempotency_key=idempotency_key,
         **timing,
     )
 
@@ -196,8 +200,8 @@ def _no_retry(file: File, node: Node, hint: str) -> Retry:
     return Retry()
 
 
-def _key(file: File, node: Node, origin: Origin, events: Collection[str]) -> Any:
-    source = file.text(node, "`key`")
+def _idempotency_key(file: File, node: Node, origin: Trigger, events: Collection[str]) -> Any:
+    source = file.text(node, "`idempotency_key`")
     if source is None:
         return None
     names = [name for name in NAMES[origin] if name != "now"]  # a replay has to find the same key

@@ -16,7 +16,7 @@ from bridge.rules.yaml import Node
 KEYS = ("name", "event", "events", "set", "at", "fail", "expect")
 EVENT_KEYS = ("event", "set", "at")
 EXPECT_KEYS = ("use", "connection", "at", "state", "reason", "with")
-STATES = ("sent", "suppressed", "cancelled", "dead", "review")
+STATES = ("succeeded", "suppressed", "cancelled", "failed", "needs_review")
 FAILURES = (*get_args(Reason), "undelivered")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bridge.connector.api import Cause, Lane, Params
+from bridge.connector.api import Cause, Params, SerializeBy
 from bridge.events import Event
 from bridge.rules.conditions import check_condition
 from bridge.rules.model import (
@@ -23,13 +23,13 @@ from bridge.rules.model import (
     DELIVERY_FIELDS,
     Check,
     Messaging,
-    Origin,
     Planned,
     Routing,
     Rule,
     Rules,
     Step,
     Trace,
+    Trigger,
 )
 from bridge.rules.parse_params import Default, complaint
 from bridge.rules.template_filters import RenderError
@@ -47,7 +47,7 @@ def route(event: Event, rules: Rules, now: datetime) -> Routing:
     names = names_of(event, now, rules.messaging.time_zone)
     planned: list[Planned] = []
     traces: list[Trace] = []
-    for rule, first in rules.for_event(event.name):
+    for rule, first in rules.for_event(event.type):
         if not first.fired:
             traces.append(first)
             continue
@@ -98,24 +98,24 @@ def after_failure(
 ) -> tuple[Planned, ...]:
     """What a failed delivery leads to: its rule's `on_failure`; alerts, when a person must act or the rule is mute."""
     planned = follow_up(event, rules, str(delivery["rule"]), delivery, now)
-    if delivery["state"] == "review" or not planned:
+    if delivery["state"] == "needs_review" or not planned:
         planned += alerts(event, rules, delivery, now)
     return planned
 
 
 def consent(event: Event, messaging: Messaging, now: datetime) -> Check | None:
-    """What `messaging.require` says about this event; None when it requires nothing."""
-    if messaging.require is None:
+    """What `messaging.consent` says about this event; None when it requires nothing."""
+    if messaging.consent is None:
         return None
     names = names_of(event, now, messaging.time_zone)
-    return check_condition(condition(messaging.require), names, label="require")
+    return check_condition(condition(messaging.consent), names, label="consent")
 
 
 @dataclass(frozen=True)
 class _Cause:
     """Why deliveries are planned, and from when their times count."""
 
-    origin: Origin
+    trigger: Trigger
     rule: str
     event: Event | None
     since: datetime
@@ -134,36 +134,38 @@ def _fires(rule: Rule, names: Names, checks: list[Check]) -> bool:
     if rule.condition is not None:
         check = check_condition(rule.condition, names)
         checks.append(check)
-        fires = fires and check.verdict == "true"
+        fires = fires and check.result == "true"
     return fires
 
 
 def _all_planned(steps: Sequence[Step], cause: _Cause, names: Names) -> tuple[Planned, ...]:
-    return tuple(_planned(step, position, cause, names) for position, step in enumerate(steps))
+    return tuple(_planned(step, step_index, cause, names) for step_index, step in enumerate(steps))
 
 
-def _planned(step: Step, position: int, cause: _Cause, names: Names) -> Planned:
+def _planned(step: Step, step_index: int, cause: _Cause, names: Names) -> Planned:
     action = step.action
     params, checked, problem = _params(step, names)
     recipient = getattr(checked, action.recipient, None) if checked and action.recipient else None
     if checked and action.channel and not recipient:
         problem = f"`{action.recipient}`: there is nobody to write to"
     try:
-        key = str(step.key(names)) if callable(step.key) else step.key or ""
+        key = (
+            str(step.idempotency_key(names)) if callable(step.idempotency_key) else step.idempotency_key or ""
+        )
     except RenderError as error:
-        key, problem = "", problem or f"`key`: {error}"
+        key, problem = "", problem or f"`idempotency_key`: {error}"
     expires = step.expires or (MESSAGES_EXPIRE if action.channel else None)
     return Planned(
         rule=cause.rule,
-        origin=cause.origin,
-        position=position,
+        trigger=cause.trigger,
+        step_index=step_index,
         action=action.full_name,
         connection=step.connection,
         params={} if problem else params,
         run_at=max(cause.now, cause.since + step.delay),
-        effect=_effect(step, cause, recipient, key, params),
-        effect_updates=action.effect.updates,
-        lane=_lane(step, cause, recipient),
+        idempotency_key=_effect(step, cause, recipient, key, params),
+        updates_existing=action.idempotency.updates,
+        concurrency_key=_lane(step, cause, recipient),
         channel=action.channel,
         recipient=recipient,
         problem=problem,
@@ -216,25 +218,25 @@ def _rendered(value: Any, names: Names) -> Any:
 
 def _effect(step: Step, cause: _Cause, recipient: str | None, key: str, params: Mapping[str, Any]) -> str:
     """The effect key. A follow-up's cause is the delivery, so it does not collide with the rule's own effects."""
-    if cause.origin != "rule":
-        key = "|".join((cause.origin, cause.delivery, key))
-    event = cause.event.identity if cause.event else cause.conversation
+    if cause.trigger != "rule":
+        key = "|".join((cause.trigger, cause.delivery, key))
+    event = cause.event.dedupe_key if cause.event else cause.conversation
     action = step.action
-    apart_by = action.apart_by or ""
-    apart = json.dumps(params[apart_by], sort_keys=True) if apart_by in params else ""
+    dedupe_by = action.dedupe_by or ""
+    apart = json.dumps(params[dedupe_by], sort_keys=True) if dedupe_by in params else ""
     return _bounded(
-        action.effect.key(
+        action.idempotency.key(
             Cause(step.connection, action.full_name, event, cause.conversation, recipient, key, apart)
         )
     )
 
 
 def _lane(step: Step, cause: _Cause, recipient: str | None) -> str | None:
-    if step.action.lane is Lane.NONE or cause.event is None:
+    if step.action.serialize_by is SerializeBy.NONE or cause.event is None:
         return None
     if step.action.channel:
         who = recipient.casefold() if recipient else cause.conversation
-    elif step.action.lane is Lane.CONVERSATION:
+    elif step.action.serialize_by is SerializeBy.CONVERSATION:
         who = cause.conversation
     else:
         who = cause.event.contact.key or cause.conversation

@@ -149,7 +149,10 @@ def _step(actions: list[Action], keys: Iterable[str]) -> Schema:
         "cancel_on": {"$ref": "#/$defs/events"},
         "once": _object(once, once, required=once),
         "retry": {"anyOf": [_DURATION, _object(retry, retry)]},
-        "key": {"type": "string", "description": "Makes it another effect of the same event."},
+        "idempotency_key": {
+            "type": "string",
+            "description": "Makes it a separate delivery of the same event.",
+        },
         "with": {"type": "object"},
     }
     chosen = [
@@ -208,7 +211,7 @@ def _messaging() -> Schema:
         "regions": {"type": "object", "additionalProperties": _HOURS},
         "caps": _object(parse_messaging.CHANNELS, dict.fromkeys(parse_messaging.CHANNELS, _CAP)),
         "time_zone": {"type": "string", "examples": ["America/New_York"]},
-        "require": {"type": ["string", "boolean"], "description": "A condition that every message needs."},
+        "consent": {"type": ["string", "boolean"], "description": "A condition that every message needs."},
     }
     return _object(parse_messaging.KEYS, described)
 

@@ -13,36 +13,43 @@ from bridge.ids import new_id
 from bridge.store import schema
 from bridge.store.database import Database
 
-_TABLE = schema.audit
+_TABLE = schema.audit_log
 
 
-def note(
+def record_audit(
     connection: Connection,
     now: datetime,
-    who: str,
-    act: str,
-    subjects: Iterable[str],
+    actor: str,
+    action: str,
+    targets: Iterable[str],
     detail: Mapping[str, Any] | None = None,
 ) -> None:
     """Write one entry for each subject: an id, a connection's name, or a masked address; never personal data."""
-    words = json.dumps(detail, sort_keys=True) if detail else None
+    detail_json = json.dumps(detail, sort_keys=True) if detail else None
     rows = [
-        {"id": new_id("aud"), "at": now, "who": who[:200], "act": act, "subject": subject, "detail": words}
-        for subject in subjects
+        {
+            "id": new_id("aud"),
+            "created_at": now,
+            "actor": actor[:200],
+            "action": action,
+            "target": target,
+            "detail": detail_json,
+        }
+        for target in targets
     ]
     if rows:
         connection.execute(_TABLE.insert(), rows)
 
 
 def entries(
-    database: Database, *, subject: str | None = None, limit: int = 50, before: str | None = None
+    database: Database, *, target: str | None = None, limit: int = 50, cursor: str | None = None
 ) -> list[dict[str, Any]]:
     """Entries about `subject`, or about everything, the newest first."""
     query = select(_TABLE).order_by(_TABLE.c.id.desc()).limit(limit)
-    if subject is not None:
-        query = query.where(_TABLE.c.subject == subject)
-    if before is not None:
-        query = query.where(_TABLE.c.id < before)
+    if target is not None:
+        query = query.where(_TABLE.c.target == target)
+    if cursor is not None:
+        query = query.where(_TABLE.c.id < cursor)
     with database.read() as connection:
         found = [dict(row._mapping) for row in connection.execute(query)]
     for entry in found:

@@ -33,12 +33,12 @@ from sqlalchemy import (
 )
 
 from bridge.events import Event
-from bridge.policy import Cancel, Decision, Go, Suppress, Wait, rank_of
+from bridge.policy import Cancel, Decision, Go, Suppress, Wait, event_precedence
 from bridge.store import schema
 from bridge.store.bulk import insert_group, update_group
 from bridge.store.connections import Gate, locked, open_gate
 from bridge.store.database import EVENTS, Database
-from bridge.store.idempotency import free_effects
+from bridge.store.idempotency import release_keys
 from bridge.store.opt_outs import recipient_name
 from bridge.store.policy_inputs import Rulebook, decide_all, gather, options_of
 from bridge.store.routing import read_events
@@ -59,7 +59,7 @@ class Claimed:
     """One attempt that is ours to make: its delivery, and what was decided about it. Nobody changes it."""
 
     id: str
-    fence: int
+    fencing_token: int
     """Which claim of this delivery it is; who holds an older one can record nothing."""
     kind: Literal["send", "lookup"]
     rule: str
@@ -69,8 +69,8 @@ class Claimed:
     options: Mapping[str, Any]
     event: Event
     occurred_at: datetime
-    effect: str
-    known_id: str | None
+    idempotency_key: str
+    existing_id: str | None
     """The partner's id of the record that the effect already made."""
     channel: str | None
     recipient: str | None
@@ -78,10 +78,10 @@ class Claimed:
     """Attempts consumed before this one."""
     started_at: datetime
     first_attempt_at: datetime
-    unknown_since: datetime | None
+    outcome_unknown_since: datetime | None
     expires_at: datetime | None
-    origin: str
-    quiet_from: datetime | None = None
+    trigger: str
+    quiet_hours_start: datetime | None = None
     """For a message: when the person's quiet hours begin."""
     probe: bool = False
     """It tries whether a partner behind an open circuit answers again; failing uses up no attempt."""
@@ -109,7 +109,7 @@ class Claim:
     """How soon something may be due; None: not before something changes."""
 
 
-def claim(database: Database, room: Room, rulebook: Rulebook, replica: str) -> Claim:
+def claim(database: Database, room: Room, rulebook: Rulebook, worker_id: str) -> Claim:
     """Begin what is due on a connection."""
     with database.write() as connection:
         account = locked(database, connection, room.connection)
@@ -124,13 +124,13 @@ def claim(database: Database, room: Room, rulebook: Rulebook, replica: str) -> C
         going = [row for row in chosen if isinstance(decisions.get(row.id), Go | None)]
         if len(going) < len(chosen):
             _hold_back(database, connection, chosen, decisions, now)
-        _begin(connection, going, events, replica, now)
+        _begin(connection, going, events, worker_id, now)
         calls = _group(going, room)
         gate.take(connection, len(calls), now)
 
     def begun(row: Row[Any]) -> Claimed:
-        quiet_from = getattr(decisions.get(row.id), "quiet_from", None)
-        return claimed_of(row, events[row.id], facts.known_id(row), now, gate.probing, quiet_from)
+        quiet_hours_start = getattr(decisions.get(row.id), "quiet_hours_start", None)
+        return claimed_of(row, events[row.id], facts.existing_id(row), now, gate.probing, quiet_hours_start)
 
     return Claim([[begun(row) for row in call] for call in calls], timedelta(0))
 
@@ -141,16 +141,21 @@ def _choose(
     """As many due deliveries as fill the calls that may start, no two of which share a name."""
     chosen: list[Row[Any]] = []
     names: set[str] = set()
-    lanes: set[str] = set()
+    concurrency_keys: set[str] = set()
     sizes: dict[str, int] = {}
     calls = 0
     window = min(MAX_CANDIDATES, gate.calls * room.largest_batch + MIN_CANDIDATES)
     for _ in range(MAX_LOOKS):
-        due = {"name": room.connection, "now": now, "lanes": list(lanes), "most": window}
+        due = {
+            "name": room.connection,
+            "now": now,
+            "concurrency_keys": list(concurrency_keys),
+            "most": window,
+        }
         rows = connection.execute(_DUE, due).all()
         for row in rows:
             call = _call(row)
-            batch = 1 if row.unknown_since else room.batch_of(row.action)
+            batch = 1 if row.outcome_unknown_since else room.batch_of(row.action)
             starts_call = sizes.get(call, 0) % batch == 0
             own_names = names_of(row)
             if not names.isdisjoint(own_names) or (starts_call and calls == gate.calls):
@@ -158,8 +163,8 @@ def _choose(
             calls += starts_call
             sizes[call] = sizes.get(call, 0) + 1
             names |= own_names
-            if row.lane is not None:
-                lanes.add(row.lane)
+            if row.concurrency_key is not None:
+                concurrency_keys.add(row.concurrency_key)
             chosen.append(row)
         if len(rows) < window or calls == gate.calls or len(chosen) >= MAX_CANDIDATES:
             break
@@ -168,9 +173,9 @@ def _choose(
 
 
 _NEEDED = (
-    "id", "event_id", "origin", "rule", "action", "connection", "channel", "recipient", "contact", "conversation",
-    "params", "options", "lane", "effect", "occurred_at", "reason", "detail", "run_at", "expires_at", "attempts",
-    "fence", "first_attempt_at", "unknown_since", "reached_at",
+    "id", "event_id", "trigger", "rule", "action", "connection", "channel", "recipient", "contact", "conversation",
+    "params", "options", "concurrency_key", "idempotency_key", "occurred_at", "reason", "detail", "run_at", "expires_at", "attempts",
+    "fencing_token", "first_attempt_at", "outcome_unknown_since", "possibly_sent_at",
 )  # fmt: skip
 """The columns of a delivery that deciding and attempting read."""
 
@@ -178,20 +183,23 @@ _NEEDED = (
 def _due_statement() -> Select[*tuple[Any, ...]]:
     """What is due, whose lane is neither running nor among `lanes`; the longest-waiting first."""
     running = _TABLE.alias("running")
-    lane_runs = (
+    is_running = (
         select(literal(1))
-        .where(text("running.state = 'sending'"), running.c.lane == _TABLE.c.lane)
+        .where(text("running.state = 'running'"), running.c.concurrency_key == _TABLE.c.concurrency_key)
         .correlate(_TABLE)
         .exists()
     )
-    lanes: BindParameter[str] = bindparam("lanes", expanding=True)
+    concurrency_keys: BindParameter[str] = bindparam("concurrency_keys", expanding=True)
     return (
         select(*_TABLE.c[_NEEDED])
         .where(
             _TABLE.c.connection == bindparam("name"),
             text("deliveries.state IN ('pending', 'retrying')"),  # spelt out, for the partial index
             _TABLE.c.run_at <= bindparam("now"),
-            or_(_TABLE.c.lane.is_(None), and_(~lane_runs, _TABLE.c.lane.not_in(lanes))),
+            or_(
+                _TABLE.c.concurrency_key.is_(None),
+                and_(~is_running, _TABLE.c.concurrency_key.not_in(concurrency_keys)),
+            ),
         )
         .order_by(_TABLE.c.run_at)
         .limit(bindparam("most"))
@@ -204,9 +212,9 @@ _DUE = _due_statement()
 
 def names_of(row: Row[Any]) -> set[str]:
     """What must not be decided twice at once: the lane, the effect, the recipient, and what `once` counts."""
-    names = {f"effect {row.effect}"}
-    if row.lane is not None:
-        names.add(f"lane {row.lane}")
+    names = {f"idempotency {row.idempotency_key}"}
+    if row.concurrency_key is not None:
+        names.add(f"concurrency {row.concurrency_key}")
     if row.recipient is not None:
         names.add(recipient_name(row.channel, row.recipient))
     once = options_of(row).get("once")
@@ -217,21 +225,23 @@ def names_of(row: Row[Any]) -> set[str]:
 
 def _call(row: Row[Any]) -> str:
     """Deliveries of one call: those of one action; a lookup is a call of its own."""
-    return f"lookup of {row.id}" if row.unknown_since else row.action
+    return f"lookup of {row.id}" if row.outcome_unknown_since else row.action
 
 
 def _still_free(connection: Connection, chosen: list[Row[Any]]) -> list[Row[Any]]:
     """Those whose lane nobody else took before we held its lock."""
-    lanes = [row.lane for row in chosen if row.lane is not None]
-    if not lanes:
+    concurrency_keys = [row.concurrency_key for row in chosen if row.concurrency_key is not None]
+    if not concurrency_keys:
         return chosen
     table = schema.deliveries
     busy = set(
         connection.execute(
-            select(table.c.lane).where(text("deliveries.state = 'sending'"), table.c.lane.in_(lanes))
+            select(table.c.concurrency_key).where(
+                text("deliveries.state = 'running'"), table.c.concurrency_key.in_(concurrency_keys)
+            )
         ).scalars()
     )
-    return [row for row in chosen if row.lane not in busy]
+    return [row for row in chosen if row.concurrency_key not in busy]
 
 
 def _look_again(connection: Connection, name: str, gate: Gate, now: datetime) -> timedelta | None:
@@ -274,7 +284,9 @@ def _hold_back(
             case Suppress() if decision.reason == "expired" and row.attempts:
                 # It was tried in vain until it was no longer worth it: given up on, and for the last failure's reason.
                 changes.append(
-                    _change(row, "dead", row.reason, f"{row.detail or ''} ({decision.why})", finished_at=now)
+                    _change(
+                        row, "failed", row.reason, f"{row.detail or ''} ({decision.why})", finished_at=now
+                    )
                 )
             case Suppress():
                 changes.append(_change(row, "suppressed", decision.reason, decision.why, finished_at=now))
@@ -283,8 +295,8 @@ def _hold_back(
     if changes:
         update_group(connection, _TABLE, ["id"], changes)
         ended = {change["id"] for change in changes if change["finished_at"] is not None}
-        free_effects(connection, {row.id: row.effect for row in rows if row.id in ended})
-        if any(change["follow_up"] for change in changes):
+        release_keys(connection, {row.id: row.idempotency_key for row in rows if row.id in ended})
+        if any(change["needs_follow_up"] for change in changes):
             database.changed(connection, [EVENTS])
 
 
@@ -304,7 +316,7 @@ def _change(
         "detail": detail,
         "run_at": run_at or row.run_at,
         "finished_at": finished_at,
-        "follow_up": state == "dead" and row.origin == "rule",
+        "needs_follow_up": state == "failed" and row.trigger == "rule",
     }
 
 
@@ -312,7 +324,7 @@ def _begin(
     connection: Connection,
     rows: Sequence[Row[Any]],
     events: Mapping[str, Event],
-    replica: str,
+    worker_id: str,
     now: datetime,
 ) -> None:
     """Take the lease, reserve the effect and write the attempt."""
@@ -324,12 +336,12 @@ def _begin(
         update(table)
         .where(table.c.id.in_([row.id for row in rows]))
         .values(
-            state="sending",
-            fence=table.c.fence + 1,
-            lease_until=now + LEASE,
-            replica=replica,
+            state="running",
+            fencing_token=table.c.fencing_token + 1,
+            lease_expires_at=now + LEASE,
+            worker_id=worker_id,
             first_attempt_at=func.coalesce(table.c.first_attempt_at, begun),
-            reached_at=func.coalesce(table.c.reached_at, begun),
+            possibly_sent_at=func.coalesce(table.c.possibly_sent_at, begun),
         )
     )
     insert_group(
@@ -338,22 +350,22 @@ def _begin(
         [
             {
                 "delivery_id": row.id,
-                "fence": row.fence + 1,
+                "fencing_token": row.fencing_token + 1,
                 "kind": _kind(row),
                 "started_at": now,
-                "replica": replica,
+                "worker_id": worker_id,
             }
             for row in rows
         ],
     )
     insert_group(
         connection,
-        schema.effects,
+        schema.idempotency_keys,
         [
             {
-                "key": row.effect,
+                "key": row.idempotency_key,
                 "reserved_by": row.id,
-                "rank": rank_of(events[row.id].name),
+                "precedence": event_precedence(events[row.id].type),
                 "occurred_at": row.occurred_at,
                 "changed_at": now,
             }
@@ -364,28 +376,28 @@ def _begin(
 
 
 def _kind(row: Row[Any]) -> Literal["send", "lookup"]:
-    return "lookup" if row.unknown_since else "send"
+    return "lookup" if row.outcome_unknown_since else "send"
 
 
 def claimed_of(
     row: Row[Any],
     event: Event,
-    known_id: str | None = None,
+    existing_id: str | None = None,
     begun_at: datetime | None = None,
     probe: bool = False,
-    quiet_from: datetime | None = None,
+    quiet_hours_start: datetime | None = None,
 ) -> Claimed:
     """A delivery's claim: the one that the row tells of, or the next one, when it begins now at `begun_at`."""
-    started_at = begun_at or row.reached_at or row.occurred_at
-    unknown_since = row.unknown_since
-    if begun_at is not None and unknown_since is not None:
+    started_at = begun_at or row.possibly_sent_at or row.occurred_at
+    outcome_unknown_since = row.outcome_unknown_since
+    if begun_at is not None and outcome_unknown_since is not None:
         # While it was due and nobody could ask (a pause, a service that was down), no time for looking counted.
-        unknown_since += max(begun_at - row.run_at, timedelta(0))
+        outcome_unknown_since += max(begun_at - row.run_at, timedelta(0))
     return Claimed(
         id=row.id,
-        fence=row.fence + (begun_at is not None),
+        fencing_token=row.fencing_token + (begun_at is not None),
         kind=_kind(row),
-        origin=row.origin,
+        trigger=row.trigger,
         rule=row.rule,
         action=row.action,
         connection=row.connection,
@@ -393,17 +405,17 @@ def claimed_of(
         options=options_of(row),
         event=event,
         occurred_at=row.occurred_at,
-        effect=row.effect,
-        known_id=known_id,
+        idempotency_key=row.idempotency_key,
+        existing_id=existing_id,
         channel=row.channel,
         recipient=row.recipient,
         attempts=row.attempts,
         started_at=started_at,
         first_attempt_at=row.first_attempt_at or started_at,
-        unknown_since=unknown_since,
+        outcome_unknown_since=outcome_unknown_since,
         expires_at=row.expires_at,
         probe=probe,
-        quiet_from=quiet_from,
+        quiet_hours_start=quiet_hours_start,
     )
 
 

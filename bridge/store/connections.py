@@ -1,7 +1,7 @@
 """What is shared about a connection: its pause, its circuit and its budget of requests.
 
-A pause is an instant in the row: nothing that waits holds a thread. `paused_by` says what ends it: `person` and
-`credentials` end by a person or a changed secret, `rate` and `quota` by themselves, `circuit` by a probe that
+A pause is an instant in the row: nothing that waits holds a thread. `pause_cause` says what ends it: `operator` and
+`auth` end by a person or a changed secret, `rate_limit` and `quota` by themselves, `circuit_open` by a probe that
 succeeds.
 """
 
@@ -15,21 +15,21 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, select, update
 
 from bridge.errors import (
-    BadCredentials,
-    Failure,
+    AuthenticationError,
+    DeliveryError,
     OutcomeUnknown,
+    PermanentError,
     QuotaExhausted,
     RateLimited,
-    Rejected,
-    Temporary,
+    TransientError,
 )
 from bridge.ids import new_id
 from bridge.store import schema
-from bridge.store.audit_log import note
+from bridge.store.audit_log import record_audit
 from bridge.store.database import Database
 from bridge.telemetry import log
 
-PausedBy = Literal["person", "credentials", "rate", "quota", "circuit"]
+PausedBy = Literal["operator", "rate_limit", "quota", "auth", "circuit_open"]
 
 FOR_GOOD = datetime(9999, 1, 1, tzinfo=UTC)
 """Until a person or a changed secret ends it."""
@@ -61,7 +61,7 @@ class Gate:
         """Spend the budget of `calls` calls, and close the gate behind a probe."""
         values: dict[str, Any] = {}
         if self.tokens is not None:
-            values |= {"tokens": self.tokens - calls, "refilled_at": now}
+            values |= {"tokens": self.tokens - calls, "tokens_refilled_at": now}
         if self.probing:
             values["paused_until"] = now + 3 * PROBE_EVERY
         if values and calls:
@@ -72,31 +72,39 @@ def register(database: Database, fingerprints: Mapping[str, str]) -> None:
     """Make the rows of these connections; one whose settings changed is freed from a pause for credentials."""
     with database.write() as connection:
         for name, fingerprint in sorted(fingerprints.items()):
-            row = {"name": name, "settings": fingerprint, "failures": 0, "successes": 0, "alert_due": False}
+            row = {
+                "name": name,
+                "settings_fingerprint": fingerprint,
+                "failures": 0,
+                "successes": 0,
+                "alert_due": False,
+            }
             connection.execute(database.insert_new(_TABLE), [row])
             mended = connection.execute(
                 update(_TABLE)
                 .where(
                     _TABLE.c.name == name,
-                    _TABLE.c.settings != fingerprint,
-                    _TABLE.c.paused_by == "credentials",
+                    _TABLE.c.settings_fingerprint != fingerprint,
+                    _TABLE.c.pause_cause == "auth",
                 )
                 .values(_OPEN)
             )
             if mended.rowcount:
                 tell(name, _OPEN)
-            connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(settings=fingerprint))
+            connection.execute(
+                update(_TABLE).where(_TABLE.c.name == name).values(settings_fingerprint=fingerprint)
+            )
 
 
 _OPEN: dict[str, Any] = {
     "paused_until": None,
-    "paused_why": None,
-    "paused_by": None,
+    "pause_reason": None,
+    "pause_cause": None,
     "pause_id": None,
     "alert_due": False,
     "failures": 0,
     "successes": 0,
-    "counted_since": None,
+    "window_started_at": None,
 }
 
 
@@ -107,17 +115,17 @@ def open_gate(
     name = row.name
     if row.paused_until is not None and row.paused_until > now:
         return Gate(name, 0, row.paused_until)
-    probing = row.paused_by == "circuit"
+    probing = row.pause_cause == "circuit_open"
     if probing:
         calls = min(calls, 1)
-    elif row.paused_by is not None:
+    elif row.pause_cause is not None:
         connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(_OPEN))
         tell(name, _OPEN)
     if per_second is None:
         return Gate(name, calls, probing=probing)
     burst = max(1.0, per_second)
     # A clock that was put back would refill nothing until it has caught up.
-    elapsed = abs((now - row.refilled_at).total_seconds()) if row.refilled_at else burst
+    elapsed = abs((now - row.tokens_refilled_at).total_seconds()) if row.tokens_refilled_at else burst
     tokens = min(burst, (row.tokens if row.tokens is not None else burst) + elapsed * per_second)
     if tokens < 1:
         return Gate(name, 0, now + timedelta(seconds=(1 - tokens) / per_second), tokens)
@@ -139,7 +147,7 @@ def record(
     database: Database,
     connection: Connection,
     name: str,
-    outcomes: Sequence[Failure | None],
+    outcomes: Sequence[DeliveryError | None],
     now: datetime,
     refused_by: Callable[[str], str],
 ) -> Mapping[str, Any]:
@@ -148,66 +156,74 @@ def record(
     Returns the columns that change: for `tell`, once the transaction has committed.
     """
     row = locked(database, connection, name)
-    answered = any(outcome is None or isinstance(outcome, Rejected) for outcome in outcomes)
-    rate_pauses = 0 if answered else row.rate_pauses
-    pauses = [pause for outcome in outcomes if (pause := _pause(row, outcome, rate_pauses, now)) is not None]
+    answered = any(outcome is None or isinstance(outcome, PermanentError) for outcome in outcomes)
+    consecutive_rate_limits = 0 if answered else row.consecutive_rate_limits
+    pauses = [
+        pause
+        for outcome in outcomes
+        if (pause := _pause(row, outcome, consecutive_rate_limits, now)) is not None
+    ]
     values = max(pauses, key=lambda pause: pause["paused_until"], default=None)
     if values is None:
         values = _circuit(row, outcomes, now)
-        if rate_pauses != row.rate_pauses:
-            values |= {"rate_pauses": rate_pauses}
-    elif row.paused_by not in (None, "circuit") and row.paused_until >= values["paused_until"]:
+        if consecutive_rate_limits != row.consecutive_rate_limits:
+            values |= {"consecutive_rate_limits": consecutive_rate_limits}
+    elif row.pause_cause not in (None, "circuit_open") and row.paused_until >= values["paused_until"]:
         return {}  # calls that were under way meet the same wall: the longest pause holds, and was alerted
-    if not values or (row.paused_by == "person" and row.paused_until and row.paused_until > now):
+    if not values or (row.pause_cause == "operator" and row.paused_until and row.paused_until > now):
         return {}
-    if values.get("paused_by") == "credentials":
+    if values.get("pause_cause") == "auth":
         # Not those that were registered last: during a rolling restart a process may still have the old ones.
-        values |= {"settings": refused_by(name)}
+        values |= {"settings_fingerprint": refused_by(name)}
     connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(values))
     return values
 
 
 _ADVICE: dict[PausedBy, str] = {
-    "credentials": "mend the account's variables and restart; `bridge check --online` names them",
+    "auth": "mend the account's variables and restart; `bridge check --online` names them",
     "quota": "it goes on by itself when the partner says so, or after `bridge resume`",
-    "circuit": "one call tries every 10 s, and it goes on by itself when one succeeds",
-    "rate": "it goes on by itself",
+    "circuit_open": "one call tries every 10 s, and it goes on by itself when one succeeds",
+    "rate_limit": "it goes on by itself",
 }
 
 
 def tell(name: str, turn: Mapping[str, Any]) -> None:
     """Log that a connection was paused or goes on; `turn` are the columns that changed."""
-    by = turn.get("paused_by")
+    by = turn.get("pause_cause")
     if by is not None:
-        say = log.info if by == "rate" else log.warning
+        say = log.info if by == "rate_limit" else log.warning
         until = turn["paused_until"]
         say(
             "connection paused", connection=name, by=by, until=None if until == FOR_GOOD else until.isoformat(),
-            why=turn["paused_why"], advice=_ADVICE[by],
+            reason=turn["pause_reason"], advice=_ADVICE[by],
         )  # fmt: skip
-    elif "paused_by" in turn:
+    elif "pause_cause" in turn:
         log.info("connection goes on", connection=name)
 
 
-def _pause(row: Row[Any], outcome: Failure | None, rate_pauses: int, now: datetime) -> dict[str, Any] | None:
+def _pause(
+    row: Row[Any], outcome: DeliveryError | None, consecutive_rate_limits: int, now: datetime
+) -> dict[str, Any] | None:
     """The pause that one failure asks for by itself, after so many 429s in a row."""
-    if isinstance(outcome, BadCredentials):
-        return pause_values("credentials", FOR_GOOD, outcome.detail, alert=True)
+    if isinstance(outcome, AuthenticationError):
+        return pause_values("auth", FOR_GOOD, outcome.detail, alert=True)
     if isinstance(outcome, QuotaExhausted):
         return pause_values("quota", outcome.until or now + QUOTA_PAUSE, outcome.detail, alert=True)
     if isinstance(outcome, RateLimited):
         if outcome.retry_after is not None:
-            return pause_values("rate", now + outcome.retry_after, outcome.detail)
-        if row.paused_by == "rate" and row.paused_until > now:
+            return pause_values("rate_limit", now + outcome.retry_after, outcome.detail)
+        if row.pause_cause == "rate_limit" and row.paused_until > now:
             return pause_values(
-                "rate", row.paused_until, outcome.detail
+                "rate_limit", row.paused_until, outcome.detail
             )  # it was under way when the pause began
-        wait = min(RATE_PAUSE * 2 ** min(rate_pauses, 16), LONGEST_RATE_PAUSE)
-        return pause_values("rate", now + wait, outcome.detail) | {"rate_pauses": rate_pauses + 1}
+        wait = min(RATE_PAUSE * 2 ** min(consecutive_rate_limits, 16), LONGEST_RATE_PAUSE)
+        return pause_values("rate_limit", now + wait, outcome.detail) | {
+            "consecutive_rate_limits": consecutive_rate_limits + 1
+        }
     return None
 
 
-def _circuit(row: Row[Any], outcomes: Sequence[Failure | None], now: datetime) -> dict[str, Any]:
+def _circuit(row: Row[Any], outcomes: Sequence[DeliveryError | None], now: datetime) -> dict[str, Any]:
     """Count; open the circuit at too many failures, close it at a success.
 
     A request that failed is one failure, however many deliveries it carried: they share its exception.
@@ -215,56 +231,65 @@ def _circuit(row: Row[Any], outcomes: Sequence[Failure | None], now: datetime) -
     failed = [outcome for outcome in outcomes if outcome is not None and speaks_of_partner(outcome)]
     details = [outcome.detail for outcome in {id(outcome): outcome for outcome in failed}.values()]
     answered = len(outcomes) - len(failed)
-    if row.paused_by == "circuit":
+    if row.pause_cause == "circuit_open":
         return dict(_OPEN) if answered else {"paused_until": now + PROBE_EVERY}
     if not details and not row.failures:
         return {}
-    fresh = row.counted_since is None or now - row.counted_since > CIRCUIT_WINDOW
+    fresh = row.window_started_at is None or now - row.window_started_at > CIRCUIT_WINDOW
     failures = (0 if fresh else row.failures) + len(details)
     successes = (0 if fresh else row.successes) + answered
     if details and failures >= CIRCUIT_FAILURES and failures >= successes:
-        why = f"{failures} of {failures + successes} attempts failed, the last one: {details[-1]}"
-        return pause_values("circuit", now + PROBE_EVERY, why, alert=True)
+        reason = f"{failures} of {failures + successes} attempts failed, the last one: {details[-1]}"
+        return pause_values("circuit_open", now + PROBE_EVERY, reason, alert=True)
     return {
         "failures": failures,
         "successes": successes,
-        "counted_since": now if fresh else row.counted_since,
+        "window_started_at": now if fresh else row.window_started_at,
     }
 
 
-def speaks_of_partner(outcome: Failure | None) -> bool:
+def speaks_of_partner(outcome: DeliveryError | None) -> bool:
     """Whether a failure says that the partner is down or slow, rather than something about one delivery."""
-    return isinstance(outcome, (Temporary, OutcomeUnknown)) and outcome.reason in (
-        "server",
+    return isinstance(outcome, (TransientError, OutcomeUnknown)) and outcome.reason in (
+        "server_error",
         "timeout",
         "network",
     )
 
 
-def pause_values(by: PausedBy, until: datetime, why: str, *, alert: bool = False) -> dict[str, Any]:
+def pause_values(by: PausedBy, until: datetime, reason: str, *, alert: bool = False) -> dict[str, Any]:
     """The columns of a pause."""
-    values: dict[str, Any] = {"paused_by": by, "paused_until": until, "paused_why": why[:500]}
+    values: dict[str, Any] = {"pause_cause": by, "paused_until": until, "pause_reason": reason[:500]}
     if alert:
         values |= {"pause_id": new_id("pau"), "alert_due": True}
     return values
 
 
-def pause(database: Database, name: str, why: str, who: str) -> None:
+def pause(database: Database, name: str, reason: str, actor: str) -> None:
     """Pause by a person, until `resume`."""
     with database.write() as connection:
         locked(database, connection, name)
-        note(connection, database.now(connection), who, "pause", [name], {"why": why} if why else None)
+        record_audit(
+            connection,
+            database.now(connection),
+            actor,
+            "pause",
+            [name],
+            {"reason": reason} if reason else None,
+        )
         connection.execute(
-            update(_TABLE).where(_TABLE.c.name == name).values(pause_values("person", FOR_GOOD, why))
+            update(_TABLE).where(_TABLE.c.name == name).values(pause_values("operator", FOR_GOOD, reason))
         )
 
 
-def resume(database: Database, name: str, who: str) -> None:
+def resume(database: Database, name: str, actor: str) -> None:
     """End any pause, and forget the failures that led to it."""
     with database.write() as connection:
         locked(database, connection, name)
-        note(connection, database.now(connection), who, "resume", [name])
-        connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(_OPEN | {"rate_pauses": 0}))
+        record_audit(connection, database.now(connection), actor, "resume", [name])
+        connection.execute(
+            update(_TABLE).where(_TABLE.c.name == name).values(_OPEN | {"consecutive_rate_limits": 0})
+        )
         database.changed(connection, [name])
 
 

@@ -10,14 +10,14 @@ from sqlalchemy import Connection, delete, select
 from bridge.store import schema
 from bridge.store.database import Database
 
-_TABLE = schema.identities
+_TABLE = schema.contact_cache
 _SHARED = ""
 """Stands for a connection where zones are kept: whichever CRM knows one, it holds for messages over all of them."""
 _KEPT_FOR = timedelta(days=7)
 
 
-class StoredIdentities:
-    """`bridge.connector.Identities`, kept in the database and so shared by all replicas."""
+class StoredContactCache:
+    """`bridge.connector.ContactCache`, kept in the database and so shared by all replicas."""
 
     def __init__(self, database: Database, connection: str) -> None:
         self._database = database
@@ -27,13 +27,13 @@ class StoredIdentities:
         """The remembered ids of those `keys` that are known and not expired; an empty id means nobody."""
         with self._database.read() as connection:
             rows = connection.execute(
-                select(_TABLE.c.key, _TABLE.c.partner_id).where(
+                select(_TABLE.c.lookup_key, _TABLE.c.value).where(
                     _TABLE.c.connection == self._connection,
-                    _TABLE.c.key.in_(list(keys)),
+                    _TABLE.c.lookup_key.in_(list(keys)),
                     _TABLE.c.expires_at > self._database.now(connection),
                 )
             )
-            return {row.key: row.partner_id for row in rows}
+            return {row.lookup_key: row.value for row in rows}
 
     def remember(self, ids: Mapping[str, str], ttl: timedelta = _KEPT_FOR) -> None:
         """Keep these ids for `ttl`; what was remembered before under the same keys is replaced."""
@@ -51,20 +51,20 @@ class StoredIdentities:
             statement = self._database.insert(_TABLE)
             connection.execute(
                 statement.on_conflict_do_update(
-                    index_elements=["connection", "key"],
+                    index_elements=["connection", "lookup_key"],
                     set_={
-                        "partner_id": statement.excluded.partner_id,
+                        "value": statement.excluded.value,
                         "expires_at": statement.excluded.expires_at,
                     },
                 ),
                 [
                     {
                         "connection": owner,
-                        "key": key,
-                        "partner_id": ident,
+                        "lookup_key": key,
+                        "value": value,
                         "expires_at": expires_at,
                     }
-                    for key, ident in sorted(ids.items())
+                    for key, value in sorted(ids.items())
                 ],
             )
 
@@ -72,7 +72,9 @@ class StoredIdentities:
         """Drop ids that turned out deleted, merged or converted."""
         with self._database.write() as connection:
             connection.execute(
-                delete(_TABLE).where(_TABLE.c.connection == self._connection, _TABLE.c.key.in_(list(keys)))
+                delete(_TABLE).where(
+                    _TABLE.c.connection == self._connection, _TABLE.c.lookup_key.in_(list(keys))
+                )
             )
 
 
@@ -80,11 +82,11 @@ def zones_known(connection: Connection, addresses: Collection[str], now: datetim
     """The time zones that CRMs know of people, by those of their `addresses` (in small letters) that are known."""
     keys = {_zone_key(address): address.lower() for address in addresses}
     rows = connection.execute(
-        select(_TABLE.c.key, _TABLE.c.partner_id).where(
-            _TABLE.c.connection == _SHARED, _TABLE.c.key.in_(list(keys)), _TABLE.c.expires_at > now
+        select(_TABLE.c.lookup_key, _TABLE.c.value).where(
+            _TABLE.c.connection == _SHARED, _TABLE.c.lookup_key.in_(list(keys)), _TABLE.c.expires_at > now
         )
     )
-    return {keys[row.key]: row.partner_id for row in rows}
+    return {keys[row.lookup_key]: row.value for row in rows}
 
 
 def _zone_key(address: str) -> str:

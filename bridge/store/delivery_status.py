@@ -14,55 +14,55 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, or_, select, update
 
-from bridge.connector import OptIn, OptOut, Receipt
+from bridge.connector import OptIn, OptOut, StatusUpdate
 from bridge.store import schema
 from bridge.store.database import EVENTS, Database
-from bridge.store.idempotency import take_effect
+from bridge.store.idempotency import mark_completed_for
 from bridge.store.opt_outs import Preference, keep_preferences
-from bridge.store.results import NOT_RECEIVED, PROVEN, furthest_receipt
+from bridge.store.results import NOT_RECEIVED, PROVEN, furthest_status
 from bridge.telemetry import mask
 
-Learned = Receipt | OptOut | OptIn
+Learned = StatusUpdate | OptOut | OptIn
 
 _TABLE = schema.deliveries
 
 
 @dataclass(frozen=True)
-class Unmatched:
+class UnmatchedStatus:
     """A receipt that belongs to no delivery as it stands, and why."""
 
-    receipt: Receipt
+    update: StatusUpdate
     why: str
 
 
-def learn(database: Database, name: str, learned: Sequence[Learned]) -> list[Unmatched]:
+def learn(database: Database, name: str, learned: Sequence[Learned]) -> list[UnmatchedStatus]:
     """Write what the partner of connection `name` reported, in one transaction; returns the receipts of nobody.
 
     Raises StoreUnavailable: then nothing is written, and the partner must not be told that it was.
     """
-    receipts = [item for item in learned if isinstance(item, Receipt)]
-    wishes = [_preference(item, name) for item in learned if not isinstance(item, Receipt)]
-    unmatched: list[Unmatched] = []
+    status_updates = [item for item in learned if isinstance(item, StatusUpdate)]
+    wishes = [_preference(item, name) for item in learned if not isinstance(item, StatusUpdate)]
+    unmatched: list[UnmatchedStatus] = []
     with database.write() as connection:
         now = database.now(connection)
-        rows = _deliveries(connection, name, receipts)
+        rows = _deliveries(connection, name, status_updates)
         # Locks in the order of `finish`: deliveries, recipients, effects.
         keep_preferences(database, connection, wishes, now)
         follow_up = False
-        for receipt in receipts:
-            row = _match(rows, receipt)
+        for status_update in status_updates:
+            row = _match(rows, status_update)
             if isinstance(row, str):
-                unmatched.append(Unmatched(receipt, row))
+                unmatched.append(UnmatchedStatus(status_update, row))
                 continue
-            changes = _changes(row, receipt, now)
+            changes = _changes(row, status_update, now)
             if not changes:
                 continue
-            if changes.get("state") == "sent":
-                take_effect(database, connection, row, receipt.id, now)
+            if changes.get("state") == "succeeded":
+                mark_completed_for(database, connection, row, status_update.id, now)
             rows[row.id] = connection.execute(
                 update(_TABLE).where(_TABLE.c.id == row.id).values(changes).returning(_TABLE)
             ).one()
-            follow_up |= bool(changes.get("follow_up"))
+            follow_up |= bool(changes.get("needs_follow_up"))
         if follow_up:
             database.changed(connection, [EVENTS])
     return unmatched
@@ -73,16 +73,19 @@ def _preference(item: OptOut | OptIn, name: str) -> Preference:
     return Preference(item.channel, item.address, isinstance(item, OptOut), f"{word} to {name}")
 
 
-def _deliveries(connection: Connection, name: str, receipts: Sequence[Receipt]) -> dict[str, Row[Any]]:
+def _deliveries(
+    connection: Connection, name: str, status_updates: Sequence[StatusUpdate]
+) -> dict[str, Row[Any]]:
     """The connection's deliveries that these receipts may speak of, locked."""
-    idents = [receipt.delivery for receipt in receipts if receipt.delivery]
-    partner_ids = [receipt.id for receipt in receipts if receipt.id]
-    if not idents and not partner_ids:
+    delivery_ids = [status_update.delivery for status_update in status_updates if status_update.delivery]
+    external_ids = [status_update.id for status_update in status_updates if status_update.id]
+    if not delivery_ids and not external_ids:
         return {}
     found = connection.execute(
         select(_TABLE)
         .where(
-            or_(_TABLE.c.id.in_(idents), _TABLE.c.partner_id.in_(partner_ids)), _TABLE.c.connection == name
+            or_(_TABLE.c.id.in_(delivery_ids), _TABLE.c.external_id.in_(external_ids)),
+            _TABLE.c.connection == name,
         )
         .order_by(_TABLE.c.id)
         .with_for_update()
@@ -90,39 +93,39 @@ def _deliveries(connection: Connection, name: str, receipts: Sequence[Receipt]) 
     return {row.id: row for row in found}
 
 
-def _match(rows: dict[str, Row[Any]], receipt: Receipt) -> Row[Any] | str:
+def _match(rows: dict[str, Row[Any]], status_update: StatusUpdate) -> Row[Any] | str:
     """The delivery that a receipt speaks of, or why there is none."""
     for row in rows.values():
-        if receipt.id is not None and row.partner_id == receipt.id:
+        if status_update.id is not None and row.external_id == status_update.id:
             return row
-    named = rows.get(receipt.delivery or "")
+    named = rows.get(status_update.delivery or "")
     if named is None:
         return "no delivery of this connection has this id"
-    if named.partner_id is not None and receipt.id is not None:
+    if named.external_id is not None and status_update.id is not None:
         return "the delivery it names made another message: one too many may have gone out"
     if named.first_attempt_at is None:
         return "the delivery it names was never attempted"
     return named
 
 
-def _changes(row: Row[Any], receipt: Receipt, now: datetime) -> dict[str, Any]:
+def _changes(row: Row[Any], status_update: StatusUpdate, now: datetime) -> dict[str, Any]:
     """What a receipt changes in its delivery; nothing when it is old news."""
     changes: dict[str, Any] = {}
-    if furthest_receipt(row.receipt, receipt.state) != row.receipt:
-        changes |= {"receipt": receipt.state, "receipt_at": now}
-    if row.partner_id is None and receipt.id is not None:
-        changes["partner_id"] = receipt.id
-    if row.state not in ("sent", "sending"):
+    if furthest_status(row.message_status, status_update.state) != row.message_status:
+        changes |= {"message_status": status_update.state, "message_status_at": now}
+    if row.external_id is None and status_update.id is not None:
+        changes["external_id"] = status_update.id
+    if row.state not in ("succeeded", "running"):
         changes |= {
-            "state": "sent",
+            "state": "succeeded",
             "reason": None,
             "detail": PROVEN,
-            "unknown_since": None,
+            "outcome_unknown_since": None,
             "finished_at": now,
-            "follow_up": False,
+            "needs_follow_up": False,
         }
-    if changes.get("receipt") in NOT_RECEIVED:
-        changes["detail"] = mask(receipt.detail)[:500] or None
+    if changes.get("message_status") in NOT_RECEIVED:
+        changes["detail"] = mask(status_update.detail)[:500] or None
         # While an attempt runs its end is what is followed up; it reads the receipt.
-        changes["follow_up"] = row.origin == "rule" and row.state != "sending"
+        changes["needs_follow_up"] = row.trigger == "rule" and row.state != "running"
     return changes

@@ -18,16 +18,16 @@ from bridge.connector.api import Channel
 from bridge.errors import ConfigError
 from bridge.ids import new_id
 from bridge.store import schema
-from bridge.store.audit_log import note
+from bridge.store.audit_log import record_audit
 from bridge.store.database import Database, translated_errors
-from bridge.store.idempotency import free_effects, take_effect
+from bridge.store.idempotency import mark_completed_for, release_keys
 from bridge.store.opt_outs import kept_as, recipient_name
 from bridge.store.retention import ERASED
 from bridge.telemetry import mask_address
 
 _EVENTS = schema.events
 _DELIVERIES = schema.deliveries
-_WAITING = ("pending", "retrying", "review")
+_WAITING = ("pending", "retrying", "needs_review")
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,18 @@ class Erased:
     deliveries: int
     cancelled: int
     """Of the deliveries: those that were still to be carried out."""
-    identities: int
-    rejections: int
+    cached_contacts: int
+    rejected_requests: int
     opt_outs: int
     """Kept, as a keyed hash."""
     under_way: int
     """Deliveries that were just being attempted; erase once more when they have ended."""
 
 
-def erase(database: Database, who: str, address: str, secret: bytes | None) -> Erased:
+def erase(database: Database, actor: str, address: str, secret: bytes | None) -> Erased:
     """Erase one phone number (E.164) or e-mail address from every table, in one transaction.
 
-    `secret` is BRIDGE_SECRET; without it ConfigError is raised when there is an opt-out to keep.
+    `secret` is BRIDGE_SECRET_KEY; without it ConfigError is raised when there is an opt-out to keep.
     """
     with database.write() as connection:
         now = database.now(connection)
@@ -58,8 +58,8 @@ def erase(database: Database, who: str, address: str, secret: bytes | None) -> E
         # Locks in the order of `claim`: deliveries, then names.
         database.lock(connection, [recipient_name(channel, address) for channel in get_args(Channel)])
         waiting = [row for row in rows if row.state in _WAITING]
-        under_way = [row for row in rows if row.state == "sending"]
-        gone = [row for row in rows if row.state != "sending"]
+        under_way = [row for row in rows if row.state == "running"]
+        gone = [row for row in rows if row.state != "running"]
         _cancel(database, connection, waiting, now)
         _empty_deliveries(connection, gone, address)
         held = {row.event_id for row in under_way}
@@ -68,12 +68,12 @@ def erase(database: Database, who: str, address: str, secret: bytes | None) -> E
             events=len(events),
             deliveries=len(gone),
             cancelled=len(waiting),
-            identities=_forget(connection, address),
-            rejections=_empty_rejections(database, connection, address),
+            cached_contacts=_forget(connection, address),
+            rejected_requests=_clear_rejected_requests(database, connection, address),
             opt_outs=_keep_opt_outs(database, connection, address, secret),
             under_way=len(under_way),
         )
-        note(connection, now, who, "erase", [mask_address(address)], vars(erased))
+        record_audit(connection, now, actor, "erase", [mask_address(address)], vars(erased))
     if database.is_sqlite:
         _empty_log(database)
     return erased
@@ -117,7 +117,7 @@ def _matching_deliveries(connection: Connection, address: str, events: Sequence[
     lowered = address.casefold()
     mentions = [
         func.lower(column).contains(lowered, autoescape=True)
-        for column in (_DELIVERIES.c.params, _DELIVERIES.c.effect, _DELIVERIES.c.lane)
+        for column in (_DELIVERIES.c.params, _DELIVERIES.c.idempotency_key, _DELIVERIES.c.concurrency_key)
     ]
     return connection.execute(
         select(_DELIVERIES)
@@ -136,14 +136,14 @@ def _matching_deliveries(connection: Connection, address: str, events: Sequence[
 
 def _cancel(database: Database, connection: Connection, rows: Sequence[Row[Any]], now: datetime) -> None:
     """End what waits. Where it may have gone out already, its effect stays held."""
-    unknown = [row for row in rows if row.state == "review" or row.unknown_since is not None]
-    free_effects(connection, {row.id: row.effect for row in rows if row not in unknown})
+    unknown = [row for row in rows if row.state == "needs_review" or row.outcome_unknown_since is not None]
+    release_keys(connection, {row.id: row.idempotency_key for row in rows if row not in unknown})
     for row in unknown:
-        take_effect(database, connection, row, None, now)
+        mark_completed_for(database, connection, row, None, now)
     connection.execute(
         update(_DELIVERIES)
         .where(_DELIVERIES.c.id.in_([row.id for row in rows]))
-        .values(state="cancelled", unknown_since=None, finished_at=now, follow_up=False)
+        .values(state="cancelled", outcome_unknown_since=None, finished_at=now, needs_follow_up=False)
     )
 
 
@@ -152,18 +152,31 @@ def _empty_deliveries(connection: Connection, rows: Sequence[Row[Any]], address:
     connection.execute(
         update(_DELIVERIES)
         .where(_DELIVERIES.c.id.in_(idents))
-        .values(params=ERASED, recipient=None, contact=None, lane=None, detail="erased", partner_id=None)
+        .values(
+            params=ERASED,
+            recipient=None,
+            contact=None,
+            concurrency_key=None,
+            detail="erased",
+            external_id=None,
+        )
     )
     connection.execute(
         update(schema.attempts).where(schema.attempts.c.delivery_id.in_(idents)).values(detail=None)
     )
-    for effect in sorted({row.effect for row in rows if address.casefold() in row.effect.casefold()}):
+    for idempotency_key in sorted(
+        {row.idempotency_key for row in rows if address.casefold() in row.idempotency_key.casefold()}
+    ):
         key = new_id("erased")
-        connection.execute(update(schema.effects).where(schema.effects.c.key == effect).values(key=key))
+        connection.execute(
+            update(schema.idempotency_keys)
+            .where(schema.idempotency_keys.c.key == idempotency_key)
+            .values(key=key)
+        )
         connection.execute(
             update(_DELIVERIES)
-            .where(and_(_DELIVERIES.c.effect == effect, _DELIVERIES.c.id.in_(idents)))
-            .values(effect=key)
+            .where(and_(_DELIVERIES.c.idempotency_key == idempotency_key, _DELIVERIES.c.id.in_(idents)))
+            .values(idempotency_key=key)
         )
 
 
@@ -183,15 +196,17 @@ def _empty_events(connection: Connection, idents: Sequence[str], now: datetime) 
 
 
 def _forget(connection: Connection, address: str) -> int:
-    table = schema.identities
-    ends = func.lower(table.c.key).endswith(f":{address.casefold()}", autoescape=True)
+    table = schema.contact_cache
+    ends = func.lower(table.c.lookup_key).endswith(f":{address.casefold()}", autoescape=True)
     return connection.execute(delete(table).where(ends)).rowcount
 
 
-def _empty_rejections(database: Database, connection: Connection, address: str) -> int:
-    table = schema.rejections
+def _clear_rejected_requests(database: Database, connection: Connection, address: str) -> int:
+    table = schema.rejected_requests
     found = connection.execute(
-        select(table.c.id).where(table.c.body.is_not(None), _body_holds(database, "rejections", address))
+        select(table.c.id).where(
+            table.c.body.is_not(None), _body_holds(database, "rejected_requests", address)
+        )
     )
     idents = list(found.scalars())
     connection.execute(update(table).where(table.c.id.in_(idents)).values(body=None))
@@ -200,13 +215,13 @@ def _empty_rejections(database: Database, connection: Connection, address: str) 
 
 def _keep_opt_outs(database: Database, connection: Connection, address: str, secret: bytes | None) -> int:
     """Replace the address in its wishes by what stands for it; wishes that were taken back just go."""
-    table = schema.recipients
+    table = schema.opt_outs
     mine = table.c.address == address.casefold()
     rows = connection.execute(select(table).where(mine)).all()
     wishes = [row for row in rows if row.opted_out_at is not None]
     if wishes and secret is None:
         raise ConfigError(
-            "set BRIDGE_SECRET first: this person opted out, and that wish is kept as a hash under this secret"
+            "set BRIDGE_SECRET_KEY first: this person opted out, and that wish is kept as a hash under this secret"
         )
     connection.execute(delete(table).where(mine))
     for row in wishes:

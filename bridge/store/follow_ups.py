@@ -32,7 +32,7 @@ _TABLE, _PAUSED = schema.deliveries, schema.connections
 
 def anything_marked(database: Database) -> bool:
     """Whether there is anything to follow up; who only asks takes no writer's turn."""
-    delivery = select(literal(1)).select_from(_TABLE).where(text("follow_up"))
+    delivery = select(literal(1)).select_from(_TABLE).where(text("needs_follow_up"))
     pause = select(literal(1)).select_from(_PAUSED).where(_PAUSED.c.alert_due.is_(True))
     with database.read() as connection:
         return bool(connection.execute(select(or_(exists(delivery), exists(pause)))).scalar_one())
@@ -48,7 +48,7 @@ def follow_up_deliveries(database: Database, plan: Plan, limit: int = 50) -> tup
         connection.execute(
             update(_TABLE)
             .where(_TABLE.c.id.in_(idents))
-            .values(follow_up=False, detail=func.coalesce(_TABLE.c.detail + "; ", "") + literal(why))
+            .values(needs_follow_up=False, detail=func.coalesce(_TABLE.c.detail + "; ", "") + literal(why))
         )
 
     return _make(database, partial(_follow_up_deliveries, plan=plan), give_up, limit)
@@ -64,7 +64,9 @@ def follow_up_pauses(database: Database, plan: Plan, limit: int = 50) -> tuple[i
         connection.execute(
             update(_PAUSED)
             .where(_PAUSED.c.name.in_(names))
-            .values(alert_due=False, paused_why=func.coalesce(_PAUSED.c.paused_why + "; ", "") + literal(why))
+            .values(
+                alert_due=False, pause_reason=func.coalesce(_PAUSED.c.pause_reason + "; ", "") + literal(why)
+            )
         )
 
     return _make(database, partial(_follow_up_pauses, plan=plan), give_up, limit)
@@ -97,7 +99,7 @@ def _follow_up_deliveries(
     database: Database, connection: Connection, *, plan: Plan, limit: int, taken: list[str]
 ) -> int:
     rows = connection.execute(
-        select(_TABLE).where(text("follow_up")).limit(limit).with_for_update(skip_locked=True)
+        select(_TABLE).where(text("needs_follow_up")).limit(limit).with_for_update(skip_locked=True)
     ).all()
     if not rows:
         return 0
@@ -108,10 +110,10 @@ def _follow_up_deliveries(
     for row in rows:
         event = events[row.id]
         rules_hash, planned = plan(event, about(row), now)
-        made += [delivery_row(item, event, rules_hash, now, cause_id=row.id) for item in planned]
+        made += [delivery_row(item, event, rules_hash, now, parent_id=row.id) for item in planned]
     if made:
         connection.execute(_TABLE.insert(), made)
-    connection.execute(update(_TABLE).where(_TABLE.c.id.in_(taken)).values(follow_up=False))
+    connection.execute(update(_TABLE).where(_TABLE.c.id.in_(taken)).values(needs_follow_up=False))
     database.changed(connection, [EVENTS, *(row["connection"] for row in made)])
     return len(rows)
 
@@ -134,7 +136,7 @@ def _follow_up_pauses(
     for row in rows:
         event = Event({}, row.pause_id or row.name, now)
         rules_hash, planned = plan(event, about_pause(row), now)
-        made += [delivery_row(item, event, rules_hash, now, cause_id=row.pause_id) for item in planned]
+        made += [delivery_row(item, event, rules_hash, now, parent_id=row.pause_id) for item in planned]
     if made:
         connection.execute(_TABLE.insert(), made)
     connection.execute(update(_PAUSED).where(_PAUSED.c.name.in_(taken)).values(alert_due=False))
@@ -144,8 +146,10 @@ def _follow_up_pauses(
 
 def about(row: Row[Any]) -> dict[str, Any]:
     """What `delivery` is in the templates of `on_failure` and `alerts`: see `DELIVERY_FIELDS`."""
-    done = "waits for a person" if row.state == "review" else "failed"
-    not_received = row.receipt if row.state == "sent" and row.receipt in NOT_RECEIVED else None
+    done = "waits for a person" if row.state == "needs_review" else "failed"
+    not_received = (
+        row.message_status if row.state == "succeeded" and row.message_status in NOT_RECEIVED else None
+    )
     if not_received:
         done = f"was {not_received}"
     why = row.detail or row.reason or "no reason given"
@@ -157,7 +161,7 @@ def about(row: Row[Any]) -> dict[str, Any]:
         "state": row.state,
         "reason": row.reason or not_received,
         "detail": row.detail,
-        "receipt": row.receipt,
+        "message_status": row.message_status,
         "recipient": row.recipient,
         "attempts": row.attempts,
         "message": f"{row.action} of rule {row.rule} {done}: {why} ({row.id})",
@@ -175,7 +179,7 @@ def about_pause(row: Row[Any]) -> dict[str, Any]:
         "id": row.pause_id,
         "connection": row.name,
         "state": "paused",
-        "reason": row.paused_by,
-        "detail": row.paused_why,
-        "message": f"connection {row.name} is paused{until} ({row.paused_by}): {row.paused_why}",
+        "reason": row.pause_cause,
+        "detail": row.pause_reason,
+        "message": f"connection {row.name} is paused{until} ({row.pause_cause}): {row.pause_reason}",
     }

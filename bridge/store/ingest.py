@@ -25,12 +25,12 @@ from bridge.store.routing import keep_parsed
 Answer = Literal["stored", "duplicate", "conflict", "unavailable"]
 """`conflict`: the same id with another body, kept aside and not routed; `unavailable`: not stored, send it again."""
 
-MAX_REJECTIONS = 10_000
-REJECTION_AGE = timedelta(days=30)
+MAX_REJECTED_REQUESTS = 10_000
+REJECTED_REQUEST_MAX_AGE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
-class Receipt:
+class IncomingEvent:
     """One verified event and the bytes it came as."""
 
     event: Event
@@ -38,18 +38,18 @@ class Receipt:
 
 
 @dataclass(frozen=True)
-class Rejection:
+class RejectedRequest:
     """A request that was refused; the body is kept only when it was signed, or conflicts with a stored event."""
 
-    kind: str
+    reason: str
     detail: str
     status: int
-    signed: bool
+    signature_valid: bool
     received_at: datetime
     body: bytes | None = None
 
 
-def accept(database: Database, receipts: Sequence[Receipt]) -> list[Answer]:
+def accept(database: Database, receipts: Sequence[IncomingEvent]) -> list[Answer]:
     """Store a group of events; one answer for each, in their order.
 
     When the group cannot be written, its members are tried one by one, so that a body that the database does not
@@ -65,7 +65,7 @@ def accept(database: Database, receipts: Sequence[Receipt]) -> list[Answer]:
     return [answer for receipt in receipts for answer in accept(database, [receipt])]
 
 
-def _accept_group(database: Database, receipts: Sequence[Receipt]) -> list[Answer]:
+def _accept_group(database: Database, receipts: Sequence[IncomingEvent]) -> list[Answer]:
     rows = [_row(receipt) for receipt in receipts]
     with database.write() as connection:
         answers: list[Answer] = ["stored"] * len(rows)
@@ -86,21 +86,21 @@ def _accept_group(database: Database, receipts: Sequence[Receipt]) -> list[Answe
     return answers
 
 
-def _row(receipt: Receipt) -> dict[str, object]:
+def _row(receipt: IncomingEvent) -> dict[str, object]:
     event = receipt.event
     contact = event.contact
     return {
         "id": event.id,
-        "identity": event.identity,
-        "occurrence": event.occurrence,
-        "name": event.name,
-        "conversation": event.conversation.id,
+        "dedupe_key": event.dedupe_key,
+        "fallback_dedupe_key": event.fallback_dedupe_key,
+        "type": event.type,
+        "conversation_id": event.conversation.id,
         "phone": contact.phone,
         "email": contact.email.casefold() if contact.email else None,
         "occurred_at": event.occurred_at,
         "received_at": event.received_at,
         "body": receipt.body,
-        "digest": hashlib.sha256(receipt.body).digest(),
+        "body_sha256": hashlib.sha256(receipt.body).digest(),
     }
 
 
@@ -112,17 +112,17 @@ def _stored(connection: Connection, rows: Sequence[dict[str, object]]) -> set[st
     )
 
 
-def _answer_known(connection: Connection, receipt: Receipt, row: dict[str, object]) -> Answer:
+def _answer_known(connection: Connection, receipt: IncomingEvent, row: dict[str, object]) -> Answer:
     """What an event is whose keys are there already: the same again, or another body under the same id."""
     events = schema.events
     known = connection.execute(
-        select(events.c.digest).where(events.c.identity == row["identity"])
+        select(events.c.body_sha256).where(events.c.dedupe_key == row["dedupe_key"])
     ).scalar_one_or_none()
-    if known is None or known == row["digest"]:
+    if known is None or known == row["body_sha256"]:
         return "duplicate"
-    reject(
+    record_rejected_request(
         connection,
-        Rejection(
+        RejectedRequest(
             "conflict", "a stored event has this webhookId and another body", 200, True,
             receipt.event.received_at, receipt.body,
         ),
@@ -130,37 +130,39 @@ def _answer_known(connection: Connection, receipt: Receipt, row: dict[str, objec
     return "conflict"
 
 
-def reject(connection: Connection, rejection: Rejection) -> str:
+def record_rejected_request(connection: Connection, rejected_request: RejectedRequest) -> str:
     """Keep a refused request, the oldest making room once there are too many; returns its id."""
-    rejections = schema.rejections
+    rejected_requests = schema.rejected_requests
     ident = new_id("rej")
     connection.execute(
-        rejections.insert().values(
+        rejected_requests.insert().values(
             id=ident,
-            received_at=rejection.received_at,
-            kind=rejection.kind,
-            detail=rejection.detail,
-            status=rejection.status,
-            signed=rejection.signed,
-            body=rejection.body if rejection.signed else None,
+            received_at=rejected_request.received_at,
+            reason=rejected_request.reason,
+            detail=rejected_request.detail,
+            status=rejected_request.status,
+            signature_valid=rejected_request.signature_valid,
+            body=rejected_request.body if rejected_request.signature_valid else None,
         )
     )
     return ident
 
 
-def reject_all(database: Database, group: Sequence[Rejection]) -> None:
+def record_rejected_requests(database: Database, group: Sequence[RejectedRequest]) -> None:
     """Keep a group of refused requests in one transaction, and keep their number bounded."""
-    rejections = schema.rejections
+    rejected_requests = schema.rejected_requests
     with database.write() as connection:
-        for rejection in group:
-            reject(connection, rejection)
-        count = connection.execute(select(func.count()).select_from(rejections)).scalar_one()
-        oldest = group[0].received_at - REJECTION_AGE
+        for rejected_request in group:
+            record_rejected_request(connection, rejected_request)
+        count = connection.execute(select(func.count()).select_from(rejected_requests)).scalar_one()
+        oldest = group[0].received_at - REJECTED_REQUEST_MAX_AGE
         surplus = (
-            select(rejections.c.id)
-            .order_by(rejections.c.signed, rejections.c.received_at)
-            .limit(max(0, count - MAX_REJECTIONS))
+            select(rejected_requests.c.id)
+            .order_by(rejected_requests.c.signature_valid, rejected_requests.c.received_at)
+            .limit(max(0, count - MAX_REJECTED_REQUESTS))
         )
         connection.execute(
-            delete(rejections).where(or_(rejections.c.id.in_(surplus), rejections.c.received_at < oldest))
+            delete(rejected_requests).where(
+                or_(rejected_requests.c.id.in_(surplus), rejected_requests.c.received_at < oldest)
+            )
         )

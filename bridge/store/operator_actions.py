@@ -17,15 +17,15 @@ from bridge.errors import BridgeError
 from bridge.rules.model import Rules
 from bridge.signing import SignedRefusal, read_event
 from bridge.store import schema
-from bridge.store.audit_log import note
+from bridge.store.audit_log import record_audit
 from bridge.store.database import Database
-from bridge.store.idempotency import free_effects, take_effect
-from bridge.store.ingest import Receipt, accept
+from bridge.store.idempotency import mark_completed_for, release_keys
+from bridge.store.ingest import IncomingEvent, accept
 from bridge.store.queries import NotFound
 from bridge.store.retention import ERASED
 from bridge.store.routing import Route, delivery_row, event_of, keep_rules
 
-Verdict = Literal["sent", "resend", "drop"]
+Resolution = Literal["delivered", "retry", "discard"]
 """What a person found out about a delivery in review: it took effect; it did not, do it again; leave it."""
 
 REPLAY_GROUP = 200
@@ -47,13 +47,13 @@ class Act:
     """What was done, or why not and what to do instead."""
 
 
-def retry(database: Database, who: str, idents: Sequence[str]) -> list[Act]:
+def retry(database: Database, actor: str, idents: Sequence[str]) -> list[Act]:
     """Attempt dead deliveries again, and those that wait for their next attempt at once."""
     with database.write() as connection:
         now = database.now(connection)
         rows = _locked(connection, idents)
         acts = [_retry(connection, rows.get(ident), ident, now) for ident in idents]
-        _finish(database, connection, who, "retry", acts, rows, now)
+        _finish(database, connection, actor, "retry", acts, rows, now)
         return acts
 
 
@@ -62,14 +62,14 @@ def _retry(connection: Connection, row: Row[Any] | None, ident: str, now: dateti
     if row is None or refusal is not None:
         return Act(ident, False, refusal or _unknown(ident))
     fresh: dict[str, Any] = {"run_at": now}
-    if row.state == "dead":
+    if row.state == "failed":
         # The schedule begins anew: the last one has run out, or the partner refused.
         fresh |= {
             "state": "pending",
             "attempts": 0,
             "first_attempt_at": None,
             "finished_at": None,
-            "follow_up": False,
+            "needs_follow_up": False,
         }
     _change(connection, ident, **fresh)
     return Act(ident, True, f"attempted again {_when(connection, row.connection, now)}")
@@ -82,8 +82,8 @@ def _when(connection: Connection, name: str, now: datetime) -> str:
     ).one_or_none()
     if row is None or row.paused_until is None or row.paused_until <= now:
         return "now"
-    paused = f"when {name} is resumed (paused: {row.paused_why or row.paused_by}); `bridge resume {name}`"
-    if row.paused_by in ("person", "credentials"):
+    paused = f"when {name} is resumed (paused: {row.pause_reason or row.pause_cause}); `bridge resume {name}`"
+    if row.pause_cause in ("person", "auth"):
         return paused
     return f"{paused}, or by itself at {row.paused_until:%Y-%m-%d %H:%M:%S} UTC"
 
@@ -91,25 +91,25 @@ def _when(connection: Connection, name: str, now: datetime) -> str:
 def _why_not_retry(row: Row[Any] | None, now: datetime) -> str | None:
     if row is None:
         return None
-    if row.state == "review":
+    if row.state == "needs_review":
         return f"nobody knows whether it went out: look at the partner, then `bridge resolve {row.id} sent|resend|drop`"
-    if row.state not in ("dead", "retrying"):
+    if row.state not in ("failed", "retrying"):
         return f"it is {row.state}; only dead and retrying deliveries are retried{_once_more(row)}"
-    if row.unknown_since is not None:
+    if row.outcome_unknown_since is not None:
         # Asked before it has settled, the partner would deny what it did, and it would be done twice.
         return f"whether it went out is asked at {row.run_at:%H:%M:%S} UTC; if not, it is attempted again by itself"
     if row.params == ERASED:
         return "what it would send is no longer kept (BRIDGE_RETENTION)"
-    if row.reason == "render":
+    if row.reason == "render_error":
         return f"its params could not be rendered: mend the rule, then `bridge replay {row.event_id} --rule {row.rule}`"
     return _expired(row, now)
 
 
 def _once_more(row: Row[Any]) -> str:
     """How what was sent is sent once more."""
-    if row.state != "sent" or row.origin != "rule" or row.event_id is None:
+    if row.state != "succeeded" or row.trigger != "rule" or row.event_id is None:
         return ""
-    return f"; `bridge replay {row.event_id} --rule {row.rule} --again` sends it once more on purpose"
+    return f"; `bridge replay {row.event_id} --rule {row.rule} --force` sends it once more on purpose"
 
 
 def _expired(row: Row[Any], now: datetime) -> str | None:
@@ -118,7 +118,7 @@ def _expired(row: Row[Any], now: datetime) -> str | None:
     return None
 
 
-def cancel(database: Database, who: str, idents: Sequence[str]) -> list[Act]:
+def cancel(database: Database, actor: str, idents: Sequence[str]) -> list[Act]:
     """Do not send what waits. Where it may have gone out already, its effect stays held, so nothing sends it again."""
     with database.write() as connection:
         now = database.now(connection)
@@ -128,32 +128,34 @@ def cancel(database: Database, who: str, idents: Sequence[str]) -> list[Act]:
             row = rows.get(ident)
             if row is None:
                 acts.append(Act(ident, False, _unknown(ident)))
-            elif row.state not in ("pending", "retrying", "review"):
+            elif row.state not in ("pending", "retrying", "needs_review"):
                 acts.append(Act(ident, False, f"it is {row.state}; only what waits can be cancelled"))
             else:
-                acts.append(_drop(database, connection, row, f"cancelled by {who}", now))
-        _finish(database, connection, who, "cancel", acts, rows, now)
+                acts.append(_drop(database, connection, row, f"cancelled by {actor}", now))
+        _finish(database, connection, actor, "cancel", acts, rows, now)
         return acts
 
 
 def _drop(database: Database, connection: Connection, row: Row[Any], detail: str, now: datetime) -> Act:
     """Cancel one delivery, and settle its effect."""
-    unknown = row.state == "review" or row.unknown_since is not None
+    unknown = row.state == "needs_review" or row.outcome_unknown_since is not None
     if unknown:
-        take_effect(database, connection, row, None, now)
+        mark_completed_for(database, connection, row, None, now)
     else:
-        free_effects(connection, {row.id: row.effect})
-    _change(connection, row.id, state="cancelled", detail=detail, unknown_since=None, finished_at=now)
+        release_keys(connection, {row.id: row.idempotency_key})
+    _change(connection, row.id, state="cancelled", detail=detail, outcome_unknown_since=None, finished_at=now)
     return Act(row.id, True, "cancelled; it may have gone out before" if unknown else "cancelled")
 
 
-def resolve(database: Database, who: str, ident: str, verdict: Verdict, partner_id: str | None = None) -> Act:
+def resolve(
+    database: Database, actor: str, ident: str, resolution: Resolution, external_id: str | None = None
+) -> Act:
     """End a review by what a person found at the partner."""
     with database.write() as connection:
         now = database.now(connection)
         rows = _locked(connection, [ident])
-        act = _resolve(database, connection, rows.get(ident), ident, verdict, partner_id, who, now)
-        _finish(database, connection, who, "resolve", [act], rows, now, {"verdict": verdict})
+        act = _resolve(database, connection, rows.get(ident), ident, resolution, external_id, actor, now)
+        _finish(database, connection, actor, "resolve", [act], rows, now, {"resolution": resolution})
         return act
 
 
@@ -162,31 +164,31 @@ def _resolve(
     connection: Connection,
     row: Row[Any] | None,
     ident: str,
-    verdict: Verdict,
-    partner_id: str | None,
-    who: str,
+    resolution: Resolution,
+    external_id: str | None,
+    actor: str,
     now: datetime,
 ) -> Act:
     if row is None:
         return Act(ident, False, _unknown(ident))
-    if row.state != "review":
+    if row.state != "needs_review":
         return Act(ident, False, f"it is {row.state}; only a delivery in review is resolved")
-    if verdict == "drop":
-        return _drop(database, connection, row, f"dropped by {who}", now)
-    if verdict == "sent":
-        take_effect(database, connection, row, partner_id, now)
+    if resolution == "discard":
+        return _drop(database, connection, row, f"dropped by {actor}", now)
+    if resolution == "delivered":
+        mark_completed_for(database, connection, row, external_id, now)
         _change(
-            connection, ident, state="sent", reason=None, detail=f"found by {who}", partner_id=partner_id,
-            unknown_since=None, finished_at=now,
+            connection, ident, state="succeeded", reason=None, detail=f"found by {actor}", external_id=external_id,
+            outcome_unknown_since=None, finished_at=now,
         )  # fmt: skip
         return Act(ident, True, "marked as sent")
     late = _expired(row, now)
     if late is not None:
         return Act(ident, False, f"{late}; resolve it as sent or drop")
-    free_effects(connection, {ident: row.effect})
+    release_keys(connection, {ident: row.idempotency_key})
     _change(
-        connection, ident, state="pending", detail=f"to be sent again, says {who}", run_at=now, attempts=0,
-        unknown_since=None, first_attempt_at=None, reached_at=None,
+        connection, ident, state="pending", detail=f"to be sent again, says {actor}", run_at=now, attempts=0,
+        outcome_unknown_since=None, first_attempt_at=None, possibly_sent_at=None,
     )  # fmt: skip
     return Act(ident, True, f"sent again {_when(connection, row.connection, now)}")
 
@@ -205,7 +207,7 @@ def _change(connection: Connection, ident: str, **values: Any) -> None:
 def _finish(
     database: Database,
     connection: Connection,
-    who: str,
+    actor: str,
     act: str,
     acts: Sequence[Act],
     rows: Mapping[str, Row[Any]],
@@ -214,7 +216,7 @@ def _finish(
 ) -> None:
     """Note what was done, and wake the connections that it concerns."""
     done = [item.id for item in acts if item.done]
-    note(connection, now, who, act, done, detail)
+    record_audit(connection, now, actor, act, done, detail)
     if done:
         database.changed(connection, {rows[ident].connection for ident in done})
 
@@ -253,36 +255,36 @@ def events_between(database: Database, since: datetime | None, until: datetime |
 
 def replay(
     database: Database,
-    who: str,
+    actor: str,
     idents: Sequence[str],
     rules: Rules,
     route: Route,
     *,
     rule: str | None = None,
-    again: bool = False,
+    force: bool = False,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> list[Replayed]:
     """Route stored events once more with `rules`, or with one `rule` of them.
 
-    What an earlier delivery already brought about ends `already_done` (a CRM record is updated); `again` does it
+    What an earlier delivery already brought about ends `already_done` (a CRM record is updated); `force` does it
     once more all the same.
     """
     replayed: list[Replayed] = []
     for start in range(0, len(idents), REPLAY_GROUP):
         group = idents[start : start + REPLAY_GROUP]
-        replayed += _replay_group(database, who, group, rules, route, rule, again)
+        replayed += _replay_group(database, actor, group, rules, route, rule, force)
         on_progress(len(group))
     return replayed
 
 
 def _replay_group(
     database: Database,
-    who: str,
+    actor: str,
     idents: Sequence[str],
     rules: Rules,
     route: Route,
     rule: str | None,
-    again: bool,
+    force: bool,
 ) -> list[Replayed]:
     table = schema.events
     with database.write() as connection:
@@ -294,7 +296,7 @@ def _replay_group(
         replayed, made = [], []
         for ident in idents:
             skipped = _why_not_replay(rows.get(ident))
-            new = [] if skipped else list(_routed_again(rows[ident], rules, route, now, rule, again))
+            new = [] if skipped else list(_routed_again(rows[ident], rules, route, now, rule, force))
             made += new
             replayed.append(Replayed(ident, [row["id"] for row in new], skipped))
         if made:
@@ -305,20 +307,22 @@ def _replay_group(
                     "deliveries": len(item.deliveries),
                     "rules": rules.hash[:12],
                     "rule": rule,
-                    "again": again,
+                    "force": force,
                 }
-                note(connection, now, who, "replay", [item.id], {k: v for k, v in detail.items() if v})
+                record_audit(
+                    connection, now, actor, "replay", [item.id], {k: v for k, v in detail.items() if v}
+                )
         database.changed(connection, {row["connection"] for row in made})
         return replayed
 
 
 def _routed_again(
-    row: Row[Any], rules: Rules, route: Route, now: datetime, rule: str | None, again: bool
+    row: Row[Any], rules: Rules, route: Route, now: datetime, rule: str | None, force: bool
 ) -> Iterator[dict[str, Any]]:
     event = event_of(row)
     for planned in route(event, now).planned:
         if rule is None or planned.rule == rule:
-            yield delivery_row(planned, event, rules.hash, now, again=again)
+            yield delivery_row(planned, event, rules.hash, now, force=force)
 
 
 def _why_not_replay(row: Row[Any] | None) -> str:
@@ -332,21 +336,21 @@ def _why_not_replay(row: Row[Any] | None) -> str:
 # Rejections
 
 
-def accept_rejection(database: Database, who: str, ident: str) -> Act:
+def accept_rejected_request(database: Database, actor: str, ident: str) -> Act:
     """Take a request that was refused although it was signed, or that clashed with a stored event, as an event.
 
     A kill in between is harmless: accepted again, the event is known already.
     """
-    table = schema.rejections
+    table = schema.rejected_requests
     with database.read() as connection:
         row = connection.execute(select(table).where(table.c.id == ident)).one_or_none()
     if row is None:
-        raise NotFound(f"there is no rejection `{ident}`")
-    if row.accepted_as is not None:
-        return Act(ident, False, f"it was accepted before, as {row.accepted_as}")
+        raise NotFound(f"there is no rejected request `{ident}`")
+    if row.accepted_event_id is not None:
+        return Act(ident, False, f"it was accepted before, as {row.accepted_event_id}")
     if row.body is None:
         return Act(ident, False, "it was not signed, so its body was not kept; Heppu has to send it again")
-    if row.kind == "conflict":
+    if row.reason == "conflict":
         return Act(
             ident, False,
             "an event with the same id and another body is stored; look at both (`bridge show`), and send what is "
@@ -356,18 +360,21 @@ def accept_rejection(database: Database, who: str, ident: str) -> Act:
         event = read_event(row.body, row.received_at)
     except SignedRefusal as error:
         return Act(ident, False, f"it is no event: {error.detail}")
-    answer = accept(database, [Receipt(event, row.body)])[0]
+    answer = accept(database, [IncomingEvent(event, row.body)])[0]
     if answer == "unavailable":
         raise BridgeError("the event could not be stored now; try again")
     events = schema.events
     with database.write() as connection:
         stored = connection.execute(
             select(events.c.id).where(
-                or_(events.c.identity == event.identity, events.c.occurrence == event.occurrence)
+                or_(
+                    events.c.dedupe_key == event.dedupe_key,
+                    events.c.fallback_dedupe_key == event.fallback_dedupe_key,
+                )
             )
         ).scalar()
-        connection.execute(update(table).where(table.c.id == ident).values(accepted_as=stored))
-        note(connection, database.now(connection), who, "accept", [ident], {"event": stored})
+        connection.execute(update(table).where(table.c.id == ident).values(accepted_event_id=stored))
+        record_audit(connection, database.now(connection), actor, "accept", [ident], {"event": stored})
     return Act(
         ident, True, f"accepted as {stored}" if answer == "stored" else f"it was stored before, as {stored}"
     )

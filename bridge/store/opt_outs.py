@@ -12,11 +12,11 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from bridge.store import schema
-from bridge.store.audit_log import note
+from bridge.store.audit_log import record_audit
 from bridge.store.database import Database
 from bridge.telemetry import mask_address
 
-_TABLE = schema.recipients
+_TABLE = schema.opt_outs
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,20 @@ def keep_preferences(
     )
 
 
-def set_preference(database: Database, preference: Preference, who: str | None = None) -> None:
+def set_preference(database: Database, preference: Preference, actor: str | None = None) -> None:
     """Write one wish down; what commits before it is the last message. `who` wrote it for the person, if anybody."""
     with database.write() as connection:
         now = database.now(connection)
         keep_preferences(database, connection, [preference], now)
-        if who is not None:
+        if actor is not None:
             act = "opt out" if preference.opted_out else "opt in"
-            note(
-                connection, now, who, act, [mask_address(preference.address)], {"channel": preference.channel}
+            record_audit(
+                connection,
+                now,
+                actor,
+                act,
+                [mask_address(preference.address)],
+                {"channel": preference.channel},
             )
 
 

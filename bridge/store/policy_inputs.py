@@ -17,8 +17,17 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select, tuple_, union
 
 from bridge.events import Contact, Event
-from bridge.policy import Decision, Due, Facts, Held, Seen, cancelling, decide, rank_of
-from bridge.rules.model import Messaging, Once, Planned, Verdict
+from bridge.policy import (
+    Decision,
+    Due,
+    EventRef,
+    Facts,
+    Held,
+    decide,
+    event_precedence,
+    find_cancelling_event,
+)
+from bridge.rules.model import Messaging, Once, Planned, Truth
 from bridge.store import schema
 from bridge.store.contact_cache import zones_known
 from bridge.store.database import Database
@@ -33,11 +42,11 @@ class Rulebook:
     """What the decision needs of the present configuration."""
 
     messaging: Messaging
-    consent: Callable[[Event], Verdict | None] = lambda _: None
-    """What `messaging.require` says of an event; None where nothing is required."""
-    only_to: Collection[str] = ()
+    consent: Callable[[Event], Truth | None] = lambda _: None
+    """What `messaging.consent` says of an event; None where nothing is required."""
+    allowlist: Collection[str] = ()
     erased_as: Callable[[str], str] | None = None
-    """What stands for an address in opt-outs of people who were erased; None without BRIDGE_SECRET."""
+    """What stands for an address in opt-outs of people who were erased; None without BRIDGE_SECRET_KEY."""
 
 
 def options_of(row: Row[Any]) -> Mapping[str, Any]:
@@ -54,21 +63,21 @@ def _options(text: str) -> Mapping[str, Any]:
 class Gathered:
     """The facts about a group of due deliveries."""
 
-    effects: dict[str, Row[Any]] = field(default_factory=dict)
+    idempotency_keys: dict[str, Row[Any]] = field(default_factory=dict)
     opted_out: dict[tuple[str, str], datetime] = field(default_factory=dict)
     reached: dict[tuple[str, str], list[tuple[str, datetime]]] = field(default_factory=dict)
     """Per channel and address: the deliveries that went out or may have, and when."""
     zones: Mapping[str, str] = field(default_factory=dict)
     """Per address, in small letters: the time zone that a CRM knows of the person."""
     once: dict[str, datetime] = field(default_factory=dict)
-    later: list[Seen] = field(default_factory=list)
+    later: list[EventRef] = field(default_factory=list)
     """Accepted events that may cancel one of the group."""
 
-    def known_id(self, row: Row[Any]) -> str | None:
+    def existing_id(self, row: Row[Any]) -> str | None:
         """The partner's id of the record that this delivery's effect already made and is to update."""
-        held = self.effects.get(row.effect)
+        held = self.idempotency_keys.get(row.idempotency_key)
         updates = held is not None and options_of(row).get("updates")
-        return held.partner_id if held is not None and updates else None
+        return held.external_id if held is not None and updates else None
 
 
 def gather(
@@ -80,10 +89,11 @@ def gather(
 ) -> Gathered:
     """Read what bears on these deliveries."""
     facts = Gathered()
-    effects = schema.effects
-    keys = [row.effect for row in rows]
-    facts.effects = {
-        row.key: row for row in connection.execute(select(effects).where(effects.c.key.in_(keys)))
+    idempotency_keys = schema.idempotency_keys
+    keys = [row.idempotency_key for row in rows]
+    facts.idempotency_keys = {
+        row.key: row
+        for row in connection.execute(select(idempotency_keys).where(idempotency_keys.c.key.in_(keys)))
     }
     addressed = {(row.channel, row.recipient) for row in rows if row.channel and row.recipient}
     if addressed:
@@ -110,7 +120,7 @@ def _opt_outs(
     erased_as: Callable[[str], str] | None,
 ) -> dict[tuple[str, str], datetime]:
     """Since when they wish for no messages, by the newest word of each; a wish outlives the erasure of its person."""
-    table = schema.recipients
+    table = schema.opt_outs
     whose = {(channel, address): (channel, address) for channel, address in addressed}
     if erased_as is not None:
         whose |= {(channel, erased_as(address)): (channel, address) for channel, address in addressed}
@@ -128,13 +138,13 @@ def _reached(
 ) -> dict[tuple[str, str], list[tuple[str, datetime]]]:
     table = schema.deliveries
     found = connection.execute(
-        select(table.c.id, table.c.channel, table.c.recipient, table.c.reached_at).where(
-            table.c.recipient.in_({address for _, address in addressed}), table.c.reached_at > since
+        select(table.c.id, table.c.channel, table.c.recipient, table.c.possibly_sent_at).where(
+            table.c.recipient.in_({address for _, address in addressed}), table.c.possibly_sent_at > since
         )
     )
     reached: dict[tuple[str, str], list[tuple[str, datetime]]] = defaultdict(list)
     for row in found:
-        reached[row.channel, row.recipient].append((row.id, row.reached_at))
+        reached[row.channel, row.recipient].append((row.id, row.possibly_sent_at))
     return reached
 
 
@@ -150,7 +160,7 @@ def _once(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, datetim
         if whose is None:
             continue  # people whom nobody can tell apart are not one person
         last = connection.execute(
-            select(func.max(table.c.reached_at)).where(
+            select(func.max(table.c.possibly_sent_at)).where(
                 column == whose,
                 table.c.rule == row.rule,
                 table.c.action == row.action,
@@ -162,30 +172,30 @@ def _once(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, datetim
     return found
 
 
-def _later(connection: Connection, rows: Sequence[Row[Any]]) -> list[Seen]:
+def _later(connection: Connection, rows: Sequence[Row[Any]]) -> list[EventRef]:
     """Accepted events, routed or not, that share a conversation, phone or e-mail with a cancellable delivery."""
     waiting = [row for row in rows if "cancel_on" in row.options]
     if not waiting:
         return []
     events = schema.events
     names = {name for row in waiting for name in options_of(row)["cancel_on"]}
-    causes = select(events.c.conversation, events.c.phone, events.c.email).where(
+    causes = select(events.c.conversation_id, events.c.phone, events.c.email).where(
         events.c.id.in_([row.event_id for row in waiting])
     )
     cause = causes.cte("cause")
-    columns = events.c["id", "identity", "name", "conversation", "phone", "email", "occurred_at"]
+    columns = events.c["id", "dedupe_key", "type", "conversation_id", "phone", "email", "occurred_at"]
     same = [
         select(*columns).join(cause, events.c[shared] == cause.c[shared])
-        for shared in ("conversation", "phone", "email")
+        for shared in ("conversation_id", "phone", "email")
     ]
     since = min(row.occurred_at for row in waiting) - CLOCKS_APART
-    later = union(*(query.where(events.c.name.in_(names), events.c.occurred_at >= since) for query in same))
+    later = union(*(query.where(events.c.type.in_(names), events.c.occurred_at >= since) for query in same))
     rows = connection.execute(later).all()
     # Heppu's own timestamps, of which `occurred_at` is cut at our clock: the two may be apart.
     bodies = read_events(connection, {row.id for row in rows})
     return [
-        Seen(
-            row.identity, row.name, bodies[row.id].timestamp or row.occurred_at, row.conversation, row.phone, row.email
+        EventRef(
+            row.dedupe_key, row.type, bodies[row.id].timestamp or row.occurred_at, row.conversation_id, row.phone, row.email
         )
         for row in rows
     ]  # fmt: skip
@@ -201,10 +211,10 @@ def decide_all(
             _facts(row, events[row.id], facts),
             rulebook.messaging,
             now,
-            rulebook.only_to,
+            rulebook.allowlist,
         )
         for row in rows
-        if row.unknown_since is None
+        if row.outcome_unknown_since is None
     }
 
 
@@ -218,7 +228,7 @@ def _due(row: Row[Any], event: Event, rulebook: Rulebook) -> Due:
     return Due(
         id=row.id,
         occurred_at=row.occurred_at,
-        rank=rank_of(event.name),
+        precedence=event_precedence(event.type),
         contact=event.contact if row.channel else _NOBODY,
         channel=row.channel,
         recipient=row.recipient,
@@ -227,8 +237,8 @@ def _due(row: Row[Any], event: Event, rulebook: Rulebook) -> Due:
         consent=rulebook.consent(event) if row.channel else None,
         updates=bool(options.get("updates")),
         shadow=bool(options.get("shadow")),
-        alert=row.origin == "alert",
-        again=bool(options.get("again")),
+        alert=row.trigger == "alert",
+        force=bool(options.get("force")),
     )
 
 
@@ -236,20 +246,22 @@ def _facts(row: Row[Any], event: Event, facts: Gathered) -> Facts:
     cancel_on = options_of(row).get("cancel_on", ())
     address = (row.channel, row.recipient)
     return Facts(
-        cancelled_by=cancelling(cancel_on, Seen.of(event), facts.later) if cancel_on else None,
+        cancelled_by=find_cancelling_event(cancel_on, EventRef.of(event), facts.later) if cancel_on else None,
         once_at=facts.once.get(row.id),
         opted_out_at=facts.opted_out.get(address),
         zone=facts.zones.get((row.recipient or "").lower()),
         sent=[at for ident, at in facts.reached.get(address, ()) if ident != row.id],
-        held=_held(row, facts.effects.get(row.effect)),
+        held=_held(row, facts.idempotency_keys.get(row.idempotency_key)),
     )
 
 
-def _held(row: Row[Any], effect: Row[Any] | None) -> Held | None:
-    if effect is None:
+def _held(row: Row[Any], idempotency_key: Row[Any] | None) -> Held | None:
+    if idempotency_key is None:
         return None
-    if effect.reserved_by is not None and effect.reserved_by != row.id:
-        return Held(effect.reserved_by, False, effect.rank, effect.occurred_at)
-    if effect.held_by is None:
-        return Held(row.id, False, effect.rank, effect.occurred_at)
-    return Held(effect.held_by, True, effect.rank, effect.occurred_at)
+    if idempotency_key.reserved_by is not None and idempotency_key.reserved_by != row.id:
+        return Held(
+            idempotency_key.reserved_by, False, idempotency_key.precedence, idempotency_key.occurred_at
+        )
+    if idempotency_key.completed_by is None:
+        return Held(row.id, False, idempotency_key.precedence, idempotency_key.occurred_at)
+    return Held(idempotency_key.completed_by, True, idempotency_key.precedence, idempotency_key.occurred_at)

@@ -17,8 +17,8 @@ from bridge.store import schema
 from bridge.store.database import Database
 from bridge.store.routing import event_of
 
-STATES = ("pending", "sending", "sent", "retrying", "review", "dead", "cancelled", "suppressed")
-FINAL = ("sent", "review", "dead", "cancelled", "suppressed")
+STATES = ("pending", "running", "succeeded", "retrying", "needs_review", "failed", "cancelled", "suppressed")
+FINAL = ("succeeded", "needs_review", "failed", "cancelled", "suppressed")
 """States that nothing changes by itself any more; `review` waits for a person."""
 
 
@@ -31,18 +31,18 @@ class Page:
     """Some rows, and where the next page begins."""
 
     items: Sequence[dict[str, Any]]
-    next: str | None
+    next_cursor: str | None
 
 
-def taken_by_others(
+def external_ids_in_use(
     database: Database, connection: str, delivery: str, ids: Iterable[str]
 ) -> AbstractSet[str]:
     """Which of these partner ids other deliveries of the connection already hold."""
     table = schema.deliveries
     with database.read() as reading:
         rows = reading.execute(
-            select(table.c.partner_id).where(
-                table.c.partner_id.in_(list(ids)), table.c.connection == connection, table.c.id != delivery
+            select(table.c.external_id).where(
+                table.c.external_id.in_(list(ids)), table.c.connection == connection, table.c.id != delivery
             )
         )
         return set(rows.scalars())
@@ -52,8 +52,8 @@ def list_events(
     database: Database,
     *,
     limit: int = 50,
-    before: str | None = None,
-    name: str | None = None,
+    cursor: str | None = None,
+    event_type: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
     ids: Collection[str] | None = None,
@@ -61,10 +61,10 @@ def list_events(
     """Stored events, the newest first; `before` is the `next` of the page before, `ids` leaves the others out."""
     table = schema.events
     query = select(
-        *table.c["id", "name", "conversation", "phone", "email", "occurred_at", "received_at", "routed_at"]
+        *table.c["id", "type", "conversation_id", "phone", "email", "occurred_at", "received_at", "routed_at"]
     )
-    if name is not None:
-        query = query.where(table.c.name == name)
+    if event_type is not None:
+        query = query.where(table.c.type == event_type)
     if since is not None:
         query = query.where(table.c.received_at >= since)
     if until is not None:
@@ -72,7 +72,7 @@ def list_events(
     if ids is not None:
         query = query.where(table.c.id.in_(ids))
     with database.read() as connection:
-        page = _page(connection, query, table.c.id, limit, before)
+        page = _page(connection, query, table.c.id, limit, cursor)
         counts = _deliveries_of(connection, [item["id"] for item in page.items])
         for item in page.items:
             item["deliveries"] = counts.get(item["id"], {})
@@ -92,8 +92,8 @@ def _deliveries_of(connection: Connection, events: Sequence[str]) -> dict[str, d
 
 
 _SUMMARY = (
-    "id", "event_id", "cause_id", "origin", "rule", "action", "connection", "channel", "recipient", "state", "reason",
-    "detail", "run_at", "attempts", "partner_id", "receipt", "created_at", "finished_at", "expires_at",
+    "id", "event_id", "parent_id", "trigger", "rule", "action", "connection", "channel", "recipient", "state", "reason",
+    "detail", "run_at", "attempts", "external_id", "message_status", "created_at", "finished_at", "expires_at",
 )  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def list_deliveries(
     database: Database,
     *,
     limit: int = 50,
-    before: str | None = None,
+    cursor: str | None = None,
     states: Sequence[str] = (),
     event: str | None = None,
     connection_name: str | None = None,
@@ -122,22 +122,24 @@ def list_deliveries(
     if ids is not None:
         query = query.where(table.c.id.in_(ids))
     with database.read() as connection:
-        return _page(connection, query, table.c.id, limit, before)
+        return _page(connection, query, table.c.id, limit, cursor)
 
 
-def list_rejections(database: Database, *, limit: int = 50, before: str | None = None) -> Page:
+def list_rejected_requests(database: Database, *, limit: int = 50, cursor: str | None = None) -> Page:
     """Refused requests, the newest first, without their bodies."""
-    table = schema.rejections
-    query = select(*table.c["id", "received_at", "kind", "detail", "status", "signed", "accepted_as"])
+    table = schema.rejected_requests
+    query = select(
+        *table.c["id", "received_at", "reason", "detail", "status", "signature_valid", "accepted_event_id"]
+    )
     with database.read() as connection:
-        return _page(connection, query, table.c.id, limit, before)
+        return _page(connection, query, table.c.id, limit, cursor)
 
 
 def _page(
-    connection: Connection, query: Select[*tuple[Any, ...]], ident: Any, limit: int, before: str | None
+    connection: Connection, query: Select[*tuple[Any, ...]], ident: Any, limit: int, cursor: str | None
 ) -> Page:
-    if before is not None:
-        query = query.where(ident < before)
+    if cursor is not None:
+        query = query.where(ident < cursor)
     rows = connection.execute(query.order_by(ident.desc()).limit(limit + 1)).all()
     items = [dict(row._mapping) for row in rows[:limit]]
     return Page(items, items[-1]["id"] if len(rows) > limit else None)
@@ -153,7 +155,7 @@ def show_event(database: Database, ident: str) -> dict[str, Any]:
         found = dict(row._mapping)
         found["body"] = dict(event_of(row).body) if row.body is not None else None
         found["trace"] = json.loads(row.trace) if row.trace else None
-        del found["digest"]
+        del found["body_sha256"]
     found["deliveries"] = list_deliveries(database, event=ident, limit=500).items
     return found
 
@@ -169,19 +171,19 @@ def show_delivery(database: Database, ident: str) -> dict[str, Any]:
         found["params"] = json.loads(row.params)
         found["options"] = json.loads(row.options)
         tries = connection.execute(
-            select(attempts).where(attempts.c.delivery_id == ident).order_by(attempts.c.fence)
+            select(attempts).where(attempts.c.delivery_id == ident).order_by(attempts.c.fencing_token)
         )
-        found["tries"] = [dict(entry._mapping) for entry in tries]
+        found["attempt_history"] = [dict(entry._mapping) for entry in tries]
     return found
 
 
-def show_rejection(database: Database, ident: str) -> dict[str, Any]:
+def show_rejected_request(database: Database, ident: str) -> dict[str, Any]:
     """One refused request with the body that it came with, if that was signed; raises NotFound."""
-    table = schema.rejections
+    table = schema.rejected_requests
     with database.read() as connection:
         row = connection.execute(select(table).where(table.c.id == ident)).one_or_none()
     if row is None:
-        raise NotFound(f"there is no rejection `{ident}`")
+        raise NotFound(f"there is no rejected request `{ident}`")
     return dict(row._mapping)
 
 
@@ -210,7 +212,9 @@ def stored_body(database: Database, ident: str) -> bytes:
 def stored_events(database: Database, since: datetime | None = None) -> list[Event]:
     """Every event since an instant whose body is kept, the oldest first."""
     table = schema.events
-    query = select(*table.c["id", "identity", "received_at", "name", "body"]).where(table.c.body.is_not(None))
+    query = select(*table.c["id", "dedupe_key", "received_at", "type", "body"]).where(
+        table.c.body.is_not(None)
+    )
     if since is not None:
         query = query.where(table.c.received_at >= since)
     with database.read() as connection:
@@ -222,7 +226,7 @@ def latest_rules(database: Database) -> str | None:
     events, rules = schema.events, schema.rules
     query = (
         select(rules.c.text)
-        .join(events, events.c.rules == rules.c.hash)
+        .join(events, events.c.rules_hash == rules.c.hash)
         .order_by(events.c.received_at.desc())
         .limit(1)
     )
@@ -235,7 +239,7 @@ def unfinished_actions(database: Database) -> list[tuple[str, str]]:
     table = schema.deliveries
     query = (
         select(table.c.connection, func.min(table.c.action))
-        .where(table.c.state.in_(("pending", "sending", "retrying", "review", "dead")))
+        .where(table.c.state.in_(("pending", "running", "retrying", "needs_review", "failed")))
         .group_by(table.c.connection)
     )
     with database.read() as connection:

@@ -10,35 +10,59 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, Final, Literal
 
 from sqlalchemy import Row, select, text
 
-from bridge.errors import Failure
-from bridge.policy import rank_of
+from bridge.errors import DeliveryError
+from bridge.policy import event_precedence
 from bridge.store import schema
 from bridge.store.bulk import update_group
 from bridge.store.claim import Claimed, claimed_of, events_of
 from bridge.store.connections import record, tell
 from bridge.store.database import EVENTS, Database
-from bridge.store.idempotency import free_effects, held_row, hold_effects
+from bridge.store.idempotency import completed_row, mark_completed, release_keys
 from bridge.store.opt_outs import Preference, keep_preferences
 
-EffectChange = Literal["hold", "free", "keep"]
+KeyAction = Literal["complete", "release", "keep"]
 
 NOT_RECEIVED: Final = ("undelivered", "failed")
 """Receipts that say that the person did not get the message."""
 LEFT_TO_OTHERS: Final = timedelta(minutes=2)
 """How long an abandoned attempt waits for a process that has its connection."""
 PROVEN: Final = "its receipt proves that it took effect"
-_RECEIPT_RANK: Final = {"queued": 0, "sent": 1, "delivered": 2, "undelivered": 2, "failed": 2}
+_STATUS_ORDER: Final = {"queued": 0, "sent": 1, "delivered": 2, "undelivered": 2, "failed": 2}
 
 
-def furthest_receipt(known: str | None, reported: str | None) -> str | None:
+def furthest_status(known: str | None, reported: str | None) -> str | None:
     """The receipt that counts: partners repeat themselves and speak out of order, and the first final word stays."""
     if known is None or reported is None:
         return known or reported
-    return reported if _RECEIPT_RANK[reported] > _RECEIPT_RANK[known] else known
+    return reported if _STATUS_ORDER[reported] > _STATUS_ORDER[known] else known
+
+
+class AttemptOutcome(StrEnum):
+    """How an attempt ended, as stored in `attempts.outcome`."""
+
+    SUCCEEDED = "succeeded"
+    """The provider confirmed the action."""
+    FAILED = "failed"
+    """The action certainly did not happen; a retry may help."""
+    REJECTED = "rejected"
+    """The provider refused the action permanently."""
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    """The request left, and nothing proves whether the action happened."""
+    INCONCLUSIVE = "inconclusive"
+    """An operator has to decide: the provider cannot tell what happened, or what to act on."""
+    NOT_STARTED = "not_started"
+    """The provider was not contacted; the delivery went back to the queue."""
+    LOOKUP_FOUND = "lookup_found"
+    """The provider confirmed that an earlier attempt took effect."""
+    LOOKUP_NOT_FOUND = "lookup_not_found"
+    """The provider confirmed that no earlier attempt took effect."""
+    LOOKUP_FAILED = "lookup_failed"
+    """The provider could not be asked; the lookup is repeated."""
 
 
 @dataclass(slots=True)
@@ -46,20 +70,19 @@ class Finished:
     """One attempt's end, and what its delivery becomes. Nobody changes it once it is concluded."""
 
     claimed: Claimed
-    outcome: str
-    """For the attempt's row: `sent`, `found`, `absent`, or the kind of failure."""
-    state: Literal["sent", "retrying", "review", "dead"]
-    effect: EffectChange
-    failure: Failure | None = None
+    outcome: AttemptOutcome
+    state: Literal["succeeded", "retrying", "needs_review", "failed"]
+    key_action: KeyAction
+    failure: DeliveryError | None = None
     detail: str = ""
     wait: timedelta = timedelta(0)
     """How long until the next attempt, for a delivery that has one."""
     consumed: int = 1
     """How many attempts of the retry schedule this one used up."""
-    unknown_since: datetime | None = None
+    outcome_unknown_since: datetime | None = None
     """Set while it is not known whether it took effect: the next claim looks it up."""
-    partner_id: str | None = None
-    receipt: str | None = None
+    external_id: str | None = None
+    message_status: str | None = None
     opt_out: bool = False
     """The partner says that the person wants no messages on this channel."""
     speaks_of_partner: bool = True
@@ -77,7 +100,7 @@ def finish(
     table = schema.deliveries
     with database.write() as connection:
         now = database.now(connection)
-        by_connection: dict[str, list[Failure | None]] = defaultdict(list)
+        by_connection: dict[str, list[DeliveryError | None]] = defaultdict(list)
         for item in group:
             if item.speaks_of_partner:
                 by_connection[item.claimed.connection].append(item.failure)
@@ -89,10 +112,10 @@ def finish(
         newest = {
             row.id: row
             for row in connection.execute(
-                select(*table.c["id", "state", "fence", "partner_id", "receipt", "detail"])
+                select(*table.c["id", "state", "fencing_token", "external_id", "message_status", "detail"])
                 .where(
                     table.c.id.in_([item.claimed.id for item in group]),
-                    table.c.state.in_(("sending", "retrying", "review")),
+                    table.c.state.in_(("running", "retrying", "needs_review")),
                 )
                 .order_by(table.c.id)
                 .with_for_update()
@@ -102,19 +125,33 @@ def finish(
         ours: list[Finished] = []
         for item in group:
             row = newest.get(item.claimed.id)
-            if row is not None and row.fence == item.claimed.fence and _counts(item, row.state):
+            if (
+                row is not None
+                and row.fencing_token == item.claimed.fencing_token
+                and _counts(item, row.state)
+            ):
                 ours.append(_with_receipt(item, row))
             else:
                 late.append(item.claimed)
         update_group(
-            connection, schema.attempts, ["delivery_id", "fence"], [_attempt_end(item, now) for item in group]
+            connection,
+            schema.attempts,
+            ["delivery_id", "fencing_token"],
+            [_attempt_end(item, now) for item in group],
         )
         if ours:
             update_group(connection, table, ["id"], [_delivery_end(item, now) for item in ours])
             keep_preferences(database, connection, [_opt_out(item) for item in ours if item.opt_out], now)
-            hold_effects(connection, [_held(item, now) for item in ours if item.effect == "hold"])
-            free_effects(
-                connection, {item.claimed.id: item.claimed.effect for item in ours if item.effect == "free"}
+            mark_completed(
+                connection, [_completed_key_row(item, now) for item in ours if item.key_action == "complete"]
+            )
+            release_keys(
+                connection,
+                {
+                    item.claimed.id: item.claimed.idempotency_key
+                    for item in ours
+                    if item.key_action == "release"
+                },
             )
         follow_up = any(turn.get("alert_due") for turn in turns.values()) or any(
             _is_followed_up(item) for item in ours
@@ -128,30 +165,37 @@ def finish(
 
 def _counts(item: Finished, state: str) -> bool:
     """Whether an end is news: once the lease ran out, and while nobody has claimed it anew, only success is."""
-    return state == "sending" or item.state == "sent"
+    return state == "running" or item.state == "succeeded"
 
 
 def _with_receipt(item: Finished, row: Row[Any]) -> Finished:
     """What a callback wrote down while the attempt ran: a receipt proves the effect, and never goes back."""
-    if row.receipt is None or item.partner_id not in (None, row.partner_id):
+    if row.message_status is None or item.external_id not in (None, row.external_id):
         return item
-    receipt = furthest_receipt(row.receipt, item.receipt)
-    found = replace(item, partner_id=row.partner_id, receipt=receipt)
-    if found.effect == "keep":
-        found = replace(found, state="sent", effect="hold", failure=None, unknown_since=None, detail=PROVEN)
+    receipt = furthest_status(row.message_status, item.message_status)
+    found = replace(item, external_id=row.external_id, message_status=receipt)
+    if found.key_action == "keep":
+        found = replace(
+            found,
+            state="succeeded",
+            key_action="complete",
+            failure=None,
+            outcome_unknown_since=None,
+            detail=PROVEN,
+        )
     return replace(found, detail=row.detail or "") if receipt in NOT_RECEIVED else found
 
 
 def _is_followed_up(item: Finished) -> bool:
     """Whether the rule's `on_failure`, or an alert, has something to say about this end."""
-    ended_badly = item.state in ("dead", "review") or item.receipt in NOT_RECEIVED
-    return ended_badly and item.claimed.origin == "rule"
+    ended_badly = item.state in ("failed", "needs_review") or item.message_status in NOT_RECEIVED
+    return ended_badly and item.claimed.trigger == "rule"
 
 
 def _attempt_end(item: Finished, now: datetime) -> dict[str, Any]:
     return {
         "delivery_id": item.claimed.id,
-        "fence": item.claimed.fence,
+        "fencing_token": item.claimed.fencing_token,
         "finished_at": now,
         "outcome": item.outcome,
         "reason": item.failure.reason if item.failure else None,
@@ -160,8 +204,8 @@ def _attempt_end(item: Finished, now: datetime) -> dict[str, Any]:
 
 
 def _delivery_end(item: Finished, now: datetime) -> dict[str, Any]:
-    final = item.state in ("sent", "dead")
-    may_have_reached = item.state in ("sent", "review") or item.unknown_since is not None
+    final = item.state in ("succeeded", "failed")
+    may_have_reached = item.state in ("succeeded", "needs_review") or item.outcome_unknown_since is not None
     return {
         "id": item.claimed.id,
         "state": item.state,
@@ -169,25 +213,25 @@ def _delivery_end(item: Finished, now: datetime) -> dict[str, Any]:
         "detail": item.detail or None,
         "run_at": now + item.wait,
         "attempts": item.claimed.attempts + item.consumed,
-        "unknown_since": item.unknown_since,
-        "partner_id": item.partner_id,
-        "receipt": item.receipt,
-        "receipt_at": now if item.receipt else None,
-        "reached_at": item.claimed.started_at if may_have_reached else None,
+        "outcome_unknown_since": item.outcome_unknown_since,
+        "external_id": item.external_id,
+        "message_status": item.message_status,
+        "message_status_at": now if item.message_status else None,
+        "possibly_sent_at": item.claimed.started_at if may_have_reached else None,
         "finished_at": now if final else None,
-        "follow_up": _is_followed_up(item),
-        "lease_until": None,
-        "replica": None,
+        "needs_follow_up": _is_followed_up(item),
+        "lease_expires_at": None,
+        "worker_id": None,
     }
 
 
-def _held(item: Finished, now: datetime) -> dict[str, Any]:
+def _completed_key_row(item: Finished, now: datetime) -> dict[str, Any]:
     claimed = item.claimed
-    return held_row(
-        claimed.effect,
+    return completed_row(
+        claimed.idempotency_key,
         claimed.id,
-        item.partner_id,
-        rank_of(claimed.event.name),
+        item.external_id,
+        event_precedence(claimed.event.type),
         claimed.occurred_at,
         now,
     )
@@ -216,15 +260,15 @@ def abandoned(
     table = schema.deliveries
     with database.read() as connection:
         now = database.now(connection)
-        left = table.c.lease_until < now
+        left = table.c.lease_expires_at < now
         if database.is_sqlite and own is not None:
-            left = left | (table.c.replica != own)
+            left = left | (table.c.worker_id != own)
         if of is not None:
-            left = left & (table.c.connection.in_(of) | (table.c.lease_until < now - LEFT_TO_OTHERS))
+            left = left & (table.c.connection.in_(of) | (table.c.lease_expires_at < now - LEFT_TO_OTHERS))
         rows: Sequence[Row[Any]] = connection.execute(
             select(table)
-            .where(text("deliveries.state = 'sending'"), left)
-            .order_by(table.c.lease_until)
+            .where(text("deliveries.state = 'running'"), left)
+            .order_by(table.c.lease_expires_at)
             .limit(limit)
         ).all()
         events: Mapping[str, Any] = events_of(connection, rows)

@@ -22,15 +22,15 @@ class Pruned:
 
     events: int
     deliveries: int
-    rejections: int
-    identities: int
+    rejected_requests: int
+    cached_contacts: int
 
     def __add__(self, other: Pruned) -> Pruned:
         return Pruned(
             self.events + other.events,
             self.deliveries + other.deliveries,
-            self.rejections + other.rejections,
-            self.identities + other.identities,
+            self.rejected_requests + other.rejected_requests,
+            self.cached_contacts + other.cached_contacts,
         )
 
 
@@ -56,8 +56,8 @@ def prune_portion(database: Database, retention: timedelta, rules: Rules) -> Pru
     return Pruned(
         _prune_events(database, retention),
         deliveries,
-        _remove_rejections(database, retention),
-        _remove_identities(database),
+        _remove_rejected_requests(database, retention),
+        _remove_cached_contacts(database),
     )
 
 
@@ -69,7 +69,7 @@ def _prune_events(database: Database, retention: timedelta) -> int:
         .where(deliveries.c.event_id == events.c.id)
         .where(
             or_(
-                text("deliveries.state IN ('pending', 'sending', 'retrying', 'review')"),
+                text("deliveries.state IN ('pending', 'running', 'retrying', 'needs_review')"),
                 deliveries.c.params != ERASED,
             )
         )
@@ -100,11 +100,11 @@ def _prune_events(database: Database, retention: timedelta) -> int:
 
 def _prune_deliveries(database: Database, retention: timedelta, rules: Rules) -> int:
     table = schema.deliveries
-    finished = text("deliveries.state IN ('sent', 'dead', 'cancelled', 'suppressed')")
+    finished = text("deliveries.state IN ('succeeded', 'failed', 'cancelled', 'suppressed')")
     caps, once = spans(rules)
     with database.read() as connection:
         now = database.now(connection)
-        capped, done_once = table.c.reached_at > now - caps, table.c.reached_at > now - once
+        capped, done_once = table.c.possibly_sent_at > now - caps, table.c.possibly_sent_at > now - once
         idents = list(
             connection.execute(
                 select(table.c.id)
@@ -130,23 +130,23 @@ def _prune_deliveries(database: Database, retention: timedelta, rules: Rules) ->
                 params=ERASED,
                 recipient=case((capped, table.c.recipient)),
                 contact=case((done_once, table.c.contact)),
-                lane=None,
+                concurrency_key=None,
                 detail=None,
             )
         )
         return changed.rowcount
 
 
-def _remove_rejections(database: Database, retention: timedelta) -> int:
-    table = schema.rejections
+def _remove_rejected_requests(database: Database, retention: timedelta) -> int:
+    table = schema.rejected_requests
     with database.write() as connection:
         old = select(table.c.id).where(table.c.received_at < database.now(connection) - retention)
         return connection.execute(delete(table).where(table.c.id.in_(old.limit(BATCH)))).rowcount
 
 
-def _remove_identities(database: Database) -> int:
-    table = schema.identities
-    key = table.c.connection, table.c.key
+def _remove_cached_contacts(database: Database) -> int:
+    table = schema.contact_cache
+    key = table.c.connection, table.c.lookup_key
     with database.write() as connection:
         old = select(*key).where(table.c.expires_at < database.now(connection))
         return connection.execute(delete(table).where(tuple_(*key).in_(old.limit(BATCH)))).rowcount
@@ -162,4 +162,4 @@ def spans(rules: Rules) -> tuple[timedelta, timedelta]:
 
 def _forgettable(column: ColumnElement[str], counted: ColumnElement[bool]) -> ColumnElement[bool]:
     """Whether it is there and not counted any more; what reached nobody never was."""
-    return and_(column.is_not(None), or_(schema.deliveries.c.reached_at.is_(None), ~counted))
+    return and_(column.is_not(None), or_(schema.deliveries.c.possibly_sent_at.is_(None), ~counted))

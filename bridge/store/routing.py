@@ -41,7 +41,7 @@ LONGEST_ROUTING = 1.0
 """Seconds of one transaction: PostgreSQL ends one that seems idle for longer, and on SQLite all writers wait."""
 
 
-_READ = ("id", "identity", "received_at", "name", "conversation", "body")
+_READ = ("id", "dedupe_key", "received_at", "type", "conversation_id", "body")
 """The columns that make an event."""
 _recent: OrderedDict[str, Event] = OrderedDict()
 """Events that this process met last: each is routed and claimed within moments."""
@@ -52,9 +52,9 @@ _MOST_RECENT, _SMALL = 2000, 16_384
 def event_of(row: Row[Any]) -> Event:
     """The event in a row of `events`; its body is empty once retention has taken it."""
     if row.body is None:
-        body = {"event": row.name, "conversationId": row.conversation}
-        return Event(body, row.identity, row.received_at, row.id)
-    return _recent.get(row.id) or StoredEvent(row.body, row.name, row.identity, row.received_at, row.id)
+        body = {"event": row.type, "conversationId": row.conversation_id}
+        return Event(body, row.dedupe_key, row.received_at, row.id)
+    return _recent.get(row.id) or StoredEvent(row.body, row.type, row.dedupe_key, row.received_at, row.id)
 
 
 def _events_of(rows: Sequence[Row[Any]]) -> dict[str, Event]:
@@ -111,7 +111,7 @@ def _give_up(database: Database, rules: Rules, taken: Collection[str], error: Ex
         rows = connection.execute(_UNROUTED.where(schema.events.c.id.in_(taken))).all()
         now = database.now(connection)
         marked = [
-            {"id": row.id, "routed_at": now, "rules": rules.hash, "trace": _crash(error)} for row in rows
+            {"id": row.id, "routed_at": now, "rules_hash": rules.hash, "trace": _crash(error)} for row in rows
         ]
         if marked:
             update_group(connection, schema.events, ["id"], marked)
@@ -144,7 +144,7 @@ def _route_group(
         if deliveries:
             insert_group(connection, schema.deliveries, deliveries)
             database.changed(connection, {row["connection"] for row in deliveries})
-        marks = {"routed_at": now, "rules": rules.hash}
+        marks = {"routed_at": now, "rules_hash": rules.hash}
         update_group(
             connection,
             schema.events,
@@ -206,20 +206,20 @@ def delivery_row(
     rules_hash: str,
     now: datetime,
     *,
-    cause_id: str | None = None,
-    again: bool = False,
+    parent_id: str | None = None,
+    force: bool = False,
 ) -> dict[str, Any]:
     """The row of a delivery to be made. What could not be rendered is born dead, with the reason."""
     dead = planned.problem is not None
-    options = _options(planned, again)
+    options = _options(planned, force)
     return {
         "id": new_id("dlv"),
         "event_id": event.id or None,
-        "cause_id": cause_id,
-        "origin": planned.origin,
+        "parent_id": parent_id,
+        "trigger": planned.trigger,
         "rule": planned.rule,
-        "position": planned.position,
-        "rules": rules_hash,
+        "step_index": planned.step_index,
+        "rules_hash": rules_hash,
         "action": planned.action,
         "connection": planned.connection,
         "channel": planned.channel,
@@ -228,26 +228,26 @@ def delivery_row(
         "conversation": event.conversation.id,
         "params": json.dumps(dict(planned.params)),
         "options": json.dumps(options) if options else "{}",
-        "lane": planned.lane,
-        "effect": planned.effect,
+        "concurrency_key": planned.concurrency_key,
+        "idempotency_key": planned.idempotency_key,
         "occurred_at": event.occurred_at,
-        "state": "dead" if dead else "pending",
-        "reason": "render" if dead else None,
+        "state": "failed" if dead else "pending",
+        "reason": "render_error" if dead else None,
         "detail": planned.problem,
         "run_at": planned.run_at,
         "expires_at": planned.expires_at,
         "attempts": 0,
-        "fence": 0,
-        "follow_up": dead and planned.origin == "rule",
+        "fencing_token": 0,
+        "needs_follow_up": dead and planned.trigger == "rule",
         "created_at": now,
         "finished_at": now if dead else None,
     }
 
 
-def _options(planned: Planned, again: bool) -> dict[str, Any]:
+def _options(planned: Planned, force: bool) -> dict[str, Any]:
     """What the worker needs to know of the rule later; only what differs from the default."""
     options: dict[str, Any] = {}
-    if planned.effect_updates:
+    if planned.updates_existing:
         options["updates"] = True
     if planned.cancel_on:
         options["cancel_on"] = list(planned.cancel_on)
@@ -261,6 +261,6 @@ def _options(planned: Planned, again: bool) -> dict[str, Any]:
         }
     if planned.shadow:
         options["shadow"] = True
-    if again:
-        options["again"] = True
+    if force:
+        options["force"] = True
     return options

@@ -63,22 +63,22 @@ events = Table(
     "events",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("identity", Text, nullable=False, unique=True),
-    Column("occurrence", Text, unique=True),
-    Column("name", Text, nullable=False),
-    Column("conversation", Text, nullable=False),
+    Column("dedupe_key", Text, nullable=False, unique=True),
+    Column("fallback_dedupe_key", Text, unique=True),
+    Column("type", Text, nullable=False),
+    Column("conversation_id", Text, nullable=False),
     Column("phone", Text),
     Column("email", Text),
     Column("occurred_at", Instant, nullable=False),
     Column("received_at", Instant, nullable=False),
     Column("body", LargeBinary),
-    Column("digest", LargeBinary, nullable=False),
+    Column("body_sha256", LargeBinary, nullable=False),
     Column("routed_at", Instant),
-    Column("rules", Text),
+    Column("rules_hash", Text),
     Column("trace", Text),
     Index("events_unrouted", "received_at", sqlite_where=text("routed_at IS NULL"),
           postgresql_where=text("routed_at IS NULL")),
-    Index("events_conversation", "conversation"),
+    Index("events_conversation", "conversation_id"),
     Index("events_phone", "phone", sqlite_where=text("phone IS NOT NULL"),
           postgresql_where=text("phone IS NOT NULL")),
     Index("events_email", "email", sqlite_where=text("email IS NOT NULL"),
@@ -101,11 +101,11 @@ deliveries = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("event_id", Text, ForeignKey("events.id")),
-    Column("cause_id", Text),  # the delivery that an on_failure or alert speaks of
-    Column("origin", Text, nullable=False),
+    Column("parent_id", Text),  # the delivery that an on_failure or alert speaks of
+    Column("trigger", Text, nullable=False),
     Column("rule", Text, nullable=False),
-    Column("position", Integer, nullable=False),
-    Column("rules", Text, nullable=False),
+    Column("step_index", Integer, nullable=False),
+    Column("rules_hash", Text, nullable=False),
     Column("action", Text, nullable=False),
     Column("connection", Text, nullable=False),
     Column("channel", Text),
@@ -114,8 +114,8 @@ deliveries = Table(
     Column("conversation", Text),
     Column("params", Text, nullable=False),
     Column("options", Text, nullable=False),
-    Column("lane", Text),
-    Column("effect", Text, nullable=False),
+    Column("concurrency_key", Text),
+    Column("idempotency_key", Text, nullable=False),
     Column("occurred_at", Instant, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", Text),
@@ -123,31 +123,31 @@ deliveries = Table(
     Column("run_at", Instant, nullable=False),
     Column("expires_at", Instant),
     Column("attempts", Integer, nullable=False, default=0),
-    Column("fence", Integer, nullable=False, default=0),
-    Column("lease_until", Instant),
-    Column("replica", Text),
+    Column("fencing_token", Integer, nullable=False, default=0),
+    Column("lease_expires_at", Instant),
+    Column("worker_id", Text),
     Column("first_attempt_at", Instant),
-    Column("unknown_since", Instant),
-    Column("reached_at", Instant),
-    Column("partner_id", Text),
-    Column("receipt", Text),
-    Column("receipt_at", Instant),
-    Column("follow_up", Boolean, nullable=False, default=False),
+    Column("outcome_unknown_since", Instant),
+    Column("possibly_sent_at", Instant),
+    Column("external_id", Text),
+    Column("message_status", Text),
+    Column("message_status_at", Instant),
+    Column("needs_follow_up", Boolean, nullable=False, default=False),
     Column("created_at", Instant, nullable=False),
     Column("finished_at", Instant),
     Index("deliveries_due", "connection", "run_at", sqlite_where=text(_WAITING), postgresql_where=text(_WAITING)),
-    Index("deliveries_lane", "lane", unique=True, sqlite_where=text("state = 'sending' AND lane IS NOT NULL"),
-          postgresql_where=text("state = 'sending' AND lane IS NOT NULL")),
-    Index("deliveries_lease", "lease_until", sqlite_where=text("state = 'sending'"),
-          postgresql_where=text("state = 'sending'")),
-    Index("deliveries_reached", "recipient", "channel", "reached_at",
-          sqlite_where=text("reached_at IS NOT NULL"), postgresql_where=text("reached_at IS NOT NULL")),
+    Index("deliveries_concurrency_key", "concurrency_key", unique=True, sqlite_where=text("state = 'running' AND concurrency_key IS NOT NULL"),
+          postgresql_where=text("state = 'running' AND concurrency_key IS NOT NULL")),
+    Index("deliveries_lease", "lease_expires_at", sqlite_where=text("state = 'running'"),
+          postgresql_where=text("state = 'running'")),
+    Index("deliveries_possibly_sent", "recipient", "channel", "possibly_sent_at",
+          sqlite_where=text("possibly_sent_at IS NOT NULL"), postgresql_where=text("possibly_sent_at IS NOT NULL")),
     Index("deliveries_contact", "contact", "rule"),
     Index("deliveries_conversation", "conversation", "rule"),
-    Index("deliveries_follow_up", "id", sqlite_where=text("follow_up"), postgresql_where=text("follow_up")),
+    Index("deliveries_follow_up", "id", sqlite_where=text("needs_follow_up"), postgresql_where=text("needs_follow_up")),
     Index("deliveries_event", "event_id"),
-    Index("deliveries_partner", "partner_id", sqlite_where=text("partner_id IS NOT NULL"),
-          postgresql_where=text("partner_id IS NOT NULL")),
+    Index("deliveries_external_id", "external_id", sqlite_where=text("external_id IS NOT NULL"),
+          postgresql_where=text("external_id IS NOT NULL")),
     Index("deliveries_state", "state", "created_at"),
 )  # fmt: skip
 
@@ -155,39 +155,39 @@ attempts = Table(
     "attempts",
     metadata,
     Column("delivery_id", Text, ForeignKey("deliveries.id"), primary_key=True),
-    Column("fence", Integer, primary_key=True),
+    Column("fencing_token", Integer, primary_key=True),
     Column("kind", Text, nullable=False),
     Column("started_at", Instant, nullable=False),
-    Column("replica", Text, nullable=False),
+    Column("worker_id", Text, nullable=False),
     Column("finished_at", Instant),
     Column("outcome", Text),
     Column("reason", Text),
     Column("detail", Text),
 )
 
-effects = Table(
-    "effects",
+idempotency_keys = Table(
+    "idempotency_keys",
     metadata,
     Column("key", Text, primary_key=True),
     Column("reserved_by", Text),
-    Column("held_by", Text),
-    Column("partner_id", Text),
-    Column("rank", Integer, nullable=False, default=0),
+    Column("completed_by", Text),
+    Column("external_id", Text),
+    Column("precedence", Integer, nullable=False, default=0),
     Column("occurred_at", Instant, nullable=False),
     Column("changed_at", Instant, nullable=False),
 )
 
-identities = Table(
-    "identities",
+contact_cache = Table(
+    "contact_cache",
     metadata,
     Column("connection", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("partner_id", Text, nullable=False),
+    Column("lookup_key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
     Column("expires_at", Instant, nullable=False),
 )
 
-recipients = Table(
-    "recipients",
+opt_outs = Table(
+    "opt_outs",
     metadata,
     Column("channel", Text, primary_key=True),
     Column("address", Text, primary_key=True),
@@ -196,18 +196,18 @@ recipients = Table(
     Column("changed_at", Instant, nullable=False),
 )
 
-rejections = Table(
-    "rejections",
+rejected_requests = Table(
+    "rejected_requests",
     metadata,
     Column("id", Text, primary_key=True),
     Column("received_at", Instant, nullable=False),
-    Column("kind", Text, nullable=False),
+    Column("reason", Text, nullable=False),
     Column("detail", Text, nullable=False),
     Column("status", Integer, nullable=False),
-    Column("signed", Boolean, nullable=False),
+    Column("signature_valid", Boolean, nullable=False),
     Column("body", LargeBinary),
-    Column("accepted_as", Text),
-    Index("rejections_received", "received_at"),
+    Column("accepted_event_id", Text),
+    Index("rejected_requests_received", "received_at"),
 )
 
 connections = Table(
@@ -215,37 +215,39 @@ connections = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("paused_until", Instant),
-    Column("paused_why", Text),
-    Column("paused_by", Text),  # person, credentials, rate, quota, circuit
+    Column("pause_reason", Text),
+    Column("pause_cause", Text),  # operator, rate_limit, quota, auth, circuit_open
     Column("pause_id", Text),  # tells one pause from the next, so that each is alerted once
     Column("alert_due", Boolean, nullable=False, default=False),
-    Column("settings", Text),  # a fingerprint: a changed secret ends a pause for credentials
+    Column("settings_fingerprint", Text),  # a fingerprint: a changed secret ends a pause for credentials
     Column("failures", Integer, nullable=False, default=0),
     Column("successes", Integer, nullable=False, default=0),
-    Column("counted_since", Instant),
-    Column("rate_pauses", Integer, nullable=False, default=0),  # in a row, and none of an asked-for length
+    Column("window_started_at", Instant),
+    Column(
+        "consecutive_rate_limits", Integer, nullable=False, default=0
+    ),  # in a row, and none of an asked-for length
     Column("tokens", Float),  # requests that may leave now
-    Column("refilled_at", Instant),
+    Column("tokens_refilled_at", Instant),
 )
 
-replicas = Table(
-    "replicas",
+workers = Table(
+    "workers",
     metadata,
     Column("id", Text, primary_key=True),
     Column("host", Text, nullable=False),
     Column("version", Text, nullable=False),
     Column("started_at", Instant, nullable=False),
-    Column("seen_at", Instant, nullable=False),
+    Column("last_heartbeat_at", Instant, nullable=False),
 )
 
-audit = Table(
-    "audit",
+audit_log = Table(
+    "audit_log",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("at", Instant, nullable=False),
-    Column("who", Text, nullable=False),
-    Column("act", Text, nullable=False),
-    Column("subject", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
     Column("detail", Text),
-    Index("audit_at", "at"),
+    Index("audit_log_created", "created_at"),
 )

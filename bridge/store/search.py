@@ -31,8 +31,8 @@ def search(database: Database, text: str, limit: int = 50) -> tuple[Page, Page]:
         events.id,
         or_(
             events.id == words,
-            events.identity == words,
-            events.conversation == words,
+            events.dedupe_key == words,
+            events.conversation_id == words,
             events.phone.in_(addresses),
             events.email.in_(addresses),
         ),
@@ -42,11 +42,11 @@ def search(database: Database, text: str, limit: int = 50) -> tuple[Page, Page]:
         deliveries.id,
         or_(
             deliveries.id == words,
-            deliveries.partner_id == words,
+            deliveries.external_id == words,
             deliveries.conversation == words,
             deliveries.contact.in_(addresses),
             # Only these are indexed by recipient; the others are found by their event.
-            and_(deliveries.recipient.in_(addresses), deliveries.reached_at.is_not(None)),
+            and_(deliveries.recipient.in_(addresses), deliveries.possibly_sent_at.is_not(None)),
             deliveries.event_id.in_(found_events),
         ),
     )

@@ -23,20 +23,20 @@ from typing import Any, ClassVar, Literal, Protocol, get_args
 import pytest
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from bridge.connector import Action, Connector, Context, Sent
+from bridge.connector import Action, Connector, Context, Success
 from bridge.connector.api import example_of, template_of
 from bridge.errors import (
-    BadCredentials,
+    AuthenticationError,
     ConfigError,
-    Failure,
+    DeliveryError,
     OutcomeUnknown,
+    PermanentError,
     QuotaExhausted,
-    Rejected,
-    Temporary,
+    TransientError,
 )
 from bridge.rules.templates import is_template
-from bridge.testing.connection import Connected, connect, event, make_context
-from bridge.testing.stub_server import Reply, StandIn
+from bridge.testing.connection import Connected, build_context, connect, event
+from bridge.testing.stub_server import Reply, StubServer
 
 REFUSED = (400, 401, 402, 403, 404, 405, 406, 409, 410, 411, 413, 415, 422, 451)
 """Documented refusals: nothing happened, whatever is done about it."""
@@ -56,16 +56,16 @@ _PERSON = {
 _PERSONAL = (*_PERSON.values(), "12125550193", "2125550193", "Quistgaard", "wilhelmina")
 
 
-class Double(Protocol):
+class FakeProvider(Protocol):
     """A partner that keeps what reached it, for the tests of lost answers."""
 
     environ: Mapping[str, str]
 
-    def lose(self, when: Literal["before", "after"]) -> None:
+    def drop_next_response(self, when: Literal["before", "after"]) -> None:
         """Hang up on the next request that would change something, before or after it does."""
         ...
 
-    def effects(self) -> int:
+    def side_effect_count(self) -> int:
         """How many records, messages or calls there are."""
         ...
 
@@ -107,8 +107,8 @@ def _problems_of(action: Action) -> Iterator[str]:
         yield f"{where}: it writes to a person, so it needs a param `{action.recipient}`"
     if action.finder is not None and not inspect.getdoc(action.finder):
         yield f"{where}: its lookup needs a docstring"
-    if action.finder is not None and action.repeatable:
-        yield f"{where}: a repeatable action needs no lookup"
+    if action.finder is not None and action.idempotent:
+        yield f"{where}: a idempotent action needs no lookup"
     for field, info in action.params.model_fields.items():
         if not info.description:
             yield f"{where}: the param {field} needs a description"
@@ -148,10 +148,10 @@ class ConnectorConformance:
             or (template_of(info) is None and info.default is None and not _optional(info))
         }
 
-    def prepare(self, stand_in: StandIn) -> None:
+    def prepare(self, stand_in: StubServer) -> None:
         """What the partner answers in any case, such as a login; by default nothing."""
 
-    def partner(self) -> AbstractContextManager[Double] | None:
+    def partner(self) -> AbstractContextManager[FakeProvider] | None:
         """A partner with a memory; without one the tests of lost answers are left out."""
         return None
 
@@ -180,12 +180,12 @@ class ConnectorConformance:
     @pytest.mark.parametrize("status", REFUSED)
     def test_a_refusal_is_final_or_waits_for_the_operator(self, action: Action, status: int) -> None:
         failure = self._failure(action, Reply(status, {"error": "no"}))
-        assert isinstance(failure, Rejected | BadCredentials | Temporary)
+        assert isinstance(failure, PermanentError | AuthenticationError | TransientError)
 
     @pytest.mark.parametrize("status", UNKNOWN)
     def test_a_server_error_proves_nothing(self, action: Action, status: int) -> None:
         failure = self._failure(action, Reply(status, {"error": "broken"}))
-        assert isinstance(failure, OutcomeUnknown | Temporary)
+        assert isinstance(failure, OutcomeUnknown | TransientError)
 
     @pytest.mark.parametrize("status", NO_SUCCESS)
     def test_a_page_that_is_not_the_partners_is_no_success(self, action: Action, status: int) -> None:
@@ -194,7 +194,7 @@ class ConnectorConformance:
         if not self.judges_bodies(action) and status < 300:
             pytest.skip("any 2xx is this partner's yes")
         failure = self._failure(action, Reply(status, body, headers))
-        assert isinstance(failure, OutcomeUnknown | Temporary | Rejected)
+        assert isinstance(failure, OutcomeUnknown | TransientError | PermanentError)
 
     def judges_bodies(self, action: Action) -> bool:
         """Whether a success has a body that tells it from a stranger's; not so for webhooks of one's own."""
@@ -203,39 +203,39 @@ class ConnectorConformance:
 
     def test_the_partners_own_wait_is_kept(self, action: Action) -> None:
         failure = self._failure(action, Reply(429, {"error": "slow down"}, {"Retry-After": "7"}))
-        assert isinstance(failure, Temporary)
+        assert isinstance(failure, TransientError)
         assert failure.reason in ("rate_limited", "quota")
         assert isinstance(failure, QuotaExhausted) or failure.retry_after == timedelta(seconds=7)
 
     # ------------------------------------------------------------ when there is no answer
 
     def test_without_a_connection_nothing_happened(self, action: Action) -> None:
-        with StandIn() as gone:
+        with StubServer() as gone:
             url = gone.url
         with connect(self.connector, self.environ(url)) as connected:
-            assert type(self._run(connected, action)) is Temporary
+            assert type(self._run(connected, action)) is TransientError
 
     def test_a_partner_that_hangs_is_left_in_time(self, action: Action) -> None:
         self._needs_http()
-        with StandIn() as stand_in, connect(self.connector, self.environ(stand_in.url)) as connected:
+        with StubServer() as stand_in, connect(self.connector, self.environ(stand_in.url)) as connected:
             stand_in.otherwise = Reply(200)
             stand_in.fail(Reply(hang=True), times=5)
             began = time.monotonic()
             failure = self._run(connected, action, seconds=0.4)
             assert time.monotonic() - began < 3.0
-        assert isinstance(failure, OutcomeUnknown | Temporary)
+        assert isinstance(failure, OutcomeUnknown | TransientError)
         assert failure.reason in ("timeout", "network")
 
     def test_a_partner_that_hangs_up_leaves_the_outcome_open(self, action: Action) -> None:
         failure = self._failure(action, Reply(drop="before"))
-        assert isinstance(failure, OutcomeUnknown | Temporary)
+        assert isinstance(failure, OutcomeUnknown | TransientError)
         assert failure.reason in ("network", "timeout")
 
     def test_an_attempt_that_is_out_of_time_sends_nothing(self, action: Action) -> None:
-        with StandIn() as stand_in, connect(self.connector, self.environ(stand_in.url)) as connected:
+        with StubServer() as stand_in, connect(self.connector, self.environ(stand_in.url)) as connected:
             failure = self._run(connected, action, seconds=-1.0)
             assert stand_in.requests == []
-        assert isinstance(failure, Temporary)
+        assert isinstance(failure, TransientError)
 
     # ------------------------------------------------------------ what must not be told
 
@@ -245,7 +245,7 @@ class ConnectorConformance:
     ) -> None:
         """The partner repeats everything it got, as some do."""
         self._needs_http()
-        with StandIn() as stand_in:
+        with StubServer() as stand_in:
             stand_in.answer("*", "*", lambda got: Reply(status, _echo(got.headers, got.body, got.query)))
             self.prepare(stand_in)
             environ = self.environ(stand_in.url)
@@ -254,7 +254,7 @@ class ConnectorConformance:
                     outcome: object = connected.run(
                         action.name, self.params(action), context=self._context(action)
                     )
-                except Failure as failure:
+                except DeliveryError as failure:
                     outcome = failure
                 told = f"{outcome!s} {outcome!r} {caplog.text} {connected.settings!r} {connected.client!r}"
                 secrets = _secrets(connected)
@@ -267,7 +267,7 @@ class ConnectorConformance:
     def test_every_delivery_of_a_batch_gets_its_own_answer(self, action: Action, status: int) -> None:
         if action.batch == 1:
             pytest.skip("it takes one delivery at a time")
-        with StandIn() as stand_in, connect(self.connector, self.environ(stand_in.url)) as connected:
+        with StubServer() as stand_in, connect(self.connector, self.environ(stand_in.url)) as connected:
             self.prepare(stand_in)
             stand_in.otherwise = Reply(status, {"results": []})
             deliveries: list[Any] = [
@@ -275,9 +275,9 @@ class ConnectorConformance:
             ]
             answers = connected.run_batch(action.name, deliveries)
         assert len(answers) == len(deliveries)
-        assert all(isinstance(answer, Sent | Failure) for answer in answers)
+        assert all(isinstance(answer, Success | DeliveryError) for answer in answers)
         if status != 200:  # an answer that leaves deliveries out is nobody's but the partner's bug
-            assert not any(getattr(answer, "reason", "") == "bug" for answer in answers)
+            assert not any(getattr(answer, "reason", "") == "internal_error" for answer in answers)
 
     # ------------------------------------------------------------ lost answers
 
@@ -285,18 +285,18 @@ class ConnectorConformance:
     def test_a_lost_answer_never_doubles(self, action: Action, when: Literal["before", "after"]) -> None:
         with self._partner() as partner, connect(self.connector, partner.environ) as connected:
             context = self._context(action)
-            before = partner.effects()
-            partner.lose(when)
+            before = partner.side_effect_count()
+            partner.drop_next_response(when)
             failure = self._run(connected, action, context=context)
-            if isinstance(failure, OutcomeUnknown) and action.finder and not action.repeatable:
+            if isinstance(failure, OutcomeUnknown) and action.finder and not action.idempotent:
                 found = connected.find(action.name, self.params(action), context=context)
                 assert (found is not None) == (when == "after")
                 again = found is None
             else:
-                again = action.repeatable or not isinstance(failure, OutcomeUnknown)
+                again = action.idempotent or not isinstance(failure, OutcomeUnknown)
             if again:
                 connected.run(action.name, self.params(action), context=context)
-            assert partner.effects() - before == (1 if again or when == "after" else 0)
+            assert partner.side_effect_count() - before == (1 if again or when == "after" else 0)
 
     # ------------------------------------------------------------
 
@@ -304,12 +304,12 @@ class ConnectorConformance:
         return event("call.completed", _PERSON)
 
     def _context(self, action: Action) -> Context:
-        return make_context(self._event(), action, self.connector.name)
+        return build_context(self._event(), action, self.connector.name)
 
-    def _failure(self, action: Action, reply: Reply) -> Failure:
+    def _failure(self, action: Action, reply: Reply) -> DeliveryError:
         """What the action makes of a partner that answers everything with `reply`; never a bug."""
         self._needs_http()
-        with StandIn() as stand_in, connect(self.connector, self.environ(stand_in.url)) as connected:
+        with StubServer() as stand_in, connect(self.connector, self.environ(stand_in.url)) as connected:
             self.prepare(stand_in)
             stand_in.otherwise = reply
             outcome = self._run(connected, action)
@@ -323,15 +323,15 @@ class ConnectorConformance:
         *,
         context: Context | None = None,
         seconds: float | None = None,
-    ) -> Failure:
+    ) -> DeliveryError:
         try:
             sent = connected.run(
                 action.name, self.params(action), context=context or self._context(action), seconds=seconds
             )
-        except Failure as failure:
-            if failure.reason == "bug":
+        except DeliveryError as failure:
+            if failure.reason == "internal_error":
                 raise AssertionError(
-                    f"an error that @connector.failure does not know: {failure}"
+                    f"an error that @connector.classify_error does not know: {failure}"
                 ) from failure
             return failure
         raise AssertionError(f"taken for a success: {sent}")
@@ -341,7 +341,7 @@ class ConnectorConformance:
             pytest.skip("it does not speak HTTP")
 
     @contextmanager
-    def _partner(self) -> Iterator[Double]:
+    def _partner(self) -> Iterator[FakeProvider]:
         partner = self.partner()
         if partner is None:
             pytest.skip("no partner with a memory: define partner()")

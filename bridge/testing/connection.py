@@ -13,12 +13,12 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from bridge.clock import Clock, uptime
-from bridge.connector import Action, CallbackReply, CallbackRequest, Connector, Context, Job, Sent
+from bridge.connector import Action, BatchItem, CallbackReply, CallbackRequest, Connector, Context, Success
 from bridge.connector.api import Cause, is_html, template_of
 from bridge.connector.deadline import attempt_deadline
 from bridge.connector.discovery import Registry, settings_of
-from bridge.errors import CannotTell, ConfigError, Failure
-from bridge.events import Event, identity_of
+from bridge.errors import ConfigError, DeliveryError, LookupInconclusive
+from bridge.events import Event, dedupe_key_of
 from bridge.rules.template_filters import Missing
 from bridge.rules.templates import is_template, names_of, template
 from bridge.samples import sample, stamped
@@ -45,23 +45,23 @@ def event(
             place.pop(last, None)
         else:
             place[last] = copy.deepcopy(value)
-    return Event(body, identity_of(body, b""), now, id="evt_test")
+    return Event(body, dedupe_key_of(body, b""), now, id="evt_test")
 
 
-def make_context(event: Event, action: Action, connection: str = "", **facts: Any) -> Context:
+def build_context(event: Event, action: Action, connection: str = "", **facts: Any) -> Context:
     """The context of a first attempt at `action` for `event`; `facts` replace any field of Context."""
     now = facts.pop("now", None) or datetime.now(UTC)
     name = connection or action.connector
-    cause = Cause(name, action.full_name, event.identity, event.conversation.id, event.contact.key, "")
+    cause = Cause(name, action.full_name, event.dedupe_key, event.conversation.id, event.contact.key, "")
     known: dict[str, Any] = {
         "delivery": "dlv_test",
         "connection": name,
         "event": event,
-        "effect": action.effect.key(cause),
+        "idempotency_key": action.idempotency.key(cause),
         "now": now,
         "first_attempt_at": now,
         "public_url": PUBLIC_URL,
-        "taken": lambda _ids: set(),
+        "ids_used_by_others": lambda _ids: set(),
     }
     return Context(**(known | facts))
 
@@ -105,7 +105,7 @@ def load_connector(name: str, folder: Path | str | None = None) -> Connector:
 class Connected:
     """A connector with settings and a client; a context manager that closes the client.
 
-    What an action raises comes out as the bridge sees it: a Failure, whose class says what would happen next.
+    What an action raises comes out as the bridge sees it: a DeliveryError, whose class says what would happen next.
     """
 
     def __init__(self, connector: Connector, environ: Mapping[str, str], connection: str = "") -> None:
@@ -133,10 +133,10 @@ class Connected:
         event: Event | None = None,
         context: Context | None = None,
         seconds: float | None = None,
-    ) -> Sent:
-        """Make one attempt within `seconds` (the connector's own timeout when None); raises Failure."""
+    ) -> Success:
+        """Make one attempt within `seconds` (the connector's own timeout when None); raises DeliveryError."""
         answer = self.run_batch(action, [(params or {}, event, context)], seconds=seconds)[0]
-        if isinstance(answer, Sent):
+        if isinstance(answer, Success):
             return answer
         raise answer
 
@@ -146,7 +146,7 @@ class Connected:
         deliveries: Sequence[tuple[Mapping[str, Any], Event | None, Context | None]],
         *,
         seconds: float | None = None,
-    ) -> list[Sent | Failure]:
+    ) -> list[Success | DeliveryError]:
         """Make one attempt at several deliveries; one answer for each, in their order."""
         found = self.connector.actions[action]
         jobs = [self._job(found, *delivery) for delivery in deliveries]
@@ -156,7 +156,7 @@ class Connected:
                 for job in jobs
             ]
         answer = self._attempt(lambda: list(found.run(self.client, jobs)), seconds)
-        return [answer] * len(jobs) if isinstance(answer, Failure) else list(answer)
+        return [answer] * len(jobs) if isinstance(answer, DeliveryError) else list(answer)
 
     def find(
         self,
@@ -165,33 +165,33 @@ class Connected:
         *,
         event: Event | None = None,
         context: Context | None = None,
-    ) -> Sent | None:
-        """Look an attempt of unknown outcome up; raises Failure or CannotTell."""
+    ) -> Success | None:
+        """Look an attempt of unknown outcome up; raises DeliveryError or LookupInconclusive."""
         found = self.connector.actions[action]
         if found.finder is None:
-            raise CannotTell(f"{found.full_name} has no lookup")
+            raise LookupInconclusive(f"{found.full_name} has no lookup")
         job = self._job(found, params or {}, event, context)
         finder = found.finder
-        answer: Sent | Failure | None = self._attempt(
+        answer: Success | DeliveryError | None = self._attempt(
             lambda: finder(self.client, job.params, job.context), None
         )
-        if isinstance(answer, Failure):
+        if isinstance(answer, DeliveryError):
             raise answer
         return answer
 
     def check(self) -> str:
-        """Run the connector's check, as `bridge check --online` does; raises Failure or ConfigError."""
+        """Run the connector's check, as `bridge check --online` does; raises DeliveryError or ConfigError."""
         return self._ask(self.connector.run_check, "check")
 
     def setup(self) -> str:
-        """Run the connector's setup, as `bridge connectors setup` does; raises Failure or ConfigError."""
+        """Run the connector's setup, as `bridge connections setup` does; raises DeliveryError or ConfigError."""
         return self._ask(self.connector.run_setup, "setup")
 
     def _ask(self, run: Callable[..., str] | None, what: str) -> str:
         if run is None:
             raise LookupError(f"{self.connector.name} has no {what}")
         answer = self._attempt(lambda: run(self.client), None)
-        if isinstance(answer, Failure):
+        if isinstance(answer, DeliveryError):
             raise answer.__cause__ if isinstance(answer.__cause__, ConfigError) else answer
         return str(answer)
 
@@ -218,19 +218,19 @@ class Connected:
 
     def _job(
         self, action: Action, params: Mapping[str, Any], about: Event | None, context: Context | None
-    ) -> Job[Any]:
+    ) -> BatchItem[Any]:
         about = about or (context.event if context else event())
-        context = context or make_context(about, action, self.name)
-        return Job(action.params.model_validate(rendered(action, params, about, context.now)), context)
+        context = context or build_context(about, action, self.name)
+        return BatchItem(action.params.model_validate(rendered(action, params, about, context.now)), context)
 
     def _attempt(self, call: Any, seconds: float | None) -> Any:
-        """What `call` returns, or the Failure that the bridge makes of what it raises."""
+        """What `call` returns, or the DeliveryError that the bridge makes of what it raises."""
         limit = self.connector.limits.timeout if seconds is None else seconds
         try:
             with attempt_deadline(uptime() + limit):
                 answer = call()
                 return asyncio.run(answer) if inspect.iscoroutine(answer) else answer
-        except CannotTell:
+        except LookupInconclusive:
             raise
         except Exception as error:
             failure = failure_of(error, self.connector.classify)
@@ -251,7 +251,7 @@ def run_action(
     environ: Mapping[str, str],
     event: Event | None = None,
     context: Context | None = None,
-) -> Sent:
-    """Connect, make one attempt, and close; raises Failure."""
+) -> Success:
+    """Connect, make one attempt, and close; raises DeliveryError."""
     with connect(connector, environ) as connected:
         return connected.run(action, params, event=event, context=context)

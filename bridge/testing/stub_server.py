@@ -54,7 +54,7 @@ class Reply:
 Handler = Callable[[Received], Reply]
 
 
-class StandIn:
+class StubServer:
     """An HTTP server for one test; a context manager.
 
     `answer` says what a path does, `fail` what goes wrong with the next requests; everything else is a 404.
@@ -141,7 +141,7 @@ class _Server(ThreadingHTTPServer):
             self.shutdown_request(request)
 
 
-def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
+def _handler(stand_in: StubServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 

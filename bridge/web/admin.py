@@ -46,7 +46,7 @@ class Admin:
         self._token = token.encode()
         self._clock = clock
         self._public_host = urlsplit(public_url).netloc if public_url else None
-        # A new token ends the sessions of the old one; without BRIDGE_SECRET a restart ends them all.
+        # A new token ends the sessions of the old one; without BRIDGE_SECRET_KEY a restart ends them all.
         salt = f"bridge.session.{hashlib.sha256(self._token).hexdigest()}"
         self._sessions = URLSafeSerializer(secret or secrets.token_urlsafe(32), salt=salt)
         self._failing = 0

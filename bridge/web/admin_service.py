@@ -16,20 +16,20 @@ from bridge.store.database import Database
 from bridge.store.operator_actions import (
     Act,
     Replayed,
-    Verdict,
-    accept_rejection,
+    Resolution,
+    accept_rejected_request,
     cancel,
     replay,
     resolve,
     retry,
 )
-from bridge.store.queries import NotFound, show_delivery, show_event, show_rejection
+from bridge.store.queries import NotFound, show_delivery, show_event, show_rejected_request
 from bridge.web.health import Counted
 from bridge.web.query_params import BadParameter
 
-Kind = Literal["event", "delivery", "rejection"]
+Kind = Literal["event", "delivery", "rejected_request"]
 
-_READERS = {"event": show_event, "delivery": show_delivery, "rejection": show_rejection}
+_READERS = {"event": show_event, "delivery": show_delivery, "rejected_request": show_rejected_request}
 
 
 class RunningRules(Protocol):
@@ -52,53 +52,53 @@ class Desk:
 
     def show(self, kind: Kind, ident: str) -> dict[str, Any]:
         """One event, delivery or rejection with what people did to it; raises NotFound."""
-        return _READERS[kind](self.database, ident) | {"audit": entries(self.database, subject=ident)}
+        return _READERS[kind](self.database, ident) | {"audit": entries(self.database, target=ident)}
 
     def act(
         self,
         name: str,
         ident: str,
-        who: str,
+        actor: str,
         *,
-        verdict: Verdict | None = None,
-        partner_id: str | None = None,
+        resolution: Resolution | None = None,
+        external_id: str | None = None,
     ) -> Act:
         """Retry, cancel or resolve one delivery; raises NotFound."""
         show_delivery(self.database, ident)
         match name:
             case "retry":
-                return retry(self.database, who, [ident])[0]
+                return retry(self.database, actor, [ident])[0]
             case "cancel":
-                return cancel(self.database, who, [ident])[0]
-            case "resolve" if verdict is not None:
-                return resolve(self.database, who, ident, verdict, partner_id)
+                return cancel(self.database, actor, [ident])[0]
+            case "resolve" if resolution is not None:
+                return resolve(self.database, actor, ident, resolution, external_id)
         raise ValueError(f"no act is called {name}")
 
-    def accept(self, ident: str, who: str) -> Act:
+    def accept(self, ident: str, actor: str) -> Act:
         """Take a refused request after all; raises NotFound."""
-        return accept_rejection(self.database, who, ident)
+        return accept_rejected_request(self.database, actor, ident)
 
-    def replay(self, ident: str, who: str, *, rule: str | None = None, again: bool = False) -> Replayed:
+    def replay(self, ident: str, actor: str, *, rule: str | None = None, force: bool = False) -> Replayed:
         """Route one event again with the rules that run now; raises NotFound, BadParameter."""
         show_event(self.database, ident)
         rules = self.rules.current
         if rule is not None and rules.named(rule) is None:
             raise BadParameter(f"no rule is called `{rule[:80]}` in the rules that run now")
         return replay(
-            self.database, who, [ident], rules, lambda event, now: route(event, rules, now),
-            rule=rule, again=again,
+            self.database, actor, [ident], rules, lambda event, now: route(event, rules, now),
+            rule=rule, force=force,
         )[0]  # fmt: skip
 
-    def pause(self, name: str, who: str, why: str) -> dict[str, Any]:
+    def pause(self, name: str, actor: str, reason: str) -> dict[str, Any]:
         """Let nothing leave over a connection until somebody resumes it; raises NotFound."""
         self.connection(name)
-        pause(self.database, name, why, who)
+        pause(self.database, name, reason, actor)
         return self.connection(name)
 
-    def resume(self, name: str, who: str) -> dict[str, Any]:
+    def resume(self, name: str, actor: str) -> dict[str, Any]:
         """End a connection's pause, whoever or whatever made it; raises NotFound."""
         self.connection(name)
-        resume(self.database, name, who)
+        resume(self.database, name, actor)
         return self.connection(name)
 
     def connection(self, name: str) -> dict[str, Any]:
@@ -145,9 +145,9 @@ class Desk:
             ],
         }
 
-    def audit(self, limit: int, before: str | None) -> tuple[Sequence[dict[str, Any]], str | None]:
+    def audit(self, limit: int, cursor: str | None) -> tuple[Sequence[dict[str, Any]], str | None]:
         """What people did, the newest first, and where the next page begins."""
-        found = entries(self.database, limit=limit + 1, before=before)
+        found = entries(self.database, limit=limit + 1, cursor=cursor)
         return found[:limit], found[limit - 1]["id"] if len(found) > limit else None
 
 
@@ -155,13 +155,13 @@ def connection_record(row: dict[str, Any], now: datetime) -> dict[str, Any]:
     """A connection's row as people and programs are told of it."""
     until = row["paused_until"]
     # An open circuit whose time is up is half open: it lets one attempt through, to see.
-    paused = row["paused_by"] is not None and (row["paused_by"] == "circuit" or (until or now) > now)
+    paused = row["pause_cause"] is not None and (row["pause_cause"] == "circuit" or (until or now) > now)
     return {
         "name": row["name"],
         "paused": paused,
-        "paused_by": row["paused_by"] if paused else None,
+        "pause_cause": row["pause_cause"] if paused else None,
         "paused_until": until if paused and until != FOR_GOOD else None,
-        "paused_why": row["paused_why"] if paused else None,
+        "pause_reason": row["pause_reason"] if paused else None,
         "recent_failures": row["failures"],
         "recent_successes": row["successes"],
     }

@@ -1,6 +1,6 @@
 """/api/...: the data of the log page as JSON, in the shape that the command line prints with `--json`.
 
-Lists are `{"items": [...], "next": ...}`, where `next` is the `before` of the next page. Errors are `{"error": ...}`
+Lists are `{"items": [...], "next_cursor": ...}`, where `next` is the `before` of the next page. Errors are `{"error": ...}`
 with what to do: 400 a wrong parameter, 404 an unknown id, 409 an act that is not possible now.
 """
 
@@ -17,8 +17,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from bridge.serialization import json_text
-from bridge.store.operator_actions import Act, Verdict
-from bridge.store.queries import NotFound, Page, list_deliveries, list_events, list_rejections
+from bridge.store.operator_actions import Act, Resolution
+from bridge.store.queries import NotFound, Page, list_deliveries, list_events, list_rejected_requests
 from bridge.store.search import search
 from bridge.web.admin_service import Desk, Kind
 from bridge.web.query_params import (
@@ -31,7 +31,7 @@ from bridge.web.query_params import (
     text_or_none,
 )
 
-WHO: Final = "api"
+ACTOR: Final = "api"
 """Who acted, in the audit."""
 MAX_BODY: Final = 64 * 1024
 
@@ -49,15 +49,15 @@ def api_routes(desk: Desk) -> list[BaseRoute]:
     def deliveries(request: Request, _: Body) -> Answer:
         return _page(list_deliveries(database, **delivery_filter(request.query_params)))
 
-    def rejections(request: Request, _: Body) -> Answer:
-        return _page(list_rejections(database, **page_filter(request.query_params)))
+    def rejected_requests(request: Request, _: Body) -> Answer:
+        return _page(list_rejected_requests(database, **page_filter(request.query_params)))
 
     def audit(request: Request, _: Body) -> Answer:
-        items, following = desk.audit(**page_filter(request.query_params))
-        return 200, {"items": items, "next": following}
+        items, next_cursor = desk.audit(**page_filter(request.query_params))
+        return 200, {"items": items, "next_cursor": next_cursor}
 
     def connections(_: Request, __: Body) -> Answer:
-        return 200, {"items": desk.connections(), "next": None}
+        return 200, {"items": desk.connections(), "next_cursor": None}
 
     def find(request: Request, _: Body) -> Answer:
         words = text_or_none("q", request.query_params.get("q"))
@@ -72,43 +72,49 @@ def api_routes(desk: Desk) -> list[BaseRoute]:
         return lambda request, _: (200, desk.show(kind, _ident(request)))
 
     def resolve(request: Request, body: Body) -> Answer:
-        verdict = one_of("verdict", body.get("verdict"), get_args(Verdict))
-        partner_id = text_or_none("partner_id", body.get("partner_id"))
-        return _act(desk.act("resolve", _ident(request), WHO, verdict=verdict, partner_id=partner_id))
+        resolution = one_of("resolution", body.get("resolution"), get_args(Resolution))
+        external_id = text_or_none("external_id", body.get("external_id"))
+        return _act(
+            desk.act("resolve", _ident(request), ACTOR, resolution=resolution, external_id=external_id)
+        )
 
     def replay(request: Request, body: Body) -> Answer:
-        again = body.get("again", False)
-        if not isinstance(again, bool):
-            raise BadParameter("`again` must be true or false")
-        done = desk.replay(_ident(request), WHO, rule=text_or_none("rule", body.get("rule")), again=again)
+        force = body.get("force", False)
+        if not isinstance(force, bool):
+            raise BadParameter("`force` must be true or false")
+        done = desk.replay(_ident(request), ACTOR, rule=text_or_none("rule", body.get("rule")), force=force)
         return (409, {"error": done.skipped}) if done.skipped else (200, asdict(done))
 
     def pause(request: Request, body: Body) -> Answer:
-        return 200, desk.pause(_name(request), WHO, text_or_none("why", body.get("why")) or "")
+        return 200, desk.pause(_name(request), ACTOR, text_or_none("reason", body.get("reason")) or "")
 
     return [
         _read("/events", events),
         _read("/events/{id}", one("event")),
         _read("/deliveries", deliveries),
         _read("/deliveries/{id}", one("delivery")),
-        _read("/rejections", rejections),
-        _read("/rejections/{id}", one("rejection")),
+        _read("/rejected-requests", rejected_requests),
+        _read("/rejected-requests/{id}", one("rejected_request")),
         _read("/search", find),
         _read("/connections", connections),
         _read("/rules", lambda _, __: (200, desk.rules_status())),
-        _read("/counts", lambda _, __: (200, desk.counts())),
+        _read("/stats", lambda _, __: (200, desk.counts())),
         _read("/audit", audit),
         _write(
-            "/deliveries/{id}/retry", (), lambda request, _: _act(desk.act("retry", _ident(request), WHO))
+            "/deliveries/{id}/retry", (), lambda request, _: _act(desk.act("retry", _ident(request), ACTOR))
         ),
         _write(
-            "/deliveries/{id}/cancel", (), lambda request, _: _act(desk.act("cancel", _ident(request), WHO))
+            "/deliveries/{id}/cancel", (), lambda request, _: _act(desk.act("cancel", _ident(request), ACTOR))
         ),
-        _write("/deliveries/{id}/resolve", ("verdict", "partner_id"), resolve),
-        _write("/events/{id}/replay", ("rule", "again"), replay),
-        _write("/rejections/{id}/accept", (), lambda request, _: _act(desk.accept(_ident(request), WHO))),
-        _write("/connections/{name}/pause", ("why",), pause),
-        _write("/connections/{name}/resume", (), lambda request, _: (200, desk.resume(_name(request), WHO))),
+        _write("/deliveries/{id}/resolve", ("resolution", "external_id"), resolve),
+        _write("/events/{id}/replay", ("rule", "force"), replay),
+        _write(
+            "/rejected-requests/{id}/accept", (), lambda request, _: _act(desk.accept(_ident(request), ACTOR))
+        ),
+        _write("/connections/{name}/pause", ("reason",), pause),
+        _write(
+            "/connections/{name}/resume", (), lambda request, _: (200, desk.resume(_name(request), ACTOR))
+        ),
     ]
 
 
@@ -121,7 +127,7 @@ def _name(request: Request) -> str:
 
 
 def _page(page: Page) -> Answer:
-    return 200, {"items": page.items, "next": page.next}
+    return 200, {"items": page.items, "next_cursor": page.next_cursor}
 
 
 def _act(act: Act) -> Answer:

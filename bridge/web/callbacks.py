@@ -94,9 +94,9 @@ def _learn(database: Database, name: str, callback: Callback, reply: CallbackRep
             "a receipt that fits no delivery",
             connection=name,
             callback=callback.name,
-            receipt=unmatched.receipt.state,
-            partner_id=unmatched.receipt.id,
-            delivery=unmatched.receipt.delivery,
+            status=unmatched.update.state,
+            external_id=unmatched.update.id,
+            delivery=unmatched.update.delivery,
             why=unmatched.why,
         )
 

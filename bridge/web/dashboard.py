@@ -18,8 +18,8 @@ from starlette.routing import BaseRoute, Route
 
 from bridge.errors import BridgeError, StoreUnavailable
 from bridge.events import EVENT_NAMES, Event
-from bridge.store.operator_actions import Act, Verdict
-from bridge.store.queries import STATES, NotFound, list_deliveries, list_events, list_rejections
+from bridge.store.operator_actions import Act, Resolution
+from bridge.store.queries import STATES, NotFound, list_deliveries, list_events, list_rejected_requests
 from bridge.store.search import search
 from bridge.store.timeline import timeline
 from bridge.telemetry import log
@@ -35,7 +35,7 @@ from bridge.web.query_params import (
     text_or_none,
 )
 
-WHO: Final = "log page"
+ACTOR: Final = "log page"
 """Who acted, in the audit."""
 MAX_BODY: Final = 64 * 1024
 _LATEST_EVENTS: Final = 8
@@ -55,14 +55,14 @@ def page_routes(desk: Desk) -> list[BaseRoute]:
         _page("/search", pages.search),
         _page("/connections", pages.connections),
         _page("/rules", pages.rules),
-        _page("/rejections", pages.rejections),
-        _page("/rejections/{id}", pages.rejection),
+        _page("/rejected", pages.rejected_requests),
+        _page("/rejected/{id}", pages.rejected_request),
         _page("/audit", pages.audit),
         _form("/deliveries/{id}/retry", pages.act("retry")),
         _form("/deliveries/{id}/cancel", pages.act("cancel")),
         _form("/deliveries/{id}/resolve", pages.act("resolve")),
         _form("/events/{id}/replay", pages.replay),
-        _form("/rejections/{id}/accept", pages.accept),
+        _form("/rejected/{id}/accept", pages.accept),
         _form("/connections/{name}/pause", pages.pause),
         _form("/connections/{name}/resume", pages.resume),
     ]
@@ -95,7 +95,9 @@ class Pages:
         wanted = delivery_filter(request.query_params)
         chosen = {name: request.query_params.get(name, "") for name in ("connection", "rule", "event")}
         is_front = not any(request.query_params.values())
-        reviews = list_deliveries(self._database, states=["review"], limit=_REVIEWS) if is_front else None
+        reviews = (
+            list_deliveries(self._database, states=["needs_review"], limit=_REVIEWS) if is_front else None
+        )
         events = list_events(self._database, limit=_LATEST_EVENTS) if is_front else None
         return self._html(
             request,
@@ -108,7 +110,7 @@ class Pages:
             state=wanted["states"],
             chosen=chosen,
             older=_kept(request.query_params),
-            others=_kept(request.query_params, ("before", "state")),
+            others=_kept(request.query_params, ("cursor", "state")),
             connections=[found["name"] for found in self._desk.connections()],
             rules=[rule.name for rule in self._desk.rules.current.rules],
         )
@@ -121,7 +123,7 @@ class Pages:
             "events.html",
             page=list_events(self._database, **wanted),
             names=EVENT_NAMES,
-            name=wanted["name"] or "",
+            event_type=wanted["event_type"] or "",
             since=request.query_params.get("since", ""),
             older=_kept(request.query_params),
         )
@@ -137,7 +139,7 @@ class Pages:
             problem=problem,
             event=event,
             body=_indented(event["body"]),
-            contact=Event(event["body"] or {}, event["identity"], event["received_at"]).contact,
+            contact=Event(event["body"] or {}, event["dedupe_key"], event["received_at"]).contact,
             traces=[trace for trace in traces if not _for_other_events(trace)],
             others=[trace for trace in traces if _for_other_events(trace)],
             rules=[rule.name for rule in self._desk.rules.current.rules],
@@ -180,29 +182,33 @@ class Pages:
         """The rules that run."""
         return self._html(request, "rules.html", status_of=self._desk.rules_status())
 
-    def rejections(self, request: Request) -> Response:
+    def rejected_requests(self, request: Request) -> Response:
         """Refused requests."""
-        page = list_rejections(self._database, **page_filter(request.query_params))
+        page = list_rejected_requests(self._database, **page_filter(request.query_params))
         return self._html(request, "rejected_requests.html", page=page, older=_kept(request.query_params))
 
-    def rejection(self, request: Request, problem: str = "") -> Response:
+    def rejected_request(self, request: Request, problem: str = "") -> Response:
         """One refused request, which can be accepted after all when it was signed."""
-        rejection = self._desk.show("rejection", _ident(request))
-        body = rejection["body"].decode("utf-8", "replace") if rejection["body"] is not None else None
+        rejected_request = self._desk.show("rejected_request", _ident(request))
+        body = (
+            rejected_request["body"].decode("utf-8", "replace")
+            if rejected_request["body"] is not None
+            else None
+        )
         return self._html(
             request,
             "rejected_request.html",
             status=409 if problem else 200,
             problem=problem,
-            rejection=rejection,
+            rejected_request=rejected_request,
             body=body,
         )
 
     def audit(self, request: Request) -> Response:
         """What people did."""
-        items, following = self._desk.audit(**page_filter(request.query_params))
+        items, next_cursor = self._desk.audit(**page_filter(request.query_params))
         return self._html(
-            request, "audit.html", items=items, next=following, older=_kept(request.query_params)
+            request, "audit.html", items=items, next_cursor=next_cursor, older=_kept(request.query_params)
         )
 
     # What there is to do
@@ -211,9 +217,13 @@ class Pages:
         """Retry, cancel or resolve a delivery."""
 
         def do(request: Request, form: Form) -> Response:
-            verdict = one_of("verdict", form.get("verdict"), get_args(Verdict)) if name == "resolve" else None
-            partner_id = text_or_none("partner_id", form.get("partner_id"))
-            act = self._desk.act(name, _ident(request), WHO, verdict=verdict, partner_id=partner_id)
+            resolution = (
+                one_of("resolution", form.get("resolution"), get_args(Resolution))
+                if name == "resolve"
+                else None
+            )
+            external_id = text_or_none("external_id", form.get("external_id"))
+            act = self._desk.act(name, _ident(request), ACTOR, resolution=resolution, external_id=external_id)
             if not act.done:
                 return self.delivery(request, act.text)
             return _back(request, "" if form.get("back") == "log" else f"deliveries/{act.id}")
@@ -224,25 +234,25 @@ class Pages:
         """Route an event again."""
         done = self._desk.replay(
             _ident(request),
-            WHO,
+            ACTOR,
             rule=text_or_none("rule", form.get("rule")),
-            again=form.get("again") == "yes",
+            force=form.get("force") == "yes",
         )
         return self.event(request, done.skipped) if done.skipped else _back(request, f"events/{done.id}")
 
     def accept(self, request: Request, form: Form) -> Response:  # noqa: ARG002
         """Take a refused request after all."""
-        act: Act = self._desk.accept(_ident(request), WHO)
-        return _back(request, f"rejections/{act.id}") if act.done else self.rejection(request, act.text)
+        act: Act = self._desk.accept(_ident(request), ACTOR)
+        return _back(request, f"rejected/{act.id}") if act.done else self.rejected_request(request, act.text)
 
     def pause(self, request: Request, form: Form) -> Response:
         """Pause a connection."""
-        self._desk.pause(_name(request), WHO, text_or_none("why", form.get("why")) or "")
+        self._desk.pause(_name(request), ACTOR, text_or_none("reason", form.get("reason")) or "")
         return _back(request, "connections")
 
     def resume(self, request: Request, form: Form) -> Response:
         """Resume a connection."""
-        self._desk.resume(_name(request), WHO)
+        self._desk.resume(_name(request), ACTOR)
         return _back(request, "" if form.get("back") == "log" else "connections")
 
 
@@ -261,11 +271,11 @@ def _indented(value: Any) -> str | None:
 def _for_other_events(trace: Mapping[str, Any]) -> bool:
     """Whether the rule has nothing to do with events of this name: the reader asks about the others first."""
     checks: Sequence[Mapping[str, Any]] = trace["checks"]
-    alone = len(checks) == 1 and checks[0]["wanted"].startswith("when ")
+    alone = len(checks) == 1 and checks[0]["condition"].startswith("when ")
     return alone and not trace["fired"] and not trace["error"]
 
 
-def _kept(query: QueryParams, without: Sequence[str] = ("before",)) -> str:
+def _kept(query: QueryParams, without: Sequence[str] = ("cursor",)) -> str:
     """The present filter as the beginning of another address."""
     kept = [(name, value) for name, value in query.multi_items() if name not in without and value]
     return f"?{QueryParams(kept)}&" if kept else "?"

@@ -109,7 +109,7 @@ def _stored(metrics: Metrics, database: Database, counted: Counted) -> bytes:
     metrics.oldest_due.set(max(0.0, waits))
     for row in connections:
         paused = row["paused_until"] is not None and row["paused_until"] > now
-        metrics.paused.labels(row["name"]).set(int(paused or row["paused_by"] == "circuit"))
+        metrics.paused.labels(row["name"]).set(int(paused or row["pause_cause"] == "circuit"))
     return generate_latest(metrics.stored)
 
 

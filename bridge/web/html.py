@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
-from bridge.store.timeline import act_of, details_of
+from bridge.store.timeline import describe_audit_entry, format_details
 from bridge.telemetry import mask_address
 
 
@@ -42,9 +42,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "act": act_of,
+        "act": describe_audit_entry,
         "ago": ago,
-        "details": details_of,
+        "details": format_details,
         "instant": instant,
         "machine": machine,
         "mask": mask_address,

@@ -29,14 +29,14 @@ def ident(value: str) -> str:
 
 def page_filter(query: QueryParams, default_limit: int = 50) -> dict[str, Any]:
     """`limit` and `before` alone."""
-    return _page(_values(query, ("limit", "before")), default_limit)
+    return _page(_values(query, ("limit", "cursor")), default_limit)
 
 
 def event_filter(query: QueryParams, now: datetime, default_limit: int = 50) -> dict[str, Any]:
     """What `list_events` takes."""
-    values = _values(query, ("name", "since", "until", "limit", "before"))
+    values = _values(query, ("type", "since", "until", "limit", "cursor"))
     return {
-        "name": values.get("name"),
+        "event_type": values.get("type"),
         "since": _instant("since", values.get("since"), now),
         "until": _instant("until", values.get("until"), now),
         **_page(values, default_limit),
@@ -45,7 +45,7 @@ def event_filter(query: QueryParams, now: datetime, default_limit: int = 50) -> 
 
 def delivery_filter(query: QueryParams, default_limit: int = 50) -> dict[str, Any]:
     """What `list_deliveries` takes; `state` may stand there several times, or be a list with commas."""
-    values = _values(query, ("state", "event", "connection", "rule", "limit", "before"))
+    values = _values(query, ("state", "event", "connection", "rule", "limit", "cursor"))
     states = [word for value in query.getlist("state") for word in value.split(",") if word]
     for word in states:
         if word not in STATES:
@@ -88,7 +88,7 @@ def _page(values: dict[str, str], default_limit: int) -> dict[str, Any]:
     limit = values.get("limit", str(default_limit))
     if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_LIMIT):
         raise BadParameter(f"`limit` must be a number from 1 to {MAX_LIMIT}")
-    return {"limit": int(limit), "before": values.get("before")}
+    return {"limit": int(limit), "cursor": values.get("cursor")}
 
 
 def _instant(name: str, value: str | None, now: datetime) -> datetime | None:

@@ -31,7 +31,7 @@ _WORDS: Final = {"email": "e-mails", "sms": "text messages", "call": "calls"}
 
 
 def unsubscribe_link(public_url: str | None, secret: str | None) -> Callable[[str, str], str | None]:
-    """What makes the link for a channel and an address: it needs BRIDGE_PUBLIC_URL and BRIDGE_SECRET, else None."""
+    """What makes the link for a channel and an address: it needs BRIDGE_PUBLIC_URL and BRIDGE_SECRET_KEY, else None."""
     if not public_url or not secret:
         return lambda _channel, _address: None
     tokens, root = _tokens(secret), public_url.rstrip("/")

@@ -20,7 +20,7 @@ from bridge.clock import Clock
 from bridge.errors import Refused, StoreUnavailable
 from bridge.signing import MAX_BODY, SIGNATURE_HEADER, TIMESTAMP_HEADER, SignedRefusal, verify
 from bridge.store.database import Database
-from bridge.store.ingest import Answer, Receipt, Rejection, accept, reject_all
+from bridge.store.ingest import Answer, IncomingEvent, RejectedRequest, accept, record_rejected_requests
 from bridge.telemetry import Metrics, log
 
 MAX_GROUP: Final = 256
@@ -29,7 +29,7 @@ MAX_WAITING: Final = 4096
 """Events that may wait for a transaction; more are answered 503, and Heppu sends them again."""
 BODY_SECONDS: Final = 30.0
 """How long a sender may take for a body: Heppu's own time limit for an answer."""
-MAX_REJECTIONS_WAITING: Final = 200
+MAX_QUEUED_REJECTIONS: Final = 200
 """Refused requests that wait to be written down; under a flood the rest is only counted."""
 
 _HEADERS: Final = {name.encode(): name for name in ("content-length", SIGNATURE_HEADER, TIMESTAMP_HEADER)}
@@ -51,11 +51,11 @@ class GroupCommit:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: deque[tuple[Receipt, asyncio.Future[Answer]]] = deque()
+        self._waiting: deque[tuple[IncomingEvent, asyncio.Future[Answer]]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bridge-receipts")
 
-    async def accept(self, receipt: Receipt) -> Answer:
+    async def accept(self, receipt: IncomingEvent) -> Answer:
         """Store one event; returns once it is on disk, or cannot be stored now."""
         if len(self._waiting) >= MAX_WAITING:
             return "unavailable"
@@ -81,18 +81,18 @@ class GroupCommit:
         self._thread.shutdown(wait=True)
 
 
-class RejectionLog:
+class RejectedRequestLog:
     """Writes refused requests down in the background, in groups, without ever holding up an answer."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: list[Rejection] = []
+        self._waiting: list[RejectedRequest] = []
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, rejection: Rejection) -> None:
+    def add(self, rejected_request: RejectedRequest) -> None:
         """Note a refused request; dropped when too many are waiting."""
-        if len(self._waiting) < MAX_REJECTIONS_WAITING:
-            self._waiting.append(rejection)
+        if len(self._waiting) < MAX_QUEUED_REJECTIONS:
+            self._waiting.append(rejected_request)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._write())
 
@@ -101,7 +101,7 @@ class RejectionLog:
         while self._waiting:
             group, self._waiting = self._waiting, []
             try:
-                await asyncio.to_thread(reject_all, self._database, group)
+                await asyncio.to_thread(record_rejected_requests, self._database, group)
             except StoreUnavailable as error:
                 log.error("rejections not written", count=len(group), error=str(error))
             except Exception as error:
@@ -132,7 +132,7 @@ class Receiver:
         self._settings = settings
         self._clock = clock
         self._commit = GroupCommit(database)
-        self._rejections = RejectionLog(database)
+        self._rejections = RejectedRequestLog(database)
         self._count = metrics.receipts
         self.stopping = False
         """Set on the way out: new events are answered 503."""
@@ -158,21 +158,23 @@ class Receiver:
             return
         except ConnectionError:
             return
-        stored = await self._commit.accept(Receipt(event, body))
+        stored = await self._commit.accept(IncomingEvent(event, body))
         if stored == "stored":
             await self._answer(send, 200, _RECEIVED)
         elif stored == "unavailable":
             await self._answer(send, 503, _ANSWERS[503], ((b"retry-after", b"60"),))
         else:
             if stored == "conflict":
-                log.error("same id, another body", advice="see `bridge rejections`; nothing was routed")
+                log.error("same id, another body", advice="see `bridge rejected`; nothing was routed")
             await self._answer(send, 200, _DUPLICATE, label=stored)
 
     def _reject(self, refused: Refused, body: bytes, now: datetime) -> None:
         signed = isinstance(refused, SignedRefusal) and bool(self._settings.secrets)
         log.warning("request refused", kind=refused.kind, detail=refused.detail, status=refused.status)
         self._rejections.add(
-            Rejection(refused.kind, refused.detail, refused.status, signed, now, body if signed else None)
+            RejectedRequest(
+                refused.kind, refused.detail, refused.status, signed, now, body if signed else None
+            )
         )
 
     async def _answer(

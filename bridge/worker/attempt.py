@@ -22,17 +22,17 @@ from typing import Any
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from bridge.clock import uptime
-from bridge.connector import Action, Connector, ConnectorSettings, Context, Job, Sent
+from bridge.connector import Action, BatchItem, Connector, ConnectorSettings, Context, Success
 from bridge.connector.deadline import attempt_deadline
-from bridge.errors import CannotTell, ConfigError, Failure, OutcomeUnknown, Rejected
+from bridge.errors import ConfigError, DeliveryError, LookupInconclusive, OutcomeUnknown, PermanentError
 from bridge.store.claim import Claimed
-from bridge.store.contact_cache import StoredIdentities
+from bridge.store.contact_cache import StoredContactCache
 from bridge.store.database import Database
-from bridge.store.queries import taken_by_others
+from bridge.store.queries import external_ids_in_use
 from bridge.telemetry import log
 from bridge.worker.result_policy import NotBegun, Unfamiliar, failure_of
 
-Result = Sent | Exception | None
+Result = Success | Exception | None
 
 PORTION = 0.5
 """Seconds of work that may wait for its threads."""
@@ -77,15 +77,15 @@ class Connection:
         quick partner's threads would idle while the next few deliveries are claimed. Where nobody could find out
         after a crash whether what waits for its thread had begun, nothing waits.
         """
-        found_out = all(action.repeatable or action.finder for action in self.connector.actions.values())
+        found_out = all(action.idempotent or action.finder for action in self.connector.actions.values())
         portion = max(1.0, min(MAX_PORTION, PORTION / self.pace)) if found_out else 1.0
-        return int(self.connector.limits.concurrent * portion)
+        return int(self.connector.limits.concurrency * portion)
 
     @property
     def free(self) -> int:
         """How many calls may be claimed now; 0 until enough have returned to be worth a transaction."""
         room = self.capacity - self.running
-        return room if room >= self.capacity // 4 or self.running < self.connector.limits.concurrent else 0
+        return room if room >= self.capacity // 4 or self.running < self.connector.limits.concurrency else 0
 
     def returned(self, calls: int, seconds: float) -> None:
         """Note that so many calls have returned, each after so long."""
@@ -96,7 +96,7 @@ class Connection:
         """Run `work` in one of this connection's threads."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(
-                self.connector.limits.concurrent, thread_name_prefix=f"bridge-{self.name}"
+                self.connector.limits.concurrency, thread_name_prefix=f"bridge-{self.name}"
             )
         self._pool.submit(contextvars.Context().run, work)
 
@@ -135,17 +135,17 @@ class Attempts:
                 if uptime() >= deadline:
                     return [NotBegun()] * len(call)
                 return self._call(connection, action, call)
-        except CannotTell as error:
+        except LookupInconclusive as error:
             return [error]
         except Exception as error:
             return [failure_of(error, connection.connector.classify)] * len(call)
         except BaseException as error:
             # A connector that exits or is cancelled must not take its thread along.
-            return [OutcomeUnknown(f"{type(error).__name__}: {error}", reason="bug")] * len(call)
+            return [OutcomeUnknown(f"{type(error).__name__}: {error}", reason="internal_error")] * len(call)
 
     def _call(self, connection: Connection, action: Action, call: Sequence[Claimed]) -> list[Result]:
         jobs = [self._job(action, item) for item in call]
-        ready = [job for job in jobs if isinstance(job, Job)]
+        ready = [job for job in jobs if isinstance(job, BatchItem)]
         if not ready:
             return [job if isinstance(job, Exception) else None for job in jobs]
         client = connection.client()
@@ -154,9 +154,9 @@ class Attempts:
         if action.batch == 1:
             return [_result(_await(action.run(client, ready[0].params, ready[0].context)))]
         answers = iter(_run_batch(connection.connector, action, client, ready))
-        return [next(answers) if isinstance(job, Job) else job for job in jobs]
+        return [next(answers) if isinstance(job, BatchItem) else job for job in jobs]
 
-    def _job(self, action: Action, item: Claimed) -> Job[Any] | Unfamiliar:
+    def _job(self, action: Action, item: Claimed) -> BatchItem[Any] | Unfamiliar:
         """The params and the context of one delivery."""
         try:
             params = action.params.model_validate(dict(item.params))
@@ -170,39 +170,43 @@ class Attempts:
             )
         channel, recipient = item.channel, item.recipient
         link = self.unsubscribe_url(channel, recipient) if channel and recipient else None
-        return Job(
+        return BatchItem(
             params,
             Context(
                 delivery=item.id,
                 connection=item.connection,
                 event=item.event,
-                effect=item.effect,
+                idempotency_key=item.idempotency_key,
                 now=item.started_at,
                 first_attempt_at=item.first_attempt_at,
                 attempt=item.attempts + 1,
                 expires_at=item.expires_at,
-                quiet_from=item.quiet_from,
-                known_id=item.known_id,
-                identities=StoredIdentities(self.database, item.connection),
+                quiet_hours_start=item.quiet_hours_start,
+                existing_id=item.existing_id,
+                contact_cache=StoredContactCache(self.database, item.connection),
                 public_url=self.public_url,
                 unsubscribe_url=link,
-                taken=lambda ids: taken_by_others(self.database, item.connection, item.id, ids),
+                ids_used_by_others=lambda ids: external_ids_in_use(
+                    self.database, item.connection, item.id, ids
+                ),
             ),
         )
 
 
-def _run_batch(connector: Connector, action: Action, client: Any, jobs: Sequence[Job[Any]]) -> list[Result]:
+def _run_batch(
+    connector: Connector, action: Action, client: Any, jobs: Sequence[BatchItem[Any]]
+) -> list[Result]:
     """One answer per job. A refusal of the whole batch is split until the one that earned it stands alone."""
     try:
         answers = list(_await(action.run(client, jobs)))
         if len(answers) != len(jobs):
-            raise OutcomeUnknown(f"{len(answers)} answers to {len(jobs)} deliveries", reason="bug")
+            raise OutcomeUnknown(f"{len(answers)} answers to {len(jobs)} deliveries", reason="internal_error")
         return [_result(answer) for answer in answers]
-    except CannotTell as error:
+    except LookupInconclusive as error:
         return [error] * len(jobs)
     except Exception as error:
         failure = failure_of(error, connector.classify)
-        if not isinstance(failure, Rejected) or len(jobs) == 1:
+        if not isinstance(failure, PermanentError) or len(jobs) == 1:
             return [failure] * len(jobs)
     half = len(jobs) // 2
     return [
@@ -214,15 +218,17 @@ def _run_batch(connector: Connector, action: Action, client: Any, jobs: Sequence
 
 def _finder(action: Action) -> Callable[..., Any]:
     if action.finder is None:
-        raise OutcomeUnknown("this action has no lookup any more", reason="bug")
+        raise OutcomeUnknown("this action has no lookup any more", reason="internal_error")
     return action.finder
 
 
 def _result(answer: object) -> Result:
     """What an action returned, or an unknown outcome when it is nothing of the kind."""
-    if answer is None or isinstance(answer, Sent | Failure | CannotTell):
+    if answer is None or isinstance(answer, Success | DeliveryError | LookupInconclusive):
         return answer
-    return OutcomeUnknown(f"the action returned {type(answer).__name__}, not Sent", reason="bug")
+    return OutcomeUnknown(
+        f"the action returned {type(answer).__name__}, not Success", reason="internal_error"
+    )
 
 
 def _await(value: Any) -> Any:

@@ -1,20 +1,20 @@
 """What an attempt's end means for its delivery: pure, one table.
 
                     repeatable action        any other action
-Sent                sent                     sent
-Temporary           retry on schedule        retry on schedule (it proves that nothing happened)
+Success                sent                     sent
+TransientError           retry on schedule        retry on schedule (it proves that nothing happened)
 RateLimited, quota, credentials
                     the connection waits; no attempt is used up
-Rejected            dead                     dead
-CannotTell          review                   review (nothing happened; a person has to choose)
+PermanentError            dead                     dead
+LookupInconclusive          review                   review (nothing happened; a person has to choose)
 OutcomeUnknown,     retry on schedule        look it up after the settle time; without a lookup: review
 or a bug
 
 not begun           put back at once         put back at once (nobody was asked, so it says nothing about the partner)
 not known here      put back for a minute    put back for a minute; after an hour dead, a lookup: review
 
-a lookup says       Sent: sent               None: attempt again at once
-                    CannotTell: review       it fails itself: look again, for at most two minutes in which the
+a lookup says       Success: sent               None: attempt again at once
+                    LookupInconclusive: review       it fails itself: look again, for at most two minutes in which the
                                              partner is not away as a whole, then review
 """
 
@@ -27,21 +27,21 @@ from typing import Any, Literal
 
 from tenacity import RetryCallState, wait_chain, wait_random
 
-from bridge.connector import Action, Sent
+from bridge.connector import Action, Success
 from bridge.errors import (
-    BadCredentials,
-    CannotTell,
+    AuthenticationError,
     ConfigError,
-    Failure,
+    DeliveryError,
+    LookupInconclusive,
     OutcomeUnknown,
+    PermanentError,
     QuotaExhausted,
     RateLimited,
-    Rejected,
-    Temporary,
+    TransientError,
 )
 from bridge.events import speakable
 from bridge.store.claim import Claimed
-from bridge.store.results import Finished
+from bridge.store.results import AttemptOutcome, Finished
 from bridge.telemetry import mask
 
 SCHEDULE_SECONDS = (10, 60, 300, 900, 3600, 3 * 3600, 6 * 3600)
@@ -60,7 +60,7 @@ LEFT_TO_NEWER, LEFT_FOR = timedelta(minutes=1), timedelta(hours=1)
 _waits = wait_chain(*(wait_random(0.8 * seconds, 1.2 * seconds) for seconds in SCHEDULE_SECONDS))
 
 
-class NotBegun(Temporary):
+class NotBegun(TransientError):
     """Nothing was asked of the partner, as when the attempt waited too long for its thread; it uses up nothing."""
 
     def __init__(
@@ -71,7 +71,7 @@ class NotBegun(Temporary):
         super().__init__(detail, reason="timeout", retry_after=retry_after)
 
 
-class Unfamiliar(Rejected):
+class Unfamiliar(PermanentError):
     """This version has no such action, or the action does not take such params; during an upgrade another one may."""
 
 
@@ -82,21 +82,25 @@ def wait_after(attempts: int) -> timedelta:
     return timedelta(seconds=_waits(state))
 
 
-def failure_of(error: Exception, classify: Callable[[Exception], Failure | None] | None) -> Failure:
+def failure_of(
+    error: Exception, classify: Callable[[Exception], DeliveryError | None] | None
+) -> DeliveryError:
     """What an exception out of an action means; what nobody knows is a bug, and its outcome unknown."""
-    if isinstance(error, Failure):
+    if isinstance(error, DeliveryError):
         return error
     if isinstance(error, ConfigError):
-        return Rejected(str(error), code="settings")
+        return PermanentError(str(error), code="settings")
     try:
         known = classify(error) if classify else None
     except Exception as second:  # a connector's own classification may not lose the outcome
-        known = OutcomeUnknown(f"{type(second).__name__} while reading {type(error).__name__}", reason="bug")
-    return known or OutcomeUnknown(f"{type(error).__name__}: {error}", reason="bug")
+        known = OutcomeUnknown(
+            f"{type(second).__name__} while reading {type(error).__name__}", reason="internal_error"
+        )
+    return known or OutcomeUnknown(f"{type(error).__name__}: {error}", reason="internal_error")
 
 
 def conclude(
-    claimed: Claimed, action: Action | None, result: Sent | Exception | None, now: datetime
+    claimed: Claimed, action: Action | None, result: Success | Exception | None, now: datetime
 ) -> Finished:
     """The end of one attempt: `result` is what the action or its lookup returned, or its failure.
 
@@ -105,43 +109,51 @@ def conclude(
     ended = _concluded(claimed, action, result, now)
     # A partner's words may hold what no database takes, and an end has to be written whatever they are.
     ended.detail = speakable(str(ended.detail))
-    if ended.partner_id is not None:
-        ended.partner_id = speakable(str(ended.partner_id))  # some partners number what they make
+    if ended.external_id is not None:
+        ended.external_id = speakable(str(ended.external_id))  # some partners number what they make
     if ended.failure is not None:
         ended.failure.detail = speakable(str(ended.failure.detail))
     return ended
 
 
 def _concluded(
-    claimed: Claimed, action: Action | None, result: Sent | Exception | None, now: datetime
+    claimed: Claimed, action: Action | None, result: Success | Exception | None, now: datetime
 ) -> Finished:
     if isinstance(result, NotBegun | Unfamiliar):
         return _not_begun(claimed, result, now)
     if claimed.kind == "lookup":
         return _after_lookup(claimed, result, now)
-    if isinstance(result, Sent):
-        return _sent(claimed, result, "sent")
-    if isinstance(result, CannotTell):
-        return Finished(claimed, "cannot tell", "review", "keep", None, mask(str(result))[:500], consumed=0)
+    if isinstance(result, Success):
+        return _sent(claimed, result, AttemptOutcome.SUCCEEDED)
+    if isinstance(result, LookupInconclusive):
+        return Finished(
+            claimed,
+            AttemptOutcome.INCONCLUSIVE,
+            "needs_review",
+            "keep",
+            None,
+            mask(str(result))[:500],
+            consumed=0,
+        )
     failure = (
         result
-        if isinstance(result, Failure)
-        else OutcomeUnknown(_words(result) or "the action returned nothing", reason="bug")
+        if isinstance(result, DeliveryError)
+        else OutcomeUnknown(_words(result) or "the action returned nothing", reason="internal_error")
     )
     detail = mask(failure.detail)[:500]
-    if isinstance(failure, Rejected):
+    if isinstance(failure, PermanentError):
         return Finished(
-            claimed, "rejected", "dead", "free", failure, detail,
+            claimed, AttemptOutcome.REJECTED, "failed", "release", failure, detail,
             opt_out=failure.opted_out and claimed.channel is not None,
         )  # fmt: skip
-    if isinstance(failure, OutcomeUnknown) and not (action and action.repeatable):
+    if isinstance(failure, OutcomeUnknown) and not (action and action.idempotent):
         # The attempt is counted by what its lookup finds.
         if action is None or action.finder is None:
             words = f"{detail}; it may have gone out, and this partner cannot be asked"
-            return Finished(claimed, "unknown", "review", "keep", failure, words)
+            return Finished(claimed, AttemptOutcome.OUTCOME_UNKNOWN, "needs_review", "keep", failure, words)
         return Finished(
-            claimed, "unknown", "retrying", "keep", failure, detail,
-            wait=action.settle, consumed=0, unknown_since=now,
+            claimed, AttemptOutcome.OUTCOME_UNKNOWN, "retrying", "keep", failure, detail,
+            wait=action.lookup_delay, consumed=0, outcome_unknown_since=now,
         )  # fmt: skip
     return _again(claimed, failure, detail, now)
 
@@ -155,39 +167,53 @@ def cut_short(claimed: Claimed, action: Action | None, now: datetime) -> Finishe
     failure = OutcomeUnknown("the process stopped during the attempt", reason="timeout")
     ended = conclude(claimed, action, failure, now)
     wait = (
-        timedelta(0) if claimed.kind == "lookup" else action.settle if action and action.repeatable else None
+        timedelta(0)
+        if claimed.kind == "lookup"
+        else action.lookup_delay
+        if action and action.idempotent
+        else None
     )
-    if wait is None or claimed.fence - claimed.attempts > CUT_SHORT_LIMIT:
+    if wait is None or claimed.fencing_token - claimed.attempts > CUT_SHORT_LIMIT:
         return replace(ended, speaks_of_partner=False)
     return Finished(
-        claimed, "unknown", "retrying", "keep", failure, failure.detail,
-        wait=wait, consumed=0, unknown_since=claimed.unknown_since, speaks_of_partner=False,
+        claimed, AttemptOutcome.OUTCOME_UNKNOWN, "retrying", "keep", failure, failure.detail,
+        wait=wait, consumed=0, outcome_unknown_since=claimed.outcome_unknown_since, speaks_of_partner=False,
     )  # fmt: skip
 
 
 def _not_begun(claimed: Claimed, failure: NotBegun | Unfamiliar, now: datetime) -> Finished:
     """Nothing was asked of the partner. A lookup's time does not count either."""
     unfamiliar, lookup = isinstance(failure, Unfamiliar), claimed.kind == "lookup"
-    long = now >= claimed.first_attempt_at + LEFT_FOR and claimed.fence - claimed.attempts > CUT_SHORT_LIMIT
+    long = (
+        now >= claimed.first_attempt_at + LEFT_FOR
+        and claimed.fencing_token - claimed.attempts > CUT_SHORT_LIMIT
+    )
     if unfamiliar and long:
         # What a newer version attempted long ago is put back a few times, too, before it is given up on.
-        state: Literal["review", "dead"] = "review" if lookup else "dead"
-        effect: Literal["keep", "free"] = "keep" if lookup else "free"
+        state: Literal["needs_review", "failed"] = "needs_review" if lookup else "failed"
+        key_action: Literal["keep", "release"] = "keep" if lookup else "release"
         return Finished(
-            claimed, "rejected", state, effect, failure, failure.detail, consumed=0, speaks_of_partner=False
+            claimed,
+            AttemptOutcome.REJECTED,
+            state,
+            key_action,
+            failure,
+            failure.detail,
+            consumed=0,
+            speaks_of_partner=False,
         )
     return Finished(
-        claimed, "not begun", "retrying", "keep", failure, failure.detail,
+        claimed, AttemptOutcome.NOT_STARTED, "retrying", "keep", failure, failure.detail,
         wait=LEFT_TO_NEWER if unfamiliar else failure.retry_after or timedelta(0),
-        consumed=0, unknown_since=now if lookup else None, speaks_of_partner=False,
+        consumed=0, outcome_unknown_since=now if lookup else None, speaks_of_partner=False,
     )  # fmt: skip
 
 
-def _again(claimed: Claimed, failure: Failure, detail: str, now: datetime) -> Finished:
+def _again(claimed: Claimed, failure: DeliveryError, detail: str, now: datetime) -> Finished:
     """Retry, as soon as the partner wishes or the schedule says; or give up."""
     unknown = isinstance(failure, OutcomeUnknown)
-    outcome = "unknown" if unknown else "failed"
-    if isinstance(failure, BadCredentials | RateLimited | QuotaExhausted):
+    outcome = AttemptOutcome.OUTCOME_UNKNOWN if unknown else AttemptOutcome.FAILED
+    if isinstance(failure, AuthenticationError | RateLimited | QuotaExhausted):
         # The connection itself is paused; the delivery is due again as soon as that ends.
         return Finished(claimed, outcome, "retrying", "keep", failure, detail, consumed=0)
     consumed = 0 if claimed.probe else 1
@@ -196,7 +222,7 @@ def _again(claimed: Claimed, failure: Failure, detail: str, now: datetime) -> Fi
     if gives_up(claimed, attempts, now + wait):
         words = f"given up after {_counted(attempts)}: {detail}"
         # An unknown outcome gets here only when the action is repeatable: whoever repeats it doubles nothing.
-        return Finished(claimed, outcome, "dead", "free", failure, words)
+        return Finished(claimed, outcome, "failed", "release", failure, words)
     return Finished(claimed, outcome, "retrying", "keep", failure, detail, wait=wait, consumed=consumed)
 
 
@@ -209,22 +235,26 @@ def gives_up(claimed: Claimed, attempts: int, run_at: datetime) -> bool:
     return expired or run_at > claimed.first_attempt_at + limit or (most is not None and attempts >= most)
 
 
-def _after_lookup(claimed: Claimed, result: Sent | Exception | None, now: datetime) -> Finished:
-    if isinstance(result, Sent):
-        return _sent(claimed, result, "found")
+def _after_lookup(claimed: Claimed, result: Success | Exception | None, now: datetime) -> Finished:
+    if isinstance(result, Success):
+        return _sent(claimed, result, AttemptOutcome.LOOKUP_FOUND)
     if result is None:
         return _absent(claimed, now)
-    failure = result if isinstance(result, Failure) else OutcomeUnknown(str(result), reason="bug")
+    failure = (
+        result if isinstance(result, DeliveryError) else OutcomeUnknown(str(result), reason="internal_error")
+    )
     detail = f"not known whether it took effect: {mask(failure.detail)[:400]}"
     # While the partner is away, nobody is asked anything: the time for looking begins when it is back.
-    away = claimed.probe or isinstance(failure, BadCredentials | RateLimited | QuotaExhausted)
-    since = now if away else claimed.unknown_since or now
+    away = claimed.probe or isinstance(failure, AuthenticationError | RateLimited | QuotaExhausted)
+    since = now if away else claimed.outcome_unknown_since or now
     in_vain = now + LOOKUP_EVERY > since + LOOKUP_LIMIT or now > claimed.first_attempt_at + RETRY_LIMIT
-    if isinstance(result, CannotTell) or in_vain:
-        return Finished(claimed, "cannot tell", "review", "keep", failure, detail, consumed=0)
+    if isinstance(result, LookupInconclusive) or in_vain:
+        return Finished(
+            claimed, AttemptOutcome.INCONCLUSIVE, "needs_review", "keep", failure, detail, consumed=0
+        )
     return Finished(
-        claimed, "lookup failed", "retrying", "keep", failure, detail,
-        wait=LOOKUP_EVERY, consumed=0, unknown_since=since,
+        claimed, AttemptOutcome.LOOKUP_FAILED, "retrying", "keep", failure, detail,
+        wait=LOOKUP_EVERY, consumed=0, outcome_unknown_since=since,
     )  # fmt: skip
 
 
@@ -234,17 +264,30 @@ def _absent(claimed: Claimed, now: datetime) -> Finished:
     wait = timedelta(0) if claimed.attempts == 0 else wait_after(attempts)
     detail = "the partner does not have it"
     if gives_up(claimed, attempts, now + wait):
-        failure = Temporary(detail, reason="timeout")
+        failure = TransientError(detail, reason="timeout")
         return Finished(
-            claimed, "absent", "dead", "free", failure, f"given up after {_counted(attempts)}: {detail}"
+            claimed,
+            AttemptOutcome.LOOKUP_NOT_FOUND,
+            "failed",
+            "release",
+            failure,
+            f"given up after {_counted(attempts)}: {detail}",
         )
-    return Finished(claimed, "absent", "retrying", "keep", None, f"{detail}; attempted again", wait=wait)
-
-
-def _sent(claimed: Claimed, sent: Sent, outcome: str) -> Finished:
     return Finished(
-        claimed, outcome, "sent", "hold", None, mask(sent.detail)[:500],
-        partner_id=sent.id or claimed.known_id, receipt=sent.receipt,
+        claimed,
+        AttemptOutcome.LOOKUP_NOT_FOUND,
+        "retrying",
+        "keep",
+        None,
+        f"{detail}; attempted again",
+        wait=wait,
+    )
+
+
+def _sent(claimed: Claimed, sent: Success, outcome: AttemptOutcome) -> Finished:
+    return Finished(
+        claimed, outcome, "succeeded", "complete", None, mask(sent.detail)[:500],
+        external_id=sent.id or claimed.existing_id, message_status=sent.message_status,
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def read_rules(path: Path, registry: Registry, environ: Mapping[str, str] | None
         text = path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be read: {error.strerror}; set BRIDGE_RULES to your rules file"
+            f"{path} cannot be read: {error.strerror}; set BRIDGE_RULES_FILE to your rules file"
         ) from None
     return _rules_in(text, path, registry, environ, ending)
 

@@ -24,7 +24,7 @@ from bridge.clock import uptime
 from bridge.connector import Action
 from bridge.errors import OutcomeUnknown, StoreUnavailable
 from bridge.events import Event
-from bridge.rules.model import Verdict
+from bridge.rules.model import Truth
 from bridge.rules.route import consent
 from bridge.store.claim import LEASE, Claimed, Room, claim
 from bridge.store.database import EVERYTHING, Database
@@ -58,7 +58,7 @@ MAX_GROUP = 500
 class WorkerSettings:
     """What the worker needs besides its connections."""
 
-    only_to: tuple[str, ...] = ()
+    allowlist: tuple[str, ...] = ()
     retention: timedelta = timedelta(days=30)
     erased_as: Callable[[str], str] | None = None
     """See `bridge.store.policy_inputs.Rulebook`."""
@@ -76,7 +76,7 @@ class Worker:
         settings: WorkerSettings | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        self.replica = f"{socket.gethostname()[:40]}-{os.getpid()}-{os.urandom(3).hex()}"
+        self.worker_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{os.urandom(3).hex()}"
         self._database = database
         self._rules = rules
         self._connections = dict(connections)
@@ -102,7 +102,7 @@ class Worker:
     def start(self) -> None:
         """Take over what a dead process left behind, and begin."""
         self._database.on_change.append(self._on_change)
-        beat(self._database, self.replica, __version__)
+        beat(self._database, self.worker_id, __version__)
         self._take_over()
         self._pulse.start()
         for name, work in (
@@ -135,9 +135,9 @@ class Worker:
         for connection in self._connections.values():
             connection.close()
         try:
-            leave(self._database, self.replica)
+            leave(self._database, self.worker_id)
         except StoreUnavailable:
-            log.warning("could not sign off", replica=self.replica)
+            log.warning("could not sign off", worker_id=self.worker_id)
         return clean
 
     def add(self, connections: Mapping[str, Connection]) -> None:
@@ -198,19 +198,21 @@ class Worker:
             connection.connector.limits.per_second,
             max((action.batch for action in actions.values()), default=1),
         )
-        claimed = claim(self._database, room, self._rulebook(), self.replica)
+        claimed = claim(self._database, room, self._rulebook(), self.worker_id)
         if claimed.calls:
             self._evenness.read(claimed.calls[0][0].started_at, begun)
         with self._claim_wake:
             connection.running += len(claimed.calls)
             self._unrecorded += sum(len(call) for call in claimed.calls)
-            self._under_way |= {(item.id, item.fence): begun for call in claimed.calls for item in call}
+            self._under_way |= {
+                (item.id, item.fencing_token): begun for call in claimed.calls for item in call
+            }
             if claimed.look_again_in is not None:
                 at = begun + claimed.look_again_in.total_seconds()
                 self._look_at[connection.name] = min(self._look_at[connection.name], at)
         calls = deque(claimed.calls)
         # All threads pull from them: one that a call holds up holds up no other call.
-        for _ in range(min(len(calls), connection.connector.limits.concurrent)):
+        for _ in range(min(len(calls), connection.connector.limits.concurrency)):
             try:
                 connection.submit(lambda: self._attempt_all(connection, calls, begun))
             except RuntimeError as error:  # the machine has no thread to give
@@ -238,7 +240,7 @@ class Worker:
 
     def _hand_on(self, ended: Sequence[Finished]) -> None:
         """Have these ends recorded."""
-        self._ended.update((item.claimed.id, item.claimed.fence) for item in ended)
+        self._ended.update((item.claimed.id, item.claimed.fencing_token) for item in ended)
         self._done.put(ended)
 
     def _returned(self, connection: Connection, calls: int, seconds: float) -> None:
@@ -251,15 +253,15 @@ class Worker:
     def _rulebook(self) -> Rulebook:
         messaging = self._rules.current.messaging
 
-        def agreed(event: Event) -> Verdict | None:
+        def agreed(event: Event) -> Truth | None:
             check = consent(event, messaging, self._database.clock.now())
-            return check.verdict if check else None
+            return check.result if check else None
 
-        return Rulebook(messaging, agreed, self._settings.only_to, self._settings.erased_as)
+        return Rulebook(messaging, agreed, self._settings.allowlist, self._settings.erased_as)
 
     def _attempt(self, connection: Connection, call: Sequence[Claimed], begun: float) -> list[Finished]:
         started = uptime()
-        self._begun.update((item.id, item.fence) for item in call)
+        self._begun.update((item.id, item.fencing_token) for item in call)
         if self._too_early(call[0]):
             results: list[Result] = [NotBegun("the database's clock jumped: looked up later", LOOKUP_EVERY)]
         else:
@@ -279,7 +281,9 @@ class Worker:
                 log.error(
                     "a bug; what came of an attempt cannot be read", delivery=claimed.id, exc_info=error
                 )
-                unread = OutcomeUnknown(f"{type(error).__name__} while reading the result", reason="bug")
+                unread = OutcomeUnknown(
+                    f"{type(error).__name__} while reading the result", reason="internal_error"
+                )
                 ends.append(conclude(claimed, action, unread, now))
         for end in ends:
             if stopped and end.failure is not None and end.failure.reason in ("timeout", "network"):
@@ -289,7 +293,11 @@ class Worker:
     def _too_early(self, claimed: Claimed) -> bool:
         """Whether it is a lookup that a jump of the clock made due before the partner can know."""
         action = self._action_of(claimed)
-        return claimed.kind == "lookup" and action is not None and self._evenness.jumped_within(action.settle)
+        return (
+            claimed.kind == "lookup"
+            and action is not None
+            and self._evenness.jumped_within(action.lookup_delay)
+        )
 
     def _action_of(self, claimed: Claimed) -> Action | None:
         connection = self._connections.get(claimed.connection)
@@ -304,7 +312,7 @@ class Worker:
                 claimed = ended.claimed
                 reason = ended.failure.reason if ended.failure else None
                 counts[claimed.connection, reason or ended.outcome] += 1
-                say = logger.info if ended.state == "sent" else logger.warning
+                say = logger.info if ended.state == "succeeded" else logger.warning
                 say(
                     "attempt",
                     delivery=claimed.id, rule=claimed.rule, action=claimed.action, kind=claimed.kind,
@@ -364,7 +372,9 @@ class Worker:
     def _finish(self, group: Sequence[Finished]) -> None:
         for late in finish(self._database, group, self._fingerprint):
             log.warning(
-                "an attempt came back after its lease was taken over", delivery=late.id, fence=late.fence
+                "an attempt came back after its lease was taken over",
+                delivery=late.id,
+                fencing_token=late.fencing_token,
             )
 
     def _fingerprint(self, name: str) -> str:
@@ -376,9 +386,9 @@ class Worker:
         with self._claim_wake:
             self._unrecorded -= len(group)
             for item in group:
-                self._under_way.pop((item.claimed.id, item.claimed.fence), None)
-                self._begun.discard((item.claimed.id, item.claimed.fence))
-                self._ended.discard((item.claimed.id, item.claimed.fence))
+                self._under_way.pop((item.claimed.id, item.claimed.fencing_token), None)
+                self._begun.discard((item.claimed.id, item.claimed.fencing_token))
+                self._ended.discard((item.claimed.id, item.claimed.fencing_token))
             self._claim_wake.notify_all()
 
     # The keeper
@@ -390,7 +400,7 @@ class Worker:
                 self._rules.reload_if_changed()
                 self._take_over()
                 if uptime() >= beat_at:
-                    beat(self._database, self.replica, __version__)
+                    beat(self._database, self.worker_id, __version__)
                     beat_at = uptime() + BEAT_EVERY
                 if uptime() >= prune_at:
                     portion = prune_portion(self._database, self._settings.retention, self._rules.current)
@@ -402,14 +412,17 @@ class Worker:
     def _take_over(self) -> None:
         """Conclude attempts whose process is gone or frozen: their outcome is unknown."""
         begun = uptime()
-        found, now = abandoned(self._database, self.replica, of=self._connections)
+        found, now = abandoned(self._database, self.worker_id, of=self._connections)
         even_for = self._evenness.read(now, begun)
         if even_for < LEASE.total_seconds() and not self._database.is_sqlite:
             return  # another replica's lease may have run out before its time
         left = [claimed for claimed in found if not self._still_runs(claimed)]
         for claimed in left:
             log.warning(
-                "taking over an attempt", delivery=claimed.id, action=claimed.action, fence=claimed.fence
+                "taking over an attempt",
+                delivery=claimed.id,
+                action=claimed.action,
+                fencing_token=claimed.fencing_token,
             )
         if left:
             finish(
@@ -418,7 +431,7 @@ class Worker:
             )
 
     def _cut_short(self, claimed: Claimed, now: datetime) -> Finished:
-        action, key = self._action_of(claimed), (claimed.id, claimed.fence)
+        action, key = self._action_of(claimed), (claimed.id, claimed.fencing_token)
         if (
             key in self._under_way and key not in self._begun
         ):  # it still waits for a thread, and will not begin
@@ -430,7 +443,7 @@ class Worker:
 
         Or one whose end only waits for the recorder.
         """
-        key = claimed.id, claimed.fence
+        key = claimed.id, claimed.fencing_token
         begun = self._under_way.get(key)
         return key in self._ended or (begun is not None and uptime() - begun < LEASE.total_seconds())
 
@@ -447,4 +460,4 @@ def _without_words(ended: Finished) -> Finished:
     """The same end without what a partner said of it."""
     if ended.failure is not None:
         ended.failure.detail = ""
-    return replace(ended, detail="", partner_id=None)
+    return replace(ended, detail="", external_id=None)

@@ -71,11 +71,11 @@ def send(running: Running, name: str, *options: str) -> dict[str, Any]:
         if event is None or event["routed_at"] is None:
             return None
         now = datetime.now(UTC)
-        paused = {row["name"] for row in all_connections(database) if row["paused_by"]}
+        paused = {row["name"] for row in all_connections(database) if row["pause_cause"]}
         unfinished = [
             item
             for item in list_deliveries(database, event=event["id"]).items
-            if item["state"] in ("pending", "sending", "retrying")
+            if item["state"] in ("pending", "running", "retrying")
             and item["run_at"] < now
             and item["connection"] not in paused
         ]

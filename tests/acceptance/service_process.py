@@ -100,7 +100,7 @@ def serving(folder: Path, partners: dict[str, str], **own: str) -> Iterator[Runn
     port = own.get("BRIDGE_PORT") or free_port()
     basics = {
         "HEPPU_WEBHOOK_SECRET": SECRET, "BRIDGE_ADMIN_TOKEN": ADMIN, "BRIDGE_PORT": str(port),
-        "BRIDGE_SECRET": "acceptance-secret-0000",
+        "BRIDGE_SECRET_KEY": "acceptance-secret-0000",
     }  # fmt: skip
     environ = clean_environment(**basics | partners | own)
     log = folder / "serve.log"

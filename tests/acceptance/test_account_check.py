@@ -1,4 +1,4 @@
-"""`bridge check --online` and `bridge connectors setup`: one line for each account, and what mends it."""
+"""`bridge check --online` and `bridge connections setup`: one line for each account, and what mends it."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def test_setup_and_then_a_check_of_every_account(folder: Path, sandbox: RunningS
     code, before = bridge(folder, sandbox, "check", "--online")
     assert code == 0
     assert set(before) == {"hubspot", "salesforce", "twilio", "email", "slack", "heppu"}
-    assert "run `bridge connectors setup hubspot`" in before["hubspot"]
+    assert "run `bridge connections setup hubspot`" in before["hubspot"]
 
-    code, made = bridge(folder, sandbox, "connectors", "setup", "--yes")
+    code, made = bridge(folder, sandbox, "connections", "setup", "--yes")
     assert code == 0
     assert "calls.heppu_conversation_id is made" in made["hubspot"]
     assert "Task.Conversation_Id__c is there" in made["salesforce"]
@@ -180,6 +180,6 @@ def test_a_partner_that_is_not_reached_is_told_for_itself(folder: Path, sandbox:
 
 def test_a_setup_that_may_not_write_says_what_to_give_it(folder: Path, sandbox: RunningSandbox) -> None:
     sandbox.hubspot.missing_scopes = {"crm.schemas.contacts.write"}
-    code, lines = bridge(folder, sandbox, "connectors", "setup", "hubspot", "--yes")
+    code, lines = bridge(folder, sandbox, "connections", "setup", "hubspot", "--yes")
     assert code == 1
     assert "lacks crm.schemas.contacts.write; add it" in lines["hubspot"]

@@ -40,8 +40,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_every_command_of_the_design_has_a_help_text(tmp_path: Path) -> None:
     commands = (
-        "serve", "work", "sandbox", "demo", "check", "explain", "test", "plan", "schema", "send", "events",
-        "deliveries", "show", "audit", "retry", "replay", "cancel", "resolve", "rejections", "pause", "resume",
+        "serve", "worker", "sandbox", "demo", "check", "explain", "test", "plan", "schema", "send", "events",
+        "deliveries", "show", "audit", "retry", "replay", "cancel", "resolve", "rejected", "pause", "resume",
         "connections", "connectors", "opt-outs", "erase", "prune", "heppu", "db",
     )  # fmt: skip
     text = alone(tmp_path, "--help", COLUMNS="200").stdout
@@ -75,7 +75,7 @@ def test_wrong_usage_exits_with_2(tmp_path: Path, arguments: list[str]) -> None:
         (["send", "call.busy"], "set HEPPU_WEBHOOK_SECRET"),
         (["send", "nothing.json"], "is no sample and no file"),
         (["check"], "rules.yaml cannot be read"),
-        (["work"], "needs PostgreSQL"),
+        (["worker"], "needs PostgreSQL"),
         (["heppu", "webhooks", "list"], "set HEPPU_API_KEY"),
         (["connectors", "show", "frob"], "there are email, heppu"),
         (["opt-outs", "add", "555"], "neither a phone number"),
@@ -200,20 +200,20 @@ def test_show_tells_the_whole_story(service: Running) -> None:
     for words in ("made", "attempt 1 begins", "attempt 1 ends: sent", '"body": "Hi Ines"', "Partner's ID"):
         assert words in text
     record = json.loads(service.run("show", delivery["id"], "--json").stdout)
-    assert record["tries"][0]["outcome"] == "sent"
+    assert record["attempt_history"][0]["outcome"] == "succeeded"
     assert record["audit"] == []
 
 
 def test_lists_are_paged_and_filtered(service: Running) -> None:
     for _ in range(2):
         send(service, "chat.completed")
-    first = json.loads(service.run("events", "--name", "chat.completed", "-n", "1", "--json").stdout)
-    assert first["next"] == first["items"][0]["id"]
-    second = service.items("events", "--name", "chat.completed", "--before", first["next"])
-    assert second[0]["id"] < first["next"]
+    first = json.loads(service.run("events", "--type", "chat.completed", "-n", "1", "--json").stdout)
+    assert first["next_cursor"] == first["items"][0]["id"]
+    second = service.items("events", "--type", "chat.completed", "--cursor", first["next_cursor"])
+    assert second[0]["id"] < first["next_cursor"]
     assert service.items("events", "--since", "0s") == []
     assert {item["rule"] for item in service.items("deliveries", "--rule", "text")} <= {"text"}
-    assert "There is more: --before" in service.run("events", "-n", "1").stdout
+    assert "There is more: --cursor" in service.run("events", "-n", "1").stdout
 
 
 # ---------------------------------------------------------------- acting
@@ -227,7 +227,7 @@ def test_a_waiting_delivery_is_cancelled_once(service: Running) -> None:
     again = service.run("cancel", waiting["id"], "--json")
     assert again.returncode == 1
     assert json.loads(again.stdout)["items"][0]["done"] is False
-    assert service.items("audit")[0]["subject"] == waiting["id"]
+    assert service.items("audit")[0]["target"] == waiting["id"]
 
 
 def test_a_replay_of_the_running_service_does_nothing_twice(
@@ -238,7 +238,7 @@ def test_a_replay_of_the_running_service_does_nothing_twice(
     found = service.run("replay", event["id"])
     assert found.returncode == 0
     assert "1 event routed with today's rules, 2 new deliveries" in found.stdout
-    assert eventually(lambda: _reasons(service, event) >= {"already_done"})
+    assert eventually(lambda: _reasons(service, event) >= {"duplicate"})
     time.sleep(1)
     assert (len(partners.twilio.messages), len(partners.hubspot.calls)) == (texts, calls)
 
@@ -258,7 +258,7 @@ def test_a_replay_of_a_span_of_time_asks_first(service: Running) -> None:
 def test_a_paused_connection_sends_nothing_until_it_is_resumed(
     service: Running, partners: RunningSandbox
 ) -> None:
-    assert service.run("pause", "twilio", "--why", "lunch").returncode == 0
+    assert service.run("pause", "twilio", "--reason", "lunch").returncode == 0
     before = len(partners.twilio.messages)
     event = send(service, "call.busy")
     time.sleep(0.5)
@@ -297,9 +297,9 @@ def test_a_refused_request_can_be_taken_after_all(service: Running) -> None:
     raw = json.dumps(stamped(sample("call.completed"), datetime.now(UTC))).encode()
     headers = {"X-Webhook-Signature-256": sign(raw, SECRET.encode()), "X-Webhook-Timestamp": "1700000000"}
     assert httpx.post(f"{service.url}/webhooks/heppu", content=raw, headers=headers).status_code == 401
-    refused = eventually(lambda: [item for item in service.asked("rejections") if item["signed"]])[0]
-    assert "timestamp" in service.run("rejections").stdout
-    found = service.run("rejections", "accept", refused["id"])
+    refused = eventually(lambda: [item for item in service.asked("rejected") if item["signature_valid"]])[0]
+    assert "timestamp" in service.run("rejected").stdout
+    found = service.run("rejected", "accept", refused["id"])
     assert (found.returncode, "accepted as evt_" in found.stdout) == (0, True)
     assert service.run("show", refused["id"]).returncode == 0
 

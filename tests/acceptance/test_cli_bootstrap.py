@@ -28,7 +28,7 @@ def built(folder: Path, rules: str, *, work: bool = True, **environ: str) -> Ite
     basics = {
         "HEPPU_WEBHOOK_SECRET": "whsec_x",
         "BRIDGE_DATABASE_URL": f"sqlite:///{folder}/bridge.db",
-        "BRIDGE_RULES": str(folder / "rules.yaml"),
+        "BRIDGE_RULES_FILE": str(folder / "rules.yaml"),
     }
     service = build_service(basics | environ, work=work)
     try:
@@ -81,9 +81,9 @@ def test_deliveries_of_rules_that_are_gone_keep_their_connection(
     with built(tmp_path, RULES, **partners.environment) as service, service.database.write() as connection:
         now = service.database.clock.now()
         row = {
-            "id": "dlv_1", "origin": "rule", "rule": "gone", "position": 0, "rules": "", "action": "slack.post",
-            "connection": "slack", "params": "{}", "options": "{}", "effect": "x", "occurred_at": now,
-            "state": "pending", "run_at": now, "follow_up": False, "created_at": now,
+            "id": "dlv_1", "trigger": "rule", "rule": "gone", "step_index": 0, "rules_hash": "", "action": "slack.post",
+            "connection": "slack", "params": "{}", "options": "{}", "idempotency_key": "x", "occurred_at": now,
+            "state": "pending", "run_at": now, "needs_follow_up": False, "created_at": now,
         }  # fmt: skip
         connection.execute(schema.deliveries.insert(), [row])
         connection.execute(schema.connections.delete())
@@ -106,7 +106,7 @@ def test_events_from_anybody_are_taken_only_when_somebody_says_so(tmp_path: Path
     (tmp_path / "rules.yaml").write_text(NOTHING)
     environ = {
         "BRIDGE_DATABASE_URL": f"sqlite:///{tmp_path}/bridge.db",
-        "BRIDGE_RULES": str(tmp_path / "rules.yaml"),
+        "BRIDGE_RULES_FILE": str(tmp_path / "rules.yaml"),
     }
     with pytest.raises(ConfigError, match="--insecure"):
         build_service(environ)

@@ -23,7 +23,7 @@ from bridge.connector.discovery import Registry
 from bridge.sandbox import start_sandbox
 from bridge.store.connections import register
 from bridge.store.database import Database
-from bridge.store.ingest import Rejection, reject
+from bridge.store.ingest import RejectedRequest, record_rejected_request
 from bridge.telemetry import configure_logging, log
 from bridge.worker.rules_reloader import RulesFile
 from tests.acceptance.commands import NOTHING, RULES, alone
@@ -80,28 +80,28 @@ def test_every_command_prints_json_that_prints_a_result() -> None:
         for name, command in found.items()
         if not any("--json" in parameter.opts for parameter in command.params)
     }
-    assert without == {"serve", "work", "demo", "schema"}  # services, a show, and what is JSON anyway
+    assert without == {"serve", "worker", "demo", "schema"}  # services, a show, and what is JSON anyway
 
 
 def test_pause_and_resume_print_the_connection_as_the_api_does(stored: Bridge) -> None:
-    paused = record_of(stored("pause", "twilio", "--why", "a new number", "--json"))
+    paused = record_of(stored("pause", "twilio", "--reason", "a new number", "--json"))
     assert paused == {
         "name": "twilio",
         "paused": True,
-        "paused_by": "person",
+        "pause_cause": "person",
         "paused_until": None,
-        "paused_why": "a new number",
+        "pause_reason": "a new number",
         "recent_failures": 0,
         "recent_successes": 0,
     }
     resumed = record_of(stored("resume", "twilio", "--json"))
-    assert (resumed["name"], resumed["paused"], resumed["paused_why"]) == ("twilio", False, None)
+    assert (resumed["name"], resumed["paused"], resumed["pause_reason"]) == ("twilio", False, None)
 
 
 def test_an_opt_out_prints_what_is_now_wished_of_each_channel(stored: Bridge) -> None:
     added = record_of(stored("opt-outs", "add", "+14155550123", "--json"))
     wish = {"address": "+14155550123", "opted_out": True, "source": "command line"}
-    assert added == {"items": [{"channel": "sms", **wish}, {"channel": "call", **wish}], "next": None}
+    assert added == {"items": [{"channel": "sms", **wish}, {"channel": "call", **wish}], "next_cursor": None}
     removed = record_of(stored("opt-outs", "remove", "+14155550123", "--channel", "sms", "--json"))
     assert removed["items"] == [{"channel": "sms", **wish, "opted_out": False}]
     assert [item["channel"] for item in record_of(stored("opt-outs", "--json"))["items"]] == ["call"]
@@ -124,7 +124,7 @@ def test_nothing_to_set_up_is_an_empty_list(bridge: Bridge) -> None:
     Path("rules.yaml").write_text(
         "version: 1\nrules: [{name: a, when: call.busy, do: [{use: slack.post, with: {text: hi}}]}]\n"
     )
-    assert record_of(bridge("connectors", "setup", "--json")) == {"items": [], "next": None}
+    assert record_of(bridge("connections", "setup", "--json")) == {"items": [], "next_cursor": None}
 
 
 # ---------------------------------------------------------------- variables that nothing reads
@@ -135,10 +135,10 @@ def test_check_names_misspelt_variables_and_does_not_fail(bridge: Bridge) -> Non
     Path(".env").write_text("BRIDGE_ONLYTO=+14155550123\n")
     found = bridge("check", BRIDGE_DEPLOYED_BY="somebody")
     assert found.exit_code == 0
-    assert "not read: BRIDGE_ONLYTO; did you mean BRIDGE_ONLY_TO?\n" in found.stdout
+    assert "not read: BRIDGE_ONLYTO; did you mean BRIDGE_RECIPIENT_ALLOWLIST?\n" in found.stdout
     assert "not read: BRIDGE_DEPLOYED_BY; docs/operations.md lists the variables\n" in found.stdout
     assert record_of(bridge("check", "--json"))["not_read"] == {
-        "BRIDGE_ONLYTO": "did you mean BRIDGE_ONLY_TO?"
+        "BRIDGE_ONLYTO": "did you mean BRIDGE_RECIPIENT_ALLOWLIST?"
     }
 
 
@@ -155,7 +155,7 @@ def test_check_names_misspelt_variables_of_connections_in_use(bridge: Bridge) ->
     assert "EMAIL_HOST" not in found.stdout
 
 
-@pytest.mark.parametrize("command", ["serve", "work"])
+@pytest.mark.parametrize("command", ["serve", "worker"])
 def test_a_service_names_misspelt_variables_before_it_says_what_is_missing(
     tmp_path: Path, command: str
 ) -> None:
@@ -195,7 +195,7 @@ def test_what_the_sandbox_prints_is_all_that_a_service_and_send_need(tmp_path: P
         assert eventually(lambda: alone(tmp_path, "send", "call.busy", BRIDGE_PORT=port).returncode == 0)
 
         def sent() -> set[str]:
-            found = alone(tmp_path, "deliveries", "--state", "sent", "--json", BRIDGE_PORT=port)
+            found = alone(tmp_path, "deliveries", "--state", "succeeded", "--json", BRIDGE_PORT=port)
             return {item["action"] for item in json.loads(found.stdout)["items"]}
 
         assert eventually(lambda: sent() == {"hubspot.log_call", "twilio.send_sms"}), sent()
@@ -215,7 +215,7 @@ def test_a_start_with_a_bad_file_says_that_nothing_runs(tmp_path: Path) -> None:
     assert found.stderr.endswith("\n\n1 problem in rules.yaml; the service does not start\n")
 
 
-@pytest.mark.parametrize("command", ["check", "explain call.busy", "test", "connectors setup"])
+@pytest.mark.parametrize("command", ["check", "explain call.busy", "test", "connections setup"])
 def test_a_command_that_runs_nothing_says_nothing_of_running_rules(bridge: Bridge, command: str) -> None:
     Path("rules.yaml").write_text(BAD)
     found = bridge(*command.split())
@@ -274,7 +274,9 @@ def test_what_is_removed_is_counted_in_words(stored: Bridge) -> None:
     Path("rules.yaml").write_text(NOTHING)
     database = Database("sqlite:///bridge.db", pool_size=1)
     with database.write() as connection:
-        reject(connection, Rejection("signature", "wrong", 401, False, datetime(2026, 1, 1, tzinfo=UTC)))
+        record_rejected_request(
+            connection, RejectedRequest("signature", "wrong", 401, False, datetime(2026, 1, 1, tzinfo=UTC))
+        )
     database.close()
     assert stored("prune", "--yes").stdout == (
         "0 events and 0 deliveries emptied; 1 refused request and 0 remembered ids removed\n"

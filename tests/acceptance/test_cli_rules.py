@@ -54,11 +54,11 @@ def test_a_wrong_credential_is_told_by_check_online(service: Running) -> None:
 
 
 def test_check_running_tells_what_the_service_runs(service: Running) -> None:
-    found = service.run("check", "--running")
+    found = service.run("check", "--deployed")
     assert (found.returncode, "the service runs" in found.stdout) == (0, True), found.stderr
     environ = service.environ | {"BRIDGE_ADMIN_TOKEN": "not-the-token-of-it"}
     wrong = subprocess.run(
-        [BRIDGE, "check", "--running"],
+        [BRIDGE, "check", "--deployed"],
         cwd=service.folder,
         env=environ,
         capture_output=True,
@@ -135,11 +135,11 @@ def test_connectors_are_listed_shown_and_written(service: Running, tmp_path: Pat
 
 
 def test_setup_makes_what_the_accounts_need_and_asks_first(service: Running) -> None:
-    assert service.run("connectors", "setup").returncode == 1  # nobody said yes
-    found = service.run("connectors", "setup", "--yes", "--json")
+    assert service.run("connections", "setup").returncode == 1  # nobody said yes
+    found = service.run("connections", "setup", "--yes", "--json")
     assert found.returncode == 0
     assert [item["connection"] for item in json.loads(found.stdout)["items"]] == ["hubspot"]
-    assert "run `bridge connectors setup" not in service.run("check", "--online").stdout
+    assert "run `bridge connections setup" not in service.run("check", "--online").stdout
 
 
 def test_webhooks_at_heppu_are_made_listed_changed_and_deleted(

@@ -81,7 +81,7 @@ def test_no_work_receives_and_leaves_the_rest_to_others(tmp_path: Path, sandbox:
     port = free_port()
     environ = clean_environment(HEPPU_WEBHOOK_SECRET=SECRET, BRIDGE_PORT=str(port), BRIDGE_ADMIN_TOKEN=ADMIN)
     with subprocess.Popen(
-        [BRIDGE, "serve", "--no-work"], cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL
+        [BRIDGE, "serve", "--no-worker"], cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL
     ) as process:
         running = Running(f"http://127.0.0.1:{port}", tmp_path, environ, process)
         assert eventually(lambda: _is_ready(running))
@@ -117,7 +117,7 @@ def test_new_rules_are_taken_over_while_it_runs_and_open_new_accounts(
         path.write_text("rules: wrong")
         running.process.send_signal(signal.SIGHUP)
         assert eventually(lambda: "rules not reloaded" in running.log.read_text())
-        found = running.run("check", "--running")
+        found = running.run("check", "--deployed")
         assert (found.returncode, "did NOT take the file over" in found.stdout) == (1, True)
         running.post(stamped(sample("call.busy"), datetime.now(UTC)))
         assert eventually(lambda: len(sandbox.slack.messages) == before + 2)
@@ -140,13 +140,13 @@ def test_a_stop_finishes_what_runs_and_turns_new_events_away(tmp_path: Path, san
     sandbox.fault("hubspot", method="POST", path="*", delay=4.0, times=1)
     with serving(tmp_path, sandbox.environment) as running:
         running.post(stamped(sample("call.completed"), datetime.now(UTC)))
-        assert eventually(lambda: "sending" in states(running))
+        assert eventually(lambda: "running" in states(running))
         running.process.send_signal(signal.SIGTERM)
         refused = eventually(lambda: _answer(running) == 503)
         assert refused
         assert httpx.get(f"{running.url}/readyz").status_code == 503
         assert running.process.wait(30) == 0
-        assert states(running) == ["sent"]
+        assert states(running) == ["succeeded"]
 
 
 def _answer(running: Running) -> int:
@@ -158,7 +158,7 @@ def test_a_second_signal_stops_at_once_and_nothing_is_lost(tmp_path: Path, sandb
     sandbox.fault("hubspot", method="POST", path="*", delay=8.0, times=1)
     with serving(tmp_path, sandbox.environment) as running:
         running.post(stamped(sample("call.failed"), datetime.now(UTC)))
-        assert eventually(lambda: "sending" in states(running))
+        assert eventually(lambda: "running" in states(running))
         begun = time.monotonic()
         running.process.send_signal(signal.SIGTERM)
         assert eventually(lambda: "stopping" in running.log.read_text())
@@ -167,7 +167,7 @@ def test_a_second_signal_stops_at_once_and_nothing_is_lost(tmp_path: Path, sandb
         assert time.monotonic() - begun < 6
     sandbox.clear_faults()
     with serving(tmp_path, sandbox.environment) as running:
-        assert eventually(lambda: states(running) == ["sent"], 30)
+        assert eventually(lambda: states(running) == ["succeeded"], 30)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -215,9 +215,9 @@ def test_on_postgresql_one_process_receives_and_another_works(
     environ = receiver.environ | {"BRIDGE_PORT": str(port)}
     with (
         subprocess.Popen(
-            [BRIDGE, "serve", "--no-work"], cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL
+            [BRIDGE, "serve", "--no-worker"], cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL
         ) as front,
-        subprocess.Popen([BRIDGE, "work"], cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL) as back,
+        subprocess.Popen([BRIDGE, "worker"], cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL) as back,
     ):
         try:
             running = Running(f"http://127.0.0.1:{port}", tmp_path, environ, front)

@@ -67,8 +67,12 @@ def test_it_prints_what_the_readme_prints_and_leaves_nothing_behind(tmp_path: Pa
 
 
 def test_accounts_in_the_environment_and_in_a_dotenv_file_are_never_touched(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("BRIDGE_ONLY_TO=+15550100\nTWILIO_URL=http://127.0.0.1:9\n")
-    hostile = {"HUBSPOT_URL": "http://127.0.0.1:9", "BRIDGE_ONLY_TO": "+15550100", "BRIDGE_PORT": "1"}
+    (tmp_path / ".env").write_text("BRIDGE_RECIPIENT_ALLOWLIST=+15550100\nTWILIO_URL=http://127.0.0.1:9\n")
+    hostile = {
+        "HUBSPOT_URL": "http://127.0.0.1:9",
+        "BRIDGE_RECIPIENT_ALLOWLIST": "+15550100",
+        "BRIDGE_PORT": "1",
+    }
     with demo(tmp_path, **hostile) as process:
         out, err = process.communicate(timeout=100)
         assert process.returncode == 0, out + err
@@ -103,7 +107,7 @@ def test_with_keep_it_goes_on_until_it_is_interrupted(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def delivery(action: str, state: str = "sent") -> dict[str, Any]:
+def delivery(action: str, state: str = "succeeded") -> dict[str, Any]:
     return {
         "action": action,
         "state": state,
@@ -118,7 +122,7 @@ def delivery(action: str, state: str = "sent") -> dict[str, Any]:
     [
         ([delivery("twilio.send_sms")], "twilio.send_sms: the bridge says 1, the partner has 0"),
         ([], "slack.post reached nobody"),
-        ([delivery("email.send", "dead")], "email.send of some-rule is dead: no such number"),
+        ([delivery("email.send", "failed")], "email.send of some-rule is dead: no such number"),
     ],
 )
 def test_it_fails_when_what_arrived_is_not_what_the_bridge_says(

@@ -14,7 +14,7 @@ from bridge.cli.bootstrap import Service, build_service
 from bridge.clock import Clock
 from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.signing import read_event
-from bridge.store.ingest import Receipt, accept
+from bridge.store.ingest import IncomingEvent, accept
 from bridge.store.queries import list_deliveries
 from bridge.testing import event
 from tests.acceptance.service_process import eventually
@@ -23,7 +23,7 @@ from tests.integration.crm import address, phone
 PEOPLE = 400
 CALLS = 2000
 CRMS = ("hubspot", "salesforce")
-UNFINISHED = ("pending", "sending", "retrying")
+UNFINISHED = ("pending", "running", "retrying")
 RULES = """
 version: 1
 rules:
@@ -53,7 +53,7 @@ def service(folder: Path, sandbox: RunningSandbox) -> Iterator[Service]:
     (folder / "rules.yaml").write_text(RULES, "utf-8")
     own = {
         "HEPPU_WEBHOOK_SECRET": "whsec_cost",
-        "BRIDGE_RULES": str(folder / "rules.yaml"),
+        "BRIDGE_RULES_FILE": str(folder / "rules.yaml"),
         "BRIDGE_DATABASE_URL": f"sqlite:///{folder}/bridge.db",
     }
     built = build_service(sandbox.environment | own)
@@ -79,7 +79,7 @@ def store(built: Service, conversations: range) -> None:
             clock=Clock(),
         )
         raw = json.dumps(dict(happened.body) | {"webhookId": f"whd_{number}"}).encode()
-        receipts.append(Receipt(read_event(raw, built.database.clock.now()), raw))
+        receipts.append(IncomingEvent(read_event(raw, built.database.clock.now()), raw))
     assert set(accept(built.database, receipts)) == {"stored"}
 
 

@@ -62,7 +62,7 @@ def test_a_broken_file_is_refused_and_told_everywhere_and_the_old_rules_run_on(s
     assert eventually(lambda: status(service)["hash"] == version)
     since = str(status(service)["loaded_at"])
 
-    found = service.run("check", "--running")
+    found = service.run("check", "--deployed")
     assert found.returncode == 0, found.stdout
     assert f"as it is now, version {version[:12]}, since {since[:10]} {since[11:19]} UTC" in found.stdout
 
@@ -73,27 +73,27 @@ def test_a_broken_file_is_refused_and_told_everywhere_and_the_old_rules_run_on(s
     [problem] = told["problems"]  # type: ignore[misc]
     assert (problem["line"], problem["hint"]) == (4, "did you mean `call.busy`?")
 
-    found = service.run("check", "--running")
+    found = service.run("check", "--deployed")
     assert found.returncode == 1
     assert "rules.yaml:4:11" in found.stdout
     assert f"runs the rules it had before, version {version[:12]}, since" in found.stdout
     assert found.stdout.count("did you mean `call.busy`?") == 1
-    record = json.loads(service.run("check", "--running", "--json").stdout)
+    record = json.loads(service.run("check", "--deployed", "--json").stdout)
     assert (record["ok"], record["running"]["hash"], record["running"]["same"]) == (False, version, False)
 
     assert "call.buzy" in asked(service, "/rules")
-    assert "bridge_rules_ok 0" in asked(service, "/metrics")
+    assert "bridge_rules_last_reload_successful 0" in asked(service, "/metrics")
     assert "rules not reloaded" in service.log.read_text()
 
     saved(service, good)
     assert eventually(lambda: not status(service)["trouble"])
     assert status(service)["loaded_at"] == since
-    assert "bridge_rules_ok 1" in asked(service, "/metrics")
+    assert "bridge_rules_last_reload_successful 1" in asked(service, "/metrics")
 
 
 def test_another_file_than_the_one_that_runs_is_not_called_running(service: Running) -> None:
     (service.folder / "other.yaml").write_text(RULES % "other")
-    found = service.run("check", "other.yaml", "--running")
+    found = service.run("check", "other.yaml", "--deployed")
     assert found.returncode == 1
     assert "but not as this file is now" in found.stdout
 
@@ -140,12 +140,12 @@ def test_a_plan_shows_how_many_and_which_deliveries_change(service: Running) -> 
     (service.folder / "new.yaml").write_text(
         RULES % "a text that is much longer than forty characters, and so"
     )
-    found = service.run("plan", "new.yaml", "--event", "call.busy", "--old", "rules.yaml").stdout
+    found = service.run("plan", "new.yaml", "--event", "call.busy", "--baseline", "rules.yaml").stdout
     assert "1 event from" in found
     assert "1 delivery would be different." in found
     assert "slack: requests, at most" in found
     assert "text: first -> a text that is much longer" in found
-    back = service.run("plan", "rules.yaml", "--event", "call.busy", "--old", "new.yaml").stdout
+    back = service.run("plan", "rules.yaml", "--event", "call.busy", "--baseline", "new.yaml").stdout
     assert "forty characters, and so\n          -> first" in back
 
 

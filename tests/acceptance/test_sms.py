@@ -60,7 +60,7 @@ def busy(service: Running, person: str = PERSON) -> dict[str, Any]:
 
     def ended() -> Any:
         own = [item for ident, item in texts(service).items() if ident not in before]
-        return own[0] if own and own[0]["state"] not in ("pending", "sending", "retrying") else None
+        return own[0] if own and own[0]["state"] not in ("pending", "running", "retrying") else None
 
     found = eventually(ended)
     assert found, service.log.read_text()[-2000:]
@@ -68,7 +68,7 @@ def busy(service: Running, person: str = PERSON) -> dict[str, Any]:
 
 
 def receipt(service: Running, delivery: dict[str, Any]) -> str:
-    return str(texts(service)[delivery["id"]]["receipt"])
+    return str(texts(service)[delivery["id"]]["message_status"])
 
 
 def opted_out(service: Running) -> set[str]:
@@ -84,7 +84,7 @@ def test_a_text_is_followed_until_it_is_delivered_in_whatever_order_twilio_tells
     service: Running, sandbox: RunningSandbox
 ) -> None:
     sent = busy(service)
-    assert (sent["state"], sent["receipt"]) == ("sent", "queued")
+    assert (sent["state"], sent["message_status"]) == ("succeeded", "queued")
     [text] = sandbox.twilio.messages
     assert text.status_callback == f"{service.url}/webhooks/twilio/status?delivery={sent['id']}"
 
@@ -104,16 +104,16 @@ def test_a_text_that_is_not_delivered_says_why_and_is_followed_up(
 
 
 def test_stop_ends_texts_and_start_lets_them_come_again(service: Running, sandbox: RunningSandbox) -> None:
-    assert busy(service)["state"] == "sent"
+    assert busy(service)["state"] == "succeeded"
     inbound(service, sandbox, "Stop")
     assert opted_out(service) == {PERSON}
     held = busy(service)
     assert (held["state"], held["reason"]) == ("suppressed", "opted_out")
-    assert busy(service, OTHER)["state"] == "sent"
+    assert busy(service, OTHER)["state"] == "succeeded"
 
     inbound(service, sandbox, "START")
     assert opted_out(service) == set()
-    assert busy(service)["state"] == "sent"
+    assert busy(service)["state"] == "succeeded"
     assert [text.to for text in sandbox.twilio.messages] == [PERSON, OTHER, PERSON]
 
 
@@ -124,7 +124,7 @@ def test_yes_answers_a_question_and_takes_no_stop_back(service: Running, sandbox
     assert PERSON not in sandbox.twilio.opted_out
     assert busy(service)["reason"] == "opted_out"
     assert service.run("opt-outs", "remove", PERSON).returncode == 0
-    assert busy(service)["state"] == "sent"
+    assert busy(service)["state"] == "succeeded"
 
 
 def test_a_stop_that_only_twilio_knows_is_learned_from_its_refusal(
@@ -132,7 +132,7 @@ def test_a_stop_that_only_twilio_knows_is_learned_from_its_refusal(
 ) -> None:
     sandbox.twilio.opt_out(PERSON)
     refused = busy(service)
-    assert (refused["state"], refused["reason"]) == ("dead", "rejected")
+    assert (refused["state"], refused["reason"]) == ("failed", "rejected")
     assert opted_out(service) == {PERSON}
     asked = len(sandbox.requests_to("twilio"))
     assert busy(service)["reason"] == "opted_out"

@@ -84,7 +84,7 @@ def test_a_worker_that_starts_while_the_file_is_bad_runs_the_rules_of_the_server
     os.kill(first, signal.SIGKILL)
     assert eventually(lambda: worker_of(service) not in (None, first), 30)
     _post(service, "call.busy")
-    assert eventually(lambda: states(service) == ["sent"], 30)
+    assert eventually(lambda: states(service) == ["succeeded"], 30)
     (service.folder / "rules.yaml").write_text(
         RULES + "  - {name: more, when: call.failed, do: [{use: slack.post, with: {text: failed}}]}\n"
     )
@@ -95,13 +95,13 @@ def test_another_worker_takes_over_when_one_is_killed(service: Running, sandbox:
     sandbox.fault("hubspot", delay=1.0, times=None)
     first = eventually(lambda: worker_of(service))
     _post(service, *["call.completed"] * 5)
-    assert eventually(lambda: "sending" in states(service))
+    assert eventually(lambda: "running" in states(service))
     os.kill(first, signal.SIGKILL)
     _post(service, "call.completed")  # what comes in meanwhile is stored
     sandbox.clear_faults()
     second = eventually(lambda: (pid := worker_of(service)) != first and pid)
     assert second
-    assert eventually(lambda: states(service) == ["sent"] * 6, 60), states(service)
+    assert eventually(lambda: states(service) == ["succeeded"] * 6, 60), states(service)
     assert len(sandbox.hubspot.calls) == 6
     assert "the worker ended" in service.log.read_text()
     assert service.stop() == 0
@@ -120,20 +120,20 @@ def test_a_worker_ends_with_its_server_and_leaves_the_database_to_the_next(
         ) as successor:  # SQLite has one server: it waits for the rest
             assert eventually(lambda: not _runs(worker), 5)
             _post(successor, "call.completed")
-            assert eventually(lambda: states(successor) == ["sent"])
+            assert eventually(lambda: states(successor) == ["succeeded"])
 
 
 def test_a_signal_to_both_stops_in_order(service: Running, sandbox: RunningSandbox) -> None:
     """A terminal and a supervisor of services signal every process of a service."""
     sandbox.fault("hubspot", delay=1.5, times=None)
     _post(service, "call.completed")
-    assert eventually(lambda: "sending" in states(service))
+    assert eventually(lambda: "running" in states(service))
     worker = eventually(lambda: worker_of(service))
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(worker, number)
     service.process.send_signal(signal.SIGINT)
     assert service.process.wait(30) == 0
-    assert states(service) == ["sent"]
+    assert states(service) == ["succeeded"]
     assert not _runs(worker)
 
 
@@ -141,7 +141,7 @@ def test_the_worker_wakes_who_routes_when_a_failure_is_to_be_followed_up(
     service: Running, sandbox: RunningSandbox
 ) -> None:
     _post(service, "call.completed")
-    assert eventually(lambda: states(service) == ["sent"])  # the worker has begun
+    assert eventually(lambda: states(service) == ["succeeded"])  # the worker has begun
     sandbox.fault("twilio", status=400, times=None)
     begin = time.monotonic()
     _post(service, "call.busy")
@@ -151,21 +151,21 @@ def test_the_worker_wakes_who_routes_when_a_failure_is_to_be_followed_up(
 
 def test_the_metrics_tell_of_both_processes(service: Running) -> None:
     _post(service, "call.completed")
-    assert eventually(lambda: states(service) == ["sent"])
+    assert eventually(lambda: states(service) == ["succeeded"])
 
     def metrics() -> str:
         return httpx.get(f"{service.url}/metrics", headers={"Authorization": f"Bearer {ADMIN}"}).text
 
     found = metrics()
-    assert 'bridge_receipts_total{answer="200"} 1.0' in found
-    assert 'bridge_attempts_total{connection="hubspot",reason="sent"} 1.0' in found
-    assert "bridge_worker_up 1.0" in found
+    assert 'bridge_webhook_requests_total{status="200"} 1.0' in found
+    assert 'bridge_attempts_total{connection="hubspot",reason="succeeded"} 1.0' in found
+    assert "bridge_local_worker_up 1.0" in found
     names = re.findall(r"^# TYPE (\S+)", found, re.MULTILINE)
     assert len(names) == len(set(names))
     worker = eventually(lambda: worker_of(service))
     os.kill(worker, signal.SIGSTOP)
     try:
-        assert "bridge_worker_up 0.0" in metrics()
+        assert "bridge_local_worker_up 0.0" in metrics()
         assert httpx.get(f"{service.url}/readyz").status_code == 200
     finally:
         os.kill(worker, signal.SIGCONT)

@@ -96,10 +96,10 @@ def test_a_person_resolves_a_review_with_and_without_scripts(
     page.look(scripts=scripts)
     page.open(running.url)
     assert "Waiting for you: 1" in page.text
-    page.click('button[value="sent"]')
+    page.click('button[value="succeeded"]')
     assert page.url == f"{running.url}/"
     assert "Waiting for you" not in page.text
-    assert running.engine.show(ident)["state"] == "sent"
+    assert running.engine.show(ident)["state"] == "succeeded"
 
 
 def test_another_site_can_act_on_nothing(page: Chromium, running: Site) -> None:

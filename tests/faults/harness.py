@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 SECRET = "fault-tests-sign-with-this"
 ROOT = Path(__file__).resolve().parents[2]
-FINAL = ("sent", "review", "dead", "cancelled", "suppressed")
+FINAL = ("succeeded", "needs_review", "failed", "cancelled", "suppressed")
 
 TEXTED = ("call.busy", "call.no-answer")
 """Events that every set of rules here answers with a text; the others make a record in HubSpot."""
@@ -208,7 +208,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 class Process:
-    """One `bridge serve` or `bridge work`."""
+    """One `bridge serve` or `bridge worker`."""
 
     def __init__(
         self, environ: Mapping[str, str], folder: Path, *command: str, log: Path | None = None
@@ -389,7 +389,7 @@ class Deployment:
             "HEPPU_WEBHOOK_SECRET": SECRET,
             "BRIDGE_ADMIN_TOKEN": "an-admin-token-of-the-fault-tests",
             "BRIDGE_DATABASE_URL": self.database_url,
-            "BRIDGE_LOG": "json",
+            "BRIDGE_LOG_FORMAT": "json",
             **self.variables,
         }
 
@@ -481,20 +481,20 @@ class Deployment:
         gone = "', '".join(self.dead_replicas())
         with contextlib.suppress(StoreUnavailable):
             self.change(
-                f"UPDATE deliveries SET lease_until = 0 WHERE state = 'sending' AND replica IN ('{gone}')"
+                f"UPDATE deliveries SET lease_expires_at = 0 WHERE state = 'running' AND replica IN ('{gone}')"
             )
             self.change("UPDATE deliveries SET run_at = 0 WHERE state = 'retrying'")
 
     def attempts_of(self, process: Process) -> int:
         """How many attempts this process, or the worker beside it, has under way."""
-        statement = "SELECT count(*) FROM deliveries WHERE state = 'sending' AND replica LIKE :own"
+        statement = "SELECT count(*) FROM deliveries WHERE state = 'running' AND replica LIKE :own"
         return int(self.query(statement, own=f"%-{process.worker}-%")[0][0])
 
     def dead_replicas(self) -> list[str]:
         """Replicas that have attempts and whose process is gone: their names hold the process id."""
         alive = {str(process.worker) for process in self.processes if process.running}
         rows = self.query(
-            "SELECT DISTINCT replica FROM deliveries WHERE state = 'sending' AND replica IS NOT NULL"
+            "SELECT DISTINCT replica FROM deliveries WHERE state = 'running' AND replica IS NOT NULL"
         )
         return [row[0] for row in rows if row[0].rsplit("-", 2)[1] not in alive]
 
@@ -555,7 +555,7 @@ class Deployment:
             assert len(self.sandbox.hubspot.associated("calls", call.id, "contacts")) == 1, call
         return Outcome(
             scenario, self.kind, len(self.heppu.answered), self.kills, len(self.lost()), len(self.doubled()),
-            self.states()["review"], round(seconds, 1), note,
+            self.states()["needs_review"], round(seconds, 1), note,
         )  # fmt: skip
 
 

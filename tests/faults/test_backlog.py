@@ -79,8 +79,8 @@ def _multiply(deployment: Deployment, count: int) -> None:
     """Make `count` more of the one delivery that waits, each of a person of its own."""
     own = {
         "id": "'dlv_more_' || n",
-        "effect": "'more ' || n",
-        "lane": "'twilio|more ' || n",
+        "idempotency_key": "'more ' || n",
+        "concurrency_key": "'twilio|more ' || n",
         "recipient": "'+1' || (3000000000 + n)",
         "contact": "'+1' || (3000000000 + n)",
         "run_at": "run_at + n",

@@ -53,7 +53,7 @@ def _restart_under_load(
     one, other = deployment.start().ready(), deployment.start().ready()
     with slow(deployment.sandbox, 0.2):
         deployment.heppu.send(calls(count // 2), per_second=20)
-        wait_for(lambda: deployment.states()["sending"] > 2, 20, "attempts under way", deployment.states)
+        wait_for(lambda: deployment.states()["running"] > 2, 20, "attempts under way", deployment.states)
         server.stop(mode)
         deployment.heppu.send(calls(count // 2), per_second=20)
         begin = time.monotonic()
@@ -73,7 +73,7 @@ def _restart_under_load(
         )
     )
     assert (deployment.lost(), deployment.doubled()) == ([], [])
-    assert set(deployment.states()) == {"sent"}
+    assert set(deployment.states()) == {"succeeded"}
     assert deployment.sandbox.slack.messages == []
 
 
@@ -94,7 +94,7 @@ def test_postgres_is_away_again_and_again_and_for_longer_than_a_lease(
 ) -> None:
     with Deployment(tmp_path, own_postgres.url, sandbox) as deployment:
         deployment.start().ready()
-        deployment.start("work").ready()
+        deployment.start("worker").ready()
         with slow(sandbox, 0.2):
             deployment.heppu.send(calls(900), per_second=9)
             for mode, away in (("fast", 0.0), ("immediate", 0.0), ("immediate", 5.0), ("fast", 40.0)):
@@ -106,7 +106,7 @@ def test_postgres_is_away_again_and_again_and_for_longer_than_a_lease(
             seconds = deployment.wait_until_final(90)
         report(deployment.outcome("PostgreSQL away 4 times", seconds, "at most 40 s"))
         assert (deployment.lost(), deployment.doubled()) == ([], [])
-        assert set(deployment.states()) == {"sent"}
+        assert set(deployment.states()) == {"succeeded"}
 
 
 @pytest.mark.postgres
@@ -140,7 +140,7 @@ def test_a_service_whose_database_is_gone_still_stops_in_order(
         process = deployment.start().ready()
         with slow(sandbox, 1.0):
             deployment.heppu.send(calls(4))
-            wait_for(lambda: deployment.states()["sending"] > 1, 20, "attempts under way", deployment.states)
+            wait_for(lambda: deployment.states()["running"] > 1, 20, "attempts under way", deployment.states)
             own_postgres.stop("immediate")
             begin, used = time.monotonic(), process.cpu_seconds()
             process.send_signal(signal.SIGTERM)
@@ -177,7 +177,7 @@ def test_a_full_disk_refuses_events_until_there_is_room_again(
         ballast = small_disk / "ballast"
         with slow(sandbox, 0.2):
             deployment.heppu.send(calls(30), per_second=20)
-            wait_for(lambda: deployment.states()["sent"] > 4, 20, "some to be sent", deployment.states)
+            wait_for(lambda: deployment.states()["succeeded"] > 4, 20, "some to be sent", deployment.states)
             _fill(ballast)
             deployment.heppu.send(calls(25), per_second=20)
             wait_for(lambda: deployment.heppu.answers[503] > 20, 30, "refusals", deployment.heppu.answers)
@@ -200,7 +200,7 @@ def test_a_full_disk_refuses_events_until_there_is_room_again(
             seconds = deployment.wait_until_final(60)
         report(deployment.outcome("disk full", seconds, f"{deployment.heppu.answers[503]} x 503"))
         assert (deployment.lost(), deployment.doubled()) == ([], [])
-        assert set(deployment.states()) == {"sent"}
+        assert set(deployment.states()) == {"succeeded"}
 
 
 def _fill(ballast: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_database_that_may_not_grow_refuses_events_until_it_may(
         process = deployment.start().ready()
         with slow(sandbox, 0.2):
             deployment.heppu.send(calls(30), per_second=20)
-            wait_for(lambda: deployment.states()["sent"] > 4, 20, "some to be sent", deployment.states)
+            wait_for(lambda: deployment.states()["succeeded"] > 4, 20, "some to be sent", deployment.states)
             log = tmp_path / "bridge.db-wal"
             free = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
             for pid in (process.pid, process.worker):
@@ -232,7 +232,7 @@ def test_a_database_that_may_not_grow_refuses_events_until_it_may(
         assert process.running
         report(deployment.outcome("database may not grow", seconds, f"{deployment.heppu.answers[503]} x 503"))
         assert (deployment.lost(), deployment.doubled()) == ([], [])
-        assert set(deployment.states()) == {"sent"}
+        assert set(deployment.states()) == {"succeeded"}
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(

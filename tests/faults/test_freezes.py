@@ -34,7 +34,7 @@ def _judge(deployment: Deployment, scenario: str, seconds: float, report: Report
     report(outcome)
     assert deployment.lost() == []
     assert deployment.doubled() == []
-    assert set(deployment.states()) == {"sent"}
+    assert set(deployment.states()) == {"succeeded"}
     assert deployment.sandbox.slack.messages == []
 
 
@@ -73,7 +73,7 @@ def test_who_wakes_after_another_took_over_sends_nothing_twice(
 ) -> None:
     """Three rounds: one of two replicas freezes at work, the other takes over, the first wakes in the middle of it."""
     deployment = postgres_deployment
-    replicas = [deployment.start().ready(), deployment.start("work").ready()]
+    replicas = [deployment.start().ready(), deployment.start("worker").ready()]
     with slow(deployment.sandbox, 0.5):
         for sleeper in (replicas[0], replicas[1], replicas[0]):
             deployment.heppu.send(calls(40), per_second=40)
@@ -95,7 +95,7 @@ def test_who_freezes_in_a_transaction_does_not_hold_the_others_up(
 ) -> None:
     """Frozen between two statements of a claim, it holds the row of its connection; the others must get past it."""
     deployment = postgres_deployment
-    sleeper = deployment.start("work").ready()
+    sleeper = deployment.start("worker").ready()
     deployment.start().ready()
     _freeze_in_a_claim(deployment, sleeper)
     begin = time.monotonic()

@@ -18,9 +18,9 @@ def _judge(deployment: Deployment, scenario: str, seconds: float, report: Report
     assert deployment.lost() == []
     assert deployment.doubled() == []
     assert outcome.review == 0, deployment.query(
-        "SELECT action, detail FROM deliveries WHERE state = 'review'"
+        "SELECT action, detail FROM deliveries WHERE state = 'needs_review'"
     )
-    assert set(deployment.states()) == {"sent"}
+    assert set(deployment.states()) == {"succeeded"}
     assert cut_short > 0, "no kill hit an attempt: this run proves nothing"
     assert deployment.sandbox.slack.messages == [], "a kill of ours is no fault of a partner"
 

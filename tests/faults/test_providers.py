@@ -53,7 +53,7 @@ def test_whatever_a_partner_does_ends_right(deployment: Deployment, report: Repo
     report(deployment.outcome(f"a partner {kind}", seconds))
     assert met >= len(FAULTS[kind])
     assert (deployment.lost(), deployment.doubled()) == ([], [])
-    assert set(deployment.states()) == {"sent"}
+    assert set(deployment.states()) == {"succeeded"}
     assert deployment.sandbox.slack.messages == []
 
 
@@ -116,8 +116,8 @@ def test_an_outage_ends_without_review_and_drains_by_itself(
         name = next(iter(fault.values()))
         report(
             deployment.outcome(
-                f"Twilio away for 175 s ({name})", seconds, f"{waiting['review']} in review before"
+                f"Twilio away for 175 s ({name})", seconds, f"{waiting['needs_review']} in review before"
             )
         )
         assert (deployment.lost(), deployment.doubled()) == ([], [])
-        assert set(deployment.states()) == {"sent"}
+        assert set(deployment.states()) == {"succeeded"}

@@ -20,7 +20,7 @@ Report = Callable[[Outcome], None]
 def _judge(deployment: Deployment, scenario: str, seconds: float, report: Report, note: str = "") -> None:
     report(deployment.outcome(scenario, seconds, note))
     assert (deployment.lost(), deployment.doubled()) == ([], [])
-    assert set(deployment.states()) == {"sent"}
+    assert set(deployment.states()) == {"succeeded"}
     assert deployment.sandbox.slack.messages == []
 
 
@@ -32,11 +32,11 @@ def test_a_stop_under_load_ends_what_runs_and_turns_events_away(
     with slow(deployment.sandbox, 0.4):
         deployment.heppu.send(calls(120), per_second=20)
         for _ in range(2):
-            wait_for(lambda: deployment.states()["sending"] > 3, 20, "attempts under way", deployment.states)
+            wait_for(lambda: deployment.states()["running"] > 3, 20, "attempts under way", deployment.states)
             begin = time.monotonic()
             assert process.stop() == 0
             assert time.monotonic() - begin < 8
-            assert deployment.states()["sending"] == 0, "what ran was ended and written down"
+            assert deployment.states()["running"] == 0, "what ran was ended and written down"
             process = deployment.restart(process).ready()
         deployment.heppu.wait()
         seconds = deployment.wait_until_final(60)
@@ -49,7 +49,7 @@ def test_a_second_signal_stops_at_once(deployment: Deployment, report: Report) -
     process = deployment.start().ready()
     with slow(deployment.sandbox, 2.0):
         deployment.heppu.send(calls(12))
-        wait_for(lambda: deployment.states()["sending"] > 3, 20, "attempts under way", deployment.states)
+        wait_for(lambda: deployment.states()["running"] > 3, 20, "attempts under way", deployment.states)
         process.send_signal(signal.SIGTERM)
         wait_for(lambda: "a second signal" in process.output, 5, "the stop to begin")
         begin = time.monotonic()
@@ -70,7 +70,7 @@ def test_a_stop_while_a_partner_hangs_ends_within_its_deadline(
     process = deployment.start().ready()
     deployment.sandbox.fault("twilio", hang=True, times=None)
     deployment.heppu.send([happening("call.busy") for _ in range(4)])
-    wait_for(lambda: deployment.states()["sending"] > 2, 20, "attempts under way", deployment.states)
+    wait_for(lambda: deployment.states()["running"] > 2, 20, "attempts under way", deployment.states)
     begin = time.monotonic()
     assert process.stop() == 0
     took = time.monotonic() - begin

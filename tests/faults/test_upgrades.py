@@ -40,7 +40,7 @@ def test_replicas_that_start_at_once_on_an_empty_database_all_work(
     postgres_deployment: Deployment, report: Report
 ) -> None:
     deployment = postgres_deployment
-    processes = [deployment.start() for _ in range(2)] + [deployment.start("work") for _ in range(2)]
+    processes = [deployment.start() for _ in range(2)] + [deployment.start("worker") for _ in range(2)]
     for process in processes:
         process.ready()
     deployment.heppu.send(calls(20))
@@ -58,9 +58,9 @@ def test_an_older_process_works_on_while_the_database_becomes_newer(
     process = deployment.start().ready()
     with slow(deployment.sandbox, 0.1):
         deployment.heppu.send(calls(80), per_second=20)
-        wait_for(lambda: deployment.states()["sent"] > 6, 20, "some to be sent", deployment.states)
+        wait_for(lambda: deployment.states()["succeeded"] > 6, 20, "some to be sent", deployment.states)
         _migrate(deployment)
-        wait_for(lambda: deployment.states()["sent"] > 30, 20, "more to be sent", deployment.states)
+        wait_for(lambda: deployment.states()["succeeded"] > 30, 20, "more to be sent", deployment.states)
         assert process.stop() == 0
         deployment.restart(process).ready()
         assert "newer" in deployment.bridge("db", "upgrade").stdout
@@ -68,4 +68,4 @@ def test_an_older_process_works_on_while_the_database_becomes_newer(
         seconds = deployment.wait_until_final(40)
     report(deployment.outcome("a newer database under load", seconds))
     assert (deployment.lost(), deployment.doubled()) == ([], [])
-    assert set(deployment.states()) == {"sent"}
+    assert set(deployment.states()) == {"succeeded"}

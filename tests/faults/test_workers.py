@@ -41,7 +41,7 @@ rules:
 
 def _never_returns(deployment: Deployment, count: int, hurry: bool, report: Report) -> None:
     """Kill one of two replicas at work, for good: what it had under way is the other's."""
-    lost, other = deployment.start("work").ready(), deployment.start().ready()
+    lost, other = deployment.start("worker").ready(), deployment.start().ready()
     with slow(deployment.sandbox, 0.5):
         deployment.heppu.send(calls(count), per_second=40)
         wait_for(
@@ -57,7 +57,7 @@ def _never_returns(deployment: Deployment, count: int, hurry: bool, report: Repo
     report(outcome)
     assert taken > 0
     assert (deployment.lost(), deployment.doubled()) == ([], [])
-    assert set(deployment.states()) == {"sent"}
+    assert set(deployment.states()) == {"succeeded"}
 
 
 def test_what_a_lost_replica_had_under_way_is_taken_over(
@@ -103,8 +103,8 @@ def test_two_replicas_that_race_for_one_person_keep_to_caps_once_and_one_record(
     reasons = Counter(
         row[0] for row in deployment.query("SELECT reason FROM deliveries WHERE state = 'suppressed'")
     )
-    assert reasons["capped"] == 4 * len(people)
-    assert set(reasons) <= {"capped", "superseded"}
+    assert reasons["frequency_capped"] == 4 * len(people)
+    assert set(reasons) <= {"frequency_capped", "superseded"}
     replicas = deployment.query("SELECT count(DISTINCT replica) FROM attempts")[0][0]
     report(deployment.outcome("two race for five people", seconds))
     assert replicas == 2

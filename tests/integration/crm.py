@@ -7,11 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 from bridge.clock import Clock
-from bridge.connector import Sent
-from bridge.errors import Failure
+from bridge.connector import Success
+from bridge.errors import DeliveryError
 from bridge.events import Event
 from bridge.sandbox import RunningSandbox
-from bridge.testing import connect, event, load_connector, make_context
+from bridge.testing import build_context, connect, event, load_connector
 
 
 class Memory:
@@ -61,12 +61,12 @@ class Account:
         *,
         seconds: float | None = None,
         **facts: Any,
-    ) -> Sent:
+    ) -> Success:
         """One attempt; raises what it comes to when that is no success."""
         answer = self.deliver_all(
             action, [about or event(clock=self.clock)], params, seconds=seconds, **facts
         )[0]
-        if isinstance(answer, Sent):
+        if isinstance(answer, Success):
             return answer
         raise answer
 
@@ -78,12 +78,12 @@ class Account:
         *,
         seconds: float | None = None,
         **facts: Any,
-    ) -> list[Sent | Failure]:
+    ) -> list[Success | DeliveryError]:
         """One attempt at a batch, each event with its own context."""
-        facts = {"identities": self.memory, **facts}
+        facts = {"contact_cache": self.memory, **facts}
         found = self.connector.actions[action]
         deliveries = [
-            (params or {}, about, make_context(about, found, now=self.clock.now(), **facts))
+            (params or {}, about, build_context(about, found, now=self.clock.now(), **facts))
             for about in events
         ]
         return self.connected.run_batch(action, deliveries, seconds=seconds)

@@ -12,20 +12,20 @@ from typing import Any, cast
 
 from bridge.clock import uptime
 from bridge.connector import (
+    BatchItem,
     Connector,
     ConnectorSettings,
     Context,
-    Job,
-    Lane,
     Limits,
     Params,
-    Sent,
+    SerializeBy,
+    Success,
     param,
     per_conversation,
     per_event,
     per_message,
 )
-from bridge.errors import CannotTell, Failure
+from bridge.errors import DeliveryError, LookupInconclusive
 from bridge.events import Event
 from bridge.rules.model import Messaging, Planned, QuietHours, Rules
 from bridge.samples import sample, stamped
@@ -33,7 +33,7 @@ from bridge.signing import read_event
 from bridge.store import schema
 from bridge.store.claim import Claimed, Room, claim
 from bridge.store.database import Database
-from bridge.store.ingest import Receipt, accept
+from bridge.store.ingest import IncomingEvent, accept
 from bridge.store.policy_inputs import Rulebook
 from bridge.store.queries import list_deliveries, list_events, show_delivery, stored_event
 from bridge.store.results import Finished, abandoned, finish
@@ -75,55 +75,56 @@ class Partner:
     can_tell: bool = True
     looked_up: Callable[[], None] | None = None
 
-    def act(self, effect: Callable[[], None], size: int = 1) -> None:
+    def act(self, idempotency_key: Callable[[], None], size: int = 1) -> None:
         self.calls.append(size)
         if self.before:
             self.before()
-        effect()
+        idempotency_key()
         if self.after:
             self.after()
 
 
-def desk(partner: Partner, *, concurrent: int = 4, per_second: float | None = None) -> Connector:
+def desk(partner: Partner, *, concurrency: int = 4, per_second: float | None = None) -> Connector:
     """A connector with one action of each kind."""
     connector = Connector(
-        "desk", settings=ConnectorSettings, limits=Limits(concurrent=concurrent, per_second=per_second)
+        "desk", settings=ConnectorSettings, limits=Limits(concurrency=concurrency, per_second=per_second)
     )
 
-    @connector.action(effect=per_message, channel="sms")
-    def send(client: Any, params: Text, context: Context) -> Sent:
+    @connector.action(idempotency=per_message, channel="sms")
+    def send(client: Any, params: Text, context: Context) -> Success:
         partner.act(lambda: partner.texts.append((context.delivery, params.to)))
-        return Sent(f"sms-{context.delivery}", receipt="queued")
+        return Success(f"sms-{context.delivery}", message_status="queued")
 
     @send.lookup
-    def find(client: Any, params: Text, context: Context) -> Sent | None:
+    def find(client: Any, params: Text, context: Context) -> Success | None:
         if partner.looked_up:
             partner.looked_up()
         if not partner.can_tell:
-            raise CannotTell("the partner does not list texts")
+            raise LookupInconclusive("the partner does not list texts")
         found = [ident for ident, _ in partner.texts if ident == context.delivery]
-        return Sent(f"sms-{found[0]}") if found else None
+        return Success(f"sms-{found[0]}") if found else None
 
-    @connector.action(effect=per_message, channel="email")
-    def mail(client: Any, params: Text, context: Context) -> Sent:
+    @connector.action(idempotency=per_message, channel="email")
+    def mail(client: Any, params: Text, context: Context) -> Success:
         partner.act(lambda: partner.texts.append((context.delivery, params.to)))
-        return Sent()
+        return Success()
 
-    @connector.action(effect=per_conversation, repeatable=True, batch=100)
-    def record(client: Any, jobs: Sequence[Job[Record]]) -> list[Sent | Failure]:
+    @connector.action(idempotency=per_conversation, idempotent=True, batch=100)
+    def record(client: Any, jobs: Sequence[BatchItem[Record]]) -> list[Success | DeliveryError]:
         def write() -> None:
             for job in jobs:
-                partner.records[job.context.effect] = job.params.title
+                partner.records[job.context.idempotency_key] = job.params.title
 
         partner.act(write, len(jobs))
         return [
-            Sent(f"rec-{job.context.effect}", "updated" if job.context.known_id else "made") for job in jobs
+            Success(f"rec-{job.context.idempotency_key}", "updated" if job.context.existing_id else "made")
+            for job in jobs
         ]
 
-    @connector.action(effect=per_event, lane=Lane.NONE, repeatable=True)
-    def post(client: Any, params: Record, context: Context) -> Sent:
+    @connector.action(idempotency=per_event, serialize_by=SerializeBy.NONE, idempotent=True)
+    def post(client: Any, params: Record, context: Context) -> Success:
         partner.act(lambda: partner.posts.append(params.title))
-        return Sent()
+        return Success()
 
     return connector
 
@@ -134,7 +135,7 @@ class Engine:
 
     database: Database
     partner: Partner = field(default_factory=Partner)
-    replica: str = "one"
+    worker_id: str = "one"
     slots: int = 4
     rulebook: Rulebook = field(default_factory=lambda: Rulebook(Messaging(quiet_hours=NO_QUIET)))
     per_second: float | None = None
@@ -152,7 +153,7 @@ class Engine:
         body |= changes
         raw = json.dumps(body).encode()
         event = read_event(raw, now)
-        assert accept(self.database, [Receipt(event, raw)]) == ["stored"]
+        assert accept(self.database, [IncomingEvent(event, raw)]) == ["stored"]
         return stored_event(self.database, list_events(self.database, limit=1).items[0]["id"])
 
     def deliver(self, use: str, event: Event | None = None, *, again: bool = False, **planned: Any) -> str:
@@ -164,28 +165,28 @@ class Engine:
             if action.channel
             else None
         )
-        effect = {
+        idempotency_key = {
             "record": f"record {event.conversation.id}",
-            "post": f"post {event.identity}",
-        }.get(use, f"{use} {event.identity} {recipient}")
+            "post": f"post {event.dedupe_key}",
+        }.get(use, f"{use} {event.dedupe_key} {recipient}")
         defaults: dict[str, Any] = {
             "rule": "test",
-            "origin": "rule",
-            "position": 0,
+            "trigger": "rule",
+            "step_index": 0,
             "action": action.full_name,
             "connection": "desk",
             "params": {"to": recipient} if recipient else {},
             "run_at": self.database.clock.now(),
-            "effect": effect,
-            "effect_updates": action.effect.updates,
-            "lane": None
-            if action.lane is Lane.NONE
+            "idempotency_key": idempotency_key,
+            "updates_existing": action.idempotency.updates,
+            "concurrency_key": None
+            if action.serialize_by is SerializeBy.NONE
             else f"desk|{event.contact.key or event.conversation.id}",
             "channel": action.channel,
             "recipient": recipient,
         }
         row = delivery_row(
-            Planned(**defaults | planned), event, "hash", self.database.clock.now(), again=again
+            Planned(**defaults | planned), event, "hash", self.database.clock.now(), force=again
         )
         with self.database.write() as connection:
             connection.execute(schema.deliveries.insert(), [row])
@@ -200,7 +201,7 @@ class Engine:
             return action.batch if action else 1
 
         room = Room("desk", self.slots, batch_of, self.per_second)
-        return [list(call) for call in claim(self.database, room, self.rulebook, self.replica).calls]
+        return [list(call) for call in claim(self.database, room, self.rulebook, self.worker_id).calls]
 
     def attempt(self, call: Sequence[Claimed]) -> list[Finished]:
         """Make one call."""
@@ -220,7 +221,7 @@ class Engine:
             finish(self.database, ended)
         return len(ended)
 
-    def settle(self, steps: int = 50) -> None:
+    def lookup_delay(self, steps: int = 50) -> None:
         """Step until nothing is due now."""
         while steps and self.step():
             steps -= 1
@@ -230,9 +231,9 @@ class Engine:
         """Let time pass in small strides, doing what comes due."""
         end = self.database.clock.now() + timedelta(**duration)
         while self.database.clock.now() < end:
-            self.settle()
+            self.lookup_delay()
             self.database.clock.advance(seconds=5)
-        self.settle()
+        self.lookup_delay()
 
     def take_over(self) -> int:
         """Conclude attempts whose process is gone."""

@@ -60,15 +60,15 @@ def test_a_lease_that_ran_out_by_a_jump_is_not_taken_over_while_its_attempt_may_
     clock.advance(minutes=10)
     other._take_over()
     let_pass(15)
-    engine.settle()
+    engine.lookup_delay()
     engine.attempt(call)  # within its deadline, by the uptime of its own process
     assert len(engine.partner.texts) == 1
-    assert engine.show(ident)["state"] == "sending"
+    assert engine.show(ident)["state"] == "running"
     let_pass(LEASE.total_seconds() + 1)
     other._take_over()
     let_pass(15)
-    engine.settle()
-    assert engine.show(ident)["state"] == "sent"
+    engine.lookup_delay()
+    assert engine.show(ident)["state"] == "succeeded"
     assert len(engine.partner.texts) == 1
     database.close()
 
@@ -86,7 +86,7 @@ def test_a_replica_that_just_began_to_watch_takes_nothing_over_yet(
     clock.advance(minutes=10)
     other = worker_on(engine)
     other._take_over()
-    assert engine.show(ident)["state"] == "sending"
+    assert engine.show(ident)["state"] == "running"
     let_pass(LEASE.total_seconds() + 1)
     other._take_over()
     assert engine.show(ident)["state"] == "retrying"
@@ -114,7 +114,7 @@ def test_a_jump_does_not_make_a_lookup_come_before_the_partner_can_know(
     for _ in range(3):
         let_pass(11)
         step(worker, engine)
-    assert engine.show(ident)["state"] == "sent"
+    assert engine.show(ident)["state"] == "succeeded"
     assert len(engine.partner.texts) == 1
 
 

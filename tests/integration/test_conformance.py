@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from bridge.connector import Action
 from bridge.sandbox import RunningSandbox, start_sandbox
-from bridge.testing import ConnectorConformance, Received, Reply, StandIn, connect, load_connector
+from bridge.testing import ConnectorConformance, Received, Reply, StubServer, connect, load_connector
 
 PATHS = {"slack": "/services/*", "twilio": "*/Messages.json", "heppu": "*/calls/schedule", "email": "*"}
 METHODS = {"email": "DATA"}
@@ -27,12 +27,12 @@ class SandboxDouble:
         self.sandbox = sandbox
         self.partner = partner
 
-    def lose(self, when: Literal["before", "after"]) -> None:
+    def drop_next_response(self, when: Literal["before", "after"]) -> None:
         self.sandbox.fault(
             self.partner, path=PATHS[self.partner], method=METHODS.get(self.partner, "POST"), drop=when
         )
 
-    def effects(self) -> int:
+    def idempotency_keys(self) -> int:
         kind = {"heppu": "calls"}.get(self.partner, "messages")
         return len(getattr(getattr(self.sandbox, self.partner), kind))
 
@@ -40,7 +40,7 @@ class SandboxDouble:
 class Receiver:
     """A service that takes each `webhook-id` once, as Standard Webhooks asks of it."""
 
-    def __init__(self, service: StandIn, environ: Mapping[str, str]) -> None:
+    def __init__(self, service: StubServer, environ: Mapping[str, str]) -> None:
         self.environ = environ
         self.service = service
         self.taken: set[str] = set()
@@ -50,10 +50,10 @@ class Receiver:
         self.taken.add(request.headers["webhook-id"])
         return Reply(204)
 
-    def lose(self, when: Literal["before", "after"]) -> None:
+    def drop_next_response(self, when: Literal["before", "after"]) -> None:
         self.service.fail(Reply(drop=when))
 
-    def effects(self) -> int:
+    def idempotency_keys(self) -> int:
         return len(self.taken)
 
 
@@ -69,11 +69,11 @@ class HubspotDouble(SandboxDouble):
         ticket = self.account.add("tickets", hs_pipeline_stage="911201", subject="Help")
         self.account.link("tickets", ticket.id, "contacts", person.id)
 
-    def lose(self, when: Literal["before", "after"]) -> None:
+    def drop_next_response(self, when: Literal["before", "after"]) -> None:
         for method, path in (("POST", "*/batch/create"), ("PATCH", "*")):
             self.sandbox.fault("hubspot", method=method, path=path, drop=when)
 
-    def effects(self) -> int:
+    def idempotency_keys(self) -> int:
         made = len(self.account.calls) + len(self.account.notes) + len(self.account.tasks)
         named = sum("firstname" in contact.properties for contact in self.account.contacts)
         closed = sum(ticket.properties["hs_pipeline_stage"] == "911204" for ticket in self.account.tickets)
@@ -90,10 +90,10 @@ class SalesforceDouble(SandboxDouble):
         self.org.add("Case", ContactId=person.id)
         self.org.add("Lead", LastName="Quistgaard", Company="Cycles", Email=EMAIL, Phone=PHONE)
 
-    def lose(self, when: Literal["before", "after"]) -> None:
+    def drop_next_response(self, when: Literal["before", "after"]) -> None:
         self.sandbox.fault("salesforce", method="PATCH", drop=when)
 
-    def effects(self) -> int:
+    def idempotency_keys(self) -> int:
         named = sum(bool(contact["FirstName"]) for contact in self.org.contacts)
         worked = sum(lead["Status"] == WORKED for lead in self.org.leads)
         closed = sum(case["Status"] == "Closed" for case in self.org.cases)
@@ -172,7 +172,7 @@ class TestHttp(ConnectorConformance):
 
     @contextmanager
     def partner(self) -> Iterator[Receiver]:
-        with StandIn() as service:
+        with StubServer() as service:
             yield Receiver(service, self.environ(service.url))
 
     def judges_bodies(self, action: Action) -> bool:
@@ -201,7 +201,7 @@ class TestSalesforce(ConnectorConformance):
             "SALESFORCE_CONSUMER_SECRET": "secret-of-the-consumer",
         }
 
-    def prepare(self, stand_in: StandIn) -> None:
+    def prepare(self, stand_in: StubServer) -> None:
         session = {"access_token": "secret-session", "instance_url": "https://acme.my.salesforce.com"}
         stand_in.answer("POST", "/services/oauth2/token", Reply(200, session))
 

@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from bridge.clock import Clock
-from bridge.connector import Receipt
-from bridge.errors import OutcomeUnknown, Rejected, StoreUnavailable, Temporary
+from bridge.connector import StatusUpdate
+from bridge.errors import OutcomeUnknown, PermanentError, StoreUnavailable, TransientError
 from bridge.store.connections import pause
 from bridge.store.delivery_status import learn
-from bridge.store.ingest import Rejection, reject_all
+from bridge.store.ingest import RejectedRequest, record_rejected_requests
 from tests.integration.dashboard_site import Site, site
 
 HOSTILE = (
@@ -73,7 +73,7 @@ def failing(running: Site, error: Exception, *, after: bool = False, use: str = 
 
     setattr(partner, moment, fail)
     ident = running.engine.deliver(use, running.engine.event(metadata={"contactPhone": "+13105550111"}))
-    running.engine.settle()
+    running.engine.lookup_delay()
     return ident
 
 
@@ -113,23 +113,23 @@ def test_what_waits_for_a_person_comes_first_with_what_to_do(running: Site, brow
     assert "Look at the partner, then say what you found" in page.text
     forms = [form for form in page.all("form") if form.get("action") == f"./deliveries/{ident}/resolve"]
     assert len(forms) == 1
-    verdicts = [button["value"] for button in page.all("button") if button.get("name") == "verdict"]
-    assert verdicts == ["sent", "resend", "drop"]
+    resolutions = [button["value"] for button in page.all("button") if button.get("name") == "resolution"]
+    assert resolutions == ["delivered", "retry", "discard"]
 
 
 @pytest.mark.parametrize(
     ("query", "shown"),
     [
-        ("state=dead", ["dead"]),
+        ("state=dead", ["failed"]),
         ("state=pending", ["pending"]),
-        ("connection=desk&state=", ["dead", "pending"]),
+        ("connection=desk&state=", ["failed", "pending"]),
         ("connection=twilio", []),
         ("rule=another", ["pending"]),
         ("rule=another&state=dead", []),
     ],
 )
 def test_the_log_is_filtered(running: Site, browser: httpx.Client, query: str, shown: list[str]) -> None:
-    failing(running, Rejected("no such number"))
+    failing(running, PermanentError("no such number"))
     running.engine.deliver("send", rule="another")
     page = read(browser, f"/?{query}")
     badges = [str(span["class"]) for span in page.all("span") if str(span.get("class")).startswith("badge")]
@@ -142,7 +142,7 @@ def test_a_filter_is_kept_by_older_and_by_the_states(running: Site, browser: htt
         running.engine.deliver("post", rule="a & b")
     page = read(browser, "/?rule=a+%26+b&limit=3&state=pending")
     links = [link["href"] or "" for link in page.all("a")]
-    [older] = [link for link in links if "before=" in link]
+    [older] = [link for link in links if "cursor=" in link]
     assert [link for link in links if "state=dead" in link] == ["./?rule=a+%26+b&limit=3&state=dead"]
     rest = Reader(browser.get(older))
     assert len([link for link in rest.all("a") if "deliveries/" in (link["href"] or "")]) == 1
@@ -170,9 +170,9 @@ def test_an_event_that_waits_to_be_routed_says_so(running: Site, browser: httpx.
 
 
 def test_a_delivery_tells_its_story(running: Site, browser: httpx.Client) -> None:
-    ident = failing(running, Temporary("502 Bad Gateway"))
+    ident = failing(running, TransientError("502 Bad Gateway"))
     running.engine.run_for(seconds=15)
-    learn(running.database, "desk", [Receipt("undelivered", None, ident, "a landline")])
+    learn(running.database, "desk", [StatusUpdate("undelivered", None, ident, "a landline")])
     page = read(browser, f"/deliveries/{ident}")
     story = [
         "made", "attempt 1 begins", "attempt 1 ends: failed: server: 502 Bad Gateway", "attempt 2 begins",
@@ -219,13 +219,15 @@ def test_a_rules_file_with_problems_is_said_with_the_whole_report(
 def test_rules_connections_refused_requests_and_the_audit_have_their_pages(
     running: Site, browser: httpx.Client, clock: Clock
 ) -> None:
-    reject_all(running.database, [Rejection("too_large", "the body has 2 MiB", 413, False, clock.now())])
+    record_rejected_requests(
+        running.database, [RejectedRequest("too_large", "the body has 2 MiB", 413, False, clock.now())]
+    )
     pause(running.database, "twilio", "", "ada")
     assert "text-when-not-reached" in read(browser, "/rules").text
     assert "shadow" in read(browser, "/rules").text
     assert "desk in use" in read(browser, "/connections").text
     assert "twilio paused somebody paused it" in read(browser, "/connections").text
-    assert "too large the body has 2 MiB" in read(browser, "/rejections").text
+    assert "too large the body has 2 MiB" in read(browser, "/rejected").text
     assert "ada pause twilio" in read(browser, "/audit").text
 
 
@@ -249,19 +251,19 @@ def test_a_search_leads_to_what_it_names_or_shows_all_of_a_person(
 
 def test_a_review_is_resolved_from_the_log(running: Site, browser: httpx.Client) -> None:
     ident = in_review(running)
-    answer = browser.post(f"/deliveries/{ident}/resolve", data={"verdict": "sent", "back": "log"})
+    answer = browser.post(f"/deliveries/{ident}/resolve", data={"resolution": "delivered", "back": "log"})
     assert (answer.status_code, answer.headers["location"]) == (303, "../../")
-    assert running.engine.show(ident)["state"] == "sent"
+    assert running.engine.show(ident)["state"] == "succeeded"
     assert "Waiting for you" not in read(browser, "/").text
-    assert "resolve by log page (verdict: sent)" in read(browser, f"/deliveries/{ident}").text
+    assert "resolve by log page (resolution: delivered)" in read(browser, f"/deliveries/{ident}").text
 
 
 def test_a_dead_delivery_is_retried_and_a_waiting_one_cancelled(running: Site, browser: httpx.Client) -> None:
-    dead = failing(running, Rejected("no such number"))
+    dead = failing(running, PermanentError("no such number"))
     answer = browser.post(f"/deliveries/{dead}/retry")
     assert (answer.status_code, answer.headers["location"]) == (303, f"../../deliveries/{dead}")
-    running.engine.settle()
-    assert running.engine.show(dead)["state"] == "sent"
+    running.engine.lookup_delay()
+    assert running.engine.show(dead)["state"] == "succeeded"
     waiting = running.engine.deliver("send")
     assert browser.post(f"/deliveries/{waiting}/cancel").status_code == 303
     assert running.engine.show(waiting)["state"] == "cancelled"
@@ -269,7 +271,7 @@ def test_a_dead_delivery_is_retried_and_a_waiting_one_cancelled(running: Site, b
 
 def test_what_is_not_possible_now_comes_back_with_the_reason(running: Site, browser: httpx.Client) -> None:
     sent = running.engine.deliver("post")
-    running.engine.settle()
+    running.engine.lookup_delay()
     answer = browser.post(f"/deliveries/{sent}/retry")
     assert answer.status_code == 409
     assert "only dead and retrying deliveries are retried" in Reader(answer).text
@@ -284,15 +286,15 @@ def test_an_event_is_replayed_with_one_rule(running: Site, browser: httpx.Client
     page = read(browser, f"/events/{ident}")
     assert len([link for link in page.all("a") if "deliveries/dlv_" in (link["href"] or "")]) == 2
     assert "replay by log page" in page.text
-    assert "again" not in page.text.split("What people did")[1]
+    assert "force" not in page.text.split("What people did")[1]
 
 
 def test_a_refused_request_is_accepted_after_all(running: Site, browser: httpx.Client, clock: Clock) -> None:
     body = b'{"event": "call.busy", "conversationId": "conv_9", "timestamp": "2026-01-01T00:00:00Z"}'
-    reject_all(running.database, [Rejection("timestamp", "400 s away", 401, True, clock.now(), body)])
-    [link] = [
-        a["href"] for a in read(browser, "/rejections").all("a") if "rejections/rej_" in (a["href"] or "")
-    ]
+    record_rejected_requests(
+        running.database, [RejectedRequest("timestamp", "400 s away", 401, True, clock.now(), body)]
+    )
+    [link] = [a["href"] for a in read(browser, "/rejected").all("a") if "rejected/rej_" in (a["href"] or "")]
     path = f"/{link}".replace("/./", "/")
     assert browser.post(f"{path}/accept").status_code == 303
     assert "Accepted as evt_" in read(browser, path).text
@@ -300,7 +302,7 @@ def test_a_refused_request_is_accepted_after_all(running: Site, browser: httpx.C
 
 
 def test_a_connection_is_paused_and_resumed(running: Site, browser: httpx.Client) -> None:
-    browser.post("/connections/desk/pause", data={"why": "a new number"})
+    browser.post("/connections/desk/pause", data={"reason": "a new number"})
     assert "somebody paused it: a new number" in read(browser, "/connections").text
     assert browser.post("/connections/desk/resume", data={"back": "log"}).headers["location"] == "../../"
     assert "is paused" not in read(browser, "/connections").text
@@ -311,14 +313,14 @@ def test_a_connection_is_paused_and_resumed(running: Site, browser: httpx.Client
     [
         ("GET", "/deliveries/dlv_404", 404, "there is no delivery"),
         ("GET", "/events/evt_404", 404, "there is no event"),
-        ("GET", "/rejections/rej_404", 404, "there is no rejection"),
+        ("GET", "/rejected/rej_404", 404, "there is no rejected request"),
         ("GET", "/events/%00", 404, "there is no such id"),
         ("GET", "/?state=dad", 400, "no state is called `dad`"),
         ("GET", "/?color=red", 400, "there is no parameter `color`"),
         ("GET", "/events?since=yesterday", 400, "an instant like"),
         ("GET", "/search?q=%00", 400, "a text of at most"),
         ("POST", "/deliveries/dlv_404/retry", 404, "there is no delivery"),
-        ("POST", "/deliveries/dlv_404/resolve", 400, "`verdict` must be one of"),
+        ("POST", "/deliveries/dlv_404/resolve", 400, "`resolution` must be one of"),
         ("POST", "/connections/nobody/pause", 404, "there is no connection"),
     ],
 )
@@ -354,20 +356,22 @@ def hostile_pages(running: Site, clock: Clock) -> list[str]:
         language=HOSTILE,
     )
     unknown = running.engine.event(event=HOSTILE[:60]).id
-    delivery = failing(running, Rejected(HOSTILE))
+    delivery = failing(running, PermanentError(HOSTILE))
     named = running.engine.deliver("send", rule=HOSTILE, params={"to": HOSTILE}, recipient=HOSTILE)
     running.engine.partner.can_tell = False
     review = in_review(running)
-    learn(running.database, "desk", [Receipt("failed", HOSTILE, delivery, HOSTILE)])
-    reject_all(running.database, [Rejection("timestamp", HOSTILE, 401, True, clock.now(), HOSTILE.encode())])
+    learn(running.database, "desk", [StatusUpdate("failed", HOSTILE, delivery, HOSTILE)])
+    record_rejected_requests(
+        running.database, [RejectedRequest("timestamp", HOSTILE, 401, True, clock.now(), HOSTILE.encode())]
+    )
     pause(running.database, "desk", HOSTILE, HOSTILE)
     running.rules.trouble = HOSTILE
     with running.client() as api:
-        rejection = api.get("/api/rejections").json()["items"][0]["id"]
+        rejected_request = api.get("/api/rejected-requests").json()["items"][0]["id"]
     quoted = str(httpx.QueryParams({"q": HOSTILE}))[2:]
     return [
         "/", "/events", f"/events/{event}", f"/events/{unknown}", f"/deliveries/{delivery}", f"/deliveries/{named}",
-        f"/deliveries/{review}", "/connections", "/rules", "/rejections", f"/rejections/{rejection}", "/audit",
+        f"/deliveries/{review}", "/connections", "/rules", "/rejected", f"/rejected/{rejected_request}", "/audit",
         f"/search?q={quoted}", f"/?rule={quoted}", f"/?event={quoted}", f"/events?name={quoted}", f"/events/{quoted}",
         f"/?state={quoted}", f"/?{quoted}=1", f"/login?next={quoted}",
     ]  # fmt: skip
@@ -398,7 +402,7 @@ def test_every_page_names_its_language_its_title_and_its_parts(running: Site, br
     event = running.routed_event()
     delivery = in_review(running)
     for path in ("/", "/events", f"/events/{event}", f"/deliveries/{delivery}", "/connections", "/rules",
-                 "/rejections", "/audit", "/search?q=x", "/login", "/nothing"):  # fmt: skip
+                 "/rejected", "/audit", "/search?q=x", "/login", "/nothing"):  # fmt: skip
         page = Reader(browser.get(path))
         assert page.all("html") == [{"lang": "en"}]
         assert len(page.all("title")) == len(page.all("main")) == len(page.all("h1")) == 1, path

@@ -22,7 +22,7 @@ from bridge.samples import iso, sample
 from bridge.signing import read_event
 from bridge.store import schema
 from bridge.store.database import Database
-from bridge.store.ingest import Receipt, accept
+from bridge.store.ingest import IncomingEvent, accept
 from bridge.store.migrate import upgrade
 from bridge.store.policy_inputs import Rulebook
 from bridge.store.routing import route_unrouted
@@ -123,7 +123,7 @@ def rehearsed(rules: Rules, sent: Sequence[tuple[datetime, bytes]]) -> tuple[lis
     decided = Counter((each.at, each.planned.recipient or each.event.conversation.id) for each in found)
     ended = [
         Ended(
-            each.event.identity,
+            each.event.dedupe_key,
             each.planned.rule,
             each.planned.action,
             each.planned.recipient,
@@ -141,17 +141,17 @@ def served(engine: Engine, rules: Rules, sent: Sequence[tuple[datetime, bytes]])
     for at, raw in sent:
         work_until(engine, at)
         database.clock.set(at)
-        assert accept(database, [Receipt(read_event(raw, at), raw)])[0] in ("stored", "duplicate")
+        assert accept(database, [IncomingEvent(read_event(raw, at), raw)])[0] in ("stored", "duplicate")
         route_unrouted(database, rules, lambda event, now: route(event, rules, now))
     work_until(engine, START + timedelta(days=30))
     deliveries, events = schema.deliveries, schema.events
     with database.read() as connection:
         rows = connection.execute(
-            select(deliveries, events.c.identity).join(events, events.c.id == deliveries.c.event_id)
+            select(deliveries, events.c.dedupe_key).join(events, events.c.id == deliveries.c.event_id)
         ).all()
     return [
         Ended(
-            row.identity,
+            row.dedupe_key,
             row.rule,
             row.action,
             row.recipient,
@@ -172,13 +172,13 @@ def work_until(engine: Engine, until: datetime) -> None:
         if due is None or due >= until:
             return
         engine.database.clock.set(due)
-        engine.settle()
+        engine.lookup_delay()
     raise AssertionError("it never settled")
 
 
 def reached(ended: Sequence[Ended]) -> Counter[tuple[str, str | None, datetime]]:
     """Who gets what, and when."""
-    return Counter((each.action, each.recipient, each.at) for each in ended if each.state == "sent")
+    return Counter((each.action, each.recipient, each.at) for each in ended if each.state == "succeeded")
 
 
 def _minute(instant: datetime) -> datetime:

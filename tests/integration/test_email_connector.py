@@ -19,10 +19,10 @@ from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
 from bridge.connector import Context
-from bridge.errors import BadCredentials, ConfigError, OutcomeUnknown, Rejected, Temporary
+from bridge.errors import AuthenticationError, ConfigError, OutcomeUnknown, PermanentError, TransientError
 from bridge.events import Event
 from bridge.sandbox import RunningSandbox, start_sandbox
-from bridge.testing import Connected, connect, event, load_connector, make_context
+from bridge.testing import Connected, build_context, connect, event, load_connector
 
 MAIL = {"subject": "Your question", "text": "Hello,\n\nhow can we help?"}
 LONG_LINK = (
@@ -49,7 +49,7 @@ def abandoned() -> Event:
 
 
 def context(about: Event, **facts: Any) -> Context:
-    return make_context(about, mailer.actions["send"], **facts)
+    return build_context(about, mailer.actions["send"], **facts)
 
 
 def content(part: Message | None) -> str:
@@ -99,7 +99,8 @@ def test_a_mail_is_the_same_to_the_last_byte_whenever_it_is_tried(
 
 def test_another_delivery_has_another_message_id(mailbox: Connected, abandoned: Event) -> None:
     ids = {
-        mailbox.run("send", MAIL, context=context(abandoned, effect=effect)).id for effect in ("one", "two")
+        mailbox.run("send", MAIL, context=context(abandoned, idempotency_key=idempotency_key)).id
+        for idempotency_key in ("one", "two")
     }
     assert len(ids) == 2
     assert all(str(found).endswith("@harbourlight.example>") for found in ids)
@@ -188,7 +189,7 @@ def test_an_international_domain_is_written_in_ascii(mailbox: Connected, sandbox
 def test_an_address_that_plain_smtp_cannot_carry_is_refused_before_anything_is_sent(
     mailbox: Connected, sandbox: RunningSandbox, address: str
 ) -> None:
-    with pytest.raises((Rejected, ValidationError)) as refused:
+    with pytest.raises((PermanentError, ValidationError)) as refused:
         mailbox.run("send", MAIL | {"to": address})
     assert "okafor" not in str(refused.value)
     assert sandbox.requests_to("email") == []
@@ -239,7 +240,7 @@ def test_one_click_is_promised_for_https_alone(
 def test_answers_and_bounces_go_where_somebody_reads(sandbox: RunningSandbox, abandoned: Event) -> None:
     environ = sandbox.environment | {
         "EMAIL_REPLY_TO": "desk@harbourlight.example",
-        "EMAIL_BOUNCE_TO": "bounces@mail.harbourlight.example",
+        "EMAIL_RETURN_PATH": "bounces@mail.harbourlight.example",
     }
     with connect(mailer, environ) as mailbox:
         mailbox.run("send", MAIL, event=abandoned)
@@ -259,7 +260,7 @@ def test_a_4xx_is_tried_again_after_minutes(
     mailbox: Connected, sandbox: RunningSandbox, abandoned: Event, verb: str, code: int
 ) -> None:
     sandbox.fault("email", method=verb, status=code)
-    with pytest.raises(Temporary) as later:
+    with pytest.raises(TransientError) as later:
         mailbox.run("send", MAIL, event=abandoned)
     assert later.value.retry_after == timedelta(minutes=2)
     mailbox.run("send", MAIL, event=abandoned)
@@ -274,7 +275,7 @@ def test_a_5xx_is_final_and_names_the_code_only(
     mailbox: Connected, sandbox: RunningSandbox, abandoned: Event, verb: str, code: int
 ) -> None:
     sandbox.fault("email", method=verb, status=code, body="5.1.1 <ines@okafor.example> unknown")
-    with pytest.raises(Rejected, match=f"answered {code} 5.1.1") as refused:
+    with pytest.raises(PermanentError, match=f"answered {code} 5.1.1") as refused:
         mailbox.run("send", MAIL, event=abandoned)
     assert "okafor" not in str(refused.value)
     assert refused.value.code == f"{code} 5.1.1"
@@ -285,7 +286,7 @@ def test_a_server_that_wants_other_credentials_stops_the_connection(
     mailbox: Connected, sandbox: RunningSandbox, abandoned: Event, code: int
 ) -> None:
     sandbox.fault("email", method="MAIL", status=code)
-    with pytest.raises(BadCredentials, match="EMAIL_SMTP_URL"):
+    with pytest.raises(AuthenticationError, match="EMAIL_SMTP_URL"):
         mailbox.run("send", MAIL, event=abandoned)
 
 
@@ -298,7 +299,7 @@ def test_what_breaks_before_the_mail_is_handed_over_proves_that_none_went(
     mailbox: Connected, sandbox: RunningSandbox, abandoned: Event, verb: str, fault: dict[str, Any]
 ) -> None:
     sandbox.fault("email", method=verb, **fault)
-    with pytest.raises(Temporary):
+    with pytest.raises(TransientError):
         mailbox.run("send", MAIL, event=abandoned, seconds=0.5)
     assert sandbox.email.messages == []
 
@@ -318,7 +319,7 @@ def test_what_breaks_after_the_dot_is_unknown(
 
 def test_an_unknown_outcome_goes_to_a_person_for_smtp_cannot_be_asked() -> None:
     action = mailer.actions["send"]
-    assert not action.repeatable
+    assert not action.idempotent
     assert action.finder is None
 
 
@@ -329,7 +330,7 @@ def test_a_connection_is_used_for_many_mails(
     mailbox: Connected, sandbox: RunningSandbox, abandoned: Event
 ) -> None:
     sandbox.fault("email", method="CONNECT", status=421, times=None)
-    with pytest.raises(Temporary):
+    with pytest.raises(TransientError):
         mailbox.run("send", MAIL, event=abandoned)
     sandbox.clear_faults()
     mailbox.run("send", MAIL, event=abandoned)
@@ -428,7 +429,10 @@ def test_over_the_network_a_mail_goes_encrypted_and_only_after_login(
 @pytest.mark.usefixtures("elsewhere")
 def test_a_certificate_that_nobody_vouches_for_stops_the_mail(certificate: Path, abandoned: Event) -> None:
     with start_sandbox(tls=server_context(certificate)) as sandbox:
-        with connect(mailer, sandbox.environment) as mailbox, pytest.raises(Temporary, match="certificate"):
+        with (
+            connect(mailer, sandbox.environment) as mailbox,
+            pytest.raises(TransientError, match="certificate"),
+        ):
             mailbox.run("send", MAIL, event=abandoned)
         assert sandbox.requests_to("email") == []
 
@@ -439,7 +443,7 @@ def test_a_server_without_starttls_gets_neither_password_nor_mail(
 ) -> None:
     url = f"smtp://user:secret-password@127.0.0.1:{sandbox.smtp_port}"
     environ = sandbox.environment | {"EMAIL_SMTP_URL": url}
-    with connect(mailer, environ) as mailbox, pytest.raises(BadCredentials, match="STARTTLS"):
+    with connect(mailer, environ) as mailbox, pytest.raises(AuthenticationError, match="STARTTLS"):
         mailbox.run("send", MAIL, event=abandoned)
     assert sandbox.requests_to("email") == []
 
@@ -449,7 +453,7 @@ def test_a_wrong_password_stops_the_connection_and_is_not_shown(abandoned: Event
         sandbox.email.username, sandbox.email.password = "user", "right-password"
         url = f"smtp://user:wrong-password@127.0.0.1:{sandbox.smtp_port}"
         with connect(mailer, sandbox.environment | {"EMAIL_SMTP_URL": url}) as mailbox:
-            with pytest.raises(BadCredentials, match="535") as refused:
+            with pytest.raises(AuthenticationError, match="535") as refused:
                 mailbox.run("send", MAIL, event=abandoned)
             assert "wrong-password" not in f"{refused.value}{mailbox.settings!r}{mailbox.client!r}"
 
@@ -458,7 +462,10 @@ def test_a_server_without_tls_at_all_on_the_tls_port_is_no_connection(
     sandbox: RunningSandbox, abandoned: Event
 ) -> None:
     url = f"smtps://127.0.0.1:{sandbox.smtp_port}"
-    with connect(mailer, sandbox.environment | {"EMAIL_SMTP_URL": url}) as mailbox, pytest.raises(Temporary):
+    with (
+        connect(mailer, sandbox.environment | {"EMAIL_SMTP_URL": url}) as mailbox,
+        pytest.raises(TransientError),
+    ):
         mailbox.run("send", MAIL, event=abandoned, seconds=1)
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from bridge.errors import BadCredentials, OutcomeUnknown, Rejected, Temporary
+from bridge.errors import AuthenticationError, OutcomeUnknown, PermanentError, TransientError
 from bridge.sandbox import start_sandbox
 from bridge.testing import connect, event, load_connector
 
@@ -101,7 +101,7 @@ def test_nonsense_after_the_dot_is_unknown(reply: bytes | None) -> None:
     with scripted(dot=reply) as server, connect(mailer, server.environ) as mailbox:
         with pytest.raises(OutcomeUnknown) as unknown:
             mailbox.run("send", MAIL, seconds=2)
-        assert unknown.value.reason in ("server", "network")
+        assert unknown.value.reason in ("server_error", "network")
 
 
 @pytest.mark.parametrize("word", ["greeting", "EHLO", "MAIL", "RCPT", "DATA"])
@@ -109,7 +109,7 @@ def test_nonsense_after_the_dot_is_unknown(reply: bytes | None) -> None:
 def test_nonsense_before_the_dot_proves_that_nothing_went(word: str, reply: bytes | None) -> None:
     with scripted(**{word: reply}) as server, connect(mailer, server.environ) as mailbox:
         with pytest.raises(
-            (Temporary, BadCredentials)
+            (TransientError, AuthenticationError)
         ):  # a server that refuses every hello needs its operator
             mailbox.run("send", MAIL, seconds=2)
         assert b".\r\n" not in server.lines
@@ -119,7 +119,7 @@ def test_a_refusal_after_the_dot_is_final() -> None:
     with (
         scripted(dot=b"554 5.7.1 spam from ines@okafor.example") as server,
         connect(mailer, server.environ) as mailbox,
-        pytest.raises(Rejected, match=r"554 5\.7\.1") as refused,
+        pytest.raises(PermanentError, match=r"554 5\.7\.1") as refused,
     ):
         mailbox.run("send", MAIL)
     assert "okafor" not in str(refused.value)

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from bridge.errors import BadCredentials, Rejected, Temporary
+from bridge.errors import AuthenticationError, PermanentError, TransientError
 from bridge.events import Event
 from bridge.rules.model import Planned
 from bridge.store.connections import all_connections, pause_values
@@ -32,19 +32,19 @@ def engine(database: Database) -> Engine:
 
 def dead(engine: Engine) -> str:
     def no() -> None:
-        raise Rejected("no")
+        raise PermanentError("no")
 
     engine.partner.before = no
     ident = engine.deliver("send", engine.event(metadata={"contactPhone": f"+1212559{next(NUMBERS)}"}))
-    engine.settle()
-    assert engine.show(ident)["follow_up"]
+    engine.lookup_delay()
+    assert engine.show(ident)["needs_follow_up"]
     return ident
 
 
 def post(cause: str, now: datetime, **changes: Any) -> Planned:
     given: dict[str, Any] = {
-        "rule": "test", "origin": "alert", "position": 0, "action": "desk.post", "connection": "desk", "params": {},
-        "run_at": now, "effect": f"post {cause}", "effect_updates": False, "lane": None,
+        "rule": "test", "trigger": "alert", "step_index": 0, "action": "desk.post", "connection": "desk", "params": {},
+        "run_at": now, "idempotency_key": f"post {cause}", "updates_existing": False, "concurrency_key": None,
     }  # fmt: skip
     return Planned(**given | changes)
 
@@ -59,18 +59,18 @@ def test_a_follow_up_that_cannot_be_made_holds_up_no_other(engine: Engine, how: 
             return "rules", [post(delivery["id"], now)]
         if how == "raises":
             raise ValueError("a bug")
-        return "rules", [post(poison, now, effect=None)]
+        return "rules", [post(poison, now, idempotency_key=None)]
 
     failed: list[str] = []
     while (made := follow_up_deliveries(engine.database, plan))[0]:
         failed += made[1]
     assert failed == [poison]
     caused = {
-        item["cause_id"] for item in list_deliveries(engine.database).items if item["origin"] == "alert"
+        item["parent_id"] for item in list_deliveries(engine.database).items if item["trigger"] == "alert"
     }
     assert caused == set(idents) - {poison}
     shown = engine.show(poison)
-    assert (shown["state"], shown["follow_up"]) == ("dead", False)
+    assert (shown["state"], shown["needs_follow_up"]) == ("failed", False)
     assert shown["detail"].startswith("no; no follow-up could be made (")
 
 
@@ -78,7 +78,7 @@ def test_an_alert_that_cannot_be_made_holds_up_no_other(engine: Engine) -> None:
     now = engine.database.clock.now()
     rows = [
         {"name": name, "failures": 0, "successes": 0}
-        | pause_values("credentials", now, BadCredentials("401").detail, alert=True)
+        | pause_values("auth", now, AuthenticationError("401").detail, alert=True)
         for name in ("desk", "mail", "post")
     ]
     with engine.database.write() as connection:
@@ -113,13 +113,13 @@ def test_the_router_goes_on_after_a_follow_up_that_cannot_be_made(
     )
     while router.round():
         pass
-    assert [engine.show(ident)["follow_up"] for ident in idents] == [False, False]
+    assert [engine.show(ident)["needs_follow_up"] for ident in idents] == [False, False]
     assert "post" in str([item["action"] for item in list_deliveries(engine.database).items])
 
 
 def test_a_delivery_that_expires_after_attempts_in_vain_wakes_who_follows_it_up(engine: Engine) -> None:
     def down() -> None:
-        raise Temporary("down", retry_after=timedelta(minutes=2))
+        raise TransientError("down", retry_after=timedelta(minutes=2))
 
     engine.partner.before = down
     expires_at = engine.database.clock.now() + timedelta(minutes=3)
@@ -129,7 +129,7 @@ def test_a_delivery_that_expires_after_attempts_in_vain_wakes_who_follows_it_up(
     told: list[frozenset[str]] = []
     engine.database.on_change.append(told.append)
     assert engine.claim() == []
-    assert engine.show(ident)["follow_up"]
+    assert engine.show(ident)["needs_follow_up"]
     assert any(EVENTS in topics for topics in told)
 
 
@@ -138,6 +138,6 @@ def test_a_pause_that_is_to_be_alerted_wakes_who_does_so(engine: Engine) -> None
     [call] = engine.claim()
     told: list[frozenset[str]] = []
     engine.database.on_change.append(told.append)
-    finish(engine.database, engine.conclude(call, [BadCredentials("401")]))
+    finish(engine.database, engine.conclude(call, [AuthenticationError("401")]))
     assert all_connections(engine.database)[0]["alert_due"]
     assert any(EVENTS in topics for topics in told)

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.heppu_api import HeppuApi, HeppuError, new_secret
 from bridge.sandbox import RunningSandbox, start_sandbox
-from bridge.testing import Reply, StandIn
+from bridge.testing import Reply, StubServer
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_webhook_is_created_listed_changed_and_deleted(api: HeppuApi, sandbox:
 @pytest.mark.parametrize("data", [[{"id": "webhook_1"}], {"webhooks": [{"id": "webhook_1"}], "total": 1}])
 def test_both_shapes_of_the_list_are_read(data: object) -> None:
     """Which one Heppu answers with is not documented."""
-    with StandIn() as heppu:
+    with StubServer() as heppu:
         heppu.answer("GET", "/webhooks", Reply(200, {"data": data, "meta": {}}))
         api = HeppuApi("k", heppu.url)
         assert api.list_webhooks() == [{"id": "webhook_1"}]
@@ -69,7 +69,7 @@ def test_a_secret_is_new_each_time_and_hard_to_guess() -> None:
 
 
 def test_the_key_goes_in_the_header_that_heppu_prefers() -> None:
-    with StandIn() as heppu:
+    with StubServer() as heppu:
         heppu.answer("GET", "/webhooks", Reply(200, {"data": []}))
         api = HeppuApi("the-key", heppu.url + "/")
         api.list_webhooks()

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from bridge.connector import Context
-from bridge.errors import BadCredentials, CannotTell, OutcomeUnknown, RateLimited, Rejected
+from bridge.errors import AuthenticationError, LookupInconclusive, OutcomeUnknown, PermanentError, RateLimited
 from bridge.events import Event
 from bridge.sandbox import RunningSandbox, start_sandbox
-from bridge.testing import Clock, Connected, Reply, StandIn, connect, event, load_connector, make_context
+from bridge.testing import Clock, Connected, Reply, StubServer, build_context, connect, event, load_connector
 
 PERSON = "+12125550167"
 SCHEDULE = "*/calls/schedule"
@@ -40,7 +40,7 @@ def missed(clock: Clock, **changes: Any) -> Event:
 
 @pytest.fixture
 def context(clock: Clock) -> Context:
-    return make_context(missed(clock), schedule_call, now=clock.now())
+    return build_context(missed(clock), schedule_call, now=clock.now())
 
 
 def test_the_person_is_called_again_soon_at_an_instant_with_an_offset(
@@ -127,7 +127,7 @@ def test_a_call_whose_answer_was_lost_is_found_by_its_mark(
 def test_another_deliverys_call_to_the_same_person_is_not_ours(
     api: Connected, sandbox: RunningSandbox, clock: Clock, context: Context
 ) -> None:
-    api.run("schedule_call", context=make_context(missed(clock), schedule_call, effect="another"))
+    api.run("schedule_call", context=build_context(missed(clock), schedule_call, idempotency_key="another"))
     assert api.find("schedule_call", context=context) is None
 
 
@@ -137,7 +137,7 @@ def test_a_call_that_does_not_show_its_mark_leaves_it_to_a_person(
     """Whether Heppu gives metadata back is not documented."""
     api.run("schedule_call", context=context)
     sandbox.heppu.calls[0].request["metadata"] = None
-    with pytest.raises(CannotTell):
+    with pytest.raises(LookupInconclusive):
         api.find("schedule_call", context=context)
 
 
@@ -146,19 +146,21 @@ def test_a_call_from_before_is_not_asked_about(
 ) -> None:
     api.run("schedule_call", context=context)
     clock.advance(hours=1)
-    later = make_context(missed(clock), schedule_call, now=clock.now())
+    later = build_context(missed(clock), schedule_call, now=clock.now())
     sandbox.clear_requests()
     assert api.find("schedule_call", context=later) is None
     assert [request.path for request in sandbox.requests] == ["/api/v1/calls"]
 
 
 def test_the_lookup_reads_every_page(api: Connected, sandbox: RunningSandbox, clock: Clock) -> None:
-    mine = make_context(missed(clock), schedule_call, now=clock.now())
+    mine = build_context(missed(clock), schedule_call, now=clock.now())
     api.run("schedule_call", context=mine)
     for number in range(100):
         api.run(
             "schedule_call",
-            context=make_context(missed(clock), schedule_call, now=clock.now(), effect=f"other {number}"),
+            context=build_context(
+                missed(clock), schedule_call, now=clock.now(), idempotency_key=f"other {number}"
+            ),
         )
     found = api.find("schedule_call", context=mine)
     assert found is not None
@@ -166,7 +168,7 @@ def test_the_lookup_reads_every_page(api: Connected, sandbox: RunningSandbox, cl
 
 
 def test_a_page_without_a_list_is_no_proof_of_absence(context: Context) -> None:
-    with StandIn() as proxy:
+    with StubServer() as proxy:
         environ = {"HEPPU_API_URL": proxy.url, "HEPPU_API_KEY": "k"}
         for body in ("<html>hello</html>", {"data": {}}, {"data": None}, {"data": {"calls": [1]}}, []):
             proxy.otherwise = Reply(200, body)
@@ -187,7 +189,7 @@ def test_a_page_without_a_list_is_no_proof_of_absence(context: Context) -> None:
     ],
 )
 def test_each_of_heppus_four_envelopes_is_opened(context: Context, answer: dict[str, Any]) -> None:
-    with StandIn() as partner:
+    with StubServer() as partner:
         partner.otherwise = Reply(201, answer)
         with connect(heppu, {"HEPPU_API_URL": partner.url, "HEPPU_API_KEY": "k"}) as api:
             assert api.run("schedule_call", context=context).id == "call_1"
@@ -206,11 +208,11 @@ def test_each_of_heppus_four_envelopes_is_opened(context: Context, answer: dict[
     ],
 )
 def test_an_error_is_judged_by_its_http_status_alone(context: Context, body: Any) -> None:
-    with StandIn() as partner:
+    with StubServer() as partner:
         partner.otherwise = Reply(422, body)
         with (
             connect(heppu, {"HEPPU_API_URL": partner.url, "HEPPU_API_KEY": "k"}) as api,
-            pytest.raises(Rejected, match=r"Heppu answered 422 to POST /calls") as refused,
+            pytest.raises(PermanentError, match=r"Heppu answered 422 to POST /calls") as refused,
         ):
             api.run("schedule_call", context=context)
     assert PERSON not in str(refused.value)
@@ -226,6 +228,6 @@ def test_heppus_wait_is_kept(api: Connected, sandbox: RunningSandbox, context: C
 def test_check_logs_in_and_says_when_the_key_is_wrong(api: Connected, sandbox: RunningSandbox) -> None:
     assert api.check() == "logged in"
     environ = sandbox.environment | {"HEPPU_API_KEY": "wrong-key"}
-    with connect(heppu, environ) as other, pytest.raises(BadCredentials, match="401") as refused:
+    with connect(heppu, environ) as other, pytest.raises(AuthenticationError, match="401") as refused:
         other.check()
     assert "wrong-key" not in str(refused.value)

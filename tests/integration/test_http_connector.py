@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bridge.errors import ConfigError, OutcomeUnknown, Rejected, Temporary
-from bridge.testing import Connected, Reply, StandIn, connect, event, load_connector, make_context
+from bridge.errors import ConfigError, OutcomeUnknown, PermanentError, TransientError
+from bridge.testing import Connected, Reply, StubServer, build_context, connect, event, load_connector
 
 KEY = b"thirty-two bytes of a secret key"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -21,14 +21,14 @@ http = load_connector("http")
 
 
 @pytest.fixture
-def service() -> Iterator[StandIn]:
-    with StandIn() as running:
+def service() -> Iterator[StubServer]:
+    with StubServer() as running:
         running.answer("POST", "/heppu", Reply(204))
         yield running
 
 
 @pytest.fixture
-def sender(service: StandIn) -> Iterator[Connected]:
+def sender(service: StubServer) -> Iterator[Connected]:
     with connect(http, environ(urlsplit(service.url).netloc)) as connected:
         yield connected
 
@@ -37,7 +37,7 @@ def environ(hosts: str, **more: str) -> dict[str, str]:
     return {"HTTP_ALLOWED_HOSTS": hosts, "HTTP_SECRET": SECRET} | more
 
 
-def test_the_whole_event_arrives_as_json(sender: Connected, service: StandIn) -> None:
+def test_the_whole_event_arrives_as_json(sender: Connected, service: StubServer) -> None:
     about = event("call.completed", {"summary": "Grüße 👋"})
     sent = sender.run("post", {"url": f"{service.url}/heppu"}, event=about)
     [request] = service.requests
@@ -47,7 +47,7 @@ def test_the_whole_event_arrives_as_json(sender: Connected, service: StandIn) ->
 
 
 def test_a_receiver_can_check_the_signature_as_standard_webhooks_says(
-    sender: Connected, service: StandIn
+    sender: Connected, service: StubServer
 ) -> None:
     sender.run("post", {"url": f"{service.url}/heppu", "body": {"a": [1, None, "ü"]}})
     [request] = service.requests
@@ -58,8 +58,8 @@ def test_a_receiver_can_check_the_signature_as_standard_webhooks_says(
     assert request.headers["webhook-signature"] == f"v1,{expected}"
 
 
-def test_a_repeated_request_carries_the_same_id(sender: Connected, service: StandIn) -> None:
-    context = make_context(event(), http.actions["post"])
+def test_a_repeated_request_carries_the_same_id(sender: Connected, service: StubServer) -> None:
+    context = build_context(event(), http.actions["post"])
     for _ in range(2):
         sender.run("post", {"url": f"{service.url}/heppu"}, context=context)
     sender.run("post", {"url": f"{service.url}/heppu"})
@@ -87,10 +87,10 @@ def test_a_repeated_request_carries_the_same_id(sender: Connected, service: Stan
     ],
 )
 def test_nothing_goes_to_a_host_that_is_not_allowed(
-    sender: Connected, service: StandIn, url: str, monkeypatch: pytest.MonkeyPatch
+    sender: Connected, service: StubServer, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", _no_dns)
-    with pytest.raises(Rejected):
+    with pytest.raises(PermanentError):
         sender.run("post", {"url": url.format(port=urlsplit(service.url).port)})
     assert service.requests == []
 
@@ -100,7 +100,7 @@ def _no_dns(*_: Any, **__: Any) -> Any:
 
 
 def test_plain_http_is_for_loopback_only() -> None:
-    with connect(http, environ("erp.example.com")) as sender, pytest.raises(Rejected, match="https://"):
+    with connect(http, environ("erp.example.com")) as sender, pytest.raises(PermanentError, match="https://"):
         sender.run("post", {"url": "http://erp.example.com/heppu"})
 
 
@@ -113,9 +113,9 @@ def test_an_allowed_name_that_leads_into_a_private_network_is_refused(
 ) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [_answer(address)])
     with connect(http, environ("erp.example.com")) as sender:
-        with pytest.raises(Rejected, match="HTTP_ALLOW_PRIVATE"):
+        with pytest.raises(PermanentError, match="HTTP_ALLOW_PRIVATE"):
             sender.run("post", {"url": "https://erp.example.com/heppu"})
-        with pytest.raises(Rejected, match="HTTP_ALLOW_PRIVATE"):
+        with pytest.raises(PermanentError, match="HTTP_ALLOW_PRIVATE"):
             sender.check()
 
 
@@ -125,7 +125,7 @@ def _answer(address: str) -> tuple[Any, ...]:
 
 
 def test_the_request_goes_to_the_address_that_was_checked(
-    service: StandIn, monkeypatch: pytest.MonkeyPatch
+    service: StubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name that leads elsewhere at the second look-up is not looked up a second time."""
     port = urlsplit(service.url).port
@@ -144,7 +144,7 @@ def test_the_request_goes_to_the_address_that_was_checked(
 
 
 def test_the_next_address_of_a_name_is_tried_when_one_takes_no_connection(
-    service: StandIn, monkeypatch: pytest.MonkeyPatch
+    service: StubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = urlsplit(service.url).port
     real = socket.getaddrinfo
@@ -160,32 +160,33 @@ def test_the_next_address_of_a_name_is_tried_when_one_takes_no_connection(
     assert len(service.requests) == 1
 
 
-def test_a_redirect_is_not_followed(sender: Connected, service: StandIn) -> None:
+def test_a_redirect_is_not_followed(sender: Connected, service: StubServer) -> None:
     for status in (301, 302, 303, 307, 308):
         service.answer("POST", "/heppu", Reply(status, headers={"Location": f"{service.url}/other"}))
-        with pytest.raises(Rejected, match="redirects are not followed"):
+        with pytest.raises(PermanentError, match="redirects are not followed"):
             sender.run("post", {"url": f"{service.url}/heppu"})
     assert {request.path for request in service.requests} == {"/heppu"}
 
 
-def test_an_answer_of_any_size_costs_nothing(sender: Connected, service: StandIn) -> None:
+def test_an_answer_of_any_size_costs_nothing(sender: Connected, service: StubServer) -> None:
     service.answer("POST", "/heppu", Reply(200, "x" * 20_000_000))
     assert sender.run("post", {"url": f"{service.url}/heppu"}).detail == "answered 200"
 
 
 def test_a_body_that_is_too_large_is_refused_before_anything_leaves(
-    sender: Connected, service: StandIn
+    sender: Connected, service: StubServer
 ) -> None:
-    with pytest.raises(Rejected, match="262144 bytes"):
+    with pytest.raises(PermanentError, match="262144 bytes"):
         sender.run("post", {"url": f"{service.url}/heppu", "body": {"text": "x" * 300_000}})
     assert service.requests == []
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(401, Rejected), (403, Rejected), (429, Temporary), (503, OutcomeUnknown)]
+    ("status", "kind"),
+    [(401, PermanentError), (403, PermanentError), (429, TransientError), (503, OutcomeUnknown)],
 )
 def test_one_receivers_no_does_not_hold_the_others_up(
-    sender: Connected, service: StandIn, status: int, kind: type
+    sender: Connected, service: StubServer, status: int, kind: type
 ) -> None:
     service.answer("POST", "/heppu", Reply(status))
     with pytest.raises(kind) as refused:

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from bridge.connector import Sent
+from bridge.connector import Success
 from bridge.errors import (
-    CannotTell,
-    Failure,
+    DeliveryError,
+    LookupInconclusive,
     OutcomeUnknown,
+    PermanentError,
     QuotaExhausted,
     RateLimited,
-    Rejected,
-    Temporary,
+    TransientError,
 )
 from bridge.sandbox import RunningSandbox
 from bridge.testing import event
@@ -31,7 +31,7 @@ MADE = {"status": "COMPLETE", "startedAt": "2026-03-02T15:00:00Z", "completedAt"
 
 @pytest.fixture
 def hubspot(sandbox: RunningSandbox) -> Iterator[Account]:
-    """An account in which `bridge connectors setup` was run."""
+    """An account in which `bridge connections setup` was run."""
     account = Account("hubspot", sandbox)
     assert account.connector.run_setup is not None
     account.connector.run_setup(account.connected.client)
@@ -221,7 +221,7 @@ def test_a_backlog_of_ten_thousand_calls_of_known_contacts_costs_a_hundred_reque
             for number in range(100)
         ]
         answers = hubspot.deliver_all("log_call", events)
-        assert all(isinstance(answer, Sent) for answer in answers)
+        assert all(isinstance(answer, Success) for answer in answers)
     assert len(sandbox.hubspot.calls) == 10_000
     assert len(hubspot.requests()) == 100
 
@@ -245,7 +245,7 @@ def test_new_people_of_a_batch_are_made_in_one_request_each_once(
     twin = event(changes=dict(_contact(3), conversationId="conv_twin"), clock=hubspot.clock)
     answers = hubspot.deliver_all("log_call", [*events, twin])
 
-    assert all(isinstance(answer, Sent) for answer in answers)
+    assert all(isinstance(answer, Success) for answer in answers)
     assert len(sandbox.hubspot.contacts) == 20
     assert [one for one in hubspot.requests() if one.endswith("contacts/batch/create")] != []
     assert sandbox.hubspot.contacts[3].properties["firstname"] == "Person"
@@ -259,7 +259,7 @@ def test_a_later_event_of_the_conversation_updates_the_record(
     sent = hubspot.deliver("log_chat", first)
     hubspot.requests()
     later = event("chat.resolved", {"conversationId": first.conversation.id}, clock=hubspot.clock)
-    again = hubspot.deliver("log_chat", later, known_id=sent.id)
+    again = hubspot.deliver("log_chat", later, existing_id=sent.id)
 
     [note] = sandbox.hubspot.notes
     assert (again.id, again.detail) == (note.id, "updated")
@@ -271,7 +271,7 @@ def test_a_record_that_a_person_deleted_is_made_again(hubspot: Account, sandbox:
     about = event(clock=hubspot.clock)
     sent = hubspot.deliver("log_call", about)
     sandbox.hubspot.delete("calls", str(sent.id))
-    again = hubspot.deliver("log_call", about, known_id=sent.id)
+    again = hubspot.deliver("log_call", about, existing_id=sent.id)
 
     [call] = sandbox.hubspot.calls
     assert again.id == call.id != sent.id
@@ -288,7 +288,7 @@ def test_a_field_to_fill_is_written_once_and_then_left_to_people(
     }
     about = event(clock=hubspot.clock)
     sent = hubspot.deliver("log_call", about, params)
-    hubspot.deliver("log_call", about, params | {"title": "Again"}, known_id=sent.id)
+    hubspot.deliver("log_call", about, params | {"title": "Again"}, existing_id=sent.id)
 
     updates = [one.body for one in sandbox.requests if one.path.endswith("calls/batch/update")]
     assert "hs_call_source" not in json.dumps(updates)
@@ -302,8 +302,11 @@ def test_a_key_of_the_rules_author_makes_a_record_of_its_own(
 ) -> None:
     about = event(clock=hubspot.clock)
     own = f"conversation|hubspot|hubspot.log_call|{about.conversation.id}|for-sales"
-    first, second = hubspot.deliver("log_call", about), hubspot.deliver("log_call", about, effect=own)
-    assert hubspot.deliver("log_call", about, effect=own).id == second.id
+    first, second = (
+        hubspot.deliver("log_call", about),
+        hubspot.deliver("log_call", about, idempotency_key=own),
+    )
+    assert hubspot.deliver("log_call", about, idempotency_key=own).id == second.id
 
     one, other = sandbox.hubspot.calls
     assert (first.id, second.id) == (one.id, other.id)
@@ -364,7 +367,7 @@ def test_one_conflict_in_a_batch_of_new_people_is_theirs_alone(
     sandbox.fault("hubspot", path="/crm/v3/objects/contacts/batch/read", body=MADE | {"results": []})
     answers = hubspot.deliver_all("log_call", calls(5, hubspot.clock))
 
-    assert all(isinstance(answer, Sent) for answer in answers)
+    assert all(isinstance(answer, Success) for answer in answers)
     assert len(sandbox.hubspot.contacts) == 5
     assert hubspot.memory.ids[f"email:{address(2)}"] == contact
 
@@ -410,9 +413,9 @@ def test_a_batch_that_goes_through_in_part_answers_for_each(
     )
     first, *others = hubspot.deliver_all("log_call", events)
 
-    assert isinstance(first, Sent)
+    assert isinstance(first, Success)
     assert first.id == made
-    assert [type(answer) for answer in others] == [Rejected, Rejected]
+    assert [type(answer) for answer in others] == [PermanentError, PermanentError]
     assert "VALIDATION_ERROR" in str(others[0])
 
 
@@ -421,7 +424,7 @@ def test_an_unknown_property_refuses_the_batch_and_is_named(
 ) -> None:
     answers = hubspot.deliver_all("log_call", calls(2, hubspot.clock), {"properties": {"no_such_field": "x"}})
 
-    assert all(isinstance(answer, Rejected) for answer in answers)
+    assert all(isinstance(answer, PermanentError) for answer in answers)
     assert str(answers[0]) == "HubSpot answered 400 PROPERTY_DOESNT_EXIST VALIDATION_ERROR no_such_field"
     assert sandbox.hubspot.calls == []
 
@@ -450,7 +453,7 @@ def test_a_partner_that_hangs_is_asked_once_and_left_in_time(
 
 
 def test_an_attempt_that_is_out_of_time_asks_nothing(hubspot: Account) -> None:
-    with pytest.raises(Temporary, match="out of time"):
+    with pytest.raises(TransientError, match="out of time"):
         hubspot.deliver("log_call", seconds=-1)
     assert hubspot.requests() == []
 
@@ -530,9 +533,9 @@ def test_of_several_contacts_a_person_may_be_asked_to_choose(
     add_contact(sandbox, lastname="One", phone=PERSON)
     add_contact(sandbox, lastname="Two", phone=PERSON)
     about = event(changes={"metadata.contactEmail": None}, clock=hubspot.clock)
-    [answer] = hubspot.deliver_all("log_call", [about], {"ambiguous": "review"})
+    [answer] = hubspot.deliver_all("log_call", [about], {"on_multiple": "review"})
 
-    assert isinstance(answer, CannotTell)
+    assert isinstance(answer, LookupInconclusive)
     assert PERSON not in str(answer)
     assert sandbox.hubspot.calls == []
 
@@ -550,7 +553,7 @@ def test_a_deleted_contact_is_forgotten_and_the_person_found_again(
     ]
     answers = hubspot.deliver_all("log_call", again)
 
-    assert all(isinstance(answer, Sent) for answer in answers)
+    assert all(isinstance(answer, Success) for answer in answers)
     assert sandbox.hubspot.associated("calls", str(answers[1].id), "contacts") == [replacement]  # type: ignore[union-attr]
     assert len(sandbox.hubspot.calls) == 6
 
@@ -575,7 +578,7 @@ def test_a_deleted_contact_that_the_index_still_shows_is_waited_for(
     about = event(changes={"metadata.contactEmail": None}, clock=hubspot.clock)
     [answer] = hubspot.deliver_all("log_call", [about])
 
-    assert type(answer) is Temporary
+    assert type(answer) is TransientError
     assert answer.retry_after == timedelta(minutes=1)
     hubspot.clock.advance(minutes=2)
     assert hubspot.deliver("log_call", about).id
@@ -584,20 +587,20 @@ def test_a_deleted_contact_that_the_index_still_shows_is_waited_for(
 def test_strangers_may_be_left_out_and_are_not_searched_for_again_and_again(
     hubspot: Account, sandbox: RunningSandbox
 ) -> None:
-    sent = hubspot.deliver("log_call", params={"unknown": "skip"})
+    sent = hubspot.deliver("log_call", params={"on_missing": "skip"})
     assert sent.id is None
     assert sandbox.hubspot.contacts == []
     assert hubspot.memory.kept_for[f"phone:{PERSON}"] == timedelta(minutes=5)
     hubspot.requests()
 
-    hubspot.deliver("log_call", params={"unknown": "skip"})
+    hubspot.deliver("log_call", params={"on_missing": "skip"})
     assert hubspot.requests() == []
 
 
 def test_somebody_who_was_added_since_is_found_and_not_made_again(
     hubspot: Account, sandbox: RunningSandbox
 ) -> None:
-    hubspot.deliver("log_call", params={"unknown": "skip"})
+    hubspot.deliver("log_call", params={"on_missing": "skip"})
     contact = add_contact(sandbox, phone=PERSON)
     hubspot.deliver("log_call")
 
@@ -613,11 +616,16 @@ def test_somebody_who_was_added_since_is_found_and_not_made_again(
         ({"status": 429}, RateLimited, "rate_limited", timedelta(seconds=10)),
         ({"status": 429, "retry_after": 3}, RateLimited, "rate_limited", timedelta(seconds=3)),
         ({"quota": 0}, QuotaExhausted, "quota", None),
-        ({"status": 423}, Temporary, "server", timedelta(seconds=2)),
-        ({"status": 477, "headers": {"Retry-After": "90"}}, Temporary, "server", timedelta(seconds=90)),
-        ({"status": 500}, OutcomeUnknown, "server", None),
-        ({"status": 502, "body": "<html>bad gateway</html>"}, OutcomeUnknown, "server", None),
-        ({"status": 524}, OutcomeUnknown, "server", None),
+        ({"status": 423}, TransientError, "server_error", timedelta(seconds=2)),
+        (
+            {"status": 477, "headers": {"Retry-After": "90"}},
+            TransientError,
+            "server_error",
+            timedelta(seconds=90),
+        ),
+        ({"status": 500}, OutcomeUnknown, "server_error", None),
+        ({"status": 502, "body": "<html>bad gateway</html>"}, OutcomeUnknown, "server_error", None),
+        ({"status": 524}, OutcomeUnknown, "server_error", None),
         ({"drop": "before"}, OutcomeUnknown, "network", None),
     ],
 )
@@ -625,12 +633,12 @@ def test_what_hubspot_says_decides_what_comes_next(
     hubspot: Account,
     sandbox: RunningSandbox,
     fault: dict[str, Any],
-    kind: type[Failure],
+    kind: type[DeliveryError],
     reason: str,
     wait: Any,
 ) -> None:
     sandbox.fault("hubspot", **fault)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(DeliveryError) as caught:
         hubspot.deliver("log_call")
     assert (type(caught.value), caught.value.reason, caught.value.retry_after) == (kind, reason, wait)
 

@@ -8,9 +8,16 @@ from typing import Any
 
 import pytest
 
-from bridge.errors import BadCredentials, CannotTell, ConfigError, Failure, OutcomeUnknown, Rejected
+from bridge.errors import (
+    AuthenticationError,
+    ConfigError,
+    DeliveryError,
+    LookupInconclusive,
+    OutcomeUnknown,
+    PermanentError,
+)
 from bridge.sandbox import RunningSandbox
-from bridge.testing import Reply, StandIn, event
+from bridge.testing import Reply, StubServer, event
 from tests.integration.crm import Account
 
 PERSON = "+12125550123"
@@ -150,7 +157,7 @@ def test_the_zone_of_a_contact_comes_with_the_search(
 
 
 def test_only_known_people_are_updated(hubspot: Account, sandbox: RunningSandbox) -> None:
-    with pytest.raises(Rejected, match="does not know this person") as caught:
+    with pytest.raises(PermanentError, match="does not know this person") as caught:
         hubspot.deliver("update_contact")
     assert caught.value.code == "not_found"
     assert sandbox.hubspot.contacts == []
@@ -219,13 +226,13 @@ def test_of_several_open_tickets_a_person_chooses_or_the_rule(
     ticket(sandbox, person)
     newest = ticket(sandbox, person)
     about = event("chat.resolved", clock=hubspot.clock)
-    with pytest.raises(CannotTell, match="2 open tickets"):
+    with pytest.raises(LookupInconclusive, match="2 open tickets"):
         hubspot.deliver("close_ticket", about)
-    assert hubspot.deliver("close_ticket", about, {"several": "newest"}).id == newest
+    assert hubspot.deliver("close_ticket", about, {"on_multiple": "newest"}).id == newest
 
 
 def test_a_ticket_that_does_not_exist_is_an_error(hubspot: Account) -> None:
-    with pytest.raises(Rejected, match="no ticket with this id"):
+    with pytest.raises(PermanentError, match="no ticket with this id"):
         hubspot.deliver("close_ticket", params={"ticket": "99999"})
 
 
@@ -285,7 +292,7 @@ def test_a_lost_answer_and_the_retry_after_it_make_one_task(
 def test_setup_makes_what_is_missing_and_may_be_repeated(hubspot: Account, sandbox: RunningSandbox) -> None:
     assert hubspot.connected.check() == (
         "the token is accepted; missing calls.heppu_conversation_id, notes.heppu_conversation_id, tasks.heppu_key, "
-        "contacts.heppu_phone: run `bridge connectors setup hubspot`"
+        "contacts.heppu_phone: run `bridge connections setup hubspot`"
     )
     assert "calls.heppu_conversation_id is made" in setup(hubspot)
     assert "calls.heppu_conversation_id is there" in setup(hubspot)
@@ -352,7 +359,7 @@ def test_a_token_that_may_not_make_properties_is_told_what_to_run(
     hubspot: Account, sandbox: RunningSandbox
 ) -> None:
     sandbox.hubspot.missing_scopes = {"crm.schemas.contacts.write"}
-    with pytest.raises(Rejected, match="`bridge connectors setup hubspot` once with a token that has"):
+    with pytest.raises(PermanentError, match="`bridge connections setup hubspot` once with a token that has"):
         hubspot.deliver("log_call")
     # A contact does without our property: it only closes the gap in which the index lags.
     assert len(sandbox.hubspot.contacts) == 1
@@ -375,7 +382,7 @@ def test_a_property_that_is_not_unique_is_no_use_and_is_named(
 def test_a_refused_token_stops_the_connection(sandbox: RunningSandbox) -> None:
     account = Account("hubspot", sandbox, {"HUBSPOT_ACCESS_TOKEN": "pat-na1-wrong-and-secret"})
     for attempt in (lambda: account.deliver("log_call"), account.connected.check):
-        with pytest.raises(BadCredentials) as caught:
+        with pytest.raises(AuthenticationError) as caught:
             attempt()
         assert "wrong-and-secret" not in f"{caught.value!r} {caught.value.__cause__}"
     account.close()
@@ -383,7 +390,7 @@ def test_a_refused_token_stops_the_connection(sandbox: RunningSandbox) -> None:
 
 def test_a_missing_scope_is_named(hubspot: Account, sandbox: RunningSandbox) -> None:
     sandbox.hubspot.missing_scopes = {"crm.objects.contacts.write"}
-    with pytest.raises(BadCredentials, match=r"lacks crm\.objects\.contacts\.write; add it"):
+    with pytest.raises(AuthenticationError, match=r"lacks crm\.objects\.contacts\.write; add it"):
         hubspot.deliver("log_call")
     sandbox.hubspot.missing_scopes = {"crm.objects.contacts.read"}
     with pytest.raises(ConfigError, match=r"lacks the scopes crm\.objects\.contacts\.read"):
@@ -410,10 +417,10 @@ def test_a_wrong_setting_is_named(sandbox: RunningSandbox, environ: dict[str, st
 def test_one_setting_moves_all_paths_to_a_dated_version(
     sandbox: RunningSandbox, version: str, path: str
 ) -> None:
-    with StandIn() as partner:
+    with StubServer() as partner:
         account = Account("hubspot", sandbox, {"HUBSPOT_URL": partner.url, "HUBSPOT_API_VERSION": version})
         partner.otherwise = Reply(500)
-        with pytest.raises(Failure):
+        with pytest.raises(DeliveryError):
             account.deliver("log_call")
         assert [one.path for one in partner.requests] == [path]
         account.close()
@@ -427,6 +434,6 @@ def test_what_hubspot_says_about_a_person_is_not_repeated(hubspot: Account, sand
         '"Email address maya@example..com is invalid"}]',
     }
     sandbox.fault("hubspot", path="*/contacts/batch/create", status=400, body=said)
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(PermanentError) as caught:
         hubspot.deliver("log_call")
     assert str(caught.value) == "HubSpot answered 400 VALIDATION_ERROR INVALID_EMAIL email"

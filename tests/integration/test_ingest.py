@@ -15,17 +15,17 @@ from bridge.samples import sample, stamped
 from bridge.signing import read_event
 from bridge.store import schema
 from bridge.store.database import Database
-from bridge.store.ingest import Receipt, accept
+from bridge.store.ingest import IncomingEvent, accept
 from bridge.store.migrate import current, upgrade
-from bridge.store.queries import list_events, list_rejections
+from bridge.store.queries import list_events, list_rejected_requests
 
 NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 
 
-def receipt(**changes: Any) -> Receipt:
+def receipt(**changes: Any) -> IncomingEvent:
     body = stamped(sample("call.busy"), NOW) | changes
     raw = json.dumps(body).encode()
-    return Receipt(read_event(raw, NOW), raw)
+    return IncomingEvent(read_event(raw, NOW), raw)
 
 
 def test_the_migrations_make_exactly_the_tables_of_the_schema(database: Database) -> None:
@@ -48,7 +48,7 @@ def test_a_group_is_stored_and_its_bytes_are_the_ones_that_came(database: Databa
 
 def test_the_same_event_again_is_a_duplicate_in_one_group_and_across_groups(database: Database) -> None:
     one = receipt()
-    same, later = (Receipt(read_event(one.body, NOW), one.body) for _ in range(2))
+    same, later = (IncomingEvent(read_event(one.body, NOW), one.body) for _ in range(2))
     assert accept(database, [one, same]) == ["stored", "duplicate"]
     assert accept(database, [later]) == ["duplicate"]
     assert len(list_events(database).items) == 1
@@ -59,7 +59,7 @@ def test_a_retry_under_a_new_id_is_known_by_what_happened(database: Database) ->
     again = json.loads(one.body) | {"webhookId": "whd_another"}
     raw = json.dumps(again).encode()
     assert accept(database, [one]) == ["stored"]
-    assert accept(database, [Receipt(read_event(raw, NOW), raw)]) == ["duplicate"]
+    assert accept(database, [IncomingEvent(read_event(raw, NOW), raw)]) == ["duplicate"]
 
 
 def test_a_known_id_with_another_body_is_kept_aside_and_not_routed(database: Database) -> None:
@@ -67,13 +67,13 @@ def test_a_known_id_with_another_body_is_kept_aside_and_not_routed(database: Dat
     assert accept(database, [one]) == ["stored"]
     assert accept(database, [other]) == ["conflict"]
     assert len(list_events(database).items) == 1
-    assert [item["kind"] for item in list_rejections(database).items] == ["conflict"]
+    assert [item["kind"] for item in list_rejected_requests(database).items] == ["conflict"]
 
 
 def test_an_event_without_an_id_is_known_by_its_bytes(database: Database) -> None:
     body = json.dumps({"event": "something.new", "n": 1}).encode()
     other = json.dumps({"event": "something.new", "n": 2}).encode()
-    group = [Receipt(read_event(raw, NOW), raw) for raw in (body, other, body)]
+    group = [IncomingEvent(read_event(raw, NOW), raw) for raw in (body, other, body)]
     assert accept(database, group) == ["stored", "stored", "duplicate"]
 
 
@@ -86,7 +86,7 @@ def test_a_poisonous_body_cannot_fail_its_neighbours(database: Database, poison:
 
 def test_what_the_driver_refuses_fails_alone(database: Database) -> None:
     good, bad = receipt(), receipt()
-    object.__setattr__(bad.event, "identity", object())
+    object.__setattr__(bad.event, "dedupe_key", object())
     assert accept(database, [good, bad]) == ["stored", "unavailable"]
 
 

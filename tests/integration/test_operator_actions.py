@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from bridge.connector import Sent
+from bridge.connector import Success
 from bridge.connector.discovery import Registry
-from bridge.errors import ConfigError, OutcomeUnknown, Rejected, Temporary
+from bridge.errors import ConfigError, OutcomeUnknown, PermanentError, TransientError
 from bridge.events import Event
 from bridge.rules.load import load_or_raise
 from bridge.rules.model import Rules
@@ -25,10 +25,10 @@ from bridge.store.audit_log import entries
 from bridge.store.connections import pause, resume
 from bridge.store.database import Database
 from bridge.store.erase import erase
-from bridge.store.ingest import Rejection, reject_all
+from bridge.store.ingest import RejectedRequest, record_rejected_requests
 from bridge.store.operator_actions import (
     Act,
-    accept_rejection,
+    accept_rejected_request,
     cancel,
     events_between,
     replay,
@@ -36,7 +36,7 @@ from bridge.store.operator_actions import (
     retry,
 )
 from bridge.store.opt_outs import Preference, kept_as, opt_outs, set_preference
-from bridge.store.queries import NotFound, list_deliveries, list_events, list_rejections, show_event
+from bridge.store.queries import NotFound, list_deliveries, list_events, list_rejected_requests, show_event
 from bridge.store.results import finish
 from bridge.store.retention import prune
 from bridge.store.routing import route_unrouted
@@ -59,11 +59,11 @@ def failing(error: Exception) -> Any:
 
 def dead(engine: Engine, **planned: Any) -> str:
     """A delivery that the partner refused."""
-    engine.partner.before = failing(Rejected("no such number"))
+    engine.partner.before = failing(PermanentError("no such number"))
     ident = engine.deliver("send", **planned)
-    engine.settle()
+    engine.lookup_delay()
     engine.partner.before = None
-    assert engine.show(ident)["state"] == "dead"
+    assert engine.show(ident)["state"] == "failed"
     return ident
 
 
@@ -72,16 +72,16 @@ def in_review(engine: Engine) -> str:
     engine.partner.after = failing(OutcomeUnknown("reset"))
     engine.partner.can_tell = False
     ident = engine.deliver("send")
-    engine.settle()
+    engine.lookup_delay()
     engine.database.clock.advance(seconds=10)
-    engine.settle()
+    engine.lookup_delay()
     engine.partner.after = None
-    assert engine.show(ident)["state"] == "review"
+    assert engine.show(ident)["state"] == "needs_review"
     return ident
 
 
 def audited(engine: Engine) -> list[tuple[str, str, str]]:
-    return [(entry["who"], entry["act"], entry["subject"]) for entry in entries(engine.database)]
+    return [(entry["actor"], entry["action"], entry["target"]) for entry in entries(engine.database)]
 
 
 # ---------------------------------------------------------------- retry
@@ -91,30 +91,30 @@ def test_a_dead_delivery_is_attempted_again_with_a_fresh_schedule(engine: Engine
     ident = dead(engine)
     engine.database.clock.advance(days=10)
     assert retry(engine.database, "ada", [ident]) == [Act(ident, True, "attempted again now")]
-    engine.settle()
+    engine.lookup_delay()
     assert engine.partner.texts == [(ident, PHONE)]
-    assert engine.show(ident)["state"] == "sent"
+    assert engine.show(ident)["state"] == "succeeded"
     assert audited(engine) == [("ada", "retry", ident)]
 
 
 def test_a_retrying_delivery_does_not_wait_any_longer(engine: Engine) -> None:
     engine.partner.before = failing(ConnectionRefusedError())
     ident = engine.deliver("send")
-    engine.connector.failure(
+    engine.connector.classify_error(
         lambda error: None if not isinstance(error, ConnectionRefusedError) else _refused()
     )
-    engine.settle()
+    engine.lookup_delay()
     engine.partner.before = None
     assert engine.show(ident)["state"] == "retrying"
     assert retry(engine.database, "ada", [ident])[0].done
-    engine.settle()
-    assert engine.show(ident)["state"] == "sent"
+    engine.lookup_delay()
+    assert engine.show(ident)["state"] == "succeeded"
 
 
 def _refused() -> Exception:
-    from bridge.errors import Temporary
+    from bridge.errors import TransientError
 
-    return Temporary("no connection", reason="network")
+    return TransientError("no connection", reason="network")
 
 
 def test_a_delivery_in_review_is_not_retried_but_pointed_to_resolve(engine: Engine) -> None:
@@ -122,7 +122,7 @@ def test_a_delivery_in_review_is_not_retried_but_pointed_to_resolve(engine: Engi
     act = retry(engine.database, "ada", [ident])[0]
     assert not act.done
     assert f"bridge resolve {ident}" in act.text
-    engine.settle()
+    engine.lookup_delay()
     assert len(engine.partner.texts) == 1
     assert audited(engine) == []
 
@@ -131,7 +131,7 @@ def test_what_is_expired_sent_unknown_or_emptied_is_not_retried(engine: Engine) 
     late = dead(engine, expires_at=engine.database.clock.now() + timedelta(hours=1))
     old = dead(engine)
     sent = engine.deliver("send")
-    engine.settle()
+    engine.lookup_delay()
     engine.database.clock.advance(days=40)
     prune(engine.database, timedelta(days=30), Rules("", "rules"))
     texts = [act.text for act in retry(engine.database, "ada", [late, old, sent, "dlv_none", "evt_x"])]
@@ -157,7 +157,7 @@ def test_a_cancelled_delivery_frees_its_effect_when_nothing_can_have_happened(en
     first = engine.deliver("send", event)
     assert cancel(engine.database, "ada", [first]) == [Act(first, True, "cancelled")]
     second = engine.deliver("send", event)
-    engine.settle()
+    engine.lookup_delay()
     assert [ident for ident, _ in engine.partner.texts] == [second]
     assert engine.show(first)["state"] == "cancelled"
 
@@ -167,10 +167,10 @@ def test_a_cancelled_review_keeps_its_effect_so_that_nothing_texts_again(engine:
     assert cancel(engine.database, "ada", [first])[0].done
     event = _event_of(engine, first)
     second = engine.deliver("send", event)
-    engine.settle()
+    engine.lookup_delay()
     assert len(engine.partner.texts) == 1
     shown = engine.show(second)
-    assert (shown["state"], shown["reason"]) == ("suppressed", "already_done")
+    assert (shown["state"], shown["reason"]) == ("suppressed", "duplicate")
 
 
 def _event_of(engine: Engine, delivery: str) -> Event:
@@ -185,44 +185,44 @@ def test_what_runs_or_is_done_cannot_be_cancelled(engine: Engine) -> None:
     assert (
         cancel(engine.database, "ada", [running])[0].text == "it is sending; only what waits can be cancelled"
     )
-    assert engine.show(running)["state"] == "sending"
+    assert engine.show(running)["state"] == "running"
 
 
 def test_a_review_found_at_the_partner_is_sent_and_holds_its_effect(engine: Engine) -> None:
     first = in_review(engine)
-    assert resolve(engine.database, "ada", first, "sent", "SM77").done
+    assert resolve(engine.database, "ada", first, "delivered", "SM77").done
     shown = engine.show(first)
-    assert (shown["state"], shown["partner_id"], shown["detail"]) == ("sent", "SM77", "found by ada")
+    assert (shown["state"], shown["external_id"], shown["detail"]) == ("succeeded", "SM77", "found by ada")
     second = engine.deliver("send", _event_of(engine, first))
-    engine.settle()
-    assert engine.show(second)["reason"] == "already_done"
+    engine.lookup_delay()
+    assert engine.show(second)["reason"] == "duplicate"
     assert len(engine.partner.texts) == 1
-    assert entries(engine.database)[0]["detail"] == {"verdict": "sent"}
+    assert entries(engine.database)[0]["detail"] == {"resolution": "delivered"}
 
 
 def test_a_review_not_found_at_the_partner_is_sent_again(engine: Engine) -> None:
     ident = in_review(engine)
     engine.partner.texts.clear()
-    assert resolve(engine.database, "ada", ident, "resend").done
-    engine.settle()
+    assert resolve(engine.database, "ada", ident, "retry").done
+    engine.lookup_delay()
     assert engine.partner.texts == [(ident, PHONE)]
-    assert engine.show(ident)["state"] == "sent"
+    assert engine.show(ident)["state"] == "succeeded"
 
 
 def test_a_dropped_review_ends_and_nothing_sends_it_again(engine: Engine) -> None:
     first = in_review(engine)
-    assert resolve(engine.database, "ada", first, "drop").done
+    assert resolve(engine.database, "ada", first, "discard").done
     second = engine.deliver("send", _event_of(engine, first))
-    engine.settle()
+    engine.lookup_delay()
     assert engine.show(first)["state"] == "cancelled"
-    assert engine.show(second)["reason"] == "already_done"
+    assert engine.show(second)["reason"] == "duplicate"
 
 
 def test_only_reviews_are_resolved(engine: Engine) -> None:
     ident = dead(engine)
-    for verdict in ("sent", "resend", "drop"):
-        assert not resolve(engine.database, "ada", ident, verdict).done
-    assert not resolve(engine.database, "ada", "dlv_none", "sent").done
+    for resolution in ("delivered", "retry", "discard"):
+        assert not resolve(engine.database, "ada", ident, resolution).done
+    assert not resolve(engine.database, "ada", "dlv_none", "delivered").done
     assert audited(engine) == []
 
 
@@ -262,7 +262,7 @@ def routed(engine: Engine, count: int = 1) -> list[str]:
         engine.event()
     rules = rules_of(engine)
     route_unrouted(engine.database, rules, lambda event, now: route(event, rules, now))
-    engine.settle()
+    engine.lookup_delay()
     return [item["id"] for item in list_events(engine.database, limit=100).items]
 
 
@@ -274,17 +274,17 @@ def test_a_replay_texts_nobody_twice_and_updates_the_record(engine: Engine) -> N
     assert len(result.deliveries) == 2
     assert len(engine.partner.texts) == 1
     states = {engine.show(one)["action"]: engine.show(one) for one in result.deliveries}
-    assert states["desk.send"]["reason"] == "already_done"
-    assert (states["desk.record"]["state"], states["desk.record"]["detail"]) == ("sent", "updated")
+    assert states["desk.send"]["reason"] == "duplicate"
+    assert (states["desk.record"]["state"], states["desk.record"]["detail"]) == ("succeeded", "updated")
     assert entries(engine.database)[0]["detail"] == {"deliveries": 2, "rules": rules_of(engine).hash[:12]}
 
 
 def test_a_replay_with_again_texts_once_more_and_says_so_in_the_audit(engine: Engine) -> None:
     ident = routed(engine)[0]
-    replayed(engine, [ident], rule="text", again=True)
-    engine.settle()
+    replayed(engine, [ident], rule="text", force=True)
+    engine.lookup_delay()
     assert len(engine.partner.texts) == 2
-    assert entries(engine.database)[0]["detail"]["again"] is True
+    assert entries(engine.database)[0]["detail"]["force"] is True
 
 
 def test_a_replay_uses_the_rules_of_today(engine: Engine) -> None:
@@ -293,10 +293,10 @@ def test_a_replay_uses_the_rules_of_today(engine: Engine) -> None:
     result = replay(
         engine.database, "ada", [ident], rules, lambda event, now: route(event, rules, now), rule="renamed"
     )
-    engine.settle()
+    engine.lookup_delay()
     shown = engine.show(result[0].deliveries[0])
     assert (shown["rule"], shown["params"]["body"]) == ("renamed", "other words")
-    assert shown["reason"] == "already_done"
+    assert shown["reason"] == "duplicate"
     assert len(engine.partner.texts) == 1
 
 
@@ -330,29 +330,29 @@ def test_many_events_are_replayed_in_groups_with_progress(engine: Engine) -> Non
 # ---------------------------------------------------------------- rejections
 
 
-def rejection(engine: Engine, **changes: Any) -> str:
+def rejected_request(engine: Engine, **changes: Any) -> str:
     now = engine.database.clock.now()
     body = json.dumps(stamped(sample("call.busy"), now)).encode()
-    given = Rejection("timestamp_off", "the timestamp is +400 s away", 401, True, now, body)
-    reject_all(engine.database, [replace(given, **changes)])
-    ident: str = list_rejections(engine.database).items[0]["id"]
+    given = RejectedRequest("timestamp_off", "the timestamp is +400 s away", 401, True, now, body)
+    record_rejected_requests(engine.database, [replace(given, **changes)])
+    ident: str = list_rejected_requests(engine.database).items[0]["id"]
     return ident
 
 
 def test_a_signed_request_that_was_refused_becomes_an_event(engine: Engine) -> None:
-    ident = rejection(engine)
-    act = accept_rejection(engine.database, "ada", ident)
+    ident = rejected_request(engine)
+    act = accept_rejected_request(engine.database, "ada", ident)
     stored = list_events(engine.database).items[0]
     assert (act.done, act.text) == (True, f"accepted as {stored['id']}")
-    assert list_rejections(engine.database).items[0]["accepted_as"] == stored["id"]
-    assert not accept_rejection(engine.database, "ada", ident).done
+    assert list_rejected_requests(engine.database).items[0]["accepted_event_id"] == stored["id"]
+    assert not accept_rejected_request(engine.database, "ada", ident).done
     assert audited(engine) == [("ada", "accept", ident)]
 
 
 def test_an_event_that_came_again_meanwhile_is_not_stored_twice(engine: Engine) -> None:
     event = engine.event()
-    ident = rejection(engine, body=json.dumps(dict(event.body)).encode())
-    act = accept_rejection(engine.database, "ada", ident)
+    ident = rejected_request(engine, body=json.dumps(dict(event.body)).encode())
+    act = accept_rejected_request(engine.database, "ada", ident)
     assert (act.done, act.text) == (True, f"it was stored before, as {event.id}")
     assert len(list_events(engine.database).items) == 1
 
@@ -366,14 +366,14 @@ def test_an_event_that_came_again_meanwhile_is_not_stored_twice(engine: Engine) 
     ],
 )
 def test_what_is_no_event_of_heppus_is_not_accepted(engine: Engine, changes: Any, text: str) -> None:
-    act = accept_rejection(engine.database, "ada", rejection(engine, **changes))
+    act = accept_rejected_request(engine.database, "ada", rejected_request(engine, **changes))
     assert (act.done, text in act.text) == (False, True)
     assert list_events(engine.database).items == []
 
 
 def test_an_unknown_rejection_is_said(engine: Engine) -> None:
     with pytest.raises(NotFound):
-        accept_rejection(engine.database, "ada", "rej_none")
+        accept_rejected_request(engine.database, "ada", "rej_none")
 
 
 # ---------------------------------------------------------------- pause, opt-outs
@@ -401,13 +401,13 @@ def test_an_erased_person_is_nowhere_any_more(engine: Engine) -> None:
     assert engine.show(waiting)["state"] == "cancelled"
     assert PHONE not in dump(engine.database)
     assert PHONE[1:] not in dump(engine.database)
-    assert entries(engine.database)[0]["subject"] == "+121***67"
+    assert entries(engine.database)[0]["target"] == "+121***67"
 
 
 def test_what_speaks_of_somebody_else_stays(engine: Engine) -> None:
     other = engine.event(metadata={"contactPhone": "+14155550188"})
     sent = engine.deliver("send", other)
-    engine.settle()
+    engine.lookup_delay()
     erase(engine.database, "ada", PHONE, SECRET)
     assert show_event(engine.database, other.id)["body"] is not None
     assert engine.show(sent)["recipient"] == "+14155550188"
@@ -417,9 +417,9 @@ def test_an_address_in_a_summary_or_a_refused_request_is_erased_too(engine: Engi
     event = engine.event(
         metadata={"contactPhone": "+14155550188"}, summary="Call Maya at maya@example.com instead."
     )
-    rejection(engine, body=b'{"event": "x", "metadata": {"contactEmail": "maya@example.com"}}')
+    rejected_request(engine, body=b'{"event": "x", "metadata": {"contactEmail": "maya@example.com"}}')
     erased = erase(engine.database, "ada", "maya@example.com", SECRET)
-    assert (erased.events, erased.rejections) == (1, 1)
+    assert (erased.events, erased.rejected_requests) == (1, 1)
     assert show_event(engine.database, event.id)["body"] is None
     assert "maya@example.com" not in dump(engine.database)
 
@@ -429,9 +429,9 @@ def test_an_erased_person_who_opted_out_is_still_not_written_to(engine: Engine) 
     assert erase(engine.database, "ada", PHONE, SECRET).opt_outs == 1
     assert [item["address"] for item in opt_outs(engine.database)] == [kept_as(SECRET, PHONE)]
     engine.rulebook = replace(engine.rulebook, erased_as=partial(kept_as, SECRET))
-    again = engine.deliver("send")
-    engine.settle()
-    assert (engine.partner.texts, engine.show(again)["reason"]) == ([], "opted_out")
+    force = engine.deliver("send")
+    engine.lookup_delay()
+    assert (engine.partner.texts, engine.show(force)["reason"]) == ([], "opted_out")
 
 
 def test_whoever_takes_the_wish_back_after_erasure_is_written_to_again(engine: Engine) -> None:
@@ -441,13 +441,13 @@ def test_whoever_takes_the_wish_back_after_erasure_is_written_to_again(engine: E
     set_preference(engine.database, Preference("sms", PHONE, False, "START to desk"))
     engine.rulebook = replace(engine.rulebook, erased_as=partial(kept_as, SECRET))
     engine.deliver("send")
-    engine.settle()
+    engine.lookup_delay()
     assert len(engine.partner.texts) == 1
 
 
 def test_without_a_secret_an_opt_out_is_not_lost(engine: Engine) -> None:
     set_preference(engine.database, Preference("sms", PHONE, True, "STOP to desk"))
-    with pytest.raises(ConfigError, match="BRIDGE_SECRET"):
+    with pytest.raises(ConfigError, match="BRIDGE_SECRET_KEY"):
         erase(engine.database, "ada", PHONE, None)
     assert [item["address"] for item in opt_outs(engine.database)] == [PHONE]
 
@@ -467,7 +467,7 @@ def test_what_is_just_being_attempted_is_left_for_the_next_time(engine: Engine) 
     from bridge.store.results import finish
 
     finish(engine.database, engine.attempt(calls[0]))
-    assert engine.show(ident)["state"] == "sent"
+    assert engine.show(ident)["state"] == "succeeded"
     assert erase(engine.database, "ada", PHONE, SECRET).deliveries == 1
     assert PHONE not in dump(engine.database)
 
@@ -504,41 +504,41 @@ def test_an_again_that_fails_does_not_free_what_an_earlier_attempt_may_have_done
     event = engine.event(metadata={"contactEmail": "a@example.com", "contactPhone": PHONE})
     engine.partner.after = failing(OutcomeUnknown("reset"))
     first = engine.deliver(use, event)
-    engine.settle()
+    engine.lookup_delay()
     engine.partner.after = None
-    engine.partner.before = failing(Rejected("no"))
-    again = engine.deliver(use, event, again=True)
-    engine.settle()
-    assert engine.show(again)["state"] == "dead"
+    engine.partner.before = failing(PermanentError("no"))
+    force = engine.deliver(use, event, force=True)
+    engine.lookup_delay()
+    assert engine.show(force)["state"] == "failed"
     engine.partner.before = None
     if how == "resolved":
-        assert resolve(engine.database, "ada", first, "sent").done
+        assert resolve(engine.database, "ada", first, "delivered").done
     engine.run_for(seconds=30)
     plain = engine.deliver(use, event)
-    engine.settle()
+    engine.lookup_delay()
     assert engine.show(plain)["state"] == ("pending" if how == "still in review" else "suppressed")
     assert len(engine.partner.texts) == 1
 
 
-@pytest.mark.parametrize("how", ["sent", "drop", "cancel"])
+@pytest.mark.parametrize("how", ["delivered", "discard", "cancel"])
 def test_what_went_out_stays_held_while_an_again_has_reserved_it(engine: Engine, how: str) -> None:
     event = engine.event(metadata={"contactEmail": "a@example.com", "contactPhone": PHONE})
     engine.partner.after = failing(OutcomeUnknown("reset"))
     first = engine.deliver("mail", event)
-    engine.settle()
+    engine.lookup_delay()
     engine.partner.after = None
-    engine.partner.before = failing(Temporary("later", retry_after=timedelta(hours=1)))
-    again = engine.deliver("mail", event, again=True)
-    engine.settle()
+    engine.partner.before = failing(TransientError("later", retry_after=timedelta(hours=1)))
+    force = engine.deliver("mail", event, force=True)
+    engine.lookup_delay()
     engine.partner.before = None
-    assert (engine.show(first)["state"], engine.show(again)["state"]) == ("review", "retrying")
+    assert (engine.show(first)["state"], engine.show(force)["state"]) == ("needs_review", "retrying")
     if how == "cancel":
-        assert all(act.done for act in cancel(engine.database, "ada", [first, again]))
+        assert all(act.done for act in cancel(engine.database, "ada", [first, force]))
     else:
         assert resolve(engine.database, "ada", first, how).done  # type: ignore[arg-type]
-        assert cancel(engine.database, "ada", [again])[0].done
+        assert cancel(engine.database, "ada", [force])[0].done
     plain = engine.deliver("mail", event)
-    engine.settle()
+    engine.lookup_delay()
     assert (engine.show(plain)["state"], len(engine.partner.texts)) == ("suppressed", 1)
 
 
@@ -546,20 +546,20 @@ def test_an_erasure_leaves_no_effect_reserved(engine: Engine) -> None:
     event = engine.event(metadata={"contactEmail": "a@example.com", "contactPhone": PHONE})
     engine.partner.after = failing(OutcomeUnknown("reset"))
     engine.deliver("mail", event)
-    engine.settle()
+    engine.lookup_delay()
     engine.partner.after = None
-    engine.partner.before = failing(Temporary("later", retry_after=timedelta(hours=1)))
-    engine.deliver("mail", event, again=True)
-    engine.settle()
+    engine.partner.before = failing(TransientError("later", retry_after=timedelta(hours=1)))
+    engine.deliver("mail", event, force=True)
+    engine.lookup_delay()
     erase(engine.database, "ada", PHONE, None)
     with engine.database.read() as connection:
-        rows = connection.execute(select(schema.effects)).all()
+        rows = connection.execute(select(schema.idempotency_keys)).all()
     assert [row.reserved_by for row in rows] == [None]
-    assert rows[0].held_by is not None
+    assert rows[0].completed_by is not None
 
 
 def test_a_partner_that_numbers_what_it_makes_loses_no_success(engine: Engine) -> None:
     ident = engine.deliver("post")
     [call] = engine.claim()
-    finish(engine.database, engine.conclude(call, [Sent(12345)]))  # type: ignore[arg-type]
-    assert (engine.show(ident)["state"], engine.show(ident)["partner_id"]) == ("sent", "12345")
+    finish(engine.database, engine.conclude(call, [Success(12345)]))  # type: ignore[arg-type]
+    assert (engine.show(ident)["state"], engine.show(ident)["external_id"]) == ("succeeded", "12345")

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from bridge.clock import uptime
-from bridge.errors import BadCredentials, RateLimited
+from bridge.errors import AuthenticationError, RateLimited
 from bridge.store.connections import all_connections, locked, pause_values, register
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
@@ -58,7 +58,7 @@ def test_after_an_answer_a_429_pauses_for_a_second_again(engine: Engine) -> None
     assert left(engine) > timedelta(seconds=10)
     engine.database.clock.advance(minutes=5)
     engine.partner.before = None
-    engine.settle()
+    engine.lookup_delay()
     engine.partner.before = too_fast
     engine.deliver("post")
     engine.step()
@@ -83,9 +83,9 @@ def test_attempts_that_waited_too_long_for_their_thread_open_no_circuit(engine: 
         for item in engine.conclude(call, engine.attempts.run(engine.connection, call, uptime()))
     ]
     finish(engine.database, ended)
-    assert [row["paused_by"] for row in all_connections(engine.database)] == [None]
-    engine.settle()
-    assert engine.states() == {"sent": 8}
+    assert [row["pause_cause"] for row in all_connections(engine.database)] == [None]
+    engine.lookup_delay()
+    assert engine.states() == {"succeeded": 8}
 
 
 def test_a_probe_that_waited_too_long_for_its_thread_does_not_close_the_circuit(engine: Engine) -> None:
@@ -97,9 +97,9 @@ def test_a_probe_that_waited_too_long_for_its_thread_does_not_close_the_circuit(
     [probe] = engine.claim()
     finish(engine.database, engine.conclude(probe, engine.attempts.run(engine.connection, probe, uptime())))
     [paused] = all_connections(engine.database)
-    assert paused["paused_by"] == "circuit"
+    assert paused["pause_cause"] == "circuit"
     engine.run_for(minutes=1)
-    assert engine.states() == {"sent": 1}
+    assert engine.states() == {"succeeded": 1}
 
 
 @pytest.mark.postgres
@@ -126,25 +126,25 @@ def test_who_waited_for_the_budget_does_not_fill_it_by_an_older_clock(postgres_u
 
 def refused(engine: Engine, settings: str) -> None:
     """An attempt with these settings meets a 401."""
-    engine.deliver("post", effect=f"post {next(NUMBERS)}")
+    engine.deliver("post", idempotency_key=f"post {next(NUMBERS)}")
     [call] = engine.claim()
-    finish(engine.database, engine.conclude(call, [BadCredentials("401")]), lambda _: settings)
+    finish(engine.database, engine.conclude(call, [AuthenticationError("401")]), lambda _: settings)
 
 
 def test_a_mended_secret_ends_the_pause_that_an_older_process_made_meanwhile(engine: Engine) -> None:
     """A rolling restart: the first has the new secret already when the second, with the old one, meets the 401."""
     register(engine.database, {"desk": "new"})
     refused(engine, "old")
-    assert all_connections(engine.database)[0]["paused_by"] == "credentials"
+    assert all_connections(engine.database)[0]["pause_cause"] == "auth"
     register(engine.database, {"desk": "new"})
-    assert all_connections(engine.database)[0]["paused_by"] is None
+    assert all_connections(engine.database)[0]["pause_cause"] is None
 
 
 def test_a_secret_that_is_not_mended_ends_no_pause(engine: Engine) -> None:
     register(engine.database, {"desk": "old"})
     refused(engine, "old")
     register(engine.database, {"desk": "old"})
-    assert all_connections(engine.database)[0]["paused_by"] == "credentials"
+    assert all_connections(engine.database)[0]["pause_cause"] == "auth"
 
 
 def test_a_pause_and_its_end_are_in_the_log_with_what_to_do(engine: Engine) -> None:
@@ -159,5 +159,5 @@ def test_a_pause_and_its_end_are_in_the_log_with_what_to_do(engine: Engine) -> N
         with engine.database.write() as connection:
             values = pause_values("circuit", engine.database.clock.now(), "down")
             connection.execute(connections.update().values(values))
-        engine.settle()
+        engine.lookup_delay()
     assert [entry["event"] for entry in logs] == ["connection goes on"]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from bridge.clock import Clock
-from bridge.connector import Sent
-from bridge.errors import RateLimited, Temporary
+from bridge.connector import Success
+from bridge.errors import RateLimited, TransientError
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 from bridge.worker import service
@@ -54,12 +54,12 @@ def test_a_call_that_hangs_holds_up_none_of_those_beside_it(
     worker = worker_on(engine)
     worker.start()
     try:
-        _until(lambda: _states(engine, idents).count("sent") == 39)
-        assert _states(engine, idents).count("sending") == 1
+        _until(lambda: _states(engine, idents).count("succeeded") == 39)
+        assert _states(engine, idents).count("running") == 1
     finally:
         gate.set()
         assert worker.stop(10)
-    assert _states(engine, idents) == ["sent"] * 40
+    assert _states(engine, idents) == ["succeeded"] * 40
     assert len(engine.partner.texts) == 40
 
 
@@ -76,11 +76,11 @@ def test_a_call_that_never_began_is_not_looked_up(sqlite_url: str, monkeypatch: 
     worker = worker_on(engine)
     worker.start()
     try:
-        _until(lambda: engine.show(ident)["state"] == "sending")
+        _until(lambda: engine.show(ident)["state"] == "running")
         monkeypatch.delattr(engine.connection, "submit")
         monkeypatch.setattr(service, "LEASE", timedelta(0))
         database.clock.advance(seconds=31)
-        _until(lambda: engine.show(ident)["state"] == "sent")
+        _until(lambda: engine.show(ident)["state"] == "succeeded")
     finally:
         worker.stop(1)
         database.close()
@@ -91,7 +91,7 @@ def test_a_call_that_never_began_is_not_looked_up(sqlite_url: str, monkeypatch: 
 def test_a_result_that_cannot_be_read_is_an_unknown_outcome(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    odd: Any = Sent(detail=None)  # type: ignore[arg-type]
+    odd: Any = Success(detail=None)  # type: ignore[arg-type]
     monkeypatch.setattr(Attempts, "run", lambda _, __, call, ___: [odd] * len(call))
     ident = engine.deliver("send")
     worker = worker_on(engine)
@@ -100,9 +100,11 @@ def test_a_result_that_cannot_be_read_is_an_unknown_outcome(
         _until(lambda: engine.show(ident)["state"] == "retrying")
     finally:
         assert worker.stop(10), "an attempt without an end"
-    assert engine.show(ident)["reason"] == "bug"
+    assert engine.show(ident)["reason"] == "internal_error"
 
 
-@pytest.mark.parametrize("failure", [Temporary, RateLimited])
-def test_a_wish_to_come_back_in_a_million_years_is_bounded(failure: type[Temporary | RateLimited]) -> None:
+@pytest.mark.parametrize("failure", [TransientError, RateLimited])
+def test_a_wish_to_come_back_in_a_million_years_is_bounded(
+    failure: type[TransientError | RateLimited],
+) -> None:
     assert failure("slow down", retry_after=timedelta(days=365_000_000)).retry_after == timedelta(days=30)

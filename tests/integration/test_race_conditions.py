@@ -23,15 +23,15 @@ from sqlalchemy import select
 from bridge.cli.bootstrap import registry_for
 from bridge.cli.server import only_server
 from bridge.clock import Clock, uptime
-from bridge.connector import GuardedAdapter, deadline, guard_pools, http_client
+from bridge.connector import DeadlineAdapter, deadline, enforce_deadline, http_client
 from bridge.errors import (
-    BadCredentials,
+    AuthenticationError,
     ConfigError,
     OutcomeUnknown,
+    PermanentError,
     RateLimited,
-    Rejected,
     StoreUnavailable,
-    Temporary,
+    TransientError,
 )
 from bridge.rules.model import Once, Planned, Routing, Rules
 from bridge.store import routing, schema
@@ -80,7 +80,7 @@ def test_a_retry_by_hand_does_not_look_before_the_partner_has_settled(engine: En
     engine.partner.texts.clear()  # the partner does not list it yet
     [act] = retry(engine.database, "ada", [ident])
     engine.partner.after = None
-    engine.settle()
+    engine.lookup_delay()
     engine.partner.texts += seen
     engine.run_for(seconds=30)
     assert len(engine.partner.texts) == 1
@@ -96,9 +96,9 @@ def test_a_proof_that_comes_after_the_lease_but_before_another_attempt_counts(en
     ended = engine.attempt(call)
     engine.database.clock.advance(seconds=LEASE.total_seconds() + 1)
     engine.take_over()
-    assert engine.show(ident)["state"] == "review"
+    assert engine.show(ident)["state"] == "needs_review"
     finish(engine.database, ended)
-    assert engine.show(ident)["state"] == "sent"
+    assert engine.show(ident)["state"] == "succeeded"
 
 
 # Pauses
@@ -119,10 +119,10 @@ def test_a_429_does_not_end_a_pause_for_credentials(engine: Engine) -> None:
     for _ in range(2):
         engine.deliver("post", engine.event(metadata=stranger()))
     one, two = engine.claim()
-    finish(engine.database, engine.conclude(one, [BadCredentials("401")]))
+    finish(engine.database, engine.conclude(one, [AuthenticationError("401")]))
     finish(engine.database, engine.conclude(two, [RateLimited("429")]))
     [row] = all_connections(engine.database)
-    assert row["paused_by"] == "credentials"
+    assert row["pause_cause"] == "auth"
 
 
 def test_calls_under_way_that_meet_the_same_wall_alert_once(engine: Engine) -> None:
@@ -130,7 +130,7 @@ def test_calls_under_way_that_meet_the_same_wall_alert_once(engine: Engine) -> N
         engine.deliver("post", engine.event(metadata=stranger()))
     pauses = set()
     for call in engine.claim():
-        finish(engine.database, engine.conclude(call, [BadCredentials("401")]))
+        finish(engine.database, engine.conclude(call, [AuthenticationError("401")]))
         pauses.add(all_connections(engine.database)[0]["pause_id"])
     assert len(pauses) == 1
 
@@ -163,7 +163,7 @@ def test_a_later_event_cancels_though_heppus_clock_is_ahead(engine: Engine) -> N
     engine.database.clock.advance(minutes=1)
     engine.event("call.completed", metadata=person, timestamp=(ahead + timedelta(minutes=1)).isoformat())
     engine.database.clock.advance(minutes=5)
-    engine.settle()
+    engine.lookup_delay()
     assert engine.show(ident)["state"] == "cancelled"
 
 
@@ -178,12 +178,12 @@ def test_people_whom_nobody_can_tell_apart_are_not_one_person(engine: Engine) ->
             engine.event(metadata=nobody),
             recipient=f"+1212555010{number}",
             params={"to": f"+1212555010{number}"},
-            lane=None,
-            effect=f"e{number}",
+            concurrency_key=None,
+            idempotency_key=f"e{number}",
             once=Once("contact", timedelta(hours=1)),
         )
-    engine.settle()
-    assert engine.states() == {"sent": 2}
+    engine.lookup_delay()
+    assert engine.states() == {"succeeded": 2}
 
 
 # Effects are freed by their keys, not by looking through all of them
@@ -193,9 +193,9 @@ def test_freeing_an_effect_does_not_look_through_all_of_them(engine: Engine) -> 
     said: list[str] = []
     events.listen(engine.database.engine, "before_cursor_execute", lambda *args: said.append(args[2]))
     engine.deliver("send")
-    engine.partner.before = failing(Rejected("no"))
-    engine.settle()
-    touched = [text for text in said if "effects" in text and text.startswith(("DELETE", "UPDATE"))]
+    engine.partner.before = failing(PermanentError("no"))
+    engine.lookup_delay()
+    touched = [text for text in said if "idempotency_keys" in text and text.startswith(("DELETE", "UPDATE"))]
     assert touched
     assert all("key" in text.partition("WHERE")[2] for text in touched)
 
@@ -234,13 +234,13 @@ def partner_url() -> Iterator[str]:
 
 def with_requests(url: str) -> None:
     with requests.Session() as session:
-        session.mount("http://", GuardedAdapter())
+        session.mount("http://", DeadlineAdapter())
         session.post(url, data=b"x")
 
 
 def with_urllib3(url: str) -> None:
     with urllib3.PoolManager() as manager:
-        guard_pools(manager)
+        enforce_deadline(manager)
         manager.request("POST", url, body=b"x")
 
 
@@ -266,7 +266,7 @@ def test_nothing_is_sent_by_a_process_that_froze_while_it_connected(
         post(partner_url)
         assert len(Counting.reached) == 1
         monkeypatch.setattr(socket.socket, "connect", freezing)
-        with pytest.raises(Temporary):
+        with pytest.raises(TransientError):
             post(partner_url)
     assert len(Counting.reached) == 1
 
@@ -330,14 +330,14 @@ def test_a_group_of_any_size_is_written_where_sqlite_takes_few_variables(
     )
     upgrade(database)
     rows = [
-        {"connection": "desk", "key": f"phone:{number}", "partner_id": "1", "expires_at": clock.now()}
+        {"connection": "desk", "lookup_key": f"phone:{number}", "value": "1", "expires_at": clock.now()}
         for number in range(9000)
     ]
     with database.write() as connection:
-        assert insert_group(connection, schema.identities, rows) == 9000
-        changed = [row | {"partner_id": "2"} for row in rows]
-        update_group(connection, schema.identities, ["connection", "key"], changed)
-        found = connection.execute(select(schema.identities.c.partner_id)).scalars().all()
+        assert insert_group(connection, schema.contact_cache, rows) == 9000
+        changed = [row | {"value": "2"} for row in rows]
+        update_group(connection, schema.contact_cache, ["connection", "lookup_key"], changed)
+        found = connection.execute(select(schema.contact_cache.c.value)).scalars().all()
     assert found == ["2"] * 9000
     database.close()
 
@@ -355,8 +355,8 @@ def test_erasing_waits_for_the_routing_that_is_under_way(postgres_url: str, cloc
         erased.join(0.5)
         assert erased.is_alive()
         planned = Planned(
-            rule="test", origin="rule", position=0, action="desk.send", connection="desk", params={},
-            run_at=clock.now(), effect="effect", effect_updates=False, lane=None, channel="sms",
+            rule="test", trigger="rule", step_index=0, action="desk.send", connection="desk", params={},
+            run_at=clock.now(), idempotency_key="idempotency_key", updates_existing=False, concurrency_key=None, channel="sms",
             recipient="+12125550177",
         )  # fmt: skip
         routing_it.execute(schema.deliveries.insert(), [delivery_row(planned, event, "rules", clock.now())])
@@ -399,7 +399,7 @@ def test_what_is_claimed_while_a_stop_begins_is_recorded(
     assert in_claim.wait(5)
     threading.Timer(0.1, stopping.set).start()
     assert worker.stop(10)
-    assert engine.show(ident)["state"] in ("sent", "pending")
+    assert engine.show(ident)["state"] in ("succeeded", "pending")
 
 
 # What a process cannot do, or not now
@@ -424,7 +424,7 @@ def test_a_connector_that_exits_is_an_unknown_outcome(engine: Engine, error: Bas
     ident = engine.deliver("send")
     engine.partner.after = leave
     engine.run_for(seconds=30)
-    assert engine.show(ident)["state"] == "sent"
+    assert engine.show(ident)["state"] == "succeeded"
     assert len(engine.partner.texts) == 1
 
 
@@ -452,8 +452,8 @@ def test_what_is_retried_while_it_is_pruned_keeps_what_it_sends(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ident = engine.deliver("send", expires_at=None)
-    engine.partner.before = failing(Rejected("no"))
-    engine.settle()
+    engine.partner.before = failing(PermanentError("no"))
+    engine.lookup_delay()
     engine.partner.before = None
     engine.database.clock.advance(days=31)
     write = engine.database.write
@@ -465,5 +465,5 @@ def test_what_is_retried_while_it_is_pruned_keeps_what_it_sends(
 
     monkeypatch.setattr(engine.database, "write", retried_first)
     _prune_deliveries(engine.database, timedelta(days=30), Rules("", "rules"))
-    engine.settle()
-    assert engine.show(ident)["state"] == "sent"
+    engine.lookup_delay()
+    assert engine.show(ident)["state"] == "succeeded"

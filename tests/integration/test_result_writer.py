@@ -10,8 +10,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from bridge.connector import Sent
-from bridge.errors import Rejected, StoreUnavailable
+from bridge.connector import Success
+from bridge.errors import PermanentError, StoreUnavailable
 from bridge.store.claim import Claimed
 from bridge.store.database import Database
 from bridge.store.results import Finished
@@ -49,17 +49,19 @@ def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Claimed], Resul
 def test_words_that_no_database_takes_do_not_lose_an_end(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, word: str
 ) -> None:
-    answering(monkeypatch, lambda item: Rejected(word) if item.action == "desk.mail" else Sent(word, word))
+    answering(
+        monkeypatch, lambda item: PermanentError(word) if item.action == "desk.mail" else Success(word, word)
+    )
     refused, done = mail(engine), engine.deliver("post")
     worker = worker_on(engine)
     worker.start()
     try:
-        assert eventually(lambda: engine.show(done)["state"] == "sent")
-        assert eventually(lambda: engine.show(refused)["state"] == "dead")
+        assert eventually(lambda: engine.show(done)["state"] == "succeeded")
+        assert eventually(lambda: engine.show(refused)["state"] == "failed")
     finally:
         worker.stop(5)
     assert engine.show(refused)["detail"] == "no\ufffdway"
-    assert engine.show(done)["partner_id"] == "no\ufffdway"
+    assert engine.show(done)["external_id"] == "no\ufffdway"
 
 
 def test_an_end_that_cannot_be_written_is_recorded_without_its_words_and_holds_up_nobody(
@@ -76,14 +78,14 @@ def test_an_end_that_cannot_be_written_is_recorded_without_its_words_and_holds_u
     monkeypatch.setattr(service, "log", Mock())  # ten long tracebacks take their time
     waits = Mock()
     monkeypatch.setattr(service, "say_and_wait", waits)
-    answering(monkeypatch, lambda item: Rejected("words") if item.action == "desk.post" else Sent())
-    refused = [engine.deliver("post", effect=f"post {number}") for number in range(10)]
+    answering(monkeypatch, lambda item: PermanentError("words") if item.action == "desk.post" else Success())
+    refused = [engine.deliver("post", idempotency_key=f"post {number}") for number in range(10)]
     sent = mail(engine)
     worker = worker_on(engine)
     worker.start()
     try:
-        assert eventually(lambda: engine.show(sent)["state"] == "sent")
-        assert eventually(lambda: {engine.show(ident)["state"] for ident in refused} == {"dead"})
+        assert eventually(lambda: engine.show(sent)["state"] == "succeeded")
+        assert eventually(lambda: {engine.show(ident)["state"] for ident in refused} == {"failed"})
         waits.assert_not_called()
     finally:
         worker.stop(5)
@@ -110,7 +112,7 @@ def test_no_end_is_forgotten_when_the_database_goes_away_between_two_of_a_group(
     worker = worker_on(engine)
     worker.start()
     try:
-        assert eventually(lambda: {engine.show(ident)["state"] for ident in idents} == {"sent"})
+        assert eventually(lambda: {engine.show(ident)["state"] for ident in idents} == {"succeeded"})
         assert sizes[0] == 3
     finally:
         assert worker.stop(5)
@@ -139,26 +141,28 @@ def test_an_end_that_waits_for_the_recorder_is_not_taken_over(
         away_once_more = engine.show(ident)["state"]
         worker._take_over()
         away.clear()
-        assert away_once_more == "sending"
-        assert eventually(lambda: engine.show(ident)["state"] == "sent")
+        assert away_once_more == "running"
+        assert eventually(lambda: engine.show(ident)["state"] == "succeeded")
     finally:
         worker.stop(5)
 
 
 def test_the_end_of_a_quick_call_does_not_wait_for_the_next_one(engine: Engine) -> None:
-    engine.connector = desk(engine.partner, concurrent=1)
+    engine.connector = desk(engine.partner, concurrency=1)
     engine.connection = Connection("desk", engine.connector, engine.connection.settings)
     engine.connection.pace = 0.0005  # a partner that was quick until now
     hangs = threading.Event()
     engine.partner.before = lambda: hangs.wait(10) and None if engine.partner.calls[1:] else None
-    first, second = (engine.deliver("post", effect=f"post {number}") for number in range(2))
+    first, second = (engine.deliver("post", idempotency_key=f"post {number}") for number in range(2))
     for action in engine.connector.actions.values():
-        action.repeatable or action.finder or object.__setattr__(action, "repeatable", True)
+        action.idempotent or action.finder or object.__setattr__(action, "repeatable", True)
     worker: Worker = worker_on(engine)
     worker.start()
     try:
-        assert eventually(lambda: "sent" in {engine.show(first)["state"], engine.show(second)["state"]}, 5)
-        assert engine.states()["sending"] == 1
+        assert eventually(
+            lambda: "succeeded" in {engine.show(first)["state"], engine.show(second)["state"]}, 5
+        )
+        assert engine.states()["running"] == 1
     finally:
         hangs.set()
         worker.stop(10)

@@ -13,12 +13,12 @@ from sqlalchemy import select
 
 from bridge.clock import uptime
 from bridge.connector.discovery import Registry
-from bridge.errors import Temporary
+from bridge.errors import TransientError
 from bridge.rules.load import load_or_raise
 from bridge.rules.model import Cap, Messaging, Once, Planned, Routing, Rules
 from bridge.store import retention, schema
 from bridge.store.database import Database
-from bridge.store.ingest import Rejection, reject_all
+from bridge.store.ingest import RejectedRequest, record_rejected_requests
 from bridge.store.migrate import upgrade
 from bridge.store.operator_actions import replay, retry
 from bridge.store.policy_inputs import Rulebook
@@ -69,9 +69,9 @@ def test_once_counts_what_retention_has_passed_over(engine: Engine) -> None:
         ident = engine.deliver(
             "send", engine.event(metadata=person), once=Once("contact", timedelta(days=90))
         )
-        engine.settle()
+        engine.lookup_delay()
         ended.append(engine.show(ident)["state"])
-    assert ended == ["sent", "suppressed", "sent"]
+    assert ended == ["succeeded", "suppressed", "succeeded"]
 
 
 def test_a_cap_counts_what_retention_has_passed_over(engine: Engine) -> None:
@@ -83,15 +83,15 @@ def test_a_cap_counts_what_retention_has_passed_over(engine: Engine) -> None:
         engine.database.clock.advance(days=days)
         prune(engine.database, MONTH, rules)
         ident = engine.deliver("send", engine.event(metadata=person))
-        engine.settle()
+        engine.lookup_delay()
         ended.append(engine.show(ident)["state"])
-    assert ended == ["sent", "suppressed", "sent"]
+    assert ended == ["succeeded", "suppressed", "succeeded"]
 
 
 def test_whom_a_message_reached_goes_when_nothing_counts_it_any_more(engine: Engine) -> None:
     rules, person = rules_with(), stranger()
     ident = engine.deliver("send", engine.event(metadata=person))
-    engine.settle()
+    engine.lookup_delay()
     engine.database.clock.advance(days=31)
     prune(engine.database, MONTH, rules)
     recipient, contact, params = kept(engine, ident)
@@ -105,7 +105,7 @@ def test_whom_a_message_reached_goes_when_nothing_counts_it_any_more(engine: Eng
 
 def test_whom_nothing_reached_is_forgotten_at_once(engine: Engine) -> None:
     ident = engine.deliver("send", expires_at=engine.database.clock.now())
-    engine.settle()
+    engine.lookup_delay()
     assert engine.show(ident)["state"] == "suppressed"
     engine.database.clock.advance(days=31)
     prune(engine.database, MONTH, rules_with())
@@ -126,10 +126,10 @@ def backlog(engine: Engine) -> None:
     for number in range(7):
         engine.deliver("post", engine.event(metadata=stranger()))
         with engine.database.write() as connection:
-            row = {"connection": "desk", "key": f"phone:{number}", "partner_id": "1", "expires_at": now}
-            connection.execute(schema.identities.insert(), [row])
-    reject_all(engine.database, [Rejection("signature", "wrong", 401, False, now)] * 7)
-    engine.settle()
+            row = {"connection": "desk", "lookup_key": f"phone:{number}", "value": "1", "expires_at": now}
+            connection.execute(schema.contact_cache.insert(), [row])
+    record_rejected_requests(engine.database, [RejectedRequest("signature", "wrong", 401, False, now)] * 7)
+    engine.lookup_delay()
     with engine.database.write() as connection:
         connection.execute(schema.events.update().values(routed_at=now))
     engine.database.clock.advance(days=31)
@@ -181,20 +181,20 @@ def given_up(engine: Engine) -> tuple[str, str]:
     """A CRM log that was tried in vain for days, and its event."""
 
     def down() -> None:
-        raise Temporary("down", reason="server")
+        raise TransientError("down", reason="server_error")
 
     event = engine.event("call.completed", conversationId="conv-1", metadata=stranger())
     ident = engine.deliver("record", event)
     engine.partner.before = down
     for _ in range(200):
-        engine.settle()
-        if engine.show(ident)["state"] == "dead":
+        engine.lookup_delay()
+        if engine.show(ident)["state"] == "failed":
             break
         engine.database.clock.advance(hours=1)
     engine.partner.before = None
     with engine.database.write() as connection:
         connection.execute(schema.events.update().values(routed_at=engine.database.clock.now()))
-        connection.execute(schema.connections.update().values(paused_until=None, paused_by=None))
+        connection.execute(schema.connections.update().values(paused_until=None, pause_cause=None))
     return ident, event.id
 
 
@@ -231,8 +231,8 @@ def test_a_replay_meanwhile_keeps_its_event(postgres_url: str) -> None:
         pruning.start()
         time.sleep(1.0)  # it looks, finds the event without deliveries, and has to wait
         planned = Planned(
-            rule="test", origin="rule", position=0, action="desk.record", connection="desk", params={},
-            run_at=database.clock.now(), effect="record conv-1", effect_updates=True, lane=None,
+            rule="test", trigger="rule", step_index=0, action="desk.record", connection="desk", params={},
+            run_at=database.clock.now(), idempotency_key="record conv-1", updates_existing=True, concurrency_key=None,
         )  # fmt: skip
         return Routing((planned,), ())
 

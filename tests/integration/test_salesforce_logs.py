@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from bridge.connector import Sent
+from bridge.connector import Success
 from bridge.errors import (
-    BadCredentials,
-    CannotTell,
-    Failure,
+    AuthenticationError,
+    DeliveryError,
+    LookupInconclusive,
     OutcomeUnknown,
+    PermanentError,
     QuotaExhausted,
     RateLimited,
-    Rejected,
-    Temporary,
+    TransientError,
 )
 from bridge.sandbox import RunningSandbox
 from bridge.testing import event
@@ -219,7 +219,7 @@ def test_a_backlog_of_ten_thousand_calls_of_known_contacts_costs_fifty_requests(
             for number in range(200)
         ]
         answers = salesforce.deliver_all("log_call", events)
-        assert all(isinstance(answer, Sent) for answer in answers)
+        assert all(isinstance(answer, Success) for answer in answers)
     assert len(sandbox.salesforce.tasks) == 10_000
     assert len(salesforce.requests()) == 50
 
@@ -236,7 +236,7 @@ def test_two_hundred_people_that_only_salesforce_knows_are_found_in_few_requests
     ]
     answers = salesforce.deliver_all("log_call", events)
 
-    assert all(isinstance(answer, Sent) for answer in answers)
+    assert all(isinstance(answer, Success) for answer in answers)
     assert [task["WhoId"] for task in sandbox.salesforce.tasks] == contacts
     assert salesforce.requests() == [f"GET {DATA}/search/"] * 4 + [f"PATCH {UPSERT}"]
 
@@ -248,7 +248,7 @@ def test_a_later_event_of_the_conversation_updates_the_task(
     sent = salesforce.deliver("log_chat", first)
     assert sandbox.salesforce.tasks[0]["WhoId"] is None
     later = event("chat.resolved", {"conversationId": first.conversation.id}, clock=salesforce.clock)
-    again = salesforce.deliver("log_chat", later, known_id=sent.id)
+    again = salesforce.deliver("log_chat", later, existing_id=sent.id)
 
     [task] = sandbox.salesforce.tasks
     assert again.id == task.id == sent.id
@@ -261,7 +261,7 @@ def test_a_call_can_be_updated_although_its_subtype_cannot(
 ) -> None:
     about = event(clock=salesforce.clock)
     sent = salesforce.deliver("log_call", about)
-    for facts in ({"known_id": sent.id}, {}):
+    for facts in ({"existing_id": sent.id}, {}):
         again = salesforce.deliver("log_call", about, {"title": "Again"}, **facts)
         assert (again.id, again.detail) == (sent.id, "updated")
     [task] = sandbox.salesforce.tasks
@@ -272,7 +272,7 @@ def test_a_task_that_a_person_deleted_is_made_again(salesforce: Account, sandbox
     about = event(clock=salesforce.clock)
     sent = salesforce.deliver("log_call", about)
     sandbox.salesforce.delete("Task", str(sent.id))
-    again = salesforce.deliver("log_call", about, known_id=sent.id)
+    again = salesforce.deliver("log_call", about, existing_id=sent.id)
 
     [task] = sandbox.salesforce.tasks
     assert again.id == task.id != sent.id
@@ -329,7 +329,7 @@ def test_without_our_field_a_batch_is_two_requests(bare: Account, sandbox: Runni
         contact = add_contact(sandbox, Phone=phone(number))
         bare.memory.ids[f"email:{address(number)}"] = bare.memory.ids[f"phone:{phone(number)}"] = contact
     answers = bare.deliver_all("log_call", events[20:])
-    assert all(isinstance(answer, Sent) for answer in answers)
+    assert all(isinstance(answer, Success) for answer in answers)
     assert bare.requests() == [f"GET {DATA}/query/", f"POST {COLLECTION}"]
 
 
@@ -342,7 +342,7 @@ def test_a_field_that_is_made_later_is_used_soon_and_doubles_nothing(
     sent = bare.deliver("log_call", about)
     sandbox.salesforce.add_field("Task", Field("Conversation_Id__c", unique=True, external_id=True))
     bare.connected.client._field_missing_until = 0.0
-    bare.deliver("log_call", about, known_id=sent.id)
+    bare.deliver("log_call", about, existing_id=sent.id)
     other = calls(1, bare.clock)[0]
     bare.deliver("log_call", other)
     assert [task["Conversation_Id__c"] for task in sandbox.salesforce.tasks] == [None, other.conversation.id]
@@ -432,7 +432,7 @@ def test_a_contact_that_is_gone_is_forgotten_and_the_person_found_again(
     ]
     answers = salesforce.deliver_all("log_call", again)
 
-    assert all(isinstance(answer, Sent) for answer in answers)
+    assert all(isinstance(answer, Success) for answer in answers)
     tasks = {task["Conversation_Id__c"]: task["WhoId"] for task in sandbox.salesforce.tasks}
     assert len(tasks) == 6
     assert tasks["conv_b1"] == heir
@@ -454,10 +454,10 @@ def test_of_several_contacts_the_most_recently_active_is_taken_and_it_says_so(
     [answer] = salesforce.deliver_all(
         "log_call",
         [by_phone(salesforce, **{"metadata.contactPhone": PERSON})],
-        {"ambiguous": "review"},
-        identities=_Empty(),
+        {"on_multiple": "review"},
+        contact_cache=_Empty(),
     )
-    assert isinstance(answer, CannotTell)
+    assert isinstance(answer, LookupInconclusive)
 
 
 def test_a_caller_without_a_name_gets_the_number_for_one_and_a_remark(
@@ -475,7 +475,7 @@ def test_a_caller_without_a_name_gets_the_number_for_one_and_a_remark(
 def test_a_stranger_may_become_a_lead(salesforce: Account, sandbox: RunningSandbox) -> None:
     known, new = calls(2, salesforce.clock)
     add_contact(sandbox, Email=address(0))
-    salesforce.deliver_all("log_call", [known, new], {"unknown": "lead"})
+    salesforce.deliver_all("log_call", [known, new], {"on_missing": "lead"})
 
     [lead] = sandbox.salesforce.leads
     assert (lead["LastName"], lead["Company"], lead["Phone"]) == ("1", "Lindqvist Cycles", phone(1))
@@ -483,10 +483,10 @@ def test_a_stranger_may_become_a_lead(salesforce: Account, sandbox: RunningSandb
 
 
 def test_strangers_may_be_left_alone(salesforce: Account, sandbox: RunningSandbox) -> None:
-    salesforce.deliver("log_call", params={"unknown": "skip"})
+    salesforce.deliver("log_call", params={"on_missing": "skip"})
     assert (sandbox.salesforce.contacts, sandbox.salesforce.tasks[0]["WhoId"]) == ([], None)
     salesforce.requests()
-    salesforce.deliver("log_call", params={"unknown": "skip"})
+    salesforce.deliver("log_call", params={"on_missing": "skip"})
     assert salesforce.requests() == [f"PATCH {UPSERT}"]
 
 
@@ -556,17 +556,17 @@ def test_records_of_a_batch_answer_each_for_itself(salesforce: Account, sandbox:
     )
     first, locked, refused, last = salesforce.deliver_all("log_call", events)
 
-    assert isinstance(first, Sent)
-    assert isinstance(last, Sent)
-    assert type(locked) is Temporary
+    assert isinstance(first, Success)
+    assert isinstance(last, Success)
+    assert type(locked) is TransientError
     assert (locked.retry_after, str(locked)) == (
         timedelta(seconds=3),
         "Salesforce answered UNABLE_TO_LOCK_ROW",
     )
-    assert isinstance(refused, Rejected)
+    assert isinstance(refused, PermanentError)
     assert str(refused) == "a validation rule of the org refuses it: No calls of Conv 2, please"
     assert len(sandbox.salesforce.tasks) == 2
-    assert isinstance(salesforce.deliver_all("log_call", [events[1]])[0], Sent)
+    assert isinstance(salesforce.deliver_all("log_call", [events[1]])[0], Success)
 
 
 def test_a_race_for_one_conversation_ends_in_one_task(salesforce: Account, sandbox: RunningSandbox) -> None:
@@ -580,23 +580,31 @@ def test_a_race_for_one_conversation_ends_in_one_task(salesforce: Account, sandb
 @pytest.mark.parametrize(
     ("fault", "kind", "reason"),
     [
-        ({"status": 500, "body": "<html>down</html>"}, OutcomeUnknown, "server"),
-        ({"status": 503}, OutcomeUnknown, "server"),
+        ({"status": 500, "body": "<html>down</html>"}, OutcomeUnknown, "server_error"),
+        ({"status": 503}, OutcomeUnknown, "server_error"),
         ({"status": 200, "body": "<html>log in</html>"}, OutcomeUnknown, "network"),
-        ({"status": 200, "body": []}, OutcomeUnknown, "server"),
-        ({"status": 200, "body": [{"success": False, "errors": []}]}, OutcomeUnknown, "server"),
+        ({"status": 200, "body": []}, OutcomeUnknown, "server_error"),
+        ({"status": 200, "body": [{"success": False, "errors": []}]}, OutcomeUnknown, "server_error"),
         ({"status": 429, "retry_after": 7}, RateLimited, "rate_limited"),
         ({"quota": 0}, QuotaExhausted, "quota"),
-        ({"status": 400, "body": [{"errorCode": "QUERY_TIMEOUT", "message": "x"}]}, OutcomeUnknown, "server"),
-        ({"status": 400, "body": [{"errorCode": "UNABLE_TO_LOCK_ROW", "message": "x"}]}, Temporary, "server"),
+        (
+            {"status": 400, "body": [{"errorCode": "QUERY_TIMEOUT", "message": "x"}]},
+            OutcomeUnknown,
+            "server_error",
+        ),
+        (
+            {"status": 400, "body": [{"errorCode": "UNABLE_TO_LOCK_ROW", "message": "x"}]},
+            TransientError,
+            "server_error",
+        ),
         (
             {"status": 400, "body": [{"errorCode": "INVALID_FIELD", "message": "No such column Foo"}]},
-            Rejected,
+            PermanentError,
             "rejected",
         ),
         (
             {"status": 403, "body": [{"errorCode": "INSUFFICIENT_ACCESS", "message": "x"}]},
-            Rejected,
+            PermanentError,
             "rejected",
         ),
         (
@@ -612,10 +620,14 @@ def test_a_race_for_one_conversation_ends_in_one_task(salesforce: Account, sandb
     ],
 )
 def test_the_code_and_not_the_status_decides_what_comes_next(
-    salesforce: Account, sandbox: RunningSandbox, fault: dict[str, Any], kind: type[Failure], reason: str
+    salesforce: Account,
+    sandbox: RunningSandbox,
+    fault: dict[str, Any],
+    kind: type[DeliveryError],
+    reason: str,
 ) -> None:
     sandbox.fault("salesforce", path=UPSERT, **fault)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(DeliveryError) as caught:
         salesforce.deliver("log_call")
     assert (type(caught.value), caught.value.reason) == (kind, reason)
 
@@ -624,21 +636,21 @@ def test_the_code_and_not_the_status_decides_what_comes_next(
     ("codes", "kind"),
     [
         ("SERVER_UNAVAILABLE REQUEST_RUNNING_TOO_LONG UNKNOWN_EXCEPTION", OutcomeUnknown),
-        ("API_DISABLED_FOR_ORG API_CURRENTLY_DISABLED", BadCredentials),
+        ("API_DISABLED_FOR_ORG API_CURRENTLY_DISABLED", AuthenticationError),
         (
             "DUPLICATE_EXTERNAL_ID INVALID_TYPE MALFORMED_ID",
-            Rejected,
+            PermanentError,
         ),  # the first: several Tasks have the key
-        ("REQUIRED_FIELD_MISSING STRING_TOO_LONG INVALID_EMAIL_ADDRESS", Rejected),
+        ("REQUIRED_FIELD_MISSING STRING_TOO_LONG INVALID_EMAIL_ADDRESS", PermanentError),
     ],
 )
 def test_a_record_refused_in_a_collection_means_what_its_own_code_says(
-    salesforce: Account, sandbox: RunningSandbox, codes: str, kind: type[Failure]
+    salesforce: Account, sandbox: RunningSandbox, codes: str, kind: type[DeliveryError]
 ) -> None:
     for code in codes.split():
         error = {"statusCode": code, "message": f"about {PERSON}", "fields": ["Subject"]}
         sandbox.fault("salesforce", path=UPSERT, body=[{"success": False, "errors": [error]}])
-        with pytest.raises(Failure) as caught:
+        with pytest.raises(DeliveryError) as caught:
             salesforce.deliver("log_call")
         assert type(caught.value) is kind
         assert str(caught.value) == f"Salesforce answered {code} (Subject)"

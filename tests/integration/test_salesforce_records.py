@@ -14,18 +14,18 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from bridge.errors import (
-    BadCredentials,
-    CannotTell,
+    AuthenticationError,
     ConfigError,
-    Failure,
+    DeliveryError,
+    LookupInconclusive,
     OutcomeUnknown,
+    PermanentError,
     QuotaExhausted,
     RateLimited,
-    Rejected,
-    Temporary,
+    TransientError,
 )
 from bridge.sandbox import RunningSandbox
-from bridge.testing import Reply, StandIn, event
+from bridge.testing import Reply, StubServer, event
 from tests.integration.crm import Account, calls
 
 PERSON = "+12125550123"
@@ -145,7 +145,7 @@ def test_a_remembered_contact_that_is_gone_is_looked_for_again(
 
 def test_a_name_of_a_field_that_is_none_is_refused_before_it_is_asked_for(salesforce: Account) -> None:
     salesforce.deliver("upsert_contact")
-    with pytest.raises(Rejected, match="is no name of a field"):
+    with pytest.raises(PermanentError, match="is no name of a field"):
         salesforce.deliver("upsert_contact", params={"properties": {"Id FROM User --": "x"}})
 
 
@@ -181,9 +181,9 @@ def test_a_converted_lead_is_left_alone(salesforce: Account, sandbox: RunningSan
     params = {"status": "Working - Contacted"}
     salesforce.deliver("update_lead", params=params)
     sandbox.salesforce.convert(one, contact(sandbox, Phone=PERSON))
-    with pytest.raises(Rejected, match="does not know this person"):
+    with pytest.raises(PermanentError, match="does not know this person"):
         salesforce.deliver("update_lead", params=params)
-    with pytest.raises(Rejected, match="no open lead with this id"):
+    with pytest.raises(PermanentError, match="no open lead with this id"):
         salesforce.deliver("update_lead", params=params | {"lead": one})
     assert sandbox.salesforce.leads[0]["Status"] == "Closed - Converted"
 
@@ -215,9 +215,9 @@ def test_without_an_id_the_persons_one_open_case_is_closed(
     sandbox.salesforce.add("Case", ContactId=person)
     salesforce.clock.advance(minutes=1)
     newest = sandbox.salesforce.add("Case", ContactId=person).id
-    with pytest.raises(CannotTell, match="several open cases"):
+    with pytest.raises(LookupInconclusive, match="several open cases"):
         salesforce.deliver("close_case", about)
-    assert salesforce.deliver("close_case", about, {"several": "newest"}).id == newest
+    assert salesforce.deliver("close_case", about, {"on_multiple": "newest"}).id == newest
 
 
 def test_a_validation_rule_is_told_in_the_administrators_words(
@@ -228,7 +228,7 @@ def test_a_validation_rule_is_told_in_the_administrators_words(
     sandbox.salesforce.add_rule(
         "Case", lambda case: rule if case["Status"] == "Closed" and not case.get("Reason") else None
     )
-    with pytest.raises(Rejected, match=rule):
+    with pytest.raises(PermanentError, match=rule):
         salesforce.deliver("close_case", params={"case": one})
 
 
@@ -268,7 +268,7 @@ def test_a_lost_answer_and_the_retry_after_it_make_one_task(
     if not with_field:
         sandbox.salesforce.remove_field("Task", "Conversation_Id__c")
     about = event(clock=salesforce.clock)
-    salesforce.deliver("create_task", about, effect="another")
+    salesforce.deliver("create_task", about, idempotency_key="another")
     path = "*/Task/Conversation_Id__c" if with_field else "*/composite/sobjects"
     sandbox.fault("salesforce", path=path, drop="after")
     with pytest.raises(OutcomeUnknown):
@@ -300,17 +300,17 @@ def test_sessions_that_are_refused_for_ever_end_in_four_requests(
     salesforce.connected.client._logged_in_at -= 3600
     sandbox.fault("salesforce", path=f"{DATA}/*", status=401, times=None)
     salesforce.requests()
-    with pytest.raises(BadCredentials):
+    with pytest.raises(AuthenticationError):
         salesforce.deliver("log_call")
     assert len(salesforce.requests()) == 3
-    with pytest.raises(BadCredentials, match="a moment ago"):
+    with pytest.raises(AuthenticationError, match="a moment ago"):
         salesforce.deliver("log_call")
     assert len(salesforce.requests()) == 1
 
 
 def test_a_401_that_is_no_list_is_understood(salesforce: Account, sandbox: RunningSandbox) -> None:
     sandbox.fault("salesforce", path=f"{DATA}/*", status=401, body="<html>who are you?</html>", times=None)
-    with pytest.raises(BadCredentials):
+    with pytest.raises(AuthenticationError):
         salesforce.deliver("log_call")
 
 
@@ -367,7 +367,7 @@ def test_a_file_that_is_no_key_is_told(sandbox: RunningSandbox, tmp_path: Path) 
         "SALESFORCE_PRIVATE_KEY_FILE": str(path),
     }
     account = Account("salesforce", sandbox, environ)
-    with pytest.raises(BadCredentials, match="SALESFORCE_PRIVATE_KEY_FILE"):
+    with pytest.raises(AuthenticationError, match="SALESFORCE_PRIVATE_KEY_FILE"):
         account.deliver("log_call")
     account.close()
 
@@ -375,20 +375,23 @@ def test_a_file_that_is_no_key_is_told(sandbox: RunningSandbox, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        ({"status": 400, "body": {"error": "invalid_grant", "error_description": "expired"}}, BadCredentials),
-        ({"status": 400, "body": {"error": "inactive_user", "error_description": "x"}}, BadCredentials),
+        (
+            {"status": 400, "body": {"error": "invalid_grant", "error_description": "expired"}},
+            AuthenticationError,
+        ),
+        ({"status": 400, "body": {"error": "inactive_user", "error_description": "x"}}, AuthenticationError),
         ({"status": 400, "body": {"error": "login_rate_exceeded", "error_description": "x"}}, RateLimited),
         ({"status": 429, "retry_after": 7}, RateLimited),
-        ({"status": 503, "body": "<html>down</html>"}, Temporary),
-        ({"status": 200, "body": {"nothing": True}}, Temporary),
-        ({"drop": "after"}, Temporary),
+        ({"status": 503, "body": "<html>down</html>"}, TransientError),
+        ({"status": 200, "body": {"nothing": True}}, TransientError),
+        ({"drop": "after"}, TransientError),
     ],
 )
 def test_a_login_that_fails_has_written_nothing(
-    salesforce: Account, sandbox: RunningSandbox, fault: dict[str, Any], kind: type[Failure]
+    salesforce: Account, sandbox: RunningSandbox, fault: dict[str, Any], kind: type[DeliveryError]
 ) -> None:
     sandbox.fault("salesforce", path=TOKEN, **fault)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(DeliveryError) as caught:
         salesforce.deliver("log_call")
     assert type(caught.value) is kind
     assert len(salesforce.requests()) == 1
@@ -396,7 +399,7 @@ def test_a_login_that_fails_has_written_nothing(
 
 def test_a_wrong_secret_is_never_repeated(sandbox: RunningSandbox) -> None:
     account = Account("salesforce", sandbox, {"SALESFORCE_CONSUMER_SECRET": "wrong-and-secret"})
-    with pytest.raises(BadCredentials, match="invalid_client") as caught:
+    with pytest.raises(AuthenticationError, match="invalid_client") as caught:
         account.connected.check()
     assert "wrong-and-secret" not in f"{caught.value!r} {caught.value.__cause__!r}"
     account.close()
@@ -423,7 +426,7 @@ def test_the_rest_of_the_quota_is_left_to_others(salesforce: Account, sandbox: R
 
 
 def test_the_share_is_the_operators_choice(sandbox: RunningSandbox) -> None:
-    account = Account("salesforce", sandbox, {"SALESFORCE_QUOTA_SHARE": "1"})
+    account = Account("salesforce", sandbox, {"SALESFORCE_MAX_QUOTA_FRACTION": "1"})
     sandbox.salesforce.daily_limit = 100
     sandbox.salesforce.requests_today = 80
     account.deliver("log_call")
@@ -443,7 +446,7 @@ def test_a_check_says_in_one_line_what_is_there_and_what_is_missing(
     sandbox.salesforce.remove_field("Task", "Conversation_Id__c")
     line = salesforce.connected.check()
     assert "Task.Conversation_Id__c is missing or hidden from this user" in line
-    assert "run `bridge connectors setup salesforce`" in line
+    assert "run `bridge connections setup salesforce`" in line
     assert [one for one in salesforce.requests() if not one.startswith("GET")] == [f"POST {TOKEN}"]
 
 
@@ -477,7 +480,7 @@ def test_setup_leaves_alone_what_is_there(salesforce: Account) -> None:
 
 
 def test_setup_makes_the_field_on_activity(sandbox: RunningSandbox) -> None:
-    with StandIn() as partner:
+    with StubServer() as partner:
         account = _org(sandbox, partner)
         partner.answer(
             "POST",
@@ -492,7 +495,7 @@ def test_setup_makes_the_field_on_activity(sandbox: RunningSandbox) -> None:
 
 
 def test_a_user_who_may_not_make_fields_is_told_what_to_click(sandbox: RunningSandbox) -> None:
-    with StandIn() as partner:
+    with StubServer() as partner:
         account = _org(sandbox, partner)
         refusal = [{"errorCode": "INSUFFICIENT_ACCESS_OR_READONLY", "message": "no"}]
         partner.answer("POST", f"{DATA}/tooling/sobjects/CustomField", Reply(403, refusal))
@@ -503,7 +506,7 @@ def test_a_user_who_may_not_make_fields_is_told_what_to_click(sandbox: RunningSa
         account.close()
 
 
-def _org(sandbox: RunningSandbox, partner: StandIn) -> Account:
+def _org(sandbox: RunningSandbox, partner: StubServer) -> Account:
     """An org whose Task has no field of ours."""
     partner.answer(
         "POST", TOKEN, Reply(200, {"access_token": "t", "instance_url": "https://acme.my.salesforce.com"})
@@ -520,7 +523,7 @@ def _org(sandbox: RunningSandbox, partner: StandIn) -> Account:
         ({"SALESFORCE_PRIVATE_KEY_FILE": "/no/such/file"}, "SALESFORCE_PRIVATE_KEY_FILE"),
         ({"SALESFORCE_TIME_ZONE": "Mars/Olympus"}, "SALESFORCE_TIME_ZONE"),
         ({"SALESFORCE_API_VERSION": "v66"}, "SALESFORCE_API_VERSION"),
-        ({"SALESFORCE_QUOTA_SHARE": "1.5"}, "SALESFORCE_QUOTA_SHARE"),
+        ({"SALESFORCE_MAX_QUOTA_FRACTION": "1.5"}, "SALESFORCE_MAX_QUOTA_FRACTION"),
     ],
 )
 def test_a_wrong_setting_is_named(sandbox: RunningSandbox, environ: dict[str, str], named: str) -> None:

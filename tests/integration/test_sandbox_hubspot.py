@@ -600,11 +600,11 @@ def test_a_search_goes_from_page_to_page(contacts: Any) -> None:
     for number in range(5):
         create(contacts, {"email": f"{number}@example.com"})
     first = contacts.search_api.do_search({"limit": 3})
-    second = contacts.search_api.do_search({"limit": 3, "after": first.paging.next.after})
+    second = contacts.search_api.do_search({"limit": 3, "after": first.paging.next_cursor.after})
     assert (first.total, len(first.results), len(second.results)) == (5, 3, 2)
     assert second.paging is None
     page = contacts.basic_api.get_page(limit=4)
-    rest = contacts.basic_api.get_page(limit=4, after=page.paging.next.after)
+    rest = contacts.basic_api.get_page(limit=4, after=page.paging.next_cursor.after)
     assert [len(page.results), len(rest.results)] == [4, 1]
 
 

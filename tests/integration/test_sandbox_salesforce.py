@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from simple_salesforce import Salesforce, format_soql
 from simple_salesforce.exceptions import SalesforceAuthenticationFailed, SalesforceError
 
-from bridge.connector import GuardedAdapter
+from bridge.connector import DeadlineAdapter
 from bridge.sandbox import RunningSandbox
 from bridge.sandbox.salesforce.schema import Field
 from bridge.sandbox.salesforce.sessions import USERNAME
@@ -21,7 +21,7 @@ from bridge.sandbox.salesforce.sessions import USERNAME
 @pytest.fixture
 def session(sandbox: RunningSandbox) -> Iterator[requests.Session]:
     with requests.Session() as found:
-        found.mount("https://", GuardedAdapter(redirect_to=sandbox.environment["SALESFORCE_URL"]))
+        found.mount("https://", DeadlineAdapter(redirect_to=sandbox.environment["SALESFORCE_URL"]))
         yield found
 
 

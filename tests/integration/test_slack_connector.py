@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.errors import BadCredentials, ConfigError, OutcomeUnknown, RateLimited, Rejected
+from bridge.errors import AuthenticationError, ConfigError, OutcomeUnknown, PermanentError, RateLimited
 from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.testing import Connected, connect, event, load_connector
 
@@ -51,13 +51,13 @@ def test_a_text_that_slack_would_cut_is_cut_visibly(webhook: Connected, sandbox:
 @pytest.mark.parametrize(
     ("status", "body", "kind", "words"),
     [
-        (400, "invalid_payload", Rejected, "invalid_payload"),
-        (400, "no_text", Rejected, "no_text"),
-        (403, "action_prohibited", BadCredentials, "set SLACK_WEBHOOK_URL"),
-        (403, "invalid_token", BadCredentials, "set SLACK_WEBHOOK_URL"),
-        (404, "no_service", BadCredentials, "no_service"),
-        (404, "channel_not_found", BadCredentials, "channel_not_found"),
-        (410, "channel_is_archived", BadCredentials, "channel_is_archived"),
+        (400, "invalid_payload", PermanentError, "invalid_payload"),
+        (400, "no_text", PermanentError, "no_text"),
+        (403, "action_prohibited", AuthenticationError, "set SLACK_WEBHOOK_URL"),
+        (403, "invalid_token", AuthenticationError, "set SLACK_WEBHOOK_URL"),
+        (404, "no_service", AuthenticationError, "no_service"),
+        (404, "channel_not_found", AuthenticationError, "channel_not_found"),
+        (410, "channel_is_archived", AuthenticationError, "channel_is_archived"),
         (500, "rollup_error", OutcomeUnknown, "500"),
         (503, "<html>down</html>", OutcomeUnknown, "503"),
         (200, "<html>login</html>", OutcomeUnknown, "without its `ok`"),
@@ -87,7 +87,7 @@ def test_check_finds_the_webhook_and_posts_nothing(webhook: Connected, sandbox: 
 
 def test_check_says_when_the_webhook_is_gone(webhook: Connected, sandbox: RunningSandbox) -> None:
     sandbox.fault("slack", status=404, body="no_service")
-    with pytest.raises(BadCredentials, match="make a new one"):
+    with pytest.raises(AuthenticationError, match="make a new one"):
         webhook.check()
 
 

@@ -30,7 +30,7 @@ from sqlalchemy import event as sql_event
 from sqlalchemy import text
 
 from bridge.clock import Clock, uptime
-from bridge.errors import Failure, OutcomeUnknown, Rejected, Temporary
+from bridge.errors import DeliveryError, OutcomeUnknown, PermanentError, TransientError
 from bridge.events import Event
 from bridge.rules.model import Messaging
 from bridge.store.claim import LEASE, Claimed
@@ -47,13 +47,13 @@ class Killed(BaseException):
 
 
 PEOPLE = ("+12125550001", "+12125550002", "+12125550003")
-FAILURES: dict[str, tuple[str, Failure] | None] = {
+FAILURES: dict[str, tuple[str, DeliveryError] | None] = {
     "works": None,
     "times out before the effect": ("before", OutcomeUnknown("no answer")),
     "times out after the effect": ("after", OutcomeUnknown("no answer")),
     "breaks off after the effect": ("after", OutcomeUnknown("reset", reason="network")),
-    "is busy": ("before", Temporary("busy", reason="rejected")),
-    "refuses": ("before", Rejected("no")),
+    "is busy": ("before", TransientError("busy", reason="rejected")),
+    "refuses": ("before", PermanentError("no")),
 }
 
 
@@ -150,7 +150,7 @@ class Life(RuleBasedStateMachine):
         self.engine.partner.before = self.engine.partner.after = None
         self.ended += self.engine.conclude(call, results)
         if partner == "refuses":
-            self.refused |= {item.effect for item in call}
+            self.refused |= {item.idempotency_key for item in call}
 
     @precondition(lambda self: self.running)
     @rule()
@@ -177,19 +177,23 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_doubled(self) -> None:
-        texts = Counter(self.effects[ident] for ident, _ in self.engine.partner.texts)
+        texts = Counter(self.idempotency_keys[ident] for ident, _ in self.engine.partner.texts)
         assert all(count == 1 for count in texts.values()), texts
 
     @property
-    def effects(self) -> dict[str, str]:
+    def idempotency_keys(self) -> dict[str, str]:
         with self.database.read() as connection:
-            return dict(tuple(row) for row in connection.execute(text("SELECT id, effect FROM deliveries")))
+            return dict(
+                tuple(row) for row in connection.execute(text("SELECT id, idempotency_key FROM deliveries"))
+            )
 
     @invariant()
     def a_lane_runs_once(self) -> None:
         with self.database.read() as connection:
             lanes = connection.execute(
-                text("SELECT lane FROM deliveries WHERE state = 'sending' AND lane IS NOT NULL")
+                text(
+                    "SELECT concurrency_key FROM deliveries WHERE state = 'running' AND concurrency_key IS NOT NULL"
+                )
             ).scalars()
             assert all(count == 1 for count in Counter(lanes).values())
 
@@ -200,7 +204,7 @@ class Life(RuleBasedStateMachine):
             for _ in range(60):
                 self.database.clock.advance(seconds=3600)
                 self.engine.take_over()
-                self.engine.settle()
+                self.engine.lookup_delay()
                 if all(state in FINAL for state in self.engine.states()):
                     break
             self._judge()
@@ -209,17 +213,17 @@ class Life(RuleBasedStateMachine):
 
     def _judge(self) -> None:
         partner = self.engine.partner
-        texts = Counter(self.effects[ident] for ident, _ in partner.texts)
+        texts = Counter(self.idempotency_keys[ident] for ident, _ in partner.texts)
         for ident, use in self.delivered.items():
             shown = self.engine.show(ident)
-            effect = shown["effect"]
-            assert shown["state"] in ("sent", "suppressed", "dead"), shown
-            if shown["state"] == "dead":
-                assert effect in self.refused
+            idempotency_key = shown["idempotency_key"]
+            assert shown["state"] in ("succeeded", "suppressed", "failed"), shown
+            if shown["state"] == "failed":
+                assert idempotency_key in self.refused
             elif use == "send":
-                assert texts[effect] == 1
+                assert texts[idempotency_key] == 1
             elif use == "record":
-                assert effect in partner.records
+                assert idempotency_key in partner.records
 
 
 _SETTINGS = settings(

@@ -10,7 +10,7 @@ from hashlib import sha256
 import pytest
 from twilio.request_validator import RequestValidator
 
-from bridge.connector import OptIn, OptOut, Receipt
+from bridge.connector import OptIn, OptOut, StatusUpdate
 from bridge.errors import Refused
 from bridge.testing import Connected, connect, load_connector
 
@@ -49,7 +49,7 @@ def post(account: Connected, name: str, url: str, form: Mapping[str, str]) -> li
 def test_a_signed_receipt_is_taken_and_answered_with_empty_twiml(account: Connected) -> None:
     form = receipt("delivered")
     reply = account.callback("status", url=STATUS, form=form, headers=signed(STATUS, form))
-    assert list(reply.learned) == [Receipt("delivered", "SM1", "dlv_1")]
+    assert list(reply.learned) == [StatusUpdate("delivered", "SM1", "dlv_1")]
     assert (reply.media_type, reply.body) == (
         "text/xml",
         '<?xml version="1.0" encoding="UTF-8"?><Response/>',
@@ -86,7 +86,7 @@ def test_a_proxy_that_ends_tls_does_not_break_the_signature(
     reply = account.callback(
         "status", url=STATUS.replace("https://", f"{told}://"), form=form, headers=signed(url, form)
     )
-    assert list(reply.learned) == [Receipt("sent", "SM1", "dlv_1")]
+    assert list(reply.learned) == [StatusUpdate("sent", "SM1", "dlv_1")]
 
 
 def test_the_signature_covers_every_value_unstripped_and_unknown_ones_too(account: Connected) -> None:
@@ -122,7 +122,7 @@ def test_a_shared_key_signs_with_sha256(account: Connected) -> None:
     }
     with connect(load_connector("twilio"), ENVIRON | {"TWILIO_SHARED_KEY": "the-shared-key"}) as shared:
         reply = shared.callback("status", url=STATUS, form=form, headers=headers)
-        assert list(reply.learned) == [Receipt("sent", "SM1", "dlv_1")]
+        assert list(reply.learned) == [StatusUpdate("sent", "SM1", "dlv_1")]
         # A signature by the auth token is still good: Twilio changes over callback by callback.
         assert post(shared, "status", STATUS, form)
     with pytest.raises(Refused):
@@ -142,7 +142,7 @@ def test_a_shared_key_signs_with_sha256(account: Connected) -> None:
         ("accepted", "queued"),
         ("scheduled", "queued"),
         ("queued", "queued"),
-        ("sending", "queued"),
+        ("running", "queued"),
         ("sent", "sent"),
         ("delivered", "delivered"),
         ("read", "delivered"),
@@ -153,7 +153,7 @@ def test_a_shared_key_signs_with_sha256(account: Connected) -> None:
 )
 def test_each_status_is_one_of_our_receipts(account: Connected, status: str, state: str) -> None:
     [found] = post(account, "status", STATUS, receipt(status))
-    assert isinstance(found, Receipt)
+    assert isinstance(found, StatusUpdate)
     assert found.state == state
 
 
@@ -178,7 +178,7 @@ def test_a_status_of_next_year_teaches_nothing(account: Connected, form: dict[st
 )
 def test_a_text_that_was_not_delivered_says_why(account: Connected, code: str, words: str) -> None:
     [found] = post(account, "status", STATUS, receipt("undelivered", ErrorCode=code))
-    assert isinstance(found, Receipt)
+    assert isinstance(found, StatusUpdate)
     assert (words in found.detail) if words else found.detail == ""
 
 

@@ -12,18 +12,18 @@ import pytest
 
 from bridge.connector import Context
 from bridge.errors import (
-    BadCredentials,
-    CannotTell,
+    AuthenticationError,
     ConfigError,
+    LookupInconclusive,
     OutcomeUnknown,
+    PermanentError,
     RateLimited,
-    Rejected,
-    Temporary,
+    TransientError,
 )
 from bridge.events import Event
 from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.sandbox.twilio.account import SERVICE_SID
-from bridge.testing import Clock, Connected, Reply, StandIn, connect, event, load_connector, make_context
+from bridge.testing import Clock, Connected, Reply, StubServer, build_context, connect, event, load_connector
 
 PERSON = "+12125550167"
 CREATE = "*/Messages.json"
@@ -50,12 +50,16 @@ def busy(clock: Clock) -> Event:
 
 @pytest.fixture
 def context(busy: Event, clock: Clock) -> Context:
-    return make_context(busy, twilio.actions["send_sms"], now=clock.now())
+    return build_context(busy, twilio.actions["send_sms"], now=clock.now())
 
 
 def other_context(busy: Event, clock: Clock) -> Context:
-    return make_context(
-        busy, twilio.actions["send_sms"], now=clock.now(), delivery="dlv_other", effect="another effect"
+    return build_context(
+        busy,
+        twilio.actions["send_sms"],
+        now=clock.now(),
+        delivery="dlv_other",
+        idempotency_key="another effect",
     )
 
 
@@ -69,7 +73,7 @@ def test_a_text_goes_to_the_person_from_our_number_with_a_callback(
     assert message.parameters["StatusCallback"] == (
         "https://bridge.example.com/webhooks/twilio/status?delivery=dlv_test"
     )
-    assert (sent.id, sent.detail, sent.receipt) == (message.sid, "1 segment", "queued")
+    assert (sent.id, sent.detail, sent.message_status) == (message.sid, "1 segment", "queued")
 
 
 def test_a_messaging_service_chooses_the_sender(sandbox: RunningSandbox, busy: Event) -> None:
@@ -78,7 +82,7 @@ def test_a_messaging_service_chooses_the_sender(sandbox: RunningSandbox, busy: E
         "TWILIO_MESSAGING_SERVICE_SID": "MG0b1c2d3e4f5a6b7c8d9e0f1a2b3c4d5e",
     }
     with connect(twilio, environ) as account:
-        assert account.run("send_sms", TEXT, event=busy).receipt == "queued"
+        assert account.run("send_sms", TEXT, event=busy).message_status == "queued"
         assert account.check().startswith("account active, messaging service with a sender found")
 
     [message] = sandbox.twilio.messages
@@ -129,7 +133,7 @@ def test_twilio_never_keeps_a_text_longer_than_its_delivery_lives(
     account: Connected, sandbox: RunningSandbox, busy: Event, clock: Clock
 ) -> None:
     now = clock.now()
-    context = make_context(busy, twilio.actions["send_sms"], now=now, expires_at=now + timedelta(minutes=10))
+    context = build_context(busy, twilio.actions["send_sms"], now=now, expires_at=now + timedelta(minutes=10))
     account.run("send_sms", TEXT, context=context)
     assert sandbox.twilio.messages[0].parameters["ValidityPeriod"] == "600"
 
@@ -143,8 +147,8 @@ def test_twilio_never_keeps_a_text_into_the_quiet_hours(
     account: Connected, sandbox: RunningSandbox, busy: Event, clock: Clock, minutes: int, validity: str
 ) -> None:
     now = clock.now()
-    quiet_from = now + timedelta(minutes=minutes)
-    context = make_context(busy, twilio.actions["send_sms"], now=now, quiet_from=quiet_from)
+    quiet_hours_start = now + timedelta(minutes=minutes)
+    context = build_context(busy, twilio.actions["send_sms"], now=now, quiet_hours_start=quiet_hours_start)
     account.run("send_sms", TEXT, context=context)
     assert sandbox.twilio.messages[0].parameters["ValidityPeriod"] == validity
 
@@ -152,8 +156,8 @@ def test_twilio_never_keeps_a_text_into_the_quiet_hours(
 def test_a_text_that_has_expired_is_not_sent(
     account: Connected, sandbox: RunningSandbox, busy: Event, clock: Clock
 ) -> None:
-    context = make_context(busy, twilio.actions["send_sms"], now=clock.now(), expires_at=clock.now())
-    with pytest.raises(Rejected, match="expired"):
+    context = build_context(busy, twilio.actions["send_sms"], now=clock.now(), expires_at=clock.now())
+    with pytest.raises(PermanentError, match="expired"):
         account.run("send_sms", TEXT, context=context)
     assert sandbox.requests == []
 
@@ -192,7 +196,7 @@ def test_a_person_who_said_stop_is_reported_as_opted_out(
     account: Connected, sandbox: RunningSandbox, busy: Event
 ) -> None:
     sandbox.twilio.opt_out(PERSON)
-    with pytest.raises(Rejected, match="Twilio error 21610: the person has replied STOP") as refused:
+    with pytest.raises(PermanentError, match="Twilio error 21610: the person has replied STOP") as refused:
         account.run("send_sms", TEXT, event=busy)
     assert refused.value.opted_out
     assert refused.value.code == "21610"
@@ -202,17 +206,17 @@ def test_a_person_who_said_stop_is_reported_as_opted_out(
 @pytest.mark.parametrize(
     ("code", "status", "kind", "words"),
     [
-        (20003, 401, BadCredentials, "does not accept the account SID"),
-        (20008, 403, BadCredentials, "test credentials"),
-        (21211, 400, Rejected, "cannot be texted"),
-        (21408, 400, Rejected, "geo permissions"),
-        (21606, 400, Rejected, "check TWILIO_FROM"),
-        (21614, 400, Rejected, "not a mobile"),
-        (21617, 400, Rejected, "1600 characters"),
-        (21635, 400, Rejected, "landline"),
-        (21703, 400, Rejected, "no sender"),
-        (21999, 400, Rejected, "https://www.twilio.com/docs/errors/21999"),
-        (30999, 400, Rejected, "https://www.twilio.com/docs/errors/30999"),
+        (20003, 401, AuthenticationError, "does not accept the account SID"),
+        (20008, 403, AuthenticationError, "test credentials"),
+        (21211, 400, PermanentError, "cannot be texted"),
+        (21408, 400, PermanentError, "geo permissions"),
+        (21606, 400, PermanentError, "check TWILIO_FROM"),
+        (21614, 400, PermanentError, "not a mobile"),
+        (21617, 400, PermanentError, "1600 characters"),
+        (21635, 400, PermanentError, "landline"),
+        (21703, 400, PermanentError, "no sender"),
+        (21999, 400, PermanentError, "https://www.twilio.com/docs/errors/21999"),
+        (30999, 400, PermanentError, "https://www.twilio.com/docs/errors/30999"),
         (30410, 400, OutcomeUnknown, "did not answer Twilio in time"),
         (20500, 500, OutcomeUnknown, "20500"),
         (21610, 500, OutcomeUnknown, "21610"),
@@ -235,7 +239,7 @@ def test_the_table_has_every_code_that_a_text_commonly_meets() -> None:
     by_callback = "30001 30003 30004 30005 30006 30007 30008 30032 30034 30035"
     for code in map(int, f"{final} {by_callback}".split()):
         assert code in module.ERRORS
-        assert type(module.meaning(code)) is Rejected
+        assert type(module.meaning(code)) is PermanentError
         assert module.meaning(code).opted_out is (code == 21610)
 
 
@@ -250,7 +254,7 @@ def test_an_error_in_the_newer_format_is_read_too(
         "detail": PERSON,
     }
     sandbox.fault("twilio", path=CREATE, status=400, body=body)
-    with pytest.raises(Rejected, match="21211: the number cannot be texted") as caught:
+    with pytest.raises(PermanentError, match="21211: the number cannot be texted") as caught:
         account.run("send_sms", TEXT, event=busy)
     assert PERSON not in str(caught.value)
 
@@ -260,7 +264,7 @@ def test_an_error_without_a_code_of_twilios_is_judged_by_its_status(
     account: Connected, sandbox: RunningSandbox, busy: Event, code: object
 ) -> None:
     sandbox.fault("twilio", path=CREATE, status=404, body={"code": code, "message": "?"})
-    with pytest.raises(Rejected, match="Twilio answered 404"):
+    with pytest.raises(PermanentError, match="Twilio answered 404"):
         account.run("send_sms", TEXT, event=busy)
 
 
@@ -293,14 +297,14 @@ def test_a_hanging_twilio_is_left_at_the_deadline(
 
 
 def test_after_the_deadline_nothing_leaves(account: Connected, sandbox: RunningSandbox, busy: Event) -> None:
-    with pytest.raises(Temporary):
+    with pytest.raises(TransientError):
         account.run("send_sms", TEXT, event=busy, seconds=0)
     assert sandbox.requests == []
 
 
 @pytest.mark.parametrize("answer", ["<html>welcome</html>", "", "null", "[]", '"queued"'])
 def test_a_success_that_is_not_twilios_is_unknown(busy: Event, answer: str) -> None:
-    with StandIn() as proxy:
+    with StubServer() as proxy:
         proxy.otherwise = Reply(201, answer)
         environ = {
             "TWILIO_ACCOUNT_SID": "AC" + "0" * 32,
@@ -351,7 +355,7 @@ def test_a_lookup_leaves_alone_what_another_delivery_holds(
 ) -> None:
     """The same words to the same person, from two events: the other's text is not ours."""
     theirs = account.run("send_sms", TEXT, context=other_context(busy, clock))
-    ours = Context(**{**vars(context), "taken": lambda ids: {theirs.id} & set(ids)})
+    ours = Context(**{**vars(context), "ids_used_by_others": lambda ids: {theirs.id} & set(ids)})
     assert account.find("send_sms", TEXT, context=ours) is None
 
 
@@ -362,7 +366,7 @@ def test_of_two_alike_texts_the_lookup_takes_the_one_that_nobody_holds(
     sandbox.fault("twilio", path=CREATE, drop="after")
     with pytest.raises(OutcomeUnknown):
         account.run("send_sms", TEXT, context=context)
-    ours = Context(**{**vars(context), "taken": lambda ids: {theirs.id} & set(ids)})
+    ours = Context(**{**vars(context), "ids_used_by_others": lambda ids: {theirs.id} & set(ids)})
     found = account.find("send_sms", TEXT, context=ours)
     assert found is not None
     assert found.id == sandbox.twilio.messages[1].sid
@@ -371,8 +375,8 @@ def test_of_two_alike_texts_the_lookup_takes_the_one_that_nobody_holds(
 def test_without_knowing_what_others_hold_the_lookup_cannot_tell(
     account: Connected, context: Context
 ) -> None:
-    with pytest.raises(CannotTell):
-        account.find("send_sms", TEXT, context=Context(**{**vars(context), "taken": None}))
+    with pytest.raises(LookupInconclusive):
+        account.find("send_sms", TEXT, context=Context(**{**vars(context), "ids_used_by_others": None}))
 
 
 def test_an_older_text_with_the_same_words_is_not_ours(
@@ -406,7 +410,7 @@ def test_a_text_whose_words_were_removed_leaves_it_to_a_person(
 ) -> None:
     account.run("send_sms", TEXT, context=context)
     sandbox.twilio.messages[0].body = ""
-    with pytest.raises(CannotTell, match="no longer shows the words"):
+    with pytest.raises(LookupInconclusive, match="no longer shows the words"):
         account.find("send_sms", TEXT, context=context)
 
 
@@ -415,12 +419,12 @@ def test_more_texts_than_one_page_leave_it_to_a_person(
 ) -> None:
     for number in range(100):
         account.run("send_sms", {"body": f"Reminder {number}"}, context=context)
-    with pytest.raises(CannotTell, match="more texts"):
+    with pytest.raises(LookupInconclusive, match="more texts"):
         account.find("send_sms", TEXT, context=context)
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(500, OutcomeUnknown), (429, RateLimited), (401, BadCredentials)]
+    ("status", "kind"), [(500, OutcomeUnknown), (429, RateLimited), (401, AuthenticationError)]
 )
 def test_a_lookup_that_fails_is_no_answer(
     account: Connected, sandbox: RunningSandbox, context: Context, status: int, kind: type
@@ -470,7 +474,7 @@ def test_check_says_when_the_service_is_not_ours_or_has_no_sender(sandbox: Runni
 def test_check_says_when_the_token_is_wrong(sandbox: RunningSandbox) -> None:
     with (
         connect(twilio, sandbox.environment | {"TWILIO_AUTH_TOKEN": "wrong"}) as account,
-        pytest.raises(BadCredentials, match="does not accept"),
+        pytest.raises(AuthenticationError, match="does not accept"),
     ):
         account.check()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ConfigDict
 
-from bridge.errors import OutcomeUnknown, Temporary
+from bridge.errors import OutcomeUnknown, TransientError
 from bridge.store.connections import all_connections, pause_values
 from bridge.store.database import Database
 from bridge.store.schema import connections
@@ -25,7 +25,7 @@ class NewerText(Text):
 
 @pytest.fixture
 def newer(database: Database) -> Engine:
-    engine = Engine(database, replica="newer")
+    engine = Engine(database, worker_id="newer")
     actions: Any = engine.connector.actions
     actions["send"] = replace(actions["send"], params=NewerText)
     return engine
@@ -34,7 +34,7 @@ def newer(database: Database) -> Engine:
 @pytest.fixture
 def older(newer: Engine) -> Engine:
     """A version without `desk.record`, and with fewer params of `desk.send`."""
-    engine = Engine(newer.database, replica="older")
+    engine = Engine(newer.database, worker_id="older")
     actions: Any = engine.connector.actions
     del actions["record"]
     return engine
@@ -55,8 +55,8 @@ def test_what_an_older_version_does_not_know_is_left_to_the_newer_one(
     assert "left to a newer one" in left["detail"]
     assert newer.step() == 0
     newer.database.clock.advance(minutes=1)
-    newer.settle()
-    assert newer.show(ident)["state"] == "sent"
+    newer.lookup_delay()
+    assert newer.show(ident)["state"] == "succeeded"
 
 
 @pytest.mark.parametrize("use", ["record", "send"])
@@ -65,13 +65,13 @@ def test_what_no_version_knows_is_dead_after_an_hour(newer: Engine, older: Engin
     older.run_for(minutes=59)
     assert newer.show(ident)["state"] == "retrying"
     older.run_for(minutes=3)
-    assert newer.show(ident)["state"] == "dead"
+    assert newer.show(ident)["state"] == "failed"
     assert newer.show(ident)["reason"] == "rejected"
 
 
 def test_what_the_newer_version_attempted_long_ago_is_not_dead_at_once(newer: Engine, older: Engine) -> None:
     def fail() -> None:
-        raise Temporary("503", retry_after=None)
+        raise TransientError("503", retry_after=None)
 
     ident = deliver(newer, "send")
     newer.partner.before = fail
@@ -81,8 +81,8 @@ def test_what_the_newer_version_attempted_long_ago_is_not_dead_at_once(newer: En
     assert older.step() == 1
     assert newer.show(ident)["state"] == "retrying"
     newer.database.clock.advance(minutes=1)
-    newer.settle()
-    assert newer.show(ident)["state"] == "sent"
+    newer.lookup_delay()
+    assert newer.show(ident)["state"] == "succeeded"
 
 
 def test_what_an_older_version_cannot_look_up_is_looked_up_by_the_newer_one(
@@ -93,13 +93,13 @@ def test_what_an_older_version_cannot_look_up_is_looked_up_by_the_newer_one(
 
     newer.partner.after = lose
     ident = deliver(newer, "send")
-    newer.settle()
+    newer.lookup_delay()
     for _ in range(10):
         newer.database.clock.advance(minutes=1)
         assert older.step() == 1
     newer.database.clock.advance(minutes=1)
-    newer.settle()
-    assert newer.show(ident)["state"] == "sent"
+    newer.lookup_delay()
+    assert newer.show(ident)["state"] == "succeeded"
     assert len(newer.partner.texts) == 1
 
 
@@ -110,4 +110,4 @@ def test_what_is_not_known_says_nothing_about_the_partner(newer: Engine, older: 
         row = {"name": "desk", "failures": 0, "successes": 0, "alert_due": False}
         connection.execute(connections.insert(), [row | pause_values("circuit", now, "down")])
     assert older.step() == 1
-    assert all_connections(newer.database)[0]["paused_by"] == "circuit"
+    assert all_connections(newer.database)[0]["pause_cause"] == "circuit"

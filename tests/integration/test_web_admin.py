@@ -18,7 +18,7 @@ from tests.integration.dashboard_site import TOKEN, Site, site
 BEHIND = [
     "/",
     "/api/events",
-    "/api/counts",
+    "/api/stats",
     "/metrics",
     "/metrics/webhooks",
     "/nothing-here",

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from bridge.clock import Clock
-from bridge.errors import OutcomeUnknown, Rejected, StoreUnavailable
+from bridge.errors import OutcomeUnknown, PermanentError, StoreUnavailable
 from bridge.rules.model import Problem
-from bridge.store.ingest import Rejection, reject_all
+from bridge.store.ingest import RejectedRequest, record_rejected_requests
 from tests.integration.dashboard_site import RULES, Site, site
 
 PERSON = "+12125550167"
@@ -40,7 +40,7 @@ def failing(running: Site, error: Exception) -> str:
 
     running.engine.partner.before = fail
     ident = running.engine.deliver("send")
-    running.engine.settle()
+    running.engine.lookup_delay()
     return ident
 
 
@@ -48,7 +48,7 @@ def in_review(running: Site) -> str:
     running.engine.partner.can_tell = False
     ident = failing(running, OutcomeUnknown("no answer"))
     running.engine.run_for(seconds=30)
-    assert running.engine.show(ident)["state"] == "review"
+    assert running.engine.show(ident)["state"] == "needs_review"
     return ident
 
 
@@ -58,19 +58,19 @@ def in_review(running: Site) -> str:
 def test_deliveries_are_listed_in_pages_the_newest_first(running: Site, api: httpx.Client) -> None:
     made = [running.engine.deliver("send") for _ in range(5)]
     first = api.get("/api/deliveries", params={"limit": 3}).json()
-    second = api.get("/api/deliveries", params={"limit": 3, "before": first["next"]}).json()
+    second = api.get("/api/deliveries", params={"limit": 3, "cursor": first["next_cursor"]}).json()
     assert [item["id"] for item in first["items"] + second["items"]] == made[::-1]
-    assert second["next"] is None
+    assert second["next_cursor"] is None
 
 
 @pytest.mark.parametrize(
     ("query", "count"),
     [
-        ({"state": "dead"}, 1),
+        ({"state": "failed"}, 1),
         ({"state": "dead,pending"}, 2),
-        ({"state": ["dead", "pending"]}, 2),
+        ({"state": ["failed", "pending"]}, 2),
         ({"state": ""}, 3),
-        ({"state": "review"}, 0),
+        ({"state": "needs_review"}, 0),
         ({"connection": "desk"}, 3),
         ({"connection": "other"}, 0),
         ({"rule": "test"}, 2),
@@ -78,10 +78,10 @@ def test_deliveries_are_listed_in_pages_the_newest_first(running: Site, api: htt
     ],
 )
 def test_deliveries_are_filtered(running: Site, api: httpx.Client, query: dict[str, Any], count: int) -> None:
-    failing(running, Rejected("no such number"))
+    failing(running, PermanentError("no such number"))
     sent = running.engine.deliver("post")
-    running.engine.settle()
-    assert running.engine.show(sent)["state"] == "sent"
+    running.engine.lookup_delay()
+    assert running.engine.show(sent)["state"] == "succeeded"
     running.engine.deliver("send", rule="another")
     assert len(api.get("/api/deliveries", params=query).json()["items"]) == count
 
@@ -113,27 +113,32 @@ def test_one_event_comes_with_body_trace_deliveries_and_audit(running: Site, api
     assert traces["text-when-not-reached"]["fired"] is True
     assert traces["post-every-resolved-chat"]["fired"] is False
     checks = traces["only-in-german"]["checks"]
-    assert [check["verdict"] for check in checks if "language" in check["wanted"]] in (["false"], ["unknown"])
+    assert [check["result"] for check in checks if "language" in check["condition"]] in (
+        ["false"],
+        ["unknown"],
+    )
     assert [item["state"] for item in event["deliveries"]] == ["pending"]
     assert event["audit"] == []
 
 
 def test_one_delivery_comes_with_params_attempts_and_audit(running: Site, api: httpx.Client) -> None:
-    ident = failing(running, Rejected("no such number"))
+    ident = failing(running, PermanentError("no such number"))
     delivery = api.get(f"/api/deliveries/{ident}").json()
     assert delivery["params"] == {"to": PERSON}
-    assert [entry["outcome"] for entry in delivery["tries"]] == ["rejected"]
+    assert [entry["outcome"] for entry in delivery["attempt_history"]] == ["rejected"]
     assert delivery["audit"] == []
 
 
 def test_a_refused_request_is_shown_and_accepted(running: Site, api: httpx.Client, clock: Clock) -> None:
     body = b'{"event": "call.busy", "conversationId": "conv_9", "timestamp": "2026-01-01T00:00:00Z"}'
-    reject_all(running.database, [Rejection("timestamp", "400 s away", 401, True, clock.now(), body)])
-    [item] = api.get("/api/rejections").json()["items"]
-    assert api.get(f"/api/rejections/{item['id']}").json()["body"] == body.decode()
-    done = api.post(f"/api/rejections/{item['id']}/accept").json()
+    record_rejected_requests(
+        running.database, [RejectedRequest("timestamp", "400 s away", 401, True, clock.now(), body)]
+    )
+    [item] = api.get("/api/rejected-requests").json()["items"]
+    assert api.get(f"/api/rejected-requests/{item['id']}").json()["body"] == body.decode()
+    done = api.post(f"/api/rejected-requests/{item['id']}/accept").json()
     assert done["done"] is True
-    again = api.post(f"/api/rejections/{item['id']}/accept")
+    again = api.post(f"/api/rejected-requests/{item['id']}/accept")
     assert (again.status_code, "accepted before" in again.json()["error"]) == (409, True)
     assert len(api.get("/api/events").json()["items"]) == 1
 
@@ -151,9 +156,9 @@ def test_a_person_or_a_conversation_is_found_by_what_one_has_at_hand(
     running.engine.deliver("send", running.engine.event(metadata={"contactPhone": "+13105550111"}))
     event = running.engine.event()
     delivery = running.engine.deliver("send", event)
-    running.engine.settle()
+    running.engine.lookup_delay()
     words = words.format(
-        delivery=delivery, event=event.id, conversation=event.conversation.id, webhook=event.identity
+        delivery=delivery, event=event.id, conversation=event.conversation.id, webhook=event.dedupe_key
     )
     found = api.get("/api/search", params={"q": words}).json()
     ids = [item["id"] for item in found["deliveries"]]
@@ -166,7 +171,7 @@ def test_a_person_or_a_conversation_is_found_by_what_one_has_at_hand(
 def test_a_mail_address_is_found_however_it_is_written(running: Site, api: httpx.Client) -> None:
     event = running.engine.event("chat.abandoned", metadata={"contactEmail": "Ines@Okafor.example"})
     mailed = running.engine.deliver("mail", event)
-    running.engine.settle()
+    running.engine.lookup_delay()
     found = api.get("/api/search", params={"q": " Ines@OKAFOR.example"}).json()
     assert [item["id"] for item in found["events"]] == [event.id]
     found = api.get("/api/search", params={"q": "ines@okafor.example"}).json()
@@ -180,17 +185,21 @@ def test_a_mail_address_is_found_however_it_is_written(running: Site, api: httpx
 def test_connections_say_whether_why_and_until_when_they_are_paused(
     running: Site, api: httpx.Client, clock: Clock
 ) -> None:
-    paused = api.post("/api/connections/desk/pause", json={"why": "moving house"}).json()
-    assert (paused["paused"], paused["paused_by"], paused["paused_why"]) == (True, "person", "moving house")
+    paused = api.post("/api/connections/desk/pause", json={"reason": "moving house"}).json()
+    assert (paused["paused"], paused["pause_cause"], paused["pause_reason"]) == (
+        True,
+        "person",
+        "moving house",
+    )
     assert paused["paused_until"] is None
     items = {item["name"]: item for item in api.get("/api/connections").json()["items"]}
     assert (items["desk"]["paused"], items["twilio"]["paused"]) == (True, False)
     running.engine.deliver("send")
     assert running.engine.step() == 0
     assert api.post("/api/connections/desk/resume").json()["paused"] is False
-    running.engine.settle()
+    running.engine.lookup_delay()
     assert len(running.engine.partner.texts) == 1
-    assert [entry["act"] for entry in api.get("/api/audit").json()["items"]] == ["resume", "pause"]
+    assert [entry["action"] for entry in api.get("/api/audit").json()["items"]] == ["resume", "pause"]
 
 
 def test_connections_do_not_show_what_is_nobodys_business(api: httpx.Client) -> None:
@@ -219,7 +228,7 @@ def test_rules_say_what_runs_since_when_and_what_is_wrong_with_the_file(
 
 def test_counts(running: Site, api: httpx.Client) -> None:
     running.engine.deliver("send")
-    found = api.get("/api/counts").json()
+    found = api.get("/api/stats").json()
     assert found["deliveries"]["pending"] == 1
     assert found["unrouted"] == 1
     assert found["oldest_due"].endswith("Z")
@@ -229,36 +238,38 @@ def test_the_audit_is_listed_in_pages(running: Site, api: httpx.Client) -> None:
     for _ in range(3):
         api.post("/api/connections/desk/resume")
     first = api.get("/api/audit?limit=2").json()
-    rest = api.get("/api/audit", params={"limit": 2, "before": first["next"]}).json()
-    assert (len(first["items"]), len(rest["items"]), rest["next"]) == (2, 1, None)
-    assert first["items"][0]["who"] == "api"
+    rest = api.get("/api/audit", params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    assert (len(first["items"]), len(rest["items"]), rest["next_cursor"]) == (2, 1, None)
+    assert first["items"][0]["actor"] == "api"
 
 
 # ------------------------------------------------------------ acts
 
 
 def test_a_dead_delivery_is_retried(running: Site, api: httpx.Client) -> None:
-    ident = failing(running, Rejected("no such number"))
+    ident = failing(running, PermanentError("no such number"))
     assert api.post(f"/api/deliveries/{ident}/retry").json()["done"] is True
-    running.engine.settle()
+    running.engine.lookup_delay()
     shown = api.get(f"/api/deliveries/{ident}").json()
-    assert shown["state"] == "sent"
-    assert [(entry["act"], entry["who"]) for entry in shown["audit"]] == [("retry", "api")]
+    assert shown["state"] == "succeeded"
+    assert [(entry["action"], entry["actor"]) for entry in shown["audit"]] == [("retry", "api")]
 
 
 def test_a_waiting_delivery_is_cancelled(running: Site, api: httpx.Client) -> None:
     ident = running.engine.deliver("send")
     assert api.post(f"/api/deliveries/{ident}/cancel").status_code == 200
-    running.engine.settle()
+    running.engine.lookup_delay()
     assert running.engine.partner.texts == []
 
 
 @pytest.mark.parametrize(
-    ("verdict", "state"), [("sent", "sent"), ("resend", "pending"), ("drop", "cancelled")]
+    ("resolution", "state"), [("delivered", "succeeded"), ("retry", "pending"), ("discard", "cancelled")]
 )
-def test_a_review_is_resolved(running: Site, api: httpx.Client, verdict: str, state: str) -> None:
+def test_a_review_is_resolved(running: Site, api: httpx.Client, resolution: str, state: str) -> None:
     ident = in_review(running)
-    answer = api.post(f"/api/deliveries/{ident}/resolve", json={"verdict": verdict, "partner_id": "SM1"})
+    answer = api.post(
+        f"/api/deliveries/{ident}/resolve", json={"resolution": resolution, "external_id": "SM1"}
+    )
     assert answer.status_code == 200
     assert running.engine.show(ident)["state"] == state
 
@@ -268,7 +279,7 @@ def test_what_is_not_possible_now_is_a_409_with_the_way_out(running: Site, api: 
     answer = api.post(f"/api/deliveries/{ident}/retry")
     assert (answer.status_code, "resolve" in answer.json()["error"]) == (409, True)
     sent = running.engine.deliver("post")
-    running.engine.settle()
+    running.engine.lookup_delay()
     for act in ("retry", "cancel"):
         assert api.post(f"/api/deliveries/{sent}/{act}").status_code == 409
 
@@ -314,8 +325,8 @@ def test_an_event_that_is_not_routed_yet_is_not_replayed(running: Site, api: htt
         ("/api/events?since=yesterday", "an instant like"),
         ("/api/events?since=999999w", "an instant like"),
         ("/api/events?until=9999-99-99", "an instant like"),
-        ("/api/events?before=%00", "a text of at most"),
-        ("/api/rejections?state=dead", "there is no parameter `state`"),
+        ("/api/events?cursor=%00", "a text of at most"),
+        ("/api/rejected-requests?state=dead", "there is no parameter `state`"),
         ("/api/search", "?q="),
         ("/api/search?q=", "?q="),
         ("/api/search?q=%00", "a text of at most"),
@@ -333,10 +344,10 @@ def test_a_wrong_parameter_is_a_400_that_says_what_may_stand_there(
 @pytest.mark.parametrize(
     ("path", "body", "words"),
     [
-        ("resolve", b"", "`verdict` must be one of sent, resend, drop"),
-        ("resolve", b'{"verdict": ["sent"]}', "`verdict` must be one of"),
-        ("resolve", b'{"verdict": "sent", "partner_id": 5}', "`partner_id` must be a text"),
-        ("resolve", b"verdict=sent", "a JSON object"),
+        ("resolve", b"", "`resolution` must be one of delivered, retry, discard"),
+        ("resolve", b'{"resolution": ["delivered"]}', "`resolution` must be one of"),
+        ("resolve", b'{"resolution": "delivered", "external_id": 5}', "`external_id` must be a text"),
+        ("resolve", b"resolution=delivered", "a JSON object"),
         ("resolve", b"[]", "a JSON object"),
         ("resolve", b"[" * 50_000, "a JSON object"),
         ("resolve", b"\xff", "a JSON object"),
@@ -357,12 +368,12 @@ def test_a_wrong_body_is_a_400_that_says_what_to_send(
         ("GET", "/api/events/evt_404"),
         ("GET", "/api/events/%00"),
         ("GET", "/api/deliveries/dlv_404"),
-        ("GET", "/api/rejections/rej_404"),
-        ("GET", f"/api/rejections/{'x' * 1000}"),
+        ("GET", "/api/rejected-requests/rej_404"),
+        ("GET", f"/api/rejected-requests/{'x' * 1000}"),
         ("POST", "/api/deliveries/dlv_404/retry"),
         ("POST", "/api/deliveries/evt_1/cancel"),
         ("POST", "/api/events/evt_404/replay"),
-        ("POST", "/api/rejections/rej_404/accept"),
+        ("POST", "/api/rejected-requests/rej_404/accept"),
         ("POST", "/api/connections/nobody/pause"),
         ("POST", "/api/connections/nobody/resume"),
     ],

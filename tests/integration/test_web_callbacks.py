@@ -11,8 +11,8 @@ import pytest
 from starlette.applications import Starlette
 from twilio.request_validator import RequestValidator
 
-from bridge.connector import OptIn, OptOut, Receipt
-from bridge.errors import OutcomeUnknown, Rejected, StoreUnavailable
+from bridge.connector import OptIn, OptOut, StatusUpdate
+from bridge.errors import OutcomeUnknown, PermanentError, StoreUnavailable
 from bridge.rules.model import Planned
 from bridge.store.database import Database
 from bridge.store.delivery_status import learn
@@ -67,12 +67,12 @@ def text(engine: Engine, **planned: Any) -> str:
 def sent_text(engine: Engine) -> str:
     """A text that was sent over the connection `desk`."""
     ident = engine.deliver("send")
-    engine.settle()
+    engine.lookup_delay()
     return ident
 
 
 def report(engine: Engine, state: Any, delivery: str, ident: str | None = None, detail: str = "") -> Any:
-    return learn(engine.database, "desk", [Receipt(state, ident or f"sms-{delivery}", delivery, detail)])
+    return learn(engine.database, "desk", [StatusUpdate(state, ident or f"sms-{delivery}", delivery, detail)])
 
 
 # ------------------------------------------------------------ over HTTP
@@ -83,7 +83,7 @@ def test_a_signed_receipt_is_on_disk_before_the_partner_is_answered(
 ) -> None:
     ident = text(engine)
     with engine.database.write() as connection:
-        connection.exec_driver_sql("UPDATE deliveries SET state='sent', first_attempt_at=1")
+        connection.exec_driver_sql("UPDATE deliveries SET state='succeeded', first_attempt_at=1")
     answer = post(
         client,
         f"/webhooks/twilio/status?delivery={ident}",
@@ -92,7 +92,7 @@ def test_a_signed_receipt_is_on_disk_before_the_partner_is_answered(
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/xml; charset=utf-8")
     assert answer.text == '<?xml version="1.0" encoding="UTF-8"?><Response/>'
     shown = engine.show(ident)
-    assert (shown["receipt"], shown["partner_id"]) == ("delivered", "SM1")
+    assert (shown["message_status"], shown["external_id"]) == ("delivered", "SM1")
 
 
 def test_stop_and_start_come_in_as_opt_out_and_opt_in(client: httpx.Client, database: Database) -> None:
@@ -207,7 +207,7 @@ def test_receipts_in_any_order_and_repeated_end_the_same(engine: Engine, order: 
     ident = sent_text(engine)
     for state in order:
         assert report(engine, state, ident) == []
-    assert engine.show(ident)["receipt"] == "delivered"
+    assert engine.show(ident)["message_status"] == "delivered"
 
 
 @pytest.mark.parametrize(
@@ -217,31 +217,37 @@ def test_the_first_final_receipt_stays(engine: Engine, first: str, second: str) 
     ident = sent_text(engine)
     report(engine, first, ident)
     report(engine, second, ident)
-    assert engine.show(ident)["receipt"] == first
+    assert engine.show(ident)["message_status"] == first
 
 
 def test_a_receipt_is_found_by_the_partners_id_alone(engine: Engine) -> None:
     ident = sent_text(engine)
-    assert learn(engine.database, "desk", [Receipt("delivered", f"sms-{ident}")]) == []
-    assert engine.show(ident)["receipt"] == "delivered"
+    assert learn(engine.database, "desk", [StatusUpdate("delivered", f"sms-{ident}")]) == []
+    assert engine.show(ident)["message_status"] == "delivered"
 
 
 def test_a_receipt_of_another_connection_or_of_nobody_changes_nothing(engine: Engine) -> None:
     ident = sent_text(engine)
-    receipt = Receipt("delivered", f"sms-{ident}", ident)
-    assert [item.receipt for item in learn(engine.database, "twilio_eu", [receipt])] == [receipt]
+    receipt = StatusUpdate("delivered", f"sms-{ident}", ident)
+    assert [item.update for item in learn(engine.database, "twilio_eu", [receipt])] == [receipt]
     assert (
-        len(learn(engine.database, "desk", [Receipt("delivered"), Receipt("delivered", "SM404", "dlv_404")]))
+        len(
+            learn(
+                engine.database,
+                "desk",
+                [StatusUpdate("delivered"), StatusUpdate("delivered", "SM404", "dlv_404")],
+            )
+        )
         == 2
     )
-    assert engine.show(ident)["receipt"] == "queued"
+    assert engine.show(ident)["message_status"] == "queued"
 
 
 def test_a_second_message_of_one_delivery_is_told_and_not_mixed_up(engine: Engine) -> None:
     ident = sent_text(engine)
     [unmatched] = report(engine, "failed", ident, "SM-other")
     assert "one too many" in unmatched.why
-    assert engine.show(ident)["receipt"] == "queued"
+    assert engine.show(ident)["message_status"] == "queued"
 
 
 def test_a_receipt_of_a_delivery_that_was_never_attempted_proves_nothing(engine: Engine) -> None:
@@ -262,7 +268,7 @@ def unknown_text(engine: Engine, **planned: Any) -> str:
 
     engine.partner.after = drop
     ident = engine.deliver("send", **planned)
-    engine.settle()
+    engine.lookup_delay()
     return ident
 
 
@@ -272,24 +278,28 @@ def test_a_receipt_proves_an_attempt_of_unknown_outcome(engine: Engine) -> None:
     assert report(engine, "sent", ident) == []
     engine.run_for(minutes=5)
     shown = engine.show(ident)
-    assert (shown["state"], shown["partner_id"], shown["receipt"]) == ("sent", f"sms-{ident}", "sent")
+    assert (shown["state"], shown["external_id"], shown["message_status"]) == (
+        "succeeded",
+        f"sms-{ident}",
+        "sent",
+    )
     assert shown["finished_at"] is not None
     assert len(engine.partner.texts) == 1
-    assert len(shown["tries"]) == 1, "nothing was looked up or tried again"
+    assert len(shown["attempt_history"]) == 1, "nothing was looked up or tried again"
 
 
 def test_the_effect_of_a_proven_delivery_is_held_against_a_replay(engine: Engine) -> None:
     event = engine.event()
     first = engine.deliver("send", event)
-    engine.partner.before = lambda: (_ for _ in ()).throw(Rejected("no such number"))
-    engine.settle()
-    assert engine.show(first)["state"] == "dead"
+    engine.partner.before = lambda: (_ for _ in ()).throw(PermanentError("no such number"))
+    engine.lookup_delay()
+    assert engine.show(first)["state"] == "failed"
     engine.partner.before = None
     report(engine, "delivered", first)
-    assert engine.show(first)["state"] == "sent"
+    assert engine.show(first)["state"] == "succeeded"
     second = engine.deliver("send", event)
-    engine.settle()
-    assert (engine.show(second)["state"], engine.show(second)["reason"]) == ("suppressed", "already_done")
+    engine.lookup_delay()
+    assert (engine.show(second)["state"], engine.show(second)["reason"]) == ("suppressed", "duplicate")
     assert engine.partner.texts == []
 
 
@@ -297,13 +307,13 @@ def test_a_receipt_settles_a_review(engine: Engine) -> None:
     engine.partner.can_tell = False
     ident = unknown_text(engine)
     engine.run_for(seconds=30)
-    assert engine.show(ident)["state"] == "review"
+    assert engine.show(ident)["state"] == "needs_review"
     report(engine, "delivered", ident)
-    assert engine.show(ident)["state"] == "sent"
+    assert engine.show(ident)["state"] == "succeeded"
     assert engine.show(ident)["reason"] is None
 
 
-@pytest.mark.parametrize("outcome", ["sent", "unknown"])
+@pytest.mark.parametrize("outcome", ["succeeded", "unknown"])
 @pytest.mark.parametrize("state", ["delivered", "undelivered"])
 def test_a_receipt_that_outruns_its_attempt_is_not_lost(engine: Engine, outcome: str, state: str) -> None:
     ident = engine.deliver("send")
@@ -313,12 +323,16 @@ def test_a_receipt_that_outruns_its_attempt_is_not_lost(engine: Engine, outcome:
     if outcome == "unknown":
         engine.partner.after = lambda: (_ for _ in ()).throw(OutcomeUnknown("no answer"))
         [ended] = engine.attempt(call)
-    assert engine.show(ident)["state"] == "sending"
+    assert engine.show(ident)["state"] == "running"
     finish(engine.database, [ended])
     shown = engine.show(ident)
-    assert (shown["state"], shown["receipt"], shown["partner_id"]) == ("sent", state, f"sms-{ident}")
-    assert shown["follow_up"] is (state == "undelivered")
-    assert shown["unknown_since"] is None
+    assert (shown["state"], shown["message_status"], shown["external_id"]) == (
+        "succeeded",
+        state,
+        f"sms-{ident}",
+    )
+    assert shown["needs_follow_up"] is (state == "undelivered")
+    assert shown["outcome_unknown_since"] is None
     if state == "undelivered":
         assert shown["detail"] == "Twilio error 30006: a landline"
 
@@ -338,7 +352,7 @@ def test_a_message_that_was_not_received_is_followed_up_once(engine: Engine, sta
         report(engine, state, ident, detail="Twilio error 30003: +12125550167 cannot be reached")
         follow_up_deliveries(engine.database, plan)
     [delivery] = told
-    assert (delivery["state"], delivery["receipt"], delivery["reason"]) == ("sent", state, state)
+    assert (delivery["state"], delivery["message_status"], delivery["reason"]) == ("succeeded", state, state)
     assert f"was {state}" in delivery["message"]
     assert PERSON not in delivery["detail"]
     assert frozenset(["events"]) in woken
@@ -346,15 +360,15 @@ def test_a_message_that_was_not_received_is_followed_up_once(engine: Engine, sta
 
 def test_a_follow_up_that_fails_is_not_followed_up(engine: Engine) -> None:
     ident = engine.deliver("send", origin="on_failure")
-    engine.settle()
+    engine.lookup_delay()
     report(engine, "failed", ident)
-    assert engine.show(ident)["follow_up"] is False
+    assert engine.show(ident)["needs_follow_up"] is False
 
 
 def test_what_one_callback_teaches_is_written_together(engine: Engine) -> None:
     ident = sent_text(engine)
-    learn(engine.database, "desk", [Receipt("failed", None, ident), OptOut("sms", PERSON)])
-    assert engine.show(ident)["receipt"] == "failed"
+    learn(engine.database, "desk", [StatusUpdate("failed", None, ident), OptOut("sms", PERSON)])
+    assert engine.show(ident)["message_status"] == "failed"
     assert [row["address"] for row in opt_outs(engine.database)] == [PERSON]
     learn(engine.database, "desk", [OptIn("sms", PERSON)])
     assert opt_outs(engine.database) == []

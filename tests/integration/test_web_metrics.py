@@ -21,14 +21,14 @@ from tests.asgi_server import serving
 from tests.integration.engine import Engine
 
 FROM_THE_DATABASE = (
-    "bridge_deliveries", "bridge_events_unrouted", "bridge_oldest_due_seconds", "bridge_connection_paused",
-    "bridge_workers",
+    "bridge_deliveries", "bridge_events_unrouted", "bridge_oldest_due_delivery_age_seconds", "bridge_connection_paused",
+    "bridge_workers_alive",
 )  # fmt: skip
 
 
 @pytest.fixture
 def url(database: Database) -> Iterator[str]:
-    """A server without a worker, as `bridge serve --no-work` is one."""
+    """A server without a worker, as `bridge serve --no-worker` is one."""
     register(database, {"desk": "a"})
     metrics = Metrics()
     receiver = Receiver(database, ReceiverSettings((b"secret",)), metrics, database.clock)
@@ -62,7 +62,7 @@ def test_while_the_database_is_away_nothing_is_told_of_it(
     with monkeypatch.context() as away:
         away.setattr(database, "read", broken)
         found = scraped(url)
-        assert (found["bridge_database_up"], found["bridge_rules_ok"]) == (0, 1)
+        assert (found["bridge_database_up"], found["bridge_rules_last_reload_successful"]) == (0, 1)
         assert told_of(url) == set()
     found = scraped(url)
     assert (found["bridge_database_up"], found['bridge_deliveries{state="pending"}']) == (1, 1)
@@ -72,16 +72,16 @@ def test_while_the_database_is_away_nothing_is_told_of_it(
 def test_workers_are_counted_that_were_seen_within_a_minute(
     url: str, database: Database, clock: Clock
 ) -> None:
-    assert scraped(url)["bridge_workers"] == 0
+    assert scraped(url)["bridge_workers_alive"] == 0
     beat(database, "one", "1.0")
     beat(database, "two", "1.0")
-    assert scraped(url)["bridge_workers"] == 2
+    assert scraped(url)["bridge_workers_alive"] == 2
     clock.advance(seconds=50)
     beat(database, "two", "1.0")
     clock.advance(seconds=11)
-    assert scraped(url)["bridge_workers"] == 1, "the one has died"
+    assert scraped(url)["bridge_workers_alive"] == 1, "the one has died"
     leave(database, "two")
-    assert scraped(url)["bridge_workers"] == 0
+    assert scraped(url)["bridge_workers_alive"] == 0
 
 
 @pytest.mark.postgres

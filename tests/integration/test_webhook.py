@@ -22,7 +22,7 @@ from sqlalchemy import text
 from bridge.samples import sample, stamped
 from bridge.signing import MAX_BODY
 from bridge.store.database import Database
-from bridge.store.queries import list_events, list_rejections
+from bridge.store.queries import list_events, list_rejected_requests
 from bridge.telemetry import Metrics
 from bridge.web.app import create_app
 from bridge.web.webhook import Receiver, ReceiverSettings
@@ -67,10 +67,10 @@ def service(database: Database) -> Iterator[Service]:
         yield Service(url, database, receiver, metrics)
 
 
-def rejections(service: Service) -> list[dict[str, Any]]:
+def rejected_requests(service: Service) -> list[dict[str, Any]]:
     """The refused requests, once they are written."""
     for _ in range(100):
-        found = list_rejections(service.database).items
+        found = list_rejected_requests(service.database).items
         if found:
             return list(found)
         time.sleep(0.02)
@@ -93,7 +93,7 @@ def test_a_duplicate_is_answered_200_and_says_so(service: Service) -> None:
 def test_another_body_under_a_known_id_is_answered_200_and_kept_aside(service: Service) -> None:
     service.post(service.event(webhookId="whd_1"))
     assert service.post(service.event(webhookId="whd_1")).json() == {"received": True, "duplicate": True}
-    assert [item["kind"] for item in rejections(service)] == ["conflict"]
+    assert [item["kind"] for item in rejected_requests(service)] == ["conflict"]
 
 
 def test_an_unknown_event_is_stored(service: Service) -> None:
@@ -121,13 +121,13 @@ def test_what_is_not_signed_or_not_fresh_is_401(
     assert answer.status_code == status
     assert set(answer.json()) == {"error"}
     assert list_events(service.database).items == []
-    assert len(rejections(service)) == 1
+    assert len(rejected_requests(service)) == 1
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b'{"event": NaN}', b'{"event": ""}', b"{}", b"\xff", b""])
 def test_a_signed_body_that_is_no_event_is_400_and_kept(service: Service, body: bytes) -> None:
     assert service.post(body).status_code == 400
-    assert [item["signed"] for item in rejections(service)] == [True]
+    assert [item["signed"] for item in rejected_requests(service)] == [True]
 
 
 def test_a_body_over_the_limit_is_413_announced_or_not(service: Service) -> None:
@@ -189,8 +189,8 @@ def test_answers_are_counted(service: Service) -> None:
     service.post(body)
     service.post(body, {})
     counted = httpx.get(f"{service.url}/metrics").text
-    for line in ('answer="200"} 1.0', 'answer="duplicate"} 1.0', 'answer="401"} 1.0'):
-        assert f"bridge_receipts_total{{{line}" in counted
+    for line in ('status="200"} 1.0', 'status="duplicate"} 1.0', 'status="401"} 1.0'):
+        assert f"bridge_webhook_requests_total{{{line}" in counted
     summary = httpx.get(f"{service.url}/metrics/webhooks").json()
     assert (summary["received"], summary["stored"], summary["duplicates"], summary["rejected"]) == (
         3,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.connector import Connector, ConnectorSettings, Context, Params, Sent, param, per_event
+from bridge.connector import Connector, ConnectorSettings, Context, Params, Success, param, per_event
 from bridge.connector.discovery import Registry
 from bridge.errors import ConfigError
 
@@ -23,31 +23,31 @@ def a_connector() -> Connector:
 
 
 def test_apart_by_has_to_name_a_param() -> None:
-    with pytest.raises(TypeError, match="open_ticket: apart_by='titel' is no param of Ticket"):
+    with pytest.raises(TypeError, match="open_ticket: dedupe_by='titel' is no param of Ticket"):
 
-        @a_connector().action(effect=per_event, apart_by="titel")
-        def open_ticket(client: object, ticket: Ticket, context: Context) -> Sent:
+        @a_connector().action(idempotency=per_event, dedupe_by="titel")
+        def open_ticket(client: object, ticket: Ticket, context: Context) -> Success:
             """Open a ticket."""
-            return Sent()
+            return Success()
 
 
 def test_recipient_has_to_name_a_param() -> None:
     with pytest.raises(TypeError, match="text: recipient='to' is no param of Ticket"):
 
-        @a_connector().action(effect=per_event, channel="sms")
-        def text(client: object, ticket: Ticket, context: Context) -> Sent:
+        @a_connector().action(idempotency=per_event, channel="sms")
+        def text(client: object, ticket: Ticket, context: Context) -> Success:
             """Text a person."""
-            return Sent()
+            return Success()
 
 
-def no_context(client: object, ticket: Ticket) -> Sent:
+def no_context(client: object, ticket: Ticket) -> Success:
     """It lacks the context."""
-    return Sent()
+    return Success()
 
 
-def three(client: object, ticket: Ticket, context: Context) -> Sent:
+def three(client: object, ticket: Ticket, context: Context) -> Success:
     """It takes one delivery."""
-    return Sent()
+    return Success()
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,10 @@ def three(client: object, ticket: Ticket, context: Context) -> Sent:
     [(no_context, 1, r"\(client, params, context\)"), (three, 5, r"\(client, jobs\)")],
 )
 def test_an_action_takes_what_it_is_called_with(
-    function: Callable[..., Sent], batch: int, wanted: str
+    function: Callable[..., Success], batch: int, wanted: str
 ) -> None:
     with pytest.raises(TypeError, match=wanted):
-        a_connector().action(effect=per_event, batch=batch)(function)
+        a_connector().action(idempotency=per_event, batch=batch)(function)
 
 
 def test_a_file_that_ends_the_process_is_reported(tmp_path: Path) -> None:

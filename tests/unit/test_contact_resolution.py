@@ -9,20 +9,20 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from bridge.connector import (
+    ContactDeleted,
+    ContactMatch,
+    ContactQuery,
+    ContactRef,
     Context,
-    Match,
-    Person,
-    PersonGone,
     Properties,
-    Seeker,
-    Sent,
-    changes,
-    find_people,
+    Success,
+    fields_to_write,
     national_digits,
+    resolve_contacts,
     same_number,
-    with_people,
+    write_for_contacts,
 )
-from bridge.errors import CannotTell, Failure, Rejected, Temporary
+from bridge.errors import DeliveryError, LookupInconclusive, PermanentError, TransientError
 from bridge.testing import event
 from tests.integration.crm import Memory
 
@@ -72,8 +72,8 @@ def test_a_field_that_is_filled_is_left_alone_and_a_missing_value_blanks_nothing
         }
     )
     current = {"city": "New York", "title": "Owner", "phone": "", "score": "9"}
-    assert changes(properties, current) == {"city": "Boston", "phone": PERSON, "score": 0, "active": False}
-    assert changes(properties, None)["title"] == "Buyer"
+    assert fields_to_write(properties, current) == {"city": "Boston", "phone": PERSON, "score": 0, "active": False}
+    assert fields_to_write(properties, None)["title"] == "Buyer"
 
 
 @pytest.mark.parametrize(
@@ -87,119 +87,122 @@ def test_properties_that_make_no_sense_are_refused(wrong: Any) -> None:
 class Phonebook:
     """A CRM with a few people."""
 
-    def __init__(self, *people: Match) -> None:
+    def __init__(self, *people: ContactMatch) -> None:
         self.people = list(people)
         self.asked: list[Sequence[str]] = []
-        self.refuse: Failure | None = None
+        self.refuse: DeliveryError | None = None
 
-    def by_email(self, emails: Sequence[str]) -> list[Match]:
+    def by_email(self, emails: Sequence[str]) -> list[ContactMatch]:
         self.asked.append(emails)
         return self.people
 
-    def by_phone(self, phones: Sequence[str]) -> list[Match]:
+    def by_phone(self, phones: Sequence[str]) -> list[ContactMatch]:
         self.asked.append(phones)
         return self.people
 
-    def create(self, strangers: Sequence[Seeker]) -> list[str | Failure]:
+    def create(self, strangers: Sequence[ContactQuery]) -> list[str | DeliveryError]:
         return [self.refuse or f"new {stranger.phone or stranger.email}" for stranger in strangers]
 
 
-def seeker(memory: Memory, email: str | None = None, phone: str | None = None, **more: Any) -> Seeker:
+def query(memory: Memory, email: str | None = None, phone: str | None = None, **more: Any) -> ContactQuery:
     about = event()
     now = about.received_at
-    context = Context("dlv", "crm", about, "effect|", now, now, identities=memory)
-    return Seeker(email, phone, context, **more)
+    context = Context("dlv", "crm", about, "effect|", now, now, contact_cache=memory)
+    return ContactQuery(email, phone, context, **more)
 
 
 def test_only_what_really_fits_is_taken_of_what_a_search_brings() -> None:
-    book = Phonebook(Match("1", ["Ann@Example.com"]), Match("2", phones=["212 555 0124"]))
+    book = Phonebook(ContactMatch("1", ["Ann@Example.com"]), ContactMatch("2", phones=["212 555 0124"]))
     memory = Memory()
-    [ann, bob] = find_people(book, [seeker(memory, "ann@example.com"), seeker(memory, phone=PERSON)])
+    [ann, bob] = resolve_contacts(book, [query(memory, "ann@example.com"), query(memory, phone=PERSON)])
 
-    assert ann == Person("1")
-    assert bob == Person(f"new {PERSON}", "a new person", made=True)
+    assert ann == ContactRef("1")
+    assert bob == ContactRef(f"new {PERSON}", "a new person", made=True)
     assert memory.ids == {"email:ann@example.com": "1", f"phone:{PERSON}": f"new {PERSON}"}
 
 
 def test_a_zone_that_the_crm_knows_is_remembered_for_the_addresses_of_its_person() -> None:
-    ann = Match("1", ["ann@example.com"], ["212 555 0123"], zone="america/chicago")
+    ann = ContactMatch("1", ["ann@example.com"], ["212 555 0123"], zone="america/chicago")
     memory = Memory()
-    find_people(Phonebook(ann), [seeker(memory, "ann@example.com", PERSON)])
+    resolve_contacts(Phonebook(ann), [query(memory, "ann@example.com", PERSON)])
     assert memory.zones == {"ann@example.com": "America/Chicago", PERSON: "America/Chicago"}
-    find_people(Phonebook(ann), [seeker(other := Memory(), "ann@example.com", "+13125550100")])
+    resolve_contacts(Phonebook(ann), [query(other := Memory(), "ann@example.com", "+13125550100")])
     assert other.zones == {"ann@example.com": "America/Chicago"}  # the number may be somebody else's
 
 
 @pytest.mark.parametrize("zone", [None, "", "Mars/Olympus", "../../etc/passwd", "US/Pacific-New"])
 def test_what_is_no_zone_is_not_remembered(zone: str | None) -> None:
     memory = Memory()
-    find_people(Phonebook(Match("1", ["ann@example.com"], zone=zone)), [seeker(memory, "ann@example.com")])
+    resolve_contacts(
+        Phonebook(ContactMatch("1", ["ann@example.com"], zone=zone)), [query(memory, "ann@example.com")]
+    )
     assert memory.zones == {}
 
 
 def test_what_is_remembered_is_not_asked_for() -> None:
     book, memory = Phonebook(), Memory()
     memory.ids = {"email:ann@example.com": "1", f"phone:{PERSON}": "2"}
-    found = find_people(book, [seeker(memory, "ann@example.com", PERSON), seeker(memory, phone=PERSON)])
-    assert found == [Person("1", remembered=True), Person("2", remembered=True)]
+    found = resolve_contacts(book, [query(memory, "ann@example.com", PERSON), query(memory, phone=PERSON)])
+    assert found == [ContactRef("1", remembered=True), ContactRef("2", remembered=True)]
     assert (book.asked, memory.asked) == ([], 1)
 
 
 def test_deliveries_of_one_batch_about_one_stranger_make_one_record() -> None:
     memory = Memory()
-    people = find_people(
+    people = resolve_contacts(
         Phonebook(),
         [
-            seeker(memory, "ann@example.com"),
-            seeker(memory, "ann@example.com", PERSON),
-            seeker(memory, phone=PERSON),
+            query(memory, "ann@example.com"),
+            query(memory, "ann@example.com", PERSON),
+            query(memory, phone=PERSON),
         ],
     )
-    assert {person.id for person in people if isinstance(person, Person)} == {"new ann@example.com"}
+    assert {person.id for person in people if isinstance(person, ContactRef)} == {"new ann@example.com"}
     assert set(memory.ids.values()) == {"new ann@example.com"}
 
 
 def test_a_refusal_to_make_one_person_is_theirs_alone_and_is_not_remembered() -> None:
-    book, memory = Phonebook(Match("1", ["ann@example.com"])), Memory()
-    book.refuse = Rejected("no")
-    ann, bob, nobody = find_people(
-        book, [seeker(memory, "ann@example.com"), seeker(memory, phone=PERSON), seeker(memory)]
+    book, memory = Phonebook(ContactMatch("1", ["ann@example.com"])), Memory()
+    book.refuse = PermanentError("no")
+    ann, bob, nobody = resolve_contacts(
+        book, [query(memory, "ann@example.com"), query(memory, phone=PERSON), query(memory)]
     )
-    assert (ann, bob, nobody) == (Person("1"), book.refuse, None)
+    assert (ann, bob, nobody) == (ContactRef("1"), book.refuse, None)
     assert memory.ids == {"email:ann@example.com": "1"}
 
 
 def test_a_choice_between_several_is_asked_of_a_person_when_the_rule_says_so() -> None:
     book = Phonebook(
-        Match("1", ["ann@example.com"], activity=("2026",)),
-        Match("2", ["ann@example.com"], activity=("2025",)),
+        ContactMatch("1", ["ann@example.com"], activity=("2026",)),
+        ContactMatch("2", ["ann@example.com"], activity=("2025",)),
     )
     memory = Memory()
-    newest, review = find_people(
-        book, [seeker(memory, "ann@example.com"), seeker(memory, "ann@example.com", ambiguous="review")]
+    newest, review = resolve_contacts(
+        book, [query(memory, "ann@example.com"), query(memory, "ann@example.com", on_multiple="review")]
     )
-    assert newest == Person("1", "2 records have this email, the most recently active was taken")
-    assert isinstance(review, CannotTell)
+    assert newest == ContactRef("1", "2 records have this email, the most recently active was taken")
+    assert isinstance(review, LookupInconclusive)
     assert "ann" not in str(review)
 
 
 def test_a_record_that_is_gone_is_looked_for_once_more_and_then_waited_for() -> None:
-    book, memory = Phonebook(Match("2", ["ann@example.com"])), Memory()
+    book, memory = Phonebook(ContactMatch("2", ["ann@example.com"])), Memory()
     memory.ids = {"email:ann@example.com": "1"}
     alive = {"2"}
     written: list[str] = []
 
-    def write(people: Any) -> dict[str, Sent | Failure]:
+    def write(people: Any) -> dict[str, Success | DeliveryError]:
         written.extend(person.id for person in people.values())
         return {
-            key: Sent(person.id) if person.id in alive else PersonGone() for key, person in people.items()
+            key: Success(person.id) if person.id in alive else ContactDeleted()
+            for key, person in people.items()
         }
 
-    assert with_people(book, {"a": seeker(memory, "ann@example.com")}, write) == {"a": Sent("2")}
+    assert write_for_contacts(book, {"a": query(memory, "ann@example.com")}, write) == {"a": Success("2")}
     assert written == ["1", "2"]
 
     alive.clear()
-    [answer] = with_people(book, {"a": seeker(memory, "ann@example.com")}, write).values()
-    assert type(answer) is Temporary
+    [answer] = write_for_contacts(book, {"a": query(memory, "ann@example.com")}, write).values()
+    assert type(answer) is TransientError
     assert written == ["1", "2", "2", "2"]
     assert memory.ids == {}

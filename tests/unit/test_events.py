@@ -16,7 +16,7 @@ from bridge.events import (
     Event,
     clean_name,
     contact_of,
-    identity_of,
+    dedupe_key_of,
     normalize_email,
     normalize_phone,
     parse_body,
@@ -27,7 +27,7 @@ NOW = datetime(2026, 3, 2, 18, 0, tzinfo=UTC)
 
 
 def event(body: dict[str, Any]) -> Event:
-    return Event(body, identity_of(body, b""), NOW)
+    return Event(body, dedupe_key_of(body, b""), NOW)
 
 
 @pytest.mark.parametrize("name", EVENT_NAMES)
@@ -46,7 +46,7 @@ def test_every_sample_has_only_documented_fields(name: str) -> None:
 @pytest.mark.parametrize("name", EVENT_NAMES)
 def test_every_sample_says_what_it_is(name: str) -> None:
     found = event(sample(name))
-    assert found.name == name
+    assert found.type == name
     assert found.conversation.type == ("chat" if name.startswith("chat.") else "phone")
     assert found.timestamp is not None
 

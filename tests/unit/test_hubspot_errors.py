@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 import urllib3
 
-from bridge.errors import BadCredentials, OutcomeUnknown, QuotaExhausted, RateLimited, Rejected, Temporary
+from bridge.errors import (
+    AuthenticationError,
+    OutcomeUnknown,
+    PermanentError,
+    QuotaExhausted,
+    RateLimited,
+    TransientError,
+)
 from bridge.testing import load_connector
 
 PACKAGES = [
@@ -24,7 +31,7 @@ PACKAGES = [
 hubspot = load_connector("hubspot")
 
 
-def failure(error: Exception) -> Any:
+def classify_error(error: Exception) -> Any:
     assert hubspot.classify is not None
     return hubspot.classify(error)
 
@@ -40,9 +47,9 @@ def api_error(
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_package_has_its_own_exceptions_and_all_are_known(package: str) -> None:
-    assert isinstance(failure(api_error(package, 400)), Rejected)
-    assert isinstance(failure(api_error(package, 401)), BadCredentials)
-    assert isinstance(failure(api_error(package, 503)), OutcomeUnknown)
+    assert isinstance(classify_error(api_error(package, 400)), PermanentError)
+    assert isinstance(classify_error(api_error(package, 401)), AuthenticationError)
+    assert isinstance(classify_error(api_error(package, 503)), OutcomeUnknown)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +61,7 @@ def test_every_package_has_its_own_exceptions_and_all_are_known(package: str) ->
     ],
 )
 def test_an_empty_day_is_no_short_pause(policy: str, kind: type, wait: timedelta | None) -> None:
-    found = failure(api_error("crm.objects", 429, {"policyName": policy}))
+    found = classify_error(api_error("crm.objects", 429, {"policyName": policy}))
     assert (type(found), found.retry_after) == (kind, wait)
 
 
@@ -67,15 +74,15 @@ def test_the_sdk_says_status_0_when_tls_fails_and_nothing_was_sent() -> None:
 
     with pytest.raises(Exception, match="x") as caught:
         request()
-    assert failure(caught.value).reason == "network"
+    assert classify_error(caught.value).reason == "network"
 
 
 @pytest.mark.parametrize("body", [None, "", "<html>", "[]", '{"errors": 5}', "\ud800"])
 def test_a_body_that_is_none_of_hubspots_breaks_nothing(body: Any) -> None:
-    assert isinstance(failure(api_error("crm.objects", 400, body)), Rejected)
-    assert isinstance(failure(api_error("crm.objects", 429, body)), RateLimited)
+    assert isinstance(classify_error(api_error("crm.objects", 400, body)), PermanentError)
+    assert isinstance(classify_error(api_error("crm.objects", 429, body)), RateLimited)
 
 
 def test_what_is_no_error_of_the_partner_or_the_network_is_a_bug() -> None:
-    assert failure(KeyError("x")) is None
-    assert isinstance(failure(urllib3.exceptions.NewConnectionError(None, "refused")), Temporary)  # type: ignore[arg-type]
+    assert classify_error(KeyError("x")) is None
+    assert isinstance(classify_error(urllib3.exceptions.NewConnectionError(None, "refused")), TransientError)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from bridge.samples import sample
 NOW = datetime(2026, 3, 2, 15, 20, tzinfo=UTC)
 
 
-def effects(first: str, second: str) -> list[str]:
+def idempotency_keys(first: str, second: str) -> list[str]:
     text = f"""
 version: 1
 rules:
@@ -30,19 +30,20 @@ rules:
 """
     rules = load_or_raise(text, path="rules.yaml", registry=Registry())
     return [
-        planned.effect for planned in route(Event(sample("call.failed"), "whd_1", NOW), rules, NOW).planned
+        planned.idempotency_key
+        for planned in route(Event(sample("call.failed"), "whd_1", NOW), rules, NOW).planned
     ]
 
 
 def test_two_rules_may_post_different_words_about_one_event() -> None:
-    one, two = effects(
+    one, two = idempotency_keys(
         "{use: slack.post, with: {text: A call failed}}", "{use: slack.post, with: {text: Mind the queue}}"
     )
     assert one != two
 
 
 def test_the_same_words_are_posted_once() -> None:
-    one, two = effects(
+    one, two = idempotency_keys(
         "{use: slack.post, with: {text: A call failed}}", "{use: slack.post, with: {text: A call failed}}"
     )
     assert one == two
@@ -53,8 +54,8 @@ def test_one_event_goes_to_each_url_once() -> None:
         "{use: http.post, with: {url: https://a.example}}",
         "{use: http.post, with: {url: https://b.example}}",
     )
-    assert len(set(effects(to_a, to_b))) == 2
-    assert len(set(effects(to_a, to_a))) == 1
+    assert len(set(idempotency_keys(to_a, to_b))) == 2
+    assert len(set(idempotency_keys(to_a, to_a))) == 1
 
 
 @pytest.mark.parametrize("crm", ["hubspot", "salesforce"])
@@ -63,8 +64,8 @@ def test_two_rules_may_give_colleagues_different_tasks_about_one_event(crm: str)
         f"{{use: {crm}.create_task, with: {{subject: {subject}}}}}"
         for subject in ("Call back", "Send the offer")
     )
-    assert len(set(effects(call, send))) == 2
-    assert len(set(effects(call, call))) == 1
+    assert len(set(idempotency_keys(call, send))) == 2
+    assert len(set(idempotency_keys(call, call))) == 1
 
 
 @pytest.mark.parametrize(
@@ -72,11 +73,11 @@ def test_two_rules_may_give_colleagues_different_tasks_about_one_event(crm: str)
 )
 def test_two_rules_may_write_different_fields_about_one_event(action: str) -> None:
     one, other = (f"{{use: {action}, with: {{properties: {{{name}: x}}}}}}" for name in ("Title", "Rating"))
-    assert len(set(effects(one, other))) == 2
-    assert len(set(effects(one, one))) == 1
+    assert len(set(idempotency_keys(one, other))) == 2
+    assert len(set(idempotency_keys(one, one))) == 1
 
 
 @pytest.mark.parametrize("action", ["hubspot.close_ticket", "salesforce.close_case"])
 def test_two_rules_close_one_ticket_once(action: str) -> None:
-    one, other = f"{{use: {action}}}", f"{{use: {action}, with: {{several: newest}}}}"
-    assert len(set(effects(one, other))) == 1
+    one, other = f"{{use: {action}}}", f"{{use: {action}, with: {{on_multiple: newest}}}}"
+    assert len(set(idempotency_keys(one, other))) == 1

@@ -14,15 +14,15 @@ from bridge.events import Contact, Event
 from bridge.policy import (
     Cancel,
     Due,
+    EventRef,
     Facts,
     Go,
     Held,
-    Seen,
     Suppress,
     Wait,
-    cancelling,
     decide,
-    rank_of,
+    event_precedence,
+    find_cancelling_event,
     zones_of,
 )
 from bridge.rules.model import Cap, Messaging, Once, QuietHours
@@ -52,8 +52,8 @@ def test_a_text_by_day_goes():
 
 def test_a_text_says_when_it_must_have_arrived_and_a_record_does_not() -> None:
     night = datetime(2026, 3, 3, 1, tzinfo=UTC)  # 20:00 where the person is
-    assert decide(TEXT, Facts(), DEFAULTS, NOON).quiet_from == night
-    assert decide(LOG, Facts(), DEFAULTS, NOON).quiet_from is None
+    assert decide(TEXT, Facts(), DEFAULTS, NOON).quiet_hours_start == night
+    assert decide(LOG, Facts(), DEFAULTS, NOON).quiet_hours_start is None
 
 
 def test_a_crms_word_on_the_persons_clock_decides_and_is_told() -> None:
@@ -68,7 +68,7 @@ def test_a_crms_word_on_the_persons_clock_decides_and_is_told() -> None:
 
 
 def test_an_alert_to_the_team_waits_for_no_morning_and_no_cap() -> None:
-    consent_needed = replace(DEFAULTS, require="event.consent")
+    consent_needed = replace(DEFAULTS, consent="event.consent")
     alert = replace(TEXT, alert=True, recipient="+12025550100", consent="unknown")
     crowded = Facts(sent=[NIGHT] * 9)
     assert decide(alert, crowded, consent_needed, NIGHT) == Go()
@@ -80,7 +80,7 @@ def test_an_alert_is_kept_from_who_said_stop_and_from_the_customer_at_night() ->
     stopped = decide(alert, Facts(opted_out_at=NOON), DEFAULTS, NIGHT)
     assert isinstance(stopped, Suppress)
     assert stopped.reason == "opted_out"
-    shadowed = decide(alert, Facts(), DEFAULTS, NIGHT, only_to=[PHONE])
+    shadowed = decide(alert, Facts(), DEFAULTS, NIGHT, allowlist=[PHONE])
     assert isinstance(shadowed, Suppress)
     assert isinstance(decide(replace(alert, recipient=PHONE), Facts(), DEFAULTS, NIGHT), Wait)
 
@@ -148,7 +148,7 @@ def test_an_opt_out_stops_everything_on_its_channel():
 
 @pytest.mark.parametrize("consent", ["false", "unknown"])
 def test_without_the_required_consent_nothing_goes(consent):
-    asking = Messaging(require="event.callMetadata.custom.smsConsent")
+    asking = Messaging(consent="event.callMetadata.custom.smsConsent")
     decision = decide(replace(TEXT, consent=consent), Facts(), asking, NOON)
     assert isinstance(decision, Suppress)
     assert decision.reason == "opted_out"
@@ -160,7 +160,7 @@ def test_a_cap_says_when_there_is_room_again():
     sent = [NOON - HOUR, NOON - 23 * HOUR, NOON - 25 * HOUR]
     decision = decide(TEXT, Facts(sent=sent), DEFAULTS, NOON)
     assert isinstance(decision, Suppress)
-    assert (decision.reason, decision.until) == ("capped", NOON + HOUR)
+    assert (decision.reason, decision.until) == ("frequency_capped", NOON + HOUR)
     assert "messaging.caps.sms: at most 2 texts per 24h" in decision.why
     assert decide(TEXT, Facts(sent=sent), DEFAULTS, NOON + HOUR) == Go()
 
@@ -168,7 +168,7 @@ def test_a_cap_says_when_there_is_room_again():
 def test_a_cap_of_none_never_has_room():
     decision = decide(TEXT, Facts(), Messaging(caps={"sms": Cap(0, HOUR)}), NOON)
     assert isinstance(decision, Suppress)
-    assert (decision.reason, decision.until) == ("capped", None)
+    assert (decision.reason, decision.until) == ("frequency_capped", None)
 
 
 def test_a_channel_without_a_cap_is_not_capped():
@@ -182,7 +182,7 @@ def test_only_to_lets_through_who_is_named_and_compares_mails_without_case():
     decision = decide(TEXT, Facts(), DEFAULTS, NOON, ["+14155550188"])
     assert isinstance(decision, Suppress)
     assert decision.reason == "shadow"
-    assert decision.why.startswith("BRIDGE_ONLY_TO")
+    assert decision.why.startswith("BRIDGE_RECIPIENT_ALLOWLIST")
     assert decide(LOG, Facts(), DEFAULTS, NOON, ["+14155550188"]) == Go()
 
 
@@ -190,25 +190,25 @@ def test_once_holds_for_its_span_and_not_longer():
     once = replace(TEXT, once=Once("contact", 24 * HOUR))
     decision = decide(once, Facts(once_at=NOON - HOUR), DEFAULTS, NOON)
     assert isinstance(decision, Suppress)
-    assert (decision.reason, decision.until) == ("once", NOON + 23 * HOUR)
+    assert (decision.reason, decision.until) == ("cooldown", NOON + 23 * HOUR)
     assert decide(once, Facts(once_at=NOON - 24 * HOUR), DEFAULTS, NOON) == Go()
 
 
-def held(*, done=True, rank=0, at=NOON, holder="dlv_0") -> Held:
-    return Held(holder, done, rank, at)
+def held(*, done=True, precedence=0, at=NOON, holder="dlv_0") -> Held:
+    return Held(holder, done, precedence, at)
 
 
 def test_what_is_already_done_is_not_done_again():
     decision = decide(TEXT, Facts(held=held()), DEFAULTS, NOON)
     assert isinstance(decision, Suppress)
-    assert decision.reason == "already_done"
+    assert decision.reason == "duplicate"
 
 
 def test_again_overrides_what_is_done_and_nothing_else():
-    again = replace(TEXT, again=True)
-    assert decide(again, Facts(held=held()), DEFAULTS, NOON) == Go()
-    assert isinstance(decide(again, Facts(held=held(), opted_out_at=NOON), DEFAULTS, NOON), Suppress)
-    assert isinstance(decide(again, Facts(held=held()), DEFAULTS, NIGHT), Wait)
+    force = replace(TEXT, force=True)
+    assert decide(force, Facts(held=held()), DEFAULTS, NOON) == Go()
+    assert isinstance(decide(force, Facts(held=held(), opted_out_at=NOON), DEFAULTS, NOON), Suppress)
+    assert isinstance(decide(force, Facts(held=held()), DEFAULTS, NIGHT), Wait)
 
 
 @pytest.mark.parametrize("due", [TEXT, LOG])
@@ -226,12 +226,12 @@ def test_a_later_event_updates_the_one_record_and_an_older_one_does_not():
 
 
 def test_resolved_and_abandoned_win_over_completed_whenever_they_happened():
-    resolved, completed = rank_of("chat.resolved"), rank_of("chat.completed")
-    assert rank_of("chat.abandoned") == resolved > completed == rank_of("call.busy")
-    late = replace(LOG, rank=completed, occurred_at=NOON + HOUR)
-    assert isinstance(decide(late, Facts(held=held(rank=resolved)), DEFAULTS, NOON), Suppress)
-    early = replace(LOG, rank=resolved, occurred_at=NOON - HOUR)
-    assert decide(early, Facts(held=held(rank=completed)), DEFAULTS, NOON) == Go(updates=True)
+    resolved, completed = event_precedence("chat.resolved"), event_precedence("chat.completed")
+    assert event_precedence("chat.abandoned") == resolved > completed == event_precedence("call.busy")
+    late = replace(LOG, precedence=completed, occurred_at=NOON + HOUR)
+    assert isinstance(decide(late, Facts(held=held(precedence=resolved)), DEFAULTS, NOON), Suppress)
+    early = replace(LOG, precedence=resolved, occurred_at=NOON - HOUR)
+    assert decide(early, Facts(held=held(precedence=completed)), DEFAULTS, NOON) == Go(updates=True)
 
 
 def test_a_shadow_is_stopped_last_so_that_it_shows_all_the_rest():
@@ -242,40 +242,40 @@ def test_a_shadow_is_stopped_last_so_that_it_shows_all_the_rest():
     assert isinstance(decide(shadow, Facts(), DEFAULTS, NIGHT), Wait)
     capped = decide(shadow, Facts(sent=[NOON, NOON]), DEFAULTS, NOON)
     assert isinstance(capped, Suppress)
-    assert capped.reason == "capped"
+    assert capped.reason == "frequency_capped"
 
 
-def seen(name: str, at: datetime = NOON, identity: str = "other", **about: str) -> Seen:
-    return Seen(identity, name, at, about.pop("conversation", "conv_x"), **about)
+def seen(name: str, at: datetime = NOON, dedupe_key: str = "other", **about: str) -> EventRef:
+    return EventRef(dedupe_key, name, at, about.pop("conversation", "conv_x"), **about)
 
 
 def test_a_later_event_of_the_same_conversation_phone_or_mail_cancels():
-    cause = seen("call.busy", identity="cause", phone=PHONE, email="maya@example.com")
+    cause = seen("call.busy", dedupe_key="cause", phone=PHONE, email="maya@example.com")
     for about in (
         {"conversation": "conv_x"},
         {"conversation": "c", "phone": PHONE},
         {"conversation": "c", "email": "Maya@example.com"},
     ):
         event = seen("call.completed", NOON + HOUR, **about)
-        assert cancelling(("call.completed",), cause, [event]) == event
+        assert find_cancelling_event(("call.completed",), cause, [event]) == event
 
 
 def test_what_is_older_another_persons_or_not_named_cancels_nothing():
-    cause = seen("call.busy", identity="cause", phone=PHONE)
+    cause = seen("call.busy", dedupe_key="cause", phone=PHONE)
     others = [
         seen("call.completed", NOON - timedelta(seconds=1)),
         seen("call.failed", NOON + HOUR),
         seen("call.completed", NOON + HOUR, conversation="c", phone="+14155550188"),
         seen("call.completed", NOON + HOUR, conversation="c"),
     ]
-    assert cancelling(("call.completed",), cause, others) is None
-    assert cancelling(("call.busy",), cause, [cause]) is None
+    assert find_cancelling_event(("call.completed",), cause, others) is None
+    assert find_cancelling_event(("call.busy",), cause, [cause]) is None
 
 
 def test_the_earliest_event_that_cancels_is_named():
-    cause = seen("call.busy", identity="cause")
-    later, first = seen("call.completed", NOON + HOUR), seen("call.completed", NOON, identity="first")
-    found = cancelling(("call.completed",), cause, [later, first])
+    cause = seen("call.busy", dedupe_key="cause")
+    later, first = seen("call.completed", NOON + HOUR), seen("call.completed", NOON, dedupe_key="first")
+    found = find_cancelling_event(("call.completed",), cause, [later, first])
     assert found == first
     decision = decide(TEXT, Facts(cancelled_by=found), DEFAULTS, NOON)
     assert isinstance(decision, Cancel)
@@ -285,11 +285,11 @@ def test_the_earliest_event_that_cancels_is_named():
 def test_an_event_counts_by_its_own_timestamp_and_by_its_receipt_when_it_has_none():
     body = sample("call.busy")
     event = Event(body, "one", NIGHT)
-    assert Seen.of(event) == Seen(
+    assert EventRef.of(event) == EventRef(
         "one", "call.busy", event.timestamp, "conv_sample_call_busy", "+12125550167"
     )
     del body["timestamp"]
-    assert Seen.of(Event(body, "one", NIGHT)).at == NIGHT
+    assert EventRef.of(Event(body, "one", NIGHT)).at == NIGHT
 
 
 addresses = st.sampled_from([PHONE, "+18005550123", "+13055550100", "+358401234567", "maya@example.com"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bridge.area_codes import FIFTY_STATES
 from bridge.policy import NEVER, quiet_until
-from bridge.policy.quiet_hours import is_quiet, quiet_from
+from bridge.policy.quiet_hours import is_quiet, quiet_hours_start
 from bridge.rules.model import QuietHours
 
 NIGHT = QuietHours(time(20), time(8))
@@ -162,9 +162,12 @@ def test_the_answer_is_the_first_minute_that_every_clock_allows(now, zones, wind
 def test_the_next_quiet_hours_begin_when_the_first_clock_says_so(
     now: str, zones: list[str], begins: str
 ) -> None:
-    found = quiet_from(datetime.fromisoformat(now), zones, [QuietHours(time(20), time(8))])
+    found = quiet_hours_start(datetime.fromisoformat(now), zones, [QuietHours(time(20), time(8))])
     assert found == datetime.fromisoformat(begins)
 
 
 def test_without_a_window_no_quiet_hours_begin() -> None:
-    assert quiet_from(datetime(2026, 3, 2, tzinfo=UTC), ["Etc/UTC"], [QuietHours(time(0), time(0))]) is None
+    assert (
+        quiet_hours_start(datetime(2026, 3, 2, tzinfo=UTC), ["Etc/UTC"], [QuietHours(time(0), time(0))])
+        is None
+    )

@@ -18,10 +18,10 @@ from bridge.settings import Settings, not_read
         ),
         ("BRIDGE_PUBLIC_URL", "hush-hush.example.com", "write https:// and the host"),
         ("BRIDGE_ADMIN_TOKEN", "hush-hush", "at least 16 characters"),
-        ("BRIDGE_SECRET", "hush-hush", "at least 16 characters"),
-        ("BRIDGE_ONLY_TO", "+14155550123,hush-hush", "write numbers like +14155550123"),
-        ("BRIDGE_ONLY_TO", "14155550123", "write numbers like +14155550123"),
-        ("BRIDGE_ONLY_TO", "+1 415 555 0123", "write numbers like +14155550123"),
+        ("BRIDGE_SECRET_KEY", "hush-hush", "at least 16 characters"),
+        ("BRIDGE_RECIPIENT_ALLOWLIST", "+14155550123,hush-hush", "write numbers like +14155550123"),
+        ("BRIDGE_RECIPIENT_ALLOWLIST", "14155550123", "write numbers like +14155550123"),
+        ("BRIDGE_RECIPIENT_ALLOWLIST", "+1 415 555 0123", "write numbers like +14155550123"),
         ("BRIDGE_RETENTION", "soon", "write a number and a unit"),
     ],
 )
@@ -35,8 +35,8 @@ def test_a_wrong_value_is_named_with_what_to_write(variable: str, value: str, sa
 
 
 def test_only_to_takes_numbers_and_addresses() -> None:
-    settings = Settings.load({"BRIDGE_ONLY_TO": "+14155550123, me@example.com,"})
-    assert settings.bridge_only_to == ("+14155550123", "me@example.com")
+    settings = Settings.load({"BRIDGE_RECIPIENT_ALLOWLIST": "+14155550123, me@example.com,"})
+    assert settings.bridge_recipient_allowlist == ("+14155550123", "me@example.com")
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,11 @@ def test_both_databases_are_taken(url: str) -> None:
 @pytest.mark.parametrize(
     ("misspelt", "meant"),
     [
-        ("BRIDGE_ONLYTO", "BRIDGE_ONLY_TO"),
+        ("BRIDGE_ONLYTO", "BRIDGE_RECIPIENT_ALLOWLIST"),
         ("BRIDGE_DATABSE_URL", "BRIDGE_DATABASE_URL"),
         ("BRIDGE_DB_URL", "BRIDGE_DATABASE_URL"),
         ("BRIDGE_TOKEN", "BRIDGE_ADMIN_TOKEN"),
-        ("bridge_rules", "BRIDGE_RULES"),
+        ("bridge_rules_file", "BRIDGE_RULES_FILE"),
         ("HEPPU_SECRET", "HEPPU_WEBHOOK_SECRET"),
         ("HEPPU_KEY", "HEPPU_API_KEY"),
         ("HEPU_WEBHOOK_SECRET", "HEPPU_WEBHOOK_SECRET"),
@@ -78,7 +78,7 @@ def test_one_of_ours_that_is_near_nothing_is_told_too() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "BRIDGE_ONLY_TO",
+        "BRIDGE_RECIPIENT_ALLOWLIST",
         "HEPPU_API_URL",
         "HEPPU_EU_API_KEY",
         "TWILIO_API_KEY",

@@ -31,7 +31,7 @@ def refusal(body: bytes, given: dict[str, str], *secrets: bytes) -> Refused:
 
 def test_a_signed_event_is_read() -> None:
     event = verify(BODY, headers(), [b"one"], NOW, 300)
-    assert (event.name, event.identity) == ("call.busy", "whd_1")
+    assert (event.type, event.dedupe_key) == ("call.busy", "whd_1")
 
 
 def test_any_of_several_secrets_will_do() -> None:
@@ -117,7 +117,7 @@ def test_a_body_without_an_event_name_is_400(name: object) -> None:
 
 def test_an_unknown_event_name_is_an_event() -> None:
     body = json.dumps({"event": "call.transferred"}).encode()
-    assert verify(body, headers(body), [b"one"], NOW, 300).name == "call.transferred"
+    assert verify(body, headers(body), [b"one"], NOW, 300).type == "call.transferred"
 
 
 def test_the_reason_never_quotes_the_body() -> None:

@@ -68,7 +68,7 @@ class Records:
         ids = self._values[kind.name, name].holders_of_any(value.lower() for value in values)
         return [self.tables[kind.name][found] for found in ids]
 
-    def reached_at(self, kind: SObjectType, digits: str) -> list[SObject]:
+    def possibly_sent_at(self, kind: SObjectType, digits: str) -> list[SObject]:
         """The living records one of whose phone numbers is found by `digits`."""
         return [self.tables[kind.name][found] for found in self._phones[kind.name].holders(digits)]
 

@@ -61,7 +61,7 @@ class Search:
 
     def _candidates(self, query: Query, records: Records) -> list[SObject]:
         if self.scope == "PHONE" and self.term.exact is not None:
-            return records.reached_at(query.kind, self.term.exact)
+            return records.possibly_sent_at(query.kind, self.term.exact)
         known = [field for field in query.kind.fields.values() if _in_scope(field, self.scope)]
         return [
             row

@@ -14,10 +14,10 @@ from bridge.connector import (
     ConnectorSettings,
     Context,
     Email,
-    Lane,
     Params,
     PhoneNumber,
-    Sent,
+    SerializeBy,
+    Success,
     param,
     per_conversation,
     per_event,
@@ -55,33 +55,33 @@ def registry() -> Registry:
     ledger = Connector("ledger", settings=ConnectorSettings)
     desk = Connector("desk", settings=ConnectorSettings)
 
-    @texter.action(channel="sms", effect=per_message)
-    def send(client: Any, params: Sms, context: Context) -> Sent:
+    @texter.action(channel="sms", idempotency=per_message)
+    def send(client: Any, params: Sms, context: Context) -> Success:
         """Text a person; there is no way to look it up."""
         raise AssertionError("a rehearsal calls no partner")
 
-    @mailer.action(channel="email", effect=per_message)
-    def post(client: Any, params: Mail, context: Context) -> Sent:
+    @mailer.action(channel="email", idempotency=per_message)
+    def post(client: Any, params: Mail, context: Context) -> Success:
         """Mail a person."""
         raise AssertionError("a rehearsal calls no partner")
 
     @post.lookup
-    def find(client: Any, params: Mail, context: Context) -> Sent | None:
+    def find(client: Any, params: Mail, context: Context) -> Success | None:
         """Look a mail up."""
         raise AssertionError("a rehearsal calls no partner")
 
-    @ledger.action(effect=per_conversation, lane=Lane.CONVERSATION, repeatable=True)
-    def log(client: Any, params: Call, context: Context) -> Sent:
+    @ledger.action(idempotency=per_conversation, serialize_by=SerializeBy.CONVERSATION, idempotent=True)
+    def log(client: Any, params: Call, context: Context) -> Success:
         """Log a conversation."""
         raise AssertionError("a rehearsal calls no partner")
 
-    @desk.action(effect=per_event, lane=Lane.NONE)
-    def tell(client: Any, params: Post, context: Context) -> Sent:
+    @desk.action(idempotency=per_event, serialize_by=SerializeBy.NONE)
+    def tell(client: Any, params: Post, context: Context) -> Success:
         """Tell the team."""
         raise AssertionError("a rehearsal calls no partner")
 
-    @desk.action(effect=per_event, lane=Lane.NONE, apart_by="text")
-    def post_up(client: Any, params: Post, context: Context) -> Sent:
+    @desk.action(idempotency=per_event, serialize_by=SerializeBy.NONE, dedupe_by="text")
+    def post_up(client: Any, params: Post, context: Context) -> Success:
         """Tell the team; another text is another post."""
         raise AssertionError("a rehearsal calls no partner")
 
@@ -107,11 +107,11 @@ def load_rules() -> Callable[[str], Rules]:
 def event() -> Callable[..., Event]:
     """A sample that happens at an instant, with what is to be different in its body."""
 
-    def build(name: str, at: str, identity: str = "", **changes: Any) -> Event:
+    def build(name: str, at: str, dedupe_key: str = "", **changes: Any) -> Event:
         instant = datetime.fromisoformat(at)
         body = sample(name) | {"timestamp": iso(instant)}
         for key, value in changes.items():
             body[key] = body[key] | value if isinstance(value, dict) and key in body else value
-        return Event(body, identity or f"{name}@{at}", instant)
+        return Event(body, dedupe_key or f"{name}@{at}", instant)
 
     return build

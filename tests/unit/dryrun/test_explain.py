@@ -39,10 +39,12 @@ NOON = "2026-03-02T12:00:00-05:00"
 @pytest.fixture
 def explained(load_rules, event):
     def build(
-        name="call.busy", at=NOON, *, text=RULES, later=timedelta(0), facts_of=None, only_to=(), **changes
+        name="call.busy", at=NOON, *, text=RULES, later=timedelta(0), facts_of=None, allowlist=(), **changes
     ):
         found = event(name, at, **changes)
-        return explain(found, load_rules(text), found.received_at + later, facts_of=facts_of, only_to=only_to)
+        return explain(
+            found, load_rules(text), found.received_at + later, facts_of=facts_of, allowlist=allowlist
+        )
 
     return build
 
@@ -56,7 +58,7 @@ def test_every_rule_is_traced_and_what_fires_is_rendered_and_timed(explained):
     ]
     [text] = found.deliveries
     assert text.planned.params["body"] == "Hi Ines"
-    assert (text.verdict, text.why) == ("go", ())
+    assert (text.outcome, text.why) == ("go", ())
     assert text.at == datetime.fromisoformat(NOON) + timedelta(minutes=5)
     assert found.nearest is not None
     assert found.nearest.rule == "mail"
@@ -64,29 +66,29 @@ def test_every_rule_is_traced_and_what_fires_is_rendered_and_timed(explained):
 
 def test_quiet_hours_move_it_and_say_so(explained):
     [text] = explained(at="2026-03-02T21:30:00-05:00").deliveries
-    assert text.verdict == "go"
+    assert text.outcome == "go"
     assert text.at == datetime.fromisoformat("2026-03-03T08:00:00-05:00")
     assert text.why[0].startswith("messaging.quiet_hours 20:00-08:00: it is 21:35 in America/New_York")
 
 
 def test_what_the_service_remembers_counts(explained):
     [text] = explained(facts_of=lambda planned: Facts(sent=[datetime.fromisoformat(NOON)])).deliveries
-    assert (text.verdict, text.reason) == ("suppress", "capped")
+    assert (text.outcome, text.reason) == ("suppress", "frequency_capped")
     [text] = explained(facts_of=lambda planned: Facts(opted_out_at=datetime.fromisoformat(NOON))).deliveries
-    assert (text.verdict, text.reason) == ("suppress", "opted_out")
+    assert (text.outcome, text.reason) == ("suppress", "opted_out")
 
 
 def test_a_cap_that_has_room_again_after_the_quiet_hours_does_not_stop_it(explained):
     sent = datetime.fromisoformat("2026-03-02T07:00:00-05:00")
     [text] = explained(at="2026-03-02T21:30:00-05:00", facts_of=lambda planned: Facts(sent=[sent])).deliveries
-    assert text.verdict == "go"
+    assert text.outcome == "go"
 
 
 def test_only_to_and_expiry_are_told(explained):
-    [text] = explained(only_to=["+14155550188"]).deliveries
-    assert (text.verdict, text.reason) == ("suppress", "shadow")
+    [text] = explained(allowlist=["+14155550188"]).deliveries
+    assert (text.outcome, text.reason) == ("suppress", "shadow")
     [text] = explained(later=timedelta(days=2)).deliveries
-    assert (text.verdict, text.reason) == ("suppress", "expired")
+    assert (text.outcome, text.reason) == ("suppress", "expired")
 
 
 def test_the_nearest_miss_is_named_when_nothing_fires(explained):
@@ -133,7 +135,7 @@ def test_an_event_that_no_rule_is_for_is_told_as_such(explained):
 def test_what_cannot_be_rendered_is_told(explained):
     broken = RULES.replace("| default('there') ", "")
     [text] = explained(text=broken, metadata={"contactName": None}).deliveries
-    assert (text.verdict, text.reason) == ("dead", "render")
+    assert (text.outcome, text.reason) == ("failed", "render_error")
     assert "contact.first_name" in text.why[0]
 
 

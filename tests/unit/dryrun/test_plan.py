@@ -100,7 +100,7 @@ def test_a_tighter_cap_removes_and_says_why(planned):
     [difference] = found.differences
     assert difference.kind == "removed"
     assert difference.why.startswith("messaging.caps.sms: at most 1 text per 24h")
-    assert dict(found.new.held_back) == {"capped": 1}
+    assert dict(found.new.held_back) == {"frequency_capped": 1}
 
 
 def test_what_cannot_be_rendered_is_counted_as_broken(planned):

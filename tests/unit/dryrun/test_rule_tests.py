@@ -109,7 +109,7 @@ def test_two_events_of_one_sample_are_two_events(tested):
     calls = ", ".join(f'{{event: call.busy, at: "2026-03-02T{hour}:00:00-05:00"}}' for hour in (10, 11, 12))
     test = f"{{name: caps, events: [{calls}], expect: {{text: [%s]}}}}"
     sent = "{use: texter.send}"
-    capped = "{use: texter.send, state: suppressed, reason: capped}"
+    capped = "{use: texter.send, state: suppressed, reason: frequency_capped}"
     assert mismatches(tested(test % ", ".join([capped, sent, sent]))) == []
     assert mismatches(tested(test % ", ".join([sent, sent]))) == []
     [text] = mismatches(tested(test % ", ".join([sent, sent, sent])))
@@ -118,7 +118,7 @@ def test_two_events_of_one_sample_are_two_events(tested):
 
 def test_a_failing_partner_is_rehearsed(tested):
     test = """{name: refused, event: call.busy, at: "2026-03-02T12:00:00-05:00", fail: {texter.send: rejected},
-          expect: {text: [{use: texter.send, state: dead, reason: rejected},
+          expect: {text: [{use: texter.send, state: failed, reason: rejected},
                           {use: desk.tell, with: {text: rejected}}]}}"""
     assert mismatches(tested(test)) == []
     paused = """{name: paused, event: call.busy, at: "2026-03-02T12:00:00-05:00", fail: {texter.send: credentials},

@@ -40,7 +40,7 @@ def ran(rules, *events, **options):
 
 def test_a_busy_line_at_night_is_answered_in_the_morning(load_rules, event):
     night = event("call.busy", "2026-03-02T21:30:00-05:00", metadata=PERSON)
-    assert ran(load_rules(TEXTS), night) == [("texter.send", "sent", None, "2026-03-03T13:00:00+00:00")]
+    assert ran(load_rules(TEXTS), night) == [("texter.send", "succeeded", None, "2026-03-03T13:00:00+00:00")]
 
 
 def test_a_later_call_of_the_same_person_cancels_the_text(load_rules, event):
@@ -54,7 +54,7 @@ def test_a_later_call_of_the_same_person_cancels_the_text(load_rules, event):
 def test_a_later_call_of_somebody_else_cancels_nothing(load_rules, event):
     busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=PERSON)
     done = event("call.completed", "2026-03-02T12:01:00-05:00", metadata={"contactPhone": "+14155550188"})
-    assert ran(load_rules(TEXTS), busy, done)[0][1] == "sent"
+    assert ran(load_rules(TEXTS), busy, done)[0][1] == "succeeded"
 
 
 def test_a_call_that_came_back_before_the_line_was_busy_cancels_nothing(load_rules, event):
@@ -62,7 +62,7 @@ def test_a_call_that_came_back_before_the_line_was_busy_cancels_nothing(load_rul
     done = event(
         "call.completed", "2026-03-02T12:01:00-05:00", metadata=PERSON, timestamp="2026-03-02T16:59:59Z"
     )
-    assert ran(load_rules(TEXTS), busy, done)[0][1] == "sent"
+    assert ran(load_rules(TEXTS), busy, done)[0][1] == "succeeded"
 
 
 def test_what_cannot_go_before_it_expires_is_suppressed(load_rules, event):
@@ -74,9 +74,9 @@ def test_what_cannot_go_before_it_expires_is_suppressed(load_rules, event):
 def test_the_third_text_of_a_day_is_capped(load_rules, event):
     calls = [event("call.busy", f"2026-03-02T{hour}:00:00-05:00", metadata=PERSON) for hour in (10, 11, 12)]
     assert [found[1:3] for found in ran(load_rules(TEXTS), *calls)] == [
-        ("sent", None),
-        ("sent", None),
-        ("suppressed", "capped"),
+        ("succeeded", None),
+        ("succeeded", None),
+        ("suppressed", "frequency_capped"),
     ]
 
 
@@ -88,8 +88,8 @@ def test_once_counts_what_went_and_not_what_was_cancelled(load_rules, event):
     third = event("call.no-answer", "2026-03-02T11:00:00-05:00", metadata=PERSON)
     assert [found[1:3] for found in ran(load_rules(text), first, back, second, third)] == [
         ("cancelled", None),
-        ("sent", None),
-        ("suppressed", "once"),
+        ("succeeded", None),
+        ("suppressed", "cooldown"),
     ]
 
 
@@ -105,8 +105,8 @@ def test_two_rules_send_one_text_for_one_event(load_rules, event):
     )
     busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=PERSON)
     assert [found[1:3] for found in ran(load_rules(twice), busy)] == [
-        ("sent", None),
-        ("suppressed", "already_done"),
+        ("succeeded", None),
+        ("suppressed", "duplicate"),
     ]
 
 
@@ -124,11 +124,11 @@ def test_one_conversation_is_one_record_and_resolved_wins_over_completed(load_ru
     resolved = event("chat.resolved", "2026-03-02T12:00:00Z", **conversation)
     completed = event("chat.completed", "2026-03-02T12:00:05Z", **conversation)
     assert [found[1:3] for found in ran(load_rules(LOG), resolved, completed)] == [
-        ("sent", None),
+        ("succeeded", None),
         ("suppressed", "superseded"),
     ]
     late = event("chat.completed", "2026-03-02T11:59:00Z", **conversation)
-    assert [found[1] for found in ran(load_rules(LOG), late, resolved)] == ["sent", "sent"]
+    assert [found[1] for found in ran(load_rules(LOG), late, resolved)] == ["succeeded", "succeeded"]
 
 
 def test_the_same_event_again_is_a_duplicate(load_rules, event):
@@ -148,8 +148,8 @@ def test_a_shadow_does_everything_but_the_sending(load_rules, event):
 def test_only_to_holds_back_everybody_else(load_rules, event):
     busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=PERSON)
     rules = load_rules(TEXTS)
-    assert ran(rules, busy, only_to=["+14155550188"])[0][1:3] == ("suppressed", "shadow")
-    assert ran(rules, busy, only_to=["+12125550123"])[0][1] == "sent"
+    assert ran(rules, busy, allowlist=["+14155550188"])[0][1:3] == ("suppressed", "shadow")
+    assert ran(rules, busy, allowlist=["+12125550123"])[0][1] == "succeeded"
 
 
 FAILING = """
@@ -162,7 +162,7 @@ FAILING = """
         do: [{use: texter.send, with: {body: "We tried"}}]
         on_failure:
           - use: desk.tell
-            with: {text: "{{ delivery.action }}: {{ delivery.reason | default(delivery.receipt) }}"}
+            with: {text: "{{ delivery.action }}: {{ delivery.reason | default(delivery.message_status) }}"}
       - name: mail
         when: call.completed
         do: [{use: mailer.post, with: {subject: "Thanks", text: "{{ event.summary }}"}}]
@@ -173,7 +173,7 @@ def said(rules, *events, fail):
     simulation = Simulation(rules, fail=fail)
     simulation.run(events)
     return [
-        (each.planned.origin, each.planned.action, each.state, each.reason, each.planned.params.get("text"))
+        (each.planned.trigger, each.planned.action, each.state, each.reason, each.planned.params.get("text"))
         for each in simulation.deliveries
     ]
 
@@ -181,37 +181,37 @@ def said(rules, *events, fail):
 def test_a_refusal_is_a_dead_letter_and_sets_off_on_failure(load_rules, event):
     busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=PERSON)
     assert said(load_rules(FAILING), busy, fail={"texter.send": "rejected"}) == [
-        ("rule", "texter.send", "dead", "rejected", None),
-        ("on_failure", "desk.tell", "sent", None, "texter.send: rejected"),
+        ("rule", "texter.send", "failed", "rejected", None),
+        ("on_failure", "desk.tell", "succeeded", None, "texter.send: rejected"),
     ]
 
 
 def test_a_text_that_does_not_arrive_sets_off_on_failure(load_rules, event):
     busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=PERSON)
     assert said(load_rules(FAILING), busy, fail={"texter.send": "undelivered"}) == [
-        ("rule", "texter.send", "sent", None, None),
-        ("on_failure", "desk.tell", "sent", None, "texter.send: undelivered"),
+        ("rule", "texter.send", "succeeded", None, None),
+        ("on_failure", "desk.tell", "succeeded", None, "texter.send: undelivered"),
     ]
 
 
 def test_an_unknown_outcome_that_cannot_be_looked_up_waits_for_a_person(load_rules, event):
     busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=PERSON)
     first, told, alert = said(load_rules(FAILING), busy, fail={"texter.send": "timeout"})
-    assert first == ("rule", "texter.send", "review", "timeout", None)
-    assert told[:3] == ("on_failure", "desk.tell", "sent")
-    assert alert[:3] == ("alert", "desk.tell", "sent")
+    assert first == ("rule", "texter.send", "needs_review", "timeout", None)
+    assert told[:3] == ("on_failure", "desk.tell", "succeeded")
+    assert alert[:3] == ("alert", "desk.tell", "succeeded")
 
 
 def test_an_unknown_outcome_that_can_be_looked_up_is_given_up_in_the_end(load_rules, event):
     done = event("call.completed", "2026-03-02T12:00:00-05:00")
-    assert said(load_rules(FAILING), done, fail={"mailer.post": "timeout"})[0][2:4] == ("dead", "timeout")
+    assert said(load_rules(FAILING), done, fail={"mailer.post": "timeout"})[0][2:4] == ("failed", "timeout")
 
 
 def test_wrong_credentials_pause_the_connection_and_are_told_once(load_rules, event):
     calls = [event("call.busy", f"2026-03-02T12:0{minute}:00-05:00") for minute in (0, 1)]
-    found = said(load_rules(FAILING), *calls, fail={"texter.send": "credentials"})
+    found = said(load_rules(FAILING), *calls, fail={"texter.send": "auth"})
     assert sorted(each[:3] for each in found) == [
-        ("alert", "desk.tell", "sent"),
+        ("alert", "desk.tell", "succeeded"),
         ("rule", "texter.send", "pending"),
         ("rule", "texter.send", "pending"),
     ]
@@ -220,8 +220,8 @@ def test_wrong_credentials_pause_the_connection_and_are_told_once(load_rules, ev
 def test_what_cannot_be_rendered_is_born_dead_and_the_team_is_told(load_rules, event):
     done = event("call.completed", "2026-03-02T12:00:00-05:00", summary=None)
     mail, alert = said(load_rules(FAILING), done, fail={})
-    assert mail == ("rule", "mailer.post", "dead", "render", None)
-    assert alert[:3] == ("alert", "desk.tell", "sent")
+    assert mail == ("rule", "mailer.post", "failed", "render_error", None)
+    assert alert[:3] == ("alert", "desk.tell", "succeeded")
     assert "event.summary is missing" in alert[4]
 
 
@@ -231,7 +231,7 @@ def test_an_alert_by_text_wakes_the_team(load_rules, event):
         FAILING.replace('{use: desk.tell, with: {text: "look: {{ delivery.message }}"}}', text)
     )
     late = event("call.completed", "2026-03-02T23:00:00-05:00", summary=None)
-    assert ran(rules, late)[1] == ("texter.send", "sent", None, "2026-03-02T23:00:00-05:00")
+    assert ran(rules, late)[1] == ("texter.send", "succeeded", None, "2026-03-02T23:00:00-05:00")
 
 
 def test_the_order_in_which_events_are_given_does_not_matter(load_rules, event):
@@ -267,7 +267,7 @@ def test_a_mail_address_is_one_person_however_it_is_written(load_rules, event):
     ]
     rules = load_rules(mails)
     assert [found[1:3] for found in ran(rules, *calls)] == [
-        ("sent", None), ("sent", None), ("suppressed", "capped"),
+        ("succeeded", None), ("succeeded", None), ("suppressed", "frequency_capped"),
     ]  # fmt: skip
     back = event("chat.resolved", "2026-03-02T12:01:00-05:00", metadata={"contactEmail": "mAya@example.com"})
     assert ran(rules, calls[0], back)[0][1] == "cancelled"
@@ -297,6 +297,6 @@ def test_whatever_an_event_holds_it_can_be_rehearsed_and_explained(load_rules, c
     simulation = Simulation(rules)
     simulation.run(events)
     assert len(simulation.traces) <= len(events)
-    assert all(delivery.state in ("sent", "dead", "suppressed") for delivery in simulation.deliveries)
+    assert all(delivery.state in ("succeeded", "failed", "suppressed") for delivery in simulation.deliveries)
     for event in events:
         assert json.dumps(explain(event, rules, START).to_json())

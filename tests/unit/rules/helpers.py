@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.connector.discovery import Registry
-from bridge.events import Event, identity_of
+from bridge.events import Event, dedupe_key_of
 from bridge.rules.load import load
 from bridge.rules.model import Loaded, Problem, Rules
 from bridge.rules.report import report
@@ -48,4 +48,4 @@ def event_of(name: str = "call.busy", received_at: datetime = NOW, **changes: An
             inner.pop(key, None)
         else:
             inner[key] = value
-    return Event(body, identity_of(body, b""), received_at, "evt_1")
+    return Event(body, dedupe_key_of(body, b""), received_at, "evt_1")

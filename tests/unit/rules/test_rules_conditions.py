@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bridge.rules.conditions import OPERATORS, combine, shown
-from bridge.rules.model import Check, Verdict
+from bridge.rules.model import Check, Truth
 from bridge.rules.route import route
 from tests.unit.rules.helpers import NOW, event_of, rules_of
 
@@ -23,12 +23,12 @@ def checks(where: str, **changes: Any) -> tuple[bool, list[Check]]:
     return trace.fired, list(trace.checks[1:])
 
 
-def verdict(condition: str, value: Any) -> Verdict:
+def verdict(condition: str, value: Any) -> Truth:
     changes = {} if value is ABSENT else {"metadata__x": value}
     fired, rows = checks(f"where: {{{FIELD}: {condition}}}", **changes)
-    assert fired == all(row.verdict == "true" for row in rows)
+    assert fired == all(row.result == "true" for row in rows)
     (row,) = rows
-    return row.verdict
+    return row.result
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def verdict(condition: str, value: Any) -> Verdict:
         ("{exists: false}", 0, "false"),
     ],
 )
-def test_an_operator_against_a_value(condition: str, value: Any, expected: Verdict) -> None:
+def test_an_operator_against_a_value(condition: str, value: Any, expected: Truth) -> None:
     assert verdict(condition, value) == expected
 
 
@@ -97,10 +97,10 @@ def test_no_operator_matches_on_what_is_not_there(operator: str, value: Any) -> 
     assert verdict(f"{{{operator}: {WANTED.get(operator, 'a')}}}", value) == "unknown"
     fired, rows = checks(f"where: {{not: {{{FIELD}: {{{operator}: {WANTED.get(operator, 'a')}}}}}}}")
     assert not fired
-    assert {row.verdict for row in rows} == {"unknown"}
+    assert {row.result for row in rows} == {"unknown"}
 
 
-ALL: dict[tuple[Verdict, Verdict], Verdict] = {
+ALL: dict[tuple[Truth, Truth], Truth] = {
     ("true", "true"): "true",
     ("true", "unknown"): "unknown",
     ("true", "false"): "false",
@@ -108,7 +108,7 @@ ALL: dict[tuple[Verdict, Verdict], Verdict] = {
     ("unknown", "false"): "false",
     ("false", "false"): "false",
 }
-ANY: dict[tuple[Verdict, Verdict], Verdict] = {
+ANY: dict[tuple[Truth, Truth], Truth] = {
     ("true", "true"): "true",
     ("true", "unknown"): "true",
     ("true", "false"): "true",
@@ -119,7 +119,7 @@ ANY: dict[tuple[Verdict, Verdict], Verdict] = {
 
 
 @pytest.mark.parametrize(("left", "right"), list(product(("true", "unknown", "false"), repeat=2)))
-def test_groups_follow_kleene(left: Verdict, right: Verdict) -> None:
+def test_groups_follow_kleene(left: Truth, right: Truth) -> None:
     pair = (left, right) if (left, right) in ALL else (right, left)
     assert combine("all", [left, right]) == ALL[pair]
     assert combine("any", [left, right]) == ANY[pair]
@@ -138,7 +138,7 @@ def test_the_trace_has_a_row_for_every_part_of_a_group_even_when_it_was_decided_
         "not: {event.metadata.x: 1}}"
     )
     assert not fired
-    assert [(row.depth, row.wanted, row.found, row.verdict) for row in rows] == [
+    assert [(row.depth, row.condition, row.actual, row.result) for row in rows] == [
         (0, "any of 2", "", "true"),
         (1, "event.direction eq outbound", '"outbound"', "true"),
         (1, "all of 2", "", "unknown"),
@@ -147,24 +147,24 @@ def test_the_trace_has_a_row_for_every_part_of_a_group_even_when_it_was_decided_
         (0, "not of 1", "", "unknown"),
         (1, "event.metadata.x eq 1", "missing", "unknown"),
     ]
-    assert rows[-1].why == "event.metadata.x is missing"
+    assert rows[-1].reason == "event.metadata.x is missing"
 
 
 def test_the_trace_says_which_field_was_probably_meant() -> None:
     _, (row,) = checks("where: {event.metadata.order_id: x}", metadata__orderId="x")
-    assert row.found == "missing (there is `orderId`)"
+    assert row.actual == "missing (there is `orderId`)"
 
 
 def test_the_trace_says_why_a_value_could_not_be_compared() -> None:
     _, (row,) = checks("where: {event.metadata.tier: gold}", metadata__tier=3)
-    assert (row.found, row.why) == ("3", "eq cannot be decided for a number")
+    assert (row.actual, row.reason) == ("3", "eq cannot be decided for a number")
     _, (row,) = checks("where: {event.metadata.tier.name: gold}", metadata__tier="gold")
-    assert row.found == "missing (a text has no fields)"
+    assert row.actual == "missing (a text has no fields)"
 
 
 def test_a_field_of_the_contact_that_nobody_said_is_missing() -> None:
     _, (row,) = checks("where: {contact.email: {starts_with: a}}")
-    assert (row.found, row.verdict) == ("missing", "unknown")
+    assert (row.actual, row.result) == ("missing", "unknown")
 
 
 @pytest.mark.parametrize(
@@ -182,13 +182,13 @@ def test_a_field_of_the_contact_that_nobody_said_is_missing() -> None:
 )
 def test_an_if_is_true_false_or_unknown(condition: str, verdict: str, why: str) -> None:
     fired, (row,) = checks(f'if: "{condition}"')
-    assert (row.verdict, row.why, row.wanted) == (verdict, why, f"if {condition}")
+    assert (row.result, row.reason, row.condition) == (verdict, why, f"if {condition}")
     assert fired == (verdict == "true")
 
 
 def test_where_and_if_are_both_tried() -> None:
     _, rows = checks("where: {event.direction: inbound}\n  if: event.duration == 0")
-    assert [row.verdict for row in rows] == ["false", "true"]
+    assert [row.result for row in rows] == ["false", "true"]
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_a_rule_has_everything_that_the_file_says() -> None:
                 cancel_on: [call.completed, chat.resolved]
                 once: {per: conversation, within: 2d}
                 retry: {for: 6h, attempts: 4}
-                key: "{{ event.agentId }}"
+                idempotency_key: "{{ event.agentId }}"
                 with: {body: Hi}
             on_failure:
               - use: team.post
@@ -131,7 +131,7 @@ def test_the_policy_holds_without_a_word_about_it() -> None:
     messaging = rules_of("- {name: a, when: call.busy, do: [{use: crm.log_call}]}").messaging
     assert messaging.quiet_hours == QuietHours(time(20), time(8))
     assert messaging.caps["sms"] == Cap(2, timedelta(hours=24))
-    assert messaging.require is None
+    assert messaging.consent is None
 
 
 def test_the_policy_keeps_the_defaults_of_what_it_does_not_name() -> None:
@@ -143,7 +143,7 @@ def test_the_policy_keeps_the_defaults_of_what_it_does_not_name() -> None:
           caps: {sms: 1 per 12h}
           time_zone: Europe/Berlin
           regions: {US-FL: "20:00-08:00"}
-          require: event.callMetadata.custom.smsConsent == true
+          consent: event.callMetadata.custom.smsConsent == true
         rules:
           - {name: a, when: call.busy, do: [{use: crm.log_call}]}
         """
@@ -153,7 +153,7 @@ def test_the_policy_keeps_the_defaults_of_what_it_does_not_name() -> None:
     assert messaging.caps["email"] == Cap(2, timedelta(days=7))
     assert messaging.time_zone == "Europe/Berlin"
     assert messaging.regions == {"US-FL": QuietHours(time(20), time(8))}
-    assert messaging.require == "event.callMetadata.custom.smsConsent == true"
+    assert messaging.consent == "event.callMetadata.custom.smsConsent == true"
 
 
 def test_quiet_hours_can_be_given_up_only_by_saying_so() -> None:
@@ -181,7 +181,7 @@ def test_tests_become_data() -> None:
             at: "2026-03-02T21:30:00-05:00"
             fail: {phone.send: undelivered}
             expect:
-              a: [{use: phone.send, at: "2026-03-03T08:00:00-05:00", state: sent, with: {body: Hi}}]
+              a: [{use: phone.send, at: "2026-03-03T08:00:00-05:00", state: succeeded, with: {body: Hi}}]
               alerts: []
           - name: two
             events: [{event: call.busy, at: "2026-03-02T10:00:00Z"}, {event: folder/mine.json}]
@@ -195,7 +195,7 @@ def test_tests_become_data() -> None:
     assert event.set == {"metadata.contactPhone": "+12125550123", "duration": 3}
     assert event.at == datetime(2026, 3, 3, 2, 30, tzinfo=UTC)
     (expected,) = one.expect["a"]
-    assert (expected.use, expected.state, expected.params) == ("phone.send", "sent", {"body": "Hi"})
+    assert (expected.use, expected.state, expected.params) == ("phone.send", "succeeded", {"body": "Hi"})
     assert expected.at == datetime(2026, 3, 3, 13, tzinfo=UTC)
     assert one.expect["alerts"] == ()
     assert [event.source for event in two.events] == ["call.busy", "folder/mine.json"]
@@ -255,7 +255,7 @@ def test_two_rules_that_surely_bring_about_one_effect_are_warned_of() -> None:
           - {name: c, when: call.*, do: [{use: crm.log_call}]}
           - {name: d, when: call.*, do: [{use: crm.log_call}]}
           - {name: e, when: call.busy, if: event.duration > 5, do: [{use: crm.create_task, with: {subject: x}}]}
-          - {name: f, when: call.busy, do: [{use: crm.create_task, key: f, with: {subject: x}}]}
+          - {name: f, when: call.busy, do: [{use: crm.create_task, idempotency_key: f, with: {subject: x}}]}
     """
     (problem,) = problems_of(text)
     assert (problem.level, problem.rule, problem.line) == ("warning", "b", 5)

@@ -177,7 +177,7 @@ steps = st.sampled_from(sorted(PARAMS)).flatmap(
             "delay": st.sampled_from(["0s", "5m"]),
             "expires": st.sampled_from(["1h", "2d"]),
             "cancel_on": st.sampled_from(["call.*", "chat.resolved"]),
-            "key": st.sampled_from(["a", "{{ contact.name }}", "{{ event.metadata }}"]),
+            "idempotency_key": st.sampled_from(["a", "{{ contact.name }}", "{{ event.metadata }}"]),
             "connection": st.just("other"),
         },
     )
@@ -220,7 +220,12 @@ def exercise(loaded: Rules, event: Event) -> None:
     json.dumps([trace.to_json() for trace in routing.traces], allow_nan=False)
     for found in planned:
         assert "\\u0000" not in json.dumps(dict(found.params), allow_nan=False)
-        for text in (found.effect, found.lane or "", found.recipient or "", found.problem or ""):
+        for text in (
+            found.idempotency_key,
+            found.concurrency_key or "",
+            found.recipient or "",
+            found.problem or "",
+        ):
             assert "\x00" not in text
             text.encode()
         assert found.problem is not None or found.channel is None or found.recipient

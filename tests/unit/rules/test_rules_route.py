@@ -39,7 +39,7 @@ def step(lines: str, name: str = "a") -> str:
 
 def test_a_rule_that_fires_plans_its_deliveries() -> None:
     delivery = one(TEXT)
-    assert (delivery.rule, delivery.origin, delivery.position) == ("text", "rule", 0)
+    assert (delivery.rule, delivery.trigger, delivery.step_index) == ("text", "rule", 0)
     assert (delivery.action, delivery.connection) == ("phone.send", "phone")
     assert delivery.params == {"to": "+12125550167", "body": "Hi Ines"}
     assert (delivery.channel, delivery.recipient) == ("sms", "+12125550167")
@@ -70,10 +70,10 @@ def test_every_rule_is_in_the_trace_in_the_files_order() -> None:
     ]
     assert [delivery.rule for delivery in routing.planned] == ["fires"]
     assert json.loads(json.dumps([trace.to_json() for trace in routing.traces]))[3]["checks"][1] == {
-        "wanted": "event.direction eq inbound",
-        "found": '"outbound"',
-        "verdict": "false",
-        "why": "",
+        "condition": "event.direction eq inbound",
+        "actual": '"outbound"',
+        "result": "false",
+        "reason": "",
         "depth": 0,
     }
 
@@ -81,7 +81,7 @@ def test_every_rule_is_in_the_trace_in_the_files_order() -> None:
 def test_an_event_that_heppu_does_not_document_is_traced_and_leads_to_nothing() -> None:
     routing = route(event_of(event="chat.message.received"), rules_of(TEXT), NOW)
     assert routing.planned == ()
-    assert routing.traces[0].checks[0].found == "chat.message.received"
+    assert routing.traces[0].checks[0].actual == "chat.message.received"
 
 
 def test_routing_twice_gives_the_same() -> None:
@@ -198,26 +198,28 @@ def test_html_is_escaped_and_text_is_not() -> None:
 def test_an_effect_does_not_depend_on_the_rules_name_or_place() -> None:
     first = one(step("{use: phone.send, with: {body: Hi}}", "a"))
     second = planned(step("{use: crm.log_call}\n    - {use: phone.send, with: {body: Ho}}", "b"))[1]
-    assert first.effect == second.effect
+    assert first.idempotency_key == second.idempotency_key
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        "{use: phone.send, key: second, with: {body: Hi}}",
-        '{use: phone.send, key: "{{ event.agentId }}", with: {body: Hi}}',
+        "{use: phone.send, idempotency_key: second, with: {body: Hi}}",
+        '{use: phone.send, idempotency_key: "{{ event.agentId }}", with: {body: Hi}}',
         '{use: phone.send, with: {to: "+14155550123", body: Hi}}',
     ],
 )
 def test_another_key_or_recipient_is_another_effect(other: str) -> None:
-    assert one(step("{use: phone.send, with: {body: Hi}}")).effect != one(step(other)).effect
+    assert (
+        one(step("{use: phone.send, with: {body: Hi}}")).idempotency_key != one(step(other)).idempotency_key
+    )
 
 
 def test_a_replay_of_the_event_has_the_same_effects_and_another_event_others() -> None:
     later = NOW + timedelta(days=3)
-    text = step("{use: phone.send, key: '{{ contact.name }}', with: {body: '{{ now }}'}}")
-    assert one(text).effect == one(text, now=later).effect
-    assert one(text).effect != one(text, event_of(webhookId="whd_other")).effect
+    text = step("{use: phone.send, idempotency_key: '{{ contact.name }}', with: {body: '{{ now }}'}}")
+    assert one(text).idempotency_key == one(text, now=later).idempotency_key
+    assert one(text).idempotency_key != one(text, event_of(webhookId="whd_other")).idempotency_key
 
 
 def test_records_of_one_conversation_are_one_effect() -> None:
@@ -225,38 +227,40 @@ def test_records_of_one_conversation_are_one_effect() -> None:
     one_call = [
         one(text, event_of(name, conversationId="conv_1")) for name in ("call.busy", "call.completed")
     ]
-    assert one_call[0].effect == one_call[1].effect
-    assert one_call[0].effect_updates is True
+    assert one_call[0].idempotency_key == one_call[1].idempotency_key
+    assert one_call[0].updates_existing is True
 
 
 def test_two_posts_of_other_words_are_two_effects() -> None:
     posts = planned(step("{use: team.post, with: {text: a}}\n    - {use: team.post, with: {text: b}}"))
-    assert posts[0].effect != posts[1].effect
+    assert posts[0].idempotency_key != posts[1].idempotency_key
 
 
 def test_a_key_that_cannot_be_rendered_is_a_problem() -> None:
-    delivery = one(step('{use: crm.log_call, key: "{{ event.summary }}"}'))
-    assert delivery.problem == "`key`: event.summary is missing"
+    delivery = one(step('{use: crm.log_call, idempotency_key: "{{ event.summary }}"}'))
+    assert delivery.problem == "`idempotency_key`: event.summary is missing"
 
 
 def test_what_must_not_run_twice_at_once_shares_a_lane() -> None:
     event = event_of(conversationId="conv_1", metadata__contactPhone="+12125550167")
-    assert one(TEXT, event).lane == "phone|+12125550167"
-    assert one(step("{use: crm.log_call}"), event).lane == "crm|+12125550167"
-    assert one(step("{use: crm.log_call, connection: crm_eu}"), event).lane == "crm_eu|+12125550167"
-    assert one(step("{use: crm.create_task, with: {subject: a}}"), event).lane == "crm|conv_1"
-    assert one(step("{use: team.post, with: {text: a}}"), event).lane is None
+    assert one(TEXT, event).concurrency_key == "phone|+12125550167"
+    assert one(step("{use: crm.log_call}"), event).concurrency_key == "crm|+12125550167"
+    assert (
+        one(step("{use: crm.log_call, connection: crm_eu}"), event).concurrency_key == "crm_eu|+12125550167"
+    )
+    assert one(step("{use: crm.create_task, with: {subject: a}}"), event).concurrency_key == "crm|conv_1"
+    assert one(step("{use: team.post, with: {text: a}}"), event).concurrency_key is None
     nobody = event_of(conversationId="conv_1", metadata__contactPhone=None)
-    assert one(step("{use: crm.log_call}"), nobody).lane == "crm|conv_1"
+    assert one(step("{use: crm.log_call}"), nobody).concurrency_key == "crm|conv_1"
 
 
 def test_ids_from_outside_cannot_break_an_index() -> None:
     event = event_of(conversationId="x" * 100_000, webhookId="a\x00\ud800", metadata__contactPhone=None)
     delivery = one(step("{use: crm.create_task, with: {subject: a}}"), event)
-    assert delivery.lane is not None
-    assert len(delivery.lane) < 100
-    assert delivery.effect.isprintable()
-    assert len(delivery.effect) < 500
+    assert delivery.concurrency_key is not None
+    assert len(delivery.concurrency_key) < 100
+    assert delivery.idempotency_key.isprintable()
+    assert len(delivery.idempotency_key) < 500
 
 
 # -- follow-ups and alerts
@@ -265,7 +269,7 @@ FAILED = {
     "id": "dlv_1",
     "rule": "text",
     "action": "phone.send",
-    "state": "dead",
+    "state": "failed",
     "reason": "rejected",
     "message": "phone.send was given up on: rejected",
 }
@@ -276,18 +280,18 @@ FOLLOWED = TEXT + (
     '      with: {text: "{{ delivery.action }} for {{ event.conversationId }}: {{ delivery.reason }}"}\n'
     "    - use: phone.send\n"
     "      delay: 1h\n"
-    "      with: {body: \"{{ delivery.receipt | default('lost') }}\"}\n"
+    "      with: {body: \"{{ delivery.message_status | default('lost') }}\"}\n"
 )
 
 
 def test_what_follows_a_failure_is_the_rules_on_failure() -> None:
     later = NOW + timedelta(days=3)
     first, second, third = follow_up(event_of(), rules_of(FOLLOWED), "text", FAILED, later)
-    assert {delivery.origin for delivery in (first, second, third)} == {"on_failure"}
+    assert {delivery.trigger for delivery in (first, second, third)} == {"on_failure"}
     assert first.params == {"text": "phone.send was given up on: rejected"}
     assert second.params == {"text": "phone.send for conv_sample_call_busy: rejected"}
     assert third.params["body"] == "lost"
-    assert (third.rule, third.position) == ("text", 2)
+    assert (third.rule, third.step_index) == ("text", 2)
     assert third.run_at == later + timedelta(hours=1)
     assert third.expires_at == later + timedelta(hours=24)
 
@@ -299,9 +303,11 @@ def test_a_follow_up_is_an_effect_of_its_own_once_per_failed_delivery() -> None:
     first = follow_up(event_of(), rules, "text", FAILED, NOW)
     again = follow_up(event_of(), rules, "text", FAILED, NOW + timedelta(hours=1))
     second = follow_up(event_of(), rules, "text", other, NOW)
-    assert [delivery.effect for delivery in first] == [delivery.effect for delivery in again]
-    effects = {delivery.effect for delivery in (text, *first, *second)}
-    assert len(effects) == 7
+    assert [delivery.idempotency_key for delivery in first] == [
+        delivery.idempotency_key for delivery in again
+    ]
+    idempotency_keys = {delivery.idempotency_key for delivery in (text, *first, *second)}
+    assert len(idempotency_keys) == 7
 
 
 def test_nothing_follows_for_a_rule_that_is_gone_or_says_nothing() -> None:
@@ -323,7 +329,7 @@ rules:
 def test_alerts_go_out_for_a_delivery_and_for_a_connection_without_an_event() -> None:
     rules = rules_of(ALERTED)
     post, mail = alerts(event_of(), rules, FAILED, NOW)
-    assert (post.rule, post.origin, post.params["text"]) == ("alerts", "alert", FAILED["message"])
+    assert (post.rule, post.trigger, post.params["text"]) == ("alerts", "alert", FAILED["message"])
     assert mail.recipient == "ops@example.com"
     assert mail.params["text"] == "Ines Okafor: phone.send was given up on: rejected"
     paused = {
@@ -336,14 +342,14 @@ def test_alerts_go_out_for_a_delivery_and_for_a_connection_without_an_event() ->
     assert post.params == {"text": "phone is paused: credentials"}
     assert mail.params["subject"] == "phone is paused: credentials"
     assert mail.params["text"] == "nobody: phone is paused: credentials"
-    assert (post.lane, mail.lane) == (None, None)
+    assert (post.concurrency_key, mail.concurrency_key) == (None, None)
     other = alerts(None, rules, {**paused, "id": "pause_2"}, NOW)
-    assert len({delivery.effect for delivery in (post, mail, *other)}) == 4
+    assert len({delivery.idempotency_key for delivery in (post, mail, *other)}) == 4
 
 
 def test_what_templates_see_of_a_delivery_is_plain() -> None:
     rules = rules_of(FOLLOWED)
-    odd = {**FAILED, "reason": NOW, "secret": "x", "receipt": None}
+    odd = {**FAILED, "reason": NOW, "secret": "x", "message_status": None}
     _, second, third = follow_up(event_of(), rules, "text", odd, NOW)
     assert second.params["text"].endswith("2026-03-02 15:30:00+00:00")
     assert third.params["body"] == "lost"
@@ -353,12 +359,12 @@ def test_what_templates_see_of_a_delivery_is_plain() -> None:
 
 
 def test_consent_is_what_messaging_requires() -> None:
-    required = Messaging(require="event.callMetadata.custom.smsConsent == true")
+    required = Messaging(consent="event.callMetadata.custom.smsConsent == true")
     assert consent(event_of(), Messaging(), NOW) is None
     for value, verdict in ((True, "true"), (False, "false"), ("true", "unknown"), (None, "unknown")):
         check = consent(event_of(callMetadata__custom={"smsConsent": value}), required, NOW)
         assert check is not None
-        assert check.verdict == verdict
+        assert check.result == verdict
 
 
 def test_a_bug_in_one_rule_is_that_rules_trace_and_stops_nobody() -> None:

@@ -183,7 +183,7 @@ tests:
     at: "2026-03-02T21:30:00-05:00"
     fail: {phone.send: rejected}
     expect:
-      text: [{use: phone.send, state: dead, reason: rejected, with: {body: Hi}}]
+      text: [{use: phone.send, state: failed, reason: rejected, with: {body: Hi}}]
   - name: several
     events: [{event: call.busy}, {event: mine.json, at: "2026-03-02T21:30:00-05:00"}]
     expect: {}
@@ -215,7 +215,7 @@ def test_the_shipped_tests_fit_the_schema_of_a_file_of_tests() -> None:
         ("event: call.busy\n", "event: call.bussy\n"),
         ("event.direction", "evnt.direction"),
         ("send: rejected", "send: refused"),
-        ("state: dead", "state: died"),
+        ("state: failed", "state: died"),
         ("{use: phone.send, ", "{"),
         ("expect: {}", "expects: {}"),
     ],

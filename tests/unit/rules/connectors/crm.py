@@ -6,9 +6,9 @@ from bridge.connector import (
     Connector,
     ConnectorSettings,
     Context,
-    Lane,
     Params,
-    Sent,
+    SerializeBy,
+    Success,
     param,
     per_conversation,
     per_event,
@@ -29,13 +29,13 @@ class Task(Params):
     priority: Literal["low", "high"] = param("low", "How urgent.", example="high")
 
 
-@connector.action(effect=per_conversation)
-def log_call(client: object, log: Log, context: Context) -> Sent:
+@connector.action(idempotency=per_conversation)
+def log_call(client: object, log: Log, context: Context) -> Success:
     """Log a call."""
-    return Sent()
+    return Success()
 
 
-@connector.action(effect=per_event, lane=Lane.CONVERSATION)
-def create_task(client: object, task: Task, context: Context) -> Sent:
+@connector.action(idempotency=per_event, serialize_by=SerializeBy.CONVERSATION)
+def create_task(client: object, task: Task, context: Context) -> Success:
     """Give a colleague a task."""
-    return Sent()
+    return Success()

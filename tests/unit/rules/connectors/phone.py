@@ -8,7 +8,7 @@ from bridge.connector import (
     Context,
     Params,
     PhoneNumber,
-    Sent,
+    Success,
     param,
     per_message,
 )
@@ -28,7 +28,7 @@ class Text(Params):
     urgent: bool = param(False, "Whether it cannot wait.", example=True)
 
 
-@connector.action(channel="sms", effect=per_message)
-def send(client: object, text: Text, context: Context) -> Sent:
+@connector.action(channel="sms", idempotency=per_message)
+def send(client: object, text: Text, context: Context) -> Success:
     """Text a person."""
-    return Sent()
+    return Success()

@@ -5,9 +5,9 @@ from bridge.connector import (
     ConnectorSettings,
     Context,
     Email,
-    Lane,
     Params,
-    Sent,
+    SerializeBy,
+    Success,
     param,
     per_event,
     per_message,
@@ -27,13 +27,13 @@ class Mail(Params):
     html: str | None = param(None, "The mail as HTML.", example="<p>Hi there</p>", html=True)
 
 
-@connector.action(effect=per_event, apart_by="text", lane=Lane.NONE)
-def post(client: object, post: Post, context: Context) -> Sent:
+@connector.action(idempotency=per_event, dedupe_by="text", serialize_by=SerializeBy.NONE)
+def post(client: object, post: Post, context: Context) -> Success:
     """Tell the team."""
-    return Sent()
+    return Success()
 
 
-@connector.action(channel="email", effect=per_message)
-def mail(client: object, mail: Mail, context: Context) -> Sent:
+@connector.action(channel="email", idempotency=per_message)
+def mail(client: object, mail: Mail, context: Context) -> Success:
     """Mail a person."""
-    return Sent()
+    return Success()
