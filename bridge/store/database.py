@@ -1,7 +1,7 @@
-"""One code path over SQLite and PostgreSQL: transactions, locks, the clock, and what an error means.
+"""Database: one code path over SQLite and PostgreSQL for transactions, locks, the clock and error translation.
 
-On SQLite there is one writer at a time, and writers queue for their turn. On PostgreSQL any number write at once,
-and what must not be decided twice at once is locked by name.
+SQLite has one writer at a time, and writers wait in a queue. PostgreSQL has any number of concurrent writers;
+decisions that must not be made twice concurrently are serialized with advisory locks.
 """
 
 from __future__ import annotations
@@ -22,160 +22,164 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from bridge.clock import Clock, uptime
 from bridge.errors import ConfigError, StoreUnavailable
-from bridge.store.sqlite_write_queue import CROWD_SECONDS, WriteTurn
+from bridge.store.sqlite_write_queue import BURST_WINDOW, SqliteWriteQueue
 
 BUSY_SECONDS = 10
-"""How long a writer on SQLite waits for another process before it gives up."""
-CROWD = 16
-"""Events in one transaction from which on receiving goes before what else this process does."""
-ASIDE_SECONDS = 0.25
-"""How long other work steps aside for it."""
+"""How long a writer on SQLite waits for another process before it fails."""
+INGEST_BURST = 16
+"""Events stored in one transaction from which on ingest takes precedence over the other work of this process."""
+YIELD_SECONDS = 0.25
+"""How long other work pauses during a burst."""
 _POSTGRES_OPTIONS = (
     "-c lock_timeout=15s -c statement_timeout=60s"
-    # A replica that freezes or vanishes inside a transaction must not hold its locks until it comes back.
+    # A worker that freezes or loses its network inside a transaction must not hold its locks until it comes back.
     " -c idle_in_transaction_session_timeout=5s"
 )
-EVENTS = "events"
-"""The topic of events that wait to be routed, and of failures that wait to be followed up."""
-EVERYTHING = "*"
-"""The topic of whoever may have missed something: look at all there is."""
+EVENTS_TOPIC = "events"
+"""The topic of events to route, and of failures to follow up."""
+ALL_TOPICS = "*"
+"""Published when notifications may have been missed: listeners check everything."""
 CHANNEL = "bridge"
-"""The channel of PostgreSQL's NOTIFY that wakes idle replicas."""
+"""The channel of PostgreSQL's NOTIFY that wakes idle workers."""
 
 
-Tell = Callable[[frozenset[str]], None]
-"""Told of topics on which something has changed."""
+ChangeListener = Callable[[frozenset[str]], None]
+"""Called with the topics on which something has changed."""
 
 
 class Database:
-    """A connection pool and the few things that differ between the two databases."""
+    """A connection pool, and the few operations that differ between SQLite and PostgreSQL."""
 
     def __init__(self, url: str, clock: Clock | None = None, pool_size: int = 8) -> None:
         self.clock = clock or Clock()
         self.url = _driver_url(url)
         self.is_sqlite = self.url.startswith("sqlite")
         self.engine = _engine(self.url, pool_size)
-        self._turn = WriteTurn(_file_of(self.engine)) if self.is_sqlite else None
-        self._crowded_until = 0.0
-        self._changed: dict[Connection, tuple[set[str], Tell | None]] = {}
-        self.on_change: list[Tell] = []
-        """Who is told in this process that there may be work, and on which topics."""
-        self.tell: Tell | None = None
-        """Tells the other processes, after a commit; without it, the transaction itself does."""
+        self._write_queue = SqliteWriteQueue(_sqlite_file(self.engine)) if self.is_sqlite else None
+        self._burst_until = 0.0
+        self._pending_topics: dict[Connection, tuple[set[str], ChangeListener | None]] = {}
+        self.listeners: list[ChangeListener] = []
+        """Called in this process after each commit that published topics."""
+        self.notify_remote: ChangeListener | None = None
+        """Notifies the other processes after a commit; if None, the transaction itself notifies them."""
 
-    def receiving(self, count: int) -> None:
-        """Note that `count` events were just stored at once: while they come in crowds, other work gives way."""
-        if count >= CROWD:
-            self._crowded_until = uptime() + CROWD_SECONDS
-        if self._turn is not None:
-            self._turn.note_receipts(crowd=count >= CROWD)
+    def note_ingest(self, count: int) -> None:
+        """Record that one transaction stored `count` events; during a burst, other work yields to ingest."""
+        burst = count >= INGEST_BURST
+        if burst:
+            self._burst_until = uptime() + BURST_WINDOW
+        if self._write_queue is not None:
+            self._write_queue.note_ingest(burst=burst)
 
-    def give_way(self) -> None:
-        """Before work of this process that can wait: let a crowd of events go first for a moment.
+    def yield_to_ingest(self) -> None:
+        """Pause for a moment during a burst of events; call it before work that can wait.
 
-        An answer that is late makes Heppu send again, a delivery that is late by a moment hurts nobody.
+        Heppu sends an event again if the answer is late; a delivery that is late by a moment does no harm.
         """
-        if self.crowded:
-            time.sleep(ASIDE_SECONDS)
+        if self.is_ingest_burst:
+            time.sleep(YIELD_SECONDS)
 
     @property
-    def crowded(self) -> bool:
-        """Whether events come in a crowd: into this process, or into the other one that writes to this SQLite file."""
-        return uptime() < self._crowded_until or (self._turn is not None and self._turn.crowded)
+    def is_ingest_burst(self) -> bool:
+        """Whether events arrive in a burst, at this process or at another one that writes to this SQLite file."""
+        queue = self._write_queue
+        return uptime() < self._burst_until or (queue is not None and queue.is_ingest_burst)
 
     @property
-    def brief(self) -> bool:
-        """Whether other work is to make short transactions, for events come in and would wait for their ends."""
-        return self.crowded or (self._turn is not None and self._turn.receiving)
+    def prefer_short_transactions(self) -> bool:
+        """Whether other work should keep its transactions short, because arriving events would wait for them."""
+        queue = self._write_queue
+        return self.is_ingest_burst or (queue is not None and queue.is_ingesting)
 
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
-        if self._turn is not None:
-            self._turn.close()
+        if self._write_queue is not None:
+            self._write_queue.close()
 
-    def is_prepared(self) -> bool:
-        """Whether the tables are there; what else they need is the business of `bridge.store.migrate`."""
-        with translated_errors():
+    def has_tables(self) -> bool:
+        """Whether the tables exist; `bridge.store.migrate` checks their revision."""
+        with translate_errors():
             return inspect(self.engine).has_table("events")
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that may write; raises StoreUnavailable when the database cannot be reached or written."""
-        changed: set[str] = set()
-        turn = self._turn.taken() if self._turn else nullcontext()
-        with translated_errors(), turn, self.engine.begin() as connection:
-            tell = self.tell
-            self._changed[connection] = (changed, tell)
+        """Open a transaction that may write; raise StoreUnavailable if the database is unreachable or read-only."""
+        topics: set[str] = set()
+        queue = self._write_queue.acquire() if self._write_queue else nullcontext()
+        with translate_errors(), queue, self.engine.begin() as conn:
+            notify_remote = self.notify_remote
+            self._pending_topics[conn] = (topics, notify_remote)
             try:
-                yield connection
+                yield conn
             finally:
-                del self._changed[connection]
-        if changed:
-            self.wake(frozenset(changed))
-            if tell is not None:
-                tell(frozenset(changed))
+                del self._pending_topics[conn]
+        if topics:
+            self.notify_local(frozenset(topics))
+            if notify_remote is not None:
+                notify_remote(frozenset(topics))
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that only reads; it never waits for writers."""
-        with translated_errors(), self.engine.connect() as connection:
-            yield connection.execution_options(bridge_reads=True)
+        """Open a read-only transaction; it never waits for writers."""
+        with translate_errors(), self.engine.connect() as conn:
+            yield conn.execution_options(bridge_reads=True)
 
-    def now(self, connection: Connection) -> datetime:
-        """The present by the one clock that all replicas share: the database's on PostgreSQL."""
+    def now(self, conn: Connection) -> datetime:
+        """Return the current time by the clock that all workers share: on PostgreSQL, the database's."""
         if self.is_sqlite:
             return self.clock.now()
-        instant: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        instant: datetime = conn.execute(text("SELECT clock_timestamp()")).scalar_one()
         return instant + self.clock.shift
 
-    def lock(self, connection: Connection, names: Iterable[str]) -> None:
-        """Hold these names until the transaction ends; replicas that want one of them wait.
+    def lock(self, conn: Connection, keys: Iterable[str]) -> None:
+        """Hold an advisory lock on each key until the transaction ends; other workers wait for it.
 
-        They are taken in one order, so two replicas never wait for each other. SQLite has one writer anyway.
+        The locks are always taken in the same order, so two workers never wait for each other. SQLite needs no locks,
+        because it has one writer at a time.
         """
         if self.is_sqlite:
             return
-        keys = sorted({_lock_key(name) for name in names})
-        if keys:
-            connection.execute(
+        numbers = sorted({_lock_number(key) for key in keys})
+        if numbers:
+            conn.execute(
                 text(
-                    "SELECT pg_advisory_xact_lock(k) FROM (SELECT unnest(CAST(:keys AS bigint[])) AS k) AS named"
+                    "SELECT pg_advisory_xact_lock(k) FROM (SELECT unnest(CAST(:keys AS bigint[])) AS k) AS keys"
                 ),
-                {"keys": keys},
+                {"keys": numbers},
             )
 
     def insert(self, table: Table) -> Any:
-        """The dialect's INSERT, which knows ON CONFLICT."""
+        """Return the dialect's INSERT, which supports ON CONFLICT."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
     def insert_new(self, table: Table) -> Insert:
-        """An INSERT that leaves rows out whose keys are there already."""
+        """Return an INSERT that skips rows whose keys exist."""
         statement: Insert = self.insert(table).on_conflict_do_nothing()
         return statement
 
-    def changed(self, connection: Connection, topics: Iterable[str]) -> None:
-        """Wake whoever waits for these topics, in this process and the others, once the transaction has committed.
+    def publish(self, conn: Connection, topics: Iterable[str]) -> None:
+        """Notify the listeners of these topics, in this process and the others, once the transaction has committed.
 
-        A topic is `events` (something to route) or the name of a connection (something to attempt).
+        A topic is `events` (an event to route) or the name of a connection (a delivery to attempt).
         """
-        named = set(topics)
-        changed, tell = self._changed[connection]
-        if not self.is_sqlite and tell is None:
-            connection.execute(
+        published = set(topics)
+        pending, notify_remote = self._pending_topics[conn]
+        if not self.is_sqlite and notify_remote is None:
+            conn.execute(
                 text("SELECT pg_notify(:channel, :topics)"),
-                {"channel": CHANNEL, "topics": topics_text(named)},
+                {"channel": CHANNEL, "topics": encode_topics(published)},
             )
-        changed |= named
+        pending |= published
 
-    def wake(self, topics: frozenset[str]) -> None:
-        """Tell those in this process who wait."""
-        for listener in self.on_change:
+    def notify_local(self, topics: frozenset[str]) -> None:
+        """Call the listeners in this process."""
+        for listener in self.listeners:
             listener(topics)
 
 
-def topics_text(topics: Collection[str]) -> str:
-    """What a notice says; PostgreSQL takes less than 8,000 bytes."""
+def encode_topics(topics: Collection[str]) -> str:
+    """Return the payload of a notification; PostgreSQL accepts less than 8,000 bytes."""
     return ",".join(sorted(topics))[:7000]
 
 
@@ -188,7 +192,7 @@ def _engine(url: str, pool_size: int) -> Engine:
     try:
         parsed = make_url(url)
     except SQLAlchemyError:
-        raise ConfigError("BRIDGE_DATABASE_URL is no database address") from None
+        raise ConfigError("BRIDGE_DATABASE_URL is not a valid database URL") from None
     if parsed.get_backend_name() != "sqlite":
         return create_engine(
             parsed, pool_size=pool_size, max_overflow=4, pool_timeout=10, pool_pre_ping=False, pool_recycle=1800,
@@ -203,41 +207,41 @@ def _engine(url: str, pool_size: int) -> Engine:
     return engine
 
 
-def _file_of(engine: Engine) -> Path | None:
+def _sqlite_file(engine: Engine) -> Path | None:
     name = engine.url.database
     return Path(name) if name and name != ":memory:" else None
 
 
-def _prepare_sqlite(connection: Any, _: object) -> None:
-    cursor = connection.cursor()
+def _prepare_sqlite(driver_connection: Any, _: object) -> None:
+    cursor = driver_connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000",
                    "cache_size=-32000", "journal_size_limit=67108864", "secure_delete=ON"):  # fmt: skip
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
-def _begin_sqlite(connection: Connection) -> None:
-    reads = connection.get_execution_options().get("bridge_reads")
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+def _begin_sqlite(conn: Connection) -> None:
+    reads = conn.get_execution_options().get("bridge_reads")
+    conn.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
-def _lock_key(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
+def _lock_number(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big", signed=True)
 
 
-_NOT_NOW = ("AdminShutdown", "CrashShutdown", "ReadOnlySqlTransaction")
-"""PostgreSQL restarts, or is no longer the server that takes writes."""
+_UNAVAILABLE = ("AdminShutdown", "CrashShutdown", "ReadOnlySqlTransaction")
+"""Errors raised while PostgreSQL restarts, or when the server no longer accepts writes."""
 
 
 @contextmanager
-def translated_errors() -> Iterator[None]:
-    """Turn errors that mean "not now" into StoreUnavailable; errors of ours stay what they are."""
+def translate_errors() -> Iterator[None]:
+    """Raise StoreUnavailable in place of errors that mean "not now"; let programming errors pass."""
     try:
         yield
     except (OperationalError, PoolTimeout) as error:
         raise StoreUnavailable(_first_line(error)) from error
     except DBAPIError as error:
-        if error.connection_invalidated or type(error.orig).__name__ in _NOT_NOW:
+        if error.connection_invalidated or type(error.orig).__name__ in _UNAVAILABLE:
             raise StoreUnavailable(_first_line(error)) from error
         if getattr(error.orig, "sqlite_errorname", "") in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
             raise StoreUnavailable(_first_line(error)) from error
@@ -245,6 +249,6 @@ def translated_errors() -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    """The driver's own words, without the statement and its parameters, which hold personal data."""
+    """Return the driver's message without the statement and its parameters, which hold personal data."""
     original = getattr(error, "orig", None) or error
     return f"{type(original).__name__}: {str(original).splitlines()[0] if str(original) else ''}"[:300]

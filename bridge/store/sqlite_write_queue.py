@@ -1,13 +1,13 @@
-"""Whose turn it is to write to a SQLite file.
+"""SQLite write queue: lets the threads and processes that write to one SQLite file take turns in order.
 
-SQLite has one writer at a time. Its own waiting sleeps for up to a tenth of a second and lets in whoever happens to
-wake first, so a receiver beside a busy worker would starve. Here writers queue: the threads of a process on a lock,
-processes on two bytes of a file beside the database, of which one is held by who writes and the other by who is next.
-The file also says until when events are thought to come, one by one or in crowds, so that whoever else writes makes
-room for them.
+SQLite has one writer at a time. Its busy handler sleeps for up to a tenth of a second and admits whichever waiter
+wakes first, so a receiver that shares the file with a busy worker would starve. This queue orders the writers:
+threads of one process wait on a mutex, processes on two byte locks in a file next to the database. The writer holds
+one of the bytes, the next writer in line holds the other. The file also records until when more events are expected,
+singly or in bursts, so that other writers leave room for them.
 
-It is a courtesy: what keeps two writers apart is SQLite's own lock, which everybody takes afterwards. So a process
-that froze on its turn, or a file that cannot be made, costs others some patience and nothing else.
+The queue is advisory: SQLite's own lock, which every writer takes afterwards, is what keeps two writers apart. If a
+process freezes while it holds the queue, or the file cannot be created, other writers only lose some time.
 """
 
 from __future__ import annotations
@@ -24,98 +24,97 @@ from typing import Final
 
 from bridge.clock import uptime
 
-PATIENCE: Final = 2.0
-"""Seconds that one waits for a turn; then SQLite itself says whether its file can be written."""
-LOOK_EVERY: Final = 0.0003
-CROWD_SECONDS: Final = 0.05
-"""How long events are thought to go on coming after the last ones."""
-_WRITES, _NEXT = 0, 1
-_UNTIL: Final = struct.Struct("d")
-"""An instant by `uptime`, which all processes of a machine share."""
-_RECEIPTS_AT, _CROWD_AT = 8, 16
+MAX_WAIT_SECONDS: Final = 2.0
+"""How long a writer waits in the queue. After that, SQLite itself reports whether its file can be written."""
+POLL_INTERVAL: Final = 0.0003
+"""Seconds between two attempts to take a byte lock."""
+BURST_WINDOW: Final = 0.05
+"""Seconds for which more events are expected after the last ones."""
+_WRITER_BYTE, _NEXT_BYTE = 0, 1
+_TIMESTAMP: Final = struct.Struct("d")
+"""A point in time by `uptime`, which all processes of a machine share."""
+_INGEST_OFFSET, _BURST_OFFSET = 8, 16
 
 
-class WriteTurn:
-    """One writer at a time, and the processes in turns."""
+class SqliteWriteQueue:
+    """A fair, advisory queue of the writers to one SQLite file, across threads and processes."""
 
     def __init__(self, database: Path | None) -> None:
-        self._threads = threading.Lock()
-        self._path = database and database.with_name(database.name + ".turn")
+        self._mutex = threading.Lock()
+        self._path = database and database.with_name(database.name + ".write-queue")
         self._file: int | None = None
 
-    def note_receipts(self, *, crowd: bool) -> None:
-        """Let all processes know that events come just now, maybe in a crowd."""
+    def note_ingest(self, *, burst: bool) -> None:
+        """Announce to all processes that events are being stored now, possibly in a burst."""
         if self._file is not None:
-            until = _UNTIL.pack(uptime() + CROWD_SECONDS)
+            until = _TIMESTAMP.pack(uptime() + BURST_WINDOW)
             with suppress(OSError):
-                for place in (_RECEIPTS_AT, _CROWD_AT) if crowd else (_RECEIPTS_AT,):
-                    os.pwrite(self._file, until, place)
+                for offset in (_INGEST_OFFSET, _BURST_OFFSET) if burst else (_INGEST_OFFSET,):
+                    os.pwrite(self._file, until, offset)
 
     @property
-    def receiving(self) -> bool:
-        """Whether events came a moment ago, to whichever process."""
-        return self._noted(_RECEIPTS_AT)
+    def is_ingesting(self) -> bool:
+        """Whether any process stored events a moment ago."""
+        return self._is_announced(_INGEST_OFFSET)
 
     @property
-    def crowded(self) -> bool:
-        """Whether they came in a crowd."""
-        return self._noted(_CROWD_AT)
+    def is_ingest_burst(self) -> bool:
+        """Whether any process stored a burst of events a moment ago."""
+        return self._is_announced(_BURST_OFFSET)
 
-    def _noted(self, place: int) -> bool:
+    def _is_announced(self, offset: int) -> bool:
         if self._file is not None:
-            with suppress(OSError, struct.error):  # nobody has noted any yet
-                until: float = _UNTIL.unpack(os.pread(self._file, _UNTIL.size, place))[0]
-                return 0 < until - uptime() <= CROWD_SECONDS  # a later one is from before the machine's start
+            with suppress(OSError, struct.error):  # nothing has been announced yet
+                until: float = _TIMESTAMP.unpack(os.pread(self._file, _TIMESTAMP.size, offset))[0]
+                # A timestamp further ahead was written before the machine was restarted.
+                return 0 < until - uptime() <= BURST_WINDOW
         return False
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Hold the turn."""
-        with self._threads:
-            self._begin()
+    def acquire(self) -> Iterator[None]:
+        """Wait in the queue, then hold it until the block ends."""
+        with self._mutex:
+            self._enter()
             try:
                 yield
             finally:
-                self._end()
+                self._unlock(_WRITER_BYTE)
 
     def close(self) -> None:
-        """Close the file, if there is one."""
-        with self._threads:
+        """Close the file, if it is open."""
+        with self._mutex:
             if self._file is not None:
                 os.close(self._file)
                 self._file = None
 
-    def _begin(self) -> None:
+    def _enter(self) -> None:
         if self._file is None and self._path is not None:
             with suppress(OSError):
                 self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if self._file is None:
             return
-        end = uptime() + PATIENCE
-        if self._wait_for(_NEXT, end):
-            self._wait_for(_WRITES, end)
-            self._let_go(_NEXT)
+        deadline = uptime() + MAX_WAIT_SECONDS
+        if self._wait_for(_NEXT_BYTE, deadline):
+            self._wait_for(_WRITER_BYTE, deadline)
+            self._unlock(_NEXT_BYTE)
 
-    def _end(self) -> None:
-        self._let_go(_WRITES)
-
-    def _wait_for(self, place: int, end: float) -> bool:
-        while not self._lock(place):
-            if uptime() >= end:
+    def _wait_for(self, offset: int, deadline: float) -> bool:
+        while not self._try_lock(offset):
+            if uptime() >= deadline:
                 return False
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_INTERVAL)
         return True
 
-    def _lock(self, place: int) -> bool:
+    def _try_lock(self, offset: int) -> bool:
         if self._file is None:
             return False
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
         except OSError:
             return False
         return True
 
-    def _let_go(self, place: int) -> None:
+    def _unlock(self, offset: int) -> None:
         if self._file is not None:
             with suppress(OSError):
-                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, offset)

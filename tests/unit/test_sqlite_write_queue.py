@@ -1,4 +1,4 @@
-"""Writers of several processes on one SQLite file take turns."""
+"""SQLite write queue: the processes that write to one SQLite file take turns."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from pathlib import Path
 
 from bridge.clock import uptime
 from bridge.store import sqlite_write_queue
-from bridge.store.sqlite_write_queue import WriteTurn
+from bridge.store.sqlite_write_queue import SqliteWriteQueue
 
-_GREEDY = """
+_BUSY_WRITER = """
 import sys, time
 from pathlib import Path
-from bridge.store.sqlite_write_queue import WriteTurn
-turn = WriteTurn(Path(sys.argv[1]))
+from bridge.store.sqlite_write_queue import SqliteWriteQueue
+queue = SqliteWriteQueue(Path(sys.argv[1]))
 while True:
-    with sqlite_write_queue.taken():
-        print("mine", flush=True)
+    with queue.acquire():
+        print("acquired", flush=True)
         exec(sys.argv[2], globals())
 """
 
 
 @contextmanager
-def greedy(database: Path, work: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that takes turn after turn and does some work in each; it is at it when this begins."""
-    process = subprocess.Popen([sys.executable, "-c", _GREEDY, str(database), work], stdout=subprocess.PIPE)
+def busy_writer(database: Path, work: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that acquires the queue again and again and runs `work` each time; it holds the queue at the start."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _BUSY_WRITER, str(database), work], stdout=subprocess.PIPE
+    )
     try:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"mine\n"
+        assert process.stdout.readline() == b"acquired\n"
         yield process
     finally:
         process.send_signal(signal.SIGCONT)
@@ -41,94 +43,94 @@ def greedy(database: Path, work: str) -> Iterator[subprocess.Popen[bytes]]:
         process.communicate(timeout=10)
 
 
-def eventually_true(question: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 5
-    while time.monotonic() < end:
-        if question():
+def eventually_true(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if condition():
             return True
         time.sleep(0.001)
     return False
 
 
-def _longest_wait(own: WriteTurn, times: int, held: Callable[[], None] = lambda: None) -> float:
+def _longest_wait(queue: SqliteWriteQueue, times: int, work: Callable[[], None] = lambda: None) -> float:
     longest = 0.0
     for _ in range(times):
-        begin = time.monotonic()
-        with own.taken():
-            longest = max(longest, time.monotonic() - begin)
-            held()
+        started = time.monotonic()
+        with queue.acquire():
+            longest = max(longest, time.monotonic() - started)
+            work()
         time.sleep(0.005)
     return longest
 
 
-def test_who_writes_all_the_time_lets_others_in_after_each_transaction(tmp_path: Path) -> None:
-    own = WriteTurn(tmp_path / "bridge.db")
-    with greedy(tmp_path / "bridge.db", "time.sleep(0.05)"):
-        assert (
-            0.001 < _longest_wait(own, 20) < 0.5
-        )  # each wait is one of the other's transactions, on any machine
-    assert _longest_wait(own, 1) < 0.5
+def test_busy_writer_admits_others_after_each_transaction(tmp_path: Path) -> None:
+    queue = SqliteWriteQueue(tmp_path / "bridge.db")
+    with busy_writer(tmp_path / "bridge.db", "time.sleep(0.05)"):
+        # On any machine, each wait lasts for one transaction of the other process.
+        assert 0.001 < _longest_wait(queue, 20) < 0.5
+    assert _longest_wait(queue, 1) < 0.5
 
 
-def test_a_crowd_is_known_to_all_processes_for_a_moment(tmp_path: Path) -> None:
-    own = WriteTurn(tmp_path / "bridge.db")
-    with own.taken():
-        assert not own.crowded
-    with greedy(tmp_path / "bridge.db", "sqlite_write_queue.note_receipts(crowd=True); time.sleep(0.005)"):
-        assert eventually_true(lambda: own.crowded)
-    time.sleep(sqlite_write_queue.CROWD_SECONDS * 2)
-    assert not own.crowded
+def test_burst_is_announced_to_all_processes_for_a_moment(tmp_path: Path) -> None:
+    queue = SqliteWriteQueue(tmp_path / "bridge.db")
+    with queue.acquire():
+        assert not queue.is_ingest_burst
+    with busy_writer(tmp_path / "bridge.db", "queue.note_ingest(burst=True); time.sleep(0.005)"):
+        assert eventually_true(lambda: queue.is_ingest_burst)
+    time.sleep(sqlite_write_queue.BURST_WINDOW * 2)
+    assert not queue.is_ingest_burst
 
 
-def test_a_crowd_that_was_noted_before_the_machine_started_is_over(tmp_path: Path) -> None:
-    own = WriteTurn(tmp_path / "bridge.db")
-    with own.taken():
-        own.note_receipts(crowd=True)
-    assert (own.receiving, own.crowded) == (True, True)
-    (tmp_path / "bridge.db.turn").write_bytes(struct.pack("8xdd", uptime() + 1e6, uptime() + 1e6))
-    assert (own.receiving, own.crowded) == (False, False)
+def test_burst_announced_before_restart_of_machine_is_ignored(tmp_path: Path) -> None:
+    queue = SqliteWriteQueue(tmp_path / "bridge.db")
+    with queue.acquire():
+        queue.note_ingest(burst=True)
+    assert (queue.is_ingesting, queue.is_ingest_burst) == (True, True)
+    (tmp_path / "bridge.db.write-queue").write_bytes(struct.pack("8xdd", uptime() + 1e6, uptime() + 1e6))
+    assert (queue.is_ingesting, queue.is_ingest_burst) == (False, False)
 
 
-def test_single_events_are_no_crowd(tmp_path: Path) -> None:
-    own = WriteTurn(tmp_path / "bridge.db")
-    with own.taken():
-        own.note_receipts(crowd=False)
-    assert (own.receiving, own.crowded) == (True, False)
+def test_single_events_are_not_a_burst(tmp_path: Path) -> None:
+    queue = SqliteWriteQueue(tmp_path / "bridge.db")
+    with queue.acquire():
+        queue.note_ingest(burst=False)
+    assert (queue.is_ingesting, queue.is_ingest_burst) == (True, False)
 
 
-def test_two_processes_never_hold_it_at_once(tmp_path: Path) -> None:
-    own, meetings = WriteTurn(tmp_path / "bridge.db"), tmp_path / "meetings"
-    alone = f"import os; os.mkdir({str(meetings)!r}); time.sleep(0.002); os.rmdir({str(meetings)!r})"
-    with greedy(tmp_path / "bridge.db", alone) as process:
+def test_two_processes_never_hold_the_queue_simultaneously(tmp_path: Path) -> None:
+    queue, marker = SqliteWriteQueue(tmp_path / "bridge.db"), tmp_path / "marker"
+    exclusive = f"import os; os.mkdir({str(marker)!r}); time.sleep(0.002); os.rmdir({str(marker)!r})"
+    with busy_writer(tmp_path / "bridge.db", exclusive) as process:
 
-        def hold() -> None:
-            meetings.mkdir()  # raises when the other one is at it
+        def work() -> None:
+            marker.mkdir()  # raises if the other process holds the queue
             time.sleep(0.002)
-            meetings.rmdir()
+            marker.rmdir()
 
-        _longest_wait(own, 100, hold)
-        assert process.poll() is None, "it met us"
+        _longest_wait(queue, 100, work)
+        assert process.poll() is None, "the other process met this one inside the queue"
 
 
-def test_who_froze_on_its_turn_costs_patience_only(tmp_path: Path) -> None:
-    own = WriteTurn(tmp_path / "bridge.db")
-    with greedy(tmp_path / "bridge.db", "time.sleep(0.3)") as process:
+def test_frozen_holder_delays_others_by_the_maximum_wait_only(tmp_path: Path) -> None:
+    queue = SqliteWriteQueue(tmp_path / "bridge.db")
+    with busy_writer(tmp_path / "bridge.db", "time.sleep(0.3)") as process:
         process.send_signal(signal.SIGSTOP)
-        begin = time.monotonic()
-        with own.taken():
-            waited = time.monotonic() - begin
-        assert sqlite_write_queue.PATIENCE - 0.1 < waited < sqlite_write_queue.PATIENCE + 5
+        started = time.monotonic()
+        with queue.acquire():
+            waited = time.monotonic() - started
+        limit = sqlite_write_queue.MAX_WAIT_SECONDS
+        assert limit - 0.1 < waited < limit + 5
 
 
-def test_who_died_on_its_turn_has_given_it_back(tmp_path: Path) -> None:
-    own = WriteTurn(tmp_path / "bridge.db")
-    with greedy(tmp_path / "bridge.db", "time.sleep(30)") as process:
+def test_lock_is_released_when_holder_dies(tmp_path: Path) -> None:
+    queue = SqliteWriteQueue(tmp_path / "bridge.db")
+    with busy_writer(tmp_path / "bridge.db", "time.sleep(30)") as process:
         process.kill()
         process.wait()
-        assert _longest_wait(own, 1) < sqlite_write_queue.PATIENCE / 2
+        assert _longest_wait(queue, 1) < sqlite_write_queue.MAX_WAIT_SECONDS / 2
 
 
-def test_a_folder_that_cannot_be_written_has_no_turns(tmp_path: Path) -> None:
-    own = WriteTurn(tmp_path / "nowhere" / "bridge.db")
-    with own.taken():
-        assert not own.crowded
+def test_missing_directory_disables_write_queue(tmp_path: Path) -> None:
+    queue = SqliteWriteQueue(tmp_path / "missing" / "bridge.db")
+    with queue.acquire():
+        assert not queue.is_ingest_burst
