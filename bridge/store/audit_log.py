@@ -17,7 +17,7 @@ _TABLE = schema.audit_log
 
 
 def record_audit(
-    connection: Connection,
+    conn: Connection,
     now: datetime,
     actor: str,
     action: str,
@@ -38,10 +38,10 @@ def record_audit(
         for target in targets
     ]
     if rows:
-        connection.execute(_TABLE.insert(), rows)
+        conn.execute(_TABLE.insert(), rows)
 
 
-def entries(
+def list_audit_entries(
     database: Database, *, target: str | None = None, limit: int = 50, cursor: str | None = None
 ) -> list[dict[str, Any]]:
     """Entries about `subject`, or about everything, the newest first."""
@@ -50,8 +50,8 @@ def entries(
         query = query.where(_TABLE.c.target == target)
     if cursor is not None:
         query = query.where(_TABLE.c.id < cursor)
-    with database.read() as connection:
-        found = [dict(row._mapping) for row in connection.execute(query)]
+    with database.read() as conn:
+        found = [dict(row._mapping) for row in conn.execute(query)]
     for entry in found:
         entry["detail"] = json.loads(entry["detail"]) if entry["detail"] else None
     return found

@@ -22,25 +22,25 @@ _MOST_VARIABLES = 32_000
 _POSTGRES = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
-def insert_group(
-    connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], on_conflict: str = ""
+def bulk_insert(
+    conn: Connection, table: Table, rows: Sequence[Mapping[str, Any]], on_conflict: str = ""
 ) -> int:
     """Insert rows that all have the same columns; returns how many were written.
 
     `on_conflict` is the clause of that name, for what is there already.
     """
-    if _is_sqlite(connection) and len(rows) > (most := _MOST_VARIABLES // len(rows[0])):
-        return sum(insert_group(connection, table, part, on_conflict) for part in _parts(rows, most))
+    if _is_sqlite(conn) and len(rows) > (most := _MOST_VARIABLES // len(rows[0])):
+        return sum(bulk_insert(conn, table, part, on_conflict) for part in _parts(rows, most))
     names = tuple(rows[0])
     into = f"INSERT INTO {table.name} ({', '.join(names)})"
-    if _is_sqlite(connection):
-        return _execute(connection, f"{into} {_values(names, rows)} {on_conflict}", _flat(table, names, rows))
+    if _is_sqlite(conn):
+        return _execute(conn, f"{into} {_values(names, rows)} {on_conflict}", _flat(table, names, rows))
     given = f"SELECT * FROM {_unnested(table, names)}"  # noqa: S608
-    return _execute(connection, f"{into} {given} {on_conflict}", _columns(table, names, rows))
+    return _execute(conn, f"{into} {given} {on_conflict}", _columns(table, names, rows))
 
 
-def update_group(
-    connection: Connection,
+def bulk_update(
+    conn: Connection,
     table: Table,
     keys: Sequence[str],
     rows: Sequence[Mapping[str, Any]],
@@ -50,12 +50,12 @@ def update_group(
 
     `only_if` is one more condition, in which a mapping is called `given`.
     """
-    if _is_sqlite(connection) and len(rows) > (most := _MOST_VARIABLES // len(rows[0])):
+    if _is_sqlite(conn) and len(rows) > (most := _MOST_VARIABLES // len(rows[0])):
         for part in _parts(rows, most):
-            update_group(connection, table, keys, part, only_if)
+            bulk_update(conn, table, keys, part, only_if)
         return
     names = tuple(rows[0])
-    if _is_sqlite(connection):
+    if _is_sqlite(conn):
         given = f"given ({', '.join(names)}) AS ({_values(names, rows)})"
         parameters = _flat(table, names, rows)
     else:
@@ -64,19 +64,19 @@ def update_group(
     changes = ", ".join(f"{name} = given.{name}" for name in names if name not in keys)
     same = " AND ".join(f"{table.name}.{key} = given.{key}" for key in keys)
     update = f"UPDATE {table.name} SET {changes} FROM given WHERE {same} AND {only_if}"  # noqa: S608
-    _execute(connection, f"WITH {given} {update}", parameters)
+    _execute(conn, f"WITH {given} {update}", parameters)
 
 
 def _parts(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[Sequence[Mapping[str, Any]]]:
     return (rows[start : start + most] for start in range(0, len(rows), most))
 
 
-def _is_sqlite(connection: Connection) -> bool:
-    return connection.dialect.name == "sqlite"
+def _is_sqlite(conn: Connection) -> bool:
+    return conn.dialect.name == "sqlite"
 
 
-def _execute(connection: Connection, statement: str, parameters: tuple[Any, ...]) -> int:
-    return connection.exec_driver_sql(statement, parameters).rowcount
+def _execute(conn: Connection, statement: str, parameters: tuple[Any, ...]) -> int:
+    return conn.exec_driver_sql(statement, parameters).rowcount
 
 
 def _values(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -33,14 +33,14 @@ from sqlalchemy import (
 )
 
 from bridge.events import Event
-from bridge.policy import Cancel, Decision, Go, Suppress, Wait, event_precedence
+from bridge.policy import Cancel, Decision, Allow, Suppress, Defer, event_precedence
 from bridge.store import schema
-from bridge.store.bulk import insert_group, update_group
-from bridge.store.connections import Gate, locked, open_gate
-from bridge.store.database import EVENTS, Database
+from bridge.store.bulk import bulk_insert, bulk_update
+from bridge.store.connections import RequestBudget, lock_connection_row, acquire_budget
+from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.idempotency import release_keys
-from bridge.store.opt_outs import recipient_name
-from bridge.store.policy_inputs import Rulebook, decide_all, gather, options_of
+from bridge.store.opt_outs import recipient_lock_key
+from bridge.store.policy_inputs import PolicyConfig, decide_all, load_policy_data, parse_options
 from bridge.store.routing import read_events
 
 LEASE = timedelta(seconds=30)
@@ -55,7 +55,7 @@ _BUSY_LANE = timedelta(milliseconds=200)
 
 
 @dataclass(slots=True)
-class Claimed:
+class ClaimedDelivery:
     """One attempt that is ours to make: its delivery, and what was decided about it. Nobody changes it."""
 
     id: str
@@ -88,7 +88,7 @@ class Claimed:
 
 
 @dataclass(frozen=True)
-class Room:
+class Capacity:
     """How much one connection can take on now."""
 
     connection: str
@@ -101,42 +101,44 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Claim:
+class ClaimedBatch:
     """The calls to make now, each a group of one action's deliveries; and when to look again."""
 
-    calls: Sequence[Sequence[Claimed]] = ()
+    calls: Sequence[Sequence[ClaimedDelivery]] = ()
     look_again_in: timedelta | None = None
     """How soon something may be due; None: not before something changes."""
 
 
-def claim(database: Database, room: Room, rulebook: Rulebook, worker_id: str) -> Claim:
+def claim(database: Database, room: Capacity, policy_config: PolicyConfig, worker_id: str) -> ClaimedBatch:
     """Begin what is due on a connection."""
-    with database.write() as connection:
-        account = locked(database, connection, room.connection)
-        now = database.now(connection)  # after the lock: who waited for it must not come with an older clock
-        gate = open_gate(connection, account, now, room.slots, room.per_second)
-        chosen = _choose(database, connection, room, gate, now) if gate.calls else []
+    with database.write() as conn:
+        account = lock_connection_row(database, conn, room.connection)
+        now = database.now(conn)  # after the lock: who waited for it must not come with an older clock
+        gate = acquire_budget(conn, account, now, room.slots, room.per_second)
+        chosen = _choose(database, conn, room, gate, now) if gate.calls else []
         if not chosen:
-            return Claim((), _look_again(connection, room.connection, gate, now))
-        events = events_of(connection, chosen)
-        facts = gather(connection, chosen, rulebook.messaging, now, rulebook.erased_as)
-        decisions = decide_all(chosen, events, facts, rulebook, now)
-        going = [row for row in chosen if isinstance(decisions.get(row.id), Go | None)]
+            return ClaimedBatch((), _look_again(conn, room.connection, gate, now))
+        events = events_by_delivery(conn, chosen)
+        facts = load_policy_data(conn, chosen, policy_config.messaging, now, policy_config.erased_as)
+        decisions = decide_all(chosen, events, facts, policy_config, now)
+        going = [row for row in chosen if isinstance(decisions.get(row.id), Allow | None)]
         if len(going) < len(chosen):
-            _hold_back(database, connection, chosen, decisions, now)
-        _begin(connection, going, events, worker_id, now)
+            _hold_back(database, conn, chosen, decisions, now)
+        _begin(conn, going, events, worker_id, now)
         calls = _group(going, room)
-        gate.take(connection, len(calls), now)
+        gate.take(conn, len(calls), now)
 
-    def begun(row: Row[Any]) -> Claimed:
+    def begun(row: Row[Any]) -> ClaimedDelivery:
         quiet_hours_start = getattr(decisions.get(row.id), "quiet_hours_start", None)
-        return claimed_of(row, events[row.id], facts.existing_id(row), now, gate.probing, quiet_hours_start)
+        return claimed_delivery_from_row(
+            row, events[row.id], facts.existing_id(row), now, gate.probing, quiet_hours_start
+        )
 
-    return Claim([[begun(row) for row in call] for call in calls], timedelta(0))
+    return ClaimedBatch([[begun(row) for row in call] for call in calls], timedelta(0))
 
 
 def _choose(
-    database: Database, connection: Connection, room: Room, gate: Gate, now: datetime
+    database: Database, conn: Connection, room: Capacity, gate: RequestBudget, now: datetime
 ) -> list[Row[Any]]:
     """As many due deliveries as fill the calls that may start, no two of which share a name."""
     chosen: list[Row[Any]] = []
@@ -152,12 +154,12 @@ def _choose(
             "concurrency_keys": list(concurrency_keys),
             "most": window,
         }
-        rows = connection.execute(_DUE, due).all()
+        rows = conn.execute(_DUE, due).all()
         for row in rows:
             call = _call(row)
             batch = 1 if row.outcome_unknown_since else room.batch_of(row.action)
             starts_call = sizes.get(call, 0) % batch == 0
-            own_names = names_of(row)
+            own_names = lock_keys(row)
             if not names.isdisjoint(own_names) or (starts_call and calls == gate.calls):
                 continue
             calls += starts_call
@@ -168,8 +170,8 @@ def _choose(
             chosen.append(row)
         if len(rows) < window or calls == gate.calls or len(chosen) >= MAX_CANDIDATES:
             break
-    database.lock(connection, names)
-    return chosen if database.is_sqlite else _still_free(connection, chosen)
+    database.lock(conn, names)
+    return chosen if database.is_sqlite else _still_free(conn, chosen)
 
 
 _NEEDED = (
@@ -210,14 +212,14 @@ def _due_statement() -> Select[*tuple[Any, ...]]:
 _DUE = _due_statement()
 
 
-def names_of(row: Row[Any]) -> set[str]:
+def lock_keys(row: Row[Any]) -> set[str]:
     """What must not be decided twice at once: the lane, the effect, the recipient, and what `once` counts."""
     names = {f"idempotency {row.idempotency_key}"}
     if row.concurrency_key is not None:
         names.add(f"concurrency {row.concurrency_key}")
     if row.recipient is not None:
-        names.add(recipient_name(row.channel, row.recipient))
-    once = options_of(row).get("once")
+        names.add(recipient_lock_key(row.channel, row.recipient))
+    once = parse_options(row).get("once")
     if once:
         names.add(f"once {row.rule} {row.action} {getattr(row, once['per'])}")
     return names
@@ -228,14 +230,14 @@ def _call(row: Row[Any]) -> str:
     return f"lookup of {row.id}" if row.outcome_unknown_since else row.action
 
 
-def _still_free(connection: Connection, chosen: list[Row[Any]]) -> list[Row[Any]]:
+def _still_free(conn: Connection, chosen: list[Row[Any]]) -> list[Row[Any]]:
     """Those whose lane nobody else took before we held its lock."""
     concurrency_keys = [row.concurrency_key for row in chosen if row.concurrency_key is not None]
     if not concurrency_keys:
         return chosen
     table = schema.deliveries
     busy = set(
-        connection.execute(
+        conn.execute(
             select(table.c.concurrency_key).where(
                 text("deliveries.state = 'running'"), table.c.concurrency_key.in_(concurrency_keys)
             )
@@ -244,12 +246,12 @@ def _still_free(connection: Connection, chosen: list[Row[Any]]) -> list[Row[Any]
     return [row for row in chosen if row.concurrency_key not in busy]
 
 
-def _look_again(connection: Connection, name: str, gate: Gate, now: datetime) -> timedelta | None:
+def _look_again(conn: Connection, name: str, gate: RequestBudget, now: datetime) -> timedelta | None:
     """How soon something may be due on this connection, as far as is known now."""
     if gate.reopens_at is not None:
         return gate.reopens_at - now
     table = schema.deliveries
-    next_at: datetime | None = connection.execute(
+    next_at: datetime | None = conn.execute(
         select(table.c.run_at)
         .where(table.c.connection == name, text("deliveries.state IN ('pending', 'retrying')"))
         .order_by(table.c.run_at)
@@ -258,15 +260,15 @@ def _look_again(connection: Connection, name: str, gate: Gate, now: datetime) ->
     return None if next_at is None else max(next_at - now, _BUSY_LANE)
 
 
-def events_of(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, Event]:
+def events_by_delivery(conn: Connection, rows: Sequence[Row[Any]]) -> dict[str, Event]:
     """The events behind these deliveries, by delivery."""
-    found = read_events(connection, {row.event_id for row in rows if row.event_id})
+    found = read_events(conn, {row.event_id for row in rows if row.event_id})
     return {row.id: found.get(row.event_id) or Event({}, row.id, row.occurred_at) for row in rows}
 
 
 def _hold_back(
     database: Database,
-    connection: Connection,
+    conn: Connection,
     rows: Sequence[Row[Any]],
     decisions: Mapping[str, Decision],
     now: datetime,
@@ -276,28 +278,28 @@ def _hold_back(
     for row in rows:
         decision = decisions.get(row.id)
         match decision:
-            case Wait():
+            case Defer():
                 state = "retrying" if row.attempts else "pending"
-                changes.append(_change(row, state, row.reason, decision.why, run_at=decision.until))
+                changes.append(_change(row, state, row.reason, decision.detail, run_at=decision.until))
             case Cancel():
-                changes.append(_change(row, "cancelled", None, decision.why, finished_at=now))
+                changes.append(_change(row, "cancelled", None, decision.detail, finished_at=now))
             case Suppress() if decision.reason == "expired" and row.attempts:
                 # It was tried in vain until it was no longer worth it: given up on, and for the last failure's reason.
                 changes.append(
                     _change(
-                        row, "failed", row.reason, f"{row.detail or ''} ({decision.why})", finished_at=now
+                        row, "failed", row.reason, f"{row.detail or ''} ({decision.detail})", finished_at=now
                     )
                 )
             case Suppress():
-                changes.append(_change(row, "suppressed", decision.reason, decision.why, finished_at=now))
+                changes.append(_change(row, "suppressed", decision.reason, decision.detail, finished_at=now))
             case _:
                 pass
     if changes:
-        update_group(connection, _TABLE, ["id"], changes)
+        bulk_update(conn, _TABLE, ["id"], changes)
         ended = {change["id"] for change in changes if change["finished_at"] is not None}
-        release_keys(connection, {row.id: row.idempotency_key for row in rows if row.id in ended})
+        release_keys(conn, {row.id: row.idempotency_key for row in rows if row.id in ended})
         if any(change["needs_follow_up"] for change in changes):
-            database.changed(connection, [EVENTS])
+            database.publish(conn, [EVENTS_TOPIC])
 
 
 def _change(
@@ -321,7 +323,7 @@ def _change(
 
 
 def _begin(
-    connection: Connection,
+    conn: Connection,
     rows: Sequence[Row[Any]],
     events: Mapping[str, Event],
     worker_id: str,
@@ -332,7 +334,7 @@ def _begin(
         return
     table = schema.deliveries
     begun = literal(now, schema.Instant())
-    connection.execute(
+    conn.execute(
         update(table)
         .where(table.c.id.in_([row.id for row in rows]))
         .values(
@@ -344,8 +346,8 @@ def _begin(
             possibly_sent_at=func.coalesce(table.c.possibly_sent_at, begun),
         )
     )
-    insert_group(
-        connection,
+    bulk_insert(
+        conn,
         schema.attempts,
         [
             {
@@ -358,8 +360,8 @@ def _begin(
             for row in rows
         ],
     )
-    insert_group(
-        connection,
+    bulk_insert(
+        conn,
         schema.idempotency_keys,
         [
             {
@@ -379,21 +381,21 @@ def _kind(row: Row[Any]) -> Literal["send", "lookup"]:
     return "lookup" if row.outcome_unknown_since else "send"
 
 
-def claimed_of(
+def claimed_delivery_from_row(
     row: Row[Any],
     event: Event,
     existing_id: str | None = None,
     begun_at: datetime | None = None,
     probe: bool = False,
     quiet_hours_start: datetime | None = None,
-) -> Claimed:
+) -> ClaimedDelivery:
     """A delivery's claim: the one that the row tells of, or the next one, when it begins now at `begun_at`."""
     started_at = begun_at or row.possibly_sent_at or row.occurred_at
     outcome_unknown_since = row.outcome_unknown_since
     if begun_at is not None and outcome_unknown_since is not None:
         # While it was due and nobody could ask (a pause, a service that was down), no time for looking counted.
         outcome_unknown_since += max(begun_at - row.run_at, timedelta(0))
-    return Claimed(
+    return ClaimedDelivery(
         id=row.id,
         fencing_token=row.fencing_token + (begun_at is not None),
         kind=_kind(row),
@@ -402,7 +404,7 @@ def claimed_of(
         action=row.action,
         connection=row.connection,
         params=json.loads(row.params),
-        options=options_of(row),
+        options=parse_options(row),
         event=event,
         occurred_at=row.occurred_at,
         idempotency_key=row.idempotency_key,
@@ -419,7 +421,7 @@ def claimed_of(
     )
 
 
-def _group(rows: Sequence[Row[Any]], room: Room) -> list[list[Row[Any]]]:
+def _group(rows: Sequence[Row[Any]], room: Capacity) -> list[list[Row[Any]]]:
     """The calls: each action's deliveries in groups that it can take, each lookup alone."""
     calls: list[list[Row[Any]]] = []
     sends: dict[str, list[Row[Any]]] = {}

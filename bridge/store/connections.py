@@ -15,7 +15,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, select, update
 
 from bridge.errors import (
-    AuthenticationError,
+    AccountError,
     DeliveryError,
     OutcomeUnknown,
     PermanentError,
@@ -29,15 +29,15 @@ from bridge.store.audit_log import record_audit
 from bridge.store.database import Database
 from bridge.telemetry import log
 
-PausedBy = Literal["operator", "rate_limit", "quota", "auth", "circuit_open"]
+PauseCause = Literal["operator", "rate_limit", "quota", "auth", "circuit_open"]
 
-FOR_GOOD = datetime(9999, 1, 1, tzinfo=UTC)
+INDEFINITELY = datetime(9999, 1, 1, tzinfo=UTC)
 """Until a person or a changed secret ends it."""
-PROBE_EVERY = timedelta(seconds=10)
+PROBE_INTERVAL = timedelta(seconds=10)
 CIRCUIT_WINDOW = timedelta(seconds=60)
 CIRCUIT_FAILURES = 5
 """The circuit opens at this many failures within the window, when they are at least half of all attempts."""
-RATE_PAUSE, LONGEST_RATE_PAUSE = timedelta(seconds=1), timedelta(minutes=5)
+RATE_PAUSE, MAX_RATE_PAUSE = timedelta(seconds=1), timedelta(minutes=5)
 """How long a 429 without `Retry-After` pauses the connection: twice as long each time, until a request is answered."""
 QUOTA_PAUSE = timedelta(hours=1)
 
@@ -45,7 +45,7 @@ _TABLE = schema.connections
 
 
 @dataclass
-class Gate:
+class RequestBudget:
     """What may leave on a connection now."""
 
     name: str
@@ -57,20 +57,20 @@ class Gate:
     probing: bool = False
     """The circuit is half open: one call tries, and until it has answered nobody else does."""
 
-    def take(self, connection: Connection, calls: int, now: datetime) -> None:
+    def take(self, conn: Connection, calls: int, now: datetime) -> None:
         """Spend the budget of `calls` calls, and close the gate behind a probe."""
         values: dict[str, Any] = {}
         if self.tokens is not None:
             values |= {"tokens": self.tokens - calls, "tokens_refilled_at": now}
         if self.probing:
-            values["paused_until"] = now + 3 * PROBE_EVERY
+            values["paused_until"] = now + 3 * PROBE_INTERVAL
         if values and calls:
-            connection.execute(update(_TABLE).where(_TABLE.c.name == self.name).values(values))
+            conn.execute(update(_TABLE).where(_TABLE.c.name == self.name).values(values))
 
 
-def register(database: Database, fingerprints: Mapping[str, str]) -> None:
+def register_accounts(database: Database, fingerprints: Mapping[str, str]) -> None:
     """Make the rows of these connections; one whose settings changed is freed from a pause for credentials."""
-    with database.write() as connection:
+    with database.write() as conn:
         for name, fingerprint in sorted(fingerprints.items()):
             row = {
                 "name": name,
@@ -79,8 +79,8 @@ def register(database: Database, fingerprints: Mapping[str, str]) -> None:
                 "successes": 0,
                 "alert_due": False,
             }
-            connection.execute(database.insert_new(_TABLE), [row])
-            mended = connection.execute(
+            conn.execute(database.insert_new(_TABLE), [row])
+            mended = conn.execute(
                 update(_TABLE)
                 .where(
                     _TABLE.c.name == name,
@@ -90,10 +90,8 @@ def register(database: Database, fingerprints: Mapping[str, str]) -> None:
                 .values(_OPEN)
             )
             if mended.rowcount:
-                tell(name, _OPEN)
-            connection.execute(
-                update(_TABLE).where(_TABLE.c.name == name).values(settings_fingerprint=fingerprint)
-            )
+                log_state_change(name, _OPEN)
+            conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(settings_fingerprint=fingerprint))
 
 
 _OPEN: dict[str, Any] = {
@@ -108,44 +106,44 @@ _OPEN: dict[str, Any] = {
 }
 
 
-def open_gate(
-    connection: Connection, row: Row[Any], now: datetime, calls: int, per_second: float | None
-) -> Gate:
+def acquire_budget(
+    conn: Connection, row: Row[Any], now: datetime, calls: int, per_second: float | None
+) -> RequestBudget:
     """Say how many of `calls` may start; `row` is the connection's, locked before `now` was read."""
     name = row.name
     if row.paused_until is not None and row.paused_until > now:
-        return Gate(name, 0, row.paused_until)
+        return RequestBudget(name, 0, row.paused_until)
     probing = row.pause_cause == "circuit_open"
     if probing:
         calls = min(calls, 1)
     elif row.pause_cause is not None:
-        connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(_OPEN))
-        tell(name, _OPEN)
+        conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(_OPEN))
+        log_state_change(name, _OPEN)
     if per_second is None:
-        return Gate(name, calls, probing=probing)
+        return RequestBudget(name, calls, probing=probing)
     burst = max(1.0, per_second)
     # A clock that was put back would refill nothing until it has caught up.
     elapsed = abs((now - row.tokens_refilled_at).total_seconds()) if row.tokens_refilled_at else burst
     tokens = min(burst, (row.tokens if row.tokens is not None else burst) + elapsed * per_second)
     if tokens < 1:
-        return Gate(name, 0, now + timedelta(seconds=(1 - tokens) / per_second), tokens)
-    return Gate(name, min(calls, int(tokens)), None, tokens, probing)
+        return RequestBudget(name, 0, now + timedelta(seconds=(1 - tokens) / per_second), tokens)
+    return RequestBudget(name, min(calls, int(tokens)), None, tokens, probing)
 
 
-def locked(database: Database, connection: Connection, name: str) -> Row[Any]:
+def lock_connection_row(database: Database, conn: Connection, name: str) -> Row[Any]:
     """The connection's row, locked until the transaction ends; made if need be."""
     query = select(_TABLE).where(_TABLE.c.name == name).with_for_update()
-    row = connection.execute(query).one_or_none()
+    row = conn.execute(query).one_or_none()
     if row is None:
         fresh = {"name": name, "failures": 0, "successes": 0, "alert_due": False}
-        connection.execute(database.insert_new(_TABLE), [fresh])
-        row = connection.execute(query).one()
+        conn.execute(database.insert_new(_TABLE), [fresh])
+        row = conn.execute(query).one()
     return row
 
 
-def record(
+def record_outcomes(
     database: Database,
-    connection: Connection,
+    conn: Connection,
     name: str,
     outcomes: Sequence[DeliveryError | None],
     now: datetime,
@@ -155,7 +153,7 @@ def record(
 
     Returns the columns that change: for `tell`, once the transaction has committed.
     """
-    row = locked(database, connection, name)
+    row = lock_connection_row(database, conn, name)
     answered = any(outcome is None or isinstance(outcome, PermanentError) for outcome in outcomes)
     consecutive_rate_limits = 0 if answered else row.consecutive_rate_limits
     pauses = [
@@ -175,11 +173,11 @@ def record(
     if values.get("pause_cause") == "auth":
         # Not those that were registered last: during a rolling restart a process may still have the old ones.
         values |= {"settings_fingerprint": refused_by(name)}
-    connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(values))
+    conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(values))
     return values
 
 
-_ADVICE: dict[PausedBy, str] = {
+_ADVICE: dict[PauseCause, str] = {
     "auth": "mend the account's variables and restart; `bridge check --online` names them",
     "quota": "it goes on by itself when the partner says so, or after `bridge resume`",
     "circuit_open": "one call tries every 10 s, and it goes on by itself when one succeeds",
@@ -187,14 +185,14 @@ _ADVICE: dict[PausedBy, str] = {
 }
 
 
-def tell(name: str, turn: Mapping[str, Any]) -> None:
+def log_state_change(name: str, turn: Mapping[str, Any]) -> None:
     """Log that a connection was paused or goes on; `turn` are the columns that changed."""
     by = turn.get("pause_cause")
     if by is not None:
         say = log.info if by == "rate_limit" else log.warning
         until = turn["paused_until"]
         say(
-            "connection paused", connection=name, by=by, until=None if until == FOR_GOOD else until.isoformat(),
+            "connection paused", connection=name, by=by, until=None if until == INDEFINITELY else until.isoformat(),
             reason=turn["pause_reason"], advice=_ADVICE[by],
         )  # fmt: skip
     elif "pause_cause" in turn:
@@ -205,19 +203,19 @@ def _pause(
     row: Row[Any], outcome: DeliveryError | None, consecutive_rate_limits: int, now: datetime
 ) -> dict[str, Any] | None:
     """The pause that one failure asks for by itself, after so many 429s in a row."""
-    if isinstance(outcome, AuthenticationError):
-        return pause_values("auth", FOR_GOOD, outcome.detail, alert=True)
+    if isinstance(outcome, AccountError):
+        return pause_columns("auth", INDEFINITELY, outcome.detail, alert=True)
     if isinstance(outcome, QuotaExhausted):
-        return pause_values("quota", outcome.until or now + QUOTA_PAUSE, outcome.detail, alert=True)
+        return pause_columns("quota", outcome.until or now + QUOTA_PAUSE, outcome.detail, alert=True)
     if isinstance(outcome, RateLimited):
         if outcome.retry_after is not None:
-            return pause_values("rate_limit", now + outcome.retry_after, outcome.detail)
+            return pause_columns("rate_limit", now + outcome.retry_after, outcome.detail)
         if row.pause_cause == "rate_limit" and row.paused_until > now:
-            return pause_values(
+            return pause_columns(
                 "rate_limit", row.paused_until, outcome.detail
             )  # it was under way when the pause began
-        wait = min(RATE_PAUSE * 2 ** min(consecutive_rate_limits, 16), LONGEST_RATE_PAUSE)
-        return pause_values("rate_limit", now + wait, outcome.detail) | {
+        wait = min(RATE_PAUSE * 2 ** min(consecutive_rate_limits, 16), MAX_RATE_PAUSE)
+        return pause_columns("rate_limit", now + wait, outcome.detail) | {
             "consecutive_rate_limits": consecutive_rate_limits + 1
         }
     return None
@@ -228,11 +226,11 @@ def _circuit(row: Row[Any], outcomes: Sequence[DeliveryError | None], now: datet
 
     A request that failed is one failure, however many deliveries it carried: they share its exception.
     """
-    failed = [outcome for outcome in outcomes if outcome is not None and speaks_of_partner(outcome)]
+    failed = [outcome for outcome in outcomes if outcome is not None and is_provider_failure(outcome)]
     details = [outcome.detail for outcome in {id(outcome): outcome for outcome in failed}.values()]
     answered = len(outcomes) - len(failed)
     if row.pause_cause == "circuit_open":
-        return dict(_OPEN) if answered else {"paused_until": now + PROBE_EVERY}
+        return dict(_OPEN) if answered else {"paused_until": now + PROBE_INTERVAL}
     if not details and not row.failures:
         return {}
     fresh = row.window_started_at is None or now - row.window_started_at > CIRCUIT_WINDOW
@@ -240,7 +238,7 @@ def _circuit(row: Row[Any], outcomes: Sequence[DeliveryError | None], now: datet
     successes = (0 if fresh else row.successes) + answered
     if details and failures >= CIRCUIT_FAILURES and failures >= successes:
         reason = f"{failures} of {failures + successes} attempts failed, the last one: {details[-1]}"
-        return pause_values("circuit_open", now + PROBE_EVERY, reason, alert=True)
+        return pause_columns("circuit_open", now + PROBE_INTERVAL, reason, alert=True)
     return {
         "failures": failures,
         "successes": successes,
@@ -248,7 +246,7 @@ def _circuit(row: Row[Any], outcomes: Sequence[DeliveryError | None], now: datet
     }
 
 
-def speaks_of_partner(outcome: DeliveryError | None) -> bool:
+def is_provider_failure(outcome: DeliveryError | None) -> bool:
     """Whether a failure says that the partner is down or slow, rather than something about one delivery."""
     return isinstance(outcome, (TransientError, OutcomeUnknown)) and outcome.reason in (
         "server_error",
@@ -257,7 +255,7 @@ def speaks_of_partner(outcome: DeliveryError | None) -> bool:
     )
 
 
-def pause_values(by: PausedBy, until: datetime, reason: str, *, alert: bool = False) -> dict[str, Any]:
+def pause_columns(by: PauseCause, until: datetime, reason: str, *, alert: bool = False) -> dict[str, Any]:
     """The columns of a pause."""
     values: dict[str, Any] = {"pause_cause": by, "paused_until": until, "pause_reason": reason[:500]}
     if alert:
@@ -267,33 +265,35 @@ def pause_values(by: PausedBy, until: datetime, reason: str, *, alert: bool = Fa
 
 def pause(database: Database, name: str, reason: str, actor: str) -> None:
     """Pause by a person, until `resume`."""
-    with database.write() as connection:
-        locked(database, connection, name)
+    with database.write() as conn:
+        lock_connection_row(database, conn, name)
         record_audit(
-            connection,
-            database.now(connection),
+            conn,
+            database.now(conn),
             actor,
             "pause",
             [name],
             {"reason": reason} if reason else None,
         )
-        connection.execute(
-            update(_TABLE).where(_TABLE.c.name == name).values(pause_values("operator", FOR_GOOD, reason))
+        conn.execute(
+            update(_TABLE)
+            .where(_TABLE.c.name == name)
+            .values(pause_columns("operator", INDEFINITELY, reason))
         )
 
 
 def resume(database: Database, name: str, actor: str) -> None:
     """End any pause, and forget the failures that led to it."""
-    with database.write() as connection:
-        locked(database, connection, name)
-        record_audit(connection, database.now(connection), actor, "resume", [name])
-        connection.execute(
+    with database.write() as conn:
+        lock_connection_row(database, conn, name)
+        record_audit(conn, database.now(conn), actor, "resume", [name])
+        conn.execute(
             update(_TABLE).where(_TABLE.c.name == name).values(_OPEN | {"consecutive_rate_limits": 0})
         )
-        database.changed(connection, [name])
+        database.publish(conn, [name])
 
 
 def all_connections(database: Database) -> list[dict[str, Any]]:
     """Every connection's row."""
-    with database.read() as connection:
-        return [dict(row._mapping) for row in connection.execute(select(_TABLE).order_by(_TABLE.c.name))]
+    with database.read() as conn:
+        return [dict(row._mapping) for row in conn.execute(select(_TABLE).order_by(_TABLE.c.name))]

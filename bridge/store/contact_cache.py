@@ -25,12 +25,12 @@ class StoredContactCache:
 
     def get(self, keys: Iterable[str]) -> Mapping[str, str]:
         """The remembered ids of those `keys` that are known and not expired; an empty id means nobody."""
-        with self._database.read() as connection:
-            rows = connection.execute(
+        with self._database.read() as conn:
+            rows = conn.execute(
                 select(_TABLE.c.lookup_key, _TABLE.c.value).where(
                     _TABLE.c.connection == self._connection,
                     _TABLE.c.lookup_key.in_(list(keys)),
-                    _TABLE.c.expires_at > self._database.now(connection),
+                    _TABLE.c.expires_at > self._database.now(conn),
                 )
             )
             return {row.lookup_key: row.value for row in rows}
@@ -46,10 +46,10 @@ class StoredContactCache:
     def _remember(self, owner: str, ids: Mapping[str, str], ttl: timedelta) -> None:
         if not ids:
             return
-        with self._database.write() as connection:
-            expires_at = self._database.now(connection) + ttl
+        with self._database.write() as conn:
+            expires_at = self._database.now(conn) + ttl
             statement = self._database.insert(_TABLE)
-            connection.execute(
+            conn.execute(
                 statement.on_conflict_do_update(
                     index_elements=["connection", "lookup_key"],
                     set_={
@@ -70,18 +70,18 @@ class StoredContactCache:
 
     def forget(self, keys: Iterable[str]) -> None:
         """Drop ids that turned out deleted, merged or converted."""
-        with self._database.write() as connection:
-            connection.execute(
+        with self._database.write() as conn:
+            conn.execute(
                 delete(_TABLE).where(
                     _TABLE.c.connection == self._connection, _TABLE.c.lookup_key.in_(list(keys))
                 )
             )
 
 
-def zones_known(connection: Connection, addresses: Collection[str], now: datetime) -> Mapping[str, str]:
+def cached_time_zones(conn: Connection, addresses: Collection[str], now: datetime) -> Mapping[str, str]:
     """The time zones that CRMs know of people, by those of their `addresses` (in small letters) that are known."""
     keys = {_zone_key(address): address.lower() for address in addresses}
-    rows = connection.execute(
+    rows = conn.execute(
         select(_TABLE.c.lookup_key, _TABLE.c.value).where(
             _TABLE.c.connection == _SHARED, _TABLE.c.lookup_key.in_(list(keys)), _TABLE.c.expires_at > now
         )

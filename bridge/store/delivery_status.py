@@ -16,13 +16,13 @@ from sqlalchemy import Connection, Row, or_, select, update
 
 from bridge.connector import OptIn, OptOut, StatusUpdate
 from bridge.store import schema
-from bridge.store.database import EVENTS, Database
+from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.idempotency import mark_completed_for
-from bridge.store.opt_outs import Preference, keep_preferences
-from bridge.store.results import NOT_RECEIVED, PROVEN, furthest_status
+from bridge.store.opt_outs import OptOutChange, save_opt_outs
+from bridge.store.results import UNDELIVERED_STATUSES, CONFIRMED_BY_STATUS, latest_status
 from bridge.telemetry import mask
 
-Learned = StatusUpdate | OptOut | OptIn
+CallbackEvent = StatusUpdate | OptOut | OptIn
 
 _TABLE = schema.deliveries
 
@@ -35,7 +35,7 @@ class UnmatchedStatus:
     why: str
 
 
-def learn(database: Database, name: str, learned: Sequence[Learned]) -> list[UnmatchedStatus]:
+def apply_callback(database: Database, name: str, learned: Sequence[CallbackEvent]) -> list[UnmatchedStatus]:
     """Write what the partner of connection `name` reported, in one transaction; returns the receipts of nobody.
 
     Raises StoreUnavailable: then nothing is written, and the partner must not be told that it was.
@@ -43,11 +43,11 @@ def learn(database: Database, name: str, learned: Sequence[Learned]) -> list[Unm
     status_updates = [item for item in learned if isinstance(item, StatusUpdate)]
     wishes = [_preference(item, name) for item in learned if not isinstance(item, StatusUpdate)]
     unmatched: list[UnmatchedStatus] = []
-    with database.write() as connection:
-        now = database.now(connection)
-        rows = _deliveries(connection, name, status_updates)
+    with database.write() as conn:
+        now = database.now(conn)
+        rows = _deliveries(conn, name, status_updates)
         # Locks in the order of `finish`: deliveries, recipients, effects.
-        keep_preferences(database, connection, wishes, now)
+        save_opt_outs(database, conn, wishes, now)
         follow_up = False
         for status_update in status_updates:
             row = _match(rows, status_update)
@@ -58,30 +58,28 @@ def learn(database: Database, name: str, learned: Sequence[Learned]) -> list[Unm
             if not changes:
                 continue
             if changes.get("state") == "succeeded":
-                mark_completed_for(database, connection, row, status_update.id, now)
-            rows[row.id] = connection.execute(
+                mark_completed_for(database, conn, row, status_update.id, now)
+            rows[row.id] = conn.execute(
                 update(_TABLE).where(_TABLE.c.id == row.id).values(changes).returning(_TABLE)
             ).one()
             follow_up |= bool(changes.get("needs_follow_up"))
         if follow_up:
-            database.changed(connection, [EVENTS])
+            database.publish(conn, [EVENTS_TOPIC])
     return unmatched
 
 
-def _preference(item: OptOut | OptIn, name: str) -> Preference:
+def _preference(item: OptOut | OptIn, name: str) -> OptOutChange:
     word = "STOP" if isinstance(item, OptOut) else "START"
-    return Preference(item.channel, item.address, isinstance(item, OptOut), f"{word} to {name}")
+    return OptOutChange(item.channel, item.address, isinstance(item, OptOut), f"{word} to {name}")
 
 
-def _deliveries(
-    connection: Connection, name: str, status_updates: Sequence[StatusUpdate]
-) -> dict[str, Row[Any]]:
+def _deliveries(conn: Connection, name: str, status_updates: Sequence[StatusUpdate]) -> dict[str, Row[Any]]:
     """The connection's deliveries that these receipts may speak of, locked."""
     delivery_ids = [status_update.delivery for status_update in status_updates if status_update.delivery]
     external_ids = [status_update.id for status_update in status_updates if status_update.id]
     if not delivery_ids and not external_ids:
         return {}
-    found = connection.execute(
+    found = conn.execute(
         select(_TABLE)
         .where(
             or_(_TABLE.c.id.in_(delivery_ids), _TABLE.c.external_id.in_(external_ids)),
@@ -111,7 +109,7 @@ def _match(rows: dict[str, Row[Any]], status_update: StatusUpdate) -> Row[Any] |
 def _changes(row: Row[Any], status_update: StatusUpdate, now: datetime) -> dict[str, Any]:
     """What a receipt changes in its delivery; nothing when it is old news."""
     changes: dict[str, Any] = {}
-    if furthest_status(row.message_status, status_update.state) != row.message_status:
+    if latest_status(row.message_status, status_update.state) != row.message_status:
         changes |= {"message_status": status_update.state, "message_status_at": now}
     if row.external_id is None and status_update.id is not None:
         changes["external_id"] = status_update.id
@@ -119,12 +117,12 @@ def _changes(row: Row[Any], status_update: StatusUpdate, now: datetime) -> dict[
         changes |= {
             "state": "succeeded",
             "reason": None,
-            "detail": PROVEN,
+            "detail": CONFIRMED_BY_STATUS,
             "outcome_unknown_since": None,
             "finished_at": now,
             "needs_follow_up": False,
         }
-    if changes.get("message_status") in NOT_RECEIVED:
+    if changes.get("message_status") in UNDELIVERED_STATUSES:
         changes["detail"] = mask(status_update.detail)[:500] or None
         # While an attempt runs its end is what is followed up; it reads the receipt.
         changes["needs_follow_up"] = row.trigger == "rule" and row.state != "running"

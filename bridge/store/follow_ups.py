@@ -17,35 +17,35 @@ from sqlalchemy import Connection, Row, exists, func, literal, or_, select, text
 
 from bridge.errors import StoreUnavailable
 from bridge.events import Event
-from bridge.rules.model import Planned
+from bridge.rules.model import PlannedDelivery
 from bridge.store import schema
-from bridge.store.claim import events_of
-from bridge.store.database import EVENTS, Database
-from bridge.store.results import NOT_RECEIVED
+from bridge.store.claim import events_by_delivery
+from bridge.store.database import EVENTS_TOPIC, Database
+from bridge.store.results import UNDELIVERED_STATUSES
 from bridge.store.routing import delivery_row
 
-Plan = Callable[[Event, Mapping[str, Any], datetime], tuple[str, Sequence[Planned]]]
+FollowUpPlanner = Callable[[Event, Mapping[str, Any], datetime], tuple[str, Sequence[PlannedDelivery]]]
 """The follow-ups of a failure: event, what `delivery` is, now -> the rules' hash and what to do."""
 
 _TABLE, _PAUSED = schema.deliveries, schema.connections
 
 
-def anything_marked(database: Database) -> bool:
+def has_pending_follow_ups(database: Database) -> bool:
     """Whether there is anything to follow up; who only asks takes no writer's turn."""
     delivery = select(literal(1)).select_from(_TABLE).where(text("needs_follow_up"))
     pause = select(literal(1)).select_from(_PAUSED).where(_PAUSED.c.alert_due.is_(True))
-    with database.read() as connection:
-        return bool(connection.execute(select(or_(exists(delivery), exists(pause)))).scalar_one())
+    with database.read() as conn:
+        return bool(conn.execute(select(or_(exists(delivery), exists(pause)))).scalar_one())
 
 
-def follow_up_deliveries(database: Database, plan: Plan, limit: int = 50) -> tuple[int, list[str]]:
+def follow_up_deliveries(database: Database, plan: FollowUpPlanner, limit: int = 50) -> tuple[int, list[str]]:
     """Make the follow-ups of deliveries that carry the mark; returns how many deliveries that were.
 
     The ids are of those whose follow-ups could not be made.
     """
 
-    def give_up(connection: Connection, idents: Sequence[str], why: str) -> None:
-        connection.execute(
+    def give_up(conn: Connection, idents: Sequence[str], why: str) -> None:
+        conn.execute(
             update(_TABLE)
             .where(_TABLE.c.id.in_(idents))
             .values(needs_follow_up=False, detail=func.coalesce(_TABLE.c.detail + "; ", "") + literal(why))
@@ -54,14 +54,14 @@ def follow_up_deliveries(database: Database, plan: Plan, limit: int = 50) -> tup
     return _make(database, partial(_follow_up_deliveries, plan=plan), give_up, limit)
 
 
-def follow_up_pauses(database: Database, plan: Plan, limit: int = 50) -> tuple[int, list[str]]:
+def follow_up_pauses(database: Database, plan: FollowUpPlanner, limit: int = 50) -> tuple[int, list[str]]:
     """Make the alerts of connections that were paused; returns how many connections that were.
 
     The names are of those whose alerts could not be made.
     """
 
-    def give_up(connection: Connection, names: Sequence[str], why: str) -> None:
-        connection.execute(
+    def give_up(conn: Connection, names: Sequence[str], why: str) -> None:
+        conn.execute(
             update(_PAUSED)
             .where(_PAUSED.c.name.in_(names))
             .values(
@@ -81,8 +81,8 @@ def _make(
     """Make the follow-ups of up to `limit` of what carries the mark, and give up on one that fails alone."""
     taken: list[str] = []
     try:
-        with database.write() as connection:
-            return make(database, connection, limit=limit, taken=taken), []
+        with database.write() as conn:
+            return make(database, conn, limit=limit, taken=taken), []
     except StoreUnavailable:
         raise
     except Exception as error:
@@ -90,38 +90,38 @@ def _make(
             return _make(database, make, give_up, 1)
         if not taken:
             raise
-        with database.write() as connection:
-            give_up(connection, taken, f"no follow-up could be made ({type(error).__name__})")
+        with database.write() as conn:
+            give_up(conn, taken, f"no follow-up could be made ({type(error).__name__})")
         return len(taken), taken
 
 
 def _follow_up_deliveries(
-    database: Database, connection: Connection, *, plan: Plan, limit: int, taken: list[str]
+    database: Database, conn: Connection, *, plan: FollowUpPlanner, limit: int, taken: list[str]
 ) -> int:
-    rows = connection.execute(
+    rows = conn.execute(
         select(_TABLE).where(text("needs_follow_up")).limit(limit).with_for_update(skip_locked=True)
     ).all()
     if not rows:
         return 0
     taken += [row.id for row in rows]
-    now = database.now(connection)
-    events = events_of(connection, rows)
+    now = database.now(conn)
+    events = events_by_delivery(conn, rows)
     made = []
     for row in rows:
         event = events[row.id]
-        rules_hash, planned = plan(event, about(row), now)
+        rules_hash, planned = plan(event, failure_template_vars(row), now)
         made += [delivery_row(item, event, rules_hash, now, parent_id=row.id) for item in planned]
     if made:
-        connection.execute(_TABLE.insert(), made)
-    connection.execute(update(_TABLE).where(_TABLE.c.id.in_(taken)).values(needs_follow_up=False))
-    database.changed(connection, [EVENTS, *(row["connection"] for row in made)])
+        conn.execute(_TABLE.insert(), made)
+    conn.execute(update(_TABLE).where(_TABLE.c.id.in_(taken)).values(needs_follow_up=False))
+    database.publish(conn, [EVENTS_TOPIC, *(row["connection"] for row in made)])
     return len(rows)
 
 
 def _follow_up_pauses(
-    database: Database, connection: Connection, *, plan: Plan, limit: int, taken: list[str]
+    database: Database, conn: Connection, *, plan: FollowUpPlanner, limit: int, taken: list[str]
 ) -> int:
-    rows = connection.execute(
+    rows = conn.execute(
         select(_PAUSED)
         .where(_PAUSED.c.alert_due.is_(True))
         .order_by(_PAUSED.c.name)
@@ -131,24 +131,26 @@ def _follow_up_pauses(
     if not rows:
         return 0
     taken += [row.name for row in rows]
-    now = database.now(connection)
+    now = database.now(conn)
     made = []
     for row in rows:
         event = Event({}, row.pause_id or row.name, now)
-        rules_hash, planned = plan(event, about_pause(row), now)
+        rules_hash, planned = plan(event, pause_template_vars(row), now)
         made += [delivery_row(item, event, rules_hash, now, parent_id=row.pause_id) for item in planned]
     if made:
-        connection.execute(_TABLE.insert(), made)
-    connection.execute(update(_PAUSED).where(_PAUSED.c.name.in_(taken)).values(alert_due=False))
-    database.changed(connection, [row["connection"] for row in made])
+        conn.execute(_TABLE.insert(), made)
+    conn.execute(update(_PAUSED).where(_PAUSED.c.name.in_(taken)).values(alert_due=False))
+    database.publish(conn, [row["connection"] for row in made])
     return len(rows)
 
 
-def about(row: Row[Any]) -> dict[str, Any]:
+def failure_template_vars(row: Row[Any]) -> dict[str, Any]:
     """What `delivery` is in the templates of `on_failure` and `alerts`: see `DELIVERY_FIELDS`."""
     done = "waits for a person" if row.state == "needs_review" else "failed"
     not_received = (
-        row.message_status if row.state == "succeeded" and row.message_status in NOT_RECEIVED else None
+        row.message_status
+        if row.state == "succeeded" and row.message_status in UNDELIVERED_STATUSES
+        else None
     )
     if not_received:
         done = f"was {not_received}"
@@ -168,7 +170,7 @@ def about(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def about_pause(row: Row[Any]) -> dict[str, Any]:
+def pause_template_vars(row: Row[Any]) -> dict[str, Any]:
     """The same for a connection that was paused."""
     until = (
         ""

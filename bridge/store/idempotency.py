@@ -14,18 +14,16 @@ from sqlalchemy import Connection, Row, ScalarSelect, and_, delete, func, or_, s
 
 from bridge.policy import event_precedence
 from bridge.store import schema
-from bridge.store.bulk import update_group
+from bridge.store.bulk import bulk_update
 from bridge.store.database import Database
 
 _TABLE = schema.idempotency_keys
 
 
-def mark_completed(connection: Connection, held: Sequence[Mapping[str, Any]]) -> None:
+def mark_completed(conn: Connection, held: Sequence[Mapping[str, Any]]) -> None:
     """These took effect, each for the delivery that reserved it: rows made by `held_row`."""
     if held:
-        update_group(
-            connection, _TABLE, ["key"], held, only_if="idempotency_keys.reserved_by = given.completed_by"
-        )
+        bulk_update(conn, _TABLE, ["key"], held, only_if="idempotency_keys.reserved_by = given.completed_by")
 
 
 def completed_row(
@@ -49,14 +47,14 @@ def completed_row(
 
 
 def mark_completed_for(
-    database: Database, connection: Connection, row: Row[Any], external_id: str | None, now: datetime
+    database: Database, conn: Connection, row: Row[Any], external_id: str | None, now: datetime
 ) -> None:
     """A delivery (its row) took effect, or may have: it is held for it, unless it is held for somebody else.
 
     It is held though it was freed meanwhile, or an `--force` has reserved it: whatever becomes of that one.
     """
     event = select(schema.events.c.type).where(schema.events.c.id == row.event_id)
-    precedence = event_precedence(connection.execute(event).scalar_one_or_none() or "")
+    precedence = event_precedence(conn.execute(event).scalar_one_or_none() or "")
     fresh = {
         "key": row.idempotency_key,
         "reserved_by": row.id,
@@ -64,14 +62,14 @@ def mark_completed_for(
         "occurred_at": row.occurred_at,
         "changed_at": now,
     }
-    connection.execute(database.insert_new(_TABLE), [fresh])
+    conn.execute(database.insert_new(_TABLE), [fresh])
     held = completed_row(row.idempotency_key, row.id, external_id, precedence, row.occurred_at, now)
     held |= {"reserved_by": func.nullif(_TABLE.c.reserved_by, row.id)}
     ours = or_(_TABLE.c.reserved_by == row.id, _TABLE.c.completed_by.is_(None))
-    connection.execute(update(_TABLE).where(_TABLE.c.key == row.idempotency_key, ours).values(held))
+    conn.execute(update(_TABLE).where(_TABLE.c.key == row.idempotency_key, ours).values(held))
 
 
-def release_keys(connection: Connection, reserved: Mapping[str, str]) -> None:
+def release_keys(conn: Connection, reserved: Mapping[str, str]) -> None:
     """These deliveries (id -> effect key) have certainly not brought anything about, and will not try again.
 
     After a replay with `--force` another delivery may have tried the same, and nobody knows with what outcome: then
@@ -80,13 +78,13 @@ def release_keys(connection: Connection, reserved: Mapping[str, str]) -> None:
     if not reserved:
         return
     mine = _TABLE.c.key.in_(set(reserved.values())) & _TABLE.c.reserved_by.in_(reserved)
-    connection.execute(update(_TABLE).where(mine).values(reserved_by=_other_unresolved_holder()))
+    conn.execute(update(_TABLE).where(mine).values(reserved_by=_other_unresolved_holder()))
     unheld = (
         _TABLE.c.key.in_(set(reserved.values()))
         & _TABLE.c.reserved_by.is_(None)
         & _TABLE.c.completed_by.is_(None)
     )
-    connection.execute(delete(_TABLE).where(unheld))
+    conn.execute(delete(_TABLE).where(unheld))
 
 
 def _other_unresolved_holder() -> ScalarSelect[str]:

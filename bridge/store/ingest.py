@@ -18,11 +18,11 @@ from bridge.errors import StoreUnavailable
 from bridge.events import Event
 from bridge.ids import new_id
 from bridge.store import schema
-from bridge.store.bulk import insert_group
-from bridge.store.database import EVENTS, Database
-from bridge.store.routing import keep_parsed
+from bridge.store.bulk import bulk_insert
+from bridge.store.database import EVENTS_TOPIC, Database
+from bridge.store.routing import cache_parsed_events
 
-Answer = Literal["stored", "duplicate", "conflict", "unavailable"]
+IngestResult = Literal["stored", "duplicate", "conflict", "unavailable"]
 """`conflict`: the same id with another body, kept aside and not routed; `unavailable`: not stored, send it again."""
 
 MAX_REJECTED_REQUESTS = 10_000
@@ -49,7 +49,7 @@ class RejectedRequest:
     body: bytes | None = None
 
 
-def accept(database: Database, receipts: Sequence[IncomingEvent]) -> list[Answer]:
+def store_events(database: Database, receipts: Sequence[IncomingEvent]) -> list[IngestResult]:
     """Store a group of events; one answer for each, in their order.
 
     When the group cannot be written, its members are tried one by one, so that a body that the database does not
@@ -62,27 +62,27 @@ def accept(database: Database, receipts: Sequence[IncomingEvent]) -> list[Answer
     except Exception:
         if len(receipts) == 1:
             return ["unavailable"]
-    return [answer for receipt in receipts for answer in accept(database, [receipt])]
+    return [answer for receipt in receipts for answer in store_events(database, [receipt])]
 
 
-def _accept_group(database: Database, receipts: Sequence[IncomingEvent]) -> list[Answer]:
+def _accept_group(database: Database, receipts: Sequence[IncomingEvent]) -> list[IngestResult]:
     rows = [_row(receipt) for receipt in receipts]
-    with database.write() as connection:
-        answers: list[Answer] = ["stored"] * len(rows)
-        written = insert_group(connection, schema.events, rows, "ON CONFLICT DO NOTHING")
+    with database.write() as conn:
+        answers: list[IngestResult] = ["stored"] * len(rows)
+        written = bulk_insert(conn, schema.events, rows, "ON CONFLICT DO NOTHING")
         if written < len(rows):
-            stored = _stored(connection, rows)
+            stored = _stored(conn, rows)
             for place, row in enumerate(rows):
                 if row["id"] not in stored:
-                    answers[place] = _answer_known(connection, receipts[place], row)
+                    answers[place] = _answer_known(conn, receipts[place], row)
         if written:
-            database.changed(connection, [EVENTS])
-    keep_parsed(
+            database.publish(conn, [EVENTS_TOPIC])
+    cache_parsed_events(
         (receipt.event, len(receipt.body))
         for receipt, answer in zip(receipts, answers, strict=True)
         if answer == "stored"
     )
-    database.receiving(len(rows))
+    database.note_ingest(len(rows))
     return answers
 
 
@@ -104,24 +104,22 @@ def _row(receipt: IncomingEvent) -> dict[str, object]:
     }
 
 
-def _stored(connection: Connection, rows: Sequence[dict[str, object]]) -> set[str]:
+def _stored(conn: Connection, rows: Sequence[dict[str, object]]) -> set[str]:
     """The ids of those that were written: ids are made anew for every request."""
     table = schema.events
-    return set(
-        connection.execute(select(table.c.id).where(table.c.id.in_([row["id"] for row in rows]))).scalars()
-    )
+    return set(conn.execute(select(table.c.id).where(table.c.id.in_([row["id"] for row in rows]))).scalars())
 
 
-def _answer_known(connection: Connection, receipt: IncomingEvent, row: dict[str, object]) -> Answer:
+def _answer_known(conn: Connection, receipt: IncomingEvent, row: dict[str, object]) -> IngestResult:
     """What an event is whose keys are there already: the same again, or another body under the same id."""
     events = schema.events
-    known = connection.execute(
+    known = conn.execute(
         select(events.c.body_sha256).where(events.c.dedupe_key == row["dedupe_key"])
     ).scalar_one_or_none()
     if known is None or known == row["body_sha256"]:
         return "duplicate"
     record_rejected_request(
-        connection,
+        conn,
         RejectedRequest(
             "conflict", "a stored event has this webhookId and another body", 200, True,
             receipt.event.received_at, receipt.body,
@@ -130,11 +128,11 @@ def _answer_known(connection: Connection, receipt: IncomingEvent, row: dict[str,
     return "conflict"
 
 
-def record_rejected_request(connection: Connection, rejected_request: RejectedRequest) -> str:
+def record_rejected_request(conn: Connection, rejected_request: RejectedRequest) -> str:
     """Keep a refused request, the oldest making room once there are too many; returns its id."""
     rejected_requests = schema.rejected_requests
     ident = new_id("rej")
-    connection.execute(
+    conn.execute(
         rejected_requests.insert().values(
             id=ident,
             received_at=rejected_request.received_at,
@@ -151,17 +149,17 @@ def record_rejected_request(connection: Connection, rejected_request: RejectedRe
 def record_rejected_requests(database: Database, group: Sequence[RejectedRequest]) -> None:
     """Keep a group of refused requests in one transaction, and keep their number bounded."""
     rejected_requests = schema.rejected_requests
-    with database.write() as connection:
+    with database.write() as conn:
         for rejected_request in group:
-            record_rejected_request(connection, rejected_request)
-        count = connection.execute(select(func.count()).select_from(rejected_requests)).scalar_one()
+            record_rejected_request(conn, rejected_request)
+        count = conn.execute(select(func.count()).select_from(rejected_requests)).scalar_one()
         oldest = group[0].received_at - REJECTED_REQUEST_MAX_AGE
         surplus = (
             select(rejected_requests.c.id)
             .order_by(rejected_requests.c.signature_valid, rejected_requests.c.received_at)
             .limit(max(0, count - MAX_REJECTED_REQUESTS))
         )
-        connection.execute(
+        conn.execute(
             delete(rejected_requests).where(
                 or_(rejected_requests.c.id.in_(surplus), rejected_requests.c.received_at < oldest)
             )

@@ -22,17 +22,17 @@ def upgrade(database: Database) -> str:
     config = Config()
     config.set_main_option("script_location", str(files("bridge.store") / "migrations"))
     known = {step.revision for step in ScriptDirectory.from_config(config).walk_revisions()}
-    with database.write() as connection:
-        database.lock(connection, [_LOCK])
-        present = MigrationContext.configure(connection).get_current_revision()
+    with database.write() as conn:
+        database.lock(conn, [_LOCK])
+        present = MigrationContext.configure(conn).get_current_revision()
         if present is not None and present not in known:
             return present
-        config.attributes["connection"] = connection
+        config.attributes["connection"] = conn
         command.upgrade(config, "head")
-        return MigrationContext.configure(connection).get_current_revision() or ""
+        return MigrationContext.configure(conn).get_current_revision() or ""
 
 
-def current(database: Database) -> str | None:
+def current_revision(database: Database) -> str | None:
     """The revision that the database is at; None when it is empty."""
-    with database.read() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+    with database.read() as conn:
+        return MigrationContext.configure(conn).get_current_revision()

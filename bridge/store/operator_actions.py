@@ -15,15 +15,15 @@ from sqlalchemy import Connection, Row, or_, select, update
 
 from bridge.errors import BridgeError
 from bridge.rules.model import Rules
-from bridge.signing import SignedRefusal, read_event
+from bridge.signing import SignedRequestRejected, read_event
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
 from bridge.store.database import Database
 from bridge.store.idempotency import mark_completed_for, release_keys
-from bridge.store.ingest import IncomingEvent, accept
+from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.queries import NotFound
 from bridge.store.retention import ERASED
-from bridge.store.routing import Route, delivery_row, event_of, keep_rules
+from bridge.store.routing import Route, delivery_row, event_from_row, store_rules_version
 
 Resolution = Literal["delivered", "retry", "discard"]
 """What a person found out about a delivery in review: it took effect; it did not, do it again; leave it."""
@@ -38,7 +38,7 @@ _TABLE = schema.deliveries
 
 
 @dataclass(frozen=True)
-class Act:
+class ActionResult:
     """What became of an act on one id."""
 
     id: str
@@ -47,20 +47,20 @@ class Act:
     """What was done, or why not and what to do instead."""
 
 
-def retry(database: Database, actor: str, idents: Sequence[str]) -> list[Act]:
+def retry(database: Database, actor: str, idents: Sequence[str]) -> list[ActionResult]:
     """Attempt dead deliveries again, and those that wait for their next attempt at once."""
-    with database.write() as connection:
-        now = database.now(connection)
-        rows = _locked(connection, idents)
-        acts = [_retry(connection, rows.get(ident), ident, now) for ident in idents]
-        _finish(database, connection, actor, "retry", acts, rows, now)
+    with database.write() as conn:
+        now = database.now(conn)
+        rows = _locked(conn, idents)
+        acts = [_retry(conn, rows.get(ident), ident, now) for ident in idents]
+        _finish(database, conn, actor, "retry", acts, rows, now)
         return acts
 
 
-def _retry(connection: Connection, row: Row[Any] | None, ident: str, now: datetime) -> Act:
+def _retry(conn: Connection, row: Row[Any] | None, ident: str, now: datetime) -> ActionResult:
     refusal = _why_not_retry(row, now)
     if row is None or refusal is not None:
-        return Act(ident, False, refusal or _unknown(ident))
+        return ActionResult(ident, False, refusal or _unknown(ident))
     fresh: dict[str, Any] = {"run_at": now}
     if row.state == "failed":
         # The schedule begins anew: the last one has run out, or the partner refused.
@@ -71,15 +71,13 @@ def _retry(connection: Connection, row: Row[Any] | None, ident: str, now: dateti
             "finished_at": None,
             "needs_follow_up": False,
         }
-    _change(connection, ident, **fresh)
-    return Act(ident, True, f"attempted again {_when(connection, row.connection, now)}")
+    _change(conn, ident, **fresh)
+    return ActionResult(ident, True, f"attempted again {_when(conn, row.connection, now)}")
 
 
-def _when(connection: Connection, name: str, now: datetime) -> str:
+def _when(conn: Connection, name: str, now: datetime) -> str:
     """When a delivery that is due now is attempted: at once, unless its connection is paused."""
-    row = connection.execute(
-        select(schema.connections).where(schema.connections.c.name == name)
-    ).one_or_none()
+    row = conn.execute(select(schema.connections).where(schema.connections.c.name == name)).one_or_none()
     if row is None or row.paused_until is None or row.paused_until <= now:
         return "now"
     paused = f"when {name} is resumed (paused: {row.pause_reason or row.pause_cause}); `bridge resume {name}`"
@@ -118,107 +116,107 @@ def _expired(row: Row[Any], now: datetime) -> str | None:
     return None
 
 
-def cancel(database: Database, actor: str, idents: Sequence[str]) -> list[Act]:
+def cancel(database: Database, actor: str, idents: Sequence[str]) -> list[ActionResult]:
     """Do not send what waits. Where it may have gone out already, its effect stays held, so nothing sends it again."""
-    with database.write() as connection:
-        now = database.now(connection)
-        rows = _locked(connection, idents)
+    with database.write() as conn:
+        now = database.now(conn)
+        rows = _locked(conn, idents)
         acts = []
         for ident in idents:
             row = rows.get(ident)
             if row is None:
-                acts.append(Act(ident, False, _unknown(ident)))
+                acts.append(ActionResult(ident, False, _unknown(ident)))
             elif row.state not in ("pending", "retrying", "needs_review"):
-                acts.append(Act(ident, False, f"it is {row.state}; only what waits can be cancelled"))
+                acts.append(
+                    ActionResult(ident, False, f"it is {row.state}; only what waits can be cancelled")
+                )
             else:
-                acts.append(_drop(database, connection, row, f"cancelled by {actor}", now))
-        _finish(database, connection, actor, "cancel", acts, rows, now)
+                acts.append(_drop(database, conn, row, f"cancelled by {actor}", now))
+        _finish(database, conn, actor, "cancel", acts, rows, now)
         return acts
 
 
-def _drop(database: Database, connection: Connection, row: Row[Any], detail: str, now: datetime) -> Act:
+def _drop(database: Database, conn: Connection, row: Row[Any], detail: str, now: datetime) -> ActionResult:
     """Cancel one delivery, and settle its effect."""
     unknown = row.state == "needs_review" or row.outcome_unknown_since is not None
     if unknown:
-        mark_completed_for(database, connection, row, None, now)
+        mark_completed_for(database, conn, row, None, now)
     else:
-        release_keys(connection, {row.id: row.idempotency_key})
-    _change(connection, row.id, state="cancelled", detail=detail, outcome_unknown_since=None, finished_at=now)
-    return Act(row.id, True, "cancelled; it may have gone out before" if unknown else "cancelled")
+        release_keys(conn, {row.id: row.idempotency_key})
+    _change(conn, row.id, state="cancelled", detail=detail, outcome_unknown_since=None, finished_at=now)
+    return ActionResult(row.id, True, "cancelled; it may have gone out before" if unknown else "cancelled")
 
 
 def resolve(
     database: Database, actor: str, ident: str, resolution: Resolution, external_id: str | None = None
-) -> Act:
+) -> ActionResult:
     """End a review by what a person found at the partner."""
-    with database.write() as connection:
-        now = database.now(connection)
-        rows = _locked(connection, [ident])
-        act = _resolve(database, connection, rows.get(ident), ident, resolution, external_id, actor, now)
-        _finish(database, connection, actor, "resolve", [act], rows, now, {"resolution": resolution})
+    with database.write() as conn:
+        now = database.now(conn)
+        rows = _locked(conn, [ident])
+        act = _resolve(database, conn, rows.get(ident), ident, resolution, external_id, actor, now)
+        _finish(database, conn, actor, "resolve", [act], rows, now, {"resolution": resolution})
         return act
 
 
 def _resolve(
     database: Database,
-    connection: Connection,
+    conn: Connection,
     row: Row[Any] | None,
     ident: str,
     resolution: Resolution,
     external_id: str | None,
     actor: str,
     now: datetime,
-) -> Act:
+) -> ActionResult:
     if row is None:
-        return Act(ident, False, _unknown(ident))
+        return ActionResult(ident, False, _unknown(ident))
     if row.state != "needs_review":
-        return Act(ident, False, f"it is {row.state}; only a delivery in review is resolved")
+        return ActionResult(ident, False, f"it is {row.state}; only a delivery in review is resolved")
     if resolution == "discard":
-        return _drop(database, connection, row, f"dropped by {actor}", now)
+        return _drop(database, conn, row, f"dropped by {actor}", now)
     if resolution == "delivered":
-        mark_completed_for(database, connection, row, external_id, now)
+        mark_completed_for(database, conn, row, external_id, now)
         _change(
-            connection, ident, state="succeeded", reason=None, detail=f"found by {actor}", external_id=external_id,
+            conn, ident, state="succeeded", reason=None, detail=f"found by {actor}", external_id=external_id,
             outcome_unknown_since=None, finished_at=now,
         )  # fmt: skip
-        return Act(ident, True, "marked as sent")
+        return ActionResult(ident, True, "marked as sent")
     late = _expired(row, now)
     if late is not None:
-        return Act(ident, False, f"{late}; resolve it as sent or drop")
-    release_keys(connection, {ident: row.idempotency_key})
+        return ActionResult(ident, False, f"{late}; resolve it as sent or drop")
+    release_keys(conn, {ident: row.idempotency_key})
     _change(
-        connection, ident, state="pending", detail=f"to be sent again, says {actor}", run_at=now, attempts=0,
+        conn, ident, state="pending", detail=f"to be sent again, says {actor}", run_at=now, attempts=0,
         outcome_unknown_since=None, first_attempt_at=None, possibly_sent_at=None,
     )  # fmt: skip
-    return Act(ident, True, f"sent again {_when(connection, row.connection, now)}")
+    return ActionResult(ident, True, f"sent again {_when(conn, row.connection, now)}")
 
 
-def _locked(connection: Connection, idents: Collection[str]) -> dict[str, Row[Any]]:
-    rows = connection.execute(
-        select(_TABLE).where(_TABLE.c.id.in_(idents)).order_by(_TABLE.c.id).with_for_update()
-    )
+def _locked(conn: Connection, idents: Collection[str]) -> dict[str, Row[Any]]:
+    rows = conn.execute(select(_TABLE).where(_TABLE.c.id.in_(idents)).order_by(_TABLE.c.id).with_for_update())
     return {row.id: row for row in rows}
 
 
-def _change(connection: Connection, ident: str, **values: Any) -> None:
-    connection.execute(update(_TABLE).where(_TABLE.c.id == ident).values(values))
+def _change(conn: Connection, ident: str, **values: Any) -> None:
+    conn.execute(update(_TABLE).where(_TABLE.c.id == ident).values(values))
 
 
 def _finish(
     database: Database,
-    connection: Connection,
+    conn: Connection,
     actor: str,
     act: str,
-    acts: Sequence[Act],
+    acts: Sequence[ActionResult],
     rows: Mapping[str, Row[Any]],
     now: datetime,
     detail: Mapping[str, Any] | None = None,
 ) -> None:
     """Note what was done, and wake the connections that it concerns."""
     done = [item.id for item in acts if item.done]
-    record_audit(connection, now, actor, act, done, detail)
+    record_audit(conn, now, actor, act, done, detail)
     if done:
-        database.changed(connection, {rows[ident].connection for ident in done})
+        database.publish(conn, {rows[ident].connection for ident in done})
 
 
 def _unknown(ident: str) -> str:
@@ -231,7 +229,7 @@ def _unknown(ident: str) -> str:
 
 
 @dataclass(frozen=True)
-class Replayed:
+class ReplayResult:
     """What a replay made of one event."""
 
     id: str
@@ -249,8 +247,8 @@ def events_between(database: Database, since: datetime | None, until: datetime |
         query = query.where(table.c.received_at >= since)
     if until is not None:
         query = query.where(table.c.received_at < until)
-    with database.read() as connection:
-        return list(connection.execute(query.order_by(table.c.received_at, table.c.id)).scalars())
+    with database.read() as conn:
+        return list(conn.execute(query.order_by(table.c.received_at, table.c.id)).scalars())
 
 
 def replay(
@@ -263,13 +261,13 @@ def replay(
     rule: str | None = None,
     force: bool = False,
     on_progress: Callable[[int], None] = lambda _: None,
-) -> list[Replayed]:
+) -> list[ReplayResult]:
     """Route stored events once more with `rules`, or with one `rule` of them.
 
     What an earlier delivery already brought about ends `already_done` (a CRM record is updated); `force` does it
     once more all the same.
     """
-    replayed: list[Replayed] = []
+    replayed: list[ReplayResult] = []
     for start in range(0, len(idents), REPLAY_GROUP):
         group = idents[start : start + REPLAY_GROUP]
         replayed += _replay_group(database, actor, group, rules, route, rule, force)
@@ -285,22 +283,22 @@ def _replay_group(
     route: Route,
     rule: str | None,
     force: bool,
-) -> list[Replayed]:
+) -> list[ReplayResult]:
     table = schema.events
-    with database.write() as connection:
-        now = database.now(connection)
-        keep_rules(database, connection, rules, now)
+    with database.write() as conn:
+        now = database.now(conn)
+        store_rules_version(database, conn, rules, now)
         # Locked, so that none loses its body meanwhile.
         locked = select(table).where(table.c.id.in_(idents)).order_by(table.c.id).with_for_update()
-        rows = {row.id: row for row in connection.execute(locked)}
+        rows = {row.id: row for row in conn.execute(locked)}
         replayed, made = [], []
         for ident in idents:
             skipped = _why_not_replay(rows.get(ident))
             new = [] if skipped else list(_routed_again(rows[ident], rules, route, now, rule, force))
             made += new
-            replayed.append(Replayed(ident, [row["id"] for row in new], skipped))
+            replayed.append(ReplayResult(ident, [row["id"] for row in new], skipped))
         if made:
-            connection.execute(_TABLE.insert(), made)
+            conn.execute(_TABLE.insert(), made)
         for item in replayed:
             if not item.skipped:
                 detail = {
@@ -309,17 +307,15 @@ def _replay_group(
                     "rule": rule,
                     "force": force,
                 }
-                record_audit(
-                    connection, now, actor, "replay", [item.id], {k: v for k, v in detail.items() if v}
-                )
-        database.changed(connection, {row["connection"] for row in made})
+                record_audit(conn, now, actor, "replay", [item.id], {k: v for k, v in detail.items() if v})
+        database.publish(conn, {row["connection"] for row in made})
         return replayed
 
 
 def _routed_again(
     row: Row[Any], rules: Rules, route: Route, now: datetime, rule: str | None, force: bool
 ) -> Iterator[dict[str, Any]]:
-    event = event_of(row)
+    event = event_from_row(row)
     for planned in route(event, now).planned:
         if rule is None or planned.rule == rule:
             yield delivery_row(planned, event, rules.hash, now, force=force)
@@ -336,36 +332,38 @@ def _why_not_replay(row: Row[Any] | None) -> str:
 # Rejections
 
 
-def accept_rejected_request(database: Database, actor: str, ident: str) -> Act:
+def accept_rejected_request(database: Database, actor: str, ident: str) -> ActionResult:
     """Take a request that was refused although it was signed, or that clashed with a stored event, as an event.
 
     A kill in between is harmless: accepted again, the event is known already.
     """
     table = schema.rejected_requests
-    with database.read() as connection:
-        row = connection.execute(select(table).where(table.c.id == ident)).one_or_none()
+    with database.read() as conn:
+        row = conn.execute(select(table).where(table.c.id == ident)).one_or_none()
     if row is None:
         raise NotFound(f"there is no rejected request `{ident}`")
     if row.accepted_event_id is not None:
-        return Act(ident, False, f"it was accepted before, as {row.accepted_event_id}")
+        return ActionResult(ident, False, f"it was accepted before, as {row.accepted_event_id}")
     if row.body is None:
-        return Act(ident, False, "it was not signed, so its body was not kept; Heppu has to send it again")
+        return ActionResult(
+            ident, False, "it was not signed, so its body was not kept; Heppu has to send it again"
+        )
     if row.reason == "conflict":
-        return Act(
+        return ActionResult(
             ident, False,
             "an event with the same id and another body is stored; look at both (`bridge show`), and send what is "
             "right with `bridge send FILE --now`",
         )  # fmt: skip
     try:
         event = read_event(row.body, row.received_at)
-    except SignedRefusal as error:
-        return Act(ident, False, f"it is no event: {error.detail}")
-    answer = accept(database, [IncomingEvent(event, row.body)])[0]
+    except SignedRequestRejected as error:
+        return ActionResult(ident, False, f"it is no event: {error.detail}")
+    answer = store_events(database, [IncomingEvent(event, row.body)])[0]
     if answer == "unavailable":
         raise BridgeError("the event could not be stored now; try again")
     events = schema.events
-    with database.write() as connection:
-        stored = connection.execute(
+    with database.write() as conn:
+        stored = conn.execute(
             select(events.c.id).where(
                 or_(
                     events.c.dedupe_key == event.dedupe_key,
@@ -373,8 +371,8 @@ def accept_rejected_request(database: Database, actor: str, ident: str) -> Act:
                 )
             )
         ).scalar()
-        connection.execute(update(table).where(table.c.id == ident).values(accepted_event_id=stored))
-        record_audit(connection, database.now(connection), actor, "accept", [ident], {"event": stored})
-    return Act(
+        conn.execute(update(table).where(table.c.id == ident).values(accepted_event_id=stored))
+        record_audit(conn, database.now(conn), actor, "accept", [ident], {"event": stored})
+    return ActionResult(
         ident, True, f"accepted as {stored}" if answer == "stored" else f"it was stored before, as {stored}"
     )

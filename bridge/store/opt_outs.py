@@ -20,7 +20,7 @@ _TABLE = schema.opt_outs
 
 
 @dataclass(frozen=True)
-class Preference:
+class OptOutChange:
     """A person's wish about one channel."""
 
     channel: str
@@ -30,20 +30,20 @@ class Preference:
     """Where it comes from: `STOP to twilio`, `unsubscribe link`, `refused by twilio`, `command line`."""
 
 
-def recipient_name(channel: str, address: str) -> str:
+def recipient_lock_key(channel: str, address: str) -> str:
     """The name under which everything about a recipient is decided: attempts and opt-outs alike."""
     return f"recipient {channel} {address.casefold()}"
 
 
-def keep_preferences(
-    database: Database, connection: Connection, preferences: Sequence[Preference], now: datetime
+def save_opt_outs(
+    database: Database, conn: Connection, preferences: Sequence[OptOutChange], now: datetime
 ) -> None:
     """Write wishes down, under the lock that every attempt to these addresses takes."""
     if not preferences:
         return
-    database.lock(connection, (recipient_name(item.channel, item.address) for item in preferences))
+    database.lock(conn, (recipient_lock_key(item.channel, item.address) for item in preferences))
     statement = database.insert(_TABLE)
-    connection.execute(
+    conn.execute(
         statement.on_conflict_do_update(
             index_elements=["channel", "address"],
             set_={
@@ -65,15 +65,15 @@ def keep_preferences(
     )
 
 
-def set_preference(database: Database, preference: Preference, actor: str | None = None) -> None:
+def save_opt_out(database: Database, preference: OptOutChange, actor: str | None = None) -> None:
     """Write one wish down; what commits before it is the last message. `who` wrote it for the person, if anybody."""
-    with database.write() as connection:
-        now = database.now(connection)
-        keep_preferences(database, connection, [preference], now)
+    with database.write() as conn:
+        now = database.now(conn)
+        save_opt_outs(database, conn, [preference], now)
         if actor is not None:
             act = "opt out" if preference.opted_out else "opt in"
             record_audit(
-                connection,
+                conn,
                 now,
                 actor,
                 act,
@@ -82,16 +82,16 @@ def set_preference(database: Database, preference: Preference, actor: str | None
             )
 
 
-def kept_as(secret: bytes, address: str) -> str:
+def hash_address(secret: bytes, address: str) -> str:
     """What stands for an address whose person was erased: enough to keep an opt-out, nothing to write to."""
     digest = hmac.new(secret, address.casefold().encode(), hashlib.sha256).hexdigest()
     return f"erased:{digest}"
 
 
-def opt_outs(database: Database, limit: int = 1000) -> list[dict[str, Any]]:
+def list_opt_outs(database: Database, limit: int = 1000) -> list[dict[str, Any]]:
     """Who opted out of what, the newest first."""
-    with database.read() as connection:
-        rows = connection.execute(
+    with database.read() as conn:
+        rows = conn.execute(
             select(_TABLE)
             .where(_TABLE.c.opted_out_at.is_not(None))
             .order_by(_TABLE.c.opted_out_at.desc())

@@ -12,14 +12,14 @@ from collections.abc import Callable
 import psycopg
 from sqlalchemy.engine import make_url
 
-from bridge.store.database import CHANNEL, EVENTS, EVERYTHING, Database, topics_text
+from bridge.store.database import CHANNEL, EVENTS_TOPIC, ALL_TOPICS, Database, encode_topics
 from bridge.telemetry import log
 
 _PAUSE = 1.0
 """Seconds before another connection is tried."""
 
 
-class Notices:
+class ChangeNotifier:
     """Passes changes on from and to other processes; on SQLite there is nobody to pass them to."""
 
     def __init__(self, database: Database) -> None:
@@ -35,7 +35,7 @@ class Notices:
         """Begin to listen and to tell."""
         if self._database.is_sqlite:
             return
-        self._database.tell = self._tell_soon
+        self._database.notify_remote = self._tell_soon
         for work in (self._listen, self._tell):
             thread = threading.Thread(target=self._keep, args=[work], name="bridge-notices", daemon=True)
             self._threads.append(thread)
@@ -43,7 +43,7 @@ class Notices:
 
     def stop(self) -> None:
         """Tell what is still to be told, and stop."""
-        self._database.tell = None
+        self._database.notify_remote = None
         with self._news:
             self._stopping.set()
             self._news.notify_all()
@@ -62,9 +62,9 @@ class Notices:
         said = False
         while not self._stopping.is_set():
             try:
-                with psycopg.connect(address, autocommit=True, connect_timeout=5) as connection:
+                with psycopg.connect(address, autocommit=True, connect_timeout=5) as conn:
                     said = False
-                    work(connection)
+                    work(conn)
             except psycopg.Error as error:
                 if not said:
                     said = True
@@ -75,17 +75,19 @@ class Notices:
                     )
                 self._stopping.wait(_PAUSE)
 
-    def _listen(self, connection: psycopg.Connection) -> None:
-        connection.execute(f"LISTEN {CHANNEL}")
-        self._database.wake(frozenset([EVENTS, EVERYTHING]))  # of what came before nobody told us
+    def _listen(self, conn: psycopg.Connection) -> None:
+        conn.execute(f"LISTEN {CHANNEL}")
+        self._database.notify_local(
+            frozenset([EVENTS_TOPIC, ALL_TOPICS])
+        )  # of what came before nobody told us
         while not self._stopping.is_set():
-            for note in connection.notifies(timeout=0.5):
+            for note in conn.notifies(timeout=0.5):
                 if note.pid != self._own:
-                    self._database.wake(frozenset(note.payload.split(",")))
+                    self._database.notify_local(frozenset(note.payload.split(",")))
 
-    def _tell(self, connection: psycopg.Connection) -> None:
-        connection.execute("SET synchronous_commit = off")  # a notice need not survive anything
-        self._own = connection.info.backend_pid
+    def _tell(self, conn: psycopg.Connection) -> None:
+        conn.execute("SET synchronous_commit = off")  # a notice need not survive anything
+        self._own = conn.info.backend_pid
         while True:
             with self._news:
                 while not self._untold:
@@ -94,7 +96,7 @@ class Notices:
                     self._news.wait()
                 topics, self._untold = self._untold, set()
             try:
-                connection.execute("SELECT pg_notify(%s, %s)", [CHANNEL, topics_text(topics)])
+                conn.execute("SELECT pg_notify(%s, %s)", [CHANNEL, encode_topics(topics)])
             except psycopg.Error:
                 self._tell_soon(frozenset(topics))
                 raise

@@ -19,17 +19,17 @@ from sqlalchemy import Connection, Row, func, select, tuple_, union
 from bridge.events import Contact, Event
 from bridge.policy import (
     Decision,
-    Due,
+    DueDelivery,
     EventRef,
-    Facts,
-    Held,
+    PolicyInputs,
+    IdempotencyRecord,
     decide,
     event_precedence,
     find_cancelling_event,
 )
-from bridge.rules.model import Messaging, Once, Planned, Truth
+from bridge.rules.model import MessagingPolicy, OncePer, PlannedDelivery, Truth
 from bridge.store import schema
-from bridge.store.contact_cache import zones_known
+from bridge.store.contact_cache import cached_time_zones
 from bridge.store.database import Database
 from bridge.store.routing import delivery_row, read_events
 
@@ -38,10 +38,10 @@ CLOCKS_APART = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class Rulebook:
+class PolicyConfig:
     """What the decision needs of the present configuration."""
 
-    messaging: Messaging
+    messaging: MessagingPolicy
     consent: Callable[[Event], Truth | None] = lambda _: None
     """What `messaging.consent` says of an event; None where nothing is required."""
     allowlist: Collection[str] = ()
@@ -49,7 +49,7 @@ class Rulebook:
     """What stands for an address in opt-outs of people who were erased; None without BRIDGE_SECRET_KEY."""
 
 
-def options_of(row: Row[Any]) -> Mapping[str, Any]:
+def parse_options(row: Row[Any]) -> Mapping[str, Any]:
     """What the worker needs to know of a delivery's rule; few rules make few different texts, so they are kept."""
     return _options(row.options)
 
@@ -60,7 +60,7 @@ def _options(text: str) -> Mapping[str, Any]:
 
 
 @dataclass
-class Gathered:
+class PolicyData:
     """The facts about a group of due deliveries."""
 
     idempotency_keys: dict[str, Row[Any]] = field(default_factory=dict)
@@ -76,46 +76,47 @@ class Gathered:
     def existing_id(self, row: Row[Any]) -> str | None:
         """The partner's id of the record that this delivery's effect already made and is to update."""
         held = self.idempotency_keys.get(row.idempotency_key)
-        updates = held is not None and options_of(row).get("updates")
+        updates = held is not None and parse_options(row).get("updates")
         return held.external_id if held is not None and updates else None
 
 
-def gather(
-    connection: Connection,
+def load_policy_data(
+    conn: Connection,
     rows: Sequence[Row[Any]],
-    messaging: Messaging,
+    messaging: MessagingPolicy,
     now: datetime,
     erased_as: Callable[[str], str] | None = None,
-) -> Gathered:
+) -> PolicyData:
     """Read what bears on these deliveries."""
-    facts = Gathered()
+    facts = PolicyData()
     idempotency_keys = schema.idempotency_keys
     keys = [row.idempotency_key for row in rows]
     facts.idempotency_keys = {
-        row.key: row
-        for row in connection.execute(select(idempotency_keys).where(idempotency_keys.c.key.in_(keys)))
+        row.key: row for row in conn.execute(select(idempotency_keys).where(idempotency_keys.c.key.in_(keys)))
     }
     addressed = {(row.channel, row.recipient) for row in rows if row.channel and row.recipient}
     if addressed:
-        facts.opted_out = _opt_outs(connection, addressed, erased_as)
+        facts.opted_out = _opt_outs(conn, addressed, erased_as)
         span = max((cap.per for cap in messaging.caps.values()), default=timedelta(0))
-        facts.reached = _reached(connection, addressed, now - span)
-        facts.zones = zones_known(connection, {address for _, address in addressed}, now)
-    facts.once = _once(connection, rows)
-    facts.later = _later(connection, rows)
+        facts.reached = _reached(conn, addressed, now - span)
+        facts.zones = cached_time_zones(conn, {address for _, address in addressed}, now)
+    facts.once = _once(conn, rows)
+    facts.later = _later(conn, rows)
     return facts
 
 
-def facts_about(database: Database, planned: Planned, event: Event, messaging: Messaging) -> Facts:
+def inputs_for_planned(
+    database: Database, planned: PlannedDelivery, event: Event, messaging: MessagingPolicy
+) -> PolicyInputs:
     """What would bear on a delivery that is only planned, for people who ask what would happen."""
-    with database.read() as connection:
-        now = database.now(connection)
+    with database.read() as conn:
+        now = database.now(conn)
         row: Any = SimpleNamespace(**delivery_row(planned, event, "", now))
-        return _facts(row, event, gather(connection, [row], messaging, now))
+        return _facts(row, event, load_policy_data(conn, [row], messaging, now))
 
 
 def _opt_outs(
-    connection: Connection,
+    conn: Connection,
     addressed: Collection[tuple[str, str]],
     erased_as: Callable[[str], str] | None,
 ) -> dict[tuple[str, str], datetime]:
@@ -124,7 +125,7 @@ def _opt_outs(
     whose = {(channel, address): (channel, address) for channel, address in addressed}
     if erased_as is not None:
         whose |= {(channel, erased_as(address)): (channel, address) for channel, address in addressed}
-    rows = connection.execute(
+    rows = conn.execute(
         select(table.c.channel, table.c.address, table.c.opted_out_at)
         .where(tuple_(table.c.channel, table.c.address).in_(list(whose)))
         .order_by(table.c.changed_at)
@@ -134,10 +135,10 @@ def _opt_outs(
 
 
 def _reached(
-    connection: Connection, addressed: Collection[tuple[str, str]], since: datetime
+    conn: Connection, addressed: Collection[tuple[str, str]], since: datetime
 ) -> dict[tuple[str, str], list[tuple[str, datetime]]]:
     table = schema.deliveries
-    found = connection.execute(
+    found = conn.execute(
         select(table.c.id, table.c.channel, table.c.recipient, table.c.possibly_sent_at).where(
             table.c.recipient.in_({address for _, address in addressed}), table.c.possibly_sent_at > since
         )
@@ -148,18 +149,18 @@ def _reached(
     return reached
 
 
-def _once(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, datetime]:
+def _once(conn: Connection, rows: Sequence[Row[Any]]) -> dict[str, datetime]:
     """Per delivery with `once`: when its rule and action last reached the same contact or conversation."""
     table = schema.deliveries
     found = {}
     for row in rows:
-        once = options_of(row).get("once")
+        once = parse_options(row).get("once")
         if not once:
             continue
         column, whose = table.c[once["per"]], getattr(row, once["per"])
         if whose is None:
             continue  # people whom nobody can tell apart are not one person
-        last = connection.execute(
+        last = conn.execute(
             select(func.max(table.c.possibly_sent_at)).where(
                 column == whose,
                 table.c.rule == row.rule,
@@ -172,13 +173,13 @@ def _once(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, datetim
     return found
 
 
-def _later(connection: Connection, rows: Sequence[Row[Any]]) -> list[EventRef]:
+def _later(conn: Connection, rows: Sequence[Row[Any]]) -> list[EventRef]:
     """Accepted events, routed or not, that share a conversation, phone or e-mail with a cancellable delivery."""
     waiting = [row for row in rows if "cancel_on" in row.options]
     if not waiting:
         return []
     events = schema.events
-    names = {name for row in waiting for name in options_of(row)["cancel_on"]}
+    names = {name for row in waiting for name in parse_options(row)["cancel_on"]}
     causes = select(events.c.conversation_id, events.c.phone, events.c.email).where(
         events.c.id.in_([row.event_id for row in waiting])
     )
@@ -190,9 +191,9 @@ def _later(connection: Connection, rows: Sequence[Row[Any]]) -> list[EventRef]:
     ]
     since = min(row.occurred_at for row in waiting) - CLOCKS_APART
     later = union(*(query.where(events.c.type.in_(names), events.c.occurred_at >= since) for query in same))
-    rows = connection.execute(later).all()
+    rows = conn.execute(later).all()
     # Heppu's own timestamps, of which `occurred_at` is cut at our clock: the two may be apart.
-    bodies = read_events(connection, {row.id for row in rows})
+    bodies = read_events(conn, {row.id for row in rows})
     return [
         EventRef(
             row.dedupe_key, row.type, bodies[row.id].timestamp or row.occurred_at, row.conversation_id, row.phone, row.email
@@ -202,16 +203,20 @@ def _later(connection: Connection, rows: Sequence[Row[Any]]) -> list[EventRef]:
 
 
 def decide_all(
-    rows: Sequence[Row[Any]], events: Mapping[str, Event], facts: Gathered, rulebook: Rulebook, now: datetime
+    rows: Sequence[Row[Any]],
+    events: Mapping[str, Event],
+    facts: PolicyData,
+    policy_config: PolicyConfig,
+    now: datetime,
 ) -> dict[str, Decision]:
     """The decision about each delivery that is to be sent; a lookup needs none."""
     return {
         row.id: decide(
-            _due(row, events[row.id], rulebook),
+            _due(row, events[row.id], policy_config),
             _facts(row, events[row.id], facts),
-            rulebook.messaging,
+            policy_config.messaging,
             now,
-            rulebook.allowlist,
+            policy_config.allowlist,
         )
         for row in rows
         if row.outcome_unknown_since is None
@@ -222,10 +227,10 @@ _NOBODY = Contact()
 """Where nobody is written to or called, the policy asks nothing about the person."""
 
 
-def _due(row: Row[Any], event: Event, rulebook: Rulebook) -> Due:
-    options = options_of(row)
+def _due(row: Row[Any], event: Event, policy_config: PolicyConfig) -> DueDelivery:
+    options = parse_options(row)
     once = options.get("once")
-    return Due(
+    return DueDelivery(
         id=row.id,
         occurred_at=row.occurred_at,
         precedence=event_precedence(event.type),
@@ -233,8 +238,8 @@ def _due(row: Row[Any], event: Event, rulebook: Rulebook) -> Due:
         channel=row.channel,
         recipient=row.recipient,
         expires_at=row.expires_at,
-        once=Once(once["per"], timedelta(seconds=once["within"])) if once else None,
-        consent=rulebook.consent(event) if row.channel else None,
+        once=OncePer(once["per"], timedelta(seconds=once["within"])) if once else None,
+        consent=policy_config.consent(event) if row.channel else None,
         updates=bool(options.get("updates")),
         shadow=bool(options.get("shadow")),
         alert=row.trigger == "alert",
@@ -242,26 +247,28 @@ def _due(row: Row[Any], event: Event, rulebook: Rulebook) -> Due:
     )
 
 
-def _facts(row: Row[Any], event: Event, facts: Gathered) -> Facts:
-    cancel_on = options_of(row).get("cancel_on", ())
+def _facts(row: Row[Any], event: Event, facts: PolicyData) -> PolicyInputs:
+    cancel_on = parse_options(row).get("cancel_on", ())
     address = (row.channel, row.recipient)
-    return Facts(
+    return PolicyInputs(
         cancelled_by=find_cancelling_event(cancel_on, EventRef.of(event), facts.later) if cancel_on else None,
-        once_at=facts.once.get(row.id),
+        last_done_at=facts.once.get(row.id),
         opted_out_at=facts.opted_out.get(address),
-        zone=facts.zones.get((row.recipient or "").lower()),
-        sent=[at for ident, at in facts.reached.get(address, ()) if ident != row.id],
-        held=_held(row, facts.idempotency_keys.get(row.idempotency_key)),
+        crm_time_zone=facts.zones.get((row.recipient or "").lower()),
+        messages_sent_at=[at for ident, at in facts.reached.get(address, ()) if ident != row.id],
+        idempotency_record=_held(row, facts.idempotency_keys.get(row.idempotency_key)),
     )
 
 
-def _held(row: Row[Any], idempotency_key: Row[Any] | None) -> Held | None:
+def _held(row: Row[Any], idempotency_key: Row[Any] | None) -> IdempotencyRecord | None:
     if idempotency_key is None:
         return None
     if idempotency_key.reserved_by is not None and idempotency_key.reserved_by != row.id:
-        return Held(
+        return IdempotencyRecord(
             idempotency_key.reserved_by, False, idempotency_key.precedence, idempotency_key.occurred_at
         )
     if idempotency_key.completed_by is None:
-        return Held(row.id, False, idempotency_key.precedence, idempotency_key.occurred_at)
-    return Held(idempotency_key.completed_by, True, idempotency_key.precedence, idempotency_key.occurred_at)
+        return IdempotencyRecord(row.id, False, idempotency_key.precedence, idempotency_key.occurred_at)
+    return IdempotencyRecord(
+        idempotency_key.completed_by, True, idempotency_key.precedence, idempotency_key.occurred_at
+    )

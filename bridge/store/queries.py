@@ -15,10 +15,10 @@ from bridge.errors import BridgeError
 from bridge.events import Event
 from bridge.store import schema
 from bridge.store.database import Database
-from bridge.store.routing import event_of
+from bridge.store.routing import event_from_row
 
 STATES = ("pending", "running", "succeeded", "retrying", "needs_review", "failed", "cancelled", "suppressed")
-FINAL = ("succeeded", "needs_review", "failed", "cancelled", "suppressed")
+FINAL_STATES = ("succeeded", "needs_review", "failed", "cancelled", "suppressed")
 """States that nothing changes by itself any more; `review` waits for a person."""
 
 
@@ -71,18 +71,18 @@ def list_events(
         query = query.where(table.c.received_at < until)
     if ids is not None:
         query = query.where(table.c.id.in_(ids))
-    with database.read() as connection:
-        page = _page(connection, query, table.c.id, limit, cursor)
-        counts = _deliveries_of(connection, [item["id"] for item in page.items])
+    with database.read() as conn:
+        page = _page(conn, query, table.c.id, limit, cursor)
+        counts = _deliveries_of(conn, [item["id"] for item in page.items])
         for item in page.items:
             item["deliveries"] = counts.get(item["id"], {})
         return page
 
 
-def _deliveries_of(connection: Connection, events: Sequence[str]) -> dict[str, dict[str, int]]:
+def _deliveries_of(conn: Connection, events: Sequence[str]) -> dict[str, dict[str, int]]:
     table = schema.deliveries
     counts: dict[str, dict[str, int]] = {}
-    for row in connection.execute(
+    for row in conn.execute(
         select(table.c.event_id, table.c.state, func.count().label("total"))
         .where(table.c.event_id.in_(events))
         .group_by(table.c.event_id, table.c.state)
@@ -121,8 +121,8 @@ def list_deliveries(
         query = query.where(table.c.rule == rule)
     if ids is not None:
         query = query.where(table.c.id.in_(ids))
-    with database.read() as connection:
-        return _page(connection, query, table.c.id, limit, cursor)
+    with database.read() as conn:
+        return _page(conn, query, table.c.id, limit, cursor)
 
 
 def list_rejected_requests(database: Database, *, limit: int = 50, cursor: str | None = None) -> Page:
@@ -131,16 +131,16 @@ def list_rejected_requests(database: Database, *, limit: int = 50, cursor: str |
     query = select(
         *table.c["id", "received_at", "reason", "detail", "status", "signature_valid", "accepted_event_id"]
     )
-    with database.read() as connection:
-        return _page(connection, query, table.c.id, limit, cursor)
+    with database.read() as conn:
+        return _page(conn, query, table.c.id, limit, cursor)
 
 
 def _page(
-    connection: Connection, query: Select[*tuple[Any, ...]], ident: Any, limit: int, cursor: str | None
+    conn: Connection, query: Select[*tuple[Any, ...]], ident: Any, limit: int, cursor: str | None
 ) -> Page:
     if cursor is not None:
         query = query.where(ident < cursor)
-    rows = connection.execute(query.order_by(ident.desc()).limit(limit + 1)).all()
+    rows = conn.execute(query.order_by(ident.desc()).limit(limit + 1)).all()
     items = [dict(row._mapping) for row in rows[:limit]]
     return Page(items, items[-1]["id"] if len(rows) > limit else None)
 
@@ -148,12 +148,12 @@ def _page(
 def show_event(database: Database, ident: str) -> dict[str, Any]:
     """One event with its body, its trace and its deliveries; raises NotFound."""
     table = schema.events
-    with database.read() as connection:
-        row = connection.execute(select(table).where(table.c.id == ident)).one_or_none()
+    with database.read() as conn:
+        row = conn.execute(select(table).where(table.c.id == ident)).one_or_none()
         if row is None:
             raise NotFound(f"there is no event `{ident}`")
         found = dict(row._mapping)
-        found["body"] = dict(event_of(row).body) if row.body is not None else None
+        found["body"] = dict(event_from_row(row).body) if row.body is not None else None
         found["trace"] = json.loads(row.trace) if row.trace else None
         del found["body_sha256"]
     found["deliveries"] = list_deliveries(database, event=ident, limit=500).items
@@ -163,14 +163,14 @@ def show_event(database: Database, ident: str) -> dict[str, Any]:
 def show_delivery(database: Database, ident: str) -> dict[str, Any]:
     """One delivery with its params and attempts; raises NotFound."""
     table, attempts = schema.deliveries, schema.attempts
-    with database.read() as connection:
-        row = connection.execute(select(table).where(table.c.id == ident)).one_or_none()
+    with database.read() as conn:
+        row = conn.execute(select(table).where(table.c.id == ident)).one_or_none()
         if row is None:
             raise NotFound(f"there is no delivery `{ident}`")
         found = dict(row._mapping)
         found["params"] = json.loads(row.params)
         found["options"] = json.loads(row.options)
-        tries = connection.execute(
+        tries = conn.execute(
             select(attempts).where(attempts.c.delivery_id == ident).order_by(attempts.c.fencing_token)
         )
         found["attempt_history"] = [dict(entry._mapping) for entry in tries]
@@ -180,8 +180,8 @@ def show_delivery(database: Database, ident: str) -> dict[str, Any]:
 def show_rejected_request(database: Database, ident: str) -> dict[str, Any]:
     """One refused request with the body that it came with, if that was signed; raises NotFound."""
     table = schema.rejected_requests
-    with database.read() as connection:
-        row = connection.execute(select(table).where(table.c.id == ident)).one_or_none()
+    with database.read() as conn:
+        row = conn.execute(select(table).where(table.c.id == ident)).one_or_none()
     if row is None:
         raise NotFound(f"there is no rejected request `{ident}`")
     return dict(row._mapping)
@@ -190,20 +190,20 @@ def show_rejected_request(database: Database, ident: str) -> dict[str, Any]:
 def stored_event(database: Database, ident: str) -> Event:
     """A stored event, parsed; raises NotFound when there is none, or when retention has taken its body."""
     table = schema.events
-    with database.read() as connection:
-        row: Row[Any] | None = connection.execute(select(table).where(table.c.id == ident)).one_or_none()
+    with database.read() as conn:
+        row: Row[Any] | None = conn.execute(select(table).where(table.c.id == ident)).one_or_none()
     if row is None:
         raise NotFound(f"there is no event `{ident}`")
     if row.body is None:
         raise NotFound(f"the body of event `{ident}` is no longer kept (BRIDGE_RETENTION)")
-    return event_of(row)
+    return event_from_row(row)
 
 
 def stored_body(database: Database, ident: str) -> bytes:
     """A stored event's body, byte for byte as it came; raises NotFound as `stored_event` does."""
     stored_event(database, ident)
-    with database.read() as connection:
-        body: bytes = connection.execute(
+    with database.read() as conn:
+        body: bytes = conn.execute(
             select(schema.events.c.body).where(schema.events.c.id == ident)
         ).scalar_one()
         return bytes(body)
@@ -217,8 +217,8 @@ def stored_events(database: Database, since: datetime | None = None) -> list[Eve
     )
     if since is not None:
         query = query.where(table.c.received_at >= since)
-    with database.read() as connection:
-        return [event_of(row) for row in connection.execute(query.order_by(table.c.received_at))]
+    with database.read() as conn:
+        return [event_from_row(row) for row in conn.execute(query.order_by(table.c.received_at))]
 
 
 def latest_rules(database: Database) -> str | None:
@@ -230,11 +230,11 @@ def latest_rules(database: Database) -> str | None:
         .order_by(events.c.received_at.desc())
         .limit(1)
     )
-    with database.read() as connection:
-        return connection.execute(query).scalar_one_or_none()
+    with database.read() as conn:
+        return conn.execute(query).scalar_one_or_none()
 
 
-def unfinished_actions(database: Database) -> list[tuple[str, str]]:
+def connections_in_use(database: Database) -> list[tuple[str, str]]:
     """The connections of deliveries that are not done yet or may be retried, each with one of its actions."""
     table = schema.deliveries
     query = (
@@ -242,8 +242,8 @@ def unfinished_actions(database: Database) -> list[tuple[str, str]]:
         .where(table.c.state.in_(("pending", "running", "retrying", "needs_review", "failed")))
         .group_by(table.c.connection)
     )
-    with database.read() as connection:
-        return [tuple(row) for row in connection.execute(query)]
+    with database.read() as conn:
+        return [tuple(row) for row in conn.execute(query)]
 
 
 def waiting_by_connection(database: Database) -> dict[str, int]:
@@ -254,12 +254,12 @@ def waiting_by_connection(database: Database) -> dict[str, int]:
         .where(text("state IN ('pending', 'retrying')"))
         .group_by(table.c.connection)
     )
-    with database.read() as connection:
-        return dict(tuple(row) for row in connection.execute(query))
+    with database.read() as conn:
+        return dict(tuple(row) for row in conn.execute(query))
 
 
 @dataclass(frozen=True)
-class Counts:
+class QueueStats:
     """How much there is of what, for metrics and readiness."""
 
     deliveries: dict[str, int]
@@ -267,20 +267,18 @@ class Counts:
     oldest_due: datetime | None
 
 
-def counts(database: Database) -> Counts:
+def queue_stats(database: Database) -> QueueStats:
     """Deliveries by state, unrouted events, and since when the longest-waiting due delivery waits."""
     deliveries, events = schema.deliveries, schema.events
-    with database.read() as connection:
+    with database.read() as conn:
         by_state = dict(
             tuple(row)
-            for row in connection.execute(
-                select(deliveries.c.state, func.count()).group_by(deliveries.c.state)
-            )
+            for row in conn.execute(select(deliveries.c.state, func.count()).group_by(deliveries.c.state))
         )
-        unrouted = connection.execute(
+        unrouted = conn.execute(
             select(func.count()).select_from(events).where(events.c.routed_at.is_(None))
         ).scalar_one()
-        oldest = connection.execute(
+        oldest = conn.execute(
             select(func.min(deliveries.c.run_at)).where(text("state IN ('pending', 'retrying')"))
         ).scalar_one()
-        return Counts({state: by_state.get(state, 0) for state in STATES}, unrouted, oldest)
+        return QueueStats({state: by_state.get(state, 0) for state in STATES}, unrouted, oldest)

@@ -18,24 +18,24 @@ from sqlalchemy import Row, select, text
 from bridge.errors import DeliveryError
 from bridge.policy import event_precedence
 from bridge.store import schema
-from bridge.store.bulk import update_group
-from bridge.store.claim import Claimed, claimed_of, events_of
-from bridge.store.connections import record, tell
-from bridge.store.database import EVENTS, Database
+from bridge.store.bulk import bulk_update
+from bridge.store.claim import ClaimedDelivery, claimed_delivery_from_row, events_by_delivery
+from bridge.store.connections import record_outcomes, log_state_change
+from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.idempotency import completed_row, mark_completed, release_keys
-from bridge.store.opt_outs import Preference, keep_preferences
+from bridge.store.opt_outs import OptOutChange, save_opt_outs
 
 KeyAction = Literal["complete", "release", "keep"]
 
-NOT_RECEIVED: Final = ("undelivered", "failed")
+UNDELIVERED_STATUSES: Final = ("undelivered", "failed")
 """Receipts that say that the person did not get the message."""
 LEFT_TO_OTHERS: Final = timedelta(minutes=2)
 """How long an abandoned attempt waits for a process that has its connection."""
-PROVEN: Final = "its receipt proves that it took effect"
+CONFIRMED_BY_STATUS: Final = "its receipt proves that it took effect"
 _STATUS_ORDER: Final = {"queued": 0, "sent": 1, "delivered": 2, "undelivered": 2, "failed": 2}
 
 
-def furthest_status(known: str | None, reported: str | None) -> str | None:
+def latest_status(known: str | None, reported: str | None) -> str | None:
     """The receipt that counts: partners repeat themselves and speak out of order, and the first final word stays."""
     if known is None or reported is None:
         return known or reported
@@ -66,10 +66,10 @@ class AttemptOutcome(StrEnum):
 
 
 @dataclass(slots=True)
-class Finished:
+class AttemptResult:
     """One attempt's end, and what its delivery becomes. Nobody changes it once it is concluded."""
 
-    claimed: Claimed
+    claimed: ClaimedDelivery
     outcome: AttemptOutcome
     state: Literal["succeeded", "retrying", "needs_review", "failed"]
     key_action: KeyAction
@@ -85,33 +85,33 @@ class Finished:
     message_status: str | None = None
     opt_out: bool = False
     """The partner says that the person wants no messages on this channel."""
-    speaks_of_partner: bool = True
+    affects_connection: bool = True
     """Whether it ended by what the partner did: what never began, or ended with our own process, says nothing of it."""
 
 
-def finish(
-    database: Database, group: Sequence[Finished], refused_by: Callable[[str], str] = lambda _: ""
-) -> list[Claimed]:
+def record_results(
+    database: Database, group: Sequence[AttemptResult], refused_by: Callable[[str], str] = lambda _: ""
+) -> list[ClaimedDelivery]:
     """Write the ends of these attempts in one transaction; returns those whose claim was no longer the newest.
 
     `refused_by` gives the fingerprint of a connection's settings in this process: when they are refused, a process
     with others ends the pause.
     """
     table = schema.deliveries
-    with database.write() as connection:
-        now = database.now(connection)
+    with database.write() as conn:
+        now = database.now(conn)
         by_connection: dict[str, list[DeliveryError | None]] = defaultdict(list)
         for item in group:
-            if item.speaks_of_partner:
+            if item.affects_connection:
                 by_connection[item.claimed.connection].append(item.failure)
         # Before the deliveries, in the order of `claim`.
         turns = {
-            name: record(database, connection, name, by_connection[name], now, refused_by)
+            name: record_outcomes(database, conn, name, by_connection[name], now, refused_by)
             for name in sorted(by_connection)
         }
         newest = {
             row.id: row
-            for row in connection.execute(
+            for row in conn.execute(
                 select(*table.c["id", "state", "fencing_token", "external_id", "message_status", "detail"])
                 .where(
                     table.c.id.in_([item.claimed.id for item in group]),
@@ -121,8 +121,8 @@ def finish(
                 .with_for_update()
             )
         }
-        late: list[Claimed] = []
-        ours: list[Finished] = []
+        late: list[ClaimedDelivery] = []
+        ours: list[AttemptResult] = []
         for item in group:
             row = newest.get(item.claimed.id)
             if (
@@ -133,20 +133,20 @@ def finish(
                 ours.append(_with_receipt(item, row))
             else:
                 late.append(item.claimed)
-        update_group(
-            connection,
+        bulk_update(
+            conn,
             schema.attempts,
             ["delivery_id", "fencing_token"],
             [_attempt_end(item, now) for item in group],
         )
         if ours:
-            update_group(connection, table, ["id"], [_delivery_end(item, now) for item in ours])
-            keep_preferences(database, connection, [_opt_out(item) for item in ours if item.opt_out], now)
+            bulk_update(conn, table, ["id"], [_delivery_end(item, now) for item in ours])
+            save_opt_outs(database, conn, [_opt_out(item) for item in ours if item.opt_out], now)
             mark_completed(
-                connection, [_completed_key_row(item, now) for item in ours if item.key_action == "complete"]
+                conn, [_completed_key_row(item, now) for item in ours if item.key_action == "complete"]
             )
             release_keys(
-                connection,
+                conn,
                 {
                     item.claimed.id: item.claimed.idempotency_key
                     for item in ours
@@ -157,22 +157,22 @@ def finish(
             _is_followed_up(item) for item in ours
         )
         names = {item.claimed.connection for item in group}
-        database.changed(connection, [*names, *([EVENTS] if follow_up else [])])
+        database.publish(conn, [*names, *([EVENTS_TOPIC] if follow_up else [])])
     for name, turn in turns.items():
-        tell(name, turn)
+        log_state_change(name, turn)
     return late
 
 
-def _counts(item: Finished, state: str) -> bool:
+def _counts(item: AttemptResult, state: str) -> bool:
     """Whether an end is news: once the lease ran out, and while nobody has claimed it anew, only success is."""
     return state == "running" or item.state == "succeeded"
 
 
-def _with_receipt(item: Finished, row: Row[Any]) -> Finished:
+def _with_receipt(item: AttemptResult, row: Row[Any]) -> AttemptResult:
     """What a callback wrote down while the attempt ran: a receipt proves the effect, and never goes back."""
     if row.message_status is None or item.external_id not in (None, row.external_id):
         return item
-    receipt = furthest_status(row.message_status, item.message_status)
+    receipt = latest_status(row.message_status, item.message_status)
     found = replace(item, external_id=row.external_id, message_status=receipt)
     if found.key_action == "keep":
         found = replace(
@@ -181,18 +181,18 @@ def _with_receipt(item: Finished, row: Row[Any]) -> Finished:
             key_action="complete",
             failure=None,
             outcome_unknown_since=None,
-            detail=PROVEN,
+            detail=CONFIRMED_BY_STATUS,
         )
-    return replace(found, detail=row.detail or "") if receipt in NOT_RECEIVED else found
+    return replace(found, detail=row.detail or "") if receipt in UNDELIVERED_STATUSES else found
 
 
-def _is_followed_up(item: Finished) -> bool:
+def _is_followed_up(item: AttemptResult) -> bool:
     """Whether the rule's `on_failure`, or an alert, has something to say about this end."""
-    ended_badly = item.state in ("failed", "needs_review") or item.message_status in NOT_RECEIVED
+    ended_badly = item.state in ("failed", "needs_review") or item.message_status in UNDELIVERED_STATUSES
     return ended_badly and item.claimed.trigger == "rule"
 
 
-def _attempt_end(item: Finished, now: datetime) -> dict[str, Any]:
+def _attempt_end(item: AttemptResult, now: datetime) -> dict[str, Any]:
     return {
         "delivery_id": item.claimed.id,
         "fencing_token": item.claimed.fencing_token,
@@ -203,7 +203,7 @@ def _attempt_end(item: Finished, now: datetime) -> dict[str, Any]:
     }
 
 
-def _delivery_end(item: Finished, now: datetime) -> dict[str, Any]:
+def _delivery_end(item: AttemptResult, now: datetime) -> dict[str, Any]:
     final = item.state in ("succeeded", "failed")
     may_have_reached = item.state in ("succeeded", "needs_review") or item.outcome_unknown_since is not None
     return {
@@ -225,7 +225,7 @@ def _delivery_end(item: Finished, now: datetime) -> dict[str, Any]:
     }
 
 
-def _completed_key_row(item: Finished, now: datetime) -> dict[str, Any]:
+def _completed_key_row(item: AttemptResult, now: datetime) -> dict[str, Any]:
     claimed = item.claimed
     return completed_row(
         claimed.idempotency_key,
@@ -237,20 +237,20 @@ def _completed_key_row(item: Finished, now: datetime) -> dict[str, Any]:
     )
 
 
-def _opt_out(item: Finished) -> Preference:
+def _opt_out(item: AttemptResult) -> OptOutChange:
     claimed = item.claimed
-    return Preference(
+    return OptOutChange(
         claimed.channel or "", claimed.recipient or "", True, f"refused by {claimed.connection}"
     )
 
 
-def abandoned(
+def find_expired_leases(
     database: Database,
     own: str | None = None,
     limit: int = 200,
     *,
     of: Collection[str] | None = None,
-) -> tuple[list[Claimed], datetime]:
+) -> tuple[list[ClaimedDelivery], datetime]:
     """Attempts whose lease ran out, and the present: their process is gone or frozen, what became of them unknown.
 
     On SQLite, where one process serves, everything that another process (not `own`) left behind is abandoned at once.
@@ -258,18 +258,18 @@ def abandoned(
     the partner about them.
     """
     table = schema.deliveries
-    with database.read() as connection:
-        now = database.now(connection)
+    with database.read() as conn:
+        now = database.now(conn)
         left = table.c.lease_expires_at < now
         if database.is_sqlite and own is not None:
             left = left | (table.c.worker_id != own)
         if of is not None:
             left = left & (table.c.connection.in_(of) | (table.c.lease_expires_at < now - LEFT_TO_OTHERS))
-        rows: Sequence[Row[Any]] = connection.execute(
+        rows: Sequence[Row[Any]] = conn.execute(
             select(table)
             .where(text("deliveries.state = 'running'"), left)
             .order_by(table.c.lease_expires_at)
             .limit(limit)
         ).all()
-        events: Mapping[str, Any] = events_of(connection, rows)
-        return [claimed_of(row, events[row.id]) for row in rows], now
+        events: Mapping[str, Any] = events_by_delivery(conn, rows)
+        return [claimed_delivery_from_row(row, events[row.id]) for row in rows], now

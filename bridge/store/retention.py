@@ -17,7 +17,7 @@ ERASED = '{"erased":true}'
 
 
 @dataclass(frozen=True)
-class Pruned:
+class PruneResult:
     """What was removed."""
 
     events: int
@@ -25,8 +25,8 @@ class Pruned:
     rejected_requests: int
     cached_contacts: int
 
-    def __add__(self, other: Pruned) -> Pruned:
-        return Pruned(
+    def __add__(self, other: PruneResult) -> PruneResult:
+        return PruneResult(
             self.events + other.events,
             self.deliveries + other.deliveries,
             self.rejected_requests + other.rejected_requests,
@@ -34,18 +34,18 @@ class Pruned:
         )
 
 
-NOTHING = Pruned(0, 0, 0, 0)
+EMPTY = PruneResult(0, 0, 0, 0)
 
 
-def prune(database: Database, retention: timedelta, rules: Rules) -> Pruned:
+def prune(database: Database, retention: timedelta, rules: Rules) -> PruneResult:
     """Prune portion by portion, until nothing is left."""
-    pruned = NOTHING
-    while (portion := prune_portion(database, retention, rules)) != NOTHING:
+    pruned = EMPTY
+    while (portion := prune_batch(database, retention, rules)) != EMPTY:
         pruned += portion
     return pruned
 
 
-def prune_portion(database: Database, retention: timedelta, rules: Rules) -> Pruned:
+def prune_batch(database: Database, retention: timedelta, rules: Rules) -> PruneResult:
     """Empty up to `BATCH` of each kind that are older than `retention` and finished; `NOTHING` when none was left.
 
     What is unfinished or waits for a person is not touched, and whom a message reached stays for as long as a cap or a
@@ -53,7 +53,7 @@ def prune_portion(database: Database, retention: timedelta, rules: Rules) -> Pru
     ever was.
     """
     deliveries = _prune_deliveries(database, retention, rules)
-    return Pruned(
+    return PruneResult(
         _prune_events(database, retention),
         deliveries,
         _remove_rejected_requests(database, retention),
@@ -74,9 +74,9 @@ def _prune_events(database: Database, retention: timedelta) -> int:
             )
         )
     )
-    with database.read() as connection:
-        before = database.now(connection) - retention
-        old = connection.execute(
+    with database.read() as conn:
+        before = database.now(conn) - retention
+        old = conn.execute(
             select(events.c.id)
             .where(events.c.received_at < before, events.c.body.is_not(None), events.c.routed_at.is_not(None))
             .where(~needed)
@@ -85,12 +85,12 @@ def _prune_events(database: Database, retention: timedelta) -> int:
         idents = list(old)
     if not idents:
         return 0
-    with database.write() as connection:
+    with database.write() as conn:
         # Locked and asked again: a person may have replayed one since.
-        connection.execute(
+        conn.execute(
             select(events.c.id).where(events.c.id.in_(idents)).order_by(events.c.id).with_for_update()
         )
-        changed = connection.execute(
+        changed = conn.execute(
             update(events)
             .where(events.c.id.in_(idents), ~needed)
             .values(body=None, phone=None, email=None, trace=None)
@@ -101,12 +101,12 @@ def _prune_events(database: Database, retention: timedelta) -> int:
 def _prune_deliveries(database: Database, retention: timedelta, rules: Rules) -> int:
     table = schema.deliveries
     finished = text("deliveries.state IN ('succeeded', 'failed', 'cancelled', 'suppressed')")
-    caps, once = spans(rules)
-    with database.read() as connection:
-        now = database.now(connection)
+    caps, once = retention_windows(rules)
+    with database.read() as conn:
+        now = database.now(conn)
         capped, done_once = table.c.possibly_sent_at > now - caps, table.c.possibly_sent_at > now - once
         idents = list(
-            connection.execute(
+            conn.execute(
                 select(table.c.id)
                 .where(finished, table.c.finished_at < now - retention)
                 .where(
@@ -121,9 +121,9 @@ def _prune_deliveries(database: Database, retention: timedelta, rules: Rules) ->
         )
     if not idents:
         return 0
-    with database.write() as connection:
+    with database.write() as conn:
         # Asked again: a person may have had one retried since.
-        changed = connection.execute(
+        changed = conn.execute(
             update(table)
             .where(table.c.id.in_(idents), finished)
             .values(
@@ -139,20 +139,20 @@ def _prune_deliveries(database: Database, retention: timedelta, rules: Rules) ->
 
 def _remove_rejected_requests(database: Database, retention: timedelta) -> int:
     table = schema.rejected_requests
-    with database.write() as connection:
-        old = select(table.c.id).where(table.c.received_at < database.now(connection) - retention)
-        return connection.execute(delete(table).where(table.c.id.in_(old.limit(BATCH)))).rowcount
+    with database.write() as conn:
+        old = select(table.c.id).where(table.c.received_at < database.now(conn) - retention)
+        return conn.execute(delete(table).where(table.c.id.in_(old.limit(BATCH)))).rowcount
 
 
 def _remove_cached_contacts(database: Database) -> int:
     table = schema.contact_cache
     key = table.c.connection, table.c.lookup_key
-    with database.write() as connection:
-        old = select(*key).where(table.c.expires_at < database.now(connection))
-        return connection.execute(delete(table).where(tuple_(*key).in_(old.limit(BATCH)))).rowcount
+    with database.write() as conn:
+        old = select(*key).where(table.c.expires_at < database.now(conn))
+        return conn.execute(delete(table).where(tuple_(*key).in_(old.limit(BATCH)))).rowcount
 
 
-def spans(rules: Rules) -> tuple[timedelta, timedelta]:
+def retention_windows(rules: Rules) -> tuple[timedelta, timedelta]:
     """For how long these rules count a message to a recipient (`caps`), and a delivery about a contact (`once`)."""
     steps = [step for rule in rules.rules for step in (*rule.do, *rule.on_failure)] + [*rules.alerts]
     caps = (cap.per for cap in rules.messaging.caps.values())

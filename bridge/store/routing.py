@@ -20,14 +20,14 @@ from bridge.clock import uptime
 from bridge.errors import StoreUnavailable
 from bridge.events import Event, StoredEvent
 from bridge.ids import new_id
-from bridge.rules.model import Planned, Routing, Rules
+from bridge.rules.model import PlannedDelivery, Routing, Rules
 from bridge.store import schema
-from bridge.store.bulk import insert_group, update_group
+from bridge.store.bulk import bulk_insert, bulk_update
 from bridge.store.database import Database
 
 
 @dataclass(frozen=True)
-class Routed:
+class RoutingResult:
     """What one event leads to: its trace, and the rows of its deliveries."""
 
     trace: str
@@ -37,7 +37,7 @@ class Routed:
 
 Route = Callable[[Event, datetime], Routing]
 """The pure routing of one event at an instant."""
-LONGEST_ROUTING = 1.0
+MAX_ROUTING_SECONDS = 1.0
 """Seconds of one transaction: PostgreSQL ends one that seems idle for longer, and on SQLite all writers wait."""
 
 
@@ -49,7 +49,7 @@ _MOST_RECENT, _SMALL = 2000, 16_384
 """How many of them are kept, and up to how many bytes: a few dozen MiB at the most."""
 
 
-def event_of(row: Row[Any]) -> Event:
+def event_from_row(row: Row[Any]) -> Event:
     """The event in a row of `events`; its body is empty once retention has taken it."""
     if row.body is None:
         body = {"event": row.type, "conversationId": row.conversation_id}
@@ -59,12 +59,12 @@ def event_of(row: Row[Any]) -> Event:
 
 def _events_of(rows: Sequence[Row[Any]]) -> dict[str, Event]:
     """The events in rows of `events`, by id; whoever needs them next finds them parsed."""
-    found = {row.id: event_of(row) for row in rows}
-    keep_parsed((found[row.id], len(row.body)) for row in rows if row.body is not None)
+    found = {row.id: event_from_row(row) for row in rows}
+    cache_parsed_events((found[row.id], len(row.body)) for row in rows if row.body is not None)
     return found
 
 
-def keep_parsed(events: Iterable[tuple[Event, int]]) -> None:
+def cache_parsed_events(events: Iterable[tuple[Event, int]]) -> None:
     """Remember events of so many bytes, so that routing and claiming need not parse them again."""
     _recent.update((event.id, event) for event, size in events if size <= _SMALL)
     with suppress(KeyError):  # another thread was quicker
@@ -72,18 +72,18 @@ def keep_parsed(events: Iterable[tuple[Event, int]]) -> None:
             _recent.popitem(last=False)
 
 
-def read_events(connection: Connection, idents: Collection[str]) -> dict[str, Event]:
+def read_events(conn: Connection, idents: Collection[str]) -> dict[str, Event]:
     """The events with these ids, by id; those that were parsed lately are not read again while their body is kept."""
     table = schema.events
     found = {ident: event for ident in idents if (event := _recent.get(ident)) is not None}
     if found:
         gone = select(table.c.id).where(table.c.id.in_(found), table.c.body.is_(None))
-        for ident in connection.execute(gone).scalars():
+        for ident in conn.execute(gone).scalars():
             del found[ident]
     unread = set(idents) - found.keys()
     if unread:
         query = select(*table.c[_READ]).where(table.c.id.in_(unread))
-        found |= _events_of(connection.execute(query).all())
+        found |= _events_of(conn.execute(query).all())
     return found
 
 
@@ -106,47 +106,47 @@ def route_unrouted(database: Database, rules: Rules, route: Route, limit: int = 
 
 def _give_up(database: Database, rules: Rules, taken: Collection[str], error: Exception) -> list[str]:
     """Mark the event that failed alone as routed to nowhere, with the error as its trace."""
-    with database.write() as connection:
+    with database.write() as conn:
         # By its id: the oldest may be another one by now, which another replica left for us.
-        rows = connection.execute(_UNROUTED.where(schema.events.c.id.in_(taken))).all()
-        now = database.now(connection)
+        rows = conn.execute(_UNROUTED.where(schema.events.c.id.in_(taken))).all()
+        now = database.now(conn)
         marked = [
             {"id": row.id, "routed_at": now, "rules_hash": rules.hash, "trace": _crash(error)} for row in rows
         ]
         if marked:
-            update_group(connection, schema.events, ["id"], marked)
+            bulk_update(conn, schema.events, ["id"], marked)
     return [row["id"] for row in marked]
 
 
 def _route_group(
     database: Database, rules: Rules, route: Route, limit: int, taken: list[str]
 ) -> tuple[int, list[str]]:
-    ahead: dict[str, Routed] | None = None
+    ahead: dict[str, RoutingResult] | None = None
     if database.is_sqlite:
         # All writers wait for this one, and nobody else routes: it is worked out before its turn.
-        with database.read() as connection:
-            rows = connection.execute(_UNROUTED.limit(limit)).all()
-            ahead = _route_all(rows, rules, route, database.now(connection))
+        with database.read() as conn:
+            rows = conn.execute(_UNROUTED.limit(limit)).all()
+            ahead = _route_all(rows, rules, route, database.now(conn))
         if not ahead:
             return 0, []
-    with database.write() as connection:
-        now = database.now(connection)
+    with database.write() as conn:
+        now = database.now(conn)
         if ahead is None:
-            rows = connection.execute(_UNROUTED.limit(limit)).all()
+            rows = conn.execute(_UNROUTED.limit(limit)).all()
             done = _route_all(rows, rules, route, now)
         else:
-            done = {ident: ahead[ident] for ident in _still_unrouted(connection, ahead)}
+            done = {ident: ahead[ident] for ident in _still_unrouted(conn, ahead)}
         if not done:
             return 0, []
         taken += done
-        keep_rules(database, connection, rules, now)
+        store_rules_version(database, conn, rules, now)
         deliveries = [made for routed in done.values() for made in routed.deliveries]
         if deliveries:
-            insert_group(connection, schema.deliveries, deliveries)
-            database.changed(connection, {row["connection"] for row in deliveries})
+            bulk_insert(conn, schema.deliveries, deliveries)
+            database.publish(conn, {row["connection"] for row in deliveries})
         marks = {"routed_at": now, "rules_hash": rules.hash}
-        update_group(
-            connection,
+        bulk_update(
+            conn,
             schema.events,
             ["id"],
             [{"id": ident, **marks, "trace": routed.trace} for ident, routed in done.items()],
@@ -154,32 +154,36 @@ def _route_group(
     return len(done), [ident for ident, routed in done.items() if routed.crashed]
 
 
-def _still_unrouted(connection: Connection, idents: Collection[str]) -> list[str]:
+def _still_unrouted(conn: Connection, idents: Collection[str]) -> list[str]:
     """Those of these events that are not routed, the oldest first."""
     table = schema.events
     unrouted = select(table.c.id).where(table.c.id.in_(idents), table.c.routed_at.is_(None))
-    return list(connection.execute(unrouted.order_by(table.c.received_at)).scalars())
+    return list(conn.execute(unrouted.order_by(table.c.received_at)).scalars())
 
 
-def _route_all(rows: Sequence[Row[Any]], rules: Rules, route: Route, now: datetime) -> dict[str, Routed]:
+def _route_all(
+    rows: Sequence[Row[Any]], rules: Rules, route: Route, now: datetime
+) -> dict[str, RoutingResult]:
     """What these events lead to, by id; what takes too long is left for the next round."""
     begun = uptime()
-    found: dict[str, Routed] = {}
+    found: dict[str, RoutingResult] = {}
     for ident, event in _events_of(rows).items():
-        if found and uptime() - begun > LONGEST_ROUTING:
+        if found and uptime() - begun > MAX_ROUTING_SECONDS:
             break
         found[ident] = _route_one(event, rules, route, now)
     return found
 
 
-def _route_one(event: Event, rules: Rules, route: Route, now: datetime) -> Routed:
+def _route_one(event: Event, rules: Rules, route: Route, now: datetime) -> RoutingResult:
     """The trace and the deliveries of one event; a crash is its trace, and stops nobody else."""
     try:
         routing = route(event, now)
         trace = json.dumps([item.to_json() for item in routing.traces])
-        return Routed(trace, [delivery_row(planned, event, rules.hash, now) for planned in routing.planned])
+        return RoutingResult(
+            trace, [delivery_row(planned, event, rules.hash, now) for planned in routing.planned]
+        )
     except Exception as error:
-        return Routed(_crash(error), [], crashed=True)
+        return RoutingResult(_crash(error), [], crashed=True)
 
 
 def _crash(error: Exception) -> str:
@@ -194,14 +198,14 @@ _UNROUTED = (
 )
 
 
-def keep_rules(database: Database, connection: Connection, rules: Rules, now: datetime) -> None:
+def store_rules_version(database: Database, conn: Connection, rules: Rules, now: datetime) -> None:
     """Keep the text of the rules that made something, under its hash."""
     row = {"hash": rules.hash, "text": rules.text, "first_used_at": now}
-    connection.execute(database.insert_new(schema.rules), [row])
+    conn.execute(database.insert_new(schema.rules), [row])
 
 
 def delivery_row(
-    planned: Planned,
+    planned: PlannedDelivery,
     event: Event,
     rules_hash: str,
     now: datetime,
@@ -210,7 +214,7 @@ def delivery_row(
     force: bool = False,
 ) -> dict[str, Any]:
     """The row of a delivery to be made. What could not be rendered is born dead, with the reason."""
-    dead = planned.problem is not None
+    dead = planned.render_error is not None
     options = _options(planned, force)
     return {
         "id": new_id("dlv"),
@@ -233,7 +237,7 @@ def delivery_row(
         "occurred_at": event.occurred_at,
         "state": "failed" if dead else "pending",
         "reason": "render_error" if dead else None,
-        "detail": planned.problem,
+        "detail": planned.render_error,
         "run_at": planned.run_at,
         "expires_at": planned.expires_at,
         "attempts": 0,
@@ -244,7 +248,7 @@ def delivery_row(
     }
 
 
-def _options(planned: Planned, force: bool) -> dict[str, Any]:
+def _options(planned: PlannedDelivery, force: bool) -> dict[str, Any]:
     """What the worker needs to know of the rule later; only what differs from the default."""
     options: dict[str, Any] = {}
     if planned.updates_existing:

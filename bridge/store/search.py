@@ -57,9 +57,9 @@ def search(database: Database, text: str, limit: int = 50) -> tuple[Page, Page]:
 
 
 def _ids(database: Database, ident: Any, condition: ColumnElement[bool]) -> Collection[str]:
-    with database.read() as connection:
+    with database.read() as conn:
         return list(
-            connection.execute(select(ident).where(condition).order_by(ident.desc()).limit(LIMIT)).scalars()
+            conn.execute(select(ident).where(condition).order_by(ident.desc()).limit(LIMIT)).scalars()
         )
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 
-def state_of(delivery: Mapping[str, Any]) -> str:
+def describe_state(delivery: Mapping[str, Any]) -> str:
     """A delivery's state in a word or two: `sent: delivered`, `suppressed: capped`."""
     more = delivery.get("message_status") or delivery.get("reason")
     return f"{delivery['state']}: {more}" if more else str(delivery["state"])
@@ -31,7 +31,7 @@ def _happened(delivery: Mapping[str, Any]) -> Iterator[tuple[datetime, str]]:
     for entry in delivery["audit"]:
         yield entry["created_at"], describe_audit_entry(entry)
     if delivery["finished_at"] is not None:
-        yield delivery["finished_at"], state_of(delivery)
+        yield delivery["finished_at"], describe_state(delivery)
 
 
 def describe_audit_entry(entry: Mapping[str, Any]) -> str:

@@ -11,17 +11,17 @@ from bridge.store import schema
 from bridge.store.database import Database
 
 _TABLE = schema.workers
-FORGOTTEN_AFTER = timedelta(hours=1)
-ALIVE = timedelta(seconds=60)
+REMOVE_AFTER = timedelta(hours=1)
+ALIVE_WINDOW = timedelta(seconds=60)
 """A process that was seen within this time counts as alive: it says so four times as often."""
 
 
-def beat(database: Database, worker_id: str, version: str) -> None:
+def record_heartbeat(database: Database, worker_id: str, version: str) -> None:
     """Say that this process is alive."""
-    with database.write() as connection:
-        now = database.now(connection)
+    with database.write() as conn:
+        now = database.now(conn)
         statement = database.insert(_TABLE)
-        connection.execute(
+        conn.execute(
             statement.on_conflict_do_update(index_elements=["id"], set_={"last_heartbeat_at": now}),
             [
                 {
@@ -33,19 +33,19 @@ def beat(database: Database, worker_id: str, version: str) -> None:
                 }
             ],
         )
-        connection.execute(delete(_TABLE).where(_TABLE.c.last_heartbeat_at < now - FORGOTTEN_AFTER))
+        conn.execute(delete(_TABLE).where(_TABLE.c.last_heartbeat_at < now - REMOVE_AFTER))
 
 
-def leave(database: Database, worker_id: str) -> None:
+def deregister(database: Database, worker_id: str) -> None:
     """Sign off."""
-    with database.write() as connection:
-        connection.execute(delete(_TABLE).where(_TABLE.c.id == worker_id))
+    with database.write() as conn:
+        conn.execute(delete(_TABLE).where(_TABLE.c.id == worker_id))
 
 
-def alive(database: Database) -> int:
+def count_alive_workers(database: Database) -> int:
     """How many processes work on this database; one that died without signing off still counts for a while."""
-    with database.read() as connection:
-        since = database.now(connection) - ALIVE
+    with database.read() as conn:
+        since = database.now(conn) - ALIVE_WINDOW
         counted = select(func.count()).select_from(_TABLE).where(_TABLE.c.last_heartbeat_at >= since)
-        number: int = connection.execute(counted).scalar_one()
+        number: int = conn.execute(counted).scalar_one()
         return number

@@ -6,7 +6,7 @@ from alembic import context
 
 from bridge.store.schema import metadata
 
-connection = context.config.attributes["connection"]
-context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=False)
+conn = context.config.attributes["connection"]
+context.configure(connection=conn, target_metadata=metadata, transaction_per_migration=False)
 with context.begin_transaction():
     context.run_migrations()
