@@ -1,41 +1,41 @@
-"""The policy: what may be done now, what has to wait, and what is not done at all. Pure: no SQL, no clock.
+"""The policy: decides whether a due delivery is sent, deferred, suppressed or cancelled. Pure: no SQL, no clock.
 
-`decide` is asked inside the transaction before every attempt, by the worker with facts from the database and by
-rehearsals with facts from memory, so a rehearsal cannot promise what the service would not do.
+The worker calls `decide` inside the transaction before every attempt, with inputs from the database. Dry runs call it
+with inputs from memory, so a dry run cannot promise anything that the service would not do.
 """
 
 from bridge.policy.cancellation import EventRef, find_cancelling_event
 from bridge.policy.decision import (
+    Allow,
     Cancel,
     Decision,
-    Due,
-    Facts,
-    Go,
+    Defer,
+    DueDelivery,
+    PolicyInputs,
     Suppress,
     SuppressReason,
-    Wait,
     decide,
 )
-from bridge.policy.idempotency import Held, event_precedence
-from bridge.policy.quiet_hours import NEVER, quiet_until
+from bridge.policy.idempotency import IdempotencyRecord, event_precedence
+from bridge.policy.quiet_hours import NEVER, quiet_hours_end
 from bridge.policy.zones import regions_of, zones_of
 
 __all__ = [
     "NEVER",
+    "Allow",
     "Cancel",
     "Decision",
-    "Due",
+    "Defer",
+    "DueDelivery",
     "EventRef",
-    "Facts",
-    "Go",
-    "Held",
+    "IdempotencyRecord",
+    "PolicyInputs",
     "Suppress",
     "SuppressReason",
-    "Wait",
     "decide",
     "event_precedence",
     "find_cancelling_event",
-    "quiet_until",
+    "quiet_hours_end",
     "regions_of",
     "zones_of",
 ]

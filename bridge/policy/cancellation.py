@@ -1,4 +1,4 @@
-"""`cancel_on`: which later event makes a waiting delivery pointless."""
+"""`cancel_on`: finds the later event that cancels a waiting delivery."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from bridge.events import Event
 
 @dataclass(frozen=True)
 class EventRef:
-    """As much of an accepted event as tells whether it concerns another one."""
+    """The fields of an accepted event that decide whether it concerns another event."""
 
     dedupe_key: str
     type: str
-    at: datetime
-    """The body's own timestamp; the receipt where there is none. Never a mix: clocks differ."""
-    conversation: str
+    occurred_at: datetime
+    """The timestamp in the body, or the time of receipt if the body has none. Never mixed: clocks differ."""
+    conversation_id: str
     phone: str | None = None
     email: str | None = None
 
     @classmethod
     def of(cls, event: Event) -> EventRef:
-        """What of `event` counts."""
+        """Build the reference to `event`."""
         return cls(
             event.dedupe_key,
             event.type,
@@ -34,9 +34,9 @@ class EventRef:
         )
 
     def concerns(self, other: EventRef) -> bool:
-        """Whether both are about one conversation, one phone or one e-mail address."""
+        """Return True if both events share a conversation, a phone number or an email address."""
         return (
-            self.conversation == other.conversation
+            self.conversation_id == other.conversation_id
             or (self.phone is not None and self.phone == other.phone)
             or (
                 self.email is not None
@@ -47,19 +47,19 @@ class EventRef:
 
 
 def find_cancelling_event(
-    cancel_on: Collection[str], cause: EventRef, accepted: Iterable[EventRef]
+    cancel_on: Collection[str], trigger: EventRef, accepted: Iterable[EventRef]
 ) -> EventRef | None:
-    """The earliest accepted event that cancels a delivery caused by `cause`; None when there is none.
+    """Return the earliest accepted event that cancels a delivery triggered by `trigger`, or None.
 
-    It is named in `cancel_on`, concerns the same conversation, phone or e-mail, and its timestamp is not older
-    than the cause's. Whether it was routed, and in which order the two arrived, does not matter.
+    Such an event has a type listed in `cancel_on`, shares the conversation, phone number or email address, and is not
+    older than the trigger by its timestamp. Routing and the order of arrival do not matter.
     """
-    found = (
+    cancelling = (
         event
         for event in accepted
         if event.type in cancel_on
-        and event.dedupe_key != cause.dedupe_key
-        and event.at >= cause.at
-        and event.concerns(cause)
+        and event.dedupe_key != trigger.dedupe_key
+        and event.occurred_at >= trigger.occurred_at
+        and event.concerns(trigger)
     )
-    return min(found, key=lambda event: event.at, default=None)
+    return min(cancelling, key=lambda event: event.occurred_at, default=None)

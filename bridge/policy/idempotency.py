@@ -1,4 +1,4 @@
-"""Effects: what happens when two deliveries want to bring about the same thing."""
+"""Idempotency records: decide between deliveries that have the same idempotency key."""
 
 from __future__ import annotations
 
@@ -9,24 +9,29 @@ from typing import Final
 _FINAL_CHAT: Final = frozenset({"chat.resolved", "chat.abandoned"})
 
 
-def event_precedence(event: str) -> int:
-    """How final an event's word on its conversation is: `chat.resolved` and `chat.abandoned` beat `chat.completed`."""
-    return 1 if event in _FINAL_CHAT else 0
+def event_precedence(event_type: str) -> int:
+    """Return how final an event type is for its conversation.
+
+    `chat.resolved` and `chat.abandoned` take precedence over `chat.completed`.
+    """
+    return 1 if event_type in _FINAL_CHAT else 0
 
 
 @dataclass(frozen=True)
-class Held:
-    """Who holds an effect key. A proven failure frees it, so a free key has no Held."""
+class IdempotencyRecord:
+    """The delivery that reserved or completed an idempotency key.
 
-    holder: str
-    """The delivery that holds it."""
-    done: bool
-    """It took effect; False: it is reserved, and the outcome is not known yet."""
+    A confirmed failure releases the key, so an unused key has no record.
+    """
+
+    delivery_id: str
+    completed: bool
+    """True once the action took effect. False while the key is only reserved and the outcome is unknown."""
     precedence: int
-    """`rank_of` the event that it tells."""
-    at: datetime
+    """`event_precedence` of the event that the delivery is about."""
+    occurred_at: datetime
     """The timestamp of that event."""
 
-    def is_newer_than(self, precedence: int, at: datetime) -> bool:
-        """Whether what is held must not be overwritten by an event of this rank and timestamp."""
-        return (self.precedence, self.at) > (precedence, at)
+    def is_newer_than(self, precedence: int, occurred_at: datetime) -> bool:
+        """Return True if an event of this precedence and timestamp must not overwrite the existing record."""
+        return (self.precedence, self.occurred_at) > (precedence, occurred_at)

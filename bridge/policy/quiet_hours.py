@@ -1,4 +1,4 @@
-"""Quiet hours: from when on all the clocks that a person may live by allow a message."""
+"""Quiet hours: computes when every time zone that a recipient may be in allows a message."""
 
 from __future__ import annotations
 
@@ -10,61 +10,69 @@ from zoneinfo import ZoneInfo
 from bridge.rules.model import QuietHours
 
 NEVER: Final = datetime.max.replace(tzinfo=UTC)
-"""No instant: the hours that all zones allow have nothing in common."""
+"""Returned if the allowed hours of the time zones do not overlap."""
 
 _HORIZON = timedelta(hours=48)
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
 
 
-def is_quiet(hours: QuietHours, wall: time) -> bool:
-    """Whether a wall clock stands inside the window; `start` is inside, `end` is not, equal ones are no window."""
-    if hours.start <= hours.end:
-        return hours.start <= wall < hours.end
-    return wall >= hours.start or wall < hours.end
+def is_quiet(hours: QuietHours, local_time: time) -> bool:
+    """Return True if a local time is inside the window.
 
-
-def quiet_until(now: datetime, zones: Iterable[str], windows: Iterable[QuietHours]) -> datetime | None:
-    """The first instant from `now` on (UTC) at which every zone is outside every window; None: it is now.
-
-    NEVER when there is none within 48 hours: the zones are too far apart for what the windows leave. Such a
-    message is not sent at all, for every hour would be a quiet one somewhere the person may be.
+    `start` is inside, `end` is not. If both are equal, the window is empty.
     """
-    watches = [(ZoneInfo(zone), hours) for zone in zones for hours in windows]
+    if hours.start <= hours.end:
+        return hours.start <= local_time < hours.end
+    return local_time >= hours.start or local_time < hours.end
+
+
+def quiet_hours_end(now: datetime, zones: Iterable[str], windows: Iterable[QuietHours]) -> datetime | None:
+    """Return the first instant from `now` on (UTC) at which every zone is outside every window.
+
+    Return None if that is already the case at `now`, and NEVER if there is no such instant within 48 hours: the zones
+    are too far apart for the hours that the windows leave. Such a message is never sent, because every hour would be
+    a quiet hour in one of the places where the recipient may be.
+    """
+    zone_windows = [(ZoneInfo(zone), hours) for zone in zones for hours in windows]
     instant = now
     while instant - now <= _HORIZON:
-        latest = max((_opens(zone, hours, instant) for zone, hours in watches), default=instant)
-        if latest == instant:
+        latest_end = max((_window_end(zone, hours, instant) for zone, hours in zone_windows), default=instant)
+        if latest_end == instant:
             return None if instant == now else instant
-        instant = latest
+        instant = latest_end
     return NEVER
 
 
-def quiet_hours_start(now: datetime, zones: Iterable[str], windows: Iterable[QuietHours]) -> datetime | None:
-    """The next instant (UTC) at which one of these clocks enters one of these windows; None: there is no window."""
-    hours = [one for one in windows if one.start != one.end]
-    return min((_closes(ZoneInfo(zone), one, now) for zone in zones for one in hours), default=None)
+def next_quiet_hours_start(
+    now: datetime, zones: Iterable[str], windows: Iterable[QuietHours]
+) -> datetime | None:
+    """Return the next instant (UTC) at which one of the zones enters one of the windows; None without a window."""
+    nonempty = [hours for hours in windows if hours.start != hours.end]
+    return min(
+        (_next_window_start(ZoneInfo(zone), hours, now) for zone in zones for hours in nonempty), default=None
+    )
 
 
-def _closes(zone: ZoneInfo, hours: QuietHours, instant: datetime) -> datetime:
+def _next_window_start(zone: ZoneInfo, hours: QuietHours, instant: datetime) -> datetime:
     today = instant.astimezone(zone).date()
     starts = (datetime.combine(day, hours.start, zone) for day in (today, today + _DAY, today + 2 * _DAY))
     return next(at for start in starts if (at := start.astimezone(UTC)) > instant)
 
 
-def _opens(zone: ZoneInfo, hours: QuietHours, instant: datetime) -> datetime:
-    """The first instant from `instant` on at which this one clock is outside this one window."""
-    while is_quiet(hours, (wall := instant.astimezone(zone).replace(tzinfo=None)).time()):
-        end = datetime.combine(wall.date(), hours.end)
-        candidate = instant + (end - wall if end > wall else end + _DAY - wall)
+def _window_end(zone: ZoneInfo, hours: QuietHours, instant: datetime) -> datetime:
+    """Return the first instant from `instant` on at which this zone is outside this window."""
+    while is_quiet(hours, (local := instant.astimezone(zone).replace(tzinfo=None)).time()):
+        end = datetime.combine(local.date(), hours.end)
+        candidate = instant + (end - local if end > local else end + _DAY - local)
         if candidate.astimezone(zone).utcoffset() == instant.astimezone(zone).utcoffset():
             return candidate
-        instant = _transition(zone, instant, candidate)
+        instant = _offset_change(zone, instant, candidate)
     return instant
 
 
-def _transition(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
-    """The instant between two at which the zone's clock is put forward or back, to the second."""
+def _offset_change(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
+    """Return the instant between the two, to the second, at which the zone's UTC offset changes."""
     offset = before.astimezone(zone).utcoffset()
     while after - before > _SECOND:
         middle = before + (after - before) / 2

@@ -1,9 +1,9 @@
-"""Where a person may be: the time zones and the regions whose hours have to allow a message.
+"""Time zones and regions: determines where a recipient may be, and so whose quiet hours have to allow a message.
 
-What the event says about its person is best, then what a CRM knows of the person. Else a number tells its country, and
-an area code its region; since people move and keep their numbers, every zone of the whole area code has to allow the
-message.
-The table of zones (7 MB in memory) is loaded when the first number has to be looked at.
+The event's own time zone for its contact is the best source, then a CRM's. Otherwise the phone number gives the
+country, and a US area code gives the region. People move and keep their numbers, so every zone of the whole area code
+has to allow the message.
+The zone table (7 MB in memory) is loaded when the first number is looked up.
 """
 
 from __future__ import annotations
@@ -12,48 +12,48 @@ from collections import defaultdict
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
-from bridge.area_codes import FIFTY_STATES, STATE_OF, STATES
+from bridge.area_codes import STATE_BY_AREA_CODE, STATES, US_STATE_TIME_ZONES
 from bridge.events import PHONE_PATTERN, Contact
 
 if TYPE_CHECKING:
     from phonenumbers import PhoneNumber
 
 _UNKNOWN = "Etc/Unknown"
-_AMERICAN_LENGTH = len("+12125550123")
+_NANP_NUMBER_LENGTH = len("+12125550123")
 
 
 def zones_of(
-    contact: Contact, recipient: str | None, fallback: str, known: str | None = None
+    contact: Contact, recipient: str | None, fallback: str, crm_time_zone: str | None = None
 ) -> tuple[str, ...]:
-    """The time zones in which a person may be: all of them have to allow a message.
+    """Return the time zones in which a recipient may be; all of them have to allow a message.
 
-    What the event says of its own person; else `known`, what a CRM says of the recipient; else every zone that the
-    number allows (for a mail, the number of the event's person); else `fallback`. When a rule writes to another address
-    than the person's own, what the event says may be about somebody else, so it only adds to the others.
+    Sources, in this order: the event's time zone for its contact; `crm_time_zone`, the CRM's for the recipient; every
+    zone that the phone number allows (for an email, the contact's number); `fallback`. If the recipient is not the
+    contact's own address, the event's time zone may be about another person, so it is only added to the others.
     """
-    said = (contact.time_zone,) if contact.time_zone else ()
-    if said and is_own(contact, recipient):
-        return said
-    if known is not None:
-        return tuple(dict.fromkeys((*said, known)))
-    phone = phone_of(contact, recipient)
-    allowed = _zones_of_number(phone) if phone else ()
-    return tuple(dict.fromkeys((*said, *allowed))) or (fallback,)
+    event_zones = (contact.time_zone,) if contact.time_zone else ()
+    if event_zones and is_contacts_own_address(contact, recipient):
+        return event_zones
+    if crm_time_zone is not None:
+        return tuple(dict.fromkeys((*event_zones, crm_time_zone)))
+    phone = reference_phone(contact, recipient)
+    number_zones = _zones_of_number(phone) if phone else ()
+    return tuple(dict.fromkeys((*event_zones, *number_zones))) or (fallback,)
 
 
-def is_own(contact: Contact, recipient: str | None) -> bool:
-    """Whether an address is the person's own, as far as the event says; one that is not known may be."""
+def is_contacts_own_address(contact: Contact, recipient: str | None) -> bool:
+    """Return True if the recipient is the contact's phone number or email address, or is unknown."""
     return recipient is None or _folded(recipient) in (_folded(contact.phone), _folded(contact.email))
 
 
 def regions_of(contact: Contact, recipient: str | None) -> frozenset[str]:
-    """The regions a number may belong to, as ISO 3166 codes (`FI`, `US`, `US-FL`); empty when nothing is known."""
-    phone = phone_of(contact, recipient)
+    """Return the regions a number may belong to, as ISO 3166 codes (`FI`, `US`, `US-FL`); empty if unknown."""
+    phone = reference_phone(contact, recipient)
     return _regions_of_number(phone) if phone else frozenset()
 
 
-def phone_of(contact: Contact, recipient: str | None) -> str | None:
-    """The number to judge by: the recipient itself, or for a mail to the person, the person's number."""
+def reference_phone(contact: Contact, recipient: str | None) -> str | None:
+    """Return the number that locates the recipient: the recipient, or for an email to the contact, their number."""
     if recipient is None or _folded(recipient) == _folded(contact.email):
         return contact.phone
     return recipient if PHONE_PATTERN.fullmatch(recipient) else None
@@ -66,7 +66,7 @@ def _folded(address: str | None) -> str:
 @lru_cache(maxsize=1024)
 def _zones_of_number(phone: str) -> tuple[str, ...]:
     if phone.startswith("+1"):
-        return _area_zones().get(_area(phone), FIFTY_STATES)
+        return _area_zones().get(_area_code(phone), US_STATE_TIME_ZONES)
     from phonenumbers.timezone import time_zones_for_number
     from phonenumbers.tzdata import TIMEZONE_DATA
 
@@ -84,10 +84,10 @@ def _regions_of_number(phone: str) -> frozenset[str]:
     from phonenumbers import region_code_for_number, region_codes_for_country_code
 
     number = _parsed(phone)
-    area = _area(phone)
-    if area in STATE_OF:
-        return frozenset({"US", f"US-{STATE_OF[area]}"})
-    if phone.startswith("+1") and area not in _area_zones():
+    area_code = _area_code(phone)
+    if area_code in STATE_BY_AREA_CODE:
+        return frozenset({"US", f"US-{STATE_BY_AREA_CODE[area_code]}"})
+    if phone.startswith("+1") and area_code not in _area_zones():
         return frozenset({"US", *(f"US-{state}" for state in STATES)})
     if number is None or number.country_code is None:
         return frozenset()
@@ -97,21 +97,21 @@ def _regions_of_number(phone: str) -> frozenset[str]:
     return frozenset(region_codes_for_country_code(number.country_code)) - {"001"}
 
 
-def _area(phone: str) -> str:
-    """The area code of a complete +1 number; a number with a digit too few or too many has no sure area."""
-    return phone[2:5] if phone.startswith("+1") and len(phone) == _AMERICAN_LENGTH else ""
+def _area_code(phone: str) -> str:
+    """Return the area code of a complete +1 number. A number of any other length has no reliable area code."""
+    return phone[2:5] if phone.startswith("+1") and len(phone) == _NANP_NUMBER_LENGTH else ""
 
 
 @cache
 def _area_zones() -> dict[str, tuple[str, ...]]:
-    """Area code -> all its zones. Some codes cross a border of zones, which only the next digits would tell."""
+    """Map each area code to all its zones. Some area codes span two zones, which only the next digits separate."""
     from phonenumbers.tzdata import TIMEZONE_DATA
 
-    zones: defaultdict[str, set[str]] = defaultdict(set)
-    for prefix, found in TIMEZONE_DATA.items():
+    zones_by_area: defaultdict[str, set[str]] = defaultdict(set)
+    for prefix, zones in TIMEZONE_DATA.items():
         if prefix.startswith("1") and len(prefix) >= 4:
-            zones[prefix[1:4]].update(found)
-    return {area: tuple(sorted(found)) for area, found in zones.items()}
+            zones_by_area[prefix[1:4]].update(zones)
+    return {area: tuple(sorted(zones)) for area, zones in zones_by_area.items()}
 
 
 def _parsed(phone: str) -> PhoneNumber | None:

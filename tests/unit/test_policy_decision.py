@@ -1,4 +1,4 @@
-"""The decision before every attempt: what goes, waits, is suppressed or cancelled, and in which words."""
+"""The decision before every attempt: allow, defer, suppress or cancel a due delivery, and the detail text."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from hypothesis import strategies as st
 
 from bridge.events import Contact, Event
 from bridge.policy import (
+    Allow,
     Cancel,
-    Due,
+    Defer,
+    DueDelivery,
     EventRef,
-    Facts,
-    Go,
-    Held,
+    IdempotencyRecord,
+    PolicyInputs,
     Suppress,
-    Wait,
     decide,
     event_precedence,
     find_cancelling_event,
     zones_of,
 )
-from bridge.rules.model import Cap, Messaging, Once, QuietHours
+from bridge.rules.model import Cap, MessagingPolicy, OncePer, QuietHours
 from bridge.samples import sample
 
 PHONE = "+12125550123"
@@ -33,9 +33,9 @@ NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
 NIGHT = datetime(2026, 3, 3, 2, 30, tzinfo=UTC)
 MORNING = datetime(2026, 3, 3, 13, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-DEFAULTS = Messaging()
+DEFAULTS = MessagingPolicy()
 
-TEXT = Due(
+SMS = DueDelivery(
     id="dlv_1",
     occurred_at=NOON,
     contact=Contact(phone=PHONE),
@@ -43,253 +43,266 @@ TEXT = Due(
     recipient=PHONE,
     expires_at=NOON + 24 * HOUR,
 )
-LOG = Due(id="dlv_1", occurred_at=NOON, updates=True)
+LOG = DueDelivery(id="dlv_1", occurred_at=NOON, updates=True)
 
 
-def test_a_text_by_day_goes():
-    assert decide(TEXT, Facts(), DEFAULTS, NOON) == Go()
+def test_message_during_the_day_is_allowed():
+    assert decide(SMS, PolicyInputs(), DEFAULTS, NOON) == Allow()
 
 
-def test_a_text_says_when_it_must_have_arrived_and_a_record_does_not() -> None:
-    night = datetime(2026, 3, 3, 1, tzinfo=UTC)  # 20:00 where the person is
-    assert decide(TEXT, Facts(), DEFAULTS, NOON).quiet_hours_start == night
-    assert decide(LOG, Facts(), DEFAULTS, NOON).quiet_hours_start is None
+def test_allow_has_quiet_hours_start_only_for_messages() -> None:
+    night = datetime(2026, 3, 3, 1, tzinfo=UTC)  # 20:00 local time of the recipient
+    assert decide(SMS, PolicyInputs(), DEFAULTS, NOON).quiet_hours_start == night
+    assert decide(LOG, PolicyInputs(), DEFAULTS, NOON).quiet_hours_start is None
 
 
-def test_a_crms_word_on_the_persons_clock_decides_and_is_told() -> None:
-    knows = Facts(zone="America/Los_Angeles")
-    assert decide(TEXT, knows, DEFAULTS, NIGHT) == Go()  # 18:30 there, whatever the area code says
-    waits = decide(TEXT, knows, DEFAULTS, MORNING)
-    assert isinstance(waits, Wait)
-    assert waits.until == MORNING + 3 * HOUR
-    assert "it is 05:00 in America/Los_Angeles, as the CRM says; they end" in waits.why
-    said = replace(TEXT, contact=replace(TEXT.contact, time_zone="America/New_York"))
-    assert decide(said, knows, DEFAULTS, MORNING) == Go()
+def test_crm_time_zone_is_used_and_named_in_detail() -> None:
+    inputs = PolicyInputs(crm_time_zone="America/Los_Angeles")
+    assert (
+        decide(SMS, inputs, DEFAULTS, NIGHT) == Allow()
+    )  # 18:30 there, although the area code is in New York
+    decision = decide(SMS, inputs, DEFAULTS, MORNING)
+    assert isinstance(decision, Defer)
+    assert decision.until == MORNING + 3 * HOUR
+    assert "it is 05:00 in America/Los_Angeles (time zone from the CRM); they end" in decision.detail
+    with_event_zone = replace(SMS, contact=replace(SMS.contact, time_zone="America/New_York"))
+    assert decide(with_event_zone, inputs, DEFAULTS, MORNING) == Allow()
 
 
-def test_an_alert_to_the_team_waits_for_no_morning_and_no_cap() -> None:
+def test_team_alert_ignores_quiet_hours_caps_and_consent() -> None:
     consent_needed = replace(DEFAULTS, consent="event.consent")
-    alert = replace(TEXT, alert=True, recipient="+12025550100", consent="unknown")
-    crowded = Facts(sent=[NIGHT] * 9)
-    assert decide(alert, crowded, consent_needed, NIGHT) == Go()
-    assert isinstance(decide(replace(alert, alert=False), crowded, consent_needed, NIGHT), Suppress)
+    alert = replace(SMS, alert=True, recipient="+12025550100", consent="unknown")
+    over_cap = PolicyInputs(messages_sent_at=[NIGHT] * 9)
+    assert decide(alert, over_cap, consent_needed, NIGHT) == Allow()
+    assert isinstance(decide(replace(alert, alert=False), over_cap, consent_needed, NIGHT), Suppress)
 
 
-def test_an_alert_is_kept_from_who_said_stop_and_from_the_customer_at_night() -> None:
-    alert = replace(TEXT, alert=True, recipient="+12025550100")
-    stopped = decide(alert, Facts(opted_out_at=NOON), DEFAULTS, NIGHT)
+def test_alert_respects_opt_out_allowlist_and_contacts_quiet_hours() -> None:
+    alert = replace(SMS, alert=True, recipient="+12025550100")
+    stopped = decide(alert, PolicyInputs(opted_out_at=NOON), DEFAULTS, NIGHT)
     assert isinstance(stopped, Suppress)
     assert stopped.reason == "opted_out"
-    shadowed = decide(alert, Facts(), DEFAULTS, NIGHT, allowlist=[PHONE])
-    assert isinstance(shadowed, Suppress)
-    assert isinstance(decide(replace(alert, recipient=PHONE), Facts(), DEFAULTS, NIGHT), Wait)
+    not_listed = decide(alert, PolicyInputs(), DEFAULTS, NIGHT, allowlist=[PHONE])
+    assert isinstance(not_listed, Suppress)
+    assert isinstance(decide(replace(alert, recipient=PHONE), PolicyInputs(), DEFAULTS, NIGHT), Defer)
 
 
-def test_a_text_at_night_waits_for_the_persons_morning():
-    decision = decide(TEXT, Facts(), DEFAULTS, NIGHT)
-    assert decision == Wait(
+def test_message_at_night_is_deferred_to_recipients_morning():
+    decision = decide(SMS, PolicyInputs(), DEFAULTS, NIGHT)
+    assert decision == Defer(
         MORNING,
         "messaging.quiet_hours 20:00-08:00: it is 21:30 in America/New_York; "
-        "they end on 2026-03-03 at 08:00 there (13:00 UTC)",
+        "they end on 2026-03-03 at 08:00 local time (13:00 UTC)",
     )
 
 
-def test_what_is_no_message_has_no_hours_and_no_caps():
-    assert decide(LOG, Facts(sent=[NIGHT] * 9, opted_out_at=NOON), DEFAULTS, NIGHT) == Go()
+def test_delivery_without_channel_ignores_quiet_hours_caps_and_opt_outs():
+    assert (
+        decide(LOG, PolicyInputs(messages_sent_at=[NIGHT] * 9, opted_out_at=NOON), DEFAULTS, NIGHT) == Allow()
+    )
 
 
-def test_a_number_of_many_zones_is_told_as_such():
-    decision = decide(replace(TEXT, recipient="+18005550123"), Facts(), DEFAULTS, NOON - 2 * HOUR)
-    assert isinstance(decision, Wait)
+def test_detail_names_number_of_possible_time_zones():
+    decision = decide(replace(SMS, recipient="+18005550123"), PolicyInputs(), DEFAULTS, NOON - 2 * HOUR)
+    assert isinstance(decision, Defer)
     assert decision.until == NOON + HOUR
-    assert "one of 8 zones that the number allows; all zones allow it at 2026-03-02 18:00 UTC" in decision.why
+    assert (
+        "one of 8 time zones that the number allows; all zones allow it at 2026-03-02 18:00 UTC"
+        in decision.detail
+    )
 
 
-def test_a_wait_that_would_outlive_the_message_is_its_end():
-    decision = decide(replace(TEXT, expires_at=MORNING), Facts(), DEFAULTS, NIGHT)
+def test_deferral_beyond_expiry_suppresses_as_expired():
+    decision = decide(replace(SMS, expires_at=MORNING), PolicyInputs(), DEFAULTS, NIGHT)
     assert isinstance(decision, Suppress)
     assert decision.reason == "expired"
     assert decision.until == MORNING
-    assert "it expires at 2026-03-03 13:00 UTC" in decision.why
+    assert "the delivery expires at 2026-03-03 13:00 UTC" in decision.detail
 
 
-def test_expiry_counts_to_the_second():
-    assert decide(TEXT, Facts(), DEFAULTS, NOON + 24 * HOUR - timedelta(seconds=1)) == Go()
-    expired = decide(TEXT, Facts(), DEFAULTS, NOON + 24 * HOUR)
+def test_expiry_is_exact_to_the_second():
+    assert decide(SMS, PolicyInputs(), DEFAULTS, NOON + 24 * HOUR - timedelta(seconds=1)) == Allow()
+    expired = decide(SMS, PolicyInputs(), DEFAULTS, NOON + 24 * HOUR)
     assert isinstance(expired, Suppress)
     assert expired.reason == "expired"
 
 
-def test_a_regions_stricter_hours_hold_on_top():
-    strict = Messaging(
+def test_stricter_region_hours_apply_in_addition():
+    strict = MessagingPolicy(
         regions={"US-NY": QuietHours(time(18), time(10)), "US-FL": QuietHours(time(12), time(11))}
     )
-    decision = decide(TEXT, Facts(), strict, MORNING)
-    assert isinstance(decision, Wait)
+    decision = decide(SMS, PolicyInputs(), strict, MORNING)
+    assert isinstance(decision, Defer)
     assert decision.until == MORNING + 2 * HOUR
-    assert decision.why.startswith("messaging.regions.US-NY 18:00-10:00: it is 08:00 in America/New_York")
+    assert decision.detail.startswith("messaging.regions.US-NY 18:00-10:00: it is 08:00 in America/New_York")
 
 
-def test_hours_that_no_zone_shares_suppress_instead_of_disturbing():
-    short = Messaging(quiet_hours=QuietHours(time(12), time(10)))
-    decision = decide(replace(TEXT, recipient="+18005550123", expires_at=None), Facts(), short, NOON)
+def test_zones_without_common_allowed_hours_suppress():
+    short = MessagingPolicy(quiet_hours=QuietHours(time(12), time(10)))
+    decision = decide(replace(SMS, recipient="+18005550123", expires_at=None), PolicyInputs(), short, NOON)
     assert isinstance(decision, Suppress)
     assert decision.reason == "expired"
-    assert "tell the person's time zone" in decision.why
+    assert "set the contact's time zone" in decision.detail
 
 
-def test_an_opt_out_stops_everything_on_its_channel():
-    decision = decide(TEXT, Facts(opted_out_at=NOON - HOUR), DEFAULTS, NOON)
+def test_opt_out_suppresses_message():
+    decision = decide(SMS, PolicyInputs(opted_out_at=NOON - HOUR), DEFAULTS, NOON)
     assert decision == Suppress(
         "opted_out",
-        "opt-out: the person asked on 2026-03-02 16:00 UTC for no more texts; holds until the person takes it back",
+        "opt-out: the recipient opted out of text messages at 2026-03-02 16:00 UTC; "
+        "applies until the recipient opts in again",
     )
 
 
 @pytest.mark.parametrize("consent", ["false", "unknown"])
-def test_without_the_required_consent_nothing_goes(consent):
-    asking = Messaging(consent="event.callMetadata.custom.smsConsent")
-    decision = decide(replace(TEXT, consent=consent), Facts(), asking, NOON)
+def test_missing_consent_suppresses(consent):
+    messaging = MessagingPolicy(consent="event.callMetadata.custom.smsConsent")
+    decision = decide(replace(SMS, consent=consent), PolicyInputs(), messaging, NOON)
     assert isinstance(decision, Suppress)
-    assert decision.reason == "opted_out"
-    assert f"`event.callMetadata.custom.smsConsent` is {consent}" in decision.why
-    assert decide(replace(TEXT, consent="true"), Facts(), asking, NOON) == Go()
+    assert decision.reason == "no_consent"
+    assert f"`event.callMetadata.custom.smsConsent` is {consent}" in decision.detail
+    assert decide(replace(SMS, consent="true"), PolicyInputs(), messaging, NOON) == Allow()
 
 
-def test_a_cap_says_when_there_is_room_again():
+def test_cap_reports_when_next_message_is_allowed():
     sent = [NOON - HOUR, NOON - 23 * HOUR, NOON - 25 * HOUR]
-    decision = decide(TEXT, Facts(sent=sent), DEFAULTS, NOON)
+    decision = decide(SMS, PolicyInputs(messages_sent_at=sent), DEFAULTS, NOON)
     assert isinstance(decision, Suppress)
     assert (decision.reason, decision.until) == ("frequency_capped", NOON + HOUR)
-    assert "messaging.caps.sms: at most 2 texts per 24h" in decision.why
-    assert decide(TEXT, Facts(sent=sent), DEFAULTS, NOON + HOUR) == Go()
+    assert "messaging.caps.sms: at most 2 text messages per 24h" in decision.detail
+    assert decide(SMS, PolicyInputs(messages_sent_at=sent), DEFAULTS, NOON + HOUR) == Allow()
 
 
-def test_a_cap_of_none_never_has_room():
-    decision = decide(TEXT, Facts(), Messaging(caps={"sms": Cap(0, HOUR)}), NOON)
+def test_zero_cap_suppresses_everything():
+    decision = decide(SMS, PolicyInputs(), MessagingPolicy(caps={"sms": Cap(0, HOUR)}), NOON)
     assert isinstance(decision, Suppress)
     assert (decision.reason, decision.until) == ("frequency_capped", None)
 
 
-def test_a_channel_without_a_cap_is_not_capped():
-    assert decide(TEXT, Facts(sent=[NOON] * 100), Messaging(caps={}), NOON) == Go()
+def test_channel_without_cap_is_not_capped():
+    assert decide(SMS, PolicyInputs(messages_sent_at=[NOON] * 100), MessagingPolicy(caps={}), NOON) == Allow()
 
 
-def test_only_to_lets_through_who_is_named_and_compares_mails_without_case():
-    mail = replace(TEXT, channel="email", recipient="Maya@Example.com")
-    assert decide(mail, Facts(), DEFAULTS, NOON, ["maya@example.COM"]) == Go()
-    assert decide(TEXT, Facts(), DEFAULTS, NOON, [PHONE]) == Go()
-    decision = decide(TEXT, Facts(), DEFAULTS, NOON, ["+14155550188"])
+def test_allowlist_allows_listed_recipients_and_ignores_case_of_emails():
+    email = replace(SMS, channel="email", recipient="Maya@Example.com")
+    assert decide(email, PolicyInputs(), DEFAULTS, NOON, ["maya@example.COM"]) == Allow()
+    assert decide(SMS, PolicyInputs(), DEFAULTS, NOON, [PHONE]) == Allow()
+    decision = decide(SMS, PolicyInputs(), DEFAULTS, NOON, ["+14155550188"])
     assert isinstance(decision, Suppress)
-    assert decision.reason == "shadow"
-    assert decision.why.startswith("BRIDGE_RECIPIENT_ALLOWLIST")
-    assert decide(LOG, Facts(), DEFAULTS, NOON, ["+14155550188"]) == Go()
+    assert decision.reason == "not_allowlisted"
+    assert decision.detail.startswith("BRIDGE_RECIPIENT_ALLOWLIST")
+    assert decide(LOG, PolicyInputs(), DEFAULTS, NOON, ["+14155550188"]) == Allow()
 
 
-def test_once_holds_for_its_span_and_not_longer():
-    once = replace(TEXT, once=Once("contact", 24 * HOUR))
-    decision = decide(once, Facts(once_at=NOON - HOUR), DEFAULTS, NOON)
+def test_once_suppresses_only_within_its_duration():
+    due = replace(SMS, once=OncePer("contact", 24 * HOUR))
+    decision = decide(due, PolicyInputs(last_done_at=NOON - HOUR), DEFAULTS, NOON)
     assert isinstance(decision, Suppress)
     assert (decision.reason, decision.until) == ("cooldown", NOON + 23 * HOUR)
-    assert decide(once, Facts(once_at=NOON - 24 * HOUR), DEFAULTS, NOON) == Go()
+    assert decide(due, PolicyInputs(last_done_at=NOON - 24 * HOUR), DEFAULTS, NOON) == Allow()
 
 
-def held(*, done=True, precedence=0, at=NOON, holder="dlv_0") -> Held:
-    return Held(holder, done, precedence, at)
+def with_record(*, completed=True, precedence=0, occurred_at=NOON, delivery_id="dlv_0") -> PolicyInputs:
+    return PolicyInputs(idempotency_record=IdempotencyRecord(delivery_id, completed, precedence, occurred_at))
 
 
-def test_what_is_already_done_is_not_done_again():
-    decision = decide(TEXT, Facts(held=held()), DEFAULTS, NOON)
+def test_completed_key_suppresses_as_duplicate():
+    decision = decide(SMS, with_record(), DEFAULTS, NOON)
     assert isinstance(decision, Suppress)
     assert decision.reason == "duplicate"
 
 
-def test_again_overrides_what_is_done_and_nothing_else():
-    force = replace(TEXT, force=True)
-    assert decide(force, Facts(held=held()), DEFAULTS, NOON) == Go()
-    assert isinstance(decide(force, Facts(held=held(), opted_out_at=NOON), DEFAULTS, NOON), Suppress)
-    assert isinstance(decide(force, Facts(held=held()), DEFAULTS, NIGHT), Wait)
+def test_force_overrides_only_completed_key():
+    force = replace(SMS, force=True)
+    assert decide(force, with_record(), DEFAULTS, NOON) == Allow()
+    assert isinstance(decide(force, replace(with_record(), opted_out_at=NOON), DEFAULTS, NOON), Suppress)
+    assert isinstance(decide(force, with_record(), DEFAULTS, NIGHT), Defer)
 
 
-@pytest.mark.parametrize("due", [TEXT, LOG])
-def test_an_effect_whose_outcome_is_unknown_is_waited_for_unless_it_is_ones_own(due):
-    assert isinstance(decide(due, Facts(held=held(done=False)), DEFAULTS, NOON), Wait)
-    assert decide(due, Facts(held=held(done=False, holder=due.id)), DEFAULTS, NOON) == Go()
+@pytest.mark.parametrize("due", [SMS, LOG])
+def test_key_reserved_by_other_delivery_defers(due):
+    assert isinstance(decide(due, with_record(completed=False), DEFAULTS, NOON), Defer)
+    assert decide(due, with_record(completed=False, delivery_id=due.id), DEFAULTS, NOON) == Allow()
 
 
-def test_a_later_event_updates_the_one_record_and_an_older_one_does_not():
-    assert decide(LOG, Facts(held=held(at=NOON - HOUR)), DEFAULTS, NOON) == Go(updates=True)
-    assert decide(LOG, Facts(held=held(at=NOON)), DEFAULTS, NOON) == Go(updates=True)
-    decision = decide(LOG, Facts(held=held(at=NOON + HOUR)), DEFAULTS, NOON + HOUR)
+def test_newer_event_updates_record_and_older_event_is_superseded():
+    assert decide(LOG, with_record(occurred_at=NOON - HOUR), DEFAULTS, NOON) == Allow(updates=True)
+    assert decide(LOG, with_record(occurred_at=NOON), DEFAULTS, NOON) == Allow(updates=True)
+    decision = decide(LOG, with_record(occurred_at=NOON + HOUR), DEFAULTS, NOON + HOUR)
     assert isinstance(decision, Suppress)
     assert decision.reason == "superseded"
 
 
-def test_resolved_and_abandoned_win_over_completed_whenever_they_happened():
+def test_resolved_and_abandoned_take_precedence_over_completed_at_any_time():
     resolved, completed = event_precedence("chat.resolved"), event_precedence("chat.completed")
     assert event_precedence("chat.abandoned") == resolved > completed == event_precedence("call.busy")
     late = replace(LOG, precedence=completed, occurred_at=NOON + HOUR)
-    assert isinstance(decide(late, Facts(held=held(precedence=resolved)), DEFAULTS, NOON), Suppress)
+    assert isinstance(decide(late, with_record(precedence=resolved), DEFAULTS, NOON), Suppress)
     early = replace(LOG, precedence=resolved, occurred_at=NOON - HOUR)
-    assert decide(early, Facts(held=held(precedence=completed)), DEFAULTS, NOON) == Go(updates=True)
+    assert decide(early, with_record(precedence=completed), DEFAULTS, NOON) == Allow(updates=True)
 
 
-def test_a_shadow_is_stopped_last_so_that_it_shows_all_the_rest():
-    shadow = replace(TEXT, shadow=True)
-    decision = decide(shadow, Facts(), DEFAULTS, NOON)
+def test_shadow_is_checked_last():
+    shadow = replace(SMS, shadow=True)
+    decision = decide(shadow, PolicyInputs(), DEFAULTS, NOON)
     assert isinstance(decision, Suppress)
     assert decision.reason == "shadow"
-    assert isinstance(decide(shadow, Facts(), DEFAULTS, NIGHT), Wait)
-    capped = decide(shadow, Facts(sent=[NOON, NOON]), DEFAULTS, NOON)
+    assert isinstance(decide(shadow, PolicyInputs(), DEFAULTS, NIGHT), Defer)
+    capped = decide(shadow, PolicyInputs(messages_sent_at=[NOON, NOON]), DEFAULTS, NOON)
     assert isinstance(capped, Suppress)
     assert capped.reason == "frequency_capped"
 
 
-def seen(name: str, at: datetime = NOON, dedupe_key: str = "other", **about: str) -> EventRef:
-    return EventRef(dedupe_key, name, at, about.pop("conversation", "conv_x"), **about)
+def event_ref(
+    event_type: str, occurred_at: datetime = NOON, dedupe_key: str = "other", **fields: str
+) -> EventRef:
+    return EventRef(dedupe_key, event_type, occurred_at, fields.pop("conversation_id", "conv_x"), **fields)
 
 
-def test_a_later_event_of_the_same_conversation_phone_or_mail_cancels():
-    cause = seen("call.busy", dedupe_key="cause", phone=PHONE, email="maya@example.com")
-    for about in (
-        {"conversation": "conv_x"},
-        {"conversation": "c", "phone": PHONE},
-        {"conversation": "c", "email": "Maya@example.com"},
+def test_later_event_of_same_conversation_phone_or_email_cancels():
+    trigger = event_ref("call.busy", dedupe_key="trigger", phone=PHONE, email="maya@example.com")
+    for fields in (
+        {"conversation_id": "conv_x"},
+        {"conversation_id": "c", "phone": PHONE},
+        {"conversation_id": "c", "email": "Maya@example.com"},
     ):
-        event = seen("call.completed", NOON + HOUR, **about)
-        assert find_cancelling_event(("call.completed",), cause, [event]) == event
+        event = event_ref("call.completed", NOON + HOUR, **fields)
+        assert find_cancelling_event(("call.completed",), trigger, [event]) == event
 
 
-def test_what_is_older_another_persons_or_not_named_cancels_nothing():
-    cause = seen("call.busy", dedupe_key="cause", phone=PHONE)
+def test_older_unrelated_or_unlisted_event_does_not_cancel():
+    trigger = event_ref("call.busy", dedupe_key="trigger", phone=PHONE)
     others = [
-        seen("call.completed", NOON - timedelta(seconds=1)),
-        seen("call.failed", NOON + HOUR),
-        seen("call.completed", NOON + HOUR, conversation="c", phone="+14155550188"),
-        seen("call.completed", NOON + HOUR, conversation="c"),
+        event_ref("call.completed", NOON - timedelta(seconds=1)),
+        event_ref("call.failed", NOON + HOUR),
+        event_ref("call.completed", NOON + HOUR, conversation_id="c", phone="+14155550188"),
+        event_ref("call.completed", NOON + HOUR, conversation_id="c"),
     ]
-    assert find_cancelling_event(("call.completed",), cause, others) is None
-    assert find_cancelling_event(("call.busy",), cause, [cause]) is None
+    assert find_cancelling_event(("call.completed",), trigger, others) is None
+    assert find_cancelling_event(("call.busy",), trigger, [trigger]) is None
 
 
-def test_the_earliest_event_that_cancels_is_named():
-    cause = seen("call.busy", dedupe_key="cause")
-    later, first = seen("call.completed", NOON + HOUR), seen("call.completed", NOON, dedupe_key="first")
-    found = find_cancelling_event(("call.completed",), cause, [later, first])
-    assert found == first
-    decision = decide(TEXT, Facts(cancelled_by=found), DEFAULTS, NOON)
+def test_earliest_cancelling_event_is_named():
+    trigger = event_ref("call.busy", dedupe_key="trigger")
+    later, first = (
+        event_ref("call.completed", NOON + HOUR),
+        event_ref("call.completed", NOON, dedupe_key="first"),
+    )
+    cancelling = find_cancelling_event(("call.completed",), trigger, [later, first])
+    assert cancelling == first
+    decision = decide(SMS, PolicyInputs(cancelled_by=cancelling), DEFAULTS, NOON)
     assert isinstance(decision, Cancel)
-    assert decision.why == "cancel_on: call.completed of 2026-03-02 17:00 UTC makes it pointless"
+    assert decision.detail == "cancel_on: cancelled by call.completed at 2026-03-02 17:00 UTC"
 
 
-def test_an_event_counts_by_its_own_timestamp_and_by_its_receipt_when_it_has_none():
+def test_event_ref_uses_body_timestamp_or_else_received_at():
     body = sample("call.busy")
     event = Event(body, "one", NIGHT)
     assert EventRef.of(event) == EventRef(
         "one", "call.busy", event.timestamp, "conv_sample_call_busy", "+12125550167"
     )
     del body["timestamp"]
-    assert EventRef.of(Event(body, "one", NIGHT)).at == NIGHT
+    assert EventRef.of(Event(body, "one", NIGHT)).occurred_at == NIGHT
 
 
 addresses = st.sampled_from([PHONE, "+18005550123", "+13055550100", "+358401234567", "maya@example.com"])
@@ -304,31 +317,33 @@ instants = st.integers(0, 4 * 365 * 1440).map(
     channel=st.sampled_from(["sms", "email", "call"]),
     time_zone=st.sampled_from([None, "America/Denver", "Asia/Kathmandu"]),
     ages=st.lists(st.integers(0, 10 * 24 * 60), max_size=4),
-    lasts=st.one_of(st.none(), st.integers(1, 72 * 60)),
+    minutes_to_expiry=st.one_of(st.none(), st.integers(1, 72 * 60)),
 )
-def test_whatever_goes_goes_outside_all_quiet_hours_and_under_the_cap(
-    now, recipient, channel, time_zone, ages, lasts
+def test_every_allowed_message_is_outside_quiet_hours_and_below_cap(
+    now, recipient, channel, time_zone, ages, minutes_to_expiry
 ):
     contact = Contact(phone=recipient if recipient[0] == "+" else None, time_zone=time_zone)
-    due = Due(
+    due = DueDelivery(
         id="dlv_1",
         occurred_at=now,
         contact=contact,
         channel=channel,
         recipient=recipient,
-        expires_at=None if lasts is None else now + timedelta(minutes=lasts),
+        expires_at=None if minutes_to_expiry is None else now + timedelta(minutes=minutes_to_expiry),
     )
     sent = [now - timedelta(minutes=age) for age in ages]
-    decision = decide(due, Facts(sent=sent), DEFAULTS, now)
-    walls = [now.astimezone(ZoneInfo(zone)).hour for zone in zones_of(contact, recipient, "America/New_York")]
+    decision = decide(due, PolicyInputs(messages_sent_at=sent), DEFAULTS, now)
+    local_hours = [
+        now.astimezone(ZoneInfo(zone)).hour for zone in zones_of(contact, recipient, "America/New_York")
+    ]
     cap = DEFAULTS.caps[channel]
-    if isinstance(decision, Go):
-        assert all(8 <= hour < 20 for hour in walls)
+    if isinstance(decision, Allow):
+        assert all(8 <= hour < 20 for hour in local_hours)
         assert sum(now - instant < cap.per for instant in sent) < cap.count
-    elif isinstance(decision, Wait):
+    elif isinstance(decision, Defer):
         assert due.expires_at is None or decision.until < due.expires_at
-        later = decide(replace(due, occurred_at=now), Facts(), DEFAULTS, decision.until)
-        assert later == Go()
+        later = decide(replace(due, occurred_at=now), PolicyInputs(), DEFAULTS, decision.until)
+        assert later == Allow()
     else:
         assert isinstance(decision, Suppress)
-        assert recipient not in decision.why
+        assert recipient not in decision.detail

@@ -1,4 +1,4 @@
-"""Quiet hours: the first instant at which every clock allows a message, over both changes of the clocks."""
+"""Quiet hours: the first instant at which every time zone allows a message, across both DST changes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.area_codes import FIFTY_STATES
-from bridge.policy import NEVER, quiet_until
-from bridge.policy.quiet_hours import is_quiet, quiet_hours_start
+from bridge.area_codes import US_STATE_TIME_ZONES
+from bridge.policy import NEVER, quiet_hours_end
+from bridge.policy.quiet_hours import is_quiet, next_quiet_hours_start
 from bridge.rules.model import QuietHours
 
 NIGHT = QuietHours(time(20), time(8))
@@ -32,75 +32,78 @@ def local(text: str, zone: str = "America/New_York") -> datetime:
         ("2026-03-03T08:00:00", None),
     ],
 )
-def test_the_start_is_quiet_and_the_end_is_not(now, until):
+def test_window_includes_start_and_excludes_end(now, until):
     expected = local(until) if until else None
-    assert quiet_until(local(now), ["America/New_York"], [NIGHT]) == expected
+    assert quiet_hours_end(local(now), ["America/New_York"], [NIGHT]) == expected
 
 
-def test_the_night_in_which_clocks_go_forward_is_an_hour_shorter():
-    begin = local("2026-03-07T20:00")
-    assert quiet_until(begin, ["America/New_York"], [NIGHT]) == begin + timedelta(hours=11)
+def test_night_of_spring_dst_change_is_one_hour_shorter():
+    start = local("2026-03-07T20:00")
+    assert quiet_hours_end(start, ["America/New_York"], [NIGHT]) == start + timedelta(hours=11)
 
 
-def test_the_night_in_which_clocks_go_back_is_an_hour_longer():
-    begin = local("2026-10-31T20:00")
-    assert quiet_until(begin, ["America/New_York"], [NIGHT]) == begin + timedelta(hours=13)
+def test_night_of_autumn_dst_change_is_one_hour_longer():
+    start = local("2026-10-31T20:00")
+    assert quiet_hours_end(start, ["America/New_York"], [NIGHT]) == start + timedelta(hours=13)
 
 
-def test_an_end_that_the_clock_skips_is_the_moment_of_the_change():
+def test_skipped_end_time_ends_at_dst_change():
     window = QuietHours(time(22), time(2, 30))
-    found = quiet_until(local("2026-03-08T01:00"), ["America/New_York"], [window])
-    assert found == datetime(2026, 3, 8, 7, tzinfo=UTC)
-    assert found.astimezone(NEW_YORK).time() == time(3)
+    end = quiet_hours_end(local("2026-03-08T01:00"), ["America/New_York"], [window])
+    assert end == datetime(2026, 3, 8, 7, tzinfo=UTC)
+    assert end.astimezone(NEW_YORK).time() == time(3)
 
 
-def test_an_hour_that_happens_twice_is_quiet_twice():
+def test_repeated_hour_is_quiet_twice():
     window = QuietHours(time(22), time(1, 30))
-    first_end = quiet_until(local("2026-11-01T00:00"), ["America/New_York"], [window])
+    first_end = quiet_hours_end(local("2026-11-01T00:00"), ["America/New_York"], [window])
     assert first_end == datetime(2026, 11, 1, 5, 30, tzinfo=UTC)
     second_pass = datetime(2026, 11, 1, 6, 10, tzinfo=UTC)
     assert second_pass.astimezone(NEW_YORK).time() == time(1, 10)
-    assert quiet_until(second_pass, ["America/New_York"], [window]) == datetime(
+    assert quiet_hours_end(second_pass, ["America/New_York"], [window]) == datetime(
         2026, 11, 1, 6, 30, tzinfo=UTC
     )
 
 
-def test_a_window_inside_the_skipped_hour_is_never_met_that_day():
+def test_window_inside_skipped_hour_is_ignored_that_day():
     window = QuietHours(time(2, 10), time(2, 50))
-    assert quiet_until(local("2026-03-08T01:59"), ["America/New_York"], [window]) is None
-    assert quiet_until(datetime(2026, 3, 8, 7, 15, tzinfo=UTC), ["America/New_York"], [window]) is None
+    assert quiet_hours_end(local("2026-03-08T01:59"), ["America/New_York"], [window]) is None
+    assert quiet_hours_end(datetime(2026, 3, 8, 7, 15, tzinfo=UTC), ["America/New_York"], [window]) is None
 
 
-def test_a_single_allowed_minute_that_the_clock_skips_comes_a_day_later():
+def test_skipped_single_allowed_minute_defers_by_one_day():
     window = QuietHours(time(2, 31), time(2, 30))
-    found = quiet_until(local("2026-03-07T02:31"), ["America/New_York"], [window])
-    assert found == local("2026-03-09T02:30")
+    end = quiet_hours_end(local("2026-03-07T02:31"), ["America/New_York"], [window])
+    assert end == local("2026-03-09T02:30")
 
 
-def test_an_unknown_american_number_waits_for_hawaii():
-    found = quiet_until(local("2026-01-15T09:00"), FIFTY_STATES, [NIGHT])
-    assert found == local("2026-01-15T08:00", "Pacific/Honolulu") == local("2026-01-15T13:00")
+def test_us_number_without_known_area_waits_for_hawaii():
+    end = quiet_hours_end(local("2026-01-15T09:00"), US_STATE_TIME_ZONES, [NIGHT])
+    assert end == local("2026-01-15T08:00", "Pacific/Honolulu") == local("2026-01-15T13:00")
 
 
-def test_the_regions_window_and_the_general_one_both_hold():
+def test_region_window_and_general_window_both_apply():
     strict = QuietHours(time(17), time(10))
-    assert quiet_until(local("2026-01-15T08:30"), ["America/New_York"], [NIGHT, strict]) == local(
+    assert quiet_hours_end(local("2026-01-15T08:30"), ["America/New_York"], [NIGHT, strict]) == local(
         "2026-01-15T10:00"
     )
 
 
-def test_equal_ends_are_no_window():
-    assert quiet_until(local("2026-01-15T08:00"), FIFTY_STATES, [QuietHours(time(8), time(8))]) is None
+def test_equal_start_and_end_is_an_empty_window():
+    assert (
+        quiet_hours_end(local("2026-01-15T08:00"), US_STATE_TIME_ZONES, [QuietHours(time(8), time(8))])
+        is None
+    )
 
 
-def test_zones_too_far_apart_for_the_window_never_allow():
+def test_zones_too_far_apart_return_never():
     two_hours_a_day = QuietHours(time(12), time(10))
     zones = ["America/New_York", "Pacific/Honolulu"]
-    assert quiet_until(local("2026-01-15T10:30"), zones, [two_hours_a_day]) is NEVER
+    assert quiet_hours_end(local("2026-01-15T10:30"), zones, [two_hours_a_day]) is NEVER
 
 
 ZONES = [
-    *FIFTY_STATES,
+    *US_STATE_TIME_ZONES,
     "Europe/Helsinki",
     "Asia/Kolkata",
     "Australia/Lord_Howe",
@@ -108,7 +111,7 @@ ZONES = [
     "Pacific/Apia",
 ]
 minutes = st.integers(0, 24 * 60 - 1).map(lambda minute: time(minute // 60, minute % 60))
-CHANGES = [
+DST_CHANGES = [
     datetime(2026, 3, 8, 7, tzinfo=UTC),
     datetime(2026, 11, 1, 6, tzinfo=UTC),
     datetime(2026, 3, 29, 1, tzinfo=UTC),
@@ -120,13 +123,13 @@ instants = st.one_of(
     ),
     st.builds(
         lambda change, minute: change + timedelta(minutes=minute),
-        st.sampled_from(CHANGES),
+        st.sampled_from(DST_CHANGES),
         st.integers(-50 * 60, 50 * 60),
     ),
 )
 
 
-def allowed(instant, zones, windows):
+def is_allowed(instant, zones, windows):
     return not any(
         is_quiet(window, instant.astimezone(ZoneInfo(zone)).time()) for zone in zones for window in windows
     )
@@ -137,21 +140,21 @@ def allowed(instant, zones, windows):
     zones=st.lists(st.sampled_from(ZONES), min_size=1, max_size=3, unique=True),
     windows=st.lists(st.builds(QuietHours, minutes, minutes), min_size=1, max_size=2),
 )
-def test_the_answer_is_the_first_minute_that_every_clock_allows(now, zones, windows):
-    found = quiet_until(now, zones, windows)
-    first = next(
+def test_quiet_hours_end_is_first_minute_that_every_zone_allows(now, zones, windows):
+    end = quiet_hours_end(now, zones, windows)
+    expected = next(
         (
             later
             for minute in range(48 * 60 + 1)
-            if allowed(later := now + timedelta(minutes=minute), zones, windows)
+            if is_allowed(later := now + timedelta(minutes=minute), zones, windows)
         ),
         None,
     )
-    assert found == (None if first == now else NEVER if first is None else first)
+    assert end == (None if expected == now else NEVER if expected is None else expected)
 
 
 @pytest.mark.parametrize(
-    ("now", "zones", "begins"),
+    ("now", "zones", "expected"),
     [
         ("2026-03-02T19:30-05:00", ["America/New_York"], "2026-03-02T20:00-05:00"),
         ("2026-03-02T20:00-05:00", ["America/New_York"], "2026-03-03T20:00-05:00"),
@@ -159,15 +162,13 @@ def test_the_answer_is_the_first_minute_that_every_clock_allows(now, zones, wind
         ("2026-03-07T22:00-05:00", ["America/New_York"], "2026-03-08T20:00-04:00"),
     ],
 )
-def test_the_next_quiet_hours_begin_when_the_first_clock_says_so(
-    now: str, zones: list[str], begins: str
-) -> None:
-    found = quiet_hours_start(datetime.fromisoformat(now), zones, [QuietHours(time(20), time(8))])
-    assert found == datetime.fromisoformat(begins)
+def test_next_quiet_hours_start_is_earliest_of_all_zones(now: str, zones: list[str], expected: str) -> None:
+    start = next_quiet_hours_start(datetime.fromisoformat(now), zones, [QuietHours(time(20), time(8))])
+    assert start == datetime.fromisoformat(expected)
 
 
-def test_without_a_window_no_quiet_hours_begin() -> None:
+def test_next_quiet_hours_start_without_window_is_none() -> None:
     assert (
-        quiet_hours_start(datetime(2026, 3, 2, tzinfo=UTC), ["Etc/UTC"], [QuietHours(time(0), time(0))])
+        next_quiet_hours_start(datetime(2026, 3, 2, tzinfo=UTC), ["Etc/UTC"], [QuietHours(time(0), time(0))])
         is None
     )

@@ -1,4 +1,4 @@
-"""Where a person may be: the event's word, else everything that the number allows."""
+"""Time zones and regions of a recipient: from the event or a CRM, or else every zone that the number allows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.area_codes import FIFTY_STATES, STATE_OF, STATES, known_regions
+from bridge.area_codes import STATE_BY_AREA_CODE, STATES, US_STATE_TIME_ZONES, known_regions
 from bridge.events import Contact
 from bridge.policy import regions_of, zones_of
 from bridge.policy.zones import _area_zones
@@ -22,16 +22,16 @@ def zones(phone: str | None, **contact: str) -> set[str]:
     return set(zones_of(Contact(phone=phone, **contact), phone, FALLBACK))
 
 
-def test_what_the_event_says_of_its_person_counts():
+def test_event_time_zone_is_used():
     assert zones("+12125550123", time_zone="America/Los_Angeles") == {"America/Los_Angeles"}
 
 
-def test_the_area_code_tells_the_zone():
+def test_area_code_gives_time_zone():
     assert zones("+12125550123") == {"America/New_York"}
     assert zones("+14155550188") == {"America/Los_Angeles"}
 
 
-def test_an_area_code_on_a_border_of_zones_means_both():
+def test_area_code_spanning_zones_gives_all_of_them():
     assert zones("+18504325555") == {"America/New_York", "America/Chicago"}
     assert zones("+12083845555") == {"America/Denver", "America/Boise", "America/Los_Angeles"}
 
@@ -39,17 +39,17 @@ def test_an_area_code_on_a_border_of_zones_means_both():
 @pytest.mark.parametrize(
     "phone",
     [
-        pytest.param("+15555550123", id="no such area"),
+        pytest.param("+15555550123", id="unassigned area code"),
         pytest.param("+18005550123", id="toll-free"),
         pytest.param("+15005550006", id="personal"),
-        pytest.param("+1212555", id="too short to trust its area"),
+        pytest.param("+1212555", id="too short for an area code"),
     ],
 )
-def test_an_american_number_of_unknown_area_may_be_in_any_of_the_fifty_states(phone):
-    assert zones(phone) == set(FIFTY_STATES)
+def test_us_number_without_known_area_gives_zones_of_all_states(phone):
+    assert zones(phone) == set(US_STATE_TIME_ZONES)
 
 
-def test_other_countries_mean_all_zones_that_the_number_allows():
+def test_foreign_number_gives_all_zones_it_allows():
     assert zones("+61212345678") == {"Australia/Sydney"}
     assert {"Australia/Perth", "Australia/Sydney"} <= zones("+61412345678")
     assert "Europe/Helsinki" in zones("+358401234567")
@@ -57,33 +57,35 @@ def test_other_countries_mean_all_zones_that_the_number_allows():
 
 
 @pytest.mark.parametrize("phone", [None, "+999123456", "+88216123456"])
-def test_nothing_known_means_the_fallback(phone):
+def test_unknown_number_gives_fallback(phone):
     assert zones(phone) == {FALLBACK}
 
 
-def test_a_mail_is_judged_by_its_persons_number():
-    person = Contact(phone="+14155550188", email="Maya@example.com")
-    assert zones_of(person, "maya@example.com", FALLBACK) == ("America/Los_Angeles",)
+def test_email_uses_contacts_phone_number():
+    contact = Contact(phone="+14155550188", email="Maya@example.com")
+    assert zones_of(contact, "maya@example.com", FALLBACK) == ("America/Los_Angeles",)
     assert zones_of(Contact(email="maya@example.com"), "maya@example.com", FALLBACK) == (FALLBACK,)
 
 
-def test_what_the_event_says_does_not_move_somebody_elses_number():
-    person = Contact(phone="+14155550188", time_zone="Pacific/Honolulu")
-    assert set(zones_of(person, "+12125550123", FALLBACK)) == {"Pacific/Honolulu", "America/New_York"}
+def test_event_time_zone_is_only_added_for_other_recipients():
+    contact = Contact(phone="+14155550188", time_zone="Pacific/Honolulu")
+    assert set(zones_of(contact, "+12125550123", FALLBACK)) == {"Pacific/Honolulu", "America/New_York"}
 
 
-def test_what_a_crm_knows_counts_where_the_event_says_nothing():
-    person = Contact(phone="+14155550188")
-    assert zones_of(person, person.phone, FALLBACK, "America/Chicago") == ("America/Chicago",)
-    said = Contact(phone="+14155550188", time_zone="Pacific/Honolulu")
-    assert zones_of(said, said.phone, FALLBACK, "America/Chicago") == ("Pacific/Honolulu",)
-    assert zones_of(said, "+12125550123", FALLBACK, "America/Chicago") == (
+def test_crm_time_zone_is_used_if_event_has_none():
+    contact = Contact(phone="+14155550188")
+    assert zones_of(contact, contact.phone, FALLBACK, "America/Chicago") == ("America/Chicago",)
+    with_event_zone = Contact(phone="+14155550188", time_zone="Pacific/Honolulu")
+    assert zones_of(with_event_zone, with_event_zone.phone, FALLBACK, "America/Chicago") == (
+        "Pacific/Honolulu",
+    )
+    assert zones_of(with_event_zone, "+12125550123", FALLBACK, "America/Chicago") == (
         "Pacific/Honolulu",
         "America/Chicago",
     )
 
 
-def test_regions_are_the_country_and_the_state():
+def test_regions_are_country_and_state():
     def regions(phone):
         return regions_of(Contact(), phone)
 
@@ -95,46 +97,46 @@ def test_regions_are_the_country_and_the_state():
     assert {"US-FL", "FI", "US"} <= known_regions()
 
 
-def test_a_floridian_number_keeps_floridas_hours_when_the_event_says_another_zone():
+def test_florida_number_keeps_region_if_event_time_zone_differs():
     assert "US-FL" in regions_of(Contact(phone="+13055550100", time_zone="America/Denver"), "+13055550100")
 
 
-def test_the_table_of_states_agrees_with_the_number_plan():
+def test_state_table_agrees_with_numbering_plan():
     from phonenumbers import parse, region_code_for_number
 
-    for area in STATE_OF:
+    for area in STATE_BY_AREA_CODE:
         if area in _area_zones():
             assert region_code_for_number(parse(f"+1{area}2345678")) == "US", area
     assert len(STATES) == 51
-    assert sum(len(areas.split()) for areas in STATES.values()) == len(STATE_OF)
+    assert sum(len(areas.split()) for areas in STATES.values()) == len(STATE_BY_AREA_CODE)
     floridas = {zone for area in STATES["FL"].split() for zone in _area_zones().get(area, ())}
     assert floridas == {"America/New_York", "America/Chicago"}
 
 
-def test_every_american_clock_keeps_the_time_of_one_of_the_eight():
+def test_every_us_zone_matches_one_of_the_us_state_time_zones():
     from datetime import UTC, datetime, timedelta
 
-    def year(zone):
+    def offsets_of_year(zone):
         start = datetime(2026, 1, 1, tzinfo=UTC)
         return tuple(
             (start + timedelta(days=day)).astimezone(ZoneInfo(zone)).utcoffset() for day in range(0, 365, 5)
         )
 
-    eight = {year(zone) for zone in FIFTY_STATES}
-    lived_by = {zone for area in STATE_OF for zone in _area_zones().get(area, ())}
-    assert lived_by
-    assert {year(zone) for zone in lived_by} <= eight
+    expected = {offsets_of_year(zone) for zone in US_STATE_TIME_ZONES}
+    zones_in_use = {zone for area in STATE_BY_AREA_CODE for zone in _area_zones().get(area, ())}
+    assert zones_in_use
+    assert {offsets_of_year(zone) for zone in zones_in_use} <= expected
 
 
 @given(st.from_regex(r"\+[1-9]\d{1,14}", fullmatch=True))
-def test_every_number_has_zones_that_exist(phone):
-    found = zones_of(Contact(phone=phone), phone, FALLBACK)
-    assert found
-    for zone in found:
+def test_every_number_has_valid_zones(phone):
+    time_zones = zones_of(Contact(phone=phone), phone, FALLBACK)
+    assert time_zones
+    for zone in time_zones:
         ZoneInfo(zone)
     assert regions_of(Contact(phone=phone), phone) <= known_regions()
 
 
-def test_the_table_of_zones_is_not_loaded_before_it_is_needed():
+def test_zone_table_is_not_loaded_on_import():
     code = "import sys, bridge.policy; assert 'phonenumbers.tzdata' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
