@@ -1,20 +1,21 @@
-"""Errors, by who must act on them.
+"""Exceptions, grouped by who must act on them.
 
     BridgeError
-    ├── ConfigError              the operator: a setting, a file, a connector folder
-    ├── Refused                  nobody: a request from outside that is turned away
-    ├── StoreUnavailable         the operator: the database cannot be written
-    ├── LookupInconclusive               a person: a lookup cannot say whether an attempt took effect
-    └── DeliveryError                  what became of an attempt that did not succeed
-        ├── TransientError            wait: nothing happened, and it will pass
-        │   ├── RateLimited      wait as long as the partner says
-        │   └── QuotaExhausted   wait until the quota is filled again
-        ├── AuthenticationError       the operator: nothing happened, and nothing will until it is mended
-        ├── PermanentError             the rule's author: nothing happened, and trying again cannot help
-        └── OutcomeUnknown       look: it may have happened
+    ├── ConfigError                   the operator: a setting, file or connector folder is wrong
+    ├── Refused                       nobody: an incoming request is rejected
+    ├── StoreUnavailable              the operator: the database cannot be written
+    ├── LookupInconclusive            the operator: a lookup cannot say whether an attempt took effect
+    └── DeliveryError                 an attempt did not succeed
+        ├── TransientError            nobody (retry): nothing happened, and a later attempt can succeed
+        │   ├── RateLimited           nobody (wait): the provider says for how long
+        │   └── QuotaExhausted        nobody (wait): until the quota is reset
+        ├── AccountError              the operator: nothing happened, something is wrong with the account
+        │   └── AuthenticationError   the operator: the credentials are not accepted
+        ├── PermanentError            the rule's author: nothing happened, and a retry cannot help
+        └── OutcomeUnknown            nobody (look up): the action may have taken effect
 
-Texts are advice to that reader. They never hold secrets, and never a person's address: what a partner
-answers goes through `bridge.telemetry.mask` before it is kept.
+Messages are advice to that reader. They never contain secrets or a contact's address: text from a provider goes
+through `bridge.telemetry.mask` before it is stored.
 """
 
 from __future__ import annotations
@@ -36,20 +37,23 @@ Reason = Literal[
 """Why an attempt failed; also the label of the metric."""
 
 
-LONGEST_WAIT = timedelta(days=30)
-"""A partner's wish for when to come back is honoured up to here; what is beyond is a mistake of its."""
+MAX_RETRY_AFTER = timedelta(days=30)
+"""Upper limit for a provider's `retry_after`; a longer wait is taken for an error of the provider."""
 
 
 class BridgeError(Exception):
-    """Anything the bridge itself raises on purpose."""
+    """Base class of every exception that the bridge raises on purpose."""
 
 
 class ConfigError(BridgeError):
-    """A setting, a file or a folder is not as it must be; the text says what to change."""
+    """A setting, a file or a folder is invalid. The message says what to change."""
 
 
 class Refused(BridgeError):
-    """A request from outside is turned away. `status` is the HTTP answer, `kind` a word for log and metric."""
+    """An incoming request was rejected.
+
+    `status` is the HTTP status of the response, `kind` the reason as one word for logs and metrics.
+    """
 
     def __init__(self, kind: str, detail: str, status: int) -> None:
         super().__init__(detail)
@@ -59,17 +63,17 @@ class Refused(BridgeError):
 
 
 class StoreUnavailable(BridgeError):
-    """The database cannot be reached or written now; what was not answered 2xx must be sent again."""
+    """The database cannot be reached or written. Requests that were not answered with 2xx must be sent again."""
 
 
 class LookupInconclusive(BridgeError):
-    """A lookup cannot say whether an attempt took effect; a person has to decide."""
+    """A lookup could not establish whether an attempt took effect. The operator has to decide."""
 
 
 class DeliveryError(BridgeError):
-    """An attempt that did not succeed. `reason` says why, the class says what to do next.
+    """An attempt did not succeed. `reason` says why; the class decides what happens next.
 
-    `retry_after` is the partner's own wish for when to come back; it is honoured exactly.
+    `retry_after` is the wait that the provider asked for. It is honored exactly.
     """
 
     reason: Reason
@@ -78,11 +82,11 @@ class DeliveryError(BridgeError):
         super().__init__(detail)
         self.detail = detail
         self.reason = reason
-        self.retry_after = min(retry_after, LONGEST_WAIT) if retry_after is not None else None
+        self.retry_after = min(retry_after, MAX_RETRY_AFTER) if retry_after is not None else None
 
 
 class TransientError(DeliveryError):
-    """It is proven that nothing happened, and trying later will help."""
+    """Provably nothing happened, and a later attempt can succeed."""
 
     def __init__(
         self, detail: str, *, reason: Reason = "server_error", retry_after: timedelta | None = None
@@ -91,39 +95,46 @@ class TransientError(DeliveryError):
 
 
 class RateLimited(TransientError):
-    """The partner asks for a slower pace (HTTP 429); the whole connection waits for `retry_after`."""
+    """The provider asked for a slower pace (HTTP 429). The whole connection waits for `retry_after`."""
 
     def __init__(self, detail: str, *, retry_after: timedelta | None = None) -> None:
         super().__init__(detail, reason="rate_limited", retry_after=retry_after)
 
 
 class QuotaExhausted(TransientError):
-    """The account's quota is used up; the whole connection waits `until` (an hour when unknown)."""
+    """The account's quota is used up. The whole connection waits `until` then (an hour if unknown)."""
 
     def __init__(self, detail: str, *, until: datetime | None = None) -> None:
         super().__init__(detail, reason="quota")
         self.until = until
 
 
-class AuthenticationError(DeliveryError):
-    """The partner does not accept our credentials; the connection is paused until they change."""
+class AccountError(DeliveryError):
+    """Something is wrong with the account: its credentials, sender, scope, plan. Nothing happened.
+
+    The connection is paused until its settings change or an operator resumes it.
+    """
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, reason="auth")
 
 
+class AuthenticationError(AccountError):
+    """The provider did not accept the credentials of the connection."""
+
+
 class PermanentError(DeliveryError):
-    """The partner says no for good: a wrong number, an unknown property, a closed record."""
+    """The provider rejected the request, and would reject it again: a wrong number, an unknown property."""
 
     def __init__(self, detail: str, *, code: str = "", opted_out: bool = False) -> None:
         super().__init__(detail, reason="rejected")
         self.code = code
         self.opted_out = opted_out
-        """The person does not want messages on this channel: remembered as an opt-out."""
+        """The recipient does not want messages on this channel. The bridge stores this as an opt-out."""
 
 
 class OutcomeUnknown(DeliveryError):
-    """The request left, and no answer proves what became of it: a timeout, a reset, a 5xx."""
+    """The request was sent, and no response proves whether it took effect: a timeout, a reset, a 5xx."""
 
     def __init__(
         self, detail: str, *, reason: Reason = "timeout", retry_after: timedelta | None = None

@@ -1,9 +1,9 @@
-"""What a connector is written with.
+"""The connector author's API.
 
     connector = Connector("twilio", settings=Settings, limits=Limits(per_second=10, concurrency=8))
 
-`docs/connectors.md` walks through a whole one. Everything a connector needs is exported here; a connector file
-imports this package, `bridge.errors` and its partner's SDK, nothing else of the bridge.
+`docs/connectors.md` builds a complete connector. Everything that a connector needs is exported here: a connector file
+imports this package, `bridge.errors` and its provider's SDK, nothing else of the bridge.
 """
 
 from bridge.connector.api import (

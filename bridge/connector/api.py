@@ -1,4 +1,4 @@
-"""The author's API: a connector is data and a few decorated functions."""
+"""The connector author's API: a connector is data and a few decorated functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bridge.events import PHONE_PATTERN, normalize_email
 from bridge.settings import EnvironmentModel
 
 Channel = Literal["sms", "email", "call"]
-"""How an action reaches a person; such an action obeys the policy (quiet hours, opt-outs, caps)."""
+"""How an action reaches its recipient. Such an action obeys the messaging policy (quiet hours, opt-outs, caps)."""
 
 MessageStatus = Literal["queued", "sent", "delivered", "undelivered", "failed"]
 
@@ -29,41 +29,42 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def _phone(value: str) -> str:
     if not PHONE_PATTERN.fullmatch(value):
-        raise ValueError("is no E.164 number: write + and the country code, like +14155550123")
+        raise ValueError("is not a valid E.164 number: write + and the country code, like +14155550123")
     return value
 
 
 def _email(value: str) -> str:
-    found = normalize_email(value)
-    if found is None:
-        raise ValueError("is no single e-mail address")
-    return found
+    address = normalize_email(value)
+    if address is None:
+        raise ValueError("is not a single email address")
+    return address
 
 
 PhoneNumber = Annotated[str, AfterValidator(_phone)]
-"""E.164 by Heppu's own pattern; no number plan is consulted."""
+"""E.164 by Heppu's own pattern; not checked against numbering plans."""
 Email = Annotated[str, AfterValidator(_email)]
-"""Exactly one address."""
+"""Exactly one email address."""
 
 
 class ConnectorSettings(EnvironmentModel):
-    """A connection's settings, read from variables that begin with the connection's name in capitals.
+    """A connection's settings, read from variables prefixed with the connection's name in capitals.
 
-    What stands in quotes below a field is what `bridge connectors show` says about its variable.
+    `bridge connectors show` prints a field's docstring as the description of its variable.
     """
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     @classmethod
     def prefix(cls, connection: str) -> str:
-        """`twilio_eu` -> `TWILIO_EU_`."""
+        """Return the prefix of the connection's variables: `twilio_eu` -> `TWILIO_EU_`."""
         return connection.upper().replace("-", "_") + "_"
 
 
 class Params(BaseModel):
-    """What a rule writes under `with:`. Unknown names are errors; values are checked when loaded and when rendered.
+    """The parameters that a rule sets under `with:`.
 
-    A number where a text is wanted is that number's text: `subject: "{{ event.messageCount }}"` means it so.
+    Unknown names are errors. Values are validated when the rules are loaded and again when they are rendered.
+    A number for a string param is converted to a string, as in `subject: "{{ event.messageCount }}"`.
     """
 
     model_config = ConfigDict(
@@ -74,11 +75,11 @@ class Params(BaseModel):
 def param(
     default: Any, description: str, *, example: Any = None, html: bool = False, **constraints: Any
 ) -> Any:
-    """A field of a Params model.
+    """Return a field of a Params model.
 
-    `default` is a value, `...` for required, or a template of the event (`"{{ contact.phone }}"`): then the
-    rule may leave the param out, and what the template finds missing is None, or an error where the type
-    forbids None. Into an `html` param, values of the event are put escaped. `constraints` are pydantic's
+    `default` is a value, `...` for a required param, or a template of the event (`"{{ contact.phone }}"`). A rule
+    may omit a param with a template; if the event lacks the value, the param is None, or an error if its type
+    forbids None. In an `html` param, values of the event are escaped. `constraints` are pydantic's
     (`max_length=1600`, `ge=0`).
     """
     extra: dict[str, Any] = {"example": example}
@@ -91,78 +92,78 @@ def param(
 
 
 def template_of(info: FieldInfo) -> str | None:
-    """The default template of a param, if it has one."""
+    """Return the default template of a param, if it has one."""
     extra = info.json_schema_extra
-    found = extra.get("template") if isinstance(extra, dict) else None
-    return found if isinstance(found, str) else None
+    source = extra.get("template") if isinstance(extra, dict) else None
+    return source if isinstance(source, str) else None
 
 
 def is_html(info: FieldInfo) -> bool:
-    """Whether what a template puts into this param must be escaped."""
+    """Return whether template values are escaped in this param."""
     extra = info.json_schema_extra
     return isinstance(extra, dict) and extra.get("html") is True
 
 
 def example_of(info: FieldInfo) -> Any:
-    """The example of a param."""
+    """Return the example of a param."""
     extra = info.json_schema_extra
     return extra.get("example") if isinstance(extra, dict) else None
 
 
 def allows_none(info: FieldInfo) -> bool:
-    """Whether a param may be None."""
+    """Return whether a param may be None."""
     return type(None) in get_args(info.annotation)
 
 
 @dataclass(frozen=True)
-class Cause:
-    """What a delivery comes from, for computing its effect key."""
+class IdempotencyInput:
+    """The parts of a delivery from which its idempotency key is computed."""
 
     connection: str
     action: str
     """`connector.action`."""
     event: str
-    """The event's identity."""
+    """The event's dedupe key."""
     conversation: str
     recipient: str | None
     key: str
-    """The rule author's `key:`, empty when there is none."""
-    apart: str = ""
-    """What the action's `dedupe_by` param holds, empty when it has none."""
+    """The rule author's `idempotency_key:`, empty if not set."""
+    dedupe_value: str = ""
+    """The value of the action's `dedupe_by` param, empty if the action has none."""
 
 
 @dataclass(frozen=True)
 class IdempotencyScope:
-    """How often an action may take effect. Two deliveries of one key are one effect."""
+    """How often an action may take effect: deliveries with the same idempotency key take effect once."""
 
-    key: Callable[[Cause], str]
+    key: Callable[[IdempotencyInput], str]
     updates: bool = False
-    """A later event of the same key updates what the first one made, instead of ending `already_done`."""
+    """A later event with the same key updates the existing record instead of being suppressed as a duplicate."""
 
 
-def _conversation_key(cause: Cause) -> str:
-    return "|".join(("conversation", cause.connection, cause.action, cause.conversation, cause.key))
+def _conversation_key(source: IdempotencyInput) -> str:
+    return "|".join(("conversation", source.connection, source.action, source.conversation, source.key))
 
 
-def _message_key(cause: Cause) -> str:
-    return "|".join(("message", cause.action, cause.event, cause.recipient or "", cause.key))
+def _message_key(source: IdempotencyInput) -> str:
+    return "|".join(("message", source.action, source.event, source.recipient or "", source.key))
 
 
-def _event_key(cause: Cause) -> str:
-    parts = ("event", cause.connection, cause.action, cause.event, cause.key)
-    return "|".join((*parts, cause.apart) if cause.apart else parts)
+def _event_key(source: IdempotencyInput) -> str:
+    parts = ("event", source.connection, source.action, source.event, source.key)
+    return "|".join((*parts, source.dedupe_value) if source.dedupe_value else parts)
 
 
 per_conversation = IdempotencyScope(_conversation_key, updates=True)
 """One record per conversation: a CRM log. Later events of the conversation update it."""
 per_message = IdempotencyScope(_message_key)
-"""One message per event, action and recipient (and `key:`): texts, mails, calls."""
+"""One message per event, action and recipient (and `idempotency_key:`): text messages, emails, calls."""
 per_event = IdempotencyScope(_event_key)
-"""Once per event (and `key:`, and what the action's `dedupe_by` holds): tasks, posts, field updates."""
+"""Once per event (and `idempotency_key:`, and the value of `dedupe_by`): tasks, posts, field updates."""
 
 
 class SerializeBy(StrEnum):
-    """What must not run twice at once on a connection."""
+    """The concurrency key of an action: deliveries of a connection that share it never run at the same time."""
 
     CONTACT = "contact"
     CONVERSATION = "conversation"
@@ -171,14 +172,14 @@ class SerializeBy(StrEnum):
 
 @dataclass(frozen=True)
 class Limits:
-    """How hard a connection may press its partner."""
+    """The load that a connection may put on its provider."""
 
     per_second: float | None = None
-    """Requests per second, shared by all replicas; None: no limit known."""
+    """Requests per second, shared by all workers. None: no known limit."""
     concurrency: int = 4
-    """Attempts at once in one process."""
+    """Concurrent attempts in one worker."""
     timeout: float = 20.0
-    """Seconds that one attempt may take in all; must be below the lease (30 s)."""
+    """Seconds that one attempt may take in total; must be shorter than the lease (30 s)."""
 
 
 @dataclass(frozen=True)
@@ -186,9 +187,9 @@ class Success:
     """An action took effect."""
 
     id: str | None = None
-    """The partner's id of what was made."""
+    """External ID: the provider's ID of the created record or message."""
     detail: str = ""
-    """A few words for the log page: `2 segments`, `updated`, `two contacts matched, newest taken`."""
+    """A short note for the dashboard: `2 segments`, `updated`, `2 contacts matched, newest used`."""
     message_status: MessageStatus | None = None
 
 
@@ -202,12 +203,12 @@ class BatchItem(Generic[P]):
 
 @dataclass(frozen=True)
 class CallbackRequest:
-    """A partner's request to a callback, as it came."""
+    """A provider's request to a callback, unchanged."""
 
     url: str
-    """The full public URL that the partner called, query included."""
+    """The full public URL that the provider called, including the query string."""
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """Header names are lowercase."""
     form: Sequence[tuple[str, str]]
     query: Mapping[str, str]
     body: bytes
@@ -215,19 +216,19 @@ class CallbackRequest:
 
 @dataclass(frozen=True)
 class StatusUpdate:
-    """What became of a message after it was accepted."""
+    """The new status of a message that the provider had accepted."""
 
     state: MessageStatus
     id: str | None = None
-    """The partner's id of the message."""
+    """External ID: the provider's ID of the message."""
     delivery: str | None = None
-    """Our id of the delivery, when the callback carries it."""
+    """The bridge's delivery ID, if the callback includes it."""
     detail: str = ""
 
 
 @dataclass(frozen=True)
 class OptOut:
-    """A person asked not to be written to on this channel."""
+    """A recipient asked not to be contacted on this channel."""
 
     channel: Channel
     address: str
@@ -235,7 +236,7 @@ class OptOut:
 
 @dataclass(frozen=True)
 class OptIn:
-    """A person took an opt-out back."""
+    """A recipient revoked an opt-out."""
 
     channel: Channel
     address: str
@@ -243,7 +244,7 @@ class OptIn:
 
 @dataclass(frozen=True)
 class CallbackReply:
-    """What to answer the partner, and what was learned."""
+    """The response to the provider, and the updates that the request contained."""
 
     learned: Sequence[StatusUpdate | OptOut | OptIn] = ()
     body: str = ""
@@ -263,34 +264,34 @@ class Action:
     serialize_by: SerializeBy
     channel: Channel | None
     recipient: str | None
-    """The param that holds the address, for actions with a channel."""
+    """The param that contains the address, for actions with a channel."""
     dedupe_by: str | None
-    """The param by which two effects of one event are two, such as the text of a post."""
+    """The param whose value distinguishes two deliveries of one event, such as the text of a post."""
     idempotent: bool
-    """The partner makes it idempotent by our key: it may be repeated after an unknown outcome."""
+    """The provider deduplicates by our idempotency token: the action may be repeated after an unknown outcome."""
     batch: int
-    """How many deliveries `run` takes in one call; above 1 it gets a list of BatchItem and answers a list."""
+    """How many deliveries `run` takes in one call; above 1 it takes a list of BatchItem and returns a list."""
     lookup_delay: timedelta
-    """How long the partner may need until a lookup finds what an attempt did."""
-    finder: Callable[..., Success | None] | None = None
+    """How long the provider may need until a lookup finds the result of an attempt."""
+    run_lookup: Callable[..., Success | None] | None = None
 
     @property
     def full_name(self) -> str:
-        """`connector.action`."""
+        """Return `connector.action`."""
         return f"{self.connector}.{self.name}"
 
     def lookup(self, function: F) -> F:
-        """Decorator: `(client, params, context) -> Success | None` says whether an attempt took effect.
+        """Decorator: `(client, params, context) -> Success | None` finds the result of an attempt.
 
-        None is proof that it did not; raise LookupInconclusive when the partner does not know.
+        None is proof that the attempt did not take effect. Raise LookupInconclusive if the provider cannot say.
         """
-        self.finder = function
+        self.run_lookup = function
         return function
 
 
 @dataclass(frozen=True)
 class Callback:
-    """A URL under `/webhooks/<connection>/<name>` that the partner calls."""
+    """A URL under `/webhooks/<connection>/<name>` that the provider calls."""
 
     name: str
     run: Callable[[Any, CallbackRequest], CallbackReply]
@@ -301,7 +302,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 @dataclass(eq=False)
 class Connector:
-    """The code for one partner: its settings, client, actions, callbacks and the meaning of its errors."""
+    """The code for one provider: settings, client, actions, callbacks and error classification."""
 
     name: str
     settings: type[ConnectorSettings]
@@ -316,33 +317,34 @@ class Connector:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise ValueError(f"connector name {self.name!r}: small letters, digits and _ only")
+            raise ValueError(f"connector name {self.name!r}: lowercase letters, digits and _ only")
         if self.limits.timeout >= 30:
-            raise ValueError(f"connector {self.name}: an attempt's timeout must be below the lease of 30 s")
+            raise ValueError(f"connector {self.name}: the timeout must be shorter than the lease (30 s)")
 
     def client(self, function: F) -> F:
-        """Decorator: `(settings) -> client`, called once per connection; every call the client makes has a timeout.
+        """Decorator: `(settings) -> client`, called once per connection. Every call of the client needs a timeout.
 
-        A client with a `close()` is closed when the service stops.
+        If the client has a `close()`, it is called when the service stops.
         """
         self.build_client = function
         return function
 
     def check(self, function: F) -> F:
-        """Decorator: `(client) -> str` logs in, verifies what the actions need and writes nothing.
+        """Decorator: `(client) -> str` authenticates and verifies what the actions need. It writes nothing.
 
-        Returns one line on what is right; raises a DeliveryError or ConfigError that says what to mend.
+        The function returns one line that confirms the account, or raises a DeliveryError or ConfigError that
+        says what to fix.
         """
         self.run_check = function
         return function
 
     def setup(self, function: F) -> F:
-        """Decorator: `(client) -> str` makes what the account needs once (a unique property); idempotent."""
+        """Decorator: `(client) -> str` creates what the account needs once (a unique property). It is idempotent."""
         self.run_setup = function
         return function
 
     def classify_error(self, function: F) -> F:
-        """Decorator: `(error) -> DeliveryError | None` says what an SDK's exception means; None: a bug."""
+        """Decorator: `(error) -> DeliveryError | None` classifies an SDK's exception. None: reported as a bug."""
         self.classify = function
         return function
 
@@ -358,13 +360,16 @@ class Connector:
         batch: int = 1,
         lookup_delay: timedelta = timedelta(seconds=5),
     ) -> Callable[[Callable[..., Any]], Action]:
-        """Decorator: the function's name is the action's, its first line of docstring the description.
+        """Decorator: register a function as an action.
 
+        The function's name is the action's name, the first line of its docstring the description. Its signature is
         `def name(client, params: SomeParams, context: Context) -> Success`, or with `batch=N`
-        `def name(client, jobs: Sequence[BatchItem[SomeParams]]) -> Sequence[Success | DeliveryError]`, one answer per job in
-        their order. Two rules may post different texts about one event: `dedupe_by="text"` makes them two effects
-        of `per_event`; without it the second is taken for a repetition. An action that is not `idempotent` needs a
-        lookup, or its unknown outcomes go to review.
+        `def name(client, items: Sequence[BatchItem[SomeParams]]) -> Sequence[Success | DeliveryError]`, which
+        returns one result per item, in their order.
+
+        With `dedupe_by="text"`, two rules may post different texts about one event; without it, `per_event`
+        suppresses the second as a duplicate. An action that is not `idempotent` needs a lookup, otherwise
+        deliveries with an unknown outcome need review.
         """
 
         def register(function: Callable[..., Any]) -> Action:
@@ -383,14 +388,14 @@ class Connector:
                 batch=batch,
                 lookup_delay=lookup_delay,
             )
-            _refuse_mistakes(action)
+            _validate_action(action)
             self.actions[action.name] = action
             return action
 
         return register
 
     def callback(self, name: str) -> Callable[[F], F]:
-        """Decorator: `(settings, request) -> CallbackReply`; raises Refused(status=403) on a wrong signature."""
+        """Decorator: `(settings, request) -> CallbackReply`. Raise Refused(status=403) for an invalid signature."""
 
         def register(function: F) -> F:
             self.callbacks[name] = Callback(name, function)
@@ -399,20 +404,26 @@ class Connector:
         return register
 
 
-def _refuse_mistakes(action: Action) -> None:
-    """Raise TypeError for what would else show at the first delivery, or never: a misspelt `dedupe_by` drops effects."""
-    for word, name in (("dedupe_by", action.dedupe_by), ("recipient", action.recipient)):
+def _validate_action(action: Action) -> None:
+    """Raise TypeError for an error that would only show at the first delivery.
+
+    A misspelled `dedupe_by` would never show: the second of two deliveries would be suppressed as a duplicate.
+    """
+    for argument, name in (("dedupe_by", action.dedupe_by), ("recipient", action.recipient)):
         if name is not None and name not in action.params.model_fields:
-            raise TypeError(f"{action.name}: {word}={name!r} is no param of {action.params.__name__}")
-    wanted = "(client, jobs)" if action.batch > 1 else "(client, params, context)"
+            raise TypeError(f"{action.name}: {argument}={name!r} is not a param of {action.params.__name__}")
+    expected = "(client, items)" if action.batch > 1 else "(client, params, context)"
     try:
-        inspect.signature(action.run).bind(*wanted.split(", "))
+        inspect.signature(action.run).bind(*expected.split(", "))
     except TypeError:
-        raise TypeError(f"{action.name}: an action takes {wanted}") from None
+        raise TypeError(f"{action.name}: the function of an action takes {expected}") from None
 
 
 def _params_of(function: Callable[..., Any]) -> type[Params]:
-    """The Params model in the function's second annotation: `Sms`, or `Sequence[BatchItem[Sms]]` for a batch."""
+    """Return the Params model that the function is annotated with.
+
+    The annotation is the model itself, `Sms`, or `Sequence[BatchItem[Sms]]` for a batch.
+    """
     hints = [hint for name, hint in get_type_hints(function, include_extras=True).items() if name != "return"]
     for hint in hints:
         for candidate in (hint, *get_args(hint), *(arg for part in get_args(hint) for arg in get_args(part))):

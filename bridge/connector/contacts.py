@@ -1,8 +1,10 @@
-"""Finding a person in a CRM, the same way for every CRM and once for a whole batch.
+"""Contact resolution: finds or creates a CRM's record of a contact, the same way for every CRM.
 
-The order is: the id we remember, then the e-mail, then the phone, compared as E.164 because people type numbers
-in every form. Several matches: the most recently active one, and the result says so. No match: created, unless
-the rule says otherwise.
+The lookup order is: the cached ID, then the email address, then the phone number. Phone numbers are compared as
+E.164 because CRM users type them in every format. If several records match, the most recently active one is used and
+the result says so. If none matches, a record is created unless the rule says otherwise.
+
+A batch of deliveries is resolved together, with one search per kind of address.
 """
 
 from __future__ import annotations
@@ -21,16 +23,16 @@ from bridge.connector.api import Email, Params, PhoneNumber, Success, param
 from bridge.connector.context import Context
 from bridge.errors import DeliveryError, LookupInconclusive, PermanentError, TransientError
 
-NOBODY_FOR = timedelta(minutes=5)
-"""How long a search that found nobody is remembered: somebody may add the person at any time."""
-INDEX_LAG = timedelta(minutes=1)
-"""After this a CRM's search no longer shows what is gone."""
+NOT_FOUND_TTL = timedelta(minutes=5)
+"""How long a search without a match is cached. It is short because a CRM user may add the contact at any time."""
+SEARCH_INDEX_LAG = timedelta(minutes=1)
+"""How long a CRM's search may still return a record that has been deleted."""
 
 Scalar = str | int | float | bool
 
 
 class Property(BaseModel):
-    """A value for one of the CRM's own fields, and whether it may replace what is there."""
+    """A value for one of the CRM's own fields. With `mode: fill`, it is only written to an empty field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -47,13 +49,13 @@ def _properties(value: object) -> object:
 
 
 Properties = Annotated[dict[str, Property], BeforeValidator(_properties)]
-"""`field: value` or `field: {value: ..., mode: fill}`; a value that is missing leaves the field alone."""
+"""`field: value` or `field: {value: ..., mode: fill}`. A missing value leaves the field unchanged."""
 
 
 def fields_to_write(
     properties: Mapping[str, Property], current: Mapping[str, Any] | None
 ) -> dict[str, Scalar]:
-    """What to write: everything that has a value, but `fill` only where `current` is empty (None: a new record)."""
+    """Return the non-empty values; those with `fill` only if the field is empty in `current` (None: a new record)."""
     return {
         name: item.value
         for name, item in properties.items()
@@ -63,42 +65,42 @@ def fields_to_write(
 
 
 class ContactLookupParams(Params):
-    """Params of an action that concerns one person in the CRM."""
+    """Params of an action that concerns one contact in the CRM."""
 
     email: Email | None = param(
-        "{{ contact.email }}", "The person's e-mail, asked for first.", example="maya@example.com"
+        "{{ contact.email }}", "Email address of the contact, searched first.", example="maya@example.com"
     )
     phone: PhoneNumber | None = param(
-        "{{ contact.phone }}", "The person's phone, E.164, asked for next.", example="+14155550123"
+        "{{ contact.phone }}", "Phone number of the contact (E.164), searched second.", example="+14155550123"
     )
     on_multiple: Literal["newest", "review"] = param(
         "newest",
-        "When several match: `newest` takes the most recently active, `review` asks a person.",
+        "If several contacts match: `newest` uses the most recently active, `review` asks the operator.",
         example="review",
     )
 
-    def query(self, context: Context, *, create: bool, scope: str = "") -> ContactQuery:
-        """Whom to find."""
+    def contact_query(self, context: Context, *, create: bool, scope: str = "") -> ContactQuery:
+        """Return the query that finds this contact."""
         return ContactQuery(self.email, self.phone, context, self.on_multiple, create, scope)
 
 
 @dataclass(frozen=True)
 class ContactMatch:
-    """A record of the CRM that may be the person."""
+    """A CRM record that a search returned."""
 
     id: str
     emails: Sequence[str] = ()
     phones: Sequence[str] = ()
-    """As people typed them."""
+    """As typed by CRM users, in any format."""
     activity: tuple[str, ...] = ()
-    """Sorts by how recently the record was active; the latest wins."""
+    """Sort key of the last activity; the highest is the most recently active record."""
     zone: str | None = None
-    """The time zone where the person lives, by its IANA name; capitals do not matter, an unknown name is no zone."""
+    """The contact's IANA time zone. Case does not matter; an unknown name is ignored."""
 
 
 @dataclass(frozen=True)
 class ContactQuery:
-    """Whom to find for one delivery."""
+    """The contact that one delivery needs."""
 
     email: str | None
     phone: str | None
@@ -106,197 +108,198 @@ class ContactQuery:
     on_multiple: str = "newest"
     create: bool = True
     scope: str = ""
-    """A map of its own, for records that are not the person as a whole (`lead:` for leads alone)."""
+    """Prefix of the cache keys, for searches over some kinds of records only (`lead:` for leads)."""
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Under which names the identity map knows the person; the e-mail tells more than a shared phone."""
+        """Return the contact's cache keys. The email comes first because a phone number may be shared."""
         return tuple(self.key(kind) for kind in ("email", "phone") if getattr(self, kind))
 
     def key(self, kind: str) -> str:
-        """The name for one kind of address."""
+        """Return the cache key for one kind of address, `email` or `phone`."""
         return f"{self.scope}{kind}:{getattr(self, kind)}".lower()
 
     def forget(self) -> None:
-        """The remembered record is deleted, merged or converted: ask the CRM next time."""
+        """Remove the contact from the cache: its record has been deleted, merged or converted."""
         self.context.contact_cache.forget(self.keys)
 
 
 @dataclass(frozen=True)
 class ContactRef:
-    """The record that stands for the person."""
+    """The CRM record of a contact."""
 
     id: str
     detail: str = ""
-    """How it was found, in words for the log page; empty when there is nothing to say."""
-    remembered: bool = False
-    """Taken from the identity map without asking: the record may be gone by now."""
-    made: bool = False
-    """It was not there and was just made."""
+    """A note about how it was found, for the dashboard; empty if it was an ordinary match."""
+    cached: bool = False
+    """From the cache, without asking the CRM: the record may have been deleted since."""
+    created: bool = False
+    """No record existed, so this one was just created."""
 
 
 class ContactSource(Protocol):
-    """A CRM's records of people."""
+    """A connector's access to the contact records of its CRM."""
 
     def by_email(self, emails: Sequence[str]) -> Iterable[ContactMatch]:
-        """All records that have one of these addresses."""
+        """Return all records that have one of these addresses."""
         ...
 
     def by_phone(self, phones: Sequence[str]) -> Iterable[ContactMatch]:
-        """All records that may have one of these numbers; they are compared again here."""
+        """Return all records that may have one of these numbers. The caller compares the numbers again."""
         ...
 
-    def create(self, strangers: Sequence[ContactQuery]) -> Sequence[str | DeliveryError]:
-        """A record for each of them, in their order: its id, or why there is none."""
+    def create(self, queries: Sequence[ContactQuery]) -> Sequence[str | DeliveryError]:
+        """Create one record per query and return, in their order, its external ID or the error."""
         ...
 
 
 BatchResult = Success | DeliveryError | LookupInconclusive
-"""What one delivery of a batch comes to."""
-Found = ContactRef | DeliveryError | LookupInconclusive | None
-"""None: nobody, either not to be created or without e-mail and phone."""
+"""The result of one delivery in a batch."""
+ResolvedContact = ContactRef | DeliveryError | LookupInconclusive | None
+"""None: no contact, because none may be created or the event has neither email nor phone."""
 
 
 class ContactDeleted(PermanentError):
-    """The person's record is deleted, merged or converted; `write_for_contacts` looks for the person once more."""
+    """The contact's record has been deleted, merged or converted. `write_for_contacts` searches once more."""
 
     def __init__(self) -> None:
-        super().__init__("the person's record is gone", code="person_gone")
+        super().__init__("the contact's record no longer exists", code="contact_deleted")
 
 
-def resolve_contacts(directory: ContactSource, queries: Sequence[ContactQuery]) -> list[Found]:
-    """The person of each seeker, in their order; they are of one connection, which remembers what is found.
+def resolve_contacts(source: ContactSource, queries: Sequence[ContactQuery]) -> list[ResolvedContact]:
+    """Return the contact of each query, in their order. All queries belong to one connection and share its cache.
 
-    The CRM is asked once for all e-mails and once for all phones that are not remembered.
+    The CRM is searched once for all email addresses and once for all phone numbers that are not cached.
     """
-    found: list[Found] = [None] * len(queries)
+    resolved: list[ResolvedContact] = [None] * len(queries)
     keys = {key for query in queries for key in query.keys}
     if not keys:
-        return found
-    memory = queries[0].context.contact_cache
-    known = memory.get(keys)
-    learned: dict[str, str] = {}
-    zones: dict[str, str] = {}
-    # Whoever creates looks again: a person whom nobody knew may have been added since.
-    missing = [
+        return resolved
+    cache = queries[0].context.contact_cache
+    cached_ids = cache.get(keys)
+    new_ids: dict[str, str] = {}
+    new_zones: dict[str, str] = {}
+    # A cached "not found" is ignored before a record is created: a CRM user may have added the contact since.
+    unresolved = [
         index
         for index, query in enumerate(queries)
-        if query.keys and (query.create or any(known.get(key) != "" for key in query.keys))
+        if query.keys and (query.create or any(cached_ids.get(key) != "" for key in query.keys))
     ]
-    steps: tuple[tuple[str, Callable[[Sequence[str]], Iterable[ContactMatch]]], ...] = (
-        ("email", directory.by_email),
-        ("phone", directory.by_phone),
+    searches: tuple[tuple[str, Callable[[Sequence[str]], Iterable[ContactMatch]]], ...] = (
+        ("email", source.by_email),
+        ("phone", source.by_phone),
     )
-    for kind, ask in steps:
-        having = [index for index in missing if getattr(queries[index], kind)]
-        for index in having:
-            if remembered := known.get(queries[index].key(kind)):
-                found[index] = ContactRef(remembered, remembered=True)
-        asked = [index for index in having if found[index] is None]
-        if asked:
-            matches = tuple(ask(sorted({getattr(queries[index], kind) for index in asked})))
-            for index in asked:
-                found[index] = _choice(queries[index], kind, matches, learned, zones)
-        missing = [index for index in missing if found[index] is None]
-    _create(directory, [index for index in missing if queries[index].create], queries, found, learned)
-    if learned:
-        memory.remember(learned)
-    if zones:
-        memory.remember_zones(zones)
-    nobody = {key: "" for index in missing if found[index] is None for key in queries[index].keys}
-    if nobody:
-        memory.remember(nobody, NOBODY_FOR)
-    return found
+    for kind, search in searches:
+        candidates = [index for index in unresolved if getattr(queries[index], kind)]
+        for index in candidates:
+            if cached_id := cached_ids.get(queries[index].key(kind)):
+                resolved[index] = ContactRef(cached_id, cached=True)
+        uncached = [index for index in candidates if resolved[index] is None]
+        if uncached:
+            matches = tuple(search(sorted({getattr(queries[index], kind) for index in uncached})))
+            for index in uncached:
+                resolved[index] = _select_match(queries[index], kind, matches, new_ids, new_zones)
+        unresolved = [index for index in unresolved if resolved[index] is None]
+    _create(source, [index for index in unresolved if queries[index].create], queries, resolved, new_ids)
+    if new_ids:
+        cache.remember(new_ids)
+    if new_zones:
+        cache.remember_zones(new_zones)
+    not_found = {key: "" for index in unresolved if resolved[index] is None for key in queries[index].keys}
+    if not_found:
+        cache.remember(not_found, NOT_FOUND_TTL)
+    return resolved
 
 
 def resolve_contact(
-    directory: ContactSource, query: ContactQuery, read: Callable[[str], Mapping[str, Any] | None]
+    source: ContactSource, query: ContactQuery, read: Callable[[str], Mapping[str, Any] | None]
 ) -> tuple[ContactRef, Mapping[str, Any] | None]:
-    """The seeker's person and what `read` says of the record now; None when it was just made.
+    """Return the contact and the current fields of its record, as `read` returns them; None for a new record.
 
-    `read` answers None for a record that is gone. Raises PermanentError when there is nobody.
+    `read` returns None for a record that no longer exists. Raise PermanentError if there is no contact.
     """
-    [found] = resolve_contacts(directory, [query])
-    if found is None:
+    [contact] = resolve_contacts(source, [query])
+    if contact is None:
         raise PermanentError(
-            "the CRM does not know this person" if query.keys else "the event has neither e-mail nor phone",
+            "the CRM has no such contact" if query.keys else "the event has neither email nor phone",
             code="not_found",
         )
-    if not isinstance(found, ContactRef):
-        raise found
-    if found.made:
-        return found, None
-    current = read(found.id)
+    if not isinstance(contact, ContactRef):
+        raise contact
+    if contact.created:
+        return contact, None
+    current = read(contact.id)
     if current is not None:
-        return found, current
+        return contact, current
     query.forget()
-    if found.remembered:
-        return resolve_contact(directory, query, read)
-    raise _behind()
+    if contact.cached:
+        return resolve_contact(source, query, read)
+    raise _stale_search_index()
 
 
 def write_for_contacts(
-    directory: ContactSource,
+    source: ContactSource,
     queries: Mapping[str, ContactQuery],
     write: Callable[[Mapping[str, ContactRef | None]], Mapping[str, Success | DeliveryError]],
 ) -> dict[str, BatchResult]:
-    """Write something for the person of each seeker, and once more for those whose remembered record is gone.
+    """Write a record for the contact of each query, and return the result of each.
 
-    `write` is given the people that were found and answers for each; where the record is gone, with ContactDeleted.
+    `write` is called with the resolved contacts and returns a result for each, ContactDeleted if the contact's
+    record no longer exists. If that contact came from the cache, it is resolved and written once more.
     """
-    found = dict(zip(queries, resolve_contacts(directory, list(queries.values())), strict=True))
-    answers: dict[str, BatchResult] = {}
-    people: dict[str, ContactRef | None] = {}
-    for key, person in found.items():
-        if isinstance(person, DeliveryError | LookupInconclusive):
-            answers[key] = person
+    resolved = dict(zip(queries, resolve_contacts(source, list(queries.values())), strict=True))
+    results: dict[str, BatchResult] = {}
+    contacts: dict[str, ContactRef | None] = {}
+    for key, contact in resolved.items():
+        if isinstance(contact, DeliveryError | LookupInconclusive):
+            results[key] = contact
         else:
-            people[key] = person
-    again: dict[str, ContactQuery] = {}
-    for key, answer in write(people).items() if people else ():
-        person = people[key]
-        answers[key] = answer
-        if isinstance(answer, ContactDeleted):
+            contacts[key] = contact
+    stale: dict[str, ContactQuery] = {}
+    for key, result in write(contacts).items() if contacts else ():
+        contact = contacts[key]
+        results[key] = result
+        if isinstance(result, ContactDeleted):
             queries[key].forget()
-            answers[key] = _behind()
-            if person is not None and person.remembered:
-                again[key] = queries[key]
-        elif isinstance(answer, Success) and person is not None and person.detail:
-            detail = f"{answer.detail}; {person.detail}" if answer.detail else person.detail
-            answers[key] = Success(answer.id, detail)
-    return answers | write_for_contacts(directory, again, write) if again else answers
+            results[key] = _stale_search_index()
+            if contact is not None and contact.cached:
+                stale[key] = queries[key]
+        elif isinstance(result, Success) and contact is not None and contact.detail:
+            detail = f"{result.detail}; {contact.detail}" if result.detail else contact.detail
+            results[key] = Success(result.id, detail)
+    return results | write_for_contacts(source, stale, write) if stale else results
 
 
-def _behind() -> TransientError:
-    return TransientError("the CRM's search still shows a record that is gone", retry_after=INDEX_LAG)
+def _stale_search_index() -> TransientError:
+    return TransientError("the CRM's search still returns a deleted record", retry_after=SEARCH_INDEX_LAG)
 
 
-def _choice(
+def _select_match(
     query: ContactQuery,
     kind: str,
     matches: Sequence[ContactMatch],
-    learned: dict[str, str],
-    zones: dict[str, str],
+    new_ids: dict[str, str],
+    new_zones: dict[str, str],
 ) -> ContactRef | LookupInconclusive | None:
     value = getattr(query, kind)
-    fitting = {match.id: match for match in matches if _fits(match, kind, value)}
-    if not fitting:
+    candidates = {match.id: match for match in matches if _has_address(match, kind, value)}
+    if not candidates:
         return None
-    if len(fitting) > 1 and query.on_multiple == "review":
+    if len(candidates) > 1 and query.on_multiple == "review":
         return LookupInconclusive(
-            f"{len(fitting)} records have this {kind}; merge them in the CRM or correct one, then send it again"
+            f"{len(candidates)} records have this {kind}; merge them in the CRM or correct one, then retry"
         )
-    best = max(fitting.values(), key=lambda match: (match.activity, match.id))
-    # A number that the record does not have may be another record's; an unknown e-mail can mislead nobody.
+    newest = max(candidates.values(), key=lambda match: (match.activity, match.id))
+    # A phone number that the record lacks may be another record's; an email address that no record has is safe.
     kinds = {kind, *(["email"] if query.email else [])}
-    if query.phone and any(same_number(phone, query.phone) for phone in best.phones):
+    if query.phone and any(same_number(phone, query.phone) for phone in newest.phones):
         kinds.add("phone")
-    learned.update((query.key(known), best.id) for known in kinds)
-    zone = _iana_names().get(best.zone.lower()) if best.zone else None
+    new_ids.update((query.key(known), newest.id) for known in kinds)
+    zone = _iana_names().get(newest.zone.lower()) if newest.zone else None
     if zone is not None:
-        zones.update((getattr(query, known), zone) for known in kinds)
-    several = f"{len(fitting)} records have this {kind}, the most recently active was taken"
-    return ContactRef(best.id, several if len(fitting) > 1 else "")
+        new_zones.update((getattr(query, known), zone) for known in kinds)
+    several = f"{len(candidates)} records have this {kind}, the most recently active was used"
+    return ContactRef(newest.id, several if len(candidates) > 1 else "")
 
 
 @cache
@@ -304,45 +307,48 @@ def _iana_names() -> Mapping[str, str]:
     return {name.lower(): name for name in available_timezones()}
 
 
-def _fits(match: ContactMatch, kind: str, value: str) -> bool:
+def _has_address(match: ContactMatch, kind: str, value: str) -> bool:
     if kind == "email":
         return any(email.lower() == value.lower() for email in match.emails)
     return any(same_number(phone, value) for phone in match.phones)
 
 
 def _create(
-    directory: ContactSource,
+    source: ContactSource,
     indices: Sequence[int],
     queries: Sequence[ContactQuery],
-    found: list[Found],
-    learned: dict[str, str],
+    resolved: list[ResolvedContact],
+    new_ids: dict[str, str],
 ) -> None:
-    """Create each missing person once, though several deliveries of the batch may be about the same one."""
-    first: dict[str, int] = {}
-    twins: dict[int, int] = {}
+    """Create each missing contact once, even if several deliveries of the batch concern the same one."""
+    first_by_key: dict[str, int] = {}
+    first_of: dict[int, int] = {}
     for index in indices:
         keys = queries[index].keys
-        twin = next((first[key] for key in keys if key in first), index)
-        twins[index] = twin
-        first.update((key, twin) for key in keys if key not in first)
-    strangers = [index for index in indices if twins[index] == index]
-    if not strangers:
+        first = next((first_by_key[key] for key in keys if key in first_by_key), index)
+        first_of[index] = first
+        first_by_key.update((key, first) for key in keys if key not in first_by_key)
+    missing = [index for index in indices if first_of[index] == index]
+    if not missing:
         return
-    for index, made in zip(strangers, directory.create([queries[index] for index in strangers]), strict=True):
-        found[index] = ContactRef(made, "a new person", made=True) if isinstance(made, str) else made
+    results = source.create([queries[index] for index in missing])
+    for index, result in zip(missing, results, strict=True):
+        resolved[index] = (
+            ContactRef(result, "created a new contact", created=True) if isinstance(result, str) else result
+        )
     for index in indices:
-        person = found[index] = found[twins[index]]
-        if isinstance(person, ContactRef):
-            learned.update(dict.fromkeys(queries[index].keys, person.id))
+        contact = resolved[index] = resolved[first_of[index]]
+        if isinstance(contact, ContactRef):
+            new_ids.update(dict.fromkeys(queries[index].keys, contact.id))
 
 
 def same_number(typed: str, number: str) -> bool:
-    """Whether a number as people type it is the E.164 `number`; without a country code, one of its country is meant."""
+    """Return whether `typed`, in any format, is the E.164 `number`. Without a country code, its country is assumed."""
     return typed == number or _e164(typed, _region(number)) == number
 
 
 def national_digits(number: str) -> str:
-    """The digits without the country code, which is how CRMs index numbers."""
+    """Return the digits without the country code: CRMs index phone numbers in this form."""
     try:
         return phonenumbers.national_significant_number(phonenumbers.parse(number))
     except phonenumbers.NumberParseException:

@@ -1,4 +1,4 @@
-"""What an action learns about its delivery besides its params."""
+"""The context of a delivery: everything an action knows about it besides its params."""
 
 from __future__ import annotations
 
@@ -13,94 +13,96 @@ from bridge.events import Contact, Event
 
 
 class ContactCache(Protocol):
-    """What this connection remembers about people: `phone:+1415...` or `email:...` -> the partner's id.
+    """A connection's cache of contacts: `phone:+1415...` or `email:...` -> external ID.
 
-    An empty id is a remembered "nobody", so that a stranger is not searched for again and again.
+    An empty ID is a cached "not found", so that an unknown contact is not searched for repeatedly.
     """
 
     def get(self, keys: Iterable[str]) -> Mapping[str, str]:
-        """The remembered ids of those `keys` that are known and not expired."""
+        """Return the cached IDs of those `keys` that are present and not expired."""
         ...
 
     def remember(self, ids: Mapping[str, str], ttl: timedelta = timedelta(days=7)) -> None:
-        """Keep these ids for `ttl`."""
+        """Store these IDs for `ttl`."""
         ...
 
     def remember_zones(self, zones: Mapping[str, str]) -> None:
-        """Keep the time zones (IANA) in which people live, by phone or e-mail, as long as ids are kept.
+        """Store the contacts' IANA time zones by phone number or email address, for as long as IDs.
 
-        Quiet hours are kept by them where the event itself says no zone.
+        Quiet hours follow these zones if the event itself has none.
         """
         ...
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Drop ids that turned out deleted, merged or converted."""
+        """Remove IDs whose records have been deleted, merged or converted."""
         ...
 
 
 class NullContactCache:
-    """Remembers nothing: for tests, lookups and rehearsals."""
+    """A cache that stores nothing: for tests, lookups and dry runs."""
 
     def get(self, keys: Iterable[str]) -> Mapping[str, str]:
-        """Nothing is known."""
+        """Return an empty mapping."""
         del keys
         return {}
 
     def remember(self, ids: Mapping[str, str], ttl: timedelta = timedelta(0)) -> None:
-        """Nothing is kept."""
+        """Store nothing."""
 
     def remember_zones(self, zones: Mapping[str, str]) -> None:
-        """Nothing is kept."""
+        """Store nothing."""
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Nothing is there to drop."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """One delivery, seen from inside its action."""
+    """One attempt at a delivery, as its action sees it."""
 
     delivery: str
-    """Our id of the delivery (`dlv_...`)."""
+    """The delivery ID (`dlv_...`)."""
     connection: str
     event: Event
     idempotency_key: str
-    """The effect key: the same for every attempt, replay and replica. Partners are given `idempotency_token`."""
+    """The same for every attempt, replay and worker. Give the provider `idempotency_token` instead."""
     now: datetime
-    """The beginning of this attempt."""
+    """The start of this attempt."""
     first_attempt_at: datetime
-    """When the first attempt began; nothing of this delivery is older at the partner."""
+    """The start of the first attempt; the provider has nothing of this delivery that is older."""
     attempt: int = 1
     expires_at: datetime | None = None
-    """After this instant the effect is no longer wanted; what a partner may hold back must not outlive it."""
+    """When the delivery expires. A provider that queues messages must not send this one later."""
     quiet_hours_start: datetime | None = None
-    """When the person's quiet hours begin: what a partner holds back must not reach them after that. For channel
-    actions only."""
+    """When the recipient's quiet hours start, for channel actions only. A provider that queues messages must not
+    send this one later."""
     existing_id: str | None = None
-    """The partner's id of the record that this effect already made, when it is to be updated."""
+    """External ID of the record that an earlier delivery with this idempotency key created; update that record."""
     contact_cache: ContactCache = field(default_factory=NullContactCache)
     public_url: str | None = None
     unsubscribe_url: str | None = None
-    """A signed link that opts this recipient out; only for channel actions, and only with BRIDGE_PUBLIC_URL."""
+    """Signed link that opts the recipient out. Only for channel actions, and only with BRIDGE_PUBLIC_URL."""
     ids_used_by_others: Callable[[Iterable[str]], Set[str]] | None = None
-    """Which of these partner ids other deliveries of the connection already hold. A lookup that cannot tell two
-    alike messages apart must leave those alone; None: not known here, so it cannot tell at all."""
+    """Return those of the given external IDs that belong to other deliveries of the connection.
+
+    A lookup that cannot tell two similar messages apart must ignore those. None: unavailable, so such a lookup is
+    inconclusive."""
 
     @property
     def contact(self) -> Contact:
-        """The person the event is about."""
+        """The contact that the event is about."""
         return self.event.contact
 
     @property
     def idempotency_token(self) -> str:
-        """The effect key as a short text of hexadecimal digits, for a partner's field."""
+        """The idempotency key as 32 hexadecimal digits, for a field of the provider."""
         return hashlib.sha256(self.idempotency_key.encode()).hexdigest()[:32]
 
     @property
     def conversation_key(self) -> str:
-        """What makes the conversation's record at the partner unique: its id.
+        """The unique key of the conversation's record at the provider: the conversation ID.
 
-        A rule author's `key:`, the last part of the effect key, asks for a record of its own.
+        A rule's `idempotency_key:`, the last part of the idempotency key, requests a separate record.
         """
         conversation = self.event.conversation.id
         return (
@@ -110,13 +112,13 @@ class Context:
         )
 
     def callback_url(self, name: str) -> str | None:
-        """Where the partner reports back about this delivery; None without BRIDGE_PUBLIC_URL."""
+        """Return the URL where the provider reports the status of this delivery; None without BRIDGE_PUBLIC_URL."""
         if self.public_url is None:
             return None
         return f"{self.public_url.rstrip('/')}/webhooks/{self.connection}/{name}?delivery={self.delivery}"
 
     def require_public_url(self) -> str:
-        """The public address, for connectors that cannot do without; raises ConfigError that says what to set."""
+        """Return the service's public URL, for connectors that require one. Raise ConfigError if it is not set."""
         if self.public_url is None:
-            raise ConfigError("set BRIDGE_PUBLIC_URL to the address under which partners reach this service")
+            raise ConfigError("set BRIDGE_PUBLIC_URL to the URL under which providers reach this service")
         return self.public_url

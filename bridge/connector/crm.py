@@ -1,4 +1,4 @@
-"""What the actions of every CRM have in common: the params of a call, a chat, a contact and a task, and their text."""
+"""Params shared by the actions of every CRM: for a call, a chat, a contact and a task, with the text made from them."""
 
 from __future__ import annotations
 
@@ -13,134 +13,145 @@ from bridge.settings import Duration
 
 
 class ConversationParams(ContactLookupParams):
-    """What a call and a chat have in common."""
+    """Params shared by a call and a chat."""
 
-    title: str | None = param(None, "The headline; made of the event when left out.", example="Support")
-    summary: str | None = param(
-        "{{ event.summary }}", "What it was about.", example="Wants a receipt by mail."
+    title: str | None = param(
+        None, "Title of the record. Default: derived from the event.", example="Support"
     )
-    outcome: str | None = param("{{ event.outcome }}", "How it ended, in Heppu's word.", example="resolved")
+    summary: str | None = param(
+        "{{ event.summary }}", "Summary of the conversation.", example="Wants an invoice by email."
+    )
+    outcome: str | None = param("{{ event.outcome }}", "Outcome, as reported by Heppu.", example="resolved")
     properties: Properties = param(
         {},
-        "Further fields of the record: `field: value`, or `field: {value: ..., mode: fill}`.",
+        "Additional fields of the record: `field: value`, or `field: {value: ..., mode: fill}`.",
         example={"campaign": "{{ event.callMetadata.context.campaignType }}"},
     )
 
-    def facts(self, context: Context) -> Mapping[str, object]:
-        """What is said below the summary."""
+    def details(self, context: Context) -> Mapping[str, object]:
+        """Return the labeled values that follow the summary."""
         return {"Outcome": self.outcome, "Conversation": context.event.conversation.id}
 
-    def text(self, context: Context, room: int) -> str:
-        """Summary and facts in at most `room` characters: the summary is cut, the facts are not."""
-        facts = "\n".join(f"{name}: {value}" for name, value in self.facts(context).items() if value)
-        summary = (self.summary or "").strip()[: max(0, room - len(facts) - 1)]
-        return f"{summary}\n{facts}".strip()[:room]
+    def body_text(self, context: Context, max_length: int) -> str:
+        """Return summary and details in at most `max_length` characters. The summary is cut, the details are not."""
+        details = "\n".join(f"{label}: {value}" for label, value in self.details(context).items() if value)
+        summary = (self.summary or "").strip()[: max(0, max_length - len(details) - 1)]
+        return f"{summary}\n{details}".strip()[:max_length]
 
-    def further(self, context: Context) -> Mapping[str, Property]:
-        """The further fields to write: our record was filled when it was made, so an update leaves `fill` alone."""
+    def additional_properties(self, context: Context) -> Mapping[str, Property]:
+        """Return the additional fields to write.
+
+        An update leaves `fill` out: the bridge filled these fields when it created the record.
+        """
         if context.existing_id is None:
             return self.properties
         return {name: item for name, item in self.properties.items() if item.mode == "overwrite"}
 
 
 class CallParams(ConversationParams):
-    """A phone call."""
+    """Params of a phone call."""
 
     direction: str | None = param("{{ event.direction }}", "`inbound` or `outbound`.", example="inbound")
     status: str | None = param(
-        "{{ event.status }}", "Heppu's word for how the line ended.", example="no_answer"
+        "{{ event.status }}", "Call status, as reported by Heppu.", example="no_answer"
     )
-    duration: float | None = param("{{ event.duration }}", "Seconds.", example=125)
+    duration: float | None = param("{{ event.duration }}", "Duration in seconds.", example=125)
     from_number: str | None = param(
-        None, "Who called; from the direction when left out.", example="+14155550123"
+        None, "Number of the caller. Default: derived from the direction.", example="+14155550123"
     )
     to_number: str | None = param(
-        None, "Who was called; from the direction when left out.", example="+14155550100"
+        None, "Number that was called. Default: derived from the direction.", example="+14155550100"
     )
 
     @property
-    def line(self) -> str:
-        """The status in one spelling: Heppu writes `no-answer` and `no_answer`."""
+    def normalized_status(self) -> str:
+        """The status in one spelling: Heppu sends both `no-answer` and `no_answer`."""
         return (self.status or "").lower().replace("-", "_")
 
     @property
-    def outbound(self) -> bool | None:
-        """Whether we called; None when the event does not say."""
+    def is_outbound(self) -> bool | None:
+        """Whether the agent placed the call; None if the event does not say."""
         return {"outbound": True, "inbound": False}.get((self.direction or "").lower())
 
-    def seconds(self) -> float | None:
-        """The length of the call, never negative."""
+    def duration_seconds(self) -> float | None:
+        """Return the duration of the call, never negative."""
         return None if self.duration is None else max(0.0, self.duration)
 
-    def numbers(self, context: Context) -> tuple[str | None, str | None]:
-        """From whom to whom: an outbound call goes from the agent's number to the person's."""
-        agent = context.event.body.get("agentNumber")
-        ours = agent if isinstance(agent, str) else None
-        caller, called = (ours, self.phone) if self.outbound else (self.phone, ours)
-        return self.from_number or caller, self.to_number or called
+    def caller_and_callee(self, context: Context) -> tuple[str | None, str | None]:
+        """Return the numbers of both parties: an outbound call goes from the agent's number to the contact's."""
+        agent_number = context.event.body.get("agentNumber")
+        agent = agent_number if isinstance(agent_number, str) else None
+        caller, callee = (agent, self.phone) if self.is_outbound else (self.phone, agent)
+        return self.from_number or caller, self.to_number or callee
 
-    def headline(self, context: Context) -> str:
-        """`Outbound call with Nora: no answer`."""
-        kind = {True: "Outbound call", False: "Inbound call"}.get(self.outbound, "Call")  # type: ignore[arg-type]
-        ended = f": {self.line.replace('_', ' ')}" if self.line else ""
-        return self.title or f"{kind} with {agent_of(context)}{ended}"
+    def display_title(self, context: Context) -> str:
+        """Return the title, by default `Outbound call with Nora: no answer`."""
+        kind = {True: "Outbound call", False: "Inbound call"}.get(self.is_outbound, "Call")  # type: ignore[arg-type]
+        status = f": {self.normalized_status.replace('_', ' ')}" if self.normalized_status else ""
+        return self.title or f"{kind} with {agent_name(context)}{status}"
 
 
 class ChatParams(ConversationParams):
-    """A chat."""
+    """Params of a chat."""
 
-    messages: int | None = param("{{ event.messageCount }}", "How many messages were exchanged.", example=12)
+    messages: int | None = param("{{ event.messageCount }}", "Number of messages exchanged.", example=12)
     rating: float | None = param(
-        "{{ event.chatMetadata.feedback.rating }}", "The visitor's rating, if there is one.", example=5
+        "{{ event.chatMetadata.feedback.rating }}", "Rating by the visitor, if any.", example=5
     )
 
-    def facts(self, context: Context) -> Mapping[str, object]:
-        """What is said below the summary."""
+    def details(self, context: Context) -> Mapping[str, object]:
+        """Return the labeled values that follow the summary."""
         rating = None if self.rating is None else f"{self.rating:g}"
-        return {"Messages": self.messages, "Rating": rating, **super().facts(context)}
+        return {"Messages": self.messages, "Rating": rating, **super().details(context)}
 
-    def headline(self, context: Context) -> str:
-        """`Chat: Harbour help desk`."""
-        return self.title or f"Chat: {agent_of(context)}"
+    def display_title(self, context: Context) -> str:
+        """Return the title, by default `Chat: Harbor help desk`."""
+        return self.title or f"Chat: {agent_name(context)}"
 
 
 class ContactParams(ContactLookupParams):
-    """A person, and what to write about them; what the event says only fills empty fields."""
+    """Params of a contact. Values of the event only fill empty fields."""
 
-    first_name: str | None = param("{{ contact.first_name }}", "Fills an empty first name.", example="Maya")
-    last_name: str | None = param("{{ contact.last_name }}", "Fills an empty last name.", example="Lindqvist")
+    first_name: str | None = param(
+        "{{ contact.first_name }}", "Written if the first name is empty.", example="Maya"
+    )
+    last_name: str | None = param(
+        "{{ contact.last_name }}", "Written if the last name is empty.", example="Lindqvist"
+    )
     properties: Properties = param(
         {},
-        "Further fields of the contact: `field: value`, or `field: {value: ..., mode: fill}`.",
+        "Additional fields of the contact: `field: value`, or `field: {value: ..., mode: fill}`.",
         example={"jobtitle": {"value": "Buyer", "mode": "fill"}},
     )
 
-    def fields(self, **own: str | None) -> dict[str, Property]:
-        """All that is to be written, `own` being the CRM's names for what the event says."""
-        given = {name: Property(value=value, mode="fill") for name, value in own.items()}
-        return given | self.properties
+    def contact_fields(self, **event_values: str | None) -> dict[str, Property]:
+        """Return all fields to write: `event_values`, under the CRM's field names, and the additional fields."""
+        fill = {name: Property(value=value, mode="fill") for name, value in event_values.items()}
+        return fill | self.properties
 
 
 class TaskParams(ContactLookupParams):
-    """Something for a colleague to do."""
+    """Params of a task for a colleague."""
 
     subject: str = param(
-        "Call {{ contact.name | default('back') }}", "What to do.", example="Send the receipt", max_length=255
+        "Call {{ contact.name | default('back') }}", "Task title.", example="Send the invoice", max_length=255
     )
-    text: str | None = param("{{ event.summary }}", "More about it.", example="Wants it by mail.")
-    due: Duration = param("1d", "How long after the event it is due.", example="2h", validate_default=True)
-    properties: Properties = param({}, "Further fields of the task.", example={"Type": "Call"})
+    text: str | None = param("{{ event.summary }}", "Task description.", example="Wants it by email.")
+    due: Duration = param(
+        "1d", "Time from the event until the task is due.", example="2h", validate_default=True
+    )
+    properties: Properties = param({}, "Additional fields of the task.", example={"Type": "Call"})
 
     def due_at(self, context: Context) -> datetime:
-        """When it is due: counted from the event, so that a late attempt does not move it."""
+        """Return the due time. It is relative to the event, so a late attempt does not change it."""
         return context.event.occurred_at + self.due
 
     def body(self, context: Context) -> str:
-        """The text and where it comes from."""
+        """Return the description, followed by the conversation ID."""
         return f"{self.text or ''}\nConversation: {context.event.conversation.id}".strip()
 
 
-def agent_of(context: Context) -> str:
-    """The agent's name, as people know it."""
+def agent_name(context: Context) -> str:
+    """Return the agent's display name."""
     name: Any = context.event.body.get("agentName")
     return name if isinstance(name, str) and name else "Heppu"

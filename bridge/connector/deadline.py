@@ -1,8 +1,8 @@
-"""The deadline of the attempt that runs in this thread or task.
+"""The deadline of the attempt that runs in the current thread or task.
 
-An attempt may not outlive its lease: by then another replica may have taken the delivery over. So the time that
-is left bounds every socket's timeout, and is checked once more on the way into the socket. A process that was
-frozen past its lease therefore aborts instead of sending.
+An attempt must not outlive its lease, because another worker may then have claimed the delivery. The remaining time
+therefore limits the timeout of every socket, and is checked again right before a request is sent. A process that was
+suspended past its lease aborts instead of sending.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _deadline: ContextVar[float | None] = ContextVar("attempt_deadline", default=Non
 
 @contextmanager
 def attempt_deadline(uptime_at: float) -> Iterator[None]:
-    """While inside, attempts end at this `bridge.clock.uptime()`."""
+    """Set the deadline, in terms of `bridge.clock.uptime()`, of attempts made inside the `with` block."""
     token = _deadline.set(uptime_at)
     try:
         yield
@@ -28,13 +28,13 @@ def attempt_deadline(uptime_at: float) -> Iterator[None]:
 
 
 def remaining_seconds(limit: float) -> float:
-    """Seconds that a step of the attempt may take: `limit`, or less when the deadline is nearer (never below 0)."""
+    """Return the timeout for a step of the attempt: `limit`, or less if the deadline is nearer (never below 0)."""
     deadline = _deadline.get()
     return limit if deadline is None else max(0.0, min(limit, deadline - uptime()))
 
 
 def check_deadline() -> None:
-    """Call right before a request leaves; raises TransientError (nothing happened) when the attempt is out of time."""
+    """Raise TransientError (nothing happened) if the deadline has passed. Call it right before a request is sent."""
     deadline = _deadline.get()
     if deadline is not None and uptime() >= deadline:
-        raise TransientError("the attempt ran out of time before this request left", reason="timeout")
+        raise TransientError("the attempt timed out before this request was sent", reason="timeout")

@@ -1,6 +1,6 @@
-"""Finding connectors: the shipped folder, the folder beside rules.yaml, then installed entry points.
+"""Connector discovery: the shipped folder, the folder next to rules.yaml, then installed entry points.
 
-A connector's file is imported only when something uses it: each SDK costs memory and start-up time.
+A connector's file is imported on first use, because each SDK costs memory and start-up time.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ _PACKAGE = "bridge_connectors"
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a connector comes from."""
+class ConnectorSource:
+    """The file or package that provides a connector."""
 
     name: str
     origin: str
-    """A file's path, or the name of the package that brings it."""
+    """Path of the file, or name of the package."""
     path: Path | None = None
     entry_point: EntryPoint | None = None
 
 
 def shipped_folder() -> Path:
-    """The folder of the shipped connectors: in the wheel `bridge_connectors`, in a checkout `connectors`."""
+    """Return the folder of the shipped connectors: `connectors` in a checkout, `bridge_connectors` in the wheel."""
     checkout = Path(__file__).parents[2] / "connectors"
     if checkout.is_dir():
         return checkout
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError("the shipped connectors are not installed; install the bridge again")
+        raise ConfigError("the shipped connectors are missing; reinstall the bridge")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
 class Registry:
-    """Every connector that can be used, imported on first use."""
+    """All available connectors, each imported on first use."""
 
     def __init__(self, folders: Iterable[Path] = ()) -> None:
         self._loaded: dict[str, Connector] = {}
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[str, ConnectorSource] = {}
         seen: set[Path] = set()
         for folder in (shipped_folder(), *folders):
             resolved = folder.resolve()
@@ -56,69 +56,68 @@ class Registry:
             seen.add(resolved)
             for path in sorted(resolved.glob("*.py")):
                 if not path.stem.startswith("_"):
-                    self._add(Source(path.stem, str(path), path=path))
+                    self._add(ConnectorSource(path.stem, str(path), path=path))
         for entry in entry_points(group=ENTRY_POINTS):
-            self._add(Source(entry.name, entry.dist.name if entry.dist else entry.value, entry_point=entry))
+            self._add(
+                ConnectorSource(entry.name, entry.dist.name if entry.dist else entry.value, entry_point=entry)
+            )
 
-    def _add(self, source: Source) -> None:
+    def _add(self, source: ConnectorSource) -> None:
         other = self._sources.get(source.name)
         if other is not None:
             raise ConfigError(
-                f"two connectors are called `{source.name}`: {other.origin} and {source.origin}; rename one of them"
+                f"two connectors are named `{source.name}`: {other.origin} and {source.origin}; rename one of them"
             )
         self._sources[source.name] = source
 
     def names(self) -> list[str]:
-        """The names of all connectors, imported or not."""
+        """Return the names of all connectors, imported or not."""
         return sorted(self._sources)
 
     def add(self, connector: Connector) -> None:
-        """Register a connector that is already in memory (tests)."""
-        self._add(Source(connector.name, "memory"))
+        """Add a connector that is already in memory (for tests)."""
+        self._add(ConnectorSource(connector.name, "memory"))
         self._loaded[connector.name] = connector
 
     def origin(self, name: str) -> str:
-        """Where the connector comes from, for people."""
+        """Return the file or package that provides the connector, for display."""
         return self._sources[name].origin
 
     def connector(self, name: str) -> Connector:
-        """The connector; raises KeyError when there is none, ConfigError when its file is broken."""
+        """Return the connector. Raise KeyError if it does not exist, ConfigError if it cannot be imported."""
         if name not in self._loaded:
             self._loaded[name] = _load(self._sources[name])
         return self._loaded[name]
 
     def action(self, use: str) -> Action:
-        """The action behind `connector.action`; raises KeyError when there is none."""
+        """Return the action named `connector.action`. Raise KeyError if it does not exist."""
         connector, _, action = use.partition(".")
         return self.connector(connector).actions[action]
 
 
-def _load(source: Source) -> Connector:
+def _load(source: ConnectorSource) -> Connector:
     try:
         module = _import(source.name, source.path) if source.path else None
-        found = module if module else source.entry_point.load() if source.entry_point else None
+        loaded = module if module else source.entry_point.load() if source.entry_point else None
     except BridgeError:
         raise
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # a file that ends the process as it is imported ends nothing here
+    except (Exception, SystemExit) as error:  # a module that calls sys.exit() must not end the service
         raise ConfigError(
             f"connector {source.origin} cannot be imported: {type(error).__name__}: {error}"
         ) from error
-    if isinstance(found, types.ModuleType):
-        found = getattr(found, "connector", None)
-    if not isinstance(found, Connector):
-        raise ConfigError(f"connector {source.origin} has no `connector = Connector(...)`")
-    if found.name != source.name:
+    if isinstance(loaded, types.ModuleType):
+        loaded = getattr(loaded, "connector", None)
+    if not isinstance(loaded, Connector):
+        raise ConfigError(f"connector {source.origin} does not define `connector = Connector(...)`")
+    if loaded.name != source.name:
         raise ConfigError(
-            f"connector {source.origin} calls itself `{found.name}`; file and connector must have one name"
+            f"connector {source.origin} is named `{loaded.name}` in its code; file and connector need the same name"
         )
-    return found
+    return loaded
 
 
 def _import(name: str, path: Path) -> types.ModuleType:
-    """Import a file as `bridge_connectors.<name>`, so that connectors/email.py shadows nothing."""
+    """Import a file as `bridge_connectors.<name>`, so that connectors/email.py does not shadow the module `email`."""
     if _PACKAGE not in sys.modules:
         package = types.ModuleType(_PACKAGE)
         package.__path__ = []
@@ -140,12 +139,12 @@ def _import(name: str, path: Path) -> types.ModuleType:
     return module
 
 
-def variables_of(connector: Connector, connection: str) -> list[str]:
-    """The names of the variables that the connection's settings are read from."""
+def variable_names(connector: Connector, connection: str) -> list[str]:
+    """Return the names of the environment variables of the connection's settings."""
     model = connector.settings
     return [model.variable(model.prefix(connection), field) for field in model.model_fields]
 
 
-def settings_of(connector: Connector, connection: str, environ: Mapping[str, str]) -> ConnectorSettings:
-    """The connection's settings; raises ConfigError that names the variables that are missing."""
+def read_settings(connector: Connector, connection: str, environ: Mapping[str, str]) -> ConnectorSettings:
+    """Return the connection's settings. Raise ConfigError with the names of missing or invalid variables."""
     return connector.settings.from_environment(environ, connector.settings.prefix(connection))

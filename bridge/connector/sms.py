@@ -1,4 +1,4 @@
-"""What a text costs: how many segments it becomes, as phone networks count them (GSM 03.38)."""
+"""SMS segments: counts the billed parts of a text message as phone networks do (GSM 03.38)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-# What fits seven bits, and what takes an escape there and so counts twice.
+# Characters of the 7-bit alphabet, and those that need an escape character and so count twice.
 _GSM: Final = frozenset(
     "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿"
     "abcdefghijklmnopqrstuvwxyzäöñüà"
@@ -16,27 +16,30 @@ _GSM_ESCAPED: Final = frozenset("^{}\\[~]|€\f")
 
 @dataclass(frozen=True)
 class Segments:
-    """The size of a text; every segment is billed."""
+    """The size of a text message; each segment is billed."""
 
     count: int
     encoding: Literal["GSM-7", "UCS-2"]
-    """One character outside GSM-7 makes the whole text UCS-2, with 70 instead of 160 characters to a segment."""
+    """A single character outside GSM-7 makes the whole message UCS-2: 70 instead of 160 characters per segment."""
 
 
 def segments(text: str) -> Segments:
-    """How many segments `text` is sent in; an empty text is one."""
+    """Return the number of segments in which `text` is sent. An empty message is one segment."""
     if set(text) <= _GSM | _GSM_ESCAPED:
         return Segments(_count([2 if char in _GSM_ESCAPED else 1 for char in text], 160, 153), "GSM-7")
     return Segments(_count([2 if ord(char) > 0xFFFF else 1 for char in text], 70, 67), "UCS-2")
 
 
-def _count(widths: Sequence[int], alone: int, joined: int) -> int:
-    """Segments for characters of these widths; a wide character is never split between two."""
-    if sum(widths) <= alone:
+def _count(widths: Sequence[int], single: int, concatenated: int) -> int:
+    """Return the number of segments; a wide character is never split between two.
+
+    `single` and `concatenated` are the capacities of a lone segment and of one in a longer message.
+    """
+    if sum(widths) <= single:
         return 1
     used, count = 0, 1
     for width in widths:
-        if used + width > joined:
+        if used + width > concatenated:
             used, count = 0, count + 1
         used += width
     return count

@@ -1,8 +1,8 @@
-"""HTTP for connectors: requests that end in time, and what their errors prove.
+"""HTTP for connectors: requests that respect the attempt's deadline, and classification of their errors.
 
-Every SDK here reports a broken connection in exceptions of its HTTP library (requests, urllib3 or httpx), and
-none of them sets a timeout. What matters is what an error proves: a connection that was never made sent
-nothing, so repeating is safe; anything after that is unknown.
+Every SDK here reports a broken connection with exceptions of its HTTP library (requests, urllib3 or httpx), and
+none of them sets a timeout. Errors are classified by what they prove: if no connection was established, nothing was
+sent and a retry is safe; after that, the outcome is unknown.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from bridge.errors import (
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
-_LONGEST_WAIT = timedelta(days=7)
+_MAX_RETRY_AFTER = timedelta(days=7)
 
 _NEVER_CONNECTED = (
     httpx.ConnectError,
@@ -49,14 +49,19 @@ _NEVER_CONNECTED = (
     ssl.SSLCertVerificationError,
     ConnectionRefusedError,
 )
-# urllib3 reports a failed handshake and a record that broke much later in one exception; only these are handshakes.
-_NO_HANDSHAKE = ("WRONG_VERSION_NUMBER", "HANDSHAKE_FAILURE", "PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL")
+# urllib3 reports a failed handshake and a TLS error much later as the same exception; only these are handshakes.
+_HANDSHAKE_FAILURES = (
+    "WRONG_VERSION_NUMBER",
+    "HANDSHAKE_FAILURE",
+    "PROTOCOL_VERSION",
+    "UNSUPPORTED_PROTOCOL",
+)
 _TIMED_OUT = (httpx.TimeoutException, requests.Timeout, pool.TimeoutError, TimeoutError)
-_BROKE_OFF = (httpx.HTTPError, requests.RequestException, pool.HTTPError, OSError)
+_CONNECTION_LOST = (httpx.HTTPError, requests.RequestException, pool.HTTPError, OSError)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine itself, without asking DNS."""
+    """Return whether a host name or address is the loopback interface, without asking DNS."""
     if host.rstrip(".").lower() == "localhost":
         return True
     try:
@@ -65,31 +70,31 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _partner_url(value: str) -> str:
+def _provider_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         host, _ = parts.hostname, parts.port
     except ValueError:
         host = None
     if not host or parts.scheme not in ("https", "http"):
-        raise ValueError("is no URL: write https:// and a host")
+        raise ValueError("is not a valid URL: write https:// and a host")
     if parts.scheme == "http" and not is_loopback(host):
-        raise ValueError("must be https://; plain http:// is for loopback only")
+        raise ValueError("must be https://; plain http:// is allowed for loopback only")
     return value.rstrip("/")
 
 
 def _secret_url(value: SecretStr) -> SecretStr:
-    return SecretStr(_partner_url(value.get_secret_value()))
+    return SecretStr(_provider_url(value.get_secret_value()))
 
 
-ProviderUrl = Annotated[str, AfterValidator(_partner_url)]
-"""Where a partner is reached: https, or http on loopback; without a slash at the end."""
+ProviderUrl = Annotated[str, AfterValidator(_provider_url)]
+"""URL of a provider: https, or http on loopback; the trailing slash is removed."""
 SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
-"""The same for an address that is a secret itself, such as an incoming webhook."""
+"""The same for a URL that is itself a secret, such as an incoming webhook."""
 
 
-class _Checked:
-    """A connection that looks at the deadline between its handshake, in which a process may freeze, and its request."""
+class _DeadlineMixin:
+    """A connection that checks the deadline after its handshake, as the process may have been suspended meanwhile."""
 
     def send(self, data: Any) -> None:
         connection: Any = self
@@ -99,11 +104,11 @@ class _Checked:
         super().send(data)  # type: ignore[misc]
 
 
-class _HttpConnection(_Checked, HTTPConnection):
+class _HttpConnection(_DeadlineMixin, HTTPConnection):
     pass
 
 
-class _HttpsConnection(_Checked, HTTPSConnection):
+class _HttpsConnection(_DeadlineMixin, HTTPSConnection):
     pass
 
 
@@ -116,16 +121,16 @@ class _HttpsPool(urllib3.HTTPSConnectionPool):
 
 
 def enforce_deadline(manager: urllib3.PoolManager) -> None:
-    """From now on, no request of this manager leaves after its attempt's deadline, however long connecting took."""
+    """Make the manager check the deadline before each request, however long connecting took."""
     manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """A requests adapter for SDKs that cannot set timeouts: bounded by the attempt's deadline, never retrying.
+    """A requests adapter for SDKs that cannot set timeouts. It respects the attempt's deadline and never retries.
 
-    `redirect_to` rewrites scheme and host of every request, for SDKs that insist on https and on their own
-    hosts (simple-salesforce): a stand-in on loopback can then be reached. `read_seconds` is how long an answer
-    may take, for partners that need longer for a batch.
+    `redirect_to` replaces scheme and host of every request, for SDKs that insist on https and their own hosts
+    (simple-salesforce), so that tests can use a mock provider on loopback. `read_seconds` limits the wait for a
+    response; some providers need longer for a batch.
     """
 
     def __init__(
@@ -136,16 +141,16 @@ class DeadlineAdapter(HTTPAdapter):
         super().__init__(max_retries=0, pool_maxsize=pool_size)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the connections, all of which look at the deadline."""
+        """Create a pool whose connections check the deadline."""
         super().init_poolmanager(*args, **kwargs)
         enforce_deadline(self.poolmanager)
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send within the time that is left; raises TransientError when none is."""
+        """Send within the remaining time. Raise TransientError if none remains."""
         check_deadline()
         if self.redirect_to and request.url:
             request.url = self.redirect_to + "/" + request.url.split("/", 3)[3]
-        # Never 0, which requests refuses: the deadline may pass since it was checked.
+        # Never 0, which requests rejects: the deadline may have passed since it was checked.
         kwargs["timeout"] = (
             max(0.01, remaining_seconds(CONNECT_SECONDS)),
             max(0.01, remaining_seconds(self.read_seconds)),
@@ -154,36 +159,40 @@ class DeadlineAdapter(HTTPAdapter):
 
 
 def http_client(**options: Any) -> httpx.Client:
-    """An httpx client for connectors without an SDK: bounded by the attempt's deadline, no redirects, no proxies."""
+    """Return an httpx client for connectors without an SDK. It respects the deadline; no redirects, no proxies."""
 
-    def guard(request: httpx.Request) -> None:
+    def apply_deadline(request: httpx.Request) -> None:
         check_deadline()
         request.extensions["trace"] = _check_before_headers
         request.extensions["timeout"] = httpx.Timeout(
             remaining_seconds(READ_SECONDS), connect=remaining_seconds(CONNECT_SECONDS)
         ).as_dict()
 
-    # At INFO httpx writes every URL, and with it phone numbers and the secret of a Slack webhook.
+    # At INFO, httpx logs every URL, including phone numbers and the secret of a Slack webhook.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     return httpx.Client(
-        event_hooks={"request": [guard]}, follow_redirects=False, trust_env=False, verify=_tls(), **options
+        event_hooks={"request": [apply_deadline]},
+        follow_redirects=False,
+        trust_env=False,
+        verify=_tls(),
+        **options,
     )
 
 
 def _check_before_headers(step: str, _: object) -> None:
-    """Look at the deadline again between the handshake, in which a process may freeze, and the request."""
+    """Check the deadline again after the handshake, as the process may have been suspended meanwhile."""
     if step == "http11.send_request_headers.started":
         check_deadline()
 
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """The certificates that are trusted; reading them takes longer than a request."""
+    """Return the trusted certificates. Cached because reading them takes longer than a request."""
     return httpx.create_ssl_context()
 
 
 def failure_from_status(status: int, detail: str, retry_after: timedelta | None = None) -> DeliveryError:
-    """What an HTTP status means where the partner has no finer word for it."""
+    """Return the error for an HTTP status, for providers without a more specific error code."""
     if status in (401, 403):
         return AuthenticationError(detail)
     if status == 429:
@@ -191,33 +200,33 @@ def failure_from_status(status: int, detail: str, retry_after: timedelta | None 
     if status >= 500 or status in (408, 425):
         return OutcomeUnknown(detail, reason="server_error", retry_after=retry_after)
     if 200 <= status < 400:
-        return OutcomeUnknown(f"unexpected answer {status}: {detail}", reason="server_error")
+        return OutcomeUnknown(f"unexpected status {status}: {detail}", reason="server_error")
     return PermanentError(detail, code=str(status))
 
 
 def failure_from_exception(error: BaseException) -> DeliveryError | None:
-    """What a network error proves; None when `error` is not one."""
+    """Return the error that a network exception proves; None if `error` is not a network exception."""
     chain = list(_chain(error))
-    for found in chain:
-        if isinstance(found, DeliveryError):
-            return found
-        if isinstance(found, _NEVER_CONNECTED) or _no_handshake(found):
-            return TransientError(f"no connection: {_name(found)}", reason="network")
-    for found in chain:
-        if isinstance(found, _TIMED_OUT):
-            return OutcomeUnknown("no answer in time", reason="timeout")
-    for found in chain:
-        if isinstance(found, _BROKE_OFF):
-            return OutcomeUnknown(f"the connection broke off: {_name(found)}", reason="network")
+    for cause in chain:
+        if isinstance(cause, DeliveryError):
+            return cause
+        if isinstance(cause, _NEVER_CONNECTED) or _is_handshake_failure(cause):
+            return TransientError(f"no connection: {_type_name(cause)}", reason="network")
+    for cause in chain:
+        if isinstance(cause, _TIMED_OUT):
+            return OutcomeUnknown("no response in time", reason="timeout")
+    for cause in chain:
+        if isinstance(cause, _CONNECTION_LOST):
+            return OutcomeUnknown(f"connection lost: {_type_name(cause)}", reason="network")
     return None
 
 
-def _no_handshake(error: BaseException) -> bool:
-    return isinstance(error, ssl.SSLError) and (error.reason or "").endswith(_NO_HANDSHAKE)
+def _is_handshake_failure(error: BaseException) -> bool:
+    return isinstance(error, ssl.SSLError) and (error.reason or "").endswith(_HANDSHAKE_FAILURES)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it wraps: urllib3 keeps it in `reason`, requests in its first argument."""
+    """Yield the error and those it wraps: urllib3 keeps them in `reason`, requests in its first argument."""
     current: Any = error
     for _ in range(8):
         if not isinstance(current, BaseException):
@@ -230,21 +239,21 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         )
 
 
-def _name(error: BaseException) -> str:
-    """The kind of error only: texts of network errors hold addresses and query strings."""
+def _type_name(error: BaseException) -> str:
+    """Return the type only: messages of network errors contain addresses and query strings."""
     return type(error).__name__
 
 
 def parse_retry_after(value: str | None, now: datetime | None = None) -> timedelta | None:
-    """The `Retry-After` header, seconds or a date, as a wait of at most a week; None when absent or unreadable."""
+    """Return the `Retry-After` header (seconds or a date) as a wait of at most a week; None if absent or invalid."""
     if not value:
         return None
     try:
-        return min(timedelta(seconds=max(0.0, float(value))), _LONGEST_WAIT)
+        return min(timedelta(seconds=max(0.0, float(value))), _MAX_RETRY_AFTER)
     except (ValueError, OverflowError):
         pass
     try:
         wait = parsedate_to_datetime(value).astimezone(UTC) - (now or datetime.now(UTC))
     except (ValueError, TypeError, OverflowError):
         return None
-    return min(max(wait, timedelta(0)), _LONGEST_WAIT)
+    return min(max(wait, timedelta(0)), _MAX_RETRY_AFTER)
