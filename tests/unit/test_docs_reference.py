@@ -1,0 +1,54 @@
+"""docs/reference is generated from the code: every page is up to date, and nothing on it is left without a meaning."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import get_args
+
+import pytest
+
+from bridge.errors import Reason
+from bridge.lifecycle import FailureReason
+from bridge.store import schema
+
+FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+
+
+def load_generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate_reference", FOLDER / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+GENERATOR = load_generator()
+
+
+@pytest.mark.parametrize("name", GENERATOR.PAGES)
+def test_page_is_up_to_date(name: str) -> None:
+    assert (FOLDER / name).read_text("utf-8") == GENERATOR.page(name), "run `make docs`"
+
+
+@pytest.mark.parametrize("name", GENERATOR.PAGES)
+def test_every_row_has_a_meaning(name: str) -> None:
+    header: list[str] = []
+    for line in GENERATOR.page(name).splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        if not cells:
+            header = []
+        elif not header:
+            header = cells
+        elif "Meaning" in header and not set(cells[0]) <= {"-"}:
+            assert cells[header.index("Meaning")], f"{name}: {cells[0]} has no meaning"
+
+
+def test_failure_reasons_are_those_of_the_connector_api() -> None:
+    assert tuple(FailureReason) == get_args(Reason)
+
+
+def test_every_table_is_described() -> None:
+    assert [item.name for item in schema.metadata.sorted_tables if not item.info.get("doc")] == []
