@@ -1,19 +1,20 @@
-"""What a connector's author tests with; needs pytest.
+"""Test tools for connector authors; requires pytest.
 
-    with connect(connector, {"DESK_TOKEN": "t", "DESK_URL": desk.url}) as desk_account:
-        sent = desk_account.run("open_ticket", {"subject": "Hello"}, event=event("call.failed"))
+    with connect(connector, {"DESK_TOKEN": "t", "DESK_URL": server.url}) as desk:
+        result = desk.run("open_ticket", {"subject": "Hello"}, event=event("call.failed"))
 
-`StubServer` is a partner on loopback, `start_sandbox` the partners that the bridge ships with, `event` one of Heppu's
-documented events, `Clock` a clock that a test moves, and `ConnectorConformance` the suite every connector passes.
+`StubServer` is an HTTP server on loopback whose responses a test defines, `start_sandbox` starts mock versions of the
+providers that the bridge supports, `event` returns one of Heppu's documented events, `Clock` is a clock that a test
+moves, and `ConnectorConformance` is the suite that every connector passes.
 """
 
 import pytest
 
-pytest.register_assert_rewrite("bridge.testing.conformance")  # or a failing suite shows no values
+pytest.register_assert_rewrite("bridge.testing.conformance")  # so that failing assertions show their values
 
 from bridge.clock import Clock  # noqa: E402
 from bridge.sandbox import RunningSandbox, start_sandbox  # noqa: E402
-from bridge.testing.conformance import ConnectorConformance, FakeProvider, conformance_problems  # noqa: E402
+from bridge.testing.conformance import ConnectorConformance, FakeProvider, conformance_errors  # noqa: E402
 from bridge.testing.connection import Connected, build_context, connect, event, load_connector, run_action  # noqa: E402
 from bridge.testing.stub_server import Received, Reply, StubServer  # noqa: E402
 
@@ -27,7 +28,7 @@ __all__ = [
     "RunningSandbox",
     "StubServer",
     "build_context",
-    "conformance_problems",
+    "conformance_errors",
     "connect",
     "event",
     "load_connector",

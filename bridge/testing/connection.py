@@ -1,4 +1,4 @@
-"""One connection of a connector, tried without a bridge around it."""
+"""A connection for tests: runs a connector's actions, lookups, checks and callbacks without a bridge."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from bridge.clock import Clock, uptime
 from bridge.connector import Action, BatchItem, CallbackReply, CallbackRequest, Connector, Context, Success
-from bridge.connector.api import Cause, is_html, template_of
+from bridge.connector.api import IdempotencyInput, is_html, template_of
 from bridge.connector.deadline import attempt_deadline
-from bridge.connector.discovery import Registry, settings_of
+from bridge.connector.discovery import Registry, read_settings
 from bridge.errors import ConfigError, DeliveryError, LookupInconclusive
 from bridge.events import Event, dedupe_key_of
-from bridge.rules.template_filters import Missing
-from bridge.rules.templates import is_template, names_of, template
-from bridge.samples import sample, stamped
-from bridge.worker.result_policy import failure_of
+from bridge.rules.template_filters import MissingValue
+from bridge.rules.templates import is_template, template, template_context
+from bridge.samples import refresh_sample, sample
+from bridge.worker.result_policy import to_delivery_error
 
 PUBLIC_URL = "https://bridge.example.com"
 
@@ -30,88 +30,90 @@ PUBLIC_URL = "https://bridge.example.com"
 def event(
     name: str = "call.completed", changes: Mapping[str, Any] | None = None, *, clock: Clock | None = None
 ) -> Event:
-    """One of Heppu's documented events, as if it had just happened.
+    """Return one of Heppu's documented events, with the current time.
 
-    `changes` sets fields by their dotted path: `{"metadata.contactPhone": "+14155550123"}`; None removes one.
+    `changes` sets fields by their dotted path, as in `{"metadata.contactPhone": "+14155550123"}`; None removes a field.
     """
     now = (clock or Clock()).now()
-    body = stamped(sample(name), now)
+    body = refresh_sample(sample(name), now)
     for path, value in (changes or {}).items():
         *parents, last = path.split(".")
-        place: dict[str, Any] = body
+        target: dict[str, Any] = body
         for parent in parents:
-            place = place.setdefault(parent, {})
+            target = target.setdefault(parent, {})
         if value is None:
-            place.pop(last, None)
+            target.pop(last, None)
         else:
-            place[last] = copy.deepcopy(value)
+            target[last] = copy.deepcopy(value)
     return Event(body, dedupe_key_of(body, b""), now, id="evt_test")
 
 
-def build_context(event: Event, action: Action, connection: str = "", **facts: Any) -> Context:
-    """The context of a first attempt at `action` for `event`; `facts` replace any field of Context."""
-    now = facts.pop("now", None) or datetime.now(UTC)
+def build_context(event: Event, action: Action, connection: str = "", **overrides: Any) -> Context:
+    """Return the context of a first attempt at `action` for `event`; `overrides` replace fields of Context."""
+    now = overrides.pop("now", None) or datetime.now(UTC)
     name = connection or action.connector
-    cause = Cause(name, action.full_name, event.dedupe_key, event.conversation.id, event.contact.key, "")
-    known: dict[str, Any] = {
+    key_input = IdempotencyInput(
+        name, action.full_name, event.dedupe_key, event.conversation.id, event.contact.key, ""
+    )
+    defaults: dict[str, Any] = {
         "delivery": "dlv_test",
         "connection": name,
         "event": event,
-        "idempotency_key": action.idempotency.key(cause),
+        "idempotency_key": action.idempotency.key(key_input),
         "now": now,
         "first_attempt_at": now,
         "public_url": PUBLIC_URL,
         "ids_used_by_others": lambda _ids: set(),
     }
-    return Context(**(known | facts))
+    return Context(**(defaults | overrides))
 
 
-def rendered(
+def render_params(
     action: Action, params: Mapping[str, Any], event: Event, now: datetime | None = None
 ) -> dict[str, Any]:
-    """The params of a rule for one event: its own values and the action's defaults, templates filled in.
+    """Return a rule's params and the action's defaults, rendered for one event.
 
-    What a default finds missing is None; in the rule's own templates it is an error.
+    A missing value is None in a default, and an error in the rule's own templates.
     """
-    names = names_of(event, now or datetime.now(UTC), "America/New_York")
+    variables = template_context(event, now or datetime.now(UTC), "America/New_York")
     fields = action.params.model_fields
     values = {
-        name: _filled(given, names, html=name in fields and is_html(fields[name]))
-        for name, given in params.items()
+        name: _render(value, variables, html=name in fields and is_html(fields[name]))
+        for name, value in params.items()
     }
     for name, info in fields.items():
         default = template_of(info)
         if name not in values and default is not None:
             try:
-                values[name] = template(default, is_html(info))(names)
-            except Missing:
+                values[name] = template(default, is_html(info))(variables)
+            except MissingValue:
                 values[name] = None
     return values
 
 
-def _filled(value: Any, names: Mapping[str, Any], *, html: bool) -> Any:
+def _render(value: Any, variables: Mapping[str, Any], *, html: bool) -> Any:
     if isinstance(value, Mapping):
-        return {key: _filled(item, names, html=html) for key, item in value.items()}
+        return {key: _render(item, variables, html=html) for key, item in value.items()}
     if isinstance(value, str) and is_template(value):
-        return template(value, html)(names)
+        return template(value, html)(variables)
     return value
 
 
 def load_connector(name: str, folder: Path | str | None = None) -> Connector:
-    """The connector `name` as a bridge finds it: shipped, in `folder`, or in an installed package."""
+    """Return the connector `name`: a shipped one, one in `folder`, or one of an installed package."""
     return Registry([Path(folder)] if folder else []).connector(name)
 
 
 class Connected:
     """A connector with settings and a client; a context manager that closes the client.
 
-    What an action raises comes out as the bridge sees it: a DeliveryError, whose class says what would happen next.
+    Exceptions of an action are classified as in the bridge: its methods raise the resulting DeliveryError.
     """
 
     def __init__(self, connector: Connector, environ: Mapping[str, str], connection: str = "") -> None:
         self.connector = connector
         self.name = connection or connector.name
-        self.settings = settings_of(connector, self.name, environ)
+        self.settings = read_settings(connector, self.name, environ)
         build = connector.build_client
         self.client: Any = build(self.settings) if build else self.settings
 
@@ -134,11 +136,11 @@ class Connected:
         context: Context | None = None,
         seconds: float | None = None,
     ) -> Success:
-        """Make one attempt within `seconds` (the connector's own timeout when None); raises DeliveryError."""
-        answer = self.run_batch(action, [(params or {}, event, context)], seconds=seconds)[0]
-        if isinstance(answer, Success):
-            return answer
-        raise answer
+        """Make one attempt within `seconds` (None: the connector's own timeout). Raise DeliveryError if it fails."""
+        result = self.run_batch(action, [(params or {}, event, context)], seconds=seconds)[0]
+        if isinstance(result, Success):
+            return result
+        raise result
 
     def run_batch(
         self,
@@ -147,16 +149,18 @@ class Connected:
         *,
         seconds: float | None = None,
     ) -> list[Success | DeliveryError]:
-        """Make one attempt at several deliveries; one answer for each, in their order."""
-        found = self.connector.actions[action]
-        jobs = [self._job(found, *delivery) for delivery in deliveries]
-        if found.batch == 1:
+        """Make one attempt at several deliveries and return one result for each, in their order."""
+        definition = self.connector.actions[action]
+        items = [self._batch_item(definition, *delivery) for delivery in deliveries]
+        if definition.batch == 1:
             return [
-                self._attempt(lambda job=job: found.run(self.client, job.params, job.context), seconds)
-                for job in jobs
+                self._attempt(
+                    lambda item=item: definition.run(self.client, item.params, item.context), seconds
+                )
+                for item in items
             ]
-        answer = self._attempt(lambda: list(found.run(self.client, jobs)), seconds)
-        return [answer] * len(jobs) if isinstance(answer, DeliveryError) else list(answer)
+        results = self._attempt(lambda: list(definition.run(self.client, items)), seconds)
+        return [results] * len(items) if isinstance(results, DeliveryError) else list(results)
 
     def find(
         self,
@@ -166,34 +170,34 @@ class Connected:
         event: Event | None = None,
         context: Context | None = None,
     ) -> Success | None:
-        """Look an attempt of unknown outcome up; raises DeliveryError or LookupInconclusive."""
-        found = self.connector.actions[action]
-        if found.finder is None:
-            raise LookupInconclusive(f"{found.full_name} has no lookup")
-        job = self._job(found, params or {}, event, context)
-        finder = found.finder
-        answer: Success | DeliveryError | None = self._attempt(
-            lambda: finder(self.client, job.params, job.context), None
+        """Run the action's lookup. Raise DeliveryError or LookupInconclusive."""
+        definition = self.connector.actions[action]
+        run_lookup = definition.run_lookup
+        if run_lookup is None:
+            raise LookupInconclusive(f"{definition.full_name} has no lookup")
+        item = self._batch_item(definition, params or {}, event, context)
+        result: Success | DeliveryError | None = self._attempt(
+            lambda: run_lookup(self.client, item.params, item.context), None
         )
-        if isinstance(answer, DeliveryError):
-            raise answer
-        return answer
+        if isinstance(result, DeliveryError):
+            raise result
+        return result
 
     def check(self) -> str:
-        """Run the connector's check, as `bridge check --online` does; raises DeliveryError or ConfigError."""
-        return self._ask(self.connector.run_check, "check")
+        """Run the connector's check, as `bridge check --online` does. Raise DeliveryError or ConfigError."""
+        return self._run_account_function(self.connector.run_check, "check")
 
     def setup(self) -> str:
-        """Run the connector's setup, as `bridge connections setup` does; raises DeliveryError or ConfigError."""
-        return self._ask(self.connector.run_setup, "setup")
+        """Run the connector's setup, as `bridge connections setup` does. Raise DeliveryError or ConfigError."""
+        return self._run_account_function(self.connector.run_setup, "setup")
 
-    def _ask(self, run: Callable[..., str] | None, what: str) -> str:
+    def _run_account_function(self, run: Callable[..., str] | None, name: str) -> str:
         if run is None:
-            raise LookupError(f"{self.connector.name} has no {what}")
-        answer = self._attempt(lambda: run(self.client), None)
-        if isinstance(answer, DeliveryError):
-            raise answer.__cause__ if isinstance(answer.__cause__, ConfigError) else answer
-        return str(answer)
+            raise LookupError(f"{self.connector.name} has no {name}")
+        result = self._attempt(lambda: run(self.client), None)
+        if isinstance(result, DeliveryError):
+            raise result.__cause__ if isinstance(result.__cause__, ConfigError) else result
+        return str(result)
 
     def callback(
         self,
@@ -204,7 +208,7 @@ class Connected:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
     ) -> CallbackReply:
-        """Let the partner call back; raises Refused."""
+        """Send the connector a callback request. Raise Refused if it is rejected."""
         pairs = list(form.items()) if isinstance(form, Mapping) else list(form)
         target = url or f"{PUBLIC_URL}/webhooks/{self.name}/{name}"
         request = CallbackRequest(
@@ -216,30 +220,31 @@ class Connected:
         )
         return self.connector.callbacks[name].run(self.settings, request)
 
-    def _job(
+    def _batch_item(
         self, action: Action, params: Mapping[str, Any], about: Event | None, context: Context | None
     ) -> BatchItem[Any]:
         about = about or (context.event if context else event())
         context = context or build_context(about, action, self.name)
-        return BatchItem(action.params.model_validate(rendered(action, params, about, context.now)), context)
+        values = render_params(action, params, about, context.now)
+        return BatchItem(action.params.model_validate(values), context)
 
     def _attempt(self, call: Any, seconds: float | None) -> Any:
-        """What `call` returns, or the DeliveryError that the bridge makes of what it raises."""
+        """Return the result of `call`, or the DeliveryError for the exception that it raised."""
         limit = self.connector.limits.timeout if seconds is None else seconds
         try:
             with attempt_deadline(uptime() + limit):
-                answer = call()
-                return asyncio.run(answer) if inspect.iscoroutine(answer) else answer
+                result = call()
+                return asyncio.run(result) if inspect.iscoroutine(result) else result
         except LookupInconclusive:
             raise
         except Exception as error:
-            failure = failure_of(error, self.connector.classify)
+            failure = to_delivery_error(error, self.connector.classify)
             failure.__cause__ = None if failure is error else error
             return failure
 
 
 def connect(connector: Connector, environ: Mapping[str, str], connection: str = "") -> Connected:
-    """A connection with the settings in `environ`; raises ConfigError that names what is missing."""
+    """Return a connection with the settings in `environ`. Raise ConfigError if a setting is missing or invalid."""
     return Connected(connector, environ, connection)
 
 
@@ -252,6 +257,6 @@ def run_action(
     event: Event | None = None,
     context: Context | None = None,
 ) -> Success:
-    """Connect, make one attempt, and close; raises DeliveryError."""
+    """Connect, make one attempt and close. Raise DeliveryError if the attempt fails."""
     with connect(connector, environ) as connected:
         return connected.run(action, params, event=event, context=context)

@@ -1,4 +1,4 @@
-"""A partner on loopback that answers what a test tells it to, and remembers what it was asked."""
+"""Stub server: an HTTP server on loopback that returns a test's responses and records the requests."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
-HANG_SECONDS = 60.0
+HANG_SECONDS = 60.0  # longer than any timeout under test
 
 
 @dataclass(frozen=True)
 class Received:
-    """One request as it arrived."""
+    """A request that the server received."""
 
     method: str
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """Header names are lowercase."""
     body: bytes
 
     @property
     def json(self) -> Any:
-        """The body read as JSON; raises ValueError when it is none."""
+        """Return the body parsed as JSON. Raise ValueError if it is not valid JSON."""
         return json.loads(self.body)
 
     @property
     def form(self) -> dict[str, list[str]]:
-        """The body read as a form."""
+        """Return the body parsed as a form."""
         return parse_qs(self.body.decode(), keep_blank_values=True)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What is answered: a status with a body (text as it is, anything else as JSON), or nothing at all."""
+    """A response: status, headers and body (a string unchanged, anything else as JSON), or no response at all."""
 
     status: int = 200
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
     drop: Literal["before", "after"] | None = None
-    """Hang up without an answer, before or after the request took effect."""
+    """Close the connection without a response, before or after the request takes effect."""
     hang: bool = False
-    """Take the request, and answer nothing for as long as the client stays."""
+    """Read the request and send no response until the client gives up."""
 
 
 Handler = Callable[[Received], Reply]
@@ -57,14 +57,14 @@ Handler = Callable[[Received], Reply]
 class StubServer:
     """An HTTP server for one test; a context manager.
 
-    `answer` says what a path does, `fail` what goes wrong with the next requests; everything else is a 404.
+    `answer` defines the response of a path, `fail` makes the next requests fail; any other request gets a 404.
     """
 
     def __init__(self) -> None:
         self.requests: list[Received] = []
-        """What arrived, oldest first."""
+        """The received requests, oldest first."""
         self.otherwise = Reply(404, {"error": "not found"})
-        """The answer to what no `answer` is for."""
+        """The response to requests that no `answer` matches."""
         self._answers: list[tuple[str, str, Handler]] = []
         self._failures: list[Reply] = []
         self._lock = threading.Lock()
@@ -87,16 +87,16 @@ class StubServer:
         self._server.server_close()
 
     def answer(self, method: str, path: str, reply: Reply | Handler) -> None:
-        """From now on, answer `method` on `path` (a pattern: `/tickets/*`) so; the newest that fits is taken."""
+        """Set the response to `method` on `path` (a pattern such as `/tickets/*`). The newest match wins."""
         handler = reply if callable(reply) else lambda _: reply
         self._answers.insert(0, (method, path, handler))
 
     def fail(self, reply: Reply, *, times: int = 1) -> None:
-        """Spoil the next `times` requests. Only a reply that drops `after` lets them take effect."""
+        """Make the next `times` requests fail with `reply`. They take effect only if it has `drop="after"`."""
         self._failures += [reply] * times
 
     def reply_to(self, request: Received) -> Reply:
-        """The answer to a request; called by the server, one request at a time."""
+        """Record a request and return its response. Requests are handled one at a time."""
         with self._lock:
             self.requests.append(request)
             failure = self._failures.pop(0) if self._failures else None
@@ -121,33 +121,33 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, *arguments: Any) -> None:
-        self.open: set[Any] = set()
+        self.open_connections: set[Any] = set()
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        self.open.add(request)
+        self.open_connections.add(request)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        self.open.discard(request)
+        self.open_connections.discard(request)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that left is no news."""
+        """Ignore clients that disconnected."""
 
     def close_connections(self) -> None:
-        """Cut what clients keep open between requests."""
-        for request in list(self.open):
+        """Close the connections that clients keep open between requests."""
+        for request in list(self.open_connections):
             self.shutdown_request(request)
 
 
-def _handler(stand_in: StubServer) -> type[BaseHTTPRequestHandler]:
+def _handler(stub: StubServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def serve(self) -> None:
             parts = urlsplit(self.path)
-            reply = stand_in.reply_to(
+            reply = stub.reply_to(
                 Received(
                     self.command,
                     parts.path,
@@ -162,9 +162,9 @@ def _handler(stand_in: StubServer) -> type[BaseHTTPRequestHandler]:
                 return
             body = reply.body if isinstance(reply.body, str) else json.dumps(reply.body)
             content = b"" if reply.body is None else body.encode()
-            kind = "text/html" if isinstance(reply.body, str) else "application/json"
+            content_type = "text/html" if isinstance(reply.body, str) else "application/json"
             self.send_response(reply.status)
-            for name, value in {"Content-Type": kind, "Content-Length": str(len(content))}.items():
+            for name, value in {"Content-Type": content_type, "Content-Length": str(len(content))}.items():
                 if name not in reply.headers:
                     self.send_header(name, value)
             for name, value in reply.headers.items():
@@ -172,9 +172,9 @@ def _handler(stand_in: StubServer) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = serve  # noqa: N815 - the names http.server calls
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = serve  # noqa: N815 - names that http.server calls
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-            """Nothing is written to the terminal."""
+            """Do not write requests to the terminal."""
 
     return Handler
