@@ -1,4 +1,4 @@
-"""Heppu: have the agent call a person again."""
+"""Heppu connector: schedules another call from the voice agent to a contact."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from bridge.connector import (
 from bridge.errors import DeliveryError, LookupInconclusive, OutcomeUnknown
 from bridge.heppu_api import URL, HeppuApi, HeppuError
 
-MARK = "bridgeEffect"
-"""The key of a call's `metadata` by which a call of ours is known again."""
-LEAD = timedelta(seconds=30)
-"""How far ahead a call is scheduled: what Heppu does with an instant that has passed is not documented."""
+METADATA_KEY = "bridgeIdempotencyToken"
+"""Key in a call's `metadata` that holds the idempotency token, by which the lookup recognizes the call."""
+LEAD_TIME = timedelta(seconds=30)
+"""How far ahead a call is scheduled. Heppu does not document how it treats a time in the past."""
 CLOCK_SKEW = timedelta(minutes=2)
+"""Assumed maximum difference between Heppu's clock and the bridge's, for lookups by start date."""
 
 
 class Settings(ConnectorSettings):
-    """`HEPPU_API_KEY`."""
+    """Settings: `HEPPU_API_KEY`."""
 
     api_key: SecretStr
     api_url: ProviderUrl = URL
@@ -46,123 +47,131 @@ connector = Connector(
     "heppu",
     settings=Settings,
     limits=Limits(per_second=5, concurrency=4),
-    description="Has Heppu's agent call a person again.",
+    description="Schedules calls from Heppu's voice agents to contacts.",
 )
 
 
 @connector.client
 def client(settings: Settings) -> HeppuApi:
-    """Heppu's API; every request ends within the attempt's deadline."""
+    """Return a client of Heppu's API whose requests end within the attempt's deadline."""
     return HeppuApi(settings.api_key.get_secret_value(), settings.api_url, http_client())
 
 
 @connector.check
 def check(api: HeppuApi) -> str:
-    """Log in by reading the newest call; changes nothing."""
+    """Authenticate by reading the newest call. Changes nothing."""
     next(api.list_calls(), None)
-    return "logged in"
+    return "authenticated"
 
 
 @connector.classify_error
 def classify_error(error: Exception) -> DeliveryError | None:
-    """Heppu's documentation defines no finer words than the HTTP status."""
+    """Map the HTTP status. Heppu documents no finer error codes."""
     if isinstance(error, HeppuError):
         return failure_from_status(error.status, str(error), parse_retry_after(error.retry_after))
     return failure_from_exception(error)
 
 
-class Call(Params):
-    """One call to one person."""
+class ScheduleCallParams(Params):
+    """One call to one recipient."""
 
-    to: PhoneNumber = param("{{ contact.phone }}", "Who is called, E.164.", example="+14155550123")
+    to: PhoneNumber = param("{{ contact.phone }}", "Recipient, in E.164 format.", example="+14155550123")
     agent: str = param(
         "{{ event.agentId }}",
-        "The voice agent that calls, by its id.",
+        "ID of the voice agent that makes the call.",
         example="3f0c6f0e-8a57-4a53-9c7e-5b2b7c1f6a10",
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
     )
-    name: str | None = param("{{ contact.name }}", "The person's name, for the agent.", example="Ines Okafor")
+    name: str | None = param(
+        "{{ contact.name }}", "The recipient's name, given to the agent.", example="Ines Okafor"
+    )
     email: Email | None = param(
-        "{{ contact.email }}", "The person's e-mail, for the agent.", example="ines@okafor.example"
+        "{{ contact.email }}",
+        "The recipient's email address, given to the agent.",
+        example="ines@okafor.example",
     )
     caller_id: PhoneNumber | None = param(
-        None, "The number to call from instead of the agent's first one.", example="+12125550100"
+        None,
+        "Number to call from, in E.164 format. Default: the agent's first number.",
+        example="+12125550100",
     )
     previous_attempts: int = param(
         "{{ event.callMetadata.context.previousAttempts | default(0) }}",
-        "How many calls went before the one that this event is about.",
+        "Number of calls made before the call that this event is about.",
         example=1,
         ge=0,
     )
     max_attempts: int = param(
         "{{ event.callMetadata.context.maxAttempts | default(3) }}",
-        "How many calls there may be in all; after the last one no other is scheduled.",
+        "Maximum number of calls in total. No further call is scheduled after the last one.",
         example=3,
         ge=1,
     )
     priority: int = param(
-        5, "From 0, the most urgent, to 10. Heppu's own default would be 0.", example=5, ge=0, le=10
+        5, "Priority from 0 (most urgent) to 10. Heppu's own default is 0.", example=5, ge=0, le=10
     )
 
 
 @connector.action(channel="call", idempotency=per_message)
-def schedule_call(api: HeppuApi, call: Call, context: Context) -> Success:
-    """Call a person again, as soon as the hours allow, unless this was the last attempt."""
-    made = call.previous_attempts + 1
-    if made >= call.max_attempts:
-        return Success(detail=f"not scheduled: attempt {made} of {call.max_attempts} was the last")
-    wanted: dict[str, Any] = {
-        "agentId": call.agent,
-        "contactPhone": call.to,
-        "contactName": call.name,
-        "contactEmail": call.email,
-        "callerId": call.caller_id,
-        "scheduledAt": (context.now + LEAD).isoformat(timespec="seconds"),
-        "priority": call.priority,
-        "maxRetries": 0,  # the bridge calls again; if Heppu did too, the person would be called twice
-        "callMetadata": _call_metadata(call, context, made),
+def schedule_call(api: HeppuApi, params: ScheduleCallParams, context: Context) -> Success:
+    """Schedule another call to the contact as soon as quiet hours allow, unless the last attempt was made."""
+    attempts = params.previous_attempts + 1
+    if attempts >= params.max_attempts:
+        return Success(detail=f"not scheduled: attempt {attempts} of {params.max_attempts} was the last")
+    request: dict[str, Any] = {
+        "agentId": params.agent,
+        "contactPhone": params.to,
+        "contactName": params.name,
+        "contactEmail": params.email,
+        "callerId": params.caller_id,
+        "scheduledAt": (context.now + LEAD_TIME).isoformat(timespec="seconds"),
+        "priority": params.priority,
+        "maxRetries": 0,  # the bridge repeats calls; if Heppu did too, the recipient would be called twice
+        "callMetadata": _call_metadata(params, context, attempts),
         "metadata": {
-            MARK: context.idempotency_token,
+            METADATA_KEY: context.idempotency_token,
             "bridgeConversation": context.event.conversation.id,
-            "contactName": call.name,
-            "contactPhone": call.to,
-            "contactEmail": call.email,
+            "contactName": params.name,
+            "contactPhone": params.to,
+            "contactEmail": params.email,
         },
     }
-    answer = api.schedule_call(_present(wanted))
-    if not isinstance(answer.get("id"), str):
-        raise OutcomeUnknown("Heppu's answer names no call", reason="server_error")
-    return Success(id=answer["id"], detail=f"attempt {made + 1} of {call.max_attempts}")
+    response = api.schedule_call(_without_none(request))
+    if not isinstance(response.get("id"), str):
+        raise OutcomeUnknown("Heppu's response has no call ID", reason="server_error")
+    return Success(id=response["id"], detail=f"attempt {attempts + 1} of {params.max_attempts} scheduled")
 
 
 @schedule_call.lookup
-def find_call(api: HeppuApi, call: Call, context: Context) -> Success | None:
-    """The call among those to this person since the first attempt, known by the mark in its metadata."""
-    unmarked = 0
+def find_call(api: HeppuApi, params: ScheduleCallParams, context: Context) -> Success | None:
+    """Return the call to this recipient since the first attempt whose metadata holds the idempotency token."""
+    without_token = 0
     since = (context.first_attempt_at - CLOCK_SKEW).isoformat(timespec="seconds")
-    for listed in api.list_calls(phoneNumber=call.to, agentId=call.agent, startDate=since):
-        if listed.get("direction") == "inbound" or not isinstance(listed.get("id"), str):
+    for call in api.list_calls(phoneNumber=params.to, agentId=params.agent, startDate=since):
+        if call.get("direction") == "inbound" or not isinstance(call.get("id"), str):
             continue
-        # The list leaves the metadata out.
-        metadata = api.get_call(listed["id"]).get("metadata")
-        found = metadata.get(MARK) if isinstance(metadata, dict) else None
-        if found == context.idempotency_token:
-            return Success(id=listed["id"], detail="found at Heppu")
-        unmarked += found is None
-    if unmarked:
-        raise LookupInconclusive("the person was called, and Heppu does not show whether on our behalf")
+        # The list does not include metadata.
+        metadata = api.get_call(call["id"]).get("metadata")
+        token = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
+        if token == context.idempotency_token:
+            return Success(id=call["id"], detail="found at Heppu")
+        without_token += token is None
+    if without_token:
+        raise LookupInconclusive(
+            "a call to this number exists, but Heppu does not show whether the bridge scheduled it"
+        )
     return None
 
 
-def _call_metadata(call: Call, context: Context, made: int) -> dict[str, Any]:
-    """What the event said about its call, with the attempt counted, so that the next event tells where we are."""
-    before = context.event.body.get("callMetadata")
-    before = dict(before) if isinstance(before, Mapping) else {}
-    known = before.get("context")
+def _call_metadata(params: ScheduleCallParams, context: Context, attempts: int) -> dict[str, Any]:
+    """Return the event's call metadata with the new attempt count, which the next event repeats."""
+    metadata = context.event.body.get("callMetadata")
+    metadata = dict(metadata) if isinstance(metadata, Mapping) else {}
+    call_context = metadata.get("context")
     contact = context.contact
     return (
-        before
-        | _present(
+        metadata
+        | _without_none(
             {
                 "firstName": contact.first_name,
                 "lastName": contact.last_name,
@@ -171,11 +180,11 @@ def _call_metadata(call: Call, context: Context, made: int) -> dict[str, Any]:
             }
         )
         | {
-            "context": (dict(known) if isinstance(known, Mapping) else {})
-            | {"previousAttempts": made, "maxAttempts": call.max_attempts}
+            "context": (dict(call_context) if isinstance(call_context, Mapping) else {})
+            | {"previousAttempts": attempts, "maxAttempts": params.max_attempts}
         }
     )
 
 
-def _present(values: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Slack: tell the team, through an incoming webhook."""
+"""Slack connector: posts messages to a team channel through an incoming webhook."""
 
 from __future__ import annotations
 
@@ -24,14 +24,22 @@ from bridge.connector import (
 )
 from bridge.errors import AuthenticationError, DeliveryError, OutcomeUnknown, PermanentError
 
-LONGEST_TEXT = 40_000
-"""Slack cuts a message here without a word; we cut visibly."""
+MAX_TEXT_LENGTH = 40_000
+"""Characters. Slack silently truncates longer messages; the connector truncates them with a visible ellipsis."""
 
-_GONE = ("invalid_token", "no_service", "no_service_id", "no_team", "team_disabled", "channel_is_archived")
+_WEBHOOK_DISABLED = (
+    "invalid_token",
+    "no_service",
+    "no_service_id",
+    "no_team",
+    "team_disabled",
+    "channel_is_archived",
+)
+"""Slack error codes after which the webhook accepts no further message."""
 
 
 class Settings(ConnectorSettings):
-    """`SLACK_WEBHOOK_URL`; whoever knows it can post, so it is a secret."""
+    """Settings: `SLACK_WEBHOOK_URL`, a secret, because anyone who knows it can post."""
 
     webhook_url: SecretUrl
 
@@ -40,101 +48,101 @@ connector = Connector(
     "slack",
     settings=Settings,
     limits=Limits(per_second=1, concurrency=2),
-    description="Posts to a channel of the team's Slack.",
+    description="Posts messages to a channel of the team's Slack.",
 )
 
 
 class Webhook:
-    """One incoming webhook."""
+    """Client of one incoming webhook."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._http = http_client()
 
     def post(self, body: dict[str, object]) -> httpx.Response:
-        """Send one message; raises what httpx raises."""
+        """Post one message and return the response. httpx exceptions propagate."""
         return self._http.post(self._url, json=body)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the HTTP connections."""
         self._http.close()
 
 
 @connector.client
 def client(settings: Settings) -> Webhook:
-    """The webhook, over connections that are kept."""
+    """Return a client of the webhook that reuses its HTTP connections."""
     return Webhook(settings.webhook_url.get_secret_value())
 
 
 @connector.check
 def check(webhook: Webhook) -> str:
-    """Send Slack a message without text, which it refuses without posting anything."""
+    """Send a message without text, which Slack rejects without posting anything."""
     response = webhook.post({})
-    word = _word(response)
-    if response.status_code == 400 and word in (
+    code = _error_code(response)
+    if response.status_code == 400 and code in (
         "no_text",
         "invalid_payload",
         "missing_text_or_fallback_or_attachments",
     ):
-        return "the webhook is there"
-    raise _refusal(response, word)
+        return "webhook is active"
+    raise _failure_from_response(response, code)
 
 
-class Post(Params):
+class PostParams(Params):
     """A message to the team."""
 
     text: str = param(
         ...,
-        "What to post. Slack's *bold* and _italics_ work; `<` and `&` are shown as they are, so no visitor's name "
-        "can call @channel.",
-        example="A call from {{ contact.name | default('somebody') }} failed: {{ event.conversationId }}",
+        "Message text. Slack's *bold* and _italics_ work; `<`, `>` and `&` are shown literally, so a visitor's "
+        "name cannot mention @channel.",
+        example="A call from {{ contact.name | default('an unknown caller') }} failed: {{ event.conversationId }}",
         min_length=1,
     )
 
 
 @connector.action(idempotency=per_event, dedupe_by="text", serialize_by=SerializeBy.NONE)
-def post(webhook: Webhook, message: Post, context: Context) -> Success:
+def post(webhook: Webhook, params: PostParams, context: Context) -> Success:
     """Post a message to the webhook's channel."""
     del context
-    response = webhook.post({"text": _plain(message.text)})
-    word = _word(response)
-    if response.status_code == 200 and word == "ok":
+    response = webhook.post({"text": _escape(params.text)})
+    code = _error_code(response)
+    if response.status_code == 200 and code == "ok":
         return Success(detail="posted")
-    raise _refusal(response, word)
+    raise _failure_from_response(response, code)
 
 
 @connector.classify_error
 def classify_error(error: Exception) -> DeliveryError | None:
-    """Slack's refusals are typed where they are read; what is left is the network."""
+    """Map network errors. Error responses are mapped where they are read."""
     return failure_from_exception(error)
 
 
-def _plain(text: str) -> str:
-    """Slack reads `<!channel>`, `<@U1>` and `<http://a|b>` as commands; escaped they are only text."""
+def _escape(text: str) -> str:
+    """Escape and truncate the text: Slack would interpret `<!channel>`, `<@U1>` and `<http://a|b>` as markup."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    if len(escaped) <= LONGEST_TEXT:
+    if len(escaped) <= MAX_TEXT_LENGTH:
         return escaped
-    return re.sub(r"&[a-z]*$", "", escaped[: LONGEST_TEXT - 1]) + "…"
+    return re.sub(r"&[a-z]*$", "", escaped[: MAX_TEXT_LENGTH - 1]) + "…"
 
 
-def _word(response: httpx.Response) -> str:
-    """Slack's one-word answer; anything longer is a proxy's page, of which nothing is repeated."""
-    word = response.text[:100].strip()
-    return word if re.fullmatch(r"[a-z_]{1,60}", word) else ""
+def _error_code(response: httpx.Response) -> str:
+    """Return Slack's one-word response, or "" for anything longer: that is a proxy's page and is not repeated."""
+    code = response.text[:100].strip()
+    return code if re.fullmatch(r"[a-z_]{1,60}", code) else ""
 
 
-def _refusal(response: httpx.Response, word: str) -> DeliveryError:
+def _failure_from_response(response: httpx.Response, code: str) -> DeliveryError:
     status = response.status_code
-    if word in _GONE or status in (403, 404, 410):
+    if code in _WEBHOOK_DISABLED or status in (403, 404, 410):
         return AuthenticationError(
-            f"Slack no longer takes this webhook ({word or status}); make a new one, set SLACK_WEBHOOK_URL"
+            f"Slack no longer accepts this webhook ({code or status}): create a new one and set SLACK_WEBHOOK_URL"
         )
     if status < 400:
-        return OutcomeUnknown(f"Slack answered {status} without its `ok`", reason="server_error")
+        return OutcomeUnknown(f"Slack answered {status} without `ok`", reason="server_error")
     if status == 400:
-        return PermanentError(f"Slack refused the message: {word or status}", code=word or "400")
+        return PermanentError(f"Slack rejected the message: {code or status}", code=code or "400")
     return failure_from_status(
         status,
-        f"Slack answered {status} {word}".rstrip(),
+        f"Slack answered {status} {code}".rstrip(),
         parse_retry_after(response.headers.get("Retry-After")),
     )

@@ -1,4 +1,4 @@
-"""Posts to services of one's own: signed, to allowed hosts, and nowhere else."""
+"""The HTTP connector: signed posts to allowed hosts only."""
 
 from __future__ import annotations
 
@@ -37,28 +37,26 @@ def environ(hosts: str, **more: str) -> dict[str, str]:
     return {"HTTP_ALLOWED_HOSTS": hosts, "HTTP_SECRET": SECRET} | more
 
 
-def test_the_whole_event_arrives_as_json(sender: Connected, service: StubServer) -> None:
-    about = event("call.completed", {"summary": "Grüße 👋"})
-    sent = sender.run("post", {"url": f"{service.url}/heppu"}, event=about)
+def test_post_sends_whole_event_as_json(sender: Connected, service: StubServer) -> None:
+    completed_call = event("call.completed", {"summary": "Grüße 👋"})
+    result = sender.run("post", {"url": f"{service.url}/heppu"}, event=completed_call)
     [request] = service.requests
-    assert request.json == about.body
+    assert request.json == completed_call.body
     assert request.headers["content-type"] == "application/json"
-    assert sent.detail == "answered 204"
+    assert result.detail == "service answered 204"
 
 
-def test_a_receiver_can_check_the_signature_as_standard_webhooks_says(
-    sender: Connected, service: StubServer
-) -> None:
+def test_post_signs_request_according_to_standard_webhooks(sender: Connected, service: StubServer) -> None:
     sender.run("post", {"url": f"{service.url}/heppu", "body": {"a": [1, None, "ü"]}})
     [request] = service.requests
     assert request.body == '{"a":[1,null,"ü"]}'.encode()
-    identity, stamp = request.headers["webhook-id"], request.headers["webhook-timestamp"]
-    signed = f"{identity}.{stamp}.".encode() + request.body
-    expected = base64.b64encode(hmac.new(KEY, signed, hashlib.sha256).digest()).decode()
+    message_id, timestamp = request.headers["webhook-id"], request.headers["webhook-timestamp"]
+    signed_content = f"{message_id}.{timestamp}.".encode() + request.body
+    expected = base64.b64encode(hmac.new(KEY, signed_content, hashlib.sha256).digest()).decode()
     assert request.headers["webhook-signature"] == f"v1,{expected}"
 
 
-def test_a_repeated_request_carries_the_same_id(sender: Connected, service: StubServer) -> None:
+def test_retry_carries_same_webhook_id(sender: Connected, service: StubServer) -> None:
     context = build_context(event(), http.actions["post"])
     for _ in range(2):
         sender.run("post", {"url": f"{service.url}/heppu"}, context=context)
@@ -86,7 +84,7 @@ def test_a_repeated_request_carries_the_same_id(sender: Connected, service: Stub
         "",
     ],
 )
-def test_nothing_goes_to_a_host_that_is_not_allowed(
+def test_post_to_host_outside_allowlist_sends_nothing(
     sender: Connected, service: StubServer, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", _no_dns)
@@ -96,10 +94,10 @@ def test_nothing_goes_to_a_host_that_is_not_allowed(
 
 
 def _no_dns(*_: Any, **__: Any) -> Any:
-    raise AssertionError("a host that is not allowed was looked up")
+    raise AssertionError("a host outside the allowlist was resolved")
 
 
-def test_plain_http_is_for_loopback_only() -> None:
+def test_post_over_plain_http_is_rejected_except_for_loopback() -> None:
     with connect(http, environ("erp.example.com")) as sender, pytest.raises(PermanentError, match="https://"):
         sender.run("post", {"url": "http://erp.example.com/heppu"})
 
@@ -108,10 +106,10 @@ def test_plain_http_is_for_loopback_only() -> None:
     "address",
     ["10.0.0.8", "192.168.1.1", "172.16.0.1", "169.254.169.254", "127.0.0.1", "::1", "fd00::1", "0.0.0.0"],
 )
-def test_an_allowed_name_that_leads_into_a_private_network_is_refused(
+def test_host_name_resolving_to_private_address_is_rejected(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [_answer(address)])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [_addrinfo(address)])
     with connect(http, environ("erp.example.com")) as sender:
         with pytest.raises(PermanentError, match="HTTP_ALLOW_PRIVATE"):
             sender.run("post", {"url": "https://erp.example.com/heppu"})
@@ -119,48 +117,46 @@ def test_an_allowed_name_that_leads_into_a_private_network_is_refused(
             sender.check()
 
 
-def _answer(address: str) -> tuple[Any, ...]:
+def _addrinfo(address: str) -> tuple[Any, ...]:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     return (family, socket.SOCK_STREAM, 6, "", (address, 0))
 
 
-def test_the_request_goes_to_the_address_that_was_checked(
-    service: StubServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A name that leads elsewhere at the second look-up is not looked up a second time."""
+def test_post_connects_to_verified_address(service: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name is resolved once, so a second resolution cannot return another address."""
     port = urlsplit(service.url).port
-    asked = []
-    real = socket.getaddrinfo
+    resolved = []
+    real_getaddrinfo = socket.getaddrinfo
 
-    def look_up(host: str, *rest: Any, **named: Any) -> Any:
-        asked.append(host)
-        return [_answer("127.0.0.1")] if host == "localhost" else real(host, *rest, **named)
+    def fake_getaddrinfo(host: str, *rest: Any, **named: Any) -> Any:
+        resolved.append(host)
+        return [_addrinfo("127.0.0.1")] if host == "localhost" else real_getaddrinfo(host, *rest, **named)
 
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(socket, "getaddrinfo", fake_getaddrinfo)
     with connect(http, environ(f"localhost:{port}")) as sender:
         sender.run("post", {"url": f"http://localhost:{port}/heppu"})
-    assert asked == ["localhost", "127.0.0.1"]
+    assert resolved == ["localhost", "127.0.0.1"]
     assert service.requests[0].headers["host"] == f"localhost:{port}"
 
 
-def test_the_next_address_of_a_name_is_tried_when_one_takes_no_connection(
+def test_post_tries_next_address_when_connection_is_refused(
     service: StubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = urlsplit(service.url).port
-    real = socket.getaddrinfo
+    real_getaddrinfo = socket.getaddrinfo
 
-    def look_up(host: str, *rest: Any, **named: Any) -> Any:
+    def fake_getaddrinfo(host: str, *rest: Any, **named: Any) -> Any:
         if host == "localhost":
-            return [_answer("::1"), _answer("127.0.0.1")]
-        return real(host, *rest, **named)
+            return [_addrinfo("::1"), _addrinfo("127.0.0.1")]
+        return real_getaddrinfo(host, *rest, **named)
 
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(socket, "getaddrinfo", fake_getaddrinfo)
     with connect(http, environ(f"localhost:{port}")) as sender:
         sender.run("post", {"url": f"http://localhost:{port}/heppu"})
     assert len(service.requests) == 1
 
 
-def test_a_redirect_is_not_followed(sender: Connected, service: StubServer) -> None:
+def test_post_does_not_follow_redirects(sender: Connected, service: StubServer) -> None:
     for status in (301, 302, 303, 307, 308):
         service.answer("POST", "/heppu", Reply(status, headers={"Location": f"{service.url}/other"}))
         with pytest.raises(PermanentError, match="redirects are not followed"):
@@ -168,40 +164,38 @@ def test_a_redirect_is_not_followed(sender: Connected, service: StubServer) -> N
     assert {request.path for request in service.requests} == {"/heppu"}
 
 
-def test_an_answer_of_any_size_costs_nothing(sender: Connected, service: StubServer) -> None:
+def test_post_does_not_read_response_body(sender: Connected, service: StubServer) -> None:
     service.answer("POST", "/heppu", Reply(200, "x" * 20_000_000))
-    assert sender.run("post", {"url": f"{service.url}/heppu"}).detail == "answered 200"
+    assert sender.run("post", {"url": f"{service.url}/heppu"}).detail == "service answered 200"
 
 
-def test_a_body_that_is_too_large_is_refused_before_anything_leaves(
-    sender: Connected, service: StubServer
-) -> None:
+def test_post_rejects_too_large_body_without_sending(sender: Connected, service: StubServer) -> None:
     with pytest.raises(PermanentError, match="262144 bytes"):
         sender.run("post", {"url": f"{service.url}/heppu", "body": {"text": "x" * 300_000}})
     assert service.requests == []
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"),
+    ("status", "error_type"),
     [(401, PermanentError), (403, PermanentError), (429, TransientError), (503, OutcomeUnknown)],
 )
-def test_one_receivers_no_does_not_hold_the_others_up(
-    sender: Connected, service: StubServer, status: int, kind: type
+def test_error_response_does_not_pause_connection(
+    sender: Connected, service: StubServer, status: int, error_type: type
 ) -> None:
     service.answer("POST", "/heppu", Reply(status))
-    with pytest.raises(kind) as refused:
+    with pytest.raises(error_type) as caught:
         sender.run("post", {"url": f"{service.url}/heppu"})
-    assert type(refused.value) is kind
+    assert type(caught.value) is error_type
 
 
 @pytest.mark.parametrize("secret", ["whsec_", "whsec_!!!", "whsec_c2hvcnQ=", "unguessable secret"])
-def test_a_secret_that_signs_badly_is_refused_without_being_shown(secret: str) -> None:
-    with pytest.raises(ConfigError, match="HTTP_SECRET: must be whsec_") as wrong:
+def test_invalid_secret_is_reported_without_its_value(secret: str) -> None:
+    with pytest.raises(ConfigError, match="HTTP_SECRET: must be whsec_") as caught:
         connect(http, {"HTTP_ALLOWED_HOSTS": "a.example", "HTTP_SECRET": secret})
-    assert "unguessable" not in str(wrong.value)
+    assert "unguessable" not in str(caught.value)
 
 
-def test_check_looks_every_host_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [_answer("93.184.216.34")])
+def test_check_resolves_every_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [_addrinfo("93.184.216.34")])
     with connect(http, environ("a.example, b.example:8443")) as sender:
-        assert sender.check() == "2 allowed hosts found"
+        assert sender.check() == "2 allowed hosts resolved"

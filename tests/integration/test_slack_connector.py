@@ -1,4 +1,4 @@
-"""Posts to Slack's incoming webhook over real HTTP."""
+"""The Slack connector: posts to an incoming webhook over real HTTP."""
 
 from __future__ import annotations
 
@@ -26,14 +26,12 @@ def webhook(sandbox: RunningSandbox) -> Iterator[Connected]:
         yield connected
 
 
-def test_the_team_reads_the_rendered_text(webhook: Connected, sandbox: RunningSandbox) -> None:
+def test_post_sends_rendered_text(webhook: Connected, sandbox: RunningSandbox) -> None:
     webhook.run("post", {"text": "Call {{ event.event }} *failed*"}, event=event("call.failed"))
     assert [message.payload for message in sandbox.slack.messages] == [{"text": "Call call.failed *failed*"}]
 
 
-def test_what_a_visitor_calls_himself_is_no_command_to_slack(
-    webhook: Connected, sandbox: RunningSandbox
-) -> None:
+def test_post_escapes_markup_in_contact_name(webhook: Connected, sandbox: RunningSandbox) -> None:
     visitor = event("chat.abandoned", {"metadata.contactName": "<!channel> & <https://evil.example|Bank>"})
     webhook.run("post", {"text": "{{ contact.name }} left"}, event=visitor)
     assert sandbox.slack.messages[0].payload["text"] == (
@@ -41,7 +39,7 @@ def test_what_a_visitor_calls_himself_is_no_command_to_slack(
     )
 
 
-def test_a_text_that_slack_would_cut_is_cut_visibly(webhook: Connected, sandbox: RunningSandbox) -> None:
+def test_post_truncates_long_text_with_ellipsis(webhook: Connected, sandbox: RunningSandbox) -> None:
     webhook.run("post", {"text": "&" * 50_000})
     text = sandbox.slack.messages[0].payload["text"]
     assert len(text) <= 40_000
@@ -49,7 +47,7 @@ def test_a_text_that_slack_would_cut_is_cut_visibly(webhook: Connected, sandbox:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "kind", "words"),
+    ("status", "body", "error_type", "message"),
     [
         (400, "invalid_payload", PermanentError, "invalid_payload"),
         (400, "no_text", PermanentError, "no_text"),
@@ -60,34 +58,34 @@ def test_a_text_that_slack_would_cut_is_cut_visibly(webhook: Connected, sandbox:
         (410, "channel_is_archived", AuthenticationError, "channel_is_archived"),
         (500, "rollup_error", OutcomeUnknown, "500"),
         (503, "<html>down</html>", OutcomeUnknown, "503"),
-        (200, "<html>login</html>", OutcomeUnknown, "without its `ok`"),
-        (200, "no", OutcomeUnknown, "without its `ok`"),
+        (200, "<html>login</html>", OutcomeUnknown, "without `ok`"),
+        (200, "no", OutcomeUnknown, "without `ok`"),
     ],
 )
-def test_slacks_words_for_no(
-    webhook: Connected, sandbox: RunningSandbox, status: int, body: str, kind: type, words: str
+def test_post_maps_error_response(
+    webhook: Connected, sandbox: RunningSandbox, status: int, body: str, error_type: type, message: str
 ) -> None:
     sandbox.fault("slack", status=status, body=body)
-    with pytest.raises(kind, match=words) as refused:
+    with pytest.raises(error_type, match=message) as caught:
         webhook.run("post", {"text": "Hello"})
-    assert "html" not in str(refused.value)
+    assert "html" not in str(caught.value)
 
 
-def test_slacks_wait_is_kept(webhook: Connected, sandbox: RunningSandbox) -> None:
+def test_post_keeps_retry_after(webhook: Connected, sandbox: RunningSandbox) -> None:
     sandbox.fault("slack", status=429, retry_after=30)
-    with pytest.raises(RateLimited) as limited:
+    with pytest.raises(RateLimited) as caught:
         webhook.run("post", {"text": "Hello"})
-    assert limited.value.retry_after == timedelta(seconds=30)
+    assert caught.value.retry_after == timedelta(seconds=30)
 
 
-def test_check_finds_the_webhook_and_posts_nothing(webhook: Connected, sandbox: RunningSandbox) -> None:
-    assert webhook.check() == "the webhook is there"
+def test_check_reports_active_webhook_and_posts_nothing(webhook: Connected, sandbox: RunningSandbox) -> None:
+    assert webhook.check() == "webhook is active"
     assert sandbox.slack.messages == []
 
 
-def test_check_says_when_the_webhook_is_gone(webhook: Connected, sandbox: RunningSandbox) -> None:
+def test_check_reports_disabled_webhook(webhook: Connected, sandbox: RunningSandbox) -> None:
     sandbox.fault("slack", status=404, body="no_service")
-    with pytest.raises(AuthenticationError, match="make a new one"):
+    with pytest.raises(AuthenticationError, match="create a new one"):
         webhook.check()
 
 
@@ -101,7 +99,7 @@ def test_check_says_when_the_webhook_is_gone(webhook: Connected, sandbox: Runnin
         "https://hooks.slack.example:port/hidden-part",
     ],
 )
-def test_a_webhook_url_that_is_none_is_explained_without_being_shown(url: str) -> None:
-    with pytest.raises(ConfigError, match="SLACK_WEBHOOK_URL") as wrong:
+def test_invalid_webhook_url_is_reported_without_its_value(url: str) -> None:
+    with pytest.raises(ConfigError, match="SLACK_WEBHOOK_URL") as caught:
         connect(slack, {"SLACK_WEBHOOK_URL": url})
-    assert "hidden-part" not in str(wrong.value)
+    assert "hidden-part" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What Twilio posts back: receipts and replies, signed over the exact public URL."""
+"""Twilio callbacks: message statuses and replies, signed over the exact public URL."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from bridge.errors import Refused
 from bridge.testing import Connected, connect, load_connector
 
 TOKEN = "the-auth-token-of-the-account"
-STATUS = "https://bridge.example.com/webhooks/twilio/status?delivery=dlv_1"
-INBOUND = "https://bridge.example.com/webhooks/twilio/inbound"
-PERSON = "+12125550167"
+STATUS_URL = "https://bridge.example.com/webhooks/twilio/status?delivery=dlv_1"
+INBOUND_URL = "https://bridge.example.com/webhooks/twilio/inbound"
+PHONE = "+12125550167"
 ENVIRON = {
     "TWILIO_ACCOUNT_SID": "AC" + "0" * 32,
     "TWILIO_AUTH_TOKEN": TOKEN,
@@ -31,24 +31,24 @@ def account() -> Iterator[Connected]:
         yield connected
 
 
-def signed(url: str, form: Mapping[str, str], token: str = TOKEN) -> dict[str, str]:
+def signature_headers(url: str, form: Mapping[str, str], token: str = TOKEN) -> dict[str, str]:
     return {"X-Twilio-Signature": RequestValidator(token).compute_signature(url, dict(form))}
 
 
-def receipt(status: str, **more: str) -> dict[str, str]:
-    return {"MessageSid": "SM1", "MessageStatus": status, "To": PERSON, "From": "+12125550100"} | more
+def status_form(status: str, **more: str) -> dict[str, str]:
+    return {"MessageSid": "SM1", "MessageStatus": status, "To": PHONE, "From": "+12125550100"} | more
 
 
 def post(account: Connected, name: str, url: str, form: Mapping[str, str]) -> list[object]:
-    return list(account.callback(name, url=url, form=form, headers=signed(url, form)).learned)
+    return list(account.callback(name, url=url, form=form, headers=signature_headers(url, form)).learned)
 
 
 # ------------------------------------------------------------ signatures
 
 
-def test_a_signed_receipt_is_taken_and_answered_with_empty_twiml(account: Connected) -> None:
-    form = receipt("delivered")
-    reply = account.callback("status", url=STATUS, form=form, headers=signed(STATUS, form))
+def test_signed_status_callback_is_answered_with_empty_twiml(account: Connected) -> None:
+    form = status_form("delivered")
+    reply = account.callback("status", url=STATUS_URL, form=form, headers=signature_headers(STATUS_URL, form))
     assert list(reply.learned) == [StatusUpdate("delivered", "SM1", "dlv_1")]
     assert (reply.media_type, reply.body) == (
         "text/xml",
@@ -63,77 +63,82 @@ def test_a_signed_receipt_is_taken_and_answered_with_empty_twiml(account: Connec
         {"X-Twilio-Signature": ""},
         {"X-Twilio-Signature": "AAAA"},
         {"X-Twilio-Signature": "é" * 28},
-        signed(STATUS, receipt("delivered"), token="another token"),
-        signed(STATUS, receipt("failed")),
-        signed(STATUS.replace("dlv_1", "dlv_2"), receipt("delivered")),
-        signed("https://elsewhere.example.com/webhooks/twilio/status?delivery=dlv_1", receipt("delivered")),
+        signature_headers(STATUS_URL, status_form("delivered"), token="another token"),
+        signature_headers(STATUS_URL, status_form("failed")),
+        signature_headers(STATUS_URL.replace("dlv_1", "dlv_2"), status_form("delivered")),
+        signature_headers(
+            "https://elsewhere.example.com/webhooks/twilio/status?delivery=dlv_1", status_form("delivered")
+        ),
     ],
 )
-def test_a_missing_or_wrong_signature_is_refused_with_403(
-    account: Connected, headers: dict[str, str]
-) -> None:
-    with pytest.raises(Refused) as refused:
-        account.callback("status", url=STATUS, form=receipt("delivered"), headers=headers)
-    assert refused.value.status == 403
+def test_missing_or_wrong_signature_is_rejected_with_403(account: Connected, headers: dict[str, str]) -> None:
+    with pytest.raises(Refused) as caught:
+        account.callback("status", url=STATUS_URL, form=status_form("delivered"), headers=headers)
+    assert caught.value.status == 403
 
 
-@pytest.mark.parametrize(("called", "told"), [("https", "http"), ("http", "https")])
-def test_a_proxy_that_ends_tls_does_not_break_the_signature(
-    account: Connected, called: str, told: str
+@pytest.mark.parametrize(("signed_scheme", "seen_scheme"), [("https", "http"), ("http", "https")])
+def test_signature_is_valid_behind_tls_terminating_proxy(
+    account: Connected, signed_scheme: str, seen_scheme: str
 ) -> None:
-    form = receipt("sent")
-    url = STATUS.replace("https://", f"{called}://")
+    form = status_form("sent")
+    url = STATUS_URL.replace("https://", f"{signed_scheme}://")
     reply = account.callback(
-        "status", url=STATUS.replace("https://", f"{told}://"), form=form, headers=signed(url, form)
+        "status",
+        url=STATUS_URL.replace("https://", f"{seen_scheme}://"),
+        form=form,
+        headers=signature_headers(url, form),
     )
     assert list(reply.learned) == [StatusUpdate("sent", "SM1", "dlv_1")]
 
 
-def test_the_signature_covers_every_value_unstripped_and_unknown_ones_too(account: Connected) -> None:
-    form = {"From": PERSON, "Body": "  stop \n", "ParameterOfNextYear": " x ", "Empty": ""}
-    assert post(account, "inbound", INBOUND, form) == [OptOut("sms", PERSON)]
+def test_signature_covers_unstripped_and_unknown_fields(account: Connected) -> None:
+    form = {"From": PHONE, "Body": "  stop \n", "UnknownParameter": " x ", "Empty": ""}
+    assert post(account, "inbound", INBOUND_URL, form) == [OptOut("sms", PHONE)]
 
 
-def test_a_field_that_comes_twice_is_signed_with_both_values(account: Connected) -> None:
+def test_signature_covers_both_values_of_repeated_field(account: Connected) -> None:
     class Fields(dict[str, list[str]]):
         getlist = dict.__getitem__
 
-    fields = Fields({"From": [PERSON], "Body": ["STOP"], "MediaUrl": ["b", "a"]})
-    signature = RequestValidator(TOKEN).compute_signature(INBOUND, fields)
+    fields = Fields({"From": [PHONE], "Body": ["STOP"], "MediaUrl": ["b", "a"]})
+    signature = RequestValidator(TOKEN).compute_signature(INBOUND_URL, fields)
     pairs = [(name, value) for name, values in fields.items() for value in values]
-    reply = account.callback("inbound", url=INBOUND, form=pairs, headers={"X-Twilio-Signature": signature})
-    assert list(reply.learned) == [OptOut("sms", PERSON)]
+    reply = account.callback(
+        "inbound", url=INBOUND_URL, form=pairs, headers={"X-Twilio-Signature": signature}
+    )
+    assert list(reply.learned) == [OptOut("sms", PHONE)]
 
 
-def test_a_lone_surrogate_is_refused_and_not_an_error(account: Connected) -> None:
+def test_lone_surrogate_is_rejected(account: Connected) -> None:
     with pytest.raises(Refused):
         account.callback(
-            "status", url=STATUS, form={"Body": "\ud800"}, body=b"x", headers={"X-Twilio-Signature": "x"}
+            "status", url=STATUS_URL, form={"Body": "\ud800"}, body=b"x", headers={"X-Twilio-Signature": "x"}
         )
 
 
-def test_a_shared_key_signs_with_sha256(account: Connected) -> None:
-    form = receipt("sent")
-    text = STATUS + "".join(name + form[name] for name in sorted(form))
+def test_shared_key_signature_uses_sha256(account: Connected) -> None:
+    form = status_form("sent")
+    text = STATUS_URL + "".join(name + form[name] for name in sorted(form))
     mac = hmac.new(b"the-shared-key", text.encode(), sha256).digest()
     headers = {
         "X-Twilio-Signature": base64.b64encode(mac).decode(),
         "X-Twilio-Webhooks-Signature-Settings": "key=webhooks_sharedkey_1,algorithm=HMAC_SHA256",
     }
     with connect(load_connector("twilio"), ENVIRON | {"TWILIO_SHARED_KEY": "the-shared-key"}) as shared:
-        reply = shared.callback("status", url=STATUS, form=form, headers=headers)
+        reply = shared.callback("status", url=STATUS_URL, form=form, headers=headers)
         assert list(reply.learned) == [StatusUpdate("sent", "SM1", "dlv_1")]
-        # A signature by the auth token is still good: Twilio changes over callback by callback.
-        assert post(shared, "status", STATUS, form)
+        # A signature by the auth token is still valid: Twilio migrates callback by callback.
+        assert post(shared, "status", STATUS_URL, form)
     with pytest.raises(Refused):
-        account.callback("status", url=STATUS, form=form, headers=headers)
+        account.callback("status", url=STATUS_URL, form=form, headers=headers)
     for algorithm in ("HMAC_MD5", "none"):
         headers["X-Twilio-Webhooks-Signature-Settings"] = f"key=k,algorithm={algorithm}"
         with pytest.raises(Refused):
-            account.callback("status", url=STATUS, form=form, headers=headers)
+            account.callback("status", url=STATUS_URL, form=form, headers=headers)
 
 
-# ------------------------------------------------------------ receipts
+# ------------------------------------------------------------ message status
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,7 @@ def test_a_shared_key_signs_with_sha256(account: Connected) -> None:
         ("accepted", "queued"),
         ("scheduled", "queued"),
         ("queued", "queued"),
-        ("running", "queued"),
+        ("sending", "queued"),
         ("sent", "sent"),
         ("delivered", "delivered"),
         ("read", "delivered"),
@@ -151,23 +156,23 @@ def test_a_shared_key_signs_with_sha256(account: Connected) -> None:
         ("canceled", "failed"),
     ],
 )
-def test_each_status_is_one_of_our_receipts(account: Connected, status: str, state: str) -> None:
-    [found] = post(account, "status", STATUS, receipt(status))
-    assert isinstance(found, StatusUpdate)
-    assert found.state == state
+def test_twilio_status_is_mapped_to_message_status(account: Connected, status: str, state: str) -> None:
+    [update] = post(account, "status", STATUS_URL, status_form(status))
+    assert isinstance(update, StatusUpdate)
+    assert update.state == state
 
 
-@pytest.mark.parametrize("form", [receipt("levitating"), {"MessageSid": "SM1"}, {}])
-def test_a_status_of_next_year_teaches_nothing(account: Connected, form: dict[str, str]) -> None:
-    assert post(account, "status", STATUS, form) == []
+@pytest.mark.parametrize("form", [status_form("levitating"), {"MessageSid": "SM1"}, {}])
+def test_unknown_status_is_ignored(account: Connected, form: dict[str, str]) -> None:
+    assert post(account, "status", STATUS_URL, form) == []
 
 
 @pytest.mark.parametrize(
-    ("code", "words"),
+    ("code", "detail"),
     [
         ("30003", "Twilio error 30003: the phone was off or out of reach"),
-        ("30007", "filtered"),
-        ("30034", "register it for A2P 10DLC"),
+        ("30007", "filtered the message"),
+        ("30034", "register for A2P 10DLC"),
         ("30032", "verify the toll-free number"),
         ("39999", "https://www.twilio.com/docs/errors/39999"),
         ("0", ""),
@@ -176,16 +181,16 @@ def test_a_status_of_next_year_teaches_nothing(account: Connected, form: dict[st
         ("½", ""),
     ],
 )
-def test_a_text_that_was_not_delivered_says_why(account: Connected, code: str, words: str) -> None:
-    [found] = post(account, "status", STATUS, receipt("undelivered", ErrorCode=code))
-    assert isinstance(found, StatusUpdate)
-    assert (words in found.detail) if words else found.detail == ""
+def test_undelivered_message_states_reason(account: Connected, code: str, detail: str) -> None:
+    [update] = post(account, "status", STATUS_URL, status_form("undelivered", ErrorCode=code))
+    assert isinstance(update, StatusUpdate)
+    assert (detail in update.detail) if detail else update.detail == ""
 
 
-def test_an_opt_out_that_only_the_callback_tells_is_remembered(account: Connected) -> None:
-    """With a messaging service, 21610 comes after the text was accepted."""
-    found = post(account, "status", STATUS, receipt("failed", ErrorCode="21610"))
-    assert found[1:] == [OptOut("sms", PERSON)]
+def test_status_callback_with_code_21610_records_opt_out(account: Connected) -> None:
+    """With a messaging service, code 21610 arrives after the message was accepted."""
+    updates = post(account, "status", STATUS_URL, status_form("failed", ErrorCode="21610"))
+    assert updates[1:] == [OptOut("sms", PHONE)]
 
 
 # ------------------------------------------------------------ replies
@@ -195,30 +200,33 @@ STOP_WORDS = "STOP stop Stop! STOPALL stop-all UNSUBSCRIBE END QUIT CANCEL REVOK
 
 
 @pytest.mark.parametrize("body", STOP_WORDS.split())
-def test_every_word_for_stop_opts_out(account: Connected, body: str) -> None:
-    assert post(account, "inbound", INBOUND, {"From": PERSON, "Body": body}) == [OptOut("sms", PERSON)]
+def test_stop_keyword_opts_out(account: Connected, body: str) -> None:
+    assert post(account, "inbound", INBOUND_URL, {"From": PHONE, "Body": body}) == [OptOut("sms", PHONE)]
 
 
 @pytest.mark.parametrize("body", ["START", "start.", "UNSTOP"])
-def test_start_opts_in_again(account: Connected, body: str) -> None:
-    assert post(account, "inbound", INBOUND, {"From": PERSON, "Body": body}) == [OptIn("sms", PERSON)]
+def test_start_keyword_opts_in(account: Connected, body: str) -> None:
+    assert post(account, "inbound", INBOUND_URL, {"From": PHONE, "Body": body}) == [OptIn("sms", PHONE)]
 
 
 @pytest.mark.parametrize("body", ["YES", "yes please", "Don't stop", "the end", "", "😀", "help"])
-def test_other_words_change_nothing(account: Connected, body: str) -> None:
-    assert post(account, "inbound", INBOUND, {"From": PERSON, "Body": body}) == []
+def test_other_reply_is_ignored(account: Connected, body: str) -> None:
+    assert post(account, "inbound", INBOUND_URL, {"From": PHONE, "Body": body}) == []
 
 
 @pytest.mark.parametrize(
-    ("kind", "learned"),
-    [("STOP", [OptOut("sms", PERSON)]), ("START", [OptIn("sms", PERSON)]), ("HELP", [])],
+    ("opt_out_type", "expected"),
+    [("STOP", [OptOut("sms", PHONE)]), ("START", [OptIn("sms", PHONE)]), ("HELP", [])],
 )
-def test_twilios_own_reading_of_a_reply_wins(account: Connected, kind: str, learned: list[object]) -> None:
-    """Advanced opt-out has words of its own, in any language."""
-    form = {"From": PERSON, "Body": "STOP" if kind == "HELP" else "BASTA", "OptOutType": kind}
-    assert post(account, "inbound", INBOUND, form) == learned
+def test_opt_out_type_takes_precedence_over_body(
+    account: Connected, opt_out_type: str, expected: list[object]
+) -> None:
+    """Twilio's Advanced Opt-Out has configurable keywords in any language."""
+    body = "STOP" if opt_out_type == "HELP" else "BASTA"
+    form = {"From": PHONE, "Body": body, "OptOutType": opt_out_type}
+    assert post(account, "inbound", INBOUND_URL, form) == expected
 
 
 @pytest.mark.parametrize("sender", ["", "HARBOUR", "72727", "whatsapp:+12125550167", "+1212555 0167"])
-def test_a_reply_from_no_phone_number_is_nobodys_opt_out(account: Connected, sender: str) -> None:
-    assert post(account, "inbound", INBOUND, {"From": sender, "Body": "STOP"}) == []
+def test_stop_from_invalid_number_is_ignored(account: Connected, sender: str) -> None:
+    assert post(account, "inbound", INBOUND_URL, {"From": sender, "Body": "STOP"}) == []
