@@ -1,8 +1,10 @@
-"""The tables. `bridge.store` holds the only SQL of the product; migrations bring a database to this shape.
+"""Schema: the tables of the database, as SQLAlchemy definitions; the migrations create exactly these.
 
-Instants are kept as microseconds since 1970 (UTC) in 64-bit integers: exact, indexable and the same on SQLite
-and PostgreSQL. Structured values are JSON text. Keys of events and effects are kept for ever; bodies and personal
-data go when their work is finished and `BRIDGE_RETENTION` has passed.
+Instants are microseconds since 1970 (UTC) in 64-bit integers: exact, indexable and the same on SQLite and
+PostgreSQL. Structured values are JSON text. Event and idempotency keys are kept permanently; bodies and personal data
+are deleted when their work is finished and `BRIDGE_RETENTION` has passed.
+
+Each table and column carries its description in `info["doc"]`, which the reference page of the database shows.
 """
 
 from __future__ import annotations
@@ -33,28 +35,33 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def microseconds(instant: datetime) -> int:
-    """How the tables keep an instant; a naive datetime is a bug and raises TypeError."""
+    """Return an instant as the tables store it; raise TypeError for a naive datetime, which is a bug."""
     return (instant - _EPOCH) // _MICROSECOND
 
 
 class Instant(TypeDecorator[datetime]):
-    """An aware datetime, kept as microseconds since 1970."""
+    """An aware datetime, stored as microseconds since 1970."""
 
     impl = BigInteger
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002
-        """To the database."""
+        """Convert a datetime to the stored integer."""
         return None if value is None else microseconds(value)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:  # noqa: ARG002
-        """From the database: the function itself, for a delivery has many instants."""
+        """Return the conversion from the stored integer. It is a plain function, because a row has many instants."""
         return _instant
 
 
 def _instant(value: int | None) -> datetime | None:
-    """An instant from a table, in UTC."""
+    """Return a stored instant as a datetime in UTC."""
     return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+def _doc(text: str) -> dict[str, str]:
+    """Return the `info` of a table or column with this description."""
+    return {"doc": text}
 
 
 metadata = MetaData()
@@ -62,20 +69,30 @@ metadata = MetaData()
 events = Table(
     "events",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("dedupe_key", Text, nullable=False, unique=True),
-    Column("fallback_dedupe_key", Text, unique=True),
-    Column("type", Text, nullable=False),
-    Column("conversation_id", Text, nullable=False),
-    Column("phone", Text),
-    Column("email", Text),
-    Column("occurred_at", Instant, nullable=False),
-    Column("received_at", Instant, nullable=False),
-    Column("body", LargeBinary),
-    Column("body_sha256", LargeBinary, nullable=False),
-    Column("routed_at", Instant),
-    Column("rules_hash", Text),
-    Column("trace", Text),
+    Column("id", Text, primary_key=True, info=_doc("Event ID, `evt_...`.")),
+    Column("dedupe_key", Text, nullable=False, unique=True,
+           info=_doc("Identifies the event: the signed `webhookId`, otherwise the SHA-256 of the body. A "
+                     "second event with this key is a duplicate.")),
+    Column("fallback_dedupe_key", Text, unique=True,
+           info=_doc("Type, conversation and timestamp: recognizes an event that Heppu sends again with "
+                     "a new `webhookId`.")),
+    Column("type", Text, nullable=False, info=_doc("Event type, such as `call.no-answer`.")),
+    Column("conversation_id", Text, nullable=False, info=_doc("ID of the phone call or chat.")),
+    Column("phone", Text,
+           info=_doc("Phone number of the contact, in E.164 format. Null if unknown, pruned or erased.")),
+    Column("email", Text,
+           info=_doc("Email address of the contact, in lowercase. Null if unknown, pruned or erased.")),
+    Column("occurred_at", Instant, nullable=False,
+           info=_doc("When the event happened: the timestamp of the body, but not later than "
+                     "`received_at`.")),
+    Column("received_at", Instant, nullable=False, info=_doc("When the bridge received the event.")),
+    Column("body", LargeBinary, info=_doc("The body exactly as received. Null once pruned or erased.")),
+    Column("body_sha256", LargeBinary, nullable=False,
+           info=_doc("SHA-256 of the body: distinguishes a duplicate from a conflict.")),
+    Column("routed_at", Instant,
+           info=_doc("When the rules were evaluated. Null while the event waits to be routed.")),
+    Column("rules_hash", Text, info=_doc("The rules that routed the event: `rules.hash`.")),
+    Column("trace", Text, info=_doc("The evaluation of every rule, as JSON. Null once pruned or erased.")),
     Index("events_unrouted", "received_at", sqlite_where=text("routed_at IS NULL"),
           postgresql_where=text("routed_at IS NULL")),
     Index("events_conversation", "conversation_id"),
@@ -84,59 +101,96 @@ events = Table(
     Index("events_email", "email", sqlite_where=text("email IS NOT NULL"),
           postgresql_where=text("email IS NOT NULL")),
     Index("events_received", "received_at"),
+    info=_doc("Accepted webhook events. A row is inserted once and later only marked as routed, pruned or "
+              "erased."),
 )  # fmt: skip
 
 rules = Table(
     "rules",
     metadata,
-    Column("hash", Text, primary_key=True),
-    Column("text", Text, nullable=False),
-    Column("first_used_at", Instant, nullable=False),
-)
+    Column("hash", Text, primary_key=True, info=_doc("SHA-256 of the text.")),
+    Column("text", Text, nullable=False, info=_doc("The rules file.")),
+    Column("first_used_at", Instant, nullable=False, info=_doc("When these rules first routed an event.")),
+    info=_doc("The texts of all rules files that routed an event, by hash, so that a trace can be read "
+              "with its rules."),
+)  # fmt: skip
 
-_WAITING = "state IN ('pending', 'retrying')"
+_IS_PENDING = "state IN ('pending', 'retrying')"
 
 deliveries = Table(
     "deliveries",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("event_id", Text, ForeignKey("events.id")),
-    Column("parent_id", Text),  # the delivery that an on_failure or alert speaks of
-    Column("trigger", Text, nullable=False),
-    Column("rule", Text, nullable=False),
-    Column("step_index", Integer, nullable=False),
-    Column("rules_hash", Text, nullable=False),
-    Column("action", Text, nullable=False),
-    Column("connection", Text, nullable=False),
-    Column("channel", Text),
-    Column("recipient", Text),
-    Column("contact", Text),
-    Column("conversation", Text),
-    Column("params", Text, nullable=False),
-    Column("options", Text, nullable=False),
-    Column("concurrency_key", Text),
-    Column("idempotency_key", Text, nullable=False),
-    Column("occurred_at", Instant, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("reason", Text),
-    Column("detail", Text),
-    Column("run_at", Instant, nullable=False),
-    Column("expires_at", Instant),
-    Column("attempts", Integer, nullable=False, default=0),
-    Column("fencing_token", Integer, nullable=False, default=0),
-    Column("lease_expires_at", Instant),
-    Column("worker_id", Text),
-    Column("first_attempt_at", Instant),
-    Column("outcome_unknown_since", Instant),
-    Column("possibly_sent_at", Instant),
-    Column("external_id", Text),
-    Column("message_status", Text),
-    Column("message_status_at", Instant),
-    Column("needs_follow_up", Boolean, nullable=False, default=False),
-    Column("created_at", Instant, nullable=False),
-    Column("finished_at", Instant),
-    Index("deliveries_due", "connection", "run_at", sqlite_where=text(_WAITING), postgresql_where=text(_WAITING)),
-    Index("deliveries_concurrency_key", "concurrency_key", unique=True, sqlite_where=text("state = 'running' AND concurrency_key IS NOT NULL"),
+    Column("id", Text, primary_key=True, info=_doc("Delivery ID, `dlv_...`.")),
+    Column("event_id", Text, ForeignKey("events.id"),
+           info=_doc("The event that triggered the delivery. Null for alerts about a connection.")),
+    Column("parent_id", Text,
+           info=_doc("The failed delivery, or the pause (`pau_...`), that an `on_failure` step or alert "
+                     "reports.")),
+    Column("trigger", Text, nullable=False,
+           info=_doc("The part of the rules file that planned the delivery: `rule`, `on_failure` or "
+                     "`alert`.")),
+    Column("rule", Text, nullable=False, info=_doc("Name of the rule.")),
+    Column("step_index", Integer, nullable=False,
+           info=_doc("Position of the step in the list of steps, from 0.")),
+    Column("rules_hash", Text, nullable=False,
+           info=_doc("The rules that planned the delivery: `rules.hash`.")),
+    Column("action", Text, nullable=False, info=_doc("Connector and action, such as `twilio.send_sms`.")),
+    Column("connection", Text, nullable=False,
+           info=_doc("Name of the connection (the account) that the action uses.")),
+    Column("channel", Text,
+           info=_doc("Channel of a message, such as `sms` or `email`. Null for actions that do not "
+                     "contact anyone.")),
+    Column("recipient", Text,
+           info=_doc("Address of a message, in lowercase. Null for other actions, or once pruned or "
+                     "erased.")),
+    Column("contact", Text,
+           info=_doc("Phone number, email address or visitor ID of the contact. Null if unknown, pruned "
+                     "or erased.")),
+    Column("conversation", Text, info=_doc("ID of the phone call or chat.")),
+    Column("params", Text, nullable=False,
+           info=_doc('Rendered parameters of the action, as JSON. `{"erased":true}` once pruned or erased.')),
+    Column("options", Text, nullable=False,
+           info=_doc("Options of the rule that matter after routing (`cancel_on`, `once`, `retry`, ...), "
+                     "as JSON.")),
+    Column("concurrency_key", Text,
+           info=_doc("Deliveries with the same key never run at the same time. Null: no restriction.")),
+    Column("idempotency_key", Text, nullable=False,
+           info=_doc("Identifies the side effect, which is completed at most once: `idempotency_keys.key`.")),
+    Column("occurred_at", Instant, nullable=False, info=_doc("When the event happened.")),
+    Column("state", Text, nullable=False,
+           info=_doc("State of the delivery; see the reference page of delivery states.")),
+    Column("reason", Text, info=_doc("Reason of the state `suppressed`, or of the last failed attempt.")),
+    Column("detail", Text, info=_doc("Explanation of the state, for people.")),
+    Column("run_at", Instant, nullable=False, info=_doc("When the next attempt or lookup is due.")),
+    Column("expires_at", Instant,
+           info=_doc("After this time the delivery is no longer sent (`expires` of the rule).")),
+    Column("attempts", Integer, nullable=False, default=0,
+           info=_doc("Attempts of the retry schedule that are used up.")),
+    Column("fencing_token", Integer, nullable=False, default=0,
+           info=_doc("Number of the newest claim. A result with an older number changes nothing.")),
+    Column("lease_expires_at", Instant,
+           info=_doc("When the lease of the running attempt expires. Null unless the delivery is running.")),
+    Column("worker_id", Text, info=_doc("The worker that holds the lease: `workers.id`.")),
+    Column("first_attempt_at", Instant, info=_doc("When the retry schedule started.")),
+    Column("outcome_unknown_since", Instant,
+           info=_doc("Since when it is unknown whether an attempt took effect. While set, the next "
+                     "attempt is a lookup.")),
+    Column("possibly_sent_at", Instant,
+           info=_doc("When the action was first attempted, unless it certainly did not take effect. Caps "
+                     "and `once` count it.")),
+    Column("external_id", Text, info=_doc("ID of the message or record at the provider.")),
+    Column("message_status", Text,
+           info=_doc("Status reported by the provider: `queued`, `sent`, `delivered`, `undelivered` or "
+                     "`failed`.")),
+    Column("message_status_at", Instant, info=_doc("When the status was stored.")),
+    Column("needs_follow_up", Boolean, nullable=False, default=False,
+           info=_doc("True until the `on_failure` steps and alerts of the failure have been planned.")),
+    Column("created_at", Instant, nullable=False, info=_doc("When the delivery was planned.")),
+    Column("finished_at", Instant, info=_doc("When the delivery reached its final state.")),
+    Index("deliveries_due", "connection", "run_at", sqlite_where=text(_IS_PENDING),
+          postgresql_where=text(_IS_PENDING)),
+    Index("deliveries_concurrency_key", "concurrency_key", unique=True,
+          sqlite_where=text("state = 'running' AND concurrency_key IS NOT NULL"),
           postgresql_where=text("state = 'running' AND concurrency_key IS NOT NULL")),
     Index("deliveries_lease", "lease_expires_at", sqlite_where=text("state = 'running'"),
           postgresql_where=text("state = 'running'")),
@@ -144,110 +198,152 @@ deliveries = Table(
           sqlite_where=text("possibly_sent_at IS NOT NULL"), postgresql_where=text("possibly_sent_at IS NOT NULL")),
     Index("deliveries_contact", "contact", "rule"),
     Index("deliveries_conversation", "conversation", "rule"),
-    Index("deliveries_follow_up", "id", sqlite_where=text("needs_follow_up"), postgresql_where=text("needs_follow_up")),
+    Index("deliveries_follow_up", "id", sqlite_where=text("needs_follow_up"),
+          postgresql_where=text("needs_follow_up")),
     Index("deliveries_event", "event_id"),
     Index("deliveries_external_id", "external_id", sqlite_where=text("external_id IS NOT NULL"),
           postgresql_where=text("external_id IS NOT NULL")),
     Index("deliveries_state", "state", "created_at"),
+    info=_doc("One action of one rule for one event: the unit of retry. Follow-ups of failures are "
+              "deliveries as well."),
 )  # fmt: skip
 
 attempts = Table(
     "attempts",
     metadata,
-    Column("delivery_id", Text, ForeignKey("deliveries.id"), primary_key=True),
-    Column("fencing_token", Integer, primary_key=True),
-    Column("kind", Text, nullable=False),
-    Column("started_at", Instant, nullable=False),
-    Column("worker_id", Text, nullable=False),
-    Column("finished_at", Instant),
-    Column("outcome", Text),
-    Column("reason", Text),
-    Column("detail", Text),
-)
+    Column("delivery_id", Text, ForeignKey("deliveries.id"), primary_key=True,
+           info=_doc("The delivery: `deliveries.id`.")),
+    Column("fencing_token", Integer, primary_key=True,
+           info=_doc("Number of the claim: 1 for the first attempt of a delivery.")),
+    Column("kind", Text, nullable=False,
+           info=_doc("`send`, or `lookup` to ask the provider about an earlier attempt.")),
+    Column("started_at", Instant, nullable=False, info=_doc("When the attempt was claimed.")),
+    Column("worker_id", Text, nullable=False, info=_doc("The worker that made the attempt: `workers.id`.")),
+    Column("finished_at", Instant,
+           info=_doc("When the result was recorded. Null while it runs, or if the worker died.")),
+    Column("outcome", Text, info=_doc("Outcome of the attempt; see the reference page of delivery states.")),
+    Column("reason", Text, info=_doc("Reason of a failed attempt.")),
+    Column("detail", Text,
+           info=_doc("Message of the provider or explanation, for people. Null once erased.")),
+    info=_doc("One row per attempt or lookup of a delivery, inserted before the request leaves."),
+)  # fmt: skip
 
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
-    Column("key", Text, primary_key=True),
-    Column("reserved_by", Text),
-    Column("completed_by", Text),
-    Column("external_id", Text),
-    Column("precedence", Integer, nullable=False, default=0),
-    Column("occurred_at", Instant, nullable=False),
-    Column("changed_at", Instant, nullable=False),
-)
+    Column("key", Text, primary_key=True, info=_doc("The idempotency key.")),
+    Column("reserved_by", Text,
+           info=_doc("The delivery that is attempting the side effect, or whose outcome is unknown.")),
+    Column("completed_by", Text, info=_doc("The delivery that completed the side effect.")),
+    Column("external_id", Text, info=_doc("ID of the message or record at the provider.")),
+    Column("precedence", Integer, nullable=False, default=0,
+           info=_doc("How final the event type is: an event of lower precedence does not overwrite the "
+                     "record.")),
+    Column("occurred_at", Instant, nullable=False,
+           info=_doc("When the event happened: an older event does not overwrite the record.")),
+    Column("changed_at", Instant, nullable=False, info=_doc("When the row was last changed.")),
+    info=_doc("Side effects that are in progress or completed. A key is reserved before the attempt; rows "
+              "are kept permanently."),
+)  # fmt: skip
 
 contact_cache = Table(
     "contact_cache",
     metadata,
-    Column("connection", Text, primary_key=True),
-    Column("lookup_key", Text, primary_key=True),
-    Column("value", Text, nullable=False),
-    Column("expires_at", Instant, nullable=False),
-)
+    Column("connection", Text, primary_key=True,
+           info=_doc("The connection that found the contact. Empty for time zones, which all connections "
+                     "share.")),
+    Column("lookup_key", Text, primary_key=True,
+           info=_doc("`phone:` or `email:` and the address; `zone:` and the address for a time zone.")),
+    Column("value", Text, nullable=False,
+           info=_doc("External ID, or an IANA time zone. Empty: the provider does not know the contact.")),
+    Column("expires_at", Instant, nullable=False, info=_doc("When the entry expires.")),
+    info=_doc("Contacts found at providers: external IDs and time zones by phone number or email address, "
+              "for a limited time."),
+)  # fmt: skip
 
 opt_outs = Table(
     "opt_outs",
     metadata,
-    Column("channel", Text, primary_key=True),
-    Column("address", Text, primary_key=True),
-    Column("opted_out_at", Instant),
-    Column("source", Text),
-    Column("changed_at", Instant, nullable=False),
-)
+    Column("channel", Text, primary_key=True, info=_doc("Channel, such as `sms` or `email`.")),
+    Column("address", Text, primary_key=True,
+           info=_doc("Address in lowercase; `erased:` and a keyed hash once the contact was erased.")),
+    Column("opted_out_at", Instant,
+           info=_doc("When the recipient opted out. Null once the recipient opted in again.")),
+    Column("source", Text,
+           info=_doc("Origin of the last change, such as `STOP to twilio` or `unsubscribe link`.")),
+    Column("changed_at", Instant, nullable=False, info=_doc("When the row was last changed.")),
+    info=_doc("Recipients who opted out of a channel, and those who opted in again."),
+)  # fmt: skip
 
 rejected_requests = Table(
     "rejected_requests",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("received_at", Instant, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("detail", Text, nullable=False),
-    Column("status", Integer, nullable=False),
-    Column("signature_valid", Boolean, nullable=False),
-    Column("body", LargeBinary),
-    Column("accepted_event_id", Text),
+    Column("id", Text, primary_key=True, info=_doc("ID of the rejected request, `rej_...`.")),
+    Column("received_at", Instant, nullable=False, info=_doc("When the request arrived.")),
+    Column("reason", Text, nullable=False,
+           info=_doc("Reason of the rejection, such as `signature_wrong`, `timestamp_off` or `conflict`.")),
+    Column("detail", Text, nullable=False, info=_doc("Explanation, for people.")),
+    Column("status", Integer, nullable=False, info=_doc("HTTP status of the response.")),
+    Column("signature_valid", Boolean, nullable=False,
+           info=_doc("Whether Heppu signed the request. Only such a request can be accepted later.")),
+    Column("body", LargeBinary, info=_doc("The body, if the signature is valid. Null once erased.")),
+    Column("accepted_event_id", Text,
+           info=_doc("The event that an operator accepted the request as: `events.id`.")),
     Index("rejected_requests_received", "received_at"),
-)
+    info=_doc("Webhook requests that were not accepted as events, at most 10,000 and for at most 30 days."),
+)  # fmt: skip
 
 connections = Table(
     "connections",
     metadata,
-    Column("name", Text, primary_key=True),
-    Column("paused_until", Instant),
-    Column("pause_reason", Text),
-    Column("pause_cause", Text),  # operator, rate_limit, quota, auth, circuit_open
-    Column("pause_id", Text),  # tells one pause from the next, so that each is alerted once
-    Column("alert_due", Boolean, nullable=False, default=False),
-    Column("settings_fingerprint", Text),  # a fingerprint: a changed secret ends a pause for credentials
-    Column("failures", Integer, nullable=False, default=0),
-    Column("successes", Integer, nullable=False, default=0),
-    Column("window_started_at", Instant),
-    Column(
-        "consecutive_rate_limits", Integer, nullable=False, default=0
-    ),  # in a row, and none of an asked-for length
-    Column("tokens", Float),  # requests that may leave now
-    Column("tokens_refilled_at", Instant),
-)
+    Column("name", Text, primary_key=True, info=_doc("Name of the connection.")),
+    Column("paused_until", Instant,
+           info=_doc("End of the pause; the year 9999 if it lasts until an operator acts. Null if not "
+                     "paused.")),
+    Column("pause_reason", Text, info=_doc("Explanation of the pause, for people.")),
+    Column("pause_cause", Text, info=_doc("`operator`, `rate_limit`, `quota`, `auth` or `circuit_open`.")),
+    Column("pause_id", Text, info=_doc("ID of the pause, `pau_...`: each pause is alerted once.")),
+    Column("alert_due", Boolean, nullable=False, default=False,
+           info=_doc("True until the alerts about the pause have been planned.")),
+    Column("settings_fingerprint", Text,
+           info=_doc("Fingerprint of the settings: changed settings end a pause with cause `auth`.")),
+    Column("failures", Integer, nullable=False, default=0,
+           info=_doc("Failed attempts in the window of the circuit breaker.")),
+    Column("successes", Integer, nullable=False, default=0,
+           info=_doc("Other attempts in the window of the circuit breaker.")),
+    Column("window_started_at", Instant, info=_doc("Start of the window of the circuit breaker.")),
+    Column("consecutive_rate_limits", Integer, nullable=False, default=0,
+           info=_doc("Responses of status 429 without `Retry-After` in a row: each one doubles the pause.")),
+    Column("tokens", Float, info=_doc("Requests that may start now, under the limit per second.")),
+    Column("tokens_refilled_at", Instant, info=_doc("When `tokens` was last computed.")),
+    info=_doc("The shared state of each connection: its pause, circuit breaker and request budget."),
+)  # fmt: skip
 
 workers = Table(
     "workers",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("host", Text, nullable=False),
-    Column("version", Text, nullable=False),
-    Column("started_at", Instant, nullable=False),
-    Column("last_heartbeat_at", Instant, nullable=False),
-)
+    Column("id", Text, primary_key=True, info=_doc("ID of the process.")),
+    Column("host", Text, nullable=False, info=_doc("Host name.")),
+    Column("version", Text, nullable=False, info=_doc("Version of the bridge.")),
+    Column("started_at", Instant, nullable=False, info=_doc("When the process started.")),
+    Column("last_heartbeat_at", Instant, nullable=False,
+           info=_doc("When the process last reported that it is alive, every 15 s.")),
+    info=_doc("The processes that work on this database. A row is deleted on shutdown, or an hour after "
+              "the last heartbeat."),
+)  # fmt: skip
 
 audit_log = Table(
     "audit_log",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("created_at", Instant, nullable=False),
-    Column("actor", Text, nullable=False),
-    Column("action", Text, nullable=False),
-    Column("target", Text, nullable=False),
-    Column("detail", Text),
+    Column("id", Text, primary_key=True, info=_doc("ID of the entry, `aud_...`.")),
+    Column("created_at", Instant, nullable=False, info=_doc("When the action was performed.")),
+    Column("actor", Text, nullable=False, info=_doc("Who performed it: a user name, or `dashboard`.")),
+    Column("action", Text, nullable=False,
+           info=_doc("`retry`, `cancel`, `resolve`, `replay`, `accept`, `pause`, `resume`, `opt_out`, "
+                     "`opt_in` or `erase`.")),
+    Column("target", Text, nullable=False,
+           info=_doc("ID of the delivery, event or request, name of the connection, or masked address.")),
+    Column("detail", Text, info=_doc("Parameters of the action, as JSON.")),
     Index("audit_log_created", "created_at"),
-)
+    info=_doc("Operator actions, one row per action and target, written in the transaction of the action."),
+)  # fmt: skip
