@@ -1,4 +1,4 @@
-"""What people did to stored work: who, when, what. Written in the transaction of the act itself."""
+"""Audit log: records operator actions, each in the transaction of the action itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def record_audit(
     targets: Iterable[str],
     detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write one entry for each subject: an id, a connection's name, or a masked address; never personal data."""
+    """Write one entry per target: an ID, a connection's name, or a masked address; never personal data."""
     detail_json = json.dumps(detail, sort_keys=True) if detail else None
     rows = [
         {
@@ -44,14 +44,14 @@ def record_audit(
 def list_audit_entries(
     database: Database, *, target: str | None = None, limit: int = 50, cursor: str | None = None
 ) -> list[dict[str, Any]]:
-    """Entries about `subject`, or about everything, the newest first."""
+    """Return the entries about `target`, or all entries, newest first."""
     query = select(_TABLE).order_by(_TABLE.c.id.desc()).limit(limit)
     if target is not None:
         query = query.where(_TABLE.c.target == target)
     if cursor is not None:
         query = query.where(_TABLE.c.id < cursor)
     with database.read() as conn:
-        found = [dict(row._mapping) for row in conn.execute(query)]
-    for entry in found:
+        entries = [dict(row._mapping) for row in conn.execute(query)]
+    for entry in entries:
         entry["detail"] = json.loads(entry["detail"]) if entry["detail"] else None
-    return found
+    return entries

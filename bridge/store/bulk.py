@@ -1,8 +1,8 @@
-"""Writing a group of rows with one statement.
+"""Bulk writes: insert or update many rows with one statement.
 
-SQLAlchemy and the drivers take longer over the parameters of a row than a database over the row, and while one
-statement after the other is stepped through, a busy interpreter changes hands at each. So a group is one statement
-on either database: rows of VALUES on SQLite, on PostgreSQL an array for each column.
+SQLAlchemy and the drivers spend more time on the parameters of a row than the database spends on the row, and with one
+statement per row a busy interpreter switches threads at each one. So a batch is a single statement on either
+database: rows of VALUES on SQLite, one array per column on PostgreSQL.
 """
 
 from __future__ import annotations
@@ -17,26 +17,28 @@ from sqlalchemy.dialects import postgresql
 
 from bridge.store.schema import Instant, microseconds
 
-_MOST_VARIABLES = 32_000
-"""SQLite's own limit is 32,766 for one statement, where the system's does not allow more."""
+_MAX_VARIABLES = 32_000
+"""SQLite's default limit for one statement is 32,766."""
 _POSTGRES = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 def bulk_insert(
     conn: Connection, table: Table, rows: Sequence[Mapping[str, Any]], on_conflict: str = ""
 ) -> int:
-    """Insert rows that all have the same columns; returns how many were written.
+    """Insert rows that all have the same columns; return the number of inserted or updated rows.
 
-    `on_conflict` is the clause of that name, for what is there already.
+    `on_conflict` is the ON CONFLICT clause for rows that exist.
     """
-    if _is_sqlite(conn) and len(rows) > (most := _MOST_VARIABLES // len(rows[0])):
-        return sum(bulk_insert(conn, table, part, on_conflict) for part in _parts(rows, most))
-    names = tuple(rows[0])
-    into = f"INSERT INTO {table.name} ({', '.join(names)})"
+    if _is_sqlite(conn) and len(rows) > (max_rows := _MAX_VARIABLES // len(rows[0])):
+        return sum(bulk_insert(conn, table, part, on_conflict) for part in _parts(rows, max_rows))
+    columns = tuple(rows[0])
+    into = f"INSERT INTO {table.name} ({', '.join(columns)})"
     if _is_sqlite(conn):
-        return _execute(conn, f"{into} {_values(names, rows)} {on_conflict}", _flat(table, names, rows))
-    given = f"SELECT * FROM {_unnested(table, names)}"  # noqa: S608
-    return _execute(conn, f"{into} {given} {on_conflict}", _columns(table, names, rows))
+        return _execute(
+            conn, f"{into} {_values_clause(columns, rows)} {on_conflict}", _row_values(table, columns, rows)
+        )
+    query = f"SELECT * FROM {_unnest_clause(table, columns)}"  # noqa: S608
+    return _execute(conn, f"{into} {query} {on_conflict}", _column_arrays(table, columns, rows))
 
 
 def bulk_update(
@@ -44,31 +46,31 @@ def bulk_update(
     table: Table,
     keys: Sequence[str],
     rows: Sequence[Mapping[str, Any]],
-    only_if: str = "true",
+    condition: str = "true",
 ) -> None:
-    """Give rows their values: in each mapping, the `keys` say which row it is, the rest are its new values.
+    """Update many rows: in each mapping, the `keys` identify the row, and the rest are its new values.
 
-    `only_if` is one more condition, in which a mapping is called `given`.
+    `condition` is an additional SQL condition, in which the mapping is called `incoming`.
     """
-    if _is_sqlite(conn) and len(rows) > (most := _MOST_VARIABLES // len(rows[0])):
-        for part in _parts(rows, most):
-            bulk_update(conn, table, keys, part, only_if)
+    if _is_sqlite(conn) and len(rows) > (max_rows := _MAX_VARIABLES // len(rows[0])):
+        for part in _parts(rows, max_rows):
+            bulk_update(conn, table, keys, part, condition)
         return
-    names = tuple(rows[0])
+    columns = tuple(rows[0])
     if _is_sqlite(conn):
-        given = f"given ({', '.join(names)}) AS ({_values(names, rows)})"
-        parameters = _flat(table, names, rows)
+        incoming = f"incoming ({', '.join(columns)}) AS ({_values_clause(columns, rows)})"
+        parameters = _row_values(table, columns, rows)
     else:
-        given = f"given AS (SELECT * FROM {_unnested(table, names)})"  # noqa: S608
-        parameters = _columns(table, names, rows)
-    changes = ", ".join(f"{name} = given.{name}" for name in names if name not in keys)
-    same = " AND ".join(f"{table.name}.{key} = given.{key}" for key in keys)
-    update = f"UPDATE {table.name} SET {changes} FROM given WHERE {same} AND {only_if}"  # noqa: S608
-    _execute(conn, f"WITH {given} {update}", parameters)
+        incoming = f"incoming AS (SELECT * FROM {_unnest_clause(table, columns)})"  # noqa: S608
+        parameters = _column_arrays(table, columns, rows)
+    assignments = ", ".join(f"{column} = incoming.{column}" for column in columns if column not in keys)
+    matches = " AND ".join(f"{table.name}.{key} = incoming.{key}" for key in keys)
+    update = f"UPDATE {table.name} SET {assignments} FROM incoming WHERE {matches} AND {condition}"  # noqa: S608
+    _execute(conn, f"WITH {incoming} {update}", parameters)
 
 
-def _parts(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[Sequence[Mapping[str, Any]]]:
-    return (rows[start : start + most] for start in range(0, len(rows), most))
+def _parts(rows: Sequence[Mapping[str, Any]], size: int) -> Iterator[Sequence[Mapping[str, Any]]]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _is_sqlite(conn: Connection) -> bool:
@@ -79,31 +81,35 @@ def _execute(conn: Connection, statement: str, parameters: tuple[Any, ...]) -> i
     return conn.exec_driver_sql(statement, parameters).rowcount
 
 
-def _values(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    row = f"({', '.join('?' * len(names))})"
+def _values_clause(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    row = f"({', '.join('?' * len(columns))})"
     return f"VALUES {', '.join([row] * len(rows))}"
 
 
-def _flat(table: Table, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
-    of = itemgetter(*names)
-    values = [value for row in rows for value in of(row)]
-    for number, name in enumerate(names):
-        if isinstance(table.c[name].type, Instant):
-            column = slice(number, None, len(names))
-            values[column] = [at and microseconds(at) for at in values[column]]
+def _row_values(table: Table, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+    """Return the values row by row, in one flat tuple."""
+    values_of = itemgetter(*columns)
+    values = [value for row in rows for value in values_of(row)]
+    for index, column in enumerate(columns):
+        if isinstance(table.c[column].type, Instant):
+            every = slice(index, None, len(columns))
+            values[every] = [instant and microseconds(instant) for instant in values[every]]
     return tuple(values)
 
 
-def _columns(table: Table, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[list[Any], ...]:
-    columns = tuple([row[name] for row in rows] for name in names)
-    for name, column in zip(names, columns, strict=True):
-        if isinstance(table.c[name].type, Instant):
-            column[:] = [at and microseconds(at) for at in column]
-    return columns
+def _column_arrays(
+    table: Table, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> tuple[list[Any], ...]:
+    """Return the values column by column."""
+    arrays = tuple([row[column] for row in rows] for column in columns)
+    for column, array in zip(columns, arrays, strict=True):
+        if isinstance(table.c[column].type, Instant):
+            array[:] = [instant and microseconds(instant) for instant in array]
+    return arrays
 
 
 @lru_cache(maxsize=64)
-def _unnested(table: Table, names: tuple[str, ...]) -> str:
-    """The arrays as rows; `%b` sends them in the binary format, in which bytes are just bytes."""
-    arrays = ", ".join(f"%b::{table.c[name].type.compile(_POSTGRES)}[]" for name in names)
-    return f"unnest({arrays}) AS fields ({', '.join(names)})"
+def _unnest_clause(table: Table, columns: tuple[str, ...]) -> str:
+    """Return the arrays as rows; `%b` sends them in the binary format, which passes bytes unchanged."""
+    arrays = ", ".join(f"%b::{table.c[column].type.compile(_POSTGRES)}[]" for column in columns)
+    return f"unnest({arrays}) AS fields ({', '.join(columns)})"

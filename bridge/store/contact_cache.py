@@ -1,4 +1,4 @@
-"""What a connection remembers about people: phone or e-mail -> the partner's id, for a while."""
+"""Contact cache: external IDs and time zones of contacts by phone number or email address, for a limited time."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from bridge.store import schema
 from bridge.store.database import Database
 
 _TABLE = schema.contact_cache
-_SHARED = ""
-"""Stands for a connection where zones are kept: whichever CRM knows one, it holds for messages over all of them."""
-_KEPT_FOR = timedelta(days=7)
+_ALL_CONNECTIONS = ""
+"""The connection of cached time zones: a zone that one CRM reports applies to messages over every connection."""
+_TTL = timedelta(days=7)
 
 
 class StoredContactCache:
-    """`bridge.connector.ContactCache`, kept in the database and so shared by all replicas."""
+    """The `bridge.connector.ContactCache` of one connection, stored in the database and shared by all workers."""
 
     def __init__(self, database: Database, connection: str) -> None:
         self._database = database
         self._connection = connection
 
     def get(self, keys: Iterable[str]) -> Mapping[str, str]:
-        """The remembered ids of those `keys` that are known and not expired; an empty id means nobody."""
+        """Return the cached IDs of those `keys` that are present and not expired. An empty ID means "not found"."""
         with self._database.read() as conn:
             rows = conn.execute(
                 select(_TABLE.c.lookup_key, _TABLE.c.value).where(
@@ -35,16 +35,16 @@ class StoredContactCache:
             )
             return {row.lookup_key: row.value for row in rows}
 
-    def remember(self, ids: Mapping[str, str], ttl: timedelta = _KEPT_FOR) -> None:
-        """Keep these ids for `ttl`; what was remembered before under the same keys is replaced."""
-        self._remember(self._connection, ids, ttl)
+    def remember(self, ids: Mapping[str, str], ttl: timedelta = _TTL) -> None:
+        """Store these IDs for `ttl`, replacing earlier values."""
+        self._store(self._connection, ids, ttl)
 
     def remember_zones(self, zones: Mapping[str, str]) -> None:
-        """Keep the time zones in which people live, by phone or e-mail; the newest word of any CRM counts."""
-        self._remember(_SHARED, {_zone_key(address): zone for address, zone in zones.items()}, _KEPT_FOR)
+        """Store contacts' time zones by phone number or email address; the latest value of any CRM counts."""
+        self._store(_ALL_CONNECTIONS, {_zone_key(address): zone for address, zone in zones.items()}, _TTL)
 
-    def _remember(self, owner: str, ids: Mapping[str, str], ttl: timedelta) -> None:
-        if not ids:
+    def _store(self, connection: str, values: Mapping[str, str], ttl: timedelta) -> None:
+        if not values:
             return
         with self._database.write() as conn:
             expires_at = self._database.now(conn) + ttl
@@ -59,17 +59,17 @@ class StoredContactCache:
                 ),
                 [
                     {
-                        "connection": owner,
+                        "connection": connection,
                         "lookup_key": key,
                         "value": value,
                         "expires_at": expires_at,
                     }
-                    for key, value in sorted(ids.items())
+                    for key, value in sorted(values.items())
                 ],
             )
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Drop ids that turned out deleted, merged or converted."""
+        """Remove IDs whose records have been deleted, merged or converted."""
         with self._database.write() as conn:
             conn.execute(
                 delete(_TABLE).where(
@@ -79,11 +79,13 @@ class StoredContactCache:
 
 
 def cached_time_zones(conn: Connection, addresses: Collection[str], now: datetime) -> Mapping[str, str]:
-    """The time zones that CRMs know of people, by those of their `addresses` (in small letters) that are known."""
+    """Return the time zones that CRMs reported for these `addresses`, by address in lowercase."""
     keys = {_zone_key(address): address.lower() for address in addresses}
     rows = conn.execute(
         select(_TABLE.c.lookup_key, _TABLE.c.value).where(
-            _TABLE.c.connection == _SHARED, _TABLE.c.lookup_key.in_(list(keys)), _TABLE.c.expires_at > now
+            _TABLE.c.connection == _ALL_CONNECTIONS,
+            _TABLE.c.lookup_key.in_(list(keys)),
+            _TABLE.c.expires_at > now,
         )
     )
     return {keys[row.lookup_key]: row.value for row in rows}

@@ -1,4 +1,4 @@
-"""Bringing a database to the shape that this version needs."""
+"""Migration: brings a database to the schema that this version needs."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from alembic.script import ScriptDirectory
 
 from bridge.store.database import Database
 
-_LOCK = "migrate"
+_LOCK_KEY = "migrate"
 
 
 def upgrade(database: Database) -> str:
-    """Apply what is missing, in one transaction, one process at a time; returns the revision it is at now.
+    """Apply the missing migrations in one transaction, one process at a time; return the revision.
 
-    A database of a newer version is left alone: its migrations are additive, so this version can work on it.
+    A database of a newer version is left unchanged: its migrations are additive, so this version can use it.
     """
     config = Config()
     config.set_main_option("script_location", str(files("bridge.store") / "migrations"))
-    known = {step.revision for step in ScriptDirectory.from_config(config).walk_revisions()}
+    revisions = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     with database.write() as conn:
-        database.lock(conn, [_LOCK])
-        present = MigrationContext.configure(conn).get_current_revision()
-        if present is not None and present not in known:
-            return present
+        database.lock(conn, [_LOCK_KEY])
+        revision = MigrationContext.configure(conn).get_current_revision()
+        if revision is not None and revision not in revisions:
+            return revision
         config.attributes["connection"] = conn
         command.upgrade(config, "head")
         return MigrationContext.configure(conn).get_current_revision() or ""
 
 
 def current_revision(database: Database) -> str | None:
-    """The revision that the database is at; None when it is empty."""
+    """Return the revision of the database; None if it is empty."""
     with database.read() as conn:
         return MigrationContext.configure(conn).get_current_revision()

@@ -1,4 +1,4 @@
-"""Finding what is stored about a person or a conversation, by whatever somebody has at hand."""
+"""Search: finds the events and deliveries of a contact or conversation by any identifier an operator has at hand."""
 
 from __future__ import annotations
 
@@ -14,63 +14,62 @@ from bridge.store.database import Database
 from bridge.store.queries import Page, list_deliveries, list_events
 
 LIMIT = 200
-"""Events, and deliveries, that a search looks at: the newest."""
+"""The number of events, and of deliveries, that a search examines: the newest."""
 
 
 def search(database: Database, text: str, limit: int = 50) -> tuple[Page, Page]:
-    """The events and the deliveries that `text` stands for, the newest first, at most `limit` of each.
+    """Return the events and the deliveries that match `text`, newest first, at most `limit` of each.
 
-    It may be an id of ours, a partner's id, Heppu's webhook id, a conversation, a phone number in any spelling, or an
-    e-mail address.
+    `text` may be an event or delivery ID, an external ID, Heppu's webhook ID, a conversation ID, a phone number in any
+    notation, or an email address.
     """
-    words = text.strip()
-    addresses = _addresses(words)
+    term = text.strip()
+    addresses = _addresses(term)
     events, deliveries = schema.events.c, schema.deliveries.c
-    found_events = _ids(
+    event_ids = _matching_ids(
         database,
         events.id,
         or_(
-            events.id == words,
-            events.dedupe_key == words,
-            events.conversation_id == words,
+            events.id == term,
+            events.dedupe_key == term,
+            events.conversation_id == term,
             events.phone.in_(addresses),
             events.email.in_(addresses),
         ),
     )
-    found_deliveries = _ids(
+    delivery_ids = _matching_ids(
         database,
         deliveries.id,
         or_(
-            deliveries.id == words,
-            deliveries.external_id == words,
-            deliveries.conversation == words,
+            deliveries.id == term,
+            deliveries.external_id == term,
+            deliveries.conversation == term,
             deliveries.contact.in_(addresses),
             # Only these are indexed by recipient; the others are found by their event.
             and_(deliveries.recipient.in_(addresses), deliveries.possibly_sent_at.is_not(None)),
-            deliveries.event_id.in_(found_events),
+            deliveries.event_id.in_(event_ids),
         ),
     )
     return (
-        list_events(database, ids=found_events, limit=limit),
-        list_deliveries(database, ids=found_deliveries, limit=limit),
+        list_events(database, ids=event_ids, limit=limit),
+        list_deliveries(database, ids=delivery_ids, limit=limit),
     )
 
 
-def _ids(database: Database, ident: Any, condition: ColumnElement[bool]) -> Collection[str]:
+def _matching_ids(database: Database, column: Any, condition: ColumnElement[bool]) -> Collection[str]:
     with database.read() as conn:
-        return list(
-            conn.execute(select(ident).where(condition).order_by(ident.desc()).limit(LIMIT)).scalars()
-        )
+        query = select(column).where(condition).order_by(column.desc()).limit(LIMIT)
+        return list(conn.execute(query).scalars())
 
 
-def _addresses(words: str) -> list[str]:
-    """How a phone number or an e-mail address may be stored: E.164, small letters."""
-    email = normalize_email(words)
-    found = [words] if email is None else [email, email.casefold()]
-    digits = re.sub(r"[\s().\-/]", "", words)
+def _addresses(term: str) -> list[str]:
+    """Return how a phone number or an email address may be stored: in E.164 format, in lowercase."""
+    email = normalize_email(term)
+    addresses = [term] if email is None else [email, email.casefold()]
+    digits = re.sub(r"[\s().\-/]", "", term)
     if re.fullmatch(r"(\+|00)?\d{5,15}", digits):
         number = digits.removeprefix("+").removeprefix("00")
-        found.append(f"+{number}")
+        addresses.append(f"+{number}")
         if len(number) == 10:
-            found.append(f"+1{number}")
-    return found
+            addresses.append(f"+1{number}")
+    return addresses

@@ -1,4 +1,4 @@
-"""A delivery's story in words, for the command line and the log page alike."""
+"""Timeline: describes the history of a delivery in words, for the command line and the dashboard."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any
 
 
 def describe_state(delivery: Mapping[str, Any]) -> str:
-    """A delivery's state in a word or two: `sent: delivered`, `suppressed: capped`."""
-    more = delivery.get("message_status") or delivery.get("reason")
-    return f"{delivery['state']}: {more}" if more else str(delivery["state"])
+    """Return a delivery's state in a few words: `succeeded: delivered`, `suppressed: frequency_capped`."""
+    addition = delivery.get("message_status") or delivery.get("reason")
+    return f"{delivery['state']}: {addition}" if addition else str(delivery["state"])
 
 
 def timeline(delivery: Mapping[str, Any]) -> list[tuple[datetime, str]]:
-    """What happened to a delivery (with its `tries` and its `audit`), in order."""
-    return sorted(_happened(delivery), key=lambda entry: entry[0])
+    """Return what happened to a delivery (with its `attempt_history` and its `audit`), in order."""
+    return sorted(_entries(delivery), key=lambda entry: entry[0])
 
 
-def _happened(delivery: Mapping[str, Any]) -> Iterator[tuple[datetime, str]]:
-    yield delivery["created_at"], "made"
+def _entries(delivery: Mapping[str, Any]) -> Iterator[tuple[datetime, str]]:
+    yield delivery["created_at"], "created"
     for attempt in delivery["attempt_history"]:
         kind = "attempt" if attempt["kind"] == "send" else "lookup"
-        yield attempt["started_at"], f"{kind} {attempt['fencing_token']} begins"
+        yield attempt["started_at"], f"{kind} {attempt['fencing_token']} started"
         if attempt["finished_at"] is not None:
-            words = ": ".join(filter(None, (attempt["outcome"], attempt["reason"], attempt["detail"])))
-            yield attempt["finished_at"], f"{kind} {attempt['fencing_token']} ends: {words}"
+            result = ": ".join(filter(None, (attempt["outcome"], attempt["reason"], attempt["detail"])))
+            yield attempt["finished_at"], f"{kind} {attempt['fencing_token']} finished: {result}"
     if delivery["message_status_at"] is not None:
-        yield delivery["message_status_at"], f"receipt: {delivery['message_status']}"
+        yield delivery["message_status_at"], f"message status: {delivery['message_status']}"
     for entry in delivery["audit"]:
         yield entry["created_at"], describe_audit_entry(entry)
     if delivery["finished_at"] is not None:
@@ -35,11 +35,11 @@ def _happened(delivery: Mapping[str, Any]) -> Iterator[tuple[datetime, str]]:
 
 
 def describe_audit_entry(entry: Mapping[str, Any]) -> str:
-    """What a person did, from the audit: `retry by ada`, `replay by log page (again: True)`."""
+    """Return an operator action in words: `retry by ada`, `replay by dashboard (force: True)`."""
     details = format_details(entry)
     return f"{entry['action']} by {entry['actor']}" + (f" ({details})" if details else "")
 
 
 def format_details(entry: Mapping[str, Any]) -> str:
-    """The details of an entry of the audit, on one line."""
+    """Return the details of an audit entry on one line."""
     return ", ".join(f"{name}: {value}" for name, value in (entry["detail"] or {}).items())

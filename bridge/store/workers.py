@@ -1,4 +1,4 @@
-"""Which processes serve this database."""
+"""Workers: the heartbeats of the processes that work on this database."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from bridge.store.database import Database
 
 _TABLE = schema.workers
 REMOVE_AFTER = timedelta(hours=1)
+"""A worker without a heartbeat for this long is removed."""
 ALIVE_WINDOW = timedelta(seconds=60)
-"""A process that was seen within this time counts as alive: it says so four times as often."""
+"""A worker counts as alive for this long after a heartbeat: four heartbeat intervals."""
 
 
 def record_heartbeat(database: Database, worker_id: str, version: str) -> None:
-    """Say that this process is alive."""
+    """Record that this worker is alive, and remove workers that have not been for long."""
     with database.write() as conn:
         now = database.now(conn)
         statement = database.insert(_TABLE)
@@ -37,15 +38,15 @@ def record_heartbeat(database: Database, worker_id: str, version: str) -> None:
 
 
 def deregister(database: Database, worker_id: str) -> None:
-    """Sign off."""
+    """Remove a worker that stops."""
     with database.write() as conn:
         conn.execute(delete(_TABLE).where(_TABLE.c.id == worker_id))
 
 
 def count_alive_workers(database: Database) -> int:
-    """How many processes work on this database; one that died without signing off still counts for a while."""
+    """Return the number of workers; one that died without deregistering is counted for `ALIVE_WINDOW`."""
     with database.read() as conn:
         since = database.now(conn) - ALIVE_WINDOW
-        counted = select(func.count()).select_from(_TABLE).where(_TABLE.c.last_heartbeat_at >= since)
-        number: int = conn.execute(counted).scalar_one()
-        return number
+        query = select(func.count()).select_from(_TABLE).where(_TABLE.c.last_heartbeat_at >= since)
+        count: int = conn.execute(query).scalar_one()
+        return count

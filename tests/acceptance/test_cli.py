@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from bridge.events import EVENT_NAMES
-from bridge.samples import sample, stamped
+from bridge.events import EVENT_TYPES
+from bridge.samples import sample, refresh_sample
 from bridge.sandbox import RunningSandbox
 from bridge.signing import sign
 from tests.acceptance.commands import alone, deliveries_of, send
@@ -123,7 +123,7 @@ def test_a_broken_pipe_is_quiet(service: Running) -> None:
 # ---------------------------------------------------------------- send
 
 
-@pytest.mark.parametrize("name", EVENT_NAMES)
+@pytest.mark.parametrize("name", EVENT_TYPES)
 def test_every_documented_sample_is_taken(service: Running, name: str) -> None:
     found = service.run("send", name)
     assert found.returncode == 0
@@ -150,7 +150,7 @@ def test_nobody_there_is_told(tmp_path: Path) -> None:
 
 
 def test_a_file_is_sent_as_it_is_and_with_now_as_a_new_event(service: Running) -> None:
-    body = stamped(sample("call.busy"), datetime.now(UTC))
+    body = refresh_sample(sample("call.busy"), datetime.now(UTC))
     (service.folder / "event.json").write_text(json.dumps(body))
     first = json.loads(service.run("send", "event.json", "--json").stdout)
     assert (first["conversation"], first["text"]) == (body["conversationId"], '{"received": true}')
@@ -197,7 +197,7 @@ def test_show_tells_the_whole_story(service: Running) -> None:
         assert words in text
     delivery = deliveries_of(service, event)["twilio.send_sms"]
     text = service.run("show", delivery["id"]).stdout
-    for words in ("made", "attempt 1 begins", "attempt 1 ends: sent", '"body": "Hi Ines"', "Partner's ID"):
+    for words in ("created", "attempt 1 started", "attempt 1 finished: succeeded", '"body": "Hi Ines"', "Partner's ID"):
         assert words in text
     record = json.loads(service.run("show", delivery["id"], "--json").stdout)
     assert record["attempt_history"][0]["outcome"] == "succeeded"
@@ -294,7 +294,7 @@ def test_an_erased_person_is_gone_and_the_proof_says_how_much(service: Running) 
 
 
 def test_a_refused_request_can_be_taken_after_all(service: Running) -> None:
-    raw = json.dumps(stamped(sample("call.completed"), datetime.now(UTC))).encode()
+    raw = json.dumps(refresh_sample(sample("call.completed"), datetime.now(UTC))).encode()
     headers = {"X-Webhook-Signature-256": sign(raw, SECRET.encode()), "X-Webhook-Timestamp": "1700000000"}
     assert httpx.post(f"{service.url}/webhooks/heppu", content=raw, headers=headers).status_code == 401
     refused = eventually(lambda: [item for item in service.asked("rejected") if item["signature_valid"]])[0]

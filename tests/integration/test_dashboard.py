@@ -14,7 +14,7 @@ from bridge.clock import Clock
 from bridge.connector import StatusUpdate
 from bridge.errors import OutcomeUnknown, PermanentError, StoreUnavailable, TransientError
 from bridge.store.connections import pause
-from bridge.store.delivery_status import learn
+from bridge.store.delivery_status import apply_callback
 from bridge.store.ingest import RejectedRequest, record_rejected_requests
 from tests.integration.dashboard_site import Site, site
 
@@ -172,11 +172,11 @@ def test_an_event_that_waits_to_be_routed_says_so(running: Site, browser: httpx.
 def test_a_delivery_tells_its_story(running: Site, browser: httpx.Client) -> None:
     ident = failing(running, TransientError("502 Bad Gateway"))
     running.engine.run_for(seconds=15)
-    learn(running.database, "desk", [StatusUpdate("undelivered", None, ident, "a landline")])
+    apply_callback(running.database, "desk", [StatusUpdate("undelivered", None, ident, "a landline")])
     page = read(browser, f"/deliveries/{ident}")
     story = [
-        "made", "attempt 1 begins", "attempt 1 ends: failed: server: 502 Bad Gateway", "attempt 2 begins",
-        "attempt 2 ends: sent", "receipt: undelivered",
+        "created", "attempt 1 started", "attempt 1 finished: failed: server_error: 502 Bad Gateway", "attempt 2 started",
+        "attempt 2 finished: succeeded", "message status: undelivered",
     ]  # fmt: skip
     places = [page.text.index(words) for words in story]
     assert places == sorted(places)
@@ -188,7 +188,7 @@ def test_a_delivery_that_could_not_be_rendered_leads_to_the_replay(
     running: Site, browser: httpx.Client
 ) -> None:
     event = running.engine.event()
-    ident = running.engine.deliver("post", event, problem="contact.name is missing")
+    ident = running.engine.deliver("post", event, render_error="contact.name is missing")
     page = read(browser, f"/deliveries/{ident}")
     assert "Mend the rule, then replay its event" in page.text
     assert not [form for form in page.all("form") if "retry" in (form.get("action") or "")]
@@ -209,10 +209,10 @@ def test_a_paused_connection_is_said_on_every_page_and_where_it_holds_things_up(
 def test_a_rules_file_with_problems_is_said_with_the_whole_report(
     running: Site, browser: httpx.Client
 ) -> None:
-    running.rules.trouble = "rules.yaml:6:7: unknown key `evnt`\n  6 |       evnt: call.busy\n    |       ^"
+    running.rules.load_error = "rules.yaml:6:7: unknown key `evnt`\n  6 |       evnt: call.busy\n    |       ^"
     page = read(browser, "/")
     assert "The rules file on disk is not the one that runs" in page.text
-    assert running.rules.trouble in browser.get("/").text
+    assert running.rules.load_error in browser.get("/").text
     assert "open" in read(browser, "/rules").all("details")[0]
 
 
@@ -360,12 +360,12 @@ def hostile_pages(running: Site, clock: Clock) -> list[str]:
     named = running.engine.deliver("send", rule=HOSTILE, params={"to": HOSTILE}, recipient=HOSTILE)
     running.engine.partner.can_tell = False
     review = in_review(running)
-    learn(running.database, "desk", [StatusUpdate("failed", HOSTILE, delivery, HOSTILE)])
+    apply_callback(running.database, "desk", [StatusUpdate("failed", HOSTILE, delivery, HOSTILE)])
     record_rejected_requests(
         running.database, [RejectedRequest("timestamp", HOSTILE, 401, True, clock.now(), HOSTILE.encode())]
     )
     pause(running.database, "desk", HOSTILE, HOSTILE)
-    running.rules.trouble = HOSTILE
+    running.rules.load_error = HOSTILE
     with running.client() as api:
         rejected_request = api.get("/api/rejected-requests").json()["items"][0]["id"]
     quoted = str(httpx.QueryParams({"q": HOSTILE}))[2:]
