@@ -1,1 +1,1 @@
-"""The stages behind the receiver: routing what is stored, attempting what is due, following up what failed."""
+"""The stages after ingest: route stored events, attempt due deliveries, follow up on failures."""

@@ -1,6 +1,6 @@
-"""Making attempts: a connection's client, its thread pool, and one call from begin to end.
+"""Attempts: a connection's client and thread pool, and the calls that run on it.
 
-Each connection has threads of its own, so a partner that hangs starves only itself. A thread that is past its
+Each connection has its own threads, so a provider that hangs delays only its own deliveries. A thread that is past its
 deadline counts as running until it returns.
 """
 
@@ -25,44 +25,45 @@ from bridge.clock import uptime
 from bridge.connector import Action, BatchItem, Connector, ConnectorSettings, Context, Success
 from bridge.connector.deadline import attempt_deadline
 from bridge.errors import ConfigError, DeliveryError, LookupInconclusive, OutcomeUnknown, PermanentError
-from bridge.store.claim import Claimed
+from bridge.store.claim import ClaimedDelivery
 from bridge.store.contact_cache import StoredContactCache
 from bridge.store.database import Database
 from bridge.store.queries import external_ids_in_use
 from bridge.telemetry import log
-from bridge.worker.result_policy import NotBegun, Unfamiliar, failure_of
+from bridge.worker.result_policy import NotStarted, UnsupportedByThisVersion, to_delivery_error
 
-Result = Success | Exception | None
+CallResult = Success | Exception | None
+"""What a call returned or raised for one delivery; None from a lookup: the provider does not have it."""
 
-PORTION = 0.5
-"""Seconds of work that may wait for its threads."""
-MAX_PORTION = 32.0
-"""Calls for each thread that may be claimed at once, however quick they are."""
+PREFETCH_SECONDS = 0.5
+"""Seconds of work that may wait for a thread."""
+MAX_PREFETCH = 32.0
+"""Calls per thread that may be claimed at the same time, however short they are."""
 
 
 @dataclass
-class Connection:
-    """One account of a connector in this process: its client, made on first use, and its threads."""
+class Account:
+    """One connection in this process: its settings, its client, built on first use, and its threads."""
 
     name: str
     connector: Connector
     settings: ConnectorSettings
     running: int = 0
     """Calls that were claimed and have not returned."""
-    pace: float = 1.0
-    """Seconds that a call takes, as of late."""
+    average_call_seconds: float = 1.0
+    """Moving average of the duration of a call."""
     _client: Any = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _pool: ThreadPoolExecutor | None = None
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells these settings from changed ones, and from which nobody can tell the settings."""
-        text = json.dumps(self.settings.model_dump(), default=_revealed, sort_keys=True)
+        """A hash that changes with the settings and does not reveal them."""
+        text = json.dumps(self.settings.model_dump(), default=_serialize_secret, sort_keys=True)
         return hashlib.scrypt(text.encode(), salt=self.name.encode(), n=1024, r=8, p=1, dklen=12).hex()
 
     def client(self) -> Any:
-        """The connector's client for this account; built once, by the first call."""
+        """Return the connector's client for this account. The first call builds it."""
         with self._lock:
             if self._client is None:
                 build = self.connector.build_client
@@ -71,29 +72,34 @@ class Connection:
 
     @property
     def capacity(self) -> int:
-        """How many calls may be claimed at once: those that can run, and for a quick partner the next portion too.
+        """The number of calls that may be claimed at the same time: those that run, plus prefetched ones.
 
-        A portion is worth at most `PORTION` seconds of work, so that none waits long for its thread; without it, a
-        quick partner's threads would idle while the next few deliveries are claimed. Where nobody could find out
-        after a crash whether what waits for its thread had begun, nothing waits.
+        Without prefetching, the threads of a fast provider would idle while the next deliveries are claimed. Prefetched
+        calls are worth at most `PREFETCH_SECONDS` of work, so that none waits long for its thread. Nothing is
+        prefetched if an action is neither idempotent nor has a lookup: after a crash it would be unknown whether a
+        waiting call had started.
         """
-        found_out = all(action.idempotent or action.finder for action in self.connector.actions.values())
-        portion = max(1.0, min(MAX_PORTION, PORTION / self.pace)) if found_out else 1.0
-        return int(self.connector.limits.concurrency * portion)
+        recoverable = all(
+            action.idempotent or action.run_lookup for action in self.connector.actions.values()
+        )
+        calls_per_thread = (
+            max(1.0, min(MAX_PREFETCH, PREFETCH_SECONDS / self.average_call_seconds)) if recoverable else 1.0
+        )
+        return int(self.connector.limits.concurrency * calls_per_thread)
 
     @property
-    def free(self) -> int:
-        """How many calls may be claimed now; 0 until enough have returned to be worth a transaction."""
-        room = self.capacity - self.running
-        return room if room >= self.capacity // 4 or self.running < self.connector.limits.concurrency else 0
+    def free_slots(self) -> int:
+        """The number of calls that may be claimed now; 0 until enough have returned to justify a transaction."""
+        slots = self.capacity - self.running
+        return slots if slots >= self.capacity // 4 or self.running < self.connector.limits.concurrency else 0
 
-    def returned(self, calls: int, seconds: float) -> None:
-        """Note that so many calls have returned, each after so long."""
+    def release(self, calls: int, seconds: float) -> None:
+        """Free the slots of `calls` that have returned, each after `seconds`."""
         self.running -= calls
-        self.pace = max(1e-4, 0.8 * self.pace + 0.2 * seconds)
+        self.average_call_seconds = max(1e-4, 0.8 * self.average_call_seconds + 0.2 * seconds)
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Run `work` in one of this connection's threads."""
+        """Run `work` in one of this account's threads."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(
                 self.connector.limits.concurrency, thread_name_prefix=f"bridge-{self.name}"
@@ -101,7 +107,7 @@ class Connection:
         self._pool.submit(contextvars.Context().run, work)
 
     def close(self) -> None:
-        """Let the threads end, and close the client when it can be."""
+        """Stop the threads once they are idle, and close the client unless calls are still running."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
         close = getattr(self._client, "close", None)
@@ -109,134 +115,145 @@ class Connection:
             try:
                 close()
             except Exception as error:
-                log.warning("a client could not be closed", connection=self.name, exc_info=error)
+                log.warning("failed to close client", connection=self.name, exc_info=error)
 
 
 @dataclass(frozen=True)
-class Attempts:
-    """What every attempt needs to know of the service."""
+class AttemptRunner:
+    """Runs calls, with what every attempt needs from the service."""
 
     database: Database
     public_url: str | None = None
     unsubscribe_url: Callable[[str, str], str | None] = lambda _channel, _address: None
-    """A signed link that opts an address out of a channel."""
+    """Return a signed link that opts an address out of a channel."""
 
-    def run(self, connection: Connection, call: Sequence[Claimed], deadline: float) -> list[Result]:
-        """Make one call before `deadline` (an `uptime()`); one result for each of its deliveries, in order.
+    def run(
+        self, account: Account, deliveries: Sequence[ClaimedDelivery], deadline: float
+    ) -> list[CallResult]:
+        """Make one call before `deadline` (an `uptime()`); return one result per delivery, in order.
 
-        Never raises: whatever goes wrong is a result.
+        Never raise: every error is a result.
         """
-        action = connection.connector.actions.get(call[0].action.partition(".")[2])
+        action_name = deliveries[0].action
+        action = account.connector.actions.get(action_name.partition(".")[2])
         if action is None:
-            words = f"this version's connector has no action `{call[0].action}`; left to a newer one, if there is one"
-            return [Unfamiliar(words)] * len(call)
+            message = f"this version has no action `{action_name}`; left for a worker of a newer version"
+            return [UnsupportedByThisVersion(message)] * len(deliveries)
         try:
             with attempt_deadline(deadline):
                 if uptime() >= deadline:
-                    return [NotBegun()] * len(call)
-                return self._call(connection, action, call)
+                    return [NotStarted()] * len(deliveries)
+                return self._call(account, action, deliveries)
         except LookupInconclusive as error:
             return [error]
         except Exception as error:
-            return [failure_of(error, connection.connector.classify)] * len(call)
+            return [to_delivery_error(error, account.connector.classify)] * len(deliveries)
         except BaseException as error:
-            # A connector that exits or is cancelled must not take its thread along.
-            return [OutcomeUnknown(f"{type(error).__name__}: {error}", reason="internal_error")] * len(call)
+            # A connector that exits or is cancelled must not end its thread.
+            return [OutcomeUnknown(f"{type(error).__name__}: {error}", reason="internal_error")] * len(
+                deliveries
+            )
 
-    def _call(self, connection: Connection, action: Action, call: Sequence[Claimed]) -> list[Result]:
-        jobs = [self._job(action, item) for item in call]
-        ready = [job for job in jobs if isinstance(job, BatchItem)]
-        if not ready:
-            return [job if isinstance(job, Exception) else None for job in jobs]
-        client = connection.client()
-        if call[0].kind == "lookup":
-            return [_result(_await(_finder(action)(client, ready[0].params, ready[0].context)))]
+    def _call(
+        self, account: Account, action: Action, deliveries: Sequence[ClaimedDelivery]
+    ) -> list[CallResult]:
+        prepared = [self._batch_item(action, delivery) for delivery in deliveries]
+        items = [item for item in prepared if isinstance(item, BatchItem)]
+        if not items:
+            return [item if isinstance(item, Exception) else None for item in prepared]
+        client = account.client()
+        if deliveries[0].kind == "lookup":
+            return [_checked(_await(_lookup_of(action)(client, items[0].params, items[0].context)))]
         if action.batch == 1:
-            return [_result(_await(action.run(client, ready[0].params, ready[0].context)))]
-        answers = iter(_run_batch(connection.connector, action, client, ready))
-        return [next(answers) if isinstance(job, BatchItem) else job for job in jobs]
+            return [_checked(_await(action.run(client, items[0].params, items[0].context)))]
+        results = iter(_run_batch(account.connector, action, client, items))
+        return [next(results) if isinstance(item, BatchItem) else item for item in prepared]
 
-    def _job(self, action: Action, item: Claimed) -> BatchItem[Any] | Unfamiliar:
-        """The params and the context of one delivery."""
+    def _batch_item(
+        self, action: Action, delivery: ClaimedDelivery
+    ) -> BatchItem[Any] | UnsupportedByThisVersion:
+        """Build the params and the context of one delivery."""
         try:
-            params = action.params.model_validate(dict(item.params))
+            params = action.params.model_validate(dict(delivery.params))
         except ValidationError as error:
-            places = ", ".join(
-                ".".join(map(str, problem["loc"])) for problem in error.errors(include_input=False)
+            invalid = ", ".join(
+                ".".join(map(str, detail["loc"])) for detail in error.errors(include_input=False)
             )
-            return Unfamiliar(
-                f"this version of {item.action} does not take the stored params ({places}); left to a newer one, "
-                "if there is one"
+            return UnsupportedByThisVersion(
+                f"this version of {delivery.action} does not accept the stored params ({invalid}); "
+                "left for a worker of a newer version"
             )
-        channel, recipient = item.channel, item.recipient
+        channel, recipient = delivery.channel, delivery.recipient
         link = self.unsubscribe_url(channel, recipient) if channel and recipient else None
         return BatchItem(
             params,
             Context(
-                delivery=item.id,
-                connection=item.connection,
-                event=item.event,
-                idempotency_key=item.idempotency_key,
-                now=item.started_at,
-                first_attempt_at=item.first_attempt_at,
-                attempt=item.attempts + 1,
-                expires_at=item.expires_at,
-                quiet_hours_start=item.quiet_hours_start,
-                existing_id=item.existing_id,
-                contact_cache=StoredContactCache(self.database, item.connection),
+                delivery=delivery.id,
+                connection=delivery.connection,
+                event=delivery.event,
+                idempotency_key=delivery.idempotency_key,
+                now=delivery.started_at,
+                first_attempt_at=delivery.first_attempt_at,
+                attempt=delivery.attempts + 1,
+                expires_at=delivery.expires_at,
+                quiet_hours_start=delivery.quiet_hours_start,
+                existing_id=delivery.existing_id,
+                contact_cache=StoredContactCache(self.database, delivery.connection),
                 public_url=self.public_url,
                 unsubscribe_url=link,
                 ids_used_by_others=lambda ids: external_ids_in_use(
-                    self.database, item.connection, item.id, ids
+                    self.database, delivery.connection, delivery.id, ids
                 ),
             ),
         )
 
 
 def _run_batch(
-    connector: Connector, action: Action, client: Any, jobs: Sequence[BatchItem[Any]]
-) -> list[Result]:
-    """One answer per job. A refusal of the whole batch is split until the one that earned it stands alone."""
+    connector: Connector, action: Action, client: Any, items: Sequence[BatchItem[Any]]
+) -> list[CallResult]:
+    """Return one result per item. If the provider rejects a batch, split it until the rejected items are alone."""
     try:
-        answers = list(_await(action.run(client, jobs)))
-        if len(answers) != len(jobs):
-            raise OutcomeUnknown(f"{len(answers)} answers to {len(jobs)} deliveries", reason="internal_error")
-        return [_result(answer) for answer in answers]
+        results = list(_await(action.run(client, items)))
+        if len(results) != len(items):
+            raise OutcomeUnknown(
+                f"{len(results)} results for {len(items)} deliveries", reason="internal_error"
+            )
+        return [_checked(result) for result in results]
     except LookupInconclusive as error:
-        return [error] * len(jobs)
+        return [error] * len(items)
     except Exception as error:
-        failure = failure_of(error, connector.classify)
-        if not isinstance(failure, PermanentError) or len(jobs) == 1:
-            return [failure] * len(jobs)
-    half = len(jobs) // 2
+        failure = to_delivery_error(error, connector.classify)
+        if not isinstance(failure, PermanentError) or len(items) == 1:
+            return [failure] * len(items)
+    half = len(items) // 2
     return [
         result
-        for part in (jobs[:half], jobs[half:])
+        for part in (items[:half], items[half:])
         for result in _run_batch(connector, action, client, part)
     ]
 
 
-def _finder(action: Action) -> Callable[..., Any]:
-    if action.finder is None:
-        raise OutcomeUnknown("this action has no lookup any more", reason="internal_error")
-    return action.finder
+def _lookup_of(action: Action) -> Callable[..., Any]:
+    if action.run_lookup is None:
+        raise OutcomeUnknown("this action no longer has a lookup", reason="internal_error")
+    return action.run_lookup
 
 
-def _result(answer: object) -> Result:
-    """What an action returned, or an unknown outcome when it is nothing of the kind."""
-    if answer is None or isinstance(answer, Success | DeliveryError | LookupInconclusive):
-        return answer
+def _checked(returned: object) -> CallResult:
+    """Return the action's result, or an unknown outcome if it has the wrong type."""
+    if returned is None or isinstance(returned, Success | DeliveryError | LookupInconclusive):
+        return returned
     return OutcomeUnknown(
-        f"the action returned {type(answer).__name__}, not Success", reason="internal_error"
+        f"the action returned {type(returned).__name__}, not Success", reason="internal_error"
     )
 
 
 def _await(value: Any) -> Any:
-    """The value, or what a coroutine function gives on an event loop of its own."""
+    """Return the value; run a coroutine to completion in a new event loop."""
     return asyncio.run(value) if inspect.iscoroutine(value) else value
 
 
-def _revealed(value: Any) -> Any:
+def _serialize_secret(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, BaseModel):
@@ -246,16 +263,16 @@ def _revealed(value: Any) -> Any:
     return str(value)
 
 
-def open_connections(names: Mapping[str, Connector], environ: Mapping[str, str]) -> dict[str, Connection]:
-    """A connection for each name; raises ConfigError that names every variable that is missing."""
-    found: dict[str, Connection] = {}
-    problems = []
-    for name, connector in sorted(names.items()):
+def open_accounts(connectors: Mapping[str, Connector], environ: Mapping[str, str]) -> dict[str, Account]:
+    """Open an account for each connection name. Raise ConfigError naming every missing variable."""
+    accounts: dict[str, Account] = {}
+    errors = []
+    for name, connector in sorted(connectors.items()):
         try:
             settings = connector.settings.from_environment(environ, connector.settings.prefix(name))
-            found[name] = Connection(name, connector, settings)
+            accounts[name] = Account(name, connector, settings)
         except ConfigError as error:
-            problems.append(f"connection {name}: {error}")
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return found
+            errors.append(f"connection {name}: {error}")
+    if errors:
+        raise ConfigError("\n".join(errors))
+    return accounts

@@ -1,4 +1,4 @@
-"""What the worker's threads do about trouble: say it, wait a moment, go on."""
+"""Error backoff: lets the worker's threads log an error, wait a moment and continue."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from bridge.clock import uptime
 from bridge.errors import StoreUnavailable
 from bridge.telemetry import log
 
-AFTER_TROUBLE = 1.0
+RETRY_DELAY = 1.0
 """Seconds before a thread tries again."""
-SAY_EVERY = 60.0
-"""Seconds after which it is said again that the database is away."""
+LOG_INTERVAL = 60.0
+"""Seconds between two log entries about the same database outage."""
 
 
 @dataclass
 class _Outage:
     since: float
-    say_at: float
+    next_log_at: float
 
 
 _outages: dict[str, _Outage] = {}
-"""By thread: since when it has not reached the database."""
+"""The database outage that each thread is in, by the thread's name."""
 
 
-def say_and_wait(error: Exception, thread: str, stopping: threading.Event) -> None:
-    """Log what went wrong and wait a moment, but not past the end. A long outage is said once a minute."""
+def log_and_back_off(error: Exception, thread: str, stopping: threading.Event) -> None:
+    """Log the error and wait a moment, unless `stopping` is set. A long outage is logged once a minute."""
     if isinstance(error, StoreUnavailable):
         now = uptime()
         outage = _outages.setdefault(thread, _Outage(now, now))
-        if now >= outage.say_at:
-            outage.say_at = now + SAY_EVERY
-            log.error("the database cannot be used", thread=thread, error=str(error), advice="trying again")
+        if now >= outage.next_log_at:
+            outage.next_log_at = now + LOG_INTERVAL
+            log.error("database unavailable", thread=thread, error=str(error), advice="retrying")
     else:
-        log.error("a bug; the thread goes on", thread=thread, exc_info=error)
-    stopping.wait(AFTER_TROUBLE)
+        log.error("unexpected error, continuing", thread=thread, exc_info=error)
+    stopping.wait(RETRY_DELAY)
 
 
-def is_back(thread: str) -> None:
-    """Note that this thread has reached the database."""
+def clear_outage(thread: str) -> None:
+    """Record that this thread has reached the database."""
     if (outage := _outages.pop(thread, None)) is not None:
-        log.info("the database is back", thread=thread, seconds=round(uptime() - outage.since))
+        log.info("database available again", thread=thread, seconds=round(uptime() - outage.since))
 
 
 @contextmanager
-def patience(thread: str, stopping: threading.Event) -> Iterator[None]:
-    """Let neither a database that is away nor a bug end a thread."""
+def survive_errors(thread: str, stopping: threading.Event) -> Iterator[None]:
+    """Keep a thread alive when the database is unavailable or an unexpected error occurs."""
     try:
         yield
-        is_back(thread)
+        clear_outage(thread)
     except Exception as error:
-        say_and_wait(error, thread, stopping)
+        log_and_back_off(error, thread, stopping)

@@ -1,21 +1,21 @@
-"""What an attempt's end means for its delivery: pure, one table.
+"""Result policy: what the result of an attempt means for its delivery. Pure, one table.
 
-                    repeatable action        any other action
-Success                sent                     sent
-TransientError           retry on schedule        retry on schedule (it proves that nothing happened)
-RateLimited, quota, credentials
-                    the connection waits; no attempt is used up
-PermanentError            dead                     dead
-LookupInconclusive          review                   review (nothing happened; a person has to choose)
-OutcomeUnknown,     retry on schedule        look it up after the settle time; without a lookup: review
-or a bug
+                    idempotent action              any other action
+Success             succeeded                      succeeded
+TransientError      retry on schedule              retry on schedule (confirmed: nothing happened)
+RateLimited, QuotaExhausted, AccountError
+                    the connection is paused; no attempt is used up
+PermanentError      failed                         failed
+LookupInconclusive  needs_review                   needs_review (nothing happened; an operator has to choose)
+OutcomeUnknown or an unexpected error
+                    retry on schedule              lookup after the lookup delay; without a lookup: needs_review
 
-not begun           put back at once         put back at once (nobody was asked, so it says nothing about the partner)
-not known here      put back for a minute    put back for a minute; after an hour dead, a lookup: review
+not started         requeued immediately           requeued immediately (the provider was not contacted)
+unsupported here    requeued for a minute          requeued for a minute; after an hour failed, a lookup: needs_review
 
-a lookup says       Success: sent               None: attempt again at once
-                    LookupInconclusive: review       it fails itself: look again, for at most two minutes in which the
-                                             partner is not away as a whole, then review
+a lookup returns    Success: succeeded             None: retry immediately
+                    LookupInconclusive:            it fails itself: repeat it for at most two minutes, in which the
+                    needs_review                   connection is not paused, then needs_review
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tenacity import RetryCallState, wait_chain, wait_random
 
 from bridge.connector import Action, Success
 from bridge.errors import (
-    AuthenticationError,
+    AccountError,
     ConfigError,
     DeliveryError,
     LookupInconclusive,
@@ -39,261 +39,264 @@ from bridge.errors import (
     RateLimited,
     TransientError,
 )
-from bridge.events import speakable
-from bridge.store.claim import Claimed
-from bridge.store.results import AttemptOutcome, Finished
+from bridge.events import replace_unstorable
+from bridge.lifecycle import AttemptOutcome
+from bridge.store.claim import ClaimedDelivery
+from bridge.store.results import AttemptResult
 from bridge.telemetry import mask
 
 SCHEDULE_SECONDS = (10, 60, 300, 900, 3600, 3 * 3600, 6 * 3600)
-"""Waits between attempts; the last one repeats. Each is spread by a fifth, so a backlog does not return at once."""
+"""Seconds between attempts; the last one repeats. Each varies by up to a fifth, so that a backlog spreads out."""
 RETRY_LIMIT = timedelta(days=3)
-"""How long a failing delivery is tried in all, unless its rule says otherwise."""
-CUT_SHORT_LIMIT = 10
-"""How often a delivery may be cut short before that counts as an attempt: then it may be what ends us."""
-LOOKUP_EVERY = timedelta(seconds=10)
+"""How long a failing delivery is retried in total, unless its rule sets `retry`."""
+MAX_INTERRUPTIONS = 10
+"""Interruptions that use up no attempt. Beyond that, the delivery itself may be what kills the process."""
+LOOKUP_INTERVAL = timedelta(seconds=10)
 LOOKUP_LIMIT = timedelta(minutes=2)
-"""How long a failing lookup is tried before a person is asked; no time counts in which the connection is paused."""
+"""How long a failing lookup is repeated before the delivery needs review. Time while the connection is paused does
+not count."""
 
-LEFT_TO_NEWER, LEFT_FOR = timedelta(minutes=1), timedelta(hours=1)
-"""What this version does not know is left to a newer one that runs beside it: for how long at a time, and in all."""
+UNSUPPORTED_RETRY_INTERVAL, UNSUPPORTED_GRACE = timedelta(minutes=1), timedelta(hours=1)
+"""During an upgrade, deliveries that this version does not support are left to workers of a newer version: for how
+long at a time, and in total."""
 
 _waits = wait_chain(*(wait_random(0.8 * seconds, 1.2 * seconds) for seconds in SCHEDULE_SECONDS))
 
 
-class NotBegun(TransientError):
-    """Nothing was asked of the partner, as when the attempt waited too long for its thread; it uses up nothing."""
+class NotStarted(TransientError):
+    """The provider was not contacted, for example because the attempt waited too long for a thread.
+
+    It uses up no attempt.
+    """
 
     def __init__(
         self,
-        detail: str = "the attempt ran out of time before it began",
+        detail: str = "the attempt ran out of time before it started",
         retry_after: timedelta | None = None,
     ) -> None:
         super().__init__(detail, reason="timeout", retry_after=retry_after)
 
 
-class Unfamiliar(PermanentError):
-    """This version has no such action, or the action does not take such params; during an upgrade another one may."""
+class UnsupportedByThisVersion(PermanentError):
+    """This version does not have the action, or the action does not accept the params.
+
+    During an upgrade, a worker of another version may.
+    """
 
 
-def wait_after(attempts: int) -> timedelta:
-    """How long to wait after this many attempts that failed."""
+def retry_delay(attempts: int) -> timedelta:
+    """Return how long to wait after this many failed attempts."""
     state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
     state.attempt_number = attempts
     return timedelta(seconds=_waits(state))
 
 
-def failure_of(
+def to_delivery_error(
     error: Exception, classify: Callable[[Exception], DeliveryError | None] | None
 ) -> DeliveryError:
-    """What an exception out of an action means; what nobody knows is a bug, and its outcome unknown."""
+    """Convert an exception raised by an action. An unclassified one is a bug, and its outcome is unknown."""
     if isinstance(error, DeliveryError):
         return error
     if isinstance(error, ConfigError):
         return PermanentError(str(error), code="settings")
     try:
-        known = classify(error) if classify else None
-    except Exception as second:  # a connector's own classification may not lose the outcome
-        known = OutcomeUnknown(
-            f"{type(second).__name__} while reading {type(error).__name__}", reason="internal_error"
+        classified = classify(error) if classify else None
+    except Exception as classify_error:  # a bug in the connector's `classify_error` must not lose the outcome
+        classified = OutcomeUnknown(
+            f"{type(classify_error).__name__} while classifying {type(error).__name__}",
+            reason="internal_error",
         )
-    return known or OutcomeUnknown(f"{type(error).__name__}: {error}", reason="internal_error")
+    return classified or OutcomeUnknown(f"{type(error).__name__}: {error}", reason="internal_error")
 
 
-def conclude(
-    claimed: Claimed, action: Action | None, result: Success | Exception | None, now: datetime
-) -> Finished:
-    """The end of one attempt: `result` is what the action or its lookup returned, or its failure.
+def classify_result(
+    delivery: ClaimedDelivery, action: Action | None, result: Success | Exception | None, now: datetime
+) -> AttemptResult:
+    """Return the result of one attempt; `result` is what the action or its lookup returned or raised.
 
-    `action` is None when the connector is no longer there; then nobody can look an unknown outcome up.
+    `action` is None if the connector is no longer installed; then an unknown outcome cannot be looked up.
     """
-    ended = _concluded(claimed, action, result, now)
-    # A partner's words may hold what no database takes, and an end has to be written whatever they are.
-    ended.detail = speakable(str(ended.detail))
-    if ended.external_id is not None:
-        ended.external_id = speakable(str(ended.external_id))  # some partners number what they make
-    if ended.failure is not None:
-        ended.failure.detail = speakable(str(ended.failure.detail))
-    return ended
+    classified = _classify(delivery, action, result, now)
+    # A provider's message may contain characters that the database rejects, and the result has to be stored.
+    classified.detail = replace_unstorable(str(classified.detail))
+    if classified.external_id is not None:
+        # Some providers use numbers as IDs.
+        classified.external_id = replace_unstorable(str(classified.external_id))
+    if classified.failure is not None:
+        classified.failure.detail = replace_unstorable(str(classified.failure.detail))
+    return classified
 
 
-def _concluded(
-    claimed: Claimed, action: Action | None, result: Success | Exception | None, now: datetime
-) -> Finished:
-    if isinstance(result, NotBegun | Unfamiliar):
-        return _not_begun(claimed, result, now)
-    if claimed.kind == "lookup":
-        return _after_lookup(claimed, result, now)
+def _classify(
+    delivery: ClaimedDelivery, action: Action | None, result: Success | Exception | None, now: datetime
+) -> AttemptResult:
+    if isinstance(result, NotStarted | UnsupportedByThisVersion):
+        return _not_started(delivery, result, now)
+    if delivery.kind == "lookup":
+        return _after_lookup(delivery, result, now)
     if isinstance(result, Success):
-        return _sent(claimed, result, AttemptOutcome.SUCCEEDED)
+        return _succeeded(delivery, result, AttemptOutcome.SUCCEEDED)
     if isinstance(result, LookupInconclusive):
-        return Finished(
-            claimed,
-            AttemptOutcome.INCONCLUSIVE,
-            "needs_review",
-            "keep",
-            None,
-            mask(str(result))[:500],
+        return AttemptResult(
+            delivery, AttemptOutcome.INCONCLUSIVE, "needs_review", "keep", None, mask(str(result))[:500],
             consumed=0,
-        )
+        )  # fmt: skip
     failure = (
         result
         if isinstance(result, DeliveryError)
-        else OutcomeUnknown(_words(result) or "the action returned nothing", reason="internal_error")
+        else OutcomeUnknown(_describe(result) or "the action returned nothing", reason="internal_error")
     )
     detail = mask(failure.detail)[:500]
     if isinstance(failure, PermanentError):
-        return Finished(
-            claimed, AttemptOutcome.REJECTED, "failed", "release", failure, detail,
-            opt_out=failure.opted_out and claimed.channel is not None,
+        return AttemptResult(
+            delivery, AttemptOutcome.REJECTED, "failed", "release", failure, detail,
+            opt_out=failure.opted_out and delivery.channel is not None,
         )  # fmt: skip
     if isinstance(failure, OutcomeUnknown) and not (action and action.idempotent):
-        # The attempt is counted by what its lookup finds.
-        if action is None or action.finder is None:
-            words = f"{detail}; it may have gone out, and this partner cannot be asked"
-            return Finished(claimed, AttemptOutcome.OUTCOME_UNKNOWN, "needs_review", "keep", failure, words)
-        return Finished(
-            claimed, AttemptOutcome.OUTCOME_UNKNOWN, "retrying", "keep", failure, detail,
+        # The attempt is counted once its lookup has a result.
+        if action is None or action.run_lookup is None:
+            message = f"{detail}; it may have taken effect, and this provider has no lookup"
+            return AttemptResult(
+                delivery, AttemptOutcome.OUTCOME_UNKNOWN, "needs_review", "keep", failure, message
+            )
+        return AttemptResult(
+            delivery, AttemptOutcome.OUTCOME_UNKNOWN, "retrying", "keep", failure, detail,
             wait=action.lookup_delay, consumed=0, outcome_unknown_since=now,
         )  # fmt: skip
-    return _again(claimed, failure, detail, now)
+    return _retry_or_give_up(delivery, failure, detail, now)
 
 
-def cut_short(claimed: Claimed, action: Action | None, now: datetime) -> Finished:
-    """The end of an attempt whose process was killed, or frozen past its lease: nobody knows what became of it.
+def classify_interrupted(delivery: ClaimedDelivery, action: Action | None, now: datetime) -> AttemptResult:
+    """Return the result of an attempt whose process was killed, or suspended past its lease; its outcome is unknown.
 
-    It says nothing about the partner or the delivery, so what may simply be repeated, an attempt or a lookup, is, and
-    uses up nothing.
+    The interruption says nothing about the provider or the delivery. An idempotent action or a lookup is therefore
+    simply repeated, and uses up no attempt.
     """
     failure = OutcomeUnknown("the process stopped during the attempt", reason="timeout")
-    ended = conclude(claimed, action, failure, now)
+    classified = classify_result(delivery, action, failure, now)
     wait = (
         timedelta(0)
-        if claimed.kind == "lookup"
+        if delivery.kind == "lookup"
         else action.lookup_delay
         if action and action.idempotent
         else None
     )
-    if wait is None or claimed.fencing_token - claimed.attempts > CUT_SHORT_LIMIT:
-        return replace(ended, speaks_of_partner=False)
-    return Finished(
-        claimed, AttemptOutcome.OUTCOME_UNKNOWN, "retrying", "keep", failure, failure.detail,
-        wait=wait, consumed=0, outcome_unknown_since=claimed.outcome_unknown_since, speaks_of_partner=False,
+    if wait is None or delivery.fencing_token - delivery.attempts > MAX_INTERRUPTIONS:
+        return replace(classified, affects_connection=False)
+    return AttemptResult(
+        delivery, AttemptOutcome.OUTCOME_UNKNOWN, "retrying", "keep", failure, failure.detail,
+        wait=wait, consumed=0, outcome_unknown_since=delivery.outcome_unknown_since, affects_connection=False,
     )  # fmt: skip
 
 
-def _not_begun(claimed: Claimed, failure: NotBegun | Unfamiliar, now: datetime) -> Finished:
-    """Nothing was asked of the partner. A lookup's time does not count either."""
-    unfamiliar, lookup = isinstance(failure, Unfamiliar), claimed.kind == "lookup"
-    long = (
-        now >= claimed.first_attempt_at + LEFT_FOR
-        and claimed.fencing_token - claimed.attempts > CUT_SHORT_LIMIT
+def _not_started(
+    delivery: ClaimedDelivery, failure: NotStarted | UnsupportedByThisVersion, now: datetime
+) -> AttemptResult:
+    """Requeue the delivery: the provider was not contacted. The time limit of a lookup does not run either."""
+    unsupported, lookup = isinstance(failure, UnsupportedByThisVersion), delivery.kind == "lookup"
+    # A delivery of a newer version that was first attempted long ago is also requeued a few times first.
+    grace_is_over = (
+        now >= delivery.first_attempt_at + UNSUPPORTED_GRACE
+        and delivery.fencing_token - delivery.attempts > MAX_INTERRUPTIONS
     )
-    if unfamiliar and long:
-        # What a newer version attempted long ago is put back a few times, too, before it is given up on.
+    if unsupported and grace_is_over:
         state: Literal["needs_review", "failed"] = "needs_review" if lookup else "failed"
         key_action: Literal["keep", "release"] = "keep" if lookup else "release"
-        return Finished(
-            claimed,
-            AttemptOutcome.REJECTED,
-            state,
-            key_action,
-            failure,
-            failure.detail,
-            consumed=0,
-            speaks_of_partner=False,
-        )
-    return Finished(
-        claimed, AttemptOutcome.NOT_STARTED, "retrying", "keep", failure, failure.detail,
-        wait=LEFT_TO_NEWER if unfamiliar else failure.retry_after or timedelta(0),
-        consumed=0, outcome_unknown_since=now if lookup else None, speaks_of_partner=False,
+        return AttemptResult(
+            delivery, AttemptOutcome.REJECTED, state, key_action, failure, failure.detail,
+            consumed=0, affects_connection=False,
+        )  # fmt: skip
+    return AttemptResult(
+        delivery, AttemptOutcome.NOT_STARTED, "retrying", "keep", failure, failure.detail,
+        wait=UNSUPPORTED_RETRY_INTERVAL if unsupported else failure.retry_after or timedelta(0),
+        consumed=0, outcome_unknown_since=now if lookup else None, affects_connection=False,
     )  # fmt: skip
 
 
-def _again(claimed: Claimed, failure: DeliveryError, detail: str, now: datetime) -> Finished:
-    """Retry, as soon as the partner wishes or the schedule says; or give up."""
+def _retry_or_give_up(
+    delivery: ClaimedDelivery, failure: DeliveryError, detail: str, now: datetime
+) -> AttemptResult:
+    """Retry when the provider or the schedule says so, or give up."""
     unknown = isinstance(failure, OutcomeUnknown)
     outcome = AttemptOutcome.OUTCOME_UNKNOWN if unknown else AttemptOutcome.FAILED
-    if isinstance(failure, AuthenticationError | RateLimited | QuotaExhausted):
-        # The connection itself is paused; the delivery is due again as soon as that ends.
-        return Finished(claimed, outcome, "retrying", "keep", failure, detail, consumed=0)
-    consumed = 0 if claimed.probe else 1
-    attempts = claimed.attempts + consumed
-    wait = failure.retry_after or wait_after(max(attempts, 1))
-    if gives_up(claimed, attempts, now + wait):
-        words = f"given up after {_counted(attempts)}: {detail}"
-        # An unknown outcome gets here only when the action is repeatable: whoever repeats it doubles nothing.
-        return Finished(claimed, outcome, "failed", "release", failure, words)
-    return Finished(claimed, outcome, "retrying", "keep", failure, detail, wait=wait, consumed=consumed)
+    if isinstance(failure, AccountError | RateLimited | QuotaExhausted):
+        # The connection itself is paused; the delivery is due again as soon as the pause ends.
+        return AttemptResult(delivery, outcome, "retrying", "keep", failure, detail, consumed=0)
+    consumed = 0 if delivery.probe else 1
+    attempts = delivery.attempts + consumed
+    wait = failure.retry_after or retry_delay(max(attempts, 1))
+    if gives_up(delivery, attempts, now + wait):
+        message = f"gave up after {_count_attempts(attempts)}: {detail}"
+        # An unknown outcome gets here only if the action is idempotent: repeating it has no second side effect.
+        return AttemptResult(delivery, outcome, "failed", "release", failure, message)
+    return AttemptResult(delivery, outcome, "retrying", "keep", failure, detail, wait=wait, consumed=consumed)
 
 
-def gives_up(claimed: Claimed, attempts: int, run_at: datetime) -> bool:
-    """Whether the next attempt would come too late, by the rule's `retry`, its `expires` or the standard limit."""
-    retry: dict[str, Any] = claimed.options.get("retry") or {}
+def gives_up(delivery: ClaimedDelivery, attempts: int, run_at: datetime) -> bool:
+    """Return True if an attempt at `run_at` is past the rule's `retry`, its `expires` or the default limit."""
+    retry: dict[str, Any] = delivery.options.get("retry") or {}
     limit = RETRY_LIMIT if retry.get("limit") is None else timedelta(seconds=retry["limit"])
-    most = retry.get("attempts")
-    expired = claimed.expires_at is not None and run_at >= claimed.expires_at
-    return expired or run_at > claimed.first_attempt_at + limit or (most is not None and attempts >= most)
+    max_attempts = retry.get("attempts")
+    expired = delivery.expires_at is not None and run_at >= delivery.expires_at
+    return (
+        expired
+        or run_at > delivery.first_attempt_at + limit
+        or (max_attempts is not None and attempts >= max_attempts)
+    )
 
 
-def _after_lookup(claimed: Claimed, result: Success | Exception | None, now: datetime) -> Finished:
+def _after_lookup(
+    delivery: ClaimedDelivery, result: Success | Exception | None, now: datetime
+) -> AttemptResult:
     if isinstance(result, Success):
-        return _sent(claimed, result, AttemptOutcome.LOOKUP_FOUND)
+        return _succeeded(delivery, result, AttemptOutcome.LOOKUP_FOUND)
     if result is None:
-        return _absent(claimed, now)
+        return _not_found(delivery, now)
     failure = (
         result if isinstance(result, DeliveryError) else OutcomeUnknown(str(result), reason="internal_error")
     )
     detail = f"not known whether it took effect: {mask(failure.detail)[:400]}"
-    # While the partner is away, nobody is asked anything: the time for looking begins when it is back.
-    away = claimed.probe or isinstance(failure, AuthenticationError | RateLimited | QuotaExhausted)
-    since = now if away else claimed.outcome_unknown_since or now
-    in_vain = now + LOOKUP_EVERY > since + LOOKUP_LIMIT or now > claimed.first_attempt_at + RETRY_LIMIT
-    if isinstance(result, LookupInconclusive) or in_vain:
-        return Finished(
-            claimed, AttemptOutcome.INCONCLUSIVE, "needs_review", "keep", failure, detail, consumed=0
+    # While the provider is unavailable, no lookup is made: the time limit starts when it is available again.
+    unavailable = delivery.probe or isinstance(failure, AccountError | RateLimited | QuotaExhausted)
+    since = now if unavailable else delivery.outcome_unknown_since or now
+    limit_reached = (
+        now + LOOKUP_INTERVAL > since + LOOKUP_LIMIT or now > delivery.first_attempt_at + RETRY_LIMIT
+    )
+    if isinstance(result, LookupInconclusive) or limit_reached:
+        return AttemptResult(
+            delivery, AttemptOutcome.INCONCLUSIVE, "needs_review", "keep", failure, detail, consumed=0
         )
-    return Finished(
-        claimed, AttemptOutcome.LOOKUP_FAILED, "retrying", "keep", failure, detail,
-        wait=LOOKUP_EVERY, consumed=0, outcome_unknown_since=since,
+    return AttemptResult(
+        delivery, AttemptOutcome.LOOKUP_FAILED, "retrying", "keep", failure, detail,
+        wait=LOOKUP_INTERVAL, consumed=0, outcome_unknown_since=since,
     )  # fmt: skip
 
 
-def _absent(claimed: Claimed, now: datetime) -> Finished:
-    """It is proven that nothing happened: the first time attempt again at once, then on schedule."""
-    attempts = claimed.attempts + 1
-    wait = timedelta(0) if claimed.attempts == 0 else wait_after(attempts)
-    detail = "the partner does not have it"
-    if gives_up(claimed, attempts, now + wait):
-        failure = TransientError(detail, reason="timeout")
-        return Finished(
-            claimed,
-            AttemptOutcome.LOOKUP_NOT_FOUND,
-            "failed",
-            "release",
-            failure,
-            f"given up after {_counted(attempts)}: {detail}",
-        )
-    return Finished(
-        claimed,
-        AttemptOutcome.LOOKUP_NOT_FOUND,
-        "retrying",
-        "keep",
-        None,
-        f"{detail}; attempted again",
-        wait=wait,
+def _not_found(delivery: ClaimedDelivery, now: datetime) -> AttemptResult:
+    """Retry, because it is confirmed that nothing happened: immediately the first time, then on schedule."""
+    attempts = delivery.attempts + 1
+    wait = timedelta(0) if delivery.attempts == 0 else retry_delay(attempts)
+    detail = "the provider does not have it"
+    if gives_up(delivery, attempts, now + wait):
+        return AttemptResult(
+            delivery, AttemptOutcome.LOOKUP_NOT_FOUND, "failed", "release",
+            TransientError(detail, reason="timeout"), f"gave up after {_count_attempts(attempts)}: {detail}",
+        )  # fmt: skip
+    return AttemptResult(
+        delivery, AttemptOutcome.LOOKUP_NOT_FOUND, "retrying", "keep", None, f"{detail}; retrying", wait=wait
     )
 
 
-def _sent(claimed: Claimed, sent: Success, outcome: AttemptOutcome) -> Finished:
-    return Finished(
-        claimed, outcome, "succeeded", "complete", None, mask(sent.detail)[:500],
-        external_id=sent.id or claimed.existing_id, message_status=sent.message_status,
+def _succeeded(delivery: ClaimedDelivery, success: Success, outcome: AttemptOutcome) -> AttemptResult:
+    return AttemptResult(
+        delivery, outcome, "succeeded", "complete", None, mask(success.detail)[:500],
+        external_id=success.id or delivery.existing_id, message_status=success.message_status,
     )  # fmt: skip
 
 
-def _words(error: Exception | None) -> str:
+def _describe(error: Exception | None) -> str:
     return f"{type(error).__name__}: {error}" if error is not None else ""
 
 
-def _counted(attempts: int) -> str:
+def _count_attempts(attempts: int) -> str:
     return "1 attempt" if attempts == 1 else f"{attempts} attempts"

@@ -1,7 +1,7 @@
-"""The router: stored events become deliveries, failures become follow-ups.
+"""The router: turns stored events into deliveries, and failures into follow-ups.
 
-It computes, and touches no partner, so it runs in the process that receives; there it leaves the interpreter to
-whatever has to be answered.
+The router only computes and does not contact providers, so it runs in the process of the receiver. While webhook
+requests wait there, it yields the interpreter to them.
 """
 
 from __future__ import annotations
@@ -12,84 +12,96 @@ from datetime import datetime
 from typing import Any
 
 from bridge.events import Event
-from bridge.rules.model import Planned
+from bridge.rules.model import PlannedDelivery
 from bridge.rules.route import after_failure, alerts, route
-from bridge.store.database import EVENTS, Database
-from bridge.store.follow_ups import anything_marked, follow_up_deliveries, follow_up_pauses
+from bridge.store.database import EVENTS_TOPIC, Database
+from bridge.store.follow_ups import follow_up_deliveries, follow_up_pauses, has_pending_follow_ups
 from bridge.store.routing import route_unrouted
 from bridge.telemetry import log
-from bridge.worker.error_backoff import patience
+from bridge.worker.error_backoff import survive_errors
 from bridge.worker.rules_reloader import RulesFile
 
 BATCH, SMALL_BATCH = 200, 50
-"""Events of one transaction; the smaller one while others come in."""
-SLOW_POLL = 5.0
-"""Seconds after which it looks for work even if nobody woke it."""
+"""Events per transaction; the smaller batch is used while new events come in."""
+POLL_INTERVAL = 5.0
+"""Seconds between two polls if there is no notification."""
 
 
 class Router:
-    """Routes what is stored, with the rules that run now, on a thread of its own."""
+    """Thread that routes stored events by the active rules."""
 
     def __init__(self, database: Database, rules: RulesFile) -> None:
         self._database = database
         self._rules = rules
         self._wake = threading.Event()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._route, name="bridge-router", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="bridge-router", daemon=True)
 
     def start(self) -> None:
-        """Begin to route."""
-        self._database.on_change.append(self._on_change)
+        """Start the thread."""
+        self._database.listeners.append(self._on_change)
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the transaction that runs."""
+        """Stop the thread after its current transaction."""
         self._stopping.set()
         self._wake.set()
         self._thread.join(timeout=10)
-        self._database.on_change.remove(self._on_change)
+        self._database.listeners.remove(self._on_change)
 
     def _on_change(self, topics: frozenset[str]) -> None:
-        if EVENTS in topics:
+        if EVENTS_TOPIC in topics:
             self._wake.set()
 
-    def _route(self) -> None:
+    def _run(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
-            with patience("router", self._stopping):
+            with survive_errors("router", self._stopping):
                 while not self._stopping.is_set():
-                    self._database.give_way()
-                    if not self.round(SMALL_BATCH if self._database.brief else BATCH):
+                    self._database.yield_to_ingest()
+                    if not self.run_once(SMALL_BATCH if self._database.prefer_short_transactions else BATCH):
                         break
-                self._wake.wait(SLOW_POLL)
+                self._wake.wait(POLL_INTERVAL)
 
-    def round(self, batch: int = BATCH) -> int:
-        """Do what is there to do, up to one batch of each; returns how much that was."""
+    def run_once(self, batch: int = BATCH) -> int:
+        """Route up to one batch of events and follow up on one batch of failures; return how many were processed."""
         rules = self._rules.current
-        routed, crashed = route_unrouted(
+        routed, failed_events = route_unrouted(
             self._database, rules, lambda event, now: route(event, rules, now), batch
         )
-        for event in crashed:
+        for event_id in failed_events:
             log.error(
-                "routing crashed", event_id=event, advice="see `bridge show` for the rule, and report it"
+                "routing failed unexpectedly",
+                event_id=event_id,
+                advice="`bridge show` names the rule; please report this bug",
             )
-        return routed + (self._follow_up() if anything_marked(self._database) else 0)
+        return routed + (self._follow_up() if has_pending_follow_ups(self._database) else 0)
 
     def _follow_up(self) -> int:
-        followed, without = follow_up_deliveries(self._database, self._after_failure)
-        alerted, silent = follow_up_pauses(self._database, self._after_pause)
-        for cause in (*without, *silent):
-            log.error("no follow-up could be made", cause=cause, advice="look at its detail, and report it")
-        return followed + alerted
+        followed_up, failed_deliveries = follow_up_deliveries(self._database, self._after_failure)
+        alerted, failed_pauses = follow_up_pauses(self._database, self._after_pause)
+        for delivery_id in failed_deliveries:
+            log.error(
+                "follow-up failed unexpectedly",
+                delivery=delivery_id,
+                advice="`bridge show` names the error; please report this bug",
+            )
+        for connection in failed_pauses:
+            log.error(
+                "alert failed unexpectedly",
+                connection=connection,
+                advice="`bridge connections` names the error; please report this bug",
+            )
+        return followed_up + alerted
 
     def _after_failure(
         self, event: Event, delivery: Mapping[str, Any], now: datetime
-    ) -> tuple[str, Sequence[Planned]]:
+    ) -> tuple[str, Sequence[PlannedDelivery]]:
         rules = self._rules.current
         return rules.hash, after_failure(event, rules, delivery, now)
 
     def _after_pause(
         self, event: Event, delivery: Mapping[str, Any], now: datetime
-    ) -> tuple[str, Sequence[Planned]]:
+    ) -> tuple[str, Sequence[PlannedDelivery]]:
         rules = self._rules.current
         return rules.hash, alerts(event, rules, delivery, now)

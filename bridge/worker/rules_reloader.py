@@ -1,4 +1,4 @@
-"""The rules file of a running service: reloaded when it changes, and never replaced by a bad one."""
+"""Rules reloader: reloads the rules file of a running service when it changes, and keeps the old rules on errors."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from bridge.connector.discovery import Registry
 from bridge.errors import ConfigError
 from bridge.rules.load import load
-from bridge.rules.model import Problem, Rules
+from bridge.rules.model import Diagnostic, Rules
 from bridge.rules.report import RulesError, one_line, report
 from bridge.telemetry import log
 
 
 def read_rules(path: Path, registry: Registry, environ: Mapping[str, str] | None, ending: str) -> Rules:
-    """The rules in a file; raises RulesError with all its problems, ConfigError when it cannot be read.
+    """Load the rules of a file. Raise RulesError with all diagnostics, or ConfigError if the file cannot be read.
 
-    With `environ`, connections without settings are problems too. `ending` says what follows from them.
+    With `environ`, a connection without settings is an error too. `ending` is added to the error's message.
     """
     try:
         text = path.read_bytes()
@@ -26,20 +26,20 @@ def read_rules(path: Path, registry: Registry, environ: Mapping[str, str] | None
         raise ConfigError(
             f"{path} cannot be read: {error.strerror}; set BRIDGE_RULES_FILE to your rules file"
         ) from None
-    return _rules_in(text, path, registry, environ, ending)
+    return _parse_rules(text, path, registry, environ, ending)
 
 
-def _rules_in(
+def _parse_rules(
     text: bytes, path: Path, registry: Registry, environ: Mapping[str, str] | None, ending: str
 ) -> Rules:
     loaded = load(text, path=str(path), registry=registry, environ=environ)
     if loaded.rules is None:
-        raise RulesError(loaded.problems, text.decode("utf-8", "replace"), str(path), ending)
+        raise RulesError(loaded.diagnostics, text.decode("utf-8", "replace"), str(path), ending)
     return loaded.rules
 
 
 class RulesFile:
-    """The rules that run now, and what is wrong with the file on disk, if anything."""
+    """The active rules, and the errors of the file on disk, if any."""
 
     def __init__(
         self,
@@ -47,34 +47,35 @@ class RulesFile:
         registry: Registry,
         environ: Mapping[str, str] | None,
         *,
-        silent: bool = False,
-        running: str | None = None,
+        quiet: bool = False,
+        fallback_text: str | None = None,
     ) -> None:
-        """`silent`: another process beside this one follows the same file, and says what became of it.
+        """Load the file. Raise ConfigError if that fails and there is no `fallback_text`.
 
-        `running` is the text of the rules that run there: while the file is bad, they run here too.
+        `quiet` disables logging, for a process whose server follows and logs the same file. `fallback_text` is the
+        text of the server's active rules: they are used here too while the file has errors.
         """
         self.path = path
-        self._silent = silent
+        self._quiet = quiet
         self._registry = registry
         self._environ = environ
         self._lock = threading.Lock()
-        self._seen = self._stamp()
+        self._last_stamp = self._stamp()
         self.loaded_at = datetime.now(UTC)
-        """Since when the rules that run have been running."""
-        self.problems: tuple[Problem, ...] = ()
-        self.trouble: str | None = None
-        """Why the file on disk is not the one that runs; None when it is."""
+        """When the active rules were loaded."""
+        self.diagnostics: tuple[Diagnostic, ...] = ()
+        self.load_error: str | None = None
+        """Why the file on disk is not active; None if it is."""
         ending = "; the service does not start"
         try:
             self.current: Rules = read_rules(path, registry, environ, ending)
         except ConfigError as error:
-            if running is None:
+            if fallback_text is None:
                 raise
-            self.current = _rules_in(running.encode(), path, registry, environ, ending)
-            self.trouble = str(error)
+            self.current = _parse_rules(fallback_text.encode(), path, registry, environ, ending)
+            self.load_error = str(error)
         self.before_change: Callable[[Rules], None] = lambda _: None
-        """Told of new rules before they run; a ConfigError keeps the old ones."""
+        """Called with new rules before they become active. If it raises ConfigError, the old rules stay active."""
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
@@ -84,39 +85,39 @@ class RulesFile:
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def reload_if_changed(self) -> bool:
-        """Reload when the file on disk is another one than last seen; returns whether new rules run."""
+        """Reload the file if it has changed on disk; return True if new rules are active."""
         stamp = self._stamp()
-        return stamp != self._seen and self.reload()
+        return stamp != self._last_stamp and self.reload()
 
     def reload(self) -> bool:
-        """Read the file again; the rules that run stay when it has problems. Returns whether new rules run."""
+        """Read the file again; return True if new rules are active. On errors, the old rules stay active."""
         with self._lock:
-            self._seen = self._stamp()
+            self._last_stamp = self._stamp()
             try:
                 rules = read_rules(
                     self.path, self._registry, self._environ, "; the running rules were not changed"
                 )
                 self.before_change(rules)
             except ConfigError as error:
-                self.trouble = str(error)
-                self.problems = getattr(error, "problems", ())
-                if not self._silent:
+                self.load_error = str(error)
+                self.diagnostics = getattr(error, "diagnostics", ())
+                if not self._quiet:
                     log.error(
                         "rules not reloaded",
-                        problems=[one_line(problem, str(self.path)) for problem in self.problems]
-                        or [self.trouble],
-                        advice="the running rules were not changed; mend the file, `bridge check` shows the places",
+                        diagnostics=[one_line(diagnostic, str(self.path)) for diagnostic in self.diagnostics]
+                        or [self.load_error],
+                        advice="the running rules were not changed; fix the file, `bridge check` shows the errors",
                     )
                 return False
             except Exception:
-                self._seen = None  # the database is away, say: the next look tries again
+                self._last_stamp = None  # for example, the database is unavailable: the next check retries
                 raise
-            self.trouble, self.problems = None, ()
+            self.load_error, self.diagnostics = None, ()
             changed = rules.hash != self.current.hash
             self.current = rules
             if changed:
                 self.loaded_at = datetime.now(UTC)
-            if not self._silent:
+            if not self._quiet:
                 log.info("rules reloaded", path=str(self.path), rules=len(rules.rules), hash=rules.hash[:12])
             return changed
 

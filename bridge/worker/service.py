@@ -1,10 +1,10 @@
-"""The worker as a service: three threads that never wait inside a transaction or on a partner.
+"""The worker as a service: three threads that never wait for a provider or inside a transaction.
 
-    dispatcher   what is due -> attempts, as far as each connection has room
-    recorder     ends of attempts -> the store, in groups
-    keeper       what happens on a slow beat: leases that ran out, the rules file, retention, metrics
+    dispatcher     claims due deliveries, as far as each connection has free slots
+    result writer  records the results of attempts, in batches
+    maintenance    periodic work: expired leases, the rules file, heartbeats, retention
 
-Attempts themselves run in their connection's threads. Everything that waits is a row with a time.
+The attempts themselves run in the threads of their connection. Everything that waits is a row with a time.
 """
 
 from __future__ import annotations
@@ -26,438 +26,427 @@ from bridge.errors import OutcomeUnknown, StoreUnavailable
 from bridge.events import Event
 from bridge.rules.model import Truth
 from bridge.rules.route import consent
-from bridge.store.claim import LEASE, Claimed, Room, claim
-from bridge.store.database import EVERYTHING, Database
-from bridge.store.policy_inputs import Rulebook
-from bridge.store.results import Finished, abandoned, finish
-from bridge.store.retention import NOTHING, prune_portion
-from bridge.store.workers import beat, leave
-from bridge.telemetry import Metrics, log, logged_together, mask_address
-from bridge.worker.attempt import Attempts, Connection, Result
-from bridge.worker.clock_jumps import Evenness
-from bridge.worker.error_backoff import is_back, patience, say_and_wait
-from bridge.worker.result_policy import LOOKUP_EVERY, NotBegun, conclude, cut_short
+from bridge.store.claim import LEASE, Capacity, ClaimedDelivery, claim
+from bridge.store.database import ALL_TOPICS, Database
+from bridge.store.policy_inputs import PolicyConfig
+from bridge.store.results import AttemptResult, find_expired_leases, record_results
+from bridge.store.retention import EMPTY, prune_batch
+from bridge.store.workers import deregister, record_heartbeat
+from bridge.telemetry import Metrics, buffered_logging, log, mask_address
+from bridge.worker.attempt import Account, AttemptRunner, CallResult
+from bridge.worker.clock_jumps import ClockJumpDetector
+from bridge.worker.error_backoff import clear_outage, log_and_back_off, survive_errors
+from bridge.worker.in_flight import InFlight
+from bridge.worker.result_policy import LOOKUP_INTERVAL, NotStarted, classify_interrupted, classify_result
 from bridge.worker.rules_reloader import RulesFile
-from bridge.worker.stall_detector import Pulse
+from bridge.worker.stall_detector import StallDetector
 
-SLOW_POLL = 5.0
-"""Seconds after which a thread looks for work even if nobody woke it."""
-KEEPER_ROUND = 2.0
-BEAT_EVERY = 15.0
-PRUNE_EVERY = 3600.0
-LITTLE, PAUSE = 64, 0.1
-"""While events come in: calls that are claimed, or ends that are recorded, at once; and while they come in crowds,
-seconds from one transaction to the next."""
-HAND_ON_EVERY = 0.005
-"""Seconds for which ends of attempts, and the room of calls that returned, gather where a partner is that quick."""
-MAX_GROUP = 500
-"""Ends of attempts that go into one transaction."""
+POLL_INTERVAL = 5.0
+"""Seconds between two polls of a connection if there is no notification."""
+MAINTENANCE_INTERVAL = 2.0
+HEARTBEAT_INTERVAL = 15.0
+PRUNE_INTERVAL = 3600.0
+SMALL_BATCH, THROTTLE_SECONDS = 64, 0.1
+"""While new events come in: calls per claim, or results per transaction. During a burst of events: seconds between two
+transactions."""
+FLUSH_INTERVAL = 0.005
+"""Seconds for which results, and the slots of returned calls, are collected if a provider is that fast."""
+MAX_BATCH = 500
+"""Results per transaction."""
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What the worker needs besides its connections."""
+    """The worker's settings, other than its connections."""
 
     allowlist: tuple[str, ...] = ()
     retention: timedelta = timedelta(days=30)
-    erased_as: Callable[[str], str] | None = None
-    """See `bridge.store.policy_inputs.Rulebook`."""
+    hash_address: Callable[[str], str] | None = None
+    """See `bridge.store.policy_inputs.PolicyConfig`."""
 
 
 class Worker:
-    """Routes, attempts and records until it is stopped."""
+    """Claims deliveries, runs their attempts and records the results until it is stopped."""
 
     def __init__(
         self,
         database: Database,
         rules: RulesFile,
-        connections: Mapping[str, Connection],
-        attempts: Attempts,
+        accounts: Mapping[str, Account],
+        attempts: AttemptRunner,
         settings: WorkerSettings | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         self.worker_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{os.urandom(3).hex()}"
         self._database = database
         self._rules = rules
-        self._connections = dict(connections)
+        self._accounts = dict(accounts)
         self._attempts = attempts
         self._settings = settings or WorkerSettings()
         self._metrics = metrics or Metrics()
-        self._done: queue.SimpleQueue[Sequence[Finished]] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Sequence[AttemptResult]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._drained = threading.Event()
-        self._claim_wake = threading.Condition()
-        self._look_at: dict[str, float] = dict.fromkeys(self._connections, 0.0)
+        self._wake = threading.Condition()
+        self._next_poll_at: dict[str, float] = dict.fromkeys(self._accounts, 0.0)
         self._unrecorded = 0
-        self._under_way: dict[tuple[str, int], float] = {}
-        """Claims of this process, and when by `uptime` they began."""
-        self._begun: set[tuple[str, int]] = set()
-        """Those of them whose attempt has begun: the others wait for a thread."""
-        self._ended: set[tuple[str, int]] = set()
-        """Those of them whose end is known and still to be recorded."""
-        self._evenness = Evenness()
-        self._pulse = Pulse()
+        self._in_flight = InFlight()
+        self._clock_jumps = ClockJumpDetector()
+        self._stalls = StallDetector()
         self._threads: dict[str, threading.Thread] = {}
 
     def start(self) -> None:
-        """Take over what a dead process left behind, and begin."""
-        self._database.on_change.append(self._on_change)
-        beat(self._database, self.worker_id, __version__)
+        """Take over the attempts of dead processes, and start the threads."""
+        self._database.listeners.append(self._on_change)
+        record_heartbeat(self._database, self.worker_id, __version__)
         self._take_over()
-        self._pulse.start()
-        for name, work in (
-            ("dispatcher", self._dispatch), ("recorder", self._record), ("keeper", self._keep),
-        ):  # fmt: skip
-            thread = threading.Thread(target=work, name=f"bridge-{name}", daemon=True)
+        self._stalls.start()
+        for name, target in (
+            ("dispatcher", self._dispatch),
+            ("result-writer", self._record),
+            ("maintenance", self._run_maintenance),
+        ):
+            thread = threading.Thread(target=target, name=f"bridge-{name}", daemon=True)
             self._threads[name] = thread
             thread.start()
 
     def stop(self, timeout: float = 25.0) -> bool:
-        """Claim nothing more, let what runs end within `timeout` seconds; returns whether all of it did.
+        """Stop claiming and let running attempts finish within `timeout` seconds; return True if all of them did.
 
-        What did not end keeps its lease until that runs out; then it is looked up by whoever serves next.
+        Unfinished attempts keep their lease until it expires. Another worker then checks their outcome with the
+        provider.
         """
         self._stopping.set()
-        with self._claim_wake:
-            self._claim_wake.notify_all()
+        with self._wake:
+            self._wake.notify_all()
         end = uptime() + timeout
         dispatcher = self._threads["dispatcher"]
-        dispatcher.join(timeout)  # what it is just claiming is still to be counted
-        with self._claim_wake:
+        dispatcher.join(timeout)  # its last claim has to be counted
+        with self._wake:
             while self._unrecorded and uptime() < end:
-                self._claim_wake.wait(min(0.5, max(0.01, end - uptime())))
+                self._wake.wait(min(0.5, max(0.01, end - uptime())))
             clean = self._unrecorded == 0 and not dispatcher.is_alive()
         self._drained.set()
         for thread in self._threads.values():
             thread.join(timeout=max(2.0, end - uptime()))
-        self._database.on_change.remove(self._on_change)
-        self._pulse.stop()
-        for connection in self._connections.values():
-            connection.close()
+        self._database.listeners.remove(self._on_change)
+        self._stalls.stop()
+        for account in self._accounts.values():
+            account.close()
         try:
-            leave(self._database, self.worker_id)
+            deregister(self._database, self.worker_id)
         except StoreUnavailable:
-            log.warning("could not sign off", worker_id=self.worker_id)
+            log.warning("failed to deregister worker", worker_id=self.worker_id)
         return clean
 
-    def add(self, connections: Mapping[str, Connection]) -> None:
-        """Work on these connections too: new rules use them."""
-        with self._claim_wake:
-            self._connections = {**self._connections, **connections}
-            self._look_at |= dict.fromkeys(connections, 0.0)
-            self._claim_wake.notify_all()
+    def add_accounts(self, accounts: Mapping[str, Account]) -> None:
+        """Start to work on these accounts too, because new rules use them."""
+        with self._wake:
+            self._accounts = {**self._accounts, **accounts}
+            self._next_poll_at |= dict.fromkeys(accounts, 0.0)
+            self._wake.notify_all()
 
     def _on_change(self, topics: frozenset[str]) -> None:
-        with self._claim_wake:
-            names = self._connections.keys()
-            for name in names if EVERYTHING in topics else topics & names:
-                self._look_at[name] = 0.0
-            self._claim_wake.notify_all()
+        with self._wake:
+            names = self._accounts.keys()
+            for name in names if ALL_TOPICS in topics else topics & names:
+                self._next_poll_at[name] = 0.0
+            self._wake.notify_all()
 
     # The dispatcher
 
     def _dispatch(self) -> None:
         while not self._stopping.is_set():
-            for name in self._to_look_at():
-                if self._database.crowded:
-                    self._stopping.wait(PAUSE)
+            for name in self._wait_for_accounts():
+                if self._database.is_ingest_burst:
+                    self._stopping.wait(THROTTLE_SECONDS)
                 if self._stopping.is_set():
                     return
                 claimed = False
-                with patience("dispatcher", self._stopping):
-                    self._claim(self._connections[name], little=self._database.brief)
+                with survive_errors("dispatcher", self._stopping):
+                    self._claim(self._accounts[name], small_batch=self._database.prefer_short_transactions)
                     claimed = True
                 if not claimed:
                     self._on_change(frozenset([name]))
 
-    def _to_look_at(self) -> list[str]:
-        """Wait until a connection with room may have something due."""
-        with self._claim_wake:
+    def _wait_for_accounts(self) -> list[str]:
+        """Wait until accounts with free slots may have due deliveries; return their names."""
+        with self._wake:
             while not self._stopping.is_set():
                 now = uptime()
                 ready = [
                     name
-                    for name, at in self._look_at.items()
-                    if at <= now and self._connections[name].free > 0
+                    for name, at in self._next_poll_at.items()
+                    if at <= now and self._accounts[name].free_slots > 0
                 ]
                 if ready:
                     for name in ready:
-                        self._look_at[name] = now + SLOW_POLL
+                        self._next_poll_at[name] = now + POLL_INTERVAL
                     return ready
-                waiting = (at for name, at in self._look_at.items() if self._connections[name].free > 0)
-                self._claim_wake.wait(max(0.0, min(waiting, default=now + SLOW_POLL) - now))
+                polls = (at for name, at in self._next_poll_at.items() if self._accounts[name].free_slots > 0)
+                self._wake.wait(max(0.0, min(polls, default=now + POLL_INTERVAL) - now))
             return []
 
-    def _claim(self, connection: Connection, *, little: bool) -> None:
-        actions = connection.connector.actions
-        begun = uptime()
-        room = Room(
-            connection.name,
-            min(connection.free, LITTLE) if little else connection.free,
+    def _claim(self, account: Account, *, small_batch: bool) -> None:
+        actions = account.connector.actions
+        claimed_at = uptime()
+        capacity = Capacity(
+            account.name,
+            min(account.free_slots, SMALL_BATCH) if small_batch else account.free_slots,
             lambda use: actions[name].batch if (name := use.partition(".")[2]) in actions else 1,
-            connection.connector.limits.per_second,
+            account.connector.limits.per_second,
             max((action.batch for action in actions.values()), default=1),
         )
-        claimed = claim(self._database, room, self._rulebook(), self.worker_id)
-        if claimed.calls:
-            self._evenness.read(claimed.calls[0][0].started_at, begun)
-        with self._claim_wake:
-            connection.running += len(claimed.calls)
-            self._unrecorded += sum(len(call) for call in claimed.calls)
-            self._under_way |= {
-                (item.id, item.fencing_token): begun for call in claimed.calls for item in call
-            }
-            if claimed.look_again_in is not None:
-                at = begun + claimed.look_again_in.total_seconds()
-                self._look_at[connection.name] = min(self._look_at[connection.name], at)
-        calls = deque(claimed.calls)
-        # All threads pull from them: one that a call holds up holds up no other call.
-        for _ in range(min(len(calls), connection.connector.limits.concurrency)):
+        batch = claim(self._database, capacity, self._policy_config(), self.worker_id)
+        if batch.calls:
+            self._clock_jumps.observe(batch.calls[0][0].started_at, claimed_at)
+        with self._wake:
+            account.running += len(batch.calls)
+            self._unrecorded += sum(len(call) for call in batch.calls)
+            self._in_flight.add((delivery for call in batch.calls for delivery in call), claimed_at)
+            if batch.next_poll_in is not None:
+                at = claimed_at + batch.next_poll_in.total_seconds()
+                self._next_poll_at[account.name] = min(self._next_poll_at[account.name], at)
+        calls = deque(batch.calls)
+        # All threads take calls from the same queue, so a call that hangs does not delay the others.
+        for _ in range(min(len(calls), account.connector.limits.concurrency)):
             try:
-                connection.submit(lambda: self._attempt_all(connection, calls, begun))
-            except RuntimeError as error:  # the machine has no thread to give
-                log.error("no thread for an attempt", connection=connection.name, error=str(error))
-                self._give_back(connection, calls, begun)
+                account.submit(lambda: self._attempt_all(account, calls, claimed_at))
+            except RuntimeError as error:  # the machine cannot start another thread
+                log.error("failed to start attempt thread", connection=account.name, error=str(error))
+                self._requeue(account, calls, claimed_at)
 
-    def _attempt_all(self, connection: Connection, calls: deque[Sequence[Claimed]], begun: float) -> None:
-        """Make calls as long as there are some, and give their room back every few milliseconds."""
-        since, made = uptime(), 0
-        while call := _next(calls):
-            self._hand_on(self._attempt(connection, call, begun))
-            made += 1
+    def _attempt_all(
+        self, account: Account, calls: deque[Sequence[ClaimedDelivery]], claimed_at: float
+    ) -> None:
+        """Make calls until the queue is empty, and release their slots every few milliseconds."""
+        since, returned = uptime(), 0
+        while call := _next_call(calls):
+            self._submit_results(self._attempt(account, call, claimed_at))
+            returned += 1
             now = uptime()
-            if now - since >= HAND_ON_EVERY:
-                self._returned(connection, made, now - since)
-                since, made = now, 0
-        if made:
-            self._returned(connection, made, uptime() - since)
+            if now - since >= FLUSH_INTERVAL:
+                self._release_slots(account, returned, now - since)
+                since, returned = now, 0
+        if returned:
+            self._release_slots(account, returned, uptime() - since)
 
-    def _give_back(self, connection: Connection, calls: deque[Sequence[Claimed]], begun: float) -> None:
-        """Have calls that cannot be made now claimed again."""
-        while call := _next(calls):
-            self._hand_on(self._ends(call, [NotBegun()] * len(call), begun))
-            self._returned(connection, 1, connection.pace)
+    def _requeue(self, account: Account, calls: deque[Sequence[ClaimedDelivery]], claimed_at: float) -> None:
+        """Requeue calls that cannot be made now, so that they are claimed again."""
+        while call := _next_call(calls):
+            self._submit_results(self._classify(call, [NotStarted()] * len(call), claimed_at))
+            self._release_slots(account, 1, account.average_call_seconds)
 
-    def _hand_on(self, ended: Sequence[Finished]) -> None:
-        """Have these ends recorded."""
-        self._ended.update((item.claimed.id, item.claimed.fencing_token) for item in ended)
-        self._done.put(ended)
+    def _submit_results(self, results: Sequence[AttemptResult]) -> None:
+        """Hand results to the result writer."""
+        self._in_flight.finish(result.delivery for result in results)
+        self._results.put(results)
 
-    def _returned(self, connection: Connection, calls: int, seconds: float) -> None:
-        """Have the room of so many calls, which took so long, filled again."""
-        with self._claim_wake:
-            connection.returned(calls, seconds / calls)
-            if connection.free:
-                self._claim_wake.notify_all()
+    def _release_slots(self, account: Account, calls: int, seconds: float) -> None:
+        """Release the slots of `calls`, which took `seconds` in total, and wake the dispatcher."""
+        with self._wake:
+            account.release(calls, seconds / calls)
+            if account.free_slots:
+                self._wake.notify_all()
 
-    def _rulebook(self) -> Rulebook:
+    def _policy_config(self) -> PolicyConfig:
         messaging = self._rules.current.messaging
 
-        def agreed(event: Event) -> Truth | None:
+        def check_consent(event: Event) -> Truth | None:
             check = consent(event, messaging, self._database.clock.now())
             return check.result if check else None
 
-        return Rulebook(messaging, agreed, self._settings.allowlist, self._settings.erased_as)
+        return PolicyConfig(messaging, check_consent, self._settings.allowlist, self._settings.hash_address)
 
-    def _attempt(self, connection: Connection, call: Sequence[Claimed], begun: float) -> list[Finished]:
-        started = uptime()
-        self._begun.update((item.id, item.fencing_token) for item in call)
-        if self._too_early(call[0]):
-            results: list[Result] = [NotBegun("the database's clock jumped: looked up later", LOOKUP_EVERY)]
+    def _attempt(
+        self, account: Account, call: Sequence[ClaimedDelivery], claimed_at: float
+    ) -> list[AttemptResult]:
+        started_at = uptime()
+        self._in_flight.start(call)
+        if self._is_premature_lookup(call[0]):
+            results: list[CallResult] = [
+                NotStarted("the database clock jumped; the lookup is repeated later", LOOKUP_INTERVAL)
+            ]
         else:
-            results = self._attempts.run(connection, call, begun + connection.connector.limits.timeout)
-        self._metrics.attempt_seconds.labels(connection.name).observe(uptime() - started)
-        return self._ends(call, results, begun)
+            results = self._attempts.run(account, call, claimed_at + account.connector.limits.timeout)
+        self._metrics.attempt_seconds.labels(account.name).observe(uptime() - started_at)
+        return self._classify(call, results, claimed_at)
 
-    def _ends(self, call: Sequence[Claimed], results: Sequence[Result], begun: float) -> list[Finished]:
-        now = call[0].started_at + timedelta(seconds=uptime() - begun)
-        stopped = self._pulse.stopped_since(begun)
-        ends = []
-        for claimed, result in zip(call, results, strict=True):
-            action = self._action_of(claimed)
+    def _classify(
+        self, call: Sequence[ClaimedDelivery], results: Sequence[CallResult], claimed_at: float
+    ) -> list[AttemptResult]:
+        now = call[0].started_at + timedelta(seconds=uptime() - claimed_at)
+        stalled = self._stalls.was_stalled_since(claimed_at)
+        classified = []
+        for delivery, result in zip(call, results, strict=True):
+            action = self._action_of(delivery)
             try:
-                ends.append(conclude(claimed, action, result, now))
-            except Exception as error:  # whatever a connector returned, the attempt has an end
-                log.error(
-                    "a bug; what came of an attempt cannot be read", delivery=claimed.id, exc_info=error
+                classified.append(classify_result(delivery, action, result, now))
+            except Exception as error:  # whatever a connector returned, the attempt has a result
+                log.error("failed to classify attempt result", delivery=delivery.id, exc_info=error)
+                unknown = OutcomeUnknown(
+                    f"{type(error).__name__} while classifying the result", reason="internal_error"
                 )
-                unread = OutcomeUnknown(
-                    f"{type(error).__name__} while reading the result", reason="internal_error"
-                )
-                ends.append(conclude(claimed, action, unread, now))
-        for end in ends:
-            if stopped and end.failure is not None and end.failure.reason in ("timeout", "network"):
-                end.speaks_of_partner = False  # it failed by our own doing
-        return ends
+                classified.append(classify_result(delivery, action, unknown, now))
+        for item in classified:
+            if stalled and item.failure is not None and item.failure.reason in ("timeout", "network"):
+                item.affects_connection = False  # caused by this process, not by the provider
+        return classified
 
-    def _too_early(self, claimed: Claimed) -> bool:
-        """Whether it is a lookup that a jump of the clock made due before the partner can know."""
-        action = self._action_of(claimed)
+    def _is_premature_lookup(self, delivery: ClaimedDelivery) -> bool:
+        """Return True for a lookup that a clock jump made due before the provider can know the outcome."""
+        action = self._action_of(delivery)
         return (
-            claimed.kind == "lookup"
+            delivery.kind == "lookup"
             and action is not None
-            and self._evenness.jumped_within(action.lookup_delay)
+            and self._clock_jumps.jumped_within(action.lookup_delay)
         )
 
-    def _action_of(self, claimed: Claimed) -> Action | None:
-        connection = self._connections.get(claimed.connection)
-        return connection.connector.actions.get(claimed.action.partition(".")[2]) if connection else None
+    def _action_of(self, delivery: ClaimedDelivery) -> Action | None:
+        account = self._accounts.get(delivery.connection)
+        return account.connector.actions.get(delivery.action.partition(".")[2]) if account else None
 
-    def _tell(self, group: Sequence[Finished]) -> None:
-        """Count and log the ends of attempts."""
-        counts: Counter[tuple[str, str]] = Counter()
-        with logged_together():
-            logger = log.bind()
-            for ended in group:
-                claimed = ended.claimed
-                reason = ended.failure.reason if ended.failure else None
-                counts[claimed.connection, reason or ended.outcome] += 1
-                say = logger.info if ended.state == "succeeded" else logger.warning
-                say(
-                    "attempt",
-                    delivery=claimed.id, rule=claimed.rule, action=claimed.action, kind=claimed.kind,
-                    outcome=ended.outcome, state=ended.state, reason=reason, detail=ended.detail or None,
-                    recipient=mask_address(claimed.recipient) or None,
-                )  # fmt: skip
-        for labels, count in counts.items():
-            self._metrics.attempts.labels(*labels).inc(count)
-
-    # The recorder
+    # The result writer
 
     def _record(self) -> None:
-        group: Sequence[Finished] = ()
-        while not (self._drained.is_set() and not group and self._done.empty()):
-            group = self._write(group or self._next_group())
+        results: Sequence[AttemptResult] = ()
+        while not (self._drained.is_set() and not results and self._results.empty()):
+            results = self._write_results(results or self._next_results())
 
-    def _next_group(self) -> list[Finished]:
-        group: list[Finished] = []
+    def _next_results(self) -> list[AttemptResult]:
+        results: list[AttemptResult] = []
         with suppress(queue.Empty):
-            group += self._done.get(timeout=0.2)
-            self._drained.wait(PAUSE if self._database.crowded else HAND_ON_EVERY)
-            most = LITTLE if self._database.brief else MAX_GROUP
-            while len(group) < most:
-                group += self._done.get_nowait()
-        return group
+            results += self._results.get(timeout=0.2)
+            self._drained.wait(THROTTLE_SECONDS if self._database.is_ingest_burst else FLUSH_INTERVAL)
+            limit = SMALL_BATCH if self._database.prefer_short_transactions else MAX_BATCH
+            while len(results) < limit:
+                results += self._results.get_nowait()
+        return results
 
-    def _write(self, group: Sequence[Finished], *, bare: bool = False) -> Sequence[Finished]:
-        """Record a group, one by one if need be; returns those that are still to be recorded."""
-        if not group:
+    def _write_results(
+        self, results: Sequence[AttemptResult], *, without_details: bool = False
+    ) -> Sequence[AttemptResult]:
+        """Record results, one by one if the batch fails; return those that are still to be recorded."""
+        if not results:
             return ()
         try:
-            self._finish(group)
-            is_back("recorder")
+            self._record_results(results)
+            clear_outage("result writer")
         except StoreUnavailable as error:
-            say_and_wait(error, "recorder", self._drained)
-            return () if self._drained.is_set() else group
+            log_and_back_off(error, "result writer", self._drained)
+            return () if self._drained.is_set() else results
         except Exception as error:
-            if len(group) > 1:
-                for place, item in enumerate(group):
-                    if self._write([item]):
-                        return group[place:]
+            if len(results) > 1:
+                for index, result in enumerate(results):
+                    if self._write_results([result]):
+                        return results[index:]
                 return ()
-            [item] = group
+            [result] = results
             log.error(
-                "a bug; the end of an attempt is lost"
-                if bare
-                else "a bug; the end of an attempt is recorded without its words",
-                delivery=item.claimed.id,
-                outcome=item.outcome,
+                "failed to record attempt result"
+                if without_details
+                else "failed to record attempt result, retrying without its details",
+                delivery=result.delivery.id,
+                outcome=result.outcome,
                 exc_info=error,
             )
-            if not bare:
-                return self._write([_without_words(item)], bare=True)
-        self._settled(group)
+            if not without_details:
+                return self._write_results([_strip_details(result)], without_details=True)
+        self._on_recorded(results)
         return ()
 
-    def _finish(self, group: Sequence[Finished]) -> None:
-        for late in finish(self._database, group, self._fingerprint):
+    def _record_results(self, results: Sequence[AttemptResult]) -> None:
+        for late in record_results(self._database, results, self._fingerprint):
             log.warning(
-                "an attempt came back after its lease was taken over",
+                "attempt returned after its lease was taken over",
                 delivery=late.id,
                 fencing_token=late.fencing_token,
             )
 
     def _fingerprint(self, name: str) -> str:
-        return self._connections[name].fingerprint
+        return self._accounts[name].fingerprint
 
-    def _settled(self, group: Sequence[Finished]) -> None:
-        """Tell of ends that are recorded, and forget their claims."""
-        self._tell(group)
-        with self._claim_wake:
-            self._unrecorded -= len(group)
-            for item in group:
-                self._under_way.pop((item.claimed.id, item.claimed.fencing_token), None)
-                self._begun.discard((item.claimed.id, item.claimed.fencing_token))
-                self._ended.discard((item.claimed.id, item.claimed.fencing_token))
-            self._claim_wake.notify_all()
+    def _on_recorded(self, results: Sequence[AttemptResult]) -> None:
+        """Log recorded results, and remove their claims."""
+        self._log_results(results)
+        with self._wake:
+            self._unrecorded -= len(results)
+            self._in_flight.remove(result.delivery for result in results)
+            self._wake.notify_all()
 
-    # The keeper
+    def _log_results(self, results: Sequence[AttemptResult]) -> None:
+        """Count and log the results of attempts."""
+        counts: Counter[tuple[str, str]] = Counter()
+        with buffered_logging():
+            logger = log.bind()
+            for result in results:
+                delivery = result.delivery
+                reason = result.failure.reason if result.failure else None
+                counts[delivery.connection, reason or result.outcome] += 1
+                write = logger.info if result.state == "succeeded" else logger.warning
+                write(
+                    "attempt finished",
+                    delivery=delivery.id, rule=delivery.rule, action=delivery.action, kind=delivery.kind,
+                    outcome=result.outcome, state=result.state, reason=reason, detail=result.detail or None,
+                    recipient=mask_address(delivery.recipient) or None,
+                )  # fmt: skip
+        for labels, count in counts.items():
+            self._metrics.attempts.labels(*labels).inc(count)
 
-    def _keep(self) -> None:
-        beat_at = prune_at = 0.0
-        while not self._stopping.wait(KEEPER_ROUND):
-            with patience("keeper", self._stopping):
+    # Maintenance
+
+    def _run_maintenance(self) -> None:
+        next_heartbeat = next_prune = 0.0
+        while not self._stopping.wait(MAINTENANCE_INTERVAL):
+            with survive_errors("maintenance", self._stopping):
                 self._rules.reload_if_changed()
                 self._take_over()
-                if uptime() >= beat_at:
-                    beat(self._database, self.worker_id, __version__)
-                    beat_at = uptime() + BEAT_EVERY
-                if uptime() >= prune_at:
-                    portion = prune_portion(self._database, self._settings.retention, self._rules.current)
-                    if portion == NOTHING:
-                        prune_at = uptime() + PRUNE_EVERY
+                if uptime() >= next_heartbeat:
+                    record_heartbeat(self._database, self.worker_id, __version__)
+                    next_heartbeat = uptime() + HEARTBEAT_INTERVAL
+                if uptime() >= next_prune:
+                    pruned = prune_batch(self._database, self._settings.retention, self._rules.current)
+                    if pruned == EMPTY:
+                        next_prune = uptime() + PRUNE_INTERVAL
                     else:
-                        log.info("pruned what is older than BRIDGE_RETENTION", **vars(portion))
+                        log.info("pruned data older than BRIDGE_RETENTION", **vars(pruned))
 
     def _take_over(self) -> None:
-        """Conclude attempts whose process is gone or frozen: their outcome is unknown."""
-        begun = uptime()
-        found, now = abandoned(self._database, self.worker_id, of=self._connections)
-        even_for = self._evenness.read(now, begun)
-        if even_for < LEASE.total_seconds() and not self._database.is_sqlite:
-            return  # another replica's lease may have run out before its time
-        left = [claimed for claimed in found if not self._still_runs(claimed)]
-        for claimed in left:
+        """Record a result for attempts whose process is dead or suspended: their outcome is unknown."""
+        read_started = uptime()
+        expired, now = find_expired_leases(self._database, self.worker_id, connections=self._accounts)
+        steady_seconds = self._clock_jumps.observe(now, read_started)
+        if steady_seconds < LEASE.total_seconds() and not self._database.is_sqlite:
+            return  # after a clock jump, another worker's lease may have expired early
+        # An attempt of this process is taken over only when its lease is over by this process's own uptime.
+        abandoned = [delivery for delivery in expired if not self._in_flight.holds(delivery, LEASE)]
+        for delivery in abandoned:
             log.warning(
-                "taking over an attempt",
-                delivery=claimed.id,
-                action=claimed.action,
-                fencing_token=claimed.fencing_token,
+                "attempt taken over",
+                delivery=delivery.id,
+                action=delivery.action,
+                fencing_token=delivery.fencing_token,
             )
-        if left:
-            finish(
-                self._database,
-                [self._cut_short(claimed, now) for claimed in left],
-            )
+        if abandoned:
+            record_results(self._database, [self._classify_abandoned(each, now) for each in abandoned])
 
-    def _cut_short(self, claimed: Claimed, now: datetime) -> Finished:
-        action, key = self._action_of(claimed), (claimed.id, claimed.fencing_token)
-        if (
-            key in self._under_way and key not in self._begun
-        ):  # it still waits for a thread, and will not begin
-            return conclude(claimed, action, NotBegun(), now)
-        return cut_short(claimed, action, now)
-
-    def _still_runs(self, claimed: Claimed) -> bool:
-        """Whether it is an attempt of this process within its lease, whatever a clock that jumped says.
-
-        Or one whose end only waits for the recorder.
-        """
-        key = claimed.id, claimed.fencing_token
-        begun = self._under_way.get(key)
-        return key in self._ended or (begun is not None and uptime() - begun < LEASE.total_seconds())
+    def _classify_abandoned(self, delivery: ClaimedDelivery, now: datetime) -> AttemptResult:
+        action = self._action_of(delivery)
+        if self._in_flight.waits_for_thread(delivery):  # the attempt never starts: its deadline is over
+            return classify_result(delivery, action, NotStarted(), now)
+        return classify_interrupted(delivery, action, now)
 
 
-def _next(calls: deque[Sequence[Claimed]]) -> Sequence[Claimed]:
-    """The next call to make, of those that several threads share; nothing when there is none."""
+def _next_call(calls: deque[Sequence[ClaimedDelivery]]) -> Sequence[ClaimedDelivery]:
+    """Take the next call from the queue that several threads share; return nothing if it is empty."""
     try:
         return calls.popleft()
     except IndexError:
         return ()
 
 
-def _without_words(ended: Finished) -> Finished:
-    """The same end without what a partner said of it."""
-    if ended.failure is not None:
-        ended.failure.detail = ""
-    return replace(ended, detail="", external_id=None)
+def _strip_details(result: AttemptResult) -> AttemptResult:
+    """Return the same result without the provider's texts."""
+    if result.failure is not None:
+        result.failure.detail = ""
+    return replace(result, detail="", external_id=None)

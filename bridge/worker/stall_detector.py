@@ -1,7 +1,7 @@
-"""Whether this process was stopped for a while: by SIGSTOP, a suspended machine, a host that gave it no time.
+"""Stall detection: notices that this process was suspended by SIGSTOP, by the machine or by an overloaded host.
 
-An attempt that meets such a gap fails by our own doing: its deadline passed while nobody looked. That says nothing of
-the partner, and must not open its circuit.
+If an attempt's deadline passes while the process is suspended, the attempt fails because of this process. Such a
+failure does not count toward the provider's circuit breaker.
 """
 
 from __future__ import annotations
@@ -11,38 +11,39 @@ from typing import Final
 
 from bridge.clock import uptime
 
-BEAT: Final = 0.5
-LONGEST_GAP: Final = 3.0
-"""Seconds between two beats from which on the process counts as having been stopped."""
+BEAT_INTERVAL: Final = 0.5
+"""Seconds between two beats."""
+MAX_GAP: Final = 3.0
+"""Seconds between two beats from which on the process counts as having been stalled."""
 
 
-class Pulse:
-    """A thread that beats as long as the process gets time; `stopped_since` may be asked by any thread."""
+class StallDetector:
+    """Background thread that records a beat while the process runs. `was_stalled_since` is thread-safe."""
 
     def __init__(self) -> None:
-        self._last = uptime()
-        self._woke_at = 0.0
-        self._ended = threading.Event()
-        self._ended.set()
+        self._last_beat = uptime()
+        self._resumed_at = 0.0
+        self._stopped = threading.Event()
+        self._stopped.set()
 
     def start(self) -> None:
-        """Begin to beat."""
-        self._last = uptime()
-        self._ended.clear()
-        threading.Thread(target=self._beat, name="bridge-pulse", daemon=True).start()
+        """Start the thread."""
+        self._last_beat = uptime()
+        self._stopped.clear()
+        threading.Thread(target=self._run, name="bridge-stall-detector", daemon=True).start()
 
     def stop(self) -> None:
-        """Beat no more."""
-        self._ended.set()
+        """Stop the thread."""
+        self._stopped.set()
 
-    def stopped_since(self, begun: float) -> bool:
-        """Whether the process was stopped at some time after `begun` (an `uptime`)."""
-        now, last = uptime(), self._last
-        return self._woke_at > begun or (now - last > LONGEST_GAP and not self._ended.is_set())
+    def was_stalled_since(self, start: float) -> bool:
+        """Return True if the process was stalled at some time after `start` (an `uptime`)."""
+        now, last_beat = uptime(), self._last_beat
+        return self._resumed_at > start or (now - last_beat > MAX_GAP and not self._stopped.is_set())
 
-    def _beat(self) -> None:
-        while not self._ended.wait(BEAT):
+    def _run(self) -> None:
+        while not self._stopped.wait(BEAT_INTERVAL):
             now = uptime()
-            if now - self._last > LONGEST_GAP:
-                self._woke_at = now
-            self._last = now
+            if now - self._last_beat > MAX_GAP:
+                self._resumed_at = now
+            self._last_beat = now
