@@ -1,4 +1,4 @@
-"""`bridge connectors new NAME`: a connector that works, and its test, to change into one's own."""
+"""Scaffold for `bridge connectors new NAME`: writes a working connector and its test, to be adapted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bridge.connector.discovery import shipped_folder
 from bridge.errors import ConfigError
 
 _CONNECTOR = Template('''\
-"""$title: say in one sentence what it does for a call or a chat."""
+"""$title: open tickets for calls and chats."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Settings(ConnectorSettings):
     """`${capitals}_URL` and `${capitals}_TOKEN`, from the environment."""
 
     url: ProviderUrl
-    """The account's address."""
+    """URL of the account."""
     token: SecretStr
-    """An API token of the account."""
+    """API token of the account."""
 
 
 connector = Connector(
@@ -56,26 +56,26 @@ connector = Connector(
 
 
 class Api:
-    """$title's API. `http_client` ends every request within the attempt's deadline and follows no redirect."""
+    """The $title API. `http_client` keeps every request within the attempt's deadline and follows no redirects."""
 
     def __init__(self, settings: Settings) -> None:
         token = settings.token.get_secret_value()
         self._http = http_client(base_url=settings.url, headers={"Authorization": f"Bearer {token}"})
 
-    def ask(self, method: str, path: str, **content: Any) -> Any:
-        """The JSON of the answer; raises a DeliveryError for everything that is no success."""
+    def request(self, method: str, path: str, **content: Any) -> Any:
+        """Return the JSON of a successful response. Raise DeliveryError for any other response."""
         response = self._http.request(method, path, **content)
         if response.is_success:
             return _json(response)
-        # Never put the partner's words into an error: they repeat what was sent, and with it the person.
+        # Never put the provider's message into an error: it may repeat the request, including personal data.
         raise failure_from_status(
             response.status_code,
-            f"$title answered {response.status_code}",
+            f"$title returned {response.status_code}",
             parse_retry_after(response.headers.get("Retry-After")),
         )
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the HTTP connections."""
         self._http.close()
 
 
@@ -83,57 +83,58 @@ def _json(response: httpx.Response) -> Any:
     try:
         return response.json()
     except ValueError:
-        raise OutcomeUnknown("the answer is not $title's", reason="server_error") from None
+        raise OutcomeUnknown("the response is not valid JSON", reason="server_error") from None
 
 
 @connector.client
 def client(settings: Settings) -> Api:
-    """Built once per connection."""
+    """Return the client; called once per connection."""
     return Api(settings)
 
 
 @connector.check
 def check(api: Api) -> str:
-    """Log in and read something; writes nothing."""
-    api.ask("GET", "/me")
-    return "logged in"
+    """Authenticate and return what was verified. Writes nothing."""
+    api.request("GET", "/me")
+    return "authenticated"
 
 
 @connector.classify_error
 def classify_error(error: Exception) -> DeliveryError | None:
-    """What an exception means; None for what nobody thought of, which is then reported as a bug."""
+    """Classify an exception. None means that it is unexpected; the bridge reports it as a bug."""
     return failure_from_exception(error)
 
 
 class Ticket(Params):
-    """What a rule writes under `with:`. A default in {{ }} is taken from the event."""
+    """The params that a rule sets under `with:`. A default in {{ }} is a template of the event."""
 
-    title: str = param(..., "What the ticket is called.", example="A call failed", max_length=200)
-    summary: str | None = param("{{ event.summary }}", "What was said.", example="Wants to move a booking.")
-    email: str | None = param("{{ contact.email }}", "Who asked.", example="ines@okafor.example")
+    title: str = param(..., "Ticket title.", example="A call failed", max_length=200)
+    summary: str | None = param("{{ event.summary }}", "Description.", example="Wants to move a booking.")
+    email: str | None = param("{{ contact.email }}", "Email address.", example="ines@okafor.example")
 
 
 @connector.action(idempotency=per_event, dedupe_by="title")
 def open_ticket(api: Api, ticket: Ticket, context: Context) -> Success:
     """Open a ticket."""
-    answer = api.ask("POST", "/tickets", json=ticket.model_dump() | {"reference": context.idempotency_token})
-    if not isinstance(answer, dict) or "id" not in answer:
-        raise OutcomeUnknown("the answer names no ticket", reason="server_error")
-    return Success(id=str(answer["id"]))
+    body = ticket.model_dump() | {"reference": context.idempotency_token}
+    response = api.request("POST", "/tickets", json=body)
+    if not isinstance(response, dict) or "id" not in response:
+        raise OutcomeUnknown("the response contains no ticket ID", reason="server_error")
+    return Success(id=str(response["id"]))
 
 
 @open_ticket.lookup
 def find_ticket(api: Api, ticket: Ticket, context: Context) -> Success | None:
-    """After an attempt of unknown outcome: is the ticket there? None is proof that it is not."""
+    """Return the ticket that an attempt with unknown outcome created. None is proof that it created none."""
     del ticket
-    answer = api.ask("GET", "/tickets", params={"reference": context.idempotency_token})
-    if not isinstance(answer, dict) or not isinstance(answer.get("tickets"), list):
-        raise OutcomeUnknown("the answer holds no list of tickets", reason="server_error")
-    return next((Success(id=str(found["id"])) for found in answer["tickets"]), None)
+    response = api.request("GET", "/tickets", params={"reference": context.idempotency_token})
+    if not isinstance(response, dict) or not isinstance(response.get("tickets"), list):
+        raise OutcomeUnknown("the response contains no list of tickets", reason="server_error")
+    return next((Success(id=str(match["id"])) for match in response["tickets"]), None)
 ''')
 
 _TEST = Template('''\
-"""$title: what reaches it, and that it behaves like every other connector."""
+"""Tests of the $title connector: the requests it sends, and the conformance suite."""
 
 from __future__ import annotations
 
@@ -155,24 +156,25 @@ from bridge.testing import (
 connector = load_connector("$name", Path(__file__).parents[1])
 
 
-class Desk:
-    """$title on this machine: it keeps tickets, and finds them by their reference."""
+class FakeTickets:
+    """A fake $title: it stores tickets and finds them by their reference."""
 
     def __init__(self, server: StubServer) -> None:
         self.environ = environ(server.url)
         self.server = server
         self.tickets: list[dict[str, Any]] = []
         server.answer("GET", "/me", Reply(200, {"name": "the bridge"}))
-        server.answer("POST", "/tickets", self.open)
+        server.answer("POST", "/tickets", self.create)
         server.answer("GET", "/tickets", self.find)
 
-    def open(self, request: Received) -> Reply:
+    def create(self, request: Received) -> Reply:
         self.tickets.append(request.json | {"id": len(self.tickets) + 1})
         return Reply(201, self.tickets[-1])
 
     def find(self, request: Received) -> Reply:
-        wanted = request.query["reference"]
-        return Reply(200, {"tickets": [ticket for ticket in self.tickets if ticket["reference"] == wanted]})
+        reference = request.query["reference"]
+        matches = [ticket for ticket in self.tickets if ticket["reference"] == reference]
+        return Reply(200, {"tickets": matches})
 
     def drop_next_response(self, when: Literal["before", "after"]) -> None:
         self.server.fail(Reply(drop=when))
@@ -186,54 +188,58 @@ def environ(url: str) -> dict[str, str]:
 
 
 @contextmanager
-def desk() -> Iterator[Desk]:
+def fake_provider() -> Iterator[FakeTickets]:
     with StubServer() as server:
-        yield Desk(server)
+        yield FakeTickets(server)
 
 
-def test_a_failed_call_opens_a_ticket() -> None:
-    with desk() as here:
-        failed = event("call.failed", {"metadata.contactEmail": "ines@okafor.example"})
-        wanted = {"title": "A call failed"}
-        sent = run_action(connector, "open_ticket", wanted, environ=here.environ, event=failed)
-        [ticket] = here.tickets
-    assert sent.id == "1"
+def test_open_ticket_sends_title_and_email() -> None:
+    with fake_provider() as provider:
+        result = run_action(
+            connector,
+            "open_ticket",
+            {"title": "A call failed"},
+            environ=provider.environ,
+            event=event("call.failed", {"metadata.contactEmail": "ines@okafor.example"}),
+        )
+        [ticket] = provider.tickets
+    assert result.id == "1"
     assert (ticket["title"], ticket["email"]) == ("A call failed", "ines@okafor.example")
 
 
 class TestConformance(ConnectorConformance):
-    """Every status, lost answers, timeouts, nothing told that must not be: the suite of all connectors."""
+    """HTTP statuses, lost responses, timeouts, secrets: the suite that every connector passes."""
 
     connector = connector
 
     def environ(self, url: str) -> Mapping[str, str]:
         return environ(url)
 
-    def partner(self) -> Any:
-        return desk()
+    def provider(self) -> Any:
+        return fake_provider()
 ''')
 
 
 def new_connector(name: str, folder: Path) -> tuple[Path, Path]:
-    """Write `folder/NAME.py` and `folder/tests/test_NAME.py`; raises ConfigError when that cannot be.
+    """Write `folder/NAME.py` and `folder/tests/test_NAME.py` and return both paths. Raise ConfigError on failure.
 
-    `folder` is the `connectors` folder beside rules.yaml, where the bridge finds the file by itself.
+    `folder` is the `connectors` folder next to rules.yaml, where the bridge discovers the file automatically.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or keyword.iskeyword(name):
         raise ConfigError(
-            f"`{name}` is no name for a connector: small letters, digits and _ only, like ticket_desk"
+            f"`{name}` is not a valid connector name: use lowercase letters, digits and _ only, like ticket_desk"
         )
     if (shipped_folder() / f"{name}.py").exists():
-        raise ConfigError(f"there is a shipped connector called `{name}` already; choose another name")
-    made = (folder / f"{name}.py", folder / "tests" / f"test_{name}.py")
-    for path in made:
+        raise ConfigError(f"a shipped connector named `{name}` already exists; choose another name")
+    paths = (folder / f"{name}.py", folder / "tests" / f"test_{name}.py")
+    for path in paths:
         if path.exists():
-            raise ConfigError(f"{path} is there already; nothing was written")
-    words = {"name": name, "capitals": name.upper(), "title": name.replace("_", " ").title()}
+            raise ConfigError(f"{path} already exists; nothing was written")
+    values = {"name": name, "capitals": name.upper(), "title": name.replace("_", " ").title()}
     try:
-        made[1].parent.mkdir(parents=True, exist_ok=True)
-        for path, text in zip(made, (_CONNECTOR, _TEST), strict=True):
-            path.write_text(text.substitute(words), encoding="utf-8")
+        paths[1].parent.mkdir(parents=True, exist_ok=True)
+        for path, content in zip(paths, (_CONNECTOR, _TEST), strict=True):
+            path.write_text(content.substitute(values), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {folder}: {error.strerror}") from error
-    return made
+    return paths

@@ -1,4 +1,4 @@
-"""The suite that every connector passes, run over every connector that is shipped."""
+"""The conformance suite, run over every shipped connector."""
 
 from __future__ import annotations
 
@@ -15,95 +15,93 @@ from bridge.testing import ConnectorConformance, Received, Reply, StubServer, co
 PATHS = {"slack": "/services/*", "twilio": "*/Messages.json", "heppu": "*/calls/schedule", "email": "*"}
 METHODS = {"email": "DATA"}
 PHONE, EMAIL = "+12125550193", "wilhelmina.q@quistgaard.example"
-"""The person of the suite's events."""
-WORKED = "Working - Contacted"
+"""The contact of the suite's events."""
+WORKING = "Working - Contacted"
 
 
-class SandboxDouble:
-    """The sandbox as the partner whose answers get lost."""
+class SandboxProvider:
+    """A mock provider of the sandbox whose responses can be dropped."""
 
-    def __init__(self, sandbox: RunningSandbox, partner: Any) -> None:
+    def __init__(self, sandbox: RunningSandbox, name: str) -> None:
         self.environ: Mapping[str, str] = sandbox.environment
         self.sandbox = sandbox
-        self.partner = partner
+        self.name = name
 
     def drop_next_response(self, when: Literal["before", "after"]) -> None:
-        self.sandbox.fault(
-            self.partner, path=PATHS[self.partner], method=METHODS.get(self.partner, "POST"), drop=when
-        )
+        self.sandbox.fault(self.name, path=PATHS[self.name], method=METHODS.get(self.name, "POST"), drop=when)
 
-    def idempotency_keys(self) -> int:
-        kind = {"heppu": "calls"}.get(self.partner, "messages")
-        return len(getattr(getattr(self.sandbox, self.partner), kind))
+    def side_effect_count(self) -> int:
+        records = {"heppu": "calls"}.get(self.name, "messages")
+        return len(getattr(getattr(self.sandbox, self.name), records))
 
 
-class Receiver:
-    """A service that takes each `webhook-id` once, as Standard Webhooks asks of it."""
+class WebhookReceiver:
+    """A service that processes each `webhook-id` once, as Standard Webhooks requires."""
 
     def __init__(self, service: StubServer, environ: Mapping[str, str]) -> None:
         self.environ = environ
         self.service = service
-        self.taken: set[str] = set()
-        service.answer("POST", "/heppu", self.take)
+        self.processed_ids: set[str] = set()
+        service.answer("POST", "/heppu", self.receive)
 
-    def take(self, request: Received) -> Reply:
-        self.taken.add(request.headers["webhook-id"])
+    def receive(self, request: Received) -> Reply:
+        self.processed_ids.add(request.headers["webhook-id"])
         return Reply(204)
 
     def drop_next_response(self, when: Literal["before", "after"]) -> None:
         self.service.fail(Reply(drop=when))
 
-    def idempotency_keys(self) -> int:
-        return len(self.taken)
+    def side_effect_count(self) -> int:
+        return len(self.processed_ids)
 
 
-class HubspotDouble(SandboxDouble):
-    """A portal that knows the suite's person, who has an open ticket: every action then writes in one request."""
+class HubspotProvider(SandboxProvider):
+    """A HubSpot account with the suite's contact and an open ticket, so that every action writes with one request."""
 
     def __init__(self, sandbox: RunningSandbox) -> None:
         super().__init__(sandbox, "hubspot")
         self.account = sandbox.hubspot
         with connect(TestHubspot.connector, self.environ) as portal:
             portal.setup()
-        person = self.account.add("contacts", email=EMAIL, phone=PHONE)
+        contact = self.account.add("contacts", email=EMAIL, phone=PHONE)
         ticket = self.account.add("tickets", hs_pipeline_stage="911201", subject="Help")
-        self.account.link("tickets", ticket.id, "contacts", person.id)
+        self.account.link("tickets", ticket.id, "contacts", contact.id)
 
     def drop_next_response(self, when: Literal["before", "after"]) -> None:
         for method, path in (("POST", "*/batch/create"), ("PATCH", "*")):
             self.sandbox.fault("hubspot", method=method, path=path, drop=when)
 
-    def idempotency_keys(self) -> int:
-        made = len(self.account.calls) + len(self.account.notes) + len(self.account.tasks)
+    def side_effect_count(self) -> int:
+        created = len(self.account.calls) + len(self.account.notes) + len(self.account.tasks)
         named = sum("firstname" in contact.properties for contact in self.account.contacts)
         closed = sum(ticket.properties["hs_pipeline_stage"] == "911204" for ticket in self.account.tickets)
-        return made + named + closed + len(self.account.contacts) - 1
+        return created + named + closed + len(self.account.contacts) - 1
 
 
-class SalesforceDouble(SandboxDouble):
-    """An org that knows the suite's person as a contact with an open case, and as a lead."""
+class SalesforceProvider(SandboxProvider):
+    """An org with the suite's contact, as a Contact with an open case and as a Lead."""
 
     def __init__(self, sandbox: RunningSandbox) -> None:
         super().__init__(sandbox, "salesforce")
         self.org = sandbox.salesforce
-        person = self.org.add("Contact", LastName="Quistgaard", Email=EMAIL, Phone=PHONE)
-        self.org.add("Case", ContactId=person.id)
+        contact = self.org.add("Contact", LastName="Quistgaard", Email=EMAIL, Phone=PHONE)
+        self.org.add("Case", ContactId=contact.id)
         self.org.add("Lead", LastName="Quistgaard", Company="Cycles", Email=EMAIL, Phone=PHONE)
 
     def drop_next_response(self, when: Literal["before", "after"]) -> None:
         self.sandbox.fault("salesforce", method="PATCH", drop=when)
 
-    def idempotency_keys(self) -> int:
+    def side_effect_count(self) -> int:
         named = sum(bool(contact["FirstName"]) for contact in self.org.contacts)
-        worked = sum(lead["Status"] == WORKED for lead in self.org.leads)
+        working = sum(lead["Status"] == WORKING for lead in self.org.leads)
         closed = sum(case["Status"] == "Closed" for case in self.org.cases)
-        return len(self.org.tasks) + named + worked + closed + len(self.org.contacts) - 1
+        return len(self.org.tasks) + named + working + closed + len(self.org.contacts) - 1
 
 
 @contextmanager
-def sandbox_double(partner: str) -> Iterator[SandboxDouble]:
+def sandbox_provider(name: str) -> Iterator[SandboxProvider]:
     with start_sandbox() as sandbox:
-        yield SandboxDouble(sandbox, partner)
+        yield SandboxProvider(sandbox, name)
 
 
 class TestSlack(ConnectorConformance):
@@ -112,8 +110,8 @@ class TestSlack(ConnectorConformance):
     def environ(self, url: str) -> Mapping[str, str]:
         return {"SLACK_WEBHOOK_URL": f"{url}/services/T0001/B0001/secret-of-the-webhook"}
 
-    def partner(self):
-        return sandbox_double("slack")
+    def provider(self):
+        return sandbox_provider("slack")
 
 
 class TestTwilio(ConnectorConformance):
@@ -127,8 +125,8 @@ class TestTwilio(ConnectorConformance):
             "TWILIO_URL": url,
         }
 
-    def partner(self):
-        return sandbox_double("twilio")
+    def provider(self):
+        return sandbox_provider("twilio")
 
 
 class TestHeppu(ConnectorConformance):
@@ -137,8 +135,8 @@ class TestHeppu(ConnectorConformance):
     def environ(self, url: str) -> Mapping[str, str]:
         return {"HEPPU_API_URL": f"{url}/api/v1", "HEPPU_API_KEY": "secret-api-key"}
 
-    def partner(self):
-        return sandbox_double("heppu")
+    def provider(self):
+        return sandbox_provider("heppu")
 
 
 class TestEmail(ConnectorConformance):
@@ -152,8 +150,8 @@ class TestEmail(ConnectorConformance):
             "EMAIL_FROM": "Harbour Light <hello@harbourlight.example>",
         }
 
-    def partner(self):
-        return sandbox_double("email")
+    def provider(self):
+        return sandbox_provider("email")
 
 
 class TestHttp(ConnectorConformance):
@@ -171,11 +169,11 @@ class TestHttp(ConnectorConformance):
         return {"url": f"{self.url}/heppu"}
 
     @contextmanager
-    def partner(self) -> Iterator[Receiver]:
+    def provider(self) -> Iterator[WebhookReceiver]:
         with StubServer() as service:
-            yield Receiver(service, self.environ(service.url))
+            yield WebhookReceiver(service, self.environ(service.url))
 
-    def judges_bodies(self, action: Action) -> bool:
+    def validates_response_body(self, action: Action) -> bool:
         return False
 
 
@@ -186,9 +184,9 @@ class TestHubspot(ConnectorConformance):
         return {"HUBSPOT_ACCESS_TOKEN": "pat-na1-secret-token", "HUBSPOT_URL": url}
 
     @contextmanager
-    def partner(self) -> Iterator[HubspotDouble]:
+    def provider(self) -> Iterator[HubspotProvider]:
         with start_sandbox() as sandbox:
-            yield HubspotDouble(sandbox)
+            yield HubspotProvider(sandbox)
 
 
 class TestSalesforce(ConnectorConformance):
@@ -201,14 +199,14 @@ class TestSalesforce(ConnectorConformance):
             "SALESFORCE_CONSUMER_SECRET": "secret-of-the-consumer",
         }
 
-    def prepare(self, stand_in: StubServer) -> None:
+    def prepare(self, server: StubServer) -> None:
         session = {"access_token": "secret-session", "instance_url": "https://acme.my.salesforce.com"}
-        stand_in.answer("POST", "/services/oauth2/token", Reply(200, session))
+        server.answer("POST", "/services/oauth2/token", Reply(200, session))
 
     def params(self, action: Action) -> Mapping[str, Any]:
-        return {"status": WORKED} if action.name == "update_lead" else super().params(action)
+        return {"status": WORKING} if action.name == "update_lead" else super().params(action)
 
     @contextmanager
-    def partner(self) -> Iterator[SalesforceDouble]:
+    def provider(self) -> Iterator[SalesforceProvider]:
         with start_sandbox() as sandbox:
-            yield SalesforceDouble(sandbox)
+            yield SalesforceProvider(sandbox)

@@ -1,4 +1,4 @@
-"""What `bridge connectors new` writes is found, passes its own test, and is as clean as our own code."""
+"""`bridge connectors new`: the files it writes are discovered, pass their tests, and pass ruff and mypy."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_new_connector_is_found_and_passes_the_suite_of_all_connectors(tmp_path: Path) -> None:
+def test_new_connector_is_discovered_and_passes_the_conformance_suite(tmp_path: Path) -> None:
     _, test = new_connector("ticket_desk", tmp_path / "connectors")
-    found = Registry([tmp_path / "connectors"]).connector("ticket_desk")
-    assert list(found.actions) == ["open_ticket"]
-    assert found.settings.prefix("ticket_desk") == "TICKET_DESK_"
+    connector = Registry([tmp_path / "connectors"]).connector("ticket_desk")
+    assert list(connector.actions) == ["open_ticket"]
+    assert connector.settings.prefix("ticket_desk") == "TICKET_DESK_"
 
     result = run("pytest", "-q", "-W", "error", "-p", "no:cacheprovider", str(test), cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "4 skipped" in result.stdout  # the four tests of batches; everything else applies
+    assert "4 skipped" in result.stdout  # the four batch tests; all others apply
 
 
-def test_a_new_connector_is_as_clean_as_our_own_code(tmp_path: Path) -> None:
+def test_new_connector_passes_ruff_and_mypy(tmp_path: Path) -> None:
     files = [str(path) for path in new_connector("zeppelin", tmp_path / "connectors")]
     config = f"--config={ROOT / 'pyproject.toml'}"
     for command in (("check", "--extend-ignore=D,S101,INP001,I001"), ("format", "--check")):
@@ -50,23 +50,23 @@ def test_a_new_connector_is_as_clean_as_our_own_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Desk", "ticket-desk", "1desk", "../desk", "class", "d" * 41, "dësk"])
-def test_a_name_that_cannot_be_is_explained(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="no name for a connector"):
+def test_invalid_name_is_rejected(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="not a valid connector name"):
         new_connector(name, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
+def test_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     connector, _ = new_connector("desk", tmp_path)
     connector.write_text("mine")
-    with pytest.raises(ConfigError, match="there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         new_connector("desk", tmp_path)
     assert connector.read_text() == "mine"
-    with pytest.raises(ConfigError, match="shipped connector called `slack`"):
+    with pytest.raises(ConfigError, match="shipped connector named `slack`"):
         new_connector("slack", tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
+def test_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "connectors").write_text("a file")
     with pytest.raises(ConfigError, match="cannot write"):
         new_connector("desk", tmp_path / "connectors")

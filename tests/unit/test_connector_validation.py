@@ -1,4 +1,4 @@
-"""A connector's mistake is told when its file is read, not at the first delivery."""
+"""An invalid connector is reported when its file is loaded, not at the first delivery."""
 
 from __future__ import annotations
 
@@ -15,53 +15,53 @@ from bridge.errors import ConfigError
 class Ticket(Params):
     """One ticket."""
 
-    title: str = param(..., "What it is called.", example="A call failed")
+    title: str = param(..., "Ticket title.", example="A call failed")
 
 
-def a_connector() -> Connector:
-    return Connector("mistaken", settings=ConnectorSettings)
+def new_connector() -> Connector:
+    return Connector("tickets", settings=ConnectorSettings)
 
 
-def test_apart_by_has_to_name_a_param() -> None:
-    with pytest.raises(TypeError, match="open_ticket: dedupe_by='titel' is no param of Ticket"):
+def test_dedupe_by_must_name_a_param() -> None:
+    with pytest.raises(TypeError, match="open_ticket: dedupe_by='titel' is not a param of Ticket"):
 
-        @a_connector().action(idempotency=per_event, dedupe_by="titel")
+        @new_connector().action(idempotency=per_event, dedupe_by="titel")
         def open_ticket(client: object, ticket: Ticket, context: Context) -> Success:
             """Open a ticket."""
             return Success()
 
 
-def test_recipient_has_to_name_a_param() -> None:
-    with pytest.raises(TypeError, match="text: recipient='to' is no param of Ticket"):
+def test_recipient_must_name_a_param() -> None:
+    with pytest.raises(TypeError, match="send: recipient='to' is not a param of Ticket"):
 
-        @a_connector().action(idempotency=per_event, channel="sms")
-        def text(client: object, ticket: Ticket, context: Context) -> Success:
-            """Text a person."""
+        @new_connector().action(idempotency=per_event, channel="sms")
+        def send(client: object, ticket: Ticket, context: Context) -> Success:
+            """Send a text message."""
             return Success()
 
 
-def no_context(client: object, ticket: Ticket) -> Success:
-    """It lacks the context."""
+def without_context(client: object, ticket: Ticket) -> Success:
+    """Lack the parameter `context`."""
     return Success()
 
 
-def three(client: object, ticket: Ticket, context: Context) -> Success:
-    """It takes one delivery."""
+def single_delivery(client: object, ticket: Ticket, context: Context) -> Success:
+    """Take one delivery instead of a batch."""
     return Success()
 
 
 @pytest.mark.parametrize(
-    ("function", "batch", "wanted"),
-    [(no_context, 1, r"\(client, params, context\)"), (three, 5, r"\(client, jobs\)")],
+    ("function", "batch", "expected"),
+    [(without_context, 1, r"\(client, params, context\)"), (single_delivery, 5, r"\(client, items\)")],
 )
-def test_an_action_takes_what_it_is_called_with(
-    function: Callable[..., Success], batch: int, wanted: str
+def test_action_with_wrong_signature_is_rejected(
+    function: Callable[..., Success], batch: int, expected: str
 ) -> None:
-    with pytest.raises(TypeError, match=wanted):
-        a_connector().action(idempotency=per_event, batch=batch)(function)
+    with pytest.raises(TypeError, match=expected):
+        new_connector().action(idempotency=per_event, batch=batch)(function)
 
 
-def test_a_file_that_ends_the_process_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "leaving.py").write_text("import sys\n\nsys.exit(3)\n")
-    with pytest.raises(ConfigError, match=r"leaving\.py cannot be imported: SystemExit: 3"):
-        Registry([tmp_path]).connector("leaving")
+def test_file_that_exits_on_import_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "exiting.py").write_text("import sys\n\nsys.exit(3)\n")
+    with pytest.raises(ConfigError, match=r"exiting\.py cannot be imported: SystemExit: 3"):
+        Registry([tmp_path]).connector("exiting")
