@@ -1,12 +1,12 @@
-"""The one transaction before every attempt.
+"""Claim: the transaction before every attempt.
 
-`claim` takes what is due on one connection and decides about each delivery with the facts that hold at that
-moment: whether its lane is free, what came in since, opt-outs, caps, who holds its effect. For those that go it
-reserves the effect and writes the attempt, all in one transaction. What commits before an opt-out commits is the
-last message.
+`claim` selects the due deliveries of one connection and decides about each of them on the data of that moment:
+whether its concurrency key is free, newer events, opt-outs, caps, and the state of its idempotency key. For the
+deliveries that may be sent, the same transaction reserves the idempotency key and writes the attempt. A message that
+was claimed before an opt-out is committed is the last one.
 
-What must not be decided twice at once is locked by name first: the recipient, the lane and the effect. Replicas
-that want the same name wait for each other, in one order.
+Decisions that must not be made twice concurrently are protected by locks: on the recipient, the concurrency key, the
+idempotency key and the `once` count. Workers that need the same lock wait for each other, in one order.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from sqlalchemy import (
 )
 
 from bridge.events import Event
-from bridge.policy import Cancel, Decision, Allow, Suppress, Defer, event_precedence
+from bridge.policy import Allow, Cancel, Decision, Defer, Suppress, event_precedence
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert, bulk_update
-from bridge.store.connections import RequestBudget, lock_connection_row, acquire_budget
+from bridge.store.connections import RequestBudget, acquire_budget, lock_connection_row
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.idempotency import release_keys
 from bridge.store.opt_outs import recipient_lock_key
@@ -44,23 +44,24 @@ from bridge.store.policy_inputs import PolicyConfig, decide_all, load_policy_dat
 from bridge.store.routing import read_events
 
 LEASE = timedelta(seconds=30)
-"""How long an attempt is ours; every attempt's deadline is shorter."""
+"""How long a claimed delivery belongs to its worker; the deadline of every attempt is shorter."""
 MIN_CANDIDATES, MAX_CANDIDATES = 32, 400
-"""Due deliveries that one look takes in. After so many no further look is made: PostgreSQL has room for only so
-many locks at once."""
-MAX_LOOKS = 4
+"""Due deliveries that one query selects, at least and at most. The maximum also ends the selection, because
+PostgreSQL can hold only a limited number of locks."""
+MAX_QUERIES = 4
+"""How often one claim queries for more due deliveries."""
 _TABLE = schema.deliveries
-_BUSY_LANE = timedelta(milliseconds=200)
-"""How soon to look again when something is due whose lane runs in another process."""
+_MIN_POLL_DELAY = timedelta(milliseconds=200)
+"""How soon to poll again if a due delivery waits for its concurrency key, which another worker is using."""
 
 
 @dataclass(slots=True)
 class ClaimedDelivery:
-    """One attempt that is ours to make: its delivery, and what was decided about it. Nobody changes it."""
+    """A delivery that this worker has claimed for one attempt. Read-only after it was created."""
 
     id: str
     fencing_token: int
-    """Which claim of this delivery it is; who holds an older one can record nothing."""
+    """The number of this claim; a result with an older number is not recorded."""
     kind: Literal["send", "lookup"]
     rule: str
     action: str
@@ -71,119 +72,121 @@ class ClaimedDelivery:
     occurred_at: datetime
     idempotency_key: str
     existing_id: str | None
-    """The partner's id of the record that the effect already made."""
+    """The external ID of the record that the idempotency key already created."""
     channel: str | None
     recipient: str | None
     attempts: int
-    """Attempts consumed before this one."""
+    """Attempts of the retry schedule used up before this one."""
     started_at: datetime
     first_attempt_at: datetime
     outcome_unknown_since: datetime | None
     expires_at: datetime | None
     trigger: str
     quiet_hours_start: datetime | None = None
-    """For a message: when the person's quiet hours begin."""
+    """For a message: when the recipient's quiet hours start."""
     probe: bool = False
-    """It tries whether a partner behind an open circuit answers again; failing uses up no attempt."""
+    """True for the probe of an open circuit breaker; a failed probe uses up no attempt."""
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """How much one connection can take on now."""
+    """The number of calls that one connection can start now."""
 
     connection: str
     slots: int
-    """Calls that may start."""
-    batch_of: Callable[[str], int]
-    """How many deliveries of an action go into one call."""
+    """Free slots for calls."""
+    batch_size: Callable[[str], int]
+    """Returns how many deliveries of an action one call can carry."""
     per_second: float | None = None
-    largest_batch: int = 1
+    max_batch_size: int = 1
 
 
 @dataclass(frozen=True)
 class ClaimedBatch:
-    """The calls to make now, each a group of one action's deliveries; and when to look again."""
+    """The calls to make now, each a batch of deliveries of one action, and when to poll again."""
 
     calls: Sequence[Sequence[ClaimedDelivery]] = ()
-    look_again_in: timedelta | None = None
-    """How soon something may be due; None: not before something changes."""
+    next_poll_in: timedelta | None = None
+    """How soon a delivery may be due; None: not before something changes."""
 
 
-def claim(database: Database, room: Capacity, policy_config: PolicyConfig, worker_id: str) -> ClaimedBatch:
-    """Begin what is due on a connection."""
+def claim(
+    database: Database, capacity: Capacity, policy_config: PolicyConfig, worker_id: str
+) -> ClaimedBatch:
+    """Claim the due deliveries of a connection that may be sent now, as far as its capacity and budget allow."""
     with database.write() as conn:
-        account = lock_connection_row(database, conn, room.connection)
-        now = database.now(conn)  # after the lock: who waited for it must not come with an older clock
-        gate = acquire_budget(conn, account, now, room.slots, room.per_second)
-        chosen = _choose(database, conn, room, gate, now) if gate.calls else []
-        if not chosen:
-            return ClaimedBatch((), _look_again(conn, room.connection, gate, now))
-        events = events_by_delivery(conn, chosen)
-        facts = load_policy_data(conn, chosen, policy_config.messaging, now, policy_config.erased_as)
-        decisions = decide_all(chosen, events, facts, policy_config, now)
-        going = [row for row in chosen if isinstance(decisions.get(row.id), Allow | None)]
-        if len(going) < len(chosen):
-            _hold_back(database, conn, chosen, decisions, now)
-        _begin(conn, going, events, worker_id, now)
-        calls = _group(going, room)
-        gate.take(conn, len(calls), now)
+        account = lock_connection_row(database, conn, capacity.connection)
+        now = database.now(conn)  # read after waiting for the lock, so that time never goes back for this row
+        budget = acquire_budget(conn, account, now, capacity.slots, capacity.per_second)
+        selected = _select_due(database, conn, capacity, budget, now) if budget.calls else []
+        if not selected:
+            return ClaimedBatch((), _next_poll_delay(conn, capacity.connection, budget, now))
+        events = events_by_delivery(conn, selected)
+        data = load_policy_data(conn, selected, policy_config.messaging, now, policy_config.hash_address)
+        decisions = decide_all(selected, events, data, policy_config, now)
+        allowed = [row for row in selected if isinstance(decisions.get(row.id), Allow | None)]
+        if len(allowed) < len(selected):
+            _apply_other_decisions(database, conn, selected, decisions, now)
+        _start_attempts(conn, allowed, events, worker_id, now)
+        calls = _split_into_batches(allowed, capacity)
+        budget.spend(conn, len(calls), now)
 
-    def begun(row: Row[Any]) -> ClaimedDelivery:
+    def claimed(row: Row[Any]) -> ClaimedDelivery:
         quiet_hours_start = getattr(decisions.get(row.id), "quiet_hours_start", None)
         return claimed_delivery_from_row(
-            row, events[row.id], facts.existing_id(row), now, gate.probing, quiet_hours_start
+            row, events[row.id], data.existing_id(row), now, budget.is_probe, quiet_hours_start
         )
 
-    return ClaimedBatch([[begun(row) for row in call] for call in calls], timedelta(0))
+    return ClaimedBatch([[claimed(row) for row in call] for call in calls], timedelta(0))
 
 
-def _choose(
-    database: Database, conn: Connection, room: Capacity, gate: RequestBudget, now: datetime
+def _select_due(
+    database: Database, conn: Connection, capacity: Capacity, budget: RequestBudget, now: datetime
 ) -> list[Row[Any]]:
-    """As many due deliveries as fill the calls that may start, no two of which share a name."""
-    chosen: list[Row[Any]] = []
-    names: set[str] = set()
+    """Select and lock enough due deliveries to fill the calls that may start; no two share a lock key."""
+    selected: list[Row[Any]] = []
+    keys: set[str] = set()
     concurrency_keys: set[str] = set()
     sizes: dict[str, int] = {}
     calls = 0
-    window = min(MAX_CANDIDATES, gate.calls * room.largest_batch + MIN_CANDIDATES)
-    for _ in range(MAX_LOOKS):
-        due = {
-            "name": room.connection,
+    limit = min(MAX_CANDIDATES, budget.calls * capacity.max_batch_size + MIN_CANDIDATES)
+    for _ in range(MAX_QUERIES):
+        parameters = {
+            "connection": capacity.connection,
             "now": now,
             "concurrency_keys": list(concurrency_keys),
-            "most": window,
+            "limit": limit,
         }
-        rows = conn.execute(_DUE, due).all()
+        rows = conn.execute(_DUE, parameters).all()
         for row in rows:
-            call = _call(row)
-            batch = 1 if row.outcome_unknown_since else room.batch_of(row.action)
-            starts_call = sizes.get(call, 0) % batch == 0
-            own_names = lock_keys(row)
-            if not names.isdisjoint(own_names) or (starts_call and calls == gate.calls):
+            batch_key = _batch_key(row)
+            batch_size = 1 if row.outcome_unknown_since else capacity.batch_size(row.action)
+            starts_call = sizes.get(batch_key, 0) % batch_size == 0
+            row_keys = lock_keys(row)
+            if not keys.isdisjoint(row_keys) or (starts_call and calls == budget.calls):
                 continue
             calls += starts_call
-            sizes[call] = sizes.get(call, 0) + 1
-            names |= own_names
+            sizes[batch_key] = sizes.get(batch_key, 0) + 1
+            keys |= row_keys
             if row.concurrency_key is not None:
                 concurrency_keys.add(row.concurrency_key)
-            chosen.append(row)
-        if len(rows) < window or calls == gate.calls or len(chosen) >= MAX_CANDIDATES:
+            selected.append(row)
+        if len(rows) < limit or calls == budget.calls or len(selected) >= MAX_CANDIDATES:
             break
-    database.lock(conn, names)
-    return chosen if database.is_sqlite else _still_free(conn, chosen)
+    database.lock(conn, keys)
+    return selected if database.is_sqlite else _drop_busy(conn, selected)
 
 
-_NEEDED = (
+_COLUMNS = (
     "id", "event_id", "trigger", "rule", "action", "connection", "channel", "recipient", "contact", "conversation",
-    "params", "options", "concurrency_key", "idempotency_key", "occurred_at", "reason", "detail", "run_at", "expires_at", "attempts",
-    "fencing_token", "first_attempt_at", "outcome_unknown_since", "possibly_sent_at",
+    "params", "options", "concurrency_key", "idempotency_key", "occurred_at", "reason", "detail", "run_at",
+    "expires_at", "attempts", "fencing_token", "first_attempt_at", "outcome_unknown_since", "possibly_sent_at",
 )  # fmt: skip
-"""The columns of a delivery that deciding and attempting read."""
+"""The columns that the decision and the attempt need."""
 
 
 def _due_statement() -> Select[*tuple[Any, ...]]:
-    """What is due, whose lane is neither running nor among `lanes`; the longest-waiting first."""
+    """Select due deliveries whose concurrency key is neither running nor in `concurrency_keys`, oldest first."""
     running = _TABLE.alias("running")
     is_running = (
         select(literal(1))
@@ -193,10 +196,10 @@ def _due_statement() -> Select[*tuple[Any, ...]]:
     )
     concurrency_keys: BindParameter[str] = bindparam("concurrency_keys", expanding=True)
     return (
-        select(*_TABLE.c[_NEEDED])
+        select(*_TABLE.c[_COLUMNS])
         .where(
-            _TABLE.c.connection == bindparam("name"),
-            text("deliveries.state IN ('pending', 'retrying')"),  # spelt out, for the partial index
+            _TABLE.c.connection == bindparam("connection"),
+            text("deliveries.state IN ('pending', 'retrying')"),  # literal, so that the partial index is used
             _TABLE.c.run_at <= bindparam("now"),
             or_(
                 _TABLE.c.concurrency_key.is_(None),
@@ -204,7 +207,7 @@ def _due_statement() -> Select[*tuple[Any, ...]]:
             ),
         )
         .order_by(_TABLE.c.run_at)
-        .limit(bindparam("most"))
+        .limit(bindparam("limit"))
         .with_for_update(of=_TABLE, skip_locked=True)
     )
 
@@ -213,28 +216,28 @@ _DUE = _due_statement()
 
 
 def lock_keys(row: Row[Any]) -> set[str]:
-    """What must not be decided twice at once: the lane, the effect, the recipient, and what `once` counts."""
-    names = {f"idempotency {row.idempotency_key}"}
+    """Return the keys to lock: concurrency key, idempotency key, recipient, and the count of `once`."""
+    keys = {f"idempotency {row.idempotency_key}"}
     if row.concurrency_key is not None:
-        names.add(f"concurrency {row.concurrency_key}")
+        keys.add(f"concurrency {row.concurrency_key}")
     if row.recipient is not None:
-        names.add(recipient_lock_key(row.channel, row.recipient))
+        keys.add(recipient_lock_key(row.channel, row.recipient))
     once = parse_options(row).get("once")
     if once:
-        names.add(f"once {row.rule} {row.action} {getattr(row, once['per'])}")
-    return names
+        keys.add(f"once {row.rule} {row.action} {getattr(row, once['per'])}")
+    return keys
 
 
-def _call(row: Row[Any]) -> str:
-    """Deliveries of one call: those of one action; a lookup is a call of its own."""
+def _batch_key(row: Row[Any]) -> str:
+    """Return the key of the batches that a delivery may join: its action; a lookup is a call of its own."""
     return f"lookup of {row.id}" if row.outcome_unknown_since else row.action
 
 
-def _still_free(conn: Connection, chosen: list[Row[Any]]) -> list[Row[Any]]:
-    """Those whose lane nobody else took before we held its lock."""
-    concurrency_keys = [row.concurrency_key for row in chosen if row.concurrency_key is not None]
+def _drop_busy(conn: Connection, selected: list[Row[Any]]) -> list[Row[Any]]:
+    """Drop deliveries whose concurrency key another worker has used since, before this one held its lock."""
+    concurrency_keys = [row.concurrency_key for row in selected if row.concurrency_key is not None]
     if not concurrency_keys:
-        return chosen
+        return selected
     table = schema.deliveries
     busy = set(
         conn.execute(
@@ -243,13 +246,13 @@ def _still_free(conn: Connection, chosen: list[Row[Any]]) -> list[Row[Any]]:
             )
         ).scalars()
     )
-    return [row for row in chosen if row.concurrency_key not in busy]
+    return [row for row in selected if row.concurrency_key not in busy]
 
 
-def _look_again(conn: Connection, name: str, gate: RequestBudget, now: datetime) -> timedelta | None:
-    """How soon something may be due on this connection, as far as is known now."""
-    if gate.reopens_at is not None:
-        return gate.reopens_at - now
+def _next_poll_delay(conn: Connection, name: str, budget: RequestBudget, now: datetime) -> timedelta | None:
+    """Return how soon a delivery may be due on this connection, as far as known now."""
+    if budget.available_at is not None:
+        return budget.available_at - now
     table = schema.deliveries
     next_at: datetime | None = conn.execute(
         select(table.c.run_at)
@@ -257,23 +260,23 @@ def _look_again(conn: Connection, name: str, gate: RequestBudget, now: datetime)
         .order_by(table.c.run_at)
         .limit(1)
     ).scalar_one_or_none()
-    return None if next_at is None else max(next_at - now, _BUSY_LANE)
+    return None if next_at is None else max(next_at - now, _MIN_POLL_DELAY)
 
 
 def events_by_delivery(conn: Connection, rows: Sequence[Row[Any]]) -> dict[str, Event]:
-    """The events behind these deliveries, by delivery."""
-    found = read_events(conn, {row.event_id for row in rows if row.event_id})
-    return {row.id: found.get(row.event_id) or Event({}, row.id, row.occurred_at) for row in rows}
+    """Return the events of these deliveries, by delivery ID."""
+    events = read_events(conn, {row.event_id for row in rows if row.event_id})
+    return {row.id: events.get(row.event_id) or Event({}, row.id, row.occurred_at) for row in rows}
 
 
-def _hold_back(
+def _apply_other_decisions(
     database: Database,
     conn: Connection,
     rows: Sequence[Row[Any]],
     decisions: Mapping[str, Decision],
     now: datetime,
 ) -> None:
-    """Write what becomes of the deliveries that do not go now."""
+    """Defer, suppress or cancel the deliveries that may not be sent now."""
     changes = []
     for row in rows:
         decision = decisions.get(row.id)
@@ -284,7 +287,7 @@ def _hold_back(
             case Cancel():
                 changes.append(_change(row, "cancelled", None, decision.detail, finished_at=now))
             case Suppress() if decision.reason == "expired" and row.attempts:
-                # It was tried in vain until it was no longer worth it: given up on, and for the last failure's reason.
+                # Its attempts failed until it expired: it failed, for the reason of the last attempt.
                 changes.append(
                     _change(
                         row, "failed", row.reason, f"{row.detail or ''} ({decision.detail})", finished_at=now
@@ -296,8 +299,8 @@ def _hold_back(
                 pass
     if changes:
         bulk_update(conn, _TABLE, ["id"], changes)
-        ended = {change["id"] for change in changes if change["finished_at"] is not None}
-        release_keys(conn, {row.id: row.idempotency_key for row in rows if row.id in ended})
+        finished = {change["id"] for change in changes if change["finished_at"] is not None}
+        release_keys(conn, {row.id: row.idempotency_key for row in rows if row.id in finished})
         if any(change["needs_follow_up"] for change in changes):
             database.publish(conn, [EVENTS_TOPIC])
 
@@ -322,18 +325,18 @@ def _change(
     }
 
 
-def _begin(
+def _start_attempts(
     conn: Connection,
     rows: Sequence[Row[Any]],
     events: Mapping[str, Event],
     worker_id: str,
     now: datetime,
 ) -> None:
-    """Take the lease, reserve the effect and write the attempt."""
+    """Take the lease, reserve the idempotency key and write the attempt."""
     if not rows:
         return
     table = schema.deliveries
-    begun = literal(now, schema.Instant())
+    started_at = literal(now, schema.Instant())
     conn.execute(
         update(table)
         .where(table.c.id.in_([row.id for row in rows]))
@@ -342,8 +345,8 @@ def _begin(
             fencing_token=table.c.fencing_token + 1,
             lease_expires_at=now + LEASE,
             worker_id=worker_id,
-            first_attempt_at=func.coalesce(table.c.first_attempt_at, begun),
-            possibly_sent_at=func.coalesce(table.c.possibly_sent_at, begun),
+            first_attempt_at=func.coalesce(table.c.first_attempt_at, started_at),
+            possibly_sent_at=func.coalesce(table.c.possibly_sent_at, started_at),
         )
     )
     bulk_insert(
@@ -385,19 +388,19 @@ def claimed_delivery_from_row(
     row: Row[Any],
     event: Event,
     existing_id: str | None = None,
-    begun_at: datetime | None = None,
+    claimed_at: datetime | None = None,
     probe: bool = False,
     quiet_hours_start: datetime | None = None,
 ) -> ClaimedDelivery:
-    """A delivery's claim: the one that the row tells of, or the next one, when it begins now at `begun_at`."""
-    started_at = begun_at or row.possibly_sent_at or row.occurred_at
+    """Return the claim that a running row describes, or the next claim if the row is claimed now (`claimed_at`)."""
+    started_at = claimed_at or row.possibly_sent_at or row.occurred_at
     outcome_unknown_since = row.outcome_unknown_since
-    if begun_at is not None and outcome_unknown_since is not None:
-        # While it was due and nobody could ask (a pause, a service that was down), no time for looking counted.
-        outcome_unknown_since += max(begun_at - row.run_at, timedelta(0))
+    if claimed_at is not None and outcome_unknown_since is not None:
+        # Time in which the lookup was due but could not run (a pause, a stopped service) does not count.
+        outcome_unknown_since += max(claimed_at - row.run_at, timedelta(0))
     return ClaimedDelivery(
         id=row.id,
-        fencing_token=row.fencing_token + (begun_at is not None),
+        fencing_token=row.fencing_token + (claimed_at is not None),
         kind=_kind(row),
         trigger=row.trigger,
         rule=row.rule,
@@ -421,8 +424,8 @@ def claimed_delivery_from_row(
     )
 
 
-def _group(rows: Sequence[Row[Any]], room: Capacity) -> list[list[Row[Any]]]:
-    """The calls: each action's deliveries in groups that it can take, each lookup alone."""
+def _split_into_batches(rows: Sequence[Row[Any]], capacity: Capacity) -> list[list[Row[Any]]]:
+    """Split deliveries into calls: batches of one action, up to its batch size, and each lookup alone."""
     calls: list[list[Row[Any]]] = []
     sends: dict[str, list[Row[Any]]] = {}
     for row in rows:
@@ -430,7 +433,7 @@ def _group(rows: Sequence[Row[Any]], room: Capacity) -> list[list[Row[Any]]]:
             calls.append([row])
         else:
             sends.setdefault(row.action, []).append(row)
-    for action, group in sends.items():
-        size = room.batch_of(action)
-        calls += [group[start : start + size] for start in range(0, len(group), size)]
+    for action, action_rows in sends.items():
+        size = capacity.batch_size(action)
+        calls += [action_rows[start : start + size] for start in range(0, len(action_rows), size)]
     return calls

@@ -1,8 +1,8 @@
-"""What is shared about a connection: its pause, its circuit and its budget of requests.
+"""Connections: the state that workers share about each one: its pause, circuit breaker and request budget.
 
-A pause is an instant in the row: nothing that waits holds a thread. `pause_cause` says what ends it: `operator` and
-`auth` end by a person or a changed secret, `rate_limit` and `quota` by themselves, `circuit_open` by a probe that
-succeeds.
+A pause is an instant in the row, so waiting deliveries hold no thread. `pause_cause` determines how the pause ends:
+`operator` by an operator, `auth` by an operator or changed settings, `rate_limit` and `quota` automatically,
+`circuit_open` by a successful probe.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
@@ -24,52 +24,54 @@ from bridge.errors import (
     TransientError,
 )
 from bridge.ids import new_id
+from bridge.lifecycle import PauseCause
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
 from bridge.store.database import Database
 from bridge.telemetry import log
 
-PauseCause = Literal["operator", "rate_limit", "quota", "auth", "circuit_open"]
-
 INDEFINITELY = datetime(9999, 1, 1, tzinfo=UTC)
-"""Until a person or a changed secret ends it."""
+"""The end of a pause that lasts until an operator or changed settings end it."""
 PROBE_INTERVAL = timedelta(seconds=10)
+"""How long an open circuit breaker waits before the next probe."""
 CIRCUIT_WINDOW = timedelta(seconds=60)
+"""The period over which the circuit breaker counts attempts."""
 CIRCUIT_FAILURES = 5
-"""The circuit opens at this many failures within the window, when they are at least half of all attempts."""
+"""The circuit breaker opens at this many failures within the window, if they are at least half of all attempts."""
 RATE_PAUSE, MAX_RATE_PAUSE = timedelta(seconds=1), timedelta(minutes=5)
-"""How long a 429 without `Retry-After` pauses the connection: twice as long each time, until a request is answered."""
+"""The first and the longest pause after a 429 without `Retry-After`; it doubles until a request is answered."""
 QUOTA_PAUSE = timedelta(hours=1)
+"""The pause for an exhausted quota, if the provider does not report when it is reset."""
 
 _TABLE = schema.connections
 
 
 @dataclass
 class RequestBudget:
-    """What may leave on a connection now."""
+    """The number of calls that may start on a connection now."""
 
     name: str
     calls: int
-    """How many calls may start; 0 while it is paused or out of budget."""
-    reopens_at: datetime | None = None
-    """When to ask again, while `calls` is 0."""
+    """0 while the connection is paused or out of budget."""
+    available_at: datetime | None = None
+    """When to ask again, if `calls` is 0."""
     tokens: float | None = None
-    probing: bool = False
-    """The circuit is half open: one call tries, and until it has answered nobody else does."""
+    is_probe: bool = False
+    """True while the circuit breaker is half-open: one call probes the provider, and all others wait for its result."""
 
-    def take(self, conn: Connection, calls: int, now: datetime) -> None:
-        """Spend the budget of `calls` calls, and close the gate behind a probe."""
+    def spend(self, conn: Connection, calls: int, now: datetime) -> None:
+        """Deduct `calls` calls from the budget; a probe pauses the connection until its result is known."""
         values: dict[str, Any] = {}
         if self.tokens is not None:
             values |= {"tokens": self.tokens - calls, "tokens_refilled_at": now}
-        if self.probing:
+        if self.is_probe:
             values["paused_until"] = now + 3 * PROBE_INTERVAL
         if values and calls:
             conn.execute(update(_TABLE).where(_TABLE.c.name == self.name).values(values))
 
 
 def register_accounts(database: Database, fingerprints: Mapping[str, str]) -> None:
-    """Make the rows of these connections; one whose settings changed is freed from a pause for credentials."""
+    """Create the rows of these connections, and end `auth` pauses of connections whose settings have changed."""
     with database.write() as conn:
         for name, fingerprint in sorted(fingerprints.items()):
             row = {
@@ -80,7 +82,7 @@ def register_accounts(database: Database, fingerprints: Mapping[str, str]) -> No
                 "alert_due": False,
             }
             conn.execute(database.insert_new(_TABLE), [row])
-            mended = conn.execute(
+            resumed = conn.execute(
                 update(_TABLE)
                 .where(
                     _TABLE.c.name == name,
@@ -89,7 +91,7 @@ def register_accounts(database: Database, fingerprints: Mapping[str, str]) -> No
                 )
                 .values(_OPEN)
             )
-            if mended.rowcount:
+            if resumed.rowcount:
                 log_state_change(name, _OPEN)
             conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(settings_fingerprint=fingerprint))
 
@@ -109,34 +111,34 @@ _OPEN: dict[str, Any] = {
 def acquire_budget(
     conn: Connection, row: Row[Any], now: datetime, calls: int, per_second: float | None
 ) -> RequestBudget:
-    """Say how many of `calls` may start; `row` is the connection's, locked before `now` was read."""
+    """Return how many of `calls` may start; `row` is the connection's row, locked before `now` was read."""
     name = row.name
     if row.paused_until is not None and row.paused_until > now:
         return RequestBudget(name, 0, row.paused_until)
-    probing = row.pause_cause == "circuit_open"
-    if probing:
+    is_probe = row.pause_cause == "circuit_open"
+    if is_probe:
         calls = min(calls, 1)
     elif row.pause_cause is not None:
         conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(_OPEN))
         log_state_change(name, _OPEN)
     if per_second is None:
-        return RequestBudget(name, calls, probing=probing)
+        return RequestBudget(name, calls, is_probe=is_probe)
     burst = max(1.0, per_second)
-    # A clock that was put back would refill nothing until it has caught up.
+    # If the clock was set back, a negative difference would stop the refill until the clock has caught up.
     elapsed = abs((now - row.tokens_refilled_at).total_seconds()) if row.tokens_refilled_at else burst
     tokens = min(burst, (row.tokens if row.tokens is not None else burst) + elapsed * per_second)
     if tokens < 1:
         return RequestBudget(name, 0, now + timedelta(seconds=(1 - tokens) / per_second), tokens)
-    return RequestBudget(name, min(calls, int(tokens)), None, tokens, probing)
+    return RequestBudget(name, min(calls, int(tokens)), None, tokens, is_probe)
 
 
 def lock_connection_row(database: Database, conn: Connection, name: str) -> Row[Any]:
-    """The connection's row, locked until the transaction ends; made if need be."""
+    """Return the connection's row, locked until the transaction ends; create it if it does not exist."""
     query = select(_TABLE).where(_TABLE.c.name == name).with_for_update()
     row = conn.execute(query).one_or_none()
     if row is None:
-        fresh = {"name": name, "failures": 0, "successes": 0, "alert_due": False}
-        conn.execute(database.insert_new(_TABLE), [fresh])
+        initial = {"name": name, "failures": 0, "successes": 0, "alert_due": False}
+        conn.execute(database.insert_new(_TABLE), [initial])
         row = conn.execute(query).one()
     return row
 
@@ -147,11 +149,11 @@ def record_outcomes(
     name: str,
     outcomes: Sequence[DeliveryError | None],
     now: datetime,
-    refused_by: Callable[[str], str],
+    fingerprint_of: Callable[[str], str],
 ) -> Mapping[str, Any]:
-    """What these attempts say about their connection: None for one that took effect.
+    """Update a connection's pause and circuit breaker after attempts; an outcome of None is a success.
 
-    Returns the columns that change: for `tell`, once the transaction has committed.
+    Return the changed columns, to be passed to `log_state_change` once the transaction has committed.
     """
     row = lock_connection_row(database, conn, name)
     answered = any(outcome is None or isinstance(outcome, PermanentError) for outcome in outcomes)
@@ -167,64 +169,64 @@ def record_outcomes(
         if consecutive_rate_limits != row.consecutive_rate_limits:
             values |= {"consecutive_rate_limits": consecutive_rate_limits}
     elif row.pause_cause not in (None, "circuit_open") and row.paused_until >= values["paused_until"]:
-        return {}  # calls that were under way meet the same wall: the longest pause holds, and was alerted
+        return {}  # calls that were already running failed likewise: the longest pause applies, and was alerted
     if not values or (row.pause_cause == "operator" and row.paused_until and row.paused_until > now):
         return {}
     if values.get("pause_cause") == "auth":
-        # Not those that were registered last: during a rolling restart a process may still have the old ones.
-        values |= {"settings_fingerprint": refused_by(name)}
+        # Not the last registered one: during a rolling restart a process may still use the old settings.
+        values |= {"settings_fingerprint": fingerprint_of(name)}
     conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(values))
     return values
 
 
 _ADVICE: dict[PauseCause, str] = {
-    "auth": "mend the account's variables and restart; `bridge check --online` names them",
-    "quota": "it goes on by itself when the partner says so, or after `bridge resume`",
-    "circuit_open": "one call tries every 10 s, and it goes on by itself when one succeeds",
-    "rate_limit": "it goes on by itself",
+    PauseCause.AUTH: "fix the account's variables and restart; `bridge check --online` names them",
+    PauseCause.QUOTA: "it resumes automatically when the provider resets the quota, or after `bridge resume`",
+    PauseCause.CIRCUIT_OPEN: "one call is tried every 10 s; it resumes automatically when one succeeds",
+    PauseCause.RATE_LIMIT: "it resumes automatically",
 }
 
 
-def log_state_change(name: str, turn: Mapping[str, Any]) -> None:
-    """Log that a connection was paused or goes on; `turn` are the columns that changed."""
-    by = turn.get("pause_cause")
-    if by is not None:
-        say = log.info if by == "rate_limit" else log.warning
-        until = turn["paused_until"]
-        say(
-            "connection paused", connection=name, by=by, until=None if until == INDEFINITELY else until.isoformat(),
-            reason=turn["pause_reason"], advice=_ADVICE[by],
+def log_state_change(name: str, changed_columns: Mapping[str, Any]) -> None:
+    """Log that a connection was paused or resumed, if `changed_columns` include its pause."""
+    cause = changed_columns.get("pause_cause")
+    if cause is not None:
+        write = log.info if cause == "rate_limit" else log.warning
+        until = changed_columns["paused_until"]
+        write(
+            "connection paused", connection=name, cause=cause,
+            until=None if until == INDEFINITELY else until.isoformat(),
+            reason=changed_columns["pause_reason"], advice=_ADVICE[cause],
         )  # fmt: skip
-    elif "pause_cause" in turn:
-        log.info("connection goes on", connection=name)
+    elif "pause_cause" in changed_columns:
+        log.info("connection resumed", connection=name)
 
 
 def _pause(
     row: Row[Any], outcome: DeliveryError | None, consecutive_rate_limits: int, now: datetime
 ) -> dict[str, Any] | None:
-    """The pause that one failure asks for by itself, after so many 429s in a row."""
+    """Return the pause that a single failure causes, given the number of earlier 429s in a row."""
     if isinstance(outcome, AccountError):
-        return pause_columns("auth", INDEFINITELY, outcome.detail, alert=True)
+        return pause_columns(PauseCause.AUTH, INDEFINITELY, outcome.detail, alert=True)
     if isinstance(outcome, QuotaExhausted):
-        return pause_columns("quota", outcome.until or now + QUOTA_PAUSE, outcome.detail, alert=True)
+        return pause_columns(PauseCause.QUOTA, outcome.until or now + QUOTA_PAUSE, outcome.detail, alert=True)
     if isinstance(outcome, RateLimited):
         if outcome.retry_after is not None:
-            return pause_columns("rate_limit", now + outcome.retry_after, outcome.detail)
+            return pause_columns(PauseCause.RATE_LIMIT, now + outcome.retry_after, outcome.detail)
         if row.pause_cause == "rate_limit" and row.paused_until > now:
-            return pause_columns(
-                "rate_limit", row.paused_until, outcome.detail
-            )  # it was under way when the pause began
+            # The call was already running when the pause started.
+            return pause_columns(PauseCause.RATE_LIMIT, row.paused_until, outcome.detail)
         wait = min(RATE_PAUSE * 2 ** min(consecutive_rate_limits, 16), MAX_RATE_PAUSE)
-        return pause_columns("rate_limit", now + wait, outcome.detail) | {
+        return pause_columns(PauseCause.RATE_LIMIT, now + wait, outcome.detail) | {
             "consecutive_rate_limits": consecutive_rate_limits + 1
         }
     return None
 
 
 def _circuit(row: Row[Any], outcomes: Sequence[DeliveryError | None], now: datetime) -> dict[str, Any]:
-    """Count; open the circuit at too many failures, close it at a success.
+    """Count outcomes; open the circuit breaker at too many failures, close it at a success.
 
-    A request that failed is one failure, however many deliveries it carried: they share its exception.
+    A failed request counts as one failure, regardless of how many deliveries it carried: they share its exception.
     """
     failed = [outcome for outcome in outcomes if outcome is not None and is_provider_failure(outcome)]
     details = [outcome.detail for outcome in {id(outcome): outcome for outcome in failed}.values()]
@@ -233,21 +235,21 @@ def _circuit(row: Row[Any], outcomes: Sequence[DeliveryError | None], now: datet
         return dict(_OPEN) if answered else {"paused_until": now + PROBE_INTERVAL}
     if not details and not row.failures:
         return {}
-    fresh = row.window_started_at is None or now - row.window_started_at > CIRCUIT_WINDOW
-    failures = (0 if fresh else row.failures) + len(details)
-    successes = (0 if fresh else row.successes) + answered
+    is_expired = row.window_started_at is None or now - row.window_started_at > CIRCUIT_WINDOW
+    failures = (0 if is_expired else row.failures) + len(details)
+    successes = (0 if is_expired else row.successes) + answered
     if details and failures >= CIRCUIT_FAILURES and failures >= successes:
-        reason = f"{failures} of {failures + successes} attempts failed, the last one: {details[-1]}"
-        return pause_columns("circuit_open", now + PROBE_INTERVAL, reason, alert=True)
+        reason = f"{failures} of {failures + successes} attempts failed; the last error: {details[-1]}"
+        return pause_columns(PauseCause.CIRCUIT_OPEN, now + PROBE_INTERVAL, reason, alert=True)
     return {
         "failures": failures,
         "successes": successes,
-        "window_started_at": now if fresh else row.window_started_at,
+        "window_started_at": now if is_expired else row.window_started_at,
     }
 
 
 def is_provider_failure(outcome: DeliveryError | None) -> bool:
-    """Whether a failure says that the partner is down or slow, rather than something about one delivery."""
+    """Whether a failure shows that the provider is down or slow, rather than a fault of one delivery."""
     return isinstance(outcome, (TransientError, OutcomeUnknown)) and outcome.reason in (
         "server_error",
         "timeout",
@@ -255,16 +257,16 @@ def is_provider_failure(outcome: DeliveryError | None) -> bool:
     )
 
 
-def pause_columns(by: PauseCause, until: datetime, reason: str, *, alert: bool = False) -> dict[str, Any]:
-    """The columns of a pause."""
-    values: dict[str, Any] = {"pause_cause": by, "paused_until": until, "pause_reason": reason[:500]}
+def pause_columns(cause: PauseCause, until: datetime, reason: str, *, alert: bool = False) -> dict[str, Any]:
+    """Return the columns of a pause."""
+    values: dict[str, Any] = {"pause_cause": cause, "paused_until": until, "pause_reason": reason[:500]}
     if alert:
         values |= {"pause_id": new_id("pau"), "alert_due": True}
     return values
 
 
 def pause(database: Database, name: str, reason: str, actor: str) -> None:
-    """Pause by a person, until `resume`."""
+    """Pause a connection for an operator, until `resume`."""
     with database.write() as conn:
         lock_connection_row(database, conn, name)
         record_audit(
@@ -278,12 +280,12 @@ def pause(database: Database, name: str, reason: str, actor: str) -> None:
         conn.execute(
             update(_TABLE)
             .where(_TABLE.c.name == name)
-            .values(pause_columns("operator", INDEFINITELY, reason))
+            .values(pause_columns(PauseCause.OPERATOR, INDEFINITELY, reason))
         )
 
 
 def resume(database: Database, name: str, actor: str) -> None:
-    """End any pause, and forget the failures that led to it."""
+    """End any pause, and reset the counted failures."""
     with database.write() as conn:
         lock_connection_row(database, conn, name)
         record_audit(conn, database.now(conn), actor, "resume", [name])
@@ -294,6 +296,6 @@ def resume(database: Database, name: str, actor: str) -> None:
 
 
 def all_connections(database: Database) -> list[dict[str, Any]]:
-    """Every connection's row."""
+    """Return the rows of all connections."""
     with database.read() as conn:
         return [dict(row._mapping) for row in conn.execute(select(_TABLE).order_by(_TABLE.c.name))]
