@@ -1,4 +1,4 @@
-"""What the tests of a rules file never tried: rules, outcomes of conditions, and actions."""
+"""Test coverage: the rules, condition results and actions that the tests of a rules file never tried."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from bridge.dryrun.simulator import Simulation
 from bridge.rules.model import Check, Rules, Step, Trace, Trigger
 
+_LOCATIONS: Final[dict[Trigger, str]] = {"rule": "", "on_failure": " in on_failure", "alert": " in alerts"}
+
 
 @dataclass(frozen=True)
 class Gap:
-    """Something that no test tried."""
+    """A rule, condition or action that no test tried."""
 
     kind: Literal["rule", "condition", "action"]
     rule: str
@@ -22,24 +24,24 @@ class Gap:
     text: str
 
     def to_json(self) -> dict[str, Any]:
-        """The gap as plain data."""
+        """Return the gap as plain data."""
         return vars(self)
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of the rules the tests tried. Rules that are switched off do not count."""
+    """How much of the rules the tests tried. Disabled rules do not count."""
 
     rules: tuple[int, int]
-    """How many fired in some test, of how many."""
+    """Rules that fired in a test, and all rules."""
     conditions: tuple[int, int]
-    """Outcomes seen, of those possible: each condition can hold and not hold."""
+    """Condition results seen, and all possible ones: each condition can hold and not hold."""
     actions: tuple[int, int]
-    """How many were attempted in some test, of how many; those of `on_failure` and `alerts` included."""
+    """Actions attempted in a test, and all actions, including those of `on_failure` and `alerts`."""
     gaps: tuple[Gap, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The coverage as plain data."""
+        """Return the coverage as plain data."""
         return {
             "rules": list(self.rules),
             "conditions": list(self.conditions),
@@ -49,11 +51,9 @@ class Coverage:
 
 
 def coverage_of(rules: Rules, simulations: Iterable[Simulation]) -> Coverage:
-    """What these simulations tried of the rules."""
+    """Return how much of the rules these simulations tried."""
     fired: set[str] = set()
-    outcomes: defaultdict[str, defaultdict[tuple[int, str], set[bool]]] = defaultdict(
-        lambda: defaultdict(set)
-    )
+    results: defaultdict[str, defaultdict[tuple[int, str], set[bool]]] = defaultdict(lambda: defaultdict(set))
     attempted: set[tuple[Trigger, str, int]] = set()
     for simulation in simulations:
         for event, traces in simulation.traces:
@@ -63,8 +63,8 @@ def coverage_of(rules: Rules, simulations: Iterable[Simulation]) -> Coverage:
                     continue
                 if trace.fired:
                     fired.add(trace.rule)
-                for place, check in _conditions(trace):
-                    outcomes[trace.rule][place, check.condition].add(check.result == "true")
+                for index, check in _conditions(trace):
+                    results[trace.rule][index, check.condition].add(check.result == "true")
         for delivery in simulation.deliveries:
             if delivery.attempted or delivery.reason == "shadow":
                 planned = delivery.planned
@@ -75,16 +75,16 @@ def coverage_of(rules: Rules, simulations: Iterable[Simulation]) -> Coverage:
     for rule in enabled:
         if rule.name not in fired:
             gaps.append(Gap("rule", rule.name, rule.line, "never fires"))
-        for (_, wanted), seen in outcomes[rule.name].items():
+        for (_, condition), seen in results[rule.name].items():
             if len(seen) == 1:
-                missing = "never holds" if False in seen else "always holds"
-                gaps.append(Gap("condition", rule.name, rule.line, f"{wanted}: {missing}"))
+                gap = "never holds" if False in seen else "always holds"
+                gaps.append(Gap("condition", rule.name, rule.line, f"{condition}: {gap}"))
     gaps += [
-        Gap("action", name, step.line, f"{step.use}{_place(origin)} is never attempted")
-        for origin, name, position, step in steps
-        if (origin, name, position) not in attempted
+        Gap("action", name, step.line, f"{step.use}{_LOCATIONS[trigger]} is never attempted")
+        for trigger, name, step_index, step in steps
+        if (trigger, name, step_index) not in attempted
     ]
-    conditions = [seen for found in outcomes.values() for seen in found.values()]
+    conditions = [seen for by_condition in results.values() for seen in by_condition.values()]
     return Coverage(
         rules=(len(fired), len(enabled)),
         conditions=(sum(map(len, conditions)), 2 * len(conditions)),
@@ -94,24 +94,20 @@ def coverage_of(rules: Rules, simulations: Iterable[Simulation]) -> Coverage:
 
 
 def _conditions(trace: Trace) -> Iterator[tuple[int, Check]]:
-    """The single conditions of a rule: neither the events it is for, which come first, nor groups of conditions."""
-    for place, (check, following) in enumerate(zip_longest(trace.checks, trace.checks[1:])):
-        if place > 0 and (following is None or following.depth <= check.depth):
-            yield place, check
+    """Yield the single conditions of a rule, without its event types, which come first, and without groups."""
+    for index, (check, following) in enumerate(zip_longest(trace.checks, trace.checks[1:])):
+        if index > 0 and (following is None or following.depth <= check.depth):
+            yield index, check
 
 
 def _steps(rules: Rules) -> Iterator[tuple[Trigger, str, int, Step]]:
     for rule in rules.rules:
         if rule.enabled:
-            yield from _placed("rule", rule.name, rule.do)
-            yield from _placed("on_failure", rule.name, rule.on_failure)
-    yield from _placed("alert", "alerts", rules.alerts)
+            yield from _numbered("rule", rule.name, rule.do)
+            yield from _numbered("on_failure", rule.name, rule.on_failure)
+    yield from _numbered("alert", "alerts", rules.alerts)
 
 
-def _placed(origin: Trigger, name: str, steps: Sequence[Step]) -> Iterator[tuple[Trigger, str, int, Step]]:
-    for position, step in enumerate(steps):
-        yield origin, name, position, step
-
-
-def _place(origin: Trigger) -> str:
-    return {"rule": "", "on_failure": " in on_failure", "alert": " in alerts"}[origin]
+def _numbered(trigger: Trigger, name: str, steps: Sequence[Step]) -> Iterator[tuple[Trigger, str, int, Step]]:
+    for step_index, step in enumerate(steps):
+        yield trigger, name, step_index, step

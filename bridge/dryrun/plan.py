@@ -1,4 +1,4 @@
-"""What a change of the rules would have done to events that really came: what it adds, removes and changes."""
+"""Plan: compares two versions of the rules over stored events, and lists the deliveries that differ."""
 
 from __future__ import annotations
 
@@ -16,58 +16,58 @@ from bridge.rules.model import Rules
 
 Kind = Literal["added", "removed", "changed"]
 
-_BODIES = ("body", "text")
+_TEXT_PARAMS = ("body", "text")
 _Key = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One delivery that is not the same under both rules."""
+    """One delivery that is not the same under both versions of the rules."""
 
     kind: Kind
     delivery: Delivery
-    """As it would be under the new rules; of a removed one, as it was."""
+    """The delivery under the new rules; for a removed one, under the old rules."""
     counterpart: Delivery | None
-    """The same one under the other rules, where it may be held back; None when nothing there leads to it."""
+    """The same delivery under the other rules, where it may be held back; None if those do not create it."""
     changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
-    """What is different, old and new: `rule`, `at`, or a param by its name."""
+    """Old and new value of everything that differs: `rule`, `at`, or a param by its name."""
 
     @property
-    def why(self) -> str:
-        """Why an added one did not go before, or a removed one no longer goes; empty when no rule leads to it."""
-        return self.counterpart.why if self.counterpart is not None and self.kind != "changed" else ""
+    def detail(self) -> str:
+        """Why an added one was not sent before, or a removed one no longer is; empty if no rule creates it."""
+        return self.counterpart.detail if self.counterpart is not None and self.kind != "changed" else ""
 
     def to_json(self) -> dict[str, Any]:
-        """The difference as plain data."""
+        """Return the difference as plain data."""
         return {
             "kind": self.kind,
             "event_id": self.delivery.event.id or self.delivery.event.dedupe_key,
             "delivery": self.delivery.to_json(),
             "counterpart": self.counterpart.to_json() if self.counterpart else None,
             "changes": {name: list(pair) for name, pair in self.changes.items()},
-            "why": self.why,
+            "detail": self.detail,
         }
 
 
 @dataclass(frozen=True)
-class Load:
-    """What a set of deliveries amounts to."""
+class Totals:
+    """The totals of a set of deliveries."""
 
     deliveries: int = 0
-    """Carried out; what is held back, cancelled or cannot be rendered does not count."""
+    """Deliveries carried out, without those that are suppressed, cancelled or cannot be rendered."""
     messages: Mapping[str, int] = field(default_factory=dict)
-    """Per channel."""
+    """Messages per channel."""
     segments: int = 0
-    """What the texts cost: every segment is billed."""
+    """Segments of all text messages; every segment is billed."""
     requests: Mapping[str, int] = field(default_factory=dict)
-    """Deliveries per connection: at most as many requests, for batches and known people save some."""
+    """Deliveries per connection: an upper limit of the requests, since batches and cached contacts save some."""
     held_back: Mapping[str, int] = field(default_factory=dict)
-    """Per reason (`cancelled` included): not carried out."""
+    """Suppressed and cancelled deliveries, by reason or `cancelled`."""
     broken: int = 0
-    """Params that cannot be rendered: these would be dead letters."""
+    """Deliveries whose params cannot be rendered: these would be dead letters."""
 
     def to_json(self) -> dict[str, Any]:
-        """The load as plain data."""
+        """Return the totals as plain data."""
         return {
             "deliveries": self.deliveries,
             "messages": dict(self.messages),
@@ -80,37 +80,37 @@ class Load:
 
 @dataclass(frozen=True)
 class Plan:
-    """The difference between two sets of rules over the same events."""
+    """The differences between two versions of the rules over the same events."""
 
     events: int
     since: datetime | None
     until: datetime | None
-    """When the first and the last of the events came."""
+    """When the first and the last event were received."""
     differences: tuple[Difference, ...]
-    old: Load
-    new: Load
+    old: Totals
+    new: Totals
 
     def counts(self) -> dict[str, dict[Kind, int]]:
-        """Per rule, how many deliveries are added, removed and changed."""
-        found: defaultdict[str, Counter[Kind]] = defaultdict(Counter)
+        """Return the number of added, removed and changed deliveries by rule."""
+        counts: defaultdict[str, Counter[Kind]] = defaultdict(Counter)
         for difference in self.differences:
-            found[difference.delivery.planned.rule][difference.kind] += 1
-        return {rule: dict(counter) for rule, counter in sorted(found.items())}
+            counts[difference.delivery.planned.rule][difference.kind] += 1
+        return {rule: dict(counter) for rule, counter in sorted(counts.items())}
 
     def samples(self, each: int = 3) -> tuple[Difference, ...]:
-        """The first few differences of each rule, action and kind."""
-        taken: Counter[tuple[str, str, Kind]] = Counter()
-        chosen = []
+        """Return the first `each` differences of each rule, action and kind."""
+        group_sizes: Counter[tuple[str, str, Kind]] = Counter()
+        samples = []
         for difference in self.differences:
             planned = difference.delivery.planned
             group = (planned.rule, planned.action, difference.kind)
-            taken[group] += 1
-            if taken[group] <= each:
-                chosen.append(difference)
-        return tuple(chosen)
+            group_sizes[group] += 1
+            if group_sizes[group] <= each:
+                samples.append(difference)
+        return tuple(samples)
 
     def to_json(self, samples: int = 3) -> dict[str, Any]:
-        """The plan as plain data, with so many samples of each kind of difference."""
+        """Return the plan as plain data, with `samples` differences of each kind."""
         return {
             "events": self.events,
             "since": self.since.isoformat() if self.since else None,
@@ -130,11 +130,11 @@ def plan(
     allowlist: Collection[str] = (),
     on_event: Callable[[], None] = lambda: None,
 ) -> Plan:
-    """Run the events through both rules in memory and compare what would have been carried out.
+    """Run the events through both versions of the rules in memory and compare the deliveries carried out.
 
-    Quiet hours, caps, `once`, cancellations and effects count on both sides; partners take everything. Two
-    deliveries are the same when one event brings about one effect with one action and connection, whatever the
-    rule is called. `on_event` is called twice for each event, to show progress.
+    Quiet hours, caps, `once`, cancellations and idempotency keys apply on both sides; providers accept everything. Two
+    deliveries are the same if event, action, connection and idempotency key are equal; the rule may have another name.
+    `on_event` is called twice for each event, to show progress.
     """
     before, after = (_simulate(rules, events, allowlist, on_event) for rules in (old, new))
     received = sorted(event.received_at for event in events)
@@ -142,9 +142,9 @@ def plan(
         events=before.accepted,
         since=received[0] if received else None,
         until=received[-1] if received else None,
-        differences=tuple(_paired(_differences(before.deliveries, after.deliveries))),
-        old=load_of(before.deliveries),
-        new=load_of(after.deliveries),
+        differences=tuple(_pair_replacements(_differences(before.deliveries, after.deliveries))),
+        old=totals_of(before.deliveries),
+        new=totals_of(after.deliveries),
     )
 
 
@@ -159,90 +159,94 @@ def _simulate(
 def _differences(old: Iterable[Delivery], new: Iterable[Delivery]) -> Iterator[Difference]:
     before, after = _by_key(old), _by_key(new)
     for key in dict.fromkeys((*before, *after)):
-        for was, will in zip_longest(before.get(key, ()), after.get(key, ())):
-            broken = (*key[:3], "")
-            was = was or next(iter(before.get(broken, ())), None)
-            will = will or next(iter(after.get(broken, ())), None)
-            difference = _difference(was, will)
+        for old_delivery, new_delivery in zip_longest(before.get(key, ()), after.get(key, ())):
+            unrendered = (*key[:3], "")
+            old_delivery = old_delivery or next(iter(before.get(unrendered, ())), None)
+            new_delivery = new_delivery or next(iter(after.get(unrendered, ())), None)
+            difference = _difference(old_delivery, new_delivery)
             if difference is not None:
                 yield difference
 
 
-def _paired(differences: Iterable[Difference]) -> Iterator[Difference]:
-    """One that goes and one that comes in its place are one that changes.
+def _pair_replacements(differences: Iterable[Difference]) -> Iterator[Difference]:
+    """Turn a removed delivery and the one added in its place into one that changed.
 
-    Their effects differ where an action tells its effects apart by what they say.
+    Their idempotency keys differ if the action derives the key from its params (`dedupe_by`).
     """
-    found = list(differences)
-    gone: defaultdict[Hashable, list[Difference]] = defaultdict(list)
-    for difference in found:
+    all_differences = list(differences)
+    removed: defaultdict[Hashable, list[Difference]] = defaultdict(list)
+    for difference in all_differences:
         if difference.kind == "removed" and difference.counterpart is None:
-            gone[_place(difference.delivery)].append(difference)
+            removed[_slot_key(difference.delivery)].append(difference)
     changed: dict[int, Difference] = {}
-    for difference in found:
-        replaced = gone[_place(difference.delivery)]
-        if difference.kind == "added" and difference.counterpart is None and replaced:
-            was, will = replaced.pop(0), difference.delivery
-            changed[id(was)] = Difference("changed", will, was.delivery, _changes(was.delivery, will))
-            changed[id(difference)] = changed[id(was)]
-    # The one that goes stands for both, where it was.
-    for difference in found:
+    for difference in all_differences:
+        candidates = removed[_slot_key(difference.delivery)]
+        if difference.kind == "added" and difference.counterpart is None and candidates:
+            replaced, replacement = candidates.pop(0), difference.delivery
+            change = Difference(
+                "changed", replacement, replaced.delivery, _changes(replaced.delivery, replacement)
+            )
+            changed[id(replaced)] = changed[id(difference)] = change
+    # The change takes the position of the removed delivery.
+    for difference in all_differences:
         if id(difference) not in changed:
             yield difference
         elif difference.kind == "removed":
             yield changed[id(difference)]
 
 
-def _place(delivery: Delivery) -> Hashable:
+def _slot_key(delivery: Delivery) -> Hashable:
     planned = delivery.planned
     owner = (planned.trigger, planned.rule, planned.action, planned.connection, planned.recipient)
     return delivery.event.dedupe_key, *owner
 
 
 def _by_key(deliveries: Iterable[Delivery]) -> dict[_Key, list[Delivery]]:
-    """The deliveries of each event, action, connection and effect; those that are carried out come first.
+    """Group deliveries by event, action, connection and idempotency key; those carried out come first.
 
-    One that cannot be rendered has no recipient and so no effect to know it by.
+    A delivery that cannot be rendered has no recipient, and so no idempotency key.
     """
-    found: defaultdict[_Key, list[Delivery]] = defaultdict(list)
+    by_key: defaultdict[_Key, list[Delivery]] = defaultdict(list)
     for delivery in sorted(deliveries, key=lambda delivery: delivery.state != "succeeded"):
         planned = delivery.planned
-        idempotency_key = "" if planned.problem else planned.idempotency_key
-        found[delivery.event.dedupe_key, planned.action, planned.connection, idempotency_key].append(delivery)
-    return found
+        idempotency_key = "" if planned.render_error else planned.idempotency_key
+        by_key[delivery.event.dedupe_key, planned.action, planned.connection, idempotency_key].append(
+            delivery
+        )
+    return by_key
 
 
-def _difference(was: Delivery | None, will: Delivery | None) -> Difference | None:
-    goes = will is not None and will.state == "succeeded"
-    if was is not None and was.state == "succeeded" and not goes:
-        return Difference("removed", was, will)
-    if will is None or not goes:
+def _difference(old: Delivery | None, new: Delivery | None) -> Difference | None:
+    sent_by_new = new is not None and new.state == "succeeded"
+    if old is not None and old.state == "succeeded" and not sent_by_new:
+        return Difference("removed", old, new)
+    if new is None or not sent_by_new:
         return None
-    if was is None or was.state != "succeeded":
-        return Difference("added", will, was)
-    changes = _changes(was, will)
-    return Difference("changed", will, was, changes) if changes else None
+    if old is None or old.state != "succeeded":
+        return Difference("added", new, old)
+    changes = _changes(old, new)
+    return Difference("changed", new, old, changes) if changes else None
 
 
-def _changes(was: Delivery, will: Delivery) -> dict[str, tuple[Any, Any]]:
+def _changes(old: Delivery, new: Delivery) -> dict[str, tuple[Any, Any]]:
     changes: dict[str, tuple[Any, Any]] = {}
-    if was.planned.rule != will.planned.rule:
-        changes["rule"] = (was.planned.rule, will.planned.rule)
-    if was.at != will.at:
-        changes["at"] = (was.at.isoformat(), will.at.isoformat())
-    old, new = was.planned.params, will.planned.params
-    for name in dict.fromkeys((*old, *new)):
-        if old.get(name) != new.get(name):
-            changes[name] = (old.get(name), new.get(name))
+    if old.planned.rule != new.planned.rule:
+        changes["rule"] = (old.planned.rule, new.planned.rule)
+    if old.at != new.at:
+        changes["at"] = (old.at.isoformat(), new.at.isoformat())
+    old_params, new_params = old.planned.params, new.planned.params
+    for name in dict.fromkeys((*old_params, *new_params)):
+        if old_params.get(name) != new_params.get(name):
+            changes[name] = (old_params.get(name), new_params.get(name))
     return changes
 
 
-def load_of(deliveries: Iterable[Delivery]) -> Load:
-    """What these deliveries amount to."""
+def totals_of(deliveries: Iterable[Delivery]) -> Totals:
+    """Return the totals of these deliveries."""
     messages: Counter[str] = Counter()
     requests: Counter[str] = Counter()
     held_back: Counter[str] = Counter()
-    carried_out = billed = broken = 0
+    carried_out = segment_count = broken = 0
     for delivery in deliveries:
         planned = delivery.planned
         if delivery.held_back:
@@ -255,11 +259,11 @@ def load_of(deliveries: Iterable[Delivery]) -> Load:
             if planned.channel:
                 messages[planned.channel] += 1
             if planned.channel == "sms":
-                billed += segments(text_of(delivery)).count
-    return Load(carried_out, messages, billed, requests, held_back, broken)
+                segment_count += segments(text_of(delivery)).count
+    return Totals(carried_out, messages, segment_count, requests, held_back, broken)
 
 
 def text_of(delivery: Delivery) -> str:
-    """What a message says: its param `body`, else `text`."""
+    """Return the text of a message: its param `body`, or else `text`."""
     params = delivery.planned.params
-    return next((str(params[name]) for name in _BODIES if params.get(name)), "")
+    return next((str(params[name]) for name in _TEXT_PARAMS if params.get(name)), "")

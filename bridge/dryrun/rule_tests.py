@@ -1,4 +1,4 @@
-"""The `tests:` of a rules file: what they expect, against what a simulation does. Sends nothing."""
+"""Rule tests: runs the `tests:` of a rules file in a simulation and compares the results. Sends nothing."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.dryrun.coverage import Coverage, coverage_of
-from bridge.dryrun.explain import unmet
+from bridge.dryrun.explain import unmet_conditions
 from bridge.dryrun.simulator import Delivery, Simulation, State
 from bridge.errors import ConfigError
-from bridge.events import EVENT_NAMES, Event, dedupe_key_of, parse_body, parse_instant
-from bridge.rules.model import Expectation, RehearsedEvent, Rules, RuleTest, Trace
+from bridge.events import EVENT_TYPES, Event, dedupe_key_of, parse_body, parse_timestamp
+from bridge.rules.model import Expectation, Rules, RuleTest, RuleTestEvent, Trace
 from bridge.samples import iso, sample
 
 ALERTS: Final = "alerts"
-"""The name under which a test expects the file's alerts."""
+"""The name for the file's alerts in `expect`."""
 
 _MINUTE = timedelta(minutes=1)
-_ENDS: Final[Mapping[State, str]] = {
-    "pending": "was still waiting",
-    "succeeded": "was sent",
-    "needs_review": "was left to a person",
-    "failed": "was given up on",
+_STATE_PHRASES: Final[Mapping[State, str]] = {
+    "pending": "was still pending",
+    "succeeded": "succeeded",
+    "needs_review": "needed review",
+    "failed": "failed",
     "cancelled": "was cancelled",
     "suppressed": "was suppressed",
 }
@@ -34,39 +34,39 @@ _ENDS: Final[Mapping[State, str]] = {
 
 @dataclass(frozen=True)
 class Mismatch:
-    """One thing that a test expects otherwise."""
+    """One difference between the expectation and the result of a test."""
 
     rule: str
     line: int
-    """Of the expectation, or of the test when something happened that nobody expects."""
+    """The line of the expectation, or of the test for an unexpected delivery."""
     text: str
-    why: tuple[str, ...] = ()
-    """What explains it: the conditions that were not met, the line of the policy that decided."""
+    details: tuple[str, ...] = ()
+    """The explanation: the unmet conditions, or the setting that decided."""
 
     def to_json(self) -> dict[str, Any]:
-        """The mismatch as plain data."""
-        return {"rule": self.rule, "line": self.line, "text": self.text, "why": list(self.why)}
+        """Return the mismatch as plain data."""
+        return {"rule": self.rule, "line": self.line, "text": self.text, "details": list(self.details)}
 
 
 @dataclass(frozen=True)
-class Result:
-    """How one test ended."""
+class RuleTestResult:
+    """The result of one test."""
 
     name: str
     path: str
-    """The file where it stands."""
+    """The file that contains the test."""
     line: int
     mismatches: tuple[Mismatch, ...]
     deliveries: tuple[Delivery, ...]
-    """Everything that happened, in the order in which it was made."""
+    """All deliveries, in the order in which they were created."""
 
     @property
     def passed(self) -> bool:
-        """Whether everything was as expected."""
+        """True if there are no mismatches."""
         return not self.mismatches
 
     def to_json(self) -> dict[str, Any]:
-        """The result as plain data."""
+        """Return the result as plain data."""
         return {
             "name": self.name,
             "path": self.path,
@@ -78,19 +78,19 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Report:
-    """How all tests of some rules ended, and what none of them tried."""
+class RuleTestReport:
+    """The results of all tests, and their coverage."""
 
-    results: tuple[Result, ...]
+    results: tuple[RuleTestResult, ...]
     coverage: Coverage
 
     @property
     def passed(self) -> bool:
-        """Whether every test passed; gaps in the coverage fail nobody."""
+        """True if every test passed; gaps in the coverage do not matter."""
         return all(result.passed for result in self.results)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain data."""
+        """Return the report as plain data."""
         return {
             "passed": self.passed,
             "tests": [result.to_json() for result in self.results],
@@ -103,60 +103,62 @@ def run_tests(
     tests: Iterable[RuleTest] | None = None,
     *,
     folder: Path | None = None,
-    on_result: Callable[[Result], None] | None = None,
-) -> Report:
-    """Run `tests` (default: the file's own) against the rules; `on_result` hears of each as it ends.
+    on_result: Callable[[RuleTestResult], None] | None = None,
+) -> RuleTestReport:
+    """Run `tests` (default: the file's own) against the rules; call `on_result` after each test.
 
-    Event files are looked for in `folder` (default: where the file of the test is).
+    Event files are read from `folder` (default: the folder of the test's file).
     """
     results, simulations = [], []
     for test in rules.tests if tests is None else tests:
         try:
             simulation = Simulation(rules, fail=test.fail)
-            simulation.run(events_of(test, folder or Path(test.path or rules.path).parent))
+            simulation.run(build_events(test, folder or Path(test.path or rules.path).parent))
         except ConfigError as error:
-            result = Result(test.name, test.path, test.line, (Mismatch("", test.line, str(error)),), ())
+            result = RuleTestResult(
+                test.name, test.path, test.line, (Mismatch("", test.line, str(error)),), ()
+            )
         else:
             simulations.append(simulation)
             mismatches = tuple(_compare(test, simulation))
-            result = Result(test.name, test.path, test.line, mismatches, tuple(simulation.deliveries))
+            result = RuleTestResult(test.name, test.path, test.line, mismatches, tuple(simulation.deliveries))
         results.append(result)
         if on_result is not None:
             on_result(result)
-    return Report(tuple(results), coverage_of(rules, simulations))
+    return RuleTestReport(tuple(results), coverage_of(rules, simulations))
 
 
 # ---------------------------------------------------------------- events
 
 
-def events_of(test: RuleTest, folder: Path) -> list[Event]:
-    """The events that a test sends; raises ConfigError that says which file cannot be used."""
+def build_events(test: RuleTest, folder: Path) -> list[Event]:
+    """Build the events of a test. Raise ConfigError naming a file that cannot be used."""
     events: list[Event] = []
     at: datetime | None = None
-    for number, rehearsed in enumerate(test.events, start=1):
-        event = _event(rehearsed, rehearsed.at or at, number, folder)
+    for number, test_event in enumerate(test.events, start=1):
+        event = _build_event(test_event, test_event.at or at, number, folder)
         at = event.received_at
         events.append(event)
     return events
 
 
-def _event(rehearsed: RehearsedEvent, at: datetime | None, number: int, folder: Path) -> Event:
-    body = _body(rehearsed.source, folder)
+def _build_event(test_event: RuleTestEvent, at: datetime | None, number: int, folder: Path) -> Event:
+    body = _body(test_event.source, folder)
     body["webhookId"] = f"whd_test_{number}"
     if at is None:
-        at = parse_instant(body.get("timestamp"))
+        at = parse_timestamp(body.get("timestamp"))
     else:
         body["timestamp"] = iso(at)
     if at is None:
-        raise ConfigError(f"event {number}, {rehearsed.source}: it has no timestamp; say when with `at:`")
-    for path, value in rehearsed.set.items():
-        _put(body, path.split("."), copy.deepcopy(value))
+        raise ConfigError(f"event {number}, {test_event.source}: it has no timestamp; set one with `at:`")
+    for path, value in test_event.set.items():
+        _set_path(body, path.split("."), copy.deepcopy(value))
     raw = json.dumps(body).encode()
     return Event(body, dedupe_key_of(body, raw), at, f"evt_test_{number}")
 
 
 def _body(source: str, folder: Path) -> dict[str, Any]:
-    if source in EVENT_NAMES:
+    if source in EVENT_TYPES:
         return sample(source)
     try:
         return parse_body((folder / source).read_bytes())
@@ -166,7 +168,7 @@ def _body(source: str, folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{source} is not an event: {error}") from None
 
 
-def _put(body: dict[str, Any], path: Sequence[str], value: Any) -> None:
+def _set_path(body: dict[str, Any], path: Sequence[str], value: Any) -> None:
     for key in path[:-1]:
         inner = body.get(key)
         if not isinstance(inner, dict):
@@ -179,15 +181,15 @@ def _put(body: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 
 def _compare(test: RuleTest, simulation: Simulation) -> Iterable[Mismatch]:
-    happened: dict[str, list[Delivery]] = {}
+    by_rule: dict[str, list[Delivery]] = {}
     for delivery in simulation.deliveries:
-        happened.setdefault(_owner(delivery), []).append(delivery)
-    names = test.expect or dict.fromkeys(happened, ())
-    for rule, expected in names.items():
-        yield from _compare_rule(test, rule, expected, happened.get(rule, []), simulation.traces)
+        by_rule.setdefault(_rule_name(delivery), []).append(delivery)
+    expected_by_rule = test.expect or dict.fromkeys(by_rule, ())
+    for rule, expected in expected_by_rule.items():
+        yield from _compare_rule(test, rule, expected, by_rule.get(rule, []), simulation.traces)
 
 
-def _owner(delivery: Delivery) -> str:
+def _rule_name(delivery: Delivery) -> str:
     return ALERTS if delivery.planned.trigger == "alert" else delivery.planned.rule
 
 
@@ -195,100 +197,108 @@ def _compare_rule(
     test: RuleTest,
     rule: str,
     expected: Sequence[Expectation],
-    happened: Sequence[Delivery],
+    deliveries: Sequence[Delivery],
     traces: Sequence[tuple[Event, Sequence[Trace]]],
 ) -> Iterable[Mismatch]:
-    pairs = _pair(expected, happened, test.fail)
-    left = [delivery for place, delivery in enumerate(happened) if place not in pairs.values()]
-    for place, expectation in enumerate(expected):
-        if place in pairs:
+    pairs = _pair(expected, deliveries, test.fail)
+    unmatched = [delivery for index, delivery in enumerate(deliveries) if index not in pairs.values()]
+    for index, expectation in enumerate(expected):
+        if index in pairs:
             continue
-        near = min(
-            (delivery for delivery in left if delivery.planned.action == expectation.use),
+        closest = min(
+            (delivery for delivery in unmatched if delivery.planned.action == expectation.use),
             key=lambda delivery: len(_differences(expectation, delivery, test.fail)),
             default=None,
         )
-        if near is None:
+        if closest is None:
             yield Mismatch(
-                rule, expectation.line, f"{_wanted(expectation)}: nothing of the kind", _silence(rule, traces)
+                rule,
+                expectation.line,
+                f"{_describe_expectation(expectation)}: no such delivery",
+                _explain_unfired(rule, traces),
             )
         else:
-            left.remove(near)
-            found = "; ".join(_differences(expectation, near, test.fail))
-            yield Mismatch(rule, expectation.line, f"{_wanted(expectation)}: {found}", _lines(near))
-    for delivery in left:
-        # What was held back needs no mention: nothing was done.
+            unmatched.remove(closest)
+            differences = "; ".join(_differences(expectation, closest, test.fail))
+            yield Mismatch(
+                rule,
+                expectation.line,
+                f"{_describe_expectation(expectation)}: {differences}",
+                _details(closest),
+            )
+    for delivery in unmatched:
+        # Suppressed and cancelled deliveries need no expectation.
         if not delivery.held_back:
-            text = f"not expected: {delivery.planned.action} {_end_of(delivery, delivery.event.received_at)}"
-            yield Mismatch(rule, test.line, text, _lines(delivery))
+            text = f"unexpected: {delivery.planned.action} {_describe_state(delivery, delivery.event.received_at)}"
+            yield Mismatch(rule, test.line, text, _details(delivery))
 
 
 def _pair(
-    expected: Sequence[Expectation], happened: Sequence[Delivery], fail: Mapping[str, str]
+    expected: Sequence[Expectation], deliveries: Sequence[Delivery], fail: Mapping[str, str]
 ) -> dict[int, int]:
-    """Expectations with the deliveries that meet them, as many as possible (augmenting paths)."""
-    taken: dict[int, int] = {}
+    """Match as many expectations with deliveries as possible (augmenting paths); return pairs of their indexes."""
+    matched: dict[int, int] = {}
 
-    def find(place: int, tried: set[int]) -> bool:
-        for candidate, delivery in enumerate(happened):
-            if candidate not in tried and not _differences(expected[place], delivery, fail):
+    def find_match(index: int, tried: set[int]) -> bool:
+        for candidate, delivery in enumerate(deliveries):
+            if candidate not in tried and not _differences(expected[index], delivery, fail):
                 tried.add(candidate)
-                if candidate not in taken or find(taken[candidate], tried):
-                    taken[candidate] = place
+                if candidate not in matched or find_match(matched[candidate], tried):
+                    matched[candidate] = index
                     return True
         return False
 
-    for place in range(len(expected)):
-        find(place, set())
-    return {place: candidate for candidate, place in taken.items()}
+    for index in range(len(expected)):
+        find_match(index, set())
+    return {index: candidate for candidate, index in matched.items()}
 
 
 def _differences(expectation: Expectation, delivery: Delivery, fail: Mapping[str, str]) -> list[str]:
-    """In which ways a delivery is not what is expected; empty when it is."""
+    """Describe how a delivery differs from the expectation; empty if it meets it."""
     planned = delivery.planned
     if planned.action != expectation.use:
         return [f"it is {planned.action}"]
-    found = []
-    if not _state_fits(expectation, delivery, fail):
-        found.append(f"it {_end_of(delivery, expectation.at)}")
+    differences = []
+    if not _state_matches(expectation, delivery, fail):
+        differences.append(f"it {_describe_state(delivery, expectation.at)}")
     elif expectation.at is not None and abs(delivery.at - expectation.at) >= _MINUTE:
-        found.append(f"it was at {_time(delivery.at, expectation.at)}")
+        differences.append(f"it was at {_time(delivery.at, expectation.at)}")
     if expectation.reason is not None and delivery.reason != expectation.reason:
-        found.append(f"its reason is {delivery.reason or 'none'}")
+        differences.append(f"its reason is {delivery.reason or 'none'}")
     if expectation.connection is not None and planned.connection != expectation.connection:
-        found.append(f"it is for connection {planned.connection}")
+        differences.append(f"it is for connection {planned.connection}")
     for name, value in (expectation.params or {}).items():
         if planned.params.get(name) != value:
-            shown = _json(planned.params[name]) if name in planned.params else "not there"
-            found.append(f"{name} is {shown}, not {_json(value)}")
-    return found
+            actual = _json(planned.params[name]) if name in planned.params else "missing"
+            differences.append(f"{name} is {actual}, not {_json(value)}")
+    return differences
 
 
-def _state_fits(expectation: Expectation, delivery: Delivery, fail: Mapping[str, str]) -> bool:
-    """Without a `state`, it has to go out; or be tried, where the test makes its partner fail."""
+def _state_matches(expectation: Expectation, delivery: Delivery, fail: Mapping[str, str]) -> bool:
+    """Without a `state`, the delivery must succeed, or be attempted if the test makes its provider fail."""
     if expectation.state is not None:
         return delivery.state == expectation.state
     return delivery.state == "succeeded" or (delivery.attempted and delivery.planned.action in fail)
 
 
-def _wanted(expectation: Expectation) -> str:
-    words = [f"expected {expectation.use}"]
+def _describe_expectation(expectation: Expectation) -> str:
+    parts = [f"expected {expectation.use}"]
     if expectation.state:
-        words.append(expectation.state)
+        parts.append(expectation.state)
     if expectation.reason:
-        words.append(f"({expectation.reason})")
+        parts.append(f"({expectation.reason})")
     if expectation.at:
-        words.append(f"at {_time(expectation.at, expectation.at)}")
-    return " ".join(words)
+        parts.append(f"at {_time(expectation.at, expectation.at)}")
+    return " ".join(parts)
 
 
-def _end_of(delivery: Delivery, like: datetime | None) -> str:
+def _describe_state(delivery: Delivery, like: datetime | None) -> str:
     reason = f" ({delivery.reason})" if delivery.reason else ""
-    return f"{_ENDS[delivery.state]}{reason} at {_time(delivery.at, like or delivery.event.received_at)}"
+    return f"{_STATE_PHRASES[delivery.state]}{reason} at {_time(delivery.at, like or delivery.event.received_at)}"
 
 
 def _time(instant: datetime, like: datetime) -> str:
-    """On the clock that the test itself writes."""
+    """Format an instant in the UTC offset that the test uses."""
     return instant.astimezone(like.tzinfo).isoformat(timespec="minutes")
 
 
@@ -296,18 +306,18 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _lines(delivery: Delivery) -> tuple[str, ...]:
-    return (delivery.why,) if delivery.why else ()
+def _details(delivery: Delivery) -> tuple[str, ...]:
+    return (delivery.detail,) if delivery.detail else ()
 
 
-def _silence(rule: str, traces: Sequence[tuple[Event, Sequence[Trace]]]) -> tuple[str, ...]:
-    """Why a rule did not fire, for each event that it is for."""
-    lines = []
-    for event, found in traces:
-        for trace in found:
+def _explain_unfired(rule: str, traces: Sequence[tuple[Event, Sequence[Trace]]]) -> tuple[str, ...]:
+    """Explain for each event why a rule did not fire."""
+    details = []
+    for event, event_traces in traces:
+        for trace in event_traces:
             if trace.rule != rule or trace.fired:
                 continue
             if trace.error:
-                lines.append(f"{event.type}: {trace.error}")
-            lines += [f"{event.type}: {sentence}" for sentence in unmet(trace)]
-    return tuple(lines)
+                details.append(f"{event.type}: {trace.error}")
+            details += [f"{event.type}: {condition}" for condition in unmet_conditions(trace)]
+    return tuple(details)

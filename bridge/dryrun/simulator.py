@@ -1,8 +1,8 @@
-"""The bridge in memory, with a clock of its own: events go in, and what became of every delivery comes out.
+"""The bridge in memory, with a clock of its own: runs events through the rules and returns every delivery's result.
 
-Routing and every decision are the service's own code; only storage, time and partners are replaced. A partner
-takes everything, except where `fail` says otherwise: then it fails for good, and the attempts in between are not
-played.
+Routing and every decision are the service's own code; only storage, time and providers are replaced. A provider accepts
+everything, except where `fail` names a failure: then the delivery fails permanently, and the retries in between are not
+simulated.
 """
 
 from __future__ import annotations
@@ -20,52 +20,52 @@ from bridge.connector.api import Action
 from bridge.events import Event
 from bridge.policy import (
     NEVER,
+    Allow,
     Cancel,
-    Due,
+    Defer,
+    DueDelivery,
     EventRef,
-    Facts,
-    Go,
-    Held,
+    IdempotencyRecord,
+    PolicyInputs,
     Suppress,
-    Wait,
     decide,
     event_precedence,
     find_cancelling_event,
 )
-from bridge.rules.model import Planned, Rules, Trace
+from bridge.rules.model import PlannedDelivery, Rules, Trace
 from bridge.rules.route import after_failure, alerts, consent, route
 
 State = Literal["pending", "succeeded", "needs_review", "failed", "cancelled", "suppressed"]
 
 UNDELIVERED: Final = "undelivered"
-"""The partner takes the message, and its receipt says that it did not arrive."""
-_PAUSING: Final = frozenset({"auth", "quota"})
-_UNKNOWN: Final = frozenset({"server_error", "timeout", "internal_error"})
+"""The provider accepts the message, and its status callback reports that it was not delivered."""
+_PAUSING_FAILURES: Final = frozenset({"auth", "quota"})
+_UNKNOWN_OUTCOME_FAILURES: Final = frozenset({"server_error", "timeout", "internal_error"})
 
 
 @dataclass(eq=False)
 class Delivery:
-    """One delivery of a simulation, and what became of it."""
+    """One delivery of a simulation, and its state."""
 
     id: str
     event: Event
-    planned: Planned
+    planned: PlannedDelivery
     at: datetime
-    """When it was carried out, held back or cancelled; while it is pending, when it is looked at next."""
+    """When it was carried out, suppressed or cancelled. While it is pending: when it is decided next."""
     state: State = "pending"
     reason: str | None = None
-    why: str = ""
-    """The line of a rule or of the policy that decided, in words; of a pending one, what it waits for."""
+    detail: str = ""
+    """The setting of the rules file that decided. For a pending delivery: what it waits for."""
     message_status: str | None = None
     attempted: bool = False
 
     @property
     def held_back(self) -> bool:
-        """It was decided that it is not carried out."""
+        """True if the delivery is suppressed or cancelled."""
         return self.state in ("suppressed", "cancelled")
 
     def to_json(self) -> dict[str, Any]:
-        """The delivery as plain data."""
+        """Return the delivery as plain data."""
         return {
             "rule": self.planned.rule,
             "trigger": self.planned.trigger,
@@ -75,86 +75,88 @@ class Delivery:
             "at": self.at.isoformat(),
             "state": self.state,
             "reason": self.reason,
-            "why": self.why,
+            "detail": self.detail,
             "params": dict(self.planned.params),
         }
 
 
 @dataclass
-class Memory:
-    """What the service would have in its tables."""
+class InMemoryStore:
+    """The data that the service keeps in its tables."""
 
-    seen: dict[tuple[str, str], list[EventRef]] = field(default_factory=lambda: defaultdict(list))
-    """Accepted events by conversation, phone and e-mail."""
-    reached: dict[tuple[str | None, str], list[datetime]] = field(default_factory=lambda: defaultdict(list))
-    """Messages that went out or may have, by channel and address."""
-    last: dict[tuple[str, str, str, str | None], datetime] = field(default_factory=dict)
-    """When rule and action last reached a contact or a conversation, for `once`."""
-    idempotency_keys: dict[str, Held] = field(default_factory=dict)
-    known: set[str] = field(default_factory=set)
-    """Identities and occurrences of accepted events: what comes again is a duplicate."""
+    events_by_key: dict[tuple[str, str], list[EventRef]] = field(default_factory=lambda: defaultdict(list))
+    """Accepted events by conversation, phone and email."""
+    messages_sent_at: dict[tuple[str | None, str], list[datetime]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    """When messages were sent, or may have been, by channel and address."""
+    last_done_at: dict[tuple[str, str, str, str | None], datetime] = field(default_factory=dict)
+    """When rule and action last took effect for a contact or a conversation, for `once`."""
+    idempotency_keys: dict[str, IdempotencyRecord] = field(default_factory=dict)
+    dedupe_keys: set[str] = field(default_factory=set)
+    """Both dedupe keys of every accepted event; an event with one of them is a duplicate."""
 
     def accept(self, event: Event) -> bool:
-        """Keep an event; False when it is a duplicate."""
-        keys = {event.dedupe_key, event.fallback_dedupe_key} - {None}
-        if keys & self.known:
+        """Store an event; return False if it is a duplicate."""
+        dedupe_keys = {event.dedupe_key, event.fallback_dedupe_key} - {None}
+        if dedupe_keys & self.dedupe_keys:
             return False
-        self.known |= {key for key in keys if key}
-        seen = EventRef.of(event)
-        for kind, value in _handles(seen):
-            self.seen[kind, value].append(seen)
+        self.dedupe_keys |= {key for key in dedupe_keys if key}
+        event_ref = EventRef.of(event)
+        for kind, value in _match_keys(event_ref):
+            self.events_by_key[kind, value].append(event_ref)
         return True
 
-    def facts(self, delivery: Delivery) -> Facts:
-        """What bears on a delivery now."""
-        planned, cause = delivery.planned, EventRef.of(delivery.event)
+    def policy_inputs(self, delivery: Delivery) -> PolicyInputs:
+        """Return the inputs of the decision about a delivery."""
+        planned, trigger = delivery.planned, EventRef.of(delivery.event)
         once = planned.once
-        accepted = (
-            {seen.dedupe_key: seen for key in _handles(cause) for seen in self.seen[key]}
+        related = (
+            {event.dedupe_key: event for key in _match_keys(trigger) for event in self.events_by_key[key]}
             if planned.cancel_on
             else {}
         )
-        return Facts(
-            cancelled_by=find_cancelling_event(planned.cancel_on, cause, accepted.values()),
-            once_at=self.last.get(_once_key(delivery, once.per)) if once else None,
-            sent=self.reached.get(_address(planned), ()),
-            held=self.idempotency_keys.get(planned.idempotency_key),
+        return PolicyInputs(
+            cancelled_by=find_cancelling_event(planned.cancel_on, trigger, related.values()),
+            last_done_at=self.last_done_at.get(_once_key(delivery, once.per)) if once else None,
+            messages_sent_at=self.messages_sent_at.get(_address_key(planned), ()),
+            idempotency_record=self.idempotency_keys.get(planned.idempotency_key),
         )
 
-    def reach(self, delivery: Delivery, now: datetime, *, done: bool) -> None:
-        """It took effect, or may have."""
+    def record_sent(self, delivery: Delivery, now: datetime, *, completed: bool) -> None:
+        """Record that a delivery took effect, or may have (not `completed`)."""
         planned, event = delivery.planned, delivery.event
-        self.idempotency_keys[planned.idempotency_key] = Held(
-            delivery.id, done, event_precedence(event.type), event.occurred_at
+        self.idempotency_keys[planned.idempotency_key] = IdempotencyRecord(
+            delivery.id, completed, event_precedence(event.type), event.occurred_at
         )
         if planned.channel:
-            self.reached[_address(planned)].append(now)
+            self.messages_sent_at[_address_key(planned)].append(now)
         for per in ("contact", "conversation"):
             key = _once_key(delivery, per)
             if key[3] is not None:
-                self.last[key] = now
+                self.last_done_at[key] = now
 
 
-def _handles(seen: EventRef) -> Iterator[tuple[str, str]]:
-    yield "conversation", seen.conversation
-    if seen.phone:
-        yield "phone", seen.phone
-    if seen.email:
-        yield "email", seen.email.casefold()
+def _match_keys(event: EventRef) -> Iterator[tuple[str, str]]:
+    yield "conversation", event.conversation_id
+    if event.phone:
+        yield "phone", event.phone
+    if event.email:
+        yield "email", event.email.casefold()
 
 
-def _address(planned: Planned) -> tuple[str | None, str]:
+def _address_key(planned: PlannedDelivery) -> tuple[str | None, str]:
     return planned.channel, (planned.recipient or "").casefold()
 
 
 def _once_key(delivery: Delivery, per: str) -> tuple[str, str, str, str | None]:
     event = delivery.event
-    whom = event.contact.key if per == "contact" else event.conversation.id
-    return delivery.planned.rule, delivery.planned.action, per, whom
+    subject = event.contact.key if per == "contact" else event.conversation.id
+    return delivery.planned.rule, delivery.planned.action, per, subject
 
 
 class Simulation:
-    """Runs events through rules. After `run`, `deliveries` and `traces` hold what happened, in its order."""
+    """Runs events through rules. After `run`, `deliveries` and `traces` hold the results, in their order."""
 
     def __init__(
         self,
@@ -171,67 +173,68 @@ class Simulation:
         self.accepted = 0
         self.deliveries: list[Delivery] = []
         self.traces: list[tuple[Event, tuple[Trace, ...]]] = []
-        self._memory = Memory()
-        self._due: list[tuple[datetime, int, Delivery]] = []
-        self._numbers = count(1)
-        self._same: Counter[str] = Counter()
-        self._paused: dict[str, str] = {}
+        self._store = InMemoryStore()
+        self._queue: list[tuple[datetime, int, Delivery]] = []
+        self._sequence = count(1)
+        self._id_counts: Counter[str] = Counter()
+        self._pauses: dict[str, str] = {}
+        """Paused connections, with the detail of the pause."""
         self._actions = _actions(rules)
 
     def run(self, events: Iterable[Event], on_event: Callable[[], None] = lambda: None) -> None:
-        """Let the events come in when they were received, then let the clock run until nothing is due."""
+        """Accept each event at the time it was received, then advance the clock until nothing is due."""
         for event in sorted(events, key=lambda event: event.received_at):
-            self._work(event.received_at)
+            self._run_until(event.received_at)
             self._accept(event)
             on_event()
-        self._work(NEVER)
+        self._run_until(NEVER)
 
     def _accept(self, event: Event) -> None:
-        if not self._memory.accept(event):
+        if not self._store.accept(event):
             return
         routing = route(event, self.rules, event.received_at)
         self.accepted += 1
         if self.keep_traces:
             self.traces.append((event, routing.traces))
         for planned in routing.planned:
-            self._make(event, planned, event.received_at)
+            self._add_delivery(event, planned, event.received_at)
 
-    def _make(self, event: Event, planned: Planned, now: datetime) -> None:
-        number = next(self._numbers)
-        delivery = Delivery(self._id(event, planned), event, planned, max(planned.run_at, now))
+    def _add_delivery(self, event: Event, planned: PlannedDelivery, now: datetime) -> None:
+        number = next(self._sequence)
+        delivery = Delivery(self._delivery_id(event, planned), event, planned, max(planned.run_at, now))
         self.deliveries.append(delivery)
-        if planned.problem is not None:
-            self._end(delivery, now, "failed", "render_error", planned.problem)
+        if planned.render_error is not None:
+            self._finish(delivery, now, "failed", "render_error", planned.render_error)
         else:
-            heapq.heappush(self._due, (delivery.at, number, delivery))
+            heapq.heappush(self._queue, (delivery.at, number, delivery))
 
-    def _id(self, event: Event, planned: Planned) -> str:
-        """An id that another simulation of the same events gives to the same delivery: follow-ups carry it on."""
+    def _delivery_id(self, event: Event, planned: PlannedDelivery) -> str:
+        """Return an ID that the same delivery has in every simulation of these events; follow-ups may contain it."""
         name = f"dlv_{event.dedupe_key}_{planned.trigger}_{planned.action}"
-        self._same[name] += 1
-        return f"{name}_{self._same[name]}"
+        self._id_counts[name] += 1
+        return f"{name}_{self._id_counts[name]}"
 
-    def _work(self, until: datetime) -> None:
-        """Everything that is due before `until`; what comes in at an instant is there before what is due then."""
-        while self._due and self._due[0][0] < until:
-            now, number, delivery = heapq.heappop(self._due)
-            if delivery.planned.connection in self._paused:
-                delivery.why = self._paused[delivery.planned.connection]
+    def _run_until(self, until: datetime) -> None:
+        """Process the deliveries due before `until`. Events received at an instant precede deliveries due then."""
+        while self._queue and self._queue[0][0] < until:
+            now, number, delivery = heapq.heappop(self._queue)
+            if delivery.planned.connection in self._pauses:
+                delivery.detail = self._pauses[delivery.planned.connection]
                 continue
-            facts = self._memory.facts(delivery)
-            due = due_of(delivery.id, delivery.planned, delivery.event, self.rules, now)
-            match decide(due, facts, self.rules.messaging, now, self.allowlist):
-                case Wait(later, why):
-                    delivery.why = why
-                    # What holds its effect waits for a person here: it would be asked for ever.
-                    if facts.held is None or facts.held.done:
+            inputs = self._store.policy_inputs(delivery)
+            due = build_due_delivery(delivery.id, delivery.planned, delivery.event, self.rules, now)
+            match decide(due, inputs, self.rules.messaging, now, self.allowlist):
+                case Defer(later, detail):
+                    delivery.detail = detail
+                    # A reserved key belongs to a delivery that needs review: rechecking it would never end.
+                    if inputs.idempotency_record is None or inputs.idempotency_record.completed:
                         delivery.at = later
-                        heapq.heappush(self._due, (later, number, delivery))
-                case Suppress(reason, why):
-                    self._end(delivery, now, "suppressed", reason, why)
-                case Cancel(_, why):
-                    self._end(delivery, now, "cancelled", None, why)
-                case Go():
+                        heapq.heappush(self._queue, (later, number, delivery))
+                case Suppress(reason, detail):
+                    self._finish(delivery, now, "suppressed", reason, detail)
+                case Cancel(_, detail):
+                    self._finish(delivery, now, "cancelled", None, detail)
+                case Allow():
                     self._attempt(delivery, now)
 
     def _attempt(self, delivery: Delivery, now: datetime) -> None:
@@ -239,53 +242,58 @@ class Simulation:
         planned = delivery.planned
         failure = self.fail.get(planned.action)
         if failure is None or failure == UNDELIVERED:
-            self._memory.reach(delivery, now, done=True)
+            self._store.record_sent(delivery, now, completed=True)
             delivery.message_status = failure
-            self._end(delivery, now, "succeeded", None, "")
-        elif failure in _PAUSING:
+            self._finish(delivery, now, "succeeded", None, "")
+        elif failure in _PAUSING_FAILURES:
             self._pause(planned.connection, failure, now)
-            delivery.reason, delivery.why = failure, self._paused[planned.connection]
-        elif failure in _UNKNOWN and not self._can_tell(planned.action):
-            self._memory.reach(delivery, now, done=False)
-            why = f"its partner fails with {failure}; it may have gone out, and the partner cannot be asked"
-            self._end(delivery, now, "needs_review", failure, why)
+            delivery.reason, delivery.detail = failure, self._pauses[planned.connection]
+        elif failure in _UNKNOWN_OUTCOME_FAILURES and not self._is_recoverable(planned.action):
+            self._store.record_sent(delivery, now, completed=False)
+            detail = f"the provider fails with {failure}; it may have taken effect, and this provider has no lookup"
+            self._finish(delivery, now, "needs_review", failure, detail)
         else:
-            self._end(delivery, now, "failed", failure, f"its partner fails with {failure}")
+            self._finish(delivery, now, "failed", failure, f"the provider fails with {failure}")
 
-    def _can_tell(self, name: str) -> bool:
+    def _is_recoverable(self, name: str) -> bool:
+        """Return True if an unknown outcome of the action can be resolved: by repeating it, or by a lookup."""
         action = self._actions[name]
-        return action.idempotent or action.finder is not None
+        return action.idempotent or action.run_lookup is not None
 
-    def _end(self, delivery: Delivery, now: datetime, state: State, reason: str | None, why: str) -> None:
-        delivery.state, delivery.reason, delivery.why, delivery.at = state, reason, why, now
-        given_up = state in ("failed", "needs_review") or delivery.message_status == UNDELIVERED
-        if given_up and delivery.planned.trigger == "rule":
+    def _finish(
+        self, delivery: Delivery, now: datetime, state: State, reason: str | None, detail: str
+    ) -> None:
+        delivery.state, delivery.reason, delivery.detail, delivery.at = state, reason, detail, now
+        failed = state in ("failed", "needs_review") or delivery.message_status == UNDELIVERED
+        if failed and delivery.planned.trigger == "rule":
             self._follow_up(delivery, now)
 
     def _follow_up(self, delivery: Delivery, now: datetime) -> None:
-        for item in after_failure(delivery.event, self.rules, _told(delivery), now):
-            self._make(delivery.event, item, now)
+        for planned in after_failure(delivery.event, self.rules, _failure_template_vars(delivery), now):
+            self._add_delivery(delivery.event, planned, now)
 
     def _pause(self, connection: str, failure: str, now: datetime) -> None:
-        why = f"connection {connection} is paused: its partner fails with {failure}"
-        self._paused[connection] = why
-        told = {
+        detail = f"connection {connection} is paused: the provider fails with {failure}"
+        self._pauses[connection] = detail
+        template_vars = {
             "id": f"pau_{connection}",
             "connection": connection,
             "state": "paused",
             "reason": failure,
-            "message": why,
+            "message": detail,
         }
-        event = Event({}, told["id"], now)
-        for planned in alerts(event, self.rules, told, now):
-            self._make(event, planned, now)
+        event = Event({}, template_vars["id"], now)
+        for planned in alerts(event, self.rules, template_vars, now):
+            self._add_delivery(event, planned, now)
 
 
-def due_of(ident: str, planned: Planned, event: Event, rules: Rules, now: datetime) -> Due:
-    """What the decision about a planned delivery needs to know of it."""
-    agreed = consent(event, rules.messaging, now) if planned.channel else None
-    return Due(
-        id=ident,
+def build_due_delivery(
+    delivery_id: str, planned: PlannedDelivery, event: Event, rules: Rules, now: datetime
+) -> DueDelivery:
+    """Build the input of the decision about a planned delivery."""
+    check = consent(event, rules.messaging, now) if planned.channel else None
+    return DueDelivery(
+        id=delivery_id,
         occurred_at=event.occurred_at,
         precedence=event_precedence(event.type),
         contact=event.contact,
@@ -293,7 +301,7 @@ def due_of(ident: str, planned: Planned, event: Event, rules: Rules, now: dateti
         recipient=planned.recipient,
         expires_at=planned.expires_at,
         once=planned.once,
-        consent=agreed.result if agreed else None,
+        consent=check.result if check else None,
         updates=planned.updates_existing,
         shadow=planned.shadow,
         alert=planned.trigger == "alert",
@@ -305,21 +313,22 @@ def _actions(rules: Rules) -> dict[str, Action]:
     return {step.use: step.action for step in (*steps, *rules.alerts)}
 
 
-def _told(delivery: Delivery) -> dict[str, Any]:
-    """What an `on_failure` or an alert can say about a delivery."""
+def _failure_template_vars(delivery: Delivery) -> dict[str, Any]:
+    """Return the fields of a delivery that templates of `on_failure` and `alerts` can use."""
     planned = delivery.planned
-    ended = delivery.message_status or delivery.state
-    told = {
+    status = delivery.message_status or delivery.state
+    template_vars = {
         "id": delivery.id,
         "rule": planned.rule,
         "action": planned.action,
         "connection": planned.connection,
         "state": delivery.state,
         "reason": delivery.reason,
-        "detail": delivery.why,
+        "detail": delivery.detail,
         "message_status": delivery.message_status,
         "recipient": planned.recipient,
         "attempts": 1 if delivery.attempted else 0,
-        "message": f"{planned.action} of rule {planned.rule} for {delivery.event.type}: {ended} {delivery.why}".strip(),
+        "message": f"{planned.action} of rule {planned.rule} for {delivery.event.type}: "
+        f"{status} {delivery.detail}".strip(),
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in template_vars.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What a rehearsal promises is what the service does: the same events through both, on the test's clock."""
+"""The simulator gives the same results as the service: both process the same events, on the test's clock."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from bridge.samples import iso, sample
 from bridge.signing import read_event
 from bridge.store import schema
 from bridge.store.database import Database
-from bridge.store.ingest import IncomingEvent, accept
+from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.migrate import upgrade
-from bridge.store.policy_inputs import Rulebook
+from bridge.store.policy_inputs import PolicyConfig
 from bridge.store.routing import route_unrouted
 from tests.integration.engine import Engine, Partner, desk
 
@@ -45,7 +45,7 @@ rules:
   - name: text-too
     when: call.busy
     do: [{use: desk.send, delay: 20m}]
-  - name: mail
+  - name: email
     when: [chat.abandoned, call.completed]
     where: {contact.email: {exists: true}}
     do: [{use: desk.mail, delay: 30m, cancel_on: chat.resolved, once: {per: contact, within: 2h}}]
@@ -58,18 +58,18 @@ rules:
     do: [{use: desk.post}]
 """
 START = datetime(2026, 3, 7, 12, tzinfo=UTC)
-PEOPLE = [
+CONTACTS = [
     {"contactPhone": "+12125550123", "contactEmail": "maya@example.com"},
     {"contactPhone": "+13055550100"},
     {"contactPhone": "+18005550199", "contactEmail": "Maya@Example.com"},
     {"contactEmail": "ines@example.com", "timezone": "Pacific/Honolulu"},
 ]
-NAMES = ["call.busy", "call.no-answer", "call.completed", "call.failed"]
-NAMES += ["chat.completed", "chat.resolved", "chat.abandoned"]
+EVENT_TYPES = ["call.busy", "call.no-answer", "call.completed", "call.failed"]
+EVENT_TYPES += ["chat.completed", "chat.resolved", "chat.abandoned"]
 
 
-class Ended(NamedTuple):
-    """What became of one delivery."""
+class DeliveryResult(NamedTuple):
+    """The final state of one delivery."""
 
     event: str
     rule: str
@@ -80,11 +80,11 @@ class Ended(NamedTuple):
     at: datetime
 
 
-happenings = st.lists(
+occurrences = st.lists(
     st.tuples(
         st.integers(0, 36 * 60).map(lambda minute: START + timedelta(minutes=minute)),
-        st.sampled_from(NAMES),
-        st.sampled_from(PEOPLE),
+        st.sampled_from(EVENT_TYPES),
+        st.sampled_from(CONTACTS),
         st.sampled_from(["conv_1", "conv_2", "conv_3"]),
         st.sampled_from(["outbound", "inbound"]),
         st.sampled_from([0, 0, 0, 40]),
@@ -94,35 +94,37 @@ happenings = st.lists(
 )
 
 
-def bodies(happened: Sequence[tuple[Any, ...]]) -> list[tuple[datetime, bytes]]:
-    """What Heppu would send, and when it comes in: some events are late."""
-    sent = []
-    for number, (at, name, person, conversation, direction, late) in enumerate(sorted(happened, key=_first)):
-        # Seconds apart: which of two goes first at one instant is left open.
+def webhook_requests(occurrences: Sequence[tuple[Any, ...]]) -> list[tuple[datetime, bytes]]:
+    """Return the bodies that Heppu would send, and when each is received; some events are late."""
+    requests = []
+    for number, (at, event_type, metadata, conversation_id, direction, late) in enumerate(
+        sorted(occurrences, key=_time_of)
+    ):
+        # Seconds apart, because the order of two deliveries at the same instant is undefined.
         at += timedelta(seconds=number)
-        body = sample(name) | {
+        body = sample(event_type) | {
             "timestamp": iso(at - timedelta(minutes=late)),
             "webhookId": f"whd_{number}",
-            "conversationId": conversation,
-            "metadata": person,
+            "conversationId": conversation_id,
+            "metadata": metadata,
             "direction": direction,
         }
-        sent.append((at, json.dumps(body).encode()))
-    return sent
+        requests.append((at, json.dumps(body).encode()))
+    return requests
 
 
-def _first(happened: tuple[Any, ...]) -> datetime:
-    return happened[0]
+def _time_of(occurrence: tuple[Any, ...]) -> datetime:
+    return occurrence[0]
 
 
-def rehearsed(rules: Rules, sent: Sequence[tuple[datetime, bytes]]) -> tuple[list[Ended], bool]:
-    """How every delivery ends, and whether two of one person or conversation are decided at one instant."""
+def simulate(rules: Rules, requests: Sequence[tuple[datetime, bytes]]) -> tuple[list[DeliveryResult], bool]:
+    """Return the result of every delivery, and True if two of a recipient or conversation are simultaneous."""
     simulation = Simulation(rules)
-    simulation.run(read_event(raw, at) for at, raw in sent)
-    found = simulation.deliveries
-    decided = Counter((each.at, each.planned.recipient or each.event.conversation.id) for each in found)
-    ended = [
-        Ended(
+    simulation.run(read_event(raw, at) for at, raw in requests)
+    deliveries = simulation.deliveries
+    decided = Counter((each.at, each.planned.recipient or each.event.conversation.id) for each in deliveries)
+    results = [
+        DeliveryResult(
             each.event.dedupe_key,
             each.planned.rule,
             each.planned.action,
@@ -131,26 +133,27 @@ def rehearsed(rules: Rules, sent: Sequence[tuple[datetime, bytes]]) -> tuple[lis
             each.reason,
             _minute(each.at),
         )
-        for each in found
+        for each in deliveries
     ]
-    return ended, max(decided.values(), default=0) > 1
+    return results, max(decided.values(), default=0) > 1
 
 
-def served(engine: Engine, rules: Rules, sent: Sequence[tuple[datetime, bytes]]) -> list[Ended]:
+def serve(engine: Engine, rules: Rules, requests: Sequence[tuple[datetime, bytes]]) -> list[DeliveryResult]:
+    """Process the requests in the service; return the result of every delivery."""
     database = engine.database
-    for at, raw in sent:
+    for at, raw in requests:
         work_until(engine, at)
         database.clock.set(at)
-        assert accept(database, [IncomingEvent(read_event(raw, at), raw)])[0] in ("stored", "duplicate")
+        assert store_events(database, [IncomingEvent(read_event(raw, at), raw)])[0] in ("stored", "duplicate")
         route_unrouted(database, rules, lambda event, now: route(event, rules, now))
     work_until(engine, START + timedelta(days=30))
     deliveries, events = schema.deliveries, schema.events
-    with database.read() as connection:
-        rows = connection.execute(
+    with database.read() as conn:
+        rows = conn.execute(
             select(deliveries, events.c.dedupe_key).join(events, events.c.id == deliveries.c.event_id)
         ).all()
     return [
-        Ended(
+        DeliveryResult(
             row.dedupe_key,
             row.rule,
             row.action,
@@ -164,21 +167,21 @@ def served(engine: Engine, rules: Rules, sent: Sequence[tuple[datetime, bytes]])
 
 
 def work_until(engine: Engine, until: datetime) -> None:
-    """Let the clock jump from one due delivery to the next."""
-    waiting = text("deliveries.state IN ('pending', 'retrying')")
+    """Advance the clock from one due delivery to the next."""
+    is_waiting = text("deliveries.state IN ('pending', 'retrying')")
     for _ in range(200):
-        with engine.database.read() as connection:
-            due = connection.execute(select(func.min(schema.deliveries.c.run_at)).where(waiting)).scalar_one()
+        with engine.database.read() as conn:
+            due = conn.execute(select(func.min(schema.deliveries.c.run_at)).where(is_waiting)).scalar_one()
         if due is None or due >= until:
             return
         engine.database.clock.set(due)
         engine.lookup_delay()
-    raise AssertionError("it never settled")
+    raise AssertionError("deliveries are still due after 200 steps")
 
 
-def reached(ended: Sequence[Ended]) -> Counter[tuple[str, str | None, datetime]]:
-    """Who gets what, and when."""
-    return Counter((each.action, each.recipient, each.at) for each in ended if each.state == "succeeded")
+def side_effects(results: Sequence[DeliveryResult]) -> Counter[tuple[str, str | None, datetime]]:
+    """Count the side effects by action, recipient and time."""
+    return Counter((each.action, each.recipient, each.at) for each in results if each.state == "succeeded")
 
 
 def _minute(instant: datetime) -> datetime:
@@ -193,19 +196,19 @@ def rules() -> Rules:
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(happened=happenings)
-def test_a_rehearsal_ends_as_the_service_does(tmp_path_factory, rules, happened):
+@given(occurrences=occurrences)
+def test_simulation_gives_same_results_as_service(tmp_path_factory, rules, occurrences):
     folder = tmp_path_factory.mktemp("bridge")
     database = Database(f"sqlite:///{folder}/bridge.db")
     upgrade(database)
     try:
-        engine = Engine(database, rulebook=Rulebook(rules.messaging))
-        sent = bodies(happened)
-        promised, tied = rehearsed(rules, sent)
-        kept = served(engine, rules, sent)
-        assert reached(promised) == reached(kept)
-        # Which of two goes first at one instant is left open, and with it which of them is held back.
+        engine = Engine(database, policy_config=PolicyConfig(rules.messaging))
+        requests = webhook_requests(occurrences)
+        simulated, tied = simulate(rules, requests)
+        actual = serve(engine, rules, requests)
+        assert side_effects(simulated) == side_effects(actual)
+        # The order of two deliveries at the same instant is undefined, and so is which of them is held back.
         if not tied:
-            assert Counter(promised) == Counter(kept)
+            assert Counter(simulated) == Counter(actual)
     finally:
         database.close()

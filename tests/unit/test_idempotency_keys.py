@@ -1,4 +1,4 @@
-"""When two rules about one event are two effects, and when the second repeats the first."""
+"""Idempotency keys of two rules for one event: when they differ, and when the second is a duplicate."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ rules:
     ]
 
 
-def test_two_rules_may_post_different_words_about_one_event() -> None:
+def test_different_posts_of_two_rules_have_different_keys() -> None:
     one, two = idempotency_keys(
         "{use: slack.post, with: {text: A call failed}}", "{use: slack.post, with: {text: Mind the queue}}"
     )
     assert one != two
 
 
-def test_the_same_words_are_posted_once() -> None:
+def test_equal_posts_of_two_rules_have_the_same_key() -> None:
     one, two = idempotency_keys(
         "{use: slack.post, with: {text: A call failed}}", "{use: slack.post, with: {text: A call failed}}"
     )
     assert one == two
 
 
-def test_one_event_goes_to_each_url_once() -> None:
+def test_http_post_key_depends_on_url() -> None:
     to_a, to_b = (
         "{use: http.post, with: {url: https://a.example}}",
         "{use: http.post, with: {url: https://b.example}}",
@@ -59,7 +59,7 @@ def test_one_event_goes_to_each_url_once() -> None:
 
 
 @pytest.mark.parametrize("crm", ["hubspot", "salesforce"])
-def test_two_rules_may_give_colleagues_different_tasks_about_one_event(crm: str) -> None:
+def test_task_key_depends_on_params(crm: str) -> None:
     call, send = (
         f"{{use: {crm}.create_task, with: {{subject: {subject}}}}}"
         for subject in ("Call back", "Send the offer")
@@ -71,13 +71,13 @@ def test_two_rules_may_give_colleagues_different_tasks_about_one_event(crm: str)
 @pytest.mark.parametrize(
     "action", ["hubspot.upsert_contact", "hubspot.update_contact", "salesforce.update_lead"]
 )
-def test_two_rules_may_write_different_fields_about_one_event(action: str) -> None:
+def test_field_update_key_depends_on_fields(action: str) -> None:
     one, other = (f"{{use: {action}, with: {{properties: {{{name}: x}}}}}}" for name in ("Title", "Rating"))
     assert len(set(idempotency_keys(one, other))) == 2
     assert len(set(idempotency_keys(one, one))) == 1
 
 
 @pytest.mark.parametrize("action", ["hubspot.close_ticket", "salesforce.close_case"])
-def test_two_rules_close_one_ticket_once(action: str) -> None:
+def test_close_ticket_key_ignores_params(action: str) -> None:
     one, other = f"{{use: {action}}}", f"{{use: {action}, with: {{on_multiple: newest}}}}"
     assert len(set(idempotency_keys(one, other))) == 1

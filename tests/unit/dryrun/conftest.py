@@ -1,4 +1,4 @@
-"""Rules over connectors that exist only here, so that what is tested is the rehearsal."""
+"""Rules over connectors that exist only here, so that only the dry run is tested."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from bridge.rules.model import Rules
 from bridge.samples import iso, sample
 
 
-class Sms(Params):
-    to: PhoneNumber = param("{{ contact.phone }}", "Who gets it.", example="+14155550123")
-    body: str = param(..., "The text.", example="Hello", max_length=1600)
+class SmsParams(Params):
+    to: PhoneNumber = param("{{ contact.phone }}", "Recipient.", example="+14155550123")
+    body: str = param(..., "Message text.", example="Hello", max_length=1600)
 
 
-class Mail(Params):
-    to: Email = param("{{ contact.email }}", "Who gets it.", example="maya@example.com")
-    subject: str = param(..., "The subject.", example="Hello")
-    text: str = param(..., "The text.", example="Hello")
+class EmailParams(Params):
+    to: Email = param("{{ contact.email }}", "Recipient.", example="maya@example.com")
+    subject: str = param(..., "Subject.", example="Hello")
+    text: str = param(..., "Message text.", example="Hello")
 
 
-class Call(Params):
-    summary: str | None = param("{{ event.summary }}", "What was said.", example="Hello")
+class LogParams(Params):
+    summary: str | None = param("{{ event.summary }}", "Summary of the call.", example="Hello")
 
 
-class Post(Params):
-    text: str = param(..., "The text.", example="Hello")
+class PostParams(Params):
+    text: str = param(..., "Message text.", example="Hello")
 
 
 def registry() -> Registry:
@@ -56,48 +56,48 @@ def registry() -> Registry:
     desk = Connector("desk", settings=ConnectorSettings)
 
     @texter.action(channel="sms", idempotency=per_message)
-    def send(client: Any, params: Sms, context: Context) -> Success:
-        """Text a person; there is no way to look it up."""
-        raise AssertionError("a rehearsal calls no partner")
+    def send(client: Any, params: SmsParams, context: Context) -> Success:
+        """Send a text message; there is no lookup."""
+        raise AssertionError("a dry run calls no provider")
 
     @mailer.action(channel="email", idempotency=per_message)
-    def post(client: Any, params: Mail, context: Context) -> Success:
-        """Mail a person."""
-        raise AssertionError("a rehearsal calls no partner")
+    def post(client: Any, params: EmailParams, context: Context) -> Success:
+        """Send an email."""
+        raise AssertionError("a dry run calls no provider")
 
     @post.lookup
-    def find(client: Any, params: Mail, context: Context) -> Success | None:
-        """Look a mail up."""
-        raise AssertionError("a rehearsal calls no partner")
+    def find(client: Any, params: EmailParams, context: Context) -> Success | None:
+        """Look up an email."""
+        raise AssertionError("a dry run calls no provider")
 
     @ledger.action(idempotency=per_conversation, serialize_by=SerializeBy.CONVERSATION, idempotent=True)
-    def log(client: Any, params: Call, context: Context) -> Success:
+    def log(client: Any, params: LogParams, context: Context) -> Success:
         """Log a conversation."""
-        raise AssertionError("a rehearsal calls no partner")
+        raise AssertionError("a dry run calls no provider")
 
     @desk.action(idempotency=per_event, serialize_by=SerializeBy.NONE)
-    def tell(client: Any, params: Post, context: Context) -> Success:
-        """Tell the team."""
-        raise AssertionError("a rehearsal calls no partner")
+    def notify(client: Any, params: PostParams, context: Context) -> Success:
+        """Notify the team."""
+        raise AssertionError("a dry run calls no provider")
 
     @desk.action(idempotency=per_event, serialize_by=SerializeBy.NONE, dedupe_by="text")
-    def post_up(client: Any, params: Post, context: Context) -> Success:
-        """Tell the team; another text is another post."""
-        raise AssertionError("a rehearsal calls no partner")
+    def post_up(client: Any, params: PostParams, context: Context) -> Success:
+        """Notify the team; another text is another post."""
+        raise AssertionError("a dry run calls no provider")
 
-    found = Registry()
+    registry = Registry()
     for connector in (texter, mailer, ledger, desk):
-        found.add(connector)
-    return found
+        registry.add(connector)
+    return registry
 
 
 @pytest.fixture
 def load_rules() -> Callable[[str], Rules]:
-    """The rules in a text; a problem in it fails the test."""
+    """Return a function that loads rules; a diagnostic fails the test."""
 
     def build(text: str) -> Rules:
         loaded = load(textwrap.dedent(text), path="rules.yaml", registry=registry(), environ={})
-        assert loaded.rules is not None, loaded.problems
+        assert loaded.rules is not None, loaded.diagnostics
         return loaded.rules
 
     return build
@@ -105,7 +105,7 @@ def load_rules() -> Callable[[str], Rules]:
 
 @pytest.fixture
 def event() -> Callable[..., Event]:
-    """A sample that happens at an instant, with what is to be different in its body."""
+    """Return a function that builds a sample event at an instant, with changes of its body."""
 
     def build(name: str, at: str, dedupe_key: str = "", **changes: Any) -> Event:
         instant = datetime.fromisoformat(at)

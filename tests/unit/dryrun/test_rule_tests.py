@@ -1,4 +1,4 @@
-"""`bridge test`: expectations against what happens, and what was never tried."""
+"""`bridge test`: mismatches between expectations and deliveries, and the coverage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bridge.dryrun.rule_tests import run_tests
 
 RULES = """
     version: 1
-    alerts: [{use: desk.tell, with: {text: "{{ delivery.message }}"}}]
+    alerts: [{use: desk.notify, with: {text: "{{ delivery.message }}"}}]
     rules:
       - name: text
         when: [call.busy, call.no-answer]
@@ -22,7 +22,7 @@ RULES = """
             cancel_on: call.completed
             expires: 16h
             with: {body: "Hi {{ contact.first_name | default('there') }}"}
-        on_failure: [{use: desk.tell, with: {text: "{{ delivery.reason }}"}}]
+        on_failure: [{use: desk.notify, with: {text: "{{ delivery.reason }}"}}]
       - name: log
         when: call.*
         do: [{use: ledger.log}]
@@ -31,7 +31,7 @@ RULES = """
 
 
 @pytest.fixture
-def tested(load_rules, tmp_path):
+def run_rule_tests(load_rules, tmp_path):
     def run(*tests: str, rules: str = RULES, folder: Path | None = None):
         text = rules + "".join(f"      - {test.strip()}\n" for test in tests)
         return run_tests(load_rules(text), folder=folder or tmp_path)
@@ -47,83 +47,87 @@ NIGHT = """{name: night, event: call.busy, set: {event.metadata.contactPhone: "+
          at: "2026-03-02T21:30:00-05:00", expect: {text: [%s]}}"""
 
 
-def test_what_is_expected_passes(tested):
-    report = tested(NIGHT % '{use: texter.send, at: "2026-03-03T08:00:00-05:00", with: {body: Hi Ines}}')
+def test_expected_delivery_passes(run_rule_tests):
+    report = run_rule_tests(
+        NIGHT % '{use: texter.send, at: "2026-03-03T08:00:00-05:00", with: {body: Hi Ines}}'
+    )
     assert mismatches(report) == []
     assert report.passed
 
 
-def test_another_time_is_told_on_the_clock_of_the_test(tested):
-    report = tested(NIGHT % '{use: texter.send, at: "2026-03-03T09:00:00-05:00"}')
+def test_time_mismatch_is_reported_in_utc_offset_of_the_test(run_rule_tests):
+    report = run_rule_tests(NIGHT % '{use: texter.send, at: "2026-03-03T09:00:00-05:00"}')
     assert mismatches(report) == [
         "expected texter.send at 2026-03-03T09:00-05:00: it was at 2026-03-03T08:00-05:00"
     ]
     assert not report.passed
 
 
-def test_another_text_is_told(tested):
-    report = tested(NIGHT % "{use: texter.send, with: {body: Hello}}")
+def test_param_mismatch_is_reported(run_rule_tests):
+    report = run_rule_tests(NIGHT % "{use: texter.send, with: {body: Hello}}")
     assert mismatches(report) == ['expected texter.send: body is "Hi Ines", not "Hello"']
 
 
-def test_seconds_do_not_matter(tested):
+def test_times_are_compared_by_the_minute(run_rule_tests):
     day = """{name: day, event: call.busy, at: "2026-03-02T12:00:40-05:00",
              expect: {text: [{use: texter.send, at: "2026-03-02T12:05:00-05:00"}]}}"""
-    assert mismatches(tested(day)) == []
+    assert mismatches(run_rule_tests(day)) == []
 
 
-def test_what_is_missing_is_explained_by_the_conditions(tested):
-    report = tested(
+def test_missing_delivery_is_explained_by_unmet_conditions(run_rule_tests):
+    report = run_rule_tests(
         "{name: inbound, event: call.busy, set: {event.direction: inbound}, expect: {text: [{use: texter.send}]}}"
     )
-    assert mismatches(report) == ["expected texter.send: nothing of the kind"]
-    [why] = report.results[0].mismatches[0].why
-    assert why.startswith("call.busy: event.direction")
-    assert why.endswith('found "inbound"')
+    assert mismatches(report) == ["expected texter.send: no such delivery"]
+    [detail] = report.results[0].mismatches[0].details
+    assert detail.startswith("call.busy: event.direction")
+    assert detail.endswith('found "inbound"')
 
 
-def test_what_happens_unexpectedly_is_told(tested):
-    report = tested("{name: nothing, event: call.busy, at: 2026-03-02T12:00:00-05:00, expect: {text: []}}")
+def test_unexpected_delivery_is_reported(run_rule_tests):
+    report = run_rule_tests(
+        "{name: nothing, event: call.busy, at: 2026-03-02T12:00:00-05:00, expect: {text: []}}"
+    )
     [text] = mismatches(report)
-    assert text.startswith("not expected: texter.send was sent at 2026-03-02T")
+    assert text.startswith("unexpected: texter.send succeeded at 2026-03-02T")
 
 
-def test_an_empty_expectation_expects_nothing_of_any_rule(tested):
-    report = tested("{name: nothing, event: call.completed, expect: {}}")
-    assert [text.partition(" at ")[0] for text in mismatches(report)] == ["not expected: ledger.log was sent"]
-    assert tested("{name: nothing, event: chat.completed, expect: {}}").passed
+def test_empty_expectation_allows_no_delivery(run_rule_tests):
+    report = run_rule_tests("{name: nothing, event: call.completed, expect: {}}")
+    assert [text.partition(" at ")[0] for text in mismatches(report)] == ["unexpected: ledger.log succeeded"]
+    assert run_rule_tests("{name: nothing, event: chat.completed, expect: {}}").passed
 
 
-def test_a_sequence_cancels_and_needs_no_mention(tested):
+def test_cancelled_delivery_needs_no_expectation(run_rule_tests):
     sequence = """{name: called back, events: [
           {event: call.busy, at: "2026-03-02T12:00:00-05:00", set: {event.metadata.contactPhone: "+12125550123"}},
           {event: call.completed, at: "2026-03-02T12:03:00-05:00", set: {event.metadata.contactPhone: "+12125550123"}}],
           expect: {text: [%s]}}"""
-    assert mismatches(tested(sequence % "")) == []
-    assert mismatches(tested(sequence % "{use: texter.send, state: cancelled}")) == []
-    [text] = mismatches(tested(sequence % "{use: texter.send}"))
+    assert mismatches(run_rule_tests(sequence % "")) == []
+    assert mismatches(run_rule_tests(sequence % "{use: texter.send, state: cancelled}")) == []
+    [text] = mismatches(run_rule_tests(sequence % "{use: texter.send}"))
     assert text.startswith("expected texter.send: it was cancelled at ")
 
 
-def test_two_events_of_one_sample_are_two_events(tested):
+def test_events_from_the_same_sample_are_not_duplicates(run_rule_tests):
     calls = ", ".join(f'{{event: call.busy, at: "2026-03-02T{hour}:00:00-05:00"}}' for hour in (10, 11, 12))
     test = f"{{name: caps, events: [{calls}], expect: {{text: [%s]}}}}"
     sent = "{use: texter.send}"
     capped = "{use: texter.send, state: suppressed, reason: frequency_capped}"
-    assert mismatches(tested(test % ", ".join([capped, sent, sent]))) == []
-    assert mismatches(tested(test % ", ".join([sent, sent]))) == []
-    [text] = mismatches(tested(test % ", ".join([sent, sent, sent])))
-    assert "was suppressed (capped)" in text
+    assert mismatches(run_rule_tests(test % ", ".join([capped, sent, sent]))) == []
+    assert mismatches(run_rule_tests(test % ", ".join([sent, sent]))) == []
+    [text] = mismatches(run_rule_tests(test % ", ".join([sent, sent, sent])))
+    assert "was suppressed (frequency_capped)" in text
 
 
-def test_a_failing_partner_is_rehearsed(tested):
-    test = """{name: refused, event: call.busy, at: "2026-03-02T12:00:00-05:00", fail: {texter.send: rejected},
+def test_fail_simulates_failing_provider(run_rule_tests):
+    test = """{name: rejected, event: call.busy, at: "2026-03-02T12:00:00-05:00", fail: {texter.send: rejected},
           expect: {text: [{use: texter.send, state: failed, reason: rejected},
-                          {use: desk.tell, with: {text: rejected}}]}}"""
-    assert mismatches(tested(test)) == []
-    paused = """{name: paused, event: call.busy, at: "2026-03-02T12:00:00-05:00", fail: {texter.send: credentials},
-          expect: {alerts: [{use: desk.tell}]}}"""
-    assert mismatches(tested(paused)) == []
+                          {use: desk.notify, with: {text: rejected}}]}}"""
+    assert mismatches(run_rule_tests(test)) == []
+    paused = """{name: paused, event: call.busy, at: "2026-03-02T12:00:00-05:00", fail: {texter.send: auth},
+          expect: {alerts: [{use: desk.notify}]}}"""
+    assert mismatches(run_rule_tests(paused)) == []
 
 
 @pytest.mark.parametrize(
@@ -133,72 +137,74 @@ def test_a_failing_partner_is_rehearsed(tested):
         ("2026-10-31T21:00:00-04:00", "2026-11-01T08:00:00-05:00"),
     ],
 )
-def test_both_changes_of_the_clocks(tested, at, due):
+def test_quiet_hours_across_dst_changes(run_rule_tests, at, due):
     test = (
         f'{{name: dst, event: call.busy, at: "{at}", expect: {{text: [{{use: texter.send, at: "{due}"}}]}}}}'
     )
-    assert mismatches(tested(test)) == []
+    assert mismatches(run_rule_tests(test)) == []
 
 
-def test_events_come_from_files_too(tested, tmp_path):
+def test_events_can_be_read_from_files(run_rule_tests, tmp_path):
     body = {"event": "call.busy", "timestamp": "2026-03-02T17:00:00Z", "direction": "outbound",
             "metadata": {"contactPhone": "+12125550123"}}  # fmt: skip
     (tmp_path / "busy.json").write_text(json.dumps(body))
     test = '{name: file, event: busy.json, expect: {text: [{use: texter.send, at: "2026-03-02T17:05:00Z"}]}}'
-    assert mismatches(tested(test)) == []
-    assert mismatches(tested(test.replace("busy.json", "gone.json"))) == [
+    assert mismatches(run_rule_tests(test)) == []
+    assert mismatches(run_rule_tests(test.replace("busy.json", "gone.json"))) == [
         "gone.json cannot be read: No such file or directory"
     ]
     (tmp_path / "busy.json").write_text("[]")
-    assert mismatches(tested(test)) == ["busy.json is not an event: not a JSON object"]
+    assert mismatches(run_rule_tests(test)) == ["busy.json is not an event: not a JSON object"]
     (tmp_path / "busy.json").write_text('{"event": "call.busy"}')
-    assert mismatches(tested(test)) == ["event 1, busy.json: it has no timestamp; say when with `at:`"]
+    assert mismatches(run_rule_tests(test)) == ["event 1, busy.json: it has no timestamp; set one with `at:`"]
 
 
-def test_what_was_never_tried_is_told(tested):
-    coverage = tested("{name: one, event: call.completed, expect: {log: [{use: ledger.log}]}}").coverage
+def test_coverage_reports_untried_rules_and_actions(run_rule_tests):
+    coverage = run_rule_tests(
+        "{name: one, event: call.completed, expect: {log: [{use: ledger.log}]}}"
+    ).coverage
     assert coverage.rules == (1, 2)
     assert coverage.actions == (1, 4)
     assert [(gap.kind, gap.rule, gap.text) for gap in coverage.gaps] == [
         ("rule", "text", "never fires"),
         ("action", "text", "texter.send is never attempted"),
-        ("action", "text", "desk.tell in on_failure is never attempted"),
-        ("action", "alerts", "desk.tell in alerts is never attempted"),
+        ("action", "text", "desk.notify in on_failure is never attempted"),
+        ("action", "alerts", "desk.notify in alerts is never attempted"),
     ]
 
 
-def test_a_condition_has_to_be_tried_both_ways(tested):
+def test_coverage_needs_both_results_of_a_condition(run_rule_tests):
     one = "{name: one, event: call.busy, expect: {}}"
     two = "{name: two, event: call.busy, set: {event.direction: inbound}, expect: {}}"
-    gaps = [gap.text for gap in tested(one).coverage.gaps if gap.kind == "condition"]
+    gaps = [gap.text for gap in run_rule_tests(one).coverage.gaps if gap.kind == "condition"]
     assert len(gaps) == 1
     assert gaps[0].startswith("event.direction")
     assert gaps[0].endswith(": always holds")
-    assert [gap for gap in tested(one, two).coverage.gaps if gap.kind == "condition"] == []
+    assert [gap for gap in run_rule_tests(one, two).coverage.gaps if gap.kind == "condition"] == []
 
 
-def test_of_a_group_every_part_has_to_be_tried_both_ways(tested):
+def test_coverage_needs_both_results_of_every_part_of_a_group(run_rule_tests):
     grouped = RULES.replace(
         "{event.direction: outbound}", "{any: [{event.direction: outbound}, {event.duration: {gt: 5}}]}"
     )
     one = "{name: one, event: call.busy, expect: {}}"
-    gaps = [gap.text for gap in tested(one, rules=grouped).coverage.gaps if gap.kind == "condition"]
+    gaps = [gap.text for gap in run_rule_tests(one, rules=grouped).coverage.gaps if gap.kind == "condition"]
     assert gaps == ["event.direction eq outbound: always holds", "event.duration gt 5: never holds"]
 
 
-def test_the_report_is_json(tested):
-    report = tested(NIGHT % "{use: texter.send, with: {body: Hello}}")
-    found = json.loads(json.dumps(report.to_json()))
-    assert found["passed"] is False
-    assert found["tests"][0]["mismatches"][0]["rule"] == "text"
-    assert found["coverage"]["rules"] == [2, 2]
+def test_report_is_serializable(run_rule_tests):
+    report = run_rule_tests(NIGHT % "{use: texter.send, with: {body: Hello}}")
+    parsed = json.loads(json.dumps(report.to_json()))
+    assert parsed["passed"] is False
+    assert parsed["tests"][0]["mismatches"][0]["rule"] == "text"
+    assert parsed["coverage"]["rules"] == [2, 2]
 
 
-def test_each_result_is_heard_of_as_it_ends(load_rules, tmp_path):
-    heard = []
+def test_on_result_is_called_after_each_test(load_rules, tmp_path):
+    results = []
     text = (
         RULES
         + "      - {name: one, event: call.busy, expect: {}}\n      - {name: two, event: call.busy, expect: {}}\n"
     )
-    run_tests(load_rules(text), folder=tmp_path, on_result=heard.append)
-    assert [result.name for result in heard] == ["one", "two"]
+    run_tests(load_rules(text), folder=tmp_path, on_result=results.append)
+    assert [result.name for result in results] == ["one", "two"]

@@ -1,4 +1,4 @@
-"""The bridge in memory: what becomes of deliveries when a clock of its own runs."""
+"""The simulator: states of deliveries in an in-memory bridge with a clock of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bridge.samples import sample
 
 START = datetime(2026, 3, 2, 17, tzinfo=UTC)
 
-TEXTS = """
+SMS_RULES = """
     version: 1
     rules:
       - name: text
@@ -27,10 +27,10 @@ TEXTS = """
             expires: 16h
             with: {body: "We tried to reach you"}
 """
-PERSON = {"contactPhone": "+12125550123"}
+METADATA = {"contactPhone": "+12125550123"}
 
 
-def ran(rules, *events, **options):
+def run_simulation(rules, *events, **options):
     simulation = Simulation(rules, **options)
     simulation.run(events)
     return [
@@ -38,64 +38,66 @@ def ran(rules, *events, **options):
     ]
 
 
-def test_a_busy_line_at_night_is_answered_in_the_morning(load_rules, event):
-    night = event("call.busy", "2026-03-02T21:30:00-05:00", metadata=PERSON)
-    assert ran(load_rules(TEXTS), night) == [("texter.send", "succeeded", None, "2026-03-03T13:00:00+00:00")]
+def test_message_at_night_is_sent_in_the_morning(load_rules, event):
+    night = event("call.busy", "2026-03-02T21:30:00-05:00", metadata=METADATA)
+    assert run_simulation(load_rules(SMS_RULES), night) == [
+        ("texter.send", "succeeded", None, "2026-03-03T13:00:00+00:00")
+    ]
 
 
-def test_a_later_call_of_the_same_person_cancels_the_text(load_rules, event):
-    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=PERSON)
-    done = event("call.completed", "2026-03-02T12:05:00-05:00", metadata=PERSON)
-    assert ran(load_rules(TEXTS), done, busy) == [
+def test_later_call_of_same_contact_cancels_message(load_rules, event):
+    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=METADATA)
+    done = event("call.completed", "2026-03-02T12:05:00-05:00", metadata=METADATA)
+    assert run_simulation(load_rules(SMS_RULES), done, busy) == [
         ("texter.send", "cancelled", None, "2026-03-02T17:05:00+00:00")
     ]
 
 
-def test_a_later_call_of_somebody_else_cancels_nothing(load_rules, event):
-    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=PERSON)
+def test_later_call_of_other_contact_does_not_cancel(load_rules, event):
+    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=METADATA)
     done = event("call.completed", "2026-03-02T12:01:00-05:00", metadata={"contactPhone": "+14155550188"})
-    assert ran(load_rules(TEXTS), busy, done)[0][1] == "succeeded"
+    assert run_simulation(load_rules(SMS_RULES), busy, done)[0][1] == "succeeded"
 
 
-def test_a_call_that_came_back_before_the_line_was_busy_cancels_nothing(load_rules, event):
-    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=PERSON)
+def test_call_with_earlier_timestamp_does_not_cancel(load_rules, event):
+    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=METADATA)
     done = event(
-        "call.completed", "2026-03-02T12:01:00-05:00", metadata=PERSON, timestamp="2026-03-02T16:59:59Z"
+        "call.completed", "2026-03-02T12:01:00-05:00", metadata=METADATA, timestamp="2026-03-02T16:59:59Z"
     )
-    assert ran(load_rules(TEXTS), busy, done)[0][1] == "succeeded"
+    assert run_simulation(load_rules(SMS_RULES), busy, done)[0][1] == "succeeded"
 
 
-def test_what_cannot_go_before_it_expires_is_suppressed(load_rules, event):
-    text = TEXTS.replace("expires: 16h", "expires: 8h")
-    night = event("call.busy", "2026-03-02T21:30:00-05:00", metadata=PERSON)
-    assert [found[1:3] for found in ran(load_rules(text), night)] == [("suppressed", "expired")]
+def test_deferral_beyond_expiry_suppresses(load_rules, event):
+    text = SMS_RULES.replace("expires: 16h", "expires: 8h")
+    night = event("call.busy", "2026-03-02T21:30:00-05:00", metadata=METADATA)
+    assert [row[1:3] for row in run_simulation(load_rules(text), night)] == [("suppressed", "expired")]
 
 
-def test_the_third_text_of_a_day_is_capped(load_rules, event):
-    calls = [event("call.busy", f"2026-03-02T{hour}:00:00-05:00", metadata=PERSON) for hour in (10, 11, 12)]
-    assert [found[1:3] for found in ran(load_rules(TEXTS), *calls)] == [
+def test_third_message_of_a_day_is_capped(load_rules, event):
+    calls = [event("call.busy", f"2026-03-02T{hour}:00:00-05:00", metadata=METADATA) for hour in (10, 11, 12)]
+    assert [row[1:3] for row in run_simulation(load_rules(SMS_RULES), *calls)] == [
         ("succeeded", None),
         ("succeeded", None),
         ("suppressed", "frequency_capped"),
     ]
 
 
-def test_once_counts_what_went_and_not_what_was_cancelled(load_rules, event):
-    text = TEXTS.replace("expires: 16h", "once: {per: contact, within: 6h}")
-    first = event("call.busy", "2026-03-02T09:00:00-05:00", metadata=PERSON)
-    back = event("call.completed", "2026-03-02T09:01:00-05:00", metadata=PERSON)
-    second = event("call.busy", "2026-03-02T10:00:00-05:00", metadata=PERSON)
-    third = event("call.no-answer", "2026-03-02T11:00:00-05:00", metadata=PERSON)
-    assert [found[1:3] for found in ran(load_rules(text), first, back, second, third)] == [
+def test_once_counts_sent_and_not_cancelled_deliveries(load_rules, event):
+    text = SMS_RULES.replace("expires: 16h", "once: {per: contact, within: 6h}")
+    first = event("call.busy", "2026-03-02T09:00:00-05:00", metadata=METADATA)
+    cancelling = event("call.completed", "2026-03-02T09:01:00-05:00", metadata=METADATA)
+    second = event("call.busy", "2026-03-02T10:00:00-05:00", metadata=METADATA)
+    third = event("call.no-answer", "2026-03-02T11:00:00-05:00", metadata=METADATA)
+    assert [row[1:3] for row in run_simulation(load_rules(text), first, cancelling, second, third)] == [
         ("cancelled", None),
         ("succeeded", None),
         ("suppressed", "cooldown"),
     ]
 
 
-def test_two_rules_send_one_text_for_one_event(load_rules, event):
+def test_two_rules_send_one_message_for_one_event(load_rules, event):
     twice = (
-        TEXTS
+        SMS_RULES
         + """
       - name: text-too
         when: call.busy
@@ -103,14 +105,14 @@ def test_two_rules_send_one_text_for_one_event(load_rules, event):
           - {use: texter.send, delay: 10m, with: {body: "The same, again"}}
     """
     )
-    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=PERSON)
-    assert [found[1:3] for found in ran(load_rules(twice), busy)] == [
+    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=METADATA)
+    assert [row[1:3] for row in run_simulation(load_rules(twice), busy)] == [
         ("succeeded", None),
         ("suppressed", "duplicate"),
     ]
 
 
-LOG = """
+LOG_RULES = """
     version: 1
     rules:
       - name: log
@@ -119,57 +121,63 @@ LOG = """
 """
 
 
-def test_one_conversation_is_one_record_and_resolved_wins_over_completed(load_rules, event):
+def test_resolved_event_supersedes_completed_event_of_a_conversation(load_rules, event):
     conversation = {"conversationId": "conv_1"}
     resolved = event("chat.resolved", "2026-03-02T12:00:00Z", **conversation)
     completed = event("chat.completed", "2026-03-02T12:00:05Z", **conversation)
-    assert [found[1:3] for found in ran(load_rules(LOG), resolved, completed)] == [
+    assert [row[1:3] for row in run_simulation(load_rules(LOG_RULES), resolved, completed)] == [
         ("succeeded", None),
         ("suppressed", "superseded"),
     ]
     late = event("chat.completed", "2026-03-02T11:59:00Z", **conversation)
-    assert [found[1] for found in ran(load_rules(LOG), late, resolved)] == ["succeeded", "succeeded"]
+    assert [row[1] for row in run_simulation(load_rules(LOG_RULES), late, resolved)] == [
+        "succeeded",
+        "succeeded",
+    ]
 
 
-def test_the_same_event_again_is_a_duplicate(load_rules, event):
+def test_repeated_event_is_a_duplicate(load_rules, event):
     first = event("call.busy", "2026-03-02T12:00:00-05:00", "one")
-    again = event("call.busy", "2026-03-02T12:00:00-05:00", "under another webhookId")
-    assert len(ran(load_rules(TEXTS), first, again)) == 1
+    repeated = event("call.busy", "2026-03-02T12:00:00-05:00", "under another webhookId")
+    assert len(run_simulation(load_rules(SMS_RULES), first, repeated)) == 1
 
 
-def test_a_shadow_does_everything_but_the_sending(load_rules, event):
-    shadow = TEXTS.replace("when: [", "shadow: true\n        when: [")
-    busy = event("call.busy", "2026-03-02T21:30:00-05:00", metadata=PERSON)
-    assert ran(load_rules(shadow), busy) == [
+def test_shadow_rule_is_suppressed_when_it_would_be_sent(load_rules, event):
+    shadow = SMS_RULES.replace("when: [", "shadow: true\n        when: [")
+    busy = event("call.busy", "2026-03-02T21:30:00-05:00", metadata=METADATA)
+    assert run_simulation(load_rules(shadow), busy) == [
         ("texter.send", "suppressed", "shadow", "2026-03-03T13:00:00+00:00")
     ]
 
 
-def test_only_to_holds_back_everybody_else(load_rules, event):
-    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=PERSON)
-    rules = load_rules(TEXTS)
-    assert ran(rules, busy, allowlist=["+14155550188"])[0][1:3] == ("suppressed", "shadow")
-    assert ran(rules, busy, allowlist=["+12125550123"])[0][1] == "succeeded"
+def test_allowlist_suppresses_other_recipients(load_rules, event):
+    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=METADATA)
+    rules = load_rules(SMS_RULES)
+    assert run_simulation(rules, busy, allowlist=["+14155550188"])[0][1:3] == (
+        "suppressed",
+        "not_allowlisted",
+    )
+    assert run_simulation(rules, busy, allowlist=["+12125550123"])[0][1] == "succeeded"
 
 
-FAILING = """
+FAILURE_RULES = """
     version: 1
     alerts:
-      - {use: desk.tell, with: {text: "look: {{ delivery.message }}"}}
+      - {use: desk.notify, with: {text: "look: {{ delivery.message }}"}}
     rules:
       - name: text
         when: call.busy
         do: [{use: texter.send, with: {body: "We tried"}}]
         on_failure:
-          - use: desk.tell
+          - use: desk.notify
             with: {text: "{{ delivery.action }}: {{ delivery.reason | default(delivery.message_status) }}"}
-      - name: mail
+      - name: email
         when: call.completed
         do: [{use: mailer.post, with: {subject: "Thanks", text: "{{ event.summary }}"}}]
 """
 
 
-def said(rules, *events, fail):
+def run_with_failure(rules, *events, fail):
     simulation = Simulation(rules, fail=fail)
     simulation.run(events)
     return [
@@ -178,85 +186,90 @@ def said(rules, *events, fail):
     ]
 
 
-def test_a_refusal_is_a_dead_letter_and_sets_off_on_failure(load_rules, event):
-    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=PERSON)
-    assert said(load_rules(FAILING), busy, fail={"texter.send": "rejected"}) == [
+def test_rejected_delivery_fails_and_triggers_on_failure(load_rules, event):
+    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=METADATA)
+    assert run_with_failure(load_rules(FAILURE_RULES), busy, fail={"texter.send": "rejected"}) == [
         ("rule", "texter.send", "failed", "rejected", None),
-        ("on_failure", "desk.tell", "succeeded", None, "texter.send: rejected"),
+        ("on_failure", "desk.notify", "succeeded", None, "texter.send: rejected"),
     ]
 
 
-def test_a_text_that_does_not_arrive_sets_off_on_failure(load_rules, event):
-    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=PERSON)
-    assert said(load_rules(FAILING), busy, fail={"texter.send": "undelivered"}) == [
+def test_undelivered_message_triggers_on_failure(load_rules, event):
+    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=METADATA)
+    assert run_with_failure(load_rules(FAILURE_RULES), busy, fail={"texter.send": "undelivered"}) == [
         ("rule", "texter.send", "succeeded", None, None),
-        ("on_failure", "desk.tell", "succeeded", None, "texter.send: undelivered"),
+        ("on_failure", "desk.notify", "succeeded", None, "texter.send: undelivered"),
     ]
 
 
-def test_an_unknown_outcome_that_cannot_be_looked_up_waits_for_a_person(load_rules, event):
-    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=PERSON)
-    first, told, alert = said(load_rules(FAILING), busy, fail={"texter.send": "timeout"})
+def test_unknown_outcome_without_lookup_needs_review(load_rules, event):
+    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=METADATA)
+    first, follow_up, alert = run_with_failure(
+        load_rules(FAILURE_RULES), busy, fail={"texter.send": "timeout"}
+    )
     assert first == ("rule", "texter.send", "needs_review", "timeout", None)
-    assert told[:3] == ("on_failure", "desk.tell", "succeeded")
-    assert alert[:3] == ("alert", "desk.tell", "succeeded")
+    assert follow_up[:3] == ("on_failure", "desk.notify", "succeeded")
+    assert alert[:3] == ("alert", "desk.notify", "succeeded")
 
 
-def test_an_unknown_outcome_that_can_be_looked_up_is_given_up_in_the_end(load_rules, event):
+def test_unknown_outcome_with_lookup_fails_in_the_end(load_rules, event):
     done = event("call.completed", "2026-03-02T12:00:00-05:00")
-    assert said(load_rules(FAILING), done, fail={"mailer.post": "timeout"})[0][2:4] == ("failed", "timeout")
+    assert run_with_failure(load_rules(FAILURE_RULES), done, fail={"mailer.post": "timeout"})[0][2:4] == (
+        "failed",
+        "timeout",
+    )
 
 
-def test_wrong_credentials_pause_the_connection_and_are_told_once(load_rules, event):
+def test_auth_failure_pauses_connection_and_alerts_once(load_rules, event):
     calls = [event("call.busy", f"2026-03-02T12:0{minute}:00-05:00") for minute in (0, 1)]
-    found = said(load_rules(FAILING), *calls, fail={"texter.send": "auth"})
-    assert sorted(each[:3] for each in found) == [
-        ("alert", "desk.tell", "succeeded"),
+    rows = run_with_failure(load_rules(FAILURE_RULES), *calls, fail={"texter.send": "auth"})
+    assert sorted(each[:3] for each in rows) == [
+        ("alert", "desk.notify", "succeeded"),
         ("rule", "texter.send", "pending"),
         ("rule", "texter.send", "pending"),
     ]
 
 
-def test_what_cannot_be_rendered_is_born_dead_and_the_team_is_told(load_rules, event):
+def test_render_error_fails_delivery_and_alerts(load_rules, event):
     done = event("call.completed", "2026-03-02T12:00:00-05:00", summary=None)
-    mail, alert = said(load_rules(FAILING), done, fail={})
-    assert mail == ("rule", "mailer.post", "failed", "render_error", None)
-    assert alert[:3] == ("alert", "desk.tell", "succeeded")
+    email, alert = run_with_failure(load_rules(FAILURE_RULES), done, fail={})
+    assert email == ("rule", "mailer.post", "failed", "render_error", None)
+    assert alert[:3] == ("alert", "desk.notify", "succeeded")
     assert "event.summary is missing" in alert[4]
 
 
-def test_an_alert_by_text_wakes_the_team(load_rules, event):
+def test_alert_by_text_message_ignores_quiet_hours(load_rules, event):
     text = "{use: texter.send, with: {to: '+12025550100', body: '{{ delivery.message }}'}}"
     rules = load_rules(
-        FAILING.replace('{use: desk.tell, with: {text: "look: {{ delivery.message }}"}}', text)
+        FAILURE_RULES.replace('{use: desk.notify, with: {text: "look: {{ delivery.message }}"}}', text)
     )
     late = event("call.completed", "2026-03-02T23:00:00-05:00", summary=None)
-    assert ran(rules, late)[1] == ("texter.send", "succeeded", None, "2026-03-02T23:00:00-05:00")
+    assert run_simulation(rules, late)[1] == ("texter.send", "succeeded", None, "2026-03-02T23:00:00-05:00")
 
 
-def test_the_order_in_which_events_are_given_does_not_matter(load_rules, event):
-    rules = load_rules(TEXTS)
+def test_order_of_given_events_does_not_matter(load_rules, event):
+    rules = load_rules(SMS_RULES)
     events = [
-        event("call.busy", "2026-03-02T12:00:00-05:00", metadata=PERSON),
-        event("call.no-answer", "2026-03-02T12:30:00-05:00", metadata=PERSON),
-        event("call.completed", "2026-03-02T12:33:00-05:00", metadata=PERSON),
+        event("call.busy", "2026-03-02T12:00:00-05:00", metadata=METADATA),
+        event("call.no-answer", "2026-03-02T12:30:00-05:00", metadata=METADATA),
+        event("call.completed", "2026-03-02T12:33:00-05:00", metadata=METADATA),
     ]
-    assert ran(rules, *events) == ran(rules, *reversed(events))
+    assert run_simulation(rules, *events) == run_simulation(rules, *reversed(events))
 
 
-def test_traces_of_every_rule_are_kept(load_rules, event):
-    simulation = Simulation(load_rules(FAILING))
+def test_simulation_keeps_traces_of_every_rule(load_rules, event):
+    simulation = Simulation(load_rules(FAILURE_RULES))
     simulation.run([event("call.busy", "2026-03-02T12:00:00-05:00")])
-    [(seen, traces)] = simulation.traces
-    assert seen.received_at == datetime(2026, 3, 2, 17, tzinfo=UTC)
-    assert {trace.rule: trace.fired for trace in traces} == {"text": True, "mail": False}
+    [(traced_event, traces)] = simulation.traces
+    assert traced_event.received_at == datetime(2026, 3, 2, 17, tzinfo=UTC)
+    assert {trace.rule: trace.fired for trace in traces} == {"text": True, "email": False}
 
 
-def test_a_mail_address_is_one_person_however_it_is_written(load_rules, event):
-    mails = """
+def test_email_addresses_are_compared_without_case(load_rules, event):
+    email_rules = """
         version: 1
         rules:
-          - name: mail
+          - name: email
             when: [call.completed, chat.abandoned]
             do: [{use: mailer.post, delay: 5m, cancel_on: chat.resolved, with: {subject: "S", text: "T"}}]
     """
@@ -265,12 +278,14 @@ def test_a_mail_address_is_one_person_however_it_is_written(load_rules, event):
         event("call.completed", f"2026-03-02T{12 + hour}:00:00-05:00", metadata={"contactEmail": address})
         for hour, address in enumerate(spellings)
     ]
-    rules = load_rules(mails)
-    assert [found[1:3] for found in ran(rules, *calls)] == [
+    rules = load_rules(email_rules)
+    assert [row[1:3] for row in run_simulation(rules, *calls)] == [
         ("succeeded", None), ("succeeded", None), ("suppressed", "frequency_capped"),
     ]  # fmt: skip
-    back = event("chat.resolved", "2026-03-02T12:01:00-05:00", metadata={"contactEmail": "mAya@example.com"})
-    assert ran(rules, calls[0], back)[0][1] == "cancelled"
+    cancelling = event(
+        "chat.resolved", "2026-03-02T12:01:00-05:00", metadata={"contactEmail": "mAya@example.com"}
+    )
+    assert run_simulation(rules, calls[0], cancelling)[0][1] == "cancelled"
 
 
 values = st.recursive(
@@ -287,9 +302,9 @@ fields = ["timestamp", "conversationId", "direction", "duration", "summary", "me
 @given(
     st.lists(st.dictionaries(st.sampled_from(fields), values, max_size=5), min_size=1, max_size=4), st.data()
 )
-def test_whatever_an_event_holds_it_can_be_rehearsed_and_explained(load_rules, changes, data):
-    rules = load_rules(FAILING)
-    names = st.sampled_from(["call.busy", "call.completed", "chat.resolved", "nothing known", ""])
+def test_any_event_body_can_be_simulated_and_explained(load_rules, changes, data):
+    rules = load_rules(FAILURE_RULES)
+    names = st.sampled_from(["call.busy", "call.completed", "chat.resolved", "unknown type", ""])
     events = [
         Event(sample("call.busy") | change | {"event": data.draw(names)}, f"event {number}", START)
         for number, change in enumerate(changes)
