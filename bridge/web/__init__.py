@@ -1,1 +1,1 @@
-"""What the service answers over HTTP: events, callbacks, links in mails, metrics, the API and the log page."""
+"""HTTP side of the service: webhook, provider callbacks, unsubscribe links, metrics, API and dashboard."""

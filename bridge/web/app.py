@@ -1,4 +1,4 @@
-"""The web application, assembled."""
+"""Web application: the routes of the webhook, health checks, API and dashboard, and the error handlers."""
 
 from __future__ import annotations
 
@@ -19,25 +19,28 @@ from bridge.web.health import WorkerMetrics, health_routes
 from bridge.web.webhook import Receiver
 
 WEBHOOK = "/webhooks/heppu"
-"""Where Heppu's events arrive."""
-Guard = Callable[[Sequence[BaseRoute]], Sequence[BaseRoute]]
-"""Puts routes behind the admin token."""
+"""Path that receives Heppu's events."""
+RequireAdmin = Callable[[Sequence[BaseRoute]], Sequence[BaseRoute]]
+"""Returns the given routes, protected by the admin token."""
 
 
 class Application(Starlette):
-    """Starlette, with the receiver before its middleware and router: they take longer than what it does."""
+    """Starlette application that passes webhook requests directly to the receiver.
+
+    Starlette's middleware and router take longer than the receiver itself.
+    """
 
     receiver: Receiver
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] != "http" or scope["path"] != WEBHOOK:
             await super().__call__(scope, receive, send)
             return
         try:
             await self.receiver(scope, receive, send)
         except Exception as error:
-            response = await _bug(Request(scope), error)
+            response = await _internal_error(Request(scope), error)
             await response(scope, receive, send)
 
 
@@ -46,22 +49,22 @@ def create_app(
     receiver: Receiver,
     metrics: Metrics,
     *,
-    guard: Guard,
-    open_routes: Sequence[BaseRoute] = (),
+    require_admin: RequireAdmin,
+    public_routes: Sequence[BaseRoute] = (),
     admin_routes: Sequence[BaseRoute] = (),
     worker_metrics: WorkerMetrics | None = None,
-    rules_trouble: Callable[[], str | None] = lambda: None,
+    rules_load_error: Callable[[], str | None] = lambda: None,
 ) -> Starlette:
-    """Everything that the service answers over HTTP.
+    """Return the application with every route of the service.
 
-    `open_routes` guard themselves (callbacks by the partner's signature, links by their own); `admin_routes`, the
-    metrics among them, are put behind `guard`.
+    `public_routes` authenticate requests themselves: callbacks by the provider's signature, unsubscribe links by a
+    signed token. `admin_routes` and the metrics are protected by `require_admin`.
     """
-    for_everybody, for_operators = health_routes(
+    probe_routes, metrics_routes = health_routes(
         database,
         metrics,
         worker_metrics=worker_metrics,
-        rules_trouble=rules_trouble,
+        rules_load_error=rules_load_error,
         stopping=lambda: receiver.stopping,
     )
 
@@ -72,43 +75,43 @@ def create_app(
 
     app = Application(
         routes=[
-            *for_everybody,
-            *open_routes,
-            # Strangers learn nothing of what is guarded.
-            Route("/webhooks/{path:path}", _nothing_here, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
-            *guard([*for_operators, *admin_routes]),
+            *probe_routes,
+            *public_routes,
+            # An unknown webhook is a 404 and not a login, so that a wrong URL is easy to recognize.
+            Route("/webhooks/{path:path}", _not_found, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
+            *require_admin([*metrics_routes, *admin_routes]),
         ],
         lifespan=lifespan,
         exception_handlers={
-            StoreUnavailable: _unavailable,
+            StoreUnavailable: _store_unavailable,
             HTTPException: _http_error,
-            ClientDisconnect: _gone,
-            Exception: _bug,
+            ClientDisconnect: _client_disconnected,
+            Exception: _internal_error,
         },
     )
     app.receiver = receiver
     return app
 
 
-async def _nothing_here(_: Request) -> Response:
-    return JSONResponse({"error": "nothing is here"}, 404)
+async def _not_found(_: Request) -> Response:
+    return JSONResponse({"error": "not found"}, 404)
 
 
-async def _unavailable(_: Request, error: Exception) -> Response:
-    log.error("the database cannot be used", error=str(error))
-    return JSONResponse({"error": "the database cannot be used now"}, 503, {"Retry-After": "5"})
+async def _store_unavailable(_: Request, error: Exception) -> Response:
+    log.error("database unavailable", error=str(error))
+    return JSONResponse({"error": "the database is unavailable; try again later"}, 503, {"Retry-After": "5"})
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+    assert isinstance(error, HTTPException)  # noqa: S101 - the handler is registered for this class only
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
-async def _gone(_: Request, __: Exception) -> Response:
-    """The sender left in the middle of a body: nobody reads this."""
+async def _client_disconnected(_: Request, __: Exception) -> Response:
+    """Return a response for the log: the client disconnected while sending the body."""
     return Response(status_code=400)
 
 
-async def _bug(request: Request, error: Exception) -> Response:
-    log.error("a bug while answering", path=request.url.path, exc_info=error)
-    return JSONResponse({"error": "something is wrong on our side; see the log"}, 500)
+async def _internal_error(request: Request, error: Exception) -> Response:
+    log.error("unexpected error while handling a request", path=request.url.path, exc_info=error)
+    return JSONResponse({"error": "internal error; see the log of the service"}, 500)

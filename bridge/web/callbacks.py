@@ -1,7 +1,7 @@
-"""POST /webhooks/<connection>/<callback>: what partners report back, written down before they are answered.
+"""Provider callbacks: POST /webhooks/<connection>/<callback>, stored before the provider gets its response.
 
-Who calls is for the connector to tell, by the partner's signature over the URL, the form or the body; so all of these
-reach it as they came.
+The connector authenticates the provider by its signature over the URL, the form or the body. All of these reach the
+connector unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from starlette.routing import Route
 from bridge.connector import Callback, CallbackReply, CallbackRequest, Connector
 from bridge.errors import Refused
 from bridge.store.database import Database
-from bridge.store.delivery_status import learn
+from bridge.store.delivery_status import apply_callback
 from bridge.telemetry import log
 
 MAX_BODY: Final = 64 * 1024
@@ -27,82 +27,82 @@ MAX_FIELDS: Final = 1000
 _FORM: Final = "application/x-www-form-urlencoded"
 
 
-class Account(Protocol):
-    """One connection, as far as its callbacks need it."""
+class CallbackConnection(Protocol):
+    """The part of a connection that its callbacks need."""
 
     @property
     def connector(self) -> Connector:
-        """The code for the partner."""
+        """The connector that handles the callback."""
         ...
 
     @property
     def settings(self) -> Any:
-        """The account's settings: they hold the secret that the partner signs with."""
+        """The settings of the connection, which contain the provider's signing secret."""
         ...
 
 
 def callback_routes(
-    database: Database, connections: Mapping[str, Account], public_url: str | None
+    database: Database, connections: Mapping[str, CallbackConnection], public_url: str | None
 ) -> list[Route]:
-    """A route for every callback of these connections.
+    """Return a route for every callback of these connections.
 
-    `public_url` is where partners reach the service (BRIDGE_PUBLIC_URL): they sign the address they called, which a
-    proxy may have changed on the way.
+    `public_url` (BRIDGE_PUBLIC_URL) is the address that providers call. They sign that address, and a proxy may have
+    changed it on the way.
     """
     return [
         Route(
             f"/webhooks/{name}/{callback.name}",
-            _endpoint(database, name, account, callback, public_url),
+            _endpoint(database, name, connection, callback, public_url),
             methods=["POST"],
             max_body_size=MAX_BODY,
         )
-        for name, account in sorted(connections.items())
-        for callback in account.connector.callbacks.values()
+        for name, connection in sorted(connections.items())
+        for callback in connection.connector.callbacks.values()
     ]
 
 
 def _endpoint(
-    database: Database, name: str, account: Account, callback: Callback, public_url: str | None
+    database: Database, name: str, connection: CallbackConnection, callback: Callback, public_url: str | None
 ) -> Any:
-    async def answer(request: Request) -> Response:
-        """Run the callback, write down what it learned, answer."""
+    async def endpoint(request: Request) -> Response:
+        """Run the callback, store the events that it returns, and respond."""
         try:
-            called = _as_it_came(request, await request.body(), public_url)
+            callback_request = _callback_request(request, await request.body(), public_url)
             if inspect.iscoroutinefunction(callback.run):
-                reply = await callback.run(account.settings, called)
+                reply = await callback.run(connection.settings, callback_request)
             else:
-                reply = await asyncio.to_thread(callback.run, account.settings, called)
-        except Refused as refused:
+                reply = await asyncio.to_thread(callback.run, connection.settings, callback_request)
+        except Refused as error:
             log.warning(
-                "callback refused",
-                connection=name, callback=callback.name, kind=refused.kind, detail=refused.detail,
-                advice="partners sign the address they call: is BRIDGE_PUBLIC_URL exactly that?"
-                if refused.kind == "signature" else None,
+                "callback rejected",
+                connection=name, callback=callback.name, kind=error.kind, detail=error.detail,
+                advice="set BRIDGE_PUBLIC_URL to the exact address that the provider calls, because it signs that"
+                if error.kind == "signature" else None,
             )  # fmt: skip
-            return Response(status_code=refused.status)
-        await asyncio.to_thread(_learn, database, name, callback, reply)
+            return Response(status_code=error.status)
+        await asyncio.to_thread(_store_reply, database, name, callback, reply)
         return Response(reply.body, media_type=reply.media_type)
 
-    return answer
+    return endpoint
 
 
-def _learn(database: Database, name: str, callback: Callback, reply: CallbackReply) -> None:
+def _store_reply(database: Database, name: str, callback: Callback, reply: CallbackReply) -> None:
     if not reply.learned:
         return
-    for unmatched in learn(database, name, reply.learned):
+    for unmatched in apply_callback(database, name, reply.learned):
         log.warning(
-            "a receipt that fits no delivery",
+            "message status matched no delivery",
             connection=name,
             callback=callback.name,
             status=unmatched.update.state,
             external_id=unmatched.update.id,
             delivery=unmatched.update.delivery,
-            why=unmatched.why,
+            reason=unmatched.reason,
         )
 
 
-def _as_it_came(request: Request, body: bytes, public_url: str | None) -> CallbackRequest:
-    """The request as the partner made it; raises Refused when its form has too many fields."""
+def _callback_request(request: Request, body: bytes, public_url: str | None) -> CallbackRequest:
+    """Return the request as the provider sent it. Raise Refused if its form has too many fields."""
     return CallbackRequest(
         url=_called_url(request, public_url),
         headers=dict(request.headers),
@@ -113,9 +113,9 @@ def _as_it_came(request: Request, body: bytes, public_url: str | None) -> Callba
 
 
 def _called_url(request: Request, public_url: str | None) -> str:
-    """The address that the partner called. What a proxy or a stranger claims in headers is not consulted.
+    """Return the address that the provider called. Forwarding headers are ignored, because anyone can set them.
 
-    Without a public address it is the one that the request itself names: a stranger can name any, but sign none.
+    Without a public address it is the address in the request. An attacker can forge that, but cannot sign it.
     """
     called = f"{request.scope['scheme']}://{request.headers.get('host', '')}"
     origin = public_url.rstrip("/") if public_url else called
@@ -125,7 +125,7 @@ def _called_url(request: Request, public_url: str | None) -> str:
 
 
 def _form(body: bytes) -> list[tuple[str, str]]:
-    """Every field of a form, empty ones too, with its value as it was sent."""
+    """Return every field of a form, including empty ones, with the value that was sent. Raise Refused."""
     try:
         return parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:

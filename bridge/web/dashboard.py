@@ -1,7 +1,7 @@
-"""The log page: what came in, what became of it, why, and what waits for a person.
+"""Dashboard: HTML pages that show events and deliveries, explain each decision, and offer operator actions.
 
-Plain pages that work without scripts, on a phone and in the dark. Acts are forms: done, they lead back to what they
-changed; not possible, the page comes again and says why.
+The pages work without scripts, on small screens and in dark mode. Operator actions are forms: after a successful action
+the browser is redirected to the changed record; after a failed one the page is shown again with the reason.
 """
 
 from __future__ import annotations
@@ -17,302 +17,320 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from bridge.errors import BridgeError, StoreUnavailable
-from bridge.events import EVENT_NAMES, Event
-from bridge.store.operator_actions import Act, Resolution
+from bridge.events import EVENT_TYPES, Event
+from bridge.store.operator_actions import Resolution
 from bridge.store.queries import STATES, NotFound, list_deliveries, list_events, list_rejected_requests
 from bridge.store.search import search
 from bridge.store.timeline import timeline
 from bridge.telemetry import log
-from bridge.web.admin_service import Desk
-from bridge.web.html import html, root_of
+from bridge.web.admin_service import AdminService
+from bridge.web.html import render, root_path
 from bridge.web.query_params import (
-    BadParameter,
+    InvalidParameter,
+    check_id,
     delivery_filter,
     event_filter,
-    ident,
     one_of,
     page_filter,
-    text_or_none,
+    string_or_none,
 )
 
-ACTOR: Final = "log page"
-"""Who acted, in the audit."""
+ACTOR: Final = "dashboard"
+"""Actor of audit entries for actions on the dashboard."""
 MAX_BODY: Final = 64 * 1024
 _LATEST_EVENTS: Final = 8
-_REVIEWS: Final = 50
+"""Events on the start page."""
+_MAX_REVIEWS: Final = 50
+"""Deliveries that need review on the start page."""
 
 Form = Mapping[str, str]
 
 
-def page_routes(desk: Desk) -> list[BaseRoute]:
-    """The pages and their forms; they have to be put behind the admin's guard."""
-    pages = Pages(desk)
+def dashboard_routes(service: AdminService) -> list[BaseRoute]:
+    """Return the routes of the dashboard. They do not authenticate: protect them with `AdminAuth.require_admin`."""
+    dashboard = Dashboard(service)
     return [
-        _page("/", pages.log),
-        _page("/events", pages.events),
-        _page("/events/{id}", pages.event),
-        _page("/deliveries/{id}", pages.delivery),
-        _page("/search", pages.search),
-        _page("/connections", pages.connections),
-        _page("/rules", pages.rules),
-        _page("/rejected", pages.rejected_requests),
-        _page("/rejected/{id}", pages.rejected_request),
-        _page("/audit", pages.audit),
-        _form("/deliveries/{id}/retry", pages.act("retry")),
-        _form("/deliveries/{id}/cancel", pages.act("cancel")),
-        _form("/deliveries/{id}/resolve", pages.act("resolve")),
-        _form("/events/{id}/replay", pages.replay),
-        _form("/rejected/{id}/accept", pages.accept),
-        _form("/connections/{name}/pause", pages.pause),
-        _form("/connections/{name}/resume", pages.resume),
+        _page("/", dashboard.deliveries),
+        _page("/events", dashboard.events),
+        _page("/events/{id}", dashboard.event),
+        _page("/deliveries/{id}", dashboard.delivery),
+        _page("/search", dashboard.search),
+        _page("/connections", dashboard.connections),
+        _page("/rules", dashboard.rules),
+        _page("/rejected", dashboard.rejected_requests),
+        _page("/rejected/{id}", dashboard.rejected_request),
+        _page("/audit", dashboard.audit),
+        _form("/deliveries/{id}/retry", dashboard.change_delivery("retry")),
+        _form("/deliveries/{id}/cancel", dashboard.change_delivery("cancel")),
+        _form("/deliveries/{id}/resolve", dashboard.change_delivery("resolve")),
+        _form("/events/{id}/replay", dashboard.replay),
+        _form("/rejected/{id}/accept", dashboard.accept),
+        _form("/connections/{name}/pause", dashboard.pause),
+        _form("/connections/{name}/resume", dashboard.resume),
     ]
 
 
-class Pages:
-    """Every page, rendered; everything here blocks, so it runs in a thread."""
+class Dashboard:
+    """The pages and form actions. Every method blocks: call it in a thread."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._database = desk.database
+    def __init__(self, service: AdminService) -> None:
+        self._service = service
+        self._database = service.database
 
-    def _html(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
-        """A page with what stands on all of them: what is paused, and whether the rules file is the one that runs."""
-        return html(
+    def _render(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+        """Return a page with the banners of every page: paused connections and errors of the rules file."""
+        return render(
             request,
             template,
             status=status,
-            here=request.url.path.split("/")[1].replace("deliveries", ""),
+            current_page=request.url.path.split("/")[1].replace("deliveries", ""),
             now=self._database.clock.now(),
-            paused=[found for found in self._desk.connections() if found["paused"]],
-            trouble=self._desk.rules.trouble,
+            paused_connections=[record for record in self._service.connections() if record["paused"]],
+            load_error=self._service.rules.load_error,
             **values,
         )
 
-    # What there is to see
+    # Pages
 
-    def log(self, request: Request) -> Response:
-        """Deliveries, the newest first; before them, unless somebody filters, what waits for a person."""
-        wanted = delivery_filter(request.query_params)
-        chosen = {name: request.query_params.get(name, "") for name in ("connection", "rule", "event")}
-        is_front = not any(request.query_params.values())
+    def deliveries(self, request: Request) -> Response:
+        """Show deliveries, newest first. Without a filter, show the ones that need review and the latest events too."""
+        filters = delivery_filter(request.query_params)
+        is_start_page = not any(request.query_params.values())
         reviews = (
-            list_deliveries(self._database, states=["needs_review"], limit=_REVIEWS) if is_front else None
+            list_deliveries(self._database, states=["needs_review"], limit=_MAX_REVIEWS)
+            if is_start_page
+            else None
         )
-        events = list_events(self._database, limit=_LATEST_EVENTS) if is_front else None
-        return self._html(
+        latest_events = list_events(self._database, limit=_LATEST_EVENTS) if is_start_page else None
+        return self._render(
             request,
             "deliveries.html",
             reviews=reviews.items if reviews else [],
-            latest=events.items if events else None,
-            page=list_deliveries(self._database, **wanted),
-            counts=self._desk.counts(),
+            latest_events=latest_events.items if latest_events else None,
+            page=list_deliveries(self._database, **filters),
+            stats=self._service.stats(),
             states=STATES,
-            state=wanted["states"],
-            chosen=chosen,
-            older=_kept(request.query_params),
-            others=_kept(request.query_params, ("cursor", "state")),
-            connections=[found["name"] for found in self._desk.connections()],
-            rules=[rule.name for rule in self._desk.rules.current.rules],
+            selected_states=filters["states"],
+            selected={name: request.query_params.get(name, "") for name in ("connection", "rule", "event")},
+            next_page_query=_query_prefix(request.query_params),
+            state_query=_query_prefix(request.query_params, ("cursor", "state")),
+            connections=[record["name"] for record in self._service.connections()],
+            rules=[rule.name for rule in self._service.rules.current.rules],
         )
 
     def events(self, request: Request) -> Response:
-        """Events, the newest first."""
-        wanted = event_filter(request.query_params, self._database.clock.now())
-        return self._html(
+        """Show events, newest first."""
+        filters = event_filter(request.query_params, self._database.clock.now())
+        return self._render(
             request,
             "events.html",
-            page=list_events(self._database, **wanted),
-            names=EVENT_NAMES,
-            event_type=wanted["event_type"] or "",
+            page=list_events(self._database, **filters),
+            event_types=EVENT_TYPES,
+            selected_type=filters["event_type"] or "",
             since=request.query_params.get("since", ""),
-            older=_kept(request.query_params),
+            next_page_query=_query_prefix(request.query_params),
         )
 
-    def event(self, request: Request, problem: str = "") -> Response:
-        """One event: what it says, why each rule fired or not, and what came of it."""
-        event = self._desk.show("event", _ident(request))
+    def event(self, request: Request, error: str = "") -> Response:
+        """Show one event with its body, the trace of each rule, and its deliveries."""
+        event = self._service.show("event", _id(request))
         traces = event["trace"] or []
-        return self._html(
+        return self._render(
             request,
             "event.html",
-            status=409 if problem else 200,
-            problem=problem,
+            status=409 if error else 200,
+            error=error,
             event=event,
-            body=_indented(event["body"]),
+            body=_indented_json(event["body"]),
             contact=Event(event["body"] or {}, event["dedupe_key"], event["received_at"]).contact,
-            traces=[trace for trace in traces if not _for_other_events(trace)],
-            others=[trace for trace in traces if _for_other_events(trace)],
-            rules=[rule.name for rule in self._desk.rules.current.rules],
+            traces=[trace for trace in traces if not _is_for_other_events(trace)],
+            other_traces=[trace for trace in traces if _is_for_other_events(trace)],
+            rules=[rule.name for rule in self._service.rules.current.rules],
         )
 
-    def delivery(self, request: Request, problem: str = "") -> Response:
-        """One delivery: what it does, every attempt, and what can be done."""
-        delivery = self._desk.show("delivery", _ident(request))
-        return self._html(
+    def delivery(self, request: Request, error: str = "") -> Response:
+        """Show one delivery with its timeline, its parameters and the operator actions that are possible."""
+        delivery = self._service.show("delivery", _id(request))
+        return self._render(
             request,
             "delivery.html",
-            status=409 if problem else 200,
-            problem=problem,
+            status=409 if error else 200,
+            error=error,
             delivery=delivery,
-            story=timeline(delivery),
-            params=_indented(delivery["params"]),
+            timeline=timeline(delivery),
+            params=_indented_json(delivery["params"]),
         )
 
     def search(self, request: Request) -> Response:
-        """What is stored about a person or a conversation; a single hit is shown at once."""
-        words = text_or_none("q", request.query_params.get("q")) or ""
-        events, deliveries = search(self._database, words) if words.strip() else (None, None)
-        exact = words.strip()
+        """Show the events and deliveries that match a query. Redirect if the query is the ID of one of them."""
+        query = (string_or_none("q", request.query_params.get("q")) or "").strip()
+        events, deliveries = search(self._database, query) if query else (None, None)
         for path, page in (("events", events), ("deliveries", deliveries)):
-            if page is not None and any(item["id"] == exact for item in page.items):
-                return RedirectResponse(f"{root_of(request)}{path}/{exact}", 303)
-        return self._html(
+            if page is not None and any(item["id"] == query for item in page.items):
+                return RedirectResponse(f"{root_path(request)}{path}/{query}", 303)
+        return self._render(
             request,
             "search.html",
-            words=words,
-            events_found=events.items if events else [],
-            deliveries_found=deliveries.items if deliveries else [],
+            query=query,
+            matching_events=events.items if events else [],
+            matching_deliveries=deliveries.items if deliveries else [],
         )
 
     def connections(self, request: Request) -> Response:
-        """Every connection, and whether it is paused."""
-        return self._html(request, "connections.html", connections=self._desk.connections())
+        """Show every connection and its pause."""
+        return self._render(request, "connections.html", connections=self._service.connections())
 
     def rules(self, request: Request) -> Response:
-        """The rules that run."""
-        return self._html(request, "rules.html", status_of=self._desk.rules_status())
+        """Show the active rules."""
+        return self._render(request, "rules.html", rules_status=self._service.rules_status())
 
     def rejected_requests(self, request: Request) -> Response:
-        """Refused requests."""
+        """Show rejected requests, newest first."""
         page = list_rejected_requests(self._database, **page_filter(request.query_params))
-        return self._html(request, "rejected_requests.html", page=page, older=_kept(request.query_params))
+        next_page_query = _query_prefix(request.query_params)
+        return self._render(request, "rejected_requests.html", page=page, next_page_query=next_page_query)
 
-    def rejected_request(self, request: Request, problem: str = "") -> Response:
-        """One refused request, which can be accepted after all when it was signed."""
-        rejected_request = self._desk.show("rejected_request", _ident(request))
-        body = (
-            rejected_request["body"].decode("utf-8", "replace")
-            if rejected_request["body"] is not None
-            else None
-        )
-        return self._html(
+    def rejected_request(self, request: Request, error: str = "") -> Response:
+        """Show one rejected request. It can be accepted if its signature is valid."""
+        rejected_request = self._service.show("rejected_request", _id(request))
+        body = rejected_request["body"]
+        return self._render(
             request,
             "rejected_request.html",
-            status=409 if problem else 200,
-            problem=problem,
+            status=409 if error else 200,
+            error=error,
             rejected_request=rejected_request,
-            body=body,
+            body=None if body is None else body.decode("utf-8", "replace"),
         )
 
     def audit(self, request: Request) -> Response:
-        """What people did."""
-        items, next_cursor = self._desk.audit(**page_filter(request.query_params))
-        return self._html(
-            request, "audit.html", items=items, next_cursor=next_cursor, older=_kept(request.query_params)
+        """Show the audit log, newest entry first."""
+        items, next_cursor = self._service.audit(**page_filter(request.query_params))
+        return self._render(
+            request,
+            "audit.html",
+            items=items,
+            next_cursor=next_cursor,
+            next_page_query=_query_prefix(request.query_params),
         )
 
-    # What there is to do
+    # Operator actions
 
-    def act(self, name: str) -> Callable[[Request, Form], Response]:
-        """Retry, cancel or resolve a delivery."""
+    def change_delivery(self, action: str) -> Callable[[Request, Form], Response]:
+        """Return a handler that retries, cancels or resolves a delivery."""
 
-        def do(request: Request, form: Form) -> Response:
+        def handle(request: Request, form: Form) -> Response:
             resolution = (
                 one_of("resolution", form.get("resolution"), get_args(Resolution))
-                if name == "resolve"
+                if action == "resolve"
                 else None
             )
-            external_id = text_or_none("external_id", form.get("external_id"))
-            act = self._desk.act(name, _ident(request), ACTOR, resolution=resolution, external_id=external_id)
-            if not act.done:
-                return self.delivery(request, act.text)
-            return _back(request, "" if form.get("back") == "log" else f"deliveries/{act.id}")
+            result = self._service.change_delivery(
+                action,
+                _id(request),
+                ACTOR,
+                resolution=resolution,
+                external_id=string_or_none("external_id", form.get("external_id")),
+            )
+            if not result.done:
+                return self.delivery(request, result.text)
+            return _redirect(request, "" if _from_start_page(form) else f"deliveries/{result.id}")
 
-        return do
+        return handle
 
     def replay(self, request: Request, form: Form) -> Response:
         """Route an event again."""
-        done = self._desk.replay(
-            _ident(request),
+        result = self._service.replay(
+            _id(request),
             ACTOR,
-            rule=text_or_none("rule", form.get("rule")),
+            rule=string_or_none("rule", form.get("rule")),
             force=form.get("force") == "yes",
         )
-        return self.event(request, done.skipped) if done.skipped else _back(request, f"events/{done.id}")
+        if result.skipped:
+            return self.event(request, result.skipped)
+        return _redirect(request, f"events/{result.id}")
 
     def accept(self, request: Request, form: Form) -> Response:  # noqa: ARG002
-        """Take a refused request after all."""
-        act: Act = self._desk.accept(_ident(request), ACTOR)
-        return _back(request, f"rejected/{act.id}") if act.done else self.rejected_request(request, act.text)
+        """Accept a rejected request as an event."""
+        result = self._service.accept(_id(request), ACTOR)
+        if not result.done:
+            return self.rejected_request(request, result.text)
+        return _redirect(request, f"rejected/{result.id}")
 
     def pause(self, request: Request, form: Form) -> Response:
         """Pause a connection."""
-        self._desk.pause(_name(request), ACTOR, text_or_none("reason", form.get("reason")) or "")
-        return _back(request, "connections")
+        self._service.pause(_name(request), ACTOR, string_or_none("reason", form.get("reason")) or "")
+        return _redirect(request, "connections")
 
     def resume(self, request: Request, form: Form) -> Response:
         """Resume a connection."""
-        self._desk.resume(_name(request), ACTOR)
-        return _back(request, "" if form.get("back") == "log" else "connections")
+        self._service.resume(_name(request), ACTOR)
+        return _redirect(request, "" if _from_start_page(form) else "connections")
 
 
-def _ident(request: Request) -> str:
-    return ident(request.path_params["id"])
+def _id(request: Request) -> str:
+    return check_id(request.path_params["id"])
 
 
 def _name(request: Request) -> str:
-    return ident(request.path_params["name"])
+    return check_id(request.path_params["name"])
 
 
-def _indented(value: Any) -> str | None:
+def _indented_json(value: Any) -> str | None:
     return None if value is None else json.dumps(value, ensure_ascii=False, indent=2)
 
 
-def _for_other_events(trace: Mapping[str, Any]) -> bool:
-    """Whether the rule has nothing to do with events of this name: the reader asks about the others first."""
+def _is_for_other_events(trace: Mapping[str, Any]) -> bool:
+    """Return whether the rule did not fire only because of the event type; such traces are shown last."""
     checks: Sequence[Mapping[str, Any]] = trace["checks"]
-    alone = len(checks) == 1 and checks[0]["condition"].startswith("when ")
-    return alone and not trace["fired"] and not trace["error"]
+    only_event_type = len(checks) == 1 and checks[0]["condition"].startswith("when ")
+    return only_event_type and not trace["fired"] and not trace["error"]
 
 
-def _kept(query: QueryParams, without: Sequence[str] = ("cursor",)) -> str:
-    """The present filter as the beginning of another address."""
-    kept = [(name, value) for name, value in query.multi_items() if name not in without and value]
-    return f"?{QueryParams(kept)}&" if kept else "?"
+def _query_prefix(query: QueryParams, without: Sequence[str] = ("cursor",)) -> str:
+    """Return the current filters as the start of a query string that takes one more parameter."""
+    parameters = [(name, value) for name, value in query.multi_items() if name not in without and value]
+    return f"?{QueryParams(parameters)}&" if parameters else "?"
 
 
-def _back(request: Request, path: str) -> Response:
-    return RedirectResponse(f"{root_of(request)}{path}", 303)
+def _from_start_page(form: Form) -> bool:
+    return form.get("return_to") == "deliveries"
 
 
-def _page(path: str, work: Callable[[Request], Response]) -> Route:
-    async def show(request: Request) -> Response:
-        return await _answer(request, lambda: work(request))
-
-    return Route(path, show, methods=["GET"])
+def _redirect(request: Request, path: str) -> Response:
+    return RedirectResponse(f"{root_path(request)}{path}", 303)
 
 
-def _form(path: str, work: Callable[[Request, Form], Response]) -> Route:
-    async def act(request: Request) -> Response:
-        async with request.form(max_files=0, max_fields=20) as sent:
-            form = {name: value for name, value in sent.items() if isinstance(value, str)}
-        return await _answer(request, lambda: work(request, form))
+def _page(path: str, handler: Callable[[Request], Response]) -> Route:
+    async def endpoint(request: Request) -> Response:
+        return await _respond(request, lambda: handler(request))
 
-    return Route(path, act, methods=["POST"], max_body_size=MAX_BODY)
+    return Route(path, endpoint, methods=["GET"])
 
 
-async def _answer(request: Request, work: Callable[[], Response]) -> Response:
-    """Do the work in a thread; what went wrong is a page that says so."""
+def _form(path: str, handler: Callable[[Request, Form], Response]) -> Route:
+    async def endpoint(request: Request) -> Response:
+        async with request.form(max_files=0, max_fields=20) as fields:
+            form = {name: value for name, value in fields.items() if isinstance(value, str)}
+        return await _respond(request, lambda: handler(request, form))
+
+    return Route(path, endpoint, methods=["POST"], max_body_size=MAX_BODY)
+
+
+async def _respond(request: Request, handler: Callable[[], Response]) -> Response:
+    """Run the handler in a thread and return its page, or an error page."""
     try:
-        return await asyncio.to_thread(work)
+        return await asyncio.to_thread(handler)
     except NotFound as error:
-        return _error(request, 404, "Nothing is here", error)
-    except BadParameter as error:
-        return _error(request, 400, "That cannot be", error)
+        return _error_page(request, 404, "Not found", error)
+    except InvalidParameter as error:
+        return _error_page(request, 400, "Invalid request", error)
     except StoreUnavailable as error:
-        log.error("the database cannot be used", error=str(error))
-        return _error(request, 503, "Just a moment", "The database cannot be used right now. Try again soon.")
+        log.error("database unavailable", error=str(error))
+        return _error_page(
+            request, 503, "Temporarily unavailable", "The database is unavailable. Try again later."
+        )
 
 
-def _error(request: Request, status: int, title: str, text: BridgeError | str) -> Response:
-    return html(request, "error.html", status=status, title=title, text=str(text))
+def _error_page(request: Request, status: int, title: str, message: BridgeError | str) -> Response:
+    return render(request, "error.html", status=status, title=title, message=str(message))

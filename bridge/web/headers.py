@@ -1,4 +1,4 @@
-"""The headers that every page and every answer of the API carries."""
+"""Security headers for every page and every API response."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HEADERS: Final = {
-    # Nothing inline and nothing from elsewhere: what an event brings along can never run, whatever a template forgets.
+    # No inline code and no other origins: content from an event can never run, even if a template does not escape it.
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; "
         "frame-ancestors 'none'; base-uri 'none'"
@@ -16,7 +16,7 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "X-Robots-Tag": "noindex",
-    # Not `no-referrer`: under it browsers send `Origin: null` with our own forms.
+    # Not `no-referrer`, which makes browsers send `Origin: null` with our own forms.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -25,13 +25,13 @@ _HEADERS: Final = {
 
 
 class SecurityHeaders:
-    """Middleware that adds them; a header that the answer has already is left alone."""
+    """Middleware that adds the security headers. It does not replace headers that a response already has."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
+        """Pass the request on and add the headers to its response."""
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

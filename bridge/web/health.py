@@ -1,4 +1,4 @@
-"""Is it alive, can it work, and how is it going: `/healthz`, `/readyz`, `/metrics`, `/metrics/webhooks`."""
+"""Health checks and metrics: `/healthz`, `/readyz`, `/metrics` and `/metrics/webhooks`."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from bridge.clock import uptime
 from bridge.errors import StoreUnavailable
 from bridge.store.connections import all_connections
 from bridge.store.database import Database
-from bridge.store.queries import Counts, counts
-from bridge.store.workers import alive
+from bridge.store.queries import QueueStats, queue_stats
+from bridge.store.workers import count_alive_workers
 from bridge.telemetry import Metrics
 
-COUNT_EVERY = 5.0
-"""Seconds for which counts of the whole store are good; counting is the one thing here that costs."""
+STATS_MAX_AGE = 5.0
+"""Seconds for which the queue statistics are cached; counting the whole store is expensive."""
 WorkerMetrics = Callable[[], Awaitable[bytes]]
 """The metrics of a worker in another process, in Prometheus' text format."""
 
 
-class Counted:
-    """The store's counts, taken only when somebody asks, and at most every few seconds."""
+class CachedStats:
+    """Queue statistics and connections, read on demand and at most every `STATS_MAX_AGE` seconds."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._taken_at = -COUNT_EVERY
-        self._found: tuple[Counts, list[dict[str, Any]]] | None = None
+        self._read_at = -STATS_MAX_AGE
+        self._stats: tuple[QueueStats, list[dict[str, Any]]] | None = None
 
-    def take(self) -> tuple[Counts, list[dict[str, Any]]]:
-        """The counts and the connections; raises StoreUnavailable."""
-        if self._found is None or uptime() - self._taken_at >= COUNT_EVERY:
-            self._found = counts(self._database), all_connections(self._database)
-            self._taken_at = uptime()
-        return self._found
+    def get(self) -> tuple[QueueStats, list[dict[str, Any]]]:
+        """Return the queue statistics and the connections. Raise StoreUnavailable."""
+        if self._stats is None or uptime() - self._read_at >= STATS_MAX_AGE:
+            self._stats = queue_stats(self._database), all_connections(self._database)
+            self._read_at = uptime()
+        return self._stats
 
 
 def health_routes(
@@ -46,44 +46,45 @@ def health_routes(
     metrics: Metrics,
     *,
     worker_metrics: WorkerMetrics | None,
-    rules_trouble: Callable[[], str | None],
+    rules_load_error: Callable[[], str | None],
     stopping: Callable[[], bool],
 ) -> tuple[list[Route], list[Route]]:
-    """The routes for everybody (`/healthz`, `/readyz`), and those for who holds the admin token (`/metrics...`)."""
-    counted = Counted(database)
+    """Return the public routes (`/healthz`, `/readyz`) and the routes that need the admin token (`/metrics...`)."""
+    cached_stats = CachedStats(database)
     if worker_metrics:
         metrics.registry.register(metrics.worker_up)
 
     async def healthz(_: Request) -> Response:
-        """The process answers."""
+        """Report that the process responds."""
         return JSONResponse({"status": "ok"})
 
     async def readyz(_: Request) -> Response:
-        """Events can be stored: the database can be written, and the service is not on its way out."""
+        """Report whether events can be stored: the database is writable and the service is not stopping."""
         if stopping():
             return JSONResponse({"status": "stopping"}, 503)
         try:
-            await asyncio.to_thread(_touch, database)
+            await asyncio.to_thread(_check_writable, database)
         except StoreUnavailable:
             return JSONResponse({"status": "no database"}, 503, {"Retry-After": "5"})
         return JSONResponse({"status": "ready"})
 
     async def prometheus(_: Request) -> Response:
-        """Everything in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format, without those of a database that is unavailable."""
         try:
-            stored = await asyncio.to_thread(_stored, metrics, database, counted)
+            from_database = await asyncio.to_thread(_database_metrics, metrics, database, cached_stats)
         except StoreUnavailable:
-            stored = b""
-        metrics.database_up.set(1 if stored else 0)
-        metrics.rules_ok.set(0 if rules_trouble() else 1)
-        work = await worker_metrics() if worker_metrics else generate_latest(metrics.work)
+            from_database = b""
+        metrics.database_up.set(1 if from_database else 0)
+        metrics.rules_reload_ok.set(0 if rules_load_error() else 1)
+        from_worker = await worker_metrics() if worker_metrics else generate_latest(metrics.worker_registry)
         if worker_metrics:
-            metrics.worker_up.set(1 if work else 0)
-        return Response(generate_latest(metrics.registry) + stored + work, media_type=CONTENT_TYPE_LATEST)
+            metrics.worker_up.set(1 if from_worker else 0)
+        content = generate_latest(metrics.registry) + from_database + from_worker
+        return Response(content, media_type=CONTENT_TYPE_LATEST)
 
     async def webhooks(_: Request) -> Response:
-        """Requests by answer: received, verified, processed and failed, as one JSON object."""
-        return JSONResponse(webhook_counts(metrics))
+        """Return the counters of the webhook as one JSON object."""
+        return JSONResponse(webhook_stats(metrics))
 
     return (
         [Route("/healthz", healthz), Route("/readyz", readyz)],
@@ -91,44 +92,41 @@ def health_routes(
     )
 
 
-def _touch(database: Database) -> None:
-    """Prove that a transaction that writes can begin."""
+def _check_writable(database: Database) -> None:
+    """Start a write transaction. Raise StoreUnavailable if that is impossible."""
     with database.write():
         pass
 
 
-def _stored(metrics: Metrics, database: Database, counted: Counted) -> bytes:
-    """What the database tells, in Prometheus' text format; raises StoreUnavailable."""
-    found, connections = counted.take()
-    metrics.workers.set(alive(database))
+def _database_metrics(metrics: Metrics, database: Database, cached_stats: CachedStats) -> bytes:
+    """Return the metrics that are read from the database, in Prometheus' text format. Raise StoreUnavailable."""
+    stats, connections = cached_stats.get()
+    metrics.workers.set(count_alive_workers(database))
     now = database.clock.now()
-    for state, number in found.deliveries.items():
-        metrics.deliveries.labels(state).set(number)
-    metrics.unrouted.set(found.unrouted)
-    waits = (now - found.oldest_due).total_seconds() if found.oldest_due else 0.0
-    metrics.oldest_due.set(max(0.0, waits))
+    for state, count in stats.deliveries.items():
+        metrics.deliveries.labels(state).set(count)
+    metrics.unrouted.set(stats.unrouted)
+    age = (now - stats.oldest_due).total_seconds() if stats.oldest_due else 0.0
+    metrics.oldest_due.set(max(0.0, age))
     for row in connections:
         paused = row["paused_until"] is not None and row["paused_until"] > now
-        metrics.paused.labels(row["name"]).set(int(paused or row["pause_cause"] == "circuit"))
-    return generate_latest(metrics.stored)
+        metrics.paused.labels(row["name"]).set(int(paused or row["pause_cause"] == "circuit_open"))
+    return generate_latest(metrics.db_registry)
 
 
-def webhook_counts(metrics: Metrics) -> dict[str, Any]:
-    """The webhook's counters since start, by answer."""
-    answers = {
-        sample.labels["answer"]: int(sample.value)
-        for family in metrics.receipts.collect()
+def webhook_stats(metrics: Metrics) -> dict[str, Any]:
+    """Return the counters of the webhook since the service started."""
+    by_status = {
+        sample.labels["status"]: int(sample.value)
+        for family in metrics.webhook_requests.collect()
         for sample in family.samples
         if sample.name.endswith("_total")
     }
-    duplicates = answers.get("duplicate", 0) + answers.get("conflict", 0)
-    stored = answers.get("200", 0)
-    received = sum(answers.values())
     return {
-        "received": received,
-        "stored": stored,
-        "duplicates": duplicates,
-        "rejected": sum(count for answer, count in answers.items() if answer.startswith("4")),
-        "unavailable": answers.get("503", 0),
-        "answers": answers,
+        "received": sum(by_status.values()),
+        "stored": by_status.get("200", 0),
+        "duplicates": by_status.get("duplicate", 0) + by_status.get("conflict", 0),
+        "rejected": sum(count for status, count in by_status.items() if status.startswith("4")),
+        "unavailable": by_status.get("503", 0),
+        "by_status": by_status,
     }

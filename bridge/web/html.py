@@ -1,4 +1,4 @@
-"""Rendering pages: everything that comes from outside is escaped, and what a template misspells is an error."""
+"""HTML rendering: templates escape every value, and an undefined variable in a template is an error."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from bridge.store.timeline import describe_audit_entry, format_details
 from bridge.telemetry import mask_address
 
 
-def html(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """The page that `template` makes of `values`."""
-    text = _environment().get_template(template).render(root=root_of(request), **values)
+def render(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    """Return the page rendered from `template` with `values`."""
+    text = _environment().get_template(template).render(root=root_path(request), **values)
     return HTMLResponse(text, status)
 
 
-def root_of(request: Request) -> str:
-    """The way from this page to the service's root: relative, so that a proxy may put it under any path."""
+def root_path(request: Request) -> str:
+    """Return the path from this page to the root of the service; relative, so that a proxy can use any prefix."""
     return "../" * (request.url.path.count("/") - 1) or "./"
 
 
 def static_routes() -> list[BaseRoute]:
-    """The style sheet and the scripts; they hold nothing that a stranger may not see."""
+    """Return the routes of the style sheet and scripts, which are public."""
     return [Mount("/static", StaticFiles(packages=[("bridge.web", "static")]))]
 
 
@@ -42,28 +42,28 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "act": describe_audit_entry,
-        "ago": ago,
-        "details": format_details,
-        "instant": instant,
-        "machine": machine,
+        "audit_details": format_details,
+        "audit_entry": describe_audit_entry,
+        "iso8601": iso8601,
         "mask": mask_address,
+        "relative_time": relative_time,
+        "timestamp": format_timestamp,
     }
     return environment
 
 
-def instant(value: datetime | None) -> str:
-    """An instant for people, UTC, to the second."""
+def format_timestamp(value: datetime | None) -> str:
+    """Return a time in UTC, to the second."""
     return "" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def machine(value: datetime | None) -> str:
-    """An instant as `<time datetime>` wants it."""
+def iso8601(value: datetime | None) -> str:
+    """Return a time in the format of `<time datetime>`."""
     return "" if value is None else value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def ago(value: datetime, now: datetime) -> str:
-    """How far an instant is from now, in words; what is further than a day is told by its date."""
+def relative_time(value: datetime, now: datetime) -> str:
+    """Return a time relative to now, such as `5 min ago` or `in 2 h`; the date if it is more than a day away."""
     seconds = (now - value).total_seconds()
     distance = abs(seconds)
     if distance >= 86_400:
@@ -71,5 +71,5 @@ def ago(value: datetime, now: datetime) -> str:
     if distance < 1:
         return "now"
     size, unit = next(pair for pair in ((3600, "h"), (60, "min"), (1, "s")) if distance >= pair[0])
-    words = f"{int(distance // size)} {unit}"
-    return f"{words} ago" if seconds > 0 else f"in {words}"
+    duration = f"{int(distance // size)} {unit}"
+    return f"{duration} ago" if seconds > 0 else f"in {duration}"

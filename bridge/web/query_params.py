@@ -1,4 +1,4 @@
-"""What may stand behind the question mark, and in the forms: checked, with advice when it is wrong."""
+"""Query parameters and form fields: parsing and validation, with errors that say what is expected."""
 
 from __future__ import annotations
 
@@ -9,98 +9,98 @@ from typing import Any, Final
 from starlette.datastructures import QueryParams
 
 from bridge.errors import BridgeError
-from bridge.events import parse_instant
+from bridge.events import parse_timestamp
 from bridge.settings import parse_duration
 from bridge.store.queries import STATES, NotFound
 
 MAX_LIMIT: Final = 500
 
 
-class BadParameter(BridgeError):
-    """A parameter is not as it must be; the text says what may stand there."""
+class InvalidParameter(BridgeError):
+    """A parameter is invalid. The message says which values are valid."""
 
 
-def ident(value: str) -> str:
-    """An id from a path; what no id can be is not found, before a database stumbles over it."""
+def check_id(value: str) -> str:
+    """Return an ID from a path. Raise NotFound if it cannot be an ID and the database would reject it."""
     if "\x00" in value or len(value) > 200:
-        raise NotFound("there is no such id")
+        raise NotFound("there is no such ID")
     return value
 
 
 def page_filter(query: QueryParams, default_limit: int = 50) -> dict[str, Any]:
-    """`limit` and `before` alone."""
-    return _page(_values(query, ("limit", "cursor")), default_limit)
+    """Return `limit` and `cursor`, for lists without other filters."""
+    return _pagination(_values(query, ("limit", "cursor")), default_limit)
 
 
 def event_filter(query: QueryParams, now: datetime, default_limit: int = 50) -> dict[str, Any]:
-    """What `list_events` takes."""
+    """Return the arguments of `list_events`."""
     values = _values(query, ("type", "since", "until", "limit", "cursor"))
     return {
         "event_type": values.get("type"),
-        "since": _instant("since", values.get("since"), now),
-        "until": _instant("until", values.get("until"), now),
-        **_page(values, default_limit),
+        "since": _timestamp("since", values.get("since"), now),
+        "until": _timestamp("until", values.get("until"), now),
+        **_pagination(values, default_limit),
     }
 
 
 def delivery_filter(query: QueryParams, default_limit: int = 50) -> dict[str, Any]:
-    """What `list_deliveries` takes; `state` may stand there several times, or be a list with commas."""
+    """Return the arguments of `list_deliveries`. `state` may be repeated, or hold several states and commas."""
     values = _values(query, ("state", "event", "connection", "rule", "limit", "cursor"))
-    states = [word for value in query.getlist("state") for word in value.split(",") if word]
-    for word in states:
-        if word not in STATES:
-            raise BadParameter(f"no state is called `{word[:40]}`; there are {', '.join(STATES)}")
+    states = [state for value in query.getlist("state") for state in value.split(",") if state]
+    for state in states:
+        if state not in STATES:
+            raise InvalidParameter(f"unknown state `{state[:40]}`; use {', '.join(STATES)}")
     return {
         "states": states,
         "event": values.get("event"),
-        "connection_name": values.get("connection"),
+        "connection": values.get("connection"),
         "rule": values.get("rule"),
-        **_page(values, default_limit),
+        **_pagination(values, default_limit),
     }
 
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> Any:
-    """`value`, which must be one of `choices`."""
+    """Return `value`. Raise InvalidParameter unless it is one of `choices`."""
     if value not in choices:
-        raise BadParameter(f"`{name}` must be one of {', '.join(choices)}")
+        raise InvalidParameter(f"`{name}` must be one of {', '.join(choices)}")
     return value
 
 
-def text_or_none(name: str, value: Any) -> str | None:
-    """`value`, which must be text or left out."""
+def string_or_none(name: str, value: Any) -> str | None:
+    """Return `value`, or None if it is missing or empty. Raise InvalidParameter unless it is a short string."""
     if value is None or value == "":
         return None
     if not isinstance(value, str) or len(value) > 500 or "\x00" in value:
-        raise BadParameter(f"`{name}` must be a text of at most 500 characters")
+        raise InvalidParameter(f"`{name}` must be a string of at most 500 characters")
     return value
 
 
-def _values(query: QueryParams, known: Sequence[str]) -> dict[str, str]:
-    """The parameters that are set; forms send empty ones, too."""
+def _values(query: QueryParams, allowed: Sequence[str]) -> dict[str, str]:
+    """Return the parameters that have a value; forms also send empty ones. Raise InvalidParameter."""
     for name, value in query.multi_items():
-        if name not in known:
-            raise BadParameter(f"there is no parameter `{name[:40]}`; there are {', '.join(known)}")
-        text_or_none(name, value)
+        if name not in allowed:
+            raise InvalidParameter(f"unknown parameter `{name[:40]}`; use {', '.join(allowed)}")
+        string_or_none(name, value)
     return {name: value for name, value in query.items() if value}
 
 
-def _page(values: dict[str, str], default_limit: int) -> dict[str, Any]:
+def _pagination(values: dict[str, str], default_limit: int) -> dict[str, Any]:
     limit = values.get("limit", str(default_limit))
     if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_LIMIT):
-        raise BadParameter(f"`limit` must be a number from 1 to {MAX_LIMIT}")
+        raise InvalidParameter(f"`limit` must be a number from 1 to {MAX_LIMIT}")
     return {"limit": int(limit), "cursor": values.get("cursor")}
 
 
-def _instant(name: str, value: str | None, now: datetime) -> datetime | None:
+def _timestamp(name: str, value: str | None, now: datetime) -> datetime | None:
     if value is None:
         return None
-    found = parse_instant(value)
-    if found is not None:
-        return found
+    timestamp = parse_timestamp(value)
+    if timestamp is not None:
+        return timestamp
 
     try:
         return now - parse_duration(value)
     except (ValueError, OverflowError):
-        raise BadParameter(
-            f"`{name}` must be an instant like 2026-03-02T21:30:00Z, or a time ago like 2h or 7d"
+        raise InvalidParameter(
+            f"`{name}` must be a time like 2026-03-02T21:30:00Z, or an age like 2h or 7d"
         ) from None

@@ -1,8 +1,8 @@
-"""/unsubscribe/<token>: the link in a mail that takes its reader off the list.
+"""Unsubscribe links: /unsubscribe/<token> adds the recipient of an email to the opt-out list.
 
-A GET shows a button, because mail scanners follow links; a POST does it, by the button or by a mail program's
-one-click (RFC 8058), which sends no cookies and follows no redirect. The token is signed and never expires: a link in
-an old mail must work.
+GET shows a button, because email scanners follow links. POST stores the opt-out: sent by the button, or by an email
+client's one-click unsubscribe (RFC 8058), which sends no cookies and follows no redirects. The token is signed and
+never expires, because a link in an old email must work.
 """
 
 from __future__ import annotations
@@ -21,45 +21,48 @@ from starlette.routing import Route
 from bridge.connector.api import Channel
 from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
-from bridge.store.opt_outs import Preference, set_preference
+from bridge.store.opt_outs import OptOutChange, save_opt_out
 from bridge.telemetry import log, mask_address
 from bridge.web.headers import SecurityHeaders
-from bridge.web.html import html
+from bridge.web.html import render
 
 MAX_BODY: Final = 64 * 1024
-_WORDS: Final = {"email": "e-mails", "sms": "text messages", "call": "calls"}
+_MESSAGE_NAMES: Final = {"email": "emails", "sms": "text messages", "call": "calls"}
 
 
 def unsubscribe_link(public_url: str | None, secret: str | None) -> Callable[[str, str], str | None]:
-    """What makes the link for a channel and an address: it needs BRIDGE_PUBLIC_URL and BRIDGE_SECRET_KEY, else None."""
+    """Return a function that builds the link for a channel and an address.
+
+    The function returns None if BRIDGE_PUBLIC_URL or BRIDGE_SECRET_KEY is not set.
+    """
     if not public_url or not secret:
         return lambda _channel, _address: None
-    tokens, root = _tokens(secret), public_url.rstrip("/")
-    return lambda channel, address: f"{root}/unsubscribe/{tokens.dumps([channel, address])}"
+    serializer, root = _serializer(secret), public_url.rstrip("/")
+    return lambda channel, address: f"{root}/unsubscribe/{serializer.dumps([channel, address])}"
 
 
 def unsubscribe_routes(database: Database, secret: str | None) -> list[Route]:
-    """The page behind the links that this secret signed; without a secret there are none."""
-    tokens = _tokens(secret) if secret else None
+    """Return the routes for links signed with `secret`. Without a secret, every link is invalid."""
+    serializer = _serializer(secret) if secret else None
 
     async def show(request: Request) -> Response:
-        """Ask."""
-        found = _read(tokens, request.path_params["token"])
-        return _not_found(request) if found is None else _page(request, "ask", *found)
+        """Ask for confirmation."""
+        target = _read_token(serializer, request.path_params["token"])
+        return _not_found(request) if target is None else _page(request, "confirm", *target)
 
     async def opt_out(request: Request) -> Response:
-        """Do it."""
-        found = _read(tokens, request.path_params["token"])
-        if found is None:
+        """Store the opt-out."""
+        target = _read_token(serializer, request.path_params["token"])
+        if target is None:
             return _not_found(request)
-        channel, address = found
+        channel, address = target
         try:
             await asyncio.to_thread(
-                set_preference, database, Preference(channel, address, True, "unsubscribe link")
+                save_opt_out, database, OptOutChange(channel, address, True, "unsubscribe link")
             )
         except StoreUnavailable as error:
-            log.error("an opt-out could not be written", channel=channel, error=str(error))
-            return _page(request, "trouble", channel, address, status=503)
+            log.error("opt-out not stored", channel=channel, error=str(error))
+            return _page(request, "error", channel, address, status=503)
         log.info("opted out", channel=channel, recipient=mask_address(address), source="unsubscribe link")
         return _page(request, "done", channel, address)
 
@@ -71,34 +74,34 @@ def unsubscribe_routes(database: Database, secret: str | None) -> list[Route]:
     ]
 
 
-def _tokens(secret: str) -> URLSafeSerializer:
+def _serializer(secret: str) -> URLSafeSerializer:
     return URLSafeSerializer(
         secret, salt="bridge.unsubscribe", signer_kwargs={"digest_method": hashlib.sha256}
     )
 
 
-def _read(tokens: URLSafeSerializer | None, token: str) -> tuple[str, str] | None:
-    """The channel and the address that we once signed."""
-    if tokens is None:
+def _read_token(serializer: URLSafeSerializer | None, token: str) -> tuple[str, str] | None:
+    """Return the channel and address in a token, or None if its signature is invalid."""
+    if serializer is None:
         return None
     try:
-        channel, address = tokens.loads(token)
+        channel, address = serializer.loads(token)
     except (BadSignature, ValueError, TypeError):
         return None
     return (channel, address) if channel in get_args(Channel) and isinstance(address, str) else None
 
 
 def _page(request: Request, step: str, channel: str, address: str, status: int = 200) -> Response:
-    """The page names the address only in part: a mail may have been passed on."""
-    return html(
+    """Return the page with the address masked, because the email may have been forwarded."""
+    return render(
         request,
         "unsubscribe.html",
         status=status,
         step=step,
-        messages=_WORDS[channel],
+        messages=_MESSAGE_NAMES[channel],
         address=mask_address(address),
     )
 
 
 def _not_found(request: Request) -> Response:
-    return html(request, "unsubscribe.html", status=404, step="unknown", messages="", address="")
+    return render(request, "unsubscribe.html", status=404, step="invalid", messages="", address="")

@@ -1,8 +1,8 @@
-// The link that `bridge serve` prints carries the token behind the #, which no server and no proxy gets to see.
+// `bridge serve` prints a link with the token after the #. Browsers do not send that part to a server or proxy.
 "use strict";
-const found = location.hash.match(/^#token=(.+)$/);
-if (found) {
+const match = location.hash.match(/^#token=(.+)$/);
+if (match) {
   history.replaceState(null, "", location.pathname + location.search);
-  document.getElementById("token").value = decodeURIComponent(found[1]);
+  document.getElementById("token").value = decodeURIComponent(match[1]);
   document.getElementById("login").submit();
 }
