@@ -1,4 +1,4 @@
-"""An ASGI application behind a real server on a free port, in a thread, for as long as a `with` block."""
+"""Serving an ASGI application with a real server, on a free port and in a thread."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import uvicorn
 
 @contextmanager
 def serving(app: Any, **config: Any) -> Iterator[str]:
-    """Serve `app`; yields its address, `http://127.0.0.1:PORT`."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+    """Serve `app` and yield its URL, `http://127.0.0.1:PORT`."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, **config))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
             while not server.started and thread.is_alive():
                 thread.join(0.01)
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join(10)

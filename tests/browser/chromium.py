@@ -1,4 +1,4 @@
-"""A real Chromium without a window, driven through its own pipe: no driver and no library in between."""
+"""Headless Chromium for tests, driven through its debugging pipe without a driver or a library."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ FLAGS = (
     "--no-default-browser-check", "--disable-background-networking", "--disable-sync", "--disable-component-update",
     "--disable-default-apps", "--disable-extensions", "--remote-debugging-pipe",
 )  # fmt: skip
-PATIENCE = 20.0
+SETTLE_TIMEOUT = 20.0
+"""Seconds to wait for a page to finish loading."""
 
-# The browser reads commands from descriptor 3 and writes answers to 4.
+# The browser reads commands from file descriptor 3 and writes responses to 4.
 _LAUNCH = """
 import fcntl, os, sys
-reading, writing = (fcntl.fcntl(int(found), fcntl.F_DUPFD, 10) for found in sys.argv[1:3])
+reading, writing = (fcntl.fcntl(int(fd), fcntl.F_DUPFD, 10) for fd in sys.argv[1:3])
 os.dup2(reading, 3)
 os.dup2(writing, 4)
 os.execv(sys.argv[3], sys.argv[3:])
@@ -35,18 +36,18 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 def find() -> str:
-    """The browser's path; without one the test is skipped, except where CI=true promises that there is one."""
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        words = f"no browser here (looked for {', '.join(NAMES)}): what people see was not tested"
+    """Return the path of the browser. Without a browser, skip the test, or fail it if CI=true."""
+    browser = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if browser is None:
+        message = f"no browser found (looked for {', '.join(NAMES)}): the pages were not tested"
         if os.environ.get("CI") == "true":
-            pytest.fail(words)
-        pytest.skip(words)
-    return found
+            pytest.fail(message)
+        pytest.skip(message)
+    return browser
 
 
 class Navigated(Exception):
-    """The page was left before it could answer."""
+    """The page navigated away before it responded."""
 
 
 class Chromium:
@@ -59,7 +60,7 @@ class Chromium:
         self._number = 0
         self._session: str | None = None
         self.console: list[str] = []
-        """What the page complained about: errors of scripts and of the content security policy."""
+        """Errors of scripts and of the content security policy."""
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -72,17 +73,17 @@ class Chromium:
             message["sessionId"] = self._session
         os.write(self._writing, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._next()
-            if answer.get("id") == self._number:
-                if "error" in answer:
-                    raise Navigated(f"{method}: {answer['error']}")
-                found: dict[str, Any] = answer["result"]
-                return found
+            response = self._next_message()
+            if response.get("id") == self._number:
+                if "error" in response:
+                    raise Navigated(f"{method}: {response['error']}")
+                result: dict[str, Any] = response["result"]
+                return result
 
-    def _next(self) -> dict[str, Any]:
+    def _next_message(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
             chunk = os.read(self._reading, 1 << 16)
-            assert chunk, "the browser is gone"
+            assert chunk, "the browser exited"
             self._buffer += chunk
         raw, _, self._buffer = self._buffer.partition(b"\0")
         message: dict[str, Any] = json.loads(raw)
@@ -93,59 +94,61 @@ class Chromium:
         return message
 
     def run(self, script: str) -> Any:
-        """The value of an expression in the page."""
-        found = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
-        return found["result"].get("value")
+        """Evaluate an expression in the page and return its value."""
+        response = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in response, response["exceptionDetails"]
+        return response["result"].get("value")
 
     def open(self, url: str) -> None:
-        """Go to a page and wait until it is there."""
+        """Open a page and wait until it has loaded."""
         self._call("Page.navigate", url=url)
         self._settle()
 
     def click(self, selector: str) -> None:
-        """Click what the selector finds, and wait until the page that it leads to is there."""
+        """Click the element and wait until the next page has loaded."""
         self.run(f"document.querySelector({json.dumps(selector)}).click()")
         self._settle()
 
     def fill(self, selector: str, text: str) -> None:
-        """Write into a field."""
+        """Set the value of a field."""
         self.run(f"document.querySelector({json.dumps(selector)}).value = {json.dumps(text)}")
 
     def back(self) -> None:
-        """Press the browser's back button."""
+        """Go back in the history and wait until the page has loaded."""
         self.run("setTimeout(() => history.back(), 0)")
         self._settle()
 
-    def forget(self) -> None:
-        """Drop every cookie: a browser keeps them by host, whatever the port."""
+    def clear_cookies(self) -> None:
+        """Delete all cookies. A browser stores them per host, and ignores the port."""
         self._call("Network.clearBrowserCookies")
 
     def _settle(self) -> None:
-        """Wait until the page has been quiet for a moment."""
-        end, quiet, before = time.monotonic() + PATIENCE, 0, None
-        while quiet < 4:
-            assert time.monotonic() < end, "the page never came to rest"
+        """Wait until the page has loaded and its address no longer changes."""
+        deadline, unchanged, previous = time.monotonic() + SETTLE_TIMEOUT, 0, None
+        while unchanged < 4:
+            assert time.monotonic() < deadline, "the page did not finish loading"
             time.sleep(0.05)
             try:
                 state = self.run("[location.href, document.readyState, performance.timeOrigin].join(' ')")
             except Navigated:
                 state = ""
-            quiet = quiet + 1 if state == before and "complete" in state else 0
-            before = state
+            unchanged = unchanged + 1 if state == previous and "complete" in state else 0
+            previous = state
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         return str(self.run("location.href"))
 
     @property
     def text(self) -> str:
-        """What a person reads on it."""
+        """The visible text of the page."""
         return str(self.run("document.body.innerText"))
 
-    def look(self, width: int = 1200, height: int = 900, *, dark: bool = False, scripts: bool = True) -> None:
-        """See the page as on a screen of this size, in the light or in the dark."""
+    def emulate(
+        self, width: int = 1200, height: int = 900, *, dark: bool = False, scripts: bool = True
+    ) -> None:
+        """Emulate a screen size, a color scheme, and a browser with or without scripts."""
         self._call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -157,10 +160,10 @@ class Chromium:
         self._call("Emulation.setEmulatedMedia", features=[scheme])
         self._call("Emulation.setScriptExecutionDisabled", value=not scripts)
 
-    def screenshot(self, path: Path, *, whole: bool = True) -> None:
-        """The whole page as a PNG, or what fits on the screen."""
-        found = self._call("Page.captureScreenshot", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(found["data"]))
+    def screenshot(self, path: Path, *, full_page: bool = True) -> None:
+        """Save the full page, or the part that fits on the screen, as a PNG file."""
+        response = self._call("Page.captureScreenshot", captureBeyondViewport=full_page)
+        path.write_bytes(base64.b64decode(response["data"]))
 
     def quit(self) -> None:
         """Close the browser."""
@@ -170,27 +173,27 @@ class Chromium:
 
 @contextmanager
 def chromium(profile: Path, flags: Sequence[str] = ()) -> Iterator[Chromium]:
-    """A fresh browser with an empty profile, gone at the end."""
-    ours_in, theirs_out = os.pipe()
-    theirs_in, ours_out = os.pipe()
+    """Run a browser with an empty profile and quit it at the end."""
+    our_read, browser_write = os.pipe()
+    browser_read, our_write = os.pipe()
     command = [find(), *FLAGS, *flags, f"--user-data-dir={profile}"]
     process = subprocess.Popen(
-        [sys.executable, "-c", _LAUNCH, str(theirs_in), str(theirs_out), *command],
-        pass_fds=(theirs_in, theirs_out),
+        [sys.executable, "-c", _LAUNCH, str(browser_read), str(browser_write), *command],
+        pass_fds=(browser_read, browser_write),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    os.close(theirs_in)
-    os.close(theirs_out)
+    os.close(browser_read)
+    os.close(browser_write)
     try:
-        browser = Chromium(ours_in, ours_out)
+        browser = Chromium(our_read, our_write)
         yield browser
         browser.quit()
     finally:
-        os.close(ours_out)
+        os.close(our_write)
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        os.close(ours_in)
+        os.close(our_read)

@@ -1,4 +1,4 @@
-"""The log page and the unsubscribe page as people see and use them, in a real browser."""
+"""The dashboard and the unsubscribe page in a real browser."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from bridge.clock import Clock
-from bridge.store.opt_outs import opt_outs
+from bridge.store.opt_outs import list_opt_outs
 from bridge.web.unsubscribe import unsubscribe_link
 from tests.asgi_server import serving
 from tests.browser.chromium import Chromium, chromium
-from tests.integration.dashboard_site import TOKEN, Site, site
-from tests.integration.test_dashboard import hostile_pages, in_review
+from tests.integration.dashboard_site import TOKEN, Site, running_site
+from tests.integration.test_dashboard import delivery_in_review, hostile_pages
 
 SECRET = "a secret of at least sixteen"
 
@@ -30,141 +30,138 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 @pytest.fixture
 def chrome(browser: Chromium) -> Chromium:
     """A browser without cookies."""
-    browser.forget()
+    browser.clear_cookies()
     browser.console.clear()
-    browser.look()
+    browser.emulate()
     return browser
 
 
 @pytest.fixture
-def running(tmp_path: Path, clock: Clock) -> Iterator[Site]:
-    with site(tmp_path, clock, secret=SECRET) as running:
-        yield running
+def site(tmp_path: Path, clock: Clock) -> Iterator[Site]:
+    with running_site(tmp_path, clock, secret=SECRET) as site:
+        yield site
 
 
 @pytest.fixture
-def page(chrome: Chromium, running: Site) -> Chromium:
+def page(chrome: Chromium, site: Site) -> Chromium:
     """A browser that is logged in."""
-    chrome.open(f"{running.url}/login")
+    chrome.open(f"{site.url}/login")
     chrome.fill("#token", TOKEN)
     chrome.click("button.primary")
-    assert chrome.url == f"{running.url}/"
+    assert chrome.url == f"{site.url}/"
     return chrome
 
 
-def test_the_printed_link_logs_in_and_leaves_no_token_behind(chrome: Chromium, running: Site) -> None:
-    chrome.open(f"{running.url}/login#token={TOKEN.replace(' ', '%20')}")
-    assert chrome.url == f"{running.url}/"
+def test_login_link_logs_in_and_removes_token_from_history(chrome: Chromium, site: Site) -> None:
+    chrome.open(f"{site.url}/login#token={TOKEN.replace(' ', '%20')}")
+    assert chrome.url == f"{site.url}/"
     assert "Deliveries" in chrome.text
-    assert chrome.run("document.cookie") == "", "no script can read the cookie"
+    assert chrome.run("document.cookie") == "", "scripts cannot read the cookie"
     chrome.back()
     assert "token=" not in chrome.url
 
 
-def test_who_is_not_logged_in_is_led_through_the_form_to_where_he_wanted(
-    chrome: Chromium, running: Site
-) -> None:
-    event = running.routed_event()
-    chrome.open(f"{running.url}/events/{event}?x=1")
+def test_login_redirects_to_requested_page(chrome: Chromium, site: Site) -> None:
+    event = site.routed_event()
+    chrome.open(f"{site.url}/events/{event}?x=1")
     assert "/login?next=" in chrome.url
     chrome.fill("#token", "wrong")
     chrome.click("button.primary")
-    assert "That is not the token" in chrome.text
+    assert "Invalid admin token" in chrome.text
     chrome.fill("#token", TOKEN)
     chrome.click("button.primary")
-    assert chrome.url == f"{running.url}/events/{event}?x=1"
+    assert chrome.url == f"{site.url}/events/{event}?x=1"
 
 
-def test_a_link_in_a_chat_opens_for_who_is_logged_in(page: Chromium, running: Site) -> None:
-    link = f"{running.url}/events/{running.routed_event()}"
+def test_cross_site_link_opens_with_session(page: Chromium, site: Site) -> None:
+    link = f"{site.url}/events/{site.routed_event()}"
 
     async def chat(_: object) -> HTMLResponse:
         return HTMLResponse(f'<a href="{link}">look</a>')
 
-    with serving(Starlette(routes=[Route("/", chat)])) as elsewhere:
-        page.open(elsewhere.replace("127.0.0.1", "localhost"))
+    with serving(Starlette(routes=[Route("/", chat)])) as other_site:
+        page.open(other_site.replace("127.0.0.1", "localhost"))
         page.click("a")
     assert page.url == link
-    assert "Why each rule fired or not" in page.text
+    assert "Rule trace" in page.text
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
-def test_a_person_resolves_a_review_with_and_without_scripts(
-    page: Chromium, running: Site, scripts: bool
-) -> None:
-    ident = in_review(running)
-    page.look(scripts=scripts)
-    page.open(running.url)
-    assert "Waiting for you: 1" in page.text
-    page.click('button[value="succeeded"]')
-    assert page.url == f"{running.url}/"
-    assert "Waiting for you" not in page.text
-    assert running.engine.show(ident)["state"] == "succeeded"
+def test_review_is_resolved_with_and_without_scripts(page: Chromium, site: Site, scripts: bool) -> None:
+    delivery_id = delivery_in_review(site)
+    page.emulate(scripts=scripts)
+    page.open(site.url)
+    assert "Needs review (1)" in page.text
+    page.click('button[value="delivered"]')
+    assert page.url == f"{site.url}/"
+    assert "Needs review" not in page.text
+    assert site.engine.show(delivery_id)["state"] == "succeeded"
 
 
-def test_another_site_can_act_on_nothing(page: Chromium, running: Site) -> None:
-    target = f"{running.url}/connections/desk/pause"
+def test_cross_site_form_changes_nothing(page: Chromium, site: Site) -> None:
+    target = f"{site.url}/connections/desk/pause"
 
-    async def evil(_: object) -> HTMLResponse:
+    async def attacker(_: object) -> HTMLResponse:
         return HTMLResponse(f'<form method="post" action="{target}"><button>win a prize</button></form>')
 
-    with serving(Starlette(routes=[Route("/", evil)])) as elsewhere:
-        for address in (elsewhere, elsewhere.replace("127.0.0.1", "localhost")):  # same site, and another one
+    with serving(Starlette(routes=[Route("/", attacker)])) as other_site:
+        for address in (
+            other_site,
+            other_site.replace("127.0.0.1", "localhost"),
+        ):  # same site, and cross-site
             page.open(address)
             page.click("button")
-    page.open(f"{running.url}/connections")
+    page.open(f"{site.url}/connections")
     assert "paused" not in page.run("document.querySelector('tbody').innerText")
 
 
-def test_nobody_frames_it(page: Chromium, running: Site) -> None:
+def test_page_cannot_be_framed(page: Chromium, site: Site) -> None:
     async def frame(_: object) -> HTMLResponse:
-        return HTMLResponse(f'<iframe src="{running.url}/"></iframe>')
+        return HTMLResponse(f'<iframe src="{site.url}/"></iframe>')
 
-    with serving(Starlette(routes=[Route("/", frame)])) as elsewhere:
-        page.open(elsewhere)
-        assert any("frame-ancestors" in words for words in page.console), page.console
+    with serving(Starlette(routes=[Route("/", frame)])) as other_site:
+        page.open(other_site)
+        assert any("frame-ancestors" in message for message in page.console), page.console
 
 
-def test_nothing_from_outside_runs(page: Chromium, running: Site, clock: Clock) -> None:
-    for path in hostile_pages(running, clock):
-        page.open(f"{running.url}{path}")
+def test_hostile_content_does_not_execute(page: Chromium, site: Site, clock: Clock) -> None:
+    for path in hostile_pages(site, clock):
+        page.open(f"{site.url}{path}")
         assert page.run("window.hacked") is None, path
         assert page.run("document.images.length") == 0, path
-    complaints = [words for words in page.console if "the server responded with a status of 4" not in words]
-    assert complaints == [], "not even the content security policy had anything to stop"
+    errors = [message for message in page.console if "the server responded with a status of 4" not in message]
+    assert errors == [], "the content security policy had nothing to block either"
 
 
 @pytest.mark.parametrize("width", [360, 390, 768, 1200])
-def test_every_page_fits_the_screen(page: Chromium, running: Site, clock: Clock, width: int) -> None:
-    paths = hostile_pages(running, clock)[:12]
-    page.look(width, 800)
+def test_every_page_fits_screen_width(page: Chromium, site: Site, clock: Clock, width: int) -> None:
+    paths = hostile_pages(site, clock)[:12]
+    page.emulate(width, 800)
     for path in paths:
-        page.open(f"{running.url}{path}")
+        page.open(f"{site.url}{path}")
         assert page.run("document.documentElement.scrollWidth") <= width, path
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_every_text_stands_out_from_its_ground(
-    page: Chromium, running: Site, clock: Clock, dark: bool
-) -> None:
-    paths = hostile_pages(running, clock)[:12]
-    page.look(dark=dark)
+def test_every_text_has_sufficient_contrast(page: Chromium, site: Site, clock: Clock, dark: bool) -> None:
+    paths = hostile_pages(site, clock)[:12]
+    page.emulate(dark=dark)
     for path in paths:
-        page.open(f"{running.url}{path}")
-        assert page.run(_FAINT) == [], path
+        page.open(f"{site.url}{path}")
+        assert page.run(_LOW_CONTRAST) == [], path
 
 
-# The contrast of every visible text with its ground, by WCAG's formula; 4.5 is what AA asks for.
-_FAINT = """
+# Visible elements whose text has a contrast ratio below 4.5, the minimum of WCAG level AA.
+_LOW_CONTRAST = """
 (() => {
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+  const luminance = ([r, g, b]) => [r, g, b].map(v => v / 255)
     .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-    .reduce((sum, v, place) => sum + v * [.2126, .7152, .0722][place], 0);
+    .reduce((sum, v, index) => sum + v * [.2126, .7152, .0722][index], 0);
   const parse = color => color.match(/[\\d.]+/g).map(Number);
-  const ground = element => {
+  const background = element => {
     for (let at = element; at; at = at.parentElement) {
-      const found = parse(getComputedStyle(at).backgroundColor);
-      if (found.length === 3 || found[3] === 1) return found;
+      const color = parse(getComputedStyle(at).backgroundColor);
+      if (color.length === 3 || color[3] === 1) return color;
     }
     return [255, 255, 255];
   };
@@ -172,7 +169,7 @@ _FAINT = """
     .filter(element => [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim()))
     .filter(element => element.checkVisibility() && element.getBoundingClientRect().width > 1)
     .map(element => {
-      const [one, two] = [light(parse(getComputedStyle(element).color)), light(ground(element))];
+      const [one, two] = [luminance(parse(getComputedStyle(element).color)), luminance(background(element))];
       return [(Math.max(one, two) + .05) / (Math.min(one, two) + .05), element.outerHTML.slice(0, 80)];
     })
     .filter(([contrast]) => contrast < 4.5);
@@ -180,26 +177,26 @@ _FAINT = """
 """
 
 
-def test_everything_can_be_reached_by_keyboard_and_has_a_name(page: Chromium, running: Site) -> None:
-    in_review(running)
-    event = running.routed_event()
+def test_controls_are_keyboard_accessible_and_labeled(page: Chromium, site: Site) -> None:
+    delivery_in_review(site)
+    event = site.routed_event()
     for path in ("/", f"/events/{event}", "/connections", "/login"):
-        page.open(f"{running.url}{path}")
-        nameless = page.run(
+        page.open(f"{site.url}{path}")
+        unlabeled = page.run(
             "[...document.querySelectorAll('a, button, input:not([type=hidden]):not([hidden]), select, summary')]"
             ".filter(e => !(e.innerText.trim() || e.ariaLabel || e.labels?.length)).map(e => e.outerHTML)"
         )
-        assert nameless == [], path
+        assert unlabeled == [], path
         assert page.run("document.querySelectorAll('[tabindex]:not([tabindex=\"0\"])').length") == 0
 
 
-def test_a_reader_leaves_the_list_with_one_button(chrome: Chromium, running: Site) -> None:
-    link = unsubscribe_link(running.url, SECRET)("email", "ines@okafor.example")
+def test_recipient_unsubscribes_with_one_button(chrome: Chromium, site: Site) -> None:
+    link = unsubscribe_link(site.url, SECRET)("email", "ines@okafor.example")
     assert link is not None
-    chrome.look(390, 800)
+    chrome.emulate(390, 800)
     chrome.open(link)
-    assert "Do you want no more e-mails to i***@okafor.example?" in chrome.text
-    assert opt_outs(running.database) == []
+    assert "Do you want to stop receiving emails at i***@okafor.example?" in chrome.text
+    assert list_opt_outs(site.database) == []
     chrome.click("button")
     assert "You are unsubscribed" in chrome.text
-    assert [row["address"] for row in opt_outs(running.database)] == ["ines@okafor.example"]
+    assert [row["address"] for row in list_opt_outs(site.database)] == ["ines@okafor.example"]

@@ -1,4 +1,4 @@
-"""The whole web side on SQLite, behind a real server, with stored work to look at."""
+"""A real server with the whole web application on SQLite, for tests of the dashboard and the API."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ import httpx
 from bridge.clock import Clock
 from bridge.connector.discovery import Registry
 from bridge.rules.load import load_or_raise
-from bridge.rules.model import Problem, Rules
+from bridge.rules.model import Diagnostic, Rules
 from bridge.rules.route import route
-from bridge.store.connections import register
+from bridge.store.connections import register_accounts
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 from bridge.store.queries import list_events
 from bridge.store.routing import route_unrouted
 from bridge.telemetry import Metrics
-from bridge.web.admin import Admin
-from bridge.web.admin_service import Desk
+from bridge.web.admin import AdminAuth
+from bridge.web.admin_service import AdminService
 from bridge.web.api import api_routes
 from bridge.web.app import create_app
-from bridge.web.dashboard import page_routes
-from bridge.web.health import Counted
+from bridge.web.dashboard import dashboard_routes
+from bridge.web.health import CachedStats
 from bridge.web.html import static_routes
 from bridge.web.unsubscribe import unsubscribe_routes
 from bridge.web.webhook import Receiver, ReceiverSettings
 from tests.asgi_server import serving
 from tests.integration.engine import Engine
 
-TOKEN = "the admin token of this test"
+TOKEN = "an admin token for tests"
 RULES = """\
 version: 1
 rules:
@@ -64,14 +64,14 @@ rules:
 
 
 @dataclass
-class Running:
-    """The rules of the service, as `bridge.worker.rules_reloader` keeps them."""
+class FixedRules:
+    """Active rules with the attributes of the rules reloader, which a test can change."""
 
     current: Rules
     path: Path = Path("rules.yaml")
     loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    trouble: str | None = None
-    problems: tuple[Problem, ...] = ()
+    load_error: str | None = None
+    diagnostics: tuple[Diagnostic, ...] = ()
 
 
 @dataclass
@@ -79,52 +79,52 @@ class Site:
     url: str
     database: Database
     engine: Engine
-    rules: Running
-    admin: Admin
+    rules: FixedRules
+    admin: AdminAuth
 
     def client(self, token: str | None = TOKEN, **more: Any) -> httpx.Client:
-        """A program that holds the token."""
+        """Return an HTTP client that sends the admin token, as a program does."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return httpx.Client(base_url=self.url, headers=headers, timeout=20, **more)
 
     @contextmanager
     def browser(self, *, log_in: bool = True) -> Iterator[httpx.Client]:
-        """What a browser sends, logged in by the form."""
+        """Open an HTTP client that sends a browser's headers and logs in with the form."""
         headers = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
         with httpx.Client(base_url=self.url, headers=headers, timeout=20) as client:
             if log_in:
                 assert client.post("/login", data={"token": TOKEN}).status_code == 303
             yield client
 
-    def routed_event(self, name: str = "call.busy", **changes: Any) -> str:
-        """Store an event and route it by the rules; returns its id."""
-        self.engine.event(name, **changes)
+    def routed_event(self, event_type: str = "call.busy", **changes: Any) -> str:
+        """Store an event, route it with the rules and return its ID."""
+        self.engine.event(event_type, **changes)
         rules = self.rules.current
         assert route_unrouted(self.database, rules, lambda event, now: route(event, rules, now))[0]
-        ident: str = list_events(self.database, limit=1).items[0]["id"]
-        return ident
+        event_id: str = list_events(self.database, limit=1).items[0]["id"]
+        return event_id
 
 
 @contextmanager
-def site(
+def running_site(
     folder: Path, clock: Clock, *, secret: str | None = None, public_url: str | None = None
 ) -> Iterator[Site]:
-    """Everything that `bridge serve` answers, without its worker."""
+    """Serve everything that `bridge serve --no-worker` serves."""
     database = Database(f"sqlite:///{folder}/bridge.db", clock)
     upgrade(database)
-    register(database, {"desk": "a", "twilio": "b"})
-    rules = Running(load_or_raise(RULES, path="rules.yaml", registry=Registry()))
+    register_accounts(database, {"desk": "a", "twilio": "b"})
+    rules = FixedRules(load_or_raise(RULES, path="rules.yaml", registry=Registry()))
     metrics = Metrics()
     receiver = Receiver(database, ReceiverSettings((b"secret",)), metrics, clock)
-    admin = Admin(TOKEN, clock, secret=secret, public_url=public_url)
-    desk = Desk(database, rules, Counted(database))
+    admin = AdminAuth(TOKEN, clock, secret=secret, public_url=public_url)
+    admin_service = AdminService(database, rules, CachedStats(database))
     app = create_app(
         database,
         receiver,
         metrics,
-        guard=admin.guard,
-        open_routes=[*admin.login_routes(), *static_routes(), *unsubscribe_routes(database, secret)],
-        admin_routes=[*api_routes(desk), *page_routes(desk)],
+        require_admin=admin.require_admin,
+        public_routes=[*admin.login_routes(), *static_routes(), *unsubscribe_routes(database, secret)],
+        admin_routes=[*api_routes(admin_service), *dashboard_routes(admin_service)],
     )
     with serving(app) as url:
         yield Site(url, database, Engine(database), rules, admin)

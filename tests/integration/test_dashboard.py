@@ -1,4 +1,4 @@
-"""The log page: what people find on it, what they can do, and that nothing from outside runs in it."""
+"""Dashboard pages and operator actions, and escaping of hostile content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bridge.errors import OutcomeUnknown, PermanentError, StoreUnavailable, Tran
 from bridge.store.connections import pause
 from bridge.store.delivery_status import apply_callback
 from bridge.store.ingest import RejectedRequest, record_rejected_requests
-from tests.integration.dashboard_site import Site, site
+from tests.integration.dashboard_site import Site, running_site
 
 HOSTILE = (
     "\"'></textarea></title><script>window.hacked=1</script><img src=x onerror=window.hacked=1>{{ 7*7 }}"
@@ -24,94 +24,92 @@ HOSTILE = (
 
 
 @pytest.fixture
-def running(tmp_path: Path, clock: Clock) -> Iterator[Site]:
-    with site(tmp_path, clock) as running:
-        yield running
+def site(tmp_path: Path, clock: Clock) -> Iterator[Site]:
+    with running_site(tmp_path, clock) as site:
+        yield site
 
 
 @pytest.fixture
-def browser(running: Site) -> Iterator[httpx.Client]:
-    with running.browser() as client:
+def browser(site: Site) -> Iterator[httpx.Client]:
+    with site.browser() as client:
         yield client
 
 
-class Reader(HTMLParser):
-    """A page as elements and text."""
+class ParsedPage(HTMLParser):
+    """Elements and text of an HTML page."""
 
     def __init__(self, page: httpx.Response) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
+        self.strings: list[str] = []
         self.feed(page.text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        self.words.append(data)
+        self.strings.append(data)
 
     @property
     def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
+        return " ".join(" ".join(self.strings).split())
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attrs for found, attrs in self.elements if found == tag]
+        return [attrs for name, attrs in self.elements if name == tag]
 
 
-def read(browser: httpx.Client, path: str, status: int = 200) -> Reader:
+def get_page(browser: httpx.Client, path: str, status: int = 200) -> ParsedPage:
     page = browser.get(path)
     assert page.status_code == status, page.text
-    return Reader(page)
+    return ParsedPage(page)
 
 
-def failing(running: Site, error: Exception, *, after: bool = False, use: str = "send") -> str:
-    partner, moment = running.engine.partner, "after" if after else "before"
+def failed_delivery(site: Site, error: Exception, *, after: bool = False, use: str = "send") -> str:
+    provider, hook = site.engine.partner, "after" if after else "before"
 
     def fail() -> None:
-        setattr(partner, moment, None)
+        setattr(provider, hook, None)
         raise error
 
-    setattr(partner, moment, fail)
-    ident = running.engine.deliver(use, running.engine.event(metadata={"contactPhone": "+13105550111"}))
-    running.engine.lookup_delay()
-    return ident
+    setattr(provider, hook, fail)
+    delivery_id = site.engine.deliver(use, site.engine.event(metadata={"contactPhone": "+13105550111"}))
+    site.engine.lookup_delay()
+    return delivery_id
 
 
-def in_review(running: Site) -> str:
-    running.engine.partner.can_tell = False
-    ident = failing(running, OutcomeUnknown("no answer within 20 s"), after=True)
-    running.engine.run_for(seconds=30)
-    return ident
+def delivery_in_review(site: Site) -> str:
+    site.engine.partner.can_tell = False
+    delivery_id = failed_delivery(site, OutcomeUnknown("no answer within 20 s"), after=True)
+    site.engine.run_for(seconds=30)
+    return delivery_id
 
 
-# ------------------------------------------------------------ what there is to see
+# ------------------------------------------------------------ pages
 
 
-def test_an_empty_log_says_what_will_be_here(browser: httpx.Client) -> None:
-    page = read(browser, "/")
+def test_start_page_without_deliveries_explains_how_to_start(browser: httpx.Client) -> None:
+    page = get_page(browser, "/")
     assert "No deliveries yet" in page.text
     assert "bridge send call.busy" in page.text
-    assert "Waiting for you" not in page.text
+    assert "Needs review" not in page.text
 
 
-def test_the_log_shows_deliveries_with_masked_addresses_and_the_latest_events(
-    running: Site, browser: httpx.Client
-) -> None:
-    ident = running.routed_event()
-    page = read(browser, "/")
+def test_start_page_lists_masked_deliveries_and_latest_events(site: Site, browser: httpx.Client) -> None:
+    delivery_id = site.routed_event()
+    page = get_page(browser, "/")
     assert "twilio.send_sms" in page.text
     assert "+121***67" in page.text
     assert "+12125550167" not in page.text
-    assert {"href": f"./events/{ident}"} in page.all("a")
+    assert {"href": f"./events/{delivery_id}"} in page.all("a")
 
 
-def test_what_waits_for_a_person_comes_first_with_what_to_do(running: Site, browser: httpx.Client) -> None:
-    ident = in_review(running)
-    running.engine.deliver("post")
-    page = read(browser, "/")
-    assert page.text.index("Waiting for you: 1") < page.text.index("Deliveries, the newest first")
-    assert "Look at the partner, then say what you found" in page.text
-    forms = [form for form in page.all("form") if form.get("action") == f"./deliveries/{ident}/resolve"]
+def test_start_page_lists_reviews_first_with_resolve_buttons(site: Site, browser: httpx.Client) -> None:
+    delivery_id = delivery_in_review(site)
+    site.engine.deliver("post")
+    page = get_page(browser, "/")
+    assert page.text.index("Needs review (1)") < page.text.index("Deliveries, newest first")
+    assert "Check with the provider, then record the result" in page.text
+    forms = [form for form in page.all("form") if form.get("action") == f"./deliveries/{delivery_id}/resolve"]
     assert len(forms) == 1
     resolutions = [button["value"] for button in page.all("button") if button.get("name") == "resolution"]
     assert resolutions == ["delivered", "retry", "discard"]
@@ -120,272 +118,274 @@ def test_what_waits_for_a_person_comes_first_with_what_to_do(running: Site, brow
 @pytest.mark.parametrize(
     ("query", "shown"),
     [
-        ("state=dead", ["failed"]),
+        ("state=failed", ["failed"]),
         ("state=pending", ["pending"]),
         ("connection=desk&state=", ["failed", "pending"]),
         ("connection=twilio", []),
         ("rule=another", ["pending"]),
-        ("rule=another&state=dead", []),
+        ("rule=another&state=failed", []),
     ],
 )
-def test_the_log_is_filtered(running: Site, browser: httpx.Client, query: str, shown: list[str]) -> None:
-    failing(running, PermanentError("no such number"))
-    running.engine.deliver("send", rule="another")
-    page = read(browser, f"/?{query}")
+def test_deliveries_filter_returns_only_matches(
+    site: Site, browser: httpx.Client, query: str, shown: list[str]
+) -> None:
+    failed_delivery(site, PermanentError("no such number"))
+    site.engine.deliver("send", rule="another")
+    page = get_page(browser, f"/?{query}")
     badges = [str(span["class"]) for span in page.all("span") if str(span.get("class")).startswith("badge")]
     assert sorted(badges) == [f"badge {state}" for state in shown]
     assert "Latest events" not in page.text
 
 
-def test_a_filter_is_kept_by_older_and_by_the_states(running: Site, browser: httpx.Client) -> None:
+def test_deliveries_filter_is_kept_in_pagination_and_state_links(site: Site, browser: httpx.Client) -> None:
     for _ in range(4):
-        running.engine.deliver("post", rule="a & b")
-    page = read(browser, "/?rule=a+%26+b&limit=3&state=pending")
+        site.engine.deliver("post", rule="a & b")
+    page = get_page(browser, "/?rule=a+%26+b&limit=3&state=pending")
     links = [link["href"] or "" for link in page.all("a")]
     [older] = [link for link in links if "cursor=" in link]
-    assert [link for link in links if "state=dead" in link] == ["./?rule=a+%26+b&limit=3&state=dead"]
-    rest = Reader(browser.get(older))
-    assert len([link for link in rest.all("a") if "deliveries/" in (link["href"] or "")]) == 1
+    assert [link for link in links if "state=failed" in link] == ["./?rule=a+%26+b&limit=3&state=failed"]
+    next_page = ParsedPage(browser.get(older))
+    assert len([link for link in next_page.all("a") if "deliveries/" in (link["href"] or "")]) == 1
 
 
-def test_an_event_says_why_each_rule_fired_or_not(running: Site, browser: httpx.Client) -> None:
-    page = read(browser, f"/events/{running.routed_event()}")
+def test_event_page_shows_rule_trace(site: Site, browser: httpx.Client) -> None:
+    page = get_page(browser, f"/events/{site.routed_event()}")
     assert "fired text-when-not-reached" in page.text
     assert "did not fire only-in-german" in page.text
     assert "event.language eq de missing unknown event.language is missing" in page.text
-    assert "1 rule is for other events" in page.text
+    assert "1 rule for other event types" in page.text
     assert "Ines Okafor" in page.text
     assert '"conversationType": "phone"' in page.text
 
 
-def test_an_event_that_no_rule_wanted_says_so(running: Site, browser: httpx.Client) -> None:
-    page = read(browser, f"/events/{running.routed_event('chat.abandoned')}")
-    assert "No rule made one; why, is below." in page.text
+def test_event_page_without_matching_rule_refers_to_details(site: Site, browser: httpx.Client) -> None:
+    page = get_page(browser, f"/events/{site.routed_event('chat.abandoned')}")
+    assert "No rule matched. See the details below." in page.text
 
 
-def test_an_event_that_waits_to_be_routed_says_so(running: Site, browser: httpx.Client) -> None:
-    page = read(browser, f"/events/{running.engine.event().id}")
+def test_event_page_of_unrouted_event_offers_no_replay(site: Site, browser: httpx.Client) -> None:
+    page = get_page(browser, f"/events/{site.engine.event().id}")
     assert "Not routed yet." in page.text
     assert "Replay" not in page.text
 
 
-def test_a_delivery_tells_its_story(running: Site, browser: httpx.Client) -> None:
-    ident = failing(running, TransientError("502 Bad Gateway"))
-    running.engine.run_for(seconds=15)
-    apply_callback(running.database, "desk", [StatusUpdate("undelivered", None, ident, "a landline")])
-    page = read(browser, f"/deliveries/{ident}")
-    story = [
-        "created", "attempt 1 started", "attempt 1 finished: failed: server_error: 502 Bad Gateway", "attempt 2 started",
+def test_delivery_page_shows_timeline(site: Site, browser: httpx.Client) -> None:
+    delivery_id = failed_delivery(site, TransientError("502 Bad Gateway"))
+    site.engine.run_for(seconds=15)
+    apply_callback(site.database, "desk", [StatusUpdate("undelivered", None, delivery_id, "a landline")])
+    page = get_page(browser, f"/deliveries/{delivery_id}")
+    descriptions = [
+        "created", "attempt 1 started", "attempt 1 finished: failed: server_error: 502 Bad Gateway",
+        "attempt 2 started",
         "attempt 2 finished: succeeded", "message status: undelivered",
     ]  # fmt: skip
-    places = [page.text.index(words) for words in story]
-    assert places == sorted(places)
+    positions = [page.text.index(description) for description in descriptions]
+    assert positions == sorted(positions)
     assert "a landline" in page.text
-    assert "+13105550111" in page.text, "here the whole address is shown"
+    assert "+13105550111" in page.text, "this page does not mask the address"
 
 
-def test_a_delivery_that_could_not_be_rendered_leads_to_the_replay(
-    running: Site, browser: httpx.Client
-) -> None:
-    event = running.engine.event()
-    ident = running.engine.deliver("post", event, render_error="contact.name is missing")
-    page = read(browser, f"/deliveries/{ident}")
-    assert "Mend the rule, then replay its event" in page.text
+def test_delivery_page_after_render_error_links_to_replay(site: Site, browser: httpx.Client) -> None:
+    event = site.engine.event()
+    delivery_id = site.engine.deliver("post", event, render_error="contact.name is missing")
+    page = get_page(browser, f"/deliveries/{delivery_id}")
+    assert "Fix the rule, then replay its event" in page.text
     assert not [form for form in page.all("form") if "retry" in (form.get("action") or "")]
 
 
-def test_a_paused_connection_is_said_on_every_page_and_where_it_holds_things_up(
-    running: Site, browser: httpx.Client
+def test_paused_connection_is_shown_on_every_page_and_on_waiting_deliveries(
+    site: Site, browser: httpx.Client
 ) -> None:
-    pause(running.database, "desk", "moving house", "ada")
-    ident = running.engine.deliver("send")
-    for path in ("/", "/events", "/rules", "/audit", f"/deliveries/{ident}"):
-        page = read(browser, path)
-        assert "desk is paused : somebody paused it. moving house" in page.text
+    pause(site.database, "desk", "moving house", "ada")
+    delivery_id = site.engine.deliver("send")
+    for path in ("/", "/events", "/rules", "/audit", f"/deliveries/{delivery_id}"):
+        page = get_page(browser, path)
+        assert "desk is paused : requested by an operator. moving house" in page.text
         assert "Resume" in page.text
-    assert "waits: desk is paused" in read(browser, "/").text
+    assert "waiting: desk is paused" in get_page(browser, "/").text
 
 
-def test_a_rules_file_with_problems_is_said_with_the_whole_report(
-    running: Site, browser: httpx.Client
-) -> None:
-    running.rules.load_error = "rules.yaml:6:7: unknown key `evnt`\n  6 |       evnt: call.busy\n    |       ^"
-    page = read(browser, "/")
-    assert "The rules file on disk is not the one that runs" in page.text
-    assert running.rules.load_error in browser.get("/").text
-    assert "open" in read(browser, "/rules").all("details")[0]
+def test_rules_load_error_is_shown_in_full(site: Site, browser: httpx.Client) -> None:
+    site.rules.load_error = "rules.yaml:6:7: unknown key `evnt`\n  6 |       evnt: call.busy\n    |       ^"
+    page = get_page(browser, "/")
+    assert "The rules file has errors and was not loaded" in page.text
+    assert site.rules.load_error in browser.get("/").text
+    assert "open" in get_page(browser, "/rules").all("details")[0]
 
 
-def test_rules_connections_refused_requests_and_the_audit_have_their_pages(
-    running: Site, browser: httpx.Client, clock: Clock
-) -> None:
+def test_list_pages_show_their_records(site: Site, browser: httpx.Client, clock: Clock) -> None:
     record_rejected_requests(
-        running.database, [RejectedRequest("too_large", "the body has 2 MiB", 413, False, clock.now())]
+        site.database, [RejectedRequest("too_large", "the body has 2 MiB", 413, False, clock.now())]
     )
-    pause(running.database, "twilio", "", "ada")
-    assert "text-when-not-reached" in read(browser, "/rules").text
-    assert "shadow" in read(browser, "/rules").text
-    assert "desk in use" in read(browser, "/connections").text
-    assert "twilio paused somebody paused it" in read(browser, "/connections").text
-    assert "too large the body has 2 MiB" in read(browser, "/rejected").text
-    assert "ada pause twilio" in read(browser, "/audit").text
+    pause(site.database, "twilio", "", "ada")
+    assert "text-when-not-reached" in get_page(browser, "/rules").text
+    assert "shadow" in get_page(browser, "/rules").text
+    assert "desk active" in get_page(browser, "/connections").text
+    assert "twilio paused requested by an operator" in get_page(browser, "/connections").text
+    assert "too large the body has 2 MiB" in get_page(browser, "/rejected").text
+    assert "ada pause twilio" in get_page(browser, "/audit").text
 
 
-def test_a_search_leads_to_what_it_names_or_shows_all_of_a_person(
-    running: Site, browser: httpx.Client
-) -> None:
-    event = running.engine.event()
-    ident = running.engine.deliver("send", event)
-    for words, path in ((ident, f"deliveries/{ident}"), (event.id, f"events/{event.id}")):
-        answer = browser.get("/search", params={"q": f" {words} "})
-        assert (answer.status_code, answer.headers["location"]) == (303, f"./{path}")
-    page = read(browser, "/search?q=(212)+555-0167")
-    assert ident in browser.get("/search?q=(212)+555-0167").text
+def test_search_redirects_to_exact_id_or_lists_results(site: Site, browser: httpx.Client) -> None:
+    event = site.engine.event()
+    delivery_id = site.engine.deliver("send", event)
+    for query, path in ((delivery_id, f"deliveries/{delivery_id}"), (event.id, f"events/{event.id}")):
+        response = browser.get("/search", params={"q": f" {query} "})
+        assert (response.status_code, response.headers["location"]) == (303, f"./{path}")
+    page = get_page(browser, "/search?q=(212)+555-0167")
+    assert delivery_id in browser.get("/search?q=(212)+555-0167").text
     assert "call.busy" in page.text
-    assert "Nothing." in read(browser, "/search?q=nobody").text
-    assert "What are you looking for?" in read(browser, "/search?q=").text
+    assert "No results." in get_page(browser, "/search?q=nobody").text
+    assert "Enter a phone number" in get_page(browser, "/search?q=").text
 
 
-# ------------------------------------------------------------ what there is to do
+# ------------------------------------------------------------ operator actions
 
 
-def test_a_review_is_resolved_from_the_log(running: Site, browser: httpx.Client) -> None:
-    ident = in_review(running)
-    answer = browser.post(f"/deliveries/{ident}/resolve", data={"resolution": "delivered", "back": "log"})
-    assert (answer.status_code, answer.headers["location"]) == (303, "../../")
-    assert running.engine.show(ident)["state"] == "succeeded"
-    assert "Waiting for you" not in read(browser, "/").text
-    assert "resolve by log page (resolution: delivered)" in read(browser, f"/deliveries/{ident}").text
+def test_resolve_from_start_page_redirects_back_to_it(site: Site, browser: httpx.Client) -> None:
+    delivery_id = delivery_in_review(site)
+    response = browser.post(
+        f"/deliveries/{delivery_id}/resolve", data={"resolution": "delivered", "return_to": "deliveries"}
+    )
+    assert (response.status_code, response.headers["location"]) == (303, "../../")
+    assert site.engine.show(delivery_id)["state"] == "succeeded"
+    assert "Needs review" not in get_page(browser, "/").text
+    assert (
+        "resolve by dashboard (resolution: delivered)" in get_page(browser, f"/deliveries/{delivery_id}").text
+    )
 
 
-def test_a_dead_delivery_is_retried_and_a_waiting_one_cancelled(running: Site, browser: httpx.Client) -> None:
-    dead = failing(running, PermanentError("no such number"))
-    answer = browser.post(f"/deliveries/{dead}/retry")
-    assert (answer.status_code, answer.headers["location"]) == (303, f"../../deliveries/{dead}")
-    running.engine.lookup_delay()
-    assert running.engine.show(dead)["state"] == "succeeded"
-    waiting = running.engine.deliver("send")
-    assert browser.post(f"/deliveries/{waiting}/cancel").status_code == 303
-    assert running.engine.show(waiting)["state"] == "cancelled"
+def test_retry_and_cancel_redirect_to_delivery(site: Site, browser: httpx.Client) -> None:
+    failed_id = failed_delivery(site, PermanentError("no such number"))
+    response = browser.post(f"/deliveries/{failed_id}/retry")
+    assert (response.status_code, response.headers["location"]) == (303, f"../../deliveries/{failed_id}")
+    site.engine.lookup_delay()
+    assert site.engine.show(failed_id)["state"] == "succeeded"
+    pending_id = site.engine.deliver("send")
+    assert browser.post(f"/deliveries/{pending_id}/cancel").status_code == 303
+    assert site.engine.show(pending_id)["state"] == "cancelled"
 
 
-def test_what_is_not_possible_now_comes_back_with_the_reason(running: Site, browser: httpx.Client) -> None:
-    sent = running.engine.deliver("post")
-    running.engine.lookup_delay()
-    answer = browser.post(f"/deliveries/{sent}/retry")
-    assert answer.status_code == 409
-    assert "only dead and retrying deliveries are retried" in Reader(answer).text
-    event = running.engine.event()
-    assert "not routed yet" in Reader(browser.post(f"/events/{event.id}/replay")).text
+def test_impossible_action_returns_page_with_reason(site: Site, browser: httpx.Client) -> None:
+    succeeded_id = site.engine.deliver("post")
+    site.engine.lookup_delay()
+    response = browser.post(f"/deliveries/{succeeded_id}/retry")
+    assert response.status_code == 409
+    assert "only failed and retrying deliveries are retried" in ParsedPage(response).text
+    event = site.engine.event()
+    assert "not routed yet" in ParsedPage(browser.post(f"/events/{event.id}/replay")).text
 
 
-def test_an_event_is_replayed_with_one_rule(running: Site, browser: httpx.Client) -> None:
-    ident = running.routed_event("chat.resolved")
-    answer = browser.post(f"/events/{ident}/replay", data={"rule": "post-every-resolved-chat"})
-    assert (answer.status_code, answer.headers["location"]) == (303, f"../../events/{ident}")
-    page = read(browser, f"/events/{ident}")
+def test_replay_with_one_rule_creates_its_delivery(site: Site, browser: httpx.Client) -> None:
+    delivery_id = site.routed_event("chat.resolved")
+    response = browser.post(f"/events/{delivery_id}/replay", data={"rule": "post-every-resolved-chat"})
+    assert (response.status_code, response.headers["location"]) == (303, f"../../events/{delivery_id}")
+    page = get_page(browser, f"/events/{delivery_id}")
     assert len([link for link in page.all("a") if "deliveries/dlv_" in (link["href"] or "")]) == 2
-    assert "replay by log page" in page.text
-    assert "force" not in page.text.split("What people did")[1]
+    assert "replay by dashboard" in page.text
+    assert "force" not in page.text.split("Operator actions")[1]
 
 
-def test_a_refused_request_is_accepted_after_all(running: Site, browser: httpx.Client, clock: Clock) -> None:
+def test_rejected_request_is_accepted_once(site: Site, browser: httpx.Client, clock: Clock) -> None:
     body = b'{"event": "call.busy", "conversationId": "conv_9", "timestamp": "2026-01-01T00:00:00Z"}'
     record_rejected_requests(
-        running.database, [RejectedRequest("timestamp", "400 s away", 401, True, clock.now(), body)]
+        site.database, [RejectedRequest("timestamp", "400 s away", 401, True, clock.now(), body)]
     )
-    [link] = [a["href"] for a in read(browser, "/rejected").all("a") if "rejected/rej_" in (a["href"] or "")]
+    [link] = [
+        a["href"] for a in get_page(browser, "/rejected").all("a") if "rejected/rej_" in (a["href"] or "")
+    ]
     path = f"/{link}".replace("/./", "/")
     assert browser.post(f"{path}/accept").status_code == 303
-    assert "Accepted as evt_" in read(browser, path).text
+    assert "Accepted as evt_" in get_page(browser, path).text
     assert browser.post(f"{path}/accept").status_code == 409
 
 
-def test_a_connection_is_paused_and_resumed(running: Site, browser: httpx.Client) -> None:
+def test_connection_is_paused_and_resumed(site: Site, browser: httpx.Client) -> None:
     browser.post("/connections/desk/pause", data={"reason": "a new number"})
-    assert "somebody paused it: a new number" in read(browser, "/connections").text
-    assert browser.post("/connections/desk/resume", data={"back": "log"}).headers["location"] == "../../"
-    assert "is paused" not in read(browser, "/connections").text
+    assert "requested by an operator: a new number" in get_page(browser, "/connections").text
+    assert (
+        browser.post("/connections/desk/resume", data={"return_to": "deliveries"}).headers["location"]
+        == "../../"
+    )
+    assert "is paused" not in get_page(browser, "/connections").text
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "words"),
+    ("method", "path", "status", "message"),
     [
         ("GET", "/deliveries/dlv_404", 404, "there is no delivery"),
         ("GET", "/events/evt_404", 404, "there is no event"),
         ("GET", "/rejected/rej_404", 404, "there is no rejected request"),
-        ("GET", "/events/%00", 404, "there is no such id"),
-        ("GET", "/?state=dad", 400, "no state is called `dad`"),
-        ("GET", "/?color=red", 400, "there is no parameter `color`"),
-        ("GET", "/events?since=yesterday", 400, "an instant like"),
-        ("GET", "/search?q=%00", 400, "a text of at most"),
+        ("GET", "/events/%00", 404, "there is no such ID"),
+        ("GET", "/?state=dad", 400, "unknown state `dad`"),
+        ("GET", "/?color=red", 400, "unknown parameter `color`"),
+        ("GET", "/events?since=yesterday", 400, "a time like"),
+        ("GET", "/search?q=%00", 400, "a string of at most"),
         ("POST", "/deliveries/dlv_404/retry", 404, "there is no delivery"),
         ("POST", "/deliveries/dlv_404/resolve", 400, "`resolution` must be one of"),
-        ("POST", "/connections/nobody/pause", 404, "there is no connection"),
+        ("POST", "/connections/unknown/pause", 404, "there is no connection"),
     ],
 )
-def test_what_cannot_be_is_a_page_that_says_so(
-    browser: httpx.Client, method: str, path: str, status: int, words: str
+def test_invalid_request_returns_error_page(
+    browser: httpx.Client, method: str, path: str, status: int, message: str
 ) -> None:
-    answer = browser.request(method, path)
-    assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
-    assert words in Reader(answer).text
+    response = browser.request(method, path)
+    assert (response.status_code, response.headers["content-type"]) == (status, "text/html; charset=utf-8")
+    assert message in ParsedPage(response).text
 
 
-def test_without_a_database_there_is_a_page_that_says_so(
-    running: Site, browser: httpx.Client, monkeypatch: pytest.MonkeyPatch
+def test_unavailable_database_returns_503_page(
+    site: Site, browser: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> Any:
         raise StoreUnavailable("no disk")
 
-    monkeypatch.setattr(running.database, "read", broken)
-    answer = browser.get("/")
-    assert (answer.status_code, "Try again soon" in answer.text) == (503, True)
+    monkeypatch.setattr(site.database, "read", broken)
+    response = browser.get("/")
+    assert (response.status_code, "Try again later" in response.text) == (503, True)
 
 
-# ------------------------------------------------------------ what must not happen
+# ------------------------------------------------------------ safety and structure
 
 
-def hostile_pages(running: Site, clock: Clock) -> list[str]:
-    """Pages full of what strangers can write."""
-    event = running.routed_event(
+def hostile_pages(site: Site, clock: Clock) -> list[str]:
+    """Return the paths of pages that show hostile content from events, providers, operators and the URL."""
+    event = site.routed_event(
         "call.busy",
         metadata={"contactName": HOSTILE, "contactEmail": f"a@{HOSTILE}"},
         summary=HOSTILE,
         conversationId=HOSTILE,
         language=HOSTILE,
     )
-    unknown = running.engine.event(event=HOSTILE[:60]).id
-    delivery = failing(running, PermanentError(HOSTILE))
-    named = running.engine.deliver("send", rule=HOSTILE, params={"to": HOSTILE}, recipient=HOSTILE)
-    running.engine.partner.can_tell = False
-    review = in_review(running)
-    apply_callback(running.database, "desk", [StatusUpdate("failed", HOSTILE, delivery, HOSTILE)])
+    unknown = site.engine.event(event=HOSTILE[:60]).id
+    delivery = failed_delivery(site, PermanentError(HOSTILE))
+    named = site.engine.deliver("send", rule=HOSTILE, params={"to": HOSTILE}, recipient=HOSTILE)
+    site.engine.partner.can_tell = False
+    review = delivery_in_review(site)
+    apply_callback(site.database, "desk", [StatusUpdate("failed", HOSTILE, delivery, HOSTILE)])
     record_rejected_requests(
-        running.database, [RejectedRequest("timestamp", HOSTILE, 401, True, clock.now(), HOSTILE.encode())]
+        site.database, [RejectedRequest("timestamp", HOSTILE, 401, True, clock.now(), HOSTILE.encode())]
     )
-    pause(running.database, "desk", HOSTILE, HOSTILE)
-    running.rules.load_error = HOSTILE
-    with running.client() as api:
+    pause(site.database, "desk", HOSTILE, HOSTILE)
+    site.rules.load_error = HOSTILE
+    with site.client() as api:
         rejected_request = api.get("/api/rejected-requests").json()["items"][0]["id"]
     quoted = str(httpx.QueryParams({"q": HOSTILE}))[2:]
     return [
         "/", "/events", f"/events/{event}", f"/events/{unknown}", f"/deliveries/{delivery}", f"/deliveries/{named}",
         f"/deliveries/{review}", "/connections", "/rules", "/rejected", f"/rejected/{rejected_request}", "/audit",
-        f"/search?q={quoted}", f"/?rule={quoted}", f"/?event={quoted}", f"/events?name={quoted}", f"/events/{quoted}",
+        f"/search?q={quoted}", f"/?rule={quoted}", f"/?event={quoted}", f"/events?type={quoted}", f"/events/{quoted}",
         f"/?state={quoted}", f"/?{quoted}=1", f"/login?next={quoted}",
     ]  # fmt: skip
 
 
-def test_nothing_from_outside_becomes_part_of_a_page(
-    running: Site, browser: httpx.Client, clock: Clock
-) -> None:
-    seen = 0
-    for path in hostile_pages(running, clock):
-        answer = browser.get(path)
-        page = Reader(answer)
-        assert answer.status_code in (200, 400, 404)
-        assert "49" not in page.words
+def test_hostile_content_is_escaped_on_every_page(site: Site, browser: httpx.Client, clock: Clock) -> None:
+    pages_with_text = 0
+    for path in hostile_pages(site, clock):
+        response = browser.get(path)
+        page = ParsedPage(response)
+        assert response.status_code in (200, 400, 404)
+        assert "49" not in page.strings
         for tag, attributes in page.elements:
             assert tag != "img", path
             assert tag != "script" or attributes == {"src": "./static/login.js", "defer": None}, path
@@ -394,16 +394,16 @@ def test_nothing_from_outside_becomes_part_of_a_page(
                 attributes,
             )
             assert not (attributes.get("href") or "").startswith("javascript"), path
-        seen += "window.hacked" in page.text
-    assert seen >= 10, "the hostile text is there, as text"
+        pages_with_text += "window.hacked" in page.text
+    assert pages_with_text >= 10, "the hostile content is shown as text"
 
 
-def test_every_page_names_its_language_its_title_and_its_parts(running: Site, browser: httpx.Client) -> None:
-    event = running.routed_event()
-    delivery = in_review(running)
+def test_every_page_has_accessible_structure(site: Site, browser: httpx.Client) -> None:
+    event = site.routed_event()
+    delivery = delivery_in_review(site)
     for path in ("/", "/events", f"/events/{event}", f"/deliveries/{delivery}", "/connections", "/rules",
                  "/rejected", "/audit", "/search?q=x", "/login", "/nothing"):  # fmt: skip
-        page = Reader(browser.get(path))
+        page = ParsedPage(browser.get(path))
         assert page.all("html") == [{"lang": "en"}]
         assert len(page.all("title")) == len(page.all("main")) == len(page.all("h1")) == 1, path
         assert page.all("meta")[1]["content"] == "width=device-width, initial-scale=1"
@@ -416,10 +416,10 @@ def test_every_page_names_its_language_its_title_and_its_parts(running: Site, br
         assert len(page.all("input")) + len(page.all("select")) <= labelled + len(page.all("label")) + 1, path
 
 
-def test_pages_work_under_a_path_of_a_proxy(running: Site, browser: httpx.Client) -> None:
-    event = running.routed_event()
+def test_links_are_relative_for_proxy_path_prefix(site: Site, browser: httpx.Client) -> None:
+    event = site.routed_event()
     for path in ("/", f"/events/{event}", "/connections"):
-        for tag, attributes in Reader(browser.get(path)).elements:
+        for tag, attributes in ParsedPage(browser.get(path)).elements:
             for name in ("href", "src", "action"):
                 link = attributes.get(name)
                 assert link is None or not link.startswith(("/", "http")), (path, tag, link)

@@ -1,4 +1,4 @@
-"""What is turned away before anything of ours runs: headers without end, and headers that never end."""
+"""HTTP limits: oversized and incomplete headers are rejected before the application runs."""
 
 from __future__ import annotations
 
@@ -17,41 +17,39 @@ from tests.asgi_server import serving
 APP = Starlette(routes=[Route("/", lambda _: PlainTextResponse("hello"))])
 
 
-def talk(url: str, *parts: bytes) -> bytes:
+def exchange(url: str, *parts: bytes) -> bytes:
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
-        answer = b""
+        response = b""
         try:
             for part in parts:
                 connection.sendall(part)
             while chunk := connection.recv(4096):
-                answer += chunk
+                response += chunk
         except (BrokenPipeError, ConnectionResetError):
             pass
-        return answer
+        return response
 
 
-def test_an_ordinary_request_is_answered_and_the_connection_kept() -> None:
+def test_valid_requests_share_one_connection() -> None:
     request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-    last = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    last_request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     with serving(APP, http=BoundedProtocol) as url:
-        assert talk(url, request, last).count(b"200 OK") == 2
+        assert exchange(url, request, last_request).count(b"200 OK") == 2
 
 
 @pytest.mark.parametrize("line", [b"X: " + b"a" * 4000 + b"\r\n", b"a" * 4000])
-def test_headers_without_end_are_turned_away(line: bytes) -> None:
+def test_oversized_headers_are_rejected(line: bytes) -> None:
     parts = [b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: "] + [line] * (8 * MAX_HEADERS // 4000)
     with serving(APP, http=BoundedProtocol) as url:
-        assert b"200 OK" not in talk(url, *parts)
-        assert b"200 OK" in talk(url, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"200 OK" not in exchange(url, *parts)
+        assert b"200 OK" in exchange(url, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 
 
-@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n"])
-def test_headers_that_never_end_are_waited_for_only_so_long(
-    begun: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("incomplete", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+def test_incomplete_headers_time_out(incomplete: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_limits, "HEADER_SECONDS", 0.3)
     with serving(APP, http=BoundedProtocol) as url:
         start = time.monotonic()
-        assert talk(url, begun) == b""
+        assert exchange(url, incomplete) == b""
         assert time.monotonic() - start < 5

@@ -1,4 +1,4 @@
-"""The unsubscribe link, as a reader's browser, a mail program and a stranger use it."""
+"""Unsubscribe links, used by a recipient's browser, an email client and an attacker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bridge.clock import Clock
 from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
-from bridge.store.opt_outs import opt_outs
+from bridge.store.opt_outs import list_opt_outs
 from bridge.web.html import static_routes
 from bridge.web.unsubscribe import unsubscribe_link, unsubscribe_routes
 from tests.asgi_server import serving
@@ -24,10 +24,10 @@ ADDRESS = "ines@okafor.example"
 
 @pytest.fixture
 def database(sqlite_url: str, clock: Clock) -> Iterator[Database]:
-    found = Database(sqlite_url, clock)
-    upgrade(found)
-    yield found
-    found.close()
+    database = Database(sqlite_url, clock)
+    upgrade(database)
+    yield database
+    database.close()
 
 
 @pytest.fixture
@@ -38,29 +38,29 @@ def client(database: Database) -> Iterator[httpx.Client]:
 
 
 def link(client: httpx.Client, channel: str = "email", address: str = ADDRESS, secret: str = SECRET) -> str:
-    made = unsubscribe_link(str(client.base_url), secret)(channel, address)
-    assert made is not None
-    return made
+    url = unsubscribe_link(str(client.base_url), secret)(channel, address)
+    assert url is not None
+    return url
 
 
-def test_opening_the_link_asks_and_changes_nothing(client: httpx.Client, database: Database) -> None:
+def test_get_asks_and_stores_nothing(client: httpx.Client, database: Database) -> None:
     page = client.get(link(client))
     assert page.status_code == 200
     assert '<form method="post"><button' in page.text
     assert client.head(link(client)).status_code == 200
-    assert opt_outs(database) == []
+    assert list_opt_outs(database) == []
 
 
-def test_the_page_names_the_address_only_in_part(client: httpx.Client) -> None:
+def test_page_masks_address(client: httpx.Client) -> None:
     page = client.get(link(client))
     assert "i***@okafor.example" in page.text
     assert ADDRESS not in page.text
 
 
-def test_the_button_opts_out(client: httpx.Client, database: Database) -> None:
+def test_post_stores_opt_out(client: httpx.Client, database: Database) -> None:
     page = client.post(link(client))
     assert (page.status_code, "You are unsubscribed" in page.text) == (200, True)
-    [row] = opt_outs(database)
+    [row] = list_opt_outs(database)
     assert (row["channel"], row["address"], row["source"]) == ("email", ADDRESS, "unsubscribe link")
 
 
@@ -72,94 +72,100 @@ def test_the_button_opts_out(client: httpx.Client, database: Database) -> None:
         {"content": b""},
     ],
 )
-def test_a_mail_programs_one_click_opts_out_without_cookies_or_redirects(
+def test_one_click_unsubscribe_needs_no_cookies_or_redirects(
     client: httpx.Client, database: Database, body: dict[str, Any]
 ) -> None:
-    answer = client.post(link(client), **body)
-    assert answer.status_code == 200
-    assert "set-cookie" not in answer.headers
-    assert len(opt_outs(database)) == 1
+    response = client.post(link(client), **body)
+    assert response.status_code == 200
+    assert "set-cookie" not in response.headers
+    assert len(list_opt_outs(database)) == 1
 
 
-def test_asking_twice_is_asking_once(client: httpx.Client, database: Database) -> None:
+def test_repeated_post_stores_one_opt_out(client: httpx.Client, database: Database) -> None:
     assert [client.post(link(client)).status_code for _ in range(2)] == [200, 200]
-    assert len(opt_outs(database)) == 1
+    assert len(list_opt_outs(database)) == 1
 
 
-@pytest.mark.parametrize(("channel", "words"), [("sms", "text messages"), ("call", "calls")])
-def test_texts_and_calls_have_their_own_links(
-    client: httpx.Client, database: Database, channel: str, words: str
+@pytest.mark.parametrize(("channel", "message_name"), [("sms", "text messages"), ("call", "calls")])
+def test_links_of_other_channels_store_their_opt_out(
+    client: httpx.Client, database: Database, channel: str, message_name: str
 ) -> None:
-    assert words in client.get(link(client, channel, "+12125550167")).text
+    assert message_name in client.get(link(client, channel, "+12125550167")).text
     client.post(link(client, channel, "+12125550167"))
-    assert [(row["channel"], row["address"]) for row in opt_outs(database)] == [(channel, "+12125550167")]
+    assert [(row["channel"], row["address"]) for row in list_opt_outs(database)] == [
+        (channel, "+12125550167")
+    ]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize(
-    "wrong", ["nonsense", "..", "a.b", "%00", "é", "x" * 5000, "cut", "of another secret"]
+    "token", ["nonsense", "..", "a.b", "%00", "é", "x" * 5000, "truncated", "of another secret"]
 )
-def test_a_wrong_link_is_a_page_that_says_so(
-    client: httpx.Client, database: Database, method: str, wrong: str
+def test_invalid_link_returns_404_page(
+    client: httpx.Client, database: Database, method: str, token: str
 ) -> None:
-    made = {"cut": link(client)[:-3], "of another secret": link(client, secret="another secret here")}
-    url = made.get(wrong) or f"/unsubscribe/{wrong}"
-    answer = client.request(method, url)
-    assert answer.status_code == 404
-    if wrong != "..":
-        assert "This link does not work" in answer.text
-    assert opt_outs(database) == []
+    links = {"truncated": link(client)[:-3], "of another secret": link(client, secret="another secret here")}
+    url = links.get(token) or f"/unsubscribe/{token}"
+    response = client.request(method, url)
+    assert response.status_code == 404
+    if token != "..":
+        assert "This link does not work" in response.text
+    assert list_opt_outs(database) == []
 
 
-def test_what_is_signed_for_something_else_opts_nobody_out(client: httpx.Client, database: Database) -> None:
+def test_signed_token_for_unknown_channel_is_rejected(client: httpx.Client, database: Database) -> None:
     assert client.post(link(client, "telepathy")).status_code == 404
-    assert opt_outs(database) == []
+    assert list_opt_outs(database) == []
 
 
-def test_an_address_cannot_write_into_the_page(client: httpx.Client) -> None:
+def test_hostile_address_is_escaped(client: httpx.Client) -> None:
     page = client.get(link(client, address="<script>alert(1)</script>@evil.example"))
     assert "<script" not in page.text
     page = client.get(link(client, address="x@<img src=x onerror=alert(1)>"))
     assert "<img" not in page.text
 
 
-def test_the_page_may_run_nothing_be_framed_by_nobody_and_be_kept_nowhere(client: httpx.Client) -> None:
-    for answer in (client.get(link(client)), client.post(link(client)), client.get("/unsubscribe/nonsense")):
-        policy = answer.headers["content-security-policy"]
+def test_pages_have_security_headers_and_are_not_cached(client: httpx.Client) -> None:
+    for response in (
+        client.get(link(client)),
+        client.post(link(client)),
+        client.get("/unsubscribe/nonsense"),
+    ):
+        policy = response.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "frame-ancestors 'none'" in policy
         assert "unsafe" not in policy
-        assert answer.headers["cache-control"] == "no-store"
+        assert response.headers["cache-control"] == "no-store"
 
 
-def test_when_it_cannot_be_written_the_reader_is_told(
+def test_unavailable_database_returns_503_page(
     client: httpx.Client, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken() -> Any:
+    def unavailable() -> Any:
         raise StoreUnavailable("no disk")
 
-    monkeypatch.setattr(database, "write", broken)
-    answer = client.post(link(client))
-    assert (answer.status_code, "Try again" in answer.text) == (503, True)
+    monkeypatch.setattr(database, "write", unavailable)
+    response = client.post(link(client))
+    assert (response.status_code, "Try again" in response.text) == (503, True)
 
 
-def test_the_style_sheet_is_found_from_the_page(client: httpx.Client) -> None:
+def test_page_links_style_sheet(client: httpx.Client) -> None:
     page = client.get(link(client))
     assert 'href="../static/bridge.css"' in page.text
     assert client.get(f"{link(client)}/../../static/bridge.css").status_code == 200
 
 
-def test_links_need_a_public_address_and_a_secret(database: Database) -> None:
+def test_link_requires_public_url_and_secret(database: Database) -> None:
     assert unsubscribe_link(None, SECRET)("email", ADDRESS) is None
     assert unsubscribe_link("https://bridge.example.com", None)("email", ADDRESS) is None
     with serving(Starlette(routes=unsubscribe_routes(database, None))) as url:
-        made = unsubscribe_link(url, "whatever secret it is")("email", ADDRESS)
-        assert made is not None
-        assert httpx.get(made).status_code == 404
+        link_without_secret = unsubscribe_link(url, "another secret")("email", ADDRESS)
+        assert link_without_secret is not None
+        assert httpx.get(link_without_secret).status_code == 404
 
 
-def test_a_link_fits_a_line_of_a_mail() -> None:
-    made = unsubscribe_link("https://bridge.example.com/hooks/", SECRET)("email", ADDRESS)
-    assert made is not None
-    assert made.startswith("https://bridge.example.com/hooks/unsubscribe/")
-    assert len(made) < 200
+def test_link_fits_one_line_of_an_email() -> None:
+    url = unsubscribe_link("https://bridge.example.com/hooks/", SECRET)("email", ADDRESS)
+    assert url is not None
+    assert url.startswith("https://bridge.example.com/hooks/unsubscribe/")
+    assert len(url) < 200
