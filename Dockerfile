@@ -1,4 +1,4 @@
-# The service with the shipped connectors, as a user without rights; its data is /data.
+# The service with the shipped connectors, running as an unprivileged user. Its data is in /data.
 FROM python:3.12-slim AS build
 WORKDIR /src
 COPY requirements.lock pyproject.toml README.md LICENSE ./

@@ -1,14 +1,14 @@
-# One command each. Everything lives in .venv, which is made once and again whenever requirements.lock or
-# pyproject.toml changes; its packages are exactly those of the lock, by hash.
+# One target per task. The packages are installed into .venv, exactly as locked in requirements.lock, by hash. A change
+# of requirements.lock or pyproject.toml installs them again.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-faults check bench lock clean
+.PHONY: help demo serve test test-faults check docs bench lock clean
 
-# The first Python of at least 3.11; `make PYTHON=/path/to/python demo` chooses another.
+# The first Python >= 3.11. `make PYTHON=/path/to/python demo` selects another one.
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; break; fi; done)
 
-# Tests start some hundred short processes; each would compile everything anew.
+# The tests start some hundred short processes. Without bytecode files, each would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
@@ -16,18 +16,19 @@ READY := .venv/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 
 help:
-	@echo "make demo         see what the bridge does: no account and no set-up needed"
+	@echo "make demo         show what the bridge does: needs no account and no configuration"
 	@echo "make serve        run the service with .env and rules.yaml"
-	@echo "make test         run the tests"
+	@echo "make test         run the tests, except the long fault injection"
 	@echo "make test-faults  run the long fault injection: kills, freezes, full disks"
-	@echo "make check        lint, check types and import order"
-	@echo "make bench        measure against baselines of the same run"
-	@echo "make lock         resolve requirements.lock again (make lock UPGRADE=--upgrade: newest versions)"
-	@echo "make clean        remove what these commands made"
+	@echo "make check        run the linter, the formatter, the type checker and the import contracts"
+	@echo "make docs         write docs/reference from the code"
+	@echo "make bench        run the benchmarks against baselines of the same run"
+	@echo "make lock         resolve requirements.lock (make lock UPGRADE=--upgrade: newest versions)"
+	@echo "make clean        remove everything these targets created"
 
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "The bridge needs Python 3.11 or newer: make PYTHON=/path/to/python demo"; exit 1; }
-	@echo "Setting up .venv with $(PYTHON); once, it takes about half a minute ..."
+	@echo "Installing dependencies into .venv with $(PYTHON). This happens once and takes about half a minute ..."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 	@$(PIP) install --require-hashes --no-deps --no-compile -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --no-compile -e .
@@ -50,6 +51,9 @@ check: $(READY)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy bridge connectors
 	@$(BIN)/lint-imports
+
+docs: $(READY)
+	@$(BIN)/python docs/reference/generate.py
 
 bench: $(READY)
 	@$(BIN)/python -m bench

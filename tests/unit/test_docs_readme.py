@@ -1,14 +1,16 @@
-"""README and docs/operations.md say only what is true: every command, variable, target and rule in them is tried."""
+"""The documentation names only what exists: commands, options, variables, metrics, make targets, files and rules."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
+import yaml
 
 from bridge.cli import app
 from bridge.cli.worker_supervisor import KILL_AFTER
@@ -17,32 +19,46 @@ from bridge.rules.load import load
 from bridge.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text("utf-8")
-OPERATING = (ROOT / "docs" / "operations.md").read_text("utf-8")
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+PAGES = {
+    name: (ROOT / name).read_text("utf-8")
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "docs/design.md",
+        "docs/getting-started.md",
+        "docs/operations.md",
+        *(str(path.relative_to(ROOT)) for path in DECISIONS),
+    )
+}
+OPERATIONS = PAGES["docs/operations.md"]
 DOTENV = (ROOT / ".env.example").read_text("utf-8")
-PAGES = {"README.md": README, "docs/operations.md": OPERATING}
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 
 
 def _blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+def _without_blocks(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
 def _commands() -> list[tuple[str, str]]:
-    """Every `bridge ...` in the pages: lines of console blocks, and what stands in backticks."""
-    found = []
+    """Return every `bridge ...` command of the pages: lines of console blocks, and inline code."""
+    commands = []
     for page, text in PAGES.items():
         lines = [
             line[2:] for block in _blocks(text, "console") for line in block.splitlines() if line[:2] == "$ "
         ]
-        lines += re.findall(
-            r"`(bridge [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-        )
-        found += [(page, line) for line in lines if line.startswith("bridge ")]
-    return found
+        lines += re.findall(r"`(bridge [^`]+)`", _without_blocks(text))
+        commands += [(page, line) for line in lines if line.startswith("bridge ")]
+    return commands
 
 
 def _resolve(words: list[str]) -> tuple[Any, list[str]]:
-    """The command that the words name, and what is left of them."""
+    """Return the command that the words name, and the remaining words."""
     command: Any = typer.main.get_command(app)
     while getattr(command, "commands", None) and words and words[0] in command.commands:
         command = command.commands[words.pop(0)]
@@ -50,17 +66,17 @@ def _resolve(words: list[str]) -> tuple[Any, list[str]]:
 
 
 @pytest.mark.parametrize(("page", "line"), _commands())
-def test_every_command_in_the_docs_exists_with_its_options(page: str, line: str) -> None:
-    words = shlex.split(line)[1:]
-    command, rest = _resolve(words)
-    known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
+def test_command_in_docs_exists_with_its_options(page: str, line: str) -> None:
+    command, arguments = _resolve(shlex.split(line.partition(" > ")[0])[1:])
+    options = {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
     assert command.name != "bridge" or line == "bridge --version", f"{page}: no such command: {line}"
-    unknown = [word for word in rest if word.startswith("-") and word not in known]
+    unknown = [word for word in arguments if word.startswith("-") and word not in options]
     assert not unknown, f"{page}: `{line}` has no option {unknown}"
 
 
-def test_the_docs_name_enough_commands_to_test() -> None:
+def test_docs_contain_enough_commands() -> None:
     assert len(_commands()) > 30
+    assert {page for page, _ in _commands()} >= {"README.md", "docs/getting-started.md", "docs/operations.md"}
 
 
 def _known_variables() -> set[str]:
@@ -73,7 +89,7 @@ def _known_variables() -> set[str]:
     return known
 
 
-def test_every_variable_in_the_docs_is_read_by_something() -> None:
+def test_variable_in_docs_is_a_setting() -> None:
     known = _known_variables()
     pattern = r"\b(?:HEPPU|BRIDGE|HUBSPOT|SALESFORCE|TWILIO|EMAIL|SLACK|HTTP)_[A-Z][A-Z_]+\b"
     for page, text in {**PAGES, ".env.example": DOTENV}.items():
@@ -81,65 +97,114 @@ def test_every_variable_in_the_docs_is_read_by_something() -> None:
         assert named <= known, f"{page}: {named - known}"
 
 
-def test_the_example_environment_has_every_setting_of_the_bridge() -> None:
+def test_example_environment_has_every_setting_of_the_bridge() -> None:
     for field in Settings.model_fields:
         variable = Settings.variable("", field)
         assert re.search(rf"^#?{variable}=", DOTENV, re.MULTILINE), variable
 
 
-def test_the_example_environment_can_be_loaded_as_it_is() -> None:
+def test_operations_page_has_every_setting_of_the_bridge() -> None:
+    table = OPERATIONS.partition("## Settings")[2].partition("\n## ")[0]
+    for field in Settings.model_fields:
+        assert f"`{Settings.variable('', field)}`" in table
+
+
+def test_example_environment_loads_unchanged() -> None:
     lines = [line for line in DOTENV.splitlines() if line and not line.startswith("#")]
     settings = Settings.load(dict(line.split("=", 1) for line in lines))
     assert settings.bridge_database_url == "sqlite:///bridge.db"
 
 
-def test_the_rules_in_the_readme_load_without_a_remark() -> None:
-    blocks = _blocks(README, "yaml")
+@pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md"])
+def test_rules_in_docs_load_without_diagnostics(page: str) -> None:
+    blocks = _blocks(PAGES[page], "yaml")
     assert blocks
     for block in blocks:
-        loaded = load(block, path="README.md", registry=Registry())
+        loaded = load(block, path=page, registry=Registry())
         assert loaded.rules is not None
-        assert loaded.problems == ()
+        assert loaded.diagnostics == ()
 
 
-def test_every_make_target_in_the_docs_is_in_the_makefile() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
-    for text in PAGES.values():
-        assert set(re.findall(r"(?:`|^\$ )make ([a-z-]+)", text, re.MULTILINE)) <= targets
-
-
-def test_every_link_leads_somewhere() -> None:
+def test_make_target_in_docs_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
     for page, text in PAGES.items():
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
-            if not target.startswith("http"):
-                assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+        named = set(re.findall(r"(?:`|^\$ )make ([a-z-]+)", text, re.MULTILINE))
+        assert named <= targets, f"{page}: {named - targets}"
 
 
-def test_the_metrics_in_the_docs_are_measured() -> None:
+def test_make_help_lists_every_target() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+    assert set(re.findall(r'echo "make ([a-z-]+) ', MAKEFILE)) == targets - {"help"}
+
+
+def test_file_in_docs_exists() -> None:
+    """Inline code that starts with a directory of the repository is a path."""
+    for page, text in PAGES.items():
+        for path in re.findall(r"`((?:bridge|bench|connectors|docs|tests)/[\w./-]*)`", _without_blocks(text)):
+            assert (ROOT / path).exists(), f"{page}: {path}"
+
+
+def test_metric_in_docs_is_exported() -> None:
     from prometheus_client import generate_latest
 
     from bridge.telemetry import Metrics
 
     metrics = Metrics()
-    metrics.registry.register(metrics.worker_up)  # as where there is a worker
-    measured = (generate_latest(metrics.registry) + generate_latest(metrics.stored)).decode()
-    for name in re.findall(r"`(bridge_[a-z_]+)", OPERATING):
-        assert re.search(rf"^# TYPE {name}", measured, re.MULTILINE), name
+    metrics.registry.register(metrics.worker_up)  # as in a process with a worker
+    exported = (generate_latest(metrics.registry) + generate_latest(metrics.db_registry)).decode()
+    for name in re.findall(r"`(bridge_[a-z_]+)", OPERATIONS):
+        assert re.search(rf"^# TYPE {name}", exported, re.MULTILINE), name
 
 
-def test_who_ends_the_service_gives_it_longer_than_a_stop_takes() -> None:
+def test_stop_timeouts_in_docs_exceed_the_stop() -> None:
     compose = (ROOT / "compose.yaml").read_text("utf-8")
-    given = re.findall(r"^ *stop_grace_period: (\d+)s$", compose, re.MULTILINE)
-    given += re.findall(
+    timeouts = re.findall(r"^ *stop_grace_period: (\d+)s$", compose, re.MULTILINE)
+    timeouts += re.findall(
         r"(?:TimeoutStopSec=|stop_grace_period: |terminationGracePeriodSeconds: |docker stop -t )(\d+)",
-        OPERATING,
+        OPERATIONS,
     )
-    assert len(given) == 5
-    assert min(map(int, given)) > KILL_AFTER
+    assert len(timeouts) == 5
+    assert min(map(int, timeouts)) > KILL_AFTER
 
 
-def test_nothing_names_a_package_index() -> None:
-    for name in ("Makefile", "README.md", "Dockerfile", ".ci/run", "pyproject.toml"):
+def test_repository_names_no_package_index() -> None:
+    for name in ("Makefile", "README.md", "CONTRIBUTING.md", "Dockerfile", ".ci/run", "pyproject.toml"):
         text = (ROOT / name).read_text("utf-8")
         assert "index-url" not in text
         assert "pypi.org" not in text
+
+
+@pytest.mark.parametrize("path", DECISIONS, ids=lambda path: path.stem[:4])
+def test_decision_record_is_complete_and_indexed(path: Path) -> None:
+    record = path.read_text("utf-8")
+    title = re.fullmatch(rf"# {path.stem[:4]} (.+)", record.splitlines()[0])
+    date = re.search(r"^Date: (\d{4}-\d\d-\d\d)", record, re.MULTILINE)
+    assert title
+    assert date
+    assert re.findall(r"^## (.+)", record, re.MULTILINE) == ["Context", "Decision", "Consequence"]
+    index = (path.parent / "README.md").read_text("utf-8")
+    assert re.search(
+        rf"^\| \[{path.stem[:4]}\]\({path.name}\) \| {title[1]} \| .+ \| {date[1]} \|$", index, re.M
+    )
+
+
+def test_decision_records_are_numbered_without_gaps() -> None:
+    assert [int(path.stem[:4]) for path in DECISIONS] == list(range(1, len(DECISIONS) + 1))
+
+
+def test_pre_commit_hooks_run_what_make_check_runs() -> None:
+    recipe = re.search(r"^check: .*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
+    assert recipe
+    commands = [line.removeprefix("\t@").replace("$(BIN)", ".venv/bin") for line in recipe[1].splitlines()]
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+    hooks = [hook for repo in config["repos"] for hook in repo["hooks"]]
+    assert [hook["entry"] for hook in hooks] == commands
+    assert all(hook["language"] == "system" and not hook["pass_filenames"] for hook in hooks)
+
+
+def test_workflow_runs_ci_on_the_oldest_supported_python() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8"))
+    job = workflow["jobs"]["checks"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["requires-python"] == f">={min(job['strategy']['matrix']['python'])}"
+    assert {"run": ".ci/run"} in job["steps"]
