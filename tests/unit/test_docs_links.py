@@ -63,4 +63,4 @@ def test_every_page_is_linked() -> None:
     paths = ((page, link.partition("#")[0]) for page in PAGES for link in _links(page))
     linked = {(page.parent / path).resolve() for page, path in paths if path}
     unlinked = {page for page in PAGES if page not in linked and page.parent not in linked}
-    assert unlinked == {ROOT / "README.md"}
+    assert unlinked <= {ROOT / "README.md"}
