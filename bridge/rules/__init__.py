@@ -1,9 +1,9 @@
-"""rules.yaml: load it, match events with it, render what it says, route.
+"""Rules: load rules.yaml, match events with it, render its templates, and plan deliveries.
 
-    bridge.rules.load    load(text, path=..., registry=..., environ=...) -> Loaded(rules or None, every problem)
-    bridge.rules.report  report(problems, text, path) -> str, and RulesError for those who cannot go on
-    bridge.rules.route   route(event, rules, now) -> Routing(deliveries to make, trace of every rule)
+    bridge.rules.load    load(text, path=..., registry=..., environ=...) -> LoadResult(rules or None, diagnostics)
+    bridge.rules.report  report(diagnostics, text, path) -> str, and RulesError for callers that cannot continue
+    bridge.rules.route   route(event, rules, now) -> Routing(planned deliveries, trace of every rule)
                          follow_up(event, rules, rule_name, delivery, now), alerts(event, rules, delivery, now)
 
-All of it is pure: no clock, no network, no database; what it reads is the file's text and the connectors.
+The package is pure: it uses no clock, network or database. Its only inputs are the file's text and the connectors.
 """

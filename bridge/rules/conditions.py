@@ -1,8 +1,8 @@
-"""`where` and `if` against one event, with three outcomes: true, false, and unknown when it cannot be told.
+"""Conditions: evaluates `where` and `if` for one event as true, false or unknown.
 
-A field that is missing, null or of another type makes its condition unknown, whatever the operator: `ne` and
-`not` do not match on what is not there. Groups follow Kleene's logic: `all` is false as soon as one part is,
-`any` true as soon as one is; what is still open after that is unknown. Only true lets a rule fire.
+A field that is missing, null or of another type makes its condition unknown for every operator: `ne` and `not` do
+not match a missing field. Groups follow Kleene's three-valued logic: `all` is false if any part is false, `any` is
+true if any part is true, and otherwise an unknown part makes the group unknown. A rule fires only on true.
 """
 
 from __future__ import annotations
@@ -12,173 +12,172 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bridge.rules.fields import kind_of
+from bridge.rules.fields import describe_type
 from bridge.rules.model import Check, Truth
 from bridge.rules.template_filters import RenderError
-from bridge.rules.template_runtime import SEEN, Names, storable
+from bridge.rules.template_runtime import FIELD_CACHE, TemplateContext, to_storable_json
 from bridge.rules.templates import Template
 
-_LONGEST_FOUND = 80
+_MAX_SHOWN = 80
+"""Characters of a value that a trace shows."""
 _JSON = json.JSONEncoder(ensure_ascii=False)
 
 
-def shown(value: Any) -> str:
-    """A JSON value as a trace shows it: short, and on one line."""
+def format_value(value: Any) -> str:
+    """Return a JSON value as a trace shows it: short and on one line."""
     if value is None:
         return "null"
     if isinstance(value, dict):
-        return f"an object of {len(value)} field{'' if len(value) == 1 else 's'}"
+        return f"an object with {len(value)} field{'' if len(value) == 1 else 's'}"
     if isinstance(value, list):
-        return f"a list of {len(value)}"
+        return f"a list of {len(value)} item{'' if len(value) == 1 else 's'}"
     if isinstance(value, str):
-        cut = value[:_LONGEST_FOUND]
-        return _JSON.encode(storable(cut)) + ("…" if len(value) > len(cut) else "")
-    return str(value) if isinstance(value, float) else json.dumps(value)[:_LONGEST_FOUND]
+        start = value[:_MAX_SHOWN]
+        return _JSON.encode(to_storable_json(start)) + ("…" if len(value) > len(start) else "")
+    return str(value) if isinstance(value, float) else json.dumps(value)[:_MAX_SHOWN]
 
 
-def _compared(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool | None]:
-    def run(found: Any, wanted: Any) -> bool | None:
-        return compare(found, wanted) if kind_of(found) == kind_of(wanted) else None
-
-    return run
-
-
-def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool | None]:
-    def run(found: Any, wanted: Any) -> bool | None:
-        return compare(found, wanted) if kind_of(found) == "a number" else None
+def _same_type(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool | None]:
+    def run(actual: Any, expected: Any) -> bool | None:
+        return compare(actual, expected) if describe_type(actual) == describe_type(expected) else None
 
     return run
 
 
-def _among(found: Any, wanted: list[Any]) -> bool | None:
-    alike = [item for item in wanted if kind_of(item) == kind_of(found)]
-    return found in alike if alike else None
+def _numeric(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool | None]:
+    def run(actual: Any, expected: Any) -> bool | None:
+        return compare(actual, expected) if describe_type(actual) == "a number" else None
+
+    return run
 
 
-def _not_among(found: Any, wanted: list[Any]) -> bool | None:
-    among = _among(found, wanted)
-    return None if among is None else not among
+def _in(actual: Any, expected: list[Any]) -> bool | None:
+    comparable = [item for item in expected if describe_type(item) == describe_type(actual)]
+    return actual in comparable if comparable else None
 
 
-def _contains(found: Any, wanted: Any) -> bool | None:
-    if isinstance(found, list):
-        return any(kind_of(item) == kind_of(wanted) and item == wanted for item in found)
-    return wanted in found if isinstance(found, str) and isinstance(wanted, str) else None
+def _not_in(actual: Any, expected: list[Any]) -> bool | None:
+    contained = _in(actual, expected)
+    return None if contained is None else not contained
+
+
+def _contains(actual: Any, expected: Any) -> bool | None:
+    if isinstance(actual, list):
+        return any(describe_type(item) == describe_type(expected) and item == expected for item in actual)
+    return expected in actual if isinstance(actual, str) and isinstance(expected, str) else None
 
 
 OPERATORS: dict[str, Callable[[Any, Any], bool | None]] = {
-    "eq": _compared(lambda found, wanted: bool(found == wanted)),
-    "ne": _compared(lambda found, wanted: bool(found != wanted)),
-    "in": _among,
-    "not_in": _not_among,
-    "gt": _ordered(lambda found, wanted: bool(found > wanted)),
-    "gte": _ordered(lambda found, wanted: bool(found >= wanted)),
-    "lt": _ordered(lambda found, wanted: bool(found < wanted)),
-    "lte": _ordered(lambda found, wanted: bool(found <= wanted)),
+    "eq": _same_type(lambda actual, expected: bool(actual == expected)),
+    "ne": _same_type(lambda actual, expected: bool(actual != expected)),
+    "in": _in,
+    "not_in": _not_in,
+    "gt": _numeric(lambda actual, expected: bool(actual > expected)),
+    "gte": _numeric(lambda actual, expected: bool(actual >= expected)),
+    "lt": _numeric(lambda actual, expected: bool(actual < expected)),
+    "lte": _numeric(lambda actual, expected: bool(actual <= expected)),
     "contains": _contains,
-    "starts_with": _compared(lambda found, wanted: str(found).startswith(wanted)),
-    "ends_with": _compared(lambda found, wanted: str(found).endswith(wanted)),
+    "starts_with": _same_type(lambda actual, expected: str(actual).startswith(expected)),
+    "ends_with": _same_type(lambda actual, expected: str(actual).endswith(expected)),
 }
-"""Operator -> (found, wanted) -> its answer; None where the two cannot be compared."""
+"""Operator -> function of (actual, expected). It returns None if the two values cannot be compared."""
 
 
-_OPPOSITE: dict[Truth, Truth] = {"true": "false", "false": "true", "unknown": "unknown"}
+_NEGATION: dict[Truth, Truth] = {"true": "false", "false": "true", "unknown": "unknown"}
 
 
-def combine(kind: str, verdicts: list[Truth]) -> Truth:
-    """The verdict of a group (`all`, `any`, `not`) from those of its parts."""
+def combine(kind: str, results: list[Truth]) -> Truth:
+    """Return the result of a group (`all`, `any`, `not`) from the results of its parts."""
     if kind == "not":
-        return _OPPOSITE[combine("all", verdicts)]
+        return _NEGATION[combine("all", results)]
     decisive: Truth = "true" if kind == "any" else "false"
-    if decisive in verdicts:
+    if decisive in results:
         return decisive
-    if "unknown" in verdicts:
+    if "unknown" in results:
         return "unknown"
     return "false" if kind == "any" else "true"
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One field, one operator: `event.direction` `eq` `outbound`."""
+    """A field, an operator and a value: `event.direction` `eq` `outbound`."""
 
     path: tuple[str, ...]
     operator: str
-    wanted: Any
+    expected: Any
     text: str
-    """As the trace shows it."""
+    """The condition as the trace shows it."""
 
-    def check(self, names: Names, rows: list[Check], depth: int = 0) -> Truth:
-        """Decide, and note why."""
-        value, found = self._found(names)
+    def check(self, context: TemplateContext, checks: list[Check], depth: int = 0) -> Truth:
+        """Evaluate the condition and append its row of the trace."""
+        value, actual = self._actual(context)
+        result: Truth = "unknown"
+        reason = ""
         if self.operator == "exists":
-            verdict: Truth = "true" if (value is not None) is self.wanted else "false"
-            rows.append(Check(self.text, found, verdict, "", depth))
-            return verdict
-        if value is None:
-            why = f"{'.'.join(self.path)} is {found}"
-            rows.append(Check(self.text, found, "unknown", why, depth))
-            return "unknown"
-        answer = OPERATORS[self.operator](value, self.wanted)
-        if answer is None:
-            why = f"{self.operator} cannot be decided for {kind_of(value)}"
-            rows.append(Check(self.text, found, "unknown", why, depth))
-            return "unknown"
-        verdict = "true" if answer else "false"
-        rows.append(Check(self.text, found, verdict, "", depth))
-        return verdict
+            result = "true" if (value is not None) is self.expected else "false"
+        elif value is None:
+            reason = f"{'.'.join(self.path)} is {actual}"
+        else:
+            matches = OPERATORS[self.operator](value, self.expected)
+            if matches is None:
+                reason = f"{self.operator} does not apply to {describe_type(value)}"
+            else:
+                result = "true" if matches else "false"
+        checks.append(Check(self.text, actual, result, reason, depth))
+        return result
 
-    def _found(self, names: Names) -> tuple[Any, str]:
-        """The field's value and how a trace shows it."""
-        seen = names[SEEN]
-        found = seen.get(self.path)
-        if found is None:
-            value, absent = _field(names, self.path)
-            found = seen[self.path] = (value, absent or shown(value))
-        return found  # type: ignore[no-any-return]
+    def _actual(self, context: TemplateContext) -> tuple[Any, str]:
+        """Return the field's value and its form in the trace."""
+        cache = context[FIELD_CACHE]
+        entry = cache.get(self.path)
+        if entry is None:
+            value, absence = _look_up(context, self.path)
+            entry = cache[self.path] = (value, absence or format_value(value))
+        return entry  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Several conditions: all of them, any of them, or not (all of) them."""
+    """A group of conditions: all of them, any of them, or not all of them."""
 
     kind: Literal["all", "any", "not"]
     parts: tuple[Condition | Group, ...]
 
-    def check(self, names: Names, rows: list[Check], depth: int = 0) -> Truth:
-        """Decide every part, so that the trace is whole, then the group."""
-        place = len(rows)
-        verdict = combine(self.kind, [part.check(names, rows, depth + 1) for part in self.parts])
-        rows.insert(place, Check(f"{self.kind} of {len(self.parts)}", "", verdict, "", depth))
-        return verdict
+    def check(self, context: TemplateContext, checks: list[Check], depth: int = 0) -> Truth:
+        """Evaluate every part, so that the trace is complete, and then the group."""
+        index = len(checks)
+        result = combine(self.kind, [part.check(context, checks, depth + 1) for part in self.parts])
+        checks.insert(index, Check(f"{self.kind} of {len(self.parts)}", "", result, "", depth))
+        return result
 
 
 @dataclass(frozen=True)
 class Where:
-    """A whole `where`: all of its entries have to be true."""
+    """A whole `where`: all of its entries must be true."""
 
     parts: tuple[Condition | Group, ...]
 
-    def check(self, names: Names, rows: list[Check]) -> Truth:
-        """Decide every entry, and note why."""
-        return combine("all", [part.check(names, rows) for part in self.parts])
+    def check(self, context: TemplateContext, checks: list[Check]) -> Truth:
+        """Evaluate every entry and append its rows of the trace."""
+        return combine("all", [part.check(context, checks) for part in self.parts])
 
 
-def check_condition(condition: Template, names: Names, label: str = "if") -> Check:
-    """An `if` (or `messaging.consent`) as one row of a trace; what cannot be worked out is unknown."""
-    wanted = f"{label} {condition.source}"
+def check_condition(condition: Template, context: TemplateContext, label: str = "if") -> Check:
+    """Evaluate an `if` (or `messaging.consent`) to one row of a trace. Evaluation errors make it unknown."""
+    text = f"{label} {condition.source}"
     try:
-        holds = condition(names)
+        result: Truth = "true" if condition(context) else "false"
     except RenderError as error:
-        return Check(wanted, "", "unknown", str(error))
-    return Check(wanted, "true" if holds else "false", "true" if holds else "false")
+        return Check(text, "", "unknown", str(error))
+    return Check(text, result, result)
 
 
-def _field(names: Names, path: tuple[str, ...]) -> tuple[Any, str]:
-    """The value at a path, or None and how it is absent: `missing` or `null`."""
-    value: Any = names
+def _look_up(context: TemplateContext, path: tuple[str, ...]) -> tuple[Any, str]:
+    """Return the value at a path, or None and its absence: `missing` or `null`."""
+    value: Any = context
     for depth, key in enumerate(path, start=1):
         if not isinstance(value, dict):
-            return None, f"missing ({kind_of(value)} has no fields)"
+            return None, f"missing ({describe_type(value)} has no fields)"
         if key not in value:
             return None, _missing(key, value)
         value = value[key]
@@ -187,11 +186,11 @@ def _field(names: Names, path: tuple[str, ...]) -> tuple[Any, str]:
     return value, ""
 
 
-def _missing(key: str, among: Any) -> str:
-    """`missing`, and the field that may have been meant when it differs only in capitals, `_` and `-`."""
+def _missing(key: str, fields: Any) -> str:
+    """Return `missing`, with the name of a field that differs only in case, `_` and `-`, if any."""
     plain = key.lower().replace("_", "").replace("-", "")
-    if len(among) <= 100:
-        for other in among:
+    if len(fields) <= 100:
+        for other in fields:
             if len(other) < 60 and other.lower().replace("_", "").replace("-", "") == plain:
                 return f"missing (there is `{other}`)"
     return "missing"

@@ -1,4 +1,4 @@
-"""Which names a rule can use, and what was probably meant by one that does not exist."""
+"""Names and values that rules can use: checks of field paths, and suggestions for unknown names."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import fields
 from difflib import SequenceMatcher
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
-from bridge.events import EVENT_NAMES, FIELDS, FREE_FORM, Contact
-from bridge.rules.model import DELIVERY_FIELDS
+from bridge.events import EVENT_TYPES, FIELDS, FREE_FORM, Contact
+from bridge.rules.model import DELIVERY_FIELDS, Diagnostic, unplaced_error, unplaced_warning
 
 Path = tuple[str, ...]
-Complaint = tuple[Literal["error", "warning"], str, str]
-"""Level, text and hint."""
 
 CONTACT_FIELDS = tuple(field.name for field in fields(Contact))
 
@@ -22,11 +20,11 @@ _VALUES = {
     "direction": ("inbound", "outbound"),
     "conversationType": ("phone", "chat"),
     "status": ("completed", "failed", "busy", "no_answer"),
-    "event": EVENT_NAMES,
+    "event": EVENT_TYPES,
 }
-"""The values that Heppu documents for fields that have a fixed set."""
+"""Field -> its documented values, for fields with a fixed set of values."""
 
-_MEANT = {
+_FIELD_ALIASES = {
     "name": "event.event",
     "type": "event.event",
     "id": "event.webhookId",
@@ -35,14 +33,15 @@ _MEANT = {
     "email": "contact.email",
     "customer": "event.callMetadata.customer",
 }
-"""What people write for a field that is called otherwise."""
+"""Common guess for a field's name -> the field."""
 
-_LONGEST_WORD = 60
+_ALL_ROOTS = ("event", "contact", "now", "delivery")
+_MAX_WORD_LENGTH = 60
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.7) -> str | None:
-    """The known name that `word` is probably a misspelling of; capitals, `_` and `-` do not count."""
-    if len(word) > _LONGEST_WORD:
+    """Return the known name that is most similar to `word`, ignoring case, `_` and `-`. None: no similar name."""
+    if len(word) > _MAX_WORD_LENGTH:
         return None
     best, best_ratio = None, cutoff
     matcher = SequenceMatcher(autojunk=False)
@@ -57,11 +56,11 @@ def nearest(word: str, known: Iterable[str], cutoff: float = 0.7) -> str | None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The hint for a misspelt name: the nearest one, or all of them when they are few."""
+    """Return the hint for an unknown name: the nearest known name, or all known names if there are few."""
     names = list(known)
-    found = nearest(word, names)
-    if found:
-        return f"did you mean `{found}`?"
+    suggestion = nearest(word, names)
+    if suggestion:
+        return f"did you mean `{suggestion}`?"
     return "one of: " + ", ".join(f"`{name}`" for name in names) if 0 < len(names) <= 12 else ""
 
 
@@ -69,93 +68,92 @@ def _plain(word: str) -> str:
     return word.lower().replace("_", "").replace("-", "")
 
 
-def check_path(path: Path, events: Collection[str], names: Collection[str]) -> Complaint | None:
-    """What is wrong with a dotted name in a rule for these events, where only `names` can begin one."""
-    return _checked(path, tuple(sorted(events)) or EVENT_NAMES, tuple(sorted(names)))
+def check_path(path: Path, event_types: Collection[str], roots: Collection[str]) -> Diagnostic | None:
+    """Return the error in a dotted name, if any. It must start with one of `roots` and fit the event types."""
+    return _check_path(path, tuple(sorted(event_types)) or EVENT_TYPES, tuple(sorted(roots)))
 
 
 @lru_cache(maxsize=4096)
-def _checked(path: Path, events: tuple[str, ...], names: tuple[str, ...]) -> Complaint | None:
+def _check_path(path: Path, event_types: tuple[str, ...], roots: tuple[str, ...]) -> Diagnostic | None:
     root, rest = path[0], path[1:]
-    if root not in names:
-        return "error", f"no name `{root}` here", _root_hint(root, names)
+    if root not in roots:
+        text = f"`{root}` is not available here" if root in _ALL_ROOTS else f"unknown name `{root}`"
+        return unplaced_error(text, _root_hint(root, roots))
     if root == "event":
-        return _event_path(rest, events)
+        return _check_event_path(rest, event_types)
     if root == "now":
-        return (
-            ("error", f"`now` has no field `{rest[0]}`", "write {{ now | local('%H:%M') }}") if rest else None
-        )
+        text, hint = "`now` has no field `{}`", "write {{ now | local('%H:%M') }}"
+        return unplaced_error(text.format(rest[0]), hint) if rest else None
     known = CONTACT_FIELDS if root == "contact" else tuple(DELIVERY_FIELDS)
     if not rest:
         hint = f"write one of its fields, such as `{root}.{known[0]}`"
-        return "error", f"`{root}` is a whole record", hint
+        return unplaced_error(f"`{root}` is a record, not a single value", hint)
     if rest[0] not in known:
-        found = nearest(rest[0], known, cutoff=0.6)
-        hint = f"did you mean `{root}.{found}`?" if found else f"it has: {', '.join(known)}"
-        return "error", f"`{root}` has no field `{rest[0]}`", hint
+        suggestion = nearest(rest[0], known, cutoff=0.6)
+        hint = f"did you mean `{root}.{suggestion}`?" if suggestion else f"its fields are {', '.join(known)}"
+        return unplaced_error(f"`{root}` has no field `{rest[0]}`", hint)
     if len(rest) > 1:
-        return "error", f"`{root}.{rest[0]}` has no fields of its own", ""
+        return unplaced_error(f"`{root}.{rest[0]}` has no fields of its own")
     return None
 
 
-def _root_hint(root: str, names: tuple[str, ...]) -> str:
-    owner = next((name for name in ("contact", "event") if name in names and root in _fields_of(name)), None)
+def _root_hint(root: str, roots: tuple[str, ...]) -> str:
+    owner = next((name for name in ("contact", "event") if name in roots and root in _fields_of(name)), None)
     if owner:
         return f"did you mean `{owner}.{root}`?"
-    found = nearest(root, names)
-    if found:
-        return f"did you mean `{found}`?"
-    return f"the names are {', '.join(f'`{name}`' for name in names)}; a text needs quotes"
+    suggestion = nearest(root, roots)
+    if suggestion:
+        return f"did you mean `{suggestion}`?"
+    return f"the available names are {', '.join(f'`{name}`' for name in roots)}; put a string in quotes"
 
 
 def _fields_of(root: str) -> tuple[str, ...]:
     if root == "contact":
         return CONTACT_FIELDS
-    return tuple({path.split(".")[0]: None for name in EVENT_NAMES for path in FIELDS[name]})
+    return tuple({path.split(".")[0]: None for name in EVENT_TYPES for path in FIELDS[name]})
 
 
-def _event_path(rest: Path, events: tuple[str, ...]) -> Complaint | None:
+def _check_event_path(rest: Path, event_types: tuple[str, ...]) -> Diagnostic | None:
     if not rest:
         return None
     dotted = ".".join(rest)
-    documented = {path: kind for name in events for path, kind in FIELDS[name].items()}
+    documented = {path: kind for name in event_types for path, kind in FIELDS[name].items()}
     if dotted in documented:
         return None
-    elsewhere = [name for name in EVENT_NAMES if dotted in FIELDS[name]]
+    elsewhere = [name for name in EVENT_TYPES if dotted in FIELDS[name]]
     if elsewhere:
-        return (
-            "warning",
-            f"{', '.join(events)}: no `event.{dotted}` is documented",
+        return unplaced_warning(
+            f"`event.{dotted}` is not documented for {', '.join(event_types)}",
             f"it is a field of {', '.join(elsewhere)}",
         )
-    top = {path for path in documented if "." not in path}
-    if rest[0] not in top:
-        return _unknown_top(rest, top)
+    top_level = {path for path in documented if "." not in path}
+    if rest[0] not in top_level:
+        return _unknown_top_level(rest, top_level)
     if rest[0] not in FREE_FORM:
-        return "error", f"`event.{rest[0]}` is {_WORDS[documented[rest[0]]]} and has no fields of its own", ""
-    return _free_form(rest, documented)
+        return _no_subfields(rest[0], documented[rest[0]])
+    return _check_free_form(rest, documented)
 
 
-def _unknown_top(rest: Path, top: set[str]) -> Complaint:
+def _no_subfields(dotted: str, kind: str) -> Diagnostic:
+    return unplaced_error(f"`event.{dotted}` is {_TYPE_NAMES[kind]} and has no fields of its own")
+
+
+def _unknown_top_level(rest: Path, top_level: set[str]) -> Diagnostic:
     text = f"`event` has no documented field `{rest[0]}`"
-    if rest[0] in _MEANT:
-        return "error", text, f"did you mean `{'.'.join((_MEANT[rest[0]], *rest[1:]))}`?"
-    found = nearest(rest[0], sorted(top), cutoff=0.75)
-    if found:
-        return "error", text, f"did you mean `{'.'.join(('event', found, *rest[1:]))}`?"
-    return "warning", text, "it counts as missing where the event does not have it"
+    if rest[0] in _FIELD_ALIASES:
+        return unplaced_error(text, f"did you mean `{'.'.join((_FIELD_ALIASES[rest[0]], *rest[1:]))}`?")
+    suggestion = nearest(rest[0], sorted(top_level), cutoff=0.75)
+    if suggestion:
+        return unplaced_error(text, f"did you mean `{'.'.join(('event', suggestion, *rest[1:]))}`?")
+    return unplaced_warning(text, "if an event does not have the field, the rule treats it as missing")
 
 
-def _free_form(rest: Path, documented: dict[str, str]) -> Complaint | None:
-    """Below the free-form objects anything may stand; a name close to a documented one is probably a mistake."""
+def _check_free_form(rest: Path, documented: dict[str, str]) -> Diagnostic | None:
+    """Check a path below a free-form object: any name is valid, but one close to a documented name is suspicious."""
     for depth in range(1, len(rest)):
         parent = ".".join(rest[:depth])
         if documented.get(parent, "object") != "object":
-            return (
-                "error",
-                f"`event.{parent}` is {_WORDS[documented[parent]]} and has no fields of its own",
-                "",
-            )
+            return _no_subfields(parent, documented[parent])
         siblings = sorted(
             path.rsplit(".", 1)[1]
             for path in documented
@@ -163,78 +161,80 @@ def _free_form(rest: Path, documented: dict[str, str]) -> Complaint | None:
         )
         if rest[depth] in siblings:
             continue
-        found = nearest(rest[depth], siblings, cutoff=0.8)
-        if found is None:
+        similar = nearest(rest[depth], siblings, cutoff=0.8)
+        if similar is None:
             return None
-        meant = ".".join(("event", *rest[:depth], found, *rest[depth + 1 :]))
-        return "warning", f"`event.{'.'.join(rest)}` is not a documented field", f"did you mean `{meant}`?"
+        suggestion = ".".join(("event", *rest[:depth], similar, *rest[depth + 1 :]))
+        text = f"`event.{'.'.join(rest)}` is not a documented field"
+        return unplaced_warning(text, f"did you mean `{suggestion}`?")
     return None
 
 
-_WORDS = {
-    "string": "a text",
+_TYPE_NAMES = {
+    "string": "a string",
     "number": "a number",
-    "boolean": "true or false",
+    "boolean": "a boolean",
     "object": "an object",
     "array": "a list",
 }
-_KINDS: dict[str, tuple[type, ...]] = {"string": (str,), "boolean": (bool,), "number": (int, float)}
+_PYTHON_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "boolean": (bool,), "number": (int, float)}
 
 
-def check_value(path: Path, value: Any, events: Collection[str]) -> Complaint | None:
-    """What is wrong with comparing the field at `path` with `value`: another type, or a value that never comes."""
+def check_value(path: Path, value: Any, event_types: Collection[str]) -> Diagnostic | None:
+    """Return the error in comparing the field at `path` with `value`: a different type or an undocumented value."""
     if path[0] == "contact":
         if isinstance(value, str):
             return None
-        return "error", f"`{'.'.join(path)}` is a text, and this is {kind_of(value)}", "put it in quotes"
+        text = f"`{'.'.join(path)}` is a string, but this value is {describe_type(value)}"
+        return unplaced_error(text, "put it in quotes")
     dotted = ".".join(path[1:])
-    kind = next((FIELDS[name][dotted] for name in events or EVENT_NAMES if dotted in FIELDS[name]), None)
-    wanted = _KINDS.get(kind or "")
-    if wanted is None:
+    kind = next((FIELDS[name][dotted] for name in event_types or EVENT_TYPES if dotted in FIELDS[name]), "")
+    expected = _PYTHON_TYPES.get(kind)
+    if expected is None:
         return None
-    if not isinstance(value, wanted) or (kind == "number" and isinstance(value, bool)):
-        text = f"`event.{dotted}` is {_WORDS[kind or '']}, and this is {kind_of(value)}"
-        hint = _HINTS[kind or ""](value)
-        return ("warning" if "." in dotted else "error"), text, hint
+    if not isinstance(value, expected) or (kind == "number" and isinstance(value, bool)):
+        text = f"`event.{dotted}` is {_TYPE_NAMES[kind]}, but this value is {describe_type(value)}"
+        unplaced = unplaced_warning if "." in dotted else unplaced_error
+        return unplaced(text, _TYPE_HINTS[kind](value))
     values = _VALUES.get(dotted)
     if values is not None and isinstance(value, str) and value not in values:
-        found = nearest(value, values)
-        hint = f"did you mean `{found}`?" if found else f"Heppu documents: {', '.join(values)}"
-        return "warning", f"`event.{dotted}` is never documented to be `{value[:40]}`", hint
+        suggestion = nearest(value, values)
+        hint = f"did you mean `{suggestion}`?" if suggestion else f"Heppu documents {', '.join(values)}"
+        return unplaced_warning(f"`{value[:40]}` is not a documented value of `event.{dotted}`", hint)
     return None
 
 
-_TRUTH = {"true": ("true", "yes", "y", "on", "1"), "false": ("false", "no", "n", "off", "0")}
+_BOOLEAN_SPELLINGS = {"true": ("true", "yes", "y", "on", "1"), "false": ("false", "no", "n", "off", "0")}
 
 
-def truth_hint(value: Any) -> str:
-    """What to write where true or false is needed and this stands."""
-    meant = next((word for word, same in _TRUTH.items() if str(value).lower() in same), None)
-    rule = "only `true` and `false` are yes and no here, without quotes"
-    return f"write `{meant}`: {rule}" if meant else rule
+def boolean_hint(value: Any) -> str:
+    """Return the hint for a value that must be a boolean."""
+    boolean = next((word for word, same in _BOOLEAN_SPELLINGS.items() if str(value).lower() in same), None)
+    rule = "only `true` and `false` are booleans, without quotes"
+    return f"write `{boolean}`: {rule}" if boolean else rule
 
 
 def number_hint(value: Any) -> str:
-    """What to write where a number is needed and this stands."""
+    """Return the hint for a value that must be a number."""
     digits = isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d+)?", value)
-    return "write it without quotes" if digits else "a number is needed, in digits: 60"
+    return "write it without quotes" if digits else "write a number in digits, such as 60"
 
 
-_HINTS: dict[str, Callable[[Any], str]] = {
+_TYPE_HINTS: dict[str, Callable[[Any], str]] = {
     "string": lambda _: "put it in quotes",
-    "boolean": truth_hint,
+    "boolean": boolean_hint,
     "number": number_hint,
 }
 
 
-def kind_of(value: Any) -> str:
-    """The type of a JSON value in the words of people."""
+def describe_type(value: Any) -> str:
+    """Return the type of a JSON value for messages, such as `a number`."""
     if value is None:
         return "null"
     if isinstance(value, bool):
-        return "true or false"
+        return "a boolean"
     if isinstance(value, int | float):
         return "a number"
     if isinstance(value, str):
-        return "a text"
+        return "a string"
     return "a list" if isinstance(value, list | tuple) else "an object"

@@ -1,19 +1,19 @@
-"""The rules as data: what a loaded `rules.yaml` is, and what routing an event with it gives.
+"""Data model of the rules: the loaded `rules.yaml`, and the result of routing an event.
 
-Loading makes a `Rules`; `bridge.rules.route.route` turns an event and `Rules` into a `Routing`: the deliveries to
-make and the trace of every rule. Both are plain data, so the store keeps them and people can be shown them.
+Loading builds a `Rules`. `bridge.rules.route.route` turns an event and `Rules` into a `Routing`: the deliveries to
+create and the trace of every rule. Both are plain data, so the store can save them and the dashboard can show them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from bridge.connector.api import Action, Channel
-from bridge.events import EVENT_NAMES
+from bridge.events import EVENT_TYPES
 
 Truth = Literal["true", "false", "unknown"]
 """Three-valued logic: a field that is missing, null or of another type is unknown, and unknown never matches."""
@@ -21,12 +21,12 @@ Truth = Literal["true", "false", "unknown"]
 Trigger = Literal["rule", "on_failure", "alert"]
 
 ALERTS = "alerts"
-"""What stands for a rule's name where the file's alerts are meant; no rule can be called so."""
+"""Takes the place of a rule's name for the file's alerts. No rule can have this name."""
 
 
 @dataclass(frozen=True)
 class Cap:
-    """At most `count` messages in any span of `per`."""
+    """At most `count` messages in any period of length `per`."""
 
     count: int
     per: timedelta
@@ -34,9 +34,9 @@ class Cap:
 
 @dataclass(frozen=True)
 class QuietHours:
-    """From `start` to `end` on the person's own wall clock nothing is sent; `start` may be after `end`.
+    """A daily window in the recipient's local time in which no message is sent. `start` may be after `end`.
 
-    `start == end` means: no quiet hours (the file says `quiet_hours: none`).
+    `start == end` means no quiet hours (`quiet_hours: none` in the file).
     """
 
     start: time
@@ -44,12 +44,12 @@ class QuietHours:
 
 
 @dataclass(frozen=True)
-class Messaging:
-    """The policy that holds for every text, mail and call; these defaults hold without a `messaging:` at all."""
+class MessagingPolicy:
+    """The policy for every text message, email and call. These defaults apply if the file has no `messaging:`."""
 
     quiet_hours: QuietHours = QuietHours(time(20), time(8))
     regions: Mapping[str, QuietHours] = field(default_factory=dict)
-    """Stricter hours per region, such as `US-FL`; both have to allow a message."""
+    """Stricter hours per region, such as `US-FL`. A message needs the permission of both windows."""
     caps: Mapping[Channel, Cap] = field(
         default_factory=lambda: {
             "sms": Cap(2, timedelta(hours=24)),
@@ -58,14 +58,14 @@ class Messaging:
         }
     )
     time_zone: str = "America/New_York"
-    """Only when not even the country of a person is known."""
+    """The fallback if not even the recipient's country is known."""
     consent: str | None = None
-    """A condition (the `if` language) that every message needs, such as a consent field; None: no such condition."""
+    """A condition (the `if` language) that every message must meet, such as a consent field. None: no condition."""
 
 
 @dataclass(frozen=True)
-class Once:
-    """`once: {per: contact, within: 24h}`: no second delivery of this rule and action in that time."""
+class OncePer:
+    """`once: {per: contact, within: 24h}`: no second delivery of this rule and action within that time."""
 
     per: Literal["contact", "conversation"]
     within: timedelta
@@ -73,7 +73,7 @@ class Once:
 
 @dataclass(frozen=True)
 class Retry:
-    """How long a failing delivery is tried again; None: the standard schedule's own end (3 days)."""
+    """How long and how often a failing delivery is retried. None: until the standard schedule ends (3 days)."""
 
     limit: timedelta | None = None
     attempts: int | None = None
@@ -81,19 +81,19 @@ class Retry:
 
 @dataclass(frozen=True)
 class Step:
-    """One entry of a `do:`, an `on_failure:` or the `alerts:`."""
+    """One entry of `do:`, `on_failure:` or `alerts:`."""
 
     use: str
     action: Action
     connection: str
     line: int
     values: Mapping[str, Any]
-    """Every param that the rule or a default sets; strings with `{{` are compiled templates."""
+    """Every param that the rule or a default sets. Strings with `{{` are compiled templates."""
     delay: timedelta = timedelta(0)
     expires: timedelta | None = None
-    """From the event's own time; None: 24 hours for messages, else never."""
+    """Counted from the event's own time. None: 24 hours for messages, otherwise never."""
     cancel_on: tuple[str, ...] = ()
-    once: Once | None = None
+    once: OncePer | None = None
     retry: Retry = Retry()
     idempotency_key: Any = None
     """A compiled template, or None."""
@@ -101,13 +101,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule: `when` + `where` + `if` -> `do`."""
+    """A rule: `when` + `where` + `if` -> `do`."""
 
     name: str
     line: int
     when: frozenset[str]
-    """The event names it is for; patterns like `call.*` are already spread out."""
+    """The event types that the rule applies to. Patterns such as `call.*` are already expanded."""
     when_text: str
+    """`when` as the file spells it."""
     where: Any
     """The compiled condition, or None."""
     condition: Any
@@ -120,69 +121,72 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class RehearsedEvent:
-    """One event that a test of the file sends."""
+class RuleTestEvent:
+    """An event that a rule test sends."""
 
     source: str
-    """The name of a documented sample (`call.busy`), or the path of a JSON file, relative to the rules file."""
+    """The event type of a documented sample (`call.busy`), or the path of a JSON file, relative to the test's file."""
     line: int
     set: Mapping[str, Any] = field(default_factory=dict)
-    """What the test changes in it: path below the body (`metadata.contactPhone`) -> JSON value."""
+    """The fields that the test overrides: path within the body (`metadata.contactPhone`) -> JSON value."""
     at: datetime | None = None
-    """When it happens and is received; None: when the one before it did, and the first at its own timestamp."""
+    """When the event happens and is received. None: the time of the event before it; for the first, its timestamp."""
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """One delivery that a test expects; what is None is not compared."""
+    """A delivery that a rule test expects. Attributes that are None are not compared."""
 
     use: str
     line: int
     connection: str | None = None
     at: datetime | None = None
-    """When it is carried out, to the minute."""
+    """When the delivery runs, to the minute."""
     state: str | None = None
-    """How it ends: `sent`, `suppressed`, `cancelled`, `dead`, `review`; None: it must not be held back or cancelled."""
+    """The final state: `succeeded`, `suppressed`, `cancelled`, `failed` or `needs_review`.
+
+    None: `succeeded`, or any state after an attempt if the test makes the action fail.
+    """
     reason: str | None = None
-    """Why it ended so: `opted_out`, `capped`, `rejected`, ..."""
+    """The reason of the final state: `opted_out`, `frequency_capped`, `rejected`, ..."""
     params: Mapping[str, Any] | None = None
-    """Some of its params (`with:`), compared as JSON."""
+    """Some of the delivery's params (`with:`), compared as JSON."""
 
 
 @dataclass(frozen=True)
 class RuleTest:
-    """One entry of `tests:`, checked for shape; `bridge.dryrun` runs it.
+    """One entry of `tests:` with a valid shape. `bridge.dryrun` runs it.
 
-    For a rule that `expect` names, the deliveries must be exactly those listed, in any order (those of its
-    `on_failure` included); a rule that it does not name is not looked at; `expect: {}` expects no delivery of any
-    rule. The name `alerts` stands for the file's alerts.
+    For each rule in `expect`, the deliveries must be exactly the listed ones, in any order and including those of
+    `on_failure`. Rules that `expect` does not name are not compared. `expect: {}` expects no delivery of any rule.
+    The name `alerts` refers to the file's alerts.
     """
 
     name: str
     line: int
-    events: tuple[RehearsedEvent, ...]
+    events: tuple[RuleTestEvent, ...]
     expect: Mapping[str, tuple[Expectation, ...]]
     path: str = ""
-    """The file where it stands: the rules file, or one beside it."""
+    """The file that contains the test: the rules file or a test file next to it."""
     fail: Mapping[str, str] = field(default_factory=dict)
-    """`connector.action` -> how the partner fails it: a `bridge.errors.Reason`, or `undelivered` (its receipt)."""
+    """`connector.action` -> its simulated failure: a `bridge.errors.Reason`, or `undelivered` (message status)."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """A whole file, checked."""
+    """A valid rules file."""
 
     text: str
     hash: str
-    """SHA-256 of the text; deliveries and traces name the rules that made them by it."""
+    """SHA-256 of the text. Deliveries and traces use it to identify the rules that created them."""
     rules: tuple[Rule, ...] = ()
-    messaging: Messaging = field(default_factory=Messaging)
+    messaging: MessagingPolicy = field(default_factory=MessagingPolicy)
     alerts: tuple[Step, ...] = ()
     tests: tuple[RuleTest, ...] = ()
     path: str = "rules.yaml"
 
     @cached_property
-    def _named(self) -> Mapping[str, Rule]:
+    def _by_name(self) -> Mapping[str, Rule]:
         return {rule.name: rule for rule in self.rules}
 
     @cached_property
@@ -190,54 +194,64 @@ class Rules:
         return {}
 
     def named(self, name: str) -> Rule | None:
-        """The rule called `name`, if the file still has it."""
-        return self._named.get(name)
+        """Return the rule called `name`, or None if the file does not have it."""
+        return self._by_name.get(name)
 
-    def for_event(self, name: str) -> tuple[tuple[Rule, Trace], ...]:
-        """Every rule in the file's order, with what its trace begins with; it `fired` when the rule is to be tried.
+    def for_event(self, event_type: str) -> tuple[tuple[Rule, Trace], ...]:
+        """Return every rule in file order with the start of its trace; `fired` means `when` matches.
 
-        Worked out once per documented event, so that a thousand rules for other events cost nothing.
+        The result is cached per documented event type, so that a thousand rules for other events cost nothing.
         """
-        found = self._by_event.get(name)
-        if found is None:
-            found = tuple((rule, _first_trace(rule, name)) for rule in self.rules)
-            if name in EVENT_NAMES:
-                self._by_event[name] = found
-        return found
+        candidates = self._by_event.get(event_type)
+        if candidates is None:
+            candidates = tuple((rule, _initial_trace(rule, event_type)) for rule in self.rules)
+            if event_type in EVENT_TYPES:
+                self._by_event[event_type] = candidates
+        return candidates
 
 
-def _first_trace(rule: Rule, event: str) -> Trace:
-    """Whether a rule is for this event at all."""
+def _initial_trace(rule: Rule, event_type: str) -> Trace:
+    """Return the trace of `enabled` and `when`."""
     if not rule.enabled:
         return Trace(rule.name, False, (Check("enabled", "false", "false"),))
-    meant = event in rule.when
-    return Trace(
-        rule.name, meant, (Check(f"when {rule.when_text}", event[:80], "true" if meant else "false"),)
-    )
+    matches = event_type in rule.when
+    check = Check(f"when {rule.when_text}", event_type[:80], "true" if matches else "false")
+    return Trace(rule.name, matches, (check,))
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One mistake in a rules file, with its place (counted from 1) and what to do about it."""
+class Diagnostic:
+    """An error or warning in a rules file: its place (counted from 1), what is wrong, and what to do about it."""
 
     line: int
+    """0 while only the value is known and not its place; `ParseContext.report` fills the place in."""
     column: int
     text: str
     hint: str = ""
     rule: str | None = None
     level: Literal["error", "warning"] = "error"
     connection: str | None = None
-    """Set when it is no mistake of the file: this connection's settings are missing, or wrong."""
+    """Set if the file is right but the settings of this connection are missing or invalid."""
+
+
+def unplaced_error(text: str, hint: str = "") -> Diagnostic:
+    """Return an error whose place in the file is not known yet."""
+    return Diagnostic(0, 0, text, hint)
+
+
+def unplaced_warning(text: str, hint: str = "") -> Diagnostic:
+    """Return a warning whose place in the file is not known yet."""
+    return Diagnostic(0, 0, text, hint, level="warning")
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What came of a rules file: the rules, unless there are errors, and every problem in the file's order."""
+class LoadResult:
+    """The result of loading a rules file: the rules, unless there are errors, and all diagnostics in file order."""
 
     rules: Rules | None
-    problems: tuple[Problem, ...] = ()
+    diagnostics: tuple[Diagnostic, ...] = ()
     connections: Mapping[str, str] = field(default_factory=dict)
-    """Every connection that the file names, and its connector."""
+    """Every connection in the file -> its connector."""
 
 
 DELIVERY_FIELDS: Mapping[str, str] = {
@@ -253,28 +267,28 @@ DELIVERY_FIELDS: Mapping[str, str] = {
     "attempts": "number",
     "message": "string",
 }
-"""What `delivery` holds in `on_failure` and `alerts`, all of it optional but `id` and `message`.
+"""Fields of `delivery` in `on_failure` and `alerts`. All but `id` and `message` are optional.
 
-`id` makes the follow-up happen once: the delivery's id, or for an alert about a connection one id per pause.
-`message` is the whole matter in one sentence, ready to be posted.
+`id` makes the follow-up run once: it is the delivery's ID, or one ID per pause for an alert about a connection.
+`message` describes the failure in one sentence, ready to be posted.
 """
 
 
 class Check(NamedTuple):
-    """One condition of a rule against one event. A tuple, because routing makes very many of them."""
+    """The result of one condition for one event. It is a tuple because routing creates very many of them."""
 
     condition: str
-    """In the rule's own words: `event.direction eq outbound`."""
+    """The condition as the rule spells it: `event.direction eq outbound`."""
     actual: str
-    """What the event holds there, shortened: `"inbound"`, `missing`, `null`."""
+    """The event's value, shortened: `"inbound"`, `missing`, `null`."""
     result: Truth
     reason: str = ""
     depth: int = 0
-    """How deep it stands in groups (`any`, `all`, `not`), for indenting."""
+    """Nesting depth in groups (`any`, `all`, `not`), for indentation."""
 
 
 class Trace(NamedTuple):
-    """Why one rule did or did not fire for one event."""
+    """The evaluation of one rule for one event: whether it fired, and why."""
 
     rule: str
     fired: bool
@@ -282,7 +296,7 @@ class Trace(NamedTuple):
     error: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The trace as plain data, as the store keeps it."""
+        """Return the trace as plain data, the form in which the store saves it."""
         return {
             "rule": self.rule,
             "fired": self.fired,
@@ -292,39 +306,35 @@ class Trace(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One delivery to be made; the store gives it an id."""
+class PlannedDelivery:
+    """A delivery to create. The store assigns its ID."""
 
     rule: str
     trigger: Trigger
     step_index: int
-    """Place in the rule's `do` (or `on_failure`, or the file's `alerts`), from 0."""
+    """Index in the rule's `do` (or `on_failure`, or the file's `alerts`), from 0."""
     action: str
     connection: str
     params: Mapping[str, Any]
-    """Rendered and checked, as JSON; empty when `problem` is set."""
+    """Rendered and validated, as JSON. Empty if `render_error` is set."""
     run_at: datetime
     idempotency_key: str
     updates_existing: bool
     concurrency_key: str | None
     channel: Channel | None = None
     recipient: str | None = None
-    problem: str | None = None
-    """Why the params could not be rendered: the delivery is born dead, reason `render`."""
+    render_error: str | None = None
+    """Why the params could not be rendered. The delivery is then created as failed, with reason `render_error`."""
     expires_at: datetime | None = None
     cancel_on: tuple[str, ...] = ()
-    once: Once | None = None
+    once: OncePer | None = None
     retry: Retry = Retry()
     shadow: bool = False
 
 
 @dataclass(frozen=True)
 class Routing:
-    """What an event leads to."""
+    """The result of routing an event: the deliveries to create, and the trace of every rule."""
 
-    planned: tuple[Planned, ...]
+    planned: tuple[PlannedDelivery, ...]
     traces: tuple[Trace, ...]
-
-
-Renderer = Callable[[Mapping[str, Any]], Any]
-"""A compiled template or condition: names -> value."""

@@ -1,4 +1,4 @@
-"""Reading the parts that sections of rules.yaml are made of: every helper notes what is wrong, and goes on."""
+"""Parse context: readers for the values that all sections of rules.yaml consist of. Errors are collected."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bridge.connector.discovery import Registry
-from bridge.events import EVENT_NAMES
-from bridge.rules.fields import Complaint, check_path, check_value, did_you_mean, kind_of, nearest, truth_hint
+from bridge.events import EVENT_TYPES
+from bridge.rules import retired
+from bridge.rules.fields import boolean_hint, check_path, check_value, describe_type, did_you_mean, nearest
+from bridge.rules.model import Diagnostic
 from bridge.rules.template_compiler import TemplateError
 from bridge.rules.templates import Template, condition, template
-from bridge.rules.yaml import Node, Problems
+from bridge.rules.yaml import Diagnostics, Node
 from bridge.settings import parse_duration
 
-LONGEST_DURATION = timedelta(days=366)
+MAX_DURATION = timedelta(days=366)
 PATTERNS: Mapping[str, tuple[str, ...]] = {
-    kind: tuple(name for name in EVENT_NAMES if name.startswith(kind[:-1])) for kind in ("call.*", "chat.*")
+    kind: tuple(name for name in EVENT_TYPES if name.startswith(kind[:-1])) for kind in ("call.*", "chat.*")
 }
 
-_MEANT = {
+ALIASES = {
     "event": "when",
     "events": "when",
     "on": "when",
@@ -37,228 +39,262 @@ _MEANT = {
     "wait": "delay",
     "timeout": "expires",
 }
-"""What other systems call our keys."""
+"""Name of a key in other systems -> our key."""
 
 Entries = Mapping[str, tuple[Node, Node]]
 
 
-def meant_key(name: str, known: Collection[str]) -> str | None:
-    """The key that an unknown one was probably meant to be: a misspelt one, or what other systems call it."""
-    meant = {word: key for word, key in _MEANT.items() if key in known}
-    if name in meant:
-        return meant[name]
-    found = nearest(name, known)
-    if found is None:
-        other = nearest(name, meant)
-        found = meant[other] if other else None
-    return found
+def suggest_key(name: str, known: Collection[str]) -> str | None:
+    """Return the known key that an unknown one probably stands for: a similar one, or an alias's."""
+    aliases = {alias: key for alias, key in ALIASES.items() if key in known}
+    if name in aliases:
+        return aliases[name]
+    suggestion = nearest(name, known)
+    if suggestion is None:
+        alias = nearest(name, aliases)
+        suggestion = aliases[alias] if alias else None
+    return suggestion
 
 
 @dataclass
-class File:
-    """The file that is being read: its lines, what is wrong so far, and what it can be checked against."""
+class ParseContext:
+    """State of parsing one file: its lines, the diagnostics so far, and the connectors and variables to check with."""
 
     lines: Sequence[str]
-    problems: Problems
+    diagnostics: Diagnostics
     registry: Registry
     environ: Mapping[str, str] | None
     connections: dict[str, str] = field(default_factory=dict)
-    """Every connection that was met so far, and its connector."""
+    """Every connection in the file so far -> its connector."""
     checked_connections: set[str] = field(default_factory=set)
 
-    def mapping(self, node: Node, what: str, known: Iterable[str] | None = None, hint: str = "") -> Entries:
-        """The entries of a mapping. Unknown keys are noted, and read as what they were probably meant to be."""
+    def error(self, node: Node, text: str, hint: str = "", connection: str | None = None) -> None:
+        """Add an error at a key or value."""
+        self.diagnostics.error(node, text, hint, connection)
+
+    def warning(self, node: Node, text: str, hint: str = "") -> None:
+        """Add a warning at a key or value."""
+        self.diagnostics.warning(node, text, hint)
+
+    def error_at(self, line: int, column: int, text: str, hint: str = "") -> None:
+        """Add an error at a place in the file."""
+        self.diagnostics.error_at(line, column, text, hint)
+
+    def report(self, node: Node, diagnostic: Diagnostic | None) -> bool:
+        """Add a diagnostic, if any, at the place of `node`. Return whether the value is usable anyway."""
+        if diagnostic is None:
+            return True
+        add = self.warning if diagnostic.level == "warning" else self.error
+        add(node, diagnostic.text, diagnostic.hint)
+        return diagnostic.level == "warning"
+
+    def mapping(self, node: Node, label: str, known: Iterable[str] | None = None, hint: str = "") -> Entries:
+        """Return the entries of a mapping. An unknown key is an error; it is then read as the key it resembles."""
         if node.entries is None:
-            self.problems.error(node, f"{what} must be a mapping, not {_shape_of(node.value)}", hint)
+            self.error(node, f"{label} must be a mapping, not {_describe_shape(node.value)}", hint)
             return {}
         if known is None:
             return node.entries
         names = tuple(known)
-        found = {name: entry for name, entry in node.entries.items() if name in names}
+        entries = {name: entry for name, entry in node.entries.items() if name in names}
         for name, (key, value) in node.entries.items():
             if name in names:
                 continue
-            meant = meant_key(name, names)
-            hint = f"did you mean `{meant}`?" if meant else did_you_mean(name, names)
-            self.problems.error(key, f"unknown key `{name[:60]}`", hint)
-            if meant and meant not in found:
-                found[meant] = (key, value)
-        return found
+            suggestion = retired.KEYS.get(name)
+            if suggestion and suggestion in names:
+                self.error(key, retired.renamed(name, suggestion))
+            else:
+                suggestion = suggest_key(name, names)
+                hint = f"did you mean `{suggestion}`?" if suggestion else did_you_mean(name, names)
+                self.error(key, f"unknown key `{name[:60]}`", hint)
+            if suggestion and suggestion not in entries:
+                entries[suggestion] = (key, value)
+        return entries
 
-    def needs(self, node: Node, what: str, entries: Entries, keys: Iterable[str], hint: str) -> None:
-        """Note which keys a mapping lacks."""
+    def require_keys(self, node: Node, label: str, entries: Entries, keys: Iterable[str], hint: str) -> None:
+        """Add an error that names the missing keys of a mapping, if any."""
         missing = [f"`{key}`" for key in keys if key not in entries]
         if missing:
-            self.problems.error(node, f"{what} needs {' and '.join(missing)}", hint)
+            self.error(node, f"{label} needs {' and '.join(missing)}", hint)
 
-    def list_of(self, node: Node, what: str, *, single: bool = False) -> Sequence[Node]:
-        """The items of a list; with `single`, one item may stand without a list around it."""
+    def list_items(self, node: Node, label: str, *, allow_single: bool = False) -> Sequence[Node]:
+        """Return the items of a list. With `allow_single`, a plain value counts as a list of one item."""
         if node.items is not None:
             if not node.items:
-                self.problems.error(node, f"{what} is empty")
+                self.error(node, f"{label} is empty")
             return node.items
-        if single and node.value is not None:
+        if allow_single and node.value is not None:
             return [node]
-        hint = "begin each entry with `- `"
-        self.problems.error(node, f"{what} must be a list, not {_shape_of(node.value)}", hint)
+        hint = "start each entry with `- `"
+        self.error(node, f"{label} must be a list, not {_describe_shape(node.value)}", hint)
         return []
 
-    def text(self, node: Node, what: str) -> str | None:
-        """A text that is not empty."""
+    def string(self, node: Node, label: str) -> str | None:
+        """Return a string that is not empty."""
         if isinstance(node.value, str) and node.value.strip():
             return node.value
-        found = "empty" if node.value in (None, "") or isinstance(node.value, str) else kind_of(node.value)
+        if node.value is None or isinstance(node.value, str):
+            self.error(node, f"{label} must not be empty")
+            return None
         hint = "put it in quotes" if isinstance(node.value, bool | int | float) else ""
-        self.problems.error(node, f"{what} must be a text, not {found}", hint)
+        self.error(node, f"{label} must be a string, not {_describe_shape(node.value)}", hint)
         return None
 
-    def boolean(self, node: Node, what: str, default: bool) -> bool:
-        """`true` or `false`."""
+    def boolean(self, node: Node, label: str, default: bool) -> bool:
+        """Return `true` or `false`."""
         if isinstance(node.value, bool):
             return node.value
-        text = f"{what} must be true or false, not {kind_of(node.value)}"
-        self.problems.error(node, text, truth_hint(node.value))
+        text = f"{label} must be true or false, not {_describe_shape(node.value)}"
+        self.error(node, text, boolean_hint(node.value))
         return default
 
-    def count(self, node: Node, what: str) -> int | None:
-        """A whole number from 1."""
+    def positive_int(self, node: Node, label: str) -> int | None:
+        """Return a whole number from 1 to 10,000."""
         if isinstance(node.value, int) and not isinstance(node.value, bool) and 1 <= node.value <= 10_000:
             return node.value
-        self.problems.error(node, f"{what} must be a whole number from 1, not {_quoted(node.value)}")
+        self.error(node, f"{label} must be a whole number from 1 to 10000, not {quote_value(node.value)}")
         return None
 
-    def duration(self, node: Node, what: str) -> timedelta | None:
-        """A length of time such as `5m`."""
+    def duration(self, node: Node, label: str) -> timedelta | None:
+        """Return a duration such as `5m`."""
         hint = "write a number and a unit: 90s, 5m, 16h, 7d, or 1h30m"
         if isinstance(node.value, str):
             try:
                 length = parse_duration(node.value)
             except ValueError:
                 length = None
-            if length is not None and length <= LONGEST_DURATION:
+            if length is not None and length <= MAX_DURATION:
                 return length
-            hint = "a year at most" if length is not None else hint
-        self.problems.error(node, f"{what} must be a duration, not {_quoted(node.value)}", hint)
+            if length is not None:
+                limit = f"{MAX_DURATION.days}d"
+                self.error(node, f"{label} is too long: {quote_value(node.value)}", f"write at most {limit}")
+                return None
+        self.error(node, f"{label} must be a duration, not {quote_value(node.value)}", hint)
         return None
 
-    def instant(self, node: Node, what: str) -> datetime | None:
-        """An instant with its offset, such as `2026-03-02T21:30:00-05:00`."""
+    def timestamp(self, node: Node, label: str) -> datetime | None:
+        """Return a timestamp with a UTC offset, such as `2026-03-02T21:30:00-05:00`."""
         try:
-            found = datetime.fromisoformat(node.value) if isinstance(node.value, str) else None
+            timestamp = datetime.fromisoformat(node.value) if isinstance(node.value, str) else None
         except ValueError:
-            found = None
-        if found is not None and found.tzinfo is not None:
-            return found
-        hint = 'write it with its offset: "2026-03-02T21:30:00-05:00"'
-        self.problems.error(node, f"{what} must be an instant, not {_quoted(node.value)}", hint)
+            timestamp = None
+        if timestamp is not None and timestamp.tzinfo is not None:
+            return timestamp
+        hint = 'write it with its UTC offset: "2026-03-02T21:30:00-05:00"'
+        self.error(node, f"{label} must be a timestamp, not {quote_value(node.value)}", hint)
         return None
 
-    def events(self, node: Node, what: str) -> tuple[str, ...]:
-        """Event names: one, a list, or a pattern such as `call.*`, spread out."""
-        found: dict[str, None] = {}
-        for item in self.list_of(node, what, single=True):
-            name = self.text(item, what)
+    def event_types(self, node: Node, label: str) -> tuple[str, ...]:
+        """Return event types from one name, a list, or a pattern such as `call.*`, which is expanded."""
+        types: dict[str, None] = {}
+        for item in self.list_items(node, label, allow_single=True):
+            name = self.string(item, label)
             if name is None:
                 continue
-            spread = _spread(name)
-            if not spread:
-                several = _several_events(name)
-                hint = f"several are a list: `[{', '.join(several)}]`" if several else ""
-                hint = hint or did_you_mean(name, (*EVENT_NAMES, *PATTERNS))
-                self.problems.error(item, f"no event `{name[:60]}`", hint)
-                spread = tuple(event for one in several for event in _spread(one))
-            elif all(event in found for event in spread):
-                self.problems.warning(item, f"`{name}` is already in the list")
-            found.update(dict.fromkeys(spread))
-        return tuple(found)
+            expanded = _expand_pattern(name)
+            if not expanded:
+                several = _split_event_types(name)
+                hint = f"write several as a list: `[{', '.join(several)}]`" if several else ""
+                hint = hint or did_you_mean(name, (*EVENT_TYPES, *PATTERNS))
+                self.error(item, f"no event type `{name[:60]}`", hint)
+                expanded = tuple(event_type for one in several for event_type in _expand_pattern(one))
+            elif all(event_type in types for event_type in expanded):
+                self.warning(item, f"`{name}` is already in the list")
+            types.update(dict.fromkeys(expanded))
+        return tuple(types)
 
     def condition(
-        self, node: Node, what: str, events: Collection[str], names: Collection[str]
+        self, node: Node, label: str, event_types: Collection[str], roots: Collection[str]
     ) -> Template | None:
-        """A condition in the language of `if`."""
+        """Return a compiled condition in the language of `if`. Its names must start with one of `roots`."""
         if isinstance(node.value, bool):
             node.value = str(node.value).lower()
-        source = self.text(node, what)
+        source = self.string(node, label)
         if source is None:
             return None
         try:
             compiled = condition(source)
         except TemplateError as error:
-            self._mistakes(node, what, error, events, names)
+            self._report_template_error(node, label, error, event_types, roots)
             return None
-        self._names(node, compiled, events, names)
+        self._check_names(node, compiled, event_types, roots)
         return compiled
 
     def template(
-        self, node: Node, source: str, events: Collection[str], names: Collection[str], html: bool = False
+        self,
+        node: Node,
+        source: str,
+        event_types: Collection[str],
+        roots: Collection[str],
+        html: bool = False,
     ) -> Template | None:
-        """A text with `{{ }}` in it."""
+        """Return a compiled string with `{{ }}` in it. Its names must start with one of `roots`."""
         try:
             compiled = template(source, html)
         except TemplateError as error:
-            self._mistakes(node, "template", error, events, names)
+            self._report_template_error(node, "template", error, event_types, roots)
             return None
-        self._names(node, compiled, events, names)
+        self._check_names(node, compiled, event_types, roots)
         return compiled
 
-    def path(self, node: Node, dotted: str, events: Collection[str], names: Collection[str]) -> bool:
-        """Whether a dotted name of `where` can be; what is odd about it is noted."""
-        return self.complain(node, check_path(tuple(dotted.split(".")), events, names))
+    def path(self, node: Node, dotted: str, event_types: Collection[str], roots: Collection[str]) -> bool:
+        """Check a dotted name of `where`. Return whether it is usable."""
+        return self.report(node, check_path(tuple(dotted.split(".")), event_types, roots))
 
-    def complain(self, node: Node, complaint: Complaint | None) -> bool:
-        """Note what is wrong with a name or value, if anything; whether it can be used all the same."""
-        if complaint is None:
-            return True
-        level, text, hint = complaint
-        note = self.problems.error if level == "error" else self.problems.warning
-        note(node, text, hint)
-        return level != "error"
-
-    def _mistakes(
-        self, node: Node, what: str, error: TemplateError, events: Collection[str], names: Collection[str]
+    def _report_template_error(
+        self,
+        node: Node,
+        label: str,
+        error: TemplateError,
+        event_types: Collection[str],
+        roots: Collection[str],
     ) -> None:
-        for mistake in error.mistakes:
-            self.problems.error(self.place(node, mistake.about), f"{what}: {mistake.text}", mistake.hint)
+        for token, diagnostic in error.diagnostics:
+            self.error(self.locate(node, token), f"{label}: {diagnostic.text}", diagnostic.hint)
         for path in sorted(error.paths):
-            self.complain(self.place(node, ".".join(path)), check_path(path, events, names))
+            self.report(self.locate(node, ".".join(path)), check_path(path, event_types, roots))
 
-    def _names(self, node: Node, compiled: Template, events: Collection[str], names: Collection[str]) -> None:
-        odd = {path: check_path(path, events, names) for path in compiled.paths}
-        for path in sorted(path for path in odd if odd[path]):
-            self.complain(self.place(node, ".".join(path)), odd[path])
-        for path, value in sorted(compiled.compared, key=str):
-            complaint = check_value(path, value, events)
-            if complaint and not odd.get(path):
-                self.complain(self.place(node, ".".join(path)), complaint)
+    def _check_names(
+        self, node: Node, compiled: Template, event_types: Collection[str], roots: Collection[str]
+    ) -> None:
+        checked = {path: check_path(path, event_types, roots) for path in compiled.paths}
+        for path in sorted(path for path in checked if checked[path]):
+            self.report(self.locate(node, ".".join(path)), checked[path])
+        for path, value in sorted(compiled.comparisons, key=str):
+            diagnostic = check_value(path, value, event_types)
+            if diagnostic and not checked.get(path):
+                self.report(self.locate(node, ".".join(path)), diagnostic)
 
-    def place(self, node: Node, word: str) -> Node:
-        """Where `word` stands in the text of a value; the value itself where it cannot be found."""
-        if word:
-            pattern = re.compile(rf"(?<![\w.]){re.escape(word)}" if word[0].isalnum() else re.escape(word))
+    def locate(self, node: Node, token: str) -> Node:
+        """Return the place of `token` within a value, or the value itself if the token is not found."""
+        if token:
+            pattern = re.compile(rf"(?<![\w.]){re.escape(token)}" if token[0].isalnum() else re.escape(token))
             for number in range(node.line, min(node.end_line, len(self.lines)) + 1):
                 start = node.column - 1 if number == node.line else 0
-                found = pattern.search(self.lines[number - 1], start)
-                if found:
-                    return Node(number, found.start() + 1, number, None)
+                match = pattern.search(self.lines[number - 1], start)
+                if match:
+                    return Node(number, match.start() + 1, number, None)
         return node
 
 
-def _spread(name: str) -> tuple[str, ...]:
-    return PATTERNS.get(name) or ((name,) if name in EVENT_NAMES else ())
+def _expand_pattern(name: str) -> tuple[str, ...]:
+    """Return the event types that a name or pattern stands for. Empty if it is unknown."""
+    return PATTERNS.get(name) or ((name,) if name in EVENT_TYPES else ())
 
 
-def _several_events(text: str) -> list[str]:
-    """The events that stand in one text, such as `call.busy, call.failed`; none when it is not so."""
+def _split_event_types(text: str) -> list[str]:
+    """Return the event types in a single string such as `call.busy, call.failed`. Empty if it is something else."""
     words = [word for word in re.split(r"[\s,;|/&+]+", text[:200]) if word not in ("", "and", "or")]
-    events = [nearest(word, (*EVENT_NAMES, *PATTERNS), cutoff=0.8) for word in words]
-    return [event for event in events if event] if len(events) > 1 and all(events) else []
+    event_types = [nearest(word, (*EVENT_TYPES, *PATTERNS), cutoff=0.8) for word in words]
+    return [one for one in event_types if one] if len(event_types) > 1 and all(event_types) else []
 
 
-def _shape_of(value: Any) -> str:
-    return "a mapping" if isinstance(value, dict) else kind_of(value)
+def _describe_shape(value: Any) -> str:
+    return "a mapping" if isinstance(value, dict) else describe_type(value)
 
 
-def _quoted(value: Any) -> str:
+def quote_value(value: Any) -> str:
+    """Return a value of the file for a message, or its type if it is not a plain value."""
     if isinstance(value, bool) or value in (None, "") or isinstance(value, list | dict):
-        return kind_of(value) if value != "" else "empty"
+        return _describe_shape(value) if value != "" else "empty"
     return f"`{str(value)[:40]}`"

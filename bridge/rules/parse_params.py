@@ -1,4 +1,4 @@
-"""Reading the params under `with`: names always checked, types where no template stands."""
+"""Parser of `with`: always checks the names of params, and their types unless the value is a template."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from pydantic_core import ErrorDetails
 
 from bridge.connector.api import Action, allows_none, example_of, is_html, template_of
 from bridge.rules.model import Trigger
-from bridge.rules.parse_context import File
-from bridge.rules.template_filters import Missing, RenderError
-from bridge.rules.template_runtime import Names
+from bridge.rules.parse_context import ParseContext
+from bridge.rules.template_filters import MissingValue, RenderError
+from bridge.rules.template_runtime import TemplateContext
 from bridge.rules.templates import Template, is_template, template
 from bridge.rules.yaml import Node
 
-NAMES: dict[Trigger, tuple[str, ...]] = {
+CONTEXT_NAMES: dict[Trigger, tuple[str, ...]] = {
     "rule": ("event", "contact", "now"),
     "on_failure": ("event", "contact", "now", "delivery"),
     "alert": ("event", "contact", "now", "delivery"),
 }
-"""What templates can name, by where they stand."""
+"""Trigger -> the names that templates can use there."""
 
-_READY = {"text": "{{ delivery.message }}", "subject": "{{ delivery.message | truncate(100) }}"}
-"""What a follow-up for the team says when its rule writes nothing else."""
+_FOLLOW_UP_DEFAULTS = {"text": "{{ delivery.message }}", "subject": "{{ delivery.message | truncate(100) }}"}
+"""Default params of a follow-up for the team, if the rule sets nothing else."""
 
 
 @dataclass(frozen=True)
-class Default:
-    """A param's own template, which the rule left as it is."""
+class DefaultParam:
+    """The default template of a param that the rule does not set."""
 
     template: Template
     optional: bool
-    """Whether what cannot be worked out is None; else it is an error."""
+    """Whether the param is None if its template cannot be rendered. Otherwise that is an error."""
 
-    def __call__(self, names: Names) -> Any:
-        """The value, or None; raises RenderError."""
+    def __call__(self, context: TemplateContext) -> Any:
+        """Return the rendered value, or None. Raise RenderError if the param is not optional."""
         try:
-            return self.template(names)
+            return self.template(context)
         except RenderError:
             if self.optional:
                 return None
@@ -49,12 +49,12 @@ class Default:
 
 
 def params_of(action: Action) -> dict[str, FieldInfo]:
-    """The params of an action by the names that rules.yaml gives them."""
+    """Return the params of an action by their names in rules.yaml."""
     return {info.alias or name: info for name, info in action.params.model_fields.items()}
 
 
 def is_required(info: FieldInfo) -> bool:
-    """Whether a rule has to write this param: it has neither default nor template, and None is not allowed."""
+    """Return whether a rule must set this param: it has no default and no template, and does not allow None."""
     if template_of(info) is not None:
         return False
     return info.is_required() or (info.default is None and not _optional(info))
@@ -65,67 +65,77 @@ def _optional(info: FieldInfo) -> bool:
 
 
 def read_params(
-    file: File, use: Node, written: Node | None, action: Action, origin: Trigger, events: Collection[str]
+    context: ParseContext,
+    use: Node,
+    with_node: Node | None,
+    action: Action,
+    trigger: Trigger,
+    event_types: Collection[str],
 ) -> dict[str, Any]:
-    """Every param that the rule or a default sets, templates compiled, the rest checked."""
+    """Return every param that the rule or a default sets. Templates are compiled, other values are validated."""
     params = params_of(action)
-    hint = f"`{action.full_name}` takes: {', '.join(params)}"
-    entries = file.mapping(written, "`with`", params, hint) if written is not None else {}
+    hint = f"the params of `{action.full_name}` are {', '.join(params)}"
+    entries = context.mapping(with_node, "`with`", params, hint) if with_node is not None else {}
     values: dict[str, Any] = {}
     for name, info in params.items():
         if name in entries:
-            values[name] = _compiled(file, entries[name][1], origin, events, html=is_html(info))
+            values[name] = _compile(context, entries[name][1], trigger, event_types, html=is_html(info))
             continue
-        source = _default(action, name, info, origin)
+        source = _default_template(action, name, info, trigger)
         if source is not None:
-            values[name] = Default(template(source, is_html(info)), _optional(info))
-        elif is_required(info) or (origin == "alert" and name == action.recipient):
+            values[name] = DefaultParam(template(source, is_html(info)), _optional(info))
+        elif is_required(info) or (trigger == "alert" and name == action.recipient):
             example = example_of(info)
             example = f", such as `{name}: {example}`" if example is not None else ""
-            file.problems.error(
-                use, f"`{action.full_name}` needs `{name}`", f"write it under `with:`{example}"
-            )
-    _check_values(file, use, written, action, values)
+            context.error(use, f"`{action.full_name}` needs `{name}`", f"write it under `with:`{example}")
+    _validate(context, use, with_node, action, values)
     return values
 
 
-def check_templates(file: File, written: Node, origin: Trigger, events: Collection[str]) -> None:
-    """Check what can be checked under `with` when the action is not known."""
-    _compiled(file, written, origin, events, html=False)
+def check_templates(
+    context: ParseContext, with_node: Node, trigger: Trigger, event_types: Collection[str]
+) -> None:
+    """Check the templates under `with` if the action is unknown."""
+    _compile(context, with_node, trigger, event_types, html=False)
 
 
-def _default(action: Action, name: str, info: FieldInfo, origin: Trigger) -> str | None:
-    """The template of a param that the rule does not write.
+def _default_template(action: Action, name: str, info: FieldInfo, trigger: Trigger) -> str | None:
+    """Return the template of a param that the rule does not set.
 
-    An alert is never addressed to the person the event is about, and a follow-up for the team says what happened.
+    The recipient of an alert has no default, because the event's contact must not receive alerts. The default text of
+    a follow-up for the team describes the failure.
     """
-    if origin == "alert" and name == action.recipient:
+    if trigger == "alert" and name == action.recipient:
         return None
-    if name in _READY and (origin == "alert" or (origin == "on_failure" and action.channel is None)):
-        return _READY[name]
+    for_team = trigger == "alert" or (trigger == "on_failure" and action.channel is None)
+    if name in _FOLLOW_UP_DEFAULTS and for_team:
+        return _FOLLOW_UP_DEFAULTS[name]
     return template_of(info)
 
 
-def _compiled(file: File, node: Node, origin: Trigger, events: Collection[str], html: bool) -> Any:
-    """A value with its templates compiled, however deep they are."""
+def _compile(
+    context: ParseContext, node: Node, trigger: Trigger, event_types: Collection[str], html: bool
+) -> Any:
+    """Return a value with all of its templates compiled, also nested ones."""
     if node.entries is not None:
         return {
-            name: _compiled(file, value, origin, events, html) for name, (_, value) in node.entries.items()
+            name: _compile(context, value, trigger, event_types, html)
+            for name, (_, value) in node.entries.items()
         }
     if node.items is not None:
-        return [_compiled(file, item, origin, events, html) for item in node.items]
+        return [_compile(context, item, trigger, event_types, html) for item in node.items]
     if isinstance(node.value, str) and is_template(node.value):
-        return file.template(node, node.value, events, NAMES[origin], html) or _never
+        return context.template(node, node.value, event_types, CONTEXT_NAMES[trigger], html) or _invalid
     return node.value
 
 
-def _never(_names: Names) -> Any:
-    """Stands where a template has mistakes, so that the rest can still be checked."""
-    raise Missing("the template has mistakes")
+def _invalid(_context: TemplateContext) -> Any:
+    """Take the place of a template with errors, so that the other params can still be checked."""
+    raise MissingValue("the template has errors")
 
 
 def has_template(value: Any) -> bool:
-    """Whether a compiled value still depends on the event."""
+    """Return whether a compiled value still depends on the event."""
     if isinstance(value, dict):
         return any(has_template(item) for item in value.values())
     if isinstance(value, list):
@@ -133,27 +143,27 @@ def has_template(value: Any) -> bool:
     return callable(value)
 
 
-def _check_values(
-    file: File, use: Node, written: Node | None, action: Action, values: dict[str, Any]
+def _validate(
+    context: ParseContext, use: Node, with_node: Node | None, action: Action, values: dict[str, Any]
 ) -> None:
-    """Check the types of what stands there without templates, with the action's own model."""
-    literal = {name: value for name, value in values.items() if not has_template(value)}
-    whole = len(literal) == len(values)
+    """Validate the values without templates with the action's own model."""
+    literals = {name: value for name, value in values.items() if not has_template(value)}
+    complete = len(literals) == len(values)
     try:
-        action.params.model_validate(literal)
+        action.params.model_validate(literals)
     except ValidationError as error:
         for item in error.errors(include_input=False, include_url=False):
-            place = tuple(item["loc"])
-            if (place and place[0] not in literal) or not (place or whole):
-                continue  # a template stands there; it is checked when it is rendered
-            found = complaint(item)
-            if len(place) == 1 and literal[str(place[0])] is None:
-                found = f"`{place[0]}` cannot be empty"
-            file.problems.error(_find(written, place) or use, found, _example(action, place))
+            location = tuple(item["loc"])
+            if (location and location[0] not in literals) or not (location or complete):
+                continue  # the value is a template, which is validated after rendering
+            text = describe_validation_error(item)
+            if len(location) == 1 and literals[str(location[0])] is None:
+                text = f"`{location[0]}` must not be empty"
+            context.error(_find(with_node, location) or use, text, _example(action, location))
 
 
-_WANTED = {
-    "string_type": "must be a text",
+_REQUIREMENTS = {
+    "string_type": "must be a string",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -167,34 +177,34 @@ _WANTED = {
     "tuple_type": "must be a list",
     "none_required": "must be left out",
     "missing": "is missing",
-    "extra_forbidden": "is not known",
+    "extra_forbidden": "is unknown",
     "literal_error": "must be {expected}",
     "enum": "must be {expected}",
-    "string_too_long": "may have at most {max_length} characters",
+    "string_too_long": "can have at most {max_length} characters",
     "string_too_short": "must have at least {min_length} characters",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
-    "greater_than": "must be more than {gt}",
+    "greater_than": "must be greater than {gt}",
     "less_than": "must be less than {lt}",
 }
-"""Pydantic's kinds of errors in the words of people; what is in braces is the model's, never the value."""
+"""Pydantic's error type -> our message. The placeholders come from the model, never from the value."""
 
 
-def complaint(item: ErrorDetails) -> str:
-    """What pydantic finds wrong with a param; it never holds the value."""
+def describe_validation_error(item: ErrorDetails) -> str:
+    """Return the message for one of pydantic's errors about a param. It never contains the value."""
     name = ".".join(str(part) for part in item["loc"])
-    wanted = _WANTED.get(item["type"])
-    if wanted is not None:
-        return f"`{name}` {wanted.format_map(item.get('ctx', {}))}"
+    requirement = _REQUIREMENTS.get(item["type"])
+    if requirement is not None:
+        return f"`{name}` {requirement.format_map(item.get('ctx', {}))}"
     message = item["msg"].removeprefix("Value error, ")
     if not name:
         return message
     return f"`{name}` {message}" if message[:1].islower() else f"`{name}`: {message}"
 
 
-def _find(node: Node | None, place: tuple[Any, ...]) -> Node | None:
-    """The node at a place that pydantic names, or the nearest one above it."""
-    for part in place:
+def _find(node: Node | None, location: tuple[Any, ...]) -> Node | None:
+    """Return the node at one of pydantic's locations, or its closest parent that the file has."""
+    for part in location:
         if node is None:
             return None
         if node.entries is not None and part in node.entries:
@@ -204,12 +214,11 @@ def _find(node: Node | None, place: tuple[Any, ...]) -> Node | None:
     return node
 
 
-def _example(action: Action, place: tuple[Any, ...]) -> str:
-    info = params_of(action).get(str(place[0])) if place else None
-    return f"for example: {_written(str(place[0]), info)}" if info and example_of(info) is not None else ""
-
-
-def _written(name: str, info: FieldInfo) -> str:
-    """The example of a param as it stands in the file."""
-    example = example_of(info)
-    return f"{name}: {example if isinstance(example, str) else json.dumps(example)}"
+def _example(action: Action, location: tuple[Any, ...]) -> str:
+    """Return a hint with the example of a param as YAML."""
+    name = str(location[0]) if location else ""
+    info = params_of(action).get(name)
+    example = example_of(info) if info else None
+    if example is None:
+        return ""
+    return f"for example, `{name}: {example if isinstance(example, str) else json.dumps(example)}`"

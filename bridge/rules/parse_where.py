@@ -1,4 +1,4 @@
-"""Reading `where`: fields, operators and groups, checked against what Heppu documents."""
+"""Parser of `where`: fields, operators and groups, checked against the fields that Heppu documents."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Collection
 from typing import Any
 
 from bridge.rules.conditions import OPERATORS, Condition, Group, Where
-from bridge.rules.fields import check_value, did_you_mean, kind_of, number_hint, truth_hint
-from bridge.rules.parse_context import File
+from bridge.rules.fields import boolean_hint, check_value, describe_type, did_you_mean, number_hint
+from bridge.rules.model import Diagnostic, unplaced_error
+from bridge.rules.parse_context import ParseContext
 from bridge.rules.yaml import Node
 
-NAMES = ("event", "contact")
+ROOTS = ("event", "contact")
 GROUPS = ("all", "any", "not")
 OPERATOR_NAMES = (*OPERATORS, "exists")
 
 _ORDERED = ("gt", "gte", "lt", "lte")
-_TEXTUAL = ("starts_with", "ends_with")
-_SIGNS = {
+_STRING_OPERATORS = ("starts_with", "ends_with")
+_OPERATOR_ALIASES = {
     "=": "eq",
     "==": "eq",
     "equals": "eq",
@@ -33,132 +34,142 @@ _SIGNS = {
     "<=": "lte",
     "defined": "exists",
 }
-"""What people write for an operator that is called otherwise."""
+"""Common guess for an operator's name -> the operator."""
 
 
-def read_where(file: File, node: Node, events: Collection[str]) -> Where:
-    """The whole `where` of a rule for these events."""
-    return Where(_parts(file, node, "`where`", events))
+def read_where(context: ParseContext, node: Node, event_types: Collection[str]) -> Where:
+    """Return the whole `where` of a rule for these event types."""
+    return Where(_parts(context, node, "`where`", event_types))
 
 
-def _parts(file: File, node: Node, what: str, events: Collection[str]) -> tuple[Condition | Group, ...]:
+def _parts(
+    context: ParseContext, node: Node, label: str, event_types: Collection[str]
+) -> tuple[Condition | Group, ...]:
     hint = "write `field: value` or `field: {operator: value}`"
-    entries = file.mapping(node, what, hint=hint)
+    entries = context.mapping(node, label, hint=hint)
     if node.entries is not None and not entries:
-        file.problems.error(node, f"{what} is empty", hint)
+        context.error(node, f"{label} is empty", hint)
     parts: list[Condition | Group] = []
     for name, (key, value) in entries.items():
         if name in GROUPS:
-            parts.append(_group(file, name, value, events))
+            parts.append(_group(context, name, value, event_types))
         else:
-            parts.extend(_field(file, name, key, value, events))
+            parts.extend(_conditions(context, name, key, value, event_types))
     return tuple(parts)
 
 
-def _group(file: File, kind: Any, node: Node, events: Collection[str]) -> Group:
-    parts: list[Condition | Group] = []
-    what = f"an entry of `{kind}`"
+def _group(context: ParseContext, kind: Any, node: Node, event_types: Collection[str]) -> Group:
     if kind == "not" and node.items is None:
-        return Group("not", _parts(file, node, "`not`", events))
-    for item in file.list_of(node, f"`{kind}`"):
-        found = _parts(file, item, what, events)
-        parts.append(found[0] if len(found) == 1 else Group("all", found))
+        return Group("not", _parts(context, node, "`not`", event_types))
+    parts: list[Condition | Group] = []
+    for item in context.list_items(node, f"`{kind}`"):
+        item_parts = _parts(context, item, f"an entry of `{kind}`", event_types)
+        parts.append(item_parts[0] if len(item_parts) == 1 else Group("all", item_parts))
     return Group(kind, tuple(parts))
 
 
-def _field(file: File, name: str, key: Node, value: Node, events: Collection[str]) -> list[Condition]:
-    if "." not in name and name not in NAMES:
-        operator = _SIGNS.get(name) or (name if name in OPERATOR_NAMES else None)
+def _conditions(
+    context: ParseContext, name: str, key: Node, value: Node, event_types: Collection[str]
+) -> list[Condition]:
+    """Return the conditions of one field, which can have several operators."""
+    if "." not in name and name not in ROOTS:
+        operator = _OPERATOR_ALIASES.get(name) or (name if name in OPERATOR_NAMES else None)
         if operator:
             hint = f"write `field: {{{operator}: value}}`"
-            file.problems.error(key, f"the operator `{name}` stands where a field must be", hint)
+            context.error(key, f"expected a field, not the operator `{name}`", hint)
             return []
         if value.items and value.items[0].entries is not None:
             hint = "the groups are `all`, `any` and `not`"
-            file.problems.error(key, f"no group `{name[:60]}`", hint)
+            context.error(key, f"no group `{name[:60]}`", hint)
             return []
     path = tuple(name.split("."))
     if not all(path):
-        file.problems.error(key, f"`{name[:60]}` is no field", "write `event.direction` or `contact.email`")
+        context.error(key, f"invalid field `{name[:60]}`", "write `event.direction` or `contact.email`")
         return []
-    known = file.path(key, name, events, NAMES)
+    usable = context.path(key, name, event_types, ROOTS)
     if value.entries is None:
         pairs = [("in" if value.items is not None else "eq", value, value)]
     else:
-        pairs = [(operator, at, wanted) for operator, (at, wanted) in value.entries.items()]
+        pairs = [
+            (operator, operator_key, operand) for operator, (operator_key, operand) in value.entries.items()
+        ]
     if not pairs:
-        file.problems.error(value, f"`{name[:60]}` has no condition", "write a value, or `{exists: true}`")
+        context.error(value, f"`{name[:60]}` has no condition", "write a value, or `{exists: true}`")
     return [
-        Condition(path, operator, wanted.data(), f"{name} {operator} {_short(wanted.data())}")
-        for operator, at, wanted in pairs
-        if _usable(file, path, operator, at, wanted, events) and known
+        Condition(path, operator, operand.data(), f"{name} {operator} {_format_operand(operand.data())}")
+        for operator, operator_key, operand in pairs
+        if _check_operator(context, path, operator, operator_key, operand, event_types) and usable
     ]
 
 
-def _usable(
-    file: File, path: tuple[str, ...], operator: str, at: Node, wanted: Node, events: Collection[str]
+def _check_operator(
+    context: ParseContext,
+    path: tuple[str, ...],
+    operator: str,
+    key: Node,
+    operand: Node,
+    event_types: Collection[str],
 ) -> bool:
-    """Whether an operator fits its value, and the value the field; what does not is noted."""
-    error, name = file.problems.error, ".".join(path)
+    """Return whether the operator takes the operand, and the operand fits the field. Add an error if not."""
     if operator not in OPERATOR_NAMES:
-        hint = (
-            f"did you mean `{_SIGNS[operator]}`?"
-            if operator in _SIGNS
-            else did_you_mean(operator, OPERATOR_NAMES)
-        )
-        error(at, f"no operator `{operator[:40]}`", hint)
+        alias = _OPERATOR_ALIASES.get(operator)
+        hint = f"did you mean `{alias}`?" if alias else did_you_mean(operator, OPERATOR_NAMES)
+        context.error(key, f"no operator `{operator[:40]}`", hint)
         return False
-    value = wanted.data()
-    if operator == "exists":
-        if not isinstance(value, bool):
-            error(wanted, f"`exists` takes true or false, not {kind_of(value)}", truth_hint(value))
-        return isinstance(value, bool)
-    if value is None:
-        error(wanted, f"`{operator}` cannot compare with nothing", f"write `{name}: {{exists: false}}`")
-        return False
-    if operator in ("in", "not_in"):
-        return _usable_list(file, path, operator, wanted, events)
-    if isinstance(value, list | dict):
-        error(
-            wanted,
-            f"`{operator}` takes one value, not {kind_of(value)}",
-            "for several values write `in: [a, b]`",
-        )
-        return False
-    if operator in _ORDERED and kind_of(value) != "a number":
-        error(wanted, f"`{operator}` takes a number, not {kind_of(value)}", number_hint(value))
-        return False
-    if operator in _TEXTUAL and not isinstance(value, str):
-        error(wanted, f"`{operator}` takes a text, not {kind_of(value)}", "put it in quotes")
-        return False
+    if operator in ("in", "not_in") and operand.value is not None:
+        return _check_list(context, path, operator, operand, event_types)
+    error = _operand_error(operator, operand.data(), ".".join(path))
+    if error is not None:
+        return context.report(operand, error)
     if operator in ("eq", "ne", *_ORDERED):
-        return file.complain(wanted, check_value(path, value, events))
+        return context.report(operand, check_value(path, operand.data(), event_types))
     return True
 
 
-def _usable_list(
-    file: File, path: tuple[str, ...], operator: str, wanted: Node, events: Collection[str]
+def _operand_error(operator: str, value: Any, name: str) -> Diagnostic | None:
+    """Return the error in the single value of an operator, if any."""
+    kind = describe_type(value)
+    if operator == "exists":
+        if isinstance(value, bool):
+            return None
+        return unplaced_error(f"`exists` takes true or false, not {kind}", boolean_hint(value))
+    if value is None:
+        return unplaced_error(f"`{operator}` cannot compare with null", f"write `{name}: {{exists: false}}`")
+    if isinstance(value, list | dict):
+        return unplaced_error(
+            f"`{operator}` takes one value, not {kind}", "for several values, write `in: [a, b]`"
+        )
+    if operator in _ORDERED and kind != "a number":
+        return unplaced_error(f"`{operator}` takes a number, not {kind}", number_hint(value))
+    if operator in _STRING_OPERATORS and not isinstance(value, str):
+        return unplaced_error(f"`{operator}` takes a string, not {kind}", "put it in quotes")
+    return None
+
+
+def _check_list(
+    context: ParseContext, path: tuple[str, ...], operator: str, operand: Node, event_types: Collection[str]
 ) -> bool:
-    if wanted.items is None:
+    """Return whether the operand is a list of values that fit the field. Add an error if not."""
+    if operand.items is None:
         hint = f"write `{operator}: [a, b]`"
-        file.problems.error(wanted, f"`{operator}` takes a list, not {kind_of(wanted.value)}", hint)
+        context.error(operand, f"`{operator}` takes a list, not {describe_type(operand.value)}", hint)
         return False
-    if not wanted.items:
-        file.problems.error(wanted, f"the list of `{operator}` is empty")
+    if not operand.items:
+        context.error(operand, f"the list of `{operator}` is empty")
         return False
-    fine = True
-    for item in wanted.items:
+    usable = True
+    for item in operand.items:
         value = item.data()
         if value is None or isinstance(value, list | dict):
-            file.problems.error(item, f"the list of `{operator}` takes single values, not {kind_of(value)}")
-            fine = False
+            context.error(item, f"the list of `{operator}` takes single values, not {describe_type(value)}")
+            usable = False
         else:
-            fine = file.complain(item, check_value(path, value, events)) and fine
-    return fine
+            usable = context.report(item, check_value(path, value, event_types)) and usable
+    return usable
 
 
-def _short(value: Any) -> str:
-    """The wanted value as the rule's author wrote it, with quotes only where it could be mistaken."""
+def _format_operand(value: Any) -> str:
+    """Return the value as the rule's author wrote it, in quotes only if it could be read as another type."""
     if isinstance(value, str) and value and value not in ("true", "false") and not value[0].isdigit():
         return value[:80]
     return json.dumps(value, ensure_ascii=False)[:80]

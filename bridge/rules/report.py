@@ -1,91 +1,97 @@
-"""Problems as people read them: place, line, caret, and what to do."""
+"""Text report of diagnostics: place, line, caret, and what to do."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from bridge.errors import ConfigError
-from bridge.rules.model import Problem
+from bridge.rules.model import Diagnostic
 from bridge.rules.yaml import lines_of
 
-_WIDEST = 100
-_BEFORE = 60
-_SET_UP = "set these in the environment or in .env; `bridge connectors show NAME` says what each variable is"
+_MAX_WIDTH = 100
+"""Characters of a line that the report shows."""
+_CONTEXT_BEFORE = 60
+"""Characters before the caret that a shortened line keeps."""
+_SET_UP_HINT = (
+    "set these in the environment or in .env; `bridge connectors show NAME` describes each variable"
+)
 
 
 class RulesError(ConfigError):
-    """A rules file that cannot be used; the text is the whole report, `ending` what follows from it."""
+    """A rules file with errors. The message is the whole report; `ending` adds the consequence."""
 
-    def __init__(self, problems: Sequence[Problem], text: str, path: str, ending: str = "") -> None:
-        super().__init__(report(problems, text, path) + ending)
-        self.problems = tuple(problems)
+    def __init__(self, diagnostics: Sequence[Diagnostic], text: str, path: str, ending: str = "") -> None:
+        super().__init__(report(diagnostics, text, path) + ending)
+        self.diagnostics = tuple(diagnostics)
         self.path = path
 
 
-def report(problems: Sequence[Problem], text: str, path: str) -> str:
-    """Every problem with its line and a hint, and how many there are; empty when there is none.
+def report(diagnostics: Sequence[Diagnostic], text: str, path: str) -> str:
+    """Return every diagnostic with its line and hint, and a summary. Return an empty string if there are none.
 
-    What is wrong with the file comes first, then the connections that are not set up, one line each.
+    Diagnostics of the file come first, then one line for each connection that is not set up.
     """
-    if not problems:
+    if not diagnostics:
         return ""
     lines = lines_of(text)
-    mistakes = [problem for problem in problems if problem.connection is None]
-    missing = [
-        f"{problem.text}  (line {problem.line})" for problem in problems if problem.connection is not None
+    in_file = [diagnostic for diagnostic in diagnostics if diagnostic.connection is None]
+    not_set_up = [
+        f"{diagnostic.text}  (line {diagnostic.line})"
+        for diagnostic in diagnostics
+        if diagnostic.connection is not None
     ]
-    parts = [_one(problem, lines, path) for problem in mistakes]
-    if missing:
-        parts += [*([""] if mistakes else []), *missing, f"  hint: {_SET_UP}"]
-    return "\n".join([*parts, "", _summary(mistakes, len(missing), path)])
+    parts = [_with_source_line(diagnostic, lines, path) for diagnostic in in_file]
+    if not_set_up:
+        parts += [*([""] if in_file else []), *not_set_up, f"  hint: {_SET_UP_HINT}"]
+    return "\n".join([*parts, "", _summary(in_file, len(not_set_up), path)])
 
 
-def one_line(problem: Problem, path: str) -> str:
-    """A problem's place, text and hint, for where there is one line each, such as the log."""
-    return _place_and_text(problem, path) + (f"; {problem.hint}" if problem.hint else "")
+def one_line(diagnostic: Diagnostic, path: str) -> str:
+    """Return the place, text and hint of a diagnostic on one line, for the log."""
+    return _place_and_text(diagnostic, path) + (f"; {diagnostic.hint}" if diagnostic.hint else "")
 
 
-def _place_and_text(problem: Problem, path: str) -> str:
-    level = "warning: " if problem.level == "warning" else ""
-    rule = f"  (rule `{problem.rule}`)" if problem.rule else ""
-    return f"{path}:{problem.line}:{problem.column}: {level}{problem.text}{rule}"
+def _place_and_text(diagnostic: Diagnostic, path: str) -> str:
+    level = "warning: " if diagnostic.level == "warning" else ""
+    rule = f"  (rule `{diagnostic.rule}`)" if diagnostic.rule else ""
+    return f"{path}:{diagnostic.line}:{diagnostic.column}: {level}{diagnostic.text}{rule}"
 
 
-def _one(problem: Problem, lines: Sequence[str], path: str) -> str:
-    shown = [_place_and_text(problem, path)]
-    if 0 < problem.line <= len(lines):
-        line, column = _window(lines[problem.line - 1], problem.column)
-        gutter = f"  {problem.line} | "
-        shown.append((gutter + line).rstrip())
-        shown.append(" " * (len(gutter) - 2) + "| " + " " * (column - 1) + "^")
-    if problem.hint:
-        shown.append(f"  hint: {problem.hint}")
-    return "\n".join(shown)
+def _with_source_line(diagnostic: Diagnostic, lines: Sequence[str], path: str) -> str:
+    rows = [_place_and_text(diagnostic, path)]
+    if 0 < diagnostic.line <= len(lines):
+        line, column = _window(lines[diagnostic.line - 1], diagnostic.column)
+        gutter = f"  {diagnostic.line} | "
+        rows.append((gutter + line).rstrip())
+        rows.append(" " * (len(gutter) - 2) + "| " + " " * (column - 1) + "^")
+    if diagnostic.hint:
+        rows.append(f"  hint: {diagnostic.hint}")
+    return "\n".join(rows)
 
 
 def _window(line: str, column: int) -> tuple[str, int]:
-    """The part of a long line around the mistake, and the mistake's column in it."""
-    line = "".join(char if char.isprintable() else " " for char in line[: column + _WIDEST])
+    """Return the part of a long line around a column, and the column within that part."""
+    line = "".join(char if char.isprintable() else " " for char in line[: column + _MAX_WIDTH])
     start = 0
-    if column > _WIDEST - 20:
-        start = column - _BEFORE
+    if column > _MAX_WIDTH - 20:
+        start = column - _CONTEXT_BEFORE
         line = "…" + line[start:]
         start -= 1
-    if len(line) > _WIDEST:
-        line = line[: _WIDEST - 1] + "…"
+    if len(line) > _MAX_WIDTH:
+        line = line[: _MAX_WIDTH - 1] + "…"
     return line, column - start
 
 
-def _summary(mistakes: Sequence[Problem], missing: int, path: str) -> str:
-    errors = sum(problem.level == "error" for problem in mistakes)
+def _summary(in_file: Sequence[Diagnostic], not_set_up: int, path: str) -> str:
+    errors = sum(diagnostic.level == "error" for diagnostic in in_file)
     counts = [
         f"{count} {noun}{'' if count == 1 else 's'}"
-        for count, noun in ((errors, "problem"), (len(mistakes) - errors, "warning"))
+        for count, noun in ((errors, "problem"), (len(in_file) - errors, "warning"))
         if count
     ]
     parts = [f"{' and '.join(counts)} in {path}"] if counts else []
-    if missing:
+    if not_set_up:
         parts.append(
-            "1 connection is not set up" if missing == 1 else f"{missing} connections are not set up"
+            "1 connection is not set up" if not_set_up == 1 else f"{not_set_up} connections are not set up"
         )
     return "; ".join(parts)

@@ -1,7 +1,8 @@
-"""Routing: what an event leads to. Pure: the same event, rules and instant always give the same.
+"""Routing: turns an event into planned deliveries. Pure: the same event, rules and time give the same result.
 
-Params are rendered here, once, so that every attempt of a delivery sends the same; what cannot be rendered is
-planned all the same, with its problem, so that somebody is told. One rule's bug is that rule's trace.
+Params are rendered here, once, so that every attempt of a delivery sends the same content. If they cannot be rendered,
+the delivery is planned with its `render_error`, so that operators see it. An exception in one rule ends up in that
+rule's trace and does not affect other rules.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bridge.connector.api import Cause, Params, SerializeBy
+from bridge.connector.api import IdempotencyInput, Params, SerializeBy
 from bridge.events import Event
 from bridge.rules.conditions import check_condition
 from bridge.rules.model import (
     ALERTS,
     DELIVERY_FIELDS,
     Check,
-    Messaging,
-    Planned,
+    MessagingPolicy,
+    PlannedDelivery,
     Routing,
     Rule,
     Rules,
@@ -31,230 +32,239 @@ from bridge.rules.model import (
     Trace,
     Trigger,
 )
-from bridge.rules.parse_params import Default, complaint
+from bridge.rules.parse_params import DefaultParam, describe_validation_error
 from bridge.rules.template_filters import RenderError
-from bridge.rules.template_runtime import Names
-from bridge.rules.templates import condition, names_of
+from bridge.rules.template_runtime import TemplateContext
+from bridge.rules.templates import condition, template_context
 
-MESSAGES_EXPIRE = timedelta(hours=24)
-"""From the event's own time, for actions with a channel; a rule can say otherwise."""
+MESSAGE_EXPIRY = timedelta(hours=24)
+"""Counted from the event's own time, for actions with a channel. `expires:` overrides it."""
 
-_LONGEST_KEY = 400
+_MAX_KEY_LENGTH = 400
 
 
 def route(event: Event, rules: Rules, now: datetime) -> Routing:
-    """The deliveries that an event leads to, and for every rule why it did or did not fire. Never raises."""
-    names = names_of(event, now, rules.messaging.time_zone)
-    planned: list[Planned] = []
+    """Return the deliveries for an event, and the trace of every rule. Never raises."""
+    context = template_context(event, now, rules.messaging.time_zone)
+    planned: list[PlannedDelivery] = []
     traces: list[Trace] = []
-    for rule, first in rules.for_event(event.type):
-        if not first.fired:
-            traces.append(first)
+    for rule, trace in rules.for_event(event.type):
+        if not trace.fired:
+            traces.append(trace)
             continue
-        checks = [*first.checks]
+        checks = [*trace.checks]
         try:
-            fired = _fires(rule, names, checks)
+            fired = _fires(rule, context, checks)
             if fired:
-                cause = _Cause("rule", rule.name, event, event.occurred_at, now, "", rule.shadow)
-                planned.extend(_all_planned(rule.do, cause, names))
+                plan = _PlanContext("rule", rule.name, event, event.occurred_at, now, "", rule.shadow)
+                planned.extend(_plan_steps(rule.do, plan, context))
             traces.append(Trace(rule.name, fired, tuple(checks)))
         except Exception as error:
-            traces.append(
-                Trace(rule.name, False, tuple(checks), f"bug in the bridge: {type(error).__name__}")
-            )
+            message = f"bug in the bridge: {type(error).__name__}"
+            traces.append(Trace(rule.name, False, tuple(checks), message))
     return Routing(tuple(planned), tuple(traces))
 
 
 def follow_up(
     event: Event, rules: Rules, rule_name: str, delivery: Mapping[str, Any], now: datetime
-) -> tuple[Planned, ...]:
-    """The `on_failure` of a rule, for a delivery of it that was given up on (or whose text did not arrive).
+) -> tuple[PlannedDelivery, ...]:
+    """Plan a rule's `on_failure` for a delivery that failed permanently or whose message was undelivered.
 
-    `delivery` holds what `DELIVERY_FIELDS` names; times count from `now`, and its `id` makes each effect happen
-    once. Nothing when the rule is gone.
+    `delivery` has the fields of `DELIVERY_FIELDS`. Delays count from `now`, and the delivery's `id` makes each
+    follow-up run once. Empty if the rule no longer exists.
     """
     rule = rules.named(rule_name)
     if rule is None or not rule.on_failure:
         return ()
-    known = _delivery(delivery)
-    cause = _Cause("on_failure", rule.name, event, now, now, str(known.get("id", "")), rule.shadow)
-    return _all_planned(rule.on_failure, cause, names_of(event, now, rules.messaging.time_zone, known))
+    fields = _delivery_fields(delivery)
+    plan = _PlanContext("on_failure", rule.name, event, now, now, str(fields.get("id", "")), rule.shadow)
+    context = template_context(event, now, rules.messaging.time_zone, fields)
+    return _plan_steps(rule.on_failure, plan, context)
 
 
 def alerts(
     event: Event | None, rules: Rules, delivery: Mapping[str, Any], now: datetime
-) -> tuple[Planned, ...]:
-    """The file's alerts, for a delivery that waits for a person, or without an event for a paused connection.
+) -> tuple[PlannedDelivery, ...]:
+    """Plan the file's alerts for a delivery that needs an operator or, without an event, for a paused connection.
 
-    `delivery` holds what `DELIVERY_FIELDS` names; one `id` is alerted once.
+    `delivery` has the fields of `DELIVERY_FIELDS`. Each `id` is alerted once.
     """
-    known = _delivery(delivery)
-    cause = _Cause("alert", ALERTS, event, now, now, str(known.get("id", "")), False)
-    return _all_planned(rules.alerts, cause, names_of(event, now, rules.messaging.time_zone, known))
+    fields = _delivery_fields(delivery)
+    plan = _PlanContext("alert", ALERTS, event, now, now, str(fields.get("id", "")), False)
+    return _plan_steps(rules.alerts, plan, template_context(event, now, rules.messaging.time_zone, fields))
 
 
 def after_failure(
     event: Event, rules: Rules, delivery: Mapping[str, Any], now: datetime
-) -> tuple[Planned, ...]:
-    """What a failed delivery leads to: its rule's `on_failure`; alerts, when a person must act or the rule is mute."""
+) -> tuple[PlannedDelivery, ...]:
+    """Plan the rule's `on_failure`, and alerts if the delivery needs review or the rule has no `on_failure`."""
     planned = follow_up(event, rules, str(delivery["rule"]), delivery, now)
     if delivery["state"] == "needs_review" or not planned:
         planned += alerts(event, rules, delivery, now)
     return planned
 
 
-def consent(event: Event, messaging: Messaging, now: datetime) -> Check | None:
-    """What `messaging.consent` says about this event; None when it requires nothing."""
+def consent(event: Event, messaging: MessagingPolicy, now: datetime) -> Check | None:
+    """Evaluate `messaging.consent` for an event. None if the file has no such condition."""
     if messaging.consent is None:
         return None
-    names = names_of(event, now, messaging.time_zone)
-    return check_condition(condition(messaging.consent), names, label="consent")
+    context = template_context(event, now, messaging.time_zone)
+    return check_condition(condition(messaging.consent), context, label="consent")
 
 
 @dataclass(frozen=True)
-class _Cause:
-    """Why deliveries are planned, and from when their times count."""
+class _PlanContext:
+    """The trigger of planned deliveries, and the time from which their delays count."""
 
     trigger: Trigger
     rule: str
     event: Event | None
     since: datetime
     now: datetime
-    delivery: str
+    delivery_id: str
+    """The delivery that a follow-up or alert is about. Empty for a rule's own deliveries."""
     shadow: bool
 
     @property
     def conversation(self) -> str:
-        return self.event.conversation.id if self.event else f"alert {self.delivery}"
+        return self.event.conversation.id if self.event else f"alert {self.delivery_id}"
 
 
-def _fires(rule: Rule, names: Names, checks: list[Check]) -> bool:
-    """Whether `where` and `if` are both true. Both are always worked out, so that the trace is whole."""
-    fires = rule.where is None or rule.where.check(names, checks) == "true"
+def _fires(rule: Rule, context: TemplateContext, checks: list[Check]) -> bool:
+    """Return whether `where` and `if` are both true. Both are always evaluated, so that the trace is complete."""
+    fires = rule.where is None or rule.where.check(context, checks) == "true"
     if rule.condition is not None:
-        check = check_condition(rule.condition, names)
+        check = check_condition(rule.condition, context)
         checks.append(check)
         fires = fires and check.result == "true"
     return fires
 
 
-def _all_planned(steps: Sequence[Step], cause: _Cause, names: Names) -> tuple[Planned, ...]:
-    return tuple(_planned(step, step_index, cause, names) for step_index, step in enumerate(steps))
+def _plan_steps(
+    steps: Sequence[Step], plan: _PlanContext, context: TemplateContext
+) -> tuple[PlannedDelivery, ...]:
+    return tuple(_plan_step(step, step_index, plan, context) for step_index, step in enumerate(steps))
 
 
-def _planned(step: Step, step_index: int, cause: _Cause, names: Names) -> Planned:
+def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: TemplateContext) -> PlannedDelivery:
     action = step.action
-    params, checked, problem = _params(step, names)
-    recipient = getattr(checked, action.recipient, None) if checked and action.recipient else None
-    if checked and action.channel and not recipient:
-        problem = f"`{action.recipient}`: there is nobody to write to"
+    params, validated, error = _render_params(step, context)
+    recipient = getattr(validated, action.recipient, None) if validated and action.recipient else None
+    if validated and action.channel and not recipient:
+        error = f"`{action.recipient}` is empty: the message has no recipient"
+    key = ""
     try:
         key = (
-            str(step.idempotency_key(names)) if callable(step.idempotency_key) else step.idempotency_key or ""
+            str(step.idempotency_key(context))
+            if callable(step.idempotency_key)
+            else step.idempotency_key or ""
         )
-    except RenderError as error:
-        key, problem = "", problem or f"`idempotency_key`: {error}"
-    expires = step.expires or (MESSAGES_EXPIRE if action.channel else None)
-    return Planned(
-        rule=cause.rule,
-        trigger=cause.trigger,
+    except RenderError as render_error:
+        error = error or f"`idempotency_key`: {render_error}"
+    expires = step.expires or (MESSAGE_EXPIRY if action.channel else None)
+    return PlannedDelivery(
+        rule=plan.rule,
+        trigger=plan.trigger,
         step_index=step_index,
         action=action.full_name,
         connection=step.connection,
-        params={} if problem else params,
-        run_at=max(cause.now, cause.since + step.delay),
-        idempotency_key=_effect(step, cause, recipient, key, params),
+        params={} if error else params,
+        run_at=max(plan.now, plan.since + step.delay),
+        idempotency_key=_idempotency_key(step, plan, recipient, key, params),
         updates_existing=action.idempotency.updates,
-        concurrency_key=_lane(step, cause, recipient),
+        concurrency_key=_concurrency_key(step, plan, recipient),
         channel=action.channel,
         recipient=recipient,
-        problem=problem,
-        expires_at=cause.since + expires if expires else None,
+        render_error=error,
+        expires_at=plan.since + expires if expires else None,
         cancel_on=step.cancel_on,
         once=step.once,
         retry=step.retry,
-        shadow=cause.shadow,
+        shadow=plan.shadow,
     )
 
 
-def _params(step: Step, names: Names) -> tuple[dict[str, Any], Params | None, str | None]:
-    """The rendered params as JSON and as the action's model, or why they cannot be (names, never values)."""
+def _render_params(step: Step, context: TemplateContext) -> tuple[dict[str, Any], Params | None, str | None]:
+    """Return the rendered params as JSON and as the action's model, or an error with names but no values."""
     values: dict[str, Any] = {}
-    wrong: list[str] = []
+    errors: list[str] = []
     for name, value in step.values.items():
         try:
-            values[name] = _rendered(value, names)
+            values[name] = _render(value, context)
         except RenderError as error:
-            wrong.append(f"`{name}`: {error}")
-    if wrong:
-        return {}, None, "; ".join(wrong)
+            errors.append(f"`{name}`: {error}")
+    if errors:
+        return {}, None, "; ".join(errors)
     try:
         return values, step.action.params.model_validate(values), None
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False)
-    unfit = {str(item["loc"][0]) for item in found if item["loc"]} & {
-        name for name, value in step.values.items() if isinstance(value, Default) and value.optional
+        details = error.errors(include_input=False, include_url=False)
+    invalid_defaults = {str(item["loc"][0]) for item in details if item["loc"]} & {
+        name for name, value in step.values.items() if isinstance(value, DefaultParam) and value.optional
     }
-    if (
-        unfit
-    ):  # read as leniently as Heppu's fields: of an odd type is missing, where the rule did not ask for it
-        values.update(dict.fromkeys(unfit))
+    if invalid_defaults:
+        # Event fields are read leniently: an optional default of an unexpected type counts as missing.
+        values.update(dict.fromkeys(invalid_defaults))
         try:
             return values, step.action.params.model_validate(values), None
         except ValidationError as error:
-            found = error.errors(include_input=False, include_url=False)
-    return {}, None, "; ".join(complaint(item) for item in found)
+            details = error.errors(include_input=False, include_url=False)
+    return {}, None, "; ".join(describe_validation_error(item) for item in details)
 
 
-def _rendered(value: Any, names: Names) -> Any:
+def _render(value: Any, context: TemplateContext) -> Any:
     if callable(value):
-        return value(names)
+        return value(context)
     if isinstance(value, dict):
-        return {name: _rendered(item, names) for name, item in value.items()}
+        return {name: _render(item, context) for name, item in value.items()}
     if isinstance(value, list):
-        return [_rendered(item, names) for item in value]
+        return [_render(item, context) for item in value]
     return value
 
 
-def _effect(step: Step, cause: _Cause, recipient: str | None, key: str, params: Mapping[str, Any]) -> str:
-    """The effect key. A follow-up's cause is the delivery, so it does not collide with the rule's own effects."""
-    if cause.trigger != "rule":
-        key = "|".join((cause.trigger, cause.delivery, key))
-    event = cause.event.dedupe_key if cause.event else cause.conversation
+def _idempotency_key(
+    step: Step, plan: _PlanContext, recipient: str | None, key: str, params: Mapping[str, Any]
+) -> str:
+    """Return the idempotency key. For a follow-up it contains the delivery, so it differs from the rule's own keys."""
+    if plan.trigger != "rule":
+        key = "|".join((plan.trigger, plan.delivery_id, key))
+    event = plan.event.dedupe_key if plan.event else plan.conversation
     action = step.action
     dedupe_by = action.dedupe_by or ""
-    apart = json.dumps(params[dedupe_by], sort_keys=True) if dedupe_by in params else ""
-    return _bounded(
+    dedupe_value = json.dumps(params[dedupe_by], sort_keys=True) if dedupe_by in params else ""
+    return _shorten_key(
         action.idempotency.key(
-            Cause(step.connection, action.full_name, event, cause.conversation, recipient, key, apart)
+            IdempotencyInput(
+                step.connection, action.full_name, event, plan.conversation, recipient, key, dedupe_value
+            )
         )
     )
 
 
-def _lane(step: Step, cause: _Cause, recipient: str | None) -> str | None:
-    if step.action.serialize_by is SerializeBy.NONE or cause.event is None:
+def _concurrency_key(step: Step, plan: _PlanContext, recipient: str | None) -> str | None:
+    if step.action.serialize_by is SerializeBy.NONE or plan.event is None:
         return None
     if step.action.channel:
-        who = recipient.casefold() if recipient else cause.conversation
+        target = recipient.casefold() if recipient else plan.conversation
     elif step.action.serialize_by is SerializeBy.CONVERSATION:
-        who = cause.conversation
+        target = plan.conversation
     else:
-        who = cause.event.contact.key or cause.conversation
-    return _bounded(f"{step.connection}|{who}")
+        target = plan.event.contact.key or plan.conversation
+    return _shorten_key(f"{step.connection}|{target}")
 
 
-def _bounded(key: str) -> str:
-    """The key itself, or its hash when it is too long or too odd for an index: ids come from outside."""
-    if len(key) <= _LONGEST_KEY and key.isprintable():
+def _shorten_key(key: str) -> str:
+    """Return the key, or its hash if it is too long or not printable: it contains IDs from outside."""
+    if len(key) <= _MAX_KEY_LENGTH and key.isprintable():
         return key
     return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _delivery(delivery: Mapping[str, Any]) -> dict[str, Any]:
-    """What templates may see of a delivery, as plain JSON."""
-    found = {name: delivery.get(name) for name in DELIVERY_FIELDS}
+def _delivery_fields(delivery: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a delivery that templates can use, as plain JSON."""
+    fields = {name: delivery.get(name) for name in DELIVERY_FIELDS}
     return {
         name: value if isinstance(value, bool | int | float | str) else str(value)
-        for name, value in found.items()
+        for name, value in fields.items()
         if value is not None
     }

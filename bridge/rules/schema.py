@@ -1,9 +1,7 @@
-"""The JSON Schemas of rules.yaml, made from the connectors that are installed, and of files of tests beside it.
+"""JSON Schemas of rules.yaml, generated from the installed connectors, and of test files, for editors.
 
-Editors complete and check by them.
-
-An editor knows less than `bridge check`: it sees keys, names and shapes, not what stands inside templates. So the
-schema is never stricter than loading.
+An editor knows less than `bridge check`: it sees keys, names and shapes, but not the content of templates. So the
+schema is never stricter than the loader.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from pydantic.fields import FieldInfo
 from bridge.connector.api import Action, example_of, template_of
 from bridge.connector.discovery import Registry
 from bridge.errors import BridgeError
-from bridge.events import EVENT_NAMES
+from bridge.events import EVENT_TYPES
 from bridge.rules import load, parse_messaging, parse_steps, parse_tests
 from bridge.rules.parse_context import PATTERNS
 from bridge.rules.parse_params import is_required, params_of
@@ -34,11 +32,11 @@ _CAP = {"type": "string", "pattern": r"^\s*[1-9]\d{0,4}\s+per\s+\S+\s*$", "examp
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _TESTS = {"type": "array", "items": {"$ref": "#/$defs/test"}, "minItems": 1}
-_EVENT = {"enum": list(EVENT_NAMES)}
+_EVENT = {"enum": list(EVENT_TYPES)}
 
 
 def schema_of_tests() -> Schema:
-    """The schema of a file that holds tests of the rules beside it: `NAME.tests.yaml`, or `tests/*.yaml`."""
+    """Return the schema of a test file: `NAME.tests.yaml` next to the rules file, or `tests/*.yaml`."""
     return {
         "$schema": _DRAFT,
         "title": "Tests of rules.yaml",
@@ -50,7 +48,7 @@ def schema_of_tests() -> Schema:
 
 
 def schema(registry: Registry) -> Schema:
-    """The schema (draft 2020-12) of a rules file for these connectors; broken ones are left out."""
+    """Return the schema (draft 2020-12) of a rules file for these connectors, without those that fail to load."""
     actions = list(_actions(registry))
     return {
         "$schema": _DRAFT,
@@ -89,7 +87,7 @@ def _actions(registry: Registry) -> Iterable[Action]:
 
 
 def _object(keys: Iterable[str], properties: Mapping[str, Schema], required: Iterable[str] = ()) -> Schema:
-    """An object of exactly these keys; one that is named but not described may be anything."""
+    """Return the schema of an object with exactly these keys. A key without a property schema can have any value."""
     return {
         "type": "object",
         "properties": {key: properties.get(key, {}) for key in keys},
@@ -120,15 +118,15 @@ def _where() -> Schema:
 
 def _rule() -> Schema:
     described: Schema = {
-        "name": {"type": "string", "description": "A name of its own, such as text-when-busy."},
+        "name": {"type": "string", "description": "A unique name, such as text-when-busy."},
         "description": {"type": "string"},
-        "when": {"$ref": "#/$defs/events", "description": "The events it is for."},
-        "where": {"$ref": "#/$defs/where", "description": "What fields of the event have to be."},
+        "when": {"$ref": "#/$defs/events", "description": "The event types that the rule applies to."},
+        "where": {"$ref": "#/$defs/where", "description": "Conditions on fields of the event."},
         "if": {"type": ["string", "boolean"], "description": "A condition, written without {{ }}."},
         "do": {"type": "array", "items": {"$ref": "#/$defs/step"}, "minItems": 1},
         "on_failure": {"type": "array", "items": {"$ref": "#/$defs/step"}, "minItems": 1},
-        "enabled": {"type": "boolean", "description": "false switches the rule off."},
-        "shadow": {"type": "boolean", "description": "true goes as far as sending, and does not send."},
+        "enabled": {"type": "boolean", "description": "`false` disables the rule."},
+        "shadow": {"type": "boolean", "description": "`true` does everything except sending."},
     }
     return _object(load.RULE_KEYS, described, required=("name", "when", "do"))
 
@@ -141,77 +139,79 @@ def _step(actions: list[Action], keys: Iterable[str]) -> Schema:
             "anyOf": [{"const": action.full_name, "description": action.description} for action in actions]
         },
         "connection": {"type": "string", "pattern": "^[a-z][a-z0-9_]*$"},
-        "delay": {**_DURATION, "description": "Counts from the event's own time."},
+        "delay": {**_DURATION, "description": "Time from the event to the delivery."},
         "expires": {
             **_DURATION,
-            "description": "After that it is pointless; counts from the event's own time.",
+            "description": "Time from the event after which the delivery is not sent any more.",
         },
         "cancel_on": {"$ref": "#/$defs/events"},
         "once": _object(once, once, required=once),
         "retry": {"anyOf": [_DURATION, _object(retry, retry)]},
         "idempotency_key": {
             "type": "string",
-            "description": "Makes it a separate delivery of the same event.",
+            "description": "Makes this a separate delivery for the same event.",
         },
         "with": {"type": "object"},
     }
-    chosen = [
+    params_by_action = [
         {
             "if": {"properties": {"use": {"const": action.full_name}}, "required": ["use"]},
             "then": {"properties": {"with": {"$ref": f"#/$defs/params/{action.full_name}"}}},
         }
         for action in actions
     ]
-    return {**_object(keys, described, required=("use",)), "allOf": chosen}
+    return {**_object(keys, described, required=("use",)), "allOf": params_by_action}
 
 
 def _params(action: Action) -> Schema:
-    """The params of an action; a template may stand for every value, so no value is stricter than that."""
+    """Return the schema of an action's params. Every value can also be a template."""
     try:
-        known = action.params.model_json_schema(
+        model_schema = action.params.model_json_schema(
             ref_template=f"#/$defs/params/{action.full_name}/$defs/{{model}}"
         )
-    except PydanticUserError:  # a type that JSON Schema has no word for
-        known = {}
-    described = known.get("properties", {})
-    found = _object(
+    except PydanticUserError:  # a type that JSON Schema cannot express
+        model_schema = {}
+    properties = model_schema.get("properties", {})
+    params = _object(
         params_of(action),
-        {name: _param(info, described.get(name, {})) for name, info in params_of(action).items()},
+        {name: _param(info, properties.get(name, {})) for name, info in params_of(action).items()},
         required=[name for name, info in params_of(action).items() if is_required(info)],
     )
-    return {**found, "$defs": known["$defs"]} if "$defs" in known else found
+    return {**params, "$defs": model_schema["$defs"]} if "$defs" in model_schema else params
 
 
-def _param(info: FieldInfo, known: Schema) -> Schema:
+def _param(info: FieldInfo, model_schema: Schema) -> Schema:
     hidden = ("title", "description", "default", "example", "template", "html", "format")
-    plain = {key: value for key, value in known.items() if key not in hidden}
-    plain = _numbers_too(plain)
-    param: Schema = {"anyOf": [plain, _TEMPLATE], "description": info.description or ""}
-    if not plain:
+    literal = _allow_numbers({key: value for key, value in model_schema.items() if key not in hidden})
+    param: Schema = {"anyOf": [literal, _TEMPLATE], "description": info.description or ""}
+    if not literal:
         del param["anyOf"]
     if template_of(info):
-        param["description"] += f"\n\nLeft out, it is {template_of(info)}"
+        param["description"] += f"\n\nDefault: {template_of(info)}"
     if example_of(info) is not None:
         param["examples"] = [example_of(info)]
     return param
 
 
-def _numbers_too(known: Schema) -> Schema:
-    """A text may be written as a number, and what looks like one to an editor (+4712...) is a text to us."""
-    if known.get("type") == "string" and "enum" not in known and "const" not in known:
-        return {"anyOf": [known, {"type": "number"}]}
-    if "anyOf" in known:
-        return {**known, "anyOf": [_numbers_too(part) for part in known["anyOf"]]}
-    return known
+def _allow_numbers(value: Schema) -> Schema:
+    """Allow a number for a string. To an editor, `+4712...` looks like a number; to the loader, it is a string."""
+    if value.get("type") == "string" and "enum" not in value and "const" not in value:
+        return {"anyOf": [value, {"type": "number"}]}
+    if "anyOf" in value:
+        return {**value, "anyOf": [_allow_numbers(part) for part in value["anyOf"]]}
+    return value
 
 
 def _messaging() -> Schema:
     described: Schema = {
-        "quiet_hours": {**_HOURS, "description": "On the person's own clock; `none` gives them up."},
+        "quiet_hours": {**_HOURS, "description": "In the recipient's local time; `none` disables them."},
         "regions": {"type": "object", "additionalProperties": _HOURS},
         "caps": _object(parse_messaging.CHANNELS, dict.fromkeys(parse_messaging.CHANNELS, _CAP)),
         "time_zone": {"type": "string", "examples": ["America/New_York"]},
-        "consent": {"type": ["string", "boolean"], "description": "A condition that every message needs."},
+        "consent": {
+            "type": ["string", "boolean"],
+            "description": "A condition that every message must meet.",
+        },
     }
     return _object(parse_messaging.KEYS, described)
 

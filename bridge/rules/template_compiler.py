@@ -1,134 +1,133 @@
-"""From Jinja's nodes to plain functions: what a template may be made of."""
+"""Template compiler: turns Jinja's nodes into plain functions and rejects every node that is not allowed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import nodes
 
 from bridge.rules import template_filters, template_runtime
-from bridge.rules.fields import did_you_mean, kind_of
+from bridge.rules.fields import describe_type, did_you_mean
+from bridge.rules.model import Diagnostic, unplaced_error
 from bridge.rules.template_filters import Filter, RenderError
-from bridge.rules.template_runtime import Names, Step
+from bridge.rules.template_runtime import Evaluator, TemplateContext
 
 MAX_NODES = 500
 MAX_DEPTH = 40
-LONGEST_PATH = 20
+MAX_PATH_LENGTH = 20
+ALLOWED_TAGS = "only {% if %}, {% elif %}, {% else %} and {% endif %} are supported"
 
-
-@dataclass(frozen=True)
-class Mistake:
-    """What is wrong in a template; `about` is the word in its text to point at."""
-
-    text: str
-    hint: str = ""
-    about: str = ""
+LocatedDiagnostic = tuple[str, Diagnostic]
+"""A token in the template's source (empty: the whole source), and the error there."""
 
 
 class TemplateError(Exception):
-    """A template or condition that cannot be used, with all its mistakes."""
+    """A template or condition with errors."""
 
-    def __init__(self, mistakes: Sequence[Mistake], paths: Collection[tuple[str, ...]] = ()) -> None:
-        super().__init__("; ".join(mistake.text for mistake in mistakes))
-        self.mistakes = tuple(mistakes)
+    def __init__(
+        self, diagnostics: Sequence[LocatedDiagnostic], paths: Collection[tuple[str, ...]] = ()
+    ) -> None:
+        super().__init__("; ".join(diagnostic.text for _, diagnostic in diagnostics))
+        self.diagnostics = tuple(diagnostics)
         self.paths = frozenset(paths)
-        """The dotted names that could be read all the same."""
+        """The dotted names that the compiler could read despite the errors."""
 
 
 class Compiler:
-    """Turns Jinja's nodes into functions, and gathers what must not be there.
+    """Compiler of Jinja's nodes to functions, and collector of the errors in them.
 
-    Sizes are limited here, so what comes out is never deep or long.
+    It limits the number and the depth of nodes, so the compiled template is never deep or long.
     """
 
     def __init__(self) -> None:
-        self.mistakes: list[Mistake] = []
+        self.diagnostics: list[LocatedDiagnostic] = []
         self.paths: set[tuple[str, ...]] = set()
-        self.compared: set[tuple[tuple[str, ...], Any]] = set()
+        self.comparisons: set[tuple[tuple[str, ...], Any]] = set()
         self.count = 0
         self.depth = 0
 
-    def wrong(self, text: str, hint: str = "", about: str = "") -> Step:
-        """Note a mistake; the function it gives is never called."""
-        self.mistakes.append(Mistake(text, hint, about))
-        return template_runtime.nothing
+    def reject(self, text: str, hint: str = "", token: str = "") -> Evaluator:
+        """Add an error at `token`. Return an evaluator that is never called."""
+        self.diagnostics.append((token, unplaced_error(text, hint)))
+        return template_runtime.unusable
 
-    def statements(self, body: Sequence[nodes.Node], html: bool) -> list[Step]:
-        """The pieces of a text; only `{% if %}` is a statement."""
-        parts: list[Step] = []
+    def statements(self, body: Sequence[nodes.Node], html: bool) -> list[Evaluator]:
+        """Compile the parts of a string. `{% if %}` is the only statement."""
+        parts: list[Evaluator] = []
         for node in body:
             if isinstance(node, nodes.Output):
-                parts.extend(self._part(item, html) for item in node.nodes)
+                parts.extend(self._output(item, html) for item in node.nodes)
             elif isinstance(node, nodes.If):
-                parts.append(self._branches(node, html))
+                parts.append(self._if_statement(node, html))
             else:
                 kind = type(node).__name__.lower()
                 name = _TAGS.get(kind, kind)
-                hint = "only {% if %}, {% elif %}, {% else %} and {% endif %} exist"
-                self.wrong(f"`{{% {name} %}}` is not allowed", hint, "{%")
+                self.reject(f"`{{% {name} %}}` is not allowed", ALLOWED_TAGS, "{%")
         return parts
 
-    def _part(self, node: nodes.Expr, html: bool) -> Step:
+    def _output(self, node: nodes.Expr, html: bool) -> Evaluator:
         if isinstance(node, nodes.TemplateData):
             return template_runtime.constant(node.data)
         value = self.expression(node)
-        show = template_filters.escaped if html else template_filters.written
-        return lambda names: show(value(names))
+        convert = template_filters.to_html if html else template_filters.to_text
+        return lambda context: convert(value(context))
 
-    def _branches(self, node: nodes.If, html: bool) -> Step:
+    def _if_statement(self, node: nodes.If, html: bool) -> Evaluator:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise RecursionError
-        cases = [
-            (self.boolean(case.test, "`{% if %}`"), template_runtime.text(self.statements(case.body, html)))
-            for case in (node, *node.elif_)
-        ]
-        otherwise = template_runtime.text(self.statements(node.else_, html))
-        self.depth -= 1
-
-        def choose(names: Names) -> Any:
-            return next((text for test, text in cases if test(names)), otherwise)(names)
-
-        return choose
-
-    def expression(self, node: nodes.Node) -> Step:
-        """What stands inside `{{ }}` or after `if:`."""
-        self.count += 1
-        self.depth += 1
-        if self.depth > MAX_DEPTH or self.count > MAX_NODES:
-            raise TemplateError([Mistake("the template is too long", "split it, or make it simpler")])
-        build = _EXPRESSIONS.get(type(node))
-        step = build(self, node) if build else self.wrong(*_not_allowed(node))
-        self.depth -= 1
-        return step
-
-    def boolean(self, node: nodes.Node, where: str) -> Step:
-        """An expression that has to be true or false; `where` says for whom."""
-        if isinstance(node, nodes.Const) and not isinstance(node.value, bool):
-            return self.wrong(
-                f"{where} takes true or false, not {kind_of(node.value)}", "compare it: x == 'y'"
+        concatenate = template_runtime.concatenate
+        branches = [
+            (
+                self.boolean(branch.test, "the condition of `{% if %}` must be"),
+                concatenate(self.statements(branch.body, html)),
             )
-        value = self.expression(node)
+            for branch in (node, *node.elif_)
+        ]
+        otherwise = concatenate(self.statements(node.else_, html))
+        self.depth -= 1
 
-        def run(names: Names) -> bool:
-            found = value(names)
-            if isinstance(found, bool):
-                return found
-            raise RenderError(f"{where} takes true or false, not {kind_of(found)}")
+        def run(context: TemplateContext) -> Any:
+            return next((body for test, body in branches if test(context)), otherwise)(context)
 
         return run
 
-    def _constant(self, node: nodes.Const) -> Step:
+    def expression(self, node: nodes.Node) -> Evaluator:
+        """Compile the content of `{{ }}` or of `if:`."""
+        self.count += 1
+        self.depth += 1
+        if self.depth > MAX_DEPTH or self.count > MAX_NODES:
+            raise TemplateError([("", unplaced_error("the template is too long", "split or simplify it"))])
+        build = _EXPRESSIONS.get(type(node))
+        evaluator = build(self, node) if build else self.reject(*_not_allowed(node))
+        self.depth -= 1
+        return evaluator
+
+    def boolean(self, node: nodes.Node, requirement: str) -> Evaluator:
+        """Compile an expression that must be true or false. `requirement` is the start of the error message."""
+        if isinstance(node, nodes.Const) and not isinstance(node.value, bool):
+            text = f"{requirement} true or false, not {describe_type(node.value)}"
+            return self.reject(text, "compare it: x == 'y'")
+        value = self.expression(node)
+
+        def run(context: TemplateContext) -> bool:
+            result = value(context)
+            if isinstance(result, bool):
+                return result
+            raise RenderError(f"{requirement} true or false, not {describe_type(result)}")
+
+        return run
+
+    def _constant(self, node: nodes.Const) -> Evaluator:
         value = node.value
         if isinstance(value, float) and not math.isfinite(value):
-            return self.wrong("the number is too large")
+            return self.reject("the number is too large")
         return template_runtime.constant(value)
 
-    def _path(self, node: nodes.Expr) -> Step:
-        """A dotted name, or a key of any other expression."""
+    def _path(self, node: nodes.Expr) -> Evaluator:
+        """Compile a dotted name, or a field of any other expression."""
         keys: list[str] = []
         inner: nodes.Node = node
         while isinstance(inner, nodes.Getattr | nodes.Getitem):
@@ -137,74 +136,77 @@ class Compiler:
             elif isinstance(inner.arg, nodes.Const) and isinstance(inner.arg.value, str):
                 keys.append(inner.arg.value)
             elif isinstance(inner.arg, nodes.Slice):
-                return self.wrong("slices are not allowed", "`| truncate(50)` shortens a text")
+                return self.reject("slices are not allowed", "to shorten a string, use `| truncate(50)`")
             else:
-                hint = "name a field: event.metadata['order id']; of a list take `| first` or `| last`"
-                return self.wrong("only the name of a field can stand in [ ]", hint, "[")
+                hint = "write event.metadata['order id']; for items of a list, use `| first` or `| last`"
+                return self.reject("only a field name is allowed in [ ]", hint, "[")
             inner = inner.node
-        if len(keys) > LONGEST_PATH:
-            return self.wrong(f"the name has more than {LONGEST_PATH} parts", "")
+        if len(keys) > MAX_PATH_LENGTH:
+            return self.reject(f"the name has more than {MAX_PATH_LENGTH} parts")
         keys.reverse()
         if isinstance(inner, nodes.Name):
             path = (inner.name, *keys)
             self.paths.add(path)
-            return template_runtime.looked_up(path)
-        return template_runtime.keys_of(self.expression(inner), tuple(keys))
+            return template_runtime.lookup_path(path)
+        return template_runtime.lookup_keys(self.expression(inner), tuple(keys))
 
-    def _sequence(self, node: nodes.List | nodes.Tuple) -> Step:
+    def _sequence(self, node: nodes.List | nodes.Tuple) -> Evaluator:
         items = [self.expression(item) for item in node.items]
-        return lambda names: [item(names) for item in items]
+        return lambda context: [item(context) for item in items]
 
-    def _chosen(self, node: nodes.CondExpr) -> Step:
+    def _conditional(self, node: nodes.CondExpr) -> Evaluator:
         if node.expr2 is None:
-            return self.wrong("an `if` inside {{ }} needs an `else`", "{{ 'a' if event.x == 1 else 'b' }}")
-        test = self.boolean(node.test, "`if`")
+            hint = "write {{ 'a' if event.x == 1 else 'b' }}"
+            return self.reject("an `if` inside {{ }} needs an `else`", hint)
+        test = self.boolean(node.test, "the condition of `if` must be")
         yes, no = self.expression(node.expr1), self.expression(node.expr2)
-        return lambda names: yes(names) if test(names) else no(names)
+        return lambda context: yes(context) if test(context) else no(context)
 
-    def _conjunction(self, node: nodes.And) -> Step:
-        left, right = self.boolean(node.left, "`and`"), self.boolean(node.right, "`and`")
-        return lambda names: left(names) and right(names)
+    def _conjunction(self, node: nodes.And) -> Evaluator:
+        left, right = self.boolean(node.left, "`and` takes"), self.boolean(node.right, "`and` takes")
+        return lambda context: left(context) and right(context)
 
-    def _disjunction(self, node: nodes.Or) -> Step:
-        left, right = self.boolean(node.left, "`or`"), self.boolean(node.right, "`or`")
-        return lambda names: left(names) or right(names)
+    def _disjunction(self, node: nodes.Or) -> Evaluator:
+        left, right = self.boolean(node.left, "`or` takes"), self.boolean(node.right, "`or` takes")
+        return lambda context: left(context) or right(context)
 
-    def _negation(self, node: nodes.Not) -> Step:
-        value = self.boolean(node.node, "`not`")
-        return lambda names: not value(names)
+    def _negation(self, node: nodes.Not) -> Evaluator:
+        value = self.boolean(node.node, "`not` takes")
+        return lambda context: not value(context)
 
-    def _joined(self, node: nodes.Concat) -> Step:
-        return template_runtime.text([self._part(item, False) for item in node.nodes])
+    def _concatenation(self, node: nodes.Concat) -> Evaluator:
+        return template_runtime.concatenate([self._output(item, False) for item in node.nodes])
 
-    def _arithmetic(self, node: nodes.BinExpr) -> Step:
+    def _arithmetic(self, node: nodes.BinExpr) -> Evaluator:
         sign = node.operator or ""
         for side in (node.left, node.right):
             if isinstance(side, nodes.Const) and isinstance(side.value, str):
-                hint = "join texts with ~" if sign == "+" else "only numbers can be reckoned with"
-                return self.wrong(f"`{sign}` takes numbers, not a text", hint, side.value)
+                hint = "join strings with ~" if sign == "+" else "remove the quotes if it is a number"
+                return self.reject(f"`{sign}` takes numbers, not a string", hint, side.value)
         left, right = self.expression(node.left), self.expression(node.right)
         run = template_runtime.ARITHMETIC[sign]
-        return lambda names: template_runtime.reckoned(run, sign, left(names), right(names))
+        return lambda context: template_runtime.arithmetic(run, sign, left(context), right(context))
 
-    def _signed(self, node: nodes.UnaryExpr) -> Step:
+    def _signed(self, node: nodes.UnaryExpr) -> Evaluator:
         value = self.expression(node.node)
         factor = -1 if isinstance(node, nodes.Neg) else 1
-        return lambda names: factor * template_filters.number_of(value(names), "`-`")
+        return lambda context: factor * template_filters.require_number(value(context), "`-`")
 
-    def _comparison(self, node: nodes.Compare) -> Step:
+    def _comparison(self, node: nodes.Compare) -> Evaluator:
         sides = [node.expr, *(operand.expr for operand in node.ops)]
         if any(isinstance(side, nodes.Const) and side.value is None for side in sides):
-            return self.wrong("nothing can be compared with none", "write `is defined` or `is not defined`")
+            return self.reject(
+                "values cannot be compared with none", "write `is defined` or `is not defined`"
+            )
         for left, operand, right in zip(sides, node.ops, sides[1:], strict=False):
             self._note_comparison(left, operand.op, right)
         first = self.expression(node.expr)
         rest = [(operand.op, self.expression(operand.expr)) for operand in node.ops]
 
-        def run(names: Names) -> bool:
-            left = first(names)
+        def run(context: TemplateContext) -> bool:
+            left = first(context)
             for name, expression in rest:
-                right = expression(names)
+                right = expression(context)
                 if not template_runtime.COMPARISONS[name](left, right):
                     return False
                 left = right
@@ -213,84 +215,87 @@ class Compiler:
         return run
 
     def _note_comparison(self, left: nodes.Expr, name: str, right: nodes.Expr) -> None:
-        """Remember a field that is compared with constants, so that loading can check them."""
+        """Record a field that is compared with constants, so that the loader can check the constants."""
         if name in ("in", "notin"):
             items: Sequence[nodes.Expr] = right.items if isinstance(right, nodes.List | nodes.Tuple) else []
         else:
             left, items = (right, [left]) if isinstance(left, nodes.Const) else (left, [right])
         path = _path_of(left)
         if path is not None:
-            self.compared.update((path, item.value) for item in items if isinstance(item, nodes.Const))
+            self.comparisons.update((path, item.value) for item in items if isinstance(item, nodes.Const))
 
-    def _filtered(self, node: nodes.Filter) -> Step:
+    def _filter(self, node: nodes.Filter) -> Evaluator:
         if node.node is None:
-            return self.wrong("`{% filter %}` is not allowed", "write {{ value | filter }}")
+            return self.reject("`{% filter %}` is not allowed", "write {{ value | filter }}")
         value = self.expression(node.node)
-        spec = {"default": template_filters.DEFAULT, "local": template_filters.LOCAL}.get(
+        spec = {"default": template_filters.DEFAULT_FILTER, "local": template_filters.LOCAL_FILTER}.get(
             node.name
         ) or template_filters.FILTERS.get(node.name)
         if spec is None:
-            return self.wrong(
+            return self.reject(
                 f"no filter `{node.name[:40]}`",
                 did_you_mean(node.name, template_filters.FILTER_NAMES),
                 node.name,
             )
         arguments = self._arguments(node, spec)
         if arguments is None:
-            return template_runtime.nothing
+            return template_runtime.unusable
         if node.name == "default":
             return template_runtime.with_default(value, arguments)
         if node.name == "local":
-            return lambda names: template_filters.local(
-                value(names), names[template_runtime.ZONE], *(argument(names) for argument in arguments)
+            return lambda context: template_filters.local(
+                value(context),
+                context[template_runtime.TIME_ZONE],
+                *(argument(context) for argument in arguments),
             )
         run = spec.run
-        return lambda names: run(value(names), *(argument(names) for argument in arguments))
+        return lambda context: run(value(context), *(argument(context) for argument in arguments))
 
-    def _arguments(self, node: nodes.Filter, spec: Filter) -> list[Step] | None:
+    def _arguments(self, node: nodes.Filter, spec: Filter) -> list[Evaluator] | None:
         if node.kwargs or node.dyn_args or node.dyn_kwargs:
-            self.wrong(f"`{node.name}` takes its arguments without names", "", node.name)
+            self.reject(f"`{node.name}` does not take named arguments", "remove the names", node.name)
             return None
-        if not spec.least <= len(node.args) <= spec.most:
-            takes = str(spec.most) if spec.least == spec.most else f"{spec.least} to {spec.most}"
-            self.wrong(f"`{node.name}` takes {takes} argument{'' if takes == '1' else 's'}", "", node.name)
+        least, most = spec.min_args, spec.max_args
+        if not least <= len(node.args) <= most:
+            count = str(most) if least == most else f"{least} to {most}"
+            self.reject(f"`{node.name}` takes {count} argument{'' if count == '1' else 's'}", "", node.name)
             return None
         for argument, check in zip(node.args, spec.constants, strict=False):
-            wanted = check(argument.value if isinstance(argument, nodes.Const) else None)
-            if wanted:
-                self.wrong(f"`{node.name}` wants {wanted}", "", node.name)
+            expected = check(argument.value if isinstance(argument, nodes.Const) else None)
+            if expected:
+                self.reject(f"`{node.name}` takes {expected}", "", node.name)
                 return None
         return [self.expression(argument) for argument in node.args]
 
-    def _tested(self, node: nodes.Test) -> Step:
+    def _test(self, node: nodes.Test) -> Evaluator:
         value = self.expression(node.node)
         if node.name not in template_filters.TEST_NAMES:
-            return self.wrong(
+            return self.reject(
                 f"no test `is {node.name[:40]}`",
                 did_you_mean(node.name, template_filters.TEST_NAMES),
                 node.name,
             )
         if node.args or node.kwargs or node.dyn_args or node.dyn_kwargs:
-            return self.wrong(f"`is {node.name}` takes no arguments", "", node.name)
+            return self.reject(f"`is {node.name}` takes no arguments", "", node.name)
         if node.name in template_filters.TESTS:
             test = template_filters.TESTS[node.name]
-            return lambda names: test(value(names))
-        wanted = node.name == "defined"
-        return lambda names: template_runtime.is_there(value, names) is wanted
+            return lambda context: test(value(context))
+        expected = node.name == "defined"
+        return lambda context: template_runtime.is_defined(value, context) is expected
 
 
-_EXPRESSIONS: dict[type[nodes.Node], Callable[[Compiler, Any], Step]] = {
+_EXPRESSIONS: dict[type[nodes.Node], Callable[[Compiler, Any], Evaluator]] = {
     nodes.Name: Compiler._path,
     nodes.Getattr: Compiler._path,
     nodes.Getitem: Compiler._path,
     nodes.Const: Compiler._constant,
     nodes.List: Compiler._sequence,
     nodes.Tuple: Compiler._sequence,
-    nodes.CondExpr: Compiler._chosen,
+    nodes.CondExpr: Compiler._conditional,
     nodes.And: Compiler._conjunction,
     nodes.Or: Compiler._disjunction,
     nodes.Not: Compiler._negation,
-    nodes.Concat: Compiler._joined,
+    nodes.Concat: Compiler._concatenation,
     nodes.Add: Compiler._arithmetic,
     nodes.Sub: Compiler._arithmetic,
     nodes.Mul: Compiler._arithmetic,
@@ -300,10 +305,10 @@ _EXPRESSIONS: dict[type[nodes.Node], Callable[[Compiler, Any], Step]] = {
     nodes.Neg: Compiler._signed,
     nodes.Pos: Compiler._signed,
     nodes.Compare: Compiler._comparison,
-    nodes.Filter: Compiler._filtered,
-    nodes.Test: Compiler._tested,
+    nodes.Filter: Compiler._filter,
+    nodes.Test: Compiler._test,
 }
-"""Everything that an expression may be made of."""
+"""Every node that an expression can contain -> the method that compiles it."""
 
 
 _TAGS = {
@@ -313,7 +318,7 @@ _TAGS = {
     "filterblock": "filter",
     "fromimport": "from",
 }
-"""What Jinja calls some nodes -> the tag that people write."""
+"""Jinja's node name -> the tag in the template, where the two differ."""
 
 
 def _not_allowed(node: nodes.Node) -> tuple[str, str, str]:
@@ -321,11 +326,12 @@ def _not_allowed(node: nodes.Node) -> tuple[str, str, str]:
         called = _path_of(node.node)
         name = ".".join(called) if called else ""
         hint = f"write `| {called[-1]}`" if called and called[-1] in template_filters.FILTER_NAMES else ""
-        return f"`{name[:40]}(...)`: nothing can be called", hint or "use a filter: {{ value | upper }}", name
+        text = f"`{name[:40]}(...)`: calls are not allowed"
+        return text, hint or "use a filter: {{ value | upper }}", name
     if isinstance(node, nodes.Pow):
         return "`**` is not allowed", "multiply with *", "**"
     if isinstance(node, nodes.Dict):
-        return "an object cannot be written here", "write it as YAML, with templates inside", "{"
+        return "objects are not allowed here", "write the object in YAML, with templates in its values", "{"
     return f"`{type(node).__name__.lower()}` is not allowed in a template", "", ""
 
 

@@ -1,131 +1,141 @@
-"""What the functions of a compiled template do when they run."""
+"""Template runtime: the functions that compiled templates call when they are rendered."""
 
 from __future__ import annotations
 
 import math
 import operator
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bridge.rules.fields import kind_of
-from bridge.rules.template_filters import MAX_TEXT, Missing, RenderError, bounded, escaped, number_of
+from bridge.events import replace_unstorable
+from bridge.rules.fields import describe_type
+from bridge.rules.template_filters import (
+    MAX_LENGTH,
+    TOO_LONG,
+    MissingValue,
+    RenderError,
+    limit_length,
+    require_number,
+    to_html,
+)
 
-Names = Mapping[str, Any]
-Step = Callable[[Names], Any]
+TemplateContext = Mapping[str, Any]
+"""The names that a template can use: `event`, `contact`, `now`, `delivery`."""
 
-ZONE = "time zone"
-"""The key under which the names hold the person's zone; with a space in it, no template can name it."""
+Evaluator = Callable[[TemplateContext], Any]
+"""A compiled template or part of one: context -> value."""
 
-SEEN = "fields seen"
-"""The key of what `where` has looked up already, so that a thousand rules look at a field once."""
+TIME_ZONE = "time zone"
+"""Context key of the contact's time zone. No template can name it, because it contains a space."""
 
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_DEEPEST = 50
+FIELD_CACHE = "field cache"
+"""Context key of the fields that `where` has already looked up, so that a thousand rules look up a field once."""
 
-
-def nothing(_names: Names) -> Any:
-    """Stands where a mistake was; never called."""
-    raise RenderError("a template with mistakes is never run")
+_MAX_DEPTH = 50
 
 
-def constant(value: Any) -> Step:
-    """Always `value`."""
-    return lambda _names: value
+def unusable(_context: TemplateContext) -> Any:
+    """Take the place of an evaluator that could not be compiled. It is never called."""
+    raise RenderError("a template with errors cannot be rendered")
 
 
-def looked_up(path: tuple[str, ...]) -> Step:
-    """The field at a dotted name."""
+def constant(value: Any) -> Evaluator:
+    """Return an evaluator that always returns `value`."""
+    return lambda _context: value
 
-    def run(names: Names) -> Any:
-        value: Any = names
+
+def lookup_path(path: tuple[str, ...]) -> Evaluator:
+    """Return an evaluator of the field with a dotted name."""
+
+    def run(context: TemplateContext) -> Any:
+        value: Any = context
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
             if value is None:
-                raise Missing(f"{'.'.join(path)} is missing")
+                raise MissingValue(f"{'.'.join(path)} is missing")
         return value
 
     return run
 
 
-def keys_of(inner: Step, keys: tuple[str, ...]) -> Step:
-    """A field of what another function gives."""
+def lookup_keys(inner: Evaluator, keys: tuple[str, ...]) -> Evaluator:
+    """Return an evaluator of a nested field in the value of another evaluator."""
 
-    def run(names: Names) -> Any:
-        value = inner(names)
+    def run(context: TemplateContext) -> Any:
+        value = inner(context)
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
             if value is None:
-                raise Missing(f"the field {key} is missing")
+                raise MissingValue(f"the field {key} is missing")
         return value
 
     return run
 
 
-def is_there(value: Step, names: Names) -> bool:
-    """Whether a name stands for something."""
+def is_defined(value: Evaluator, context: TemplateContext) -> bool:
+    """Return whether an expression has a value."""
     try:
-        return value(names) is not None
-    except Missing:
+        return value(context) is not None
+    except MissingValue:
         return False
 
 
-def with_default(value: Step, arguments: list[Step]) -> Step:
-    """`default(x)` stands in for what is missing, `default(x, true)` also for an empty text."""
-    instead = arguments[0]
-    also_empty = arguments[1] if len(arguments) > 1 else constant(False)
+def with_default(value: Evaluator, arguments: list[Evaluator]) -> Evaluator:
+    """Return an evaluator of `default(x)`, which replaces a missing value; `default(x, true)` also an empty string."""
+    fallback = arguments[0]
+    replace_empty = arguments[1] if len(arguments) > 1 else constant(False)
 
-    def run(names: Names) -> Any:
+    def run(context: TemplateContext) -> Any:
         try:
-            found = value(names)
-        except Missing:
-            found = None
-        if found is None or (found == "" and also_empty(names) is True):
-            return instead(names)
-        return found
+            result = value(context)
+        except MissingValue:
+            result = None
+        if result is None or (result == "" and replace_empty(context) is True):
+            return fallback(context)
+        return result
 
     return run
 
 
-def text(parts: Sequence[Step]) -> Step:
-    """The parts in a row, bounded while it grows."""
+def concatenate(parts: Sequence[Evaluator]) -> Evaluator:
+    """Return an evaluator that joins its parts. It stops as soon as the result is too long."""
 
-    def run(names: Names) -> str:
-        texts, size = [], 0
+    def run(context: TemplateContext) -> str:
+        strings, size = [], 0
         for part in parts:
-            piece = part(names)
-            size += len(piece)
-            if size > MAX_TEXT:
-                raise RenderError("the text becomes longer than 1 MiB")
-            texts.append(piece)
-        return str(storable("".join(texts)))
+            string = part(context)
+            size += len(string)
+            if size > MAX_LENGTH:
+                raise RenderError(TOO_LONG)
+            strings.append(string)
+        return str(to_storable_json("".join(strings)))
 
     return run
 
 
-def as_it_is(value: Step, html: bool) -> Step:
-    """One value with its JSON type; inside HTML an escaped text."""
+def passthrough(value: Evaluator, html: bool) -> Evaluator:
+    """Return an evaluator that keeps the JSON type of a value; with `html`, it returns an escaped string."""
 
-    def run(names: Names) -> Any:
-        found = value(names)
-        return storable(escaped(found) if html and found is not None else found)
+    def run(context: TemplateContext) -> Any:
+        result = value(context)
+        return to_storable_json(to_html(result) if html and result is not None else result)
 
     return run
 
 
-def storable(value: Any, depth: int = 0) -> Any:
-    """The JSON value without what no database and no partner takes: NUL, half characters, infinities."""
+def to_storable_json(value: Any, depth: int = 0) -> Any:
+    """Replace NUL and lone surrogates, which databases and providers reject. Raise RenderError for infinities."""
     if isinstance(value, str):
-        plain = bounded(str(value))
-        return plain if plain.isascii() and "\x00" not in plain else _UNSTORABLE.sub("\ufffd", plain)
+        plain = limit_length(str(value))
+        return plain if plain.isascii() and "\x00" not in plain else replace_unstorable(plain)
     if isinstance(value, float) and not math.isfinite(value):
         raise RenderError("the number is not finite")
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise RenderError("the value is nested too deeply")
     if isinstance(value, list):
-        return [storable(item, depth + 1) for item in value]
+        return [to_storable_json(item, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {storable(key): storable(item, depth + 1) for key, item in value.items()}
+        return {to_storable_json(key): to_storable_json(item, depth + 1) for key, item in value.items()}
     return value
 
 
@@ -137,38 +147,42 @@ ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "//": operator.floordiv,
     "%": operator.mod,
 }
-_LARGEST = 10**18
+_MAX_NUMBER = 10**18
 
 
-def reckoned(run: Callable[[Any, Any], Any], sign: str, left: Any, right: Any) -> int | float:
-    """Arithmetic on numbers of a sensible size; raises RenderError for anything else."""
-    left, right = number_of(left, f"`{sign}`"), number_of(right, f"`{sign}`")
-    if abs(left) > _LARGEST or abs(right) > _LARGEST:
-        raise RenderError(f"`{sign}` takes numbers up to 10 to the 18th")
+def arithmetic(run: Callable[[Any, Any], Any], sign: str, left: Any, right: Any) -> int | float:
+    """Return the result of an arithmetic operation. Raise RenderError for other types and for huge numbers."""
+    left, right = require_number(left, f"`{sign}`"), require_number(right, f"`{sign}`")
+    if abs(left) > _MAX_NUMBER or abs(right) > _MAX_NUMBER:
+        raise RenderError(f"`{sign}` takes numbers up to 10**18")
     try:
         result: int | float = run(left, right)
     except ZeroDivisionError:
         raise RenderError(f"`{sign}` divides by zero") from None
-    if not abs(result) <= _LARGEST:
-        raise RenderError(f"`{sign}` gives a number above 10 to the 18th")
+    if not abs(result) <= _MAX_NUMBER:
+        raise RenderError(f"the result of `{sign}` is above 10**18")
     return result
 
 
-def same(left: Any, right: Any) -> bool:
-    """Equality without coercion; raises RenderError for values of different types."""
-    if kind_of(left) != kind_of(right) or isinstance(left, list | dict):
-        raise RenderError(f"compares {kind_of(left)} with {kind_of(right)}")
+def values_equal(left: Any, right: Any) -> bool:
+    """Return whether two values are equal, without coercion. Raise RenderError for values of different types."""
+    if describe_type(left) != describe_type(right) or isinstance(left, list | dict):
+        raise _not_comparable(left, right)
     return bool(left == right)
+
+
+def _not_comparable(left: Any, right: Any) -> RenderError:
+    return RenderError(f"cannot compare {describe_type(left)} with {describe_type(right)}")
 
 
 def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
     def run(left: Any, right: Any) -> bool:
         if (
-            kind_of(left) != kind_of(right)
+            describe_type(left) != describe_type(right)
             or not isinstance(left, int | float | str)
             or isinstance(left, bool)
         ):
-            raise RenderError(f"compares {kind_of(left)} with {kind_of(right)}")
+            raise _not_comparable(left, right)
         return compare(left, right)
 
     return run
@@ -176,15 +190,15 @@ def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
 
 def _contained(left: Any, right: Any) -> bool:
     if isinstance(right, list):
-        return any(kind_of(item) == kind_of(left) and item == left for item in right)
+        return any(describe_type(item) == describe_type(left) and item == left for item in right)
     if isinstance(right, str | dict) and isinstance(left, str):
         return left in right
-    raise RenderError(f"looks for {kind_of(left)} in {kind_of(right)}")
+    raise RenderError(f"cannot look for {describe_type(left)} in {describe_type(right)}")
 
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    "eq": same,
-    "ne": lambda left, right: not same(left, right),
+    "eq": values_equal,
+    "ne": lambda left, right: not values_equal(left, right),
     "gt": _ordered(operator.gt),
     "gteq": _ordered(operator.ge),
     "lt": _ordered(operator.lt),

@@ -1,11 +1,12 @@
-"""Templates and conditions: Jinja's syntax, of which only what is listed here exists.
+"""Templates and conditions: a small subset of Jinja's syntax, compiled to plain functions.
 
-Jinja reads the text; what it read is checked node by node against this list and turned into plain functions. No
-code is generated, so there is nothing to break out of: no loops, no calls, no attributes of Python objects, only
-mapping keys. Every step is bounded by its input, and a template by its size, so none can be slow or grow.
+Jinja parses the source. The compiler then checks each node against the list of allowed nodes and turns it into a
+plain function. No code is generated, so there is no sandbox to escape from: no loops, no calls, no attributes of
+Python objects, only mapping keys. Each function is bounded by its input and each template by its size, so a template
+cannot be slow or produce unbounded output.
 
-Where Jinja guesses, this does not: null counts as missing, a missing value is an error that `default` catches,
-`and`, `or` and `not` take true or false, values of different types are never compared, arithmetic is for numbers.
+Unlike Jinja, templates never guess: null counts as missing, a missing value is an error that `default` catches,
+`and`, `or` and `not` take true or false, only values of the same type are compared, and arithmetic takes numbers.
 """
 
 from __future__ import annotations
@@ -23,139 +24,150 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bridge.events import Event
 from bridge.rules import template_runtime
-from bridge.rules.template_compiler import Compiler, Mistake, TemplateError
-from bridge.rules.template_runtime import SEEN, ZONE, Names, Step
+from bridge.rules.model import unplaced_error
+from bridge.rules.template_compiler import ALLOWED_TAGS, Compiler, TemplateError
+from bridge.rules.template_runtime import FIELD_CACHE, TIME_ZONE, Evaluator, TemplateContext
 
 MAX_SOURCE = 50_000
 
 _TEMPLATE = re.compile(r"\{\{|\{%|\{#")
 _CLOSING = {"{{": "}}", "{%": "%}", "{#": "#}"}
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, cache_size=0)
-"""Read with, never rendered with; should that ever change, it is the strictest that Jinja has."""
+"""Used only for parsing, never for rendering. It is Jinja's strictest environment in case that ever changes."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """A template or condition that was checked; called with the names, it gives its value."""
+    """A compiled template or condition. Calling it with a context returns its value."""
 
     source: str
-    run: Step
+    run: Evaluator
     paths: frozenset[tuple[str, ...]]
-    """Every dotted name in it."""
-    compared: frozenset[tuple[tuple[str, ...], Any]]
-    """The dotted names that it compares with a constant, and that."""
+    """Every dotted name in the template."""
+    comparisons: frozenset[tuple[tuple[str, ...], Any]]
+    """The dotted names that the template compares with a constant, each with that constant."""
 
-    def __call__(self, names: Names) -> Any:
-        """The value; raises RenderError (Missing where a name stands for nothing)."""
-        return self.run(names)
+    def __call__(self, context: TemplateContext) -> Any:
+        """Return the value. Raise RenderError if it cannot be evaluated: MissingValue if a name has no value."""
+        return self.run(context)
 
 
 def is_template(text: str) -> bool:
-    """Whether a value of the file is a template."""
+    """Return whether a string of the file is a template."""
     return _TEMPLATE.search(text) is not None
 
 
-def names_of(event: Event | None, now: datetime, zone: str, delivery: Names | None = None) -> Names:
-    """What templates and conditions can name. `zone` holds where the event names none."""
-    names: dict[str, Any] = {"now": now.isoformat(), ZONE: zone, SEEN: {}}
+def template_context(
+    event: Event | None, now: datetime, zone: str, delivery: TemplateContext | None = None
+) -> TemplateContext:
+    """Return the names that templates and conditions can use. `zone` applies if the event has no time zone."""
+    context: dict[str, Any] = {"now": now.isoformat(), TIME_ZONE: zone, FIELD_CACHE: {}}
     if event is not None:
-        names["event"] = event.body if isinstance(event.body, dict) else dict(event.body)
-        names["contact"] = vars(event.contact)
-        names[ZONE] = event.contact.time_zone or zone
+        context["event"] = event.body if isinstance(event.body, dict) else dict(event.body)
+        context["contact"] = vars(event.contact)
+        context[TIME_ZONE] = event.contact.time_zone or zone
     if delivery is not None:
-        names["delivery"] = dict(delivery)
-    return names
+        context["delivery"] = dict(delivery)
+    return context
 
 
 @lru_cache(maxsize=1024)
 def template(source: str, html: bool = False) -> Template:
-    """A text with `{{ ... }}` in it; raises TemplateError. With `html`, what is put in is escaped.
+    """Compile a string with `{{ ... }}` in it. Raise TemplateError. With `html`, inserted values are escaped.
 
-    A source that is exactly one `{{ ... }}` gives the value with its JSON type, else a text.
+    A source that is exactly one `{{ ... }}` keeps the JSON type of its value. Any other source renders to a string.
     """
 
-    def build(compiler: Compiler) -> Step:
+    def build(compiler: Compiler) -> Evaluator:
         body = _ENVIRONMENT.parse(source).body
         output = body[0] if len(body) == 1 else None
         if isinstance(output, nodes.Output) and len(output.nodes) == 1:
             only = output.nodes[0]
             if not isinstance(only, nodes.TemplateData):
-                return template_runtime.as_it_is(compiler.expression(only), html)
-        return template_runtime.text(compiler.statements(body, html))
+                return template_runtime.passthrough(compiler.expression(only), html)
+        return template_runtime.concatenate(compiler.statements(body, html))
 
-    return _compiled(source, build)
+    return _compile(source, build)
 
 
 @lru_cache(maxsize=1024)
 def condition(source: str) -> Template:
-    """An `if`: one expression that is true or false; raises TemplateError."""
+    """Compile an `if`: one expression that is true or false. Raise TemplateError."""
 
-    def build(compiler: Compiler) -> Step:
+    def build(compiler: Compiler) -> Evaluator:
         if is_template(source):
-            compiler.wrong("a condition is written without `{{ }}` and `{% %}`", "remove the braces")
-            return template_runtime.nothing
+            compiler.reject("a condition is written without `{{ }}` and `{% %}`", "remove the braces")
+            return template_runtime.unusable
         parser = Parser(_ENVIRONMENT, source, state="variable")
         tree = parser.parse_expression()
         if not parser.stream.eos:
             rest = str(parser.stream.current.value)
-            hint = "compare with == != < > in, join conditions with and, or, not; a text needs quotes"
-            compiler.wrong(f"`{rest[:40]}` does not belong here", hint, rest)
-        return compiler.boolean(tree, "it")
+            hint = "compare with == != < > in; join conditions with and, or, not; put strings in quotes"
+            compiler.reject(f"unexpected `{rest[:40]}`", hint, rest)
+        return compiler.boolean(tree, "the condition must be")
 
-    return _compiled(source, build)
+    return _compile(source, build)
 
 
-def _compiled(source: str, build: Callable[[Compiler], Step]) -> Template:
+def _compile(source: str, build: Callable[[Compiler], Evaluator]) -> Template:
     if len(source) > MAX_SOURCE:
-        raise TemplateError([Mistake(f"the template is longer than {MAX_SOURCE:,} characters")])
+        raise _template_error(f"the template is longer than {MAX_SOURCE:,} characters")
     compiler = Compiler()
     try:
         run = build(compiler)
     except TemplateSyntaxError as error:
-        raise TemplateError([_unclosed(source) or _syntax_mistake(error)]) from None
+        raise _unclosed(source) or _syntax_error(error) from None
     except RecursionError:
-        raise TemplateError([Mistake("the template is nested too deeply")]) from None
-    except ValueError:  # a number of thousands of digits
-        raise TemplateError([Mistake("the template holds a number that is too long")]) from None
-    if compiler.mistakes:
-        raise TemplateError(compiler.mistakes, compiler.paths)
-    return Template(source, run, frozenset(compiler.paths), frozenset(compiler.compared))
+        raise _template_error("the template is nested too deeply") from None
+    except ValueError:  # a number with thousands of digits
+        raise _template_error("the template contains a number that is too long") from None
+    if compiler.diagnostics:
+        raise TemplateError(compiler.diagnostics, compiler.paths)
+    return Template(source, run, frozenset(compiler.paths), frozenset(compiler.comparisons))
 
 
-def _unclosed(source: str) -> Mistake | None:
-    """The first `{{` or `{%` that has no end before the next one begins."""
+def _template_error(text: str, hint: str = "", token: str = "") -> TemplateError:
+    return TemplateError([(token, unplaced_error(text, hint))])
+
+
+def _unclosed(source: str) -> TemplateError | None:
+    """Return the error of the first `{{` or `{%` that is not closed before the next one, if any."""
     for opening in _TEMPLATE.finditer(source):
         end = _CLOSING[opening[0]]
         following = _TEMPLATE.search(source, opening.end())
         if end not in source[opening.end() : following.start() if following else None]:
-            about = source[opening.start() :].splitlines()[0].split('"')[0][:40]
-            return Mistake(f"`{opening[0]}` is not closed", f"write `{end}` where it ends", about)
+            token = source[opening.start() :].splitlines()[0].split('"')[0][:40]
+            return _template_error(f"unclosed `{opening[0]}`", f"add the closing `{end}`", token)
     return None
 
 
-def _syntax_mistake(error: TemplateSyntaxError) -> Mistake:
-    """Jinja's complaint in the words of people who do not know its inside."""
-    said = error.message or ""
-    lowered = said.lower()
-    got = said.rpartition("got ")[2].strip("'.")
-    if "'endif'" in said:
-        return Mistake("`{% if %}` is not closed", "write {% endif %} where it ends", "{%")
+def _syntax_error(error: TemplateSyntaxError) -> TemplateError:
+    """Translate Jinja's message for readers who do not know its internals."""
+    message = error.message or ""
+    lowered = message.lower()
+    got = message.rpartition("got ")[2].strip("'.")
+    if "'endif'" in message:
+        return _template_error("unclosed `{% if %}`", "add the closing {% endif %}", "{%")
     if "end of template" in lowered or "missing end of" in lowered:
-        return Mistake(
-            "it ends too early", "something is missing at the end, or still open: a bracket, a quote"
+        return _template_error(
+            "unexpected end", "complete the expression, or close the open bracket or quote"
         )
     if "unknown tag" in lowered:
-        return Mistake(said.partition(". ")[0].rstrip("."), _ONLY_IF, "{%")
+        return _template_error(message.partition(". ")[0].rstrip("."), ALLOWED_TAGS, "{%")
     if "unexpected char" in lowered:
-        char = said.removeprefix("unexpected char ").partition(" at ")[0].strip("'\"")
-        hint = _WORDS.get(char, "texts are in quotes; the operators are + - * / // % ~ == != < >")
-        return Mistake(f"`{char}` does not belong here", hint, char)
+        char = message.removeprefix("unexpected char ").partition(" at ")[0].strip("'\"")
+        hint = _REPLACEMENTS.get(char, "put strings in quotes; the operators are + - * / // % ~ == != < >")
+        return _template_error(f"unexpected `{char}`", hint, char)
     if got in ("end of print statement", "end of statement block"):
-        return Mistake("something is missing before the closing brace", "write {{ contact.name }}")
+        return _template_error("incomplete expression before the closing brace", "write {{ contact.name }}")
     if "end of print statement" in lowered or "end of statement block" in lowered:
-        return Mistake(f"`{got[:40]}` does not belong here", "a text inside {{ }} needs quotes", got)
-    return Mistake(f"broken template: {said[:120]}")
+        return _template_error(f"unexpected `{got[:40]}`", "put strings inside {{ }} in quotes", got)
+    return _template_error(f"invalid template: {message[:120]}")
 
 
-_ONLY_IF = "only {% if %}, {% elif %}, {% else %} and {% endif %} exist"
-_WORDS = {"&": "write `and`", "|": "write `or`", "!": "write `not`", "?": "write `a if condition else b`"}
+_REPLACEMENTS = {
+    "&": "write `and`",
+    "|": "write `or`",
+    "!": "write `not`",
+    "?": "write `a if condition else b`",
+}
