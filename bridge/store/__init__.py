@@ -1,1 +1,29 @@
-"""To be written."""
+"""Store: the only SQL of the bridge, on SQLite or PostgreSQL.
+
+Foundations:
+
+- `schema`: the tables; `migrate` and `migrations`: bring a database to this schema
+- `database`: transactions, locks, the shared clock, change notifications, errors
+- `sqlite_write_queue`: orders the writers to a SQLite file; `pg_notify`: wakes workers through PostgreSQL
+- `bulk`: inserts and updates many rows with one statement
+
+The path of an event:
+
+- `ingest`: stores incoming events and rejected requests
+- `routing`: turns stored events into deliveries
+- `claim`: selects due deliveries and starts their attempts, with the data that `policy_inputs` loads
+- `results`: records the results of attempts; `delivery_status`: records what providers report later
+- `follow_ups`: creates the deliveries that report failures
+
+State that deliveries share:
+
+- `idempotency`: side effects in progress and completed
+- `connections`: pauses, circuit breakers and request budgets
+- `opt_outs`, `contact_cache`, `workers` (heartbeats)
+
+Operators:
+
+- `operator_actions`: retry, replay, cancel, resolve, accept; `audit_log`: who did what
+- `queries`, `search` and `timeline`: what the command line, the API and the dashboard show
+- `retention` and `erase`: delete personal data
+"""

@@ -1,8 +1,8 @@
-"""Writing down what partners report back: receipts, opt-outs and opt-ins, before the partner is answered.
+"""Delivery status: stores what providers report in callbacks (message statuses, opt-outs, opt-ins) before responding.
 
-Partners repeat themselves and speak out of order, so whatever comes is written such that its order does not matter: a
-receipt only moves forward, and the first final one stays. A receipt also proves that its delivery took effect,
-whatever else was known of it: only the attempt that ends says otherwise, and it reads the receipt first.
+Providers repeat callbacks and send them out of order, so the order in which they are stored does not matter: a message
+status only moves forward, and the first final one stays. A message status also confirms that its delivery took effect,
+whatever was known before. Only the result of a running attempt may contradict it, and it reads the status first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bridge.store import schema
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.idempotency import mark_completed_for
 from bridge.store.opt_outs import OptOutChange, save_opt_outs
-from bridge.store.results import UNDELIVERED_STATUSES, CONFIRMED_BY_STATUS, latest_status
+from bridge.store.results import CONFIRMED_BY_STATUS, UNDELIVERED_STATUSES, latest_status
 from bridge.telemetry import mask
 
 CallbackEvent = StatusUpdate | OptOut | OptIn
@@ -29,25 +29,25 @@ _TABLE = schema.deliveries
 
 @dataclass(frozen=True)
 class UnmatchedStatus:
-    """A receipt that belongs to no delivery as it stands, and why."""
+    """A message status that matches no delivery, and why."""
 
     update: StatusUpdate
-    why: str
+    reason: str
 
 
-def apply_callback(database: Database, name: str, learned: Sequence[CallbackEvent]) -> list[UnmatchedStatus]:
-    """Write what the partner of connection `name` reported, in one transaction; returns the receipts of nobody.
+def apply_callback(database: Database, name: str, reported: Sequence[CallbackEvent]) -> list[UnmatchedStatus]:
+    """Store what the provider of connection `name` reported, in one transaction; return the unmatched statuses.
 
-    Raises StoreUnavailable: then nothing is written, and the partner must not be told that it was.
+    Raise StoreUnavailable if nothing was stored: then the provider must get an error, so that it sends it again.
     """
-    status_updates = [item for item in learned if isinstance(item, StatusUpdate)]
-    wishes = [_preference(item, name) for item in learned if not isinstance(item, StatusUpdate)]
+    status_updates = [item for item in reported if isinstance(item, StatusUpdate)]
+    opt_out_changes = [_opt_out_change(item, name) for item in reported if not isinstance(item, StatusUpdate)]
     unmatched: list[UnmatchedStatus] = []
     with database.write() as conn:
         now = database.now(conn)
         rows = _deliveries(conn, name, status_updates)
-        # Locks in the order of `finish`: deliveries, recipients, effects.
-        save_opt_outs(database, conn, wishes, now)
+        # Locks in the order of `record_results`: deliveries, recipients, idempotency keys.
+        save_opt_outs(database, conn, opt_out_changes, now)
         follow_up = False
         for status_update in status_updates:
             row = _match(rows, status_update)
@@ -68,18 +68,18 @@ def apply_callback(database: Database, name: str, learned: Sequence[CallbackEven
     return unmatched
 
 
-def _preference(item: OptOut | OptIn, name: str) -> OptOutChange:
-    word = "STOP" if isinstance(item, OptOut) else "START"
-    return OptOutChange(item.channel, item.address, isinstance(item, OptOut), f"{word} to {name}")
+def _opt_out_change(item: OptOut | OptIn, name: str) -> OptOutChange:
+    keyword = "STOP" if isinstance(item, OptOut) else "START"
+    return OptOutChange(item.channel, item.address, isinstance(item, OptOut), f"{keyword} to {name}")
 
 
 def _deliveries(conn: Connection, name: str, status_updates: Sequence[StatusUpdate]) -> dict[str, Row[Any]]:
-    """The connection's deliveries that these receipts may speak of, locked."""
+    """Return the connection's deliveries that these statuses may belong to, locked."""
     delivery_ids = [status_update.delivery for status_update in status_updates if status_update.delivery]
     external_ids = [status_update.id for status_update in status_updates if status_update.id]
     if not delivery_ids and not external_ids:
         return {}
-    found = conn.execute(
+    rows = conn.execute(
         select(_TABLE)
         .where(
             or_(_TABLE.c.id.in_(delivery_ids), _TABLE.c.external_id.in_(external_ids)),
@@ -88,26 +88,26 @@ def _deliveries(conn: Connection, name: str, status_updates: Sequence[StatusUpda
         .order_by(_TABLE.c.id)
         .with_for_update()
     )
-    return {row.id: row for row in found}
+    return {row.id: row for row in rows}
 
 
 def _match(rows: dict[str, Row[Any]], status_update: StatusUpdate) -> Row[Any] | str:
-    """The delivery that a receipt speaks of, or why there is none."""
+    """Return the delivery that a status belongs to, or why there is none."""
     for row in rows.values():
         if status_update.id is not None and row.external_id == status_update.id:
             return row
-    named = rows.get(status_update.delivery or "")
-    if named is None:
-        return "no delivery of this connection has this id"
-    if named.external_id is not None and status_update.id is not None:
-        return "the delivery it names made another message: one too many may have gone out"
-    if named.first_attempt_at is None:
-        return "the delivery it names was never attempted"
-    return named
+    row_by_id = rows.get(status_update.delivery or "")
+    if row_by_id is None:
+        return "no delivery of this connection has this ID"
+    if row_by_id.external_id is not None and status_update.id is not None:
+        return "its delivery sent another message: one message too many may have been sent"
+    if row_by_id.first_attempt_at is None:
+        return "its delivery was never attempted"
+    return row_by_id
 
 
 def _changes(row: Row[Any], status_update: StatusUpdate, now: datetime) -> dict[str, Any]:
-    """What a receipt changes in its delivery; nothing when it is old news."""
+    """Return the columns that a status changes in its delivery; empty if it is outdated."""
     changes: dict[str, Any] = {}
     if latest_status(row.message_status, status_update.state) != row.message_status:
         changes |= {"message_status": status_update.state, "message_status_at": now}
@@ -124,6 +124,6 @@ def _changes(row: Row[Any], status_update: StatusUpdate, now: datetime) -> dict[
         }
     if changes.get("message_status") in UNDELIVERED_STATUSES:
         changes["detail"] = mask(status_update.detail)[:500] or None
-        # While an attempt runs its end is what is followed up; it reads the receipt.
+        # While an attempt runs, its result is followed up instead; it includes this status.
         changes["needs_follow_up"] = row.trigger == "rule" and row.state != "running"
     return changes

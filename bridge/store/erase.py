@@ -1,8 +1,7 @@
-"""Erasing a person: everything that names a phone number or an address goes; that it was here stays countable.
+"""Erasure: deletes everything that names a phone number or email address; what remains can only be counted.
 
-Keys of events and effects stay, so that nothing is done twice; those that hold the address are replaced. An opt-out
-stays too, as a keyed hash (`people.kept_as`), so that whoever wished for silence is not written to when the address
-comes again.
+Event and idempotency keys are kept, so that nothing is done twice; keys that contain the address are replaced. An
+opt-out is kept as a keyed hash (`opt_outs.hash_address`), so that it still applies if the address occurs again.
 """
 
 from __future__ import annotations
@@ -27,60 +26,60 @@ from bridge.telemetry import mask_address
 
 _EVENTS = schema.events
 _DELIVERIES = schema.deliveries
-_WAITING = ("pending", "retrying", "needs_review")
+_CANCELLABLE = ("pending", "retrying", "needs_review")
 
 
 @dataclass(frozen=True)
 class EraseResult:
-    """How much of a person was erased."""
+    """The number of rows that were erased."""
 
     events: int
     deliveries: int
     cancelled: int
-    """Of the deliveries: those that were still to be carried out."""
+    """The deliveries that had not been sent yet."""
     cached_contacts: int
     rejected_requests: int
     opt_outs: int
-    """Kept, as a keyed hash."""
-    under_way: int
-    """Deliveries that were just being attempted; erase once more when they have ended."""
+    """Opt-outs that are kept as a keyed hash."""
+    in_progress: int
+    """Deliveries with a running attempt; erase again once they have finished."""
 
 
 def erase(database: Database, actor: str, address: str, secret: bytes | None) -> EraseResult:
-    """Erase one phone number (E.164) or e-mail address from every table, in one transaction.
+    """Erase one phone number (E.164) or email address from every table, in one transaction.
 
-    `secret` is BRIDGE_SECRET_KEY; without it ConfigError is raised when there is an opt-out to keep.
+    `secret` is BRIDGE_SECRET_KEY; raise ConfigError if it is None and there is an opt-out to keep.
     """
     with database.write() as conn:
         now = database.now(conn)
         events = _matching_events(database, conn, address)
         rows = _matching_deliveries(conn, address, events)
-        # Locks in the order of `claim`: deliveries, then names.
+        # Locks in the order of `claim`: deliveries, then lock keys.
         database.lock(conn, [recipient_lock_key(channel, address) for channel in get_args(Channel)])
-        waiting = [row for row in rows if row.state in _WAITING]
-        under_way = [row for row in rows if row.state == "running"]
-        gone = [row for row in rows if row.state != "running"]
-        _cancel(database, conn, waiting, now)
-        _empty_deliveries(conn, gone, address)
-        held = {row.event_id for row in under_way}
-        _empty_events(conn, [ident for ident in events if ident not in held], now)
+        cancellable = [row for row in rows if row.state in _CANCELLABLE]
+        in_progress = [row for row in rows if row.state == "running"]
+        erasable = [row for row in rows if row.state != "running"]
+        _cancel(database, conn, cancellable, now)
+        _clear_deliveries(conn, erasable, address)
+        needed = {row.event_id for row in in_progress}
+        _clear_events(conn, [event_id for event_id in events if event_id not in needed], now)
         erased = EraseResult(
             events=len(events),
-            deliveries=len(gone),
-            cancelled=len(waiting),
-            cached_contacts=_forget(conn, address),
+            deliveries=len(erasable),
+            cancelled=len(cancellable),
+            cached_contacts=_delete_cached_contacts(conn, address),
             rejected_requests=_clear_rejected_requests(database, conn, address),
-            opt_outs=_keep_opt_outs(database, conn, address, secret),
-            under_way=len(under_way),
+            opt_outs=_hash_opt_outs(database, conn, address, secret),
+            in_progress=len(in_progress),
         )
         record_audit(conn, now, actor, "erase", [mask_address(address)], vars(erased))
     if database.is_sqlite:
-        _empty_log(database)
+        _truncate_wal(database)
     return erased
 
 
-def _empty_log(database: Database) -> None:
-    """Take the old pages out of SQLite's write-ahead log, too; where others are reading, they go a little later."""
+def _truncate_wal(database: Database) -> None:
+    """Remove the old pages from SQLite's write-ahead log as well; while other processes read, this happens later."""
     with translate_errors():
         raw = database.engine.raw_connection()
         try:
@@ -90,25 +89,25 @@ def _empty_log(database: Database) -> None:
 
 
 def _matching_events(database: Database, conn: Connection, address: str) -> list[str]:
-    """Events about the person, and those whose body holds the address anywhere."""
+    """Return the IDs of events about the contact, and of those whose body contains the address anywhere."""
     lowered = address.casefold()
-    found = conn.execute(
+    rows = conn.execute(
         select(_EVENTS.c.id)
         .where(
             or_(
                 _EVENTS.c.phone == address,
                 func.lower(_EVENTS.c.email) == lowered,
-                _body_holds(database, "events", address),
+                _body_contains(database, "events", address),
             )
         )
-        # One that is just being routed would get deliveries that nobody sees here.
+        # Locked: an event that is being routed would get deliveries that this transaction does not see.
         .order_by(_EVENTS.c.id)
         .with_for_update(key_share=True)
     )
-    return list(found.scalars())
+    return list(rows.scalars())
 
 
-def _body_holds(database: Database, table: str, address: str) -> ColumnElement[bool]:
+def _body_contains(database: Database, table: str, address: str) -> ColumnElement[bool]:
     search = "instr({0}.body, :needle) > 0" if database.is_sqlite else "position(:needle in {0}.body) > 0"
     return text(search.format(table)).bindparams(needle=address.encode())  # type: ignore[return-value]
 
@@ -135,10 +134,10 @@ def _matching_deliveries(conn: Connection, address: str, events: Sequence[str]) 
 
 
 def _cancel(database: Database, conn: Connection, rows: Sequence[Row[Any]], now: datetime) -> None:
-    """End what waits. Where it may have gone out already, its effect stays held."""
-    unknown = [row for row in rows if row.state == "needs_review" or row.outcome_unknown_since is not None]
-    release_keys(conn, {row.id: row.idempotency_key for row in rows if row not in unknown})
-    for row in unknown:
+    """Cancel pending deliveries. If one may have been sent, its idempotency key is kept."""
+    unresolved = [row for row in rows if row.state == "needs_review" or row.outcome_unknown_since is not None]
+    release_keys(conn, {row.id: row.idempotency_key for row in rows if row not in unresolved})
+    for row in unresolved:
         mark_completed_for(database, conn, row, None, now)
     conn.execute(
         update(_DELIVERIES)
@@ -147,11 +146,11 @@ def _cancel(database: Database, conn: Connection, rows: Sequence[Row[Any]], now:
     )
 
 
-def _empty_deliveries(conn: Connection, rows: Sequence[Row[Any]], address: str) -> None:
-    idents = [row.id for row in rows]
+def _clear_deliveries(conn: Connection, rows: Sequence[Row[Any]], address: str) -> None:
+    delivery_ids = [row.id for row in rows]
     conn.execute(
         update(_DELIVERIES)
-        .where(_DELIVERIES.c.id.in_(idents))
+        .where(_DELIVERIES.c.id.in_(delivery_ids))
         .values(
             params=ERASED,
             recipient=None,
@@ -161,28 +160,30 @@ def _empty_deliveries(conn: Connection, rows: Sequence[Row[Any]], address: str) 
             external_id=None,
         )
     )
-    conn.execute(update(schema.attempts).where(schema.attempts.c.delivery_id.in_(idents)).values(detail=None))
-    for idempotency_key in sorted(
+    conn.execute(
+        update(schema.attempts).where(schema.attempts.c.delivery_id.in_(delivery_ids)).values(detail=None)
+    )
+    for old_key in sorted(
         {row.idempotency_key for row in rows if address.casefold() in row.idempotency_key.casefold()}
     ):
-        key = new_id("erased")
+        new_key = new_id("erased")
         conn.execute(
             update(schema.idempotency_keys)
-            .where(schema.idempotency_keys.c.key == idempotency_key)
-            .values(key=key)
+            .where(schema.idempotency_keys.c.key == old_key)
+            .values(key=new_key)
         )
         conn.execute(
             update(_DELIVERIES)
-            .where(and_(_DELIVERIES.c.idempotency_key == idempotency_key, _DELIVERIES.c.id.in_(idents)))
-            .values(idempotency_key=key)
+            .where(and_(_DELIVERIES.c.idempotency_key == old_key, _DELIVERIES.c.id.in_(delivery_ids)))
+            .values(idempotency_key=new_key)
         )
 
 
-def _empty_events(conn: Connection, idents: Sequence[str], now: datetime) -> None:
-    """Take bodies away; what was not routed yet never will be."""
+def _clear_events(conn: Connection, event_ids: Sequence[str], now: datetime) -> None:
+    """Delete bodies; an event that was not routed yet is marked as routed, so that it never will be."""
     conn.execute(
         update(_EVENTS)
-        .where(_EVENTS.c.id.in_(idents))
+        .where(_EVENTS.c.id.in_(event_ids))
         .values(
             body=None,
             phone=None,
@@ -193,43 +194,43 @@ def _empty_events(conn: Connection, idents: Sequence[str], now: datetime) -> Non
     )
 
 
-def _forget(conn: Connection, address: str) -> int:
+def _delete_cached_contacts(conn: Connection, address: str) -> int:
     table = schema.contact_cache
-    ends = func.lower(table.c.lookup_key).endswith(f":{address.casefold()}", autoescape=True)
-    return conn.execute(delete(table).where(ends)).rowcount
+    matches = func.lower(table.c.lookup_key).endswith(f":{address.casefold()}", autoescape=True)
+    return conn.execute(delete(table).where(matches)).rowcount
 
 
 def _clear_rejected_requests(database: Database, conn: Connection, address: str) -> int:
     table = schema.rejected_requests
-    found = conn.execute(
+    rows = conn.execute(
         select(table.c.id).where(
-            table.c.body.is_not(None), _body_holds(database, "rejected_requests", address)
+            table.c.body.is_not(None), _body_contains(database, "rejected_requests", address)
         )
     )
-    idents = list(found.scalars())
-    conn.execute(update(table).where(table.c.id.in_(idents)).values(body=None))
-    return len(idents)
+    request_ids = list(rows.scalars())
+    conn.execute(update(table).where(table.c.id.in_(request_ids)).values(body=None))
+    return len(request_ids)
 
 
-def _keep_opt_outs(database: Database, conn: Connection, address: str, secret: bytes | None) -> int:
-    """Replace the address in its wishes by what stands for it; wishes that were taken back just go."""
+def _hash_opt_outs(database: Database, conn: Connection, address: str, secret: bytes | None) -> int:
+    """Replace the address of opt-outs by its hash; delete opt-outs that were withdrawn."""
     table = schema.opt_outs
-    mine = table.c.address == address.casefold()
-    rows = conn.execute(select(table).where(mine)).all()
-    wishes = [row for row in rows if row.opted_out_at is not None]
-    if wishes and secret is None:
+    is_address = table.c.address == address.casefold()
+    rows = conn.execute(select(table).where(is_address)).all()
+    active = [row for row in rows if row.opted_out_at is not None]
+    if active and secret is None:
         raise ConfigError(
-            "set BRIDGE_SECRET_KEY first: this person opted out, and that wish is kept as a hash under this secret"
+            "set BRIDGE_SECRET_KEY first: the address has opted out, and the opt-out is kept as a hash with this key"
         )
-    conn.execute(delete(table).where(mine))
-    for row in wishes:
-        kept = dict(row._mapping) | {"address": hash_address(secret or b"", address)}
+    conn.execute(delete(table).where(is_address))
+    for row in active:
+        hashed = dict(row._mapping) | {"address": hash_address(secret or b"", address)}
         statement = database.insert(table)
         conn.execute(
             statement.on_conflict_do_update(
                 index_elements=["channel", "address"],
                 set_={name: statement.excluded[name] for name in ("opted_out_at", "source", "changed_at")},
             ),
-            [kept],
+            [hashed],
         )
-    return len(wishes)
+    return len(active)

@@ -1,9 +1,9 @@
-"""What a failure leads to: the rule's `on_failure`, and alerts to the team.
+"""Follow-ups: turns failures into deliveries of the rule's `on_failure` steps and of alerts to the team.
 
-A delivery that was given up on, or waits for a person, carries a mark until its follow-ups are deliveries of their
-own; both change in one transaction, so a kill leaves either the mark or the follow-ups, never neither or both.
-When a group cannot be written, its follow-ups are made one by one, and one that fails alone loses its mark and says so.
-Follow-ups of follow-ups are not made: an alert that fails is seen on the log page.
+A delivery that failed or needs review is flagged until its follow-ups have been created. Both change in one
+transaction, so a kill leaves either the flag or the follow-ups, never neither or both. If a batch cannot be written,
+its follow-ups are created one by one; one that fails alone loses its flag and records the error. Follow-ups have no
+follow-ups: an alert that fails is visible on the dashboard.
 """
 
 from __future__ import annotations
@@ -25,153 +25,156 @@ from bridge.store.results import UNDELIVERED_STATUSES
 from bridge.store.routing import delivery_row
 
 FollowUpPlanner = Callable[[Event, Mapping[str, Any], datetime], tuple[str, Sequence[PlannedDelivery]]]
-"""The follow-ups of a failure: event, what `delivery` is, now -> the rules' hash and what to do."""
+"""Plans follow-ups: event, value of `delivery` in templates, now -> hash of the rules, planned deliveries."""
 
-_TABLE, _PAUSED = schema.deliveries, schema.connections
+_DELIVERIES, _CONNECTIONS = schema.deliveries, schema.connections
 
 
 def has_pending_follow_ups(database: Database) -> bool:
-    """Whether there is anything to follow up; who only asks takes no writer's turn."""
-    delivery = select(literal(1)).select_from(_TABLE).where(text("needs_follow_up"))
-    pause = select(literal(1)).select_from(_PAUSED).where(_PAUSED.c.alert_due.is_(True))
+    """Whether there is anything to follow up; a read, so that it does not wait in the write queue."""
+    delivery = select(literal(1)).select_from(_DELIVERIES).where(text("needs_follow_up"))
+    pause = select(literal(1)).select_from(_CONNECTIONS).where(_CONNECTIONS.c.alert_due.is_(True))
     with database.read() as conn:
         return bool(conn.execute(select(or_(exists(delivery), exists(pause)))).scalar_one())
 
 
 def follow_up_deliveries(database: Database, plan: FollowUpPlanner, limit: int = 50) -> tuple[int, list[str]]:
-    """Make the follow-ups of deliveries that carry the mark; returns how many deliveries that were.
+    """Create the follow-ups of flagged deliveries; return the number of deliveries that were processed.
 
-    The ids are of those whose follow-ups could not be made.
+    The returned IDs are those of deliveries whose follow-ups could not be created.
     """
 
-    def give_up(conn: Connection, idents: Sequence[str], why: str) -> None:
+    def give_up(conn: Connection, delivery_ids: Sequence[str], error: str) -> None:
         conn.execute(
-            update(_TABLE)
-            .where(_TABLE.c.id.in_(idents))
-            .values(needs_follow_up=False, detail=func.coalesce(_TABLE.c.detail + "; ", "") + literal(why))
-        )
-
-    return _make(database, partial(_follow_up_deliveries, plan=plan), give_up, limit)
-
-
-def follow_up_pauses(database: Database, plan: FollowUpPlanner, limit: int = 50) -> tuple[int, list[str]]:
-    """Make the alerts of connections that were paused; returns how many connections that were.
-
-    The names are of those whose alerts could not be made.
-    """
-
-    def give_up(conn: Connection, names: Sequence[str], why: str) -> None:
-        conn.execute(
-            update(_PAUSED)
-            .where(_PAUSED.c.name.in_(names))
+            update(_DELIVERIES)
+            .where(_DELIVERIES.c.id.in_(delivery_ids))
             .values(
-                alert_due=False, pause_reason=func.coalesce(_PAUSED.c.pause_reason + "; ", "") + literal(why)
+                needs_follow_up=False, detail=func.coalesce(_DELIVERIES.c.detail + "; ", "") + literal(error)
             )
         )
 
-    return _make(database, partial(_follow_up_pauses, plan=plan), give_up, limit)
+    return _run_batch(database, partial(_follow_up_deliveries, plan=plan), give_up, limit)
 
 
-def _make(
+def follow_up_pauses(database: Database, plan: FollowUpPlanner, limit: int = 50) -> tuple[int, list[str]]:
+    """Create the alerts about paused connections; return the number of connections that were processed.
+
+    The returned names are those of connections whose alerts could not be created.
+    """
+
+    def give_up(conn: Connection, names: Sequence[str], error: str) -> None:
+        conn.execute(
+            update(_CONNECTIONS)
+            .where(_CONNECTIONS.c.name.in_(names))
+            .values(
+                alert_due=False,
+                pause_reason=func.coalesce(_CONNECTIONS.c.pause_reason + "; ", "") + literal(error),
+            )
+        )
+
+    return _run_batch(database, partial(_follow_up_pauses, plan=plan), give_up, limit)
+
+
+def _run_batch(
     database: Database,
-    make: Callable[..., int],
+    create: Callable[..., int],
     give_up: Callable[[Connection, Sequence[str], str], None],
     limit: int,
 ) -> tuple[int, list[str]]:
-    """Make the follow-ups of up to `limit` of what carries the mark, and give up on one that fails alone."""
-    taken: list[str] = []
+    """Create the follow-ups of up to `limit` flagged rows, and give up on one that fails alone."""
+    locked: list[str] = []
     try:
         with database.write() as conn:
-            return make(database, conn, limit=limit, taken=taken), []
+            return create(database, conn, limit=limit, locked=locked), []
     except StoreUnavailable:
         raise
     except Exception as error:
         if limit > 1:
-            return _make(database, make, give_up, 1)
-        if not taken:
+            return _run_batch(database, create, give_up, 1)
+        if not locked:
             raise
         with database.write() as conn:
-            give_up(conn, taken, f"no follow-up could be made ({type(error).__name__})")
-        return len(taken), taken
+            give_up(conn, locked, f"follow-up failed ({type(error).__name__})")
+        return len(locked), locked
 
 
 def _follow_up_deliveries(
-    database: Database, conn: Connection, *, plan: FollowUpPlanner, limit: int, taken: list[str]
+    database: Database, conn: Connection, *, plan: FollowUpPlanner, limit: int, locked: list[str]
 ) -> int:
     rows = conn.execute(
-        select(_TABLE).where(text("needs_follow_up")).limit(limit).with_for_update(skip_locked=True)
+        select(_DELIVERIES).where(text("needs_follow_up")).limit(limit).with_for_update(skip_locked=True)
     ).all()
     if not rows:
         return 0
-    taken += [row.id for row in rows]
+    locked += [row.id for row in rows]
     now = database.now(conn)
     events = events_by_delivery(conn, rows)
-    made = []
+    created = []
     for row in rows:
         event = events[row.id]
         rules_hash, planned = plan(event, failure_template_vars(row), now)
-        made += [delivery_row(item, event, rules_hash, now, parent_id=row.id) for item in planned]
-    if made:
-        conn.execute(_TABLE.insert(), made)
-    conn.execute(update(_TABLE).where(_TABLE.c.id.in_(taken)).values(needs_follow_up=False))
-    database.publish(conn, [EVENTS_TOPIC, *(row["connection"] for row in made)])
+        created += [delivery_row(item, event, rules_hash, now, parent_id=row.id) for item in planned]
+    if created:
+        conn.execute(_DELIVERIES.insert(), created)
+    conn.execute(update(_DELIVERIES).where(_DELIVERIES.c.id.in_(locked)).values(needs_follow_up=False))
+    database.publish(conn, [EVENTS_TOPIC, *(row["connection"] for row in created)])
     return len(rows)
 
 
 def _follow_up_pauses(
-    database: Database, conn: Connection, *, plan: FollowUpPlanner, limit: int, taken: list[str]
+    database: Database, conn: Connection, *, plan: FollowUpPlanner, limit: int, locked: list[str]
 ) -> int:
     rows = conn.execute(
-        select(_PAUSED)
-        .where(_PAUSED.c.alert_due.is_(True))
-        .order_by(_PAUSED.c.name)
+        select(_CONNECTIONS)
+        .where(_CONNECTIONS.c.alert_due.is_(True))
+        .order_by(_CONNECTIONS.c.name)
         .limit(limit)
         .with_for_update(skip_locked=True)
     ).all()
     if not rows:
         return 0
-    taken += [row.name for row in rows]
+    locked += [row.name for row in rows]
     now = database.now(conn)
-    made = []
+    created = []
     for row in rows:
         event = Event({}, row.pause_id or row.name, now)
         rules_hash, planned = plan(event, pause_template_vars(row), now)
-        made += [delivery_row(item, event, rules_hash, now, parent_id=row.pause_id) for item in planned]
-    if made:
-        conn.execute(_TABLE.insert(), made)
-    conn.execute(update(_PAUSED).where(_PAUSED.c.name.in_(taken)).values(alert_due=False))
-    database.publish(conn, [row["connection"] for row in made])
+        created += [delivery_row(item, event, rules_hash, now, parent_id=row.pause_id) for item in planned]
+    if created:
+        conn.execute(_DELIVERIES.insert(), created)
+    conn.execute(update(_CONNECTIONS).where(_CONNECTIONS.c.name.in_(locked)).values(alert_due=False))
+    database.publish(conn, [row["connection"] for row in created])
     return len(rows)
 
 
 def failure_template_vars(row: Row[Any]) -> dict[str, Any]:
-    """What `delivery` is in the templates of `on_failure` and `alerts`: see `DELIVERY_FIELDS`."""
-    done = "waits for a person" if row.state == "needs_review" else "failed"
-    not_received = (
+    """Return `delivery` for the templates of `on_failure` and `alerts`: see `DELIVERY_FIELDS`."""
+    outcome = "needs review" if row.state == "needs_review" else "failed"
+    undelivered = (
         row.message_status
         if row.state == "succeeded" and row.message_status in UNDELIVERED_STATUSES
         else None
     )
-    if not_received:
-        done = f"was {not_received}"
-    why = row.detail or row.reason or "no reason given"
+    if undelivered:
+        outcome = f"was {undelivered}"
+    cause = row.detail or row.reason or "no reason given"
     return {
         "id": row.id,
         "rule": row.rule,
         "action": row.action,
         "connection": row.connection,
         "state": row.state,
-        "reason": row.reason or not_received,
+        "reason": row.reason or undelivered,
         "detail": row.detail,
         "message_status": row.message_status,
         "recipient": row.recipient,
         "attempts": row.attempts,
-        "message": f"{row.action} of rule {row.rule} {done}: {why} ({row.id})",
+        "message": f"{row.action} of rule {row.rule} {outcome}: {cause} ({row.id})",
     }
 
 
 def pause_template_vars(row: Row[Any]) -> dict[str, Any]:
-    """The same for a connection that was paused."""
+    """Return `delivery` for alerts about a paused connection."""
     until = (
         ""
         if row.paused_until is None or row.paused_until.year == 9999

@@ -1,7 +1,7 @@
-"""Storing events before they are answered: promise 1 of the bridge rests on this file.
+"""Ingest: stores incoming events before their requests are answered, so that no accepted event is lost.
 
-`accept` writes a whole group of events in one transaction. When it returns, they are on disk. Which of them are
-duplicates is decided by unique keys that are never removed, not by looking first.
+`store_events` writes a batch of events in one transaction. When it returns, they are on disk. Duplicates are detected
+by unique keys that are kept permanently, not by a query beforehand.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.routing import cache_parsed_events
 
 IngestResult = Literal["stored", "duplicate", "conflict", "unavailable"]
-"""`conflict`: the same id with another body, kept aside and not routed; `unavailable`: not stored, send it again."""
+"""`conflict`: the same ID with another body, kept as a rejected request; `unavailable`: not stored, send it again."""
 
 MAX_REJECTED_REQUESTS = 10_000
+"""Rejected requests that are kept; beyond that, unsigned and old ones are deleted first."""
 REJECTED_REQUEST_MAX_AGE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
 class IncomingEvent:
-    """One verified event and the bytes it came as."""
+    """A verified event and its body as received."""
 
     event: Event
     body: bytes
@@ -39,7 +40,7 @@ class IncomingEvent:
 
 @dataclass(frozen=True)
 class RejectedRequest:
-    """A request that was refused; the body is kept only when it was signed, or conflicts with a stored event."""
+    """A request that was not accepted; its body is kept only if the signature is valid."""
 
     reason: str
     detail: str
@@ -49,45 +50,45 @@ class RejectedRequest:
     body: bytes | None = None
 
 
-def store_events(database: Database, receipts: Sequence[IncomingEvent]) -> list[IngestResult]:
-    """Store a group of events; one answer for each, in their order.
+def store_events(database: Database, events: Sequence[IncomingEvent]) -> list[IngestResult]:
+    """Store a batch of events; return one result for each, in order. Never raises.
 
-    When the group cannot be written, its members are tried one by one, so that a body that the database does not
-    take cannot fail its neighbours. Raises nothing.
+    If the batch cannot be written, its events are stored one by one, so that a body that the database rejects does not
+    affect the others.
     """
     try:
-        return _accept_group(database, receipts)
+        return _store_batch(database, events)
     except StoreUnavailable:
-        return ["unavailable"] * len(receipts)
+        return ["unavailable"] * len(events)
     except Exception:
-        if len(receipts) == 1:
+        if len(events) == 1:
             return ["unavailable"]
-    return [answer for receipt in receipts for answer in store_events(database, [receipt])]
+    return [result for event in events for result in store_events(database, [event])]
 
 
-def _accept_group(database: Database, receipts: Sequence[IncomingEvent]) -> list[IngestResult]:
-    rows = [_row(receipt) for receipt in receipts]
+def _store_batch(database: Database, events: Sequence[IncomingEvent]) -> list[IngestResult]:
+    rows = [_row(incoming) for incoming in events]
     with database.write() as conn:
-        answers: list[IngestResult] = ["stored"] * len(rows)
-        written = bulk_insert(conn, schema.events, rows, "ON CONFLICT DO NOTHING")
-        if written < len(rows):
-            stored = _stored(conn, rows)
-            for place, row in enumerate(rows):
-                if row["id"] not in stored:
-                    answers[place] = _answer_known(conn, receipts[place], row)
-        if written:
+        results: list[IngestResult] = ["stored"] * len(rows)
+        inserted = bulk_insert(conn, schema.events, rows, "ON CONFLICT DO NOTHING")
+        if inserted < len(rows):
+            stored_ids = _stored_ids(conn, rows)
+            for index, row in enumerate(rows):
+                if row["id"] not in stored_ids:
+                    results[index] = _compare_with_stored(conn, events[index], row)
+        if inserted:
             database.publish(conn, [EVENTS_TOPIC])
     cache_parsed_events(
-        (receipt.event, len(receipt.body))
-        for receipt, answer in zip(receipts, answers, strict=True)
-        if answer == "stored"
+        (incoming.event, len(incoming.body))
+        for incoming, result in zip(events, results, strict=True)
+        if result == "stored"
     )
     database.note_ingest(len(rows))
-    return answers
+    return results
 
 
-def _row(receipt: IncomingEvent) -> dict[str, object]:
-    event = receipt.event
+def _row(incoming: IncomingEvent) -> dict[str, object]:
+    event = incoming.event
     contact = event.contact
     return {
         "id": event.id,
@@ -99,61 +100,61 @@ def _row(receipt: IncomingEvent) -> dict[str, object]:
         "email": contact.email.casefold() if contact.email else None,
         "occurred_at": event.occurred_at,
         "received_at": event.received_at,
-        "body": receipt.body,
-        "body_sha256": hashlib.sha256(receipt.body).digest(),
+        "body": incoming.body,
+        "body_sha256": hashlib.sha256(incoming.body).digest(),
     }
 
 
-def _stored(conn: Connection, rows: Sequence[dict[str, object]]) -> set[str]:
-    """The ids of those that were written: ids are made anew for every request."""
+def _stored_ids(conn: Connection, rows: Sequence[dict[str, object]]) -> set[str]:
+    """Return the IDs of the rows that were inserted; every request gets a new ID."""
     table = schema.events
     return set(conn.execute(select(table.c.id).where(table.c.id.in_([row["id"] for row in rows]))).scalars())
 
 
-def _answer_known(conn: Connection, receipt: IncomingEvent, row: dict[str, object]) -> IngestResult:
-    """What an event is whose keys are there already: the same again, or another body under the same id."""
+def _compare_with_stored(conn: Connection, incoming: IncomingEvent, row: dict[str, object]) -> IngestResult:
+    """Return `duplicate` if the stored event has the same body; otherwise keep the request and return `conflict`."""
     events = schema.events
-    known = conn.execute(
+    stored_hash = conn.execute(
         select(events.c.body_sha256).where(events.c.dedupe_key == row["dedupe_key"])
     ).scalar_one_or_none()
-    if known is None or known == row["body_sha256"]:
+    if stored_hash is None or stored_hash == row["body_sha256"]:
         return "duplicate"
     record_rejected_request(
         conn,
         RejectedRequest(
             "conflict", "a stored event has this webhookId and another body", 200, True,
-            receipt.event.received_at, receipt.body,
+            incoming.event.received_at, incoming.body,
         ),
     )  # fmt: skip
     return "conflict"
 
 
-def record_rejected_request(conn: Connection, rejected_request: RejectedRequest) -> str:
-    """Keep a refused request, the oldest making room once there are too many; returns its id."""
+def record_rejected_request(conn: Connection, request: RejectedRequest) -> str:
+    """Store a rejected request; return its ID."""
     rejected_requests = schema.rejected_requests
-    ident = new_id("rej")
+    request_id = new_id("rej")
     conn.execute(
         rejected_requests.insert().values(
-            id=ident,
-            received_at=rejected_request.received_at,
-            reason=rejected_request.reason,
-            detail=rejected_request.detail,
-            status=rejected_request.status,
-            signature_valid=rejected_request.signature_valid,
-            body=rejected_request.body if rejected_request.signature_valid else None,
+            id=request_id,
+            received_at=request.received_at,
+            reason=request.reason,
+            detail=request.detail,
+            status=request.status,
+            signature_valid=request.signature_valid,
+            body=request.body if request.signature_valid else None,
         )
     )
-    return ident
+    return request_id
 
 
-def record_rejected_requests(database: Database, group: Sequence[RejectedRequest]) -> None:
-    """Keep a group of refused requests in one transaction, and keep their number bounded."""
+def record_rejected_requests(database: Database, requests: Sequence[RejectedRequest]) -> None:
+    """Store rejected requests in one transaction, and delete the oldest ones if there are too many."""
     rejected_requests = schema.rejected_requests
     with database.write() as conn:
-        for rejected_request in group:
-            record_rejected_request(conn, rejected_request)
+        for request in requests:
+            record_rejected_request(conn, request)
         count = conn.execute(select(func.count()).select_from(rejected_requests)).scalar_one()
-        oldest = group[0].received_at - REJECTED_REQUEST_MAX_AGE
+        oldest = requests[0].received_at - REJECTED_REQUEST_MAX_AGE
         surplus = (
             select(rejected_requests.c.id)
             .order_by(rejected_requests.c.signature_valid, rejected_requests.c.received_at)

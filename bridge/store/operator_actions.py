@@ -1,7 +1,7 @@
-"""What people do to stored work: retry, replay, cancel, resolve, accept.
+"""Operator actions on stored work: retry, replay, cancel, resolve, accept.
 
-Each act is one transaction with its entry in the audit, under the same locks as the worker's own. What would put
-promise 2 at risk (nobody is written to twice for one cause) is refused, with a text that says what to do instead.
+Each action is one transaction that includes its audit entry, under the same locks as the worker's transactions. An
+action that could contact a recipient twice for one cause is rejected, with a message that says what to do instead.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, or_, select, update
 
 from bridge.errors import BridgeError
+from bridge.lifecycle import PauseCause
 from bridge.rules.model import Rules
 from bridge.signing import SignedRequestRejected, read_event
 from bridge.store import schema
@@ -26,221 +27,232 @@ from bridge.store.retention import ERASED
 from bridge.store.routing import Route, delivery_row, event_from_row, store_rules_version
 
 Resolution = Literal["delivered", "retry", "discard"]
-"""What a person found out about a delivery in review: it took effect; it did not, do it again; leave it."""
+"""How an operator resolves a review: the action took effect; it did not, so retry it; do not retry it."""
 
-REPLAY_GROUP = 200
-"""Events that one transaction of a replay takes on."""
+REPLAY_BATCH = 200
+"""Events per transaction of a replay."""
 
-NO_SUCH_DELIVERY = "there is no such delivery"
-"""What an act says of an id that names nothing."""
+UNKNOWN_DELIVERY = "there is no such delivery"
+"""The message of an action on an unknown ID."""
 
 _TABLE = schema.deliveries
 
 
 @dataclass(frozen=True)
 class ActionResult:
-    """What became of an act on one id."""
+    """The result of an action on one ID."""
 
     id: str
     done: bool
     text: str
-    """What was done, or why not and what to do instead."""
+    """A description of what was done, or of why nothing was done and what to do instead."""
 
 
-def retry(database: Database, actor: str, idents: Sequence[str]) -> list[ActionResult]:
-    """Attempt dead deliveries again, and those that wait for their next attempt at once."""
+def retry(database: Database, actor: str, delivery_ids: Sequence[str]) -> list[ActionResult]:
+    """Attempt failed deliveries again, and deliveries that wait for their next attempt immediately."""
     with database.write() as conn:
         now = database.now(conn)
-        rows = _locked(conn, idents)
-        acts = [_retry(conn, rows.get(ident), ident, now) for ident in idents]
-        _finish(database, conn, actor, "retry", acts, rows, now)
-        return acts
+        rows = _locked(conn, delivery_ids)
+        results = [_retry(conn, rows.get(delivery_id), delivery_id, now) for delivery_id in delivery_ids]
+        _finish(database, conn, actor, "retry", results, rows, now)
+        return results
 
 
-def _retry(conn: Connection, row: Row[Any] | None, ident: str, now: datetime) -> ActionResult:
-    refusal = _why_not_retry(row, now)
-    if row is None or refusal is not None:
-        return ActionResult(ident, False, refusal or _unknown(ident))
-    fresh: dict[str, Any] = {"run_at": now}
+def _retry(conn: Connection, row: Row[Any] | None, delivery_id: str, now: datetime) -> ActionResult:
+    obstacle = _retry_obstacle(row, now)
+    if row is None or obstacle is not None:
+        return ActionResult(delivery_id, False, obstacle or _unknown_id(delivery_id))
+    values: dict[str, Any] = {"run_at": now}
     if row.state == "failed":
-        # The schedule begins anew: the last one has run out, or the partner refused.
-        fresh |= {
+        # The retry schedule starts again: the last one is used up, or the provider rejected the action.
+        values |= {
             "state": "pending",
             "attempts": 0,
             "first_attempt_at": None,
             "finished_at": None,
             "needs_follow_up": False,
         }
-    _change(conn, ident, **fresh)
-    return ActionResult(ident, True, f"attempted again {_when(conn, row.connection, now)}")
+    _update(conn, delivery_id, **values)
+    return ActionResult(delivery_id, True, f"retry starts {_when(conn, row.connection, now)}")
 
 
 def _when(conn: Connection, name: str, now: datetime) -> str:
-    """When a delivery that is due now is attempted: at once, unless its connection is paused."""
+    """Return when a due delivery is attempted: now, unless its connection is paused."""
     row = conn.execute(select(schema.connections).where(schema.connections.c.name == name)).one_or_none()
     if row is None or row.paused_until is None or row.paused_until <= now:
         return "now"
     paused = f"when {name} is resumed (paused: {row.pause_reason or row.pause_cause}); `bridge resume {name}`"
-    if row.pause_cause in ("person", "auth"):
+    if row.pause_cause in (PauseCause.OPERATOR, PauseCause.AUTH):
         return paused
-    return f"{paused}, or by itself at {row.paused_until:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{paused}, or automatically at {row.paused_until:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _why_not_retry(row: Row[Any] | None, now: datetime) -> str | None:
+def _retry_obstacle(row: Row[Any] | None, now: datetime) -> str | None:
+    """Return why a delivery cannot be retried; None if it can."""
     if row is None:
         return None
     if row.state == "needs_review":
-        return f"nobody knows whether it went out: look at the partner, then `bridge resolve {row.id} sent|resend|drop`"
+        return f"its outcome is unknown: ask the provider, then `bridge resolve {row.id} delivered|retry|discard`"
     if row.state not in ("failed", "retrying"):
-        return f"it is {row.state}; only dead and retrying deliveries are retried{_once_more(row)}"
+        return f"it is {row.state}; only failed and retrying deliveries can be retried{_force_hint(row)}"
     if row.outcome_unknown_since is not None:
-        # Asked before it has settled, the partner would deny what it did, and it would be done twice.
-        return f"whether it went out is asked at {row.run_at:%H:%M:%S} UTC; if not, it is attempted again by itself"
+        # An earlier lookup could miss an action that took effect, and it would be done twice.
+        return (
+            f"its outcome is unknown: a lookup runs at {row.run_at:%H:%M:%S} UTC; "
+            "if the action did not take effect, it is retried automatically"
+        )
     if row.params == ERASED:
-        return "what it would send is no longer kept (BRIDGE_RETENTION)"
+        return "its parameters are no longer kept (BRIDGE_RETENTION)"
     if row.reason == "render_error":
-        return f"its params could not be rendered: mend the rule, then `bridge replay {row.event_id} --rule {row.rule}`"
+        return f"a template could not be rendered: fix the rule, then `bridge replay {row.event_id} --rule {row.rule}`"
     return _expired(row, now)
 
 
-def _once_more(row: Row[Any]) -> str:
-    """How what was sent is sent once more."""
+def _force_hint(row: Row[Any]) -> str:
+    """Return how to send a delivery that succeeded once more."""
     if row.state != "succeeded" or row.trigger != "rule" or row.event_id is None:
         return ""
-    return f"; `bridge replay {row.event_id} --rule {row.rule} --force` sends it once more on purpose"
+    return f"; `bridge replay {row.event_id} --rule {row.rule} --force` sends it once more"
 
 
 def _expired(row: Row[Any], now: datetime) -> str | None:
     if row.expires_at is not None and row.expires_at <= now:
-        return f"it was only worth sending until {row.expires_at:%Y-%m-%d %H:%M} UTC (the rule's `expires`)"
+        return f"it expired at {row.expires_at:%Y-%m-%d %H:%M} UTC (the rule's `expires`)"
     return None
 
 
-def cancel(database: Database, actor: str, idents: Sequence[str]) -> list[ActionResult]:
-    """Do not send what waits. Where it may have gone out already, its effect stays held, so nothing sends it again."""
+def cancel(database: Database, actor: str, delivery_ids: Sequence[str]) -> list[ActionResult]:
+    """Cancel pending deliveries. If one may have been sent, its idempotency key is kept, so it is not sent again."""
     with database.write() as conn:
         now = database.now(conn)
-        rows = _locked(conn, idents)
-        acts = []
-        for ident in idents:
-            row = rows.get(ident)
+        rows = _locked(conn, delivery_ids)
+        results = []
+        for delivery_id in delivery_ids:
+            row = rows.get(delivery_id)
             if row is None:
-                acts.append(ActionResult(ident, False, _unknown(ident)))
+                results.append(ActionResult(delivery_id, False, _unknown_id(delivery_id)))
             elif row.state not in ("pending", "retrying", "needs_review"):
-                acts.append(
-                    ActionResult(ident, False, f"it is {row.state}; only what waits can be cancelled")
+                results.append(
+                    ActionResult(
+                        delivery_id, False, f"it is {row.state}; only pending deliveries can be cancelled"
+                    )
                 )
             else:
-                acts.append(_drop(database, conn, row, f"cancelled by {actor}", now))
-        _finish(database, conn, actor, "cancel", acts, rows, now)
-        return acts
+                results.append(_discard(database, conn, row, f"cancelled by {actor}", now))
+        _finish(database, conn, actor, "cancel", results, rows, now)
+        return results
 
 
-def _drop(database: Database, conn: Connection, row: Row[Any], detail: str, now: datetime) -> ActionResult:
-    """Cancel one delivery, and settle its effect."""
-    unknown = row.state == "needs_review" or row.outcome_unknown_since is not None
-    if unknown:
+def _discard(database: Database, conn: Connection, row: Row[Any], detail: str, now: datetime) -> ActionResult:
+    """Cancel one delivery, and complete or release its idempotency key."""
+    is_unknown = row.state == "needs_review" or row.outcome_unknown_since is not None
+    if is_unknown:
         mark_completed_for(database, conn, row, None, now)
     else:
         release_keys(conn, {row.id: row.idempotency_key})
-    _change(conn, row.id, state="cancelled", detail=detail, outcome_unknown_since=None, finished_at=now)
-    return ActionResult(row.id, True, "cancelled; it may have gone out before" if unknown else "cancelled")
+    _update(conn, row.id, state="cancelled", detail=detail, outcome_unknown_since=None, finished_at=now)
+    return ActionResult(
+        row.id, True, "cancelled; it may have been sent before" if is_unknown else "cancelled"
+    )
 
 
 def resolve(
-    database: Database, actor: str, ident: str, resolution: Resolution, external_id: str | None = None
+    database: Database, actor: str, delivery_id: str, resolution: Resolution, external_id: str | None = None
 ) -> ActionResult:
-    """End a review by what a person found at the partner."""
+    """Resolve a review by what an operator found at the provider."""
     with database.write() as conn:
         now = database.now(conn)
-        rows = _locked(conn, [ident])
-        act = _resolve(database, conn, rows.get(ident), ident, resolution, external_id, actor, now)
-        _finish(database, conn, actor, "resolve", [act], rows, now, {"resolution": resolution})
-        return act
+        rows = _locked(conn, [delivery_id])
+        result = _resolve(
+            database, conn, rows.get(delivery_id), delivery_id, resolution, external_id, actor, now
+        )
+        _finish(database, conn, actor, "resolve", [result], rows, now, {"resolution": resolution})
+        return result
 
 
 def _resolve(
     database: Database,
     conn: Connection,
     row: Row[Any] | None,
-    ident: str,
+    delivery_id: str,
     resolution: Resolution,
     external_id: str | None,
     actor: str,
     now: datetime,
 ) -> ActionResult:
     if row is None:
-        return ActionResult(ident, False, _unknown(ident))
+        return ActionResult(delivery_id, False, _unknown_id(delivery_id))
     if row.state != "needs_review":
-        return ActionResult(ident, False, f"it is {row.state}; only a delivery in review is resolved")
+        return ActionResult(
+            delivery_id, False, f"it is {row.state}; only a delivery that needs review can be resolved"
+        )
     if resolution == "discard":
-        return _drop(database, conn, row, f"dropped by {actor}", now)
+        return _discard(database, conn, row, f"discarded by {actor}", now)
     if resolution == "delivered":
         mark_completed_for(database, conn, row, external_id, now)
-        _change(
-            conn, ident, state="succeeded", reason=None, detail=f"found by {actor}", external_id=external_id,
-            outcome_unknown_since=None, finished_at=now,
+        _update(
+            conn, delivery_id, state="succeeded", reason=None, detail=f"resolved as delivered by {actor}",
+            external_id=external_id, outcome_unknown_since=None, finished_at=now,
         )  # fmt: skip
-        return ActionResult(ident, True, "marked as sent")
-    late = _expired(row, now)
-    if late is not None:
-        return ActionResult(ident, False, f"{late}; resolve it as sent or drop")
-    release_keys(conn, {ident: row.idempotency_key})
-    _change(
-        conn, ident, state="pending", detail=f"to be sent again, says {actor}", run_at=now, attempts=0,
+        return ActionResult(delivery_id, True, "marked as delivered")
+    expired = _expired(row, now)
+    if expired is not None:
+        return ActionResult(delivery_id, False, f"{expired}; resolve it as `delivered` or `discard`")
+    release_keys(conn, {delivery_id: row.idempotency_key})
+    _update(
+        conn, delivery_id, state="pending", detail=f"resolved as not delivered by {actor}", run_at=now, attempts=0,
         outcome_unknown_since=None, first_attempt_at=None, possibly_sent_at=None,
     )  # fmt: skip
-    return ActionResult(ident, True, f"sent again {_when(conn, row.connection, now)}")
+    return ActionResult(delivery_id, True, f"retry starts {_when(conn, row.connection, now)}")
 
 
-def _locked(conn: Connection, idents: Collection[str]) -> dict[str, Row[Any]]:
-    rows = conn.execute(select(_TABLE).where(_TABLE.c.id.in_(idents)).order_by(_TABLE.c.id).with_for_update())
+def _locked(conn: Connection, delivery_ids: Collection[str]) -> dict[str, Row[Any]]:
+    rows = conn.execute(
+        select(_TABLE).where(_TABLE.c.id.in_(delivery_ids)).order_by(_TABLE.c.id).with_for_update()
+    )
     return {row.id: row for row in rows}
 
 
-def _change(conn: Connection, ident: str, **values: Any) -> None:
-    conn.execute(update(_TABLE).where(_TABLE.c.id == ident).values(values))
+def _update(conn: Connection, delivery_id: str, **values: Any) -> None:
+    conn.execute(update(_TABLE).where(_TABLE.c.id == delivery_id).values(values))
 
 
 def _finish(
     database: Database,
     conn: Connection,
     actor: str,
-    act: str,
-    acts: Sequence[ActionResult],
+    action: str,
+    results: Sequence[ActionResult],
     rows: Mapping[str, Row[Any]],
     now: datetime,
     detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """Note what was done, and wake the connections that it concerns."""
-    done = [item.id for item in acts if item.done]
-    record_audit(conn, now, actor, act, done, detail)
+    """Record the audit entries, and notify the connections that are affected."""
+    done = [result.id for result in results if result.done]
+    record_audit(conn, now, actor, action, done, detail)
     if done:
-        database.publish(conn, {rows[ident].connection for ident in done})
+        database.publish(conn, {rows[delivery_id].connection for delivery_id in done})
 
 
-def _unknown(ident: str) -> str:
-    if ident.startswith("evt_"):
-        return "that is an event; this is for deliveries (dlv_...). `bridge replay` takes events"
-    return NO_SUCH_DELIVERY
-
-
-# Replay
+def _unknown_id(delivery_id: str) -> str:
+    if delivery_id.startswith("evt_"):
+        return "this is an event ID; expected a delivery ID (dlv_...). `bridge replay` takes events"
+    return UNKNOWN_DELIVERY
 
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """What a replay made of one event."""
+    """The result of a replay of one event."""
 
     id: str
     deliveries: Sequence[str]
-    """The ids of the new deliveries."""
+    """The IDs of the new deliveries."""
     skipped: str = ""
-    """Why nothing was made of it."""
+    """Why the event was skipped; empty if it was replayed."""
 
 
 def events_between(database: Database, since: datetime | None, until: datetime | None) -> list[str]:
-    """The ids of routed events that were received in a span of time and whose bodies are kept, the oldest first."""
+    """Return the IDs of routed events received in a period whose bodies are kept, oldest first."""
     table = schema.events
     query = select(table.c.id).where(table.c.body.is_not(None), table.c.routed_at.is_not(None))
     if since is not None:
@@ -254,7 +266,7 @@ def events_between(database: Database, since: datetime | None, until: datetime |
 def replay(
     database: Database,
     actor: str,
-    idents: Sequence[str],
+    event_ids: Sequence[str],
     rules: Rules,
     route: Route,
     *,
@@ -264,21 +276,21 @@ def replay(
 ) -> list[ReplayResult]:
     """Route stored events once more with `rules`, or with one `rule` of them.
 
-    What an earlier delivery already brought about ends `already_done` (a CRM record is updated); `force` does it
-    once more all the same.
+    A delivery whose idempotency key is completed is suppressed as `duplicate`, or updates its CRM record. With
+    `force`, its action is repeated.
     """
     replayed: list[ReplayResult] = []
-    for start in range(0, len(idents), REPLAY_GROUP):
-        group = idents[start : start + REPLAY_GROUP]
-        replayed += _replay_group(database, actor, group, rules, route, rule, force)
-        on_progress(len(group))
+    for start in range(0, len(event_ids), REPLAY_BATCH):
+        batch = event_ids[start : start + REPLAY_BATCH]
+        replayed += _replay_batch(database, actor, batch, rules, route, rule, force)
+        on_progress(len(batch))
     return replayed
 
 
-def _replay_group(
+def _replay_batch(
     database: Database,
     actor: str,
-    idents: Sequence[str],
+    event_ids: Sequence[str],
     rules: Rules,
     route: Route,
     rule: str | None,
@@ -288,17 +300,17 @@ def _replay_group(
     with database.write() as conn:
         now = database.now(conn)
         store_rules_version(database, conn, rules, now)
-        # Locked, so that none loses its body meanwhile.
-        locked = select(table).where(table.c.id.in_(idents)).order_by(table.c.id).with_for_update()
+        # Locked, so that none is pruned or erased in the meantime.
+        locked = select(table).where(table.c.id.in_(event_ids)).order_by(table.c.id).with_for_update()
         rows = {row.id: row for row in conn.execute(locked)}
-        replayed, made = [], []
-        for ident in idents:
-            skipped = _why_not_replay(rows.get(ident))
-            new = [] if skipped else list(_routed_again(rows[ident], rules, route, now, rule, force))
-            made += new
-            replayed.append(ReplayResult(ident, [row["id"] for row in new], skipped))
-        if made:
-            conn.execute(_TABLE.insert(), made)
+        replayed, created = [], []
+        for event_id in event_ids:
+            skipped = _replay_obstacle(rows.get(event_id))
+            deliveries = [] if skipped else list(_route_again(rows[event_id], rules, route, now, rule, force))
+            created += deliveries
+            replayed.append(ReplayResult(event_id, [row["id"] for row in deliveries], skipped))
+        if created:
+            conn.execute(_TABLE.insert(), created)
         for item in replayed:
             if not item.skipped:
                 detail = {
@@ -308,11 +320,11 @@ def _replay_group(
                     "force": force,
                 }
                 record_audit(conn, now, actor, "replay", [item.id], {k: v for k, v in detail.items() if v})
-        database.publish(conn, {row["connection"] for row in made})
+        database.publish(conn, {row["connection"] for row in created})
         return replayed
 
 
-def _routed_again(
+def _route_again(
     row: Row[Any], rules: Rules, route: Route, now: datetime, rule: str | None, force: bool
 ) -> Iterator[dict[str, Any]]:
     event = event_from_row(row)
@@ -321,49 +333,49 @@ def _routed_again(
             yield delivery_row(planned, event, rules.hash, now, force=force)
 
 
-def _why_not_replay(row: Row[Any] | None) -> str:
+def _replay_obstacle(row: Row[Any] | None) -> str:
+    """Return why an event cannot be replayed; empty if it can."""
     if row is None:
         return "there is no such event"
     if row.body is None:
         return "its body is no longer kept (BRIDGE_RETENTION)"
-    return "" if row.routed_at is not None else "it is not routed yet; it will be by itself"
+    return "" if row.routed_at is not None else "it is not routed yet; it will be routed automatically"
 
 
-# Rejections
+def accept_rejected_request(database: Database, actor: str, request_id: str) -> ActionResult:
+    """Accept a rejected request as an event; its signature must be valid.
 
-
-def accept_rejected_request(database: Database, actor: str, ident: str) -> ActionResult:
-    """Take a request that was refused although it was signed, or that clashed with a stored event, as an event.
-
-    A kill in between is harmless: accepted again, the event is known already.
+    If the process dies between the two transactions, the action can be repeated: the event is then a duplicate.
     """
     table = schema.rejected_requests
     with database.read() as conn:
-        row = conn.execute(select(table).where(table.c.id == ident)).one_or_none()
+        row = conn.execute(select(table).where(table.c.id == request_id)).one_or_none()
     if row is None:
-        raise NotFound(f"there is no rejected request `{ident}`")
+        raise NotFound(f"there is no rejected request `{request_id}`")
     if row.accepted_event_id is not None:
-        return ActionResult(ident, False, f"it was accepted before, as {row.accepted_event_id}")
+        return ActionResult(request_id, False, f"it was already accepted as {row.accepted_event_id}")
     if row.body is None:
         return ActionResult(
-            ident, False, "it was not signed, so its body was not kept; Heppu has to send it again"
+            request_id,
+            False,
+            "it has no valid signature, so its body was not kept; Heppu has to send it again",
         )
     if row.reason == "conflict":
         return ActionResult(
-            ident, False,
-            "an event with the same id and another body is stored; look at both (`bridge show`), and send what is "
-            "right with `bridge send FILE --now`",
+            request_id, False,
+            "a stored event has the same ID and another body; compare both (`bridge show`), and send the correct "
+            "one with `bridge send FILE --now`",
         )  # fmt: skip
     try:
         event = read_event(row.body, row.received_at)
     except SignedRequestRejected as error:
-        return ActionResult(ident, False, f"it is no event: {error.detail}")
-    answer = store_events(database, [IncomingEvent(event, row.body)])[0]
-    if answer == "unavailable":
-        raise BridgeError("the event could not be stored now; try again")
+        return ActionResult(request_id, False, f"not a valid event: {error.detail}")
+    result = store_events(database, [IncomingEvent(event, row.body)])[0]
+    if result == "unavailable":
+        raise BridgeError("the event could not be stored; try again")
     events = schema.events
     with database.write() as conn:
-        stored = conn.execute(
+        event_id = conn.execute(
             select(events.c.id).where(
                 or_(
                     events.c.dedupe_key == event.dedupe_key,
@@ -371,8 +383,10 @@ def accept_rejected_request(database: Database, actor: str, ident: str) -> Actio
                 )
             )
         ).scalar()
-        conn.execute(update(table).where(table.c.id == ident).values(accepted_event_id=stored))
-        record_audit(conn, database.now(conn), actor, "accept", [ident], {"event": stored})
+        conn.execute(update(table).where(table.c.id == request_id).values(accepted_event_id=event_id))
+        record_audit(conn, database.now(conn), actor, "accept", [request_id], {"event": event_id})
     return ActionResult(
-        ident, True, f"accepted as {stored}" if answer == "stored" else f"it was stored before, as {stored}"
+        request_id,
+        True,
+        f"accepted as {event_id}" if result == "stored" else f"it was already stored as {event_id}",
     )

@@ -1,4 +1,4 @@
-"""What people want: opt-outs, per channel and address, whoever runs the connection."""
+"""Opt-outs: which recipients want no messages, by channel and address, regardless of the connection."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ _TABLE = schema.opt_outs
 
 @dataclass(frozen=True)
 class OptOutChange:
-    """A person's wish about one channel."""
+    """An opt-out or opt-in of one address on one channel."""
 
     channel: str
     address: str
     opted_out: bool
     source: str
-    """Where it comes from: `STOP to twilio`, `unsubscribe link`, `refused by twilio`, `command line`."""
+    """The origin: `STOP to twilio`, `unsubscribe link`, `refused by twilio`, `command line`."""
 
 
 def recipient_lock_key(channel: str, address: str) -> str:
-    """The name under which everything about a recipient is decided: attempts and opt-outs alike."""
+    """Return the lock key of a recipient, which protects attempts as well as opt-outs."""
     return f"recipient {channel} {address.casefold()}"
 
 
 def save_opt_outs(
-    database: Database, conn: Connection, preferences: Sequence[OptOutChange], now: datetime
+    database: Database, conn: Connection, changes: Sequence[OptOutChange], now: datetime
 ) -> None:
-    """Write wishes down, under the lock that every attempt to these addresses takes."""
-    if not preferences:
+    """Store opt-outs and opt-ins, under the lock that every attempt to these addresses takes."""
+    if not changes:
         return
-    database.lock(conn, (recipient_lock_key(item.channel, item.address) for item in preferences))
+    database.lock(conn, (recipient_lock_key(change.channel, change.address) for change in changes))
     statement = database.insert(_TABLE)
     conn.execute(
         statement.on_conflict_do_update(
@@ -54,42 +54,45 @@ def save_opt_outs(
         ),
         [
             {
-                "channel": item.channel,
-                "address": item.address.casefold(),
-                "opted_out_at": now if item.opted_out else None,
-                "source": item.source,
+                "channel": change.channel,
+                "address": change.address.casefold(),
+                "opted_out_at": now if change.opted_out else None,
+                "source": change.source,
                 "changed_at": now,
             }
-            for item in preferences
+            for change in changes
         ],
     )
 
 
-def save_opt_out(database: Database, preference: OptOutChange, actor: str | None = None) -> None:
-    """Write one wish down; what commits before it is the last message. `who` wrote it for the person, if anybody."""
+def save_opt_out(database: Database, change: OptOutChange, actor: str | None = None) -> None:
+    """Store one opt-out or opt-in; a message claimed before the commit is the last one.
+
+    `actor` is the operator who entered it for the recipient; None if the recipient did it.
+    """
     with database.write() as conn:
         now = database.now(conn)
-        save_opt_outs(database, conn, [preference], now)
+        save_opt_outs(database, conn, [change], now)
         if actor is not None:
-            act = "opt out" if preference.opted_out else "opt in"
+            action = "opt_out" if change.opted_out else "opt_in"
             record_audit(
                 conn,
                 now,
                 actor,
-                act,
-                [mask_address(preference.address)],
-                {"channel": preference.channel},
+                action,
+                [mask_address(change.address)],
+                {"channel": change.channel},
             )
 
 
 def hash_address(secret: bytes, address: str) -> str:
-    """What stands for an address whose person was erased: enough to keep an opt-out, nothing to write to."""
+    """Return the keyed hash that replaces an erased address: it keeps the opt-out effective and reveals no address."""
     digest = hmac.new(secret, address.casefold().encode(), hashlib.sha256).hexdigest()
     return f"erased:{digest}"
 
 
 def list_opt_outs(database: Database, limit: int = 1000) -> list[dict[str, Any]]:
-    """Who opted out of what, the newest first."""
+    """Return the opted-out addresses, newest first."""
     with database.read() as conn:
         rows = conn.execute(
             select(_TABLE)

@@ -1,6 +1,6 @@
-"""The facts that decide about due deliveries, read in a few queries for a whole group.
+"""Policy inputs: loads the data that decides about due deliveries, a few queries for a whole batch.
 
-The decision itself is `bridge.policy.decide`, the same that rehearsals use.
+The decision itself is `bridge.policy.decide`, which dry runs use as well.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from bridge.policy import (
     Decision,
     DueDelivery,
     EventRef,
-    PolicyInputs,
     IdempotencyRecord,
+    PolicyInputs,
     decide,
     event_precedence,
     find_cancelling_event,
@@ -33,24 +33,24 @@ from bridge.store.contact_cache import cached_time_zones
 from bridge.store.database import Database
 from bridge.store.routing import delivery_row, read_events
 
-CLOCKS_APART = timedelta(hours=1)
-"""How far ahead of ours Heppu's clock may be for `cancel_on` to compare its timestamps rightly."""
+MAX_CLOCK_DIFFERENCE = timedelta(hours=1)
+"""How far Heppu's clock may be ahead of the bridge's for `cancel_on` to compare timestamps correctly."""
 
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """What the decision needs of the present configuration."""
+    """The parts of the current configuration that the decision needs."""
 
     messaging: MessagingPolicy
     consent: Callable[[Event], Truth | None] = lambda _: None
-    """What `messaging.consent` says of an event; None where nothing is required."""
+    """Evaluates `messaging.consent` for an event; None if there is no such condition."""
     allowlist: Collection[str] = ()
-    erased_as: Callable[[str], str] | None = None
-    """What stands for an address in opt-outs of people who were erased; None without BRIDGE_SECRET_KEY."""
+    hash_address: Callable[[str], str] | None = None
+    """Returns the hash that replaces an erased address in the opt-out list; None without BRIDGE_SECRET_KEY."""
 
 
 def parse_options(row: Row[Any]) -> Mapping[str, Any]:
-    """What the worker needs to know of a delivery's rule; few rules make few different texts, so they are kept."""
+    """Return the options of a delivery. A rules file produces few different ones, so they are cached."""
     return _options(row.options)
 
 
@@ -61,23 +61,24 @@ def _options(text: str) -> Mapping[str, Any]:
 
 @dataclass
 class PolicyData:
-    """The facts about a group of due deliveries."""
+    """The data about a batch of due deliveries."""
 
     idempotency_keys: dict[str, Row[Any]] = field(default_factory=dict)
     opted_out: dict[tuple[str, str], datetime] = field(default_factory=dict)
-    reached: dict[tuple[str, str], list[tuple[str, datetime]]] = field(default_factory=dict)
-    """Per channel and address: the deliveries that went out or may have, and when."""
-    zones: Mapping[str, str] = field(default_factory=dict)
-    """Per address, in small letters: the time zone that a CRM knows of the person."""
-    once: dict[str, datetime] = field(default_factory=dict)
-    later: list[EventRef] = field(default_factory=list)
-    """Accepted events that may cancel one of the group."""
+    messages: dict[tuple[str, str], list[tuple[str, datetime]]] = field(default_factory=dict)
+    """Messages that were sent, or may have been, by channel and address: delivery ID and time."""
+    time_zones: Mapping[str, str] = field(default_factory=dict)
+    """Time zones that a CRM reported, by address in lowercase."""
+    last_done: dict[str, datetime] = field(default_factory=dict)
+    """For deliveries with `once`, by ID: when it was last done for the same contact or conversation."""
+    later_events: list[EventRef] = field(default_factory=list)
+    """Accepted events that may cancel a delivery of the batch."""
 
     def existing_id(self, row: Row[Any]) -> str | None:
-        """The partner's id of the record that this delivery's effect already made and is to update."""
-        held = self.idempotency_keys.get(row.idempotency_key)
-        updates = held is not None and parse_options(row).get("updates")
-        return held.external_id if held is not None and updates else None
+        """Return the external ID of the record that this delivery is to update; None if it creates one."""
+        record = self.idempotency_keys.get(row.idempotency_key)
+        updates = record is not None and parse_options(row).get("updates")
+        return record.external_id if record is not None and updates else None
 
 
 def load_policy_data(
@@ -85,118 +86,124 @@ def load_policy_data(
     rows: Sequence[Row[Any]],
     messaging: MessagingPolicy,
     now: datetime,
-    erased_as: Callable[[str], str] | None = None,
+    hash_address: Callable[[str], str] | None = None,
 ) -> PolicyData:
-    """Read what bears on these deliveries."""
-    facts = PolicyData()
+    """Load the data that decides about these deliveries."""
+    data = PolicyData()
     idempotency_keys = schema.idempotency_keys
     keys = [row.idempotency_key for row in rows]
-    facts.idempotency_keys = {
+    data.idempotency_keys = {
         row.key: row for row in conn.execute(select(idempotency_keys).where(idempotency_keys.c.key.in_(keys)))
     }
-    addressed = {(row.channel, row.recipient) for row in rows if row.channel and row.recipient}
-    if addressed:
-        facts.opted_out = _opt_outs(conn, addressed, erased_as)
-        span = max((cap.per for cap in messaging.caps.values()), default=timedelta(0))
-        facts.reached = _reached(conn, addressed, now - span)
-        facts.zones = cached_time_zones(conn, {address for _, address in addressed}, now)
-    facts.once = _once(conn, rows)
-    facts.later = _later(conn, rows)
-    return facts
+    recipients = {(row.channel, row.recipient) for row in rows if row.channel and row.recipient}
+    if recipients:
+        data.opted_out = _opt_outs(conn, recipients, hash_address)
+        longest_cap = max((cap.per for cap in messaging.caps.values()), default=timedelta(0))
+        data.messages = _messages(conn, recipients, now - longest_cap)
+        data.time_zones = cached_time_zones(conn, {address for _, address in recipients}, now)
+    data.last_done = _last_done(conn, rows)
+    data.later_events = _later_events(conn, rows)
+    return data
 
 
 def inputs_for_planned(
     database: Database, planned: PlannedDelivery, event: Event, messaging: MessagingPolicy
 ) -> PolicyInputs:
-    """What would bear on a delivery that is only planned, for people who ask what would happen."""
+    """Load the policy inputs of a delivery that is only planned, for `bridge explain`."""
     with database.read() as conn:
         now = database.now(conn)
         row: Any = SimpleNamespace(**delivery_row(planned, event, "", now))
-        return _facts(row, event, load_policy_data(conn, [row], messaging, now))
+        return _inputs(row, event, load_policy_data(conn, [row], messaging, now))
 
 
 def _opt_outs(
     conn: Connection,
-    addressed: Collection[tuple[str, str]],
-    erased_as: Callable[[str], str] | None,
+    recipients: Collection[tuple[str, str]],
+    hash_address: Callable[[str], str] | None,
 ) -> dict[tuple[str, str], datetime]:
-    """Since when they wish for no messages, by the newest word of each; a wish outlives the erasure of its person."""
+    """Return since when recipients have opted out, by their latest change; an opt-out survives an erasure."""
     table = schema.opt_outs
-    whose = {(channel, address): (channel, address) for channel, address in addressed}
-    if erased_as is not None:
-        whose |= {(channel, erased_as(address)): (channel, address) for channel, address in addressed}
+    recipient_of = {(channel, address): (channel, address) for channel, address in recipients}
+    if hash_address is not None:
+        recipient_of |= {
+            (channel, hash_address(address)): (channel, address) for channel, address in recipients
+        }
     rows = conn.execute(
         select(table.c.channel, table.c.address, table.c.opted_out_at)
-        .where(tuple_(table.c.channel, table.c.address).in_(list(whose)))
+        .where(tuple_(table.c.channel, table.c.address).in_(list(recipient_of)))
         .order_by(table.c.changed_at)
     )
-    newest = {whose[row.channel, row.address]: row.opted_out_at for row in rows}
-    return {key: opted_out_at for key, opted_out_at in newest.items() if opted_out_at is not None}
+    latest = {recipient_of[row.channel, row.address]: row.opted_out_at for row in rows}
+    return {key: opted_out_at for key, opted_out_at in latest.items() if opted_out_at is not None}
 
 
-def _reached(
-    conn: Connection, addressed: Collection[tuple[str, str]], since: datetime
+def _messages(
+    conn: Connection, recipients: Collection[tuple[str, str]], since: datetime
 ) -> dict[tuple[str, str], list[tuple[str, datetime]]]:
+    """Return the messages to these recipients since an instant: delivery ID and time."""
     table = schema.deliveries
-    found = conn.execute(
+    rows = conn.execute(
         select(table.c.id, table.c.channel, table.c.recipient, table.c.possibly_sent_at).where(
-            table.c.recipient.in_({address for _, address in addressed}), table.c.possibly_sent_at > since
+            table.c.recipient.in_({address for _, address in recipients}), table.c.possibly_sent_at > since
         )
     )
-    reached: dict[tuple[str, str], list[tuple[str, datetime]]] = defaultdict(list)
-    for row in found:
-        reached[row.channel, row.recipient].append((row.id, row.possibly_sent_at))
-    return reached
+    messages: dict[tuple[str, str], list[tuple[str, datetime]]] = defaultdict(list)
+    for row in rows:
+        messages[row.channel, row.recipient].append((row.id, row.possibly_sent_at))
+    return messages
 
 
-def _once(conn: Connection, rows: Sequence[Row[Any]]) -> dict[str, datetime]:
-    """Per delivery with `once`: when its rule and action last reached the same contact or conversation."""
+def _last_done(conn: Connection, rows: Sequence[Row[Any]]) -> dict[str, datetime]:
+    """Return when rule and action last took effect for the contact or conversation of deliveries with `once`."""
     table = schema.deliveries
-    found = {}
+    last_done = {}
     for row in rows:
         once = parse_options(row).get("once")
         if not once:
             continue
-        column, whose = table.c[once["per"]], getattr(row, once["per"])
-        if whose is None:
-            continue  # people whom nobody can tell apart are not one person
+        column, value = table.c[once["per"]], getattr(row, once["per"])
+        if value is None:
+            continue  # unidentified contacts are not the same contact
         last = conn.execute(
             select(func.max(table.c.possibly_sent_at)).where(
-                column == whose,
+                column == value,
                 table.c.rule == row.rule,
                 table.c.action == row.action,
                 table.c.id != row.id,
             )
         ).scalar_one_or_none()
         if last is not None:
-            found[row.id] = last
-    return found
+            last_done[row.id] = last
+    return last_done
 
 
-def _later(conn: Connection, rows: Sequence[Row[Any]]) -> list[EventRef]:
-    """Accepted events, routed or not, that share a conversation, phone or e-mail with a cancellable delivery."""
-    waiting = [row for row in rows if "cancel_on" in row.options]
-    if not waiting:
+def _later_events(conn: Connection, rows: Sequence[Row[Any]]) -> list[EventRef]:
+    """Return accepted events, routed or not, that share a conversation or contact with a delivery with `cancel_on`."""
+    cancellable = [row for row in rows if "cancel_on" in row.options]
+    if not cancellable:
         return []
     events = schema.events
-    names = {name for row in waiting for name in parse_options(row)["cancel_on"]}
-    causes = select(events.c.conversation_id, events.c.phone, events.c.email).where(
-        events.c.id.in_([row.event_id for row in waiting])
+    event_types = {event_type for row in cancellable for event_type in parse_options(row)["cancel_on"]}
+    triggers = select(events.c.conversation_id, events.c.phone, events.c.email).where(
+        events.c.id.in_([row.event_id for row in cancellable])
     )
-    cause = causes.cte("cause")
+    trigger = triggers.cte("trigger_event")
     columns = events.c["id", "dedupe_key", "type", "conversation_id", "phone", "email", "occurred_at"]
-    same = [
-        select(*columns).join(cause, events.c[shared] == cause.c[shared])
+    queries = [
+        select(*columns).join(trigger, events.c[shared] == trigger.c[shared])
         for shared in ("conversation_id", "phone", "email")
     ]
-    since = min(row.occurred_at for row in waiting) - CLOCKS_APART
-    later = union(*(query.where(events.c.type.in_(names), events.c.occurred_at >= since) for query in same))
+    since = min(row.occurred_at for row in cancellable) - MAX_CLOCK_DIFFERENCE
+    later = union(
+        *(query.where(events.c.type.in_(event_types), events.c.occurred_at >= since) for query in queries)
+    )
     rows = conn.execute(later).all()
-    # Heppu's own timestamps, of which `occurred_at` is cut at our clock: the two may be apart.
+    # Compare Heppu's own timestamps: `occurred_at` is limited to the time of receipt by the bridge's clock.
     bodies = read_events(conn, {row.id for row in rows})
     return [
         EventRef(
-            row.dedupe_key, row.type, bodies[row.id].timestamp or row.occurred_at, row.conversation_id, row.phone, row.email
+            row.dedupe_key, row.type, bodies[row.id].timestamp or row.occurred_at, row.conversation_id,
+            row.phone, row.email,
         )
         for row in rows
     ]  # fmt: skip
@@ -205,15 +212,15 @@ def _later(conn: Connection, rows: Sequence[Row[Any]]) -> list[EventRef]:
 def decide_all(
     rows: Sequence[Row[Any]],
     events: Mapping[str, Event],
-    facts: PolicyData,
+    data: PolicyData,
     policy_config: PolicyConfig,
     now: datetime,
 ) -> dict[str, Decision]:
-    """The decision about each delivery that is to be sent; a lookup needs none."""
+    """Return the decision about each delivery, by ID; a lookup needs none."""
     return {
         row.id: decide(
-            _due(row, events[row.id], policy_config),
-            _facts(row, events[row.id], facts),
+            _due_delivery(row, events[row.id], policy_config),
+            _inputs(row, events[row.id], data),
             policy_config.messaging,
             now,
             policy_config.allowlist,
@@ -223,18 +230,18 @@ def decide_all(
     }
 
 
-_NOBODY = Contact()
-"""Where nobody is written to or called, the policy asks nothing about the person."""
+_NO_CONTACT = Contact()
+"""The contact of deliveries without a channel: the messaging policy does not apply to them."""
 
 
-def _due(row: Row[Any], event: Event, policy_config: PolicyConfig) -> DueDelivery:
+def _due_delivery(row: Row[Any], event: Event, policy_config: PolicyConfig) -> DueDelivery:
     options = parse_options(row)
     once = options.get("once")
     return DueDelivery(
         id=row.id,
         occurred_at=row.occurred_at,
         precedence=event_precedence(event.type),
-        contact=event.contact if row.channel else _NOBODY,
+        contact=event.contact if row.channel else _NO_CONTACT,
         channel=row.channel,
         recipient=row.recipient,
         expires_at=row.expires_at,
@@ -247,28 +254,26 @@ def _due(row: Row[Any], event: Event, policy_config: PolicyConfig) -> DueDeliver
     )
 
 
-def _facts(row: Row[Any], event: Event, facts: PolicyData) -> PolicyInputs:
+def _inputs(row: Row[Any], event: Event, data: PolicyData) -> PolicyInputs:
     cancel_on = parse_options(row).get("cancel_on", ())
     address = (row.channel, row.recipient)
     return PolicyInputs(
-        cancelled_by=find_cancelling_event(cancel_on, EventRef.of(event), facts.later) if cancel_on else None,
-        last_done_at=facts.once.get(row.id),
-        opted_out_at=facts.opted_out.get(address),
-        crm_time_zone=facts.zones.get((row.recipient or "").lower()),
-        messages_sent_at=[at for ident, at in facts.reached.get(address, ()) if ident != row.id],
-        idempotency_record=_held(row, facts.idempotency_keys.get(row.idempotency_key)),
+        cancelled_by=find_cancelling_event(cancel_on, EventRef.of(event), data.later_events)
+        if cancel_on
+        else None,
+        last_done_at=data.last_done.get(row.id),
+        opted_out_at=data.opted_out.get(address),
+        crm_time_zone=data.time_zones.get((row.recipient or "").lower()),
+        messages_sent_at=[at for delivery_id, at in data.messages.get(address, ()) if delivery_id != row.id],
+        idempotency_record=_idempotency_record(row, data.idempotency_keys.get(row.idempotency_key)),
     )
 
 
-def _held(row: Row[Any], idempotency_key: Row[Any] | None) -> IdempotencyRecord | None:
-    if idempotency_key is None:
+def _idempotency_record(row: Row[Any], key: Row[Any] | None) -> IdempotencyRecord | None:
+    if key is None:
         return None
-    if idempotency_key.reserved_by is not None and idempotency_key.reserved_by != row.id:
-        return IdempotencyRecord(
-            idempotency_key.reserved_by, False, idempotency_key.precedence, idempotency_key.occurred_at
-        )
-    if idempotency_key.completed_by is None:
-        return IdempotencyRecord(row.id, False, idempotency_key.precedence, idempotency_key.occurred_at)
-    return IdempotencyRecord(
-        idempotency_key.completed_by, True, idempotency_key.precedence, idempotency_key.occurred_at
-    )
+    if key.reserved_by is not None and key.reserved_by != row.id:
+        return IdempotencyRecord(key.reserved_by, False, key.precedence, key.occurred_at)
+    if key.completed_by is None:
+        return IdempotencyRecord(row.id, False, key.precedence, key.occurred_at)
+    return IdempotencyRecord(key.completed_by, True, key.precedence, key.occurred_at)

@@ -1,4 +1,4 @@
-"""Reading what happened, for people: events, deliveries, attempts, rejections, the audit, and counts."""
+"""Queries: read events, deliveries, attempts, rejected requests and statistics, for people and metrics."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ from sqlalchemy import Connection, Row, Select, func, select, text
 
 from bridge.errors import BridgeError
 from bridge.events import Event
+from bridge.lifecycle import DeliveryState
 from bridge.store import schema
 from bridge.store.database import Database
 from bridge.store.routing import event_from_row
 
-STATES = ("pending", "running", "succeeded", "retrying", "needs_review", "failed", "cancelled", "suppressed")
-FINAL_STATES = ("succeeded", "needs_review", "failed", "cancelled", "suppressed")
-"""States that nothing changes by itself any more; `review` waits for a person."""
+STATES = tuple(DeliveryState)
 
 
 class NotFound(BridgeError):
-    """Nothing is stored under this id."""
+    """Nothing is stored under this ID."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """Some rows, and where the next page begins."""
+    """A page of rows, and the cursor of the next page."""
 
     items: Sequence[dict[str, Any]]
     next_cursor: str | None
 
 
 def external_ids_in_use(
-    database: Database, connection: str, delivery: str, ids: Iterable[str]
+    database: Database, connection: str, delivery_id: str, ids: Iterable[str]
 ) -> AbstractSet[str]:
-    """Which of these partner ids other deliveries of the connection already hold."""
+    """Return those of these external IDs that belong to other deliveries of the connection."""
     table = schema.deliveries
-    with database.read() as reading:
-        rows = reading.execute(
+    with database.read() as conn:
+        rows = conn.execute(
             select(table.c.external_id).where(
-                table.c.external_id.in_(list(ids)), table.c.connection == connection, table.c.id != delivery
+                table.c.external_id.in_(list(ids)),
+                table.c.connection == connection,
+                table.c.id != delivery_id,
             )
         )
         return set(rows.scalars())
@@ -58,7 +59,7 @@ def list_events(
     until: datetime | None = None,
     ids: Collection[str] | None = None,
 ) -> Page:
-    """Stored events, the newest first; `before` is the `next` of the page before, `ids` leaves the others out."""
+    """List stored events, newest first. `cursor` is the `next_cursor` of the previous page; `ids` selects events."""
     table = schema.events
     query = select(
         *table.c["id", "type", "conversation_id", "phone", "email", "occurred_at", "received_at", "routed_at"]
@@ -73,18 +74,19 @@ def list_events(
         query = query.where(table.c.id.in_(ids))
     with database.read() as conn:
         page = _page(conn, query, table.c.id, limit, cursor)
-        counts = _deliveries_of(conn, [item["id"] for item in page.items])
+        counts = _delivery_counts(conn, [item["id"] for item in page.items])
         for item in page.items:
             item["deliveries"] = counts.get(item["id"], {})
         return page
 
 
-def _deliveries_of(conn: Connection, events: Sequence[str]) -> dict[str, dict[str, int]]:
+def _delivery_counts(conn: Connection, event_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return the number of deliveries by event and state."""
     table = schema.deliveries
     counts: dict[str, dict[str, int]] = {}
     for row in conn.execute(
         select(table.c.event_id, table.c.state, func.count().label("total"))
-        .where(table.c.event_id.in_(events))
+        .where(table.c.event_id.in_(event_ids))
         .group_by(table.c.event_id, table.c.state)
     ):
         counts.setdefault(row.event_id, {})[row.state] = row.total
@@ -104,19 +106,19 @@ def list_deliveries(
     cursor: str | None = None,
     states: Sequence[str] = (),
     event: str | None = None,
-    connection_name: str | None = None,
+    connection: str | None = None,
     rule: str | None = None,
     ids: Collection[str] | None = None,
 ) -> Page:
-    """Deliveries, the newest first."""
+    """List deliveries, newest first."""
     table = schema.deliveries
     query = select(*table.c[_SUMMARY])
     if states:
         query = query.where(table.c.state.in_(states))
     if event is not None:
         query = query.where(table.c.event_id == event)
-    if connection_name is not None:
-        query = query.where(table.c.connection == connection_name)
+    if connection is not None:
+        query = query.where(table.c.connection == connection)
     if rule is not None:
         query = query.where(table.c.rule == rule)
     if ids is not None:
@@ -126,7 +128,7 @@ def list_deliveries(
 
 
 def list_rejected_requests(database: Database, *, limit: int = 50, cursor: str | None = None) -> Page:
-    """Refused requests, the newest first, without their bodies."""
+    """List rejected requests, newest first, without their bodies."""
     table = schema.rejected_requests
     query = select(
         *table.c["id", "received_at", "reason", "detail", "status", "signature_valid", "accepted_event_id"]
@@ -136,81 +138,81 @@ def list_rejected_requests(database: Database, *, limit: int = 50, cursor: str |
 
 
 def _page(
-    conn: Connection, query: Select[*tuple[Any, ...]], ident: Any, limit: int, cursor: str | None
+    conn: Connection, query: Select[*tuple[Any, ...]], id_column: Any, limit: int, cursor: str | None
 ) -> Page:
     if cursor is not None:
-        query = query.where(ident < cursor)
-    rows = conn.execute(query.order_by(ident.desc()).limit(limit + 1)).all()
+        query = query.where(id_column < cursor)
+    rows = conn.execute(query.order_by(id_column.desc()).limit(limit + 1)).all()
     items = [dict(row._mapping) for row in rows[:limit]]
     return Page(items, items[-1]["id"] if len(rows) > limit else None)
 
 
-def show_event(database: Database, ident: str) -> dict[str, Any]:
-    """One event with its body, its trace and its deliveries; raises NotFound."""
+def show_event(database: Database, event_id: str) -> dict[str, Any]:
+    """Return one event with its body, trace and deliveries; raise NotFound."""
     table = schema.events
     with database.read() as conn:
-        row = conn.execute(select(table).where(table.c.id == ident)).one_or_none()
+        row = conn.execute(select(table).where(table.c.id == event_id)).one_or_none()
         if row is None:
-            raise NotFound(f"there is no event `{ident}`")
-        found = dict(row._mapping)
-        found["body"] = dict(event_from_row(row).body) if row.body is not None else None
-        found["trace"] = json.loads(row.trace) if row.trace else None
-        del found["body_sha256"]
-    found["deliveries"] = list_deliveries(database, event=ident, limit=500).items
-    return found
+            raise NotFound(f"there is no event `{event_id}`")
+        event = dict(row._mapping)
+        event["body"] = dict(event_from_row(row).body) if row.body is not None else None
+        event["trace"] = json.loads(row.trace) if row.trace else None
+        del event["body_sha256"]
+    event["deliveries"] = list_deliveries(database, event=event_id, limit=500).items
+    return event
 
 
-def show_delivery(database: Database, ident: str) -> dict[str, Any]:
-    """One delivery with its params and attempts; raises NotFound."""
+def show_delivery(database: Database, delivery_id: str) -> dict[str, Any]:
+    """Return one delivery with its parameters and attempts; raise NotFound."""
     table, attempts = schema.deliveries, schema.attempts
     with database.read() as conn:
-        row = conn.execute(select(table).where(table.c.id == ident)).one_or_none()
+        row = conn.execute(select(table).where(table.c.id == delivery_id)).one_or_none()
         if row is None:
-            raise NotFound(f"there is no delivery `{ident}`")
-        found = dict(row._mapping)
-        found["params"] = json.loads(row.params)
-        found["options"] = json.loads(row.options)
-        tries = conn.execute(
-            select(attempts).where(attempts.c.delivery_id == ident).order_by(attempts.c.fencing_token)
+            raise NotFound(f"there is no delivery `{delivery_id}`")
+        delivery = dict(row._mapping)
+        delivery["params"] = json.loads(row.params)
+        delivery["options"] = json.loads(row.options)
+        attempt_rows = conn.execute(
+            select(attempts).where(attempts.c.delivery_id == delivery_id).order_by(attempts.c.fencing_token)
         )
-        found["attempt_history"] = [dict(entry._mapping) for entry in tries]
-    return found
+        delivery["attempt_history"] = [dict(attempt._mapping) for attempt in attempt_rows]
+    return delivery
 
 
-def show_rejected_request(database: Database, ident: str) -> dict[str, Any]:
-    """One refused request with the body that it came with, if that was signed; raises NotFound."""
+def show_rejected_request(database: Database, request_id: str) -> dict[str, Any]:
+    """Return one rejected request, with its body if the signature is valid; raise NotFound."""
     table = schema.rejected_requests
     with database.read() as conn:
-        row = conn.execute(select(table).where(table.c.id == ident)).one_or_none()
+        row = conn.execute(select(table).where(table.c.id == request_id)).one_or_none()
     if row is None:
-        raise NotFound(f"there is no rejected request `{ident}`")
+        raise NotFound(f"there is no rejected request `{request_id}`")
     return dict(row._mapping)
 
 
-def stored_event(database: Database, ident: str) -> Event:
-    """A stored event, parsed; raises NotFound when there is none, or when retention has taken its body."""
+def stored_event(database: Database, event_id: str) -> Event:
+    """Return a stored event; raise NotFound if it does not exist or its body is no longer kept."""
     table = schema.events
     with database.read() as conn:
-        row: Row[Any] | None = conn.execute(select(table).where(table.c.id == ident)).one_or_none()
+        row: Row[Any] | None = conn.execute(select(table).where(table.c.id == event_id)).one_or_none()
     if row is None:
-        raise NotFound(f"there is no event `{ident}`")
+        raise NotFound(f"there is no event `{event_id}`")
     if row.body is None:
-        raise NotFound(f"the body of event `{ident}` is no longer kept (BRIDGE_RETENTION)")
+        raise NotFound(f"the body of event `{event_id}` is no longer kept (BRIDGE_RETENTION)")
     return event_from_row(row)
 
 
-def stored_body(database: Database, ident: str) -> bytes:
-    """A stored event's body, byte for byte as it came; raises NotFound as `stored_event` does."""
-    stored_event(database, ident)
+def stored_body(database: Database, event_id: str) -> bytes:
+    """Return the body of a stored event exactly as received; raise NotFound as `stored_event` does."""
+    stored_event(database, event_id)
     with database.read() as conn:
         body: bytes = conn.execute(
-            select(schema.events.c.body).where(schema.events.c.id == ident)
+            select(schema.events.c.body).where(schema.events.c.id == event_id)
         ).scalar_one()
         return bytes(body)
 
 
 def stored_events(database: Database, since: datetime | None = None) -> list[Event]:
-    """Every event since an instant whose body is kept, the oldest first."""
+    """Return the events since an instant whose bodies are kept, oldest first."""
     table = schema.events
     query = select(*table.c["id", "dedupe_key", "received_at", "type", "body"]).where(
         table.c.body.is_not(None)
@@ -222,7 +224,7 @@ def stored_events(database: Database, since: datetime | None = None) -> list[Eve
 
 
 def latest_rules(database: Database) -> str | None:
-    """The text of the rules that routed the newest event; None when nothing was routed yet."""
+    """Return the text of the rules that routed the newest event; None if no event has been routed."""
     events, rules = schema.events, schema.rules
     query = (
         select(rules.c.text)
@@ -235,7 +237,7 @@ def latest_rules(database: Database) -> str | None:
 
 
 def connections_in_use(database: Database) -> list[tuple[str, str]]:
-    """The connections of deliveries that are not done yet or may be retried, each with one of its actions."""
+    """Return the connections of deliveries that are unfinished or may be retried, each with one of its actions."""
     table = schema.deliveries
     query = (
         select(table.c.connection, func.min(table.c.action))
@@ -247,7 +249,7 @@ def connections_in_use(database: Database) -> list[tuple[str, str]]:
 
 
 def waiting_by_connection(database: Database) -> dict[str, int]:
-    """How many deliveries wait for their next attempt over each connection."""
+    """Return the number of deliveries that wait for their next attempt, by connection."""
     table = schema.deliveries
     query = (
         select(table.c.connection, func.count())
@@ -260,7 +262,7 @@ def waiting_by_connection(database: Database) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class QueueStats:
-    """How much there is of what, for metrics and readiness."""
+    """Statistics of the queue, for metrics and readiness."""
 
     deliveries: dict[str, int]
     unrouted: int
@@ -268,7 +270,7 @@ class QueueStats:
 
 
 def queue_stats(database: Database) -> QueueStats:
-    """Deliveries by state, unrouted events, and since when the longest-waiting due delivery waits."""
+    """Return deliveries by state, the number of unrouted events, and when the oldest pending delivery was due."""
     deliveries, events = schema.deliveries, schema.events
     with database.read() as conn:
         by_state = dict(
@@ -278,7 +280,7 @@ def queue_stats(database: Database) -> QueueStats:
         unrouted = conn.execute(
             select(func.count()).select_from(events).where(events.c.routed_at.is_(None))
         ).scalar_one()
-        oldest = conn.execute(
+        oldest_due = conn.execute(
             select(func.min(deliveries.c.run_at)).where(text("state IN ('pending', 'retrying')"))
         ).scalar_one()
-        return QueueStats({state: by_state.get(state, 0) for state in STATES}, unrouted, oldest)
+        return QueueStats({state: by_state.get(state, 0) for state in DeliveryState}, unrouted, oldest_due)

@@ -1,4 +1,4 @@
-"""Removing bodies and personal data of finished work; keys of events and effects stay for ever."""
+"""Retention: deletes bodies and personal data of finished work; event and idempotency keys are kept permanently."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from bridge.store import schema
 from bridge.store.database import Database
 
 BATCH = 1000
-"""Rows that one transaction takes on, so that pruning never holds others up for long."""
+"""Rows per transaction, so that pruning never delays other work for long."""
 ERASED = '{"erased":true}'
+"""The `params` of a delivery that was pruned or erased."""
 
 
 @dataclass(frozen=True)
 class PruneResult:
-    """What was removed."""
+    """The number of pruned rows."""
 
     events: int
     deliveries: int
@@ -38,19 +39,19 @@ EMPTY = PruneResult(0, 0, 0, 0)
 
 
 def prune(database: Database, retention: timedelta, rules: Rules) -> PruneResult:
-    """Prune portion by portion, until nothing is left."""
+    """Prune batch by batch until nothing is left to prune."""
     pruned = EMPTY
-    while (portion := prune_batch(database, retention, rules)) != EMPTY:
-        pruned += portion
+    while (batch := prune_batch(database, retention, rules)) != EMPTY:
+        pruned += batch
     return pruned
 
 
 def prune_batch(database: Database, retention: timedelta, rules: Rules) -> PruneResult:
-    """Empty up to `BATCH` of each kind that are older than `retention` and finished; `NOTHING` when none was left.
+    """Prune up to `BATCH` finished rows of each kind that are older than `retention`; return `EMPTY` if none is left.
 
-    What is unfinished or waits for a person is not touched, and whom a message reached stays for as long as a cap or a
-    `once` of these rules counts it. What is old is looked for without holding writers up, for that grows with all that
-    ever was.
+    Unfinished deliveries and those that need review are kept. Recipients and contacts are kept for as long as a cap or
+    `once` of these rules counts them. Old rows are selected before the write transaction, because that takes longer
+    the larger the database is.
     """
     deliveries = _prune_deliveries(database, retention, rules)
     return PruneResult(
@@ -63,7 +64,7 @@ def prune_batch(database: Database, retention: timedelta, rules: Rules) -> Prune
 
 def _prune_events(database: Database, retention: timedelta) -> int:
     events, deliveries = schema.events, schema.deliveries
-    # A delivery that keeps its params may still be retried, and is nothing without its event.
+    # A delivery whose parameters are kept may still be retried, and then needs its event.
     needed = (
         exists()
         .where(deliveries.c.event_id == events.c.id)
@@ -76,90 +77,91 @@ def _prune_events(database: Database, retention: timedelta) -> int:
     )
     with database.read() as conn:
         before = database.now(conn) - retention
-        old = conn.execute(
+        rows = conn.execute(
             select(events.c.id)
             .where(events.c.received_at < before, events.c.body.is_not(None), events.c.routed_at.is_not(None))
             .where(~needed)
             .limit(BATCH)
         ).scalars()
-        idents = list(old)
-    if not idents:
+        event_ids = list(rows)
+    if not event_ids:
         return 0
     with database.write() as conn:
-        # Locked and asked again: a person may have replayed one since.
+        # Locked and checked again: an operator may have replayed one in the meantime.
         conn.execute(
-            select(events.c.id).where(events.c.id.in_(idents)).order_by(events.c.id).with_for_update()
+            select(events.c.id).where(events.c.id.in_(event_ids)).order_by(events.c.id).with_for_update()
         )
-        changed = conn.execute(
+        result = conn.execute(
             update(events)
-            .where(events.c.id.in_(idents), ~needed)
+            .where(events.c.id.in_(event_ids), ~needed)
             .values(body=None, phone=None, email=None, trace=None)
         )
-        return changed.rowcount
+        return result.rowcount
 
 
 def _prune_deliveries(database: Database, retention: timedelta, rules: Rules) -> int:
     table = schema.deliveries
     finished = text("deliveries.state IN ('succeeded', 'failed', 'cancelled', 'suppressed')")
-    caps, once = retention_windows(rules)
+    cap_window, once_window = retention_windows(rules)
     with database.read() as conn:
         now = database.now(conn)
-        capped, done_once = table.c.possibly_sent_at > now - caps, table.c.possibly_sent_at > now - once
-        idents = list(
+        counts_for_caps = table.c.possibly_sent_at > now - cap_window
+        counts_for_once = table.c.possibly_sent_at > now - once_window
+        delivery_ids = list(
             conn.execute(
                 select(table.c.id)
                 .where(finished, table.c.finished_at < now - retention)
                 .where(
                     or_(
                         table.c.params != ERASED,
-                        _forgettable(table.c.recipient, capped),
-                        _forgettable(table.c.contact, done_once),
+                        _no_longer_needed(table.c.recipient, counts_for_caps),
+                        _no_longer_needed(table.c.contact, counts_for_once),
                     )
                 )
                 .limit(BATCH)
             ).scalars()
         )
-    if not idents:
+    if not delivery_ids:
         return 0
     with database.write() as conn:
-        # Asked again: a person may have had one retried since.
-        changed = conn.execute(
+        # Checked again: an operator may have retried one in the meantime.
+        result = conn.execute(
             update(table)
-            .where(table.c.id.in_(idents), finished)
+            .where(table.c.id.in_(delivery_ids), finished)
             .values(
                 params=ERASED,
-                recipient=case((capped, table.c.recipient)),
-                contact=case((done_once, table.c.contact)),
+                recipient=case((counts_for_caps, table.c.recipient)),
+                contact=case((counts_for_once, table.c.contact)),
                 concurrency_key=None,
                 detail=None,
             )
         )
-        return changed.rowcount
+        return result.rowcount
 
 
 def _remove_rejected_requests(database: Database, retention: timedelta) -> int:
     table = schema.rejected_requests
     with database.write() as conn:
-        old = select(table.c.id).where(table.c.received_at < database.now(conn) - retention)
-        return conn.execute(delete(table).where(table.c.id.in_(old.limit(BATCH)))).rowcount
+        expired = select(table.c.id).where(table.c.received_at < database.now(conn) - retention)
+        return conn.execute(delete(table).where(table.c.id.in_(expired.limit(BATCH)))).rowcount
 
 
 def _remove_cached_contacts(database: Database) -> int:
     table = schema.contact_cache
     key = table.c.connection, table.c.lookup_key
     with database.write() as conn:
-        old = select(*key).where(table.c.expires_at < database.now(conn))
-        return conn.execute(delete(table).where(tuple_(*key).in_(old.limit(BATCH)))).rowcount
+        expired = select(*key).where(table.c.expires_at < database.now(conn))
+        return conn.execute(delete(table).where(tuple_(*key).in_(expired.limit(BATCH)))).rowcount
 
 
 def retention_windows(rules: Rules) -> tuple[timedelta, timedelta]:
-    """For how long these rules count a message to a recipient (`caps`), and a delivery about a contact (`once`)."""
+    """Return how long these rules count messages to a recipient (`caps`), and deliveries about a contact (`once`)."""
     steps = [step for rule in rules.rules for step in (*rule.do, *rule.on_failure)] + [*rules.alerts]
     caps = (cap.per for cap in rules.messaging.caps.values())
     once = (step.once.within for step in steps if step.once and step.once.per == "contact")
     return max(caps, default=timedelta(0)), max(once, default=timedelta(0))
 
 
-def _forgettable(column: ColumnElement[str], counted: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether it is there and not counted any more; what reached nobody never was."""
-    return and_(column.is_not(None), or_(schema.deliveries.c.possibly_sent_at.is_(None), ~counted))
+def _no_longer_needed(column: ColumnElement[str], still_counts: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether a column is set and the rules no longer count the delivery; one that was never sent does not count."""
+    return and_(column.is_not(None), or_(schema.deliveries.c.possibly_sent_at.is_(None), ~still_counts))

@@ -1,7 +1,7 @@
-"""From stored events to deliveries: one transaction per group of events, a savepoint for each when one fails.
+"""Routing: turns stored events into deliveries, one transaction per batch of events.
 
-What a kill between two steps leads to: before the commit the events are still unrouted and are routed again;
-after it everything is there. Routing is pure, so doing it twice gives the same.
+If the process is killed before the commit, the events are still unrouted and are routed again; after the commit,
+everything is stored. Routing is pure, so routing twice gives the same result.
 """
 
 from __future__ import annotations
@@ -28,119 +28,121 @@ from bridge.store.database import Database
 
 @dataclass(frozen=True)
 class RoutingResult:
-    """What one event leads to: its trace, and the rows of its deliveries."""
+    """The result of routing one event: its trace and the rows of its deliveries."""
 
     trace: str
     deliveries: Sequence[dict[str, Any]]
-    crashed: bool = False
+    failed: bool = False
+    """True if routing raised an error, which the trace then names."""
 
 
 Route = Callable[[Event, datetime], Routing]
-"""The pure routing of one event at an instant."""
+"""Routes one event at an instant; pure."""
 MAX_ROUTING_SECONDS = 1.0
-"""Seconds of one transaction: PostgreSQL ends one that seems idle for longer, and on SQLite all writers wait."""
+"""Routing time per transaction: PostgreSQL aborts a transaction that is idle for long, and on SQLite writers wait."""
 
 
-_READ = ("id", "dedupe_key", "received_at", "type", "conversation_id", "body")
-"""The columns that make an event."""
-_recent: OrderedDict[str, Event] = OrderedDict()
-"""Events that this process met last: each is routed and claimed within moments."""
-_MOST_RECENT, _SMALL = 2000, 16_384
-"""How many of them are kept, and up to how many bytes: a few dozen MiB at the most."""
+_EVENT_COLUMNS = ("id", "dedupe_key", "received_at", "type", "conversation_id", "body")
+"""The columns that an Event is built from."""
+_cache: OrderedDict[str, Event] = OrderedDict()
+"""The events that this process parsed last, by ID: each is routed and claimed within moments."""
+_MAX_CACHED_EVENTS, _MAX_CACHED_BYTES = 2000, 16_384
+"""The number of cached events and the size of the largest: a few dozen MiB at most."""
 
 
 def event_from_row(row: Row[Any]) -> Event:
-    """The event in a row of `events`; its body is empty once retention has taken it."""
+    """Build an Event from an `events` row. The body is empty if it was pruned or erased."""
     if row.body is None:
         body = {"event": row.type, "conversationId": row.conversation_id}
         return Event(body, row.dedupe_key, row.received_at, row.id)
-    return _recent.get(row.id) or StoredEvent(row.body, row.type, row.dedupe_key, row.received_at, row.id)
+    return _cache.get(row.id) or StoredEvent(row.body, row.type, row.dedupe_key, row.received_at, row.id)
 
 
 def _events_of(rows: Sequence[Row[Any]]) -> dict[str, Event]:
-    """The events in rows of `events`, by id; whoever needs them next finds them parsed."""
-    found = {row.id: event_from_row(row) for row in rows}
-    cache_parsed_events((found[row.id], len(row.body)) for row in rows if row.body is not None)
-    return found
+    """Build the events of rows of `events`, by ID, and cache them."""
+    events = {row.id: event_from_row(row) for row in rows}
+    cache_parsed_events((events[row.id], len(row.body)) for row in rows if row.body is not None)
+    return events
 
 
 def cache_parsed_events(events: Iterable[tuple[Event, int]]) -> None:
-    """Remember events of so many bytes, so that routing and claiming need not parse them again."""
-    _recent.update((event.id, event) for event, size in events if size <= _SMALL)
-    with suppress(KeyError):  # another thread was quicker
-        while len(_recent) > _MOST_RECENT:
-            _recent.popitem(last=False)
+    """Cache events, each with the size of its body, so that routing and claiming need not parse them again."""
+    _cache.update((event.id, event) for event, size in events if size <= _MAX_CACHED_BYTES)
+    with suppress(KeyError):  # another thread removed it
+        while len(_cache) > _MAX_CACHED_EVENTS:
+            _cache.popitem(last=False)
 
 
-def read_events(conn: Connection, idents: Collection[str]) -> dict[str, Event]:
-    """The events with these ids, by id; those that were parsed lately are not read again while their body is kept."""
+def read_events(conn: Connection, event_ids: Collection[str]) -> dict[str, Event]:
+    """Return the events with these IDs, by ID; cached events are not read again while their body is kept."""
     table = schema.events
-    found = {ident: event for ident in idents if (event := _recent.get(ident)) is not None}
-    if found:
-        gone = select(table.c.id).where(table.c.id.in_(found), table.c.body.is_(None))
-        for ident in conn.execute(gone).scalars():
-            del found[ident]
-    unread = set(idents) - found.keys()
-    if unread:
-        query = select(*table.c[_READ]).where(table.c.id.in_(unread))
-        found |= _events_of(conn.execute(query).all())
-    return found
+    events = {event_id: event for event_id in event_ids if (event := _cache.get(event_id)) is not None}
+    if events:
+        without_body = select(table.c.id).where(table.c.id.in_(events), table.c.body.is_(None))
+        for event_id in conn.execute(without_body).scalars():
+            del events[event_id]
+    uncached = set(event_ids) - events.keys()
+    if uncached:
+        query = select(*table.c[_EVENT_COLUMNS]).where(table.c.id.in_(uncached))
+        events |= _events_of(conn.execute(query).all())
+    return events
 
 
 def route_unrouted(database: Database, rules: Rules, route: Route, limit: int = 200) -> tuple[int, list[str]]:
-    """Route up to `limit` stored events, the oldest first; returns how many, and the ids of those that crashed.
+    """Route up to `limit` stored events, oldest first; return their number, and the IDs of those that failed.
 
-    On PostgreSQL several replicas share the work: events that another one is routing are passed over. When a
-    group cannot be written, its events are routed one by one, and one that fails alone is marked as crashed.
+    On PostgreSQL several workers share the work: events that another worker is routing are skipped. If a batch cannot
+    be written, its events are routed one by one, and one that fails alone is marked as failed.
     """
-    taken: list[str] = []
+    locked: list[str] = []
     try:
-        return _route_group(database, rules, route, limit, taken)
+        return _route_batch(database, rules, route, limit, locked)
     except StoreUnavailable:
         raise
     except Exception as error:
         if limit > 1:
             return route_unrouted(database, rules, route, 1)
-        return 1, _give_up(database, rules, taken, error)
+        return 1, _give_up(database, rules, locked, error)
 
 
-def _give_up(database: Database, rules: Rules, taken: Collection[str], error: Exception) -> list[str]:
-    """Mark the event that failed alone as routed to nowhere, with the error as its trace."""
+def _give_up(database: Database, rules: Rules, event_ids: Collection[str], error: Exception) -> list[str]:
+    """Mark an event that failed alone as routed without deliveries, with the error as its trace."""
     with database.write() as conn:
-        # By its id: the oldest may be another one by now, which another replica left for us.
-        rows = conn.execute(_UNROUTED.where(schema.events.c.id.in_(taken))).all()
+        # By ID, because the oldest unrouted event may be another one by now.
+        rows = conn.execute(_UNROUTED.where(schema.events.c.id.in_(event_ids))).all()
         now = database.now(conn)
-        marked = [
-            {"id": row.id, "routed_at": now, "rules_hash": rules.hash, "trace": _crash(error)} for row in rows
+        failed = [
+            {"id": row.id, "routed_at": now, "rules_hash": rules.hash, "trace": _error_trace(error)}
+            for row in rows
         ]
-        if marked:
-            bulk_update(conn, schema.events, ["id"], marked)
-    return [row["id"] for row in marked]
+        if failed:
+            bulk_update(conn, schema.events, ["id"], failed)
+    return [row["id"] for row in failed]
 
 
-def _route_group(
-    database: Database, rules: Rules, route: Route, limit: int, taken: list[str]
+def _route_batch(
+    database: Database, rules: Rules, route: Route, limit: int, locked: list[str]
 ) -> tuple[int, list[str]]:
-    ahead: dict[str, RoutingResult] | None = None
+    routed_ahead: dict[str, RoutingResult] | None = None
     if database.is_sqlite:
-        # All writers wait for this one, and nobody else routes: it is worked out before its turn.
+        # There is no other router, and all writers would wait: route before entering the write queue.
         with database.read() as conn:
             rows = conn.execute(_UNROUTED.limit(limit)).all()
-            ahead = _route_all(rows, rules, route, database.now(conn))
-        if not ahead:
+            routed_ahead = _route_events(rows, rules, route, database.now(conn))
+        if not routed_ahead:
             return 0, []
     with database.write() as conn:
         now = database.now(conn)
-        if ahead is None:
+        if routed_ahead is None:
             rows = conn.execute(_UNROUTED.limit(limit)).all()
-            done = _route_all(rows, rules, route, now)
+            results = _route_events(rows, rules, route, now)
         else:
-            done = {ident: ahead[ident] for ident in _still_unrouted(conn, ahead)}
-        if not done:
+            results = {event_id: routed_ahead[event_id] for event_id in _still_unrouted(conn, routed_ahead)}
+        if not results:
             return 0, []
-        taken += done
+        locked += results
         store_rules_version(database, conn, rules, now)
-        deliveries = [made for routed in done.values() for made in routed.deliveries]
+        deliveries = [row for result in results.values() for row in result.deliveries]
         if deliveries:
             bulk_insert(conn, schema.deliveries, deliveries)
             database.publish(conn, {row["connection"] for row in deliveries})
@@ -149,33 +151,33 @@ def _route_group(
             conn,
             schema.events,
             ["id"],
-            [{"id": ident, **marks, "trace": routed.trace} for ident, routed in done.items()],
+            [{"id": event_id, **marks, "trace": result.trace} for event_id, result in results.items()],
         )
-    return len(done), [ident for ident, routed in done.items() if routed.crashed]
+    return len(results), [event_id for event_id, result in results.items() if result.failed]
 
 
-def _still_unrouted(conn: Connection, idents: Collection[str]) -> list[str]:
-    """Those of these events that are not routed, the oldest first."""
+def _still_unrouted(conn: Connection, event_ids: Collection[str]) -> list[str]:
+    """Return those of these events that are not routed, oldest first."""
     table = schema.events
-    unrouted = select(table.c.id).where(table.c.id.in_(idents), table.c.routed_at.is_(None))
+    unrouted = select(table.c.id).where(table.c.id.in_(event_ids), table.c.routed_at.is_(None))
     return list(conn.execute(unrouted.order_by(table.c.received_at)).scalars())
 
 
-def _route_all(
+def _route_events(
     rows: Sequence[Row[Any]], rules: Rules, route: Route, now: datetime
 ) -> dict[str, RoutingResult]:
-    """What these events lead to, by id; what takes too long is left for the next round."""
-    begun = uptime()
-    found: dict[str, RoutingResult] = {}
-    for ident, event in _events_of(rows).items():
-        if found and uptime() - begun > MAX_ROUTING_SECONDS:
+    """Route events, and return the results by ID; stop when it takes too long and leave the rest for the next batch."""
+    started = uptime()
+    results: dict[str, RoutingResult] = {}
+    for event_id, event in _events_of(rows).items():
+        if results and uptime() - started > MAX_ROUTING_SECONDS:
             break
-        found[ident] = _route_one(event, rules, route, now)
-    return found
+        results[event_id] = _route_one(event, rules, route, now)
+    return results
 
 
 def _route_one(event: Event, rules: Rules, route: Route, now: datetime) -> RoutingResult:
-    """The trace and the deliveries of one event; a crash is its trace, and stops nobody else."""
+    """Route one event; an error becomes its trace and does not affect other events."""
     try:
         routing = route(event, now)
         trace = json.dumps([item.to_json() for item in routing.traces])
@@ -183,15 +185,15 @@ def _route_one(event: Event, rules: Rules, route: Route, now: datetime) -> Routi
             trace, [delivery_row(planned, event, rules.hash, now) for planned in routing.planned]
         )
     except Exception as error:
-        return RoutingResult(_crash(error), [], crashed=True)
+        return RoutingResult(_error_trace(error), [], failed=True)
 
 
-def _crash(error: Exception) -> str:
+def _error_trace(error: Exception) -> str:
     return json.dumps([{"rule": "", "fired": False, "checks": [], "error": type(error).__name__}])
 
 
 _UNROUTED = (
-    select(*schema.events.c[_READ])
+    select(*schema.events.c[_EVENT_COLUMNS])
     .where(schema.events.c.routed_at.is_(None))
     .order_by(schema.events.c.received_at)
     .with_for_update(skip_locked=True)
@@ -199,7 +201,7 @@ _UNROUTED = (
 
 
 def store_rules_version(database: Database, conn: Connection, rules: Rules, now: datetime) -> None:
-    """Keep the text of the rules that made something, under its hash."""
+    """Store the text of the rules under its hash."""
     row = {"hash": rules.hash, "text": rules.text, "first_used_at": now}
     conn.execute(database.insert_new(schema.rules), [row])
 
@@ -213,8 +215,8 @@ def delivery_row(
     parent_id: str | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
-    """The row of a delivery to be made. What could not be rendered is born dead, with the reason."""
-    dead = planned.render_error is not None
+    """Return the row of a planned delivery; one that could not be rendered is `failed` from the start."""
+    is_failed = planned.render_error is not None
     options = _options(planned, force)
     return {
         "id": new_id("dlv"),
@@ -235,21 +237,21 @@ def delivery_row(
         "concurrency_key": planned.concurrency_key,
         "idempotency_key": planned.idempotency_key,
         "occurred_at": event.occurred_at,
-        "state": "failed" if dead else "pending",
-        "reason": "render_error" if dead else None,
+        "state": "failed" if is_failed else "pending",
+        "reason": "render_error" if is_failed else None,
         "detail": planned.render_error,
         "run_at": planned.run_at,
         "expires_at": planned.expires_at,
         "attempts": 0,
         "fencing_token": 0,
-        "needs_follow_up": dead and planned.trigger == "rule",
+        "needs_follow_up": is_failed and planned.trigger == "rule",
         "created_at": now,
-        "finished_at": now if dead else None,
+        "finished_at": now if is_failed else None,
     }
 
 
 def _options(planned: PlannedDelivery, force: bool) -> dict[str, Any]:
-    """What the worker needs to know of the rule later; only what differs from the default."""
+    """Return the options of the rule that matter after routing; only those that differ from the defaults."""
     options: dict[str, Any] = {}
     if planned.updates_existing:
         options["updates"] = True
