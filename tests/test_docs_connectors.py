@@ -1,4 +1,4 @@
-"""docs/connectors.md, run: every step leaves a connector that works, and the last one a test that passes."""
+"""docs/connectors.md, executed: each section leaves a connector that can be imported, and its tests pass."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from pathlib import Path
 import pytest
 
 import bridge.connector
+import bridge.errors
 from bridge.connector.discovery import Registry
 from bridge.rules.load import load_or_raise
 from bridge.testing import load_connector
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "connectors.md").read_text("utf-8")
-STEPS = re.split(r"^## ", PAGE, flags=re.MULTILINE)
+HEADINGS = re.findall(r"^## (.+)$", PAGE, flags=re.MULTILINE)
+SECTIONS = dict(zip(HEADINGS, re.split(r"^## .+$", PAGE, flags=re.MULTILINE)[1:], strict=True))
+ACTIONS = {"Actions": "open_ticket", "Batches": "tag_contact", "Contacts": "upsert_contact"}
+"""Section -> the action that it adds."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, the file it belongs to, its text."""
+    """A fenced block: its language, the file that it belongs to, its text."""
 
     language: str
     file: str
@@ -31,20 +35,21 @@ class Block:
 
 
 def blocks(text: str) -> list[Block]:
-    found = re.findall(r"^```(\w+) ?(\S*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    return [Block(*parts) for parts in found]
+    fences = re.findall(r"^```(\w+) ?(\S*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [Block(*parts) for parts in fences]
 
 
-def write(folder: Path, upto: int) -> None:
-    """The files as they are after a step: blocks of one file follow each other."""
-    texts: dict[str, str] = {}
-    for block in blocks("## ".join(STEPS[: upto + 1])):
-        if block.file:
-            texts[block.file] = texts.get(block.file, "") + block.text
-    for name, text in texts.items():
+def write(folder: Path, last_heading: str) -> None:
+    """Write the files as they are after a section. Blocks of one file are concatenated."""
+    contents: dict[str, str] = {}
+    for heading in HEADINGS[: HEADINGS.index(last_heading) + 1]:
+        for block in blocks(SECTIONS[heading]):
+            if block.file:
+                contents[block.file] = contents.get(block.file, "") + block.text
+    for name, content in contents.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
+        path.write_text(content, "utf-8")
 
 
 def python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -59,19 +64,26 @@ def python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def numbered() -> list[int]:
-    return [number for number, step in enumerate(STEPS) if re.match(r"\d+\. ", step)]
+def bridge_command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return python("-c", "from bridge.cli import main; main()", *arguments, folder=folder)
 
 
-@pytest.mark.parametrize("step", numbered(), ids=lambda number: STEPS[number].split("\n")[0])
-def test_every_step_leaves_a_connector_that_can_be_imported(step: int, tmp_path: Path) -> None:
-    write(tmp_path, step)
+def run_tests(folder: Path) -> subprocess.CompletedProcess[str]:
+    return python(
+        "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "connectors/tests", folder=folder
+    )
+
+
+@pytest.mark.parametrize("heading", HEADINGS[HEADINGS.index("Settings") :])
+def test_section_leaves_a_connector_that_can_be_imported(heading: str, tmp_path: Path) -> None:
+    write(tmp_path, heading)
     lantern = load_connector("lantern", tmp_path / "connectors")
-    assert list(lantern.actions) == ["open_ticket", "tag_person"][: 2 if step >= 7 else step >= 4]
+    complete = HEADINGS[: HEADINGS.index(heading) + 1]
+    assert list(lantern.actions) == [action for section, action in ACTIONS.items() if section in complete]
 
 
-def test_the_connector_of_the_page_passes_mypy_and_ruff(tmp_path: Path) -> None:
-    write(tmp_path, len(STEPS))
+def test_connector_passes_mypy_and_ruff(tmp_path: Path) -> None:
+    write(tmp_path, HEADINGS[-1])
     config = str(ROOT / "pyproject.toml")
     path = str(tmp_path / "connectors" / "lantern.py")
     for command in (
@@ -83,54 +95,56 @@ def test_the_connector_of_the_page_passes_mypy_and_ruff(tmp_path: Path) -> None:
         assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_attempt_of_step_5_prints_what_the_page_says(tmp_path: Path) -> None:
-    write(tmp_path, 5)
-    [expected] = [block.text for block in blocks(STEPS[5]) if block.language == "text"]
+def test_quick_start_commands_succeed(tmp_path: Path) -> None:
+    [commands] = [block.text for block in blocks(SECTIONS["Quick start"]) if block.language == "console"]
+    for command in commands.splitlines():
+        program, *arguments = command.split()
+        if program == "bridge":
+            result = bridge_command(*arguments, folder=tmp_path)
+        else:
+            assert command == "pytest connectors/tests"
+            result = run_tests(tmp_path)
+        assert result.returncode == 0, result.stdout + result.stderr
+    assert (tmp_path / "connectors" / "lantern_desk.py").exists()
+    assert (tmp_path / "connectors" / "tests" / "test_lantern_desk.py").exists()
+
+
+def test_single_attempt_prints_the_documented_output(tmp_path: Path) -> None:
+    write(tmp_path, "Usage")
+    [expected] = [block.text for block in blocks(SECTIONS["Usage"]) if block.language == "text"]
     result = python("try.py", folder=tmp_path)
     assert (result.returncode, result.stdout) == (0, expected), result.stderr
 
 
-def test_the_rule_of_step_5_loads_without_a_warning(tmp_path: Path) -> None:
-    write(tmp_path, 5)
+def test_rule_loads_without_a_warning(tmp_path: Path) -> None:
+    write(tmp_path, "Usage")
     registry = Registry([tmp_path / "connectors"])
     rules = load_or_raise((tmp_path / "rules.yaml").read_text(), path="rules.yaml", registry=registry)
     assert [step.use for step in rules.rules[0].do] == ["lantern.open_ticket"]
 
 
-def bridge_command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return python("-c", "from bridge.cli import main; main()", *arguments, folder=folder)
-
-
-def test_the_command_of_the_introduction_writes_what_the_page_says(tmp_path: Path) -> None:
-    [command] = [block.text for block in blocks(STEPS[0]) if block.language == "console"]
-    result = bridge_command(*command.split()[1:], folder=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "connectors" / "lantern_desk.py").exists()
-    assert (tmp_path / "connectors" / "tests" / "test_lantern_desk.py").exists()
-
-
-def test_the_command_line_knows_the_connector_of_the_page(tmp_path: Path) -> None:
-    write(tmp_path, 8)
-    shown = bridge_command("connectors", "show", "lantern", folder=tmp_path)
-    assert shown.returncode == 0, shown.stderr
+def test_command_line_shows_and_checks_the_connector(tmp_path: Path) -> None:
+    write(tmp_path, "Callbacks")
+    show = bridge_command("connectors", "show", "lantern", folder=tmp_path)
+    assert show.returncode == 0, show.stderr
     for word in ("LANTERN_TOKEN", "open_ticket", "Open a ticket.", "A call failed"):
-        assert word in shown.stdout
+        assert word in show.stdout
     (tmp_path / ".env").write_text("LANTERN_TOKEN=t\n")
-    checked = bridge_command("check", folder=tmp_path)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    explained = bridge_command("explain", "call.failed", folder=tmp_path)
-    assert explained.returncode == 0, explained.stderr
-    assert "lantern.open_ticket" in explained.stdout
+    check = bridge_command("check", folder=tmp_path)
+    assert check.returncode == 0, check.stdout + check.stderr
+    explain = bridge_command("explain", "call.failed", folder=tmp_path)
+    assert explain.returncode == 0, explain.stderr
+    assert "lantern.open_ticket" in explain.stdout
 
 
-def test_every_command_that_the_page_names_exists() -> None:
+def test_documented_commands_exist() -> None:
     import typer
 
     from bridge.cli import app
 
-    known = typer.main.get_command(app)
+    root = typer.main.get_command(app)
     for words in set(re.findall(r"`bridge ((?:[a-z]+ ?)+)", PAGE)):
-        command = known
+        command = root
         for word in words.split():
             if not hasattr(command, "commands"):
                 break
@@ -138,51 +152,56 @@ def test_every_command_that_the_page_names_exists() -> None:
             command = command.commands[word]
 
 
-def test_the_test_of_step_9_passes(tmp_path: Path) -> None:
-    write(tmp_path, 9)
-    result = python(
-        "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "connectors/tests", folder=tmp_path
-    )
+def test_documented_tests_pass(tmp_path: Path) -> None:
+    write(tmp_path, "Testing")
+    result = run_tests(tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_package_of_step_10_is_found_by_its_entry_point(tmp_path: Path) -> None:
-    write(tmp_path, 10)
+def test_package_is_discovered_by_its_entry_point(tmp_path: Path) -> None:
+    write(tmp_path, "Publishing your connector")
     site = tmp_path / "site"
     info = site / "bridge_lantern-1.0.dist-info"
     info.mkdir(parents=True)
     (tmp_path / "connectors" / "lantern.py").rename(site / "bridge_lantern.py")
-    declared = (tmp_path / "pyproject.toml").read_text()
-    group, entry = re.findall(r'entry-points\."(.+)"\]\n(.+)', declared)[0]
+    pyproject = (tmp_path / "pyproject.toml").read_text()
+    group, entry = re.findall(r'entry-points\."(.+)"\]\n(.+)', pyproject)[0]
     name, target = re.findall(r'(\w+) = "(.+)"', entry)[0]
     (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {target}\n")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bridge-lantern\nVersion: 1.0\n")
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
         "from bridge.connector.discovery import Registry\n"
-        "found = Registry()\n"
-        "print(found.connector('lantern').description, found.origin('lantern'), sep='|')"
+        "registry = Registry()\n"
+        "print(registry.connector('lantern').description, registry.origin('lantern'), sep='|')"
     )
     result = python("-c", code, folder=tmp_path)
-    assert result.stdout.strip() == "Opens tickets in Lantern and tags people there.|bridge-lantern", (
-        result.stderr
-    )
+    expected = "Opens tickets in Lantern and tags contacts.|bridge-lantern"
+    assert result.stdout.strip() == expected, result.stderr
 
 
-def test_the_reference_names_exactly_what_is_exported() -> None:
-    named = set(re.findall(r"`(\w+)`", STEPS[-1]))
-    assert set(bridge.connector.__all__) <= named
-    assert {name for name in named if name[0].isupper()} <= set(bridge.connector.__all__) | {"E164"}
+def test_reference_lists_exactly_the_exported_names() -> None:
+    documented = set(re.findall(r"`(\w+)`", SECTIONS["Reference"]))
+    exported = set(bridge.connector.__all__)
+    errors = {name for name in vars(bridge.errors) if name.endswith("Error")} | {"LookupInconclusive"}
+    assert exported <= documented
+    assert {name for name in documented if name[0].isupper()} <= exported | errors | {"E164"}
 
 
-def test_every_failure_is_in_the_table() -> None:
-    import bridge.errors
+def test_testing_section_lists_exactly_the_exported_tools() -> None:
+    import bridge.testing
 
-    failures = {
+    tools = SECTIONS["Testing"].split("| tool | purpose |")[1]
+    documented = set(re.findall(r"`(\w+)`", tools))
+    assert set(bridge.testing.__all__) - {"Connected", "RunningSandbox"} == documented - {"find"}
+
+
+def test_every_error_is_documented() -> None:
+    errors = {
         name
         for name, kind in vars(bridge.errors).items()
         if isinstance(kind, type)
         and issubclass(kind, bridge.errors.DeliveryError)
         and name != "DeliveryError"
     }
-    assert failures == set(re.findall(r"^\| `(\w+)` \|", STEPS[3], flags=re.MULTILINE))
+    assert errors == set(re.findall(r"^\| `(\w+)` \|", SECTIONS["Errors"], flags=re.MULTILINE))
