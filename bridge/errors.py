@@ -1,20 +1,20 @@
-"""Exceptions, grouped by who must act on them.
+"""Exceptions, by who has to act on them.
 
     BridgeError
-    ├── ConfigError                   the operator: a setting, file or connector folder is wrong
-    ├── Refused                       nobody: an incoming request is rejected
-    ├── StoreUnavailable              the operator: the database cannot be written
-    ├── LookupInconclusive            the operator: a lookup cannot say whether an attempt took effect
+    ├── ConfigError                   operator: fix a setting, a file or a connector folder
+    ├── Refused                       sender: the incoming request was rejected
+    ├── StoreUnavailable              operator: make the database reachable and writable
+    ├── LookupInconclusive            operator: review whether the attempt took effect
     └── DeliveryError                 an attempt did not succeed
-        ├── TransientError            nobody (retry): nothing happened, and a later attempt can succeed
-        │   ├── RateLimited           nobody (wait): the provider says for how long
-        │   └── QuotaExhausted        nobody (wait): until the quota is reset
-        ├── AccountError              the operator: nothing happened, something is wrong with the account
-        │   └── AuthenticationError   the operator: the credentials are not accepted
-        ├── PermanentError            the rule's author: nothing happened, and a retry cannot help
-        └── OutcomeUnknown            nobody (look up): the action may have taken effect
+        ├── TransientError            retried automatically: nothing happened
+        │   ├── RateLimited           ... after the wait that the provider asked for
+        │   └── QuotaExhausted        ... after the quota has been reset
+        ├── AccountError              operator: fix the account; nothing happened
+        │   └── AuthenticationError   operator: fix the credentials; nothing happened
+        ├── PermanentError            rule author: fix the rule or the data; nothing happened
+        └── OutcomeUnknown            looked up automatically: the action may have taken effect
 
-Messages are advice to that reader. They never contain secrets or a contact's address: text from a provider goes
+Messages say what to do next. They never contain secrets or a contact's address: text from a provider goes
 through `bridge.telemetry.mask` before it is stored.
 """
 
