@@ -19,7 +19,7 @@ from bridge.events import PHONE_PATTERN, normalize_email
 from bridge.settings import EnvironmentModel
 
 Channel = Literal["sms", "email", "call"]
-"""How an action reaches its recipient. Such an action obeys the messaging policy (quiet hours, opt-outs, caps)."""
+"""Channel to a recipient. An action with a channel obeys the messaging policy (quiet hours, opt-outs, caps)."""
 
 MessageStatus = Literal["queued", "sent", "delivered", "undelivered", "failed"]
 
@@ -134,7 +134,7 @@ class IdempotencyInput:
 
 @dataclass(frozen=True)
 class IdempotencyScope:
-    """How often an action may take effect: deliveries with the same idempotency key take effect once."""
+    """Scope of an action's idempotency key: deliveries with the same key take effect once."""
 
     key: Callable[[IdempotencyInput], str]
     updates: bool = False
@@ -270,9 +270,9 @@ class Action:
     idempotent: bool
     """The provider deduplicates by our idempotency token: the action may be repeated after an unknown outcome."""
     batch: int
-    """How many deliveries `run` takes in one call; above 1 it takes a list of BatchItem and returns a list."""
+    """Maximum number of deliveries per call of `run`; above 1, it takes a list of BatchItem and returns a list."""
     lookup_delay: timedelta
-    """How long the provider may need until a lookup finds the result of an attempt."""
+    """Time that the provider may need until a lookup can find the result of an attempt."""
     run_lookup: Callable[..., Success | None] | None = None
 
     @property

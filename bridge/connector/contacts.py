@@ -24,9 +24,9 @@ from bridge.connector.context import Context
 from bridge.errors import DeliveryError, LookupInconclusive, PermanentError, TransientError
 
 NOT_FOUND_TTL = timedelta(minutes=5)
-"""How long a search without a match is cached. It is short because a CRM user may add the contact at any time."""
+"""Cache lifetime of a search without a match; short, because a CRM user may add the contact at any time."""
 SEARCH_INDEX_LAG = timedelta(minutes=1)
-"""How long a CRM's search may still return a record that has been deleted."""
+"""Time for which a CRM's search may still return a deleted record."""
 
 Scalar = str | int | float | bool
 

@@ -70,7 +70,7 @@ class CallParams(ConversationParams):
 
     @property
     def is_outbound(self) -> bool | None:
-        """Whether the agent placed the call; None if the event does not say."""
+        """True if the agent placed the call; None if the event does not say."""
         return {"outbound": True, "inbound": False}.get((self.direction or "").lower())
 
     def duration_seconds(self) -> float | None:

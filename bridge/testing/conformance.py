@@ -133,7 +133,7 @@ class ConnectorConformance:
 
     connector: ClassVar[Connector]
     http: ClassVar[bool] = True
-    """Whether the connector uses HTTP. If not, the tests of HTTP statuses are skipped."""
+    """Set to False for a connector that does not use HTTP: the tests of HTTP statuses are then skipped."""
 
     def environ(self, url: str) -> Mapping[str, str]:
         """Return the environment variables that point the connector at a provider under `url`."""
