@@ -14,11 +14,11 @@ from bridge.cli.bootstrap import Service, build_service
 from bridge.clock import Clock
 from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.signing import read_event
-from bridge.store.ingest import IncomingEvent, accept
+from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.queries import list_deliveries
 from bridge.testing import event
 from tests.acceptance.service_process import eventually
-from tests.integration.crm import address, phone
+from tests.integration.crm import email_address, phone_number
 
 PEOPLE = 400
 CALLS = 2000
@@ -40,9 +40,9 @@ def sandbox() -> Iterator[RunningSandbox]:
     """Partners that know everybody who calls here."""
     with start_sandbox() as running:
         for number in range(PEOPLE):
-            running.hubspot.add("contacts", email=address(number), phone=phone(number))
+            running.hubspot.add("contacts", email=email_address(number), phone=phone_number(number))
             running.salesforce.add(
-                "Contact", LastName=f"Person {number}", Email=address(number), Phone=phone(number)
+                "Contact", LastName=f"Person {number}", Email=email_address(number), Phone=phone_number(number)
             )
         yield running
 
@@ -73,14 +73,14 @@ def store(built: Service, conversations: range) -> None:
             "call.completed",
             {
                 "conversationId": f"conv_{number}",
-                "metadata.contactPhone": phone(person),
-                "metadata.contactEmail": address(person),
+                "metadata.contactPhone": phone_number(person),
+                "metadata.contactEmail": email_address(person),
             },
             clock=Clock(),
         )
         raw = json.dumps(dict(happened.body) | {"webhookId": f"whd_{number}"}).encode()
         receipts.append(IncomingEvent(read_event(raw, built.database.clock.now()), raw))
-    assert set(accept(built.database, receipts)) == {"stored"}
+    assert set(store_events(built.database, receipts)) == {"stored"}
 
 
 def logged(sandbox: RunningSandbox) -> tuple[int, int]:
@@ -88,7 +88,7 @@ def logged(sandbox: RunningSandbox) -> tuple[int, int]:
 
 
 def finished(built: Service) -> Any:
-    left = list_deliveries(built.database, states=UNFINISHED, limit=1).items
+    left = list_deliveries(built.database, delivery_states=UNFINISHED, limit=1).items
     return not left
 
 

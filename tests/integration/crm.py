@@ -1,4 +1,4 @@
-"""A CRM connection as the worker uses it: deliveries with what the connection remembers, against the sandbox."""
+"""A CRM connection as the worker uses it: deliveries with a contact cache, against the sandbox."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from bridge.sandbox import RunningSandbox
 from bridge.testing import build_context, connect, event, load_connector
 
 
-class Memory:
-    """The identity map of a connection, in memory."""
+class InMemoryContactCache:
+    """Contact cache of a connection, in memory."""
 
     def __init__(self) -> None:
         self.ids: dict[str, str] = {}
-        self.kept_for: dict[str, timedelta] = {}
+        self.ttls: dict[str, timedelta] = {}
         self.zones: dict[str, str] = {}
-        self.asked = 0
+        self.lookup_count = 0
 
     def get(self, keys: Iterable[str]) -> Mapping[str, str]:
-        self.asked += 1
+        self.lookup_count += 1
         return {key: self.ids[key] for key in keys if key in self.ids}
 
     def remember(self, ids: Mapping[str, str], ttl: timedelta = timedelta(days=7)) -> None:
         self.ids.update(ids)
-        self.kept_for.update(dict.fromkeys(ids, ttl))
+        self.ttls.update(dict.fromkeys(ids, ttl))
 
     def remember_zones(self, zones: Mapping[str, str]) -> None:
         self.zones.update(zones)
@@ -39,8 +39,8 @@ class Memory:
             self.ids.pop(key, None)
 
 
-class Account:
-    """One connection to one partner of the sandbox."""
+class CrmConnection:
+    """One connection to one provider of the sandbox."""
 
     def __init__(self, name: str, sandbox: RunningSandbox, environ: Mapping[str, str] | None = None) -> None:
         self.name = name
@@ -48,7 +48,7 @@ class Account:
         self.clock = sandbox.clock
         self.connector = load_connector(name)
         self.connected = connect(self.connector, {**sandbox.environment, **(environ or {})})
-        self.memory = Memory()
+        self.contact_cache = InMemoryContactCache()
 
     def close(self) -> None:
         self.connected.client.close()
@@ -56,19 +56,19 @@ class Account:
     def deliver(
         self,
         action: str,
-        about: Event | None = None,
+        source_event: Event | None = None,
         params: Mapping[str, Any] | None = None,
         *,
         seconds: float | None = None,
-        **facts: Any,
+        **context_fields: Any,
     ) -> Success:
-        """One attempt; raises what it comes to when that is no success."""
-        answer = self.deliver_all(
-            action, [about or event(clock=self.clock)], params, seconds=seconds, **facts
-        )[0]
-        if isinstance(answer, Success):
-            return answer
-        raise answer
+        """Run one attempt and return its success. Raise its error otherwise."""
+        [result] = self.deliver_all(
+            action, [source_event or event(clock=self.clock)], params, seconds=seconds, **context_fields
+        )
+        if isinstance(result, Success):
+            return result
+        raise result
 
     def deliver_all(
         self,
@@ -77,33 +77,37 @@ class Account:
         params: Mapping[str, Any] | None = None,
         *,
         seconds: float | None = None,
-        **facts: Any,
+        **context_fields: Any,
     ) -> list[Success | DeliveryError]:
-        """One attempt at a batch, each event with its own context."""
-        facts = {"contact_cache": self.memory, **facts}
-        found = self.connector.actions[action]
+        """Run one attempt of a batch, each event with its own context, and return a result per event."""
+        context_fields = {"contact_cache": self.contact_cache, **context_fields}
+        action_definition = self.connector.actions[action]
         deliveries = [
-            (params or {}, about, build_context(about, found, now=self.clock.now(), **facts))
-            for about in events
+            (
+                params or {},
+                source_event,
+                build_context(source_event, action_definition, now=self.clock.now(), **context_fields),
+            )
+            for source_event in events
         ]
         return self.connected.run_batch(action, deliveries, seconds=seconds)
 
     def requests(self) -> list[str]:
-        """What was asked of the partner since the last time, as `POST /path`."""
-        asked = [f"{one.method} {one.path}" for one in self.sandbox.requests_to(self.name)]
+        """Return the requests to the provider since the last call, as `POST /path`."""
+        requests = [f"{request.method} {request.path}" for request in self.sandbox.requests_to(self.name)]
         self.sandbox.clear_requests()
-        return asked
+        return requests
 
 
-def calls(count: int, clock: Clock, start: int = 0) -> list[Event]:
-    """Calls of different people, each with a phone and an e-mail."""
+def call_events(count: int, clock: Clock, start: int = 0) -> list[Event]:
+    """Return events of calls with different contacts, each with a phone number and an email address."""
     return [
         event(
             "call.completed",
             {
                 "conversationId": f"conv_{number}",
-                "metadata.contactPhone": phone(number),
-                "metadata.contactEmail": address(number),
+                "metadata.contactPhone": phone_number(number),
+                "metadata.contactEmail": email_address(number),
                 "metadata.contactName": f"Person {number}",
             },
             clock=clock,
@@ -112,11 +116,11 @@ def calls(count: int, clock: Clock, start: int = 0) -> list[Event]:
     ]
 
 
-def phone(number: int) -> str:
-    """A valid number for each person."""
+def phone_number(number: int) -> str:
+    """Return a valid phone number, different for each contact."""
     return f"+1212{5550000 + number:07}" if number < 10_000 else f"+1213{5550000 + number - 10_000:07}"
 
 
-def address(number: int) -> str:
-    """An e-mail for each person."""
+def email_address(number: int) -> str:
+    """Return an email address, different for each contact."""
     return f"person{number}@example.com"

@@ -1,4 +1,4 @@
-"""Calls and chats in HubSpot, through the real SDK over real HTTP, to a HubSpot as strict as the real one."""
+"""Calls and chats logged in HubSpot, through the real SDK over real HTTP, to a sandbox as strict as HubSpot."""
 
 from __future__ import annotations
 
@@ -22,71 +22,75 @@ from bridge.errors import (
 )
 from bridge.sandbox import RunningSandbox
 from bridge.testing import event
-from tests.integration.crm import Account, address, calls, phone
+from tests.integration.crm import CrmConnection, call_events, email_address, phone_number
 
-PERSON = "+12125550123"
+PHONE = "+12125550123"
 CREATE = "/crm/v3/objects/calls/batch/create"
-MADE = {"status": "COMPLETE", "startedAt": "2026-03-02T15:00:00Z", "completedAt": "2026-03-02T15:00:00Z"}
+BATCH_RESPONSE = {
+    "status": "COMPLETE",
+    "startedAt": "2026-03-02T15:00:00Z",
+    "completedAt": "2026-03-02T15:00:00Z",
+}
 
 
 @pytest.fixture
-def hubspot(sandbox: RunningSandbox) -> Iterator[Account]:
-    """An account in which `bridge connections setup` was run."""
-    account = Account("hubspot", sandbox)
-    assert account.connector.run_setup is not None
-    account.connector.run_setup(account.connected.client)
+def hubspot(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
+    """A connection to an account in which `bridge connections setup` was run."""
+    connection = CrmConnection("hubspot", sandbox)
+    assert connection.connector.run_setup is not None
+    connection.connector.run_setup(connection.connected.client)
     sandbox.clear_requests()
-    yield account
-    account.close()
+    yield connection
+    connection.close()
 
 
 def add_contact(sandbox: RunningSandbox, **values: str) -> str:
     return sandbox.hubspot.add("contacts", **values).id
 
 
-# ------------------------------------------------------------------------------------- what is written
+# --------------------------------------------------------------------------------------------- records
 
 
-def test_a_call_is_logged_in_hubspots_own_units_and_words(hubspot: Account, sandbox: RunningSandbox) -> None:
-    about = event(clock=hubspot.clock)
-    sent = hubspot.deliver("log_call", about)
+def test_log_call_writes_hubspot_units_and_values(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
+    source_event = event(clock=hubspot.clock)
+    result = hubspot.deliver("log_call", source_event)
 
     [call] = sandbox.hubspot.calls
-    assert sent.id == call.id
-    wanted = {
+    assert result.id == call.id
+    expected = {
         "hs_call_title": "Inbound call with Nora at the front desk: completed",
         "hs_call_duration": "125000",
         "hs_call_direction": "INBOUND",
         "hs_call_status": "COMPLETED",
         "hs_call_disposition": "f240bbac-87c9-4f6e-bf70-924b57d47db7",
-        "hs_call_from_number": PERSON,
+        "hs_call_from_number": PHONE,
         "hs_call_to_number": "+12125550100",
-        "heppu_conversation_id": about.conversation.id,
+        "heppu_conversation_id": source_event.conversation.id,
     }
-    assert {name: call.properties[name] for name in wanted} == wanted
+    assert {name: call.properties[name] for name in expected} == expected
     assert call.properties["hs_call_body"].startswith("Asked when the repaired bicycle can be picked up.")
 
 
-def test_all_values_are_strings_and_the_time_is_that_of_the_call(
-    hubspot: Account, sandbox: RunningSandbox
-) -> None:
-    about = event(clock=hubspot.clock)
+def test_log_call_sends_strings_and_time_of_event(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
+    source_event = event(clock=hubspot.clock)
     hubspot.clock.advance(hours=5)
-    hubspot.deliver("log_call", about)
+    hubspot.deliver("log_call", source_event)
 
-    [request] = [one for one in sandbox.requests if one.path == CREATE]
+    [request] = [request for request in sandbox.requests if request.path == CREATE]
     properties = request.body["inputs"][0]["properties"]
     assert all(isinstance(value, str) for value in properties.values())
-    assert properties["hs_timestamp"] == str(int(about.occurred_at.timestamp() * 1000))
+    assert properties["hs_timestamp"] == str(int(source_event.occurred_at.timestamp() * 1000))
 
 
-def test_a_call_and_its_contact_are_one_request(hubspot: Account, sandbox: RunningSandbox) -> None:
+def test_log_call_creates_call_and_association_in_one_request(
+    hubspot: CrmConnection, sandbox: RunningSandbox
+) -> None:
     contact = add_contact(sandbox, email="maya.lindqvist@example.com")
     hubspot.deliver("log_call")
 
     [call] = sandbox.hubspot.calls
     assert sandbox.hubspot.associated("calls", call.id, "contacts") == [contact]
-    [request] = [one for one in sandbox.requests if one.path == CREATE]
+    [request] = [request for request in sandbox.requests if request.path == CREATE]
     assert request.body["inputs"][0]["associations"] == [
         {
             "to": {"id": contact},
@@ -103,8 +107,8 @@ def test_a_call_and_its_contact_are_one_request(hubspot: Account, sandbox: Runni
         ("call.failed", "FAILED", None, "0"),
     ],
 )
-def test_a_call_that_reached_nobody_says_how_it_ended(
-    hubspot: Account,
+def test_log_call_states_status_of_unanswered_call(
+    hubspot: CrmConnection,
     sandbox: RunningSandbox,
     name: str,
     status: str,
@@ -120,7 +124,7 @@ def test_a_call_that_reached_nobody_says_how_it_ended(
     assert call.properties["hs_call_from_number"] == "+12125550100"
 
 
-def test_a_rule_may_say_it_all_otherwise(hubspot: Account, sandbox: RunningSandbox) -> None:
+def test_params_override_derived_call_properties(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
     params = {
         "title": "Pick-up of {{ event.callMetadata.custom.orderId }}",
         "disposition": "left_voicemail",
@@ -139,16 +143,16 @@ def test_a_rule_may_say_it_all_otherwise(hubspot: Account, sandbox: RunningSandb
     assert call.properties["hs_call_source"] == "INTEGRATIONS_PLATFORM"
 
 
-def test_what_was_said_is_shown_as_text_and_not_as_html(hubspot: Account, sandbox: RunningSandbox) -> None:
-    said = "<script>alert('x')</script> & more\nsecond line"
-    hubspot.deliver("log_call", event(changes={"summary": said}, clock=hubspot.clock))
+def test_summary_is_html_escaped(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
+    summary = "<script>alert('x')</script> & more\nsecond line"
+    hubspot.deliver("log_call", event(changes={"summary": summary}, clock=hubspot.clock))
 
     [call] = sandbox.hubspot.calls
     body = call.properties["hs_call_body"]
     assert body.startswith("&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &amp; more<br>second line<br>")
 
 
-def test_a_summary_that_is_too_long_is_cut_and_not_refused(hubspot: Account, sandbox: RunningSandbox) -> None:
+def test_long_summary_is_truncated(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
     hubspot.deliver("log_call", event(changes={"summary": "<" * 70_000}, clock=hubspot.clock))
 
     [call] = sandbox.hubspot.calls
@@ -157,7 +161,7 @@ def test_a_summary_that_is_too_long_is_cut_and_not_refused(hubspot: Account, san
     assert body.replace("&lt;", "") == ""
 
 
-def test_an_event_with_hardly_any_fields_is_still_logged(hubspot: Account, sandbox: RunningSandbox) -> None:
+def test_event_with_few_fields_is_logged(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
     nothing = dict.fromkeys(
         ("summary", "outcome", "duration", "direction", "status", "agentName", "agentNumber", "twilioCallSid")
     )
@@ -168,51 +172,49 @@ def test_an_event_with_hardly_any_fields_is_still_logged(hubspot: Account, sandb
     assert "hs_call_duration" not in call.properties
 
 
-def test_a_chat_is_a_note_on_the_contact(hubspot: Account, sandbox: RunningSandbox) -> None:
+def test_log_chat_creates_note_on_contact(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
     contact = add_contact(sandbox, email="priya.raman@example.com")
-    about = event("chat.resolved", clock=hubspot.clock)
-    hubspot.deliver("log_chat", about)
+    source_event = event("chat.resolved", clock=hubspot.clock)
+    hubspot.deliver("log_chat", source_event)
 
     [note] = sandbox.hubspot.notes
     assert note.properties["hs_note_body"] == (
         "Chat: Harbour help desk<br>Could not sign in; the password was reset and it works again.<br>"
-        f"Messages: 12<br>Rating: 5<br>Outcome: resolved<br>Conversation: {about.conversation.id}"
+        f"Messages: 12<br>Rating: 5<br>Outcome: resolved<br>Conversation: {source_event.conversation.id}"
     )
     assert sandbox.hubspot.associated("notes", note.id, "contacts") == [contact]
-    [link] = [one for one in sandbox.hubspot.associations if one.from_type == "notes"]
+    [link] = [association for association in sandbox.hubspot.associations if association.from_type == "notes"]
     assert link.type_id == 202
 
 
-def test_a_chat_with_somebody_without_any_address_is_not_logged(
-    hubspot: Account, sandbox: RunningSandbox
-) -> None:
-    sent = hubspot.deliver("log_chat", event("chat.completed", clock=hubspot.clock))
+def test_chat_without_email_and_phone_is_not_logged(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
+    result = hubspot.deliver("log_chat", event("chat.completed", clock=hubspot.clock))
 
-    assert (sent.id, sent.detail) == (None, "not logged: HubSpot has no contact for it")
+    assert (result.id, result.detail) == (None, "not logged: HubSpot has no such contact")
     assert hubspot.requests() == []
 
 
-# --------------------------------------------------------------------------------- once, and how often
+# --------------------------------------------------------------------------- idempotency and request cost
 
 
-def test_a_known_contact_costs_one_request(hubspot: Account) -> None:
-    first, second = calls(1, hubspot.clock)[0], calls(1, hubspot.clock)[0]
+def test_cached_contact_takes_one_request(hubspot: CrmConnection) -> None:
+    first, second = call_events(1, hubspot.clock)[0], call_events(1, hubspot.clock)[0]
     hubspot.deliver("log_call", first)
     hubspot.requests()
 
-    again = event(changes=dict(_contact(0), conversationId="conv_again"), clock=hubspot.clock)
-    hubspot.deliver("log_call", again)
+    later = event(changes=dict(_contact(0), conversationId="conv_later"), clock=hubspot.clock)
+    hubspot.deliver("log_call", later)
     assert hubspot.requests() == [f"POST {CREATE}"]
-    assert second.contact == again.contact
+    assert second.contact == later.contact
 
 
-def test_a_backlog_of_ten_thousand_calls_of_known_contacts_costs_a_hundred_requests(
-    hubspot: Account, sandbox: RunningSandbox
+def test_ten_thousand_calls_of_cached_contacts_take_a_hundred_requests(
+    hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
     for number in range(100):
-        contact = add_contact(sandbox, email=address(number), phone=phone(number))
-        hubspot.memory.ids[f"email:{address(number)}"] = contact
-        hubspot.memory.ids[f"phone:{phone(number)}"] = contact
+        contact = add_contact(sandbox, email=email_address(number), phone=phone_number(number))
+        hubspot.contact_cache.ids[f"email:{email_address(number)}"] = contact
+        hubspot.contact_cache.ids[f"phone:{phone_number(number)}"] = contact
     for batch in range(100):
         events = [
             event(
@@ -220,187 +222,185 @@ def test_a_backlog_of_ten_thousand_calls_of_known_contacts_costs_a_hundred_reque
             )
             for number in range(100)
         ]
-        answers = hubspot.deliver_all("log_call", events)
-        assert all(isinstance(answer, Success) for answer in answers)
+        results = hubspot.deliver_all("log_call", events)
+        assert all(isinstance(result, Success) for result in results)
     assert len(sandbox.hubspot.calls) == 10_000
     assert len(hubspot.requests()) == 100
 
 
-def test_a_hundred_contacts_that_only_hubspot_knows_are_found_in_one_request(
-    hubspot: Account, sandbox: RunningSandbox
+def test_hundred_uncached_contacts_are_found_in_one_request(
+    hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
-    contacts = [add_contact(sandbox, email=address(number).upper()) for number in range(100)]
-    answers = hubspot.deliver_all("log_call", calls(100, hubspot.clock))
+    contacts = [add_contact(sandbox, email=email_address(number).upper()) for number in range(100)]
+    results = hubspot.deliver_all("log_call", call_events(100, hubspot.clock))
 
     assert hubspot.requests() == ["POST /crm/v3/objects/contacts/batch/read", f"POST {CREATE}"]
-    assert hubspot.memory.asked == 1
-    linked = [sandbox.hubspot.associated("calls", str(answer.id), "contacts") for answer in answers]  # type: ignore[union-attr]
+    assert hubspot.contact_cache.lookup_count == 1
+    linked = [sandbox.hubspot.associated("calls", str(result.id), "contacts") for result in results]  # type: ignore[union-attr]
     assert linked == [[contact] for contact in contacts]
 
 
-def test_new_people_of_a_batch_are_made_in_one_request_each_once(
-    hubspot: Account, sandbox: RunningSandbox
+def test_new_contacts_of_batch_are_created_once_in_one_request(
+    hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
-    events = calls(20, hubspot.clock)
-    twin = event(changes=dict(_contact(3), conversationId="conv_twin"), clock=hubspot.clock)
-    answers = hubspot.deliver_all("log_call", [*events, twin])
+    events = call_events(20, hubspot.clock)
+    duplicate = event(changes=dict(_contact(3), conversationId="conv_duplicate"), clock=hubspot.clock)
+    results = hubspot.deliver_all("log_call", [*events, duplicate])
 
-    assert all(isinstance(answer, Success) for answer in answers)
+    assert all(isinstance(result, Success) for result in results)
     assert len(sandbox.hubspot.contacts) == 20
-    assert [one for one in hubspot.requests() if one.endswith("contacts/batch/create")] != []
+    assert [request for request in hubspot.requests() if request.endswith("contacts/batch/create")] != []
     assert sandbox.hubspot.contacts[3].properties["firstname"] == "Person"
-    assert hubspot.memory.ids[f"phone:{phone(3)}"] == sandbox.hubspot.contacts[3].id
+    assert hubspot.contact_cache.ids[f"phone:{phone_number(3)}"] == sandbox.hubspot.contacts[3].id
 
 
-def test_a_later_event_of_the_conversation_updates_the_record(
-    hubspot: Account, sandbox: RunningSandbox
-) -> None:
+def test_later_event_of_conversation_updates_record(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
     first = event("chat.abandoned", {"metadata.contactEmail": "priya.raman@example.com"}, clock=hubspot.clock)
-    sent = hubspot.deliver("log_chat", first)
+    result = hubspot.deliver("log_chat", first)
     hubspot.requests()
     later = event("chat.resolved", {"conversationId": first.conversation.id}, clock=hubspot.clock)
-    again = hubspot.deliver("log_chat", later, existing_id=sent.id)
+    updated = hubspot.deliver("log_chat", later, existing_id=result.id)
 
     [note] = sandbox.hubspot.notes
-    assert (again.id, again.detail) == (note.id, "updated")
+    assert (updated.id, updated.detail) == (note.id, "updated")
     assert "the password was reset" in note.properties["hs_note_body"]
     assert hubspot.requests() == ["POST /crm/v3/objects/notes/batch/update"]
 
 
-def test_a_record_that_a_person_deleted_is_made_again(hubspot: Account, sandbox: RunningSandbox) -> None:
-    about = event(clock=hubspot.clock)
-    sent = hubspot.deliver("log_call", about)
-    sandbox.hubspot.delete("calls", str(sent.id))
-    again = hubspot.deliver("log_call", about, existing_id=sent.id)
+def test_deleted_record_is_created_again(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
+    source_event = event(clock=hubspot.clock)
+    result = hubspot.deliver("log_call", source_event)
+    sandbox.hubspot.delete("calls", str(result.id))
+    recreated = hubspot.deliver("log_call", source_event, existing_id=result.id)
 
     [call] = sandbox.hubspot.calls
-    assert again.id == call.id != sent.id
+    assert recreated.id == call.id != result.id
 
 
-def test_a_field_to_fill_is_written_once_and_then_left_to_people(
-    hubspot: Account, sandbox: RunningSandbox
-) -> None:
+def test_fill_property_is_written_on_create_only(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
     params = {
         "properties": {
             "hs_call_source": {"value": "bridge", "mode": "fill"},
             "hs_activity_type": "{{ event.status }}",
         }
     }
-    about = event(clock=hubspot.clock)
-    sent = hubspot.deliver("log_call", about, params)
-    hubspot.deliver("log_call", about, params | {"title": "Again"}, existing_id=sent.id)
+    source_event = event(clock=hubspot.clock)
+    result = hubspot.deliver("log_call", source_event, params)
+    hubspot.deliver("log_call", source_event, params | {"title": "Again"}, existing_id=result.id)
 
-    updates = [one.body for one in sandbox.requests if one.path.endswith("calls/batch/update")]
+    updates = [request.body for request in sandbox.requests if request.path.endswith("calls/batch/update")]
     assert "hs_call_source" not in json.dumps(updates)
     [call] = sandbox.hubspot.calls
     assert call.properties["hs_call_source"] == "bridge"
     assert call.properties["hs_activity_type"] == "completed"
 
 
-def test_a_key_of_the_rules_author_makes_a_record_of_its_own(
-    hubspot: Account, sandbox: RunningSandbox
+def test_custom_idempotency_key_creates_separate_record(
+    hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
-    about = event(clock=hubspot.clock)
-    own = f"conversation|hubspot|hubspot.log_call|{about.conversation.id}|for-sales"
+    source_event = event(clock=hubspot.clock)
+    custom_key = f"conversation|hubspot|hubspot.log_call|{source_event.conversation.id}|for-sales"
     first, second = (
-        hubspot.deliver("log_call", about),
-        hubspot.deliver("log_call", about, idempotency_key=own),
+        hubspot.deliver("log_call", source_event),
+        hubspot.deliver("log_call", source_event, idempotency_key=custom_key),
     )
-    assert hubspot.deliver("log_call", about, idempotency_key=own).id == second.id
+    assert hubspot.deliver("log_call", source_event, idempotency_key=custom_key).id == second.id
 
-    one, other = sandbox.hubspot.calls
-    assert (first.id, second.id) == (one.id, other.id)
-    assert one.properties["heppu_conversation_id"] == about.conversation.id
-    assert other.properties["heppu_conversation_id"].startswith(f"{about.conversation.id}:")
+    first_call, second_call = sandbox.hubspot.calls
+    assert (first.id, second.id) == (first_call.id, second_call.id)
+    assert first_call.properties["heppu_conversation_id"] == source_event.conversation.id
+    assert second_call.properties["heppu_conversation_id"].startswith(f"{source_event.conversation.id}:")
 
 
-# --------------------------------------------------------------------------------- when things go wrong
+# ---------------------------------------------------------------------------------------------- failures
 
 
 @pytest.mark.parametrize("drop", ["before", "after"])
-def test_a_lost_answer_and_the_retry_after_it_make_one_record(
-    hubspot: Account, sandbox: RunningSandbox, drop: Any
+def test_retry_after_lost_response_creates_one_record(
+    hubspot: CrmConnection, sandbox: RunningSandbox, drop: Any
 ) -> None:
-    about = event(clock=hubspot.clock)
+    source_event = event(clock=hubspot.clock)
     sandbox.fault("hubspot", path=CREATE, drop=drop)
     with pytest.raises(OutcomeUnknown) as caught:
-        hubspot.deliver("log_call", about)
+        hubspot.deliver("log_call", source_event)
     assert caught.value.reason == "network"
-    assert len(hubspot.requests()) == 4  # HubSpot's SDK repeats nothing by itself
+    assert len(hubspot.requests()) == 4  # HubSpot's SDK does not retry
 
-    sent = hubspot.deliver("log_call", about, attempt=2)
+    result = hubspot.deliver("log_call", source_event, attempt=2)
     [call] = sandbox.hubspot.calls
-    assert sent.id == call.id
+    assert result.id == call.id
     assert len(sandbox.hubspot.contacts) == 1
 
 
-def test_a_new_contact_that_the_index_does_not_know_yet_is_not_made_twice(
-    hubspot: Account, sandbox: RunningSandbox
+def test_contact_missing_from_search_index_is_not_created_twice(
+    hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
-    about = event("call.busy", clock=hubspot.clock)
+    source_event = event("call.busy", clock=hubspot.clock)
     sandbox.fault("hubspot", lag=60)
     sandbox.fault("hubspot", path="/crm/v3/objects/contacts/batch/create", drop="after")
     with pytest.raises(OutcomeUnknown):
-        hubspot.deliver("log_call", about)
-    hubspot.deliver("log_call", about)
+        hubspot.deliver("log_call", source_event)
+    hubspot.deliver("log_call", source_event)
 
     [contact] = sandbox.hubspot.contacts
     assert contact.properties["heppu_phone"] == contact.properties["phone"] == "+12125550167"
     assert sandbox.hubspot.associated("calls", sandbox.hubspot.calls[0].id, "contacts") == [contact.id]
 
 
-def test_a_contact_that_somebody_else_makes_at_the_same_moment_is_taken(
-    hubspot: Account, sandbox: RunningSandbox
-) -> None:
+def test_contact_created_concurrently_is_used(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
     contact = add_contact(sandbox, email="maya.lindqvist@example.com")
-    sandbox.fault("hubspot", path="/crm/v3/objects/contacts/batch/read", body=MADE | {"results": []})
+    sandbox.fault(
+        "hubspot", path="/crm/v3/objects/contacts/batch/read", body=BATCH_RESPONSE | {"results": []}
+    )
     hubspot.deliver("log_call")
 
-    assert [one.id for one in sandbox.hubspot.contacts] == [contact]
+    assert [contact.id for contact in sandbox.hubspot.contacts] == [contact]
     assert "POST /crm/v3/objects/contacts/batch/create" in hubspot.requests()
 
 
-def test_one_conflict_in_a_batch_of_new_people_is_theirs_alone(
-    hubspot: Account, sandbox: RunningSandbox
+def test_conflict_in_batch_of_new_contacts_affects_one_contact(
+    hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
-    contact = add_contact(sandbox, email=address(2))
-    sandbox.fault("hubspot", path="/crm/v3/objects/contacts/batch/read", body=MADE | {"results": []})
-    answers = hubspot.deliver_all("log_call", calls(5, hubspot.clock))
+    contact = add_contact(sandbox, email=email_address(2))
+    sandbox.fault(
+        "hubspot", path="/crm/v3/objects/contacts/batch/read", body=BATCH_RESPONSE | {"results": []}
+    )
+    results = hubspot.deliver_all("log_call", call_events(5, hubspot.clock))
 
-    assert all(isinstance(answer, Success) for answer in answers)
+    assert all(isinstance(result, Success) for result in results)
     assert len(sandbox.hubspot.contacts) == 5
-    assert hubspot.memory.ids[f"email:{address(2)}"] == contact
+    assert hubspot.contact_cache.ids[f"email:{email_address(2)}"] == contact
 
 
-def test_what_is_there_of_a_batch_is_updated_and_the_rest_is_made(
-    hubspot: Account, sandbox: RunningSandbox
+def test_batch_updates_existing_records_and_creates_missing_ones(
+    hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
-    events = calls(10, hubspot.clock)
-    before = [hubspot.deliver("log_call", about).id for about in events[:4]]
+    events = call_events(10, hubspot.clock)
+    existing_ids = [hubspot.deliver("log_call", source_event).id for source_event in events[:4]]
     hubspot.requests()
-    answers = hubspot.deliver_all("log_call", events)
+    results = hubspot.deliver_all("log_call", events)
 
-    assert [answer.id for answer in answers[:4]] == before  # type: ignore[union-attr]
+    assert [result.id for result in results[:4]] == existing_ids  # type: ignore[union-attr]
     assert len(sandbox.hubspot.calls) == 10
 
 
-def test_a_batch_that_goes_through_in_part_answers_for_each(
-    hubspot: Account, sandbox: RunningSandbox
+def test_partially_successful_batch_returns_result_per_item(
+    hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
-    events = calls(3, hubspot.clock)
-    made = sandbox.hubspot.add(
+    events = call_events(3, hubspot.clock)
+    existing = sandbox.hubspot.add(
         "calls", hs_timestamp="2026-03-02T15:00:00Z", heppu_conversation_id="conv_0"
     ).id
-    error = {"status": "error", "category": "VALIDATION_ERROR", "message": "one is wrong", "context": {}}
+    error = {"status": "error", "category": "VALIDATION_ERROR", "message": "one is invalid", "context": {}}
     sandbox.fault(
         "hubspot",
         path=CREATE,
         status=207,
-        body=MADE
+        body=BATCH_RESPONSE
         | {
             "results": [
                 {
-                    "id": made,
+                    "id": existing,
                     "properties": {"heppu_conversation_id": "conv_0"},
                     "createdAt": "2026-03-02T15:00:00Z",
                     "updatedAt": "2026-03-02T15:00:00Z",
@@ -414,36 +414,40 @@ def test_a_batch_that_goes_through_in_part_answers_for_each(
     first, *others = hubspot.deliver_all("log_call", events)
 
     assert isinstance(first, Success)
-    assert first.id == made
-    assert [type(answer) for answer in others] == [PermanentError, PermanentError]
+    assert first.id == existing
+    assert [type(result) for result in others] == [PermanentError, PermanentError]
     assert "VALIDATION_ERROR" in str(others[0])
 
 
-def test_an_unknown_property_refuses_the_batch_and_is_named(
-    hubspot: Account, sandbox: RunningSandbox
-) -> None:
-    answers = hubspot.deliver_all("log_call", calls(2, hubspot.clock), {"properties": {"no_such_field": "x"}})
+def test_unknown_property_fails_batch_and_is_named(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
+    results = hubspot.deliver_all(
+        "log_call", call_events(2, hubspot.clock), {"properties": {"no_such_field": "x"}}
+    )
 
-    assert all(isinstance(answer, PermanentError) for answer in answers)
-    assert str(answers[0]) == "HubSpot answered 400 PROPERTY_DOESNT_EXIST VALIDATION_ERROR no_such_field"
+    assert all(isinstance(result, PermanentError) for result in results)
+    assert str(results[0]) == "HubSpot answered 400 PROPERTY_DOESNT_EXIST VALIDATION_ERROR no_such_field"
     assert sandbox.hubspot.calls == []
 
 
-def test_a_page_with_status_200_is_no_success(hubspot: Account, sandbox: RunningSandbox) -> None:
+def test_html_page_with_status_200_raises_outcome_unknown(
+    hubspot: CrmConnection, sandbox: RunningSandbox
+) -> None:
     page = "<html>Please log in to the network</html>"
     sandbox.fault("hubspot", path=CREATE, status=200, body=page, headers={"Content-Type": "text/html"})
-    with pytest.raises(OutcomeUnknown, match="no answer of HubSpot"):
+    with pytest.raises(OutcomeUnknown, match="not HubSpot's"):
         hubspot.deliver("log_call")
 
 
-def test_a_success_that_mentions_no_record_is_looked_up(hubspot: Account, sandbox: RunningSandbox) -> None:
-    sandbox.fault("hubspot", path=CREATE, status=201, body=MADE | {"results": []})
+def test_success_without_record_raises_outcome_unknown(
+    hubspot: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    sandbox.fault("hubspot", path=CREATE, status=201, body=BATCH_RESPONSE | {"results": []})
     with pytest.raises(OutcomeUnknown, match="does not mention"):
         hubspot.deliver("log_call")
 
 
-def test_a_partner_that_hangs_is_asked_once_and_left_in_time(
-    hubspot: Account, sandbox: RunningSandbox
+def test_hanging_request_ends_at_deadline_without_retry(
+    hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
     sandbox.fault("hubspot", hang=True, times=5)
     with pytest.raises(OutcomeUnknown) as caught:
@@ -452,166 +456,164 @@ def test_a_partner_that_hangs_is_asked_once_and_left_in_time(
     assert len(hubspot.requests()) == 1
 
 
-def test_an_attempt_that_is_out_of_time_asks_nothing(hubspot: Account) -> None:
-    with pytest.raises(TransientError, match="out of time"):
+def test_attempt_after_deadline_sends_no_request(hubspot: CrmConnection) -> None:
+    with pytest.raises(TransientError, match="timed out before this request was sent"):
         hubspot.deliver("log_call", seconds=-1)
     assert hubspot.requests() == []
 
 
-def test_all_threads_share_one_pool_of_connections(hubspot: Account, sandbox: RunningSandbox) -> None:
-    failed: list[BaseException] = []
+def test_threads_share_one_connection_pool(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
+    errors: list[BaseException] = []
 
-    def work(start: int) -> None:
+    def deliver_calls(start: int) -> None:
         try:
-            for about in calls(5, hubspot.clock, start):
-                hubspot.deliver("log_call", about)
+            for source_event in call_events(5, hubspot.clock, start):
+                hubspot.deliver("log_call", source_event)
         except BaseException as error:
-            failed.append(error)
+            errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(start,)) for start in (0, 100, 200, 300)]
+    threads = [threading.Thread(target=deliver_calls, args=(start,)) for start in (0, 100, 200, 300)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert failed == []
+    assert errors == []
     assert len(sandbox.hubspot.calls) == 20
     pool = hubspot.connected.client.objects.api_client.rest_client.pool_manager
     assert pool.connection_from_url(sandbox.url).num_connections <= 4
 
 
-# ------------------------------------------------------------------------------------ finding the person
+# --------------------------------------------------------------------------------------- contact matching
 
 
 @pytest.mark.parametrize(
     "typed", ["(212) 555-0123", "212-555-0123", "+1 212 555 0123", "12125550123", "2125550123"]
 )
-def test_a_number_is_found_however_it_was_typed(
-    hubspot: Account, sandbox: RunningSandbox, typed: str
+def test_contact_is_found_by_phone_in_any_format(
+    hubspot: CrmConnection, sandbox: RunningSandbox, typed: str
 ) -> None:
     contact = add_contact(sandbox, lastname="Lindqvist", mobilephone=typed)
-    sent = hubspot.deliver("log_call", event(changes={"metadata.contactEmail": None}, clock=hubspot.clock))
+    result = hubspot.deliver("log_call", event(changes={"metadata.contactEmail": None}, clock=hubspot.clock))
 
-    assert sandbox.hubspot.associated("calls", str(sent.id), "contacts") == [contact]
+    assert sandbox.hubspot.associated("calls", str(result.id), "contacts") == [contact]
 
 
-def test_the_same_digits_in_another_country_are_another_person(
-    hubspot: Account, sandbox: RunningSandbox
+def test_same_digits_with_other_country_code_do_not_match(
+    hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
-    stranger = add_contact(sandbox, lastname="Other", phone="+44 212 555 0123")
-    sent = hubspot.deliver("log_call", event(changes={"metadata.contactEmail": None}, clock=hubspot.clock))
+    other_contact = add_contact(sandbox, lastname="Other", phone="+44 212 555 0123")
+    result = hubspot.deliver("log_call", event(changes={"metadata.contactEmail": None}, clock=hubspot.clock))
 
-    assert sandbox.hubspot.associated("calls", str(sent.id), "contacts") != [stranger]
+    assert sandbox.hubspot.associated("calls", str(result.id), "contacts") != [other_contact]
 
 
-def test_the_email_comes_before_the_phone(hubspot: Account, sandbox: RunningSandbox) -> None:
-    add_contact(sandbox, phone=PERSON)
+def test_email_match_takes_precedence_over_phone(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
+    add_contact(sandbox, phone=PHONE)
     contact = add_contact(sandbox, email="maya.lindqvist@example.com")
-    sent = hubspot.deliver("log_call")
+    result = hubspot.deliver("log_call")
 
-    assert sandbox.hubspot.associated("calls", str(sent.id), "contacts") == [contact]
-    # The number belongs to the other contact: it must not lead to this one next time.
-    assert f"phone:{PERSON}" not in hubspot.memory.ids
+    assert sandbox.hubspot.associated("calls", str(result.id), "contacts") == [contact]
+    # The number belongs to the other contact, so it must not be cached for this one.
+    assert f"phone:{PHONE}" not in hubspot.contact_cache.ids
 
 
-def test_of_several_contacts_the_most_recently_active_is_taken_and_it_says_so(
-    hubspot: Account, sandbox: RunningSandbox
+def test_most_recently_active_contact_is_used_and_noted(
+    hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
-    newest = add_contact(sandbox, lastname="Active", phone=PERSON)
-    add_contact(sandbox, lastname="Made later", phone="212 555 0123")
+    newest = add_contact(sandbox, lastname="Active", phone=PHONE)
+    add_contact(sandbox, lastname="Created later", phone="212 555 0123")
     hubspot.clock.advance(days=1)
-    kind = sandbox.hubspot.crm.types["contacts"]
-    sandbox.hubspot.crm.update(kind, sandbox.hubspot.contacts[0], {"city": "Boston"}, hubspot.clock.now())
-    sent = hubspot.deliver("log_call", event(changes={"metadata.contactEmail": None}, clock=hubspot.clock))
+    contact_type = sandbox.hubspot.crm.types["contacts"]
+    sandbox.hubspot.crm.update(
+        contact_type, sandbox.hubspot.contacts[0], {"city": "Boston"}, hubspot.clock.now()
+    )
+    result = hubspot.deliver("log_call", event(changes={"metadata.contactEmail": None}, clock=hubspot.clock))
 
-    assert sandbox.hubspot.associated("calls", str(sent.id), "contacts") == [newest]
-    assert sent.detail == "2 records have this phone, the most recently active was taken"
+    assert sandbox.hubspot.associated("calls", str(result.id), "contacts") == [newest]
+    assert result.detail == "2 records have this phone, the most recently active was used"
 
 
-def test_of_several_contacts_a_person_may_be_asked_to_choose(
-    hubspot: Account, sandbox: RunningSandbox
-) -> None:
-    add_contact(sandbox, lastname="One", phone=PERSON)
-    add_contact(sandbox, lastname="Two", phone=PERSON)
-    about = event(changes={"metadata.contactEmail": None}, clock=hubspot.clock)
-    [answer] = hubspot.deliver_all("log_call", [about], {"on_multiple": "review"})
+def test_on_multiple_review_is_inconclusive(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
+    add_contact(sandbox, lastname="One", phone=PHONE)
+    add_contact(sandbox, lastname="Two", phone=PHONE)
+    source_event = event(changes={"metadata.contactEmail": None}, clock=hubspot.clock)
+    [result] = hubspot.deliver_all("log_call", [source_event], {"on_multiple": "review"})
 
-    assert isinstance(answer, LookupInconclusive)
-    assert PERSON not in str(answer)
+    assert isinstance(result, LookupInconclusive)
+    assert PHONE not in str(result)
     assert sandbox.hubspot.calls == []
 
 
-def test_a_deleted_contact_is_forgotten_and_the_person_found_again(
-    hubspot: Account, sandbox: RunningSandbox
+def test_deleted_contact_is_removed_from_cache_and_found_again(
+    hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
-    events = calls(3, hubspot.clock)
+    events = call_events(3, hubspot.clock)
     hubspot.deliver_all("log_call", events)
-    sandbox.hubspot.delete("contacts", hubspot.memory.ids[f"phone:{phone(1)}"])
-    replacement = add_contact(sandbox, email=address(1))
-    again = [
+    sandbox.hubspot.delete("contacts", hubspot.contact_cache.ids[f"phone:{phone_number(1)}"])
+    replacement = add_contact(sandbox, email=email_address(1))
+    later_events = [
         event(changes=dict(_contact(number), conversationId=f"conv_b{number}"), clock=hubspot.clock)
         for number in range(3)
     ]
-    answers = hubspot.deliver_all("log_call", again)
+    results = hubspot.deliver_all("log_call", later_events)
 
-    assert all(isinstance(answer, Success) for answer in answers)
-    assert sandbox.hubspot.associated("calls", str(answers[1].id), "contacts") == [replacement]  # type: ignore[union-attr]
+    assert all(isinstance(result, Success) for result in results)
+    assert sandbox.hubspot.associated("calls", str(results[1].id), "contacts") == [replacement]  # type: ignore[union-attr]
     assert len(sandbox.hubspot.calls) == 6
 
 
-def test_a_merged_contact_leads_to_the_one_it_became(hubspot: Account, sandbox: RunningSandbox) -> None:
-    hubspot.deliver("log_call", calls(1, hubspot.clock)[0])
+def test_merged_contact_leads_to_surviving_contact(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
+    hubspot.deliver("log_call", call_events(1, hubspot.clock)[0])
     winner = add_contact(sandbox, lastname="Winner")
-    sandbox.hubspot.merge("contacts", winner, hubspot.memory.ids[f"phone:{phone(0)}"])
-    again = event(changes=dict(_contact(0), conversationId="conv_again"), clock=hubspot.clock)
-    sent = hubspot.deliver("log_call", again)
+    sandbox.hubspot.merge("contacts", winner, hubspot.contact_cache.ids[f"phone:{phone_number(0)}"])
+    later = event(changes=dict(_contact(0), conversationId="conv_later"), clock=hubspot.clock)
+    result = hubspot.deliver("log_call", later)
 
-    assert sandbox.hubspot.associated("calls", str(sent.id), "contacts") == [winner]
+    assert sandbox.hubspot.associated("calls", str(result.id), "contacts") == [winner]
 
 
-def test_a_deleted_contact_that_the_index_still_shows_is_waited_for(
-    hubspot: Account, sandbox: RunningSandbox
+def test_deleted_contact_still_in_search_index_is_transient(
+    hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
-    contact = add_contact(sandbox, lastname="Gone", phone=PERSON)
+    contact = add_contact(sandbox, lastname="Gone", phone=PHONE)
     hubspot.clock.advance(minutes=5)
     sandbox.fault("hubspot", lag=60)
     sandbox.hubspot.delete("contacts", contact)
-    about = event(changes={"metadata.contactEmail": None}, clock=hubspot.clock)
-    [answer] = hubspot.deliver_all("log_call", [about])
+    source_event = event(changes={"metadata.contactEmail": None}, clock=hubspot.clock)
+    [result] = hubspot.deliver_all("log_call", [source_event])
 
-    assert type(answer) is TransientError
-    assert answer.retry_after == timedelta(minutes=1)
+    assert type(result) is TransientError
+    assert result.retry_after == timedelta(minutes=1)
     hubspot.clock.advance(minutes=2)
-    assert hubspot.deliver("log_call", about).id
+    assert hubspot.deliver("log_call", source_event).id
 
 
-def test_strangers_may_be_left_out_and_are_not_searched_for_again_and_again(
-    hubspot: Account, sandbox: RunningSandbox
-) -> None:
-    sent = hubspot.deliver("log_call", params={"on_missing": "skip"})
-    assert sent.id is None
+def test_on_missing_skip_caches_absence(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
+    result = hubspot.deliver("log_call", params={"on_missing": "skip"})
+    assert result.id is None
     assert sandbox.hubspot.contacts == []
-    assert hubspot.memory.kept_for[f"phone:{PERSON}"] == timedelta(minutes=5)
+    assert hubspot.contact_cache.ttls[f"phone:{PHONE}"] == timedelta(minutes=5)
     hubspot.requests()
 
     hubspot.deliver("log_call", params={"on_missing": "skip"})
     assert hubspot.requests() == []
 
 
-def test_somebody_who_was_added_since_is_found_and_not_made_again(
-    hubspot: Account, sandbox: RunningSandbox
+def test_contact_added_later_is_found_despite_cached_absence(
+    hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
     hubspot.deliver("log_call", params={"on_missing": "skip"})
-    contact = add_contact(sandbox, phone=PERSON)
+    contact = add_contact(sandbox, phone=PHONE)
     hubspot.deliver("log_call")
 
-    assert [one.id for one in sandbox.hubspot.contacts] == [contact]
+    assert [contact.id for contact in sandbox.hubspot.contacts] == [contact]
 
 
-# --------------------------------------------------------------------------------------- what HubSpot says
+# ----------------------------------------------------------------------------------------- error responses
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "reason", "wait"),
+    ("fault", "error_type", "reason", "retry_after"),
     [
         ({"status": 429}, RateLimited, "rate_limited", timedelta(seconds=10)),
         ({"status": 429, "retry_after": 3}, RateLimited, "rate_limited", timedelta(seconds=3)),
@@ -629,23 +631,27 @@ def test_somebody_who_was_added_since_is_found_and_not_made_again(
         ({"drop": "before"}, OutcomeUnknown, "network", None),
     ],
 )
-def test_what_hubspot_says_decides_what_comes_next(
-    hubspot: Account,
+def test_error_response_is_mapped(
+    hubspot: CrmConnection,
     sandbox: RunningSandbox,
     fault: dict[str, Any],
-    kind: type[DeliveryError],
+    error_type: type[DeliveryError],
     reason: str,
-    wait: Any,
+    retry_after: Any,
 ) -> None:
     sandbox.fault("hubspot", **fault)
     with pytest.raises(DeliveryError) as caught:
         hubspot.deliver("log_call")
-    assert (type(caught.value), caught.value.reason, caught.value.retry_after) == (kind, reason, wait)
+    assert (type(caught.value), caught.value.reason, caught.value.retry_after) == (
+        error_type,
+        reason,
+        retry_after,
+    )
 
 
 def _contact(number: int) -> dict[str, Any]:
     return {
-        "metadata.contactPhone": phone(number),
-        "metadata.contactEmail": address(number),
+        "metadata.contactPhone": phone_number(number),
+        "metadata.contactEmail": email_address(number),
         "metadata.contactName": f"Person {number}",
     }

@@ -1,4 +1,4 @@
-"""What HubSpot's exceptions mean, whichever of the SDK's packages they come from."""
+"""Mapping of HubSpot's exceptions, from each package of the SDK."""
 
 from __future__ import annotations
 
@@ -46,26 +46,28 @@ def api_error(
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_every_package_has_its_own_exceptions_and_all_are_known(package: str) -> None:
+def test_exception_of_every_sdk_package_is_mapped(package: str) -> None:
     assert isinstance(classify_error(api_error(package, 400)), PermanentError)
     assert isinstance(classify_error(api_error(package, 401)), AuthenticationError)
     assert isinstance(classify_error(api_error(package, 503)), OutcomeUnknown)
 
 
 @pytest.mark.parametrize(
-    ("policy", "kind", "wait"),
+    ("policy", "error_type", "retry_after"),
     [
         ("DAILY", QuotaExhausted, None),
         ("SECONDLY", RateLimited, timedelta(seconds=1)),
         ("TEN_SECONDLY_ROLLING", RateLimited, timedelta(seconds=10)),
     ],
 )
-def test_an_empty_day_is_no_short_pause(policy: str, kind: type, wait: timedelta | None) -> None:
-    found = classify_error(api_error("crm.objects", 429, {"policyName": policy}))
-    assert (type(found), found.retry_after) == (kind, wait)
+def test_429_is_mapped_by_policy_name(policy: str, error_type: type, retry_after: timedelta | None) -> None:
+    failure = classify_error(api_error("crm.objects", 429, {"policyName": policy}))
+    assert (type(failure), failure.retry_after) == (error_type, retry_after)
 
 
-def test_the_sdk_says_status_0_when_tls_fails_and_nothing_was_sent() -> None:
+def test_status_0_is_mapped_to_network_error() -> None:
+    """The SDK raises status 0 for a TLS failure, before anything was sent."""
+
     def request() -> None:
         try:
             raise urllib3.exceptions.SSLError("CERTIFICATE_VERIFY_FAILED")
@@ -78,11 +80,11 @@ def test_the_sdk_says_status_0_when_tls_fails_and_nothing_was_sent() -> None:
 
 
 @pytest.mark.parametrize("body", [None, "", "<html>", "[]", '{"errors": 5}', "\ud800"])
-def test_a_body_that_is_none_of_hubspots_breaks_nothing(body: Any) -> None:
+def test_error_with_unreadable_body_is_mapped_by_status(body: Any) -> None:
     assert isinstance(classify_error(api_error("crm.objects", 400, body)), PermanentError)
     assert isinstance(classify_error(api_error("crm.objects", 429, body)), RateLimited)
 
 
-def test_what_is_no_error_of_the_partner_or_the_network_is_a_bug() -> None:
+def test_unrelated_exception_is_not_mapped() -> None:
     assert classify_error(KeyError("x")) is None
     assert isinstance(classify_error(urllib3.exceptions.NewConnectionError(None, "refused")), TransientError)  # type: ignore[arg-type]
