@@ -15,6 +15,7 @@ import yaml
 from bridge.cli import app
 from bridge.cli.worker_supervisor import KILL_AFTER
 from bridge.connector.discovery import Registry
+from bridge.lifecycle import DeliveryState
 from bridge.rules.load import load
 from bridge.settings import Settings
 
@@ -172,6 +173,14 @@ def test_repository_names_no_package_index() -> None:
         text = (ROOT / name).read_text("utf-8")
         assert "index-url" not in text
         assert "pypi.org" not in text
+
+
+def test_state_diagram_and_table_have_every_state() -> None:
+    section = PAGES["docs/design.md"].partition("## Delivery states")[2].partition("\n## ")[0]
+    transitions = re.findall(r"^    (\S+) --> (\w+): ", section, re.MULTILINE)
+    states = {str(state) for state in DeliveryState}
+    assert {state for pair in transitions for state in pair} - {"[*]"} == states
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == states
 
 
 @pytest.mark.parametrize("path", DECISIONS, ids=lambda path: path.stem[:4])
