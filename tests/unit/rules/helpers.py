@@ -1,4 +1,4 @@
-"""What the tests of the rules language share: stand-in connectors, and rules and events in a few words."""
+"""Helpers for the tests of rules: a registry of test connectors, and functions that build rules and events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from bridge.connector.discovery import Registry
 from bridge.events import Event, dedupe_key_of
 from bridge.rules.load import load
-from bridge.rules.model import Loaded, Problem, Rules
+from bridge.rules.model import Diagnostic, LoadResult, Rules
 from bridge.rules.report import report
 from bridge.samples import sample
 
@@ -18,34 +18,34 @@ REGISTRY = Registry([Path(__file__).parent / "connectors"])
 NOW = datetime(2026, 3, 2, 15, 30, tzinfo=UTC)
 
 
-def loaded(text: str, environ: dict[str, str] | None = None) -> Loaded:
+def load_text(text: str, environ: dict[str, str] | None = None) -> LoadResult:
     return load(textwrap.dedent(text), path="rules.yaml", registry=REGISTRY, environ=environ)
 
 
 def rules_of(text: str) -> Rules:
-    """The rules in `text`, which may leave `version` and `rules:` out."""
+    """Return the rules in `text`, which can leave out `version` and `rules:`."""
     text = textwrap.dedent(text)
     if not text.lstrip().startswith("version"):
         text = "version: 1\nrules:\n" + textwrap.indent(text, "  ")
     result = load(text, path="rules.yaml", registry=REGISTRY)
-    assert result.rules is not None, report(result.problems, text, "rules.yaml")
+    assert result.rules is not None, report(result.diagnostics, text, "rules.yaml")
     return result.rules
 
 
-def problems_of(text: str) -> list[Problem]:
-    return list(loaded(text).problems)
+def diagnostics_of(text: str) -> list[Diagnostic]:
+    return list(load_text(text).diagnostics)
 
 
-def event_of(name: str = "call.busy", received_at: datetime = NOW, **changes: Any) -> Event:
-    """A documented sample; `metadata__contactPhone=None` changes a field, `...` removes it."""
-    body = sample(name)
+def event_of(event_type: str = "call.busy", received_at: datetime = NOW, **changes: Any) -> Event:
+    """Return a documented sample. `metadata__contactPhone=None` changes a field, `...` removes it."""
+    body = sample(event_type)
     for path, value in changes.items():
         *parents, key = path.split("__")
-        inner = body
+        fields = body
         for parent in parents:
-            inner = inner.setdefault(parent, {})
+            fields = fields.setdefault(parent, {})
         if value is ...:
-            inner.pop(key, None)
+            fields.pop(key, None)
         else:
-            inner[key] = value
+            fields[key] = value
     return Event(body, dedupe_key_of(body, b""), received_at, "evt_1")

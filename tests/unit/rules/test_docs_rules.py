@@ -103,8 +103,12 @@ def test_cookbook_covers_every_event_type() -> None:
 
 
 def test_reference_explains_every_keyword() -> None:
-    words = {*KEYS, *RULE_KEYS, *STEP_KEYS, *OPERATORS, *FILTER_NAMES, *DELIVERY_FIELDS, *EVENT_TYPES} - {"escape"}
-    assert [word for word in sorted(words) if not re.search(rf"`[^`\n]*\b{re.escape(word)}\b", REFERENCE + GUIDE)] == []
+    words = {*KEYS, *RULE_KEYS, *STEP_KEYS, *OPERATORS, *FILTER_NAMES, *DELIVERY_FIELDS, *EVENT_TYPES} - {
+        "escape"
+    }
+    assert [
+        word for word in sorted(words) if not re.search(rf"`[^`\n]*\b{re.escape(word)}\b", REFERENCE + GUIDE)
+    ] == []
 
 
 def test_example_error_is_the_real_error() -> None:

@@ -1,4 +1,4 @@
-"""Three-valued logic: what is not there is unknown, and unknown never matches."""
+"""Conditions in three-valued logic: a missing field is unknown, and unknown never matches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bridge.rules.conditions import OPERATORS, combine, shown
+from bridge.rules.conditions import OPERATORS, combine, format_value
 from bridge.rules.model import Check, Truth
 from bridge.rules.route import route
 from tests.unit.rules.helpers import NOW, event_of, rules_of
@@ -23,7 +23,7 @@ def checks(where: str, **changes: Any) -> tuple[bool, list[Check]]:
     return trace.fired, list(trace.checks[1:])
 
 
-def verdict(condition: str, value: Any) -> Truth:
+def evaluate(condition: str, value: Any) -> Truth:
     changes = {} if value is ABSENT else {"metadata__x": value}
     fired, rows = checks(f"where: {{{FIELD}: {condition}}}", **changes)
     assert fired == all(row.result == "true" for row in rows)
@@ -84,18 +84,18 @@ def verdict(condition: str, value: Any) -> Truth:
         ("{exists: false}", 0, "false"),
     ],
 )
-def test_an_operator_against_a_value(condition: str, value: Any, expected: Truth) -> None:
-    assert verdict(condition, value) == expected
+def test_operator_result(condition: str, value: Any, expected: Truth) -> None:
+    assert evaluate(condition, value) == expected
 
 
-WANTED = {"in": "[a]", "not_in": "[a]", "gt": "1", "gte": "1", "lt": "1", "lte": "1"}
+OPERANDS = {"in": "[a]", "not_in": "[a]", "gt": "1", "gte": "1", "lt": "1", "lte": "1"}
 
 
 @pytest.mark.parametrize("operator", sorted(OPERATORS))
 @pytest.mark.parametrize("value", [None, ABSENT, {"a": 1}], ids=["null", "missing", "another type"])
-def test_no_operator_matches_on_what_is_not_there(operator: str, value: Any) -> None:
-    assert verdict(f"{{{operator}: {WANTED.get(operator, 'a')}}}", value) == "unknown"
-    fired, rows = checks(f"where: {{not: {{{FIELD}: {{{operator}: {WANTED.get(operator, 'a')}}}}}}}")
+def test_operator_is_unknown_for_missing_null_or_other_type(operator: str, value: Any) -> None:
+    assert evaluate(f"{{{operator}: {OPERANDS.get(operator, 'a')}}}", value) == "unknown"
+    fired, rows = checks(f"where: {{not: {{{FIELD}: {{{operator}: {OPERANDS.get(operator, 'a')}}}}}}}")
     assert not fired
     assert {row.result for row in rows} == {"unknown"}
 
@@ -119,20 +119,20 @@ ANY: dict[tuple[Truth, Truth], Truth] = {
 
 
 @pytest.mark.parametrize(("left", "right"), list(product(("true", "unknown", "false"), repeat=2)))
-def test_groups_follow_kleene(left: Truth, right: Truth) -> None:
+def test_combine_follows_kleene_logic(left: Truth, right: Truth) -> None:
     pair = (left, right) if (left, right) in ALL else (right, left)
     assert combine("all", [left, right]) == ALL[pair]
     assert combine("any", [left, right]) == ANY[pair]
     assert combine("not", [left]) == {"true": "false", "false": "true", "unknown": "unknown"}[left]
 
 
-def test_every_entry_and_every_operator_has_to_hold() -> None:
+def test_where_fires_only_if_all_entries_and_operators_match() -> None:
     assert checks("where: {event.duration: {gte: 0, lt: 5}, event.direction: outbound}")[0]
     assert not checks("where: {event.duration: {gte: 0, lt: 5}, event.direction: inbound}")[0]
     assert not checks("where: {event.duration: {gte: 1, lt: 5}}")[0]
 
 
-def test_the_trace_has_a_row_for_every_part_of_a_group_even_when_it_was_decided_before() -> None:
+def test_trace_has_a_row_for_every_part_of_a_group() -> None:
     fired, rows = checks(
         "where: {any: [{event.direction: outbound}, {event.outcome: resolved, event.duration: 0}], "
         "not: {event.metadata.x: 1}}"
@@ -150,43 +150,43 @@ def test_the_trace_has_a_row_for_every_part_of_a_group_even_when_it_was_decided_
     assert rows[-1].reason == "event.metadata.x is missing"
 
 
-def test_the_trace_says_which_field_was_probably_meant() -> None:
+def test_trace_names_similar_field_when_missing() -> None:
     _, (row,) = checks("where: {event.metadata.order_id: x}", metadata__orderId="x")
     assert row.actual == "missing (there is `orderId`)"
 
 
-def test_the_trace_says_why_a_value_could_not_be_compared() -> None:
+def test_trace_has_reason_when_operator_does_not_apply() -> None:
     _, (row,) = checks("where: {event.metadata.tier: gold}", metadata__tier=3)
-    assert (row.actual, row.reason) == ("3", "eq cannot be decided for a number")
+    assert (row.actual, row.reason) == ("3", "eq does not apply to a number")
     _, (row,) = checks("where: {event.metadata.tier.name: gold}", metadata__tier="gold")
-    assert row.actual == "missing (a text has no fields)"
+    assert row.actual == "missing (a string has no fields)"
 
 
-def test_a_field_of_the_contact_that_nobody_said_is_missing() -> None:
+def test_unset_contact_field_is_missing() -> None:
     _, (row,) = checks("where: {contact.email: {starts_with: a}}")
     assert (row.actual, row.result) == ("missing", "unknown")
 
 
 @pytest.mark.parametrize(
-    ("condition", "verdict", "why"),
+    ("condition", "result", "reason"),
     [
         ("event.duration == 0", "true", ""),
         ("event.duration > 5", "false", ""),
         ("event.metadata.tries > 5", "unknown", "event.metadata.tries is missing"),
         ("event.outcome == 'resolved'", "unknown", "event.outcome is missing"),
-        ("event.metadata.contactName > 5", "unknown", "compares a text with a number"),
-        ("event.duration", "unknown", "it takes true or false, not a number"),
+        ("event.metadata.contactName > 5", "unknown", "cannot compare a string with a number"),
+        ("event.duration", "unknown", "the condition must be true or false, not a number"),
         ("not event.metadata.tries", "unknown", "event.metadata.tries is missing"),
         ("event.duration > 5 and event.metadata.tries > 5", "false", ""),
     ],
 )
-def test_an_if_is_true_false_or_unknown(condition: str, verdict: str, why: str) -> None:
+def test_if_is_true_false_or_unknown(condition: str, result: str, reason: str) -> None:
     fired, (row,) = checks(f'if: "{condition}"')
-    assert (row.result, row.reason, row.condition) == (verdict, why, f"if {condition}")
-    assert fired == (verdict == "true")
+    assert (row.result, row.reason, row.condition) == (result, reason, f"if {condition}")
+    assert fired == (result == "true")
 
 
-def test_where_and_if_are_both_tried() -> None:
+def test_where_and_if_are_both_evaluated() -> None:
     _, rows = checks("where: {event.direction: inbound}\n  if: event.duration == 0")
     assert [row.result for row in rows] == ["false", "true"]
 
@@ -198,12 +198,12 @@ def test_where_and_if_are_both_tried() -> None:
         ("a\nb", '"a\\nb"'),
         ("x" * 200, '"' + "x" * 80 + '"…'),
         ("\ud800", '"\ufffd"'),
-        ([1, 2], "a list of 2"),
-        ({"a": 1}, "an object of 1 field"),
+        ([1, 2], "a list of 2 items"),
+        ({"a": 1}, "an object with 1 field"),
         (True, "true"),
         (1.5, "1.5"),
         (10**100, "1" + "0" * 79),
     ],
 )
-def test_a_trace_shows_values_short_and_on_one_line(value: Any, text: str) -> None:
-    assert shown(value) == text
+def test_format_value_is_short_and_on_one_line(value: Any, text: str) -> None:
+    assert format_value(value) == text

@@ -1,7 +1,7 @@
-"""One file per kind of mistake, each with the report that people are shown.
+"""Reports of invalid rules files: one file in `bad/` per kind of error, with its expected report.
 
-When a text is improved on purpose, `python -m tests.unit.rules.test_rules_diagnostics` writes the reports anew;
-read the diff.
+After an intended change of a message, run `python -m tests.unit.rules.test_rules_diagnostics` to rewrite the reports,
+and review the diff.
 """
 
 from __future__ import annotations
@@ -24,27 +24,28 @@ def registry() -> Registry:
     return Registry([HERE / "connectors"])
 
 
-def reported(path: Path, registry: Registry) -> tuple[str, bool]:
+def load_and_report(path: Path, registry: Registry) -> tuple[str, bool]:
+    """Return the report of a file, and whether the file was rejected."""
     raw = path.read_bytes()
     loaded = load(raw, path="rules.yaml", registry=registry, environ=ENVIRON)
-    shown = report(loaded.problems, raw.decode("utf-8", "replace"), "rules.yaml")
-    return shown.replace(str(HERE), "...") + "\n", loaded.rules is None
+    text = report(loaded.diagnostics, raw.decode("utf-8", "replace"), "rules.yaml")
+    return text.replace(str(HERE), "...") + "\n", loaded.rules is None
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_mistake_is_reported_as_people_can_use_it(path: Path, registry: Registry) -> None:
-    shown, refused = reported(path, registry)
-    assert shown == path.with_suffix(".txt").read_text("utf-8")
-    end = shown.splitlines()[-1]
-    assert refused == (" problem" in end or "not set up" in end)
+def test_report_matches_expected_file(path: Path, registry: Registry) -> None:
+    text, rejected = load_and_report(path, registry)
+    assert text == path.with_suffix(".txt").read_text("utf-8")
+    summary = text.splitlines()[-1]
+    assert rejected == (" problem" in summary or "not set up" in summary)
 
 
-def test_there_is_a_file_for_every_kind_of_mistake() -> None:
+def test_every_bad_file_has_a_report() -> None:
     assert len(FILES) >= 60
     assert {path.stem for path in FILES} == {path.stem for path in (HERE / "bad").glob("*.txt")}
 
 
 if __name__ == "__main__":
-    known = Registry([HERE / "connectors"])
+    test_registry = Registry([HERE / "connectors"])
     for file in FILES:
-        file.with_suffix(".txt").write_text(reported(file, known)[0], "utf-8")
+        file.with_suffix(".txt").write_text(load_and_report(file, test_registry)[0], "utf-8")

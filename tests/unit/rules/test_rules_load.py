@@ -1,4 +1,4 @@
-"""Loading: what a file means. What is wrong with files is in test_rules_bad_files.py."""
+"""Loading of valid rules files. Reports of invalid files are tested in test_rules_diagnostics.py."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import pytest
 from bridge.errors import ConfigError
 from bridge.events import CALL_EVENTS, CHAT_EVENTS
 from bridge.rules.load import load, load_or_raise
-from bridge.rules.model import Cap, Once, QuietHours, Retry
+from bridge.rules.model import Cap, OncePer, QuietHours, Retry
 from bridge.rules.report import RulesError, report
-from bridge.rules.yaml import Problems, parse
-from tests.unit.rules.helpers import REGISTRY, loaded, problems_of, rules_of
+from bridge.rules.yaml import Diagnostics, parse
+from tests.unit.rules.helpers import REGISTRY, diagnostics_of, load_text, rules_of
 
 
 def data(text: str) -> object:
-    node = parse(text, Problems())
+    node = parse(text, Diagnostics())
     return node.data() if node else None
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("source", "expected"),
     [
         ("true", True),
         ("false", False),
@@ -53,18 +53,18 @@ def data(text: str) -> object:
         ('"5"', "5"),
     ],
 )
-def test_a_value_means_what_it_looks_like(written: str, meant: object) -> None:
-    found = data(f"value: {written}\n")
-    assert found == {"value": meant}
-    assert type(found["value"]) is type(meant)  # type: ignore[index]
+def test_parse_scalar_has_expected_type(source: str, expected: object) -> None:
+    value = data(f"value: {source}\n")
+    assert value == {"value": expected}
+    assert type(value["value"]) is type(expected)  # type: ignore[index]
 
 
-def test_keys_are_texts_whatever_they_look_like() -> None:
+def test_parse_keys_are_always_strings() -> None:
     assert data("true: 1\nnull: 2\n5: 3\n") == {"true": 1, "null": 2, "5": 3}
 
 
-def test_every_key_and_value_knows_its_line_and_column() -> None:
-    node = parse("a:\n  - b: ü\n    c: [x, y]\n", Problems())
+def test_node_has_line_and_column() -> None:
+    node = parse("a:\n  - b: ü\n    c: [x, y]\n", Diagnostics())
     assert node is not None
     assert node.entries is not None
     (item,) = node.entries["a"][1].items or []
@@ -74,13 +74,13 @@ def test_every_key_and_value_knows_its_line_and_column() -> None:
     assert [(x.line, x.column) for x in value.items or []] == [(3, 9), (3, 12)]
 
 
-def test_a_mark_at_the_beginning_of_the_file_and_windows_line_ends_are_fine() -> None:
+def test_load_accepts_byte_order_mark_and_windows_line_endings() -> None:
     raw = b"\xef\xbb\xbfversion: 1\r\nrules:\r\n  - name: a\r\n    when: call.busy\r\n    do: [{use: crm.log_call}]\r\n"
-    assert load(raw, path="rules.yaml", registry=REGISTRY).problems == ()
-    assert load(raw.decode(), path="rules.yaml", registry=REGISTRY).problems == ()
+    assert load(raw, path="rules.yaml", registry=REGISTRY).diagnostics == ()
+    assert load(raw.decode(), path="rules.yaml", registry=REGISTRY).diagnostics == ()
 
 
-def test_a_rule_has_everything_that_the_file_says() -> None:
+def test_load_reads_every_key_of_a_rule() -> None:
     text = """
         version: 1
         rules:
@@ -103,8 +103,8 @@ def test_a_rule_has_everything_that_the_file_says() -> None:
             on_failure:
               - use: team.post
     """
-    result = loaded(text)
-    assert result.problems == ()
+    result = load_text(text)
+    assert result.diagnostics == ()
     assert result.rules is not None
     (rule,) = result.rules.rules
     assert rule.when == {"call.busy", *CHAT_EVENTS}
@@ -114,7 +114,7 @@ def test_a_rule_has_everything_that_the_file_says() -> None:
     assert (step.use, step.connection, step.line) == ("phone.send", "phone_eu", 11)
     assert (step.delay, step.expires) == (timedelta(minutes=5), timedelta(hours=1, minutes=30))
     assert step.cancel_on == ("call.completed", "chat.resolved")
-    assert step.once == Once("conversation", timedelta(days=2))
+    assert step.once == OncePer("conversation", timedelta(days=2))
     assert step.retry == Retry(timedelta(hours=6), 4)
     assert step.values["body"] == "Hi"
     assert result.rules.hash == hashlib.sha256(result.rules.text.encode()).hexdigest()
@@ -122,19 +122,19 @@ def test_a_rule_has_everything_that_the_file_says() -> None:
     assert result.rules.named("gone") is None
 
 
-def test_a_pattern_stands_for_every_event_of_its_kind() -> None:
+def test_when_pattern_is_expanded_to_event_types() -> None:
     (rule,) = rules_of("- {name: a, when: call.*, do: [{use: crm.log_call}]}").rules
     assert rule.when == set(CALL_EVENTS)
 
 
-def test_the_policy_holds_without_a_word_about_it() -> None:
+def test_messaging_has_defaults_when_not_in_file() -> None:
     messaging = rules_of("- {name: a, when: call.busy, do: [{use: crm.log_call}]}").messaging
     assert messaging.quiet_hours == QuietHours(time(20), time(8))
     assert messaging.caps["sms"] == Cap(2, timedelta(hours=24))
     assert messaging.consent is None
 
 
-def test_the_policy_keeps_the_defaults_of_what_it_does_not_name() -> None:
+def test_messaging_keeps_defaults_of_missing_keys() -> None:
     messaging = rules_of(
         """
         version: 1
@@ -156,19 +156,19 @@ def test_the_policy_keeps_the_defaults_of_what_it_does_not_name() -> None:
     assert messaging.consent == "event.callMetadata.custom.smsConsent == true"
 
 
-def test_quiet_hours_can_be_given_up_only_by_saying_so() -> None:
+def test_quiet_hours_none_disables_them_with_a_warning() -> None:
     text = """
         version: 1
         messaging: {quiet_hours: none}
         rules: [{name: a, when: call.busy, do: [{use: crm.log_call}]}]
     """
-    result = loaded(text)
+    result = load_text(text)
     assert result.rules is not None
     assert result.rules.messaging.quiet_hours.start == result.rules.messaging.quiet_hours.end
-    assert [problem.level for problem in result.problems] == ["warning"]
+    assert [diagnostic.level for diagnostic in result.diagnostics] == ["warning"]
 
 
-def test_tests_become_data() -> None:
+def test_load_reads_tests() -> None:
     rules = rules_of(
         """
         version: 1
@@ -202,37 +202,37 @@ def test_tests_become_data() -> None:
     assert two.expect == {}
 
 
-def test_a_connection_in_use_needs_its_settings_once() -> None:
+def test_missing_connection_settings_are_reported_once() -> None:
     text = """
         version: 1
         rules:
           - {name: a, when: call.busy, do: [{use: phone.send, with: {body: Hi}}]}
           - {name: b, when: call.failed, do: [{use: phone.send, with: {body: Hi}}]}
     """
-    (problem,) = loaded(text, environ={}).problems
-    assert problem.text == "connection `phone`: PHONE_TOKEN is not set"
-    assert (problem.line, problem.rule) == (4, "a")
-    assert loaded(text, environ={"PHONE_TOKEN": "x"}).problems == ()
-    assert loaded(text).problems == ()
+    (diagnostic,) = load_text(text, environ={}).diagnostics
+    assert diagnostic.text == "connection `phone`: PHONE_TOKEN is not set"
+    assert (diagnostic.line, diagnostic.rule) == (4, "a")
+    assert load_text(text, environ={"PHONE_TOKEN": "x"}).diagnostics == ()
+    assert load_text(text).diagnostics == ()
 
 
-def test_a_rule_that_is_switched_off_needs_no_settings() -> None:
+def test_disabled_rule_needs_no_connection_settings() -> None:
     text = """
         version: 1
         rules:
           - {name: a, when: call.busy, enabled: false, do: [{use: phone.send, with: {body: Hi}}]}
     """
-    assert loaded(text, environ={}).problems == ()
+    assert load_text(text, environ={}).diagnostics == ()
 
 
-def test_a_report_never_shows_what_is_in_the_environment() -> None:
+def test_report_contains_no_environment_values() -> None:
     text = "version: 1\nrules: [{name: a, when: call.busy, do: [{use: phone.send}]}]"
-    result = loaded(text, environ={"PHONE_TOKEN": "hunter2", "PHONE_FROM": "12"})
-    assert "hunter2" not in report(result.problems, text, "rules.yaml")
+    result = load_text(text, environ={"PHONE_TOKEN": "hunter2", "PHONE_FROM": "12"})
+    assert "hunter2" not in report(result.diagnostics, text, "rules.yaml")
 
 
-def test_rules_with_only_warnings_can_be_used() -> None:
-    result = loaded(
+def test_load_returns_rules_when_there_are_only_warnings() -> None:
+    result = load_text(
         """
         version: 1
         rules:
@@ -243,10 +243,10 @@ def test_rules_with_only_warnings_can_be_used() -> None:
         """
     )
     assert result.rules is not None
-    assert [problem.level for problem in result.problems] == ["warning"]
+    assert [diagnostic.level for diagnostic in result.diagnostics] == ["warning"]
 
 
-def test_two_rules_that_surely_bring_about_one_effect_are_warned_of() -> None:
+def test_rules_with_the_same_idempotency_key_cause_a_warning() -> None:
     text = """
         version: 1
         rules:
@@ -257,49 +257,49 @@ def test_two_rules_that_surely_bring_about_one_effect_are_warned_of() -> None:
           - {name: e, when: call.busy, if: event.duration > 5, do: [{use: crm.create_task, with: {subject: x}}]}
           - {name: f, when: call.busy, do: [{use: crm.create_task, idempotency_key: f, with: {subject: x}}]}
     """
-    (problem,) = problems_of(text)
-    assert (problem.level, problem.rule, problem.line) == ("warning", "b", 5)
-    assert "rule `a`" in problem.text
+    (diagnostic,) = diagnostics_of(text)
+    assert (diagnostic.level, diagnostic.rule, diagnostic.line) == ("warning", "b", 5)
+    assert "rule `a`" in diagnostic.text
 
 
-def test_what_cannot_be_loaded_is_an_error_with_the_whole_report() -> None:
+def test_load_or_raise_error_contains_the_report() -> None:
     with pytest.raises(RulesError) as caught:
         load_or_raise("version: 1\nrules: [{name: a}]\nextra: 1\n", path="my.yaml", registry=REGISTRY)
     assert isinstance(caught.value, ConfigError)
-    assert len(caught.value.problems) == 2
+    assert len(caught.value.diagnostics) == 2
     assert "my.yaml:3:1: unknown key `extra`" in str(caught.value)
     assert str(caught.value).endswith("\n\n2 problems in my.yaml")
 
 
-def test_no_problem_is_no_report() -> None:
+def test_report_without_diagnostics_is_empty() -> None:
     assert report((), "", "rules.yaml") == ""
 
 
-def test_a_report_shows_the_right_part_of_a_long_line() -> None:
+def test_report_shortens_long_line_around_the_caret() -> None:
     line = "  - {name: a, when: call.busy, do: [{use: team.post, with: {text: " + "x" * 300 + ", txt: y}}]}"
     text = f"version: 1\nrules:\n{line}\n"
-    (problem,) = loaded(text).problems
-    shown = report([problem], text, "rules.yaml").splitlines()
-    assert all(len(row) < 130 for row in shown)
-    caret = shown[2].index("^")
-    assert shown[1][caret:].startswith("txt")
+    (diagnostic,) = load_text(text).diagnostics
+    rows = report([diagnostic], text, "rules.yaml").splitlines()
+    assert all(len(row) < 130 for row in rows)
+    caret = rows[2].index("^")
+    assert rows[1][caret:].startswith("txt")
 
 
-def test_reading_stops_where_more_problems_would_help_nobody() -> None:
+def test_load_stops_after_one_hundred_diagnostics() -> None:
     text = "version: 1\nrules:\n" + "  - {nam: x}\n" * 50_000
-    result = loaded(text)
+    result = load_text(text)
     assert result.rules is None
-    assert len(result.problems) == 101
+    assert len(result.diagnostics) == 101
 
 
 def mebibyte(head: str, line: str) -> str:
-    """A file of nearly 1 MiB: the line again and again, `%d` counting."""
+    """Return a file of nearly 1 MiB that repeats the line. `%d` in it is a counter."""
     lines = [line.replace("%d", str(number)) for number in range((1 << 20) // (len(line) + 6))]
     return head + "".join(lines)
 
 
 RULE = "  - name: a\n    when: call.busy\n    do: [{use: crm.log_call}]\n"
-FULL = {
+FULL_FILES = {
     "rules": mebibyte("version: 1\nrules:\n", "  - {name: a%d, when: call.*, do: [{use: crm.log_call}]}\n"),
     "fields": mebibyte(f"version: 1\nrules:\n{RULE}    where:\n", "      event.abcdefgh%d: 1\n"),
     "keys": mebibyte("version: 1\n", "key%d: 1\n"),
@@ -312,15 +312,15 @@ FULL = {
 }
 
 
-@pytest.mark.parametrize("kind", sorted(FULL))
-def test_a_full_file_of_anything_is_read_in_time(kind: str) -> None:
-    assert 700_000 < len(FULL[kind]) <= 1 << 20
-    began = process_time()
-    result = loaded(FULL[kind])
-    assert len(result.problems) <= 101
-    assert process_time() - began < 30
+@pytest.mark.parametrize("kind", sorted(FULL_FILES))
+def test_load_file_of_maximum_size_is_fast(kind: str) -> None:
+    assert 700_000 < len(FULL_FILES[kind]) <= 1 << 20
+    started = process_time()
+    result = load_text(FULL_FILES[kind])
+    assert len(result.diagnostics) <= 101
+    assert process_time() - started < 30
 
 
-def test_a_larger_file_is_not_read_at_all() -> None:
-    (problem,) = loaded("#" + "x" * (1 << 20)).problems
-    assert problem.text == "the file is larger than 1 MiB"
+def test_load_rejects_file_above_one_mebibyte() -> None:
+    (diagnostic,) = load_text("#" + "x" * (1 << 20)).diagnostics
+    assert diagnostic.text == "the file is larger than 1 MiB"

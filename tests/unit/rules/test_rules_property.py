@@ -1,4 +1,4 @@
-"""Nothing that a file or an event can contain raises, hangs or gives what cannot be stored."""
+"""Property tests: whatever a file or an event contains, rules never raise, hang or return unstorable values."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bridge.events import EVENT_NAMES, FIELDS, Event
+from bridge.events import EVENT_TYPES, FIELDS, Event
 from bridge.rules.load import load, load_or_raise
 from bridge.rules.model import Rules
 from bridge.rules.report import report
 from bridge.rules.route import alerts, follow_up, route
 from bridge.rules.template_compiler import TemplateError
 from bridge.rules.template_filters import FILTER_NAMES, TEST_NAMES, RenderError
-from bridge.rules.templates import condition, names_of, template
+from bridge.rules.templates import condition, template, template_context
 from tests.unit.rules.helpers import NOW, REGISTRY
 
 SHIPPED = (Path(__file__).parents[3] / "rules.yaml").read_text("utf-8")
@@ -47,18 +47,18 @@ names = paths.map("event.".__add__) | st.sampled_from(
 
 @st.composite
 def events(draw: st.DrawFn) -> Event:
-    """An event with any value at any documented place, and much else."""
+    """Return an event with any value in any documented field, and with other fields."""
     body: dict[str, Any] = draw(st.dictionaries(st.text(max_size=8), json_values, max_size=3))
-    body["event"] = draw(st.sampled_from(EVENT_NAMES) | st.text(max_size=8))
+    body["event"] = draw(st.sampled_from(EVENT_TYPES) | st.text(max_size=8))
     for path in draw(st.lists(paths, max_size=8)):
         *parents, key = path.split(".")
-        inner = body
+        fields = body
         for parent in parents:
-            if not isinstance(inner.get(parent), dict):
-                inner[parent] = {}
-            inner = inner[parent]
+            if not isinstance(fields.get(parent), dict):
+                fields[parent] = {}
+            fields = fields[parent]
         if path != "event":
-            inner[key] = draw(json_values)
+            fields[key] = draw(json_values)
     received = draw(st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1))).replace(tzinfo=UTC)  # noqa: DTZ001
     return Event(body, draw(st.text(max_size=30)), received, "evt_1")
 
@@ -81,37 +81,39 @@ filter_calls = st.sampled_from(
 )
 
 
-signs = st.sampled_from(["+", "-", "*", "/", "//", "%", "~"])
+operators = st.sampled_from(["+", "-", "*", "/", "//", "%", "~"])
 comparisons = st.sampled_from(["==", "!=", "<", "<=", ">", ">=", "in", "not in"])
 
 
-def bigger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    question = st.tuples(inner, comparisons, inner).map(" ".join)
+def extend_value(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    comparison = st.tuples(inner, comparisons, inner).map(" ".join)
     return (
         st.tuples(inner, filter_calls).map(" | ".join)
-        | st.tuples(inner, signs, inner).map(" ".join).map("({})".format)
-        | st.tuples(inner, question, inner).map(lambda parts: f"({parts[0]} if {parts[1]} else {parts[2]})")
+        | st.tuples(inner, operators, inner).map(" ".join).map("({})".format)
+        | st.tuples(inner, comparison, inner).map(lambda parts: f"({parts[0]} if {parts[1]} else {parts[2]})")
     )
 
 
-values = st.deferred(lambda: st.recursive(names | literals, bigger, max_leaves=6))
+values = st.deferred(lambda: st.recursive(names | literals, extend_value, max_leaves=6))
 
 
-def joined(part: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    both = st.tuples(part, st.sampled_from(["and", "or"]), part).map(" ".join).map("({})".format)
-    return part.map("not {}".format) | both
+def extend_condition(part: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    combined = st.tuples(part, st.sampled_from(["and", "or"]), part).map(" ".join).map("({})".format)
+    return part.map("not {}".format) | combined
 
 
-simple = st.tuples(values, comparisons, values) | st.tuples(
+simple_conditions = st.tuples(values, comparisons, values) | st.tuples(
     values, st.just("is"), st.sampled_from(TEST_NAMES)
 )
-questions = st.deferred(lambda: st.recursive(simple.map(" ".join).map("({})".format), joined, max_leaves=3))
-"""Expressions that are true or false, where they can be worked out."""
-templates = values.map("{{{{ {} }}}}".format)
-texts = st.lists(templates | st.text(string.ascii_letters + " .,!", max_size=10), min_size=1, max_size=4).map(
-    "".join
+if_conditions = st.deferred(
+    lambda: st.recursive(simple_conditions.map(" ".join).map("({})".format), extend_condition, max_leaves=3)
 )
-wild = st.text("{}%#'\"|()[] .~+*abc01", max_size=40).map("{{{{ {} }}}}".format)
+"""Expressions that are true or false if they can be evaluated."""
+templates = values.map("{{{{ {} }}}}".format)
+strings = st.lists(
+    templates | st.text(string.ascii_letters + " .,!", max_size=10), min_size=1, max_size=4
+).map("".join)
+arbitrary_expressions = st.text("{}%#'\"|()[] .~+*abc01", max_size=40).map("{{{{ {} }}}}".format)
 
 operands = st.integers(-9, 200) | st.text(string.ascii_lowercase, min_size=1, max_size=9) | st.booleans()
 numbers = st.integers(-9, 200)
@@ -150,23 +152,23 @@ wheres = st.recursive(
     max_leaves=6,
 )
 PARAMS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
-    "phone.send": {"body": texts, "to": texts},
+    "phone.send": {"body": strings, "to": strings},
     "crm.log_call": {
-        "properties": st.dictionaries(words, texts | json_values, max_size=3),
+        "properties": st.dictionaries(words, strings | json_values, max_size=3),
         "duration": templates,
     },
-    "crm.create_task": {"subject": texts},
-    "team.post": {"text": texts},
-    "team.mail": {"subject": texts, "text": texts, "html": texts, "to": templates},
+    "crm.create_task": {"subject": strings},
+    "team.post": {"text": strings},
+    "team.email": {"subject": strings, "text": strings, "html": strings, "to": templates},
 }
 REQUIRED = {"body", "subject", "text"}
 
 
 def params_of(action: str) -> st.SearchStrategy[dict[str, Any]]:
-    known = PARAMS[action]
+    strategies = PARAMS[action]
     return st.fixed_dictionaries(
-        {name: value for name, value in known.items() if name in REQUIRED},
-        optional={name: value for name, value in known.items() if name not in REQUIRED},
+        {name: value for name, value in strategies.items() if name in REQUIRED},
+        optional={name: value for name, value in strategies.items() if name not in REQUIRED},
     )
 
 
@@ -190,7 +192,7 @@ rules = st.fixed_dictionaries(
     },
     optional={
         "where": wheres,
-        "if": questions,
+        "if": if_conditions,
         "shadow": st.booleans(),
         "on_failure": st.lists(steps, min_size=1, max_size=1),
     },
@@ -201,44 +203,44 @@ files = st.fixed_dictionaries(
 )
 
 
-class Plain(yaml.SafeDumper):
-    """YAML without anchors, which rules.yaml does not have."""
+class DumperWithoutAnchors(yaml.SafeDumper):
+    """YAML dumper that writes no anchors, because rules.yaml does not allow them."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
-def exercise(loaded: Rules, event: Event) -> None:
-    """Route the event and what follows from it; all of it has to be fit to be stored."""
-    delivery = {"id": "dlv_1", "message": "it failed"}
+def route_and_check(loaded: Rules, event: Event) -> None:
+    """Route the event, plan its follow-ups and alerts, and check that all results can be stored."""
+    failed = {"id": "dlv_1", "message": "it failed"}
     routing = route(event, loaded, NOW)
     assert [trace.rule for trace in routing.traces] == [rule.name for rule in loaded.rules]
     assert all(trace.error is None for trace in routing.traces)
-    planned = [*routing.planned, *alerts(event, loaded, delivery, NOW), *alerts(None, loaded, delivery, NOW)]
+    planned = [*routing.planned, *alerts(event, loaded, failed, NOW), *alerts(None, loaded, failed, NOW)]
     for rule in loaded.rules:
-        planned.extend(follow_up(event, loaded, rule.name, delivery, NOW))
+        planned.extend(follow_up(event, loaded, rule.name, failed, NOW))
     json.dumps([trace.to_json() for trace in routing.traces], allow_nan=False)
-    for found in planned:
-        assert "\\u0000" not in json.dumps(dict(found.params), allow_nan=False)
+    for delivery in planned:
+        assert "\\u0000" not in json.dumps(dict(delivery.params), allow_nan=False)
         for text in (
-            found.idempotency_key,
-            found.concurrency_key or "",
-            found.recipient or "",
-            found.problem or "",
+            delivery.idempotency_key,
+            delivery.concurrency_key or "",
+            delivery.recipient or "",
+            delivery.render_error or "",
         ):
             assert "\x00" not in text
             text.encode()
-        assert found.problem is not None or found.channel is None or found.recipient
+        assert delivery.render_error is not None or delivery.channel is None or delivery.recipient
 
 
 @RELAXED
 @given(files, events())
-def test_any_rules_and_any_event_give_deliveries_and_traces(file: dict[str, Any], event: Event) -> None:
-    text = yaml.dump(file, Dumper=Plain, width=1000)
+def test_route_any_rules_and_event_returns_storable_results(file: dict[str, Any], event: Event) -> None:
+    text = yaml.dump(file, Dumper=DumperWithoutAnchors, width=1000)
     loaded = load(text, path="rules.yaml", registry=REGISTRY)
-    report(loaded.problems, text, "rules.yaml")
+    report(loaded.diagnostics, text, "rules.yaml")
     if loaded.rules is not None:
-        exercise(loaded.rules, event)
+        route_and_check(loaded.rules, event)
 
 
 @cache
@@ -248,25 +250,25 @@ def shipped() -> Rules:
 
 @RELAXED
 @given(events())
-def test_the_shipped_rules_take_any_event(event: Event) -> None:
-    exercise(shipped(), event)
+def test_route_shipped_rules_accepts_any_event(event: Event) -> None:
+    route_and_check(shipped(), event)
 
 
 @RELAXED
-@given(texts | wild, events())
-def test_any_template_gives_json_or_says_why_not(source: str, event: Event) -> None:
+@given(strings | arbitrary_expressions, events())
+def test_template_returns_json_or_raises_its_errors(source: str, event: Event) -> None:
     try:
-        value = template(source)(names_of(event, NOW, "UTC"))
+        value = template(source)(template_context(event, NOW, "UTC"))
     except (TemplateError, RenderError):
         return
     json.dumps(value, allow_nan=False).encode()
 
 
 @RELAXED
-@given(st.text(max_size=60) | values | questions, events())
-def test_any_condition_is_true_false_or_says_why_not(source: str, event: Event) -> None:
+@given(st.text(max_size=60) | values | if_conditions, events())
+def test_condition_returns_boolean_or_raises_its_errors(source: str, event: Event) -> None:
     try:
-        value = condition(source)(names_of(event, NOW, "UTC"))
+        value = condition(source)(template_context(event, NOW, "UTC"))
     except (TemplateError, RenderError):
         return
     assert value in (True, False)
@@ -276,20 +278,20 @@ def test_any_condition_is_true_false_or_says_why_not(source: str, event: Event) 
 @given(st.binary(max_size=400) | st.text("- :{}[]'\"|>&*!%@`#?,\n\t abc01", max_size=200).map(str.encode))
 @example(b"\xff\xfe")
 @example(b"a: !!python/object/apply:os.system ['true']")
-def test_any_bytes_are_rules_or_problems_in_their_place(raw: bytes) -> None:
+def test_load_any_bytes_reports_diagnostics_within_the_file(raw: bytes) -> None:
     loaded = load(raw, path="rules.yaml", registry=REGISTRY)
     assert loaded.rules is None
-    assert loaded.problems
-    shown = raw.decode("utf-8", "replace")
-    lines = shown.count("\n") + shown.count("\r") + 1
-    assert all(1 <= problem.line <= lines and problem.column >= 1 for problem in loaded.problems)
-    report(loaded.problems, shown, "rules.yaml")
+    assert loaded.diagnostics
+    text = raw.decode("utf-8", "replace")
+    lines = text.count("\n") + text.count("\r") + 1
+    assert all(1 <= diagnostic.line <= lines and diagnostic.column >= 1 for diagnostic in loaded.diagnostics)
+    report(loaded.diagnostics, text, "rules.yaml")
 
 
 @RELAXED
 @given(st.integers(0, len(SHIPPED)), st.integers(0, 40), st.text(max_size=12))
-def test_the_shipped_file_with_any_slip_of_the_hand_never_crashes(place: int, cut: int, typed: str) -> None:
-    text = SHIPPED[:place] + typed + SHIPPED[place + cut :]
+def test_load_shipped_rules_with_any_edit_never_raises(start: int, removed: int, inserted: str) -> None:
+    text = SHIPPED[:start] + inserted + SHIPPED[start + removed :]
     loaded = load(text, path="rules.yaml", registry=REGISTRY)
-    assert (loaded.rules is None) == any(problem.level == "error" for problem in loaded.problems)
-    report(loaded.problems, text, "rules.yaml")
+    assert (loaded.rules is None) == any(diagnostic.level == "error" for diagnostic in loaded.diagnostics)
+    report(loaded.diagnostics, text, "rules.yaml")

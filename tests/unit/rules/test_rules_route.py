@@ -1,4 +1,4 @@
-"""Routing: which deliveries an event leads to, when, under which keys, and why."""
+"""Routing: the deliveries that an event leads to, their times and keys, and the trace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from bridge.events import Event
 from bridge.rules.conditions import Where
-from bridge.rules.model import Messaging, Planned
+from bridge.rules.model import MessagingPolicy, PlannedDelivery
 from bridge.rules.route import alerts, consent, follow_up, route
 from tests.unit.rules.helpers import NOW, event_of, rules_of
 
@@ -24,29 +24,29 @@ TEXT = """
 """
 
 
-def planned(text: str, event: Event | None = None, now: datetime = NOW) -> list[Planned]:
+def plan(text: str, event: Event | None = None, now: datetime = NOW) -> list[PlannedDelivery]:
     return list(route(event or event_of(), rules_of(text), now).planned)
 
 
-def one(text: str, event: Event | None = None, now: datetime = NOW) -> Planned:
-    (found,) = planned(text, event, now)
-    return found
+def plan_one(text: str, event: Event | None = None, now: datetime = NOW) -> PlannedDelivery:
+    (delivery,) = plan(text, event, now)
+    return delivery
 
 
 def step(lines: str, name: str = "a") -> str:
     return f"- name: {name}\n  when: call.busy\n  do:\n    - {lines}"
 
 
-def test_a_rule_that_fires_plans_its_deliveries() -> None:
-    delivery = one(TEXT)
+def test_route_plans_deliveries_of_matching_rule() -> None:
+    delivery = plan_one(TEXT)
     assert (delivery.rule, delivery.trigger, delivery.step_index) == ("text", "rule", 0)
     assert (delivery.action, delivery.connection) == ("phone.send", "phone")
     assert delivery.params == {"to": "+12125550167", "body": "Hi Ines"}
     assert (delivery.channel, delivery.recipient) == ("sms", "+12125550167")
-    assert delivery.problem is None
+    assert delivery.render_error is None
 
 
-def test_every_rule_is_in_the_trace_in_the_files_order() -> None:
+def test_route_traces_every_rule_in_file_order() -> None:
     rules = rules_of(
         """
         - {name: other, when: chat.*, do: [{use: crm.log_call}]}
@@ -78,13 +78,13 @@ def test_every_rule_is_in_the_trace_in_the_files_order() -> None:
     }
 
 
-def test_an_event_that_heppu_does_not_document_is_traced_and_leads_to_nothing() -> None:
+def test_route_undocumented_event_type_plans_no_deliveries() -> None:
     routing = route(event_of(event="chat.message.received"), rules_of(TEXT), NOW)
     assert routing.planned == ()
     assert routing.traces[0].checks[0].actual == "chat.message.received"
 
 
-def test_routing_twice_gives_the_same() -> None:
+def test_route_is_deterministic() -> None:
     rules = rules_of(TEXT)
     assert route(event_of(), rules, NOW) == route(event_of(), rules, NOW)
 
@@ -92,31 +92,33 @@ def test_routing_twice_gives_the_same() -> None:
 # -- times
 
 
-def test_a_delay_counts_from_the_events_own_time() -> None:
+def test_delay_counts_from_event_time() -> None:
     event = event_of(timestamp="2026-03-02T15:20:00Z")
     text = step("{use: crm.log_call, delay: 15m}")
-    assert one(text, event).run_at == datetime(2026, 3, 2, 15, 35, tzinfo=UTC)
-    assert one(text, event, NOW + timedelta(hours=1)).run_at == NOW + timedelta(hours=1)
+    assert plan_one(text, event).run_at == datetime(2026, 3, 2, 15, 35, tzinfo=UTC)
+    assert plan_one(text, event, NOW + timedelta(hours=1)).run_at == NOW + timedelta(hours=1)
 
 
-def test_an_event_from_the_future_counts_from_its_receipt() -> None:
+def test_delay_counts_from_arrival_when_event_time_is_in_the_future() -> None:
     event = event_of(timestamp="2026-03-09T15:20:00Z")
-    assert one(step("{use: crm.log_call, delay: 15m}"), event).run_at == NOW + timedelta(minutes=15)
+    assert plan_one(step("{use: crm.log_call, delay: 15m}"), event).run_at == NOW + timedelta(minutes=15)
 
 
-def test_messages_expire_after_a_day_and_records_never() -> None:
+def test_expires_at_defaults_to_one_day_for_messages_only() -> None:
     event = event_of(timestamp="2026-03-02T15:20:00Z")
-    sent = datetime(2026, 3, 2, 15, 20, tzinfo=UTC)
-    assert one(TEXT, event).expires_at == sent + timedelta(hours=24)
-    assert one(
+    event_time = datetime(2026, 3, 2, 15, 20, tzinfo=UTC)
+    assert plan_one(TEXT, event).expires_at == event_time + timedelta(hours=24)
+    assert plan_one(
         step("{use: phone.send, expires: 16h, with: {body: Hi}}"), event
-    ).expires_at == sent + timedelta(hours=16)
-    assert one(step("{use: crm.log_call}"), event).expires_at is None
-    assert one(step("{use: crm.log_call, expires: 1h}"), event).expires_at == sent + timedelta(hours=1)
+    ).expires_at == event_time + timedelta(hours=16)
+    assert plan_one(step("{use: crm.log_call}"), event).expires_at is None
+    assert plan_one(step("{use: crm.log_call, expires: 1h}"), event).expires_at == event_time + timedelta(
+        hours=1
+    )
 
 
-def test_what_a_step_says_about_later_goes_with_the_delivery() -> None:
-    delivery = one(
+def test_delivery_keeps_cancel_on_once_and_retry() -> None:
+    delivery = plan_one(
         step("{use: crm.log_call, cancel_on: chat.*, once: {per: contact, within: 1d}, retry: {attempts: 2}}")
     )
     assert delivery.cancel_on == ("chat.completed", "chat.resolved", "chat.abandoned")
@@ -125,16 +127,16 @@ def test_what_a_step_says_about_later_goes_with_the_delivery() -> None:
     assert delivery.retry.attempts == 2
 
 
-def test_a_shadow_rule_plans_shadows() -> None:
+def test_shadow_rule_plans_shadow_deliveries() -> None:
     text = "- {name: a, when: call.busy, shadow: true, do: [{use: crm.log_call}]}"
-    assert one(text).shadow is True
+    assert plan_one(text).shadow is True
 
 
 # -- params
 
 
-def test_params_keep_their_types_however_deep_they_are() -> None:
-    delivery = one(
+def test_nested_params_keep_their_types() -> None:
+    delivery = plan_one(
         step(
             'use: crm.log_call\n      with: {properties: {n: "{{ event.duration }}", '
             't: "{{ event.duration }} s", list: ["{{ event.duration }}", 1, true]}}'
@@ -143,61 +145,65 @@ def test_params_keep_their_types_however_deep_they_are() -> None:
     assert delivery.params["properties"] == {"n": 0, "t": "0 s", "list": [0, 1, True]}
 
 
-def test_a_param_left_out_comes_from_the_event_and_a_missing_one_is_nothing() -> None:
-    delivery = one(step("{use: crm.log_call}"))
+def test_unset_params_use_default_templates_or_none() -> None:
+    delivery = plan_one(step("{use: crm.log_call}"))
     assert delivery.params == {"summary": None, "duration": 0, "name": "Call with Ines Okafor"}
 
 
-def test_a_number_can_stand_where_a_text_is_wanted() -> None:
+def test_number_is_accepted_for_a_string_param() -> None:
     event = event_of(duration=125)
-    assert one(step('{use: team.post, with: {text: "{{ event.duration }}"}}'), event).problem is None
+    assert (
+        plan_one(step('{use: team.post, with: {text: "{{ event.duration }}"}}'), event).render_error is None
+    )
 
 
 @pytest.mark.parametrize("value", ["long", True, {"a": 1}, [1], "x" * 2_000_000, float("inf")])
-def test_a_field_of_an_odd_type_never_keeps_a_call_from_being_logged(value: Any) -> None:
-    delivery = one(step("{use: crm.log_call}"), event_of(duration=value, summary=value))
-    assert delivery.problem is None
+def test_optional_default_of_unexpected_type_is_left_out(value: Any) -> None:
+    delivery = plan_one(step("{use: crm.log_call}"), event_of(duration=value, summary=value))
+    assert delivery.render_error is None
     assert delivery.params["duration"] in (None, 1, True)
     json.dumps(delivery.params, allow_nan=False)
 
 
-def test_a_field_that_the_rule_asks_for_has_to_be_there() -> None:
-    delivery = one(step('{use: phone.send, with: {body: "About {{ event.summary }}"}}'))
-    assert delivery.problem == "`body`: event.summary is missing"
+def test_missing_field_in_set_param_is_a_render_error() -> None:
+    delivery = plan_one(step('{use: phone.send, with: {body: "About {{ event.summary }}"}}'))
+    assert delivery.render_error == "`body`: event.summary is missing"
     assert delivery.params == {}
     assert delivery.run_at == NOW
 
 
-def test_every_param_that_cannot_be_rendered_is_named_and_no_value_is() -> None:
+def test_render_error_names_params_but_no_values() -> None:
     event = event_of(metadata__contactPhone=None, metadata__contactName="x" * 200)
-    delivery = one(step('{use: phone.send, with: {body: "{{ event.summary }}"}}'), event)
-    assert delivery.problem == "`to`: contact.phone is missing; `body`: event.summary is missing"
-    delivery = one(step('{use: phone.send, with: {to: "+14155550123", body: "{{ contact.name }}"}}'), event)
-    assert delivery.problem == "`body` may have at most 160 characters"
+    delivery = plan_one(step('{use: phone.send, with: {body: "{{ event.summary }}"}}'), event)
+    assert delivery.render_error == "`to`: contact.phone is missing; `body`: event.summary is missing"
+    delivery = plan_one(
+        step('{use: phone.send, with: {to: "+14155550123", body: "{{ contact.name }}"}}'), event
+    )
+    assert delivery.render_error == "`body` can have at most 160 characters"
 
 
-def test_a_message_goes_to_the_address_as_the_action_reads_it() -> None:
+def test_recipient_is_normalized_by_the_action() -> None:
     event = event_of(metadata__contactEmail="Ines@OKAFOR.example")
-    delivery = one(step("{use: team.mail, with: {subject: Hi, text: Hi}}"), event)
+    delivery = plan_one(step("{use: team.email, with: {subject: Hi, text: Hi}}"), event)
     assert delivery.recipient == "Ines@okafor.example"
 
 
-def test_html_is_escaped_and_text_is_not() -> None:
+def test_html_param_is_escaped_and_text_param_is_not() -> None:
     event = event_of(metadata__contactEmail="ines@okafor.example", metadata__contactName="<i>Ines</i>")
     body = "Hi {{ contact.name }}"
-    delivery = one(
-        step(f'use: team.mail\n      with: {{subject: Hi, text: "{body}", html: "<p>{body}</p>"}}'), event
+    delivery = plan_one(
+        step(f'use: team.email\n      with: {{subject: Hi, text: "{body}", html: "<p>{body}</p>"}}'), event
     )
     assert delivery.params["text"] == "Hi <i>Ines</i>"
     assert delivery.params["html"] == "<p>Hi &lt;i&gt;Ines&lt;/i&gt;</p>"
 
 
-# -- effects and lanes
+# -- idempotency and concurrency keys
 
 
-def test_an_effect_does_not_depend_on_the_rules_name_or_place() -> None:
-    first = one(step("{use: phone.send, with: {body: Hi}}", "a"))
-    second = planned(step("{use: crm.log_call}\n    - {use: phone.send, with: {body: Ho}}", "b"))[1]
+def test_idempotency_key_does_not_depend_on_rule_or_step_index() -> None:
+    first = plan_one(step("{use: phone.send, with: {body: Hi}}", "a"))
+    second = plan(step("{use: crm.log_call}\n    - {use: phone.send, with: {body: Ho}}", "b"))[1]
     assert first.idempotency_key == second.idempotency_key
 
 
@@ -209,54 +215,56 @@ def test_an_effect_does_not_depend_on_the_rules_name_or_place() -> None:
         '{use: phone.send, with: {to: "+14155550123", body: Hi}}',
     ],
 )
-def test_another_key_or_recipient_is_another_effect(other: str) -> None:
+def test_idempotency_key_differs_for_other_key_or_recipient(other: str) -> None:
     assert (
-        one(step("{use: phone.send, with: {body: Hi}}")).idempotency_key != one(step(other)).idempotency_key
+        plan_one(step("{use: phone.send, with: {body: Hi}}")).idempotency_key
+        != plan_one(step(other)).idempotency_key
     )
 
 
-def test_a_replay_of_the_event_has_the_same_effects_and_another_event_others() -> None:
+def test_idempotency_key_is_the_same_for_a_replay_and_differs_for_another_event() -> None:
     later = NOW + timedelta(days=3)
     text = step("{use: phone.send, idempotency_key: '{{ contact.name }}', with: {body: '{{ now }}'}}")
-    assert one(text).idempotency_key == one(text, now=later).idempotency_key
-    assert one(text).idempotency_key != one(text, event_of(webhookId="whd_other")).idempotency_key
+    assert plan_one(text).idempotency_key == plan_one(text, now=later).idempotency_key
+    assert plan_one(text).idempotency_key != plan_one(text, event_of(webhookId="whd_other")).idempotency_key
 
 
-def test_records_of_one_conversation_are_one_effect() -> None:
+def test_idempotency_key_per_conversation_is_shared_by_its_events() -> None:
     text = "- {name: a, when: call.*, do: [{use: crm.log_call}]}"
-    one_call = [
-        one(text, event_of(name, conversationId="conv_1")) for name in ("call.busy", "call.completed")
+    deliveries = [
+        plan_one(text, event_of(name, conversationId="conv_1")) for name in ("call.busy", "call.completed")
     ]
-    assert one_call[0].idempotency_key == one_call[1].idempotency_key
-    assert one_call[0].updates_existing is True
+    assert deliveries[0].idempotency_key == deliveries[1].idempotency_key
+    assert deliveries[0].updates_existing is True
 
 
-def test_two_posts_of_other_words_are_two_effects() -> None:
-    posts = planned(step("{use: team.post, with: {text: a}}\n    - {use: team.post, with: {text: b}}"))
+def test_idempotency_key_differs_for_other_dedupe_by_value() -> None:
+    posts = plan(step("{use: team.post, with: {text: a}}\n    - {use: team.post, with: {text: b}}"))
     assert posts[0].idempotency_key != posts[1].idempotency_key
 
 
-def test_a_key_that_cannot_be_rendered_is_a_problem() -> None:
-    delivery = one(step('{use: crm.log_call, idempotency_key: "{{ event.summary }}"}'))
-    assert delivery.problem == "`idempotency_key`: event.summary is missing"
+def test_idempotency_key_that_cannot_be_rendered_is_a_render_error() -> None:
+    delivery = plan_one(step('{use: crm.log_call, idempotency_key: "{{ event.summary }}"}'))
+    assert delivery.render_error == "`idempotency_key`: event.summary is missing"
 
 
-def test_what_must_not_run_twice_at_once_shares_a_lane() -> None:
+def test_concurrency_key_by_contact_conversation_or_none() -> None:
     event = event_of(conversationId="conv_1", metadata__contactPhone="+12125550167")
-    assert one(TEXT, event).concurrency_key == "phone|+12125550167"
-    assert one(step("{use: crm.log_call}"), event).concurrency_key == "crm|+12125550167"
+    assert plan_one(TEXT, event).concurrency_key == "phone|+12125550167"
+    assert plan_one(step("{use: crm.log_call}"), event).concurrency_key == "crm|+12125550167"
     assert (
-        one(step("{use: crm.log_call, connection: crm_eu}"), event).concurrency_key == "crm_eu|+12125550167"
+        plan_one(step("{use: crm.log_call, connection: crm_eu}"), event).concurrency_key
+        == "crm_eu|+12125550167"
     )
-    assert one(step("{use: crm.create_task, with: {subject: a}}"), event).concurrency_key == "crm|conv_1"
-    assert one(step("{use: team.post, with: {text: a}}"), event).concurrency_key is None
-    nobody = event_of(conversationId="conv_1", metadata__contactPhone=None)
-    assert one(step("{use: crm.log_call}"), nobody).concurrency_key == "crm|conv_1"
+    assert plan_one(step("{use: crm.create_task, with: {subject: a}}"), event).concurrency_key == "crm|conv_1"
+    assert plan_one(step("{use: team.post, with: {text: a}}"), event).concurrency_key is None
+    without_phone = event_of(conversationId="conv_1", metadata__contactPhone=None)
+    assert plan_one(step("{use: crm.log_call}"), without_phone).concurrency_key == "crm|conv_1"
 
 
-def test_ids_from_outside_cannot_break_an_index() -> None:
+def test_long_or_unprintable_ids_are_hashed_in_keys() -> None:
     event = event_of(conversationId="x" * 100_000, webhookId="a\x00\ud800", metadata__contactPhone=None)
-    delivery = one(step("{use: crm.create_task, with: {subject: a}}"), event)
+    delivery = plan_one(step("{use: crm.create_task, with: {subject: a}}"), event)
     assert delivery.concurrency_key is not None
     assert len(delivery.concurrency_key) < 100
     assert delivery.idempotency_key.isprintable()
@@ -271,7 +279,7 @@ FAILED = {
     "action": "phone.send",
     "state": "failed",
     "reason": "rejected",
-    "message": "phone.send was given up on: rejected",
+    "message": "phone.send failed permanently: rejected",
 }
 FOLLOWED = TEXT + (
     "  on_failure:\n"
@@ -284,11 +292,11 @@ FOLLOWED = TEXT + (
 )
 
 
-def test_what_follows_a_failure_is_the_rules_on_failure() -> None:
+def test_follow_up_plans_on_failure_of_the_rule() -> None:
     later = NOW + timedelta(days=3)
     first, second, third = follow_up(event_of(), rules_of(FOLLOWED), "text", FAILED, later)
     assert {delivery.trigger for delivery in (first, second, third)} == {"on_failure"}
-    assert first.params == {"text": "phone.send was given up on: rejected"}
+    assert first.params == {"text": "phone.send failed permanently: rejected"}
     assert second.params == {"text": "phone.send for conv_sample_call_busy: rejected"}
     assert third.params["body"] == "lost"
     assert (third.rule, third.step_index) == ("text", 2)
@@ -296,21 +304,21 @@ def test_what_follows_a_failure_is_the_rules_on_failure() -> None:
     assert third.expires_at == later + timedelta(hours=24)
 
 
-def test_a_follow_up_is_an_effect_of_its_own_once_per_failed_delivery() -> None:
+def test_follow_up_has_its_own_idempotency_key_per_failed_delivery() -> None:
     rules = rules_of(FOLLOWED)
-    text = one(FOLLOWED)
+    text = plan_one(FOLLOWED)
     other = {**FAILED, "id": "dlv_2"}
     first = follow_up(event_of(), rules, "text", FAILED, NOW)
-    again = follow_up(event_of(), rules, "text", FAILED, NOW + timedelta(hours=1))
+    repeated = follow_up(event_of(), rules, "text", FAILED, NOW + timedelta(hours=1))
     second = follow_up(event_of(), rules, "text", other, NOW)
     assert [delivery.idempotency_key for delivery in first] == [
-        delivery.idempotency_key for delivery in again
+        delivery.idempotency_key for delivery in repeated
     ]
     idempotency_keys = {delivery.idempotency_key for delivery in (text, *first, *second)}
     assert len(idempotency_keys) == 7
 
 
-def test_nothing_follows_for_a_rule_that_is_gone_or_says_nothing() -> None:
+def test_follow_up_is_empty_without_rule_or_on_failure() -> None:
     assert follow_up(event_of(), rules_of(TEXT), "text", FAILED, NOW) == ()
     assert follow_up(event_of(), rules_of(TEXT), "gone", FAILED, NOW) == ()
 
@@ -319,38 +327,38 @@ ALERTED = f"""
 version: 1
 alerts:
   - use: team.post
-  - use: team.mail
-    with: {{to: ops@example.com, text: "{{{{ contact.name | default('nobody') }}}}: {{{{ delivery.message }}}}"}}
+  - use: team.email
+    with: {{to: ops@example.com, text: "{{{{ contact.name | default('no contact') }}}}: {{{{ delivery.message }}}}"}}
 rules:
 {TEXT.replace(chr(10), chr(10) + "  ")}
 """
 
 
-def test_alerts_go_out_for_a_delivery_and_for_a_connection_without_an_event() -> None:
+def test_alerts_for_a_delivery_and_for_a_paused_connection() -> None:
     rules = rules_of(ALERTED)
-    post, mail = alerts(event_of(), rules, FAILED, NOW)
+    post, email = alerts(event_of(), rules, FAILED, NOW)
     assert (post.rule, post.trigger, post.params["text"]) == ("alerts", "alert", FAILED["message"])
-    assert mail.recipient == "ops@example.com"
-    assert mail.params["text"] == "Ines Okafor: phone.send was given up on: rejected"
+    assert email.recipient == "ops@example.com"
+    assert email.params["text"] == "Ines Okafor: phone.send failed permanently: rejected"
     paused = {
         "id": "pause_1",
         "connection": "phone",
-        "message": "phone is paused: credentials",
+        "message": "phone is paused: auth",
         "attempts": 3,
     }
-    post, mail = alerts(None, rules, paused, NOW)
-    assert post.params == {"text": "phone is paused: credentials"}
-    assert mail.params["subject"] == "phone is paused: credentials"
-    assert mail.params["text"] == "nobody: phone is paused: credentials"
-    assert (post.concurrency_key, mail.concurrency_key) == (None, None)
+    post, email = alerts(None, rules, paused, NOW)
+    assert post.params == {"text": "phone is paused: auth"}
+    assert email.params["subject"] == "phone is paused: auth"
+    assert email.params["text"] == "no contact: phone is paused: auth"
+    assert (post.concurrency_key, email.concurrency_key) == (None, None)
     other = alerts(None, rules, {**paused, "id": "pause_2"}, NOW)
-    assert len({delivery.idempotency_key for delivery in (post, mail, *other)}) == 4
+    assert len({delivery.idempotency_key for delivery in (post, email, *other)}) == 4
 
 
-def test_what_templates_see_of_a_delivery_is_plain() -> None:
+def test_delivery_fields_in_templates_are_plain_json() -> None:
     rules = rules_of(FOLLOWED)
-    odd = {**FAILED, "reason": NOW, "secret": "x", "message_status": None}
-    _, second, third = follow_up(event_of(), rules, "text", odd, NOW)
+    delivery = {**FAILED, "reason": NOW, "secret": "x", "message_status": None}
+    _, second, third = follow_up(event_of(), rules, "text", delivery, NOW)
     assert second.params["text"].endswith("2026-03-02 15:30:00+00:00")
     assert third.params["body"] == "lost"
 
@@ -358,18 +366,18 @@ def test_what_templates_see_of_a_delivery_is_plain() -> None:
 # -- consent and bugs
 
 
-def test_consent_is_what_messaging_requires() -> None:
-    required = Messaging(consent="event.callMetadata.custom.smsConsent == true")
-    assert consent(event_of(), Messaging(), NOW) is None
-    for value, verdict in ((True, "true"), (False, "false"), ("true", "unknown"), (None, "unknown")):
+def test_consent_evaluates_messaging_consent() -> None:
+    required = MessagingPolicy(consent="event.callMetadata.custom.smsConsent == true")
+    assert consent(event_of(), MessagingPolicy(), NOW) is None
+    for value, result in ((True, "true"), (False, "false"), ("true", "unknown"), (None, "unknown")):
         check = consent(event_of(callMetadata__custom={"smsConsent": value}), required, NOW)
         assert check is not None
-        assert check.result == verdict
+        assert check.result == result
 
 
-def test_a_bug_in_one_rule_is_that_rules_trace_and_stops_nobody() -> None:
+def test_exception_in_one_rule_does_not_affect_other_rules() -> None:
     class Broken:
-        def check(self, names: Any, rows: Any, depth: int = 0) -> Any:
+        def check(self, context: Any, checks: Any, depth: int = 0) -> Any:
             raise ZeroDivisionError("+14155550123")
 
     rules = rules_of(step("{use: crm.log_call}", "a") + "\n" + step("{use: team.post, with: {text: b}}", "b"))

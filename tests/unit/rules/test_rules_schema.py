@@ -1,4 +1,4 @@
-"""The schema for editors says what loading says, as far as an editor can see."""
+"""The JSON Schema for editors agrees with the loader, as far as an editor can check."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ KEYWORDS = {
 
 
 class Validator:
-    """As much of JSON Schema as the schema uses; a keyword that it does not know fails the test."""
+    """Validator of the subset of JSON Schema that the schema uses. An unknown keyword fails the test."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         self.root = root
@@ -49,20 +49,20 @@ class Validator:
     def errors(self, value: Any, part: dict[str, Any], place: str = "") -> Iterator[str]:
         assert not set(part) - KEYWORDS, f"unknown keywords {set(part) - KEYWORDS} at {place}"
         if "$ref" in part:
-            found: Any = self.root
+            referenced: Any = self.root
             for key in part["$ref"].removeprefix("#/").split("/"):
-                found = found[key]
-            yield from self.errors(value, found, place)
+                referenced = referenced[key]
+            yield from self.errors(value, referenced, place)
         if "type" in part:
             kinds = part["type"] if isinstance(part["type"], list) else [part["type"]]
             if not any(self.is_a(value, kind) for kind in kinds):
-                yield f"{place} is no {' or '.join(kinds)}"
+                yield f"{place} is not {' or '.join(kinds)}"
         if "enum" in part and value not in part["enum"]:
-            yield f"{place} is none of {part['enum']}"
+            yield f"{place} is not one of {part['enum']}"
         if "const" in part and value != part["const"]:
             yield f"{place} is not {part['const']}"
         if "anyOf" in part and all(list(self.errors(value, option, place)) for option in part["anyOf"]):
-            yield f"{place} fits no alternative"
+            yield f"{place} does not match any alternative"
         for option in part.get("allOf", []):
             yield from self.errors(value, option, place)
         if "if" in part and not list(self.errors(value, part["if"], place)):
@@ -82,16 +82,18 @@ class Validator:
             if key not in value:
                 yield f"{place} needs {key}"
         for key, item in value.items():
-            described = [part["properties"][key]] if key in part.get("properties", {}) else []
-            described += [
-                found for name, found in part.get("patternProperties", {}).items() if re.search(name, key)
+            subschemas = [part["properties"][key]] if key in part.get("properties", {}) else []
+            subschemas += [
+                subschema
+                for name, subschema in part.get("patternProperties", {}).items()
+                if re.search(name, key)
             ]
-            if not described and part.get("additionalProperties") is False:
+            if not subschemas and part.get("additionalProperties") is False:
                 yield f"{place}.{key} is unknown"
-            elif not described and isinstance(part.get("additionalProperties"), dict):
-                described = [part["additionalProperties"]]
-            for found in described:
-                yield from self.errors(item, found, f"{place}.{key}")
+            elif not subschemas and isinstance(part.get("additionalProperties"), dict):
+                subschemas = [part["additionalProperties"]]
+            for subschema in subschemas:
+                yield from self.errors(item, subschema, f"{place}.{key}")
 
     @staticmethod
     def is_a(value: Any, kind: str) -> bool:
@@ -107,27 +109,27 @@ def errors(text: str) -> list[str]:
     return list(Validator(SCHEMA).errors(yaml.safe_load(text), SCHEMA))
 
 
-def test_the_shipped_rules_fit_the_schema_of_the_shipped_connectors() -> None:
+def test_shipped_rules_match_schema_of_shipped_connectors() -> None:
     shipped = schema(Registry())
     text = (Path(__file__).parents[3] / "rules.yaml").read_text("utf-8")
     assert list(Validator(shipped).errors(yaml.safe_load(text), shipped)) == []
 
 
-def test_every_action_is_offered_with_its_description_and_params() -> None:
-    offered = {
+def test_schema_lists_every_action_with_description_and_params() -> None:
+    descriptions = {
         option["const"]: option["description"]
         for option in SCHEMA["$defs"]["step"]["properties"]["use"]["anyOf"]
     }
-    assert offered["phone.send"] == "Text a person."
-    assert "hubspot.log_call" in offered
+    assert descriptions["phone.send"] == "Send one text message."
+    assert "hubspot.log_call" in descriptions
     params = SCHEMA["$defs"]["params"]["phone.send"]
     assert params["required"] == ["body"]
-    assert params["properties"]["to"]["description"].startswith("Who gets it.")
+    assert params["properties"]["to"]["description"].startswith("Recipient, in E.164 format.")
     assert "{{ contact.phone }}" in params["properties"]["to"]["description"]
     assert params["properties"]["to"]["examples"] == ["+14155550123"]
 
 
-def test_a_broken_connector_is_left_out() -> None:
+def test_schema_omits_connector_that_fails_to_load() -> None:
     assert not any(name.startswith("shattered") for name in SCHEMA["$defs"]["params"])
 
 
@@ -144,8 +146,8 @@ rules:
 """
 
 
-def test_a_good_file_fits() -> None:
-    assert load(GOOD, path="rules.yaml", registry=REGISTRY).problems == ()
+def test_valid_rules_file_matches_schema() -> None:
+    assert load(GOOD, path="rules.yaml", registry=REGISTRY).diagnostics == ()
     assert errors(GOOD) == []
 
 
@@ -166,14 +168,14 @@ def test_a_good_file_fits() -> None:
         ("retry: 6h", "retry: 6"),
     ],
 )
-def test_what_an_editor_can_see_it_marks_as_loading_does(old: str, new: str) -> None:
+def test_schema_rejects_what_the_loader_rejects(old: str, new: str) -> None:
     text = GOOD.replace(old, new)
     assert text != GOOD
     assert load(text, path="rules.yaml", registry=REGISTRY).rules is None
     assert errors(text)
 
 
-TESTED = rules_of("- {name: text, when: call.busy, do: [{use: phone.send, with: {body: Hi}}]}")
+TESTED_RULES = rules_of("- {name: text, when: call.busy, do: [{use: phone.send, with: {body: Hi}}]}")
 TESTS = """
 version: 1
 tests:
@@ -191,16 +193,16 @@ tests:
 
 
 def errors_in_tests(text: str) -> list[str]:
-    found = schema_of_tests()
-    return list(Validator(found).errors(yaml.safe_load(text), found))
+    tests_schema = schema_of_tests()
+    return list(Validator(tests_schema).errors(yaml.safe_load(text), tests_schema))
 
 
-def test_a_good_file_of_tests_fits_its_own_schema() -> None:
-    assert load_tests(TESTS, path="a.tests.yaml", rules=TESTED, registry=REGISTRY).problems == ()
+def test_valid_test_file_matches_schema() -> None:
+    assert load_tests(TESTS, path="a.tests.yaml", rules=TESTED_RULES, registry=REGISTRY).diagnostics == ()
     assert errors_in_tests(TESTS) == []
 
 
-def test_the_shipped_tests_fit_the_schema_of_a_file_of_tests() -> None:
+def test_shipped_tests_match_schema_of_test_files() -> None:
     text = (Path(__file__).parents[3] / "rules.yaml").read_text("utf-8")
     assert errors_in_tests(text[text.index("\ntests:") :]) == []
 
@@ -220,8 +222,8 @@ def test_the_shipped_tests_fit_the_schema_of_a_file_of_tests() -> None:
         ("expect: {}", "expects: {}"),
     ],
 )
-def test_what_an_editor_can_see_in_tests_it_marks_as_loading_does(old: str, new: str) -> None:
+def test_schema_of_tests_rejects_what_the_loader_rejects(old: str, new: str) -> None:
     text = TESTS.replace(old, new)
     assert text != TESTS
-    assert load_tests(text, path="a.tests.yaml", rules=TESTED, registry=REGISTRY).rules is None
+    assert load_tests(text, path="a.tests.yaml", rules=TESTED_RULES, registry=REGISTRY).rules is None
     assert errors_in_tests(text)

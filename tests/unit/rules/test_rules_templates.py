@@ -1,4 +1,4 @@
-"""Templates: what they can do, what they refuse, and that nothing in them can explode."""
+"""Templates: values, filters and errors, and the limits that keep a template from using too much time or memory."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import pytest
 
 from bridge.rules import template_filters
 from bridge.rules.template_compiler import TemplateError
-from bridge.rules.template_filters import Missing, RenderError
-from bridge.rules.templates import MAX_SOURCE, condition, names_of, template
+from bridge.rules.template_filters import MissingValue, RenderError
+from bridge.rules.templates import MAX_SOURCE, condition, template, template_context
 from tests.unit.rules.helpers import NOW, event_of
 
 EVENT = event_of(
     "call.busy",
     duration=125,
-    summary="Wants <b>both</b> & a receipt",
+    summary="Wants <b>both</b> & an invoice",
     metadata__tags=["a", "b"],
     metadata__empty="",
     metadata__none=None,
     metadata__nested={"order id": "A 7", "list": [1, {"x": None}]},
     metadata__flag=True,
 )
-NAMES = names_of(EVENT, NOW, "America/New_York", {"id": "dlv_1", "message": "it failed"})
+CONTEXT = template_context(EVENT, NOW, "America/New_York", {"id": "dlv_1", "message": "it failed"})
 
 
 def render(source: str, html: bool = False) -> Any:
-    return template(source, html)(NAMES)
+    return template(source, html)(CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def render(source: str, html: bool = False) -> Any:
         ("{{ event.duration }}\n", 125),
     ],
 )
-def test_a_template_gives_this(source: str, value: Any) -> None:
-    found = render(source)
-    assert found == value
-    assert type(found) is type(value)
+def test_template_renders_value(source: str, value: Any) -> None:
+    rendered = render(source)
+    assert rendered == value
+    assert type(rendered) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -116,26 +116,26 @@ def test_a_template_gives_this(source: str, value: Any) -> None:
         ("{{ event.timestamp | local('%A') }}", "Monday"),
     ],
 )
-def test_a_filter_does_this(source: str, value: Any) -> None:
+def test_filter_result(source: str, value: Any) -> None:
     assert render(source) == value
 
 
-def test_every_filter_and_test_is_tried_above() -> None:
-    tried = " ".join(
+def test_every_filter_and_test_is_covered() -> None:
+    sources = " ".join(
         str(mark.args[1])
-        for function in (test_a_filter_does_this, test_a_template_gives_this)
+        for function in (test_filter_result, test_template_renders_value)
         for mark in function.pytestmark  # type: ignore[attr-defined]
     )
-    assert [name for name in template_filters.FILTER_NAMES if f"| {name}" not in tried] == ["escape"]
-    assert [name for name in template_filters.TEST_NAMES if f"is {name}" not in tried] == [
+    assert [name for name in template_filters.FILTER_NAMES if f"| {name}" not in sources] == ["escape"]
+    assert [name for name in template_filters.TEST_NAMES if f"is {name}" not in sources] == [
         "boolean",
         "mapping",
     ]
 
 
-def test_local_times_are_the_persons() -> None:
+def test_local_uses_the_contacts_time_zone() -> None:
     event = event_of(callMetadata__timezone="Asia/Tokyo")
-    assert template("{{ now | local('%H') }}")(names_of(event, NOW, "America/New_York")) == "00"
+    assert template("{{ now | local('%H') }}")(template_context(event, NOW, "America/New_York")) == "00"
 
 
 @pytest.mark.parametrize(
@@ -148,55 +148,58 @@ def test_local_times_are_the_persons() -> None:
         ("{{ (event.metadata.tags | first).x }}", "the field x is missing"),
     ],
 )
-def test_what_is_missing_is_an_error_that_names_it(source: str, text: str) -> None:
-    with pytest.raises(Missing, match=text):
+def test_missing_value_error_names_the_field(source: str, text: str) -> None:
+    with pytest.raises(MissingValue, match=text):
         render(source)
 
 
 @pytest.mark.parametrize(
     ("source", "text"),
     [
-        ("{{ event.duration + event.event }}", "`+` takes a number, not a text"),
-        ("{{ event.summary * 3 }}", "`*` takes a number, not a text"),
-        ("{{ event.metadata.flag + 1 }}", "`+` takes a number, not true or false"),
+        ("{{ event.duration + event.event }}", "`+` takes a number, not a string"),
+        ("{{ event.summary * 3 }}", "`*` takes a number, not a string"),
+        ("{{ event.metadata.flag + 1 }}", "`+` takes a number, not a boolean"),
         ("{{ event.duration % 0 }}", "divides by zero"),
-        ("{{ event.duration == event.event }}", "compares a number with a text"),
-        ("{{ event.metadata.flag == 1 }}", "compares true or false with a number"),
-        ("{{ event.metadata.tags == event.metadata.tags }}", "compares a list with a list"),
-        ("{{ event.duration < event.event }}", "compares a number with a text"),
-        ("{{ event.metadata.flag < true }}", "compares"),
+        ("{{ event.duration == event.event }}", "cannot compare a number with a string"),
+        ("{{ event.metadata.flag == 1 }}", "cannot compare a boolean with a number"),
+        ("{{ event.metadata.tags == event.metadata.tags }}", "cannot compare a list with a list"),
+        ("{{ event.duration < event.event }}", "cannot compare a number with a string"),
+        ("{{ event.metadata.flag < true }}", "cannot compare"),
         ("{{ not event.duration }}", "`not` takes true or false, not a number"),
         ("{{ event.duration and true }}", "`and` takes true or false, not a number"),
-        ("{{ event.event or true }}", "`or` takes true or false, not a text"),
-        ("{% if event.event %}x{% endif %}", "takes true or false, not a text"),
-        ("{{ 5 in event.event }}", "looks for a number in a text"),
-        ("{{ event.metadata.tags }}!", "a list cannot stand in a text"),
-        ("{{ event.metadata }}!", "an object cannot stand in a text"),
-        ("{{ event.duration | upper }}", "`upper` takes a text, not a number"),
-        ("{{ event.event | round }}", "`round` takes a number, not a text"),
-        ("{{ event.event | int }}", "`int` finds no whole number there"),
-        ("{{ event.event | float }}", "`float` finds no number there"),
-        ("{{ event.event | join }}", "`join` takes a list, not a text"),
+        ("{{ event.event or true }}", "`or` takes true or false, not a string"),
+        (
+            "{% if event.event %}x{% endif %}",
+            "the condition of `{% if %}` must be true or false, not a string",
+        ),
+        ("{{ 5 in event.event }}", "cannot look for a number in a string"),
+        ("{{ event.metadata.tags }}!", "a list cannot be inserted into a string"),
+        ("{{ event.metadata }}!", "an object cannot be inserted into a string"),
+        ("{{ event.duration | upper }}", "`upper` takes a string, not a number"),
+        ("{{ event.event | round }}", "`round` takes a number, not a string"),
+        ("{{ event.event | int }}", "`int` takes a whole number"),
+        ("{{ event.event | float }}", "`float` takes a number"),
+        ("{{ event.event | join }}", "`join` takes a list, not a string"),
         ("{{ event.duration | length }}", "`length` takes"),
-        ("{{ event.event | first }}", "`first` takes a list, not a text"),
-        ("{{ event.event | local }}", "`local` takes a time"),
-        ("{{ 'a' | replace('', 'b') }}", "needs a text to look for"),
+        ("{{ event.event | first }}", "`first` takes a list, not a string"),
+        ("{{ event.event | local }}", "`local` takes a timestamp"),
+        ("{{ 'a' | replace('', 'b') }}", "cannot search for an empty string"),
     ],
 )
-def test_types_are_never_guessed(source: str, text: str) -> None:
+def test_wrong_type_is_an_error(source: str, text: str) -> None:
     with pytest.raises(RenderError, match=re.escape(text)):
         render(source)
 
 
-def test_what_an_event_puts_into_html_is_escaped_once() -> None:
+def test_html_values_are_escaped_once() -> None:
     assert render("<p>{{ event.summary }}</p>", html=True) == (
-        "<p>Wants &lt;b&gt;both&lt;/b&gt; &amp; a receipt</p>"
+        "<p>Wants &lt;b&gt;both&lt;/b&gt; &amp; an invoice</p>"
     )
-    assert render("{{ event.summary }}", html=True) == "Wants &lt;b&gt;both&lt;/b&gt; &amp; a receipt"
-    assert render("{{ event.summary | e }}", html=True) == "Wants &lt;b&gt;both&lt;/b&gt; &amp; a receipt"
+    assert render("{{ event.summary }}", html=True) == "Wants &lt;b&gt;both&lt;/b&gt; &amp; an invoice"
+    assert render("{{ event.summary | e }}", html=True) == "Wants &lt;b&gt;both&lt;/b&gt; &amp; an invoice"
     assert "<b>" not in render("{{ event.summary ~ '<b>' }}", html=True)
     assert "<b>" not in render("{{ event.summary | e | upper | lower }}", html=True)
-    assert render("{{ event.summary }}") == "Wants <b>both</b> & a receipt"
+    assert render("{{ event.summary }}") == "Wants <b>both</b> & an invoice"
 
 
 @pytest.mark.parametrize(
@@ -215,8 +218,8 @@ def test_what_an_event_puts_into_html_is_escaped_once() -> None:
         "{{ 'x'.format }}",
     ],
 )
-def test_nothing_but_the_keys_of_the_event_can_be_reached(source: str) -> None:
-    with pytest.raises((Missing, TemplateError)):
+def test_template_cannot_access_attributes_of_python_objects(source: str) -> None:
+    with pytest.raises((MissingValue, TemplateError)):
         render(source)
 
 
@@ -269,7 +272,7 @@ def test_nothing_but_the_keys_of_the_event_can_be_reached(source: str) -> None:
         "{{ 1e999 }}",
     ],
 )
-def test_what_is_not_listed_does_not_exist(source: str) -> None:
+def test_unsupported_syntax_is_rejected(source: str) -> None:
     with pytest.raises(TemplateError):
         template(source)
 
@@ -297,12 +300,12 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", sorted(BOMBS))
-def test_a_template_bomb_is_a_mistake_and_costs_little(bomb: str) -> None:
+def test_template_bomb_is_rejected_quickly(bomb: str) -> None:
     assert len(BOMBS[bomb]) <= MAX_SOURCE or bomb == "length"
-    began = time.process_time()
+    started = time.process_time()
     with pytest.raises((TemplateError, RenderError)):
-        template(BOMBS[bomb])(NAMES)
-    assert time.process_time() - began < 5
+        template(BOMBS[bomb])(CONTEXT)
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(
@@ -315,54 +318,54 @@ def test_a_template_bomb_is_a_mistake_and_costs_little(bomb: str) -> None:
         "{{ event.summary | urlencode | replace('a', 'bb') }}",
     ],
 )
-def test_a_text_that_grows_too_long_is_an_error(source: str) -> None:
+def test_string_above_maximum_length_is_an_error(source: str) -> None:
     event = event_of(summary="a" * 700_000)
     with pytest.raises(RenderError, match="longer than 1 MiB"):
-        template(source)(names_of(event, NOW, "UTC"))
+        template(source)(template_context(event, NOW, "UTC"))
 
 
-def test_numbers_cannot_grow_without_bound() -> None:
+def test_number_above_maximum_is_an_error() -> None:
     event = event_of(duration=10**4000)
     for source in ("{{ event.duration * event.duration }}", "{{ event.duration + 1 }}"):
-        with pytest.raises(RenderError, match="10 to the 18th"):
-            template(source)(names_of(event, NOW, "UTC"))
+        with pytest.raises(RenderError, match=re.escape("10**18")):
+            template(source)(template_context(event, NOW, "UTC"))
 
 
-def test_what_no_database_takes_is_replaced() -> None:
+def test_unstorable_characters_are_replaced() -> None:
     event = event_of(summary="a\x00b\ud800c", metadata__x={"k\x00": ["\udfff", float("inf")]})
-    names = names_of(event, NOW, "UTC")
-    assert template("{{ event.summary }}")(names) == "a\ufffdb\ufffdc"
-    assert template("x{{ event.summary }}")(names) == "xa\ufffdb\ufffdc"
+    context = template_context(event, NOW, "UTC")
+    assert template("{{ event.summary }}")(context) == "a\ufffdb\ufffdc"
+    assert template("x{{ event.summary }}")(context) == "xa\ufffdb\ufffdc"
     with pytest.raises(RenderError, match="not finite"):
-        template("{{ event.metadata }}")(names)
+        template("{{ event.metadata }}")(context)
 
 
-def test_a_value_nested_beyond_reason_is_an_error_not_a_crash() -> None:
+def test_deeply_nested_value_is_an_error() -> None:
     event = event_of(metadata__x=json.loads("[" * 900 + "]" * 900))
     with pytest.raises(RenderError, match="nested too deeply"):
-        template("{{ event.metadata }}")(names_of(event, NOW, "UTC"))
+        template("{{ event.metadata }}")(template_context(event, NOW, "UTC"))
 
 
-def test_rendering_changes_nothing() -> None:
+def test_rendering_does_not_change_the_event() -> None:
     before = json.dumps(EVENT.body)
     render("{{ event.metadata.tags | join }}{{ event.metadata.nested['order id'] }}")
-    found = render("{{ event.metadata }}")
-    found["tags"].append("c")
+    metadata = render("{{ event.metadata }}")
+    metadata["tags"].append("c")
     assert json.dumps(EVENT.body) == before
 
 
-def test_a_condition_is_the_same_language() -> None:
-    assert condition("event.duration >= 125 and not contact.email is defined")(NAMES) is True
+def test_condition_uses_the_template_language() -> None:
+    assert condition("event.duration >= 125 and not contact.email is defined")(CONTEXT) is True
     with pytest.raises(RenderError):
-        condition("event.duration")(NAMES)
+        condition("event.duration")(CONTEXT)
     with pytest.raises(TemplateError):
         condition("{{ event.duration > 5 }}")
 
 
-def test_errors_hold_no_values() -> None:
+def test_errors_contain_no_values() -> None:
     secret = "maya@example.com"
     event = event_of(summary=secret)
     for source in ("{{ event.summary + 1 }}", "{{ event.summary | int }}", "{{ event.summary | local }}"):
         with pytest.raises(RenderError) as caught:
-            template(source)(names_of(event, NOW, "UTC"))
+            template(source)(template_context(event, NOW, "UTC"))
         assert secret not in str(caught.value)

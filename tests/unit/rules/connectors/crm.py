@@ -1,4 +1,4 @@
-"""A stand-in for a partner that keeps records of people."""
+"""Test connector for a CRM."""
 
 from typing import Any, Literal
 
@@ -18,15 +18,19 @@ connector = Connector("crm", settings=ConnectorSettings)
 
 
 class Log(Params):
-    summary: str | None = param("{{ event.summary }}", "What it was about.", example="Asked for a receipt")
+    summary: str | None = param(
+        "{{ event.summary }}", "What the call was about.", example="Asked for an invoice"
+    )
     duration: float | None = param("{{ event.duration }}", "Seconds.", example=125)
-    name: str = param("Call with {{ contact.name | default('somebody') }}", "The headline.", example="Call")
-    properties: dict[str, Any] = param({}, "Further fields.", example={"plan": "gold"})
+    name: str = param(
+        "Call with {{ contact.name | default('unknown contact') }}", "Title of the call.", example="Call"
+    )
+    properties: dict[str, Any] = param({}, "Additional fields.", example={"plan": "gold"})
 
 
 class Task(Params):
     subject: str = param(None, "What to do.", example="Call back")
-    priority: Literal["low", "high"] = param("low", "How urgent.", example="high")
+    priority: Literal["low", "high"] = param("low", "Priority of the task.", example="high")
 
 
 @connector.action(idempotency=per_conversation)
@@ -37,5 +41,5 @@ def log_call(client: object, log: Log, context: Context) -> Success:
 
 @connector.action(idempotency=per_event, serialize_by=SerializeBy.CONVERSATION)
 def create_task(client: object, task: Task, context: Context) -> Success:
-    """Give a colleague a task."""
+    """Create a task for a colleague."""
     return Success()

@@ -1,4 +1,4 @@
-"""A stand-in for a partner that texts people."""
+"""Test connector for text messages."""
 
 from pydantic import Field, SecretStr
 
@@ -23,12 +23,12 @@ connector = Connector("phone", settings=Settings)
 
 
 class Text(Params):
-    to: PhoneNumber = param("{{ contact.phone }}", "Who gets it.", example="+14155550123")
-    body: str = param(..., "The text.", example="Hi there", max_length=160)
-    urgent: bool = param(False, "Whether it cannot wait.", example=True)
+    to: PhoneNumber = param("{{ contact.phone }}", "Recipient, in E.164 format.", example="+14155550123")
+    body: str = param(..., "Message text.", example="Hi there", max_length=160)
+    urgent: bool = param(False, "Send with high priority.", example=True)
 
 
 @connector.action(channel="sms", idempotency=per_message)
 def send(client: object, text: Text, context: Context) -> Success:
-    """Text a person."""
+    """Send one text message."""
     return Success()

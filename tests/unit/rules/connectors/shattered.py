@@ -1,1 +1,1 @@
-raise ImportError("no module named `partner_sdk`")
+raise ImportError("no module named `provider_sdk`")

@@ -1,4 +1,4 @@
-"""A stand-in for a partner that tells the team, and one that mails."""
+"""Test connector for team messages and email."""
 
 from bridge.connector import (
     Connector,
@@ -17,23 +17,23 @@ connector = Connector("team", settings=ConnectorSettings)
 
 
 class Post(Params):
-    text: str = param(..., "What to post.", example="Look at this")
+    text: str = param(..., "Message text.", example="Look at this")
 
 
-class Mail(Params):
-    to: Email = param("{{ contact.email }}", "Who gets it.", example="ines@okafor.example")
-    subject: str = param(..., "The subject.", example="Hello")
-    text: str = param(..., "The mail.", example="Hi there")
-    html: str | None = param(None, "The mail as HTML.", example="<p>Hi there</p>", html=True)
+class EmailParams(Params):
+    to: Email = param("{{ contact.email }}", "Recipient address.", example="ines@okafor.example")
+    subject: str = param(..., "Subject line.", example="Hello")
+    text: str = param(..., "Message text.", example="Hi there")
+    html: str | None = param(None, "Message as HTML.", example="<p>Hi there</p>", html=True)
 
 
 @connector.action(idempotency=per_event, dedupe_by="text", serialize_by=SerializeBy.NONE)
 def post(client: object, post: Post, context: Context) -> Success:
-    """Tell the team."""
+    """Post a message to the team."""
     return Success()
 
 
 @connector.action(channel="email", idempotency=per_message)
-def mail(client: object, mail: Mail, context: Context) -> Success:
-    """Mail a person."""
+def email(client: object, params: EmailParams, context: Context) -> Success:
+    """Send one email."""
     return Success()
