@@ -267,10 +267,9 @@ def test_create_task_on_contact_is_due_after_event(hubspot: CrmConnection, sandb
         for request in sandbox.requests
         if request.path.endswith("tasks/batch/create") and request.status == 201
     ]
-    task = request.body["inputs"][0]["properties"]
-    assert task["hs_timestamp"] == str(
-        int((source_event.occurred_at + timedelta(hours=2)).timestamp() * 1000)
-    )
+    properties = request.body["inputs"][0]["properties"]
+    due_at = source_event.occurred_at + timedelta(hours=2)
+    assert properties["hs_timestamp"] == str(int(due_at.timestamp() * 1000))
     expected = {
         "hs_task_subject": f"Call {source_event.contact.name} back",
         "hs_task_status": "NOT_STARTED",
