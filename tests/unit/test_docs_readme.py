@@ -157,6 +157,15 @@ def test_metric_in_docs_is_exported() -> None:
         assert re.search(rf"^# TYPE {name}", exported, re.MULTILINE), name
 
 
+def test_fault_in_docs_is_accepted_by_the_sandbox() -> None:
+    from bridge.sandbox.faults import Fault
+
+    faults = re.findall(r"/_sandbox/faults -d '(.+?)'", OPERATIONS)
+    assert faults
+    for fault in faults:
+        Fault.model_validate_json(fault)
+
+
 def test_stop_timeouts_in_docs_exceed_the_stop() -> None:
     compose = (ROOT / "compose.yaml").read_text("utf-8")
     timeouts = re.findall(r"^ *stop_grace_period: (\d+)s$", compose, re.MULTILINE)
