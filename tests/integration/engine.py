@@ -1,4 +1,4 @@
-"""The worker's stages without its threads, over a partner in memory: one step at a time, on the test's clock."""
+"""The worker's stages without its threads, with an in-memory provider: one step at a time, on the test's clock."""
 
 from __future__ import annotations
 
@@ -27,64 +27,64 @@ from bridge.connector import (
 )
 from bridge.errors import DeliveryError, LookupInconclusive
 from bridge.events import Event
-from bridge.rules.model import Messaging, Planned, QuietHours, Rules
-from bridge.samples import sample, stamped
+from bridge.rules.model import MessagingPolicy, PlannedDelivery, QuietHours, Rules
+from bridge.samples import refresh_sample, sample
 from bridge.signing import read_event
 from bridge.store import schema
-from bridge.store.claim import Claimed, Room, claim
+from bridge.store.claim import Capacity, ClaimedDelivery, claim
 from bridge.store.database import Database
-from bridge.store.ingest import IncomingEvent, accept
-from bridge.store.policy_inputs import Rulebook
+from bridge.store.ingest import IncomingEvent, store_events
+from bridge.store.policy_inputs import PolicyConfig
 from bridge.store.queries import list_deliveries, list_events, show_delivery, stored_event
-from bridge.store.results import Finished, abandoned, finish
+from bridge.store.results import AttemptResult, find_expired_leases, record_results
 from bridge.store.routing import delivery_row
-from bridge.worker.attempt import Attempts, Connection, Result
-from bridge.worker.result_policy import conclude, cut_short
+from bridge.worker.attempt import Account, AttemptRunner, CallResult
+from bridge.worker.result_policy import classify_interrupted, classify_result
 from bridge.worker.service import Worker
 
 NO_QUIET = QuietHours(time(0), time(0))
-"""No quiet hours: what a test does not speak of must not depend on the hour at which it runs."""
+"""No quiet hours, so that a test about something else does not depend on the time at which it runs."""
 
 
 class Text(Params):
-    """A text."""
+    """A text message."""
 
-    to: str = param("{{ contact.phone }}", "Who gets it.", example="+12125550123")
-    body: str = param("hello", "The text.")
+    to: str = param("{{ contact.phone }}", "Recipient.", example="+12125550123")
+    body: str = param("hello", "Message text.")
 
 
 class Record(Params):
-    """A record."""
+    """A CRM record."""
 
-    title: str = param("a call", "What it is called.")
+    title: str = param("a call", "Title.")
 
 
 @dataclass
-class Partner:
-    """A partner in memory: what reached it, and how it is to behave."""
+class InMemoryProvider:
+    """A provider in memory: records the requests that reach it, and fails as configured."""
 
-    texts: list[tuple[str, str]] = field(default_factory=list)
-    """Delivery and address of every text."""
+    messages: list[tuple[str, str]] = field(default_factory=list)
+    """Delivery ID and recipient of every message."""
     records: dict[str, str] = field(default_factory=dict)
-    """Effect key -> title."""
+    """Idempotency key -> title."""
     posts: list[str] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)
-    """The size of every call."""
+    """The batch size of every call."""
     before: Callable[[], None] | None = None
     after: Callable[[], None] | None = None
-    can_tell: bool = True
-    looked_up: Callable[[], None] | None = None
+    lookup_works: bool = True
+    on_lookup: Callable[[], None] | None = None
 
-    def act(self, idempotency_key: Callable[[], None], size: int = 1) -> None:
+    def perform(self, action: Callable[[], None], size: int = 1) -> None:
         self.calls.append(size)
         if self.before:
             self.before()
-        idempotency_key()
+        action()
         if self.after:
             self.after()
 
 
-def desk(partner: Partner, *, concurrency: int = 4, per_second: float | None = None) -> Connector:
+def desk(provider: InMemoryProvider, *, concurrency: int = 4, per_second: float | None = None) -> Connector:
     """A connector with one action of each kind."""
     connector = Connector(
         "desk", settings=ConnectorSettings, limits=Limits(concurrency=concurrency, per_second=per_second)
@@ -92,38 +92,38 @@ def desk(partner: Partner, *, concurrency: int = 4, per_second: float | None = N
 
     @connector.action(idempotency=per_message, channel="sms")
     def send(client: Any, params: Text, context: Context) -> Success:
-        partner.act(lambda: partner.texts.append((context.delivery, params.to)))
+        provider.perform(lambda: provider.messages.append((context.delivery, params.to)))
         return Success(f"sms-{context.delivery}", message_status="queued")
 
     @send.lookup
     def find(client: Any, params: Text, context: Context) -> Success | None:
-        if partner.looked_up:
-            partner.looked_up()
-        if not partner.can_tell:
-            raise LookupInconclusive("the partner does not list texts")
-        found = [ident for ident, _ in partner.texts if ident == context.delivery]
-        return Success(f"sms-{found[0]}") if found else None
+        if provider.on_lookup:
+            provider.on_lookup()
+        if not provider.lookup_works:
+            raise LookupInconclusive("the provider does not list messages")
+        was_sent = any(delivery_id == context.delivery for delivery_id, _ in provider.messages)
+        return Success(f"sms-{context.delivery}") if was_sent else None
 
     @connector.action(idempotency=per_message, channel="email")
     def mail(client: Any, params: Text, context: Context) -> Success:
-        partner.act(lambda: partner.texts.append((context.delivery, params.to)))
+        provider.perform(lambda: provider.messages.append((context.delivery, params.to)))
         return Success()
 
     @connector.action(idempotency=per_conversation, idempotent=True, batch=100)
     def record(client: Any, jobs: Sequence[BatchItem[Record]]) -> list[Success | DeliveryError]:
         def write() -> None:
             for job in jobs:
-                partner.records[job.context.idempotency_key] = job.params.title
+                provider.records[job.context.idempotency_key] = job.params.title
 
-        partner.act(write, len(jobs))
+        provider.perform(write, len(jobs))
         return [
-            Success(f"rec-{job.context.idempotency_key}", "updated" if job.context.existing_id else "made")
+            Success(f"rec-{job.context.idempotency_key}", "updated" if job.context.existing_id else "created")
             for job in jobs
         ]
 
     @connector.action(idempotency=per_event, serialize_by=SerializeBy.NONE, idempotent=True)
     def post(client: Any, params: Record, context: Context) -> Success:
-        partner.act(lambda: partner.posts.append(params.title))
+        provider.perform(lambda: provider.posts.append(params.title))
         return Success()
 
     return connector
@@ -131,33 +131,35 @@ def desk(partner: Partner, *, concurrency: int = 4, per_second: float | None = N
 
 @dataclass
 class Engine:
-    """Claims, attempts and records, one step at a time."""
+    """Claims deliveries, attempts them and records the results, one step at a time."""
 
     database: Database
-    partner: Partner = field(default_factory=Partner)
+    provider: InMemoryProvider = field(default_factory=InMemoryProvider)
     worker_id: str = "one"
     slots: int = 4
-    rulebook: Rulebook = field(default_factory=lambda: Rulebook(Messaging(quiet_hours=NO_QUIET)))
+    policy_config: PolicyConfig = field(
+        default_factory=lambda: PolicyConfig(MessagingPolicy(quiet_hours=NO_QUIET))
+    )
     per_second: float | None = None
 
     def __post_init__(self) -> None:
-        self.connector = desk(self.partner)
-        self.connection = Connection("desk", self.connector, ConnectorSettings())
-        self.attempts = Attempts(self.database)
+        self.connector = desk(self.provider)
+        self.connection = Account("desk", self.connector, ConnectorSettings())
+        self.attempts = AttemptRunner(self.database)
 
     def event(self, name: str = "call.busy", **changes: Any) -> Event:
-        """Store a fresh event; `metadata` and other fields can be changed."""
+        """Store a new event; `metadata` and other fields can be overridden."""
         now = self.database.clock.now()
-        body = stamped(sample(name), now)
+        body = refresh_sample(sample(name), now)
         body["metadata"] |= changes.pop("metadata", {})
         body |= changes
         raw = json.dumps(body).encode()
         event = read_event(raw, now)
-        assert accept(self.database, [IncomingEvent(event, raw)]) == ["stored"]
+        assert store_events(self.database, [IncomingEvent(event, raw)]) == ["stored"]
         return stored_event(self.database, list_events(self.database, limit=1).items[0]["id"])
 
-    def deliver(self, use: str, event: Event | None = None, *, again: bool = False, **planned: Any) -> str:
-        """Store a delivery of `desk.<use>`; returns its id."""
+    def deliver(self, use: str, event: Event | None = None, *, force: bool = False, **planned: Any) -> str:
+        """Store a delivery of `desk.<use>`; return its ID."""
         event = event or self.event()
         action = self.connector.actions[use]
         recipient = (
@@ -186,75 +188,81 @@ class Engine:
             "recipient": recipient,
         }
         row = delivery_row(
-            Planned(**defaults | planned), event, "hash", self.database.clock.now(), force=again
+            PlannedDelivery(**defaults | planned), event, "hash", self.database.clock.now(), force=force
         )
-        with self.database.write() as connection:
-            connection.execute(schema.deliveries.insert(), [row])
+        with self.database.write() as conn:
+            conn.execute(schema.deliveries.insert(), [row])
         return str(row["id"])
 
-    def claim(self) -> list[list[Claimed]]:
-        """Begin what is due."""
+    def claim(self) -> list[list[ClaimedDelivery]]:
+        """Claim the due deliveries."""
         actions = self.connector.actions
 
-        def batch_of(use: str) -> int:
+        def batch_size(use: str) -> int:
             action = actions.get(use.partition(".")[2])
             return action.batch if action else 1
 
-        room = Room("desk", self.slots, batch_of, self.per_second)
-        return [list(call) for call in claim(self.database, room, self.rulebook, self.worker_id).calls]
+        capacity = Capacity("desk", self.slots, batch_size, self.per_second)
+        return [
+            list(call) for call in claim(self.database, capacity, self.policy_config, self.worker_id).calls
+        ]
 
-    def attempt(self, call: Sequence[Claimed]) -> list[Finished]:
+    def attempt(self, call: Sequence[ClaimedDelivery]) -> list[AttemptResult]:
         """Make one call."""
-        return self.conclude(call, self.attempts.run(self.connection, call, uptime() + 20))
+        return self.classify_result(call, self.attempts.run(self.connection, call, uptime() + 20))
 
-    def conclude(self, call: Sequence[Claimed], results: Sequence[Result]) -> list[Finished]:
-        """What the results of a call mean."""
+    def classify_result(
+        self, call: Sequence[ClaimedDelivery], results: Sequence[CallResult]
+    ) -> list[AttemptResult]:
+        """Classify the results of a call."""
         action = self.connector.actions.get(call[0].action.partition(".")[2])
         now = self.database.clock.now()
-        return [conclude(item, action, result, now) for item, result in zip(call, results, strict=True)]
+        return [
+            classify_result(item, action, result, now) for item, result in zip(call, results, strict=True)
+        ]
 
     def step(self) -> int:
-        """Claim, attempt and record what is due now; returns how many deliveries that were."""
+        """Claim, attempt and record the due deliveries; return their number."""
         calls = self.claim()
-        ended = [item for call in calls for item in self.attempt(call)]
-        if ended:
-            finish(self.database, ended)
-        return len(ended)
+        results = [item for call in calls for item in self.attempt(call)]
+        if results:
+            record_results(self.database, results)
+        return len(results)
 
-    def lookup_delay(self, steps: int = 50) -> None:
-        """Step until nothing is due now."""
+    def run_due(self, steps: int = 50) -> None:
+        """Step until no delivery is due."""
         while steps and self.step():
             steps -= 1
-        assert steps, "it never settled"
+        assert steps, "deliveries were still due after the last step"
 
     def run_for(self, **duration: float) -> None:
-        """Let time pass in small strides, doing what comes due."""
+        """Advance the clock in small steps, and process what becomes due."""
         end = self.database.clock.now() + timedelta(**duration)
         while self.database.clock.now() < end:
-            self.lookup_delay()
+            self.run_due()
             self.database.clock.advance(seconds=5)
-        self.lookup_delay()
+        self.run_due()
 
-    def take_over(self) -> int:
-        """Conclude attempts whose process is gone."""
-        left, now = abandoned(self.database)
+    def recover_expired(self) -> int:
+        """Record the results of attempts whose lease has expired."""
+        expired, now = find_expired_leases(self.database)
         actions = self.connector.actions
-        if left:
-            finish(
+        if expired:
+            record_results(
                 self.database,
-                [cut_short(item, actions[item.action.partition(".")[2]], now) for item in left],
+                [classify_interrupted(item, actions[item.action.partition(".")[2]], now) for item in expired],
             )
-        return len(left)
+        return len(expired)
 
     def states(self) -> Counter[str]:
         return Counter(item["state"] for item in list_deliveries(self.database, limit=1000).items)
 
-    def show(self, ident: str) -> dict[str, Any]:
-        return show_delivery(self.database, ident)
+    def show(self, delivery_id: str) -> dict[str, Any]:
+        return show_delivery(self.database, delivery_id)
 
 
 def worker_on(engine: Engine, rules: Rules | None = None) -> Worker:
-    """The worker with its threads, over the same database and partner."""
-    current = rules or replace(Rules("", "rules"), messaging=engine.rulebook.messaging)
+    """Return the worker with its threads, on the same database and provider."""
+    current = rules or replace(Rules("", "rules"), messaging=engine.policy_config.messaging)
     file = SimpleNamespace(current=current, reload_if_changed=lambda: False)
     return Worker(engine.database, cast(Any, file), {"desk": engine.connection}, engine.attempts)

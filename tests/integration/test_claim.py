@@ -1,10 +1,10 @@
-"""The transaction before every attempt and the table after it, on both databases."""
+"""The claim before every attempt and the result after it, on both databases."""
 
 from __future__ import annotations
 
 import itertools
 from copy import copy
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any, NoReturn
 
 import pytest
@@ -17,17 +17,18 @@ from bridge.errors import (
     RateLimited,
     TransientError,
 )
-from bridge.rules.model import Cap, Messaging, Once, QuietHours, Retry
+from bridge.lifecycle import PauseCause
+from bridge.rules.model import Cap, MessagingPolicy, OncePer, QuietHours, Retry
 from bridge.store.claim import LEASE
-from bridge.store.connections import all_connections, pause, pause_values, resume
-from bridge.store.contact_cache import StoredContactCache, zones_known
+from bridge.store.connections import all_connections, pause, pause_columns, resume
+from bridge.store.contact_cache import StoredContactCache, cached_time_zones
 from bridge.store.database import Database
 from bridge.store.erase import erase
-from bridge.store.opt_outs import Preference, opt_outs, set_preference
-from bridge.store.policy_inputs import Rulebook
-from bridge.store.results import finish
+from bridge.store.opt_outs import OptOutChange, list_opt_outs, save_opt_out
+from bridge.store.policy_inputs import PolicyConfig
+from bridge.store.results import record_results
 from bridge.store.schema import connections
-from bridge.worker.result_policy import CUT_SHORT_LIMIT
+from bridge.worker.result_policy import MAX_INTERRUPTIONS
 from tests.integration.engine import NO_QUIET, Engine
 
 NUMBERS = itertools.count(1000)
@@ -40,271 +41,276 @@ def engine(database: Database) -> Engine:
 
 def raising(error: Exception) -> Any:
     def fail() -> NoReturn:
-        raise copy(error)  # as a partner's client: an exception of its own for every request
+        raise copy(error)  # like a provider's client: a new exception for every request
 
     return fail
 
 
 def once(engine: Engine, moment: str, error: Exception) -> None:
-    """The partner fails once, `before` or `after` the effect."""
+    """Let the provider fail once, `before` or `after` the action."""
 
     def fail() -> NoReturn:
-        setattr(engine.partner, moment, None)
+        setattr(engine.provider, moment, None)
         raise error
 
-    setattr(engine.partner, moment, fail)
+    setattr(engine.provider, moment, fail)
 
 
-def test_a_due_delivery_is_sent_and_its_attempt_is_on_record(engine: Engine) -> None:
-    ident = engine.deliver("send")
-    engine.lookup_delay()
-    shown = engine.show(ident)
-    assert engine.partner.texts == [(ident, "+12125550167")]
+def test_due_delivery_is_sent_and_its_attempt_recorded(engine: Engine) -> None:
+    delivery_id = engine.deliver("send")
+    engine.run_due()
+    shown = engine.show(delivery_id)
+    assert engine.provider.messages == [(delivery_id, "+12125550167")]
     assert (shown["state"], shown["external_id"], shown["message_status"]) == (
         "succeeded",
-        f"sms-{ident}",
+        f"sms-{delivery_id}",
         "queued",
     )
-    assert [(tried["kind"], tried["outcome"]) for tried in shown["attempt_history"]] == [("send", "succeeded")]
+    assert [(attempt["kind"], attempt["outcome"]) for attempt in shown["attempt_history"]] == [
+        ("send", "succeeded")
+    ]
 
 
-def test_the_attempt_is_written_before_it_is_made(engine: Engine) -> None:
-    ident = engine.deliver("send")
+def test_attempt_is_written_before_the_request(engine: Engine) -> None:
+    delivery_id = engine.deliver("send")
     engine.claim()
-    assert engine.show(ident)["state"] == "running"
-    assert engine.show(ident)["attempt_history"][0]["finished_at"] is None
-    assert engine.partner.texts == []
+    assert engine.show(delivery_id)["state"] == "running"
+    assert engine.show(delivery_id)["attempt_history"][0]["finished_at"] is None
+    assert engine.provider.messages == []
 
 
-def test_a_delivery_waits_for_its_time(engine: Engine) -> None:
+def test_delivery_is_not_claimed_before_run_at(engine: Engine) -> None:
     engine.deliver("send", run_at=engine.database.clock.now() + timedelta(minutes=5))
     assert engine.step() == 0
     engine.database.clock.advance(minutes=5)
     assert engine.step() == 1
 
 
-def test_a_zone_that_a_crm_told_moves_the_quiet_hours_until_it_is_forgotten(engine: Engine) -> None:
-    engine.rulebook = Rulebook(Messaging())
+def test_quiet_hours_follow_time_zone_from_crm_until_it_expires_or_is_erased(engine: Engine) -> None:
+    engine.policy_config = PolicyConfig(MessagingPolicy())
     clock = engine.database.clock
     # 08:30 in New York, as the number says, and 05:30 in Los Angeles
     clock.set(datetime(2026, 3, 2, 13, 30, tzinfo=UTC))
     StoredContactCache(engine.database, "hubspot").remember_zones({"+12125550167": "America/Los_Angeles"})
-    ident = engine.deliver("send")
-    engine.lookup_delay()
-    assert engine.partner.texts == []
-    assert "in America/Los_Angeles, as the CRM says" in engine.show(ident)["detail"]
-    with engine.database.read() as connection:
-        assert zones_known(connection, ["+12125550167"], clock.now() + timedelta(days=8)) == {}
+    delivery_id = engine.deliver("send")
+    engine.run_due()
+    assert engine.provider.messages == []
+    assert "in America/Los_Angeles (time zone from the CRM)" in engine.show(delivery_id)["detail"]
+    with engine.database.read() as conn:
+        assert cached_time_zones(conn, ["+12125550167"], clock.now() + timedelta(days=8)) == {}
     erase(engine.database, "test", "+12125550167", None)
-    with engine.database.read() as connection:
-        assert zones_known(connection, ["+12125550167"], clock.now()) == {}
+    with engine.database.read() as conn:
+        assert cached_time_zones(conn, ["+12125550167"], clock.now()) == {}
 
 
-def test_an_alert_by_text_goes_out_at_night(engine: Engine) -> None:
-    engine.rulebook = Rulebook(Messaging())
+def test_alert_by_text_message_is_sent_in_quiet_hours(engine: Engine) -> None:
+    engine.policy_config = PolicyConfig(MessagingPolicy())
     engine.database.clock.set(datetime(2026, 3, 3, 3, 0, tzinfo=UTC))
     team = {"channel": "sms", "recipient": "+12025550100", "params": {"to": "+12025550100"}}
     waits = engine.deliver("send")
     alert = engine.deliver("send", trigger="alert", idempotency_key="alert", concurrency_key=None, **team)
-    engine.lookup_delay()
-    assert [ident for ident, _ in engine.partner.texts] == [alert]
+    engine.run_due()
+    assert [delivery_id for delivery_id, _ in engine.provider.messages] == [alert]
     assert engine.show(waits)["state"] == "pending"
 
 
-def test_nothing_else_of_a_lane_runs_while_one_runs(engine: Engine) -> None:
+def test_concurrency_key_admits_one_running_delivery(engine: Engine) -> None:
     event = engine.event()
     engine.deliver("send", event)
     engine.deliver("record", event)
     first = engine.claim()
     assert len(first) == 1
     assert engine.claim() == []
-    finish(engine.database, engine.attempt(first[0]))
+    record_results(engine.database, engine.attempt(first[0]))
     assert len(engine.claim()) == 1
 
 
-def test_a_full_lane_does_not_keep_others_waiting(engine: Engine) -> None:
-    crowd = engine.event()
+def test_many_deliveries_with_one_concurrency_key_do_not_delay_others(engine: Engine) -> None:
+    busy = engine.event()
     for number in range(450):
-        engine.deliver("post", crowd, concurrency_key="desk|crowd", idempotency_key=f"post {number}")
+        engine.deliver("post", busy, concurrency_key="desk|busy", idempotency_key=f"post {number}")
     other = engine.deliver("send", engine.event(metadata={"contactPhone": "+12125550999"}))
     engine.step()
     assert engine.show(other)["state"] == "succeeded"
 
 
-def test_a_proven_failure_is_tried_again_on_schedule(engine: Engine) -> None:
+def test_transient_error_is_retried_on_schedule(engine: Engine) -> None:
     once(engine, "before", TransientError("down for a moment", reason="network"))
-    ident = engine.deliver("send")
-    engine.lookup_delay()
-    assert engine.show(ident)["state"] == "retrying"
+    delivery_id = engine.deliver("send")
+    engine.run_due()
+    assert engine.show(delivery_id)["state"] == "retrying"
     engine.run_for(seconds=15)
-    assert engine.show(ident)["state"] == "succeeded"
-    assert len(engine.partner.texts) == 1
+    assert engine.show(delivery_id)["state"] == "succeeded"
+    assert len(engine.provider.messages) == 1
 
 
-def test_the_partners_own_wish_for_the_next_attempt_is_honoured(engine: Engine) -> None:
+def test_retry_after_of_the_provider_is_honored(engine: Engine) -> None:
     once(engine, "before", TransientError("busy", retry_after=timedelta(minutes=30)))
-    ident = engine.deliver("send")
-    engine.lookup_delay()
+    delivery_id = engine.deliver("send")
+    engine.run_due()
     engine.database.clock.advance(minutes=29, seconds=59)
     assert engine.step() == 0
     engine.database.clock.advance(seconds=1)
-    engine.lookup_delay()
-    assert engine.show(ident)["state"] == "succeeded"
+    engine.run_due()
+    assert engine.show(delivery_id)["state"] == "succeeded"
 
 
-def test_a_refusal_is_final_and_frees_the_effect(engine: Engine) -> None:
+def test_permanent_error_fails_the_delivery_and_releases_its_key(engine: Engine) -> None:
     once(engine, "before", PermanentError("no such number"))
     event = engine.event()
     first = engine.deliver("send", event)
-    engine.lookup_delay()
+    engine.run_due()
     assert engine.show(first)["state"] == "failed"
     second = engine.deliver("send", event)
-    engine.lookup_delay()
+    engine.run_due()
     assert engine.show(second)["state"] == "succeeded"
 
 
-def test_an_unknown_outcome_is_looked_up_and_found(engine: Engine) -> None:
+def test_unknown_outcome_succeeds_when_lookup_finds_it(engine: Engine) -> None:
     once(engine, "after", OutcomeUnknown("no answer"))
-    ident = engine.deliver("send")
+    delivery_id = engine.deliver("send")
     engine.run_for(seconds=10)
-    assert engine.show(ident)["state"] == "succeeded"
-    assert len(engine.partner.texts) == 1
-    assert [tried["outcome"] for tried in engine.show(ident)["attempt_history"]] == ["outcome_unknown", "lookup_found"]
+    assert engine.show(delivery_id)["state"] == "succeeded"
+    assert len(engine.provider.messages) == 1
+    assert [attempt["outcome"] for attempt in engine.show(delivery_id)["attempt_history"]] == [
+        "outcome_unknown",
+        "lookup_found",
+    ]
 
 
-def test_an_unknown_outcome_that_did_not_happen_is_attempted_again(engine: Engine) -> None:
+def test_unknown_outcome_is_retried_when_lookup_finds_nothing(engine: Engine) -> None:
     once(engine, "before", OutcomeUnknown("no answer"))
-    ident = engine.deliver("send")
+    delivery_id = engine.deliver("send")
     engine.run_for(seconds=10)
-    assert engine.show(ident)["state"] == "succeeded"
-    assert len(engine.partner.texts) == 1
-    assert [tried["outcome"] for tried in engine.show(ident)["attempt_history"]] == [
+    assert engine.show(delivery_id)["state"] == "succeeded"
+    assert len(engine.provider.messages) == 1
+    assert [attempt["outcome"] for attempt in engine.show(delivery_id)["attempt_history"]] == [
         "outcome_unknown",
         "lookup_not_found",
         "succeeded",
     ]
 
 
-def test_our_own_bug_is_an_unknown_outcome(engine: Engine) -> None:
+def test_unexpected_exception_is_an_unknown_outcome(engine: Engine) -> None:
     once(engine, "after", KeyError("oops"))
-    ident = engine.deliver("send")
+    delivery_id = engine.deliver("send")
     engine.run_for(seconds=10)
-    assert engine.show(ident)["state"] == "succeeded"
-    assert len(engine.partner.texts) == 1
+    assert engine.show(delivery_id)["state"] == "succeeded"
+    assert len(engine.provider.messages) == 1
 
 
-def test_what_cannot_be_told_waits_for_a_person(engine: Engine) -> None:
-    engine.partner.can_tell = False
+def test_inconclusive_lookup_needs_review(engine: Engine) -> None:
+    engine.provider.lookup_works = False
     once(engine, "after", OutcomeUnknown("no answer"))
-    ident = engine.deliver("send")
+    delivery_id = engine.deliver("send")
     engine.run_for(seconds=10)
-    assert engine.show(ident)["state"] == "needs_review"
-    assert engine.show(ident)["needs_follow_up"]
+    assert engine.show(delivery_id)["state"] == "needs_review"
+    assert engine.show(delivery_id)["needs_follow_up"]
 
 
-def test_a_lookup_that_fails_by_itself_is_tried_for_two_minutes(engine: Engine) -> None:
-    engine.partner.looked_up = raising(KeyError("a bug of ours"))
+def test_failing_lookup_is_repeated_for_two_minutes(engine: Engine) -> None:
+    engine.provider.on_lookup = raising(KeyError("a bug"))
     once(engine, "after", OutcomeUnknown("no answer"))
-    ident = engine.deliver("send")
+    delivery_id = engine.deliver("send")
     engine.run_for(seconds=110)
-    assert engine.show(ident)["state"] == "retrying"
+    assert engine.show(delivery_id)["state"] == "retrying"
     engine.run_for(seconds=20)
-    assert engine.show(ident)["state"] == "needs_review"
+    assert engine.show(delivery_id)["state"] == "needs_review"
 
 
-def test_an_outage_of_the_partner_sends_no_lookup_to_review(engine: Engine) -> None:
+def test_outage_of_provider_does_not_send_lookups_to_review(engine: Engine) -> None:
     away = raising(OutcomeUnknown("503", reason="server_error"))
-    engine.partner.after = engine.partner.looked_up = away
-    idents = [
+    engine.provider.after = engine.provider.on_lookup = away
+    delivery_ids = [
         engine.deliver("send", engine.event(metadata={"contactPhone": f"+1212555010{number}"}))
         for number in range(6)
     ]
     engine.run_for(minutes=20)
     assert set(engine.states()) == {"retrying"}
-    engine.partner.after = engine.partner.looked_up = None
+    engine.provider.after = engine.provider.on_lookup = None
     engine.run_for(minutes=2)
     assert set(engine.states()) == {"succeeded"}
-    assert sorted(ident for ident, _ in engine.partner.texts) == sorted(idents)
+    assert sorted(delivery_id for delivery_id, _ in engine.provider.messages) == sorted(delivery_ids)
 
 
-def test_without_a_lookup_an_unknown_outcome_waits_for_a_person_at_once(engine: Engine) -> None:
+def test_unknown_outcome_without_lookup_needs_review_immediately(engine: Engine) -> None:
     once(engine, "after", OutcomeUnknown("no answer"))
-    ident = engine.deliver("mail", engine.event("chat.resolved"))
-    engine.lookup_delay()
-    assert engine.show(ident)["state"] == "needs_review"
+    delivery_id = engine.deliver("mail", engine.event("chat.resolved"))
+    engine.run_due()
+    assert engine.show(delivery_id)["state"] == "needs_review"
 
 
-def test_a_second_delivery_of_an_effect_whose_outcome_is_unknown_waits(engine: Engine) -> None:
+def test_delivery_waits_while_its_idempotency_key_has_an_unknown_outcome(engine: Engine) -> None:
     once(engine, "after", OutcomeUnknown("no answer"))
     event = engine.event()
     engine.deliver("send", event)
-    engine.lookup_delay()
+    engine.run_due()
     second = engine.deliver("send", event)
     engine.run_for(minutes=2)
     assert engine.show(second)["reason"] == "duplicate"
-    assert len(engine.partner.texts) == 1
+    assert len(engine.provider.messages) == 1
 
 
-def test_a_repeatable_action_is_repeated_after_an_unknown_outcome(engine: Engine) -> None:
+def test_idempotent_action_is_repeated_after_unknown_outcome(engine: Engine) -> None:
     once(engine, "after", OutcomeUnknown("no answer", reason="server_error"))
-    ident = engine.deliver("record")
+    delivery_id = engine.deliver("record")
     engine.run_for(seconds=20)
-    assert engine.show(ident)["state"] == "succeeded"
-    assert engine.partner.calls == [1, 1]
+    assert engine.show(delivery_id)["state"] == "succeeded"
+    assert engine.provider.calls == [1, 1]
 
 
-def test_the_same_message_twice_is_one_message(engine: Engine) -> None:
+def test_second_delivery_of_the_same_message_is_suppressed_as_duplicate(engine: Engine) -> None:
     event = engine.event()
     engine.deliver("send", event)
-    engine.lookup_delay()
+    engine.run_due()
     second = engine.deliver("send", event)
-    engine.lookup_delay()
+    engine.run_due()
     assert engine.show(second)["reason"] == "duplicate"
-    assert len(engine.partner.texts) == 1
+    assert len(engine.provider.messages) == 1
 
 
-def test_again_sends_what_is_already_done(engine: Engine) -> None:
+def test_force_repeats_a_completed_action(engine: Engine) -> None:
     event = engine.event()
     engine.deliver("send", event)
-    engine.lookup_delay()
+    engine.run_due()
     engine.deliver("send", event, force=True)
-    engine.lookup_delay()
-    assert len(engine.partner.texts) == 2
+    engine.run_due()
+    assert len(engine.provider.messages) == 2
 
 
-def test_a_later_event_updates_the_one_record_and_an_older_one_is_superseded(engine: Engine) -> None:
+def test_later_event_updates_the_record_and_older_event_is_superseded(engine: Engine) -> None:
     first = engine.event("chat.completed")
     engine.database.clock.advance(seconds=5)
     later = engine.event("chat.completed", conversationId=first.conversation.id)
     engine.deliver("record", later, params={"title": "later"})
-    engine.lookup_delay()
+    engine.run_due()
     old = engine.deliver("record", first, params={"title": "first"})
-    engine.lookup_delay()
+    engine.run_due()
     assert engine.show(old)["reason"] == "superseded"
-    assert list(engine.partner.records.values()) == ["later"]
+    assert list(engine.provider.records.values()) == ["later"]
 
 
-def test_resolved_wins_over_a_later_completed(engine: Engine) -> None:
+def test_resolved_takes_precedence_over_a_later_completed(engine: Engine) -> None:
     resolved = engine.event("chat.resolved")
     engine.database.clock.advance(seconds=5)
     completed = engine.event("chat.completed", conversationId=resolved.conversation.id)
     engine.deliver("record", resolved, params={"title": "resolved"})
-    engine.lookup_delay()
+    engine.run_due()
     late = engine.deliver("record", completed, params={"title": "completed"})
-    engine.lookup_delay()
+    engine.run_due()
     assert engine.show(late)["reason"] == "superseded"
-    assert list(engine.partner.records.values()) == ["resolved"]
+    assert list(engine.provider.records.values()) == ["resolved"]
 
 
-def test_a_batch_takes_many_deliveries_in_one_call_and_one_lane_once(engine: Engine) -> None:
+def test_batch_carries_many_deliveries_but_each_concurrency_key_once(engine: Engine) -> None:
     for number in range(120):
         engine.deliver("record", engine.event(metadata={"contactPhone": f"+1212555{number // 2:04d}"}))
-    engine.lookup_delay()
-    assert engine.partner.calls == [60, 60]
+    engine.run_due()
+    assert engine.provider.calls == [60, 60]
     assert engine.states() == {"succeeded": 120}
 
 
-def test_a_refusal_of_the_whole_batch_is_split_and_uses_up_no_attempts(engine: Engine) -> None:
+def test_rejected_batch_is_split_and_uses_up_no_attempts(engine: Engine) -> None:
     bad = engine.deliver(
         "record", engine.event(metadata={"contactPhone": "+12125559999"}), params={"title": "bad"}
     )
@@ -318,82 +324,82 @@ def test_a_refusal_of_the_whole_batch_is_split_and_uses_up_no_attempts(engine: E
         return original(client, jobs)
 
     engine.connector.actions["record"].run = refuse
-    engine.lookup_delay()
+    engine.run_due()
     assert engine.show(bad)["state"] == "failed"
     assert engine.states() == {"succeeded": 9, "failed": 1}
 
 
-def test_a_crash_between_the_attempt_and_its_end_is_looked_up(engine: Engine) -> None:
-    ident = engine.deliver("send")
+def test_crash_between_attempt_and_result_leads_to_lookup(engine: Engine) -> None:
+    delivery_id = engine.deliver("send")
     [call] = engine.claim()
-    engine.attempt(call)  # and then the process dies
-    assert engine.take_over() == 0
+    engine.attempt(call)  # then the process dies
+    assert engine.recover_expired() == 0
     engine.database.clock.advance(seconds=LEASE.total_seconds() + 1)
-    assert engine.take_over() == 1
+    assert engine.recover_expired() == 1
     engine.run_for(seconds=10)
-    assert engine.show(ident)["state"] == "succeeded"
-    assert len(engine.partner.texts) == 1
+    assert engine.show(delivery_id)["state"] == "succeeded"
+    assert len(engine.provider.messages) == 1
 
 
-def test_a_request_that_failed_is_one_failure_however_many_deliveries_it_carried(engine: Engine) -> None:
+def test_failed_batch_counts_as_one_failure_for_the_circuit_breaker(engine: Engine) -> None:
     once(engine, "before", OutcomeUnknown("no answer", reason="server_error"))
     for _ in range(8):
         engine.deliver("record", engine.event(metadata={"contactPhone": f"+1212555{next(NUMBERS)}"}))
     assert engine.step() == 8
-    assert engine.partner.calls == [8]
+    assert engine.provider.calls == [8]
     assert [row["pause_cause"] for row in all_connections(engine.database)] == [None]
 
 
-def test_attempts_that_our_own_end_cut_short_open_no_circuit(engine: Engine) -> None:
+def test_interrupted_attempts_do_not_open_the_circuit(engine: Engine) -> None:
     for number in range(8):
         engine.deliver("send", engine.event(metadata={"contactPhone": f"+1212555010{number}"}))
     engine.slots = 8
     assert len(engine.claim()) == 8
     engine.database.clock.advance(seconds=LEASE.total_seconds() + 1)
-    assert engine.take_over() == 8
+    assert engine.recover_expired() == 8
     assert [row["pause_cause"] for row in all_connections(engine.database)] == [None]
 
 
-def test_what_is_cut_short_again_and_again_is_repeated_soon_until_it_looks_like_the_cause(
+def test_repeatedly_interrupted_delivery_uses_up_attempts_after_the_limit(
     engine: Engine,
 ) -> None:
-    ident = engine.deliver("record")
-    for _ in range(CUT_SHORT_LIMIT):
+    delivery_id = engine.deliver("record")
+    for _ in range(MAX_INTERRUPTIONS):
         assert len(engine.claim()) == 1
         engine.database.clock.advance(seconds=LEASE.total_seconds() + 1)
-        engine.take_over()
+        engine.recover_expired()
         engine.database.clock.advance(seconds=5)
-    assert (engine.show(ident)["state"], engine.show(ident)["attempts"]) == ("retrying", 0)
+    assert (engine.show(delivery_id)["state"], engine.show(delivery_id)["attempts"]) == ("retrying", 0)
     engine.claim()
     engine.database.clock.advance(seconds=LEASE.total_seconds() + 1)
-    engine.take_over()
-    assert engine.show(ident)["attempts"] == 1
+    engine.recover_expired()
+    assert engine.show(delivery_id)["attempts"] == 1
 
 
-def test_a_lookup_that_is_cut_short_does_not_end_in_review(engine: Engine) -> None:
+def test_interrupted_lookup_does_not_need_review(engine: Engine) -> None:
     once(engine, "after", OutcomeUnknown("no answer"))
-    ident = engine.deliver("send")
-    engine.lookup_delay()
-    engine.database.clock.advance(minutes=10)  # nobody served
+    delivery_id = engine.deliver("send")
+    engine.run_due()
+    engine.database.clock.advance(minutes=10)  # no worker was running
     [[lookup]] = engine.claim()
     assert lookup.kind == "lookup"
     engine.database.clock.advance(seconds=LEASE.total_seconds() + 1)
-    engine.take_over()
-    engine.lookup_delay()
-    assert engine.show(ident)["state"] == "succeeded"
-    assert len(engine.partner.texts) == 1
+    engine.recover_expired()
+    engine.run_due()
+    assert engine.show(delivery_id)["state"] == "succeeded"
+    assert len(engine.provider.messages) == 1
 
 
-def test_who_comes_back_after_its_lease_was_taken_over_changes_nothing(engine: Engine) -> None:
-    ident = engine.deliver("send")
+def test_result_with_outdated_fencing_token_changes_nothing(engine: Engine) -> None:
+    delivery_id = engine.deliver("send")
     [call] = engine.claim()
-    late = engine.attempt(call)
+    results = engine.attempt(call)
     engine.database.clock.advance(minutes=1)
-    engine.take_over()
+    engine.recover_expired()
     engine.run_for(seconds=10)
-    before = engine.show(ident)
-    assert finish(engine.database, late) == [call[0]]
-    after = engine.show(ident)
+    before = engine.show(delivery_id)
+    assert record_results(engine.database, results) == [call[0]]
+    after = engine.show(delivery_id)
     assert (
         (before["state"], before["fencing_token"])
         == (after["state"], after["fencing_token"])
@@ -401,92 +407,92 @@ def test_who_comes_back_after_its_lease_was_taken_over_changes_nothing(engine: E
     )
 
 
-def test_an_opt_out_that_commits_first_stops_the_message(engine: Engine) -> None:
-    ident = engine.deliver("send")
-    set_preference(engine.database, Preference("sms", "+12125550167", True, "STOP to desk"))
-    engine.lookup_delay()
-    assert engine.show(ident)["reason"] == "opted_out"
-    assert engine.partner.texts == []
+def test_opt_out_committed_before_claim_suppresses_the_message(engine: Engine) -> None:
+    delivery_id = engine.deliver("send")
+    save_opt_out(engine.database, OptOutChange("sms", "+12125550167", True, "STOP to desk"))
+    engine.run_due()
+    assert engine.show(delivery_id)["reason"] == "opted_out"
+    assert engine.provider.messages == []
 
 
-def test_a_refusal_for_an_opt_out_is_remembered(engine: Engine) -> None:
+def test_opt_out_reported_by_provider_is_stored(engine: Engine) -> None:
     once(engine, "before", PermanentError("unsubscribed", opted_out=True))
     engine.deliver("send")
-    engine.lookup_delay()
-    assert [item["address"] for item in opt_outs(engine.database)] == ["+12125550167"]
+    engine.run_due()
+    assert [item["address"] for item in list_opt_outs(engine.database)] == ["+12125550167"]
     second = engine.deliver("send")
-    engine.lookup_delay()
+    engine.run_due()
     assert engine.show(second)["reason"] == "opted_out"
 
 
-def test_caps_count_over_all_rules_and_not_what_certainly_failed(engine: Engine) -> None:
-    engine.rulebook = Rulebook(Messaging(quiet_hours=NO_QUIET, caps={"sms": Cap(1, timedelta(hours=24))}))
+def test_caps_count_across_rules_and_ignore_failed_messages(engine: Engine) -> None:
+    engine.policy_config = PolicyConfig(
+        MessagingPolicy(quiet_hours=NO_QUIET, caps={"sms": Cap(1, timedelta(hours=24))})
+    )
     once(engine, "before", PermanentError("no such number"))
     failed = engine.deliver("send", rule="a")
-    engine.lookup_delay()
+    engine.run_due()
     first = engine.deliver("send", rule="b")
-    engine.lookup_delay()
+    engine.run_due()
     second = engine.deliver("send", rule="c")
-    engine.lookup_delay()
-    assert [engine.show(ident)["state"] for ident in (failed, first, second)] == [
+    engine.run_due()
+    assert [engine.show(delivery_id)["state"] for delivery_id in (failed, first, second)] == [
         "failed",
         "succeeded",
         "suppressed",
     ]
     engine.database.clock.advance(hours=25)
     third = engine.deliver("send", rule="c")
-    engine.lookup_delay()
+    engine.run_due()
     assert engine.show(third)["state"] == "succeeded"
 
 
-def test_in_quiet_hours_a_message_waits_for_the_morning(engine: Engine) -> None:
-    from datetime import UTC, datetime, time
-
-    engine.rulebook = Rulebook(Messaging(quiet_hours=QuietHours(time(20), time(8))))
+def test_message_in_quiet_hours_is_deferred_to_the_morning(engine: Engine) -> None:
+    engine.policy_config = PolicyConfig(MessagingPolicy(quiet_hours=QuietHours(time(20), time(8))))
     engine.database.clock.set(datetime(2026, 3, 3, 2, 30, tzinfo=UTC))  # 21:30 in New York
-    ident = engine.deliver("send")
-    engine.lookup_delay()
-    shown = engine.show(ident)
+    delivery_id = engine.deliver("send")
+    engine.run_due()
+    shown = engine.show(delivery_id)
     assert (shown["state"], shown["run_at"]) == ("pending", datetime(2026, 3, 3, 13, 0, tzinfo=UTC))
     engine.database.clock.set(datetime(2026, 3, 3, 13, 0, 1, tzinfo=UTC))
-    engine.lookup_delay()
-    assert engine.show(ident)["state"] == "succeeded"
+    engine.run_due()
+    assert engine.show(delivery_id)["state"] == "succeeded"
 
 
-def test_a_later_event_of_the_same_person_cancels(engine: Engine) -> None:
+def test_later_event_of_the_same_contact_cancels(engine: Engine) -> None:
     busy = engine.event()
-    ident = engine.deliver(
+    delivery_id = engine.deliver(
         "send", busy, run_at=engine.database.clock.now() + timedelta(minutes=5), cancel_on=("call.completed",)
     )
     engine.database.clock.advance(minutes=1)
     engine.event("call.completed", metadata={"contactPhone": "+12125550167"})
     engine.run_for(minutes=6)
-    assert engine.show(ident)["state"] == "cancelled"
-    assert engine.partner.texts == []
+    assert engine.show(delivery_id)["state"] == "cancelled"
+    assert engine.provider.messages == []
 
 
-def test_an_older_event_cancels_nothing(engine: Engine) -> None:
+def test_older_event_does_not_cancel(engine: Engine) -> None:
     engine.event("call.completed", metadata={"contactPhone": "+12125550167"})
     engine.database.clock.advance(seconds=1)
-    ident = engine.deliver("send", cancel_on=("call.completed",))
-    engine.lookup_delay()
-    assert engine.show(ident)["state"] == "succeeded"
+    delivery_id = engine.deliver("send", cancel_on=("call.completed",))
+    engine.run_due()
+    assert engine.show(delivery_id)["state"] == "succeeded"
 
 
-def test_once_per_contact(engine: Engine) -> None:
-    limit = Once("contact", timedelta(hours=24))
+def test_once_per_contact_suppresses_the_second_delivery(engine: Engine) -> None:
+    limit = OncePer("contact", timedelta(hours=24))
     first, second = engine.deliver("send", once=limit), engine.deliver("send", once=limit)
-    engine.lookup_delay()
-    states = {engine.show(ident)["state"] for ident in (first, second)}
+    engine.run_due()
+    states = {engine.show(delivery_id)["state"] for delivery_id in (first, second)}
     assert states == {"succeeded", "suppressed"}
 
 
-def test_what_expires_is_suppressed_and_what_failed_until_then_is_given_up(engine: Engine) -> None:
+def test_expired_delivery_is_suppressed_or_failed_if_it_was_attempted(engine: Engine) -> None:
     now = engine.database.clock.now()
     late = engine.deliver("send", run_at=now + timedelta(hours=2), expires_at=now + timedelta(hours=1))
     engine.run_for(hours=2)
     assert engine.show(late)["reason"] == "expired"
-    engine.partner.before = raising(TransientError("down", reason="rejected"))
+    engine.provider.before = raising(TransientError("down", reason="rejected"))
     now = engine.database.clock.now()
     failing = engine.deliver("send", expires_at=now + timedelta(minutes=30))
     engine.run_for(minutes=40)
@@ -494,22 +500,22 @@ def test_what_expires_is_suppressed_and_what_failed_until_then_is_given_up(engin
     assert (shown["state"], shown["reason"], shown["needs_follow_up"]) == ("failed", "rejected", True)
 
 
-def test_a_rule_can_limit_its_retries(engine: Engine) -> None:
-    engine.partner.before = raising(TransientError("down", reason="rejected"))
-    ident = engine.deliver("send", retry=Retry(attempts=2))
+def test_retry_attempts_of_a_rule_limit_its_retries(engine: Engine) -> None:
+    engine.provider.before = raising(TransientError("down", reason="rejected"))
+    delivery_id = engine.deliver("send", retry=Retry(attempts=2))
     engine.run_for(minutes=2)
-    assert engine.show(ident)["state"] == "failed"
-    assert len(engine.partner.calls) == 2
+    assert engine.show(delivery_id)["state"] == "failed"
+    assert len(engine.provider.calls) == 2
 
 
-def test_a_shadow_stops_short_of_sending(engine: Engine) -> None:
-    ident = engine.deliver("send", shadow=True)
-    engine.lookup_delay()
-    assert engine.show(ident)["reason"] == "shadow"
-    assert engine.partner.calls == []
+def test_shadow_delivery_is_not_sent(engine: Engine) -> None:
+    delivery_id = engine.deliver("send", shadow=True)
+    engine.run_due()
+    assert engine.show(delivery_id)["reason"] == "shadow"
+    assert engine.provider.calls == []
 
 
-def test_a_429_pauses_the_connection_and_uses_up_no_attempt(engine: Engine) -> None:
+def test_rate_limit_pauses_connection_and_uses_up_no_attempt(engine: Engine) -> None:
     once(engine, "before", RateLimited("slow down", retry_after=timedelta(minutes=2)))
     first = engine.deliver("send")
     second = engine.deliver("post", engine.event(metadata={"contactPhone": "+12125550001"}))
@@ -518,104 +524,104 @@ def test_a_429_pauses_the_connection_and_uses_up_no_attempt(engine: Engine) -> N
     engine.database.clock.advance(seconds=119)
     assert engine.step() == 0
     engine.database.clock.advance(seconds=1)
-    engine.lookup_delay()
+    engine.run_due()
     assert engine.show(first)["state"] == engine.show(second)["state"] == "succeeded"
     assert engine.show(first)["attempts"] == 1
 
 
-def test_an_empty_quota_pauses_until_it_is_filled(engine: Engine) -> None:
+def test_exhausted_quota_pauses_connection_until_reset(engine: Engine) -> None:
     until = engine.database.clock.now() + timedelta(hours=5)
     once(engine, "before", QuotaExhausted("no calls left today", until=until))
-    ident = engine.deliver("record")
+    delivery_id = engine.deliver("record")
     engine.step()
     [row] = all_connections(engine.database)
     assert (row["pause_cause"], row["paused_until"], row["alert_due"]) == ("quota", until, True)
     engine.run_for(hours=5, minutes=1)
-    assert engine.show(ident)["state"] == "succeeded"
+    assert engine.show(delivery_id)["state"] == "succeeded"
 
 
-def test_wrong_credentials_pause_until_a_person_resumes(engine: Engine) -> None:
+def test_authentication_error_pauses_connection_until_resumed(engine: Engine) -> None:
     once(engine, "before", AuthenticationError("the token is not accepted"))
-    ident = engine.deliver("record")
+    delivery_id = engine.deliver("record")
     engine.run_for(minutes=1)
     engine.database.clock.advance(days=2)
     assert engine.step() == 0
     resume(engine.database, "desk", "ops")
-    engine.lookup_delay()
-    shown = engine.show(ident)
+    engine.run_due()
+    shown = engine.show(delivery_id)
     assert (shown["state"], shown["attempts"]) == ("succeeded", 1)
 
 
-def test_a_paused_connection_sends_nothing_until_it_is_resumed(engine: Engine) -> None:
+def test_paused_connection_sends_nothing_until_resumed(engine: Engine) -> None:
     pause(engine.database, "desk", "maintenance", "ops")
-    ident = engine.deliver("send")
+    delivery_id = engine.deliver("send")
     engine.run_for(minutes=1)
-    assert engine.partner.calls == []
+    assert engine.provider.calls == []
     resume(engine.database, "desk", "ops")
-    engine.lookup_delay()
-    assert engine.show(ident)["state"] == "succeeded"
+    engine.run_due()
+    assert engine.show(delivery_id)["state"] == "succeeded"
 
 
-def test_the_circuit_opens_probes_and_closes_by_itself(engine: Engine) -> None:
-    engine.partner.before = raising(OutcomeUnknown("503", reason="server_error"))
+def test_circuit_opens_probes_and_closes_automatically(engine: Engine) -> None:
+    engine.provider.before = raising(OutcomeUnknown("503", reason="server_error"))
     for number in range(8):
         engine.deliver("post", engine.event(metadata={"contactPhone": f"+1212555{number:04d}"}))
-    engine.lookup_delay()
-    assert all_connections(engine.database)[0]["pause_cause"] == "circuit"
-    tried = len(engine.partner.calls)
+    engine.run_due()
+    assert all_connections(engine.database)[0]["pause_cause"] == "circuit_open"
+    calls = len(engine.provider.calls)
     engine.run_for(seconds=60)
-    assert tried + 3 <= len(engine.partner.calls) <= tried + 7  # one probe every 10 s, and nothing else
-    engine.partner.before = None
+    assert calls + 3 <= len(engine.provider.calls) <= calls + 7  # one probe every 10 s, and nothing else
+    engine.provider.before = None
     engine.run_for(minutes=2)
     assert all_connections(engine.database)[0]["pause_cause"] is None
     assert engine.states() == {"succeeded": 8}
 
 
-def test_no_more_requests_leave_than_the_connection_allows(engine: Engine) -> None:
+def test_requests_do_not_exceed_the_limit_per_second(engine: Engine) -> None:
     engine.per_second, engine.slots = 2.0, 50
     for number in range(20):
         engine.deliver("post", engine.event(metadata={"contactPhone": f"+1212555{number:04d}"}))
     for _ in range(10):
-        engine.lookup_delay()
+        engine.run_due()
         engine.database.clock.advance(seconds=0.5)
-    assert 10 <= len(engine.partner.calls) <= 12
+    assert 10 <= len(engine.provider.calls) <= 12
 
 
-def test_a_record_that_was_given_up_on_can_be_replayed(engine: Engine) -> None:
-    engine.partner.before = raising(OutcomeUnknown("503", reason="rejected"))
+def test_failed_record_can_be_delivered_by_a_replay(engine: Engine) -> None:
+    engine.provider.before = raising(OutcomeUnknown("503", reason="rejected"))
     event = engine.event()
     first = engine.deliver("record", event, retry=Retry(attempts=1))
-    engine.lookup_delay()
+    engine.run_due()
     assert engine.show(first)["state"] == "failed"
-    engine.partner.before = None
+    engine.provider.before = None
     second = engine.deliver("record", event)
-    engine.lookup_delay()
+    engine.run_due()
     assert engine.show(second)["state"] == "succeeded"
 
 
-@pytest.mark.parametrize("by", ["a person", "the circuit"])
-def test_no_time_for_looking_counts_while_nobody_could_ask(engine: Engine, by: str) -> None:
+@pytest.mark.parametrize("cause", ["operator", "circuit_open"])
+def test_lookup_limit_does_not_count_time_while_paused(engine: Engine, cause: str) -> None:
     once(engine, "after", OutcomeUnknown("no answer"))
-    ident = engine.deliver("send")
+    delivery_id = engine.deliver("send")
     engine.step()
-    if by == "a person":
+    if cause == "operator":
         pause(engine.database, "desk", "", "ada")
     else:
-        with engine.database.write() as connection:
+        with engine.database.write() as conn:
             until = engine.database.clock.now() + timedelta(minutes=10)
-            connection.execute(connections.update().values(pause_values("circuit", until, "down")))
+            conn.execute(connections.update().values(pause_columns(PauseCause.CIRCUIT_OPEN, until, "down")))
     engine.database.clock.advance(minutes=11)
-    if by == "a person":
+    if cause == "operator":
         resume(engine.database, "desk", "ada")
-    else:  # another delivery's probe has closed it
-        with engine.database.write() as connection:
-            connection.execute(connections.update().values(pause_cause=None, paused_until=None))
-    hiccups = [TransientError("a hiccup", reason="network")]
+    else:  # the probe of another delivery has closed the circuit
+        with engine.database.write() as conn:
+            conn.execute(connections.update().values(pause_cause=None, paused_until=None))
+    errors = [TransientError("a hiccup", reason="network")]
 
-    def looked_up() -> None:
-        if hiccups:
-            raise hiccups.pop()
+    def fail_once() -> None:
+        if errors:
+            raise errors.pop()
 
-    engine.partner.looked_up = looked_up
+    engine.provider.on_lookup = fail_once
     engine.run_for(minutes=1)
-    assert engine.show(ident)["state"] == "succeeded"
+    assert engine.show(delivery_id)["state"] == "succeeded"

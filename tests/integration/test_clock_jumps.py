@@ -1,4 +1,4 @@
-"""A clock of the database that is put forward: leases and waits end early, and still nothing is sent twice."""
+"""A database clock that jumps forward: leases and delays end early, and still nothing is sent twice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bridge.worker import clock_jumps, service
 from bridge.worker.service import Worker
 from tests.integration.engine import Engine, worker_on
 
-Pass = Callable[[float], None]
+AdvanceTime = Callable[[float], None]
 
 
 @pytest.fixture
@@ -24,114 +24,114 @@ def engine(database: Database) -> Engine:
 
 
 @pytest.fixture
-def let_pass(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Pass:
-    """Let seconds pass for the database and for the process that watches its clock."""
+def advance_time(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> AdvanceTime:
+    """Advance the clock of the database and the uptime of the process that watches it."""
     passed = 0.0
 
-    def let(seconds: float) -> None:
+    def advance(seconds: float) -> None:
         nonlocal passed
         passed += seconds
         clock.advance(seconds=seconds)
 
     for module in (clock_jumps, service):
         monkeypatch.setattr(module, "uptime", lambda: uptime() + passed)
-    return let
+    return advance
 
 
-def watching(engine: Engine, let_pass: Pass) -> Worker:
-    """A replica that has been there for a while."""
+def watching_worker(engine: Engine, advance_time: AdvanceTime) -> Worker:
+    """Return a worker that has watched the clock for a while."""
     worker = worker_on(engine)
     for _ in range(2):
         worker._take_over()
-        let_pass(LEASE.total_seconds() + 1)
+        advance_time(LEASE.total_seconds() + 1)
     return worker
 
 
 @pytest.mark.postgres
-def test_a_lease_that_ran_out_by_a_jump_is_not_taken_over_while_its_attempt_may_still_send(
-    postgres_url: str, clock: Clock, let_pass: Pass
+def test_lease_expired_by_clock_jump_is_not_taken_over_during_its_attempt(
+    postgres_url: str, clock: Clock, advance_time: AdvanceTime
 ) -> None:
     database = Database(postgres_url, clock)
     upgrade(database)
     engine = Engine(database)
-    other = watching(engine, let_pass)
-    ident = engine.deliver("send")
+    other = watching_worker(engine, advance_time)
+    delivery_id = engine.deliver("send")
     [call] = engine.claim()
     clock.advance(minutes=10)
     other._take_over()
-    let_pass(15)
-    engine.lookup_delay()
-    engine.attempt(call)  # within its deadline, by the uptime of its own process
-    assert len(engine.partner.texts) == 1
-    assert engine.show(ident)["state"] == "running"
-    let_pass(LEASE.total_seconds() + 1)
+    advance_time(15)
+    engine.run_due()
+    engine.attempt(call)  # within its deadline, by the uptime of its process
+    assert len(engine.provider.messages) == 1
+    assert engine.show(delivery_id)["state"] == "running"
+    advance_time(LEASE.total_seconds() + 1)
     other._take_over()
-    let_pass(15)
-    engine.lookup_delay()
-    assert engine.show(ident)["state"] == "succeeded"
-    assert len(engine.partner.texts) == 1
+    advance_time(15)
+    engine.run_due()
+    assert engine.show(delivery_id)["state"] == "succeeded"
+    assert len(engine.provider.messages) == 1
     database.close()
 
 
 @pytest.mark.postgres
-def test_a_replica_that_just_began_to_watch_takes_nothing_over_yet(
-    postgres_url: str, clock: Clock, let_pass: Pass
+def test_new_worker_does_not_take_over_leases_immediately(
+    postgres_url: str, clock: Clock, advance_time: AdvanceTime
 ) -> None:
     """The clock may have jumped the moment before."""
     database = Database(postgres_url, clock)
     upgrade(database)
     engine = Engine(database)
-    ident = engine.deliver("send")
+    delivery_id = engine.deliver("send")
     engine.claim()
     clock.advance(minutes=10)
     other = worker_on(engine)
     other._take_over()
-    assert engine.show(ident)["state"] == "running"
-    let_pass(LEASE.total_seconds() + 1)
+    assert engine.show(delivery_id)["state"] == "running"
+    advance_time(LEASE.total_seconds() + 1)
     other._take_over()
-    assert engine.show(ident)["state"] == "retrying"
+    assert engine.show(delivery_id)["state"] == "retrying"
     database.close()
 
 
-def test_a_jump_does_not_make_a_lookup_come_before_the_partner_can_know(
-    engine: Engine, let_pass: Pass, clock: Clock
+def test_clock_jump_does_not_shorten_the_lookup_delay(
+    engine: Engine, advance_time: AdvanceTime, clock: Clock
 ) -> None:
-    def lose() -> None:
+    def lose_response() -> None:
         raise OutcomeUnknown("no answer")
 
-    worker = watching(engine, let_pass)
-    ident = engine.deliver("send")
-    engine.partner.after = lose
+    worker = watching_worker(engine, advance_time)
+    delivery_id = engine.deliver("send")
+    engine.provider.after = lose_response
     engine.step()
-    seen = engine.partner.texts.copy()
-    engine.partner.texts.clear()  # the partner does not list it yet
-    engine.partner.after = None
+    messages = engine.provider.messages.copy()
+    engine.provider.messages.clear()  # the provider does not list it yet
+    engine.provider.after = None
     clock.advance(hours=1)
     for _ in range(3):
         step(worker, engine)
-        let_pass(2)
-    engine.partner.texts += seen
+        advance_time(2)
+    engine.provider.messages += messages
     for _ in range(3):
-        let_pass(11)
+        advance_time(11)
         step(worker, engine)
-    assert engine.show(ident)["state"] == "succeeded"
-    assert len(engine.partner.texts) == 1
+    assert engine.show(delivery_id)["state"] == "succeeded"
+    assert len(engine.provider.messages) == 1
 
 
 def step(worker: Worker, engine: Engine) -> None:
-    """What the worker's threads do, once."""
-    worker._claim(engine.connection, little=False)
-    group = worker._next_group()
+    """Do once what the worker's threads do."""
+    worker._claim(engine.connection, small_batch=False)
+    group = worker._next_results()
     if group:
-        worker._write(group)
+        worker._write_results(group)
 
 
-def test_a_clock_that_goes_evenly_is_believed(engine: Engine, let_pass: Pass) -> None:
-    watched = clock_jumps.Evenness()
-    begun = clock_jumps.uptime()
-    assert watched.read(engine.database.clock.now(), begun) < 1
-    let_pass(100)
-    assert watched.read(engine.database.clock.now(), clock_jumps.uptime()) >= 100
+def test_steady_clock_is_trusted(engine: Engine, advance_time: AdvanceTime) -> None:
+    detector = clock_jumps.ClockJumpDetector()
+    started = clock_jumps.uptime()
+    assert detector.observe(engine.database.clock.now(), started) < 1
+    advance_time(100)
+    assert detector.observe(engine.database.clock.now(), clock_jumps.uptime()) >= 100
     engine.database.clock.advance(hours=-1)
-    assert watched.read(engine.database.clock.now(), clock_jumps.uptime()) == 0
-    assert clock_jumps.Evenness().read(engine.database.clock.now(), clock_jumps.uptime() - 2) == 0
+    assert detector.observe(engine.database.clock.now(), clock_jumps.uptime()) == 0
+    assert clock_jumps.ClockJumpDetector().observe(engine.database.clock.now(), clock_jumps.uptime() - 2) == 0

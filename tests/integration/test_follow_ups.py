@@ -1,4 +1,4 @@
-"""Follow-ups that cannot be made: they hold up no others."""
+"""Follow-ups: one that cannot be created does not affect the others."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import pytest
 
 from bridge.errors import AuthenticationError, PermanentError, TransientError
 from bridge.events import Event
-from bridge.rules.model import Planned
-from bridge.store.connections import all_connections, pause_values
-from bridge.store.database import EVENTS, Database
+from bridge.lifecycle import PauseCause
+from bridge.rules.model import PlannedDelivery
+from bridge.store.connections import all_connections, pause_columns
+from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.follow_ups import follow_up_deliveries, follow_up_pauses
 from bridge.store.queries import list_deliveries
-from bridge.store.results import finish
+from bridge.store.results import record_results
 from bridge.store.schema import connections
 from bridge.worker.router import Router
 from tests.integration.engine import Engine
@@ -30,80 +31,80 @@ def engine(database: Database) -> Engine:
     return Engine(database)
 
 
-def dead(engine: Engine) -> str:
-    def no() -> None:
+def failed_delivery(engine: Engine) -> str:
+    def reject() -> None:
         raise PermanentError("no")
 
-    engine.partner.before = no
-    ident = engine.deliver("send", engine.event(metadata={"contactPhone": f"+1212559{next(NUMBERS)}"}))
-    engine.lookup_delay()
-    assert engine.show(ident)["needs_follow_up"]
-    return ident
+    engine.provider.before = reject
+    delivery_id = engine.deliver("send", engine.event(metadata={"contactPhone": f"+1212559{next(NUMBERS)}"}))
+    engine.run_due()
+    assert engine.show(delivery_id)["needs_follow_up"]
+    return delivery_id
 
 
-def post(cause: str, now: datetime, **changes: Any) -> Planned:
-    given: dict[str, Any] = {
+def post(cause: str, now: datetime, **changes: Any) -> PlannedDelivery:
+    defaults: dict[str, Any] = {
         "rule": "test", "trigger": "alert", "step_index": 0, "action": "desk.post", "connection": "desk", "params": {},
         "run_at": now, "idempotency_key": f"post {cause}", "updates_existing": False, "concurrency_key": None,
     }  # fmt: skip
-    return Planned(**given | changes)
+    return PlannedDelivery(**defaults | changes)
 
 
 @pytest.mark.parametrize("how", ["raises", "cannot be written"])
-def test_a_follow_up_that_cannot_be_made_holds_up_no_other(engine: Engine, how: str) -> None:
-    idents = [dead(engine) for _ in range(5)]
-    poison = idents[2]
+def test_failing_follow_up_does_not_block_others(engine: Engine, how: str) -> None:
+    delivery_ids = [failed_delivery(engine) for _ in range(5)]
+    failing_id = delivery_ids[2]
 
-    def plan(_: Event, delivery: Mapping[str, Any], now: datetime) -> tuple[str, Sequence[Planned]]:
-        if delivery["id"] != poison:
+    def plan(_: Event, delivery: Mapping[str, Any], now: datetime) -> tuple[str, Sequence[PlannedDelivery]]:
+        if delivery["id"] != failing_id:
             return "rules", [post(delivery["id"], now)]
         if how == "raises":
             raise ValueError("a bug")
-        return "rules", [post(poison, now, idempotency_key=None)]
+        return "rules", [post(failing_id, now, idempotency_key=None)]
 
     failed: list[str] = []
-    while (made := follow_up_deliveries(engine.database, plan))[0]:
-        failed += made[1]
-    assert failed == [poison]
-    caused = {
+    while (result := follow_up_deliveries(engine.database, plan))[0]:
+        failed += result[1]
+    assert failed == [failing_id]
+    parent_ids = {
         item["parent_id"] for item in list_deliveries(engine.database).items if item["trigger"] == "alert"
     }
-    assert caused == set(idents) - {poison}
-    shown = engine.show(poison)
+    assert parent_ids == set(delivery_ids) - {failing_id}
+    shown = engine.show(failing_id)
     assert (shown["state"], shown["needs_follow_up"]) == ("failed", False)
-    assert shown["detail"].startswith("no; no follow-up could be made (")
+    assert shown["detail"].startswith("no; follow-up failed (")
 
 
-def test_an_alert_that_cannot_be_made_holds_up_no_other(engine: Engine) -> None:
+def test_failing_alert_does_not_block_others(engine: Engine) -> None:
     now = engine.database.clock.now()
     rows = [
         {"name": name, "failures": 0, "successes": 0}
-        | pause_values("auth", now, AuthenticationError("401").detail, alert=True)
+        | pause_columns(PauseCause.AUTH, now, AuthenticationError("401").detail, alert=True)
         for name in ("desk", "mail", "post")
     ]
-    with engine.database.write() as connection:
-        connection.execute(connections.insert(), rows)
+    with engine.database.write() as conn:
+        conn.execute(connections.insert(), rows)
 
-    def plan(_: Event, delivery: Mapping[str, Any], now: datetime) -> tuple[str, Sequence[Planned]]:
+    def plan(_: Event, delivery: Mapping[str, Any], now: datetime) -> tuple[str, Sequence[PlannedDelivery]]:
         if delivery["connection"] == "desk":
             raise ValueError("a bug")
         return "rules", [post(delivery["id"], now)]
 
     failed: list[str] = []
-    while (made := follow_up_pauses(engine.database, plan))[0]:
-        failed += made[1]
+    while (result := follow_up_pauses(engine.database, plan))[0]:
+        failed += result[1]
     assert failed == ["desk"]
     assert len(list_deliveries(engine.database).items) == 2
     assert [row["alert_due"] for row in all_connections(engine.database)] == [False, False, False]
 
 
-def test_the_router_goes_on_after_a_follow_up_that_cannot_be_made(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    idents = [dead(engine) for _ in range(2)]
+def test_router_continues_after_failing_follow_up(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    delivery_ids = [failed_delivery(engine) for _ in range(2)]
 
-    def after_failure(_: Any, __: Any, delivery: Mapping[str, Any], now: datetime) -> Sequence[Planned]:
-        if delivery["id"] == idents[0]:
+    def after_failure(
+        _: Any, __: Any, delivery: Mapping[str, Any], now: datetime
+    ) -> Sequence[PlannedDelivery]:
+        if delivery["id"] == delivery_ids[0]:
             raise ValueError("a bug")
         return [post(delivery["id"], now)]
 
@@ -111,33 +112,33 @@ def test_the_router_goes_on_after_a_follow_up_that_cannot_be_made(
     router = Router(
         engine.database, cast(Any, SimpleNamespace(current=SimpleNamespace(hash="rules", text="")))
     )
-    while router.round():
+    while router.run_once():
         pass
-    assert [engine.show(ident)["needs_follow_up"] for ident in idents] == [False, False]
+    assert [engine.show(delivery_id)["needs_follow_up"] for delivery_id in delivery_ids] == [False, False]
     assert "post" in str([item["action"] for item in list_deliveries(engine.database).items])
 
 
-def test_a_delivery_that_expires_after_attempts_in_vain_wakes_who_follows_it_up(engine: Engine) -> None:
+def test_expired_delivery_with_failed_attempts_notifies_the_router(engine: Engine) -> None:
     def down() -> None:
         raise TransientError("down", retry_after=timedelta(minutes=2))
 
-    engine.partner.before = down
+    engine.provider.before = down
     expires_at = engine.database.clock.now() + timedelta(minutes=3)
-    ident = engine.deliver("send", expires_at=expires_at)
+    delivery_id = engine.deliver("send", expires_at=expires_at)
     engine.step()
     engine.database.clock.advance(minutes=4)
-    told: list[frozenset[str]] = []
-    engine.database.on_change.append(told.append)
+    published: list[frozenset[str]] = []
+    engine.database.listeners.append(published.append)
     assert engine.claim() == []
-    assert engine.show(ident)["needs_follow_up"]
-    assert any(EVENTS in topics for topics in told)
+    assert engine.show(delivery_id)["needs_follow_up"]
+    assert any(EVENTS_TOPIC in topics for topics in published)
 
 
-def test_a_pause_that_is_to_be_alerted_wakes_who_does_so(engine: Engine) -> None:
+def test_pause_with_alert_notifies_the_router(engine: Engine) -> None:
     engine.deliver("post")
     [call] = engine.claim()
-    told: list[frozenset[str]] = []
-    engine.database.on_change.append(told.append)
-    finish(engine.database, engine.conclude(call, [AuthenticationError("401")]))
+    published: list[frozenset[str]] = []
+    engine.database.listeners.append(published.append)
+    record_results(engine.database, engine.classify_result(call, [AuthenticationError("401")]))
     assert all_connections(engine.database)[0]["alert_due"]
-    assert any(EVENTS in topics for topics in told)
+    assert any(EVENTS_TOPIC in topics for topics in published)

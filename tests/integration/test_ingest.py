@@ -1,4 +1,4 @@
-"""Storing events: what is answered is on disk, and one event is stored once."""
+"""Ingest: an accepted event is on disk, and each event is stored once."""
 
 from __future__ import annotations
 
@@ -11,86 +11,86 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import select
 
-from bridge.samples import sample, stamped
+from bridge.samples import refresh_sample, sample
 from bridge.signing import read_event
 from bridge.store import schema
 from bridge.store.database import Database
-from bridge.store.ingest import IncomingEvent, accept
-from bridge.store.migrate import current, upgrade
+from bridge.store.ingest import IncomingEvent, store_events
+from bridge.store.migrate import current_revision, upgrade
 from bridge.store.queries import list_events, list_rejected_requests
 
 NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 
 
-def receipt(**changes: Any) -> IncomingEvent:
-    body = stamped(sample("call.busy"), NOW) | changes
+def incoming(**changes: Any) -> IncomingEvent:
+    body = refresh_sample(sample("call.busy"), NOW) | changes
     raw = json.dumps(body).encode()
     return IncomingEvent(read_event(raw, NOW), raw)
 
 
-def test_the_migrations_make_exactly_the_tables_of_the_schema(database: Database) -> None:
-    with database.read() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+def test_migrations_create_exactly_the_schema(database: Database) -> None:
+    with database.read() as conn:
+        assert compare_metadata(MigrationContext.configure(conn), schema.metadata) == []
 
 
-def test_upgrading_twice_changes_nothing(database: Database) -> None:
-    before = current(database)
+def test_second_upgrade_changes_nothing(database: Database) -> None:
+    before = current_revision(database)
     assert upgrade(database) == before
 
 
-def test_a_group_is_stored_and_its_bytes_are_the_ones_that_came(database: Database) -> None:
-    group = [receipt() for _ in range(3)]
-    assert accept(database, group) == ["stored"] * 3
-    with database.read() as connection:
-        bodies = set(connection.execute(select(schema.events.c.body)).scalars())
-    assert bodies == {item.body for item in group}
+def test_batch_is_stored_byte_for_byte(database: Database) -> None:
+    batch = [incoming() for _ in range(3)]
+    assert store_events(database, batch) == ["stored"] * 3
+    with database.read() as conn:
+        bodies = set(conn.execute(select(schema.events.c.body)).scalars())
+    assert bodies == {item.body for item in batch}
 
 
-def test_the_same_event_again_is_a_duplicate_in_one_group_and_across_groups(database: Database) -> None:
-    one = receipt()
+def test_repeated_event_is_a_duplicate_within_and_across_batches(database: Database) -> None:
+    one = incoming()
     same, later = (IncomingEvent(read_event(one.body, NOW), one.body) for _ in range(2))
-    assert accept(database, [one, same]) == ["stored", "duplicate"]
-    assert accept(database, [later]) == ["duplicate"]
+    assert store_events(database, [one, same]) == ["stored", "duplicate"]
+    assert store_events(database, [later]) == ["duplicate"]
     assert len(list_events(database).items) == 1
 
 
-def test_a_retry_under_a_new_id_is_known_by_what_happened(database: Database) -> None:
-    one = receipt()
+def test_event_with_new_webhook_id_is_recognized_by_fallback_dedupe_key(database: Database) -> None:
+    one = incoming()
     again = json.loads(one.body) | {"webhookId": "whd_another"}
     raw = json.dumps(again).encode()
-    assert accept(database, [one]) == ["stored"]
-    assert accept(database, [IncomingEvent(read_event(raw, NOW), raw)]) == ["duplicate"]
+    assert store_events(database, [one]) == ["stored"]
+    assert store_events(database, [IncomingEvent(read_event(raw, NOW), raw)]) == ["duplicate"]
 
 
-def test_a_known_id_with_another_body_is_kept_aside_and_not_routed(database: Database) -> None:
-    one, other = receipt(webhookId="whd_1"), receipt(webhookId="whd_1")
-    assert accept(database, [one]) == ["stored"]
-    assert accept(database, [other]) == ["conflict"]
+def test_known_id_with_another_body_is_a_conflict_and_not_routed(database: Database) -> None:
+    first, other = incoming(webhookId="whd_1"), incoming(webhookId="whd_1")
+    assert store_events(database, [first]) == ["stored"]
+    assert store_events(database, [other]) == ["conflict"]
     assert len(list_events(database).items) == 1
-    assert [item["kind"] for item in list_rejected_requests(database).items] == ["conflict"]
+    assert [item["reason"] for item in list_rejected_requests(database).items] == ["conflict"]
 
 
-def test_an_event_without_an_id_is_known_by_its_bytes(database: Database) -> None:
+def test_event_without_id_is_deduplicated_by_its_body(database: Database) -> None:
     body = json.dumps({"event": "something.new", "n": 1}).encode()
     other = json.dumps({"event": "something.new", "n": 2}).encode()
-    group = [IncomingEvent(read_event(raw, NOW), raw) for raw in (body, other, body)]
-    assert accept(database, group) == ["stored", "stored", "duplicate"]
+    batch = [IncomingEvent(read_event(raw, NOW), raw) for raw in (body, other, body)]
+    assert store_events(database, batch) == ["stored", "stored", "duplicate"]
 
 
 @pytest.mark.parametrize("poison", ["\x00", "\ud800", "9" * 4000])
-def test_a_poisonous_body_cannot_fail_its_neighbours(database: Database, poison: str) -> None:
+def test_unusual_body_does_not_affect_others_in_the_batch(database: Database, poison: str) -> None:
     metadata = {"contactPhone": "+12125550123", "contactName": poison, "visitorId": poison}
-    group = [receipt(), receipt(metadata=metadata, summary=poison), receipt()]
-    assert accept(database, group) == ["stored"] * 3
+    batch = [incoming(), incoming(metadata=metadata, summary=poison), incoming()]
+    assert store_events(database, batch) == ["stored"] * 3
 
 
-def test_what_the_driver_refuses_fails_alone(database: Database) -> None:
-    good, bad = receipt(), receipt()
+def test_event_that_the_driver_rejects_fails_alone(database: Database) -> None:
+    good, bad = incoming(), incoming()
     object.__setattr__(bad.event, "dedupe_key", object())
-    assert accept(database, [good, bad]) == ["stored", "unavailable"]
+    assert store_events(database, [good, bad]) == ["stored", "unavailable"]
 
 
-def test_an_event_never_happens_later_than_it_was_received(database: Database) -> None:
-    item = receipt(timestamp=(NOW + timedelta(days=2)).isoformat())
-    accept(database, [item])
+def test_occurred_at_is_never_later_than_received_at(database: Database) -> None:
+    item = incoming(timestamp=(NOW + timedelta(days=2)).isoformat())
+    store_events(database, [item])
     assert list_events(database).items[0]["occurred_at"] == NOW

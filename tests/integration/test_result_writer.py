@@ -1,4 +1,4 @@
-"""Ends of attempts are written down, whatever a partner said and whatever else ends badly, as soon as it is known."""
+"""Result writer: results are recorded promptly, whatever a provider responds and whatever else fails."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 
 from bridge.connector import Success
 from bridge.errors import PermanentError, StoreUnavailable
-from bridge.store.claim import Claimed
+from bridge.store.claim import ClaimedDelivery
 from bridge.store.database import Database
-from bridge.store.results import Finished
+from bridge.store.results import AttemptResult
 from bridge.worker import service
-from bridge.worker.attempt import Attempts, Connection, Result
+from bridge.worker.attempt import Account, AttemptRunner, CallResult
 from bridge.worker.service import Worker
 from tests.integration.engine import Engine, desk, worker_on
 
@@ -26,136 +26,148 @@ def engine(database: Database) -> Engine:
     return Engine(database)
 
 
-def mail(engine: Engine, number: int = 0) -> str:
-    who = {"contactEmail": f"a{number}@example.com", "contactPhone": f"+1212555{1000 + number}"}
-    return engine.deliver("mail", engine.event(metadata=who))
+def deliver_email(engine: Engine, number: int = 0) -> str:
+    contact_data = {"contactEmail": f"a{number}@example.com", "contactPhone": f"+1212555{1000 + number}"}
+    return engine.deliver("mail", engine.event(metadata=contact_data))
 
 
 def eventually(check: Callable[[], bool], seconds: float = 15.0) -> bool:
     end = time.monotonic() + seconds
-    while not (found := check()) and time.monotonic() < end:
+    while not (result := check()) and time.monotonic() < end:
         time.sleep(0.02)
-    return found
+    return result
 
 
-def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Claimed], Result]) -> None:
-    def run(_: Attempts, connection: Connection, call: Sequence[Claimed], deadline: float) -> list[Result]:
-        return [answer(item) for item in call]
+def respond_with(monkeypatch: pytest.MonkeyPatch, respond: Callable[[ClaimedDelivery], CallResult]) -> None:
+    def run(
+        _: AttemptRunner, connection: Account, call: Sequence[ClaimedDelivery], deadline: float
+    ) -> list[CallResult]:
+        return [respond(item) for item in call]
 
-    monkeypatch.setattr(Attempts, "run", run)
+    monkeypatch.setattr(AttemptRunner, "run", run)
 
 
-@pytest.mark.parametrize("word", ["no\0way", "no\ud83dway"])
-def test_words_that_no_database_takes_do_not_lose_an_end(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, word: str
+@pytest.mark.parametrize("text", ["no\0way", "no\ud83dway"])
+def test_unstorable_characters_are_replaced_in_results(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    answering(
-        monkeypatch, lambda item: PermanentError(word) if item.action == "desk.mail" else Success(word, word)
+    respond_with(
+        monkeypatch, lambda item: PermanentError(text) if item.action == "desk.mail" else Success(text, text)
     )
-    refused, done = mail(engine), engine.deliver("post")
+    failed, succeeded = deliver_email(engine), engine.deliver("post")
     worker = worker_on(engine)
     worker.start()
     try:
-        assert eventually(lambda: engine.show(done)["state"] == "succeeded")
-        assert eventually(lambda: engine.show(refused)["state"] == "failed")
+        assert eventually(lambda: engine.show(succeeded)["state"] == "succeeded")
+        assert eventually(lambda: engine.show(failed)["state"] == "failed")
     finally:
         worker.stop(5)
-    assert engine.show(refused)["detail"] == "no\ufffdway"
-    assert engine.show(done)["external_id"] == "no\ufffdway"
+    assert engine.show(failed)["detail"] == "no\ufffdway"
+    assert engine.show(succeeded)["external_id"] == "no\ufffdway"
 
 
-def test_an_end_that_cannot_be_written_is_recorded_without_its_words_and_holds_up_nobody(
+def test_result_that_cannot_be_written_is_recorded_without_detail(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = service.finish
+    real = service.record_results
 
-    def finish(database: Database, group: Sequence[Finished], *rest: Any) -> list[Claimed]:
-        if any(item.failure is not None and item.failure.detail for item in group):
-            raise ValueError("no database takes that")
-        return real(database, group, *rest)
+    def record_results(
+        database: Database, results: Sequence[AttemptResult], *rest: Any
+    ) -> list[ClaimedDelivery]:
+        if any(item.failure is not None and item.failure.detail for item in results):
+            raise ValueError("the database rejects this")
+        return real(database, results, *rest)
 
-    monkeypatch.setattr(service, "finish", finish)
-    monkeypatch.setattr(service, "log", Mock())  # ten long tracebacks take their time
-    waits = Mock()
-    monkeypatch.setattr(service, "say_and_wait", waits)
-    answering(monkeypatch, lambda item: PermanentError("words") if item.action == "desk.post" else Success())
-    refused = [engine.deliver("post", idempotency_key=f"post {number}") for number in range(10)]
-    sent = mail(engine)
+    monkeypatch.setattr(service, "record_results", record_results)
+    monkeypatch.setattr(service, "log", Mock())  # ten long tracebacks take too long
+    back_off = Mock()
+    monkeypatch.setattr(service, "log_and_back_off", back_off)
+    respond_with(
+        monkeypatch, lambda item: PermanentError("a message") if item.action == "desk.post" else Success()
+    )
+    failed = [engine.deliver("post", idempotency_key=f"post {number}") for number in range(10)]
+    sent = deliver_email(engine)
     worker = worker_on(engine)
     worker.start()
     try:
         assert eventually(lambda: engine.show(sent)["state"] == "succeeded")
-        assert eventually(lambda: {engine.show(ident)["state"] for ident in refused} == {"failed"})
-        waits.assert_not_called()
+        assert eventually(lambda: {engine.show(delivery_id)["state"] for delivery_id in failed} == {"failed"})
+        back_off.assert_not_called()
     finally:
         worker.stop(5)
-    assert engine.show(refused[0])["reason"] == "rejected"
+    assert engine.show(failed[0])["reason"] == "rejected"
 
 
-def test_no_end_is_forgotten_when_the_database_goes_away_between_two_of_a_group(
+def test_results_survive_database_outage_within_a_batch(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, sizes, together = service.finish, list[int](), threading.Barrier(3)
+    real, sizes, barrier = service.record_results, list[int](), threading.Barrier(3)
 
-    def finish(database: Database, group: Sequence[Finished], *rest: Any) -> list[Claimed]:
-        sizes.append(len(group))
-        if len(group) > 1 and sizes.count(1) < 2:
-            raise ValueError("something in this group cannot be written")
-        if sizes.count(1) == 2 and len(group) == 1:
+    def record_results(
+        database: Database, results: Sequence[AttemptResult], *rest: Any
+    ) -> list[ClaimedDelivery]:
+        sizes.append(len(results))
+        if len(results) > 1 and sizes.count(1) < 2:
+            raise ValueError("this batch cannot be written")
+        if sizes.count(1) == 2 and len(results) == 1:
             raise StoreUnavailable("restarting")
-        return real(database, group, *rest)
+        return real(database, results, *rest)
 
-    monkeypatch.setattr(service, "finish", finish)
-    monkeypatch.setattr(service, "HAND_ON_EVERY", 0.5)
-    engine.partner.before = lambda: together.wait(10) and None
-    idents = [mail(engine, number) for number in range(3)]
+    monkeypatch.setattr(service, "record_results", record_results)
+    monkeypatch.setattr(service, "FLUSH_INTERVAL", 0.5)
+    engine.provider.before = lambda: barrier.wait(10) and None
+    delivery_ids = [deliver_email(engine, number) for number in range(3)]
     worker = worker_on(engine)
     worker.start()
     try:
-        assert eventually(lambda: {engine.show(ident)["state"] for ident in idents} == {"succeeded"})
+        assert eventually(
+            lambda: {engine.show(delivery_id)["state"] for delivery_id in delivery_ids} == {"succeeded"}
+        )
         assert sizes[0] == 3
     finally:
         assert worker.stop(5)
 
 
-def test_an_end_that_waits_for_the_recorder_is_not_taken_over(
+def test_attempt_with_unrecorded_result_is_not_taken_over(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    away = threading.Event()
-    away.set()
-    real = service.finish
+    database_away = threading.Event()
+    database_away.set()
+    real = service.record_results
 
-    def finish(database: Database, group: Sequence[Finished], *rest: Any) -> list[Claimed]:
-        if away.is_set() and group[0].claimed.action == "desk.mail":
+    def record_results(
+        database: Database, results: Sequence[AttemptResult], *rest: Any
+    ) -> list[ClaimedDelivery]:
+        if database_away.is_set() and results[0].delivery.action == "desk.mail":
             raise StoreUnavailable("away")
-        return real(database, group, *rest)
+        return real(database, results, *rest)
 
-    monkeypatch.setattr(service, "finish", finish)
-    ident = mail(engine)
+    monkeypatch.setattr(service, "record_results", record_results)
+    delivery_id = deliver_email(engine)
     worker = worker_on(engine)
     worker.start()
     try:
-        assert eventually(lambda: len(engine.partner.texts) == 1)
+        assert eventually(lambda: len(engine.provider.messages) == 1)
         monkeypatch.setattr(service, "LEASE", service.timedelta(0))
         engine.database.clock.advance(seconds=40)
-        away_once_more = engine.show(ident)["state"]
+        state_before = engine.show(delivery_id)["state"]
         worker._take_over()
-        away.clear()
-        assert away_once_more == "running"
-        assert eventually(lambda: engine.show(ident)["state"] == "succeeded")
+        database_away.clear()
+        assert state_before == "running"
+        assert eventually(lambda: engine.show(delivery_id)["state"] == "succeeded")
     finally:
         worker.stop(5)
 
 
-def test_the_end_of_a_quick_call_does_not_wait_for_the_next_one(engine: Engine) -> None:
-    engine.connector = desk(engine.partner, concurrency=1)
-    engine.connection = Connection("desk", engine.connector, engine.connection.settings)
-    engine.connection.pace = 0.0005  # a partner that was quick until now
-    hangs = threading.Event()
-    engine.partner.before = lambda: hangs.wait(10) and None if engine.partner.calls[1:] else None
+def test_result_of_fast_call_does_not_wait_for_the_next_call(engine: Engine) -> None:
+    engine.connector = desk(engine.provider, concurrency=1)
+    engine.connection = Account("desk", engine.connector, engine.connection.settings)
+    engine.connection.average_call_seconds = 0.0005  # a provider that was fast until now
+    release = threading.Event()
+    engine.provider.before = lambda: release.wait(10) and None if engine.provider.calls[1:] else None
     first, second = (engine.deliver("post", idempotency_key=f"post {number}") for number in range(2))
     for action in engine.connector.actions.values():
-        action.idempotent or action.finder or object.__setattr__(action, "repeatable", True)
+        action.idempotent or action.run_lookup or object.__setattr__(action, "idempotent", True)
     worker: Worker = worker_on(engine)
     worker.start()
     try:
@@ -164,5 +176,5 @@ def test_the_end_of_a_quick_call_does_not_wait_for_the_next_one(engine: Engine) 
         )
         assert engine.states()["running"] == 1
     finally:
-        hangs.set()
+        release.set()
         worker.stop(10)

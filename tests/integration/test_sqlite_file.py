@@ -1,4 +1,4 @@
-"""The SQLite file: who may read it, and what is said about one that is none."""
+"""The SQLite file: its permissions, and the errors for a file that is not a usable database."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import pytest
 from sqlalchemy import text
 
 from bridge.cli.db import migrate
-from bridge.cli.output import complain
+from bridge.cli.output import print_error
 from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
 
 
 @pytest.fixture
 def usual_umask() -> Iterator[None]:
-    """As most systems set it: what is made can be read by everybody."""
-    before = os.umask(0o022)
+    """Set the usual umask, under which new files are readable by all users."""
+    previous = os.umask(0o022)
     yield
-    os.umask(before)
+    os.umask(previous)
 
 
 @pytest.mark.usefixtures("usual_umask")
-def test_a_new_file_can_be_read_by_its_user_alone(tmp_path: Path) -> None:
+def test_new_database_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/bridge.db")
     migrate(database)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("bridge.db*")}
@@ -34,7 +34,7 @@ def test_a_new_file_can_be_read_by_its_user_alone(tmp_path: Path) -> None:
     assert set(modes.values()) == {0o600}
 
 
-def test_a_file_that_is_no_database_is_reported_and_left_alone(tmp_path: Path) -> None:
+def test_file_that_is_not_a_database_is_reported_and_unchanged(tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text("version: 1\n" * 100)
     database = Database(f"sqlite:///{rules}")
@@ -44,7 +44,7 @@ def test_a_file_that_is_no_database_is_reported_and_left_alone(tmp_path: Path) -
     assert rules.read_text() == "version: 1\n" * 100
 
 
-def test_a_malformed_file_says_to_restore_a_backup(
+def test_malformed_database_advises_to_restore_a_backup(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "bridge.db"
@@ -53,11 +53,11 @@ def test_a_malformed_file_says_to_restore_a_backup(
     database.close()
     for log in tmp_path.glob("bridge.db-*"):
         log.unlink()
-    whole = path.read_bytes()
-    path.write_bytes(whole[:4096] + b"\x00" * (len(whole) - 4096))
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\x00" * (len(content) - 4096))
     damaged = Database(f"sqlite:///{path}")
-    with pytest.raises(StoreUnavailable, match="malformed") as raised, damaged.read() as connection:
-        connection.execute(text("SELECT count(*) FROM events")).scalar_one()
+    with pytest.raises(StoreUnavailable, match="malformed") as raised, damaged.read() as conn:
+        conn.execute(text("SELECT count(*) FROM events")).scalar_one()
     damaged.close()
-    complain(raised.value)
+    print_error(raised.value)
     assert "restore a backup" in capsys.readouterr().err

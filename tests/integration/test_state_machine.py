@@ -1,7 +1,7 @@
-"""The whole state machine against a simple model: random steps, with kills between any two statements.
+"""The delivery state machine against a simple model: random steps, with kills between any two statements.
 
-The model is one sentence: every effect happens at the partner exactly once, unless the partner refused it for good;
-nothing is in review, because a lookup exists; and everything is final in the end.
+The model: every action takes effect at the provider exactly once, unless the provider rejected it permanently; no
+delivery needs review, because a lookup exists; and every delivery reaches a final state.
 """
 
 from __future__ import annotations
@@ -32,63 +32,65 @@ from sqlalchemy import text
 from bridge.clock import Clock, uptime
 from bridge.errors import DeliveryError, OutcomeUnknown, PermanentError, TransientError
 from bridge.events import Event
-from bridge.rules.model import Messaging
-from bridge.store.claim import LEASE, Claimed
+from bridge.lifecycle import FINAL_STATES
+from bridge.rules.model import MessagingPolicy
+from bridge.store.claim import LEASE, ClaimedDelivery
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
-from bridge.store.policy_inputs import Rulebook
-from bridge.store.queries import FINAL
-from bridge.store.results import Finished, finish
+from bridge.store.policy_inputs import PolicyConfig
+from bridge.store.results import AttemptResult, record_results
 from tests.integration.engine import NO_QUIET, Engine
 
 
 class Killed(BaseException):
-    """The process is gone: no handler runs, nothing after this statement happens."""
+    """Simulates a killed process: no handler runs, and no statement follows."""
 
 
-PEOPLE = ("+12125550001", "+12125550002", "+12125550003")
+PHONES = ("+12125550001", "+12125550002", "+12125550003")
 FAILURES: dict[str, tuple[str, DeliveryError] | None] = {
     "works": None,
-    "times out before the effect": ("before", OutcomeUnknown("no answer")),
-    "times out after the effect": ("after", OutcomeUnknown("no answer")),
-    "breaks off after the effect": ("after", OutcomeUnknown("reset", reason="network")),
+    "times out before the action": ("before", OutcomeUnknown("no answer")),
+    "times out after the action": ("after", OutcomeUnknown("no answer")),
+    "disconnects after the action": ("after", OutcomeUnknown("reset", reason="network")),
     "is busy": ("before", TransientError("busy", reason="rejected")),
-    "refuses": ("before", PermanentError("no")),
+    "rejects": ("before", PermanentError("no")),
 }
 
 
-class Life(RuleBasedStateMachine):
-    """One bridge, killed and started again at will."""
+class KilledWorker(RuleBasedStateMachine):
+    """A worker that is killed and restarted between any two statements."""
 
-    make_database: Callable[[Clock], Database]
+    create_database: Callable[[Clock], Database]
 
     def __init__(self) -> None:
         super().__init__()
-        self.database = type(self).make_database(Clock())
+        self.database = type(self).create_database(Clock())
         self.engine = self._start()
         self.events: list[Event] = []
-        self.running: list[Sequence[Claimed]] = []
-        self.frozen: list[tuple[Any, Sequence[Claimed]]] = []
-        self.ended: list[Finished] = []
+        self.running: list[Sequence[ClaimedDelivery]] = []
+        self.frozen: list[tuple[Any, Sequence[ClaimedDelivery]]] = []
+        self.results: list[AttemptResult] = []
         self.delivered: dict[str, str] = {}
-        self.refused: set[str] = set()
+        self.rejected: set[str] = set()
 
-    def _start(self, partner: Any = None) -> Engine:
-        engine = Engine(self.database, rulebook=Rulebook(Messaging(quiet_hours=NO_QUIET, caps={})))
-        if partner is not None:
-            engine = Engine(self.database, partner=partner, rulebook=engine.rulebook)
+    def _start(self, provider: Any = None) -> Engine:
+        engine = Engine(
+            self.database, policy_config=PolicyConfig(MessagingPolicy(quiet_hours=NO_QUIET, caps={}))
+        )
+        if provider is not None:
+            engine = Engine(self.database, provider=provider, policy_config=engine.policy_config)
         return engine
 
     @contextmanager
     def killed_at(self, statement: int | None) -> Iterator[None]:
-        """Kill the process before its `statement`-th statement from here (commits count); None: let it live."""
-        left = statement
+        """Kill the process before the `statement`-th statement from here (commits count); None: never."""
+        remaining = statement
 
         def count(*_: object) -> None:
-            nonlocal left
-            if left is not None:
-                left -= 1
-                if left < 0:
+            nonlocal remaining
+            if remaining is not None:
+                remaining -= 1
+                if remaining < 0:
                     raise Killed
 
         engine = self.database.engine
@@ -104,126 +106,130 @@ class Life(RuleBasedStateMachine):
                 sql_event.remove(engine, name, count)
 
     def die(self) -> None:
-        """What was only in memory is gone."""
-        self.running, self.ended = [], []
-        self.engine = self._start(self.engine.partner)
+        """Lose everything that was only in memory."""
+        self.running, self.results = [], []
+        self.engine = self._start(self.engine.provider)
 
-    @rule(person=st.sampled_from(PEOPLE), use=st.sampled_from(["send", "record", "post"]))
-    def something_happens(self, person: str, use: str) -> None:
-        happened = self.engine.event(metadata={"contactPhone": person})
-        self.events.append(happened)
-        self.delivered[self.engine.deliver(use, happened)] = use
+    @rule(phone=st.sampled_from(PHONES), use=st.sampled_from(["send", "record", "post"]))
+    def receive_event(self, phone: str, use: str) -> None:
+        event = self.engine.event(metadata={"contactPhone": phone})
+        self.events.append(event)
+        self.delivered[self.engine.deliver(use, event)] = use
 
     @precondition(lambda self: self.events)
     @rule(data=st.data(), use=st.sampled_from(["send", "record"]))
-    def the_same_is_asked_again(self, data: st.DataObject, use: str) -> None:
+    def deliver_again(self, data: st.DataObject, use: str) -> None:
         self.delivered[self.engine.deliver(use, data.draw(st.sampled_from(self.events)))] = use
 
     @rule(seconds=st.sampled_from([1, 6, 31, 400]))
-    def time_passes(self, seconds: int) -> None:
+    def advance_clock(self, seconds: int) -> None:
         self.database.clock.advance(seconds=seconds)
 
     @rule(kill=st.none() | st.integers(0, 12))
-    def claims(self, kill: int | None) -> None:
+    def claim(self, kill: int | None) -> None:
         with self.killed_at(kill):
             self.running += self.engine.claim()
 
     @precondition(lambda self: self.running)
-    @rule(partner=st.sampled_from(sorted(FAILURES)), kill=st.booleans())
-    def attempts(self, partner: str, kill: bool) -> None:
-        self._attempt(self.running.pop(0), partner)
+    @rule(behavior=st.sampled_from(sorted(FAILURES)), kill=st.booleans())
+    def attempt(self, behavior: str, kill: bool) -> None:
+        self._attempt(self.running.pop(0), behavior)
         if kill:
             self.die()
 
-    def _attempt(self, call: Sequence[Claimed], partner: str) -> None:
-        failure = FAILURES[partner]
+    def _attempt(self, call: Sequence[ClaimedDelivery], behavior: str) -> None:
+        failure = FAILURES[behavior]
         if failure is not None:
             moment, error = failure
 
             def fail() -> NoReturn:
                 raise error
 
-            setattr(self.engine.partner, moment, fail)
-        # The time that is left by the test's clock, as the process itself would measure it.
-        left = LEASE.total_seconds() - 10 - (self.database.clock.now() - call[0].started_at).total_seconds()
-        results = self.engine.attempts.run(self.engine.connection, call, uptime() + left)
-        self.engine.partner.before = self.engine.partner.after = None
-        self.ended += self.engine.conclude(call, results)
-        if partner == "refuses":
-            self.refused |= {item.idempotency_key for item in call}
+            setattr(self.engine.provider, moment, fail)
+        # The remaining time by the test's clock, as the process itself would measure it.
+        remaining = (
+            LEASE.total_seconds() - 10 - (self.database.clock.now() - call[0].started_at).total_seconds()
+        )
+        results = self.engine.attempts.run(self.engine.connection, call, uptime() + remaining)
+        self.engine.provider.before = self.engine.provider.after = None
+        self.results += self.engine.classify_result(call, results)
+        if behavior == "rejects":
+            self.rejected |= {item.idempotency_key for item in call}
 
     @precondition(lambda self: self.running)
     @rule()
-    def freezes(self) -> None:
+    def freeze(self) -> None:
         self.frozen.append((self.engine, self.running.pop(0)))
 
     @precondition(lambda self: self.frozen)
-    @rule(partner=st.sampled_from(sorted(FAILURES)))
-    def wakes(self, partner: str) -> None:
+    @rule(behavior=st.sampled_from(sorted(FAILURES)))
+    def wake(self, behavior: str) -> None:
         _, call = self.frozen.pop(0)
-        self._attempt(call, partner)
+        self._attempt(call, behavior)
 
-    @precondition(lambda self: self.ended)
+    @precondition(lambda self: self.results)
     @rule(kill=st.none() | st.integers(0, 10))
-    def records(self, kill: int | None) -> None:
+    def record(self, kill: int | None) -> None:
         with self.killed_at(kill):
-            finish(self.database, self.ended)
-            self.ended = []
+            record_results(self.database, self.results)
+            self.results = []
 
     @rule(kill=st.none() | st.integers(0, 10))
-    def takes_over(self, kill: int | None) -> None:
+    def recover(self, kill: int | None) -> None:
         with self.killed_at(kill):
-            self.engine.take_over()
+            self.engine.recover_expired()
 
     @invariant()
-    def nothing_is_doubled(self) -> None:
-        texts = Counter(self.idempotency_keys[ident] for ident, _ in self.engine.partner.texts)
-        assert all(count == 1 for count in texts.values()), texts
+    def no_message_is_sent_twice(self) -> None:
+        messages = Counter(
+            self.idempotency_keys[delivery_id] for delivery_id, _ in self.engine.provider.messages
+        )
+        assert all(count == 1 for count in messages.values()), messages
 
     @property
     def idempotency_keys(self) -> dict[str, str]:
-        with self.database.read() as connection:
+        with self.database.read() as conn:
             return dict(
-                tuple(row) for row in connection.execute(text("SELECT id, idempotency_key FROM deliveries"))
+                tuple(row) for row in conn.execute(text("SELECT id, idempotency_key FROM deliveries"))
             )
 
     @invariant()
-    def a_lane_runs_once(self) -> None:
-        with self.database.read() as connection:
-            lanes = connection.execute(
+    def concurrency_key_runs_once(self) -> None:
+        with self.database.read() as conn:
+            running_keys = conn.execute(
                 text(
                     "SELECT concurrency_key FROM deliveries WHERE state = 'running' AND concurrency_key IS NOT NULL"
                 )
             ).scalars()
-            assert all(count == 1 for count in Counter(lanes).values())
+            assert all(count == 1 for count in Counter(running_keys).values())
 
     def teardown(self) -> None:
         self.die()
-        self.engine.partner.before = self.engine.partner.after = None
+        self.engine.provider.before = self.engine.provider.after = None
         try:
             for _ in range(60):
                 self.database.clock.advance(seconds=3600)
-                self.engine.take_over()
-                self.engine.lookup_delay()
-                if all(state in FINAL for state in self.engine.states()):
+                self.engine.recover_expired()
+                self.engine.run_due()
+                if all(state in FINAL_STATES for state in self.engine.states()):
                     break
-            self._judge()
+            self._check_final_states()
         finally:
             self.database.close()
 
-    def _judge(self) -> None:
-        partner = self.engine.partner
-        texts = Counter(self.idempotency_keys[ident] for ident, _ in partner.texts)
-        for ident, use in self.delivered.items():
-            shown = self.engine.show(ident)
+    def _check_final_states(self) -> None:
+        provider = self.engine.provider
+        messages = Counter(self.idempotency_keys[delivery_id] for delivery_id, _ in provider.messages)
+        for delivery_id, use in self.delivered.items():
+            shown = self.engine.show(delivery_id)
             idempotency_key = shown["idempotency_key"]
             assert shown["state"] in ("succeeded", "suppressed", "failed"), shown
             if shown["state"] == "failed":
-                assert idempotency_key in self.refused
+                assert idempotency_key in self.rejected
             elif use == "send":
-                assert texts[idempotency_key] == 1
+                assert messages[idempotency_key] == 1
             elif use == "record":
-                assert idempotency_key in partner.records
+                assert idempotency_key in provider.records
 
 
 _SETTINGS = settings(
@@ -235,19 +241,19 @@ _SETTINGS = settings(
 )
 
 
-def test_every_effect_happens_once_whatever_is_killed_on_sqlite() -> None:
-    folder = Path(tempfile.mkdtemp(prefix="bridge-life-"))
+def test_actions_take_effect_once_despite_kills_on_sqlite() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="bridge-kill-"))
 
-    class OnSqlite(Life):
+    class OnSqlite(KilledWorker):
         @staticmethod
-        def make_database(clock: Clock) -> Database:
+        def create_database(clock: Clock) -> Database:
             path = folder / f"{uuid4().hex}.db"
-            shutil.copy(folder / "new.db", path)
+            shutil.copy(folder / "empty.db", path)
             return Database(f"sqlite:///{path}", clock)
 
-    new = Database(f"sqlite:///{folder}/new.db")
-    upgrade(new)
-    new.close()
+    empty = Database(f"sqlite:///{folder}/empty.db")
+    upgrade(empty)
+    empty.close()
     try:
         run_state_machine_as_test(OnSqlite, settings=_SETTINGS)
     finally:
@@ -255,12 +261,12 @@ def test_every_effect_happens_once_whatever_is_killed_on_sqlite() -> None:
 
 
 @pytest.mark.postgres
-def test_every_effect_happens_once_whatever_is_killed_on_postgres(postgres_url: str) -> None:
-    class OnPostgres(Life):
+def test_actions_take_effect_once_despite_kills_on_postgres(postgres_url: str) -> None:
+    class OnPostgres(KilledWorker):
         @staticmethod
-        def make_database(clock: Clock) -> Database:
-            with psycopg.connect(postgres_url, autocommit=True) as connection:
-                connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        def create_database(clock: Clock) -> Database:
+            with psycopg.connect(postgres_url, autocommit=True) as conn:
+                conn.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
             database = Database(postgres_url, clock)
             upgrade(database)
             return database

@@ -1,4 +1,4 @@
-"""Two versions side by side during an upgrade: what the older one does not know is left to the newer one."""
+"""Two versions during an upgrade: the older one leaves unknown actions and parameters to the newer one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from pydantic import ConfigDict
 
 from bridge.errors import OutcomeUnknown, TransientError
-from bridge.store.connections import all_connections, pause_values
+from bridge.lifecycle import PauseCause
+from bridge.store.connections import all_connections, pause_columns
 from bridge.store.database import Database
 from bridge.store.schema import connections
 from tests.integration.engine import Engine, Text
@@ -18,7 +19,7 @@ NEWER = {"to": "+12125550123", "of_a_newer_version": "x"}
 
 
 class NewerText(Text):
-    """What a newer version also takes."""
+    """The parameters of a newer version, which accepts more of them."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -33,7 +34,7 @@ def newer(database: Database) -> Engine:
 
 @pytest.fixture
 def older(newer: Engine) -> Engine:
-    """A version without `desk.record`, and with fewer params of `desk.send`."""
+    """A version without `desk.record`, and with fewer parameters of `desk.send`."""
     engine = Engine(newer.database, worker_id="older")
     actions: Any = engine.connector.actions
     del actions["record"]
@@ -45,69 +46,67 @@ def deliver(newer: Engine, use: str) -> str:
 
 
 @pytest.mark.parametrize("use", ["record", "send"])
-def test_what_an_older_version_does_not_know_is_left_to_the_newer_one(
+def test_older_version_leaves_unknown_delivery_to_the_newer_one(
     newer: Engine, older: Engine, use: str
 ) -> None:
-    ident = deliver(newer, use)
+    delivery_id = deliver(newer, use)
     assert older.step() == 1
-    left = newer.show(ident)
-    assert (left["state"], left["attempts"], older.partner.calls) == ("retrying", 0, [])
-    assert "left to a newer one" in left["detail"]
+    delivery = newer.show(delivery_id)
+    assert (delivery["state"], delivery["attempts"], older.provider.calls) == ("retrying", 0, [])
+    assert "left for a worker of a newer version" in delivery["detail"]
     assert newer.step() == 0
     newer.database.clock.advance(minutes=1)
-    newer.lookup_delay()
-    assert newer.show(ident)["state"] == "succeeded"
+    newer.run_due()
+    assert newer.show(delivery_id)["state"] == "succeeded"
 
 
 @pytest.mark.parametrize("use", ["record", "send"])
-def test_what_no_version_knows_is_dead_after_an_hour(newer: Engine, older: Engine, use: str) -> None:
-    ident = deliver(newer, use)
+def test_delivery_unknown_to_all_versions_fails_after_an_hour(newer: Engine, older: Engine, use: str) -> None:
+    delivery_id = deliver(newer, use)
     older.run_for(minutes=59)
-    assert newer.show(ident)["state"] == "retrying"
+    assert newer.show(delivery_id)["state"] == "retrying"
     older.run_for(minutes=3)
-    assert newer.show(ident)["state"] == "failed"
-    assert newer.show(ident)["reason"] == "rejected"
+    assert newer.show(delivery_id)["state"] == "failed"
+    assert newer.show(delivery_id)["reason"] == "rejected"
 
 
-def test_what_the_newer_version_attempted_long_ago_is_not_dead_at_once(newer: Engine, older: Engine) -> None:
+def test_delivery_attempted_by_newer_version_does_not_fail_immediately(newer: Engine, older: Engine) -> None:
     def fail() -> None:
         raise TransientError("503", retry_after=None)
 
-    ident = deliver(newer, "send")
-    newer.partner.before = fail
+    delivery_id = deliver(newer, "send")
+    newer.provider.before = fail
     newer.run_for(hours=2)
-    newer.partner.before = None
+    newer.provider.before = None
     newer.database.clock.advance(hours=3)
     assert older.step() == 1
-    assert newer.show(ident)["state"] == "retrying"
+    assert newer.show(delivery_id)["state"] == "retrying"
     newer.database.clock.advance(minutes=1)
-    newer.lookup_delay()
-    assert newer.show(ident)["state"] == "succeeded"
+    newer.run_due()
+    assert newer.show(delivery_id)["state"] == "succeeded"
 
 
-def test_what_an_older_version_cannot_look_up_is_looked_up_by_the_newer_one(
-    newer: Engine, older: Engine
-) -> None:
-    def lose() -> None:
+def test_older_version_leaves_lookup_to_the_newer_one(newer: Engine, older: Engine) -> None:
+    def lose_response() -> None:
         raise OutcomeUnknown("no answer")
 
-    newer.partner.after = lose
-    ident = deliver(newer, "send")
-    newer.lookup_delay()
+    newer.provider.after = lose_response
+    delivery_id = deliver(newer, "send")
+    newer.run_due()
     for _ in range(10):
         newer.database.clock.advance(minutes=1)
         assert older.step() == 1
     newer.database.clock.advance(minutes=1)
-    newer.lookup_delay()
-    assert newer.show(ident)["state"] == "succeeded"
-    assert len(newer.partner.texts) == 1
+    newer.run_due()
+    assert newer.show(delivery_id)["state"] == "succeeded"
+    assert len(newer.provider.messages) == 1
 
 
-def test_what_is_not_known_says_nothing_about_the_partner(newer: Engine, older: Engine) -> None:
+def test_unknown_delivery_does_not_close_the_circuit(newer: Engine, older: Engine) -> None:
     deliver(newer, "send")
     now = newer.database.clock.now()
-    with newer.database.write() as connection:
+    with newer.database.write() as conn:
         row = {"name": "desk", "failures": 0, "successes": 0, "alert_due": False}
-        connection.execute(connections.insert(), [row | pause_values("circuit", now, "down")])
+        conn.execute(connections.insert(), [row | pause_columns(PauseCause.CIRCUIT_OPEN, now, "down")])
     assert older.step() == 1
-    assert all_connections(newer.database)[0]["pause_cause"] == "circuit"
+    assert all_connections(newer.database)[0]["pause_cause"] == "circuit_open"
