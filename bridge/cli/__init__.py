@@ -1,8 +1,8 @@
-"""The command line: `bridge`. The only place that wires the parts together.
+"""Command line: the `bridge` command, and the only package that wires all components together.
 
-Commands import what they need when they run, so that `bridge --help` is quick and a broken connector or a missing
-SDK stops only the commands that use it. What a command prints goes to stdout, everything else to stderr; it exits
-with 0 when all is well, 1 when it found problems, 2 when it was called wrongly.
+Commands import their dependencies when they run. `bridge --help` therefore stays fast, and a broken connector or a
+missing SDK affects only the commands that use it. Results go to stdout, everything else to stderr. Exit codes: 0 for
+success, 1 for a reported failure, 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from bridge.cli import (
     delivery_commands,
     demo,
     heppu_webhooks,
+    init,
     inspect_commands,
     privacy_commands,
     rule_commands,
@@ -31,15 +32,15 @@ from bridge.errors import BridgeError
 
 app = typer.Typer(
     name="bridge",
-    help="Receives Heppu's webhooks, routes them through rule_commands.yaml and carries out what the rules say.",
-    epilog="Start with `bridge demo`, then point it at your own accounts: see README.md.",
+    help="Receive Heppu's webhooks, route them through rules.yaml and run the actions of the rules that match.",
+    epilog="Start with `bridge demo`. To connect your own accounts, run `bridge init` and see README.md.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 
-for part in (
+for module in (
     serve,
     sandbox,
     demo,
@@ -49,15 +50,16 @@ for part in (
     connection_commands,
     delivery_commands,
     privacy_commands,
+    init,
     connector_commands,
     heppu_webhooks,
     database_commands,
 ):
-    part.register(app)
+    module.register(app)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(__version__)  # noqa: T201
         raise typer.Exit
 
@@ -65,18 +67,18 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     del version
 
 
 def main() -> None:
-    """Run the command line; errors that people can mend end in a message, not in a traceback."""
+    """Run the command line. An error the user can fix prints a message instead of a traceback."""
     try:
         app()
     except BridgeError as error:
-        from bridge.cli.output import complain
+        from bridge.cli.output import print_error
 
-        complain(error)
+        print_error(error)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""Reading what people type: instants, durations and ids. What cannot be read is wrong usage, exit code 2."""
+"""Argument parsing: timestamps, durations and IDs. An invalid value is wrong usage, exit code 2."""
 
 from __future__ import annotations
 
@@ -8,62 +8,62 @@ import typer
 
 from bridge.clock import Clock
 
-KINDS = {"evt": "events", "dlv": "deliveries", "rej": "rejected", "aud": "audit"}
-"""What an id's first word names: the command that lists them."""
+LISTING_COMMANDS = {"evt": "events", "dlv": "deliveries", "rej": "rejected", "aud": "audit"}
+"""The prefix of an ID -> the command that lists such IDs."""
 
 
-def instant_of(text: str | None, option: str) -> datetime | None:
-    """`2h` ago, or an ISO instant."""
-    from bridge.events import parse_instant
+def parse_time_option(text: str | None, option: str) -> datetime | None:
+    """Return the time given as a duration before now (`2h`) or as an ISO 8601 timestamp."""
+    from bridge.events import parse_timestamp
     from bridge.settings import parse_duration
 
     if text is None:
         return None
-    found = parse_instant(text)
-    if found is not None:
-        return found
+    timestamp = parse_timestamp(text)
+    if timestamp is not None:
+        return timestamp
     try:
         return Clock().now() - parse_duration(text)
     except (ValueError, OverflowError):
         raise typer.BadParameter(
-            f"`{text}` is neither a duration like 2h or 7d nor an instant like 2026-03-02T21:30:00Z",
+            f"`{text}` is neither a duration like 2h or 7d nor a timestamp like 2026-03-02T21:30:00Z",
             param_hint=option,
         ) from None
 
 
-def duration_of(text: str, option: str) -> timedelta:
-    """`90s`, `16h`, `7d`: one that reaches back to a year that there was."""
+def parse_duration_option(text: str, option: str) -> timedelta:
+    """Return the duration (`90s`, `16h`, `7d`). Reject one that reaches back before year 1."""
     from bridge.settings import parse_duration
 
     try:
-        found = parse_duration(text)
-        Clock().now() - found
+        duration = parse_duration(text)
+        Clock().now() - duration
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
     except OverflowError:
-        raise typer.BadParameter(f"`{text}` is longer than there were years", param_hint=option) from None
-    return found
+        raise typer.BadParameter(f"duration out of range: `{text}`", param_hint=option) from None
+    return duration
 
 
-def check_cursor(text: str | None, kind: str) -> None:
-    """Let `--cursor` name only an id of the kind that is listed: any other text would hide rows or show all."""
-    if text is not None and not _is_id(text, kind):
+def check_cursor(cursor: str | None, prefix: str) -> None:
+    """Reject a `--cursor` that is not an ID with this prefix; any other string would hide rows or show all."""
+    if cursor is not None and not _is_id(cursor, prefix):
         raise typer.BadParameter(
-            f"`{text}` is not a valid cursor: expected an ID that starts with {kind}_, taken from `next_cursor`, "
-            f"or leave it out for the newest of `bridge {KINDS[kind]}`",
+            f"invalid cursor `{cursor}`: expected an ID that starts with {prefix}_, taken from `next_cursor`; "
+            f"without a cursor, `bridge {LISTING_COMMANDS[prefix]}` shows the first page",
             param_hint="--cursor",
         )
 
 
-def kind_of(ident: str) -> str:
-    """What an id names: evt, dlv or rej."""
-    kind = ident.partition("_")[0]
-    if kind not in ("evt", "dlv", "rej") or not _is_id(ident, kind):
+def id_prefix(record_id: str) -> str:
+    """Return the prefix of an ID, which names its table: evt, dlv or rej."""
+    prefix = record_id.partition("_")[0]
+    if prefix not in ("evt", "dlv", "rej") or not _is_id(record_id, prefix):
         raise typer.BadParameter(
-            f"`{ident}` is no id: ids begin with evt_ (events), dlv_ (deliveries) or rej_ (rejected requests)"
+            f"invalid ID `{record_id}`: IDs start with evt_ (events), dlv_ (deliveries) or rej_ (rejected requests)"
         )
-    return kind
+    return prefix
 
 
-def _is_id(text: str, kind: str) -> bool:
-    return text.startswith(f"{kind}_") and text[len(kind) + 1 :].isalnum()
+def _is_id(text: str, prefix: str) -> bool:
+    return text.startswith(f"{prefix}_") and text[len(prefix) + 1 :].isalnum()

@@ -1,4 +1,4 @@
-"""`bridge connections`, and what a paused connection means for the deliveries that wait for it."""
+"""`bridge connections`: list and set up connections, and describe pauses to the operator."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bridge.cli.output import Json, instant, print_items, print_table, say
+from bridge.cli.output import Json, Yes, echo, format_timestamp, print_items, print_table
 
 if TYPE_CHECKING:
     from bridge.store.database import Database
 
 Paused = Mapping[str, Mapping[str, Any]]
-"""The paused connections' records by name."""
+"""The records of paused connections, by name."""
 
-_BY = {
+_CAUSES = {
     "operator": "an operator",
-    "auth": "refused credentials",
+    "auth": "rejected credentials",
     "rate_limit": "the provider's rate limit",
     "quota": "an exhausted quota",
-    "circuit_open": "too many failures",
+    "circuit_open": "the circuit breaker",
 }
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command of this module."""
+    """Add this module's commands."""
     group = typer.Typer(invoke_without_command=True, help=connections.__doc__)
     group.callback()(connections)
     group.command()(setup)
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def connections(context: typer.Context, as_json: Json = False) -> None:
-    """The accounts that deliveries leave over: paused or open, by what, until when, and how many deliveries wait.
+    """List connections with their state, the cause and end of a pause, and the number of waiting deliveries.
 
     Times are UTC.
     """
@@ -43,39 +43,41 @@ def connections(context: typer.Context, as_json: Json = False) -> None:
     from bridge.settings import Settings, environment
 
     with open_store(Settings.load(environment())) as database:
-        found = records(database)
+        rows = connection_rows(database)
     if as_json:
-        print_items(found)
+        print_items(rows)
         return
     print_table(
-        found,
+        rows,
         {
             "Name": "name",
-            "State": lambda item: f"paused by {_BY[item['pause_cause']]}" if item["paused"] else "open",
+            "State": lambda item: f"paused by {_CAUSES[item['pause_cause']]}" if item["paused"] else "active",
             "Until": _until,
             "Waiting": lambda item: str(item["waiting"]),
-            "Why": "pause_reason",
+            "Reason": "pause_reason",
         },
-        empty="No connection was in use yet: `bridge serve` makes them from the rules.",
+        empty="No connections yet. `bridge serve` creates them from the rules.",
     )
-    for item in found:
+    for item in rows:
         if item["paused"]:
-            say(f"{item['name']}: {way_out(item)}")
+            echo(f"{item['name']}: {resume_hint(item)}")
 
 
 def setup(
     connection: Annotated[
         str | None,
         typer.Argument(
-            metavar="CONNECTION", help="Only this one; default: all that rules.yaml uses.", show_default=False
+            metavar="CONNECTION",
+            help="Connection to set up. Default: all connections that rules.yaml uses.",
+            show_default=False,
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Make what the accounts need once, such as the property that keeps a call from being logged twice.
+    """Create the objects that accounts need, such as the property that prevents duplicate call logs.
 
-    Changes the account, and asks first. Repeating it does no harm. Exit 1 when something could not be made.
+    Changes the account, and asks for confirmation first. Safe to repeat. Exits with 1 if the setup fails.
     """
     from bridge.cli import connector_catalog
 
@@ -83,8 +85,8 @@ def setup(
         raise typer.Exit(1)
 
 
-def records(database: Database) -> list[dict[str, Any]]:
-    """Every connection as the API tells of it, and how many deliveries wait for their next attempt over it."""
+def connection_rows(database: Database) -> list[dict[str, Any]]:
+    """Return every connection as in the API, plus the number of deliveries that wait for their next attempt."""
     from bridge.store.connections import all_connections
     from bridge.store.queries import waiting_by_connection
     from bridge.web.admin_service import connection_record
@@ -97,30 +99,31 @@ def records(database: Database) -> list[dict[str, Any]]:
 
 
 def paused_connections(database: Database) -> Paused:
-    """Those that let nothing leave now."""
-    return {item["name"]: item for item in records(database) if item["paused"]}
+    """Return the connections that are paused now."""
+    return {item["name"]: item for item in connection_rows(database) if item["paused"]}
 
 
-def behind(delivery: Mapping[str, Any], paused: Paused) -> Mapping[str, Any] | None:
-    """The paused connection that a delivery waits for."""
+def blocking_pause(delivery: Mapping[str, Any], paused: Paused) -> Mapping[str, Any] | None:
+    """Return the paused connection that a delivery waits for, or None."""
     return paused.get(delivery["connection"]) if delivery["state"] in ("pending", "retrying") else None
 
 
-def way_out(item: Mapping[str, Any]) -> str:
-    """What a person can do about a pause."""
+def resume_hint(item: Mapping[str, Any]) -> str:
+    """Return the advice to the operator for ending a pause."""
+    resume = f"`bridge resume {item['name']}`"
     if item["pause_cause"] == "auth":
-        return f"mend its variable and restart `bridge serve`; if the partner erred, `bridge resume {item['name']}`"
-    return f"`bridge resume {item['name']}` lets it go on"
+        return f"fix the credentials and restart `bridge serve`; if the provider was at fault, run {resume}"
+    return f"resume it with {resume}"
 
 
-def why_paused(item: Mapping[str, Any]) -> str:
-    """Who or what paused a connection, and what was said about it."""
-    return f"{_BY[item['pause_cause']]}" + (f": {item['pause_reason']}" if item["pause_reason"] else "")
+def describe_pause(item: Mapping[str, Any]) -> str:
+    """Return the cause of a pause, with its reason if there is one."""
+    return f"{_CAUSES[item['pause_cause']]}" + (f": {item['pause_reason']}" if item["pause_reason"] else "")
 
 
 def _until(item: Mapping[str, Any]) -> str:
     if not item["paused"]:
         return ""
-    if item["pause_cause"] == "circuit":
+    if item["pause_cause"] == "circuit_open":
         return "an attempt succeeds"
-    return instant(item["paused_until"]) or "it is resumed"
+    return format_timestamp(item["paused_until"]) or "resumed"

@@ -1,4 +1,4 @@
-"""What `bridge connectors` shows and does."""
+"""Implementation of `bridge connectors` and `bridge connections setup`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 import typer
 from rich.text import Text
 
-from bridge.cli.account_check import set_up
-from bridge.cli.bootstrap import connections_of, registry_for
+from bridge.cli.account_check import set_up_account
+from bridge.cli.bootstrap import connections_used_by, registry_for
 from bridge.cli.dry_run import load_file
-from bridge.cli.output import console, print_items, print_json, print_table, say
+from bridge.cli.output import console, echo, print_items, print_json, print_table
 from bridge.connector import Action, Connector
 from bridge.connector.api import allows_none, example_of, template_of
 from bridge.connector.discovery import Registry
@@ -22,17 +22,15 @@ def _registry() -> Registry:
     return registry_for(Settings.load(environment()).bridge_rules_file)
 
 
-def _known(registry: Registry, name: str) -> Connector:
+def _find_connector(registry: Registry, name: str) -> Connector:
     try:
         return registry.connector(name)
     except KeyError:
-        raise ConfigError(
-            f"no connector is called `{name}`; there are {', '.join(registry.names())}"
-        ) from None
+        raise ConfigError(f"unknown connector `{name}`: choose from {', '.join(registry.names())}") from None
 
 
 def list_connectors(as_json: bool) -> None:
-    """Every connector; a broken one with its trouble."""
+    """Print every connector; a broken one with its error."""
     registry = _registry()
     items: list[dict[str, Any]] = []
     for name in registry.names():
@@ -44,13 +42,13 @@ def list_connectors(as_json: bool) -> None:
                     "description": connector.description,
                     "actions": list(connector.actions),
                     "origin": registry.origin(name),
-                    "trouble": None,
+                    "error": None,
                 }
             )
         except ConfigError as error:
             origin = registry.origin(name)
             items.append(
-                {"name": name, "description": "", "actions": [], "origin": origin, "trouble": str(error)}
+                {"name": name, "description": "", "actions": [], "origin": origin, "error": str(error)}
             )
     if as_json:
         print_items(items)
@@ -60,22 +58,22 @@ def list_connectors(as_json: bool) -> None:
         {
             "Connector": "name",
             "Actions": lambda item: ", ".join(item["actions"]),
-            "What it does": lambda item: item["trouble"] or item["description"],
+            "Description": lambda item: item["error"] or item["description"],
         },
-        empty="There are no connectors.",
+        empty="No connectors.",
     )
-    say("\n`bridge connectors show NAME` says what one needs and takes.")
+    echo("\nSettings and parameters of a connector: `bridge connectors show NAME`")
 
 
 def show_connector(name: str, as_json: bool) -> None:
-    """One connector, or one of its actions."""
+    """Print one connector, or one of its actions."""
     registry = _registry()
     owner, _, action = name.partition(".")
-    connector = _known(registry, owner)
+    connector = _find_connector(registry, owner)
     if action and action not in connector.actions:
-        raise ConfigError(f"{owner} has no action `{action}`; it has {', '.join(connector.actions)}")
+        raise ConfigError(f"unknown action `{action}` of {owner}: choose from {', '.join(connector.actions)}")
     actions = [connector.actions[action]] if action else list(connector.actions.values())
-    found = {
+    record = {
         "name": connector.name,
         "description": connector.description,
         "origin": registry.origin(owner),
@@ -86,9 +84,9 @@ def show_connector(name: str, as_json: bool) -> None:
         "actions": [_action(item) for item in actions],
     }
     if as_json:
-        print_json(found)
+        print_json(record)
     else:
-        _print_connector(found)
+        _print_connector(record)
 
 
 def _settings(connector: Connector) -> list[dict[str, Any]]:
@@ -123,25 +121,25 @@ def _action(action: Action) -> dict[str, Any]:
     }
 
 
-def _print_connector(found: dict[str, Any]) -> None:
-    console().print(Text(found["name"], "bold").append(f"  {found['description']}", "none"), soft_wrap=True)
-    say(found["origin"])
-    console().print(Text("\nEnvironment", "bold cyan"))
-    for setting in found["settings"]:
-        need = "" if setting["required"] else "  (may be left out)"
-        say(
-            f"  {setting['variable']}{need}"
+def _print_connector(record: dict[str, Any]) -> None:
+    console().print(Text(record["name"], "bold").append(f"  {record['description']}", "none"), soft_wrap=True)
+    echo(record["origin"])
+    console().print(Text("\nEnvironment variables", "bold cyan"))
+    for setting in record["settings"]:
+        optional = "" if setting["required"] else "  (optional)"
+        echo(
+            f"  {setting['variable']}{optional}"
             + (f"  {setting['description']}" if setting["description"] else "")
         )
-    for path in found["callbacks"]:
-        say(f"  it calls back on {path}, below BRIDGE_PUBLIC_URL")
-    for action in found["actions"]:
+    for path in record["callbacks"]:
+        echo(f"  callback URL: BRIDGE_PUBLIC_URL + {path}")
+    for action in record["actions"]:
         console().print(
             Text(f"\n{action['use']}", "bold green").append(f"  {action['description']}", "none"),
             soft_wrap=True,
         )
         if action["channel"]:
-            say(f"  reaches people by {action['channel']}: quiet hours, opt-outs and caps hold")
+            echo(f"  contacts recipients by {action['channel']}: quiet hours, opt-outs and caps apply")
         for param in action["params"]:
             _print_param(param)
 
@@ -154,32 +152,34 @@ def _print_param(param: dict[str, Any]) -> None:
         line.append("  required", "yellow")
     console().print(line, soft_wrap=True)
     example = f"  e.g. {param['example']}" if param["example"] not in (None, "") else ""
-    say(f"      {param['description']}{example}")
+    echo(f"      {param['description']}{example}")
 
 
 def set_up_accounts(connection: str | None, yes: bool, as_json: bool) -> bool:
-    """Run the setup of each account that has one; returns whether all went well."""
+    """Run the setup of each account that has one. Return whether all succeeded."""
     environ = environment()
     settings = Settings.load(environ)
     registry = registry_for(settings.bridge_rules_file)
-    used = connections_of(load_file(settings.bridge_rules_file), registry)
+    used = connections_used_by(load_file(settings.bridge_rules_file), registry)
     if connection is not None and connection not in used:
-        raise ConfigError(f"rules.yaml uses no connection `{connection}`; it uses {', '.join(sorted(used))}")
-    chosen = {
+        raise ConfigError(
+            f"connection `{connection}` is not used by rules.yaml: choose from {', '.join(sorted(used))}"
+        )
+    selected = {
         name: item for name, item in sorted(used.items()) if connection in (None, name) and item.run_setup
     }
-    if not chosen and as_json:
+    if not selected and as_json:
         print_items([])
         return True
-    if not chosen:
-        say("nothing to set up: " + (f"{connection} needs none" if connection else "no account needs it"))
+    if not selected:
+        echo("No setup needed" + (f" for {connection}." if connection else "."))
         return True
     if not yes:
-        typer.confirm(f"Make what is missing in {', '.join(chosen)}?", abort=True, err=True)
-    verdicts = [set_up(name, connector, environ) for name, connector in chosen.items()]
+        typer.confirm(f"Create missing objects in {', '.join(selected)}?", abort=True, err=True)
+    results = [set_up_account(name, connector, environ) for name, connector in selected.items()]
     if as_json:
-        print_items(verdicts)
+        print_items(results)
     else:
-        for verdict in verdicts:
-            say(f"{'✓' if verdict['ok'] else '✗'} {verdict['connection']}: {verdict['text']}")
-    return all(verdict["ok"] for verdict in verdicts)
+        for result in results:
+            echo(f"{'✓' if result['ok'] else '✗'} {result['connection']}: {result['text']}")
+    return all(result["ok"] for result in results)

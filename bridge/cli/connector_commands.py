@@ -1,4 +1,4 @@
-"""`bridge connectors`: which there are, what they can do, and how to start a new one."""
+"""`bridge connectors`: list, show and scaffold connectors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PANEL = "Setup"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
+    """Add this module's commands."""
     group = typer.Typer(invoke_without_command=True, help=connectors.__doc__)
     group.callback()(connectors)
     group.command()(show)
@@ -22,7 +22,10 @@ def register(app: typer.Typer) -> None:
 
 
 def connectors(context: typer.Context, as_json: Json = False) -> None:
-    """Every connector and its actions: shipped, in `connectors/` beside rules.yaml, and installed."""
+    """List connectors and their actions.
+
+    Includes the shipped connectors, those in `connectors/` next to rules.yaml, and those installed as packages.
+    """
     if context.invoked_subcommand is None:
         from bridge.cli import connector_catalog
 
@@ -31,26 +34,36 @@ def connectors(context: typer.Context, as_json: Json = False) -> None:
 
 def show(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A connector, or one action: twilio, twilio.send_sms.")
+        str, typer.Argument(metavar="NAME", help="Name of a connector or an action: twilio, twilio.send_sms.")
     ],
     as_json: Json = False,
 ) -> None:
-    """What a connector needs in the environment, and every param of its actions with an example."""
+    """Show the environment variables of a connector, and every parameter of its actions with an example."""
     from bridge.cli import connector_catalog
 
     connector_catalog.show_connector(name, as_json)
 
 
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Small letters, digits and _: ticket_desk.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="Name in lowercase letters, digits and underscores: ticket_desk."
+        ),
+    ],
     folder: Annotated[
         Path | None,
-        typer.Option(help="Default: `connectors` beside the rules file.", show_default=False),
+        typer.Option(
+            help="Folder to write to. Default: `connectors` next to the rules file.", show_default=False
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a connector that works, and its test, to change into your own. docs/connectors.md walks through it."""
-    from bridge.cli.output import print_json, say
+    """Create a working connector and its test, as a starting point for your own.
+
+    docs/connectors.md explains the files.
+    """
+    from bridge.cli.output import echo, print_json
     from bridge.connector.scaffold import new_connector
     from bridge.settings import Settings, environment
 
@@ -61,5 +74,5 @@ def new(
     if as_json:
         print_json({"name": name, "connector": connector, "test": test})
         return
-    say(f"written: {connector}\n         {test}")
-    say(f"next: `pytest {test}`, then `bridge connectors show {name}`")
+    echo(f"Created {connector}\n        {test}")
+    echo(f"Next: run `pytest {test}`, then `bridge connectors show {name}`.")

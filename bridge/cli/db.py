@@ -1,4 +1,4 @@
-"""The database of a service, for the command line: found, brought up to date, opened beside the service."""
+"""Database access for commands: locate, migrate and open the service's database."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from bridge.settings import Settings
 from bridge.store.database import Database
 from bridge.telemetry import log
 
-START_PATIENCE = 60.0
-"""Seconds that a start waits for a database that cannot be reached yet."""
+CONNECT_TIMEOUT_SECONDS = 60.0
+"""How long a starting service waits for an unreachable PostgreSQL."""
 
 
 def migrate(database: Database) -> str:
-    """Bring the database to this version's shape, waiting a while for one that is still starting."""
+    """Migrate the database to this version's schema and return the version.
+
+    Wait for up to CONNECT_TIMEOUT_SECONDS for a PostgreSQL server that is still starting.
+    """
     from tenacity import (
         RetryCallState,
         Retrying,
@@ -30,50 +33,51 @@ def migrate(database: Database) -> str:
 
     from bridge.store.migrate import upgrade
 
-    def still_waiting(state: RetryCallState) -> None:
+    def log_retry(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        log.warning("the database cannot be used yet", error=str(error), advice="trying again")
+        log.warning("database unavailable", error=str(error), advice="retrying")
 
     path = sqlite_path(database.url)
     if path is not None:
-        with suppress(OSError):  # SQLite says itself what is wrong with the path
-            path.touch(mode=0o600)  # made by SQLite, everybody on the machine could read it
-    patience = 0.0 if database.is_sqlite else START_PATIENCE
+        with suppress(OSError):  # SQLite itself reports an invalid path
+            path.touch(mode=0o600)  # a file created by SQLite would be readable by every user of the machine
+    timeout = 0.0 if database.is_sqlite else CONNECT_TIMEOUT_SECONDS
     return Retrying(
         retry=retry_if_exception_type(StoreUnavailable),
-        stop=stop_after_delay(patience),
+        stop=stop_after_delay(timeout),
         wait=wait_random_exponential(multiplier=0.5, max=5),
-        before_sleep=still_waiting,
+        before_sleep=log_retry,
         reraise=True,
     )(upgrade, database)
 
 
 def sqlite_path(url: str) -> Path | None:
-    """The file of a SQLite database; None on PostgreSQL."""
+    """Return the path of a SQLite database, or None for PostgreSQL."""
     try:
         parsed = make_url(url)
     except SQLAlchemyError:
-        raise ConfigError("BRIDGE_DATABASE_URL is no database address") from None
+        raise ConfigError("BRIDGE_DATABASE_URL is not a valid database URL") from None
     if parsed.get_backend_name() != "sqlite":
         return None
     if parsed.database in (None, "", ":memory:"):
         raise ConfigError(
-            "BRIDGE_DATABASE_URL must name a file, such as sqlite:///bridge.db: memory forgets events"
+            "BRIDGE_DATABASE_URL must name a file, such as sqlite:///bridge.db: an in-memory database loses events"
         )
     return Path(str(parsed.database))
 
 
 @contextmanager
 def open_store(settings: Settings) -> Iterator[Database]:
-    """The database of a service, for commands that look or act; raises ConfigError when there is none yet."""
+    """Open the service's database for a command. Raise ConfigError if it does not exist yet."""
     database = Database(settings.bridge_database_url, pool_size=2)
     try:
         path = sqlite_path(settings.bridge_database_url)
         if path is not None and not path.exists():
             raise ConfigError(
-                f"there is no database at {path} yet: run this where `bridge serve` runs, or set BRIDGE_DATABASE_URL"
+                f"there is no database at {path} yet: run this command in the folder where `bridge serve` runs, "
+                "or set BRIDGE_DATABASE_URL"
             )
-        if not database.is_prepared():
+        if not database.has_tables():
             raise ConfigError("the database is empty: start `bridge serve`, or run `bridge db upgrade`")
         yield database
     finally:

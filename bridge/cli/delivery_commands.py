@@ -1,4 +1,4 @@
-"""`bridge retry`, `replay`, `cancel`, `resolve`, `rejections`, `pause` and `resume`: acting on stored work."""
+"""`bridge retry`, `replay`, `cancel`, `resolve`, `rejected`, `pause` and `resume`: operator actions."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bridge.cli.arguments import check_cursor
-from bridge.cli.output import Json, instant, print_items, print_json, print_table, say
+from bridge.cli.output import Json, Yes, echo, format_timestamp, print_items, print_json, print_table
 
 if TYPE_CHECKING:
     from bridge.store.database import Database
-    from bridge.store.operator_actions import Act
+    from bridge.store.operator_actions import ActionResult
 
 _PANEL = "Manage deliveries"
 
-Deliveries = Annotated[list[str], typer.Argument(metavar="ID...", help="Deliveries: dlv_...")]
+Deliveries = Annotated[list[str], typer.Argument(metavar="ID...", help="IDs of deliveries (dlv_...).")]
 
 
 class Resolution(StrEnum):
@@ -29,7 +29,7 @@ class Resolution(StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
+    """Add this module's commands."""
     for command in (retry, replay, cancel, resolve, pause, resume):
         app.command(rich_help_panel=_PANEL)(command)
     rejected_requests = typer.Typer(invoke_without_command=True, help=rejected.__doc__)
@@ -38,8 +38,8 @@ def register(app: typer.Typer) -> None:
     app.add_typer(rejected_requests, name="rejected", rich_help_panel=_PANEL)
 
 
-def who() -> str:
-    """Who acts, for the audit: the user of this machine."""
+def current_operator() -> str:
+    """Return the actor for the audit log: the user of this machine."""
     import getpass
     import socket
 
@@ -53,45 +53,55 @@ def who() -> str:
 
 
 def retry(ids: Deliveries, as_json: Json = False) -> None:
-    """Attempt dead deliveries again, and those that wait for their next attempt at once.
+    """Retry failed deliveries, and start the next attempt of waiting deliveries now.
 
-    One in review is not retried: first look at the partner, then `bridge resolve`.
+    A delivery that needs review is not retried: check with the provider first, then use `bridge resolve`.
     """
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
     from bridge.store import operator_actions
 
     with open_store(Settings.load(environment())) as database:
-        _report(operator_actions.retry(database, who(), ids), as_json)
+        _print_results(operator_actions.retry(database, current_operator(), ids), as_json)
 
 
 def cancel(ids: Deliveries, as_json: Json = False) -> None:
-    """Do not send what waits."""
+    """Cancel pending deliveries.
+
+    A delivery whose attempt is already running cannot be cancelled.
+    """
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
     from bridge.store import operator_actions
 
     with open_store(Settings.load(environment())) as database:
-        _report(operator_actions.cancel(database, who(), ids), as_json)
+        _print_results(operator_actions.cancel(database, current_operator(), ids), as_json)
 
 
 def resolve(
-    ident: Annotated[str, typer.Argument(metavar="ID", help="A delivery in review: dlv_...")],
+    delivery_id: Annotated[
+        str, typer.Argument(metavar="ID", help="ID of a delivery that needs review (dlv_...).")
+    ],
     resolution: Annotated[
         Resolution,
         typer.Argument(
-            help="delivered: the provider has it; retry: the provider does not have it, send it again; discard: give up."
+            metavar="RESOLUTION",
+            help="`delivered`: the provider has it; `retry`: the provider does not have it, send it again; "
+            "`discard`: give up.",
         ),
     ],
     external_id: Annotated[
         str | None,
         typer.Option(
-            help="The provider's ID of the record or message; only with `delivered`.", show_default=False
+            help="ID of the record or message at the provider; only with `delivered`.", show_default=False
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Decide about a delivery in review, after looking at the partner."""
+    """Resolve a delivery that needs review.
+
+    Check with the provider first whether the action took effect.
+    """
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
     from bridge.store import operator_actions
@@ -102,64 +112,75 @@ def resolve(
             param_hint="--external-id",
         )
     with open_store(Settings.load(environment())) as database:
-        _report([operator_actions.resolve(database, who(), ident, resolution.value, external_id)], as_json)
+        result = operator_actions.resolve(
+            database, current_operator(), delivery_id, resolution.value, external_id
+        )
+    _print_results([result], as_json)
 
 
-def _report(done: Sequence[Act], as_json: bool) -> None:
-    """What became of each id; exit 1 when any of it was refused."""
+def _print_results(results: Sequence[ActionResult], as_json: bool) -> None:
+    """Print the result for each ID. Exit with 1 if any action failed."""
     if as_json:
-        print_items([vars(act) for act in done])
+        print_items([vars(result) for result in results])
     else:
-        for act in done:
-            say(f"{'✓' if act.done else '✗'} {act.id}: {act.text}{_where_to_look(act)}")
-    if not all(act.done for act in done):
+        for result in results:
+            echo(f"{'✓' if result.done else '✗'} {result.id}: {result.text}{_hint(result)}")
+    if not all(result.done for result in results):
         raise typer.Exit(1)
 
 
-def _where_to_look(act: Act) -> str:
-    from bridge.store.operator_actions import NO_SUCH_DELIVERY
+def _hint(result: ActionResult) -> str:
+    from bridge.store.operator_actions import UNKNOWN_DELIVERY
 
-    return "; `bridge deliveries` lists them" if act.text == NO_SUCH_DELIVERY else ""
+    return "; list the IDs with `bridge deliveries`" if result.text == UNKNOWN_DELIVERY else ""
 
 
 def replay(
     events: Annotated[
         list[str] | None,
-        typer.Argument(metavar="EVENT...", help="Stored events: evt_...", show_default=False),
+        typer.Argument(metavar="EVENT...", help="IDs of stored events (evt_...).", show_default=False),
     ] = None,
     since: Annotated[
-        str | None, typer.Option(help="All events since then: 24h, 7d, or an instant.", show_default=False)
+        str | None,
+        typer.Option(help="Start of a time range: 24h, 7d, or a timestamp.", show_default=False),
     ] = None,
-    until: Annotated[str | None, typer.Option(help="... and before then.", show_default=False)] = None,
+    until: Annotated[str | None, typer.Option(help="End of the time range.", show_default=False)] = None,
     rule: Annotated[
-        str | None, typer.Option(help="Only what this rule makes of them.", show_default=False)
+        str | None, typer.Option(help="Only deliveries of this rule.", show_default=False)
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Also what was brought about before: people ARE written to twice.")
+        bool,
+        typer.Option(
+            "--force", help="Repeat actions that already succeeded. Recipients WILL be contacted again."
+        ),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Route stored events once more, with the rules file of today.
+    """Route stored events again with the current rules.
 
-    What was brought about before is not done twice (a record in a CRM is updated), unless --force says so.
+    Side effects that already happened are not repeated (a CRM record is updated), unless you use --force.
     """
     from bridge.cli.replay import replay_events
 
-    chosen = replay_events(events or [], since, until, rule, force, yes, as_json)
-    if not chosen:
+    if not replay_events(events or [], since, until, rule, force, yes, as_json):
         raise typer.Exit(1)
 
 
 def rejected(
     context: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=1000, help="Maximum number of entries.")
+    ] = 20,
     cursor: Annotated[
         str | None, typer.Option(help="Cursor from the previous page (`next_cursor`).", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """The requests that were refused, the newest first; `accept` takes one that Heppu had signed after all."""
+    """List rejected webhook requests, newest first.
+
+    `bridge rejected accept ID` accepts one as an event. Times are UTC.
+    """
     if context.invoked_subcommand is not None:
         return
     from bridge.cli.db import open_store
@@ -173,91 +194,100 @@ def rejected(
         print_items(page.items, page.next_cursor)
         return
 
-    def signed(item: Any) -> str:
+    def signature(item: Any) -> str:
         return (
             f"accepted as {item['accepted_event_id']}"
             if item["accepted_event_id"]
-            else "yes"
+            else "valid"
             if item["signature_valid"]
-            else "no"
+            else "invalid"
         )
 
     print_table(
         page.items,
         {
             "ID": "id",
-            "Received": lambda item: instant(item["received_at"]),
-            "Answer": "status",
+            "Received": lambda item: format_timestamp(item["received_at"]),
+            "Status": "status",
             "Reason": "reason",
-            "Signed": signed,
-            "Why": "detail",
+            "Signature": signature,
+            "Detail": "detail",
         },
-        empty="No request was refused.",
+        empty="No rejected requests.",
     )
     if page.next_cursor is not None:
-        say(f"There is more: --cursor {page.next_cursor}")
+        echo(f"Next page: --cursor {page.next_cursor}")
 
 
 def accept(
-    ident: Annotated[str, typer.Argument(metavar="ID", help="rej_...")], as_json: Json = False
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="ID of a rejected request (rej_...).")],
+    as_json: Json = False,
 ) -> None:
-    """Take a refused request as an event after all; only what Heppu had signed can be."""
+    """Accept a rejected request as an event. Its signature must be valid."""
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
     from bridge.store import operator_actions
 
     with open_store(Settings.load(environment())) as database:
-        _report([operator_actions.accept_rejected_request(database, who(), ident)], as_json)
+        result = operator_actions.accept_rejected_request(database, current_operator(), request_id)
+    _print_results([result], as_json)
 
 
 Connection = Annotated[
-    str, typer.Argument(metavar="CONNECTION", help="Its name in rules.yaml: twilio, hubspot ...")
+    str,
+    typer.Argument(metavar="CONNECTION", help="Name of the connection in rules.yaml: twilio, hubspot ..."),
 ]
 
 
 def pause(
     connection: Connection,
-    reason: Annotated[str, typer.Option(help="For the log page and whoever comes after you.")] = "",
+    reason: Annotated[
+        str, typer.Option(help="Reason to show on the dashboard and in the audit log.", show_default=False)
+    ] = "",
     as_json: Json = False,
 ) -> None:
-    """Let nothing leave over a connection until `bridge resume`; deliveries wait, and nothing is lost."""
+    """Pause a connection. Its deliveries stay queued until you run `bridge resume`."""
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
     from bridge.store import connections
 
     with open_store(Settings.load(environment())) as database:
         _connection(database, connection)
-        connections.pause(database, connection, reason or f"by {who()}", who())
+        connections.pause(database, connection, reason or f"by {current_operator()}", current_operator())
         record = _connection(database, connection)
     if as_json:
         print_json(record)
     else:
-        say(f"{connection} is paused; `bridge resume {connection}` lets it go on")
+        echo(f"{connection} is paused; resume it with `bridge resume {connection}`")
 
 
 def resume(connection: Connection, as_json: Json = False) -> None:
-    """End any pause of a connection: a person's, for credentials, for quota, or an open circuit."""
+    """Resume a paused connection, whatever the cause.
+
+    Causes are an operator, rejected credentials, a rate limit, an exhausted quota, or an open circuit breaker.
+    """
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
     from bridge.store import connections
 
     with open_store(Settings.load(environment())) as database:
         _connection(database, connection)
-        connections.resume(database, connection, who())
+        connections.resume(database, connection, current_operator())
         record = _connection(database, connection)
     if as_json:
         print_json(record)
     else:
-        say(f"{connection} goes on")
+        echo(f"{connection} is resumed")
 
 
 def _connection(database: Database, name: str) -> dict[str, Any]:
-    """The connection's record, the same as the API's; raises ConfigError when there is none."""
+    """Return the connection as in the API. Raise ConfigError if it does not exist."""
     from bridge.errors import ConfigError
     from bridge.store.connections import all_connections
     from bridge.web.admin_service import connection_record
 
     rows = {row["name"]: row for row in all_connections(database)}
     if name not in rows:
-        raise ConfigError(f"no connection is called `{name}`; there are {', '.join(rows) or 'none yet'}")
+        existing = ", ".join(rows) or "none; `bridge serve` creates them from the rules"
+        raise ConfigError(f"unknown connection `{name}`; existing connections: {existing}")
     return connection_record(rows[name], database.clock.now())

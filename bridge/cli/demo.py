@@ -1,7 +1,7 @@
-"""`bridge demo`: the whole way of an event, on this machine alone.
+"""`bridge demo`: show the complete path of an event on this machine.
 
-A real `bridge serve` in a process of its own, on SQLite and the shipped rules, with the sandbox as its partners. What
-is shown is read from the partners and from the bridge's own database, and compared.
+The demo starts a real `bridge serve` process on SQLite with the shipped rules, and the sandbox as its providers. It
+prints the data read from the mock providers and from the bridge's own database, and compares the two.
 """
 
 from __future__ import annotations
@@ -12,29 +12,32 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
+    """Add this module's commands."""
     app.command(rich_help_panel="Try it out")(demo)
 
 
 def demo(
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave service and sandbox running, to look around, until Ctrl-C.")
+        bool, typer.Option("--keep", help="Keep the service and the sandbox running until Ctrl-C.")
     ] = False,
 ) -> None:
-    """Show what the bridge does: Heppu's seven events on their way to HubSpot, Salesforce, Twilio, e-mail and Slack.
+    """Send Heppu's seven events through the bridge to mock versions of the providers, and show the results.
 
-    Needs no account, no configuration and no network, and leaves nothing behind. Exit 1 when anything is not as it
-    should be.
+    Covers HubSpot, Salesforce, Twilio, email and Slack. Needs no accounts, no configuration and no network, and
+    leaves no files behind. Exits with 1 if any result is unexpected.
     """
     import signal
     import sys
 
-    from bridge.cli.demo_runner import Demonstration
+    from bridge.cli.extras import require_sandbox
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running
-    with Demonstration() as demonstration:
-        problems = demonstration.run()
+    require_sandbox("bridge demo")
+    from bridge.cli.demo_runner import DemoRun
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no process is left running
+    with DemoRun() as demo_run:
+        failures = demo_run.run()
         if keep:
-            demonstration.wait()
-    if problems:
+            demo_run.wait()
+    if failures:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""What `bridge demo` shows: what was sent, what reached each partner, and whether the two agree."""
+"""Report of `bridge demo`: the events sent, the data each provider received, and whether the two agree."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from bridge.cli.output import console, counted, say
+from bridge.cli.output import console, echo, pluralize
 from bridge.sandbox import RunningSandbox
 
 if TYPE_CHECKING:
     from bridge.cli.demo_runner import SentEvent
 
 Row = tuple[str, str, str]
-"""What it is, whom it is for, what it says."""
+"""Kind of record, contact or recipient, content."""
 
 
-def show(
+def print_tables(
     sandbox: RunningSandbox,
     sent: Sequence[SentEvent],
     events: Iterable[Mapping[str, Any]],
     deliveries: Iterable[Mapping[str, Any]],
     zone: str,
 ) -> None:
-    """Everything, as tables that need no explanation."""
+    """Print the events sent and the data received, as tables."""
     rules: dict[str, list[str]] = {}
     for delivery in reversed(list(deliveries)):
         names = rules.setdefault(str(delivery["event_id"]), [])
@@ -38,84 +38,81 @@ def show(
     fired = {str(event["conversation_id"]): rules.get(str(event["id"]), []) for event in events}
     console().print()
     console().print(_sent_table(sent, fired))
-    wall = datetime.now(UTC).astimezone(ZoneInfo(zone))
-    say(
-        "\nThe events are dated 40 minutes back, so that the rules' delays (5 and 30 minutes) are over.\n"
-        f"Nobody is written to at night: these people are in {zone}, where it is {wall:%H:%M} now.\n"
+    local_time = datetime.now(UTC).astimezone(ZoneInfo(zone))
+    echo(
+        "\nThe events are dated 40 minutes ago, so the delays in the rules (5 and 30 minutes) have passed.\n"
+        f"No messages are sent during quiet hours: the contacts are in {zone}, where it is {local_time:%H:%M} now.\n"
     )
-    console().print(_reached_table(sandbox))
+    console().print(_received_table(sandbox))
 
 
 def _sent_table(sent: Sequence[SentEvent], fired: Mapping[str, Sequence[str]]) -> Table:
-    table = _table("What Heppu sent", "Event", "About", "Answer", "Rules that fired")
+    table = _table("Events sent", "Event", "Contact", "Status", "Rules that fired")
     seen: set[str | None] = set()
     for item in sent:
-        known = item.answer.conversation in seen
-        seen.add(item.answer.conversation)
-        if item.answer.status != 200:
-            rules = "refused: nothing is stored, nothing is done"
-        elif known:
-            rules = "known: nothing is done twice"
+        is_duplicate = item.response.conversation in seen
+        seen.add(item.response.conversation)
+        if item.response.status != 200:
+            rules = "rejected: not stored"
+        elif is_duplicate:
+            rules = "duplicate: not routed again"
         else:
-            rules = ", ".join(fired.get(item.answer.conversation or "", ())) or "none"
-        answer = Text(str(item.answer.status), "green" if item.as_expected else "bold red")
-        table.add_row(item.name, item.who, answer, rules)
+            rules = ", ".join(fired.get(item.response.conversation or "", ())) or "none"
+        status = Text(str(item.response.status), "green" if item.as_expected else "bold red")
+        table.add_row(item.name, item.contact, status, rules)
     return table
 
 
-def _reached_table(sandbox: RunningSandbox) -> Table:
+def _received_table(sandbox: RunningSandbox) -> Table:
     rows = [
-        (partner if number == 0 else "", *row)
-        for partner, found in (
+        (provider if number == 0 else "", *row)
+        for provider, records in (
             ("HubSpot", _hubspot(sandbox)),
             ("Salesforce", _salesforce(sandbox)),
             ("Twilio", _twilio(sandbox)),
-            ("E-mail", _mail(sandbox)),
+            ("Email", _email(sandbox)),
             ("Slack", _slack(sandbox)),
         )
-        for number, row in enumerate(found)
+        for number, row in enumerate(records)
     ]
-    table = _table("What reached the partners", "Partner", "What", "For", "Content")
-    taken = sum(max((len(row[place]) for row in rows), default=0) + 3 for place in range(3))
-    room = max(20, console().width - taken - 3)
-    for *words, content in rows:
-        table.add_row(*words, _short(content, room))
+    table = _table("Received by the providers", "Provider", "Record", "For", "Content")
+    used_width = sum(max((len(row[column]) for row in rows), default=0) + 3 for column in range(3))
+    content_width = max(20, console().width - used_width - 3)
+    for *cells, content in rows:
+        table.add_row(*cells, _shorten(content, content_width))
     return table
 
 
 def _hubspot(sandbox: RunningSandbox) -> Iterator[Row]:
-    people = {item.id: item.properties for item in sandbox.hubspot.contacts}
+    names = {
+        contact.id: _name(*(contact.properties.get(field) for field in ("firstname", "lastname", "email")))
+        for contact in sandbox.hubspot.contacts
+    }
 
-    def whom(kind: str, ident: str) -> str:
-        return ", ".join(
-            _name(people[one].get("firstname"), people[one].get("lastname"), people[one].get("email"))
-            for one in sandbox.hubspot.associated(kind, ident, "contacts")
-            if one in people
-        )
+    def contact_names(object_type: str, record_id: str) -> str:
+        associated = sandbox.hubspot.associated(object_type, record_id, "contacts")
+        return ", ".join(names[contact_id] for contact_id in associated if contact_id in names)
 
-    names = sorted(
-        _name(one.get("firstname"), one.get("lastname"), one.get("email")) for one in people.values()
-    )
-    yield counted(len(people), "contact"), "", ", ".join(names)
+    yield pluralize(len(names), "contact"), "", ", ".join(sorted(names.values()))
     yield from sorted(
-        ("call", whom("calls", call.id), call.properties.get("hs_call_title", ""))
+        ("call", contact_names("calls", call.id), call.properties.get("hs_call_title", ""))
         for call in sandbox.hubspot.calls
     )
     yield from sorted(
-        ("note", whom("notes", chat.id), _without_tags(chat.properties.get("hs_note_body", "")))
-        for chat in sandbox.hubspot.notes
+        ("note", contact_names("notes", note.id), _without_tags(note.properties.get("hs_note_body", "")))
+        for note in sandbox.hubspot.notes
     )
     for task in sandbox.hubspot.tasks:
-        yield "task", whom("tasks", task.id), task.properties.get("hs_task_subject", "")
+        yield "task", contact_names("tasks", task.id), task.properties.get("hs_task_subject", "")
 
 
 def _salesforce(sandbox: RunningSandbox) -> Iterator[Row]:
     org = sandbox.salesforce
-    people = {item.id: item for item in (*org.contacts, *org.leads)}
     names = {
-        ident: _name(item["FirstName"], item["LastName"], item["Email"]) for ident, item in people.items()
+        record.id: _name(record["FirstName"], record["LastName"], record["Email"])
+        for record in (*org.contacts, *org.leads)
     }
-    yield counted(len(org.contacts), "contact"), "", ", ".join(sorted(names.values()))
+    yield pluralize(len(org.contacts), "contact"), "", ", ".join(sorted(names.values()))
     yield from sorted(
         (
             f"{(task['TaskSubtype'] or 'Task').lower()} (task)",
@@ -127,12 +124,12 @@ def _salesforce(sandbox: RunningSandbox) -> Iterator[Row]:
 
 
 def _twilio(sandbox: RunningSandbox) -> Iterator[Row]:
-    yield from sorted((f"text: {text.status}", text.to, text.body) for text in sandbox.twilio.messages)
+    yield from sorted((f"SMS: {sms.status}", sms.to, sms.body) for sms in sandbox.twilio.messages)
 
 
-def _mail(sandbox: RunningSandbox) -> Iterator[Row]:
-    for mail in sandbox.email.messages:
-        yield "mail", ", ".join(mail.recipients), str(mail.message["Subject"])
+def _email(sandbox: RunningSandbox) -> Iterator[Row]:
+    for email in sandbox.email.messages:
+        yield "email", ", ".join(email.recipients), str(email.message["Subject"])
 
 
 def _slack(sandbox: RunningSandbox) -> Iterator[Row]:
@@ -140,11 +137,11 @@ def _slack(sandbox: RunningSandbox) -> Iterator[Row]:
         yield "message", "the team", message.text
 
 
-def differences(sandbox: RunningSandbox, deliveries: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Where what the bridge says it did is not what arrived, and what did not end well; empty when all is well."""
+def find_failures(sandbox: RunningSandbox, deliveries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return deliveries that did not succeed, and actions whose count differs between bridge and provider."""
     deliveries = list(deliveries)
-    done = Counter(str(item["action"]) for item in deliveries if item["state"] == "succeeded")
-    arrived = {
+    succeeded = Counter(str(item["action"]) for item in deliveries if item["state"] == "succeeded")
+    received = {
         "hubspot.log_call": len(sandbox.hubspot.calls),
         "hubspot.log_chat": len(sandbox.hubspot.notes),
         "hubspot.create_task": len(sandbox.hubspot.tasks),
@@ -154,38 +151,38 @@ def differences(sandbox: RunningSandbox, deliveries: Iterable[Mapping[str, Any]]
         "email.send": len(sandbox.email.messages),
         "slack.post": len(sandbox.slack.messages),
     }
-    problems = [
-        f"{action}: the bridge says {done[action]}, the partner has {number}"
-        for action, number in arrived.items()
-        if done[action] != number
+    failures = [
+        f"{action}: the bridge reports {succeeded[action]}, the provider has {number}"
+        for action, number in received.items()
+        if succeeded[action] != number
     ]
-    problems += [f"{action} reached nobody" for action, number in arrived.items() if number == 0]
-    problems += [
+    failures += [f"{action} was not received" for action, number in received.items() if number == 0]
+    failures += [
         f"{item['action']} of {item['rule']} is {item['state']}: {item['detail'] or item['reason'] or '?'}"
         for item in deliveries
         if item["state"] != "succeeded"
     ]
-    return problems
+    return failures
 
 
-def conclude(problems: Sequence[str], deliveries: Sequence[Mapping[str, Any]]) -> None:
-    """The outcome, and where to go from here."""
+def print_conclusion(failures: Sequence[str], deliveries: Sequence[Mapping[str, Any]]) -> None:
+    """Print the outcome and the next steps."""
     console().print()
-    if problems:
-        console().print(Text("Not as it should be:", "bold red"))
-        for problem in problems:
-            say(f"  {problem}")
+    if failures:
+        console().print(Text("Unexpected results:", "bold red"))
+        for failure in failures:
+            echo(f"  {failure}")
         return
     console().print(
-        Text(f"All {len(deliveries)} deliveries arrived, each exactly once. ", "bold green")
-        + Text("What runs here ends now and leaves nothing behind.")
+        Text(f"All {len(deliveries)} deliveries succeeded, each exactly once. ", "bold green")
+        + Text("Shutting down and cleaning up.")
     )
-    say(
-        "\nWhere to go next\n"
-        "  bridge explain call.busy   why each rule fires for an event, or does not (.venv/bin/bridge)\n"
-        "  rules.yaml                 what is done for which event: change it, then `bridge test`\n"
-        "  bridge demo --keep         the same, left running, with its log page\n"
-        "  README.md                  connecting Heppu, and your own accounts"
+    echo(
+        "\nNext steps\n"
+        "  bridge explain call.busy   see why each rule fires or not (in a checkout: .venv/bin/bridge)\n"
+        "  bridge demo --keep         keep the demo running, with its dashboard\n"
+        "  bridge init                create rules.yaml and .env for your own accounts\n"
+        "  README.md                  connect Heppu and your own accounts"
     )
 
 
@@ -199,9 +196,8 @@ def _table(title: str, *headings: str) -> Table:
     return table
 
 
-def _name(*parts: Any) -> str:
-    given, family, email = parts
-    return " ".join(str(part) for part in (given, family) if part) or str(email or "unnamed")
+def _name(first_name: Any, last_name: Any, email: Any) -> str:
+    return " ".join(str(part) for part in (first_name, last_name) if part) or str(email or "unnamed")
 
 
 def _without_tags(html: str) -> str:
@@ -211,6 +207,6 @@ def _without_tags(html: str) -> str:
     return entities.unescape(re.sub(r"<[^>]+>", " ", html))
 
 
-def _short(text: str, room: int) -> str:
+def _shorten(text: str, width: int) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= room else line[: room - 1] + "…"
+    return line if len(line) <= width else line[: width - 1] + "…"

@@ -1,4 +1,4 @@
-"""What `bridge demo` does: start, send, wait, compare, show, and clear away."""
+"""Runner of `bridge demo`: starts the processes, sends events, waits, compares the results and cleans up."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from zoneinfo import ZoneInfo
 import httpx
 from rich.status import Status
 
-import bridge
 from bridge.cli import demo_report as report
-from bridge.cli.output import console, note
-from bridge.cli.send import Answer, post
-from bridge.errors import BridgeError, ConfigError, StoreUnavailable
-from bridge.events import EVENT_NAMES
-from bridge.samples import sample, stamped
+from bridge.cli.data import read_data_file
+from bridge.cli.output import console, print_status
+from bridge.cli.send import WebhookResponse, post
+from bridge.errors import BridgeError, StoreUnavailable
+from bridge.events import EVENT_TYPES
+from bridge.samples import refresh_sample, sample
 from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.store.database import Database
-from bridge.store.queries import counts, list_deliveries, list_events
+from bridge.store.queries import list_deliveries, list_events, queue_stats
 
-AGO: Final = timedelta(minutes=40)
-"""How long ago the events happened: the longest delay in the shipped rules (30 minutes) is over by then."""
+EVENT_AGE: Final = timedelta(minutes=40)
+"""Age of the sent events. It is longer than the longest delay in the shipped rules (30 minutes)."""
 START_SECONDS: Final = 30.0
 FINAL_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 30.0
@@ -44,29 +44,29 @@ _ZONES: Final = (
     "Pacific/Honolulu", "America/Los_Angeles", "America/New_York", "Europe/London", "Europe/Istanbul",
     "Asia/Kolkata", "Asia/Tokyo", "Pacific/Auckland",
 )  # fmt: skip
-_INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
-"""The rest of our environment may hold real accounts."""
+_INHERITED_VARIABLES: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
+"""No other variables are passed on, because they may configure real accounts."""
 
 
 @dataclass(frozen=True)
 class SentEvent:
-    """One request of the demonstration, and its answer."""
+    """One request of the demo and its response."""
 
     name: str
-    who: str
-    answer: Answer
+    contact: str
+    response: WebhookResponse
     expected: tuple[int, str]
-    """The status, and a word that the answer holds."""
+    """The expected status, and a substring of the expected body."""
 
     @property
     def as_expected(self) -> bool:
-        """Whether the service answered what it should."""
-        status, word = self.expected
-        return self.answer.status == status and word in self.answer.text
+        """Whether the service responded as expected."""
+        status, substring = self.expected
+        return self.response.status == status and substring in self.response.text
 
 
-class Demonstration:
-    """A sandbox, a service and their folder, for as long as the context lasts."""
+class DemoRun:
+    """A sandbox, a service and their temporary folder, which exist until the context exits."""
 
     def __enter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="bridge-demo-"))
@@ -87,9 +87,9 @@ class Demonstration:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self) -> list[str]:
-        """Do all of it; returns what was not as it should be."""
+        """Run the demo and print its results. Return the unexpected ones."""
         zone = _daytime_zone()
-        with Status("Starting the partners' stand-ins ...", console=console()) as status:
+        with Status("Starting the mock providers ...", console=console()) as status:
             sandbox = self._sandbox = start_sandbox()
             status.update("Starting `bridge serve` ...")
             url = self._start_service(sandbox)
@@ -97,47 +97,49 @@ class Demonstration:
             sent = self._send(url, zone)
             database = Database(self._database_url, pool_size=1)
             try:
-                self._wait_until_final(database, status)
-                receipts = sandbox.twilio.send_receipts()
+                self._wait_until_done(database, status)
+                callbacks = sandbox.twilio.send_receipts()
                 events = list_events(database, limit=100).items
                 deliveries = list_deliveries(database, limit=500).items
             finally:
                 database.close()
-        problems = [
-            f"{item.name}: answered {item.answer.status} {item.answer.text}"
+        failures = [
+            f"{item.name}: unexpected response {item.response.status} {item.response.text}"
             for item in sent
             if not item.as_expected
         ]
-        problems += [
-            f"a receipt of Twilio's was answered {item['http']}" for item in receipts if item["http"] != 200
+        failures += [
+            f"a status callback of Twilio got a {item['http']}" for item in callbacks if item["http"] != 200
         ]
-        problems += report.differences(sandbox, deliveries)
-        report.show(sandbox, sent, events, deliveries, zone)
-        report.conclude(problems, deliveries)
-        if problems:
-            note("The service's log ends with:\n" + self._log_tail())
-        return problems
+        failures += report.find_failures(sandbox, deliveries)
+        report.print_tables(sandbox, sent, events, deliveries, zone)
+        report.print_conclusion(failures, deliveries)
+        if failures:
+            print_status("Last lines of the service's log:\n" + self._log_tail())
+        return failures
 
     def wait(self) -> None:
-        """Leave everything running until Ctrl-C."""
-        note(f"\nStill running. Log page: {self._url}/login#token={self._token}")
+        """Keep everything running until Ctrl-C."""
+        print_status(f"\nStill running. Dashboard: {self._url}/login#token={self._token}")
         if self._sandbox is not None:
-            note(f"What the partners hold: {self._sandbox.url}/_sandbox/state\nCtrl-C ends it.")
+            print_status(
+                f"Data at the mock providers: {self._sandbox.url}/_sandbox/state\nCtrl-C stops the demo."
+            )
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
-            note("")
+            print_status("")
 
     @property
     def _database_url(self) -> str:
         return f"sqlite:///{self._folder}/bridge.db"
 
     def _environment(self, sandbox: RunningSandbox, port: int) -> dict[str, str]:
-        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        inherited = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
         return inherited | sandbox.environment | {
             "HEPPU_WEBHOOK_SECRET": self._secret,
             "BRIDGE_DATABASE_URL": self._database_url,
-            "BRIDGE_RULES_FILE": str(_shipped_rules()),
+            "BRIDGE_RULES_FILE": str(self._rules_file()),
             "BRIDGE_PORT": str(port),
             "BRIDGE_PUBLIC_URL": f"http://127.0.0.1:{port}",
             "BRIDGE_ADMIN_TOKEN": self._token,
@@ -146,31 +148,31 @@ class Demonstration:
         }  # fmt: skip
 
     def _start_service(self, sandbox: RunningSandbox) -> str:
-        """Start `bridge serve` and wait until it is ready. Another process may be quicker to take the free port."""
+        """Start `bridge serve` and wait until it is ready. Retry if another process takes the free port first."""
         for _ in range(5):
             port = _free_port()
             with (self._folder / "log").open("wb") as log:
                 self._service = subprocess.Popen(
                     [sys.executable, "-m", "bridge", "serve"],
-                    cwd=self._folder,  # no .env there
+                    cwd=self._folder,  # has no .env file
                     env=self._environment(sandbox, port),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                 )
             self._url = f"http://127.0.0.1:{port}"
-            _until(START_SECONDS, lambda: self._service_ended() or _is_ready(self._url))
-            if not self._service_ended():
+            _wait_until(START_SECONDS, lambda: self._service_has_exited() or _is_ready(self._url))
+            if not self._service_has_exited():
                 return self._url
             if b"cannot listen" not in (self._folder / "log").read_bytes():
                 break
         raise BridgeError(f"`bridge serve` did not start; its log:\n{self._log_tail()}")
 
-    def _service_ended(self) -> bool:
+    def _service_has_exited(self) -> bool:
         return self._service is None or self._service.poll() is not None
 
     def _stop_service(self) -> None:
-        if self._service is None or self._service_ended():
+        if self._service is None or self._service_has_exited():
             return
         self._service.terminate()
         try:
@@ -180,41 +182,45 @@ class Demonstration:
             self._service.wait()
 
     def _send(self, url: str, zone: str) -> list[SentEvent]:
-        """Heppu's seven events, a chat whose visitor left an address, and two requests that change nothing."""
-        webhook, key, happened = f"{url}/webhooks/heppu", self._secret.encode(), datetime.now(UTC) - AGO
+        """Send Heppu's seven events, a chat whose visitor left an address, a duplicate and a forged request."""
+        webhook, key = f"{url}/webhooks/heppu", self._secret.encode()
+        occurred_at = datetime.now(UTC) - EVENT_AGE
         visitor = {"contactName": "Ada Brennan", "contactEmail": "ada.brennan@example.com"}
-        bodies = [sample(name) for name in (*EVENT_NAMES, "chat.abandoned")]
+        bodies = [sample(name) for name in (*EVENT_TYPES, "chat.abandoned")]
         bodies[-1]["metadata"] |= visitor
         for body in bodies:
             body["metadata"]["timezone"] = zone
-        stored = [json.dumps(stamped(body, happened)).encode() for body in bodies]
-        forged = json.dumps(stamped(bodies[0], happened)).encode()
+        valid = [json.dumps(refresh_sample(body, occurred_at)).encode() for body in bodies]
+        forged = json.dumps(refresh_sample(bodies[0], occurred_at)).encode()
         received = (200, '{"received": true}')
         return [
             *(
-                SentEvent(body["event"], _who(body), post(raw, webhook, key), received)
-                for body, raw in zip(bodies, stored, strict=True)
+                SentEvent(body["event"], _contact_name(body), post(raw, webhook, key), received)
+                for body, raw in zip(bodies, valid, strict=True)
             ),
             SentEvent(
-                "the first one again", _who(bodies[0]), post(stored[0], webhook, key), (200, '"duplicate"')
+                "a duplicate", _contact_name(bodies[0]), post(valid[0], webhook, key), (200, '"duplicate"')
             ),
-            SentEvent("a forged one", "a stranger", post(forged, webhook, b"guessed"), (401, "not signed")),
+            SentEvent("a forgery", "unknown sender", post(forged, webhook, b"guessed"), (401, "signature")),
         ]
 
-    def _wait_until_final(self, database: Database, status: Status) -> None:
-        def final() -> bool:
+    def _wait_until_done(self, database: Database, status: Status) -> None:
+        def is_done() -> bool:
             try:
-                found = counts(database)
+                stats = queue_stats(database)
             except StoreUnavailable:
                 return False
-            open_ones = sum(found.deliveries[state] for state in ("pending", "running", "retrying"))
-            done = sum(found.deliveries.values()) - open_ones
-            status.update(
-                f"Carrying out what rules.yaml says: {done} done, {open_ones + found.unrouted} to go ..."
-            )
-            return open_ones == 0 and found.unrouted == 0
+            unfinished = sum(stats.deliveries[state] for state in ("pending", "running", "retrying"))
+            finished = sum(stats.deliveries.values()) - unfinished
+            status.update(f"Running deliveries: {finished} done, {unfinished + stats.unrouted} to go ...")
+            return unfinished == 0 and stats.unrouted == 0
 
-        _until(FINAL_SECONDS, final)
+        _wait_until(FINAL_SECONDS, is_done)
+
+    def _rules_file(self) -> Path:
+        path = self._folder / "rules.yaml"
+        path.write_bytes(read_data_file("demo_rules.yaml"))
+        return path
 
     def _log_tail(self) -> str:
         try:
@@ -223,15 +229,8 @@ class Demonstration:
             return "(no log)"
 
 
-def _shipped_rules() -> Path:
-    path = Path(bridge.__file__).parents[1] / "rules.yaml"
-    if not path.is_file():
-        raise ConfigError("the demo needs the shipped rules.yaml: run it from a checkout of the repository")
-    return path
-
-
 def _daytime_zone() -> str:
-    """Where it is nearest to one o'clock in the afternoon: quiet hours hold in a demo too."""
+    """Return the time zone where it is closest to 1 p.m., because quiet hours apply in the demo too."""
     now = datetime.now(UTC)
 
     def distance(zone: str) -> float:
@@ -241,7 +240,7 @@ def _daytime_zone() -> str:
     return min(_ZONES, key=distance)
 
 
-def _who(body: dict[str, Any]) -> str:
+def _contact_name(body: dict[str, Any]) -> str:
     return str(body["metadata"].get("contactName") or "an anonymous visitor")
 
 
@@ -259,11 +258,11 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def _until(seconds: float, done: Callable[[], bool]) -> bool:
-    """Wait until `done`, for at most so many seconds; returns whether it came to be."""
+def _wait_until(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Wait until the condition is true, for at most `seconds`. Return whether it became true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if done():
+        if condition():
             return True
         time.sleep(0.1)
     return False

@@ -1,4 +1,4 @@
-"""What EVENT means on the command line: a documented sample's name, a stored id, a file, or `-` for stdin."""
+"""Event input: reads the EVENT argument, which names a sample, a stored event, a file, or `-` for stdin."""
 
 from __future__ import annotations
 
@@ -11,47 +11,50 @@ from pathlib import Path
 from typing import Any
 
 from bridge.errors import ConfigError
-from bridge.events import EVENT_NAMES, parse_body
-from bridge.samples import sample, stamped
+from bridge.events import EVENT_TYPES, parse_body
+from bridge.samples import refresh_sample, sample
 
-HELP = "A sample's name (call.busy), a stored id (evt_...), a file, or - for stdin."
-SET_HELP = "Change a field first: --set metadata.contactPhone=+14155550123 (several times if need be)."
+EVENT_HELP = "Sample name (call.busy), ID of a stored event (evt_...), path of a file, or - for stdin."
+SET_HELP = "Field to change first, such as metadata.contactPhone=+14155550123. Repeatable."
 
 
 @dataclass(frozen=True)
-class Source:
-    """An event's body, and where it comes from."""
+class EventInput:
+    """The body of an event and its origin."""
 
     body: bytes
     is_sample: bool
 
 
-def read_source(name: str, environ: Mapping[str, str]) -> Source:
-    """The body that `name` stands for; raises ConfigError that says what can be named."""
-    if name in EVENT_NAMES:
-        return Source(json.dumps(sample(name), ensure_ascii=False).encode(), True)
+def read_event_input(name: str, environ: Mapping[str, str]) -> EventInput:
+    """Return the body that `name` refers to. Raise ConfigError that lists the valid forms."""
+    if name in EVENT_TYPES:
+        return EventInput(json.dumps(sample(name), ensure_ascii=False).encode(), True)
     if name.startswith("evt_"):
         from bridge.cli.db import open_store
         from bridge.settings import Settings
         from bridge.store.queries import stored_body
 
         with open_store(Settings.load(environ)) as database:
-            return Source(stored_body(database, name), False)
+            return EventInput(stored_body(database, name), False)
     if name == "-":
-        return Source(sys.stdin.buffer.read(), False)
+        return EventInput(sys.stdin.buffer.read(), False)
     try:
-        return Source(Path(name).read_bytes(), False)
+        return EventInput(Path(name).read_bytes(), False)
     except OSError as error:
         raise ConfigError(
-            f"`{name}` is no sample and no file that can be read ({error.strerror}); "
-            f"the samples are {', '.join(EVENT_NAMES)}"
+            f"`{name}` is not a sample, and not a readable file ({error.strerror}); "
+            f"the samples are {', '.join(EVENT_TYPES)}"
         ) from None
 
 
-def prepared(source: Source, changes: Iterable[str], now: datetime, *, fresh: bool | None = None) -> bytes:
-    """The body to use: a sample (or with `fresh`, anything) as if it happened now, then the `--set` changes.
+def build_event_body(
+    source: EventInput, changes: Iterable[str], now: datetime, *, fresh: bool | None = None
+) -> bytes:
+    """Return the body to send, with the `--set` changes applied.
 
-    What needs neither stays byte for byte as it is.
+    A sample, or any event if `fresh` is true, first gets the current time and new IDs. If there is nothing to change,
+    the body is returned byte for byte.
     """
     changes = list(changes)
     fresh = source.is_sample if fresh is None else fresh
@@ -60,28 +63,28 @@ def prepared(source: Source, changes: Iterable[str], now: datetime, *, fresh: bo
     try:
         body = parse_body(source.body)
     except ValueError as error:
-        raise ConfigError(f"this is no event: {error}") from None
-    body = stamped(body, now) if fresh else body
+        raise ConfigError(f"not a valid event: {error}") from None
+    body = refresh_sample(body, now) if fresh else body
     for change in changes:
-        path, found, value = change.partition("=")
-        if not found or not path:
-            raise ConfigError(f"--set takes path=value, not `{change}`")
-        _put(body, path.removeprefix("event.").split("."), _value(value))
+        path, separator, value = change.partition("=")
+        if not separator or not path:
+            raise ConfigError(f"invalid --set `{change}`: expected path=value")
+        _set_field(body, path.removeprefix("event.").split("."), _parse_value(value))
     return json.dumps(body, ensure_ascii=False).encode()
 
 
-def _value(text: str) -> Any:
-    """JSON when it is JSON, else the text: `3`, `true`, `null`, `+14155550123`."""
+def _parse_value(text: str) -> Any:
+    """Return the value parsed as JSON (`3`, `true`, `null`), or the string if it is not JSON (`+14155550123`)."""
     try:
         return json.loads(text)
     except ValueError:
         return text
 
 
-def _put(body: dict[str, Any], path: list[str], value: Any) -> None:
+def _set_field(body: dict[str, Any], path: list[str], value: Any) -> None:
     for key in path[:-1]:
-        inner = body.get(key)
-        if not isinstance(inner, dict):
-            inner = body[key] = {}
-        body = inner
+        child = body.get(key)
+        if not isinstance(child, dict):
+            child = body[key] = {}
+        body = child
     body[path[-1]] = value

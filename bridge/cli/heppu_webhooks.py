@@ -1,4 +1,4 @@
-"""`bridge heppu webhooks`: the webhooks that Heppu sends events by."""
+"""`bridge heppu webhooks`: manage the webhooks at Heppu."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridge.cli.output import Json, counted, note, print_items, print_json, print_table, say
+from bridge.cli.output import Json, Yes, echo, pluralize, print_items, print_json, print_status, print_table
 
 if TYPE_CHECKING:
     from bridge.heppu_api import HeppuApi
@@ -16,15 +16,19 @@ if TYPE_CHECKING:
 
 Events = Annotated[
     list[str] | None,
-    typer.Option("--event", help="An event to send, repeatable; default: all seven.", show_default=False),
+    typer.Option("--event", help="Event type to send; repeatable. Default: all seven.", show_default=False),
 ]
-Id = Annotated[str, typer.Argument(metavar="ID", help="webhook_..., as `list` shows it.")]
+WebhookId = Annotated[
+    str, typer.Argument(metavar="ID", help="ID of a webhook (webhook_...), as shown by `list`.")
+]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    heppu = typer.Typer(no_args_is_help=True, help="Heppu's own settings, by its API (HEPPU_API_KEY).")
-    webhooks = typer.Typer(no_args_is_help=True, help="The webhooks that Heppu sends events by.")
+    """Add this module's commands."""
+    heppu = typer.Typer(
+        no_args_is_help=True, help="Manage settings at Heppu through its API (HEPPU_API_KEY)."
+    )
+    webhooks = typer.Typer(no_args_is_help=True, help="Manage the webhooks through which Heppu sends events.")
     webhooks.command("list")(list_webhooks)
     webhooks.command()(create)
     webhooks.command()(update)
@@ -35,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 @contextmanager
 def _api() -> Iterator[tuple[HeppuApi, Settings]]:
-    """Heppu's API; its refusals and network errors end in a message."""
+    """Yield a client for Heppu's API and the settings. API and network errors are raised as BridgeError."""
     import httpx
 
     from bridge.errors import BridgeError, ConfigError
@@ -45,28 +49,30 @@ def _api() -> Iterator[tuple[HeppuApi, Settings]]:
     environ = environment()
     key = environ.get("HEPPU_API_KEY")
     if not key:
-        raise ConfigError("set HEPPU_API_KEY: make a key in Heppu's dashboard, Organization -> API Keys")
+        raise ConfigError(
+            "set HEPPU_API_KEY: create a key in Heppu's dashboard under Organization -> API Keys"
+        )
     api = HeppuApi(key, environ.get("HEPPU_API_URL") or URL)
     try:
         yield api, Settings.load(environ)
     except HeppuError as error:
-        hint = "; is HEPPU_API_KEY right?" if error.status in (401, 403) else ""
+        hint = "; is HEPPU_API_KEY correct?" if error.status in (401, 403) else ""
         raise BridgeError(f"{error}{': ' + error.message if error.message else ''}{hint}") from None
     except httpx.HTTPError as error:
-        raise BridgeError(f"no answer from Heppu: {type(error).__name__}") from None
+        raise BridgeError(f"no response from Heppu: {type(error).__name__}") from None
     finally:
         api.close()
 
 
 def list_webhooks(as_json: Json = False) -> None:
-    """The webhooks that are set up."""
+    """List the webhooks."""
     with _api() as (api, _):
-        found = api.list_webhooks()
+        webhooks = api.list_webhooks()
     if as_json:
-        print_items(found)
+        print_items(webhooks)
         return
     print_table(
-        found,
+        webhooks,
         {
             "ID": "id",
             "URL": "url",
@@ -74,24 +80,28 @@ def list_webhooks(as_json: Json = False) -> None:
             "Events": lambda item: ", ".join(map(str, item.get("events") or ())),
             "Last delivered": "lastDeliveredAt",
         },
-        empty="No webhooks yet: `bridge heppu webhooks create`.",
+        empty="No webhooks yet. Create one with `bridge heppu webhooks create`.",
     )
 
 
 def create(
     url: Annotated[
-        str | None, typer.Option(help="Default: BRIDGE_PUBLIC_URL + /webhooks/heppu.", show_default=False)
+        str | None,
+        typer.Option(
+            help="URL to send events to. Default: BRIDGE_PUBLIC_URL + /webhooks/heppu.", show_default=False
+        ),
     ] = None,
     events: Events = None,
-    description: Annotated[str, typer.Option(help="For Heppu's dashboard.")] = "bridge",
+    description: Annotated[str, typer.Option(help="Description in Heppu's dashboard.")] = "bridge",
     as_json: Json = False,
 ) -> None:
-    """Have Heppu send events here, signed.
+    """Create a webhook, so that Heppu sends signed events to this service.
 
-    Signs with the first HEPPU_WEBHOOK_SECRET; without one a secret is made and printed before Heppu is asked.
+    Events are signed with the first secret in HEPPU_WEBHOOK_SECRET. If it is not set, a new secret is generated and
+    printed before the webhook is created.
     """
     from bridge.errors import ConfigError
-    from bridge.events import EVENT_NAMES
+    from bridge.events import EVENT_TYPES
     from bridge.heppu_api import new_secret
 
     with _api() as (api, settings):
@@ -99,57 +109,64 @@ def create(
             f"{settings.bridge_public_url.rstrip('/')}/webhooks/heppu" if settings.bridge_public_url else None
         )
         if target is None:
-            raise ConfigError("say --url, or set BRIDGE_PUBLIC_URL to where Heppu reaches this service")
+            raise ConfigError(
+                "no target URL: use --url, or set BRIDGE_PUBLIC_URL to the public URL of this service"
+            )
         if not target.startswith("https://"):
-            note("Heppu documents that it sends to public https:// addresses only; a tunnel gives you one")
+            print_status(
+                "According to its documentation, Heppu sends to public https:// URLs only; a tunnel provides one."
+            )
         if settings.heppu_webhook_secret:
             secret = settings.heppu_webhook_secret[0].get_secret_value()
         else:
             secret = new_secret()
-            note(f"Put this into .env, then start `bridge serve` again:\nHEPPU_WEBHOOK_SECRET={secret}")
-        made = api.create_webhook(target, events or list(EVENT_NAMES), secret, description)
+            print_status(
+                f"Add this line to .env, then restart `bridge serve`:\nHEPPU_WEBHOOK_SECRET={secret}"
+            )
+        webhook = api.create_webhook(target, events or list(EVENT_TYPES), secret, description)
     if as_json:
-        print_json(made)
+        print_json(webhook)
     else:
-        kinds = counted(len(events or EVENT_NAMES), "event")
-        say(f"{made.get('id', 'made')}: Heppu sends {kinds} to {target}")
+        count = pluralize(len(events or EVENT_TYPES), "event type")
+        echo(f"{webhook.get('id', 'created')}: Heppu sends {count} to {target}")
 
 
 def update(
-    ident: Id,
+    webhook_id: WebhookId,
     events: Events = None,
     status: Annotated[
-        str | None, typer.Option(help="`active` is the only value that Heppu documents.", show_default=False)
+        str | None,
+        typer.Option(help="New status; `active` is the only documented value.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Change which events a webhook sends, or its status."""
+    """Change the event types or the status of a webhook."""
     changes: dict[str, object] = {}
     if events:
         changes["events"] = events
     if status:
         changes["status"] = status
     if not changes:
-        raise typer.BadParameter("say what to change: --event, --status")
+        raise typer.BadParameter("nothing to change: use --event or --status")
     with _api() as (api, _):
-        changed = api.update_webhook(ident, **changes)
+        webhook = api.update_webhook(webhook_id, **changes)
     if as_json:
-        print_json(changed)
+        print_json(webhook)
     else:
-        say(f"{ident} is changed")
+        echo(f"{webhook_id} is updated")
 
 
 def delete(
-    ident: Id,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    webhook_id: WebhookId,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Let a webhook send nothing any more."""
+    """Delete a webhook."""
     if not yes:
-        typer.confirm(f"Delete {ident}? Heppu then sends nothing by it", abort=True, err=True)
+        typer.confirm(f"Delete {webhook_id}? Heppu then stops sending its events", abort=True, err=True)
     with _api() as (api, _):
-        api.delete_webhook(ident)
+        api.delete_webhook(webhook_id)
     if as_json:
-        print_json({"id": ident, "deleted": True})
+        print_json({"id": webhook_id, "deleted": True})
     else:
-        say(f"{ident} is deleted")
+        echo(f"{webhook_id} is deleted")

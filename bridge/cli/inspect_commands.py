@@ -1,4 +1,4 @@
-"""`bridge events`, `deliveries`, `show`, `rejections` and `audit`: looking at what is stored."""
+"""`bridge events`, `deliveries`, `show` and `audit`: inspect stored data."""
 
 from __future__ import annotations
 
@@ -7,30 +7,36 @@ from typing import Annotated, Any
 
 import typer
 
-from bridge.cli.arguments import KINDS, check_cursor, instant_of, kind_of
-from bridge.cli.connection_commands import Paused, behind, paused_connections, way_out, why_paused
+from bridge.cli.arguments import LISTING_COMMANDS, check_cursor, id_prefix, parse_time_option
+from bridge.cli.connection_commands import (
+    Paused,
+    blocking_pause,
+    describe_pause,
+    paused_connections,
+    resume_hint,
+)
 from bridge.cli.output import (
     Json,
-    address,
     console,
-    instant,
+    echo,
+    format_timestamp,
+    masked_address,
     print_items,
     print_json,
     print_table,
-    say,
 )  # fmt: skip
-from bridge.store.timeline import describe_audit_entry, format_details, state_of, timeline
+from bridge.store.timeline import describe_audit_entry, describe_state, format_details, timeline
 
 _PANEL = "Inspect"
 
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Maximum number of entries.")]
 Cursor = Annotated[
     str | None, typer.Option(help="Cursor from the previous page (`next_cursor`).", show_default=False)
 ]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
+    """Add this module's commands."""
     app.command(rich_help_panel=_PANEL)(events)
     app.command(rich_help_panel=_PANEL)(deliveries)
     app.command(rich_help_panel=_PANEL)(show)
@@ -43,21 +49,25 @@ def events(
         typer.Option("--type", help="Only this event type, such as call.busy.", show_default=False),
     ] = None,
     since: Annotated[
-        str | None, typer.Option(help="Only those since: 2h, 7d, or an instant.", show_default=False)
+        str | None,
+        typer.Option(help="Only events received since then: 2h, 7d, or a timestamp.", show_default=False),
     ] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
     as_json: Json = False,
 ) -> None:
-    """The events that were received, the newest first, and what became of their deliveries. Times are UTC."""
+    """List received events, newest first, with the states of their deliveries.
+
+    Times are UTC.
+    """
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
     from bridge.store.queries import list_events
 
     check_cursor(cursor, "evt")
-    begins = instant_of(since, "--since")
+    start = parse_time_option(since, "--since")
     with open_store(Settings.load(environment())) as database:
-        page = list_events(database, event_type=event_type, since=begins, limit=limit, cursor=cursor)
+        page = list_events(database, event_type=event_type, since=start, limit=limit, cursor=cursor)
     if as_json:
         print_items(page.items, page.next_cursor)
         return
@@ -66,17 +76,17 @@ def events(
         {
             "ID": "id",
             "Event": "type",
-            "Received": lambda item: instant(item["received_at"]),
-            "Contact": lambda item: address(item["phone"] or item["email"]),
-            "Conversation": "conversation",
-            "Deliveries": lambda item: _counted(item),
+            "Received": lambda item: format_timestamp(item["received_at"]),
+            "Contact": lambda item: masked_address(item["phone"] or item["email"]),
+            "Conversation": "conversation_id",
+            "Deliveries": lambda item: _count_by_state(item),
         },
-        empty="No events yet. `bridge send call.busy` sends one.",
+        empty="No events yet. Send one with `bridge send call.busy`.",
     )
-    _more(page.next_cursor)
+    _print_next_cursor(page.next_cursor)
 
 
-def _counted(item: Mapping[str, Any]) -> str:
+def _count_by_state(item: Mapping[str, Any]) -> str:
     if item["routed_at"] is None:
         return "not routed yet"
     return ", ".join(f"{count} {state}" for state, count in sorted(item["deliveries"].items())) or "none"
@@ -86,33 +96,40 @@ def deliveries(
     state: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only in this state (several times if need be): pending, retrying, review, dead ...",
+            help="Only deliveries in this state: pending, retrying, needs_review, failed ... Repeatable.",
             show_default=False,
         ),
     ] = None,
-    event: Annotated[str | None, typer.Option(help="Only of this event.", show_default=False)] = None,
-    connection: Annotated[
-        str | None, typer.Option(help="Only over this connection.", show_default=False)
+    event: Annotated[
+        str | None, typer.Option(help="Only deliveries of this event.", show_default=False)
     ] = None,
-    rule: Annotated[str | None, typer.Option(help="Only of this rule.", show_default=False)] = None,
+    connection: Annotated[
+        str | None, typer.Option(help="Only deliveries over this connection.", show_default=False)
+    ] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="Only deliveries of this rule.", show_default=False)
+    ] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
     as_json: Json = False,
 ) -> None:
-    """The deliveries, the newest first. Times are UTC."""
+    """List deliveries, newest first.
+
+    Times are UTC.
+    """
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
     from bridge.store.queries import STATES, list_deliveries
 
-    unknown = [word for word in state or () if word not in STATES]
+    unknown = [name for name in state or () if name not in STATES]
     if unknown:
         raise typer.BadParameter(
-            f"no state is called {', '.join(unknown)}; there are {', '.join(STATES)}", param_hint="--state"
+            f"unknown state {', '.join(unknown)}: choose from {', '.join(STATES)}", param_hint="--state"
         )
     check_cursor(cursor, "dlv")
     with open_store(Settings.load(environment())) as database:
         page = list_deliveries(
-            database, states=state or (), event=event, connection_name=connection, rule=rule,
+            database, states=state or (), event=event, connection=connection, rule=rule,
             limit=limit, cursor=cursor,
         )  # fmt: skip
         paused = paused_connections(database)
@@ -120,7 +137,7 @@ def deliveries(
         print_items(page.items, page.next_cursor)
         return
     _print_deliveries(page.items, paused, empty="No deliveries.")
-    _more(page.next_cursor)
+    _print_next_cursor(page.next_cursor)
 
 
 def _print_deliveries(items: Iterable[Mapping[str, Any]], paused: Paused, *, empty: str) -> None:
@@ -130,19 +147,19 @@ def _print_deliveries(items: Iterable[Mapping[str, Any]], paused: Paused, *, emp
             "ID": "id",
             "Rule": "rule",
             "Action": lambda item: _action(item),
-            "To": lambda item: address(item["recipient"]),
-            "State": lambda item: state_of(item),
-            "When": lambda item: instant(item["finished_at"] or item["run_at"]),
-            "Why": lambda item: _why(item, paused),
+            "To": lambda item: masked_address(item["recipient"]),
+            "State": lambda item: describe_state(item),
+            "When": lambda item: format_timestamp(item["finished_at"] or item["run_at"]),
+            "Reason": lambda item: _reason(item, paused),
         },
         empty=empty,
     )
 
 
-def _why(item: Mapping[str, Any], paused: Paused) -> str:
-    """Why a delivery is as it is; what waits for a paused connection says so."""
-    waits = f"waits: {item['connection']} is paused" if behind(item, paused) else None
-    return "; ".join(filter(None, (item["detail"], waits)))
+def _reason(item: Mapping[str, Any], paused: Paused) -> str:
+    """Return the reason for a delivery's state, including a paused connection that blocks it."""
+    waiting = f"waiting: {item['connection']} is paused" if blocking_pause(item, paused) else None
+    return "; ".join(filter(None, (item["detail"], waiting)))
 
 
 def _action(item: Mapping[str, Any]) -> str:
@@ -150,19 +167,28 @@ def _action(item: Mapping[str, Any]) -> str:
     return f"{item['action']}" + (f" ({item['connection']})" if item["connection"] != connector else "")
 
 
-def _more(next_cursor: str | None) -> None:
+def _print_next_cursor(next_cursor: str | None) -> None:
     if next_cursor is not None:
-        say(f"There is more: --cursor {next_cursor}")
+        echo(f"Next page: --cursor {next_cursor}")
 
 
 def show(
-    ident: Annotated[str, typer.Argument(metavar="ID", help="evt_..., dlv_... or rej_...")],
+    record_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="ID of an event (evt_...), a delivery (dlv_...) or a rejected request (rej_...).",
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
-    """Everything about one event, delivery or rejected request: why each rule fired or not, and every attempt."""
+    """Show one event, delivery or rejected request in full.
+
+    For an event, this includes why each rule fired or not; for a delivery, every attempt. Times are UTC.
+    """
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
-    from bridge.store.audit_log import entries
+    from bridge.store.audit_log import list_audit_entries
     from bridge.store.queries import NotFound, show_delivery, show_event, show_rejected_request
 
     readers = {
@@ -170,47 +196,52 @@ def show(
         "dlv": (show_delivery, _print_delivery),
         "rej": (show_rejected_request, _print_rejected_request),
     }
-    read, print_found = readers[kind_of(ident)]
+    read, print_record = readers[id_prefix(record_id)]
     with open_store(Settings.load(environment())) as database:
         try:
-            found = read(database, ident) | {"audit": entries(database, target=ident)}
+            record = read(database, record_id) | {"audit": list_audit_entries(database, target=record_id)}
         except NotFound as error:
-            raise NotFound(f"{error}; `bridge {KINDS[kind_of(ident)]}` lists what there is") from None
+            command = LISTING_COMMANDS[id_prefix(record_id)]
+            raise NotFound(f"{error}; list the IDs with `bridge {command}`") from None
         paused = paused_connections(database)
     if as_json:
-        print_json(found)
+        print_json(record)
     else:
-        print_found(found, paused)
+        print_record(record, paused)
 
 
 def _print_event(event: Mapping[str, Any], paused: Paused) -> None:
-    _facts(
+    _print_fields(
         {
             "Event": f"{event['type']}  {event['id']}",
-            "Happened": instant(event["occurred_at"]),
-            "Received": instant(event["received_at"]),
-            "Routed": instant(event["routed_at"]) or "not yet",
-            "Contact": "  ".join(filter(None, (event["phone"], event["email"]))) or "nobody known",
+            "Occurred": format_timestamp(event["occurred_at"]),
+            "Received": format_timestamp(event["received_at"]),
+            "Routed": format_timestamp(event["routed_at"]) or "not yet",
+            "Contact": "  ".join(filter(None, (event["phone"], event["email"]))) or "unknown",
             "Conversation": event["conversation_id"],
-            "Webhook ID": event["dedupe_key"],
+            "Dedupe key": event["dedupe_key"],
         }
     )
     if event["body"] is None:
-        say("\nIts body is no longer kept.")
+        echo("\nThe body has been deleted (retention or erasure).")
     else:
         _heading("Body")
         console().print_json(data=event["body"])
     _heading("Rules")
     if event["trace"] is None:
-        say("not routed yet" if event["routed_at"] is None else "no longer kept")
+        echo(
+            "not routed yet"
+            if event["routed_at"] is None
+            else "The trace has been deleted (retention or erasure)."
+        )
     print_traces(event["trace"] or ())
     _heading("Deliveries")
     _print_deliveries(event["deliveries"], paused, empty="none")
-    _print_acts(event["audit"])
+    _print_operator_actions(event["audit"])
 
 
 def print_traces(traces: Iterable[Mapping[str, Any]]) -> None:
-    """Why each rule fired or not; those for other events on one line."""
+    """Print why each rule fired or not. Rules for other event types share one line."""
     others = []
     for trace in traces:
         if not trace["fired"] and not trace["error"] and _is_for_other_events(trace):
@@ -218,7 +249,7 @@ def print_traces(traces: Iterable[Mapping[str, Any]]) -> None:
         else:
             _print_trace(trace)
     if others:
-        say(f"for other events, or switched off: {', '.join(others)}")
+        echo(f"for other event types, or disabled: {', '.join(others)}")
 
 
 def _is_for_other_events(trace: Mapping[str, Any]) -> bool:
@@ -241,115 +272,119 @@ def _print_trace(trace: Mapping[str, Any]) -> None:
         line.append(f"  {trace['error']}", "red")
     console().print(line)
     for check in trace["checks"]:
-        verdict = check["result"]
-        colour = {"true": "green", "false": "red"}.get(verdict, "yellow")
-        text = Text(f"    {verdict:9}", colour).append("  " * check["depth"] + check["condition"], "none")
+        result = check["result"]
+        color = {"true": "green", "false": "red"}.get(result, "yellow")
+        line = Text(f"    {result:9}", color).append("  " * check["depth"] + check["condition"], "none")
         if check["actual"]:
-            text.append(f"   found {check['found']}", "dim")
+            line.append(f"   actual: {check['actual']}", "dim")
         if check["reason"]:
-            text.append(f"   {check['reason']}", "dim")
-        console().print(text)
+            line.append(f"   {check['reason']}", "dim")
+        console().print(line)
 
 
 def _print_delivery(delivery: Mapping[str, Any], paused: Paused) -> None:
-    _facts(
+    _print_fields(
         {
             "Delivery": f"{delivery['action']}  {delivery['id']}",
-            "State": state_of(delivery),
-            "Why": delivery["detail"],
-            "Rule": delivery["rule"] + ("" if delivery["trigger"] == "rule" else f" ({delivery['origin']})"),
+            "State": describe_state(delivery),
+            "Reason": delivery["detail"],
+            "Rule": delivery["rule"] + ("" if delivery["trigger"] == "rule" else f" ({delivery['trigger']})"),
             "Connection": delivery["connection"],
             "Event": delivery["event_id"],
-            "Because of": delivery["parent_id"],
+            "Triggered by": delivery["parent_id"],
             "To": delivery["recipient"],
-            "Partner's ID": delivery["external_id"],
+            "External ID": delivery["external_id"],
             "Next attempt": _next_attempt(delivery, paused),
-            "Worth it until": instant(delivery["expires_at"]),
+            "Expires at": format_timestamp(delivery["expires_at"]),
         }
     )
-    _heading("Params")
+    _heading("Parameters")
     console().print_json(data=delivery["params"])
-    _heading("What happened (UTC)")
+    _heading("Timeline (UTC)")
     for at, text in timeline(delivery):
-        say(f"{instant(at)}  {text}")
+        echo(f"{format_timestamp(at)}  {text}")
     if delivery["state"] == "needs_review":
-        say(
-            f"\nIt waits for you: look at the partner, then `bridge resolve {delivery['id']} sent`, `resend` or `drop`."
+        echo(
+            "\nThis delivery needs review: check with the provider, then run "
+            f"`bridge resolve {delivery['id']} delivered`, `retry` or `discard`."
         )
     elif delivery["state"] == "failed":
-        say(f"\nOnce the cause is mended: `bridge retry {delivery['id']}`.")
+        echo(f"\nAfter fixing the cause, run `bridge retry {delivery['id']}`.")
 
 
 def _next_attempt(delivery: Mapping[str, Any], paused: Paused) -> str | None:
     if delivery["state"] not in ("pending", "retrying"):
         return None
-    at = instant(delivery["run_at"])
-    pause = behind(delivery, paused)
+    at = format_timestamp(delivery["run_at"])
+    pause = blocking_pause(delivery, paused)
     if pause is None:
         return at
     name = delivery["connection"]
-    return f"when {name} goes on, not before {at}: it is paused by {why_paused(pause)}; {way_out(pause)}"
+    return f"when {name} is resumed, not before {at}: paused by {describe_pause(pause)}; {resume_hint(pause)}"
 
 
 def _print_rejected_request(rejected_request: Mapping[str, Any], _: Paused) -> None:
-    _facts(
+    _print_fields(
         {
-            "Refused": f"{rejected_request['reason']}  {rejected_request['id']}",
-            "Why": rejected_request["detail"],
-            "Answered": str(rejected_request["status"]),
-            "Received": instant(rejected_request["received_at"]),
-            "Signed": "yes" if rejected_request["signature_valid"] else "no",
+            "Rejected": f"{rejected_request['reason']}  {rejected_request['id']}",
+            "Detail": rejected_request["detail"],
+            "Status": str(rejected_request["status"]),
+            "Received": format_timestamp(rejected_request["received_at"]),
+            "Signature valid": "yes" if rejected_request["signature_valid"] else "no",
             "Accepted as": rejected_request["accepted_event_id"],
         }
     )
     if rejected_request["body"] is not None:
         _heading("Body")
-        say(rejected_request["body"].decode("utf-8", "replace")[:4000])
+        echo(rejected_request["body"].decode("utf-8", "replace")[:4000])
         if rejected_request["accepted_event_id"] is None:
-            say(f"\nTo take it after all: `bridge rejected accept {rejected_request['id']}`.")
-    _print_acts(rejected_request["audit"])
+            echo(f"\nTo accept it as an event, run `bridge rejected accept {rejected_request['id']}`.")
+    _print_operator_actions(rejected_request["audit"])
 
 
 def audit(limit: Limit = 20, cursor: Cursor = None, as_json: Json = False) -> None:
-    """What people did: retries, replays, resolutions, pauses, opt-outs, erasures. The newest first."""
+    """List operator actions, newest first: retries, replays, resolutions, pauses, opt-outs, erasures.
+
+    Times are UTC.
+    """
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
-    from bridge.store.audit_log import entries
+    from bridge.store.audit_log import list_audit_entries
 
     check_cursor(cursor, "aud")
     with open_store(Settings.load(environment())) as database:
-        found = entries(database, limit=limit + 1, cursor=cursor)
-    next_cursor = found[limit - 1]["id"] if len(found) > limit else None
+        entries = list_audit_entries(database, limit=limit + 1, cursor=cursor)
+    next_cursor = entries[limit - 1]["id"] if len(entries) > limit else None
     if as_json:
-        print_items(found[:limit], next_cursor)
+        print_items(entries[:limit], next_cursor)
         return
     print_table(
-        found[:limit],
+        entries[:limit],
         {
-            "When": lambda item: instant(item["created_at"]),
+            "When": lambda item: format_timestamp(item["created_at"]),
             "Actor": "actor",
             "Action": "action",
             "Target": "target",
             "Details": lambda item: format_details(item),
         },
-        empty="Nobody did anything yet.",
+        empty="No operator actions yet.",
     )
-    _more(next_cursor)
+    _print_next_cursor(next_cursor)
 
 
-def _print_acts(found: Iterable[Mapping[str, Any]]) -> None:
-    found = list(found)
-    if found:
-        _heading("What people did")
-        for entry in reversed(found):
-            say(f"{instant(entry['at'])}  {describe_audit_entry(entry)}")
+def _print_operator_actions(entries: Iterable[Mapping[str, Any]]) -> None:
+    entries = list(entries)
+    if entries:
+        _heading("Operator actions")
+        for entry in reversed(entries):
+            echo(f"{format_timestamp(entry['created_at'])}  {describe_audit_entry(entry)}")
 
 
-def _facts(facts: Mapping[str, str | None]) -> None:
+def _print_fields(fields: Mapping[str, str | None]) -> None:
     from rich.text import Text
 
-    width = max(len(name) for name, value in facts.items() if value)
-    for name, value in facts.items():
+    width = max(len(name) for name, value in fields.items() if value)
+    for name, value in fields.items():
         if value:
             console().print(Text(f"{name:<{width}}  ", "bold").append(str(value), "none"), soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""What commands print: tables and text for people, one JSON object for programs."""
+"""Command output: tables and text for people, one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from bridge.serialization import json_text
+from bridge.serialization import to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
-WIDE = 160
-"""Columns of a table when the output is no terminal."""
+DEFAULT_WIDTH = 160
+"""Columns of a table if the output is not a terminal."""
 
-_COLOURS = {
+_COLORS = {
     "succeeded": "green",
     "delivered": "green",
     "pending": "cyan",
@@ -36,7 +37,7 @@ _COLOURS = {
 
 @cache
 def console() -> Console:
-    """Where results go."""
+    """Return the console for results (stdout)."""
     from rich.console import Console
 
     return Console(highlight=False, width=_width(sys.stdout))
@@ -44,50 +45,50 @@ def console() -> Console:
 
 @cache
 def errors() -> Console:
-    """Where everything goes that is not the result: progress, warnings, errors."""
+    """Return the console for everything that is not a result (stderr): progress, warnings, errors."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, width=_width(sys.stderr))
 
 
 def _width(stream: TextIO) -> int | None:
-    """None lets Rich ask the terminal, or the variable COLUMNS."""
-    return None if stream.isatty() or "COLUMNS" in os.environ else WIDE
+    """Return the width to use. With None, Rich asks the terminal or reads COLUMNS."""
+    return None if stream.isatty() or "COLUMNS" in os.environ else DEFAULT_WIDTH
 
 
-def say(text: str) -> None:
-    """A line of the result, as it is."""
+def echo(text: str) -> None:
+    """Print one line of the result without markup."""
     console().print(text, markup=False, soft_wrap=True)
 
 
-def note(text: str) -> None:
-    """A line for whoever watches, kept apart from the result."""
+def print_status(text: str) -> None:
+    """Print one line to stderr, separate from the result."""
     errors().print(text, markup=False, soft_wrap=True)
 
 
-def complain(error: Exception) -> None:
-    """An error on stderr, as advice."""
+def print_error(error: Exception) -> None:
+    """Print an error to stderr, with advice."""
     from bridge.errors import StoreUnavailable
     from bridge.rules.report import RulesError
 
     if isinstance(error, RulesError):
-        note(str(error))
+        print_status(str(error))
     elif isinstance(error, StoreUnavailable):
-        advice = "look at BRIDGE_DATABASE_URL, then try again"
-        if "malformed" in str(error):  # SQLite's own word
-            advice = "restore a backup: docs/operations.md says how"
-        note(f"bridge: the database cannot be used now: {error}; {advice}")
+        advice = "check BRIDGE_DATABASE_URL, then try again"
+        if "malformed" in str(error):  # SQLite's message for a damaged file
+            advice = "restore a backup as described in docs/operations.md"
+        print_status(f"bridge: the database is unavailable: {error}; {advice}")
     else:
-        note(f"bridge: {error}")
+        print_status(f"bridge: {error}")
 
 
 def print_json(record: Mapping[str, Any]) -> None:
-    """One record."""
-    sys.stdout.write(json_text(record) + "\n")
+    """Print one record as JSON."""
+    sys.stdout.write(to_json(record) + "\n")
 
 
 def print_items(items: Iterable[Mapping[str, Any]], next_cursor: str | None = None) -> None:
-    """Several records; `following` is what `--cursor` takes for the next page."""
+    """Print several records as JSON; `next_cursor` is the `--cursor` of the next page."""
     print_json({"items": list(items), "next_cursor": next_cursor})
 
 
@@ -101,42 +102,45 @@ def print_table(
     empty: str,
     title: str | None = None,
 ) -> None:
-    """A table of `items`: heading -> the field's name, or what makes the cell; `empty` is said when there are none."""
+    """Print a table of `items`, or the text `empty` if there are none.
+
+    `columns` maps each heading to a field name, or to a function that renders the cell.
+    """
     from rich.table import Table
     from rich.text import Text
 
     if not items:
-        say(empty)
+        echo(empty)
         return
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for heading in columns:
         table.add_column(heading, overflow="fold", no_wrap=heading in ("ID", "Event ID"))
     for item in items:
         cells = [source(item) if callable(source) else _cell(item.get(source)) for source in columns.values()]
-        table.add_row(*(Text(cell, style=_COLOURS.get(cell.split(":")[0], "")) for cell in cells))
+        table.add_row(*(Text(cell, style=_COLORS.get(cell.split(":")[0], "")) for cell in cells))
     console().print(table)
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return instant(value) if isinstance(value, datetime) else str(value)
+    return format_timestamp(value) if isinstance(value, datetime) else str(value)
 
 
-def instant(value: datetime | None) -> str:
-    """An instant for people, UTC, to the second."""
+def format_timestamp(value: datetime | None) -> str:
+    """Return the timestamp for people: UTC, to the second."""
     return "" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 event`, `2 deliveries`."""
+def pluralize(number: int, noun: str) -> str:
+    """Return the number with its noun: `1 event`, `2 deliveries`."""
     if number == 1:
         return f"1 {noun}"
     return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
 
 
-def span(duration: timedelta) -> str:
-    """As one types it: `30d`, `1h30m`."""
+def format_duration(duration: timedelta) -> str:
+    """Return the duration in the form that settings accept: `30d`, `1h30m`."""
     seconds = int(duration.total_seconds())
     units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
     parts = []
@@ -146,8 +150,8 @@ def span(duration: timedelta) -> str:
     return "".join(parts) or "0s"
 
 
-def address(value: object) -> str:
-    """A phone number or an e-mail address in a list: enough to recognise it."""
+def masked_address(value: object) -> str:
+    """Return a phone number or an email address masked for lists, still recognizable."""
     from bridge.telemetry import mask_address
 
     return mask_address(value) if isinstance(value, str) else ""

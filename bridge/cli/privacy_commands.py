@@ -1,4 +1,4 @@
-"""`bridge opt-outs` and `bridge erase`: what people wish."""
+"""`bridge opt-outs` and `bridge erase`: manage opt-outs and erase personal data."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridge.cli.output import Json, address, counted, instant, note, print_items, print_table, say
+from bridge.cli.output import (
+    Json,
+    Yes,
+    echo,
+    format_timestamp,
+    masked_address,
+    pluralize,
+    print_items,
+    print_status,
+    print_table,
+)
 
 if TYPE_CHECKING:
-    from bridge.store.erase import Erased
+    from bridge.store.erase import EraseResult
 
 _PANEL = "Privacy"
 
 
 class Channel(StrEnum):
-    """How people are reached."""
+    """A channel on which recipients are contacted."""
 
     SMS = "sms"
     EMAIL = "email"
@@ -25,139 +35,162 @@ class Channel(StrEnum):
 
 Address = Annotated[
     str,
-    typer.Argument(metavar="ADDRESS", help="A phone number (E.164, like +14155550123) or an e-mail address."),
+    typer.Argument(metavar="ADDRESS", help="Phone number (E.164, such as +14155550123) or email address."),
 ]
 OnChannel = Annotated[
     list[Channel] | None,
     typer.Option(
         "--channel",
-        help="Only this one; default: texts and calls of a number, mails of an address.",
+        help="Channel to change; repeatable. Default: sms and call for a phone number, email for an email address.",
         show_default=False,
     ),
 ]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    wishes = typer.Typer(invoke_without_command=True, help=opt_outs.__doc__)
-    wishes.callback()(opt_outs)
-    wishes.command()(add)
-    wishes.command()(remove)
-    app.add_typer(wishes, name="opt-outs", rich_help_panel=_PANEL)
+    """Add this module's commands."""
+    group = typer.Typer(invoke_without_command=True, help=opt_outs.__doc__)
+    group.callback()(opt_outs)
+    group.command()(add)
+    group.command()(remove)
+    app.add_typer(group, name="opt-outs", rich_help_panel=_PANEL)
     app.command(rich_help_panel=_PANEL)(erase)
 
 
 def opt_outs(
     context: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many.")] = 100,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=10_000, help="Maximum number of entries.")
+    ] = 100,
     as_json: Json = False,
 ) -> None:
-    """Who wants no texts, mails or calls, the newest first. They come from STOP, unsubscribe links and `add`."""
+    """List the opt-out list, newest first.
+
+    Entries come from STOP replies, unsubscribe links and `bridge opt-outs add`. Times are UTC.
+    """
     if context.invoked_subcommand is not None:
         return
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
-    from bridge.store.opt_outs import opt_outs as wishes
+    from bridge.store.opt_outs import list_opt_outs
 
     with open_store(Settings.load(environment())) as database:
-        found = wishes(database, limit)
+        entries = list_opt_outs(database, limit)
     if as_json:
-        print_items(found)
+        print_items(entries)
         return
     print_table(
-        found,
+        entries,
         {
-            "Since": lambda item: instant(item["opted_out_at"]),
+            "Since": lambda item: format_timestamp(item["opted_out_at"]),
             "Channel": "channel",
             "Address": lambda item: (
-                "erased" if item["address"].startswith("erased:") else address(item["address"])
+                "erased" if item["address"].startswith("erased:") else masked_address(item["address"])
             ),
-            "From": "source",
+            "Source": "source",
         },
-        empty="Nobody opted out.",
+        empty="No opt-outs.",
     )
 
 
-def add(whose: Address, channel: OnChannel = None, as_json: Json = False) -> None:
-    """Write to nobody at this address any more; what goes out while you type is the last."""
-    _set(whose, channel, opted_out=True, as_json=as_json)
+def add(address: Address, channel: OnChannel = None, as_json: Json = False) -> None:
+    """Opt an address out.
+
+    Messages already being sent are not recalled.
+    """
+    _save(address, channel, opted_out=True, as_json=as_json)
 
 
-def remove(whose: Address, channel: OnChannel = None, as_json: Json = False) -> None:
-    """Take an opt-out back. Only when the person asked for it: the law wants to see that."""
-    _set(whose, channel, opted_out=False, as_json=as_json)
+def remove(address: Address, channel: OnChannel = None, as_json: Json = False) -> None:
+    """Remove an opt-out.
+
+    Only do this at the recipient's request; you may have to prove it.
+    """
+    _save(address, channel, opted_out=False, as_json=as_json)
 
 
-def _set(whose: str, channels: list[Channel] | None, *, opted_out: bool, as_json: bool) -> None:
+def _save(text: str, channels: list[Channel] | None, *, opted_out: bool, as_json: bool) -> None:
     from bridge.cli.db import open_store
-    from bridge.cli.delivery_commands import who
+    from bridge.cli.delivery_commands import current_operator
     from bridge.settings import Settings, environment
-    from bridge.store.opt_outs import Preference, set_preference
+    from bridge.store.opt_outs import OptOutChange, save_opt_out
 
-    found = _address(whose)
-    default = [Channel.EMAIL] if "@" in found else [Channel.SMS, Channel.CALL]
-    if unfit := [channel.value for channel in channels or () if channel not in default]:
-        raise typer.BadParameter(f"nobody is reached by {unfit[0]} at {address(found)}")
-    wishes = [Preference(name.value, found, opted_out, "command line") for name in channels or default]
+    address = _parse_address(text)
+    default = [Channel.EMAIL] if "@" in address else [Channel.SMS, Channel.CALL]
+    if invalid := [channel.value for channel in channels or () if channel not in default]:
+        raise typer.BadParameter(f"channel `{invalid[0]}` does not apply to {masked_address(address)}")
+    changes = [OptOutChange(item.value, address, opted_out, "command line") for item in channels or default]
     with open_store(Settings.load(environment())) as database:
-        for wish in wishes:
-            set_preference(database, wish, who())
+        for change in changes:
+            save_opt_out(database, change, current_operator())
     if as_json:
-        print_items([vars(wish) for wish in wishes])
+        print_items([vars(change) for change in changes])
         return
-    for wish in wishes:
-        say(f"{wish.channel} to {address(found)}: {'opted out' if opted_out else 'allowed again'}")
+    for change in changes:
+        echo(
+            f"{change.channel} to {masked_address(address)}: {'opted out' if opted_out else 'opt-out removed'}"
+        )
 
 
-def _address(text: str) -> str:
+def _parse_address(text: str) -> str:
     from bridge.errors import ConfigError
     from bridge.events import normalize_email, normalize_phone
 
-    found = normalize_email(text) if "@" in text else normalize_phone(text)
-    if found is None:
+    address = normalize_email(text) if "@" in text else normalize_phone(text)
+    if address is None:
         raise ConfigError(
-            f"`{text}` is neither a phone number with + and country code (+14155550123) nor an e-mail address"
+            f"`{text}` is neither a phone number with + and country code (+14155550123) nor an email address"
         )
-    return found
+    return address
 
 
 def erase(
-    phone: Annotated[str | None, typer.Option(help="E.164, like +14155550123.", show_default=False)] = None,
-    email: Annotated[str | None, typer.Option(help="An e-mail address.", show_default=False)] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    phone: Annotated[
+        str | None,
+        typer.Option(help="Phone number to erase (E.164, such as +14155550123).", show_default=False),
+    ] = None,
+    email: Annotated[str | None, typer.Option(help="Email address to erase.", show_default=False)] = None,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Erase a person: every event, delivery and note of this database that holds their number or address.
+    """Erase a person's data from every event, delivery and cached record of this database.
 
-    What still waits for them is cancelled. An opt-out is kept, as a hash. What partners hold is not touched.
+    Pending deliveries to the person are cancelled. An opt-out is kept as a hash. Data held by providers is not
+    changed.
     """
     from bridge.cli.db import open_store
-    from bridge.cli.delivery_commands import who
+    from bridge.cli.delivery_commands import current_operator
     from bridge.settings import Settings, environment
     from bridge.store.erase import erase as erase_address
 
-    given = [text for text in (phone, email) if text]
-    if not given:
-        raise typer.BadParameter("say whom: --phone +14155550123, --email, or both")
-    addresses = [_address(text) for text in given]
+    values = [value for value in (phone, email) if value]
+    if not values:
+        raise typer.BadParameter("missing address: use --phone +14155550123, --email, or both")
+    addresses = [_parse_address(value) for value in values]
     settings = Settings.load(environment())
     secret = settings.bridge_secret_key.get_secret_value().encode() if settings.bridge_secret_key else None
     if not yes:
-        typer.confirm(f"Erase {' and '.join(addresses)} for good?", abort=True, err=True)
+        typer.confirm(f"Permanently erase {' and '.join(addresses)}?", abort=True, err=True)
     with open_store(settings) as database:
-        erased = [(found, erase_address(database, who(), found, secret)) for found in addresses]
+        results = [
+            (address, erase_address(database, current_operator(), address, secret)) for address in addresses
+        ]
     if as_json:
-        print_items([{"address": found, **vars(counts)} for found, counts in erased])
+        print_items([{"address": address, **vars(result)} for address, result in results])
         return
-    for found, counts in erased:
-        _print_proof(found, counts)
+    for address, result in results:
+        _print_result(address, result)
 
 
-def _print_proof(found: str, erased: Erased) -> None:
-    say(
-        f"{address(found)}: {counted(erased.events, 'event')} and {counted(erased.deliveries, 'delivery')} emptied, "
-        f"{erased.cancelled} of them cancelled; {counted(erased.cached_contacts, 'remembered id')} and "
-        f"{counted(erased.rejected_requests, 'refused request')} removed; {counted(erased.opt_outs, 'opt-out')} kept as a hash"
+def _print_result(address: str, result: EraseResult) -> None:
+    echo(
+        f"{masked_address(address)}: erased from {pluralize(result.events, 'event')} and "
+        f"{pluralize(result.deliveries, 'delivery')}, {result.cancelled} of them cancelled; deleted "
+        f"{pluralize(result.cached_contacts, 'cached contact')} and "
+        f"{pluralize(result.rejected_requests, 'rejected request')}; "
+        f"kept {pluralize(result.opt_outs, 'opt-out')} as a hash"
     )
-    if erased.under_way:
-        note(f"{counted(erased.under_way, 'delivery')} just under way: erase once more in a minute")
+    if result.in_progress:
+        print_status(
+            f"{pluralize(result.in_progress, 'delivery')} in progress: run the same command again in a minute"
+        )

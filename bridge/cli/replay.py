@@ -1,4 +1,4 @@
-"""What `bridge replay` does."""
+"""Implementation of `bridge replay`: confirm, then route stored events again."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from datetime import datetime
 import typer
 from rich.progress import Progress
 
-from bridge.cli.arguments import instant_of, kind_of
+from bridge.cli.arguments import id_prefix, parse_time_option
 from bridge.cli.db import open_store
-from bridge.cli.delivery_commands import who
+from bridge.cli.delivery_commands import current_operator
 from bridge.cli.dry_run import load_file
-from bridge.cli.output import counted, errors, print_items, say
+from bridge.cli.output import echo, errors, pluralize, print_items
 from bridge.errors import ConfigError
-from bridge.rules.model import Planned, Rules
+from bridge.rules.model import PlannedDelivery, Rules
 from bridge.rules.route import route
 from bridge.settings import Settings, environment
 from bridge.store.database import Database
 from bridge.store.operator_actions import events_between, replay
 from bridge.store.queries import NotFound, stored_event
 
-COUNTED = 500
-"""Events up to which a question says what they lead to; to route more of them twice takes too long."""
+PREVIEW_LIMIT = 500
+"""Maximum number of events to preview in the confirmation prompt; routing more of them twice takes too long."""
 
 
 def replay_events(
@@ -34,30 +34,31 @@ def replay_events(
     yes: bool,
     as_json: bool,
 ) -> bool:
-    """Replay these events, or those of a span of time; returns whether none had to be skipped.
+    """Replay these events, or those of a time range. Return False if any event was skipped.
 
-    It asks first where it may be about more than a person thinks of: a span of time, or people written to twice.
+    Ask for confirmation if the effect may be larger than the operator expects: a time range, or messages that are sent
+    a second time.
     """
     if bool(events) == bool(since or until):
-        raise typer.BadParameter("name events, or a span of time with --since and --until")
-    for ident in events:
-        if kind_of(ident) != "evt":
-            raise typer.BadParameter(f"`{ident}` is no event; `bridge retry` takes deliveries")
-    begins, ends = instant_of(since, "--since"), instant_of(until, "--until")
+        raise typer.BadParameter("name events, or a time range with --since and --until")
+    for event_id in events:
+        if id_prefix(event_id) != "evt":
+            raise typer.BadParameter(f"`{event_id}` is not an event; for deliveries, use `bridge retry`")
+    start, end = parse_time_option(since, "--since"), parse_time_option(until, "--until")
     settings = Settings.load(environment())
     rules = load_file(settings.bridge_rules_file)
     if rule is not None and rules.named(rule) is None:
-        raise ConfigError(f"no rule in {rules.path} is called `{rule}`")
+        raise ConfigError(f"unknown rule `{rule}` in {rules.path}")
     with open_store(settings) as database:
-        chosen = list(events) or events_between(database, begins, ends)
-        if not yes and chosen and (force or not events):
-            typer.confirm(_question(database, chosen, rules, rule, force), abort=True, err=True)
+        event_ids = list(events) or events_between(database, start, end)
+        if not yes and event_ids and (force or not events):
+            typer.confirm(_confirmation(database, event_ids, rules, rule, force), abort=True, err=True)
         with Progress(console=errors(), transient=True, disable=not errors().is_terminal) as progress:
-            task = progress.add_task("Routing", total=len(chosen))
+            task = progress.add_task("Routing", total=len(event_ids))
             replayed = replay(
                 database,
-                who(),
-                chosen,
+                current_operator(),
+                event_ids,
                 rules,
                 lambda event, now: route(event, rules, now),
                 rule=rule,
@@ -69,49 +70,53 @@ def replay_events(
     else:
         for item in replayed:
             if item.skipped:
-                say(f"✗ {item.id}: {item.skipped}")
-        made = sum(len(item.deliveries) for item in replayed)
+                echo(f"✗ {item.id}: {item.skipped}")
+        created = sum(len(item.deliveries) for item in replayed)
         routed = sum(not item.skipped for item in replayed)
-        events, new = counted(routed, "event"), counted(made, "new delivery")
-        say(f"{events} routed with today's rules, {new}: see `bridge deliveries`")
+        echo(
+            f"Routed {pluralize(routed, 'event')} with the current rules, created "
+            f"{pluralize(created, 'delivery')}: see `bridge deliveries`."
+        )
     return not any(item.skipped for item in replayed)
 
 
-def _question(database: Database, idents: Sequence[str], rules: Rules, rule: str | None, force: bool) -> str:
-    """What a person says yes to: how many events, and with `again` how many messages people get twice."""
-    planned = _planned(database, idents, rules, rule) if len(idents) <= COUNTED else None
+def _confirmation(
+    database: Database, event_ids: Sequence[str], rules: Rules, rule: str | None, force: bool
+) -> str:
+    """Return the prompt: the number of events and, with `force`, the number of messages that are sent again."""
+    planned = _plan_deliveries(database, event_ids, rules, rule) if len(event_ids) <= PREVIEW_LIMIT else None
     if planned is None:
-        events = f"{'at most ' if rule else ''}{counted(len(idents), 'event')}"
+        events = f"{'at most ' if rule else ''}{pluralize(len(event_ids), 'event')}"
     else:
-        events = counted(sum(map(bool, planned)) if rule else len(planned), "event")
+        events = pluralize(sum(map(bool, planned)) if rule else len(planned), "event")
     if not force:
-        return f"Route {events} once more?"
-    asked = f"Route {events} again, whatever was done before?"
+        return f"Route {events} again?"
+    prompt = f"Route {events} again and repeat actions that already succeeded?"
     if planned is None:
-        return f"{asked} People ARE written to twice"
+        return f"{prompt} Recipients WILL be contacted again"
     now = database.clock.now()
-    messages = sum(_reaches_somebody(step, now) for steps in planned for step in steps)
+    messages = sum(_is_sendable_message(step, now) for steps in planned for step in steps)
     if not messages:
-        return f"{asked} No message to a person is among it"
-    return f"{asked} People ARE written to twice: {counted(messages, 'message')}"
+        return f"{prompt} This sends no messages to recipients"
+    return f"{prompt} Recipients WILL be contacted again: {pluralize(messages, 'message')}"
 
 
-def _reaches_somebody(step: Planned, now: datetime) -> bool:
-    """Whether it is a message that can be sent and is still worth sending."""
-    worth_it = step.expires_at is None or step.expires_at > now
-    return step.channel is not None and step.problem is None and worth_it
+def _is_sendable_message(step: PlannedDelivery, now: datetime) -> bool:
+    """Return whether the step is a message that can be rendered and has not expired."""
+    expired = step.expires_at is not None and step.expires_at <= now
+    return step.channel is not None and step.render_error is None and not expired
 
 
-def _planned(
-    database: Database, idents: Sequence[str], rules: Rules, rule: str | None
-) -> list[list[Planned]]:
-    """What each event that is still kept leads to with today's rules."""
-    found = []
-    for ident in idents:
+def _plan_deliveries(
+    database: Database, event_ids: Sequence[str], rules: Rules, rule: str | None
+) -> list[list[PlannedDelivery]]:
+    """Return the deliveries that the current rules plan for each event whose body is still stored."""
+    planned = []
+    for event_id in event_ids:
         try:
-            event = stored_event(database, ident)
+            event = stored_event(database, event_id)
         except NotFound:
-            continue  # the replay says so
+            continue  # `replay` reports it
         steps = route(event, rules, database.clock.now()).planned
-        found.append([step for step in steps if rule is None or step.rule == rule])
-    return found
+        planned.append([step for step in steps if rule is None or step.rule == rule])
+    return planned

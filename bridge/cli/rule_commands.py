@@ -1,4 +1,4 @@
-"""`bridge check`, `explain`, `test`, `plan` and `schema`: rules tried before they run."""
+"""`bridge check`, `explain`, `test`, `plan` and `schema`: check and try rules before they run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bridge.cli.event_input import EVENT_HELP, SET_HELP
 from bridge.cli.output import Json
 
 _PANEL = "Rules"
@@ -14,13 +15,15 @@ _PANEL = "Rules"
 RulesFile = Annotated[
     Path | None,
     typer.Argument(
-        metavar="FILE", help="The rules file; BRIDGE_RULES_FILE, else rules.yaml.", show_default=False
+        metavar="FILE",
+        help="Rules file. Default: BRIDGE_RULES_FILE, otherwise rules.yaml.",
+        show_default=False,
     ),
 ]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
+    """Add this module's commands."""
     app.command(rich_help_panel=_PANEL)(check)
     app.command(rich_help_panel=_PANEL)(explain)
     app.command("test", rich_help_panel=_PANEL)(run_rule_tests)
@@ -32,18 +35,18 @@ def check(
     file: RulesFile = None,
     online: Annotated[
         bool,
-        typer.Option("--online", help="Log in to every account too, and verify what the rules need of it."),
+        typer.Option("--online", help="Also log in to every account and verify what the rules need from it."),
     ] = False,
     deployed: Annotated[
         bool,
-        typer.Option("--deployed", help="Ask the running service whether it took the file over."),
+        typer.Option("--deployed", help="Also ask the running service whether it has loaded this file."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Is the rules file right, and is every account that it uses set up?
+    """Check the rules file and the settings of every account it uses.
 
-    Shows every mistake with its place and a hint. Sends nothing and changes nothing, with --online neither. Exit 1
-    when something has to be mended.
+    Prints every diagnostic with its position and a hint. Sends and changes nothing, even with --online. Exits with 1
+    if anything has to be fixed.
     """
     from bridge.cli import check
 
@@ -54,26 +57,27 @@ def check(
 def explain(
     event: Annotated[
         str,
-        typer.Argument(help="A sample's name (call.busy), a stored id (evt_...), a file, or - for stdin."),
+        typer.Argument(metavar="EVENT", help=EVENT_HELP),
     ],
     rules: Annotated[
         Path | None,
-        typer.Option(help="The rules file; BRIDGE_RULES_FILE, else rules.yaml.", show_default=False),
+        typer.Option(
+            help="Rules file. Default: BRIDGE_RULES_FILE, otherwise rules.yaml.", show_default=False
+        ),
     ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="PATH=VALUE", help="Change a field first: --set event.outcome=resolved"
-        ),
+        typer.Option("--set", metavar="PATH=VALUE", help=SET_HELP),
     ] = None,
     at: Annotated[
-        str | None, typer.Option(help="As if it were then: 2026-03-02T21:30:00-05:00.", show_default=False)
+        str | None,
+        typer.Option(help="Time of the evaluation, such as 2026-03-02T21:30:00-05:00.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Why each rule fires for an event or does not, what would be done, and when. Does nothing.
+    """Explain why each rule fires for an event or does not, and which actions would run when.
 
-    Opt-outs, caps and what was done before count where there is a database to ask.
+    Runs no actions. If there is a database, opt-outs, caps and completed actions are taken into account.
     """
     from bridge.cli import dry_run
 
@@ -81,9 +85,10 @@ def explain(
 
 
 def run_rule_tests(file: RulesFile = None, as_json: Json = False) -> None:
-    """Run the tests of the rules file, with a clock of their own. Sends nothing and needs no accounts.
+    """Run the tests in the rules file with a simulated clock.
 
-    Shows what no test tries, too. Exit 1 when a test fails.
+    Sends nothing and needs no accounts. Also lists the rules, actions and outcomes that no test covers. Exits with 1
+    if a test fails.
     """
     from bridge.cli import dry_run
 
@@ -92,25 +97,30 @@ def run_rule_tests(file: RulesFile = None, as_json: Json = False) -> None:
 
 
 def plan(
-    new: Annotated[Path, typer.Argument(metavar="NEWFILE", help="The rules file that is to run.")],
-    since: Annotated[str, typer.Option(help="Over the events since then: 24h, 7d, or an instant.")] = "7d",
+    new: Annotated[Path, typer.Argument(metavar="NEWFILE", help="New rules file.")],
+    since: Annotated[
+        str, typer.Option(help="Start of the period to compare: 24h, 7d, or a timestamp.")
+    ] = "7d",
     baseline: Annotated[
         Path | None,
-        typer.Option(help="Compare with this file; default: the rules that ran last.", show_default=False),
+        typer.Option(
+            help="Rules file to compare with. Default: the rules that ran last.", show_default=False
+        ),
     ] = None,
     events: Annotated[
         list[str] | None,
         typer.Option(
             "--event",
-            help="Over this event instead: a sample, a stored id, a file. Repeatable.",
+            help="Single event to compare instead: a sample, a stored ID, or a file. Repeatable.",
+            show_default=False,
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=0, help="Examples of each kind of difference.")] = 3,
+    samples: Annotated[int, typer.Option(min=0, help="Number of examples of each kind of difference.")] = 3,
     as_json: Json = False,
 ) -> None:
-    """What a change of the rules would have done with the events that came: what it adds, removes and changes.
+    """Compare new rules with the current ones over past events: deliveries added, removed and changed.
 
-    Does nothing. Exit 1 when the new rules have mistakes, or could not render what they would send.
+    Runs no actions. Exits with 1 if the new rules have errors or cannot render a message.
     """
     from bridge.cli import dry_run
 
@@ -122,11 +132,11 @@ def schema(
     tests: Annotated[
         bool,
         typer.Option(
-            "--tests", help="Of a file of tests instead: rules.tests.yaml, or one in the folder tests."
+            "--tests", help="Print the schema of test files instead: rules.tests.yaml and tests/*.yaml."
         ),
     ] = False,
 ) -> None:
-    """Print the JSON Schema of rules.yaml for the installed connectors, so that editors complete and check it."""
+    """Print the JSON Schema of rules.yaml, with the installed connectors, for completion in editors."""
     from bridge.cli import check
 
     check.print_schema(tests=tests)

@@ -1,4 +1,4 @@
-"""`bridge serve` and `bridge worker`: the service itself."""
+"""`bridge serve` and `bridge worker`: run the service."""
 
 from __future__ import annotations
 
@@ -11,34 +11,44 @@ _PANEL = "Run"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
+    """Add this module's commands."""
     app.command(rich_help_panel=_PANEL)(serve)
     app.command(rich_help_panel=_PANEL)(worker)
 
 
 def serve(
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on; BRIDGE_HOST, else 127.0.0.1.")
+        str | None,
+        typer.Option(
+            help="Address to listen on. Default: BRIDGE_HOST, otherwise 127.0.0.1.", show_default=False
+        ),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port; BRIDGE_PORT, else 8080; 0 takes a free one.")
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port to listen on; 0 picks a free port. Default: BRIDGE_PORT, otherwise 8080.",
+            show_default=False,
+        ),
     ] = None,
     no_worker: Annotated[
-        bool, typer.Option("--no-worker", help="Only receive events; another process routes and delivers.")
+        bool,
+        typer.Option("--no-worker", help="Receive and store events only; a `bridge worker` does the rest."),
     ] = False,
     insecure: Annotated[
         bool,
-        typer.Option("--insecure", help="Take events without a signature, from anybody. For trials only."),
+        typer.Option("--insecure", help="Accept unsigned events from any sender. For testing only."),
     ] = False,
 ) -> None:
-    """Receive events, route them and carry out what the rules say.
+    """Receive events, route them and run the actions of the rules.
 
-    SIGTERM stops in order: new events are answered 503, what runs is finished, exit 0. SIGHUP reads the rules again
-    (a change of the file is noticed without it).
+    SIGTERM shuts down gracefully: new events get a 503, running attempts finish, and the exit code is 0. A changed
+    rules file is reloaded automatically; SIGHUP reloads it immediately.
     """
     from bridge.cli import server
     from bridge.cli.bootstrap import build_service
-    from bridge.cli.output import note
+    from bridge.cli.output import print_status
     from bridge.cli.worker_supervisor import Supervisor
     from bridge.settings import Settings, environment
     from bridge.telemetry import configure_logging, log
@@ -46,13 +56,13 @@ def serve(
     environ = environment()
     settings = Settings.load(environ)
     configure_logging(settings.bridge_log_format)
-    _warn_of_slips(environ)
+    _warn_about_unrecognized_variables(environ)
     host, port = host or settings.bridge_host, settings.bridge_port if port is None else port
     with (
-        server.only_server(settings.bridge_database_url) as held,
+        server.sqlite_server_lock(settings.bridge_database_url) as lock_fds,
         server.listen(host, port) as listener,
     ):
-        supervisor = None if no_worker else Supervisor(environ, held)
+        supervisor = None if no_worker else Supervisor(environ, lock_fds)
         service = build_service(
             environ,
             insecure=insecure,
@@ -68,32 +78,40 @@ def serve(
                 webhook=f"{settings.bridge_public_url or url}/webhooks/heppu",
                 rules=str(settings.bridge_rules_file),
                 database="SQLite" if service.database.is_sqlite else "PostgreSQL",
-                works=not no_worker,
+                worker=not no_worker,
             )
             if insecure and not settings.secrets:
                 log.warning(
-                    "events are not verified", advice="set HEPPU_WEBHOOK_SECRET before anybody relies on it"
+                    "signature verification disabled",
+                    advice="set HEPPU_WEBHOOK_SECRET before you use this in production",
                 )
-            if service.token_is_new:
-                page = f"{url}/login#token={service.admin_token}"
+            if service.token_is_generated:
+                login_url = f"{url}/login#token={service.admin_token}"
                 if settings.bridge_log_format == "json":
-                    log.info("log page", url=page, advice="set BRIDGE_ADMIN_TOKEN to keep one token")
+                    log.info(
+                        "admin token generated",
+                        url=login_url,
+                        advice="set BRIDGE_ADMIN_TOKEN to keep one token",
+                    )
                 else:
-                    note(f"log page: {page}  (set BRIDGE_ADMIN_TOKEN to keep one token)")
+                    print_status(f"Dashboard: {login_url}  (set BRIDGE_ADMIN_TOKEN to keep one token)")
 
-        server.Serving(service, listener, supervisor, on_ready).run()
+        server.ServiceRunner(service, listener, supervisor, on_ready).run()
 
 
-def _warn_of_slips(environ: Mapping[str, str]) -> None:
-    from bridge.settings import not_read
+def _warn_about_unrecognized_variables(environ: Mapping[str, str]) -> None:
+    from bridge.settings import unrecognized_variables
     from bridge.telemetry import log
 
-    for name, advice in not_read(environ).items():
-        log.warning("a variable that nothing reads", variable=name, advice=advice)
+    for name, advice in unrecognized_variables(environ).items():
+        log.warning("unrecognized environment variable", variable=name, advice=advice)
 
 
 def worker() -> None:
-    """Route and work without receiving, beside other processes on the same PostgreSQL database."""
+    """Route events and run deliveries without receiving webhooks.
+
+    Needs PostgreSQL. Any number of `bridge worker` and `bridge serve` processes can share one database.
+    """
     from bridge.cli import server
     from bridge.cli.bootstrap import build_service
     from bridge.errors import ConfigError
@@ -103,10 +121,10 @@ def worker() -> None:
     environ = environment()
     settings = Settings.load(environ)
     configure_logging(settings.bridge_log_format)
-    _warn_of_slips(environ)
+    _warn_about_unrecognized_variables(environ)
     if settings.bridge_database_url.startswith("sqlite"):
         raise ConfigError(
-            "`bridge worker` needs PostgreSQL: on SQLite the one `bridge serve` does the work; "
-            "set BRIDGE_DATABASE_URL=postgresql://..."
+            "`bridge worker` needs PostgreSQL: set BRIDGE_DATABASE_URL=postgresql://... "
+            "With SQLite, `bridge serve` runs the only worker"
         )
-    server.leave(server.work_until_stopped(build_service(environ, insecure=True)))
+    server.exit_process(server.work_until_stopped(build_service(environ, insecure=True)))

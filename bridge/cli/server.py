@@ -1,4 +1,4 @@
-"""Running a service: its socket, its signals, and stopping without losing anything."""
+"""Server process: the listening socket, signal handling and graceful shutdown."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from bridge.errors import ConfigError, StoreUnavailable
 from bridge.telemetry import log
 
 STOP_SECONDS = 25.0
-"""How long a stop waits for attempts that run; what runs longer is looked up by whoever serves next."""
-LOOK_AT_RULES_EVERY = 2.0
-SWITCH_SECONDS = 0.0005
-"""How long a thread that computes may keep an answer waiting; Python's own 5 ms add up over a crowd of requests."""
-COLLECT_AFTER = 20_000
-"""New objects after which Python looks for garbage; its own 700 come about with every few events."""
-LOCK_SECONDS = 5.0
-"""How long a start waits for what is left of a server that was killed."""
+"""How long a shutdown waits for running attempts; another worker looks up the outcome of longer ones."""
+RULES_POLL_SECONDS = 2.0
+SWITCH_INTERVAL_SECONDS = 0.0005
+"""How long a computing thread can delay a response; Python's default of 5 ms adds up over many requests."""
+GC_THRESHOLD = 20_000
+"""New objects before a garbage collection; Python's default of 700 is reached every few events."""
+LOCK_TIMEOUT_SECONDS = 5.0
+"""How long a starting server waits for the remaining worker of a killed server."""
 KEEP_ALIVE_SECONDS = 75
-"""Longer than the usual load balancer keeps an idle connection, so that it never meets a closing one."""
+"""Longer than load balancers usually keep idle connections, so that they do not use a connection that is closing."""
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn, with signals left to the service, telling when it listens."""
+    """uvicorn without signal handlers and with a callback when it listens."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -48,18 +48,18 @@ class HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Do nothing: uvicorn would end with the signal instead of with 0."""
+        """Do nothing, because with its own handlers uvicorn exits with the signal instead of 0."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
+        """Start listening."""
         await super().startup(sockets)
         if self.started:
             self._on_ready()
 
 
-class Serving:
-    """One service from its first request to its last; its worker, if it has one, beside it."""
+class ServiceRunner:
+    """Runs one service, and its worker process if it has one, from start to shutdown."""
 
     def __init__(
         self,
@@ -90,9 +90,9 @@ class Serving:
         )
 
     def run(self) -> None:
-        """Serve until a signal ends it."""
-        sys.setswitchinterval(SWITCH_SECONDS)
-        tune_interpreter()
+        """Serve until a signal stops the service."""
+        sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+        tune_gc()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._run())
         self._service.database.close()
@@ -102,28 +102,28 @@ class Serving:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        watching = loop.create_task(self._watch_rules())
+        watcher = loop.create_task(self._watch_rules())
         if self._supervisor is not None:
             self._supervisor.rules = lambda: self._service.rules.current.text
-            if self._service.database.is_sqlite:  # on PostgreSQL each of the two is notified by the database
-                self._service.database.on_change.append(self._supervisor.wake)
-                self._supervisor.on_wake = self._service.database.wake
+            if self._service.database.is_sqlite:  # on PostgreSQL the database notifies both processes
+                self._service.database.listeners.append(self._supervisor.wake)
+                self._supervisor.on_wake = self._service.database.notify_local
             self._supervisor.start()
         self._service.start()
         await self._server.serve(sockets=[self._listener])
-        watching.cancel()
+        watcher.cancel()
 
     def _on_stop(self, number: int) -> None:
-        """Stop in order; asked a second time, at once."""
+        """Shut down gracefully. On a second signal, exit immediately."""
         if self._stop is not None:
             if self._supervisor is not None:
                 self._supervisor.kill()
-            at_once(number)
-        log.info("stopping", advice="a second signal stops at once")
+            exit_immediately(number)
+        log.info("stopping", advice="a second signal stops immediately")
         self._stop = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        """Answer 503 to new events while what runs comes to its end."""
+        """Answer 503 to new events while running attempts finish."""
         self._service.receiver.stopping = True
         await asyncio.to_thread(self._service.stop)
         if self._supervisor is not None:
@@ -134,104 +134,104 @@ class Serving:
         if self._supervisor is not None:
             self._supervisor.reload()
         reload = asyncio.get_running_loop().run_in_executor(None, self._service.rules.reload)
-        reload.add_done_callback(lambda done: done.exception())  # the log has what went wrong
+        reload.add_done_callback(lambda done: done.exception())  # already logged
 
     async def _watch_rules(self) -> None:
-        """Follow the rules file: the log page tells of it, and new connections have callbacks to take."""
+        """Reload a changed rules file, for the dashboard and for the callback routes of new connections."""
         while True:
-            await asyncio.sleep(LOOK_AT_RULES_EVERY)
+            await asyncio.sleep(RULES_POLL_SECONDS)
             try:
                 await asyncio.to_thread(self._service.rules.reload_if_changed)
             except StoreUnavailable as error:
-                log.error("rules not reloaded", error=str(error), advice="trying again")
+                log.error("rules not reloaded", error=str(error), advice="retrying")
             except Exception as error:
-                log.error("a bug; the rules file is looked at again", exc_info=error)
+                log.error("unexpected error while watching the rules file, continuing", exc_info=error)
 
 
 def work_until_stopped(service: Service) -> bool:
-    """Run the worker alone until a signal ends it; returns whether everything that ran could be finished."""
+    """Run only the worker until a signal stops it. Return whether all running attempts finished."""
     stop = threading.Event()
 
     def on_stop(number: int, _: object) -> None:
         if stop.is_set():
-            at_once(number)
+            exit_immediately(number)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_stop)
-    tune_interpreter()
+    tune_gc()
     signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=service.rules.reload).start())
     service.start()
-    log.info("working")
+    log.info("worker started")
     stop.wait()
-    log.info("stopping", advice="a second signal stops at once")
+    log.info("stopping", advice="a second signal stops immediately")
     clean = service.stop(STOP_SECONDS)
     service.close()
     return clean
 
 
-def tune_interpreter() -> None:
-    """Let the search for garbage hold up nothing for long.
+def tune_gc() -> None:
+    """Keep garbage collections rare and short.
 
-    What was made until now is never searched again: it stays as long as the process.
+    Objects that exist now live as long as the process and are excluded from collection.
     """
-    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
+    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
     gc.freeze()
 
 
-def at_once(number: int) -> None:
-    """End the process now; what runs is looked up by whoever serves next."""
-    log.warning("stopped at once", signal=signal.Signals(number).name)
+def exit_immediately(number: int) -> None:
+    """Exit now. Another worker looks up the outcome of running attempts."""
+    log.warning("stopped immediately", signal=signal.Signals(number).name)
     os._exit(128 + number)
 
 
-def leave(clean: bool) -> None:
-    """End with 0; attempts that hang in their threads must not hold the process up."""
+def exit_process(clean: bool) -> None:
+    """Exit with 0, even if attempts hang in their threads."""
     if not clean:
-        log.warning("attempts were still running", advice="they are looked up by whoever serves next")
+        log.warning("attempts still running at exit", advice="another worker looks up their outcome")
         sys.stdout.flush()
         os._exit(0)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises ConfigError that says what to change."""
+    """Return a listening socket. Raise ConfigError if the address cannot be used."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host} port {port}: {error.strerror or error}; "
-            "choose another with --host and --port (BRIDGE_HOST, BRIDGE_PORT)"
+            "choose another address with --host and --port (BRIDGE_HOST, BRIDGE_PORT)"
         ) from None
 
 
 def url_of(listener: socket.socket) -> str:
-    """The address under which this machine reaches the service."""
+    """Return the URL of the service on this machine."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @contextlib.contextmanager
-def only_server(url: str) -> Iterator[tuple[int, ...]]:
-    """Be the one server of a SQLite file; raises ConfigError that names the other one.
+def sqlite_server_lock(url: str) -> Iterator[tuple[int, ...]]:
+    """Hold the lock of the one server of a SQLite file. Raise ConfigError if another server holds it.
 
-    Yields what a process must hold to be part of this server: the kernel gives the lock back when all have ended,
-    however they ended. After a server was killed its worker follows in a moment, so the lock is waited for a little.
+    Yield the file descriptors that the worker process must inherit. The kernel releases the lock when all processes
+    with these descriptors have exited. The worker of a killed server exits shortly after it, so wait a few seconds.
     """
     path = sqlite_path(url)
     if path is None:
         yield ()
         return
-    real = path.resolve()  # by whichever link it is reached
-    with _opened(real.with_name(real.name + ".lock")) as handle:
-        end = uptime() + LOCK_SECONDS
-        while not _locked(handle):
+    real_path = path.resolve()  # the same lock for every symbolic link
+    with _open_lock_file(real_path.with_name(real_path.name + ".lock")) as handle:
+        end = uptime() + LOCK_TIMEOUT_SECONDS
+        while not _try_lock(handle):
             owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
-            if uptime() >= end or _runs(owner):
+            if uptime() >= end or _is_other_process(owner):
                 raise ConfigError(
-                    f"{path} is already served by process {owner or 'unknown'}; SQLite has one serving process. "
-                    "Stop that one, or use PostgreSQL (BRIDGE_DATABASE_URL) to run several"
+                    f"{path} is already served by process {owner or 'unknown'}, and SQLite allows only one: stop that "
+                    "process, or use PostgreSQL (BRIDGE_DATABASE_URL) to run several"
                 ) from None
             time.sleep(0.05)
         os.ftruncate(handle, 0)
@@ -239,7 +239,7 @@ def only_server(url: str) -> Iterator[tuple[int, ...]]:
         yield (handle,)
 
 
-def _locked(handle: int) -> bool:
+def _try_lock(handle: int) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -247,24 +247,24 @@ def _locked(handle: int) -> bool:
     return True
 
 
-def _runs(process: str) -> bool:
-    """Whether there is such a process; one of our own number was in a container before us."""
+def _is_other_process(pid: str) -> bool:
+    """Return whether another process with this ID exists. The current ID is left over from a previous container."""
     try:
-        os.kill(int(process), 0)
+        os.kill(int(pid), 0)
     except (ValueError, ProcessLookupError):
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # a process of another user
         return True
-    return int(process) != os.getpid()
+    return int(pid) != os.getpid()
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _open_lock_file(path: Path) -> Iterator[int]:
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be written: {error.strerror}; the folder of the database must be writable"
+            f"cannot write {path}: {error.strerror}; the folder of the database must be writable"
         ) from None
     try:
         yield handle

@@ -1,21 +1,22 @@
-"""The worker of `bridge serve`: the process that `bridge.cli.worker_supervisor` starts.
+"""Worker process of `bridge serve`, started by `bridge.cli.worker_supervisor`.
 
-    python -m bridge.cli.worker_process SOCKET [HELD...]
+    python -m bridge.cli.worker_process SOCKET [INHERITED...]
 
-All are file descriptors; those held are held until it ends. Over the socket it takes a line of JSON, the text of the
-rules that the server runs, for a file that went bad meanwhile; and then orders, a line each:
+All arguments are file descriptors; the inherited ones stay open until the process exits. The first line received over
+the socket is JSON: the text of the server's current rules, in case the file has become invalid. The following lines
+are commands:
 
-    wake TOPICS      there may be work
-    reload           read the rules again
-    metrics NUMBER   answer with the metrics
-    stop             finish what runs, and end
+    wake TOPICS      there may be new deliveries
+    reload           reload the rules
+    metrics NUMBER   send the metrics
+    stop             finish running attempts and exit
 
-and says, a line of JSON each:
+The worker sends JSON lines:
 
-    {"wake": true}                        there may be something to route: failures to follow up
-    {"metrics": "...", "number": NUMBER}  in Prometheus' text format
+    {"wake": true}                        there may be events to route: follow-ups of failures
+    {"metrics": "...", "number": NUMBER}  metrics in Prometheus' text format
 
-Signals are the server's business: a terminal or a supervisor of services sends them to both.
+The worker ignores signals, because a terminal or a service manager sends them to both processes.
 """
 
 from __future__ import annotations
@@ -35,45 +36,45 @@ from typing import Any, Final
 from prometheus_client.exposition import generate_latest
 
 from bridge.cli.bootstrap import Service, build_service
-from bridge.cli.server import STOP_SECONDS, leave, tune_interpreter
+from bridge.cli.server import STOP_SECONDS, exit_process, tune_gc
 from bridge.errors import BridgeError
 from bridge.settings import Settings
-from bridge.store.database import EVENTS
+from bridge.store.database import EVENTS_TOPIC
 from bridge.telemetry import configure_logging, log
 
 NICENESS: Final = 5
-"""Where processors are short, an answer to Heppu goes before what can wait."""
-MOST_UNSAID: Final = 100
-"""Words that may wait for a server that does not read; it looks by itself."""
+"""Priority of the worker: if processors are scarce, responses to Heppu come first."""
+MAX_QUEUED_MESSAGES: Final = 100
+"""Messages queued for a server that does not read; the server also polls."""
 
 
-def main(descriptor: int, *held: int) -> None:
-    """Work until the server says stop or is gone."""
+def main(descriptor: int, *inherited_fds: int) -> None:
+    """Run deliveries until the server sends `stop` or exits."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _ignore)
     os.nice(NICENESS)
-    line = socket.socket(fileno=descriptor)
-    orders = line.makefile("rb")
-    # A child that a plug-in forks must not stand for us when we are gone.
-    os.register_at_fork(after_in_child=partial(_close_all, (descriptor, *held)))
-    environ = dict(os.environ)  # the server read `.env`
+    connection = socket.socket(fileno=descriptor)
+    commands = connection.makefile("rb")
+    # A child process forked by a plug-in must not keep the lock and the socket open.
+    os.register_at_fork(after_in_child=partial(_close_all, (descriptor, *inherited_fds)))
+    environ = dict(os.environ)  # the server has already merged `.env`
     try:
         configure_logging(Settings.load(environ).bridge_log_format)
-        rules = json.loads(orders.readline() or "null")
+        rules = json.loads(commands.readline() or "null")
         service = build_service(environ, insecure=True, route=False, running_rules=rules)
-        words = _Words(line)
+        channel = _ServerChannel(connection)
         if service.database.is_sqlite:
-            service.database.on_change.append(words.on_change)
+            service.database.listeners.append(channel.on_change)
         service.start()
     except BridgeError as error:
         log.error(
             "the worker cannot start", error=str(error), advice="meanwhile events are stored and routed"
         )
         sys.exit(1)
-    tune_interpreter()
-    for order in orders:
-        _obey(order.decode().split(), service, words)
-    log.warning("stopped at once: the serving process is gone")
+    tune_gc()
+    for command in commands:
+        _handle_command(command.decode().split(), service, channel)
+    log.warning("stopped immediately, server process exited")
     os._exit(1)
 
 
@@ -84,42 +85,44 @@ def _close_all(descriptors: Iterable[int]) -> None:
 
 
 def _ignore(*_: object) -> None:
-    """Unlike SIG_IGN, a handler is not handed down to programs that a connector starts."""
+    """Do nothing. Unlike SIG_IGN, child processes started by a connector do not inherit a handler."""
 
 
-class _Words:
-    """What is said to the server, by a thread of its own: nobody waits for a server that does not listen."""
+class _ServerChannel:
+    """Sends messages to the server from a separate thread, so that a server that does not read blocks nothing."""
 
-    def __init__(self, line: socket.socket) -> None:
-        self._line = line
-        self._unsaid: SimpleQueue[dict[str, Any]] = SimpleQueue()
-        threading.Thread(target=self._say_all, name="bridge-words", daemon=True).start()
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._queue: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        threading.Thread(target=self._send_queued, name="bridge-server-channel", daemon=True).start()
 
-    def say(self, **words: Any) -> None:
-        if self._unsaid.qsize() < MOST_UNSAID:
-            self._unsaid.put(words)
+    def send(self, **message: Any) -> None:
+        if self._queue.qsize() < MAX_QUEUED_MESSAGES:
+            self._queue.put(message)
 
     def on_change(self, topics: frozenset[str]) -> None:
-        if EVENTS in topics:
-            self.say(wake=True)
+        if EVENTS_TOPIC in topics:
+            self.send(wake=True)
 
-    def _say_all(self) -> None:
+    def _send_queued(self) -> None:
         while True:
-            words = json.dumps(self._unsaid.get())
+            line = json.dumps(self._queue.get())
             try:
-                self._line.sendall(words.encode() + b"\n")
-            except OSError:  # the server is gone, and so are we in a moment
+                self._connection.sendall(line.encode() + b"\n")
+            except OSError:  # the server has exited, and this process is about to
                 return
 
 
-def _obey(order: list[str], service: Service, words: _Words) -> None:
-    match order:
+def _handle_command(command: list[str], service: Service, channel: _ServerChannel) -> None:
+    match command:
         case ["wake", topics]:
-            service.database.wake(frozenset(topics.split(",")))
+            service.database.notify_local(frozenset(topics.split(",")))
         case ["reload"]:
             threading.Thread(target=service.rules.reload).start()
         case ["metrics", number]:
-            words.say(metrics=generate_latest(service.metrics.work).decode(), number=int(number))
+            channel.send(
+                metrics=generate_latest(service.metrics.worker_registry).decode(), number=int(number)
+            )
         case ["stop"]:
             threading.Thread(target=_stop, args=[service]).start()
 
@@ -128,7 +131,7 @@ def _stop(service: Service) -> None:
     try:
         clean = service.stop(STOP_SECONDS)
         service.close()
-        leave(clean)
+        exit_process(clean)
     finally:
         os._exit(0)
 

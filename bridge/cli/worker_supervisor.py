@@ -1,10 +1,10 @@
-"""The worker of `bridge serve` runs in a process of its own; this is the serving process's side of it.
+"""Worker supervisor: the server's side of the worker process of `bridge serve`.
 
-One interpreter runs one thread at a time: in the same process, whatever an SDK computes would keep Heppu waiting for
-its answer. The two share the database, and a socket over which the server wakes, reloads and stops the worker and
-asks for its metrics, and the worker says when it left something to route. When it closes, the other side is gone,
-however that came: a server without its worker starts another one, a worker without its server ends at once
-(`bridge.cli.worker_process`).
+The worker is a separate process because one interpreter runs one thread at a time: in the same process, computations
+of an SDK would delay responses to Heppu. The two processes share the database and a socket. Over the socket, the
+server wakes, reloads and stops the worker and requests its metrics; the worker reports events to route. A closed
+socket means that the other process has exited: the server then starts another worker, and a worker without its server
+exits immediately (`bridge.cli.worker_process`).
 """
 
 from __future__ import annotations
@@ -19,153 +19,155 @@ from contextlib import suppress
 from typing import Any, Final
 
 from bridge.clock import uptime
-from bridge.store.database import EVENTS
+from bridge.store.database import EVENTS_TOPIC
 from bridge.telemetry import log
 
 KILL_AFTER: Final = 30.0
-"""Seconds after which a worker that was asked to stop is killed; by itself it stops after 25."""
-FIRST_PAUSE, LONGEST_PAUSE, LIVED_LONG = 1.0, 30.0, 60.0
-"""Seconds before another worker is started: twice as many each time, until one has lived long."""
-ANSWER_SECONDS: Final = 2.0
-MOST_SAID: Final = 4 * 1024 * 1024
-"""Bytes of one line."""
-MOST_WAITING: Final = 64 * 1024
-"""Bytes that may wait for a worker that does not read; it is awake enough then, and looks by itself."""
+"""Seconds until a worker that received `stop` is killed; normally it exits within 25."""
+MIN_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 30.0
+"""Seconds before another worker is started. The delay doubles each time."""
+STABLE_SECONDS: Final = 60.0
+"""Uptime of a worker after which the restart delay is reset."""
+METRICS_TIMEOUT_SECONDS: Final = 2.0
+MAX_LINE: Final = 4 * 1024 * 1024
+"""Maximum bytes of one line from the worker."""
+MAX_WRITE_BUFFER: Final = 64 * 1024
+"""Bytes buffered for a worker that does not read; further commands are dropped, because the worker also polls."""
 
 
 class Supervisor:
-    """Starts the worker, keeps one running, and passes orders on."""
+    """Keeps one worker process running, and sends it commands."""
 
-    def __init__(self, environ: Mapping[str, str], held: Sequence[int] = ()) -> None:
+    def __init__(self, environ: Mapping[str, str], inherited_fds: Sequence[int] = ()) -> None:
         self._environ = environ
-        """The server's own, with what it read from `.env`: a file that changes later must not part the two."""
+        """The server's environment with the variables from `.env`, so that both processes use the same settings."""
         self.on_wake: Callable[[frozenset[str]], None] = lambda _: None
-        """Told when the worker left something to route."""
+        """Called when the worker reports that there are events to route."""
         self.rules: Callable[[], str] = lambda: ""
-        """The text of the rules that run: a worker that starts while the file is bad runs them too."""
-        self._held = held
-        """File descriptors that the worker keeps open as long as it lives: the lock of the one server."""
+        """Returns the text of the current rules, which a new worker uses if the rules file is invalid."""
+        self._inherited_fds = inherited_fds
+        """File descriptors that the worker keeps open until it exits: the lock of the SQLite server."""
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._asked: dict[int, asyncio.Future[str]] = {}
-        self._number = 0
+        self._pending_requests: dict[int, asyncio.Future[str]] = {}
+        self._last_request = 0
         self._stopping = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start a worker, and another one whenever it ends, on the running event loop."""
+        """Start a worker on the running event loop, and another one whenever it exits."""
         self._loop = asyncio.get_running_loop()
-        self._keeper = self._loop.create_task(self._keep_one())
+        self._task = self._loop.create_task(self._keep_running())
 
     def wake(self, topics: frozenset[str]) -> None:
-        """Say on which connections there may be work; from any thread, without ever waiting."""
-        names = topics - {EVENTS}  # those are routed on this side
+        """Tell the worker which connections may have new deliveries. Callable from any thread; never blocks."""
+        names = topics - {EVENTS_TOPIC}  # the server itself routes events
         if names and self._loop is not None:
-            with suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._order, f"wake {','.join(sorted(names))}")
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._send_command, f"wake {','.join(sorted(names))}")
 
     def reload(self) -> None:
-        """Have the rules read again."""
-        self._order("reload")
+        """Tell the worker to reload the rules."""
+        self._send_command("reload")
 
     async def metrics(self) -> bytes:
-        """The worker's metrics in Prometheus' text format; empty while it cannot answer."""
+        """Return the worker's metrics in Prometheus' text format, or nothing if it does not respond."""
         if self._writer is None:
             return b""
-        self._number += 1
-        number = self._number
-        self._asked[number] = asyncio.get_running_loop().create_future()
-        self._order(f"metrics {number}")
+        self._last_request += 1
+        number = self._last_request
+        self._pending_requests[number] = asyncio.get_running_loop().create_future()
+        self._send_command(f"metrics {number}")
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return (await self._asked[number]).encode()
+            async with asyncio.timeout(METRICS_TIMEOUT_SECONDS):
+                return (await self._pending_requests[number]).encode()
         except TimeoutError:
             return b""
         finally:
-            del self._asked[number]
+            del self._pending_requests[number]
 
     async def stop(self) -> None:
-        """Let what runs come to its end, and the worker with it."""
+        """Stop the worker after its running attempts have finished."""
         self._stopping.set()
-        self._order("stop")
-        if self._keeper is not None:
-            await asyncio.wait([self._keeper], timeout=KILL_AFTER)
+        self._send_command("stop")
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=KILL_AFTER)
             self.kill()
-            await self._keeper
+            await self._task
 
     def kill(self) -> None:
-        """End the worker now."""
+        """Kill the worker now."""
         if self._process is not None:
             self._process.kill()
 
-    def _order(self, line: str) -> None:
+    def _send_command(self, line: str) -> None:
         if self._writer is None or self._writer.is_closing():
-            return  # there is no worker just now; the next one looks at everything first
-        if line == "stop" or self._writer.transport.get_write_buffer_size() < MOST_WAITING:
+            return  # the next worker polls everything when it starts
+        if line == "stop" or self._writer.transport.get_write_buffer_size() < MAX_WRITE_BUFFER:
             self._writer.write(f"{line}\n".encode())
 
-    async def _keep_one(self) -> None:
-        pause = FIRST_PAUSE
+    async def _keep_running(self) -> None:
+        delay = MIN_RESTART_DELAY
         while not self._stopping.is_set():
-            began = uptime()
+            started = uptime()
             try:
-                how = f"exit code {await self._run_one()}"
+                cause = f"exit code {await self._run_worker()}"
             except Exception as error:
-                how = f"{type(error).__name__}: {error}"
+                cause = f"{type(error).__name__}: {error}"
             if self._stopping.is_set():
                 return
-            if uptime() - began > LIVED_LONG:
-                pause = FIRST_PAUSE
+            if uptime() - started > STABLE_SECONDS:
+                delay = MIN_RESTART_DELAY
             log.error(
-                "the worker ended",
-                how=how,
-                advice=f"another one is started in {pause:.0f} s; meanwhile events are stored",
+                "worker exited",
+                cause=cause,
+                advice=f"another worker starts in {delay:.0f} s; events are still stored",
             )
             with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(delay):
                     await self._stopping.wait()
-            pause = min(LONGEST_PAUSE, pause * 2)
+            delay = min(MAX_RESTART_DELAY, delay * 2)
 
-    async def _run_one(self) -> int:
-        """Run one worker until it ends; returns its exit code."""
-        ours, its = socket.socketpair()
-        with its:
-            process = self._process = subprocess.Popen(  # noqa: S603 - ourselves
-                # -P: a file in the working folder must not stand in for a module.
+    async def _run_worker(self) -> int:
+        """Run one worker until it exits, and return its exit code."""
+        server_socket, worker_socket = socket.socketpair()
+        with worker_socket:
+            process = self._process = subprocess.Popen(  # noqa: S603 - this program
+                # -P: a file in the working folder must not shadow a module.
                 [
                     sys.executable,
                     "-P",
                     "-m",
                     "bridge.cli.worker_process",
-                    *map(str, (its.fileno(), *self._held)),
+                    *map(str, (worker_socket.fileno(), *self._inherited_fds)),
                 ],
                 env=dict(self._environ),
-                pass_fds=(its.fileno(), *self._held),
+                pass_fds=(worker_socket.fileno(), *self._inherited_fds),
                 stdin=subprocess.DEVNULL,
-                process_group=0,  # a terminal's Ctrl-C is for the server
+                process_group=0,  # Ctrl-C in a terminal reaches only the server
             )
-        words, self._writer = await asyncio.open_connection(sock=ours, limit=MOST_SAID)
-        listening = asyncio.get_running_loop().create_task(self._listen(words))
+        reader, self._writer = await asyncio.open_connection(sock=server_socket, limit=MAX_LINE)
+        reading = asyncio.get_running_loop().create_task(self._read_messages(reader))
         try:
-            self._order(json.dumps(self.rules()))
+            self._send_command(json.dumps(self.rules()))
             if self._stopping.is_set():
-                self._order("stop")
+                self._send_command("stop")
             return await asyncio.to_thread(process.wait)
         finally:
-            listening.cancel()
+            reading.cancel()
             self._writer.close()
             self._writer = None
-            process.kill()  # it has ended, unless something went wrong on this side
+            process.kill()  # no effect if the worker has already exited
 
-    async def _listen(self, words: asyncio.StreamReader) -> None:
+    async def _read_messages(self, reader: asyncio.StreamReader) -> None:
         with suppress(OSError):
-            while line := await words.readline():
-                self._hear(json.loads(line))
+            while line := await reader.readline():
+                self._handle_message(json.loads(line))
 
-    def _hear(self, words: dict[str, Any]) -> None:
-        if "wake" in words:
-            self.on_wake(frozenset([EVENTS]))
-        asked = self._asked.get(words.get("number", 0))
-        if asked is not None and not asked.done():
-            asked.set_result(words["metrics"])
+    def _handle_message(self, message: dict[str, Any]) -> None:
+        if "wake" in message:
+            self.on_wake(frozenset([EVENTS_TOPIC]))
+        request = self._pending_requests.get(message.get("number", 0))
+        if request is not None and not request.done():
+            request.set_result(message["metrics"])
