@@ -1,7 +1,7 @@
-"""North American area codes by state, for hours that a state makes stricter.
+"""North American area codes by state, for states with stricter quiet hours.
 
-Source: the North American Numbering Plan as `phonenumbers` 9 describes it, and the relief codes announced since. A
-code that is missing here only misses a state's stricter hours, never the hours that hold for everybody.
+Source: the North American Numbering Plan as in `phonenumbers` 9, plus the relief codes announced since. If a code is
+missing here, the stricter hours of its state are not applied; the general quiet hours always are.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ STATES: Final[dict[str, str]] = {
     "WY": "307",
 }
 
-STATE_OF: Final = {area: state for state, areas in STATES.items() for area in areas.split()}
+STATE_BY_AREA_CODE: Final = {area: state for state, areas in STATES.items() for area in areas.split()}
 
-FIFTY_STATES: Final = (
+US_STATE_TIME_ZONES: Final = (
     "America/New_York",
     "America/Chicago",
     "America/Denver",
@@ -76,11 +76,11 @@ FIFTY_STATES: Final = (
     "America/Adak",
     "Pacific/Honolulu",
 )
-"""Every clock that somebody in the 50 states lives by; the other American zones keep the time of one of these."""
+"""Every time zone in use in the 50 states; the other American zones have the same time as one of these."""
 
 
 def known_regions() -> frozenset[str]:
-    """Every region that `messaging.regions` can name: countries, and the states of the US."""
+    """Return every region that is valid in `messaging.regions`: countries, and the states of the US."""
     from phonenumbers import SUPPORTED_REGIONS
 
     return frozenset(SUPPORTED_REGIONS) | {f"US-{state}" for state in STATES}

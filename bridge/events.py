@@ -1,8 +1,8 @@
-"""What Heppu sends: the event, the contact and the conversation it is about.
+"""Events: Heppu's webhook payloads, and the contact and conversation they are about.
 
-Heppu's payloads are read leniently: any field may be absent, null or of another type, unknown fields are kept,
-and an unknown event name is an event like any other. What is strict is what we make of it: a phone number is
-E.164 or None, an e-mail address is one address or None, a time zone exists or is None.
+Payloads are parsed leniently: any field may be absent, null or of another type, unknown fields are kept, and an unknown
+event type is valid. The result is strict: a phone number is E.164 or None, an email address is one address or None, a
+time zone exists or is None.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from zoneinfo import ZoneInfo
 
 CALL_EVENTS: Final = ("call.completed", "call.failed", "call.busy", "call.no-answer")
 CHAT_EVENTS: Final = ("chat.completed", "chat.resolved", "chat.abandoned")
-EVENT_NAMES: Final = CALL_EVENTS + CHAT_EVENTS
-"""The seven events that Heppu documents."""
+EVENT_TYPES: Final = CALL_EVENTS + CHAT_EVENTS
+"""The seven event types that Heppu documents."""
 
 _ENVELOPE: Final = {
     "event": "string",
@@ -86,27 +86,27 @@ _CHAT: Final = {
     "metadata.timezone": "string",
 }
 FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
-    name: {**_ENVELOPE, **(_CALL if name in CALL_EVENTS else _CHAT)} for name in EVENT_NAMES
+    name: {**_ENVELOPE, **(_CALL if name in CALL_EVENTS else _CHAT)} for name in EVENT_TYPES
 }
-"""The documented fields of each event, as dotted path -> JSON type, for checking rules when they are loaded."""
+"""Event type -> its documented fields as dotted path -> JSON type, to check rules when they are loaded."""
 
 FREE_FORM: Final = ("metadata", "callMetadata", "chatMetadata")
-"""Below these a field may be anything: Heppu's customers put their own data there."""
+"""Objects whose fields are not checked, because Heppu's customers put their own data there."""
 
 PHONE_PATTERN: Final = re.compile(r"\+[1-9]\d{1,14}", re.ASCII)
-"""Heppu's own idea of a valid number (its outbound-call page); stricter number plans refuse its samples."""
+"""A valid number according to Heppu's documentation of outbound calls; stricter numbering plans reject its samples."""
 
 _ADDRESS = re.compile(r"[^\s@,;:<>\"()\[\]\\]+@[^\s@,;:<>\"()\[\]\\]+\.[^\s@,;:<>\"()\[\]\\.]+")
 _PUNCTUATION = re.compile(r"[\s().\-/\u00a0\u2010-\u2015]")
 _MAX_NAME = 200
-_NOTHING: Final[Mapping[str, Any]] = {}
-_UNSPEAKABLE = re.compile("[\0\ud800-\udfff]")
-_UNSPEAKABLE_ESCAPE = re.compile(rb"\\u(?:0000|d[89a-f])", re.IGNORECASE)
+_EMPTY: Final[Mapping[str, Any]] = {}
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_UNSTORABLE_ESCAPE = re.compile(rb"\\u(?:0000|d[89a-f])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Contact:
-    """The person an event is about; None where the event does not say."""
+    """The person an event is about. A field is None if the event does not contain it."""
 
     name: str | None = None
     first_name: str | None = None
@@ -119,13 +119,13 @@ class Contact:
 
     @property
     def key(self) -> str | None:
-        """What tells this person from others in our own tables: phone, else e-mail, else the chat visitor."""
+        """The contact's key in the database: the phone, else the email address, else the chat visitor's ID."""
         return self.phone or (self.email and self.email.casefold()) or self.visitor
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """The phone call or chat that events belong to."""
+    """The phone call or chat that an event belongs to."""
 
     id: str
     type: str
@@ -134,14 +134,14 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Event:
-    """One webhook as it came. `body` is the parsed JSON, never changed."""
+    """One webhook as received. `body` is the parsed JSON, never changed."""
 
     body: Mapping[str, Any]
     dedupe_key: str
-    """What makes two requests the same event: the signed `webhookId`, else the SHA-256 of the body."""
+    """Equal for all requests with the same event: the signed `webhookId`, else the SHA-256 of the body."""
     received_at: datetime
     id: str = field(default="")
-    """Our own id (`evt_...`); a duplicate's is never stored."""
+    """The bridge's ID (`evt_...`). The ID of a duplicate is never stored."""
 
     @property
     def type(self) -> str:
@@ -150,42 +150,42 @@ class Event:
 
     @cached_property
     def timestamp(self) -> datetime | None:
-        """The signed `timestamp` of the body, which is when it happened; None when absent or unreadable."""
-        return parse_instant(self.body.get("timestamp"))
+        """The signed `timestamp` of the body, or None if it is absent or invalid."""
+        return parse_timestamp(self.body.get("timestamp"))
 
     @cached_property
     def occurred_at(self) -> datetime:
-        """When it happened: the body's timestamp, but never later than its receipt."""
+        """The time of the event: the timestamp of the body, but never later than `received_at`."""
         return min(self.timestamp or self.received_at, self.received_at)
 
     @cached_property
     def conversation(self) -> Conversation:
-        """The conversation; an event without `conversationId` is a conversation of its own."""
-        kind = text(self.body, "conversationType")
+        """The conversation. An event without `conversationId` is a separate conversation."""
+        kind = string_field(self.body, "conversationType")
         if kind not in ("phone", "chat"):
             kind = "chat" if self.type.startswith("chat.") else "phone"
-        return Conversation(text(self.body, "conversationId") or self.dedupe_key, kind)
+        return Conversation(string_field(self.body, "conversationId") or self.dedupe_key, kind)
 
     @cached_property
     def contact(self) -> Contact:
-        """The person, from `metadata`, `callMetadata.customer` and the flat `callMetadata` of scheduled calls."""
-        return contact_of(self.body)
+        """The contact, from `metadata`, `callMetadata.customer` and the flat `callMetadata` of scheduled calls."""
+        return parse_contact(self.body)
 
     @cached_property
     def fallback_dedupe_key(self) -> str | None:
-        """A second key that survives a new `webhookId`: event + conversation + body timestamp."""
-        conversation, stamp = text(self.body, "conversationId"), text(self.body, "timestamp")
+        """A second key that does not depend on `webhookId`: event type, conversation and timestamp of the body."""
+        conversation, stamp = string_field(self.body, "conversationId"), string_field(self.body, "timestamp")
         return f"{self.type}|{conversation}|{stamp}" if conversation and stamp else None
 
 
 class StoredEvent(Event):
-    """An event as the database has it. Its body is parsed when somebody asks for it, which not every delivery does."""
+    """An event loaded from the database. Its body is parsed on first access, because few deliveries need it."""
 
     def __init__(
-        self, raw: bytes, event_type: str, dedupe_key: str, received_at: datetime, ident: str
+        self, raw: bytes, event_type: str, dedupe_key: str, received_at: datetime, event_id: str
     ) -> None:
         vars(self).update(
-            _raw=raw, _type=event_type, dedupe_key=dedupe_key, received_at=received_at, id=ident
+            _raw=raw, _type=event_type, dedupe_key=dedupe_key, received_at=received_at, id=event_id
         )
 
     @cached_property
@@ -200,98 +200,102 @@ class StoredEvent(Event):
 
 
 def parse_body(raw: bytes) -> dict[str, Any]:
-    """The JSON object in `raw`; raises ValueError for anything else (NaN and infinities included).
+    """Parse the JSON object in `raw`. Raise ValueError for anything else, including NaN and infinities.
 
-    NUL characters and halves of surrogate pairs are legal JSON, but no partner and no database takes them: each
-    becomes U+FFFD. The stored bytes stay as they came.
+    NUL characters and lone surrogates are valid JSON, but databases and providers reject them: each becomes U+FFFD. The
+    stored bytes are not changed.
     """
     try:
         value = _JSON.decode(raw.decode("utf-8"))
         if not isinstance(value, dict):
             raise ValueError("not a JSON object")
-        return _speakable(value) if _UNSPEAKABLE_ESCAPE.search(raw) else value
+        return _replace_unstorable(value) if _UNSTORABLE_ESCAPE.search(raw) else value
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
-def speakable(text: str) -> str:
-    """The text as every database and partner takes it."""
-    return _UNSPEAKABLE.sub("\ufffd", text)
+def replace_unstorable(text: str) -> str:
+    """Return the string with characters that databases and providers reject replaced by U+FFFD."""
+    return _UNSTORABLE.sub("\ufffd", text)
 
 
-def _speakable(value: Any) -> Any:
+def _replace_unstorable(value: Any) -> Any:
     if isinstance(value, str):
-        return speakable(value)
+        return replace_unstorable(value)
     if isinstance(value, list):
-        return [_speakable(item) for item in value]
+        return [_replace_unstorable(item) for item in value]
     if isinstance(value, dict):
-        return {_speakable(key): _speakable(item) for key, item in value.items()}
+        return {_replace_unstorable(key): _replace_unstorable(item) for key, item in value.items()}
     return value
 
 
-def _no_constant(name: str) -> Any:
+def _reject_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _finite(digits: str) -> float:
+def _parse_finite_float(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
         raise ValueError("a number is too large")
     return number
 
 
-_JSON = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
+_JSON = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_finite_float)
 
 
 def dedupe_key_of(body: Mapping[str, Any], raw: bytes) -> str:
-    """The signed `webhookId`, else the SHA-256 of the raw body. Headers are not signed and never decide."""
-    return text(body, "webhookId") or "sha256:" + hashlib.sha256(raw).hexdigest()
+    """Return the signed `webhookId`, else the SHA-256 of the raw body. Headers are not signed and not used."""
+    return string_field(body, "webhookId") or "sha256:" + hashlib.sha256(raw).hexdigest()
 
 
-def text(body: Mapping[str, Any], key: str) -> str | None:
-    """The non-empty string under a key, stripped; None for anything else."""
-    found = body.get(key)
-    return found.strip() or None if isinstance(found, str) else None
+def string_field(body: Mapping[str, Any], key: str) -> str | None:
+    """Return the non-empty string under a key, stripped, or None for anything else."""
+    value = body.get(key)
+    return value.strip() or None if isinstance(value, str) else None
 
 
-def contact_of(body: Mapping[str, Any]) -> Contact:
-    """Read the person out of a payload; every source that Heppu documents, the most explicit one first."""
+def parse_contact(body: Mapping[str, Any]) -> Contact:
+    """Return the contact in a payload. Every field that Heppu documents is read, the most explicit one first."""
     metadata, call = _object(body, "metadata"), _object(body, "callMetadata")
     customer, context = _object(call, "customer"), _object(call, "context")
-    given = text(customer, "firstName") or text(call, "firstName")
-    family = text(customer, "lastName") or text(call, "lastName")
+    first_name = string_field(customer, "firstName") or string_field(call, "firstName")
+    last_name = string_field(customer, "lastName") or string_field(call, "lastName")
     name = clean_name(
-        text(metadata, "contactName")
-        or text(customer, "name")
-        or (f"{given} {family}" if given and family else given or family)
+        string_field(metadata, "contactName")
+        or string_field(customer, "name")
+        or (f"{first_name} {last_name}" if first_name and last_name else first_name or last_name)
     )
-    words = name.split() if name else []
+    parts = name.split() if name else []
     return Contact(
         name=name,
-        first_name=clean_name(given) or (words[0] if words else None),
-        last_name=clean_name(family) or (words[-1] if len(words) > 1 else None),
+        first_name=clean_name(first_name) or (parts[0] if parts else None),
+        last_name=clean_name(last_name) or (parts[-1] if len(parts) > 1 else None),
         phone=normalize_phone(metadata.get("contactPhone")) or normalize_phone(customer.get("phone")),
         email=normalize_email(metadata.get("contactEmail")) or normalize_email(customer.get("email")),
-        company=clean_name(text(customer, "company") or text(call, "company") or text(metadata, "company")),
-        time_zone=known_zone(call.get("timezone"))
-        or known_zone(customer.get("timezone"))
-        or known_zone(context.get("timezone"))
-        or known_zone(metadata.get("timezone")),
-        visitor=clean_name(text(metadata, "visitorId")),
+        company=clean_name(
+            string_field(customer, "company")
+            or string_field(call, "company")
+            or string_field(metadata, "company")
+        ),
+        time_zone=normalize_time_zone(call.get("timezone"))
+        or normalize_time_zone(customer.get("timezone"))
+        or normalize_time_zone(context.get("timezone"))
+        or normalize_time_zone(metadata.get("timezone")),
+        visitor=clean_name(string_field(metadata, "visitorId")),
     )
 
 
 def _object(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = parent.get(key)
-    return found if isinstance(found, dict) else _NOTHING
+    value = parent.get(key)
+    return value if isinstance(value, dict) else _EMPTY
 
 
 def normalize_phone(value: object) -> str | None:
-    """The number as E.164, or None. Punctuation goes and `00` becomes `+`; a country is never guessed."""
+    """Return the number as E.164, or None. Punctuation is removed and `00` becomes `+`; no country is assumed."""
     if not isinstance(value, str):
         return None
     if value.isascii() and PHONE_PATTERN.fullmatch(value):
-        return value  # as Heppu writes it
+        return value  # Heppu's format
     digits = _PUNCTUATION.sub("", unicodedata.normalize("NFKC", value))
     if digits.startswith("00"):
         digits = "+" + digits[2:]
@@ -299,7 +303,7 @@ def normalize_phone(value: object) -> str | None:
 
 
 def normalize_email(value: object) -> str | None:
-    """One address with its domain in lower case, or None. Lists, names and line breaks are no address."""
+    """Return one address with a lowercase domain, or None. Lists, names and line breaks are invalid."""
     if not isinstance(value, str) or len(value) > 254 or not _ADDRESS.fullmatch(value.strip()):
         return None
     local, _, domain = value.strip().rpartition("@")
@@ -307,7 +311,7 @@ def normalize_email(value: object) -> str | None:
 
 
 def clean_name(value: str | None) -> str | None:
-    """A name on one line: control characters and runs of white space become one space, cut at 200 characters."""
+    """Return the name on one line, cut at 200 characters. Control characters and whitespace runs become one space."""
     if not value:
         return None
     if value.isprintable():
@@ -316,8 +320,8 @@ def clean_name(value: str | None) -> str | None:
     return " ".join(printable.split())[:_MAX_NAME] or None
 
 
-def known_zone(value: object) -> str | None:
-    """The IANA zone's name when there is such a zone."""
+def normalize_time_zone(value: object) -> str | None:
+    """Return the name of the IANA time zone, or None if it does not exist."""
     return _zone(value) if isinstance(value, str) and len(value) <= 64 else None
 
 
@@ -325,16 +329,16 @@ def known_zone(value: object) -> str | None:
 def _zone(name: str) -> str | None:
     try:
         return ZoneInfo(name).key
-    except (KeyError, ValueError, OSError):  # unknown; not a name at all; the name of a folder
+    except (KeyError, ValueError, OSError):  # an unknown zone; an invalid name; the name of a folder
         return None
 
 
-def parse_instant(value: object) -> datetime | None:
-    """An ISO 8601 instant as UTC; without an offset it is read as UTC. None for anything else."""
+def parse_timestamp(value: object) -> datetime | None:
+    """Return the ISO 8601 timestamp in UTC, or None if it is invalid. Without an offset, UTC is assumed."""
     if not isinstance(value, str) or len(value) > 64:
         return None
     try:
-        instant = datetime.fromisoformat(value.strip())
-        return (instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant).astimezone(UTC)
+        timestamp = datetime.fromisoformat(value.strip())
+        return (timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp).astimezone(UTC)
     except (ValueError, OverflowError):
         return None

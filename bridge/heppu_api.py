@@ -1,7 +1,7 @@
-"""Heppu's own API: the webhooks that send events here, and calls to be made.
+"""Heppu's API: a client for webhooks and outbound calls.
 
-The documentation shows four envelopes for answers and four for errors, so what happened is decided on the HTTP
-status alone, and the body is read as far as it can be.
+Heppu's documentation shows four envelopes for responses and four for errors. Success is therefore decided by the HTTP
+status alone, and the body is parsed leniently.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import httpx
 from bridge.errors import BridgeError
 
 URL = "https://v2.heppu.ai/api/v1"
-PAGE = 100
-"""The most calls that Heppu lists at once."""
+PAGE_SIZE = 100
+"""Maximum number of calls per page that Heppu allows."""
 
 
 class HeppuError(BridgeError):
-    """Heppu answered with something else than a success that can be read.
+    """A response from Heppu that is not a readable success.
 
-    The text names what was asked for and the status; `message` is Heppu's own explanation, which may repeat a
-    person's data and is for the eyes of whoever asked only.
+    The error text names the request and the status. `message` is Heppu's explanation; it may contain personal data, so
+    show it only to the operator who made the request.
     """
 
-    def __init__(self, asked: str, response: httpx.Response) -> None:
+    def __init__(self, request: str, response: httpx.Response) -> None:
         self.status = response.status_code
         self.retry_after = response.headers.get("Retry-After")
         error = _mapping(_mapping(_json(response)).get("error"))
@@ -36,15 +36,15 @@ class HeppuError(BridgeError):
         self.code = code if isinstance(code, str) and re.fullmatch(r"[a-z_]{1,60}", code) else ""
         self.message = message if isinstance(message, str) else ""
         super().__init__(
-            f"Heppu answered {self.status} to {asked}" + (f" ({self.code})" if self.code else "")
+            f"Heppu answered {self.status} to {request}" + (f" ({self.code})" if self.code else "")
         )
 
 
 class HeppuApi:
-    """One organisation at Heppu. Every method raises HeppuError for an answer that is no success, and what httpx
-    raises when there is none.
+    """Client for one organization at Heppu.
 
-    `http` replaces the client that makes the requests, for callers with deadlines of their own.
+    Every method raises HeppuError if the response is not a success, and an httpx error if there is no response. `http`
+    replaces the HTTP client, for callers that enforce their own deadlines.
     """
 
     def __init__(self, api_key: str, url: str = URL, http: httpx.Client | None = None) -> None:
@@ -53,83 +53,86 @@ class HeppuApi:
         self._headers = {"x-api-key": api_key}
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the HTTP connections."""
         self._http.close()
 
     def list_webhooks(self) -> list[dict[str, Any]]:
-        """The webhooks that are set up."""
-        data = self._ask("GET", "/webhooks")
-        # Whether the list stands in `data` or in an object there is not documented.
-        found = data if isinstance(data, list) else _first_list(data)
-        return [item for item in found if isinstance(item, dict)]
+        """Return the webhooks."""
+        data = self._request("GET", "/webhooks")
+        # Heppu does not document whether `data` is the list or an object that contains it.
+        items = data if isinstance(data, list) else _first_list(data)
+        return [item for item in items if isinstance(item, dict)]
 
     def create_webhook(
         self, url: str, events: Sequence[str], secret: str, description: str = ""
     ) -> dict[str, Any]:
-        """Have `events` sent to `url`, signed with `secret`.
+        """Create a webhook that sends `events` to `url`, signed with `secret`, and return it.
 
-        What Heppu does without a secret is not documented, so one is always sent; `new_secret` makes it. Keep it
-        before calling: it is not shown again.
+        A secret is always sent, because Heppu does not document its behavior without one. Generate it with
+        `new_secret` and save it before this call: Heppu does not show it again.
         """
-        wanted = {"url": url, "events": list(events), "secret": secret}
+        webhook = {"url": url, "events": list(events), "secret": secret}
         return _mapping(
-            self._ask(
-                "POST", "/webhooks", body=wanted | ({"description": description} if description else {})
+            self._request(
+                "POST", "/webhooks", body=webhook | ({"description": description} if description else {})
             )
         )
 
-    def update_webhook(self, webhook: str, **changes: Any) -> dict[str, Any]:
-        """Change `events` or `status`; nothing else is documented to be changeable."""
-        return _mapping(self._ask("PATCH", f"/webhooks/{quote(webhook, safe='')}", body=changes))
+    def update_webhook(self, webhook_id: str, **changes: Any) -> dict[str, Any]:
+        """Change `events` or `status`, the only documented changes, and return the webhook."""
+        return _mapping(self._request("PATCH", f"/webhooks/{quote(webhook_id, safe='')}", body=changes))
 
-    def delete_webhook(self, webhook: str) -> None:
-        """Stop sending."""
-        self._ask("DELETE", f"/webhooks/{quote(webhook, safe='')}")
+    def delete_webhook(self, webhook_id: str) -> None:
+        """Delete a webhook."""
+        self._request("DELETE", f"/webhooks/{quote(webhook_id, safe='')}")
 
     def schedule_call(self, call: Mapping[str, Any]) -> dict[str, Any]:
-        """Have an agent call somebody; the fields are those of `POST /calls/schedule`."""
-        return _mapping(self._ask("POST", "/calls/schedule", body=call))
+        """Schedule an outbound call by an agent, with the fields of `POST /calls/schedule`, and return it."""
+        return _mapping(self._request("POST", "/calls/schedule", body=call))
 
     def list_calls(self, **query: str | int) -> Iterator[dict[str, Any]]:
-        """The calls that fit `query` (`phoneNumber`, `agentId`, `startDate` ...), newest first, page by page."""
+        """Yield the calls that match `query` (`phoneNumber`, `agentId`, `startDate` ...), newest first."""
         offset = 0
         while True:
-            data = self._ask(
-                "GET", "/calls", query={**query, "limit": PAGE, "offset": offset}, wanted="calls"
+            data = self._request(
+                "GET", "/calls", query={**query, "limit": PAGE_SIZE, "offset": offset}, list_key="calls"
             )
             yield from data["calls"]
             offset += len(data["calls"])
             if not data["calls"] or _mapping(data.get("pagination")).get("hasMore") is not True:
                 return
 
-    def get_call(self, call: str) -> dict[str, Any]:
-        """One call with its `metadata`, which the list leaves out."""
-        return _mapping(self._ask("GET", f"/calls/{quote(call, safe='')}"))
+    def get_call(self, call_id: str) -> dict[str, Any]:
+        """Return one call with its `metadata`, which `list_calls` does not include."""
+        return _mapping(self._request("GET", f"/calls/{quote(call_id, safe='')}"))
 
-    def _ask(
+    def _request(
         self,
         method: str,
         path: str,
         *,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str | int] | None = None,
-        wanted: str | None = None,
+        list_key: str | None = None,
     ) -> Any:
-        """The answer's data. `wanted` names the list of objects without which it is none: a proxy's page is no list."""
+        """Return the data of the response.
+
+        `list_key` names a list of objects that the data must contain; the error page of a proxy does not.
+        """
         response = self._http.request(
             method, self._url + path, headers=self._headers, json=body, params=query
         )
-        found = _json(response)
-        data = found.get("data", found) if isinstance(found, dict) else found
-        items = _mapping(data).get(wanted) if wanted else []
+        body_json = _json(response)
+        data = body_json.get("data", body_json) if isinstance(body_json, dict) else body_json
+        items = _mapping(data).get(list_key) if list_key else []
         readable = isinstance(items, list) and all(isinstance(item, dict) for item in items)
-        if not response.is_success or not readable or (found is None and response.content):
+        if not response.is_success or not readable or (body_json is None and response.content):
             raise HeppuError(f"{method} /{path.split('/')[1]}", response)
         return data
 
 
 def new_secret() -> str:
-    """A fresh webhook secret in the form that Heppu's own samples have."""
+    """Return a new random webhook secret in the format of Heppu's samples."""
     return "whsec_" + secrets.token_urlsafe(32)
 
 

@@ -1,6 +1,6 @@
-"""Our own ids: a word that says what it names, the time it was made, and enough chance to be unique.
+"""IDs: prefixed, time-sortable and random.
 
-They sort by time, so new rows go to the end of an index, and a page of rows can begin after an id.
+They sort by creation time, so new rows go to the end of an index, and an ID can serve as a pagination cursor.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import time
 
 
 def new_id(prefix: str) -> str:
-    """`evt_...` an event, `dlv_...` a delivery, `rej_...` a rejection, `aud_...` an entry of the audit.
+    """Return a new ID: `evt_` for an event, `dlv_` a delivery, `rej_` a rejected request, `aud_` an audit entry.
 
-    13 hex digits of microseconds since 1970, then 12 of chance: 48 bits for each microsecond.
+    The prefix is followed by 13 hex digits of microseconds since 1970 and 12 random ones: 48 bits per microsecond.
     """
     return f"{prefix}_{time.time_ns() // 1000:013x}{os.urandom(6).hex()}"

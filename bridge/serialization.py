@@ -1,4 +1,4 @@
-"""Stored records as JSON: one way for the command line and the API."""
+"""JSON serialization of stored records, shared by the command line and the API."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 
-def plain(value: Any) -> Any:
-    """What JSON has no word for, as JSON: instants in UTC, durations in seconds, bytes as text."""
+def json_default(value: Any) -> Any:
+    """Convert types that JSON lacks: timestamps to ISO 8601 in UTC, durations to seconds, bytes to a string."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, timedelta):
@@ -21,10 +21,10 @@ def plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, Set):
         return sorted(value)
-    raise TypeError(f"{type(value).__name__} is no JSON")
+    raise TypeError(f"cannot serialize {type(value).__name__} as JSON")
 
 
-def json_text(record: Mapping[str, Any], indent: int | None = 2) -> str:
-    """One record as JSON text that every UTF-8 writer takes: half surrogates become question marks."""
-    text = json.dumps(record, default=plain, ensure_ascii=False, indent=indent)
+def to_json(record: Mapping[str, Any], indent: int | None = 2) -> str:
+    """Return the record as JSON that can be encoded as UTF-8: lone surrogates become question marks."""
+    text = json.dumps(record, default=json_default, ensure_ascii=False, indent=indent)
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,6 +1,6 @@
-"""Settings: everything that comes from the environment, read once and checked.
+"""Settings: environment variables, read once and validated.
 
-A `.env` file in the working directory is read too; what the environment itself says wins.
+A `.env` file in the working directory is read too. Environment variables take precedence over it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
@@ -20,15 +20,29 @@ from bridge.errors import ConfigError
 
 
 def environment(folder: Path | None = None) -> dict[str, str]:
-    """The environment's variables, completed by the `.env` file of `folder` (default: where we are)."""
-    stored = dotenv_values((folder or Path.cwd()) / ".env", interpolate=False)
-    return {**{name: value for name, value in stored.items() if value is not None}, **os.environ}
+    """Return the environment variables, plus those in the `.env` file of `folder` (default: the working directory)."""
+    from_file = dotenv_values((folder or Path.cwd()) / ".env", interpolate=False)
+    return {**{name: value for name, value in from_file.items() if value is not None}, **os.environ}
+
+
+RETIRED_VARIABLES: Final[Mapping[str, str]] = {
+    "BRIDGE_SECRET_KEY": "BRIDGE_SECRET",
+    "BRIDGE_LOG_FORMAT": "BRIDGE_LOG",
+    "BRIDGE_RULES_FILE": "BRIDGE_RULES",
+    "BRIDGE_RECIPIENT_ALLOWLIST": "BRIDGE_ONLY_TO",
+    "RETURN_PATH": "BOUNCE_TO",
+    "MAX_QUOTA_FRACTION": "QUOTA_SHARE",
+}
+"""Current name -> retired name; a retired variable that is still set is an error in this release.
+
+Names without BRIDGE_ are those of a connection, without its prefix (such as EMAIL_).
+"""
 
 
 class EnvironmentModel(BaseModel):
-    """A pydantic model whose fields are environment variables: PREFIX + the field's name (or alias), in capitals.
+    """A pydantic model whose fields are environment variables: PREFIX + name (or alias) of the field in capitals.
 
-    An empty variable counts as unset. Errors name the variable and what is wrong, never its value.
+    An empty variable counts as unset. Errors contain the name of the variable and the reason, never its value.
     """
 
     model_config = ConfigDict(
@@ -37,46 +51,63 @@ class EnvironmentModel(BaseModel):
 
     @classmethod
     def variable(cls, prefix: str, field: str) -> str:
-        """The name of the variable that fills `field`."""
+        """Return the name of the variable for `field`."""
         return prefix + (cls.model_fields[field].alias or field).upper()
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], prefix: str) -> Self:
-        """Read the model; raises ConfigError that names every variable that is missing or wrong."""
+        """Read the model. Raise ConfigError that names every missing, invalid and renamed variable."""
         names = {field: cls.variable(prefix, field) for field in cls.model_fields}
         values: dict[str, Any] = {field: environ[name] for field, name in names.items() if environ.get(name)}
+        messages = cls.retired_variables(environ, prefix)
         try:
-            return cls.model_validate(values, by_name=True)
+            model = cls.model_validate(values, by_name=True)
         except ValidationError as error:
-            raise ConfigError("; ".join(_problems(error, names, cls))) from None
+            messages += _error_messages(error, names, cls)
+        if messages:
+            raise ConfigError("; ".join(messages)) from None
+        return model
+
+    @classmethod
+    def retired_variables(cls, environ: Mapping[str, str], prefix: str) -> list[str]:
+        """Return a message for each variable that is still set under its old name."""
+        messages = []
+        for field in cls.model_fields:
+            name = cls.variable(prefix, field)
+            old_suffix = RETIRED_VARIABLES.get(name.removeprefix(prefix))
+            if old_suffix and environ.get(prefix + old_suffix):
+                messages.append(f"{prefix}{old_suffix} was renamed: set {name} instead")
+        return messages
 
 
-def _problems(error: ValidationError, names: Mapping[str, str], model: type[BaseModel]) -> list[str]:
+def _error_messages(error: ValidationError, names: Mapping[str, str], model: type[BaseModel]) -> list[str]:
     aliases = {model.model_fields[field].alias or field: name for field, name in names.items()}
-    missing, found = [], []
+    missing, messages = [], []
     for item in error.errors(include_input=False, include_url=False):
-        place = str(item["loc"][0]) if item["loc"] else ""
-        name = names.get(place) or aliases.get(place) or ""
+        location = str(item["loc"][0]) if item["loc"] else ""
+        name = names.get(location) or aliases.get(location) or ""
         if item["type"] == "missing":
             missing.append(name)
         else:
             message = item["msg"].removeprefix("Value error, ")
-            found.append(f"{name}: {message}" if name else message)
+            messages.append(f"{name}: {message}" if name else message)
     if missing:
-        found.insert(0, f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set")
-    return found
+        messages.insert(0, f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set")
+    return messages
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def parse_duration(value: object) -> timedelta:
-    """`90s`, `5m`, `16h`, `7d`, `2w` or several in a row (`1h30m`) as a duration; raises ValueError."""
+    """Parse `90s`, `5m`, `16h`, `7d`, `2w`, or several in a row (`1h30m`). Raise ValueError for anything else."""
     if isinstance(value, timedelta):
         return value
     text = str(value).strip()
     if not re.fullmatch(r"(\d{1,6}[smhdw])+", text):
-        raise ValueError(f"`{text[:40]}` is no duration: write a number and a unit, like 90s, 5m, 16h or 7d")
+        raise ValueError(
+            f"invalid duration `{text[:40]}`: write a number and a unit, like 90s, 5m, 16h or 7d"
+        )
     return timedelta(
         seconds=sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([smhdw])", text))
     )
@@ -88,45 +119,47 @@ def _split(value: object) -> object:
     )
 
 
-def _shaped(pattern: str, wanted: str) -> AfterValidator:
-    """A check of a text that answers in words what a pattern would answer with itself."""
+def _pattern_validator(pattern: str, advice: str) -> AfterValidator:
+    """Return a validator whose error is readable advice instead of the pattern."""
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
-            raise ValueError(wanted)
+            raise ValueError(advice)
         return value
 
     return AfterValidator(check)
 
 
-SHORTEST_SECRET = 16
-"""Characters of a secret that nobody guesses."""
+MIN_SECRET_LENGTH = 16
+"""Characters. A shorter secret can be guessed."""
 
 
-def _long_enough(value: SecretStr) -> SecretStr:
-    if len(value.get_secret_value()) < SHORTEST_SECRET:
-        raise ValueError(f"needs at least {SHORTEST_SECRET} characters, or it can be guessed")
+def _check_secret_length(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < MIN_SECRET_LENGTH:
+        raise ValueError(f"needs at least {MIN_SECRET_LENGTH} characters: a shorter secret can be guessed")
     return value
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
+Secret = Annotated[SecretStr, AfterValidator(_check_secret_length)]
 DatabaseUrl = Annotated[
     str,
-    _shaped(
+    _pattern_validator(
         r"(sqlite:///.+|postgres(ql)?(\+psycopg)?://.+)",
         "write sqlite:///bridge.db or postgresql://user:password@host/name",
     ),
 ]
 PublicUrl = Annotated[
     str,
-    _shaped(r"https?://[^/\s]+(/[^\s]*)?", "write https:// and the host, like https://bridge.example.com"),
+    _pattern_validator(
+        r"https?://[^/\s]+(/[^\s]*)?", "write https:// and the host, like https://bridge.example.com"
+    ),
 ]
 Recipients = Annotated[
     tuple[
         Annotated[
             str,
-            _shaped(
+            _pattern_validator(
                 r"\+[0-9]{6,15}|[^@\s]+@[^@\s]+",
                 "write numbers like +14155550123 and addresses like me@example.com, separated by commas",
             ),
@@ -139,60 +172,60 @@ Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split)]
 
 
 class Settings(EnvironmentModel):
-    """The bridge's own settings; those of a partner stand in its connector."""
+    """The bridge's own settings; each connector defines the settings of its provider."""
 
     heppu_webhook_secret: Secrets = ()
-    """Any of these may have signed an event: two while a secret is being changed."""
+    """Accepted signing secrets; set two while a secret is being rotated."""
     heppu_timestamp_tolerance: int = Field(300, ge=1, le=86400)
-    """How many seconds the timestamp header may be away from now, in either direction."""
+    """Maximum difference between the timestamp header and now in seconds, in either direction."""
     bridge_database_url: DatabaseUrl = "sqlite:///bridge.db"
     bridge_rules_file: Path = Path("rules.yaml")
     bridge_host: str = "127.0.0.1"
     bridge_port: int = Field(8080, ge=0, le=65535)
     bridge_public_url: PublicUrl | None = None
-    """Where partners reach this service; receipts, STOP and unsubscribe links need it."""
+    """The URL at which providers reach this service; status callbacks, STOP replies and unsubscribe links need it."""
     bridge_admin_token: Secret | None = None
     bridge_secret_key: Secret | None = None
     bridge_recipient_allowlist: Recipients = ()
-    """When set, only these numbers and addresses are ever written to."""
+    """If set, only these numbers and addresses are contacted."""
     bridge_retention: Duration = timedelta(days=30)
     bridge_log_format: Literal["json", "console"] = "console"
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Settings:
-        """Read from `environ`; raises ConfigError that names the variables."""
+        """Read the settings from `environ`. Raise ConfigError that names the variables."""
         return cls.from_environment(environ, prefix="")
 
     @property
     def secrets(self) -> tuple[bytes, ...]:
-        """Heppu's signing secrets as the bytes that key the HMAC."""
+        """Heppu's signing secrets as HMAC keys."""
         return tuple(secret.get_secret_value().encode() for secret in self.heppu_webhook_secret)
 
 
-_OURS = ("BRIDGE_", "HEPPU_")
-_OTHER_HEPPU = re.compile(r"HEPPU_(\w+_)?API_(KEY|URL)")
-"""What `bridge heppu`, and the connections of the connector of that name, read."""
+_OWN_PREFIXES = ("BRIDGE_", "HEPPU_")
+_HEPPU_API_VARIABLE = re.compile(r"HEPPU_(\w+_)?API_(KEY|URL)")
+"""Variables read by `bridge heppu` and by connections of the `heppu` connector."""
 
 
-def not_read(environ: Mapping[str, str], known: Iterable[str] = ()) -> dict[str, str]:
-    """Variables that look like settings but that nobody reads -> what to do; a misspelt one must not go unnoticed.
+def unrecognized_variables(environ: Mapping[str, str], known: Iterable[str] = ()) -> dict[str, str]:
+    """Return variables that look like settings but are not read -> advice, so that a misspelling does not go unnoticed.
 
-    One that begins as ours do is always among them; of others, which may be a platform's, only those that are one
-    slip away from a setting, or from one of `known`, that is not set.
+    A variable with one of the bridge's prefixes is always reported. Other variables may belong to the platform; they
+    are reported only if they are a near match of an unset setting or an unset variable in `known`.
     """
     names = {
         *(Settings.variable("", field) for field in Settings.model_fields),
         *("HEPPU_API_KEY", "HEPPU_API_URL"),
         *known,
     }
-    found = {}
+    advice = {}
     for name in sorted(environ):
-        if not environ[name] or name in names or _OTHER_HEPPU.fullmatch(name):
+        if not environ[name] or name in names or _HEPPU_API_VARIABLE.fullmatch(name):
             continue
-        ours = name.upper().startswith(_OURS)
-        near = next(iter(get_close_matches(name.upper(), names, 1, 0.75 if ours else 0.9)), None)
-        if near and (ours or not environ.get(near)):
-            found[name] = f"did you mean {near}?"
-        elif ours:
-            found[name] = "docs/operations.md lists the variables"
-    return found
+        is_own = name.upper().startswith(_OWN_PREFIXES)
+        match = next(iter(get_close_matches(name.upper(), names, 1, 0.75 if is_own else 0.9)), None)
+        if match and (is_own or not environ.get(match)):
+            advice[name] = f"did you mean {match}?"
+        elif is_own:
+            advice[name] = "docs/operations.md lists the variables"
+    return advice

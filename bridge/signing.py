@@ -1,8 +1,8 @@
-"""Raw bytes and headers in, a verified event out, or one kind of error.
+"""Webhook signatures: verify raw bytes and headers, and return an event or raise one kind of error.
 
-Heppu signs the raw body alone (`X-Webhook-Signature-256: sha256=<hex of HMAC-SHA256>`). The timestamp header is
-not signed, so checking it keeps stale requests out but stops no attacker: what stops a replay is the permanent
-identity of the signed body. Nothing a stranger can send raises anything but `Refused`.
+Heppu signs only the raw body (`X-Webhook-Signature-256: sha256=<hex of HMAC-SHA256>`). The timestamp header is not
+signed: checking it keeps stale requests out, but does not stop an attacker. Replay attacks are stopped by the
+permanent dedupe key of the signed body. No input from a sender raises anything but `Refused`.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from bridge.ids import new_id
 SIGNATURE_HEADER: Final = "x-webhook-signature-256"
 TIMESTAMP_HEADER: Final = "x-webhook-timestamp"
 MAX_BODY: Final = 1024 * 1024
-"""Bytes; a larger body is answered 413."""
-MAX_NAME: Final = 100
-"""Characters of an event's name."""
-MAX_IDENTITY: Final = 500
-"""Characters of the ids in a body that become keys of our tables."""
+"""Maximum bytes of a body; a larger one gets a 413."""
+MAX_EVENT_TYPE: Final = 100
+"""Maximum characters of an event type."""
+MAX_KEY: Final = 500
+"""Maximum characters of the IDs in a body that become keys in the database."""
 
 _SIGNATURE = re.compile(r"sha256=([0-9a-fA-F]{64})")
 _TIMESTAMP = re.compile(r"[0-9]{1,12}")
 
 
-class SignedRefusal(Refused):
-    """Refused although the signature is right; the body is kept, so that a person can accept it later."""
+class SignedRequestRejected(Refused):
+    """A request with a valid signature that is rejected. The body is stored, so that an operator can accept it."""
 
 
 def sign(body: bytes, secret: bytes) -> str:
-    """The signature header's value for `body`, as Heppu makes it."""
+    """Return the value of the signature header for `body`, in Heppu's format."""
     return "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
 
 
 def verify(
     body: bytes, headers: Mapping[str, str], secrets: Sequence[bytes], now: datetime, tolerance: int
 ) -> Event:
-    """The event in `body`, when one of `secrets` signed it and it is fresh; raises Refused.
+    """Return the event in `body` if one of `secrets` signed it and it is recent. Raise Refused otherwise.
 
-    `headers` has lower-case names. `tolerance` is how many seconds the timestamp may be off, either way.
-    No `secrets` means that nothing is verified (`bridge serve --insecure`).
+    The names in `headers` are lowercase. `tolerance` is the maximum difference of the timestamp in seconds, in either
+    direction. Without `secrets`, the request is not verified (`bridge serve --insecure`).
     """
     if secrets:
         verify_signature(body, headers.get(SIGNATURE_HEADER), secrets)
@@ -55,45 +55,53 @@ def verify(
 
 
 def verify_signature(body: bytes, header: str | None, secrets: Sequence[bytes]) -> None:
-    """Raise Refused unless one of `secrets` signed `body`; takes the same time whichever it is."""
+    """Raise Refused unless one of `secrets` signed `body`. The time taken does not depend on which one."""
     if header is None:
         raise Refused("signature_missing", "the request is not signed", 401)
     match = _SIGNATURE.fullmatch(header.strip())
     if match is None:
-        raise Refused("signature_malformed", "the signature header is not `sha256=` and 64 hex digits", 401)
-    given = bytes.fromhex(match[1])
-    matches = [hmac.compare_digest(hmac.digest(secret, body, "sha256"), given) for secret in secrets]
+        raise Refused(
+            "signature_malformed", "the signature header is not `sha256=` followed by 64 hex digits", 401
+        )
+    signature = bytes.fromhex(match[1])
+    matches = [hmac.compare_digest(hmac.digest(secret, body, "sha256"), signature) for secret in secrets]
     if not any(matches):
-        raise Refused("signature_wrong", "no configured secret made this signature", 401)
+        raise Refused("signature_wrong", "the signature does not match any configured secret", 401)
 
 
 def verify_timestamp(header: str | None, now: datetime, tolerance: int) -> None:
     """Raise SignedRefusal unless the header is Unix seconds within `tolerance` of `now`."""
     if header is None or not _TIMESTAMP.fullmatch(header.strip()):
-        raise SignedRefusal("timestamp_missing", "the timestamp header is missing or no number", 401)
-    away = int(header) - int(now.timestamp())
-    if abs(away) > tolerance:
-        raise SignedRefusal("timestamp_off", f"the timestamp is {away:+d} s away from this clock", 401)
+        raise SignedRequestRejected(
+            "timestamp_missing", "the timestamp header is missing or not a number", 401
+        )
+    offset = int(header) - int(now.timestamp())
+    if abs(offset) > tolerance:
+        raise SignedRequestRejected(
+            "timestamp_off", f"the timestamp differs from this clock by {offset:+d} s", 401
+        )
 
 
 def read_event(body: bytes, now: datetime) -> Event:
-    """The event in a body that is taken as genuine; raises SignedRefusal when it is not one."""
+    """Return the event in a body that is assumed to be genuine. Raise SignedRequestRejected if it is invalid."""
     try:
         payload = parse_body(body)
     except ValueError as error:
-        raise SignedRefusal("not_json", f"the body is no JSON object: {_kind(error)}", 400) from None
-    name = payload.get("event")
-    if not isinstance(name, str) or not 0 < len(name.strip()) <= MAX_NAME:
-        raise SignedRefusal("no_event", "the body has no event name", 400)
+        raise SignedRequestRejected(
+            "not_json", f"the body is not a JSON object: {_describe(error)}", 400
+        ) from None
+    event_type = payload.get("event")
+    if not isinstance(event_type, str) or not 0 < len(event_type.strip()) <= MAX_EVENT_TYPE:
+        raise SignedRequestRejected("no_event", "the body has no valid event type", 400)
     event = Event(payload, dedupe_key_of(payload, body), now, new_id("evt"))
-    for value in (name, event.dedupe_key, event.fallback_dedupe_key or "", event.conversation.id):
-        if len(value) > MAX_IDENTITY or not value.isprintable():
-            raise SignedRefusal(
-                "bad_identity", "an id in the body is too long or has control characters", 400
+    for value in (event_type, event.dedupe_key, event.fallback_dedupe_key or "", event.conversation.id):
+        if len(value) > MAX_KEY or not value.isprintable():
+            raise SignedRequestRejected(
+                "bad_identity", "an ID in the body is too long or contains control characters", 400
             )
     return event
 
 
-def _kind(error: ValueError) -> str:
-    """What is wrong, without quoting the body."""
+def _describe(error: ValueError) -> str:
+    """Return the kind of error without quoting the body."""
     return "not UTF-8" if isinstance(error, UnicodeDecodeError) else type(error).__name__

@@ -1,7 +1,7 @@
-"""What the bridge tells the people who run it: structured logs and Prometheus metrics.
+"""Telemetry: structured logs and Prometheus metrics.
 
-Log events are fields, never payloads. Whatever is logged goes through `mask`, so that a phone number or an
-address that slips into a text does not reach the disk whole.
+Log entries contain fields, never payloads. All fields pass through `mask`, so that a phone number or an address that
+slips into a message is not written to disk in full.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _SECRETS = re.compile(
 
 @lru_cache(maxsize=1024)
 def mask(text: str) -> str:
-    """The text with phone numbers, e-mail addresses and things that look like secrets made unreadable."""
+    """Return the text with phone numbers, email addresses and likely secrets masked."""
     text = _SECRETS.sub("***", text)
-    text = _EMAIL.sub(lambda found: mask_address(found[0].replace("%40", "@")), text)
-    text = _PHONE.sub(lambda found: mask_address("+" + re.sub(r"\D", "", found[0].replace("%2B", "+"))), text)
+    text = _EMAIL.sub(lambda match: mask_address(match[0].replace("%40", "@")), text)
+    text = _PHONE.sub(lambda match: mask_address("+" + re.sub(r"\D", "", match[0].replace("%2B", "+"))), text)
     return _NATIONAL.sub("***", text)
 
 
 def mask_address(address: str | None) -> str:
-    """Enough of a phone number or an e-mail address to recognise it, not enough to use it."""
+    """Return enough of a phone number or an email address to recognize it, but not enough to use it."""
     if not address:
         return ""
     if "@" in address:
@@ -51,7 +51,7 @@ def mask_address(address: str | None) -> str:
     return f"{address[:4]}***{address[-2:]}" if len(address) > 7 else "***"
 
 
-_WORDS_OF_OURS: Final = frozenset(
+UNMASKED_FIELDS: Final = frozenset(
     (
         "timestamp",
         "level",
@@ -65,20 +65,20 @@ _WORDS_OF_OURS: Final = frozenset(
         "recipient",
     )
 )
-"""Fields that hold an id, a word of the bridge's own or an address that is masked already."""
+"""Fields that contain an ID, a fixed value of the bridge, or an address that is already masked."""
 
 
 def _mask_fields(_: Any, __: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:
     for name, value in fields.items():
-        if isinstance(value, str) and name not in _WORDS_OF_OURS:
+        if isinstance(value, str) and name not in UNMASKED_FIELDS:
             fields[name] = mask(value)[:2000]
         elif isinstance(value, list):
             fields[name] = [mask(str(item))[:2000] for item in value]
     return fields
 
 
-def _lists_below(_: Any, __: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """On the console the texts of a list stand below the line, one each, where a stack would stand."""
+def _move_lists_to_stack(_: Any, __: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Show the items of lists below the console line, one per line, in place of a stack trace."""
     lists = [name for name, value in fields.items() if isinstance(value, list)]
     if lists:
         fields["stack"] = "\n".join(f"  {item}" for name in lists for item in fields.pop(name))
@@ -92,67 +92,70 @@ _QUIET: Final = (
 
 
 class LogStream:
-    """A stream that cannot fail: a full disk or a closed pipe behind the log must not stop the work."""
+    """A stream that ignores write errors, so that a full disk or a closed pipe does not stop the service."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> None:
-        """Write, if it can be written."""
-        if (held := _held.get()) is not None:
-            held.setdefault(self, []).append(text)
+        """Write the text, or buffer it inside `buffered_logging`."""
+        if (buffer := _buffer.get()) is not None:
+            buffer.setdefault(self, []).append(text)
             return
         with contextlib.suppress(OSError, ValueError):
             self._stream.write(text)
 
     def flush(self) -> None:
-        """Flush, if it can be flushed."""
-        if _held.get() is None:
+        """Flush the stream, except inside `buffered_logging`."""
+        if _buffer.get() is None:
             with contextlib.suppress(OSError, ValueError):
                 self._stream.flush()
 
     def isatty(self) -> bool:
-        """Whether people look at it."""
+        """Return whether the stream is a terminal."""
         return self._stream.isatty()
 
 
-MOST_AT_ONCE: Final = 4096
-"""Bytes that a pipe takes whole or not at all (POSIX's PIPE_BUF on Linux; macOS promises 512, a line or two)."""
-_held: ContextVar[dict[LogStream, list[str]] | None] = ContextVar("held", default=None)
+MAX_ATOMIC_WRITE: Final = 4096
+"""Bytes that a pipe accepts atomically (POSIX's PIPE_BUF on Linux; macOS guarantees 512, a line or two)."""
+_buffer: ContextVar[dict[LogStream, list[str]] | None] = ContextVar("buffer", default=None)
 
 
 @contextlib.contextmanager
-def logged_together() -> Iterator[None]:
-    """Write what is logged in here at the end and at once: each write lets other threads of a busy process go first."""
-    held: dict[LogStream, list[str]] = {}
-    token = _held.set(held)
+def buffered_logging() -> Iterator[None]:
+    """Collect the log lines of the block and write them together at its end.
+
+    In a busy process, each separate write would yield to other threads.
+    """
+    buffer: dict[LogStream, list[str]] = {}
+    token = _buffer.set(buffer)
     try:
         yield
     finally:
-        _held.reset(token)
-        for stream, lines in held.items():
-            for piece in _pieces(lines):
-                stream.write(piece)
+        _buffer.reset(token)
+        for stream, lines in buffer.items():
+            for chunk in _chunks(lines):
+                stream.write(chunk)
                 stream.flush()
 
 
-def _pieces(lines: list[str]) -> Iterator[str]:
-    """Whole lines together, up to what a pipe takes at once: several processes write to one log."""
-    piece, size = "", 0
+def _chunks(lines: list[str]) -> Iterator[str]:
+    """Yield whole lines joined up to MAX_ATOMIC_WRITE bytes, because several processes write to one log."""
+    chunk, size = "", 0
     for line in lines:
         length = len(line.encode("utf-8", "replace"))
-        if piece and size + length > MOST_AT_ONCE:
-            yield piece
-            piece, size = "", 0
-        piece, size = piece + line, size + length
-    if piece:
-        yield piece
+        if chunk and size + length > MAX_ATOMIC_WRITE:
+            yield chunk
+            chunk, size = "", 0
+        chunk, size = chunk + line, size + length
+    if chunk:
+        yield chunk
 
 
 def configure_logging(style: str, stream: TextIO | None = None) -> None:
-    """Send logs to `stream` (stderr), as JSON lines or, with style `console`, as text for people."""
+    """Send logs to `stream` (default: stderr) as JSON lines or, with style `console`, as readable text."""
     out: Any = LogStream(stream or sys.stderr)
-    steps: list[Any] = [
+    processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -160,18 +163,19 @@ def configure_logging(style: str, stream: TextIO | None = None) -> None:
         _mask_fields,
     ]
     if style == "json":
-        end: Any = structlog.processors.JSONRenderer(serializer=lambda fields, **_: _JSON.encode(fields))
+        renderer: Any = structlog.processors.JSONRenderer(serializer=lambda fields, **_: _JSON.encode(fields))
     else:
-        steps.append(_lists_below)
-        end = structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=24)
+        processors.append(_move_lists_to_stack)
+        renderer = structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=24)
     structlog.configure(
-        processors=[*steps, end],
+        processors=[*processors, renderer],
         logger_factory=structlog.WriteLoggerFactory(out),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=False,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, end], foreign_pre_chain=steps
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        foreign_pre_chain=processors,
     )
     handler = logging.StreamHandler(out)
     handler.setFormatter(formatter)
@@ -183,48 +187,56 @@ def configure_logging(style: str, stream: TextIO | None = None) -> None:
 
 
 class Metrics:
-    """The service's Prometheus metrics: those of who serves, and in `work` those of who works, maybe elsewhere.
+    """The Prometheus metrics of the service.
 
-    Those in `stored` are read from the database: while it is away, nobody knows them.
+    `registry` has the metrics of the serving process. `worker_registry` has those of the worker, which may be another
+    process. `db_registry` has those read from the database, which are absent while it is unavailable.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.stored = CollectorRegistry()
-        self.work = CollectorRegistry()
-        self.receipts = Counter(
+        self.db_registry = CollectorRegistry()
+        self.worker_registry = CollectorRegistry()
+        self.webhook_requests = Counter(
             "bridge_webhook_requests",
             "Webhook requests, by response status",
             ["status"],
             registry=self.registry,
         )
         self.attempts = Counter(
-            "bridge_attempts", "Attempts, by connection and reason (`sent` when it took effect)",
-            ["connection", "reason"], registry=self.work,
+            "bridge_attempts", "Attempts, by connection and reason (`succeeded` if the action took effect)",
+            ["connection", "reason"], registry=self.worker_registry,
         )  # fmt: skip
         self.attempt_seconds = Histogram(
-            "bridge_attempt_duration_seconds", "How long attempts take", ["connection"], registry=self.work
+            "bridge_attempt_duration_seconds",
+            "Duration of attempts",
+            ["connection"],
+            registry=self.worker_registry,
         )
         self.database_up = Gauge(
-            "bridge_database_up", "1 while the database answers; what is read from it is absent otherwise",
+            "bridge_database_up", "1 if the database is available; otherwise the metrics read from it are absent",
             registry=self.registry,
         )  # fmt: skip
-        self.deliveries = Gauge("bridge_deliveries", "Deliveries, by state", ["state"], registry=self.stored)
-        self.unrouted = Gauge("bridge_events_unrouted", "Events not yet routed", registry=self.stored)
+        self.deliveries = Gauge(
+            "bridge_deliveries", "Deliveries, by state", ["state"], registry=self.db_registry
+        )
+        self.unrouted = Gauge("bridge_events_unrouted", "Events not yet routed", registry=self.db_registry)
         self.oldest_due = Gauge(
-            "bridge_oldest_due_delivery_age_seconds", "How long the longest-waiting due delivery waits", registry=self.stored
+            "bridge_oldest_due_delivery_age_seconds", "Time since the oldest due delivery became due",
+            registry=self.db_registry,
         )  # fmt: skip
         self.paused = Gauge(
-            "bridge_connection_paused", "1 while a connection is paused or its circuit is open", ["connection"],
-            registry=self.stored,
+            "bridge_connection_paused", "1 if a connection is paused or its circuit breaker is open", ["connection"],
+            registry=self.db_registry,
         )  # fmt: skip
         self.workers = Gauge(
-            "bridge_workers_alive", "Processes that work on this database, seen within the last minute", registry=self.stored
+            "bridge_workers_alive", "Workers on this database with a heartbeat within the last minute",
+            registry=self.db_registry,
         )  # fmt: skip
-        self.worker_up = Gauge("bridge_local_worker_up", "1 while the worker answers", registry=None)
-        """In the registry only where there is a worker beside this process."""
-        self.rules_ok = Gauge(
+        self.worker_up = Gauge("bridge_local_worker_up", "1 if the worker process responds", registry=None)
+        """Registered only if this process has a worker process."""
+        self.rules_reload_ok = Gauge(
             "bridge_rules_last_reload_successful",
-            "1 when the rules file on disk is the one that runs",
+            "1 if the rules file on disk is the one in use",
             registry=self.registry,
         )

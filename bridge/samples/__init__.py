@@ -1,4 +1,4 @@
-"""Heppu's seven documented events as samples: the documented fields, with words of our own."""
+"""Samples of Heppu's seven documented event types: the documented fields with fictional values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 from uuid import uuid4
 
-from bridge.events import EVENT_NAMES, parse_instant
+from bridge.events import EVENT_TYPES, parse_timestamp
 
 
 @cache
@@ -19,32 +19,32 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def sample(name: str) -> dict[str, Any]:
-    """A fresh copy of the sample called `name`; raises KeyError when there is none."""
-    if name not in EVENT_NAMES:
+    """Return a new copy of the sample for an event type. Raise KeyError if there is none."""
+    if name not in EVENT_TYPES:
         raise KeyError(name)
     return copy.deepcopy(_read(name))
 
 
-def stamped(body: dict[str, Any], now: datetime) -> dict[str, Any]:
-    """The same payload as if it happened at `now`, with new ids, so that the bridge takes it as a new event.
+def refresh_sample(body: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """Return the payload with the time `now` and new IDs, so that the bridge accepts it as a new event.
 
-    Events older than a rule's `expires` text nobody: a sample from the past would show nothing.
+    With its original time, the `expires` of a rule would suppress every message.
     """
-    old = parse_instant(body.get("timestamp"))
-    fresh = uuid4().hex[:12]
+    original = parse_timestamp(body.get("timestamp"))
+    suffix = uuid4().hex[:12]
     body = copy.deepcopy(body)
     body["timestamp"] = iso(now)
-    body["webhookId"] = f"whd_{fresh}"
-    body["conversationId"] = f"conv_{fresh}"
+    body["webhookId"] = f"whd_{suffix}"
+    body["conversationId"] = f"conv_{suffix}"
     chat = body.get("chatMetadata")
-    if old and isinstance(chat, dict):
+    if original and isinstance(chat, dict):
         for key in ("firstMessageAt", "lastMessageAt"):
-            instant = parse_instant(chat.get(key))
-            if instant:
-                chat[key] = iso(now - max(old - instant, timedelta(0)))
+            timestamp = parse_timestamp(chat.get(key))
+            if timestamp:
+                chat[key] = iso(now - max(original - timestamp, timedelta(0)))
     return body
 
 
-def iso(instant: datetime) -> str:
-    """The instant as Heppu writes it: UTC, milliseconds, `Z`."""
-    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def iso(timestamp: datetime) -> str:
+    """Return the timestamp in Heppu's format: UTC, milliseconds, `Z`."""
+    return timestamp.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

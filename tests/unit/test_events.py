@@ -1,4 +1,4 @@
-"""What is made of Heppu's payloads: contact, conversation, times, identities."""
+"""Events: contact, conversation, times and keys of Heppu's payloads."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from bridge.events import (
-    EVENT_NAMES,
+    EVENT_TYPES,
     FIELDS,
     FREE_FORM,
     Contact,
     Event,
     clean_name,
-    contact_of,
+    parse_contact,
     dedupe_key_of,
     normalize_email,
     normalize_phone,
     parse_body,
 )
-from bridge.samples import sample, stamped
+from bridge.samples import sample, refresh_sample
 
 NOW = datetime(2026, 3, 2, 18, 0, tzinfo=UTC)
 
@@ -30,8 +30,8 @@ def event(body: dict[str, Any]) -> Event:
     return Event(body, dedupe_key_of(body, b""), NOW)
 
 
-@pytest.mark.parametrize("name", EVENT_NAMES)
-def test_every_sample_has_only_documented_fields(name: str) -> None:
+@pytest.mark.parametrize("name", EVENT_TYPES)
+def test_sample_has_only_documented_fields(name: str) -> None:
     def paths(value: Any, prefix: str = "") -> list[str]:
         if not isinstance(value, dict):
             return [prefix]
@@ -43,15 +43,15 @@ def test_every_sample_has_only_documented_fields(name: str) -> None:
     assert [path for path in unknown if not path.startswith("callMetadata.custom.")] == []
 
 
-@pytest.mark.parametrize("name", EVENT_NAMES)
-def test_every_sample_says_what_it_is(name: str) -> None:
-    found = event(sample(name))
-    assert found.type == name
-    assert found.conversation.type == ("chat" if name.startswith("chat.") else "phone")
-    assert found.timestamp is not None
+@pytest.mark.parametrize("name", EVENT_TYPES)
+def test_sample_has_type_conversation_and_timestamp(name: str) -> None:
+    parsed = event(sample(name))
+    assert parsed.type == name
+    assert parsed.conversation.type == ("chat" if name.startswith("chat.") else "phone")
+    assert parsed.timestamp is not None
 
 
-def test_the_contact_of_a_call() -> None:
+def test_contact_of_call_sample() -> None:
     assert event(sample("call.completed")).contact == Contact(
         name="Maya Lindqvist",
         first_name="Maya",
@@ -62,13 +62,13 @@ def test_the_contact_of_a_call() -> None:
     )
 
 
-def test_the_contact_of_a_chat_without_a_name_is_its_visitor() -> None:
+def test_contact_key_of_anonymous_chat_is_the_visitor() -> None:
     contact = event(sample("chat.abandoned")).contact
     assert (contact.name, contact.phone, contact.key) == (None, None, "visitor_5544")
 
 
-def test_the_flat_fields_of_a_scheduled_call_are_read_too() -> None:
-    contact = contact_of(
+def test_parse_contact_reads_flat_fields_of_scheduled_call() -> None:
+    contact = parse_contact(
         {
             "callMetadata": {
                 "firstName": "Ada",
@@ -92,13 +92,13 @@ def test_the_flat_fields_of_a_scheduled_call_are_read_too() -> None:
         {"callMetadata": {"timezone": "Mars/Base"}, "metadata": {"timezone": "Europe/Oslo"}},
     ],
 )
-def test_the_time_zone_is_read_where_heppu_may_put_it(metadata: dict[str, Any]) -> None:
-    assert contact_of(metadata).time_zone == "Europe/Oslo"
+def test_parse_contact_reads_time_zone_from_every_documented_field(metadata: dict[str, Any]) -> None:
+    assert parse_contact(metadata).time_zone == "Europe/Oslo"
 
 
 @pytest.mark.parametrize("zone", ["../etc/passwd", "", "x" * 500, "Europe", "\x00", 7, None])
-def test_no_zone_is_made_of_what_is_none(zone: object) -> None:
-    assert contact_of({"metadata": {"timezone": zone}}).time_zone is None
+def test_parse_contact_ignores_invalid_time_zone(zone: object) -> None:
+    assert parse_contact({"metadata": {"timezone": zone}}).time_zone is None
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_no_zone_is_made_of_what_is_none(zone: object) -> None:
         (12125550123, None),
     ],
 )
-def test_a_phone_number_is_e164_or_none(given: object, phone: str | None) -> None:
+def test_normalize_phone_returns_e164_or_none(given: object, phone: str | None) -> None:
     assert normalize_phone(given) == phone
 
 
@@ -133,41 +133,41 @@ def test_a_phone_number_is_e164_or_none(given: object, phone: str | None) -> Non
         (None, None),
     ],
 )
-def test_an_email_is_one_address_or_none(given: object, email: str | None) -> None:
+def test_normalize_email_returns_one_address_or_none(given: object, email: str | None) -> None:
     assert normalize_email(given) == email
 
 
-def test_a_name_is_one_line() -> None:
+def test_clean_name_returns_one_line() -> None:
     assert clean_name("  Ma\nya\u202e \t L. ") == "Ma ya L."
 
 
-def test_nuls_and_half_surrogates_become_a_sign_that_every_partner_takes() -> None:
+def test_parse_body_replaces_nul_and_lone_surrogates() -> None:
     assert parse_body(rb'{"a": ["\u0000", {"\ud800": "\ud83d\ude00"}]}') == {
         "a": ["\ufffd", {"\ufffd": "😀"}]
     }
 
 
-def test_the_event_time_is_the_bodys_but_never_after_the_receipt() -> None:
+def test_occurred_at_is_the_body_timestamp_but_never_after_received_at() -> None:
     early, late = NOW - timedelta(hours=1), NOW + timedelta(hours=1)
     assert event({"event": "x", "timestamp": early.isoformat()}).occurred_at == early
     assert event({"event": "x", "timestamp": late.isoformat()}).occurred_at == NOW
     assert event({"event": "x", "timestamp": "soon"}).occurred_at == NOW
 
 
-def test_an_event_without_a_conversation_is_one_of_its_own() -> None:
+def test_events_without_conversation_id_have_separate_conversations() -> None:
     one, other = event({"event": "x", "webhookId": "1"}), event({"event": "x", "webhookId": "2"})
     assert one.conversation.id != other.conversation.id
 
 
-def test_a_stamped_sample_is_a_new_event_of_now() -> None:
+def test_refresh_sample_returns_new_event_with_current_time() -> None:
     old = sample("chat.abandoned")
-    new = stamped(old, NOW)
+    new = refresh_sample(old, NOW)
     assert event(new).timestamp == NOW
     assert new["webhookId"] != old["webhookId"]
     assert new["chatMetadata"]["lastMessageAt"] == "2026-03-02T17:35:00.000Z"
     assert old == sample("chat.abandoned")
 
 
-def test_free_form_parts_are_fields_of_some_event() -> None:
+def test_free_form_objects_are_documented_fields() -> None:
     assert all(any(part in fields for fields in FIELDS.values()) for part in FREE_FORM)
     json.dumps({name: dict(fields) for name, fields in FIELDS.items()})

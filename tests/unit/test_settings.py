@@ -1,15 +1,16 @@
-"""Settings that cannot be right are refused at start, in words that an operator can act on."""
+"""Settings: invalid, renamed and unrecognized variables are reported with advice."""
 
 from __future__ import annotations
 
 import pytest
+from pydantic import SecretStr
 
 from bridge.errors import ConfigError
-from bridge.settings import Settings, not_read
+from bridge.settings import EnvironmentModel, Settings, unrecognized_variables
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "said"),
+    ("variable", "value", "expected"),
     [
         (
             "BRIDGE_DATABASE_URL",
@@ -25,16 +26,16 @@ from bridge.settings import Settings, not_read
         ("BRIDGE_RETENTION", "soon", "write a number and a unit"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_to_write(variable: str, value: str, said: str) -> None:
+def test_invalid_value_error_names_variable_and_advice(variable: str, value: str, expected: str) -> None:
     with pytest.raises(ConfigError) as error:
         Settings.load({variable: value})
     message = str(error.value)
     assert message.startswith(f"{variable}: ")
-    assert said in message
+    assert expected in message
     assert "hush-hush" not in message
 
 
-def test_only_to_takes_numbers_and_addresses() -> None:
+def test_recipient_allowlist_accepts_numbers_and_addresses() -> None:
     settings = Settings.load({"BRIDGE_RECIPIENT_ALLOWLIST": "+14155550123, me@example.com,"})
     assert settings.bridge_recipient_allowlist == ("+14155550123", "me@example.com")
 
@@ -48,14 +49,14 @@ def test_only_to_takes_numbers_and_addresses() -> None:
         "postgresql+psycopg://u@/n?host=/run",
     ],
 )
-def test_both_databases_are_taken(url: str) -> None:
+def test_database_url_accepts_sqlite_and_postgresql(url: str) -> None:
     assert Settings.load({"BRIDGE_DATABASE_URL": url}).bridge_database_url == url
 
 
 @pytest.mark.parametrize(
-    ("misspelt", "meant"),
+    ("misspelled", "expected"),
     [
-        ("BRIDGE_ONLYTO", "BRIDGE_RECIPIENT_ALLOWLIST"),
+        ("BRIDGE_RECIPIENTS_ALLOWLIST", "BRIDGE_RECIPIENT_ALLOWLIST"),
         ("BRIDGE_DATABSE_URL", "BRIDGE_DATABASE_URL"),
         ("BRIDGE_DB_URL", "BRIDGE_DATABASE_URL"),
         ("BRIDGE_TOKEN", "BRIDGE_ADMIN_TOKEN"),
@@ -66,13 +67,15 @@ def test_both_databases_are_taken(url: str) -> None:
         ("TWILIO_MESSAGING_SERVICE_ID", "TWILIO_MESSAGING_SERVICE_SID"),
     ],
 )
-def test_a_misspelt_variable_is_told_with_the_nearest_name(misspelt: str, meant: str) -> None:
-    found = not_read({misspelt: "hush-hush"}, ["TWILIO_MESSAGING_SERVICE_SID"])
-    assert found == {misspelt: f"did you mean {meant}?"}
+def test_unrecognized_variables_suggests_the_nearest_name(misspelled: str, expected: str) -> None:
+    advice = unrecognized_variables({misspelled: "hush-hush"}, ["TWILIO_MESSAGING_SERVICE_SID"])
+    assert advice == {misspelled: f"did you mean {expected}?"}
 
 
-def test_one_of_ours_that_is_near_nothing_is_told_too() -> None:
-    assert not_read({"HEPPU_COLOUR": "x"}) == {"HEPPU_COLOUR": "docs/operations.md lists the variables"}
+def test_unrecognized_variables_reports_own_prefix_without_match() -> None:
+    assert unrecognized_variables({"HEPPU_COLOUR": "x"}) == {
+        "HEPPU_COLOUR": "docs/operations.md lists the variables"
+    }
 
 
 @pytest.mark.parametrize(
@@ -88,10 +91,58 @@ def test_one_of_ours_that_is_near_nothing_is_told_too() -> None:
         "PATH",
     ],
 )
-def test_what_is_known_or_may_be_a_platforms_is_not_told(name: str) -> None:
+def test_unrecognized_variables_ignores_known_and_foreign_names(name: str) -> None:
     known = ["TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "HTTP_SECRET", "HTTP_ALLOWED_HOSTS", "EMAIL_FROM"]
-    assert not_read({name: "x", "TWILIO_AUTH_TOKEN": "x"}, known) == {}
+    assert unrecognized_variables({name: "x", "TWILIO_AUTH_TOKEN": "x"}, known) == {}
 
 
-def test_an_empty_variable_counts_as_unset() -> None:
-    assert not_read({"BRIDGE_ONLYTO": ""}) == {}
+def test_unrecognized_variables_ignores_empty_values() -> None:
+    assert unrecognized_variables({"BRIDGE_RECIPIENTS_ALLOWLIST": ""}) == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("BRIDGE_SECRET", "BRIDGE_SECRET_KEY"),
+        ("BRIDGE_LOG", "BRIDGE_LOG_FORMAT"),
+        ("BRIDGE_RULES", "BRIDGE_RULES_FILE"),
+        ("BRIDGE_ONLY_TO", "BRIDGE_RECIPIENT_ALLOWLIST"),
+    ],
+)
+def test_retired_variable_error_names_the_new_variable(old: str, new: str) -> None:
+    for environ in ({old: "hush-hush"}, {old: "hush-hush", new: ""}):
+        with pytest.raises(ConfigError) as error:
+            Settings.load(environ)
+        assert str(error.value) == f"{old} was renamed: set {new} instead"
+
+
+def test_retired_variable_is_an_error_even_if_the_new_variable_is_set() -> None:
+    with pytest.raises(ConfigError, match="BRIDGE_LOG was renamed"):
+        Settings.load({"BRIDGE_LOG": "json", "BRIDGE_LOG_FORMAT": "json"})
+
+
+def test_empty_retired_variable_is_ignored() -> None:
+    assert Settings.load({"BRIDGE_SECRET": "", "BRIDGE_ONLY_TO": ""}).bridge_secret_key is None
+
+
+class AccountSettings(EnvironmentModel):
+    token: SecretStr
+    return_path: str | None = None
+    max_quota_fraction: float = 1.0
+
+
+@pytest.mark.parametrize("prefix", ["EMAIL_", "EMAIL_EU_", "SALESFORCE_"])
+def test_retired_variable_of_a_connection_has_its_prefix(prefix: str) -> None:
+    for old, new in (("BOUNCE_TO", "RETURN_PATH"), ("QUOTA_SHARE", "MAX_QUOTA_FRACTION")):
+        with pytest.raises(ConfigError) as error:
+            AccountSettings.from_environment({prefix + "TOKEN": "x", prefix + old: "0.5"}, prefix)
+        assert str(error.value) == f"{prefix}{old} was renamed: set {prefix}{new} instead"
+
+
+def test_retired_and_missing_variables_are_reported_together() -> None:
+    with pytest.raises(ConfigError) as error:
+        AccountSettings.from_environment({"EMAIL_BOUNCE_TO": "a@b.example"}, "EMAIL_")
+    assert (
+        str(error.value)
+        == "EMAIL_BOUNCE_TO was renamed: set EMAIL_RETURN_PATH instead; EMAIL_TOKEN is not set"
+    )

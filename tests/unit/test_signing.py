@@ -1,4 +1,4 @@
-"""Raw bytes and headers in, a verified event out, or one kind of error."""
+"""Webhook signatures: a verified event or one kind of error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import Refused
-from bridge.signing import SignedRefusal, sign, verify
+from bridge.signing import SignedRequestRejected, sign, verify
 
 NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 BODY = json.dumps({"event": "call.busy", "webhookId": "whd_1"}).encode()
@@ -23,26 +23,26 @@ def headers(body: bytes = BODY, secret: bytes = b"one", at: datetime = NOW) -> d
     return {"x-webhook-signature-256": f"sha256={digest}", "x-webhook-timestamp": str(int(at.timestamp()))}
 
 
-def refusal(body: bytes, given: dict[str, str], *secrets: bytes) -> Refused:
+def reject(body: bytes, given: dict[str, str], *secrets: bytes) -> Refused:
     with pytest.raises(Refused) as caught:
         verify(body, given, secrets or (b"one",), NOW, 300)
     return caught.value
 
 
-def test_a_signed_event_is_read() -> None:
+def test_verify_returns_signed_event() -> None:
     event = verify(BODY, headers(), [b"one"], NOW, 300)
     assert (event.type, event.dedupe_key) == ("call.busy", "whd_1")
 
 
-def test_any_of_several_secrets_will_do() -> None:
+def test_verify_accepts_any_configured_secret() -> None:
     assert verify(BODY, headers(secret=b"new"), [b"old", b"new"], NOW, 300)
 
 
-def test_our_own_signature_is_the_one_that_is_verified() -> None:
+def test_sign_returns_the_signature_that_verify_accepts() -> None:
     assert sign(BODY, b"one") == headers()["x-webhook-signature-256"]
 
 
-def test_an_upper_case_signature_is_the_same_signature() -> None:
+def test_verify_accepts_uppercase_signature() -> None:
     given = headers()
     given["x-webhook-signature-256"] = "sha256=" + given["x-webhook-signature-256"][7:].upper()
     assert verify(BODY, given, [b"one"], NOW, 300)
@@ -64,29 +64,29 @@ def test_an_upper_case_signature_is_the_same_signature() -> None:
         ({"x-webhook-timestamp": "1" * 400}, "timestamp_missing"),
     ],
 )
-def test_a_bad_header_is_401(change: dict[str, str], kind: str) -> None:
-    found = refusal(BODY, headers() | change)
-    assert (found.status, found.kind) == (401, kind)
+def test_invalid_header_is_401(change: dict[str, str], kind: str) -> None:
+    error = reject(BODY, headers() | change)
+    assert (error.status, error.kind) == (401, kind)
 
 
 @pytest.mark.parametrize("missing", ["x-webhook-signature-256", "x-webhook-timestamp"])
-def test_a_missing_header_is_401(missing: str) -> None:
+def test_missing_header_is_401(missing: str) -> None:
     given = headers()
     del given[missing]
-    assert refusal(BODY, given).status == 401
+    assert reject(BODY, given).status == 401
 
 
 @pytest.mark.parametrize(("away", "fine"), [(-300, True), (300, True), (-301, False), (301, False)])
-def test_the_timestamp_may_be_off_by_the_tolerance_in_either_direction(away: int, fine: bool) -> None:
+def test_timestamp_tolerance_applies_in_both_directions(away: int, fine: bool) -> None:
     given = headers(at=NOW + timedelta(seconds=away))
     if fine:
         assert verify(BODY, given, [b"one"], NOW, 300)
     else:
-        assert refusal(BODY, given).kind == "timestamp_off"
+        assert reject(BODY, given).kind == "timestamp_off"
 
 
-def test_a_changed_body_is_refused_before_it_is_parsed() -> None:
-    assert refusal(BODY + b" ", headers()).kind == "signature_wrong"
+def test_changed_body_is_rejected_before_parsing() -> None:
+    assert reject(BODY + b" ", headers()).kind == "signature_wrong"
 
 
 @pytest.mark.parametrize(
@@ -103,37 +103,37 @@ def test_a_changed_body_is_refused_before_it_is_parsed() -> None:
         b"[" * 90_000,
     ],
 )
-def test_a_signed_body_that_is_no_object_is_400_and_can_be_accepted_later(body: bytes) -> None:
-    found = refusal(body, headers(body))
-    assert (found.status, found.kind) == (400, "not_json")
-    assert isinstance(found, SignedRefusal)
+def test_signed_body_that_is_not_an_object_is_400_and_stored(body: bytes) -> None:
+    error = reject(body, headers(body))
+    assert (error.status, error.kind) == (400, "not_json")
+    assert isinstance(error, SignedRequestRejected)
 
 
 @pytest.mark.parametrize("name", ["", "  ", None, 7, ["call.busy"], "x" * 101, "a\nb"])
-def test_a_body_without_an_event_name_is_400(name: object) -> None:
+def test_body_without_valid_event_type_is_400(name: object) -> None:
     body = json.dumps({"event": name}).encode()
-    assert refusal(body, headers(body)).status == 400
+    assert reject(body, headers(body)).status == 400
 
 
-def test_an_unknown_event_name_is_an_event() -> None:
+def test_unknown_event_type_is_accepted() -> None:
     body = json.dumps({"event": "call.transferred"}).encode()
     assert verify(body, headers(body), [b"one"], NOW, 300).type == "call.transferred"
 
 
-def test_the_reason_never_quotes_the_body() -> None:
+def test_rejection_detail_never_quotes_the_body() -> None:
     body = b'{"event": "call.busy", "metadata": {"contactPhone": "+12125550123"'
-    assert "+1212" not in refusal(body, headers(body)).detail
+    assert "+1212" not in reject(body, headers(body)).detail
 
 
 _TEXT = st.text(max_size=80)
 
 
 @given(st.binary(max_size=200), st.dictionaries(_TEXT, _TEXT, max_size=4), _TEXT, _TEXT)
-def test_whatever_comes_is_an_event_or_refused(
+def test_arbitrary_unsigned_request_is_401(
     body: bytes, others: dict[str, str], signature: str, stamp: str
 ) -> None:
     given = others | {"x-webhook-signature-256": signature, "x-webhook-timestamp": stamp}
-    assert refusal(body, given).status == 401
+    assert reject(body, given).status == 401
 
 
 @given(
@@ -144,11 +144,11 @@ def test_whatever_comes_is_an_event_or_refused(
     ),
     st.sampled_from(["event", "webhookId", "timestamp", "conversationId", "metadata", "callMetadata"]),
 )
-def test_whatever_is_signed_is_an_event_with_a_contact_or_refused(value: object, field: str) -> None:
+def test_arbitrary_signed_body_is_event_or_rejected(value: object, field: str) -> None:
     body = json.dumps({"event": "call.busy", "metadata": {}} | {field: value}).encode()
     try:
         event = verify(body, headers(body), [b"one"], NOW, 300)
-    except SignedRefusal:
+    except SignedRequestRejected:
         return
     assert event.occurred_at <= NOW
     assert event.conversation.id
