@@ -1,4 +1,4 @@
-"""Fixtures for every test: a clock, databases of both kinds, samples."""
+"""Fixtures for all tests: a clock, and databases of both kinds."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tests.postgres import postgres
 
 @pytest.fixture
 def clock() -> Clock:
-    """The clock of this test; it moves when the test moves it."""
+    """The clock of the test, which the test can advance."""
     return Clock()
 
 
 @pytest.fixture(scope="session")
 def postgres_locks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that all processes of this run share; see `tests.postgres`."""
-    own = tmp_path_factory.getbasetemp()
-    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    """A directory that all processes of this test run share; see `tests.postgres`."""
+    directory = tmp_path_factory.getbasetemp()
+    return directory.parent if "PYTEST_XDIST_WORKER" in os.environ else directory
 
 
 @pytest.fixture(scope="session")
 def postgres_server(postgres_locks: Path) -> Iterator[str]:
-    """The address of a PostgreSQL that lives as long as this process of the test run."""
+    """The URL of a PostgreSQL server that runs as long as this process of the test run."""
     with postgres(postgres_locks) as server:
         yield server.get_uri()
 
@@ -57,30 +57,30 @@ def sqlite_url(tmp_path: Path) -> str:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """Both kinds of database, one after the other."""
+    """The URL of a new, empty database of either kind."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 
 
 @pytest.fixture
 def database(database_url: str, clock: Clock) -> Iterator[Database]:
-    """A database in this version's shape, of either kind, on the test's clock."""
-    found = Database(database_url, clock)
-    upgrade(found)
-    yield found
-    found.close()
+    """A migrated database of either kind, on the test's clock."""
+    database = Database(database_url, clock)
+    upgrade(database)
+    yield database
+    database.close()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print the outcomes that fault tests recorded; with several processes only this file is known to who prints."""
-    reports = [report for found in terminalreporter.stats.values() for report in found]
+    """Print the outcomes that fault tests recorded. It is here because only this file is loaded by the main process."""
+    reports = [report for group in terminalreporter.stats.values() for report in group]
     calls = [report for report in reports if getattr(report, "when", None) == "call"]
     rows = [row for report in calls for name, row in report.user_properties if name == "outcome"]
     if not rows:
         return
     rows = [list(rows[0]), *sorted([str(value) for value in row.values()] for row in rows)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    terminalreporter.section("what the faults led to")
+    terminalreporter.section("outcomes of the injected faults")
     for row in rows:
         terminalreporter.line(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

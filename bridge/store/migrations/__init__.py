@@ -1,1 +1,1 @@
-"""Migrations: additive only, so that old and new replicas can run side by side."""
+"""Migrations: additive only, so that workers of the old and the new version can run side by side."""

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs inside the transaction that `bridge.store.migrate` opened."""
+"""Alembic environment: runs the migrations inside the transaction that `bridge.store.migrate` opened."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One file per step; never changed once released."""
+"""Migration scripts: one file per revision, never changed once released."""

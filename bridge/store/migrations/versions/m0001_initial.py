@@ -1,4 +1,4 @@
-"""The first shape of the database."""
+"""Initial schema."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make every table."""
+    """Create all tables."""
     op.create_table(
         "audit_log",
         sa.Column("id", sa.Text(), nullable=False),
