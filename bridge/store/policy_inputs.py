@@ -198,7 +198,7 @@ def _later_events(conn: Connection, rows: Sequence[Row[Any]]) -> list[EventRef]:
         *(query.where(events.c.type.in_(event_types), events.c.occurred_at >= since) for query in queries)
     )
     rows = conn.execute(later).all()
-    # Compare Heppu's own timestamps: `occurred_at` is limited to the time of receipt by the bridge's clock.
+    # Compare Heppu's own timestamps: `occurred_at` is at most `received_at`, by the bridge's clock.
     bodies = read_events(conn, {row.id for row in rows})
     return [
         EventRef(

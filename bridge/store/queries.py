@@ -1,4 +1,4 @@
-"""Queries: read events, deliveries, attempts, rejected requests and statistics, for people and metrics."""
+"""Queries: read events, deliveries, attempts, rejected requests and statistics, for operators and metrics."""
 
 from __future__ import annotations
 

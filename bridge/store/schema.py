@@ -160,7 +160,7 @@ deliveries = Table(
     Column("state", Text, nullable=False,
            info=_doc("State of the delivery; see the reference page of delivery states.")),
     Column("reason", Text, info=_doc("Reason of the state `suppressed`, or of the last failed attempt.")),
-    Column("detail", Text, info=_doc("Explanation of the state, for people.")),
+    Column("detail", Text, info=_doc("Explanation of the state, for operators.")),
     Column("run_at", Instant, nullable=False, info=_doc("When the next attempt or lookup is due.")),
     Column("expires_at", Instant,
            info=_doc("After this time the delivery is no longer sent (`expires` of the rule).")),
@@ -224,7 +224,7 @@ attempts = Table(
     Column("outcome", Text, info=_doc("Outcome of the attempt; see the reference page of delivery states.")),
     Column("reason", Text, info=_doc("Reason of a failed attempt.")),
     Column("detail", Text,
-           info=_doc("Message of the provider or explanation, for people. Null once erased.")),
+           info=_doc("Message of the provider or explanation, for operators. Null once erased.")),
     info=_doc("One row per attempt or lookup of a delivery, inserted before the request leaves."),
 )  # fmt: skip
 
@@ -281,8 +281,8 @@ rejected_requests = Table(
     Column("id", Text, primary_key=True, info=_doc("ID of the rejected request, `rej_...`.")),
     Column("received_at", Instant, nullable=False, info=_doc("When the request arrived.")),
     Column("reason", Text, nullable=False,
-           info=_doc("Reason of the rejection, such as `signature_wrong`, `timestamp_off` or `conflict`.")),
-    Column("detail", Text, nullable=False, info=_doc("Explanation, for people.")),
+           info=_doc("Reason why it was rejected, such as `signature_wrong`, `timestamp_off` or `conflict`.")),
+    Column("detail", Text, nullable=False, info=_doc("Explanation, for operators.")),
     Column("status", Integer, nullable=False, info=_doc("HTTP status of the response.")),
     Column("signature_valid", Boolean, nullable=False,
            info=_doc("Whether Heppu signed the request. Only such a request can be accepted later.")),
@@ -300,7 +300,7 @@ connections = Table(
     Column("paused_until", Instant,
            info=_doc("End of the pause; the year 9999 if it lasts until an operator acts. Null if not "
                      "paused.")),
-    Column("pause_reason", Text, info=_doc("Explanation of the pause, for people.")),
+    Column("pause_reason", Text, info=_doc("Explanation of the pause, for operators.")),
     Column("pause_cause", Text, info=_doc("`operator`, `rate_limit`, `quota`, `auth` or `circuit_open`.")),
     Column("pause_id", Text, info=_doc("ID of the pause, `pau_...`: each pause is alerted once.")),
     Column("alert_due", Boolean, nullable=False, default=False,

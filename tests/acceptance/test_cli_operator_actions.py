@@ -1,4 +1,4 @@
-"""What the acts of the command line ask, refuse and say, where no service runs."""
+"""Operator actions on the command line without a service: prompts, errors and results."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from typer.testing import CliRunner
 
 from bridge.cli import app
 from bridge.clock import Clock
-from bridge.samples import sample, stamped
+from bridge.lifecycle import PauseCause
+from bridge.samples import refresh_sample, sample
 from bridge.signing import read_event
 from bridge.store import schema
-from bridge.store.connections import FOR_GOOD, PausedBy, pause_values, register
+from bridge.store.connections import INDEFINITELY, pause_columns, register_accounts
 from bridge.store.database import Database
-from bridge.store.ingest import IncomingEvent, accept
+from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.queries import list_deliveries, list_events
-from tests.acceptance.commands import NOTHING, RULES
-from tests.acceptance.test_cli_output import Bridge, Result, bridge, record_of, stored  # noqa: F401 - fixtures
+from tests.acceptance.commands import DISABLED_RULE, RULES
+from tests.acceptance.test_cli_output import Bridge, Result, bridge, parse_json, stored  # noqa: F401 - fixtures
 
 
 @pytest.fixture
 def database(stored: Bridge) -> Iterator[Database]:  # noqa: F811
     """The database of `stored`."""
-    found = Database("sqlite:///bridge.db", pool_size=1)
-    yield found
-    found.close()
+    database = Database("sqlite:///bridge.db", pool_size=1)
+    yield database
+    database.close()
 
 
-def asked(*arguments: str, answer: str = "") -> Result:
-    """A command that somebody answers."""
+def invoke(*arguments: str, answer: str = "") -> Result:
+    """Run a command whose prompt gets this answer."""
     return CliRunner().invoke(app, arguments, input=answer)
 
 
-def received(database: Database, name: str = "call.busy", ago: timedelta = timedelta(hours=2)) -> str:
-    """Store an event as if it came and was routed some time ago; its id."""
+def store_event(database: Database, name: str = "call.busy", ago: timedelta = timedelta(hours=2)) -> str:
+    """Store an event that was received and routed some time ago. Return its ID."""
     then = Clock().now() - ago
-    body = json.dumps(stamped(sample(name), then)).encode()
-    assert accept(database, [IncomingEvent(read_event(body, then), body)]) == ["stored"]
+    body = json.dumps(refresh_sample(sample(name), then)).encode()
+    assert store_events(database, [IncomingEvent(read_event(body, then), body)]) == ["stored"]
     with database.write() as connection:
         connection.execute(schema.events.update().values(received_at=then, routed_at=then))
     return str(list_events(database).items[0]["id"])
@@ -49,15 +50,15 @@ def received(database: Database, name: str = "call.busy", ago: timedelta = timed
 # ---------------------------------------------------------------- prune
 
 
-def test_pruning_asks_with_how_much_and_how_old(database: Database) -> None:
-    Path("rules.yaml").write_text(NOTHING)
-    received(database, ago=timedelta(days=2))
-    refused = asked("prune", "--older-than", "1d", "--json")
+def test_prune_prompt_states_number_and_age(database: Database) -> None:
+    Path("rules.yaml").write_text(DISABLED_RULE)
+    store_event(database, ago=timedelta(days=2))
+    refused = invoke("prune", "--older-than", "1d", "--json")
     assert (refused.exit_code, refused.stdout.strip()) == (1, "")
-    assert "older than 1d: at most 1 event, and their deliveries? [y/N]" in refused.stderr
-    assert "older than 30d: at most 0 events" in asked("prune", answer="n\n").stderr
+    assert "older than 1d, at most 1 event and their deliveries? [y/N]" in refused.stderr
+    assert "older than 30d, at most 0 events" in invoke("prune", answer="n\n").stderr
     assert list_events(database).items[0]["phone"]
-    assert "1 event and 0 deliveries emptied" in asked("prune", "--older-than", "1d", answer="y\n").stdout
+    assert "Pruned 1 event and 0 deliveries" in invoke("prune", "--older-than", "1d", answer="y\n").stdout
     assert list_events(database).items[0]["phone"] is None
 
 
@@ -68,206 +69,198 @@ def test_pruning_asks_with_how_much_and_how_old(database: Database) -> None:
     ("command", "advice"),
     [
         ("prune --older-than foo", "write a number and a unit"),
-        ("prune --older-than 999999w", "is longer than"),
-        ("replay nonsense", "ids begin with evt_"),
-        ("replay dlv_0", "`bridge retry` takes deliveries"),
-        ("replay --since yesterday", "neither a duration like 2h or 7d nor an instant"),
+        ("prune --older-than 999999w", "duration out of range"),
+        ("replay nonsense", "IDs start with evt_"),
+        ("replay dlv_0", "for deliveries, use `bridge retry`"),
+        ("replay --since yesterday", "neither a duration like 2h or 7d nor a timestamp"),
         ("replay --until foo", "--until"),
         ("plan rules.yaml --since 999999w", "neither a duration"),
-        ("deliveries --state foo", "there are pending"),
+        ("deliveries --state foo", "choose from pending"),
         ("events --since foo", "neither a duration"),
-        ("show foo", "ids begin with evt_"),
-        ("show evt_", "is no id"),
+        ("show foo", "IDs start with evt_"),
+        ("show evt_", "invalid ID"),
         ("resolve dlv_0 retry --external-id SM1", "only be used with `delivered`"),
         ("resolve dlv_0 discard --external-id SM1", "only be used with `delivered`"),
-        ("deliveries --cursor zzz", "begins with dlv_"),
-        ("events --cursor dlv_0", "begins with evt_"),
-        ("audit --cursor zzz", "begins with aud_"),
-        ("rejected --cursor zzz", "begins with rej_"),
+        ("deliveries --cursor zzz", "starts with dlv_"),
+        ("events --cursor dlv_0", "starts with evt_"),
+        ("audit --cursor zzz", "starts with aud_"),
+        ("rejected --cursor zzz", "starts with rej_"),
     ],
 )
-def test_what_cannot_be_meant_exits_with_2_and_advice(
+def test_invalid_argument_exits_with_2_and_advice(
     bridge: Bridge,  # noqa: F811
     command: str,
     advice: str,
 ) -> None:
-    found = bridge(*command.split())
-    assert found.exit_code == 2, found.output
-    assert advice in " ".join(found.stderr.replace("│", " ").split())
+    result = bridge(*command.split())
+    assert result.exit_code == 2, result.output
+    assert advice in " ".join(result.stderr.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(
     "command", ["show evt_0", "show dlv_none", "replay evt_0 --yes", "resolve dlv_0 delivered", "retry dlv_0"]
 )
-def test_an_id_that_names_nothing_exits_with_1(stored: Bridge, command: str) -> None:  # noqa: F811
-    Path("rules.yaml").write_text(NOTHING)
+def test_unknown_id_exits_with_1(stored: Bridge, command: str) -> None:  # noqa: F811
+    Path("rules.yaml").write_text(DISABLED_RULE)
     assert stored(*command.split()).exit_code == 1
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://127.0.0.1:9/"])
-def test_an_address_without_a_path_gets_the_one_for_events(bridge: Bridge, url: str) -> None:  # noqa: F811
-    found = bridge("send", "call.busy", "--secret", "x", "--url", url)
-    assert "no answer from http://127.0.0.1:9/webhooks/heppu: " in str(found.exception)
+def test_send_url_without_path_gets_default_path(bridge: Bridge, url: str) -> None:  # noqa: F811
+    result = bridge("send", "call.busy", "--secret", "x", "--url", url)
+    assert "no response from http://127.0.0.1:9/webhooks/heppu: " in str(result.exception)
     other = bridge("send", "call.busy", "--secret", "x", "--url", "http://127.0.0.1:9/hooks")
-    assert "no answer from http://127.0.0.1:9/hooks: " in str(other.exception)
+    assert "no response from http://127.0.0.1:9/hooks: " in str(other.exception)
 
 
 # ---------------------------------------------------------------- replay
 
 
-def test_replaying_again_asks_with_how_many_messages_people_get_twice(database: Database) -> None:
+def test_replay_force_prompt_states_number_of_repeated_messages(database: Database) -> None:
     Path("rules.yaml").write_text(RULES)
-    busy, done = received(database), received(database, "call.completed")
-    refused = asked("replay", busy, done, "--force")
+    busy, done = store_event(database), store_event(database, "call.completed")
+    refused = invoke("replay", busy, done, "--force")
     assert refused.exit_code == 1
     assert (
-        "Route 2 events again, whatever was done before? People ARE written to twice: 1 message [y/N]"
-        in refused.stderr
+        "Route 2 events again and repeat actions that already succeeded? "
+        "Recipients WILL be contacted again: 1 message [y/N]" in refused.stderr
     )
     assert list_deliveries(database).items == []
-    one = asked("replay", busy, done, "--force", "--rule", "text", answer="y\n")
+    one = invoke("replay", busy, done, "--force", "--rule", "text", answer="y\n")
     assert "Route 1 event again" in one.stderr
     assert [item["rule"] for item in list_deliveries(database).items] == ["text"]
-    assert "No message to a person is among it" in asked("replay", done, "--force").stderr
-    assert "Route 1 event once more?" in asked("replay", "--since", "7d", "--rule", "text").stderr
+    assert "This sends no messages to recipients" in invoke("replay", done, "--force").stderr
+    assert "Route 1 event again?" in invoke("replay", "--since", "7d", "--rule", "text").stderr
 
 
-def test_messages_that_are_too_late_to_send_are_not_counted(database: Database) -> None:
+def test_replay_force_prompt_ignores_expired_messages(database: Database) -> None:
     Path("rules.yaml").write_text(RULES)
-    late = received(database, ago=timedelta(days=2))
-    assert "No message to a person is among it" in asked("replay", late, "--force").stderr
+    late = store_event(database, ago=timedelta(days=2))
+    assert "This sends no messages to recipients" in invoke("replay", late, "--force").stderr
 
 
-def test_replaying_named_events_asks_only_when_people_may_be_written_to_twice(database: Database) -> None:
+def test_replay_of_named_events_asks_only_with_force(database: Database) -> None:
     Path("rules.yaml").write_text(RULES)
-    ident = received(database)
-    assert asked("replay", ident).exit_code == 0
-    assert asked("replay", ident, "--force", "--yes").exit_code == 0
+    event_id = store_event(database)
+    assert invoke("replay", event_id).exit_code == 0
+    assert invoke("replay", event_id, "--force", "--yes").exit_code == 0
 
 
-def test_too_many_events_to_count_are_at_most_so_many(
+def test_replay_prompt_above_preview_limit_states_upper_bound(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("rules.yaml").write_text(RULES)
-    received(database)
-    monkeypatch.setattr("bridge.cli.replay.COUNTED", 0)
-    found = asked("replay", "--since", "7d", "--rule", "text", "--force")
-    assert "Route at most 1 event again" in found.stderr
-    assert "People ARE written to twice [y/N]" in found.stderr
+    store_event(database)
+    monkeypatch.setattr("bridge.cli.replay.PREVIEW_LIMIT", 0)
+    result = invoke("replay", "--since", "7d", "--rule", "text", "--force")
+    assert "Route at most 1 event again" in result.stderr
+    assert "Recipients WILL be contacted again [y/N]" in result.stderr
 
 
 # ---------------------------------------------------------------- paused connections
 
 
 @pytest.fixture
-def text(database: Database) -> str:
-    """The id of a text over `twilio` that waits to be sent."""
+def sms_delivery(database: Database) -> str:
+    """The ID of a pending text message over `twilio`."""
     Path("rules.yaml").write_text(RULES)
-    assert asked("replay", received(database), "--rule", "text").exit_code == 0
+    assert invoke("replay", store_event(database), "--rule", "text").exit_code == 0
     return str(list_deliveries(database).items[0]["id"])
 
 
-def put(database: Database, **values: object) -> None:
+def update_deliveries(database: Database, **values: object) -> None:
     with database.write() as connection:
         connection.execute(schema.deliveries.update().values(**values))
 
 
-def pause(database: Database, by: PausedBy, until: datetime, why: str) -> None:
+def pause_connection(database: Database, by: PauseCause, until: datetime, why: str) -> None:
     with database.write() as connection:
-        connection.execute(schema.connections.update().values(pause_values(by, until, why)))
+        connection.execute(schema.connections.update().values(pause_columns(by, until, why)))
 
 
-def test_connections_are_listed_with_what_waits_and_how_they_go_on(database: Database, text: str) -> None:
-    register(database, {"hubspot": "settings"})
-    assert asked("pause", "twilio", "--reason", "lunch").exit_code == 0
-    hubspot, twilio = record_of(asked("connections", "--json"))["items"]
+def test_connections_lists_waiting_deliveries_and_resume_hint(database: Database, sms_delivery: str) -> None:
+    register_accounts(database, {"hubspot": "settings"})
+    assert invoke("pause", "twilio", "--reason", "lunch").exit_code == 0
+    hubspot, twilio = parse_json(invoke("connections", "--json"))["items"]
     assert (hubspot["name"], hubspot["paused"], hubspot["waiting"]) == ("hubspot", False, 0)
     assert twilio == {
         "name": "twilio",
         "paused": True,
-        "pause_cause": "person",
+        "pause_cause": "operator",
         "paused_until": None,
         "pause_reason": "lunch",
         "recent_failures": 0,
         "recent_successes": 0,
         "waiting": 1,
     }
-    _, open_row, paused_row, hint = asked("connections").stdout.splitlines()
-    assert open_row.split() == ["hubspot", "open", "0"]
-    assert paused_row.split() == [
-        "twilio",
-        "paused",
-        "by",
-        "a",
-        "person",
-        "it",
-        "is",
-        "resumed",
-        "1",
-        "lunch",
-    ]
-    assert hint == "twilio: `bridge resume twilio` lets it go on"
+    _, active_row, paused_row, hint = invoke("connections").stdout.splitlines()
+    assert active_row.split() == ["hubspot", "active", "0"]
+    assert " ".join(paused_row.split()) == "twilio paused by an operator resumed 1 lunch"
+    assert hint == "twilio: resume it with `bridge resume twilio`"
 
 
-def test_a_pause_for_credentials_says_to_mend_the_variable(database: Database) -> None:
-    pause(database, "auth", FOR_GOOD, "401")
-    assert "mend its variable and restart `bridge serve`" in asked("connections").stdout
+def test_connections_paused_for_credentials_advises_to_fix_them(database: Database) -> None:
+    pause_connection(database, "auth", INDEFINITELY, "401")
+    assert "fix the credentials and restart `bridge serve`" in invoke("connections").stdout
 
 
-def test_without_connections_the_list_says_where_they_come_from(bridge: Bridge) -> None:  # noqa: F811
+def test_connections_empty_list_explains_their_origin(bridge: Bridge) -> None:  # noqa: F811
     assert bridge("db", "upgrade").exit_code == 0
-    assert "`bridge serve` makes them" in bridge("connections").stdout
+    assert "`bridge serve` creates them" in bridge("connections").stdout
 
 
-def test_what_waits_behind_a_paused_connection_says_so(database: Database, text: str) -> None:
+def test_waiting_deliveries_name_their_paused_connection(database: Database, sms_delivery: str) -> None:
     event = list_events(database).items[0]["id"]
-    assert "paused" not in asked("deliveries").stdout + asked("show", text).stdout
-    asked("pause", "twilio", "--reason", "lunch")
+    assert "paused" not in invoke("deliveries").stdout + invoke("show", sms_delivery).stdout
+    invoke("pause", "twilio", "--reason", "lunch")
     for command in (["deliveries"], ["show", event]):
-        assert "waits: twilio is paused" in asked(*command).stdout
-    shown = asked("show", text).stdout
-    assert "when twilio goes on, not before" in shown
-    assert "it is paused by a person: lunch; `bridge resume twilio` lets it go on" in shown
-    put(database, state="cancelled", finished_at=Clock().now())
-    assert "paused" not in asked("deliveries").stdout + asked("show", text).stdout
+        assert "waiting: twilio is paused" in invoke(*command).stdout
+    shown = invoke("show", sms_delivery).stdout
+    assert "when twilio is resumed, not before" in shown
+    assert "paused by an operator: lunch; resume it with `bridge resume twilio`" in shown
+    update_deliveries(database, state="cancelled", finished_at=Clock().now())
+    assert "paused" not in invoke("deliveries").stdout + invoke("show", sms_delivery).stdout
 
 
-def test_a_retry_over_a_paused_connection_says_what_it_waits_for(database: Database, text: str) -> None:
-    put(database, state="failed", finished_at=Clock().now())
-    asked("pause", "twilio", "--reason", "lunch")
-    told = "again when twilio is resumed (paused: lunch); `bridge resume twilio`\n"
-    assert asked("retry", text).stdout == f"✓ {text}: attempted {told}"
-    put(database, state="needs_review")
-    assert asked("resolve", text, "retry").stdout == f"✓ {text}: sent {told}"
+def test_retry_names_the_paused_connection(database: Database, sms_delivery: str) -> None:
+    update_deliveries(database, state="failed", finished_at=Clock().now())
+    invoke("pause", "twilio", "--reason", "lunch")
+    hint = "retry starts when twilio is resumed (paused: lunch); `bridge resume twilio`\n"
+    assert invoke("retry", sms_delivery).stdout == f"✓ {sms_delivery}: {hint}"
+    update_deliveries(database, state="needs_review")
+    assert invoke("resolve", sms_delivery, "retry").stdout == f"✓ {sms_delivery}: {hint}"
 
 
-def test_a_retry_over_a_connection_that_goes_on_by_itself_says_when(database: Database, text: str) -> None:
-    pause(database, "quota", datetime(2100, 1, 1, 12, tzinfo=UTC), "used up")
-    put(database, state="failed", finished_at=Clock().now())
-    assert "`bridge resume twilio`, or by itself at 2100-01-01 12:00:00 UTC" in asked("retry", text).stdout
-    asked("resume", "twilio")
-    put(database, state="failed", finished_at=Clock().now())
-    assert asked("retry", text).stdout == f"✓ {text}: attempted again now\n"
+def test_retry_names_the_end_of_a_temporary_pause(database: Database, sms_delivery: str) -> None:
+    pause_connection(database, "quota", datetime(2100, 1, 1, 12, tzinfo=UTC), "used up")
+    update_deliveries(database, state="failed", finished_at=Clock().now())
+    assert (
+        "`bridge resume twilio`, or automatically at 2100-01-01 12:00:00 UTC"
+        in invoke("retry", sms_delivery).stdout
+    )
+    invoke("resume", "twilio")
+    update_deliveries(database, state="failed", finished_at=Clock().now())
+    assert invoke("retry", sms_delivery).stdout == f"✓ {sms_delivery}: retry starts now\n"
 
 
 # ---------------------------------------------------------------- refusals
 
 
-def test_a_refusal_names_the_next_step(database: Database, text: str) -> None:
+def test_rejected_operator_action_names_the_next_step(database: Database, sms_delivery: str) -> None:
     event = list_events(database).items[0]["id"]
-    put(database, state="succeeded", finished_at=Clock().now())
-    refused = asked("retry", text)
+    update_deliveries(database, state="succeeded", finished_at=Clock().now())
+    refused = invoke("retry", sms_delivery)
     assert refused.exit_code == 1
-    assert f"`bridge replay {event} --rule text --force` sends it once more on purpose" in refused.stdout
-    put(database, trigger="on_failure")  # no replay makes it
-    assert "replay" not in asked("retry", text).stdout
+    assert f"`bridge replay {event} --rule text --force` sends it once more" in refused.stdout
+    update_deliveries(database, trigger="on_failure")  # no replay makes it
+    assert "replay" not in invoke("retry", sms_delivery).stdout
     for command in ("retry dlv_0", "cancel dlv_0", "resolve dlv_0 delivered"):
-        told = asked(*command.split()).stdout
-        assert "there is no such delivery; `bridge deliveries` lists them" in told
+        hint = invoke(*command.split()).stdout
+        assert "there is no such delivery; `bridge deliveries` lists them" in hint
 
 
 @pytest.mark.parametrize(
-    ("ident", "listing"), [("evt_0", "events"), ("dlv_0", "deliveries"), ("rej_0", "rejected")]
+    ("record_id", "listing"), [("evt_0", "events"), ("dlv_0", "deliveries"), ("rej_0", "rejected")]
 )
-def test_showing_what_is_not_there_names_the_list(stored: Bridge, ident: str, listing: str) -> None:  # noqa: F811
-    assert f"`bridge {listing}` lists what there is" in str(stored("show", ident).exception)
+def test_show_unknown_id_names_the_listing_command(stored: Bridge, record_id: str, listing: str) -> None:  # noqa: F811
+    assert f"list the IDs with `bridge {listing}`" in str(stored("show", record_id).exception)

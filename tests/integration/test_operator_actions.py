@@ -1,4 +1,4 @@
-"""Operator actions on both databases: their effects, rejections and audit entries."""
+"""Operator actions on both databases: results, messages and audit entries."""
 
 from __future__ import annotations
 
