@@ -1,7 +1,7 @@
-"""Salesforce: calls and chats as Tasks, contacts, leads, cases and to-do Tasks.
+"""Salesforce connector: logs calls and chats as Tasks; writes contacts, leads, cases and to-do Tasks.
 
-A Task carries the conversation in an external id, so writing it twice is one upsert. Records go out in sObject
-collections: up to 200 of them are one request of the org's daily quota, and each gets its own answer.
+A Task stores the conversation ID in an External ID field, so a repeated write is an upsert of the same Task. Records
+are sent in sObject collections: up to 200 records take one request of the org's daily quota, with a result for each.
 """
 
 from __future__ import annotations
@@ -69,17 +69,17 @@ from bridge.errors import (
     TransientError,
 )
 
-BATCH = 200
-"""Salesforce's own limit for one collection."""
-_ASKED_AT_ONCE = 50
-"""Addresses in one query: it travels in the URL, which may have 16 KB."""
-_USAGE_VALID = timedelta(minutes=10)
-_STATUS_VALID = 6 * 3600.0
-_FIELD_MISSING_VALID = 600.0
+BATCH_SIZE = 200
+"""Salesforce's limit for one sObject collection."""
+_ADDRESSES_PER_QUERY = 50
+"""A query is sent in the URL, which is limited to 16 KB."""
+_QUOTA_RECHECK_INTERVAL = timedelta(minutes=10)
+_STATUS_CACHE_SECONDS = 6 * 3600.0
+_MISSING_FIELD_CACHE_SECONDS = 600.0
 _ID = r"^[a-zA-Z0-9]{15}([a-zA-Z0-9]{3})?$"
-CONTACT, LEAD = "003", "00Q"
-"""How ids begin."""
-_PERSON_FIELDS = {
+CONTACT_PREFIX, LEAD_PREFIX = "003", "00Q"
+"""Key prefixes: the first three characters of an ID state its object type."""
+_MATCH_FIELDS = {
     "Contact": (
         "Email",
         "Phone",
@@ -91,46 +91,52 @@ _PERSON_FIELDS = {
     ),
     "Lead": ("Email", "Phone", "MobilePhone", "LastActivityDate", "LastModifiedDate"),
 }
-_PHONES = ("Phone", "MobilePhone", "HomePhone", "OtherPhone")
-_GONE = {"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "CANNOT_UPDATE_CONVERTED_LEAD", "NOT_FOUND"}
-"""The record that we remember is deleted, merged or converted."""
-_CLOSED = {"Task": "Completed", "Case": "Closed"}
-"""Salesforce's own words, which an org may rename."""
-LONGEST = {"Subject": 255, "Description": 32_000, "CallDisposition": 255, "CallObject": 255}
-_OUTCOMES = {"completed": "Connected", "no_answer": "No answer", "busy": "Busy", "failed": "Failed"}
+_PHONE_FIELDS = ("Phone", "MobilePhone", "HomePhone", "OtherPhone")
+_DELETED_CODES = {
+    "ENTITY_IS_DELETED",
+    "INVALID_CROSS_REFERENCE_KEY",
+    "CANNOT_UPDATE_CONVERTED_LEAD",
+    "NOT_FOUND",
+}
+"""Error codes for a cached record that was deleted, merged or converted."""
+_DEFAULT_CLOSED_STATUS = {"Task": "Completed", "Case": "Closed"}
+"""Salesforce's default status names, which an org may rename."""
+MAX_LENGTH = {"Subject": 255, "Description": 32_000, "CallDisposition": 255, "CallObject": 255}
+_CALL_RESULTS = {"completed": "Connected", "no_answer": "No answer", "busy": "Busy", "failed": "Failed"}
 
 T = TypeVar("T")
 Record = dict[str, Any]
 
 
-def _zone(name: str) -> str:
+def _validate_time_zone(name: str) -> str:
     try:
         return ZoneInfo(name).key
     except (KeyError, ValueError, OSError):
-        raise ValueError("is no time zone, such as America/New_York") from None
+        raise ValueError("is not a valid time zone: write an IANA name such as America/New_York") from None
 
 
 class Settings(ConnectorSettings):
-    """`SALESFORCE_URL` is the org's My Domain; with a secret or a private key of an external client app."""
+    """Settings: `SALESFORCE_URL`, the org's My Domain, and a secret or private key of an external client app."""
 
     url: ProviderUrl
     consumer_key: SecretStr
     consumer_secret: SecretStr | None = None
-    """Client credentials flow."""
+    """For the OAuth client credentials flow."""
     username: str | None = None
     private_key_file: FilePath | None = None
-    """JWT bearer flow, for `username`."""
+    """For the OAuth JWT bearer flow, together with `username`."""
     api_version: str = Field("66.0", pattern=r"^\d\d\.0$")
     max_quota_fraction: float = Field(0.8, gt=0, le=1)
-    """The bridge stops when the whole org has used this share of its daily requests: the rest is for others."""
+    """The bridge stops when the org has used this fraction of its daily requests, and leaves the rest to others."""
     task_field: str = Field("Conversation_Id__c", pattern=r"^[A-Za-z]\w*__c$")
+    """External ID field of Task for the conversation ID."""
     owner: str | None = Field(None, pattern=_ID)
-    """Who owns the Tasks; without one, the integration user does, and nobody sees them in a list of theirs."""
-    time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
-    """Where a call counts to a day when the event does not say where the person is."""
+    """Owner of the Tasks. Default: the integration user, in whose lists no colleague sees them."""
+    time_zone: Annotated[str, AfterValidator(_validate_time_zone)] = "UTC"
+    """Time zone for the date of a Task if the event does not state the contact's time zone."""
 
     @model_validator(mode="after")
-    def _one_way_in(self) -> Self:
+    def _require_one_flow(self) -> Self:
         if self.consumer_secret is None and (self.username is None or self.private_key_file is None):
             raise ValueError(
                 "set SALESFORCE_CONSUMER_SECRET, or SALESFORCE_USERNAME and SALESFORCE_PRIVATE_KEY_FILE"
@@ -142,163 +148,174 @@ connector = Connector(
     "salesforce",
     settings=Settings,
     limits=Limits(concurrency=4, timeout=25),
-    description="Logs calls and chats as Tasks; keeps contacts, leads and cases.",
+    description="Logs calls and chats as Tasks; writes contacts, leads and cases.",
 )
 
 
-class Adapter(DeadlineAdapter):
-    """Every request of the connection passes here: bounded in time, and counted against the org's daily quota."""
+class QuotaAdapter(DeadlineAdapter):
+    """Transport adapter for all requests of the org: applies the attempt's deadline and guards the daily quota."""
 
-    def __init__(self, share: float, redirect_to: str | None) -> None:
+    def __init__(self, max_fraction: float, redirect_to: str | None) -> None:
         super().__init__(redirect_to=redirect_to, pool_size=connector.limits.concurrency, read_seconds=20)
-        self._share = share
-        self._spent_until: datetime | None = None
+        self._max_fraction = max_fraction
+        self._exhausted_until: datetime | None = None
         self.usage = ""
-        """`18/5000`: requests of the whole org in the last 24 hours, as Salesforce last said."""
+        """`18/5000`: requests of the whole org in the last 24 hours, as last reported by Salesforce."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send unless others need the rest of the quota; one request every ten minutes looks again."""
-        now, until = datetime.now(UTC), self._spent_until
+        """Send the request unless the quota fraction is used up. Every ten minutes, one request checks again."""
+        now, until = datetime.now(UTC), self._exhausted_until
         if until and now < until:
-            used = f"{self.usage} of the org's daily requests are used"
-            raise QuotaExhausted(f"{used}; the rest is for others", until=until)
+            raise QuotaExhausted(
+                f"{self.usage} of the org's daily requests are used; SALESFORCE_MAX_QUOTA_FRACTION leaves the rest "
+                "to other applications",
+                until=until,
+            )
         response = super().send(request, *args, **kwargs)
         status = response.status_code
-        if status == 429:  # not Salesforce's own way, and the SDK would lose how long to wait
+        if status == 429:  # Salesforce itself does not send it, and the SDK would drop Retry-After
             response.close()
             wait = parse_retry_after(response.headers.get("Retry-After"))
             raise RateLimited("Salesforce answered 429", retry_after=wait)
         if str(request.url).endswith("/token") and (status >= 500 or status == 408):
             response.close()
-            raise TransientError(f"Salesforce's login answered {status}")  # nothing was asked for yet
-        found = re.match(r"\s*api-usage=(\d+)/(\d+)", response.headers.get("Sforce-Limit-Info", ""))
-        if found:
-            self.usage = f"{found[1]}/{found[2]}"
-            spent = int(found[1]) >= self._share * int(found[2])
-            self._spent_until = now + _USAGE_VALID if spent else None
+            # No record was sent yet, so nothing can have happened.
+            raise TransientError(f"Salesforce's login answered {status}")
+        usage = re.match(r"\s*api-usage=(\d+)/(\d+)", response.headers.get("Sforce-Limit-Info", ""))
+        if usage:
+            used, limit = int(usage[1]), int(usage[2])
+            self.usage = f"{used}/{limit}"
+            exhausted = used >= self._max_fraction * limit
+            self._exhausted_until = now + _QUOTA_RECHECK_INTERVAL if exhausted else None
         return response
 
 
 class Org:
-    """One Salesforce org: logged in when first needed, and again once when the session has ended.
+    """Client of one Salesforce org. Logs in on first use, and once more when the session has expired.
 
-    The SDK's own renewal goes round in circles when a session is refused again and again, and every thread makes
-    its own; so it is given a session that it cannot renew.
+    The SDK's own renewal loops if a session is rejected repeatedly, and each thread renews for itself. The SDK
+    therefore gets a session that it cannot renew.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         host = urlsplit(settings.url).hostname or ""
         direct = settings.url.startswith("https://") and host.endswith(".salesforce.com")
-        # The SDK insists on https and salesforce.com; any other address is put in below it.
-        self.adapter = Adapter(settings.max_quota_fraction, None if direct else settings.url)
+        # The SDK supports https and salesforce.com only; the adapter redirects to any other address.
+        self.adapter = QuotaAdapter(settings.max_quota_fraction, None if direct else settings.url)
         self._domain = host.removesuffix(".salesforce.com") if direct else "redirected.my"
         self._http = requests.Session()
         self._http.trust_env = direct
-        self._http.max_redirects = 0  # a session token goes nowhere else
+        self._http.max_redirects = 0  # the session token must not be sent to another host
         self._http.mount("https://", self.adapter)
         self._lock = threading.Lock()
         self._api: Salesforce | None = None
         self._logged_in_at = 0.0
-        self._closed: dict[str, tuple[float, str]] = {}
+        self._closed_status: dict[str, tuple[float, str]] = {}
         self._field_missing_until = 0.0
         self.close = self._http.close
 
     def query(self, soql: str) -> list[Record]:
-        """All rows of a query."""
+        """Return all rows of a SOQL query."""
         return list(self._with_session(lambda api: api.query_all(soql))["records"])
 
     def search(self, sosl: str) -> list[Record]:
-        """All records that a text search finds."""
+        """Return all records of a SOSL search."""
         return list((self._with_session(lambda api: api.search(sosl)) or {}).get("searchRecords") or ())
 
     def rest(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
-        """One request below `/services/data/vXX.0/`."""
+        """Send one request below `/services/data/vXX.0/` and return its JSON."""
         return self._with_session(
             lambda api: api.restful(path, method=method, json=body, headers=dict(headers or {}))
         )
 
     def collection(self, method: str, path: str, records: Sequence[Record]) -> list[Record]:
-        """Write up to 200 records at once; each result says whether it went well."""
+        """Write up to 200 records in one request and return a result for each of them."""
         body = {"allOrNone": False, "records": list(records)}
         results = self.rest(method, f"composite/sobjects{path}", body)
         if not isinstance(results, list) or len(results) != len(records):
-            raise OutcomeUnknown("Salesforce's answer does not fit the records sent", reason="server_error")
+            raise OutcomeUnknown(
+                "Salesforce's response does not match the records sent", reason="server_error"
+            )
         return results
 
-    def closed_status(self, kind: str) -> str:
-        """The org's own word for a closed Task or Case."""
-        known = self._closed.get(kind)
-        if known is None or known[0] < time.monotonic():
-            where = "IsClosed = true ORDER BY SortOrder LIMIT 1"
+    def closed_status(self, object_type: str) -> str:
+        """Return the org's name for the closed status of Task or Case."""
+        cached = self._closed_status.get(object_type)
+        if cached is None or cached[0] < time.monotonic():
+            condition = "IsClosed = true ORDER BY SortOrder LIMIT 1"
             try:
-                rows = self.query(_select(("ApiName",), f"{kind}Status", where))
+                rows = self.query(_select(("ApiName",), f"{object_type}Status", condition))
             except SalesforceError as error:
                 if error.status not in (400, 404):
                     raise
-                rows = [{"ApiName": _CLOSED[kind]}]  # hidden from this user
+                rows = [{"ApiName": _DEFAULT_CLOSED_STATUS[object_type]}]  # hidden from this user
             if not rows:
                 raise PermanentError(
-                    f"no status of {kind} counts as closed in this org", code="no_closed_status"
+                    f"this org has no closed status for {object_type}: add one in Setup",
+                    code="no_closed_status",
                 )
-            known = self._closed[kind] = (time.monotonic() + _STATUS_VALID, str(rows[0]["ApiName"]))
-        return known[1]
+            cached = (time.monotonic() + _STATUS_CACHE_SECONDS, str(rows[0]["ApiName"]))
+            self._closed_status[object_type] = cached
+        return cached[1]
 
-    def put_tasks(
-        self, records: Mapping[str, Record], known: Mapping[str, str]
+    def upsert_tasks(
+        self, records: Mapping[str, Record], existing_ids: Mapping[str, str]
     ) -> dict[str, Success | DeliveryError]:
-        """Make each Task, or bring the one with its key up to date; `known` are the ids of those made before."""
-        answers: dict[str, Success | DeliveryError] = {}
-        answers |= self._update({key: records[key] | {"id": known[key]} for key in records if key in known})
-        left = {
+        """Create each Task, or update the Task with its key. `existing_ids` holds the IDs of Tasks written before."""
+        results: dict[str, Success | DeliveryError] = {}
+        results |= self._update(
+            {key: records[key] | {"id": existing_ids[key]} for key in records if key in existing_ids}
+        )
+        remaining = {
             key: record
             for key, record in records.items()
-            if key not in answers or _code(answers[key]) in _GONE
+            if key not in results or _error_code(results[key]) in _DELETED_CODES
         }
-        if not left:
-            return answers
+        if not remaining:
+            return results
         if time.monotonic() >= self._field_missing_until:
             try:
-                return answers | self._upsert(left)
+                return results | self._upsert_by_external_id(remaining)
             except SalesforceError as error:
                 if not self._is_field_missing(error):
                     raise
-            self._field_missing_until = time.monotonic() + _FIELD_MISSING_VALID
-        return answers | self._put_marked(left)
+            self._field_missing_until = time.monotonic() + _MISSING_FIELD_CACHE_SECONDS
+        return results | self._upsert_by_call_object(remaining)
 
-    def _upsert(self, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
-        name = self.settings.task_field
-        answers: dict[str, Success | DeliveryError] = {}
-        again = {key: {**record, name: key} for key, record in records.items()}
+    def _upsert_by_external_id(self, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
+        field = self.settings.task_field
+        results: dict[str, Success | DeliveryError] = {}
+        pending = {key: {**record, field: key} for key, record in records.items()}
         for _ in range(2):
-            results = self.collection(
-                "PATCH", f"/Task/{name}", [_typed("Task", record) for record in again.values()]
+            items = self.collection(
+                "PATCH", f"/Task/{field}", [_typed("Task", record) for record in pending.values()]
             )
-            answers |= {key: _answer(result) for key, result in zip(again, results, strict=True)}
-            # It is there already: made by an attempt whose answer was lost, or just now by another replica.
-            # A subtype can only be given when the Task is made.
-            again = {
+            results |= {key: _record_result(item) for key, item in zip(pending, items, strict=True)}
+            # With these codes the Task already exists: it was created by an attempt whose response was lost, or
+            # concurrently by another process. A subtype can be set only when a Task is created.
+            pending = {
                 key: {name: value for name, value in record.items() if name != "TaskSubtype"}
-                for key, record in again.items()
-                if _code(answers[key]) in ("INVALID_FIELD_FOR_INSERT_UPDATE", "DUPLICATE_VALUE")
+                for key, record in pending.items()
+                if _error_code(results[key]) in ("INVALID_FIELD_FOR_INSERT_UPDATE", "DUPLICATE_VALUE")
             }
-            if not again:
+            if not pending:
                 break
-        return answers
+        return results
 
-    def _put_marked(self, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
-        """For orgs without our field: CallObject carries the key, and is asked for before a Task is made."""
-        held: dict[str, str] = {}
+    def _upsert_by_call_object(self, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
+        """Upsert Tasks in an org without the External ID field: CallObject holds the key and is queried first."""
+        existing: dict[str, str] = {}
         for keys in _chunks(list(records)):
             soql = format_soql("SELECT Id, CallObject FROM Task WHERE CallObject IN {}", keys)
-            held |= {str(row["CallObject"]): str(row["Id"]) for row in self.query(soql)}
-        marked = {key: record | {"CallObject": key} for key, record in records.items()}
-        answers = self._update({key: marked[key] | {"id": held[key]} for key in marked if key in held})
-        new = {key: record for key, record in marked.items() if key not in held}
+            existing |= {str(row["CallObject"]): str(row["Id"]) for row in self.query(soql)}
+        keyed = {key: record | {"CallObject": key} for key, record in records.items()}
+        results = self._update({key: keyed[key] | {"id": existing[key]} for key in keyed if key in existing})
+        new = {key: record for key, record in keyed.items() if key not in existing}
         if new:
-            results = self.collection("POST", "", [_typed("Task", record) for record in new.values()])
-            answers |= {key: _answer(result) for key, result in zip(new, results, strict=True)}
-        return answers
+            items = self.collection("POST", "", [_typed("Task", record) for record in new.values()])
+            results |= {key: _record_result(item) for key, item in zip(new, items, strict=True)}
+        return results
 
     def _update(self, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
         if not records:
@@ -307,33 +324,35 @@ class Org:
             _typed("Task", {name: value for name, value in record.items() if name != "TaskSubtype"})
             for record in records.values()
         ]
-        results = self.collection("PATCH", "", rows)
-        return {key: _answer(result, "updated") for key, result in zip(records, results, strict=True)}
+        items = self.collection("PATCH", "", rows)
+        return {key: _record_result(item, "updated") for key, item in zip(records, items, strict=True)}
 
     def _is_field_missing(self, error: SalesforceError) -> bool:
-        codes = _codes(error)
         return any(
             code in ("NOT_FOUND", "INVALID_FIELD", "INVALID_ARGUMENT_TYPE")
             and self.settings.task_field in message
-            for code, message, _ in codes
+            for code, message, _ in _errors_in(error)
         )
 
     def _with_session(self, call: Callable[[Salesforce], T]) -> T:
-        api = self._session(refused=None)
+        api = self._session(rejected=None)
         try:
             return call(api)
         except SalesforceError as error:
             if error.status != 401:
                 raise
-        return call(self._session(refused=api))
+        return call(self._session(rejected=api))
 
-    def _session(self, refused: Salesforce | None) -> Salesforce:
-        """The session of all threads; `refused` is replaced, by one login however many threads ask."""
+    def _session(self, rejected: Salesforce | None) -> Salesforce:
+        """Return the session shared by all threads. `rejected` is replaced by a single login for all threads."""
         with self._lock:
-            if self._api is not None and self._api is not refused:
+            if self._api is not None and self._api is not rejected:
                 return self._api
-            if refused is not None and time.monotonic() - self._logged_in_at < 10:
-                raise AuthenticationError("Salesforce refuses the session that it gave a moment ago")
+            if rejected is not None and time.monotonic() - self._logged_in_at < 10:
+                raise AuthenticationError(
+                    "Salesforce rejects a session that it issued a moment ago: check the session and IP settings "
+                    "of the integration user"
+                )
             self._api = None
             token, instance = self._log_in()
             self._logged_in_at = time.monotonic()
@@ -347,175 +366,190 @@ class Org:
 
     def _log_in(self) -> tuple[str, str]:
         settings = self.settings
-        who: dict[str, Any] = {
+        credentials: dict[str, Any] = {
             "consumer_key": settings.consumer_key.get_secret_value(),
             "session": self._http,
         }
         if settings.consumer_secret is not None:
-            who |= {"consumer_secret": settings.consumer_secret.get_secret_value(), "domain": self._domain}
+            credentials |= {
+                "consumer_secret": settings.consumer_secret.get_secret_value(),
+                "domain": self._domain,
+            }
         else:
-            sandbox = ".sandbox.my" in self._domain
-            who |= {
+            is_sandbox = ".sandbox.my" in self._domain
+            credentials |= {
                 "username": settings.username,
                 "privatekey_file": settings.private_key_file,
-                "domain": "test" if sandbox else "login",
+                "domain": "test" if is_sandbox else "login",
                 "instance_url": self._domain,
             }
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the SDK warns with the consumer key in the text
-                token, instance = SalesforceLogin(**who)
+                warnings.simplefilter("ignore")  # the SDK's warnings contain the consumer key
+                token, instance = SalesforceLogin(**credentials)
         except requests.RequestException as error:
-            # Nothing was asked for yet, whatever became of the login.
+            # No record was sent yet, whatever the outcome of the login.
             raise TransientError(f"no login: {type(error).__name__}", reason="network") from error
         except (AttributeError, TypeError) as error:
             raise TransientError(
-                "the login's answer is not Salesforce's; is something in between?"
+                "the response to the login is not Salesforce's: check for a proxy in between"
             ) from error
         except (SalesforceError, DeliveryError):
             raise
         except Exception as error:
             raise AuthenticationError(
-                f"no assertion can be signed with SALESFORCE_PRIVATE_KEY_FILE ({type(error).__name__})"
+                f"SALESFORCE_PRIVATE_KEY_FILE cannot sign the login ({type(error).__name__}): set it to an RSA "
+                "private key in PEM format"
             ) from error
         return str(token), str(instance)
 
 
-class People:
-    """The org's contacts and open leads, for `resolve_contacts`."""
+class Contacts:
+    """The org's contacts and open leads, as a source for `resolve_contacts`."""
 
     def __init__(
         self,
         org: Org,
-        kinds: Sequence[str] = ("Contact", "Lead"),
-        create: str = "Contact",
+        object_types: Sequence[str] = ("Contact", "Lead"),
+        create_as: str = "Contact",
         properties: Mapping[str, Property] | None = None,
     ) -> None:
         self._org = org
-        self._kinds = kinds
-        self._create_as = create
+        self._object_types = object_types
+        self._create_as = create_as
         self._properties = properties or {}
 
     def by_email(self, emails: Sequence[str]) -> list[ContactMatch]:
-        """By query, which is never behind; a lead only when there is no contact."""
-        found: list[ContactMatch] = []
-        left = list(emails)
-        for kind in self._kinds:
-            for chunk in _chunks(left):
-                found += self._rows(kind, format_soql("Email IN {}", chunk))
-            known = {email.lower() for match in found for email in match.emails}
-            left = [email for email in left if email.lower() not in known]
-        return found
+        """Return matches by query, which is always current. A lead matches only if no contact does."""
+        matches: list[ContactMatch] = []
+        remaining = list(emails)
+        for object_type in self._object_types:
+            for chunk in _chunks(remaining):
+                matches += self._query_matches(object_type, format_soql("Email IN {}", chunk))
+            matched = {email.lower() for match in matches for email in match.emails}
+            remaining = [email for email in remaining if email.lower() not in matched]
+        return matches
 
     def by_phone(self, phones: Sequence[str]) -> list[ContactMatch]:
-        """By text search, as numbers are typed in every form; what it does not know yet, by query."""
-        found: list[ContactMatch] = []
+        """Return matches by text search, because numbers have any format, and by query for recent records."""
+        matches: list[ContactMatch] = []
         for chunk in _chunks(phones):
-            # Digits only: everything else would have to be escaped in a way of SOSL's own.
+            # Digits only: any other character would need SOSL's own escaping.
             terms = " OR ".join(re.sub(r"\D", "", national_digits(phone)) for phone in chunk)
             objects = [
-                f"{kind}({_fields(kind)}{' WHERE IsConverted = false' if kind == 'Lead' else ''})"
-                for kind in self._kinds
+                f"{object_type}({_returning_fields(object_type)}"
+                f"{' WHERE IsConverted = false' if object_type == 'Lead' else ''})"
+                for object_type in self._object_types
             ]
             sosl = f"FIND {{{terms}}} IN PHONE FIELDS RETURNING {', '.join(objects)} LIMIT 2000"
-            found += [_match(row) for row in self._org.search(sosl)]
-            typed = [number for match in found for number in match.phones]
-            missing = [phone for phone in chunk if not any(same_number(number, phone) for number in typed)]
-            # The index is behind: somebody made by an attempt whose answer was lost would be made again.
+            matches += [_match(row) for row in self._org.search(sosl)]
+            numbers = [number for match in matches for number in match.phones]
+            missing = [phone for phone in chunk if not any(same_number(number, phone) for number in numbers)]
+            # The search index lags: a record created by an attempt whose response was lost would be created again.
             if missing:
-                where = "CreatedDate >= {} AND (Phone IN {} OR MobilePhone IN {})"
+                condition = "CreatedDate >= {} AND (Phone IN {} OR MobilePhone IN {})"
                 since = datetime.now(UTC) - timedelta(days=1)
-                found += self._rows(self._create_as, format_soql(where, since, missing, missing))
-        return found
+                matches += self._query_matches(
+                    self._create_as, format_soql(condition, since, missing, missing)
+                )
+        return matches
 
-    def create(self, strangers: Sequence[ContactQuery]) -> list[str | DeliveryError]:
-        """A contact (or lead) for each; where a duplicate rule names a record, that one."""
-        rows = [_typed(self._create_as, self._new(stranger)) for stranger in strangers]
-        results = self._org.collection("POST", "", rows)
-        made: list[str | DeliveryError] = []
-        for row, result in zip(rows, results, strict=True):
-            answer = _answer(result)
-            if _code(answer) == "DUPLICATES_DETECTED":
-                twin = re.search(rf'"Id": "((?:{CONTACT}|{LEAD})\w{{12,15}})"', json.dumps(result))
-                made.append(twin[1] if twin else self._insist(row))
-            elif isinstance(answer, Success):
-                made.append(answer.id or "")
+    def create(self, queries: Sequence[ContactQuery]) -> list[str | DeliveryError]:
+        """Create one contact or lead per query and return its ID or the error.
+
+        If a duplicate rule names an existing record, that record is used.
+        """
+        rows = [_typed(self._create_as, self._new_record(query)) for query in queries]
+        items = self._org.collection("POST", "", rows)
+        results: list[str | DeliveryError] = []
+        for row, item in zip(rows, items, strict=True):
+            result = _record_result(item)
+            if _error_code(result) == "DUPLICATES_DETECTED":
+                duplicate = re.search(
+                    rf'"Id": "((?:{CONTACT_PREFIX}|{LEAD_PREFIX})\w{{12,15}})"', json.dumps(item)
+                )
+                results.append(duplicate[1] if duplicate else self._create_despite_alert(row))
+            elif isinstance(result, Success):
+                results.append(result.id or "")
             else:
-                made.append(answer)
-        return made
+                results.append(result)
+        return results
 
-    def _insist(self, row: Record) -> str | DeliveryError:
-        """An `alert` rule lets it pass when asked to; a `block` rule does not."""
+    def _create_despite_alert(self, row: Record) -> str | DeliveryError:
+        """Create the record with `allowSave`, which a duplicate rule with action `alert` accepts, `block` does not."""
         body = {name: value for name, value in row.items() if name != "attributes"}
         headers = {"Sforce-Duplicate-Rule-Header": "allowSave=true"}
         try:
             return str(self._org.rest("POST", f"sobjects/{self._create_as}", body, headers)["id"])
         except SalesforceError as error:
             return classify_error(error) or PermanentError(
-                "a duplicate rule refuses the person", code="DUPLICATES_DETECTED"
+                "a duplicate rule of the org blocks this contact: merge the duplicates in Salesforce",
+                code="DUPLICATES_DETECTED",
             )
 
-    def _new(self, stranger: ContactQuery) -> Record:
-        person = stranger.context.contact
-        name = person.last_name or person.name
+    def _new_record(self, query: ContactQuery) -> Record:
+        contact = query.context.contact
+        name = contact.last_name or contact.name
         values = {
-            "FirstName": person.first_name if person.last_name else None,
-            "LastName": name or stranger.phone or stranger.email,
-            "Email": stranger.email,
-            "Phone": stranger.phone,
+            "FirstName": contact.first_name if contact.last_name else None,
+            "LastName": name or query.phone or query.email,
+            "Email": query.email,
+            "Phone": query.phone,
             "Description": None if name else "Created by Heppu; the name is not known yet.",
         }
         if self._create_as == "Lead":
-            values["Company"] = person.company or "[not provided]"
-        longest = {"FirstName": 40, "LastName": 80, "Company": 255}
-        cut = {key: value[: longest.get(key)] for key, value in values.items() if value}
-        return cut | fields_to_write(self._properties, None)
+            values["Company"] = contact.company or "[not provided]"
+        max_length = {"FirstName": 40, "LastName": 80, "Company": 255}
+        truncated = {key: value[: max_length.get(key)] for key, value in values.items() if value}
+        return truncated | fields_to_write(self._properties, None)
 
-    def _rows(self, kind: str, where: str) -> list[ContactMatch]:
-        more = " AND IsConverted = false" if kind == "Lead" else ""
-        return [
-            _match(row) for row in self._org.query(_select(("Id", *_PERSON_FIELDS[kind]), kind, where + more))
-        ]
+    def _query_matches(self, object_type: str, condition: str) -> list[ContactMatch]:
+        if object_type == "Lead":
+            condition += " AND IsConverted = false"
+        soql = _select(("Id", *_MATCH_FIELDS[object_type]), object_type, condition)
+        return [_match(row) for row in self._org.query(soql)]
 
 
 @connector.client
 def client(settings: Settings) -> Org:
-    """One org; nothing is asked of it before the first use."""
+    """Return a client of the org. It sends no request before its first use."""
     return Org(settings)
 
 
 @connector.check
 def check(org: Org) -> str:
-    """Log in and look at Task; writes nothing."""
+    """Log in and read the description of Task. Writes nothing."""
     task = org.rest("GET", "sobjects/Task/describe")
     if not task["createable"]:
-        raise ConfigError("this user may not make Tasks: give its permission set create and edit on Task")
+        raise ConfigError(
+            "this user may not create Tasks: grant create and edit access to Task in its permission set"
+        )
     name = org.settings.task_field
-    ours = next((field for field in task["fields"] if field["name"] == name), None)
-    used = f"logged in, {org.adapter.usage or 'an unknown number'} of the org's daily requests used"
-    if ours is None:
+    external_id = next((field for field in task["fields"] if field["name"] == name), None)
+    usage = f"logged in, {org.adapter.usage or 'an unknown number'} of the org's daily requests used"
+    if external_id is None:
         return (
-            f"{used}; Task.{name} is missing or hidden from this user, so logs are told apart by CallObject: "
+            f"{usage}; Task.{name} is missing or hidden from this user, so Tasks are identified by CallObject: "
             "run `bridge connections setup salesforce`"
         )
-    if not (ours["externalId"] and ours["unique"]):
+    if not (external_id["externalId"] and external_id["unique"]):
         raise ConfigError(
             f"Task.{name} must be an External ID and unique: change it in Setup, Activity, Fields"
         )
-    if not ours["createable"]:
+    if not external_id["createable"]:
         raise ConfigError(
-            f"this user may not write Task.{name}: give its permission set edit access to the field"
+            f"this user may not write Task.{name}: grant edit access to the field in its permission set"
         )
-    return f"{used}; Task.{name} is there"
+    return f"{usage}; Task.{name} exists"
 
 
 @connector.setup
 def setup(org: Org) -> str:
-    """Make the external id on Activity and let the integration user see it."""
+    """Create the External ID field on Activity."""
     name = org.settings.task_field
     fields = {field["name"] for field in org.rest("GET", "sobjects/Task/describe")["fields"]}
     if name in fields:
-        return f"Task.{name} is there"
+        return f"Task.{name} exists"
     metadata = {
         "type": "Text",
         "label": "Conversation Id",
@@ -529,302 +563,328 @@ def setup(org: Org) -> str:
             "POST", "tooling/sobjects/CustomField", {"FullName": f"Activity.{name}", "Metadata": metadata}
         )
     except SalesforceError as error:
-        if "DUPLICATE_DEVELOPER_NAME" not in str(_codes(error)):
+        if "DUPLICATE_DEVELOPER_NAME" not in str(_errors_in(error)):
             raise ConfigError(
-                f"this user may not make fields: in Setup, Activity, Fields add the text field {name} (255, External "
-                "ID, unique) and let the integration user edit it"
+                f"this user may not create fields: in Setup, Activity, Fields, add the text field {name} (255, "
+                "External ID, unique) and grant the integration user edit access to it"
             ) from error
-    return f"Activity.{name} is made; give the integration user's permission set read and edit access to it"
+    return (
+        f"Activity.{name} created; grant read and edit access to it in the integration user's permission set"
+    )
 
 
-_OWNER = param(None, "The Salesforce id of the owner.", example="0055g00000AbCdE", pattern=_ID)
-_UNKNOWN = param("contact", "What a person whom Salesforce does not know becomes.", example="lead")
+_OWNER = param(None, "Salesforce ID of the owner.", example="0055g00000AbCdE", pattern=_ID)
+_ON_MISSING = param(
+    "contact",
+    "If Salesforce has no such contact or lead: create a `contact` or a `lead`, or `skip` it and log the Task without.",
+    example="lead",
+)
 _WHAT = param(
     None,
-    "The id of the account, opportunity or case it belongs to; not used for leads.",
+    "Related To: ID of an account, opportunity or case. Not used for leads.",
     example="5005g00000AbCdE",
     pattern=_ID,
 )
 
 
-class Call(CallParams):
-    """A phone call."""
+class LogCallParams(CallParams):
+    """A phone call to log."""
 
     disposition: str | None = param(
-        None, "The call result; from the status when left out.", example="Left voicemail"
+        None, "Call result. Default: derived from the status.", example="Left voicemail"
     )
     call_id: str | None = param(
-        "{{ event.twilioCallSid }}", "The telephone system's id of the call.", example="CA00"
+        "{{ event.twilioCallSid }}", "Call ID in the telephone system.", example="CA00"
     )
-    on_missing: Literal["contact", "lead", "skip"] = _UNKNOWN
+    on_missing: Literal["contact", "lead", "skip"] = _ON_MISSING
     owner: str | None = _OWNER
     what: str | None = _WHAT
 
-    def facts(self, context: Context) -> Mapping[str, object]:
-        """A Task has no fields for the numbers."""
-        caller, called = self.numbers(context)
-        return {"From": caller, "To": called, **super().facts(context)}
+    def details(self, context: Context) -> Mapping[str, object]:
+        """Return the details with both numbers, for which a Task has no fields."""
+        caller, callee = self.caller_and_callee(context)
+        return {"From": caller, "To": callee, **super().details(context)}
 
 
-class Chat(ChatParams):
-    """A chat."""
+class LogChatParams(ChatParams):
+    """A chat to log."""
 
-    on_missing: Literal["contact", "lead", "skip"] = _UNKNOWN
+    on_missing: Literal["contact", "lead", "skip"] = _ON_MISSING
     owner: str | None = _OWNER
     what: str | None = _WHAT
 
 
-@connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH)
-def log_call(org: Org, jobs: Sequence[BatchItem[Call]]) -> list[BatchResult]:
+@connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH_SIZE)
+def log_call(org: Org, items: Sequence[BatchItem[LogCallParams]]) -> list[BatchResult]:
     """Log the call as a closed Task of the contact or lead, once per conversation."""
-    return _log(org, jobs, _call_fields)
+    return _log(org, items, _call_fields)
 
 
-@connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH)
-def log_chat(org: Org, jobs: Sequence[BatchItem[Chat]]) -> list[BatchResult]:
+@connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH_SIZE)
+def log_chat(org: Org, items: Sequence[BatchItem[LogChatParams]]) -> list[BatchResult]:
     """Log the chat as a closed Task of the contact or lead, once per conversation."""
-    return _log(org, jobs, _chat_fields)
+    return _log(org, items, _chat_fields)
 
 
-def _chat_fields(_chat: Chat) -> Record:
-    return {}  # there is no subtype for chats
+def _chat_fields(_chat: LogChatParams) -> Record:
+    return {}  # Salesforce has no Task subtype for chats
 
 
-def _call_fields(call: Call) -> Record:
-    seconds = call.seconds()
+def _call_fields(call: LogCallParams) -> Record:
+    seconds = call.duration_seconds()
     return {
         "TaskSubtype": "Call",
         "CallDurationInSeconds": None if seconds is None else round(seconds),
-        "CallType": {True: "Outbound", False: "Inbound", None: None}[call.outbound],
-        "CallDisposition": call.disposition or _OUTCOMES.get(call.line) or call.outcome,
+        "CallType": {True: "Outbound", False: "Inbound", None: None}[call.is_outbound],
+        "CallDisposition": call.disposition or _CALL_RESULTS.get(call.normalized_status) or call.outcome,
         "CallObject": call.call_id,
     }
 
 
-L = TypeVar("L", Call, Chat)
+P = TypeVar("P", LogCallParams, LogChatParams)
 
 
-def _log(org: Org, jobs: Sequence[BatchItem[L]], describe: Callable[[L], Record]) -> list[BatchResult]:
-    """Write every job's Task in as few requests as Salesforce allows: one, when the people are known."""
-    by_key = {job.context.conversation_key: job for job in jobs}
-    if len(by_key) < len(jobs):
+def _log(org: Org, items: Sequence[BatchItem[P]], to_fields: Callable[[P], Record]) -> list[BatchResult]:
+    """Write the Task of every item in as few requests as Salesforce allows: one, if all contacts are cached."""
+    by_key = {item.context.conversation_key: item for item in items}
+    if len(by_key) < len(items):
         raise PermanentError("two events of one conversation in one batch", code="same_conversation")
     status = org.closed_status("Task")
     tasks: dict[str, Record] = {}
-    for key, job in by_key.items():
-        params, context = job.params, job.context
-        own = describe(params) | {
-            "Subject": params.headline(context),
-            "Description": params.text(context, LONGEST["Description"]),
+    for key, item in by_key.items():
+        params, context = item.params, item.context
+        standard = to_fields(params) | {
+            "Subject": params.display_title(context),
+            "Description": params.body_text(context, MAX_LENGTH["Description"]),
             "Status": status,
-            "ActivityDate": _day(org, context, context.event.occurred_at),
+            "ActivityDate": _local_date(org, context, context.event.occurred_at),
             "OwnerId": params.owner or org.settings.owner,
             "WhatId": params.what,
         }
-        tasks[key] = _cut(own) | fields_to_write(params.further(context), None)
-    known = {key: job.context.existing_id for key, job in by_key.items() if job.context.existing_id}
-    answers: dict[str, BatchResult] = {}
-    for kind in ("Contact", "Lead"):
+        tasks[key] = _truncate(standard) | fields_to_write(params.additional_properties(context), None)
+    existing_ids = {key: item.context.existing_id for key, item in by_key.items() if item.context.existing_id}
+    results: dict[str, BatchResult] = {}
+    for create_as in ("Contact", "Lead"):
         queries = {
-            key: job.params.query(job.context, create=job.params.on_missing != "skip")
-            for key, job in by_key.items()
-            if (job.params.on_missing == "lead") == (kind == "Lead")
+            key: item.params.contact_query(item.context, create=item.params.on_missing != "skip")
+            for key, item in by_key.items()
+            if (item.params.on_missing == "lead") == (create_as == "Lead")
         }
         if queries:
-            answers |= write_for_contacts(
-                People(org, create=kind), queries, lambda people: _link(org, tasks, known, people)
+            results |= write_for_contacts(
+                Contacts(org, create_as=create_as),
+                queries,
+                lambda contacts: _write_tasks(org, tasks, existing_ids, contacts),
             )
-    return [answers[key] for key in by_key]
+    return [results[key] for key in by_key]
 
 
-def _link(
-    org: Org, tasks: Mapping[str, Record], known: Mapping[str, str], people: Mapping[str, ContactRef | None]
+def _write_tasks(
+    org: Org,
+    tasks: Mapping[str, Record],
+    existing_ids: Mapping[str, str],
+    contacts: Mapping[str, ContactRef | None],
 ) -> dict[str, Success | DeliveryError]:
-    """Write Tasks with their people; a Task of a lead must belong to nothing else."""
-    ready: dict[str, Record] = {}
-    for key, person in people.items():
-        ready[key] = dict(tasks[key])
-        if person is not None:
-            ready[key]["WhoId"] = person.id
-            if person.id.startswith(LEAD):
-                ready[key].pop("WhatId", None)
+    """Write Tasks of contacts or leads. A lead's Task must have no `WhatId`."""
+    records: dict[str, Record] = {}
+    for key, contact in contacts.items():
+        records[key] = dict(tasks[key])
+        if contact is not None:
+            records[key]["WhoId"] = contact.id
+            if contact.id.startswith(LEAD_PREFIX):
+                records[key].pop("WhatId", None)
     return {
-        key: ContactDeleted() if people[key] is not None and _code(answer) in _GONE else answer
-        for key, answer in org.put_tasks(ready, known).items()
+        key: ContactDeleted()
+        if contacts[key] is not None and _error_code(result) in _DELETED_CODES
+        else result
+        for key, result in org.upsert_tasks(records, existing_ids).items()
     }
 
 
-class Contact(ContactParams):
-    """A contact or lead, and what to write about it; what the event says only fills empty fields."""
+class UpsertContactParams(ContactParams):
+    """A contact or lead and the fields to write. Values from the event fill empty fields only."""
 
 
 @connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True)
-def upsert_contact(org: Org, contact: Contact, context: Context) -> Success:
-    """Update the contact or open lead, or create a contact when Salesforce does not know the person."""
-    wanted = contact.fields(
-        FirstName=contact.first_name, LastName=contact.last_name, Email=contact.email, Phone=contact.phone
+def upsert_contact(org: Org, params: UpsertContactParams, context: Context) -> Success:
+    """Update the contact or open lead, or create a contact if Salesforce has neither."""
+    fields = params.contact_fields(
+        FirstName=params.first_name, LastName=params.last_name, Email=params.email, Phone=params.phone
     )
-    query = contact.query(context, create=True)
-    people = People(org, properties=contact.properties)
-    person, row = resolve_contact(people, query, lambda known: _row(org, known, wanted))
+    query = params.contact_query(context, create=True)
+    contacts = Contacts(org, properties=params.properties)
+    contact, row = resolve_contact(contacts, query, lambda record_id: _read(org, record_id, fields))
     if row is None:
-        return Success(id=person.id, detail=person.detail)
-    placeholder = row["LastName"] in (contact.phone, contact.email)  # ours, for a caller without a name
-    return _change(org, person, fields_to_write(wanted, {**row, "LastName": None} if placeholder else row))
+        return Success(id=contact.id, detail=contact.detail)
+    # The bridge wrote the address as the last name if the name was not known.
+    is_placeholder = row["LastName"] in (params.phone, params.email)
+    current = {**row, "LastName": None} if is_placeholder else row
+    return _update_contact(org, contact, fields_to_write(fields, current))
 
 
-class Lead(ContactLookupParams):
-    """An open lead, and what to write about it."""
+class UpdateLeadParams(ContactLookupParams):
+    """An open lead and the fields to write."""
 
     lead: str | None = param(
         "{{ event.metadata.leadId }}",
-        "The lead's id; without one, the person's open lead.",
+        "Lead ID. Default: the open lead with the contact's email or phone.",
         example="00Q5g000009xYzA",
         pattern=_ID,
     )
-    status: str | None = param(None, "The lead's new status.", example="Working - Contacted")
+    status: str | None = param(None, "New lead status.", example="Working - Contacted")
     properties: Properties = param(
-        {}, "Further fields of the lead.", example={"Rating": {"value": "Warm", "mode": "fill"}}
+        {}, "Additional fields of the lead.", example={"Rating": {"value": "Warm", "mode": "fill"}}
     )
 
 
 @connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True)
-def update_lead(org: Org, lead: Lead, context: Context) -> Success:
-    """Update the person's open lead; one that was converted is left alone."""
-    wanted = {"Status": Property(value=lead.status)} | lead.properties
-    if lead.lead:
-        person, row = ContactRef(lead.lead), _row(org, lead.lead, wanted)
+def update_lead(org: Org, params: UpdateLeadParams, context: Context) -> Success:
+    """Update the contact's open lead. A converted lead is never changed."""
+    fields = {"Status": Property(value=params.status)} | params.properties
+    if params.lead:
+        lead, row = ContactRef(params.lead), _read(org, params.lead, fields)
     else:
-        query = lead.query(context, create=False, scope="lead:")
-        people = People(org, kinds=("Lead",), create="Lead")
-        person, row = resolve_contact(people, query, lambda known: _row(org, known, wanted))
+        query = params.contact_query(context, create=False, scope="lead:")
+        leads = Contacts(org, object_types=("Lead",), create_as="Lead")
+        lead, row = resolve_contact(leads, query, lambda record_id: _read(org, record_id, fields))
     if row is None:
-        raise PermanentError("there is no open lead with this id", code="not_found")
-    return _change(org, person, fields_to_write(wanted, row))
+        raise PermanentError(
+            "Salesforce has no open lead with this ID: check the param `lead`", code="not_found"
+        )
+    return _update_contact(org, lead, fields_to_write(fields, row))
 
 
-class Case(ContactLookupParams):
+class CloseCaseParams(ContactLookupParams):
     """A case to close."""
 
     case: str | None = param(
         "{{ event.metadata.caseId }}",
-        "The case's id; without one, the person's open case.",
+        "Case ID. Default: the contact's open case.",
         example="5005g00000AbCdE",
         pattern=_ID,
     )
-    status: str | None = param(None, "A closed status; the org's first one when left out.", example="Closed")
+    status: str | None = param(
+        None, "Closed status to set. Default: the org's first closed status.", example="Closed"
+    )
     on_multiple: Literal["review", "newest"] = param(
         "review",
-        "When the person has several open cases: ask a person, or take the newest.",
+        "If the contact has several open cases: `review` asks the operator, `newest` closes the newest.",
         example="newest",
     )
-    properties: Properties = param({}, "Further fields of the case.", example={"Reason": "Solved by Heppu"})
+    properties: Properties = param(
+        {}, "Additional fields of the case.", example={"Reason": "Solved by Heppu"}
+    )
 
 
 @connector.action(idempotency=per_event, idempotent=True)
-def close_case(org: Org, case: Case, context: Context) -> Success:
-    """Close a case, in the org's own word for it."""
-    if case.case:
-        where = format_soql("Id = {}", case.case)
+def close_case(org: Org, params: CloseCaseParams, context: Context) -> Success:
+    """Close a case with the org's closed status."""
+    if params.case:
+        condition = format_soql("Id = {}", params.case)
     else:
-        query = case.query(context, create=False, scope="contact:")
-        person, _ = resolve_contact(
-            People(org, kinds=("Contact",)), query, lambda known: _row(org, known, ())
-        )
-        where = format_soql("ContactId = {} AND IsClosed = false", person.id)
-    names = ("Id", "IsClosed", *case.properties)
-    rows = org.query(_select(names, "Case", f"{where} ORDER BY CreatedDate DESC LIMIT 2"))
-    if case.case and not rows:
-        raise PermanentError("there is no case with this id", code="not_found")
-    if not rows or rows[0]["IsClosed"]:
-        return Success(id=case.case, detail="no open case")
-    if len(rows) > 1 and case.on_multiple == "review":
+        query = params.contact_query(context, create=False, scope="contact:")
+        contacts = Contacts(org, object_types=("Contact",))
+        contact, _ = resolve_contact(contacts, query, lambda record_id: _read(org, record_id, ()))
+        condition = format_soql("ContactId = {} AND IsClosed = false", contact.id)
+    names = ("Id", "IsClosed", *params.properties)
+    cases = org.query(_select(names, "Case", f"{condition} ORDER BY CreatedDate DESC LIMIT 2"))
+    if params.case and not cases:
+        raise PermanentError("Salesforce has no case with this ID: check the param `case`", code="not_found")
+    if not cases or cases[0]["IsClosed"]:
+        return Success(id=params.case, detail="no open case")
+    if len(cases) > 1 and params.on_multiple == "review":
         raise LookupInconclusive(
-            "the person has several open cases: close the right one, or set `on_multiple: newest`"
+            "the contact has several open cases: close the right one, or set `on_multiple: newest`"
         )
-    change = fields_to_write(case.properties, rows[0]) | {"Status": case.status or org.closed_status("Case")}
-    org.rest("PATCH", f"sobjects/Case/{_id(rows[0]['Id'])}", change)
-    return Success(id=str(rows[0]["Id"]), detail="closed")
+    newest = cases[0]
+    changes = fields_to_write(params.properties, newest)
+    changes |= {"Status": params.status or org.closed_status("Case")}
+    org.rest("PATCH", f"sobjects/Case/{_require_id(newest['Id'])}", changes)
+    return Success(id=str(newest["Id"]), detail="closed")
 
 
-class ToDo(TaskParams):
-    """Something for a colleague to do."""
+class CreateTaskParams(TaskParams):
+    """A task for a colleague."""
 
-    priority: Literal["Low", "Normal", "High"] = param("Normal", "How urgent.", example="High")
+    priority: Literal["Low", "Normal", "High"] = param("Normal", "Task priority.", example="High")
     owner: str | None = _OWNER
 
 
 @connector.action(idempotency=per_event, dedupe_by="subject", idempotent=True)
-def create_task(org: Org, todo: ToDo, context: Context) -> Success:
-    """Give a colleague a Task on the person's contact or lead."""
-    own = {
-        "Subject": todo.subject,
-        "Description": todo.body(context),
-        "ActivityDate": _day(org, context, todo.due_at(context)),
-        "Priority": todo.priority,
-        "OwnerId": todo.owner or org.settings.owner,
+def create_task(org: Org, params: CreateTaskParams, context: Context) -> Success:
+    """Create an open Task for a colleague on the contact or lead."""
+    standard = {
+        "Subject": params.subject,
+        "Description": params.body(context),
+        "ActivityDate": _local_date(org, context, params.due_at(context)),
+        "Priority": params.priority,
+        "OwnerId": params.owner or org.settings.owner,
     }
     key = f"task:{context.idempotency_token}"
-    tasks = {key: _cut(own) | fields_to_write(todo.properties, None)}
-    queries = {key: todo.query(context, create=True)}
-    [answer] = write_for_contacts(People(org), queries, lambda people: _link(org, tasks, {}, people)).values()
-    if not isinstance(answer, Success):
-        raise answer
-    return answer
+    tasks = {key: _truncate(standard) | fields_to_write(params.properties, None)}
+    queries = {key: params.contact_query(context, create=True)}
+    [result] = write_for_contacts(
+        Contacts(org), queries, lambda contacts: _write_tasks(org, tasks, {}, contacts)
+    ).values()
+    if not isinstance(result, Success):
+        raise result
+    return result
 
 
-def _row(org: Org, record_id: str, wanted: Iterable[str]) -> Mapping[str, Any] | None:
-    """The fields of a contact or lead as they are now; None when it is deleted, merged or converted."""
-    kind = _kind(record_id)
-    names = ("Id", "LastName", *wanted, *(("IsConverted",) if kind == "Lead" else ()))
-    rows = org.query(_select(names, kind, format_soql("Id = {}", record_id)))
+def _read(org: Org, record_id: str, fields: Iterable[str]) -> Mapping[str, Any] | None:
+    """Return the current fields of a contact or lead, or None if it was deleted, merged or converted."""
+    object_type = _object_type(record_id)
+    names = ("Id", "LastName", *fields, *(("IsConverted",) if object_type == "Lead" else ()))
+    rows = org.query(_select(names, object_type, format_soql("Id = {}", record_id)))
     return dict(rows[0]) if rows and not rows[0].get("IsConverted") else None
 
 
-def _change(org: Org, person: ContactRef, change: Mapping[str, Any]) -> Success:
-    if change:
-        org.rest("PATCH", f"sobjects/{_kind(person.id)}/{_id(person.id)}", dict(change))
-    return Success(id=person.id, detail=person.detail or ("updated" if change else "nothing to change"))
+def _update_contact(org: Org, contact: ContactRef, changes: Mapping[str, Any]) -> Success:
+    if changes:
+        org.rest("PATCH", f"sobjects/{_object_type(contact.id)}/{_require_id(contact.id)}", dict(changes))
+    return Success(id=contact.id, detail=contact.detail or ("updated" if changes else "nothing to update"))
 
 
-def _kind(record_id: str) -> str:
-    return "Lead" if record_id.startswith(LEAD) else "Contact"
+def _object_type(record_id: str) -> str:
+    return "Lead" if record_id.startswith(LEAD_PREFIX) else "Contact"
 
 
 @connector.classify_error
 def classify_error(error: Exception) -> DeliveryError | None:
-    """What Salesforce's answer means: by its code, as a lock comes as 400 and an empty quota as 403."""
+    """Map Salesforce's error code rather than the status: a locked row is a 400, an exhausted quota a 403."""
     if isinstance(error, SalesforceAuthenticationFailed):
-        return _failure_of_login(error)
+        return _login_failure(error)
     if not isinstance(error, SalesforceError):
         return failure_from_exception(error)
-    for code, message, fields in _codes(error):
-        return _failure_of(code, message, fields, error.status)
+    for code, message, fields in _errors_in(error):
+        return _failure_from_code(code, message, fields, error.status)
     return failure_from_status(error.status, f"Salesforce answered {error.status}")
 
 
-def _failure_of_login(error: SalesforceAuthenticationFailed) -> DeliveryError:
+def _login_failure(error: SalesforceAuthenticationFailed) -> DeliveryError:
     if error.code == "login_rate_exceeded" or "rate exceeded" in error.auth_message:
-        return RateLimited("Salesforce refuses so many logins", retry_after=timedelta(minutes=1))
+        return RateLimited("Salesforce's limit for logins is exceeded", retry_after=timedelta(minutes=1))
     if error.code in ("server_error", "temporarily_unavailable") or (
         isinstance(error.code, int) and error.code < 400
     ):
         return TransientError(
-            f"the login's answer ({error.code}) is not Salesforce's; is something in between?"
+            f"the response to the login ({error.code}) is not Salesforce's: check for a proxy in between"
         )
-    said = f": {error.auth_message[:100]}" if isinstance(error.code, str) else "; is SALESFORCE_URL right?"
-    return AuthenticationError(f"Salesforce refuses the login with {error.code}{said}")
+    advice = (
+        f": {error.auth_message[:100]}" if isinstance(error.code, str) else "; is SALESFORCE_URL correct?"
+    )
+    return AuthenticationError(f"Salesforce rejects the login with {error.code}{advice}")
 
 
-def _failure_of(code: str, message: str, fields: Sequence[str], status: int) -> DeliveryError:
-    """Codes and names of fields only: messages repeat values, but for those that an administrator wrote."""
+def _failure_from_code(code: str, message: str, fields: Sequence[str], status: int) -> DeliveryError:
+    """Map an error code. Only code and field names are kept: messages repeat values, except in validation rules."""
     detail = f"Salesforce answered {code}" + (f" ({', '.join(fields)})" if fields else "")
     if code == "UNABLE_TO_LOCK_ROW":
         return TransientError(detail, retry_after=timedelta(seconds=3))
     if code == "REQUEST_LIMIT_EXCEEDED" and "oncurrent" in message:
         return RateLimited(detail, retry_after=timedelta(seconds=5))
     if code == "REQUEST_LIMIT_EXCEEDED":
-        return QuotaExhausted("the org's requests of the last 24 hours are used up")
+        return QuotaExhausted("the org's daily request quota is used up (last 24 hours)")
     if code in ("INVALID_SESSION_ID", "API_DISABLED_FOR_ORG", "API_CURRENTLY_DISABLED") or status == 401:
         return AuthenticationError(detail)
     if status >= 500 or code in (
@@ -835,13 +895,13 @@ def _failure_of(code: str, message: str, fields: Sequence[str], status: int) -> 
     ):
         return OutcomeUnknown(detail, reason="server_error")
     if code == "FIELD_CUSTOM_VALIDATION_EXCEPTION":
-        return PermanentError(f"a validation rule of the org refuses it: {message[:200]}", code=code)
+        return PermanentError(f"a validation rule of the org rejects the record: {message[:200]}", code=code)
     if code.startswith("INSUFFICIENT_ACCESS"):
-        return PermanentError(f"{detail}: give the integration user access", code=code)
+        return PermanentError(f"{detail}: grant the integration user access", code=code)
     return PermanentError(detail, code=code)
 
 
-def _codes(error: SalesforceError) -> list[tuple[str, str, list[str]]]:
+def _errors_in(error: SalesforceError) -> list[tuple[str, str, list[str]]]:
     content: Any = error.content
     items = content if isinstance(content, list) else []
     return [
@@ -855,71 +915,74 @@ def _codes(error: SalesforceError) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-def _answer(result: Record, detail: str = "") -> Success | DeliveryError:
-    """One record's own answer in a collection."""
-    if result.get("success"):
+def _record_result(item: Record, detail: str = "") -> Success | DeliveryError:
+    """Return the result of one record in a collection."""
+    if item.get("success"):
         return Success(
-            id=str(result["id"]), detail=detail or ("updated" if result.get("created") is False else "")
+            id=str(item["id"]), detail=detail or ("updated" if item.get("created") is False else "")
         )
-    for item in result.get("errors") or ():
-        fields = [str(name) for name in item.get("fields") or ()]
-        return _failure_of(str(item.get("statusCode")), str(item.get("message", "")), fields, 400)
-    return OutcomeUnknown("Salesforce says nothing about this record", reason="server_error")
+    for error in item.get("errors") or ():
+        fields = [str(name) for name in error.get("fields") or ()]
+        return _failure_from_code(str(error.get("statusCode")), str(error.get("message", "")), fields, 400)
+    return OutcomeUnknown("Salesforce's response has no result for this record", reason="server_error")
 
 
-def _code(answer: BatchResult) -> str:
-    return answer.code if isinstance(answer, PermanentError) else ""
+def _error_code(result: BatchResult) -> str:
+    return result.code if isinstance(result, PermanentError) else ""
 
 
-def _typed(kind: str, record: Mapping[str, Any]) -> Record:
-    return {"attributes": {"type": kind}, **record}
+def _typed(object_type: str, record: Mapping[str, Any]) -> Record:
+    return {"attributes": {"type": object_type}, **record}
 
 
 def _chunks(addresses: Sequence[str]) -> list[Sequence[str]]:
-    return [addresses[start : start + _ASKED_AT_ONCE] for start in range(0, len(addresses), _ASKED_AT_ONCE)]
+    size = _ADDRESSES_PER_QUERY
+    return [addresses[start : start + size] for start in range(0, len(addresses), size)]
 
 
-def _fields(kind: str) -> str:
-    return ", ".join(("Id", *_PERSON_FIELDS[kind]))
+def _returning_fields(object_type: str) -> str:
+    return ", ".join(("Id", *_MATCH_FIELDS[object_type]))
 
 
-def _select(names: Iterable[str], kind: str, where: str) -> str:
-    """A query. Names of fields come from rules and go in as they are, so they must be names."""
-    wanted = list(dict.fromkeys(names))
-    for name in wanted:
+def _select(names: Iterable[str], object_type: str, condition: str) -> str:
+    """Return a SOQL query. Field names come from rules and are inserted unquoted, so they are validated."""
+    unique_names = list(dict.fromkeys(names))
+    for name in unique_names:
         if not re.fullmatch(r"[A-Za-z]\w*", name):
-            raise PermanentError(f"`{name[:40]}` is no name of a field", code="INVALID_FIELD")
-    return f"SELECT {', '.join(wanted)} FROM {kind} WHERE {where}"  # noqa: S608 - values are quoted by format_soql
+            raise PermanentError(
+                f"`{name[:40]}` is not a valid field name: use the API name", code="INVALID_FIELD"
+            )
+    # format_soql has quoted the values in the condition.
+    return f"SELECT {', '.join(unique_names)} FROM {object_type} WHERE {condition}"  # noqa: S608
 
 
-def _id(record_id: str) -> str:
-    """Ids go into paths as they are, so they must be ids."""
+def _require_id(record_id: str) -> str:
+    """Return the ID if it is valid: IDs are inserted into paths unquoted."""
     if not re.fullmatch(_ID, record_id):
-        raise PermanentError("this is no Salesforce id", code="MALFORMED_ID")
+        raise PermanentError("not a valid Salesforce ID: expected 15 or 18 characters", code="MALFORMED_ID")
     return record_id
 
 
 def _match(row: Record) -> ContactMatch:
-    contact = str(row["Id"]).startswith(CONTACT)
+    is_contact = str(row["Id"]).startswith(CONTACT_PREFIX)
     return ContactMatch(
         str(row["Id"]),
         [str(row["Email"])] if row.get("Email") else [],
-        [str(row[name]) for name in _PHONES if row.get(name)],
-        ("1" if contact else "0", row.get("LastActivityDate") or "", row.get("LastModifiedDate") or ""),
+        [str(row[name]) for name in _PHONE_FIELDS if row.get(name)],
+        ("1" if is_contact else "0", row.get("LastActivityDate") or "", row.get("LastModifiedDate") or ""),
     )
 
 
-def _day(org: Org, context: Context, instant: datetime) -> str:
-    """The person's calendar day: Salesforce keeps it without a zone and must not be left to shift it."""
-    return (
-        instant.astimezone(ZoneInfo(context.contact.time_zone or org.settings.time_zone)).date().isoformat()
-    )
+def _local_date(org: Org, context: Context, instant: datetime) -> str:
+    """Return the date in the contact's time zone. Salesforce stores dates without a zone and must not shift them."""
+    zone = ZoneInfo(context.contact.time_zone or org.settings.time_zone)
+    return instant.astimezone(zone).date().isoformat()
 
 
-def _cut(record: Mapping[str, Any]) -> Record:
-    """Salesforce refuses the whole record for one text that is too long; what has no value is left out."""
+def _truncate(record: Mapping[str, Any]) -> Record:
+    """Truncate long strings, for which Salesforce rejects the whole record, and omit None."""
     return {
-        name: value[: LONGEST.get(name)] if isinstance(value, str) else value
+        name: value[: MAX_LENGTH.get(name)] if isinstance(value, str) else value
         for name, value in record.items()
         if value is not None
     }
