@@ -147,7 +147,7 @@ def _is_current(item: AttemptResult, state: str) -> bool:
 
 
 def _with_reported_status(item: AttemptResult, row: Row[Any]) -> AttemptResult:
-    """Merge the message status that a callback stored during the attempt; it confirms the action and is final."""
+    """Merge the message status that a callback stored during the attempt; a status confirms the action."""
     if row.message_status is None or item.external_id not in (None, row.external_id):
         return item
     status = latest_status(row.message_status, item.message_status)

@@ -242,8 +242,8 @@ idempotency_keys = Table(
     Column("occurred_at", Instant, nullable=False,
            info=_doc("When the event happened: an older event does not overwrite the record.")),
     Column("changed_at", Instant, nullable=False, info=_doc("When the row was last changed.")),
-    info=_doc("Side effects that are in progress or completed. A key is reserved before the attempt; rows "
-              "are kept permanently."),
+    info=_doc("Side effects that are in progress or completed. A key is reserved before the attempt; "
+              "completed keys are kept permanently."),
 )  # fmt: skip
 
 contact_cache = Table(
@@ -337,7 +337,7 @@ audit_log = Table(
     metadata,
     Column("id", Text, primary_key=True, info=_doc("ID of the entry, `aud_...`.")),
     Column("created_at", Instant, nullable=False, info=_doc("When the action was performed.")),
-    Column("actor", Text, nullable=False, info=_doc("Who performed it: a user name, or `dashboard`.")),
+    Column("actor", Text, nullable=False, info=_doc("Who performed it: a user name, `api` or `dashboard`.")),
     Column("action", Text, nullable=False,
            info=_doc("`retry`, `cancel`, `resolve`, `replay`, `accept`, `pause`, `resume`, `opt_out`, "
                      "`opt_in` or `erase`.")),
