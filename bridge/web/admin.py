@@ -31,9 +31,9 @@ from bridge.web.html import render, root_path
 COOKIE: Final = "bridge_session"
 SESSION_LIFETIME: Final = timedelta(hours=12)
 FAILURE_SECONDS: Final = 1.0
-"""Delay before a wrong token is answered."""
+"""Delay of the response to a wrong token."""
 MAX_CONCURRENT_FAILURES: Final = 20
-"""Wrong tokens that may wait for their answer. Above this limit, no token is checked."""
+"""Wrong tokens that may wait for their response. Above this limit, no token is checked."""
 MAX_BODY: Final = 64 * 1024
 _SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 
@@ -121,7 +121,7 @@ class AdminAuth:
     async def _check_token(self, token: str) -> bool:
         """Return whether the token is valid, after a delay if it is not.
 
-        Raise Refused while too many wrong tokens are waiting for their answer.
+        Raise Refused while too many wrong tokens are waiting for their response.
         """
         if self._pending_failures >= MAX_CONCURRENT_FAILURES:
             raise Refused("busy", "Too many wrong tokens: try again in a moment.", 429)
