@@ -65,7 +65,7 @@ def get_page(browser: httpx.Client, path: str, status: int = 200) -> ParsedPage:
 
 
 def failed_delivery(site: Site, error: Exception, *, after: bool = False, use: str = "send") -> str:
-    provider, hook = site.engine.partner, "after" if after else "before"
+    provider, hook = site.engine.provider, "after" if after else "before"
 
     def fail() -> None:
         setattr(provider, hook, None)
@@ -73,12 +73,12 @@ def failed_delivery(site: Site, error: Exception, *, after: bool = False, use: s
 
     setattr(provider, hook, fail)
     delivery_id = site.engine.deliver(use, site.engine.event(metadata={"contactPhone": "+13105550111"}))
-    site.engine.lookup_delay()
+    site.engine.run_due()
     return delivery_id
 
 
 def delivery_in_review(site: Site) -> str:
-    site.engine.partner.can_tell = False
+    site.engine.provider.lookup_works = False
     delivery_id = failed_delivery(site, OutcomeUnknown("no answer within 20 s"), after=True)
     site.engine.run_for(seconds=30)
     return delivery_id
@@ -259,7 +259,7 @@ def test_retry_and_cancel_redirect_to_delivery(site: Site, browser: httpx.Client
     failed_id = failed_delivery(site, PermanentError("no such number"))
     response = browser.post(f"/deliveries/{failed_id}/retry")
     assert (response.status_code, response.headers["location"]) == (303, f"../../deliveries/{failed_id}")
-    site.engine.lookup_delay()
+    site.engine.run_due()
     assert site.engine.show(failed_id)["state"] == "succeeded"
     pending_id = site.engine.deliver("send")
     assert browser.post(f"/deliveries/{pending_id}/cancel").status_code == 303
@@ -268,10 +268,10 @@ def test_retry_and_cancel_redirect_to_delivery(site: Site, browser: httpx.Client
 
 def test_impossible_action_returns_page_with_reason(site: Site, browser: httpx.Client) -> None:
     succeeded_id = site.engine.deliver("post")
-    site.engine.lookup_delay()
+    site.engine.run_due()
     response = browser.post(f"/deliveries/{succeeded_id}/retry")
     assert response.status_code == 409
-    assert "only failed and retrying deliveries are retried" in ParsedPage(response).text
+    assert "only failed and retrying deliveries can be retried" in ParsedPage(response).text
     event = site.engine.event()
     assert "not routed yet" in ParsedPage(browser.post(f"/events/{event.id}/replay")).text
 
@@ -360,7 +360,7 @@ def hostile_pages(site: Site, clock: Clock) -> list[str]:
     unknown = site.engine.event(event=HOSTILE[:60]).id
     delivery = failed_delivery(site, PermanentError(HOSTILE))
     named = site.engine.deliver("send", rule=HOSTILE, params={"to": HOSTILE}, recipient=HOSTILE)
-    site.engine.partner.can_tell = False
+    site.engine.provider.lookup_works = False
     review = delivery_in_review(site)
     apply_callback(site.database, "desk", [StatusUpdate("failed", HOSTILE, delivery, HOSTILE)])
     record_rejected_requests(

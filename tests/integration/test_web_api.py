@@ -35,17 +35,17 @@ def failed_delivery(site: Site, error: Exception) -> str:
     """Return the ID of a delivery whose attempt raised `error`."""
 
     def fail() -> None:
-        site.engine.partner.before = None
+        site.engine.provider.before = None
         raise error
 
-    site.engine.partner.before = fail
+    site.engine.provider.before = fail
     delivery_id = site.engine.deliver("send")
-    site.engine.lookup_delay()
+    site.engine.run_due()
     return delivery_id
 
 
 def delivery_in_review(site: Site) -> str:
-    site.engine.partner.can_tell = False
+    site.engine.provider.lookup_works = False
     delivery_id = failed_delivery(site, OutcomeUnknown("no answer"))
     site.engine.run_for(seconds=30)
     assert site.engine.show(delivery_id)["state"] == "needs_review"
@@ -82,7 +82,7 @@ def test_deliveries_filter_returns_only_matches(
 ) -> None:
     failed_delivery(site, PermanentError("no such number"))
     succeeded_id = site.engine.deliver("post")
-    site.engine.lookup_delay()
+    site.engine.run_due()
     assert site.engine.show(succeeded_id)["state"] == "succeeded"
     site.engine.deliver("send", rule="another")
     assert len(api.get("/api/deliveries", params=query).json()["items"]) == count
@@ -155,26 +155,26 @@ def test_search_finds_phone_number_formats_and_ids(site: Site, api: httpx.Client
     site.engine.deliver("send", site.engine.event(metadata={"contactPhone": "+13105550111"}))
     event = site.engine.event()
     delivery = site.engine.deliver("send", event)
-    site.engine.lookup_delay()
+    site.engine.run_due()
     query = query.format(
         delivery=delivery, event=event.id, conversation=event.conversation.id, webhook=event.dedupe_key
     )
-    found = api.get("/api/search", params={"q": query}).json()
-    ids = [item["id"] for item in found["deliveries"]]
-    assert delivery in ids
-    assert len(ids) == 1 or "conversation" in query or query == event.conversation.id
+    results = api.get("/api/search", params={"q": query}).json()
+    delivery_ids = [item["id"] for item in results["deliveries"]]
+    assert delivery in delivery_ids
+    assert len(delivery_ids) == 1 or "conversation" in query or query == event.conversation.id
     if not query.startswith(("sms-", "dlv_")):
-        assert event.id in [item["id"] for item in found["events"]]
+        assert event.id in [item["id"] for item in results["events"]]
 
 
 def test_search_finds_email_address_case_insensitively(site: Site, api: httpx.Client) -> None:
     event = site.engine.event("chat.abandoned", metadata={"contactEmail": "Ines@Okafor.example"})
     delivery_id = site.engine.deliver("mail", event)
-    site.engine.lookup_delay()
-    found = api.get("/api/search", params={"q": " Ines@OKAFOR.example"}).json()
-    assert [item["id"] for item in found["events"]] == [event.id]
-    found = api.get("/api/search", params={"q": "ines@okafor.example"}).json()
-    assert [item["id"] for item in found["deliveries"]] == [delivery_id]
+    site.engine.run_due()
+    results = api.get("/api/search", params={"q": " Ines@OKAFOR.example"}).json()
+    assert [item["id"] for item in results["events"]] == [event.id]
+    results = api.get("/api/search", params={"q": "ines@okafor.example"}).json()
+    assert [item["id"] for item in results["deliveries"]] == [delivery_id]
     assert api.get("/api/search", params={"q": "nobody@example.com"}).json() == {
         "events": [],
         "deliveries": [],
@@ -194,8 +194,8 @@ def test_connections_show_pause_cause_reason_and_end(site: Site, api: httpx.Clie
     site.engine.deliver("send")
     assert site.engine.step() == 0
     assert api.post("/api/connections/desk/resume").json()["paused"] is False
-    site.engine.lookup_delay()
-    assert len(site.engine.partner.texts) == 1
+    site.engine.run_due()
+    assert len(site.engine.provider.messages) == 1
     assert [entry["action"] for entry in api.get("/api/audit").json()["items"]] == ["resume", "pause"]
 
 
@@ -205,16 +205,16 @@ def test_connections_do_not_show_settings(api: httpx.Client) -> None:
 
 
 def test_rules_show_active_rules_and_load_error(site: Site, api: httpx.Client) -> None:
-    found = api.get("/api/rules").json()
-    assert found["hash"] == site.rules.current.hash
-    assert found["loaded_at"].endswith("Z")
-    assert (found["load_error"], found["diagnostics"]) == (None, [])
-    assert [(rule["name"], rule["shadow"]) for rule in found["rules"]] == [
+    rules_status = api.get("/api/rules").json()
+    assert rules_status["hash"] == site.rules.current.hash
+    assert rules_status["loaded_at"].endswith("Z")
+    assert (rules_status["load_error"], rules_status["diagnostics"]) == (None, [])
+    assert [(rule["name"], rule["shadow"]) for rule in rules_status["rules"]] == [
         ("text-when-not-reached", False),
         ("post-every-resolved-chat", False),
         ("only-in-german", True),
     ]
-    assert found["rules"][0]["do"] == ["twilio.send_sms"]
+    assert rules_status["rules"][0]["do"] == ["twilio.send_sms"]
     site.rules.load_error = "rules.yaml:3:1: unknown key"
     site.rules.diagnostics = (Diagnostic(3, 1, "unknown key `evnt`", "did you mean `event`?"),)
     [problem] = api.get("/api/rules").json()["diagnostics"]
@@ -223,10 +223,10 @@ def test_rules_show_active_rules_and_load_error(site: Site, api: httpx.Client) -
 
 def test_stats_count_deliveries_and_unrouted_events(site: Site, api: httpx.Client) -> None:
     site.engine.deliver("send")
-    found = api.get("/api/stats").json()
-    assert found["deliveries"]["pending"] == 1
-    assert found["unrouted"] == 1
-    assert found["oldest_due"].endswith("Z")
+    stats = api.get("/api/stats").json()
+    assert stats["deliveries"]["pending"] == 1
+    assert stats["unrouted"] == 1
+    assert stats["oldest_due"].endswith("Z")
 
 
 def test_audit_log_is_paginated(site: Site, api: httpx.Client) -> None:
@@ -244,7 +244,7 @@ def test_audit_log_is_paginated(site: Site, api: httpx.Client) -> None:
 def test_failed_delivery_is_retried(site: Site, api: httpx.Client) -> None:
     delivery_id = failed_delivery(site, PermanentError("no such number"))
     assert api.post(f"/api/deliveries/{delivery_id}/retry").json()["done"] is True
-    site.engine.lookup_delay()
+    site.engine.run_due()
     shown = api.get(f"/api/deliveries/{delivery_id}").json()
     assert shown["state"] == "succeeded"
     assert [(entry["action"], entry["actor"]) for entry in shown["audit"]] == [("retry", "api")]
@@ -253,8 +253,8 @@ def test_failed_delivery_is_retried(site: Site, api: httpx.Client) -> None:
 def test_pending_delivery_is_cancelled(site: Site, api: httpx.Client) -> None:
     delivery_id = site.engine.deliver("send")
     assert api.post(f"/api/deliveries/{delivery_id}/cancel").status_code == 200
-    site.engine.lookup_delay()
-    assert site.engine.partner.texts == []
+    site.engine.run_due()
+    assert site.engine.provider.messages == []
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_impossible_action_returns_409_with_advice(site: Site, api: httpx.Client
     response = api.post(f"/api/deliveries/{delivery_id}/retry")
     assert (response.status_code, "resolve" in response.json()["error"]) == (409, True)
     succeeded_id = site.engine.deliver("post")
-    site.engine.lookup_delay()
+    site.engine.run_due()
     for action in ("retry", "cancel"):
         assert api.post(f"/api/deliveries/{succeeded_id}/{action}").status_code == 409
 
