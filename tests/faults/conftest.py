@@ -14,26 +14,26 @@ from tests.faults.harness import Deployment, Outcome
 
 @pytest.fixture
 def sandbox() -> Iterator[RunningSandbox]:
-    """Partners of this test alone."""
+    """Mock providers for this test alone."""
     with start_sandbox() as running:
         yield running
 
 
 @pytest.fixture
 def deployment(tmp_path: Path, database_url: str, sandbox: RunningSandbox) -> Iterator[Deployment]:
-    """An installation on either database; nothing runs yet, and nothing runs afterwards."""
-    with Deployment(tmp_path, database_url, sandbox) as found:
-        yield found
+    """An installation on either database, without running processes; all are cleaned up afterwards."""
+    with Deployment(tmp_path, database_url, sandbox) as deployment:
+        yield deployment
 
 
 @pytest.fixture
 def postgres_deployment(tmp_path: Path, postgres_url: str, sandbox: RunningSandbox) -> Iterator[Deployment]:
-    """The same, for what only PostgreSQL can do."""
-    with Deployment(tmp_path, postgres_url, sandbox) as found:
-        yield found
+    """An installation on PostgreSQL."""
+    with Deployment(tmp_path, postgres_url, sandbox) as deployment:
+        yield deployment
 
 
 @pytest.fixture
 def report(record_property: Callable[[str, object], None]) -> Callable[[Outcome], None]:
-    """Puts a scenario's outcome into the table at the end of the run."""
+    """Return a function that adds a scenario's outcome to the table at the end of the run."""
     return lambda outcome: record_property("outcome", asdict(outcome))

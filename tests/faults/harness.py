@@ -1,7 +1,7 @@
-"""The whole service as its neighbours see it: real processes, a real database, the sandbox, and Heppu sending.
+"""Harness of the fault tests: the whole service as real processes, with a real database, the sandbox and a sender.
 
-Nothing here reaches into the processes under test. They are started, signalled and killed by their id; what they did
-is counted at the partners, and what they still have to do is read from their database.
+Nothing here reaches into the processes under test. They are started, signaled and killed by their process ID. Their
+side effects are counted at the mock providers, and their remaining work is read from their database.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ SECRET = "fault-tests-sign-with-this"
 ROOT = Path(__file__).resolve().parents[2]
 FINAL = ("succeeded", "needs_review", "failed", "cancelled", "suppressed")
 
-TEXTED = ("call.busy", "call.no-answer")
-"""Events that every set of rules here answers with a text; the others make a record in HubSpot."""
+SMS_EVENT_TYPES = ("call.busy", "call.no-answer")
+"""Event types for which all rules here send a text message; the others create a call record in HubSpot."""
 RULES = """\
 version: 1
 messaging:
@@ -53,7 +53,7 @@ messaging:
 alerts:
   - use: slack.post
 rules:
-  - name: text-who-was-busy
+  - name: text-after-busy
     when: call.busy
     do:
       - use: twilio.send_sms
@@ -67,74 +67,76 @@ rules:
 _numbers = itertools.count(1)
 
 
-def happening(name: str, person: str | None = None, conversation: str | None = None) -> dict[str, Any]:
-    """A fresh event, by default of a person and a conversation that no other event has."""
+def event_body(
+    event_type: str, phone: str | None = None, conversation_id: str | None = None
+) -> dict[str, Any]:
+    """Build the body of a new event, by default with a contact and a conversation that no other event has."""
     number = next(_numbers)
     return {
-        "event": name,
+        "event": event_type,
         "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "webhookId": f"whd_{uuid4().hex[:16]}",
-        "conversationId": conversation or f"conv_{uuid4().hex[:16]}",
-        "status": name.removeprefix("call."),
+        "conversationId": conversation_id or f"conv_{uuid4().hex[:16]}",
+        "status": event_type.removeprefix("call."),
         "direction": "outbound",
         "duration": 42,
         "metadata": {
-            "contactPhone": person or f"+1646{2_000_000 + number}",
-            "contactName": f"Person {number}",
+            "contactPhone": phone or f"+1646{2_000_000 + number}",
+            "contactName": f"Contact {number}",
         },
     }
 
 
-def calls(count: int) -> list[dict[str, Any]]:
-    """`count` events, each other one a busy line (a text) and a completed call (a record)."""
-    return [happening("call.busy" if place % 2 else "call.completed") for place in range(count)]
+def call_events(count: int) -> list[dict[str, Any]]:
+    """Build `count` events, alternating between a completed call (a record) and a busy line (a text message)."""
+    return [event_body("call.busy" if index % 2 else "call.completed") for index in range(count)]
 
 
 @dataclass
 class Outcome:
-    """What one scenario did, as a row of the table that the tests print."""
+    """The result of one scenario, as a row of the table that the tests print."""
 
     scenario: str
     database: str
     events: int
     kills: int
     lost: int
-    doubled: int
-    review: int
+    duplicated: int
+    needs_review: int
     seconds: float
     note: str = ""
 
 
-class Heppu:
-    """Sends signed events to whoever serves, each until it is answered 2xx, and remembers which were."""
+class WebhookSender:
+    """Sends signed events to the running servers, as Heppu does, each until the response is 2xx."""
 
     def __init__(self, urls: Callable[[], Sequence[str]], senders: int = 6) -> None:
         self._urls = urls
         self._queue: queue.SimpleQueue[tuple[float, dict[str, Any]] | None] = queue.SimpleQueue()
-        self.answered: list[dict[str, Any]] = []
-        self.answers: Counter[int | str] = Counter()
-        """By HTTP status; `unreachable` when nobody answered."""
-        self._open = 0
+        self.accepted: list[dict[str, Any]] = []
+        self.responses: Counter[int | str] = Counter()
+        """Number of responses by HTTP status, or `unreachable` without a response."""
+        self._total = 0
         self._stopping = threading.Event()
         self._senders = [threading.Thread(target=self._work, daemon=True) for _ in range(senders)]
         for sender in self._senders:
             sender.start()
 
     def send(self, bodies: Sequence[dict[str, Any]], per_second: float = 1000.0) -> None:
-        """Begin to send these, at this pace."""
-        begin = time.monotonic()
-        self._open += len(bodies)
-        for place, body in enumerate(bodies):
-            self._queue.put((begin + place / per_second, body))
+        """Start to send these events, at this rate."""
+        start = time.monotonic()
+        self._total += len(bodies)
+        for index, body in enumerate(bodies):
+            self._queue.put((start + index / per_second, body))
 
     def wait(self, seconds: float = 60.0) -> None:
-        """Until everything is answered 2xx."""
+        """Wait until every event is accepted."""
         wait_for(
-            lambda: len(self.answered) == self._open, seconds, "every event to be answered 2xx", self.answers
+            lambda: len(self.accepted) == self._total, seconds, "every event to be accepted", self.responses
         )
 
     def close(self) -> None:
-        """Send nothing more."""
+        """Stop sending."""
         self._stopping.set()
         for _ in self._senders:
             self._queue.put(None)
@@ -142,7 +144,7 @@ class Heppu:
             sender.join(15)
 
     def _work(self) -> None:
-        for turn in itertools.count():
+        for attempt in itertools.count():
             item = self._queue.get()
             if item is None:
                 return
@@ -150,23 +152,26 @@ class Heppu:
             self._stopping.wait(max(0.0, at - time.monotonic()))
             while not self._stopping.is_set():
                 urls = self._urls()
-                if urls and self.post(urls[turn % len(urls)], body):
+                if urls and self.post(urls[attempt % len(urls)], body):
                     break
-                turn += 1
+                attempt += 1
                 self._stopping.wait(0.1)
 
     def post(self, url: str, body: Mapping[str, Any]) -> bool:
-        """One try; whether it was answered 2xx."""
+        """Send an event once; return True if the response is 2xx."""
         status = post(url, body)
-        self.answers[status] += 1
+        self.responses[status] += 1
         if isinstance(status, int) and 200 <= status < 300:
-            self.answered.append(dict(body))
+            self.accepted.append(dict(body))
             return True
         return False
 
 
 def post(url: str, body: Mapping[str, Any], seconds: float = 15.0) -> int | str:
-    """Post one event as Heppu does, signed here and not by the bridge's own code; the status, or `unreachable`."""
+    """Post one event as Heppu does, signed here and not by the bridge's own code.
+
+    Return the HTTP status, or `unreachable`.
+    """
     raw = json.dumps(body).encode()
     headers = {
         "Content-Type": "application/json",
@@ -184,7 +189,7 @@ def post(url: str, body: Mapping[str, Any], seconds: float = 15.0) -> int | str:
 
 
 def get(url: str | None, path: str, seconds: float = 10.0) -> int | str:
-    """The status of one GET, or `unreachable`."""
+    """Return the HTTP status of one GET request, or `unreachable`."""
     connection = http.client.HTTPConnection(urlsplit(url or "").netloc, timeout=seconds)
     try:
         connection.request("GET", path)
@@ -196,19 +201,19 @@ def get(url: str | None, path: str, seconds: float = 10.0) -> int | str:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a JSON log; a line that is no entry is one of its own, so that nothing is overlooked."""
-    found = []
+    """Return the entries of a JSON log. A line that is not an entry becomes one, so that nothing is overlooked."""
+    entries = []
     for line in path.read_text("utf-8", "replace").splitlines():
         try:
             entry = json.loads(line)
         except ValueError:
             entry = {"line": line}
-        found.append(entry if isinstance(entry, dict) else {"line": line})
-    return found
+        entries.append(entry if isinstance(entry, dict) else {"line": line})
+    return entries
 
 
 class Process:
-    """One `bridge serve` or `bridge worker`."""
+    """One `bridge serve` or `bridge worker` process."""
 
     def __init__(
         self, environ: Mapping[str, str], folder: Path, *command: str, log: Path | None = None
@@ -221,8 +226,8 @@ class Process:
             [sys.executable, "-m", "bridge", *command],
             env=self.environ, cwd=folder, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        self.listens_at: str | None = None
-        """Set by who chose its port; otherwise its log tells."""
+        self.address: str | None = None
+        """The URL it listens at. Read from its log if the test did not choose the port."""
 
     @property
     def pid(self) -> int:
@@ -233,46 +238,46 @@ class Process:
         return self._process.poll() is None
 
     @property
-    def worker(self) -> int:
-        """The id of the process that works: a child of one that serves, else itself."""
-        found = subprocess.run(
+    def worker_pid(self) -> int:
+        """The ID of the worker process: a child of the server, or the process itself."""
+        children = subprocess.run(
             ["pgrep", "-P", str(self.pid)], capture_output=True, text=True, check=False
         ).stdout.split()
-        return int(found[0]) if found else self.pid
+        return int(children[0]) if children else self.pid
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """What it logged."""
+        """The entries of its log."""
         return read_log(self._log)
 
     @property
     def output(self) -> str:
-        """All that it wrote, for the message of a test that fails."""
+        """The end of its output, for the message of a failed test."""
         return self._log.read_text("utf-8", "replace")[-4000:]
 
     @property
     def url(self) -> str | None:
-        """Where it listens; None before it does, and once it is gone."""
-        if self.listens_at is None:
+        """The URL it listens at; None before it listens, and after it has exited."""
+        if self.address is None:
             serving = [entry for entry in self.log if entry.get("event") == "serving"]
-            self.listens_at = serving[0]["url"] if serving else None
-        return self.listens_at if self.running else None
+            self.address = serving[0]["url"] if serving else None
+        return self.address if self.running else None
 
     def ready(self, seconds: float = 30.0) -> Self:
-        """Wait until it works: a server also until the worker beside it does."""
-        works = self._worker_answers if self.command[0] == "serve" else self._says_it_works
+        """Wait until it is ready; for a server, also until its worker is."""
+        is_ready = self._worker_is_up if self.command[0] == "serve" else self._has_started
         wait_for(
-            lambda: not self.running or works(),
+            lambda: not self.running or is_ready(),
             seconds,
             f"`bridge {' '.join(self.command)}` to be ready",
         )
         assert self.running, self.output
         return self
 
-    def _says_it_works(self) -> bool:
-        return any(entry.get("event") == "working" for entry in self.log)
+    def _has_started(self) -> bool:
+        return any(entry.get("event") == "worker started" for entry in self.log)
 
-    def _worker_answers(self) -> bool:
+    def _worker_is_up(self) -> bool:
         if self.url is None:
             return False
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=10)
@@ -280,7 +285,7 @@ class Process:
             connection.request(
                 "GET", "/metrics", headers={"Authorization": f"Bearer {self.environ['BRIDGE_ADMIN_TOKEN']}"}
             )
-            return b"\nbridge_worker_up 1" in connection.getresponse().read()
+            return b"\nbridge_local_worker_up 1" in connection.getresponse().read()
         except (OSError, http.client.HTTPException):
             return False
         finally:
@@ -290,55 +295,57 @@ class Process:
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """Gone, in the middle of whatever it did; it must not have ended by itself before."""
+        """Kill it with SIGKILL. Fail if it has already exited."""
         assert self.running, self.output
         self._process.kill()
         self.wait()
 
     def kill_worker(self) -> None:
-        """Its worker is gone; what serves starts another one."""
+        """Kill its worker with SIGKILL; the server starts another one."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.worker, signal.SIGKILL)
+            os.kill(self.worker_pid, signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Stop its time and its worker's, as a suspended virtual machine's."""
+        """Suspend it and its worker, like a suspended virtual machine."""
         self._signal_both(signal.SIGSTOP)
 
-    def wake(self) -> None:
+    def unfreeze(self) -> None:
+        """Resume it and its worker."""
         self._signal_both(signal.SIGCONT)
 
     def _signal_both(self, number: signal.Signals) -> None:
-        for pid in {self.pid, self.worker}:
-            with contextlib.suppress(ProcessLookupError):  # it was killed
+        for pid in {self.pid, self.worker_pid}:
+            with contextlib.suppress(ProcessLookupError):  # it has exited
                 os.kill(pid, number)
 
     def stop(self, seconds: float = 40.0) -> int:
-        """SIGTERM; the exit code."""
+        """Send SIGTERM; return the exit code."""
         self.send_signal(signal.SIGTERM)
         return self.wait(seconds)
 
     def wait(self, seconds: float = 40.0) -> int:
-        """The exit code."""
+        """Wait for its exit; return the exit code."""
         code = self._process.wait(seconds)
         self._output.close()
         return code
 
-    def end(self) -> None:
-        """Leave nothing behind, whatever state it is in."""
+    def clean_up(self) -> None:
+        """Kill it in any state, and close its log."""
         if self.running:
-            self.wake()
+            self.unfreeze()
             self._process.kill()
             self._process.wait(10)
         self._output.close()
 
     def cpu_seconds(self) -> float:
-        """Processor time used so far."""
-        return sum(_ticks(pid) for pid in {self.pid, self.worker}) / os.sysconf("SC_CLK_TCK")
+        """Return the processor time it has used."""
+        return sum(_ticks(pid) for pid in {self.pid, self.worker_pid}) / os.sysconf("SC_CLK_TCK")
 
-    def memory(self) -> int:
-        """Resident memory in bytes."""
+    def memory_bytes(self) -> int:
+        """Return its resident memory in bytes."""
         pages = (
-            int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) for pid in {self.pid, self.worker}
+            int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
+            for pid in {self.pid, self.worker_pid}
         )
         return sum(pages) * os.sysconf("SC_PAGE_SIZE")
 
@@ -350,7 +357,7 @@ def _ticks(pid: int) -> int:
 
 @dataclass
 class Deployment:
-    """The processes of one installation, their database, the partners, and Heppu."""
+    """The processes of one installation, their database, the mock providers, and the sender of events."""
 
     folder: Path
     database_url: str
@@ -362,7 +369,7 @@ class Deployment:
 
     def __enter__(self) -> Self:
         (self.folder / "rules.yaml").write_text(self.rules, "utf-8")
-        self.heppu = Heppu(lambda: [process.url for process in list(self.processes) if process.url])
+        self.heppu = WebhookSender(lambda: [process.url for process in list(self.processes) if process.url])
         self.store = Database(self.database_url, pool_size=2)
         return self
 
@@ -371,46 +378,48 @@ class Deployment:
     ) -> None:
         self.heppu.close()
         for process in self.processes:
-            process.end()
+            process.clean_up()
         self.store.close()
 
     @property
-    def kind(self) -> str:
+    def database_kind(self) -> str:
         return "SQLite" if self.database_url.startswith("sqlite") else "PostgreSQL"
 
     @property
     def environ(self) -> dict[str, str]:
-        """The environment of every process: nothing of ours but what it needs to start."""
+        """The environment of every process, without anything of the test's own that it does not need."""
         return {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
             "PYTHONWARNINGS": "ignore",
             **self.sandbox.environment,
             "HEPPU_WEBHOOK_SECRET": SECRET,
-            "BRIDGE_ADMIN_TOKEN": "an-admin-token-of-the-fault-tests",
+            "BRIDGE_ADMIN_TOKEN": "admin-token-of-the-fault-tests",
             "BRIDGE_DATABASE_URL": self.database_url,
             "BRIDGE_LOG_FORMAT": "json",
             **self.variables,
         }
 
     def start(self, *command: str) -> Process:
-        """One more process, by default `bridge serve` on a free port."""
+        """Start another process, by default `bridge serve` on a free port."""
         process = Process(self.environ, self.folder, *(command or ("serve", "--port", "0")))
         self.processes.append(process)
         return process
 
-    def start_unlogged(self) -> Process:
-        """`bridge serve` whose log cannot be written; it is ready when this returns."""
+    def start_with_unwritable_log(self) -> Process:
+        """Start a `bridge serve` whose log cannot be written, and wait until it is ready."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         process = Process(self.environ, self.folder, "serve", "--port", str(port), log=Path("/dev/full"))
         self.processes.append(process)
-        process.listens_at = f"http://127.0.0.1:{port}"
-        wait_for(lambda: get(process.listens_at, "/readyz") == 200, 20, "it to be ready", process.running)
+        process.address = f"http://127.0.0.1:{port}"
+        wait_for(
+            lambda: get(process.address, "/readyz") == 200, 20, "the server to be ready", process.running
+        )
         return process
 
     def restart(self, process: Process) -> Process:
-        """A successor of one that is gone."""
+        """Start a successor of a process that has exited."""
         self.processes.remove(process)
         return self.start(*process.command)
 
@@ -422,126 +431,126 @@ class Deployment:
         process.kill_worker()
         self.kills += 1
 
-    def bridge(self, *command: str, seconds: float = 30.0) -> subprocess.CompletedProcess[str]:
-        """Another command, as a person beside the service types it."""
+    def run_command(self, *command: str, seconds: float = 30.0) -> subprocess.CompletedProcess[str]:
+        """Run another `bridge` command while the service runs, as an operator does."""
         return subprocess.run(
             [sys.executable, "-m", "bridge", *command], env=self.environ, cwd=self.folder, timeout=seconds,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
 
-    # What is left to do, read from the database
+    # Remaining work, read from the database
 
     def query(self, statement: str, **values: Any) -> list[Any]:
-        """Rows of the database; raises StoreUnavailable when it is away."""
+        """Return rows of the database. Raise StoreUnavailable if it is unavailable."""
 
         def read() -> list[Any]:
-            with self.store.read() as connection:
-                return list(connection.execute(text(statement), values).all())
+            with self.store.read() as conn:
+                return list(conn.execute(text(statement), values).all())
 
-        return _twice(read)
+        return _retry_once(read)
 
     def change(self, statement: str, **values: Any) -> None:
         def write() -> None:
-            with self.store.write() as connection:
-                connection.execute(text(statement), values)
+            with self.store.write() as conn:
+                conn.execute(text(statement), values)
 
-        _twice(write)
+        _retry_once(write)
 
     def states(self) -> Counter[str]:
-        """Deliveries by state, and events not yet routed as `unrouted`."""
+        """Count deliveries by state, and events that are not routed yet as `unrouted`."""
         rows = self.query("SELECT state, count(*) FROM deliveries GROUP BY state")
-        found = Counter({row[0]: row[1] for row in rows})
+        counts = Counter({row[0]: row[1] for row in rows})
         unrouted = self.query("SELECT count(*) FROM events WHERE routed_at IS NULL")[0][0]
-        return found + Counter({"unrouted": unrouted})
+        return counts + Counter({"unrouted": unrouted})
 
-    def final(self) -> bool:
-        """Whether nothing is left to do."""
+    def is_final(self) -> bool:
+        """Return True if every event is routed and every delivery is final."""
         try:
             return all(state in FINAL for state in self.states())
         except StoreUnavailable:
             return False
 
-    def wait_until_final(self, seconds: float = 90.0, hurry: bool = False) -> float:
-        """Until nothing is left to do; how many seconds that took. `hurry` lets time pass quickly, see `hurry`."""
-        begin = time.monotonic()
+    def wait_until_final(self, seconds: float = 90.0, skip_waits: bool = False) -> float:
+        """Wait until everything is final; return the seconds it took. For `skip_waits`, see the method of that name."""
+        start = time.monotonic()
 
         def done() -> bool:
-            if hurry:
-                self.hurry()
-            return self.final()
+            if skip_waits:
+                self.skip_waits()
+            return self.is_final()
 
-        wait_for(done, seconds, "every delivery to be final", self.states, every=0.5 if hurry else 0.2)
-        return time.monotonic() - begin
+        wait_for(done, seconds, "every delivery to be final", self.states, every=0.5 if skip_waits else 0.2)
+        return time.monotonic() - start
 
-    def hurry(self) -> None:
-        """Let the waits that belong to a kill pass at once: the lease of who is gone, and the next attempt's time.
+    def skip_waits(self) -> None:
+        """End the waits after a kill immediately: the leases of dead workers, and the time of the next attempt.
 
-        The short tests use it; the long ones wait in earnest.
+        The short tests use it; the long ones really wait.
         """
-        gone = "', '".join(self.dead_replicas())
+        dead = "', '".join(self.dead_workers())
         with contextlib.suppress(StoreUnavailable):
             self.change(
-                f"UPDATE deliveries SET lease_expires_at = 0 WHERE state = 'running' AND replica IN ('{gone}')"
+                f"UPDATE deliveries SET lease_expires_at = 0 WHERE state = 'running' AND worker_id IN ('{dead}')"
             )
             self.change("UPDATE deliveries SET run_at = 0 WHERE state = 'retrying'")
 
-    def attempts_of(self, process: Process) -> int:
-        """How many attempts this process, or the worker beside it, has under way."""
-        statement = "SELECT count(*) FROM deliveries WHERE state = 'running' AND replica LIKE :own"
-        return int(self.query(statement, own=f"%-{process.worker}-%")[0][0])
+    def running_attempts(self, process: Process) -> int:
+        """Count the running attempts of this process or its worker."""
+        statement = "SELECT count(*) FROM deliveries WHERE state = 'running' AND worker_id LIKE :pattern"
+        return int(self.query(statement, pattern=f"%-{process.worker_pid}-%")[0][0])
 
-    def dead_replicas(self) -> list[str]:
-        """Replicas that have attempts and whose process is gone: their names hold the process id."""
-        alive = {str(process.worker) for process in self.processes if process.running}
+    def dead_workers(self) -> list[str]:
+        """Return the workers that have running attempts and have exited; their IDs contain the process ID."""
+        alive = {str(process.worker_pid) for process in self.processes if process.running}
         rows = self.query(
-            "SELECT DISTINCT replica FROM deliveries WHERE state = 'running' AND replica IS NOT NULL"
+            "SELECT DISTINCT worker_id FROM deliveries WHERE state = 'running' AND worker_id IS NOT NULL"
         )
         return [row[0] for row in rows if row[0].rsplit("-", 2)[1] not in alive]
 
-    # What reached the partners
+    # Side effects at the providers
 
-    def texts(self) -> Counter[str]:
-        """Texts per person."""
+    def text_messages(self) -> Counter[str]:
+        """Count text messages by recipient."""
         return Counter(message.to for message in self.sandbox.twilio.messages)
 
-    def records(self) -> Counter[str]:
-        """Call records in HubSpot per conversation."""
+    def call_records(self) -> Counter[str]:
+        """Count call records in HubSpot by conversation."""
         return Counter(call.properties["heppu_conversation_id"] for call in self.sandbox.hubspot.calls)
 
     def contacts(self) -> Counter[str]:
-        """Contacts in HubSpot per person."""
+        """Count contacts in HubSpot by phone number."""
         return Counter(contact.properties.get("phone", "") for contact in self.sandbox.hubspot.contacts)
 
-    def lost(self) -> list[str]:
-        """Webhook ids of answered events that brought nothing about."""
-        texts, records = self.texts(), self.records()
+    def lost_events(self) -> list[str]:
+        """Return the webhook IDs of accepted events without a side effect."""
+        messages, records = self.text_messages(), self.call_records()
         return [
             body["webhookId"]
-            for body in self.heppu.answered
+            for body in self.heppu.accepted
             if not (
-                texts[body["metadata"]["contactPhone"]]
-                if body["event"] in TEXTED
+                messages[body["metadata"]["contactPhone"]]
+                if body["event"] in SMS_EVENT_TYPES
                 else records[body["conversationId"]]
             )
         ]
 
-    def doubled(self) -> list[str]:
-        """Everything that is there more than once: the same text to one person, a conversation's record, a contact."""
-        texts = Counter(f"{message.to}: {message.body}" for message in self.sandbox.twilio.messages)
-        there = [*texts.items(), *self.records().items(), *self.contacts().items()]
-        return [key for key, count in there if count > 1]
+    def duplicates(self) -> list[str]:
+        """Return what exists more than once: a text message to one recipient, a call record, or a contact."""
+        messages = Counter(f"{message.to}: {message.body}" for message in self.sandbox.twilio.messages)
+        side_effects = [*messages.items(), *self.call_records().items(), *self.contacts().items()]
+        return [key for key, count in side_effects if count > 1]
 
-    def cut_short(self) -> int:
-        """Attempts that another process, or the next one, had to conclude: theirs was gone or frozen."""
-        return sum(entry.get("event") == "taking over an attempt" for entry in self.log())
+    def taken_over_attempts(self) -> int:
+        """Count attempts that another process took over, because theirs was dead or frozen."""
+        return sum(entry.get("event") == "attempt taken over" for entry in self.log())
 
     def log(self) -> list[dict[str, Any]]:
-        """What all processes logged, also those that are gone."""
+        """Return the log entries of all processes, including those that have exited."""
         logs = self.folder.glob("bridge-*.log")
         return [entry for path in sorted(logs) for entry in read_log(path)]
 
-    def crashes(self) -> list[str]:
-        """What should not have happened, by the logs of all processes."""
+    def unexpected_errors(self) -> list[str]:
+        """Return the exceptions in the logs of all processes."""
         return [
             str(entry)[:2000]
             for entry in self.log()
@@ -549,70 +558,70 @@ class Deployment:
         ]
 
     def outcome(self, scenario: str, seconds: float, note: str = "") -> Outcome:
-        """The row of this scenario. Partners' records must hang on one contact each, and nothing may have crashed."""
-        assert not self.crashes(), self.crashes()
+        """Build the row of this scenario. Fail after an exception, or if a call record does not have one contact."""
+        assert not self.unexpected_errors(), self.unexpected_errors()
         for call in self.sandbox.hubspot.calls:
             assert len(self.sandbox.hubspot.associated("calls", call.id, "contacts")) == 1, call
         return Outcome(
-            scenario, self.kind, len(self.heppu.answered), self.kills, len(self.lost()), len(self.doubled()),
-            self.states()["needs_review"], round(seconds, 1), note,
+            scenario, self.database_kind, len(self.heppu.accepted), self.kills,
+            len(self.lost_events()), len(self.duplicates()), self.states()["needs_review"], round(seconds, 1), note,
         )  # fmt: skip
 
 
-def kill_at_random(deployment: Deployment, kills: int, seed: int) -> None:
-    """Kill one of the processes with `kill -9`, start its successor, and again; at some moments before it is ready.
+def kill_randomly(deployment: Deployment, kills: int, seed: int) -> None:
+    """Repeatedly kill one of the processes with `kill -9` and start its successor, sometimes before it is ready.
 
-    Every third time it is only the worker beside a server, whose successor the server starts.
+    Every third time, kill only the worker of a server, which starts the next one.
     """
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     for number in range(kills):
-        time.sleep(chance.uniform(0.2, 2.0))
-        victim = chance.choice(deployment.processes)
-        if number % 3 == 1 and victim.worker != victim.pid:
+        time.sleep(rng.uniform(0.2, 2.0))
+        victim = rng.choice(deployment.processes)
+        if number % 3 == 1 and victim.worker_pid != victim.pid:
             deployment.kill_worker(victim)
         else:
             deployment.kill(victim)
             deployment.restart(victim)
 
 
-def kill_at_work(deployment: Deployment, process: Process) -> None:
-    """Kill the worker beside a server in the middle of attempts: it is frozen first, so none ends meanwhile."""
+def kill_during_attempts(deployment: Deployment, process: Process) -> None:
+    """Kill the worker of a server during attempts. It is frozen first, so that no attempt finishes before the kill."""
 
-    def caught() -> bool:
+    def frozen_during_attempts() -> bool:
         process.freeze()
-        if deployment.attempts_of(process):
+        if deployment.running_attempts(process):
             return True
-        process.wake()
+        process.unfreeze()
         return False
 
-    wait_for(caught, 20, "attempts under way", deployment.states)
+    wait_for(frozen_during_attempts, 20, "running attempts", deployment.states)
     deployment.kill_worker(process)
-    process.wake()
+    process.unfreeze()
 
 
-def _twice(act: Callable[[], T]) -> T:
-    """Once more after a connection that did not survive the database's restart."""
+def _retry_once(operation: Callable[[], T]) -> T:
+    """Run the operation, and once more if a pooled connection did not survive a restart of the database."""
     try:
-        return act()
+        return operation()
     except StoreUnavailable:
-        return act()
+        return operation()
 
 
 def wait_for(
-    done: Callable[[], object], seconds: float, what: str, state: object = None, every: float = 0.05
+    done: Callable[[], object], seconds: float, condition: str, state: object = None, every: float = 0.05
 ) -> None:
-    """Ask until `done`; fail with `what` was waited for, and the `state` it was left in."""
+    """Poll until `done`. On a timeout, fail with the name of the condition and the last `state`."""
     end = time.monotonic() + seconds
     while not done():
         if time.monotonic() > end:
-            found = state() if callable(state) else state
-            raise AssertionError(f"waited {seconds:.0f} s in vain for {what}: {found}")
+            last_state = state() if callable(state) else state
+            raise AssertionError(f"timed out after {seconds:.0f} s waiting for {condition}: {last_state}")
         time.sleep(every)
 
 
 @contextlib.contextmanager
-def slow(sandbox: RunningSandbox, seconds: float) -> Iterator[None]:
-    """Partners take a while, so that a kill finds attempts under way."""
+def slow_providers(sandbox: RunningSandbox, seconds: float) -> Iterator[None]:
+    """Delay every response of the providers, so that a kill hits running attempts."""
     faults = [
         sandbox.fault("twilio", delay=seconds, times=None),
         sandbox.fault("hubspot", delay=seconds, times=None),

@@ -1,15 +1,15 @@
-"""A hundred thousand deliveries that wait: they must cost nothing but their rows."""
+"""A backlog of 100,000 pending deliveries must not slow the service down."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
 from sqlalchemy import inspect
 
-from tests.faults.harness import Deployment, Outcome, Process, happening, wait_for
+from tests.faults.harness import Deployment, Outcome, Process, event_body, wait_for
 
 Report = Callable[[Outcome], None]
 
@@ -41,43 +41,48 @@ rules:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a service that has nothing to do costs, and how quick it is when something comes."""
+    """The resources of an idle service, and its latency for a new event."""
 
     cpu: float
-    """Of one core."""
+    """Fraction of one core."""
     memory: int
     """Bytes."""
-    text: float
-    """Seconds from an event to its text, the best of ten: what else the machine does is not ours."""
-    record: float
-    """The same for another connection."""
+    text_latency: float
+    """Seconds from an event to its text message; the best of ten, because other processes use the machine too."""
+    record_latency: float
+    """The same for a call record over another connection."""
 
 
 def _measure(deployment: Deployment, process: Process, *, texts: bool = True) -> Cost:
-    """`texts=False`: their connection is paused, so only the other one can be timed."""
-    text = _latency(deployment, "call.busy", lambda: deployment.sandbox.twilio.messages) if texts else 0.0
-    record = _latency(deployment, "call.completed", lambda: deployment.sandbox.hubspot.calls)
+    """Measure the service. With `texts=False`, only the other connection is timed, because that of texts is paused."""
+    text_latency = (
+        _latency(deployment, "call.busy", lambda: deployment.sandbox.twilio.messages) if texts else 0.0
+    )
+    record_latency = _latency(deployment, "call.completed", lambda: deployment.sandbox.hubspot.calls)
     time.sleep(3)
-    used, begin = process.cpu_seconds(), time.monotonic()
+    used, start = process.cpu_seconds(), time.monotonic()
     time.sleep(IDLE_SECONDS)
-    cpu = (process.cpu_seconds() - used) / (time.monotonic() - begin)
-    return Cost(cpu, process.memory(), text, record)
+    cpu = (process.cpu_seconds() - used) / (time.monotonic() - start)
+    return Cost(cpu, process.memory_bytes(), text_latency, record_latency)
 
 
-def _latency(deployment: Deployment, name: str, reached: Callable[[], list[object]]) -> float:
-    waits = []
+def _latency(deployment: Deployment, event_type: str, side_effects: Callable[[], Sequence[object]]) -> float:
+    latencies = []
     for _ in range(10):
-        count, begin = len(reached()), time.monotonic()
-        deployment.heppu.send([happening(name)])
-        wait_for(lambda count=count: len(reached()) > count, 20, name, deployment.states, every=0.002)  # type: ignore[misc]
-        waits.append(time.monotonic() - begin)
+        count, start = len(side_effects()), time.monotonic()
+        deployment.heppu.send([event_body(event_type)])
+        wait_for(
+            lambda count=count: len(side_effects()) > count,  # type: ignore[misc]
+            20, event_type, deployment.states, every=0.002,
+        )  # fmt: skip
+        latencies.append(time.monotonic() - start)
         time.sleep(0.3)
-    return min(waits)
+    return min(latencies)
 
 
 def _multiply(deployment: Deployment, count: int) -> None:
-    """Make `count` more of the one delivery that waits, each of a person of its own."""
-    own = {
+    """Copy the one pending delivery `count` times, each with its own recipient."""
+    unique_values = {
         "id": "'dlv_more_' || n",
         "idempotency_key": "'more ' || n",
         "concurrency_key": "'twilio|more ' || n",
@@ -86,7 +91,7 @@ def _multiply(deployment: Deployment, count: int) -> None:
         "run_at": "run_at + n",
     }
     names = [column["name"] for column in inspect(deployment.store.engine).get_columns("deliveries")]
-    values = ", ".join(own.get(name, name) for name in names)
+    values = ", ".join(unique_values.get(name, name) for name in names)
     insert = f"INSERT INTO deliveries ({', '.join(names)})"
     numbers = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count)"
     deployment.change(
@@ -96,16 +101,16 @@ def _multiply(deployment: Deployment, count: int) -> None:
 
 @pytest.mark.faults
 @pytest.mark.timeout(400)
-def test_what_waits_costs_nothing(deployment: Deployment, report: Report) -> None:
-    """Waiting for their time, and then, all due, for a connection that a person paused."""
+def test_pending_deliveries_do_not_slow_the_worker(deployment: Deployment, report: Report) -> None:
+    """First they wait for their time, then all are due on a connection that an operator paused."""
     (deployment.folder / "rules.yaml").write_text(RULES, "utf-8")
     process = deployment.start().ready()
-    deployment.heppu.send([happening("call.failed")])
-    wait_for(lambda: deployment.states()["pending"] == 1, 10, "the delivery that waits", deployment.states)
+    deployment.heppu.send([event_body("call.failed")])
+    wait_for(lambda: deployment.states()["pending"] == 1, 10, "the pending delivery", deployment.states)
     empty = _measure(deployment, process)
     _multiply(deployment, WAITING)
     waiting = _measure(deployment, process)
-    assert deployment.bridge("pause", "twilio").returncode == 0
+    assert deployment.run_command("pause", "twilio").returncode == 0
     deployment.change("UPDATE deliveries SET run_at = 0 WHERE state = 'pending'")
     deployment.sandbox.clear_requests()
     paused = _measure(deployment, process, texts=False)
@@ -113,12 +118,12 @@ def test_what_waits_costs_nothing(deployment: Deployment, report: Report) -> Non
     for name, cost in (("waiting", waiting), ("due, paused", paused)):
         note = (
             f"idle {cost.cpu:.1%} of a core (empty: {empty.cpu:.1%}), {(cost.memory - empty.memory) / 1e6:+.1f} MB, "
-            f"text {cost.text * 1000:.0f} ms ({empty.text * 1000:.0f}), "
-            f"record {cost.record * 1000:.0f} ms ({empty.record * 1000:.0f})"
+            f"text {cost.text_latency * 1000:.0f} ms ({empty.text_latency * 1000:.0f}), "
+            f"record {cost.record_latency * 1000:.0f} ms ({empty.record_latency * 1000:.0f})"
         )
-        report(Outcome(f"100,000 {name}", deployment.kind, WAITING, 0, 0, 0, 0, 0.0, note))
+        report(Outcome(f"100,000 {name}", deployment.database_kind, WAITING, 0, 0, 0, 0, 0.0, note))
     for cost in (waiting, paused):
         assert cost.cpu < empty.cpu + 0.01
         assert cost.memory < empty.memory + 20_000_000
-        assert cost.text < 2 * empty.text + 0.05
-        assert cost.record < 2 * empty.record + 0.05
+        assert cost.text_latency < 2 * empty.text_latency + 0.05
+        assert cost.record_latency < 2 * empty.record_latency + 0.05

@@ -1,7 +1,7 @@
-"""Processes that freeze: a suspended virtual machine, a paused container, a long swap.
+"""Frozen processes: a suspended virtual machine, a paused container, heavy swapping.
 
-A frozen process keeps its sockets and its memory. While it is away its leases run out and somebody else concludes what
-it had under way; when it wakes it must send nothing that is no longer its own, and record nothing over its successor.
+A frozen process keeps its sockets and its memory. Meanwhile its leases expire and another worker takes over its
+attempts. When it resumes, it must not send a delivery that it no longer holds, nor overwrite the new result.
 """
 
 from __future__ import annotations
@@ -13,122 +13,134 @@ from collections.abc import Callable
 import pytest
 
 from bridge.store.claim import LEASE
-from tests.faults.harness import Deployment, Outcome, Process, calls, happening, slow, wait_for
+from tests.faults.harness import (
+    Deployment,
+    Outcome,
+    Process,
+    call_events,
+    event_body,
+    slow_providers,
+    wait_for,
+)
 
 Report = Callable[[Outcome], None]
 
 PAST_THE_LEASE = LEASE.total_seconds() + 5
 
 
-def _freeze_at_work(deployment: Deployment, process: Process) -> None:
-    """Freeze `process` while it has attempts under way, so that somebody else has to conclude them."""
+def _freeze_during_attempts(deployment: Deployment, process: Process) -> None:
+    """Freeze `process` while it has running attempts, so that another worker has to take them over."""
     wait_for(
-        lambda: deployment.attempts_of(process) >= 3,
-        20, "a process to have attempts under way", deployment.states, every=0.01,
+        lambda: deployment.running_attempts(process) >= 3,
+        20, "a process with running attempts", deployment.states, every=0.01,
     )  # fmt: skip
     process.freeze()
 
 
-def _judge(deployment: Deployment, scenario: str, seconds: float, report: Report, note: str = "") -> None:
+def _assert_all_succeeded(
+    deployment: Deployment, scenario: str, seconds: float, report: Report, note: str = ""
+) -> None:
     outcome = deployment.outcome(scenario, seconds, note)
     report(outcome)
-    assert deployment.lost() == []
-    assert deployment.doubled() == []
+    assert deployment.lost_events() == []
+    assert deployment.duplicates() == []
     assert set(deployment.states()) == {"succeeded"}
     assert deployment.sandbox.slack.messages == []
 
 
-def test_a_process_that_was_frozen_for_a_moment_goes_on(deployment: Deployment, report: Report) -> None:
+def test_briefly_frozen_process_resumes(deployment: Deployment, report: Report) -> None:
     process = deployment.start().ready()
-    with slow(deployment.sandbox, 0.3):
-        deployment.heppu.send(calls(30), per_second=30)
-        _freeze_at_work(deployment, process)
+    with slow_providers(deployment.sandbox, 0.3):
+        deployment.heppu.send(call_events(30), per_second=30)
+        _freeze_during_attempts(deployment, process)
         time.sleep(3)
-        process.wake()
+        process.unfreeze()
         deployment.heppu.wait()
-        _judge(deployment, "frozen for 3 s", deployment.wait_until_final(30), report)
+        _assert_all_succeeded(deployment, "frozen for 3 s", deployment.wait_until_final(30), report)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(300)
-def test_a_process_that_wakes_after_its_lease_sends_nothing_twice(
+def test_single_process_frozen_past_its_lease_sends_nothing_twice(
     deployment: Deployment, report: Report
 ) -> None:
-    """Alone: it finds its own leases run out. The partner answered meanwhile; the answers wait in the sockets."""
+    """It finds its own leases expired. The provider has responded meanwhile; the responses wait in the sockets."""
     process = deployment.start().ready()
-    with slow(deployment.sandbox, 0.5):
-        deployment.heppu.send(calls(60), per_second=60)
-        _freeze_at_work(deployment, process)
+    with slow_providers(deployment.sandbox, 0.5):
+        deployment.heppu.send(call_events(60), per_second=60)
+        _freeze_during_attempts(deployment, process)
         time.sleep(PAST_THE_LEASE)
-        process.wake()
+        process.unfreeze()
         deployment.heppu.wait()
-        _judge(deployment, "frozen past the lease", deployment.wait_until_final(60), report)
+        _assert_all_succeeded(deployment, "frozen past the lease", deployment.wait_until_final(60), report)
 
 
 @pytest.mark.faults
 @pytest.mark.postgres
 @pytest.mark.timeout(400)
-def test_who_wakes_after_another_took_over_sends_nothing_twice(
+def test_process_frozen_until_takeover_sends_nothing_twice(
     postgres_deployment: Deployment, report: Report
 ) -> None:
-    """Three rounds: one of two replicas freezes at work, the other takes over, the first wakes in the middle of it."""
+    """Three rounds: one of two workers freezes, the other takes over, and the first resumes in the meantime."""
     deployment = postgres_deployment
-    replicas = [deployment.start().ready(), deployment.start("worker").ready()]
-    with slow(deployment.sandbox, 0.5):
-        for sleeper in (replicas[0], replicas[1], replicas[0]):
-            deployment.heppu.send(calls(40), per_second=40)
-            _freeze_at_work(deployment, sleeper)
+    processes = [deployment.start().ready(), deployment.start("worker").ready()]
+    with slow_providers(deployment.sandbox, 0.5):
+        for frozen in (processes[0], processes[1], processes[0]):
+            deployment.heppu.send(call_events(40), per_second=40)
+            _freeze_during_attempts(deployment, frozen)
             time.sleep(PAST_THE_LEASE)
-            sleeper.wake()
+            frozen.unfreeze()
         deployment.heppu.wait()
         seconds = deployment.wait_until_final(90)
-    taken_over = deployment.cut_short()
-    _judge(deployment, "frozen, taken over", seconds, report, f"{taken_over} attempts taken over")
+    taken_over = deployment.taken_over_attempts()
+    _assert_all_succeeded(
+        deployment, "frozen, taken over", seconds, report, f"{taken_over} attempts taken over"
+    )
     assert taken_over > 0
 
 
 @pytest.mark.faults
 @pytest.mark.postgres
 @pytest.mark.timeout(200)
-def test_who_freezes_in_a_transaction_does_not_hold_the_others_up(
+def test_process_frozen_in_transaction_does_not_block_others(
     postgres_deployment: Deployment, report: Report
 ) -> None:
-    """Frozen between two statements of a claim, it holds the row of its connection; the others must get past it."""
+    """Frozen between two statements of a claim, it locks the row of its connection; the others must continue."""
     deployment = postgres_deployment
-    sleeper = deployment.start("worker").ready()
+    frozen = deployment.start("worker").ready()
     deployment.start().ready()
-    _freeze_in_a_claim(deployment, sleeper)
-    begin = time.monotonic()
-    busy, completed = happening("call.busy"), happening("call.completed")
+    _freeze_in_a_claim(deployment, frozen)
+    start = time.monotonic()
+    busy, completed = event_body("call.busy"), event_body("call.completed")
     deployment.heppu.send([busy, completed])
     wait_for(
-        lambda: deployment.texts()[busy["metadata"]["contactPhone"]]
-        and deployment.records()[completed["conversationId"]],
-        60, "what came in while a replica is frozen", deployment.states,
+        lambda: deployment.text_messages()[busy["metadata"]["contactPhone"]]
+        and deployment.call_records()[completed["conversationId"]],
+        60, "the events received while a worker is frozen", deployment.states,
     )  # fmt: skip
-    waited = time.monotonic() - begin
-    sleeper.wake()
+    waited = time.monotonic() - start
+    frozen.unfreeze()
     deployment.heppu.wait()
     seconds = deployment.wait_until_final(90)
-    _judge(deployment, "frozen in a claim", seconds, report, f"others waited {waited:.1f} s")
+    _assert_all_succeeded(deployment, "frozen in a claim", seconds, report, f"others waited {waited:.1f} s")
     assert waited < 15
 
 
 def _freeze_in_a_claim(deployment: Deployment, process: Process) -> None:
-    """Freeze `process` at random moments until it holds the row of a connection."""
-    holding = """
+    """Freeze `process` at random moments until it locks the row of a connection."""
+    lock_holders = """
         SELECT DISTINCT a.pid FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
         WHERE a.state = 'idle in transaction' AND l.relation = 'connections'::regclass AND l.mode = 'RowShareLock'
     """
-    chance = random.Random(4)
+    rng = random.Random(4)
     for _ in range(300):
-        deployment.heppu.send(calls(2))
-        time.sleep(chance.uniform(0.01, 0.05))
+        deployment.heppu.send(call_events(2))
+        time.sleep(rng.uniform(0.01, 0.05))
         process.freeze()
         time.sleep(0.05)
-        first = set(deployment.query(holding))
+        first = set(deployment.query(lock_holders))
         time.sleep(0.15)
-        if first & set(deployment.query(holding)):
+        if first & set(deployment.query(lock_holders)):
             return
-        process.wake()
-    pytest.skip("the process was never caught in the middle of a claim")
+        process.unfreeze()
+    pytest.skip("the process was never frozen in the middle of a claim")

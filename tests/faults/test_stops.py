@@ -1,4 +1,4 @@
-"""Stopping in order under load, stopping at once, and people's commands beside a busy service."""
+"""Graceful shutdown under load, immediate exit, and operator commands during load."""
 
 from __future__ import annotations
 
@@ -12,108 +12,122 @@ from pathlib import Path
 import pytest
 
 from bridge.sandbox import RunningSandbox
-from tests.faults.harness import Deployment, Outcome, calls, happening, slow, wait_for
+from tests.faults.harness import Deployment, Outcome, call_events, event_body, slow_providers, wait_for
 
 Report = Callable[[Outcome], None]
 
 
-def _judge(deployment: Deployment, scenario: str, seconds: float, report: Report, note: str = "") -> None:
+def _assert_all_succeeded(
+    deployment: Deployment, scenario: str, seconds: float, report: Report, note: str = ""
+) -> None:
     report(deployment.outcome(scenario, seconds, note))
-    assert (deployment.lost(), deployment.doubled()) == ([], [])
+    assert (deployment.lost_events(), deployment.duplicates()) == ([], [])
     assert set(deployment.states()) == {"succeeded"}
     assert deployment.sandbox.slack.messages == []
 
 
-def test_a_stop_under_load_ends_what_runs_and_turns_events_away(
+def test_shutdown_under_load_finishes_attempts_and_rejects_events(
     deployment: Deployment, report: Report
 ) -> None:
-    """As a deployment does: stop, start the next one, twice; the sender only sees 503 and sends again."""
+    """Stop and start the next process, twice, as a deployment does. The sender only gets 503 and sends again."""
     process = deployment.start().ready()
-    with slow(deployment.sandbox, 0.4):
-        deployment.heppu.send(calls(120), per_second=20)
+    with slow_providers(deployment.sandbox, 0.4):
+        deployment.heppu.send(call_events(120), per_second=20)
         for _ in range(2):
-            wait_for(lambda: deployment.states()["running"] > 3, 20, "attempts under way", deployment.states)
-            begin = time.monotonic()
+            wait_for(lambda: deployment.states()["running"] > 3, 20, "running attempts", deployment.states)
+            start = time.monotonic()
             assert process.stop() == 0
-            assert time.monotonic() - begin < 8
-            assert deployment.states()["running"] == 0, "what ran was ended and written down"
+            assert time.monotonic() - start < 8
+            assert deployment.states()["running"] == 0, "running attempts must be finished and recorded"
             process = deployment.restart(process).ready()
         deployment.heppu.wait()
         seconds = deployment.wait_until_final(60)
-    assert deployment.heppu.answers[503] > 0
-    assert deployment.cut_short() == 0
-    _judge(deployment, "stopped under load, twice", seconds, report, f"{deployment.heppu.answers[503]} x 503")
+    assert deployment.heppu.responses[503] > 0
+    assert deployment.taken_over_attempts() == 0
+    _assert_all_succeeded(
+        deployment, "stopped under load, twice", seconds, report, f"{deployment.heppu.responses[503]} x 503"
+    )
 
 
-def test_a_second_signal_stops_at_once(deployment: Deployment, report: Report) -> None:
+def test_second_signal_exits_immediately(deployment: Deployment, report: Report) -> None:
     process = deployment.start().ready()
-    with slow(deployment.sandbox, 2.0):
-        deployment.heppu.send(calls(12))
-        wait_for(lambda: deployment.states()["running"] > 3, 20, "attempts under way", deployment.states)
+    with slow_providers(deployment.sandbox, 2.0):
+        deployment.heppu.send(call_events(12))
+        wait_for(lambda: deployment.states()["running"] > 3, 20, "running attempts", deployment.states)
         process.send_signal(signal.SIGTERM)
-        wait_for(lambda: "a second signal" in process.output, 5, "the stop to begin")
-        begin = time.monotonic()
+        wait_for(lambda: "a second signal" in process.output, 5, "the shutdown to start")
+        start = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 128 + signal.SIGTERM
-        assert time.monotonic() - begin < 1.5
+        assert time.monotonic() - start < 1.5
     deployment.restart(process).ready()
     deployment.heppu.wait()
-    seconds = deployment.wait_until_final(60, hurry=True)
-    _judge(deployment, "stopped at once", seconds, report, f"{deployment.cut_short()} attempts cut short")
-    assert deployment.cut_short() > 0
+    seconds = deployment.wait_until_final(60, skip_waits=True)
+    _assert_all_succeeded(
+        deployment,
+        "stopped immediately",
+        seconds,
+        report,
+        f"{deployment.taken_over_attempts()} attempts taken over",
+    )
+    assert deployment.taken_over_attempts() > 0
 
 
 @pytest.mark.faults
-def test_a_stop_while_a_partner_hangs_ends_within_its_deadline(
-    deployment: Deployment, report: Report
-) -> None:
+def test_shutdown_with_hanging_provider_meets_deadline(deployment: Deployment, report: Report) -> None:
     process = deployment.start().ready()
     deployment.sandbox.fault("twilio", hang=True, times=None)
-    deployment.heppu.send([happening("call.busy") for _ in range(4)])
-    wait_for(lambda: deployment.states()["running"] > 2, 20, "attempts under way", deployment.states)
-    begin = time.monotonic()
+    deployment.heppu.send([event_body("call.busy") for _ in range(4)])
+    wait_for(lambda: deployment.states()["running"] > 2, 20, "running attempts", deployment.states)
+    start = time.monotonic()
     assert process.stop() == 0
-    took = time.monotonic() - begin
-    assert took < 30
+    seconds_to_stop = time.monotonic() - start
+    assert seconds_to_stop < 30
     deployment.sandbox.clear_faults()
     deployment.restart(process).ready()
     seconds = deployment.wait_until_final(90)
-    _judge(deployment, "stopped while Twilio hangs", seconds, report, f"the stop took {took:.0f} s")
+    _assert_all_succeeded(
+        deployment,
+        "stopped while Twilio hangs",
+        seconds,
+        report,
+        f"the shutdown took {seconds_to_stop:.0f} s",
+    )
 
 
-def test_commands_write_beside_a_busy_service_on_sqlite(
+def test_commands_can_write_during_load_on_sqlite(
     tmp_path: Path, sqlite_url: str, sandbox: RunningSandbox, report: Report
 ) -> None:
-    """ "database is locked" is what people fear of SQLite; nobody may ever read it."""
+    """No command may fail with "database is locked"."""
     with Deployment(tmp_path, sqlite_url, sandbox) as deployment:
         process = deployment.start().ready()
-        deployment.heppu.send(calls(400), per_second=50)
-        answers: list[tuple[str, int, str]] = []
+        deployment.heppu.send(call_events(400), per_second=50)
+        results: list[tuple[str, int, str]] = []
 
-        def people(*commands: tuple[str, ...]) -> None:
+        def run_commands(*commands: tuple[str, ...]) -> None:
             for _ in range(3):
                 for command in commands:
-                    done = deployment.bridge(*command)
-                    answers.append((" ".join(command), done.returncode, done.stdout + done.stderr))
+                    done = deployment.run_command(*command)
+                    results.append((" ".join(command), done.returncode, done.stdout + done.stderr))
 
-        desks = [
-            threading.Thread(target=people, args=(("pause", "hubspot"), ("resume", "hubspot"))),
+        operators = [
+            threading.Thread(target=run_commands, args=(("pause", "hubspot"), ("resume", "hubspot"))),
             threading.Thread(
-                target=people, args=(("deliveries", "--json"), ("opt-outs", "add", "+16465559999"))
+                target=run_commands, args=(("deliveries", "--json"), ("opt-outs", "add", "+16465559999"))
             ),
         ]
-        for desk in desks:
-            desk.start()
-        for desk in desks:
-            desk.join(60)
+        for operator in operators:
+            operator.start()
+        for operator in operators:
+            operator.join(60)
         deployment.heppu.wait()
-        assert len(answers) == 12
-        assert [answer for answer in answers if answer[1] != 0 or "locked" in answer[2]] == []
+        assert len(results) == 12
+        assert [result for result in results if result[1] != 0 or "locked" in result[2]] == []
         assert all(
-            json.loads(text)["items"] for command, _, text in answers if command.startswith("deliveries")
+            json.loads(text)["items"] for command, _, text in results if command.startswith("deliveries")
         )
-        assert "cannot be used" not in process.output
-        assert deployment.heppu.answers == {200: 400}
+        assert "unavailable" not in process.output
+        assert deployment.heppu.responses == {200: 400}
         seconds = deployment.wait_until_final(60)
-        report(deployment.outcome("12 commands beside it", seconds))
-        assert (deployment.lost(), deployment.doubled()) == ([], [])
+        report(deployment.outcome("12 commands during load", seconds))
+        assert (deployment.lost_events(), deployment.duplicates()) == ([], [])
