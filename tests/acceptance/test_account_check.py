@@ -1,4 +1,4 @@
-"""`bridge check --online` and `bridge connections setup`: one line for each account, and what mends it."""
+"""`bridge check --online` and `bridge connections setup`: one line per account, with advice."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ rules:
       - {use: heppu.schedule_call}
 """
 SERVICE = {"TWILIO_FROM": "", "TWILIO_MESSAGING_SERVICE_SID": SERVICE_SID}
-ADVICE_FOR_CREDENTIALS = "the partner does not accept the credentials"
+CREDENTIALS_REJECTED = "the provider rejected the credentials"
 
 
 @pytest.fixture
@@ -43,47 +43,47 @@ def folder(tmp_path: Path) -> Path:
 
 
 def bridge(folder: Path, sandbox: RunningSandbox, *arguments: str, **own: str) -> tuple[int, dict[str, str]]:
-    """The exit code, and the line of each connection."""
-    found = subprocess.run(
+    """Run a command. Return its exit code and the line for each connection."""
+    result = subprocess.run(
         [BRIDGE, *arguments],
         cwd=folder, env=clean_environment(**sandbox.environment | own), capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert "Traceback" not in found.stderr
-    lines = [line for line in found.stdout.splitlines() if line.startswith(("✓", "✗"))]
-    return found.returncode, {line[2:].partition(":")[0]: line for line in lines}
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stdout.splitlines() if line.startswith(("✓", "✗"))]
+    return result.returncode, {line[2:].partition(":")[0]: line for line in lines}
 
 
-def test_setup_and_then_a_check_of_every_account(folder: Path, sandbox: RunningSandbox) -> None:
+def test_setup_then_check_online_passes_for_every_account(folder: Path, sandbox: RunningSandbox) -> None:
     code, before = bridge(folder, sandbox, "check", "--online")
     assert code == 0
     assert set(before) == {"hubspot", "salesforce", "twilio", "email", "slack", "heppu"}
     assert "run `bridge connections setup hubspot`" in before["hubspot"]
 
-    code, made = bridge(folder, sandbox, "connections", "setup", "--yes")
+    code, setup_lines = bridge(folder, sandbox, "connections", "setup", "--yes")
     assert code == 0
-    assert "calls.heppu_conversation_id is made" in made["hubspot"]
-    assert "Task.Conversation_Id__c is there" in made["salesforce"]
+    assert "calls.heppu_conversation_id created" in setup_lines["hubspot"]
+    assert "Task.Conversation_Id__c exists" in setup_lines["salesforce"]
 
     sandbox.twilio.inbound_url = "https://bridge.example.com/webhooks/twilio/inbound"
     code, after = bridge(folder, sandbox, "check", "--online")
     assert (code, after) == (
         0,
         {
-            "email": "✓ email: logged in, mail from harbourlight.example is taken",
-            "heppu": "✓ heppu: logged in",
-            "hubspot": "✓ hubspot: the token is accepted; our properties are there",
+            "email": "✓ email: logged in, sender at harbourlight.example accepted",
+            "heppu": "✓ heppu: authenticated",
+            "hubspot": "✓ hubspot: token accepted; unique properties exist",
             "salesforce": after["salesforce"],  # counts the org's requests
-            "slack": "✓ slack: the webhook is there",
+            "slack": "✓ slack: webhook is active",
             "twilio": "✓ twilio: account active, sender found",
         },
     )
-    assert after["salesforce"].endswith("Task.Conversation_Id__c is there")
+    assert after["salesforce"].endswith("Task.Conversation_Id__c exists")
 
 
 def _no_unique_property(sandbox: RunningSandbox) -> None:
-    known = sandbox.hubspot.crm.types["calls"].properties
-    known["heppu_conversation_id"] = replace(
-        known["hs_call_title"], name="heppu_conversation_id", unique=False, custom=True
+    properties = sandbox.hubspot.crm.types["calls"].properties
+    properties["heppu_conversation_id"] = replace(
+        properties["hs_call_title"], name="heppu_conversation_id", unique=False, custom=True
     )
 
 
@@ -93,13 +93,13 @@ def _field_hidden_from_writing(sandbox: RunningSandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    ("connection", "own", "wrong", "words"),
+    ("connection", "environ", "break_account", "expected"),
     [
         (
             "hubspot",
             {"HUBSPOT_ACCESS_TOKEN": "no-token"},
             None,
-            (ADVICE_FOR_CREDENTIALS, "HUBSPOT_ACCESS_TOKEN"),
+            (CREDENTIALS_REJECTED, "HUBSPOT_ACCESS_TOKEN"),
         ),
         (
             "hubspot",
@@ -112,7 +112,7 @@ def _field_hidden_from_writing(sandbox: RunningSandbox) -> None:
             "salesforce",
             {"SALESFORCE_CONSUMER_SECRET": "no-secret"},
             None,
-            (ADVICE_FOR_CREDENTIALS, "SALESFORCE_CONSUMER_SECRET"),
+            (CREDENTIALS_REJECTED, "SALESFORCE_CONSUMER_SECRET"),
         ),
         (
             "salesforce",
@@ -120,66 +120,66 @@ def _field_hidden_from_writing(sandbox: RunningSandbox) -> None:
             _field_hidden_from_writing,
             ("may not write Task.Conversation_Id__c", "edit access"),
         ),
-        ("twilio", {"TWILIO_AUTH_TOKEN": "no-token"}, None, (ADVICE_FOR_CREDENTIALS, "TWILIO_AUTH_TOKEN")),
+        ("twilio", {"TWILIO_AUTH_TOKEN": "no-token"}, None, (CREDENTIALS_REJECTED, "TWILIO_AUTH_TOKEN")),
         (
             "twilio",
             {"TWILIO_FROM": "+12125550199"},
             None,
-            ("TWILIO_FROM is no number of this account", "buy it"),
+            ("TWILIO_FROM is not a number of this account", "buy it"),
         ),
         ("twilio", SERVICE, lambda at: setattr(at.twilio, "pool", []), ("no sender", "add one")),
         (
             "twilio",
             SERVICE | {"TWILIO_MESSAGING_SERVICE_SID": "MG" + "0" * 32},
             None,
-            ("TWILIO_MESSAGING_SERVICE_SID is no messaging service", "set another"),
+            ("TWILIO_MESSAGING_SERVICE_SID is not a messaging service", "set another one"),
         ),
         (
             "email",
             {"EMAIL_SMTP_URL": "smtp://127.0.0.1:9"},
             None,
-            ("no connection to the mail server", "is EMAIL_SMTP_URL right?"),
+            ("no connection to the SMTP server", "is EMAIL_SMTP_URL correct?"),
         ),
         ("email", {}, lambda at: at.fault("email", method="MAIL", status=550), ("550", "set EMAIL_FROM")),
         (
             "slack",
             {},
             lambda at: at.fault("slack", status=404, body="no_service"),
-            ("make a new one", "SLACK_WEBHOOK_URL"),
+            ("create a new one", "SLACK_WEBHOOK_URL"),
         ),
-        ("heppu", {"HEPPU_API_KEY": "no-key"}, None, (ADVICE_FOR_CREDENTIALS, "HEPPU_API_KEY")),
+        ("heppu", {"HEPPU_API_KEY": "no-key"}, None, (CREDENTIALS_REJECTED, "HEPPU_API_KEY")),
     ],
 )
-def test_a_check_says_of_one_account_what_is_wrong_and_what_mends_it(
+def test_check_online_reports_the_broken_account_with_its_fix(
     folder: Path,
     sandbox: RunningSandbox,
     connection: str,
-    own: dict[str, str],
-    wrong: Callable[[RunningSandbox], object] | None,
-    words: tuple[str, ...],
+    environ: dict[str, str],
+    break_account: Callable[[RunningSandbox], object] | None,
+    expected: tuple[str, ...],
 ) -> None:
-    if wrong is not None:
-        wrong(sandbox)
-    code, lines = bridge(folder, sandbox, "check", "--online", **own)
+    if break_account is not None:
+        break_account(sandbox)
+    code, lines = bridge(folder, sandbox, "check", "--online", **environ)
     assert code == 1
     assert [name for name, line in lines.items() if line.startswith("✗")] == [connection]
-    for part in words:
-        assert part in lines[connection]
-    for value in own.values():
+    for substring in expected:
+        assert substring in lines[connection]
+    for value in environ.values():
         assert not value.startswith("no-") or value not in lines[connection]
 
 
-def test_a_partner_that_is_not_reached_is_told_for_itself(folder: Path, sandbox: RunningSandbox) -> None:
+def test_check_online_reports_unreachable_provider_separately(folder: Path, sandbox: RunningSandbox) -> None:
     code, lines = bridge(folder, sandbox, "check", "--online", HUBSPOT_URL=f"http://127.0.0.1:{free_port()}")
     assert (code, lines["hubspot"].partition(":")[0], lines["slack"]) == (
-        1, "✗ hubspot", "✓ slack: the webhook is there",
+        1, "✗ hubspot", "✓ slack: webhook is active",
     )  # fmt: skip
     assert "no connection" in lines["hubspot"]
-    assert lines["hubspot"].endswith("; is HUBSPOT_URL right?")
+    assert lines["hubspot"].endswith("; is HUBSPOT_URL correct?")
 
 
-def test_a_setup_that_may_not_write_says_what_to_give_it(folder: Path, sandbox: RunningSandbox) -> None:
+def test_setup_without_permission_names_missing_scope(folder: Path, sandbox: RunningSandbox) -> None:
     sandbox.hubspot.missing_scopes = {"crm.schemas.contacts.write"}
     code, lines = bridge(folder, sandbox, "connections", "setup", "hubspot", "--yes")
     assert code == 1
-    assert "lacks crm.schemas.contacts.write; add it" in lines["hubspot"]
+    assert "lacks the scope crm.schemas.contacts.write: add it" in lines["hubspot"]

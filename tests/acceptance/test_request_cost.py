@@ -1,4 +1,4 @@
-"""What logging a call costs at the CRMs: requests counted at the sandbox while the real worker does the work."""
+"""Request cost of logging a call in the CRMs: the real worker runs, the sandbox counts the requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bridge.testing import event
 from tests.acceptance.service_process import eventually
 from tests.integration.crm import email_address, phone_number
 
-PEOPLE = 400
+CONTACTS = 400
 CALLS = 2000
 CRMS = ("hubspot", "salesforce")
 UNFINISHED = ("pending", "running", "retrying")
@@ -37,96 +37,106 @@ rules:
 
 @pytest.fixture
 def sandbox() -> Iterator[RunningSandbox]:
-    """Partners that know everybody who calls here."""
+    """Providers that have a contact for every caller."""
     with start_sandbox() as running:
-        for number in range(PEOPLE):
+        for number in range(CONTACTS):
             running.hubspot.add("contacts", email=email_address(number), phone=phone_number(number))
             running.salesforce.add(
-                "Contact", LastName=f"Person {number}", Email=email_address(number), Phone=phone_number(number)
+                "Contact",
+                LastName=f"Person {number}",
+                Email=email_address(number),
+                Phone=phone_number(number),
             )
         yield running
 
 
 @contextmanager
-def service(folder: Path, sandbox: RunningSandbox) -> Iterator[Service]:
-    """A service whose worker has not begun; it is stopped in the end."""
+def running_service(folder: Path, sandbox: RunningSandbox) -> Iterator[Service]:
+    """Yield a service whose worker is not started yet, and stop it at the end."""
     (folder / "rules.yaml").write_text(RULES, "utf-8")
-    own = {
+    environ = {
         "HEPPU_WEBHOOK_SECRET": "whsec_cost",
         "BRIDGE_RULES_FILE": str(folder / "rules.yaml"),
         "BRIDGE_DATABASE_URL": f"sqlite:///{folder}/bridge.db",
     }
-    built = build_service(sandbox.environment | own)
+    running = build_service(sandbox.environment | environ)
     try:
-        yield built
+        yield running
     finally:
-        built.stop()
-        built.close()
+        running.stop()
+        running.close()
 
 
-def store(built: Service, conversations: range) -> None:
-    """Store a call for each of these conversations, from one person after the other."""
-    receipts = []
+def store_calls(running: Service, conversations: range) -> None:
+    """Store one call per conversation, from each contact in turn."""
+    incoming = []
     for number in conversations:
-        person = number % PEOPLE
-        happened = event(
+        contact = number % CONTACTS
+        call = event(
             "call.completed",
             {
                 "conversationId": f"conv_{number}",
-                "metadata.contactPhone": phone_number(person),
-                "metadata.contactEmail": email_address(person),
+                "metadata.contactPhone": phone_number(contact),
+                "metadata.contactEmail": email_address(contact),
             },
             clock=Clock(),
         )
-        raw = json.dumps(dict(happened.body) | {"webhookId": f"whd_{number}"}).encode()
-        receipts.append(IncomingEvent(read_event(raw, built.database.clock.now()), raw))
-    assert set(store_events(built.database, receipts)) == {"stored"}
+        raw = json.dumps(dict(call.body) | {"webhookId": f"whd_{number}"}).encode()
+        incoming.append(IncomingEvent(read_event(raw, running.database.clock.now()), raw))
+    assert set(store_events(running.database, incoming)) == {"stored"}
 
 
-def logged(sandbox: RunningSandbox) -> tuple[int, int]:
+def logged_counts(sandbox: RunningSandbox) -> tuple[int, int]:
     return len(sandbox.hubspot.calls), len(sandbox.salesforce.tasks)
 
 
-def finished(built: Service) -> Any:
-    left = list_deliveries(built.database, delivery_states=UNFINISHED, limit=1).items
-    return not left
+def all_finished(running: Service) -> Any:
+    unfinished = list_deliveries(running.database, states=UNFINISHED, limit=1).items
+    return not unfinished
 
 
-def requests(sandbox: RunningSandbox) -> dict[str, int]:
-    """How many requests each CRM got since the last time."""
-    counted = {crm: len(sandbox.requests_to(crm)) for crm in CRMS}
+def count_new_requests(sandbox: RunningSandbox) -> dict[str, int]:
+    """Return the number of requests to each CRM since the last call."""
+    counts = {crm: len(sandbox.requests_to(crm)) for crm in CRMS}
     sandbox.clear_requests()
-    return counted
+    return counts
 
 
-def wait(built: Service, sandbox: RunningSandbox, calls: int, seconds: float = 60.0) -> None:
-    assert eventually(lambda: logged(sandbox) == (calls, calls) and finished(built), seconds), logged(sandbox)
+def wait_until_logged(running: Service, sandbox: RunningSandbox, calls: int, seconds: float = 60.0) -> None:
+    assert eventually(lambda: logged_counts(sandbox) == (calls, calls) and all_finished(running), seconds), (
+        logged_counts(sandbox)
+    )
 
 
-def test_a_call_of_a_known_contact_costs_one_request_and_a_backlog_a_hundredth(
+def test_cached_contact_takes_one_request_per_call_and_a_tenth_in_backlog(
     tmp_path: Path, sandbox: RunningSandbox
 ) -> None:
-    with service(tmp_path, sandbox) as built:
-        store(built, range(PEOPLE))
-        built.start()
-        wait(built, sandbox, PEOPLE)  # from here on the bridge knows them
-        requests(sandbox)
+    with running_service(tmp_path, sandbox) as running:
+        store_calls(running, range(CONTACTS))
+        running.start()
+        wait_until_logged(running, sandbox, CONTACTS)  # from here on all contacts are cached
+        count_new_requests(sandbox)
 
-        singles = 40
-        for number in range(PEOPLE, PEOPLE + singles):
-            store(built, range(number, number + 1))
-            wait(built, sandbox, number + 1)
-        single = requests(sandbox)
-        for crm, count in single.items():
-            assert count <= 1.1 * singles, f"{crm}: {count} requests for {singles} calls, one at a time"
+        single_calls = 40
+        for number in range(CONTACTS, CONTACTS + single_calls):
+            store_calls(running, range(number, number + 1))
+            wait_until_logged(running, sandbox, number + 1)
+        single_requests = count_new_requests(sandbox)
+        for crm, count in single_requests.items():
+            assert count <= 1.1 * single_calls, (
+                f"{crm}: {count} requests for {single_calls} calls, one at a time"
+            )
 
-    # A new process: it has to log in, and knows people from the database alone.
-    with service(tmp_path, sandbox) as built:
-        known = PEOPLE + singles
-        store(built, range(known, known + CALLS))
-        built.start()
-        wait(built, sandbox, known + CALLS)
-        spent = requests(sandbox)
-        for crm, count in spent.items():
+    # A new process has to log in and reads the contact cache from the database.
+    with running_service(tmp_path, sandbox) as running:
+        first = CONTACTS + single_calls
+        store_calls(running, range(first, first + CALLS))
+        running.start()
+        wait_until_logged(running, sandbox, first + CALLS)
+        backlog_requests = count_new_requests(sandbox)
+        for crm, count in backlog_requests.items():
             assert count <= 0.1 * CALLS, f"{crm}: {count} requests for a backlog of {CALLS} calls"
-    print(f"requests for {singles} calls one at a time: {single}; for {CALLS} that waited: {spent}")
+    print(
+        f"requests for {single_calls} calls one at a time: {single_requests}; "
+        f"for a backlog of {CALLS}: {backlog_requests}"
+    )
