@@ -114,12 +114,13 @@ class Settings(ConnectorSettings):
     """Settings: `EMAIL_SMTP_URL`, a secret because it contains the password, and `EMAIL_FROM`."""
 
     smtp_url: Annotated[SecretStr, AfterValidator(_validate_smtp_url)]
+    """SMTP server with credentials: `smtp://user:password@host:587` (STARTTLS) or `smtps://user:password@host:465`."""
     sender: Annotated[str, AfterValidator(_validate_sender)] = Field(alias="from")
-    """`Harbour Light <hello@harbourlight.example>` or the address alone (`EMAIL_FROM`)."""
+    """Sender: `Harbour Light <hello@harbourlight.example>`, or the address alone."""
     reply_to: Email | None = None
-    """Address for replies (`EMAIL_REPLY_TO`): an inbox that your team reads."""
+    """Address for replies: an inbox that your team reads."""
     return_path: Email | None = None
-    """Envelope sender, which receives bounces (`EMAIL_RETURN_PATH`). Default: the address of `EMAIL_FROM`."""
+    """Envelope sender, which receives bounces. Default: the address of `EMAIL_FROM`."""
 
 
 connector = Connector(
@@ -330,7 +331,7 @@ class EmailParams(Params):
     )
     unsubscribe: str = param(
         "Unsubscribe",
-        "Label of the unsubscribe link at the end of the message. Empty: no link.",
+        "Label of the unsubscribe link at the end of the message. Empty: no link, for messages that need none.",
         example="Unsubscribe",
         max_length=200,
     )

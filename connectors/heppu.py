@@ -40,7 +40,9 @@ class Settings(ConnectorSettings):
     """Settings: `HEPPU_API_KEY`."""
 
     api_key: SecretStr
+    """API key of your Heppu organization."""
     api_url: ProviderUrl = URL
+    """Base URL of Heppu's API."""
 
 
 connector = Connector(

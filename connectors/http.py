@@ -66,8 +66,7 @@ class Settings(ConnectorSettings):
     secret: Annotated[SecretStr, AfterValidator(_validate_secret)]
     """`whsec_...`; the service verifies the signature with it."""
     allow_private: bool = False
-    """Allow host names that resolve to private addresses. A private IP address listed in `allowed_hosts` is
-    always allowed."""
+    """Allow host names that resolve to private addresses. An IP address in the list of hosts is always allowed."""
 
 
 connector = Connector(

@@ -124,9 +124,11 @@ class Settings(ConnectorSettings):
     """Settings: `HUBSPOT_ACCESS_TOKEN`, the token of a private app or a service key."""
 
     access_token: SecretStr
+    """Access token of a private app, or a service key."""
     url: ProviderUrl = "https://api.hubapi.com"
+    """Base URL of HubSpot's API."""
     api_version: str | None = Field(None, pattern=r"^20\d\d-(03|09)$")
-    """The SDK requests v3 and v4, which HubSpot supports until 2027. A dated version replaces them in all paths."""
+    """Version such as `2026-03` for all paths. Default: v3 and v4 (the SDK's), which HubSpot supports until 2027."""
 
 
 connector = Connector(
@@ -513,7 +515,7 @@ def setup(account: Account) -> str:
 
 _OWNER = param(None, "HubSpot user ID of the owner.", example="41629779", pattern=r"^\d+$")
 _ON_MISSING = param(
-    "create", "If HubSpot has no such contact: `create` one, or `skip` the record.", example="skip"
+    "create", "If HubSpot has no such contact: `create` one, or `skip` logging.", example="skip"
 )
 
 

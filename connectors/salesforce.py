@@ -119,13 +119,17 @@ class Settings(ConnectorSettings):
     """Settings: `SALESFORCE_URL`, the org's My Domain, and a secret or private key of an external client app."""
 
     url: ProviderUrl
+    """My Domain URL of the org: `https://acme.my.salesforce.com`."""
     consumer_key: SecretStr
+    """Consumer key of the external client app."""
     consumer_secret: SecretStr | None = None
-    """For the OAuth client credentials flow."""
+    """Consumer secret, for the OAuth client credentials flow."""
     username: str | None = None
+    """Name of the integration user, for the OAuth JWT bearer flow."""
     private_key_file: FilePath | None = None
-    """For the OAuth JWT bearer flow, together with `username`."""
+    """Path of the RSA private key (PEM), for the OAuth JWT bearer flow."""
     api_version: str = Field("66.0", pattern=r"^\d\d\.0$")
+    """Version of the REST API."""
     max_quota_fraction: float = Field(0.8, gt=0, le=1)
     """The bridge stops when the org has used this fraction of its daily requests, and leaves the rest to others."""
     task_field: str = Field("Conversation_Id__c", pattern=r"^[A-Za-z]\w*__c$")
@@ -576,7 +580,7 @@ def setup(org: Org) -> str:
 _OWNER = param(None, "Salesforce ID of the owner.", example="0055g00000AbCdE", pattern=_ID)
 _ON_MISSING = param(
     "contact",
-    "If Salesforce has no such contact or lead: create a `contact` or a `lead`, or `skip` it and log the Task without.",
+    "If Salesforce has no such contact or lead: create a `contact` or a `lead`, or `skip` (log the Task without).",
     example="lead",
 )
 _WHAT = param(

@@ -42,6 +42,7 @@ class Settings(ConnectorSettings):
     """Settings: `SLACK_WEBHOOK_URL`, a secret, because anyone who knows it can post."""
 
     webhook_url: SecretUrl
+    """URL of an incoming webhook of the channel (`https://hooks.slack.com/services/...`)."""
 
 
 connector = Connector(

@@ -141,16 +141,21 @@ class Settings(ConnectorSettings):
     """Settings: `TWILIO_ACCOUNT_SID`, `TWILIO_AUTH_TOKEN`, and a sender: a number or a messaging service."""
 
     account_sid: str = Field(pattern=r"^AC[0-9a-f]{32}$")
+    """Account SID (`AC...`)."""
     auth_token: SecretStr
+    """Auth token. It also verifies the signature of callbacks."""
     sender: str | None = Field(
         None, alias="from", pattern=r"^(\+[1-9]\d{1,14}|\d{3,8}|[A-Za-z0-9 &_+-]{1,11})$"
     )
-    """Phone number, short code or alphanumeric sender ID (`TWILIO_FROM`)."""
+    """Sender: a phone number, short code or alphanumeric sender ID. Required without a messaging service."""
     messaging_service_sid: str | None = Field(None, pattern=r"^MG[0-9a-f]{32}$")
+    """Messaging service (`MG...`) that chooses the sender from its sender pool."""
     shared_key: SecretStr | None = None
     """Secret of the shared key, for accounts whose callbacks Twilio signs with one."""
     region: str | None = Field(None, pattern=r"^[a-z0-9]+$")
+    """Twilio region, such as `ie1`."""
     edge: str | None = Field(None, pattern=r"^[a-z0-9-]+$")
+    """Twilio edge location, such as `dublin`."""
     url: ProviderUrl | None = None
     """Base URL that replaces every `https://....twilio.com`."""
 

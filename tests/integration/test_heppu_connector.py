@@ -120,9 +120,9 @@ def test_find_call_by_token_after_response_is_lost(
     sandbox.fault("heppu", path=SCHEDULE, drop="after")
     with pytest.raises(OutcomeUnknown):
         api.run("schedule_call", context=context)
-    found = api.find("schedule_call", context=context)
-    assert found is not None
-    assert found.id == sandbox.heppu.calls[0].id
+    call = api.find("schedule_call", context=context)
+    assert call is not None
+    assert call.id == sandbox.heppu.calls[0].id
 
 
 def test_find_call_ignores_call_of_another_delivery(
@@ -165,9 +165,9 @@ def test_find_call_reads_every_page(api: Connected, sandbox: RunningSandbox, clo
                 missed_call(clock), schedule_call, now=clock.now(), idempotency_key=f"other {number}"
             ),
         )
-    found = api.find("schedule_call", context=context)
-    assert found is not None
-    assert found.id == sandbox.heppu.calls[0].id
+    call = api.find("schedule_call", context=context)
+    assert call is not None
+    assert call.id == sandbox.heppu.calls[0].id
 
 
 def test_find_call_with_unreadable_list_raises_outcome_unknown(context: Context) -> None:

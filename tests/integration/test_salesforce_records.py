@@ -250,12 +250,12 @@ def test_create_task_is_open_and_due_on_contacts_local_date(
     salesforce.clock.set(datetime(2026, 3, 2, 23, tzinfo=UTC))
     source_event = event(changes={"callMetadata.timezone": "America/New_York"}, clock=salesforce.clock)
     result = salesforce.deliver(
-        "create_task", source_event, {"subject": "Send the receipt", "due": "1d", "priority": "High"}
+        "create_task", source_event, {"subject": "Send the invoice", "due": "1d", "priority": "High"}
     )
 
     [task] = sandbox.salesforce.tasks
     assert result.id == task.id
-    assert (task["Subject"], task["Status"], task["Priority"]) == ("Send the receipt", "Not Started", "High")
+    assert (task["Subject"], task["Status"], task["Priority"]) == ("Send the invoice", "Not Started", "High")
     assert (task["ActivityDate"], task["WhoId"]) == ("2026-03-03", contact_id)
 
 

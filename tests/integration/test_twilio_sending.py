@@ -334,9 +334,9 @@ def test_find_sms_after_response_is_lost(
     sandbox.fault("twilio", path=CREATE, drop="after")
     with pytest.raises(OutcomeUnknown):
         account.run("send_sms", TEXT, context=context)
-    found = account.find("send_sms", TEXT, context=context)
-    assert found is not None
-    assert found.id == sandbox.twilio.messages[0].sid
+    message = account.find("send_sms", TEXT, context=context)
+    assert message is not None
+    assert message.id == sandbox.twilio.messages[0].sid
 
 
 def test_find_sms_returns_none_if_request_was_lost(
@@ -373,9 +373,9 @@ def test_find_sms_uses_unclaimed_message_of_two_equal_ones(
     with pytest.raises(OutcomeUnknown):
         account.run("send_sms", TEXT, context=context)
     lookup_context = Context(**{**vars(context), "ids_used_by_others": lambda ids: {other.id} & set(ids)})
-    found = account.find("send_sms", TEXT, context=lookup_context)
-    assert found is not None
-    assert found.id == sandbox.twilio.messages[1].sid
+    message = account.find("send_sms", TEXT, context=lookup_context)
+    assert message is not None
+    assert message.id == sandbox.twilio.messages[1].sid
 
 
 def test_find_sms_is_inconclusive_without_ids_used_by_others(account: Connected, context: Context) -> None:
