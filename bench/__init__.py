@@ -1,1 +1,1 @@
-"""`make bench`: speed by ratio to baselines of the same run."""
+"""`make bench`: benchmarks as ratios to baselines of the same run."""

@@ -1,4 +1,4 @@
-"""The databases that are measured: new ones, what they can do at all, and what is in them."""
+"""Databases for the benchmarks: creates them, measures their own speed and reads their content."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Engine(Protocol):
     name: str
 
     def new(self) -> Any:
-        """A context that yields the address of an empty database, which is gone afterwards."""
+        """Return a context manager that yields the URL of an empty database and deletes it afterwards."""
 
     def one_row_transactions(self) -> float:
-        """How many transactions of one row a second one connection gets, as durable as the bridge's own."""
+        """Return the one-row transactions per second of one connection, as durable as the bridge's own."""
 
 
 class Sqlite:
@@ -36,23 +36,23 @@ class Sqlite:
 
     @contextmanager
     def new(self) -> Iterator[str]:
-        """The address of an empty database, which is gone afterwards."""
-        with tempfile.TemporaryDirectory(dir=self._folder) as place:
-            yield f"sqlite:///{place}/bridge.db"
+        """Yield the URL of an empty database and delete it afterwards."""
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            yield f"sqlite:///{folder}/bridge.db"
 
     def one_row_transactions(self) -> float:
         """See `Engine`."""
-        with closing(sqlite3.connect(self._folder / "one-row.db", isolation_level=None)) as connection:
-            connection.executescript(
+        with closing(sqlite3.connect(self._folder / "one-row.db", isolation_level=None)) as conn:
+            conn.executescript(
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE IF NOT EXISTS t (v TEXT)"
             )
 
-            def one() -> None:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("INSERT INTO t VALUES ('x')")
-                connection.execute("COMMIT")
+            def insert_row() -> None:
+                conn.execute("BEGIN IMMEDIATE")
+                conn.execute("INSERT INTO t VALUES ('x')")
+                conn.execute("COMMIT")
 
-            return _per_second(one)
+            return _per_second(insert_row)
 
 
 class Postgres:
@@ -65,25 +65,25 @@ class Postgres:
 
     @contextmanager
     def new(self) -> Iterator[str]:
-        """The address of an empty database; gone afterwards, so that it is not tidied up during the next try."""
+        """Yield the URL of an empty database and drop it afterwards, so that no vacuum disturbs the next run."""
         name = f"bench_{uuid4().hex[:8]}"
         head, _, query = self._server.partition("?")
-        with psycopg.connect(self._server, autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
+        with psycopg.connect(self._server, autocommit=True) as conn:
+            conn.execute(f'CREATE DATABASE "{name}"')
             yield f"{head.rsplit('/', 1)[0]}/{name}?{query}"
-            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-            connection.execute("CHECKPOINT")
+            conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+            conn.execute("CHECKPOINT")
 
     def one_row_transactions(self) -> float:
         """See `Engine`."""
-        with psycopg.connect(self._server, autocommit=True) as connection:
-            connection.execute("CREATE TABLE IF NOT EXISTS t (v TEXT)")
+        with psycopg.connect(self._server, autocommit=True) as conn:
+            conn.execute("CREATE TABLE IF NOT EXISTS t (v TEXT)")
 
-            def one() -> None:
-                with connection.transaction():
-                    connection.execute("INSERT INTO t VALUES ('x')")
+            def insert_row() -> None:
+                with conn.transaction():
+                    conn.execute("INSERT INTO t VALUES ('x')")
 
-            return _per_second(one)
+            return _per_second(insert_row)
 
 
 def _per_second(work: Callable[[], None], seconds: float = 3.0) -> float:
@@ -95,50 +95,48 @@ def _per_second(work: Callable[[], None], seconds: float = 3.0) -> float:
     return count / seconds
 
 
-class Store:
-    """As much of a bridge's database as measuring needs, whichever it is."""
+class BridgeDatabase:
+    """The queries of a bridge's database, of either kind, that the benchmarks need."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     def row(self, query: str) -> tuple[Any, ...]:
-        """The one row that `query` gives."""
-        with self._connected() as connection:
-            return tuple(connection.execute(query).fetchone() or ())
+        """Return the one row of `query`."""
+        with self._connected() as conn:
+            return tuple(conn.execute(query).fetchone() or ())
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """All rows that `query` gives."""
-        with self._connected() as connection:
-            return [tuple(found) for found in connection.execute(query)]
+        """Return all rows of `query`."""
+        with self._connected() as conn:
+            return [tuple(row) for row in conn.execute(query)]
 
     def change(self, statement: str) -> None:
-        """Run one statement in a transaction of its own."""
-        with self._connected() as connection:
-            connection.execute(statement)
+        """Run one statement in its own transaction."""
+        with self._connected() as conn:
+            conn.execute(statement)
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:
         if self._url.startswith("sqlite"):
-            with closing(
-                sqlite3.connect(self._url.removeprefix("sqlite:///"), isolation_level=None)
-            ) as connection:
-                yield connection
+            with closing(sqlite3.connect(self._url.removeprefix("sqlite:///"), isolation_level=None)) as conn:
+                yield conn
         else:
-            with psycopg.connect(self._url, autocommit=True) as other:
-                yield other
+            with psycopg.connect(self._url, autocommit=True) as conn:
+                yield conn
 
     def events(self) -> int:
-        """How many events are stored."""
+        """Return the number of stored events."""
         return int(self.row("SELECT count(*) FROM events")[0])
 
-    def wait_until_sent(self) -> None:
-        """Return once nothing is unrouted or unfinished."""
-        waiting = (
+    def wait_until_final(self) -> None:
+        """Wait until every event is routed and no delivery is pending, running or retrying."""
+        unfinished = (
             "SELECT (SELECT count(*) FROM events WHERE routed_at IS NULL)"
             " + (SELECT count(*) FROM deliveries WHERE state IN ('pending', 'running', 'retrying'))"
         )
         end = time.perf_counter() + 300
-        while self.row(waiting)[0]:
+        while self.row(unfinished)[0]:
             time.sleep(0.25)
             if time.perf_counter() > end:
-                raise SystemExit("the backlog does not drain")
+                raise SystemExit("the backlog did not drain within 300 s")

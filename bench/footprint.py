@@ -1,4 +1,4 @@
-"""What a service costs while nothing happens, with all connectors in use: start, processor, memory."""
+"""Footprint of an idle service that uses all connectors: start time, CPU and memory."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from bench.providers import slow_sandbox
 from bench.rows import Row
 from bench.servers import bridge_server, wait_for_worker
 
-BAR_START, BAR_CPU, BAR_MEMORY = 2.0, 1.0, 150.0
-"""Seconds; % of a processor; MB."""
-WATCHED: Final = 10.0
+TARGET_START, TARGET_CPU, TARGET_MEMORY = 2.0, 1.0, 150.0
+"""Seconds; percent of one CPU; MB."""
+IDLE_SECONDS: Final = 10.0
 SHIPPED_RULES: Final = Path(__file__).resolve().parents[1] / "rules.yaml"
 
 
 def footprint(engine: Engine, folder: Path) -> list[Row]:
-    """The shipped rules, which use every connector but `http`; of both processes together. Needs Linux' /proc."""
+    """Measure both processes with the shipped rules, which use every connector except `http`. Needs Linux' /proc."""
     if not Path("/proc/self/smaps_rollup").exists():
         return []
     with slow_sandbox() as environ, engine.new() as url:
-        begun = time.perf_counter()
+        started_at = time.perf_counter()
         with bridge_server(folder, url, rules=SHIPPED_RULES.read_text(), **environ) as address:
-            start = time.perf_counter() - begun
+            start_seconds = time.perf_counter() - started_at
             wait_for_worker(address)
-            time.sleep(3)  # what a start leaves to do
+            time.sleep(3)  # until the work after the start is done
             processes = _descendants(os.getpid(), "bridge.cli.worker_process", " serve")
             before = sum(map(_cpu_seconds, processes))
-            time.sleep(WATCHED)
-            cpu = (sum(map(_cpu_seconds, processes)) - before) / WATCHED * 100
-            memory = sum(map(_own_megabytes, processes))
+            time.sleep(IDLE_SECONDS)
+            cpu = (sum(map(_cpu_seconds, processes)) - before) / IDLE_SECONDS * 100
+            memory = sum(map(_proportional_megabytes, processes))
     return [
-        _advice(f"{engine.name}: start to ready, s", start, BAR_START, ".1f"),
-        _advice(f"{engine.name}: idle, % of one processor", cpu, BAR_CPU, ".1f"),
-        _advice(f"{engine.name}: memory of both processes, MB", memory, BAR_MEMORY, ".0f"),
+        _advisory_row(f"{engine.name}: start to ready, s", start_seconds, TARGET_START, ".1f"),
+        _advisory_row(f"{engine.name}: idle, % of one CPU", cpu, TARGET_CPU, ".1f"),
+        _advisory_row(f"{engine.name}: memory of both processes, MB", memory, TARGET_MEMORY, ".0f"),
     ]
 
 
-def _advice(what: str, value: float, bar: float, form: str) -> Row:
-    return Row(what, f"{value:{form}}", "", "", f"<= {bar:g}", value <= bar, advisory=True)
+def _advisory_row(label: str, value: float, target: float, format_spec: str) -> Row:
+    return Row(label, f"{value:{format_spec}}", "", "", f"<= {target:g}", value <= target, advisory=True)
 
 
-def _descendants(root: int, *words: str) -> list[int]:
-    """The processes below `root` whose command has one of `words`."""
-    found, todo = [], [root]
+def _descendants(root: int, *patterns: str) -> list[int]:
+    """Return the descendants of `root` whose command contains one of the patterns."""
+    matching, todo = [], [root]
     while todo:
         parent = todo.pop()
         for task in Path(f"/proc/{parent}/task").iterdir():
             todo += [int(child) for child in (task / "children").read_text().split()]
         command = Path(f"/proc/{parent}/cmdline").read_text().replace("\0", " ")
-        if parent != root and any(word in command for word in words):
-            found.append(parent)
-    return found
+        if parent != root and any(pattern in command for pattern in patterns):
+            matching.append(parent)
+    return matching
 
 
 def _cpu_seconds(process: int) -> float:
@@ -62,7 +62,7 @@ def _cpu_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _own_megabytes(process: int) -> float:
-    """Its share of memory: what several processes use is parted among them."""
+def _proportional_megabytes(process: int) -> float:
+    """Return the proportional set size: memory shared by several processes is divided among them."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024

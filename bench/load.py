@@ -1,4 +1,4 @@
-"""Load from a separate process: wrk when it is installed, else a loop of our own over raw sockets."""
+"""Load generator in a separate process: wrk if it is installed, or else a loop over raw sockets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.servers import SECRET
-from bridge.samples import sample, stamped
+from bridge.samples import refresh_sample, sample
 from bridge.signing import sign
 
 CONNECTIONS = 64
@@ -35,23 +35,23 @@ end
 
 
 @dataclass(frozen=True)
-class Load:
-    """What a load run saw."""
+class LoadResult:
+    """The responses of a load run."""
 
     rate: float
-    """Answers per second."""
+    """Responses per second."""
     p99_ms: float
-    refused: int
-    """Answers other than 2xx."""
+    rejected: int
+    """Responses other than 2xx."""
 
 
 def write_bodies(path: Path, count: int) -> Path:
-    """`count` distinct signed events of distinct people, a line each: timestamp, signature, body."""
+    """Write `count` distinct signed events of distinct contacts, one per line: timestamp, signature, body."""
     now = datetime.now(UTC)
     stamp = int(now.timestamp())
     with path.open("w") as file:
         for number in range(count):
-            body = stamped(sample("call.completed"), now)
+            body = refresh_sample(sample("call.completed"), now)
             body["metadata"]["contactPhone"] = f"+1212{number:07d}"
             body["metadata"]["contactEmail"] = f"caller{number}@example.com"
             raw = json.dumps(body)
@@ -59,37 +59,37 @@ def write_bodies(path: Path, count: int) -> Path:
     return path
 
 
-def tool() -> str:
-    """What sends the load on this machine."""
-    return "wrk" if shutil.which("wrk") else "a loop of our own"
+def load_generator() -> str:
+    """Return the name of the load generator on this machine."""
+    return "wrk" if shutil.which("wrk") else "a socket loop"
 
 
-def load(url: str, bodies: Path, seconds: float) -> Load:
-    """Send distinct events over 64 kept connections for `seconds`."""
-    if tool() == "wrk":
+def load(url: str, bodies: Path, seconds: float) -> LoadResult:
+    """Send distinct events over 64 persistent connections for `seconds`."""
+    if load_generator() == "wrk":
         return _wrk(url, bodies, seconds)
     command = [sys.executable, "-m", "bench.load", url, str(bodies), str(seconds)]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=seconds + 60).stdout)
-    return Load(**found)
+    result = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=seconds + 60).stdout)
+    return LoadResult(**result)
 
 
-def _wrk(url: str, bodies: Path, seconds: float) -> Load:
+def _wrk(url: str, bodies: Path, seconds: float) -> LoadResult:
     script = bodies.with_suffix(".lua")
     script.write_text(_SCRIPT % {"bodies": bodies})
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", "--latency", "-s", str(script), url]
     text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 60).stdout
-    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
-    return Load(
-        rate=float(_found(r"Requests/sec:\s+([\d.]+)", text)[0]),
-        p99_ms=_milliseconds(*_found(r"99%\s+([\d.]+)(us|ms|s)", text)),
-        refused=int(refused[1]) if refused else 0,
+    rejected = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    return LoadResult(
+        rate=float(_search(r"Requests/sec:\s+([\d.]+)", text)[0]),
+        p99_ms=_milliseconds(*_search(r"99%\s+([\d.]+)(us|ms|s)", text)),
+        rejected=int(rejected[1]) if rejected else 0,
     )
 
 
-def _found(pattern: str, text: str) -> tuple[str, ...]:
+def _search(pattern: str, text: str) -> tuple[str, ...]:
     match = re.search(pattern, text)
     if match is None:
-        raise SystemExit(f"wrk said something unexpected:\n{text}")
+        raise SystemExit(f"unexpected output of wrk:\n{text}")
     return match.groups()
 
 
@@ -97,7 +97,7 @@ def _milliseconds(value: str, unit: str) -> float:
     return float(value) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
 
 
-async def _loop(url: str, bodies: Path, seconds: float) -> Load:
+async def _loop(url: str, bodies: Path, seconds: float) -> LoadResult:
     host, port = url.removeprefix("http://").split(":")
     requests = iter(
         [
@@ -107,29 +107,29 @@ async def _loop(url: str, bodies: Path, seconds: float) -> Load:
         ]
     )
     times: list[float] = []
-    refused = 0
+    rejected = 0
     end = time.perf_counter() + seconds
 
-    async def one() -> None:
-        nonlocal refused
+    async def send_requests() -> None:
+        nonlocal rejected
         reader, writer = await asyncio.open_connection(host, int(port))
         for request in requests:
-            begun = time.perf_counter()
-            if begun > end:
+            sent_at = time.perf_counter()
+            if sent_at > end:
                 break
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
             await reader.readexactly(int(length[1]) if length else 0)
-            times.append(time.perf_counter() - begun)
-            refused += not head.startswith(b"HTTP/1.1 2")
+            times.append(time.perf_counter() - sent_at)
+            rejected += not head.startswith(b"HTTP/1.1 2")
         writer.close()
 
-    begun = time.perf_counter()
-    await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
-    elapsed = time.perf_counter() - begun
+    started_at = time.perf_counter()
+    await asyncio.gather(*(send_requests() for _ in range(CONNECTIONS)))
+    elapsed = time.perf_counter() - started_at
     times.sort()
-    return Load(len(times) / elapsed, times[int(len(times) * 0.99)] * 1000, refused)
+    return LoadResult(len(times) / elapsed, times[int(len(times) * 0.99)] * 1000, rejected)
 
 
 if __name__ == "__main__":

