@@ -1,4 +1,4 @@
-"""Local stand-ins for the partners: stateful, as strict as the real ones, and failing on demand."""
+"""Local mock providers: stateful, as strict as the real ones, and able to fail on demand."""
 
 from bridge.sandbox.server import RunningSandbox, start_sandbox
 

@@ -1,4 +1,4 @@
-"""The door of every partner: requests are read whole, recorded, and meet the faults that stand."""
+"""The HTTP entry point of the mock providers: reads and records each request, then applies the active faults."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from bridge.sandbox.faults import HANG_SECONDS, Fault, Faults
-from bridge.sandbox.provider import Call, Partner
+from bridge.sandbox.provider import MockProvider, ProviderRequest
 
-REQUESTS_KEPT = 100_000
-BYTES_KEPT = 256 * 1024 * 1024
-LARGEST_BODY = 16 * 1024 * 1024
+MAX_REQUESTS = 100_000
+MAX_LOG_BYTES = 256 * 1024 * 1024
+MAX_BODY_BYTES = 16 * 1024 * 1024
 _SECRET_HEADERS = ("authorization", "x-api-key")
 
 
 @dataclass
 class RecordedRequest:
-    """One request as it arrived; `status` is what was answered, None when the client got no answer (yet)."""
+    """A request as received. `status` is that of the response, or None if none was sent (yet)."""
 
-    partner: str
+    provider: str
     method: str
     path: str
     query: dict[str, str]
     headers: dict[str, str]
     raw: bytes
-    at: datetime
+    received_at: datetime
     status: int | None = None
 
     @property
     def body(self) -> Any:
-        """The body as the partner reads it: JSON, the fields of a form, or text."""
+        """The body as the provider reads it: JSON, form fields, or a string."""
         text = self.raw.decode("utf-8", "replace")
-        kind = self.headers.get("content-type", "")
-        if kind.startswith("application/x-www-form-urlencoded"):
+        content_type = self.headers.get("content-type", "")
+        if content_type.startswith("application/x-www-form-urlencoded"):
             return {name: values[-1] for name, values in parse_qs(text, keep_blank_values=True).items()}
         try:
             return json.loads(text) if text else None
@@ -51,21 +51,21 @@ class RecordedRequest:
             return text
 
     def as_json(self) -> dict[str, Any]:
-        """As `/_sandbox/requests` shows it."""
+        """Return the request as `/_sandbox/requests` shows it."""
         return {
-            "partner": self.partner,
+            "provider": self.provider,
             "method": self.method,
             "path": self.path,
             "query": self.query,
             "headers": self.headers,
             "body": self.body,
             "status": self.status,
-            "at": self.at.isoformat(),
+            "at": self.received_at.isoformat(),
         }
 
 
 class RequestLog:
-    """The requests that arrived, oldest first, as many as memory allows; safe from any thread."""
+    """The received requests, oldest first, up to a memory limit. Thread-safe."""
 
     def __init__(self) -> None:
         self._requests: deque[RecordedRequest] = deque()
@@ -73,98 +73,105 @@ class RequestLog:
         self._lock = threading.Lock()
 
     def add(self, request: RecordedRequest) -> RecordedRequest:
-        """Keep `request`, and forget the oldest ones when there are too many."""
+        """Store `request`, and drop the oldest ones if there are too many."""
         with self._lock:
             self._requests.append(request)
             self._bytes += len(request.raw)
-            while len(self._requests) > REQUESTS_KEPT or self._bytes > BYTES_KEPT:
+            while len(self._requests) > MAX_REQUESTS or self._bytes > MAX_LOG_BYTES:
                 self._bytes -= len(self._requests.popleft().raw)
         return request
 
-    def all(self, partner: str | None = None) -> list[RecordedRequest]:
-        """The requests kept, of one partner or of all."""
+    def all(self, provider: str | None = None) -> list[RecordedRequest]:
+        """Return the stored requests, of one provider or of all."""
         with self._lock:
-            return [request for request in self._requests if partner in (None, request.partner)]
+            return [request for request in self._requests if provider in (None, request.provider)]
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Remove all requests."""
         with self._lock:
             self._requests.clear()
             self._bytes = 0
 
 
-class Gate:
-    """An ASGI application that lets a partner answer, unless a fault comes between."""
+class Gateway:
+    """An ASGI application that passes requests to a mock provider, subject to faults."""
 
-    def __init__(self, partner: Partner, log: RequestLog, faults: Faults, stopping: asyncio.Event) -> None:
-        self.partner = partner
+    def __init__(
+        self, provider: MockProvider, log: RequestLog, faults: Faults, stopping: asyncio.Event
+    ) -> None:
+        self.provider = provider
         self.log = log
         self.faults = faults
         self.stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        call = await _read(scope, receive)
-        if call is None:
+        """Respond to one request."""
+        request = await _read_request(scope, receive)
+        if request is None:
             return
-        request = self.log.add(
+        recorded = self.log.add(
             RecordedRequest(
-                self.partner.name,
-                call.method,
-                call.path,
-                dict(call.query),
-                _without_secrets(call.headers),
-                call.body,
-                self.partner.now(),
+                self.provider.name,
+                request.method,
+                request.path,
+                dict(request.query),
+                _redacted(request.headers),
+                request.body,
+                self.provider.now(),
             )
         )
-        fault = self.faults.take(self.partner.name, call.method, call.path)
-        response = await self._play(call, fault, scope, receive)
+        fault = self.faults.take(self.provider.name, request.method, request.path)
+        response = await self._respond(request, fault, scope, receive)
         if response is not None:
-            request.status = response.status_code
+            recorded.status = response.status_code
             await response(scope, receive, send)
 
-    async def _play(self, call: Call, fault: Fault | None, scope: Scope, receive: Receive) -> Response | None:
-        """The answer, or None when the connection is cut instead."""
+    async def _respond(
+        self, request: ProviderRequest, fault: Fault | None, scope: Scope, receive: Receive
+    ) -> Response | None:
+        """Return the response, or None if the connection was closed instead."""
         if fault is not None and fault.delay:
             await self._wait(fault.delay)
-        if not self.faults.quota_left(self.partner.name, call.method, call.path):
-            return self.partner.quota_exhausted()
-        if len(call.body) > LARGEST_BODY:
-            return self.partner.failure(413)
+        if not self.faults.spend_quota(self.provider.name, request.method, request.path):
+            return self.provider.quota_error_response()
+        if len(request.body) > MAX_BODY_BYTES:
+            return self.provider.error_response(413)
         if fault is None:
-            return self.partner.answer(call)
+            return self.provider.handle(request)
         if fault.drop == "after":
-            self.partner.answer(call)
+            self.provider.handle(request)
         if fault.status is not None:
-            return _as_told(self.partner, fault, fault.status)
+            return _fault_response(self.provider, fault, fault.status)
         if fault.hang:
-            await self._hang(receive)
+            await self._hang_until_disconnect(receive)
         if fault.hang or fault.drop is not None or self.stopping.is_set():
-            await _cut(scope, receive)
+            await _abort_connection(scope, receive)
             return None
-        return self.partner.answer(call)
+        return self.provider.handle(request)
 
     async def _wait(self, seconds: float) -> None:
-        """Wait whether or not the client is still there: a slow partner goes on working."""
+        """Wait even if the client has disconnected: a slow provider keeps processing the request."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), seconds)
 
-    async def _hang(self, receive: Receive) -> None:
-        ends = [asyncio.ensure_future(_left(receive)), asyncio.ensure_future(self.stopping.wait())]
-        await asyncio.wait(ends, timeout=HANG_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        for end in ends:
-            end.cancel()
-        await asyncio.gather(*ends, return_exceptions=True)
+    async def _hang_until_disconnect(self, receive: Receive) -> None:
+        waiters = [
+            asyncio.ensure_future(_wait_for_disconnect(receive)),
+            asyncio.ensure_future(self.stopping.wait()),
+        ]
+        await asyncio.wait(waiters, timeout=HANG_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for waiter in waiters:
+            waiter.cancel()
+        await asyncio.gather(*waiters, return_exceptions=True)
 
 
-def _as_told(partner: Partner, fault: Fault, status: int) -> Response:
+def _fault_response(provider: MockProvider, fault: Fault, status: int) -> Response:
     if isinstance(fault.body, str):
         response: Response = PlainTextResponse(fault.body, status)
     elif fault.body is not None:
         response = JSONResponse(fault.body, status)
     else:
-        response = partner.failure(status)
+        response = provider.error_response(status)
     if fault.retry_after is not None:
         response.headers["Retry-After"] = f"{fault.retry_after:g}"
     for name, value in fault.headers.items():
@@ -172,8 +179,8 @@ def _as_told(partner: Partner, fault: Fault, status: int) -> Response:
     return response
 
 
-async def _read(scope: Scope, receive: Receive) -> Call | None:
-    """The whole request; None when the client left before it was sent."""
+async def _read_request(scope: Scope, receive: Receive) -> ProviderRequest | None:
+    """Return the complete request, or None if the client disconnected while sending it."""
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -181,25 +188,25 @@ async def _read(scope: Scope, receive: Receive) -> Call | None:
         if message["type"] == "http.disconnect":
             return None
         size += len(message.get("body", b""))
-        if size <= LARGEST_BODY + 1:
+        if size <= MAX_BODY_BYTES + 1:
             chunks.append(message.get("body", b""))
         if not message.get("more_body", False):
             break
     prefix = scope.get("root_path", "")
     path = scope["raw_path"].decode("ascii", "replace").split("?")[0].removeprefix(prefix)
     body = b"".join(chunks)
-    return Call(
+    return ProviderRequest(
         scope["method"],
         path,
         QueryParams(scope["query_string"]),
         Headers(scope=scope),
-        body if size <= LARGEST_BODY else b" " * (LARGEST_BODY + 1),
+        body if size <= MAX_BODY_BYTES else b" " * (MAX_BODY_BYTES + 1),
         prefix,
     )
 
 
-def _without_secrets(headers: Headers) -> dict[str, str]:
-    """What arrived, but of a credential only its scheme: records are shown and printed."""
+def _redacted(headers: Headers) -> dict[str, str]:
+    """Return the headers with each credential reduced to its scheme, because requests are shown and printed."""
     return {
         name: f"{value.split(' ')[0]} ***"
         if name in _SECRET_HEADERS and " " in value
@@ -210,12 +217,12 @@ def _without_secrets(headers: Headers) -> dict[str, str]:
     }
 
 
-async def _left(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _cut(scope: Scope, receive: Receive) -> None:
-    """Close the TCP connection without an answer; returns when it is gone."""
+async def _abort_connection(scope: Scope, receive: Receive) -> None:
+    """Close the TCP connection without a response. Return when it is closed."""
     scope["state"]["transport"].abort()
-    await _left(receive)
+    await _wait_for_disconnect(receive)

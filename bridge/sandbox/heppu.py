@@ -1,4 +1,4 @@
-"""Heppu's own API: calls to make again, the webhooks that send events, the agents."""
+"""Mock Heppu API: scheduled calls, webhooks and agents."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ from starlette.responses import JSONResponse, Response
 
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
-from bridge.sandbox.provider import RECORDS_KEPT, Call, Handler, Partner, Refusal, whole_number
+from bridge.sandbox.provider import (
+    MAX_RECORDS,
+    Handler,
+    MockProvider,
+    ProviderError,
+    ProviderRequest,
+    parse_whole_number,
+)
 
 API_KEY = "heppu_sandbox_key"
-EVENTS = {
+EVENT_TYPES = {
     "call.completed",
     "call.failed",
     "call.busy",
@@ -27,7 +34,7 @@ EVENTS = {
     "chat.abandoned",
     "chat.message.received",
 }
-STATUSES = {
+CALL_STATUSES = {
     "initiated",
     "scheduled",
     "queued",
@@ -40,8 +47,8 @@ STATUSES = {
     "no_answer",
     "busy",
 }
-_FINAL = {"completed", "failed", "cancelled", "no_answer", "busy"}
-_PHONE = re.compile(r"\+[1-9]\d{1,14}")
+_FINAL_CALL_STATUSES = {"completed", "failed", "cancelled", "no_answer", "busy"}
+_E164 = re.compile(r"\+[1-9]\d{1,14}")
 _SCHEDULE_FIELDS = {
     "agentId",
     "contactPhone",
@@ -56,7 +63,7 @@ _SCHEDULE_FIELDS = {
     "callMetadata",
     "metadata",
 }
-_SLUGS = {
+_ERROR_CODES = {
     400: "invalid_request",
     401: "invalid_api_key",
     403: "insufficient_permissions",
@@ -69,7 +76,7 @@ _SLUGS = {
 
 @dataclass
 class ScheduledCall:
-    """One call that Heppu will make; `request` is what was asked for, word for word."""
+    """A call that Heppu will make. `request` is the body of the schedule request, unchanged."""
 
     id: str
     agent_id: str
@@ -84,8 +91,8 @@ class ScheduledCall:
         self.updated_at = self.created_at
 
 
-class Heppu(Partner):
-    """One organisation with a voice agent and a chat agent."""
+class Heppu(MockProvider):
+    """An organization with a voice agent and a chat agent."""
 
     name = "heppu"
 
@@ -95,18 +102,18 @@ class Heppu(Partner):
 
     @property
     def calls(self) -> list[ScheduledCall]:
-        """The calls asked for, oldest first."""
+        """The scheduled calls, oldest first."""
         with self.lock:
             return list(self._calls.values())
 
     @property
     def webhooks(self) -> list[dict[str, Any]]:
-        """The webhooks that are set up."""
+        """The configured webhooks."""
         with self.lock:
             return [dict(webhook) for webhook in self._webhooks.values()]
 
     def routes(self) -> Iterable[tuple[str, str, Handler]]:
-        """The endpoints that the bridge uses, and their neighbours."""
+        """Return the endpoints that the bridge uses, and related ones."""
         return [
             ("POST", "/api/v1/calls/schedule", self._schedule),
             ("GET", "/api/v1/calls", self._list_calls),
@@ -121,195 +128,205 @@ class Heppu(Partner):
         ]
 
     def records(self) -> dict[str, list[dict[str, Any]]]:
-        """Calls and webhooks."""
+        """Return the scheduled calls and the webhooks."""
         return {
             "calls": [self._call_json(call) for call in self.calls],
-            "webhooks": [_shown(webhook) for webhook in self.webhooks],
+            "webhooks": [_without_secret(webhook) for webhook in self.webhooks],
         }
 
     def reset(self) -> None:
-        """No calls, no webhooks."""
+        """Remove all calls and webhooks."""
         with self.lock:
             self._calls: dict[str, ScheduledCall] = {}
             self._webhooks: dict[str, dict[str, Any]] = {}
-            self._agents = {agent["id"]: agent for agent in _agents(self.now())}
+            self._agents = {agent["id"]: agent for agent in _sample_agents(self.now())}
 
-    def failure(self, status: int, message: str | None = None, details: Any = None) -> Response:
-        """Heppu's error body, in its fullest documented form."""
+    def error_response(self, status: int, message: str | None = None, details: Any = None) -> Response:
+        """Return Heppu's error response with every documented field."""
         error: dict[str, Any] = {
-            "message": message or _SLUGS.get(status, "internal_error").replace("_", " "),
+            "message": message or _ERROR_CODES.get(status, "internal_error").replace("_", " "),
             "status": status,
-            "code": _SLUGS.get(status, "internal_error"),
+            "code": _ERROR_CODES.get(status, "internal_error"),
             "timestamp": self.now().isoformat(),
         }
         if details is not None:
             error["details"] = details
         return JSONResponse({"error": error}, status)
 
-    def quota_exhausted(self) -> Response:
-        """Too many requests."""
-        return self.failure(429)
+    def quota_error_response(self) -> Response:
+        """Return the response to too many requests."""
+        return self.error_response(429)
 
-    def authorize(self, call: Call) -> None:
-        """The key stands in `x-api-key`, or is a bearer token."""
-        if API_KEY not in (call.headers.get("x-api-key"), call.bearer()):
-            raise Refusal(self.failure(401, "Invalid or missing API key"))
+    def authorize(self, request: ProviderRequest) -> None:
+        """Check the API key, which is sent in `x-api-key` or as a bearer token."""
+        if API_KEY not in (request.headers.get("x-api-key"), request.bearer_token()):
+            raise ProviderError(self.error_response(401, "Invalid or missing API key"))
 
-    def _schedule(self, call: Call) -> Response:
-        body = self._object(call)
+    def _schedule(self, request: ProviderRequest) -> Response:
+        body = self._json_object(request)
         for name in sorted(set(body) - _SCHEDULE_FIELDS):
-            raise self._invalid(name, "unknown field")
-        agent = self._uuid(body.get("agentId"), "agentId")
+            raise self._invalid_field(name, "unknown field")
+        agent = self._parse_agent_id(body.get("agentId"), "agentId")
         phone = body.get("contactPhone")
-        if not isinstance(phone, str) or not _PHONE.fullmatch(phone):
-            raise self._invalid("contactPhone", "must be a phone number in E.164 format")
+        if not isinstance(phone, str) or not _E164.fullmatch(phone):
+            raise self._invalid_field("contactPhone", "must be a phone number in E.164 format")
         for name in ("contactName", "contactEmail", "callerId"):
             if body.get(name) is not None and not isinstance(body[name], str):
-                raise self._invalid(name, "must be a string")
-        self._whole_number(body.get("priority"), "priority", 10)
-        self._whole_number(body.get("maxRetries"), "maxRetries", None)
+                raise self._invalid_field(name, "must be a string")
+        self._check_whole_number(body.get("priority"), "priority", 10)
+        self._check_whole_number(body.get("maxRetries"), "maxRetries", None)
         for name in ("callMetadata", "metadata"):
             if body.get(name) is not None and not isinstance(body[name], dict):
-                raise self._invalid(name, "must be an object")
+                raise self._invalid_field(name, "must be an object")
         for name in ("retrySchedule", "retryIntervals"):
             if body.get(name) is not None and not isinstance(body[name], list):
-                raise self._invalid(name, "must be an array")
-        scheduled_at = self._instant(body.get("scheduledAt"), "scheduledAt")
-        if len(self._calls) >= RECORDS_KEPT:
-            raise self.full()
-        new = ScheduledCall(
+                raise self._invalid_field(name, "must be an array")
+        scheduled_at = self._parse_timestamp(body.get("scheduledAt"), "scheduledAt")
+        if len(self._calls) >= MAX_RECORDS:
+            raise self.storage_full_error()
+        call = ScheduledCall(
             f"call_{secrets.token_hex(8)}", agent, phone, body, self.now(), scheduled_at or self.now()
         )
-        self._calls[new.id] = new
-        return JSONResponse({"data": self._call_json(new), "message": "Call scheduled"}, 201)
+        self._calls[call.id] = call
+        return JSONResponse({"data": self._call_json(call), "message": "Call scheduled"}, 201)
 
-    def _list_calls(self, call: Call) -> Response:
-        query = call.query
-        limit, offset = self._page(call)
-        found = self.calls
+    def _list_calls(self, request: ProviderRequest) -> Response:
+        query = request.query
+        limit, offset = self._limit_and_offset(request)
+        calls = self.calls
         if query.get("agentId"):
-            found = [c for c in found if c.agent_id == self._uuid(query["agentId"], "agentId")]
+            calls = [
+                call for call in calls if call.agent_id == self._parse_agent_id(query["agentId"], "agentId")
+            ]
         if query.get("status"):
-            if query["status"] not in STATUSES:
-                raise self._invalid("status", "unknown status", 400)
-            found = [c for c in found if c.status == query["status"]]
+            if query["status"] not in CALL_STATUSES:
+                raise self._invalid_field("status", "unknown status", 400)
+            calls = [call for call in calls if call.status == query["status"]]
         if query.get("direction"):
             if query["direction"] not in ("inbound", "outbound"):
-                raise self._invalid("direction", "must be inbound or outbound", 400)
-            found = [c for c in found if query["direction"] == "outbound"]
+                raise self._invalid_field("direction", "must be inbound or outbound", 400)
+            calls = [call for call in calls if query["direction"] == "outbound"]
         if query.get("phoneNumber"):
-            found = [c for c in found if query["phoneNumber"] in (c.contact_phone, c.request.get("callerId"))]
-        start = self._instant(query.get("startDate"), "startDate")
-        end = self._instant(query.get("endDate"), "endDate")
-        found = [
-            c for c in found if (not start or c.created_at >= start) and (not end or c.created_at <= end)
+            calls = [
+                call
+                for call in calls
+                if query["phoneNumber"] in (call.contact_phone, call.request.get("callerId"))
+            ]
+        start = self._parse_timestamp(query.get("startDate"), "startDate")
+        end = self._parse_timestamp(query.get("endDate"), "endDate")
+        calls = [
+            call
+            for call in calls
+            if (not start or call.created_at >= start) and (not end or call.created_at <= end)
         ]
-        by = query.get("sortBy", "createdAt")
-        order = query.get("sortOrder", "desc")
-        if by not in ("createdAt", "scheduledAt") or order not in ("asc", "desc"):
-            raise self._invalid("sortBy", "unknown order", 400)
+        sort_by = query.get("sortBy", "createdAt")
+        sort_order = query.get("sortOrder", "desc")
+        if sort_by not in ("createdAt", "scheduledAt") or sort_order not in ("asc", "desc"):
+            raise self._invalid_field("sortBy", "unknown order", 400)
         lag = self.faults.lag(self.name)
-        found = [c for c in found if (self.now() - c.created_at).total_seconds() >= lag]
-        found.sort(
-            key=lambda c: c.created_at if by == "createdAt" else c.scheduled_at or c.created_at,
-            reverse=order == "desc",
+        calls = [call for call in calls if (self.now() - call.created_at).total_seconds() >= lag]
+        calls.sort(
+            key=lambda call: (
+                call.created_at if sort_by == "createdAt" else call.scheduled_at or call.created_at
+            ),
+            reverse=sort_order == "desc",
         )
         return JSONResponse(
             {
                 "data": {
-                    "calls": [self._call_json(c) for c in found[offset : offset + limit]],
+                    "calls": [self._call_json(call) for call in calls[offset : offset + limit]],
                     "pagination": {
-                        "total": len(found),
+                        "total": len(calls),
                         "limit": limit,
                         "offset": offset,
-                        "hasMore": offset + limit < len(found),
+                        "hasMore": offset + limit < len(calls),
                     },
                 }
             }
         )
 
-    def _get_call(self, call: Call) -> Response:
-        found = self._find(self._calls, call)
-        data = self._call_json(found) | {
+    def _get_call(self, request: ProviderRequest) -> Response:
+        call = self._require(self._calls, request)
+        data = self._call_json(call) | {
             "startedAt": None,
             "endedAt": None,
             "failureReason": None,
             "summary": None,
             "transcript": None,
-            "metadata": found.request.get("metadata") or {},
+            "metadata": call.request.get("metadata") or {},
             "roomId": None,
             "jobId": None,
             "sipParticipantId": None,
-            "updatedAt": found.updated_at.isoformat(),
+            "updatedAt": call.updated_at.isoformat(),
         }
         del data["outcome"], data["scheduledAt"]
         return JSONResponse({"data": data})
 
-    def _cancel_call(self, call: Call) -> Response:
-        found = self._find(self._calls, call)
-        if found.status in _FINAL:
-            raise Refusal(self.failure(409, f"A call that is {found.status} cannot be cancelled"))
-        found.status = "cancelled"
-        found.updated_at = self.now()
-        return JSONResponse({"data": {"id": found.id, "status": "cancelled"}, "message": "Call cancelled"})
+    def _cancel_call(self, request: ProviderRequest) -> Response:
+        call = self._require(self._calls, request)
+        if call.status in _FINAL_CALL_STATUSES:
+            raise ProviderError(self.error_response(409, f"A call that is {call.status} cannot be cancelled"))
+        call.status = "cancelled"
+        call.updated_at = self.now()
+        return JSONResponse({"data": {"id": call.id, "status": "cancelled"}, "message": "Call cancelled"})
 
-    def _list_webhooks(self, _call: Call) -> Response:
-        return self._data([_shown(webhook) for webhook in self._webhooks.values()])
+    def _list_webhooks(self, _request: ProviderRequest) -> Response:
+        return self._data_response([_without_secret(webhook) for webhook in self._webhooks.values()])
 
-    def _create_webhook(self, call: Call) -> Response:
-        body = self._object(call)
+    def _create_webhook(self, request: ProviderRequest) -> Response:
+        body = self._json_object(request)
         for name in sorted(set(body) - {"url", "events", "description", "secret"}):
-            raise self._invalid(name, "unknown field")
+            raise self._invalid_field(name, "unknown field")
         webhook = {
             "id": f"webhook_{secrets.token_hex(8)}",
-            "url": self._webhook_url(body.get("url")),
-            "events": self._events(body.get("events")),
-            "description": self._text(body.get("description"), "description"),
+            "url": self._parse_webhook_url(body.get("url")),
+            "events": self._parse_event_types(body.get("events")),
+            "description": self._optional_string(body.get("description"), "description"),
             "status": "active",
             "createdAt": self.now().isoformat(),
             "lastDeliveredAt": None,
-            "secret": self._text(body.get("secret"), "secret"),
+            "secret": self._optional_string(body.get("secret"), "secret"),
         }
         self._webhooks[str(webhook["id"])] = webhook
-        return self._data(_shown(webhook), 201, "Webhook created")
+        return self._data_response(_without_secret(webhook), 201, "Webhook created")
 
-    def _update_webhook(self, call: Call) -> Response:
-        webhook = self._find(self._webhooks, call)
-        body = self._object(call)
+    def _update_webhook(self, request: ProviderRequest) -> Response:
+        webhook = self._require(self._webhooks, request)
+        body = self._json_object(request)
         for name in sorted(set(body) - {"url", "events", "description", "secret", "status"}):
-            raise self._invalid(name, "unknown field")
+            raise self._invalid_field(name, "unknown field")
         if "url" in body:
-            webhook["url"] = self._webhook_url(body["url"])
+            webhook["url"] = self._parse_webhook_url(body["url"])
         if "events" in body:
-            webhook["events"] = self._events(body["events"])
+            webhook["events"] = self._parse_event_types(body["events"])
         for name in ("description", "secret"):
             if name in body:
-                webhook[name] = self._text(body[name], name)
+                webhook[name] = self._optional_string(body[name], name)
         if "status" in body:
             if body["status"] not in ("active", "inactive"):
-                raise self._invalid("status", "must be active or inactive")
+                raise self._invalid_field("status", "must be active or inactive")
             webhook["status"] = body["status"]
-        return self._data(_shown(webhook))
+        return self._data_response(_without_secret(webhook))
 
-    def _delete_webhook(self, call: Call) -> Response:
-        del self._webhooks[self._find(self._webhooks, call)["id"]]
+    def _delete_webhook(self, request: ProviderRequest) -> Response:
+        del self._webhooks[self._require(self._webhooks, request)["id"]]
         return Response(status_code=204)
 
-    def _list_agents(self, call: Call) -> Response:
-        limit, offset = self._page(call)
-        found = [
+    def _list_agents(self, request: ProviderRequest) -> Response:
+        limit, offset = self._limit_and_offset(request)
+        agents = [
             agent
             for agent in self._agents.values()
-            if call.query.get("type") in (None, agent["type"])
-            and call.query.get("status") in (None, agent["status"])
+            if request.query.get("type") in (None, agent["type"])
+            and request.query.get("status") in (None, agent["status"])
         ]
-        page = {"limit": limit, "offset": offset, "total": len(found)}
+        pagination = {"limit": limit, "offset": offset, "total": len(agents)}
         return JSONResponse(
-            {"success": True, "data": {"agents": found[offset : offset + limit], "pagination": page}}
+            {"success": True, "data": {"agents": agents[offset : offset + limit], "pagination": pagination}}
         )
 
-    def _get_agent(self, call: Call) -> Response:
-        return JSONResponse({"success": True, "data": self._find(self._agents, call)})
+    def _get_agent(self, request: ProviderRequest) -> Response:
+        return JSONResponse({"success": True, "data": self._require(self._agents, request)})
 
     def _call_json(self, call: ScheduledCall) -> dict[str, Any]:
         agent = self._agents.get(call.agent_id, {"id": call.agent_id, "name": "Agent"})
@@ -331,89 +348,93 @@ class Heppu(Partner):
             "createdAt": call.created_at.isoformat(),
         }
 
-    def _data(self, data: Any, status: int = 200, message: str | None = None) -> Response:
+    def _data_response(self, data: Any, status: int = 200, message: str | None = None) -> Response:
         meta = {"timestamp": self.now().isoformat()}
         if message:
             meta["message"] = message
         return JSONResponse({"data": data, "meta": meta}, status)
 
-    def _find(self, table: dict[str, Any], call: Call) -> Any:
-        found = table.get(call.args["id"])
-        if found is None:
-            raise Refusal(self.failure(404))
-        return found
+    def _require(self, table: dict[str, Any], request: ProviderRequest) -> Any:
+        item = table.get(request.path_params["id"])
+        if item is None:
+            raise ProviderError(self.error_response(404))
+        return item
 
-    def _object(self, call: Call) -> dict[str, Any]:
+    def _json_object(self, request: ProviderRequest) -> dict[str, Any]:
         try:
-            body = call.json()
+            body = request.json()
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            raise Refusal(self.failure(400, "The request body must be a JSON object"))
+            raise ProviderError(self.error_response(400, "The request body must be a JSON object"))
         return body
 
-    def _page(self, call: Call) -> tuple[int, int]:
+    def _limit_and_offset(self, request: ProviderRequest) -> tuple[int, int]:
         numbers = []
-        for name, default, most in (("limit", "50", 100), ("offset", "0", 10**9)):
-            number = whole_number(call.query.get(name, default), 0, most)
+        for name, default, maximum in (("limit", "50", 100), ("offset", "0", 10**9)):
+            number = parse_whole_number(request.query.get(name, default), 0, maximum)
             if number is None:
-                raise self._invalid(name, f"must be a number of at most {most}", 400)
+                raise self._invalid_field(name, f"must be a number of at most {maximum}", 400)
             numbers.append(number)
         return numbers[0], numbers[1]
 
-    def _invalid(self, name: str, reason: str, status: int = 422) -> Refusal:
-        return Refusal(self.failure(status, f"{name}: {reason}", {"field": name, "reason": reason}))
+    def _invalid_field(self, name: str, reason: str, status: int = 422) -> ProviderError:
+        return ProviderError(
+            self.error_response(status, f"{name}: {reason}", {"field": name, "reason": reason})
+        )
 
-    def _uuid(self, value: Any, name: str) -> str:
+    def _parse_agent_id(self, value: Any, name: str) -> str:
         try:
             return str(uuid.UUID(value))
         except (ValueError, AttributeError, TypeError):
-            raise self._invalid(name, "Invalid agent ID format") from None
+            raise self._invalid_field(name, "Invalid agent ID format") from None
 
-    def _text(self, value: Any, name: str) -> str | None:
+    def _optional_string(self, value: Any, name: str) -> str | None:
         if value is not None and (not isinstance(value, str) or not value):
-            raise self._invalid(name, "must be a string")
+            raise self._invalid_field(name, "must be a string")
         return value
 
-    def _whole_number(self, value: Any, name: str, most: int | None) -> None:
+    def _check_whole_number(self, value: Any, name: str, maximum: int | None) -> None:
         if value is None:
             return
-        if type(value) is not int or value < 0 or (most is not None and value > most):
-            raise self._invalid(name, f"must be a whole number from 0 to {most}" if most else "must be >= 0")
+        if type(value) is not int or value < 0 or (maximum is not None and value > maximum):
+            raise self._invalid_field(
+                name, f"must be a whole number from 0 to {maximum}" if maximum else "must be >= 0"
+            )
 
-    def _instant(self, value: Any, name: str) -> datetime | None:
+    def _parse_timestamp(self, value: Any, name: str) -> datetime | None:
         if value is None:
             return None
         try:
-            found = datetime.fromisoformat(value)
+            timestamp = datetime.fromisoformat(value)
         except (ValueError, TypeError):
-            raise self._invalid(name, "must be an ISO 8601 date") from None
-        if found.tzinfo is None:
-            raise self._invalid(name, "must have an offset")
-        return found
+            raise self._invalid_field(name, "must be an ISO 8601 date") from None
+        if timestamp.tzinfo is None:
+            raise self._invalid_field(name, "must have an offset")
+        return timestamp
 
-    def _webhook_url(self, value: Any) -> str:
+    def _parse_webhook_url(self, value: Any) -> str:
         if not isinstance(value, str) or not re.fullmatch(r"https://[^/\s@]+(/\S*)?", value):
-            raise self._invalid("url", "must be a public HTTPS URL")
+            raise self._invalid_field("url", "must be a public HTTPS URL")
         return value
 
-    def _events(self, value: Any) -> list[str]:
+    def _parse_event_types(self, value: Any) -> list[str]:
         if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-            raise self._invalid("events", "must be a list of event names")
-        for unknown in sorted(set(value) - EVENTS):
-            raise self._invalid("events", f"unknown event {unknown}")
+            raise self._invalid_field("events", "must be a list of event types")
+        for unknown in sorted(set(value) - EVENT_TYPES):
+            raise self._invalid_field("events", f"unknown event type {unknown}")
         return value
 
 
-def _shown(webhook: dict[str, Any]) -> dict[str, Any]:
-    """A webhook without its secret, of which only the beginning is ever shown again."""
+def _without_secret(webhook: dict[str, Any]) -> dict[str, Any]:
+    """Return a webhook with only the first characters of its secret, as the API shows it."""
     secret = webhook["secret"]
-    shown = {name: value for name, value in webhook.items() if name != "secret"}
-    return shown | {"secretPrefix": secret[:9] if secret else None}
+    public_fields = {name: value for name, value in webhook.items() if name != "secret"}
+    return public_fields | {"secretPrefix": secret[:9] if secret else None}
 
 
-def _agents(now: datetime) -> list[dict[str, Any]]:
-    """The two agents of the documented samples."""
+def _sample_agents(now: datetime) -> list[dict[str, Any]]:
+    """Return the two agents of the documented samples."""
     common: dict[str, Any] = {
         "status": "active",
         "model": None,

@@ -1,7 +1,7 @@
-"""What every stand-in for a partner is made of: a call, an answer or a refusal, and the partner's state.
+"""The base of every mock provider: routes, requests, error responses and state.
 
-Handlers are plain functions that run one at a time under the partner's lock, so state needs no other care and
-a test may read or change it from its own thread at any time.
+Handlers are plain functions that run one at a time under the provider's lock. State therefore needs no further
+synchronization, and a test may read or change it from its own thread at any time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, ClassVar
 from urllib.parse import unquote
@@ -22,21 +22,21 @@ from starlette.responses import JSONResponse, Response
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
 
-RECORDS_KEPT = 100_000
-"""How many records one partner holds before it asks for a reset: the sandbox's memory is bounded."""
+MAX_RECORDS = 100_000
+"""Records that one provider stores before it asks for a reset. This bounds the sandbox's memory."""
 
 
-class Refusal(Exception):
-    """The partner says no: `response` is its own status, headers and body."""
+class ProviderError(Exception):
+    """The provider rejected the request. `response` has its own status, headers and body."""
 
     def __init__(self, response: Response) -> None:
-        super().__init__(f"refused with {response.status_code}")
+        super().__init__(f"rejected with status {response.status_code}")
         self.response = response
 
 
 @dataclass(frozen=True)
-class Call:
-    """One HTTP request to a partner, read whole; `path` is below the partner's prefix, still percent-encoded."""
+class ProviderRequest:
+    """A complete HTTP request to a provider. `path` is relative to the provider's prefix and percent-encoded."""
 
     method: str
     path: str
@@ -44,37 +44,37 @@ class Call:
     headers: Headers
     body: bytes
     prefix: str = ""
-    args: Mapping[str, str] = field(default_factory=dict)
+    path_params: Mapping[str, str] = field(default_factory=dict)
 
     def json(self) -> Any:
-        """The body as JSON; raises ValueError, also for what JSON does not know and endless depths."""
+        """Return the body as JSON. Raise ValueError for invalid JSON, including NaN, Infinity and excessive depth."""
         try:
-            return json.loads(self.body, parse_constant=_no_constant)
+            return json.loads(self.body, parse_constant=_reject_constant)
         except RecursionError:
             raise ValueError("nested too deeply") from None
 
-    def bearer(self) -> str | None:
-        """The token of the Authorization header, when it is a bearer token."""
+    def bearer_token(self) -> str | None:
+        """Return the bearer token of the Authorization header, if it has one."""
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"{name} is not valid JSON")
 
 
-def whole_number(text: object, least: int, most: int) -> int | None:
-    """A number that travelled as text; None when it is none from `least` to `most`."""
-    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{1,12}", text):
+def parse_whole_number(value: object, minimum: int, maximum: int) -> int | None:
+    """Return a number sent as a string, or None if it is not a whole number from `minimum` to `maximum`."""
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,12}", value):
         return None
-    return int(text) if least <= int(text) <= most else None
+    return int(value) if minimum <= int(value) <= maximum else None
 
 
-Handler = Callable[[Call], Response]
+Handler = Callable[[ProviderRequest], Response]
 
 
-class Partner(ABC):
-    """A stand-in for one partner: routes, state, and how it says no."""
+class MockProvider(ABC):
+    """A mock of one provider: its routes, state and error responses."""
 
     name: ClassVar[str]
 
@@ -83,75 +83,75 @@ class Partner(ABC):
         self.faults = faults
         self.lock = threading.RLock()
         self._routes = [
-            (method, re.compile(_pattern(path)), handler) for method, path, handler in self.routes()
+            (method, re.compile(_path_pattern(path)), handler) for method, path, handler in self.routes()
         ]
 
     @abstractmethod
     def routes(self) -> Iterable[tuple[str, str, Handler]]:
-        """Method, path with {names}, handler; the first that fits answers."""
+        """Return (method, path with {parameters}, handler) tuples. The first match handles the request."""
 
-    def controls(self) -> Iterable[tuple[str, Callable[[Any], Any]]]:
-        """What `POST /_sandbox/<partner>/<word>` does: a function from the JSON body to a JSON answer."""
+    def commands(self) -> Iterable[tuple[str, Callable[[Any], Any]]]:
+        """Return the commands of `POST /_sandbox/{provider}/{command}`: functions from JSON body to JSON result."""
         return ()
 
     @abstractmethod
-    def failure(self, status: int, message: str | None = None) -> Response:
-        """The partner's own error body for an HTTP status."""
+    def error_response(self, status: int, message: str | None = None) -> Response:
+        """Return the provider's own error response for an HTTP status."""
 
     @abstractmethod
-    def quota_exhausted(self) -> Response:
-        """What the partner answers when its quota is used up."""
+    def quota_error_response(self) -> Response:
+        """Return the provider's response to requests over its quota."""
 
     @abstractmethod
     def records(self) -> dict[str, list[dict[str, Any]]]:
-        """Everything the partner holds, by kind, as JSON."""
+        """Return everything the provider stores, by record type, as JSON."""
 
     @abstractmethod
     def reset(self) -> None:
-        """Back to the state of a fresh account."""
+        """Restore the state of a new account."""
 
-    def authorize(self, call: Call) -> None:  # noqa: B027 - a partner may ask for nothing
-        """Raise Refusal when the call does not carry this account's credentials."""
+    def authorize(self, request: ProviderRequest) -> None:  # noqa: B027 - not every provider authenticates
+        """Raise ProviderError if the request lacks this account's credentials."""
 
     def now(self) -> datetime:
-        """The partner's clock, which a test may share with the bridge."""
+        """Return the time of the provider's clock, which a test may share with the bridge."""
         return self.clock.now()
 
-    def answer(self, call: Call) -> Response:
-        """What the partner answers; its state has changed when this returns."""
+    def handle(self, request: ProviderRequest) -> Response:
+        """Return the response to a request. Its changes to the provider's state are complete on return."""
         with self.lock:
             try:
-                return self._handle(call)
-            except Refusal as refusal:
-                return refusal.response
+                return self._dispatch(request)
+            except ProviderError as error:
+                return error.response
 
-    def _handle(self, call: Call) -> Response:
-        other_method = False
+    def _dispatch(self, request: ProviderRequest) -> Response:
+        path_exists = False
         for method, pattern, handler in self._routes:
-            match = pattern.fullmatch(call.path)
+            match = pattern.fullmatch(request.path)
             if match is None:
                 continue
-            if method != call.method:
-                other_method = True
+            if method != request.method:
+                path_exists = True
                 continue
-            args = {name: unquote(value) for name, value in match.groupdict().items()}
-            found = Call(call.method, call.path, call.query, call.headers, call.body, call.prefix, args)
-            self.authorize(found)
-            return handler(found)
-        return self.failure(405 if other_method else 404)
+            path_params = {name: unquote(value) for name, value in match.groupdict().items()}
+            matched = replace(request, path_params=path_params)
+            self.authorize(matched)
+            return handler(matched)
+        return self.error_response(405 if path_exists else 404)
 
-    def full(self) -> Refusal:
-        """The refusal of a sandbox that holds as many records as it may."""
-        return Refusal(
+    def storage_full_error(self) -> ProviderError:
+        """Return the error for a provider that stores the maximum number of records."""
+        return ProviderError(
             JSONResponse(
-                {"message": f"the sandbox holds {RECORDS_KEPT} {self.name} records: POST /_sandbox/reset"},
+                {"message": f"the sandbox is full ({MAX_RECORDS} {self.name} records): POST /_sandbox/reset"},
                 507,
             )
         )
 
 
-def _pattern(path: str) -> str:
-    """`/a/{b}/c` as a regular expression; `{b*}` also takes slashes."""
+def _path_pattern(path: str) -> str:
+    """Return `/a/{b}/c` as a regular expression. `{b*}` also matches slashes."""
     parts = re.split(r"(\{\w+\*?\})", path)
     return "".join(
         re.escape(part)

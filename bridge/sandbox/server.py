@@ -1,4 +1,4 @@
-"""The sandbox as a running thing: one HTTP port, one SMTP port, one thread."""
+"""The sandbox server: one HTTP port, one SMTP port, one thread."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from bridge.clock import Clock
 from bridge.sandbox import heppu, slack
 from bridge.sandbox.control import Control
 from bridge.sandbox.faults import Fault, Faults
-from bridge.sandbox.gateway import Gate, RecordedRequest, RequestLog
+from bridge.sandbox.gateway import Gateway, RecordedRequest, RequestLog
 from bridge.sandbox.hubspot import account as hubspot
-from bridge.sandbox.provider import Partner
+from bridge.sandbox.provider import MockProvider
 from bridge.sandbox.salesforce import org as salesforce
-from bridge.sandbox.smtp import Mail, MailServer
+from bridge.sandbox.smtp import EmailProvider, SmtpServer
 from bridge.sandbox.twilio import account as twilio
 
-IDLE_SECONDS = 3600
-"""How long an idle connection is kept: longer than a client's pool, so that nobody meets a closing one."""
-_START_SECONDS = 10.0
-_STOP_SECONDS = 5.0
+KEEP_ALIVE_SECONDS = 3600
+"""Idle connections are kept longer than clients pool them, so that no client reuses a closing connection."""
+_START_TIMEOUT_SECONDS = 10.0
+_STOP_TIMEOUT_SECONDS = 5.0
 
 
-class _Connection(HttpToolsProtocol):
-    """Hands its transport to the application, so that a fault can cut the connection."""
+class _AbortableProtocol(HttpToolsProtocol):
+    """HTTP protocol that passes its transport to the application, so that a fault can close the connection."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -40,7 +40,7 @@ class _Connection(HttpToolsProtocol):
 
 
 class RunningSandbox:
-    """All partners, listening on loopback; a context manager that stops when it is left."""
+    """All mock providers, listening on loopback. A context manager that stops the sandbox on exit."""
 
     def __init__(
         self,
@@ -58,10 +58,10 @@ class RunningSandbox:
         self.twilio = twilio.Twilio(clock, self._faults)
         self.slack = slack.Slack(clock, self._faults)
         self.heppu = heppu.Heppu(clock, self._faults)
-        self.email = Mail(clock, self._faults, self._log)
-        self._partners: dict[str, Partner] = {
-            partner.name: partner
-            for partner in (self.hubspot, self.salesforce, self.twilio, self.slack, self.heppu, self.email)
+        self.email = EmailProvider(clock, self._faults, self._log)
+        self._providers: dict[str, MockProvider] = {
+            provider.name: provider
+            for provider in (self.hubspot, self.salesforce, self.twilio, self.slack, self.heppu, self.email)
         }
         self._tls = tls
         self._http_socket = _listen(port)
@@ -78,20 +78,23 @@ class RunningSandbox:
         self._stopping: asyncio.Event | None = None
         self._thread = threading.Thread(target=self._run, name="sandbox", daemon=True)
         self._thread.start()
-        if not self._started.wait(_START_SECONDS):
+        if not self._started.wait(_START_TIMEOUT_SECONDS):
             raise RuntimeError("the sandbox did not start")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.stop()
 
     @property
     def environment(self) -> dict[str, str]:
-        """What points a bridge at this sandbox, for every partner."""
+        """Environment variables that point a bridge at this sandbox, for every provider."""
         return {
             "HUBSPOT_ACCESS_TOKEN": hubspot.ACCESS_TOKEN,
             "HUBSPOT_URL": f"{self.url}/hubspot",
@@ -111,20 +114,20 @@ class RunningSandbox:
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """Everything that arrived at any partner, oldest first."""
+        """All requests received by any provider, oldest first."""
         return self._log.all()
 
-    def requests_to(self, partner: str) -> list[RecordedRequest]:
-        """What arrived at one partner, oldest first."""
-        return self._log.all(partner)
+    def requests_to(self, provider: str) -> list[RecordedRequest]:
+        """Return the requests received by one provider, oldest first."""
+        return self._log.all(provider)
 
     def clear_requests(self) -> None:
-        """Forget what arrived; the partners keep what they hold."""
+        """Remove the received requests. The state of the providers remains."""
         self._log.clear()
 
     def fault(
         self,
-        partner: Literal["hubspot", "salesforce", "twilio", "slack", "heppu", "email"],
+        provider: Literal["hubspot", "salesforce", "twilio", "slack", "heppu", "email"],
         *,
         path: str = "*",
         method: str | None = None,
@@ -139,10 +142,10 @@ class RunningSandbox:
         lag: float | None = None,
         quota: int | None = None,
     ) -> Fault:
-        """Let something go wrong at `partner`; what each word means stands at `faults.Fault`."""
+        """Inject a failure of `provider`. See `faults.Fault` for the parameters."""
         return self._faults.add(
             Fault(
-                partner=partner,
+                provider=provider,
                 path=path,
                 method=method,
                 times=times,
@@ -159,21 +162,21 @@ class RunningSandbox:
         )
 
     def clear_faults(self) -> None:
-        """Everything works again."""
+        """Remove all faults."""
         self._faults.clear()
 
     def reset(self) -> None:
-        """Fresh accounts, no faults, no requests."""
+        """Reset all accounts, and remove all faults and requests."""
         self._faults.clear()
-        for partner in self._partners.values():
-            partner.reset()
+        for provider in self._providers.values():
+            provider.reset()
         self._log.clear()
 
     def stop(self) -> None:
-        """Close everything; returns when the thread has ended. Stopping twice is fine."""
+        """Close everything and wait for the thread to end. Stopping twice is allowed."""
         if self._loop is not None and self._stopping is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(_STOP_SECONDS)
+        self._thread.join(_STOP_TIMEOUT_SECONDS)
 
     def _run(self) -> None:
         asyncio.run(self._serve())
@@ -184,39 +187,39 @@ class RunningSandbox:
         server = uvicorn.Server(
             uvicorn.Config(
                 self._application(self._stopping),
-                http=_Connection,
+                http=_AbortableProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                timeout_keep_alive=IDLE_SECONDS,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 backlog=2048,
             )
         )
-        mail = MailServer(self.email, self._tls)
-        smtp = await self._loop.create_server(mail.protocol, sock=self._smtp_socket)
-        serving = asyncio.create_task(server.serve(sockets=[self._http_socket]))
-        while not server.started and not serving.done():
+        smtp_server = SmtpServer(self.email, self._tls)
+        smtp = await self._loop.create_server(smtp_server.protocol, sock=self._smtp_socket)
+        server_task = asyncio.create_task(server.serve(sockets=[self._http_socket]))
+        while not server.started and not server_task.done():
             await asyncio.sleep(0.005)
         self._started.set()
         await self._stopping.wait()
         server.should_exit = True
         smtp.close()
-        mail.abort()
+        smtp_server.abort()
         for connection in list(server.server_state.connections):
             connection.transport.abort()
-        await serving
+        await server_task
 
     def _application(self, stopping: asyncio.Event) -> Starlette:
-        control = Control(self._partners, self._log, self._faults, self.reset)
+        control = Control(self._providers, self._log, self._faults, self.reset)
         return Starlette(
             routes=[
                 Mount("/_sandbox", routes=control.routes()),
                 *(
-                    Mount(f"/{name}", app=Gate(partner, self._log, self._faults, stopping))
-                    for name, partner in self._partners.items()
+                    Mount(f"/{name}", app=Gateway(provider, self._log, self._faults, stopping))
+                    for name, provider in self._providers.items()
                     if name != "email"
                 ),
             ]
@@ -226,16 +229,16 @@ class RunningSandbox:
 def start_sandbox(
     port: int = 0, smtp_port: int = 0, *, clock: Clock | None = None, tls: ssl.SSLContext | None = None
 ) -> RunningSandbox:
-    """Start the sandbox on loopback; port 0 takes a free one.
+    """Start the sandbox on loopback. Port 0 selects a free port.
 
-    `clock` is the partners' clock (a test shares its own), `tls` lets the mail server offer STARTTLS. Raises
-    OSError when a port is taken.
+    `clock` is the providers' clock (a test shares its own). With `tls`, the SMTP server offers STARTTLS. Raise
+    OSError if a port is in use.
     """
     return RunningSandbox(port, smtp_port, clock=clock, tls=tls)
 
 
 def _listen(port: int) -> socket.socket:
-    # With the protocol named, or asyncio leaves Nagle on and every answer takes 40 ms.
+    # Without the protocol, asyncio leaves Nagle's algorithm on and every response takes 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""Slack's incoming webhooks: one URL, answers in plain text."""
+"""Mock Slack: one incoming webhook that responds in plain text."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from starlette.responses import PlainTextResponse, Response
 
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
-from bridge.sandbox.provider import RECORDS_KEPT, Call, Handler, Partner, Refusal
+from bridge.sandbox.provider import MAX_RECORDS, Handler, MockProvider, ProviderError, ProviderRequest
 
-TEAM = "T00SANDBOX"
-HOOK = "B00SANDBOX"
-SECRET = "sandboxsandboxsandboxsan"  # noqa: S105 - opens nothing but this sandbox
-LONGEST_TEXT = 40_000
-MOST_BLOCKS = 50
-MOST_ATTACHMENTS = 100
+TEAM_ID = "T00SANDBOX"
+WEBHOOK_ID = "B00SANDBOX"
+SECRET = "sandboxsandboxsandboxsan"  # noqa: S105 - valid only in this sandbox
+MAX_TEXT_LENGTH = 40_000
+MAX_BLOCKS = 50
+MAX_ATTACHMENTS = 100
 
-_REASONS = {
+_ERROR_CODES = {
     400: "invalid_payload",
     403: "action_prohibited",
     404: "channel_not_found",
@@ -34,15 +34,15 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class SlackMessage:
-    """One message that the webhook accepted."""
+    """A message accepted by the webhook."""
 
     text: str
     payload: dict[str, Any]
-    at: datetime
+    received_at: datetime
 
 
-class Slack(Partner):
-    """One incoming webhook that posts to one channel."""
+class Slack(MockProvider):
+    """A workspace with one incoming webhook that posts to one channel."""
 
     name = "slack"
 
@@ -52,88 +52,88 @@ class Slack(Partner):
 
     @property
     def webhook_path(self) -> str:
-        """The path of the only webhook of this workspace."""
-        return f"/services/{TEAM}/{HOOK}/{SECRET}"
+        """The path of the workspace's only webhook."""
+        return f"/services/{TEAM_ID}/{WEBHOOK_ID}/{SECRET}"
 
     @property
     def messages(self) -> list[SlackMessage]:
-        """What was posted, oldest first."""
+        """The posted messages, oldest first."""
         with self.lock:
             return list(self._messages)
 
     def routes(self) -> Iterable[tuple[str, str, Handler]]:
-        """The webhook."""
+        """Return the route of the webhook."""
         return [("POST", "/services/{team}/{hook}/{secret}", self._post)]
 
     def records(self) -> dict[str, list[dict[str, Any]]]:
-        """The messages."""
+        """Return the posted messages."""
         return {
             "messages": [
-                {"text": m.text, "payload": m.payload, "at": m.at.isoformat()} for m in self.messages
+                {"text": m.text, "payload": m.payload, "at": m.received_at.isoformat()} for m in self.messages
             ]
         }
 
     def reset(self) -> None:
-        """An empty channel."""
+        """Remove all messages."""
         with self.lock:
             self._messages.clear()
 
-    def failure(self, status: int, message: str | None = None) -> Response:
-        """Slack's word for the status, as plain text."""
-        response = PlainTextResponse(message or _REASONS.get(status, "server_error"), status)
+    def error_response(self, status: int, message: str | None = None) -> Response:
+        """Return Slack's error code for the status, as plain text."""
+        response = PlainTextResponse(message or _ERROR_CODES.get(status, "server_error"), status)
         if status == 429:
             response.headers["Retry-After"] = "1"
         return response
 
-    def quota_exhausted(self) -> Response:
-        """One message a second is what a webhook is for."""
-        return self.failure(429)
+    def quota_error_response(self) -> Response:
+        """Return the response to more than one message per second."""
+        return self.error_response(429)
 
-    def _post(self, call: Call) -> Response:
-        if (call.args["team"], call.args["hook"]) != (TEAM, HOOK):
-            raise self._refusal(404, "no_service")
-        if call.args["secret"] != SECRET:
-            raise self._refusal(403, "invalid_token")
-        payload = self._payload(call)
-        if len(self._messages) >= RECORDS_KEPT:
-            raise self.full()
+    def _post(self, request: ProviderRequest) -> Response:
+        if (request.path_params["team"], request.path_params["hook"]) != (TEAM_ID, WEBHOOK_ID):
+            raise self._error(404, "no_service")
+        if request.path_params["secret"] != SECRET:
+            raise self._error(403, "invalid_token")
+        payload = self._payload(request)
+        if len(self._messages) >= MAX_RECORDS:
+            raise self.storage_full_error()
         self._messages.append(SlackMessage(payload.get("text") or "", payload, self.now()))
         return PlainTextResponse("ok")
 
-    def _payload(self, call: Call) -> dict[str, Any]:
+    def _payload(self, request: ProviderRequest) -> dict[str, Any]:
         try:
-            if call.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-                payload = json.loads(parse_qs(call.body.decode()).get("payload", [""])[0])
+            if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+                payload = json.loads(parse_qs(request.body.decode()).get("payload", [""])[0])
             else:
-                payload = call.json()
+                payload = request.json()
         except ValueError:
-            raise self._refusal(400, "invalid_payload") from None
+            raise self._error(400, "invalid_payload") from None
         if not isinstance(payload, dict):
-            raise self._refusal(400, "invalid_payload")
+            raise self._error(400, "invalid_payload")
         text, blocks, attachments = (payload.get(key) for key in ("text", "blocks", "attachments"))
         if text is not None and not isinstance(text, str):
-            raise self._refusal(400, "invalid_payload")
+            raise self._error(400, "invalid_payload")
         if not text and not blocks and not attachments:
-            raise self._refusal(400, "no_text")
-        if len(text or "") > LONGEST_TEXT:
-            raise self._refusal(400, "msg_too_long")
-        if blocks is not None and not _are_blocks(blocks):
-            raise self._refusal(400, "invalid_blocks")
+            raise self._error(400, "no_text")
+        if len(text or "") > MAX_TEXT_LENGTH:
+            raise self._error(400, "msg_too_long")
+        if blocks is not None and not _is_block_list(blocks):
+            raise self._error(400, "invalid_blocks")
         if attachments is not None and not isinstance(attachments, list):
-            raise self._refusal(400, "invalid_attachments")
-        if len(attachments or ()) > MOST_ATTACHMENTS:
-            raise self._refusal(400, "too_many_attachments")
+            raise self._error(400, "invalid_attachments")
+        if len(attachments or ()) > MAX_ATTACHMENTS:
+            raise self._error(400, "too_many_attachments")
         if "channel" in payload:
-            raise self._refusal(404, "channel_not_found")
+            raise self._error(404, "channel_not_found")
         return payload
 
-    def _refusal(self, status: int, reason: str) -> Refusal:
-        return Refusal(self.failure(status, reason))
+    def _error(self, status: int, code: str) -> ProviderError:
+        return ProviderError(self.error_response(status, code))
 
 
-def _are_blocks(blocks: Any) -> bool:
+def _is_block_list(blocks: Any) -> bool:
     return (
         isinstance(blocks, list)
-        and len(blocks) <= MOST_BLOCKS
+        and len(blocks) <= MAX_BLOCKS
         and all(isinstance(block, dict) and isinstance(block.get("type"), str) for block in blocks)
     )

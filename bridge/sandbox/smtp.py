@@ -1,4 +1,4 @@
-"""A mail server: accepts everything, delivers nothing, and fails on demand."""
+"""Mock SMTP server: accepts all email, delivers none, and fails on demand."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from starlette.responses import PlainTextResponse, Response
 from bridge.clock import Clock
 from bridge.sandbox.faults import HANG_SECONDS, Fault, Faults
 from bridge.sandbox.gateway import RecordedRequest, RequestLog
-from bridge.sandbox.provider import RECORDS_KEPT, Handler, Partner
+from bridge.sandbox.provider import MAX_RECORDS, Handler, MockProvider
 
-LARGEST_MAIL = 10 * 1024 * 1024
-_TEXTS = {
+MAX_MESSAGE_BYTES = 10 * 1024 * 1024
+_REPLY_TEXTS = {
     421: "4.3.2 Service shutting down",
     450: "4.2.0 Mailbox busy, try again later",
     451: "4.7.1 Greylisted, try again later",
@@ -36,24 +36,24 @@ _TEXTS = {
 }
 
 for noisy in ("mail.log", "mail.debug"):
-    logging.getLogger(noisy).setLevel(logging.ERROR)  # they hold addresses
+    logging.getLogger(noisy).setLevel(logging.ERROR)  # they contain addresses
 
 
 @dataclass(frozen=True)
-class ReceivedMail:
-    """One mail with its envelope; `raw` is what stood between DATA and the dot."""
+class ReceivedEmail:
+    """An email with its envelope. `raw` is the content between DATA and the final dot."""
 
     sender: str
     recipients: tuple[str, ...]
     message: EmailMessage
     raw: bytes
-    at: datetime
+    received_at: datetime
     tls: bool
     authenticated: bool
 
 
-class Mail(Partner):
-    """The mail server; `username` and `password`, when set, are asked for before anything is taken."""
+class EmailProvider(MockProvider):
+    """The email provider. If `username` and `password` are set, clients must authenticate before sending."""
 
     name = "email"
 
@@ -62,226 +62,230 @@ class Mail(Partner):
         self.log = log
         self.username: str | None = None
         self.password: str | None = None
-        self._messages: list[ReceivedMail] = []
+        self._messages: list[ReceivedEmail] = []
 
     @property
-    def messages(self) -> list[ReceivedMail]:
-        """The mails that were accepted, oldest first."""
+    def messages(self) -> list[ReceivedEmail]:
+        """The accepted emails, oldest first."""
         with self.lock:
             return list(self._messages)
 
     def routes(self) -> Iterable[tuple[str, str, Handler]]:
-        """None: it speaks SMTP."""
+        """Return no HTTP routes: the provider uses SMTP."""
         return ()
 
-    def failure(self, status: int, message: str | None = None) -> Response:
-        """The text of an SMTP reply."""
-        return PlainTextResponse(message or _TEXTS.get(status, "Refused"), status)
+    def error_response(self, status: int, message: str | None = None) -> Response:
+        """Return the text of an SMTP reply, with the reply code as the status."""
+        return PlainTextResponse(message or _REPLY_TEXTS.get(status, "Rejected"), status)
 
-    def quota_exhausted(self) -> Response:
-        """Too many mails for now."""
-        return self.failure(452, "4.7.0 Sending quota exceeded")
+    def quota_error_response(self) -> Response:
+        """Return the reply to more emails than the quota allows."""
+        return self.error_response(452, "4.7.0 Sending quota exceeded")
 
     def records(self) -> dict[str, list[dict[str, Any]]]:
-        """The mails, with their headers and their text."""
-        return {"messages": [_as_json(mail) for mail in self.messages]}
+        """Return the emails with their headers and plain text."""
+        return {"messages": [_message_json(message) for message in self.messages]}
 
     def reset(self) -> None:
-        """An empty mailbox, and no password."""
+        """Remove all emails and the password."""
         with self.lock:
             self.username = self.password = None
             self._messages.clear()
 
-    def keep(self, mail: ReceivedMail) -> bool:
-        """Take the mail; False when there is no room."""
+    def store(self, message: ReceivedEmail) -> bool:
+        """Store an email. Return False if the sandbox is full."""
         with self.lock:
-            if len(self._messages) >= RECORDS_KEPT:
+            if len(self._messages) >= MAX_RECORDS:
                 return False
-            self._messages.append(mail)
+            self._messages.append(message)
             return True
 
 
-class MailServer:
-    """Mail's sockets: one `Connection` for each client, on the sandbox's own loop."""
+class SmtpServer:
+    """Creates one `SmtpSession` for each client, on the sandbox's event loop."""
 
-    def __init__(self, mail: Mail, tls: ssl.SSLContext | None) -> None:
-        self.mail = mail
+    def __init__(self, provider: EmailProvider, tls: ssl.SSLContext | None) -> None:
+        self.provider = provider
         self.tls = tls
-        self.connections: set[Connection] = set()
+        self.sessions: set[SmtpSession] = set()
 
-    def protocol(self) -> Connection:
-        """The protocol for one client that connects."""
-        return Connection(self, asyncio.get_running_loop())
+    def protocol(self) -> SmtpSession:
+        """Return the protocol for a new connection."""
+        return SmtpSession(self, asyncio.get_running_loop())
 
     def abort(self) -> None:
-        """Cut all connections."""
-        for connection in list(self.connections):
-            connection.cut()
+        """Close all connections."""
+        for session in list(self.sessions):
+            session.abort_connection()
 
 
-class Connection(SMTP):
+class SmtpSession(SMTP):
     """One SMTP session."""
 
-    def __init__(self, server: MailServer, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: SmtpServer, loop: asyncio.AbstractEventLoop) -> None:
         self.server = server
-        script = _Script(server.mail, self)
-        self._script = script
+        handler = _SessionHandler(server.provider, self)
+        self._session_handler = handler
         super().__init__(
-            script,
-            data_size_limit=LARGEST_MAIL,
+            handler,
+            data_size_limit=MAX_MESSAGE_BYTES,
             enable_SMTPUTF8=True,
             hostname="sandbox.invalid",
             ident="sandbox",
             tls_context=server.tls,
             auth_require_tls=False,
-            authenticator=script.authenticate,
+            authenticator=handler.authenticate,
             loop=loop,
         )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client is there."""
-        self.server.connections.add(self)
+        """Register the session."""
+        self.server.sessions.add(self)
         super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The client is gone."""
-        self.server.connections.discard(self)
+        """Remove the session."""
+        self.server.sessions.discard(self)
         super().connection_lost(error)
 
-    def cut(self) -> None:
-        """Close the TCP connection without another word."""
+    def abort_connection(self) -> None:
+        """Close the TCP connection without a reply."""
         transport = self._original_transport or self.transport
         if isinstance(transport, asyncio.Transport):
             transport.abort()
 
     async def _handle_client(self) -> None:
-        """Serve one client; a fault on CONNECT speaks instead of the greeting."""
+        """Serve one client. A fault on CONNECT replaces the greeting."""
         with contextlib.suppress(ConnectionError):
-            refused = await self._script.greeting()
-            if refused is None:
+            error_reply = await self._session_handler.greeting()
+            if error_reply is None:
                 await super()._handle_client()
             else:
-                await self.push(refused)
+                await self.push(error_reply)
                 self._writer.close()
 
 
-class _Script:
-    """What one session answers. Faults come between a command and its effect."""
+class _SessionHandler:
+    """The replies of one session. Faults apply before or after a command is processed."""
 
-    def __init__(self, mail: Mail, connection: Connection) -> None:
-        self.mail = mail
+    def __init__(self, provider: EmailProvider, connection: SmtpSession) -> None:
+        self.provider = provider
         self.connection = connection
 
     async def greeting(self) -> str | None:
-        """What is said instead of the greeting, if anything."""
-        fault = self.mail.faults.take("email", "CONNECT", "")
-        return None if fault is None else await self._spoiled(fault, None)
+        """Return the error reply that replaces the greeting, if any."""
+        fault = self.provider.faults.take("email", "CONNECT", "")
+        return None if fault is None else await self._apply_fault(fault, None)
 
     async def handle_MAIL(  # noqa: N802
         self, _server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        """MAIL FROM."""
+        """Handle MAIL FROM."""
 
-        def effect() -> str:
-            if self.mail.username is not None and not session.authenticated:
+        def process() -> str:
+            if self.provider.username is not None and not session.authenticated:
                 return "530 5.7.0 Authentication required"
             envelope.mail_from = address
             envelope.mail_options.extend(options)
             return "250 2.1.0 OK"
 
-        return await self._play("MAIL", address, effect)
+        return await self._reply_to("MAIL", address, process)
 
     async def handle_RCPT(  # noqa: N802
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        """RCPT TO."""
+        """Handle RCPT TO."""
 
-        def effect() -> str:
+        def process() -> str:
             if "@" not in address:
                 return "550 5.1.3 Bad recipient address syntax"
             envelope.rcpt_tos.append(address)
             envelope.rcpt_options.extend(options)
             return "250 2.1.5 OK"
 
-        return await self._play("RCPT", address, effect)
+        return await self._reply_to("RCPT", address, process)
 
     async def handle_DATA(self, _server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
-        """The mail itself, after the dot."""
+        """Handle the message content, after the final dot."""
         raw = bytes(envelope.original_content or b"")
 
-        def effect() -> str:
-            lines = raw.replace(b"\r\n", b"\n")  # texts read as they were written, not as they travelled
+        def process() -> str:
+            lines = raw.replace(b"\r\n", b"\n")  # undo the line endings of the transfer
             message = BytesParser(EmailMessage, policy=email.policy.default).parsebytes(lines)
-            received = ReceivedMail(
+            received = ReceivedEmail(
                 str(envelope.mail_from),
                 tuple(envelope.rcpt_tos),
                 message,
                 raw,
-                self.mail.now(),
+                self.provider.now(),
                 session.ssl is not None,
                 bool(session.authenticated),
             )
-            return "250 2.0.0 OK queued" if self.mail.keep(received) else "452 4.3.1 The sandbox is full"
+            return "250 2.0.0 OK queued" if self.provider.store(received) else "452 4.3.1 The sandbox is full"
 
-        return await self._play("DATA", ",".join(envelope.rcpt_tos), effect, raw)
+        return await self._reply_to("DATA", ",".join(envelope.rcpt_tos), process, raw)
 
     def authenticate(
         self, _server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, data: Any
     ) -> AuthResult:
-        """AUTH; a sandbox that asks for no password takes any."""
-        fault = self.mail.faults.take("email", "AUTH", "")
+        """Handle AUTH. Without a configured password, any password is accepted."""
+        fault = self.provider.faults.take("email", "AUTH", "")
         if fault is not None and fault.status is not None:
-            return AuthResult(success=False, handled=False, message=_reply(self.mail, fault))
-        given = tuple(bytes(part).decode("utf-8", "replace") for part in (data.login, data.password))
-        wanted = (self.mail.username, self.mail.password)
-        return AuthResult(success=self.mail.username is None or given == wanted, handled=False)
+            return AuthResult(success=False, handled=False, message=_fault_reply(self.provider, fault))
+        credentials = tuple(bytes(part).decode("utf-8", "replace") for part in (data.login, data.password))
+        expected = (self.provider.username, self.provider.password)
+        return AuthResult(success=self.provider.username is None or credentials == expected, handled=False)
 
-    async def _play(self, verb: str, address: str, effect: Callable[[], str], raw: bytes = b"") -> str:
-        """The reply to a command. Its effect comes about even when the client leaves meanwhile."""
-        return await asyncio.shield(asyncio.ensure_future(self._serve(verb, address, effect, raw)))
+    async def _reply_to(self, verb: str, address: str, process: Callable[[], str], raw: bytes = b"") -> str:
+        """Return the reply to a command. The command is processed even if the client disconnects meanwhile."""
+        return await asyncio.shield(asyncio.ensure_future(self._serve(verb, address, process, raw)))
 
-    async def _serve(self, verb: str, address: str, effect: Callable[[], str], raw: bytes) -> str:
-        request = self.mail.log.add(RecordedRequest("email", verb, address, {}, {}, raw, self.mail.now()))
+    async def _serve(self, verb: str, address: str, process: Callable[[], str], raw: bytes) -> str:
+        request = self.provider.log.add(
+            RecordedRequest("email", verb, address, {}, {}, raw, self.provider.now())
+        )
         reply: str | None = None
-        if not self.mail.faults.quota_left("email", verb, address):
-            refused = self.mail.quota_exhausted()
-            reply = f"{refused.status_code} {bytes(refused.body).decode()}"
-        elif (fault := self.mail.faults.take("email", verb, address)) is not None:
-            reply = await self._spoiled(fault, effect)
+        if not self.provider.faults.spend_quota("email", verb, address):
+            response = self.provider.quota_error_response()
+            reply = f"{response.status_code} {bytes(response.body).decode()}"
+        elif (fault := self.provider.faults.take("email", verb, address)) is not None:
+            reply = await self._apply_fault(fault, process)
         if reply is None:
-            reply = effect()
+            reply = process()
         request.status = int(reply[:3])
         return reply
 
-    async def _spoiled(self, fault: Fault, effect: Callable[[], str] | None) -> str | None:
-        """Play a fault: its reply, or None when the command goes its usual way after all."""
+    async def _apply_fault(self, fault: Fault, process: Callable[[], str] | None) -> str | None:
+        """Apply a fault. Return its reply, or None if the command is to be processed normally."""
         if fault.delay:
             await asyncio.sleep(fault.delay)
-        if fault.drop == "after" and effect is not None:
-            effect()
+        if fault.drop == "after" and process is not None:
+            process()
         if fault.status is not None:
-            return _reply(self.mail, fault)
+            return _fault_reply(self.provider, fault)
         if fault.hang:
             await asyncio.sleep(HANG_SECONDS)
         if fault.hang or fault.drop is not None:
-            self.connection.cut()
+            self.connection.abort_connection()
             raise ConnectionResetError
         return None
 
 
-def _reply(mail: Mail, fault: Fault) -> str:
+def _fault_reply(provider: EmailProvider, fault: Fault) -> str:
     text = (
-        fault.body if isinstance(fault.body, str) else bytes(mail.failure(fault.status or 451).body).decode()
+        fault.body
+        if isinstance(fault.body, str)
+        else bytes(provider.error_response(fault.status or 451).body).decode()
     )
     return f"{fault.status} {text}"
 
 
-def _as_json(mail: ReceivedMail) -> dict[str, Any]:
-    body = mail.message.get_body(preferencelist=("plain", "html"))
+def _message_json(item: ReceivedEmail) -> dict[str, Any]:
+    body = item.message.get_body(preferencelist=("plain", "html"))
     return {
-        "sender": mail.sender,
-        "recipients": list(mail.recipients),
-        "headers": {name: str(value) for name, value in mail.message.items()},
+        "sender": item.sender,
+        "recipients": list(item.recipients),
+        "headers": {name: str(value) for name, value in item.message.items()},
         "text": body.get_content() if body is not None else None,
-        "at": mail.at.isoformat(),
+        "at": item.received_at.isoformat(),
     }

@@ -49,7 +49,7 @@ def test_a_status_comes_with_the_partners_own_body_and_without_the_effect(sandbo
 
 
 @pytest.mark.parametrize(
-    ("partner", "method", "path", "status", "expected"),
+    ("provider", "method", "path", "status", "expected"),
     [
         ("hubspot", "GET", "/hubspot/crm/v3/owners", 429, {"policyName": "TEN_SECONDLY_ROLLING"}),
         ("hubspot", "GET", "/hubspot/crm/v3/owners", 403, {"category": "MISSING_SCOPES"}),
@@ -66,12 +66,12 @@ def test_a_status_comes_with_the_partners_own_body_and_without_the_effect(sandbo
     ],
 )
 def test_every_partner_has_its_own_error_body(
-    sandbox: RunningSandbox, partner: Any, method: str, path: str, status: int, expected: dict[str, Any]
+    sandbox: RunningSandbox, provider: Any, method: str, path: str, status: int, expected: dict[str, Any]
 ) -> None:
-    sandbox.fault(partner, status=status)
+    sandbox.fault(provider, status=status)
     answer = httpx.request(method, sandbox.url + path)
     assert answer.status_code == status
-    body = answer.json()[0] if partner == "salesforce" else answer.json()
+    body = answer.json()[0] if provider == "salesforce" else answer.json()
     for name, value in expected.items():
         assert body[name] == value or value.items() <= body[name].items()
 
@@ -185,13 +185,13 @@ def test_a_quota_runs_out_with_the_partners_own_error(sandbox: RunningSandbox) -
 
 def test_faults_are_set_listed_and_cleared_over_http(sandbox: RunningSandbox) -> None:
     url = sandbox.url + "/_sandbox/faults"
-    made = httpx.post(url, json={"partner": "slack", "status": 500, "times": None})
+    made = httpx.post(url, json={"provider": "slack", "status": 500, "times": None})
     assert (made.status_code, made.json()) == (
         201,
-        {"partner": "slack", "status": 500, "times": None, "left": None},
+        {"provider": "slack", "status": 500, "times": None, "left": None},
     )
-    httpx.post(url, json={"partner": "twilio", "drop": "after", "method": "POST"})
-    assert [item["partner"] for item in httpx.get(url).json()["items"]] == ["slack", "twilio"]
+    httpx.post(url, json={"provider": "twilio", "drop": "after", "method": "POST"})
+    assert [item["provider"] for item in httpx.get(url).json()["items"]] == ["slack", "twilio"]
     assert httpx.post(sandbox.environment["SLACK_WEBHOOK_URL"], json={"text": "x"}).status_code == 500
     assert httpx.delete(url).status_code == 204
     assert httpx.post(sandbox.environment["SLACK_WEBHOOK_URL"], json={"text": "x"}).status_code == 200
@@ -200,12 +200,12 @@ def test_faults_are_set_listed_and_cleared_over_http(sandbox: RunningSandbox) ->
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"partner": "slack"}, "needs one of"),
-        ({"partner": "zendesk", "status": 500}, "partner"),
-        ({"partner": "slack", "status": 500, "statsu": 1}, "statsu"),
-        ({"partner": "slack", "status": 5000}, "status"),
-        ({"partner": "slack", "status": 500, "hang": True}, "hangs"),
-        ({"partner": "slack", "status": 500, "times": 0}, "times"),
+        ({"provider": "slack"}, "needs one of"),
+        ({"provider": "zendesk", "status": 500}, "provider"),
+        ({"provider": "slack", "status": 500, "statsu": 1}, "statsu"),
+        ({"provider": "slack", "status": 5000}, "status"),
+        ({"provider": "slack", "status": 500, "hang": True}, "hangs"),
+        ({"provider": "slack", "status": 500, "times": 0}, "times"),
         ([], "object"),
     ],
 )

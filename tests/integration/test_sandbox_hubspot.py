@@ -16,7 +16,7 @@ from hubspot.crm.properties.models import PropertyCreate
 from urllib3.util.retry import Retry
 
 from bridge.sandbox import RunningSandbox
-from bridge.sandbox.hubspot.schema import ASSOCIATIONS, DISPOSITIONS, account_types
+from bridge.sandbox.hubspot.schema import ASSOCIATIONS, DISPOSITIONS, default_object_types
 
 WHEN = "2026-03-02T21:30:00Z"
 CONVERSATION = {
@@ -74,7 +74,7 @@ def test_association_types_are_those_of_the_client() -> None:
         for name, number in vars(AssociationType).items()
         if isinstance(number, int)
     }
-    plural = {kind.name: kind.singular.upper() for kind in account_types().values()}
+    plural = {kind.name: kind.singular.upper() for kind in default_object_types().values()}
     for (start, end), number in ASSOCIATIONS.items():
         if "communications" in (start, end):  # absent from the client's table
             continue
@@ -600,11 +600,11 @@ def test_a_search_goes_from_page_to_page(contacts: Any) -> None:
     for number in range(5):
         create(contacts, {"email": f"{number}@example.com"})
     first = contacts.search_api.do_search({"limit": 3})
-    second = contacts.search_api.do_search({"limit": 3, "after": first.paging.next_cursor.after})
+    second = contacts.search_api.do_search({"limit": 3, "after": first.paging.next.after})
     assert (first.total, len(first.results), len(second.results)) == (5, 3, 2)
     assert second.paging is None
     page = contacts.basic_api.get_page(limit=4)
-    rest = contacts.basic_api.get_page(limit=4, after=page.paging.next_cursor.after)
+    rest = contacts.basic_api.get_page(limit=4, after=page.paging.next.after)
     assert [len(page.results), len(rest.results)] == [4, 1]
 
 
@@ -679,7 +679,7 @@ def test_requests_are_counted_in_the_headers_but_not_of_searches(sandbox: Runnin
 
 
 def test_the_rolling_limit_holds_when_it_is_switched_on(sandbox: RunningSandbox, contacts: Any) -> None:
-    sandbox.hubspot.per_ten_seconds = 3
+    sandbox.hubspot.burst_limit = 3
     for _ in range(3):
         contacts.basic_api.get_page()
     status, body = refusal(lambda: contacts.basic_api.get_page())

@@ -95,7 +95,7 @@ def test_requests_are_shown_with_what_was_answered_and_without_credentials(sandb
         auth=(env["TWILIO_ACCOUNT_SID"], env["TWILIO_AUTH_TOKEN"]),
     )
     slack, heppu, twilio = sandbox.requests
-    assert (slack.partner, slack.method, slack.body, slack.status) == (
+    assert (slack.provider, slack.method, slack.body, slack.status) == (
         "slack",
         "POST",
         {"text": "hello"},
@@ -105,7 +105,7 @@ def test_requests_are_shown_with_what_was_answered_and_without_credentials(sandb
     assert twilio.body["Body"] == "hi"
     assert twilio.headers["authorization"] == "Basic ***"
     assert heppu.headers["x-api-key"] == "***"
-    shown = httpx.get(sandbox.url + "/_sandbox/requests", params={"partner": "twilio"}).json()
+    shown = httpx.get(sandbox.url + "/_sandbox/requests", params={"provider": "twilio"}).json()
     assert [(item["path"], item["status"]) for item in shown["items"]] == [(twilio.path, 201)]
     assert env["HEPPU_API_KEY"] not in httpx.get(sandbox.url + "/_sandbox/requests").text
     assert httpx.delete(sandbox.url + "/_sandbox/requests").status_code == 204
@@ -156,7 +156,7 @@ def test_many_threads_at_once_lose_nothing(sandbox: RunningSandbox) -> None:
 def test_the_log_forgets_the_oldest_when_memory_is_full(
     sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway, "BYTES_KEPT", 25)
+    monkeypatch.setattr(gateway, "MAX_LOG_BYTES", 25)
     log = RequestLog()
     for number in range(4):
         log.add(RecordedRequest("slack", "POST", f"/{number}", {}, {}, b"0123456789", sandbox.clock.now()))
@@ -166,7 +166,7 @@ def test_the_log_forgets_the_oldest_when_memory_is_full(
 def test_a_partner_that_holds_too_much_asks_for_a_reset(
     sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.sandbox.slack.RECORDS_KEPT", 1)
+    monkeypatch.setattr("bridge.sandbox.slack.MAX_RECORDS", 1)
     url = sandbox.environment["SLACK_WEBHOOK_URL"]
     assert httpx.post(url, json={"text": "one"}).status_code == 200
     answer = httpx.post(url, json={"text": "two"})

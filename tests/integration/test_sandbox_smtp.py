@@ -46,7 +46,7 @@ def test_a_mail_arrives_with_its_envelope(sandbox: RunningSandbox) -> None:
     assert body.get_content() == "Grüße\n.a line with a dot\n"
     assert first.message["Message-ID"] == "<1@harbourlight.example>"
     assert (second.sender, second.recipients) == ("bounces@harbourlight.example", (TO, "other@example.com"))
-    state = httpx.get(sandbox.url + "/_sandbox/state?partner=email").json()["email"]["messages"]
+    state = httpx.get(sandbox.url + "/_sandbox/state?provider=email").json()["email"]["messages"]
     assert [one["headers"]["Subject"] for one in state] == ["Hello", "Second"]
     verbs = [(request.method, request.path, request.status) for request in sandbox.requests_to("email")[:3]]
     assert verbs == [("MAIL", FROM, 250), ("RCPT", TO, 250), ("DATA", TO, 250)]

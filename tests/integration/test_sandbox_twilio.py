@@ -84,7 +84,7 @@ def test_a_text_is_queued(sandbox: RunningSandbox, client: Client) -> None:
 def test_a_service_accepts_first_and_chooses_a_sender_later(sandbox: RunningSandbox, client: Client) -> None:
     made = client.messages.create(to=TO, messaging_service_sid=SERVICE_SID, body="hi")
     assert (made.status, made.from_, made.num_segments) == ("accepted", None, "0")
-    sandbox.twilio.send_receipts(made.sid, ["sent"])
+    sandbox.twilio.send_status_callbacks(made.sid, ["sent"])
     later = client.messages(made.sid).fetch()
     assert (later.status, later.from_, later.num_segments) == ("sent", NUMBER, "1")
 
@@ -210,7 +210,7 @@ def test_a_queued_text_hides_from_the_date_filter(sandbox: RunningSandbox, clien
     made = send(client)
     today = datetime.now(UTC).date()
     assert client.messages.list(to=TO, date_sent=today) == []
-    sandbox.twilio.send_receipts()
+    sandbox.twilio.send_status_callbacks()
     assert [message.sid for message in client.messages.list(to=TO, date_sent=today)] == [made.sid]
     assert client.messages.list(date_sent_before=date(2020, 1, 1)) == []
     assert len(client.messages.list(date_sent_after=date(2020, 1, 1))) == 1
@@ -299,7 +299,7 @@ def test_receipts_are_signed_and_sent_to_the_texts_own_url(
     url = f"{bridge.url}/webhooks/twilio/status?delivery=1"
     made = send(client, status_callback=url)
     silent = send(client)
-    report = sandbox.twilio.send_receipts()
+    report = sandbox.twilio.send_status_callbacks()
     assert [(one["sid"], one["status"], one["http"]) for one in report] == [
         (made.sid, "sent", 204),
         (made.sid, "delivered", 204),
@@ -311,7 +311,7 @@ def test_receipts_are_signed_and_sent_to_the_texts_own_url(
         assert path == "/webhooks/twilio/status?delivery=1"
         assert RequestValidator(AUTH_TOKEN).validate(url, fields, signature)
         assert fields["MessageSid"] == made.sid
-    assert sandbox.twilio.send_receipts() == [], "what is delivered does not move any more"
+    assert sandbox.twilio.send_status_callbacks() == [], "what is delivered does not move any more"
 
 
 def test_a_receipt_may_tell_of_a_failure(sandbox: RunningSandbox, client: Client, bridge: Bridge) -> None:
@@ -349,4 +349,4 @@ def test_stop_is_heeded_by_twilio_and_told_to_the_bridge(
 
 def test_a_bridge_that_is_away_is_reported(sandbox: RunningSandbox, client: Client) -> None:
     send(client, status_callback="http://127.0.0.1:9/status")
-    assert [one["http"] for one in sandbox.twilio.send_receipts(statuses=["sent"])] == [None]
+    assert [one["http"] for one in sandbox.twilio.send_status_callbacks(statuses=["sent"])] == [None]

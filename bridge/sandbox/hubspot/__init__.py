@@ -1,1 +1,1 @@
-"""A HubSpot account: CRM objects, properties, associations, search, pipelines."""
+"""Mock HubSpot account: CRM objects, properties, associations, search, pipelines."""

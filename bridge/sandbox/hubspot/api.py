@@ -1,4 +1,4 @@
-"""HubSpot's API: which path does what to the objects of the account."""
+"""HubSpot's HTTP API: the endpoints and their handlers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bridge.sandbox.hubspot import batches, properties
 from bridge.sandbox.hubspot.crm import Association, Crm, CrmObject
 from bridge.sandbox.hubspot.errors import batch_error, invalid, not_found
 from bridge.sandbox.hubspot.pipelines import Pipeline
-from bridge.sandbox.hubspot.schema import DISPOSITIONS, ObjectType, iso
+from bridge.sandbox.hubspot.schema import DISPOSITIONS, ObjectType, format_timestamp
 from bridge.sandbox.hubspot.scopes import ALL_SCOPES
 from bridge.sandbox.hubspot.search import search
-from bridge.sandbox.provider import Call, Handler, Partner, Refusal, whole_number
+from bridge.sandbox.provider import Handler, MockProvider, ProviderError, ProviderRequest, parse_whole_number
 
 OWNER_ID = "70011"
 PORTAL_ID = 24_601
@@ -23,8 +23,8 @@ DAILY_LIMIT = 250_000
 _OBJECTS = "/crm/v3/objects/{type}"
 
 
-class HubSpotApi(Partner):
-    """The endpoints that a connector uses, and their neighbours."""
+class HubSpotApi(MockProvider):
+    """The endpoints that a connector uses, and related ones."""
 
     crm: Crm
     token: str
@@ -32,19 +32,22 @@ class HubSpotApi(Partner):
     requests_today: int
 
     def routes(self) -> Iterable[tuple[str, str, Handler]]:
-        """Objects, batches, search, associations, properties, pipelines, account."""
+        """Return the routes of objects, batches, search, associations, properties, pipelines and the account."""
         v4 = "/crm/v4/objects/{type}/{id}/associations"
         return [
             ("POST", _OBJECTS, self._create),
             ("GET", _OBJECTS, self._list),
             ("POST", _OBJECTS + "/search", self._search),
             ("POST", _OBJECTS + "/merge", self._merge),
-            *((("POST", f"{_OBJECTS}/batch/{verb}", self._batch(act))) for verb, act in batches.ACTS.items()),
+            *(
+                (("POST", f"{_OBJECTS}/batch/{verb}", self._batch(operation)))
+                for verb, operation in batches.OPERATIONS.items()
+            ),
             ("GET", _OBJECTS + "/{id}", self._get),
             ("PATCH", _OBJECTS + "/{id}", self._update),
             ("DELETE", _OBJECTS + "/{id}", self._delete),
             ("PUT", v4 + "/default/{to}/{to_id}", self._link_default),
-            ("PUT", v4 + "/{to}/{to_id}", self._link_labelled),
+            ("PUT", v4 + "/{to}/{to_id}", self._link_labeled),
             ("GET", v4 + "/{to}", self._links),
             ("DELETE", v4 + "/{to}/{to_id}", self._unlink),
             ("POST", "/crm/v4/associations/{type}/{to}/batch/associate/default", self._link_batch),
@@ -65,120 +68,139 @@ class HubSpotApi(Partner):
             ("POST", "/oauth/v2/private-apps/get/access-token-info", self._token_info),
         ]
 
-    def _type(self, call: Call, name: str = "type") -> ObjectType:
-        return self.crm.type(call.args[name])
+    def _type(self, request: ProviderRequest, name: str = "type") -> ObjectType:
+        return self.crm.type(request.path_params[name])
 
-    def _create(self, call: Call) -> Response:
-        kind, body = self._type(call), object_of(call, {"properties", "associations", "objectWriteTraceId"})
-        values = self.crm.checked(kind, body.get("properties"), create=True)
-        links = self.crm.spec(kind, body.get("associations") or [])
-        if not self.crm.room():
-            raise self.full()
-        new = self.crm.create(kind, values, links, self.now())
-        return JSONResponse(self.show(new, list(new.properties)), 201)
+    def _create(self, request: ProviderRequest) -> Response:
+        kind, body = (
+            self._type(request),
+            parse_object(request, {"properties", "associations", "objectWriteTraceId"}),
+        )
+        values = self.crm.validate_properties(kind, body.get("properties"), create=True)
+        links = self.crm.parse_associations(kind, body.get("associations") or [])
+        if not self.crm.has_room():
+            raise self.storage_full_error()
+        created = self.crm.create(kind, values, links, self.now())
+        return JSONResponse(self.show(created, list(created.properties)), 201)
 
-    def _list(self, call: Call) -> Response:
-        kind = self._type(call)
-        limit = whole_number(call.query.get("limit", "10"), 1, 100)
-        after = whole_number(call.query.get("after", "0"), 0, 10**12)
+    def _list(self, request: ProviderRequest) -> Response:
+        kind = self._type(request)
+        limit = parse_whole_number(request.query.get("limit", "10"), 1, 100)
+        after = parse_whole_number(request.query.get("after", "0"), 0, 10**12)
         if limit is None or after is None:
             raise invalid("limit must be from 1 to 100")
-        found = [item for item in self.crm.live(kind) if int(item.id) > after]
-        page = found[:limit]
-        body: dict[str, Any] = {"results": [self.show(item, self._asked(kind, call)) for item in page]}
-        if len(found) > len(page):
+        items = [item for item in self.crm.active_objects(kind) if int(item.id) > after]
+        page = items[:limit]
+        body: dict[str, Any] = {
+            "results": [self.show(item, self._properties_to_show(kind, request)) for item in page]
+        }
+        if len(items) > len(page):
             body["paging"] = {"next": {"after": page[-1].id, "link": ""}}
         return JSONResponse(body)
 
-    def _get(self, call: Call) -> Response:
-        kind = self._type(call)
-        found = self.crm.get(kind, call.args["id"], call.query.get("idProperty"))
-        body = self.show(found, self._asked(kind, call))
-        wanted = [name for part in call.query.getlist("associations") for name in part.split(",") if name]
-        linked = {}
-        for name in wanted:
+    def _get(self, request: ProviderRequest) -> Response:
+        kind = self._type(request)
+        item = self.crm.get(kind, request.path_params["id"], request.query.get("idProperty"))
+        body = self.show(item, self._properties_to_show(kind, request))
+        requested = [
+            name for part in request.query.getlist("associations") for name in part.split(",") if name
+        ]
+        associations = {}
+        for name in requested:
             to = self.crm.type(name)
-            links = self.crm.linked(kind, found, to)
+            links = self.crm.links_of(kind, item, to)
             if links:
                 label = f"{kind.singular}_to_{to.singular}"
-                linked[to.name] = {"results": [{"id": link.to_id, "type": label} for link in links]}
-        if linked:
-            body["associations"] = linked
+                associations[to.name] = {"results": [{"id": link.to_id, "type": label} for link in links]}
+        if associations:
+            body["associations"] = associations
         return JSONResponse(body)
 
-    def _update(self, call: Call) -> Response:
-        kind, body = self._type(call), object_of(call, {"properties", "objectWriteTraceId"})
-        found = self.crm.get(kind, call.args["id"], call.query.get("idProperty"))
-        values = self.crm.checked(kind, body.get("properties"), create=False)
-        self.crm.update(kind, found, values, self.now())
-        return JSONResponse(self.show(found, list(found.properties)))
+    def _update(self, request: ProviderRequest) -> Response:
+        kind, body = self._type(request), parse_object(request, {"properties", "objectWriteTraceId"})
+        item = self.crm.get(kind, request.path_params["id"], request.query.get("idProperty"))
+        values = self.crm.validate_properties(kind, body.get("properties"), create=False)
+        self.crm.update(kind, item, values, self.now())
+        return JSONResponse(self.show(item, list(item.properties)))
 
-    def _delete(self, call: Call) -> Response:
-        kind = self._type(call)
-        found = self.crm.find(kind, call.args["id"])
-        if found is not None:
-            self.crm.archive(kind, found, self.now())
+    def _delete(self, request: ProviderRequest) -> Response:
+        kind = self._type(request)
+        item = self.crm.find(kind, request.path_params["id"])
+        if item is not None:
+            self.crm.archive(kind, item, self.now())
         return Response(status_code=204)
 
-    def _merge(self, call: Call) -> Response:
-        kind, body = self._type(call), object_of(call, {"primaryObjectId", "objectIdToMerge"})
+    def _merge(self, request: ProviderRequest) -> Response:
+        kind, body = self._type(request), parse_object(request, {"primaryObjectId", "objectIdToMerge"})
         winner = self.crm.get(kind, str(body.get("primaryObjectId")))
         other = self.crm.get(kind, str(body.get("objectIdToMerge")))
         if winner is other:
             raise invalid("a record cannot be merged with itself")
-        return JSONResponse(self.show(self.crm.merge(kind, winner, other, self.now()), kind.shown))
+        return JSONResponse(
+            self.show(self.crm.merge(kind, winner, other, self.now()), kind.default_properties)
+        )
 
-    def _search(self, call: Call) -> Response:
-        kind, body = self._type(call), object_of(call, None)
+    def _search(self, request: ProviderRequest) -> Response:
+        kind, body = self._type(request), parse_object(request, None)
         page = search(self.crm, kind, body, self.now(), self.faults.lag(self.name))
-        asked = [*kind.shown, *_names(body)]
-        results = [self.show(item, asked, values) for item, values in page.results]
-        answer: dict[str, Any] = {"total": page.total, "results": results}
+        names = [*kind.default_properties, *_requested_properties(body)]
+        results = [self.show(item, names, values) for item, values in page.results]
+        response_body: dict[str, Any] = {"total": page.total, "results": results}
         if page.after is not None:
-            answer["paging"] = {"next": {"after": page.after, "link": ""}}
-        return JSONResponse(answer)
+            response_body["paging"] = {"next": {"after": page.after, "link": ""}}
+        return JSONResponse(response_body)
 
-    def _batch(self, act: Callable[[Crm, ObjectType, Any, Any], batches.Outcome]) -> Handler:
-        def handle(call: Call) -> Response:
-            kind, body = self._type(call), object_of(call, None)
-            if act is not batches.read and not self.crm.room():
-                raise self.full()
-            outcome = act(self.crm, kind, body, self.now())
-            if act is batches.archive:
+    def _batch(self, operation: Callable[[Crm, ObjectType, Any, Any], batches.BatchResult]) -> Handler:
+        def handle(request: ProviderRequest) -> Response:
+            kind, body = self._type(request), parse_object(request, None)
+            if operation is not batches.read and not self.crm.has_room():
+                raise self.storage_full_error()
+            result = operation(self.crm, kind, body, self.now())
+            if operation is batches.archive:
                 return Response(status_code=204)
-            asked = _names(body) if act is batches.read else None
+            names = _requested_properties(body) if operation is batches.read else None
             results = [
-                self.show(item, [*kind.shown, *asked] if asked is not None else list(item.properties))
-                | ({} if new is None else {"new": new})
-                for item, new in outcome.results
+                self.show(
+                    item, [*kind.default_properties, *names] if names is not None else list(item.properties)
+                )
+                | ({} if created is None else {"new": created})
+                for item, created in result.results
             ]
-            answer = self._batch_json(results)
-            if outcome.errors:
-                answer |= {"numErrors": len(outcome.errors), "errors": outcome.errors}
-            return JSONResponse(answer, 207 if outcome.errors else 201 if act is batches.create else 200)
+            response_body = self._batch_json(results)
+            if result.errors:
+                response_body |= {"numErrors": len(result.errors), "errors": result.errors}
+            return JSONResponse(
+                response_body, 207 if result.errors else 201 if operation is batches.create else 200
+            )
 
         return handle
 
     def _batch_json(self, results: list[dict[str, Any]]) -> dict[str, Any]:
-        now = iso(self.now())
+        now = format_timestamp(self.now())
         return {"status": "COMPLETE", "results": results, "startedAt": now, "completedAt": now}
 
-    def _link_default(self, call: Call) -> Response:
-        link = self.crm.default_link(
-            self._type(call), call.args["id"], self._type(call, "to"), call.args["to_id"]
+    def _link_default(self, request: ProviderRequest) -> Response:
+        link = self.crm.associate_default(
+            self._type(request),
+            request.path_params["id"],
+            self._type(request, "to"),
+            request.path_params["to_id"],
         )
-        return JSONResponse(self._batch_json(_both_ways(link)))
+        return JSONResponse(self._batch_json(_association_results(link)))
 
-    def _link_labelled(self, call: Call) -> Response:
-        kind, to = self._type(call), self._type(call, "to")
-        start, end = self.crm.get(kind, call.args["id"]), self.crm.get(to, call.args["to_id"])
+    def _link_labeled(self, request: ProviderRequest) -> Response:
+        kind, to = self._type(request), self._type(request, "to")
+        start, end = (
+            self.crm.get(kind, request.path_params["id"]),
+            self.crm.get(to, request.path_params["to_id"]),
+        )
         try:
-            types = call.json()
+            types = request.json()
         except ValueError:
             types = None
         if not isinstance(types, list) or not types:
             raise invalid("Invalid input JSON: a list of association types is needed")
-        for link in self.crm.spec(kind, [{"to": {"id": end.id}, "types": types}]):
+        for link in self.crm.parse_associations(kind, [{"to": {"id": end.id}, "types": types}]):
             if link.to_type != to.name:
                 raise invalid(
                     f"association type id {link.type_id} doesn't exist from {kind.name} to {to.name}"
@@ -193,94 +215,104 @@ class HubSpotApi(Partner):
         }
         return JSONResponse(body, 201)
 
-    def _links(self, call: Call) -> Response:
-        kind = self._type(call)
-        links = self.crm.linked(kind, self.crm.get(kind, call.args["id"]), self._type(call, "to"))
+    def _links(self, request: ProviderRequest) -> Response:
+        kind = self._type(request)
+        links = self.crm.links_of(
+            kind, self.crm.get(kind, request.path_params["id"]), self._type(request, "to")
+        )
         return JSONResponse({"results": [_link_json(link) for link in links]})
 
-    def _unlink(self, call: Call) -> Response:
-        kind = self._type(call)
-        found = self.crm.get(kind, call.args["id"])
-        for link in self.crm.linked(kind, found, self._type(call, "to")):
-            if link.to_id == call.args["to_id"]:
+    def _unlink(self, request: ProviderRequest) -> Response:
+        kind = self._type(request)
+        item = self.crm.get(kind, request.path_params["id"])
+        for link in self.crm.links_of(kind, item, self._type(request, "to")):
+            if link.to_id == request.path_params["to_id"]:
                 self.crm.dissociate(link)
         return Response(status_code=204)
 
-    def _link_batch(self, call: Call) -> Response:
+    def _link_batch(self, request: ProviderRequest) -> Response:
         results: list[dict[str, Any]] = []
         errors: list[dict[str, Any]] = []
-        for item in batches.inputs(object_of(call, {"inputs"}), 2000):
-            ends = [item.get(end) for end in ("from", "to")]
-            ids = [str(end.get("id")) if isinstance(end, dict) else "" for end in ends]
+        for item in batches.inputs(parse_object(request, {"inputs"}), 2000):
+            references = [item.get(end) for end in ("from", "to")]
+            ids = [
+                str(reference.get("id")) if isinstance(reference, dict) else "" for reference in references
+            ]
             try:
-                link = self.crm.default_link(self._type(call), ids[0], self._type(call, "to"), ids[1])
-            except Refusal as refusal:
-                told = json.loads(bytes(refusal.response.body))
-                errors.append(batch_error(told["category"], told["message"], ids))
+                link = self.crm.associate_default(
+                    self._type(request), ids[0], self._type(request, "to"), ids[1]
+                )
+            except ProviderError as error:
+                error_json = json.loads(bytes(error.response.body))
+                errors.append(batch_error(error_json["category"], error_json["message"], ids))
                 continue
-            results += _both_ways(link)
-        answer = self._batch_json(results)
+            results += _association_results(link)
+        response_body = self._batch_json(results)
         if errors:
-            answer |= {"numErrors": len(errors), "errors": errors}
-        return JSONResponse(answer)  # errors too: the client knows no 207 here
+            response_body |= {"numErrors": len(errors), "errors": errors}
+        return JSONResponse(response_body)  # 200 despite errors: the client does not support 207 here
 
-    def _links_batch(self, call: Call) -> Response:
-        kind, to = self._type(call), self._type(call, "to")
+    def _links_batch(self, request: ProviderRequest) -> Response:
+        kind, to = self._type(request), self._type(request, "to")
         results = []
-        for item in batches.inputs(object_of(call, {"inputs"}), 1000):
-            found = self.crm.find(kind, str(item.get("id")))
-            links = self.crm.linked(kind, found, to) if found else []
+        for item in batches.inputs(parse_object(request, {"inputs"}), 1000):
+            record = self.crm.find(kind, str(item.get("id")))
+            links = self.crm.links_of(kind, record, to) if record else []
             if links:
                 results.append({"from": {"id": item["id"]}, "to": [_link_json(link) for link in links]})
         return JSONResponse(self._batch_json(results))
 
-    def _properties(self, call: Call) -> Response:
-        kind = self._type(call)
-        return JSONResponse({"results": [one.as_json() for one in kind.properties.values()]})
+    def _properties(self, request: ProviderRequest) -> Response:
+        kind = self._type(request)
+        return JSONResponse({"results": [definition.as_json() for definition in kind.properties.values()]})
 
-    def _create_property(self, call: Call) -> Response:
-        kind = self._type(call)
-        new = properties.created(kind, object_of(call, None))
-        kind.properties[new.name] = new
-        return JSONResponse(new.as_json(), 201)
+    def _create_property(self, request: ProviderRequest) -> Response:
+        kind = self._type(request)
+        definition = properties.parse_property(kind, parse_object(request, None))
+        kind.properties[definition.name] = definition
+        return JSONResponse(definition.as_json(), 201)
 
-    def _property(self, call: Call) -> Response:
-        known = self._type(call).properties.get(call.args["name"])
-        if known is None:
-            raise not_found(call.args["name"])
-        return JSONResponse(known.as_json())
+    def _property(self, request: ProviderRequest) -> Response:
+        definition = self._type(request).properties.get(request.path_params["name"])
+        if definition is None:
+            raise not_found(request.path_params["name"])
+        return JSONResponse(definition.as_json())
 
-    def _delete_property(self, call: Call) -> Response:
-        kind = self._type(call)
-        known = kind.properties.get(call.args["name"])
-        if known is None or not known.custom:
-            raise not_found(call.args["name"])
-        del kind.properties[known.name]
+    def _delete_property(self, request: ProviderRequest) -> Response:
+        kind = self._type(request)
+        definition = kind.properties.get(request.path_params["name"])
+        if definition is None or not definition.custom:
+            raise not_found(request.path_params["name"])
+        del kind.properties[definition.name]
         return Response(status_code=204)
 
-    def _groups(self, call: Call) -> Response:
-        group = self._type(call).group
+    def _groups(self, request: ProviderRequest) -> Response:
+        group = self._type(request).group
         return JSONResponse(
             {"results": [{"name": group, "label": group, "displayOrder": 0, "archived": False}]}
         )
 
-    def _pipelines(self, call: Call) -> Response:
-        found = self.crm.pipelines.values() if self._type(call).name == "tickets" else ()
-        return JSONResponse({"results": [pipeline.as_json() for pipeline in found]})
+    def _pipelines(self, request: ProviderRequest) -> Response:
+        pipelines = self.crm.pipelines.values() if self._type(request).name == "tickets" else ()
+        return JSONResponse({"results": [pipeline.as_json() for pipeline in pipelines]})
 
-    def _pipeline(self, call: Call) -> Response:
-        return JSONResponse(self._found_pipeline(call).as_json())
+    def _pipeline(self, request: ProviderRequest) -> Response:
+        return JSONResponse(self._require_pipeline(request).as_json())
 
-    def _stages(self, call: Call) -> Response:
-        return JSONResponse({"results": self._found_pipeline(call).as_json()["stages"]})
+    def _stages(self, request: ProviderRequest) -> Response:
+        return JSONResponse({"results": self._require_pipeline(request).as_json()["stages"]})
 
-    def _found_pipeline(self, call: Call) -> Pipeline:
-        found = self.crm.pipelines.get(call.args["pipeline"]) if self._type(call).name == "tickets" else None
-        if found is None:
-            raise not_found(call.args["pipeline"])
-        return found
+    def _require_pipeline(self, request: ProviderRequest) -> Pipeline:
+        pipeline = (
+            self.crm.pipelines.get(request.path_params["pipeline"])
+            if self._type(request).name == "tickets"
+            else None
+        )
+        if pipeline is None:
+            raise not_found(request.path_params["pipeline"])
+        return pipeline
 
-    def _owners(self, call: Call) -> Response:
+    def _owners(self, request: ProviderRequest) -> Response:
         owner = {
             "id": OWNER_ID,
             "email": "owner@harbourlight.example",
@@ -288,18 +320,18 @@ class HubSpotApi(Partner):
             "lastName": "Desk",
             "type": "PERSON",
             "archived": False,
-            "createdAt": iso(self.now()),
-            "updatedAt": iso(self.now()),
+            "createdAt": format_timestamp(self.now()),
+            "updatedAt": format_timestamp(self.now()),
         }
-        wanted = call.query.get("email")
-        return JSONResponse({"results": [owner] if wanted in (None, owner["email"]) else []})
+        email_filter = request.query.get("email")
+        return JSONResponse({"results": [owner] if email_filter in (None, owner["email"]) else []})
 
-    def _dispositions(self, _call: Call) -> Response:
+    def _dispositions(self, _request: ProviderRequest) -> Response:
         return JSONResponse(
             [{"id": key, "label": label, "deleted": False} for key, label in DISPOSITIONS.items()]
         )
 
-    def _details(self, _call: Call) -> Response:
+    def _details(self, _request: ProviderRequest) -> Response:
         return JSONResponse(
             {
                 "portalId": PORTAL_ID,
@@ -314,7 +346,7 @@ class HubSpotApi(Partner):
             }
         )
 
-    def _usage(self, _call: Call) -> Response:
+    def _usage(self, _request: ProviderRequest) -> Response:
         return JSONResponse(
             {
                 "results": [
@@ -322,44 +354,48 @@ class HubSpotApi(Partner):
                         "name": "private-apps-api-calls-daily",
                         "usageLimit": DAILY_LIMIT,
                         "currentUsage": self.requests_today,
-                        "collectedAt": iso(self.now()),
+                        "collectedAt": format_timestamp(self.now()),
                         "fetchStatus": "SUCCESS",
-                        "resetsAt": iso(self.now()),
+                        "resetsAt": format_timestamp(self.now()),
                     }
                 ]
             }
         )
 
-    def _token_info(self, call: Call) -> Response:
-        if object_of(call, {"tokenKey"}).get("tokenKey") != self.token:
+    def _token_info(self, request: ProviderRequest) -> Response:
+        if parse_object(request, {"tokenKey"}).get("tokenKey") != self.token:
             raise not_found("tokenKey")
         scopes = [scope for scope in ALL_SCOPES if scope not in self.missing_scopes]
         return JSONResponse({"userId": 1, "hubId": PORTAL_ID, "appId": 1, "scopes": scopes})
 
-    def _asked(self, kind: ObjectType, call: Call) -> Iterable[str]:
-        """The properties that a read shows: what it asks for and the ids, or else the type's own choice."""
-        asked = [name for part in call.query.getlist("properties") for name in part.split(",") if name]
-        return [kind.created, "hs_object_id", kind.modified, *asked] if asked else kind.shown
+    def _properties_to_show(self, kind: ObjectType, request: ProviderRequest) -> Iterable[str]:
+        """Return the properties that a read shows: the requested ones and the IDs, or the default ones of the type."""
+        names = [name for part in request.query.getlist("properties") for name in part.split(",") if name]
+        return (
+            [kind.created_property, "hs_object_id", kind.modified_property, *names]
+            if names
+            else kind.default_properties
+        )
 
     def show(
-        self, found: CrmObject, names: Iterable[str], values: dict[str, str] | None = None
+        self, item: CrmObject, names: Iterable[str], values: dict[str, str] | None = None
     ) -> dict[str, Any]:
-        """An object as the API shows it: some of its properties, as they are or as an index knows them."""
-        known = self.crm.types[found.type].properties
-        values = found.properties if values is None else values
+        """Return an object as the API shows it, with some of its current or its indexed properties."""
+        definitions = self.crm.types[item.type].properties
+        values = item.properties if values is None else values
         return {
-            "id": found.id,
-            "properties": {name: values.get(name) for name in names if name in known},
-            "createdAt": iso(found.created_at),
-            "updatedAt": iso(found.updated_at),
-            "archived": found.archived,
+            "id": item.id,
+            "properties": {name: values.get(name) for name in names if name in definitions},
+            "createdAt": format_timestamp(item.created_at),
+            "updatedAt": format_timestamp(item.updated_at),
+            "archived": item.archived,
         }
 
 
-def object_of(call: Call, fields: set[str] | None) -> dict[str, Any]:
-    """The body as a JSON object with no other than `fields`; raises Refusal."""
+def parse_object(request: ProviderRequest, fields: set[str] | None) -> dict[str, Any]:
+    """Return the body as a JSON object. Raise ProviderError for any field not in `fields`."""
     try:
-        body = call.json()
+        body = request.json()
     except ValueError:
         raise invalid("Invalid input JSON on line 1, column 1") from None
     if not isinstance(body, dict):
@@ -370,15 +406,15 @@ def object_of(call: Call, fields: set[str] | None) -> dict[str, Any]:
     return body
 
 
-def _names(body: dict[str, Any]) -> list[str]:
-    """The properties that a search or a batch asks to be shown; raises Refusal."""
-    found = body.get("properties") or []
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+def _requested_properties(body: dict[str, Any]) -> list[str]:
+    """Return the properties that a search or a batch requests. Raise ProviderError if they are invalid."""
+    names = body.get("properties") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise invalid("Invalid input JSON: properties must be a list of names")
-    return found
+    return names
 
 
-def _both_ways(link: Association) -> list[dict[str, Any]]:
+def _association_results(link: Association) -> list[dict[str, Any]]:
     spec = {"associationCategory": link.category, "associationTypeId": link.type_id}
     return [{"from": {"id": link.from_id}, "to": {"id": link.to_id}, "associationSpec": spec}]
 

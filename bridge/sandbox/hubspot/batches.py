@@ -1,4 +1,7 @@
-"""HubSpot's batches: at most 100 inputs; what is wrong in itself refuses all of them, a missing object one."""
+"""HubSpot's batch operations: at most 100 inputs.
+
+An invalid input fails the whole batch. A missing object fails only its own input.
+"""
 
 from __future__ import annotations
 
@@ -13,138 +16,140 @@ from starlette.responses import Response
 from bridge.sandbox.hubspot.crm import Crm, CrmObject
 from bridge.sandbox.hubspot.errors import batch_error, invalid
 from bridge.sandbox.hubspot.schema import ObjectType
-from bridge.sandbox.provider import Refusal
+from bridge.sandbox.provider import ProviderError
 
-MOST_INPUTS = 100
+MAX_BATCH_INPUTS = 100
 
 
 @dataclass
-class Outcome:
-    """What became of a batch: objects (and whether they are new), and errors."""
+class BatchResult:
+    """The result of a batch: objects (and whether they were created), and errors."""
 
     results: list[tuple[CrmObject, bool | None]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, found: CrmObject, new: bool | None = None) -> None:
-        """One more object."""
-        self.results.append((found, new))
+    def add(self, crm_object: CrmObject, created: bool | None = None) -> None:
+        """Add an object."""
+        self.results.append((crm_object, created))
 
-    def refuse(self, response: Response, identifier: str, key: str = "ids") -> None:
-        """One input was refused."""
-        told = json.loads(bytes(response.body))
-        self.errors.append(batch_error(told["category"], told["message"], [identifier], key))
+    def add_error(self, response: Response, identifier: str, key: str = "ids") -> None:
+        """Add the error response of a rejected input."""
+        error = json.loads(bytes(response.body))
+        self.errors.append(batch_error(error["category"], error["message"], [identifier], key))
 
 
-def inputs(body: dict[str, Any], most: int = MOST_INPUTS) -> list[dict[str, Any]]:
-    """The inputs of a batch; raises Refusal when they are no list of objects or too many."""
-    found = body.get("inputs")
-    if not isinstance(found, list) or not found or not all(isinstance(item, dict) for item in found):
+def inputs(body: dict[str, Any], maximum: int = MAX_BATCH_INPUTS) -> list[dict[str, Any]]:
+    """Return the inputs of a batch. Raise ProviderError if they are not a list of objects or too many."""
+    items = body.get("inputs")
+    if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
         raise invalid("Invalid input JSON: inputs must be a list of objects")
-    if len(found) > most:
-        raise invalid(f"The batch has {len(found)} inputs; the maximum is {most}")
-    return found
+    if len(items) > maximum:
+        raise invalid(f"The batch has {len(items)} inputs; the maximum is {maximum}")
+    return items
 
 
-def create(crm: Crm, kind: ObjectType, body: dict[str, Any], now: datetime) -> Outcome:
-    """Create all or, when one of them cannot be created, none.
+def create(crm: Crm, kind: ObjectType, body: dict[str, Any], now: datetime) -> BatchResult:
+    """Create all objects, or none if one of them is invalid.
 
-    When every input carries an `objectWriteTraceId` of its own, the good ones are created and the others are errors.
+    If every input has a unique `objectWriteTraceId`, valid objects are created and only the others are errors.
     """
-    items = _known(inputs(body), {"properties", "associations", "objectWriteTraceId"})
-    traces = [item.get("objectWriteTraceId") for item in items]
-    separate = None not in traces and len(set(map(str, traces))) == len(traces)
-    outcome = Outcome()
-    ready = []
+    items = _reject_unknown_fields(inputs(body), {"properties", "associations", "objectWriteTraceId"})
+    trace_ids = [item.get("objectWriteTraceId") for item in items]
+    independent = None not in trace_ids and len(set(map(str, trace_ids))) == len(trace_ids)
+    result = BatchResult()
+    validated = []
     for item in items:
         try:
-            values = crm.checked(kind, item.get("properties"), create=True)
+            values = crm.validate_properties(kind, item.get("properties"), create=True)
             conflict = crm.conflict(kind, values, None)
             if conflict is not None:
-                raise Refusal(conflict)
-            ready.append((values, crm.spec(kind, item.get("associations") or [])))
-        except Refusal as refusal:
-            if not separate:
+                raise ProviderError(conflict)
+            validated.append((values, crm.parse_associations(kind, item.get("associations") or [])))
+        except ProviderError as error:
+            if not independent:
                 raise
-            outcome.refuse(refusal.response, str(item["objectWriteTraceId"]), "objectWriteTraceId")
-    for name in (name for name, known in kind.properties.items() if known.unique):
-        _no_duplicates([values[name] for values, _ in ready if values.get(name)])
-    for values, links in ready:
-        outcome.add(crm.create(kind, values, links, now))
-    return outcome
+            result.add_error(error.response, str(item["objectWriteTraceId"]), "objectWriteTraceId")
+    for name in (name for name, definition in kind.properties.items() if definition.unique):
+        _no_duplicates([values[name] for values, _ in validated if values.get(name)])
+    for values, links in validated:
+        result.add(crm.create(kind, values, links, now))
+    return result
 
 
-def read(crm: Crm, kind: ObjectType, body: dict[str, Any], _now: datetime) -> Outcome:
-    """Read what there is; the rest are errors."""
-    outcome = Outcome()
+def read(crm: Crm, kind: ObjectType, body: dict[str, Any], _now: datetime) -> BatchResult:
+    """Read the objects that exist. Report the others as errors."""
+    result = BatchResult()
     missing = []
     id_property = _id_property(body)
-    for item in _known(inputs(body), {"id"}):
-        found = crm.find(kind, str(item.get("id")), id_property)
-        if found is None:
+    for item in _reject_unknown_fields(inputs(body), {"id"}):
+        record = crm.find(kind, str(item.get("id")), id_property)
+        if record is None:
             missing.append(str(item.get("id")))
         else:
-            outcome.add(found)
+            result.add(record)
     if missing:
         name = kind.singular.upper()
         message = (
             f"Could not get some {name} objects, they may be deleted or not exist. Check that ids are valid."
         )
-        outcome.errors.append(batch_error("OBJECT_NOT_FOUND", message, missing))
-    return outcome
+        result.errors.append(batch_error("OBJECT_NOT_FOUND", message, missing))
+    return result
 
 
-def update(crm: Crm, kind: ObjectType, body: dict[str, Any], now: datetime) -> Outcome:
-    """Update what there is; the rest are errors."""
-    outcome = Outcome()
-    ready = _checked(crm, kind, body, {"id", "idProperty", "properties", "objectWriteTraceId"})
-    for item, values in ready:
-        found = crm.find(kind, str(item["id"]), item.get("idProperty"))
-        if found is None:
-            outcome.errors.append(
+def update(crm: Crm, kind: ObjectType, body: dict[str, Any], now: datetime) -> BatchResult:
+    """Update the objects that exist. Report the others as errors."""
+    result = BatchResult()
+    validated = _validated_inputs(crm, kind, body, {"id", "idProperty", "properties", "objectWriteTraceId"})
+    for item, values in validated:
+        record = crm.find(kind, str(item["id"]), item.get("idProperty"))
+        if record is None:
+            result.errors.append(
                 batch_error("OBJECT_NOT_FOUND", f"No {kind.singular} with this id exists", [str(item["id"])])
             )
-        elif (conflict := crm.conflict(kind, values, found.id)) is not None:
-            outcome.refuse(conflict, str(item["id"]))
+        elif (conflict := crm.conflict(kind, values, record.id)) is not None:
+            result.add_error(conflict, str(item["id"]))
         else:
-            outcome.add(crm.update(kind, found, values, now))
-    return outcome
+            result.add(crm.update(kind, record, values, now))
+    return result
 
 
-def upsert(crm: Crm, kind: ObjectType, body: dict[str, Any], now: datetime) -> Outcome:
-    """Update by a unique property, or create what is not there; takes no associations."""
-    outcome = Outcome()
-    for item, values in _checked(crm, kind, body, {"id", "idProperty", "properties", "objectWriteTraceId"}):
+def upsert(crm: Crm, kind: ObjectType, body: dict[str, Any], now: datetime) -> BatchResult:
+    """Update objects by a unique property, or create those that do not exist. Associations are not supported."""
+    result = BatchResult()
+    for item, values in _validated_inputs(
+        crm, kind, body, {"id", "idProperty", "properties", "objectWriteTraceId"}
+    ):
         key, identifier = item.get("idProperty"), str(item["id"])
-        found = crm.find(kind, identifier, key)
-        if found is None and key in (None, "hs_object_id"):
-            outcome.errors.append(
+        record = crm.find(kind, identifier, key)
+        if record is None and key in (None, "hs_object_id"):
+            result.errors.append(
                 batch_error("OBJECT_NOT_FOUND", f"No {kind.singular} with this id exists", [identifier])
             )
             continue
         try:
-            if found is not None:
-                outcome.add(crm.update(kind, found, values, now), False)
+            if record is not None:
+                result.add(crm.update(kind, record, values, now), False)
             else:
-                # The key's own value need not stand among the properties again.
-                complete = crm.checked(
+                # The properties need not repeat the value of the unique property.
+                properties = crm.validate_properties(
                     kind, {str(key): identifier} | (item.get("properties") or {}), create=True
                 )
-                outcome.add(crm.create(kind, complete, [], now), True)
-        except Refusal as refusal:
-            outcome.refuse(refusal.response, identifier)
-    return outcome
+                result.add(crm.create(kind, properties, [], now), True)
+        except ProviderError as error:
+            result.add_error(error.response, identifier)
+    return result
 
 
-def archive(crm: Crm, kind: ObjectType, body: dict[str, Any], now: datetime) -> Outcome:
-    """Delete what there is."""
-    for item in _known(inputs(body), {"id"}):
-        found = crm.find(kind, str(item.get("id")))
-        if found is not None:
-            crm.archive(kind, found, now)
-    return Outcome()
+def archive(crm: Crm, kind: ObjectType, body: dict[str, Any], now: datetime) -> BatchResult:
+    """Delete the objects that exist."""
+    for item in _reject_unknown_fields(inputs(body), {"id"}):
+        record = crm.find(kind, str(item.get("id")))
+        if record is not None:
+            crm.archive(kind, record, now)
+    return BatchResult()
 
 
-ACTS: dict[str, Callable[[Crm, ObjectType, dict[str, Any], datetime], Outcome]] = {
+OPERATIONS: dict[str, Callable[[Crm, ObjectType, dict[str, Any], datetime], BatchResult]] = {
     "create": create,
     "read": read,
     "update": update,
@@ -153,26 +158,26 @@ ACTS: dict[str, Callable[[Crm, ObjectType, dict[str, Any], datetime], Outcome]] 
 }
 
 
-def _checked(
+def _validated_inputs(
     crm: Crm, kind: ObjectType, body: dict[str, Any], fields: set[str]
 ) -> list[tuple[dict[str, Any], dict[str, str]]]:
-    items = _known(inputs(body), fields)
+    items = _reject_unknown_fields(inputs(body), fields)
     for item in items:
         _id_property(item)
         if not isinstance(item.get("id"), str) or not item["id"]:
             raise invalid("Invalid input JSON: an input needs an id, which is a string")
     _no_duplicates([item["id"] for item in items])
-    return [(item, crm.checked(kind, item.get("properties"), create=False)) for item in items]
+    return [(item, crm.validate_properties(kind, item.get("properties"), create=False)) for item in items]
 
 
-def _id_property(given: dict[str, Any]) -> str | None:
-    found = given.get("idProperty")
-    if found is not None and not isinstance(found, str):
+def _id_property(item: dict[str, Any]) -> str | None:
+    id_property = item.get("idProperty")
+    if id_property is not None and not isinstance(id_property, str):
         raise invalid("Invalid input JSON: idProperty must be a string")
-    return found
+    return id_property
 
 
-def _known(items: list[dict[str, Any]], fields: set[str]) -> list[dict[str, Any]]:
+def _reject_unknown_fields(items: list[dict[str, Any]], fields: set[str]) -> list[dict[str, Any]]:
     for item in items:
         for name in item:
             if name not in fields:
@@ -181,6 +186,6 @@ def _known(items: list[dict[str, Any]], fields: set[str]) -> list[dict[str, Any]
 
 
 def _no_duplicates(values: list[str]) -> None:
-    twice = sorted({value for value in values if values.count(value) > 1})
-    if twice:
-        raise invalid(f"Duplicate IDs found in batch input: {twice}. IDs must be unique")
+    duplicates = sorted({value for value in values if values.count(value) > 1})
+    if duplicates:
+        raise invalid(f"Duplicate IDs found in batch input: {duplicates}. IDs must be unique")

@@ -1,4 +1,4 @@
-"""HubSpot's error bodies."""
+"""HubSpot's error responses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from bridge.sandbox.provider import Refusal
+from bridge.sandbox.provider import ProviderError
 
 _CATEGORIES = {
     400: "VALIDATION_ERROR",
@@ -31,7 +31,7 @@ _MESSAGES = {
 }
 
 
-def error_body(
+def error_response(
     status: int,
     message: str | None = None,
     *,
@@ -40,7 +40,7 @@ def error_body(
     context: Mapping[str, list[str]] | None = None,
     **more: Any,
 ) -> Response:
-    """One error as HubSpot words it."""
+    """Return one error in HubSpot's format."""
     body: dict[str, Any] = {
         "status": "error",
         "message": message or _MESSAGES.get(status, "internal error"),
@@ -55,8 +55,8 @@ def error_body(
 
 
 def rate_limited(policy: str) -> Response:
-    """429 with the policy that was hit: TEN_SECONDLY_ROLLING, SECONDLY or DAILY."""
-    return error_body(
+    """Return a 429 response with the exceeded policy: TEN_SECONDLY_ROLLING, SECONDLY or DAILY."""
+    return error_response(
         429,
         f"You have reached your {policy.lower()} limit.",
         errorType="RATE_LIMIT",
@@ -65,10 +65,10 @@ def rate_limited(policy: str) -> Response:
     )
 
 
-def invalid(message: str, **context: str) -> Refusal:
-    """400: the request itself is wrong."""
-    return Refusal(
-        error_body(
+def invalid(message: str, **context: str) -> ProviderError:
+    """Return the 400 error of an invalid request."""
+    return ProviderError(
+        error_response(
             400,
             message,
             errors=[{"message": message, "context": {name: [value] for name, value in context.items()}}],
@@ -76,32 +76,37 @@ def invalid(message: str, **context: str) -> Refusal:
     )
 
 
-def invalid_properties(problems: list[dict[str, str]]) -> Refusal:
-    """400: what is wrong with which property."""
-    listed = [
-        {"isValid": False, "message": p["message"], "error": p["error"], "name": p["name"]} for p in problems
+def invalid_properties(errors: list[dict[str, str]]) -> ProviderError:
+    """Return the 400 error that lists each invalid property and the reason."""
+    validation_results = [
+        {"isValid": False, "message": error["message"], "error": error["error"], "name": error["name"]}
+        for error in errors
     ]
-    return Refusal(
-        error_body(
+    return ProviderError(
+        error_response(
             400,
-            f"Property values were not valid: {json.dumps(listed)}",
+            f"Property values were not valid: {json.dumps(validation_results)}",
             errors=[
-                {"message": p["message"], "code": p["error"], "context": {"propertyName": [p["name"]]}}
-                for p in problems
+                {
+                    "message": error["message"],
+                    "code": error["error"],
+                    "context": {"propertyName": [error["name"]]},
+                }
+                for error in errors
             ],
         )
     )
 
 
-def not_found(identifier: str) -> Refusal:
-    """404: no such object."""
-    return Refusal(
-        error_body(404, "Object not found.  objectId are usually numeric.", context={"id": [identifier]})
+def not_found(identifier: str) -> ProviderError:
+    """Return the 404 error of an object that does not exist."""
+    return ProviderError(
+        error_response(404, "Object not found.  objectId are usually numeric.", context={"id": [identifier]})
     )
 
 
 def batch_error(category: str, message: str, ids: list[str], key: str = "ids") -> dict[str, Any]:
-    """One error of a batch that went through in part."""
+    """Return one error of a partially successful batch."""
     return {
         "status": "error",
         "category": category,

@@ -1,4 +1,4 @@
-"""Ticket pipelines: which stages there are, and which of them close a ticket. Their ids differ per account."""
+"""Ticket pipelines: their stages, and the stages that close a ticket. The IDs differ per account."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LONG_AGO = "2024-01-01T00:00:00.000Z"
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a pipeline."""
+    """A stage of a pipeline."""
 
     id: str
     label: str
@@ -19,18 +19,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One way that tickets go."""
+    """A ticket pipeline."""
 
     id: str
     label: str
     stages: tuple[Stage, ...]
 
     def stage(self, stage_id: str | None) -> Stage | None:
-        """One of its stages."""
+        """Return the stage with this ID, if the pipeline has it."""
         return next((stage for stage in self.stages if stage.id == stage_id), None)
 
     def as_json(self) -> dict[str, Any]:
-        """As the pipelines API shows it."""
+        """Return the pipeline as the pipelines API shows it."""
         dates = {"archived": False, "createdAt": _LONG_AGO, "updatedAt": _LONG_AGO}
         stages = [
             {
@@ -50,7 +50,7 @@ class Pipeline:
 
 
 def ticket_pipelines() -> dict[str, Pipeline]:
-    """The pipelines of the account; neither of them closes tickets with the stage `4` of a new portal."""
+    """Return the account's pipelines. Neither closes tickets with stage `4`, the closed stage of a new portal."""
     support = Pipeline(
         "0",
         "Support Pipeline",

@@ -1,16 +1,16 @@
-"""Which objects, properties and associations a HubSpot account has, and what a property's value may be."""
+"""The schema of a HubSpot account: object types, properties and their valid values, association types."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import phonenumbers
 
-LONGEST_TEXT = 65_536
+MAX_TEXT_LENGTH = 65_536
 
 DISPOSITIONS = {
     "f240bbac-87c9-4f6e-bf70-924b57d47db7": "Connected",
@@ -33,7 +33,7 @@ _CALL_STATUS = (
     "QUEUED",
     "RINGING",
 )
-_LIFECYCLE = (
+_LIFECYCLE_STAGES = (
     "subscriber",
     "lead",
     "marketingqualifiedlead",
@@ -56,8 +56,8 @@ _LEAD_STATUS = (
 
 
 @dataclass(frozen=True)
-class Property:
-    """One property of an object type, as the properties API describes it."""
+class PropertyDefinition:
+    """A property of an object type, as the properties API describes it."""
 
     name: str
     type: str = "string"
@@ -70,8 +70,8 @@ class Property:
     custom: bool = False
     description: str = ""
 
-    def problem(self, value: str) -> tuple[str, str] | None:
-        """HubSpot's code and text for a value that it does not take; an empty value clears and always fits."""
+    def validation_error(self, value: str) -> tuple[str, str] | None:
+        """Return HubSpot's error code and message for an invalid value. An empty value clears the property."""
         if self.read_only:
             return "READ_ONLY_VALUE", f"{self.name} is a read only property; its value cannot be set."
         if value == "":
@@ -87,7 +87,7 @@ class Property:
             return "INVALID_NUMBER", f"{value} was not a valid number."
         if self.type == "milliseconds" and not value.isdecimal():
             return "INVALID_LONG", f"{value} was not a valid long."
-        if self.type in ("datetime", "date") and instant(value) is None:
+        if self.type in ("datetime", "date") and parse_timestamp(value) is None:
             return "INVALID_DATE", f"{value} was not a valid date."
         if self.name == "email" and not re.fullmatch(r"[^@\s,<>]+@[^@\s,<>]+\.[^@\s,<>]+", value):
             return "INVALID_EMAIL", f"Email address {value} is invalid"
@@ -95,21 +95,21 @@ class Property:
             return "INVALID_OPTION", f"{value} was not one of the allowed options: [us_slash_eastern, ...]"
         if self.name == "hs_call_recording_url" and not value.startswith("https://"):
             return "INVALID_URL", "The recording must be reachable by https."
-        if len(value) > LONGEST_TEXT:
-            return "EXCEEDED_MAX_LENGTH", f"{self.name} is longer than {LONGEST_TEXT} characters."
+        if len(value) > MAX_TEXT_LENGTH:
+            return "EXCEEDED_MAX_LENGTH", f"{self.name} is longer than {MAX_TEXT_LENGTH} characters."
         return None
 
-    def normal(self, value: str) -> str:
-        """The value as HubSpot keeps it."""
+    def normalize(self, value: str) -> str:
+        """Return the value as HubSpot stores it."""
         if self.name == "email":
             return value.strip().lower()
         if self.type == "datetime" and value:
-            found = instant(value)
-            return iso(found) if found else value
+            timestamp = parse_timestamp(value)
+            return format_timestamp(timestamp) if timestamp else value
         return value
 
     def as_json(self) -> dict[str, Any]:
-        """As the properties API shows it."""
+        """Return the property as the properties API shows it."""
         return {
             "name": self.name,
             "label": self.label or self.name,
@@ -139,44 +139,44 @@ class Property:
 
 @dataclass
 class ObjectType:
-    """One kind of CRM object."""
+    """A type of CRM object."""
 
     name: str
     type_id: str
     singular: str
     group: str
-    properties: dict[str, Property] = field(default_factory=dict)
+    properties: dict[str, PropertyDefinition] = field(default_factory=dict)
     required: tuple[str, ...] = ()
-    shown: tuple[str, ...] = ()
-    """What a read shows when it does not ask for properties."""
-    searched: tuple[str, ...] = ()
-    """What the `query` of a search looks at."""
-    created: str = "hs_createdate"
-    modified: str = "hs_lastmodifieddate"
+    default_properties: tuple[str, ...] = ()
+    """Properties that a read returns if the request names none."""
+    searchable: tuple[str, ...] = ()
+    """Properties that the `query` of a search covers."""
+    created_property: str = "hs_createdate"
+    modified_property: str = "hs_lastmodifieddate"
     indexed: frozenset[str] = frozenset()
-    """Properties by whose value objects are found without looking at all of them; unique ones are, too."""
+    """Properties with an index, besides the unique ones."""
 
 
-def instant(value: str) -> datetime | None:
-    """Milliseconds since 1970 or an ISO date with its zone; None for anything else."""
+def parse_timestamp(value: str) -> datetime | None:
+    """Parse milliseconds since 1970 or an ISO date with its time zone. Return None for anything else."""
     try:
         if re.fullmatch(r"\d{12,14}", value):
             return datetime.fromtimestamp(int(value) / 1000, UTC)
-        found = datetime.fromisoformat(value)
+        timestamp = datetime.fromisoformat(value)
     except ValueError:
         return None
     if len(value) == 10:
-        return found.replace(tzinfo=UTC)
-    return found.astimezone(UTC) if found.tzinfo else None
+        return timestamp.replace(tzinfo=UTC)
+    return timestamp.astimezone(UTC) if timestamp.tzinfo else None
 
 
-def iso(at: datetime) -> str:
-    """HubSpot's way to write an instant."""
+def format_timestamp(at: datetime) -> str:
+    """Format a timestamp as HubSpot does."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def searchable_phone(value: str | None) -> str | None:
-    """What `hs_searchable_calculated_phone_number` holds: the national digits without the country code."""
+    """Return the value of `hs_searchable_calculated_phone_number`: the national number without the country code."""
     if not value:
         return None
     try:
@@ -195,11 +195,11 @@ _PHONES = frozenset(
 )
 
 
-def account_types() -> dict[str, ObjectType]:
-    """The object types of a fresh account."""
-    owner = Property("hubspot_owner_id", "number")
-    when = Property("hs_timestamp", "datetime")
-    files = Property("hs_attachment_ids")
+def default_object_types() -> dict[str, ObjectType]:
+    """Return the object types of a new account."""
+    owner = PropertyDefinition("hubspot_owner_id", "number")
+    timestamp = PropertyDefinition("hs_timestamp", "datetime")
+    attachments = PropertyDefinition("hs_attachment_ids")
     types = [
         _type(
             "contacts",
@@ -208,21 +208,21 @@ def account_types() -> dict[str, ObjectType]:
             "contactinformation",
             "firstname lastname phone mobilephone company jobtitle website address city state zip country "
             "hs_language hs_timezone salutation fax industry hs_whatsapp_phone_number message",
-            Property("email", unique=True),
-            Property("lifecyclestage", "enumeration", _LIFECYCLE, field_type="select"),
-            Property("hs_lead_status", "enumeration", _LEAD_STATUS, field_type="select"),
-            Property("hs_timezone", "enumeration", field_type="select"),
-            Property("hs_email_optout", "bool", read_only=True),
-            Property("hs_searchable_calculated_phone_number", read_only=True),
-            Property("hs_searchable_calculated_mobile_number", read_only=True),
-            Property("notes_last_contacted", "datetime", read_only=True),
-            Property("notes_last_updated", "datetime", read_only=True),
-            Property("hs_merged_object_ids", read_only=True),
+            PropertyDefinition("email", unique=True),
+            PropertyDefinition("lifecyclestage", "enumeration", _LIFECYCLE_STAGES, field_type="select"),
+            PropertyDefinition("hs_lead_status", "enumeration", _LEAD_STATUS, field_type="select"),
+            PropertyDefinition("hs_timezone", "enumeration", field_type="select"),
+            PropertyDefinition("hs_email_optout", "bool", read_only=True),
+            PropertyDefinition("hs_searchable_calculated_phone_number", read_only=True),
+            PropertyDefinition("hs_searchable_calculated_mobile_number", read_only=True),
+            PropertyDefinition("notes_last_contacted", "datetime", read_only=True),
+            PropertyDefinition("notes_last_updated", "datetime", read_only=True),
+            PropertyDefinition("hs_merged_object_ids", read_only=True),
             owner,
-            shown="email firstname lastname",
-            searched="email phone mobilephone firstname lastname company",
-            created="createdate",
-            modified="lastmodifieddate",
+            default_properties="email firstname lastname",
+            searchable="email phone mobilephone firstname lastname company",
+            created_property="createdate",
+            modified_property="lastmodifieddate",
         ),
         _type(
             "companies",
@@ -231,9 +231,9 @@ def account_types() -> dict[str, ObjectType]:
             "companyinformation",
             "name domain phone website address city state zip country description",
             owner,
-            shown="domain name",
-            searched="name domain phone website",
-            created="createdate",
+            default_properties="domain name",
+            searchable="name domain phone website",
+            created_property="createdate",
         ),
         _type(
             "deals",
@@ -241,12 +241,12 @@ def account_types() -> dict[str, ObjectType]:
             "deal",
             "dealinformation",
             "dealname pipeline dealstage description",
-            Property("amount", "number"),
-            Property("closedate", "datetime"),
+            PropertyDefinition("amount", "number"),
+            PropertyDefinition("closedate", "datetime"),
             owner,
-            shown="amount closedate dealname dealstage pipeline",
-            searched="dealname",
-            created="createdate",
+            default_properties="amount closedate dealname dealstage pipeline",
+            searchable="dealname",
+            created_property="createdate",
         ),
         _type(
             "tickets",
@@ -254,15 +254,15 @@ def account_types() -> dict[str, ObjectType]:
             "ticket",
             "ticketinformation",
             "subject content hs_pipeline hs_pipeline_stage hs_ticket_category hs_resolution source_type",
-            Property(
+            PropertyDefinition(
                 "hs_ticket_priority", "enumeration", ("LOW", "MEDIUM", "HIGH", "URGENT"), field_type="select"
             ),
-            Property("closed_date", "datetime"),
+            PropertyDefinition("closed_date", "datetime"),
             owner,
             required="hs_pipeline_stage",
-            shown="content hs_pipeline hs_pipeline_stage hs_ticket_category hs_ticket_priority subject",
-            searched="subject content",
-            created="createdate",
+            default_properties="content hs_pipeline hs_pipeline_stage hs_ticket_category hs_ticket_priority subject",
+            searchable="subject content",
+            created_property="createdate",
         ),
         _type(
             "calls",
@@ -272,16 +272,20 @@ def account_types() -> dict[str, ObjectType]:
             "hs_call_title hs_call_from_number hs_call_to_number hs_call_callee_object_id "
             "hs_call_callee_object_type_id hs_call_callee_object_type hs_call_external_id hs_call_app_id "
             "hs_call_source hs_call_summary hs_activity_type hs_call_recording_url",
-            Property("hs_call_body", field_type="textarea"),
-            Property("hs_call_duration", "milliseconds", field_type="number"),
-            Property("hs_call_direction", "enumeration", ("INBOUND", "OUTBOUND"), field_type="select"),
-            Property("hs_call_status", "enumeration", _CALL_STATUS, field_type="select"),
-            Property("hs_call_disposition", "enumeration", tuple(DISPOSITIONS), field_type="select"),
-            when,
+            PropertyDefinition("hs_call_body", field_type="textarea"),
+            PropertyDefinition("hs_call_duration", "milliseconds", field_type="number"),
+            PropertyDefinition(
+                "hs_call_direction", "enumeration", ("INBOUND", "OUTBOUND"), field_type="select"
+            ),
+            PropertyDefinition("hs_call_status", "enumeration", _CALL_STATUS, field_type="select"),
+            PropertyDefinition(
+                "hs_call_disposition", "enumeration", tuple(DISPOSITIONS), field_type="select"
+            ),
+            timestamp,
             owner,
-            files,
+            attachments,
             required="hs_timestamp",
-            searched="hs_call_title hs_call_body",
+            searchable="hs_call_title hs_call_body",
         ),
         _type(
             "notes",
@@ -289,12 +293,12 @@ def account_types() -> dict[str, ObjectType]:
             "note",
             "note",
             "",
-            Property("hs_note_body", field_type="textarea"),
-            when,
+            PropertyDefinition("hs_note_body", field_type="textarea"),
+            timestamp,
             owner,
-            files,
+            attachments,
             required="hs_timestamp",
-            searched="hs_note_body",
+            searchable="hs_note_body",
         ),
         _type(
             "tasks",
@@ -302,22 +306,22 @@ def account_types() -> dict[str, ObjectType]:
             "task",
             "task",
             "hs_task_subject hs_queue_membership_ids hs_task_reminders",
-            Property("hs_task_body", field_type="textarea"),
-            Property(
+            PropertyDefinition("hs_task_body", field_type="textarea"),
+            PropertyDefinition(
                 "hs_task_status",
                 "enumeration",
                 ("NOT_STARTED", "IN_PROGRESS", "WAITING", "DEFERRED", "COMPLETED"),
                 field_type="select",
             ),
-            Property(
+            PropertyDefinition(
                 "hs_task_priority", "enumeration", ("NONE", "LOW", "MEDIUM", "HIGH"), field_type="select"
             ),
-            Property("hs_task_type", "enumeration", ("EMAIL", "CALL", "TODO"), field_type="select"),
-            when,
+            PropertyDefinition("hs_task_type", "enumeration", ("EMAIL", "CALL", "TODO"), field_type="select"),
+            timestamp,
             owner,
-            files,
+            attachments,
             required="hs_timestamp",
-            searched="hs_task_subject hs_task_body",
+            searchable="hs_task_subject hs_task_body",
         ),
         _type(
             "communications",
@@ -325,17 +329,17 @@ def account_types() -> dict[str, ObjectType]:
             "communication",
             "communication",
             "",
-            Property("hs_communication_body", field_type="textarea"),
-            Property(
+            PropertyDefinition("hs_communication_body", field_type="textarea"),
+            PropertyDefinition(
                 "hs_communication_channel_type",
                 "enumeration",
                 ("SMS", "WHATS_APP", "LINKEDIN_MESSAGE"),
                 field_type="select",
             ),
-            Property("hs_communication_logged_from", "enumeration", ("CRM",), field_type="select"),
-            when,
+            PropertyDefinition("hs_communication_logged_from", "enumeration", ("CRM",), field_type="select"),
+            timestamp,
             owner,
-            files,
+            attachments,
             required="hs_timestamp hs_communication_channel_type hs_communication_logged_from",
         ),
         _type(
@@ -344,27 +348,27 @@ def account_types() -> dict[str, ObjectType]:
             "email",
             "email",
             "hs_email_subject hs_email_headers",
-            Property("hs_email_text", field_type="textarea"),
-            Property("hs_email_html", field_type="textarea"),
-            Property(
+            PropertyDefinition("hs_email_text", field_type="textarea"),
+            PropertyDefinition("hs_email_html", field_type="textarea"),
+            PropertyDefinition(
                 "hs_email_direction",
                 "enumeration",
                 ("EMAIL", "INCOMING_EMAIL", "FORWARDED_EMAIL"),
                 field_type="select",
             ),
-            Property(
+            PropertyDefinition(
                 "hs_email_status",
                 "enumeration",
                 ("BOUNCED", "FAILED", "SCHEDULED", "SENDING", "SENT"),
                 field_type="select",
             ),
-            when,
+            timestamp,
             owner,
-            files,
+            attachments,
             required="hs_timestamp hs_email_direction",
         ),
     ]
-    return {kind.name: kind for kind in types}
+    return {object_type.name: object_type for object_type in types}
 
 
 def _type(
@@ -372,37 +376,40 @@ def _type(
     type_id: str,
     singular: str,
     group: str,
-    texts: str,
-    *properties: Property,
+    string_properties: str,
+    *properties: PropertyDefinition,
     required: str = "",
-    shown: str = "",
-    searched: str = "",
-    created: str = "hs_createdate",
-    modified: str = "hs_lastmodifieddate",
+    default_properties: str = "",
+    searchable: str = "",
+    created_property: str = "hs_createdate",
+    modified_property: str = "hs_lastmodifieddate",
 ) -> ObjectType:
     system = (
-        Property("hs_object_id", "number", read_only=True),
-        Property(created, "datetime", read_only=True),
-        Property(modified, "datetime", read_only=True),
+        PropertyDefinition("hs_object_id", "number", read_only=True),
+        PropertyDefinition(created_property, "datetime", read_only=True),
+        PropertyDefinition(modified_property, "datetime", read_only=True),
     )
-    every = [Property(text) for text in texts.split()] + [*properties, *system]
+    all_properties = [PropertyDefinition(property_name) for property_name in string_properties.split()] + [
+        *properties,
+        *system,
+    ]
     return ObjectType(
         name,
         type_id,
         singular,
         group,
-        {p.name: _in_group(p, group) for p in every},
+        {definition.name: _in_group(definition, group) for definition in all_properties},
         tuple(required.split()),
-        (created, "hs_object_id", modified, *shown.split()),
-        tuple(searched.split()),
-        created,
-        modified,
+        (created_property, "hs_object_id", modified_property, *default_properties.split()),
+        tuple(searchable.split()),
+        created_property,
+        modified_property,
         _PHONES if name == "contacts" else frozenset(),
     )
 
 
-def _in_group(p: Property, group: str) -> Property:
-    return Property(p.name, p.type, p.options, p.unique, p.read_only, p.field_type, p.name, group)
+def _in_group(definition: PropertyDefinition, group: str) -> PropertyDefinition:
+    return replace(definition, label=definition.name, group=group)
 
 
 ASSOCIATIONS: Mapping[tuple[str, str], int] = {
@@ -453,4 +460,4 @@ ASSOCIATIONS: Mapping[tuple[str, str], int] = {
     ("deals", "companies"): 341,
     ("companies", "deals"): 342,
 }
-"""HubSpot's own association types without a label: (from, to) -> type id; the direction matters."""
+"""HubSpot's own unlabeled association types: (from, to) -> type ID. The direction matters."""

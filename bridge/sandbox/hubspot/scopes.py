@@ -1,11 +1,11 @@
-"""What an access token may do."""
+"""The scopes of an access token."""
 
 from __future__ import annotations
 
 import re
 
 from bridge.sandbox.hubspot.crm import Crm
-from bridge.sandbox.provider import Call
+from bridge.sandbox.provider import ProviderRequest
 
 ALL_SCOPES = (
     "crm.objects.contacts.read",
@@ -22,17 +22,17 @@ ALL_SCOPES = (
 )
 
 
-def scope_of(call: Call, crm: Crm) -> str | None:
-    """The scope that a request needs; engagements need those of contacts."""
-    if call.path.startswith("/crm/v3/owners"):
+def required_scope(request: ProviderRequest, crm: Crm) -> str | None:
+    """Return the scope that a request requires. Engagements require the scopes of contacts."""
+    if request.path.startswith("/crm/v3/owners"):
         return "crm.objects.owners.read"
-    if "type" not in call.args:
+    if "type" not in request.path_params:
         return None
-    kind = crm.type(call.args["type"]).name
-    reads = call.method == "GET" or bool(re.search(r"/(search|batch/read)$", call.path))
-    access = "read" if reads else "write"
-    if call.path.startswith("/crm/v3/properties"):
+    object_name = crm.type(request.path_params["type"]).name
+    is_read = request.method == "GET" or bool(re.search(r"/(search|batch/read)$", request.path))
+    access = "read" if is_read else "write"
+    if request.path.startswith("/crm/v3/properties"):
         return f"crm.schemas.contacts.{access}"
-    if kind == "tickets":
+    if object_name == "tickets":
         return "tickets"
-    return f"crm.objects.{kind if kind in ('contacts', 'companies', 'deals') else 'contacts'}.{access}"
+    return f"crm.objects.{object_name if object_name in ('contacts', 'companies', 'deals') else 'contacts'}.{access}"

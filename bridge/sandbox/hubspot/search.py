@@ -1,4 +1,4 @@
-"""HubSpot's search: filter groups over an index that lags behind."""
+"""HubSpot's search: filter groups over an index that may lag behind."""
 
 from __future__ import annotations
 
@@ -10,147 +10,157 @@ from typing import Any
 
 from bridge.sandbox.hubspot.crm import Crm, CrmObject
 from bridge.sandbox.hubspot.errors import invalid
-from bridge.sandbox.hubspot.schema import ObjectType, Property, instant
-from bridge.sandbox.provider import whole_number
+from bridge.sandbox.hubspot.schema import ObjectType, PropertyDefinition, parse_timestamp
+from bridge.sandbox.provider import parse_whole_number
 
-MOST_GROUPS = 5
-MOST_FILTERS = 6
-MOST_FILTERS_IN_ALL = 18
-LARGEST_PAGE = 200
-MOST_RESULTS = 10_000
-LONGEST_QUERY = 3000
+MAX_FILTER_GROUPS = 5
+MAX_FILTERS_PER_GROUP = 6
+MAX_FILTERS = 18
+MAX_PAGE_SIZE = 200
+MAX_RESULTS = 10_000
+MAX_QUERY_LENGTH = 3000
 
-Values = dict[str, str]
+Properties = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Page:
-    """One page of what was found: each object with the values that the index knows of it."""
+class SearchPage:
+    """One page of search results: each object with its properties as indexed."""
 
     total: int
-    results: list[tuple[CrmObject, Values]]
+    results: list[tuple[CrmObject, Properties]]
     after: str | None
-    """Where the next page starts."""
+    """The start of the next page."""
 
 
 @dataclass(frozen=True)
 class _Filter:
-    """One filter; `only` is a property and the values of which it must hold one, where that is so."""
+    """A filter. `indexed_values`, if set, is a property and the values of which a match has one."""
 
-    fits: Callable[[Values], bool]
-    only: tuple[str, list[str]] | None = None
+    matches: Callable[[Properties], bool]
+    indexed_values: tuple[str, list[str]] | None = None
 
 
-def search(crm: Crm, kind: ObjectType, body: dict[str, Any], now: datetime, lag: float) -> Page:
-    """What the index, which is `lag` seconds behind, finds for a search request; raises Refusal."""
+def search(crm: Crm, kind: ObjectType, body: dict[str, Any], now: datetime, lag: float) -> SearchPage:
+    """Return the results of a search request. The index is `lag` seconds behind. Raise ProviderError."""
     unknown = set(body) - {"filterGroups", "filters", "sorts", "query", "properties", "limit", "after"}
     if unknown:
         raise invalid(f'Invalid input JSON: Unrecognized field "{min(unknown)}"')
-    groups = _groups(kind, body)
+    groups = _parse_filter_groups(kind, body)
     query = body.get("query")
-    if query is not None and (not isinstance(query, str) or len(query) > LONGEST_QUERY):
-        raise invalid(f"query must be a text of at most {LONGEST_QUERY} characters")
-    limit, start = body.get("limit", 10), whole_number(str(body.get("after") or 0), 0, MOST_RESULTS)
-    if type(limit) is not int or not 0 <= limit <= LARGEST_PAGE:
-        raise invalid(f"limit must be at most {LARGEST_PAGE}")
-    if start is None or start + limit > MOST_RESULTS:
-        raise invalid(f"a search goes no further than {MOST_RESULTS} results")
-    found = [
+    if query is not None and (not isinstance(query, str) or len(query) > MAX_QUERY_LENGTH):
+        raise invalid(f"query must be a string of at most {MAX_QUERY_LENGTH} characters")
+    limit, start = body.get("limit", 10), parse_whole_number(str(body.get("after") or 0), 0, MAX_RESULTS)
+    if type(limit) is not int or not 0 <= limit <= MAX_PAGE_SIZE:
+        raise invalid(f"limit must be at most {MAX_PAGE_SIZE}")
+    if start is None or start + limit > MAX_RESULTS:
+        raise invalid(f"a search returns at most {MAX_RESULTS} results")
+    matches = [
         (item, values)
         for item, values in _indexed(_candidates(crm, kind, groups), now, lag)
-        if (not groups or any(all(one.fits(values) for one in group) for group in groups))
-        and (not query or _mentions(kind, values, query))
+        if (not groups or any(all(condition.matches(values) for condition in group) for group in groups))
+        and (not query or _matches_query(kind, values, query))
     ]
-    _sort(kind, found, body.get("sorts"))
+    _sort_matches(kind, matches, body.get("sorts"))
     end = start + limit
-    return Page(len(found), found[start:end], str(end) if end < len(found) else None)
+    return SearchPage(len(matches), matches[start:end], str(end) if end < len(matches) else None)
 
 
-def _indexed(objects: Iterable[CrmObject], now: datetime, lag: float) -> Iterator[tuple[CrmObject, Values]]:
-    """Each object as it was `lag` seconds ago."""
-    seen = now - timedelta(seconds=lag)
+def _indexed(
+    objects: Iterable[CrmObject], now: datetime, lag: float
+) -> Iterator[tuple[CrmObject, Properties]]:
+    """Yield each object as it was `lag` seconds ago."""
+    visible_until = now - timedelta(seconds=lag)
     for item in objects:
-        if item.archived_at is not None and item.archived_at <= seen:
+        if item.archived_at is not None and item.archived_at <= visible_until:
             continue
-        version = next((values for at, values in reversed(item.versions) if at <= seen), None)
+        version = next(
+            (values for changed_at, values in reversed(item.versions) if changed_at <= visible_until), None
+        )
         if version is not None:
             yield item, version
 
 
 def _candidates(crm: Crm, kind: ObjectType, groups: list[list[_Filter]]) -> Iterable[CrmObject]:
-    """The objects that may fit: those that a lookup names when each group allows one, or else all."""
-    named: dict[str, CrmObject] = {}
+    """Return the objects that may match: from an index if every group has an indexed filter, or all objects."""
+    candidates: dict[str, CrmObject] = {}
     for group in groups:
-        for one in group:
-            holders = crm.holding(kind, *one.only) if one.only is not None else None
-            if holders is not None:
-                named |= {item.id: item for item in holders}
+        for condition in group:
+            indexed = (
+                crm.find_indexed(kind, *condition.indexed_values)
+                if condition.indexed_values is not None
+                else None
+            )
+            if indexed is not None:
+                candidates |= {item.id: item for item in indexed}
                 break
         else:
             return crm.objects[kind.name].values()
-    return named.values() if groups else crm.objects[kind.name].values()
+    return candidates.values() if groups else crm.objects[kind.name].values()
 
 
-def _groups(kind: ObjectType, body: dict[str, Any]) -> list[list[_Filter]]:
+def _parse_filter_groups(kind: ObjectType, body: dict[str, Any]) -> list[list[_Filter]]:
     groups = body.get("filterGroups") or []
     if body.get("filters"):
         groups = [*groups, {"filters": body["filters"]}]
-    if not isinstance(groups, list) or len(groups) > MOST_GROUPS:
-        raise invalid(f"at most {MOST_GROUPS} filterGroups")
-    found = []
+    if not isinstance(groups, list) or len(groups) > MAX_FILTER_GROUPS:
+        raise invalid(f"at most {MAX_FILTER_GROUPS} filterGroups")
+    parsed = []
     for group in groups:
         filters = group.get("filters") if isinstance(group, dict) else None
-        if not isinstance(filters, list) or not filters or len(filters) > MOST_FILTERS:
-            raise invalid(f"a filterGroup has 1 to {MOST_FILTERS} filters")
-        found.append([_filter(kind, item) for item in filters])
-    if sum(map(len, found)) > MOST_FILTERS_IN_ALL:
-        raise invalid(f"at most {MOST_FILTERS_IN_ALL} filters")
-    return found
+        if not isinstance(filters, list) or not filters or len(filters) > MAX_FILTERS_PER_GROUP:
+            raise invalid(f"a filterGroup has 1 to {MAX_FILTERS_PER_GROUP} filters")
+        parsed.append([_parse_filter(kind, condition) for condition in filters])
+    if sum(map(len, parsed)) > MAX_FILTERS:
+        raise invalid(f"at most {MAX_FILTERS} filters")
+    return parsed
 
 
-def _filter(kind: ObjectType, item: Any) -> _Filter:
+def _parse_filter(kind: ObjectType, item: Any) -> _Filter:
     if not isinstance(item, dict) or set(item) - {"propertyName", "operator", "value", "values", "highValue"}:
         raise invalid("Invalid input JSON: a filter has propertyName, operator, value, values, highValue")
     name, operator = str(item.get("propertyName")), str(item.get("operator"))
-    known = kind.properties.get(name)
-    if known is None:
+    definition = kind.properties.get(name)
+    if definition is None:
         raise invalid(f"There was a problem with the request: property {name} does not exist")
-    key = _key(known)
+    key = _sort_key(definition)
     if operator in ("HAS_PROPERTY", "NOT_HAS_PROPERTY"):
-        return _Filter(lambda held: (name in held) is (operator == "HAS_PROPERTY"))
+        return _Filter(lambda record: (name in record) is (operator == "HAS_PROPERTY"))
     if operator in ("IN", "NOT_IN"):
-        values = _texts(item, "values")
-        among = {key(one) for one in values}
+        values = _string_list_operand(item, "values")
+        accepted = {key(value) for value in values}
         if operator == "NOT_IN":
-            return _Filter(lambda held: name not in held or key(held[name]) not in among)
-        return _Filter(lambda held: name in held and key(held[name]) in among, (name, values))
-    value = _text(item, "value")
+            return _Filter(lambda record: name not in record or key(record[name]) not in accepted)
+        return _Filter(lambda record: name in record and key(record[name]) in accepted, (name, values))
+    value = _string_operand(item, "value")
     if operator in ("CONTAINS_TOKEN", "NOT_CONTAINS_TOKEN"):
-        return _Filter(lambda held: _has_token(held.get(name, ""), value) is (operator == "CONTAINS_TOKEN"))
+        return _Filter(
+            lambda record: _has_token(record.get(name, ""), value) is (operator == "CONTAINS_TOKEN")
+        )
     if operator == "EQ":
-        return _Filter(lambda held: name in held and key(held[name]) == key(value), (name, [value]))
+        return _Filter(lambda record: name in record and key(record[name]) == key(value), (name, [value]))
     if operator == "NEQ":
-        return _Filter(lambda held: name not in held or key(held[name]) != key(value))
+        return _Filter(lambda record: name not in record or key(record[name]) != key(value))
     if operator == "BETWEEN":
-        high = _text(item, "highValue")
-        return _Filter(lambda held: name in held and key(value) <= key(held[name]) <= key(high))
+        high = _string_operand(item, "highValue")
+        return _Filter(lambda record: name in record and key(value) <= key(record[name]) <= key(high))
     compare = _COMPARE.get(operator)
     if compare is None:
         raise invalid(f"unknown operator {operator}")
-    return _Filter(lambda held: name in held and compare(key(held[name]), key(value)))
+    return _Filter(lambda record: name in record and compare(key(record[name]), key(value)))
 
 
-def _text(item: dict[str, Any], name: str) -> str:
+def _string_operand(item: dict[str, Any], name: str) -> str:
     if not isinstance(item.get(name), str):
         raise invalid(f"operator {item.get('operator')} needs a {name}, which is a string")
     return str(item[name])
 
 
-def _texts(item: dict[str, Any], name: str) -> list[str]:
-    found = item.get(name)
-    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+def _string_list_operand(item: dict[str, Any], name: str) -> list[str]:
+    operand = item.get(name)
+    if not isinstance(operand, list) or not all(isinstance(element, str) for element in operand):
         raise invalid(f"operator {item.get('operator')} needs {name}, which are strings")
-    return found
+    return operand
 
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
@@ -161,49 +171,54 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def _key(known: Property) -> Callable[[str], Any]:
-    """How values of a property compare: numbers and instants by size, text without regard to case."""
+def _sort_key(definition: PropertyDefinition) -> Callable[[str], Any]:
+    """Return the function that maps a property's value to a comparable key. Strings compare without case."""
 
     def key(value: str) -> Any:
-        if known.type in ("number", "milliseconds"):
+        if definition.type in ("number", "milliseconds"):
             return float(value) if re.fullmatch(r"-?\d+(\.\d+)?", value) else float("nan")
-        if known.type in ("datetime", "date"):
-            at = instant(value)
-            return at.timestamp() if at else float("nan")
+        if definition.type in ("datetime", "date"):
+            timestamp = parse_timestamp(value)
+            return timestamp.timestamp() if timestamp else float("nan")
         return value.lower()
 
     return key
 
 
-def _has_token(held: str, wanted: str) -> bool:
-    pattern = "".join(".*" if part == "*" else re.escape(part) for part in re.split(r"(\*)", wanted.lower()))
+def _has_token(text: str, pattern_text: str) -> bool:
+    pattern = "".join(
+        ".*" if part == "*" else re.escape(part) for part in re.split(r"(\*)", pattern_text.lower())
+    )
     return any(
-        re.fullmatch(pattern, token) for token in [held.lower(), *re.split(r"[\s@.,+()-]+", held.lower())]
+        re.fullmatch(pattern, token) for token in [text.lower(), *re.split(r"[\s@.,+()-]+", text.lower())]
     )
 
 
-def _mentions(kind: ObjectType, values: dict[str, str], query: str) -> bool:
-    text = " ".join(values.get(name, "") for name in kind.searched).lower()
+def _matches_query(kind: ObjectType, values: dict[str, str], query: str) -> bool:
+    text = " ".join(values.get(name, "") for name in kind.searchable).lower()
     return all(word in text for word in query.lower().split())
 
 
-def _sort(kind: ObjectType, fits: list[tuple[CrmObject, Values]], sorts: Any) -> None:
+def _sort_matches(kind: ObjectType, matches: list[tuple[CrmObject, Properties]], sorts: Any) -> None:
     if not sorts:
-        fits.sort(key=lambda found: int(found[0].id))
+        matches.sort(key=lambda match: int(match[0].id))
         return
     if not isinstance(sorts, list) or len(sorts) > 1:
         raise invalid("only one sort is possible")
-    one = sorts[0]
-    if isinstance(one, str):
-        one = {"propertyName": one.lstrip("-"), "direction": "DESCENDING" if one[:1] == "-" else "ASCENDING"}
-    if not isinstance(one, dict):
+    sort = sorts[0]
+    if isinstance(sort, str):
+        sort = {
+            "propertyName": sort.lstrip("-"),
+            "direction": "DESCENDING" if sort[:1] == "-" else "ASCENDING",
+        }
+    if not isinstance(sort, dict):
         raise invalid("Invalid input JSON: a sort has propertyName and direction")
-    name, direction = one.get("propertyName"), one.get("direction", "ASCENDING")
-    known = kind.properties.get(str(name))
-    if known is None or direction not in ("ASCENDING", "DESCENDING"):
+    name, direction = sort.get("propertyName"), sort.get("direction", "ASCENDING")
+    definition = kind.properties.get(str(name))
+    if definition is None or direction not in ("ASCENDING", "DESCENDING"):
         raise invalid(f"cannot sort by {name} {direction}")
-    key = _key(known)
-    fits.sort(
-        key=lambda found: (known.name in found[1], key(found[1].get(known.name, "0"))),
+    key = _sort_key(definition)
+    matches.sort(
+        key=lambda match: (definition.name in match[1], key(match[1].get(definition.name, "0"))),
         reverse=direction == "DESCENDING",
     )

@@ -1,1 +1,1 @@
-"""A Salesforce org: records, SOQL, SOSL, upserts by external id, composite requests, OAuth."""
+"""Mock Salesforce org: records, SOQL, SOSL, upserts by external ID, composite requests, OAuth."""

@@ -1,4 +1,4 @@
-"""Salesforce's API: which path does what to the records of the org."""
+"""Salesforce's HTTP API: the endpoints and their handlers."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from bridge.sandbox.provider import Call, Handler, Partner, Refusal
+from bridge.sandbox.provider import Handler, MockProvider, ProviderError, ProviderRequest
 from bridge.sandbox.salesforce import composite, soql, sosl
-from bridge.sandbox.salesforce.errors import RecordRefusal, error_body, refuse
+from bridge.sandbox.salesforce.errors import RecordError, api_error, error_response
 from bridge.sandbox.salesforce.records import ORG_ID, USER_ID, Records, SObject
 from bridge.sandbox.salesforce.schema import Field, SObjectType, long_id
 from bridge.sandbox.salesforce.sessions import INSTANCE_URL, USERNAME, Sessions
 
-ROWS_PER_PAGE = 2000
-OLDEST_VERSION = 59
-NEWEST_VERSION = 68
-_PAGED_QUERIES_KEPT = 10
+PAGE_SIZE = 2000
+MIN_API_VERSION = 59
+MAX_API_VERSION = 68
+_MAX_PAGED_QUERIES = 10
 _DATA = "/services/data/v{version}"
 
 
-class SalesforceApi(Partner):
-    """The endpoints that a connector uses, and their neighbours."""
+class SalesforceApi(MockProvider):
+    """The endpoints that a connector uses, and related ones."""
 
     crm: Records
     sessions: Sessions
@@ -33,10 +33,10 @@ class SalesforceApi(Partner):
     _pages: dict[str, tuple[list[dict[str, Any]], int]]
 
     def routes(self) -> Iterable[tuple[str, str, Handler]]:
-        """Login, records, queries, composite requests, limits."""
+        """Return the routes of the login, records, queries, composite requests and limits."""
         sobject = _DATA + "/sobjects/{type}"
         return [
-            ("POST", "/services/oauth2/token", lambda call: self.sessions.log_in(call)),
+            ("POST", "/services/oauth2/token", lambda request: self.sessions.log_in(request)),
             ("GET", "/services/oauth2/userinfo", self._user_info),
             ("GET", "/services/data", self._versions),
             ("GET", "/services/data/", self._versions),
@@ -63,167 +63,183 @@ class SalesforceApi(Partner):
             ("PATCH", sobject + "/{field}/{value}", self._upsert),
         ]
 
-    def sub_answer(self, call: Call) -> Response:
-        """What a request inside a composite request is answered; it counts nothing."""
+    def handle_subrequest(self, request: ProviderRequest) -> Response:
+        """Return the response to a request inside a composite request. It does not count toward the limits."""
         try:
-            return super().answer(call)
-        except RecordRefusal as refusal:
-            return refusal.response()
+            return super().handle(request)
+        except RecordError as error:
+            return error.response()
 
-    def _type(self, call: Call) -> SObjectType:
-        found = self.crm.types.get(call.args["type"])
-        if found is None:
-            raise Refusal(error_body(404))
-        return found
+    def _type(self, request: ProviderRequest) -> SObjectType:
+        object_type = self.crm.types.get(request.path_params["type"])
+        if object_type is None:
+            raise ProviderError(error_response(404))
+        return object_type
 
-    def _find(self, call: Call) -> SObject:
-        kind = self._type(call)
-        identifier = call.args["id"]
+    def _find(self, request: ProviderRequest) -> SObject:
+        kind = self._type(request)
+        identifier = request.path_params["id"]
         if not re.fullmatch(r"[a-zA-Z0-9]{15}([a-zA-Z0-9]{3})?", identifier):
-            raise Refusal(
-                error_body(
+            raise ProviderError(
+                error_response(
                     404,
                     message=f"Provided external ID field does not exist or is not accessible: {identifier}",
                 )
             )
-        found = self.crm.tables[kind.name].get(long_id(identifier))
-        if found is None:
-            raise Refusal(error_body(404))
-        return found
+        record = self.crm.tables[kind.name].get(long_id(identifier))
+        if record is None:
+            raise ProviderError(error_response(404))
+        return record
 
-    def _create(self, call: Call) -> Response:
-        kind = self._type(call)
-        if not any(known.createable for known in kind.fields.values()):
-            raise refuse(
+    def _create(self, request: ProviderRequest) -> Response:
+        kind = self._type(request)
+        if not any(definition.createable for definition in kind.fields.values()):
+            raise api_error(
                 "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", f"entity type cannot be inserted: {kind.name}"
             )
-        new = self.crm.create(kind, composite.object_of(call), self.now(), allow_duplicates=_allow_save(call))
-        return JSONResponse({"id": new.id, "success": True, "errors": []}, 201)
+        created = self.crm.create(
+            kind, composite.parse_object(request), self.now(), allow_duplicates=_allows_duplicates(request)
+        )
+        return JSONResponse({"id": created.id, "success": True, "errors": []}, 201)
 
-    def _get(self, call: Call) -> Response:
-        return self._show(call, self._find(call))
+    def _get(self, request: ProviderRequest) -> Response:
+        return self._show(request, self._find(request))
 
-    def _get_external(self, call: Call) -> Response:
-        kind = self._type(call)
-        found = self.crm.holding(kind, self._external_field(call).name, [call.args["value"]])
-        if not found:
-            raise Refusal(error_body(404))
-        if len(found) > 1:
-            return JSONResponse([self._url(one, call) for one in found], 300)
-        return self._show(call, found[0])
+    def _get_external(self, request: ProviderRequest) -> Response:
+        kind = self._type(request)
+        matches = self.crm.find_indexed(
+            kind, self._external_field(request).name, [request.path_params["value"]]
+        )
+        if not matches:
+            raise ProviderError(error_response(404))
+        if len(matches) > 1:
+            return JSONResponse([self._url(match, request) for match in matches], 300)
+        return self._show(request, matches[0])
 
-    def _show(self, call: Call, found: SObject) -> Response:
-        if found.deleted:
-            raise Refusal(error_body(404))
-        kind = self._type(call)
-        asked = [name for name in call.query.get("fields", "").split(",") if name] or list(kind.fields)
-        shown: dict[str, Any] = {"attributes": {"type": kind.name, "url": self._url(found, call)}}
-        for name in asked:
-            known = kind.field(name)
-            if known is None:
-                raise refuse("INVALID_FIELD", f"No such column '{name}' on sobject of type {kind.name}")
-            shown[known.name] = found[known.name]
-        return JSONResponse(shown)
+    def _show(self, request: ProviderRequest, record: SObject) -> Response:
+        if record.deleted:
+            raise ProviderError(error_response(404))
+        kind = self._type(request)
+        requested = [name for name in request.query.get("fields", "").split(",") if name] or list(kind.fields)
+        body: dict[str, Any] = {"attributes": {"type": kind.name, "url": self._url(record, request)}}
+        for name in requested:
+            definition = kind.field(name)
+            if definition is None:
+                raise api_error("INVALID_FIELD", f"No such column '{name}' on sobject of type {kind.name}")
+            body[definition.name] = record[definition.name]
+        return JSONResponse(body)
 
-    def _update(self, call: Call) -> Response:
-        self.crm.update(self._type(call), self._find(call), composite.object_of(call), self.now())
+    def _update(self, request: ProviderRequest) -> Response:
+        self.crm.update(self._type(request), self._find(request), composite.parse_object(request), self.now())
         return Response(status_code=204)
 
-    def _delete(self, call: Call) -> Response:
-        found = self._find(call)
-        if found.deleted:
-            raise RecordRefusal("ENTITY_IS_DELETED", "entity is deleted", status=404)
-        self.crm.delete(self._type(call), found, self.now())
+    def _delete(self, request: ProviderRequest) -> Response:
+        record = self._find(request)
+        if record.deleted:
+            raise RecordError("ENTITY_IS_DELETED", "entity is deleted", status=404)
+        self.crm.delete(self._type(request), record, self.now())
         return Response(status_code=204)
 
-    def _external_field(self, call: Call) -> Field:
-        found = self._type(call).field(call.args["field"])
-        if found is None or not found.external_id:
-            raise Refusal(
-                error_body(
+    def _external_field(self, request: ProviderRequest) -> Field:
+        definition = self._type(request).field(request.path_params["field"])
+        if definition is None or not definition.external_id:
+            raise ProviderError(
+                error_response(
                     404,
                     message="Provided external ID field does not exist or is not accessible: "
-                    + call.args["field"],
+                    + request.path_params["field"],
                 )
             )
-        return found
+        return definition
 
-    def _upsert(self, call: Call) -> Response:
-        kind, known = self._type(call), self._external_field(call)
-        found = self.crm.holding(kind, known.name, [call.args["value"]])
-        if len(found) > 1:
-            return JSONResponse([self._url(one, call) for one in found], 300)
-        body = composite.object_of(call)
-        if known.name in body:
-            raise refuse(
-                "INVALID_FIELD", f"The {known.name} field should not be specified in the sobject data."
+    def _upsert(self, request: ProviderRequest) -> Response:
+        kind, key_field = self._type(request), self._external_field(request)
+        matches = self.crm.find_indexed(kind, key_field.name, [request.path_params["value"]])
+        if len(matches) > 1:
+            return JSONResponse([self._url(match, request) for match in matches], 300)
+        body = composite.parse_object(request)
+        if key_field.name in body:
+            raise api_error(
+                "INVALID_FIELD", f"The {key_field.name} field should not be specified in the sobject data."
             )
-        if found:
-            self.crm.update(kind, found[0], body, self.now())
-            return JSONResponse({"id": found[0].id, "success": True, "errors": [], "created": False})
-        if call.query.get("updateOnly") == "true":
-            raise Refusal(error_body(404))
-        new = self.crm.create(
-            kind, {known.name: call.args["value"]} | body, self.now(), allow_duplicates=_allow_save(call)
+        if matches:
+            self.crm.update(kind, matches[0], body, self.now())
+            return JSONResponse({"id": matches[0].id, "success": True, "errors": [], "created": False})
+        if request.query.get("updateOnly") == "true":
+            raise ProviderError(error_response(404))
+        created = self.crm.create(
+            kind,
+            {key_field.name: request.path_params["value"]} | body,
+            self.now(),
+            allow_duplicates=_allows_duplicates(request),
         )
-        return JSONResponse({"id": new.id, "success": True, "errors": [], "created": True}, 201)
+        return JSONResponse({"id": created.id, "success": True, "errors": [], "created": True}, 201)
 
-    def _create_many(self, call: Call) -> Response:
-        return composite.collection(self, call, composite.create_one)
+    def _create_many(self, request: ProviderRequest) -> Response:
+        return composite.collection(self, request, composite.create_one)
 
-    def _update_many(self, call: Call) -> Response:
-        return composite.collection(self, call, composite.update_one)
+    def _update_many(self, request: ProviderRequest) -> Response:
+        return composite.collection(self, request, composite.update_one)
 
-    def _upsert_many(self, call: Call) -> Response:
-        kind, known = self._type(call), self._external_field(call)
-        return composite.collection(self, call, composite.upsert_one(kind, known))
+    def _upsert_many(self, request: ProviderRequest) -> Response:
+        kind, key_field = self._type(request), self._external_field(request)
+        return composite.collection(self, request, composite.upsert_one(kind, key_field))
 
-    def _composite(self, call: Call) -> Response:
-        return composite.composite(self, call)
+    def _composite(self, request: ProviderRequest) -> Response:
+        return composite.composite(self, request)
 
-    def _query(self, call: Call) -> Response:
-        query = soql.parse(call.query.get("q", ""), self.crm)
+    def _query(self, request: ProviderRequest) -> Response:
+        query = soql.parse(request.query.get("q", ""), self.crm)
         rows = query.rows(self.crm)
         if query.count:
             return JSONResponse({"totalSize": len(rows), "done": True, "records": []})
-        shown = [soql.project(row, query.paths, self.crm, lambda one: self._url(one, call)) for row in rows]
-        return self._page(shown, len(shown), 0, call)
+        records = [
+            soql.project(row, query.paths, self.crm, lambda record: self._url(record, request))
+            for row in rows
+        ]
+        return self._page(records, len(records), 0, request)
 
-    def _more(self, call: Call) -> Response:
-        locator, _, start = call.args["locator"].rpartition("-")
+    def _more(self, request: ProviderRequest) -> Response:
+        locator, _, start = request.path_params["locator"].rpartition("-")
         if locator not in self._pages or not start.isdecimal():
-            raise refuse("INVALID_QUERY_LOCATOR", "invalid query locator")
+            raise api_error("INVALID_QUERY_LOCATOR", "invalid query locator")
         rows, total = self._pages[locator]
-        return self._page(rows, total, int(start), call, locator)
+        return self._page(rows, total, int(start), request, locator)
 
     def _page(
-        self, rows: list[dict[str, Any]], total: int, start: int, call: Call, locator: str | None = None
+        self,
+        rows: list[dict[str, Any]],
+        total: int,
+        start: int,
+        request: ProviderRequest,
+        locator: str | None = None,
     ) -> Response:
         body: dict[str, Any] = {
             "totalSize": total,
             "done": True,
-            "records": rows[start : start + ROWS_PER_PAGE],
+            "records": rows[start : start + PAGE_SIZE],
         }
-        if start + ROWS_PER_PAGE < total:
+        if start + PAGE_SIZE < total:
             if locator is None:
                 locator = f"01g{secrets.token_hex(6)}"
                 self._pages[locator] = (rows, total)
-                while len(self._pages) > _PAGED_QUERIES_KEPT:
+                while len(self._pages) > _MAX_PAGED_QUERIES:
                     del self._pages[next(iter(self._pages))]
-            version = call.args["version"]
+            version = request.path_params["version"]
             body["done"] = False
-            body["nextRecordsUrl"] = f"/services/data/v{version}/query/{locator}-{start + ROWS_PER_PAGE}"
+            body["nextRecordsUrl"] = f"/services/data/v{version}/query/{locator}-{start + PAGE_SIZE}"
         return JSONResponse(body)
 
-    def _search(self, call: Call) -> Response:
-        search = sosl.parse(call.query.get("q", ""), self.crm)
+    def _search(self, request: ProviderRequest) -> Response:
+        search = sosl.parse(request.query.get("q", ""), self.crm)
         rows = search.rows(self.crm, self.now(), self.faults.lag(self.name))
-        shown = [
-            soql.project(row, query.paths, self.crm, lambda one: self._url(one, call)) for row, query in rows
+        records = [
+            soql.project(row, query.paths, self.crm, lambda record: self._url(record, request))
+            for row, query in rows
         ]
-        return JSONResponse({"searchRecords": shown})
+        return JSONResponse({"searchRecords": records})
 
-    def _describe_all(self, _call: Call) -> Response:
+    def _describe_all(self, _request: ProviderRequest) -> Response:
         return JSONResponse(
             {
                 "encoding": "UTF-8",
@@ -234,19 +250,19 @@ class SalesforceApi(Partner):
             }
         )
 
-    def _describe(self, call: Call) -> Response:
-        kind = self._type(call)
+    def _describe(self, request: ProviderRequest) -> Response:
+        kind = self._type(request)
         return JSONResponse(
             {
                 "name": kind.name,
                 "label": kind.name,
                 "keyPrefix": kind.prefix,
-                "createable": any(known.createable for known in kind.fields.values()),
-                "fields": [known.as_json() for known in kind.fields.values()],
+                "createable": any(definition.createable for definition in kind.fields.values()),
+                "fields": [definition.as_json() for definition in kind.fields.values()],
             }
         )
 
-    def _user_info(self, _call: Call) -> Response:
+    def _user_info(self, _request: ProviderRequest) -> Response:
         return JSONResponse(
             {
                 "user_id": USER_ID,
@@ -258,22 +274,22 @@ class SalesforceApi(Partner):
             }
         )
 
-    def _versions(self, _call: Call) -> Response:
+    def _versions(self, _request: ProviderRequest) -> Response:
         return JSONResponse(
             [
                 {"label": f"v{number}", "url": f"/services/data/v{number}.0", "version": f"{number}.0"}
-                for number in range(OLDEST_VERSION, NEWEST_VERSION + 1)
+                for number in range(MIN_API_VERSION, MAX_API_VERSION + 1)
             ]
         )
 
-    def _limits(self, _call: Call) -> Response:
+    def _limits(self, _request: ProviderRequest) -> Response:
         remaining = max(self.daily_limit - self.requests_today, 0)
         return JSONResponse({"DailyApiRequests": {"Max": self.daily_limit, "Remaining": remaining}})
 
-    def _url(self, found: SObject, call: Call) -> str:
-        return f"/services/data/v{call.args['version']}/sobjects/{found.type}/{found.id}"
+    def _url(self, record: SObject, request: ProviderRequest) -> str:
+        return f"/services/data/v{request.path_params['version']}/sobjects/{record.type}/{record.id}"
 
 
-def _allow_save(call: Call) -> bool:
-    header = call.headers.get("sforce-duplicate-rule-header", "")
+def _allows_duplicates(request: ProviderRequest) -> bool:
+    header = request.headers.get("sforce-duplicate-rule-header", "")
     return re.search(r"allowsave\s*=\s*true", header, re.IGNORECASE) is not None

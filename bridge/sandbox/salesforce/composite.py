@@ -1,4 +1,4 @@
-"""Several things in one request: collections of records, and composite requests."""
+"""Requests with several operations: collections of records, and composite requests."""
 
 from __future__ import annotations
 
@@ -11,61 +11,62 @@ from urllib.parse import parse_qsl, urlsplit
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import JSONResponse, Response
 
-from bridge.sandbox.provider import Call
-from bridge.sandbox.salesforce.errors import RecordRefusal, refuse
+from bridge.sandbox.provider import ProviderRequest
+from bridge.sandbox.salesforce.errors import RecordError, api_error
 from bridge.sandbox.salesforce.records import SObject
 from bridge.sandbox.salesforce.schema import Field, SObjectType, long_id
 
 if TYPE_CHECKING:
     from bridge.sandbox.salesforce.api import SalesforceApi
 
-MOST_RECORDS = 200
-MOST_SUBREQUESTS = 25
-MOST_QUERIES = 5
+MAX_COLLECTION_RECORDS = 200
+MAX_SUBREQUESTS = 25
+MAX_COMPOSITE_QUERIES = 5
 
-One = Callable[["SalesforceApi", dict[str, Any]], tuple[SObject, bool | None]]
+RecordOperation = Callable[["SalesforceApi", dict[str, Any]], tuple[SObject, bool | None]]
 
 
-def object_of(call: Call) -> dict[str, Any]:
-    """The body as a JSON object; raises Refusal."""
+def parse_object(request: ProviderRequest) -> dict[str, Any]:
+    """Return the body as a JSON object. Raise ProviderError if it is not one."""
     try:
-        body = call.json()
+        body = request.json()
     except ValueError:
-        raise refuse("JSON_PARSER_ERROR", "Unexpected character in the request body") from None
+        raise api_error("JSON_PARSER_ERROR", "Unexpected character in the request body") from None
     if not isinstance(body, dict):
-        raise refuse("JSON_PARSER_ERROR", "The HTTP entity body is required to be a JSON object")
+        raise api_error("JSON_PARSER_ERROR", "The HTTP entity body is required to be a JSON object")
     return body
 
 
-def collection(org: SalesforceApi, call: Call, act: One) -> Response:
-    """Do `act` for each record; the answer is 200, and each record has its own result."""
-    body = object_of(call)
+def collection(org: SalesforceApi, request: ProviderRequest, operation: RecordOperation) -> Response:
+    """Apply `operation` to each record. The response is 200 with one result per record."""
+    body = parse_object(request)
     records = body.get("records")
-    if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
-        raise refuse("JSON_PARSER_ERROR", "records must be a list of objects")
-    if len(records) > MOST_RECORDS:
-        raise refuse(
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise api_error("JSON_PARSER_ERROR", "records must be a list of objects")
+    if len(records) > MAX_COLLECTION_RECORDS:
+        raise api_error(
             "EXCEEDED_ID_LIMIT", "record limit reached. cannot submit more than 200 records in this call"
         )
-    before = org.crm.snapshot() if body.get("allOrNone") else None
+    snapshot = org.crm.snapshot() if body.get("allOrNone") else None
     results: list[dict[str, Any]] = []
     for record in records:
         try:
-            found, created = act(org, record)
-        except RecordRefusal as refusal:
-            results.append({"success": False, "errors": [refusal.error() | refusal.more]})
+            saved, created = operation(org, record)
+        except RecordError as error:
+            results.append({"success": False, "errors": [error.error() | error.more]})
             continue
-        result: dict[str, Any] = {"id": found.id, "success": True, "errors": []}
+        result: dict[str, Any] = {"id": saved.id, "success": True, "errors": []}
         results.append(result if created is None else result | {"created": created})
-    if before is not None and not all(result["success"] for result in results):
-        org.crm.restore(before)
-        halted = {
+    if snapshot is not None and not all(result["success"] for result in results):
+        org.crm.restore(snapshot)
+        rolled_back = {
             "statusCode": "ALL_OR_NONE_OPERATION_ROLLED_BACK",
             "message": "Record rolled back because not all records were valid and the request was using AllOrNone",
             "fields": [],
         }
         results = [
-            result if not result["success"] else {"success": False, "errors": [halted]} for result in results
+            result if not result["success"] else {"success": False, "errors": [rolled_back]}
+            for result in results
         ]
     return JSONResponse(results)
 
@@ -76,84 +77,96 @@ def create_one(org: SalesforceApi, record: dict[str, Any]) -> tuple[SObject, Non
 
 
 def update_one(org: SalesforceApi, record: dict[str, Any]) -> tuple[SObject, None]:
-    """Update one record of a collection, by its id."""
+    """Update one record of a collection by its ID."""
     kind = _type(org, record)
     identifier = record.get("id") or record.get("Id")
     if not isinstance(identifier, str) or not re.fullmatch(r"[a-zA-Z0-9]{15}([a-zA-Z0-9]{3})?", identifier):
-        raise RecordRefusal("MALFORMED_ID", f"malformed id {identifier}", ["Id"])
-    found = org.crm.tables[kind.name].get(long_id(identifier))
-    if found is None:
-        raise RecordRefusal("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id")
+        raise RecordError("MALFORMED_ID", f"malformed id {identifier}", ["Id"])
+    existing = org.crm.tables[kind.name].get(long_id(identifier))
+    if existing is None:
+        raise RecordError("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id")
     values = {name: value for name, value in record.items() if name.lower() != "id"}
-    return org.crm.update(kind, found, values, org.now()), None
+    return org.crm.update(kind, existing, values, org.now()), None
 
 
-def upsert_one(kind: SObjectType, known: Field) -> One:
-    """Upsert the records of a collection by one external id; two records with the same one are refused."""
-    seen: set[str] = set()
+def upsert_one(kind: SObjectType, key_field: Field) -> RecordOperation:
+    """Return an upsert by one external ID. It rejects a second record with the same external ID."""
+    seen_keys: set[str] = set()
 
-    def act(org: SalesforceApi, record: dict[str, Any]) -> tuple[SObject, bool]:
+    def upsert(org: SalesforceApi, record: dict[str, Any]) -> tuple[SObject, bool]:
         if _type(org, record).name != kind.name:
-            raise RecordRefusal("INVALID_TYPE", f"all records must be of type {kind.name}")
-        key = record.get(known.name)
+            raise RecordError("INVALID_TYPE", f"all records must be of type {kind.name}")
+        key = record.get(key_field.name)
         if not isinstance(key, str) or not key:
-            raise RecordRefusal("MISSING_ARGUMENT", f"{known.name} not specified", [known.name])
-        if key.lower() in seen:
-            raise RecordRefusal("DUPLICATE_VALUE", f"Duplicate external id specified: {key}", [known.name])
-        seen.add(key.lower())
-        found = org.crm.holding(kind, known.name, [key])
-        if len(found) > 1:
-            raise RecordRefusal(
-                "DUPLICATE_EXTERNAL_ID", f"{known.name}: more than one record found for {key}"
+            raise RecordError("MISSING_ARGUMENT", f"{key_field.name} not specified", [key_field.name])
+        if key.lower() in seen_keys:
+            raise RecordError("DUPLICATE_VALUE", f"Duplicate external id specified: {key}", [key_field.name])
+        seen_keys.add(key.lower())
+        existing = org.crm.find_indexed(kind, key_field.name, [key])
+        if len(existing) > 1:
+            raise RecordError(
+                "DUPLICATE_EXTERNAL_ID", f"{key_field.name}: more than one record found for {key}"
             )
-        if found:
-            return org.crm.update(kind, found[0], record, org.now()), False
+        if existing:
+            return org.crm.update(kind, existing[0], record, org.now()), False
         return org.crm.create(kind, record, org.now(), allow_duplicates=False), True
 
-    return act
+    return upsert
 
 
-def composite(org: SalesforceApi, call: Call) -> Response:
-    """Up to 25 requests in a row, which may use each other's answers; together they count as one."""
-    body = object_of(call)
+def composite(org: SalesforceApi, request: ProviderRequest) -> Response:
+    """Run up to 25 requests in sequence, counted as one. Each may refer to the responses of earlier ones."""
+    body = parse_object(request)
     requests = body.get("compositeRequest")
-    if not isinstance(requests, list) or not requests or not all(isinstance(one, dict) for one in requests):
-        raise refuse("JSON_PARSER_ERROR", "compositeRequest must be a list of requests")
-    if len(requests) > MOST_SUBREQUESTS:
-        raise refuse("INVALID_INPUT", f"at most {MOST_SUBREQUESTS} subrequests")
-    names = [one.get("referenceId") for one in requests]
-    if not all(isinstance(name, str) and re.fullmatch(r"[A-Za-z]\w*", name) for name in names):
-        raise refuse("INVALID_INPUT", "each subrequest needs a referenceId of letters, digits and _")
-    if len(set(names)) < len(names):
-        raise refuse("INVALID_INPUT", "a referenceId may only be used once")
     if (
-        sum(bool(re.search(r"/query|/composite/sobjects", str(one.get("url")))) for one in requests)
-        > MOST_QUERIES
+        not isinstance(requests, list)
+        or not requests
+        or not all(isinstance(subrequest, dict) for subrequest in requests)
     ):
-        raise refuse("INVALID_INPUT", f"at most {MOST_QUERIES} queries and collections")
-    before = org.crm.snapshot() if body.get("allOrNone") else None
+        raise api_error("JSON_PARSER_ERROR", "compositeRequest must be a list of requests")
+    if len(requests) > MAX_SUBREQUESTS:
+        raise api_error("INVALID_INPUT", f"at most {MAX_SUBREQUESTS} subrequests")
+    names = [subrequest.get("referenceId") for subrequest in requests]
+    if not all(isinstance(name, str) and re.fullmatch(r"[A-Za-z]\w*", name) for name in names):
+        raise api_error("INVALID_INPUT", "each subrequest needs a referenceId of letters, digits and _")
+    if len(set(names)) < len(names):
+        raise api_error("INVALID_INPUT", "a referenceId may only be used once")
+    if (
+        sum(
+            bool(re.search(r"/query|/composite/sobjects", str(subrequest.get("url"))))
+            for subrequest in requests
+        )
+        > MAX_COMPOSITE_QUERIES
+    ):
+        raise api_error("INVALID_INPUT", f"at most {MAX_COMPOSITE_QUERIES} queries and collections")
+    snapshot = org.crm.snapshot() if body.get("allOrNone") else None
     answers: dict[str, Any] = {}
     responses = []
     failed = False
-    for one in requests:
-        if failed and before is not None:
-            status, told = 400, [_halted()]
+    for subrequest in requests:
+        if failed and snapshot is not None:
+            status, body_json = 400, [_rolled_back_error()]
         else:
-            status, told = _subrequest(org, call, one, answers)
+            status, body_json = _subrequest(org, request, subrequest, answers)
         failed = failed or status >= 300
-        answers[one["referenceId"]] = told if status < 300 else None
+        answers[subrequest["referenceId"]] = body_json if status < 300 else None
         responses.append(
-            {"body": told, "httpHeaders": {}, "httpStatusCode": status, "referenceId": one["referenceId"]}
+            {
+                "body": body_json,
+                "httpHeaders": {},
+                "httpStatusCode": status,
+                "referenceId": subrequest["referenceId"],
+            }
         )
-    if failed and before is not None:
-        org.crm.restore(before)
+    if failed and snapshot is not None:
+        org.crm.restore(snapshot)
         for response in responses:
             if response["httpStatusCode"] < 300:
-                response |= {"body": [_halted()], "httpStatusCode": 400}
+                response |= {"body": [_rolled_back_error()], "httpStatusCode": 400}
     return JSONResponse({"compositeResponse": responses})
 
 
-def _halted() -> dict[str, str]:
+def _rolled_back_error() -> dict[str, str]:
     return {
         "errorCode": "PROCESSING_HALTED",
         "message": "The transaction was rolled back since another operation in the same transaction failed.",
@@ -161,63 +174,66 @@ def _halted() -> dict[str, str]:
 
 
 def _subrequest(
-    org: SalesforceApi, call: Call, one: dict[str, Any], answers: dict[str, Any]
+    org: SalesforceApi, request: ProviderRequest, subrequest: dict[str, Any], answers: dict[str, Any]
 ) -> tuple[int, Any]:
     try:
-        url = urlsplit(_filled(str(one.get("url")), answers))
-        body = _filled(one.get("body"), answers)
+        url = urlsplit(_resolve_references(str(subrequest.get("url")), answers))
+        body = _resolve_references(subrequest.get("body"), answers)
     except LookupError as error:
         return 400, [{"errorCode": "PROCESSING_HALTED", "message": f"Invalid reference specified: {error}"}]
     if not url.path.startswith("/services/data/") or url.path.rstrip("/").endswith("/composite"):
         return 400, [
-            {"errorCode": "INVALID_INPUT", "message": "a subrequest's url begins with /services/data/vXX.X/"}
+            {
+                "errorCode": "INVALID_INPUT",
+                "message": "a subrequest's url must start with /services/data/vXX.X/",
+            }
         ]
-    headers = one.get("httpHeaders") or {}
+    headers = subrequest.get("httpHeaders") or {}
     if not isinstance(headers, dict) or not all(
         f"{name}{value}".isascii() for name, value in headers.items()
     ):
-        return 400, [{"errorCode": "INVALID_INPUT", "message": "httpHeaders must be an object of texts"}]
-    inner = Call(
-        str(one.get("method")).upper(),
+        return 400, [{"errorCode": "INVALID_INPUT", "message": "httpHeaders must be an object of strings"}]
+    provider_request = ProviderRequest(
+        str(subrequest.get("method")).upper(),
         url.path,
         QueryParams(parse_qsl(url.query)),
-        Headers(dict(call.headers) | {name.lower(): str(value) for name, value in headers.items()}),
+        Headers(dict(request.headers) | {name.lower(): str(value) for name, value in headers.items()}),
         json.dumps(body).encode() if body is not None else b"",
-        call.prefix,
+        request.prefix,
     )
-    response = org.sub_answer(inner)
-    text = bytes(response.body)
-    return response.status_code, json.loads(text) if text else None
+    response = org.handle_subrequest(provider_request)
+    content = bytes(response.body)
+    return response.status_code, json.loads(content) if content else None
 
 
-def _filled(value: Any, answers: dict[str, Any]) -> Any:
-    """`@{name.path}` replaced by what that subrequest answered; raises LookupError."""
+def _resolve_references(value: Any, answers: dict[str, Any]) -> Any:
+    """Replace `@{name.path}` with values from subrequest responses. Raise LookupError for unknown references."""
     if isinstance(value, dict):
-        return {name: _filled(inner, answers) for name, inner in value.items()}
+        return {name: _resolve_references(inner, answers) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_filled(inner, answers) for inner in value]
+        return [_resolve_references(inner, answers) for inner in value]
     if not isinstance(value, str):
         return value
-    return re.sub(r"@\{([^}]+)\}", lambda match: str(_looked_up(match[1], answers)), value)
+    return re.sub(r"@\{([^}]+)\}", lambda match: str(_lookup_reference(match[1], answers)), value)
 
 
-def _looked_up(path: str, answers: dict[str, Any]) -> Any:
-    name, *steps = re.findall(r"\w+", path)
-    found: Any = answers.get(name)
-    for step in steps:
+def _lookup_reference(path: str, answers: dict[str, Any]) -> Any:
+    name, *keys = re.findall(r"\w+", path)
+    value: Any = answers.get(name)
+    for key in keys:
         try:
-            found = found[int(step)] if isinstance(found, list) else found[step]
+            value = value[int(key)] if isinstance(value, list) else value[key]
         except (TypeError, ValueError, IndexError, KeyError):
             raise LookupError(path) from None
-    if found is None:
+    if value is None:
         raise LookupError(path)
-    return found
+    return value
 
 
 def _type(org: SalesforceApi, record: dict[str, Any]) -> SObjectType:
     attributes = record.get("attributes")
     name = attributes.get("type") if isinstance(attributes, dict) else None
-    found = org.crm.types.get(str(name))
-    if found is None:
-        raise RecordRefusal("INVALID_TYPE", f"sObject type '{name}' is not supported.")
-    return found
+    object_type = org.crm.types.get(str(name))
+    if object_type is None:
+        raise RecordError("INVALID_TYPE", f"sObject type '{name}' is not supported.")
+    return object_type

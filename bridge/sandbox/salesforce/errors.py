@@ -1,4 +1,4 @@
-"""Salesforce's errors: a list of code, message and fields."""
+"""Salesforce's error responses: a list of errors with code, message and fields."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from bridge.sandbox.provider import Refusal
+from bridge.sandbox.provider import ProviderError
 
 _CODES = {
     400: ("MALFORMED_QUERY", "the request is malformed"),
@@ -20,8 +20,8 @@ _CODES = {
 }
 
 
-class RecordRefusal(Exception):
-    """One record is refused; a collection goes on with the next one."""
+class RecordError(Exception):
+    """Salesforce rejected one record. A collection continues with the next record."""
 
     def __init__(
         self, code: str, message: str, fields: Sequence[str] = (), *, status: int = 400, **more: Any
@@ -34,20 +34,20 @@ class RecordRefusal(Exception):
         self.more = more
 
     def response(self) -> Response:
-        """As the answer to a request for this record alone."""
+        """Return the error as the response to a request for this record alone."""
         return JSONResponse([self.more | self.error("errorCode")], self.status)
 
     def error(self, key: str = "statusCode") -> dict[str, Any]:
-        """As one of the errors of a collection's record, which call the code `statusCode`."""
+        """Return the error as part of a collection's result, where the code is called `statusCode`."""
         return {key: self.code, "message": self.message, "fields": self.fields}
 
 
-def error_body(status: int, code: str | None = None, message: str | None = None) -> Response:
-    """One error as Salesforce words it."""
-    known = _CODES.get(status, _CODES[500 if status >= 500 else 400])
-    return JSONResponse([{"message": message or known[1], "errorCode": code or known[0]}], status)
+def error_response(status: int, code: str | None = None, message: str | None = None) -> Response:
+    """Return one error in Salesforce's format."""
+    default = _CODES.get(status, _CODES[500 if status >= 500 else 400])
+    return JSONResponse([{"message": message or default[1], "errorCode": code or default[0]}], status)
 
 
-def refuse(code: str, message: str, status: int = 400) -> Refusal:
-    """The whole request is refused."""
-    return Refusal(error_body(status, code, message))
+def api_error(code: str, message: str, status: int = 400) -> ProviderError:
+    """Return the error to raise if Salesforce rejects the whole request."""
+    return ProviderError(error_response(status, code, message))

@@ -1,4 +1,4 @@
-"""A Salesforce org: what it holds, what people do in it, and whom it lets in."""
+"""Mock Salesforce org: its records, authentication, limits, and changes made by its users."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from starlette.responses import Response
 
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
-from bridge.sandbox.provider import Call, Refusal
+from bridge.sandbox.provider import ProviderError, ProviderRequest
 from bridge.sandbox.salesforce.api import SalesforceApi
-from bridge.sandbox.salesforce.errors import RecordRefusal, error_body
-from bridge.sandbox.salesforce.records import ORG_ID, SALES_USER_ID, USER_ID, Records, Rule, SObject
+from bridge.sandbox.salesforce.errors import RecordError, error_response
+from bridge.sandbox.salesforce.records import ORG_ID, SALES_USER_ID, USER_ID, Records, SObject, ValidationRule
 from bridge.sandbox.salesforce.schema import Field
 from bridge.sandbox.salesforce.sessions import CONSUMER_KEY, CONSUMER_SECRET, USERNAME, Sessions
 
@@ -33,7 +33,7 @@ _STATUSES = {
 
 
 class Salesforce(SalesforceApi):
-    """One org with two users; its Tasks have the external id `Conversation_Id__c`."""
+    """An org with two users. Its Tasks have the external ID field `Conversation_Id__c`."""
 
     name = "salesforce"
 
@@ -42,7 +42,7 @@ class Salesforce(SalesforceApi):
         self.reset()
 
     def reset(self) -> None:
-        """A fresh org: users, statuses, no other records."""
+        """Restore a new org: users and statuses, no other records."""
         with self.lock:
             self.sessions = Sessions()
             self.daily_limit = DAILY_LIMIT
@@ -72,22 +72,22 @@ class Salesforce(SalesforceApi):
         return self.records_of("Case")
 
     def records_of(self, kind: str) -> list[SObject]:
-        """The living records of any kind, oldest first."""
+        """Return the records of a type that were not deleted, oldest first."""
         with self.lock:
-            return self.crm.live(self.crm.types[kind])
+            return self.crm.active_records(self.crm.types[kind])
 
     def add(self, kind: str, /, **values: Any) -> SObject:
-        """A record that was there before the bridge came; raises RecordRefusal when Salesforce would refuse it."""
+        """Create an existing record for a test. Raise RecordError if Salesforce would reject it."""
         with self.lock:
             return self.crm.create(self.crm.types[kind], values, self.now(), allow_duplicates=True)
 
     def delete(self, kind: str, record_id: str) -> None:
-        """A person in the org deletes a record."""
+        """Delete a record, as a user of the org would."""
         with self.lock:
             self.crm.delete(self.crm.types[kind], self.crm.tables[kind][record_id], self.now())
 
     def convert(self, lead_id: str, contact_id: str) -> None:
-        """A person in the org converts a lead to a contact."""
+        """Convert a lead to a contact, as a user of the org would."""
         with self.lock:
             lead = self.crm.tables["Lead"][lead_id]
             lead.fields |= {
@@ -98,113 +98,117 @@ class Salesforce(SalesforceApi):
             }
 
     def merge(self, kind: str, winner_id: str, other_id: str) -> None:
-        """A person in the org merges two records: the other is deleted and names the winner."""
+        """Merge two records, as a user would. The other one is deleted and refers to the winner."""
         with self.lock:
             table = self.crm.tables[kind]
             self.crm.delete(self.crm.types[kind], table[other_id], self.now())
             table[other_id].fields["MasterRecordId"] = winner_id
-            for task in self.crm.live(self.crm.types["Task"]):
+            for task in self.crm.active_records(self.crm.types["Task"]):
                 if task["WhoId"] == other_id:
                     task.fields["WhoId"] = winner_id
 
     def add_field(self, kind: str, field: Field) -> None:
-        """An administrator adds a custom field."""
+        """Add a custom field, as an administrator would."""
         with self.lock:
             self.crm.types[kind].fields[field.name] = field
 
     def remove_field(self, kind: str, name: str) -> None:
-        """The org has no such field."""
+        """Remove a field from the org."""
         with self.lock:
             del self.crm.types[kind].fields[name]
 
-    def add_rule(self, kind: str, rule: Rule) -> None:
-        """An administrator adds a validation rule."""
+    def add_rule(self, kind: str, rule: ValidationRule) -> None:
+        """Add a validation rule, as an administrator would."""
         with self.lock:
             self.crm.rules.setdefault(kind, []).append(rule)
 
     def set_statuses(self, kind: str, statuses: Mapping[str, bool]) -> None:
-        """An administrator renames the statuses of Task or Case: each with whether it is a closed one."""
+        """Replace the statuses of Task or Case, as an administrator would. Each maps to whether it is closed."""
         with self.lock:
             self.crm.statuses[kind] = dict(statuses)
-            known = self.crm.types[kind].fields
-            known["Status"] = Field("Status", "picklist", 40, tuple(statuses), restricted=True, required=True)
+            fields = self.crm.types[kind].fields
+            fields["Status"] = Field(
+                "Status", "picklist", 40, tuple(statuses), restricted=True, required=True
+            )
             self.crm.tables[f"{kind}Status"].clear()
             self._seed_statuses(kind)
 
     def set_duplicate_rule(self, rule: str | None) -> None:
-        """`alert` or `block` a second Contact or Lead with the same e-mail; None lets it pass."""
+        """Set whether to `alert` or `block` on a second Contact or Lead with the same email. None allows it."""
         with self.lock:
             self.crm.duplicate_rule = rule
 
     def lock_record(self, record_id: str, times: int = 1) -> None:
-        """Another process holds the record: the next writes to it, or to its tasks, are refused."""
+        """Lock a record, as another process would. The next `times` writes to it, or to its tasks, are rejected."""
         with self.lock:
             self.crm.locks[record_id] = times
 
     def expire_sessions(self) -> None:
-        """All sessions end."""
+        """End all sessions."""
         with self.lock:
             self.sessions.expire()
 
-    def controls(self) -> Iterable[tuple[str, Callable[[Any], Any]]]:
-        """Ending all sessions."""
+    def commands(self) -> Iterable[tuple[str, Callable[[Any], Any]]]:
+        """Return the command that ends all sessions."""
         return [("expire-sessions", lambda _: self.expire_sessions())]
 
     def records(self) -> dict[str, list[dict[str, Any]]]:
-        """The living records of the kinds that a connector writes."""
+        """Return the records of the types that a connector writes, without deleted ones."""
         with self.lock:
-            found = {
-                name: [dict(one.fields) for one in self.records_of(name)]
+            tables = {
+                name: [dict(record.fields) for record in self.records_of(name)]
                 for name in ("Task", "Contact", "Lead", "Case", "Account", "Opportunity")
             }
-            return {name: rows for name, rows in found.items() if rows}
+            return {name: rows for name, rows in tables.items() if rows}
 
-    def failure(self, status: int, message: str | None = None) -> Response:
-        """Salesforce's error body; 429 does not exist there."""
-        return error_body(status, message=message)
+    def error_response(self, status: int, message: str | None = None) -> Response:
+        """Return Salesforce's error response. Salesforce has no 429."""
+        return error_response(status, message=message)
 
-    def quota_exhausted(self) -> Response:
-        """The org's requests of the last 24 hours are used up."""
-        return error_body(403)
+    def quota_error_response(self) -> Response:
+        """Return the response to requests over the org's 24-hour limit."""
+        return error_response(403)
 
-    def authorize(self, call: Call) -> None:
-        """A session token on everything but the login and the list of versions."""
-        if call.path == "/services/oauth2/token" or call.path.rstrip("/") == "/services/data":
+    def authorize(self, request: ProviderRequest) -> None:
+        """Check the session token of all requests except the login and the list of versions."""
+        if request.path == "/services/oauth2/token" or request.path.rstrip("/") == "/services/data":
             return
-        if not self.sessions.valid(call.bearer()):
-            raise Refusal(error_body(401))
+        if not self.sessions.is_valid(request.bearer_token()):
+            raise ProviderError(error_response(401))
         if self.requests_today > self.daily_limit:
-            raise Refusal(self.quota_exhausted())
-        version = call.args.get("version")
+            raise ProviderError(self.quota_error_response())
+        version = request.path_params.get("version")
         if version is not None and not re.fullmatch(r"\d\d\.0", version):
-            raise Refusal(error_body(404))
+            raise ProviderError(error_response(404))
 
-    def answer(self, call: Call) -> Response:
-        """As every partner, and with the header that counts requests."""
+    def handle(self, request: ProviderRequest) -> Response:
+        """Return the response, with the API usage header."""
         with self.lock:
-            if not call.path.startswith("/services/oauth2"):
+            if not request.path.startswith("/services/oauth2"):
                 self.requests_today += 1
             try:
-                response = super().answer(call)
-            except RecordRefusal as refusal:
-                response = refusal.response()
+                response = super().handle(request)
+            except RecordError as error:
+                response = error.response()
             response.headers["Sforce-Limit-Info"] = f"api-usage={self.requests_today}/{self.daily_limit}"
             return response
 
     def _seed(self) -> None:
         now = self.now()
-        zone = {"TimeZoneSidKey": "America/New_York"}
-        for user, name in ((USER_ID, USERNAME), (SALES_USER_ID, "sales@harbourlight.example")):
-            person = {"Id": user, "Name": name.split("@")[0].title(), "Username": name, "Email": name}
-            self.crm.put(self.crm.types["User"], person | zone | {"IsActive": True}, now)
+        time_zone = {"TimeZoneSidKey": "America/New_York"}
+        for user_id, name in ((USER_ID, USERNAME), (SALES_USER_ID, "sales@harbourlight.example")):
+            user_fields = {"Id": user_id, "Name": name.split("@")[0].title(), "Username": name, "Email": name}
+            self.crm.insert_unchecked(
+                self.crm.types["User"], user_fields | time_zone | {"IsActive": True}, now
+            )
         org = {"Id": ORG_ID, "Name": "Harbour Light", "InstanceName": "NA1", "IsSandbox": False}
-        self.crm.put(self.crm.types["Organization"], org | zone, now)
+        self.crm.insert_unchecked(self.crm.types["Organization"], org | time_zone, now)
         for kind in self.crm.statuses:
             self._seed_statuses(kind)
 
     def _seed_statuses(self, kind: str) -> None:
         for number, (status, closed) in enumerate(self.crm.statuses[kind].items()):
-            self.crm.put(
+            self.crm.insert_unchecked(
                 self.crm.types[f"{kind}Status"],
                 {
                     "MasterLabel": status,

@@ -1,4 +1,4 @@
-"""The records that an org holds, and the rules they keep."""
+"""The records of an org, and the constraints on them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,30 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from bridge.sandbox.index import Lookup
-from bridge.sandbox.provider import RECORDS_KEPT
-from bridge.sandbox.salesforce.errors import RecordRefusal
-from bridge.sandbox.salesforce.schema import Field, SObjectType, long_id, org_types, phone_words, timestamp
+from bridge.sandbox.index import ValueIndex
+from bridge.sandbox.provider import MAX_RECORDS
+from bridge.sandbox.salesforce.errors import RecordError
+from bridge.sandbox.salesforce.schema import (
+    Field,
+    SObjectType,
+    default_object_types,
+    format_timestamp,
+    long_id,
+    phone_words,
+)
 
 USER_ID = long_id("0055g00000AbCdE")
 SALES_USER_ID = long_id("0055g00000AbCdF")
 ORG_ID = long_id("00D5g000004XyZa")
-_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-Rule = Callable[[Mapping[str, Any]], str | None]
-"""A validation rule: the message that refuses a record, or None."""
+ValidationRule = Callable[[Mapping[str, Any]], str | None]
+"""A validation rule: returns the error message for an invalid record, or None."""
 
 
 @dataclass
 class SObject:
-    """One record; a field that was never set is absent from `fields`."""
+    """A record. Fields that were never set are absent from `fields`."""
 
     id: str
     type: str
@@ -42,139 +49,153 @@ class Records:
     """All records of one org."""
 
     statuses: dict[str, dict[str, bool]]
-    """Task and Case: each status and whether it is a closed one, in the org's order."""
+    """Each status of Task and Case, in the org's order, and whether it is closed."""
     types: dict[str, SObjectType] = field(init=False)
     tables: dict[str, dict[str, SObject]] = field(init=False)
-    rules: dict[str, list[Rule]] = field(default_factory=dict)
+    rules: dict[str, list[ValidationRule]] = field(default_factory=dict)
     locks: dict[str, int] = field(default_factory=dict)
-    """Records that another process holds: how many writes will still be refused."""
+    """Records locked by another process, and the number of writes that will still be rejected."""
     duplicate_rule: str | None = None
-    """None, `alert` or `block`: what happens to a second Contact or Lead with the same e-mail."""
-    _values: dict[tuple[str, str], Lookup] = field(default_factory=lambda: defaultdict(Lookup))
-    _phones: dict[str, Lookup] = field(default_factory=lambda: defaultdict(Lookup))
-    _next: int = 1
-    _cases: int = 1000
+    """Handling of a second Contact or Lead with the same email: None, `alert` or `block`."""
+    _values_index: dict[tuple[str, str], ValueIndex] = field(default_factory=lambda: defaultdict(ValueIndex))
+    _phone_index: dict[str, ValueIndex] = field(default_factory=lambda: defaultdict(ValueIndex))
+    _next_id: int = 1
+    _next_case_number: int = 1000
 
     def __post_init__(self) -> None:
-        self.types = org_types(self.statuses)
+        self.types = default_object_types(self.statuses)
         self.tables = {name: {} for name in self.types}
 
-    def live(self, kind: SObjectType) -> list[SObject]:
-        """The records that were not deleted, oldest first."""
-        return [found for found in self.tables[kind.name].values() if not found.deleted]
+    def active_records(self, kind: SObjectType) -> list[SObject]:
+        """Return the records that were not deleted, oldest first."""
+        return [record for record in self.tables[kind.name].values() if not record.deleted]
 
-    def holding(self, kind: SObjectType, name: str, values: Iterable[str]) -> list[SObject]:
-        """The living records that hold one of `values` in an indexed field; case does not matter."""
-        ids = self._values[kind.name, name].holders_of_any(value.lower() for value in values)
-        return [self.tables[kind.name][found] for found in ids]
+    def find_indexed(self, kind: SObjectType, name: str, values: Iterable[str]) -> list[SObject]:
+        """Return the records that have one of `values` in an indexed field. The comparison ignores case."""
+        ids = self._values_index[kind.name, name].ids_for_any(value.lower() for value in values)
+        return [self.tables[kind.name][record_id] for record_id in ids]
 
-    def possibly_sent_at(self, kind: SObjectType, digits: str) -> list[SObject]:
-        """The living records one of whose phone numbers is found by `digits`."""
-        return [self.tables[kind.name][found] for found in self._phones[kind.name].holders(digits)]
+    def find_by_phone(self, kind: SObjectType, digits: str) -> list[SObject]:
+        """Return the records with a phone number that a search for `digits` finds."""
+        return [self.tables[kind.name][record_id] for record_id in self._phone_index[kind.name].ids(digits)]
 
     def snapshot(self) -> tuple[Any, ...]:
-        """What `restore` needs to take back everything done since."""
-        kept = (self.tables, self._values, self._phones, self.locks, self._next, self._cases)
-        return copy.deepcopy(kept)
+        """Return the state that `restore` needs to undo later changes."""
+        state = (
+            self.tables,
+            self._values_index,
+            self._phone_index,
+            self.locks,
+            self._next_id,
+            self._next_case_number,
+        )
+        return copy.deepcopy(state)
 
     def restore(self, snapshot: tuple[Any, ...]) -> None:
-        """Undo what was done since `snapshot`."""
-        self.tables, self._values, self._phones, self.locks, self._next, self._cases = snapshot
+        """Undo all changes since `snapshot`."""
+        (
+            self.tables,
+            self._values_index,
+            self._phone_index,
+            self.locks,
+            self._next_id,
+            self._next_case_number,
+        ) = snapshot
 
     def create(
-        self, kind: SObjectType, given: Mapping[str, Any], now: datetime, *, allow_duplicates: bool = False
+        self, kind: SObjectType, fields: Mapping[str, Any], now: datetime, *, allow_duplicates: bool = False
     ) -> SObject:
-        """A new record; raises RecordRefusal."""
-        values = self._checked(kind, given, create=True)
-        self._defaults(kind, values)
+        """Create a record. Raise RecordError if it is invalid."""
+        values = self._validated(kind, fields, create=True)
+        self._apply_defaults(kind, values)
         missing = [
-            known.name for known in kind.fields.values() if known.required and values.get(known.name) is None
+            definition.name
+            for definition in kind.fields.values()
+            if definition.required and values.get(definition.name) is None
         ]
         if missing:
-            raise RecordRefusal(
+            raise RecordError(
                 "REQUIRED_FIELD_MISSING", f"Required fields are missing: {missing}".replace("'", ""), missing
             )
-        new = SObject(self._new_id(kind), kind.name, {}, now)
-        self._keep(kind, new, values, now, allow_duplicates)
-        return new
+        record = SObject(self._new_id(kind), kind.name, {}, now)
+        self._save(kind, record, values, now, allow_duplicates)
+        return record
 
-    def update(self, kind: SObjectType, found: SObject, given: Mapping[str, Any], now: datetime) -> SObject:
-        """Change a record; raises RecordRefusal."""
-        if found.deleted:
-            raise RecordRefusal("ENTITY_IS_DELETED", "entity is deleted", status=404)
-        if kind.name == "Lead" and found["IsConverted"]:
-            raise RecordRefusal("CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead")
-        self._unlocked(found)
-        self._keep(kind, found, self._checked(kind, given, create=False), now, allow_duplicates=True)
-        return found
+    def update(self, kind: SObjectType, record: SObject, fields: Mapping[str, Any], now: datetime) -> SObject:
+        """Update a record. Raise RecordError if the change is invalid."""
+        if record.deleted:
+            raise RecordError("ENTITY_IS_DELETED", "entity is deleted", status=404)
+        if kind.name == "Lead" and record["IsConverted"]:
+            raise RecordError("CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead")
+        self._check_lock(record)
+        self._save(kind, record, self._validated(kind, fields, create=False), now, allow_duplicates=True)
+        return record
 
-    def delete(self, kind: SObjectType, found: SObject, now: datetime) -> None:
-        """Move a record to the recycle bin; its unique values are free again."""
-        self._unindex(kind, found)
-        found.deleted = True
-        found.fields["IsDeleted"] = True
-        found.fields["LastModifiedDate"] = timestamp(now)
+    def delete(self, kind: SObjectType, record: SObject, now: datetime) -> None:
+        """Move a record to the recycle bin and release its unique values."""
+        self._unindex(kind, record)
+        record.deleted = True
+        record.fields["IsDeleted"] = True
+        record.fields["LastModifiedDate"] = format_timestamp(now)
 
-    def put(self, kind: SObjectType, values: Mapping[str, Any], now: datetime) -> SObject:
-        """A record as it is, also with fields that only Salesforce writes; nothing is checked."""
-        new = SObject(self._new_id(kind), kind.name, {}, now)
+    def insert_unchecked(self, kind: SObjectType, values: Mapping[str, Any], now: datetime) -> SObject:
+        """Insert a record without validation, including fields that only Salesforce writes."""
+        record = SObject(self._new_id(kind), kind.name, {}, now)
         if "Id" in values:
-            new.id = str(values["Id"])
-        self._write(kind, new, dict(values), now)
-        return new
+            record.id = str(values["Id"])
+        self._write(kind, record, dict(values), now)
+        return record
 
     def _new_id(self, kind: SObjectType) -> str:
-        number, text = self._next, ""
-        self._next += 1
+        number, encoded = self._next_id, ""
+        self._next_id += 1
         for _ in range(7):
             number, digit = divmod(number, 62)
-            text = _DIGITS[digit] + text
-        return long_id(f"{kind.prefix}5g000{text}")
+            encoded = _BASE62[digit] + encoded
+        return long_id(f"{kind.prefix}5g000{encoded}")
 
-    def _checked(self, kind: SObjectType, given: Mapping[str, Any], *, create: bool) -> dict[str, Any]:
+    def _validated(self, kind: SObjectType, fields: Mapping[str, Any], *, create: bool) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        refused = []
-        for name, value in given.items():
+        read_only = []
+        for name, value in fields.items():
             if name == "attributes":
                 continue
-            known = kind.field(name)
-            if known is None:
-                raise RecordRefusal(
-                    "INVALID_FIELD", f"No such column '{name}' on sobject of type {kind.name}"
-                )
-            if not (known.createable if create else known.updateable):
-                refused.append(known.name)
+            definition = kind.field(name)
+            if definition is None:
+                raise RecordError("INVALID_FIELD", f"No such column '{name}' on sobject of type {kind.name}")
+            if not (definition.createable if create else definition.updateable):
+                read_only.append(definition.name)
                 continue
-            values[known.name] = known.checked(value)
-        if refused:
-            raise RecordRefusal(
+            values[definition.name] = definition.validate(value)
+        if read_only:
+            raise RecordError(
                 "INVALID_FIELD_FOR_INSERT_UPDATE",
-                f"Unable to create/update fields: {', '.join(refused)}. Please check the security settings of this "
+                f"Unable to create/update fields: {', '.join(read_only)}. Please check the security settings of this "
                 "field and verify that it is read/write for your profile or permission set.",
-                refused,
+                read_only,
             )
         for name, value in values.items():
             if value is not None and kind.fields[name].references:
                 self._check_reference(kind.fields[name], value)
         return values
 
-    def _check_reference(self, known: Field, value: str) -> None:
+    def _check_reference(self, definition: Field, value: str) -> None:
         target = next((kind for kind in self.types.values() if kind.prefix == value[:3]), None)
-        if target is None or target.name not in known.references:
-            raise RecordRefusal(
-                "MALFORMED_ID", f"{known.name}: id value of incorrect type: {value}", [known.name]
+        if target is None or target.name not in definition.references:
+            raise RecordError(
+                "MALFORMED_ID", f"{definition.name}: id value of incorrect type: {value}", [definition.name]
             )
-        found = self.tables[target.name].get(value)
-        if found is None:
-            raise RecordRefusal("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id", [known.name])
-        if found.deleted:
-            raise RecordRefusal("ENTITY_IS_DELETED", "entity is deleted", [known.name])
-        if target.name == "Lead" and found["IsConverted"]:
-            raise RecordRefusal(
-                "CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead", [known.name]
+        record = self.tables[target.name].get(value)
+        if record is None:
+            raise RecordError("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id", [definition.name])
+        if record.deleted:
+            raise RecordError("ENTITY_IS_DELETED", "entity is deleted", [definition.name])
+        if target.name == "Lead" and record["IsConverted"]:
+            raise RecordError(
+                "CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead", [definition.name]
             )
 
-    def _defaults(self, kind: SObjectType, values: dict[str, Any]) -> None:
+    def _apply_defaults(self, kind: SObjectType, values: dict[str, Any]) -> None:
         values.setdefault("OwnerId", USER_ID)
         if kind.name in self.statuses and values.get("Status") is None:
             values["Status"] = next(iter(self.statuses[kind.name]))
@@ -185,38 +206,38 @@ class Records:
         if kind.name == "Lead" and values.get("Status") is None:
             values["Status"] = kind.fields["Status"].values[0]
         if kind.name == "Case":
-            self._cases += 1
-            values["CaseNumber"] = f"{self._cases:08}"
+            self._next_case_number += 1
+            values["CaseNumber"] = f"{self._next_case_number:08}"
 
-    def _keep(
+    def _save(
         self,
         kind: SObjectType,
-        found: SObject,
+        record: SObject,
         values: dict[str, Any],
         now: datetime,
         allow_duplicates: bool,
     ) -> None:
-        after = found.fields | values
-        if kind.name == "Task" and str(after.get("WhoId") or "").startswith("00Q") and after.get("WhatId"):
-            raise RecordRefusal(
+        merged = record.fields | values
+        if kind.name == "Task" and str(merged.get("WhoId") or "").startswith("00Q") and merged.get("WhatId"):
+            raise RecordError(
                 "FIELD_INTEGRITY_EXCEPTION", "WhatId must be empty when WhoId is a lead", ["WhatId"]
             )
         for rule in self.rules.get(kind.name, ()):
-            message = rule(after)
+            message = rule(merged)
             if message is not None:
-                raise RecordRefusal("FIELD_CUSTOM_VALIDATION_EXCEPTION", message)
+                raise RecordError("FIELD_CUSTOM_VALIDATION_EXCEPTION", message)
         for name, value in values.items():
             if kind.fields[name].unique and value is not None:
-                others = [one for one in self.holding(kind, name, [value]) if one.id != found.id]
+                others = [other for other in self.find_indexed(kind, name, [value]) if other.id != record.id]
                 if others:
-                    raise RecordRefusal(
+                    raise RecordError(
                         "DUPLICATE_VALUE",
                         f"duplicate value found: {name} duplicates value on record with id: {others[0].id}",
                     )
-        if found.id not in self.tables[kind.name]:
+        if record.id not in self.tables[kind.name]:
             self._check_duplicate_rule(kind, values, allow_duplicates)
-            if sum(map(len, self.tables.values())) >= RECORDS_KEPT:
-                raise RecordRefusal(
+            if sum(map(len, self.tables.values())) >= MAX_RECORDS:
+                raise RecordError(
                     "STORAGE_LIMIT_EXCEEDED", "the sandbox is full: POST /_sandbox/reset", status=507
                 )
         for name in ("WhoId", "WhatId"):
@@ -224,13 +245,15 @@ class Records:
                 (table[values[name]] for table in self.tables.values() if values.get(name) in table), None
             )
             if parent is not None:
-                self._unlocked(parent)
-        self._write(kind, found, values, now)
+                self._check_lock(parent)
+        self._write(kind, record, values, now)
 
     def _check_duplicate_rule(self, kind: SObjectType, values: Mapping[str, Any], allowed: bool) -> None:
         email = values.get("Email")
-        twins = [twin.id for twin in self.holding(kind, "Email", [email])] if email else []
-        if self.duplicate_rule is None or not twins or kind.name not in ("Contact", "Lead"):
+        duplicate_ids = (
+            [duplicate.id for duplicate in self.find_indexed(kind, "Email", [email])] if email else []
+        )
+        if self.duplicate_rule is None or not duplicate_ids or kind.name not in ("Contact", "Lead"):
             return
         if allowed and self.duplicate_rule == "alert":
             return
@@ -239,11 +262,11 @@ class Records:
                 "additionalInformation": [],
                 "fieldDiffs": [],
                 "matchConfidence": 100.0,
-                "record": {"attributes": {"type": kind.name, "url": ""}, "Id": twin},
+                "record": {"attributes": {"type": kind.name, "url": ""}, "Id": duplicate},
             }
-            for twin in twins
+            for duplicate in duplicate_ids
         ]
-        raise RecordRefusal(
+        raise RecordError(
             "DUPLICATES_DETECTED",
             "Use one of these records?",
             duplicateResult={
@@ -265,48 +288,58 @@ class Records:
             },
         )
 
-    def _unlocked(self, found: SObject) -> None:
-        if self.locks.get(found.id, 0) > 0:
-            self.locks[found.id] -= 1
-            raise RecordRefusal(
+    def _check_lock(self, record: SObject) -> None:
+        if self.locks.get(record.id, 0) > 0:
+            self.locks[record.id] -= 1
+            raise RecordError(
                 "UNABLE_TO_LOCK_ROW",
-                "unable to obtain exclusive access to this record or 1 records: " + found.id,
+                "unable to obtain exclusive access to this record or 1 records: " + record.id,
             )
 
-    def _write(self, kind: SObjectType, found: SObject, values: dict[str, Any], now: datetime) -> None:
-        self._unindex(kind, found)
-        found.fields |= {"Id": found.id, "IsDeleted": False} | values
-        found.fields.setdefault("CreatedDate", timestamp(now))
-        found.fields.setdefault("CreatedById", USER_ID)
-        found.fields |= {"LastModifiedDate": timestamp(now), "SystemModstamp": timestamp(now)}
+    def _write(self, kind: SObjectType, record: SObject, values: dict[str, Any], now: datetime) -> None:
+        self._unindex(kind, record)
+        record.fields |= {"Id": record.id, "IsDeleted": False} | values
+        record.fields.setdefault("CreatedDate", format_timestamp(now))
+        record.fields.setdefault("CreatedById", USER_ID)
+        record.fields |= {"LastModifiedDate": format_timestamp(now), "SystemModstamp": format_timestamp(now)}
         if kind.name in ("Contact", "Lead"):
-            names = (found["FirstName"], found["LastName"])
-            found.fields["Name"] = " ".join(name for name in names if name)
+            names = (record["FirstName"], record["LastName"])
+            record.fields["Name"] = " ".join(name for name in names if name)
         if kind.name == "Lead":
-            found.fields.setdefault("IsConverted", False)
+            record.fields.setdefault("IsConverted", False)
         if kind.name in self.statuses:
-            closed = self.statuses[kind.name].get(str(found["Status"]), False)
-            if closed and not found["IsClosed"]:
-                found.fields["ClosedDate" if kind.name == "Case" else "CompletedDateTime"] = timestamp(now)
-            found.fields["IsClosed"] = closed
+            closed = self.statuses[kind.name].get(str(record["Status"]), False)
+            if closed and not record["IsClosed"]:
+                record.fields["ClosedDate" if kind.name == "Case" else "CompletedDateTime"] = (
+                    format_timestamp(now)
+                )
+            record.fields["IsClosed"] = closed
         if kind.name == "Task":
-            found.fields["IsHighPriority"] = found["Priority"] == "High"
-        self.tables[kind.name][found.id] = found
-        for name, value in self._indexed(kind, found):
-            self._values[kind.name, name].add(value.lower(), found.id)
-        for word in _phone_words(kind, found):
-            self._phones[kind.name].add(word, found.id)
+            record.fields["IsHighPriority"] = record["Priority"] == "High"
+        self.tables[kind.name][record.id] = record
+        for name, value in self._indexed(kind, record):
+            self._values_index[kind.name, name].add(value.lower(), record.id)
+        for word in _phone_words(kind, record):
+            self._phone_index[kind.name].add(word, record.id)
 
-    def _unindex(self, kind: SObjectType, found: SObject) -> None:
-        for name, value in self._indexed(kind, found):
-            self._values[kind.name, name].discard(value.lower(), found.id)
-        for word in _phone_words(kind, found):
-            self._phones[kind.name].discard(word, found.id)
+    def _unindex(self, kind: SObjectType, record: SObject) -> None:
+        for name, value in self._indexed(kind, record):
+            self._values_index[kind.name, name].discard(value.lower(), record.id)
+        for word in _phone_words(kind, record):
+            self._phone_index[kind.name].discard(word, record.id)
 
-    def _indexed(self, kind: SObjectType, found: SObject) -> list[tuple[str, str]]:
-        return [(name, found[name]) for name, known in kind.fields.items() if known.indexed and found[name]]
+    def _indexed(self, kind: SObjectType, record: SObject) -> list[tuple[str, str]]:
+        return [
+            (name, record[name])
+            for name, definition in kind.fields.items()
+            if definition.indexed and record[name]
+        ]
 
 
-def _phone_words(kind: SObjectType, found: SObject) -> list[str]:
-    numbers = [found[name] for name, known in kind.fields.items() if known.type == "phone" and found[name]]
+def _phone_words(kind: SObjectType, record: SObject) -> list[str]:
+    numbers = [
+        record[name]
+        for name, definition in kind.fields.items()
+        if definition.type == "phone" and record[name]
+    ]
     return [word for number in numbers for word in phone_words(number)]

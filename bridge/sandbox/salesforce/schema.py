@@ -1,4 +1,4 @@
-"""Which objects and fields an org has, and what a field's value may be."""
+"""The schema of an org: object types, fields and their valid values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import phonenumbers
 
-from bridge.sandbox.salesforce.errors import RecordRefusal
+from bridge.sandbox.salesforce.errors import RecordError
 
 _ID = re.compile(r"[a-zA-Z0-9]{15}([a-zA-Z0-9]{3})?")
 _SUFFIX = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
@@ -19,7 +19,7 @@ _SUFFIX = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
 
 @dataclass(frozen=True)
 class Field:
-    """One field of an object, as describe shows it."""
+    """A field of an object type, as the describe API shows it."""
 
     name: str
     type: str = "string"
@@ -35,24 +35,24 @@ class Field:
 
     @property
     def custom(self) -> bool:
-        """Whether it is the org's own."""
+        """Whether the field is a custom field."""
         return self.name.endswith("__c")
 
     @property
     def indexed(self) -> bool:
-        """Whether records are found by this field's value without looking at all of them."""
+        """Whether the field has an index."""
         return self.external_id or self.type in ("email", "phone")
 
     @property
     def filterable(self) -> bool:
-        """Long texts cannot stand in a WHERE."""
+        """Whether a WHERE clause may use the field. Long text areas cannot be filtered."""
         return not (self.type == "textarea" and self.length > 255)
 
-    def checked(self, value: Any) -> Any:
-        """The value as it will be kept; raises RecordRefusal."""
+    def validate(self, value: Any) -> Any:
+        """Return the value as it will be stored. Raise RecordError if it is invalid."""
         if value is None or value == "":
             if self.required:
-                raise RecordRefusal(
+                raise RecordError(
                     "REQUIRED_FIELD_MISSING", f"Required fields are missing: [{self.name}]", [self.name]
                 )
             return False if self.type == "boolean" else None
@@ -69,40 +69,40 @@ class Field:
             return self._datetime(text)
         if self.type == "reference":
             if not _ID.fullmatch(text):
-                raise RecordRefusal(
+                raise RecordError(
                     "MALFORMED_ID", f"{self.name}: id value of incorrect type: {text}", [self.name]
                 )
             return long_id(text)
         if self.type == "email" and not re.fullmatch(r"[^@\s,<>]+@[^@\s,<>]+\.[^@\s,<>]+", text):
-            raise RecordRefusal(
+            raise RecordError(
                 "INVALID_EMAIL_ADDRESS", f"{self.name}: invalid email address: {text}", [self.name]
             )
         if self.restricted and text not in self.values:
-            raise RecordRefusal(
+            raise RecordError(
                 "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST",
                 f"{self.name}: bad value for restricted picklist field: {text}",
                 [self.name],
             )
         if len(text) > self.length:
-            raise RecordRefusal(
+            raise RecordError(
                 "STRING_TOO_LONG",
                 f"{self.name}: data value too large: {text[:80]} (max length={self.length})",
                 [self.name],
             )
         return text
 
-    def _typed(self, value: Any, kinds: Any) -> Any:
-        fits = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
+    def _typed(self, value: Any, python_type: Any) -> Any:
+        fits = isinstance(value, python_type) and (python_type is bool or not isinstance(value, bool))
         if not fits:
-            kind = {
+            json_types = {
                 str: "VALUE_STRING",
                 bool: "VALUE_TRUE",
                 int: "VALUE_NUMBER_INT",
                 float: "VALUE_NUMBER_FLOAT",
             }
-            raise RecordRefusal(
+            raise RecordError(
                 "JSON_PARSER_ERROR",
-                f"Cannot deserialize instance of {self.type} from {kind.get(type(value), 'START_OBJECT')} "
+                f"Cannot deserialize instance of {self.type} from {json_types.get(type(value), 'START_OBJECT')} "
                 f"value {str(value)[:40]} or request may be missing a required field: {self.name}",
             )
         return value
@@ -113,25 +113,25 @@ class Field:
                 raise ValueError
             return date.fromisoformat(text).isoformat()
         except ValueError:
-            raise RecordRefusal(
+            raise RecordError(
                 "JSON_PARSER_ERROR",
                 f"Cannot deserialize instance of date from VALUE_STRING value {text[:40]}: {self.name}",
             ) from None
 
     def _datetime(self, text: str) -> str:
         try:
-            found = datetime.fromisoformat(text)
-            if len(text) == 10 or found.tzinfo is None:
+            parsed = datetime.fromisoformat(text)
+            if len(text) == 10 or parsed.tzinfo is None:
                 raise ValueError
         except ValueError:
-            raise RecordRefusal(
+            raise RecordError(
                 "JSON_PARSER_ERROR",
                 f"Cannot deserialize instance of datetime from VALUE_STRING value {text[:40]}: {self.name}",
             ) from None
-        return timestamp(found)
+        return format_timestamp(parsed)
 
     def as_json(self) -> dict[str, Any]:
-        """As describe shows it."""
+        """Return the field as the describe API shows it."""
         return {
             "name": self.name,
             "label": self.name.removesuffix("__c").replace("_", " "),
@@ -159,45 +159,46 @@ class Field:
 
 @dataclass
 class SObjectType:
-    """One kind of record."""
+    """A type of record."""
 
     name: str
     prefix: str
     fields: dict[str, Field] = field(default_factory=dict)
 
     def field(self, name: str) -> Field | None:
-        """A field by its name, whose case does not matter."""
+        """Return a field by its case-insensitive name."""
         return self.fields.get(name) or next(
-            (known for known in self.fields.values() if known.name.lower() == name.lower()), None
+            (definition for definition in self.fields.values() if definition.name.lower() == name.lower()),
+            None,
         )
 
 
 def long_id(value: str) -> str:
-    """The 18 characters of an id that may have been given as 15."""
+    """Return the 18-character form of an ID that may have 15 characters."""
     if len(value) != 15:
         return value
     suffix = ""
     for start in (0, 5, 10):
-        bits = sum(1 << place for place in range(5) if value[start + place].isupper())
+        bits = sum(1 << position for position in range(5) if value[start + position].isupper())
         suffix += _SUFFIX[bits]
     return value + suffix
 
 
 def phone_words(value: str) -> list[str]:
-    """What a phone number is found by: its groups of digits, and all of them with and without the country code."""
-    found = [*re.findall(r"\d+", value), re.sub(r"\D", "", value)]
+    """Return the search words of a phone number: its groups of digits, all digits, and the national number."""
+    words = [*re.findall(r"\d+", value), re.sub(r"\D", "", value)]
     with contextlib.suppress(phonenumbers.NumberParseException):
-        found.append(str(phonenumbers.parse(value, "US").national_number))
-    return [word for word in dict.fromkeys(found) if word]
+        words.append(str(phonenumbers.parse(value, "US").national_number))
+    return [word for word in dict.fromkeys(words) if word]
 
 
-def timestamp(at: datetime) -> str:
-    """Salesforce's way to write an instant."""
+def format_timestamp(at: datetime) -> str:
+    """Format a timestamp as Salesforce does."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000+0000")
 
 
-def org_types(statuses: Mapping[str, Mapping[str, bool]]) -> dict[str, SObjectType]:
-    """The objects of a fresh org; `statuses` are the values of Task.Status and Case.Status."""
+def default_object_types(statuses: Mapping[str, Mapping[str, bool]]) -> dict[str, SObjectType]:
+    """Return the object types of a new org. `statuses` are the values of Task.Status and Case.Status."""
     phones = "Phone MobilePhone HomePhone OtherPhone AssistantPhone"
     types = [
         _type(
@@ -223,27 +224,27 @@ def org_types(statuses: Mapping[str, Mapping[str, bool]]) -> dict[str, SObjectTy
             Field("WhatId", "reference", references=("Account", "Opportunity", "Case")),
             Field("ReminderDateTime", "datetime"),
             Field("IsReminderSet", "boolean"),
-            _made("AccountId", "reference", references=("Account",)),
-            _made("IsClosed", "boolean"),
-            _made("IsHighPriority", "boolean"),
-            _made("CompletedDateTime", "datetime"),
+            _system_field("AccountId", "reference", references=("Account",)),
+            _system_field("IsClosed", "boolean"),
+            _system_field("IsHighPriority", "boolean"),
+            _system_field("CompletedDateTime", "datetime"),
             Field("Conversation_Id__c", unique=True, external_id=True),
         ),
         _type(
             "Contact",
             "003",
             "Title Department MailingStreet MailingCity MailingState MailingPostalCode MailingCountry",
-            *_person(phones),
+            *_person_fields(phones),
             Field("AccountId", "reference", references=("Account",)),
             Field("Birthdate", "date"),
-            _made("MasterRecordId", "reference", references=("Contact",)),
-            _made("LastActivityDate", "date"),
+            _system_field("MasterRecordId", "reference", references=("Contact",)),
+            _system_field("LastActivityDate", "date"),
         ),
         _type(
             "Lead",
             "00Q",
             "Title Industry Street City State PostalCode Country Website",
-            *_person("Phone MobilePhone"),
+            *_person_fields("Phone MobilePhone"),
             Field("Company", required=True),
             Field(
                 "Status",
@@ -259,12 +260,12 @@ def org_types(statuses: Mapping[str, Mapping[str, bool]]) -> dict[str, SObjectTy
                 required=True,
             ),
             Field("Rating", "picklist", 40, ("Hot", "Warm", "Cold")),
-            _made("IsConverted", "boolean"),
-            _made("ConvertedDate", "date"),
-            _made("ConvertedContactId", "reference", references=("Contact",)),
-            _made("ConvertedAccountId", "reference", references=("Account",)),
-            _made("MasterRecordId", "reference", references=("Lead",)),
-            _made("LastActivityDate", "date"),
+            _system_field("IsConverted", "boolean"),
+            _system_field("ConvertedDate", "date"),
+            _system_field("ConvertedContactId", "reference", references=("Contact",)),
+            _system_field("ConvertedAccountId", "reference", references=("Account",)),
+            _system_field("MasterRecordId", "reference", references=("Lead",)),
+            _system_field("LastActivityDate", "date"),
         ),
         _type(
             "Case",
@@ -278,9 +279,9 @@ def org_types(statuses: Mapping[str, Mapping[str, bool]]) -> dict[str, SObjectTy
             Field("Origin", "picklist", 40, ("Phone", "Email", "Web")),
             Field("ContactId", "reference", references=("Contact",)),
             Field("AccountId", "reference", references=("Account",)),
-            _made("CaseNumber"),
-            _made("IsClosed", "boolean"),
-            _made("ClosedDate", "datetime"),
+            _system_field("CaseNumber"),
+            _system_field("IsClosed", "boolean"),
+            _system_field("ClosedDate", "datetime"),
         ),
         _type(
             "Account", "001", "Website Industry", Field("Name", required=True), Field("Phone", "phone", 40)
@@ -295,33 +296,35 @@ def org_types(statuses: Mapping[str, Mapping[str, bool]]) -> dict[str, SObjectTy
             Field("Amount", "currency"),
             Field("AccountId", "reference", references=("Account",)),
         ),
-        _read_only("User", "005", "Name Username Email TimeZoneSidKey", _made("IsActive", "boolean")),
-        _read_only("Organization", "00D", "Name TimeZoneSidKey InstanceName", _made("IsSandbox", "boolean")),
+        _read_only("User", "005", "Name Username Email TimeZoneSidKey", _system_field("IsActive", "boolean")),
+        _read_only(
+            "Organization", "00D", "Name TimeZoneSidKey InstanceName", _system_field("IsSandbox", "boolean")
+        ),
         *(
             _read_only(
                 f"{name}Status",
                 "01J",
                 "MasterLabel ApiName",
-                _made("IsClosed", "boolean"),
-                _made("IsDefault", "boolean"),
-                _made("SortOrder", "int"),
+                _system_field("IsClosed", "boolean"),
+                _system_field("IsDefault", "boolean"),
+                _system_field("SortOrder", "int"),
             )
             for name in ("Task", "Case")
         ),
     ]
-    return {kind.name: kind for kind in types}
+    return {object_type.name: object_type for object_type in types}
 
 
-def _made(name: str, kind: str = "string", references: tuple[str, ...] = ()) -> Field:
-    """A field that only Salesforce writes."""
+def _system_field(name: str, kind: str = "string", references: tuple[str, ...] = ()) -> Field:
+    """Return a field that only Salesforce writes."""
     return Field(name, kind, createable=False, updateable=False, references=references)
 
 
-def _person(phones: str) -> list[Field]:
+def _person_fields(phones: str) -> list[Field]:
     return [
         Field("FirstName", length=40),
         Field("LastName", length=80, required=True),
-        _made("Name"),
+        _system_field("Name"),
         Field("Salutation", "picklist", 40, ("Mr.", "Ms.", "Mrs.", "Dr.", "Prof.", "Mx.")),
         Field("Email", "email", 80),
         *(Field(name, "phone", 40) for name in phones.split()),
@@ -332,20 +335,26 @@ def _person(phones: str) -> list[Field]:
     ]
 
 
-def _type(name: str, prefix: str, texts: str, *fields: Field) -> SObjectType:
+def _type(name: str, prefix: str, string_fields: str, *fields: Field) -> SObjectType:
     system = [
-        _made("Id", "id"),
-        _made("IsDeleted", "boolean"),
+        _system_field("Id", "id"),
+        _system_field("IsDeleted", "boolean"),
         Field("OwnerId", "reference", references=("User",)),
-        _made("CreatedById", "reference", references=("User",)),
-        _made("CreatedDate", "datetime"),
-        _made("LastModifiedDate", "datetime"),
-        _made("SystemModstamp", "datetime"),
+        _system_field("CreatedById", "reference", references=("User",)),
+        _system_field("CreatedDate", "datetime"),
+        _system_field("LastModifiedDate", "datetime"),
+        _system_field("SystemModstamp", "datetime"),
     ]
-    every = [*system, *(Field(text) for text in texts.split()), *fields]
-    return SObjectType(name, prefix, {one.name: one for one in every})
+    all_fields = [*system, *(Field(field_name) for field_name in string_fields.split()), *fields]
+    return SObjectType(name, prefix, {definition.name: definition for definition in all_fields})
 
 
-def _read_only(name: str, prefix: str, texts: str, *fields: Field) -> SObjectType:
-    every = [_made("Id", "id"), *(_made(text) for text in texts.split()), *fields]
-    return SObjectType(name, prefix, {one.name: replace(one, createable=False) for one in every})
+def _read_only(name: str, prefix: str, string_fields: str, *fields: Field) -> SObjectType:
+    all_fields = [
+        _system_field("Id", "id"),
+        *map(_system_field, string_fields.split()),
+        *fields,
+    ]
+    return SObjectType(
+        name, prefix, {definition.name: replace(definition, createable=False) for definition in all_fields}
+    )

@@ -1,4 +1,4 @@
-"""Logging in to an org: client credentials and the JWT bearer flow."""
+"""OAuth logins to an org: client credentials and the JWT bearer flow."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ from urllib.parse import parse_qsl
 import jwt
 from starlette.responses import JSONResponse, Response
 
-from bridge.sandbox.provider import Call, Refusal
+from bridge.sandbox.provider import ProviderError, ProviderRequest
 
 CONSUMER_KEY = "3MVG9sandboxConsumerKey.0123456789abcdefghijklmnopqrstuvwxyz"
 CONSUMER_SECRET = "5A0B1C2D3E4F5A6B7C8D9E0F1A2B3C4D5E6F7A8B9C0D1E2F3A4B5C6D7E8F9A0B"  # noqa: S105
 USERNAME = "integration@harbourlight.example"
 INSTANCE_URL = "https://harbourlight.my.salesforce.com"
 AUDIENCES = ("https://login.salesforce.com", "https://test.salesforce.com", INSTANCE_URL)
-LONGEST_ASSERTION = timedelta(minutes=3)
-_SKEW = timedelta(seconds=30)
-_SESSIONS_KEPT = 1000
+MAX_ASSERTION_AGE = timedelta(minutes=3)
+_CLOCK_SKEW = timedelta(seconds=30)
+_MAX_SESSIONS = 1000
 
 
 class Sessions:
-    """The tokens that are valid now; with `public_key` (PEM) set, a JWT must be signed by its counterpart."""
+    """The valid access tokens. If `public_key` (PEM) is set, a JWT must be signed with the matching private key."""
 
     def __init__(self) -> None:
         self.public_key: str | None = None
         self._tokens: dict[str, None] = {}
 
     def expire(self) -> None:
-        """All sessions end: the next request of each is answered INVALID_SESSION_ID."""
+        """End all sessions. The next request of each gets INVALID_SESSION_ID."""
         self._tokens.clear()
 
-    def valid(self, token: str | None) -> bool:
-        """Whether a request with this token is let in."""
+    def is_valid(self, token: str | None) -> bool:
+        """Return whether the token is valid."""
         return token in self._tokens
 
-    def log_in(self, call: Call) -> Response:
-        """The token endpoint; raises Refusal with OAuth's own error."""
-        form = dict(parse_qsl(call.body.decode("utf-8", "replace")))
+    def log_in(self, request: ProviderRequest) -> Response:
+        """Handle the token endpoint. Raise ProviderError with an OAuth error."""
+        form = dict(parse_qsl(request.body.decode("utf-8", "replace")))
         if form.get("grant_type") == "client_credentials":
-            self._check_client(call, form)
+            self._check_client(request, form)
         elif form.get("grant_type") == "urn:ietf:params:oauth:grant-type:jwt-bearer":
             self._check_assertion(form.get("assertion", ""))
         else:
-            raise _refused("unsupported_grant_type", "grant type not supported")
+            raise _oauth_error("unsupported_grant_type", "grant type not supported")
         token = f"00D5g000004XyZa!{secrets.token_urlsafe(48)}"
         self._tokens[token] = None
-        while len(self._tokens) > _SESSIONS_KEPT:
+        while len(self._tokens) > _MAX_SESSIONS:
             del self._tokens[next(iter(self._tokens))]
         return JSONResponse(
             {
@@ -61,25 +61,25 @@ class Sessions:
             }
         )
 
-    def _check_client(self, call: Call, form: dict[str, str]) -> None:
-        given = (form.get("client_id"), form.get("client_secret"))
-        scheme, _, encoded = call.headers.get("authorization", "").partition(" ")
+    def _check_client(self, request: ProviderRequest, form: dict[str, str]) -> None:
+        credentials = (form.get("client_id"), form.get("client_secret"))
+        scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "basic":
             try:
                 key, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
             except ValueError:
                 key = secret = ""
-            given = (key, secret)
-        if given[0] != CONSUMER_KEY:
-            raise _refused("invalid_client_id", "client identifier invalid")
-        if given[1] != CONSUMER_SECRET:
-            raise _refused("invalid_client", "invalid client credentials")
+            credentials = (key, secret)
+        if credentials[0] != CONSUMER_KEY:
+            raise _oauth_error("invalid_client_id", "client identifier invalid")
+        if credentials[1] != CONSUMER_SECRET:
+            raise _oauth_error("invalid_client", "invalid client credentials")
 
     def _check_assertion(self, assertion: str) -> None:
-        """A JWT's times are measured by the machine's clock, as is the SDK that signs it."""
+        """Check a JWT. Its times are compared with the system clock, because the SDK that signs it also uses that."""
         try:
             if jwt.get_unverified_header(assertion).get("alg") != "RS256":
-                raise _refused("invalid_grant", "invalid assertion: RS256 is needed")
+                raise _oauth_error("invalid_grant", "invalid assertion: RS256 is needed")
             claims = jwt.decode(
                 assertion,
                 self.public_key or "",
@@ -92,21 +92,21 @@ class Sessions:
                 },
             )
         except jwt.PyJWTError:
-            raise _refused("invalid_grant", "invalid assertion") from None
+            raise _oauth_error("invalid_grant", "invalid assertion") from None
         if claims.get("iss") != CONSUMER_KEY:
-            raise _refused("invalid_client_id", "client identifier invalid")
+            raise _oauth_error("invalid_client_id", "client identifier invalid")
         if claims.get("aud") not in AUDIENCES:
-            raise _refused("invalid_grant", "audience is invalid")
+            raise _oauth_error("invalid_grant", "audience is invalid")
         try:
             expires = datetime.fromtimestamp(float(claims.get("exp", "")), UTC)
         except (ValueError, TypeError, OverflowError):
-            raise _refused("invalid_grant", "invalid assertion: exp") from None
+            raise _oauth_error("invalid_grant", "invalid assertion: exp") from None
         now = datetime.now(UTC)
-        if not now - _SKEW <= expires <= now + LONGEST_ASSERTION + _SKEW:
-            raise _refused("invalid_grant", "expired authorization code")
+        if not now - _CLOCK_SKEW <= expires <= now + MAX_ASSERTION_AGE + _CLOCK_SKEW:
+            raise _oauth_error("invalid_grant", "expired authorization code")
         if claims.get("sub") != USERNAME:
-            raise _refused("invalid_grant", "user hasn't approved this consumer")
+            raise _oauth_error("invalid_grant", "user hasn't approved this consumer")
 
 
-def _refused(error: str, description: str) -> Refusal:
-    return Refusal(JSONResponse({"error": error, "error_description": description}, 400))
+def _oauth_error(error: str, description: str) -> ProviderError:
+    return ProviderError(JSONResponse({"error": error, "error_description": description}, 400))

@@ -1,1 +1,1 @@
-"""A Twilio account: texts, opt-outs, receipts and replies."""
+"""Mock Twilio account: messages, opt-outs, status callbacks and inbound messages."""

@@ -1,4 +1,4 @@
-"""Twilio over HTTP: which path does what to the account, and the callbacks it makes."""
+"""Mock Twilio account: its HTTP API and the webhooks it sends."""
 
 from __future__ import annotations
 
@@ -14,38 +14,45 @@ from twilio.request_validator import RequestValidator
 
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
-from bridge.sandbox.provider import RECORDS_KEPT, Call, Handler, Partner, Refusal, whole_number
-from bridge.sandbox.twilio.errors import error_body, refuse
+from bridge.sandbox.provider import (
+    MAX_RECORDS,
+    Handler,
+    MockProvider,
+    ProviderError,
+    ProviderRequest,
+    parse_whole_number,
+)
+from bridge.sandbox.twilio.errors import api_error, error_response
 from bridge.sandbox.twilio.messages import (
     ACCOUNT_SID,
-    FINAL,
+    FINAL_STATUSES,
     PARAMETERS,
     STATUSES,
     Message,
-    check_text,
-    form,
+    check_message,
+    matches_date_sent,
     new_sid,
-    schedule,
-    sent_on,
+    parse_form,
+    parse_send_at,
 )
 
 __all__ = ["ACCOUNT_SID", "AUTH_TOKEN", "NUMBER", "SERVICE_SID", "Twilio"]
 
-AUTH_TOKEN = "3f2b1c0d9e8f7a6b5c4d3e2f1a0b9c8d"  # noqa: S105 - opens nothing but this sandbox
+AUTH_TOKEN = "3f2b1c0d9e8f7a6b5c4d3e2f1a0b9c8d"  # noqa: S105 - valid only in this sandbox
 NUMBER = "+12125550100"
 SERVICE_SID = "MG0b1c2d3e4f5a6b7c8d9e0f1a2b3c4d5e"
-LARGEST_PAGE = 1000
-CALLBACK_SECONDS = 15.0
+MAX_PAGE_SIZE = 1000
+CALLBACK_TIMEOUT_SECONDS = 15.0
 _ROOT = "/2010-04-01/Accounts/{account}"
 _STOP_WORDS = {"STOP", "STOPALL", "UNSUBSCRIBE", "END", "QUIT", "CANCEL", "REVOKE", "OPTOUT"}
 _START_WORDS = {"START", "YES", "UNSTOP"}
 
 
-class Twilio(Partner):
-    """One account with one number and one messaging service that sends from it.
+class Twilio(MockProvider):
+    """An account with one phone number and one messaging service that sends from it.
 
-    `numbers` are the account's numbers, `pool` those that the messaging service may send from, `inbound_url` the
-    webhook for incoming messages that is set for all of them.
+    `numbers` are the account's phone numbers, `pool` is the sender pool of the messaging service, and
+    `inbound_url` is the webhook for inbound messages, configured for all of them.
     """
 
     name = "twilio"
@@ -55,7 +62,7 @@ class Twilio(Partner):
         self.reset()
 
     def reset(self) -> None:
-        """No texts, nobody opted out, one number in the service's pool."""
+        """Remove all messages and opt-outs, and restore the sender pool."""
         with self.lock:
             self._messages: dict[str, Message] = {}
             self._opted_out: set[str] = set()
@@ -65,73 +72,73 @@ class Twilio(Partner):
 
     @property
     def messages(self) -> list[Message]:
-        """The texts that went out, oldest first."""
+        """The outbound messages, oldest first."""
         with self.lock:
             return [message for message in self._messages.values() if message.direction != "inbound"]
 
     @property
     def inbound(self) -> list[Message]:
-        """The texts that came in, oldest first."""
+        """The inbound messages, oldest first."""
         with self.lock:
             return [message for message in self._messages.values() if message.direction == "inbound"]
 
     @property
     def opted_out(self) -> set[str]:
-        """The numbers that texts are refused to."""
+        """The numbers that Twilio rejects messages to."""
         with self.lock:
             return set(self._opted_out)
 
     def opt_out(self, number: str) -> None:
-        """From now on, texts to `number` are refused with 21610, as after a STOP."""
+        """Reject further messages to `number` with error 21610, as after a STOP reply."""
         with self.lock:
             self._opted_out.add(number)
 
     def opt_in(self, number: str) -> None:
-        """Undo `opt_out`, as after a START."""
+        """Undo `opt_out`, as after a START reply."""
         with self.lock:
             self._opted_out.discard(number)
 
-    def send_receipts(
+    def send_status_callbacks(
         self,
         sid: str | None = None,
         statuses: Iterable[str] = ("sent", "delivered"),
         error_code: int | None = None,
     ) -> list[dict[str, Any]]:
-        """Move texts on to each of `statuses` and send the signed callbacks that they asked for.
+        """Set messages to each of `statuses` in turn and send their signed status callbacks.
 
-        Without `sid`, every text that is not final moves. Answers which callback got which HTTP status (None:
-        no callback asked for, or nobody there); raises ValueError for a status that Twilio does not have.
+        Without `sid`, this applies to every message without a final status. Return the HTTP status of each
+        callback (None: no callback URL, or no response). Raise ValueError for an unknown message status.
         """
         unknown = sorted(set(statuses) - STATUSES)
         if unknown:
-            raise ValueError(f"no status of a message: {', '.join(unknown)}")
+            raise ValueError(f"unknown message status: {', '.join(unknown)}")
         with self.lock:
-            moving = [
+            affected = [
                 message
                 for message in self.messages
-                if sid == message.sid or (sid is None and message.status not in FINAL)
+                if sid == message.sid or (sid is None and message.status not in FINAL_STATUSES)
             ]
         report = []
-        for message in moving:
+        for message in affected:
             for status in statuses:
                 with self.lock:
-                    message.move(status, self.now(), next(iter(self.pool), None), error_code)
-                    fields = message.receipt()
+                    message.set_status(status, self.now(), next(iter(self.pool), None), error_code)
+                    fields = message.status_callback_fields()
                 http = self._signed_post(message.status_callback, fields)
                 report.append({"sid": message.sid, "status": status, "http": http})
         return report
 
     def receive(self, from_: str, body: str, url: str, to: str = NUMBER) -> dict[str, Any]:
-        """A person texts `body` to our number: STOP and START words count, then the webhook at `url` is called."""
-        word = body.strip().upper()
+        """Receive a message, apply a STOP or START keyword in it, then call the webhook at `url`."""
+        keyword = body.strip().upper()
         with self.lock:
-            if word in _STOP_WORDS:
+            if keyword in _STOP_WORDS:
                 self.opt_out(from_)
-            elif word in _START_WORDS:
+            elif keyword in _START_WORDS:
                 self.opt_in(from_)
             message = Message(new_sid("SM"), to, from_, body, "received", "inbound", self.now())
-            self._keep(message)
-        return {"sid": message.sid, "http": self._signed_post(url, message.reply())}
+            self._store(message)
+        return {"sid": message.sid, "http": self._signed_post(url, message.inbound_fields())}
 
     def _signed_post(self, url: str | None, fields: Mapping[str, str]) -> int | None:
         if not url:
@@ -139,15 +146,15 @@ class Twilio(Partner):
         signature = RequestValidator(AUTH_TOKEN).compute_signature(url, dict(fields))
         headers = {"X-Twilio-Signature": signature, "User-Agent": "TwilioProxy/1.1"}
         try:
-            answer = httpx.post(
-                url, data=dict(fields), headers=headers, timeout=CALLBACK_SECONDS, trust_env=False
+            response = httpx.post(
+                url, data=dict(fields), headers=headers, timeout=CALLBACK_TIMEOUT_SECONDS, trust_env=False
             )
         except httpx.HTTPError:
             return None
-        return answer.status_code
+        return response.status_code
 
     def routes(self) -> Iterable[tuple[str, str, Handler]]:
-        """The endpoints of the 2010 API and of messaging services."""
+        """Return the endpoints of the 2010 API and of messaging services."""
         return [
             ("GET", _ROOT + ".json", self._account),
             ("GET", _ROOT + "/IncomingPhoneNumbers.json", self._numbers),
@@ -162,10 +169,10 @@ class Twilio(Partner):
             ("GET", "/v1/Services/{service}/AlphaSenders", self._other_senders),
         ]
 
-    def controls(self) -> Iterable[tuple[str, Callable[[Any], Any]]]:
-        """Receipts and replies, which the partner sends by itself."""
+    def commands(self) -> Iterable[tuple[str, Callable[[Any], Any]]]:
+        """Return the commands that make Twilio call a webhook."""
         return [
-            ("callbacks", lambda body: self.send_receipts(**body)),
+            ("callbacks", lambda body: self.send_status_callbacks(**body)),
             (
                 "inbound",
                 lambda body: self.receive(body["from"], body["body"], body["url"], body.get("to", NUMBER)),
@@ -173,144 +180,144 @@ class Twilio(Partner):
         ]
 
     def records(self) -> dict[str, list[dict[str, Any]]]:
-        """Texts in both directions, and the numbers that opted out."""
+        """Return the messages in both directions, and the opted-out numbers."""
         with self.lock:
             return {
                 "messages": [message.as_json() for message in self._messages.values()],
                 "opted_out": [{"number": number} for number in sorted(self._opted_out)],
             }
 
-    def failure(self, status: int, message: str | None = None) -> Response:
-        """Twilio's error body."""
-        return error_body(status, message)
+    def error_response(self, status: int, message: str | None = None) -> Response:
+        """Return Twilio's error response."""
+        return error_response(status, message)
 
-    def quota_exhausted(self) -> Response:
-        """Too many requests at once: this one was not processed."""
-        return error_body(429)
+    def quota_error_response(self) -> Response:
+        """Return the response to too many concurrent requests. The request is not processed."""
+        return error_response(429)
 
-    def authorize(self, call: Call) -> None:
-        """Basic authentication with the account's SID and token; other accounts do not exist."""
-        scheme, _, encoded = call.headers.get("authorization", "").partition(" ")
+    def authorize(self, request: ProviderRequest) -> None:
+        """Check the account's SID and token, sent as Basic authentication. Other accounts do not exist."""
+        scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
         try:
-            given = base64.b64decode(encoded, validate=True).decode()
+            credentials = base64.b64decode(encoded, validate=True).decode()
         except ValueError:
-            given = ""
-        if scheme.lower() != "basic" or given != f"{ACCOUNT_SID}:{AUTH_TOKEN}":
-            raise Refusal(error_body(401))
-        if call.args.get("account", ACCOUNT_SID) != ACCOUNT_SID:
-            raise _not_found(call)
+            credentials = ""
+        if scheme.lower() != "basic" or credentials != f"{ACCOUNT_SID}:{AUTH_TOKEN}":
+            raise ProviderError(error_response(401))
+        if request.path_params.get("account", ACCOUNT_SID) != ACCOUNT_SID:
+            raise _not_found(request)
 
-    def _create(self, call: Call) -> Response:
-        given = form(call.body, PARAMETERS)
-        service, sender = given.get("MessagingServiceSid"), given.get("From")
-        if not service and not sender and given.get("To"):
-            raise refuse(21603, "A 'From' phone number is required.")
-        check_text(given)
+    def _create(self, request: ProviderRequest) -> Response:
+        parameters = parse_form(request.body, PARAMETERS)
+        service, sender = parameters.get("MessagingServiceSid"), parameters.get("From")
+        if not service and not sender and parameters.get("To"):
+            raise api_error(21603, "A 'From' phone number is required.")
+        check_message(parameters)
         self._check_sender(service, sender)
-        send_at = schedule(given, self.now())
-        if given["To"] in self._opted_out:
-            raise refuse(21610, "Attempt to send to unsubscribed recipient")
+        send_at = parse_send_at(parameters, self.now())
+        if parameters["To"] in self._opted_out:
+            raise api_error(21610, "Attempt to send to unsubscribed recipient")
         message = Message(
-            new_sid("MM" if given.get("MediaUrl") else "SM"),
-            given["To"],
+            new_sid("MM" if parameters.get("MediaUrl") else "SM"),
+            parameters["To"],
             sender,
-            given.get("Body", ""),
+            parameters.get("Body", ""),
             "scheduled" if send_at else "accepted" if service else "queued",
             "outbound-api",
             self.now(),
             service,
-            given,
+            parameters,
             send_at,
         )
-        self._keep(message)
+        self._store(message)
         return JSONResponse(message.as_json(), 201)
 
     def _check_sender(self, service: str | None, sender: str | None) -> None:
         if not service:
             if sender not in self.numbers:
-                raise refuse(21606, f"The 'From' phone number provided ({sender}) is not yours.")
+                raise api_error(21606, f"The 'From' phone number provided ({sender}) is not yours.")
             return
         if service != SERVICE_SID:
-            raise refuse(21701, "The Messaging Service does not exist", 404)
+            raise api_error(21701, "The Messaging Service does not exist", 404)
         if not self.pool:
-            raise refuse(21703, "The Messaging Service contains no phone numbers.")
+            raise api_error(21703, "The Messaging Service contains no phone numbers.")
         if sender and sender not in self.pool:
-            raise refuse(21712, "The 'From' number is not in the pool of the Messaging Service.")
+            raise api_error(21712, "The 'From' number is not in the pool of the Messaging Service.")
 
-    def _keep(self, message: Message) -> None:
-        if len(self._messages) >= RECORDS_KEPT:
-            raise self.full()
+    def _store(self, message: Message) -> None:
+        if len(self._messages) >= MAX_RECORDS:
+            raise self.storage_full_error()
         self._messages[message.sid] = message
 
-    def _list(self, call: Call) -> Response:
-        query = call.query
-        size = whole_number(query.get("PageSize", "50"), 1, LARGEST_PAGE)
-        page = whole_number(query.get("Page", "0"), 0, RECORDS_KEPT)
+    def _list(self, request: ProviderRequest) -> Response:
+        query = request.query
+        size = parse_whole_number(query.get("PageSize", "50"), 1, MAX_PAGE_SIZE)
+        page = parse_whole_number(query.get("Page", "0"), 0, MAX_RECORDS)
         if size is None or page is None:
-            raise refuse(20001, f"PageSize must be from 1 to {LARGEST_PAGE}, Page a number")
+            raise api_error(20001, f"PageSize must be from 1 to {MAX_PAGE_SIZE}, Page a number")
         lag = self.faults.lag(self.name)
-        found = [
+        messages = [
             message
             for message in reversed(self._messages.values())
             if query.get("To") in (None, message.to)
             and query.get("From") in (None, message.from_)
             and (self.now() - message.created_at).total_seconds() >= lag
-            and sent_on(message, query)
+            and matches_date_sent(message, query)
         ]
         after = query.get("PageToken", "").removeprefix("PA")
-        sids = [message.sid for message in found]
+        sids = [message.sid for message in messages]
         start = sids.index(after) + 1 if after in sids else 0
-        shown = found[start : start + size]
-        kept = [pair for pair in query.multi_items() if pair[0] not in ("Page", "PageToken", "PageSize")]
+        page_messages = messages[start : start + size]
+        filters = [pair for pair in query.multi_items() if pair[0] not in ("Page", "PageToken", "PageSize")]
 
         def uri(number: int, token: str | None = None) -> str:
             paging = [("PageSize", str(size)), ("Page", str(number))]
-            return f"{call.path}?{urlencode(kept + paging + ([('PageToken', token)] if token else []))}"
+            return f"{request.path}?{urlencode(filters + paging + ([('PageToken', token)] if token else []))}"
 
-        more = start + size < len(found)
+        has_more = start + size < len(messages)
         return JSONResponse(
             {
-                "messages": [message.as_json() for message in shown],
+                "messages": [message.as_json() for message in page_messages],
                 "page": page,
                 "page_size": size,
                 "start": start,
-                "end": start + max(len(shown) - 1, 0),
+                "end": start + max(len(page_messages) - 1, 0),
                 "uri": uri(page),
                 "first_page_uri": uri(0),
                 "previous_page_uri": None,
-                "next_page_uri": uri(page + 1, f"PA{shown[-1].sid}") if more else None,
+                "next_page_uri": uri(page + 1, f"PA{page_messages[-1].sid}") if has_more else None,
             }
         )
 
-    def _fetch(self, call: Call) -> Response:
-        return JSONResponse(self._find(call).as_json())
+    def _fetch(self, request: ProviderRequest) -> Response:
+        return JSONResponse(self._find(request).as_json())
 
-    def _update(self, call: Call) -> Response:
-        message = self._find(call)
-        given = form(call.body, {"Body", "Status"})
-        if given.get("Status") not in (None, "canceled"):
-            raise refuse(20001, "Status can only be set to 'canceled'")
-        if given.get("Body"):
-            raise refuse(20001, "Body can only be removed")
-        if "Status" in given:
+    def _update(self, request: ProviderRequest) -> Response:
+        message = self._find(request)
+        parameters = parse_form(request.body, {"Body", "Status"})
+        if parameters.get("Status") not in (None, "canceled"):
+            raise api_error(20001, "Status can only be set to 'canceled'")
+        if parameters.get("Body"):
+            raise api_error(20001, "Body can only be removed")
+        if "Status" in parameters:
             if message.status != "scheduled":
-                raise refuse(30409, "Only a scheduled message can be canceled")
-            message.move("canceled", self.now())
-        if "Body" in given:
+                raise api_error(30409, "Only a scheduled message can be canceled")
+            message.set_status("canceled", self.now())
+        if "Body" in parameters:
             message.body = ""
         return JSONResponse(message.as_json())
 
-    def _delete(self, call: Call) -> Response:
-        del self._messages[self._find(call).sid]
+    def _delete(self, request: ProviderRequest) -> Response:
+        del self._messages[self._find(request).sid]
         return Response(status_code=204)
 
-    def _find(self, call: Call) -> Message:
-        found = self._messages.get(call.args["sid"])
-        if found is None:
-            raise _not_found(call)
-        return found
+    def _find(self, request: ProviderRequest) -> Message:
+        message = self._messages.get(request.path_params["sid"])
+        if message is None:
+            raise _not_found(request)
+        return message
 
-    def _account(self, call: Call) -> Response:
+    def _account(self, request: ProviderRequest) -> Response:
         return JSONResponse(
             {
                 "sid": ACCOUNT_SID,
@@ -321,13 +328,13 @@ class Twilio(Partner):
                 "auth_token": "",
                 "date_created": format_datetime(self.now()),
                 "date_updated": format_datetime(self.now()),
-                "uri": call.path,
+                "uri": request.path,
                 "subresource_uris": {},
             }
         )
 
-    def _numbers(self, call: Call) -> Response:
-        wanted = call.query.get("PhoneNumber", "").replace("*", "")
+    def _numbers(self, request: ProviderRequest) -> Response:
+        number_filter = request.query.get("PhoneNumber", "").replace("*", "")
         numbers = [
             {
                 "sid": _number_sid(number),
@@ -340,7 +347,7 @@ class Twilio(Partner):
                 "sms_method": "POST",
             }
             for number in self.numbers
-            if wanted in number
+            if number_filter in number
         ]
         return JSONResponse(
             {
@@ -349,15 +356,15 @@ class Twilio(Partner):
                 "page_size": 50,
                 "start": 0,
                 "end": max(len(numbers) - 1, 0),
-                "uri": call.path,
-                "first_page_uri": call.path,
+                "uri": request.path,
+                "first_page_uri": request.path,
                 "previous_page_uri": None,
                 "next_page_uri": None,
             }
         )
 
-    def _service(self, call: Call) -> Response:
-        _known_service(call)
+    def _service(self, request: ProviderRequest) -> Response:
+        _check_service(request)
         now = self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
         return JSONResponse(
             {
@@ -372,13 +379,13 @@ class Twilio(Partner):
                 "date_created": now,
                 "date_updated": now,
                 "use_inbound_webhook_on_number": False,
-                "url": f"https://messaging.twilio.com{call.path}",
+                "url": f"https://messaging.twilio.com{request.path}",
                 "links": {},
             }
         )
 
-    def _service_numbers(self, call: Call) -> Response:
-        _known_service(call)
+    def _service_numbers(self, request: ProviderRequest) -> Response:
+        _check_service(request)
         numbers = [
             {
                 "sid": _number_sid(number),
@@ -390,35 +397,37 @@ class Twilio(Partner):
             }
             for number in self.pool
         ]
-        return _page(call, "phone_numbers", numbers)
+        return _service_list(request, "phone_numbers", numbers)
 
-    def _other_senders(self, call: Call) -> Response:
-        """The pool has numbers alone."""
-        _known_service(call)
-        return _page(call, "short_codes" if call.path.endswith("ShortCodes") else "alpha_senders", [])
+    def _other_senders(self, request: ProviderRequest) -> Response:
+        """Return an empty list: the pool has only phone numbers."""
+        _check_service(request)
+        return _service_list(
+            request, "short_codes" if request.path.endswith("ShortCodes") else "alpha_senders", []
+        )
 
 
-def _page(call: Call, key: str, items: list[dict[str, Any]]) -> Response:
-    """A list as messaging services show it, all on one page."""
+def _service_list(request: ProviderRequest, key: str, items: list[dict[str, Any]]) -> Response:
+    """Return a list as the messaging services API shows it, on a single page."""
     meta = {
         "page": 0,
         "page_size": 50,
-        "first_page_url": call.path,
+        "first_page_url": request.path,
         "previous_page_url": None,
         "next_page_url": None,
-        "url": call.path,
+        "url": request.path,
         "key": key,
     }
     return JSONResponse({key: items, "meta": meta})
 
 
-def _not_found(call: Call) -> Refusal:
-    return Refusal(error_body(404, f"The requested resource {call.path} was not found"))
+def _not_found(request: ProviderRequest) -> ProviderError:
+    return ProviderError(error_response(404, f"The requested resource {request.path} was not found"))
 
 
-def _known_service(call: Call) -> None:
-    if call.args["service"] != SERVICE_SID:
-        raise _not_found(call)
+def _check_service(request: ProviderRequest) -> None:
+    if request.path_params["service"] != SERVICE_SID:
+        raise _not_found(request)
 
 
 def _number_sid(number: str) -> str:

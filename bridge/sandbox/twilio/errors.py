@@ -1,10 +1,10 @@
-"""Twilio's error bodies: a code of its own, and where to read about it."""
+"""Twilio's error responses: a Twilio error code and a link to its documentation."""
 
 from __future__ import annotations
 
 from starlette.responses import JSONResponse, Response
 
-from bridge.sandbox.provider import Refusal
+from bridge.sandbox.provider import ProviderError
 
 _CODES = {401: 20003, 403: 20003, 404: 20404, 429: 20429}
 _MESSAGES = {
@@ -15,8 +15,8 @@ _MESSAGES = {
 }
 
 
-def error_body(status: int, message: str | None = None, code: int | None = None) -> Response:
-    """One error; without a finer code it is 20000 + the status."""
+def error_response(status: int, message: str | None = None, code: int | None = None) -> Response:
+    """Return one error. Without a more specific code, the code is 20000 + the status."""
     code = code or _CODES.get(status, 20_000 + status)
     return JSONResponse(
         {
@@ -29,6 +29,6 @@ def error_body(status: int, message: str | None = None, code: int | None = None)
     )
 
 
-def refuse(code: int, message: str, status: int = 400) -> Refusal:
-    """The request is wrong in the way that `code` names."""
-    return Refusal(error_body(status, message, code))
+def api_error(code: int, message: str, status: int = 400) -> ProviderError:
+    """Return the error to raise for an invalid request, with Twilio's `code` for it."""
+    return ProviderError(error_response(status, message, code))

@@ -1,4 +1,4 @@
-"""A text, and what Twilio asks of the request that sends one."""
+"""Twilio messages, and the validation of requests that send one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from urllib.parse import parse_qsl, urlsplit
 from starlette.datastructures import QueryParams
 
 from bridge.connector.sms import segments
-from bridge.sandbox.provider import whole_number
-from bridge.sandbox.twilio.errors import refuse
+from bridge.sandbox.provider import parse_whole_number
+from bridge.sandbox.twilio.errors import api_error
 
 ACCOUNT_SID = "AC5a6d1f0c3b2e49788d7c6b5a4f3e2d1c"
-LONGEST_BODY = 1600
-LONGEST_VALIDITY = 36_000
+MAX_BODY_LENGTH = 1600
+MAX_VALIDITY_SECONDS = 36_000
 STATUSES = {"accepted", "scheduled", "queued", "sending", "sent", "delivered", "undelivered", "failed"}
-FINAL = {"delivered", "undelivered", "failed", "canceled", "received"}
+FINAL_STATUSES = {"delivered", "undelivered", "failed", "canceled", "received"}
 PARAMETERS = {
     "To",
     "StatusCallback",
@@ -52,14 +52,14 @@ PARAMETERS = {
 }
 _REPEATABLE = {"PersistentAction", "MediaUrl"}
 _BOOLEANS = ("SmartEncoded", "ShortenUrls", "SendAsMms", "ProvideFeedback", "ForceDelivery")
-_EARLIEST_SCHEDULE = timedelta(minutes=15)
-_LATEST_SCHEDULE = timedelta(days=35)
+_MIN_SCHEDULE_AHEAD = timedelta(minutes=15)
+_MAX_SCHEDULE_AHEAD = timedelta(days=35)
 _NUMBER = re.compile(r"\+[1-9]\d{1,14}")
 
 
 @dataclass
 class Message:
-    """One text, going out or come in; `parameters` is what the request that made it said."""
+    """An outbound or inbound message. `parameters` are those of the request that created it."""
 
     sid: str
     to: str
@@ -80,18 +80,18 @@ class Message:
 
     @property
     def status_callback(self) -> str | None:
-        """Where its receipts go."""
+        """The URL for its status callbacks."""
         return self.parameters.get("StatusCallback")
 
     @property
     def num_segments(self) -> int:
-        """How many SMS it is; unknown, so 0, until a messaging service has chosen a sender."""
+        """The number of SMS segments. It is 0 until a messaging service has chosen a sender."""
         return segments(self.body).count if self.from_ else 0
 
-    def move(
+    def set_status(
         self, status: str, now: datetime, sender: str | None = None, error_code: int | None = None
     ) -> None:
-        """On to the next status; `sender` is the number that a messaging service chose."""
+        """Set the next status. `sender` is the number chosen by a messaging service."""
         self.status = status
         self.updated_at = now
         self.from_ = self.from_ or sender
@@ -100,8 +100,8 @@ class Message:
         if status in ("undelivered", "failed"):
             self.error_code = error_code or 30003
 
-    def receipt(self) -> dict[str, str]:
-        """The form fields of a status callback."""
+    def status_callback_fields(self) -> dict[str, str]:
+        """Return the form fields of a status callback."""
         fields = {
             "SmsSid": self.sid,
             "SmsStatus": self.status,
@@ -118,8 +118,8 @@ class Message:
             fields["ErrorCode"] = str(self.error_code)
         return fields
 
-    def reply(self) -> dict[str, str]:
-        """The form fields of the webhook for a text that came in."""
+    def inbound_fields(self) -> dict[str, str]:
+        """Return the form fields of the webhook for an inbound message."""
         return {
             "ToCountry": "US",
             "SmsMessageSid": self.sid,
@@ -136,7 +136,7 @@ class Message:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """As the API shows it."""
+        """Return the message as the API shows it."""
         uri = f"/2010-04-01/Accounts/{ACCOUNT_SID}/Messages/{self.sid}"
         return {
             "sid": self.sid,
@@ -163,54 +163,54 @@ class Message:
 
 
 def new_sid(prefix: str) -> str:
-    """A sid that nothing else has."""
+    """Return a new unique SID."""
     return prefix + secrets.token_hex(16)
 
 
-def form(body: bytes, known: set[str]) -> dict[str, str]:
-    """The parameters of a request; raises Refusal for one that the API does not have, or that stands twice."""
+def parse_form(body: bytes, allowed: set[str]) -> dict[str, str]:
+    """Return the parameters of a request. Raise ProviderError for unknown or duplicate parameters."""
     pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
     names = [name for name, _ in pairs if name not in _REPEATABLE]
-    unknown = sorted({name for name, _ in pairs} - known)
+    unknown = sorted({name for name, _ in pairs} - allowed)
     if unknown:
-        raise refuse(20001, f"Unknown parameters: {', '.join(unknown)}")
+        raise api_error(20001, f"Unknown parameters: {', '.join(unknown)}")
     if len(set(names)) < len(names):
-        raise refuse(20001, "A parameter is given twice")
+        raise api_error(20001, "A parameter is given twice")
     return dict(pairs)
 
 
-def check_text(given: Mapping[str, str]) -> None:
-    """Raise the Refusal for a recipient, a body or an option that no account may use."""
-    to, body = given.get("To", ""), given.get("Body", "")
+def check_message(parameters: Mapping[str, str]) -> None:
+    """Raise ProviderError for a recipient, a body or an option that is invalid for every account."""
+    to, body = parameters.get("To", ""), parameters.get("Body", "")
     if not to:
-        raise refuse(21604, "A 'To' phone number is required.")
+        raise api_error(21604, "A 'To' phone number is required.")
     if not _NUMBER.fullmatch(to):
-        raise refuse(21211, f"Invalid 'To' Phone Number: {to[:4]}XXXX")
-    if given.get("From") and not _NUMBER.fullmatch(given["From"]):
-        raise refuse(21212, f"Invalid From Number (caller ID): {given['From'][:4]}XXXX")
-    if to == given.get("From"):
-        raise refuse(21266, f"'To' and 'From' number cannot be the same: {to[:4]}XXXX")
-    if not body and not given.get("MediaUrl") and not given.get("ContentSid"):
-        raise refuse(21602, "Message body is required.")
-    if len(body) > LONGEST_BODY:
-        raise refuse(21617, "The concatenated message body exceeds the 1600 character limit")
-    validity = whole_number(given.get("ValidityPeriod", "1"), 1, 10**9)
+        raise api_error(21211, f"Invalid 'To' Phone Number: {to[:4]}XXXX")
+    if parameters.get("From") and not _NUMBER.fullmatch(parameters["From"]):
+        raise api_error(21212, f"Invalid From Number (caller ID): {parameters['From'][:4]}XXXX")
+    if to == parameters.get("From"):
+        raise api_error(21266, f"'To' and 'From' number cannot be the same: {to[:4]}XXXX")
+    if not body and not parameters.get("MediaUrl") and not parameters.get("ContentSid"):
+        raise api_error(21602, "Message body is required.")
+    if len(body) > MAX_BODY_LENGTH:
+        raise api_error(21617, "The concatenated message body exceeds the 1600 character limit")
+    validity = parse_whole_number(parameters.get("ValidityPeriod", "1"), 1, 10**9)
     if validity is None:
-        raise refuse(90014, "Validity Period should be positive integer")
-    if validity > LONGEST_VALIDITY:
-        raise refuse(90007, "Invalid validity period value")
+        raise api_error(90014, "Validity Period should be positive integer")
+    if validity > MAX_VALIDITY_SECONDS:
+        raise api_error(90007, "Invalid validity period value")
     for name in _BOOLEANS:
-        if given.get(name, "true") not in ("true", "false"):
-            raise refuse(20001, f"{name} must be true or false")
-    if given.get("ShortenUrls") == "true" and not given.get("MessagingServiceSid"):
-        raise refuse(20001, "ShortenUrls needs a MessagingServiceSid")
-    callback = given.get("StatusCallback")
+        if parameters.get(name, "true") not in ("true", "false"):
+            raise api_error(20001, f"{name} must be true or false")
+    if parameters.get("ShortenUrls") == "true" and not parameters.get("MessagingServiceSid"):
+        raise api_error(20001, "ShortenUrls needs a MessagingServiceSid")
+    callback = parameters.get("StatusCallback")
     if callback is not None and not _is_callback(callback):
-        raise refuse(21609, f"Invalid 'StatusCallback' URL: {callback}")
+        raise api_error(21609, f"Invalid 'StatusCallback' URL: {callback}")
 
 
 def _is_callback(url: str) -> bool:
-    """Loopback is allowed, other than at the real partner; an underscore in the host is not."""
+    """Return whether the URL is valid. Unlike Twilio, the sandbox allows loopback. Neither allows `_` in a host."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -219,41 +219,46 @@ def _is_callback(url: str) -> bool:
     return parts.scheme in ("http", "https") and bool(re.fullmatch(r"[a-z0-9.-]+|[0-9a-f:]+", host))
 
 
-def schedule(given: Mapping[str, str], now: datetime) -> datetime | None:
-    """When the text is to go out; None for at once.
+def parse_send_at(parameters: Mapping[str, str], now: datetime) -> datetime | None:
+    """Return the scheduled time of the message, or None to send it immediately.
 
-    Without a messaging service the parameters are dropped silently and the text goes out now, as at Twilio.
+    Without a messaging service, the parameters are silently ignored and the message is sent immediately, as at
+    Twilio.
     """
-    send_at, kind = given.get("SendAt"), given.get("ScheduleType")
-    if not given.get("MessagingServiceSid") or (send_at is None and kind is None):
+    send_at, schedule_type = parameters.get("SendAt"), parameters.get("ScheduleType")
+    if not parameters.get("MessagingServiceSid") or (send_at is None and schedule_type is None):
         return None
-    if kind != "fixed":
-        raise refuse(35113, "ScheduleType must be 'fixed' to schedule a message.")
+    if schedule_type != "fixed":
+        raise api_error(35113, "ScheduleType must be 'fixed' to schedule a message.")
     if send_at is None:
-        raise refuse(35111, "SendAt is required to schedule a message.")
+        raise api_error(35111, "SendAt is required to schedule a message.")
     try:
-        instant = datetime.fromisoformat(send_at)
+        parsed = datetime.fromisoformat(send_at)
     except ValueError:
-        raise refuse(35112, "SendAt must be in ISO 8601 format.") from None
-    if instant.tzinfo is None:
-        raise refuse(35112, "SendAt must be in ISO 8601 format.")
-    if not _EARLIEST_SCHEDULE <= instant - now <= _LATEST_SCHEDULE:
-        raise refuse(35114, "SendAt must be between 900 seconds and 35 days in the future.")
-    return instant
+        raise api_error(35112, "SendAt must be in ISO 8601 format.") from None
+    if parsed.tzinfo is None:
+        raise api_error(35112, "SendAt must be in ISO 8601 format.")
+    if not _MIN_SCHEDULE_AHEAD <= parsed - now <= _MAX_SCHEDULE_AHEAD:
+        raise api_error(35114, "SendAt must be between 900 seconds and 35 days in the future.")
+    return parsed
 
 
-def sent_on(message: Message, query: QueryParams) -> bool:
-    """Twilio's only date filter: days of the sending, which a queued text does not have yet."""
+def matches_date_sent(message: Message, query: QueryParams) -> bool:
+    """Return whether the message passes Twilio's only date filter, the day of sending. Queued messages do not."""
     for name in ("DateSent", "DateSent<", "DateSent>"):
         if name not in query:
             continue
         try:
-            wanted = date.fromisoformat(query[name][:10])
+            day = date.fromisoformat(query[name][:10])
         except ValueError:
-            raise refuse(20001, f"{name} is not a date") from None
+            raise api_error(20001, f"{name} is not a date") from None
         if message.sent_at is None:
             return False
-        sent = message.sent_at.date()
-        if not {"DateSent": sent == wanted, "DateSent<": sent <= wanted, "DateSent>": sent >= wanted}[name]:
+        sent_on = message.sent_at.date()
+        if not {
+            "DateSent": sent_on == day,
+            "DateSent<": sent_on <= day,
+            "DateSent>": sent_on >= day,
+        }[name]:
             return False
     return True

@@ -1,4 +1,4 @@
-"""Whatever a request holds, a partner answers it: nothing makes a stand-in stumble."""
+"""Whatever a request holds, a provider answers it: nothing makes a stand-in stumble."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
 from bridge.sandbox.heppu import API_KEY, Heppu
 from bridge.sandbox.hubspot.account import ACCESS_TOKEN, HubSpot
-from bridge.sandbox.provider import Call, Partner
+from bridge.sandbox.provider import ProviderRequest, MockProvider
 from bridge.sandbox.salesforce.org import CONSUMER_KEY, CONSUMER_SECRET, Salesforce
 from bridge.sandbox.slack import Slack
 from bridge.sandbox.twilio.account import ACCOUNT_SID, AUTH_TOKEN, NUMBER, SERVICE_SID, Twilio
@@ -154,15 +154,15 @@ ASKED = [
 ]
 
 
-def accounts() -> tuple[dict[str, Partner], dict[str, str]]:
-    """Fresh partners, and what logs in to each of them."""
+def accounts() -> tuple[dict[str, MockProvider], dict[str, str]]:
+    """Fresh providers, and what logs in to each of them."""
     clock, faults = Clock(), Faults()
-    partners = [kind(clock, faults) for kind in (HubSpot, Salesforce, Twilio, Slack, Heppu)]
-    found = {partner.name: partner for partner in partners}
+    providers = [kind(clock, faults) for kind in (HubSpot, Salesforce, Twilio, Slack, Heppu)]
+    found = {provider.name: provider for provider in providers}
     basic = base64.b64encode(f"{ACCOUNT_SID}:{AUTH_TOKEN}".encode()).decode()
     client = base64.b64encode(f"{CONSUMER_KEY}:{CONSUMER_SECRET}".encode()).decode()
     login = call("POST", "/services/oauth2/token", f"Basic {client}", b"grant_type=client_credentials")
-    token = json.loads(bytes(found["salesforce"].answer(login).body))["access_token"]
+    token = json.loads(bytes(found["salesforce"].handle(login).body))["access_token"]
     return found, {
         "hubspot": f"Bearer {ACCESS_TOKEN}",
         "salesforce": f"Bearer {token}",
@@ -172,15 +172,15 @@ def accounts() -> tuple[dict[str, Partner], dict[str, str]]:
     }
 
 
-def call(method: str, path: str, authorization: str, body: bytes = b"", query: str = "") -> Call:
-    return Call(method, path, QueryParams(query), Headers({"authorization": authorization}), body)
+def call(method: str, path: str, authorization: str, body: bytes = b"", query: str = "") -> ProviderRequest:
+    return ProviderRequest(method, path, QueryParams(query), Headers({"authorization": authorization}), body)
 
 
-PARTNERS, LOGINS = accounts()
+PROVIDERS, LOGINS = accounts()
 
 
-def answered(partner: str, method: str, path: str, body: bytes = b"", query: str = "") -> None:
-    response = PARTNERS[partner].answer(call(method, path, LOGINS[partner], body, query))
+def answered(provider: str, method: str, path: str, body: bytes = b"", query: str = "") -> None:
+    response = PROVIDERS[provider].handle(call(method, path, LOGINS[provider], body, query))
     assert response.status_code < 500
     assert response.status_code not in (401, 403, 405)
 
@@ -200,24 +200,24 @@ def spoiled(draw: st.DrawFn, value: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("partner", "method", "path", "good"),
-    [(partner, *request) for partner, requests in GOOD.items() for request in requests],
+    ("provider", "method", "path", "good"),
+    [(provider, *request) for provider, requests in GOOD.items() for request in requests],
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-def test_any_body_is_answered(partner: str, method: str, path: str, good: Any, data: st.DataObject) -> None:
+def test_any_body_is_answered(provider: str, method: str, path: str, good: Any, data: st.DataObject) -> None:
     body = data.draw(spoiled(good))
-    answered(partner, method, path, json.dumps(body).encode())
+    answered(provider, method, path, json.dumps(body).encode())
 
 
-@pytest.mark.parametrize(("partner", "path", "names"), ASKED)
+@pytest.mark.parametrize(("provider", "path", "names"), ASKED)
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_any_query_is_answered(partner: str, path: str, names: tuple[str, ...], data: st.DataObject) -> None:
+def test_any_query_is_answered(provider: str, path: str, names: tuple[str, ...], data: st.DataObject) -> None:
     asked = data.draw(
         st.dictionaries(st.sampled_from(names), st.one_of(NUMBERS, WORDS, st.text(max_size=20)), max_size=3)
     )
-    answered(partner, "GET", path, query=urlencode(asked, errors="replace"))
+    answered(provider, "GET", path, query=urlencode(asked, errors="replace"))
 
 
 @settings(max_examples=200, deadline=None)
@@ -251,5 +251,5 @@ def test_any_text_is_answered(form: dict[str, str]) -> None:
 def test_odd_limits_of_a_query_are_refused(number: str) -> None:
     query = urlencode({"q": f"SELECT Id FROM Contact {number}"})
     login = LOGINS["salesforce"]
-    response = PARTNERS["salesforce"].answer(call("GET", "/services/data/v66.0/query/", login, query=query))
+    response = PROVIDERS["salesforce"].handle(call("GET", "/services/data/v66.0/query/", login, query=query))
     assert response.status_code == 400

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simple_salesforce import format_soql
 
-from bridge.sandbox.provider import Refusal
+from bridge.sandbox.provider import ProviderError
 from bridge.sandbox.salesforce.records import Records
 from bridge.sandbox.salesforce.soql import parse
 
@@ -49,7 +49,7 @@ def rows(text: str, name: str = "LastName") -> list[Any]:
 
 
 def refused(text: str) -> str:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(ProviderError) as caught:
         parse(text, RECORDS)
     return str(json.loads(bytes(caught.value.response.body))[0]["errorCode"])
 
@@ -106,7 +106,7 @@ def test_what_belongs_to_a_parent() -> None:
 
 
 def test_an_id_is_the_same_with_15_characters() -> None:
-    ines = RECORDS.live(RECORDS.types["Contact"])[0].id
+    ines = RECORDS.active_records(RECORDS.types["Contact"])[0].id
     assert rows(f"SELECT Id FROM Contact WHERE Id = '{ines[:15]}'") == ["Okafor"]
     assert len(rows(f"SELECT Id FROM Task WHERE WhoId IN ('{ines[:15]}', '0035g00000000zzAAA')", "Id")) == 3
 
@@ -170,5 +170,5 @@ def test_no_text_makes_it_stumble(text: str) -> None:
     for query in (text, f"SELECT Id FROM Contact WHERE {text}"):
         try:
             parse(query, RECORDS).rows(RECORDS)
-        except Refusal:
+        except ProviderError:
             continue

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.sandbox.provider import Refusal
+from bridge.sandbox.provider import ProviderError
 from bridge.sandbox.salesforce.records import Records
 from bridge.sandbox.salesforce.sosl import parse
 
@@ -88,7 +88,7 @@ def test_the_index_does_not_know_what_is_too_young() -> None:
     ],
 )
 def test_what_it_does_not_understand_it_refuses(text: str, code: str) -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(ProviderError) as caught:
         parse(text, RECORDS)
     assert json.loads(bytes(caught.value.response.body))[0]["errorCode"] == code
 
@@ -103,5 +103,5 @@ def test_no_text_makes_it_stumble(text: str) -> None:
     ):
         try:
             parse(search, RECORDS).rows(RECORDS, NOW, 0)
-        except Refusal:
+        except ProviderError:
             continue
