@@ -79,7 +79,7 @@ class AdminAuth:
             if not await self._check_token(token.strip()):
                 raise Refused("token", "Invalid admin token.", 401)
         except Refused as error:
-            log.warning("login rejected", kind=error.kind)
+            log.warning("login rejected", reason=error.kind)
             return _login_page(request, next_path, error)
         log.info("logged in")
         # Always relative to the root of the service, so that `next` cannot redirect to another site.

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, get_args
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from bridge.serialization import to_json
 from bridge.store.operator_actions import ActionResult, Resolution
@@ -22,6 +22,9 @@ from bridge.store.queries import NotFound, Page, list_deliveries, list_events, l
 from bridge.store.search import search
 from bridge.web.admin_service import AdminService, RecordType
 from bridge.web.query_params import (
+    DELIVERY_PARAMS,
+    EVENT_PARAMS,
+    PAGE_PARAMS,
     InvalidParameter,
     check_id,
     delivery_filter,
@@ -39,9 +42,10 @@ Body = Mapping[str, Any]
 ApiResponse = tuple[int, Mapping[str, Any]]
 """HTTP status and JSON body."""
 Handler = Callable[[Request, Body], ApiResponse]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def api_routes(service: AdminService) -> list[BaseRoute]:
+def api_routes(service: AdminService) -> list[ApiRoute]:
     """Return the routes of the API. They do not authenticate: protect them with `AdminAuth.require_admin`."""
     database = service.database
 
@@ -106,24 +110,42 @@ def api_routes(service: AdminService) -> list[BaseRoute]:
         return 200, service.resume(_name(request), ACTOR)
 
     return [
-        _get("/events", events),
-        _get("/events/{id}", show("event")),
-        _get("/deliveries", deliveries),
-        _get("/deliveries/{id}", show("delivery")),
-        _get("/rejected-requests", rejected_requests),
-        _get("/rejected-requests/{id}", show("rejected_request")),
-        _get("/search", find),
-        _get("/connections", connections),
-        _get("/rules", lambda _, __: (200, service.rules_status())),
-        _get("/stats", lambda _, __: (200, service.stats())),
-        _get("/audit", audit),
-        _post("/deliveries/{id}/retry", (), change("retry")),
-        _post("/deliveries/{id}/cancel", (), change("cancel")),
-        _post("/deliveries/{id}/resolve", ("resolution", "external_id"), resolve),
-        _post("/events/{id}/replay", ("rule", "force"), replay),
-        _post("/rejected-requests/{id}/accept", (), accept),
-        _post("/connections/{name}/pause", ("reason",), pause),
-        _post("/connections/{name}/resume", (), resume),
+        _get("/events", events, "List events, newest first.", EVENT_PARAMS),
+        _get("/events/{id}", show("event"), "Get an event with its trace, deliveries and audit entries."),
+        _get("/deliveries", deliveries, "List deliveries, newest first.", DELIVERY_PARAMS),
+        _get("/deliveries/{id}", show("delivery"), "Get a delivery with its attempts and audit entries."),
+        _get(
+            "/rejected-requests",
+            rejected_requests,
+            "List rejected webhook requests, newest first.",
+            PAGE_PARAMS,
+        ),
+        _get("/rejected-requests/{id}", show("rejected_request"), "Get a rejected request with its body."),
+        _get("/search", find, "Find events and deliveries by ID, phone, email or conversation.", ("q",)),
+        _get("/connections", connections, "List connections with their pauses."),
+        _get(
+            "/rules",
+            lambda _, __: (200, service.rules_status()),
+            "Get the active rules and their diagnostics.",
+        ),
+        _get(
+            "/stats", lambda _, __: (200, service.stats()), "Count deliveries by state, and unrouted events."
+        ),
+        _get("/audit", audit, "List operator actions, newest first.", PAGE_PARAMS),
+        _post("/deliveries/{id}/retry", change("retry"), "Retry a failed or waiting delivery now."),
+        _post("/deliveries/{id}/cancel", change("cancel"), "Cancel a delivery that has not been sent."),
+        _post(
+            "/deliveries/{id}/resolve",
+            resolve,
+            "Resolve a delivery that needs review.",
+            ("resolution", "external_id"),
+        ),
+        _post(
+            "/events/{id}/replay", replay, "Route an event again with the active rules.", ("rule", "force")
+        ),
+        _post("/rejected-requests/{id}/accept", accept, "Accept a rejected request as an event."),
+        _post("/connections/{name}/pause", pause, "Pause a connection.", ("reason",)),
+        _post("/connections/{name}/resume", resume, "Resume a connection."),
     ]
 
 
@@ -143,14 +165,27 @@ def _action_response(result: ActionResult) -> ApiResponse:
     return (200, asdict(result)) if result.done else (409, {"error": result.text, "id": result.id})
 
 
-def _get(path: str, handler: Handler) -> Route:
+class ApiRoute(Route):
+    """Route with the description that the reference page shows."""
+
+    def __init__(
+        self, method: str, path: str, endpoint: Endpoint, summary: str, params: Sequence[str], **options: Any
+    ) -> None:
+        super().__init__(f"/api{path}", endpoint, methods=[method], **options)
+        self.method = method
+        self.summary = summary
+        self.params = params
+        """Query parameters of a GET, or JSON fields of a POST."""
+
+
+def _get(path: str, handler: Handler, summary: str, params: Sequence[str] = ()) -> ApiRoute:
     async def endpoint(request: Request) -> Response:
         return await _respond(request, {}, handler)
 
-    return Route(f"/api{path}", endpoint, methods=["GET"])
+    return ApiRoute("GET", path, endpoint, summary, params)
 
 
-def _post(path: str, fields: tuple[str, ...], handler: Handler) -> Route:
+def _post(path: str, handler: Handler, summary: str, fields: Sequence[str] = ()) -> ApiRoute:
     async def endpoint(request: Request) -> Response:
         try:
             body = _parse_body(await request.body(), fields)
@@ -158,10 +193,10 @@ def _post(path: str, fields: tuple[str, ...], handler: Handler) -> Route:
             return _json((400, {"error": str(error)}))
         return await _respond(request, body, handler)
 
-    return Route(f"/api{path}", endpoint, methods=["POST"], max_body_size=MAX_BODY)
+    return ApiRoute("POST", path, endpoint, summary, fields, max_body_size=MAX_BODY)
 
 
-def _parse_body(raw: bytes, fields: tuple[str, ...]) -> Body:
+def _parse_body(raw: bytes, fields: Sequence[str]) -> Body:
     """Return the JSON object in the body; an empty body is an empty object. Raise InvalidParameter."""
     try:
         body = json.loads(raw) if raw.strip() else {}

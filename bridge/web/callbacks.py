@@ -75,7 +75,7 @@ def _endpoint(
         except Refused as error:
             log.warning(
                 "callback rejected",
-                connection=name, callback=callback.name, kind=error.kind, detail=error.detail,
+                connection=name, callback=callback.name, reason=error.kind, detail=error.detail,
                 advice="set BRIDGE_PUBLIC_URL to the exact address that the provider calls, because it signs that"
                 if error.kind == "signature" else None,
             )  # fmt: skip
@@ -97,7 +97,7 @@ def _store_reply(database: Database, name: str, callback: Callback, reply: Callb
             status=unmatched.update.state,
             external_id=unmatched.update.id,
             delivery=unmatched.update.delivery,
-            reason=unmatched.reason,
+            detail=unmatched.reason,
         )
 
 

@@ -15,6 +15,10 @@ from bridge.store.queries import STATES, NotFound
 
 MAX_LIMIT: Final = 500
 
+PAGE_PARAMS: Final = ("limit", "cursor")
+EVENT_PARAMS: Final = ("type", "since", "until", *PAGE_PARAMS)
+DELIVERY_PARAMS: Final = ("state", "event", "connection", "rule", *PAGE_PARAMS)
+
 
 class InvalidParameter(BridgeError):
     """A parameter is invalid. The message says which values are valid."""
@@ -29,12 +33,12 @@ def check_id(value: str) -> str:
 
 def page_filter(query: QueryParams, default_limit: int = 50) -> dict[str, Any]:
     """Return `limit` and `cursor`, for lists without other filters."""
-    return _pagination(_values(query, ("limit", "cursor")), default_limit)
+    return _pagination(_values(query, PAGE_PARAMS), default_limit)
 
 
 def event_filter(query: QueryParams, now: datetime, default_limit: int = 50) -> dict[str, Any]:
     """Return the arguments of `list_events`."""
-    values = _values(query, ("type", "since", "until", "limit", "cursor"))
+    values = _values(query, EVENT_PARAMS)
     return {
         "event_type": values.get("type"),
         "since": _timestamp("since", values.get("since"), now),
@@ -45,7 +49,7 @@ def event_filter(query: QueryParams, now: datetime, default_limit: int = 50) -> 
 
 def delivery_filter(query: QueryParams, default_limit: int = 50) -> dict[str, Any]:
     """Return the arguments of `list_deliveries`. `state` may be repeated, or hold several states and commas."""
-    values = _values(query, ("state", "event", "connection", "rule", "limit", "cursor"))
+    values = _values(query, DELIVERY_PARAMS)
     states = [state for value in query.getlist("state") for state in value.split(",") if state]
     for state in states:
         if state not in STATES:
