@@ -95,12 +95,12 @@ def test_start_page_without_deliveries_explains_how_to_start(browser: httpx.Clie
 
 
 def test_start_page_lists_masked_deliveries_and_latest_events(site: Site, browser: httpx.Client) -> None:
-    delivery_id = site.routed_event()
+    event_id = site.routed_event()
     page = get_page(browser, "/")
     assert "twilio.send_sms" in page.text
     assert "+121***67" in page.text
     assert "+12125550167" not in page.text
-    assert {"href": f"./events/{delivery_id}"} in page.all("a")
+    assert {"href": f"./events/{event_id}"} in page.all("a")
 
 
 def test_start_page_lists_reviews_first_with_resolve_buttons(site: Site, browser: httpx.Client) -> None:
@@ -277,10 +277,10 @@ def test_impossible_action_returns_page_with_reason(site: Site, browser: httpx.C
 
 
 def test_replay_with_one_rule_creates_its_delivery(site: Site, browser: httpx.Client) -> None:
-    delivery_id = site.routed_event("chat.resolved")
-    response = browser.post(f"/events/{delivery_id}/replay", data={"rule": "post-every-resolved-chat"})
-    assert (response.status_code, response.headers["location"]) == (303, f"../../events/{delivery_id}")
-    page = get_page(browser, f"/events/{delivery_id}")
+    event_id = site.routed_event("chat.resolved")
+    response = browser.post(f"/events/{event_id}/replay", data={"rule": "post-every-resolved-chat"})
+    assert (response.status_code, response.headers["location"]) == (303, f"../../events/{event_id}")
+    page = get_page(browser, f"/events/{event_id}")
     assert len([link for link in page.all("a") if "deliveries/dlv_" in (link["href"] or "")]) == 2
     assert "replay by dashboard" in page.text
     assert "force" not in page.text.split("Operator actions")[1]
@@ -337,10 +337,10 @@ def test_invalid_request_returns_error_page(
 def test_unavailable_database_returns_503_page(
     site: Site, browser: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken() -> Any:
+    def unavailable() -> Any:
         raise StoreUnavailable("no disk")
 
-    monkeypatch.setattr(site.database, "read", broken)
+    monkeypatch.setattr(site.database, "read", unavailable)
     response = browser.get("/")
     assert (response.status_code, "Try again later" in response.text) == (503, True)
 

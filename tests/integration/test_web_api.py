@@ -96,13 +96,13 @@ def test_times_are_iso_8601_utc_and_addresses_are_not_masked(site: Site, api: ht
 
 
 def test_events_are_listed_with_delivery_counts(site: Site, api: httpx.Client, clock: Clock) -> None:
-    delivery_id = site.routed_event("call.busy")
+    event_id = site.routed_event("call.busy")
     clock.advance(hours=3)
     site.routed_event("chat.resolved")
     items = api.get("/api/events").json()["items"]
     assert [item["type"] for item in items] == ["chat.resolved", "call.busy"]
     assert items[1]["deliveries"] == {"pending": 1}
-    assert [item["id"] for item in api.get("/api/events?type=call.busy").json()["items"]] == [delivery_id]
+    assert [item["id"] for item in api.get("/api/events?type=call.busy").json()["items"]] == [event_id]
     assert [item["type"] for item in api.get("/api/events?since=2h").json()["items"]] == ["chat.resolved"]
     until = clock.now().isoformat().replace("+00:00", "Z")
     assert len(api.get("/api/events", params={"until": until}).json()["items"]) == 2
@@ -140,7 +140,7 @@ def test_rejected_request_is_shown_and_accepted_once(site: Site, api: httpx.Clie
     assert api.get(f"/api/rejected-requests/{item['id']}").json()["body"] == body.decode()
     assert api.post(f"/api/rejected-requests/{item['id']}/accept").json()["done"] is True
     second = api.post(f"/api/rejected-requests/{item['id']}/accept")
-    assert (second.status_code, "accepted before" in second.json()["error"]) == (409, True)
+    assert (second.status_code, "already accepted" in second.json()["error"]) == (409, True)
     assert len(api.get("/api/events").json()["items"]) == 1
 
 
@@ -280,17 +280,17 @@ def test_impossible_action_returns_409_with_advice(site: Site, api: httpx.Client
 
 
 def test_replay_uses_active_rules(site: Site, api: httpx.Client) -> None:
-    delivery_id = site.routed_event("chat.resolved")
-    done = api.post(f"/api/events/{delivery_id}/replay", json={"rule": "post-every-resolved-chat"}).json()
+    event_id = site.routed_event("chat.resolved")
+    done = api.post(f"/api/events/{event_id}/replay", json={"rule": "post-every-resolved-chat"}).json()
     assert len(done["deliveries"]) == 1
-    assert len(api.get(f"/api/events/{delivery_id}").json()["deliveries"]) == 2
+    assert len(api.get(f"/api/events/{event_id}").json()["deliveries"]) == 2
     assert (
-        api.post(f"/api/events/{delivery_id}/replay", json={"rule": "text-when-not-reached"}).json()[
+        api.post(f"/api/events/{event_id}/replay", json={"rule": "text-when-not-reached"}).json()[
             "deliveries"
         ]
         == []
     )
-    unknown_rule = api.post(f"/api/events/{delivery_id}/replay", json={"rule": "gone"})
+    unknown_rule = api.post(f"/api/events/{event_id}/replay", json={"rule": "gone"})
     assert (unknown_rule.status_code, "no active rule is called" in unknown_rule.json()["error"]) == (
         400,
         True,
@@ -298,9 +298,9 @@ def test_replay_uses_active_rules(site: Site, api: httpx.Client) -> None:
 
 
 def test_replay_after_reload_uses_new_rules(site: Site, api: httpx.Client) -> None:
-    delivery_id = site.routed_event("chat.resolved")
+    event_id = site.routed_event("chat.resolved")
     site.rules.current = replace(site.rules.current, rules=(), hash="other")
-    assert api.post(f"/api/events/{delivery_id}/replay").json()["deliveries"] == []
+    assert api.post(f"/api/events/{event_id}/replay").json()["deliveries"] == []
 
 
 def test_replay_of_unrouted_event_returns_409(site: Site, api: httpx.Client) -> None:
@@ -385,10 +385,10 @@ def test_unknown_id_returns_404(api: httpx.Client, method: str, path: str) -> No
 def test_unavailable_database_returns_503(
     site: Site, api: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken() -> Any:
+    def unavailable() -> Any:
         raise StoreUnavailable("no disk")
 
-    monkeypatch.setattr(site.database, "read", broken)
+    monkeypatch.setattr(site.database, "read", unavailable)
     assert api.get("/api/events").status_code == 503
 
 
