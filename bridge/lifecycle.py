@@ -67,7 +67,10 @@ class FailureReason(DescribedEnum):
     AUTH = "auth", "The provider did not accept the account's credentials or permissions."
     RATE_LIMITED = "rate_limited", "The provider asked for fewer requests."
     QUOTA = "quota", "The account's quota is exhausted."
-    SERVER_ERROR = "server_error", "The provider answered with an error of its own, or with an unusable response."
+    SERVER_ERROR = (
+        "server_error",
+        "The provider answered with an error of its own, or with an unusable response.",
+    )
     TIMEOUT = "timeout", "The provider did not answer in time, or the process stopped during the attempt."
     NETWORK = "network", "No connection, or the connection broke."
     RENDER_ERROR = "render_error", "A template of the rule could not be rendered for the event."
@@ -81,7 +84,10 @@ class AttemptOutcome(DescribedEnum):
     FAILED = "failed", "The action certainly did not happen; a retry may help."
     REJECTED = "rejected", "The provider refused the action permanently."
     OUTCOME_UNKNOWN = "outcome_unknown", "The request left, and nothing proves whether the action happened."
-    INCONCLUSIVE = "inconclusive", "An operator has to decide: the provider cannot tell what happened or what to act on."
+    INCONCLUSIVE = (
+        "inconclusive",
+        "An operator has to decide: the provider cannot tell what happened or what to act on.",
+    )
     NOT_STARTED = "not_started", "The provider was not contacted; the delivery went back to the queue."
     LOOKUP_FOUND = "lookup_found", "The provider confirmed that an earlier attempt took effect."
     LOOKUP_NOT_FOUND = "lookup_not_found", "The provider confirmed that no earlier attempt took effect."
@@ -94,5 +100,11 @@ class PauseCause(DescribedEnum):
     OPERATOR = "operator", "An operator paused it; `bridge resume` ends the pause."
     RATE_LIMIT = "rate_limit", "The provider asked for fewer requests; the pause ends automatically."
     QUOTA = "quota", "The account's quota is exhausted; the pause ends when the provider resets it."
-    AUTH = "auth", "The provider refused the account; the pause ends when its settings change, or with `bridge resume`."
-    CIRCUIT_OPEN = "circuit_open", "Too many attempts failed; one probe every few seconds closes the circuit again."
+    AUTH = (
+        "auth",
+        "The provider refused the account; the pause ends when its settings change, or with `bridge resume`.",
+    )
+    CIRCUIT_OPEN = (
+        "circuit_open",
+        "Too many attempts failed; one probe every few seconds closes the circuit again.",
+    )

@@ -136,7 +136,7 @@ MIN_SECRET_LENGTH = 16
 
 def _check_secret_length(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value()) < MIN_SECRET_LENGTH:
-        raise ValueError(f"needs at least {MIN_SECRET_LENGTH} characters: a shorter secret can be guessed")
+        raise ValueError(f"needs at least {MIN_SECRET_LENGTH} characters, so that it cannot be guessed")
     return value
 
 
@@ -174,22 +174,32 @@ Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split)]
 class Settings(EnvironmentModel):
     """The bridge's own settings; each connector defines the settings of its provider."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     heppu_webhook_secret: Secrets = ()
     """Accepted signing secrets; set two while a secret is being rotated."""
     heppu_timestamp_tolerance: int = Field(300, ge=1, le=86400)
     """Maximum difference between the timestamp header and now in seconds, in either direction."""
     bridge_database_url: DatabaseUrl = "sqlite:///bridge.db"
+    """`sqlite:///bridge.db` or `postgresql://user:password@host/name`."""
     bridge_rules_file: Path = Path("rules.yaml")
+    """The rules file. Connectors of your own belong in the folder `connectors` next to it."""
     bridge_host: str = "127.0.0.1"
+    """The address to listen on."""
     bridge_port: int = Field(8080, ge=0, le=65535)
+    """The port to listen on; 0 picks a free port."""
     bridge_public_url: PublicUrl | None = None
     """The URL at which providers reach this service; status callbacks, STOP replies and unsubscribe links need it."""
     bridge_admin_token: Secret | None = None
+    """Opens the dashboard, the API and the metrics. If unset, each start of `bridge serve` generates a token."""
     bridge_secret_key: Secret | None = None
+    """Signs unsubscribe links and dashboard sessions. If it changes, links in emails already sent stop working."""
     bridge_recipient_allowlist: Recipients = ()
     """If set, only these numbers and addresses are contacted."""
     bridge_retention: Duration = timedelta(days=30)
+    """How long event bodies and personal data of finished work are kept."""
     bridge_log_format: Literal["json", "console"] = "console"
+    """`console` for people, `json` for log collectors."""
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Settings:
