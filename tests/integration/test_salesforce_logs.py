@@ -74,7 +74,7 @@ def test_log_call_creates_closed_task_of_contact(salesforce: CrmConnection, sand
     }
     assert {name: task[name] for name in expected} == expected
     assert task["Description"] == (
-        "Asked when the repaired bicycle can be picked up. Told: Thursday from nine. Wants a receipt by mail.\n"
+        "Asked when the repaired bicycle can be picked up. Told: Thursday from nine. Wants an invoice by email.\n"
         f"From: {PHONE}\nTo: +12125550100\nOutcome: resolved\nConversation: {source_event.conversation.id}"
     )
     assert task["IsClosed"] is True
