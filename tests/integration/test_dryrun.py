@@ -26,7 +26,7 @@ from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.migrate import upgrade
 from bridge.store.policy_inputs import PolicyConfig
 from bridge.store.routing import route_unrouted
-from tests.integration.engine import Engine, Partner, desk
+from tests.integration.engine import Engine, InMemoryProvider, desk
 
 RULES = """
 version: 1
@@ -175,7 +175,7 @@ def work_until(engine: Engine, until: datetime) -> None:
         if due is None or due >= until:
             return
         engine.database.clock.set(due)
-        engine.lookup_delay()
+        engine.run_due()
     raise AssertionError("deliveries are still due after 200 steps")
 
 
@@ -191,7 +191,7 @@ def _minute(instant: datetime) -> datetime:
 @pytest.fixture(scope="module")
 def rules() -> Rules:
     registry = Registry()
-    registry.add(desk(Partner()))
+    registry.add(desk(InMemoryProvider()))
     return load_or_raise(RULES, path="rules.yaml", registry=registry, environ={})
 
 
