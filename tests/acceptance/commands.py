@@ -1,4 +1,4 @@
-"""Running commands, beside a service and without one, and waiting for what they set off."""
+"""Helpers that run commands, with and without a service, and wait for their effects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 from bridge.store.connections import all_connections
 from bridge.store.database import Database
 from bridge.store.queries import list_deliveries, list_events
-from tests.acceptance.service_process import BRIDGE, Running, clean_environment, eventually
+from tests.acceptance.service_process import BRIDGE, ServiceProcess, clean_environment, eventually
 
 RULES: Final = """
 version: 1
@@ -36,18 +36,18 @@ rules:
         delay: 1h
         with: {text: later}
 """
-"""Three rules over three accounts, without limits that tests would run into."""
+"""Three rules over three accounts, with limits that no test reaches."""
 
-NOTHING: Final = """
+DISABLED_RULE: Final = """
 version: 1
 rules:
   - {name: off, enabled: false, when: call.busy, do: [{use: slack.post, with: {text: hi}}]}
 """
-"""Rules that need no account."""
+"""One disabled rule, which needs no account."""
 
 
-def alone(folder: Path, *arguments: str, **own: str) -> subprocess.CompletedProcess[str]:
-    """A command where no service runs."""
+def run_bridge(folder: Path, *arguments: str, **own: str) -> subprocess.CompletedProcess[str]:
+    """Run a command without a service."""
     return subprocess.run(
         [BRIDGE, *arguments],
         cwd=folder,
@@ -58,16 +58,16 @@ def alone(folder: Path, *arguments: str, **own: str) -> subprocess.CompletedProc
     )
 
 
-def send(running: Running, name: str, *options: str) -> dict[str, Any]:
-    """Send a sample by the command line; the stored event, once it is routed and what is due of it is done."""
-    found = running.run("send", name, "--json", *options)
-    assert found.returncode == 0, found.stderr
-    conversation = json.loads(found.stdout)["conversation"]
+def send_event(running: ServiceProcess, name: str, *options: str) -> dict[str, Any]:
+    """Send a sample with `bridge send`, and return the stored event once its due deliveries are finished."""
+    result = running.run("send", name, "--json", *options)
+    assert result.returncode == 0, result.stderr
+    conversation_id = json.loads(result.stdout)["conversation"]
     database = Database(f"sqlite:///{running.folder}/bridge.db", pool_size=1)
 
     def settled() -> Any:
         items = list_events(database, limit=100).items
-        event = next((item for item in items if item["conversation"] == conversation), None)
+        event = next((item for item in items if item["conversation_id"] == conversation_id), None)
         if event is None or event["routed_at"] is None:
             return None
         now = datetime.now(UTC)
@@ -89,8 +89,8 @@ def send(running: Running, name: str, *options: str) -> dict[str, Any]:
     return dict(event)
 
 
-def states(running: Running) -> list[str]:
-    """The states of all deliveries, read beside the service, faster than by a command."""
+def delivery_states(running: ServiceProcess) -> list[str]:
+    """Return the states of all deliveries, read from the database, which is faster than a command."""
     database = Database(f"sqlite:///{running.folder}/bridge.db", pool_size=1)
     try:
         return [item["state"] for item in list_deliveries(database, limit=500).items]
@@ -98,5 +98,6 @@ def states(running: Running) -> list[str]:
         database.close()
 
 
-def deliveries_of(running: Running, event: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def deliveries_by_action(running: ServiceProcess, event: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the deliveries of an event, by action."""
     return {item["action"]: item for item in running.items("deliveries", "--event", event["id"])}

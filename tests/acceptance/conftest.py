@@ -1,4 +1,7 @@
-"""One service with its partners for all tests of the command line; they look only at what they sent themselves."""
+"""Fixtures: one service and its mock providers for all tests of the command line.
+
+Each test looks only at the events it sent.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,20 @@ import pytest
 
 from bridge.sandbox import RunningSandbox, start_sandbox
 from tests.acceptance.commands import RULES
-from tests.acceptance.service_process import Running, serving
+from tests.acceptance.service_process import ServiceProcess, running_service
 
 
 @pytest.fixture(scope="session")
-def partners() -> Iterator[RunningSandbox]:
-    """The partners of `service`."""
+def providers() -> Iterator[RunningSandbox]:
+    """The mock providers of `service`."""
     with start_sandbox() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory, partners: RunningSandbox) -> Iterator[Running]:
+def service(tmp_path_factory: pytest.TempPathFactory, providers: RunningSandbox) -> Iterator[ServiceProcess]:
     """A running service."""
     folder = tmp_path_factory.mktemp("service")
     (folder / "rules.yaml").write_text(RULES, "utf-8")
-    with serving(folder, partners.environment) as running:
+    with running_service(folder, providers.environment) as running:
         yield running

@@ -1,4 +1,4 @@
-"""The command line beside a running service: what each command prints, refuses and exits with."""
+"""The command line with a running service: output, errors and exit codes of each command."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ import httpx
 import pytest
 
 from bridge.events import EVENT_TYPES
-from bridge.samples import sample, refresh_sample
+from bridge.samples import refresh_sample, sample
 from bridge.sandbox import RunningSandbox
 from bridge.signing import sign
-from tests.acceptance.commands import alone, deliveries_of, send
+from tests.acceptance.commands import deliveries_by_action, run_bridge, send_event
 from tests.acceptance.service_process import (
     BRIDGE,
     SECRET,
-    Running,
+    ServiceProcess,
     eventually,
 )  # fmt: skip
 
-# ---------------------------------------------------------------- the whole
+# ---------------------------------------------------------------- all commands
 
 
-def test_help_imports_nothing_heavy() -> None:
+def test_help_imports_no_heavy_modules() -> None:
     heavy = {
         "sqlalchemy", "pydantic", "starlette", "httpx", "hubspot", "twilio", "simple_salesforce", "jinja2",
         "rich.table",
     }  # fmt: skip
     code = f"import sys, bridge.cli; print([name for name in {sorted(heavy)!r} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
-    assert found.stdout.strip() == "[]", found.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert result.stdout.strip() == "[]", result.stderr
 
 
-def test_every_command_of_the_design_has_a_help_text(tmp_path: Path) -> None:
+def test_help_lists_every_command(tmp_path: Path) -> None:
     commands = (
         "serve", "worker", "sandbox", "demo", "check", "explain", "test", "plan", "schema", "send", "events",
         "deliveries", "show", "audit", "retry", "replay", "cancel", "resolve", "rejected", "pause", "resume",
-        "connections", "connectors", "opt-outs", "erase", "prune", "heppu", "db",
+        "connections", "connectors", "opt-outs", "erase", "prune", "init", "heppu", "db",
     )  # fmt: skip
-    text = alone(tmp_path, "--help", COLUMNS="200").stdout
+    text = run_bridge(tmp_path, "--help", COLUMNS="200").stdout
     for command in commands:
         assert f" {command} " in text
-    assert alone(tmp_path, "heppu", "webhooks", "--help").returncode == 0
+    assert run_bridge(tmp_path, "heppu", "webhooks", "--help").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_every_command_of_the_design_has_a_help_text(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage_exits_with_2(tmp_path: Path, arguments: list[str]) -> None:
-    found = alone(tmp_path, *arguments)
-    assert found.returncode == 2
-    assert "Traceback" not in found.stderr
+    result = run_bridge(tmp_path, *arguments)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -73,41 +73,43 @@ def test_wrong_usage_exits_with_2(tmp_path: Path, arguments: list[str]) -> None:
         (["events"], "there is no database at bridge.db yet"),
         (["serve"], "HEPPU_WEBHOOK_SECRET is not set"),
         (["send", "call.busy"], "set HEPPU_WEBHOOK_SECRET"),
-        (["send", "nothing.json"], "is no sample and no file"),
-        (["check"], "rules.yaml cannot be read"),
+        (["send", "nothing.json"], "is not a sample, and not a readable file"),
+        (["check"], "cannot read rules.yaml: No such file or directory; create one with `bridge init`"),
         (["worker"], "needs PostgreSQL"),
         (["heppu", "webhooks", "list"], "set HEPPU_API_KEY"),
-        (["connectors", "show", "frob"], "there are email, heppu"),
+        (["connectors", "show", "frob"], "choose from email, heppu"),
         (["opt-outs", "add", "555"], "neither a phone number"),
     ],
 )
-def test_what_is_missing_is_said_with_what_to_do(tmp_path: Path, arguments: list[str], advice: str) -> None:
-    found = alone(tmp_path, *arguments)
-    assert found.returncode == 1
-    assert advice in found.stderr.replace("\n", " ")
-    assert "Traceback" not in found.stderr
-    assert found.stdout == ""
+def test_missing_configuration_exits_with_1_and_advice(
+    tmp_path: Path, arguments: list[str], advice: str
+) -> None:
+    result = run_bridge(tmp_path, *arguments)
+    assert result.returncode == 1
+    assert advice in result.stderr.replace("\n", " ")
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
 
 
-def test_an_opt_out_names_a_channel_that_reaches_the_address(tmp_path: Path) -> None:
+def test_opt_out_rejects_channel_that_does_not_apply_to_address(tmp_path: Path) -> None:
     for address, channel in (("a@b.example", "sms"), ("a@b.example", "call"), ("+12125550122", "email")):
-        found = alone(tmp_path, "opt-outs", "add", address, "--channel", channel)
-        assert found.returncode == 2
-        assert f"nobody is reached by {channel}" in found.stderr
+        result = run_bridge(tmp_path, "opt-outs", "add", address, "--channel", channel)
+        assert result.returncode == 2
+        assert f"channel `{channel}` does not apply to" in result.stderr
 
 
-def test_a_bad_setting_is_named_without_its_value(tmp_path: Path) -> None:
-    found = alone(tmp_path, "events", BRIDGE_RETENTION="a while", BRIDGE_ADMIN_TOKEN="short")
-    assert found.returncode == 1
-    assert "BRIDGE_RETENTION" in found.stderr
-    assert "BRIDGE_ADMIN_TOKEN" in found.stderr
-    assert "short" not in found.stderr.replace("at least", "")
+def test_invalid_setting_is_named_without_its_value(tmp_path: Path) -> None:
+    result = run_bridge(tmp_path, "events", BRIDGE_RETENTION="a while", BRIDGE_ADMIN_TOKEN="short")
+    assert result.returncode == 1
+    assert "BRIDGE_RETENTION" in result.stderr
+    assert "BRIDGE_ADMIN_TOKEN" in result.stderr
+    assert "short" not in result.stderr.replace("at least", "")
 
 
-def test_a_broken_pipe_is_quiet(service: Running) -> None:
-    send(service, "call.busy")
+def test_broken_pipe_prints_no_error(service: ServiceProcess) -> None:
+    send_event(service, "call.busy")
     command = f"'{BRIDGE}' events --json | head -c 1"
-    found = subprocess.run(
+    result = subprocess.run(
         command,
         shell=True,
         cwd=service.folder,
@@ -116,40 +118,40 @@ def test_a_broken_pipe_is_quiet(service: Running) -> None:
         text=True,
         timeout=30,
     )
-    assert found.stdout == "{"
-    assert found.stderr == ""
+    assert result.stdout == "{"
+    assert result.stderr == ""
 
 
 # ---------------------------------------------------------------- send
 
 
 @pytest.mark.parametrize("name", EVENT_TYPES)
-def test_every_documented_sample_is_taken(service: Running, name: str) -> None:
-    found = service.run("send", name)
-    assert found.returncode == 0
-    assert found.stdout.startswith(f'{name} -> 200 {{"received": true}}')
+def test_send_accepts_every_documented_sample(service: ServiceProcess, name: str) -> None:
+    result = service.run("send", name)
+    assert result.returncode == 0
+    assert result.stdout.startswith(f'{name} -> 200 {{"received": true}}')
 
 
-def test_a_wrong_secret_is_told_and_exits_with_1(service: Running) -> None:
-    found = service.run("send", "call.busy", "--secret", "guessed")
-    assert found.returncode == 1
-    assert "401" in found.stdout
-    assert "must be the same here and there" in found.stdout
+def test_send_with_wrong_secret_exits_with_1_and_advice(service: ServiceProcess) -> None:
+    result = service.run("send", "call.busy", "--secret", "guessed")
+    assert result.returncode == 1
+    assert "401" in result.stdout
+    assert "must be the same here and there" in result.stdout
 
 
-def test_nobody_there_is_told(tmp_path: Path) -> None:
-    found = alone(
+def test_send_without_service_exits_with_1_and_advice(tmp_path: Path) -> None:
+    result = run_bridge(
         tmp_path, "send", "call.busy", "--secret", "x", "--url", "http://127.0.0.1:9/webhooks/heppu"
     )
-    assert found.returncode == 1
-    assert "is `bridge serve` running there?" in found.stderr
+    assert result.returncode == 1
+    assert "is `bridge serve` running there?" in result.stderr
     assert (
-        "no address to send to"
-        in alone(tmp_path, "send", "call.busy", "--secret", "x", "--url", "nowhere").stderr
+        "invalid URL `nowhere`"
+        in run_bridge(tmp_path, "send", "call.busy", "--secret", "x", "--url", "nowhere").stderr
     )
 
 
-def test_a_file_is_sent_as_it_is_and_with_now_as_a_new_event(service: Running) -> None:
+def test_send_file_is_unchanged_unless_now_is_used(service: ServiceProcess) -> None:
     body = refresh_sample(sample("call.busy"), datetime.now(UTC))
     (service.folder / "event.json").write_text(json.dumps(body))
     first = json.loads(service.run("send", "event.json", "--json").stdout)
@@ -158,30 +160,30 @@ def test_a_file_is_sent_as_it_is_and_with_now_as_a_new_event(service: Running) -
     assert "duplicate" not in service.run("send", "event.json", "--now").stdout
 
 
-def test_an_event_can_come_from_stdin_and_be_changed(service: Running) -> None:
-    found = subprocess.run(
+def test_send_reads_stdin_and_applies_changes(service: ServiceProcess) -> None:
+    result = subprocess.run(
         [BRIDGE, "send", "-", "--now", "--json", "--set", "metadata.contactName=Ada Brennan", "--set", "duration=3"],
         cwd=service.folder, env=service.environ, input=json.dumps(sample("call.busy")), capture_output=True,
         text=True, timeout=30, check=True,
     )  # fmt: skip
-    conversation = json.loads(found.stdout)["conversation"]
+    conversation_id = json.loads(result.stdout)["conversation"]
     stored = next(
-        item for item in service.items("events", "-n", "100") if item["conversation"] == conversation
+        item for item in service.items("events", "-n", "100") if item["conversation_id"] == conversation_id
     )
     body = json.loads(service.run("show", stored["id"], "--json").stdout)["body"]
     assert (body["metadata"]["contactName"], body["duration"]) == ("Ada Brennan", 3)
 
 
-def test_a_stored_event_is_sent_byte_for_byte(service: Running) -> None:
-    event = send(service, "call.completed")
+def test_send_stored_event_is_byte_identical(service: ServiceProcess) -> None:
+    event = send_event(service, "call.completed")
     assert '"duplicate": true' in service.run("send", event["id"]).stdout
 
 
-# ---------------------------------------------------------------- looking
+# ---------------------------------------------------------------- inspect
 
 
-def test_lists_mask_addresses_for_people_and_keep_them_for_programs(service: Running) -> None:
-    event = send(service, "call.busy", "--set", "metadata.contactPhone=+12125550111")
+def test_lists_mask_addresses_except_in_json(service: ServiceProcess) -> None:
+    event = send_event(service, "call.busy", "--set", "metadata.contactPhone=+12125550111")
     assert event["phone"] == "+12125550111"
     for command in ("events", "deliveries"):
         text = service.run(command, "-n", "100").stdout
@@ -190,38 +192,50 @@ def test_lists_mask_addresses_for_people_and_keep_them_for_programs(service: Run
     assert "+12125550111" in service.run("show", event["id"]).stdout
 
 
-def test_show_tells_the_whole_story(service: Running) -> None:
-    event = send(service, "call.busy")
+def test_show_prints_rules_attempts_and_body(service: ServiceProcess) -> None:
+    event = send_event(service, "call.busy")
     text = service.run("show", event["id"]).stdout
-    for words in ("✓ log", "✓ text", 'found "outbound"', "twilio.send_sms", '"contactName": "Ines Okafor"'):
-        assert words in text
-    delivery = deliveries_of(service, event)["twilio.send_sms"]
+    for expected in (
+        "✓ log",
+        "✓ text",
+        'actual: "outbound"',
+        "twilio.send_sms",
+        '"contactName": "Ines Okafor"',
+    ):
+        assert expected in text
+    delivery = deliveries_by_action(service, event)["twilio.send_sms"]
     text = service.run("show", delivery["id"]).stdout
-    for words in ("created", "attempt 1 started", "attempt 1 finished: succeeded", '"body": "Hi Ines"', "Partner's ID"):
-        assert words in text
+    for expected in (
+        "created",
+        "attempt 1 started",
+        "attempt 1 finished: succeeded",
+        '"body": "Hi Ines"',
+        "External ID",
+    ):
+        assert expected in text
     record = json.loads(service.run("show", delivery["id"], "--json").stdout)
     assert record["attempt_history"][0]["outcome"] == "succeeded"
     assert record["audit"] == []
 
 
-def test_lists_are_paged_and_filtered(service: Running) -> None:
+def test_lists_are_paged_and_filtered(service: ServiceProcess) -> None:
     for _ in range(2):
-        send(service, "chat.completed")
+        send_event(service, "chat.completed")
     first = json.loads(service.run("events", "--type", "chat.completed", "-n", "1", "--json").stdout)
     assert first["next_cursor"] == first["items"][0]["id"]
     second = service.items("events", "--type", "chat.completed", "--cursor", first["next_cursor"])
     assert second[0]["id"] < first["next_cursor"]
     assert service.items("events", "--since", "0s") == []
     assert {item["rule"] for item in service.items("deliveries", "--rule", "text")} <= {"text"}
-    assert "There is more: --cursor" in service.run("events", "-n", "1").stdout
+    assert "Next page: --cursor" in service.run("events", "-n", "1").stdout
 
 
-# ---------------------------------------------------------------- acting
+# ---------------------------------------------------------------- operator actions
 
 
-def test_a_waiting_delivery_is_cancelled_once(service: Running) -> None:
-    event = send(service, "call.no-answer")
-    waiting = deliveries_of(service, event)["slack.post"]
+def test_cancel_pending_delivery_succeeds_once(service: ServiceProcess) -> None:
+    event = send_event(service, "call.no-answer")
+    waiting = deliveries_by_action(service, event)["slack.post"]
     assert waiting["state"] == "pending"
     assert service.run("cancel", waiting["id"]).returncode == 0
     again = service.run("cancel", waiting["id"], "--json")
@@ -230,49 +244,47 @@ def test_a_waiting_delivery_is_cancelled_once(service: Running) -> None:
     assert service.items("audit")[0]["target"] == waiting["id"]
 
 
-def test_a_replay_of_the_running_service_does_nothing_twice(
-    service: Running, partners: RunningSandbox
-) -> None:
-    event = send(service, "call.busy")
-    texts, calls = len(partners.twilio.messages), len(partners.hubspot.calls)
-    found = service.run("replay", event["id"])
-    assert found.returncode == 0
-    assert "1 event routed with today's rules, 2 new deliveries" in found.stdout
+def test_replay_repeats_no_side_effect(service: ServiceProcess, providers: RunningSandbox) -> None:
+    event = send_event(service, "call.busy")
+    texts, calls = len(providers.twilio.messages), len(providers.hubspot.calls)
+    result = service.run("replay", event["id"])
+    assert result.returncode == 0
+    assert "Routed 1 event with the current rules, created 2 deliveries" in result.stdout
     assert eventually(lambda: _reasons(service, event) >= {"duplicate"})
     time.sleep(1)
-    assert (len(partners.twilio.messages), len(partners.hubspot.calls)) == (texts, calls)
+    assert (len(providers.twilio.messages), len(providers.hubspot.calls)) == (texts, calls)
 
 
-def _reasons(running: Running, event: dict[str, Any]) -> set[str]:
-    return {item["reason"] for item in running.asked(f"deliveries?event={event['id']}")}
+def _reasons(running: ServiceProcess, event: dict[str, Any]) -> set[str]:
+    return {item["reason"] for item in running.api_items(f"deliveries?event={event['id']}")}
 
 
-def test_a_replay_of_a_span_of_time_asks_first(service: Running) -> None:
-    found = service.run("replay", "--since", "1h")
-    assert found.returncode == 1
-    assert "Route" in found.stderr
+def test_replay_of_time_range_asks_for_confirmation(service: ServiceProcess) -> None:
+    result = service.run("replay", "--since", "1h")
+    assert result.returncode == 1
+    assert "Route" in result.stderr
     assert service.run("replay", "--since", "1h", "--rule", "nobody", "--yes").returncode == 1
     assert service.run("replay", "evt_none", "--yes").returncode == 1
 
 
-def test_a_paused_connection_sends_nothing_until_it_is_resumed(
-    service: Running, partners: RunningSandbox
+def test_paused_connection_sends_nothing_until_resumed(
+    service: ServiceProcess, providers: RunningSandbox
 ) -> None:
     assert service.run("pause", "twilio", "--reason", "lunch").returncode == 0
-    before = len(partners.twilio.messages)
-    event = send(service, "call.busy")
+    before = len(providers.twilio.messages)
+    event = send_event(service, "call.busy")
     time.sleep(0.5)
-    assert deliveries_of(service, event)["twilio.send_sms"]["state"] == "pending"
+    assert deliveries_by_action(service, event)["twilio.send_sms"]["state"] == "pending"
     assert service.run("resume", "twilio").returncode == 0
-    assert eventually(lambda: len(partners.twilio.messages) == before + 1)
+    assert eventually(lambda: len(providers.twilio.messages) == before + 1)
     assert service.run("pause", "twillio").returncode == 1
 
 
-def test_who_opted_out_by_command_is_not_texted(service: Running, partners: RunningSandbox) -> None:
+def test_opted_out_number_gets_no_messages(service: ServiceProcess, providers: RunningSandbox) -> None:
     assert service.run("opt-outs", "add", "+1 (212) 555-0122").returncode == 0
-    event = send(service, "call.busy", "--set", "metadata.contactPhone=+12125550122")
-    assert deliveries_of(service, event)["twilio.send_sms"]["reason"] == "opted_out"
-    assert "+12125550122" not in [text.to for text in partners.twilio.messages]
+    event = send_event(service, "call.busy", "--set", "metadata.contactPhone=+12125550122")
+    assert deliveries_by_action(service, event)["twilio.send_sms"]["reason"] == "opted_out"
+    assert "+12125550122" not in [text.to for text in providers.twilio.messages]
     assert {item["channel"] for item in service.items("opt-outs") if item["address"] == "+12125550122"} == {
         "sms",
         "call",
@@ -282,28 +294,30 @@ def test_who_opted_out_by_command_is_not_texted(service: Running, partners: Runn
     assert left == ["call"]
 
 
-def test_an_erased_person_is_gone_and_the_proof_says_how_much(service: Running) -> None:
-    event = send(service, "call.busy", "--set", "metadata.contactPhone=+12125550133")
-    assert service.run("erase", "--phone", "+12125550133").returncode == 1  # nobody said yes
-    found = service.run("erase", "--phone", "+12125550133", "--yes", "--json")
-    proof = json.loads(found.stdout)["items"][0]
+def test_erase_removes_personal_data_and_reports_counts(service: ServiceProcess) -> None:
+    event = send_event(service, "call.busy", "--set", "metadata.contactPhone=+12125550133")
+    assert service.run("erase", "--phone", "+12125550133").returncode == 1  # not confirmed
+    result = service.run("erase", "--phone", "+12125550133", "--yes", "--json")
+    proof = json.loads(result.stdout)["items"][0]
     assert (proof["events"], proof["deliveries"]) == (1, 2)
     shown = json.loads(service.run("show", event["id"], "--json").stdout)
     assert shown["body"] is None
     assert "+12125550133" not in json.dumps(shown)
 
 
-def test_a_refused_request_can_be_taken_after_all(service: Running) -> None:
+def test_rejected_request_with_valid_signature_can_be_accepted(service: ServiceProcess) -> None:
     raw = json.dumps(refresh_sample(sample("call.completed"), datetime.now(UTC))).encode()
     headers = {"X-Webhook-Signature-256": sign(raw, SECRET.encode()), "X-Webhook-Timestamp": "1700000000"}
     assert httpx.post(f"{service.url}/webhooks/heppu", content=raw, headers=headers).status_code == 401
-    refused = eventually(lambda: [item for item in service.asked("rejected") if item["signature_valid"]])[0]
+    refused = eventually(
+        lambda: [item for item in service.api_items("rejected-requests") if item["signature_valid"]]
+    )[0]
     assert "timestamp" in service.run("rejected").stdout
-    found = service.run("rejected", "accept", refused["id"])
-    assert (found.returncode, "accepted as evt_" in found.stdout) == (0, True)
+    result = service.run("rejected", "accept", refused["id"])
+    assert (result.returncode, "accepted as evt_" in result.stdout) == (0, True)
     assert service.run("show", refused["id"]).returncode == 0
 
 
-def test_pruning_and_upgrading_a_running_service_is_harmless(service: Running) -> None:
+def test_prune_and_upgrade_work_with_running_service(service: ServiceProcess) -> None:
     assert json.loads(service.run("prune", "--yes", "--json").stdout)["events"] == 0
     assert "version" in service.run("db", "upgrade").stdout

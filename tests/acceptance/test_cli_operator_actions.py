@@ -243,7 +243,7 @@ def test_retry_names_the_end_of_a_temporary_pause(database: Database, sms_delive
     assert invoke("retry", sms_delivery).stdout == f"✓ {sms_delivery}: retry starts now\n"
 
 
-# ---------------------------------------------------------------- refusals
+# ---------------------------------------------------------------- rejected actions
 
 
 def test_rejected_operator_action_names_the_next_step(database: Database, sms_delivery: str) -> None:
@@ -252,11 +252,11 @@ def test_rejected_operator_action_names_the_next_step(database: Database, sms_de
     refused = invoke("retry", sms_delivery)
     assert refused.exit_code == 1
     assert f"`bridge replay {event} --rule text --force` sends it once more" in refused.stdout
-    update_deliveries(database, trigger="on_failure")  # no replay makes it
+    update_deliveries(database, trigger="on_failure")  # a replay does not create it
     assert "replay" not in invoke("retry", sms_delivery).stdout
     for command in ("retry dlv_0", "cancel dlv_0", "resolve dlv_0 delivered"):
         hint = invoke(*command.split()).stdout
-        assert "there is no such delivery; `bridge deliveries` lists them" in hint
+        assert "there is no such delivery; list the IDs with `bridge deliveries`" in hint
 
 
 @pytest.mark.parametrize(

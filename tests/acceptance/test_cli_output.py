@@ -80,7 +80,12 @@ def test_every_command_with_a_result_has_json_option() -> None:
         for name, command in result.items()
         if not any("--json" in parameter.opts for parameter in command.params)
     }
-    assert without == {"serve", "worker", "demo", "schema"}  # services, the demo, and a command that always prints JSON
+    assert without == {
+        "serve",
+        "worker",
+        "demo",
+        "schema",
+    }  # services, the demo, and a command that always prints JSON
 
 
 def test_pause_and_resume_json_equals_api_record(stored: Bridge) -> None:
@@ -101,7 +106,10 @@ def test_pause_and_resume_json_equals_api_record(stored: Bridge) -> None:
 def test_opt_out_json_lists_each_changed_channel(stored: Bridge) -> None:
     added = parse_json(stored("opt-outs", "add", "+14155550123", "--json"))
     change = {"address": "+14155550123", "opted_out": True, "source": "command line"}
-    assert added == {"items": [{"channel": "sms", **change}, {"channel": "call", **change}], "next_cursor": None}
+    assert added == {
+        "items": [{"channel": "sms", **change}, {"channel": "call", **change}],
+        "next_cursor": None,
+    }
     removed = parse_json(stored("opt-outs", "remove", "+14155550123", "--channel", "sms", "--json"))
     assert removed["items"] == [{"channel": "sms", **change, "opted_out": False}]
     assert [item["channel"] for item in parse_json(stored("opt-outs", "--json"))["items"]] == ["call"]
@@ -137,7 +145,9 @@ def test_check_reports_unrecognized_variables_without_failing(bridge: Bridge) ->
     assert result.exit_code == 0
     hint = "unrecognized variable: BRIDGE_RECIPIENTS_ALLOWLIST; did you mean BRIDGE_RECIPIENT_ALLOWLIST?\n"
     assert hint in result.stdout
-    assert "unrecognized variable: BRIDGE_DEPLOYED_BY; docs/operations.md lists the variables\n" in result.stdout
+    assert (
+        "unrecognized variable: BRIDGE_DEPLOYED_BY; docs/operations.md lists the variables\n" in result.stdout
+    )
     assert parse_json(bridge("check", "--json"))["unrecognized_variables"] == {
         "BRIDGE_RECIPIENTS_ALLOWLIST": "did you mean BRIDGE_RECIPIENT_ALLOWLIST?"
     }

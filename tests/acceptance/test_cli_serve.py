@@ -1,4 +1,4 @@
-"""Starting, reloading and stopping: what `bridge serve` and `bridge sandbox` do and say."""
+"""`bridge serve` and `bridge sandbox`: starting, reloading and stopping."""
 
 from __future__ import annotations
 
@@ -14,61 +14,61 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bridge.samples import sample, stamped
+from bridge.samples import refresh_sample, sample
 from bridge.sandbox import RunningSandbox, start_sandbox
-from tests.acceptance.commands import NOTHING, RULES, alone, states
+from tests.acceptance.commands import DISABLED_RULE, RULES, delivery_states, run_bridge
 from tests.acceptance.service_process import (
     ADMIN,
     BRIDGE,
     SECRET,
-    Running,
+    ServiceProcess,
     clean_environment,
     eventually,
     free_port,
-    serving,
+    running_service,
 )  # fmt: skip
 
 
 @pytest.fixture
 def sandbox() -> Iterator[RunningSandbox]:
-    """Partners of one test alone."""
+    """Mock providers for one test."""
     with start_sandbox() as running:
         yield running
 
 
-def test_a_second_serving_process_on_sqlite_says_who_is_there(service: Running) -> None:
-    found = service.run("serve", "--port", "0")
-    assert found.returncode == 1
-    assert f"already served by process {service.process.pid}" in found.stderr
+def test_second_server_on_sqlite_names_the_first_process(service: ServiceProcess) -> None:
+    result = service.run("serve", "--port", "0")
+    assert result.returncode == 1
+    assert f"already served by process {service.process.pid}" in result.stderr
 
 
-def test_a_taken_port_is_told(tmp_path: Path, service: Running) -> None:
-    (tmp_path / "rules.yaml").write_text(NOTHING)
+def test_port_in_use_exits_with_advice(tmp_path: Path, service: ServiceProcess) -> None:
+    (tmp_path / "rules.yaml").write_text(DISABLED_RULE)
     port = service.url.rsplit(":", 1)[1]
-    found = alone(tmp_path, "serve", "--port", port, HEPPU_WEBHOOK_SECRET=SECRET)
-    assert (found.returncode, "choose another with --host and --port" in found.stderr) == (1, True)
+    result = run_bridge(tmp_path, "serve", "--port", port, HEPPU_WEBHOOK_SECRET=SECRET)
+    assert (result.returncode, "choose another address with --host and --port" in result.stderr) == (1, True)
 
 
-def test_the_lock_is_free_again_after_a_kill(tmp_path: Path) -> None:
-    (tmp_path / "rules.yaml").write_text(NOTHING)
-    with serving(tmp_path, {}) as running:
+def test_sqlite_server_lock_is_released_after_kill(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(DISABLED_RULE)
+    with running_service(tmp_path, {}) as running:
         running.process.kill()
         running.process.wait()
-    with serving(tmp_path, {}) as running:
+    with running_service(tmp_path, {}) as running:
         assert running.stop() == 0
 
 
-def test_a_bad_rules_file_stops_the_start_with_its_report(tmp_path: Path) -> None:
+def test_serve_with_invalid_rules_exits_with_report(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text("version: 1\nrules:\n  - name: x\n    wen: call.busy\n    do: []\n")
-    found = alone(tmp_path, "serve", HEPPU_WEBHOOK_SECRET=SECRET)
-    assert found.returncode == 1
-    assert "rules.yaml:4:" in found.stderr
-    assert "did you mean `when`?" in found.stderr
+    result = run_bridge(tmp_path, "serve", HEPPU_WEBHOOK_SECRET=SECRET)
+    assert result.returncode == 1
+    assert "rules.yaml:4:" in result.stderr
+    assert "did you mean `when`?" in result.stderr
 
 
-def test_without_a_token_the_log_page_has_one_and_everything_behind_it_asks(tmp_path: Path) -> None:
-    (tmp_path / "rules.yaml").write_text(NOTHING)
-    with serving(tmp_path, {}, BRIDGE_ADMIN_TOKEN="") as running:
+def test_generated_admin_token_protects_api_and_metrics(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(DISABLED_RULE)
+    with running_service(tmp_path, {}, BRIDGE_ADMIN_TOKEN="") as running:
         assert httpx.get(f"{running.url}/metrics").status_code == 401
         assert httpx.get(f"{running.url}/api/events").status_code == 401
         token = eventually(lambda: running.log.read_text().partition("#token=")[2]).split()[0]
@@ -76,57 +76,55 @@ def test_without_a_token_the_log_page_has_one_and_everything_behind_it_asks(tmp_
         assert httpx.get(f"{running.url}/metrics", headers=headers).status_code == 200
 
 
-def test_no_work_receives_and_leaves_the_rest_to_others(tmp_path: Path, sandbox: RunningSandbox) -> None:
+def test_no_worker_stores_events_without_routing(tmp_path: Path, sandbox: RunningSandbox) -> None:
     (tmp_path / "rules.yaml").write_text(RULES)
     port = free_port()
     environ = clean_environment(HEPPU_WEBHOOK_SECRET=SECRET, BRIDGE_PORT=str(port), BRIDGE_ADMIN_TOKEN=ADMIN)
     with subprocess.Popen(
         [BRIDGE, "serve", "--no-worker"], cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL
     ) as process:
-        running = Running(f"http://127.0.0.1:{port}", tmp_path, environ, process)
+        running = ServiceProcess(f"http://127.0.0.1:{port}", tmp_path, environ, process)
         assert eventually(lambda: _is_ready(running))
-        running.post(stamped(sample("call.busy"), datetime.now(UTC)))
+        running.post(refresh_sample(sample("call.busy"), datetime.now(UTC)))
         time.sleep(1)
         assert [item["routed_at"] for item in running.items("events")] == [None]
         assert running.stop() == 0
-    with serving(tmp_path, sandbox.environment) as running:
-        assert eventually(lambda: running.asked("events")[0]["routed_at"])
+    with running_service(tmp_path, sandbox.environment) as running:
+        assert eventually(lambda: running.api_items("events")[0]["routed_at"])
 
 
-def _is_ready(running: Running) -> bool:
+def _is_ready(running: ServiceProcess) -> bool:
     try:
         return httpx.get(f"{running.url}/readyz", timeout=1).is_success
     except httpx.HTTPError:
         return False
 
 
-def test_new_rules_are_taken_over_while_it_runs_and_open_new_accounts(
-    tmp_path: Path, sandbox: RunningSandbox
-) -> None:
+def test_reload_applies_valid_rules_and_keeps_them_on_error(tmp_path: Path, sandbox: RunningSandbox) -> None:
     path = tmp_path / "rules.yaml"
-    path.write_text(NOTHING)
-    with serving(tmp_path, sandbox.environment) as running:
+    path.write_text(DISABLED_RULE)
+    with running_service(tmp_path, sandbox.environment) as running:
         before = len(sandbox.slack.messages)
         path.write_text(
             "version: 1\nrules: [{name: tell, when: call.busy, do: [{use: slack.post, with: {text: hi}}]}]\n"
         )
         running.process.send_signal(signal.SIGHUP)
         assert eventually(lambda: "rules reloaded" in running.log.read_text())
-        running.post(stamped(sample("call.busy"), datetime.now(UTC)))
+        running.post(refresh_sample(sample("call.busy"), datetime.now(UTC)))
         assert eventually(lambda: len(sandbox.slack.messages) == before + 1)
         path.write_text("rules: wrong")
         running.process.send_signal(signal.SIGHUP)
         assert eventually(lambda: "rules not reloaded" in running.log.read_text())
-        found = running.run("check", "--deployed")
-        assert (found.returncode, "did NOT take the file over" in found.stdout) == (1, True)
-        running.post(stamped(sample("call.busy"), datetime.now(UTC)))
+        result = running.run("check", "--deployed")
+        assert (result.returncode, "did NOT load this file" in result.stdout) == (1, True)
+        running.post(refresh_sample(sample("call.busy"), datetime.now(UTC)))
         assert eventually(lambda: len(sandbox.slack.messages) == before + 2)
 
 
-def test_rules_with_an_account_that_is_not_set_up_do_not_replace_the_running_ones(tmp_path: Path) -> None:
+def test_reload_with_missing_settings_keeps_the_previous_rules(tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
-    path.write_text(NOTHING)
-    with serving(tmp_path, {}) as running:
+    path.write_text(DISABLED_RULE)
+    with running_service(tmp_path, {}) as running:
         path.write_text(
             "version: 1\nrules: [{name: tell, when: call.busy, do: [{use: slack.post, with: {text: hi}}]}]\n"
         )
@@ -135,54 +133,57 @@ def test_rules_with_an_account_that_is_not_set_up_do_not_replace_the_running_one
         assert running.stop() == 0
 
 
-def test_a_stop_finishes_what_runs_and_turns_new_events_away(tmp_path: Path, sandbox: RunningSandbox) -> None:
+def test_sigterm_finishes_running_attempts_and_rejects_new_events(
+    tmp_path: Path, sandbox: RunningSandbox
+) -> None:
     (tmp_path / "rules.yaml").write_text(RULES)
     sandbox.fault("hubspot", method="POST", path="*", delay=4.0, times=1)
-    with serving(tmp_path, sandbox.environment) as running:
-        running.post(stamped(sample("call.completed"), datetime.now(UTC)))
-        assert eventually(lambda: "running" in states(running))
+    with running_service(tmp_path, sandbox.environment) as running:
+        running.post(refresh_sample(sample("call.completed"), datetime.now(UTC)))
+        assert eventually(lambda: "running" in delivery_states(running))
         running.process.send_signal(signal.SIGTERM)
-        refused = eventually(lambda: _answer(running) == 503)
-        assert refused
+        assert eventually(lambda: _post_status(running) == 503)
         assert httpx.get(f"{running.url}/readyz").status_code == 503
         assert running.process.wait(30) == 0
-        assert states(running) == ["succeeded"]
+        assert delivery_states(running) == ["succeeded"]
 
 
-def _answer(running: Running) -> int:
-    return running.post(stamped(sample("call.completed"), datetime.now(UTC))).status_code
+def _post_status(running: ServiceProcess) -> int:
+    return running.post(refresh_sample(sample("call.completed"), datetime.now(UTC))).status_code
 
 
-def test_a_second_signal_stops_at_once_and_nothing_is_lost(tmp_path: Path, sandbox: RunningSandbox) -> None:
+def test_second_signal_exits_immediately_without_losing_deliveries(
+    tmp_path: Path, sandbox: RunningSandbox
+) -> None:
     (tmp_path / "rules.yaml").write_text(RULES)
     sandbox.fault("hubspot", method="POST", path="*", delay=8.0, times=1)
-    with serving(tmp_path, sandbox.environment) as running:
-        running.post(stamped(sample("call.failed"), datetime.now(UTC)))
-        assert eventually(lambda: "running" in states(running))
-        begun = time.monotonic()
+    with running_service(tmp_path, sandbox.environment) as running:
+        running.post(refresh_sample(sample("call.failed"), datetime.now(UTC)))
+        assert eventually(lambda: "running" in delivery_states(running))
+        started = time.monotonic()
         running.process.send_signal(signal.SIGTERM)
         assert eventually(lambda: "stopping" in running.log.read_text())
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(5) == 128 + signal.SIGTERM
-        assert time.monotonic() - begun < 6
+        assert time.monotonic() - started < 6
     sandbox.clear_faults()
-    with serving(tmp_path, sandbox.environment) as running:
-        assert eventually(lambda: states(running) == ["succeeded"], 30)
+    with running_service(tmp_path, sandbox.environment) as running:
+        assert eventually(lambda: delivery_states(running) == ["succeeded"], 30)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    (tmp_path / "rules.yaml").write_text(NOTHING)
+def test_read_only_folder_exits_with_advice(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(DISABLED_RULE)
     tmp_path.chmod(0o500)
-    found = alone(tmp_path, "serve", HEPPU_WEBHOOK_SECRET=SECRET)
+    result = run_bridge(tmp_path, "serve", HEPPU_WEBHOOK_SECRET=SECRET)
     tmp_path.chmod(0o700)
-    assert (found.returncode, "cannot be written" in found.stderr) == (1, True)
+    assert (result.returncode, "cannot write" in result.stderr) == (1, True)
 
 
-# ---------------------------------------------------------------- the sandbox
+# ---------------------------------------------------------------- sandbox
 
 
-def test_the_sandbox_prints_an_environment_that_a_bridge_can_use(tmp_path: Path) -> None:
+def test_sandbox_json_environment_passes_check_online(tmp_path: Path) -> None:
     with subprocess.Popen(
         [BRIDGE, "sandbox", "--port", "0", "--smtp-port", "0", "--json"], cwd=tmp_path, env=clean_environment(),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -192,10 +193,10 @@ def test_the_sandbox_prints_an_environment_that_a_bridge_can_use(tmp_path: Path)
             lines = list(iter(process.stdout.readline, "}\n"))
             printed = json.loads("".join([*lines, "}"]))
             port = printed["url"].rsplit(":", 1)[1]
-            taken = alone(tmp_path, "sandbox", "--port", port, "--smtp-port", "0")
-            assert (taken.returncode, "choose others" in taken.stderr) == (1, True)
+            taken = run_bridge(tmp_path, "sandbox", "--port", port, "--smtp-port", "0")
+            assert (taken.returncode, "choose other ports" in taken.stderr) == (1, True)
             (tmp_path / "rules.yaml").write_text(RULES)
-            checked = alone(tmp_path, "check", "--online", **printed["environment"])
+            checked = run_bridge(tmp_path, "check", "--online", **printed["environment"])
             assert checked.returncode == 0, checked.stdout
             assert httpx.get(f"{printed['url']}/_sandbox/state").status_code == 200
             process.send_signal(signal.SIGTERM)
@@ -205,12 +206,12 @@ def test_the_sandbox_prints_an_environment_that_a_bridge_can_use(tmp_path: Path)
 
 
 @pytest.mark.postgres
-def test_on_postgresql_one_process_receives_and_another_works(
+def test_postgresql_allows_separate_receiver_and_worker(
     tmp_path: Path, sandbox: RunningSandbox, postgres_url: str
 ) -> None:
     (tmp_path / "rules.yaml").write_text(RULES)
-    with serving(tmp_path, sandbox.environment, BRIDGE_DATABASE_URL=postgres_url) as receiver:
-        receiver.stop()  # it made the tables
+    with running_service(tmp_path, sandbox.environment, BRIDGE_DATABASE_URL=postgres_url) as receiver:
+        receiver.stop()  # the tables exist now
     port = free_port()
     environ = receiver.environ | {"BRIDGE_PORT": str(port)}
     with (
@@ -220,9 +221,9 @@ def test_on_postgresql_one_process_receives_and_another_works(
         subprocess.Popen([BRIDGE, "worker"], cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL) as back,
     ):
         try:
-            running = Running(f"http://127.0.0.1:{port}", tmp_path, environ, front)
+            running = ServiceProcess(f"http://127.0.0.1:{port}", tmp_path, environ, front)
             assert eventually(lambda: _is_ready(running))
-            running.post(stamped(sample("call.busy"), datetime.now(UTC)))
+            running.post(refresh_sample(sample("call.busy"), datetime.now(UTC)))
             assert eventually(lambda: len(sandbox.twilio.messages) == 1)
             back.send_signal(signal.SIGHUP)
             time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""`bridge demo`: it shows what the README shows, whatever the machine's environment, and leaves nothing behind."""
+"""`bridge demo`: its output equals that in the README on every machine, and it leaves no files behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bridge.cli.demo_report import differences
+from bridge.cli.demo_report import find_failures
 from bridge.sandbox import start_sandbox
 from tests.acceptance.service_process import BRIDGE, clean_environment, eventually
 
@@ -23,7 +23,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 
 @contextmanager
 def demo(folder: Path, **own: str) -> Iterator[subprocess.Popen[str]]:
-    """The demo in a process group of its own, with its temporary files in `folder`."""
+    """Run the demo in a separate process group, with its temporary files in `folder`."""
     environ = clean_environment(TMPDIR=str(folder), COLUMNS="110", **own)
     with subprocess.Popen(
         [BRIDGE, "demo"], cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -44,29 +44,29 @@ def group_is_alive(group: int) -> bool:
     return True
 
 
-def variable_parts_removed(text: str) -> list[str]:
-    """Lines without trailing blanks; contents are cut at the table's width, so only their beginnings count."""
+def comparable_lines(text: str) -> list[str]:
+    """Return lines without trailing blanks and cut at 100 characters, because the width of tables varies."""
     lines = (line.rstrip().rstrip("…")[:100] for line in text.splitlines())
     return [line for line in lines if line and not set(line) <= {" ", "─"}]
 
 
-def test_it_prints_what_the_readme_prints_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_demo_output_equals_readme_and_leaves_no_files(tmp_path: Path) -> None:
     with demo(tmp_path) as process:
         out, err = process.communicate(timeout=100)
         assert process.returncode == 0, out + err
         assert not group_is_alive(process.pid)
     assert list(tmp_path.iterdir()) == []
     shown = next(
-        block for block in re.findall(r"```text\n(.*?)```", README, re.DOTALL) if "What Heppu sent" in block
+        block for block in re.findall(r"```text\n(.*?)```", README, re.DOTALL) if "Events sent" in block
     )
-    printed = variable_parts_removed(out)
-    missing = [line for line in variable_parts_removed(shown) if line not in printed]
+    printed = comparable_lines(out)
+    missing = [line for line in comparable_lines(shown) if line not in printed]
     assert missing == []
     assert "README.md" in out
     assert err == ""
 
 
-def test_accounts_in_the_environment_and_in_a_dotenv_file_are_never_touched(tmp_path: Path) -> None:
+def test_demo_ignores_accounts_in_environment_and_dotenv(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("BRIDGE_RECIPIENT_ALLOWLIST=+15550100\nTWILIO_URL=http://127.0.0.1:9\n")
     hostile = {
         "HUBSPOT_URL": "http://127.0.0.1:9",
@@ -79,7 +79,7 @@ def test_accounts_in_the_environment_and_in_a_dotenv_file_are_never_touched(tmp_
     assert [path.name for path in tmp_path.iterdir()] == [".env"]
 
 
-def test_interrupted_it_still_clears_away(tmp_path: Path) -> None:
+def test_interrupted_demo_cleans_up(tmp_path: Path) -> None:
     with demo(tmp_path) as process:
         assert eventually(lambda: list(tmp_path.glob("bridge-demo-*/bridge.db")), 40)
         process.send_signal(signal.SIGTERM)
@@ -88,7 +88,7 @@ def test_interrupted_it_still_clears_away(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_with_keep_it_goes_on_until_it_is_interrupted(tmp_path: Path) -> None:
+def test_demo_keep_runs_until_interrupted(tmp_path: Path) -> None:
     environ = clean_environment(TMPDIR=str(tmp_path))
     with subprocess.Popen(
         [BRIDGE, "demo", "--keep"], cwd=tmp_path, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -118,15 +118,15 @@ def delivery(action: str, state: str = "succeeded") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("deliveries", "problem"),
+    ("deliveries", "failure"),
     [
-        ([delivery("twilio.send_sms")], "twilio.send_sms: the bridge says 1, the partner has 0"),
-        ([], "slack.post reached nobody"),
-        ([delivery("email.send", "failed")], "email.send of some-rule is dead: no such number"),
+        ([delivery("twilio.send_sms")], "twilio.send_sms: the bridge reports 1, the provider has 0"),
+        ([], "slack.post was not received"),
+        ([delivery("email.send", "failed")], "email.send of some-rule is failed: no such number"),
     ],
 )
-def test_it_fails_when_what_arrived_is_not_what_the_bridge_says(
-    deliveries: list[dict[str, Any]], problem: str
+def test_demo_reports_mismatch_between_bridge_and_provider(
+    deliveries: list[dict[str, Any]], failure: str
 ) -> None:
     with start_sandbox() as sandbox:
-        assert problem in differences(sandbox, deliveries)
+        assert failure in find_failures(sandbox, deliveries)

@@ -1,4 +1,4 @@
-"""The main job, seen from outside: a real process, events signed by somebody else's HMAC, and what reached whom."""
+"""End to end: a real process, independently signed events, and the data that the mock providers received."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from typing import Any
 
 import pytest
 
-from bridge.events import EVENT_NAMES
-from bridge.samples import sample, stamped
+from bridge.events import EVENT_TYPES
+from bridge.samples import refresh_sample, sample
 from bridge.sandbox import RunningSandbox, start_sandbox
-from tests.acceptance.service_process import BRIDGE, Running, clean_environment, eventually, serving
+from tests.acceptance.service_process import (
+    BRIDGE,
+    ServiceProcess,
+    clean_environment,
+    eventually,
+    running_service,
+)
 
 SHIPPED = Path(__file__).parents[2] / "rules.yaml"
 
@@ -31,85 +37,85 @@ def folder(tmp_path: Path) -> Path:
 
 
 def noon_zone(now: datetime) -> str:
-    """A time zone in which it is about noon."""
+    """Return a time zone in which it is about noon."""
     offset = (12 - now.hour + 12) % 24 - 12
     return f"Etc/GMT{'-' if offset >= 0 else '+'}{abs(offset)}" if offset else "Etc/GMT"
 
 
 def events(now: datetime) -> list[dict[str, Any]]:
-    """The seven documented events and an abandoned chat that has an e-mail; old enough that no delay is left."""
-    made = []
-    for name in (*EVENT_NAMES, "chat.abandoned"):
-        body = stamped(sample(name), now - timedelta(minutes=45))
+    """Return the seven documented events and an abandoned chat with an email address, older than every delay."""
+    bodies = []
+    for name in (*EVENT_TYPES, "chat.abandoned"):
+        body = refresh_sample(sample(name), now - timedelta(minutes=45))
         body["metadata"]["timezone"] = noon_zone(now)
-        made.append(body)
-    made[-1]["metadata"] |= {"contactEmail": "lou.marsh@example.com", "contactName": "Lou Marsh"}
-    return made
+        bodies.append(body)
+    bodies[-1]["metadata"] |= {"contactEmail": "lou.marsh@example.com", "contactName": "Lou Marsh"}
+    return bodies
 
 
-def final(running: Running) -> list[dict[str, Any]]:
-    """All deliveries, once none of them is unfinished."""
-    items = running.asked("deliveries?limit=200")
+def finished_deliveries(running: ServiceProcess) -> list[dict[str, Any]]:
+    """Return all deliveries if every one is finished, otherwise none."""
+    items = running.api_items("deliveries?limit=200")
     unfinished = [item for item in items if item["state"] in ("pending", "running", "retrying")]
-    unrouted = [item for item in running.asked("events?limit=200") if item["routed_at"] is None]
+    unrouted = [item for item in running.api_items("events?limit=200") if item["routed_at"] is None]
     return [] if unfinished or unrouted else items
 
 
-def test_the_seven_events_reach_the_partners_once(folder: Path, sandbox: RunningSandbox) -> None:
-    with serving(folder, sandbox.environment) as running:
+def test_seven_events_reach_the_providers_exactly_once(folder: Path, sandbox: RunningSandbox) -> None:
+    with running_service(folder, sandbox.environment) as running:
         for body in events(datetime.now(UTC)):
             assert running.post(body).json() == {"received": True}
-        deliveries = eventually(lambda: final(running), 40)
+        deliveries = eventually(lambda: finished_deliveries(running), 40)
         assert {item["state"] for item in deliveries} == {"succeeded"}, deliveries
         assert running.stop() == 0
-    assert sorted(text.to for text in sandbox.twilio.messages) == ["+12125550167", "+14155550188"]
-    assert [mail.recipients for mail in sandbox.email.messages] == [("lou.marsh@example.com",)]
+    assert sorted(sms.to for sms in sandbox.twilio.messages) == ["+12125550167", "+14155550188"]
+    assert [email.recipients for email in sandbox.email.messages] == [("lou.marsh@example.com",)]
     assert len(sandbox.hubspot.calls) == 4
-    assert len(sandbox.salesforce.tasks) == 6  # four calls, and the two chats that say who it was
+    assert len(sandbox.salesforce.tasks) == 6  # four calls, and two chats with a contact
     assert len(sandbox.slack.messages) == 1
 
 
-def test_what_came_before_a_kill_is_done_after_it(folder: Path, sandbox: RunningSandbox) -> None:
+def test_deliveries_resume_after_kill(folder: Path, sandbox: RunningSandbox) -> None:
     sandbox.fault("twilio", path="*Messages.json", method="POST", times=100, status=503)
     now = datetime.now(UTC)
-    with serving(folder, sandbox.environment) as running:
-        body = stamped(sample("call.busy"), now - timedelta(minutes=45))
+    with running_service(folder, sandbox.environment) as running:
+        body = refresh_sample(sample("call.busy"), now - timedelta(minutes=45))
         body["metadata"]["timezone"] = noon_zone(now)
         assert running.post(body).status_code == 200
         running.process.kill()
     sandbox.clear_faults()
-    with serving(folder, sandbox.environment) as running:
+    with running_service(folder, sandbox.environment) as running:
         assert running.post(body).json() == {"received": True, "duplicate": True}
-        deliveries = eventually(lambda: final(running), 60)
+        deliveries = eventually(lambda: finished_deliveries(running), 60)
         assert {item["state"] for item in deliveries} == {"succeeded"}, deliveries
-    assert [text.to for text in sandbox.twilio.messages] == ["+12125550167"]
+    assert [sms.to for sms in sandbox.twilio.messages] == ["+12125550167"]
 
 
-def test_without_a_secret_it_refuses_to_start_and_says_what_to_do(folder: Path) -> None:
-    found = subprocess.run(
+def test_serve_without_webhook_secret_exits_with_advice(folder: Path) -> None:
+    result = subprocess.run(
         [BRIDGE, "serve"], cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=30
     )
-    assert found.returncode == 1
-    assert "HEPPU_WEBHOOK_SECRET is not set" in found.stderr
-    assert "Traceback" not in found.stderr
+    assert result.returncode == 1
+    assert "HEPPU_WEBHOOK_SECRET is not set" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-def test_missing_settings_are_all_named(folder: Path) -> None:
+def test_serve_names_all_missing_settings(folder: Path) -> None:
     environ = clean_environment(HEPPU_WEBHOOK_SECRET="whsec_x")
-    found = subprocess.run(
+    result = subprocess.run(
         [BRIDGE, "serve"], cwd=folder, env=environ, capture_output=True, text=True, timeout=30
     )
-    assert found.returncode == 1
+    assert result.returncode == 1
     for name in ("HUBSPOT_ACCESS_TOKEN", "TWILIO_ACCOUNT_SID", "EMAIL_SMTP_URL", "SLACK_WEBHOOK_URL"):
-        assert name in found.stderr
+        assert name in result.stderr
 
 
-def test_no_secret_and_no_whole_address_is_in_the_log(folder: Path, sandbox: RunningSandbox) -> None:
-    with serving(folder, sandbox.environment, BRIDGE_LOG_FORMAT="json") as running:
+def test_log_contains_no_secrets_or_full_addresses(folder: Path, sandbox: RunningSandbox) -> None:
+    with running_service(folder, sandbox.environment, BRIDGE_LOG_FORMAT="json") as running:
         for body in events(datetime.now(UTC)):
             running.post(body)
         running.post(b"not an event")
-        assert eventually(lambda: final(running), 40)
+        assert eventually(lambda: finished_deliveries(running), 40)
         assert running.stop() == 0
         log = running.log.read_text()
     for secret in ("whsec_acceptance", "acceptance-admin-token", sandbox.environment["TWILIO_AUTH_TOKEN"]):
