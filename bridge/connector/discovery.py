@@ -10,6 +10,7 @@ import sys
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class ConnectorSource:
     entry_point: EntryPoint | None = None
 
 
+@cache  # once a connector is loaded, `_import` has replaced the installed package in sys.modules
 def shipped_folder() -> Path:
     """Return the folder of the shipped connectors: `connectors` in a checkout, `bridge_connectors` in the wheel."""
     checkout = Path(__file__).parents[2] / "connectors"
