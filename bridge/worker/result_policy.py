@@ -20,12 +20,11 @@ a lookup returns    Success: succeeded             None: retry immediately
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
-
-from tenacity import RetryCallState, wait_chain, wait_random
 
 from bridge.connector import Action, Success
 from bridge.errors import (
@@ -60,8 +59,6 @@ UNSUPPORTED_RETRY_INTERVAL, UNSUPPORTED_GRACE = timedelta(minutes=1), timedelta(
 """During an upgrade, deliveries that this version does not support are left to workers of a newer version: for how
 long at a time, and in total."""
 
-_waits = wait_chain(*(wait_random(0.8 * seconds, 1.2 * seconds) for seconds in SCHEDULE_SECONDS))
-
 
 class NotStarted(TransientError):
     """The provider was not contacted, for example because the attempt waited too long for a thread.
@@ -85,10 +82,9 @@ class UnsupportedByThisVersion(PermanentError):
 
 
 def retry_delay(attempts: int) -> timedelta:
-    """Return how long to wait after this many failed attempts."""
-    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
-    state.attempt_number = attempts
-    return timedelta(seconds=_waits(state))
+    """Return how long to wait after this many failed attempts (at least one)."""
+    seconds = SCHEDULE_SECONDS[min(attempts, len(SCHEDULE_SECONDS)) - 1]
+    return timedelta(seconds=seconds * random.uniform(0.8, 1.2))
 
 
 def to_delivery_error(
