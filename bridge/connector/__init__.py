@@ -32,6 +32,7 @@ from bridge.connector.api import (
     per_event,
     per_message,
 )
+from bridge.connector.contact_resolution import resolve_contact, resolve_contacts, write_for_contacts
 from bridge.connector.contacts import (
     BatchResult,
     ContactDeleted,
@@ -44,15 +45,11 @@ from bridge.connector.contacts import (
     Property,
     ResolvedContact,
     fields_to_write,
-    national_digits,
-    resolve_contact,
-    resolve_contacts,
-    same_number,
-    write_for_contacts,
 )
 from bridge.connector.context import ContactCache, Context
 from bridge.connector.crm import CallParams, ChatParams, ContactParams, ConversationParams, TaskParams
 from bridge.connector.deadline import check_deadline, remaining_seconds
+from bridge.connector.phone_numbers import national_digits, same_number
 from bridge.connector.sms import Segments, segments
 from bridge.connector.transport import (
     DeadlineAdapter,

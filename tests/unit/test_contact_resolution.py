@@ -156,6 +156,16 @@ def test_cached_contact_is_not_searched_for() -> None:
     assert (crm.searches, cache.lookup_count) == ([], 1)
 
 
+def test_search_by_email_precedes_cached_phone() -> None:
+    crm, cache = FakeCrm(ContactMatch("1", ["ann@example.com"])), InMemoryContactCache()
+    cache.ids = {f"phone:{PHONE}": "2"}
+    [ann, bob] = resolve_contacts(
+        crm, [query(cache, "ann@example.com", PHONE), query(cache, "bob@example.com", PHONE)]
+    )
+    assert (ann, bob) == (ContactRef("1"), ContactRef("2", cached=True))
+    assert crm.searches == [["ann@example.com", "bob@example.com"]]
+
+
 def test_batch_creates_a_missing_contact_once() -> None:
     cache = InMemoryContactCache()
     contacts = resolve_contacts(
