@@ -1,6 +1,7 @@
 """Connector discovery: the shipped folder, the folder next to rules.yaml, then installed entry points.
 
-A connector's file is imported on first use, because each SDK costs memory and start-up time.
+A connector is a file `NAME.py` or a folder `NAME` with an `__init__.py`. It is imported on first use, because each SDK
+costs memory and start-up time.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -27,8 +28,9 @@ class ConnectorSource:
 
     name: str
     origin: str
-    """Path of the file, or name of the package."""
+    """Path of the file or folder, or name of the installed package."""
     path: Path | None = None
+    """The file to import; `__init__.py` if the connector is a folder."""
     entry_point: EntryPoint | None = None
 
 
@@ -56,9 +58,8 @@ class Registry:
             if resolved in seen or not resolved.is_dir():
                 continue
             seen.add(resolved)
-            for path in sorted(resolved.glob("*.py")):
-                if not path.stem.startswith("_"):
-                    self._add(ConnectorSource(path.stem, str(path), path=path))
+            for source in sources_in(resolved):
+                self._add(source)
         for entry in entry_points(group=ENTRY_POINTS):
             self._add(
                 ConnectorSource(entry.name, entry.dist.name if entry.dist else entry.value, entry_point=entry)
@@ -97,6 +98,15 @@ class Registry:
         return self.connector(connector).actions[action]
 
 
+def sources_in(folder: Path) -> Iterator[ConnectorSource]:
+    """Yield the connectors in a folder. `tests`, which may be a package, contains their tests."""
+    for path in sorted(folder.glob("[!_]*")):
+        if path.suffix == ".py":
+            yield ConnectorSource(path.stem, str(path), path)
+        elif path.name != "tests" and (path / "__init__.py").is_file():
+            yield ConnectorSource(path.name, str(path), path / "__init__.py")
+
+
 def _load(source: ConnectorSource) -> Connector:
     try:
         module = _import(source.name, source.path) if source.path else None
@@ -119,7 +129,7 @@ def _load(source: ConnectorSource) -> Connector:
 
 
 def _import(name: str, path: Path) -> types.ModuleType:
-    """Import a file as `bridge_connectors.<name>`, so that connectors/email.py does not shadow the module `email`."""
+    """Import a file or folder as `bridge_connectors.<name>`, so that connectors/email.py does not shadow `email`."""
     if _PACKAGE not in sys.modules:
         package = types.ModuleType(_PACKAGE)
         package.__path__ = []
@@ -128,7 +138,9 @@ def _import(name: str, path: Path) -> types.ModuleType:
     loaded = sys.modules.get(qualified)
     if loaded is not None and getattr(loaded, "__file__", None) == str(path):
         return loaded
-    spec = importlib.util.spec_from_file_location(qualified, path)
+    _unload(qualified)
+    folder = [str(path.parent)] if path.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(qualified, path, submodule_search_locations=folder)
     if spec is None or spec.loader is None:
         raise ConfigError(f"connector {path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
@@ -136,9 +148,15 @@ def _import(name: str, path: Path) -> types.ModuleType:
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[qualified]
+        _unload(qualified)
         raise
     return module
+
+
+def _unload(qualified: str) -> None:
+    """Remove a connector's modules: those of a failed import, or of another connector with the same name."""
+    for name in [name for name in sys.modules if name == qualified or name.startswith(f"{qualified}.")]:
+        del sys.modules[name]
 
 
 def variable_names(connector: Connector, connection: str) -> list[str]:

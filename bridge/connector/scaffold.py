@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from string import Template
 
-from bridge.connector.discovery import shipped_folder
+from bridge.connector.discovery import shipped_folder, sources_in
 from bridge.errors import ConfigError
 
 _CONNECTOR = Template('''\
@@ -229,10 +229,10 @@ def new_connector(name: str, folder: Path) -> tuple[Path, Path]:
         raise ConfigError(
             f"`{name}` is not a valid connector name: use lowercase letters, digits and _ only, like ticket_desk"
         )
-    if (shipped_folder() / f"{name}.py").exists():
+    if any(name == source.name for source in sources_in(shipped_folder())):
         raise ConfigError(f"a shipped connector named `{name}` already exists; choose another name")
     paths = (folder / f"{name}.py", folder / "tests" / f"test_{name}.py")
-    for path in paths:
+    for path in (folder / name, *paths):
         if path.exists():
             raise ConfigError(f"{path} already exists; nothing was written")
     values = {"name": name, "capitals": name.upper(), "title": name.replace("_", " ").title()}

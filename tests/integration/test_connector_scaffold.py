@@ -49,7 +49,9 @@ def test_new_connector_passes_ruff_and_mypy(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("name", ["", "Tickets", "ticket-desk", "1desk", "../desk", "class", "d" * 41, "dësk"])
+@pytest.mark.parametrize(
+    "name", ["", "Tickets", "ticket-desk", "1desk", "../desk", "class", "d" * 41, "dësk"]
+)
 def test_invalid_name_is_rejected(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="not a valid connector name"):
         new_connector(name, tmp_path)
@@ -62,8 +64,15 @@ def test_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="already exists"):
         new_connector("desk", tmp_path)
     assert connector.read_text() == "mine"
-    with pytest.raises(ConfigError, match="shipped connector named `slack`"):
-        new_connector("slack", tmp_path)
+    (tmp_path / "helpdesk").mkdir()
+    with pytest.raises(ConfigError, match=r"helpdesk already exists"):
+        new_connector("helpdesk", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["slack", "hubspot"])
+def test_name_of_a_shipped_connector_is_rejected(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"shipped connector named `{name}`"):
+        new_connector(name, tmp_path)
 
 
 def test_unwritable_folder_is_reported(tmp_path: Path) -> None:
