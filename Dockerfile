@@ -1,12 +1,17 @@
 # The service with the shipped connectors, running as an unprivileged user. Its data is in /data.
 FROM python:3.12-slim AS build
 WORKDIR /src
-COPY requirements.lock pyproject.toml README.md LICENSE ./
+COPY requirements.lock ./
 RUN python -m venv /opt/bridge \
     && /opt/bridge/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements.lock
+# Only building the wheel needs setuptools: it is installed outside /opt/bridge.
+COPY requirements-dev.lock pyproject.toml README.md LICENSE ./
+RUN sed -n '/^setuptools==/,/[^\\]$/p' requirements-dev.lock >build.lock \
+    && pip install --no-cache-dir --require-hashes --no-deps -r build.lock
 COPY bridge bridge
 COPY connectors connectors
-RUN /opt/bridge/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
+    && /opt/bridge/bin/pip install --no-cache-dir --no-deps dist/*.whl
 
 FROM python:3.12-slim
 COPY --from=build /opt/bridge /opt/bridge

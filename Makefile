@@ -1,5 +1,6 @@
-# One target per task. The packages are installed into .venv, exactly as locked in requirements.lock, by hash. A change
-# of requirements.lock or pyproject.toml installs them again.
+# One target per task. The packages are installed into .venv, exactly as locked in requirements-dev.lock, by hash. A
+# change of requirements-dev.lock or pyproject.toml installs them again. The image uses requirements.lock, which contains
+# neither the sandbox's nor development packages.
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-faults check docs bench lock clean
@@ -14,6 +15,8 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+COMPILE = build/lock/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
+	--python-version 3.11 $(UPGRADE)
 
 help:
 	@echo "make demo         show what the bridge does: needs no account and no configuration"
@@ -23,14 +26,14 @@ help:
 	@echo "make check        run the linter, the formatter, the type checker and the import contracts"
 	@echo "make docs         write docs/reference from the code"
 	@echo "make bench        run the benchmarks against baselines of the same run"
-	@echo "make lock         resolve requirements.lock (make lock UPGRADE=--upgrade: newest versions)"
+	@echo "make lock         resolve requirements.lock and requirements-dev.lock (UPGRADE=--upgrade: newest versions)"
 	@echo "make clean        remove everything these targets created"
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements-dev.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "The bridge needs Python 3.11 or newer: make PYTHON=/path/to/python demo"; exit 1; }
 	@echo "Installing dependencies into .venv with $(PYTHON). This happens once and takes about half a minute ..."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
-	@$(PIP) install --require-hashes --no-deps --no-compile -r requirements.lock
+	@$(PIP) install --require-hashes --no-deps --no-compile -r requirements-dev.lock
 	@$(PIP) install --no-deps --no-build-isolation --no-compile -e .
 	@touch $@
 
@@ -58,11 +61,11 @@ docs: $(READY)
 bench: $(READY)
 	@$(BIN)/python -m bench
 
-lock: $(READY)
+lock:
 	@$(PYTHON) -m venv build/lock
 	@build/lock/bin/python -m pip --disable-pip-version-check --quiet install uv
-	@build/lock/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra dev \
-		--python-version 3.11 $(UPGRADE) --output-file requirements.lock pyproject.toml
+	@$(COMPILE) --output-file requirements.lock pyproject.toml
+	@$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import hashlib
-import hmac
 import ipaddress
 import json
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import httpx
 from pydantic import AfterValidator, BeforeValidator, SecretStr
+from standardwebhooks import Webhook
 
 from bridge.connector import (
     Connector,
@@ -40,14 +38,10 @@ MAX_BODY_BYTES = 256 * 1024
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def _signing_key(secret: SecretStr) -> bytes:
-    return base64.b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
-
-
 def _validate_secret(value: SecretStr) -> SecretStr:
     try:
-        length = len(_signing_key(value))
-    except (binascii.Error, ValueError):
+        length = len(base64.b64decode(value.get_secret_value().removeprefix("whsec_"), validate=True))
+    except ValueError:
         length = 0
     if not 24 <= length <= 64:
         raise ValueError("must be whsec_ followed by 24 to 64 bytes in base64")
@@ -82,6 +76,7 @@ class Sender:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._webhook = Webhook(settings.secret.get_secret_value())
         # Each connection is opened to a verified address of one host. If kept alive, it could be reused for
         # another host at that address.
         self._http = http_client(limits=httpx.Limits(max_keepalive_connections=0))
@@ -166,15 +161,13 @@ class Sender:
             )
         return addresses
 
-    def signature_headers(self, message_id: str, sent_at: datetime, body: bytes) -> dict[str, str]:
+    def signature_headers(self, message_id: str, sent_at: datetime, body: str) -> dict[str, str]:
         """Return the three headers of Standard Webhooks."""
-        timestamp = str(int(sent_at.timestamp()))
-        signed_content = b".".join((message_id.encode(), timestamp.encode(), body))
-        mac = hmac.new(_signing_key(self._settings.secret), signed_content, hashlib.sha256).digest()
+        sent_at = sent_at.astimezone(UTC)  # the library ignores the offset
         return {
             "webhook-id": message_id,
-            "webhook-timestamp": timestamp,
-            "webhook-signature": "v1," + base64.b64encode(mac).decode(),
+            "webhook-timestamp": str(int(sent_at.timestamp())),
+            "webhook-signature": self._webhook.sign(message_id, sent_at, body),
         }
 
 
@@ -212,11 +205,12 @@ class PostParams(Params):
 @connector.action(idempotency=per_event, dedupe_by="url", serialize_by=SerializeBy.NONE, idempotent=True)
 def post(sender: Sender, params: PostParams, context: Context) -> Success:
     """Post JSON to your own service. A retry carries the same `webhook-id`, so the service can ignore it."""
-    body = json.dumps(params.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    content = json.dumps(params.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    body = content.encode()
     if len(body) > MAX_BODY_BYTES:
         raise PermanentError(f"the body exceeds {MAX_BODY_BYTES} bytes: send fewer fields", code="size")
     message_id = "msg_" + context.idempotency_token
-    headers = sender.signature_headers(message_id, context.now, body) | {"Content-Type": "application/json"}
+    headers = sender.signature_headers(message_id, context.now, content) | {"Content-Type": "application/json"}
     with sender.post(params.url, body, headers) as response:
         status = response.status_code
         if response.is_success:

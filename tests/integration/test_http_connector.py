@@ -7,10 +7,13 @@ import hashlib
 import hmac
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from bridge.errors import ConfigError, OutcomeUnknown, PermanentError, TransientError
 from bridge.testing import Connected, Reply, StubServer, build_context, connect, event, load_connector
@@ -54,6 +57,19 @@ def test_post_signs_request_according_to_standard_webhooks(sender: Connected, se
     signed_content = f"{message_id}.{timestamp}.".encode() + request.body
     expected = base64.b64encode(hmac.new(KEY, signed_content, hashlib.sha256).digest()).decode()
     assert request.headers["webhook-signature"] == f"v1,{expected}"
+
+
+@pytest.mark.parametrize("offset", [0, -5, 9])
+def test_signature_is_accepted_by_the_verifier_of_the_library(
+    sender: Connected, service: StubServer, offset: int
+) -> None:
+    now = datetime.now(timezone(timedelta(hours=offset)))
+    context = replace(build_context(event(), http.actions["post"]), now=now)
+    sender.run("post", {"url": f"{service.url}/heppu", "body": {"a": "ü"}}, context=context)
+    [request] = service.requests
+    assert Webhook(SECRET).verify(request.body, request.headers) == {"a": "ü"}
+    with pytest.raises(WebhookVerificationError):
+        Webhook(SECRET).verify(request.body + b" ", request.headers)
 
 
 def test_retry_carries_same_webhook_id(sender: Connected, service: StubServer) -> None:
