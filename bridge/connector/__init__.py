@@ -47,7 +47,16 @@ from bridge.connector.contacts import (
     fields_to_write,
 )
 from bridge.connector.context import ContactCache, Context
-from bridge.connector.crm import CallParams, ChatParams, ContactParams, ConversationParams, TaskParams
+from bridge.connector.crm import (
+    CallParams,
+    ChatParams,
+    ContactParams,
+    ConversationParams,
+    TaskParams,
+    contact_result,
+    items_by_conversation,
+    write_for_contact,
+)
 from bridge.connector.deadline import check_deadline, remaining_seconds
 from bridge.connector.phone_numbers import national_digits, same_number
 from bridge.connector.sms import Segments, segments
@@ -108,12 +117,14 @@ __all__ = [
     "Success",
     "TaskParams",
     "check_deadline",
+    "contact_result",
     "enforce_deadline",
     "failure_from_exception",
     "failure_from_status",
     "fields_to_write",
     "http_client",
     "is_loopback",
+    "items_by_conversation",
     "national_digits",
     "param",
     "parse_retry_after",
@@ -125,5 +136,6 @@ __all__ = [
     "resolve_contacts",
     "same_number",
     "segments",
+    "write_for_contact",
     "write_for_contacts",
 ]

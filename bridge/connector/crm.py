@@ -1,15 +1,28 @@
-"""Params shared by the actions of every CRM: for a call, a chat, a contact and a task, with the text made from them."""
+"""Params and steps shared by the actions of every CRM: for a call, a chat, a contact and a task."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence, Sized
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from bridge.connector.api import param
-from bridge.connector.contacts import ContactLookupParams, Properties, Property
+from bridge.connector.api import BatchItem, Success, param
+from bridge.connector.contact_resolution import write_for_contacts
+from bridge.connector.contacts import (
+    ContactLookupParams,
+    ContactQuery,
+    ContactRef,
+    ContactSource,
+    Properties,
+    Property,
+    Scalar,
+    fields_to_write,
+)
 from bridge.connector.context import Context
+from bridge.errors import DeliveryError, PermanentError
 from bridge.settings import Duration
+
+P = TypeVar("P", bound="ConversationParams")
 
 
 class ConversationParams(ContactLookupParams):
@@ -38,14 +51,16 @@ class ConversationParams(ContactLookupParams):
         summary = (self.summary or "").strip()[: max(0, max_length - len(details) - 1)]
         return f"{summary}\n{details}".strip()[:max_length]
 
-    def additional_properties(self, context: Context) -> Mapping[str, Property]:
+    def additional_fields(self, context: Context) -> dict[str, Scalar]:
         """Return the additional fields to write.
 
         An update leaves `fill` out: the bridge filled these fields when it created the record.
         """
-        if context.existing_id is None:
-            return self.properties
-        return {name: item for name, item in self.properties.items() if item.mode == "overwrite"}
+        is_new = context.existing_id is None
+        properties = {
+            name: item for name, item in self.properties.items() if is_new or item.mode == "overwrite"
+        }
+        return fields_to_write(properties, None)
 
 
 class CallParams(ConversationParams):
@@ -155,3 +170,30 @@ def agent_name(context: Context) -> str:
     """Return the agent's display name."""
     name: Any = context.event.body.get("agentName")
     return name if isinstance(name, str) and name else "Heppu"
+
+
+def items_by_conversation(items: Sequence[BatchItem[P]]) -> dict[str, BatchItem[P]]:
+    """Return the items of a batch by the unique key of their conversation's record. Raise PermanentError if two
+    items have the same key: the bridge then splits the batch."""
+    by_key = {item.context.conversation_key: item for item in items}
+    if len(by_key) < len(items):
+        raise PermanentError("two events of one conversation in one batch", code="same_conversation")
+    return by_key
+
+
+def write_for_contact(
+    source: ContactSource,
+    key: str,
+    query: ContactQuery,
+    write: Callable[[Mapping[str, ContactRef | None]], Mapping[str, Success | DeliveryError]],
+) -> Success:
+    """Write one record as `write_for_contacts` does. Raise DeliveryError or LookupInconclusive if it fails."""
+    result = write_for_contacts(source, {key: query}, write)[key]
+    if not isinstance(result, Success):
+        raise result
+    return result
+
+
+def contact_result(contact: ContactRef, changes: Sized) -> Success:
+    """Return the result of an action that has written `changes` to a contact."""
+    return Success(id=contact.id, detail=contact.detail or ("updated" if changes else "nothing to update"))

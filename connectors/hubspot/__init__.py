@@ -1,0 +1,26 @@
+"""HubSpot connector: logs calls and chats on a contact's timeline; writes contacts, tickets and tasks.
+
+HubSpot has no idempotency keys, so every record that the bridge creates carries a unique property. HubSpot rejects a
+second create request with the same value, and the value leads to the existing record. Every action here is therefore
+idempotent, and a call and its association are created in one request.
+"""
+
+from .account_setup import check, setup
+from .calls_and_chats import log_call, log_chat
+from .contacts import update_contact, upsert_contact
+from .settings import Settings, connector
+from .tasks import create_task
+from .tickets import close_ticket
+
+__all__ = [
+    "Settings",
+    "check",
+    "close_ticket",
+    "connector",
+    "create_task",
+    "log_call",
+    "log_chat",
+    "setup",
+    "update_contact",
+    "upsert_contact",
+]

@@ -1,0 +1,116 @@
+"""Classification of HubSpot's errors."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+from typing import Any
+
+from bridge.connector import failure_from_exception, failure_from_status, parse_retry_after
+from bridge.errors import (
+    AuthenticationError,
+    DeliveryError,
+    OutcomeUnknown,
+    PermanentError,
+    QuotaExhausted,
+    RateLimited,
+    TransientError,
+)
+
+from .settings import connector
+
+
+@connector.classify_error
+def classify_error(error: Exception) -> DeliveryError | None:
+    """Map HubSpot's status and codes. Its exception classes are of no use: each SDK package defines its own."""
+    status = getattr(error, "status", None)
+    if not isinstance(status, int):
+        return failure_from_exception(error)
+    if status == 0:  # the SDK's status for a TLS failure, whose cause it drops
+        return failure_from_exception(error.__context__ or error) or TransientError(
+            "no TLS connection to HubSpot", reason="network"
+        )
+    body = body_of(error)
+    headers = getattr(error, "headers", None) or {}
+    wait = parse_retry_after(headers.get("Retry-After"))
+    detail = f"HubSpot answered {status} {' '.join(_codes(body))}".rstrip()
+    policy = _field(body, "policyName")
+    if status == 429 and policy == "DAILY":
+        return QuotaExhausted(
+            "HubSpot's daily quota is used up; it is reset at midnight in the account's time zone"
+        )
+    if status == 429:
+        return RateLimited(detail, retry_after=wait or timedelta(seconds=1 if policy == "SECONDLY" else 10))
+    if status == 403 and (scopes := _required_scopes(body)):
+        return AuthenticationError(
+            f"the HubSpot token lacks the scope {' or '.join(scopes)}: add it to the app in HubSpot, then run "
+            "`bridge resume hubspot`"
+        )
+    if status in (423, 477):  # 423: locked by another write; 477: the account is being migrated
+        return TransientError(detail, retry_after=wait or timedelta(seconds=2 if status == 423 else 60))
+    return failure_from_status(status, detail, wait)
+
+
+def status_of(error: Exception) -> int | None:
+    """Return the HTTP status of an exception of the SDK, None for any other exception."""
+    return getattr(error, "status", None)
+
+
+def not_from_hubspot() -> OutcomeUnknown:
+    """Return the error for a response that is not in HubSpot's format."""
+    return OutcomeUnknown(
+        "the response is not HubSpot's: check for a proxy in between", reason="server_error"
+    )
+
+
+def body_of(error: Exception) -> str:
+    """Return the response body of an exception of the SDK, empty if there is none."""
+    body = getattr(error, "body", None)
+    return body if isinstance(body, str) else ""
+
+
+def _field(body: str, name: str) -> str:
+    try:
+        return str(json.loads(body).get(name, ""))
+    except (ValueError, AttributeError):
+        return ""
+
+
+def _required_scopes(body: str) -> list[str]:
+    match = re.search(r'"required(?:Granular)?Scopes":\s*\[([^\]]*)\]', body)
+    return re.findall(r'"([\w.-]{1,80})"', match[1])[:4] if match else []
+
+
+def _codes(body: str) -> list[str]:
+    """Return HubSpot's error codes and property names only: its messages may repeat a contact's data."""
+    codes = re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", body)
+    names = re.findall(r'\\?"(?:name|propertyName)\\?":\s*\[?\s*\\?"(\w{1,100})\\?"', body)
+    return [*dict.fromkeys([*codes, *names])][:6]
+
+
+def is_conflict(error: Exception) -> bool:
+    """Return whether a unique value is in use: 409 for a contact's email, 400 for one of our unique properties."""
+    status, body = status_of(error), body_of(error)
+    return status == 409 or (
+        status == 400 and ("CONFLICTING_UNIQUE_VALUE" in body or "already has that value" in body)
+    )
+
+
+def is_property_missing(error: Exception, name: str) -> bool:
+    """Return whether HubSpot rejected a request because the account has no such property."""
+    body = body_of(error)
+    missing = "PROPERTY_DOESNT_EXIST" in body or "does not exist" in body
+    return status_of(error) == 400 and missing and name in body
+
+
+def failure_in_batch(response: Any) -> DeliveryError:
+    """Return the error for the items that a partially successful batch (207) has no result for."""
+    errors = getattr(response, "errors", None) or []
+    categories = {str(error.category) for error in errors}
+    detail = f"HubSpot rejected the record: {' '.join(sorted(categories))}"
+    if categories & {"RATE_LIMITS", "RATE_LIMIT"}:
+        return RateLimited(detail)
+    if categories & {"VALIDATION_ERROR", "OBJECT_NOT_FOUND", "CONFLICT", "OBJECT_ALREADY_EXISTS"}:
+        return PermanentError(detail, code=min(categories))
+    return OutcomeUnknown("HubSpot's response does not mention this record", reason="server_error")

@@ -1,0 +1,26 @@
+"""Settings of a HubSpot connection, and the connector that the other modules add actions to."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+
+from bridge.connector import Connector, ConnectorSettings, Limits, ProviderUrl
+
+
+class Settings(ConnectorSettings):
+    """Settings: `HUBSPOT_ACCESS_TOKEN`, the token of a private app or a service key."""
+
+    access_token: SecretStr
+    """Access token of a private app, or a service key."""
+    url: ProviderUrl = "https://api.hubapi.com"
+    """Base URL of HubSpot's API."""
+    api_version: str | None = Field(None, pattern=r"^20\d\d-(03|09)$")
+    """Version such as `2026-03` for all paths. Default: v3 and v4 (the SDK's), which HubSpot supports until 2027."""
+
+
+connector = Connector(
+    "hubspot",
+    settings=Settings,
+    limits=Limits(per_second=9, concurrency=4, timeout=25),
+    description="Logs calls and chats on contacts; writes contacts, tickets and tasks.",
+)

@@ -1,0 +1,82 @@
+"""Action that closes tickets."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bridge.connector import (
+    ContactLookupParams,
+    Context,
+    Properties,
+    Success,
+    fields_to_write,
+    param,
+    per_event,
+)
+from bridge.errors import LookupInconclusive, PermanentError
+
+from .account import BATCH_SIZE, Account
+from .contact_source import Contacts
+from .fields import to_strings
+from .settings import connector
+
+
+class CloseTicketParams(ContactLookupParams):
+    """A ticket to close."""
+
+    ticket: str | None = param(
+        "{{ event.metadata.ticketId }}",
+        "Ticket ID. Default: the contact's open ticket.",
+        example="1209876543",
+        pattern=r"^\d+$",
+    )
+    on_multiple: Literal["review", "newest"] = param(
+        "review",
+        "If the contact has several open tickets: `review` asks the operator, `newest` closes the newest.",
+        example="newest",
+    )
+    properties: Properties = param(
+        {}, "Additional fields of the ticket.", example={"hs_resolution": "ISSUE_FIXED"}
+    )
+
+
+@connector.action(idempotency=per_event, idempotent=True)
+def close_ticket(account: Account, params: CloseTicketParams, context: Context) -> Success:
+    """Move a ticket to the closed stage of its pipeline."""
+    closed_stages: dict[str, str] = {}
+    """Stage -> pipeline. Each account configures which stages count as closed."""
+    for pipeline in account.pipelines.get_all("tickets").results:
+        for stage in sorted(pipeline.stages, key=lambda stage: stage.display_order):
+            if (stage.metadata or {}).get("ticketState") == "CLOSED":
+                closed_stages[stage.id] = pipeline.id
+    if params.ticket:
+        ids = [params.ticket]
+    else:
+        contact, _ = Contacts(account).resolve(params.contact_query(context, create=False))
+        page = account.associations.get_page("contacts", contact.id, "tickets", limit=BATCH_SIZE)
+        ids = [str(association.to_object_id) for association in page.results]
+    fields = ("hs_pipeline", "hs_pipeline_stage", *params.properties)
+    tickets = account.read("tickets", ids, fields=fields) if ids else []
+    if params.ticket and not tickets:
+        raise PermanentError("HubSpot has no ticket with this ID: check the param `ticket`", code="not_found")
+    open_tickets = [
+        ticket for ticket in tickets if ticket.properties["hs_pipeline_stage"] not in closed_stages
+    ]
+    if not open_tickets:
+        return Success(id=params.ticket, detail="no open ticket")
+    if len(open_tickets) > 1 and params.on_multiple == "review":
+        raise LookupInconclusive(
+            f"the contact has {len(open_tickets)} open tickets: close the right one, or set `on_multiple: newest`"
+        )
+    newest = max(open_tickets, key=lambda ticket: int(ticket.id))
+    pipeline_id = newest.properties["hs_pipeline"]
+    stage_id = next((stage for stage, pipeline in closed_stages.items() if pipeline == pipeline_id), None)
+    if stage_id is None:
+        raise PermanentError(
+            f"ticket pipeline {pipeline_id} has no closed stage: add one in HubSpot", code="no_closed_stage"
+        )
+    changes = to_strings(
+        fields_to_write(params.properties, newest.properties) | {"hs_pipeline_stage": stage_id}
+    )
+    account.objects.update("tickets", newest.id, {"properties": changes})
+    return Success(id=str(newest.id), detail="closed")

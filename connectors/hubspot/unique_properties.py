@@ -1,0 +1,94 @@
+"""Unique properties, which make HubSpot reject a second record for the same conversation, task or caller."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from bridge.errors import ConfigError, PermanentError, TransientError
+
+from .errors import is_property_missing, status_of
+
+UNIQUE_PROPERTIES = {
+    "calls": ("heppu_conversation_id", "call", "Heppu conversation"),
+    "notes": ("heppu_conversation_id", "note", "Heppu conversation"),
+    "tasks": ("heppu_key", "task", "Heppu key"),
+    "contacts": ("heppu_phone", "contactinformation", "Heppu caller"),
+}
+"""Object type -> name, group and label of its unique property."""
+T = TypeVar("T")
+
+
+class UniqueProperties:
+    """The unique properties of one account."""
+
+    def __init__(self, api: Any) -> None:
+        self._api = api
+        self._lock = threading.Lock()
+
+    def exists(self, kind: str) -> bool:
+        """Return whether an object type has its unique property. Raise ConfigError if the property is not unique."""
+        name = UNIQUE_PROPERTIES[kind][0]
+        try:
+            existing = self._api.get_by_name(kind, name)
+        except Exception as error:
+            if status_of(error) != 404:
+                raise
+            return False
+        if not existing.has_unique_value:
+            raise ConfigError(
+                f"the property {name} of {kind} is not unique: archive it and run "
+                "`bridge connections setup hubspot`"
+            )
+        return True
+
+    def ensure(self, kind: str) -> str:
+        """Create the unique property of an object type unless it exists. Return a note of what was done."""
+        name, group, label = UNIQUE_PROPERTIES[kind]
+        if self.exists(kind):
+            return f"{kind}.{name} exists"
+        body = {
+            "name": name,
+            "label": label,
+            "groupName": group,
+            "type": "string",
+            "fieldType": "text",
+            "hasUniqueValue": True,
+            "formField": False,
+        }
+        try:
+            self._api.create(kind, body)
+        except Exception as error:
+            if status_of(error) != 409:  # created by another process in the meantime
+                raise
+        return f"{kind}.{name} created"
+
+    def run_with(self, kind: str, write: Callable[[], T]) -> T:
+        """Run `write`. If the account lacks the unique property (setup was never run), create it and run it again."""
+        name = UNIQUE_PROPERTIES[kind][0]
+        try:
+            return write()
+        except Exception as error:
+            if not is_property_missing(error, name):
+                raise
+        with self._lock:
+            try:
+                self.ensure(kind)
+            except Exception as error:
+                if status_of(error) not in (403, 404, 405):
+                    raise
+                raise PermanentError(
+                    f"HubSpot has no property {name} for {kind}, and this token may not create it: run "
+                    "`bridge connections setup hubspot` once with a token that has crm.schemas.contacts.write",
+                    code="PROPERTY_DOESNT_EXIST",
+                ) from error
+        try:
+            return write()
+        except Exception as error:
+            if is_property_missing(error, name):
+                raise TransientError(
+                    f"HubSpot is still creating the property {name}", retry_after=timedelta(seconds=10)
+                ) from error
+            raise

@@ -1,0 +1,25 @@
+"""Salesforce connector: logs calls and chats as Tasks; writes contacts, leads, cases and to-do Tasks.
+
+A Task stores the conversation ID in an External ID field, so a repeated write is an upsert of the same Task. Records
+are sent in sObject collections: up to 200 records take one request of the org's daily quota, with a result for each.
+"""
+
+from .account_setup import check, setup
+from .calls_and_chats import log_call, log_chat
+from .cases import close_case
+from .contacts import update_lead, upsert_contact
+from .settings import Settings, connector
+from .tasks import create_task
+
+__all__ = [
+    "Settings",
+    "check",
+    "close_case",
+    "connector",
+    "create_task",
+    "log_call",
+    "log_chat",
+    "setup",
+    "update_lead",
+    "upsert_contact",
+]

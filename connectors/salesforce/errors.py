@@ -1,0 +1,114 @@
+"""Classification of Salesforce's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from simple_salesforce.exceptions import SalesforceAuthenticationFailed, SalesforceError
+
+from bridge.connector import BatchResult, Success, failure_from_exception, failure_from_status
+from bridge.errors import (
+    AuthenticationError,
+    DeliveryError,
+    OutcomeUnknown,
+    PermanentError,
+    QuotaExhausted,
+    RateLimited,
+    TransientError,
+)
+
+from .settings import connector
+
+DELETED_CODES = {
+    "ENTITY_IS_DELETED",
+    "INVALID_CROSS_REFERENCE_KEY",
+    "CANNOT_UPDATE_CONVERTED_LEAD",
+    "NOT_FOUND",
+}
+"""Error codes for a cached record that was deleted, merged or converted."""
+
+
+@connector.classify_error
+def classify_error(error: Exception) -> DeliveryError | None:
+    """Map Salesforce's error code rather than the status: a locked row is a 400, an exhausted quota a 403."""
+    if isinstance(error, SalesforceAuthenticationFailed):
+        return _login_failure(error)
+    if not isinstance(error, SalesforceError):
+        return failure_from_exception(error)
+    for code, message, fields in errors_in(error):
+        return _failure_from_code(code, message, fields, error.status)
+    return failure_from_status(error.status, f"Salesforce answered {error.status}")
+
+
+def _login_failure(error: SalesforceAuthenticationFailed) -> DeliveryError:
+    if error.code == "login_rate_exceeded" or "rate exceeded" in error.auth_message:
+        return RateLimited("Salesforce's limit for logins is exceeded", retry_after=timedelta(minutes=1))
+    if error.code in ("server_error", "temporarily_unavailable") or (
+        isinstance(error.code, int) and error.code < 400
+    ):
+        return TransientError(
+            f"the response to the login ({error.code}) is not Salesforce's: check for a proxy in between"
+        )
+    advice = (
+        f": {error.auth_message[:100]}" if isinstance(error.code, str) else "; is SALESFORCE_URL correct?"
+    )
+    return AuthenticationError(f"Salesforce rejects the login with {error.code}{advice}")
+
+
+def _failure_from_code(code: str, message: str, fields: Sequence[str], status: int) -> DeliveryError:
+    """Map an error code. Only code and field names are kept: messages repeat values, except in validation rules."""
+    detail = f"Salesforce answered {code}" + (f" ({', '.join(fields)})" if fields else "")
+    if code == "UNABLE_TO_LOCK_ROW":
+        return TransientError(detail, retry_after=timedelta(seconds=3))
+    if code == "REQUEST_LIMIT_EXCEEDED" and "oncurrent" in message:
+        return RateLimited(detail, retry_after=timedelta(seconds=5))
+    if code == "REQUEST_LIMIT_EXCEEDED":
+        return QuotaExhausted("the org's daily request quota is used up (last 24 hours)")
+    if code in ("INVALID_SESSION_ID", "API_DISABLED_FOR_ORG", "API_CURRENTLY_DISABLED") or status == 401:
+        return AuthenticationError(detail)
+    if status >= 500 or code in (
+        "SERVER_UNAVAILABLE",
+        "QUERY_TIMEOUT",
+        "REQUEST_RUNNING_TOO_LONG",
+        "UNKNOWN_EXCEPTION",
+    ):
+        return OutcomeUnknown(detail, reason="server_error")
+    if code == "FIELD_CUSTOM_VALIDATION_EXCEPTION":
+        return PermanentError(f"a validation rule of the org rejects the record: {message[:200]}", code=code)
+    if code.startswith("INSUFFICIENT_ACCESS"):
+        return PermanentError(f"{detail}: grant the integration user access", code=code)
+    return PermanentError(detail, code=code)
+
+
+def errors_in(error: SalesforceError) -> list[tuple[str, str, list[str]]]:
+    """Return code, message and field names of each error in a response."""
+    content: Any = error.content
+    items = content if isinstance(content, list) else []
+    return [
+        (
+            str(item["errorCode"]),
+            str(item.get("message", "")),
+            [str(name) for name in item.get("fields") or ()],
+        )
+        for item in items
+        if isinstance(item, Mapping) and item.get("errorCode")
+    ]
+
+
+def record_result(item: Mapping[str, Any], detail: str = "") -> Success | DeliveryError:
+    """Return the result of one record in a collection."""
+    if item.get("success"):
+        return Success(
+            id=str(item["id"]), detail=detail or ("updated" if item.get("created") is False else "")
+        )
+    for error in item.get("errors") or ():
+        fields = [str(name) for name in error.get("fields") or ()]
+        return _failure_from_code(str(error.get("statusCode")), str(error.get("message", "")), fields, 400)
+    return OutcomeUnknown("Salesforce's response has no result for this record", reason="server_error")
+
+
+def error_code(result: BatchResult) -> str:
+    """Return Salesforce's error code for a rejected record, empty for any other result."""
+    return result.code if isinstance(result, PermanentError) else ""

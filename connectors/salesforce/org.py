@@ -1,0 +1,166 @@
+"""Client of one Salesforce org: queries, and writes of records in collections."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from simple_salesforce.exceptions import SalesforceError
+from simple_salesforce.format import format_soql
+
+from bridge.connector import Success
+from bridge.errors import DeliveryError, OutcomeUnknown, PermanentError
+
+from .errors import DELETED_CODES, error_code, errors_in, record_result
+from .session import Record, Session
+from .settings import Settings, connector
+from .soql import chunks, select
+
+BATCH_SIZE = 200
+"""Salesforce's limit for one sObject collection."""
+_STATUS_CACHE_SECONDS = 6 * 3600.0
+_MISSING_FIELD_CACHE_SECONDS = 600.0
+_DEFAULT_CLOSED_STATUS = {"Task": "Completed", "Case": "Closed"}
+"""Salesforce's default status names, which an org may rename."""
+
+
+class Org:
+    """Client of one Salesforce org."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.session = Session(settings)
+        self._closed_status: dict[str, tuple[float, str]] = {}
+        self._field_missing_until = 0.0
+        self.close = self.session.close
+
+    def query(self, soql: str) -> list[Record]:
+        """Return all rows of a SOQL query."""
+        return list(self.session.run(lambda api: api.query_all(soql))["records"])
+
+    def search(self, sosl: str) -> list[Record]:
+        """Return all records of a SOSL search."""
+        return list((self.session.run(lambda api: api.search(sosl)) or {}).get("searchRecords") or ())
+
+    def rest(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+        """Send one request below `/services/data/vXX.0/` and return its JSON."""
+        return self.session.run(
+            lambda api: api.restful(path, method=method, json=body, headers=dict(headers or {}))
+        )
+
+    def collection(self, method: str, path: str, records: Sequence[Record]) -> list[Record]:
+        """Write up to 200 records in one request and return a result for each of them."""
+        body = {"allOrNone": False, "records": list(records)}
+        results = self.rest(method, f"composite/sobjects{path}", body)
+        if not isinstance(results, list) or len(results) != len(records):
+            raise OutcomeUnknown(
+                "Salesforce's response does not match the records sent", reason="server_error"
+            )
+        return results
+
+    def closed_status(self, object_type: str) -> str:
+        """Return the org's name for the closed status of Task or Case."""
+        cached = self._closed_status.get(object_type)
+        if cached is None or cached[0] < time.monotonic():
+            condition = "IsClosed = true ORDER BY SortOrder LIMIT 1"
+            try:
+                rows = self.query(select(("ApiName",), f"{object_type}Status", condition))
+            except SalesforceError as error:
+                if error.status not in (400, 404):
+                    raise
+                rows = [{"ApiName": _DEFAULT_CLOSED_STATUS[object_type]}]  # hidden from this user
+            if not rows:
+                raise PermanentError(
+                    f"this org has no closed status for {object_type}: add one in Setup",
+                    code="no_closed_status",
+                )
+            cached = (time.monotonic() + _STATUS_CACHE_SECONDS, str(rows[0]["ApiName"]))
+            self._closed_status[object_type] = cached
+        return cached[1]
+
+    def upsert_tasks(
+        self, records: Mapping[str, Record], existing_ids: Mapping[str, str]
+    ) -> dict[str, Success | DeliveryError]:
+        """Create each Task, or update the Task with its key. `existing_ids` holds the IDs of Tasks written before."""
+        results: dict[str, Success | DeliveryError] = {}
+        results |= self._update(
+            {key: records[key] | {"id": existing_ids[key]} for key in records if key in existing_ids}
+        )
+        remaining = {
+            key: record
+            for key, record in records.items()
+            if key not in results or error_code(results[key]) in DELETED_CODES
+        }
+        if not remaining:
+            return results
+        if time.monotonic() >= self._field_missing_until:
+            try:
+                return results | self._upsert_by_external_id(remaining)
+            except SalesforceError as error:
+                if not self._is_field_missing(error):
+                    raise
+            self._field_missing_until = time.monotonic() + _MISSING_FIELD_CACHE_SECONDS
+        return results | self._upsert_by_call_object(remaining)
+
+    def _upsert_by_external_id(self, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
+        field = self.settings.task_field
+        results: dict[str, Success | DeliveryError] = {}
+        pending = {key: {**record, field: key} for key, record in records.items()}
+        for _ in range(2):
+            items = self.collection(
+                "PATCH", f"/Task/{field}", [typed("Task", record) for record in pending.values()]
+            )
+            results |= {key: record_result(item) for key, item in zip(pending, items, strict=True)}
+            # With these codes the Task already exists: it was created by an attempt whose response was lost, or
+            # concurrently by another process. A subtype can be set only when a Task is created.
+            pending = {
+                key: {name: value for name, value in record.items() if name != "TaskSubtype"}
+                for key, record in pending.items()
+                if error_code(results[key]) in ("INVALID_FIELD_FOR_INSERT_UPDATE", "DUPLICATE_VALUE")
+            }
+            if not pending:
+                break
+        return results
+
+    def _upsert_by_call_object(self, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
+        """Upsert Tasks in an org without the External ID field: CallObject holds the key and is queried first."""
+        existing: dict[str, str] = {}
+        for keys in chunks(list(records)):
+            soql = format_soql("SELECT Id, CallObject FROM Task WHERE CallObject IN {}", keys)
+            existing |= {str(row["CallObject"]): str(row["Id"]) for row in self.query(soql)}
+        keyed = {key: record | {"CallObject": key} for key, record in records.items()}
+        results = self._update({key: keyed[key] | {"id": existing[key]} for key in keyed if key in existing})
+        new = {key: record for key, record in keyed.items() if key not in existing}
+        if new:
+            items = self.collection("POST", "", [typed("Task", record) for record in new.values()])
+            results |= {key: record_result(item) for key, item in zip(new, items, strict=True)}
+        return results
+
+    def _update(self, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
+        if not records:
+            return {}
+        rows = [
+            typed("Task", {name: value for name, value in record.items() if name != "TaskSubtype"})
+            for record in records.values()
+        ]
+        items = self.collection("PATCH", "", rows)
+        return {key: record_result(item, "updated") for key, item in zip(records, items, strict=True)}
+
+    def _is_field_missing(self, error: SalesforceError) -> bool:
+        return any(
+            code in ("NOT_FOUND", "INVALID_FIELD", "INVALID_ARGUMENT_TYPE")
+            and self.settings.task_field in message
+            for code, message, _ in errors_in(error)
+        )
+
+
+@connector.client
+def client(settings: Settings) -> Org:
+    """Return a client of the org. It sends no request before its first use."""
+    return Org(settings)
+
+
+def typed(object_type: str, record: Mapping[str, Any]) -> Record:
+    """Return a record of a collection, which states its own object type."""
+    return {"attributes": {"type": object_type}, **record}

@@ -1,0 +1,60 @@
+"""Settings of a Salesforce connection, and the connector that the other modules add actions to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, Field, FilePath, SecretStr, model_validator
+
+from bridge.connector import Connector, ConnectorSettings, Limits, ProviderUrl
+
+ID_PATTERN = r"^[a-zA-Z0-9]{15}([a-zA-Z0-9]{3})?$"
+
+
+def _validate_time_zone(name: str) -> str:
+    try:
+        return ZoneInfo(name).key
+    except (KeyError, ValueError, OSError):
+        raise ValueError("is not a valid time zone: write an IANA name such as America/New_York") from None
+
+
+class Settings(ConnectorSettings):
+    """Settings: `SALESFORCE_URL`, the org's My Domain, and a secret or private key of an external client app."""
+
+    url: ProviderUrl
+    """My Domain URL of the org: `https://acme.my.salesforce.com`."""
+    consumer_key: SecretStr
+    """Consumer key of the external client app."""
+    consumer_secret: SecretStr | None = None
+    """Consumer secret, for the OAuth client credentials flow."""
+    username: str | None = None
+    """Name of the integration user, for the OAuth JWT bearer flow."""
+    private_key_file: FilePath | None = None
+    """Path of the RSA private key (PEM), for the OAuth JWT bearer flow."""
+    api_version: str = Field("66.0", pattern=r"^\d\d\.0$")
+    """Version of the REST API."""
+    max_quota_fraction: float = Field(0.8, gt=0, le=1)
+    """The bridge stops when the org has used this fraction of its daily requests, and leaves the rest to others."""
+    task_field: str = Field("Conversation_Id__c", pattern=r"^[A-Za-z]\w*__c$")
+    """External ID field of Task for the conversation ID."""
+    owner: str | None = Field(None, pattern=ID_PATTERN)
+    """Owner of the Tasks. Default: the integration user, in whose lists no colleague sees them."""
+    time_zone: Annotated[str, AfterValidator(_validate_time_zone)] = "UTC"
+    """Time zone for the date of a Task if the event does not state the contact's time zone."""
+
+    @model_validator(mode="after")
+    def _require_one_flow(self) -> Self:
+        if self.consumer_secret is None and (self.username is None or self.private_key_file is None):
+            raise ValueError(
+                "set SALESFORCE_CONSUMER_SECRET, or SALESFORCE_USERNAME and SALESFORCE_PRIVATE_KEY_FILE"
+            )
+        return self
+
+
+connector = Connector(
+    "salesforce",
+    settings=Settings,
+    limits=Limits(concurrency=4, timeout=25),
+    description="Logs calls and chats as Tasks; writes contacts, leads and cases.",
+)
