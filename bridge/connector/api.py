@@ -13,6 +13,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_type
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
+from bridge.connector.action_name import ActionName
 from bridge.connector.context import Context
 from bridge.errors import DeliveryError
 from bridge.events import PHONE_PATTERN, normalize_email
@@ -278,7 +279,7 @@ class Action:
     @property
     def full_name(self) -> str:
         """Return `connector.action`."""
-        return f"{self.connector}.{self.name}"
+        return str(ActionName(self.connector, self.name))
 
     def lookup(self, function: F) -> F:
         """Decorator: `(client, params, context) -> Success | None` finds the result of an attempt.
@@ -320,6 +321,10 @@ class Connector:
             raise ValueError(f"connector name {self.name!r}: lowercase letters, digits and _ only")
         if self.limits.timeout >= 30:
             raise ValueError(f"connector {self.name}: the timeout must be shorter than the lease (30 s)")
+
+    def find_action(self, full_name: str) -> Action | None:
+        """Return the action named `connector.action`; None if this version of the connector lacks it."""
+        return self.actions.get(ActionName.parse(full_name).action)
 
     def client(self, function: F) -> F:
         """Decorator: `(settings) -> client`, called once per connection. Every call of the client needs a timeout.

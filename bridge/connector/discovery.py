@@ -15,6 +15,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from bridge.connector.action_name import ActionName
 from bridge.connector.api import Action, Connector, ConnectorSettings
 from bridge.errors import BridgeError, ConfigError
 
@@ -94,8 +95,8 @@ class Registry:
 
     def action(self, use: str) -> Action:
         """Return the action named `connector.action`. Raise KeyError if it does not exist."""
-        connector, _, action = use.partition(".")
-        return self.connector(connector).actions[action]
+        name = ActionName.parse(use)
+        return self.connector(name.connector).actions[name.action]
 
 
 def sources_in(folder: Path) -> Iterator[ConnectorSource]:
