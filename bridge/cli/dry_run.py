@@ -21,6 +21,7 @@ from bridge.cli.db import open_store, sqlite_path
 from bridge.cli.event_input import build_event_body, read_event_input
 from bridge.cli.inspect_commands import print_traces
 from bridge.cli.output import console, echo, errors, format_timestamp, pluralize, print_json, print_status
+from bridge.connector.action_name import ActionName
 from bridge.dryrun.explain import Explanation, PlannedOutcome
 from bridge.dryrun.explain import explain as explain_event
 from bridge.dryrun.plan import Difference, Plan, Totals
@@ -111,9 +112,8 @@ def _print_explanation(explanation: Explanation, now: datetime) -> None:
 
 def _print_outcome(outcome: PlannedOutcome, now: datetime) -> None:
     planned = outcome.planned
-    connector = planned.action.partition(".")[0]
     line = Text(f"{planned.action}", "bold")
-    if planned.connection != connector:
+    if planned.connection != ActionName.parse(planned.action).connector:
         line.append(f" ({planned.connection})", "none")
     line.append(f"  of {planned.rule}", "dim")
     text, color = _describe_outcome(outcome, now)

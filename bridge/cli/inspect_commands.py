@@ -141,12 +141,14 @@ def deliveries(
 
 
 def _print_deliveries(items: Iterable[Mapping[str, Any]], paused: Paused, *, empty: str) -> None:
+    from bridge.connector.action_name import ActionName
+
     print_table(
         list(items),
         {
             "ID": "id",
             "Rule": "rule",
-            "Action": lambda item: _action(item),
+            "Action": lambda item: ActionName.parse(item["action"]).with_connection(item["connection"]),
             "To": lambda item: masked_address(item["recipient"]),
             "State": lambda item: describe_state(item),
             "When": lambda item: format_timestamp(item["finished_at"] or item["run_at"]),
@@ -160,11 +162,6 @@ def _reason(item: Mapping[str, Any], paused: Paused) -> str:
     """Return the reason for a delivery's state, including a paused connection that blocks it."""
     waiting = f"waiting: {item['connection']} is paused" if blocking_pause(item, paused) else None
     return "; ".join(filter(None, (item["detail"], waiting)))
-
-
-def _action(item: Mapping[str, Any]) -> str:
-    connector = str(item["action"]).partition(".")[0]
-    return f"{item['action']}" + (f" ({item['connection']})" if item["connection"] != connector else "")
 
 
 def _print_next_cursor(next_cursor: str | None) -> None:

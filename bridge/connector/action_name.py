@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 
-@dataclass(frozen=True)
-class ActionName:
+class ActionName(NamedTuple):
     """The two parts of `connector.action`."""
 
     connector: str

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from bridge.connector.action_name import ActionName
 from bridge.rules.model import Diagnostic, Rules
 from bridge.rules.route import route
 from bridge.store.audit_log import list_audit_entries
@@ -140,7 +141,7 @@ class AdminService:
                     "line": rule.line,
                     "description": rule.description,
                     "when": rule.when_text,
-                    "do": [_describe_step(step.use, step.connection) for step in rule.do],
+                    "do": [ActionName.parse(step.use).with_connection(step.connection) for step in rule.do],
                     "enabled": rule.enabled,
                     "shadow": rule.shadow,
                 }
@@ -171,8 +172,3 @@ def connection_record(row: dict[str, Any], now: datetime) -> dict[str, Any]:
         "recent_failures": row["failures"],
         "recent_successes": row["successes"],
     }
-
-
-def _describe_step(use: str, connection: str) -> str:
-    """Return an action such as `twilio.send_sms`, with the connection if its name differs from the connector's."""
-    return use if use.partition(".")[0] == connection else f"{use} ({connection})"
