@@ -36,7 +36,8 @@ from bridge.web.health import CachedStats, WorkerMetrics
 from bridge.web.html import static_routes
 from bridge.web.unsubscribe import unsubscribe_link, unsubscribe_routes
 from bridge.web.webhook import Receiver, ReceiverSettings
-from bridge.worker.attempt import Account, AttemptRunner, open_accounts
+from bridge.worker.account import Account, open_accounts
+from bridge.worker.attempt import AttemptRunner
 from bridge.worker.router import Router
 from bridge.worker.rules_reloader import RulesFile
 from bridge.worker.service import Worker, WorkerSettings

@@ -1,121 +1,28 @@
-"""Attempts: a connection's client and thread pool, and the calls that run on it.
-
-Each connection has its own threads, so a provider that hangs delays only its own deliveries. A thread that is past its
-deadline counts as running until it returns.
-"""
+"""Attempts: one call to a provider, and the context that the connector gets for it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import hashlib
 import inspect
-import json
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import ValidationError
 
 from bridge.clock import uptime
-from bridge.connector import Action, BatchItem, Connector, ConnectorSettings, Context, Success
+from bridge.connector import Action, BatchItem, Connector, Context, Success
 from bridge.connector.deadline import attempt_deadline
-from bridge.errors import ConfigError, DeliveryError, LookupInconclusive, OutcomeUnknown, PermanentError
+from bridge.errors import DeliveryError, LookupInconclusive, OutcomeUnknown, PermanentError
 from bridge.store.claim import ClaimedDelivery
 from bridge.store.contact_cache import StoredContactCache
 from bridge.store.database import Database
 from bridge.store.queries import external_ids_in_use
-from bridge.telemetry import log
+from bridge.worker.account import Account
 from bridge.worker.result_policy import NotStarted, UnsupportedByThisVersion, to_delivery_error
 
 CallResult = Success | Exception | None
 """What a call returned or raised for one delivery; None from a lookup: the provider does not have it."""
-
-PREFETCH_SECONDS = 0.5
-"""Seconds of work that may wait for a thread."""
-MAX_PREFETCH = 32.0
-"""Calls per thread that may be claimed at the same time, however short they are."""
-
-
-@dataclass
-class Account:
-    """One connection in this process: its settings, its client, built on first use, and its threads."""
-
-    name: str
-    connector: Connector
-    settings: ConnectorSettings
-    running: int = 0
-    """Calls that were claimed and have not returned."""
-    average_call_seconds: float = 1.0
-    """Moving average of the duration of a call."""
-    _client: Any = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _pool: ThreadPoolExecutor | None = None
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A hash that changes with the settings and does not reveal them."""
-        text = json.dumps(self.settings.model_dump(), default=_serialize_secret, sort_keys=True)
-        return hashlib.scrypt(text.encode(), salt=self.name.encode(), n=1024, r=8, p=1, dklen=12).hex()
-
-    def client(self) -> Any:
-        """Return the connector's client for this account. The first call builds it."""
-        with self._lock:
-            if self._client is None:
-                build = self.connector.build_client
-                self._client = build(self.settings) if build else self.settings
-            return self._client
-
-    @property
-    def capacity(self) -> int:
-        """The number of calls that may be claimed at the same time: those that run, plus prefetched ones.
-
-        Without prefetching, the threads of a fast provider would idle while the next deliveries are claimed. Prefetched
-        calls are worth at most `PREFETCH_SECONDS` of work, so that none waits long for its thread. Nothing is
-        prefetched if an action is neither idempotent nor has a lookup: after a crash it would be unknown whether a
-        waiting call had started.
-        """
-        recoverable = all(
-            action.idempotent or action.run_lookup for action in self.connector.actions.values()
-        )
-        calls_per_thread = (
-            max(1.0, min(MAX_PREFETCH, PREFETCH_SECONDS / self.average_call_seconds)) if recoverable else 1.0
-        )
-        return int(self.connector.limits.concurrency * calls_per_thread)
-
-    @property
-    def free_slots(self) -> int:
-        """The number of calls that may be claimed now; 0 until enough have returned to justify a transaction."""
-        slots = self.capacity - self.running
-        return slots if slots >= self.capacity // 4 or self.running < self.connector.limits.concurrency else 0
-
-    def release(self, calls: int, seconds: float) -> None:
-        """Free the slots of `calls` that have returned, each after `seconds`."""
-        self.running -= calls
-        self.average_call_seconds = max(1e-4, 0.8 * self.average_call_seconds + 0.2 * seconds)
-
-    def submit(self, work: Callable[[], None]) -> None:
-        """Run `work` in one of this account's threads."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(
-                self.connector.limits.concurrency, thread_name_prefix=f"bridge-{self.name}"
-            )
-        self._pool.submit(contextvars.Context().run, work)
-
-    def close(self) -> None:
-        """Stop the threads once they are idle, and close the client unless calls are still running."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-        close = getattr(self._client, "close", None)
-        if self.running == 0 and callable(close):
-            try:
-                close()
-            except Exception as error:
-                log.warning("failed to close client", connection=self.name, exc_info=error)
 
 
 @dataclass(frozen=True)
@@ -251,28 +158,3 @@ def _checked(returned: object) -> CallResult:
 def _await(value: Any) -> Any:
     """Return the value; run a coroutine to completion in a new event loop."""
     return asyncio.run(value) if inspect.iscoroutine(value) else value
-
-
-def _serialize_secret(value: Any) -> Any:
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    if isinstance(value, BaseModel):
-        return value.model_dump()
-    if isinstance(value, Path) and value.is_file():
-        return value.read_text("utf-8", "replace")
-    return str(value)
-
-
-def open_accounts(connectors: Mapping[str, Connector], environ: Mapping[str, str]) -> dict[str, Account]:
-    """Open an account for each connection name. Raise ConfigError naming every missing variable."""
-    accounts: dict[str, Account] = {}
-    errors = []
-    for name, connector in sorted(connectors.items()):
-        try:
-            settings = connector.settings.from_environment(environ, connector.settings.prefix(name))
-            accounts[name] = Account(name, connector, settings)
-        except ConfigError as error:
-            errors.append(f"connection {name}: {error}")
-    if errors:
-        raise ConfigError("\n".join(errors))
-    return accounts

@@ -50,5 +50,5 @@ class ClockJumpDetector:
 
     def jumped_within(self, duration: timedelta) -> bool:
         """Return True if the clock jumped less than `duration` ago."""
-        jumped_at = self._jumped_at
-        return jumped_at is not None and uptime() - jumped_at < duration.total_seconds()
+        with self._lock:
+            return self._jumped_at is not None and uptime() - self._jumped_at < duration.total_seconds()

@@ -18,7 +18,7 @@ from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.follow_ups import follow_up_deliveries, follow_up_pauses, has_pending_follow_ups
 from bridge.store.routing import route_unrouted
 from bridge.telemetry import log
-from bridge.worker.error_backoff import survive_errors
+from bridge.worker.background_thread import BackgroundThread
 from bridge.worker.rules_reloader import RulesFile
 
 BATCH, SMALL_BATCH = 200, 50
@@ -27,37 +27,37 @@ POLL_INTERVAL = 5.0
 """Seconds between two polls if there is no notification."""
 
 
-class Router:
+class Router(BackgroundThread):
     """Thread that routes stored events by the active rules."""
 
     def __init__(self, database: Database, rules: RulesFile) -> None:
+        super().__init__("router")
         self._database = database
         self._rules = rules
         self._wake = threading.Event()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="bridge-router", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._database.listeners.append(self._on_change)
-        self._thread.start()
+        super().start()
 
     def stop(self) -> None:
         """Stop the thread after its current transaction."""
-        self._stopping.set()
+        super().stop()
         self._wake.set()
-        self._thread.join(timeout=10)
+        self.join(timeout=10)
         self._database.listeners.remove(self._on_change)
 
     def _on_change(self, topics: frozenset[str]) -> None:
         if EVENTS_TOPIC in topics:
             self._wake.set()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
+    def run(self) -> None:
+        """Route whenever there is something to route."""
+        while not self.stopping.is_set():
             self._wake.clear()
-            with survive_errors("router", self._stopping):
-                while not self._stopping.is_set():
+            with self.survive_errors():
+                while not self.stopping.is_set():
                     self._database.yield_to_ingest()
                     if not self.run_once(SMALL_BATCH if self._database.prefer_short_transactions else BATCH):
                         break

@@ -21,6 +21,7 @@ class StallDetector:
     """Background thread that records a beat while the process runs. `was_stalled_since` is thread-safe."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._last_beat = uptime()
         self._resumed_at = 0.0
         self._stopped = threading.Event()
@@ -38,12 +39,14 @@ class StallDetector:
 
     def was_stalled_since(self, start: float) -> bool:
         """Return True if the process was stalled at some time after `start` (an `uptime`)."""
-        now, last_beat = uptime(), self._last_beat
-        return self._resumed_at > start or (now - last_beat > MAX_GAP and not self._stopped.is_set())
+        with self._lock:
+            gap = uptime() - self._last_beat
+            return self._resumed_at > start or (gap > MAX_GAP and not self._stopped.is_set())
 
     def _run(self) -> None:
         while not self._stopped.wait(BEAT_INTERVAL):
-            now = uptime()
-            if now - self._last_beat > MAX_GAP:
-                self._resumed_at = now
-            self._last_beat = now
+            with self._lock:
+                now = uptime()
+                if now - self._last_beat > MAX_GAP:
+                    self._resumed_at = now
+                self._last_beat = now

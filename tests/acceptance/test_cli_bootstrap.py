@@ -17,7 +17,7 @@ from bridge.sandbox import RunningSandbox
 from bridge.settings import Settings
 from bridge.store import schema
 from bridge.store.connections import all_connections
-from bridge.worker.attempt import Account
+from bridge.worker.account import Account
 from tests.acceptance.commands import DISABLED_RULE, RULES
 
 

@@ -38,7 +38,8 @@ from bridge.store.policy_inputs import PolicyConfig
 from bridge.store.queries import list_deliveries, list_events, show_delivery, stored_event
 from bridge.store.results import AttemptResult, find_expired_leases, record_results
 from bridge.store.routing import delivery_row
-from bridge.worker.attempt import Account, AttemptRunner, CallResult
+from bridge.worker.account import Account
+from bridge.worker.attempt import AttemptRunner, CallResult
 from bridge.worker.result_policy import classify_interrupted, classify_result
 from bridge.worker.service import Worker
 

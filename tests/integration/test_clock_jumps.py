@@ -11,7 +11,7 @@ from bridge.errors import OutcomeUnknown
 from bridge.store.claim import LEASE
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
-from bridge.worker import clock_jumps, service
+from bridge.worker import account, call_runner, clock_jumps, dispatcher, in_flight, maintenance
 from bridge.worker.service import Worker
 from tests.integration.engine import Engine, worker_on
 
@@ -33,7 +33,7 @@ def advance_time(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> AdvanceTime:
         passed += seconds
         clock.advance(seconds=seconds)
 
-    for module in (clock_jumps, service):
+    for module in (account, call_runner, clock_jumps, dispatcher, in_flight, maintenance):
         monkeypatch.setattr(module, "uptime", lambda: uptime() + passed)
     return advance
 
@@ -42,7 +42,7 @@ def watching_worker(engine: Engine, advance_time: AdvanceTime) -> Worker:
     """Return a worker that has watched the clock for a while."""
     worker = worker_on(engine)
     for _ in range(2):
-        worker._take_over()
+        worker.maintenance.take_over()
         advance_time(LEASE.total_seconds() + 1)
     return worker
 
@@ -58,14 +58,14 @@ def test_lease_expired_by_clock_jump_is_not_taken_over_during_its_attempt(
     delivery_id = engine.deliver("send")
     [call] = engine.claim()
     clock.advance(minutes=10)
-    other._take_over()
+    other.maintenance.take_over()
     advance_time(15)
     engine.run_due()
     engine.attempt(call)  # within its deadline, by the uptime of its process
     assert len(engine.provider.messages) == 1
     assert engine.show(delivery_id)["state"] == "running"
     advance_time(LEASE.total_seconds() + 1)
-    other._take_over()
+    other.maintenance.take_over()
     advance_time(15)
     engine.run_due()
     assert engine.show(delivery_id)["state"] == "succeeded"
@@ -85,10 +85,10 @@ def test_new_worker_does_not_take_over_leases_immediately(
     engine.claim()
     clock.advance(minutes=10)
     other = worker_on(engine)
-    other._take_over()
+    other.maintenance.take_over()
     assert engine.show(delivery_id)["state"] == "running"
     advance_time(LEASE.total_seconds() + 1)
-    other._take_over()
+    other.maintenance.take_over()
     assert engine.show(delivery_id)["state"] == "retrying"
     database.close()
 
@@ -120,10 +120,8 @@ def test_clock_jump_does_not_shorten_the_lookup_delay(
 
 def step(worker: Worker, engine: Engine) -> None:
     """Do once what the worker's threads do."""
-    worker._claim(engine.connection, small_batch=False)
-    group = worker._next_results()
-    if group:
-        worker._write_results(group)
+    worker.dispatcher.claim(engine.connection)
+    worker.result_writer.record(worker.result_writer.next_batch())
 
 
 def test_steady_clock_is_trusted(engine: Engine, advance_time: AdvanceTime) -> None:

@@ -15,8 +15,9 @@ from bridge.connector import Success
 from bridge.errors import RateLimited, TransientError
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
-from bridge.worker import service
-from bridge.worker.attempt import Account, AttemptRunner
+from bridge.worker import maintenance
+from bridge.worker.account import Account
+from bridge.worker.attempt import AttemptRunner
 from tests.integration.engine import Engine, worker_on
 
 
@@ -70,7 +71,7 @@ def test_call_that_never_started_is_not_looked_up(sqlite_url: str, monkeypatch: 
     upgrade(database)
     engine = Engine(database)
     monkeypatch.setattr(engine.connection, "submit", lambda _: None)
-    monkeypatch.setattr(service, "MAINTENANCE_INTERVAL", 0.1)
+    monkeypatch.setattr(maintenance, "MAINTENANCE_INTERVAL", 0.1)
     lookups: list[str] = []
     engine.provider.on_lookup = lambda: lookups.append("lookup")
     delivery_id = engine.deliver("send")
@@ -79,7 +80,7 @@ def test_call_that_never_started_is_not_looked_up(sqlite_url: str, monkeypatch: 
     try:
         _until(lambda: engine.show(delivery_id)["state"] == "running")
         monkeypatch.delattr(engine.connection, "submit")
-        monkeypatch.setattr(service, "LEASE", timedelta(0))
+        monkeypatch.setattr(maintenance, "LEASE", timedelta(0))
         database.clock.advance(seconds=31)
         _until(lambda: engine.show(delivery_id)["state"] == "succeeded")
     finally:

@@ -46,7 +46,7 @@ from bridge.store.operator_actions import retry
 from bridge.store.results import find_expired_leases, record_results
 from bridge.store.retention import _prune_deliveries
 from bridge.store.routing import delivery_row
-from bridge.worker import service
+from bridge.worker import dispatcher
 from bridge.worker.rules_reloader import RulesFile
 from tests.integration.engine import Engine, worker_on
 
@@ -395,7 +395,7 @@ def test_delivery_claimed_during_shutdown_is_recorded(
         threading.Event().wait(0.3)
         return claim(*args)
 
-    monkeypatch.setattr(service, "claim", slow_claim)
+    monkeypatch.setattr(dispatcher, "claim", slow_claim)
     delivery_id = engine.deliver("mail", engine.event(metadata={"contactEmail": "a@example.com"}))
     worker.start()
     assert in_claim.wait(5)

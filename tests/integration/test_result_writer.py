@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 from unittest.mock import Mock
 
@@ -15,8 +16,10 @@ from bridge.errors import PermanentError, StoreUnavailable
 from bridge.store.claim import ClaimedDelivery
 from bridge.store.database import Database
 from bridge.store.results import AttemptResult
-from bridge.worker import service
-from bridge.worker.attempt import Account, AttemptRunner, CallResult
+from bridge.worker import maintenance, result_writer
+from bridge.worker.account import Account
+from bridge.worker.attempt import AttemptRunner, CallResult
+from bridge.worker.result_writer import ResultWriter
 from bridge.worker.service import Worker
 from tests.integration.engine import Engine, desk, worker_on
 
@@ -69,7 +72,7 @@ def test_unstorable_characters_are_replaced_in_results(
 def test_result_that_cannot_be_written_is_recorded_without_detail(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = service.record_results
+    real = result_writer.record_results
 
     def record_results(
         database: Database, results: Sequence[AttemptResult], *rest: Any
@@ -78,10 +81,10 @@ def test_result_that_cannot_be_written_is_recorded_without_detail(
             raise ValueError("the database rejects this")
         return real(database, results, *rest)
 
-    monkeypatch.setattr(service, "record_results", record_results)
-    monkeypatch.setattr(service, "log", Mock())  # ten long tracebacks take too long
+    monkeypatch.setattr(result_writer, "record_results", record_results)
+    monkeypatch.setattr(result_writer, "log", Mock())  # ten long tracebacks take too long
     back_off = Mock()
-    monkeypatch.setattr(service, "log_and_back_off", back_off)
+    monkeypatch.setattr(ResultWriter, "back_off", back_off)
     respond_with(
         monkeypatch, lambda item: PermanentError("a message") if item.action == "desk.post" else Success()
     )
@@ -101,7 +104,7 @@ def test_result_that_cannot_be_written_is_recorded_without_detail(
 def test_results_survive_database_outage_within_a_batch(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, sizes, barrier = service.record_results, list[int](), threading.Barrier(3)
+    real, sizes, barrier = result_writer.record_results, list[int](), threading.Barrier(3)
 
     def record_results(
         database: Database, results: Sequence[AttemptResult], *rest: Any
@@ -113,8 +116,8 @@ def test_results_survive_database_outage_within_a_batch(
             raise StoreUnavailable("restarting")
         return real(database, results, *rest)
 
-    monkeypatch.setattr(service, "record_results", record_results)
-    monkeypatch.setattr(service, "FLUSH_INTERVAL", 0.5)
+    monkeypatch.setattr(result_writer, "record_results", record_results)
+    monkeypatch.setattr(result_writer, "FLUSH_INTERVAL", 0.5)
     engine.provider.before = lambda: barrier.wait(10) and None
     delivery_ids = [deliver_email(engine, number) for number in range(3)]
     worker = worker_on(engine)
@@ -133,7 +136,7 @@ def test_attempt_with_unrecorded_result_is_not_taken_over(
 ) -> None:
     database_away = threading.Event()
     database_away.set()
-    real = service.record_results
+    real = result_writer.record_results
 
     def record_results(
         database: Database, results: Sequence[AttemptResult], *rest: Any
@@ -142,16 +145,16 @@ def test_attempt_with_unrecorded_result_is_not_taken_over(
             raise StoreUnavailable("away")
         return real(database, results, *rest)
 
-    monkeypatch.setattr(service, "record_results", record_results)
+    monkeypatch.setattr(result_writer, "record_results", record_results)
     delivery_id = deliver_email(engine)
     worker = worker_on(engine)
     worker.start()
     try:
         assert eventually(lambda: len(engine.provider.messages) == 1)
-        monkeypatch.setattr(service, "LEASE", service.timedelta(0))
+        monkeypatch.setattr(maintenance, "LEASE", timedelta(0))
         engine.database.clock.advance(seconds=40)
         state_before = engine.show(delivery_id)["state"]
-        worker._take_over()
+        worker.maintenance.take_over()
         database_away.clear()
         assert state_before == "running"
         assert eventually(lambda: engine.show(delivery_id)["state"] == "succeeded")

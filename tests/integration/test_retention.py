@@ -23,7 +23,7 @@ from bridge.store.migrate import upgrade
 from bridge.store.operator_actions import replay, retry
 from bridge.store.policy_inputs import PolicyConfig
 from bridge.store.retention import PruneResult, prune, retention_windows
-from bridge.worker import service
+from bridge.worker import maintenance
 from tests.integration.engine import NO_QUIET, Engine, worker_on
 
 NUMBERS = itertools.count(4000)
@@ -157,11 +157,11 @@ def test_maintenance_continues_between_prune_batches(engine: Engine, monkeypatch
         return False
 
     monkeypatch.setattr(retention, "BATCH", 3)
-    monkeypatch.setattr(service, "prune_batch", prune_batch)
-    monkeypatch.setattr(service, "MAINTENANCE_INTERVAL", 0.01)
+    monkeypatch.setattr(maintenance, "prune_batch", prune_batch)
+    monkeypatch.setattr(maintenance, "MAINTENANCE_INTERVAL", 0.01)
     backlog(engine)
     worker = worker_on(engine, rules_with())
-    monkeypatch.setattr(worker._rules, "reload_if_changed", reload)
+    monkeypatch.setattr(worker.maintenance._rules, "reload_if_changed", reload)
     worker.start()
     end = uptime() + 20
     while steps.count("round") < 8 and uptime() < end:

@@ -1,8 +1,7 @@
-"""The stall detector notices a suspended process; the error backoff logs a long outage once a minute."""
+"""The stall detector notices a suspended process; a background thread logs a long outage once a minute."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 
@@ -11,9 +10,14 @@ import structlog
 
 from bridge.clock import uptime
 from bridge.errors import StoreUnavailable
-from bridge.worker import error_backoff, stall_detector
-from bridge.worker.error_backoff import survive_errors
+from bridge.worker import background_thread, stall_detector
+from bridge.worker.background_thread import BackgroundThread
 from bridge.worker.stall_detector import StallDetector
+
+
+class IdleThread(BackgroundThread):
+    def run(self) -> None:
+        """Do nothing."""
 
 
 @pytest.fixture
@@ -42,15 +46,15 @@ def test_suspended_process_is_reported_stalled(
 
 
 def test_long_outage_is_logged_once_a_minute_and_so_is_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(error_backoff, "RETRY_DELAY", 0.0)
-    stopping = threading.Event()
+    monkeypatch.setattr(background_thread, "RETRY_DELAY", 0.0)
+    thread = IdleThread("tester")
     with structlog.testing.capture_logs() as logs:
         for second in (0.0, 1.0, 2.0, 61.0, 62.0):
-            monkeypatch.setattr(error_backoff, "uptime", lambda at=second: at)
-            with survive_errors("tester", stopping):
+            monkeypatch.setattr(background_thread, "uptime", lambda at=second: at)
+            with thread.survive_errors():
                 raise StoreUnavailable("away")
         for _ in range(2):
-            with survive_errors("tester", stopping):
+            with thread.survive_errors():
                 pass
     assert [entry["event"] for entry in logs] == [
         "database unavailable", "database unavailable", "database available again",

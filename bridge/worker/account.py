@@ -1,0 +1,227 @@
+"""Accounts: the connections of this process, each with its settings, its client and its threads.
+
+Each connection has its own threads, so a provider that hangs delays only its own deliveries. A thread that is past its
+deadline counts as running until it returns.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+
+from bridge.clock import uptime
+from bridge.connector import Action, Connector, ConnectorSettings
+from bridge.errors import ConfigError
+from bridge.store.claim import ClaimedDelivery
+from bridge.store.database import ALL_TOPICS
+from bridge.telemetry import log
+
+PREFETCH_SECONDS = 0.5
+"""Seconds of work that may wait for a thread."""
+MAX_PREFETCH = 32.0
+"""Calls per thread that may be claimed at the same time, however short they are."""
+POLL_INTERVAL = 5.0
+"""Seconds between two polls of a connection if there is no notification."""
+
+
+@dataclass
+class Account:
+    """One connection in this process: its settings, its client, built on first use, and its threads.
+
+    Its methods are thread-safe.
+    """
+
+    name: str
+    connector: Connector
+    settings: ConnectorSettings
+    average_call_seconds: float = 1.0
+    """Moving average of the duration of a call."""
+    _running: int = 0
+    """Calls that were claimed and have not returned."""
+    _slots_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _client: Any = None
+    _client_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _pool: ThreadPoolExecutor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._pool = ThreadPoolExecutor(self.connector.limits.concurrency, f"bridge-{self.name}")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash that changes with the settings and does not reveal them."""
+        text = json.dumps(self.settings.model_dump(), default=_serialize_secret, sort_keys=True)
+        return hashlib.scrypt(text.encode(), salt=self.name.encode(), n=1024, r=8, p=1, dklen=12).hex()
+
+    def client(self) -> Any:
+        """Return the connector's client for this account. The first call builds it."""
+        with self._client_lock:
+            if self._client is None:
+                build = self.connector.build_client
+                self._client = build(self.settings) if build else self.settings
+            return self._client
+
+    @property
+    def capacity(self) -> int:
+        """The number of calls that may be claimed at the same time: those that run, plus prefetched ones.
+
+        Without prefetching, the threads of a fast provider would idle while the next deliveries are claimed. Prefetched
+        calls are worth at most `PREFETCH_SECONDS` of work, so that none waits long for its thread. Nothing is
+        prefetched if an action is neither idempotent nor has a lookup: after a crash it would be unknown whether a
+        waiting call had started.
+        """
+        recoverable = all(
+            action.idempotent or action.run_lookup for action in self.connector.actions.values()
+        )
+        calls_per_thread = (
+            max(1.0, min(MAX_PREFETCH, PREFETCH_SECONDS / self.average_call_seconds)) if recoverable else 1.0
+        )
+        return int(self.connector.limits.concurrency * calls_per_thread)
+
+    @property
+    def free_slots(self) -> int:
+        """The number of calls that may be claimed now; 0 until enough have returned to justify a transaction."""
+        with self._slots_lock:
+            capacity = self.capacity
+            slots = capacity - self._running
+            return slots if slots >= capacity // 4 or self._running < self.connector.limits.concurrency else 0
+
+    def occupy(self, calls: int) -> None:
+        """Take the slots of `calls` that were claimed."""
+        with self._slots_lock:
+            self._running += calls
+
+    def release(self, calls: int, seconds: float) -> None:
+        """Free the slots of `calls` that have returned after `seconds` in total."""
+        with self._slots_lock:
+            self._running -= calls
+            average = 0.8 * self.average_call_seconds + 0.2 * seconds / calls
+            self.average_call_seconds = max(1e-4, average)
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Run `work` in one of this account's threads; raise RuntimeError if that cannot be started."""
+        self._pool.submit(contextvars.Context().run, work)
+
+    def close(self) -> None:
+        """Stop the threads once they are idle, and close the client unless calls are still running."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        close = getattr(self._client, "close", None)
+        with self._slots_lock:
+            idle = self._running == 0
+        if idle and callable(close):
+            try:
+                close()
+            except Exception as error:
+                log.warning("failed to close client", connection=self.name, exc_info=error)
+
+
+def _serialize_secret(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if isinstance(value, Path) and value.is_file():
+        return value.read_text("utf-8", "replace")
+    return str(value)
+
+
+def open_accounts(connectors: Mapping[str, Connector], environ: Mapping[str, str]) -> dict[str, Account]:
+    """Open an account for each connection name. Raise ConfigError naming every missing variable."""
+    accounts: dict[str, Account] = {}
+    errors = []
+    for name, connector in sorted(connectors.items()):
+        try:
+            settings = connector.settings.from_environment(environ, connector.settings.prefix(name))
+            accounts[name] = Account(name, connector, settings)
+        except ConfigError as error:
+            errors.append(f"connection {name}: {error}")
+    if errors:
+        raise ConfigError("\n".join(errors))
+    return accounts
+
+
+class Accounts:
+    """The accounts of a worker by name, and when each is polled next. Its methods are thread-safe."""
+
+    def __init__(self, accounts: Mapping[str, Account]) -> None:
+        self._changed = threading.Condition()
+        self._accounts: dict[str, Account] = {}
+        self._next_poll_at: dict[str, float] = {}
+        self._stopped = False
+        self.add(accounts)
+
+    def add(self, accounts: Mapping[str, Account]) -> None:
+        """Add accounts, which are due for a poll immediately."""
+        with self._changed:
+            self._accounts |= accounts
+            self._next_poll_at |= dict.fromkeys(accounts, 0.0)
+            self._changed.notify_all()
+
+    def all(self) -> dict[str, Account]:
+        """Return the accounts by name."""
+        with self._changed:
+            return dict(self._accounts)
+
+    def fingerprint(self, name: str) -> str:
+        """Return the fingerprint of an account's settings."""
+        with self._changed:
+            account = self._accounts[name]
+        return account.fingerprint
+
+    def action_of(self, delivery: ClaimedDelivery) -> Action | None:
+        """Return the action of a delivery; None if this version does not have it."""
+        with self._changed:
+            account = self._accounts.get(delivery.connection)
+        return account.connector.actions.get(delivery.action.partition(".")[2]) if account else None
+
+    def wait_due(self) -> list[Account]:
+        """Wait until accounts with free slots are due for a poll; return them, or nothing after `stop`."""
+        with self._changed:
+            while not self._stopped:
+                now = uptime()
+                polls = [
+                    (at, name) for name, at in self._next_poll_at.items() if self._accounts[name].free_slots
+                ]
+                due = [name for at, name in polls if at <= now]
+                if due:
+                    self._next_poll_at |= dict.fromkeys(due, now + POLL_INTERVAL)
+                    return [self._accounts[name] for name in due]
+                next_poll_at = min(polls)[0] if polls else now + POLL_INTERVAL
+                self._changed.wait(next_poll_at - now)
+            return []
+
+    def poll_now(self, topics: Iterable[str]) -> None:
+        """Make the accounts of these topics due for a poll."""
+        topics = frozenset(topics)
+        with self._changed:
+            for name in self._accounts:
+                if name in topics or ALL_TOPICS in topics:
+                    self._next_poll_at[name] = 0.0
+            self._changed.notify_all()
+
+    def poll_at(self, account: Account, at: float) -> None:
+        """Make an account due for a poll at `at` (an `uptime`) at the latest."""
+        with self._changed:
+            self._next_poll_at[account.name] = min(self._next_poll_at[account.name], at)
+
+    def release(self, account: Account, calls: int, seconds: float) -> None:
+        """Free the slots of `calls` that have returned after `seconds` in total, and end `wait_due` if it waits."""
+        account.release(calls, seconds)
+        if account.free_slots:
+            with self._changed:
+                self._changed.notify_all()
+
+    def stop(self) -> None:
+        """End `wait_due`, now and in the future."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()

@@ -1,0 +1,127 @@
+"""Call runner: makes the claimed calls of an account in its threads, and hands over their results."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from bridge.clock import uptime
+from bridge.errors import OutcomeUnknown
+from bridge.store.claim import ClaimedDelivery
+from bridge.store.results import AttemptResult
+from bridge.telemetry import Metrics, log
+from bridge.worker.account import Account, Accounts
+from bridge.worker.attempt import AttemptRunner, CallResult
+from bridge.worker.clock_jumps import ClockJumpDetector
+from bridge.worker.in_flight import InFlight
+from bridge.worker.result_policy import LOOKUP_INTERVAL, NotStarted, classify_result
+from bridge.worker.stall_detector import StallDetector
+
+RELEASE_INTERVAL = 0.005
+"""Seconds for which the slots of returned calls are collected if a provider is that fast."""
+
+Call = Sequence[ClaimedDelivery]
+"""The deliveries of one call: one, or a batch."""
+
+
+class CallRunner:
+    """Makes calls, classifies their results and passes them to `submit_results`. Its methods are thread-safe."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        attempts: AttemptRunner,
+        in_flight: InFlight,
+        submit_results: Callable[[Sequence[AttemptResult]], None],
+        clock_jumps: ClockJumpDetector,
+        stalls: StallDetector,
+        metrics: Metrics,
+    ) -> None:
+        self._accounts = accounts
+        self._attempts = attempts
+        self._in_flight = in_flight
+        self._submit_results = submit_results
+        self._clock_jumps = clock_jumps
+        self._stalls = stalls
+        self._metrics = metrics
+
+    def submit(self, account: Account, calls: Sequence[Call], claimed_at: float) -> None:
+        """Have these calls, claimed at `claimed_at` (an `uptime`), made in the account's threads."""
+        waiting: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        for call in calls:
+            waiting.put(call)
+        # All threads take calls from the same queue, so a call that hangs does not delay the others.
+        for _ in range(min(len(calls), account.connector.limits.concurrency)):
+            try:
+                account.submit(lambda: self._make_calls(account, waiting, claimed_at))
+            except RuntimeError as error:  # the machine cannot start another thread
+                log.error("failed to start attempt thread", connection=account.name, error=str(error))
+                self._requeue(account, waiting, claimed_at)
+
+    def _make_calls(self, account: Account, waiting: queue.SimpleQueue[Call], claimed_at: float) -> None:
+        """Make calls until the queue is empty, and release their slots every few milliseconds."""
+        since, returned = uptime(), 0
+        while call := _take(waiting):
+            self._submit_results(self._attempt(account, call, claimed_at))
+            returned += 1
+            now = uptime()
+            if now - since >= RELEASE_INTERVAL:
+                self._accounts.release(account, returned, now - since)
+                since, returned = now, 0
+        if returned:
+            self._accounts.release(account, returned, uptime() - since)
+
+    def _requeue(self, account: Account, waiting: queue.SimpleQueue[Call], claimed_at: float) -> None:
+        """Record that calls cannot be made now, so that they are claimed again."""
+        while call := _take(waiting):
+            self._submit_results(self._classify(call, [NotStarted()] * len(call), claimed_at))
+            self._accounts.release(account, 1, account.average_call_seconds)
+
+    def _attempt(self, account: Account, call: Call, claimed_at: float) -> list[AttemptResult]:
+        started_at = uptime()
+        self._in_flight.started(call)
+        if self._is_premature_lookup(call[0]):
+            results: list[CallResult] = [
+                NotStarted("the database clock jumped; the lookup is repeated later", LOOKUP_INTERVAL)
+            ]
+        else:
+            results = self._attempts.run(account, call, claimed_at + account.connector.limits.timeout)
+        self._metrics.attempt_seconds.labels(account.name).observe(uptime() - started_at)
+        return self._classify(call, results, claimed_at)
+
+    def _is_premature_lookup(self, delivery: ClaimedDelivery) -> bool:
+        """Return True for a lookup that a clock jump made due before the provider can know the outcome."""
+        action = self._accounts.action_of(delivery)
+        return (
+            delivery.kind == "lookup"
+            and action is not None
+            and self._clock_jumps.jumped_within(action.lookup_delay)
+        )
+
+    def _classify(self, call: Call, results: Sequence[CallResult], claimed_at: float) -> list[AttemptResult]:
+        now = call[0].started_at + timedelta(seconds=uptime() - claimed_at)
+        stalled = self._stalls.was_stalled_since(claimed_at)
+        classified = []
+        for delivery, result in zip(call, results, strict=True):
+            action = self._accounts.action_of(delivery)
+            try:
+                classified.append(classify_result(delivery, action, result, now))
+            except Exception as error:  # whatever a connector returned, the attempt has a result
+                log.error("failed to classify attempt result", delivery=delivery.id, exc_info=error)
+                unknown = OutcomeUnknown(
+                    f"{type(error).__name__} while classifying the result", reason="internal_error"
+                )
+                classified.append(classify_result(delivery, action, unknown, now))
+        for item in classified:
+            if stalled and item.failure is not None and item.failure.reason in ("timeout", "network"):
+                item.affects_connection = False  # caused by this process, not by the provider
+        return classified
+
+
+def _take(waiting: queue.SimpleQueue[Call]) -> Call:
+    """Take the next call from the queue that several threads share; return nothing if it is empty."""
+    try:
+        return waiting.get_nowait()
+    except queue.Empty:
+        return ()

@@ -1,0 +1,82 @@
+"""Dispatcher: claims due deliveries, as far as each account has free slots, and hands them to the call runner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bridge.clock import uptime
+from bridge.store.claim import Capacity, claim
+from bridge.store.database import Database
+from bridge.store.policy_inputs import PolicyConfig
+from bridge.worker.account import Account, Accounts
+from bridge.worker.background_thread import BackgroundThread
+from bridge.worker.call_runner import CallRunner
+from bridge.worker.clock_jumps import ClockJumpDetector
+from bridge.worker.in_flight import InFlight
+
+SMALL_BATCH, THROTTLE_SECONDS = 64, 0.1
+"""While new events come in: calls per claim. During a burst of events: seconds between two transactions."""
+
+
+class Dispatcher(BackgroundThread):
+    """Thread that never waits for a provider: the calls run in the threads of their account."""
+
+    def __init__(
+        self,
+        database: Database,
+        accounts: Accounts,
+        calls: CallRunner,
+        in_flight: InFlight,
+        clock_jumps: ClockJumpDetector,
+        policy_config: Callable[[], PolicyConfig],
+        worker_id: str,
+    ) -> None:
+        super().__init__("dispatcher")
+        self._database = database
+        self._accounts = accounts
+        self._calls = calls
+        self._in_flight = in_flight
+        self._clock_jumps = clock_jumps
+        self._policy_config = policy_config
+        self._worker_id = worker_id
+
+    def stop(self) -> None:
+        """Tell the thread to end after its current claim."""
+        super().stop()
+        self._accounts.stop()
+
+    def run(self) -> None:
+        """Claim whenever an account is due for a poll."""
+        while not self.stopping.is_set():
+            for account in self._accounts.wait_due():
+                if self._database.is_ingest_burst:
+                    self.stopping.wait(THROTTLE_SECONDS)
+                if self.stopping.is_set():
+                    return
+                with self.survive_errors():
+                    try:
+                        self.claim(account)
+                    except Exception:
+                        self._accounts.poll_now([account.name])
+                        raise
+
+    def claim(self, account: Account) -> None:
+        """Claim due deliveries of an account and hand them to the call runner."""
+        actions = account.connector.actions
+        claimed_at = uptime()
+        slots = account.free_slots
+        capacity = Capacity(
+            account.name,
+            min(slots, SMALL_BATCH) if self._database.prefer_short_transactions else slots,
+            lambda use: actions[name].batch if (name := use.partition(".")[2]) in actions else 1,
+            account.connector.limits.per_second,
+            max((action.batch for action in actions.values()), default=1),
+        )
+        batch = claim(self._database, capacity, self._policy_config(), self._worker_id)
+        if batch.calls:
+            self._clock_jumps.observe(batch.calls[0][0].started_at, claimed_at)
+        account.occupy(len(batch.calls))
+        self._in_flight.claimed((delivery for call in batch.calls for delivery in call), claimed_at)
+        if batch.next_poll_in is not None:
+            self._accounts.poll_at(account, claimed_at + batch.next_poll_in.total_seconds())
+        self._calls.submit(account, batch.calls, claimed_at)

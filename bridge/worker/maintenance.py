@@ -1,0 +1,98 @@
+"""Maintenance: heartbeats, expired leases, changes of the rules file, retention."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from bridge import __version__
+from bridge.clock import uptime
+from bridge.store.claim import LEASE, ClaimedDelivery
+from bridge.store.database import Database
+from bridge.store.results import AttemptResult, find_expired_leases, record_results
+from bridge.store.retention import EMPTY, prune_batch
+from bridge.store.workers import record_heartbeat
+from bridge.telemetry import log
+from bridge.worker.account import Accounts
+from bridge.worker.background_thread import BackgroundThread
+from bridge.worker.clock_jumps import ClockJumpDetector
+from bridge.worker.in_flight import InFlight
+from bridge.worker.result_policy import NotStarted, classify_interrupted, classify_result
+from bridge.worker.rules_reloader import RulesFile
+
+MAINTENANCE_INTERVAL = 2.0
+HEARTBEAT_INTERVAL = 15.0
+PRUNE_INTERVAL = 3600.0
+
+
+class Maintenance(BackgroundThread):
+    """Thread for the periodic work."""
+
+    def __init__(
+        self,
+        database: Database,
+        rules: RulesFile,
+        accounts: Accounts,
+        in_flight: InFlight,
+        clock_jumps: ClockJumpDetector,
+        retention: timedelta,
+        worker_id: str,
+    ) -> None:
+        super().__init__("maintenance")
+        self._database = database
+        self._rules = rules
+        self._accounts = accounts
+        self._in_flight = in_flight
+        self._clock_jumps = clock_jumps
+        self._retention = retention
+        self._worker_id = worker_id
+
+    def start(self) -> None:
+        """Record the first heartbeat, take over the attempts of dead processes, and start the thread."""
+        self._record_heartbeat()
+        self.take_over()
+        super().start()
+
+    def run(self) -> None:
+        """Do the periodic work until the thread is stopped."""
+        next_heartbeat = next_prune = 0.0
+        while not self.stopping.wait(MAINTENANCE_INTERVAL):
+            with self.survive_errors():
+                self._rules.reload_if_changed()
+                self.take_over()
+                if uptime() >= next_heartbeat:
+                    self._record_heartbeat()
+                    next_heartbeat = uptime() + HEARTBEAT_INTERVAL
+                if uptime() >= next_prune:
+                    pruned = prune_batch(self._database, self._retention, self._rules.current)
+                    if pruned == EMPTY:
+                        next_prune = uptime() + PRUNE_INTERVAL
+                    else:
+                        log.info("pruned data older than BRIDGE_RETENTION", **vars(pruned))
+
+    def take_over(self) -> None:
+        """Record a result for attempts whose process is dead or suspended: their outcome is unknown."""
+        read_started = uptime()
+        expired, now = find_expired_leases(self._database, self._worker_id, connections=self._accounts.all())
+        steady_seconds = self._clock_jumps.observe(now, read_started)
+        if steady_seconds < LEASE.total_seconds() and not self._database.is_sqlite:
+            return  # after a clock jump, another worker's lease may have expired early
+        # An attempt of this process is taken over only when its lease is over by this process's own uptime.
+        abandoned = [delivery for delivery in expired if not self._in_flight.is_alive(delivery, LEASE)]
+        for delivery in abandoned:
+            log.warning(
+                "attempt taken over",
+                delivery=delivery.id,
+                action=delivery.action,
+                fencing_token=delivery.fencing_token,
+            )
+        if abandoned:
+            record_results(self._database, [self._classify_abandoned(each, now) for each in abandoned])
+
+    def _classify_abandoned(self, delivery: ClaimedDelivery, now: datetime) -> AttemptResult:
+        action = self._accounts.action_of(delivery)
+        if self._in_flight.waits_for_thread(delivery):  # the attempt never starts: its deadline is over
+            return classify_result(delivery, action, NotStarted(), now)
+        return classify_interrupted(delivery, action, now)
+
+    def _record_heartbeat(self) -> None:
+        record_heartbeat(self._database, self._worker_id, __version__)

@@ -1,0 +1,124 @@
+"""Result writer: records the results of attempts, many in one transaction, and retries while the database is away."""
+
+from __future__ import annotations
+
+import queue
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from bridge.errors import StoreUnavailable
+from bridge.store.database import Database
+from bridge.store.results import AttemptResult, record_results
+from bridge.telemetry import Metrics, buffered_logging, log, mask_address
+from bridge.worker.background_thread import BackgroundThread
+from bridge.worker.dispatcher import SMALL_BATCH, THROTTLE_SECONDS
+from bridge.worker.in_flight import InFlight
+
+FLUSH_INTERVAL = 0.005
+"""Seconds for which results are collected if a provider is that fast."""
+MAX_BATCH = 500
+"""Results per transaction."""
+
+
+class ResultWriter(BackgroundThread):
+    """Thread that records every result that is submitted, also those submitted just before `stop`."""
+
+    def __init__(
+        self, database: Database, in_flight: InFlight, fingerprint_of: Callable[[str], str], metrics: Metrics
+    ) -> None:
+        super().__init__("result-writer")
+        self._database = database
+        self._in_flight = in_flight
+        self._fingerprint_of = fingerprint_of
+        self._metrics = metrics
+        self._submitted: queue.SimpleQueue[Sequence[AttemptResult]] = queue.SimpleQueue()
+
+    def submit(self, results: Sequence[AttemptResult]) -> None:
+        """Have these results recorded soon."""
+        self._in_flight.result_known(result.delivery for result in results)
+        self._submitted.put(results)
+
+    def run(self) -> None:
+        """Record results until the thread is stopped and none is left, or the database is away."""
+        results: Sequence[AttemptResult] = ()
+        while not (self.stopping.is_set() and not results and self._submitted.empty()):
+            results = self.record(results or self.next_batch())
+
+    def next_batch(self) -> list[AttemptResult]:
+        """Return the results that go into one transaction; none if there are none for a moment."""
+        results: list[AttemptResult] = []
+        with suppress(queue.Empty):
+            results += self._submitted.get(timeout=0.2)
+            self.stopping.wait(THROTTLE_SECONDS if self._database.is_ingest_burst else FLUSH_INTERVAL)
+            limit = SMALL_BATCH if self._database.prefer_short_transactions else MAX_BATCH
+            while len(results) < limit:
+                results += self._submitted.get_nowait()
+        return results
+
+    def record(
+        self, results: Sequence[AttemptResult], *, without_details: bool = False
+    ) -> Sequence[AttemptResult]:
+        """Record results, one by one if the batch fails; return those that are still to be recorded."""
+        if not results:
+            return ()
+        try:
+            late = record_results(self._database, results, self._fingerprint_of)
+            self.note_success()
+        except StoreUnavailable as error:
+            self.back_off(error)
+            return () if self.stopping.is_set() else results
+        except Exception as error:
+            if len(results) > 1:
+                for index, result in enumerate(results):
+                    if self.record([result]):
+                        return results[index:]
+                return ()
+            [result] = results
+            log.error(
+                "failed to record attempt result"
+                if without_details
+                else "failed to record attempt result, retrying without its details",
+                delivery=result.delivery.id,
+                outcome=result.outcome,
+                exc_info=error,
+            )
+            if not without_details:
+                return self.record([_strip_details(result)], without_details=True)
+            late = []
+        self._in_flight.recorded(result.delivery for result in results)
+        for delivery in late:
+            log.warning(
+                "attempt returned after its lease was taken over",
+                delivery=delivery.id,
+                fencing_token=delivery.fencing_token,
+            )
+        self._log_results(results)
+        return ()
+
+    def _log_results(self, results: Sequence[AttemptResult]) -> None:
+        """Count and log the results of attempts."""
+        counts: Counter[tuple[str, str]] = Counter()
+        with buffered_logging():
+            logger = log.bind()
+            for result in results:
+                delivery = result.delivery
+                reason = result.failure.reason if result.failure else None
+                counts[delivery.connection, reason or result.outcome] += 1
+                write = logger.info if result.state == "succeeded" else logger.warning
+                write(
+                    "attempt finished",
+                    delivery=delivery.id, rule=delivery.rule, action=delivery.action, kind=delivery.kind,
+                    outcome=result.outcome, state=result.state, reason=reason, detail=result.detail or None,
+                    recipient=mask_address(delivery.recipient) or None,
+                )  # fmt: skip
+        for labels, count in counts.items():
+            self._metrics.attempts.labels(*labels).inc(count)
+
+
+def _strip_details(result: AttemptResult) -> AttemptResult:
+    """Return the same result without the provider's texts."""
+    if result.failure is not None:
+        result.failure.detail = ""
+    return replace(result, detail="", external_id=None)
