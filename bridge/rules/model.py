@@ -109,11 +109,11 @@ class Rule:
     """The event types that the rule applies to. Patterns such as `call.*` are already expanded."""
     when_text: str
     """`when` as the file spells it."""
-    where: Any
+    where: Any = None
     """The compiled condition, or None."""
-    condition: Any
+    condition: Any = None
     """The compiled `if`, or None."""
-    do: tuple[Step, ...]
+    do: tuple[Step, ...] = ()
     on_failure: tuple[Step, ...] = ()
     enabled: bool = True
     shadow: bool = False

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from bridge.connector.discovery import Registry
 from bridge.events import EVENT_TYPES
 from bridge.rules import retired
 from bridge.rules.fields import boolean_hint, check_path, check_value, describe_type, did_you_mean, nearest
-from bridge.rules.model import Diagnostic
+from bridge.rules.model import Diagnostic, Rule, Step, Trigger
 from bridge.rules.template_compiler import TemplateError
 from bridge.rules.templates import Template, condition, template
 from bridge.rules.yaml import Diagnostics, Node
@@ -41,7 +41,12 @@ ALIASES = {
 }
 """Name of a key in other systems -> our key."""
 
-Entries = Mapping[str, tuple[Node, Node]]
+CONTEXT_NAMES: Mapping[Trigger, tuple[str, ...]] = {
+    "rule": ("event", "contact", "now"),
+    "on_failure": ("event", "contact", "now", "delivery"),
+    "alert": ("event", "contact", "now", "delivery"),
+}
+"""Trigger -> the names that templates can use there."""
 
 
 def suggest_key(name: str, known: Collection[str]) -> str | None:
@@ -56,10 +61,11 @@ def suggest_key(name: str, known: Collection[str]) -> str | None:
     return suggestion
 
 
-@dataclass
+@dataclass(frozen=True)
 class ParseContext:
-    """State of parsing one file: its lines, the diagnostics so far, and the connectors and variables to check with."""
+    """The place in a file that is being read: what it is checked with, and where its diagnostics go."""
 
+    path: str
     lines: Sequence[str]
     diagnostics: Diagnostics
     registry: Registry
@@ -67,6 +73,18 @@ class ParseContext:
     connections: dict[str, str] = field(default_factory=dict)
     """Every connection in the file so far -> its connector."""
     checked_connections: set[str] = field(default_factory=set)
+    event_types: Collection[str] = ()
+    """The event types whose fields can be used here. Empty: those of every event type."""
+    trigger: Trigger = "rule"
+    needs_settings: bool = True
+    """Whether the connections used here must be set up."""
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    """The rules that tests can name."""
+    alerts: tuple[Step, ...] = ()
+
+    def within(self, **changes: Any) -> ParseContext:
+        """Return the context of an inner section. Both share their diagnostics and connections."""
+        return replace(self, **changes)
 
     def error(self, node: Node, text: str, hint: str = "", connection: str | None = None) -> None:
         """Add an error at a key or value."""
@@ -88,7 +106,9 @@ class ParseContext:
         add(node, diagnostic.text, diagnostic.hint)
         return diagnostic.level == "warning"
 
-    def mapping(self, node: Node, label: str, known: Iterable[str] | None = None, hint: str = "") -> Entries:
+    def mapping(
+        self, node: Node, label: str, known: Iterable[str] | None = None, hint: str = ""
+    ) -> Mapping[str, tuple[Node, Node]]:
         """Return the entries of a mapping. An unknown key is an error; it is then read as the key it resembles."""
         if node.entries is None:
             self.error(node, f"{label} must be a mapping, not {_describe_shape(node.value)}", hint)
@@ -110,12 +130,6 @@ class ParseContext:
             if suggestion and suggestion not in entries:
                 entries[suggestion] = (key, value)
         return entries
-
-    def require_keys(self, node: Node, label: str, entries: Entries, keys: Iterable[str], hint: str) -> None:
-        """Add an error that names the missing keys of a mapping, if any."""
-        missing = [f"`{key}`" for key in keys if key not in entries]
-        if missing:
-            self.error(node, f"{label} needs {' and '.join(missing)}", hint)
 
     def list_items(self, node: Node, label: str, *, allow_single: bool = False) -> Sequence[Node]:
         """Return the items of a list. With `allow_single`, a plain value counts as a list of one item."""
@@ -140,13 +154,13 @@ class ParseContext:
         self.error(node, f"{label} must be a string, not {_describe_shape(node.value)}", hint)
         return None
 
-    def boolean(self, node: Node, label: str, default: bool) -> bool:
+    def boolean(self, node: Node, label: str) -> bool | None:
         """Return `true` or `false`."""
         if isinstance(node.value, bool):
             return node.value
         text = f"{label} must be true or false, not {_describe_shape(node.value)}"
         self.error(node, text, boolean_hint(node.value))
-        return default
+        return None
 
     def positive_int(self, node: Node, label: str) -> int | None:
         """Return a whole number from 1 to 10,000."""
@@ -184,7 +198,7 @@ class ParseContext:
         self.error(node, f"{label} must be a timestamp, not {quote_value(node.value)}", hint)
         return None
 
-    def event_types(self, node: Node, label: str) -> tuple[str, ...]:
+    def expand_event_types(self, node: Node, label: str) -> tuple[str, ...]:
         """Return event types from one name, a list, or a pattern such as `call.*`, which is expanded."""
         types: dict[str, None] = {}
         for item in self.list_items(node, label, allow_single=True):
@@ -203,67 +217,56 @@ class ParseContext:
             types.update(dict.fromkeys(expanded))
         return tuple(types)
 
-    def condition(
-        self, node: Node, label: str, event_types: Collection[str], roots: Collection[str]
-    ) -> Template | None:
-        """Return a compiled condition in the language of `if`. Its names must start with one of `roots`."""
+    def condition(self, node: Node, label: str) -> Template | None:
+        """Return a compiled condition in the language of `if`."""
         if isinstance(node.value, bool):
             node.value = str(node.value).lower()
         source = self.string(node, label)
-        if source is None:
-            return None
-        try:
-            compiled = condition(source)
-        except TemplateError as error:
-            self._report_template_error(node, label, error, event_types, roots)
-            return None
-        self._check_names(node, compiled, event_types, roots)
-        return compiled
+        return self._compile(node, label, condition, source) if source is not None else None
 
     def template(
-        self,
-        node: Node,
-        source: str,
-        event_types: Collection[str],
-        roots: Collection[str],
-        html: bool = False,
+        self, node: Node, source: str, *, html: bool = False, names: Collection[str] = ()
     ) -> Template | None:
-        """Return a compiled string with `{{ }}` in it. Its names must start with one of `roots`."""
-        try:
-            compiled = template(source, html)
-        except TemplateError as error:
-            self._report_template_error(node, "template", error, event_types, roots)
-            return None
-        self._check_names(node, compiled, event_types, roots)
-        return compiled
+        """Return a compiled string with `{{ }}` in it. `names` limits the names that it can use here."""
+        return self._compile(node, "template", lambda text: template(text, html), source, names)
 
-    def path(self, node: Node, dotted: str, event_types: Collection[str], roots: Collection[str]) -> bool:
+    def check_field(self, node: Node, dotted: str, roots: Collection[str]) -> bool:
         """Check a dotted name of `where`. Return whether it is usable."""
-        return self.report(node, check_path(tuple(dotted.split(".")), event_types, roots))
+        return self.report(node, check_path(tuple(dotted.split(".")), self.event_types, roots))
 
-    def _report_template_error(
+    def _compile(
         self,
         node: Node,
         label: str,
-        error: TemplateError,
-        event_types: Collection[str],
-        roots: Collection[str],
-    ) -> None:
-        for token, diagnostic in error.diagnostics:
-            self.error(self.locate(node, token), f"{label}: {diagnostic.text}", diagnostic.hint)
-        for path in sorted(error.paths):
-            self.report(self.locate(node, ".".join(path)), check_path(path, event_types, roots))
-
-    def _check_names(
-        self, node: Node, compiled: Template, event_types: Collection[str], roots: Collection[str]
-    ) -> None:
-        checked = {path: check_path(path, event_types, roots) for path in compiled.paths}
-        for path in sorted(path for path in checked if checked[path]):
-            self.report(self.locate(node, ".".join(path)), checked[path])
+        build: Callable[[str], Template],
+        source: str,
+        names: Collection[str] = (),
+    ) -> Template | None:
+        roots = names or CONTEXT_NAMES[self.trigger]
+        try:
+            compiled = build(source)
+        except TemplateError as error:
+            for token, diagnostic in error.diagnostics:
+                self.error(self.locate(node, token), f"{label}: {diagnostic.text}", diagnostic.hint)
+            self._check_paths(node, error.paths, roots)
+            return None
+        invalid = self._check_paths(node, compiled.paths, roots)
         for path, value in sorted(compiled.comparisons, key=str):
-            diagnostic = check_value(path, value, event_types)
-            if diagnostic and not checked.get(path):
+            if path not in invalid:
+                self.report(self.locate(node, ".".join(path)), check_value(path, value, self.event_types))
+        return compiled
+
+    def _check_paths(
+        self, node: Node, paths: Iterable[tuple[str, ...]], roots: Collection[str]
+    ) -> set[tuple[str, ...]]:
+        """Report the dotted names that do not fit. Return them."""
+        reported = set()
+        for path in sorted(paths):
+            diagnostic = check_path(path, self.event_types, roots)
+            if diagnostic is not None:
                 self.report(self.locate(node, ".".join(path)), diagnostic)
+                reported.add(path)
+        return reported
 
     def locate(self, node: Node, token: str) -> Node:
         """Return the place of `token` within a value, or the value itself if the token is not found."""

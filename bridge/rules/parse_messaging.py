@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import time
-from typing import Any, cast
+from typing import cast
 
 from bridge.area_codes import known_regions
 from bridge.connector.api import Channel
 from bridge.events import normalize_time_zone
 from bridge.rules.fields import did_you_mean
+from bridge.rules.keys import CONDITION, STRING, Key, Section, ValueType
 from bridge.rules.model import Cap, MessagingPolicy, QuietHours
 from bridge.rules.parse_context import ParseContext, quote_value
 from bridge.rules.yaml import Node
 from bridge.settings import parse_duration
-
-KEYS = ("quiet_hours", "regions", "caps", "time_zone", "consent")
-CHANNELS = ("sms", "email", "call")
-CONTEXT_NAMES = ("event", "contact", "now")
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)\s*-\s*([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
 _CAP = re.compile(r"([1-9]\d{0,4})\s+per\s+(\S+)", re.ASCII)
@@ -25,38 +23,36 @@ _REGION = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?", re.ASCII)
 _NO_QUIET_HOURS = QuietHours(time(0), time(0))
 
 
-def read_messaging(context: ParseContext, node: Node) -> MessagingPolicy:
+def read_messaging(context: ParseContext, node: Node, _label: str) -> MessagingPolicy | None:
     """Return the policy of the file. Keys that it does not set keep their defaults."""
-    nodes = {name: value for name, (_, value) in context.mapping(node, "`messaging`", KEYS).items()}
-    settings: dict[str, Any] = {}
-    if "quiet_hours" in nodes:
-        hours = _quiet_hours(context, nodes["quiet_hours"], allow_none=True)
-        if hours:
-            settings["quiet_hours"] = hours
-    if "regions" in nodes:
-        settings["regions"] = _regions(context, nodes["regions"])
-    if "caps" in nodes:
-        settings["caps"] = {**MessagingPolicy().caps, **_caps(context, nodes["caps"])}
-    if "time_zone" in nodes:
-        zone = context.string(nodes["time_zone"], "`time_zone`")
-        if zone is not None and normalize_time_zone(zone) is None:
-            hint = "write a name such as `America/New_York` or `Europe/Berlin`"
-            context.error(nodes["time_zone"], f"no time zone `{zone[:60]}`", hint)
-        elif zone is not None:
-            settings["time_zone"] = zone
-    if "consent" in nodes and context.condition(nodes["consent"], "`consent`", (), CONTEXT_NAMES):
-        settings["consent"] = nodes["consent"].value
-    return MessagingPolicy(**settings)
+    entries = MESSAGING.open(context, node)
+    return MessagingPolicy(**MESSAGING.read(context, entries)) if entries is not None else None
 
 
-def _quiet_hours(context: ParseContext, node: Node, *, allow_none: bool) -> QuietHours | None:
-    hint = 'write a start and an end time, such as `"20:00-08:00"`' + (
-        ", or `none` to allow messages at any time" if allow_none else ""
-    )
-    if node.value == "none" and allow_none:
+def _time_zone(context: ParseContext, node: Node, label: str) -> str | None:
+    zone = context.string(node, label)
+    if zone is not None and normalize_time_zone(zone) is None:
+        hint = "write a name such as `America/New_York` or `Europe/Berlin`"
+        context.error(node, f"no time zone `{zone[:60]}`", hint)
+        return None
+    return zone
+
+
+def _consent(context: ParseContext, node: Node, label: str) -> str | None:
+    compiled = context.condition(node, label)
+    return compiled.source if compiled else None
+
+
+def _quiet_hours(context: ParseContext, node: Node, _label: str) -> QuietHours | None:
+    if node.value == "none":
         text = "without quiet hours, messages are sent at night"
         context.warning(node, text, "many jurisdictions prohibit messages at night")
         return _NO_QUIET_HOURS
+    return _hours(context, node, ", or `none` to allow messages at any time")
+
+
+def _hours(context: ParseContext, node: Node, alternative: str = "") -> QuietHours | None:
+    hint = 'write a start and an end time, such as `"20:00-08:00"`' + alternative
     match = _HOURS.fullmatch(node.value.strip()) if isinstance(node.value, str) else None
     if match is None:
         context.error(node, f"invalid quiet hours: {quote_value(node.value)}", hint)
@@ -68,9 +64,9 @@ def _quiet_hours(context: ParseContext, node: Node, *, allow_none: bool) -> Quie
     return QuietHours(start, end)
 
 
-def _regions(context: ParseContext, node: Node) -> dict[str, QuietHours]:
+def _regions(context: ParseContext, node: Node, label: str) -> dict[str, QuietHours]:
     regions = {}
-    for name, (key, value) in context.mapping(node, "`regions`").items():
+    for name, (key, value) in context.mapping(node, label).items():
         if not _REGION.fullmatch(name):
             hint = "write a country or a part of it: `US`, `US-FL`"
             context.error(key, f"invalid region `{name[:40]}`", hint)
@@ -82,23 +78,77 @@ def _regions(context: ParseContext, node: Node) -> dict[str, QuietHours]:
             )
             context.error(key, f"no region `{name}`", hint)
             continue
-        hours = _quiet_hours(context, value, allow_none=False)
+        hours = _hours(context, value)
         if hours:
             regions[name] = hours
     return regions
 
 
-def _caps(context: ParseContext, node: Node) -> dict[Channel, Cap]:
-    caps: dict[Channel, Cap] = {}
-    for name, (_, value) in context.mapping(node, "`caps`", CHANNELS).items():
-        match = _CAP.fullmatch(value.value.strip()) if isinstance(value.value, str) else None
-        try:
-            per = parse_duration(match[2]) if match else None
-        except ValueError:
-            per = None
-        if match is None or not per:
-            hint = "write a count and a duration, such as `2 per 24h`"
-            context.error(value, f"invalid cap for `{name}`: {quote_value(value.value)}", hint)
-        else:
-            caps[cast(Channel, name)] = Cap(int(match[1]), per)
+def _caps(context: ParseContext, node: Node, _label: str) -> Mapping[Channel, Cap]:
+    entries = CAPS.open(context, node)
+    caps: dict[Channel, Cap] = {**MessagingPolicy().caps}
+    caps.update(cast("dict[Channel, Cap]", CAPS.read(context, entries or {})))
     return caps
+
+
+def _cap(context: ParseContext, node: Node, label: str) -> Cap | None:
+    match = _CAP.fullmatch(node.value.strip()) if isinstance(node.value, str) else None
+    try:
+        per = parse_duration(match[2]) if match else None
+    except ValueError:
+        per = None
+    if match is None or not per:
+        hint = "write a count and a duration, such as `2 per 24h`"
+        context.error(node, f"invalid cap for {label}: {quote_value(node.value)}", hint)
+        return None
+    return Cap(int(match[1]), per)
+
+
+_HOURS_SCHEMA = {"type": "string", "examples": ["20:00-08:00"]}
+_CAP_TYPE = ValueType(_cap, {"type": "string", "pattern": r"^\s*[1-9]\d{0,4}\s+per\s+\S+\s*$"})
+
+CAPS = Section(
+    "`caps`",
+    hint="",
+    keys=(
+        Key("sms", _CAP_TYPE, "text messages per phone number", example="2 per 24h", default="2 per 24h"),
+        Key("email", _CAP_TYPE, "emails per address", example="2 per 7d", default="2 per 7d"),
+        Key("call", _CAP_TYPE, "calls per phone number", example="3 per 24h", default="3 per 24h"),
+    ),
+)
+MESSAGING = Section(
+    "`messaging`",
+    hint="",
+    keys=(
+        Key(
+            "quiet_hours",
+            ValueType(_quiet_hours, _HOURS_SCHEMA),
+            "no messages between these times in the recipient's time zone; `none` turns this off",
+            default='"20:00-08:00"',
+        ),
+        Key(
+            "regions",
+            ValueType(_regions, {"type": "object", "additionalProperties": _HOURS_SCHEMA}),
+            "stricter quiet hours per region",
+            example='{US-FL: "20:00-08:00"}',
+        ),
+        Key(
+            "caps",
+            ValueType(_caps, {"$ref": "#/$defs/caps"}),
+            "at most so many messages per channel and address",
+            default="{sms: 2 per 24h, email: 2 per 7d, call: 3 per 24h}",
+        ),
+        Key(
+            "time_zone",
+            ValueType(_time_zone, STRING.schema),
+            "the time zone if not even the recipient's country is known",
+            default="America/New_York",
+        ),
+        Key(
+            "consent",
+            ValueType(_consent, CONDITION.schema),
+            "an [expression](#expressions) that must be true for every message",
+            example="event.metadata.consent == true",
+        ),
+    ),
+)

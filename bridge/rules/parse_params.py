@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +17,6 @@ from bridge.rules.template_filters import MissingValue, RenderError
 from bridge.rules.template_runtime import TemplateContext
 from bridge.rules.templates import Template, is_template, template
 from bridge.rules.yaml import Node
-
-CONTEXT_NAMES: dict[Trigger, tuple[str, ...]] = {
-    "rule": ("event", "contact", "now"),
-    "on_failure": ("event", "contact", "now", "delivery"),
-    "alert": ("event", "contact", "now", "delivery"),
-}
-"""Trigger -> the names that templates can use there."""
 
 _FOLLOW_UP_DEFAULTS = {"text": "{{ delivery.message }}", "subject": "{{ delivery.message | truncate(100) }}"}
 """Default params of a follow-up for the team, if the rule sets nothing else."""
@@ -64,14 +56,7 @@ def _optional(info: FieldInfo) -> bool:
     return info.annotation is Any or allows_none(info)
 
 
-def read_params(
-    context: ParseContext,
-    use: Node,
-    with_node: Node | None,
-    action: Action,
-    trigger: Trigger,
-    event_types: Collection[str],
-) -> dict[str, Any]:
+def read_params(context: ParseContext, use: Node, with_node: Node | None, action: Action) -> dict[str, Any]:
     """Return every param that the rule or a default sets. Templates are compiled, other values are validated."""
     params = params_of(action)
     hint = f"the params of `{action.full_name}` are {', '.join(params)}"
@@ -79,12 +64,12 @@ def read_params(
     values: dict[str, Any] = {}
     for name, info in params.items():
         if name in entries:
-            values[name] = _compile(context, entries[name][1], trigger, event_types, html=is_html(info))
+            values[name] = _compile(context, entries[name][1], html=is_html(info))
             continue
-        source = _default_template(action, name, info, trigger)
+        source = _default_template(action, name, info, context.trigger)
         if source is not None:
             values[name] = DefaultParam(template(source, is_html(info)), _optional(info))
-        elif is_required(info) or (trigger == "alert" and name == action.recipient):
+        elif is_required(info) or (context.trigger == "alert" and name == action.recipient):
             example = example_of(info)
             example = f", such as `{name}: {example}`" if example is not None else ""
             context.error(use, f"`{action.full_name}` needs `{name}`", f"write it under `with:`{example}")
@@ -92,11 +77,9 @@ def read_params(
     return values
 
 
-def check_templates(
-    context: ParseContext, with_node: Node, trigger: Trigger, event_types: Collection[str]
-) -> None:
+def check_templates(context: ParseContext, with_node: Node) -> None:
     """Check the templates under `with` if the action is unknown."""
-    _compile(context, with_node, trigger, event_types, html=False)
+    _compile(context, with_node, html=False)
 
 
 def _default_template(action: Action, name: str, info: FieldInfo, trigger: Trigger) -> str | None:
@@ -113,19 +96,14 @@ def _default_template(action: Action, name: str, info: FieldInfo, trigger: Trigg
     return template_of(info)
 
 
-def _compile(
-    context: ParseContext, node: Node, trigger: Trigger, event_types: Collection[str], html: bool
-) -> Any:
+def _compile(context: ParseContext, node: Node, *, html: bool) -> Any:
     """Return a value with all of its templates compiled, also nested ones."""
     if node.entries is not None:
-        return {
-            name: _compile(context, value, trigger, event_types, html)
-            for name, (_, value) in node.entries.items()
-        }
+        return {name: _compile(context, value, html=html) for name, (_, value) in node.entries.items()}
     if node.items is not None:
-        return [_compile(context, item, trigger, event_types, html) for item in node.items]
+        return [_compile(context, item, html=html) for item in node.items]
     if isinstance(node.value, str) and is_template(node.value):
-        return context.template(node, node.value, event_types, CONTEXT_NAMES[trigger], html) or _invalid
+        return context.template(node, node.value, html=html) or _invalid
     return node.value
 
 

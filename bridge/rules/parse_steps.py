@@ -3,84 +3,70 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
+from bridge.connector.action_name import ActionName
 from bridge.connector.api import Action
 from bridge.connector.discovery import read_settings
 from bridge.errors import BridgeError
 from bridge.rules.fields import describe_type, nearest
-from bridge.rules.model import OncePer, Retry, Step, Trigger
-from bridge.rules.parse_context import Entries, ParseContext
-from bridge.rules.parse_params import CONTEXT_NAMES, check_templates, read_params
+from bridge.rules.keys import DURATION, EVENT_TYPES, POSITIVE_INT, STRING, Key, Section, ValueType
+from bridge.rules.model import OncePer, Retry, Step
+from bridge.rules.parse_context import CONTEXT_NAMES, ParseContext
+from bridge.rules.parse_params import check_templates, read_params
 from bridge.rules.templates import is_template
 from bridge.rules.yaml import Node
 
-KEYS = ("use", "connection", "with", "delay", "expires", "cancel_on", "once", "retry", "idempotency_key")
-ALERT_KEYS = ("use", "connection", "with", "retry", "idempotency_key")
 _CONNECTION = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 
 
-def read_steps(
-    context: ParseContext,
-    node: Node,
-    label: str,
-    trigger: Trigger,
-    event_types: Collection[str],
-    needs_settings: bool,
-) -> tuple[Step, ...]:
-    """Return the steps of a list. With `needs_settings`, their connections must be set up."""
-    steps = []
-    for item in context.list_items(node, label):
-        step = _step(context, item, trigger, event_types, needs_settings)
-        if step is not None:
-            steps.append(step)
-    return tuple(steps)
+def read_steps(context: ParseContext, node: Node, label: str) -> tuple[Step, ...]:
+    """Return the steps of a list, for the trigger of the context."""
+    steps = [_step(context, item) for item in context.list_items(node, label)]
+    return tuple(step for step in steps if step is not None)
 
 
-def _step(
-    context: ParseContext, node: Node, trigger: Trigger, event_types: Collection[str], needs_settings: bool
-) -> Step | None:
-    hint = "write `- use: connector.action`"
-    entries = context.mapping(node, "a step", ALERT_KEYS if trigger == "alert" else KEYS, hint)
-    if node.entries is None:
-        return None
-    if "use" not in entries:
-        context.error(node, "a step needs `use`", hint)
+def read_on_failure(context: ParseContext, node: Node, label: str) -> tuple[Step, ...]:
+    """Return the steps of a rule that run after a failure."""
+    return read_steps(context.within(trigger="on_failure"), node, label)
+
+
+def read_alerts(context: ParseContext, node: Node, label: str) -> tuple[Step, ...]:
+    """Return the steps of the file that report problems."""
+    return read_steps(context.within(trigger="alert"), node, label)
+
+
+def _step(context: ParseContext, node: Node) -> Step | None:
+    section = ALERT if context.trigger == "alert" else STEP
+    entries = section.open(context, node)
+    if entries is None or "use" not in entries:
         return None
     use_key, use_node = entries["use"]
-    action = _action(context, use_node)
-    timing = _timing(context, {name: value for name, (_, value) in entries.items()})
-    connection = _connection(context, entries, action, needs_settings)
-    idempotency_key = (
-        _idempotency_key(context, entries["idempotency_key"][1], trigger, event_types)
-        if "idempotency_key" in entries
-        else None
-    )
-    with_node = entries["with"][1] if "with" in entries else None
+    values = section.read(context, entries)
+    if "expires" in values and values["expires"] <= values.get("delay", timedelta(0)):
+        hint = "both count from the event's own time: `expires` must be longer than `delay`"
+        context.error(entries["expires"][1], "the delivery expires before it is due", hint)
+    action, with_node = values.pop("use", None), values.pop("with", None)
     if action is None:
         if with_node is not None:
-            check_templates(context, with_node, trigger, event_types)
+            check_templates(context, with_node)
         return None
-    values = read_params(context, use_node, with_node, action, trigger, event_types)
-    return Step(
-        use=action.full_name,
-        action=action,
-        connection=connection or action.connector,
-        line=use_key.line,
-        values=values,
-        idempotency_key=idempotency_key,
-        **timing,
-    )
+    if "connection" not in entries:
+        values["connection"] = action.connector
+    if "connection" in values:
+        _check_connection(context, entries.get("connection", entries["use"])[1], action, values["connection"])
+    params = read_params(context, use_node, with_node, action)
+    values.setdefault("connection", action.connector)
+    return Step(use=action.full_name, action=action, line=use_key.line, values=params, **values)
 
 
-def _action(context: ParseContext, node: Node) -> Action | None:
-    use = context.string(node, "`use`")
+def _action(context: ParseContext, node: Node, label: str) -> Action | None:
+    use = context.string(node, label)
     if use is None:
         return None
-    connector_name, dot, _ = use.partition(".")
-    if not dot:
+    if "." not in use:
         actions = _actions(context, use)
         hint = f"one of: {', '.join(actions)}" if actions else "write `use: connector.action`"
         context.error(node, f"`{use[:60]}` does not name an action", hint)
@@ -92,7 +78,11 @@ def _action(context: ParseContext, node: Node) -> Action | None:
     except BridgeError as error:
         context.error(node, str(error), "fix or remove the connector's file, or remove this step")
         return None
-    known = [action for other in _candidates(context, connector_name) for action in _actions(context, other)]
+    known = [
+        action
+        for other in _candidates(context, ActionName.parse(use).connector)
+        for action in _actions(context, other)
+    ]
     suggestion = nearest(use, known)
     hint = f"did you mean `{suggestion}`? " if suggestion else ""
     context.error(node, f"no action `{use[:60]}`", hint + "`bridge connectors` lists every action")
@@ -114,29 +104,24 @@ def _actions(context: ParseContext, connector: str) -> list[str]:
         return []
 
 
-def _connection(
-    context: ParseContext, entries: Entries, action: Action | None, needs_settings: bool
-) -> str | None:
-    if "connection" in entries:
-        node = entries["connection"][1]
-        name = context.string(node, "`connection`")
-        if name is None:
-            return None
-        if not _CONNECTION.fullmatch(name):
-            hint = "use lowercase letters, digits and _, such as `twilio_eu`"
-            context.error(node, f"invalid connection name `{name[:60]}`", hint)
-            return None
-    else:
-        node, name = entries["use"][1], action.connector if action else None
-    if name and action:
-        connector = name if name in context.registry.names() else action.connector
-        owner = context.connections.setdefault(name, connector)
-        if owner != action.connector:
-            hint = f"a connection has one connector: write another name, such as `{action.connector}_eu`"
-            context.error(node, f"the connection `{name}` belongs to the connector `{owner}`", hint)
-        elif needs_settings:
-            _check_settings(context, node, action, name)
+def _connection(context: ParseContext, node: Node, label: str) -> str | None:
+    name = context.string(node, label)
+    if name is not None and not _CONNECTION.fullmatch(name):
+        hint = "use lowercase letters, digits and _, such as `twilio_eu`"
+        context.error(node, f"invalid connection name `{name[:60]}`", hint)
+        return None
     return name
+
+
+def _check_connection(context: ParseContext, node: Node, action: Action, name: str) -> None:
+    """Add an error if the connection belongs to another connector, or its settings are missing or invalid."""
+    connector = name if name in context.registry.names() else action.connector
+    owner = context.connections.setdefault(name, connector)
+    if owner != action.connector:
+        hint = f"a connection has one connector: write another name, such as `{action.connector}_eu`"
+        context.error(node, f"the connection `{name}` belongs to the connector `{owner}`", hint)
+    elif context.needs_settings:
+        _check_settings(context, node, action, name)
 
 
 def _check_settings(context: ParseContext, node: Node, action: Action, connection: str) -> None:
@@ -151,71 +136,111 @@ def _check_settings(context: ParseContext, node: Node, action: Action, connectio
         context.error(node, f"connection `{connection}`: {error}", hint, connection)
 
 
-def _timing(context: ParseContext, nodes: dict[str, Node]) -> dict[str, Any]:
-    """Return the attributes of a step that control when and how often it runs."""
-    timing: dict[str, Any] = {}
-    if "delay" in nodes:
-        timing["delay"] = context.duration(nodes["delay"], "`delay`") or timedelta(0)
-    if "expires" in nodes:
-        timing["expires"] = context.duration(nodes["expires"], "`expires`")
-        if timing["expires"] is not None and timing["expires"] <= timing.get("delay", timedelta(0)):
-            hint = "both count from the event's own time: `expires` must be longer than `delay`"
-            context.error(nodes["expires"], "the delivery expires before it is due", hint)
-    if "cancel_on" in nodes:
-        timing["cancel_on"] = context.event_types(nodes["cancel_on"], "`cancel_on`")
-    if "once" in nodes:
-        timing["once"] = _once(context, nodes["once"])
-    if "retry" in nodes:
-        timing["retry"] = _retry(context, nodes["retry"])
-    return timing
+def _once(context: ParseContext, node: Node, _label: str) -> OncePer | None:
+    entries = ONCE.open(context, node)
+    values = ONCE.read(context, entries or {})
+    return OncePer(**values) if len(values) == len(ONCE.keys) else None
 
 
-def _once(context: ParseContext, node: Node) -> OncePer | None:
-    hint = "write `once: {per: contact, within: 24h}`"
-    entries = context.mapping(node, "`once`", ("per", "within"), hint)
+def _per(context: ParseContext, node: Node, label: str) -> Any:
+    if node.value in _PER:
+        return node.value
+    context.error(node, f"{label} must be `contact` or `conversation`", ONCE.hint)
+    return None
+
+
+def _retry(context: ParseContext, node: Node, label: str) -> Retry | None:
+    if isinstance(node.value, str):
+        return Retry(limit=context.duration(node, label))
     if node.entries is None:
+        text = f"{label} must be a duration or a mapping, not {describe_type(node.value)}"
+        context.error(node, text, RETRY.hint)
         return None
-    for name in ("per", "within"):
-        if name not in node.entries:
-            context.error(node, f"`once` needs `{name}`", hint)
-    per: Literal["contact", "conversation"] = "contact"
-    if "per" in entries:
-        value = entries["per"][1].value
-        if value == "conversation":
-            per = "conversation"
-        elif value != "contact":
-            context.error(entries["per"][1], "`per` must be `contact` or `conversation`", hint)
-    within = context.duration(entries["within"][1], "`within`") if "within" in entries else None
-    return OncePer(per, within) if within else None
+    return Retry(**RETRY.read(context, RETRY.open(context, node) or {}))
 
 
-def _retry(context: ParseContext, node: Node) -> Retry:
-    hint = "write `retry: 6h`, or `retry: {for: 6h, attempts: 4}`"
-    if node.entries is None:
-        return (
-            Retry(limit=context.duration(node, "`retry`"))
-            if isinstance(node.value, str)
-            else _invalid_retry(context, node, hint)
-        )
-    entries = context.mapping(node, "`retry`", ("for", "attempts"), hint)
-    return Retry(
-        limit=context.duration(entries["for"][1], "`for`") if "for" in entries else None,
-        attempts=context.positive_int(entries["attempts"][1], "`attempts`")
-        if "attempts" in entries
-        else None,
-    )
+def _idempotency_key(context: ParseContext, node: Node, label: str) -> Any:
+    source = context.string(node, label)
+    if source is None or not is_template(source):
+        return source
+    names = [
+        name for name in CONTEXT_NAMES[context.trigger] if name != "now"
+    ]  # a replay must produce the same key
+    return context.template(node, source, names=names)
 
 
-def _invalid_retry(context: ParseContext, node: Node, hint: str) -> Retry:
-    context.error(node, f"`retry` must be a duration or a mapping, not {describe_type(node.value)}", hint)
-    return Retry()
-
-
-def _idempotency_key(
-    context: ParseContext, node: Node, trigger: Trigger, event_types: Collection[str]
-) -> Any:
-    source = context.string(node, "`idempotency_key`")
-    if source is None:
-        return None
-    names = [name for name in CONTEXT_NAMES[trigger] if name != "now"]  # a replay must produce the same key
-    return context.template(node, source, event_types, names) if is_template(source) else source
+_PER = ("contact", "conversation")
+ONCE = Section(
+    "`once`",
+    hint="write `once: {per: contact, within: 24h}`",
+    keys=(
+        Key("per", ValueType(_per, {"enum": list(_PER)}), "per contact or per conversation", required=True),
+        Key("within", DURATION, "the period in which only one delivery runs", required=True),
+    ),
+)
+RETRY = Section(
+    "`retry`",
+    hint="write `retry: 6h`, or `retry: {for: 6h, attempts: 4}`",
+    keys=(
+        Key("for", DURATION, "how long to retry", attribute="limit"),
+        Key("attempts", POSITIVE_INT, "how often to retry"),
+    ),
+)
+STEP = Section(
+    "a step",
+    hint="write `- use: connector.action`",
+    keys=(
+        Key(
+            "use",
+            ValueType(_action, {"$ref": "#/$defs/use"}),
+            "the action, as `connector.action`",
+            example="twilio.send_sms",
+            required=True,
+        ),
+        Key(
+            "connection",
+            ValueType(_connection, {"type": "string", "pattern": "^[a-z][a-z0-9_]*$"}),
+            "another account of the same connector: `twilio_eu` uses the settings `TWILIO_EU_...`",
+            example="twilio_eu",
+        ),
+        Key(
+            "with",
+            ValueType(lambda _context, node, _label: node, {"type": "object"}),  # read after `use`
+            "the params of the action",
+            example='{body: "Hi {{ contact.first_name }}"}',
+        ),
+        Key("delay", DURATION, "how long to wait after the event", example="5m"),
+        Key(
+            "expires",
+            DURATION,
+            "how long after the event the action may still run; default: 24 hours for messages, no limit for records",
+            example="2d",
+        ),
+        Key(
+            "cancel_on",
+            EVENT_TYPES,
+            "event types that cancel the delivery if they arrive first, for the same conversation or contact",
+            example="[call.completed, chat.*]",
+        ),
+        Key(
+            "once",
+            ValueType(_once, {"$ref": "#/$defs/once"}),
+            "at most one delivery of this rule and action in that time, per contact or `per: conversation`",
+            example="{per: contact, within: 7d}",
+        ),
+        Key(
+            "retry",
+            ValueType(_retry, {"anyOf": [DURATION.schema, {"$ref": "#/$defs/retry"}]}),
+            "how long or how often to retry: `6h` or a mapping; default: 3 days with growing intervals",
+            example="{for: 6h, attempts: 4}",
+        ),
+        Key(
+            "idempotency_key",
+            ValueType(_idempotency_key, STRING.schema),
+            "allows a separate delivery for the same event; may be a template",
+            example='"{{ event.conversationId }}"',
+        ),
+    ),
+)
+_ALERT_KEYS = ("use", "connection", "with", "retry", "idempotency_key")
+ALERT = replace(STEP, keys=tuple(key for key in STEP.keys if key.name in _ALERT_KEYS))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from typing import Any
 
 from bridge.rules.conditions import OPERATORS, Condition, Group, Where
@@ -37,14 +36,12 @@ _OPERATOR_ALIASES = {
 """Common guess for an operator's name -> the operator."""
 
 
-def read_where(context: ParseContext, node: Node, event_types: Collection[str]) -> Where:
-    """Return the whole `where` of a rule for these event types."""
-    return Where(_parts(context, node, "`where`", event_types))
+def read_where(context: ParseContext, node: Node, label: str) -> Where:
+    """Return the whole `where` of a rule."""
+    return Where(_parts(context, node, label))
 
 
-def _parts(
-    context: ParseContext, node: Node, label: str, event_types: Collection[str]
-) -> tuple[Condition | Group, ...]:
+def _parts(context: ParseContext, node: Node, label: str) -> tuple[Condition | Group, ...]:
     hint = "write `field: value` or `field: {operator: value}`"
     entries = context.mapping(node, label, hint=hint)
     if node.entries is not None and not entries:
@@ -52,25 +49,23 @@ def _parts(
     parts: list[Condition | Group] = []
     for name, (key, value) in entries.items():
         if name in GROUPS:
-            parts.append(_group(context, name, value, event_types))
+            parts.append(_group(context, name, value))
         else:
-            parts.extend(_conditions(context, name, key, value, event_types))
+            parts.extend(_conditions(context, name, key, value))
     return tuple(parts)
 
 
-def _group(context: ParseContext, kind: Any, node: Node, event_types: Collection[str]) -> Group:
+def _group(context: ParseContext, kind: Any, node: Node) -> Group:
     if kind == "not" and node.items is None:
-        return Group("not", _parts(context, node, "`not`", event_types))
+        return Group("not", _parts(context, node, "`not`"))
     parts: list[Condition | Group] = []
     for item in context.list_items(node, f"`{kind}`"):
-        item_parts = _parts(context, item, f"an entry of `{kind}`", event_types)
+        item_parts = _parts(context, item, f"an entry of `{kind}`")
         parts.append(item_parts[0] if len(item_parts) == 1 else Group("all", item_parts))
     return Group(kind, tuple(parts))
 
 
-def _conditions(
-    context: ParseContext, name: str, key: Node, value: Node, event_types: Collection[str]
-) -> list[Condition]:
+def _conditions(context: ParseContext, name: str, key: Node, value: Node) -> list[Condition]:
     """Return the conditions of one field, which can have several operators."""
     if "." not in name and name not in ROOTS:
         operator = _OPERATOR_ALIASES.get(name) or (name if name in OPERATOR_NAMES else None)
@@ -86,7 +81,7 @@ def _conditions(
     if not all(path):
         context.error(key, f"invalid field `{name[:60]}`", "write `event.direction` or `contact.email`")
         return []
-    usable = context.path(key, name, event_types, ROOTS)
+    usable = context.check_field(key, name, ROOTS)
     if value.entries is None:
         pairs = [("in" if value.items is not None else "eq", value, value)]
     else:
@@ -98,7 +93,7 @@ def _conditions(
     return [
         Condition(path, operator, operand.data(), f"{name} {operator} {_format_operand(operand.data())}")
         for operator, operator_key, operand in pairs
-        if _check_operator(context, path, operator, operator_key, operand, event_types) and usable
+        if _check_operator(context, path, operator, operator_key, operand) and usable
     ]
 
 
@@ -108,7 +103,6 @@ def _check_operator(
     operator: str,
     key: Node,
     operand: Node,
-    event_types: Collection[str],
 ) -> bool:
     """Return whether the operator takes the operand, and the operand fits the field. Add an error if not."""
     if operator not in OPERATOR_NAMES:
@@ -117,12 +111,12 @@ def _check_operator(
         context.error(key, f"no operator `{operator[:40]}`", hint)
         return False
     if operator in ("in", "not_in") and operand.value is not None:
-        return _check_list(context, path, operator, operand, event_types)
+        return _check_list(context, path, operator, operand)
     error = _operand_error(operator, operand.data(), ".".join(path))
     if error is not None:
         return context.report(operand, error)
     if operator in ("eq", "ne", *_ORDERED):
-        return context.report(operand, check_value(path, operand.data(), event_types))
+        return context.report(operand, check_value(path, operand.data(), context.event_types))
     return True
 
 
@@ -146,9 +140,7 @@ def _operand_error(operator: str, value: Any, name: str) -> Diagnostic | None:
     return None
 
 
-def _check_list(
-    context: ParseContext, path: tuple[str, ...], operator: str, operand: Node, event_types: Collection[str]
-) -> bool:
+def _check_list(context: ParseContext, path: tuple[str, ...], operator: str, operand: Node) -> bool:
     """Return whether the operand is a list of values that fit the field. Add an error if not."""
     if operand.items is None:
         hint = f"write `{operator}: [a, b]`"
@@ -164,7 +156,7 @@ def _check_list(
             context.error(item, f"the list of `{operator}` takes single values, not {describe_type(value)}")
             usable = False
         else:
-            usable = context.report(item, check_value(path, value, event_types)) and usable
+            usable = context.report(item, check_value(path, value, context.event_types)) and usable
     return usable
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from bridge.errors import Reason
 from bridge.lifecycle import FailureReason
+from bridge.rules.keys import STRING, Key, Section
 from bridge.store import schema
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
@@ -31,6 +32,24 @@ GENERATOR = load_generator()
 @pytest.mark.parametrize("name", GENERATOR.PAGES)
 def test_page_is_up_to_date(name: str) -> None:
     assert (FOLDER / name).read_text("utf-8") == GENERATOR.page(name), "run `make docs`"
+
+
+def test_tables_of_rules_reference_are_up_to_date() -> None:
+    text = GENERATOR.RULES_REFERENCE.read_text("utf-8")
+    assert text == GENERATOR.rules_reference(text), "run `make docs`"
+
+
+def test_key_table_lists_every_key_and_omits_empty_columns() -> None:
+    section = Section(
+        "a meal", "", (Key("dish", STRING, "the dish", example="soup"), Key("drink", STRING, "the drink"))
+    )
+    assert list(GENERATOR.key_table(section)) == [
+        "| Key | Meaning | Example |",
+        "| --- | --- | --- |",
+        "| `dish` | the dish | `soup` |",
+        "| `drink` | the drink |  |",
+        "",
+    ]
 
 
 @pytest.mark.parametrize("name", GENERATOR.PAGES)

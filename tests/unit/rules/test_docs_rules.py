@@ -14,9 +14,12 @@ from bridge.connector.discovery import Registry
 from bridge.dryrun.rule_tests import run_tests
 from bridge.events import EVENT_TYPES, Event
 from bridge.rules.conditions import OPERATORS
-from bridge.rules.load import KEYS, RULE_KEYS, load
+from bridge.rules.load import FILE, load
 from bridge.rules.model import DELIVERY_FIELDS, Rules
-from bridge.rules.parse_steps import KEYS as STEP_KEYS
+from bridge.rules.parse_messaging import MESSAGING
+from bridge.rules.parse_rules import RULE
+from bridge.rules.parse_steps import STEP
+from bridge.rules.parse_tests import EXPECTATION, TEST
 from bridge.rules.report import report
 from bridge.rules.route import route
 from bridge.rules.template_filters import FILTER_NAMES
@@ -103,9 +106,8 @@ def test_cookbook_covers_every_event_type() -> None:
 
 
 def test_reference_explains_every_keyword() -> None:
-    words = {*KEYS, *RULE_KEYS, *STEP_KEYS, *OPERATORS, *FILTER_NAMES, *DELIVERY_FIELDS, *EVENT_TYPES} - {
-        "escape"
-    }
+    keys = {key.name for section in (FILE, RULE, STEP, MESSAGING, TEST, EXPECTATION) for key in section.keys}
+    words = {*keys, *OPERATORS, *FILTER_NAMES, *DELIVERY_FIELDS, *EVENT_TYPES} - {"escape"}
     assert [
         word for word in sorted(words) if not re.search(rf"`[^`\n]*\b{re.escape(word)}\b", REFERENCE + GUIDE)
     ] == []

@@ -116,10 +116,7 @@ def test_shipped_rules_match_schema_of_shipped_connectors() -> None:
 
 
 def test_schema_lists_every_action_with_description_and_params() -> None:
-    descriptions = {
-        option["const"]: option["description"]
-        for option in SCHEMA["$defs"]["step"]["properties"]["use"]["anyOf"]
-    }
+    descriptions = {option["const"]: option["description"] for option in SCHEMA["$defs"]["use"]["anyOf"]}
     assert descriptions["phone.send"] == "Send one text message."
     assert "hubspot.log_call" in descriptions
     params = SCHEMA["$defs"]["params"]["phone.send"]

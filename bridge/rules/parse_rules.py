@@ -1,0 +1,166 @@
+"""Parser of `rules`: each rule, and warnings about rules that would do the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bridge.rules.keys import BOOLEAN, CONDITION, EVENT_TYPES, STRING, Key, Section, ValueType, list_of
+from bridge.rules.model import ALERTS, Rule
+from bridge.rules.parse_context import ParseContext
+from bridge.rules.parse_steps import read_on_failure, read_steps
+from bridge.rules.parse_where import read_where
+from bridge.rules.yaml import Node
+
+_MAX_NAME_LENGTH = 80
+
+
+def read_rules(context: ParseContext, node: Node, label: str) -> dict[str, Rule]:
+    """Return the rules of the file by name."""
+    rules: dict[str, Rule] = {}
+    for item in context.list_items(node, label):
+        context.diagnostics.rule = _unchecked_name(item)
+        rule = _rule(context, item)
+        if rule is not None and rule.name in rules:
+            hint = f"the other rule is on line {rules[rule.name].line}: rename one of them"
+            context.error(item.get("name"), f"duplicate rule name `{rule.name}`", hint)
+        elif rule is not None:
+            rules[rule.name] = rule
+    context.diagnostics.rule = None
+    if not context.diagnostics.error_count:
+        _warn_about_shared_idempotency_keys(context, rules)
+    return rules
+
+
+def _unchecked_name(node: Node) -> str | None:
+    """Return the rule's name for the report, before the name is checked."""
+    name = node.get("name").value
+    return name[:_MAX_NAME_LENGTH] if isinstance(name, str) else None
+
+
+def _rule(context: ParseContext, node: Node) -> Rule | None:
+    entries = RULE.open(context, node)
+    if entries is None:
+        return None
+    when_text = (
+        ", ".join(str(item) for item in _as_list(entries["when"][1].data())) if "when" in entries else ""
+    )
+    event_types = RULE.take(context, entries, "when") or ()
+    enabled = RULE.take(context, entries, "enabled") is not False
+    inner = context.within(event_types=event_types, needs_settings=enabled)
+    values = RULE.read(inner, entries)
+    if "name" not in values:
+        return None
+    return Rule(line=node.line, when=frozenset(event_types), when_text=when_text, enabled=enabled, **values)
+
+
+def _as_list(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _name(context: ParseContext, node: Node, label: str) -> str | None:
+    name = context.string(node, label)
+    if name is None:
+        return None
+    if len(name) > _MAX_NAME_LENGTH or name != name.strip() or not name.isprintable():
+        limits = f"at most {_MAX_NAME_LENGTH} characters on one line, without spaces at the ends"
+        context.error(node, "invalid rule name", f"write {limits}, such as `text-when-busy`")
+        return None
+    if name == ALERTS:
+        hint = "write another name: in tests, this one refers to the file's alerts"
+        context.error(node, f"`{ALERTS}` cannot be a rule name", hint)
+        return None
+    return name
+
+
+def _warn_about_shared_idempotency_keys(context: ParseContext, rules: Mapping[str, Rule]) -> None:
+    """Warn if two steps certainly share an idempotency key for an event: only the first one would run."""
+    unconditional: dict[tuple[str, ...], tuple[str, int]] = {}
+    for rule in rules.values():
+        if not rule.enabled:
+            continue
+        own: dict[tuple[str, ...], tuple[str, int]] = {}
+        for step in rule.do:
+            if step.action.idempotency.updates:
+                continue
+            recipient = _source(step.values.get(step.action.recipient or ""))
+            dedupe_value = _source(step.values.get(step.action.dedupe_by or ""))
+            parts = (step.use, step.connection, recipient, dedupe_value, _source(step.idempotency_key))
+            keys = [(*parts, event_type) for event_type in sorted(rule.when)]
+            always_fires = rule.where is None and rule.condition is None
+            tables = (own, unconditional) if always_fires else (own,)
+            other = next((table[key] for table in tables for key in keys if key in table), None)
+            if other:
+                context.diagnostics.rule = rule.name
+                use_node = context.locate(Node(step.line, 1, step.line, None), "use")
+                text = f"rule `{other[0]}`, line {other[1]}, already runs `{step.use}` for the same event"
+                hint = "an action runs once per event: set `idempotency_key` on one of the two steps"
+                context.warning(use_node, text, hint)
+            own.update(dict.fromkeys(keys, (rule.name, step.line)))
+            if always_fires:
+                unconditional.update(
+                    {key: (rule.name, step.line) for key in keys if key not in unconditional}
+                )
+    context.diagnostics.rule = None
+
+
+def _source(value: object) -> str:
+    """Return a compiled value as the file spells it, for comparisons."""
+    template = getattr(value, "template", value)
+    return str(getattr(template, "source", template))
+
+
+RULE = Section(
+    "a rule",
+    hint="write `- name: ...`, `when:` and `do:`",
+    keys=(
+        Key(
+            "name",
+            ValueType(_name, STRING.schema),
+            "a unique name; the dashboard, tests and `--rule` use it",
+            example="text-when-busy",
+            required=True,
+        ),
+        Key("description", STRING, "a sentence for readers"),
+        Key(
+            "when",
+            EVENT_TYPES,
+            "event types: one, a list, or a pattern such as `call.*`",
+            example="[call.busy, call.failed]",
+            required=True,
+        ),
+        Key(
+            "where",
+            ValueType(read_where, {"$ref": "#/$defs/where"}),
+            "[conditions](#conditions) on fields; all must be true",
+            example="{event.direction: outbound}",
+        ),
+        Key(
+            "if",
+            CONDITION,
+            "one [expression](#expressions) that must be true",
+            example="event.messageCount >= 10",
+            attribute="condition",
+        ),
+        Key(
+            "do",
+            list_of("step", read_steps),
+            "the [steps](#steps) to run",
+            example="[{use: hubspot.log_call}]",
+            required=True,
+        ),
+        Key(
+            "on_failure",
+            list_of("step", read_on_failure),
+            "the [steps](#steps) to run when a step of `do` failed for the last time, "
+            "or a text message was not delivered",
+            example='[{use: hubspot.create_task, with: {subject: "{{ delivery.message }}"}}]',
+        ),
+        Key("enabled", BOOLEAN, "`false` turns the rule off", default="true"),
+        Key(
+            "shadow",
+            BOOLEAN,
+            "`true` creates the deliveries and suppresses them; the dashboard shows what would have been sent",
+            default="false",
+        ),
+    ),
+)
