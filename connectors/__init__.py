@@ -1,1 +1,1 @@
-"""The connectors that ship with the bridge: one file is one whole connector."""
+"""The connectors that ship with the bridge: one file or folder is one whole connector."""

@@ -15,7 +15,7 @@ import bridge.connector
 import bridge.errors
 from bridge.connector.discovery import Registry
 from bridge.rules.load import load_or_raise
-from bridge.testing import load_connector
+from bridge.testing import Reply, StubServer, load_connector, run_action
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "connectors.md").read_text("utf-8")
@@ -156,6 +156,22 @@ def test_documented_tests_pass(tmp_path: Path) -> None:
     write(tmp_path, "Testing")
     result = run_tests(tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_folder_is_discovered_like_a_file(tmp_path: Path) -> None:
+    write(tmp_path, "Several files")
+    shown = bridge_command("connectors", "show", "harbor.open_ticket", folder=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert str(tmp_path / "connectors" / "harbor") in shown.stdout
+    with StubServer() as server:
+        server.answer("POST", "/tickets", Reply(201, {"id": 17}))
+        result = run_action(
+            load_connector("harbor", tmp_path / "connectors"),
+            "open_ticket",
+            {"subject": "A call failed"},
+            environ={"HARBOR_URL": server.url, "HARBOR_TOKEN": "t"},
+        )
+    assert result.id == "17"
 
 
 def test_package_is_discovered_by_its_entry_point(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge.connector.action_name import ActionName
 from bridge.connector.discovery import Registry, shipped_folder, sources_in
 from bridge.errors import ConfigError
 
@@ -129,3 +130,19 @@ def test_shipped_connector_imports_only_the_author_api_and_its_own_folder(path: 
         else:
             assert name.split(".")[0] not in ("connectors", "bridge_connectors"), name
             assert name.split(".")[0] != "bridge" or name in AUTHOR_API or path.name == SDKS.get(name), name
+
+
+def test_only_action_name_splits_the_name_of_an_action() -> None:
+    splitting = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "bridge").rglob("*.py"))
+        if '.partition(".")' in path.read_text("utf-8")
+    ]
+    assert splitting == ["bridge/connector/action_name.py"]
+
+
+def test_action_name_for_display_shows_another_connection() -> None:
+    name = ActionName.parse("twilio.send_sms")
+    assert name == ActionName("twilio", "send_sms")
+    assert name.with_connection("twilio") == str(name) == "twilio.send_sms"
+    assert name.with_connection("twilio_eu") == "twilio.send_sms (twilio_eu)"
