@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 class Clock:
     """The system clock, plus a shift that only tests set."""
@@ -27,6 +29,18 @@ class Clock:
     def advance(self, **duration: float) -> None:
         """Move the clock forward, with the arguments of `timedelta`: `clock.advance(hours=3)`."""
         self.shift += timedelta(**duration)
+
+
+class ManualClock(Clock):
+    """A clock that stands still until it is moved, for dry runs."""
+
+    def now(self) -> datetime:
+        """Return the time to which the clock was moved."""
+        return _EPOCH + self.shift
+
+    def set(self, timestamp: datetime) -> None:
+        """Set the current time to `timestamp`."""
+        self.shift = timestamp - _EPOCH
 
 
 def uptime() -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final, Literal
 
-from bridge.dryrun.simulator import Simulation
+from bridge.dryrun.engine import DryRun
 from bridge.rules.model import Check, Rules, Step, Trace, Trigger
 
 _LOCATIONS: Final[dict[Trigger, str]] = {"rule": "", "on_failure": " in on_failure", "alert": " in alerts"}
@@ -50,13 +50,13 @@ class Coverage:
         }
 
 
-def coverage_of(rules: Rules, simulations: Iterable[Simulation]) -> Coverage:
-    """Return how much of the rules these simulations tried."""
+def coverage_of(rules: Rules, dry_runs: Iterable[DryRun]) -> Coverage:
+    """Return how much of the rules these dry runs tried."""
     fired: set[str] = set()
     results: defaultdict[str, defaultdict[tuple[int, str], set[bool]]] = defaultdict(lambda: defaultdict(set))
     attempted: set[tuple[Trigger, str, int]] = set()
-    for simulation in simulations:
-        for event, traces in simulation.traces:
+    for dry_run in dry_runs:
+        for event, traces in dry_run.traces:
             for trace in traces:
                 rule = rules.named(trace.rule)
                 if rule is None or not rule.enabled or event.type not in rule.when:
@@ -65,7 +65,7 @@ def coverage_of(rules: Rules, simulations: Iterable[Simulation]) -> Coverage:
                     fired.add(trace.rule)
                 for index, check in _conditions(trace):
                     results[trace.rule][index, check.condition].add(check.result == "true")
-        for delivery in simulation.deliveries:
+        for delivery in dry_run.deliveries:
             if delivery.attempted or delivery.reason == "shadow":
                 planned = delivery.planned
                 attempted.add((planned.trigger, planned.rule, planned.step_index))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from bridge.dryrun.simulator import build_due_delivery
+from bridge.dryrun.delivery import build_due_delivery
 from bridge.events import EVENT_TYPES, Event
 from bridge.policy import Allow, Cancel, Defer, PolicyInputs, Suppress, decide
 from bridge.rules.model import Check, PlannedDelivery, Rules, Trace

@@ -10,7 +10,8 @@ from itertools import zip_longest
 from typing import Any, Literal
 
 from bridge.connector import segments
-from bridge.dryrun.simulator import Delivery, Simulation
+from bridge.dryrun.delivery import Delivery
+from bridge.dryrun.simulator import Simulation
 from bridge.events import Event
 from bridge.rules.model import Rules
 
@@ -151,7 +152,7 @@ def plan(
 def _simulate(
     rules: Rules, events: Iterable[Event], allowlist: Collection[str], on_event: Callable[[], None]
 ) -> Simulation:
-    simulation = Simulation(rules, allowlist=allowlist, keep_traces=False)
+    simulation = Simulation(rules, allowlist=allowlist)
     simulation.run(events, on_event)
     return simulation
 

@@ -1,4 +1,4 @@
-"""Rule tests: runs the `tests:` of a rules file in a simulation and compares the results. Sends nothing."""
+"""Rule tests: runs the `tests:` of a rules file on the engine and compares the results. Sends nothing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.dryrun.coverage import Coverage, coverage_of
+from bridge.dryrun.delivery import Delivery, State
+from bridge.dryrun.engine import DryRun, temporary_database
 from bridge.dryrun.explain import unmet_conditions
-from bridge.dryrun.simulator import Delivery, Simulation, State
 from bridge.errors import ConfigError
 from bridge.events import EVENT_TYPES, Event, dedupe_key_of, parse_body, parse_timestamp
 from bridge.rules.model import Expectation, Rules, RuleTest, RuleTestEvent, Trace
@@ -109,23 +110,23 @@ def run_tests(
 
     Event files are read from `folder` (default: the folder of the test's file).
     """
-    results, simulations = [], []
-    for test in rules.tests if tests is None else tests:
-        try:
-            simulation = Simulation(rules, fail=test.fail)
-            simulation.run(build_events(test, folder or Path(test.path or rules.path).parent))
-        except ConfigError as error:
-            result = RuleTestResult(
-                test.name, test.path, test.line, (Mismatch("", test.line, str(error)),), ()
-            )
-        else:
-            simulations.append(simulation)
-            mismatches = tuple(_compare(test, simulation))
-            result = RuleTestResult(test.name, test.path, test.line, mismatches, tuple(simulation.deliveries))
-        results.append(result)
-        if on_result is not None:
-            on_result(result)
-    return RuleTestReport(tuple(results), coverage_of(rules, simulations))
+    results, dry_runs = [], []
+    with temporary_database() as database:
+        for test in rules.tests if tests is None else tests:
+            dry_run = DryRun(database, rules, fail=test.fail)
+            mismatches: tuple[Mismatch, ...]
+            try:
+                dry_run.run(build_events(test, folder or Path(test.path or rules.path).parent))
+            except ConfigError as error:
+                mismatches = (Mismatch("", test.line, str(error)),)
+            else:
+                dry_runs.append(dry_run)
+                mismatches = tuple(_compare(test, dry_run))
+            result = RuleTestResult(test.name, test.path, test.line, mismatches, tuple(dry_run.deliveries))
+            results.append(result)
+            if on_result is not None:
+                on_result(result)
+    return RuleTestReport(tuple(results), coverage_of(rules, dry_runs))
 
 
 # ---------------------------------------------------------------- events
@@ -180,13 +181,13 @@ def _set_path(body: dict[str, Any], path: Sequence[str], value: Any) -> None:
 # ---------------------------------------------------------------- comparing
 
 
-def _compare(test: RuleTest, simulation: Simulation) -> Iterable[Mismatch]:
+def _compare(test: RuleTest, dry_run: DryRun) -> Iterable[Mismatch]:
     by_rule: dict[str, list[Delivery]] = {}
-    for delivery in simulation.deliveries:
+    for delivery in dry_run.deliveries:
         by_rule.setdefault(_rule_name(delivery), []).append(delivery)
     expected_by_rule = test.expect or dict.fromkeys(by_rule, ())
     for rule, expected in expected_by_rule.items():
-        yield from _compare_rule(test, rule, expected, by_rule.get(rule, []), simulation.traces)
+        yield from _compare_rule(test, rule, expected, by_rule.get(rule, []), dry_run.traces)
 
 
 def _rule_name(delivery: Delivery) -> str:

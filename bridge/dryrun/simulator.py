@@ -1,29 +1,27 @@
-"""The bridge in memory, with a clock of its own: runs events through the rules and returns every delivery's result.
+"""The bridge in memory: runs many events through rules and returns the result of every delivery.
 
-Routing and every decision are the service's own code; only storage, time and providers are replaced. A provider accepts
-everything, except where `fail` names a failure: then the delivery fails permanently, and the retries in between are not
-simulated.
+`bridge plan` compares thousands of events, and the engine on its temporary database takes about forty times as long
+(docs/decisions/0025-dry-runs-on-the-engine.md). Routing and every decision are the service's own code here too. A few
+dictionaries replace the storage, and every provider accepts everything. A test compares the results with the engine's.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
-from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any
 
-from bridge.connector.api import Action
+from bridge.dryrun.delivery import Delivery, State, build_due_delivery
 from bridge.events import Event
 from bridge.policy import (
     NEVER,
     Allow,
     Cancel,
     Defer,
-    DueDelivery,
     EventRef,
     IdempotencyRecord,
     PolicyInputs,
@@ -32,52 +30,8 @@ from bridge.policy import (
     event_precedence,
     find_cancelling_event,
 )
-from bridge.rules.model import PlannedDelivery, Rules, Trace
-from bridge.rules.route import after_failure, alerts, consent, route
-
-State = Literal["pending", "succeeded", "needs_review", "failed", "cancelled", "suppressed"]
-
-UNDELIVERED: Final = "undelivered"
-"""The provider accepts the message, and its status callback reports that it was not delivered."""
-_PAUSING_FAILURES: Final = frozenset({"auth", "quota"})
-_UNKNOWN_OUTCOME_FAILURES: Final = frozenset({"server_error", "timeout", "internal_error"})
-
-
-@dataclass(eq=False)
-class Delivery:
-    """One delivery of a simulation, and its state."""
-
-    id: str
-    event: Event
-    planned: PlannedDelivery
-    at: datetime
-    """When it was carried out, suppressed or cancelled. While it is pending: when it is decided next."""
-    state: State = "pending"
-    reason: str | None = None
-    detail: str = ""
-    """The setting of the rules file that decided. For a pending delivery: what it waits for."""
-    message_status: str | None = None
-    attempted: bool = False
-
-    @property
-    def held_back(self) -> bool:
-        """True if the delivery is suppressed or cancelled."""
-        return self.state in ("suppressed", "cancelled")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the delivery as plain data."""
-        return {
-            "rule": self.planned.rule,
-            "trigger": self.planned.trigger,
-            "action": self.planned.action,
-            "connection": self.planned.connection,
-            "event": self.event.type,
-            "at": self.at.isoformat(),
-            "state": self.state,
-            "reason": self.reason,
-            "detail": self.detail,
-            "params": dict(self.planned.params),
-        }
+from bridge.rules.model import PlannedDelivery, Rules
+from bridge.rules.route import after_failure, route
 
 
 @dataclass
@@ -89,7 +43,7 @@ class InMemoryStore:
     messages_sent_at: dict[tuple[str | None, str], list[datetime]] = field(
         default_factory=lambda: defaultdict(list)
     )
-    """When messages were sent, or may have been, by channel and address."""
+    """When messages were sent, by channel and address."""
     last_done_at: dict[tuple[str, str, str, str | None], datetime] = field(default_factory=dict)
     """When rule and action last took effect for a contact or a conversation, for `once`."""
     idempotency_keys: dict[str, IdempotencyRecord] = field(default_factory=dict)
@@ -123,11 +77,11 @@ class InMemoryStore:
             idempotency_record=self.idempotency_keys.get(planned.idempotency_key),
         )
 
-    def record_sent(self, delivery: Delivery, now: datetime, *, completed: bool) -> None:
-        """Record that a delivery took effect, or may have (not `completed`)."""
+    def record_sent(self, delivery: Delivery, now: datetime) -> None:
+        """Record that a delivery took effect."""
         planned, event = delivery.planned, delivery.event
         self.idempotency_keys[planned.idempotency_key] = IdempotencyRecord(
-            delivery.id, completed, event_precedence(event.type), event.occurred_at
+            delivery.id, True, event_precedence(event.type), event.occurred_at
         )
         if planned.channel:
             self.messages_sent_at[_address_key(planned)].append(now)
@@ -156,30 +110,17 @@ def _once_key(delivery: Delivery, per: str) -> tuple[str, str, str, str | None]:
 
 
 class Simulation:
-    """Runs events through rules. After `run`, `deliveries` and `traces` hold the results, in their order."""
+    """Runs events through rules. After `run`, `deliveries` holds the results, in the order of their planning."""
 
-    def __init__(
-        self,
-        rules: Rules,
-        *,
-        fail: Mapping[str, str] = MappingProxyType({}),
-        allowlist: Collection[str] = (),
-        keep_traces: bool = True,
-    ) -> None:
+    def __init__(self, rules: Rules, *, allowlist: Collection[str] = ()) -> None:
         self.rules = rules
-        self.fail = fail
         self.allowlist = allowlist
-        self.keep_traces = keep_traces
         self.accepted = 0
         self.deliveries: list[Delivery] = []
-        self.traces: list[tuple[Event, tuple[Trace, ...]]] = []
         self._store = InMemoryStore()
         self._queue: list[tuple[datetime, int, Delivery]] = []
         self._sequence = count(1)
         self._id_counts: Counter[str] = Counter()
-        self._pauses: dict[str, str] = {}
-        """Paused connections, with the detail of the pause."""
-        self._actions = _actions(rules)
 
     def run(self, events: Iterable[Event], on_event: Callable[[], None] = lambda: None) -> None:
         """Accept each event at the time it was received, then advance the clock until nothing is due."""
@@ -192,21 +133,20 @@ class Simulation:
     def _accept(self, event: Event) -> None:
         if not self._store.accept(event):
             return
-        routing = route(event, self.rules, event.received_at)
         self.accepted += 1
-        if self.keep_traces:
-            self.traces.append((event, routing.traces))
-        for planned in routing.planned:
+        for planned in route(event, self.rules, event.received_at).planned:
             self._add_delivery(event, planned, event.received_at)
 
     def _add_delivery(self, event: Event, planned: PlannedDelivery, now: datetime) -> None:
-        number = next(self._sequence)
         delivery = Delivery(self._delivery_id(event, planned), event, planned, max(planned.run_at, now))
         self.deliveries.append(delivery)
         if planned.render_error is not None:
             self._finish(delivery, now, "failed", "render_error", planned.render_error)
+            if planned.trigger == "rule":
+                for follow_up in after_failure(event, self.rules, _failure_template_vars(delivery), now):
+                    self._add_delivery(event, follow_up, now)
         else:
-            heapq.heappush(self._queue, (delivery.at, number, delivery))
+            heapq.heappush(self._queue, (delivery.at, next(self._sequence), delivery))
 
     def _delivery_id(self, event: Event, planned: PlannedDelivery) -> str:
         """Return an ID that the same delivery has in every simulation of these events; follow-ups may contain it."""
@@ -218,106 +158,31 @@ class Simulation:
         """Process the deliveries due before `until`. Events received at an instant precede deliveries due then."""
         while self._queue and self._queue[0][0] < until:
             now, number, delivery = heapq.heappop(self._queue)
-            if delivery.planned.connection in self._pauses:
-                delivery.detail = self._pauses[delivery.planned.connection]
-                continue
             inputs = self._store.policy_inputs(delivery)
             due = build_due_delivery(delivery.id, delivery.planned, delivery.event, self.rules, now)
             match decide(due, inputs, self.rules.messaging, now, self.allowlist):
                 case Defer(later, detail):
-                    delivery.detail = detail
-                    # A reserved key belongs to a delivery that needs review: rechecking it would never end.
-                    if inputs.idempotency_record is None or inputs.idempotency_record.completed:
-                        delivery.at = later
-                        heapq.heappush(self._queue, (later, number, delivery))
+                    delivery.at, delivery.detail = later, detail
+                    heapq.heappush(self._queue, (later, number, delivery))
                 case Suppress(reason, detail):
                     self._finish(delivery, now, "suppressed", reason, detail)
                 case Cancel(_, detail):
                     self._finish(delivery, now, "cancelled", None, detail)
                 case Allow():
-                    self._attempt(delivery, now)
-
-    def _attempt(self, delivery: Delivery, now: datetime) -> None:
-        delivery.attempted = True
-        planned = delivery.planned
-        failure = self.fail.get(planned.action)
-        if failure is None or failure == UNDELIVERED:
-            self._store.record_sent(delivery, now, completed=True)
-            delivery.message_status = failure
-            self._finish(delivery, now, "succeeded", None, "")
-        elif failure in _PAUSING_FAILURES:
-            self._pause(planned.connection, failure, now)
-            delivery.reason, delivery.detail = failure, self._pauses[planned.connection]
-        elif failure in _UNKNOWN_OUTCOME_FAILURES and not self._is_recoverable(planned.action):
-            self._store.record_sent(delivery, now, completed=False)
-            detail = f"the provider fails with {failure}; it may have taken effect, and this provider has no lookup"
-            self._finish(delivery, now, "needs_review", failure, detail)
-        else:
-            self._finish(delivery, now, "failed", failure, f"the provider fails with {failure}")
-
-    def _is_recoverable(self, name: str) -> bool:
-        """Return True if an unknown outcome of the action can be resolved: by repeating it, or by a lookup."""
-        action = self._actions[name]
-        return action.idempotent or action.run_lookup is not None
+                    delivery.attempted = True
+                    self._store.record_sent(delivery, now)
+                    self._finish(delivery, now, "succeeded", None, "")
 
     def _finish(
         self, delivery: Delivery, now: datetime, state: State, reason: str | None, detail: str
     ) -> None:
         delivery.state, delivery.reason, delivery.detail, delivery.at = state, reason, detail, now
-        failed = state in ("failed", "needs_review") or delivery.message_status == UNDELIVERED
-        if failed and delivery.planned.trigger == "rule":
-            self._follow_up(delivery, now)
-
-    def _follow_up(self, delivery: Delivery, now: datetime) -> None:
-        for planned in after_failure(delivery.event, self.rules, _failure_template_vars(delivery), now):
-            self._add_delivery(delivery.event, planned, now)
-
-    def _pause(self, connection: str, failure: str, now: datetime) -> None:
-        detail = f"connection {connection} is paused: the provider fails with {failure}"
-        self._pauses[connection] = detail
-        template_vars = {
-            "id": f"pau_{connection}",
-            "connection": connection,
-            "state": "paused",
-            "reason": failure,
-            "message": detail,
-        }
-        event = Event({}, template_vars["id"], now)
-        for planned in alerts(event, self.rules, template_vars, now):
-            self._add_delivery(event, planned, now)
-
-
-def build_due_delivery(
-    delivery_id: str, planned: PlannedDelivery, event: Event, rules: Rules, now: datetime
-) -> DueDelivery:
-    """Build the input of the decision about a planned delivery."""
-    check = consent(event, rules.messaging, now) if planned.channel else None
-    return DueDelivery(
-        id=delivery_id,
-        occurred_at=event.occurred_at,
-        precedence=event_precedence(event.type),
-        contact=event.contact,
-        channel=planned.channel,
-        recipient=planned.recipient,
-        expires_at=planned.expires_at,
-        once=planned.once,
-        consent=check.result if check else None,
-        updates=planned.updates_existing,
-        shadow=planned.shadow,
-        alert=planned.trigger == "alert",
-    )
-
-
-def _actions(rules: Rules) -> dict[str, Action]:
-    steps = [step for rule in rules.rules for step in (*rule.do, *rule.on_failure)]
-    return {step.use: step.action for step in (*steps, *rules.alerts)}
 
 
 def _failure_template_vars(delivery: Delivery) -> dict[str, Any]:
-    """Return the fields of a delivery that templates of `on_failure` and `alerts` can use."""
+    """Return the fields of a delivery that cannot be rendered, for the templates of `on_failure` and `alerts`."""
     planned = delivery.planned
-    status = delivery.message_status or delivery.state
-    template_vars = {
+    return {
         "id": delivery.id,
         "rule": planned.rule,
         "action": planned.action,
@@ -325,10 +190,6 @@ def _failure_template_vars(delivery: Delivery) -> dict[str, Any]:
         "state": delivery.state,
         "reason": delivery.reason,
         "detail": delivery.detail,
-        "message_status": delivery.message_status,
-        "recipient": planned.recipient,
-        "attempts": 1 if delivery.attempted else 0,
-        "message": f"{planned.action} of rule {planned.rule} for {delivery.event.type}: "
-        f"{status} {delivery.detail}".strip(),
+        "attempts": 0,
+        "message": f"{planned.action} of rule {planned.rule} failed: {delivery.detail} ({delivery.id})",
     }
-    return {name: value for name, value in template_vars.items() if value is not None}

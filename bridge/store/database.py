@@ -19,6 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import QueuePool
 
 from bridge.clock import Clock, uptime
 from bridge.errors import ConfigError, StoreUnavailable
@@ -198,8 +199,11 @@ def _engine(url: str, pool_size: int) -> Engine:
             parsed, pool_size=pool_size, max_overflow=4, pool_timeout=10, pool_pre_ping=False, pool_recycle=1800,
             connect_args={"connect_timeout": 5, "options": _POSTGRES_OPTIONS},
         )  # fmt: skip
+    # A dry run's database is in memory and exists as long as its one connection.
+    pool_size, max_overflow = (pool_size, 8) if parsed.database else (1, 0)
     engine = create_engine(
-        parsed, pool_size=pool_size, max_overflow=8, pool_timeout=10, pool_use_lifo=True,
+        parsed, poolclass=QueuePool, pool_size=pool_size, max_overflow=max_overflow, pool_timeout=10,
+        pool_use_lifo=True,
         connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False, "isolation_level": None},
     )  # fmt: skip
     event.listen(engine, "connect", _prepare_sqlite)

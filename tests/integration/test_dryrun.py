@@ -1,32 +1,28 @@
-"""The simulator gives the same results as the service: both process the same events, on the test's clock."""
+"""The simulator of `bridge plan` gives the same results as the service's engine: both process the same events."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func, select, text
 
 from bridge.connector.discovery import Registry
+from bridge.dryrun.delivery import Delivery
+from bridge.dryrun.engine import DryRun, temporary_database
 from bridge.dryrun.simulator import Simulation
+from bridge.events import Event
 from bridge.rules.load import load_or_raise
 from bridge.rules.model import Rules
-from bridge.rules.route import route
 from bridge.samples import iso, sample
 from bridge.signing import read_event
-from bridge.store import schema
 from bridge.store.database import Database
-from bridge.store.ingest import IncomingEvent, store_events
-from bridge.store.migrate import upgrade
-from bridge.store.policy_inputs import PolicyConfig
-from bridge.store.routing import route_unrouted
-from tests.integration.engine import Engine, InMemoryProvider, desk
+from tests.integration.engine import InMemoryProvider, desk
 
 RULES = """
 version: 1
@@ -94,9 +90,9 @@ occurrences = st.lists(
 )
 
 
-def webhook_requests(occurrences: Sequence[tuple[Any, ...]]) -> list[tuple[datetime, bytes]]:
-    """Return the bodies that Heppu would send, and when each is received; some events are late."""
-    requests = []
+def events_of(occurrences: Sequence[tuple[Any, ...]]) -> list[Event]:
+    """Return the events that Heppu would send; some are late."""
+    events = []
     for number, (at, event_type, metadata, conversation_id, direction, late) in enumerate(
         sorted(occurrences, key=_time_of)
     ):
@@ -109,21 +105,17 @@ def webhook_requests(occurrences: Sequence[tuple[Any, ...]]) -> list[tuple[datet
             "metadata": metadata,
             "direction": direction,
         }
-        requests.append((at, json.dumps(body).encode()))
-    return requests
+        events.append(read_event(json.dumps(body).encode(), at))
+    return events
 
 
 def _time_of(occurrence: tuple[Any, ...]) -> datetime:
     return occurrence[0]
 
 
-def simulate(rules: Rules, requests: Sequence[tuple[datetime, bytes]]) -> tuple[list[DeliveryResult], bool]:
-    """Return the result of every delivery, and True if two of a recipient or conversation are simultaneous."""
-    simulation = Simulation(rules)
-    simulation.run(read_event(raw, at) for at, raw in requests)
-    deliveries = simulation.deliveries
-    decided = Counter((each.at, each.planned.recipient or each.event.conversation.id) for each in deliveries)
-    results = [
+def results_of(deliveries: Sequence[Delivery]) -> list[DeliveryResult]:
+    """Return the result of every delivery."""
+    return [
         DeliveryResult(
             each.event.dedupe_key,
             each.planned.rule,
@@ -131,61 +123,21 @@ def simulate(rules: Rules, requests: Sequence[tuple[datetime, bytes]]) -> tuple[
             each.planned.recipient,
             each.state,
             each.reason,
-            _minute(each.at),
+            each.at.replace(second=0, microsecond=0),
         )
         for each in deliveries
     ]
-    return results, max(decided.values(), default=0) > 1
 
 
-def serve(engine: Engine, rules: Rules, requests: Sequence[tuple[datetime, bytes]]) -> list[DeliveryResult]:
-    """Process the requests in the service; return the result of every delivery."""
-    database = engine.database
-    for at, raw in requests:
-        work_until(engine, at)
-        database.clock.set(at)
-        assert store_events(database, [IncomingEvent(read_event(raw, at), raw)])[0] in ("stored", "duplicate")
-        route_unrouted(database, rules, lambda event, now: route(event, rules, now))
-    work_until(engine, START + timedelta(days=30))
-    deliveries, events = schema.deliveries, schema.events
-    with database.read() as conn:
-        rows = conn.execute(
-            select(deliveries, events.c.dedupe_key).join(events, events.c.id == deliveries.c.event_id)
-        ).all()
-    return [
-        DeliveryResult(
-            row.dedupe_key,
-            row.rule,
-            row.action,
-            row.recipient,
-            row.state,
-            row.reason,
-            _minute(row.first_attempt_at or row.finished_at),
-        )
-        for row in rows
-    ]
-
-
-def work_until(engine: Engine, until: datetime) -> None:
-    """Advance the clock from one due delivery to the next."""
-    is_waiting = text("deliveries.state IN ('pending', 'retrying')")
-    for _ in range(200):
-        with engine.database.read() as conn:
-            due = conn.execute(select(func.min(schema.deliveries.c.run_at)).where(is_waiting)).scalar_one()
-        if due is None or due >= until:
-            return
-        engine.database.clock.set(due)
-        engine.run_due()
-    raise AssertionError("deliveries are still due after 200 steps")
+def have_ties(deliveries: Sequence[Delivery]) -> bool:
+    """Whether two deliveries to one recipient, or for one conversation, are simultaneous."""
+    decided = Counter((each.at, each.planned.recipient or each.event.conversation.id) for each in deliveries)
+    return max(decided.values(), default=0) > 1
 
 
 def side_effects(results: Sequence[DeliveryResult]) -> Counter[tuple[str, str | None, datetime]]:
     """Count the side effects by action, recipient and time."""
     return Counter((each.action, each.recipient, each.at) for each in results if each.state == "succeeded")
-
-
-def _minute(instant: datetime) -> datetime:
-    return instant.replace(second=0, microsecond=0)
 
 
 @pytest.fixture(scope="module")
@@ -195,20 +147,21 @@ def rules() -> Rules:
     return load_or_raise(RULES, path="rules.yaml", registry=registry, environ={})
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    with temporary_database() as database:
+        yield database
+
+
+@settings(max_examples=25, deadline=None)
 @given(occurrences=occurrences)
-def test_simulation_gives_same_results_as_service(tmp_path_factory, rules, occurrences):
-    folder = tmp_path_factory.mktemp("bridge")
-    database = Database(f"sqlite:///{folder}/bridge.db")
-    upgrade(database)
-    try:
-        engine = Engine(database, policy_config=PolicyConfig(rules.messaging))
-        requests = webhook_requests(occurrences)
-        simulated, tied = simulate(rules, requests)
-        actual = serve(engine, rules, requests)
-        assert side_effects(simulated) == side_effects(actual)
-        # The order of two deliveries at the same instant is undefined, and so is which of them is held back.
-        if not tied:
-            assert Counter(simulated) == Counter(actual)
-    finally:
-        database.close()
+def test_simulation_gives_same_results_as_engine(database, rules, occurrences):
+    events = events_of(occurrences)
+    simulation, dry_run = Simulation(rules), DryRun(database, rules)
+    simulation.run(events)
+    dry_run.run(events)
+    simulated, actual = results_of(simulation.deliveries), results_of(dry_run.deliveries)
+    assert side_effects(simulated) == side_effects(actual)
+    # The order of two deliveries at the same instant is undefined, and so is which of them is held back.
+    if not have_ties(simulation.deliveries):
+        assert Counter(simulated) == Counter(actual)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -24,10 +24,12 @@ from bridge.connector import (
     per_message,
 )
 from bridge.connector.discovery import Registry
+from bridge.dryrun.engine import temporary_database
 from bridge.events import Event
 from bridge.rules.load import load
 from bridge.rules.model import Rules
 from bridge.samples import iso, sample
+from bridge.store.database import Database
 
 
 class SmsParams(Params):
@@ -89,6 +91,13 @@ def registry() -> Registry:
     for connector in (texter, mailer, ledger, desk):
         registry.add(connector)
     return registry
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Database]:
+    """Return a database for dry runs."""
+    with temporary_database() as database:
+        yield database
 
 
 @pytest.fixture

@@ -1,0 +1,72 @@
+"""Deliveries of a dry run, with the state that each ended in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from bridge.events import Event
+from bridge.policy import DueDelivery, event_precedence
+from bridge.rules.model import PlannedDelivery, Rules
+from bridge.rules.route import consent
+
+State = Literal["pending", "succeeded", "needs_review", "failed", "cancelled", "suppressed"]
+"""A delivery's state at the end. `pending` includes deliveries that wait for their next attempt."""
+
+
+@dataclass(eq=False)
+class Delivery:
+    """One delivery of a dry run, and its state."""
+
+    id: str
+    event: Event
+    planned: PlannedDelivery
+    at: datetime
+    """When it was first attempted, suppressed or cancelled. While it is pending: when it is decided next."""
+    state: State = "pending"
+    reason: str | None = None
+    detail: str = ""
+    """The setting of the rules file that decided. For a pending delivery: what it waits for."""
+    attempted: bool = False
+
+    @property
+    def held_back(self) -> bool:
+        """True if the delivery is suppressed or cancelled."""
+        return self.state in ("suppressed", "cancelled")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the delivery as plain data."""
+        return {
+            "rule": self.planned.rule,
+            "trigger": self.planned.trigger,
+            "action": self.planned.action,
+            "connection": self.planned.connection,
+            "event": self.event.type,
+            "at": self.at.isoformat(),
+            "state": self.state,
+            "reason": self.reason,
+            "detail": self.detail,
+            "params": dict(self.planned.params),
+        }
+
+
+def build_due_delivery(
+    delivery_id: str, planned: PlannedDelivery, event: Event, rules: Rules, now: datetime
+) -> DueDelivery:
+    """Build the input of the decision about a planned delivery."""
+    check = consent(event, rules.messaging, now) if planned.channel else None
+    return DueDelivery(
+        id=delivery_id,
+        occurred_at=event.occurred_at,
+        precedence=event_precedence(event.type),
+        contact=event.contact,
+        channel=planned.channel,
+        recipient=planned.recipient,
+        expires_at=planned.expires_at,
+        once=planned.once,
+        consent=check.result if check else None,
+        updates=planned.updates_existing,
+        shadow=planned.shadow,
+        alert=planned.trigger == "alert",
+    )

@@ -1,0 +1,239 @@
+"""The service's engine on a temporary database: runs events through rules and returns every delivery's result.
+
+Storing, routing, decisions, results, retries, pauses and follow-ups are the service's own code. Three things are
+replaced: the database is in memory, time stands still until the next delivery is due, and a call to a provider succeeds
+or fails as `fail` says. A failure lasts for the whole run, so a connection that it pauses stays paused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final, Literal, cast
+
+from sqlalchemy import Row, and_, exists, func, select, text
+from structlog.testing import capture_logs
+
+from bridge.clock import ManualClock
+from bridge.connector import Success
+from bridge.connector.api import Action
+from bridge.dryrun.delivery import Delivery, State
+from bridge.errors import (
+    AccountError,
+    DeliveryError,
+    OutcomeUnknown,
+    PermanentError,
+    QuotaExhausted,
+    RateLimited,
+    StoreUnavailable,
+    TransientError,
+)
+from bridge.events import Event
+from bridge.ids import new_id
+from bridge.rules.model import PlannedDelivery, Routing, Rules, Trace, Truth
+from bridge.rules.route import after_failure, alerts, consent, route
+from bridge.store import schema
+from bridge.store.claim import Capacity, ClaimedDelivery, claim
+from bridge.store.database import Database
+from bridge.store.follow_ups import follow_up_deliveries, follow_up_pauses, has_pending_follow_ups
+from bridge.store.ingest import IncomingEvent, store_events
+from bridge.store.policy_inputs import PolicyConfig
+from bridge.store.results import record_results
+from bridge.store.routing import route_unrouted
+from bridge.worker.result_policy import classify_result
+
+UNDELIVERED: Final = "undelivered"
+"""The value of `fail` for a provider that accepts the message and then reports that it was not delivered."""
+_SLOTS: Final = 100
+"""Calls per claim; they run one after the other."""
+_WAITING = text("deliveries.state IN ('pending', 'retrying')")
+_DELIVERIES, _CONNECTIONS, _KEYS = schema.deliveries, schema.connections, schema.idempotency_keys
+_KEY_IS_RESERVED = exists(
+    select(_KEYS.c.key)
+    .where(_KEYS.c.key == _DELIVERIES.c.idempotency_key, _KEYS.c.reserved_by != _DELIVERIES.c.id)
+    .correlate(_DELIVERIES)
+)
+_NEXT_DUE = (
+    select(_DELIVERIES.c.connection, func.min(_DELIVERIES.c.run_at).label("run_at"))
+    .outerjoin(_CONNECTIONS, _CONNECTIONS.c.name == _DELIVERIES.c.connection)
+    .where(
+        _WAITING,
+        _CONNECTIONS.c.pause_cause.is_(None),
+        # Once it waits for another delivery's key, only that delivery moves time forward: it may never be resolved.
+        ~and_(_DELIVERIES.c.detail.is_not(None), _KEY_IS_RESERVED),
+    )
+    .group_by(_DELIVERIES.c.connection)
+)
+"""Each connection that is not paused, and when its next delivery is due."""
+_RESULTS = (
+    select(_DELIVERIES, _CONNECTIONS.c.pause_reason)
+    .outerjoin(_CONNECTIONS, _CONNECTIONS.c.name == _DELIVERIES.c.connection)
+    .order_by(text("deliveries.rowid"))
+)
+
+
+@contextmanager
+def temporary_database() -> Iterator[Database]:
+    """Open an empty database in memory, for one dry run after another."""
+    database = Database("sqlite://", ManualClock())
+    schema.metadata.create_all(database.engine)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+class DryRun:
+    """Runs events through rules on a temporary database.
+
+    After `run`, `deliveries` and `traces` hold the results, in their order.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        rules: Rules,
+        *,
+        fail: Mapping[str, str] = MappingProxyType({}),
+        allowlist: Collection[str] = (),
+    ) -> None:
+        self.rules = rules
+        self.deliveries: list[Delivery] = []
+        self.traces: list[tuple[Event, tuple[Trace, ...]]] = []
+        self._fail = fail
+        self._actions = _actions(rules)
+        self._database, self._clock = database, database.clock
+        self._policy_config = PolicyConfig(rules.messaging, self._consent, allowlist)
+        self._planned: list[tuple[Event, PlannedDelivery]] = []
+        """Every planned delivery, in the order of the rows of `deliveries`."""
+
+    def run(self, events: Iterable[Event]) -> None:
+        """Accept each event at the time it was received, then advance the clock until nothing is due."""
+        with capture_logs():  # pauses are results here
+            with self._database.write() as conn:
+                for table in reversed(schema.metadata.sorted_tables):
+                    conn.execute(table.delete())
+            for event in sorted(events, key=lambda event: event.received_at):
+                self._run_until(event.received_at)
+                self._clock.set(event.received_at)
+                self._accept(event)
+            self._run_until(None)
+        with self._database.read() as conn:
+            rows = conn.execute(_RESULTS).all()
+        self.deliveries = [_result(*planned, row) for planned, row in zip(self._planned, rows, strict=True)]
+
+    def _accept(self, event: Event) -> None:
+        incoming = IncomingEvent(replace(event, id=new_id("evt")), json.dumps(dict(event.body)).encode())
+        if store_events(self._database, [incoming]) == ["unavailable"]:
+            raise StoreUnavailable(f"the event {event.dedupe_key} cannot be stored")
+        self._plan()
+
+    def _plan(self) -> None:
+        """Route the stored events, and follow up on failures and pauses."""
+        route_unrouted(self._database, self.rules, self._route)
+        while has_pending_follow_ups(self._database):
+            follow_up_deliveries(self._database, self._after_failure)
+            follow_up_pauses(self._database, self._after_pause)
+
+    def _run_until(self, until: datetime | None) -> None:
+        """Process the deliveries due before `until`. Events received at an instant precede deliveries due then."""
+        while due := self._next_due():
+            now = min(due.values())
+            if until is not None and now >= until:
+                return
+            self._clock.set(max(now, self._clock.now()))
+            for connection, run_at in due.items():
+                if run_at <= self._clock.now():
+                    self._attempt_due(connection)
+            self._plan()
+
+    def _next_due(self) -> dict[str, datetime]:
+        with self._database.read() as conn:
+            return {row.connection: row.run_at for row in conn.execute(_NEXT_DUE)}
+
+    def _attempt_due(self, connection: str) -> None:
+        sizes = {name: action.batch for name, action in self._actions.items()}
+        capacity = Capacity(connection, _SLOTS, sizes.__getitem__, max_batch_size=max(sizes.values()))
+        for call in claim(self._database, capacity, self._policy_config, "dry run").calls:
+            result, now = self._call_provider(call[0]), self._clock.now()
+            action = self._actions[call[0].action]
+            record_results(self._database, [classify_result(item, action, result, now) for item in call])
+
+    def _call_provider(self, delivery: ClaimedDelivery) -> Success | DeliveryError | None:
+        """Return what the call returns or raises; a lookup finds nothing."""
+        failure = self._fail.get(delivery.action)
+        if failure is None:
+            return Success()
+        if failure == UNDELIVERED:
+            return Success(message_status="undelivered")
+        return None if delivery.kind == "lookup" else _failure(failure)
+
+    def _consent(self, event: Event) -> Truth | None:
+        check = consent(event, self.rules.messaging, self._clock.now())
+        return check.result if check else None
+
+    def _route(self, event: Event, now: datetime) -> Routing:
+        routing = route(event, self.rules, now)
+        self.traces.append((event, routing.traces))
+        self._planned += [(event, planned) for planned in routing.planned]
+        return routing
+
+    def _after_failure(
+        self, event: Event, delivery: Mapping[str, Any], now: datetime
+    ) -> tuple[str, Sequence[PlannedDelivery]]:
+        follow_ups = after_failure(event, self.rules, delivery, now)
+        self._planned += [(event, planned) for planned in follow_ups]
+        return self.rules.hash, follow_ups
+
+    def _after_pause(
+        self, event: Event, pause: Mapping[str, Any], now: datetime
+    ) -> tuple[str, Sequence[PlannedDelivery]]:
+        follow_ups = alerts(event, self.rules, pause, now)
+        self._planned += [(event, planned) for planned in follow_ups]
+        return self.rules.hash, follow_ups
+
+
+def _actions(rules: Rules) -> dict[str, Action]:
+    steps = [step for rule in rules.rules for step in (*rule.do, *rule.on_failure)]
+    return {step.use: step.action for step in (*steps, *rules.alerts)}
+
+
+def _failure(reason: str) -> DeliveryError:
+    """Return the error of a provider that fails for this reason."""
+    detail = f"the provider fails with {reason}"
+    match reason:
+        case "auth":
+            return AccountError(detail)
+        case "quota":
+            return QuotaExhausted(detail)
+        case "rate_limited":
+            return RateLimited(detail)
+        case "network":
+            return TransientError(detail, reason="network")
+        case "server_error" | "timeout" | "internal_error":
+            return OutcomeUnknown(detail, reason=cast(Literal["server_error"], reason))
+        case _:
+            error = PermanentError(detail)
+            error.reason = cast(Literal["rejected", "render_error"], reason)
+            return error
+
+
+def _result(event: Event, planned: PlannedDelivery, row: Row[Any]) -> Delivery:
+    waits = row.state in ("pending", "retrying")
+    detail = row.detail
+    if waits and row.pause_reason is not None:
+        detail = f"connection {row.connection} is paused: {row.pause_reason}"
+    return Delivery(
+        id=row.id,
+        event=event,
+        planned=planned,
+        at=row.first_attempt_at or row.finished_at or row.run_at,
+        state="pending" if waits else cast(State, row.state),
+        reason=row.reason,
+        detail=detail or "",
+        attempted=row.first_attempt_at is not None,
+    )
