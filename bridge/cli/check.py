@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 
-from bridge.cli.bootstrap import connections_used_by, registry_for
+from bridge.cli.accounts import connections_used_by
+from bridge.cli.bootstrap import registry_for
 from bridge.cli.output import echo, format_timestamp, pluralize, print_json, print_status
 from bridge.connector.discovery import Registry, variable_names
 from bridge.dryrun.test_files import RuleTestFile, load_test_files

@@ -8,10 +8,12 @@ import typer
 from rich.text import Text
 
 from bridge.cli.account_check import set_up_account
-from bridge.cli.bootstrap import connections_used_by, registry_for
+from bridge.cli.accounts import connections_used_by
+from bridge.cli.bootstrap import registry_for
 from bridge.cli.dry_run import load_file
 from bridge.cli.output import console, echo, print_items, print_json, print_table
 from bridge.connector import Action, Connector
+from bridge.connector.action_name import ActionName
 from bridge.connector.api import allows_none, example_of, template_of
 from bridge.connector.discovery import Registry
 from bridge.errors import ConfigError
@@ -68,7 +70,7 @@ def list_connectors(as_json: bool) -> None:
 def show_connector(name: str, as_json: bool) -> None:
     """Print one connector, or one of its actions."""
     registry = _registry()
-    owner, _, action = name.partition(".")
+    owner, action = ActionName.parse(name)
     connector = _find_connector(registry, owner)
     if action and action not in connector.actions:
         raise ConfigError(f"unknown action `{action}` of {owner}: choose from {', '.join(connector.actions)}")

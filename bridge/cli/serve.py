@@ -47,7 +47,7 @@ def serve(
     rules file is reloaded automatically; SIGHUP reloads it immediately.
     """
     from bridge.cli import server
-    from bridge.cli.bootstrap import build_service
+    from bridge.cli.bootstrap import Role, build_receiver, build_service
     from bridge.cli.output import print_status
     from bridge.cli.worker_supervisor import Supervisor
     from bridge.settings import Settings, environment
@@ -62,13 +62,9 @@ def serve(
         server.sqlite_server_lock(settings.bridge_database_url) as lock_fds,
         server.listen(host, port) as listener,
     ):
-        supervisor = None if no_worker else Supervisor(environ, lock_fds)
-        service = build_service(
-            environ,
-            insecure=insecure,
-            work=not no_worker,
-            worker_metrics=supervisor.metrics if supervisor else None,
-        )
+        service = build_service(Role.RECEIVER if no_worker else Role.SERVER, environ, insecure=insecure)
+        supervisor = None if no_worker else Supervisor(environ, service.database, service.rules, lock_fds)
+        web = build_receiver(service, supervisor.metrics if supervisor else None)
         url = server.url_of(listener)
 
         def on_ready() -> None:
@@ -85,8 +81,8 @@ def serve(
                     "signature verification disabled",
                     advice="set HEPPU_WEBHOOK_SECRET before you use this in production",
                 )
-            if service.token_is_generated:
-                login_url = f"{url}/login#token={service.admin_token}"
+            if web.token_is_generated:
+                login_url = f"{url}/login#token={web.admin_token}"
                 if settings.bridge_log_format == "json":
                     log.info(
                         "admin token generated",
@@ -96,7 +92,7 @@ def serve(
                 else:
                     print_status(f"Dashboard: {login_url}  (set BRIDGE_ADMIN_TOKEN to keep one token)")
 
-        server.ServiceRunner(service, listener, supervisor, on_ready).run()
+        server.ServiceRunner(service, web, listener, supervisor, on_ready).run()
 
 
 def _warn_about_unrecognized_variables(environ: Mapping[str, str]) -> None:
@@ -113,7 +109,7 @@ def worker() -> None:
     Needs PostgreSQL. Any number of `bridge worker` and `bridge serve` processes can share one database.
     """
     from bridge.cli import server
-    from bridge.cli.bootstrap import build_service
+    from bridge.cli.bootstrap import Role, build_service
     from bridge.errors import ConfigError
     from bridge.settings import Settings, environment
     from bridge.telemetry import configure_logging
@@ -127,4 +123,4 @@ def worker() -> None:
             "`bridge worker` needs PostgreSQL: set BRIDGE_DATABASE_URL=postgresql://... "
             "With SQLite, `bridge serve` runs the only worker"
         )
-    server.exit_process(server.work_until_stopped(build_service(environ, insecure=True)))
+    server.exit_process(server.work_until_stopped(build_service(Role.WORKER, environ)))

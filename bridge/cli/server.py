@@ -18,7 +18,7 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
-from bridge.cli.bootstrap import Service
+from bridge.cli.bootstrap import Service, WebService
 from bridge.cli.db import sqlite_path
 from bridge.cli.http_limits import BoundedProtocol
 from bridge.cli.worker_supervisor import Supervisor
@@ -64,17 +64,19 @@ class ServiceRunner:
     def __init__(
         self,
         service: Service,
+        web: WebService,
         listener: socket.socket,
         supervisor: Supervisor | None,
         on_ready: Callable[[], None],
     ) -> None:
         self._service = service
+        self._receiver = web.receiver
         self._listener = listener
         self._supervisor = supervisor
         self._stop: asyncio.Task[None] | None = None
         self._server = HttpServer(
             uvicorn.Config(
-                service.app,
+                web.app,
                 http=BoundedProtocol,
                 ws="none",
                 lifespan="on",
@@ -104,10 +106,6 @@ class ServiceRunner:
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         watcher = loop.create_task(self._watch_rules())
         if self._supervisor is not None:
-            self._supervisor.rules = lambda: self._service.rules.current.text
-            if self._service.database.is_sqlite:  # on PostgreSQL the database notifies both processes
-                self._service.database.listeners.append(self._supervisor.wake)
-                self._supervisor.on_wake = self._service.database.notify_local
             self._supervisor.start()
         self._service.start()
         await self._server.serve(sockets=[self._listener])
@@ -124,7 +122,7 @@ class ServiceRunner:
 
     async def _drain(self) -> None:
         """Answer 503 to new events while running attempts finish."""
-        self._service.receiver.stopping = True
+        self._receiver.stop()
         await asyncio.to_thread(self._service.stop)
         if self._supervisor is not None:
             await self._supervisor.stop()

@@ -2,26 +2,14 @@
 
     python -m bridge.cli.worker_process SOCKET [INHERITED...]
 
-All arguments are file descriptors; the inherited ones stay open until the process exits. The first line received over
-the socket is JSON: the text of the server's current rules, in case the file has become invalid. The following lines
-are commands:
-
-    wake TOPICS      there may be new deliveries
-    reload           reload the rules
-    metrics NUMBER   send the metrics
-    stop             finish running attempts and exit
-
-The worker sends JSON lines:
-
-    {"wake": true}                        there may be events to route: follow-ups of failures
-    {"metrics": "...", "number": NUMBER}  metrics in Prometheus' text format
+All arguments are file descriptors; the inherited ones stay open until the process exits. `bridge.cli.ipc` defines the
+messages on the socket.
 
 The worker ignores signals, because a terminal or a service manager sends them to both processes.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -31,11 +19,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client.exposition import generate_latest
 
-from bridge.cli.bootstrap import Service, build_service
+from bridge.cli.bootstrap import Role, Service, build_service
+from bridge.cli.ipc import Message, Reload, RequestMetrics, Start, Stop, Wake, WorkerMetrics, decode, encode
 from bridge.cli.server import STOP_SECONDS, exit_process, tune_gc
 from bridge.errors import BridgeError
 from bridge.settings import Settings
@@ -54,14 +43,17 @@ def main(descriptor: int, *inherited_fds: int) -> None:
         signal.signal(number, _ignore)
     os.nice(NICENESS)
     connection = socket.socket(fileno=descriptor)
-    commands = connection.makefile("rb")
+    messages = map(decode, connection.makefile("rb"))
     # A child process forked by a plug-in must not keep the lock and the socket open.
     os.register_at_fork(after_in_child=partial(_close_all, (descriptor, *inherited_fds)))
     environ = dict(os.environ)  # the server has already merged `.env`
     try:
         configure_logging(Settings.load(environ).bridge_log_format)
-        rules = json.loads(commands.readline() or "null")
-        service = build_service(environ, insecure=True, route=False, running_rules=rules)
+        match next(messages, None):
+            case Start(rules):
+                service = build_service(Role.WORKER_PROCESS, environ, fallback_rules=rules)
+            case _:
+                return  # the server has already exited
         channel = _ServerChannel(connection)
         if service.database.is_sqlite:
             service.database.listeners.append(channel.on_change)
@@ -70,8 +62,8 @@ def main(descriptor: int, *inherited_fds: int) -> None:
         log.error("worker failed to start", error=str(error), advice="events are still stored and routed")
         sys.exit(1)
     tune_gc()
-    for command in commands:
-        _handle_command(command.decode().split(), service, channel)
+    for message in messages:
+        _handle_message(message, service, channel)
     log.warning("stopped immediately, server process exited")
     os._exit(1)
 
@@ -91,37 +83,35 @@ class _ServerChannel:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._queue: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        self._queue: SimpleQueue[Message] = SimpleQueue()
         threading.Thread(target=self._send_queued, name="bridge-server-channel", daemon=True).start()
 
-    def send(self, **message: Any) -> None:
+    def send(self, message: Message) -> None:
         if self._queue.qsize() < MAX_QUEUED_MESSAGES:
             self._queue.put(message)
 
     def on_change(self, topics: frozenset[str]) -> None:
         if EVENTS_TOPIC in topics:
-            self.send(wake=True)
+            self.send(Wake([EVENTS_TOPIC]))
 
     def _send_queued(self) -> None:
         while True:
-            line = json.dumps(self._queue.get())
+            line = encode(self._queue.get())
             try:
-                self._connection.sendall(line.encode() + b"\n")
+                self._connection.sendall(line)
             except OSError:  # the server has exited, and this process is about to
                 return
 
 
-def _handle_command(command: list[str], service: Service, channel: _ServerChannel) -> None:
-    match command:
-        case ["wake", topics]:
-            service.database.notify_local(frozenset(topics.split(",")))
-        case ["reload"]:
+def _handle_message(message: Message, service: Service, channel: _ServerChannel) -> None:
+    match message:
+        case Wake(topics):
+            service.database.notify_local(frozenset(topics))
+        case Reload():
             threading.Thread(target=service.rules.reload).start()
-        case ["metrics", number]:
-            channel.send(
-                metrics=generate_latest(service.metrics.worker_registry).decode(), number=int(number)
-            )
-        case ["stop"]:
+        case RequestMetrics():
+            channel.send(WorkerMetrics(generate_latest(service.metrics.worker_registry).decode()))
+        case Stop():
             threading.Thread(target=_stop, args=[service]).start()
 
 

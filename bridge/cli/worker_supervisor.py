@@ -10,17 +10,18 @@ exits immediately (`bridge.cli.worker_process`).
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
+from bridge.cli.ipc import Message, Reload, RequestMetrics, Start, Stop, Wake, WorkerMetrics, decode, encode
 from bridge.clock import uptime
-from bridge.store.database import EVENTS_TOPIC
+from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.telemetry import log
+from bridge.worker.rules_reloader import RulesFile
 
 KILL_AFTER: Final = 30.0
 """Seconds until a worker that received `stop` is killed; normally it exits within 25."""
@@ -32,25 +33,29 @@ METRICS_TIMEOUT_SECONDS: Final = 2.0
 MAX_LINE: Final = 4 * 1024 * 1024
 """Maximum bytes of one line from the worker."""
 MAX_WRITE_BUFFER: Final = 64 * 1024
-"""Bytes buffered for a worker that does not read; further commands are dropped, because the worker also polls."""
+"""Bytes buffered for a worker that does not read; further messages are dropped, because the worker also polls."""
 
 
 class Supervisor:
-    """Keeps one worker process running, and sends it commands."""
+    """Keeps one worker process running, and exchanges messages with it."""
 
-    def __init__(self, environ: Mapping[str, str], inherited_fds: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        database: Database,
+        rules: RulesFile,
+        inherited_fds: Sequence[int] = (),
+    ) -> None:
         self._environ = environ
         """The server's environment with the variables from `.env`, so that both processes use the same settings."""
-        self.on_wake: Callable[[frozenset[str]], None] = lambda _: None
-        """Called when the worker reports that there are events to route."""
-        self.rules: Callable[[], str] = lambda: ""
-        """Returns the text of the current rules, which a new worker uses if the rules file is invalid."""
+        self._database = database
+        self._rules = rules
+        """Their text is what a new worker uses if the rules file is invalid."""
         self._inherited_fds = inherited_fds
         """File descriptors that the worker keeps open until it exits: the lock of the SQLite server."""
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._pending_requests: dict[int, asyncio.Future[str]] = {}
-        self._last_request = 0
+        self._metrics_requests: set[asyncio.Future[str]] = set()
         self._stopping = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -59,38 +64,39 @@ class Supervisor:
         """Start a worker on the running event loop, and another one whenever it exits."""
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._keep_running())
+        if self._database.is_sqlite:  # PostgreSQL itself notifies both processes
+            self._database.listeners.append(self._wake)
 
-    def wake(self, topics: frozenset[str]) -> None:
+    def _wake(self, topics: frozenset[str]) -> None:
         """Tell the worker which connections may have new deliveries. Callable from any thread; never blocks."""
         names = topics - {EVENTS_TOPIC}  # the server itself routes events
         if names and self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._send_command, f"wake {','.join(sorted(names))}")
+                self._loop.call_soon_threadsafe(self._send, Wake(sorted(names)))
 
     def reload(self) -> None:
         """Tell the worker to reload the rules."""
-        self._send_command("reload")
+        self._send(Reload())
 
     async def metrics(self) -> bytes:
         """Return the worker's metrics in Prometheus' text format, or nothing if it does not respond."""
         if self._writer is None:
             return b""
-        self._last_request += 1
-        number = self._last_request
-        self._pending_requests[number] = asyncio.get_running_loop().create_future()
-        self._send_command(f"metrics {number}")
+        request: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._metrics_requests.add(request)
+        self._send(RequestMetrics())
         try:
             async with asyncio.timeout(METRICS_TIMEOUT_SECONDS):
-                return (await self._pending_requests[number]).encode()
+                return (await request).encode()
         except TimeoutError:
             return b""
         finally:
-            del self._pending_requests[number]
+            self._metrics_requests.discard(request)
 
     async def stop(self) -> None:
         """Stop the worker after its running attempts have finished."""
         self._stopping.set()
-        self._send_command("stop")
+        self._send(Stop())
         if self._task is not None:
             await asyncio.wait([self._task], timeout=KILL_AFTER)
             self.kill()
@@ -101,11 +107,11 @@ class Supervisor:
         if self._process is not None:
             self._process.kill()
 
-    def _send_command(self, line: str) -> None:
+    def _send(self, message: Message) -> None:
         if self._writer is None or self._writer.is_closing():
             return  # the next worker polls everything when it starts
-        if line == "stop" or self._writer.transport.get_write_buffer_size() < MAX_WRITE_BUFFER:
-            self._writer.write(f"{line}\n".encode())
+        if isinstance(message, Stop) or self._writer.transport.get_write_buffer_size() < MAX_WRITE_BUFFER:
+            self._writer.write(encode(message))
 
     async def _keep_running(self) -> None:
         delay = MIN_RESTART_DELAY
@@ -150,9 +156,9 @@ class Supervisor:
         reader, self._writer = await asyncio.open_connection(sock=server_socket, limit=MAX_LINE)
         reading = asyncio.get_running_loop().create_task(self._read_messages(reader))
         try:
-            self._send_command(json.dumps(self.rules()))
+            self._send(Start(self._rules.current.text))
             if self._stopping.is_set():
-                self._send_command("stop")
+                self._send(Stop())
             return await asyncio.to_thread(process.wait)
         finally:
             reading.cancel()
@@ -163,11 +169,13 @@ class Supervisor:
     async def _read_messages(self, reader: asyncio.StreamReader) -> None:
         with suppress(OSError):
             while line := await reader.readline():
-                self._handle_message(json.loads(line))
+                self._handle_message(decode(line))
 
-    def _handle_message(self, message: dict[str, Any]) -> None:
-        if "wake" in message:
-            self.on_wake(frozenset([EVENTS_TOPIC]))
-        request = self._pending_requests.get(message.get("number", 0))
-        if request is not None and not request.done():
-            request.set_result(message["metrics"])
+    def _handle_message(self, message: Message) -> None:
+        match message:
+            case Wake(topics):
+                self._database.notify_local(frozenset(topics))
+            case WorkerMetrics(text):
+                for request in self._metrics_requests:
+                    if not request.done():
+                        request.set_result(text)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -42,30 +43,21 @@ class CallbackConnection(Protocol):
 
 
 def callback_routes(
-    database: Database, connections: Mapping[str, CallbackConnection], public_url: str | None
+    database: Database, find_connection: Callable[[str], CallbackConnection | None], public_url: str | None
 ) -> list[Route]:
-    """Return a route for every callback of these connections.
+    """Return the route of the callbacks of every connection that `find_connection` returns at the time of the request.
 
     `public_url` (BRIDGE_PUBLIC_URL) is the address that providers call. They sign that address, and a proxy may have
     changed it on the way.
     """
-    return [
-        Route(
-            f"/webhooks/{name}/{callback.name}",
-            _endpoint(database, name, connection, callback, public_url),
-            methods=["POST"],
-            max_body_size=MAX_BODY,
-        )
-        for name, connection in sorted(connections.items())
-        for callback in connection.connector.callbacks.values()
-    ]
 
-
-def _endpoint(
-    database: Database, name: str, connection: CallbackConnection, callback: Callback, public_url: str | None
-) -> Any:
     async def endpoint(request: Request) -> Response:
         """Run the callback, store the events that it returns, and respond."""
+        name = request.path_params["connection"]
+        connection = find_connection(name)
+        callback = connection.connector.callbacks.get(request.path_params["callback"]) if connection else None
+        if connection is None or callback is None:
+            raise HTTPException(404, "not found")
         try:
             callback_request = _callback_request(request, await request.body(), public_url)
             if inspect.iscoroutinefunction(callback.run):
@@ -83,7 +75,7 @@ def _endpoint(
         await asyncio.to_thread(_store_reply, database, name, callback, reply)
         return Response(reply.body, media_type=reply.media_type)
 
-    return endpoint
+    return [Route("/webhooks/{connection}/{callback}", endpoint, methods=["POST"], max_body_size=MAX_BODY)]
 
 
 def _store_reply(database: Database, name: str, callback: Callback, reply: CallbackReply) -> None:

@@ -142,7 +142,11 @@ class Receiver:
         self._rejected_requests = RejectedRequestWriter(database)
         self._counter = metrics.webhook_requests
         self.stopping = False
-        """Set while the service stops: new events are answered with 503."""
+        """Whether new events are answered with 503, because the service stops."""
+
+    def stop(self) -> None:
+        """Answer new events with 503 from now on."""
+        self.stopping = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request. An invalid request gets a 4xx response."""

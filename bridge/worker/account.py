@@ -21,7 +21,6 @@ from pydantic import BaseModel, SecretStr
 
 from bridge.clock import uptime
 from bridge.connector import Action, Connector, ConnectorSettings
-from bridge.errors import ConfigError
 from bridge.store.claim import ClaimedDelivery
 from bridge.store.database import ALL_TOPICS
 from bridge.telemetry import log
@@ -134,30 +133,15 @@ def _serialize_secret(value: Any) -> Any:
     return str(value)
 
 
-def open_accounts(connectors: Mapping[str, Connector], environ: Mapping[str, str]) -> dict[str, Account]:
-    """Open an account for each connection name. Raise ConfigError naming every missing variable."""
-    accounts: dict[str, Account] = {}
-    errors = []
-    for name, connector in sorted(connectors.items()):
-        try:
-            settings = connector.settings.from_environment(environ, connector.settings.prefix(name))
-            accounts[name] = Account(name, connector, settings)
-        except ConfigError as error:
-            errors.append(f"connection {name}: {error}")
-    if errors:
-        raise ConfigError("\n".join(errors))
-    return accounts
-
-
 class Accounts:
-    """The accounts of a worker by name, and when each is polled next. Its methods are thread-safe."""
+    """The accounts of a process by name, and when its worker polls each next. Its methods are thread-safe."""
 
-    def __init__(self, accounts: Mapping[str, Account]) -> None:
+    def __init__(self, accounts: Mapping[str, Account] | None = None) -> None:
         self._changed = threading.Condition()
         self._accounts: dict[str, Account] = {}
         self._next_poll_at: dict[str, float] = {}
         self._stopped = False
-        self.add(accounts)
+        self.add(accounts or {})
 
     def add(self, accounts: Mapping[str, Account]) -> None:
         """Add accounts, which are due for a poll immediately."""
@@ -171,6 +155,11 @@ class Accounts:
         with self._changed:
             return dict(self._accounts)
 
+    def get(self, name: str) -> Account | None:
+        """Return an account; None if no rule has used it."""
+        with self._changed:
+            return self._accounts.get(name)
+
     def fingerprint(self, name: str) -> str:
         """Return the fingerprint of an account's settings."""
         with self._changed:
@@ -179,8 +168,7 @@ class Accounts:
 
     def action_of(self, delivery: ClaimedDelivery) -> Action | None:
         """Return the action of a delivery; None if this version does not have it."""
-        with self._changed:
-            account = self._accounts.get(delivery.connection)
+        account = self.get(delivery.connection)
         return account.connector.actions.get(delivery.action.partition(".")[2]) if account else None
 
     def wait_due(self) -> list[Account]:

@@ -47,15 +47,18 @@ class RulesFile:
         registry: Registry,
         environ: Mapping[str, str] | None,
         *,
+        before_change: Callable[[Rules], None] = lambda _: None,
         quiet: bool = False,
         fallback_text: str | None = None,
     ) -> None:
         """Load the file. Raise ConfigError if that fails and there is no `fallback_text`.
 
-        `quiet` disables logging, for a process whose server follows and logs the same file. `fallback_text` is the
-        text of the server's active rules: they are used here too while the file has errors.
+        `before_change` is called with changed rules before they become active; if it raises ConfigError, the old rules
+        stay active. `quiet` disables logging, for a process whose server follows and logs the same file.
+        `fallback_text` is the text of the server's active rules: they are used here too while the file has errors.
         """
         self.path = path
+        self._before_change = before_change
         self._quiet = quiet
         self._registry = registry
         self._environ = environ
@@ -74,8 +77,6 @@ class RulesFile:
                 raise
             self.current = _parse_rules(fallback_text.encode(), path, registry, environ, ending)
             self.load_error = str(error)
-        self.before_change: Callable[[Rules], None] = lambda _: None
-        """Called with new rules before they become active. If it raises ConfigError, the old rules stay active."""
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
@@ -97,7 +98,7 @@ class RulesFile:
                 rules = read_rules(
                     self.path, self._registry, self._environ, "; the running rules were not changed"
                 )
-                self.before_change(rules)
+                self._before_change(rules)
             except ConfigError as error:
                 self.load_error = str(error)
                 self.diagnostics = getattr(error, "diagnostics", ())

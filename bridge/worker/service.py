@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -25,7 +25,7 @@ from bridge.store.database import Database
 from bridge.store.policy_inputs import PolicyConfig
 from bridge.store.workers import deregister
 from bridge.telemetry import Metrics, log
-from bridge.worker.account import Account, Accounts
+from bridge.worker.account import Accounts
 from bridge.worker.attempt import AttemptRunner
 from bridge.worker.call_runner import CallRunner
 from bridge.worker.clock_jumps import ClockJumpDetector
@@ -54,7 +54,7 @@ class Worker:
         self,
         database: Database,
         rules: RulesFile,
-        accounts: Mapping[str, Account],
+        accounts: Accounts,
         attempts: AttemptRunner,
         settings: WorkerSettings | None = None,
         metrics: Metrics | None = None,
@@ -62,7 +62,7 @@ class Worker:
         self.worker_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{os.urandom(3).hex()}"
         settings, metrics = settings or WorkerSettings(), metrics or Metrics()
         self._database = database
-        self._accounts = Accounts(accounts)
+        self._accounts = accounts
         self._in_flight = InFlight()
         self._stalls = StallDetector()
         clock_jumps = ClockJumpDetector()
@@ -120,10 +120,6 @@ class Worker:
         except StoreUnavailable:
             log.warning("failed to deregister worker", worker_id=self.worker_id)
         return clean
-
-    def add_accounts(self, accounts: Mapping[str, Account]) -> None:
-        """Start to work on these accounts too, because new rules use them."""
-        self._accounts.add(accounts)
 
 
 def _policy_config(database: Database, rules: RulesFile, settings: WorkerSettings) -> PolicyConfig:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
-from bridge.cli.bootstrap import Service, build_service
+from bridge.cli.bootstrap import Role, Service, build_receiver, build_service
 from bridge.cli.db import open_store
 from bridge.cli.server import sqlite_server_lock
 from bridge.connector.discovery import Registry, read_settings
@@ -19,10 +20,11 @@ from bridge.store import schema
 from bridge.store.connections import all_connections
 from bridge.worker.account import Account
 from tests.acceptance.commands import DISABLED_RULE, RULES
+from tests.asgi_server import serving
 
 
 @contextmanager
-def built(folder: Path, rules: str, *, work: bool = True, **environ: str) -> Iterator[Service]:
+def built(folder: Path, rules: str, role: Role = Role.WORKER, **environ: str) -> Iterator[Service]:
     """Build a service, and close it at the end of the block."""
     (folder / "rules.yaml").write_text(rules)
     basics = {
@@ -30,7 +32,7 @@ def built(folder: Path, rules: str, *, work: bool = True, **environ: str) -> Ite
         "BRIDGE_DATABASE_URL": f"sqlite:///{folder}/bridge.db",
         "BRIDGE_RULES_FILE": str(folder / "rules.yaml"),
     }
-    service = build_service(basics | environ, work=work)
+    service = build_service(role, basics | environ)
     try:
         yield service
     finally:
@@ -96,10 +98,42 @@ def test_unfinished_deliveries_of_removed_rules_keep_their_connection(
 
 
 def test_service_without_worker_needs_no_accounts(tmp_path: Path) -> None:
-    with built(tmp_path, RULES, work=False) as service:
+    with built(tmp_path, RULES, Role.RECEIVER) as service:
         assert service.worker is None
     with pytest.raises(ConfigError, match="HUBSPOT_ACCESS_TOKEN"), built(tmp_path, RULES):
         pass
+
+
+@pytest.mark.parametrize(
+    ("role", "routes", "runs_deliveries"),
+    [
+        (Role.SERVER, True, False),
+        (Role.RECEIVER, False, False),
+        (Role.WORKER, True, True),
+        (Role.WORKER_PROCESS, False, True),
+    ],
+)
+def test_role_decides_which_threads_a_process_has(
+    tmp_path: Path, role: Role, routes: bool, runs_deliveries: bool
+) -> None:
+    with built(tmp_path, DISABLED_RULE):
+        pass  # migrates the database, as the server of a worker process does
+    with built(tmp_path, DISABLED_RULE, role) as service:
+        assert (service.router is not None, service.worker is not None) == (routes, runs_deliveries)
+
+
+@pytest.mark.parametrize("role", [Role.SERVER, Role.RECEIVER])
+def test_changed_rules_open_the_accounts_and_callbacks_of_new_connections(
+    tmp_path: Path, providers: RunningSandbox, role: Role
+) -> None:
+    with built(tmp_path, DISABLED_RULE, role, **providers.environment) as service:
+        with serving(build_receiver(service).app) as url:
+            assert httpx.post(f"{url}/webhooks/twilio/status").status_code == 404
+            (tmp_path / "rules.yaml").write_text(RULES)
+            assert service.rules.reload_if_changed()
+            assert httpx.post(f"{url}/webhooks/twilio/status").status_code == 403
+            assert httpx.post(f"{url}/webhooks/twilio/other").json() == {"error": "not found"}
+        assert {row["name"] for row in all_connections(service.database)} == {"hubspot", "slack", "twilio"}
 
 
 def test_missing_webhook_secret_requires_insecure(tmp_path: Path) -> None:
@@ -109,8 +143,8 @@ def test_missing_webhook_secret_requires_insecure(tmp_path: Path) -> None:
         "BRIDGE_RULES_FILE": str(tmp_path / "rules.yaml"),
     }
     with pytest.raises(ConfigError, match="--insecure"):
-        build_service(environ)
-    build_service(environ, insecure=True).close()
+        build_service(Role.SERVER, environ)
+    build_service(Role.SERVER, environ, insecure=True).close()
 
 
 @pytest.mark.parametrize("url", ["sqlite:///:memory:", "sqlite:////nowhere/at/all/bridge.db"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bridge.cli.bootstrap import Service, build_service
+from bridge.cli.bootstrap import Role, Service, build_service
 from bridge.clock import Clock
 from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.signing import read_event
@@ -59,7 +59,7 @@ def running_service(folder: Path, sandbox: RunningSandbox) -> Iterator[Service]:
         "BRIDGE_RULES_FILE": str(folder / "rules.yaml"),
         "BRIDGE_DATABASE_URL": f"sqlite:///{folder}/bridge.db",
     }
-    running = build_service(sandbox.environment | environ)
+    running = build_service(Role.WORKER, sandbox.environment | environ)
     try:
         yield running
     finally:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from bridge.cli.bootstrap import build_service
+from bridge.cli.bootstrap import Role, build_receiver, build_service
 from bridge.clock import Clock
 from tests.asgi_server import serving
 from tests.faults.harness import (
@@ -35,9 +35,9 @@ def _serving(deployment: Deployment, clock: Clock) -> Iterator[None]:
         "BRIDGE_RULES_FILE": str(deployment.folder / "rules.yaml"),
         "HEPPU_TIMESTAMP_TOLERANCE": "86400",
     }
-    service = build_service(deployment.environ | variables, clock=clock)
+    service = build_service(Role.WORKER, deployment.environ | variables, clock=clock)
     service.start()
-    with serving(service.app) as url:
+    with serving(build_receiver(service).app) as url:
         deployment.heppu.close()
         deployment.heppu = WebhookSender(lambda: [url])
         try:

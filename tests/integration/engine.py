@@ -38,7 +38,7 @@ from bridge.store.policy_inputs import PolicyConfig
 from bridge.store.queries import list_deliveries, list_events, show_delivery, stored_event
 from bridge.store.results import AttemptResult, find_expired_leases, record_results
 from bridge.store.routing import delivery_row
-from bridge.worker.account import Account
+from bridge.worker.account import Account, Accounts
 from bridge.worker.attempt import AttemptRunner, CallResult
 from bridge.worker.result_policy import classify_interrupted, classify_result
 from bridge.worker.service import Worker
@@ -266,4 +266,4 @@ def worker_on(engine: Engine, rules: Rules | None = None) -> Worker:
     """Return the worker with its threads, on the same database and provider."""
     current = rules or replace(Rules("", "rules"), messaging=engine.policy_config.messaging)
     file = SimpleNamespace(current=current, reload_if_changed=lambda: False)
-    return Worker(engine.database, cast(Any, file), {"desk": engine.connection}, engine.attempts)
+    return Worker(engine.database, cast(Any, file), Accounts({"desk": engine.connection}), engine.attempts)

@@ -438,14 +438,13 @@ def test_changed_rules_are_loaded_once_database_is_available(tmp_path: Path) -> 
         "version: 1\nrules:\n  - {name: one, when: call.busy, do: [{use: slack.post, with: {text: busy}}]}\n"
     )
     path.write_text(text)
-    rules = RulesFile(path, registry_for(path), None)
     errors = [StoreUnavailable("restarting")]
 
     def before(_: Rules) -> None:
         if errors:
             raise errors.pop()
 
-    rules.before_change = before
+    rules = RulesFile(path, registry_for(path), None, before_change=before)
     path.write_text(text + "# changed\n")
     with pytest.raises(StoreUnavailable):
         rules.reload_if_changed()

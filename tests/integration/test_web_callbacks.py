@@ -48,7 +48,7 @@ def twilio() -> Iterator[Connected]:
 
 @pytest.fixture
 def client(database: Database, twilio: Connected) -> Iterator[httpx.Client]:
-    routes = callback_routes(database, {"twilio": twilio}, PUBLIC)
+    routes = callback_routes(database, {"twilio": twilio}.get, PUBLIC)
     app = Starlette(routes=routes, exception_handlers={StoreUnavailable: _store_unavailable})
     with serving(app) as url, httpx.Client(base_url=url) as client:
         yield client
@@ -134,7 +134,7 @@ def test_form_fields_are_complete_and_not_stripped(client: httpx.Client) -> None
 
 
 def test_public_url_with_path_is_part_of_the_signature(database: Database, twilio: Connected) -> None:
-    routes = callback_routes(database, {"twilio": twilio}, f"{PUBLIC}/hooks/")
+    routes = callback_routes(database, {"twilio": twilio}.get, f"{PUBLIC}/hooks/")
     with serving(Starlette(routes=routes)) as url, httpx.Client(base_url=url) as client:
         path = "/webhooks/twilio/inbound"
         response = post(client, path, {"From": PHONE}, signed_as=f"{PUBLIC}/hooks{path}")
@@ -142,7 +142,7 @@ def test_public_url_with_path_is_part_of_the_signature(database: Database, twili
 
 
 def test_request_url_is_used_without_a_public_url(database: Database, twilio: Connected) -> None:
-    routes = callback_routes(database, {"twilio": twilio}, None)
+    routes = callback_routes(database, {"twilio": twilio}.get, None)
     with serving(Starlette(routes=routes)) as url, httpx.Client(base_url=url) as client:
         path = "/webhooks/twilio/inbound"
         response = post(client, path, {"From": PHONE}, signed_as=f"{url}{path}")

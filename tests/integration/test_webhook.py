@@ -171,7 +171,7 @@ def test_failed_insert_returns_503_and_next_event_is_stored(service: Service) ->
 
 
 def test_stopping_receiver_returns_503(service: Service) -> None:
-    service.receiver.stopping = True
+    service.receiver.stop()
     assert service.post(service.event()).status_code == 503
     assert httpx.get(f"{service.url}/readyz").status_code == 503
     assert httpx.get(f"{service.url}/healthz").status_code == 200
