@@ -1,8 +1,8 @@
-"""Fixtures for all tests: a clock, and databases of both kinds."""
+"""Fixtures for all tests: a clock, and databases of both kinds. One PostgreSQL server serves the whole test run."""
 
 from __future__ import annotations
 
-import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import pytest
 from bridge.clock import Clock
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
-from tests.postgres import postgres
+from tests.postgres import create_shared_folder, delete_shared_folder, shared_postgres
+
+SHARED_FOLDER = pytest.StashKey[Path]()
 
 
 @pytest.fixture
@@ -24,17 +26,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture(scope="session")
-def postgres_locks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory that all processes of this test run share; see `tests.postgres`."""
-    directory = tmp_path_factory.getbasetemp()
-    return directory.parent if "PYTEST_XDIST_WORKER" in os.environ else directory
+def shared_folder(request: pytest.FixtureRequest) -> Path:
+    """The folder that all processes of this test run share; see `tests.postgres`."""
+    return request.config.stash[SHARED_FOLDER]
 
 
 @pytest.fixture(scope="session")
-def postgres_server(postgres_locks: Path) -> Iterator[str]:
-    """The URL of a PostgreSQL server that runs as long as this process of the test run."""
-    with postgres(postgres_locks) as server:
-        yield server.get_uri()
+def postgres_server(shared_folder: Path) -> str:
+    """The URL of the PostgreSQL server of this test run."""
+    return shared_postgres(shared_folder)
 
 
 @pytest.fixture
@@ -69,6 +69,29 @@ def database(database_url: str, clock: Clock) -> Iterator[Database]:
     upgrade(database)
     yield database
     database.close()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Create the folder that all processes of this test run share, or take it from the main process."""
+    if hasattr(config, "workerinput"):  # a process of xdist
+        config.stash[SHARED_FOLDER] = Path(config.workerinput["shared_folder"])
+    else:
+        config.stash[SHARED_FOLDER] = create_shared_folder()
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # like Ctrl-C: fixtures stop the processes they started
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Pass the shared folder to a process of xdist."""
+    node.workerinput["shared_folder"] = str(node.config.stash[SHARED_FOLDER])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the PostgreSQL server, when all other processes of this test run have ended."""
+    if not hasattr(config, "workerinput"):
+        delete_shared_folder(config.stash[SHARED_FOLDER])
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

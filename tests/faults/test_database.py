@@ -40,8 +40,8 @@ class Postgres:
 
 
 @pytest.fixture
-def own_postgres(postgres_locks: Path) -> Iterator[Postgres]:
-    with postgres(postgres_locks) as server:
+def own_postgres(shared_folder: Path) -> Iterator[Postgres]:
+    with postgres(shared_folder) as server:
         yield Postgres(server)
 
 

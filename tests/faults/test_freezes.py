@@ -130,7 +130,8 @@ def _freeze_in_a_claim(deployment: Deployment, process: Process) -> None:
     """Freeze `process` at random moments until it locks the row of a connection."""
     lock_holders = """
         SELECT DISTINCT a.pid FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
-        WHERE a.state = 'idle in transaction' AND l.relation = 'connections'::regclass AND l.mode = 'RowShareLock'
+        WHERE a.datname = current_database() AND a.state = 'idle in transaction'
+        AND l.relation = 'connections'::regclass AND l.mode = 'RowShareLock'
     """
     rng = random.Random(4)
     for _ in range(300):
