@@ -7,9 +7,12 @@ slips into a message is not written to disk in full.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
+import os
 import re
+import select
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
@@ -96,65 +99,50 @@ class LogStream:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.isatty = stream.isatty
 
     def write(self, text: str) -> None:
-        """Write the text, or buffer it inside `buffered_logging`."""
-        if (buffer := _buffer.get()) is not None:
-            buffer.setdefault(self, []).append(text)
-            return
+        """Write a line to the stream's buffer."""
         with contextlib.suppress(OSError, ValueError):
             self._stream.write(text)
 
     def flush(self) -> None:
         """Flush the stream, except inside `buffered_logging`."""
-        if _buffer.get() is None:
+        if not _buffering.get():
             with contextlib.suppress(OSError, ValueError):
                 self._stream.flush()
 
-    def isatty(self) -> bool:
-        """Return whether the stream is a terminal."""
-        return self._stream.isatty()
 
-
-MAX_ATOMIC_WRITE: Final = 4096
-"""Bytes that a pipe accepts atomically (POSIX's PIPE_BUF on Linux; macOS guarantees 512, a line or two)."""
-_buffer: ContextVar[dict[LogStream, list[str]] | None] = ContextVar("buffer", default=None)
+_buffering: ContextVar[bool] = ContextVar("buffering", default=False)
 
 
 @contextlib.contextmanager
 def buffered_logging() -> Iterator[None]:
-    """Collect the log lines of the block and write them together at its end.
+    """Write the log lines of the block together.
 
     In a busy process, each separate write would yield to other threads.
     """
-    buffer: dict[LogStream, list[str]] = {}
-    token = _buffer.set(buffer)
+    token = _buffering.set(True)
     try:
         yield
     finally:
-        _buffer.reset(token)
-        for stream, lines in buffer.items():
-            for chunk in _chunks(lines):
-                stream.write(chunk)
-                stream.flush()
+        _buffering.reset(token)
+        for handler in logging.getLogger().handlers:
+            handler.flush()
 
 
-def _chunks(lines: list[str]) -> Iterator[str]:
-    """Yield whole lines joined up to MAX_ATOMIC_WRITE bytes, because several processes write to one log."""
-    chunk, size = "", 0
-    for line in lines:
-        length = len(line.encode("utf-8", "replace"))
-        if chunk and size + length > MAX_ATOMIC_WRITE:
-            yield chunk
-            chunk, size = "", 0
-        chunk, size = chunk + line, size + length
-    if chunk:
-        yield chunk
+def _open_stderr() -> TextIO:
+    """Reopen stderr with a buffer that a pipe accepts as one write, because several processes write to one log."""
+    if sys.stderr is None:  # closed before the start; its descriptor may be that of another file by now
+        return open(os.devnull, "w")
+    raw = io.FileIO(sys.stderr.fileno(), "w", closefd=False)
+    buffer = io.BufferedWriter(raw, select.PIPE_BUF)  # never splits a line that fits
+    return io.TextIOWrapper(buffer, sys.stderr.encoding, "backslashreplace", write_through=True)
 
 
 def configure_logging(style: str, stream: TextIO | None = None) -> None:
     """Send logs to `stream` (default: stderr) as JSON lines or, with style `console`, as readable text."""
-    out: Any = LogStream(stream or sys.stderr)
+    out: Any = LogStream(stream or _open_stderr())
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

@@ -1,0 +1,61 @@
+"""Log output: whole lines in order, and no error if stderr cannot be written."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from typing import IO
+
+import pytest
+
+WRITER = """
+import logging
+from bridge.telemetry import buffered_logging, configure_logging, log
+configure_logging("json")
+log.info("first")
+with buffered_logging():
+    for number in range(30):
+        log.info("line", n=number)
+        logging.getLogger("library").warning("line of a library")
+    log.info("long", note="ü" * 600)
+log.info("last")
+print("running")
+"""
+
+
+def run_writer(stderr: int | IO[bytes] | None, before: str = "") -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", before + WRITER], stdout=subprocess.PIPE, stderr=stderr, text=True, timeout=60
+    )
+    assert result.returncode == 0
+    return result.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="a pipe that keeps writes apart exists on Linux only")
+def test_log_writes_contain_whole_lines_in_order() -> None:
+    reader, writer = os.pipe2(os.O_DIRECT)
+    with open(reader, "rb", buffering=0) as pipe:
+        with open(writer, "wb") as stderr:
+            run_writer(stderr)
+        writes = list(iter(lambda: pipe.read(65536), b""))
+    assert all(write.endswith(b"\n") and len(write) <= select.PIPE_BUF for write in writes)
+    entries = [json.loads(line) for line in b"".join(writes).splitlines()]
+    assert [entry["event"] for entry in entries] == [
+        "first", *["line", "line of a library"] * 30, "long", "last",
+    ]  # fmt: skip
+    assert [entry["n"] for entry in entries if "n" in entry] == [*range(30)]
+    assert len(writes) < 10
+
+
+def test_log_ignores_closed_pipe_full_disk_and_missing_stderr() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as stderr:
+        assert run_writer(stderr) == "running\n"
+    if os.path.exists("/dev/full"):
+        with open("/dev/full", "wb") as stderr:
+            assert run_writer(stderr) == "running\n"
+    assert run_writer(None, before="import sys; sys.stderr = None\n") == "running\n"
