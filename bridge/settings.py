@@ -46,7 +46,7 @@ class EnvironmentModel(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True, hide_input_in_errors=True, validate_by_name=True, validate_by_alias=True
+        frozen=True, hide_input_in_errors=True, validate_by_name=True, loc_by_alias=False
     )
 
     @classmethod
@@ -61,9 +61,9 @@ class EnvironmentModel(BaseModel):
         values: dict[str, Any] = {field: environ[name] for field, name in names.items() if environ.get(name)}
         messages = cls.retired_variables(environ, prefix)
         try:
-            model = cls.model_validate(values, by_name=True)
+            model = cls.model_validate(values)
         except ValidationError as error:
-            messages += _error_messages(error, names, cls)
+            messages += _error_messages(error, names)
         if messages:
             raise ConfigError("; ".join(messages)) from None
         return model
@@ -80,12 +80,10 @@ class EnvironmentModel(BaseModel):
         return messages
 
 
-def _error_messages(error: ValidationError, names: Mapping[str, str], model: type[BaseModel]) -> list[str]:
-    aliases = {model.model_fields[field].alias or field: name for field, name in names.items()}
+def _error_messages(error: ValidationError, names: Mapping[str, str]) -> list[str]:
     missing, messages = [], []
     for item in error.errors(include_input=False, include_url=False):
-        location = str(item["loc"][0]) if item["loc"] else ""
-        name = names.get(location) or aliases.get(location) or ""
+        name = names[str(item["loc"][0])] if item["loc"] else ""
         if item["type"] == "missing":
             missing.append(name)
         else:
