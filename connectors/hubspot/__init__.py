@@ -5,7 +5,7 @@ second create request with the same value, and the value leads to the existing r
 idempotent, and a call and its association are created in one request.
 """
 
-from .account_setup import check, setup
+from .account import check, setup
 from .calls_and_chats import log_call, log_chat
 from .contacts import update_contact, upsert_contact
 from .settings import Settings, connector

@@ -4,10 +4,10 @@ A Task stores the conversation ID in an External ID field, so a repeated write i
 are sent in sObject collections: up to 200 records take one request of the org's daily quota, with a result for each.
 """
 
-from .account_setup import check, setup
 from .calls_and_chats import log_call, log_chat
 from .cases import close_case
 from .contacts import update_lead, upsert_contact
+from .org import check, setup
 from .settings import Settings, connector
 from .tasks import create_task
 

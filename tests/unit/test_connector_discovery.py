@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,13 @@ def test_action_name_for_display_shows_another_connection() -> None:
     assert name == ActionName("twilio", "send_sms")
     assert name.with_connection("twilio") == str(name) == "twilio.send_sms"
     assert name.with_connection("twilio_eu") == "twilio.send_sms (twilio_eu)"
+
+
+@pytest.mark.parametrize("folder", ["hubspot", "salesforce"])
+def test_modules_of_a_folder_import_each_other_in_one_direction(folder: str) -> None:
+    imports = {
+        path.stem: {name[1:] for name in imported_modules(path) if name.startswith(".")}
+        for path in (shipped_folder() / folder).glob("*.py")
+    }
+    order = list(TopologicalSorter(imports).static_order())  # raises CycleError
+    assert (order[0], order[-1]) == ("settings", "__init__")
