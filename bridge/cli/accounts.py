@@ -7,7 +7,6 @@ from typing import Final
 
 from bridge.connector import Connector
 from bridge.connector.action_name import ActionName
-from bridge.connector.action_name import ActionName
 from bridge.connector.discovery import Registry, read_settings
 from bridge.errors import ConfigError
 from bridge.rules.model import Rules

@@ -169,7 +169,7 @@ class Accounts:
     def action_of(self, delivery: ClaimedDelivery) -> Action | None:
         """Return the action of a delivery; None if this version does not have it."""
         account = self.get(delivery.connection)
-        return account.connector.actions.get(delivery.action.partition(".")[2]) if account else None
+        return account.connector.find_action(delivery.action) if account else None
 
     def wait_due(self) -> list[Account]:
         """Wait until accounts with free slots are due for a poll; return them, or nothing after `stop`."""

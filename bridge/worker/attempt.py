@@ -42,7 +42,7 @@ class AttemptRunner:
         Never raise: every error is a result.
         """
         action_name = deliveries[0].action
-        action = account.connector.actions.get(action_name.partition(".")[2])
+        action = account.connector.find_action(action_name)
         if action is None:
             message = f"this version has no action `{action_name}`; left for a worker of a newer version"
             return [UnsupportedByThisVersion(message)] * len(deliveries)

@@ -62,15 +62,15 @@ class Dispatcher(BackgroundThread):
 
     def claim(self, account: Account) -> None:
         """Claim due deliveries of an account and hand them to the call runner."""
-        actions = account.connector.actions
+        connector = account.connector
         claimed_at = uptime()
         slots = account.free_slots
         capacity = Capacity(
             account.name,
             min(slots, SMALL_BATCH) if self._database.prefer_short_transactions else slots,
-            lambda use: actions[name].batch if (name := use.partition(".")[2]) in actions else 1,
-            account.connector.limits.per_second,
-            max((action.batch for action in actions.values()), default=1),
+            lambda use: action.batch if (action := connector.find_action(use)) else 1,
+            connector.limits.per_second,
+            max((action.batch for action in connector.actions.values()), default=1),
         )
         batch = claim(self._database, capacity, self._policy_config(), self._worker_id)
         if batch.calls:

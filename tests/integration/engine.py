@@ -197,10 +197,9 @@ class Engine:
 
     def claim(self) -> list[list[ClaimedDelivery]]:
         """Claim the due deliveries."""
-        actions = self.connector.actions
 
         def batch_size(use: str) -> int:
-            action = actions.get(use.partition(".")[2])
+            action = self.connector.find_action(use)
             return action.batch if action else 1
 
         capacity = Capacity("desk", self.slots, batch_size, self.per_second)
@@ -216,7 +215,7 @@ class Engine:
         self, call: Sequence[ClaimedDelivery], results: Sequence[CallResult]
     ) -> list[AttemptResult]:
         """Classify the results of a call."""
-        action = self.connector.actions.get(call[0].action.partition(".")[2])
+        action = self.connector.find_action(call[0].action)
         now = self.database.clock.now()
         return [
             classify_result(item, action, result, now) for item, result in zip(call, results, strict=True)
@@ -247,11 +246,13 @@ class Engine:
     def recover_expired(self) -> int:
         """Record the results of attempts whose lease has expired."""
         expired, now = find_expired_leases(self.database)
-        actions = self.connector.actions
         if expired:
             record_results(
                 self.database,
-                [classify_interrupted(item, actions[item.action.partition(".")[2]], now) for item in expired],
+                [
+                    classify_interrupted(item, self.connector.find_action(item.action), now)
+                    for item in expired
+                ],
             )
         return len(expired)
 
