@@ -6,18 +6,22 @@ Tests in which providers accept everything run on both.
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import bridge
 from bridge.dryrun.engine import DryRun
 from bridge.dryrun.explain import explain
 from bridge.dryrun.simulator import Simulation
 from bridge.events import Event
 from bridge.samples import sample
 
+PACKAGE = Path(bridge.__file__).parent
 START = datetime(2026, 3, 2, 17, tzinfo=UTC)
 
 SMS_RULES = """
@@ -254,11 +258,12 @@ def test_auth_failure_pauses_connection_and_alerts_once(run_with_failure, event)
 
 
 @pytest.mark.parametrize(("failure", "alerts"), [("quota", 1), ("rate_limited", 0)])
-def test_pausing_failure_keeps_later_deliveries_waiting(run_with_failure, event, failure, alerts):
+def test_pausing_failure_keeps_later_deliveries_waiting(run_with_failure, event, capsys, failure, alerts):
     calls = [event("call.busy", f"2026-03-02T1{hour}:00:00-05:00") for hour in (0, 5)]
     rows = run_with_failure(*calls, fail={"texter.send": failure})
     assert [each[2:4] for each in rows if each[0] == "rule"] == [("pending", failure), ("pending", None)]
     assert sum(each[0] == "alert" for each in rows) == alerts
+    assert capsys.readouterr().out == ""  # `bridge test --json` prints nothing else
 
 
 def test_failing_attempts_are_retried_before_on_failure_runs(load_rules, database, event):
@@ -346,6 +351,21 @@ def test_email_addresses_are_compared_without_case(run_events, load_rules, event
         "chat.resolved", "2026-03-02T12:01:00-05:00", metadata={"contactEmail": "mAya@example.com"}
     )
     assert run_events(rules, calls[0], cancelling)[0][1] == "cancelled"
+
+
+def test_only_store_explain_and_simulator_decide():
+    deciding = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if re.search(
+            r"^from bridge\.policy\S* import (\([^)]*|.*)\bdecide\b", path.read_text("utf-8"), re.MULTILINE
+        )
+    }
+    assert deciding - {"policy/__init__.py"} == {
+        "dryrun/explain.py",
+        "dryrun/simulator.py",
+        "store/policy_inputs.py",
+    }
 
 
 values = st.recursive(
