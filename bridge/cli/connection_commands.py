@@ -1,27 +1,20 @@
-"""`bridge connections`: list and set up connections, and describe pauses to the operator."""
+"""`bridge connections`: list and set up connections."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bridge.cli.output import Json, Yes, echo, format_timestamp, print_items, print_table
+from bridge.store.pauses import Pause
 
 if TYPE_CHECKING:
     from bridge.store.database import Database
 
-Paused = Mapping[str, Mapping[str, Any]]
-"""The records of paused connections, by name."""
-
-_CAUSES = {
-    "operator": "an operator",
-    "auth": "rejected credentials",
-    "rate_limit": "the provider's rate limit",
-    "quota": "an exhausted quota",
-    "circuit_open": "the circuit breaker",
-}
+FindPause = Callable[[Mapping[str, Any]], Pause | None]
+"""Returns the pause that a delivery waits for, or None."""
 
 
 def register(app: typer.Typer) -> None:
@@ -41,26 +34,29 @@ def connections(context: typer.Context, as_json: Json = False) -> None:
         return
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
+    from bridge.store.connections import connection_statuses
+    from bridge.store.queries import waiting_by_connection
 
     with open_store(Settings.load(environment())) as database:
-        rows = connection_rows(database)
+        statuses, waiting = connection_statuses(database), waiting_by_connection(database)
+    rows = [status.to_json() | {"waiting": waiting.get(status.name, 0)} for status in statuses]
     if as_json:
         print_items(rows)
         return
+    pauses = {status.name: status.pause for status in statuses if status.pause}
     print_table(
         rows,
         {
             "Name": "name",
-            "State": lambda item: f"paused by {_CAUSES[item['pause_cause']]}" if item["paused"] else "active",
-            "Until": _until,
+            "State": lambda item: f"paused by {pauses[item['name']].label}" if item["paused"] else "active",
+            "Until": lambda item: _until(pauses.get(item["name"])),
             "Waiting": lambda item: str(item["waiting"]),
             "Reason": "pause_reason",
         },
         empty="No connections yet. `bridge serve` creates them from the rules.",
     )
-    for item in rows:
-        if item["paused"]:
-            echo(f"{item['name']}: {resume_hint(item)}")
+    for pause in pauses.values():
+        echo(f"{pause.connection}: {pause.hint}")
 
 
 def setup(
@@ -85,45 +81,17 @@ def setup(
         raise typer.Exit(1)
 
 
-def connection_rows(database: Database) -> list[dict[str, Any]]:
-    """Return every connection as in the API, plus the number of deliveries that wait for their next attempt."""
-    from bridge.store.connections import all_connections
-    from bridge.store.queries import waiting_by_connection
-    from bridge.web.admin_service import connection_record
+def blocking_pauses(database: Database) -> FindPause:
+    """Return the function that returns the pause that a delivery waits for, or None."""
+    from bridge.store.connections import connection_statuses
 
-    now, waiting = database.clock.now(), waiting_by_connection(database)
-    return [
-        connection_record(row, now) | {"waiting": waiting.get(row["name"], 0)}
-        for row in all_connections(database)
-    ]
+    pauses = {status.name: status.pause for status in connection_statuses(database)}
+    return lambda item: pauses.get(item["connection"]) if item["state"] in ("pending", "retrying") else None
 
 
-def paused_connections(database: Database) -> Paused:
-    """Return the connections that are paused now."""
-    return {item["name"]: item for item in connection_rows(database) if item["paused"]}
-
-
-def blocking_pause(delivery: Mapping[str, Any], paused: Paused) -> Mapping[str, Any] | None:
-    """Return the paused connection that a delivery waits for, or None."""
-    return paused.get(delivery["connection"]) if delivery["state"] in ("pending", "retrying") else None
-
-
-def resume_hint(item: Mapping[str, Any]) -> str:
-    """Return the advice to the operator for ending a pause."""
-    resume = f"`bridge resume {item['name']}`"
-    if item["pause_cause"] == "auth":
-        return f"fix the credentials and restart `bridge serve`; if the provider was at fault, run {resume}"
-    return f"resume it with {resume}"
-
-
-def describe_pause(item: Mapping[str, Any]) -> str:
-    """Return the cause of a pause, with its reason if there is one."""
-    return f"{_CAUSES[item['pause_cause']]}" + (f": {item['pause_reason']}" if item["pause_reason"] else "")
-
-
-def _until(item: Mapping[str, Any]) -> str:
-    if not item["paused"]:
+def _until(pause: Pause | None) -> str:
+    if pause is None:
         return ""
-    if item["pause_cause"] == "circuit_open":
+    if pause.cause == "circuit_open":
         return "an attempt succeeds"
-    return format_timestamp(item["paused_until"]) or "resumed"
+    return format_timestamp(pause.until) or "resumed"

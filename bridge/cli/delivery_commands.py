@@ -283,11 +283,10 @@ def resume(connection: Connection, as_json: Json = False) -> None:
 def _connection(database: Database, name: str) -> dict[str, Any]:
     """Return the connection as in the API. Raise ConfigError if it does not exist."""
     from bridge.errors import ConfigError
-    from bridge.store.connections import all_connections
-    from bridge.web.admin_service import connection_record
+    from bridge.store.connections import connection_statuses
 
-    rows = {row["name"]: row for row in all_connections(database)}
-    if name not in rows:
-        existing = ", ".join(rows) or "none; `bridge serve` creates them from the rules"
+    statuses = {status.name: status for status in connection_statuses(database)}
+    if name not in statuses:
+        existing = ", ".join(statuses) or "none; `bridge serve` creates them from the rules"
         raise ConfigError(f"unknown connection `{name}`; existing connections: {existing}")
-    return connection_record(rows[name], database.clock.now())
+    return statuses[name].to_json()

@@ -8,13 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from bridge.cli.arguments import LISTING_COMMANDS, check_cursor, id_prefix, parse_time_option
-from bridge.cli.connection_commands import (
-    Paused,
-    blocking_pause,
-    describe_pause,
-    paused_connections,
-    resume_hint,
-)
+from bridge.cli.connection_commands import FindPause, blocking_pauses
 from bridge.cli.output import (
     Json,
     console,
@@ -132,15 +126,15 @@ def deliveries(
             database, states=state or (), event=event, connection=connection, rule=rule,
             limit=limit, cursor=cursor,
         )  # fmt: skip
-        paused = paused_connections(database)
+        find_pause = blocking_pauses(database)
     if as_json:
         print_items(page.items, page.next_cursor)
         return
-    _print_deliveries(page.items, paused, empty="No deliveries.")
+    _print_deliveries(page.items, find_pause, empty="No deliveries.")
     _print_next_cursor(page.next_cursor)
 
 
-def _print_deliveries(items: Iterable[Mapping[str, Any]], paused: Paused, *, empty: str) -> None:
+def _print_deliveries(items: Iterable[Mapping[str, Any]], find_pause: FindPause, *, empty: str) -> None:
     from bridge.connector.action_name import ActionName
 
     print_table(
@@ -152,15 +146,15 @@ def _print_deliveries(items: Iterable[Mapping[str, Any]], paused: Paused, *, emp
             "To": lambda item: masked_address(item["recipient"]),
             "State": lambda item: describe_state(item),
             "When": lambda item: format_timestamp(item["finished_at"] or item["run_at"]),
-            "Reason": lambda item: _reason(item, paused),
+            "Reason": lambda item: _reason(item, find_pause),
         },
         empty=empty,
     )
 
 
-def _reason(item: Mapping[str, Any], paused: Paused) -> str:
+def _reason(item: Mapping[str, Any], find_pause: FindPause) -> str:
     """Return the reason for a delivery's state, including a paused connection that blocks it."""
-    waiting = f"waiting: {item['connection']} is paused" if blocking_pause(item, paused) else None
+    waiting = f"waiting: {item['connection']} is paused" if find_pause(item) else None
     return "; ".join(filter(None, (item["detail"], waiting)))
 
 
@@ -200,14 +194,14 @@ def show(
         except NotFound as error:
             command = LISTING_COMMANDS[id_prefix(record_id)]
             raise NotFound(f"{error}; list the IDs with `bridge {command}`") from None
-        paused = paused_connections(database)
+        find_pause = blocking_pauses(database)
     if as_json:
         print_json(record)
     else:
-        print_record(record, paused)
+        print_record(record, find_pause)
 
 
-def _print_event(event: Mapping[str, Any], paused: Paused) -> None:
+def _print_event(event: Mapping[str, Any], find_pause: FindPause) -> None:
     _print_fields(
         {
             "Event": f"{event['type']}  {event['id']}",
@@ -233,7 +227,7 @@ def _print_event(event: Mapping[str, Any], paused: Paused) -> None:
         )
     print_traces(event["trace"] or ())
     _heading("Deliveries")
-    _print_deliveries(event["deliveries"], paused, empty="none")
+    _print_deliveries(event["deliveries"], find_pause, empty="none")
     _print_operator_actions(event["audit"])
 
 
@@ -279,7 +273,7 @@ def _print_trace(trace: Mapping[str, Any]) -> None:
         console().print(line)
 
 
-def _print_delivery(delivery: Mapping[str, Any], paused: Paused) -> None:
+def _print_delivery(delivery: Mapping[str, Any], find_pause: FindPause) -> None:
     _print_fields(
         {
             "Delivery": f"{delivery['action']}  {delivery['id']}",
@@ -291,7 +285,7 @@ def _print_delivery(delivery: Mapping[str, Any], paused: Paused) -> None:
             "Triggered by": delivery["parent_id"],
             "To": delivery["recipient"],
             "External ID": delivery["external_id"],
-            "Next attempt": _next_attempt(delivery, paused),
+            "Next attempt": _next_attempt(delivery, find_pause),
             "Expires at": format_timestamp(delivery["expires_at"]),
         }
     )
@@ -309,18 +303,18 @@ def _print_delivery(delivery: Mapping[str, Any], paused: Paused) -> None:
         echo(f"\nAfter fixing the cause, run `bridge retry {delivery['id']}`.")
 
 
-def _next_attempt(delivery: Mapping[str, Any], paused: Paused) -> str | None:
+def _next_attempt(delivery: Mapping[str, Any], find_pause: FindPause) -> str | None:
     if delivery["state"] not in ("pending", "retrying"):
         return None
     at = format_timestamp(delivery["run_at"])
-    pause = blocking_pause(delivery, paused)
+    pause = find_pause(delivery)
     if pause is None:
         return at
     name = delivery["connection"]
-    return f"when {name} is resumed, not before {at}: paused by {describe_pause(pause)}; {resume_hint(pause)}"
+    return f"when {name} is resumed, not before {at}: {pause}; {pause.hint}"
 
 
-def _print_rejected_request(rejected_request: Mapping[str, Any], _: Paused) -> None:
+def _print_rejected_request(rejected_request: Mapping[str, Any], _: FindPause) -> None:
     _print_fields(
         {
             "Rejected": f"{rejected_request['reason']}  {rejected_request['id']}",

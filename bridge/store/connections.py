@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
@@ -28,10 +28,9 @@ from bridge.lifecycle import PauseCause
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
 from bridge.store.database import Database
+from bridge.store.pauses import INDEFINITELY, ConnectionStatus, Pause
 from bridge.telemetry import log
 
-INDEFINITELY = datetime(9999, 1, 1, tzinfo=UTC)
-"""The end of a pause that lasts until an operator or changed settings end it."""
 PROBE_INTERVAL = timedelta(seconds=10)
 """How long an open circuit breaker waits before the next probe."""
 CIRCUIT_WINDOW = timedelta(seconds=60)
@@ -179,27 +178,19 @@ def record_outcomes(
     return values
 
 
-_ADVICE: dict[PauseCause, str] = {
-    PauseCause.AUTH: "fix the account's variables and restart; `bridge check --online` names them",
-    PauseCause.QUOTA: "it resumes automatically when the provider resets the quota, or after `bridge resume`",
-    PauseCause.CIRCUIT_OPEN: "one call is tried every 10 s; it resumes automatically when one succeeds",
-    PauseCause.RATE_LIMIT: "it resumes automatically",
-}
-
-
 def log_state_change(name: str, changed_columns: Mapping[str, Any]) -> None:
     """Log that a connection was paused or resumed, if `changed_columns` include its pause."""
-    cause = changed_columns.get("pause_cause")
-    if cause is not None:
-        write = log.info if cause == "rate_limit" else log.warning
-        until = changed_columns["paused_until"]
-        write(
-            "connection paused", connection=name, cause=cause,
-            until=None if until == INDEFINITELY else until.isoformat(),
-            reason=changed_columns["pause_reason"], advice=_ADVICE[cause],
-        )  # fmt: skip
-    elif "pause_cause" in changed_columns:
+    if "pause_cause" not in changed_columns:
+        return
+    pause = Pause.from_columns({"name": name, **changed_columns})
+    if pause is None:
         log.info("connection resumed", connection=name)
+        return
+    write = log.info if pause.cause == "rate_limit" else log.warning
+    write(
+        "connection paused", connection=name, cause=pause.cause, until=pause.until and pause.until.isoformat(),
+        reason=pause.reason, advice=pause.hint,
+    )  # fmt: skip
 
 
 def _pause(
@@ -299,3 +290,9 @@ def all_connections(database: Database) -> list[dict[str, Any]]:
     """Return the rows of all connections."""
     with database.read() as conn:
         return [dict(row._mapping) for row in conn.execute(select(_TABLE).order_by(_TABLE.c.name))]
+
+
+def connection_statuses(database: Database) -> list[ConnectionStatus]:
+    """Return the status of every connection that was ever in use."""
+    now = database.clock.now()
+    return [ConnectionStatus.from_row(row, now) for row in all_connections(database)]

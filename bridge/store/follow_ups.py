@@ -21,6 +21,7 @@ from bridge.rules.model import PlannedDelivery
 from bridge.store import schema
 from bridge.store.claim import events_by_delivery
 from bridge.store.database import EVENTS_TOPIC, Database
+from bridge.store.pauses import Pause
 from bridge.store.results import UNDELIVERED_STATUSES
 from bridge.store.routing import delivery_row
 
@@ -175,11 +176,8 @@ def failure_template_vars(row: Row[Any]) -> dict[str, Any]:
 
 def pause_template_vars(row: Row[Any]) -> dict[str, Any]:
     """Return `delivery` for alerts about a paused connection."""
-    until = (
-        ""
-        if row.paused_until is None or row.paused_until.year == 9999
-        else f" until {row.paused_until:%H:%M} UTC"
-    )
+    pause = Pause.from_columns(row._mapping)
+    until = f" until {pause.until:%H:%M} UTC" if pause and pause.until else ""
     return {
         "id": row.pause_id,
         "connection": row.name,

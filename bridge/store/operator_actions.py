@@ -14,7 +14,6 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, or_, select, update
 
 from bridge.errors import BridgeError
-from bridge.lifecycle import PauseCause
 from bridge.rules.model import Rules
 from bridge.signing import SignedRequestRejected, read_event
 from bridge.store import schema
@@ -22,6 +21,7 @@ from bridge.store.audit_log import record_audit
 from bridge.store.database import Database
 from bridge.store.idempotency import mark_completed_for, release_keys
 from bridge.store.ingest import IncomingEvent, store_events
+from bridge.store.pauses import Pause
 from bridge.store.queries import NotFound
 from bridge.store.retention import ERASED
 from bridge.store.routing import Route, delivery_row, event_from_row, store_rules_version
@@ -79,12 +79,10 @@ def _retry(conn: Connection, row: Row[Any] | None, delivery_id: str, now: dateti
 def _when(conn: Connection, name: str, now: datetime) -> str:
     """Return when a due delivery is attempted: now, unless its connection is paused."""
     row = conn.execute(select(schema.connections).where(schema.connections.c.name == name)).one_or_none()
-    if row is None or row.paused_until is None or row.paused_until <= now:
+    pause = Pause.from_columns(row._mapping) if row is not None else None
+    if pause is None or pause.is_over(now):
         return "now"
-    paused = f"when {name} is resumed (paused: {row.pause_reason or row.pause_cause}); `bridge resume {name}`"
-    if row.pause_cause in (PauseCause.OPERATOR, PauseCause.AUTH):
-        return paused
-    return f"{paused}, or automatically at {row.paused_until:%Y-%m-%d %H:%M:%S} UTC"
+    return f"when {name} is resumed ({pause}); {pause.hint}"
 
 
 def _retry_obstacle(row: Row[Any] | None, now: datetime) -> str | None:

@@ -12,7 +12,7 @@ from bridge.connector.action_name import ActionName
 from bridge.rules.model import Diagnostic, Rules
 from bridge.rules.route import route
 from bridge.store.audit_log import list_audit_entries
-from bridge.store.connections import INDEFINITELY, all_connections, pause, resume
+from bridge.store.connections import connection_statuses, pause, resume
 from bridge.store.database import Database
 from bridge.store.operator_actions import (
     ActionResult,
@@ -24,6 +24,7 @@ from bridge.store.operator_actions import (
     resolve,
     retry,
 )
+from bridge.store.pauses import ConnectionStatus
 from bridge.store.queries import NotFound, show_delivery, show_event, show_rejected_request
 from bridge.web.health import CachedStats
 from bridge.web.query_params import InvalidParameter
@@ -93,29 +94,28 @@ class AdminService:
             rule=rule, force=force,
         )[0]  # fmt: skip
 
-    def pause(self, name: str, actor: str, reason: str) -> dict[str, Any]:
+    def pause(self, name: str, actor: str, reason: str) -> ConnectionStatus:
         """Pause a connection until an operator resumes it. Raise NotFound."""
         self.connection(name)
         pause(self.database, name, reason, actor)
         return self.connection(name)
 
-    def resume(self, name: str, actor: str) -> dict[str, Any]:
+    def resume(self, name: str, actor: str) -> ConnectionStatus:
         """Resume a connection, whatever the cause of its pause. Raise NotFound."""
         self.connection(name)
         resume(self.database, name, actor)
         return self.connection(name)
 
-    def connection(self, name: str) -> dict[str, Any]:
+    def connection(self, name: str) -> ConnectionStatus:
         """Return one connection. Raise NotFound."""
-        for record in self.connections():
-            if record["name"] == name:
-                return record
+        for status in self.connections():
+            if status.name == name:
+                return status
         raise NotFound(f"there is no connection `{name}`")
 
-    def connections(self) -> list[dict[str, Any]]:
-        """Return every connection that was ever in use, with its pause: cause, reason and end."""
-        now = self.database.clock.now()
-        return [connection_record(row, now) for row in all_connections(self.database)]
+    def connections(self) -> list[ConnectionStatus]:
+        """Return every connection that was ever in use, with its pause."""
+        return connection_statuses(self.database)
 
     def stats(self) -> dict[str, Any]:
         """Return deliveries by state, unrouted events and the oldest due time, at most a few seconds old."""
@@ -153,22 +153,3 @@ class AdminService:
         """Return audit entries, newest first, and the cursor of the next page."""
         rows = list_audit_entries(self.database, limit=limit + 1, cursor=cursor)
         return rows[:limit], rows[limit - 1]["id"] if len(rows) > limit else None
-
-
-def connection_record(row: dict[str, Any], now: datetime) -> dict[str, Any]:
-    """Return a `connections` row in the shape that the dashboard, the API and the command line show.
-
-    `paused_until` is None for a pause without an end.
-    """
-    paused_until, cause = row["paused_until"], row["pause_cause"]
-    # When the time of an open circuit is up, it is half-open: still paused, except for one probe.
-    paused = cause is not None and (cause == "circuit_open" or (paused_until or now) > now)
-    return {
-        "name": row["name"],
-        "paused": paused,
-        "pause_cause": cause if paused else None,
-        "paused_until": paused_until if paused and paused_until != INDEFINITELY else None,
-        "pause_reason": row["pause_reason"] if paused else None,
-        "recent_failures": row["failures"],
-        "recent_successes": row["successes"],
-    }

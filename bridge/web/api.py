@@ -65,7 +65,7 @@ def api_routes(service: AdminService) -> list[ApiRoute]:
         return 200, {"items": items, "next_cursor": next_cursor}
 
     def connections(_: Request, __: Body) -> ApiResponse:
-        return 200, {"items": service.connections(), "next_cursor": None}
+        return 200, {"items": [status.to_json() for status in service.connections()], "next_cursor": None}
 
     def find(request: Request, _: Body) -> ApiResponse:
         query = string_or_none("q", request.query_params.get("q"))
@@ -104,10 +104,11 @@ def api_routes(service: AdminService) -> list[ApiRoute]:
         return _action_response(service.accept(_id(request), ACTOR))
 
     def pause(request: Request, body: Body) -> ApiResponse:
-        return 200, service.pause(_name(request), ACTOR, string_or_none("reason", body.get("reason")) or "")
+        reason = string_or_none("reason", body.get("reason")) or ""
+        return 200, service.pause(_name(request), ACTOR, reason).to_json()
 
     def resume(request: Request, _: Body) -> ApiResponse:
-        return 200, service.resume(_name(request), ACTOR)
+        return 200, service.resume(_name(request), ACTOR).to_json()
 
     return [
         _get("/events", events, "List events, newest first.", EVENT_PARAMS),

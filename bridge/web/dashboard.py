@@ -85,7 +85,7 @@ class Dashboard:
             status=status,
             current_page=request.url.path.split("/")[1].replace("deliveries", ""),
             now=self._database.clock.now(),
-            paused_connections=[record for record in self._service.connections() if record["paused"]],
+            pauses={status.name: status.pause for status in self._service.connections() if status.pause},
             load_error=self._service.rules.load_error,
             **values,
         )
@@ -114,7 +114,7 @@ class Dashboard:
             selected={name: request.query_params.get(name, "") for name in ("connection", "rule", "event")},
             next_page_query=_query_prefix(request.query_params),
             state_query=_query_prefix(request.query_params, ("cursor", "state")),
-            connections=[record["name"] for record in self._service.connections()],
+            connections=[status.name for status in self._service.connections()],
             rules=[rule.name for rule in self._service.rules.current.rules],
         )
 

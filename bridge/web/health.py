@@ -15,6 +15,7 @@ from bridge.clock import uptime
 from bridge.errors import StoreUnavailable
 from bridge.store.connections import all_connections
 from bridge.store.database import Database
+from bridge.store.pauses import ConnectionStatus
 from bridge.store.queries import QueueStats, queue_stats
 from bridge.store.workers import count_alive_workers
 from bridge.telemetry import Metrics
@@ -109,8 +110,8 @@ def _database_metrics(metrics: Metrics, database: Database, cached_stats: Cached
     age = (now - stats.oldest_due).total_seconds() if stats.oldest_due else 0.0
     metrics.oldest_due.set(max(0.0, age))
     for row in connections:
-        paused = row["paused_until"] is not None and row["paused_until"] > now
-        metrics.paused.labels(row["name"]).set(int(paused or row["pause_cause"] == "circuit_open"))
+        status = ConnectionStatus.from_row(row, now)
+        metrics.paused.labels(status.name).set(int(status.pause is not None))
     return generate_latest(metrics.db_registry)
 
 

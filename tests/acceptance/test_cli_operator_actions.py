@@ -16,9 +16,10 @@ from bridge.lifecycle import PauseCause
 from bridge.samples import refresh_sample, sample
 from bridge.signing import read_event
 from bridge.store import schema
-from bridge.store.connections import INDEFINITELY, pause_columns, register_accounts
+from bridge.store.connections import pause_columns, register_accounts
 from bridge.store.database import Database
 from bridge.store.ingest import IncomingEvent, store_events
+from bridge.store.pauses import INDEFINITELY
 from bridge.store.queries import list_deliveries, list_events
 from tests.acceptance.commands import DISABLED_RULE, RULES
 from tests.acceptance.test_cli_output import Bridge, Result, bridge, parse_json, stored  # noqa: F401 - fixtures
@@ -201,7 +202,7 @@ def test_connections_lists_waiting_deliveries_and_resume_hint(database: Database
 
 def test_connections_paused_for_credentials_advises_to_fix_them(database: Database) -> None:
     pause_connection(database, "auth", INDEFINITELY, "401")
-    assert "fix the credentials and restart `bridge serve`" in invoke("connections").stdout
+    assert "fix the account's variables and restart `bridge serve`" in invoke("connections").stdout
 
 
 def test_connections_empty_list_explains_their_origin(bridge: Bridge) -> None:  # noqa: F811
@@ -225,7 +226,7 @@ def test_waiting_deliveries_name_their_paused_connection(database: Database, sms
 def test_retry_names_the_paused_connection(database: Database, sms_delivery: str) -> None:
     update_deliveries(database, state="failed", finished_at=Clock().now())
     invoke("pause", "twilio", "--reason", "lunch")
-    hint = "retry starts when twilio is resumed (paused: lunch); `bridge resume twilio`\n"
+    hint = "retry starts when twilio is resumed (paused by an operator: lunch); resume it with `bridge resume twilio`\n"
     assert invoke("retry", sms_delivery).stdout == f"✓ {sms_delivery}: {hint}"
     update_deliveries(database, state="needs_review")
     assert invoke("resolve", sms_delivery, "retry").stdout == f"✓ {sms_delivery}: {hint}"
