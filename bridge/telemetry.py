@@ -10,7 +10,6 @@ import contextlib
 import io
 import json
 import logging
-import os
 import re
 import select
 import sys
@@ -133,8 +132,6 @@ def buffered_logging() -> Iterator[None]:
 
 def _open_stderr() -> TextIO:
     """Reopen stderr with a buffer that a pipe accepts as one write, because several processes write to one log."""
-    if sys.stderr is None:  # closed before the start; its descriptor may be that of another file by now
-        return open(os.devnull, "w")
     raw = io.FileIO(sys.stderr.fileno(), "w", closefd=False)
     buffer = io.BufferedWriter(raw, select.PIPE_BUF)  # never splits a line that fits
     return io.TextIOWrapper(buffer, sys.stderr.encoding, "backslashreplace", write_through=True)

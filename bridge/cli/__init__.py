@@ -7,6 +7,7 @@ success, 1 for a reported failure, 2 for wrong usage.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -75,6 +76,10 @@ def _options(
 
 def main() -> None:
     """Run the command line. An error the user can fix prints a message instead of a traceback."""
+    if sys.stderr is None:
+        # The caller closed it. A file that the service opens would get its descriptor, and the worker's log with it.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        os.set_inheritable(sys.stderr.fileno(), True)
     try:
         app()
     except BridgeError as error:
