@@ -58,3 +58,18 @@ def test_log_ignores_closed_pipe_and_full_disk() -> None:
     if os.path.exists("/dev/full"):
         with open("/dev/full", "wb") as stderr:
             assert run_writer(stderr) == "running\n"
+
+
+def test_closed_stderr_is_replaced_before_another_file_gets_its_descriptor() -> None:
+    code = """
+import os, sys
+from bridge.cli import main
+sys.argv = ["bridge", "--version"]
+try:
+    main()
+except SystemExit:
+    print(sys.stderr.fileno(), os.path.samefile(os.devnull, "/dev/fd/2"), os.get_inheritable(2))
+"""
+    command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, code]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60)
+    assert result.stdout.splitlines()[-1] == "2 True True"
