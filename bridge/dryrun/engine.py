@@ -8,12 +8,13 @@ or fails as `fail` says. A failure lasts for the whole run, so a connection that
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 from sqlalchemy import Row, and_, exists, func, select, text
 from structlog.testing import capture_logs
@@ -29,6 +30,7 @@ from bridge.errors import (
     PermanentError,
     QuotaExhausted,
     RateLimited,
+    Reason,
     StoreUnavailable,
     TransientError,
 )
@@ -48,6 +50,16 @@ from bridge.worker.result_policy import classify_result
 
 UNDELIVERED: Final = "undelivered"
 """The value of `fail` for a provider that accepts the message and then reports that it was not delivered."""
+_FAILURES: Final[Mapping[str, Callable[[str], DeliveryError]]] = {
+    "auth": AccountError,
+    "quota": QuotaExhausted,
+    "rate_limited": RateLimited,
+    "network": TransientError,
+    "server_error": OutcomeUnknown,
+    "timeout": OutcomeUnknown,
+    "internal_error": OutcomeUnknown,
+}
+"""The error for each failure in `fail`; PermanentError for all others."""
 _SLOTS: Final = 100
 """Calls per claim; they run one after the other."""
 _WAITING = text("deliveries.state IN ('pending', 'retrying')")
@@ -136,8 +148,8 @@ class DryRun:
         """Route the stored events, and follow up on failures and pauses."""
         route_unrouted(self._database, self.rules, self._route)
         while has_pending_follow_ups(self._database):
-            follow_up_deliveries(self._database, self._after_failure)
-            follow_up_pauses(self._database, self._after_pause)
+            follow_up_deliveries(self._database, partial(self._follow_up, after_failure))
+            follow_up_pauses(self._database, partial(self._follow_up, alerts))
 
     def _run_until(self, until: datetime | None) -> None:
         """Process the deliveries due before `until`. Events received at an instant precede deliveries due then."""
@@ -182,17 +194,14 @@ class DryRun:
         self._planned += [(event, planned) for planned in routing.planned]
         return routing
 
-    def _after_failure(
-        self, event: Event, delivery: Mapping[str, Any], now: datetime
+    def _follow_up(
+        self,
+        plan: Callable[[Event, Rules, Mapping[str, Any], datetime], Sequence[PlannedDelivery]],
+        event: Event,
+        failure: Mapping[str, Any],
+        now: datetime,
     ) -> tuple[str, Sequence[PlannedDelivery]]:
-        follow_ups = after_failure(event, self.rules, delivery, now)
-        self._planned += [(event, planned) for planned in follow_ups]
-        return self.rules.hash, follow_ups
-
-    def _after_pause(
-        self, event: Event, pause: Mapping[str, Any], now: datetime
-    ) -> tuple[str, Sequence[PlannedDelivery]]:
-        follow_ups = alerts(event, self.rules, pause, now)
+        follow_ups = plan(event, self.rules, failure, now)
         self._planned += [(event, planned) for planned in follow_ups]
         return self.rules.hash, follow_ups
 
@@ -204,22 +213,9 @@ def _actions(rules: Rules) -> dict[str, Action]:
 
 def _failure(reason: str) -> DeliveryError:
     """Return the error of a provider that fails for this reason."""
-    detail = f"the provider fails with {reason}"
-    match reason:
-        case "auth":
-            return AccountError(detail)
-        case "quota":
-            return QuotaExhausted(detail)
-        case "rate_limited":
-            return RateLimited(detail)
-        case "network":
-            return TransientError(detail, reason="network")
-        case "server_error" | "timeout" | "internal_error":
-            return OutcomeUnknown(detail, reason=cast(Literal["server_error"], reason))
-        case _:
-            error = PermanentError(detail)
-            error.reason = cast(Literal["rejected", "render_error"], reason)
-            return error
+    error = _FAILURES.get(reason, PermanentError)(f"the provider fails with {reason}")
+    error.reason = cast(Reason, reason)
+    return error
 
 
 def _result(event: Event, planned: PlannedDelivery, row: Row[Any]) -> Delivery:

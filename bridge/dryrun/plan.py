@@ -137,7 +137,9 @@ def plan(
     deliveries are the same if event, action, connection and idempotency key are equal; the rule may have another name.
     `on_event` is called twice for each event, to show progress.
     """
-    before, after = (_simulate(rules, events, allowlist, on_event) for rules in (old, new))
+    before, after = Simulation(old, allowlist=allowlist), Simulation(new, allowlist=allowlist)
+    for simulation in (before, after):
+        simulation.run(events, on_event)
     received = sorted(event.received_at for event in events)
     return Plan(
         events=before.accepted,
@@ -147,14 +149,6 @@ def plan(
         old=totals_of(before.deliveries),
         new=totals_of(after.deliveries),
     )
-
-
-def _simulate(
-    rules: Rules, events: Iterable[Event], allowlist: Collection[str], on_event: Callable[[], None]
-) -> Simulation:
-    simulation = Simulation(rules, allowlist=allowlist)
-    simulation.run(events, on_event)
-    return simulation
 
 
 def _differences(old: Iterable[Delivery], new: Iterable[Delivery]) -> Iterator[Difference]:
