@@ -1,4 +1,4 @@
-"""Clock: the one clock that the whole bridge reads, so that a test can move it.
+"""Clock: the one clock that the whole bridge reads, so that a test can move it; and the text of times.
 
 Timestamps are aware datetimes in UTC. On PostgreSQL the store adds `shift` to the database's clock: leases of several
 hosts use one clock, and a test can still move it.
@@ -52,3 +52,18 @@ def uptime() -> float:
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
+
+
+def format_timestamp(value: datetime | None) -> str:
+    """Return a timestamp for people: UTC, to the second. Nothing becomes an empty string."""
+    return "" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def format_duration(duration: timedelta) -> str:
+    """Return a duration as settings and rules write it: `24h`, `7d`, `1h30m`."""
+    seconds = int(duration.total_seconds())
+    days, rest = divmod(seconds, 86400)
+    if days > 1 and rest == 0:
+        return f"{days}d"
+    parts = ((seconds // 3600, "h"), (seconds % 3600 // 60, "m"), (seconds % 60, "s"))
+    return "".join(f"{count}{unit}" for count, unit in parts if count) or "0s"

@@ -12,7 +12,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -342,3 +342,13 @@ def parse_timestamp(value: object) -> datetime | None:
         return (timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def set_field(body: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set the field at a path of a body, with the objects on the way to it."""
+    for key in path[:-1]:
+        inner = body.get(key)
+        if not isinstance(inner, dict):
+            inner = body[key] = {}
+        body = inner
+    body[path[-1]] = value

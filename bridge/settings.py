@@ -210,6 +210,12 @@ class Settings(EnvironmentModel):
         return tuple(secret.get_secret_value().encode() for secret in self.heppu_webhook_secret)
 
 
+def local_url(host: str, port: int) -> str:
+    """Return the URL at which this machine reaches a service that listens on `host`."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 _OWN_PREFIXES = ("BRIDGE_", "HEPPU_")
 _HEPPU_API_VARIABLE = re.compile(r"HEPPU_(\w+_)?API_(KEY|URL)")
 """Variables read by `bridge heppu` and by connections of the `heppu` connector."""

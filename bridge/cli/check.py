@@ -11,7 +11,8 @@ import httpx
 
 from bridge.cli.accounts import connections_used_by
 from bridge.cli.bootstrap import registry_for
-from bridge.cli.output import echo, format_timestamp, pluralize, print_json, print_status
+from bridge.cli.output import echo, pluralize, print_json, print_status
+from bridge.clock import format_timestamp
 from bridge.connector.discovery import Registry, variable_names
 from bridge.dryrun.test_files import RuleTestFile, load_test_files
 from bridge.errors import ConfigError
@@ -19,7 +20,7 @@ from bridge.events import parse_timestamp
 from bridge.rules.load import load
 from bridge.rules.model import Rules
 from bridge.rules.report import report
-from bridge.settings import Settings, environment, unrecognized_variables
+from bridge.settings import Settings, environment, local_url, unrecognized_variables
 
 
 def read_rules_file(path: Path) -> bytes:
@@ -132,8 +133,7 @@ def _print_accounts(used: Sequence[str], results: Sequence[Mapping[str, Any]]) -
 
 def _fetch_deployed_rules(settings: Settings) -> dict[str, Any]:
     """Return the running service's record of its rules. Raise ConfigError if it cannot be reached."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.bridge_host, settings.bridge_host)  # noqa: S104
-    url = f"http://{host}:{settings.bridge_port}/api/rules"
+    url = f"{local_url(settings.bridge_host, settings.bridge_port)}/api/rules"
     token = settings.bridge_admin_token
     if token is None:
         raise ConfigError("--deployed needs BRIDGE_ADMIN_TOKEN with the token of the service")

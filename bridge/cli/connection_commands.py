@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bridge.cli.output import Json, Yes, echo, format_timestamp, print_items, print_table
+from bridge.cli.output import Json, Yes, echo, print_items, print_table
+from bridge.clock import format_timestamp
 from bridge.store.pauses import Pause
 
 if TYPE_CHECKING:

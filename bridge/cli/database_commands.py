@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.output import Json, Yes, echo, format_duration, pluralize, print_json
+from bridge.cli.output import Json, Yes, echo, pluralize, print_json
+from bridge.clock import format_duration
 
 _PANEL = "Setup"
 

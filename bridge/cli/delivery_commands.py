@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bridge.cli.arguments import check_cursor
-from bridge.cli.output import Json, Yes, echo, format_timestamp, print_items, print_json, print_table
+from bridge.cli.output import Json, Yes, echo, print_items, print_json, print_table
+from bridge.clock import format_timestamp
 
 if TYPE_CHECKING:
     from bridge.store.database import Database

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.errors import ConfigError
-from bridge.events import EVENT_TYPES, parse_body
+from bridge.events import EVENT_TYPES, parse_body, set_field
 from bridge.samples import refresh_sample, sample
 
 EVENT_HELP = "Sample name (call.busy), ID of a stored event (evt_...), path of a file, or - for stdin."
@@ -69,7 +69,7 @@ def build_event_body(
         path, separator, value = change.partition("=")
         if not separator or not path:
             raise ConfigError(f"invalid --set `{change}`: expected path=value")
-        _set_field(body, path.removeprefix("event.").split("."), _parse_value(value))
+        set_field(body, path.removeprefix("event.").split("."), _parse_value(value))
     return json.dumps(body, ensure_ascii=False).encode()
 
 
@@ -79,12 +79,3 @@ def _parse_value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _set_field(body: dict[str, Any], path: list[str], value: Any) -> None:
-    for key in path[:-1]:
-        child = body.get(key)
-        if not isinstance(child, dict):
-            child = body[key] = {}
-        body = child
-    body[path[-1]] = value

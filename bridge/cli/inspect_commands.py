@@ -13,13 +13,19 @@ from bridge.cli.output import (
     Json,
     console,
     echo,
-    format_timestamp,
     masked_address,
     print_items,
     print_json,
     print_table,
 )  # fmt: skip
-from bridge.store.timeline import describe_audit_entry, describe_state, format_details, timeline
+from bridge.clock import format_timestamp
+from bridge.store.timeline import (
+    describe_audit_entry,
+    describe_state,
+    format_details,
+    is_for_other_events,
+    timeline,
+)
 
 _PANEL = "Inspect"
 
@@ -235,21 +241,12 @@ def print_traces(traces: Iterable[Mapping[str, Any]]) -> None:
     """Print why each rule fired or not. Rules for other event types share one line."""
     others = []
     for trace in traces:
-        if not trace["fired"] and not trace["error"] and _is_for_other_events(trace):
+        if is_for_other_events(trace):
             others.append(trace["rule"])
         else:
             _print_trace(trace)
     if others:
         echo(f"for other event types, or disabled: {', '.join(others)}")
-
-
-def _is_for_other_events(trace: Mapping[str, Any]) -> bool:
-    first = next(iter(trace["checks"]), None)
-    return (
-        first is not None
-        and first["result"] == "false"
-        and str(first["condition"]).startswith(("when ", "enabled"))
-    )
 
 
 def _print_trace(trace: Mapping[str, Any]) -> None:

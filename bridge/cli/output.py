@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from bridge.clock import format_timestamp
 from bridge.serialization import to_json
 
 if TYPE_CHECKING:
@@ -127,27 +128,11 @@ def _cell(value: Any) -> str:
     return format_timestamp(value) if isinstance(value, datetime) else str(value)
 
 
-def format_timestamp(value: datetime | None) -> str:
-    """Return the timestamp for people: UTC, to the second."""
-    return "" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-
-
 def pluralize(number: int, noun: str) -> str:
     """Return the number with its noun: `1 event`, `2 deliveries`."""
     if number == 1:
         return f"1 {noun}"
     return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
-
-
-def format_duration(duration: timedelta) -> str:
-    """Return the duration in the form that settings accept: `30d`, `1h30m`."""
-    seconds = int(duration.total_seconds())
-    units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
-    parts = []
-    for unit, length in units:
-        count, seconds = divmod(seconds, length)
-        parts.append(f"{count}{unit}" if count else "")
-    return "".join(parts) or "0s"
 
 
 def masked_address(value: object) -> str:

@@ -11,13 +11,13 @@ from bridge.cli.output import (
     Json,
     Yes,
     echo,
-    format_timestamp,
     masked_address,
     pluralize,
     print_items,
     print_status,
     print_table,
 )
+from bridge.clock import format_timestamp
 
 if TYPE_CHECKING:
     from bridge.store.erase import EraseResult

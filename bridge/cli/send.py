@@ -63,7 +63,7 @@ def send(
     from bridge.cli.event_input import build_event_body, read_event_input
     from bridge.cli.output import echo, print_json
     from bridge.errors import ConfigError
-    from bridge.settings import Settings, environment
+    from bridge.settings import Settings, environment, local_url
 
     environ = environment()
     settings = Settings.load(environ)
@@ -71,8 +71,8 @@ def send(
     key = secret.encode() if secret else next(iter(settings.secrets), None)
     if key is None:
         raise ConfigError("no signing secret: set HEPPU_WEBHOOK_SECRET or use --secret")
-    local_url = f"http://{_connect_host(settings.bridge_host)}:{settings.bridge_port}"
-    response = post(body, _with_default_path(url or local_url), key)
+    url = url or local_url(settings.bridge_host, settings.bridge_port)
+    response = post(body, _with_default_path(url), key)
     if as_json:
         print_json(asdict(response))
     else:
@@ -147,9 +147,3 @@ def _with_default_path(url: str) -> str:
         return url  # `post` reports the invalid URL
     is_bare_host = parts.netloc and parts.path in ("", "/") and not parts.query
     return parts._replace(path="/webhooks/heppu").geturl() if is_bare_host else url
-
-
-def _connect_host(host: str) -> str:
-    """Return the host to connect to for a listening address; wildcard addresses become loopback."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return f"[{host}]" if ":" in host else host

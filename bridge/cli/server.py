@@ -24,6 +24,7 @@ from bridge.cli.http_limits import BoundedProtocol
 from bridge.cli.worker_supervisor import Supervisor
 from bridge.clock import uptime
 from bridge.errors import ConfigError, StoreUnavailable
+from bridge.settings import local_url
 from bridge.telemetry import log
 
 STOP_SECONDS = 25.0
@@ -205,9 +206,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def url_of(listener: socket.socket) -> str:
     """Return the URL of the service on this machine."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return local_url(*listener.getsockname()[:2])
 
 
 @contextlib.contextmanager

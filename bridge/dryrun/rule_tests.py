@@ -15,7 +15,7 @@ from bridge.dryrun.delivery import Delivery, State
 from bridge.dryrun.engine import DryRun, temporary_database
 from bridge.dryrun.explain import unmet_conditions
 from bridge.errors import ConfigError
-from bridge.events import EVENT_TYPES, Event, dedupe_key_of, parse_body, parse_timestamp
+from bridge.events import EVENT_TYPES, Event, dedupe_key_of, parse_body, parse_timestamp, set_field
 from bridge.rules.model import Expectation, Rules, RuleTest, RuleTestEvent, Trace
 from bridge.samples import iso, sample
 
@@ -153,7 +153,7 @@ def _build_event(test_event: RuleTestEvent, at: datetime | None, number: int, fo
     if at is None:
         raise ConfigError(f"event {number}, {test_event.source}: it has no timestamp; set one with `at:`")
     for path, value in test_event.set.items():
-        _set_path(body, path.split("."), copy.deepcopy(value))
+        set_field(body, path.split("."), copy.deepcopy(value))
     raw = json.dumps(body).encode()
     return Event(body, dedupe_key_of(body, raw), at, f"evt_test_{number}")
 
@@ -167,15 +167,6 @@ def _body(source: str, folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{source} cannot be read: {error.strerror or type(error).__name__}") from None
     except ValueError as error:
         raise ConfigError(f"{source} is not an event: {error}") from None
-
-
-def _set_path(body: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    for key in path[:-1]:
-        inner = body.get(key)
-        if not isinstance(inner, dict):
-            inner = body[key] = {}
-        body = inner
-    body[path[-1]] = value
 
 
 # ---------------------------------------------------------------- comparing

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
+from bridge.clock import format_duration
 from bridge.connector.api import Channel
 from bridge.events import Contact
 from bridge.policy.cancellation import EventRef
@@ -136,7 +137,7 @@ def decide(
         until = inputs.last_done_at + due.once.within
         return Suppress(
             "cooldown",
-            f"once per {due.once.per} within {_format_duration(due.once.within)}: last done at "
+            f"once per {due.once.per} within {format_duration(due.once.within)}: last done at "
             f"{_utc(inputs.last_done_at)}; next allowed at {_utc(until)}",
             until,
         )
@@ -206,7 +207,7 @@ def _apply_cap(
     if len(counted) < cap.count:
         return None
     limit = (
-        f"messaging.caps.{channel}: at most {_pluralize(cap.count, channel)} per {_format_duration(cap.per)}"
+        f"messaging.caps.{channel}: at most {_pluralize(cap.count, channel)} per {format_duration(cap.per)}"
     )
     if cap.count == 0:
         return Suppress("frequency_capped", f"{limit}: none allowed")
@@ -290,13 +291,3 @@ def _utc(instant: datetime) -> str:
 
 def _local(instant: datetime, zone: str) -> str:
     return f"on {instant.astimezone(ZoneInfo(zone)):%Y-%m-%d at %H:%M} local time ({instant:%H:%M} UTC)"
-
-
-def _format_duration(duration: timedelta) -> str:
-    """Format a duration as a rules file writes it: `24h`, `7d`, `1h30m`."""
-    seconds = int(duration.total_seconds())
-    days, rest = divmod(seconds, 86400)
-    if days > 1 and rest == 0:
-        return f"{days}d"
-    parts = ((seconds // 3600, "h"), (seconds % 3600 // 60, "m"), (seconds % 60, "s"))
-    return "".join(f"{count}{unit}" for count, unit in parts if count) or "0s"

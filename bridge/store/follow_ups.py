@@ -176,7 +176,7 @@ def failure_template_vars(row: Row[Any]) -> dict[str, Any]:
 
 def pause_template_vars(row: Row[Any]) -> dict[str, Any]:
     """Return `delivery` for alerts about a paused connection."""
-    pause = Pause.from_columns(row._mapping)
+    pause = Pause.from_columns(row._asdict())
     until = f" until {pause.until:%H:%M} UTC" if pause and pause.until else ""
     return {
         "id": row.pause_id,

@@ -79,7 +79,7 @@ def _retry(conn: Connection, row: Row[Any] | None, delivery_id: str, now: dateti
 def _when(conn: Connection, name: str, now: datetime) -> str:
     """Return when a due delivery is attempted: now, unless its connection is paused."""
     row = conn.execute(select(schema.connections).where(schema.connections.c.name == name)).one_or_none()
-    pause = Pause.from_columns(row._mapping) if row is not None else None
+    pause = Pause.from_columns(row._asdict()) if row is not None else None
     if pause is None or pause.is_over(now):
         return "now"
     return f"when {name} is resumed ({pause}); {pause.hint}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
+from bridge.clock import format_timestamp
 from bridge.lifecycle import PauseCause
 
 INDEFINITELY: Final = datetime(9999, 1, 1, tzinfo=UTC)
@@ -66,7 +67,7 @@ class Pause:
     def hint(self) -> str:
         """The advice to the operator for ending the pause."""
         _, hint = _TEXTS.get(self.cause, _TEXTS[PauseCause.OPERATOR])
-        until = f"{self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else ""
+        until = f"{format_timestamp(self.until)} UTC"
         return hint.format(resume=f"`bridge resume {self.connection}`", until=until)
 
     def __str__(self) -> str:

@@ -21,7 +21,7 @@ from bridge.events import EVENT_TYPES, Event
 from bridge.store.operator_actions import Resolution
 from bridge.store.queries import STATES, NotFound, list_deliveries, list_events, list_rejected_requests
 from bridge.store.search import search
-from bridge.store.timeline import timeline
+from bridge.store.timeline import is_for_other_events, timeline
 from bridge.telemetry import log
 from bridge.web.admin_service import AdminService
 from bridge.web.html import render, root_path
@@ -143,8 +143,8 @@ class Dashboard:
             event=event,
             body=_indented_json(event["body"]),
             contact=Event(event["body"] or {}, event["dedupe_key"], event["received_at"]).contact,
-            traces=[trace for trace in traces if not _is_for_other_events(trace)],
-            other_traces=[trace for trace in traces if _is_for_other_events(trace)],
+            traces=[trace for trace in traces if not is_for_other_events(trace)],
+            other_traces=[trace for trace in traces if is_for_other_events(trace)],
             rules=[rule.name for rule in self._service.rules.current.rules],
         )
 
@@ -278,13 +278,6 @@ def _name(request: Request) -> str:
 
 def _indented_json(value: Any) -> str | None:
     return None if value is None else json.dumps(value, ensure_ascii=False, indent=2)
-
-
-def _is_for_other_events(trace: Mapping[str, Any]) -> bool:
-    """Return whether the rule did not fire only because of the event type; such traces are shown last."""
-    checks: Sequence[Mapping[str, Any]] = trace["checks"]
-    only_event_type = len(checks) == 1 and checks[0]["condition"].startswith("when ")
-    return only_event_type and not trace["fired"] and not trace["error"]
 
 
 def _query_prefix(query: QueryParams, without: Sequence[str] = ("cursor",)) -> str:

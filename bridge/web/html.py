@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
+from bridge.clock import format_timestamp
 from bridge.store.timeline import describe_audit_entry, format_details
 from bridge.telemetry import mask_address
 
@@ -50,11 +51,6 @@ def _environment() -> Environment:
         "timestamp": format_timestamp,
     }
     return environment
-
-
-def format_timestamp(value: datetime | None) -> str:
-    """Return a time in UTC, to the second."""
-    return "" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def iso8601(value: datetime | None) -> str:
