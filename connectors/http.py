@@ -210,7 +210,9 @@ def post(sender: Sender, params: PostParams, context: Context) -> Success:
     if len(body) > MAX_BODY_BYTES:
         raise PermanentError(f"the body exceeds {MAX_BODY_BYTES} bytes: send fewer fields", code="size")
     message_id = "msg_" + context.idempotency_token
-    headers = sender.signature_headers(message_id, context.now, content) | {"Content-Type": "application/json"}
+    headers = sender.signature_headers(message_id, context.now, content) | {
+        "Content-Type": "application/json"
+    }
     with sender.post(params.url, body, headers) as response:
         status = response.status_code
         if response.is_success:
