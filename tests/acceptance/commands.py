@@ -11,7 +11,7 @@ from typing import Any, Final
 from bridge.store.connections import all_connections
 from bridge.store.database import Database
 from bridge.store.queries import list_deliveries, list_events
-from tests.acceptance.service_process import BRIDGE, ServiceProcess, clean_environment, eventually
+from tests.acceptance.service_process import ServiceProcess, clean_environment, eventually, run_command
 
 RULES: Final = """
 version: 1
@@ -48,14 +48,7 @@ rules:
 
 def run_bridge(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command without a service."""
-    return subprocess.run(
-        [BRIDGE, *arguments],
-        cwd=folder,
-        env=clean_environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return run_command(folder, clean_environment(**variables), *arguments)
 
 
 def send_event(running: ServiceProcess, name: str, *options: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Helpers that run the real service as a separate process inside a `with` block."""
+"""Helpers that run the real service as a separate process inside a `with` block, and commands next to it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,24 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import chdir, contextmanager, redirect_stderr
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
+from typer.testing import CliRunner
+
+from bridge.cli import app, output
+from bridge.errors import BridgeError
 
 BRIDGE = str(Path(sys.executable).with_name("bridge"))
 SECRET = "whsec_acceptance"
 ADMIN = "acceptance-admin-token"
+SERVICES = ("serve", "worker", "sandbox", "demo")
 
 
 def free_port() -> int:
@@ -40,12 +47,57 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)} | variables
 
 
-def eventually(check: Callable[[], Any], seconds: float = 20.0) -> Any:
+def eventually(check: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Return the first true value of `check`, or its last value after the timeout."""
     end = time.monotonic() + seconds
     while not (value := check()) and time.monotonic() < end:
-        time.sleep(0.05)
+        time.sleep(0.03)
     return value
+
+
+def run_command(
+    folder: Path, environ: Mapping[str, str], *arguments: str, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run a command as `bridge.cli.main` does, but in this process, without starting and importing everything again.
+
+    Services run in a separate process, because they configure the logging and the signals of their process.
+    """
+    if arguments[0] in SERVICES:
+        return run_process(folder, environ, *arguments, stdin=stdin)
+    for console in (output.console, output.errors):
+        console.cache_clear()  # its width depends on the environment
+    errors = StringIO()
+    with chdir(folder), patch.dict(os.environ, environ, clear=True):
+        result = CliRunner().invoke(app, arguments, input=stdin, prog_name="bridge")
+        if isinstance(result.exception, BridgeError):
+            with redirect_stderr(errors):
+                output.print_error(result.exception)
+        elif result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+    return subprocess.CompletedProcess(
+        arguments, result.exit_code, result.stdout, result.stderr + errors.getvalue()
+    )
+
+
+def run_process(
+    folder: Path, environ: Mapping[str, str], *arguments: str, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a separate process."""
+    return subprocess.run(
+        [BRIDGE, *arguments], cwd=folder, env=environ, input=stdin, capture_output=True, text=True, timeout=60
+    )
+
+
+@contextmanager
+def bridge_process(
+    folder: Path, environ: Mapping[str, str], *arguments: str, **options: Any
+) -> Iterator[subprocess.Popen[Any]]:
+    """Start a command in a separate process, and kill it at the end of the block if it is still running."""
+    with subprocess.Popen([BRIDGE, *arguments], cwd=folder, env=environ, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @dataclass
@@ -71,10 +123,7 @@ class ServiceProcess:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command with the environment of the service."""
-        return subprocess.run(
-            [BRIDGE, *arguments],
-            cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        return run_command(self.folder, self.environ, *arguments)
 
     def items(self, *arguments: str) -> list[dict[str, Any]]:
         """Return the items that a listing command prints with `--json`."""
@@ -83,7 +132,7 @@ class ServiceProcess:
         return list(json.loads(result.stdout)["items"])
 
     def api_items(self, listing: str) -> list[dict[str, Any]]:
-        """Return the items of an API listing, for polling: one process per poll would load the machine."""
+        """Return the items of an API listing."""
         headers = {"Authorization": f"Bearer {ADMIN}"}
         response = httpx.get(f"{self.url}/api/{listing}", headers=headers, timeout=30)
         return list(response.raise_for_status().json()["items"])
@@ -95,7 +144,9 @@ class ServiceProcess:
 
 
 @contextmanager
-def running_service(folder: Path, providers: dict[str, str], **variables: str) -> Iterator[ServiceProcess]:
+def running_service(
+    folder: Path, providers: dict[str, str], *options: str, **variables: str
+) -> Iterator[ServiceProcess]:
     """Start `bridge serve` in `folder`, which contains rules.yaml, and wait until it is ready."""
     port = variables.get("BRIDGE_PORT") or free_port()
     basics = {
@@ -104,19 +155,14 @@ def running_service(folder: Path, providers: dict[str, str], **variables: str) -
     }  # fmt: skip
     environ = clean_environment(**basics | providers | variables)
     log = folder / "serve.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [BRIDGE, "serve"], cwd=folder, env=environ, stdout=output, stderr=subprocess.STDOUT
-        )
-    running = ServiceProcess(f"http://127.0.0.1:{port}", folder, environ, process, log)
-    try:
+    with (
+        log.open("ab") as log_file,
+        bridge_process(folder, environ, "serve", *options, stdout=log_file, stderr=log_file) as process,
+    ):
+        running = ServiceProcess(f"http://127.0.0.1:{port}", folder, environ, process, log)
         assert eventually(lambda: process.poll() is not None or _ready(running.url)), log.read_text()
         assert process.poll() is None, log.read_text()
         yield running
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
 
 
 def _ready(url: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,8 @@ import pytest
 
 from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.sandbox.twilio.account import SERVICE_SID
-from tests.acceptance.service_process import BRIDGE, clean_environment, free_port
+from tests.acceptance.commands import run_bridge
+from tests.acceptance.service_process import free_port
 
 RULES = """
 version: 1
@@ -46,11 +46,7 @@ def bridge(
     folder: Path, sandbox: RunningSandbox, *arguments: str, **variables: str
 ) -> tuple[int, dict[str, str]]:
     """Run a command. Return its exit code and the line for each connection."""
-    result = subprocess.run(
-        [BRIDGE, *arguments],
-        cwd=folder, env=clean_environment(**sandbox.environment | variables),
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    result = run_bridge(folder, *arguments, **sandbox.environment | variables)
     assert "Traceback" not in result.stderr
     lines = [line for line in result.stdout.splitlines() if line.startswith(("✓", "✗"))]
     return result.returncode, {line[2:].partition(":")[0]: line for line in lines}

@@ -22,7 +22,9 @@ from tests.acceptance.service_process import (
     BRIDGE,
     SECRET,
     ServiceProcess,
+    clean_environment,
     eventually,
+    run_process,
 )  # fmt: skip
 
 # ---------------------------------------------------------------- all commands
@@ -44,7 +46,7 @@ def test_help_lists_every_command(tmp_path: Path) -> None:
         "deliveries", "show", "audit", "retry", "replay", "cancel", "resolve", "rejected", "pause", "resume",
         "connections", "connectors", "opt-outs", "erase", "prune", "init", "heppu", "db",
     )  # fmt: skip
-    text = run_bridge(tmp_path, "--help", COLUMNS="200").stdout
+    text = run_process(tmp_path, clean_environment(COLUMNS="200"), "--help").stdout
     for command in commands:
         assert f" {command} " in text
     assert run_bridge(tmp_path, "heppu", "webhooks", "--help").returncode == 0
@@ -161,11 +163,11 @@ def test_send_file_is_unchanged_unless_now_is_used(service: ServiceProcess) -> N
 
 
 def test_send_reads_stdin_and_applies_changes(service: ServiceProcess) -> None:
-    result = subprocess.run(
-        [BRIDGE, "send", "-", "--now", "--json", "--set", "metadata.contactName=Ada Brennan", "--set", "duration=3"],
-        cwd=service.folder, env=service.environ, input=json.dumps(sample("call.busy")), capture_output=True,
-        text=True, timeout=30, check=True,
-    )  # fmt: skip
+    changes = ("--set", "metadata.contactName=Ada Brennan", "--set", "duration=3")
+    stdin = json.dumps(sample("call.busy"))
+    result = run_process(
+        service.folder, service.environ, "send", "-", "--now", "--json", *changes, stdin=stdin
+    )
     conversation_id = json.loads(result.stdout)["conversation"]
     stored = next(
         item for item in service.items("events", "-n", "100") if item["conversation_id"] == conversation_id

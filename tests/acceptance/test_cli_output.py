@@ -27,7 +27,7 @@ from bridge.store.ingest import RejectedRequest, record_rejected_request
 from bridge.telemetry import configure_logging, log
 from bridge.worker.rules_reloader import RulesFile
 from tests.acceptance.commands import DISABLED_RULE, RULES, run_bridge
-from tests.acceptance.service_process import BRIDGE, clean_environment, eventually, free_port
+from tests.acceptance.service_process import bridge_process, clean_environment, eventually, free_port
 
 Result = Any
 """The result of typer's runner: exit_code, stdout, stderr."""
@@ -221,22 +221,17 @@ def test_sandbox_output_as_dotenv_configures_serve_and_send(tmp_path: Path) -> N
     (tmp_path / "rules.yaml").write_text(RULES)
     port = str(free_port())
     environ = clean_environment(BRIDGE_PORT=port)
-    with ExitStack() as running:
+    with ExitStack() as processes:
 
-        def start(*arguments: str, output: Path) -> None:
-            process = subprocess.Popen(
-                [BRIDGE, *arguments],
-                cwd=tmp_path,
-                env=environ,
-                stdout=running.enter_context(output.open("wb")),
-                stderr=subprocess.DEVNULL,
+        def start(*arguments: str, stdout: Path) -> None:
+            file = processes.enter_context(stdout.open("wb"))
+            processes.enter_context(
+                bridge_process(tmp_path, environ, *arguments, stdout=file, stderr=subprocess.DEVNULL)
             )
-            running.callback(process.wait, 40)
-            running.callback(process.terminate)
 
-        start("sandbox", "--port", "0", "--smtp-port", "0", output=tmp_path / ".env")
+        start("sandbox", "--port", "0", "--smtp-port", "0", stdout=tmp_path / ".env")
         assert eventually(lambda: "HEPPU_API_KEY=" in (tmp_path / ".env").read_text())
-        start("serve", output=tmp_path / "log")
+        start("serve", stdout=tmp_path / "log")
         assert eventually(lambda: run_bridge(tmp_path, "send", "call.busy", BRIDGE_PORT=port).returncode == 0)
 
         def sent() -> set[str]:

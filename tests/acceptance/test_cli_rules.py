@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 from bridge.sandbox import RunningSandbox
 from tests.acceptance.commands import RULES, run_bridge, send_event
 from tests.acceptance.service_process import (
-    BRIDGE,
     SECRET,
     ServiceProcess,
+    clean_environment,
+    run_command,
+    run_process,
 )  # fmt: skip
 
 
@@ -40,14 +41,7 @@ def test_check_prints_every_diagnostic_with_its_position(service: ServiceProcess
 
 def test_check_online_reports_rejected_credentials(service: ServiceProcess) -> None:
     environ = service.environ | {"HUBSPOT_ACCESS_TOKEN": "pat-wrong"}
-    result = subprocess.run(
-        [BRIDGE, "check", "--online"],
-        cwd=service.folder,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    result = run_command(service.folder, environ, "check", "--online")
     assert result.returncode == 1
     assert "✗ hubspot: the provider rejected the credentials" in result.stdout
     assert "pat-wrong" not in result.stdout
@@ -57,14 +51,7 @@ def test_check_deployed_reports_the_rules_of_the_service(service: ServiceProcess
     result = service.run("check", "--deployed")
     assert (result.returncode, "the service runs this version" in result.stdout) == (0, True), result.stderr
     environ = service.environ | {"BRIDGE_ADMIN_TOKEN": "not-the-token-of-it"}
-    wrong = subprocess.run(
-        [BRIDGE, "check", "--deployed"],
-        cwd=service.folder,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    wrong = run_command(service.folder, environ, "check", "--deployed")
     assert (wrong.returncode, "answered 401" in wrong.stderr) == (1, True)
 
 
@@ -91,7 +78,7 @@ def test_explain_uses_the_database(service: ServiceProcess) -> None:
 
 
 def test_shipped_rules_pass_their_tests(tmp_path: Path) -> None:
-    result = run_bridge(tmp_path, "test", str(shipped()))
+    result = run_process(tmp_path, clean_environment(), "test", str(shipped()))
     assert result.returncode == 0, result.stdout
     assert "15 passed" in result.stdout
 

@@ -22,11 +22,11 @@ README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 
 
 @contextmanager
-def demo(folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+def demo(folder: Path, *options: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """Run the demo in a separate process group, with its temporary files in `folder`."""
     environ = clean_environment(TMPDIR=str(folder), COLUMNS="110", **variables)
     with subprocess.Popen(
-        [BRIDGE, "demo"], cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [BRIDGE, "demo", *options], cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     ) as process:  # fmt: skip
         try:
@@ -81,19 +81,15 @@ def test_demo_ignores_accounts_in_environment_and_dotenv(tmp_path: Path) -> None
 
 def test_interrupted_demo_cleans_up(tmp_path: Path) -> None:
     with demo(tmp_path) as process:
-        assert eventually(lambda: list(tmp_path.glob("bridge-demo-*/bridge.db")), 40)
+        assert eventually(lambda: list(tmp_path.glob("bridge-demo-*/bridge.db")))
         process.send_signal(signal.SIGTERM)
         assert process.wait(40) == 143
-        assert eventually(lambda: not group_is_alive(process.pid), 10)
+        assert eventually(lambda: not group_is_alive(process.pid))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_demo_keep_runs_until_interrupted(tmp_path: Path) -> None:
-    environ = clean_environment(TMPDIR=str(tmp_path))
-    with subprocess.Popen(
-        [BRIDGE, "demo", "--keep"], cwd=tmp_path, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
-    ) as process:  # fmt: skip
+    with demo(tmp_path, "--keep") as process:
         assert process.stderr is not None
         lines = []
         while (line := process.stderr.readline()) and "Ctrl-C" not in line:
@@ -103,7 +99,7 @@ def test_demo_keep_runs_until_interrupted(tmp_path: Path) -> None:
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(40) == 0
-        assert eventually(lambda: not group_is_alive(process.pid), 10)
+        assert eventually(lambda: not group_is_alive(process.pid))
     assert list(tmp_path.iterdir()) == []
 
 

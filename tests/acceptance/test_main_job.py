@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,13 +12,8 @@ import pytest
 from bridge.events import EVENT_TYPES
 from bridge.samples import refresh_sample, sample
 from bridge.sandbox import RunningSandbox, start_sandbox
-from tests.acceptance.service_process import (
-    BRIDGE,
-    ServiceProcess,
-    clean_environment,
-    eventually,
-    running_service,
-)
+from tests.acceptance.commands import run_bridge
+from tests.acceptance.service_process import ServiceProcess, eventually, running_service
 
 SHIPPED = Path(__file__).parents[2] / "rules.yaml"
 
@@ -65,7 +59,7 @@ def test_seven_events_reach_the_providers_exactly_once(folder: Path, sandbox: Ru
     with running_service(folder, sandbox.environment) as running:
         for body in events(datetime.now(UTC)):
             assert running.post(body).json() == {"received": True}
-        deliveries = eventually(lambda: finished_deliveries(running), 40)
+        deliveries = eventually(lambda: finished_deliveries(running))
         assert {item["state"] for item in deliveries} == {"succeeded"}, deliveries
         assert running.stop() == 0
     assert sorted(sms.to for sms in sandbox.twilio.messages) == ["+12125550167", "+14155550188"]
@@ -86,25 +80,20 @@ def test_deliveries_resume_after_kill(folder: Path, sandbox: RunningSandbox) -> 
     sandbox.clear_faults()
     with running_service(folder, sandbox.environment) as running:
         assert running.post(body).json() == {"received": True, "duplicate": True}
-        deliveries = eventually(lambda: finished_deliveries(running), 60)
+        deliveries = eventually(lambda: finished_deliveries(running))
         assert {item["state"] for item in deliveries} == {"succeeded"}, deliveries
     assert [sms.to for sms in sandbox.twilio.messages] == ["+12125550167"]
 
 
 def test_serve_without_webhook_secret_exits_with_advice(folder: Path) -> None:
-    result = subprocess.run(
-        [BRIDGE, "serve"], cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=30
-    )
+    result = run_bridge(folder, "serve")
     assert result.returncode == 1
     assert "HEPPU_WEBHOOK_SECRET is not set" in result.stderr
     assert "Traceback" not in result.stderr
 
 
 def test_serve_names_all_missing_settings(folder: Path) -> None:
-    environ = clean_environment(HEPPU_WEBHOOK_SECRET="whsec_x")
-    result = subprocess.run(
-        [BRIDGE, "serve"], cwd=folder, env=environ, capture_output=True, text=True, timeout=30
-    )
+    result = run_bridge(folder, "serve", HEPPU_WEBHOOK_SECRET="whsec_x")
     assert result.returncode == 1
     for name in ("HUBSPOT_ACCESS_TOKEN", "TWILIO_ACCOUNT_SID", "EMAIL_SMTP_URL", "SLACK_WEBHOOK_URL"):
         assert name in result.stderr
@@ -115,7 +104,7 @@ def test_log_contains_no_secrets_or_full_addresses(folder: Path, sandbox: Runnin
         for body in events(datetime.now(UTC)):
             running.post(body)
         running.post(b"not an event")
-        assert eventually(lambda: finished_deliveries(running), 40)
+        assert eventually(lambda: finished_deliveries(running))
         assert running.stop() == 0
         log = running.log.read_text()
     for secret in ("whsec_acceptance", "acceptance-admin-token", sandbox.environment["TWILIO_AUTH_TOKEN"]):

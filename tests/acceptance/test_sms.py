@@ -30,19 +30,39 @@ rules:
 RECIPIENT, OTHER_RECIPIENT = "+12125550167", "+12125550168"
 
 
-@pytest.fixture
-def sandbox() -> Iterator[RunningSandbox]:
-    with start_sandbox() as running:
-        yield running
+@pytest.fixture(scope="module")
+def running_sandbox() -> Iterator[RunningSandbox]:
+    """The mock providers of `running`."""
+    with start_sandbox() as sandbox:
+        yield sandbox
 
 
-@pytest.fixture
-def service(tmp_path: Path, sandbox: RunningSandbox) -> Iterator[ServiceProcess]:
-    (tmp_path / "rules.yaml").write_text(RULES, "utf-8")
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, running_sandbox: RunningSandbox
+) -> Iterator[ServiceProcess]:
+    """One service for these tests."""
+    folder = tmp_path_factory.mktemp("sms")
+    (folder / "rules.yaml").write_text(RULES, "utf-8")
     port = free_port()
     environ = {"BRIDGE_PORT": str(port), "BRIDGE_PUBLIC_URL": f"http://127.0.0.1:{port}"}
-    with running_service(tmp_path, sandbox.environment, **environ) as running:
-        yield running
+    with running_service(folder, running_sandbox.environment, **environ) as service:
+        yield service
+
+
+@pytest.fixture
+def sandbox(running_sandbox: RunningSandbox) -> RunningSandbox:
+    """Mock providers with empty accounts."""
+    running_sandbox.reset()
+    return running_sandbox
+
+
+@pytest.fixture
+def service(running: ServiceProcess, sandbox: RunningSandbox) -> ServiceProcess:
+    """The service without opt-outs."""
+    for address in opted_out_addresses(running):
+        assert running.run("opt-outs", "remove", address).returncode == 0
+    return running
 
 
 def sms_deliveries(service: ServiceProcess) -> dict[str, dict[str, Any]]:
