@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -125,13 +125,22 @@ def slow_sandbox() -> Iterator[dict[str, str]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout is not None
-            printed = "".join(iter(process.stdout.readline, "}\n")) + "}"
-            sandbox: dict[str, Any] = json.loads(printed)
+            sandbox: dict[str, Any] = json.loads(_read_object(process.stdout))
             fault = {"provider": "twilio", "delay": LATENCY, "times": None}
             httpx.post(f"{sandbox['url']}/_sandbox/faults", json=fault).raise_for_status()
             yield dict(sandbox["environment"])
         finally:
             process.send_signal(signal.SIGTERM)
+
+
+def _read_object(lines: Iterable[str]) -> str:
+    """Return the lines of a JSON object. Without its last line, the process has exited."""
+    printed = ""
+    for line in lines:
+        printed += line
+        if line == "}\n":
+            return printed
+    raise SystemExit(f"the sandbox exited before it was ready: {printed}")
 
 
 def _plain_threads(environ: dict[str, str]) -> float:
