@@ -16,7 +16,7 @@ State = Literal["pending", "succeeded", "needs_review", "failed", "cancelled", "
 
 
 @dataclass(eq=False)
-class Delivery:
+class DryRunDelivery:
     """One delivery of a dry run, and its state."""
 
     id: str

@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from bridge.clock import ManualClock
 from bridge.connector import Success
 from bridge.connector.api import Action
-from bridge.dryrun.delivery import Delivery, State
+from bridge.dryrun.delivery import DryRunDelivery, State
 from bridge.errors import (
     AccountError,
     DeliveryError,
@@ -114,7 +114,7 @@ class DryRun:
         allowlist: Collection[str] = (),
     ) -> None:
         self.rules = rules
-        self.deliveries: list[Delivery] = []
+        self.deliveries: list[DryRunDelivery] = []
         self.traces: list[tuple[Event, tuple[Trace, ...]]] = []
         self._fail = fail
         self._actions = _actions(rules)
@@ -218,12 +218,12 @@ def _failure(reason: str) -> DeliveryError:
     return error
 
 
-def _result(event: Event, planned: PlannedDelivery, row: Row[Any]) -> Delivery:
+def _result(event: Event, planned: PlannedDelivery, row: Row[Any]) -> DryRunDelivery:
     waits = row.state in ("pending", "retrying")
     detail = row.detail
     if waits and row.pause_reason is not None:
         detail = f"connection {row.connection} is paused: {row.pause_reason}"
-    return Delivery(
+    return DryRunDelivery(
         id=row.id,
         event=event,
         planned=planned,

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from typing import Any, Literal
 
 from bridge.connector import segments
-from bridge.dryrun.delivery import Delivery
+from bridge.dryrun.delivery import DryRunDelivery
 from bridge.dryrun.simulator import Simulation
 from bridge.events import Event
 from bridge.rules.model import Rules
@@ -26,9 +26,9 @@ class Difference:
     """One delivery that is not the same under both versions of the rules."""
 
     kind: Kind
-    delivery: Delivery
+    delivery: DryRunDelivery
     """The delivery under the new rules; for a removed one, under the old rules."""
-    counterpart: Delivery | None
+    counterpart: DryRunDelivery | None
     """The same delivery under the other rules, where it may be held back; None if those do not create it."""
     changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     """Old and new value of everything that differs: `rule`, `at`, or a param by its name."""
@@ -151,7 +151,7 @@ def plan(
     )
 
 
-def _differences(old: Iterable[Delivery], new: Iterable[Delivery]) -> Iterator[Difference]:
+def _differences(old: Iterable[DryRunDelivery], new: Iterable[DryRunDelivery]) -> Iterator[Difference]:
     before, after = _by_key(old), _by_key(new)
     for key in dict.fromkeys((*before, *after)):
         for old_delivery, new_delivery in zip_longest(before.get(key, ()), after.get(key, ())):
@@ -190,18 +190,18 @@ def _pair_replacements(differences: Iterable[Difference]) -> Iterator[Difference
             yield changed[id(difference)]
 
 
-def _slot_key(delivery: Delivery) -> Hashable:
+def _slot_key(delivery: DryRunDelivery) -> Hashable:
     planned = delivery.planned
     owner = (planned.trigger, planned.rule, planned.action, planned.connection, planned.recipient)
     return delivery.event.dedupe_key, *owner
 
 
-def _by_key(deliveries: Iterable[Delivery]) -> dict[_Key, list[Delivery]]:
+def _by_key(deliveries: Iterable[DryRunDelivery]) -> dict[_Key, list[DryRunDelivery]]:
     """Group deliveries by event, action, connection and idempotency key; those carried out come first.
 
     A delivery that cannot be rendered has no recipient, and so no idempotency key.
     """
-    by_key: defaultdict[_Key, list[Delivery]] = defaultdict(list)
+    by_key: defaultdict[_Key, list[DryRunDelivery]] = defaultdict(list)
     for delivery in sorted(deliveries, key=lambda delivery: delivery.state != "succeeded"):
         planned = delivery.planned
         idempotency_key = "" if planned.render_error else planned.idempotency_key
@@ -211,7 +211,7 @@ def _by_key(deliveries: Iterable[Delivery]) -> dict[_Key, list[Delivery]]:
     return by_key
 
 
-def _difference(old: Delivery | None, new: Delivery | None) -> Difference | None:
+def _difference(old: DryRunDelivery | None, new: DryRunDelivery | None) -> Difference | None:
     sent_by_new = new is not None and new.state == "succeeded"
     if old is not None and old.state == "succeeded" and not sent_by_new:
         return Difference("removed", old, new)
@@ -223,7 +223,7 @@ def _difference(old: Delivery | None, new: Delivery | None) -> Difference | None
     return Difference("changed", new, old, changes) if changes else None
 
 
-def _changes(old: Delivery, new: Delivery) -> dict[str, tuple[Any, Any]]:
+def _changes(old: DryRunDelivery, new: DryRunDelivery) -> dict[str, tuple[Any, Any]]:
     changes: dict[str, tuple[Any, Any]] = {}
     if old.planned.rule != new.planned.rule:
         changes["rule"] = (old.planned.rule, new.planned.rule)
@@ -236,7 +236,7 @@ def _changes(old: Delivery, new: Delivery) -> dict[str, tuple[Any, Any]]:
     return changes
 
 
-def totals_of(deliveries: Iterable[Delivery]) -> Totals:
+def totals_of(deliveries: Iterable[DryRunDelivery]) -> Totals:
     """Return the totals of these deliveries."""
     messages: Counter[str] = Counter()
     requests: Counter[str] = Counter()
@@ -258,7 +258,7 @@ def totals_of(deliveries: Iterable[Delivery]) -> Totals:
     return Totals(carried_out, messages, segment_count, requests, held_back, broken)
 
 
-def text_of(delivery: Delivery) -> str:
+def text_of(delivery: DryRunDelivery) -> str:
     """Return the text of a message: its param `body`, or else `text`."""
     params = delivery.planned.params
     return next((str(params[name]) for name in _TEXT_PARAMS if params.get(name)), "")

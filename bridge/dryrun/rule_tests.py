@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.dryrun.coverage import Coverage, coverage_of
-from bridge.dryrun.delivery import Delivery, State
+from bridge.dryrun.delivery import DryRunDelivery, State
 from bridge.dryrun.engine import DryRun, temporary_database
 from bridge.dryrun.explain import unmet_conditions
 from bridge.errors import ConfigError
@@ -58,7 +58,7 @@ class RuleTestResult:
     """The file that contains the test."""
     line: int
     mismatches: tuple[Mismatch, ...]
-    deliveries: tuple[Delivery, ...]
+    deliveries: tuple[DryRunDelivery, ...]
     """All deliveries, in the order in which they were created."""
 
     @property
@@ -173,7 +173,7 @@ def _body(source: str, folder: Path) -> dict[str, Any]:
 
 
 def _compare(test: RuleTest, dry_run: DryRun) -> Iterable[Mismatch]:
-    by_rule: dict[str, list[Delivery]] = {}
+    by_rule: dict[str, list[DryRunDelivery]] = {}
     for delivery in dry_run.deliveries:
         by_rule.setdefault(_rule_name(delivery), []).append(delivery)
     expected_by_rule = test.expect or dict.fromkeys(by_rule, ())
@@ -181,7 +181,7 @@ def _compare(test: RuleTest, dry_run: DryRun) -> Iterable[Mismatch]:
         yield from _compare_rule(test, rule, expected, by_rule.get(rule, []), dry_run.traces)
 
 
-def _rule_name(delivery: Delivery) -> str:
+def _rule_name(delivery: DryRunDelivery) -> str:
     return ALERTS if delivery.planned.trigger == "alert" else delivery.planned.rule
 
 
@@ -189,7 +189,7 @@ def _compare_rule(
     test: RuleTest,
     rule: str,
     expected: Sequence[Expectation],
-    deliveries: Sequence[Delivery],
+    deliveries: Sequence[DryRunDelivery],
     traces: Sequence[tuple[Event, Sequence[Trace]]],
 ) -> Iterable[Mismatch]:
     pairs = _pair(expected, deliveries, test.fail)
@@ -226,7 +226,7 @@ def _compare_rule(
 
 
 def _pair(
-    expected: Sequence[Expectation], deliveries: Sequence[Delivery], fail: Mapping[str, str]
+    expected: Sequence[Expectation], deliveries: Sequence[DryRunDelivery], fail: Mapping[str, str]
 ) -> dict[int, int]:
     """Match as many expectations with deliveries as possible (augmenting paths); return pairs of their indexes."""
     matched: dict[int, int] = {}
@@ -245,7 +245,7 @@ def _pair(
     return {index: candidate for candidate, index in matched.items()}
 
 
-def _differences(expectation: Expectation, delivery: Delivery, fail: Mapping[str, str]) -> list[str]:
+def _differences(expectation: Expectation, delivery: DryRunDelivery, fail: Mapping[str, str]) -> list[str]:
     """Describe how a delivery differs from the expectation; empty if it meets it."""
     planned = delivery.planned
     if planned.action != expectation.use:
@@ -266,7 +266,7 @@ def _differences(expectation: Expectation, delivery: Delivery, fail: Mapping[str
     return differences
 
 
-def _state_matches(expectation: Expectation, delivery: Delivery, fail: Mapping[str, str]) -> bool:
+def _state_matches(expectation: Expectation, delivery: DryRunDelivery, fail: Mapping[str, str]) -> bool:
     """Without a `state`, the delivery must succeed, or be attempted if the test makes its provider fail."""
     if expectation.state is not None:
         return delivery.state == expectation.state
@@ -284,7 +284,7 @@ def _describe_expectation(expectation: Expectation) -> str:
     return " ".join(parts)
 
 
-def _describe_state(delivery: Delivery, like: datetime | None) -> str:
+def _describe_state(delivery: DryRunDelivery, like: datetime | None) -> str:
     reason = f" ({delivery.reason})" if delivery.reason else ""
     return f"{_STATE_PHRASES[delivery.state]}{reason} at {_time(delivery.at, like or delivery.event.received_at)}"
 
@@ -298,7 +298,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _details(delivery: Delivery) -> tuple[str, ...]:
+def _details(delivery: DryRunDelivery) -> tuple[str, ...]:
     return (delivery.detail,) if delivery.detail else ()
 
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from itertools import count
 from typing import Any
 
-from bridge.dryrun.delivery import Delivery, State, build_due_delivery
+from bridge.dryrun.delivery import DryRunDelivery, State, build_due_delivery
 from bridge.events import Event
 from bridge.policy import (
     NEVER,
@@ -61,7 +61,7 @@ class InMemoryStore:
             self.events_by_key[kind, value].append(event_ref)
         return True
 
-    def policy_inputs(self, delivery: Delivery) -> PolicyInputs:
+    def policy_inputs(self, delivery: DryRunDelivery) -> PolicyInputs:
         """Return the inputs of the decision about a delivery."""
         planned, trigger = delivery.planned, EventRef.of(delivery.event)
         once = planned.once
@@ -77,7 +77,7 @@ class InMemoryStore:
             idempotency_record=self.idempotency_keys.get(planned.idempotency_key),
         )
 
-    def record_sent(self, delivery: Delivery, now: datetime) -> None:
+    def record_sent(self, delivery: DryRunDelivery, now: datetime) -> None:
         """Record that a delivery took effect."""
         planned, event = delivery.planned, delivery.event
         self.idempotency_keys[planned.idempotency_key] = IdempotencyRecord(
@@ -103,7 +103,7 @@ def _address_key(planned: PlannedDelivery) -> tuple[str | None, str]:
     return planned.channel, (planned.recipient or "").casefold()
 
 
-def _once_key(delivery: Delivery, per: str) -> tuple[str, str, str, str | None]:
+def _once_key(delivery: DryRunDelivery, per: str) -> tuple[str, str, str, str | None]:
     event = delivery.event
     subject = event.contact.key if per == "contact" else event.conversation.id
     return delivery.planned.rule, delivery.planned.action, per, subject
@@ -116,9 +116,9 @@ class Simulation:
         self.rules = rules
         self.allowlist = allowlist
         self.accepted = 0
-        self.deliveries: list[Delivery] = []
+        self.deliveries: list[DryRunDelivery] = []
         self._store = InMemoryStore()
-        self._queue: list[tuple[datetime, int, Delivery]] = []
+        self._queue: list[tuple[datetime, int, DryRunDelivery]] = []
         self._sequence = count(1)
         self._id_counts: Counter[str] = Counter()
 
@@ -138,7 +138,7 @@ class Simulation:
             self._add_delivery(event, planned, event.received_at)
 
     def _add_delivery(self, event: Event, planned: PlannedDelivery, now: datetime) -> None:
-        delivery = Delivery(self._delivery_id(event, planned), event, planned, max(planned.run_at, now))
+        delivery = DryRunDelivery(self._delivery_id(event, planned), event, planned, max(planned.run_at, now))
         self.deliveries.append(delivery)
         if planned.render_error is not None:
             self._finish(delivery, now, "failed", "render_error", planned.render_error)
@@ -174,12 +174,12 @@ class Simulation:
                     self._finish(delivery, now, "succeeded", None, "")
 
     def _finish(
-        self, delivery: Delivery, now: datetime, state: State, reason: str | None, detail: str
+        self, delivery: DryRunDelivery, now: datetime, state: State, reason: str | None, detail: str
     ) -> None:
         delivery.state, delivery.reason, delivery.detail, delivery.at = state, reason, detail, now
 
 
-def _failure_template_vars(delivery: Delivery) -> dict[str, Any]:
+def _failure_template_vars(delivery: DryRunDelivery) -> dict[str, Any]:
     """Return the fields of a delivery that cannot be rendered, for the templates of `on_failure` and `alerts`."""
     planned = delivery.planned
     return {

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.connector.discovery import Registry
-from bridge.dryrun.delivery import Delivery
+from bridge.dryrun.delivery import DryRunDelivery
 from bridge.dryrun.engine import DryRun, temporary_database
 from bridge.dryrun.simulator import Simulation
 from bridge.events import Event
@@ -113,7 +113,7 @@ def _time_of(occurrence: tuple[Any, ...]) -> datetime:
     return occurrence[0]
 
 
-def results_of(deliveries: Sequence[Delivery]) -> list[DeliveryResult]:
+def results_of(deliveries: Sequence[DryRunDelivery]) -> list[DeliveryResult]:
     """Return the result of every delivery."""
     return [
         DeliveryResult(
@@ -129,7 +129,7 @@ def results_of(deliveries: Sequence[Delivery]) -> list[DeliveryResult]:
     ]
 
 
-def have_ties(deliveries: Sequence[Delivery]) -> bool:
+def have_ties(deliveries: Sequence[DryRunDelivery]) -> bool:
     """Whether two deliveries to one recipient, or for one conversation, are simultaneous."""
     decided = Counter((each.at, each.planned.recipient or each.event.conversation.id) for each in deliveries)
     return max(decided.values(), default=0) > 1
