@@ -227,14 +227,17 @@ _TYPE_HINTS: dict[str, Callable[[Any], str]] = {
 }
 
 
+_TYPES: dict[type, str] = {
+    type(None): "null",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    tuple: "a list",
+}
+
+
 def describe_type(value: Any) -> str:
     """Return the type of a JSON value for messages, such as `a number`."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "a boolean"
-    if isinstance(value, int | float):
-        return "a number"
-    if isinstance(value, str):
-        return "a string"
-    return "a list" if isinstance(value, list | tuple) else "an object"
+    return _TYPES.get(type(value)) or ("a string" if isinstance(value, str) else "an object")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from bridge.connector.api import Action, Channel
 from bridge.events import EVENT_TYPES
@@ -99,6 +99,27 @@ class Step:
     """A compiled template, or None."""
 
 
+class Check(NamedTuple):
+    """The result of one condition for one event. It is a tuple because routing creates very many of them."""
+
+    condition: str
+    """The condition as the rule spells it: `event.direction eq outbound`."""
+    actual: str
+    """The event's value, shortened: `"inbound"`, `missing`, `null`."""
+    result: Truth
+    reason: str = ""
+    depth: int = 0
+    """Nesting depth in groups (`any`, `all`, `not`), for indentation."""
+
+
+class Condition(Protocol):
+    """A compiled condition of a rule."""
+
+    def check(self, context: Mapping[str, Any], checks: list[Check], depth: int = 0) -> Truth:
+        """Evaluate the condition for the event in `context` and append its rows of the trace."""
+        ...
+
+
 @dataclass(frozen=True)
 class Rule:
     """A rule: `when` + `where` + `if` -> `do`."""
@@ -109,10 +130,8 @@ class Rule:
     """The event types that the rule applies to. Patterns such as `call.*` are already expanded."""
     when_text: str
     """`when` as the file spells it."""
-    where: Any = None
-    """The compiled condition, or None."""
-    condition: Any = None
-    """The compiled `if`, or None."""
+    conditions: tuple[Condition, ...] = ()
+    """The entries of `where` and the `if`. All must be true; all are evaluated, so that the trace is complete."""
     do: tuple[Step, ...] = ()
     on_failure: tuple[Step, ...] = ()
     enabled: bool = True
@@ -272,19 +291,6 @@ DELIVERY_FIELDS: Mapping[str, str] = {
 `id` makes the follow-up run once: it is the delivery's ID, or one ID per pause for an alert about a connection.
 `message` describes the failure in one sentence, ready to be posted.
 """
-
-
-class Check(NamedTuple):
-    """The result of one condition for one event. It is a tuple because routing creates very many of them."""
-
-    condition: str
-    """The condition as the rule spells it: `event.direction eq outbound`."""
-    actual: str
-    """The event's value, shortened: `"inbound"`, `missing`, `null`."""
-    result: Truth
-    reason: str = ""
-    depth: int = 0
-    """Nesting depth in groups (`any`, `all`, `not`), for indentation."""
 
 
 class Trace(NamedTuple):

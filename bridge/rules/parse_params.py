@@ -11,10 +11,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from bridge.connector.api import Action, allows_none, example_of, is_html, template_of
+from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import Trigger
 from bridge.rules.parse_context import ParseContext
-from bridge.rules.template_filters import MissingValue, RenderError
-from bridge.rules.template_runtime import TemplateContext
+from bridge.rules.template_filters import RenderError
+from bridge.rules.template_runtime import unusable
 from bridge.rules.templates import Template, is_template, template
 from bridge.rules.yaml import Node
 
@@ -103,13 +104,8 @@ def _compile(context: ParseContext, node: Node, *, html: bool) -> Any:
     if node.items is not None:
         return [_compile(context, item, html=html) for item in node.items]
     if isinstance(node.value, str) and is_template(node.value):
-        return context.template(node, node.value, html=html) or _invalid
+        return context.template(node, node.value, html=html) or unusable
     return node.value
-
-
-def _invalid(_context: TemplateContext) -> Any:
-    """Take the place of a template with errors, so that the other params can still be checked."""
-    raise MissingValue("the template has errors")
 
 
 def has_template(value: Any) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bridge.rules.conditions import Expression
 from bridge.rules.keys import BOOLEAN, CONDITION, EVENT_TYPES, STRING, Key, Section, ValueType, list_of
-from bridge.rules.model import ALERTS, Rule
+from bridge.rules.model import ALERTS, Condition, Rule
 from bridge.rules.parse_context import ParseContext
 from bridge.rules.parse_steps import read_on_failure, read_steps
 from bridge.rules.parse_where import read_where
@@ -48,13 +49,26 @@ def _rule(context: ParseContext, node: Node) -> Rule | None:
     enabled = RULE.take(context, entries, "enabled") is not False
     inner = context.within(event_types=event_types, needs_settings=enabled)
     values = RULE.read(inner, entries)
+    conditions = (*values.pop("where", ()), *values.pop("if", ()))
     if "name" not in values:
         return None
-    return Rule(line=node.line, when=frozenset(event_types), when_text=when_text, enabled=enabled, **values)
+    return Rule(
+        line=node.line,
+        when=frozenset(event_types),
+        when_text=when_text,
+        conditions=conditions,
+        enabled=enabled,
+        **values,
+    )
 
 
 def _as_list(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
+
+
+def _if(context: ParseContext, node: Node, label: str) -> tuple[Condition, ...]:
+    compiled = context.condition(node, label)
+    return (Expression("if", compiled),) if compiled else ()
 
 
 def _name(context: ParseContext, node: Node, label: str) -> str | None:
@@ -86,7 +100,7 @@ def _warn_about_shared_idempotency_keys(context: ParseContext, rules: Mapping[st
             dedupe_value = _source(step.values.get(step.action.dedupe_by or ""))
             parts = (step.use, step.connection, recipient, dedupe_value, _source(step.idempotency_key))
             keys = [(*parts, event_type) for event_type in sorted(rule.when)]
-            always_fires = rule.where is None and rule.condition is None
+            always_fires = not rule.conditions
             tables = (own, unconditional) if always_fires else (own,)
             other = next((table[key] for table in tables for key in keys if key in table), None)
             if other:
@@ -136,10 +150,9 @@ RULE = Section(
         ),
         Key(
             "if",
-            CONDITION,
+            ValueType(_if, CONDITION.schema),
             "one [expression](#expressions) that must be true",
             example="event.messageCount >= 10",
-            attribute="condition",
         ),
         Key(
             "do",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bridge.rules.conditions import OPERATORS, Condition, Group, Where
+from bridge.rules.conditions import Comparison, Group
 from bridge.rules.fields import boolean_hint, check_value, describe_type, did_you_mean, number_hint
-from bridge.rules.model import Diagnostic, unplaced_error
+from bridge.rules.model import Condition, Diagnostic, unplaced_error
+from bridge.rules.operators import OPERATORS
 from bridge.rules.parse_context import ParseContext
 from bridge.rules.yaml import Node
 
@@ -36,17 +37,13 @@ _OPERATOR_ALIASES = {
 """Common guess for an operator's name -> the operator."""
 
 
-def read_where(context: ParseContext, node: Node, label: str) -> Where:
-    """Return the whole `where` of a rule."""
-    return Where(_parts(context, node, label))
-
-
-def _parts(context: ParseContext, node: Node, label: str) -> tuple[Condition | Group, ...]:
+def read_where(context: ParseContext, node: Node, label: str) -> tuple[Condition, ...]:
+    """Return the conditions of a `where`, or of a group in it."""
     hint = "write `field: value` or `field: {operator: value}`"
     entries = context.mapping(node, label, hint=hint)
     if node.entries is not None and not entries:
         context.error(node, f"{label} is empty", hint)
-    parts: list[Condition | Group] = []
+    parts: list[Condition] = []
     for name, (key, value) in entries.items():
         if name in GROUPS:
             parts.append(_group(context, name, value))
@@ -57,15 +54,15 @@ def _parts(context: ParseContext, node: Node, label: str) -> tuple[Condition | G
 
 def _group(context: ParseContext, kind: Any, node: Node) -> Group:
     if kind == "not" and node.items is None:
-        return Group("not", _parts(context, node, "`not`"))
-    parts: list[Condition | Group] = []
+        return Group("not", read_where(context, node, "`not`"))
+    parts: list[Condition] = []
     for item in context.list_items(node, f"`{kind}`"):
-        item_parts = _parts(context, item, f"an entry of `{kind}`")
+        item_parts = read_where(context, item, f"an entry of `{kind}`")
         parts.append(item_parts[0] if len(item_parts) == 1 else Group("all", item_parts))
     return Group(kind, tuple(parts))
 
 
-def _conditions(context: ParseContext, name: str, key: Node, value: Node) -> list[Condition]:
+def _conditions(context: ParseContext, name: str, key: Node, value: Node) -> list[Comparison]:
     """Return the conditions of one field, which can have several operators."""
     if "." not in name and name not in ROOTS:
         operator = _OPERATOR_ALIASES.get(name) or (name if name in OPERATOR_NAMES else None)
@@ -91,7 +88,7 @@ def _conditions(context: ParseContext, name: str, key: Node, value: Node) -> lis
     if not pairs:
         context.error(value, f"`{name[:60]}` has no condition", "write a value, or `{exists: true}`")
     return [
-        Condition(path, operator, operand.data(), f"{name} {operator} {_format_operand(operand.data())}")
+        Comparison(path, operator, operand.data(), f"{name} {operator} {_format_operand(operand.data())}")
         for operator, operator_key, operand in pairs
         if _check_operator(context, path, operator, operator_key, operand) and usable
     ]

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from bridge.connector.api import IdempotencyInput, Params, SerializeBy
 from bridge.events import Event
-from bridge.rules.conditions import check_condition
+from bridge.rules.conditions import Expression, combine
+from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import (
     ALERTS,
     DELIVERY_FIELDS,
@@ -26,7 +27,6 @@ from bridge.rules.model import (
     MessagingPolicy,
     PlannedDelivery,
     Routing,
-    Rule,
     Rules,
     Step,
     Trace,
@@ -34,7 +34,6 @@ from bridge.rules.model import (
 )
 from bridge.rules.parse_params import DefaultParam, describe_validation_error
 from bridge.rules.template_filters import RenderError
-from bridge.rules.template_runtime import TemplateContext
 from bridge.rules.templates import condition, template_context
 
 MESSAGE_EXPIRY = timedelta(hours=24)
@@ -54,7 +53,8 @@ def route(event: Event, rules: Rules, now: datetime) -> Routing:
             continue
         checks = [*trace.checks]
         try:
-            fired = _fires(rule, context, checks)
+            results = [part.check(context, checks) for part in rule.conditions]
+            fired = combine("all", results) == "true"
             if fired:
                 plan = _PlanContext("rule", rule.name, event, event.occurred_at, now, "", rule.shadow)
                 planned.extend(_plan_steps(rule.do, plan, context))
@@ -108,8 +108,10 @@ def consent(event: Event, messaging: MessagingPolicy, now: datetime) -> Check | 
     """Evaluate `messaging.consent` for an event. None if the file has no such condition."""
     if messaging.consent is None:
         return None
-    context = template_context(event, now, messaging.time_zone)
-    return check_condition(condition(messaging.consent), context, label="consent")
+    checks: list[Check] = []
+    expression = Expression("consent", condition(messaging.consent))
+    expression.check(template_context(event, now, messaging.time_zone), checks)
+    return checks[0]
 
 
 @dataclass(frozen=True)
@@ -128,16 +130,6 @@ class _PlanContext:
     @property
     def conversation(self) -> str:
         return self.event.conversation.id if self.event else f"alert {self.delivery_id}"
-
-
-def _fires(rule: Rule, context: TemplateContext, checks: list[Check]) -> bool:
-    """Return whether `where` and `if` are both true. Both are always evaluated, so that the trace is complete."""
-    fires = rule.where is None or rule.where.check(context, checks) == "true"
-    if rule.condition is not None:
-        check = check_condition(rule.condition, context)
-        checks.append(check)
-        fires = fires and check.result == "true"
-    return fires
 
 
 def _plan_steps(

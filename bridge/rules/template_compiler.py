@@ -10,9 +10,10 @@ from jinja2 import nodes
 
 from bridge.rules import template_filters, template_runtime
 from bridge.rules.fields import describe_type, did_you_mean
+from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import Diagnostic, unplaced_error
 from bridge.rules.template_filters import Filter, RenderError
-from bridge.rules.template_runtime import Evaluator, TemplateContext
+from bridge.rules.template_runtime import Evaluator
 
 MAX_NODES = 500
 MAX_DEPTH = 40
@@ -207,7 +208,7 @@ class Compiler:
             left = first(context)
             for name, expression in rest:
                 right = expression(context)
-                if not template_runtime.COMPARISONS[name](left, right):
+                if not template_runtime.compare(name, left, right):
                     return False
                 left = right
             return True

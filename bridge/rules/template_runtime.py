@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bridge.events import replace_unstorable
 from bridge.rules.fields import describe_type
+from bridge.rules.lookup import TemplateContext, look_up
+from bridge.rules.operators import EXPRESSION_OPERATORS
 from bridge.rules.template_filters import (
     MAX_LENGTH,
     TOO_LONG,
@@ -19,17 +21,11 @@ from bridge.rules.template_filters import (
     to_html,
 )
 
-TemplateContext = Mapping[str, Any]
-"""The names that a template can use: `event`, `contact`, `now`, `delivery`."""
-
 Evaluator = Callable[[TemplateContext], Any]
 """A compiled template or part of one: context -> value."""
 
 TIME_ZONE = "time zone"
 """Context key of the contact's time zone. No template can name it, because it contains a space."""
-
-FIELD_CACHE = "field cache"
-"""Context key of the fields that `where` has already looked up, so that a thousand rules look up a field once."""
 
 _MAX_DEPTH = 50
 
@@ -48,11 +44,9 @@ def lookup_path(path: tuple[str, ...]) -> Evaluator:
     """Return an evaluator of the field with a dotted name."""
 
     def run(context: TemplateContext) -> Any:
-        value: Any = context
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-            if value is None:
-                raise MissingValue(f"{'.'.join(path)} is missing")
+        value, _ = look_up(context, path)
+        if value is None:
+            raise MissingValue(f"{'.'.join(path)} is missing")
         return value
 
     return run
@@ -164,45 +158,10 @@ def arithmetic(run: Callable[[Any, Any], Any], sign: str, left: Any, right: Any)
     return result
 
 
-def values_equal(left: Any, right: Any) -> bool:
-    """Return whether two values are equal, without coercion. Raise RenderError for values of different types."""
-    if describe_type(left) != describe_type(right) or isinstance(left, list | dict):
-        raise _not_comparable(left, right)
-    return bool(left == right)
-
-
-def _not_comparable(left: Any, right: Any) -> RenderError:
-    return RenderError(f"cannot compare {describe_type(left)} with {describe_type(right)}")
-
-
-def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    def run(left: Any, right: Any) -> bool:
-        if (
-            describe_type(left) != describe_type(right)
-            or not isinstance(left, int | float | str)
-            or isinstance(left, bool)
-        ):
-            raise _not_comparable(left, right)
-        return compare(left, right)
-
-    return run
-
-
-def _contained(left: Any, right: Any) -> bool:
-    if isinstance(right, list):
-        return any(describe_type(item) == describe_type(left) and item == left for item in right)
-    if isinstance(right, str | dict) and isinstance(left, str):
-        return left in right
-    raise RenderError(f"cannot look for {describe_type(left)} in {describe_type(right)}")
-
-
-COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    "eq": values_equal,
-    "ne": lambda left, right: not values_equal(left, right),
-    "gt": _ordered(operator.gt),
-    "gteq": _ordered(operator.ge),
-    "lt": _ordered(operator.lt),
-    "lteq": _ordered(operator.le),
-    "in": _contained,
-    "notin": lambda left, right: not _contained(left, right),
-}
+def compare(name: str, left: Any, right: Any) -> bool:
+    """Return the result of an operator, by Jinja's name. Raise RenderError if it does not apply to the values."""
+    result = EXPRESSION_OPERATORS[name](left, right)
+    if result is None:
+        verb, word = ("look for", "in") if name in ("in", "notin") else ("compare", "with")
+        raise RenderError(f"cannot {verb} {describe_type(left)} {word} {describe_type(right)}")
+    return result

@@ -13,9 +13,9 @@ import pytest
 from bridge.connector.discovery import Registry
 from bridge.dryrun.rule_tests import run_tests
 from bridge.events import EVENT_TYPES, Event
-from bridge.rules.conditions import OPERATORS
 from bridge.rules.load import FILE, load
 from bridge.rules.model import DELIVERY_FIELDS, Rules
+from bridge.rules.operators import OPERATORS
 from bridge.rules.parse_messaging import MESSAGING
 from bridge.rules.parse_rules import RULE
 from bridge.rules.parse_steps import STEP

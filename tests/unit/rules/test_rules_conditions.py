@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from bridge.rules.conditions import OPERATORS, combine, format_value
+from bridge.rules.conditions import combine
+from bridge.rules.lookup import format_value
 from bridge.rules.model import Check, Truth
+from bridge.rules.operators import OPERATORS
 from bridge.rules.route import route
 from tests.unit.rules.helpers import NOW, event_of, rules_of
 
@@ -184,6 +186,26 @@ def test_if_is_true_false_or_unknown(condition: str, result: str, reason: str) -
     fired, (row,) = checks(f'if: "{condition}"')
     assert (row.result, row.reason, row.condition) == (result, reason, f"if {condition}")
     assert fired == (result == "true")
+
+
+@pytest.mark.parametrize("value", [ABSENT, None, 4, 5, 6.5, "5", "", True, ["5"], {"5": 1}])
+@pytest.mark.parametrize(
+    ("operator", "expression"),
+    [
+        ("eq", "{field} == {operand}"),
+        ("ne", "{field} != {operand}"),
+        ("gt", "{field} > {operand}"),
+        ("gte", "{field} >= {operand}"),
+        ("lt", "{field} < {operand}"),
+        ("lte", "{field} <= {operand}"),
+        ("exists", "({field} is defined) == {operand}"),
+    ],
+)
+def test_where_and_if_have_the_same_result(operator: str, expression: str, value: Any) -> None:
+    changes = {} if value is ABSENT else {"metadata__x": value}
+    operand = "true" if operator == "exists" else "5"
+    _, (row,) = checks(f'if: "{expression.format(field=FIELD, operand=operand)}"', **changes)
+    assert evaluate(f"{{{operator}: {operand}}}", value) == row.result
 
 
 def test_where_and_if_are_both_evaluated() -> None:

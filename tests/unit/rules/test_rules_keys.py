@@ -39,8 +39,13 @@ MODELS: tuple[tuple[Section, type], ...] = (
     (parse_tests.EVENT, RuleTestEvent),
     (parse_tests.EXPECTATION, Expectation),
 )
-READ_SEPARATELY = {("the file", "version"), ("a test file", "version"), ("a step", "with")} | {
-    ("a test", name) for name in ("event", "set", "at")
+READ_SEPARATELY = {
+    ("the file", "version"),
+    ("a test file", "version"),
+    ("a rule", "where"),
+    ("a rule", "if"),
+    ("a step", "with"),
+    *(("a test", name) for name in ("event", "set", "at")),
 }
 EXAMPLES = [
     pytest.param(key, text, id=f"{section.label} {key.name} {text}")

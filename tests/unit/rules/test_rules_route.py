@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from bridge.events import Event
-from bridge.rules.conditions import Where
 from bridge.rules.model import MessagingPolicy, PlannedDelivery
 from bridge.rules.route import alerts, consent, follow_up, route
 from tests.unit.rules.helpers import NOW, event_of, rules_of
@@ -381,7 +380,7 @@ def test_exception_in_one_rule_does_not_affect_other_rules() -> None:
             raise ZeroDivisionError("+14155550123")
 
     rules = rules_of(step("{use: crm.log_call}", "a") + "\n" + step("{use: team.post, with: {text: b}}", "b"))
-    broken = replace(rules.rules[0], where=Where((Broken(),)))  # type: ignore[arg-type]
+    broken = replace(rules.rules[0], conditions=(Broken(),))  # type: ignore[arg-type]
     routing = route(event_of(), replace(rules, rules=(broken, rules.rules[1])), NOW)
     assert [trace.error for trace in routing.traces] == ["bug in the bridge: ZeroDivisionError", None]
     assert [delivery.rule for delivery in routing.planned] == ["b"]

@@ -1,0 +1,70 @@
+"""Field lookup: the value of a dotted name in an event's context, for `where`, `if` and templates alike.
+
+A field that is absent or null has no value. Each field is looked up once per event, however many rules use it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from bridge.events import replace_unstorable
+from bridge.rules.fields import describe_type
+
+TemplateContext = Mapping[str, Any]
+"""The names that a template or condition can use: `event`, `contact`, `now`, `delivery`."""
+
+FIELD_CACHE = "field cache"
+"""Context key of the fields that have been looked up. No template can name it, because it contains a space."""
+
+_MAX_SHOWN = 80
+"""Characters of a value that a trace shows."""
+_JSON = json.JSONEncoder(ensure_ascii=False)
+
+
+def look_up(context: TemplateContext, path: tuple[str, ...]) -> tuple[Any, str]:
+    """Return a field's value (None: it has none) and its form in a trace: the value, `missing` or `null`."""
+    cache: dict[tuple[str, ...], tuple[Any, str]] = context[FIELD_CACHE]
+    entry = cache.get(path)
+    if entry is None:
+        value, absence = _find(context, path)
+        entry = cache[path] = (value, absence or format_value(value))
+    return entry
+
+
+def _find(context: TemplateContext, path: tuple[str, ...]) -> tuple[Any, str]:
+    value: Any = context
+    for depth, key in enumerate(path, start=1):
+        if not isinstance(value, dict):
+            return None, f"missing ({describe_type(value)} has no fields)"
+        if key not in value:
+            return None, _missing(key, value)
+        value = value[key]
+        if value is None:
+            return None, "null" if depth == len(path) and path[0] == "event" else "missing"
+    return value, ""
+
+
+def _missing(key: str, fields: Any) -> str:
+    """Return `missing`, with the name of a field that differs only in case, `_` and `-`, if any."""
+    plain = key.lower().replace("_", "").replace("-", "")
+    if len(fields) <= 100:
+        for other in fields:
+            if len(other) < 60 and other.lower().replace("_", "").replace("-", "") == plain:
+                return f"missing (there is `{other}`)"
+    return "missing"
+
+
+def format_value(value: Any) -> str:
+    """Return a JSON value as a trace shows it: short and on one line."""
+    if value is None:
+        return "null"
+    if isinstance(value, dict):
+        return f"an object with {len(value)} field{'' if len(value) == 1 else 's'}"
+    if isinstance(value, list):
+        return f"a list of {len(value)} item{'' if len(value) == 1 else 's'}"
+    if isinstance(value, str):
+        start = value[:_MAX_SHOWN]
+        return _JSON.encode(replace_unstorable(start)) + ("…" if len(value) > len(start) else "")
+    return str(value) if isinstance(value, float) else json.dumps(value)[:_MAX_SHOWN]
