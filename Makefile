@@ -9,7 +9,8 @@
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; break; fi; done)
 
-# The tests start some hundred short processes. Without bytecode files, each would compile every module again.
+# The tests start many short processes. Without bytecode files, each would compile every module again. Most tests wait
+# for these processes most of the time, so there are more test processes than cores.
 unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
@@ -44,10 +45,11 @@ serve: $(READY)
 	@$(BIN)/bridge serve
 
 test: $(READY)
-	@$(BIN)/pytest -m "not faults" --numprocesses 3 --dist worksteal
+	@$(BIN)/pytest -m "not faults" --numprocesses 6 --dist worksteal
 
 test-faults: $(READY)
-	@$(BIN)/pytest -m faults
+	@$(BIN)/pytest -m "faults and not alone" --numprocesses 4 --dist worksteal
+	@$(BIN)/pytest -m "faults and alone"
 
 check: $(READY)
 	@$(BIN)/ruff check .

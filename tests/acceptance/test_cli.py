@@ -24,6 +24,7 @@ from tests.acceptance.service_process import (
     ServiceProcess,
     clean_environment,
     eventually,
+    run_command,
     run_process,
 )  # fmt: skip
 
@@ -50,6 +51,16 @@ def test_help_lists_every_command(tmp_path: Path) -> None:
     for command in commands:
         assert f" {command} " in text
     assert run_bridge(tmp_path, "heppu", "webhooks", "--help").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [["check"], ["connectors", "show", "slack"], ["events", "--limit", "0"]]
+)
+def test_command_in_this_process_equals_separate_process(tmp_path: Path, arguments: list[str]) -> None:
+    """Most tests run commands in their own process, which saves the start of an interpreter."""
+    here = run_command(tmp_path, clean_environment(), *arguments)
+    there = run_process(tmp_path, clean_environment(), *arguments)
+    assert (here.returncode, here.stdout, here.stderr) == (there.returncode, there.stdout, there.stderr)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ def _multiply(deployment: Deployment, count: int) -> None:
 
 
 @pytest.mark.faults
+@pytest.mark.alone
 @pytest.mark.timeout(400)
 def test_pending_deliveries_do_not_slow_the_worker(deployment: Deployment, report: Report) -> None:
     """First they wait for their time, then all are due on a connection that an operator paused."""

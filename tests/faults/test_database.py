@@ -79,7 +79,7 @@ def _restart_under_load(
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
+@pytest.mark.parametrize("mode", [pytest.param("fast", marks=pytest.mark.faults), "immediate"])
 def test_service_resumes_after_postgres_restart(
     tmp_path: Path, own_postgres: Postgres, sandbox: RunningSandbox, report: Report, mode: str
 ) -> None:
@@ -169,6 +169,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.faults
 def test_full_disk_rejects_events_until_space_is_free(
     small_disk: Path, sandbox: RunningSandbox, report: Report
 ) -> None:

@@ -87,7 +87,7 @@ def test_hanging_provider_does_not_delay_others(
             "the other provider's records",
             deployment.states,
         )
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 8, "a hanging request ends after 10 s"
         assert deployment.text_messages() == {}
 
 
@@ -104,7 +104,7 @@ def test_retry_after_pauses_connection_for_that_time(deployment: Deployment, rep
     first, *others = [request.received_at for request in deployment.sandbox.requests_to("twilio")]
     waits = [(at - first).total_seconds() for at in others]
     assert len(waits) == 6
-    assert all(4 <= wait < 8 for wait in waits), waits
+    assert all(4 <= wait < 10 for wait in waits), waits
     assert deployment.lost_events() == []
     assert {row[0] for row in deployment.query("SELECT attempts FROM deliveries")} == {1}
 

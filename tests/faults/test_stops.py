@@ -26,6 +26,7 @@ def _assert_all_succeeded(
     assert deployment.sandbox.slack.messages == []
 
 
+@pytest.mark.faults
 def test_shutdown_under_load_finishes_attempts_and_rejects_events(
     deployment: Deployment, report: Report
 ) -> None:
@@ -56,10 +57,9 @@ def test_second_signal_exits_immediately(deployment: Deployment, report: Report)
         wait_for(lambda: deployment.states()["running"] > 3, 20, "running attempts", deployment.states)
         process.send_signal(signal.SIGTERM)
         wait_for(lambda: "a second signal" in process.output, 5, "the shutdown to start")
-        start = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 128 + signal.SIGTERM
-        assert time.monotonic() - start < 1.5
+        assert deployment.states()["running"] > 0, "it must not wait for running attempts"
     deployment.restart(process).ready()
     deployment.heppu.wait()
     seconds = deployment.wait_until_final(60, skip_waits=True)
@@ -95,6 +95,7 @@ def test_shutdown_with_hanging_provider_meets_deadline(deployment: Deployment, r
     )
 
 
+@pytest.mark.faults
 def test_commands_can_write_during_load_on_sqlite(
     tmp_path: Path, sqlite_url: str, sandbox: RunningSandbox, report: Report
 ) -> None:

@@ -35,6 +35,7 @@ def _migrate(deployment: Deployment) -> None:
     raise AssertionError("the migration did not succeed")
 
 
+@pytest.mark.faults
 @pytest.mark.postgres
 def test_processes_starting_simultaneously_on_empty_database_all_work(
     postgres_deployment: Deployment, report: Report
@@ -51,6 +52,7 @@ def test_processes_starting_simultaneously_on_empty_database_all_work(
     assert deployment.query("SELECT count(*) FROM alembic_version") == [(1,)]
 
 
+@pytest.mark.faults
 def test_old_process_keeps_working_on_a_newer_database(deployment: Deployment, report: Report) -> None:
     """A newer version migrates under load; the old process continues, and another old one can start."""
     process = deployment.start().ready()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from uuid import uuid4
 
 import pytest
 
@@ -73,39 +74,54 @@ def test_attempts_of_dead_worker_are_taken_over_when_lease_expires(
 
 
 def test_two_racing_workers_respect_caps_and_keys(postgres_deployment: Deployment, report: Report) -> None:
-    """Simultaneous events of five contacts: concurrency keys, caps, `once` and idempotency keys hold across workers."""
+    """Simultaneous events of five contacts: concurrency keys, caps, `once` and idempotency keys hold across workers.
+
+    On a busy machine, one worker can win the whole race. Then it is repeated with other contacts.
+    """
     deployment = postgres_deployment
     (deployment.folder / "rules.yaml").write_text(RACE, "utf-8")
     for _ in range(2):
         deployment.start().ready()
-    phones = [f"+1646555010{number}" for number in range(5)]
-    conversations = {phone: f"conv_race_{number}" for number, phone in enumerate(phones)}
-    with slow_providers(deployment.sandbox, 0.05):
-        for _ in range(6):
-            for phone in phones:
-                deployment.heppu.send(
-                    [
-                        event_body("call.busy", phone),
-                        event_body("call.completed", phone, conversations[phone]),
-                        event_body("call.failed", phone, conversations[phone]),
-                    ]
-                )
-        deployment.heppu.wait()
-        seconds = deployment.wait_until_final(60)
-    assert deployment.text_messages() == dict.fromkeys(phones, 2), "the cap is two a day"
+    conversations: dict[str, str] = {}
+    seconds = 0.0
+    while _workers_with_attempts(deployment) < 2:
+        assert len(conversations) < 50, "one of the workers never gets a delivery"
+        contacts = {f"+1646555{len(conversations) + 100 + number:04}": uuid4().hex for number in range(5)}
+        conversations |= contacts
+        seconds += _race(deployment, contacts)
+    assert deployment.text_messages() == dict.fromkeys(conversations, 2), "the cap is two a day"
     assert deployment.call_records() == dict.fromkeys(conversations.values(), 1)
-    assert deployment.contacts() == dict.fromkeys(phones, 1)
+    assert deployment.contacts() == dict.fromkeys(conversations, 1)
     reasons = Counter(
         row[0] for row in deployment.query("SELECT reason FROM deliveries WHERE state = 'suppressed'")
     )
-    assert reasons["frequency_capped"] == 4 * len(phones)
+    assert reasons["frequency_capped"] == 4 * len(conversations)
     assert set(reasons) <= {"frequency_capped", "superseded"}
-    workers = deployment.query("SELECT count(DISTINCT worker_id) FROM attempts")[0][0]
-    report(deployment.outcome("two race for five contacts", seconds))
-    assert workers == 2
+    report(deployment.outcome(f"two race for {len(conversations)} contacts", seconds))
     assert deployment.duplicates() == []
 
 
+def _workers_with_attempts(deployment: Deployment) -> int:
+    return int(deployment.query("SELECT count(DISTINCT worker_id) FROM attempts")[0][0])
+
+
+def _race(deployment: Deployment, conversations: dict[str, str]) -> float:
+    """Send six rounds of events of these contacts, given with their conversations. Return the seconds it took."""
+    with slow_providers(deployment.sandbox, 0.05):
+        for _ in range(6):
+            for phone, conversation in conversations.items():
+                deployment.heppu.send(
+                    [
+                        event_body("call.busy", phone),
+                        event_body("call.completed", phone, conversation),
+                        event_body("call.failed", phone, conversation),
+                    ]
+                )
+        deployment.heppu.wait()
+        return deployment.wait_until_final(60)
+
+
+@pytest.mark.faults
 def test_two_racing_workers_respect_once_per_contact(postgres_deployment: Deployment, report: Report) -> None:
     deployment = postgres_deployment
     (deployment.folder / "rules.yaml").write_text(RACE, "utf-8")
