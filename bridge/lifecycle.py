@@ -1,12 +1,17 @@
-"""The states of a delivery, and the fixed words for why something ended, waits or failed.
+"""The lifecycle of a delivery: its states, the only transitions between them, and the fixed words for their reasons.
 
-Each member carries the sentence that the dashboard and the reference pages show for it.
+`ALLOWED` lists which state may follow which. A `Transition` decides everything that a change of state implies; the
+store only applies it (`bridge.store.transitions`). Each member of an enum carries the sentence that the dashboard and
+the reference pages show for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Self
+from typing import Any, Final, Protocol, Self
 
 
 class DescribedEnum(StrEnum):
@@ -108,3 +113,193 @@ class PauseCause(DescribedEnum):
         "circuit_open",
         "Too many attempts failed; one probe every few seconds closes the circuit again.",
     )
+
+
+_S = DeliveryState
+ALLOWED: Final[Mapping[DeliveryState | None, frozenset[DeliveryState]]] = {
+    None: frozenset({_S.PENDING, _S.FAILED}),
+    _S.PENDING: frozenset({_S.PENDING, _S.RUNNING, _S.SUCCEEDED, _S.CANCELLED, _S.SUPPRESSED}),
+    _S.RUNNING: frozenset({_S.SUCCEEDED, _S.RETRYING, _S.NEEDS_REVIEW, _S.FAILED}),
+    _S.RETRYING: frozenset({_S.RETRYING, _S.RUNNING, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED, _S.SUPPRESSED}),
+    _S.NEEDS_REVIEW: frozenset({_S.PENDING, _S.SUCCEEDED, _S.CANCELLED}),
+    _S.SUCCEEDED: frozenset({_S.SUCCEEDED}),
+    _S.FAILED: frozenset({_S.PENDING, _S.SUCCEEDED}),
+    _S.CANCELLED: frozenset({_S.SUCCEEDED}),
+    _S.SUPPRESSED: frozenset({_S.SUCCEEDED}),
+}
+"""The states that may follow each state; None: before the delivery exists. Tested against the diagram in design.md."""
+
+_FINISHED: Final = frozenset(FINAL_STATES) - {DeliveryState.NEEDS_REVIEW}
+_FAILURES: Final = frozenset({DeliveryState.FAILED, DeliveryState.NEEDS_REVIEW})
+
+
+class KeyEffect(StrEnum):
+    """What a transition does to the delivery's idempotency key."""
+
+    KEEP = "keep"
+    """Leave it as it is: reserved, while it is or may become unknown whether the action took effect."""
+    RELEASE = "release"
+    """Release it: the action certainly did not take effect, and is not attempted again."""
+    COMPLETE = "complete"
+    """Complete it, if it is still reserved for this delivery: the attempt took effect."""
+    COMPLETE_LATE = "complete_late"
+    """Complete it even if it was released in the meantime: the action took effect, or may have, as learned later."""
+
+
+class IllegalTransition(Exception):
+    """A transition was applied to a delivery in a state that does not allow it, which is a bug."""
+
+
+class CurrentDelivery(Protocol):
+    """The fields of a delivery that some transitions keep or depend on."""
+
+    @property
+    def state(self) -> DeliveryState:
+        """Its current state."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why the last attempt failed."""
+
+    @property
+    def detail(self) -> str | None:
+        """The explanation of its state."""
+
+    @property
+    def run_at(self) -> datetime:
+        """When its next attempt or lookup is due."""
+
+    @property
+    def outcome_unknown_since(self) -> datetime | None:
+        """Since when it is unknown whether an attempt took effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """The next state of a delivery, and everything that it implies. Use the named constructors."""
+
+    state: DeliveryState
+    reason: str | None = None
+    detail: str | None = None
+    run_at: datetime | timedelta = timedelta(0)
+    """When the next attempt or lookup is due; a timedelta counts from when the transition is applied."""
+    outcome_unknown_since: datetime | None = None
+    """Set while it is unknown whether an attempt took effect; the next attempt is then a lookup."""
+    key: KeyEffect = KeyEffect.KEEP
+    undelivered: bool = False
+    """The provider took the message and reports that it did not reach the recipient."""
+
+    @classmethod
+    def planned(cls, run_at: datetime) -> Self:
+        """A new delivery waits for its first attempt."""
+        return cls(DeliveryState.PENDING, run_at=run_at)
+
+    @classmethod
+    def not_rendered(cls, detail: str) -> Self:
+        """A new delivery whose params could not be rendered has failed from the start."""
+        return cls(DeliveryState.FAILED, FailureReason.RENDER_ERROR, detail)
+
+    @classmethod
+    def rescheduled(cls, delivery: CurrentDelivery, run_at: datetime | timedelta, detail: str | None) -> Self:
+        """A waiting delivery waits for another instant."""
+        return cls(delivery.state, delivery.reason, detail, run_at, delivery.outcome_unknown_since)
+
+    @classmethod
+    def started(cls, delivery: CurrentDelivery) -> Self:
+        """An attempt or a lookup starts."""
+        return cls(
+            DeliveryState.RUNNING, delivery.reason, delivery.detail, delivery.run_at,
+            delivery.outcome_unknown_since,
+        )  # fmt: skip
+
+    @classmethod
+    def succeeded(cls, detail: str, *, undelivered: bool = False) -> Self:
+        """The attempt took effect, or the lookup found that an earlier one did."""
+        return cls(DeliveryState.SUCCEEDED, None, detail, key=KeyEffect.COMPLETE, undelivered=undelivered)
+
+    @classmethod
+    def retry_in(
+        cls, wait: timedelta, reason: str | None, detail: str, outcome_unknown_since: datetime | None = None
+    ) -> Self:
+        """The next attempt follows after `wait`, or a lookup if `outcome_unknown_since` is set."""
+        return cls(DeliveryState.RETRYING, reason, detail, wait, outcome_unknown_since)
+
+    @classmethod
+    def needs_review(cls, reason: str | None, detail: str) -> Self:
+        """An operator has to find out at the provider whether the action took effect."""
+        return cls(DeliveryState.NEEDS_REVIEW, reason, detail)
+
+    @classmethod
+    def failed(cls, reason: str | None, detail: str) -> Self:
+        """The action certainly did not take effect, and is not attempted again automatically."""
+        return cls(DeliveryState.FAILED, reason, detail, key=KeyEffect.RELEASE)
+
+    @classmethod
+    def suppressed(cls, reason: str, detail: str) -> Self:
+        """The policy decided not to send the delivery."""
+        return cls(DeliveryState.SUPPRESSED, reason, detail, key=KeyEffect.RELEASE)
+
+    @classmethod
+    def cancelled(cls, delivery: CurrentDelivery, detail: str) -> Self:
+        """The delivery is not attempted again. If it may have taken effect, no other delivery repeats it either."""
+        key = KeyEffect.COMPLETE_LATE if is_unresolved(delivery) else KeyEffect.RELEASE
+        return cls(DeliveryState.CANCELLED, None, detail, key=key)
+
+    @classmethod
+    def confirmed(cls, delivery: CurrentDelivery, detail: str | None, *, undelivered: bool = False) -> Self:
+        """A status callback or an operator confirms that the action took effect, whatever was known before."""
+        is_known = delivery.state is DeliveryState.SUCCEEDED
+        key = KeyEffect.KEEP if is_known else KeyEffect.COMPLETE_LATE
+        return cls(DeliveryState.SUCCEEDED, None, detail, key=key, undelivered=undelivered)
+
+    @classmethod
+    def requeued(cls, delivery: CurrentDelivery, detail: str | None) -> Self:
+        """An operator starts the retry schedule of a delivery again that did not take effect."""
+        return cls(DeliveryState.PENDING, delivery.reason, detail, key=KeyEffect.RELEASE)
+
+    @property
+    def may_have_taken_effect(self) -> bool:
+        """True if caps and `once` have to count the delivery."""
+        return (
+            self.state in (DeliveryState.SUCCEEDED, DeliveryState.NEEDS_REVIEW)
+            or self.outcome_unknown_since is not None
+        )
+
+    @property
+    def is_failure(self) -> bool:
+        """True if `on_failure` or an alert reports it."""
+        return self.undelivered or self.state in _FAILURES
+
+    def columns(
+        self,
+        current: DeliveryState | None,
+        now: datetime,
+        trigger: str,
+        finished_at: datetime | None = None,
+    ) -> dict[str, Any]:
+        """Return the columns of `deliveries` after the transition from state `current` at `now`.
+
+        `finished_at` is when the delivery reached its current state, if that is a final one. Raise IllegalTransition
+        if the current state does not allow the transition.
+        """
+        if self.state not in ALLOWED[current]:
+            raise IllegalTransition(f"{current} -> {self.state}")
+        if self.state not in _FINISHED:
+            finished_at = None
+        elif self.state != current:
+            finished_at = now
+        return {
+            "state": self.state.value,
+            "reason": None if self.reason is None else str(self.reason),
+            "detail": self.detail or None,
+            "run_at": now + self.run_at if isinstance(self.run_at, timedelta) else self.run_at,
+            "outcome_unknown_since": self.outcome_unknown_since,
+            "finished_at": finished_at,
+            # Follow-ups have no follow-ups of their own.
+            "needs_follow_up": trigger == "rule" and self.is_failure,
+        }
+
+
+def is_unresolved(delivery: CurrentDelivery) -> bool:
+    """Return True if it is unknown whether an attempt of this delivery took effect."""
+    return delivery.state is DeliveryState.NEEDS_REVIEW or delivery.outcome_unknown_since is not None

@@ -39,8 +39,9 @@ from bridge.ids import new_id
 from bridge.rules.model import PlannedDelivery, Routing, Rules, Trace, Truth
 from bridge.rules.route import after_failure, alerts, consent, route
 from bridge.store import schema
-from bridge.store.claim import Capacity, ClaimedDelivery, claim
+from bridge.store.claim import Capacity, claim
 from bridge.store.database import Database
+from bridge.store.deliveries import Delivery
 from bridge.store.follow_ups import follow_up_deliveries, follow_up_pauses, has_pending_follow_ups
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.policy_inputs import PolicyConfig
@@ -171,11 +172,11 @@ class DryRun:
         sizes = {name: action.batch for name, action in self._actions.items()}
         capacity = Capacity(connection, _SLOTS, sizes.__getitem__, max_batch_size=max(sizes.values()))
         for call in claim(self._database, capacity, self._policy_config, "dry run").calls:
-            result, now = self._call_provider(call[0]), self._clock.now()
-            action = self._actions[call[0].action]
+            result, now = self._call_provider(call[0].delivery), self._clock.now()
+            action = self._actions[call[0].delivery.action]
             record_results(self._database, [classify_result(item, action, result, now) for item in call])
 
-    def _call_provider(self, delivery: ClaimedDelivery) -> Success | DeliveryError | None:
+    def _call_provider(self, delivery: Delivery) -> Success | DeliveryError | None:
         """Return what the call returns or raises; a lookup finds nothing."""
         failure = self._fail.get(delivery.action)
         if failure is None:

@@ -13,7 +13,6 @@ from bridge.policy.decision import (
     DueDelivery,
     PolicyInputs,
     Suppress,
-    SuppressReason,
     decide,
 )
 from bridge.policy.idempotency import IdempotencyRecord, event_precedence
@@ -31,7 +30,6 @@ __all__ = [
     "IdempotencyRecord",
     "PolicyInputs",
     "Suppress",
-    "SuppressReason",
     "decide",
     "event_precedence",
     "find_cancelling_event",

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from bridge.clock import format_duration
 from bridge.connector.api import Channel
 from bridge.events import Contact
+from bridge.lifecycle import SuppressReason
 from bridge.policy.cancellation import EventRef
 from bridge.policy.idempotency import IdempotencyRecord
 from bridge.policy.quiet_hours import NEVER, is_quiet, next_quiet_hours_start, quiet_hours_end
 from bridge.policy.zones import is_contacts_own_address, regions_of, zones_of
 from bridge.rules.model import MessagingPolicy, OncePer, QuietHours, Truth
-
-SuppressReason = Literal[
-    "opted_out", "no_consent", "undeliverable", "frequency_capped", "cooldown", "expired", "duplicate",
-    "superseded", "shadow", "not_allowlisted",
-]  # fmt: skip
 
 RECHECK_INTERVAL: Final = timedelta(minutes=1)
 """How long a delivery is deferred while another delivery holds its idempotency key with an unknown outcome."""
@@ -128,7 +124,7 @@ def decide(
         event = inputs.cancelled_by
         return Cancel(event, f"cancel_on: cancelled by {event.type} at {_utc(event.occurred_at)}")
     if due.expires_at is not None and now >= due.expires_at:
-        return Suppress("expired", f"expires: expired at {_utc(due.expires_at)}")
+        return Suppress(SuppressReason.EXPIRED, f"expires: expired at {_utc(due.expires_at)}")
     if (
         due.once is not None
         and inputs.last_done_at is not None
@@ -136,7 +132,7 @@ def decide(
     ):
         until = inputs.last_done_at + due.once.within
         return Suppress(
-            "cooldown",
+            SuppressReason.COOLDOWN,
             f"once per {due.once.per} within {format_duration(due.once.within)}: last done at "
             f"{_utc(inputs.last_done_at)}; next allowed at {_utc(until)}",
             until,
@@ -180,10 +176,12 @@ def _apply_messaging(
     allowlist: Collection[str],
 ) -> Defer | Suppress | None:
     if allowlist and (due.recipient or "").casefold() not in {address.casefold() for address in allowlist}:
-        return Suppress("not_allowlisted", "BRIDGE_RECIPIENT_ALLOWLIST does not contain this address")
+        return Suppress(
+            SuppressReason.NOT_ALLOWLISTED, "BRIDGE_RECIPIENT_ALLOWLIST does not contain this address"
+        )
     if inputs.opted_out_at is not None:
         return Suppress(
-            "opted_out",
+            SuppressReason.OPTED_OUT,
             f"opt-out: the recipient opted out of {_NOUN[channel]}s at {_utc(inputs.opted_out_at)}; "
             "applies until the recipient opts in again",
         )
@@ -191,7 +189,7 @@ def _apply_messaging(
         return None
     if due.consent in ("false", "unknown"):
         return Suppress(
-            "no_consent",
+            SuppressReason.NO_CONSENT,
             f"messaging.consent: `{messaging.consent}` is {due.consent} for this event: no consent",
         )
     return _apply_quiet_hours(due, inputs, messaging, now) or _apply_cap(channel, inputs, messaging, now)
@@ -210,10 +208,10 @@ def _apply_cap(
         f"messaging.caps.{channel}: at most {_pluralize(cap.count, channel)} per {format_duration(cap.per)}"
     )
     if cap.count == 0:
-        return Suppress("frequency_capped", f"{limit}: none allowed")
+        return Suppress(SuppressReason.FREQUENCY_CAPPED, f"{limit}: none allowed")
     until = counted[-cap.count] + cap.per
     return Suppress(
-        "frequency_capped",
+        SuppressReason.FREQUENCY_CAPPED,
         f"{limit}, and {len(counted)} already sent or possibly sent; next allowed at {_utc(until)}",
         until,
     )
@@ -232,14 +230,16 @@ def _apply_quiet_hours(
         detail += " (time zone from the CRM)"
     if until is NEVER:
         return Suppress(
-            "expired",
+            SuppressReason.EXPIRED,
             f"{detail}; no hour of the day is outside the quiet hours of all time zones that the number allows: "
             "set the contact's time zone in the event, or shorten the quiet hours",
         )
     end = f"they end {_local(until, zones[0])}" if len(zones) == 1 else f"all zones allow it at {_utc(until)}"
     if due.expires_at is not None and until >= due.expires_at:
         return Suppress(
-            "expired", f"{detail}; {end}, but the delivery expires at {_utc(due.expires_at)}", until
+            SuppressReason.EXPIRED,
+            f"{detail}; {end}, but the delivery expires at {_utc(due.expires_at)}",
+            until,
         )
     return Defer(until, f"{detail}; {end}")
 
@@ -266,18 +266,19 @@ def _apply_idempotency(due: DueDelivery, record: IdempotencyRecord | None, now: 
             )
         if not due.updates:
             return Suppress(
-                "duplicate", f"idempotency key: already completed by delivery {record.delivery_id}"
+                SuppressReason.DUPLICATE,
+                f"idempotency key: already completed by delivery {record.delivery_id}",
             )
     if record is not None and record.completed and due.updates:
         if record.is_newer_than(due.precedence, due.occurred_at):
             return Suppress(
-                "superseded",
+                SuppressReason.SUPERSEDED,
                 f"idempotency key: delivery {record.delivery_id} already wrote a later or more final event, "
                 f"of {_utc(record.occurred_at)}",
             )
         updates = True
     if due.shadow:
-        return Suppress("shadow", "shadow: true: the rule only shows what it would do")
+        return Suppress(SuppressReason.SHADOW, "shadow: true: the rule only shows what it would do")
     return Allow(updates)
 
 

@@ -11,37 +11,26 @@ idempotency key and the `once` count. Workers that need the same lock wait for e
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
-from sqlalchemy import (
-    BindParameter,
-    Connection,
-    Row,
-    Select,
-    and_,
-    bindparam,
-    func,
-    literal,
-    or_,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import BindParameter, Connection, Select, and_, bindparam, literal, or_, select, text
 
 from bridge.events import Event
+from bridge.lifecycle import SuppressReason, Transition
 from bridge.policy import Allow, Cancel, Decision, Defer, Suppress, event_precedence
 from bridge.store import schema
-from bridge.store.bulk import bulk_insert, bulk_update
-from bridge.store.connections import RequestBudget, acquire_budget, lock_connection_row
-from bridge.store.database import EVENTS_TOPIC, Database
-from bridge.store.idempotency import release_keys
+from bridge.store.bulk import bulk_insert
+from bridge.store.connections import RequestBudget, acquire_budget, lock_connection
+from bridge.store.database import Database
+from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery
+from bridge.store.idempotency import reserve_keys
 from bridge.store.opt_outs import recipient_lock_key
-from bridge.store.policy_inputs import PolicyConfig, decide_all, load_policy_data, parse_options
+from bridge.store.policy_inputs import PolicyConfig, decide_all, load_policy_data
 from bridge.store.routing import read_events
+from bridge.store.transitions import Change, apply_transitions
 
 LEASE = timedelta(seconds=30)
 """How long a claimed delivery belongs to its worker; the deadline of every attempt is shorter."""
@@ -55,37 +44,54 @@ _MIN_POLL_DELAY = timedelta(milliseconds=200)
 """How soon to poll again if a due delivery waits for its concurrency key, which another worker is using."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ClaimedDelivery:
-    """A delivery that this worker has claimed for one attempt. Read-only after it was created."""
+    """A delivery that this worker has claimed for one attempt."""
 
-    id: str
+    delivery: Delivery
+    """The delivery as it was before the claim."""
+    event: Event
     fencing_token: int
     """The number of this claim; a result with an older number is not recorded."""
-    kind: Literal["send", "lookup"]
-    rule: str
-    action: str
-    connection: str
-    params: Mapping[str, Any]
-    options: Mapping[str, Any]
-    event: Event
-    occurred_at: datetime
-    idempotency_key: str
-    existing_id: str | None
-    """The external ID of the record that the idempotency key already created."""
-    channel: str | None
-    recipient: str | None
-    attempts: int
-    """Attempts of the retry schedule used up before this one."""
     started_at: datetime
     first_attempt_at: datetime
     outcome_unknown_since: datetime | None
-    expires_at: datetime | None
-    trigger: str
+    existing_id: str | None = None
+    """The external ID of the record that the idempotency key already created."""
     quiet_hours_start: datetime | None = None
     """For a message: when the recipient's quiet hours start."""
     probe: bool = False
     """True for the probe of an open circuit breaker; a failed probe uses up no attempt."""
+
+    @classmethod
+    def next_claim(
+        cls,
+        delivery: Delivery,
+        event: Event,
+        now: datetime,
+        *,
+        existing_id: str | None,
+        quiet_hours_start: datetime | None,
+        probe: bool,
+    ) -> ClaimedDelivery:
+        """Return the claim of a due delivery that starts at `now`."""
+        outcome_unknown_since = delivery.outcome_unknown_since
+        if outcome_unknown_since is not None:
+            # Time in which the lookup was due but could not run (a pause, a stopped service) does not count.
+            outcome_unknown_since += max(now - delivery.run_at, timedelta(0))
+        return cls(
+            delivery, event, delivery.fencing_token + 1, now, delivery.first_attempt_at or now,
+            outcome_unknown_since, existing_id, quiet_hours_start, probe,
+        )  # fmt: skip
+
+    @classmethod
+    def running_claim(cls, delivery: Delivery, event: Event) -> ClaimedDelivery:
+        """Return the claim of a running delivery, which this or another worker made."""
+        started_at = delivery.possibly_sent_at or delivery.occurred_at
+        return cls(
+            delivery, event, delivery.fencing_token, started_at, delivery.first_attempt_at or started_at,
+            delivery.outcome_unknown_since,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ def claim(
 ) -> ClaimedBatch:
     """Claim the due deliveries of a connection that may be sent now, as far as its capacity and budget allow."""
     with database.write() as conn:
-        account = lock_connection_row(database, conn, capacity.connection)
+        account = lock_connection(database, conn, capacity.connection)
         now = database.now(conn)  # read after waiting for the lock, so that time never goes back for this row
         budget = acquire_budget(conn, account, now, capacity.slots, capacity.per_second)
         selected = _select_due(database, conn, capacity, budget, now) if budget.calls else []
@@ -124,27 +130,31 @@ def claim(
         events = events_by_delivery(conn, selected)
         data = load_policy_data(conn, selected, policy_config.messaging, now, policy_config.hash_address)
         decisions = decide_all(selected, events, data, policy_config, now)
-        allowed = [row for row in selected if isinstance(decisions.get(row.id), Allow | None)]
+        allowed = [item for item in selected if isinstance(decisions.get(item.id), Allow | None)]
         if len(allowed) < len(selected):
             _apply_other_decisions(database, conn, selected, decisions, now)
-        _start_attempts(conn, allowed, events, worker_id, now)
-        calls = _split_into_batches(allowed, capacity)
+        claimed = [
+            ClaimedDelivery.next_claim(
+                item,
+                events[item.id],
+                now,
+                existing_id=data.existing_id(item),
+                quiet_hours_start=getattr(decisions.get(item.id), "quiet_hours_start", None),
+                probe=budget.is_probe,
+            )
+            for item in allowed
+        ]
+        _start_attempts(database, conn, claimed, worker_id, now)
+        calls = _split_into_batches(claimed, capacity)
         budget.spend(conn, len(calls), now)
-
-    def claimed(row: Row[Any]) -> ClaimedDelivery:
-        quiet_hours_start = getattr(decisions.get(row.id), "quiet_hours_start", None)
-        return claimed_delivery_from_row(
-            row, events[row.id], data.existing_id(row), now, budget.is_probe, quiet_hours_start
-        )
-
-    return ClaimedBatch([[claimed(row) for row in call] for call in calls], timedelta(0))
+    return ClaimedBatch(calls, timedelta(0))
 
 
 def _select_due(
     database: Database, conn: Connection, capacity: Capacity, budget: RequestBudget, now: datetime
-) -> list[Row[Any]]:
+) -> list[Delivery]:
     """Select and lock enough due deliveries to fill the calls that may start; no two share a lock key."""
-    selected: list[Row[Any]] = []
+    selected: list[Delivery] = []
     keys: set[str] = set()
     concurrency_keys: set[str] = set()
     sizes: dict[str, int] = {}
@@ -158,31 +168,23 @@ def _select_due(
             "limit": limit,
         }
         rows = conn.execute(_DUE, parameters).all()
-        for row in rows:
-            batch_key = _batch_key(row)
-            batch_size = 1 if row.outcome_unknown_since else capacity.batch_size(row.action)
+        for delivery in map(Delivery.from_row, rows):
+            batch_key = _batch_key(delivery)
+            batch_size = 1 if delivery.outcome_unknown_since else capacity.batch_size(delivery.action)
             starts_call = sizes.get(batch_key, 0) % batch_size == 0
-            row_keys = lock_keys(row)
-            if not keys.isdisjoint(row_keys) or (starts_call and calls == budget.calls):
+            delivery_keys = lock_keys(delivery)
+            if not keys.isdisjoint(delivery_keys) or (starts_call and calls == budget.calls):
                 continue
             calls += starts_call
             sizes[batch_key] = sizes.get(batch_key, 0) + 1
-            keys |= row_keys
-            if row.concurrency_key is not None:
-                concurrency_keys.add(row.concurrency_key)
-            selected.append(row)
+            keys |= delivery_keys
+            if delivery.concurrency_key is not None:
+                concurrency_keys.add(delivery.concurrency_key)
+            selected.append(delivery)
         if len(rows) < limit or calls == budget.calls or len(selected) >= MAX_CANDIDATES:
             break
     database.lock(conn, keys)
     return selected if database.is_sqlite else _drop_busy(conn, selected)
-
-
-_COLUMNS = (
-    "id", "event_id", "trigger", "rule", "action", "connection", "channel", "recipient", "contact", "conversation",
-    "params", "options", "concurrency_key", "idempotency_key", "occurred_at", "reason", "detail", "run_at",
-    "expires_at", "attempts", "fencing_token", "first_attempt_at", "outcome_unknown_since", "possibly_sent_at",
-)  # fmt: skip
-"""The columns that the decision and the attempt need."""
 
 
 def _due_statement() -> Select[*tuple[Any, ...]]:
@@ -196,7 +198,7 @@ def _due_statement() -> Select[*tuple[Any, ...]]:
     )
     concurrency_keys: BindParameter[str] = bindparam("concurrency_keys", expanding=True)
     return (
-        select(*_TABLE.c[_COLUMNS])
+        select(*DELIVERY_COLUMNS)
         .where(
             _TABLE.c.connection == bindparam("connection"),
             text("deliveries.state IN ('pending', 'retrying')"),  # literal, so that the partial index is used
@@ -215,27 +217,26 @@ def _due_statement() -> Select[*tuple[Any, ...]]:
 _DUE = _due_statement()
 
 
-def lock_keys(row: Row[Any]) -> set[str]:
+def lock_keys(delivery: Delivery) -> set[str]:
     """Return the keys to lock: concurrency key, idempotency key, recipient, and the count of `once`."""
-    keys = {f"idempotency {row.idempotency_key}"}
-    if row.concurrency_key is not None:
-        keys.add(f"concurrency {row.concurrency_key}")
-    if row.recipient is not None:
-        keys.add(recipient_lock_key(row.channel, row.recipient))
-    once = parse_options(row).get("once")
-    if once:
-        keys.add(f"once {row.rule} {row.action} {getattr(row, once['per'])}")
+    keys = {f"idempotency {delivery.idempotency_key}"}
+    if delivery.concurrency_key is not None:
+        keys.add(f"concurrency {delivery.concurrency_key}")
+    if delivery.channel is not None and delivery.recipient is not None:
+        keys.add(recipient_lock_key(delivery.channel, delivery.recipient))
+    if delivery.options.once:
+        keys.add(f"once {delivery.rule} {delivery.action} {delivery.once_value}")
     return keys
 
 
-def _batch_key(row: Row[Any]) -> str:
+def _batch_key(delivery: Delivery) -> str:
     """Return the key of the batches that a delivery may join: its action; a lookup is a call of its own."""
-    return f"lookup of {row.id}" if row.outcome_unknown_since else row.action
+    return f"lookup of {delivery.id}" if delivery.outcome_unknown_since else delivery.action
 
 
-def _drop_busy(conn: Connection, selected: list[Row[Any]]) -> list[Row[Any]]:
+def _drop_busy(conn: Connection, selected: list[Delivery]) -> list[Delivery]:
     """Drop deliveries whose concurrency key another worker has used since, before this one held its lock."""
-    concurrency_keys = [row.concurrency_key for row in selected if row.concurrency_key is not None]
+    concurrency_keys = [item.concurrency_key for item in selected if item.concurrency_key is not None]
     if not concurrency_keys:
         return selected
     table = schema.deliveries
@@ -246,7 +247,7 @@ def _drop_busy(conn: Connection, selected: list[Row[Any]]) -> list[Row[Any]]:
             )
         ).scalars()
     )
-    return [row for row in selected if row.concurrency_key not in busy]
+    return [item for item in selected if item.concurrency_key not in busy]
 
 
 def _next_poll_delay(conn: Connection, name: str, budget: RequestBudget, now: datetime) -> timedelta | None:
@@ -263,177 +264,100 @@ def _next_poll_delay(conn: Connection, name: str, budget: RequestBudget, now: da
     return None if next_at is None else max(next_at - now, _MIN_POLL_DELAY)
 
 
-def events_by_delivery(conn: Connection, rows: Sequence[Row[Any]]) -> dict[str, Event]:
+def events_by_delivery(conn: Connection, deliveries: Sequence[Delivery]) -> dict[str, Event]:
     """Return the events of these deliveries, by delivery ID."""
-    events = read_events(conn, {row.event_id for row in rows if row.event_id})
-    return {row.id: events.get(row.event_id) or Event({}, row.id, row.occurred_at) for row in rows}
+    events = read_events(conn, {item.event_id for item in deliveries if item.event_id})
+    return {
+        item.id: events.get(item.event_id or "") or Event({}, item.id, item.occurred_at)
+        for item in deliveries
+    }
 
 
 def _apply_other_decisions(
     database: Database,
     conn: Connection,
-    rows: Sequence[Row[Any]],
+    deliveries: Sequence[Delivery],
     decisions: Mapping[str, Decision],
     now: datetime,
 ) -> None:
     """Defer, suppress or cancel the deliveries that may not be sent now."""
     changes = []
-    for row in rows:
-        decision = decisions.get(row.id)
-        match decision:
-            case Defer():
-                state = "retrying" if row.attempts else "pending"
-                changes.append(_change(row, state, row.reason, decision.detail, run_at=decision.until))
-            case Cancel():
-                changes.append(_change(row, "cancelled", None, decision.detail, finished_at=now))
-            case Suppress() if decision.reason == "expired" and row.attempts:
+    for delivery in deliveries:
+        match decisions.get(delivery.id):
+            case Defer(until, detail):
+                transition = Transition.rescheduled(delivery, until, detail)
+            case Cancel(_, detail):
+                transition = Transition.cancelled(delivery, detail)
+            case Suppress(SuppressReason.EXPIRED, detail) if delivery.attempts:
                 # Its attempts failed until it expired: it failed, for the reason of the last attempt.
-                changes.append(
-                    _change(
-                        row, "failed", row.reason, f"{row.detail or ''} ({decision.detail})", finished_at=now
-                    )
-                )
-            case Suppress():
-                changes.append(_change(row, "suppressed", decision.reason, decision.detail, finished_at=now))
+                transition = Transition.failed(delivery.reason, f"{delivery.detail or ''} ({detail})")
+            case Suppress(reason, detail):
+                transition = Transition.suppressed(reason, detail)
             case _:
-                pass
-    if changes:
-        bulk_update(conn, _TABLE, ["id"], changes)
-        finished = {change["id"] for change in changes if change["finished_at"] is not None}
-        release_keys(conn, {row.id: row.idempotency_key for row in rows if row.id in finished})
-        if any(change["needs_follow_up"] for change in changes):
-            database.publish(conn, [EVENTS_TOPIC])
-
-
-def _change(
-    row: Row[Any],
-    state: str,
-    reason: str | None,
-    detail: str,
-    *,
-    run_at: datetime | None = None,
-    finished_at: datetime | None = None,
-) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "state": state,
-        "reason": reason,
-        "detail": detail,
-        "run_at": run_at or row.run_at,
-        "finished_at": finished_at,
-        "needs_follow_up": state == "failed" and row.trigger == "rule",
-    }
+                continue
+        changes.append(Change(delivery, transition))
+    apply_transitions(database, conn, changes, now)
 
 
 def _start_attempts(
+    database: Database,
     conn: Connection,
-    rows: Sequence[Row[Any]],
-    events: Mapping[str, Event],
+    claimed: Sequence[ClaimedDelivery],
     worker_id: str,
     now: datetime,
 ) -> None:
     """Take the lease, reserve the idempotency key and write the attempt."""
-    if not rows:
+    if not claimed:
         return
-    table = schema.deliveries
-    started_at = literal(now, schema.Instant())
-    conn.execute(
-        update(table)
-        .where(table.c.id.in_([row.id for row in rows]))
-        .values(
-            state="running",
-            fencing_token=table.c.fencing_token + 1,
-            lease_expires_at=now + LEASE,
-            worker_id=worker_id,
-            first_attempt_at=func.coalesce(table.c.first_attempt_at, started_at),
-            possibly_sent_at=func.coalesce(table.c.possibly_sent_at, started_at),
-        )
+    apply_transitions(
+        database,
+        conn,
+        [
+            Change(
+                item.delivery,
+                Transition.started(item.delivery),
+                {
+                    "fencing_token": item.fencing_token,
+                    "lease_expires_at": now + LEASE,
+                    "worker_id": worker_id,
+                    "first_attempt_at": item.first_attempt_at,
+                    "possibly_sent_at": item.delivery.possibly_sent_at or now,
+                },
+            )
+            for item in claimed
+        ],
+        now,
     )
     bulk_insert(
         conn,
         schema.attempts,
         [
             {
-                "delivery_id": row.id,
-                "fencing_token": row.fencing_token + 1,
-                "kind": _kind(row),
+                "delivery_id": item.delivery.id,
+                "fencing_token": item.fencing_token,
+                "kind": item.delivery.kind,
                 "started_at": now,
                 "worker_id": worker_id,
             }
-            for row in rows
+            for item in claimed
         ],
     )
-    bulk_insert(
-        conn,
-        schema.idempotency_keys,
-        [
-            {
-                "key": row.idempotency_key,
-                "reserved_by": row.id,
-                "precedence": event_precedence(events[row.id].type),
-                "occurred_at": row.occurred_at,
-                "changed_at": now,
-            }
-            for row in rows
-        ],
-        "ON CONFLICT (key) DO UPDATE SET reserved_by = excluded.reserved_by, changed_at = excluded.changed_at",
-    )
+    precedences = [event_precedence(item.event.type) for item in claimed]
+    reserve_keys(conn, [item.delivery for item in claimed], precedences, now)
 
 
-def _kind(row: Row[Any]) -> Literal["send", "lookup"]:
-    return "lookup" if row.outcome_unknown_since else "send"
-
-
-def claimed_delivery_from_row(
-    row: Row[Any],
-    event: Event,
-    existing_id: str | None = None,
-    claimed_at: datetime | None = None,
-    probe: bool = False,
-    quiet_hours_start: datetime | None = None,
-) -> ClaimedDelivery:
-    """Return the claim that a running row describes, or the next claim if the row is claimed now (`claimed_at`)."""
-    started_at = claimed_at or row.possibly_sent_at or row.occurred_at
-    outcome_unknown_since = row.outcome_unknown_since
-    if claimed_at is not None and outcome_unknown_since is not None:
-        # Time in which the lookup was due but could not run (a pause, a stopped service) does not count.
-        outcome_unknown_since += max(claimed_at - row.run_at, timedelta(0))
-    return ClaimedDelivery(
-        id=row.id,
-        fencing_token=row.fencing_token + (claimed_at is not None),
-        kind=_kind(row),
-        trigger=row.trigger,
-        rule=row.rule,
-        action=row.action,
-        connection=row.connection,
-        params=json.loads(row.params),
-        options=parse_options(row),
-        event=event,
-        occurred_at=row.occurred_at,
-        idempotency_key=row.idempotency_key,
-        existing_id=existing_id,
-        channel=row.channel,
-        recipient=row.recipient,
-        attempts=row.attempts,
-        started_at=started_at,
-        first_attempt_at=row.first_attempt_at or started_at,
-        outcome_unknown_since=outcome_unknown_since,
-        expires_at=row.expires_at,
-        probe=probe,
-        quiet_hours_start=quiet_hours_start,
-    )
-
-
-def _split_into_batches(rows: Sequence[Row[Any]], capacity: Capacity) -> list[list[Row[Any]]]:
+def _split_into_batches(
+    claimed: Sequence[ClaimedDelivery], capacity: Capacity
+) -> list[list[ClaimedDelivery]]:
     """Split deliveries into calls: batches of one action, up to its batch size, and each lookup alone."""
-    calls: list[list[Row[Any]]] = []
-    sends: dict[str, list[Row[Any]]] = {}
-    for row in rows:
-        if _kind(row) == "lookup":
-            calls.append([row])
+    calls: list[list[ClaimedDelivery]] = []
+    sends: dict[str, list[ClaimedDelivery]] = {}
+    for item in claimed:
+        if item.delivery.kind == "lookup":
+            calls.append([item])
         else:
-            sends.setdefault(row.action, []).append(row)
-    for action, action_rows in sends.items():
+            sends.setdefault(item.delivery.action, []).append(item)
+    for action, items in sends.items():
         size = capacity.batch_size(action)
-        calls += [action_rows[start : start + size] for start in range(0, len(action_rows), size)]
+        calls += [items[start : start + size] for start in range(0, len(items), size)]
     return calls

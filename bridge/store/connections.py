@@ -8,11 +8,11 @@ A pause is an instant in the row, so waiting deliveries hold no thread. `pause_c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, select, update
 
 from bridge.errors import (
     AccountError,
@@ -43,6 +43,41 @@ QUOTA_PAUSE = timedelta(hours=1)
 """The pause for an exhausted quota, if the provider does not report when it is reset."""
 
 _TABLE = schema.connections
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionState:
+    """A row of `connections`. `schema.connections` describes the columns."""
+
+    name: str
+    paused_until: datetime | None
+    pause_reason: str | None
+    pause_cause: str | None
+    pause_id: str | None
+    failures: int
+    successes: int
+    window_started_at: datetime | None
+    consecutive_rate_limits: int
+    tokens: float | None
+    tokens_refilled_at: datetime | None
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> ConnectionState:
+        """Build the state from a row with the `CONNECTION_COLUMNS`."""
+        return cls(*row)
+
+    @property
+    def pause(self) -> Pause | None:
+        """The pause, which may be over; None if there is none."""
+        return Pause.from_columns(asdict(self))
+
+    def is_paused(self, now: datetime) -> bool:
+        """Return True if no call may start now. An open circuit breaker lets one probe through between its pauses."""
+        return self.paused_until is not None and self.paused_until > now
+
+
+CONNECTION_COLUMNS = tuple(_TABLE.c[field.name] for field in fields(ConnectionState))
+"""The columns of a `ConnectionState`, in the order of its fields."""
 
 
 @dataclass
@@ -108,38 +143,42 @@ _OPEN: dict[str, Any] = {
 
 
 def acquire_budget(
-    conn: Connection, row: Row[Any], now: datetime, calls: int, per_second: float | None
+    conn: Connection, connection: ConnectionState, now: datetime, calls: int, per_second: float | None
 ) -> RequestBudget:
-    """Return how many of `calls` may start; `row` is the connection's row, locked before `now` was read."""
-    name = row.name
-    if row.paused_until is not None and row.paused_until > now:
-        return RequestBudget(name, 0, row.paused_until)
-    is_probe = row.pause_cause == "circuit_open"
+    """Return how many of `calls` may start; `connection` was locked before `now` was read."""
+    name = connection.name
+    if connection.is_paused(now):
+        return RequestBudget(name, 0, connection.paused_until)
+    is_probe = connection.pause_cause == "circuit_open"
     if is_probe:
         calls = min(calls, 1)
-    elif row.pause_cause is not None:
+    elif connection.pause_cause is not None:
         conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(_OPEN))
         log_state_change(name, _OPEN)
     if per_second is None:
         return RequestBudget(name, calls, is_probe=is_probe)
     burst = max(1.0, per_second)
     # If the clock was set back, a negative difference would stop the refill until the clock has caught up.
-    elapsed = abs((now - row.tokens_refilled_at).total_seconds()) if row.tokens_refilled_at else burst
-    tokens = min(burst, (row.tokens if row.tokens is not None else burst) + elapsed * per_second)
+    elapsed = (
+        abs((now - connection.tokens_refilled_at).total_seconds()) if connection.tokens_refilled_at else burst
+    )
+    tokens = min(
+        burst, (connection.tokens if connection.tokens is not None else burst) + elapsed * per_second
+    )
     if tokens < 1:
         return RequestBudget(name, 0, now + timedelta(seconds=(1 - tokens) / per_second), tokens)
     return RequestBudget(name, min(calls, int(tokens)), None, tokens, is_probe)
 
 
-def lock_connection_row(database: Database, conn: Connection, name: str) -> Row[Any]:
-    """Return the connection's row, locked until the transaction ends; create it if it does not exist."""
-    query = select(_TABLE).where(_TABLE.c.name == name).with_for_update()
+def lock_connection(database: Database, conn: Connection, name: str) -> ConnectionState:
+    """Return the connection's state, locked until the transaction ends; create its row if it does not exist."""
+    query = select(*CONNECTION_COLUMNS).where(_TABLE.c.name == name).with_for_update()
     row = conn.execute(query).one_or_none()
     if row is None:
         initial = {"name": name, "failures": 0, "successes": 0, "alert_due": False}
         conn.execute(database.insert_new(_TABLE), [initial])
         row = conn.execute(query).one()
-    return row
+    return ConnectionState.from_row(row)
 
 
 def record_outcomes(
@@ -154,22 +193,27 @@ def record_outcomes(
 
     Return the changed columns, to be passed to `log_state_change` once the transaction has committed.
     """
-    row = lock_connection_row(database, conn, name)
+    connection = lock_connection(database, conn, name)
     answered = any(outcome is None or isinstance(outcome, PermanentError) for outcome in outcomes)
-    consecutive_rate_limits = 0 if answered else row.consecutive_rate_limits
+    consecutive_rate_limits = 0 if answered else connection.consecutive_rate_limits
     pauses = [
         pause
         for outcome in outcomes
-        if (pause := _pause(row, outcome, consecutive_rate_limits, now)) is not None
+        if (pause := _pause(connection, outcome, consecutive_rate_limits, now)) is not None
     ]
     values = max(pauses, key=lambda pause: pause["paused_until"], default=None)
     if values is None:
-        values = _circuit(row, outcomes, now)
-        if consecutive_rate_limits != row.consecutive_rate_limits:
+        values = _circuit(connection, outcomes, now)
+        if consecutive_rate_limits != connection.consecutive_rate_limits:
             values |= {"consecutive_rate_limits": consecutive_rate_limits}
-    elif row.pause_cause not in (None, "circuit_open") and row.paused_until >= values["paused_until"]:
+    elif (
+        connection.pause_cause not in (None, "circuit_open")
+        and connection.paused_until >= values["paused_until"]
+    ):
         return {}  # calls that were already running failed likewise: the longest pause applies, and was alerted
-    if not values or (row.pause_cause == "operator" and row.paused_until and row.paused_until > now):
+    if not values or (
+        connection.pause_cause == "operator" and connection.paused_until and connection.paused_until > now
+    ):
         return {}
     if values.get("pause_cause") == "auth":
         # Not the last registered one: during a rolling restart a process may still use the old settings.
@@ -194,7 +238,7 @@ def log_state_change(name: str, changed_columns: Mapping[str, Any]) -> None:
 
 
 def _pause(
-    row: Row[Any], outcome: DeliveryError | None, consecutive_rate_limits: int, now: datetime
+    connection: ConnectionState, outcome: DeliveryError | None, consecutive_rate_limits: int, now: datetime
 ) -> dict[str, Any] | None:
     """Return the pause that a single failure causes, given the number of earlier 429s in a row."""
     if isinstance(outcome, AccountError):
@@ -204,9 +248,9 @@ def _pause(
     if isinstance(outcome, RateLimited):
         if outcome.retry_after is not None:
             return pause_columns(PauseCause.RATE_LIMIT, now + outcome.retry_after, outcome.detail)
-        if row.pause_cause == "rate_limit" and row.paused_until > now:
+        if connection.pause_cause == "rate_limit" and connection.paused_until and connection.is_paused(now):
             # The call was already running when the pause started.
-            return pause_columns(PauseCause.RATE_LIMIT, row.paused_until, outcome.detail)
+            return pause_columns(PauseCause.RATE_LIMIT, connection.paused_until, outcome.detail)
         wait = min(RATE_PAUSE * 2 ** min(consecutive_rate_limits, 16), MAX_RATE_PAUSE)
         return pause_columns(PauseCause.RATE_LIMIT, now + wait, outcome.detail) | {
             "consecutive_rate_limits": consecutive_rate_limits + 1
@@ -214,7 +258,9 @@ def _pause(
     return None
 
 
-def _circuit(row: Row[Any], outcomes: Sequence[DeliveryError | None], now: datetime) -> dict[str, Any]:
+def _circuit(
+    connection: ConnectionState, outcomes: Sequence[DeliveryError | None], now: datetime
+) -> dict[str, Any]:
     """Count outcomes; open the circuit breaker at too many failures, close it at a success.
 
     A failed request counts as one failure, regardless of how many deliveries it carried: they share its exception.
@@ -222,20 +268,20 @@ def _circuit(row: Row[Any], outcomes: Sequence[DeliveryError | None], now: datet
     failed = [outcome for outcome in outcomes if outcome is not None and is_provider_failure(outcome)]
     details = [outcome.detail for outcome in {id(outcome): outcome for outcome in failed}.values()]
     answered = len(outcomes) - len(failed)
-    if row.pause_cause == "circuit_open":
+    if connection.pause_cause == "circuit_open":
         return dict(_OPEN) if answered else {"paused_until": now + PROBE_INTERVAL}
-    if not details and not row.failures:
+    if not details and not connection.failures:
         return {}
-    is_expired = row.window_started_at is None or now - row.window_started_at > CIRCUIT_WINDOW
-    failures = (0 if is_expired else row.failures) + len(details)
-    successes = (0 if is_expired else row.successes) + answered
+    is_expired = connection.window_started_at is None or now - connection.window_started_at > CIRCUIT_WINDOW
+    failures = (0 if is_expired else connection.failures) + len(details)
+    successes = (0 if is_expired else connection.successes) + answered
     if details and failures >= CIRCUIT_FAILURES and failures >= successes:
         reason = f"{failures} of {failures + successes} attempts failed; the last error: {details[-1]}"
         return pause_columns(PauseCause.CIRCUIT_OPEN, now + PROBE_INTERVAL, reason, alert=True)
     return {
         "failures": failures,
         "successes": successes,
-        "window_started_at": now if is_expired else row.window_started_at,
+        "window_started_at": now if is_expired else connection.window_started_at,
     }
 
 
@@ -259,7 +305,7 @@ def pause_columns(cause: PauseCause, until: datetime, reason: str, *, alert: boo
 def pause(database: Database, name: str, reason: str, actor: str) -> None:
     """Pause a connection for an operator, until `resume`."""
     with database.write() as conn:
-        lock_connection_row(database, conn, name)
+        lock_connection(database, conn, name)
         record_audit(
             conn,
             database.now(conn),
@@ -278,7 +324,7 @@ def pause(database: Database, name: str, reason: str, actor: str) -> None:
 def resume(database: Database, name: str, actor: str) -> None:
     """End any pause, and reset the counted failures."""
     with database.write() as conn:
-        lock_connection_row(database, conn, name)
+        lock_connection(database, conn, name)
         record_audit(conn, database.now(conn), actor, "resume", [name])
         conn.execute(
             update(_TABLE).where(_TABLE.c.name == name).values(_OPEN | {"consecutive_rate_limits": 0})

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, or_, select, update
+from sqlalchemy import Connection, and_, or_, update
 
 from bridge.connector import OptIn, OptOut, StatusUpdate
+from bridge.lifecycle import DeliveryState, Transition
 from bridge.store import schema
-from bridge.store.database import EVENTS_TOPIC, Database
-from bridge.store.idempotency import mark_completed_for
+from bridge.store.database import Database
+from bridge.store.deliveries import Delivery, lock_deliveries
 from bridge.store.opt_outs import OptOutChange, save_opt_outs
 from bridge.store.results import CONFIRMED_BY_STATUS, UNDELIVERED_STATUSES, latest_status
+from bridge.store.transitions import Change, apply_transitions
 from bridge.telemetry import mask
 
 CallbackEvent = StatusUpdate | OptOut | OptIn
@@ -45,26 +47,16 @@ def apply_callback(database: Database, name: str, reported: Sequence[CallbackEve
     unmatched: list[UnmatchedStatus] = []
     with database.write() as conn:
         now = database.now(conn)
-        rows = _deliveries(conn, name, status_updates)
+        deliveries = _deliveries(conn, name, status_updates)
         # Locks in the order of `record_results`: deliveries, recipients, idempotency keys.
         save_opt_outs(database, conn, opt_out_changes, now)
-        follow_up = False
         for status_update in status_updates:
-            row = _match(rows, status_update)
-            if isinstance(row, str):
-                unmatched.append(UnmatchedStatus(status_update, row))
+            delivery = _match(deliveries, status_update)
+            if isinstance(delivery, str):
+                unmatched.append(UnmatchedStatus(status_update, delivery))
                 continue
-            changes = _changes(row, status_update, now)
-            if not changes:
-                continue
-            if changes.get("state") == "succeeded":
-                mark_completed_for(database, conn, row, status_update.id, now)
-            rows[row.id] = conn.execute(
-                update(_TABLE).where(_TABLE.c.id == row.id).values(changes).returning(_TABLE)
-            ).one()
-            follow_up |= bool(changes.get("needs_follow_up"))
-        if follow_up:
-            database.publish(conn, [EVENTS_TOPIC])
+            _apply_status(database, conn, delivery, status_update, now)
+            deliveries |= lock_deliveries(conn, _TABLE.c.id == delivery.id)
     return unmatched
 
 
@@ -73,57 +65,49 @@ def _opt_out_change(item: OptOut | OptIn, name: str) -> OptOutChange:
     return OptOutChange(item.channel, item.address, isinstance(item, OptOut), f"{keyword} to {name}")
 
 
-def _deliveries(conn: Connection, name: str, status_updates: Sequence[StatusUpdate]) -> dict[str, Row[Any]]:
+def _deliveries(conn: Connection, name: str, status_updates: Sequence[StatusUpdate]) -> dict[str, Delivery]:
     """Return the connection's deliveries that these statuses may belong to, locked."""
     delivery_ids = [status_update.delivery for status_update in status_updates if status_update.delivery]
     external_ids = [status_update.id for status_update in status_updates if status_update.id]
     if not delivery_ids and not external_ids:
         return {}
-    rows = conn.execute(
-        select(_TABLE)
-        .where(
-            or_(_TABLE.c.id.in_(delivery_ids), _TABLE.c.external_id.in_(external_ids)),
-            _TABLE.c.connection == name,
-        )
-        .order_by(_TABLE.c.id)
-        .with_for_update()
-    )
-    return {row.id: row for row in rows}
+    is_named = or_(_TABLE.c.id.in_(delivery_ids), _TABLE.c.external_id.in_(external_ids))
+    return lock_deliveries(conn, and_(is_named, _TABLE.c.connection == name))
 
 
-def _match(rows: dict[str, Row[Any]], status_update: StatusUpdate) -> Row[Any] | str:
+def _match(deliveries: dict[str, Delivery], status_update: StatusUpdate) -> Delivery | str:
     """Return the delivery that a status belongs to, or why there is none."""
-    for row in rows.values():
-        if status_update.id is not None and row.external_id == status_update.id:
-            return row
-    row_by_id = rows.get(status_update.delivery or "")
-    if row_by_id is None:
+    for delivery in deliveries.values():
+        if status_update.id is not None and delivery.external_id == status_update.id:
+            return delivery
+    named = deliveries.get(status_update.delivery or "")
+    if named is None:
         return "no delivery of this connection has this ID"
-    if row_by_id.external_id is not None and status_update.id is not None:
+    if named.external_id is not None and status_update.id is not None:
         return "its delivery sent another message: one message too many may have been sent"
-    if row_by_id.first_attempt_at is None:
+    if named.first_attempt_at is None:
         return "its delivery was never attempted"
-    return row_by_id
+    return named
 
 
-def _changes(row: Row[Any], status_update: StatusUpdate, now: datetime) -> dict[str, Any]:
-    """Return the columns that a status changes in its delivery; empty if it is outdated."""
-    changes: dict[str, Any] = {}
-    if latest_status(row.message_status, status_update.state) != row.message_status:
-        changes |= {"message_status": status_update.state, "message_status_at": now}
-    if row.external_id is None and status_update.id is not None:
-        changes["external_id"] = status_update.id
-    if row.state not in ("succeeded", "running"):
-        changes |= {
-            "state": "succeeded",
-            "reason": None,
-            "detail": CONFIRMED_BY_STATUS,
-            "outcome_unknown_since": None,
-            "finished_at": now,
-            "needs_follow_up": False,
-        }
-    if changes.get("message_status") in UNDELIVERED_STATUSES:
-        changes["detail"] = mask(status_update.detail)[:500] or None
-        # While an attempt runs, its result is followed up instead; it includes this status.
-        changes["needs_follow_up"] = row.trigger == "rule" and row.state != "running"
-    return changes
+def _apply_status(
+    database: Database, conn: Connection, delivery: Delivery, status_update: StatusUpdate, now: datetime
+) -> None:
+    """Store a message status, and confirm its delivery; an outdated status changes nothing."""
+    columns: dict[str, Any] = {}
+    is_news = latest_status(delivery.message_status, status_update.state) != delivery.message_status
+    undelivered = is_news and status_update.state in UNDELIVERED_STATUSES
+    detail = (mask(status_update.detail)[:500] or None) if undelivered else CONFIRMED_BY_STATUS
+    if is_news:
+        columns |= {"message_status": status_update.state, "message_status_at": now}
+    if delivery.external_id is None and status_update.id is not None:
+        columns["external_id"] = status_update.id
+    # While an attempt runs, its result confirms the delivery and is followed up; it includes this status.
+    is_running = delivery.state is DeliveryState.RUNNING
+    if not is_running and (undelivered or delivery.state is not DeliveryState.SUCCEEDED):
+        transition = Transition.confirmed(delivery, detail, undelivered=undelivered)
+        apply_transitions(database, conn, [Change(delivery, transition, columns)], now)
+    elif columns:
+        if undelivered:
+            columns["detail"] = detail
+        conn.execute(update(_TABLE).where(_TABLE.c.id == delivery.id).values(columns))

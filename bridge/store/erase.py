@@ -9,24 +9,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, get_args
+from typing import get_args
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, literal, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, literal, or_, select, text, update
 
 from bridge.connector.api import Channel
 from bridge.errors import ConfigError
 from bridge.ids import new_id
+from bridge.lifecycle import ALLOWED, DeliveryState, Transition
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
 from bridge.store.database import Database, translate_errors
-from bridge.store.idempotency import mark_completed_for, release_keys
+from bridge.store.deliveries import Delivery, lock_deliveries
 from bridge.store.opt_outs import hash_address, recipient_lock_key
 from bridge.store.retention import ERASED
+from bridge.store.transitions import Change, apply_transitions
 from bridge.telemetry import mask_address
 
 _EVENTS = schema.events
 _DELIVERIES = schema.deliveries
-_CANCELLABLE = ("pending", "retrying", "needs_review")
+ERASED_DETAIL = "erased"
+"""The `detail` of an erased delivery."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +56,24 @@ def erase(database: Database, actor: str, address: str, secret: bytes | None) ->
     with database.write() as conn:
         now = database.now(conn)
         events = _matching_events(database, conn, address)
-        rows = _matching_deliveries(conn, address, events)
+        deliveries = _matching_deliveries(conn, address, events)
         # Locks in the order of `claim`: deliveries, then lock keys.
         database.lock(conn, [recipient_lock_key(channel, address) for channel in get_args(Channel)])
-        cancellable = [row for row in rows if row.state in _CANCELLABLE]
-        in_progress = [row for row in rows if row.state == "running"]
-        erasable = [row for row in rows if row.state != "running"]
-        _cancel(database, conn, cancellable, now)
+        in_progress = [item for item in deliveries if item.state is DeliveryState.RUNNING]
+        erasable = [item for item in deliveries if item.state is not DeliveryState.RUNNING]
+        cancelled = [
+            Change(item, Transition.cancelled(item, ERASED_DETAIL))
+            for item in erasable
+            if DeliveryState.CANCELLED in ALLOWED[item.state]
+        ]
+        apply_transitions(database, conn, cancelled, now)
         _clear_deliveries(conn, erasable, address)
-        needed = {row.event_id for row in in_progress}
+        needed = {item.event_id for item in in_progress}
         _clear_events(conn, [event_id for event_id in events if event_id not in needed], now)
         erased = EraseResult(
             events=len(events),
             deliveries=len(erasable),
-            cancelled=len(cancellable),
+            cancelled=len(cancelled),
             cached_contacts=_delete_cached_contacts(conn, address),
             rejected_requests=_clear_rejected_requests(database, conn, address),
             opt_outs=_hash_opt_outs(database, conn, address, secret),
@@ -112,42 +119,26 @@ def _body_contains(database: Database, table: str, address: str) -> ColumnElemen
     return text(search.format(table)).bindparams(needle=address.encode())  # type: ignore[return-value]
 
 
-def _matching_deliveries(conn: Connection, address: str, events: Sequence[str]) -> Sequence[Row[Any]]:
+def _matching_deliveries(conn: Connection, address: str, events: Sequence[str]) -> list[Delivery]:
     lowered = address.casefold()
     mentions = [
         func.lower(column).contains(lowered, autoescape=True)
         for column in (_DELIVERIES.c.params, _DELIVERIES.c.idempotency_key, _DELIVERIES.c.concurrency_key)
     ]
-    return conn.execute(
-        select(_DELIVERIES)
-        .where(
-            or_(
-                _DELIVERIES.c.event_id.in_(events),
-                _DELIVERIES.c.recipient == lowered,
-                func.lower(_DELIVERIES.c.contact) == lowered,
-                *mentions,
-            )
-        )
-        .order_by(_DELIVERIES.c.id)
-        .with_for_update()
-    ).all()
-
-
-def _cancel(database: Database, conn: Connection, rows: Sequence[Row[Any]], now: datetime) -> None:
-    """Cancel pending deliveries. If one may have been sent, its idempotency key is kept."""
-    unresolved = [row for row in rows if row.state == "needs_review" or row.outcome_unknown_since is not None]
-    release_keys(conn, {row.id: row.idempotency_key for row in rows if row not in unresolved})
-    for row in unresolved:
-        mark_completed_for(database, conn, row, None, now)
-    conn.execute(
-        update(_DELIVERIES)
-        .where(_DELIVERIES.c.id.in_([row.id for row in rows]))
-        .values(state="cancelled", outcome_unknown_since=None, finished_at=now, needs_follow_up=False)
+    matching = lock_deliveries(
+        conn,
+        or_(
+            _DELIVERIES.c.event_id.in_(events),
+            _DELIVERIES.c.recipient == lowered,
+            func.lower(_DELIVERIES.c.contact) == lowered,
+            *mentions,
+        ),
     )
+    return list(matching.values())
 
 
-def _clear_deliveries(conn: Connection, rows: Sequence[Row[Any]], address: str) -> None:
-    delivery_ids = [row.id for row in rows]
+def _clear_deliveries(conn: Connection, deliveries: Sequence[Delivery], address: str) -> None:
+    delivery_ids = [item.id for item in deliveries]
     conn.execute(
         update(_DELIVERIES)
         .where(_DELIVERIES.c.id.in_(delivery_ids))
@@ -156,7 +147,7 @@ def _clear_deliveries(conn: Connection, rows: Sequence[Row[Any]], address: str) 
             recipient=None,
             contact=None,
             concurrency_key=None,
-            detail="erased",
+            detail=ERASED_DETAIL,
             external_id=None,
         )
     )
@@ -164,7 +155,7 @@ def _clear_deliveries(conn: Connection, rows: Sequence[Row[Any]], address: str) 
         update(schema.attempts).where(schema.attempts.c.delivery_id.in_(delivery_ids)).values(detail=None)
     )
     for old_key in sorted(
-        {row.idempotency_key for row in rows if address.casefold() in row.idempotency_key.casefold()}
+        {item.idempotency_key for item in deliveries if address.casefold() in item.idempotency_key.casefold()}
     ):
         new_key = new_id("erased")
         conn.execute(

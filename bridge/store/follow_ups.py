@@ -13,17 +13,19 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, func, literal, or_, select, text, update
+from sqlalchemy import Connection, exists, func, literal, or_, select, text, update
 
 from bridge.errors import StoreUnavailable
 from bridge.events import Event
 from bridge.rules.model import PlannedDelivery
 from bridge.store import schema
 from bridge.store.claim import events_by_delivery
+from bridge.store.connections import CONNECTION_COLUMNS, ConnectionState
 from bridge.store.database import EVENTS_TOPIC, Database
-from bridge.store.pauses import Pause
+from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery
 from bridge.store.results import UNDELIVERED_STATUSES
 from bridge.store.routing import delivery_row
+from bridge.store.transitions import finish_follow_ups
 
 FollowUpPlanner = Callable[[Event, Mapping[str, Any], datetime], tuple[str, Sequence[PlannedDelivery]]]
 """Plans follow-ups: event, value of `delivery` in templates, now -> hash of the rules, planned deliveries."""
@@ -44,17 +46,7 @@ def follow_up_deliveries(database: Database, plan: FollowUpPlanner, limit: int =
 
     The returned IDs are those of deliveries whose follow-ups could not be created.
     """
-
-    def give_up(conn: Connection, delivery_ids: Sequence[str], error: str) -> None:
-        conn.execute(
-            update(_DELIVERIES)
-            .where(_DELIVERIES.c.id.in_(delivery_ids))
-            .values(
-                needs_follow_up=False, detail=func.coalesce(_DELIVERIES.c.detail + "; ", "") + literal(error)
-            )
-        )
-
-    return _run_batch(database, partial(_follow_up_deliveries, plan=plan), give_up, limit)
+    return _run_batch(database, partial(_follow_up_deliveries, plan=plan), finish_follow_ups, limit)
 
 
 def follow_up_pauses(database: Database, plan: FollowUpPlanner, limit: int = 50) -> tuple[int, list[str]]:
@@ -102,87 +94,90 @@ def _run_batch(
 def _follow_up_deliveries(
     database: Database, conn: Connection, *, plan: FollowUpPlanner, limit: int, locked: list[str]
 ) -> int:
-    rows = conn.execute(
-        select(_DELIVERIES).where(text("needs_follow_up")).limit(limit).with_for_update(skip_locked=True)
-    ).all()
-    if not rows:
+    flagged = select(*DELIVERY_COLUMNS).where(text("needs_follow_up"))
+    rows = conn.execute(flagged.limit(limit).with_for_update(skip_locked=True))
+    deliveries = [Delivery.from_row(row) for row in rows]
+    if not deliveries:
         return 0
-    locked += [row.id for row in rows]
+    locked += [delivery.id for delivery in deliveries]
     now = database.now(conn)
-    events = events_by_delivery(conn, rows)
+    events = events_by_delivery(conn, deliveries)
     created = []
-    for row in rows:
-        event = events[row.id]
-        rules_hash, planned = plan(event, failure_template_vars(row), now)
-        created += [delivery_row(item, event, rules_hash, now, parent_id=row.id) for item in planned]
+    for delivery in deliveries:
+        event = events[delivery.id]
+        rules_hash, planned = plan(event, failure_template_vars(delivery), now)
+        created += [delivery_row(item, event, rules_hash, now, parent_id=delivery.id) for item in planned]
     if created:
         conn.execute(_DELIVERIES.insert(), created)
-    conn.execute(update(_DELIVERIES).where(_DELIVERIES.c.id.in_(locked)).values(needs_follow_up=False))
+    finish_follow_ups(conn, locked)
     database.publish(conn, [EVENTS_TOPIC, *(row["connection"] for row in created)])
-    return len(rows)
+    return len(deliveries)
 
 
 def _follow_up_pauses(
     database: Database, conn: Connection, *, plan: FollowUpPlanner, limit: int, locked: list[str]
 ) -> int:
     rows = conn.execute(
-        select(_CONNECTIONS)
+        select(*CONNECTION_COLUMNS)
         .where(_CONNECTIONS.c.alert_due.is_(True))
         .order_by(_CONNECTIONS.c.name)
         .limit(limit)
         .with_for_update(skip_locked=True)
-    ).all()
-    if not rows:
+    )
+    connections = [ConnectionState.from_row(row) for row in rows]
+    if not connections:
         return 0
-    locked += [row.name for row in rows]
+    locked += [connection.name for connection in connections]
     now = database.now(conn)
     created = []
-    for row in rows:
-        event = Event({}, row.pause_id or row.name, now)
-        rules_hash, planned = plan(event, pause_template_vars(row), now)
-        created += [delivery_row(item, event, rules_hash, now, parent_id=row.pause_id) for item in planned]
+    for connection in connections:
+        pause_id = connection.pause_id
+        event = Event({}, pause_id or connection.name, now)
+        rules_hash, planned = plan(event, pause_template_vars(connection), now)
+        created += [delivery_row(item, event, rules_hash, now, parent_id=pause_id) for item in planned]
     if created:
         conn.execute(_DELIVERIES.insert(), created)
     conn.execute(update(_CONNECTIONS).where(_CONNECTIONS.c.name.in_(locked)).values(alert_due=False))
     database.publish(conn, [row["connection"] for row in created])
-    return len(rows)
+    return len(connections)
 
 
-def failure_template_vars(row: Row[Any]) -> dict[str, Any]:
+def failure_template_vars(delivery: Delivery) -> dict[str, Any]:
     """Return `delivery` for the templates of `on_failure` and `alerts`: see `DELIVERY_FIELDS`."""
-    outcome = "needs review" if row.state == "needs_review" else "failed"
+    outcome = "needs review" if delivery.state == "needs_review" else "failed"
     undelivered = (
-        row.message_status
-        if row.state == "succeeded" and row.message_status in UNDELIVERED_STATUSES
+        delivery.message_status
+        if delivery.state == "succeeded" and delivery.message_status in UNDELIVERED_STATUSES
         else None
     )
     if undelivered:
         outcome = f"was {undelivered}"
-    cause = row.detail or row.reason or "no reason given"
+    cause = delivery.detail or delivery.reason or "no reason given"
     return {
-        "id": row.id,
-        "rule": row.rule,
-        "action": row.action,
-        "connection": row.connection,
-        "state": row.state,
-        "reason": row.reason or undelivered,
-        "detail": row.detail,
-        "message_status": row.message_status,
-        "recipient": row.recipient,
-        "attempts": row.attempts,
-        "message": f"{row.action} of rule {row.rule} {outcome}: {cause} ({row.id})",
+        "id": delivery.id,
+        "rule": delivery.rule,
+        "action": delivery.action,
+        "connection": delivery.connection,
+        "state": delivery.state,
+        "reason": delivery.reason or undelivered,
+        "detail": delivery.detail,
+        "message_status": delivery.message_status,
+        "recipient": delivery.recipient,
+        "attempts": delivery.attempts,
+        "message": f"{delivery.action} of rule {delivery.rule} {outcome}: {cause} ({delivery.id})",
     }
 
 
-def pause_template_vars(row: Row[Any]) -> dict[str, Any]:
+def pause_template_vars(connection: ConnectionState) -> dict[str, Any]:
     """Return `delivery` for alerts about a paused connection."""
-    pause = Pause.from_columns(row._asdict())
+    pause = connection.pause
     until = f" until {pause.until:%H:%M} UTC" if pause and pause.until else ""
+    cause, detail = connection.pause_cause, connection.pause_reason
     return {
-        "id": row.pause_id,
-        "connection": row.name,
+        "id": connection.pause_id,
+        "connection": connection.name,
         "state": "paused",
-        "reason": row.pause_cause,
-        "detail": row.pause_reason,
-        "message": f"connection {row.name} is paused{until} ({row.pause_cause}): {row.pause_reason}",
+        "reason": cause,
+        "detail": detail,
+        "message": f"connection {connection.name} is paused{until} ({cause}): {detail}",
     }

@@ -6,74 +6,113 @@ confirmed failure releases it; after an unknown outcome it stays reserved.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, ScalarSelect, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, ScalarSelect, and_, delete, func, or_, select, update
 
-from bridge.policy import event_precedence
+from bridge.policy import IdempotencyRecord, event_precedence
 from bridge.store import schema
-from bridge.store.bulk import bulk_update
+from bridge.store.bulk import bulk_insert, bulk_update
 from bridge.store.database import Database
+from bridge.store.deliveries import Delivery
 
 _TABLE = schema.idempotency_keys
 
 
-def mark_completed(conn: Connection, completed: Sequence[Mapping[str, Any]]) -> None:
-    """Complete keys, each for the delivery that reserved it; the rows are made by `completed_row`."""
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A row of `idempotency_keys`."""
+
+    reserved_by: str | None
+    completed_by: str | None
+    external_id: str | None
+    precedence: int
+    occurred_at: datetime
+
+    def record_for(self, delivery_id: str) -> IdempotencyRecord:
+        """Return the record that decides about this delivery: another delivery's reservation, or the completion."""
+        reserved_by_other = self.reserved_by is not None and self.reserved_by != delivery_id
+        completed = self.completed_by is not None and not reserved_by_other
+        holder = self.reserved_by if reserved_by_other else self.completed_by
+        return IdempotencyRecord(holder or delivery_id, completed, self.precedence, self.occurred_at)
+
+
+_FIELDS = tuple(field.name for field in fields(IdempotencyKey))
+
+
+def load_keys(conn: Connection, keys: Collection[str]) -> dict[str, IdempotencyKey]:
+    """Return the stored keys among `keys`."""
+    rows = conn.execute(select(_TABLE.c.key, *_TABLE.c[_FIELDS]).where(_TABLE.c.key.in_(keys)))
+    return {key: IdempotencyKey(*values) for key, *values in rows}
+
+
+def reserve_keys(
+    conn: Connection, deliveries: Sequence[Delivery], precedences: Sequence[int], now: datetime
+) -> None:
+    """Reserve the key of each delivery before its attempt; `precedences` are those of their events."""
+    bulk_insert(
+        conn,
+        _TABLE,
+        [
+            _reserved(delivery, precedence, now)
+            for delivery, precedence in zip(deliveries, precedences, strict=True)
+        ],
+        "ON CONFLICT (key) DO UPDATE SET reserved_by = excluded.reserved_by, changed_at = excluded.changed_at",
+    )
+
+
+def mark_completed(
+    conn: Connection, completed: Sequence[tuple[Delivery, str | None, int]], now: datetime
+) -> None:
+    """Complete the keys that these deliveries reserved; each with its external ID and its event's precedence."""
     if completed:
         bulk_update(
             conn,
             _TABLE,
             ["key"],
-            completed,
+            [_completed(*item, now) for item in completed],
             condition="idempotency_keys.reserved_by = incoming.completed_by",
         )
 
 
-def completed_row(
-    idempotency_key: str,
-    delivery_id: str,
-    external_id: str | None,
-    precedence: int,
-    occurred_at: datetime,
-    now: datetime,
-) -> dict[str, Any]:
-    """Return a row for `mark_completed`."""
-    return {
-        "key": idempotency_key,
-        "reserved_by": None,
-        "completed_by": delivery_id,
-        "external_id": external_id,
-        "precedence": precedence,
-        "occurred_at": occurred_at,
-        "changed_at": now,
-    }
-
-
-def mark_completed_for(
-    database: Database, conn: Connection, row: Row[Any], external_id: str | None, now: datetime
+def mark_completed_late(
+    database: Database, conn: Connection, delivery: Delivery, external_id: str | None, now: datetime
 ) -> None:
-    """Complete the key of a delivery (its row) that took effect, or may have, unless another delivery completed it.
+    """Complete the key of a delivery that took effect, or may have, unless another delivery completed it.
 
     The key is completed even if it was released in the meantime, or if a replay with `--force` has reserved it:
     the result of that replay does not matter here.
     """
-    event_type = select(schema.events.c.type).where(schema.events.c.id == row.event_id)
+    event_type = select(schema.events.c.type).where(schema.events.c.id == delivery.event_id)
     precedence = event_precedence(conn.execute(event_type).scalar_one_or_none() or "")
-    reserved = {
-        "key": row.idempotency_key,
-        "reserved_by": row.id,
+    conn.execute(database.insert_new(_TABLE), [_reserved(delivery, precedence, now)])
+    completed = _completed(delivery, external_id, precedence, now)
+    completed["reserved_by"] = func.nullif(_TABLE.c.reserved_by, delivery.id)
+    is_available = or_(_TABLE.c.reserved_by == delivery.id, _TABLE.c.completed_by.is_(None))
+    conn.execute(
+        update(_TABLE).where(_TABLE.c.key == delivery.idempotency_key, is_available).values(completed)
+    )
+
+
+def _reserved(delivery: Delivery, precedence: int, now: datetime) -> dict[str, Any]:
+    return {
+        "key": delivery.idempotency_key,
+        "reserved_by": delivery.id,
         "precedence": precedence,
-        "occurred_at": row.occurred_at,
+        "occurred_at": delivery.occurred_at,
         "changed_at": now,
     }
-    conn.execute(database.insert_new(_TABLE), [reserved])
-    completed = completed_row(row.idempotency_key, row.id, external_id, precedence, row.occurred_at, now)
-    completed |= {"reserved_by": func.nullif(_TABLE.c.reserved_by, row.id)}
-    is_available = or_(_TABLE.c.reserved_by == row.id, _TABLE.c.completed_by.is_(None))
-    conn.execute(update(_TABLE).where(_TABLE.c.key == row.idempotency_key, is_available).values(completed))
+
+
+def _completed(delivery: Delivery, external_id: str | None, precedence: int, now: datetime) -> dict[str, Any]:
+    return _reserved(delivery, precedence, now) | {
+        "reserved_by": None,
+        "completed_by": delivery.id,
+        "external_id": external_id,
+    }
 
 
 def release_keys(conn: Connection, reserved: Mapping[str, str]) -> None:

@@ -11,20 +11,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, or_, select, update
+from sqlalchemy import Connection, or_, select, update
 
 from bridge.errors import BridgeError
+from bridge.events import Event
+from bridge.lifecycle import ALLOWED, DeliveryState, Transition, is_unresolved
 from bridge.rules.model import Rules
 from bridge.signing import SignedRequestRejected, read_event
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
+from bridge.store.connections import CONNECTION_COLUMNS, ConnectionState
 from bridge.store.database import Database
-from bridge.store.idempotency import mark_completed_for, release_keys
+from bridge.store.deliveries import Delivery, lock_deliveries
 from bridge.store.ingest import IncomingEvent, store_events
-from bridge.store.pauses import Pause
 from bridge.store.queries import NotFound
 from bridge.store.retention import ERASED
 from bridge.store.routing import Route, delivery_row, event_from_row, store_rules_version
+from bridge.store.transitions import Change, apply_transitions
 
 Resolution = Literal["delivered", "retry", "discard"]
 """How an operator resolves a review: the action took effect; it did not, so retry it; do not retry it."""
@@ -34,8 +37,6 @@ REPLAY_BATCH = 200
 
 UNKNOWN_DELIVERY = "there is no such delivery"
 """The message of an action on an unknown ID."""
-
-_TABLE = schema.deliveries
 
 
 @dataclass(frozen=True)
@@ -48,74 +49,79 @@ class ActionResult:
     """A description of what was done, or of why nothing was done and what to do instead."""
 
 
+_SCHEDULE_START: Mapping[str, Any] = {"attempts": 0, "first_attempt_at": None, "possibly_sent_at": None}
+"""The columns of a delivery whose retry schedule starts again."""
+
+
 def retry(database: Database, actor: str, delivery_ids: Sequence[str]) -> list[ActionResult]:
     """Attempt failed deliveries again, and deliveries that wait for their next attempt immediately."""
     with database.write() as conn:
         now = database.now(conn)
-        rows = _locked(conn, delivery_ids)
-        results = [_retry(conn, rows.get(delivery_id), delivery_id, now) for delivery_id in delivery_ids]
-        _finish(database, conn, actor, "retry", results, rows, now)
+        deliveries = _locked(conn, delivery_ids)
+        results = [
+            _retry(database, conn, deliveries.get(delivery_id), delivery_id, now)
+            for delivery_id in delivery_ids
+        ]
+        _finish(database, conn, actor, "retry", results, deliveries, now)
         return results
 
 
-def _retry(conn: Connection, row: Row[Any] | None, delivery_id: str, now: datetime) -> ActionResult:
-    obstacle = _retry_obstacle(row, now)
-    if row is None or obstacle is not None:
-        return ActionResult(delivery_id, False, obstacle or _unknown_id(delivery_id))
-    values: dict[str, Any] = {"run_at": now}
-    if row.state == "failed":
+def _retry(
+    database: Database, conn: Connection, delivery: Delivery | None, delivery_id: str, now: datetime
+) -> ActionResult:
+    if delivery is None:
+        return ActionResult(delivery_id, False, _unknown_id(delivery_id))
+    obstacle = _retry_obstacle(delivery, now)
+    if obstacle is not None:
+        return ActionResult(delivery_id, False, obstacle)
+    if delivery.state is DeliveryState.FAILED:
         # The retry schedule starts again: the last one is used up, or the provider rejected the action.
-        values |= {
-            "state": "pending",
-            "attempts": 0,
-            "first_attempt_at": None,
-            "finished_at": None,
-            "needs_follow_up": False,
-        }
-    _update(conn, delivery_id, **values)
-    return ActionResult(delivery_id, True, f"retry starts {_when(conn, row.connection, now)}")
+        change = Change(delivery, Transition.requeued(delivery, delivery.detail), _SCHEDULE_START)
+    else:
+        change = Change(delivery, Transition.rescheduled(delivery, now, delivery.detail))
+    apply_transitions(database, conn, [change], now)
+    return ActionResult(delivery_id, True, f"retry starts {_when(conn, delivery.connection, now)}")
 
 
 def _when(conn: Connection, name: str, now: datetime) -> str:
     """Return when a due delivery is attempted: now, unless its connection is paused."""
-    row = conn.execute(select(schema.connections).where(schema.connections.c.name == name)).one_or_none()
-    pause = Pause.from_columns(row._asdict()) if row is not None else None
+    row = conn.execute(select(*CONNECTION_COLUMNS).where(schema.connections.c.name == name)).one_or_none()
+    pause = ConnectionState.from_row(row).pause if row is not None else None
     if pause is None or pause.is_over(now):
         return "now"
     return f"when {name} is resumed ({pause}); {pause.hint}"
 
 
-def _retry_obstacle(row: Row[Any] | None, now: datetime) -> str | None:
+def _retry_obstacle(delivery: Delivery, now: datetime) -> str | None:
     """Return why a delivery cannot be retried; None if it can."""
-    if row is None:
-        return None
-    if row.state == "needs_review":
-        return f"its outcome is unknown: ask the provider, then `bridge resolve {row.id} delivered|retry|discard`"
-    if row.state not in ("failed", "retrying"):
-        return f"it is {row.state}; only failed and retrying deliveries can be retried{_force_hint(row)}"
-    if row.outcome_unknown_since is not None:
+    if delivery.state == "needs_review":
+        return f"its outcome is unknown: ask the provider, then `bridge resolve {delivery.id} delivered|retry|discard`"
+    if delivery.state not in ("failed", "retrying"):
+        return f"it is {delivery.state}; only failed and retrying deliveries can be retried{_force_hint(delivery)}"
+    if delivery.outcome_unknown_since is not None:
         # An earlier lookup could miss an action that took effect, and it would be done twice.
         return (
-            f"its outcome is unknown: a lookup runs at {row.run_at:%H:%M:%S} UTC; "
+            f"its outcome is unknown: a lookup runs at {delivery.run_at:%H:%M:%S} UTC; "
             "if the action did not take effect, it is retried automatically"
         )
-    if row.params == ERASED:
+    if delivery.params == ERASED:
         return "its parameters are no longer kept (BRIDGE_RETENTION)"
-    if row.reason == "render_error":
-        return f"a template could not be rendered: fix the rule, then `bridge replay {row.event_id} --rule {row.rule}`"
-    return _expired(row, now)
+    if delivery.reason == "render_error":
+        replay = f"`bridge replay {delivery.event_id} --rule {delivery.rule}`"
+        return f"a template could not be rendered: fix the rule, then {replay}"
+    return _expired(delivery, now)
 
 
-def _force_hint(row: Row[Any]) -> str:
+def _force_hint(delivery: Delivery) -> str:
     """Return how to send a delivery that succeeded once more."""
-    if row.state != "succeeded" or row.trigger != "rule" or row.event_id is None:
+    if delivery.state != "succeeded" or delivery.trigger != "rule" or delivery.event_id is None:
         return ""
-    return f"; `bridge replay {row.event_id} --rule {row.rule} --force` sends it once more"
+    return f"; `bridge replay {delivery.event_id} --rule {delivery.rule} --force` sends it once more"
 
 
-def _expired(row: Row[Any], now: datetime) -> str | None:
-    if row.expires_at is not None and row.expires_at <= now:
-        return f"it expired at {row.expires_at:%Y-%m-%d %H:%M} UTC (the rule's `expires`)"
+def _expired(delivery: Delivery, now: datetime) -> str | None:
+    if delivery.expires_at is not None and delivery.expires_at <= now:
+        return f"it expired at {delivery.expires_at:%Y-%m-%d %H:%M} UTC (the rule's `expires`)"
     return None
 
 
@@ -123,35 +129,28 @@ def cancel(database: Database, actor: str, delivery_ids: Sequence[str]) -> list[
     """Cancel pending deliveries. If one may have been sent, its idempotency key is kept, so it is not sent again."""
     with database.write() as conn:
         now = database.now(conn)
-        rows = _locked(conn, delivery_ids)
+        deliveries = _locked(conn, delivery_ids)
         results = []
         for delivery_id in delivery_ids:
-            row = rows.get(delivery_id)
-            if row is None:
+            delivery = deliveries.get(delivery_id)
+            if delivery is None:
                 results.append(ActionResult(delivery_id, False, _unknown_id(delivery_id)))
-            elif row.state not in ("pending", "retrying", "needs_review"):
-                results.append(
-                    ActionResult(
-                        delivery_id, False, f"it is {row.state}; only pending deliveries can be cancelled"
-                    )
-                )
+            elif DeliveryState.CANCELLED not in ALLOWED[delivery.state]:
+                message = f"it is {delivery.state}; only pending deliveries can be cancelled"
+                results.append(ActionResult(delivery_id, False, message))
             else:
-                results.append(_discard(database, conn, row, f"cancelled by {actor}", now))
-        _finish(database, conn, actor, "cancel", results, rows, now)
+                results.append(_discard(database, conn, delivery, f"cancelled by {actor}", now))
+        _finish(database, conn, actor, "cancel", results, deliveries, now)
         return results
 
 
-def _discard(database: Database, conn: Connection, row: Row[Any], detail: str, now: datetime) -> ActionResult:
+def _discard(
+    database: Database, conn: Connection, delivery: Delivery, detail: str, now: datetime
+) -> ActionResult:
     """Cancel one delivery, and complete or release its idempotency key."""
-    is_unknown = row.state == "needs_review" or row.outcome_unknown_since is not None
-    if is_unknown:
-        mark_completed_for(database, conn, row, None, now)
-    else:
-        release_keys(conn, {row.id: row.idempotency_key})
-    _update(conn, row.id, state="cancelled", detail=detail, outcome_unknown_since=None, finished_at=now)
-    return ActionResult(
-        row.id, True, "cancelled; it may have been sent before" if is_unknown else "cancelled"
-    )
+    apply_transitions(database, conn, [Change(delivery, Transition.cancelled(delivery, detail))], now)
+    note = "; it may have been sent before" if is_unresolved(delivery) else ""
+    return ActionResult(delivery.id, True, f"cancelled{note}")
 
 
 def resolve(
@@ -160,59 +159,45 @@ def resolve(
     """Resolve a review by what an operator found at the provider."""
     with database.write() as conn:
         now = database.now(conn)
-        rows = _locked(conn, [delivery_id])
-        result = _resolve(
-            database, conn, rows.get(delivery_id), delivery_id, resolution, external_id, actor, now
+        deliveries = _locked(conn, [delivery_id])
+        result = (
+            _resolve(database, conn, deliveries[delivery_id], resolution, external_id, actor, now)
+            if deliveries
+            else ActionResult(delivery_id, False, _unknown_id(delivery_id))
         )
-        _finish(database, conn, actor, "resolve", [result], rows, now, {"resolution": resolution})
+        _finish(database, conn, actor, "resolve", [result], deliveries, now, {"resolution": resolution})
         return result
 
 
 def _resolve(
     database: Database,
     conn: Connection,
-    row: Row[Any] | None,
-    delivery_id: str,
+    delivery: Delivery,
     resolution: Resolution,
     external_id: str | None,
     actor: str,
     now: datetime,
 ) -> ActionResult:
-    if row is None:
-        return ActionResult(delivery_id, False, _unknown_id(delivery_id))
-    if row.state != "needs_review":
-        return ActionResult(
-            delivery_id, False, f"it is {row.state}; only a delivery that needs review can be resolved"
-        )
+    if delivery.state is not DeliveryState.NEEDS_REVIEW:
+        message = f"it is {delivery.state}; only a delivery that needs review can be resolved"
+        return ActionResult(delivery.id, False, message)
     if resolution == "discard":
-        return _discard(database, conn, row, f"discarded by {actor}", now)
+        return _discard(database, conn, delivery, f"discarded by {actor}", now)
     if resolution == "delivered":
-        mark_completed_for(database, conn, row, external_id, now)
-        _update(
-            conn, delivery_id, state="succeeded", reason=None, detail=f"resolved as delivered by {actor}",
-            external_id=external_id, outcome_unknown_since=None, finished_at=now,
-        )  # fmt: skip
-        return ActionResult(delivery_id, True, "marked as delivered")
-    expired = _expired(row, now)
+        transition = Transition.confirmed(delivery, f"resolved as delivered by {actor}")
+        change = Change(delivery, transition, {"external_id": external_id})
+        apply_transitions(database, conn, [change], now)
+        return ActionResult(delivery.id, True, "marked as delivered")
+    expired = _expired(delivery, now)
     if expired is not None:
-        return ActionResult(delivery_id, False, f"{expired}; resolve it as `delivered` or `discard`")
-    release_keys(conn, {delivery_id: row.idempotency_key})
-    _update(
-        conn, delivery_id, state="pending", detail=f"resolved as not delivered by {actor}", run_at=now, attempts=0,
-        outcome_unknown_since=None, first_attempt_at=None, possibly_sent_at=None,
-    )  # fmt: skip
-    return ActionResult(delivery_id, True, f"retry starts {_when(conn, row.connection, now)}")
+        return ActionResult(delivery.id, False, f"{expired}; resolve it as `delivered` or `discard`")
+    transition = Transition.requeued(delivery, f"resolved as not delivered by {actor}")
+    apply_transitions(database, conn, [Change(delivery, transition, _SCHEDULE_START)], now)
+    return ActionResult(delivery.id, True, f"retry starts {_when(conn, delivery.connection, now)}")
 
 
-def _locked(conn: Connection, delivery_ids: Collection[str]) -> dict[str, Row[Any]]:
-    rows = conn.execute(
-        select(_TABLE).where(_TABLE.c.id.in_(delivery_ids)).order_by(_TABLE.c.id).with_for_update()
-    )
-    return {row.id: row for row in rows}
-
-
-def _update(conn: Connection, delivery_id: str, **values: Any) -> None:
-    conn.execute(update(_TABLE).where(_TABLE.c.id == delivery_id).values(values))
+def _locked(conn: Connection, delivery_ids: Collection[str]) -> dict[str, Delivery]:
+    return lock_deliveries(conn, schema.deliveries.c.id.in_(delivery_ids))
 
 
 def _finish(
@@ -221,7 +206,7 @@ def _finish(
     actor: str,
     action: str,
     results: Sequence[ActionResult],
-    rows: Mapping[str, Row[Any]],
+    deliveries: Mapping[str, Delivery],
     now: datetime,
     detail: Mapping[str, Any] | None = None,
 ) -> None:
@@ -229,7 +214,7 @@ def _finish(
     done = [result.id for result in results if result.done]
     record_audit(conn, now, actor, action, done, detail)
     if done:
-        database.publish(conn, {rows[delivery_id].connection for delivery_id in done})
+        database.publish(conn, {deliveries[delivery_id].connection for delivery_id in done})
 
 
 def _unknown_id(delivery_id: str) -> str:
@@ -303,12 +288,19 @@ def _replay_batch(
         rows = {row.id: row for row in conn.execute(locked)}
         replayed, created = [], []
         for event_id in event_ids:
-            skipped = _replay_obstacle(rows.get(event_id))
-            deliveries = [] if skipped else list(_route_again(rows[event_id], rules, route, now, rule, force))
+            row, skipped, deliveries = rows.get(event_id), "", list[dict[str, Any]]()
+            if row is None:
+                skipped = "there is no such event"
+            elif row.body is None:
+                skipped = "its body is no longer kept (BRIDGE_RETENTION)"
+            elif row.routed_at is None:
+                skipped = "it is not routed yet; it will be routed automatically"
+            else:
+                deliveries = list(_route_again(event_from_row(row), rules, route, now, rule, force))
             created += deliveries
             replayed.append(ReplayResult(event_id, [row["id"] for row in deliveries], skipped))
         if created:
-            conn.execute(_TABLE.insert(), created)
+            conn.execute(schema.deliveries.insert(), created)
         for item in replayed:
             if not item.skipped:
                 detail = {
@@ -323,21 +315,11 @@ def _replay_batch(
 
 
 def _route_again(
-    row: Row[Any], rules: Rules, route: Route, now: datetime, rule: str | None, force: bool
+    event: Event, rules: Rules, route: Route, now: datetime, rule: str | None, force: bool
 ) -> Iterator[dict[str, Any]]:
-    event = event_from_row(row)
     for planned in route(event, now).planned:
         if rule is None or planned.rule == rule:
             yield delivery_row(planned, event, rules.hash, now, force=force)
-
-
-def _replay_obstacle(row: Row[Any] | None) -> str:
-    """Return why an event cannot be replayed; empty if it can."""
-    if row is None:
-        return "there is no such event"
-    if row.body is None:
-        return "its body is no longer kept (BRIDGE_RETENTION)"
-    return "" if row.routed_at is not None else "it is not routed yet; it will be routed automatically"
 
 
 def accept_rejected_request(database: Database, actor: str, request_id: str) -> ActionResult:

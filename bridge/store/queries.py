@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select, text
+from sqlalchemy import Connection, Select, func, select, text
 
 from bridge.errors import BridgeError
 from bridge.events import Event
@@ -193,7 +193,7 @@ def stored_event(database: Database, event_id: str) -> Event:
     """Return a stored event; raise NotFound if it does not exist or its body is no longer kept."""
     table = schema.events
     with database.read() as conn:
-        row: Row[Any] | None = conn.execute(select(table).where(table.c.id == event_id)).one_or_none()
+        row = conn.execute(select(table).where(table.c.id == event_id)).one_or_none()
     if row is None:
         raise NotFound(f"there is no event `{event_id}`")
     if row.body is None:

@@ -7,25 +7,24 @@ delivery again, the attempt is recorded for operators to see, and nothing else c
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from sqlalchemy import Row, select, text
+from sqlalchemy import select, text
 
 from bridge.errors import DeliveryError
-from bridge.lifecycle import AttemptOutcome
+from bridge.lifecycle import AttemptOutcome, DeliveryState, KeyEffect, Transition
 from bridge.policy import event_precedence
 from bridge.store import schema
 from bridge.store.bulk import bulk_update
-from bridge.store.claim import ClaimedDelivery, claimed_delivery_from_row, events_by_delivery
+from bridge.store.claim import ClaimedDelivery, events_by_delivery
 from bridge.store.connections import log_state_change, record_outcomes
 from bridge.store.database import EVENTS_TOPIC, Database
-from bridge.store.idempotency import completed_row, mark_completed, release_keys
+from bridge.store.deliveries import DELIVERY_COLUMNS, DELIVERY_STATES, Delivery
 from bridge.store.opt_outs import OptOutChange, save_opt_outs
-
-KeyAction = Literal["complete", "release", "keep"]
+from bridge.store.transitions import Change, apply_transitions
 
 UNDELIVERED_STATUSES: Final = ("undelivered", "failed")
 """Message statuses that mean that the recipient did not get the message."""
@@ -45,26 +44,31 @@ def latest_status(current: str | None, reported: str | None) -> str | None:
 
 @dataclass(slots=True)
 class AttemptResult:
-    """The result of one attempt, and the state that its delivery changes to. Read-only once classified."""
+    """The result of one attempt, and the transition of its delivery. Read-only once classified."""
 
-    delivery: ClaimedDelivery
+    claimed: ClaimedDelivery
     outcome: AttemptOutcome
-    state: Literal["succeeded", "retrying", "needs_review", "failed"]
-    key_action: KeyAction
+    transition: Transition
     failure: DeliveryError | None = None
-    detail: str = ""
-    wait: timedelta = timedelta(0)
-    """Delay until the next attempt, if there is one."""
     consumed: int = 1
     """Attempts of the retry schedule that this one used up."""
-    outcome_unknown_since: datetime | None = None
-    """Set while it is unknown whether an attempt took effect; the next attempt is then a lookup."""
     external_id: str | None = None
     message_status: str | None = None
     opt_out: bool = False
     """The provider reports that the recipient opted out of this channel."""
     affects_connection: bool = True
     """False if the result says nothing about the provider: the attempt never started, or the bridge interrupted it."""
+
+    @property
+    def delivery(self) -> Delivery:
+        """The delivery as it was before the attempt."""
+        return self.claimed.delivery
+
+    def without_texts(self) -> AttemptResult:
+        """Return the same result without the provider's texts, which the database may reject."""
+        if self.failure is not None:
+            self.failure.detail = ""
+        return replace(self, transition=replace(self.transition, detail=None), external_id=None)
 
 
 def record_results(
@@ -100,125 +104,83 @@ def record_results(
             )
         }
         outdated: list[ClaimedDelivery] = []
-        current: list[AttemptResult] = []
+        current: list[Change] = []
+        opt_outs: list[OptOutChange] = []
         for item in results:
             row = rows.get(item.delivery.id)
             if (
-                row is not None
-                and row.fencing_token == item.delivery.fencing_token
-                and _is_current(item, row.state)
+                row is None
+                or row.fencing_token != item.claimed.fencing_token
+                # Once the lease has expired, only a success of the newest claim counts.
+                or not (row.state == "running" or item.transition.state == "succeeded")
             ):
-                current.append(_with_reported_status(item, row))
-            else:
-                outdated.append(item.delivery)
+                outdated.append(item.claimed)
+                continue
+            if row.message_status is not None and item.external_id in (None, row.external_id):
+                item = _with_reported_status(item, row.external_id, row.message_status, row.detail)
+            current.append(_change(item, DELIVERY_STATES[row.state], now))
+            if item.opt_out:
+                opt_outs.append(_opt_out(item.delivery))
         bulk_update(
             conn,
             schema.attempts,
             ["delivery_id", "fencing_token"],
             [_attempt_row(item, now) for item in results],
         )
-        if current:
-            bulk_update(conn, table, ["id"], [_delivery_row(item, now) for item in current])
-            save_opt_outs(database, conn, [_opt_out(item) for item in current if item.opt_out], now)
-            mark_completed(
-                conn, [_completed_key_row(item, now) for item in current if item.key_action == "complete"]
-            )
-            release_keys(
-                conn,
-                {
-                    item.delivery.id: item.delivery.idempotency_key
-                    for item in current
-                    if item.key_action == "release"
-                },
-            )
-        follow_up = any(columns.get("alert_due") for columns in changed_columns.values()) or any(
-            _needs_follow_up(item) for item in current
-        )
-        connections = {item.delivery.connection for item in results}
-        database.publish(conn, [*connections, *([EVENTS_TOPIC] if follow_up else [])])
+        save_opt_outs(database, conn, opt_outs, now)
+        apply_transitions(database, conn, current, now)
+        if any(columns.get("alert_due") for columns in changed_columns.values()):
+            database.publish(conn, [EVENTS_TOPIC])
+        database.publish(conn, {item.delivery.connection for item in results})
     for name, columns in changed_columns.items():
         log_state_change(name, columns)
     return outdated
 
 
-def _is_current(item: AttemptResult, state: str) -> bool:
-    """Whether a result of the newest claim still counts: once its lease has expired, only a success does."""
-    return state == "running" or item.state == "succeeded"
-
-
-def _with_reported_status(item: AttemptResult, row: Row[Any]) -> AttemptResult:
+def _with_reported_status(
+    item: AttemptResult, external_id: str, reported: str, detail: str | None
+) -> AttemptResult:
     """Merge the message status that a callback stored during the attempt; a status confirms the action."""
-    if row.message_status is None or item.external_id not in (None, row.external_id):
-        return item
-    status = latest_status(row.message_status, item.message_status)
-    merged = replace(item, external_id=row.external_id, message_status=status)
-    if merged.key_action == "keep":
-        merged = replace(
-            merged,
-            state="succeeded",
-            key_action="complete",
-            failure=None,
-            outcome_unknown_since=None,
-            detail=CONFIRMED_BY_STATUS,
-        )
-    return replace(merged, detail=row.detail or "") if status in UNDELIVERED_STATUSES else merged
-
-
-def _needs_follow_up(item: AttemptResult) -> bool:
-    """Whether the rule's `on_failure` or an alert applies to this result."""
-    is_failure = item.state in ("failed", "needs_review") or item.message_status in UNDELIVERED_STATUSES
-    return is_failure and item.delivery.trigger == "rule"
+    status = latest_status(reported, item.message_status)
+    transition, failure = item.transition, item.failure
+    if transition.key is KeyEffect.KEEP:
+        transition, failure = Transition.succeeded(CONFIRMED_BY_STATUS), None
+    undelivered = status in UNDELIVERED_STATUSES
+    transition = replace(
+        transition, detail=detail if undelivered else transition.detail, undelivered=undelivered
+    )
+    return replace(
+        item, transition=transition, failure=failure, external_id=external_id, message_status=status
+    )
 
 
 def _attempt_row(item: AttemptResult, now: datetime) -> dict[str, Any]:
     return {
         "delivery_id": item.delivery.id,
-        "fencing_token": item.delivery.fencing_token,
+        "fencing_token": item.claimed.fencing_token,
         "finished_at": now,
         "outcome": item.outcome,
-        "reason": item.failure.reason if item.failure else None,
-        "detail": item.detail or None,
+        "reason": item.transition.reason,
+        "detail": item.transition.detail or None,
     }
 
 
-def _delivery_row(item: AttemptResult, now: datetime) -> dict[str, Any]:
-    is_final = item.state in ("succeeded", "failed")
-    may_have_taken_effect = (
-        item.state in ("succeeded", "needs_review") or item.outcome_unknown_since is not None
-    )
-    return {
-        "id": item.delivery.id,
-        "state": item.state,
-        "reason": item.failure.reason if item.failure else None,
-        "detail": item.detail or None,
-        "run_at": now + item.wait,
+def _change(item: AttemptResult, current_state: DeliveryState, now: datetime) -> Change:
+    columns = {
         "attempts": item.delivery.attempts + item.consumed,
-        "outcome_unknown_since": item.outcome_unknown_since,
         "external_id": item.external_id,
         "message_status": item.message_status,
         "message_status_at": now if item.message_status else None,
-        "possibly_sent_at": item.delivery.started_at if may_have_taken_effect else None,
-        "finished_at": now if is_final else None,
-        "needs_follow_up": _needs_follow_up(item),
+        "possibly_sent_at": item.claimed.started_at if item.transition.may_have_taken_effect else None,
         "lease_expires_at": None,
         "worker_id": None,
     }
-
-
-def _completed_key_row(item: AttemptResult, now: datetime) -> dict[str, Any]:
-    delivery = item.delivery
-    return completed_row(
-        delivery.idempotency_key,
-        delivery.id,
-        item.external_id,
-        event_precedence(delivery.event.type),
-        delivery.occurred_at,
-        now,
+    return Change(
+        item.delivery, item.transition, columns, current_state, event_precedence(item.claimed.event.type)
     )
 
 
-def _opt_out(item: AttemptResult) -> OptOutChange:
-    delivery = item.delivery
+def _opt_out(delivery: Delivery) -> OptOutChange:
     return OptOutChange(
         delivery.channel or "", delivery.recipient or "", True, f"refused by {delivery.connection}"
     )
@@ -246,11 +208,12 @@ def find_expired_leases(
         if connections is not None:
             is_ours = table.c.connection.in_(connections)
             is_expired = is_expired & (is_ours | (table.c.lease_expires_at < now - OTHER_WORKERS_GRACE))
-        rows: Sequence[Row[Any]] = conn.execute(
-            select(table)
+        rows = conn.execute(
+            select(*DELIVERY_COLUMNS)
             .where(text("deliveries.state = 'running'"), is_expired)
             .order_by(table.c.lease_expires_at)
             .limit(limit)
-        ).all()
-        events: Mapping[str, Any] = events_by_delivery(conn, rows)
-        return [claimed_delivery_from_row(row, events[row.id]) for row in rows], now
+        )
+        deliveries = [Delivery.from_row(row) for row in rows]
+        events = events_by_delivery(conn, deliveries)
+        return [ClaimedDelivery.running_claim(item, events[item.id]) for item in deliveries], now

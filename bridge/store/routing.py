@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, Select, select
 
 from bridge.clock import uptime
 from bridge.errors import StoreUnavailable
 from bridge.events import Event, StoredEvent
 from bridge.ids import new_id
+from bridge.lifecycle import Transition
 from bridge.rules.model import PlannedDelivery, Routing, Rules
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert, bulk_update
 from bridge.store.database import Database
+from bridge.store.deliveries import DeliveryOptions
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,9 @@ def event_from_row(row: Row[Any]) -> Event:
     return _cache.get(row.id) or StoredEvent(row.body, row.type, row.dedupe_key, row.received_at, row.id)
 
 
-def _events_of(rows: Sequence[Row[Any]]) -> dict[str, Event]:
-    """Build the events of rows of `events`, by ID, and cache them."""
+def _select_events(conn: Connection, query: Select[*tuple[Any, ...]]) -> dict[str, Event]:
+    """Return the selected events, by ID, and cache them."""
+    rows = conn.execute(query).all()
     events = {row.id: event_from_row(row) for row in rows}
     cache_parsed_events((events[row.id], len(row.body)) for row in rows if row.body is not None)
     return events
@@ -84,7 +87,7 @@ def read_events(conn: Connection, event_ids: Collection[str]) -> dict[str, Event
     uncached = set(event_ids) - events.keys()
     if uncached:
         query = select(*table.c[_EVENT_COLUMNS]).where(table.c.id.in_(uncached))
-        events |= _events_of(conn.execute(query).all())
+        events |= _select_events(conn, query)
     return events
 
 
@@ -127,15 +130,14 @@ def _route_batch(
     if database.is_sqlite:
         # There is no other router, and all writers would wait: route before entering the write queue.
         with database.read() as conn:
-            rows = conn.execute(_UNROUTED.limit(limit)).all()
-            routed_ahead = _route_events(rows, rules, route, database.now(conn))
+            events = _select_events(conn, _UNROUTED.limit(limit))
+            routed_ahead = _route_events(events, rules, route, database.now(conn))
         if not routed_ahead:
             return 0, []
     with database.write() as conn:
         now = database.now(conn)
         if routed_ahead is None:
-            rows = conn.execute(_UNROUTED.limit(limit)).all()
-            results = _route_events(rows, rules, route, now)
+            results = _route_events(_select_events(conn, _UNROUTED.limit(limit)), rules, route, now)
         else:
             results = {event_id: routed_ahead[event_id] for event_id in _still_unrouted(conn, routed_ahead)}
         if not results:
@@ -164,12 +166,12 @@ def _still_unrouted(conn: Connection, event_ids: Collection[str]) -> list[str]:
 
 
 def _route_events(
-    rows: Sequence[Row[Any]], rules: Rules, route: Route, now: datetime
+    events: Mapping[str, Event], rules: Rules, route: Route, now: datetime
 ) -> dict[str, RoutingResult]:
     """Route events, and return the results by ID; stop when it takes too long and leave the rest for the next batch."""
     started = uptime()
     results: dict[str, RoutingResult] = {}
-    for event_id, event in _events_of(rows).items():
+    for event_id, event in events.items():
         if results and uptime() - started > MAX_ROUTING_SECONDS:
             break
         results[event_id] = _route_one(event, rules, route, now)
@@ -216,8 +218,11 @@ def delivery_row(
     force: bool = False,
 ) -> dict[str, Any]:
     """Return the row of a planned delivery; one that could not be rendered is `failed` from the start."""
-    is_failed = planned.render_error is not None
-    options = _options(planned, force)
+    transition = (
+        Transition.planned(planned.run_at)
+        if planned.render_error is None
+        else Transition.not_rendered(planned.render_error)
+    )
     return {
         "id": new_id("dlv"),
         "event_id": event.id or None,
@@ -233,40 +238,13 @@ def delivery_row(
         "contact": event.contact.key,
         "conversation": event.conversation.id,
         "params": json.dumps(dict(planned.params)),
-        "options": json.dumps(options) if options else "{}",
+        "options": DeliveryOptions.of(planned, force=force).to_json(),
         "concurrency_key": planned.concurrency_key,
         "idempotency_key": planned.idempotency_key,
         "occurred_at": event.occurred_at,
-        "state": "failed" if is_failed else "pending",
-        "reason": "render_error" if is_failed else None,
-        "detail": planned.render_error,
-        "run_at": planned.run_at,
         "expires_at": planned.expires_at,
         "attempts": 0,
         "fencing_token": 0,
-        "needs_follow_up": is_failed and planned.trigger == "rule",
         "created_at": now,
-        "finished_at": now if is_failed else None,
+        **transition.columns(None, now, planned.trigger),
     }
-
-
-def _options(planned: PlannedDelivery, force: bool) -> dict[str, Any]:
-    """Return the options of the rule that matter after routing; only those that differ from the defaults."""
-    options: dict[str, Any] = {}
-    if planned.updates_existing:
-        options["updates"] = True
-    if planned.cancel_on:
-        options["cancel_on"] = list(planned.cancel_on)
-    if planned.once:
-        options["once"] = {"per": planned.once.per, "within": planned.once.within.total_seconds()}
-    if planned.retry.limit is not None or planned.retry.attempts is not None:
-        limit = planned.retry.limit
-        options["retry"] = {
-            "limit": limit.total_seconds() if limit is not None else None,
-            "attempts": planned.retry.attempts,
-        }
-    if planned.shadow:
-        options["shadow"] = True
-    if force:
-        options["force"] = True
-    return options

@@ -21,8 +21,8 @@ from pydantic import BaseModel, SecretStr
 
 from bridge.clock import uptime
 from bridge.connector import Action, Connector, ConnectorSettings
-from bridge.store.claim import ClaimedDelivery
 from bridge.store.database import ALL_TOPICS
+from bridge.store.deliveries import Delivery
 from bridge.telemetry import log
 
 PREFETCH_SECONDS = 0.5
@@ -166,7 +166,7 @@ class Accounts:
             account = self._accounts[name]
         return account.fingerprint
 
-    def action_of(self, delivery: ClaimedDelivery) -> Action | None:
+    def action_of(self, delivery: Delivery) -> Action | None:
         """Return the action of a delivery; None if this version does not have it."""
         account = self.get(delivery.connection)
         return account.connector.find_action(delivery.action) if account else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,42 +35,36 @@ class AttemptRunner:
     unsubscribe_url: Callable[[str, str], str | None] = lambda _channel, _address: None
     """Return a signed link that opts an address out of a channel."""
 
-    def run(
-        self, account: Account, deliveries: Sequence[ClaimedDelivery], deadline: float
-    ) -> list[CallResult]:
+    def run(self, account: Account, call: Sequence[ClaimedDelivery], deadline: float) -> list[CallResult]:
         """Make one call before `deadline` (an `uptime()`); return one result per delivery, in order.
 
         Never raise: every error is a result.
         """
-        action_name = deliveries[0].action
+        action_name = call[0].delivery.action
         action = account.connector.find_action(action_name)
         if action is None:
             message = f"this version has no action `{action_name}`; left for a worker of a newer version"
-            return [UnsupportedByThisVersion(message)] * len(deliveries)
+            return [UnsupportedByThisVersion(message)] * len(call)
         try:
             with attempt_deadline(deadline):
                 if uptime() >= deadline:
-                    return [NotStarted()] * len(deliveries)
-                return self._call(account, action, deliveries)
+                    return [NotStarted()] * len(call)
+                return self._call(account, action, call)
         except LookupInconclusive as error:
             return [error]
         except Exception as error:
-            return [to_delivery_error(error, account.connector.classify)] * len(deliveries)
+            return [to_delivery_error(error, account.connector.classify)] * len(call)
         except BaseException as error:
             # A connector that exits or is cancelled must not end its thread.
-            return [OutcomeUnknown(f"{type(error).__name__}: {error}", reason="internal_error")] * len(
-                deliveries
-            )
+            return [OutcomeUnknown(f"{type(error).__name__}: {error}", reason="internal_error")] * len(call)
 
-    def _call(
-        self, account: Account, action: Action, deliveries: Sequence[ClaimedDelivery]
-    ) -> list[CallResult]:
-        prepared = [self._batch_item(action, delivery) for delivery in deliveries]
+    def _call(self, account: Account, action: Action, call: Sequence[ClaimedDelivery]) -> list[CallResult]:
+        prepared = [self._batch_item(action, claimed) for claimed in call]
         items = [item for item in prepared if isinstance(item, BatchItem)]
         if not items:
             return [item if isinstance(item, Exception) else None for item in prepared]
         client = account.client()
-        if deliveries[0].kind == "lookup":
+        if call[0].delivery.kind == "lookup":
             return [_checked(_await(_lookup_of(action)(client, items[0].params, items[0].context)))]
         if action.batch == 1:
             return [_checked(_await(action.run(client, items[0].params, items[0].context)))]
@@ -77,11 +72,12 @@ class AttemptRunner:
         return [next(results) if isinstance(item, BatchItem) else item for item in prepared]
 
     def _batch_item(
-        self, action: Action, delivery: ClaimedDelivery
+        self, action: Action, claimed: ClaimedDelivery
     ) -> BatchItem[Any] | UnsupportedByThisVersion:
         """Build the params and the context of one delivery."""
+        delivery = claimed.delivery
         try:
-            params = action.params.model_validate(dict(delivery.params))
+            params = action.params.model_validate(json.loads(delivery.params))
         except ValidationError as error:
             invalid = ", ".join(
                 ".".join(map(str, detail["loc"])) for detail in error.errors(include_input=False)
@@ -97,14 +93,14 @@ class AttemptRunner:
             Context(
                 delivery=delivery.id,
                 connection=delivery.connection,
-                event=delivery.event,
+                event=claimed.event,
                 idempotency_key=delivery.idempotency_key,
-                now=delivery.started_at,
-                first_attempt_at=delivery.first_attempt_at,
+                now=claimed.started_at,
+                first_attempt_at=claimed.first_attempt_at,
                 attempt=delivery.attempts + 1,
                 expires_at=delivery.expires_at,
-                quiet_hours_start=delivery.quiet_hours_start,
-                existing_id=delivery.existing_id,
+                quiet_hours_start=claimed.quiet_hours_start,
+                existing_id=claimed.existing_id,
                 contact_cache=StoredContactCache(self.database, delivery.connection),
                 public_url=self.public_url,
                 unsubscribe_url=link,

@@ -9,6 +9,7 @@ from datetime import timedelta
 from bridge.clock import uptime
 from bridge.errors import OutcomeUnknown
 from bridge.store.claim import ClaimedDelivery
+from bridge.store.deliveries import Delivery
 from bridge.store.results import AttemptResult
 from bridge.telemetry import Metrics, log
 from bridge.worker.account import Account, Accounts
@@ -81,7 +82,7 @@ class CallRunner:
     def _attempt(self, account: Account, call: Call, claimed_at: float) -> list[AttemptResult]:
         started_at = uptime()
         self._in_flight.started(call)
-        if self._is_premature_lookup(call[0]):
+        if self._is_premature_lookup(call[0].delivery):
             results: list[CallResult] = [
                 NotStarted("the database clock jumped; the lookup is repeated later", LOOKUP_INTERVAL)
             ]
@@ -90,7 +91,7 @@ class CallRunner:
         self._metrics.attempt_seconds.labels(account.name).observe(uptime() - started_at)
         return self._classify(call, results, claimed_at)
 
-    def _is_premature_lookup(self, delivery: ClaimedDelivery) -> bool:
+    def _is_premature_lookup(self, delivery: Delivery) -> bool:
         """Return True for a lookup that a clock jump made due before the provider can know the outcome."""
         action = self._accounts.action_of(delivery)
         return (
@@ -103,16 +104,16 @@ class CallRunner:
         now = call[0].started_at + timedelta(seconds=uptime() - claimed_at)
         stalled = self._stalls.was_stalled_since(claimed_at)
         classified = []
-        for delivery, result in zip(call, results, strict=True):
-            action = self._accounts.action_of(delivery)
+        for claimed, result in zip(call, results, strict=True):
+            action = self._accounts.action_of(claimed.delivery)
             try:
-                classified.append(classify_result(delivery, action, result, now))
+                classified.append(classify_result(claimed, action, result, now))
             except Exception as error:  # whatever a connector returned, the attempt has a result
-                log.error("failed to classify attempt result", delivery=delivery.id, exc_info=error)
+                log.error("failed to classify attempt result", delivery=claimed.delivery.id, exc_info=error)
                 unknown = OutcomeUnknown(
                     f"{type(error).__name__} while classifying the result", reason="internal_error"
                 )
-                classified.append(classify_result(delivery, action, unknown, now))
+                classified.append(classify_result(claimed, action, unknown, now))
         for item in classified:
             if stalled and item.failure is not None and item.failure.reason in ("timeout", "network"):
                 item.affects_connection = False  # caused by this process, not by the provider

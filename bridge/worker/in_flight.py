@@ -88,5 +88,5 @@ class InFlight:
                 self._entries[_key(delivery)].state = state
 
 
-def _key(delivery: ClaimedDelivery) -> tuple[str, int]:
-    return delivery.id, delivery.fencing_token
+def _key(claimed: ClaimedDelivery) -> tuple[str, int]:
+    return claimed.delivery.id, claimed.fencing_token

@@ -77,22 +77,22 @@ class Maintenance(BackgroundThread):
         if steady_seconds < LEASE.total_seconds() and not self._database.is_sqlite:
             return  # after a clock jump, another worker's lease may have expired early
         # An attempt of this process is taken over only when its lease is over by this process's own uptime.
-        abandoned = [delivery for delivery in expired if not self._in_flight.is_alive(delivery, LEASE)]
-        for delivery in abandoned:
+        abandoned = [claimed for claimed in expired if not self._in_flight.is_alive(claimed, LEASE)]
+        for claimed in abandoned:
             log.warning(
                 "attempt taken over",
-                delivery=delivery.id,
-                action=delivery.action,
-                fencing_token=delivery.fencing_token,
+                delivery=claimed.delivery.id,
+                action=claimed.delivery.action,
+                fencing_token=claimed.fencing_token,
             )
         if abandoned:
             record_results(self._database, [self._classify_abandoned(each, now) for each in abandoned])
 
-    def _classify_abandoned(self, delivery: ClaimedDelivery, now: datetime) -> AttemptResult:
-        action = self._accounts.action_of(delivery)
-        if self._in_flight.waits_for_thread(delivery):  # the attempt never starts: its deadline is over
-            return classify_result(delivery, action, NotStarted(), now)
-        return classify_interrupted(delivery, action, now)
+    def _classify_abandoned(self, claimed: ClaimedDelivery, now: datetime) -> AttemptResult:
+        action = self._accounts.action_of(claimed.delivery)
+        if self._in_flight.waits_for_thread(claimed):  # the attempt never starts: its deadline is over
+            return classify_result(claimed, action, NotStarted(), now)
+        return classify_interrupted(claimed, action, now)
 
     def _record_heartbeat(self) -> None:
         record_heartbeat(self._database, self._worker_id, __version__)

@@ -24,7 +24,6 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
 
 from bridge.connector import Action, Success
 from bridge.errors import (
@@ -39,9 +38,9 @@ from bridge.errors import (
     TransientError,
 )
 from bridge.events import replace_unstorable
-from bridge.lifecycle import AttemptOutcome
+from bridge.lifecycle import AttemptOutcome, Transition
 from bridge.store.claim import ClaimedDelivery
-from bridge.store.results import AttemptResult
+from bridge.store.results import UNDELIVERED_STATUSES, AttemptResult
 from bridge.telemetry import mask
 
 SCHEDULE_SECONDS = (10, 60, 300, 900, 3600, 3 * 3600, 6 * 3600)
@@ -106,15 +105,17 @@ def to_delivery_error(
 
 
 def classify_result(
-    delivery: ClaimedDelivery, action: Action | None, result: Success | Exception | None, now: datetime
+    claimed: ClaimedDelivery, action: Action | None, result: Success | Exception | None, now: datetime
 ) -> AttemptResult:
     """Return the result of one attempt; `result` is what the action or its lookup returned or raised.
 
     `action` is None if the connector is no longer installed; then an unknown outcome cannot be looked up.
     """
-    classified = _classify(delivery, action, result, now)
+    classified = _classify(claimed, action, result, now)
     # A provider's message may contain characters that the database rejects, and the result has to be stored.
-    classified.detail = replace_unstorable(str(classified.detail))
+    detail = replace_unstorable(str(classified.transition.detail))
+    if detail != classified.transition.detail:
+        classified.transition = replace(classified.transition, detail=detail)
     if classified.external_id is not None:
         # Some providers use numbers as IDs.
         classified.external_id = replace_unstorable(str(classified.external_id))
@@ -124,19 +125,17 @@ def classify_result(
 
 
 def _classify(
-    delivery: ClaimedDelivery, action: Action | None, result: Success | Exception | None, now: datetime
+    claimed: ClaimedDelivery, action: Action | None, result: Success | Exception | None, now: datetime
 ) -> AttemptResult:
     if isinstance(result, NotStarted | UnsupportedByThisVersion):
-        return _not_started(delivery, result, now)
-    if delivery.kind == "lookup":
-        return _after_lookup(delivery, result, now)
+        return _not_started(claimed, result, now)
+    if claimed.delivery.kind == "lookup":
+        return _after_lookup(claimed, result, now)
     if isinstance(result, Success):
-        return _succeeded(delivery, result, AttemptOutcome.SUCCEEDED)
+        return _succeeded(claimed, result, AttemptOutcome.SUCCEEDED)
     if isinstance(result, LookupInconclusive):
-        return AttemptResult(
-            delivery, AttemptOutcome.INCONCLUSIVE, "needs_review", "keep", None, mask(str(result))[:500],
-            consumed=0,
-        )  # fmt: skip
+        transition = Transition.needs_review(None, mask(str(result))[:500])
+        return AttemptResult(claimed, AttemptOutcome.INCONCLUSIVE, transition, consumed=0)
     failure = (
         result
         if isinstance(result, DeliveryError)
@@ -145,148 +144,145 @@ def _classify(
     detail = mask(failure.detail)[:500]
     if isinstance(failure, PermanentError):
         return AttemptResult(
-            delivery, AttemptOutcome.REJECTED, "failed", "release", failure, detail,
-            opt_out=failure.opted_out and delivery.channel is not None,
+            claimed, AttemptOutcome.REJECTED, Transition.failed(failure.reason, detail), failure,
+            opt_out=failure.opted_out and claimed.delivery.channel is not None,
         )  # fmt: skip
     if isinstance(failure, OutcomeUnknown) and not (action and action.idempotent):
         # The attempt is counted once its lookup has a result.
         if action is None or action.run_lookup is None:
             message = f"{detail}; it may have taken effect, and this provider has no lookup"
             return AttemptResult(
-                delivery, AttemptOutcome.OUTCOME_UNKNOWN, "needs_review", "keep", failure, message
-            )
-        return AttemptResult(
-            delivery, AttemptOutcome.OUTCOME_UNKNOWN, "retrying", "keep", failure, detail,
-            wait=action.lookup_delay, consumed=0, outcome_unknown_since=now,
-        )  # fmt: skip
-    return _retry_or_give_up(delivery, failure, detail, now)
+                claimed, AttemptOutcome.OUTCOME_UNKNOWN, Transition.needs_review(failure.reason, message),
+                failure,
+            )  # fmt: skip
+        lookup = Transition.retry_in(action.lookup_delay, failure.reason, detail, outcome_unknown_since=now)
+        return AttemptResult(claimed, AttemptOutcome.OUTCOME_UNKNOWN, lookup, failure, consumed=0)
+    return _retry_or_give_up(claimed, failure, detail, now)
 
 
-def classify_interrupted(delivery: ClaimedDelivery, action: Action | None, now: datetime) -> AttemptResult:
+def classify_interrupted(claimed: ClaimedDelivery, action: Action | None, now: datetime) -> AttemptResult:
     """Return the result of an attempt whose process was killed, or suspended past its lease; its outcome is unknown.
 
     The interruption says nothing about the provider or the delivery. An idempotent action or a lookup is therefore
     simply repeated, and uses up no attempt.
     """
     failure = OutcomeUnknown("the process stopped during the attempt", reason="timeout")
-    classified = classify_result(delivery, action, failure, now)
+    classified = classify_result(claimed, action, failure, now)
     wait = (
         timedelta(0)
-        if delivery.kind == "lookup"
+        if claimed.delivery.kind == "lookup"
         else action.lookup_delay
         if action and action.idempotent
         else None
     )
-    if wait is None or delivery.fencing_token - delivery.attempts > MAX_INTERRUPTIONS:
+    if wait is None or _is_often_interrupted(claimed):
         return replace(classified, affects_connection=False)
+    again = Transition.retry_in(wait, failure.reason, failure.detail, claimed.outcome_unknown_since)
     return AttemptResult(
-        delivery, AttemptOutcome.OUTCOME_UNKNOWN, "retrying", "keep", failure, failure.detail,
-        wait=wait, consumed=0, outcome_unknown_since=delivery.outcome_unknown_since, affects_connection=False,
-    )  # fmt: skip
+        claimed, AttemptOutcome.OUTCOME_UNKNOWN, again, failure, consumed=0, affects_connection=False
+    )
+
+
+def _is_often_interrupted(claimed: ClaimedDelivery) -> bool:
+    return claimed.fencing_token - claimed.delivery.attempts > MAX_INTERRUPTIONS
 
 
 def _not_started(
-    delivery: ClaimedDelivery, failure: NotStarted | UnsupportedByThisVersion, now: datetime
+    claimed: ClaimedDelivery, failure: NotStarted | UnsupportedByThisVersion, now: datetime
 ) -> AttemptResult:
     """Requeue the delivery: the provider was not contacted. The time limit of a lookup does not run either."""
-    unsupported, lookup = isinstance(failure, UnsupportedByThisVersion), delivery.kind == "lookup"
+    reason, detail = failure.reason, failure.detail
+    unsupported, lookup = isinstance(failure, UnsupportedByThisVersion), claimed.delivery.kind == "lookup"
     # A delivery of a newer version that was first attempted long ago is also requeued a few times first.
-    grace_is_over = (
-        now >= delivery.first_attempt_at + UNSUPPORTED_GRACE
-        and delivery.fencing_token - delivery.attempts > MAX_INTERRUPTIONS
-    )
+    grace_is_over = now >= claimed.first_attempt_at + UNSUPPORTED_GRACE and _is_often_interrupted(claimed)
     if unsupported and grace_is_over:
-        state: Literal["needs_review", "failed"] = "needs_review" if lookup else "failed"
-        key_action: Literal["keep", "release"] = "keep" if lookup else "release"
-        return AttemptResult(
-            delivery, AttemptOutcome.REJECTED, state, key_action, failure, failure.detail,
-            consumed=0, affects_connection=False,
-        )  # fmt: skip
-    return AttemptResult(
-        delivery, AttemptOutcome.NOT_STARTED, "retrying", "keep", failure, failure.detail,
-        wait=UNSUPPORTED_RETRY_INTERVAL if unsupported else failure.retry_after or timedelta(0),
-        consumed=0, outcome_unknown_since=now if lookup else None, affects_connection=False,
-    )  # fmt: skip
+        outcome = AttemptOutcome.REJECTED
+        give_up = Transition.needs_review if lookup else Transition.failed
+        transition = give_up(reason, detail)
+    else:
+        outcome = AttemptOutcome.NOT_STARTED
+        wait = UNSUPPORTED_RETRY_INTERVAL if unsupported else failure.retry_after or timedelta(0)
+        transition = Transition.retry_in(wait, reason, detail, now if lookup else None)
+    return AttemptResult(claimed, outcome, transition, failure, consumed=0, affects_connection=False)
 
 
 def _retry_or_give_up(
-    delivery: ClaimedDelivery, failure: DeliveryError, detail: str, now: datetime
+    claimed: ClaimedDelivery, failure: DeliveryError, detail: str, now: datetime
 ) -> AttemptResult:
     """Retry when the provider or the schedule says so, or give up."""
     unknown = isinstance(failure, OutcomeUnknown)
     outcome = AttemptOutcome.OUTCOME_UNKNOWN if unknown else AttemptOutcome.FAILED
     if isinstance(failure, AccountError | RateLimited | QuotaExhausted):
         # The connection itself is paused; the delivery is due again as soon as the pause ends.
-        return AttemptResult(delivery, outcome, "retrying", "keep", failure, detail, consumed=0)
-    consumed = 0 if delivery.probe else 1
-    attempts = delivery.attempts + consumed
+        transition = Transition.retry_in(timedelta(0), failure.reason, detail)
+        return AttemptResult(claimed, outcome, transition, failure, consumed=0)
+    consumed = 0 if claimed.probe else 1
+    attempts = claimed.delivery.attempts + consumed
     wait = failure.retry_after or retry_delay(max(attempts, 1))
-    if gives_up(delivery, attempts, now + wait):
-        message = f"gave up after {_count_attempts(attempts)}: {detail}"
+    if gives_up(claimed, attempts, now + wait):
         # An unknown outcome gets here only if the action is idempotent: repeating it has no second side effect.
-        return AttemptResult(delivery, outcome, "failed", "release", failure, message)
-    return AttemptResult(delivery, outcome, "retrying", "keep", failure, detail, wait=wait, consumed=consumed)
+        message = f"gave up after {_count_attempts(attempts)}: {detail}"
+        return AttemptResult(claimed, outcome, Transition.failed(failure.reason, message), failure)
+    retry = Transition.retry_in(wait, failure.reason, detail)
+    return AttemptResult(claimed, outcome, retry, failure, consumed=consumed)
 
 
-def gives_up(delivery: ClaimedDelivery, attempts: int, run_at: datetime) -> bool:
+def gives_up(claimed: ClaimedDelivery, attempts: int, run_at: datetime) -> bool:
     """Return True if an attempt at `run_at` is past the rule's `retry`, its `expires` or the default limit."""
-    retry: dict[str, Any] = delivery.options.get("retry") or {}
-    limit = RETRY_LIMIT if retry.get("limit") is None else timedelta(seconds=retry["limit"])
-    max_attempts = retry.get("attempts")
+    delivery = claimed.delivery
+    retry = delivery.options.retry
+    limit = RETRY_LIMIT if retry.limit is None else retry.limit
     expired = delivery.expires_at is not None and run_at >= delivery.expires_at
     return (
         expired
-        or run_at > delivery.first_attempt_at + limit
-        or (max_attempts is not None and attempts >= max_attempts)
+        or run_at > claimed.first_attempt_at + limit
+        or (retry.attempts is not None and attempts >= retry.attempts)
     )
 
 
 def _after_lookup(
-    delivery: ClaimedDelivery, result: Success | Exception | None, now: datetime
+    claimed: ClaimedDelivery, result: Success | Exception | None, now: datetime
 ) -> AttemptResult:
     if isinstance(result, Success):
-        return _succeeded(delivery, result, AttemptOutcome.LOOKUP_FOUND)
+        return _succeeded(claimed, result, AttemptOutcome.LOOKUP_FOUND)
     if result is None:
-        return _not_found(delivery, now)
+        return _not_found(claimed, now)
     failure = (
         result if isinstance(result, DeliveryError) else OutcomeUnknown(str(result), reason="internal_error")
     )
     detail = f"not known whether it took effect: {mask(failure.detail)[:400]}"
     # While the provider is unavailable, no lookup is made: the time limit starts when it is available again.
-    unavailable = delivery.probe or isinstance(failure, AccountError | RateLimited | QuotaExhausted)
-    since = now if unavailable else delivery.outcome_unknown_since or now
+    unavailable = claimed.probe or isinstance(failure, AccountError | RateLimited | QuotaExhausted)
+    since = now if unavailable else claimed.outcome_unknown_since or now
     limit_reached = (
-        now + LOOKUP_INTERVAL > since + LOOKUP_LIMIT or now > delivery.first_attempt_at + RETRY_LIMIT
+        now + LOOKUP_INTERVAL > since + LOOKUP_LIMIT or now > claimed.first_attempt_at + RETRY_LIMIT
     )
     if isinstance(result, LookupInconclusive) or limit_reached:
-        return AttemptResult(
-            delivery, AttemptOutcome.INCONCLUSIVE, "needs_review", "keep", failure, detail, consumed=0
-        )
-    return AttemptResult(
-        delivery, AttemptOutcome.LOOKUP_FAILED, "retrying", "keep", failure, detail,
-        wait=LOOKUP_INTERVAL, consumed=0, outcome_unknown_since=since,
-    )  # fmt: skip
+        outcome, transition = AttemptOutcome.INCONCLUSIVE, Transition.needs_review(failure.reason, detail)
+    else:
+        outcome = AttemptOutcome.LOOKUP_FAILED
+        transition = Transition.retry_in(LOOKUP_INTERVAL, failure.reason, detail, since)
+    return AttemptResult(claimed, outcome, transition, failure, consumed=0)
 
 
-def _not_found(delivery: ClaimedDelivery, now: datetime) -> AttemptResult:
+def _not_found(claimed: ClaimedDelivery, now: datetime) -> AttemptResult:
     """Retry, because it is confirmed that nothing happened: immediately the first time, then on schedule."""
-    attempts = delivery.attempts + 1
-    wait = timedelta(0) if delivery.attempts == 0 else retry_delay(attempts)
+    outcome = AttemptOutcome.LOOKUP_NOT_FOUND
+    attempts = claimed.delivery.attempts + 1
+    wait = timedelta(0) if claimed.delivery.attempts == 0 else retry_delay(attempts)
     detail = "the provider does not have it"
-    if gives_up(delivery, attempts, now + wait):
-        return AttemptResult(
-            delivery, AttemptOutcome.LOOKUP_NOT_FOUND, "failed", "release",
-            TransientError(detail, reason="timeout"), f"gave up after {_count_attempts(attempts)}: {detail}",
-        )  # fmt: skip
-    return AttemptResult(
-        delivery, AttemptOutcome.LOOKUP_NOT_FOUND, "retrying", "keep", None, f"{detail}; retrying", wait=wait
-    )
+    if gives_up(claimed, attempts, now + wait):
+        failure = TransientError(detail, reason="timeout")
+        message = f"gave up after {_count_attempts(attempts)}: {detail}"
+        return AttemptResult(claimed, outcome, Transition.failed(failure.reason, message), failure)
+    return AttemptResult(claimed, outcome, Transition.retry_in(wait, None, f"{detail}; retrying"))
 
 
-def _succeeded(delivery: ClaimedDelivery, success: Success, outcome: AttemptOutcome) -> AttemptResult:
+def _succeeded(claimed: ClaimedDelivery, success: Success, outcome: AttemptOutcome) -> AttemptResult:
+    undelivered = success.message_status in UNDELIVERED_STATUSES
     return AttemptResult(
-        delivery, outcome, "succeeded", "complete", None, mask(success.detail)[:500],
-        external_id=success.id or delivery.existing_id, message_status=success.message_status,
+        claimed, outcome, Transition.succeeded(mask(success.detail)[:500], undelivered=undelivered),
+        external_id=success.id or claimed.existing_id, message_status=success.message_status,
     )  # fmt: skip
 
 

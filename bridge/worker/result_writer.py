@@ -6,7 +6,6 @@ import queue
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
@@ -37,7 +36,7 @@ class ResultWriter(BackgroundThread):
 
     def submit(self, results: Sequence[AttemptResult]) -> None:
         """Have these results recorded soon."""
-        self._in_flight.result_known(result.delivery for result in results)
+        self._in_flight.result_known(result.claimed for result in results)
         self._submitted.put(results)
 
     def run(self) -> None:
@@ -85,14 +84,14 @@ class ResultWriter(BackgroundThread):
                 exc_info=error,
             )
             if not without_details:
-                return self.record([_strip_details(result)], without_details=True)
+                return self.record([result.without_texts()], without_details=True)
             late = []
-        self._in_flight.recorded(result.delivery for result in results)
-        for delivery in late:
+        self._in_flight.recorded(result.claimed for result in results)
+        for claimed in late:
             log.warning(
                 "attempt returned after its lease was taken over",
-                delivery=delivery.id,
-                fencing_token=delivery.fencing_token,
+                delivery=claimed.delivery.id,
+                fencing_token=claimed.fencing_token,
             )
         self._log_results(results)
         return ()
@@ -103,22 +102,15 @@ class ResultWriter(BackgroundThread):
         with buffered_logging():
             logger = log.bind()
             for result in results:
-                delivery = result.delivery
+                delivery, transition = result.delivery, result.transition
                 reason = result.failure.reason if result.failure else None
                 counts[delivery.connection, reason or result.outcome] += 1
-                write = logger.info if result.state == "succeeded" else logger.warning
+                write = logger.info if transition.state == "succeeded" else logger.warning
                 write(
                     "attempt finished",
                     delivery=delivery.id, rule=delivery.rule, action=delivery.action, kind=delivery.kind,
-                    outcome=result.outcome, state=result.state, reason=reason, detail=result.detail or None,
+                    outcome=result.outcome, state=transition.state, reason=reason, detail=transition.detail or None,
                     recipient=mask_address(delivery.recipient) or None,
                 )  # fmt: skip
         for labels, count in counts.items():
             self._metrics.attempts.labels(*labels).inc(count)
-
-
-def _strip_details(result: AttemptResult) -> AttemptResult:
-    """Return the same result without the provider's texts."""
-    if result.failure is not None:
-        result.failure.detail = ""
-    return replace(result, detail="", external_id=None)

@@ -215,7 +215,7 @@ class Engine:
         self, call: Sequence[ClaimedDelivery], results: Sequence[CallResult]
     ) -> list[AttemptResult]:
         """Classify the results of a call."""
-        action = self.connector.find_action(call[0].action)
+        action = self.connector.find_action(call[0].delivery.action)
         now = self.database.clock.now()
         return [
             classify_result(item, action, result, now) for item, result in zip(call, results, strict=True)
@@ -250,7 +250,7 @@ class Engine:
             record_results(
                 self.database,
                 [
-                    classify_interrupted(item, self.connector.find_action(item.action), now)
+                    classify_interrupted(item, self.connector.find_action(item.delivery.action), now)
                     for item in expired
                 ],
             )

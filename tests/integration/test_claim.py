@@ -382,7 +382,7 @@ def test_interrupted_lookup_does_not_need_review(engine: Engine) -> None:
     engine.run_due()
     engine.database.clock.advance(minutes=10)  # no worker was running
     [[lookup]] = engine.claim()
-    assert lookup.kind == "lookup"
+    assert lookup.delivery.kind == "lookup"
     engine.database.clock.advance(seconds=LEASE.total_seconds() + 1)
     engine.recover_expired()
     engine.run_due()

@@ -14,7 +14,7 @@ import structlog
 from bridge.clock import uptime
 from bridge.errors import AuthenticationError, RateLimited
 from bridge.lifecycle import PauseCause
-from bridge.store.connections import all_connections, lock_connection_row, pause_columns, register_accounts
+from bridge.store.connections import all_connections, lock_connection, pause_columns, register_accounts
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 from bridge.store.results import record_results
@@ -116,10 +116,10 @@ def test_budget_is_not_refilled_for_time_spent_waiting_for_the_lock(postgres_url
     database.now = lambda conn: read_at.append(now(conn)) or read_at[-1]  # type: ignore[method-assign,func-returns-value]
     engine = Engine(database, per_second=10.0)
     with database.write() as conn:
-        lock_connection_row(database, conn, "desk")
+        lock_connection(database, conn, "desk")
     claiming = threading.Thread(target=engine.claim)
     with database.write() as conn:
-        lock_connection_row(database, conn, "desk")
+        lock_connection(database, conn, "desk")
         claiming.start()
         time.sleep(1.0)
         released_at = now(conn)

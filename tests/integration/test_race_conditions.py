@@ -411,12 +411,14 @@ def test_expired_lease_is_left_to_workers_with_its_connection(engine: Engine) ->
     delivery_id = engine.deliver("send")
     engine.claim()
     engine.database.clock.advance(seconds=LEASE.total_seconds() + 1)
-    assert [item.id for item in find_expired_leases(engine.database, connections=["desk"])[0]] == [
+    assert [item.delivery.id for item in find_expired_leases(engine.database, connections=["desk"])[0]] == [
         delivery_id
     ]
     assert find_expired_leases(engine.database, connections=["crm"])[0] == []
     engine.database.clock.advance(minutes=3)
-    assert [item.id for item in find_expired_leases(engine.database, connections=["crm"])[0]] == [delivery_id]
+    assert [item.delivery.id for item in find_expired_leases(engine.database, connections=["crm"])[0]] == [
+        delivery_id
+    ]
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError()])

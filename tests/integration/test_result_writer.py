@@ -55,7 +55,8 @@ def test_unstorable_characters_are_replaced_in_results(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     respond_with(
-        monkeypatch, lambda item: PermanentError(text) if item.action == "desk.mail" else Success(text, text)
+        monkeypatch,
+        lambda item: PermanentError(text) if item.delivery.action == "desk.mail" else Success(text, text),
     )
     failed, succeeded = deliver_email(engine), engine.deliver("post")
     worker = worker_on(engine)
@@ -86,7 +87,8 @@ def test_result_that_cannot_be_written_is_recorded_without_detail(
     back_off = Mock()
     monkeypatch.setattr(ResultWriter, "back_off", back_off)
     respond_with(
-        monkeypatch, lambda item: PermanentError("a message") if item.action == "desk.post" else Success()
+        monkeypatch,
+        lambda item: PermanentError("a message") if item.delivery.action == "desk.post" else Success(),
     )
     failed = [engine.deliver("post", idempotency_key=f"post {number}") for number in range(10)]
     sent = deliver_email(engine)

@@ -154,7 +154,7 @@ class KilledWorker(RuleBasedStateMachine):
         self.engine.provider.before = self.engine.provider.after = None
         self.results += self.engine.classify_result(call, results)
         if behavior == "rejects":
-            self.rejected |= {item.idempotency_key for item in call}
+            self.rejected |= {item.delivery.idempotency_key for item in call}
 
     @precondition(lambda self: self.running)
     @rule()

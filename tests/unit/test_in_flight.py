@@ -21,7 +21,10 @@ LEASE = timedelta(seconds=30)
 
 
 def claim_of(delivery_id: str, fencing_token: int = 1) -> ClaimedDelivery:
-    return cast(ClaimedDelivery, SimpleNamespace(id=delivery_id, fencing_token=fencing_token))
+    return cast(
+        ClaimedDelivery,
+        SimpleNamespace(delivery=SimpleNamespace(id=delivery_id), fencing_token=fencing_token),
+    )
 
 
 @pytest.fixture
@@ -91,7 +94,7 @@ def test_concurrent_threads_lose_no_claim() -> None:
     claims = [[claim_of(f"{thread}-{n}", 1 + n % 3) for n in range(400)] for thread in range(6)]
 
     def work(own: list[ClaimedDelivery]) -> None:
-        shuffle = random.Random(own[0].id)
+        shuffle = random.Random(own[0].delivery.id)
         for start in range(0, len(own), 8):
             batch = own[start : start + 8]
             in_flight.claimed(batch, uptime())
