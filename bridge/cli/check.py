@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ import httpx
 
 from bridge.cli.accounts import connections_used_by
 from bridge.cli.bootstrap import registry_for
-from bridge.cli.output import echo, pluralize, print_json, print_status
+from bridge.cli.output import echo, pluralize, print_json, print_status, result_line
 from bridge.clock import format_timestamp
 from bridge.connector.discovery import Registry, variable_names
 from bridge.dryrun.test_files import RuleTestFile, load_test_files
 from bridge.errors import ConfigError
 from bridge.events import parse_timestamp
 from bridge.rules.load import load
-from bridge.rules.model import Rules
+from bridge.rules.model import LoadResult, Rules
 from bridge.rules.report import report
 from bridge.settings import Settings, environment, local_url, unrecognized_variables
 
@@ -34,63 +35,97 @@ def read_rules_file(path: Path) -> bytes:
         ) from None
 
 
-def check(file: Path | None, *, online: bool, deployed: bool, as_json: bool) -> bool:
-    """Check a rules file, its accounts and the deployed rules. Return whether everything is correct."""
+@dataclass(frozen=True)
+class CheckReport:
+    """The result of `bridge check`."""
+
+    path: Path
+    source: bytes
+    settings: Settings
+    loaded: LoadResult
+    rules: Rules | None
+    """The rules with the tests of all files; None if the file has errors."""
+    test_files: Sequence[RuleTestFile]
+    connections: Sequence[str]
+    accounts: Sequence[Mapping[str, Any]]
+    """The result of the login to each account; empty without `--online`."""
+    unrecognized: Mapping[str, str]
+    service: Mapping[str, Any] | None
+    """The service's record of its rules; None without `--deployed`."""
+
+    @property
+    def service_is_current(self) -> bool:
+        """Whether the service runs these rules."""
+        return (
+            self.service is not None
+            and self.rules is not None
+            and self.service.get("hash") == self.rules.hash
+        )
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing has to be fixed."""
+        return (
+            self.rules is not None
+            and all(file.usable for file in self.test_files)
+            and all(account["ok"] for account in self.accounts)
+            and (self.service is None or (self.service_is_current and not self.service.get("load_error")))
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report for programs."""
+        return {
+            "path": str(self.path),
+            "ok": self.ok,
+            "diagnostics": [vars(diagnostic) for diagnostic in self.loaded.diagnostics],
+            "tests": [
+                {"path": str(file.path), "diagnostics": [vars(diagnostic) for diagnostic in file.diagnostics]}
+                for file in self.test_files
+            ],
+            "connections": self.accounts or self.connections,
+            "unrecognized_variables": self.unrecognized,
+            "deployed": None if self.service is None else {**self.service, "same": self.service_is_current},
+        }
+
+    def print_text(self) -> None:
+        """Print the report for people."""
+        rules_report = report(self.loaded.diagnostics, self.source.decode("utf-8", "replace"), str(self.path))
+        for part in (rules_report, *(file.report for file in self.test_files)):
+            if part:
+                echo(f"{part}\n")
+        if self.rules is not None:
+            _print_rules(self.rules)
+        _print_settings(self.settings, self.unrecognized)
+        for account in self.accounts:
+            echo(result_line(account["ok"], account["connection"], account["text"]))
+        if self.connections and not self.accounts:
+            echo(f"settings found for {', '.join(self.connections)}; use --online to log in to each account")
+        if self.service is not None:
+            _print_deployed_rules(self.service, self.service_is_current, rules_report)
+
+
+def check(file: Path | None, *, online: bool, deployed: bool) -> CheckReport:
+    """Check a rules file, its test files and accounts, and the deployed rules."""
     environ = environment()
     settings = Settings.load(environ)
     path = file or settings.bridge_rules_file
-    registry, text = registry_for(path), read_rules_file(path)
-    loaded = load(text, path=str(path), registry=registry, environ=environ)
+    registry, source = registry_for(path), read_rules_file(path)
+    loaded = load(source, path=str(path), registry=registry, environ=environ)
     variables = _variables(loaded.connections, registry)
     used = connections_used_by(loaded.rules, registry) if loaded.rules is not None else {}
-    account_results: list[dict[str, Any]] = []
+    accounts: Sequence[Mapping[str, Any]] = ()
     if online and used:
         from bridge.cli.account_check import check_accounts
 
-        account_results = check_accounts(used, environ)
-    unrecognized = unrecognized_variables(environ, variables)
+        accounts = check_accounts(used, environ)
     rules, test_files = loaded.rules, tuple[RuleTestFile, ...]()
     if rules is not None:
         rules, test_files = load_test_files(rules, registry)
-    service = _fetch_deployed_rules(settings) if deployed else None
-    if service is not None:
-        service["same"] = rules is not None and service.get("hash") == rules.hash
-    ok = (
-        rules is not None
-        and all(file.usable for file in test_files)
-        and all(result["ok"] for result in account_results)
-        and (service is None or (service["same"] and not service.get("load_error")))
-    )
-    if as_json:
-        print_json(
-            {
-                "path": str(path),
-                "ok": ok,
-                "diagnostics": [vars(diagnostic) for diagnostic in loaded.diagnostics],
-                "tests": [
-                    {
-                        "path": str(file.path),
-                        "diagnostics": [vars(diagnostic) for diagnostic in file.diagnostics],
-                    }
-                    for file in test_files
-                ],
-                "connections": account_results or sorted(used),
-                "unrecognized_variables": unrecognized,
-                "deployed": service,
-            }
-        )
-        return ok
-    rules_report = report(loaded.diagnostics, text.decode("utf-8", "replace"), str(path))
-    for part in (rules_report, *(file.report for file in test_files)):
-        if part:
-            echo(f"{part}\n")
-    if rules is not None:
-        _print_rules(rules)
-    _print_settings(settings, unrecognized)
-    _print_accounts(sorted(used), account_results)
-    if service is not None:
-        _print_deployed_rules(service, rules_report)
-    return ok
+    return CheckReport(
+        path, source, settings, loaded, rules, test_files, sorted(used), accounts,
+        unrecognized_variables(environ, variables),
+        _fetch_deployed_rules(settings) if deployed else None,
+    )  # fmt: skip
 
 
 def _variables(connections: Mapping[str, str], registry: Registry) -> set[str]:
@@ -124,13 +159,6 @@ def _print_settings(settings: Settings, unrecognized: Mapping[str, str]) -> None
         echo("not set: BRIDGE_SECRET_KEY; emails carry no unsubscribe link without it")
 
 
-def _print_accounts(used: Sequence[str], results: Sequence[Mapping[str, Any]]) -> None:
-    for result in results:
-        echo(f"{'✓' if result['ok'] else '✗'} {result['connection']}: {result['text']}")
-    if used and not results:
-        echo(f"settings found for {', '.join(used)}; use --online to log in to each account")
-
-
 def _fetch_deployed_rules(settings: Settings) -> dict[str, Any]:
     """Return the running service's record of its rules. Raise ConfigError if it cannot be reached."""
     url = f"{local_url(settings.bridge_host, settings.bridge_port)}/api/rules"
@@ -152,7 +180,7 @@ def _fetch_deployed_rules(settings: Settings) -> dict[str, Any]:
     return record
 
 
-def _print_deployed_rules(service: Mapping[str, Any], rules_report: str) -> None:
+def _print_deployed_rules(service: Mapping[str, Any], is_current: bool, rules_report: str) -> None:
     """Print which rules the service runs, and its load error unless `rules_report` already shows it."""
     load_error = str(service.get("load_error") or "")
     since = format_timestamp(parse_timestamp(service.get("loaded_at")))
@@ -161,7 +189,7 @@ def _print_deployed_rules(service: Mapping[str, Any], rules_report: str) -> None
         echo(f"the service did NOT load this file; it still runs the previous rules: {version}")
         if not rules_report or not load_error.startswith(rules_report):
             echo(f"error of the service:\n{load_error}")
-    elif service["same"]:
+    elif is_current:
         echo(f"the service runs this version of {service.get('path', 'the file')}: {version}")
     else:
         echo(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bridge.cli.output import Json, Yes, echo, print_items, print_table
+from bridge.cli.output import Json, Table, Yes, render
 from bridge.clock import format_timestamp
 from bridge.store.pauses import Pause
 
@@ -41,23 +41,24 @@ def connections(context: typer.Context, as_json: Json = False) -> None:
     with open_store(Settings.load(environment())) as database:
         statuses, waiting = connection_statuses(database), waiting_by_connection(database)
     rows = [status.to_json() | {"waiting": waiting.get(status.name, 0)} for status in statuses]
-    if as_json:
-        print_items(rows)
-        return
     pauses = {status.name: status.pause for status in statuses if status.pause}
-    print_table(
-        rows,
-        {
-            "Name": "name",
-            "State": lambda item: f"paused by {pauses[item['name']].label}" if item["paused"] else "active",
-            "Until": lambda item: _until(pauses.get(item["name"])),
-            "Waiting": lambda item: str(item["waiting"]),
-            "Reason": "pause_reason",
-        },
-        empty="No connections yet. `bridge serve` creates them from the rules.",
+    render(
+        Table(
+            rows,
+            {
+                "Name": "name",
+                "State": lambda item: (
+                    f"paused by {pauses[item['name']].label}" if item["paused"] else "active"
+                ),
+                "Until": lambda item: _until(pauses.get(item["name"])),
+                "Waiting": lambda item: str(item["waiting"]),
+                "Reason": "pause_reason",
+            },
+            empty="No connections yet. `bridge serve` creates them from the rules.",
+            footer=[f"{pause.connection}: {pause.hint}" for pause in pauses.values()],
+        ),
+        as_json,
     )
-    for pause in pauses.values():
-        echo(f"{pause.connection}: {pause.hint}")
 
 
 def setup(

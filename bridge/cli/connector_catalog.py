@@ -11,7 +11,7 @@ from bridge.cli.account_check import set_up_account
 from bridge.cli.accounts import connections_used_by
 from bridge.cli.bootstrap import registry_for
 from bridge.cli.dry_run import load_file
-from bridge.cli.output import console, echo, print_items, print_json, print_table
+from bridge.cli.output import Record, Table, as_items, console, echo, print_json, render, result_line
 from bridge.connector import Action, Connector
 from bridge.connector.action_name import ActionName
 from bridge.connector.api import allows_none, example_of, template_of
@@ -52,19 +52,19 @@ def list_connectors(as_json: bool) -> None:
             items.append(
                 {"name": name, "description": "", "actions": [], "origin": origin, "error": str(error)}
             )
-    if as_json:
-        print_items(items)
-        return
-    print_table(
-        items,
-        {
-            "Connector": "name",
-            "Actions": lambda item: ", ".join(item["actions"]),
-            "Description": lambda item: item["error"] or item["description"],
-        },
-        empty="No connectors.",
+    render(
+        Table(
+            items,
+            {
+                "Connector": "name",
+                "Actions": lambda item: ", ".join(item["actions"]),
+                "Description": lambda item: item["error"] or item["description"],
+            },
+            empty="No connectors.",
+            footer=["\nSettings and parameters of a connector: `bridge connectors show NAME`"],
+        ),
+        as_json,
     )
-    echo("\nSettings and parameters of a connector: `bridge connectors show NAME`")
 
 
 def show_connector(name: str, as_json: bool) -> None:
@@ -170,18 +170,13 @@ def set_up_accounts(connection: str | None, yes: bool, as_json: bool) -> bool:
     selected = {
         name: item for name, item in sorted(used.items()) if connection in (None, name) and item.run_setup
     }
-    if not selected and as_json:
-        print_items([])
-        return True
     if not selected:
-        echo("No setup needed" + (f" for {connection}." if connection else "."))
+        suffix = f" for {connection}" if connection else ""
+        render(Record(as_items([]), f"No setup needed{suffix}."), as_json)
         return True
     if not yes:
         typer.confirm(f"Create missing objects in {', '.join(selected)}?", abort=True, err=True)
     results = [set_up_account(name, connector, environ) for name, connector in selected.items()]
-    if as_json:
-        print_items(results)
-    else:
-        for result in results:
-            echo(f"{'✓' if result['ok'] else '✗'} {result['connection']}: {result['text']}")
+    lines = [result_line(result["ok"], result["connection"], result["text"]) for result in results]
+    render(Record(as_items(results), "\n".join(lines)), as_json)
     return all(result["ok"] for result in results)

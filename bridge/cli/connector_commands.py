@@ -63,7 +63,7 @@ def new(
 
     docs/connectors.md explains the files.
     """
-    from bridge.cli.output import echo, print_json
+    from bridge.cli.output import Record, render
     from bridge.connector.scaffold import new_connector
     from bridge.settings import Settings, environment
 
@@ -71,8 +71,8 @@ def new(
     connector, test = new_connector(
         name, folder or settings.bridge_rules_file.resolve().parent / "connectors"
     )
-    if as_json:
-        print_json({"name": name, "connector": connector, "test": test})
-        return
-    echo(f"Created {connector}\n        {test}")
-    echo(f"Next: run `pytest {test}`, then `bridge connectors show {name}`.")
+    text = (
+        f"Created {connector}\n        {test}\n"
+        f"Next: run `pytest {test}`, then `bridge connectors show {name}`."
+    )
+    render(Record({"name": name, "connector": connector, "test": test}, text), as_json)

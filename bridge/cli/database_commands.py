@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.output import Json, Yes, echo, pluralize, print_json
+from bridge.cli.output import Json, Record, Yes, pluralize, render
 from bridge.clock import format_duration
 
 _PANEL = "Setup"
@@ -40,10 +40,7 @@ def upgrade(as_json: Json = False) -> None:
         version = migrate(database)
     finally:
         database.close()
-    if as_json:
-        print_json({"version": version})
-    else:
-        echo(f"The database is at version {version}.")
+    render(Record({"version": version}, f"The database is at version {version}."), as_json)
 
 
 def prune(
@@ -91,11 +88,12 @@ def prune(
                 ["finished work"],
                 vars(pruned),
             )
-    if as_json:
-        print_json(vars(pruned))
-    else:
-        echo(
+    render(
+        Record(
+            vars(pruned),
             f"Pruned {pluralize(pruned.events, 'event')} and {pluralize(pruned.deliveries, 'delivery')}; deleted "
             f"{pluralize(pruned.rejected_requests, 'rejected request')} and "
-            f"{pluralize(pruned.cached_contacts, 'cached contact')}."
-        )
+            f"{pluralize(pruned.cached_contacts, 'cached contact')}.",
+        ),
+        as_json,
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bridge.cli.arguments import check_cursor
-from bridge.cli.output import Json, Yes, echo, print_items, print_json, print_table
+from bridge.cli.output import Json, Record, Table, Yes, as_items, render, result_line
 from bridge.clock import format_timestamp
 
 if TYPE_CHECKING:
@@ -121,11 +121,8 @@ def resolve(
 
 def _print_results(results: Sequence[ActionResult], as_json: bool) -> None:
     """Print the result for each ID. Exit with 1 if any action failed."""
-    if as_json:
-        print_items([vars(result) for result in results])
-    else:
-        for result in results:
-            echo(f"{'✓' if result.done else '✗'} {result.id}: {result.text}{_hint(result)}")
+    lines = [result_line(result.done, result.id, f"{result.text}{_hint(result)}") for result in results]
+    render(Record(as_items([vars(result) for result in results]), "\n".join(lines)), as_json)
     if not all(result.done for result in results):
         raise typer.Exit(1)
 
@@ -164,7 +161,9 @@ def replay(
     """
     from bridge.cli.replay import replay_events
 
-    if not replay_events(events or [], since, until, rule, force, yes, as_json):
+    report = replay_events(events or [], since, until, rule, force, yes)
+    render(report, as_json)
+    if not report.ok:
         raise typer.Exit(1)
 
 
@@ -191,9 +190,6 @@ def rejected(
     check_cursor(cursor, "rej")
     with open_store(Settings.load(environment())) as database:
         page = list_rejected_requests(database, limit=limit, cursor=cursor)
-    if as_json:
-        print_items(page.items, page.next_cursor)
-        return
 
     def signature(item: Any) -> str:
         return (
@@ -204,20 +200,22 @@ def rejected(
             else "invalid"
         )
 
-    print_table(
-        page.items,
-        {
-            "ID": "id",
-            "Received": lambda item: format_timestamp(item["received_at"]),
-            "Status": "status",
-            "Reason": "reason",
-            "Signature": signature,
-            "Detail": "detail",
-        },
-        empty="No rejected requests.",
+    render(
+        Table(
+            page.items,
+            {
+                "ID": "id",
+                "Received": lambda item: format_timestamp(item["received_at"]),
+                "Status": "status",
+                "Reason": "reason",
+                "Signature": signature,
+                "Detail": "detail",
+            },
+            empty="No rejected requests.",
+            next_cursor=page.next_cursor,
+        ),
+        as_json,
     )
-    if page.next_cursor is not None:
-        echo(f"Next page: --cursor {page.next_cursor}")
 
 
 def accept(
@@ -256,10 +254,7 @@ def pause(
         _connection(database, connection)
         connections.pause(database, connection, reason or f"by {current_operator()}", current_operator())
         record = _connection(database, connection)
-    if as_json:
-        print_json(record)
-    else:
-        echo(f"{connection} is paused; resume it with `bridge resume {connection}`")
+    render(Record(record, f"{connection} is paused; resume it with `bridge resume {connection}`"), as_json)
 
 
 def resume(connection: Connection, as_json: Json = False) -> None:
@@ -275,10 +270,7 @@ def resume(connection: Connection, as_json: Json = False) -> None:
         _connection(database, connection)
         connections.resume(database, connection, current_operator())
         record = _connection(database, connection)
-    if as_json:
-        print_json(record)
-    else:
-        echo(f"{connection} is resumed")
+    render(Record(record, f"{connection} is resumed"), as_json)
 
 
 def _connection(database: Database, name: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridge.cli.output import Json, Yes, echo, pluralize, print_items, print_json, print_status, print_table
+from bridge.cli.output import Json, Record, Table, Yes, pluralize, print_status, render
 
 if TYPE_CHECKING:
     from bridge.heppu_api import HeppuApi
@@ -68,19 +68,19 @@ def list_webhooks(as_json: Json = False) -> None:
     """List the webhooks."""
     with _api() as (api, _):
         webhooks = api.list_webhooks()
-    if as_json:
-        print_items(webhooks)
-        return
-    print_table(
-        webhooks,
-        {
-            "ID": "id",
-            "URL": "url",
-            "Status": "status",
-            "Events": lambda item: ", ".join(map(str, item.get("events") or ())),
-            "Last delivered": "lastDeliveredAt",
-        },
-        empty="No webhooks yet. Create one with `bridge heppu webhooks create`.",
+    render(
+        Table(
+            webhooks,
+            {
+                "ID": "id",
+                "URL": "url",
+                "Status": "status",
+                "Events": lambda item: ", ".join(map(str, item.get("events") or ())),
+                "Last delivered": "lastDeliveredAt",
+            },
+            empty="No webhooks yet. Create one with `bridge heppu webhooks create`.",
+        ),
+        as_json,
     )
 
 
@@ -124,11 +124,8 @@ def create(
                 f"Add this line to .env, then restart `bridge serve`:\nHEPPU_WEBHOOK_SECRET={secret}"
             )
         webhook = api.create_webhook(target, events or list(EVENT_TYPES), secret, description)
-    if as_json:
-        print_json(webhook)
-    else:
-        count = pluralize(len(events or EVENT_TYPES), "event type")
-        echo(f"{webhook.get('id', 'created')}: Heppu sends {count} to {target}")
+    count = pluralize(len(events or EVENT_TYPES), "event type")
+    render(Record(webhook, f"{webhook.get('id', 'created')}: Heppu sends {count} to {target}"), as_json)
 
 
 def update(
@@ -150,10 +147,7 @@ def update(
         raise typer.BadParameter("nothing to change: use --event or --status")
     with _api() as (api, _):
         webhook = api.update_webhook(webhook_id, **changes)
-    if as_json:
-        print_json(webhook)
-    else:
-        echo(f"{webhook_id} is updated")
+    render(Record(webhook, f"{webhook_id} is updated"), as_json)
 
 
 def delete(
@@ -166,7 +160,4 @@ def delete(
         typer.confirm(f"Delete {webhook_id}? Heppu then stops sending its events", abort=True, err=True)
     with _api() as (api, _):
         api.delete_webhook(webhook_id)
-    if as_json:
-        print_json({"id": webhook_id, "deleted": True})
-    else:
-        echo(f"{webhook_id} is deleted")
+    render(Record({"id": webhook_id, "deleted": True}, f"{webhook_id} is deleted"), as_json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -11,12 +11,12 @@ from bridge.cli.arguments import LISTING_COMMANDS, check_cursor, id_prefix, pars
 from bridge.cli.connection_commands import FindPause, blocking_pauses
 from bridge.cli.output import (
     Json,
+    Table,
     console,
     echo,
     masked_address,
-    print_items,
     print_json,
-    print_table,
+    render,
 )  # fmt: skip
 from bridge.clock import format_timestamp
 from bridge.store.timeline import (
@@ -68,22 +68,22 @@ def events(
     start = parse_time_option(since, "--since")
     with open_store(Settings.load(environment())) as database:
         page = list_events(database, event_type=event_type, since=start, limit=limit, cursor=cursor)
-    if as_json:
-        print_items(page.items, page.next_cursor)
-        return
-    print_table(
-        page.items,
-        {
-            "ID": "id",
-            "Event": "type",
-            "Received": lambda item: format_timestamp(item["received_at"]),
-            "Contact": lambda item: masked_address(item["phone"] or item["email"]),
-            "Conversation": "conversation_id",
-            "Deliveries": lambda item: _count_by_state(item),
-        },
-        empty="No events yet. Send one with `bridge send call.busy`.",
+    render(
+        Table(
+            page.items,
+            {
+                "ID": "id",
+                "Event": "type",
+                "Received": lambda item: format_timestamp(item["received_at"]),
+                "Contact": lambda item: masked_address(item["phone"] or item["email"]),
+                "Conversation": "conversation_id",
+                "Deliveries": lambda item: _count_by_state(item),
+            },
+            empty="No events yet. Send one with `bridge send call.busy`.",
+            next_cursor=page.next_cursor,
+        ),
+        as_json,
     )
-    _print_next_cursor(page.next_cursor)
 
 
 def _count_by_state(item: Mapping[str, Any]) -> str:
@@ -133,18 +133,16 @@ def deliveries(
             limit=limit, cursor=cursor,
         )  # fmt: skip
         find_pause = blocking_pauses(database)
-    if as_json:
-        print_items(page.items, page.next_cursor)
-        return
-    _print_deliveries(page.items, find_pause, empty="No deliveries.")
-    _print_next_cursor(page.next_cursor)
+    render(_deliveries(page.items, find_pause, empty="No deliveries.", next_cursor=page.next_cursor), as_json)
 
 
-def _print_deliveries(items: Iterable[Mapping[str, Any]], find_pause: FindPause, *, empty: str) -> None:
+def _deliveries(
+    items: Sequence[Mapping[str, Any]], find_pause: FindPause, *, empty: str, next_cursor: str | None = None
+) -> Table:
     from bridge.connector.action_name import ActionName
 
-    print_table(
-        list(items),
+    return Table(
+        items,
         {
             "ID": "id",
             "Rule": "rule",
@@ -154,7 +152,8 @@ def _print_deliveries(items: Iterable[Mapping[str, Any]], find_pause: FindPause,
             "When": lambda item: format_timestamp(item["finished_at"] or item["run_at"]),
             "Reason": lambda item: _reason(item, find_pause),
         },
-        empty=empty,
+        empty,
+        next_cursor,
     )
 
 
@@ -162,11 +161,6 @@ def _reason(item: Mapping[str, Any], find_pause: FindPause) -> str:
     """Return the reason for a delivery's state, including a paused connection that blocks it."""
     waiting = f"waiting: {item['connection']} is paused" if find_pause(item) else None
     return "; ".join(filter(None, (item["detail"], waiting)))
-
-
-def _print_next_cursor(next_cursor: str | None) -> None:
-    if next_cursor is not None:
-        echo(f"Next page: --cursor {next_cursor}")
 
 
 def show(
@@ -233,7 +227,7 @@ def _print_event(event: Mapping[str, Any], find_pause: FindPause) -> None:
         )
     print_traces(event["trace"] or ())
     _heading("Deliveries")
-    _print_deliveries(event["deliveries"], find_pause, empty="none")
+    _deliveries(event["deliveries"], find_pause, empty="none").print_text()
     _print_operator_actions(event["audit"])
 
 
@@ -343,21 +337,21 @@ def audit(limit: Limit = 20, cursor: Cursor = None, as_json: Json = False) -> No
     with open_store(Settings.load(environment())) as database:
         entries = list_audit_entries(database, limit=limit + 1, cursor=cursor)
     next_cursor = entries[limit - 1]["id"] if len(entries) > limit else None
-    if as_json:
-        print_items(entries[:limit], next_cursor)
-        return
-    print_table(
-        entries[:limit],
-        {
-            "When": lambda item: format_timestamp(item["created_at"]),
-            "Actor": "actor",
-            "Action": "action",
-            "Target": "target",
-            "Details": lambda item: format_details(item),
-        },
-        empty="No operator actions yet.",
+    render(
+        Table(
+            entries[:limit],
+            {
+                "When": lambda item: format_timestamp(item["created_at"]),
+                "Actor": "actor",
+                "Action": "action",
+                "Target": "target",
+                "Details": lambda item: format_details(item),
+            },
+            empty="No operator actions yet.",
+            next_cursor=next_cursor,
+        ),
+        as_json,
     )
-    _print_next_cursor(next_cursor)
 
 
 def _print_operator_actions(entries: Iterable[Mapping[str, Any]]) -> None:

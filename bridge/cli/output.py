@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TextIO
 
 import typer
 
@@ -88,38 +89,94 @@ def print_json(record: Mapping[str, Any]) -> None:
     sys.stdout.write(to_json(record) + "\n")
 
 
-def print_items(items: Iterable[Mapping[str, Any]], next_cursor: str | None = None) -> None:
-    """Print several records as JSON; `next_cursor` is the `--cursor` of the next page."""
-    print_json({"items": list(items), "next_cursor": next_cursor})
+class Result(Protocol):
+    """What a command has computed, before it is printed."""
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Return the record for programs."""
+        ...
+
+    def print_text(self) -> None:
+        """Print it for people."""
+        ...
+
+
+def render(result: Result, as_json: bool) -> None:
+    """Print the result of a command, once."""
+    if as_json:
+        print_json(result.to_json())
+    else:
+        result.print_text()
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record, which `text` describes to people."""
+
+    record: Mapping[str, Any]
+    text: str
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Return the record."""
+        return self.record
+
+    def print_text(self) -> None:
+        """Print the description."""
+        echo(self.text)
+
+
+def as_items(items: Sequence[Mapping[str, Any]], next_cursor: str | None = None) -> dict[str, Any]:
+    """Return several records in the form of all lists; `next_cursor` is the `--cursor` of the next page."""
+    return {"items": items, "next_cursor": next_cursor}
+
+
+def result_line(ok: bool, name: str, text: str) -> str:
+    """Return the line of one result among several."""
+    return f"{'✓' if ok else '✗'} {name}: {text}"
 
 
 Cell = Callable[[Mapping[str, Any]], str]
 
 
-def print_table(
-    items: Sequence[Mapping[str, Any]],
-    columns: Mapping[str, str | Cell],
-    *,
-    empty: str,
-    title: str | None = None,
-) -> None:
-    """Print a table of `items`, or the text `empty` if there are none.
+@dataclass(frozen=True)
+class Table:
+    """Several records of one kind."""
 
-    `columns` maps each heading to a field name, or to a function that renders the cell.
-    """
-    from rich.table import Table
-    from rich.text import Text
+    items: Sequence[Mapping[str, Any]]
+    columns: Mapping[str, str | Cell]
+    """Each heading, with a field name or a function that renders the cell."""
+    empty: str
+    """What to print if there are no records."""
+    next_cursor: str | None = None
+    """The `--cursor` of the next page."""
+    footer: Sequence[str] = ()
 
-    if not items:
-        echo(empty)
-        return
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for heading in columns:
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("ID", "Event ID"))
-    for item in items:
-        cells = [source(item) if callable(source) else _cell(item.get(source)) for source in columns.values()]
-        table.add_row(*(Text(cell, style=_COLORS.get(cell.split(":")[0], "")) for cell in cells))
-    console().print(table)
+    def to_json(self) -> Mapping[str, Any]:
+        """Return the records in the form of all lists."""
+        return as_items(self.items, self.next_cursor)
+
+    def print_text(self) -> None:
+        """Print the table and the lines below it."""
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        if self.items:
+            table = RichTable(box=None, pad_edge=False, header_style="bold")
+            for heading in self.columns:
+                table.add_column(heading, overflow="fold", no_wrap=heading in ("ID", "Event ID"))
+            for item in self.items:
+                cells = [
+                    source(item) if callable(source) else _cell(item.get(source))
+                    for source in self.columns.values()
+                ]
+                table.add_row(*(Text(cell, style=_COLORS.get(cell.split(":")[0], "")) for cell in cells))
+            console().print(table)
+        else:
+            echo(self.empty)
+        for line in self.footer:
+            echo(line)
+        if self.next_cursor is not None:
+            echo(f"Next page: --cursor {self.next_cursor}")
 
 
 def _cell(value: Any) -> str:

@@ -9,13 +9,14 @@ import typer
 
 from bridge.cli.output import (
     Json,
+    Record,
+    Table,
     Yes,
-    echo,
+    as_items,
     masked_address,
     pluralize,
-    print_items,
     print_status,
-    print_table,
+    render,
 )
 from bridge.clock import format_timestamp
 
@@ -76,20 +77,20 @@ def opt_outs(
 
     with open_store(Settings.load(environment())) as database:
         entries = list_opt_outs(database, limit)
-    if as_json:
-        print_items(entries)
-        return
-    print_table(
-        entries,
-        {
-            "Since": lambda item: format_timestamp(item["opted_out_at"]),
-            "Channel": "channel",
-            "Address": lambda item: (
-                "erased" if item["address"].startswith("erased:") else masked_address(item["address"])
-            ),
-            "Source": "source",
-        },
-        empty="No opt-outs.",
+    render(
+        Table(
+            entries,
+            {
+                "Since": lambda item: format_timestamp(item["opted_out_at"]),
+                "Channel": "channel",
+                "Address": lambda item: (
+                    "erased" if item["address"].startswith("erased:") else masked_address(item["address"])
+                ),
+                "Source": "source",
+            },
+            empty="No opt-outs.",
+        ),
+        as_json,
     )
 
 
@@ -123,13 +124,9 @@ def _save(text: str, channels: list[Channel] | None, *, opted_out: bool, as_json
     with open_store(Settings.load(environment())) as database:
         for change in changes:
             save_opt_out(database, change, current_operator())
-    if as_json:
-        print_items([vars(change) for change in changes])
-        return
-    for change in changes:
-        echo(
-            f"{change.channel} to {masked_address(address)}: {'opted out' if opted_out else 'opt-out removed'}"
-        )
+    state = "opted out" if opted_out else "opt-out removed"
+    lines = [f"{change.channel} to {masked_address(address)}: {state}" for change in changes]
+    render(Record(as_items([vars(change) for change in changes]), "\n".join(lines)), as_json)
 
 
 def _parse_address(text: str) -> str:
@@ -175,15 +172,17 @@ def erase(
         results = [
             (address, erase_address(database, current_operator(), address, secret)) for address in addresses
         ]
-    if as_json:
-        print_items([{"address": address, **vars(result)} for address, result in results])
-        return
-    for address, result in results:
-        _print_result(address, result)
+    render(
+        Record(
+            as_items([{"address": address, **vars(result)} for address, result in results]),
+            "\n".join(_describe(address, result) for address, result in results),
+        ),
+        as_json,
+    )
 
 
-def _print_result(address: str, result: EraseResult) -> None:
-    echo(
+def _describe(address: str, result: EraseResult) -> str:
+    return (
         f"{masked_address(address)}: erased from {pluralize(result.events, 'event')} and "
         f"{pluralize(result.deliveries, 'delivery')}, {result.cancelled} of them cancelled; deleted "
         f"{pluralize(result.cached_contacts, 'cached contact')} and "

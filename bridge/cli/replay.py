@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import typer
 from rich.progress import Progress
@@ -12,17 +14,45 @@ from bridge.cli.arguments import id_prefix, parse_time_option
 from bridge.cli.db import open_store
 from bridge.cli.delivery_commands import current_operator
 from bridge.cli.dry_run import load_file
-from bridge.cli.output import echo, errors, pluralize, print_items
+from bridge.cli.output import as_items, echo, errors, pluralize, result_line
 from bridge.errors import ConfigError
 from bridge.rules.model import PlannedDelivery, Rules
 from bridge.rules.route import route
 from bridge.settings import Settings, environment
 from bridge.store.database import Database
-from bridge.store.operator_actions import events_between, replay
+from bridge.store.operator_actions import ReplayResult, events_between, replay
 from bridge.store.queries import NotFound, stored_event
 
 PREVIEW_LIMIT = 500
 """Maximum number of events to preview in the confirmation prompt; routing more of them twice takes too long."""
+
+
+@dataclass(frozen=True)
+class ReplayReport:
+    """The result of `bridge replay`."""
+
+    results: Sequence[ReplayResult]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no event was skipped."""
+        return not any(result.skipped for result in self.results)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result of each event."""
+        return as_items([vars(result) for result in self.results])
+
+    def print_text(self) -> None:
+        """Print the events that were skipped, and the number of the others."""
+        for result in self.results:
+            if result.skipped:
+                echo(result_line(False, result.id, result.skipped))
+        created = sum(len(result.deliveries) for result in self.results)
+        routed = sum(not result.skipped for result in self.results)
+        echo(
+            f"Routed {pluralize(routed, 'event')} with the current rules, created "
+            f"{pluralize(created, 'delivery')}: see `bridge deliveries`."
+        )
 
 
 def replay_events(
@@ -32,9 +62,8 @@ def replay_events(
     rule: str | None,
     force: bool,
     yes: bool,
-    as_json: bool,
-) -> bool:
-    """Replay these events, or those of a time range. Return False if any event was skipped.
+) -> ReplayReport:
+    """Replay these events, or those of a time range.
 
     Ask for confirmation if the effect may be larger than the operator expects: a time range, or messages that are sent
     a second time.
@@ -65,19 +94,7 @@ def replay_events(
                 force=force,
                 on_progress=lambda count: progress.advance(task, count),
             )
-    if as_json:
-        print_items([vars(item) for item in replayed])
-    else:
-        for item in replayed:
-            if item.skipped:
-                echo(f"✗ {item.id}: {item.skipped}")
-        created = sum(len(item.deliveries) for item in replayed)
-        routed = sum(not item.skipped for item in replayed)
-        echo(
-            f"Routed {pluralize(routed, 'event')} with the current rules, created "
-            f"{pluralize(created, 'delivery')}: see `bridge deliveries`."
-        )
-    return not any(item.skipped for item in replayed)
+    return ReplayReport(replayed)
 
 
 def _confirmation(

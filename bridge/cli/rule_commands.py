@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bridge.cli.event_input import EVENT_HELP, SET_HELP
-from bridge.cli.output import Json
+from bridge.cli.output import Json, render
 
 _PANEL = "Rules"
 
@@ -50,7 +50,9 @@ def check(
     """
     from bridge.cli import check
 
-    if not check.check(file, online=online, deployed=deployed, as_json=as_json):
+    report = check.check(file, online=online, deployed=deployed)
+    render(report, as_json)
+    if not report.ok:
         raise typer.Exit(1)
 
 

@@ -56,7 +56,7 @@ def test_prune_prompt_states_number_and_age(database: Database) -> None:
     store_event(database, ago=timedelta(days=2))
     result = invoke("prune", "--older-than", "1d", "--json")
     assert (result.exit_code, result.stdout.strip()) == (1, "")
-    assert "older than 1d, at most 1 event and their deliveries? [y/N]" in result.stderr
+    assert "older than 24h, at most 1 event and their deliveries? [y/N]" in result.stderr
     assert "older than 30d, at most 0 events" in invoke("prune", answer="n\n").stderr
     assert list_events(database).items[0]["phone"]
     assert "Pruned 1 event and 0 deliveries" in invoke("prune", "--older-than", "1d", answer="y\n").stdout
