@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,14 +18,6 @@ if TYPE_CHECKING:
 _PANEL = "Manage deliveries"
 
 Deliveries = Annotated[list[str], typer.Argument(metavar="ID...", help="IDs of deliveries (dlv_...).")]
-
-
-class Resolution(StrEnum):
-    """The operator's decision about a delivery that needs review."""
-
-    DELIVERED = "delivered"
-    RETRY = "retry"
-    DISCARD = "discard"
 
 
 def register(app: typer.Typer) -> None:
@@ -84,7 +75,7 @@ def resolve(
         str, typer.Argument(metavar="ID", help="ID of a delivery that needs review (dlv_...).")
     ],
     resolution: Annotated[
-        Resolution,
+        Literal["delivered", "retry", "discard"],
         typer.Argument(
             metavar="RESOLUTION",
             help="`delivered`: the provider has it; `retry`: the provider does not have it, send it again; "
@@ -107,15 +98,13 @@ def resolve(
     from bridge.settings import Settings, environment
     from bridge.store import operator_actions
 
-    if external_id is not None and resolution is not Resolution.DELIVERED:
+    if external_id is not None and resolution != "delivered":
         raise typer.BadParameter(
             "`--external-id` can only be used with `delivered`",
             param_hint="--external-id",
         )
     with open_store(Settings.load(environment())) as database:
-        result = operator_actions.resolve(
-            database, current_operator(), delivery_id, resolution.value, external_id
-        )
+        result = operator_actions.resolve(database, current_operator(), delivery_id, resolution, external_id)
     _print_results([result], as_json)
 
 
