@@ -7,7 +7,6 @@ decisions that must not be made twice concurrently are serialized with advisory 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
@@ -21,16 +20,13 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
-from bridge.clock import Clock, uptime
+from bridge.clock import Clock
 from bridge.errors import ConfigError, StoreUnavailable
-from bridge.store.sqlite_write_queue import BURST_WINDOW, SqliteWriteQueue
+from bridge.store.ingest_priority import IngestPriority
+from bridge.store.sqlite_write_queue import SqliteWriteQueue
 
 BUSY_SECONDS = 10
 """How long a writer on SQLite waits for another process before it fails."""
-INGEST_BURST = 16
-"""Events stored in one transaction from which on ingest takes precedence over the other work of this process."""
-YIELD_SECONDS = 0.25
-"""How long other work pauses during a burst."""
 _POSTGRES_OPTIONS = (
     "-c lock_timeout=15s -c statement_timeout=60s"
     # A worker that freezes or loses its network inside a transaction must not hold its locks until it comes back.
@@ -57,40 +53,12 @@ class Database:
         self.is_sqlite = self.url.startswith("sqlite")
         self.engine = _engine(self.url, pool_size)
         self._write_queue = SqliteWriteQueue(_sqlite_file(self.engine)) if self.is_sqlite else None
-        self._burst_until = 0.0
+        self.ingest_priority = IngestPriority()
         self._pending_topics: dict[Connection, tuple[set[str], ChangeListener | None]] = {}
         self.listeners: list[ChangeListener] = []
         """Called in this process after each commit that published topics."""
         self.notify_remote: ChangeListener | None = None
         """Notifies the other processes after a commit; if None, the transaction itself notifies them."""
-
-    def note_ingest(self, count: int) -> None:
-        """Record that one transaction stored `count` events; during a burst, other work yields to ingest."""
-        burst = count >= INGEST_BURST
-        if burst:
-            self._burst_until = uptime() + BURST_WINDOW
-        if self._write_queue is not None:
-            self._write_queue.note_ingest(burst=burst)
-
-    def yield_to_ingest(self) -> None:
-        """Pause for a moment during a burst of events; call it before work that can wait.
-
-        Heppu sends an event again if the answer is late; a delivery that is late by a moment does no harm.
-        """
-        if self.is_ingest_burst:
-            time.sleep(YIELD_SECONDS)
-
-    @property
-    def is_ingest_burst(self) -> bool:
-        """Whether events arrive in a burst, at this process or at another one that writes to this SQLite file."""
-        queue = self._write_queue
-        return uptime() < self._burst_until or (queue is not None and queue.is_ingest_burst)
-
-    @property
-    def prefer_short_transactions(self) -> bool:
-        """Whether other work should keep its transactions short, because arriving events would wait for them."""
-        queue = self._write_queue
-        return self.is_ingest_burst or (queue is not None and queue.is_ingesting)
 
     def close(self) -> None:
         """Close every pooled connection."""

@@ -83,7 +83,7 @@ def _store_batch(database: Database, events: Sequence[IncomingEvent]) -> list[In
         for incoming, result in zip(events, results, strict=True)
         if result == "stored"
     )
-    database.note_ingest(len(rows))
+    database.ingest_priority.note_ingest(len(rows))
     return results
 
 

@@ -3,8 +3,7 @@
 SQLite has one writer at a time. Its busy handler sleeps for up to a tenth of a second and admits whichever waiter
 wakes first, so a receiver that shares the file with a busy worker would starve. This queue orders the writers:
 threads of one process wait on a mutex, processes on two byte locks in a file next to the database. The writer holds
-one of the bytes, the next writer in line holds the other. The file also records until when more events are expected,
-singly or in bursts, so that other writers leave room for them.
+one of the bytes, the next writer in line holds the other.
 
 The queue is advisory: SQLite's own lock, which every writer takes afterwards, is what keeps two writers apart. If a
 process freezes while it holds the queue, or the file cannot be created, other writers only lose some time.
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -28,12 +26,7 @@ MAX_WAIT_SECONDS: Final = 2.0
 """How long a writer waits in the queue. After that, SQLite itself reports whether its file can be written."""
 POLL_INTERVAL: Final = 0.0003
 """Seconds between two attempts to take a byte lock."""
-BURST_WINDOW: Final = 0.05
-"""Seconds for which more events are expected after the last ones."""
 _WRITER_BYTE, _NEXT_BYTE = 0, 1
-_TIMESTAMP: Final = struct.Struct("d")
-"""A point in time by `uptime`, which all processes of a machine share."""
-_INGEST_OFFSET, _BURST_OFFSET = 8, 16
 
 
 class SqliteWriteQueue:
@@ -43,32 +36,6 @@ class SqliteWriteQueue:
         self._mutex = threading.Lock()
         self._path = database and database.with_name(database.name + ".write-queue")
         self._file: int | None = None
-
-    def note_ingest(self, *, burst: bool) -> None:
-        """Announce to all processes that events are being stored now, possibly in a burst."""
-        if self._file is not None:
-            until = _TIMESTAMP.pack(uptime() + BURST_WINDOW)
-            with suppress(OSError):
-                for offset in (_INGEST_OFFSET, _BURST_OFFSET) if burst else (_INGEST_OFFSET,):
-                    os.pwrite(self._file, until, offset)
-
-    @property
-    def is_ingesting(self) -> bool:
-        """Whether any process stored events a moment ago."""
-        return self._is_announced(_INGEST_OFFSET)
-
-    @property
-    def is_ingest_burst(self) -> bool:
-        """Whether any process stored a burst of events a moment ago."""
-        return self._is_announced(_BURST_OFFSET)
-
-    def _is_announced(self, offset: int) -> bool:
-        if self._file is not None:
-            with suppress(OSError, struct.error):  # nothing has been announced yet
-                until: float = _TIMESTAMP.unpack(os.pread(self._file, _TIMESTAMP.size, offset))[0]
-                # A timestamp further ahead was written before the machine was restarted.
-                return 0 < until - uptime() <= BURST_WINDOW
-        return False
 
     @contextmanager
     def acquire(self) -> Iterator[None]:

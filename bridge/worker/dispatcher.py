@@ -14,8 +14,8 @@ from bridge.worker.call_runner import CallRunner
 from bridge.worker.clock_jumps import ClockJumpDetector
 from bridge.worker.in_flight import InFlight
 
-SMALL_BATCH, THROTTLE_SECONDS = 64, 0.1
-"""While new events come in: calls per claim. During a burst of events: seconds between two transactions."""
+MAX_CALLS = 64
+"""Calls per transaction: few, because an event that arrives on SQLite waits for it."""
 
 
 class Dispatcher(BackgroundThread):
@@ -49,8 +49,6 @@ class Dispatcher(BackgroundThread):
         """Claim whenever an account is due for a poll."""
         while not self.stopping.is_set():
             for account in self._accounts.wait_due():
-                if self._database.is_ingest_burst:
-                    self.stopping.wait(THROTTLE_SECONDS)
                 if self.stopping.is_set():
                     return
                 with self.survive_errors():
@@ -64,10 +62,9 @@ class Dispatcher(BackgroundThread):
         """Claim due deliveries of an account and hand them to the call runner."""
         connector = account.connector
         claimed_at = uptime()
-        slots = account.free_slots
         capacity = Capacity(
             account.name,
-            min(slots, SMALL_BATCH) if self._database.prefer_short_transactions else slots,
+            min(account.free_slots, MAX_CALLS),
             lambda use: action.batch if (action := connector.find_action(use)) else 1,
             connector.limits.per_second,
             max((action.batch for action in connector.actions.values()), default=1),

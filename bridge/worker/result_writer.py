@@ -12,13 +12,12 @@ from bridge.store.database import Database
 from bridge.store.results import AttemptResult, record_results
 from bridge.telemetry import Metrics, buffered_logging, log, mask_address
 from bridge.worker.background_thread import BackgroundThread
-from bridge.worker.dispatcher import SMALL_BATCH, THROTTLE_SECONDS
 from bridge.worker.in_flight import InFlight
 
 FLUSH_INTERVAL = 0.005
 """Seconds for which results are collected if a provider is that fast."""
-MAX_BATCH = 500
-"""Results per transaction."""
+MAX_BATCH = 64
+"""Results per transaction: few, because an event that arrives on SQLite waits for it."""
 
 
 class ResultWriter(BackgroundThread):
@@ -50,9 +49,8 @@ class ResultWriter(BackgroundThread):
         results: list[AttemptResult] = []
         with suppress(queue.Empty):
             results += self._submitted.get(timeout=0.2)
-            self.stopping.wait(THROTTLE_SECONDS if self._database.is_ingest_burst else FLUSH_INTERVAL)
-            limit = SMALL_BATCH if self._database.prefer_short_transactions else MAX_BATCH
-            while len(results) < limit:
+            self.stopping.wait(FLUSH_INTERVAL)
+            while len(results) < MAX_BATCH:
                 results += self._submitted.get_nowait()
         return results
 

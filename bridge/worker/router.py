@@ -21,8 +21,8 @@ from bridge.telemetry import log
 from bridge.worker.background_thread import BackgroundThread
 from bridge.worker.rules_reloader import RulesFile
 
-BATCH, SMALL_BATCH = 200, 50
-"""Events per transaction; the smaller batch is used while new events come in."""
+BATCH = 50
+"""Events per transaction: few, because an event that arrives on SQLite waits for it."""
 POLL_INTERVAL = 5.0
 """Seconds between two polls if there is no notification."""
 
@@ -58,16 +58,16 @@ class Router(BackgroundThread):
             self._wake.clear()
             with self.survive_errors():
                 while not self.stopping.is_set():
-                    self._database.yield_to_ingest()
-                    if not self.run_once(SMALL_BATCH if self._database.prefer_short_transactions else BATCH):
+                    self._database.ingest_priority.pause_if_busy(self.stopping)
+                    if not self.run_once():
                         break
                 self._wake.wait(POLL_INTERVAL)
 
-    def run_once(self, batch: int = BATCH) -> int:
+    def run_once(self) -> int:
         """Route up to one batch of events and follow up on one batch of failures; return how many were processed."""
         rules = self._rules.current
         routed, failed_events = route_unrouted(
-            self._database, rules, lambda event, now: route(event, rules, now), batch
+            self._database, rules, lambda event, now: route(event, rules, now), BATCH
         )
         for event_id in failed_events:
             log.error(

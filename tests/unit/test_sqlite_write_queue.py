@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -11,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bridge.clock import uptime
 from bridge.store import sqlite_write_queue
 from bridge.store.sqlite_write_queue import SqliteWriteQueue
 
@@ -71,32 +69,6 @@ def test_busy_writer_admits_others_after_each_transaction(tmp_path: Path) -> Non
     assert _longest_wait(queue, 1) < 0.5
 
 
-def test_burst_is_announced_to_all_processes_for_a_moment(tmp_path: Path) -> None:
-    queue = SqliteWriteQueue(tmp_path / "bridge.db")
-    with queue.acquire():
-        assert not queue.is_ingest_burst
-    with busy_writer(tmp_path / "bridge.db", "queue.note_ingest(burst=True); time.sleep(0.005)"):
-        assert eventually_true(lambda: queue.is_ingest_burst)
-    time.sleep(sqlite_write_queue.BURST_WINDOW * 2)
-    assert not queue.is_ingest_burst
-
-
-def test_burst_announced_before_restart_of_machine_is_ignored(tmp_path: Path) -> None:
-    queue = SqliteWriteQueue(tmp_path / "bridge.db")
-    with queue.acquire():
-        queue.note_ingest(burst=True)
-    assert (queue.is_ingesting, queue.is_ingest_burst) == (True, True)
-    (tmp_path / "bridge.db.write-queue").write_bytes(struct.pack("8xdd", uptime() + 1e6, uptime() + 1e6))
-    assert (queue.is_ingesting, queue.is_ingest_burst) == (False, False)
-
-
-def test_single_events_are_not_a_burst(tmp_path: Path) -> None:
-    queue = SqliteWriteQueue(tmp_path / "bridge.db")
-    with queue.acquire():
-        queue.note_ingest(burst=False)
-    assert (queue.is_ingesting, queue.is_ingest_burst) == (True, False)
-
-
 def test_two_processes_never_hold_the_queue_simultaneously(tmp_path: Path) -> None:
     queue, marker = SqliteWriteQueue(tmp_path / "bridge.db"), tmp_path / "marker"
     exclusive = f"import os; os.mkdir({str(marker)!r}); time.sleep(0.002); os.rmdir({str(marker)!r})"
@@ -133,4 +105,4 @@ def test_lock_is_released_when_holder_dies(tmp_path: Path) -> None:
 def test_missing_directory_disables_write_queue(tmp_path: Path) -> None:
     queue = SqliteWriteQueue(tmp_path / "missing" / "bridge.db")
     with queue.acquire():
-        assert not queue.is_ingest_burst
+        pass
