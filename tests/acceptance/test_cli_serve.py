@@ -18,13 +18,11 @@ from bridge.samples import refresh_sample, sample
 from bridge.sandbox import RunningSandbox, start_sandbox
 from tests.acceptance.commands import DISABLED_RULE, RULES, delivery_states, run_bridge
 from tests.acceptance.service_process import (
-    ADMIN,
-    BRIDGE,
     SECRET,
     ServiceProcess,
+    bridge_process,
     clean_environment,
     eventually,
-    free_port,
     running_service,
 )  # fmt: skip
 
@@ -78,26 +76,13 @@ def test_generated_admin_token_protects_api_and_metrics(tmp_path: Path) -> None:
 
 def test_no_worker_stores_events_without_routing(tmp_path: Path, sandbox: RunningSandbox) -> None:
     (tmp_path / "rules.yaml").write_text(RULES)
-    port = free_port()
-    environ = clean_environment(HEPPU_WEBHOOK_SECRET=SECRET, BRIDGE_PORT=str(port), BRIDGE_ADMIN_TOKEN=ADMIN)
-    with subprocess.Popen(
-        [BRIDGE, "serve", "--no-worker"], cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL
-    ) as process:
-        running = ServiceProcess(f"http://127.0.0.1:{port}", tmp_path, environ, process)
-        assert eventually(lambda: _is_ready(running))
+    with running_service(tmp_path, {}, "--no-worker") as running:
         running.post(refresh_sample(sample("call.busy"), datetime.now(UTC)))
         time.sleep(1)
         assert [item["routed_at"] for item in running.items("events")] == [None]
         assert running.stop() == 0
     with running_service(tmp_path, sandbox.environment) as running:
         assert eventually(lambda: running.api_items("events")[0]["routed_at"])
-
-
-def _is_ready(running: ServiceProcess) -> bool:
-    try:
-        return httpx.get(f"{running.url}/readyz", timeout=1).is_success
-    except httpx.HTTPError:
-        return False
 
 
 def test_reload_applies_valid_rules_and_keeps_them_on_error(tmp_path: Path, sandbox: RunningSandbox) -> None:
@@ -184,25 +169,22 @@ def test_read_only_folder_exits_with_advice(tmp_path: Path) -> None:
 
 
 def test_sandbox_json_environment_passes_check_online(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [BRIDGE, "sandbox", "--port", "0", "--smtp-port", "0", "--json"], cwd=tmp_path, env=clean_environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        try:
-            assert process.stdout is not None
-            lines = list(iter(process.stdout.readline, "}\n"))
-            printed = json.loads("".join([*lines, "}"]))
-            port = printed["url"].rsplit(":", 1)[1]
-            taken = run_bridge(tmp_path, "sandbox", "--port", port, "--smtp-port", "0")
-            assert (taken.returncode, "choose other ports" in taken.stderr) == (1, True)
-            (tmp_path / "rules.yaml").write_text(RULES)
-            checked = run_bridge(tmp_path, "check", "--online", **printed["environment"])
-            assert checked.returncode == 0, checked.stdout
-            assert httpx.get(f"{printed['url']}/_sandbox/state").status_code == 200
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
-        finally:
-            process.kill()
+    options = ("--port", "0", "--smtp-port", "0", "--json")
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with bridge_process(tmp_path, clean_environment(), "sandbox", *options, **output) as process:
+        lines = []
+        while (line := process.stdout.readline()) and line != "}\n":
+            lines.append(line)
+        printed = json.loads("".join([*lines, "}"]))
+        port = printed["url"].rsplit(":", 1)[1]
+        taken = run_bridge(tmp_path, "sandbox", "--port", port, "--smtp-port", "0")
+        assert (taken.returncode, "choose other ports" in taken.stderr) == (1, True)
+        (tmp_path / "rules.yaml").write_text(RULES)
+        checked = run_bridge(tmp_path, "check", "--online", **printed["environment"])
+        assert checked.returncode == 0, checked.stdout
+        assert httpx.get(f"{printed['url']}/_sandbox/state").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
 
 
 @pytest.mark.postgres
@@ -210,25 +192,13 @@ def test_postgresql_allows_separate_receiver_and_worker(
     tmp_path: Path, sandbox: RunningSandbox, postgres_url: str
 ) -> None:
     (tmp_path / "rules.yaml").write_text(RULES)
-    with running_service(tmp_path, sandbox.environment, BRIDGE_DATABASE_URL=postgres_url) as receiver:
-        receiver.stop()  # the tables exist now
-    port = free_port()
-    environ = receiver.environ | {"BRIDGE_PORT": str(port)}
-    with (
-        subprocess.Popen(
-            [BRIDGE, "serve", "--no-worker"], cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL
-        ) as front,
-        subprocess.Popen([BRIDGE, "worker"], cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL) as back,
-    ):
-        try:
-            running = ServiceProcess(f"http://127.0.0.1:{port}", tmp_path, environ, front)
-            assert eventually(lambda: _is_ready(running))
-            running.post(refresh_sample(sample("call.busy"), datetime.now(UTC)))
-            assert eventually(lambda: len(sandbox.twilio.messages) == 1)
-            back.send_signal(signal.SIGHUP)
-            time.sleep(0.2)
-            back.send_signal(signal.SIGTERM)
-            assert (back.wait(30), running.stop()) == (0, 0)
-        finally:
-            back.kill()
-            front.kill()
+    with running_service(tmp_path, sandbox.environment, BRIDGE_DATABASE_URL=postgres_url) as running:
+        running.stop()  # the tables exist now
+    receiver = running_service(tmp_path, sandbox.environment, "--no-worker", BRIDGE_DATABASE_URL=postgres_url)
+    with receiver as running, bridge_process(tmp_path, running.environ, "worker") as worker:
+        running.post(refresh_sample(sample("call.busy"), datetime.now(UTC)))
+        assert eventually(lambda: len(sandbox.twilio.messages) == 1)
+        worker.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        worker.send_signal(signal.SIGTERM)
+        assert (worker.wait(30), running.stop()) == (0, 0)
