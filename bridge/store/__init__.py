@@ -15,6 +15,11 @@ The path of an event:
 - `results`: records the results of attempts; `delivery_status`: records what providers report later
 - `follow_ups`: creates the deliveries that report failures
 
+The state of a delivery:
+
+- `deliveries`: rows and options as typed values
+- `transitions`: the only module that changes the state, as `bridge.lifecycle` decides
+
 State that deliveries share:
 
 - `idempotency`: side effects in progress and completed
