@@ -10,7 +10,7 @@ Foundations:
 The path of an event:
 
 - `ingest`: stores incoming events and rejected requests; `ingest_priority`: lets routing pause during bursts
-- `routing`: turns stored events into deliveries
+- `routing`: turns stored events into deliveries; `event_cache`: the events that were parsed last
 - `claim`: selects due deliveries and starts their attempts, with the data that `policy_inputs` loads
 - `results`: records the results of attempts; `delivery_status`: records what providers report later
 - `follow_ups`: creates the deliveries that report failures

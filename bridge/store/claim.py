@@ -127,8 +127,10 @@ def claim(
         selected = _select_due(database, conn, capacity, budget, now) if budget.calls else []
         if not selected:
             return ClaimedBatch((), _next_poll_delay(conn, capacity.connection, budget, now))
-        events = events_by_delivery(conn, selected)
-        data = load_policy_data(conn, selected, policy_config.messaging, now, policy_config.hash_address)
+        events = events_by_delivery(database, conn, selected)
+        data = load_policy_data(
+            database, conn, selected, policy_config.messaging, now, policy_config.hash_address
+        )
         decisions = decide_all(selected, events, data, policy_config, now)
         allowed = [item for item in selected if isinstance(decisions.get(item.id), Allow | None)]
         if len(allowed) < len(selected):
@@ -264,9 +266,11 @@ def _next_poll_delay(conn: Connection, name: str, budget: RequestBudget, now: da
     return None if next_at is None else max(next_at - now, _MIN_POLL_DELAY)
 
 
-def events_by_delivery(conn: Connection, deliveries: Sequence[Delivery]) -> dict[str, Event]:
+def events_by_delivery(
+    database: Database, conn: Connection, deliveries: Sequence[Delivery]
+) -> dict[str, Event]:
     """Return the events of these deliveries, by delivery ID."""
-    events = read_events(conn, {item.event_id for item in deliveries if item.event_id})
+    events = read_events(database, conn, {item.event_id for item in deliveries if item.event_id})
     return {
         item.id: events.get(item.event_id or "") or Event({}, item.id, item.occurred_at)
         for item in deliveries

@@ -22,6 +22,7 @@ from sqlalchemy.pool import QueuePool
 
 from bridge.clock import Clock
 from bridge.errors import ConfigError, StoreUnavailable
+from bridge.store.event_cache import EventCache
 from bridge.store.ingest_priority import IngestPriority
 from bridge.store.sqlite_write_queue import SqliteWriteQueue
 
@@ -54,6 +55,7 @@ class Database:
         self.engine = _engine(self.url, pool_size)
         self._write_queue = SqliteWriteQueue(_sqlite_file(self.engine)) if self.is_sqlite else None
         self.ingest_priority = IngestPriority()
+        self.event_cache = EventCache()
         self._pending_topics: dict[Connection, tuple[set[str], ChangeListener | None]] = {}
         self.listeners: list[ChangeListener] = []
         """Called in this process after each commit that published topics."""

@@ -101,7 +101,7 @@ def _follow_up_deliveries(
         return 0
     locked += [delivery.id for delivery in deliveries]
     now = database.now(conn)
-    events = events_by_delivery(conn, deliveries)
+    events = events_by_delivery(database, conn, deliveries)
     created = []
     for delivery in deliveries:
         event = events[delivery.id]

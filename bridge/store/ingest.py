@@ -20,7 +20,6 @@ from bridge.ids import new_id
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert
 from bridge.store.database import EVENTS_TOPIC, Database
-from bridge.store.routing import cache_parsed_events
 
 IngestResult = Literal["stored", "duplicate", "conflict", "unavailable"]
 """`conflict`: the same ID with another body, kept as a rejected request; `unavailable`: not stored, send it again."""
@@ -78,7 +77,7 @@ def _store_batch(database: Database, events: Sequence[IncomingEvent]) -> list[In
                     results[index] = _compare_with_stored(conn, events[index], row)
         if inserted:
             database.publish(conn, [EVENTS_TOPIC])
-    cache_parsed_events(
+    database.event_cache.add(
         (incoming.event, len(incoming.body))
         for incoming, result in zip(events, results, strict=True)
         if result == "stored"

@@ -68,6 +68,7 @@ class PolicyData:
 
 
 def load_policy_data(
+    database: Database,
     conn: Connection,
     deliveries: Sequence[Delivery],
     messaging: MessagingPolicy,
@@ -87,7 +88,7 @@ def load_policy_data(
         data.messages = _messages(conn, recipients, now - longest_cap)
         data.time_zones = cached_time_zones(conn, {address for _, address in recipients}, now)
     data.last_done = _last_done(conn, deliveries)
-    data.later_events = _later_events(conn, deliveries)
+    data.later_events = _later_events(database, conn, deliveries)
     return data
 
 
@@ -98,7 +99,7 @@ def inputs_for_planned(
     with database.read() as conn:
         now = database.now(conn)
         delivery = Delivery.not_stored(delivery_row(planned, event, "", now))
-        return _inputs(delivery, event, load_policy_data(conn, [delivery], messaging, now))
+        return _inputs(delivery, event, load_policy_data(database, conn, [delivery], messaging, now))
 
 
 def _opt_outs(
@@ -159,7 +160,7 @@ def _last_done(conn: Connection, deliveries: Sequence[Delivery]) -> dict[str, da
     return last_done
 
 
-def _later_events(conn: Connection, deliveries: Sequence[Delivery]) -> list[EventRef]:
+def _later_events(database: Database, conn: Connection, deliveries: Sequence[Delivery]) -> list[EventRef]:
     """Return accepted events, routed or not, that share a conversation or contact with a delivery with `cancel_on`."""
     cancellable = [delivery for delivery in deliveries if delivery.options.cancel_on]
     if not cancellable:
@@ -181,7 +182,7 @@ def _later_events(conn: Connection, deliveries: Sequence[Delivery]) -> list[Even
     )
     rows = conn.execute(later).all()
     # Compare Heppu's own timestamps: `occurred_at` is at most `received_at`, by the bridge's clock.
-    bodies = read_events(conn, {row.id for row in rows})
+    bodies = read_events(database, conn, {row.id for row in rows})
     return [
         EventRef(
             row.dedupe_key, row.type, bodies[row.id].timestamp or row.occurred_at, row.conversation_id,

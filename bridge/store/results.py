@@ -215,5 +215,5 @@ def find_expired_leases(
             .limit(limit)
         )
         deliveries = [Delivery.from_row(row) for row in rows]
-        events = events_by_delivery(conn, deliveries)
+        events = events_by_delivery(database, conn, deliveries)
         return [ClaimedDelivery.running_claim(item, events[item.id]) for item in deliveries], now

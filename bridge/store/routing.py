@@ -7,9 +7,7 @@ everything is stored. Routing is pure, so routing twice gives the same result.
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -46,10 +44,6 @@ MAX_ROUTING_SECONDS = 1.0
 
 _EVENT_COLUMNS = ("id", "dedupe_key", "received_at", "type", "conversation_id", "body")
 """The columns that an Event is built from."""
-_cache: OrderedDict[str, Event] = OrderedDict()
-"""The events that this process parsed last, by ID: each is routed and claimed within moments."""
-_MAX_CACHED_EVENTS, _MAX_CACHED_BYTES = 2000, 16_384
-"""The number of cached events and the size of the largest: a few dozen MiB at most."""
 
 
 def event_from_row(row: Row[Any]) -> Event:
@@ -57,29 +51,22 @@ def event_from_row(row: Row[Any]) -> Event:
     if row.body is None:
         body = {"event": row.type, "conversationId": row.conversation_id}
         return Event(body, row.dedupe_key, row.received_at, row.id)
-    return _cache.get(row.id) or StoredEvent(row.body, row.type, row.dedupe_key, row.received_at, row.id)
+    return StoredEvent(row.body, row.type, row.dedupe_key, row.received_at, row.id)
 
 
-def _select_events(conn: Connection, query: Select[*tuple[Any, ...]]) -> dict[str, Event]:
+def _select_events(database: Database, conn: Connection, query: Select[*tuple[Any, ...]]) -> dict[str, Event]:
     """Return the selected events, by ID, and cache them."""
     rows = conn.execute(query).all()
-    events = {row.id: event_from_row(row) for row in rows}
-    cache_parsed_events((events[row.id], len(row.body)) for row in rows if row.body is not None)
+    cached = database.event_cache.find([row.id for row in rows if row.body is not None])
+    events = {row.id: cached.get(row.id) or event_from_row(row) for row in rows}
+    database.event_cache.add((events[row.id], len(row.body)) for row in rows if row.body is not None)
     return events
 
 
-def cache_parsed_events(events: Iterable[tuple[Event, int]]) -> None:
-    """Cache events, each with the size of its body, so that routing and claiming need not parse them again."""
-    _cache.update((event.id, event) for event, size in events if size <= _MAX_CACHED_BYTES)
-    with suppress(KeyError):  # another thread removed it
-        while len(_cache) > _MAX_CACHED_EVENTS:
-            _cache.popitem(last=False)
-
-
-def read_events(conn: Connection, event_ids: Collection[str]) -> dict[str, Event]:
+def read_events(database: Database, conn: Connection, event_ids: Collection[str]) -> dict[str, Event]:
     """Return the events with these IDs, by ID; cached events are not read again while their body is kept."""
     table = schema.events
-    events = {event_id: event for event_id in event_ids if (event := _cache.get(event_id)) is not None}
+    events = database.event_cache.find(event_ids)
     if events:
         without_body = select(table.c.id).where(table.c.id.in_(events), table.c.body.is_(None))
         for event_id in conn.execute(without_body).scalars():
@@ -87,7 +74,7 @@ def read_events(conn: Connection, event_ids: Collection[str]) -> dict[str, Event
     uncached = set(event_ids) - events.keys()
     if uncached:
         query = select(*table.c[_EVENT_COLUMNS]).where(table.c.id.in_(uncached))
-        events |= _select_events(conn, query)
+        events |= _select_events(database, conn, query)
     return events
 
 
@@ -130,14 +117,14 @@ def _route_batch(
     if database.is_sqlite:
         # There is no other router, and all writers would wait: route before entering the write queue.
         with database.read() as conn:
-            events = _select_events(conn, _UNROUTED.limit(limit))
+            events = _select_events(database, conn, _UNROUTED.limit(limit))
             routed_ahead = _route_events(events, rules, route, database.now(conn))
         if not routed_ahead:
             return 0, []
     with database.write() as conn:
         now = database.now(conn)
         if routed_ahead is None:
-            results = _route_events(_select_events(conn, _UNROUTED.limit(limit)), rules, route, now)
+            results = _route_events(_select_events(database, conn, _UNROUTED.limit(limit)), rules, route, now)
         else:
             results = {event_id: routed_ahead[event_id] for event_id in _still_unrouted(conn, routed_ahead)}
         if not results:
