@@ -19,7 +19,7 @@ from bridge.worker.account import Account, Accounts
 
 def connections_used_by(rules: Rules, registry: Registry) -> dict[str, Connector]:
     """Return the connections that enabled rules and alerts use. Only their connectors are imported."""
-    steps = [step for rule in rules.rules if rule.enabled for step in (*rule.do, *rule.on_failure)]
+    steps = [step for rule in rules.rules if rule.enabled for step in rule.steps]
     return {step.connection: registry.connector(step.action.connector) for step in (*steps, *rules.alerts)}
 
 

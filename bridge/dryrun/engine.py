@@ -208,7 +208,7 @@ class DryRun:
 
 
 def _actions(rules: Rules) -> dict[str, Action]:
-    steps = [step for rule in rules.rules for step in (*rule.do, *rule.on_failure)]
+    steps = [step for rule in rules.rules for step in rule.steps]
     return {step.use: step.action for step in (*steps, *rules.alerts)}
 
 

@@ -138,6 +138,11 @@ class Rule:
     shadow: bool = False
     description: str = ""
 
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Every step of the rule."""
+        return self.do + self.on_failure
+
 
 @dataclass(frozen=True)
 class RuleTestEvent:

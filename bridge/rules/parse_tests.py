@@ -149,7 +149,7 @@ def _reason(context: ParseContext, node: Node, label: str) -> str | None:
 
 
 def _fail(context: ParseContext, node: Node, label: str) -> dict[str, str]:
-    uses = sorted({step.use for rule in context.rules.values() for step in (*rule.do, *rule.on_failure)})
+    uses = sorted({step.use for rule in context.rules.values() for step in rule.steps})
     hint = "write `twilio.send_sms: rejected`"
     failures = {}
     for name, (key, value) in context.mapping(node, label, hint=hint).items():

@@ -156,7 +156,7 @@ def _remove_cached_contacts(database: Database) -> int:
 
 def retention_windows(rules: Rules) -> tuple[timedelta, timedelta]:
     """Return how long these rules count messages to a recipient (`caps`), and deliveries about a contact (`once`)."""
-    steps = [step for rule in rules.rules for step in (*rule.do, *rule.on_failure)] + [*rules.alerts]
+    steps = [step for rule in rules.rules for step in rule.steps] + [*rules.alerts]
     caps = (cap.per for cap in rules.messaging.caps.values())
     once = (step.once.within for step in steps if step.once and step.once.per == "contact")
     return max(caps, default=timedelta(0)), max(once, default=timedelta(0))
