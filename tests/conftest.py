@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import certifi
 import psycopg
 import pytest
 
@@ -17,6 +19,19 @@ from bridge.store.migrate import upgrade
 from tests.postgres import create_shared_folder, delete_shared_folder, shared_postgres
 
 SHARED_FOLDER = pytest.StashKey[Path]()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_tls_context() -> Iterator[None]:
+    """Let all httpx clients share a TLS context: loading the root certificates takes 30 ms, even for plain HTTP."""
+    create = ssl.create_default_context
+    default: dict[str, Any] = {"cafile": certifi.where()}
+    shared = create(**default)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            ssl, "create_default_context", lambda *a, **k: shared if k == default else create(*a, **k)
+        )
+        yield
 
 
 @pytest.fixture
