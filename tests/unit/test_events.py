@@ -15,13 +15,13 @@ from bridge.events import (
     Contact,
     Event,
     clean_name,
-    parse_contact,
     dedupe_key_of,
     normalize_email,
     normalize_phone,
     parse_body,
+    parse_contact,
 )
-from bridge.samples import sample, refresh_sample
+from bridge.samples import refresh_sample, sample
 
 NOW = datetime(2026, 3, 2, 18, 0, tzinfo=UTC)
 

@@ -16,7 +16,7 @@ from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
 from bridge.sandbox.heppu import API_KEY, Heppu
 from bridge.sandbox.hubspot.account import ACCESS_TOKEN, HubSpot
-from bridge.sandbox.provider import ProviderRequest, MockProvider
+from bridge.sandbox.provider import MockProvider, ProviderRequest
 from bridge.sandbox.salesforce.org import CONSUMER_KEY, CONSUMER_SECRET, Salesforce
 from bridge.sandbox.slack import Slack
 from bridge.sandbox.twilio.account import ACCOUNT_SID, AUTH_TOKEN, NUMBER, SERVICE_SID, Twilio
