@@ -14,7 +14,18 @@ import pytest
 from bridge import worker
 
 MODULES = [f"bridge.worker.{module.name}" for module in pkgutil.iter_modules(worker.__path__)]
-SHARED = (dict, list, set, deque, bytearray, Queue, SimpleQueue, threading.Event, threading.Condition, ContextVar)
+SHARED = (
+    dict,
+    list,
+    set,
+    deque,
+    bytearray,
+    Queue,
+    SimpleQueue,
+    threading.Event,
+    threading.Condition,
+    ContextVar,
+)
 
 
 @pytest.mark.parametrize("module", MODULES)
