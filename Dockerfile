@@ -1,10 +1,10 @@
-# The service with the shipped connectors, running as an unprivileged user. Its data is in /data.
+# The service with the shipped connectors. It runs as an unprivileged user and keeps its data in /data.
 FROM python:3.12-slim AS build
 WORKDIR /src
 COPY requirements.lock ./
 RUN python -m venv /opt/bridge \
     && /opt/bridge/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements.lock
-# Only building the wheel needs setuptools: it is installed outside /opt/bridge.
+# setuptools is needed only to build the wheel, so it is installed outside /opt/bridge.
 COPY requirements-dev.lock pyproject.toml README.md LICENSE ./
 RUN sed -n '/^setuptools==/,/[^\\]$/p' requirements-dev.lock >build.lock \
     && pip install --no-cache-dir --require-hashes --no-deps -r build.lock

@@ -1,16 +1,16 @@
-# One target per task. The packages are installed into .venv, exactly as locked in requirements-dev.lock, by hash. A
-# change of requirements-dev.lock or pyproject.toml installs them again. The image uses requirements.lock, which contains
-# neither the sandbox's nor development packages.
+# One target per task. Packages are installed into .venv with the exact versions and hashes in requirements-dev.lock, and
+# again if requirements-dev.lock or pyproject.toml changes. The image uses requirements.lock, which contains neither the
+# sandbox's packages nor the development packages.
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-faults check docs bench lock clean
 
-# The first Python >= 3.11. `make PYTHON=/path/to/python demo` selects another one.
+# The first Python found that is 3.11 or newer. `make PYTHON=/path/to/python demo` selects another one.
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; break; fi; done)
 
-# The tests start many short processes. Without bytecode files, each would compile every module again. Most tests wait
-# for these processes most of the time, so there are more test processes than cores.
+# The tests start many short processes. Without bytecode files, each of them would compile every module again. Tests mostly
+# wait for these processes, so there are more test processes than cores.
 unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
@@ -20,15 +20,15 @@ COMPILE = build/lock/bin/uv pip compile --quiet --universal --generate-hashes --
 	--python-version 3.11 $(UPGRADE)
 
 help:
-	@echo "make demo         show what the bridge does: needs no account and no configuration"
-	@echo "make serve        run the service with .env and rules.yaml"
+	@echo "make demo         show what the bridge does; needs no account and no configuration"
+	@echo "make serve        run the service with the settings in .env and the rules in rules.yaml"
 	@echo "make test         run the tests, except the long fault injection"
-	@echo "make test-faults  run the long fault injection: kills, freezes, full disks"
+	@echo "make test-faults  run the long fault injection: kills, freezes, full disks, clock jumps"
 	@echo "make check        run the linter, the formatter, the type checker and the import contracts"
-	@echo "make docs         write docs/reference from the code"
-	@echo "make bench        run the benchmarks against baselines of the same run"
-	@echo "make lock         resolve requirements.lock and requirements-dev.lock (UPGRADE=--upgrade: newest versions)"
-	@echo "make clean        remove everything these targets created"
+	@echo "make docs         generate docs/reference from the code"
+	@echo "make bench        run the benchmarks against baselines measured in the same run"
+	@echo "make lock         update requirements.lock and requirements-dev.lock (UPGRADE=--upgrade: to the newest versions)"
+	@echo "make clean        remove .venv, build files and caches"
 
 $(READY): requirements-dev.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "The bridge needs Python 3.11 or newer: make PYTHON=/path/to/python demo"; exit 1; }

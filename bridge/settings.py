@@ -175,29 +175,29 @@ class Settings(EnvironmentModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     heppu_webhook_secret: Secrets = ()
-    """Accepted signing secrets; set two while a secret is being rotated."""
+    """Secrets that Heppu's signatures are verified with, separated by commas; set two during a rotation."""
     heppu_timestamp_tolerance: int = Field(300, ge=1, le=86400)
-    """Maximum difference between the timestamp header and now in seconds, in either direction."""
+    """Maximum difference between the timestamp of a request and now, in seconds."""
     bridge_database_url: DatabaseUrl = "sqlite:///bridge.db"
     """`sqlite:///bridge.db` or `postgresql://user:password@host/name`."""
     bridge_rules_file: Path = Path("rules.yaml")
-    """The rules file. Connectors of your own belong in the folder `connectors` next to it."""
+    """The rules file. Put your own connectors in the folder `connectors` next to it."""
     bridge_host: str = "127.0.0.1"
     """The address to listen on."""
     bridge_port: int = Field(8080, ge=0, le=65535)
     """The port to listen on; 0 picks a free port."""
     bridge_public_url: PublicUrl | None = None
-    """The URL at which providers reach this service; status callbacks, STOP replies and unsubscribe links need it."""
+    """The public URL of this service; status callbacks, STOP replies and unsubscribe links need it."""
     bridge_admin_token: Secret | None = None
-    """Opens the dashboard, the API and the metrics. If unset, each start of `bridge serve` generates a token."""
+    """Gives access to the dashboard, the API and the metrics. If not set, each `bridge serve` generates its own."""
     bridge_secret_key: Secret | None = None
     """Signs unsubscribe links and dashboard sessions. If it changes, links in emails already sent stop working."""
     bridge_recipient_allowlist: Recipients = ()
-    """If set, only these numbers and addresses are contacted."""
+    """If set, only these phone numbers and email addresses receive messages."""
     bridge_retention: Duration = timedelta(days=30)
-    """Retention period of event bodies and of personal data in finished deliveries."""
+    """How long event bodies and the personal data of finished deliveries are kept."""
     bridge_log_format: Literal["json", "console"] = "console"
-    """`console` for people, `json` for log collectors."""
+    """`console` for humans, `json` for log collectors."""
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Settings:

@@ -58,7 +58,7 @@ class Settings(ConnectorSettings):
     allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_split_hosts)]
     """Comma-separated hosts, with the port unless it is the default: `erp.example.com,10.0.0.8:8443`."""
     secret: Annotated[SecretStr, AfterValidator(_validate_secret)]
-    """`whsec_...`; the service verifies the signature with it."""
+    """Signing secret (`whsec_...`), with which your service verifies the signature."""
     allow_private: bool = False
     """Allow host names that resolve to private addresses. An IP address in the list of hosts is always allowed."""
 
@@ -204,7 +204,7 @@ class PostParams(Params):
 
 @connector.action(idempotency=per_event, dedupe_by="url", serialize_by=SerializeBy.NONE, idempotent=True)
 def post(sender: Sender, params: PostParams, context: Context) -> Success:
-    """Post JSON to your own service. A retry carries the same `webhook-id`, so the service can ignore it."""
+    """Post JSON to your own service. Retries have the same `webhook-id`, so that the service can ignore duplicates."""
     content = json.dumps(params.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     body = content.encode()
     if len(body) > MAX_BODY_BYTES:

@@ -309,8 +309,8 @@ class SmsParams(Params):
     to: PhoneNumber = param("{{ contact.phone }}", "Recipient, in E.164 format.", example="+14155550123")
     body: str = param(
         ...,
-        "Message text. A segment holds 160 plain characters, or 70 if any character is special; "
-        "each segment is billed.",
+        "Message text. Each segment is billed: up to 160 GSM-7 characters, or 70 if the text has "
+        "any other character.",
         example="Hi {{ contact.first_name | default('there') }}, we tried to reach you. Reply STOP to opt out.",
         min_length=1,
         max_length=1600,
@@ -320,8 +320,8 @@ class SmsParams(Params):
     )
     validity: int = param(
         3600,
-        "Seconds that Twilio keeps trying to deliver if the phone is off. "
-        "If it is too long, the message may arrive at night.",
+        "How long Twilio keeps trying if the phone is off, in seconds. "
+        "Shortened if the delivery expires or quiet hours start earlier.",
         example=3600,
         ge=1,
         le=MAX_VALIDITY_SECONDS,

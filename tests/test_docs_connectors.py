@@ -207,7 +207,7 @@ def test_reference_lists_exactly_the_exported_names() -> None:
 def test_testing_section_lists_exactly_the_exported_tools() -> None:
     import bridge.testing
 
-    tools = SECTIONS["Testing"].split("| tool | purpose |")[1]
+    tools = SECTIONS["Testing"].split("| Tool | Purpose |")[1]
     documented = set(re.findall(r"`(\w+)`", tools))
     assert set(bridge.testing.__all__) - {"Connected", "RunningSandbox"} == documented - {"find"}
 

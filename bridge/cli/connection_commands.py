@@ -73,9 +73,9 @@ def setup(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Create the objects that accounts need, such as the property that prevents duplicate call logs.
+    """Create what the accounts need, such as the property that prevents duplicate call logs.
 
-    Changes the account, and asks for confirmation first. Safe to repeat. Exits with 1 if the setup fails.
+    Changes the account, and asks for confirmation first. Safe to repeat. Exits with code 1 if the setup fails.
     """
     from bridge.cli import connector_catalog
 

@@ -38,7 +38,7 @@ def show(
     ],
     as_json: Json = False,
 ) -> None:
-    """Show the environment variables of a connector, and every parameter of its actions with an example."""
+    """Show the environment variables of a connector, and every param of its actions with an example."""
     from bridge.cli import connector_catalog
 
     connector_catalog.show_connector(name, as_json)

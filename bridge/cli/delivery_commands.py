@@ -249,7 +249,7 @@ def pause(
 def resume(connection: Connection, as_json: Json = False) -> None:
     """Resume a paused connection, whatever the cause.
 
-    Causes are an operator, rejected credentials, a rate limit, an exhausted quota, or an open circuit breaker.
+    Possible causes: an operator, rejected credentials, a rate limit, an exhausted quota, or an open circuit breaker.
     """
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment

@@ -21,10 +21,10 @@ def demo(
         bool, typer.Option("--keep", help="Keep the service and the sandbox running until Ctrl-C.")
     ] = False,
 ) -> None:
-    """Send Heppu's seven events through the bridge to mock versions of the providers, and show the results.
+    """Send an event of each of Heppu's types through the bridge to mock providers, and show the results.
 
     Covers HubSpot, Salesforce, Twilio, email and Slack. Needs no accounts, no configuration and no network, and
-    leaves no files behind. Exits with 1 if any result is unexpected.
+    leaves no files behind. Exits with code 1 if any result is unexpected.
     """
     import signal
     import sys

@@ -77,7 +77,7 @@ def _with_secrets(env: str) -> str:
     """Return the content of .env.example with random values for the secrets that the bridge itself defines."""
     import secrets
 
-    env = env.replace("Copy this file to .env and fill in what you use.", "Fill in what you use.", 1)
+    env = env.replace("Copy this file to .env and fill in", "Fill in", 1)
     for name in GENERATED_SECRETS:
         env = env.replace(f"\n{name}=\n", f"\n{name}={secrets.token_urlsafe(32)}\n", 1)
     return env

@@ -50,7 +50,9 @@ def events(
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(help="Only events received since then: 2h, 7d, or a timestamp.", show_default=False),
+        typer.Option(
+            help="Only events received since this time: 2h, 7d, or a timestamp.", show_default=False
+        ),
     ] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
@@ -104,7 +106,7 @@ def deliveries(
         str | None, typer.Option(help="Only deliveries of this event.", show_default=False)
     ] = None,
     connection: Annotated[
-        str | None, typer.Option(help="Only deliveries over this connection.", show_default=False)
+        str | None, typer.Option(help="Only deliveries that use this connection.", show_default=False)
     ] = None,
     rule: Annotated[
         str | None, typer.Option(help="Only deliveries of this rule.", show_default=False)

@@ -45,7 +45,7 @@ def check(
 ) -> None:
     """Check the rules file and the settings of every account it uses.
 
-    Prints every diagnostic with its position and a hint. Sends and changes nothing, even with --online. Exits with 1
+    Prints every problem with its position and a hint. Sends and changes nothing, even with --online. Exits with code 1
     if anything has to be fixed.
     """
     from bridge.cli import check
@@ -77,7 +77,7 @@ def explain(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Explain why each rule fires for an event or does not, and which actions would run when.
+    """Explain why each rule does or does not fire for an event, which actions would run, and when.
 
     Runs no actions. If there is a database, opt-outs, caps and completed actions are taken into account.
     """
@@ -89,8 +89,8 @@ def explain(
 def run_rule_tests(file: RulesFile = None, as_json: Json = False) -> None:
     """Run the tests in the rules file with a simulated clock.
 
-    Sends nothing and needs no accounts. Also lists the rules, actions and outcomes that no test covers. Exits with 1
-    if a test fails.
+    Sends nothing and needs no accounts. Also lists the rules, conditions and actions that no test covers. Exits with
+    code 1 if a test fails.
     """
     from bridge.cli import dry_run
 
@@ -122,7 +122,7 @@ def plan(
 ) -> None:
     """Compare new rules with the current ones over past events: deliveries added, removed and changed.
 
-    Runs no actions. Exits with 1 if the new rules have errors or cannot render a message.
+    Runs no actions. Exits with code 1 if the new rules have errors or cannot render a message.
     """
     from bridge.cli import dry_run
 
@@ -138,7 +138,7 @@ def schema(
         ),
     ] = False,
 ) -> None:
-    """Print the JSON Schema of rules.yaml, with the installed connectors, for completion in editors."""
+    """Print a JSON Schema for rules.yaml that covers the installed connectors, for completion in editors."""
     from bridge.cli import check
 
     check.print_schema(tests=tests)

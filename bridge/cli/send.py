@@ -56,7 +56,7 @@ def send(
 ) -> None:
     """Send a test event, signed like Heppu's webhooks, and print the response.
 
-    Exits with 1 unless the service accepts the event.
+    Exits with code 1 unless the service accepts the event.
     """
     from datetime import UTC, datetime
 

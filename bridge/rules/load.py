@@ -142,7 +142,7 @@ FILE = Section(
         Key(
             "alerts",
             list_of("alert", read_alerts),
-            "a list of [steps](#steps) that tell the team about problems",
+            "the [steps](#steps) that notify the team of problems",
         ),
         _TESTS_KEY,
     ),

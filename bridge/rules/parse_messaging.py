@@ -129,19 +129,19 @@ MESSAGING = Section(
         Key(
             "regions",
             ValueType(_regions, {"type": "object", "additionalProperties": _HOURS_SCHEMA}),
-            "stricter quiet hours per region",
+            "stricter quiet hours for certain regions",
             example='{US-FL: "20:00-08:00"}',
         ),
         Key(
             "caps",
             ValueType(_caps, {"$ref": "#/$defs/caps"}),
-            "at most so many messages per channel and address",
+            "maximum number of messages per channel and address",
             default="{sms: 2 per 24h, email: 2 per 7d, call: 3 per 24h}",
         ),
         Key(
             "time_zone",
             ValueType(_time_zone, STRING.schema),
-            "the time zone if not even the recipient's country is known",
+            "the time zone to use if the recipient's country is unknown",
             default="America/New_York",
         ),
         Key(

@@ -134,7 +134,7 @@ RULE = Section(
             example="text-when-busy",
             required=True,
         ),
-        Key("description", STRING, "a sentence for readers"),
+        Key("description", STRING, "a description, shown on the dashboard"),
         Key(
             "when",
             EVENT_TYPES,
@@ -164,7 +164,7 @@ RULE = Section(
         Key(
             "on_failure",
             list_of("step", read_on_failure),
-            "the [steps](#steps) to run when a step of `do` failed for the last time, "
+            "the [steps](#steps) to run when a step of `do` has failed permanently, "
             "or a text message was not delivered",
             example='[{use: hubspot.create_task, with: {subject: "{{ delivery.message }}"}}]',
         ),
@@ -172,7 +172,7 @@ RULE = Section(
         Key(
             "shadow",
             BOOLEAN,
-            "`true` creates the deliveries and suppresses them; the dashboard shows what would have been sent",
+            "`true` creates the deliveries but does not send them; the dashboard shows what would have been sent",
             default="false",
         ),
     ),

@@ -225,19 +225,19 @@ STEP = Section(
         Key(
             "once",
             ValueType(_once, {"$ref": "#/$defs/once"}),
-            "at most one delivery of this rule and action in that time, per contact or `per: conversation`",
+            "at most one delivery of this rule and action `within` a period, `per` contact or conversation",
             example="{per: contact, within: 7d}",
         ),
         Key(
             "retry",
             ValueType(_retry, {"anyOf": [DURATION.schema, {"$ref": "#/$defs/retry"}]}),
-            "how long or how often to retry: `6h` or a mapping; default: 3 days with growing intervals",
+            "how long or how often to retry: a duration or a mapping; default: 3 days, with growing intervals",
             example="{for: 6h, attempts: 4}",
         ),
         Key(
             "idempotency_key",
             ValueType(_idempotency_key, STRING.schema),
-            "allows a separate delivery for the same event; may be a template",
+            "allows another message or record for the same event; may be a template",
             example='"{{ event.conversationId }}"',
         ),
     ),

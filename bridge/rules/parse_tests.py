@@ -213,7 +213,7 @@ EXPECTATION = Section(
     keys=(
         Key("use", STRING, "the action", example="twilio.send_sms", required=True),
         Key("connection", STRING, "the connection", example="twilio_eu"),
-        Key("at", TIMESTAMP, "when it runs, to the minute", example='"2026-03-02T21:30:00-05:00"'),
+        Key("at", TIMESTAMP, "when it runs, compared to the minute", example='"2026-03-02T21:30:00-05:00"'),
         Key(
             "state",
             ValueType(_state, {"enum": list(STATES)}),
@@ -226,7 +226,7 @@ EXPECTATION = Section(
             "the [reason](reference/delivery-states.md) of its state",
             example="frequency_capped",
         ),
-        Key("with", ValueType(_params, {"type": "object"}), "any of its params", attribute="params"),
+        Key("with", ValueType(_params, {"type": "object"}), "some or all of its params", attribute="params"),
     ),
 )
 TEST = Section(
@@ -256,7 +256,7 @@ TEST = Section(
                     "additionalProperties": {"type": "array", "items": {"$ref": "#/$defs/expectation"}},
                 },
             ),
-            "the [deliveries](#expected-deliveries), by rule name; `alerts` stands for the file's alerts",
+            "the [deliveries](#expected-deliveries), by rule name; `alerts` refers to the file's alerts",
             example="{text-when-busy: [{use: twilio.send_sms}]}",
             required=True,
         ),

@@ -111,7 +111,7 @@ rules = Table(
     Column("hash", Text, primary_key=True, info=_doc("SHA-256 of the text.")),
     Column("text", Text, nullable=False, info=_doc("The rules file.")),
     Column("first_used_at", Instant, nullable=False, info=_doc("When these rules first routed an event.")),
-    info=_doc("The texts of all rules files that routed an event, by hash, so that a trace can be read "
+    info=_doc("Every rules file that routed an event, by hash, so that a trace can be read "
               "with its rules."),
 )  # fmt: skip
 
@@ -127,13 +127,13 @@ deliveries = Table(
            info=_doc("The failed delivery, or the pause (`pau_...`), that an `on_failure` step or alert "
                      "reports.")),
     Column("trigger", Text, nullable=False,
-           info=_doc("The part of the rules file that planned the delivery: `rule`, `on_failure` or "
+           info=_doc("The part of the rules file that created the delivery: `rule`, `on_failure` or "
                      "`alert`.")),
     Column("rule", Text, nullable=False, info=_doc("Name of the rule.")),
     Column("step_index", Integer, nullable=False,
            info=_doc("Position of the step in the list of steps, from 0.")),
     Column("rules_hash", Text, nullable=False,
-           info=_doc("The rules that planned the delivery: `rules.hash`.")),
+           info=_doc("The rules that created the delivery: `rules.hash`.")),
     Column("action", Text, nullable=False, info=_doc("Connector and action, such as `twilio.send_sms`.")),
     Column("connection", Text, nullable=False,
            info=_doc("Name of the connection (the account) that the action uses.")),
@@ -150,7 +150,7 @@ deliveries = Table(
     Column("params", Text, nullable=False,
            info=_doc('Rendered parameters of the action, as JSON. `{"erased":true}` once pruned or erased.')),
     Column("options", Text, nullable=False,
-           info=_doc("Options of the rule that matter after routing (`cancel_on`, `once`, `retry`, ...), "
+           info=_doc("Options of the step that are needed after routing (`cancel_on`, `once`, `retry`, ...), "
                      "as JSON.")),
     Column("concurrency_key", Text,
            info=_doc("Deliveries with the same key never run at the same time. Null: no restriction.")),
@@ -184,8 +184,8 @@ deliveries = Table(
                      "`failed`.")),
     Column("message_status_at", Instant, info=_doc("When the status was stored.")),
     Column("needs_follow_up", Boolean, nullable=False, default=False,
-           info=_doc("True until the `on_failure` steps and alerts of the failure have been planned.")),
-    Column("created_at", Instant, nullable=False, info=_doc("When the delivery was planned.")),
+           info=_doc("True until the `on_failure` steps and alerts of the failure have been created.")),
+    Column("created_at", Instant, nullable=False, info=_doc("When the delivery was created.")),
     Column("finished_at", Instant, info=_doc("When the delivery reached its final state.")),
     Index("deliveries_due", "connection", "run_at", sqlite_where=text(_IS_PENDING),
           postgresql_where=text(_IS_PENDING)),
@@ -270,7 +270,7 @@ opt_outs = Table(
     Column("opted_out_at", Instant,
            info=_doc("When the recipient opted out. Null once the recipient opted in again.")),
     Column("source", Text,
-           info=_doc("Origin of the last change, such as `STOP to twilio` or `unsubscribe link`.")),
+           info=_doc("Source of the last change, such as `STOP to twilio` or `unsubscribe link`.")),
     Column("changed_at", Instant, nullable=False, info=_doc("When the row was last changed.")),
     info=_doc("Recipients who opted out of a channel, and those who opted in again."),
 )  # fmt: skip
@@ -302,9 +302,9 @@ connections = Table(
                      "paused.")),
     Column("pause_reason", Text, info=_doc("Explanation of the pause, for operators.")),
     Column("pause_cause", Text, info=_doc("`operator`, `rate_limit`, `quota`, `auth` or `circuit_open`.")),
-    Column("pause_id", Text, info=_doc("ID of the pause, `pau_...`: each pause is alerted once.")),
+    Column("pause_id", Text, info=_doc("ID of the pause, `pau_...`: the team is alerted once per pause.")),
     Column("alert_due", Boolean, nullable=False, default=False,
-           info=_doc("True until the alerts about the pause have been planned.")),
+           info=_doc("True until the alerts about the pause have been created.")),
     Column("settings_fingerprint", Text,
            info=_doc("Fingerprint of the settings: changed settings end a pause with cause `auth`.")),
     Column("failures", Integer, nullable=False, default=0,
@@ -313,7 +313,7 @@ connections = Table(
            info=_doc("Other attempts in the window of the circuit breaker.")),
     Column("window_started_at", Instant, info=_doc("Start of the window of the circuit breaker.")),
     Column("consecutive_rate_limits", Integer, nullable=False, default=0,
-           info=_doc("Responses of status 429 without `Retry-After` in a row: each one doubles the pause.")),
+           info=_doc("Number of consecutive 429 responses without `Retry-After`: each one doubles the pause.")),
     Column("tokens", Float, info=_doc("Requests that may start now, under the limit per second.")),
     Column("tokens_refilled_at", Instant, info=_doc("When `tokens` was last computed.")),
     info=_doc("The shared state of each connection: its pause, circuit breaker and request budget."),

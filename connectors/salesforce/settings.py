@@ -29,19 +29,19 @@ class Settings(ConnectorSettings):
     consumer_secret: SecretStr | None = None
     """Consumer secret, for the OAuth client credentials flow."""
     username: str | None = None
-    """Name of the integration user, for the OAuth JWT bearer flow."""
+    """Username of the integration user, for the OAuth JWT bearer flow."""
     private_key_file: FilePath | None = None
     """Path of the RSA private key (PEM), for the OAuth JWT bearer flow."""
     api_version: str = Field("66.0", pattern=r"^\d\d\.0$")
     """Version of the REST API."""
     max_quota_fraction: float = Field(0.8, gt=0, le=1)
-    """The bridge stops when the org has used this fraction of its daily requests, and leaves the rest to others."""
+    """The bridge stops when the org has used this fraction of its daily API requests."""
     task_field: str = Field("Conversation_Id__c", pattern=r"^[A-Za-z]\w*__c$")
-    """External ID field of Task for the conversation ID."""
+    """External ID field of the Task that contains the conversation ID."""
     owner: str | None = Field(None, pattern=ID_PATTERN)
-    """Owner of the Tasks. Default: the integration user, in whose lists no colleague sees them."""
+    """Salesforce ID of the owner of Tasks. Default: the integration user."""
     time_zone: Annotated[str, AfterValidator(_validate_time_zone)] = "UTC"
-    """Time zone for the date of a Task if the event does not state the contact's time zone."""
+    """Time zone for the date of a Task if the event does not contain the contact's time zone."""
 
     @model_validator(mode="after")
     def _require_one_flow(self) -> Self:

@@ -49,7 +49,7 @@ def command_line() -> Iterator[str]:
     yield "# Command line"
     yield ""
     yield "Every command prints its help with `--help`. Exit codes: 0 success, 1 problems found, 2 wrong usage."
-    yield 'Lists printed with `--json` are one object, `{"items": [...], "next_cursor": null}`.'
+    yield 'With `--json`, a list is printed as one object, `{"items": [...], "next_cursor": null}`.'
     yield ""
     panels: dict[str, list[tuple[str, Any]]] = {}
     for name, command in root.commands.items():
@@ -86,8 +86,8 @@ def settings() -> Iterator[str]:
     """Yield the page of every environment variable: the bridge's own, then each connector's."""
     yield "# Settings"
     yield ""
-    yield "Settings come from environment variables; a `.env` file in the working directory is read too, and the"
-    yield "environment takes precedence. An empty variable counts as unset."
+    yield "Settings come from environment variables and from a `.env` file in the working directory; the"
+    yield "environment takes precedence. An empty variable counts as not set."
     yield ""
     yield "## Bridge"
     yield ""
@@ -118,7 +118,7 @@ def connectors() -> Iterator[str]:
     """Yield the page of every shipped connector, its actions and their params."""
     yield "# Connectors and actions"
     yield ""
-    yield "`bridge connectors show NAME` prints the same for every connector that is installed."
+    yield "`bridge connectors show NAME` prints the same for any installed connector."
     yield ""
     for connector in _connectors():
         yield f"## {connector.name}"
@@ -199,7 +199,7 @@ def delivery_states() -> Iterator[str]:
     yield "# Delivery states and reasons"
     yield ""
     yield "[Design](../design.md#delivery-states) shows which state follows which. The command line, the dashboard, the"
-    yield "API, the metrics and the `tests:` of a rules file use the same words."
+    yield "API, the metrics and the `tests:` of a rules file use the same values."
     yield ""
     for title, words in (
         ("Delivery states", DeliveryState),
@@ -213,7 +213,7 @@ def delivery_states() -> Iterator[str]:
         yield from table(("Value", "Meaning"), ((f"`{word}`", word.description) for word in words))
     yield "## Message statuses"
     yield ""
-    yield "A succeeded delivery may carry the status that the provider reports later: "
+    yield "A succeeded delivery may have a status that the provider reports later:"
     yield ", ".join(f"`{status}`" for status in get_args(MessageStatus)) + "."
     yield ""
 
@@ -230,7 +230,7 @@ OPEN_ENDPOINTS = (
     ("GET", "/healthz", "Report that the process is running.", "none"),
     ("GET", "/readyz", "Report whether the service can store events; 503 if not.", "none"),
     ("GET", "/metrics", "Get the [Prometheus metrics](metrics.md).", "admin token"),
-    ("GET", "/metrics/webhooks", "Count webhook requests in the form that Heppu documents.", "admin token"),
+    ("GET", "/metrics/webhooks", "Get webhook counts in the format that Heppu documents.", "admin token"),
 )
 """Method, path, purpose and authentication of each endpoint outside `/api`."""
 
@@ -240,7 +240,7 @@ WEBHOOK_RESPONSES = (
         "400",
         "The body is not a JSON object or has no event type. The request is listed in `bridge rejected`.",
     ),
-    ("401", "The signature is missing or wrong, or the timestamp is too far from now."),
+    ("401", "The signature is missing or wrong, or the timestamp is too old or too far in the future."),
     ("413", "The body is larger than 1 MiB."),
     ("503", "The event was not stored. Heppu sends it again."),
 )
@@ -255,8 +255,8 @@ def http_api() -> Iterator[str]:
     yield 'A list is `{"items": [...], "next_cursor": null}`; pass `next_cursor` as `cursor` to get the next page.'
     yield f"`limit` is 1 to {MAX_LIMIT}."
     yield ""
-    yield 'An error is `{"error": "..."}` and says what to do: 400 invalid parameter, 401 missing or wrong token,'
-    yield "404 unknown ID, 409 the action is not possible in this state, 503 database unavailable."
+    yield 'An error is `{"error": "..."}`, with a message that says what to do. Status codes: 400 invalid parameter,'
+    yield "401 missing or wrong token, 404 unknown ID, 409 action not possible in this state, 503 database unavailable."
     yield ""
     yield "## API"
     yield ""

@@ -46,10 +46,10 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "outcome": "meeting booked",
         "callMetadata__context__campaignType": "outbound_sales",
     },
-    "busy-for-the-third-time": {"callMetadata__context__previousAttempts": 2},
+    "task-after-third-busy-call": {"callMetadata__context__previousAttempts": 2},
     "open-question-becomes-a-task": {"outcome": "ongoing"},
     "satisfaction-survey": {"chatMetadata__feedback": ...},
-    "tell-team-of-missed-goals": {"chatMetadata__goal__achieved": False},
+    "notify-team-of-missed-goals": {"chatMetadata__goal__achieved": False},
 }
 """What the event of a recipe has to say beyond the sample."""
 
