@@ -84,7 +84,13 @@ def run_process(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a separate process."""
     return subprocess.run(
-        [BRIDGE, *arguments], cwd=folder, env=environ, input=stdin, capture_output=True, text=True, timeout=60
+        [BRIDGE, *arguments],
+        cwd=folder,
+        env=environ,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
@@ -140,7 +146,7 @@ class ServiceProcess:
     def stop(self) -> int:
         """Stop the service gracefully, and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(40)
+        return self.process.wait(100)
 
 
 @contextmanager

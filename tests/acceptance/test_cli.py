@@ -129,7 +129,7 @@ def test_broken_pipe_prints_no_error(service: ServiceProcess) -> None:
         env=service.environ,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
     assert result.stdout == "{"
     assert result.stderr == ""

@@ -129,7 +129,7 @@ def test_sigterm_finishes_running_attempts_and_rejects_new_events(
         running.process.send_signal(signal.SIGTERM)
         assert eventually(lambda: _post_status(running) == 503)
         assert httpx.get(f"{running.url}/readyz").status_code == 503
-        assert running.process.wait(30) == 0
+        assert running.process.wait(100) == 0
         assert delivery_states(running) == ["succeeded"]
 
 
@@ -184,7 +184,7 @@ def test_sandbox_json_environment_passes_check_online(tmp_path: Path) -> None:
         assert checked.returncode == 0, checked.stdout
         assert httpx.get(f"{printed['url']}/_sandbox/state").status_code == 200
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.mark.postgres
@@ -201,4 +201,4 @@ def test_postgresql_allows_separate_receiver_and_worker(
         worker.send_signal(signal.SIGHUP)
         time.sleep(0.2)
         worker.send_signal(signal.SIGTERM)
-        assert (worker.wait(30), running.stop()) == (0, 0)
+        assert (worker.wait(100), running.stop()) == (0, 0)

@@ -83,7 +83,7 @@ def test_interrupted_demo_cleans_up(tmp_path: Path) -> None:
     with demo(tmp_path) as process:
         assert eventually(lambda: list(tmp_path.glob("bridge-demo-*/bridge.db")))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(40) == 143
+        assert process.wait(100) == 143
         assert eventually(lambda: not group_is_alive(process.pid))
     assert list(tmp_path.iterdir()) == []
 
@@ -98,7 +98,7 @@ def test_demo_keep_runs_until_interrupted(tmp_path: Path) -> None:
         time.sleep(0.5)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert process.wait(40) == 0
+        assert process.wait(100) == 0
         assert eventually(lambda: not group_is_alive(process.pid))
     assert list(tmp_path.iterdir()) == []
 
