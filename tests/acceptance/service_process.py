@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import json
@@ -16,7 +17,7 @@ from contextlib import chdir, contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from unittest.mock import patch
 
 import httpx
@@ -143,6 +144,13 @@ class ServiceProcess:
         response = httpx.get(f"{self.url}/api/{listing}", headers=headers, timeout=30)
         return list(response.raise_for_status().json()["items"])
 
+    def kill(self) -> None:
+        """Kill the server with SIGKILL, and wait until its worker has exited too, which releases the SQLite lock."""
+        self.process.kill()
+        self.process.wait()
+        with (self.folder / "bridge.db.lock").open("rb") as lock:
+            assert eventually(lambda: _is_free(lock)), self.log.read_text()
+
     def stop(self) -> int:
         """Stop the service gracefully, and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
@@ -169,6 +177,14 @@ def running_service(
         assert eventually(lambda: process.poll() is not None or _ready(running.url)), log.read_text()
         assert process.poll() is None, log.read_text()
         yield running
+
+
+def _is_free(lock: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _ready(url: str) -> bool:

@@ -273,6 +273,7 @@ def _reasons(running: ServiceProcess, event: dict[str, Any]) -> set[str]:
 
 
 def test_replay_of_time_range_asks_for_confirmation(service: ServiceProcess) -> None:
+    send_event(service, "call.busy")
     result = service.run("replay", "--since", "1h")
     assert result.returncode == 1
     assert "Route" in result.stderr

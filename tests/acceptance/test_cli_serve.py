@@ -50,8 +50,7 @@ def test_port_in_use_exits_with_advice(tmp_path: Path, service: ServiceProcess) 
 def test_sqlite_server_lock_is_released_after_kill(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(DISABLED_RULE)
     with running_service(tmp_path, {}) as running:
-        running.process.kill()
-        running.process.wait()
+        running.kill()
     with running_service(tmp_path, {}) as running:
         assert running.stop() == 0
 

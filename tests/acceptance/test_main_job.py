@@ -76,7 +76,7 @@ def test_deliveries_resume_after_kill(folder: Path, sandbox: RunningSandbox) -> 
         body = refresh_sample(sample("call.busy"), now - timedelta(minutes=45))
         body["metadata"]["timezone"] = noon_zone(now)
         assert running.post(body).status_code == 200
-        running.process.kill()
+        running.kill()
     sandbox.clear_faults()
     with running_service(folder, sandbox.environment) as running:
         assert running.post(body).json() == {"received": True, "duplicate": True}
