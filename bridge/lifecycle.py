@@ -81,7 +81,7 @@ class FailureReason(DescribedEnum):
     """The reason of a failed attempt; also the label `reason` of the metric `bridge_attempts_total`."""
 
     REJECTED = "rejected", "The provider rejected the action permanently."
-    AUTH = "auth", "The provider did not accept the account's credentials or permissions."
+    AUTH = "auth", "The provider rejected the account's credentials or permissions."
     RATE_LIMITED = "rate_limited", "The provider reported too many requests."
     QUOTA = "quota", "The account's quota is exhausted."
     SERVER_ERROR = (

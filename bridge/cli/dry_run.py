@@ -125,7 +125,7 @@ def _print_outcome(outcome: PlannedOutcome, now: datetime) -> None:
         if value not in (None, "", {}, []):
             echo(f"    {name}: {_format_value(value)}")
     if planned.cancel_on:
-        echo(f"    cancelled if {' or '.join(planned.cancel_on)} occurs before")
+        echo(f"    cancelled if {' or '.join(planned.cancel_on)} occurs first")
 
 
 def _describe_outcome(outcome: PlannedOutcome, now: datetime) -> tuple[str, str]:

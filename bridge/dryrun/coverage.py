@@ -77,7 +77,7 @@ def coverage_of(rules: Rules, dry_runs: Iterable[DryRun]) -> Coverage:
             gaps.append(Gap("rule", rule.name, rule.line, "never fires"))
         for (_, condition), seen in results[rule.name].items():
             if len(seen) == 1:
-                gap = "never holds" if False in seen else "always holds"
+                gap = "never true" if False in seen else "always true"
                 gaps.append(Gap("condition", rule.name, rule.line, f"{condition}: {gap}"))
     gaps += [
         Gap("action", name, step.line, f"{step.use}{_LOCATIONS[trigger]} is never attempted")

@@ -85,7 +85,7 @@ def _action(context: ParseContext, node: Node, label: str) -> Action | None:
     ]
     suggestion = nearest(use, known)
     hint = f"did you mean `{suggestion}`? " if suggestion else ""
-    context.error(node, f"no action `{use[:60]}`", hint + "`bridge connectors` lists every action")
+    context.error(node, f"unknown action `{use[:60]}`", hint + "`bridge connectors` lists every action")
     return None
 
 

@@ -107,7 +107,7 @@ def test_test_files_next_to_the_rules_file_are_checked_and_run(service: ServiceP
         passed = service.run("test")
         assert (passed.returncode, "tests/night.yaml: 1 test" in passed.stdout) == (0, True)
         assert (
-            "Not covered:\n  rules.yaml:3: notify: event.direction eq outbound: always holds" in passed.stdout
+            "Not covered:\n  rules.yaml:3: notify: event.direction eq outbound: always true" in passed.stdout
         )
         assert json.loads(service.run("test", "--json").stdout)["tests"][0]["path"] == "tests/night.yaml"
         test_file.write_text("tests: [{name: night, event: call.busy, expect: {notfy: []}}]\n")

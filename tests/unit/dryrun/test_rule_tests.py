@@ -179,7 +179,7 @@ def test_coverage_needs_both_results_of_a_condition(run_rule_tests):
     gaps = [gap.text for gap in run_rule_tests(one).coverage.gaps if gap.kind == "condition"]
     assert len(gaps) == 1
     assert gaps[0].startswith("event.direction")
-    assert gaps[0].endswith(": always holds")
+    assert gaps[0].endswith(": always true")
     assert [gap for gap in run_rule_tests(one, two).coverage.gaps if gap.kind == "condition"] == []
 
 
@@ -189,7 +189,7 @@ def test_coverage_needs_both_results_of_every_part_of_a_group(run_rule_tests):
     )
     one = "{name: one, event: call.busy, expect: {}}"
     gaps = [gap.text for gap in run_rule_tests(one, rules=grouped).coverage.gaps if gap.kind == "condition"]
-    assert gaps == ["event.direction eq outbound: always holds", "event.duration gt 5: never holds"]
+    assert gaps == ["event.direction eq outbound: always true", "event.duration gt 5: never true"]
 
 
 def test_report_is_serializable(run_rule_tests):
