@@ -179,7 +179,7 @@ def print_conclusion(failures: Sequence[str], deliveries: Sequence[Mapping[str, 
     )
     echo(
         "\nNext steps\n"
-        "  bridge explain call.busy   see why each rule fires or not (in a checkout: .venv/bin/bridge)\n"
+        "  bridge explain call.busy   see why each rule does or does not fire (in a checkout: .venv/bin/bridge)\n"
         "  bridge demo --keep         keep the demo running, with its dashboard\n"
         "  bridge init                create rules.yaml and .env for your own accounts\n"
         "  README.md                  connect Heppu and your own accounts"
