@@ -1,4 +1,4 @@
-"""Faults on demand, as a client sees them, over connections that are kept alive."""
+"""Fault injection as a client sees it, over keep-alive connections."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def _path(sandbox: RunningSandbox) -> str:
     return sandbox.environment["SLACK_WEBHOOK_URL"].removeprefix(sandbox.url)
 
 
-class Wire:
-    """One TCP connection, so that a test sees whether it survives."""
+class KeepAliveConnection:
+    """One TCP connection, so that a test can check whether it stays open."""
 
     def __init__(self, sandbox: RunningSandbox) -> None:
         self.connection = http.client.HTTPConnection("127.0.0.1", sandbox.port, timeout=5)
@@ -27,23 +27,23 @@ class Wire:
     def post(self, text: str) -> tuple[int, bytes]:
         body = json.dumps({"text": text})
         self.connection.request("POST", self.path, body, {"content-type": "application/json"})
-        answer = self.connection.getresponse()
-        return answer.status, answer.read()
+        response = self.connection.getresponse()
+        return response.status, response.read()
 
-    def __enter__(self) -> Wire:
+    def __enter__(self) -> KeepAliveConnection:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.connection.close()
 
 
-def test_a_status_comes_with_the_partners_own_body_and_without_the_effect(sandbox: RunningSandbox) -> None:
+def test_status_fault_returns_provider_error_without_side_effect(sandbox: RunningSandbox) -> None:
     sandbox.fault("slack", status=404)
-    with Wire(sandbox) as wire:
-        assert wire.post("lost") == (404, b"channel_not_found")
-        socket = wire.connection.sock
-        assert wire.post("kept") == (200, b"ok")
-        assert wire.connection.sock is socket, "a refusal leaves the connection as it is"
+    with KeepAliveConnection(sandbox) as connection:
+        assert connection.post("lost") == (404, b"channel_not_found")
+        socket = connection.connection.sock
+        assert connection.post("kept") == (200, b"ok")
+        assert connection.connection.sock is socket, "an error response keeps the connection open"
     assert [message.text for message in sandbox.slack.messages] == ["kept"]
     assert [request.status for request in sandbox.requests] == [404, 200]
 
@@ -65,67 +65,67 @@ def test_a_status_comes_with_the_partners_own_body_and_without_the_effect(sandbo
         ),
     ],
 )
-def test_every_partner_has_its_own_error_body(
+def test_status_fault_returns_error_body_of_each_provider(
     sandbox: RunningSandbox, provider: Any, method: str, path: str, status: int, expected: dict[str, Any]
 ) -> None:
     sandbox.fault(provider, status=status)
-    answer = httpx.request(method, sandbox.url + path)
-    assert answer.status_code == status
-    body = answer.json()[0] if provider == "salesforce" else answer.json()
+    response = httpx.request(method, sandbox.url + path)
+    assert response.status_code == status
+    body = response.json()[0] if provider == "salesforce" else response.json()
     for name, value in expected.items():
         assert body[name] == value or value.items() <= body[name].items()
 
 
-def test_body_headers_and_retry_after_are_told_as_given(sandbox: RunningSandbox) -> None:
+def test_fault_returns_given_body_headers_and_retry_after(sandbox: RunningSandbox) -> None:
     sandbox.fault("slack", status=503, body="<html>down</html>", headers={"X-Node": "7"}, retry_after=12)
     sandbox.fault("slack", body={"unexpected": True})
     sandbox.fault("slack", retry_after=1.5)
     url = sandbox.environment["SLACK_WEBHOOK_URL"]
-    html, strange, slow = (httpx.post(url, json={"text": "x"}) for _ in range(3))
+    html, unexpected, slow = (httpx.post(url, json={"text": "x"}) for _ in range(3))
     assert (html.status_code, html.text) == (503, "<html>down</html>")
     assert (html.headers["retry-after"], html.headers["x-node"]) == ("12", "7")
-    assert (strange.status_code, strange.json()) == (200, {"unexpected": True})
+    assert (unexpected.status_code, unexpected.json()) == (200, {"unexpected": True})
     assert (slow.status_code, slow.headers["retry-after"]) == (429, "1.5")
     assert sandbox.slack.messages == []
 
 
-def test_a_drop_before_the_effect_cuts_the_connection_and_nothing_happened(sandbox: RunningSandbox) -> None:
+def test_drop_before_closes_connection_without_side_effect(sandbox: RunningSandbox) -> None:
     sandbox.fault("slack", drop="before")
-    with Wire(sandbox) as wire:
+    with KeepAliveConnection(sandbox) as connection:
         with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
-            wire.post("lost")
-        assert wire.post("on a new connection") == (200, b"ok")
+            connection.post("lost")
+        assert connection.post("on a new connection") == (200, b"ok")
     assert [message.text for message in sandbox.slack.messages] == ["on a new connection"]
     assert [request.status for request in sandbox.requests] == [None, 200]
 
 
-def test_a_drop_after_the_effect_cuts_the_connection_and_it_happened(sandbox: RunningSandbox) -> None:
+def test_drop_after_closes_connection_after_side_effect(sandbox: RunningSandbox) -> None:
     sandbox.fault("slack", drop="after")
-    with Wire(sandbox) as wire:
+    with KeepAliveConnection(sandbox) as connection:
         with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
-            wire.post("happened")
-        assert wire.post("next")[0] == 200
+            connection.post("happened")
+        assert connection.post("next")[0] == 200
     assert [message.text for message in sandbox.slack.messages] == ["happened", "next"]
 
 
-def test_a_kept_connection_that_is_cut_later_does_not_spoil_its_successor(sandbox: RunningSandbox) -> None:
-    with Wire(sandbox) as wire:
-        assert wire.post("one")[0] == 200
+def test_dropped_keep_alive_connection_does_not_affect_the_next_one(sandbox: RunningSandbox) -> None:
+    with KeepAliveConnection(sandbox) as connection:
+        assert connection.post("one")[0] == 200
         sandbox.fault("slack", drop="after")
         with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
-            wire.post("two")
-        assert [wire.post(text)[0] for text in ("three", "four")] == [200, 200]
+            connection.post("two")
+        assert [connection.post(text)[0] for text in ("three", "four")] == [200, 200]
     assert [message.text for message in sandbox.slack.messages] == ["one", "two", "three", "four"]
 
 
-def test_a_status_may_also_be_told_after_the_effect(sandbox: RunningSandbox) -> None:
+def test_status_with_drop_after_is_returned_after_side_effect(sandbox: RunningSandbox) -> None:
     sandbox.fault("slack", status=502, drop="after")
-    with Wire(sandbox) as wire:
-        assert wire.post("happened")[0] == 502
+    with KeepAliveConnection(sandbox) as connection:
+        assert connection.post("happened")[0] == 502
     assert [message.text for message in sandbox.slack.messages] == ["happened"]
 
 
-def test_a_request_hangs_until_the_client_leaves(sandbox: RunningSandbox) -> None:
+def test_hang_lasts_until_client_disconnects(sandbox: RunningSandbox) -> None:
     sandbox.fault("slack", hang=True)
     sandbox.fault("slack", hang=True, drop="after")
     url = sandbox.environment["SLACK_WEBHOOK_URL"]
@@ -136,7 +136,7 @@ def test_a_request_hangs_until_the_client_leaves(sandbox: RunningSandbox) -> Non
     assert [message.text for message in sandbox.slack.messages] == ["happened", "next"]
 
 
-def test_a_slow_partner_goes_on_after_the_client_left(sandbox: RunningSandbox) -> None:
+def test_delayed_request_is_processed_after_client_disconnects(sandbox: RunningSandbox) -> None:
     sandbox.fault("slack", delay=0.3)
     url = sandbox.environment["SLACK_WEBHOOK_URL"]
     with pytest.raises(httpx.ReadTimeout):
@@ -148,24 +148,24 @@ def test_a_slow_partner_goes_on_after_the_client_left(sandbox: RunningSandbox) -
     assert [message.text for message in sandbox.slack.messages] == ["late"]
 
 
-def test_others_are_served_while_one_waits(sandbox: RunningSandbox) -> None:
+def test_delayed_request_does_not_block_other_requests(sandbox: RunningSandbox) -> None:
     sandbox.fault("hubspot", delay=20)
     url = sandbox.url + "/hubspot/crm/v3/owners"
     with pytest.raises(httpx.ReadTimeout):
         httpx.get(url, timeout=0.1)
-    began = time.monotonic()
+    started_at = time.monotonic()
     assert httpx.post(sandbox.environment["SLACK_WEBHOOK_URL"], json={"text": "x"}).text == "ok"
     assert httpx.get(url).status_code == 401
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - started_at < 1
 
 
-def test_faults_meet_only_what_they_are_meant_for_and_only_so_often(sandbox: RunningSandbox) -> None:
+def test_fault_matches_path_and_method_and_expires_after_times(sandbox: RunningSandbox) -> None:
     headers = {"x-api-key": sandbox.environment["HEPPU_API_KEY"]}
     fault = sandbox.fault("heppu", path="/api/v1/agents*", method="get", times=2, status=500)
     url = sandbox.environment["HEPPU_API_URL"]
     assert httpx.get(url + "/calls", headers=headers).status_code == 200
     assert httpx.post(url + "/agents", headers=headers).status_code == 405
-    assert fault.left == 2
+    assert fault.remaining == 2
     statuses = [httpx.get(url + "/agents?limit=1", headers=headers).status_code for _ in range(3)]
     assert statuses == [500, 500, 200]
     sandbox.fault("heppu", status=500, times=None)
@@ -174,19 +174,19 @@ def test_faults_meet_only_what_they_are_meant_for_and_only_so_often(sandbox: Run
     assert httpx.get(url + "/calls", headers=headers).status_code == 200
 
 
-def test_a_quota_runs_out_with_the_partners_own_error(sandbox: RunningSandbox) -> None:
+def test_quota_fault_returns_provider_quota_error_when_used_up(sandbox: RunningSandbox) -> None:
     token = {"authorization": f"Bearer {sandbox.environment['HUBSPOT_ACCESS_TOKEN']}"}
     sandbox.fault("hubspot", quota=2)
-    answers = [httpx.get(sandbox.url + "/hubspot/crm/v3/owners", headers=token) for _ in range(4)]
-    assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
-    assert answers[-1].json()["policyName"] == "DAILY"
+    responses = [httpx.get(sandbox.url + "/hubspot/crm/v3/owners", headers=token) for _ in range(4)]
+    assert [response.status_code for response in responses] == [200, 200, 429, 429]
+    assert responses[-1].json()["policyName"] == "DAILY"
     assert httpx.post(sandbox.environment["SLACK_WEBHOOK_URL"], json={"text": "x"}).text == "ok"
 
 
-def test_faults_are_set_listed_and_cleared_over_http(sandbox: RunningSandbox) -> None:
+def test_faults_are_added_listed_and_cleared_over_http(sandbox: RunningSandbox) -> None:
     url = sandbox.url + "/_sandbox/faults"
-    made = httpx.post(url, json={"provider": "slack", "status": 500, "times": None})
-    assert (made.status_code, made.json()) == (
+    created = httpx.post(url, json={"provider": "slack", "status": 500, "times": None})
+    assert (created.status_code, created.json()) == (
         201,
         {"provider": "slack", "status": 500, "times": None, "left": None},
     )
@@ -198,7 +198,7 @@ def test_faults_are_set_listed_and_cleared_over_http(sandbox: RunningSandbox) ->
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ({"provider": "slack"}, "needs one of"),
         ({"provider": "zendesk", "status": 500}, "provider"),
@@ -209,10 +209,8 @@ def test_faults_are_set_listed_and_cleared_over_http(sandbox: RunningSandbox) ->
         ([], "object"),
     ],
 )
-def test_a_fault_that_means_nothing_is_refused_with_the_reason(
-    sandbox: RunningSandbox, body: Any, said: str
-) -> None:
-    answer = httpx.post(sandbox.url + "/_sandbox/faults", json=body)
-    assert answer.status_code == 400
-    assert said in answer.json()["error"]
+def test_invalid_fault_is_rejected_with_reason(sandbox: RunningSandbox, body: Any, message: str) -> None:
+    response = httpx.post(sandbox.url + "/_sandbox/faults", json=body)
+    assert response.status_code == 400
+    assert message in response.json()["error"]
     assert httpx.get(sandbox.url + "/_sandbox/faults").json()["items"] == []

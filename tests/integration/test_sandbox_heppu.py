@@ -1,4 +1,4 @@
-"""The stand-in for Heppu's own API."""
+"""Mock Heppu API: scheduled calls, webhooks and agents."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def schedule(api: httpx.Client, **fields: Any) -> httpx.Response:
     return api.post("/calls/schedule", json={"agentId": AGENT, "contactPhone": TO} | fields)
 
 
-def test_a_call_is_scheduled_listed_read_and_cancelled(sandbox: RunningSandbox, api: httpx.Client) -> None:
-    made = schedule(
+def test_call_is_scheduled_listed_read_and_cancelled(sandbox: RunningSandbox, api: httpx.Client) -> None:
+    response = schedule(
         api,
         contactName="Ines Okafor",
         scheduledAt="2026-03-03T09:00:00-05:00",
@@ -37,18 +37,18 @@ def test_a_call_is_scheduled_listed_read_and_cancelled(sandbox: RunningSandbox, 
         metadata={"bridge": "d1"},
         callMetadata={"timezone": "America/New_York"},
     )
-    assert made.status_code == 201
-    call_id = made.json()["data"]["id"]
-    kept = sandbox.heppu.calls[0]
-    assert (kept.id, kept.contact_phone, kept.request["metadata"]) == (call_id, TO, {"bridge": "d1"})
+    assert response.status_code == 201
+    call_id = response.json()["data"]["id"]
+    call = sandbox.heppu.calls[0]
+    assert (call.id, call.contact_phone, call.request["metadata"]) == (call_id, TO, {"bridge": "d1"})
     listed = api.get("/calls", params={"phoneNumber": TO, "status": "scheduled"}).json()["data"]
-    assert [one["id"] for one in listed["calls"]] == [call_id]
+    assert [item["id"] for item in listed["calls"]] == [call_id]
     assert listed["pagination"] == {"total": 1, "limit": 50, "offset": 0, "hasMore": False}
     assert listed["calls"][0]["contact"]["name"] == "Ines Okafor"
     read = api.get(f"/calls/{call_id}").json()["data"]
     assert (read["metadata"], read["status"]) == ({"bridge": "d1"}, "scheduled")
-    gone = api.delete(f"/calls/{call_id}").json()
-    assert gone["data"] == {"id": call_id, "status": "cancelled"}
+    cancelled = api.delete(f"/calls/{call_id}").json()
+    assert cancelled["data"] == {"id": call_id, "status": "cancelled"}
     assert api.delete(f"/calls/{call_id}").status_code == 409
     assert api.get("/calls/call_unknown").status_code == 404
 
@@ -70,31 +70,31 @@ def test_a_call_is_scheduled_listed_read_and_cancelled(sandbox: RunningSandbox, 
         ({"retryIntervals": "2 hours"}, "retryIntervals"),
     ],
 )
-def test_a_call_that_cannot_be_made_is_refused(
+def test_invalid_call_is_rejected(
     sandbox: RunningSandbox, api: httpx.Client, fields: dict[str, Any], field: str
 ) -> None:
-    answer = schedule(api, **fields)
-    assert answer.status_code == 422
-    assert answer.json()["error"]["details"]["field"] == field
+    response = schedule(api, **fields)
+    assert response.status_code == 422
+    assert response.json()["error"]["details"]["field"] == field
     assert sandbox.heppu.calls == []
 
 
-def test_a_key_is_needed_in_either_place(sandbox: RunningSandbox) -> None:
+def test_api_key_is_required_in_either_header(sandbox: RunningSandbox) -> None:
     url, key = sandbox.environment["HEPPU_API_URL"], sandbox.environment["HEPPU_API_KEY"]
-    answer = httpx.get(url + "/calls")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+    response = httpx.get(url + "/calls")
+    assert (response.status_code, response.json()["error"]["code"]) == (401, "invalid_api_key")
     assert httpx.get(url + "/calls", headers={"x-api-key": "wrong"}).status_code == 401
     assert httpx.get(url + "/calls", headers={"authorization": f"Bearer {key}"}).status_code == 200
 
 
-def test_a_list_is_filtered_sorted_and_paged(sandbox: RunningSandbox, api: httpx.Client) -> None:
+def test_call_list_is_filtered_sorted_and_paged(sandbox: RunningSandbox, api: httpx.Client) -> None:
     for hour in (3, 1, 2):
         schedule(api, contactPhone=f"+1212555010{hour}", scheduledAt=f"2026-03-03T0{hour}:00:00Z")
         sandbox.clock.advance(seconds=1)
 
     def phones(**query: Any) -> str:
-        found = api.get("/calls", params=query).json()["data"]["calls"]
-        return "".join(one["contact"]["phone"][-1] for one in found)
+        calls = api.get("/calls", params=query).json()["data"]["calls"]
+        return "".join(call["contact"]["phone"][-1] for call in calls)
 
     assert phones() == "213"
     assert phones(sortBy="scheduledAt", sortOrder="asc") == "123"
@@ -105,17 +105,17 @@ def test_a_list_is_filtered_sorted_and_paged(sandbox: RunningSandbox, api: httpx
     assert phones(agentId="b7d1a1f4-52c0-4a0c-8a3e-0d1f2c3b4a59") == ""
     assert phones(direction="inbound") == ""
     assert phones(status="completed") == ""
-    for wrong in (
+    for invalid_query in (
         {"limit": 101},
         {"limit": "x"},
         {"status": "done"},
         {"sortBy": "name"},
         {"direction": "up"},
     ):
-        assert api.get("/calls", params=wrong).status_code == 400, wrong
+        assert api.get("/calls", params=invalid_query).status_code == 400, invalid_query
 
 
-def test_webhooks_are_made_changed_and_deleted_without_showing_the_secret(
+def test_webhook_is_created_updated_and_deleted_without_showing_secret(
     sandbox: RunningSandbox, api: httpx.Client
 ) -> None:
     body = {
@@ -123,19 +123,19 @@ def test_webhooks_are_made_changed_and_deleted_without_showing_the_secret(
         "events": ["call.busy"],
         "secret": "whsec_abcdef123",
     }
-    made = api.post("/webhooks", json=body)
-    assert made.status_code == 201
-    webhook = made.json()["data"]
+    created = api.post("/webhooks", json=body)
+    assert created.status_code == 201
+    webhook = created.json()["data"]
     assert (webhook["status"], webhook["secretPrefix"]) == ("active", "whsec_abc")
-    assert "whsec_abcdef123" not in made.text
-    changed = api.patch(
+    assert "whsec_abcdef123" not in created.text
+    updated = api.patch(
         f"/webhooks/{webhook['id']}", json={"events": ["chat.completed"], "status": "inactive"}
     )
-    assert (changed.json()["data"]["events"], changed.json()["data"]["status"]) == (
+    assert (updated.json()["data"]["events"], updated.json()["data"]["status"]) == (
         ["chat.completed"],
         "inactive",
     )
-    assert [one["id"] for one in api.get("/webhooks").json()["data"]] == [webhook["id"]]
+    assert [item["id"] for item in api.get("/webhooks").json()["data"]] == [webhook["id"]]
     assert sandbox.heppu.webhooks[0]["secret"] == "whsec_abcdef123"
     state = httpx.get(sandbox.url + "/_sandbox/state").text
     assert "whsec_abcdef123" not in state
@@ -155,14 +155,14 @@ def test_webhooks_are_made_changed_and_deleted_without_showing_the_secret(
         {"name": "x"},
     ],
 )
-def test_a_webhook_that_cannot_be_is_refused(api: httpx.Client, change: dict[str, Any]) -> None:
+def test_invalid_webhook_is_rejected(api: httpx.Client, change: dict[str, Any]) -> None:
     body = {"url": "https://bridge.example.com/", "events": ["call.busy"]}
     assert api.post("/webhooks", json=body | change).status_code == 422
-    made = api.post("/webhooks", json=body).json()["data"]["id"]
-    assert api.patch(f"/webhooks/{made}", json=change).status_code == 422
+    webhook_id = api.post("/webhooks", json=body).json()["data"]["id"]
+    assert api.patch(f"/webhooks/{webhook_id}", json=change).status_code == 422
 
 
-def test_the_agents_are_those_of_the_samples(api: httpx.Client) -> None:
+def test_agents_match_the_samples(api: httpx.Client) -> None:
     agents = api.get("/agents").json()["data"]["agents"]
     assert {agent["id"] for agent in agents} == {
         sample(name)["agentId"] for name in ("call.busy", "chat.resolved")

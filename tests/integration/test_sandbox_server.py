@@ -1,4 +1,4 @@
-"""The sandbox as a process lives with it: starting, stopping, what it tells of itself."""
+"""The sandbox server: start, stop, and the `/_sandbox` API."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ VARIABLES = {
 }
 
 
-def test_the_environment_names_every_partner(sandbox: RunningSandbox) -> None:
+def test_environment_configures_every_provider(sandbox: RunningSandbox) -> None:
     assert set(sandbox.environment) == VARIABLES
     assert all(sandbox.environment.values())
 
 
-def test_it_stops_within_a_second_while_requests_hang_and_connections_idle() -> None:
+def test_stop_takes_less_than_a_second_with_hanging_requests() -> None:
     running = start_sandbox()
     running.fault("slack", path="*hang*", hang=True)
     running.fault("slack", path="*slow*", delay=30)
@@ -46,46 +46,46 @@ def test_it_stops_within_a_second_while_requests_hang_and_connections_idle() -> 
     idle.getresponse().read()
     failures: list[type[Exception]] = []
 
-    def ask(path: str) -> None:
+    def send(path: str) -> None:
         try:
             httpx.post(running.url + path, json={"text": "x"}, timeout=20, trust_env=False)
         except httpx.HTTPError as error:
             failures.append(type(error))
 
-    threads = [threading.Thread(target=ask, args=(path,)) for path in ("/slack/hang", "/slack/slow")]
+    threads = [threading.Thread(target=send, args=(path,)) for path in ("/slack/hang", "/slack/slow")]
     for thread in threads:
         thread.start()
-    with socket.create_connection(("127.0.0.1", running.smtp_port), timeout=5) as mail:
-        mail.recv(100)
+    with socket.create_connection(("127.0.0.1", running.smtp_port), timeout=5) as smtp:
+        smtp.recv(100)
         while len(running.requests_to("slack")) < 2:
             time.sleep(0.01)
-        began = time.monotonic()
+        started_at = time.monotonic()
         running.stop()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - started_at < 1
     for thread in threads:
         thread.join(5)
     idle.close()
     assert failures == [httpx.RemoteProtocolError, httpx.RemoteProtocolError]
-    running.stop()  # a second time is fine
+    running.stop()  # stopping twice is allowed
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", running.port), timeout=1)
 
 
-def test_a_taken_port_is_an_os_error_and_leaves_nothing_behind(sandbox: RunningSandbox) -> None:
+def test_start_on_used_port_raises_os_error(sandbox: RunningSandbox) -> None:
     with pytest.raises(OSError, match="in use"):
         start_sandbox(port=sandbox.port)
     with pytest.raises(OSError, match="in use"):
         start_sandbox(smtp_port=sandbox.smtp_port)
 
 
-def test_two_sandboxes_know_nothing_of_each_other(sandbox: RunningSandbox) -> None:
+def test_two_sandboxes_are_independent(sandbox: RunningSandbox) -> None:
     with start_sandbox() as other:
         httpx.post(other.environment["SLACK_WEBHOOK_URL"], json={"text": "to the other"})
         assert [message.text for message in other.slack.messages] == ["to the other"]
     assert sandbox.slack.messages == []
 
 
-def test_requests_are_shown_with_what_was_answered_and_without_credentials(sandbox: RunningSandbox) -> None:
+def test_requests_show_response_status_and_no_credentials(sandbox: RunningSandbox) -> None:
     env = sandbox.environment
     httpx.post(env["SLACK_WEBHOOK_URL"], json={"text": "hello"})
     httpx.get(env["HEPPU_API_URL"] + "/calls?limit=3", headers={"x-api-key": env["HEPPU_API_KEY"]})
@@ -105,14 +105,14 @@ def test_requests_are_shown_with_what_was_answered_and_without_credentials(sandb
     assert twilio.body["Body"] == "hi"
     assert twilio.headers["authorization"] == "Basic ***"
     assert heppu.headers["x-api-key"] == "***"
-    shown = httpx.get(sandbox.url + "/_sandbox/requests", params={"provider": "twilio"}).json()
-    assert [(item["path"], item["status"]) for item in shown["items"]] == [(twilio.path, 201)]
+    listed = httpx.get(sandbox.url + "/_sandbox/requests", params={"provider": "twilio"}).json()
+    assert [(item["path"], item["status"]) for item in listed["items"]] == [(twilio.path, 201)]
     assert env["HEPPU_API_KEY"] not in httpx.get(sandbox.url + "/_sandbox/requests").text
     assert httpx.delete(sandbox.url + "/_sandbox/requests").status_code == 204
     assert sandbox.requests == []
 
 
-def test_state_shows_the_records_of_all_partners(sandbox: RunningSandbox) -> None:
+def test_state_shows_records_of_all_providers(sandbox: RunningSandbox) -> None:
     sandbox.hubspot.add("contacts", email="ines@example.com")
     sandbox.salesforce.add("Contact", LastName="Okafor")
     httpx.post(sandbox.environment["SLACK_WEBHOOK_URL"], json={"text": "hello"})
@@ -123,7 +123,7 @@ def test_state_shows_the_records_of_all_partners(sandbox: RunningSandbox) -> Non
     assert set(state) == {"hubspot", "salesforce", "twilio", "slack", "heppu", "email"}
 
 
-def test_reset_makes_every_account_fresh(sandbox: RunningSandbox) -> None:
+def test_reset_clears_all_accounts(sandbox: RunningSandbox) -> None:
     sandbox.hubspot.add("contacts", email="ines@example.com")
     sandbox.fault("slack", status=500)
     httpx.post(sandbox.environment["SLACK_WEBHOOK_URL"], json={"text": "hello"})
@@ -132,16 +132,16 @@ def test_reset_makes_every_account_fresh(sandbox: RunningSandbox) -> None:
     assert httpx.get(sandbox.url + "/_sandbox/faults").json()["items"] == []
 
 
-def test_what_the_control_does_not_understand_it_says(sandbox: RunningSandbox) -> None:
-    answer = httpx.post(sandbox.url + "/_sandbox/twilio/nonsense", json={})
-    assert answer.status_code == 404
-    assert "twilio/inbound" in answer.json()["error"]
-    answer = httpx.post(sandbox.url + "/_sandbox/twilio/inbound", json={"from": "+12125550123"})
-    assert answer.status_code == 400
+def test_invalid_command_is_rejected_with_reason(sandbox: RunningSandbox) -> None:
+    response = httpx.post(sandbox.url + "/_sandbox/twilio/nonsense", json={})
+    assert response.status_code == 404
+    assert "twilio/inbound" in response.json()["error"]
+    response = httpx.post(sandbox.url + "/_sandbox/twilio/inbound", json={"from": "+12125550123"})
+    assert response.status_code == 400
     assert httpx.post(sandbox.url + "/_sandbox/twilio/inbound", content=b"{").status_code == 400
 
 
-def test_many_threads_at_once_lose_nothing(sandbox: RunningSandbox) -> None:
+def test_concurrent_requests_are_all_stored(sandbox: RunningSandbox) -> None:
     url = sandbox.environment["SLACK_WEBHOOK_URL"]
 
     def post(number: int) -> int:
@@ -153,9 +153,7 @@ def test_many_threads_at_once_lose_nothing(sandbox: RunningSandbox) -> None:
     assert len(sandbox.requests) == 80
 
 
-def test_the_log_forgets_the_oldest_when_memory_is_full(
-    sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_request_log_drops_oldest_when_full(sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway, "MAX_LOG_BYTES", 25)
     log = RequestLog()
     for number in range(4):
@@ -163,29 +161,29 @@ def test_the_log_forgets_the_oldest_when_memory_is_full(
     assert [request.path for request in log.all()] == ["/2", "/3"]
 
 
-def test_a_partner_that_holds_too_much_asks_for_a_reset(
+def test_full_provider_returns_507_and_suggests_reset(
     sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bridge.sandbox.slack.MAX_RECORDS", 1)
     url = sandbox.environment["SLACK_WEBHOOK_URL"]
     assert httpx.post(url, json={"text": "one"}).status_code == 200
-    answer = httpx.post(url, json={"text": "two"})
-    assert answer.status_code == 507
-    assert "reset" in answer.json()["message"]
+    response = httpx.post(url, json={"text": "two"})
+    assert response.status_code == 507
+    assert "reset" in response.json()["message"]
 
 
 @pytest.mark.parametrize(
     "body", [b"[" * 100_000, b"\xff\xfe", b'{"a": NaN}', b"", b"null", b'"text"', b"[1]"]
 )
-def test_no_body_makes_a_partner_stumble(sandbox: RunningSandbox, body: bytes) -> None:
+def test_malformed_body_is_rejected_by_every_provider(sandbox: RunningSandbox, body: bytes) -> None:
     env = sandbox.environment
     token = {"authorization": f"Bearer {env['HUBSPOT_ACCESS_TOKEN']}"}
-    login = {"grant_type": "client_credentials"}
+    form = {"grant_type": "client_credentials"}
     client = (env["SALESFORCE_CONSUMER_KEY"], env["SALESFORCE_CONSUMER_SECRET"])
-    session = httpx.post(env["SALESFORCE_URL"] + "/services/oauth2/token", data=login, auth=client).json()
+    session = httpx.post(env["SALESFORCE_URL"] + "/services/oauth2/token", data=form, auth=client).json()
     bearer = {"authorization": f"Bearer {session['access_token']}"}
     data = env["SALESFORCE_URL"] + "/services/data/v59.0"
-    asked = [
+    requests = [
         (env["HUBSPOT_URL"] + "/crm/v3/objects/contacts", token),
         (env["HUBSPOT_URL"] + "/crm/v3/objects/contacts/search", token),
         (env["HUBSPOT_URL"] + "/crm/v3/objects/contacts/batch/upsert", token),
@@ -196,5 +194,5 @@ def test_no_body_makes_a_partner_stumble(sandbox: RunningSandbox, body: bytes) -
         (env["SLACK_WEBHOOK_URL"], {}),
         (env["HEPPU_API_URL"] + "/calls/schedule", {"x-api-key": env["HEPPU_API_KEY"]}),
     ]
-    for url, headers in asked:
+    for url, headers in requests:
         assert httpx.post(url, content=body, headers=headers).status_code in (400, 422), url

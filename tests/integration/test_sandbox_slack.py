@@ -1,4 +1,4 @@
-"""Slack's stand-in: an incoming webhook that answers in plain text."""
+"""Mock Slack: an incoming webhook that responds in plain text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from bridge.sandbox import RunningSandbox
 
 
-def test_a_message_is_posted(sandbox: RunningSandbox) -> None:
+def test_post_message_is_accepted(sandbox: RunningSandbox) -> None:
     url = sandbox.environment["SLACK_WEBHOOK_URL"]
     blocks = [{"type": "section", "text": {"type": "mrkdwn", "text": "*hello*"}}]
     assert httpx.post(url, json={"text": "hello"}).text == "ok"
@@ -22,7 +22,7 @@ def test_a_message_is_posted(sandbox: RunningSandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    ("payload", "status", "said"),
+    ("payload", "status", "expected"),
     [
         ({}, 400, "no_text"),
         ({"text": ""}, 400, "no_text"),
@@ -36,22 +36,27 @@ def test_a_message_is_posted(sandbox: RunningSandbox) -> None:
         ({"text": "x", "channel": "#elsewhere"}, 404, "channel_not_found"),
     ],
 )
-def test_what_slack_refuses(sandbox: RunningSandbox, payload: Any, status: int, said: str) -> None:
-    answer = httpx.post(sandbox.environment["SLACK_WEBHOOK_URL"], json=payload)
-    assert (answer.status_code, answer.text) == (status, said)
-    assert answer.headers["content-type"].startswith("text/plain")
+def test_invalid_payload_is_rejected(
+    sandbox: RunningSandbox, payload: Any, status: int, expected: str
+) -> None:
+    response = httpx.post(sandbox.environment["SLACK_WEBHOOK_URL"], json=payload)
+    assert (response.status_code, response.text) == (status, expected)
+    assert response.headers["content-type"].startswith("text/plain")
     assert sandbox.slack.messages == []
 
 
-def test_another_webhook_does_not_exist(sandbox: RunningSandbox) -> None:
+def test_unknown_webhook_is_rejected(sandbox: RunningSandbox) -> None:
     url = sandbox.environment["SLACK_WEBHOOK_URL"]
     wrong_secret = url.rsplit("/", 1)[0] + "/guessed"
     assert httpx.post(wrong_secret, json={"text": "x"}).status_code == 403
-    elsewhere = sandbox.url + "/slack/services/T1/B1/x"
-    assert (httpx.post(elsewhere, json={"text": "x"}).text, httpx.get(url).status_code) == ("no_service", 405)
+    other_webhook = sandbox.url + "/slack/services/T1/B1/x"
+    assert (httpx.post(other_webhook, json={"text": "x"}).text, httpx.get(url).status_code) == (
+        "no_service",
+        405,
+    )
 
 
-def test_too_many_messages_are_told_to_wait(sandbox: RunningSandbox) -> None:
+def test_rate_limit_sets_retry_after(sandbox: RunningSandbox) -> None:
     sandbox.fault("slack", status=429, retry_after=30)
     sandbox.fault("slack", status=429)
     first, second = (

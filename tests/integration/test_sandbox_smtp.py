@@ -1,4 +1,4 @@
-"""The mail server, driven by smtplib: what it takes, and how it fails."""
+"""The mock SMTP server, driven by smtplib: accepted emails and injected failures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bridge.sandbox import RunningSandbox, start_sandbox
 FROM, TO = "hello@harbourlight.example", "priya@example.com"
 
 
-def mail(subject: str = "Hello") -> EmailMessage:
+def email_message(subject: str = "Hello") -> EmailMessage:
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = FROM, TO, subject
     message["Message-ID"] = "<1@harbourlight.example>"
@@ -35,10 +35,12 @@ def connect(sandbox: RunningSandbox) -> smtplib.SMTP:
     return smtplib.SMTP("127.0.0.1", sandbox.smtp_port, local_hostname="localhost", timeout=5)
 
 
-def test_a_mail_arrives_with_its_envelope(sandbox: RunningSandbox) -> None:
+def test_email_is_stored_with_its_envelope(sandbox: RunningSandbox) -> None:
     with connect(sandbox) as server:
-        server.send_message(mail())
-        server.sendmail("bounces@harbourlight.example", [TO, "other@example.com"], mail("Second").as_bytes())
+        server.send_message(email_message())
+        server.sendmail(
+            "bounces@harbourlight.example", [TO, "other@example.com"], email_message("Second").as_bytes()
+        )
     first, second = sandbox.email.messages
     assert (first.sender, first.recipients, first.tls, first.authenticated) == (FROM, (TO,), False, False)
     body = first.message.get_body(("plain",))
@@ -47,20 +49,20 @@ def test_a_mail_arrives_with_its_envelope(sandbox: RunningSandbox) -> None:
     assert first.message["Message-ID"] == "<1@harbourlight.example>"
     assert (second.sender, second.recipients) == ("bounces@harbourlight.example", (TO, "other@example.com"))
     state = httpx.get(sandbox.url + "/_sandbox/state?provider=email").json()["email"]["messages"]
-    assert [one["headers"]["Subject"] for one in state] == ["Hello", "Second"]
+    assert [message["headers"]["Subject"] for message in state] == ["Hello", "Second"]
     verbs = [(request.method, request.path, request.status) for request in sandbox.requests_to("email")[:3]]
     assert verbs == [("MAIL", FROM, 250), ("RCPT", TO, 250), ("DATA", TO, 250)]
 
 
-def test_a_recipient_is_refused_and_the_next_is_not(sandbox: RunningSandbox) -> None:
+def test_rcpt_fault_rejects_only_matching_recipient(sandbox: RunningSandbox) -> None:
     sandbox.fault("email", method="RCPT", path="bad@*", status=550, times=None)
     with connect(sandbox) as server:
-        refused = server.sendmail(FROM, [TO, "bad@example.com"], mail().as_bytes())
-        assert {name: reply[0] for name, reply in refused.items()} == {"bad@example.com": 550}
+        rejected = server.sendmail(FROM, [TO, "bad@example.com"], email_message().as_bytes())
+        assert {name: reply[0] for name, reply in rejected.items()} == {"bad@example.com": 550}
         with pytest.raises(smtplib.SMTPRecipientsRefused) as caught:
-            server.sendmail(FROM, ["bad@example.com"], mail().as_bytes())
+            server.sendmail(FROM, ["bad@example.com"], email_message().as_bytes())
     assert caught.value.recipients["bad@example.com"] == (550, b"5.1.1 Mailbox unavailable")
-    assert [one.recipients for one in sandbox.email.messages] == [(TO,)]
+    assert [message.recipients for message in sandbox.email.messages] == [(TO,)]
 
 
 @pytest.mark.parametrize(
@@ -73,33 +75,33 @@ def test_a_recipient_is_refused_and_the_next_is_not(sandbox: RunningSandbox) -> 
         ("CONNECT", 421, smtplib.SMTPConnectError),
     ],
 )
-def test_each_phase_can_be_refused_once(
+def test_fault_rejects_each_smtp_phase_once(
     sandbox: RunningSandbox, method: str, status: int, error: type[smtplib.SMTPException]
 ) -> None:
     sandbox.fault("email", method=method, status=status, body="4.7.1 come back later")
     with pytest.raises(error) as caught, connect(sandbox) as server:
-        server.send_message(mail())
+        server.send_message(email_message())
     assert str(status) in str(caught.value)
     assert "come back later" in str(caught.value)
     assert sandbox.email.messages == []
     with connect(sandbox) as server:
-        server.send_message(mail())
+        server.send_message(email_message())
     assert len(sandbox.email.messages) == 1
 
 
-def test_the_connection_is_cut_before_or_after_the_mail_is_taken(sandbox: RunningSandbox) -> None:
-    for drop, kept in (("before", 0), ("after", 1)):
+def test_drop_closes_connection_before_or_after_email_is_stored(sandbox: RunningSandbox) -> None:
+    for drop, stored in (("before", 0), ("after", 1)):
         sandbox.fault("email", method="DATA", drop=drop)  # type: ignore[arg-type]
         with pytest.raises(smtplib.SMTPServerDisconnected), connect(sandbox) as server:
-            server.send_message(mail())
-        assert len(sandbox.email.messages) == kept
+            server.send_message(email_message())
+        assert len(sandbox.email.messages) == stored
     assert sandbox.requests_to("email")[-1].status is None
     with connect(sandbox) as server:
-        server.send_message(mail())
+        server.send_message(email_message())
     assert len(sandbox.email.messages) == 2
 
 
-def test_a_connection_may_be_cut_at_once(sandbox: RunningSandbox) -> None:
+def test_connect_drop_closes_connection_immediately(sandbox: RunningSandbox) -> None:
     sandbox.fault("email", method="CONNECT", drop="before")
     with pytest.raises((smtplib.SMTPServerDisconnected, ConnectionResetError)):
         connect(sandbox)
@@ -107,11 +109,11 @@ def test_a_connection_may_be_cut_at_once(sandbox: RunningSandbox) -> None:
         assert server.noop()[0] == 250
 
 
-def test_a_slow_server_takes_the_mail_though_the_client_left(sandbox: RunningSandbox) -> None:
+def test_delayed_email_is_stored_after_client_disconnects(sandbox: RunningSandbox) -> None:
     sandbox.fault("email", method="DATA", delay=0.4)
     server = smtplib.SMTP("127.0.0.1", sandbox.smtp_port, local_hostname="localhost", timeout=0.2)
     with pytest.raises(smtplib.SMTPServerDisconnected, match="timed out"):
-        server.send_message(mail())
+        server.send_message(email_message())
     server.close()
     assert sandbox.email.messages == []
     deadline = time.monotonic() + 5
@@ -120,48 +122,48 @@ def test_a_slow_server_takes_the_mail_though_the_client_left(sandbox: RunningSan
     assert len(sandbox.email.messages) == 1
 
 
-def test_a_hanging_server_takes_nothing(sandbox: RunningSandbox) -> None:
+def test_hanging_server_stores_no_email(sandbox: RunningSandbox) -> None:
     sandbox.fault("email", method="DATA", hang=True)
     server = smtplib.SMTP("127.0.0.1", sandbox.smtp_port, local_hostname="localhost", timeout=0.2)
     with pytest.raises(smtplib.SMTPServerDisconnected, match="timed out"):
-        server.send_message(mail())
+        server.send_message(email_message())
     server.close()
-    with connect(sandbox) as again:
-        again.send_message(mail("again"))
-    assert [one.message["Subject"] for one in sandbox.email.messages] == ["again"]
+    with connect(sandbox) as next_server:
+        next_server.send_message(email_message("again"))
+    assert [message.message["Subject"] for message in sandbox.email.messages] == ["again"]
 
 
-def test_a_quota_of_mails(sandbox: RunningSandbox) -> None:
+def test_quota_limits_emails(sandbox: RunningSandbox) -> None:
     sandbox.fault("email", method="DATA", quota=1)
     with connect(sandbox) as server:
-        server.send_message(mail())
+        server.send_message(email_message())
         with pytest.raises(smtplib.SMTPDataError) as caught:
-            server.send_message(mail())
+            server.send_message(email_message())
     assert caught.value.smtp_code == 452
     assert len(sandbox.email.messages) == 1
 
 
-def test_a_password_is_asked_for_when_there_is_one(sandbox: RunningSandbox) -> None:
+def test_configured_password_is_required(sandbox: RunningSandbox) -> None:
     sandbox.email.username, sandbox.email.password = "bridge", "secret"
     with connect(sandbox) as server:
         with pytest.raises(smtplib.SMTPSenderRefused) as caught:
-            server.send_message(mail())
+            server.send_message(email_message())
         assert caught.value.smtp_code == 530
     with connect(sandbox) as server, pytest.raises(smtplib.SMTPAuthenticationError):
         server.login("bridge", "wrong")
     sandbox.fault("email", method="AUTH", times=2, status=454, body="4.7.0 Temporary authentication failure")
     with connect(sandbox) as server:
-        with pytest.raises(smtplib.SMTPAuthenticationError) as refused:
+        with pytest.raises(smtplib.SMTPAuthenticationError) as rejected:
             server.login("bridge", "secret")
-        assert refused.value.smtp_code == 454
+        assert rejected.value.smtp_code == 454
         server.login("bridge", "secret")
-        server.send_message(mail())
+        server.send_message(email_message())
     assert sandbox.email.messages[0].authenticated
     sandbox.reset()
     assert sandbox.email.username is None
 
 
-def test_nonsense_is_refused_and_the_session_goes_on(sandbox: RunningSandbox) -> None:
+def test_invalid_commands_are_rejected_and_session_continues(sandbox: RunningSandbox) -> None:
     with connect(sandbox) as server:
         server.ehlo()
         assert server.docmd("NONSENSE")[0] == 500
@@ -170,7 +172,7 @@ def test_nonsense_is_refused_and_the_session_goes_on(sandbox: RunningSandbox) ->
         assert server.rcpt("no-domain")[0] == 550
         assert server.docmd("DATA")[0] == 503
         server.rset()
-        server.send_message(mail())
+        server.send_message(email_message())
     assert len(sandbox.email.messages) == 1
 
 
@@ -179,7 +181,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = dt.datetime.now(dt.UTC)
-    made = (
+    cert = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -195,7 +197,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        + made.public_bytes(serialization.Encoding.PEM)
+        + cert.public_bytes(serialization.Encoding.PEM)
     )
     return path
 
@@ -208,15 +210,15 @@ def tls_sandbox(certificate: Path) -> Iterator[RunningSandbox]:
         yield running
 
 
-def test_starttls_is_offered_with_a_certificate_that_is_really_checked(
+def test_starttls_is_offered_and_certificate_is_verified(
     tls_sandbox: RunningSandbox, certificate: Path
 ) -> None:
-    trusting = ssl.create_default_context(cafile=str(certificate))
+    trusted = ssl.create_default_context(cafile=str(certificate))
     with smtplib.SMTP("localhost", tls_sandbox.smtp_port, local_hostname="localhost", timeout=5) as server:
         server.ehlo()
         assert server.has_extn("starttls")
-        server.starttls(context=trusting)
-        server.send_message(mail())
+        server.starttls(context=trusted)
+        server.send_message(email_message())
     assert tls_sandbox.email.messages[0].tls
     with (
         smtplib.SMTP("localhost", tls_sandbox.smtp_port, local_hostname="localhost", timeout=5) as server,
@@ -225,7 +227,7 @@ def test_starttls_is_offered_with_a_certificate_that_is_really_checked(
         server.starttls(context=ssl.create_default_context())
 
 
-def test_without_a_certificate_starttls_is_not_offered(sandbox: RunningSandbox) -> None:
+def test_starttls_is_not_offered_without_certificate(sandbox: RunningSandbox) -> None:
     with connect(sandbox) as server:
         server.ehlo()
         assert not server.has_extn("starttls")

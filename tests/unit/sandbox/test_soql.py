@@ -1,4 +1,4 @@
-"""SOQL: what the parser understands means what it means at Salesforce; the rest it refuses."""
+"""The SOQL parser: supported queries behave as at Salesforce, others are rejected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bridge.sandbox.salesforce.soql import parse
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 
-def people() -> Records:
+def sample_records() -> Records:
     records = Records({"Task": {"Open": False, "Done": True}, "Case": {"New": False}})
     contact = records.types["Contact"]
     ines = records.create(
@@ -41,21 +41,21 @@ def people() -> Records:
     return records
 
 
-RECORDS = people()
+RECORDS = sample_records()
 
 
 def rows(text: str, name: str = "LastName") -> list[Any]:
     return [row[name] for row in parse(text, RECORDS).rows(RECORDS)]
 
 
-def refused(text: str) -> str:
+def error_code(text: str) -> str:
     with pytest.raises(ProviderError) as caught:
         parse(text, RECORDS)
     return str(json.loads(bytes(caught.value.response.body))[0]["errorCode"])
 
 
 @pytest.mark.parametrize(
-    ("where", "found"),
+    ("where", "expected"),
     [
         ("Email = 'INES@example.com'", ["Okafor"]),
         ("LastName = 'O\\'Brien'", ["O'Brien"]),
@@ -79,12 +79,12 @@ def refused(text: str) -> str:
         ("LastName = 'Okafor' AND Email IN ('ines@example.com', 'nobody@example.com')", ["Okafor"]),
     ],
 )
-def test_conditions(where: str, found: list[str]) -> None:
-    assert rows(f"SELECT Id FROM Contact WHERE {where}") == found
-    assert rows(f"select id from contact where {where} ORDER BY CreatedDate") == found
+def test_where_matches_expected_records(where: str, expected: list[str]) -> None:
+    assert rows(f"SELECT Id FROM Contact WHERE {where}") == expected
+    assert rows(f"select id from contact where {where} ORDER BY CreatedDate") == expected
 
 
-def test_order_limit_and_offset() -> None:
+def test_order_limit_and_offset_apply() -> None:
     assert rows("SELECT Id FROM Contact ORDER BY LastName DESC") == ["raman", "Okafor", "O'Brien"]
     assert rows("SELECT Id FROM Contact ORDER BY LastName ASC LIMIT 1 OFFSET 1") == ["Okafor"]
     assert rows("SELECT Id FROM Contact ORDER BY Email NULLS LAST, LastName") == [
@@ -97,7 +97,7 @@ def test_order_limit_and_offset() -> None:
     assert rows(durations, "CallDurationInSeconds") == [120, 60]
 
 
-def test_what_belongs_to_a_parent() -> None:
+def test_conditions_on_parent_fields() -> None:
     assert rows("SELECT Id FROM Task WHERE Who.LastName = 'okafor' AND IsClosed = true", "Subject") == [
         "Call 1",
         "Call 2",
@@ -105,7 +105,7 @@ def test_what_belongs_to_a_parent() -> None:
     assert rows("SELECT Id, Who.Name FROM Task WHERE Who.Email = 'nobody'", "Subject") == []
 
 
-def test_an_id_is_the_same_with_15_characters() -> None:
+def test_15_character_id_matches_18_character_id() -> None:
     ines = RECORDS.active_records(RECORDS.types["Contact"])[0].id
     assert rows(f"SELECT Id FROM Contact WHERE Id = '{ines[:15]}'") == ["Okafor"]
     assert len(rows(f"SELECT Id FROM Task WHERE WhoId IN ('{ines[:15]}', '0035g00000000zzAAA')", "Id")) == 3
@@ -151,22 +151,22 @@ def test_an_id_is_the_same_with_15_characters() -> None:
         (f"SELECT Id FROM Contact WHERE {'NOT ' * 5000} Email = 'a'", "QUERY_TOO_COMPLICATED"),
     ],
 )
-def test_what_it_does_not_understand_it_refuses(text: str, code: str) -> None:
-    assert refused(text) == code
+def test_invalid_query_is_rejected(text: str, code: str) -> None:
+    assert error_code(text) == code
 
 
 @given(st.text(max_size=40))
-def test_a_value_quoted_by_the_client_is_found_again(value: str) -> None:
+def test_value_quoted_by_client_is_found(value: str) -> None:
     records = Records({"Task": {"Open": False}, "Case": {"New": False}})
-    kept = records.create(records.types["Contact"], {"LastName": value or "x"}, NOW)
-    query = format_soql("SELECT Id FROM Contact WHERE LastName = {}", kept["LastName"])
-    assert [row.id for row in parse(query, records).rows(records)] == [kept.id]
-    like = format_soql("SELECT Id FROM Contact WHERE LastName LIKE '%{:like}%'", kept["LastName"])
-    assert [row.id for row in parse(like, records).rows(records)] == [kept.id]
+    record = records.create(records.types["Contact"], {"LastName": value or "x"}, NOW)
+    query = format_soql("SELECT Id FROM Contact WHERE LastName = {}", record["LastName"])
+    assert [row.id for row in parse(query, records).rows(records)] == [record.id]
+    like = format_soql("SELECT Id FROM Contact WHERE LastName LIKE '%{:like}%'", record["LastName"])
+    assert [row.id for row in parse(like, records).rows(records)] == [record.id]
 
 
 @given(st.text(alphabet="SELECT FROMContactWHERE='()%\\,.<>ANDORid0123 ", max_size=60))
-def test_no_text_makes_it_stumble(text: str) -> None:
+def test_parser_handles_any_string(text: str) -> None:
     for query in (text, f"SELECT Id FROM Contact WHERE {text}"):
         try:
             parse(query, RECORDS).rows(RECORDS)

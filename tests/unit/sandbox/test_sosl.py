@@ -1,4 +1,4 @@
-"""SOSL: what a search finds, and which searches are refused."""
+"""The SOSL parser: search results and rejected searches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bridge.sandbox.salesforce.sosl import parse
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 
-def people() -> Records:
+def sample_records() -> Records:
     records = Records({"Task": {"Open": False}, "Case": {"New": False}})
     for kind, values in (
         ("Contact", {"LastName": "Okafor", "Phone": "(212) 555-0123", "Email": "ines@example.com"}),
@@ -29,15 +29,15 @@ def people() -> Records:
     return records
 
 
-RECORDS = people()
+RECORDS = sample_records()
 
 
-def found(text: str, *, now: datetime = NOW, lag: float = 0) -> list[str]:
+def search_names(text: str, *, now: datetime = NOW, lag: float = 0) -> list[str]:
     return [row["LastName"] for row, _ in parse(text, RECORDS).rows(RECORDS, now, lag)]
 
 
 @pytest.mark.parametrize(
-    ("text", "names"),
+    ("text", "expected"),
     [
         (
             "FIND {2125550123} IN PHONE FIELDS RETURNING Contact(Id, Phone), Lead(Id)",
@@ -58,14 +58,14 @@ def found(text: str, *, now: datetime = NOW, lag: float = 0) -> list[str]:
         ("FIND {nobody} IN ALL FIELDS RETURNING Contact(Id)", []),
     ],
 )
-def test_searches(text: str, names: list[str]) -> None:
-    assert found(text) == names
+def test_search_returns_expected_records(text: str, expected: list[str]) -> None:
+    assert search_names(text) == expected
 
 
-def test_the_index_does_not_know_what_is_too_young() -> None:
+def test_search_excludes_records_younger_than_lag() -> None:
     text = "FIND {2125550123} IN PHONE FIELDS RETURNING Lead(Id)"
-    assert found(text, lag=10) == []
-    assert found(text, now=NOW + timedelta(seconds=10), lag=10) == ["Raman"]
+    assert search_names(text, lag=10) == []
+    assert search_names(text, now=NOW + timedelta(seconds=10), lag=10) == ["Raman"]
 
 
 @pytest.mark.parametrize(
@@ -87,14 +87,14 @@ def test_the_index_does_not_know_what_is_too_young() -> None:
         ("FIND {212} RETURNING Contact(Id WHERE)", "MALFORMED_QUERY"),
     ],
 )
-def test_what_it_does_not_understand_it_refuses(text: str, code: str) -> None:
+def test_invalid_search_is_rejected(text: str, code: str) -> None:
     with pytest.raises(ProviderError) as caught:
         parse(text, RECORDS)
     assert json.loads(bytes(caught.value.response.body))[0]["errorCode"] == code
 
 
 @given(st.text(alphabet="FIND{}INPHONEFIELDSRETURNINGContact()Lead,*?\\'&-12 ", max_size=60))
-def test_no_text_makes_it_stumble(text: str) -> None:
+def test_parser_handles_any_string(text: str) -> None:
     for search in (
         text,
         f"FIND {{{text}}}",
