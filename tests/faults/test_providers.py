@@ -101,7 +101,7 @@ def test_retry_after_pauses_connection_for_that_time(deployment: Deployment, rep
     deployment.heppu.wait()
     seconds = deployment.wait_until_final(30)
     report(deployment.outcome("429 with Retry-After", seconds))
-    first, *others = [request.at for request in deployment.sandbox.requests_to("twilio")]
+    first, *others = [request.received_at for request in deployment.sandbox.requests_to("twilio")]
     waits = [(at - first).total_seconds() for at in others]
     assert len(waits) == 6
     assert all(4 <= wait < 8 for wait in waits), waits
