@@ -98,7 +98,7 @@ class DemoRun:
             database = Database(self._database_url, pool_size=1)
             try:
                 self._wait_until_done(database, status)
-                callbacks = sandbox.twilio.send_receipts()
+                callbacks = sandbox.twilio.send_status_callbacks()
                 events = list_events(database, limit=100).items
                 deliveries = list_deliveries(database, limit=500).items
             finally:
