@@ -22,7 +22,7 @@ from bridge.sandbox.gateway import Gateway, RecordedRequest, RequestLog
 from bridge.sandbox.hubspot import account as hubspot
 from bridge.sandbox.provider import MockProvider
 from bridge.sandbox.salesforce import org as salesforce
-from bridge.sandbox.smtp import EmailProvider, SmtpServer
+from bridge.sandbox.smtp import EmailProvider, MockSmtpServer
 from bridge.sandbox.twilio import account as twilio
 
 KEEP_ALIVE_SECONDS = 3600
@@ -198,7 +198,7 @@ class RunningSandbox:
                 backlog=2048,
             )
         )
-        smtp_server = SmtpServer(self.email, self._tls)
+        smtp_server = MockSmtpServer(self.email, self._tls)
         smtp = await self._loop.create_server(smtp_server.protocol, sock=self._smtp_socket)
         server_task = asyncio.create_task(server.serve(sockets=[self._http_socket]))
         while not server.started and not server_task.done():

@@ -101,17 +101,17 @@ class EmailProvider(MockProvider):
             return True
 
 
-class SmtpServer:
-    """Creates one `SmtpSession` for each client, on the sandbox's event loop."""
+class MockSmtpServer:
+    """Creates one `MockSmtpSession` for each client, on the sandbox's event loop."""
 
     def __init__(self, provider: EmailProvider, tls: ssl.SSLContext | None) -> None:
         self.provider = provider
         self.tls = tls
-        self.sessions: set[SmtpSession] = set()
+        self.sessions: set[MockSmtpSession] = set()
 
-    def protocol(self) -> SmtpSession:
+    def protocol(self) -> MockSmtpSession:
         """Return the protocol for a new connection."""
-        return SmtpSession(self, asyncio.get_running_loop())
+        return MockSmtpSession(self, asyncio.get_running_loop())
 
     def abort(self) -> None:
         """Close all connections."""
@@ -119,10 +119,10 @@ class SmtpServer:
             session.abort_connection()
 
 
-class SmtpSession(SMTP):
+class MockSmtpSession(SMTP):
     """One SMTP session."""
 
-    def __init__(self, server: SmtpServer, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: MockSmtpServer, loop: asyncio.AbstractEventLoop) -> None:
         self.server = server
         handler = _SessionHandler(server.provider, self)
         self._session_handler = handler
@@ -168,7 +168,7 @@ class SmtpSession(SMTP):
 class _SessionHandler:
     """The replies of one session. Faults apply before or after a command is processed."""
 
-    def __init__(self, provider: EmailProvider, connection: SmtpSession) -> None:
+    def __init__(self, provider: EmailProvider, connection: MockSmtpSession) -> None:
         self.provider = provider
         self.connection = connection
 

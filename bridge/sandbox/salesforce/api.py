@@ -183,7 +183,7 @@ class SalesforceApi(MockProvider):
 
     def _upsert_many(self, request: ProviderRequest) -> Response:
         kind, key_field = self._type(request), self._external_field(request)
-        return composite.collection(self, request, composite.upsert_one(kind, key_field))
+        return composite.collection(self, request, composite.upsert_by(kind, key_field))
 
     def _composite(self, request: ProviderRequest) -> Response:
         return composite.composite(self, request)

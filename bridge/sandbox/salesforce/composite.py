@@ -89,7 +89,7 @@ def update_one(org: SalesforceApi, record: dict[str, Any]) -> tuple[SObject, Non
     return org.crm.update(kind, existing, values, org.now()), None
 
 
-def upsert_one(kind: SObjectType, key_field: Field) -> RecordOperation:
+def upsert_by(kind: SObjectType, key_field: Field) -> RecordOperation:
     """Return an upsert by one external ID. It rejects a second record with the same external ID."""
     seen_keys: set[str] = set()
 
@@ -131,28 +131,23 @@ def composite(org: SalesforceApi, request: ProviderRequest) -> Response:
         raise api_error("INVALID_INPUT", "each subrequest needs a referenceId of letters, digits and _")
     if len(set(names)) < len(names):
         raise api_error("INVALID_INPUT", "a referenceId may only be used once")
-    if (
-        sum(
-            bool(re.search(r"/query|/composite/sobjects", str(subrequest.get("url"))))
-            for subrequest in requests
-        )
-        > MAX_COMPOSITE_QUERIES
-    ):
+    urls = [str(subrequest.get("url")) for subrequest in requests]
+    if sum(bool(re.search(r"/query|/composite/sobjects", url)) for url in urls) > MAX_COMPOSITE_QUERIES:
         raise api_error("INVALID_INPUT", f"at most {MAX_COMPOSITE_QUERIES} queries and collections")
     snapshot = org.crm.snapshot() if body.get("allOrNone") else None
-    answers: dict[str, Any] = {}
+    response_bodies: dict[str, Any] = {}
     responses = []
     failed = False
     for subrequest in requests:
         if failed and snapshot is not None:
-            status, body_json = 400, [_rolled_back_error()]
+            status, response_body = 400, [_rolled_back_error()]
         else:
-            status, body_json = _subrequest(org, request, subrequest, answers)
+            status, response_body = _subrequest(org, request, subrequest, response_bodies)
         failed = failed or status >= 300
-        answers[subrequest["referenceId"]] = body_json if status < 300 else None
+        response_bodies[subrequest["referenceId"]] = response_body if status < 300 else None
         responses.append(
             {
-                "body": body_json,
+                "body": response_body,
                 "httpHeaders": {},
                 "httpStatusCode": status,
                 "referenceId": subrequest["referenceId"],
@@ -174,11 +169,11 @@ def _rolled_back_error() -> dict[str, str]:
 
 
 def _subrequest(
-    org: SalesforceApi, request: ProviderRequest, subrequest: dict[str, Any], answers: dict[str, Any]
+    org: SalesforceApi, request: ProviderRequest, subrequest: dict[str, Any], response_bodies: dict[str, Any]
 ) -> tuple[int, Any]:
     try:
-        url = urlsplit(_resolve_references(str(subrequest.get("url")), answers))
-        body = _resolve_references(subrequest.get("body"), answers)
+        url = urlsplit(_resolve_references(str(subrequest.get("url")), response_bodies))
+        body = _resolve_references(subrequest.get("body"), response_bodies)
     except LookupError as error:
         return 400, [{"errorCode": "PROCESSING_HALTED", "message": f"Invalid reference specified: {error}"}]
     if not url.path.startswith("/services/data/") or url.path.rstrip("/").endswith("/composite"):
@@ -206,20 +201,20 @@ def _subrequest(
     return response.status_code, json.loads(content) if content else None
 
 
-def _resolve_references(value: Any, answers: dict[str, Any]) -> Any:
+def _resolve_references(value: Any, response_bodies: dict[str, Any]) -> Any:
     """Replace `@{name.path}` with values from subrequest responses. Raise LookupError for unknown references."""
     if isinstance(value, dict):
-        return {name: _resolve_references(inner, answers) for name, inner in value.items()}
+        return {name: _resolve_references(inner, response_bodies) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_resolve_references(inner, answers) for inner in value]
+        return [_resolve_references(inner, response_bodies) for inner in value]
     if not isinstance(value, str):
         return value
-    return re.sub(r"@\{([^}]+)\}", lambda match: str(_lookup_reference(match[1], answers)), value)
+    return re.sub(r"@\{([^}]+)\}", lambda match: str(_lookup_reference(match[1], response_bodies)), value)
 
 
-def _lookup_reference(path: str, answers: dict[str, Any]) -> Any:
+def _lookup_reference(path: str, response_bodies: dict[str, Any]) -> Any:
     name, *keys = re.findall(r"\w+", path)
-    value: Any = answers.get(name)
+    value: Any = response_bodies.get(name)
     for key in keys:
         try:
             value = value[int(key)] if isinstance(value, list) else value[key]

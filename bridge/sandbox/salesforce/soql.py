@@ -214,7 +214,7 @@ class _Parser:
                 return order
 
     def condition(self) -> SoqlCondition:
-        """Comparisons joined by AND or by OR; both together need parentheses, as in SOQL."""
+        """Parse comparisons joined by AND or OR. A mix of both requires parentheses, as in SOQL."""
         parts = [self._negated()]
         joint = self._joint()
         while True:
