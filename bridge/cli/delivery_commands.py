@@ -68,7 +68,7 @@ def retry(ids: Deliveries, as_json: Json = False) -> None:
 def cancel(ids: Deliveries, as_json: Json = False) -> None:
     """Cancel pending deliveries.
 
-    A delivery whose attempt is already running cannot be cancelled.
+    Deliveries that are waiting for a retry or need review can be cancelled too, but not one that is running.
     """
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment

@@ -22,7 +22,7 @@ def init(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="[DIR]",
+            metavar="DIR",
             help="Folder to create the files in. Default: the current folder.",
             show_default=False,
         ),

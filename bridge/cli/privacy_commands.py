@@ -64,7 +64,7 @@ def opt_outs(
     ] = 100,
     as_json: Json = False,
 ) -> None:
-    """List the opt-out list, newest first.
+    """Show the opt-out list, newest first.
 
     Entries come from STOP replies, unsubscribe links and `bridge opt-outs add`. Times are UTC.
     """
