@@ -46,12 +46,12 @@ rules:
 """One disabled rule, which needs no account."""
 
 
-def run_bridge(folder: Path, *arguments: str, **own: str) -> subprocess.CompletedProcess[str]:
+def run_bridge(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command without a service."""
     return subprocess.run(
         [BRIDGE, *arguments],
         cwd=folder,
-        env=clean_environment(**own),
+        env=clean_environment(**variables),
         capture_output=True,
         text=True,
         timeout=60,

@@ -31,13 +31,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def clean_environment(**own: str) -> dict[str, str]:
+def clean_environment(**variables: str) -> dict[str, str]:
     """Return the environment without the settings of this machine."""
     prefixes = (
         "BRIDGE_", "HEPPU_", "HUBSPOT_", "SALESFORCE_", "TWILIO_", "EMAIL_", "SLACK_", "HTTP_",
         "COLUMNS",  # the commands have no terminal
     )  # fmt: skip
-    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)} | own
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)} | variables
 
 
 def eventually(check: Callable[[], Any], seconds: float = 20.0) -> Any:
@@ -95,14 +95,14 @@ class ServiceProcess:
 
 
 @contextmanager
-def running_service(folder: Path, providers: dict[str, str], **own: str) -> Iterator[ServiceProcess]:
+def running_service(folder: Path, providers: dict[str, str], **variables: str) -> Iterator[ServiceProcess]:
     """Start `bridge serve` in `folder`, which contains rules.yaml, and wait until it is ready."""
-    port = own.get("BRIDGE_PORT") or free_port()
+    port = variables.get("BRIDGE_PORT") or free_port()
     basics = {
         "HEPPU_WEBHOOK_SECRET": SECRET, "BRIDGE_ADMIN_TOKEN": ADMIN, "BRIDGE_PORT": str(port),
         "BRIDGE_SECRET_KEY": "acceptance-secret-0000",
     }  # fmt: skip
-    environ = clean_environment(**basics | providers | own)
+    environ = clean_environment(**basics | providers | variables)
     log = folder / "serve.log"
     with log.open("ab") as output:
         process = subprocess.Popen(

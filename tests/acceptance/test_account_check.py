@@ -42,11 +42,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def bridge(folder: Path, sandbox: RunningSandbox, *arguments: str, **own: str) -> tuple[int, dict[str, str]]:
+def bridge(
+    folder: Path, sandbox: RunningSandbox, *arguments: str, **variables: str
+) -> tuple[int, dict[str, str]]:
     """Run a command. Return its exit code and the line for each connection."""
     result = subprocess.run(
         [BRIDGE, *arguments],
-        cwd=folder, env=clean_environment(**sandbox.environment | own), capture_output=True, text=True, timeout=60,
+        cwd=folder, env=clean_environment(**sandbox.environment | variables),
+        capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert "Traceback" not in result.stderr
     lines = [line for line in result.stdout.splitlines() if line.startswith(("✓", "✗"))]

@@ -290,8 +290,8 @@ def test_opted_out_number_gets_no_messages(service: ServiceProcess, providers: R
         "call",
     }
     assert service.run("opt-outs", "remove", "+12125550122", "--channel", "sms").returncode == 0
-    left = [item["channel"] for item in service.items("opt-outs") if item["address"] == "+12125550122"]
-    assert left == ["call"]
+    remaining = [item["channel"] for item in service.items("opt-outs") if item["address"] == "+12125550122"]
+    assert remaining == ["call"]
 
 
 def test_erase_removes_personal_data_and_reports_counts(service: ServiceProcess) -> None:
@@ -309,13 +309,13 @@ def test_rejected_request_with_valid_signature_can_be_accepted(service: ServiceP
     raw = json.dumps(refresh_sample(sample("call.completed"), datetime.now(UTC))).encode()
     headers = {"X-Webhook-Signature-256": sign(raw, SECRET.encode()), "X-Webhook-Timestamp": "1700000000"}
     assert httpx.post(f"{service.url}/webhooks/heppu", content=raw, headers=headers).status_code == 401
-    refused = eventually(
+    rejected = eventually(
         lambda: [item for item in service.api_items("rejected-requests") if item["signature_valid"]]
     )[0]
     assert "timestamp" in service.run("rejected").stdout
-    result = service.run("rejected", "accept", refused["id"])
+    result = service.run("rejected", "accept", rejected["id"])
     assert (result.returncode, "accepted as evt_" in result.stdout) == (0, True)
-    assert service.run("show", refused["id"]).returncode == 0
+    assert service.run("show", rejected["id"]).returncode == 0
 
 
 def test_prune_and_upgrade_work_with_running_service(service: ServiceProcess) -> None:

@@ -53,9 +53,9 @@ def store_event(database: Database, name: str = "call.busy", ago: timedelta = ti
 def test_prune_prompt_states_number_and_age(database: Database) -> None:
     Path("rules.yaml").write_text(DISABLED_RULE)
     store_event(database, ago=timedelta(days=2))
-    refused = invoke("prune", "--older-than", "1d", "--json")
-    assert (refused.exit_code, refused.stdout.strip()) == (1, "")
-    assert "older than 1d, at most 1 event and their deliveries? [y/N]" in refused.stderr
+    result = invoke("prune", "--older-than", "1d", "--json")
+    assert (result.exit_code, result.stdout.strip()) == (1, "")
+    assert "older than 1d, at most 1 event and their deliveries? [y/N]" in result.stderr
     assert "older than 30d, at most 0 events" in invoke("prune", answer="n\n").stderr
     assert list_events(database).items[0]["phone"]
     assert "Pruned 1 event and 0 deliveries" in invoke("prune", "--older-than", "1d", answer="y\n").stdout
@@ -119,11 +119,11 @@ def test_send_url_without_path_gets_default_path(bridge: Bridge, url: str) -> No
 def test_replay_force_prompt_states_number_of_repeated_messages(database: Database) -> None:
     Path("rules.yaml").write_text(RULES)
     busy, done = store_event(database), store_event(database, "call.completed")
-    refused = invoke("replay", busy, done, "--force")
-    assert refused.exit_code == 1
+    result = invoke("replay", busy, done, "--force")
+    assert result.exit_code == 1
     assert (
         "Route 2 events again and repeat actions that already succeeded? "
-        "Recipients WILL be contacted again: 1 message [y/N]" in refused.stderr
+        "Recipients WILL be contacted again: 1 message [y/N]" in result.stderr
     )
     assert list_deliveries(database).items == []
     one = invoke("replay", busy, done, "--force", "--rule", "text", answer="y\n")
@@ -249,9 +249,9 @@ def test_retry_names_the_end_of_a_temporary_pause(database: Database, sms_delive
 def test_rejected_operator_action_names_the_next_step(database: Database, sms_delivery: str) -> None:
     event = list_events(database).items[0]["id"]
     update_deliveries(database, state="succeeded", finished_at=Clock().now())
-    refused = invoke("retry", sms_delivery)
-    assert refused.exit_code == 1
-    assert f"`bridge replay {event} --rule text --force` sends it once more" in refused.stdout
+    result = invoke("retry", sms_delivery)
+    assert result.exit_code == 1
+    assert f"`bridge replay {event} --rule text --force` sends it once more" in result.stdout
     update_deliveries(database, trigger="on_failure")  # a replay does not create it
     assert "replay" not in invoke("retry", sms_delivery).stdout
     for command in ("retry dlv_0", "cancel dlv_0", "resolve dlv_0 delivered"):

@@ -41,8 +41,8 @@ def bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bridge:
     for name in os.environ.keys() - clean_environment().keys():
         monkeypatch.delenv(name)
 
-    def run(*arguments: str, **own: str) -> Result:
-        return CliRunner().invoke(app, arguments, env=own)
+    def run(*arguments: str, **variables: str) -> Result:
+        return CliRunner().invoke(app, arguments, env=variables)
 
     return run
 
@@ -116,11 +116,11 @@ def test_opt_out_json_lists_each_changed_channel(stored: Bridge) -> None:
 
 
 def test_connectors_new_json_lists_created_files(bridge: Bridge, tmp_path: Path) -> None:
-    made = parse_json(bridge("connectors", "new", "ticket_desk", "--json"))
-    assert made["name"] == "ticket_desk"
-    assert made["connector"] == str(tmp_path / "connectors" / "ticket_desk.py")
-    assert Path(made["connector"]).is_file()
-    assert Path(made["test"]).is_file()
+    created = parse_json(bridge("connectors", "new", "ticket_desk", "--json"))
+    assert created["name"] == "ticket_desk"
+    assert created["connector"] == str(tmp_path / "connectors" / "ticket_desk.py")
+    assert Path(created["connector"]).is_file()
+    assert Path(created["test"]).is_file()
 
 
 def test_db_upgrade_prints_the_version(bridge: Bridge) -> None:
@@ -141,7 +141,7 @@ def test_connections_setup_json_is_empty_if_not_needed(bridge: Bridge) -> None:
 def test_check_reports_unrecognized_variables_without_failing(bridge: Bridge) -> None:
     Path("rules.yaml").write_text(DISABLED_RULE)
     Path(".env").write_text("BRIDGE_RECIPIENTS_ALLOWLIST=+14155550123\n")
-    result = bridge("check", BRIDGE_DEPLOYED_BY="somebody")
+    result = bridge("check", BRIDGE_DEPLOYED_BY="ci")
     assert result.exit_code == 0
     hint = "unrecognized variable: BRIDGE_RECIPIENTS_ALLOWLIST; did you mean BRIDGE_RECIPIENT_ALLOWLIST?\n"
     assert hint in result.stdout

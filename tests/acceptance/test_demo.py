@@ -22,9 +22,9 @@ README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 
 
 @contextmanager
-def demo(folder: Path, **own: str) -> Iterator[subprocess.Popen[str]]:
+def demo(folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """Run the demo in a separate process group, with its temporary files in `folder`."""
-    environ = clean_environment(TMPDIR=str(folder), COLUMNS="110", **own)
+    environ = clean_environment(TMPDIR=str(folder), COLUMNS="110", **variables)
     with subprocess.Popen(
         [BRIDGE, "demo"], cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,

@@ -23,9 +23,9 @@ def headers(body: bytes = BODY, secret: bytes = b"one", at: datetime = NOW) -> d
     return {"x-webhook-signature-256": f"sha256={digest}", "x-webhook-timestamp": str(int(at.timestamp()))}
 
 
-def reject(body: bytes, given: dict[str, str], *secrets: bytes) -> Refused:
+def rejection(body: bytes, request_headers: dict[str, str], *secrets: bytes) -> Refused:
     with pytest.raises(Refused) as caught:
-        verify(body, given, secrets or (b"one",), NOW, 300)
+        verify(body, request_headers, secrets or (b"one",), NOW, 300)
     return caught.value
 
 
@@ -43,9 +43,11 @@ def test_sign_returns_the_signature_that_verify_accepts() -> None:
 
 
 def test_verify_accepts_uppercase_signature() -> None:
-    given = headers()
-    given["x-webhook-signature-256"] = "sha256=" + given["x-webhook-signature-256"][7:].upper()
-    assert verify(BODY, given, [b"one"], NOW, 300)
+    request_headers = headers()
+    request_headers["x-webhook-signature-256"] = (
+        "sha256=" + request_headers["x-webhook-signature-256"][7:].upper()
+    )
+    assert verify(BODY, request_headers, [b"one"], NOW, 300)
 
 
 @pytest.mark.parametrize(
@@ -65,28 +67,28 @@ def test_verify_accepts_uppercase_signature() -> None:
     ],
 )
 def test_invalid_header_is_401(change: dict[str, str], kind: str) -> None:
-    error = reject(BODY, headers() | change)
+    error = rejection(BODY, headers() | change)
     assert (error.status, error.kind) == (401, kind)
 
 
 @pytest.mark.parametrize("missing", ["x-webhook-signature-256", "x-webhook-timestamp"])
 def test_missing_header_is_401(missing: str) -> None:
-    given = headers()
-    del given[missing]
-    assert reject(BODY, given).status == 401
+    request_headers = headers()
+    del request_headers[missing]
+    assert rejection(BODY, request_headers).status == 401
 
 
-@pytest.mark.parametrize(("away", "fine"), [(-300, True), (300, True), (-301, False), (301, False)])
-def test_timestamp_tolerance_applies_in_both_directions(away: int, fine: bool) -> None:
-    given = headers(at=NOW + timedelta(seconds=away))
-    if fine:
-        assert verify(BODY, given, [b"one"], NOW, 300)
+@pytest.mark.parametrize(("offset", "accepted"), [(-300, True), (300, True), (-301, False), (301, False)])
+def test_timestamp_tolerance_applies_in_both_directions(offset: int, accepted: bool) -> None:
+    request_headers = headers(at=NOW + timedelta(seconds=offset))
+    if accepted:
+        assert verify(BODY, request_headers, [b"one"], NOW, 300)
     else:
-        assert reject(BODY, given).kind == "timestamp_off"
+        assert rejection(BODY, request_headers).kind == "timestamp_off"
 
 
 def test_changed_body_is_rejected_before_parsing() -> None:
-    assert reject(BODY + b" ", headers()).kind == "signature_wrong"
+    assert rejection(BODY + b" ", headers()).kind == "signature_wrong"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ def test_changed_body_is_rejected_before_parsing() -> None:
     ],
 )
 def test_signed_body_that_is_not_an_object_is_400_and_stored(body: bytes) -> None:
-    error = reject(body, headers(body))
+    error = rejection(body, headers(body))
     assert (error.status, error.kind) == (400, "not_json")
     assert isinstance(error, SignedRequestRejected)
 
@@ -112,7 +114,7 @@ def test_signed_body_that_is_not_an_object_is_400_and_stored(body: bytes) -> Non
 @pytest.mark.parametrize("name", ["", "  ", None, 7, ["call.busy"], "x" * 101, "a\nb"])
 def test_body_without_valid_event_type_is_400(name: object) -> None:
     body = json.dumps({"event": name}).encode()
-    assert reject(body, headers(body)).status == 400
+    assert rejection(body, headers(body)).status == 400
 
 
 def test_unknown_event_type_is_accepted() -> None:
@@ -122,7 +124,7 @@ def test_unknown_event_type_is_accepted() -> None:
 
 def test_rejection_detail_never_quotes_the_body() -> None:
     body = b'{"event": "call.busy", "metadata": {"contactPhone": "+12125550123"'
-    assert "+1212" not in reject(body, headers(body)).detail
+    assert "+1212" not in rejection(body, headers(body)).detail
 
 
 _TEXT = st.text(max_size=80)
@@ -132,8 +134,8 @@ _TEXT = st.text(max_size=80)
 def test_arbitrary_unsigned_request_is_401(
     body: bytes, others: dict[str, str], signature: str, stamp: str
 ) -> None:
-    given = others | {"x-webhook-signature-256": signature, "x-webhook-timestamp": stamp}
-    assert reject(body, given).status == 401
+    request_headers = others | {"x-webhook-signature-256": signature, "x-webhook-timestamp": stamp}
+    assert rejection(body, request_headers).status == 401
 
 
 @given(
