@@ -197,7 +197,7 @@ class Settings(EnvironmentModel):
     bridge_recipient_allowlist: Recipients = ()
     """If set, only these numbers and addresses are contacted."""
     bridge_retention: Duration = timedelta(days=30)
-    """How long event bodies and personal data of finished work are kept."""
+    """Retention period of event bodies and of personal data in finished deliveries."""
     bridge_log_format: Literal["json", "console"] = "console"
     """`console` for people, `json` for log collectors."""
 

@@ -15,7 +15,7 @@ from bridge.store.database import Database
 from bridge.telemetry import log
 
 CONNECT_TIMEOUT_SECONDS = 60.0
-"""How long a starting service waits for an unreachable PostgreSQL."""
+"""Maximum time a starting service waits for an unreachable PostgreSQL."""
 
 
 def migrate(database: Database) -> str:

@@ -27,14 +27,14 @@ from bridge.errors import ConfigError, StoreUnavailable
 from bridge.telemetry import log
 
 STOP_SECONDS = 25.0
-"""How long a shutdown waits for running attempts; another worker looks up the outcome of longer ones."""
+"""Maximum time a shutdown waits for running attempts; another worker looks up the outcome of longer ones."""
 RULES_POLL_SECONDS = 2.0
 SWITCH_INTERVAL_SECONDS = 0.0005
-"""How long a computing thread can delay a response; Python's default of 5 ms adds up over many requests."""
+"""Maximum time a computing thread delays a response; Python's default of 5 ms adds up over many requests."""
 GC_THRESHOLD = 20_000
 """New objects before a garbage collection; Python's default of 700 is reached every few events."""
 LOCK_TIMEOUT_SECONDS = 5.0
-"""How long a starting server waits for the remaining worker of a killed server."""
+"""Maximum time a starting server waits until the worker of a killed server has exited."""
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers usually keep idle connections, so that they do not use a connection that is closing."""
 
