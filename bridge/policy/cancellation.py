@@ -16,7 +16,7 @@ class EventRef:
     dedupe_key: str
     type: str
     occurred_at: datetime
-    """The timestamp in the body, or the time of receipt if the body has none. Never mixed: clocks differ."""
+    """The timestamp in the body, or the time of arrival if the body has none. Never mixed: clocks differ."""
     conversation_id: str
     phone: str | None = None
     email: str | None = None

@@ -22,11 +22,11 @@ def test_account_error_pauses_the_connection_and_consumes_no_attempt(
     def fail() -> None:
         raise error
 
-    engine.partner.before = fail
+    engine.provider.before = fail
     engine.run_for(minutes=5)
 
     [connection] = all_connections(database)
     assert (connection["pause_cause"], connection["pause_reason"]) == ("auth", error.detail)
-    assert len(engine.partner.calls) == 1  # nothing is sent while the connection is paused
+    assert len(engine.provider.calls) == 1  # nothing is sent while the connection is paused
     delivery = engine.show(delivery_id)
     assert (delivery["state"], delivery["attempts"]) == ("retrying", 0)

@@ -23,7 +23,7 @@ def headers(body: bytes = BODY, secret: bytes = b"one", at: datetime = NOW) -> d
     return {"x-webhook-signature-256": f"sha256={digest}", "x-webhook-timestamp": str(int(at.timestamp()))}
 
 
-def rejection(body: bytes, request_headers: dict[str, str], *secrets: bytes) -> Refused:
+def rejected(body: bytes, request_headers: dict[str, str], *secrets: bytes) -> Refused:
     with pytest.raises(Refused) as caught:
         verify(body, request_headers, secrets or (b"one",), NOW, 300)
     return caught.value
@@ -67,7 +67,7 @@ def test_verify_accepts_uppercase_signature() -> None:
     ],
 )
 def test_invalid_header_is_401(change: dict[str, str], kind: str) -> None:
-    error = rejection(BODY, headers() | change)
+    error = rejected(BODY, headers() | change)
     assert (error.status, error.kind) == (401, kind)
 
 
@@ -75,7 +75,7 @@ def test_invalid_header_is_401(change: dict[str, str], kind: str) -> None:
 def test_missing_header_is_401(missing: str) -> None:
     request_headers = headers()
     del request_headers[missing]
-    assert rejection(BODY, request_headers).status == 401
+    assert rejected(BODY, request_headers).status == 401
 
 
 @pytest.mark.parametrize(("offset", "accepted"), [(-300, True), (300, True), (-301, False), (301, False)])
@@ -84,11 +84,11 @@ def test_timestamp_tolerance_applies_in_both_directions(offset: int, accepted: b
     if accepted:
         assert verify(BODY, request_headers, [b"one"], NOW, 300)
     else:
-        assert rejection(BODY, request_headers).kind == "timestamp_off"
+        assert rejected(BODY, request_headers).kind == "timestamp_off"
 
 
 def test_changed_body_is_rejected_before_parsing() -> None:
-    assert rejection(BODY + b" ", headers()).kind == "signature_wrong"
+    assert rejected(BODY + b" ", headers()).kind == "signature_wrong"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_changed_body_is_rejected_before_parsing() -> None:
     ],
 )
 def test_signed_body_that_is_not_an_object_is_400_and_stored(body: bytes) -> None:
-    error = rejection(body, headers(body))
+    error = rejected(body, headers(body))
     assert (error.status, error.kind) == (400, "not_json")
     assert isinstance(error, SignedRequestRejected)
 
@@ -114,7 +114,7 @@ def test_signed_body_that_is_not_an_object_is_400_and_stored(body: bytes) -> Non
 @pytest.mark.parametrize("name", ["", "  ", None, 7, ["call.busy"], "x" * 101, "a\nb"])
 def test_body_without_valid_event_type_is_400(name: object) -> None:
     body = json.dumps({"event": name}).encode()
-    assert rejection(body, headers(body)).status == 400
+    assert rejected(body, headers(body)).status == 400
 
 
 def test_unknown_event_type_is_accepted() -> None:
@@ -124,7 +124,7 @@ def test_unknown_event_type_is_accepted() -> None:
 
 def test_rejection_detail_never_quotes_the_body() -> None:
     body = b'{"event": "call.busy", "metadata": {"contactPhone": "+12125550123"'
-    assert "+1212" not in rejection(body, headers(body)).detail
+    assert "+1212" not in rejected(body, headers(body)).detail
 
 
 _TEXT = st.text(max_size=80)
@@ -135,7 +135,7 @@ def test_arbitrary_unsigned_request_is_401(
     body: bytes, others: dict[str, str], signature: str, stamp: str
 ) -> None:
     request_headers = others | {"x-webhook-signature-256": signature, "x-webhook-timestamp": stamp}
-    assert rejection(body, request_headers).status == 401
+    assert rejected(body, request_headers).status == 401
 
 
 @given(

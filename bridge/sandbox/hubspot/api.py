@@ -317,7 +317,7 @@ class HubSpotApi(MockProvider):
             "id": OWNER_ID,
             "email": "owner@harbourlight.example",
             "firstName": "Sales",
-            "lastName": "Desk",
+            "lastName": "Team",
             "type": "PERSON",
             "archived": False,
             "createdAt": format_timestamp(self.now()),

@@ -329,7 +329,7 @@ def _person_fields(phones: str) -> list[Field]:
         Field("Email", "email", 80),
         *(Field(name, "phone", 40) for name in phones.split()),
         Field("Description", "textarea", 32_000),
-        Field("LeadSource", "picklist", 40, ("Web", "Phone Inquiry", "Partner Referral", "Other")),
+        Field("LeadSource", "picklist", 40, ("Web", "Phone Inquiry", "Referral", "Other")),
         Field("DoNotCall", "boolean"),
         Field("HasOptedOutOfEmail", "boolean"),
     ]
