@@ -49,7 +49,9 @@ def test_new_connector_passes_ruff_and_mypy(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("name", ["", "Tickets", "ticket-desk", "1desk", "../desk", "class", "d" * 41, "dësk"])
+@pytest.mark.parametrize(
+    "name", ["", "Tickets", "ticket-desk", "1desk", "../desk", "class", "d" * 41, "dësk"]
+)
 def test_invalid_name_is_rejected(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="not a valid connector name"):
         new_connector(name, tmp_path)
