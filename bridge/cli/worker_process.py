@@ -67,9 +67,7 @@ def main(descriptor: int, *inherited_fds: int) -> None:
             service.database.listeners.append(channel.on_change)
         service.start()
     except BridgeError as error:
-        log.error(
-            "the worker cannot start", error=str(error), advice="meanwhile events are stored and routed"
-        )
+        log.error("worker failed to start", error=str(error), advice="events are still stored and routed")
         sys.exit(1)
     tune_gc()
     for command in commands:
