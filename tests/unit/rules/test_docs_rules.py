@@ -46,7 +46,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "busy-for-the-third-time": {"callMetadata__context__previousAttempts": 2},
     "open-question-becomes-a-task": {"outcome": "ongoing"},
     "satisfaction-survey": {"chatMetadata__feedback": ...},
-    "tell-team-of-missed-goals": {"chatMetadata__goal__achieved": False},
+    "notify-team-of-missed-goals": {"chatMetadata__goal__achieved": False},
 }
 """What the event of a recipe has to say beyond the sample."""
 
