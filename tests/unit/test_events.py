@@ -102,7 +102,7 @@ def test_parse_contact_ignores_invalid_time_zone(zone: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "phone"),
+    ("raw", "phone"),
     [
         ("+12125550123", "+12125550123"),
         ("+1 (212) 555-0123", "+12125550123"),
@@ -117,12 +117,12 @@ def test_parse_contact_ignores_invalid_time_zone(zone: object) -> None:
         (12125550123, None),
     ],
 )
-def test_normalize_phone_returns_e164_or_none(given: object, phone: str | None) -> None:
-    assert normalize_phone(given) == phone
+def test_normalize_phone_returns_e164_or_none(raw: object, phone: str | None) -> None:
+    assert normalize_phone(raw) == phone
 
 
 @pytest.mark.parametrize(
-    ("given", "email"),
+    ("raw", "email"),
     [
         (" Maya.L@Example.COM ", "Maya.L@example.com"),
         ("a@b.co, c@d.co", None),
@@ -133,8 +133,8 @@ def test_normalize_phone_returns_e164_or_none(given: object, phone: str | None) 
         (None, None),
     ],
 )
-def test_normalize_email_returns_one_address_or_none(given: object, email: str | None) -> None:
-    assert normalize_email(given) == email
+def test_normalize_email_returns_one_address_or_none(raw: object, email: str | None) -> None:
+    assert normalize_email(raw) == email
 
 
 def test_clean_name_returns_one_line() -> None:

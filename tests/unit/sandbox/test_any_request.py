@@ -1,4 +1,4 @@
-"""Whatever a request holds, a provider answers it: nothing makes a stand-in stumble."""
+"""Mock providers handle any request: malformed input never causes a server error."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ VALUES = st.recursive(
 )
 NUMBERS = st.sampled_from(["", "0", "-1", "1.5", "x", "٣", "9" * 5000, "1e9", " 7"])
 
-GOOD: dict[str, list[tuple[str, str, Any]]] = {
+VALID_REQUESTS: dict[str, list[tuple[str, str, Any]]] = {
     "hubspot": [
         ("POST", "/crm/v3/objects/contacts", {"properties": {"email": "a@b.co"}, "associations": []}),
         ("PATCH", "/crm/v3/objects/contacts/51001", {"properties": {"city": "Oslo"}}),
@@ -136,7 +136,7 @@ GOOD: dict[str, list[tuple[str, str, Any]]] = {
         ("POST", Slack(Clock(), Faults()).webhook_path, {"text": "x", "blocks": [{"type": "divider"}]})
     ],
 }
-ASKED = [
+QUERY_REQUESTS = [
     ("hubspot", "/crm/v3/objects/contacts", ("limit", "after", "properties", "associations", "idProperty")),
     ("hubspot", "/crm/v3/objects/contacts/51001", ("idProperty", "properties", "associations")),
     ("hubspot", "/crm/v3/owners", ("email",)),
@@ -154,16 +154,20 @@ ASKED = [
 ]
 
 
-def accounts() -> tuple[dict[str, MockProvider], dict[str, str]]:
-    """Fresh providers, and what logs in to each of them."""
+def new_providers() -> tuple[dict[str, MockProvider], dict[str, str]]:
+    """Return new providers and an Authorization header for each."""
     clock, faults = Clock(), Faults()
-    providers = [kind(clock, faults) for kind in (HubSpot, Salesforce, Twilio, Slack, Heppu)]
-    found = {provider.name: provider for provider in providers}
+    providers = [
+        provider_class(clock, faults) for provider_class in (HubSpot, Salesforce, Twilio, Slack, Heppu)
+    ]
+    by_name: dict[str, MockProvider] = {provider.name: provider for provider in providers}
     basic = base64.b64encode(f"{ACCOUNT_SID}:{AUTH_TOKEN}".encode()).decode()
     client = base64.b64encode(f"{CONSUMER_KEY}:{CONSUMER_SECRET}".encode()).decode()
-    login = call("POST", "/services/oauth2/token", f"Basic {client}", b"grant_type=client_credentials")
-    token = json.loads(bytes(found["salesforce"].handle(login).body))["access_token"]
-    return found, {
+    login = build_request(
+        "POST", "/services/oauth2/token", f"Basic {client}", b"grant_type=client_credentials"
+    )
+    token = json.loads(bytes(by_name["salesforce"].handle(login).body))["access_token"]
+    return by_name, {
         "hubspot": f"Bearer {ACCESS_TOKEN}",
         "salesforce": f"Bearer {token}",
         "twilio": f"Basic {basic}",
@@ -172,52 +176,56 @@ def accounts() -> tuple[dict[str, MockProvider], dict[str, str]]:
     }
 
 
-def call(method: str, path: str, authorization: str, body: bytes = b"", query: str = "") -> ProviderRequest:
+def build_request(
+    method: str, path: str, authorization: str, body: bytes = b"", query: str = ""
+) -> ProviderRequest:
     return ProviderRequest(method, path, QueryParams(query), Headers({"authorization": authorization}), body)
 
 
-PROVIDERS, LOGINS = accounts()
+PROVIDERS, AUTHORIZATIONS = new_providers()
 
 
-def answered(provider: str, method: str, path: str, body: bytes = b"", query: str = "") -> None:
-    response = PROVIDERS[provider].handle(call(method, path, LOGINS[provider], body, query))
+def check_handled(provider: str, method: str, path: str, body: bytes = b"", query: str = "") -> None:
+    response = PROVIDERS[provider].handle(build_request(method, path, AUTHORIZATIONS[provider], body, query))
     assert response.status_code < 500
     assert response.status_code not in (401, 403, 405)
 
 
 @st.composite
-def spoiled(draw: st.DrawFn, value: Any) -> Any:
-    """`value` with something in it replaced by anything."""
+def mutated(draw: st.DrawFn, value: Any) -> Any:
+    """Return `value` with one part replaced by an arbitrary value."""
     if draw(st.integers(0, 3)) == 0 or not value or not isinstance(value, dict | list):
         return draw(VALUES)
     copy = value.copy()
     keys = list(copy) if isinstance(copy, dict) else list(range(len(copy)))
     key = draw(st.sampled_from(keys))
-    copy[key] = draw(spoiled(copy[key]))
+    copy[key] = draw(mutated(copy[key]))
     if isinstance(copy, dict) and draw(st.booleans()):
         copy[draw(st.one_of(WORDS, st.text(max_size=5)))] = draw(VALUES)
     return copy
 
 
 @pytest.mark.parametrize(
-    ("provider", "method", "path", "good"),
-    [(provider, *request) for provider, requests in GOOD.items() for request in requests],
+    ("provider", "method", "path", "valid_body"),
+    [(provider, *request) for provider, requests in VALID_REQUESTS.items() for request in requests],
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-def test_any_body_is_answered(provider: str, method: str, path: str, good: Any, data: st.DataObject) -> None:
-    body = data.draw(spoiled(good))
-    answered(provider, method, path, json.dumps(body).encode())
+def test_any_body_is_handled(
+    provider: str, method: str, path: str, valid_body: Any, data: st.DataObject
+) -> None:
+    body = data.draw(mutated(valid_body))
+    check_handled(provider, method, path, json.dumps(body).encode())
 
 
-@pytest.mark.parametrize(("provider", "path", "names"), ASKED)
+@pytest.mark.parametrize(("provider", "path", "names"), QUERY_REQUESTS)
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_any_query_is_answered(provider: str, path: str, names: tuple[str, ...], data: st.DataObject) -> None:
-    asked = data.draw(
+def test_any_query_is_handled(provider: str, path: str, names: tuple[str, ...], data: st.DataObject) -> None:
+    query = data.draw(
         st.dictionaries(st.sampled_from(names), st.one_of(NUMBERS, WORDS, st.text(max_size=20)), max_size=3)
     )
-    answered(provider, "GET", path, query=urlencode(asked, errors="replace"))
+    check_handled(provider, "GET", path, query=urlencode(query, errors="replace"))
 
 
 @settings(max_examples=200, deadline=None)
@@ -242,14 +250,16 @@ def test_any_query_is_answered(provider: str, path: str, names: tuple[str, ...],
         ),
     )
 )
-def test_any_text_is_answered(form: dict[str, str]) -> None:
+def test_any_message_is_handled(form: dict[str, str]) -> None:
     body = urlencode(form, errors="replace").encode()
-    answered("twilio", "POST", f"/2010-04-01/Accounts/{ACCOUNT_SID}/Messages.json", body)
+    check_handled("twilio", "POST", f"/2010-04-01/Accounts/{ACCOUNT_SID}/Messages.json", body)
 
 
 @pytest.mark.parametrize("number", ["LIMIT 1.5", "LIMIT -1", "LIMIT " + "9" * 5000, "OFFSET 1.5"])
-def test_odd_limits_of_a_query_are_refused(number: str) -> None:
+def test_invalid_query_limit_is_rejected(number: str) -> None:
     query = urlencode({"q": f"SELECT Id FROM Contact {number}"})
-    login = LOGINS["salesforce"]
-    response = PROVIDERS["salesforce"].handle(call("GET", "/services/data/v66.0/query/", login, query=query))
+    authorization = AUTHORIZATIONS["salesforce"]
+    response = PROVIDERS["salesforce"].handle(
+        build_request("GET", "/services/data/v66.0/query/", authorization, query=query)
+    )
     assert response.status_code == 400
