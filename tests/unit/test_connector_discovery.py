@@ -19,7 +19,7 @@ AUTHOR_API = ("bridge.connector", "bridge.errors")
 SDKS = {"bridge.heppu_api": "heppu.py"}
 """The client that the bridge has for Heppu -> the connector that uses it."""
 INIT = """
-\"\"\"Desk connector.\"\"\"
+\"\"\"Help desk connector.\"\"\"
 
 from . import tickets
 from .settings import connector
