@@ -75,7 +75,8 @@ NAMES = {
     r"find_people|with_people|failure_of_(status|network)": "docs/connectors.md",
     r"(?<=context\.)(effect|taken)|(?<=connector\.)failure": "docs/connectors.md",
     # Private names that no reader would guess
-    r"WriteTurn|Evenness|Pulse|Rulebook|Gathered|(?<=class )Desk|Preference|Verdict|RehearsedEvent": "the term in docs/design.md",
+    r"WriteTurn|Evenness|Pulse|Rulebook|Gathered": "the term in docs/design.md",
+    r"(?<=class )Desk|Preference|Verdict|RehearsedEvent": "the term in docs/design.md",
     r"give_way|claimed_of|take_effect|hold_effects|say_and_wait": "the term in docs/design.md",
 }
 """Retired name (a regular expression) -> replacement, or the place that lists it."""
