@@ -149,7 +149,7 @@ _FAILURES: Final = frozenset({DeliveryState.FAILED, DeliveryState.NEEDS_REVIEW})
 
 
 class KeyEffect(StrEnum):
-    """What a transition does to the delivery's idempotency key."""
+    """Effect of a transition on the delivery's idempotency key."""
 
     KEEP = "keep"
     """Leave it as it is: reserved, while it is or may become unknown whether the action took effect."""

@@ -61,7 +61,7 @@ class Role(Enum):
 
     @property
     def needs_accounts(self) -> bool:
-        """Whether this process or its worker process runs deliveries."""
+        """True if this process or its worker process runs deliveries."""
         return self is not Role.RECEIVER
 
 
@@ -107,7 +107,7 @@ class WebService:
     receiver: Receiver
     admin_token: str
     token_is_generated: bool
-    """Whether BRIDGE_ADMIN_TOKEN is not set, so that the generated token must be shown to the operator."""
+    """True if BRIDGE_ADMIN_TOKEN is not set, so that the generated token must be shown to the operator."""
 
 
 def build_service(

@@ -55,7 +55,7 @@ class CheckReport:
 
     @property
     def service_is_current(self) -> bool:
-        """Whether the service runs these rules."""
+        """True if the service runs these rules."""
         return (
             self.service is not None
             and self.rules is not None
@@ -64,7 +64,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing has to be fixed."""
+        """True if nothing has to be fixed."""
         return (
             self.rules is not None
             and all(file.usable for file in self.test_files)

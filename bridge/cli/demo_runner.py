@@ -60,7 +60,7 @@ class SentEvent:
 
     @property
     def as_expected(self) -> bool:
-        """Whether the service responded as expected."""
+        """True if the service responded as expected."""
         status, substring = self.expected
         return self.response.status == status and substring in self.response.text
 

@@ -90,7 +90,7 @@ def print_json(record: Mapping[str, Any]) -> None:
 
 
 class Result(Protocol):
-    """What a command has computed, before it is printed."""
+    """Result of a command, before it is printed."""
 
     def to_json(self) -> Mapping[str, Any]:
         """Return the record for programs."""
@@ -146,7 +146,7 @@ class Table:
     columns: Mapping[str, str | Cell]
     """Each heading, with a field name or a function that renders the cell."""
     empty: str
-    """What to print if there are no records."""
+    """Text printed if there are no records."""
     next_cursor: str | None = None
     """The `--cursor` of the next page."""
     footer: Sequence[str] = ()

@@ -35,7 +35,7 @@ class ReplayReport:
 
     @property
     def ok(self) -> bool:
-        """Whether no event was skipped."""
+        """True if no event was skipped."""
         return not any(result.skipped for result in self.results)
 
     def to_json(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of the rules the tests tried. Disabled rules do not count."""
+    """Share of the rules that the tests cover. Disabled rules do not count."""
 
     rules: tuple[int, int]
     """Rules that fired in a test, and all rules."""

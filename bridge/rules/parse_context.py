@@ -77,7 +77,7 @@ class ParseContext:
     """The event types whose fields can be used here. Empty: those of every event type."""
     trigger: Trigger = "rule"
     needs_settings: bool = True
-    """Whether the connections used here must be set up."""
+    """True if the connections used here must be set up."""
     rules: Mapping[str, Rule] = field(default_factory=dict)
     """The rules that tests can name."""
     alerts: tuple[Step, ...] = ()

@@ -29,7 +29,7 @@ class DefaultParam:
 
     template: Template
     optional: bool
-    """Whether the param is None if its template cannot be rendered. Otherwise that is an error."""
+    """True if the param is None if its template cannot be rendered. Otherwise that is an error."""
 
     def __call__(self, context: TemplateContext) -> Any:
         """Return the rendered value, or None. Raise RenderError if the param is not optional."""

@@ -286,7 +286,7 @@ def _circuit(
 
 
 def is_provider_failure(outcome: DeliveryError | None) -> bool:
-    """Whether a failure shows that the provider is down or slow, rather than a fault of one delivery."""
+    """True if a failure shows that the provider is down or slow, rather than a fault of one delivery."""
     return isinstance(outcome, (TransientError, OutcomeUnknown)) and outcome.reason in (
         "server_error",
         "timeout",

@@ -69,7 +69,7 @@ class Database:
             self._write_queue.close()
 
     def has_tables(self) -> bool:
-        """Whether the tables exist; `bridge.store.migrate` checks their revision."""
+        """True if the tables exist; `bridge.store.migrate` checks their revision."""
         with translate_errors():
             return inspect(self.engine).has_table("events")
 

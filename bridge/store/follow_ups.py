@@ -34,7 +34,7 @@ _DELIVERIES, _CONNECTIONS = schema.deliveries, schema.connections
 
 
 def has_pending_follow_ups(database: Database) -> bool:
-    """Whether there is anything to follow up; a read, so that it does not wait in the write queue."""
+    """True if there is anything to follow up; a read, so that it does not wait in the write queue."""
     delivery = select(literal(1)).select_from(_DELIVERIES).where(text("needs_follow_up"))
     pause = select(literal(1)).select_from(_CONNECTIONS).where(_CONNECTIONS.c.alert_due.is_(True))
     with database.read() as conn:

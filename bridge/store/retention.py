@@ -163,5 +163,5 @@ def retention_windows(rules: Rules) -> tuple[timedelta, timedelta]:
 
 
 def _no_longer_needed(column: ColumnElement[str], still_counts: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether a column is set and the rules no longer count the delivery; one that was never sent does not count."""
+    """True if a column is set and the rules no longer count the delivery; one that was never sent does not count."""
     return and_(column.is_not(None), or_(schema.deliveries.c.possibly_sent_at.is_(None), ~still_counts))

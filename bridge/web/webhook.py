@@ -142,7 +142,7 @@ class Receiver:
         self._rejected_requests = RejectedRequestWriter(database)
         self._counter = metrics.webhook_requests
         self.stopping = False
-        """Whether new events are answered with 503, because the service stops."""
+        """True if new events are answered with 503, because the service stops."""
 
     def stop(self) -> None:
         """Answer new events with 503 from now on."""

@@ -23,7 +23,7 @@ from bridge.worker.account import Account
 from bridge.worker.result_policy import NotStarted, UnsupportedByThisVersion, to_delivery_error
 
 CallResult = Success | Exception | None
-"""What a call returned or raised for one delivery; None from a lookup: the provider does not have it."""
+"""Return value or exception of a call for one delivery; None from a lookup: the provider does not have it."""
 
 
 @dataclass(frozen=True)

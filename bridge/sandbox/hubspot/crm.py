@@ -34,7 +34,7 @@ class CrmObject:
 
     @property
     def archived(self) -> bool:
-        """Whether the object was deleted."""
+        """True if the object was deleted."""
         return self.archived_at is not None
 
 

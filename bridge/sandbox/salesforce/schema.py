@@ -35,17 +35,17 @@ class Field:
 
     @property
     def custom(self) -> bool:
-        """Whether the field is a custom field."""
+        """True if the field is a custom field."""
         return self.name.endswith("__c")
 
     @property
     def indexed(self) -> bool:
-        """Whether the field has an index."""
+        """True if the field has an index."""
         return self.external_id or self.type in ("email", "phone")
 
     @property
     def filterable(self) -> bool:
-        """Whether a WHERE clause may use the field. Long text areas cannot be filtered."""
+        """True if a WHERE clause may use the field. Long text areas cannot be filtered."""
         return not (self.type == "textarea" and self.length > 255)
 
     def validate(self, value: Any) -> Any:
