@@ -11,13 +11,13 @@ import hashlib
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Final
-from zoneinfo import ZoneInfo
+
+from bridge.contacts.parse import Contact, ParsedContact, UnreadableField, parse_contact, string_field
 
 CALL_EVENTS: Final = ("call.completed", "call.failed", "call.busy", "call.no-answer")
 CHAT_EVENTS: Final = ("chat.completed", "chat.resolved", "chat.abandoned")
@@ -93,34 +93,8 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
 FREE_FORM: Final = ("metadata", "callMetadata", "chatMetadata")
 """Objects whose fields are not checked, because Heppu's customers put their own data there."""
 
-PHONE_PATTERN: Final = re.compile(r"\+[1-9]\d{1,14}", re.ASCII)
-"""A valid number according to Heppu's documentation of outbound calls; stricter numbering plans reject its samples."""
-
-_ADDRESS = re.compile(r"[^\s@,;:<>\"()\[\]\\]+@[^\s@,;:<>\"()\[\]\\]+\.[^\s@,;:<>\"()\[\]\\.]+")
-_PUNCTUATION = re.compile(r"[\s().\-/\u00a0\u2010-\u2015]")
-_MAX_NAME = 200
-_EMPTY: Final[Mapping[str, Any]] = {}
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _UNSTORABLE_ESCAPE = re.compile(rb"\\u(?:0000|d[89a-f])", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Contact:
-    """The person an event is about. A field is None if the event does not contain it."""
-
-    name: str | None = None
-    first_name: str | None = None
-    last_name: str | None = None
-    phone: str | None = None
-    email: str | None = None
-    company: str | None = None
-    time_zone: str | None = None
-    visitor: str | None = None
-
-    @property
-    def key(self) -> str | None:
-        """The contact's key in the database: the phone, else the email address, else the chat visitor's ID."""
-        return self.phone or (self.email and self.email.casefold()) or self.visitor
 
 
 @dataclass(frozen=True)
@@ -142,6 +116,8 @@ class Event:
     received_at: datetime
     id: str = field(default="")
     """The bridge's ID (`evt_...`). The ID of a duplicate is never stored."""
+    default_country: str | None = None
+    """ISO 3166 code of the country whose national phone numbers are understood (BRIDGE_DEFAULT_COUNTRY)."""
 
     @property
     def type(self) -> str:
@@ -167,9 +143,18 @@ class Event:
         return Conversation(string_field(self.body, "conversationId") or self.dedupe_key, kind)
 
     @cached_property
+    def _parsed_contact(self) -> ParsedContact:
+        return parse_contact(self.body, self.default_country)
+
+    @property
     def contact(self) -> Contact:
         """The contact, from `metadata`, `callMetadata.customer` and the flat `callMetadata` of scheduled calls."""
-        return parse_contact(self.body)
+        return self._parsed_contact.contact
+
+    @property
+    def unreadable_fields(self) -> tuple[UnreadableField, ...]:
+        """The fields of the contact that the event has and that could not be read."""
+        return self._parsed_contact.unreadable
 
     @cached_property
     def fallback_dedupe_key(self) -> str | None:
@@ -182,11 +167,18 @@ class StoredEvent(Event):
     """An event loaded from the database. Its body is parsed on first access, because few deliveries need it."""
 
     def __init__(
-        self, raw: bytes, event_type: str, dedupe_key: str, received_at: datetime, event_id: str
+        self,
+        raw: bytes,
+        event_type: str,
+        dedupe_key: str,
+        received_at: datetime,
+        event_id: str,
+        default_country: str | None = None,
     ) -> None:
         vars(self).update(
-            _raw=raw, _type=event_type, dedupe_key=dedupe_key, received_at=received_at, id=event_id
-        )
+            _raw=raw, _type=event_type, dedupe_key=dedupe_key, received_at=received_at, id=event_id,
+            default_country=default_country,
+        )  # fmt: skip
 
     @cached_property
     def body(self) -> Mapping[str, Any]:
@@ -246,91 +238,6 @@ _JSON = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_fin
 def dedupe_key_of(body: Mapping[str, Any], raw: bytes) -> str:
     """Return the signed `webhookId`, else the SHA-256 of the raw body. Headers are not signed and not used."""
     return string_field(body, "webhookId") or "sha256:" + hashlib.sha256(raw).hexdigest()
-
-
-def string_field(body: Mapping[str, Any], key: str) -> str | None:
-    """Return the non-empty string under a key, stripped, or None for anything else."""
-    value = body.get(key)
-    return value.strip() or None if isinstance(value, str) else None
-
-
-def parse_contact(body: Mapping[str, Any]) -> Contact:
-    """Return the contact in a payload. Every field that Heppu documents is read, the most explicit one first."""
-    metadata, call = _object(body, "metadata"), _object(body, "callMetadata")
-    customer, context = _object(call, "customer"), _object(call, "context")
-    first_name = string_field(customer, "firstName") or string_field(call, "firstName")
-    last_name = string_field(customer, "lastName") or string_field(call, "lastName")
-    name = clean_name(
-        string_field(metadata, "contactName")
-        or string_field(customer, "name")
-        or (f"{first_name} {last_name}" if first_name and last_name else first_name or last_name)
-    )
-    parts = name.split() if name else []
-    return Contact(
-        name=name,
-        first_name=clean_name(first_name) or (parts[0] if parts else None),
-        last_name=clean_name(last_name) or (parts[-1] if len(parts) > 1 else None),
-        phone=normalize_phone(metadata.get("contactPhone")) or normalize_phone(customer.get("phone")),
-        email=normalize_email(metadata.get("contactEmail")) or normalize_email(customer.get("email")),
-        company=clean_name(
-            string_field(customer, "company")
-            or string_field(call, "company")
-            or string_field(metadata, "company")
-        ),
-        time_zone=normalize_time_zone(call.get("timezone"))
-        or normalize_time_zone(customer.get("timezone"))
-        or normalize_time_zone(context.get("timezone"))
-        or normalize_time_zone(metadata.get("timezone")),
-        visitor=clean_name(string_field(metadata, "visitorId")),
-    )
-
-
-def _object(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = parent.get(key)
-    return value if isinstance(value, dict) else _EMPTY
-
-
-def normalize_phone(value: object) -> str | None:
-    """Return the number as E.164, or None. Punctuation is removed and `00` becomes `+`; no country is assumed."""
-    if not isinstance(value, str):
-        return None
-    if value.isascii() and PHONE_PATTERN.fullmatch(value):
-        return value  # Heppu's format
-    digits = _PUNCTUATION.sub("", unicodedata.normalize("NFKC", value))
-    if digits.startswith("00"):
-        digits = "+" + digits[2:]
-    return digits if PHONE_PATTERN.fullmatch(digits) else None
-
-
-def normalize_email(value: object) -> str | None:
-    """Return one address with a lowercase domain, or None. Lists, names and line breaks are invalid."""
-    if not isinstance(value, str) or len(value) > 254 or not _ADDRESS.fullmatch(value.strip()):
-        return None
-    local, _, domain = value.strip().rpartition("@")
-    return f"{local}@{domain.lower()}" if len(local) <= 64 else None
-
-
-def clean_name(value: str | None) -> str | None:
-    """Return the name on one line, cut at 200 characters. Control characters and whitespace runs become one space."""
-    if not value:
-        return None
-    if value.isprintable():
-        return " ".join(value[:1000].split())[:_MAX_NAME] or None
-    printable = "".join(" " if unicodedata.category(char) in ("Cc", "Cf") else char for char in value[:1000])
-    return " ".join(printable.split())[:_MAX_NAME] or None
-
-
-def normalize_time_zone(value: object) -> str | None:
-    """Return the name of the IANA time zone, or None if it does not exist."""
-    return _zone(value) if isinstance(value, str) and len(value) <= 64 else None
-
-
-@lru_cache(maxsize=1024)
-def _zone(name: str) -> str | None:
-    try:
-        return ZoneInfo(name).key
-    except (KeyError, ValueError, OSError):  # an unknown zone; an invalid name; the name of a folder
-        return None
 
 
 def parse_timestamp(value: object) -> datetime | None:

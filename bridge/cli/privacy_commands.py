@@ -130,8 +130,9 @@ def _save(text: str, channels: list[Channel] | None, *, opted_out: bool, as_json
 
 
 def _parse_address(text: str) -> str:
+    from bridge.contacts.email import normalize_email
+    from bridge.contacts.phone import normalize_phone
     from bridge.errors import ConfigError
-    from bridge.events import normalize_email, normalize_phone
 
     address = normalize_email(text) if "@" in text else normalize_phone(text)
     if address is None:

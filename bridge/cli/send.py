@@ -105,8 +105,9 @@ def post(body: bytes, url: str, secret: bytes) -> WebhookResponse:
 
     import httpx
 
+    from bridge.contacts.parse import string_field
     from bridge.errors import BridgeError, ConfigError
-    from bridge.events import parse_body, string_field
+    from bridge.events import parse_body
     from bridge.signing import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 
     try:

@@ -58,7 +58,6 @@ from bridge.connector.crm import (
     write_for_contact,
 )
 from bridge.connector.deadline import check_deadline, remaining_seconds
-from bridge.connector.phone_numbers import national_digits, same_number
 from bridge.connector.sms import Segments, segments
 from bridge.connector.transport import (
     DeadlineAdapter,
@@ -71,6 +70,7 @@ from bridge.connector.transport import (
     is_loopback,
     parse_retry_after,
 )
+from bridge.contacts.phone import national_digits, same_number
 from bridge.settings import Duration
 
 __all__ = [

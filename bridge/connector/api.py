@@ -15,8 +15,9 @@ from pydantic.fields import FieldInfo
 
 from bridge.connector.action_name import ActionName
 from bridge.connector.context import Context
+from bridge.contacts.email import normalize_email
+from bridge.contacts.phone import PHONE_PATTERN
 from bridge.errors import DeliveryError
-from bridge.events import PHONE_PATTERN, normalize_email
 from bridge.settings import EnvironmentModel
 
 Channel = Literal["sms", "email", "call"]

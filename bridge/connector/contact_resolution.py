@@ -28,7 +28,7 @@ from bridge.connector.contacts import (
     ResolvedContact,
 )
 from bridge.connector.context import ContactCache
-from bridge.connector.phone_numbers import same_number
+from bridge.contacts.phone import same_number
 from bridge.errors import DeliveryError, LookupInconclusive, PermanentError, TransientError
 
 NOT_FOUND_TTL = timedelta(minutes=5)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from bridge.contacts.parse import Contact
 from bridge.errors import ConfigError
-from bridge.events import Contact, Event
+from bridge.events import Event
 
 
 class ContactCache(Protocol):

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from bridge.clock import format_duration
 from bridge.connector.api import Channel
-from bridge.events import Contact
+from bridge.contacts.parse import Contact
 from bridge.lifecycle import SuppressReason
 from bridge.policy.cancellation import EventRef
 from bridge.policy.idempotency import IdempotencyRecord

@@ -13,7 +13,8 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from bridge.area_codes import STATE_BY_AREA_CODE, STATES, US_STATE_TIME_ZONES
-from bridge.events import PHONE_PATTERN, Contact
+from bridge.contacts.parse import Contact
+from bridge.contacts.phone import PHONE_PATTERN
 
 if TYPE_CHECKING:
     from phonenumbers import PhoneNumber

@@ -9,7 +9,8 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Any
 
-from bridge.events import EVENT_TYPES, FIELDS, FREE_FORM, Contact
+from bridge.contacts.parse import Contact
+from bridge.events import EVENT_TYPES, FIELDS, FREE_FORM
 from bridge.rules.model import DELIVERY_FIELDS, Diagnostic, unplaced_error, unplaced_warning
 
 Path = tuple[str, ...]

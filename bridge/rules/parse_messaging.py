@@ -9,7 +9,7 @@ from typing import cast
 
 from bridge.area_codes import known_regions
 from bridge.connector.api import Channel
-from bridge.events import normalize_time_zone
+from bridge.contacts.time_zone import normalize_time_zone
 from bridge.rules.fields import did_you_mean
 from bridge.rules.keys import CONDITION, STRING, Key, Section, ValueType
 from bridge.rules.model import Cap, MessagingPolicy, QuietHours

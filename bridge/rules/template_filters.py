@@ -16,8 +16,9 @@ from zoneinfo import ZoneInfo
 
 from markupsafe import Markup, escape
 
+from bridge.contacts.time_zone import normalize_time_zone
 from bridge.errors import BridgeError
-from bridge.events import normalize_time_zone, parse_timestamp
+from bridge.events import parse_timestamp
 from bridge.rules.fields import describe_type
 
 MAX_LENGTH = 1 << 20

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, func, select, tuple_, union
 
-from bridge.events import Contact, Event
+from bridge.contacts.parse import Contact
+from bridge.events import Event
 from bridge.policy import (
     Decision,
     DueDelivery,

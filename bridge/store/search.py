@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_, select
 
-from bridge.events import normalize_email
+from bridge.contacts.email import normalize_email
 from bridge.store import schema
 from bridge.store.database import Database
 from bridge.store.queries import Page, list_deliveries, list_events

@@ -8,19 +8,11 @@ from typing import Any
 
 import pytest
 
-from bridge.events import (
-    EVENT_TYPES,
-    FIELDS,
-    FREE_FORM,
-    Contact,
-    Event,
-    clean_name,
-    dedupe_key_of,
-    normalize_email,
-    normalize_phone,
-    parse_body,
-    parse_contact,
-)
+from bridge.contacts.email import normalize_email
+from bridge.contacts.name import clean_name
+from bridge.contacts.parse import Contact, parse_contact
+from bridge.contacts.phone import normalize_phone
+from bridge.events import EVENT_TYPES, FIELDS, FREE_FORM, Event, dedupe_key_of, parse_body
 from bridge.samples import refresh_sample, sample
 
 NOW = datetime(2026, 3, 2, 18, 0, tzinfo=UTC)
@@ -93,12 +85,12 @@ def test_parse_contact_reads_flat_fields_of_scheduled_call() -> None:
     ],
 )
 def test_parse_contact_reads_time_zone_from_every_documented_field(metadata: dict[str, Any]) -> None:
-    assert parse_contact(metadata).time_zone == "Europe/Oslo"
+    assert parse_contact(metadata).contact.time_zone == "Europe/Oslo"
 
 
 @pytest.mark.parametrize("zone", ["../etc/passwd", "", "x" * 500, "Europe", "\x00", 7, None])
 def test_parse_contact_ignores_invalid_time_zone(zone: object) -> None:
-    assert parse_contact({"metadata": {"timezone": zone}}).time_zone is None
+    assert parse_contact({"metadata": {"timezone": zone}}).contact.time_zone is None
 
 
 @pytest.mark.parametrize(

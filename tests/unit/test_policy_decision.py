@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.events import Contact, Event
+from bridge.contacts.parse import Contact
+from bridge.events import Event
 from bridge.policy import (
     Allow,
     Cancel,

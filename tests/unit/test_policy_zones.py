@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.area_codes import STATE_BY_AREA_CODE, STATES, US_STATE_TIME_ZONES, known_regions
-from bridge.events import Contact
+from bridge.contacts.parse import Contact
 from bridge.policy import regions_of, zones_of
 from bridge.policy.zones import _area_zones
 

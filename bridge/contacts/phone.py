@@ -1,10 +1,30 @@
-"""Phone numbers in a CRM: compared as E.164, because CRM users type them in every format."""
+"""Phone numbers: one canonical E.164 form, which is the identity of a number everywhere."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from functools import lru_cache
+from typing import Final
 
 import phonenumbers
+
+PHONE_PATTERN: Final = re.compile(r"\+[1-9]\d{1,14}", re.ASCII)
+"""A valid number according to Heppu's documentation of outbound calls; stricter numbering plans reject its samples."""
+
+_PUNCTUATION = re.compile(r"[\s().\-/\u00a0\u2010-\u2015]")
+
+
+def normalize_phone(value: object, country: str | None = None) -> str | None:  # noqa: ARG001
+    """Return the number as E.164, or None. Punctuation is removed and `00` becomes `+`; no country is assumed."""
+    if not isinstance(value, str):
+        return None
+    if value.isascii() and PHONE_PATTERN.fullmatch(value):
+        return value  # Heppu's format
+    digits = _PUNCTUATION.sub("", unicodedata.normalize("NFKC", value))
+    if digits.startswith("00"):
+        digits = "+" + digits[2:]
+    return digits if PHONE_PATTERN.fullmatch(digits) else None
 
 
 def same_number(typed: str, number: str) -> bool:
