@@ -69,7 +69,7 @@ def test_parse_contact_reads_flat_fields_of_scheduled_call() -> None:
                 "timezone": "Europe/London",
             }
         }
-    )
+    ).contact
     assert (contact.name, contact.first_name, contact.last_name) == ("Ada King", "Ada", "King")
     assert (contact.company, contact.time_zone) == ("Engines", "Europe/London")
 
