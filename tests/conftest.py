@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import ssl
 from collections.abc import Iterator
@@ -15,8 +16,14 @@ import pytest
 
 from bridge.clock import Clock
 from bridge.store.database import Database
-from bridge.store.migrate import upgrade
-from tests.postgres import create_shared_folder, delete_shared_folder, shared_postgres
+from tests.postgres import (
+    create_shared_folder,
+    database_of,
+    delete_shared_folder,
+    migrate,
+    migrated_template,
+    shared_postgres,
+)
 
 SHARED_FOLDER = pytest.StashKey[Path]()
 
@@ -53,35 +60,42 @@ def postgres_server(shared_folder: Path) -> str:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
-    """A new, empty database on PostgreSQL."""
+def postgres_url(shared_folder: Path, postgres_server: str) -> Iterator[str]:
+    """A new database on PostgreSQL: a copy of one that was migrated once."""
+    template = migrated_template(shared_folder)
     name = f"bridge_{uuid4().hex[:12]}"
     with psycopg.connect(postgres_server, autocommit=True) as conn:
-        conn.execute(f'CREATE DATABASE "{name}"')
-    head, _, query = postgres_server.partition("?")
-    yield f"{head.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
+        conn.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    yield database_of(postgres_server, name)
     with psycopg.connect(postgres_server, autocommit=True) as conn:
         conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a migrated database on SQLite."""
+    path = tmp_path_factory.mktemp("template") / "bridge.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    """A new, empty database on SQLite."""
-    return f"sqlite:///{tmp_path}/bridge.db"
+def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
+    """A new database on SQLite: a copy of one that was migrated once."""
+    return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'bridge.db')}"
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """The URL of a new, empty database of either kind."""
+    """The URL of a new, migrated database of either kind."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 
 
 @pytest.fixture
 def database(database_url: str, clock: Clock) -> Iterator[Database]:
-    """A migrated database of either kind, on the test's clock."""
+    """A new, migrated database of either kind, on the test's clock."""
     database = Database(database_url, clock)
-    upgrade(database)
     yield database
     database.close()
 

@@ -18,9 +18,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
+from bridge.clock import Clock
+from bridge.store.database import Database
+from bridge.store.migrate import upgrade
+
 STOP_SECONDS = 30.0
+TEMPLATE = "bridge_template"
 SETTINGS = "fsync = off\nmax_connections = 500\n"
 """Settings of the shared server: nobody pulls its plug, and many processes use it at the same time."""
 
@@ -44,6 +50,34 @@ def shared_postgres(folder: Path) -> str:
             server.start()
             address.write_text(server.get_uri())
         return address.read_text()
+
+
+def migrated_template(folder: Path) -> str:
+    """Return the name of a migrated database on the shared server. The first process that calls this creates it."""
+    server = shared_postgres(folder)
+    done = folder / "template"
+    with _one_at_a_time(folder):
+        if not done.exists():
+            with psycopg.connect(server, autocommit=True) as conn:
+                conn.execute(f'CREATE DATABASE "{TEMPLATE}"')
+            migrate(database_of(server, TEMPLATE))
+            done.touch()
+    return TEMPLATE
+
+
+def migrate(url: str) -> None:
+    """Create the tables of an empty database."""
+    database = Database(url, Clock())
+    try:
+        upgrade(database)
+    finally:
+        database.close()
+
+
+def database_of(server: str, name: str) -> str:
+    """Return the URL of a database on this server."""
+    head, _, query = server.partition("?")
+    return f"{head.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
 
 
 def delete_shared_folder(folder: Path) -> None:
