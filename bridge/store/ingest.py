@@ -66,14 +66,14 @@ def store_events(database: Database, events: Sequence[IncomingEvent]) -> list[In
 
 
 def _store_batch(database: Database, events: Sequence[IncomingEvent]) -> list[IngestResult]:
-    rows = [_row(incoming) for incoming in events]
+    rows = [event_row(incoming) for incoming in events]
     with database.write() as conn:
         results: list[IngestResult] = ["stored"] * len(rows)
         inserted = bulk_insert(conn, schema.events, rows, "ON CONFLICT DO NOTHING")
         if inserted < len(rows):
-            stored_ids = _stored_ids(conn, rows)
+            ids = stored_ids(conn, rows)
             for index, row in enumerate(rows):
-                if row["id"] not in stored_ids:
+                if row["id"] not in ids:
                     results[index] = _compare_with_stored(conn, events[index], row)
         if inserted:
             database.publish(conn, [EVENTS_TOPIC])
@@ -86,7 +86,8 @@ def _store_batch(database: Database, events: Sequence[IncomingEvent]) -> list[In
     return results
 
 
-def _row(incoming: IncomingEvent) -> dict[str, object]:
+def event_row(incoming: IncomingEvent) -> dict[str, object]:
+    """Return the row of an event in the table `events`."""
     event = incoming.event
     contact = event.contact
     return {
@@ -104,7 +105,7 @@ def _row(incoming: IncomingEvent) -> dict[str, object]:
     }
 
 
-def _stored_ids(conn: Connection, rows: Sequence[dict[str, object]]) -> set[str]:
+def stored_ids(conn: Connection, rows: Sequence[dict[str, object]]) -> set[str]:
     """Return the IDs of the rows that were inserted; every request gets a new ID."""
     table = schema.events
     return set(conn.execute(select(table.c.id).where(table.c.id.in_([row["id"] for row in rows]))).scalars())

@@ -1,0 +1,66 @@
+"""Events that the bridge itself makes, such as a text from a customer; they are stored and routed like webhooks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from bridge.events import Event, parse_body
+from bridge.ids import new_id
+from bridge.serialization import json_default
+from bridge.store import schema
+from bridge.store.bulk import bulk_insert
+from bridge.store.database import EVENTS_TOPIC, Database
+from bridge.store.ingest import IncomingEvent, event_row, stored_ids
+
+
+@dataclass(frozen=True)
+class BridgeEvent:
+    """An event to be stored."""
+
+    type: str
+    """Event type, such as `sms.received`."""
+    dedupe_key: str
+    """Identifies what happened, such as the provider's ID of a message; a second event with this key is not stored."""
+    body: Mapping[str, Any]
+    """The fields of the event, as a webhook would have them: `metadata.contactPhone` and so on. `event`, `timestamp`
+    and `webhookId` are added."""
+    occurred_at: datetime
+
+
+def insert_bridge_events(
+    database: Database, conn: Connection, events: Sequence[BridgeEvent]
+) -> list[BridgeEvent]:
+    """Store events in the transaction of what they report; return those that were not stored before.
+
+    The caller changes nothing else for an event that is not returned: it has already been processed.
+    """
+    if not events:
+        return []
+    now = database.now(conn)
+    rows = [_row(event, now) for event in events]
+    inserted = bulk_insert(conn, schema.events, rows, "ON CONFLICT DO NOTHING")
+    if inserted:
+        database.publish(conn, [EVENTS_TOPIC])
+    if inserted == len(rows):
+        return list(events)
+    ids = stored_ids(conn, rows)
+    return [event for event, row in zip(events, rows, strict=True) if row["id"] in ids]
+
+
+def _row(event: BridgeEvent, now: datetime) -> dict[str, object]:
+    fields = {
+        **event.body,
+        "event": event.type,
+        "timestamp": event.occurred_at,
+        "webhookId": event.dedupe_key,
+    }
+    body = json.dumps(fields, default=json_default).encode()
+    row = event_row(IncomingEvent(Event(parse_body(body), event.dedupe_key, now, new_id("evt")), body))
+    # Two texts of one conversation may arrive in the same instant.
+    return {**row, "fallback_dedupe_key": None}
