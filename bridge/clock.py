@@ -59,6 +59,17 @@ def format_timestamp(value: datetime | None) -> str:
     return "" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
+def parse_timestamp(value: object) -> datetime | None:
+    """Return the ISO 8601 timestamp in UTC, or None if it is invalid. Without an offset, UTC is assumed."""
+    if not isinstance(value, str) or len(value) > 64:
+        return None
+    try:
+        timestamp = datetime.fromisoformat(value.strip())
+        return (timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
 def format_duration(duration: timedelta) -> str:
     """Return a duration as settings and rules write it: `24h`, `7d`, `1h30m`."""
     seconds = int(duration.total_seconds())

@@ -8,16 +8,15 @@ time zone exists or is None.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
+from bridge.clock import parse_timestamp
 from bridge.contacts.parse import Contact, ParsedContact, UnreadableField, parse_contact, string_field
+from bridge.json_values import parse_body
 
 CALL_EVENTS: Final = ("call.completed", "call.failed", "call.busy", "call.no-answer")
 CHAT_EVENTS: Final = ("chat.completed", "chat.resolved", "chat.abandoned")
@@ -92,9 +91,6 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
 
 FREE_FORM: Final = ("metadata", "callMetadata", "chatMetadata")
 """Objects whose fields are not checked, because Heppu's customers put their own data there."""
-
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-_UNSTORABLE_ESCAPE = re.compile(rb"\\u(?:0000|d[89a-f])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -191,71 +187,6 @@ class StoredEvent(Event):
         return str(vars(self)["_type"])
 
 
-def parse_body(raw: bytes) -> dict[str, Any]:
-    """Parse the JSON object in `raw`. Raise ValueError for anything else, including NaN and infinities.
-
-    NUL characters and lone surrogates are valid JSON, but databases and providers reject them: each becomes U+FFFD. The
-    stored bytes are not changed.
-    """
-    try:
-        value = _JSON.decode(raw.decode("utf-8"))
-        if not isinstance(value, dict):
-            raise ValueError("not a JSON object")
-        return _replace_unstorable(value) if _UNSTORABLE_ESCAPE.search(raw) else value
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def replace_unstorable(text: str) -> str:
-    """Return the string with characters that databases and providers reject replaced by U+FFFD."""
-    return _UNSTORABLE.sub("\ufffd", text)
-
-
-def _replace_unstorable(value: Any) -> Any:
-    if isinstance(value, str):
-        return replace_unstorable(value)
-    if isinstance(value, list):
-        return [_replace_unstorable(item) for item in value]
-    if isinstance(value, dict):
-        return {_replace_unstorable(key): _replace_unstorable(item) for key, item in value.items()}
-    return value
-
-
-def _reject_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _parse_finite_float(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise ValueError("a number is too large")
-    return number
-
-
-_JSON = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_finite_float)
-
-
 def dedupe_key_of(body: Mapping[str, Any], raw: bytes) -> str:
     """Return the signed `webhookId`, else the SHA-256 of the raw body. Headers are not signed and not used."""
     return string_field(body, "webhookId") or "sha256:" + hashlib.sha256(raw).hexdigest()
-
-
-def parse_timestamp(value: object) -> datetime | None:
-    """Return the ISO 8601 timestamp in UTC, or None if it is invalid. Without an offset, UTC is assumed."""
-    if not isinstance(value, str) or len(value) > 64:
-        return None
-    try:
-        timestamp = datetime.fromisoformat(value.strip())
-        return (timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
-def set_field(body: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set the field at a path of a body, with the objects on the way to it."""
-    for key in path[:-1]:
-        inner = body.get(key)
-        if not isinstance(inner, dict):
-            inner = body[key] = {}
-        body = inner
-    body[path[-1]] = value

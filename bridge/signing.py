@@ -15,8 +15,9 @@ from datetime import datetime
 from typing import Final
 
 from bridge.errors import Refused
-from bridge.events import Event, dedupe_key_of, parse_body
+from bridge.events import Event, dedupe_key_of
 from bridge.ids import new_id
+from bridge.json_values import parse_body
 
 SIGNATURE_HEADER: Final = "x-webhook-signature-256"
 TIMESTAMP_HEADER: Final = "x-webhook-timestamp"

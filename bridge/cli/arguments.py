@@ -14,7 +14,7 @@ LISTING_COMMANDS = {"evt": "events", "dlv": "deliveries", "rej": "rejected", "au
 
 def parse_time_option(text: str | None, option: str) -> datetime | None:
     """Return the time given as a duration before now (`2h`) or as an ISO 8601 timestamp."""
-    from bridge.events import parse_timestamp
+    from bridge.clock import parse_timestamp
     from bridge.settings import parse_duration
 
     if text is None:

@@ -13,11 +13,10 @@ import httpx
 from bridge.cli.accounts import connections_used_by
 from bridge.cli.bootstrap import registry_for
 from bridge.cli.output import echo, pluralize, print_json, print_status, result_line
-from bridge.clock import format_timestamp
+from bridge.clock import format_timestamp, parse_timestamp
 from bridge.connector.discovery import Registry, variable_names
 from bridge.dryrun.test_files import RuleTestFile, load_test_files
 from bridge.errors import ConfigError
-from bridge.events import parse_timestamp
 from bridge.rules.load import load
 from bridge.rules.model import LoadResult, Rules
 from bridge.rules.report import report

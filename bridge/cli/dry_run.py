@@ -21,7 +21,7 @@ from bridge.cli.db import open_store, sqlite_path
 from bridge.cli.event_input import build_event_body, read_event_input
 from bridge.cli.inspect_commands import print_traces
 from bridge.cli.output import console, echo, errors, pluralize, print_json, print_status
-from bridge.clock import format_timestamp
+from bridge.clock import format_timestamp, parse_timestamp
 from bridge.connector.action_name import ActionName
 from bridge.dryrun.explain import Explanation, PlannedOutcome
 from bridge.dryrun.explain import explain as explain_event
@@ -30,7 +30,7 @@ from bridge.dryrun.plan import plan as plan_change
 from bridge.dryrun.rule_tests import RuleTestReport, RuleTestResult, run_tests
 from bridge.dryrun.test_files import load_test_files
 from bridge.errors import ConfigError
-from bridge.events import Event, parse_timestamp
+from bridge.events import Event
 from bridge.policy import PolicyInputs
 from bridge.rules.load import load_or_raise
 from bridge.rules.model import PlannedDelivery, Rules

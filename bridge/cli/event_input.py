@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bridge.errors import ConfigError
-from bridge.events import EVENT_TYPES, parse_body, set_field
+from bridge.events import EVENT_TYPES
+from bridge.json_values import parse_body, set_field
 from bridge.samples import refresh_sample, sample
 
 EVENT_HELP = "Sample name (call.busy), ID of a stored event (evt_...), path of a file, or - for stdin."

@@ -107,7 +107,7 @@ def post(body: bytes, url: str, secret: bytes) -> WebhookResponse:
 
     from bridge.contacts.parse import string_field
     from bridge.errors import BridgeError, ConfigError
-    from bridge.events import parse_body
+    from bridge.json_values import parse_body
     from bridge.signing import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 
     try:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bridge.rules.fields import describe_type
+from bridge.json_values import describe_type
 from bridge.rules.lookup import TemplateContext, look_up
 from bridge.rules.model import Check, Condition, Truth
 from bridge.rules.operators import OPERATORS

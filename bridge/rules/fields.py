@@ -11,6 +11,7 @@ from typing import Any
 
 from bridge.contacts.parse import Contact
 from bridge.events import EVENT_TYPES, FIELDS, FREE_FORM
+from bridge.json_values import describe_type
 from bridge.rules.model import DELIVERY_FIELDS, Diagnostic, unplaced_error, unplaced_warning
 
 Path = tuple[str, ...]
@@ -226,19 +227,3 @@ _TYPE_HINTS: dict[str, Callable[[Any], str]] = {
     "boolean": boolean_hint,
     "number": number_hint,
 }
-
-
-_TYPES: dict[type, str] = {
-    type(None): "null",
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-    str: "a string",
-    list: "a list",
-    tuple: "a list",
-}
-
-
-def describe_type(value: Any) -> str:
-    """Return the type of a JSON value for messages, such as `a number`."""
-    return _TYPES.get(type(value)) or ("a string" if isinstance(value, str) else "an object")

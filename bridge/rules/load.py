@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from bridge.connector.discovery import Registry
-from bridge.rules.fields import describe_type
+from bridge.json_values import describe_type
 from bridge.rules.keys import Entries, Key, Section, ValueType, list_of
 from bridge.rules.model import LoadResult, MessagingPolicy, Rules
 from bridge.rules.parse_context import ParseContext

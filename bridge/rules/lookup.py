@@ -9,8 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from bridge.events import replace_unstorable
-from bridge.rules.fields import describe_type
+from bridge.json_values import describe_type, replace_unstorable
 
 TemplateContext = Mapping[str, Any]
 """The names that a template or condition can use: `event`, `contact`, `now`, `delivery`."""

@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from bridge.rules.fields import describe_type
+from bridge.json_values import describe_type
 
 Operator = Callable[[Any, Any], bool | None]
 

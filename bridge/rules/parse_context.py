@@ -10,8 +10,9 @@ from typing import Any
 
 from bridge.connector.discovery import Registry
 from bridge.events import EVENT_TYPES
+from bridge.json_values import describe_type
 from bridge.rules import retired
-from bridge.rules.fields import boolean_hint, check_path, check_value, describe_type, did_you_mean, nearest
+from bridge.rules.fields import boolean_hint, check_path, check_value, did_you_mean, nearest
 from bridge.rules.model import Diagnostic, Rule, Step, Trigger
 from bridge.rules.template_compiler import TemplateError
 from bridge.rules.templates import Template, condition, template

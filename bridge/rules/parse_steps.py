@@ -11,11 +11,12 @@ from bridge.connector.action_name import ActionName
 from bridge.connector.api import Action
 from bridge.connector.discovery import read_settings
 from bridge.errors import BridgeError
-from bridge.rules.fields import describe_type, nearest
+from bridge.json_values import describe_type
+from bridge.rules.fields import nearest
 from bridge.rules.keys import DURATION, EVENT_TYPES, POSITIVE_INT, STRING, Key, Section, ValueType
 from bridge.rules.model import OncePer, Retry, Step
 from bridge.rules.parse_context import CONTEXT_NAMES, ParseContext
-from bridge.rules.parse_params import check_templates, read_params
+from bridge.rules.parse_params import check_templates, has_template, read_params
 from bridge.rules.templates import is_template
 from bridge.rules.yaml import Node
 
@@ -59,7 +60,14 @@ def _step(context: ParseContext, node: Node) -> Step | None:
         _check_connection(context, entries.get("connection", entries["use"])[1], action, values["connection"])
     params = read_params(context, use_node, with_node, action)
     values.setdefault("connection", action.connector)
-    return Step(use=action.full_name, action=action, line=use_key.line, values=params, **values)
+    return Step(
+        use=action.full_name,
+        action=action,
+        line=use_key.line,
+        values=params,
+        internal=action.channel is not None and not has_template(params.get(action.recipient or "")),
+        **values,
+    )
 
 
 def _action(context: ParseContext, node: Node, label: str) -> Action | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bridge.json_values import describe_type
 from bridge.rules.conditions import Comparison, Group
-from bridge.rules.fields import boolean_hint, check_value, describe_type, did_you_mean, number_hint
+from bridge.rules.fields import boolean_hint, check_value, did_you_mean, number_hint
 from bridge.rules.model import Condition, Diagnostic, unplaced_error
 from bridge.rules.operators import OPERATORS
 from bridge.rules.parse_context import ParseContext

@@ -8,8 +8,9 @@ from typing import Any
 
 from jinja2 import nodes
 
+from bridge.json_values import describe_type
 from bridge.rules import template_filters, template_runtime
-from bridge.rules.fields import describe_type, did_you_mean
+from bridge.rules.fields import did_you_mean
 from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import Diagnostic, unplaced_error
 from bridge.rules.template_filters import Filter, RenderError

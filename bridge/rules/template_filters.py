@@ -16,10 +16,10 @@ from zoneinfo import ZoneInfo
 
 from markupsafe import Markup, escape
 
+from bridge.clock import parse_timestamp
 from bridge.contacts.time_zone import normalize_time_zone
 from bridge.errors import BridgeError
-from bridge.events import parse_timestamp
-from bridge.rules.fields import describe_type
+from bridge.json_values import describe_type
 
 MAX_LENGTH = 1 << 20
 """Maximum characters of a rendered string, also of an intermediate one. It is the maximum size of an event."""

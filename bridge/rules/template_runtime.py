@@ -7,8 +7,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bridge.events import replace_unstorable
-from bridge.rules.fields import describe_type
+from bridge.json_values import describe_type, replace_unstorable
 from bridge.rules.lookup import TemplateContext, look_up
 from bridge.rules.operators import EXPRESSION_OPERATORS
 from bridge.rules.template_filters import (

@@ -10,7 +10,8 @@ from importlib.resources import files
 from typing import Any
 from uuid import uuid4
 
-from bridge.events import EVENT_TYPES, parse_timestamp
+from bridge.clock import parse_timestamp
+from bridge.events import EVENT_TYPES
 
 
 @cache

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from starlette.datastructures import QueryParams
 
+from bridge.clock import parse_timestamp
 from bridge.errors import BridgeError
-from bridge.events import parse_timestamp
 from bridge.settings import parse_duration
 from bridge.store.queries import STATES, NotFound
 

@@ -37,7 +37,7 @@ from bridge.errors import (
     RateLimited,
     TransientError,
 )
-from bridge.events import replace_unstorable
+from bridge.json_values import replace_unstorable
 from bridge.lifecycle import AttemptOutcome, Transition
 from bridge.store.claim import ClaimedDelivery
 from bridge.store.results import UNDELIVERED_STATUSES, AttemptResult

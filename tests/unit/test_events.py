@@ -12,7 +12,8 @@ from bridge.contacts.email import normalize_email
 from bridge.contacts.name import clean_name
 from bridge.contacts.parse import Contact, parse_contact
 from bridge.contacts.phone import normalize_phone
-from bridge.events import EVENT_TYPES, FIELDS, FREE_FORM, Event, dedupe_key_of, parse_body
+from bridge.events import EVENT_TYPES, FIELDS, FREE_FORM, Event, dedupe_key_of
+from bridge.json_values import parse_body
 from bridge.samples import refresh_sample, sample
 
 NOW = datetime(2026, 3, 2, 18, 0, tzinfo=UTC)
