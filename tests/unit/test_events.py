@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from bridge.contacts.email import normalize_email
 from bridge.contacts.name import clean_name
 from bridge.contacts.parse import Contact, parse_contact
 from bridge.contacts.phone import normalize_phone
@@ -112,22 +111,6 @@ def test_parse_contact_ignores_invalid_time_zone(zone: object) -> None:
 )
 def test_normalize_phone_returns_e164_or_none(raw: object, phone: str | None) -> None:
     assert normalize_phone(raw) == phone
-
-
-@pytest.mark.parametrize(
-    ("raw", "email"),
-    [
-        (" Maya.L@Example.COM ", "Maya.L@example.com"),
-        ("a@b.co, c@d.co", None),
-        ("Maya <a@b.co>", None),
-        ("a@b.co\nBcc: c@d.co", None),
-        ("a@b", None),
-        ("a" * 65 + "@b.co", None),
-        (None, None),
-    ],
-)
-def test_normalize_email_returns_one_address_or_none(raw: object, email: str | None) -> None:
-    assert normalize_email(raw) == email
 
 
 def test_clean_name_returns_one_line() -> None:
