@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache, partial
+from functools import partial
 from typing import Any
-from zoneinfo import available_timezones
 
 from bridge.connector.api import Success
 from bridge.connector.contacts import (
@@ -28,7 +27,9 @@ from bridge.connector.contacts import (
     ResolvedContact,
 )
 from bridge.connector.context import ContactCache
+from bridge.contacts.address import address_key
 from bridge.contacts.phone import same_number
+from bridge.contacts.time_zone import residence_time_zone
 from bridge.errors import DeliveryError, LookupInconclusive, PermanentError, TransientError
 
 NOT_FOUND_TTL = timedelta(minutes=5)
@@ -206,24 +207,15 @@ def _select_match(
     item.contact = ContactRef(newest.id, several if len(candidates) > 1 else "")
     # A phone number that the record lacks may be another record's; an email address that no record has is safe.
     return [
-        CacheEntry(query.key(known), address, newest.id, _iana_name(newest.zone))
+        CacheEntry(query.key(known), address, newest.id, residence_time_zone(newest.zone))
         for known, address in query.addresses
         if known in (kind, "email") or any(same_number(phone, address) for phone in newest.phones)
     ]
 
 
-@cache
-def _iana_names() -> Mapping[str, str]:
-    return {name.lower(): name for name in available_timezones()}
-
-
-def _iana_name(zone: str | None) -> str | None:
-    return _iana_names().get(zone.lower()) if zone else None
-
-
 def _has_address(match: ContactMatch, kind: AddressKind, address: str) -> bool:
     if kind == "email":
-        return any(email.lower() == address.lower() for email in match.emails)
+        return any(address_key(email) == address_key(address) for email in match.emails)
     return any(same_number(phone, address) for phone in match.phones)
 
 

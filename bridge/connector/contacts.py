@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from bridge.connector.api import Email, Params, PhoneNumber, Success, param
 from bridge.connector.context import Context
+from bridge.contacts.address import address_key
 from bridge.errors import DeliveryError, LookupInconclusive, PermanentError
 
 AddressKind = Literal["email", "phone"]
@@ -81,7 +82,7 @@ class ContactMatch:
     activity: tuple[str, ...] = ()
     """Sort key of the last activity; the highest is the most recently active record."""
     zone: str | None = None
-    """The contact's IANA time zone. Case does not matter; an unknown name is ignored."""
+    """The contact's IANA time zone. Case does not matter; a name that is unknown, or no place's, is ignored."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class ContactQuery:
 
     def key(self, kind: AddressKind) -> str:
         """Return the cache key of one address."""
-        return f"{self.scope}{kind}:{self.address(kind)}".lower()
+        return f"{self.scope}{kind}:{address_key(self.address(kind) or '')}"
 
     def is_not_found(self, cached_ids: Mapping[str, str]) -> bool:
         """Return whether the cache says of every address that the CRM has no such contact."""

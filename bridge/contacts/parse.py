@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bridge.contacts.address import address_key
 from bridge.contacts.email import normalize_email
 from bridge.contacts.name import clean_name
 from bridge.contacts.phone import normalize_phone
-from bridge.contacts.time_zone import normalize_time_zone
+from bridge.contacts.time_zone import residence_time_zone
 
 _EMPTY: Final[Mapping[str, Any]] = {}
+_TIME_ZONE_PATHS: Final = (
+    "callMetadata.timezone",
+    "callMetadata.customer.timezone",
+    "callMetadata.context.timezone",
+    "metadata.timezone",
+)
+_TIME_ZONE_PROBLEM: Final = (
+    "does not say where the contact lives; send an IANA name of a place, such as `America/New_York`"
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class Contact:
     @property
     def key(self) -> str | None:
         """The contact's key in the database: the phone, else the email address, else the chat visitor's ID."""
-        return self.phone or (self.email and self.email.casefold()) or self.visitor
+        return self.phone or (self.email and address_key(self.email)) or self.visitor
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ def parse_contact(body: Mapping[str, Any], country: str | None = None) -> Parsed
     National phone numbers are read as numbers of `country` (ISO 3166 code, BRIDGE_DEFAULT_COUNTRY).
     """
     metadata, call = _object(body, "metadata"), _object(body, "callMetadata")
-    customer, context = _object(call, "customer"), _object(call, "context")
+    customer = _object(call, "customer")
     first_name = string_field(customer, "firstName") or string_field(call, "firstName")
     last_name = string_field(customer, "lastName") or string_field(call, "lastName")
     name = clean_name(
@@ -74,6 +84,7 @@ def parse_contact(body: Mapping[str, Any], country: str | None = None) -> Parsed
         or (f"{first_name} {last_name}" if first_name and last_name else first_name or last_name)
     )
     parts = name.split() if name else []
+    unreadable: list[UnreadableField] = []
     contact = Contact(
         name=name,
         first_name=clean_name(first_name) or (parts[0] if parts else None),
@@ -86,13 +97,41 @@ def parse_contact(body: Mapping[str, Any], country: str | None = None) -> Parsed
             or string_field(call, "company")
             or string_field(metadata, "company")
         ),
-        time_zone=normalize_time_zone(call.get("timezone"))
-        or normalize_time_zone(customer.get("timezone"))
-        or normalize_time_zone(context.get("timezone"))
-        or normalize_time_zone(metadata.get("timezone")),
+        time_zone=_first_readable(
+            body, "time_zone", _TIME_ZONE_PATHS, residence_time_zone, _TIME_ZONE_PROBLEM, unreadable
+        ),
         visitor=clean_name(string_field(metadata, "visitorId")),
     )
-    return ParsedContact(contact)
+    return ParsedContact(contact, tuple(unreadable))
+
+
+def _first_readable(
+    body: Mapping[str, Any],
+    field: str,
+    paths: Sequence[str],
+    read: Callable[[object], str | None],
+    problem: str,
+    unreadable: list[UnreadableField],
+) -> str | None:
+    """Return the first value that `read` understands. If there are only others, add the first to `unreadable`."""
+    unread = None
+    for path in paths:
+        value = _value_at(body, path)
+        result = read(value)
+        if result is not None:
+            return result
+        if unread is None and value is not None and not (isinstance(value, str) and not value.strip()):
+            unread = path
+    if unread is not None:
+        unreadable.append(UnreadableField(field, unread, problem))
+    return None
+
+
+def _value_at(body: Mapping[str, Any], path: str) -> object:
+    *parents, key = path.split(".")
+    for parent in parents:
+        body = _object(body, parent)
+    return body.get(key)
 
 
 def _object(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:

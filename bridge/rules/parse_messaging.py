@@ -9,7 +9,7 @@ from typing import cast
 
 from bridge.area_codes import known_regions
 from bridge.connector.api import Channel
-from bridge.contacts.time_zone import normalize_time_zone
+from bridge.contacts.time_zone import normalize_time_zone, residence_time_zone
 from bridge.rules.fields import did_you_mean
 from bridge.rules.keys import CONDITION, STRING, Key, Section, ValueType
 from bridge.rules.model import Cap, MessagingPolicy, QuietHours
@@ -31,11 +31,15 @@ def read_messaging(context: ParseContext, node: Node, _label: str) -> MessagingP
 
 def _time_zone(context: ParseContext, node: Node, label: str) -> str | None:
     zone = context.string(node, label)
-    if zone is not None and normalize_time_zone(zone) is None:
-        hint = "write a name such as `America/New_York` or `Europe/Berlin`"
-        context.error(node, f"no time zone `{zone[:60]}`", hint)
+    if zone is None:
         return None
-    return zone
+    residence = residence_time_zone(zone)
+    if residence is None:
+        hint = "write a name such as `America/New_York` or `Europe/Berlin`"
+        exists = normalize_time_zone(zone) is not None
+        problem = f"`{zone}` is not the time zone of a place, so messages would be sent at night"
+        context.error(node, problem if exists else f"no time zone `{zone[:60]}`", hint)
+    return residence
 
 
 def _consent(context: ParseContext, node: Node, label: str) -> str | None:

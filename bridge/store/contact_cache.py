@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, select
 
+from bridge.contacts.address import address_key
+from bridge.contacts.time_zone import residence_time_zone
 from bridge.store import schema
 from bridge.store.database import Database
 
@@ -79,8 +81,11 @@ class StoredContactCache:
 
 
 def cached_time_zones(conn: Connection, addresses: Collection[str], now: datetime) -> Mapping[str, str]:
-    """Return the time zones that CRMs reported for these `addresses`, by address in lowercase."""
-    keys = {_zone_key(address): address.lower() for address in addresses}
+    """Return the time zones that CRMs reported for these `addresses`, by `address_key`.
+
+    A zone that does not say where somebody lives is skipped: a connector, or an older version, may have stored one.
+    """
+    keys = {_zone_key(address): address_key(address) for address in addresses}
     rows = conn.execute(
         select(_TABLE.c.lookup_key, _TABLE.c.value).where(
             _TABLE.c.connection == _ALL_CONNECTIONS,
@@ -88,8 +93,10 @@ def cached_time_zones(conn: Connection, addresses: Collection[str], now: datetim
             _TABLE.c.expires_at > now,
         )
     )
-    return {keys[row.lookup_key]: row.value for row in rows}
+    return {
+        keys[row.lookup_key]: zone for row in rows if (zone := residence_time_zone(row.value)) is not None
+    }
 
 
 def _zone_key(address: str) -> str:
-    return f"zone:{address}".lower()
+    return f"zone:{address_key(address)}"

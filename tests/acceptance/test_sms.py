@@ -176,10 +176,10 @@ def test_callback_with_wrong_signature_does_not_opt_out(service: ServiceProcess)
 def test_validity_period_ends_before_quiet_hours(tmp_path: Path, sandbox: RunningSandbox) -> None:
     now = datetime.now(UTC)
     quiet_hours = f"{now + timedelta(minutes=20):%H:%M}-{now + timedelta(hours=10):%H:%M}"
-    setting = f'quiet_hours: "{quiet_hours}", time_zone: Etc/UTC'
+    setting = f'quiet_hours: "{quiet_hours}", time_zone: Atlantic/Reykjavik'
     (tmp_path / "rules.yaml").write_text(RULES.replace("quiet_hours: none", setting), "utf-8")
     body = refresh_sample(sample("call.busy"), now)
-    body["metadata"] |= {"timezone": "Etc/UTC", "contactPhone": RECIPIENT}
+    body["metadata"] |= {"timezone": "Atlantic/Reykjavik", "contactPhone": RECIPIENT}
     with running_service(tmp_path, sandbox.environment) as running:
         assert running.post(body).status_code == 200
         assert eventually(lambda: sandbox.twilio.messages), running.log.read_text()[-2000:]

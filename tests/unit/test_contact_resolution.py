@@ -139,7 +139,7 @@ def test_time_zone_is_cached_for_the_contacts_own_addresses() -> None:
     assert other.zones == {"ann@example.com": "America/Chicago"}  # the number may be another contact's
 
 
-@pytest.mark.parametrize("zone", [None, "", "Mars/Olympus", "../../etc/passwd", "US/Pacific-New"])
+@pytest.mark.parametrize("zone", [None, "", "Mars/Olympus", "../../etc/passwd", "US/Pacific-New", "UTC", "est"])
 def test_invalid_time_zone_is_not_cached(zone: str | None) -> None:
     cache = InMemoryContactCache()
     resolve_contacts(
