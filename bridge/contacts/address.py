@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from bridge.contacts.email import normalize_email
+
 
 def address_key(address: str) -> str:
-    """Return the identity of a normalized address: a phone number as it is, an email address in lower case.
+    """Return the identity of an address: a phone number as it is, an email address in canonical form in lower case.
 
-    The recipient of a delivery, opt-outs, caps, `once`, locks and caches all use it. Case is not folded further:
-    `casefold` would make `straße@example.com` and `strasse@example.com`, which are two people, one.
+    The recipient of a delivery, opt-outs, caps, `once`, locks and caches all use it. Phone numbers are normalized
+    before. Case is not folded further: `casefold` would make `straße@example.com` and `strasse@example.com`, which
+    are two people, one.
     """
+    if not address.isascii():
+        address = normalize_email(address) or address
     return address.lower()

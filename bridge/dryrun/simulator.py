@@ -15,6 +15,7 @@ from datetime import datetime
 from itertools import count
 from typing import Any
 
+from bridge.contacts.address import address_key
 from bridge.dryrun.delivery import DryRunDelivery, State, build_due_delivery
 from bridge.events import Event
 from bridge.policy import (
@@ -73,7 +74,7 @@ class InMemoryStore:
         return PolicyInputs(
             cancelled_by=find_cancelling_event(planned.cancel_on, trigger, related.values()),
             last_done_at=self.last_done_at.get(_once_key(delivery, once.per)) if once else None,
-            messages_sent_at=self.messages_sent_at.get(_address_key(planned), ()),
+            messages_sent_at=self.messages_sent_at.get(_message_key(planned), ()),
             idempotency_record=self.idempotency_keys.get(planned.idempotency_key),
         )
 
@@ -84,7 +85,7 @@ class InMemoryStore:
             delivery.id, True, event_precedence(event.type), event.occurred_at
         )
         if planned.channel:
-            self.messages_sent_at[_address_key(planned)].append(now)
+            self.messages_sent_at[_message_key(planned)].append(now)
         for per in ("contact", "conversation"):
             key = _once_key(delivery, per)
             if key[3] is not None:
@@ -96,11 +97,11 @@ def _match_keys(event: EventRef) -> Iterator[tuple[str, str]]:
     if event.phone:
         yield "phone", event.phone
     if event.email:
-        yield "email", event.email.casefold()
+        yield "email", address_key(event.email)
 
 
-def _address_key(planned: PlannedDelivery) -> tuple[str | None, str]:
-    return planned.channel, (planned.recipient or "").casefold()
+def _message_key(planned: PlannedDelivery) -> tuple[str | None, str]:
+    return planned.channel, address_key(planned.recipient or "")
 
 
 def _once_key(delivery: DryRunDelivery, per: str) -> tuple[str, str, str, str | None]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from bridge.contacts.address import address_key
 from bridge.events import Event
 
 
@@ -41,7 +42,7 @@ class EventRef:
             or (
                 self.email is not None
                 and other.email is not None
-                and self.email.casefold() == other.email.casefold()
+                and address_key(self.email) == address_key(other.email)
             )
         )
 

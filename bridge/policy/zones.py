@@ -13,6 +13,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from bridge.area_codes import STATE_BY_AREA_CODE, STATES, US_STATE_TIME_ZONES
+from bridge.contacts.address import address_key
 from bridge.contacts.parse import Contact
 from bridge.contacts.phone import PHONE_PATTERN
 
@@ -44,7 +45,7 @@ def zones_of(
 
 def is_contacts_own_address(contact: Contact, recipient: str | None) -> bool:
     """Return True if the recipient is the contact's phone number or email address, or is unknown."""
-    return recipient is None or _folded(recipient) in (_folded(contact.phone), _folded(contact.email))
+    return recipient is None or _is_any_of(recipient, contact.phone, contact.email)
 
 
 def regions_of(contact: Contact, recipient: str | None) -> frozenset[str]:
@@ -55,13 +56,14 @@ def regions_of(contact: Contact, recipient: str | None) -> frozenset[str]:
 
 def reference_phone(contact: Contact, recipient: str | None) -> str | None:
     """Return the number that locates the recipient: the recipient, or for an email to the contact, their number."""
-    if recipient is None or _folded(recipient) == _folded(contact.email):
+    if recipient is None or _is_any_of(recipient, contact.email):
         return contact.phone
     return recipient if PHONE_PATTERN.fullmatch(recipient) else None
 
 
-def _folded(address: str | None) -> str:
-    return (address or "").casefold()
+def _is_any_of(recipient: str, *addresses: str | None) -> bool:
+    key = address_key(recipient)
+    return any(address is not None and address_key(address) == key for address in addresses)
 
 
 @lru_cache(maxsize=1024)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_, select
 
+from bridge.contacts.address import address_key
 from bridge.contacts.email import normalize_email
 from bridge.store import schema
 from bridge.store.database import Database
@@ -65,7 +66,7 @@ def _matching_ids(database: Database, column: Any, condition: ColumnElement[bool
 def _addresses(term: str) -> list[str]:
     """Return how a phone number or an email address may be stored: in E.164 format, in lowercase."""
     email = normalize_email(term)
-    addresses = [term] if email is None else [email, email.casefold()]
+    addresses = [term] if email is None else [email, address_key(email)]
     digits = re.sub(r"[\s().\-/]", "", term)
     if re.fullmatch(r"(\+|00)?\d{5,15}", digits):
         number = digits.removeprefix("+").removeprefix("00")

@@ -140,3 +140,8 @@ def test_case_and_wrapping_do_not_make_another_person(raw: str) -> None:
 )
 def test_the_key_does_not_make_two_people_one(one: str, other: str) -> None:
     assert address_key(normalize_email(one) or "") != address_key(normalize_email(other) or "")
+
+
+def test_the_key_of_an_address_in_another_spelling() -> None:
+    assert address_key("Info@straße.example") == "info@xn--strae-oqa.example"
+    assert address_key("+447911123456") == "+447911123456"
