@@ -14,6 +14,7 @@ from typing import Literal
 
 from sqlalchemy import Connection, delete, func, or_, select
 
+from bridge.contacts.address import address_key
 from bridge.errors import StoreUnavailable
 from bridge.events import Event
 from bridge.ids import new_id
@@ -97,7 +98,7 @@ def event_row(incoming: IncomingEvent) -> dict[str, object]:
         "type": event.type,
         "conversation_id": event.conversation.id,
         "phone": contact.phone,
-        "email": contact.email.casefold() if contact.email else None,
+        "email": address_key(contact.email) if contact.email else None,
         "occurred_at": event.occurred_at,
         "received_at": event.received_at,
         "body": incoming.body,
