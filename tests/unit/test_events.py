@@ -10,7 +10,6 @@ import pytest
 
 from bridge.contacts.name import clean_name
 from bridge.contacts.parse import Contact, parse_contact
-from bridge.contacts.phone import normalize_phone
 from bridge.events import EVENT_TYPES, FIELDS, FREE_FORM, Event, dedupe_key_of
 from bridge.json_values import parse_body
 from bridge.samples import refresh_sample, sample
@@ -91,26 +90,6 @@ def test_parse_contact_reads_time_zone_from_every_documented_field(metadata: dic
 @pytest.mark.parametrize("zone", ["../etc/passwd", "", "x" * 500, "Europe", "\x00", 7, None])
 def test_parse_contact_ignores_invalid_time_zone(zone: object) -> None:
     assert parse_contact({"metadata": {"timezone": zone}}).contact.time_zone is None
-
-
-@pytest.mark.parametrize(
-    ("raw", "phone"),
-    [
-        ("+12125550123", "+12125550123"),
-        ("+1 (212) 555-0123", "+12125550123"),
-        ("0047 22 33 44 55", "+4722334455"),
-        ("+1\u00a0212\u2011555\u20110123", "+12125550123"),
-        ("+15551234", "+15551234"),  # too short for the number plan, and Heppu sends it
-        ("212 555 0123", None),
-        ("+0123", None),
-        ("+12125550123 ext 5", None),
-        ("+1212555012345678", None),
-        ("", None),
-        (12125550123, None),
-    ],
-)
-def test_normalize_phone_returns_e164_or_none(raw: object, phone: str | None) -> None:
-    assert normalize_phone(raw) == phone
 
 
 def test_clean_name_returns_one_line() -> None:
