@@ -1,8 +1,9 @@
-"""Events: Heppu's webhook payloads, and the contact and conversation they are about.
+"""Events: Heppu's webhook payloads and the bridge's own events, and the contact and conversation they are about.
 
 Payloads are parsed leniently: any field may be absent, null or of another type, unknown fields are kept, and an unknown
-event type is valid. The result is strict: a phone number is E.164 or None, an email address is one address or None, a
-time zone exists or is None.
+event type is valid. The result is strict: a documented field has its documented type or no value, a phone number is
+E.164 or None, an email address is one address or None, a time zone exists or is None. What has a value that could not
+be read is listed in `Event.unreadable_fields`.
 """
 
 from __future__ import annotations
@@ -15,17 +16,33 @@ from functools import cached_property
 from typing import Any, Final
 
 from bridge.clock import parse_timestamp
-from bridge.contacts.parse import Contact, ParsedContact, UnreadableField, parse_contact, string_field
+from bridge.contacts.parse import (
+    Contact,
+    ParsedContact,
+    UnreadableField,
+    contact_field_at,
+    contact_fields_below,
+    parse_contact,
+    string_field,
+    unplain_names,
+)
+from bridge.event_fields import FieldProblem, compile_specs, read_fields, read_string
 from bridge.json_values import parse_body
 
 CALL_EVENTS: Final = ("call.completed", "call.failed", "call.busy", "call.no-answer")
 CHAT_EVENTS: Final = ("chat.completed", "chat.resolved", "chat.abandoned")
-EVENT_TYPES: Final = CALL_EVENTS + CHAT_EVENTS
+HEPPU_EVENTS: Final = CALL_EVENTS + CHAT_EVENTS
 """The seven event types that Heppu documents."""
+SMS_RECEIVED: Final = "sms.received"
+CONTACT_OPTED_OUT: Final = "contact.opted_out"
+BRIDGE_EVENTS: Final = (SMS_RECEIVED, CONTACT_OPTED_OUT)
+"""The event types that the bridge itself makes."""
+EVENT_TYPES: Final = HEPPU_EVENTS + BRIDGE_EVENTS
+"""Every event type that rules can name."""
 
 _ENVELOPE: Final = {
     "event": "string",
-    "timestamp": "string",
+    "timestamp": "timestamp",
     "webhookId": "string",
     "agentId": "string",
     "agentName": "string",
@@ -45,6 +62,10 @@ _CALL: Final = {
     "callMetadata": "object",
     "callMetadata.customer": "object",
     "callMetadata.customer.name": "string",
+    "callMetadata.customer.firstName": "string",
+    "callMetadata.customer.lastName": "string",
+    "callMetadata.customer.phone": "string",
+    "callMetadata.customer.email": "string",
     "callMetadata.customer.company": "string",
     "callMetadata.customer.timezone": "string",
     "callMetadata.context": "object",
@@ -54,10 +75,14 @@ _CALL: Final = {
     "callMetadata.context.maxAttempts": "number",
     "callMetadata.context.timezone": "string",
     "callMetadata.custom": "object",
+    "callMetadata.firstName": "string",
+    "callMetadata.lastName": "string",
+    "callMetadata.company": "string",
     "callMetadata.timezone": "string",
     "metadata.contactName": "string",
     "metadata.contactPhone": "string",
     "metadata.contactEmail": "string",
+    "metadata.company": "string",
     "metadata.timezone": "string",
 }
 _CHAT: Final = {
@@ -67,8 +92,8 @@ _CHAT: Final = {
     "chatMetadata.resolved": "boolean",
     "chatMetadata.totalCost": "number",
     "chatMetadata.toolsUsed": "array",
-    "chatMetadata.firstMessageAt": "string",
-    "chatMetadata.lastMessageAt": "string",
+    "chatMetadata.firstMessageAt": "timestamp",
+    "chatMetadata.lastMessageAt": "timestamp",
     "chatMetadata.feedback": "object",
     "chatMetadata.feedback.rating": "number",
     "chatMetadata.feedback.comment": "string",
@@ -78,19 +103,70 @@ _CHAT: Final = {
     "metadata.contactName": "string",
     "metadata.contactPhone": "string",
     "metadata.contactEmail": "string",
+    "metadata.company": "string",
     "metadata.visitorId": "string",
     "metadata.ipAddress": "string",
     "metadata.userAgent": "string",
     "metadata.referrer": "string",
     "metadata.timezone": "string",
 }
-FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
-    name: {**_ENVELOPE, **(_CALL if name in CALL_EVENTS else _CHAT)} for name in EVENT_TYPES
+_BRIDGE_ENVELOPE: Final = {
+    "event": "string",
+    "timestamp": "timestamp",
+    "webhookId": "string",
+    "conversationId": "string",
+    "channel": "string",
+    "metadata": "object",
+    "metadata.contactName": "string",
+    "metadata.contactPhone": "string",
+    "metadata.contactEmail": "string",
+    "metadata.company": "string",
+    "metadata.timezone": "string",
 }
-"""Event type -> its documented fields as dotted path -> JSON type, to check rules when they are loaded."""
+_SMS_RECEIVED: Final = {
+    "connection": "string",
+    "messageId": "string",
+    "from": "string",
+    "to": "string",
+    "text": "string",
+    "media": "array",
+    "optOut": "boolean",
+    "optIn": "boolean",
+}
+_CONTACT_OPTED_OUT: Final = {
+    "channels": "array",
+    "address": "string",
+    "source": "string",
+    "actor": "string",
+    "reason": "string",
+}
+FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
+    **{name: {**_ENVELOPE, **_CALL} for name in CALL_EVENTS},
+    **{name: {**_ENVELOPE, **_CHAT} for name in CHAT_EVENTS},
+    SMS_RECEIVED: {**_BRIDGE_ENVELOPE, **_SMS_RECEIVED},
+    CONTACT_OPTED_OUT: {**_BRIDGE_ENVELOPE, **_CONTACT_OPTED_OUT},
+}
+"""Event type -> its documented fields as dotted path -> type: a JSON type or `timestamp` (a string in ISO 8601).
+
+Events are read as these types, and rules are checked with them when they are loaded.
+"""
+
+FIELD_VALUES: Final[Mapping[str, tuple[str, ...]]] = {
+    "event": EVENT_TYPES,
+    "direction": ("inbound", "outbound"),
+    "conversationType": ("phone", "chat"),
+    "status": ("completed", "failed", "busy", "no_answer"),
+    "channel": ("sms", "whatsapp", "call", "email"),
+}
+"""Path of a field with a fixed set of values -> its documented values."""
 
 FREE_FORM: Final = ("metadata", "callMetadata", "chatMetadata")
 """Objects whose fields are not checked, because Heppu's customers put their own data there."""
+
+_SPECS: Final = compile_specs(
+    {path: kind for fields in FIELDS.values() for path, kind in fields.items()}, FIELD_VALUES
+)
+_NONE_UNREADABLE: Final[Mapping[tuple[str, ...], str]] = {}
 
 
 @dataclass(frozen=True)
@@ -115,15 +191,24 @@ class Event:
     default_country: str | None = None
     """ISO 3166 code of the country whose national phone numbers are understood (BRIDGE_DEFAULT_COUNTRY)."""
 
-    @property
+    @cached_property
     def type(self) -> str:
-        """The event type as Heppu sent it, such as `call.no-answer`."""
-        return str(self.body.get("event", ""))
+        """The event type, such as `call.no-answer`: as Heppu documents it, or as sent if it is not documented."""
+        return string_field(self._read_fields[0], "event") or ""
+
+    @cached_property
+    def _read_fields(self) -> tuple[Mapping[str, Any], tuple[FieldProblem, ...]]:
+        return read_fields(self.body, _SPECS)
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The body with every documented field in its documented type. A field that cannot be read is unchanged."""
+        return self._read_fields[0]
 
     @cached_property
     def timestamp(self) -> datetime | None:
         """The signed `timestamp` of the body, or None if it is absent or invalid."""
-        return parse_timestamp(self.body.get("timestamp"))
+        return parse_timestamp(self._read_fields[0].get("timestamp"))
 
     @cached_property
     def occurred_at(self) -> datetime:
@@ -133,30 +218,58 @@ class Event:
     @cached_property
     def conversation(self) -> Conversation:
         """The conversation. An event without `conversationId` is a separate conversation."""
-        kind = string_field(self.body, "conversationType")
+        kind = string_field(self._read_fields[0], "conversationType")
         if kind not in ("phone", "chat"):
             kind = "chat" if self.type.startswith("chat.") else "phone"
-        return Conversation(string_field(self.body, "conversationId") or self.dedupe_key, kind)
+        return Conversation(string_field(self._read_fields[0], "conversationId") or self.dedupe_key, kind)
 
     @cached_property
     def _parsed_contact(self) -> ParsedContact:
-        return parse_contact(self.body, self.default_country)
+        return parse_contact(self._read_fields[0], self.default_country)
 
     @property
     def contact(self) -> Contact:
         """The contact, from `metadata`, `callMetadata.customer` and the flat `callMetadata` of scheduled calls."""
         return self._parsed_contact.contact
 
-    @property
+    @cached_property
     def unreadable_fields(self) -> tuple[UnreadableField, ...]:
-        """The fields of the contact that the event has and that could not be read."""
-        return self._parsed_contact.unreadable
+        """The documented fields that the event has and that could not be read."""
+        mistyped, unreadable = self._read_fields[1], self._parsed_contact.unreadable
+        if not mistyped:
+            return unreadable
+        reported = {problem.path for problem in mistyped}
+        return tuple(
+            UnreadableField(contact_field_at(problem.path) or problem.path, *problem) for problem in mistyped
+        ) + tuple(item for item in unreadable if item.path not in reported)
+
+    @cached_property
+    def unreadable_names(self) -> Mapping[tuple[str, ...], str]:
+        """The names in rules that have no value because it could not be read, each with the reason."""
+        if not self.unreadable_fields:
+            return _NONE_UNREADABLE
+        mistyped = {problem.path for problem in self._read_fields[1]}
+        names: dict[tuple[str, ...], str] = {}
+        for item in self.unreadable_fields:
+            if item.path in mistyped:
+                names["event", *item.path.split(".")] = item.text
+            for field_name in contact_fields_below(item.path):
+                if getattr(self.contact, field_name) is None:
+                    names.setdefault(("contact", field_name), item.text)
+        return names
+
+    @cached_property
+    def unplain_names(self) -> Mapping[tuple[str, ...], str]:
+        """The names in rules of what a message to a customer leaves out, because it is more than a name."""
+        return unplain_names(self._read_fields[0], self.contact)
 
     @cached_property
     def fallback_dedupe_key(self) -> str | None:
         """A second key that does not depend on `webhookId`: event type, conversation and timestamp of the body."""
-        conversation, stamp = string_field(self.body, "conversationId"), string_field(self.body, "timestamp")
-        return f"{self.type}|{conversation}|{stamp}" if conversation and stamp else None
+        conversation = string_field(self._read_fields[0], "conversationId")
+        if conversation is None or self.timestamp is None:
+            return None
+        return f"{self.type}|{conversation}|{string_field(self._read_fields[0], 'timestamp')}"
 
 
 class StoredEvent(Event):
@@ -183,10 +296,10 @@ class StoredEvent(Event):
 
     @property
     def type(self) -> str:
-        """The event type as Heppu sent it, such as `call.no-answer`."""
+        """The event type that was stored."""
         return str(vars(self)["_type"])
 
 
 def dedupe_key_of(body: Mapping[str, Any], raw: bytes) -> str:
     """Return the signed `webhookId`, else the SHA-256 of the raw body. Headers are not signed and not used."""
-    return string_field(body, "webhookId") or "sha256:" + hashlib.sha256(raw).hexdigest()
+    return read_string(body.get("webhookId")) or "sha256:" + hashlib.sha256(raw).hexdigest()

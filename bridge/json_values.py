@@ -18,10 +18,23 @@ def parse_body(raw: bytes) -> dict[str, Any]:
     NUL characters and lone surrogates are valid JSON, but databases and providers reject them: each becomes U+FFFD. The
     stored bytes are not changed.
     """
+    value = _parse(raw)
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def parse_list(raw: bytes) -> list[Any]:
+    """Parse the JSON list in `raw`, as `parse_body` parses an object."""
+    value = _parse(raw)
+    if not isinstance(value, list):
+        raise ValueError("not a JSON list")
+    return value
+
+
+def _parse(raw: bytes) -> Any:
     try:
         value = _JSON.decode(raw.decode("utf-8"))
-        if not isinstance(value, dict):
-            raise ValueError("not a JSON object")
         return _replace_unstorable(value) if _UNSTORABLE_ESCAPE.search(raw) else value
     except RecursionError:
         raise ValueError("nested too deeply") from None

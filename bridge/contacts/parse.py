@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial, reduce
 from typing import Any, Final
 
 from bridge.contacts.address import address_key
 from bridge.contacts.email import normalize_email
-from bridge.contacts.name import clean_name
-from bridge.contacts.phone import normalize_phone
+from bridge.contacts.name import PersonName, clean_name, is_name, is_placeholder, read_name
+from bridge.contacts.phone import is_withheld, normalize_phone, phone_problem
+from bridge.contacts.plain_text import is_plain_name
 from bridge.contacts.time_zone import residence_time_zone
 
 _EMPTY: Final[Mapping[str, Any]] = {}
-_TIME_ZONE_PATHS: Final = (
-    "callMetadata.timezone",
-    "callMetadata.customer.timezone",
-    "callMetadata.context.timezone",
-    "metadata.timezone",
-)
-_TIME_ZONE_PROBLEM: Final = (
-    "does not say where the contact lives; send an IANA name of a place, such as `America/New_York`"
-)
+_FULL_NAME_PATHS: Final = ("metadata.contactName", "callMetadata.customer.name")
+_PATHS: Final[Mapping[str, tuple[str, ...]]] = {
+    "name": _FULL_NAME_PATHS,
+    "first_name": ("callMetadata.customer.firstName", "callMetadata.firstName", *_FULL_NAME_PATHS),
+    "last_name": ("callMetadata.customer.lastName", "callMetadata.lastName", *_FULL_NAME_PATHS),
+    "phone": ("metadata.contactPhone", "callMetadata.customer.phone"),
+    "email": ("metadata.contactEmail", "callMetadata.customer.email"),
+    "company": ("callMetadata.customer.company", "callMetadata.company", "metadata.company"),
+    "time_zone": (
+        "callMetadata.timezone",
+        "callMetadata.customer.timezone",
+        "callMetadata.context.timezone",
+        "metadata.timezone",
+    ),
+    "visitor": ("metadata.visitorId",),
+}
+"""Field of the contact -> its paths in an event, the most explicit one first."""
+_NAMES: Final = ("name", "first_name", "last_name", "company")
+_NAME_PATHS: Final = tuple(dict.fromkeys(path for field in _NAMES for path in _PATHS[field]))
+_PROBLEMS: Final = {
+    "name": (
+        "is more than a name, such as a link, a phone number or a sentence, so messages to customers leave it out",
+        "send the name alone",
+    ),
+    "email": ("is not one valid email address", "send one such as `maya@example.com`"),
+    "time_zone": (
+        "does not say where the contact lives",
+        "send an IANA name of a place, such as `America/New_York`",
+    ),
+}
+"""Field of the contact -> what is wrong with a value that cannot be read, and what to send instead."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +72,20 @@ class UnreadableField:
     """A field of an event that has a value, but not one that the bridge understands."""
 
     field: str
-    """The contact's field that stays empty: `phone`, `email` or `time_zone`."""
+    """The contact's field that stays empty, such as `phone`; for a field of no contact, its path."""
     path: str
     """Where the value is in the event, such as `metadata.contactPhone`."""
     problem: str
-    """Why it cannot be read and what to send instead. Contains no part of the value."""
+    """Why it cannot be read, as a predicate: `is a list, not a string`. Contains no part of the value."""
+    hint: str = ""
+    """What to send instead."""
+    withheld: bool = False
+    """True for a caller who withheld the number: nothing is wrong with the event."""
+
+    @property
+    def text(self) -> str:
+        """The path, the problem and the hint as one sentence."""
+        return f"{self.path} {self.problem}" + (f"; {self.hint}" if self.hint else "")
 
 
 @dataclass(frozen=True)
@@ -69,69 +102,144 @@ def string_field(body: Mapping[str, Any], key: str) -> str | None:
     return value.strip() or None if isinstance(value, str) else None
 
 
+def contact_field_at(path: str) -> str | None:
+    """Return the field of the contact that is read at a path of an event, if any."""
+    return next((field for field, sources in _PATHS.items() if path in sources), None)
+
+
+def contact_fields_below(path: str) -> list[str]:
+    """Return the fields of the contact that are read at a path of an event or in the object there."""
+    return [
+        field
+        for field, sources in _PATHS.items()
+        if any(source == path or source.startswith(f"{path}.") for source in sources)
+    ]
+
+
 def parse_contact(body: Mapping[str, Any], country: str | None = None) -> ParsedContact:
     """Return the contact in a payload. Every field that Heppu documents is read, the most explicit one first.
 
     National phone numbers are read as numbers of `country` (ISO 3166 code, BRIDGE_DEFAULT_COUNTRY).
     """
     metadata, call = _object(body, "metadata"), _object(body, "callMetadata")
-    customer = _object(call, "customer")
-    first_name = string_field(customer, "firstName") or string_field(call, "firstName")
-    last_name = string_field(customer, "lastName") or string_field(call, "lastName")
-    name = clean_name(
-        string_field(metadata, "contactName")
-        or string_field(customer, "name")
-        or (f"{first_name} {last_name}" if first_name and last_name else first_name or last_name)
-    )
-    parts = name.split() if name else []
+    customer, context = _object(call, "customer"), _object(call, "context")
+    person = _read_person(metadata, call, customer)
     unreadable: list[UnreadableField] = []
     contact = Contact(
-        name=name,
-        first_name=clean_name(first_name) or (parts[0] if parts else None),
-        last_name=clean_name(last_name) or (parts[-1] if len(parts) > 1 else None),
-        phone=normalize_phone(metadata.get("contactPhone"), country)
-        or normalize_phone(customer.get("phone"), country),
-        email=normalize_email(metadata.get("contactEmail")) or normalize_email(customer.get("email")),
-        company=clean_name(
+        name=person.name,
+        first_name=person.first_name,
+        last_name=person.last_name,
+        phone=_first_readable(
+            "phone",
+            (metadata.get("contactPhone"), customer.get("phone")),
+            partial(normalize_phone, country=country),
+            unreadable,
+            country,
+        ),
+        email=_first_readable(
+            "email", (metadata.get("contactEmail"), customer.get("email")), normalize_email, unreadable
+        ),
+        company=_read_company(
             string_field(customer, "company")
             or string_field(call, "company")
             or string_field(metadata, "company")
         ),
         time_zone=_first_readable(
-            body, "time_zone", _TIME_ZONE_PATHS, residence_time_zone, _TIME_ZONE_PROBLEM, unreadable
+            "time_zone",
+            (
+                call.get("timezone"),
+                customer.get("timezone"),
+                context.get("timezone"),
+                metadata.get("timezone"),
+            ),
+            residence_time_zone,
+            unreadable,
         ),
         visitor=clean_name(string_field(metadata, "visitorId")),
     )
+    if person.name and not person.first_name and not person.last_name:
+        unreadable += [_unplain(path) for path in _unplain_paths(body)[:1] if path not in _PATHS["company"]]
     return ParsedContact(contact, tuple(unreadable))
 
 
+def unplain_names(body: Mapping[str, Any], contact: Contact) -> dict[tuple[str, ...], str]:
+    """Return the names in rules of what a message to a customer leaves out, each with the reason.
+
+    These are the names and companies that are not plain (`plain_text`), wherever the event has them.
+    """
+    paths = _unplain_paths(body)
+    names = {("event", *path.split(".")): _unplain(path).text for path in paths}
+    for field in _NAMES:
+        value = getattr(contact, field)
+        if value is not None and not is_plain_name(value):
+            path = next((path for path in paths if path in _PATHS[field]), (paths or _PATHS[field])[0])
+            names["contact", field] = _unplain(path).text
+    return names
+
+
+def _unplain_paths(body: Mapping[str, Any]) -> list[str]:
+    """Return the paths of names and companies that are not plain."""
+    found = []
+    for path in _NAME_PATHS:
+        *parents, key = path.split(".")
+        value = clean_name(string_field(reduce(_object, parents, body), key))
+        if value is not None and not is_plain_name(value) and any(char.isalnum() for char in value):
+            found.append(path)
+    return found
+
+
+def _unplain(path: str) -> UnreadableField:
+    return UnreadableField(contact_field_at(path) or "name", path, *_PROBLEMS["name"])
+
+
+def _read_person(
+    metadata: Mapping[str, Any], call: Mapping[str, Any], customer: Mapping[str, Any]
+) -> PersonName:
+    full, other_full = string_field(metadata, "contactName"), string_field(customer, "name")
+    if full is None or (other_full is not None and not is_name(full)):
+        full = other_full
+    return read_name(
+        full,
+        string_field(customer, "firstName") or string_field(call, "firstName"),
+        string_field(customer, "lastName") or string_field(call, "lastName"),
+    )
+
+
+def _read_company(text: str | None) -> str | None:
+    company = clean_name(text)
+    return None if company is None or is_placeholder(company) else company
+
+
 def _first_readable(
-    body: Mapping[str, Any],
     field: str,
-    paths: Sequence[str],
+    values: tuple[object, ...],
     read: Callable[[object], str | None],
-    problem: str,
     unreadable: list[UnreadableField],
+    country: str | None = None,
 ) -> str | None:
-    """Return the first value that `read` understands. If there are only others, add the first to `unreadable`."""
+    """Return the first value that `read` understands. If there are only others, add the first to `unreadable`.
+
+    `values` are those at the field's `_PATHS`.
+    """
     unread = None
-    for path in paths:
-        value = _value_at(body, path)
+    for index, value in enumerate(values):
+        if value is None:
+            continue
         result = read(value)
         if result is not None:
             return result
-        if unread is None and value is not None and not (isinstance(value, str) and not value.strip()):
-            unread = path
+        if unread is None and not (isinstance(value, str) and not value.strip()):
+            unread = index
     if unread is not None:
-        unreadable.append(UnreadableField(field, unread, problem))
+        unreadable.append(_unreadable(field, _PATHS[field][unread], values[unread], country))
     return None
 
 
-def _value_at(body: Mapping[str, Any], path: str) -> object:
-    *parents, key = path.split(".")
-    for parent in parents:
-        body = _object(body, parent)
-    return body.get(key)
+def _unreadable(field: str, path: str, value: object, country: str | None) -> UnreadableField:
+    if field != "phone":
+        return UnreadableField(field, path, *_PROBLEMS[field])
+    problem, _, hint = phone_problem(value, country).partition(": ")
+    return UnreadableField(field, path, problem, hint, is_withheld(value, country))
 
 
 def _object(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:

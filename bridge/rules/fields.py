@@ -10,21 +10,13 @@ from functools import lru_cache
 from typing import Any
 
 from bridge.contacts.parse import Contact
-from bridge.events import EVENT_TYPES, FIELDS, FREE_FORM
+from bridge.events import EVENT_TYPES, FIELD_VALUES, FIELDS, FREE_FORM
 from bridge.json_values import describe_type
 from bridge.rules.model import DELIVERY_FIELDS, Diagnostic, unplaced_error, unplaced_warning
 
 Path = tuple[str, ...]
 
 CONTACT_FIELDS = tuple(field.name for field in fields(Contact))
-
-_VALUES = {
-    "direction": ("inbound", "outbound"),
-    "conversationType": ("phone", "chat"),
-    "status": ("completed", "failed", "busy", "no_answer"),
-    "event": EVENT_TYPES,
-}
-"""Field -> its documented values, for fields with a fixed set of values."""
 
 _FIELD_ALIASES = {
     "name": "event.event",
@@ -178,8 +170,14 @@ _TYPE_NAMES = {
     "boolean": "a boolean",
     "object": "an object",
     "array": "a list",
+    "timestamp": "a timestamp",
 }
-_PYTHON_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "boolean": (bool,), "number": (int, float)}
+_PYTHON_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "boolean": (bool,),
+    "number": (int, float),
+    "timestamp": (str,),
+}
 
 
 def check_value(path: Path, value: Any, event_types: Collection[str]) -> Diagnostic | None:
@@ -198,12 +196,26 @@ def check_value(path: Path, value: Any, event_types: Collection[str]) -> Diagnos
         text = f"`event.{dotted}` is {_TYPE_NAMES[kind]}, but this value is {describe_type(value)}"
         unplaced = unplaced_warning if "." in dotted else unplaced_error
         return unplaced(text, _TYPE_HINTS[kind](value))
-    values = _VALUES.get(dotted)
+    values = FIELD_VALUES.get(dotted)
     if values is not None and isinstance(value, str) and value not in values:
         suggestion = nearest(value, values)
         hint = f"did you mean `{suggestion}`?" if suggestion else f"Heppu documents {', '.join(values)}"
         return unplaced_warning(f"`{value[:40]}` is not a documented value of `event.{dotted}`", hint)
     return None
+
+
+def check_truth_test(path: Path, event_types: Collection[str]) -> Diagnostic | None:
+    """Return the error in using the field at `path` as true or false, if it is something else."""
+    name = ".".join(path)
+    documented = {FIELDS[event_type].get(".".join(path[1:]), "") for event_type in event_types or EVENT_TYPES}
+    kinds = documented - {""} if path[0] == "event" else {"string"}
+    hint = f"write `{name} is filled`"
+    if kinds == {"boolean"}:
+        return None
+    if kinds:
+        kind = _TYPE_NAMES[next(iter(kinds))]
+        return unplaced_error(f"`{name}` is {kind}, and a condition must be true or false", hint)
+    return unplaced_warning(f"this fails if `{name}` is missing or not true or false", hint)
 
 
 _BOOLEAN_SPELLINGS = {"true": ("true", "yes", "y", "on", "1"), "false": ("false", "no", "n", "off", "0")}
@@ -226,4 +238,5 @@ _TYPE_HINTS: dict[str, Callable[[Any], str]] = {
     "string": lambda _: "put it in quotes",
     "boolean": boolean_hint,
     "number": number_hint,
+    "timestamp": lambda _: "put it in quotes",
 }

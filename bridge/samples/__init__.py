@@ -1,4 +1,4 @@
-"""Samples of Heppu's seven documented event types: the documented fields with fictional values."""
+"""Samples of every event type: its documented fields with fictional values."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ def refresh_sample(body: dict[str, Any], now: datetime) -> dict[str, Any]:
     body["timestamp"] = iso(now)
     body["webhookId"] = f"whd_{suffix}"
     body["conversationId"] = f"conv_{suffix}"
+    if "messageId" in body:
+        body["messageId"] = f"SM{uuid4().hex}"
     chat = body.get("chatMetadata")
     if original and isinstance(chat, dict):
         for key in ("firstMessageAt", "lastMessageAt"):
