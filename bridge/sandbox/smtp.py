@@ -23,6 +23,7 @@ from bridge.sandbox.gateway import RecordedRequest, RequestLog
 from bridge.sandbox.provider import MAX_RECORDS, Handler, MockProvider
 
 MAX_MESSAGE_BYTES = 10 * 1024 * 1024
+_NEEDS_SMTPUTF8 = "553 5.6.7 Non-ASCII addresses need SMTPUTF8"
 _REPLY_TEXTS = {
     421: "4.3.2 Service shutting down",
     450: "4.2.0 Mailbox busy, try again later",
@@ -53,7 +54,10 @@ class ReceivedEmail:
 
 
 class EmailProvider(MockProvider):
-    """The email provider. If `username` and `password` are set, clients must authenticate before sending."""
+    """The email provider. If `username` and `password` are set, clients must authenticate before sending.
+
+    `smtputf8` says whether new connections are offered SMTPUTF8, which non-ASCII addresses need.
+    """
 
     name = "email"
 
@@ -62,6 +66,7 @@ class EmailProvider(MockProvider):
         self.log = log
         self.username: str | None = None
         self.password: str | None = None
+        self.smtputf8 = True
         self._messages: list[ReceivedEmail] = []
 
     @property
@@ -87,9 +92,10 @@ class EmailProvider(MockProvider):
         return {"messages": [_message_json(message) for message in self.messages]}
 
     def reset(self) -> None:
-        """Remove all emails and the password."""
+        """Remove all emails and the password, and offer SMTPUTF8."""
         with self.lock:
             self.username = self.password = None
+            self.smtputf8 = True
             self._messages.clear()
 
     def store(self, message: ReceivedEmail) -> bool:
@@ -129,7 +135,7 @@ class MockSmtpSession(SMTP):
         super().__init__(
             handler,
             data_size_limit=MAX_MESSAGE_BYTES,
-            enable_SMTPUTF8=True,
+            enable_SMTPUTF8=server.provider.smtputf8,
             hostname="sandbox.invalid",
             ident="sandbox",
             tls_context=server.tls,
@@ -185,6 +191,8 @@ class _SessionHandler:
         def process() -> str:
             if self.provider.username is not None and not session.authenticated:
                 return "530 5.7.0 Authentication required"
+            if not address.isascii() and not envelope.smtp_utf8:
+                return _NEEDS_SMTPUTF8
             envelope.mail_from = address
             envelope.mail_options.extend(options)
             return "250 2.1.0 OK"
@@ -199,6 +207,8 @@ class _SessionHandler:
         def process() -> str:
             if "@" not in address:
                 return "550 5.1.3 Bad recipient address syntax"
+            if not address.isascii() and not envelope.smtp_utf8:
+                return _NEEDS_SMTPUTF8
             envelope.rcpt_tos.append(address)
             envelope.rcpt_options.extend(options)
             return "250 2.1.5 OK"
@@ -211,7 +221,11 @@ class _SessionHandler:
 
         def process() -> str:
             lines = raw.replace(b"\r\n", b"\n")  # undo the line endings of the transfer
-            message = BytesParser(EmailMessage, policy=email.policy.default).parsebytes(lines)
+            if not lines.partition(b"\n\n")[0].isascii() and not envelope.smtp_utf8:
+                return "554 5.6.7 The header has non-ASCII characters, but MAIL had no SMTPUTF8"
+            message = BytesParser(
+                EmailMessage, policy=email.policy.default.clone(utf8=envelope.smtp_utf8)
+            ).parsebytes(lines)
             received = ReceivedEmail(
                 str(envelope.mail_from),
                 tuple(envelope.rcpt_tos),

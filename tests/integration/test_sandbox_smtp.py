@@ -176,6 +176,29 @@ def test_invalid_commands_are_rejected_and_session_continues(sandbox: RunningSan
     assert len(sandbox.email.messages) == 1
 
 
+def test_non_ascii_addresses_need_smtputf8(sandbox: RunningSandbox) -> None:
+    with connect(sandbox) as server:
+        server.ehlo()
+        assert server.has_extn("smtputf8")
+        server.mail("ö@example.com", ["SMTPUTF8"])
+        assert server.rcpt("ü@example.com")[0] == 250
+        server.rset()
+        server.command_encoding = "utf-8"
+        assert server.docmd("MAIL", "FROM:<ö@example.com>") == (
+            553,
+            b"5.6.7 Non-ASCII addresses need SMTPUTF8",
+        )
+        assert server.mail(FROM)[0] == 250
+        assert server.docmd("RCPT", "TO:<ü@example.com>")[0] == 553
+        assert server.rcpt("a@example.com")[0] == 250
+        assert server.data("To: ü@example.com\r\n\r\nHello".encode())[0] == 554
+    sandbox.email.smtputf8 = False
+    with connect(sandbox) as server:
+        server.ehlo()
+        assert not server.has_extn("smtputf8")
+    assert sandbox.email.messages == []
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
