@@ -153,19 +153,35 @@ PublicUrl = Annotated[
         r"https?://[^/\s]+(/[^\s]*)?", "write https:// and the host, like https://bridge.example.com"
     ),
 ]
+
+
+def _check_recipient(value: str) -> str:
+    """Return the address in canonical form, in which it is compared."""
+    from bridge.contacts.address import normalize_address
+
+    address = normalize_address(value)
+    if address is None:
+        raise ValueError(
+            "write numbers like +14155550123 and addresses like me@example.com, separated by commas"
+        )
+    return address
+
+
+def _check_country(value: str) -> str:
+    from bridge.contacts.phone import is_country
+
+    code = value.strip().upper()
+    if not is_country(code):
+        hint = "; the United Kingdom is GB" if code == "UK" else ""
+        raise ValueError(f"write the ISO 3166 code of a country, like US, GB or DE{hint}")
+    return code
+
+
 Recipients = Annotated[
-    tuple[
-        Annotated[
-            str,
-            _pattern_validator(
-                r"\+[0-9]{6,15}|[^@\s]+@[^@\s]+",
-                "write numbers like +14155550123 and addresses like me@example.com, separated by commas",
-            ),
-        ],
-        ...,
-    ],
+    tuple[Annotated[str, AfterValidator(_check_recipient)], ...],
     BeforeValidator(_split),
 ]
+Country = Annotated[str, AfterValidator(_check_country)]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split)]
 
 
@@ -192,6 +208,8 @@ class Settings(EnvironmentModel):
     """Gives access to the dashboard, the API and the metrics. If not set, each `bridge serve` generates its own."""
     bridge_secret_key: Secret | None = None
     """Signs unsubscribe links and dashboard sessions. If it changes, links in emails already sent stop working."""
+    bridge_default_country: Country | None = None
+    """Country whose national phone numbers are understood, as ISO 3166 code (`US`). If not set, numbers need a `+`."""
     bridge_recipient_allowlist: Recipients = ()
     """If set, only these phone numbers and email addresses receive messages."""
     bridge_retention: Duration = timedelta(days=30)

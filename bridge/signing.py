@@ -42,17 +42,23 @@ def sign(body: bytes, secret: bytes) -> str:
 
 
 def verify(
-    body: bytes, headers: Mapping[str, str], secrets: Sequence[bytes], now: datetime, tolerance: int
+    body: bytes,
+    headers: Mapping[str, str],
+    secrets: Sequence[bytes],
+    now: datetime,
+    tolerance: int,
+    default_country: str | None = None,
 ) -> Event:
     """Return the event in `body` if one of `secrets` signed it and it is recent. Raise Refused otherwise.
 
     The names in `headers` are lowercase. `tolerance` is the maximum difference of the timestamp in seconds, in either
-    direction. Without `secrets`, the request is not verified (`bridge serve --insecure`).
+    direction. Without `secrets`, the request is not verified (`bridge serve --insecure`). `default_country` is that of
+    the event.
     """
     if secrets:
         verify_signature(body, headers.get(SIGNATURE_HEADER), secrets)
         verify_timestamp(headers.get(TIMESTAMP_HEADER), now, tolerance)
-    return read_event(body, now)
+    return read_event(body, now, default_country)
 
 
 def verify_signature(body: bytes, header: str | None, secrets: Sequence[bytes]) -> None:
@@ -83,7 +89,7 @@ def verify_timestamp(header: str | None, now: datetime, tolerance: int) -> None:
         )
 
 
-def read_event(body: bytes, now: datetime) -> Event:
+def read_event(body: bytes, now: datetime, default_country: str | None = None) -> Event:
     """Return the event in a body that is assumed to be genuine. Raise SignedRequestRejected if it is invalid."""
     try:
         payload = parse_body(body)
@@ -94,7 +100,7 @@ def read_event(body: bytes, now: datetime) -> Event:
     event_type = payload.get("event")
     if not isinstance(event_type, str) or not 0 < len(event_type.strip()) <= MAX_EVENT_TYPE:
         raise SignedRequestRejected("no_event", "the body has no valid event type", 400)
-    event = Event(payload, dedupe_key_of(payload, body), now, new_id("evt"))
+    event = Event(payload, dedupe_key_of(payload, body), now, new_id("evt"), default_country)
     for value in (event_type, event.dedupe_key, event.fallback_dedupe_key or "", event.conversation.id):
         if len(value) > MAX_KEY or not value.isprintable():
             raise SignedRequestRejected(

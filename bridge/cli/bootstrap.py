@@ -130,7 +130,7 @@ def build_service(
             "webhook, or use --insecure to accept unsigned events"
         )
     registry = registry_for(settings.bridge_rules_file)
-    database = Database(settings.bridge_database_url, clock)
+    database = Database(settings.bridge_database_url, clock, default_country=settings.bridge_default_country)
     try:
         opener = AccountOpener(database, registry, environ, required=role.needs_accounts)
         rules = RulesFile(
@@ -182,7 +182,9 @@ def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None
     secret, public_url = _secret(settings), settings.bridge_public_url
     receiver = Receiver(
         database,
-        ReceiverSettings(settings.secrets, settings.heppu_timestamp_tolerance),
+        ReceiverSettings(
+            settings.secrets, settings.heppu_timestamp_tolerance, settings.bridge_default_country
+        ),
         service.metrics,
         database.clock,
     )

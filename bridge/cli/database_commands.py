@@ -35,7 +35,10 @@ def upgrade(as_json: Json = False) -> None:
     from bridge.settings import Settings, environment
     from bridge.store.database import Database
 
-    database = Database(Settings.load(environment()).bridge_database_url, pool_size=1)
+    settings = Settings.load(environment())
+    database = Database(
+        settings.bridge_database_url, pool_size=1, default_country=settings.bridge_default_country
+    )
     try:
         version = migrate(database)
     finally:

@@ -69,7 +69,9 @@ def sqlite_path(url: str) -> Path | None:
 @contextmanager
 def open_store(settings: Settings) -> Iterator[Database]:
     """Open the service's database for a command. Raise ConfigError if it does not exist yet."""
-    database = Database(settings.bridge_database_url, pool_size=2)
+    database = Database(
+        settings.bridge_database_url, pool_size=2, default_country=settings.bridge_default_country
+    )
     try:
         path = sqlite_path(settings.bridge_database_url)
         if path is not None and not path.exists():

@@ -53,7 +53,8 @@ def _event(name: str, changes: Sequence[str], environ: Mapping[str, str], now: d
     if name.startswith("evt_") and not changes:
         with open_store(Settings.load(environ)) as database:
             return stored_event(database, name)
-    return read_event(build_event_body(read_event_input(name, environ), changes, now), now)
+    body = build_event_body(read_event_input(name, environ), changes, now)
+    return read_event(body, now, Settings.load(environ).bridge_default_country)
 
 
 # ---------------------------------------------------------------- explain
@@ -155,7 +156,7 @@ def test(file: Path | None, *, as_json: bool) -> bool:
         print_status("\n\n".join(broken))
         return False
     if as_json:
-        report = run_tests(rules)
+        report = run_tests(rules, default_country=settings.bridge_default_country)
         print_json(report.to_json())
         return report.passed
     tests_per_file = Counter(test.path for test in rules.tests)
@@ -167,7 +168,7 @@ def test(file: Path | None, *, as_json: bool) -> bool:
             echo(f"{result.path}: {pluralize(tests_per_file.pop(result.path), 'test')}")
         _print_result(result)
 
-    report = run_tests(rules, on_result=on_result)
+    report = run_tests(rules, on_result=on_result, default_country=settings.bridge_default_country)
     _print_report(report, path)
     return report.passed
 

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from bridge.contacts.email import normalize_email
+from bridge.contacts.phone import normalize_phone
+
+
+def normalize_address(text: str, country: str | None = None) -> str | None:
+    """Return a phone number as E.164 or an email address in canonical form. None for anything else.
+
+    National numbers are read as numbers of `country` (ISO 3166 code, BRIDGE_DEFAULT_COUNTRY).
+    """
+    return normalize_email(text) if "@" in text else normalize_phone(text, country)
 
 
 def address_key(address: str) -> str:

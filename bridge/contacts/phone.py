@@ -127,6 +127,11 @@ def national_digits(number: str) -> str:
         return number.lstrip("+")
 
 
+def is_country(code: str) -> bool:
+    """Return whether this is the ISO 3166 code of a country (`US`) with a numbering plan."""
+    return code in phonenumbers.SUPPORTED_REGIONS
+
+
 def country_code(number: str) -> str:
     """Return the digits of the country code of an E.164 number (`44`), or an empty string if it does not exist."""
     return next((number[1:end] for end in (2, 3, 4) if _is_country_code(number[1:end])), "")

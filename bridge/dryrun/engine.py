@@ -90,9 +90,9 @@ _RESULTS = (
 
 
 @contextmanager
-def temporary_database() -> Iterator[Database]:
+def temporary_database(default_country: str | None = None) -> Iterator[Database]:
     """Open an empty database in memory, for one dry run after another."""
-    database = Database("sqlite://", ManualClock())
+    database = Database("sqlite://", ManualClock(), default_country=default_country)
     schema.metadata.create_all(database.engine)
     try:
         yield database

@@ -107,18 +107,20 @@ def run_tests(
     *,
     folder: Path | None = None,
     on_result: Callable[[RuleTestResult], None] | None = None,
+    default_country: str | None = None,
 ) -> RuleTestReport:
     """Run `tests` (default: the file's own) against the rules; call `on_result` after each test.
 
-    Event files are read from `folder` (default: the folder of the test's file).
+    Event files are read from `folder` (default: the folder of the test's file). `default_country` is that of the events.
     """
     results, dry_runs = [], []
-    with temporary_database() as database:
+    with temporary_database(default_country) as database:
         for test in rules.tests if tests is None else tests:
             dry_run = DryRun(database, rules, fail=test.fail)
             mismatches: tuple[Mismatch, ...]
             try:
-                dry_run.run(build_events(test, folder or Path(test.path or rules.path).parent))
+                test_folder = folder or Path(test.path or rules.path).parent
+                dry_run.run(build_events(test, test_folder, default_country))
             except ConfigError as error:
                 mismatches = (Mismatch("", test.line, str(error)),)
             else:
@@ -134,18 +136,20 @@ def run_tests(
 # ---------------------------------------------------------------- events
 
 
-def build_events(test: RuleTest, folder: Path) -> list[Event]:
+def build_events(test: RuleTest, folder: Path, default_country: str | None = None) -> list[Event]:
     """Build the events of a test. Raise ConfigError naming a file that cannot be used."""
     events: list[Event] = []
     at: datetime | None = None
     for number, test_event in enumerate(test.events, start=1):
-        event = _build_event(test_event, test_event.at or at, number, folder)
+        event = _build_event(test_event, test_event.at or at, number, folder, default_country)
         at = event.received_at
         events.append(event)
     return events
 
 
-def _build_event(test_event: RuleTestEvent, at: datetime | None, number: int, folder: Path) -> Event:
+def _build_event(
+    test_event: RuleTestEvent, at: datetime | None, number: int, folder: Path, default_country: str | None
+) -> Event:
     body = _body(test_event.source, folder)
     body["webhookId"] = f"whd_test_{number}"
     if at is None:
@@ -157,7 +161,7 @@ def _build_event(test_event: RuleTestEvent, at: datetime | None, number: int, fo
     for path, value in test_event.set.items():
         set_field(body, path.split("."), copy.deepcopy(value))
     raw = json.dumps(body).encode()
-    return Event(body, dedupe_key_of(body, raw), at, f"evt_test_{number}")
+    return Event(body, dedupe_key_of(body, raw), at, f"evt_test_{number}", default_country)
 
 
 def _body(source: str, folder: Path) -> dict[str, Any]:

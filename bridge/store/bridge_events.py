@@ -10,8 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from bridge.events import Event, parse_body
+from bridge.events import Event
 from bridge.ids import new_id
+from bridge.json_values import parse_body
 from bridge.serialization import json_default
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert
@@ -43,7 +44,7 @@ def insert_bridge_events(
     if not events:
         return []
     now = database.now(conn)
-    rows = [_row(event, now) for event in events]
+    rows = [_row(event, now, database.default_country) for event in events]
     inserted = bulk_insert(conn, schema.events, rows, "ON CONFLICT DO NOTHING")
     if inserted:
         database.publish(conn, [EVENTS_TOPIC])
@@ -53,7 +54,7 @@ def insert_bridge_events(
     return [event for event, row in zip(events, rows, strict=True) if row["id"] in ids]
 
 
-def _row(event: BridgeEvent, now: datetime) -> dict[str, object]:
+def _row(event: BridgeEvent, now: datetime, default_country: str | None) -> dict[str, object]:
     fields = {
         **event.body,
         "event": event.type,
@@ -61,6 +62,7 @@ def _row(event: BridgeEvent, now: datetime) -> dict[str, object]:
         "webhookId": event.dedupe_key,
     }
     body = json.dumps(fields, default=json_default).encode()
-    row = event_row(IncomingEvent(Event(parse_body(body), event.dedupe_key, now, new_id("evt")), body))
+    parsed = Event(parse_body(body), event.dedupe_key, now, new_id("evt"), default_country)
+    row = event_row(IncomingEvent(parsed, body))
     # Two texts of one conversation may arrive in the same instant.
     return {**row, "fallback_dedupe_key": None}

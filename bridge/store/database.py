@@ -48,8 +48,16 @@ ChangeListener = Callable[[frozenset[str]], None]
 class Database:
     """A connection pool, and the few operations that differ between SQLite and PostgreSQL."""
 
-    def __init__(self, url: str, clock: Clock | None = None, pool_size: int = 8) -> None:
+    def __init__(
+        self,
+        url: str,
+        clock: Clock | None = None,
+        pool_size: int = 8,
+        default_country: str | None = None,
+    ) -> None:
         self.clock = clock or Clock()
+        self.default_country = default_country
+        """The country whose national phone numbers are understood in events that are read (BRIDGE_DEFAULT_COUNTRY)."""
         self.url = _driver_url(url)
         self.is_sqlite = self.url.startswith("sqlite")
         self.engine = _engine(self.url, pool_size)

@@ -296,7 +296,8 @@ def _replay_batch(
             elif row.routed_at is None:
                 skipped = "it is not routed yet; it will be routed automatically"
             else:
-                deliveries = list(_route_again(event_from_row(row), rules, route, now, rule, force))
+                event = event_from_row(row, database.default_country)
+                deliveries = list(_route_again(event, rules, route, now, rule, force))
             created += deliveries
             replayed.append(ReplayResult(event_id, [row["id"] for row in deliveries], skipped))
         if created:
@@ -347,7 +348,7 @@ def accept_rejected_request(database: Database, actor: str, request_id: str) -> 
             "one with `bridge send FILE --now`",
         )  # fmt: skip
     try:
-        event = read_event(row.body, row.received_at)
+        event = read_event(row.body, row.received_at, database.default_country)
     except SignedRequestRejected as error:
         return ActionResult(request_id, False, f"not a valid event: {error.detail}")
     result = store_events(database, [IncomingEvent(event, row.body)])[0]

@@ -155,7 +155,10 @@ def show_event(database: Database, event_id: str) -> dict[str, Any]:
         if row is None:
             raise NotFound(f"there is no event `{event_id}`")
         event = dict(row._mapping)
-        event["body"] = dict(event_from_row(row).body) if row.body is not None else None
+        parsed = event_from_row(row, database.default_country)
+        event["body"] = dict(parsed.body) if row.body is not None else None
+        event["contact"] = asdict(parsed.contact)
+        event["unreadable_fields"] = [asdict(item) for item in parsed.unreadable_fields]
         event["trace"] = json.loads(row.trace) if row.trace else None
         del event["body_sha256"]
     event["deliveries"] = list_deliveries(database, event=event_id, limit=500).items
@@ -198,7 +201,7 @@ def stored_event(database: Database, event_id: str) -> Event:
         raise NotFound(f"there is no event `{event_id}`")
     if row.body is None:
         raise NotFound(f"the body of event `{event_id}` is no longer kept (BRIDGE_RETENTION)")
-    return event_from_row(row)
+    return event_from_row(row, database.default_country)
 
 
 def stored_body(database: Database, event_id: str) -> bytes:
@@ -220,7 +223,10 @@ def stored_events(database: Database, since: datetime | None = None) -> list[Eve
     if since is not None:
         query = query.where(table.c.received_at >= since)
     with database.read() as conn:
-        return [event_from_row(row) for row in conn.execute(query.order_by(table.c.received_at))]
+        return [
+            event_from_row(row, database.default_country)
+            for row in conn.execute(query.order_by(table.c.received_at))
+        ]
 
 
 def latest_rules(database: Database) -> str | None:

@@ -46,19 +46,22 @@ _EVENT_COLUMNS = ("id", "dedupe_key", "received_at", "type", "conversation_id", 
 """The columns that an Event is built from."""
 
 
-def event_from_row(row: Row[Any]) -> Event:
-    """Build an Event from an `events` row. The body is empty if it was pruned or erased."""
+def event_from_row(row: Row[Any], default_country: str | None) -> Event:
+    """Build an Event from an `events` row. The body is empty if it was pruned or erased.
+
+    `default_country` is that of the database.
+    """
     if row.body is None:
         body = {"event": row.type, "conversationId": row.conversation_id}
-        return Event(body, row.dedupe_key, row.received_at, row.id)
-    return StoredEvent(row.body, row.type, row.dedupe_key, row.received_at, row.id)
+        return Event(body, row.dedupe_key, row.received_at, row.id, default_country)
+    return StoredEvent(row.body, row.type, row.dedupe_key, row.received_at, row.id, default_country)
 
 
 def _select_events(database: Database, conn: Connection, query: Select[*tuple[Any, ...]]) -> dict[str, Event]:
     """Return the selected events, by ID, and cache them."""
     rows = conn.execute(query).all()
     cached = database.event_cache.find([row.id for row in rows if row.body is not None])
-    events = {row.id: cached.get(row.id) or event_from_row(row) for row in rows}
+    events = {row.id: cached.get(row.id) or event_from_row(row, database.default_country) for row in rows}
     database.event_cache.add((events[row.id], len(row.body)) for row in rows if row.body is not None)
     return events
 

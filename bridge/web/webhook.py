@@ -129,6 +129,8 @@ class ReceiverSettings:
     tolerance: int = 300
     """Seconds that the timestamp of a request may differ from the clock, in either direction."""
 
+    default_country: str | None = None
+    """The country whose national phone numbers are understood."""
 
 class Receiver:
     """The ASGI application behind `POST /webhooks/heppu`."""
@@ -164,7 +166,14 @@ class Receiver:
         body = b""
         try:
             body = await _read_body(receive, headers.get("content-length"))
-            event = verify(body, headers, self._settings.secrets, now, self._settings.tolerance)
+            event = verify(
+                body,
+                headers,
+                self._settings.secrets,
+                now,
+                self._settings.tolerance,
+                self._settings.default_country,
+            )
         except Refused as error:
             self._reject(error, body, now)
             await self._respond(send, error.status, _ERRORS[error.status])

@@ -22,7 +22,10 @@ from bridge.settings import EnvironmentModel, Settings, unrecognized_variables
         ("BRIDGE_SECRET_KEY", "hush-hush", "at least 16 characters"),
         ("BRIDGE_RECIPIENT_ALLOWLIST", "+14155550123,hush-hush", "write numbers like +14155550123"),
         ("BRIDGE_RECIPIENT_ALLOWLIST", "14155550123", "write numbers like +14155550123"),
-        ("BRIDGE_RECIPIENT_ALLOWLIST", "+1 415 555 0123", "write numbers like +14155550123"),
+        ("BRIDGE_RECIPIENT_ALLOWLIST", "+14155550123,hush-hush@", "write numbers like +14155550123"),
+        ("BRIDGE_DEFAULT_COUNTRY", "hush-hush", "write the ISO 3166 code of a country"),
+        ("BRIDGE_DEFAULT_COUNTRY", "UK", "the United Kingdom is GB"),
+        ("BRIDGE_DEFAULT_COUNTRY", "+1", "write the ISO 3166 code of a country"),
         ("BRIDGE_RETENTION", "soon", "write a number and a unit"),
     ],
 )
@@ -36,8 +39,14 @@ def test_invalid_value_error_names_variable_and_advice(variable: str, value: str
 
 
 def test_recipient_allowlist_accepts_numbers_and_addresses() -> None:
-    settings = Settings.load({"BRIDGE_RECIPIENT_ALLOWLIST": "+14155550123, me@example.com,"})
-    assert settings.bridge_recipient_allowlist == ("+14155550123", "me@example.com")
+    listed = "+14155550123, +44 (0)7911 123456, me@EXAMPLE.com,"
+    settings = Settings.load({"BRIDGE_RECIPIENT_ALLOWLIST": listed})
+    assert settings.bridge_recipient_allowlist == ("+14155550123", "+447911123456", "me@example.com")
+
+
+def test_default_country_accepts_any_case_and_is_optional() -> None:
+    assert Settings.load({"BRIDGE_DEFAULT_COUNTRY": "gb"}).bridge_default_country == "GB"
+    assert Settings.load({}).bridge_default_country is None
 
 
 @pytest.mark.parametrize(
