@@ -1,7 +1,7 @@
 """Plain names: what may stand in a message to a customer although a stranger wrote it.
 
 Anybody can type a name into a chat, or send an event with one, and the company's own sender repeats it. A name that
-carries a link, an address, a phone number or a sentence would make the company deliver somebody else's text, so such
+carries a link, an address, a phone number or a sentence would make the company deliver other people's text, so such
 a name does not enter messages. The check lists what names consist of, not what links look like: there are too many
 characters that look like a dot or a slash (such as U+3002, U+2024 and U+2044), and clients link more than URLs.
 """
