@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge.connector.discovery import Registry
-from bridge.events import EVENT_TYPES, Event
+from bridge.events import HEPPU_EVENTS, Event
 from bridge.rules.load import load_or_raise
 from bridge.rules.route import route
 from bridge.rules.templates import condition, template
@@ -52,7 +52,7 @@ _RULE = """
 def thousand_rules() -> str:
     """Return a rules file in which every rule differs, spread over the seven event types."""
     rules = (
-        _RULE.format(number=number, event=EVENT_TYPES[number % 7], group=number // 7, seconds=number % 50)
+        _RULE.format(number=number, event=HEPPU_EVENTS[number % 7], group=number // 7, seconds=number % 50)
         for number in range(RULES)
     )
     return "version: 1\nrules:" + "".join(rules)

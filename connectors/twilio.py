@@ -1,14 +1,15 @@
-"""Twilio connector: sends text messages and handles status callbacks, STOP and START replies."""
+"""Twilio connector: sends text messages and handles status callbacks and replies."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from twilio.base.exceptions import TwilioException, TwilioRestException, TwilioServiceException
@@ -24,9 +25,9 @@ from bridge.connector import (
     ConnectorSettings,
     Context,
     DeadlineAdapter,
+    InboundMessage,
     Limits,
     MessageStatus,
-    OptIn,
     OptOut,
     Params,
     PhoneNumber,
@@ -58,6 +59,8 @@ LOOKUP_PAGE_SIZE = 100
 """Number of Twilio's newest messages to the recipient that a lookup reads, in one request."""
 MAX_VALIDITY_SECONDS = 36_000
 """How long Twilio keeps trying to deliver a message: its default and its maximum."""
+MAX_MEDIA = 10
+"""Files of one message, by Twilio's limit."""
 MIN_VALIDITY_SECONDS = 60
 """Validity of a message sent just before the recipient's quiet hours start. With less, a busy carrier would drop it."""
 
@@ -119,6 +122,8 @@ ERRORS: Mapping[int, tuple[Callable[[str], DeliveryError], str]] = {
 HTTP status."""
 
 _OPTED_OUT_CODE = 21610
+_UNDELIVERABLE_CODES = frozenset({21211, 21217, 21265, 21614, 21635, 30006})
+"""The number can never receive a text: it is invalid, a short code or a landline."""
 
 
 def error_from_code(code: int, status: int = 400) -> DeliveryError:
@@ -130,7 +135,12 @@ def error_from_code(code: int, status: int = 400) -> DeliveryError:
     if status >= 500 or (error_type is None and code < 21_000):
         return failure_from_status(status, message)
     if error_type is None or error_type is PermanentError:
-        return PermanentError(message, code=str(code), opted_out=code == _OPTED_OUT_CODE)
+        return PermanentError(
+            message,
+            code=str(code),
+            opted_out=code == _OPTED_OUT_CODE,
+            undeliverable=code in _UNDELIVERABLE_CODES,
+        )
     return error_type(message)
 
 
@@ -422,10 +432,9 @@ _MESSAGE_STATUS: Mapping[str, MessageStatus] = {
     "canceled": "failed",
 }
 
-# Twilio's keywords, as recipients write them. YES is not a start keyword here: it may also answer a question, and
-# only Twilio knows which (OptOutType).
-_STOP_KEYWORDS = frozenset(["STOP", "STOPALL", "UNSUBSCRIBE", "END", "QUIT", "CANCEL", "REVOKE", "OPTOUT"])
-_START_KEYWORDS = frozenset(["START", "UNSTOP"])
+_KEYWORDS: Mapping[str, Literal["stop", "start", "help"]] = {"STOP": "stop", "START": "start", "HELP": "help"}
+"""Values of `OptOutType`: with Advanced Opt-Out, Twilio names the kind of keyword, in whatever language it is."""
+_WHATSAPP = "whatsapp:"
 
 
 @connector.callback("status")
@@ -435,30 +444,55 @@ def status(settings: Settings, request: CallbackRequest) -> CallbackReply:
     state = _MESSAGE_STATUS.get(form.get("MessageStatus", ""))
     updates: list[StatusUpdate | OptOut] = []
     code = form.get("ErrorCode", "")
+    problem = "" if state else f"unknown MessageStatus `{form.get('MessageStatus', '')[:40]}`"
     if state:
-        detail = error_from_code(int(code)).detail if re.fullmatch(r"\d{1,6}", code) and int(code) else ""
-        updates.append(StatusUpdate(state, form.get("MessageSid"), request.query.get("delivery"), detail))
-    if code == str(_OPTED_OUT_CODE) and (number := _phone_number(form.get("To"))):
-        updates.append(OptOut("sms", number))
-    return CallbackReply(updates, _EMPTY_TWIML.body, _EMPTY_TWIML.media_type)
+        error = error_from_code(int(code)) if re.fullmatch(r"\d{1,6}", code) and int(code) else None
+        updates.append(
+            StatusUpdate(
+                state,
+                form.get("MessageSid"),
+                request.query.get("delivery"),
+                error.detail if error else "",
+                undeliverable=isinstance(error, PermanentError) and error.undeliverable,
+            )
+        )
+    if code == str(_OPTED_OUT_CODE):
+        channel, number = _address(form.get("To", ""))
+        if re.fullmatch(r"\+[1-9]\d{1,14}", number):
+            updates.append(OptOut(channel, number))
+        else:
+            problem = "the recipient opted out, but `To` is not a phone number"
+    return CallbackReply(updates, _EMPTY_TWIML.body, _EMPTY_TWIML.media_type, problem)
 
 
 @connector.callback("inbound")
 def inbound(settings: Settings, request: CallbackRequest) -> CallbackReply:
-    """Record STOP and START replies as opt-out and opt-in. Twilio itself replies to them."""
+    """Report a text that a person sent. Twilio itself answers STOP, START and HELP."""
     form = _verified_form(settings, request)
-    number = _phone_number(form.get("From"))
-    keyword = form.get("OptOutType", "").upper() or re.sub(r"[\W_]", "", form.get("Body", "")).upper()
-    updates: list[OptOut | OptIn] = []
-    if number and keyword in _STOP_KEYWORDS:
-        updates.append(OptOut("sms", number))
-    elif number and keyword in _START_KEYWORDS:
-        updates.append(OptIn("sms", number))
-    return CallbackReply(updates, _EMPTY_TWIML.body, _EMPTY_TWIML.media_type)
+    channel, sender = _address(form.get("From", ""))
+    message = InboundMessage(
+        id=form.get("MessageSid") or hashlib.sha256(request.body).hexdigest(),
+        channel=channel,
+        sender=sender,
+        to=_address(form.get("To", ""))[1],
+        text=form.get("Body", ""),
+        media=_media_urls(form),
+        sender_name=form.get("ProfileName"),
+        keyword=_KEYWORDS.get(form.get("OptOutType", "").upper()),
+    )
+    return CallbackReply([message], _EMPTY_TWIML.body, _EMPTY_TWIML.media_type)
 
 
-def _phone_number(value: str | None) -> str | None:
-    return value if value and re.fullmatch(r"\+[1-9]\d{1,14}", value) else None
+def _media_urls(form: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the URLs of the pictures and files of a message: `MediaUrl0`, `MediaUrl1`, ..."""
+    urls = (form.get(f"MediaUrl{number}", "") for number in range(MAX_MEDIA))
+    return tuple(url for url in urls if url)
+
+
+def _address(value: str) -> tuple[Literal["sms", "whatsapp"], str]:
+    """Return the channel and the number of an address: Twilio writes `whatsapp:+14155550123`."""
+    number = value.removeprefix(_WHATSAPP)
+    return ("sms" if number == value else "whatsapp"), number
 
 
 class _Form(dict[str, list[str]]):

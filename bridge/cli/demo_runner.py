@@ -28,7 +28,7 @@ from bridge.cli.data import read_data_file
 from bridge.cli.output import console, print_status
 from bridge.cli.send import WebhookResponse, post
 from bridge.errors import BridgeError, StoreUnavailable
-from bridge.events import EVENT_TYPES
+from bridge.events import HEPPU_EVENTS
 from bridge.samples import refresh_sample, sample
 from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.store.database import Database
@@ -186,7 +186,7 @@ class DemoRun:
         webhook, key = f"{url}/webhooks/heppu", self._secret.encode()
         occurred_at = datetime.now(UTC) - EVENT_AGE
         visitor = {"contactName": "Ada Brennan", "contactEmail": "ada.brennan@example.com"}
-        bodies = [sample(name) for name in (*EVENT_TYPES, "chat.abandoned")]
+        bodies = [sample(name) for name in (*HEPPU_EVENTS, "chat.abandoned")]
         bodies[-1]["metadata"] |= visitor
         for body in bodies:
             body["metadata"]["timezone"] = zone

@@ -101,7 +101,7 @@ def create(
     printed before the webhook is created.
     """
     from bridge.errors import ConfigError
-    from bridge.events import EVENT_TYPES
+    from bridge.events import HEPPU_EVENTS
     from bridge.heppu_api import new_secret
 
     with _api() as (api, settings):
@@ -123,8 +123,8 @@ def create(
             print_status(
                 f"Add this line to .env, then restart `bridge serve`:\nHEPPU_WEBHOOK_SECRET={secret}"
             )
-        webhook = api.create_webhook(target, events or list(EVENT_TYPES), secret, description)
-    count = pluralize(len(events or EVENT_TYPES), "event type")
+        webhook = api.create_webhook(target, events or list(HEPPU_EVENTS), secret, description)
+    count = pluralize(len(events or HEPPU_EVENTS), "event type")
     render(Record(webhook, f"{webhook.get('id', 'created')}: Heppu sends {count} to {target}"), as_json)
 
 

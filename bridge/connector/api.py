@@ -4,48 +4,60 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 from pydantic.fields import FieldInfo
 
 from bridge.connector.action_name import ActionName
 from bridge.connector.context import Context
 from bridge.contacts.email import normalize_email
-from bridge.contacts.phone import PHONE_PATTERN
+from bridge.contacts.phone import is_withheld, normalize_phone, phone_problem
 from bridge.errors import DeliveryError
 from bridge.settings import EnvironmentModel
 
-Channel = Literal["sms", "email", "call"]
+Channel = Literal["sms", "whatsapp", "call", "email"]
 """Channel to a recipient. An action with a channel obeys the messaging policy (quiet hours, opt-outs, caps)."""
 
 MessageStatus = Literal["queued", "sent", "delivered", "undelivered", "failed"]
+
+DEFAULT_COUNTRY = "default_country"
+"""Key of the validation context of Params: the country whose national phone numbers are understood."""
 
 P = TypeVar("P", bound="Params")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _phone(value: str) -> str:
-    if not PHONE_PATTERN.fullmatch(value):
-        raise ValueError("is not a valid E.164 number: write + and the country code, like +14155550123")
-    return value
+def _phone(value: str, info: ValidationInfo) -> str:
+    country = info.context.get(DEFAULT_COUNTRY) if info.context else None
+    number = normalize_phone(value, country)
+    if number is None:
+        raise ValueError(
+            phone_problem(value, country)
+            if info.context or is_withheld(value)
+            else "is not a phone number with + and the country code, like +14155550123"
+        )
+    return number
 
 
 def _email(value: str) -> str:
     address = normalize_email(value)
     if address is None:
-        raise ValueError("is not a single email address")
+        raise ValueError("is not one valid email address: write the address alone, like ines@okafor.example")
     return address
 
 
 PhoneNumber = Annotated[str, AfterValidator(_phone)]
-"""E.164 by Heppu's own pattern; not checked against numbering plans."""
+"""A phone number in any spelling, which becomes E.164; not checked against numbering plans.
+
+National numbers are understood in what a rule renders for an event, if BRIDGE_DEFAULT_COUNTRY is set.
+"""
 Email = Annotated[str, AfterValidator(_email)]
-"""Exactly one email address."""
+"""Exactly one email address, which becomes its canonical form: the domain in ASCII by IDNA 2008."""
 
 
 class ConnectorSettings(EnvironmentModel):
@@ -66,11 +78,16 @@ class Params(BaseModel):
     """The parameters that a rule sets under `with:`.
 
     Unknown names are errors. Values are validated when the rules are loaded and again when they are rendered.
-    A number for a string param is converted to a string, as in `subject: "{{ event.messageCount }}"`.
+    A number for a string param is converted to a string, as in `subject: "{{ event.messageCount }}"`. Whitespace around
+    a string is removed, because a template with `{% if %}` on lines of its own begins and ends with some.
     """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, coerce_numbers_to_str=True
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        coerce_numbers_to_str=True,
+        str_strip_whitespace=True,
     )
 
 
@@ -226,6 +243,8 @@ class StatusUpdate:
     delivery: str | None = None
     """The bridge's delivery ID, if the callback includes it."""
     detail: str = ""
+    undeliverable: bool = False
+    """The address cannot get messages on this channel: a dead mailbox, a landline."""
 
 
 @dataclass(frozen=True)
@@ -245,12 +264,46 @@ class OptIn:
 
 
 @dataclass(frozen=True)
+class InboundMessage:
+    """A message that a person sent to one of the account's numbers.
+
+    The bridge stores it as an event `sms.received`, and finds opt-outs and opt-ins in its text itself.
+    """
+
+    id: str
+    """The provider's ID of the message: a message that is reported again changes nothing."""
+    channel: Literal["sms", "whatsapp"]
+    sender: str
+    """Phone number of the person; a short code or a name if a service sent the message."""
+    to: str
+    """The account's number."""
+    text: str
+    media: Sequence[str] = ()
+    """URLs of pictures and other files."""
+    sender_name: str | None = None
+    """The name in the sender's profile, used if no earlier event says who it is."""
+    keyword: Literal["stop", "start", "help"] | None = None
+    """The keyword that the provider recognized. None: it does not say, so only the text tells."""
+
+
+@dataclass(frozen=True)
+class OptOutFlag:
+    """A field of a CRM record that says that the contact wants no messages on these channels."""
+
+    field: str
+    """Name of the field, for the explanation of the suppressed message: `DoNotCall`."""
+    channels: Collection[Channel]
+
+
+@dataclass(frozen=True)
 class CallbackReply:
     """The response to the provider, and the updates that the request contained."""
 
-    learned: Sequence[StatusUpdate | OptOut | OptIn] = ()
+    learned: Sequence[StatusUpdate | OptOut | OptIn | InboundMessage] = ()
     body: str = ""
     media_type: str = "text/plain"
+    problem: str = ""
+    """What the request contained that could not be read, for the log: without personal data, or masked."""
 
 
 @dataclass(eq=False)
@@ -315,6 +368,9 @@ class Connector:
     build_client: Callable[[Any], Any] | None = field(default=None, init=False)
     run_check: Callable[..., str] | None = field(default=None, init=False)
     run_setup: Callable[..., str] | None = field(default=None, init=False)
+    read_opt_out_flags: Callable[..., Mapping[str, Sequence[OptOutFlag]]] | None = field(
+        default=None, init=False
+    )
     classify: Callable[[Exception], DeliveryError | None] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -352,6 +408,16 @@ class Connector:
     def classify_error(self, function: F) -> F:
         """Decorator: `(error) -> DeliveryError | None` classifies an SDK's exception. None: reported as a bug."""
         self.classify = function
+        return function
+
+    def opt_out_flags(self, function: F) -> F:
+        """Decorator: `(client, emails, phones) -> {address: [OptOutFlag]}` reads the flags of a CRM's contacts.
+
+        With `messaging.crm_opt_outs`, the bridge calls it before messages, with up to 100 addresses of each kind, and
+        caches the result for an hour. The flags of all records with an address count. An address that is missing from
+        the result has none, so raise an error if that cannot be told, for example because a field is hidden.
+        """
+        self.read_opt_out_flags = function
         return function
 
     def action(

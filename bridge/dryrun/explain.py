@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from bridge.dryrun.delivery import build_due_delivery
 from bridge.events import EVENT_TYPES, Event
-from bridge.policy import Allow, Cancel, Defer, PolicyInputs, Suppress, decide
+from bridge.policy import Allow, Cancel, Defer, Hold, PolicyInputs, Suppress, decide
 from bridge.rules.model import Check, PlannedDelivery, Rules, Trace
 from bridge.rules.route import route
 
@@ -25,7 +25,7 @@ class PlannedOutcome:
 
     planned: PlannedDelivery
     outcome: Literal["go", "suppress", "cancel", "failed", "wait"]
-    """`wait` only if the end of the wait is unknown."""
+    """`wait` if the end of the wait is unknown: `messaging.caps.total` would pause the connection, for example."""
     at: datetime
     """When it would be sent, suppressed or cancelled."""
     reason: str | None = None
@@ -49,6 +49,7 @@ class PlannedOutcome:
             "at": self.at.isoformat(),
             "reason": self.reason,
             "details": list(self.details),
+            "notes": list(planned.notes),
         }
 
 
@@ -86,6 +87,7 @@ class Explanation:
             "id": self.event.id or None,
             "occurred_at": self.event.occurred_at.isoformat(),
             "contact": asdict(self.event.contact),
+            "unreadable_fields": [asdict(item) for item in self.event.unreadable_fields],
             "rules": [trace.to_json() for trace in self.traces],
             "deliveries": [delivery.to_json() for delivery in self.deliveries],
             "hint": self.hint,
@@ -102,12 +104,13 @@ def explain(
 ) -> Explanation:
     """Explain what would happen if `event` were routed at `now`, without doing it.
 
-    Without `load_inputs`, there is no database: the policy inputs are empty.
+    Without `load_inputs`, there is no database: the policy inputs are empty. No CRM is asked for opt-out flags.
     """
     routing = route(event, rules, now)
+    without_database = PolicyInputs(crms_to_ask=tuple(rules.messaging.crm_opt_outs))
     outcomes = tuple(
         _planned_outcome(
-            planned, event, rules, now, load_inputs(planned) if load_inputs else PolicyInputs(), allowlist
+            planned, event, rules, now, load_inputs(planned) if load_inputs else without_database, allowlist
         )
         for planned in routing.planned
     )
@@ -156,7 +159,7 @@ def _hint(event: Event, rules: Rules, traces: Sequence[Trace], miss: NearMiss | 
     if disabled:
         return f"the rules for {event.type} are disabled (`enabled: false`): {', '.join(disabled)}"
     if event.type not in EVENT_TYPES:
-        return f"`{event.type}` is not one of Heppu's documented event types: {', '.join(EVENT_TYPES)}"
+        return f"`{event.type}` is no known event type: {', '.join(EVENT_TYPES)}"
     return f"no rule handles {event.type}"
 
 
@@ -175,6 +178,9 @@ def _planned_outcome(
     details: list[str] = []
     for _ in range(_MAX_DEFERRALS):
         match decide(due, inputs, rules.messaging, at, allowlist):
+            case Defer(crms_to_ask=[*crms]) if crms:
+                note = f"messaging.crm_opt_outs: {' and '.join(crms)} can still suppress it: asked when it is sent"
+                return PlannedOutcome(planned, "go", at, None, (*details, note))
             case Defer(until, detail):
                 details.append(detail)
                 at = until
@@ -182,6 +188,8 @@ def _planned_outcome(
                 return PlannedOutcome(planned, "suppress", at, reason, (*details, detail))
             case Cancel(_, detail):
                 return PlannedOutcome(planned, "cancel", at, None, (*details, detail))
+            case Hold(detail):
+                return PlannedOutcome(planned, "wait", at, None, (*details, detail))
             case Allow():
                 return PlannedOutcome(planned, "go", at, None, tuple(details))
     return PlannedOutcome(planned, "wait", at, None, tuple(dict.fromkeys(details)))

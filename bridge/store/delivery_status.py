@@ -1,4 +1,4 @@
-"""Delivery status: stores what providers report in callbacks (message statuses, opt-outs, opt-ins) before responding.
+"""Callbacks of providers: stores message statuses, inbound messages, opt-outs and opt-ins before responding.
 
 Providers repeat callbacks and send them out of order, so the order in which they are stored does not matter: a message
 status only moves forward, and the first final one stays. A message status also confirms that its delivery took effect,
@@ -14,17 +14,19 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, or_, update
 
-from bridge.connector import OptIn, OptOut, StatusUpdate
+from bridge.connector import InboundMessage, OptIn, OptOut, StatusUpdate
 from bridge.lifecycle import DeliveryState, Transition
 from bridge.store import schema
 from bridge.store.database import Database
 from bridge.store.deliveries import Delivery, lock_deliveries
+from bridge.store.inbound_messages import store_inbound_messages
 from bridge.store.opt_outs import OptOutChange, save_opt_outs
 from bridge.store.results import CONFIRMED_BY_STATUS, UNDELIVERED_STATUSES, latest_status
 from bridge.store.transitions import Change, apply_transitions
+from bridge.store.undeliverable import DeliveryProblem, save_undeliverable
 from bridge.telemetry import mask
 
-CallbackEvent = StatusUpdate | OptOut | OptIn
+CallbackEvent = StatusUpdate | OptOut | OptIn | InboundMessage
 
 _TABLE = schema.deliveries
 
@@ -43,12 +45,14 @@ def apply_callback(database: Database, name: str, reported: Sequence[CallbackEve
     Raise StoreUnavailable if nothing was stored: then the provider must get an error, so that it sends it again.
     """
     status_updates = [item for item in reported if isinstance(item, StatusUpdate)]
-    opt_out_changes = [_opt_out_change(item, name) for item in reported if not isinstance(item, StatusUpdate)]
+    inbound_messages = [item for item in reported if isinstance(item, InboundMessage)]
+    opt_out_changes = [_opt_out_change(item, name) for item in reported if isinstance(item, OptOut | OptIn)]
     unmatched: list[UnmatchedStatus] = []
     with database.write() as conn:
         now = database.now(conn)
         deliveries = _deliveries(conn, name, status_updates)
         # Locks in the order of `record_results`: deliveries, recipients, idempotency keys.
+        opt_out_changes += store_inbound_messages(database, conn, name, inbound_messages, now)
         save_opt_outs(database, conn, opt_out_changes, now)
         for status_update in status_updates:
             delivery = _match(deliveries, status_update)
@@ -56,6 +60,10 @@ def apply_callback(database: Database, name: str, reported: Sequence[CallbackEve
                 unmatched.append(UnmatchedStatus(status_update, delivery))
                 continue
             _apply_status(database, conn, delivery, status_update, now)
+            if status_update.undeliverable and delivery.channel and delivery.recipient:
+                detail = mask(status_update.detail)
+                problem = DeliveryProblem(delivery.channel, delivery.recipient, name, detail)
+                save_undeliverable(conn, [problem], now)
             deliveries |= lock_deliveries(conn, _TABLE.c.id == delivery.id)
     return unmatched
 

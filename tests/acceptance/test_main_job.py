@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bridge.events import EVENT_TYPES
+from bridge.events import HEPPU_EVENTS
 from bridge.samples import refresh_sample, sample
 from bridge.sandbox import RunningSandbox, start_sandbox
 from tests.acceptance.commands import run_bridge
@@ -39,7 +39,7 @@ def noon_zone(now: datetime) -> str:
 def events(now: datetime) -> list[dict[str, Any]]:
     """Return the seven documented events and an abandoned chat with an email address, older than every delay."""
     bodies = []
-    for name in (*EVENT_TYPES, "chat.abandoned"):
+    for name in (*HEPPU_EVENTS, "chat.abandoned"):
         body = refresh_sample(sample(name), now - timedelta(minutes=45))
         body["metadata"]["timezone"] = noon_zone(now)
         bodies.append(body)

@@ -10,7 +10,7 @@ from hashlib import sha256
 import pytest
 from twilio.request_validator import RequestValidator
 
-from bridge.connector import OptIn, OptOut, StatusUpdate
+from bridge.connector import InboundMessage, OptOut, StatusUpdate
 from bridge.errors import Refused
 from bridge.testing import Connected, connect, load_connector
 
@@ -41,6 +41,12 @@ def status_form(status: str, **more: str) -> dict[str, str]:
 
 def post(account: Connected, name: str, url: str, form: Mapping[str, str]) -> list[object]:
     return list(account.callback(name, url=url, form=form, headers=signature_headers(url, form)).learned)
+
+
+def received(account: Connected, form: Mapping[str, str]) -> InboundMessage:
+    [message] = post(account, "inbound", INBOUND_URL, form)
+    assert isinstance(message, InboundMessage)
+    return message
 
 
 # ------------------------------------------------------------ signatures
@@ -94,7 +100,7 @@ def test_signature_is_valid_behind_tls_terminating_proxy(
 
 def test_signature_covers_unstripped_and_unknown_fields(account: Connected) -> None:
     form = {"From": PHONE, "Body": "  stop \n", "UnknownParameter": " x ", "Empty": ""}
-    assert post(account, "inbound", INBOUND_URL, form) == [OptOut("sms", PHONE)]
+    assert received(account, form).text == "  stop \n"
 
 
 def test_signature_covers_both_values_of_repeated_field(account: Connected) -> None:
@@ -107,7 +113,7 @@ def test_signature_covers_both_values_of_repeated_field(account: Connected) -> N
     reply = account.callback(
         "inbound", url=INBOUND_URL, form=pairs, headers={"X-Twilio-Signature": signature}
     )
-    assert list(reply.learned) == [OptOut("sms", PHONE)]
+    assert len(reply.learned) == 1
 
 
 def test_lone_surrogate_is_rejected(account: Connected) -> None:
@@ -193,40 +199,47 @@ def test_status_callback_with_code_21610_records_opt_out(account: Connected) -> 
     assert updates[1:] == [OptOut("sms", PHONE)]
 
 
+def test_opt_out_of_whatsapp_is_recorded_for_whatsapp(account: Connected) -> None:
+    form = status_form("failed", ErrorCode="21610", To=f"whatsapp:{PHONE}")
+    assert post(account, "status", STATUS_URL, form)[1:] == [OptOut("whatsapp", PHONE)]
+
+
 # ------------------------------------------------------------ replies
 
 
-STOP_WORDS = "STOP stop Stop! STOPALL stop-all UNSUBSCRIBE END QUIT CANCEL REVOKE OPTOUT opt_out"
+def test_text_is_reported_as_it_came(account: Connected) -> None:
+    form = {"MessageSid": "SM1", "From": PHONE, "To": "+12125550100", "Body": "Call me at 5", "NumMedia": "0"}
+    assert received(account, form) == InboundMessage("SM1", "sms", PHONE, "+12125550100", "Call me at 5")
 
 
-@pytest.mark.parametrize("body", STOP_WORDS.split())
-def test_stop_keyword_opts_out(account: Connected, body: str) -> None:
-    assert post(account, "inbound", INBOUND_URL, {"From": PHONE, "Body": body}) == [OptOut("sms", PHONE)]
+def test_whatsapp_message_has_its_channel_and_the_profile_name(account: Connected) -> None:
+    form = {
+        "MessageSid": "SM1", "From": f"whatsapp:{PHONE}", "To": "whatsapp:+12125550100", "Body": "Hi",
+        "ProfileName": "Ines",
+    }  # fmt: skip
+    assert received(account, form) == InboundMessage(
+        "SM1", "whatsapp", PHONE, "+12125550100", "Hi", sender_name="Ines"
+    )
 
 
-@pytest.mark.parametrize("body", ["START", "start.", "UNSTOP"])
-def test_start_keyword_opts_in(account: Connected, body: str) -> None:
-    assert post(account, "inbound", INBOUND_URL, {"From": PHONE, "Body": body}) == [OptIn("sms", PHONE)]
-
-
-@pytest.mark.parametrize("body", ["YES", "yes please", "Don't stop", "the end", "", "😀", "help"])
-def test_other_reply_is_ignored(account: Connected, body: str) -> None:
-    assert post(account, "inbound", INBOUND_URL, {"From": PHONE, "Body": body}) == []
+def test_pictures_are_a_list_of_urls(account: Connected) -> None:
+    urls = {f"MediaUrl{number}": f"https://api.twilio.com/media/{number}" for number in range(2)}
+    form = {"MessageSid": "MM1", "From": PHONE, "Body": "", "NumMedia": "2"} | urls
+    assert list(received(account, form).media) == list(urls.values())
 
 
 @pytest.mark.parametrize(
-    ("opt_out_type", "expected"),
-    [("STOP", [OptOut("sms", PHONE)]), ("START", [OptIn("sms", PHONE)]), ("HELP", [])],
+    ("opt_out_type", "keyword"),
+    [("STOP", "stop"), ("START", "start"), ("HELP", "help"), ("stop", "stop"), ("", None), ("NEW", None)],
 )
-def test_opt_out_type_takes_precedence_over_body(
-    account: Connected, opt_out_type: str, expected: list[object]
+def test_opt_out_type_names_the_kind_of_keyword(
+    account: Connected, opt_out_type: str, keyword: str | None
 ) -> None:
     """Twilio's Advanced Opt-Out has configurable keywords in any language."""
-    body = "STOP" if opt_out_type == "HELP" else "BASTA"
-    form = {"From": PHONE, "Body": body, "OptOutType": opt_out_type}
-    assert post(account, "inbound", INBOUND_URL, form) == expected
+    form = {"MessageSid": "SM1", "From": PHONE, "Body": "BASTA", "OptOutType": opt_out_type}
+    assert received(account, form).keyword == keyword
 
 
-@pytest.mark.parametrize("sender", ["", "HARBOUR", "72727", "whatsapp:+12125550167", "+1212555 0167"])
-def test_stop_from_invalid_number_is_ignored(account: Connected, sender: str) -> None:
-    assert post(account, "inbound", INBOUND_URL, {"From": sender, "Body": "STOP"}) == []
+def test_text_without_sid_is_identified_by_its_request(account: Connected) -> None:
+    first, same, other = (received(account, {"From": PHONE, "Body": body}) for body in ("a", "a", "b"))
+    assert first.id == same.id != other.id

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from bridge.dryrun.explain import explain
-from bridge.policy import PolicyInputs
+from bridge.policy import ActiveOptOut, OptOutEntry, PolicyInputs
 
 RULES = """
     version: 1
@@ -83,8 +83,11 @@ def test_policy_inputs_are_used(explain_event):
         load_inputs=lambda planned: PolicyInputs(messages_sent_at=[datetime.fromisoformat(NOON)])
     ).deliveries
     assert (outcome.outcome, outcome.reason) == ("suppress", "frequency_capped")
+    noon = datetime.fromisoformat(NOON)
     [outcome] = explain_event(
-        load_inputs=lambda planned: PolicyInputs(opted_out_at=datetime.fromisoformat(NOON))
+        load_inputs=lambda planned: PolicyInputs(
+            opt_out=ActiveOptOut(OptOutEntry("sms", noon, noon, "STOP to twilio"))
+        )
     ).deliveries
     assert (outcome.outcome, outcome.reason) == ("suppress", "opted_out")
 
@@ -138,7 +141,7 @@ def test_group_counts_as_one_condition_with_its_parts(explain_event):
 
 def test_hint_explains_event_without_rule(explain_event):
     assert explain_event("chat.resolved").hint == "no rule handles chat.resolved"
-    assert "not one of Heppu's documented event types" in explain_event(event="call.bussy").hint
+    assert "is no known event type" in explain_event(event="call.bussy").hint
     disabled = RULES.replace("- name: log", "- name: log\n        enabled: false")
     assert explain_event("call.completed", text=disabled).hint == (
         "the rules for call.completed are disabled (`enabled: false`): log"
