@@ -351,6 +351,36 @@ def test_stop_reply_opts_out_and_calls_webhook(
     send(client)
 
 
+def test_advanced_opt_out_names_the_kind_of_keyword(
+    sandbox: RunningSandbox, client: Client, server: CallbackServer
+) -> None:
+    control = f"{sandbox.url}/_sandbox/twilio"
+    settings = {"inbound_url": server.url + "/inbound", "more_stop_words": ["Arret"]}
+    assert httpx.post(f"{control}/configure", json=settings).status_code == 200
+    texts = [(TO, "STOP"), (TO, "arret"), (TO, "start"), (f"whatsapp:{TO}", "STOP"), (TO, "Stop please")]
+    for advanced, kinds in (
+        (False, [None] * 5),
+        (True, ["STOP", "STOP", "START", None, None]),
+    ):
+        httpx.post(f"{control}/configure", json={"advanced_opt_out": advanced})
+        server.received.clear()
+        for sender, body in texts:
+            result = httpx.post(f"{control}/inbound", json={"from": sender, "body": body}).json()["result"]
+            assert result["http"] == 204
+        assert [fields.get("OptOutType") for _, fields, _ in server.received] == kinds
+    assert sandbox.twilio.opted_out == set(), (
+        "START ended it, and Twilio knows neither STOP in WhatsApp nor sentences"
+    )
+
+
+def test_picture_message_lists_its_files(sandbox: RunningSandbox, server: CallbackServer) -> None:
+    body = {"from": TO, "body": "", "url": server.url + "/inbound", "media": ["https://example.com/1.jpg"]}
+    httpx.post(f"{sandbox.url}/_sandbox/twilio/inbound", json=body)
+    _, fields, _ = server.received[0]
+    assert (fields["NumMedia"], fields["MediaUrl0"]) == ("1", "https://example.com/1.jpg")
+    assert fields["MessageSid"].startswith("MM")
+
+
 def test_unreachable_callback_url_is_reported(sandbox: RunningSandbox, client: Client) -> None:
     send(client, status_callback="http://127.0.0.1:9/status")
     assert [item["http"] for item in sandbox.twilio.send_status_callbacks(statuses=["sent"])] == [None]

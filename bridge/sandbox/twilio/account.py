@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from email.utils import format_datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -46,13 +46,16 @@ CALLBACK_TIMEOUT_SECONDS = 15.0
 _ROOT = "/2010-04-01/Accounts/{account}"
 _STOP_WORDS = {"STOP", "STOPALL", "UNSUBSCRIBE", "END", "QUIT", "CANCEL", "REVOKE", "OPTOUT"}
 _START_WORDS = {"START", "YES", "UNSTOP"}
+_HELP_WORDS = {"HELP", "INFO"}
+WHATSAPP = "whatsapp:"
 
 
 class Twilio(MockProvider):
     """An account with one phone number and one messaging service that sends from it.
 
     `numbers` are the account's phone numbers, `pool` is the sender pool of the messaging service, and
-    `inbound_url` is the webhook for inbound messages, configured for all of them.
+    `inbound_url` is the webhook for inbound messages, configured for all of them. With `advanced_opt_out`, it gets the
+    kind of each keyword as `OptOutType`, and `more_stop_words` count as well, such as `ARRET`.
     """
 
     name = "twilio"
@@ -69,6 +72,8 @@ class Twilio(MockProvider):
             self.numbers = [NUMBER]
             self.pool = [NUMBER]
             self.inbound_url = ""
+            self.advanced_opt_out = False
+            self.more_stop_words: set[str] = set()
 
     @property
     def messages(self) -> list[Message]:
@@ -128,17 +133,49 @@ class Twilio(MockProvider):
                 report.append({"sid": message.sid, "status": status, "http": http})
         return report
 
-    def receive(self, from_: str, body: str, url: str, to: str = NUMBER) -> dict[str, Any]:
-        """Receive a message, apply a STOP or START keyword in it, then call the webhook at `url`."""
-        keyword = body.strip().upper()
+    def receive(
+        self, from_: str, body: str, url: str | None = None, to: str = NUMBER, media: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Receive a message from a person, apply a keyword in it, then call the webhook at `url` or `inbound_url`.
+
+        Like at Twilio, only a text that is nothing but a keyword counts, and none from WhatsApp (`whatsapp:+1...`).
+        """
+        keyword = None if from_.startswith(WHATSAPP) else self._kind_of_keyword(body)
         with self.lock:
-            if keyword in _STOP_WORDS:
+            if keyword == "STOP":
                 self.opt_out(from_)
-            elif keyword in _START_WORDS:
+            elif keyword == "START":
                 self.opt_in(from_)
-            message = Message(new_sid("SM"), to, from_, body, "received", "inbound", self.now())
+            sid = new_sid("MM" if media else "SM")
+            message = Message(sid, to, from_, body, "received", "inbound", self.now(), media=tuple(media))
             self._store(message)
-        return {"sid": message.sid, "http": self._signed_post(url, message.inbound_fields())}
+        fields = message.inbound_fields()
+        if keyword and self.advanced_opt_out:
+            fields["OptOutType"] = keyword
+        return {"sid": message.sid, "http": self._signed_post(url or self.inbound_url, fields)}
+
+    def _kind_of_keyword(self, body: str) -> str | None:
+        word = body.strip().upper()
+        if word in _STOP_WORDS or (self.advanced_opt_out and word in self.more_stop_words):
+            return "STOP"
+        if word in _START_WORDS:
+            return "START"
+        return "HELP" if word in _HELP_WORDS else None
+
+    def configure(
+        self,
+        inbound_url: str | None = None,
+        advanced_opt_out: bool | None = None,
+        more_stop_words: Sequence[str] | None = None,
+    ) -> None:
+        """Change the settings of the account that are given."""
+        with self.lock:
+            if inbound_url is not None:
+                self.inbound_url = inbound_url
+            if advanced_opt_out is not None:
+                self.advanced_opt_out = advanced_opt_out
+            if more_stop_words is not None:
+                self.more_stop_words = {word.upper() for word in more_stop_words}
 
     def _signed_post(self, url: str | None, fields: Mapping[str, str]) -> int | None:
         if not url:
@@ -175,8 +212,11 @@ class Twilio(MockProvider):
             ("callbacks", lambda body: self.send_status_callbacks(**body)),
             (
                 "inbound",
-                lambda body: self.receive(body["from"], body["body"], body["url"], body.get("to", NUMBER)),
+                lambda body: self.receive(
+                    body["from"], body["body"], body.get("url"), body.get("to", NUMBER), body.get("media", ())
+                ),
             ),
+            ("configure", lambda body: self.configure(**body)),
         ]
 
     def records(self) -> dict[str, list[dict[str, Any]]]:

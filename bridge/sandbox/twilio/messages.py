@@ -73,6 +73,8 @@ class Message:
     send_at: datetime | None = None
     sent_at: datetime | None = None
     error_code: int | None = None
+    media: tuple[str, ...] = ()
+    """URLs of the files of an inbound message."""
     updated_at: datetime = field(init=False)
 
     def __post_init__(self) -> None:
@@ -123,7 +125,9 @@ class Message:
         return {
             "ToCountry": "US",
             "SmsMessageSid": self.sid,
-            "NumMedia": "0",
+            "NumMedia": str(len(self.media)),
+            **{f"MediaUrl{number}": url for number, url in enumerate(self.media)},
+            **{f"MediaContentType{number}": "image/jpeg" for number in range(len(self.media))},
             "SmsSid": self.sid,
             "SmsStatus": "received",
             "Body": self.body,
@@ -148,7 +152,7 @@ class Message:
             "status": self.status,
             "direction": self.direction,
             "num_segments": str(self.num_segments),
-            "num_media": "0",
+            "num_media": str(len(self.media)),
             "price": None,
             "price_unit": "USD",
             "error_code": self.error_code,
