@@ -18,10 +18,12 @@ from bridge.connector.api import (
     Email,
     IdempotencyInput,
     IdempotencyScope,
+    InboundMessage,
     Limits,
     MessageStatus,
     OptIn,
     OptOut,
+    OptOutFlag,
     Params,
     PhoneNumber,
     SerializeBy,
@@ -32,7 +34,9 @@ from bridge.connector.api import (
     per_event,
     per_message,
 )
-from bridge.connector.contact_resolution import resolve_contact, resolve_contacts, write_for_contacts
+from bridge.connector.contact_filling import write_for_contact, write_for_contacts
+from bridge.connector.contact_profile import ContactDetails, ContactField, ContactProfile
+from bridge.connector.contact_resolution import refusal_notes, resolve_contact, resolve_contacts
 from bridge.connector.contacts import (
     BatchResult,
     ContactDeleted,
@@ -40,7 +44,11 @@ from bridge.connector.contacts import (
     ContactMatch,
     ContactQuery,
     ContactRef,
+    ContactRefused,
     ContactSource,
+    FillableContactSource,
+    FillResult,
+    NewContact,
     Properties,
     Property,
     ResolvedContact,
@@ -55,9 +63,16 @@ from bridge.connector.crm import (
     TaskParams,
     contact_result,
     items_by_conversation,
-    write_for_contact,
 )
 from bridge.connector.deadline import check_deadline, remaining_seconds
+from bridge.connector.opt_outs import (
+    EMAIL_CHANNELS,
+    PHONE_CHANNELS,
+    SetOptOutParams,
+    addresses_of,
+    find_all_contacts,
+    flags_by_address,
+)
 from bridge.connector.sms import Segments, segments
 from bridge.connector.transport import (
     DeadlineAdapter,
@@ -70,10 +85,14 @@ from bridge.connector.transport import (
     is_loopback,
     parse_retry_after,
 )
+from bridge.contacts.address import address_key
+from bridge.contacts.email import normalize_email
 from bridge.contacts.phone import national_digits, same_number
 from bridge.settings import Duration
 
 __all__ = [
+    "EMAIL_CHANNELS",
+    "PHONE_CHANNELS",
     "Action",
     "BatchItem",
     "BatchResult",
@@ -87,23 +106,32 @@ __all__ = [
     "ConnectorSettings",
     "ContactCache",
     "ContactDeleted",
+    "ContactDetails",
+    "ContactField",
     "ContactLookupParams",
     "ContactMatch",
     "ContactParams",
+    "ContactProfile",
     "ContactQuery",
     "ContactRef",
+    "ContactRefused",
     "ContactSource",
     "Context",
     "ConversationParams",
     "DeadlineAdapter",
     "Duration",
     "Email",
+    "FillResult",
+    "FillableContactSource",
     "IdempotencyInput",
     "IdempotencyScope",
+    "InboundMessage",
     "Limits",
     "MessageStatus",
+    "NewContact",
     "OptIn",
     "OptOut",
+    "OptOutFlag",
     "Params",
     "PhoneNumber",
     "Properties",
@@ -113,24 +141,31 @@ __all__ = [
     "SecretUrl",
     "Segments",
     "SerializeBy",
+    "SetOptOutParams",
     "StatusUpdate",
     "Success",
     "TaskParams",
+    "address_key",
+    "addresses_of",
     "check_deadline",
     "contact_result",
     "enforce_deadline",
     "failure_from_exception",
     "failure_from_status",
     "fields_to_write",
+    "find_all_contacts",
+    "flags_by_address",
     "http_client",
     "is_loopback",
     "items_by_conversation",
     "national_digits",
+    "normalize_email",
     "param",
     "parse_retry_after",
     "per_conversation",
     "per_event",
     "per_message",
+    "refusal_notes",
     "remaining_seconds",
     "resolve_contact",
     "resolve_contacts",

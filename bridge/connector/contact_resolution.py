@@ -1,41 +1,44 @@
 """Contact resolution: finds or creates a CRM's record of a contact, the same way for every CRM.
 
-The lookup order is: the cached ID and a search by email address, then the cached ID and a search by phone number. If
-several records match, the most recently active one is used and the result says so. If none matches, a record is
-created unless the rule says otherwise.
+An email address and a phone number each lead to a record: the cached one, or the result of a search. If they lead to
+two records, the most recently active one is used and the pair is reported as a possible duplicate. If neither leads to
+a record, one is created unless the rule says otherwise. Every address of an event is then remembered for its record,
+so that phone first, email later is one contact.
 
-A batch of deliveries is resolved together, with one search per kind of address.
+A batch of deliveries is resolved together, with one search per kind of address. `contact_filling.py` completes the
+records that were found.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
-from bridge.connector.api import Success
+from bridge.connector.contact_profile import CONTACT_FIELDS, ContactField, ContactProfile
 from bridge.connector.contacts import (
     AddressKind,
-    BatchResult,
-    ContactDeleted,
     ContactMatch,
     ContactQuery,
     ContactRef,
+    ContactRefused,
     ContactSource,
+    FillableContactSource,
+    NewContact,
     ResolvedContact,
 )
 from bridge.connector.context import ContactCache
-from bridge.contacts.address import address_key
-from bridge.contacts.phone import same_number
+from bridge.contacts.phone import is_withheld
+from bridge.contacts.same_name import same_name
 from bridge.contacts.time_zone import residence_time_zone
-from bridge.errors import DeliveryError, LookupInconclusive, PermanentError, TransientError
+from bridge.errors import LookupInconclusive, PermanentError, TransientError
 
 NOT_FOUND_TTL = timedelta(minutes=5)
 """Cache lifetime of a search without a match; short, because a CRM user may add the contact at any time."""
 SEARCH_INDEX_LAG = timedelta(minutes=1)
 """Time for which a CRM's search may still return a deleted record."""
+_FIELD_NAMES: Mapping[ContactField, str] = {"email": "email address", "phone": "phone number"}
 
 
 @dataclass
@@ -44,22 +47,23 @@ class Resolution:
 
     query: ContactQuery
     contact: ResolvedContact = None
+    profile: ContactProfile | None = None
+    """The record as last read. None: unknown."""
+    note: str = ""
+    """Why there is no contact and none could be looked for or created; empty if the CRM simply has none."""
+    is_pair: bool = False
+    """Email and phone lead to different records."""
 
 
 @dataclass(frozen=True)
-class CacheEntry:
-    """A contact's address and external ID, to be cached."""
+class _Candidate:
+    """The record that an address leads to."""
 
-    key: str
-    address: str
     id: str
-    zone: str | None = None
-    """IANA time zone of the contact, if the CRM has one."""
-
-
-Strategy = Callable[[Sequence[Resolution]], Sequence[CacheEntry]]
-"""One step of the resolution: sets the contact of those unresolved queries that it can resolve, and returns what to
-cache."""
+    match: ContactMatch | None = None
+    """The record as the CRM returned it. None: from the cache."""
+    count: int = 1
+    """Number of records that have the address."""
 
 
 def resolve_contacts(source: ContactSource, queries: Sequence[ContactQuery]) -> list[ResolvedContact]:
@@ -67,39 +71,20 @@ def resolve_contacts(source: ContactSource, queries: Sequence[ContactQuery]) -> 
 
     The CRM is searched once for all email addresses and once for all phone numbers that are not cached.
     """
+    return [resolution.contact for resolution in resolve(source, queries)]
+
+
+def resolve(source: ContactSource, queries: Sequence[ContactQuery]) -> list[Resolution]:
+    """Return the resolution of each query, as `resolve_contacts` does."""
     resolutions = [Resolution(query) for query in queries]
-    keys = {key for query in queries for key in query.keys}
-    if keys:
-        _resolve(source, resolutions, queries[0].context.contact_cache, keys)
-    return [resolution.contact for resolution in resolutions]
-
-
-def _resolve(
-    source: ContactSource, resolutions: Sequence[Resolution], cache: ContactCache, keys: Iterable[str]
-) -> None:
-    cached_ids = cache.get(keys)
-    strategies: tuple[Strategy, ...] = (
-        partial(_use_cached, cached_ids, "email"),
-        partial(_search, source.by_email, "email"),
-        partial(_use_cached, cached_ids, "phone"),
-        partial(_search, source.by_phone, "phone"),
-        partial(_create, source),
-    )
-    # A cached "not found" is ignored before a record is created: a CRM user may have added the contact since.
-    pending = [
-        item
-        for item in resolutions
-        if item.query.keys and (item.query.create or not item.query.is_not_found(cached_ids))
-    ]
-    learned: list[CacheEntry] = []
-    for strategy in strategies:
-        learned += strategy([item for item in pending if item.contact is None])
-    if learned:
-        cache.remember({entry.key: entry.id for entry in learned})
-    if zones := {entry.address: entry.zone for entry in learned if entry.zone}:
-        cache.remember_zones(zones)
-    if not_found := {key: "" for item in pending if item.contact is None for key in item.query.keys}:
-        cache.remember(not_found, NOT_FOUND_TTL)
+    if any(query.keys for query in queries):
+        _ContactLookup(source, queries[0].context.contact_cache).run(resolutions)
+    for item in resolutions:
+        if item.contact is None and not item.query.keys:
+            item.note = _absence(item.query)
+        elif isinstance(item.contact, ContactRef) and is_second_person(item.query, item.profile):
+            item.contact = replace(item.contact, given_name=item.query.name)
+    return resolutions
 
 
 def resolve_contact(
@@ -109,11 +94,11 @@ def resolve_contact(
 
     `read` returns None for a record that no longer exists. Raise PermanentError if there is no contact.
     """
-    [contact] = resolve_contacts(source, [query])
+    [resolution] = resolve(source, [query])
+    contact = resolution.contact
     if contact is None:
         raise PermanentError(
-            "the CRM has no such contact" if query.keys else "the event has neither email nor phone",
-            code="not_found",
+            "the CRM has no such contact" if query.keys else resolution.note, code="not_found"
         )
     if not isinstance(contact, ContactRef):
         raise contact
@@ -125,123 +110,297 @@ def resolve_contact(
     query.forget()
     if contact.cached:
         return resolve_contact(source, query, read)
-    raise _stale_search_index()
+    raise stale_search_index()
 
 
-def write_for_contacts(
-    source: ContactSource,
-    queries: Mapping[str, ContactQuery],
-    write: Callable[[Mapping[str, ContactRef | None]], Mapping[str, Success | DeliveryError]],
-) -> dict[str, BatchResult]:
-    """Write a record for the contact of each query, and return the result of each.
-
-    `write` is called with the resolved contacts and returns a result for each, ContactDeleted if the contact's
-    record no longer exists. If that contact came from the cache, it is resolved and written once more.
-    """
-    resolved = dict(zip(queries, resolve_contacts(source, list(queries.values())), strict=True))
-    results: dict[str, BatchResult] = {}
-    contacts: dict[str, ContactRef | None] = {}
-    for key, contact in resolved.items():
-        if isinstance(contact, DeliveryError | LookupInconclusive):
-            results[key] = contact
-        else:
-            contacts[key] = contact
-    stale: dict[str, ContactQuery] = {}
-    for key, result in write(contacts).items() if contacts else ():
-        contact = contacts[key]
-        results[key] = result
-        if isinstance(result, ContactDeleted):
-            queries[key].forget()
-            results[key] = _stale_search_index()
-            if contact is not None and contact.cached:
-                stale[key] = queries[key]
-        elif isinstance(result, Success) and contact is not None and contact.detail:
-            detail = f"{result.detail}; {contact.detail}" if result.detail else contact.detail
-            results[key] = Success(result.id, detail)
-    return results | write_for_contacts(source, stale, write) if stale else results
-
-
-def _stale_search_index() -> TransientError:
+def stale_search_index() -> TransientError:
+    """Return the error for a record that was found and no longer exists."""
     return TransientError("the CRM's search still returns a deleted record", retry_after=SEARCH_INDEX_LAG)
 
 
-def _use_cached(
-    cached_ids: Mapping[str, str], kind: AddressKind, unresolved: Sequence[Resolution]
-) -> list[CacheEntry]:
-    for item in unresolved:
-        if item.query.address(kind) and (cached_id := cached_ids.get(item.query.key(kind))):
-            item.contact = ContactRef(cached_id, cached=True)
-    return []
+def is_second_person(query: ContactQuery, profile: ContactProfile | None) -> bool:
+    """Return whether the event gives another name than the record has."""
+    return bool(profile and profile.name and query.name and not same_name(profile.name, query.name))
 
 
-def _search(
-    search: Callable[[Sequence[str]], Iterable[ContactMatch]],
-    kind: AddressKind,
-    unresolved: Sequence[Resolution],
-) -> list[CacheEntry]:
-    addresses = {address for item in unresolved if (address := item.query.address(kind))}
-    if not addresses:
-        return []
-    matches = tuple(search(sorted(addresses)))
-    learned: list[CacheEntry] = []
-    for item in unresolved:
-        if address := item.query.address(kind):
-            candidates = {match.id: match for match in matches if _has_address(match, kind, address)}
-            learned += _select_match(item, kind, list(candidates.values()))
-    return learned
-
-
-def _select_match(
-    item: Resolution, kind: AddressKind, candidates: Sequence[ContactMatch]
-) -> list[CacheEntry]:
-    if not candidates:
-        return []
-    query = item.query
-    if len(candidates) > 1 and query.on_multiple == "review":
-        item.contact = LookupInconclusive(
-            f"{len(candidates)} records have this {kind}; merge them in the CRM or correct one, then retry"
-        )
-        return []
-    newest = max(candidates, key=lambda match: (match.activity, match.id))
-    several = f"{len(candidates)} records have this {kind}, the most recently active was used"
-    item.contact = ContactRef(newest.id, several if len(candidates) > 1 else "")
-    # A phone number that the record lacks may be another record's; an email address that no record has is safe.
+def refusal_notes(refused: Mapping[ContactField, str]) -> list[str]:
+    """Return a sentence for each field that the CRM refused."""
     return [
-        CacheEntry(query.key(known), address, newest.id, residence_time_zone(newest.zone))
-        for known, address in query.addresses
-        if known in (kind, "email") or any(same_number(phone, address) for phone in newest.phones)
+        f"without the {_FIELD_NAMES.get(field, field)}, which the CRM refused ({code})"
+        for field, code in refused.items()
     ]
 
 
-def _has_address(match: ContactMatch, kind: AddressKind, address: str) -> bool:
-    if kind == "email":
-        return any(address_key(email) == address_key(address) for email in match.emails)
-    return any(same_number(phone, address) for phone in match.phones)
+def _absence(query: ContactQuery) -> str:
+    """Return why an event has no address."""
+    event = query.context.event
+    customer = _object(_object(event.body.get("callMetadata")).get("customer"))
+    values = (_object(event.body.get("metadata")).get("contactPhone"), customer.get("phone"))
+    if any(is_withheld(value, event.default_country) for value in values):
+        return "the caller withheld the number"
+    unreadable = sorted({item.field for item in event.unreadable_fields} & {"email", "phone"})
+    if unreadable:
+        return f"the event's {' and '.join(unreadable)} cannot be read"
+    return "the event has neither phone nor email"
 
 
-def _create(source: ContactSource, unresolved: Sequence[Resolution]) -> list[CacheEntry]:
-    """Create each missing contact once, even if several deliveries of the batch concern the same one."""
-    groups: list[list[Resolution]] = []
-    group_by_key: dict[str, list[Resolution]] = {}
-    for item in unresolved:
-        if not item.query.create:
-            continue
-        group = next((group_by_key[key] for key in item.query.keys if key in group_by_key), None)
-        if group is None:
-            groups.append(group := [])
-        group.append(item)
-        for key in item.query.keys:
-            group_by_key.setdefault(key, group)
-    results = source.create([group[0].query for group in groups]) if groups else ()
-    learned: list[CacheEntry] = []
-    for group, result in zip(groups, results, strict=True):
-        for item in group:
-            if isinstance(result, str):
-                item.contact = ContactRef(result, "created a new contact", created=True)
-                learned += [
-                    CacheEntry(item.query.key(kind), address, result)
-                    for kind, address in item.query.addresses
-                ]
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+class _ContactLookup:
+    """The lookup of one batch: the record of every address, and what is to be cached."""
+
+    def __init__(self, source: ContactSource, cache: ContactCache) -> None:
+        self._source = source
+        self._cache = cache
+        self._found: dict[str, _Candidate | None] = {}
+        """Cache key of an address -> its record. None: searched for, and no record has it."""
+        self._profiles: dict[str, ContactProfile] = {}
+        self._learned_ids: dict[str, str] = {}
+        self._learned_zones: dict[str, str] = {}
+        self._learned_profiles: dict[str, ContactProfile] = {}
+
+    def run(self, resolutions: Sequence[Resolution]) -> None:
+        keys = {key for item in resolutions for key in (*item.query.keys, item.query.pair_key) if key}
+        cached_ids = self._cache.get(keys)
+        # A cached "not found" is ignored before a record is created: a CRM user may have added the contact since.
+        pending = [
+            item
+            for item in resolutions
+            if item.query.keys and (item.query.create or not item.query.is_not_found(cached_ids))
+        ]
+        self._found = {
+            key: _Candidate(cached_ids[key])
+            for item in pending
+            for key in item.query.keys
+            if cached_ids.get(key)
+        }
+        self._profiles |= self._cache.profiles({record_id for record_id in cached_ids.values() if record_id})
+        for item in pending:
+            if (pair_key := item.query.pair_key) and (record_id := cached_ids.get(pair_key)):
+                item.contact, item.is_pair = ContactRef(record_id, cached=True), True
+        self._find_records([item for item in pending if item.contact is None])
+        for item in pending:
+            if item.contact is None:
+                self._select(item)
+        self._follow_shared_addresses(pending)
+        self._create([item for item in pending if item.contact is None and item.query.create])
+        for item in pending:
+            if isinstance(item.contact, ContactRef):
+                item.profile = self._profiles.get(item.contact.id)
+        self._learn(pending)
+
+    def _find_records(self, items: Sequence[Resolution]) -> None:
+        """Find the record of every address that is not cached."""
+        self._search(self._source.by_email, "email", self._unknown(items, "email"))
+        self._search(self._source.by_phone, "phone", self._unknown(items, "phone"))
+        if isinstance(self._source, FillableContactSource):
+            # The CRM itself names the record when a contact with this additional address is created.
+            other = [
+                item
+                for item in items
+                if item.query.email
+                and self._found.get(item.query.key("email")) is None
+                and not (item.query.create and self._candidate(item, "phone") is None)
+            ]
+            self._search(self._source.by_other_email, "email", other)
+        # To tell which of two records is more recently active, both must have been read.
+        pairs = [item for item in items if self._is_pair(item)]
+        searches: dict[AddressKind, Callable[[Sequence[str]], Iterable[ContactMatch]]] = {
+            "email": self._source.by_email,
+            "phone": self._source.by_phone,
+        }
+        for kind, search in searches.items():
+            cached = [item for item in pairs if (record := self._candidate(item, kind)) and not record.match]
+            self._search(search, kind, cached)
+
+    def _unknown(self, items: Sequence[Resolution], kind: AddressKind) -> list[Resolution]:
+        """Return the items whose address of this kind may be another record's than the one found so far."""
+        return [
+            item
+            for item in items
+            if (address := item.query.address(kind))
+            and item.query.key(kind) not in self._found
+            and not any(
+                record and record.match and record.match.has_address(kind, address)
+                for record in (self._candidate(item, "email"),)
+            )
+        ]
+
+    def _candidate(self, item: Resolution, kind: AddressKind) -> _Candidate | None:
+        return self._found.get(item.query.key(kind)) if item.query.address(kind) else None
+
+    def _is_pair(self, item: Resolution) -> bool:
+        """Return whether email and phone lead to two records, neither of which has both."""
+        by_email, by_phone = self._candidate(item, "email"), self._candidate(item, "phone")
+        if not (by_email and by_phone) or by_email.id == by_phone.id:
+            return False
+        phone = item.query.phone or ""
+        return not (by_email.match and by_email.match.has_address("phone", phone))
+
+    def _search(
+        self,
+        search: Callable[[Sequence[str]], Iterable[ContactMatch]],
+        kind: AddressKind,
+        items: Sequence[Resolution],
+    ) -> None:
+        addresses = {item.query.key(kind): item.query.address(kind) or "" for item in items}
+        if not addresses:
+            return
+        matches = tuple(search(sorted(set(addresses.values()))))
+        for key, address in addresses.items():
+            records = {match.id: match for match in matches if match.has_address(kind, address)}
+            if not records:
+                self._found[key] = None
+                continue
+            newest = max(records.values(), key=_activity)
+            self._found[key] = _Candidate(newest.id, newest, len(records))
+            self._profiles[newest.id] = self._learned_profiles[newest.id] = newest.profile
+
+    def _select(self, item: Resolution) -> None:
+        """Set the contact of an item from the records that its addresses lead to."""
+        candidates = {
+            kind: record for kind, _ in item.query.addresses if (record := self._candidate(item, kind))
+        }
+        if not candidates:
+            return
+        if self._is_pair(item):
+            self._select_from_pair(item, candidates["email"], candidates["phone"])
+            return
+        kind, record = next(iter(candidates.items()))
+        if record.count > 1 and item.query.on_multiple == "review":
+            item.contact = LookupInconclusive(
+                f"{record.count} records have this {kind}; merge them in the CRM or correct one, then retry"
+            )
+            return
+        several = f"{record.count} records have this {kind}, the most recently active was used"
+        item.contact = ContactRef(record.id, several if record.count > 1 else "", cached=record.match is None)
+
+    def _select_from_pair(self, item: Resolution, by_email: _Candidate, by_phone: _Candidate) -> None:
+        item.is_pair = True
+        item.query.context.report_duplicate(by_email.id, by_phone.id)
+        ids = f"{by_email.id} and {by_phone.id}"
+        if item.query.on_multiple == "review":
+            item.contact = LookupInconclusive(
+                f"email and phone lead to two records, {ids}; merge them in the CRM or correct one, then retry"
+            )
+            return
+        newest = max(
+            (record.match or ContactMatch(record.id) for record in (by_email, by_phone)), key=_activity
+        )
+        item.contact = ContactRef(
+            newest.id,
+            f"possible duplicate: email and phone lead to two records, {ids}; the most recently active was used",
+        )
+
+    def _follow_shared_addresses(self, items: Sequence[Resolution]) -> None:
+        """Use the record of another item of the batch that has the same address and more."""
+        while True:
+            records = {
+                key: item.contact.id
+                for item in items
+                if isinstance(item.contact, ContactRef) and not item.is_pair
+                for key in item.query.keys
+                if not is_second_person(item.query, self._profiles.get(item.contact.id))
+            }
+            linked = [
+                item
+                for item in items
+                if item.contact is None and any(key in records for key in item.query.keys)
+            ]
+            if not linked:
+                return
+            for item in linked:
+                item.contact = ContactRef(next(records[key] for key in item.query.keys if key in records))
+
+    def _create(self, items: Sequence[Resolution]) -> None:
+        """Create each missing contact once, even if several items of the batch concern the same one."""
+        groups = _group_by_address(items)
+        queries = [_merged_query([item.query for item in group]) for group in groups]
+        results = self._source.create(queries) if groups else ()
+        for group, query, result in zip(groups, queries, results, strict=True):
+            if isinstance(result, ContactRefused):
+                for item in group:
+                    item.note = "; ".join(
+                        f"the CRM refused the {_FIELD_NAMES.get(field, field)} ({code})"
+                        for field, code in result.refused.items()
+                    )
+                continue
+            if not isinstance(result, str | NewContact):
+                for item in group:
+                    item.contact = result
+                continue
+            new = NewContact(result) if isinstance(result, str) else result
+            if new.existing:
+                detail = "the CRM reported an existing contact, which was used"
             else:
-                item.contact = result
-    return learned
+                detail = "; ".join(["created a new contact", *refusal_notes(new.refused)])
+                absent = frozenset(CONTACT_FIELDS) - query.details.fields - new.refused.keys()
+                self._profiles[new.id] = self._learned_profiles[new.id] = ContactProfile(query.name, absent)
+            for item in group:
+                item.contact = ContactRef(new.id, detail, created=not new.existing)
+
+    def _learn(self, items: Sequence[Resolution]) -> None:
+        """Cache the record of every address, and the absence of those that no record has."""
+        not_found: dict[str, str] = {}
+        for item in items:
+            contact = item.contact
+            if contact is None:
+                not_found |= dict.fromkeys(item.query.keys, "")
+            if not isinstance(contact, ContactRef):
+                continue
+            is_shared = item.is_pair or is_second_person(item.query, item.profile)
+            candidates = [self._candidate(item, kind) for kind, _ in item.query.addresses]
+            matches = [record.match for record in candidates if record and record.match]
+            for (kind, address), record in zip(item.query.addresses, candidates, strict=True):
+                owner = next((match for match in matches if match.has_address(kind, address)), None)
+                if owner:
+                    self._learned_ids[item.query.key(kind)] = owner.id
+                    if zone := residence_time_zone(owner.zone):
+                        self._learned_zones[address] = zone
+                elif record is None and not is_shared:
+                    self._learned_ids[item.query.key(kind)] = contact.id
+            if is_shared and item.query.pair_key and not contact.cached:
+                self._learned_ids[item.query.pair_key] = contact.id
+        if self._learned_ids:
+            self._cache.remember(self._learned_ids)
+        if self._learned_profiles:
+            self._cache.remember_profiles(self._learned_profiles)
+        if self._learned_zones:
+            self._cache.remember_zones(self._learned_zones)
+        if not_found:
+            self._cache.remember(not_found, NOT_FOUND_TTL)
+
+
+def _activity(match: ContactMatch) -> tuple[tuple[str, ...], str]:
+    return match.activity, match.id
+
+
+def _group_by_address(items: Sequence[Resolution]) -> list[list[Resolution]]:
+    """Return the items in groups that share addresses, directly or through other items of the group."""
+    groups: list[tuple[set[str], list[Resolution]]] = []
+    for item in items:
+        keys = set(item.query.keys)
+        linked = [group for group in groups if group[0] & keys]
+        if not linked:
+            groups.append((keys, [item]))
+            continue
+        first, *others = linked
+        for other in others:
+            first[0].update(other[0])
+            first[1].extend(other[1])
+            groups.remove(other)
+        first[0].update(keys)
+        first[1].append(item)
+    return [members for _, members in groups]
+
+
+def _merged_query(queries: Sequence[ContactQuery]) -> ContactQuery:
+    """Return the query with the most complete person, and the addresses of all of them."""
+    base = max(queries, key=lambda query: (bool(query.name), bool(query.details.company)))
+    return replace(
+        base,
+        email=base.email or next((query.email for query in queries if query.email), None),
+        phone=base.phone or next((query.phone for query in queries if query.phone), None),
+    )

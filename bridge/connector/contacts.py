@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from bridge.connector.api import Email, Params, PhoneNumber, Success, param
+from bridge.connector.contact_profile import (
+    CONTACT_FIELDS,
+    ContactDetails,
+    ContactField,
+    ContactProfile,
+    full_name,
+)
 from bridge.connector.context import Context
 from bridge.contacts.address import address_key
+from bridge.contacts.parse import Contact
+from bridge.contacts.phone import same_number
 from bridge.errors import DeliveryError, LookupInconclusive, PermanentError
 
 AddressKind = Literal["email", "phone"]
@@ -83,6 +92,32 @@ class ContactMatch:
     """Sort key of the last activity; the highest is the most recently active record."""
     zone: str | None = None
     """The contact's IANA time zone. Case does not matter; a name that is unknown, or no place's, is ignored."""
+    first_name: str | None = None
+    """Empty if the record has none, like the next two. None: the connector did not read it, or no such field exists."""
+    last_name: str | None = None
+    company: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The full name, empty if the record has none or it was not read."""
+        return " ".join(part for part in (self.first_name, self.last_name) if part)
+
+    @property
+    def profile(self) -> ContactProfile:
+        """The name, and the fields that are known to be empty."""
+        is_empty: Mapping[ContactField, bool] = {
+            "name": self.first_name == "" or self.last_name == "",
+            "email": not self.emails,
+            "phone": not self.phones,
+            "company": self.company == "",
+        }
+        return ContactProfile(self.name, frozenset(field for field in CONTACT_FIELDS if is_empty[field]))
+
+    def has_address(self, kind: AddressKind, address: str) -> bool:
+        """Return whether the record has this email address or phone number."""
+        if kind == "email":
+            return any(address_key(email) == address_key(address) for email in self.emails)
+        return any(same_number(phone, address) for phone in self.phones)
 
 
 @dataclass(frozen=True)
@@ -107,6 +142,42 @@ class ContactQuery:
         """The cache keys of all addresses, in the order of `addresses`."""
         return [self.key(kind) for kind, _ in self.addresses]
 
+    @property
+    def pair_key(self) -> str | None:
+        """The cache key of both addresses together, for a record that only one of them leads to. None: one is missing.
+
+        It ends with the phone number, so that erasing the number finds it, and so does erasing the email address.
+        """
+        if not (self.email and self.phone):
+            return None
+        return f"{self.scope}pair:{address_key(self.email)}:{address_key(self.phone)}"
+
+    @property
+    def person(self) -> Contact:
+        """The person that the addresses belong to: the event's contact, unless the rule names other addresses."""
+        contact = self.context.contact
+        is_contact = (self.email is not None and self.email == contact.email) or (
+            self.phone is not None and self.phone == contact.phone
+        )
+        return contact if is_contact else Contact()
+
+    @property
+    def name(self) -> str:
+        """The person's name as the event gives it, empty if it gives none."""
+        return full_name(self.person)
+
+    @property
+    def details(self) -> ContactDetails:
+        """Everything the event says about the person."""
+        person = self.person
+        return ContactDetails(
+            person.first_name or (None if person.last_name else person.name),
+            person.last_name,
+            self.email,
+            self.phone,
+            person.company,
+        )
+
     def address(self, kind: AddressKind) -> str | None:
         """Return the contact's email address or phone number, None if the event has none."""
         return self.email if kind == "email" else self.phone
@@ -121,7 +192,7 @@ class ContactQuery:
 
     def forget(self) -> None:
         """Remove the contact from the cache: its record has been deleted, merged or converted."""
-        self.context.contact_cache.forget(self.keys)
+        self.context.contact_cache.forget([*self.keys, *([self.pair_key] if self.pair_key else [])])
 
 
 @dataclass(frozen=True)
@@ -135,6 +206,37 @@ class ContactRef:
     """From the cache, without asking the CRM: the record may have been deleted since."""
     created: bool = False
     """No record existed, so this one was just created."""
+    given_name: str = ""
+    """The name that the event gives, if it is not the contact's: another person uses this number or address. Write
+    it to the call, chat or task, never to the contact."""
+
+
+@dataclass(frozen=True)
+class NewContact:
+    """The result of creating a contact."""
+
+    id: str
+    refused: Mapping[ContactField, str] = field(default_factory=dict)
+    """Fields that the CRM refused, with its error code: the record was created without them."""
+    existing: bool = False
+    """The CRM already has the contact and named its record."""
+
+
+@dataclass(frozen=True)
+class ContactRefused:
+    """The CRM refused every address of a contact, so a record could never be found again and was not created."""
+
+    refused: Mapping[ContactField, str]
+
+
+@dataclass(frozen=True)
+class FillResult:
+    """The result of filling in empty fields of one record."""
+
+    refused: Mapping[ContactField, str] = field(default_factory=dict)
+    """Fields that the CRM refused, with its error code: the others were written."""
+    duplicate: str | None = None
+    """Another record that has the address to fill in, by the CRM's word; the address was not written."""
 
 
 class ContactSource(Protocol):
@@ -148,8 +250,27 @@ class ContactSource(Protocol):
         """Return all records that may have one of these numbers. The caller compares the numbers again."""
         ...
 
-    def create(self, queries: Sequence[ContactQuery]) -> Sequence[str | DeliveryError]:
-        """Create one record per query and return, in their order, its external ID or the error."""
+    def create(
+        self, queries: Sequence[ContactQuery]
+    ) -> Sequence[str | NewContact | ContactRefused | DeliveryError]:
+        """Create one record per query and return, in their order, its external ID, a NewContact or the error."""
+        ...
+
+
+@runtime_checkable
+class FillableContactSource(ContactSource, Protocol):
+    """A source that can also complete existing records: `write_for_contacts` then fills in what an event adds."""
+
+    def by_id(self, ids: Sequence[str]) -> Iterable[ContactMatch]:
+        """Return the existing records among `ids`, as they are now and not as a search index has them."""
+        ...
+
+    def by_other_email(self, emails: Sequence[str]) -> Iterable[ContactMatch]:
+        """Return records that have one of these as an additional address, which `by_email` does not find."""
+        ...
+
+    def fill(self, details: Mapping[str, ContactDetails]) -> Mapping[str, FillResult]:
+        """Write values to empty fields of records, by external ID. Leave out what the CRM refuses."""
         ...
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from bridge.connector.contact_profile import ContactProfile
 from bridge.contacts.parse import Contact
 from bridge.errors import ConfigError
 from bridge.events import Event
@@ -25,6 +26,14 @@ class ContactCache(Protocol):
 
     def remember(self, ids: Mapping[str, str], ttl: timedelta = timedelta(days=7)) -> None:
         """Store these IDs for `ttl`."""
+        ...
+
+    def profiles(self, ids: Iterable[str]) -> Mapping[str, ContactProfile]:
+        """Return the cached profiles of those records that have one, by external ID."""
+        ...
+
+    def remember_profiles(self, profiles: Mapping[str, ContactProfile]) -> None:
+        """Store the profiles of records by external ID, for as long as IDs."""
         ...
 
     def remember_zones(self, zones: Mapping[str, str]) -> None:
@@ -48,6 +57,14 @@ class NullContactCache:
         return {}
 
     def remember(self, ids: Mapping[str, str], ttl: timedelta = timedelta(0)) -> None:
+        """Store nothing."""
+
+    def profiles(self, ids: Iterable[str]) -> Mapping[str, ContactProfile]:
+        """Return an empty mapping."""
+        del ids
+        return {}
+
+    def remember_profiles(self, profiles: Mapping[str, ContactProfile]) -> None:
         """Store nothing."""
 
     def remember_zones(self, zones: Mapping[str, str]) -> None:
@@ -80,9 +97,14 @@ class Context:
     existing_id: str | None = None
     """External ID of the record that an earlier delivery with this idempotency key created; update that record."""
     contact_cache: ContactCache = field(default_factory=NullContactCache)
+    report_duplicate: Callable[[str, str], None] = lambda _first, _second: None
+    """List two records, by external ID, as a possible duplicate: an event's email and phone belong to one each."""
     public_url: str | None = None
     unsubscribe_url: str | None = None
-    """Signed link that opts the recipient out. Only for channel actions, and only with BRIDGE_PUBLIC_URL."""
+    """Signed link that opts the recipient out. Only for channel actions that are not `internal`, and only with
+    BRIDGE_PUBLIC_URL."""
+    internal: bool = False
+    """The recipient is a literal of the rules file: a message to the team, without unsubscribe link or quiet hours."""
     ids_used_by_others: Callable[[Iterable[str]], Set[str]] | None = None
     """Return those of the given external IDs that belong to other deliveries of the connection.
 

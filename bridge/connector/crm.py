@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from datetime import datetime
 from typing import Any, TypeVar
 
 from bridge.connector.api import BatchItem, Success, param
-from bridge.connector.contact_resolution import write_for_contacts
 from bridge.connector.contacts import (
     ContactLookupParams,
-    ContactQuery,
     ContactRef,
-    ContactSource,
     Properties,
     Property,
     Scalar,
     fields_to_write,
 )
 from bridge.connector.context import Context
-from bridge.errors import DeliveryError, PermanentError
+from bridge.errors import PermanentError
 from bridge.settings import Duration
 
 P = TypeVar("P", bound="ConversationParams")
@@ -45,9 +42,13 @@ class ConversationParams(ContactLookupParams):
         """Return the labeled values that follow the summary."""
         return {"Outcome": self.outcome, "Conversation": context.event.conversation.id}
 
-    def body_text(self, context: Context, max_length: int) -> str:
-        """Return summary and details in at most `max_length` characters. The summary is cut, the details are not."""
-        details = "\n".join(f"{label}: {value}" for label, value in self.details(context).items() if value)
+    def body_text(self, context: Context, contact: ContactRef | None, max_length: int) -> str:
+        """Return summary and details in at most `max_length` characters. The summary is cut, the details are not.
+
+        The details include the name that the event gives if the contact has another one.
+        """
+        values = {"Name given": contact.given_name if contact else "", **self.details(context)}
+        details = "\n".join(f"{label}: {value}" for label, value in values.items() if value)
         summary = (self.summary or "").strip()[: max(0, max_length - len(details) - 1)]
         return f"{summary}\n{details}".strip()[:max_length]
 
@@ -94,7 +95,7 @@ class CallParams(ConversationParams):
 
     def caller_and_callee(self, context: Context) -> tuple[str | None, str | None]:
         """Return the numbers of both parties: an outbound call goes from the agent's number to the contact's."""
-        agent_number = context.event.body.get("agentNumber")
+        agent_number = context.event.fields.get("agentNumber")
         agent = agent_number if isinstance(agent_number, str) else None
         caller, callee = (agent, self.phone) if self.is_outbound else (self.phone, agent)
         return self.from_number or caller, self.to_number or callee
@@ -161,14 +162,16 @@ class TaskParams(ContactLookupParams):
         """Return the due time. It is relative to the event, so a late attempt does not change it."""
         return context.event.occurred_at + self.due
 
-    def body(self, context: Context) -> str:
-        """Return the description, followed by the conversation ID."""
-        return f"{self.text or ''}\nConversation: {context.event.conversation.id}".strip()
+    def body(self, context: Context, contact: ContactRef | None) -> str:
+        """Return the description, the name that the event gives if the contact has another one, and the conversation
+        ID."""
+        name = f"\nName given: {contact.given_name}" if contact and contact.given_name else ""
+        return f"{self.text or ''}{name}\nConversation: {context.event.conversation.id}".strip()
 
 
 def agent_name(context: Context) -> str:
     """Return the agent's display name."""
-    name: Any = context.event.body.get("agentName")
+    name: Any = context.event.fields.get("agentName")
     return name if isinstance(name, str) and name else "Heppu"
 
 
@@ -181,19 +184,9 @@ def items_by_conversation(items: Sequence[BatchItem[P]]) -> dict[str, BatchItem[
     return by_key
 
 
-def write_for_contact(
-    source: ContactSource,
-    key: str,
-    query: ContactQuery,
-    write: Callable[[Mapping[str, ContactRef | None]], Mapping[str, Success | DeliveryError]],
-) -> Success:
-    """Write one record as `write_for_contacts` does. Raise DeliveryError or LookupInconclusive if it fails."""
-    result = write_for_contacts(source, {key: query}, write)[key]
-    if not isinstance(result, Success):
-        raise result
-    return result
-
-
-def contact_result(contact: ContactRef, changes: Sized) -> Success:
-    """Return the result of an action that has written `changes` to a contact."""
-    return Success(id=contact.id, detail=contact.detail or ("updated" if changes else "nothing to update"))
+def contact_result(contact: ContactRef, changes: Sized, notes: Sequence[str] = ()) -> Success:
+    """Return the result of an action that has written `changes` to a contact, with notes on what was left out."""
+    if contact.given_name:
+        notes = [*notes, "the event names another person, so only the rule's own properties are written"]
+    detail = contact.detail or ("updated" if changes else "nothing to update")
+    return Success(id=contact.id, detail="; ".join([detail, *notes]))

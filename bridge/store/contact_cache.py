@@ -1,12 +1,14 @@
-"""Contact cache: external IDs and time zones of contacts by phone number or email address, for a limited time."""
+"""Contact cache: external IDs and time zones of contacts by address, and the empty fields of their records."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, or_, select
 
+from bridge.connector.contact_profile import ContactProfile
 from bridge.contacts.address import address_key
 from bridge.contacts.time_zone import residence_time_zone
 from bridge.store import schema
@@ -44,6 +46,19 @@ class StoredContactCache:
     def remember_zones(self, zones: Mapping[str, str]) -> None:
         """Store contacts' time zones by phone number or email address; the latest value of any CRM counts."""
         self._store(_ALL_CONNECTIONS, {_zone_key(address): zone for address, zone in zones.items()}, _TTL)
+
+    def profiles(self, ids: Iterable[str]) -> Mapping[str, ContactProfile]:
+        """Return the cached profiles of those records that have one, by external ID."""
+        keys = {_profile_key(record_id): record_id for record_id in ids}
+        return {keys[key]: _read_profile(value) for key, value in self.get(keys).items()} if keys else {}
+
+    def remember_profiles(self, profiles: Mapping[str, ContactProfile]) -> None:
+        """Store the profiles of records by external ID, for as long as IDs."""
+        values = {
+            _profile_key(record_id): json.dumps({"name": profile.name, "empty": sorted(profile.empty)})
+            for record_id, profile in profiles.items()
+        }
+        self._store(self._connection, values, _TTL)
 
     def _store(self, connection: str, values: Mapping[str, str], ttl: timedelta) -> None:
         if not values:
@@ -96,6 +111,40 @@ def cached_time_zones(conn: Connection, addresses: Collection[str], now: datetim
     return {
         keys[row.lookup_key]: zone for row in rows if (zone := residence_time_zone(row.value)) is not None
     }
+
+
+def delete_cached_contacts(conn: Connection, address: str) -> int:
+    """Delete everything cached about an address, and about the records that it led to.
+
+    Return the number of entries of the address.
+    """
+    key = func.lower(_TABLE.c.lookup_key)
+    matches = or_(
+        key.endswith(f":{address_key(address)}", autoescape=True),
+        key.contains(f"pair:{address_key(address)}:", autoescape=True),
+    )
+    records = conn.execute(
+        select(_TABLE.c.connection, _TABLE.c.value).where(
+            matches, _TABLE.c.connection != _ALL_CONNECTIONS, _TABLE.c.value != ""
+        )
+    ).all()
+    deleted = conn.execute(delete(_TABLE).where(matches)).rowcount
+    for connection, record_id in records:
+        conn.execute(
+            delete(_TABLE).where(
+                _TABLE.c.connection == connection, _TABLE.c.lookup_key == _profile_key(record_id)
+            )
+        )
+    return deleted
+
+
+def _profile_key(record_id: str) -> str:
+    return f"record:{record_id}"
+
+
+def _read_profile(value: str) -> ContactProfile:
+    fields = json.loads(value)
+    return ContactProfile(fields["name"], frozenset(fields["empty"]))
 
 
 def _zone_key(address: str) -> str:

@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import get_args
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, literal, or_, select, text, update
 
-from bridge.connector.api import Channel
+from bridge.contacts.address import address_key
 from bridge.errors import ConfigError
 from bridge.ids import new_id
 from bridge.lifecycle import ALLOWED, DeliveryState, Transition
+from bridge.policy import channels_of
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
+from bridge.store.contact_cache import delete_cached_contacts
 from bridge.store.database import Database, translate_errors
 from bridge.store.deliveries import Delivery, lock_deliveries
 from bridge.store.opt_outs import hash_address, recipient_lock_key
 from bridge.store.retention import ERASED
 from bridge.store.transitions import Change, apply_transitions
+from bridge.store.undeliverable import clear_undeliverable
 from bridge.telemetry import mask_address
 
 _EVENTS = schema.events
@@ -58,7 +60,7 @@ def erase(database: Database, actor: str, address: str, secret: bytes | None) ->
         events = _matching_events(database, conn, address)
         deliveries = _matching_deliveries(conn, address, events)
         # Locks in the order of `claim`: deliveries, then lock keys.
-        database.lock(conn, [recipient_lock_key(channel, address) for channel in get_args(Channel)])
+        database.lock(conn, [recipient_lock_key(address)])
         in_progress = [item for item in deliveries if item.state is DeliveryState.RUNNING]
         erasable = [item for item in deliveries if item.state is not DeliveryState.RUNNING]
         cancelled = [
@@ -74,7 +76,7 @@ def erase(database: Database, actor: str, address: str, secret: bytes | None) ->
             events=len(events),
             deliveries=len(erasable),
             cancelled=len(cancelled),
-            cached_contacts=_delete_cached_contacts(conn, address),
+            cached_contacts=delete_cached_contacts(conn, address),
             rejected_requests=_clear_rejected_requests(database, conn, address),
             opt_outs=_hash_opt_outs(database, conn, address, secret),
             in_progress=len(in_progress),
@@ -97,13 +99,12 @@ def _truncate_wal(database: Database) -> None:
 
 def _matching_events(database: Database, conn: Connection, address: str) -> list[str]:
     """Return the IDs of events about the contact, and of those whose body contains the address anywhere."""
-    lowered = address.casefold()
     rows = conn.execute(
         select(_EVENTS.c.id)
         .where(
             or_(
                 _EVENTS.c.phone == address,
-                func.lower(_EVENTS.c.email) == lowered,
+                _EVENTS.c.email == address_key(address),
                 _body_contains(database, "events", address),
             )
         )
@@ -120,17 +121,17 @@ def _body_contains(database: Database, table: str, address: str) -> ColumnElemen
 
 
 def _matching_deliveries(conn: Connection, address: str, events: Sequence[str]) -> list[Delivery]:
-    lowered = address.casefold()
+    key = address_key(address)
     mentions = [
-        func.lower(column).contains(lowered, autoescape=True)
+        func.lower(column).contains(key, autoescape=True)
         for column in (_DELIVERIES.c.params, _DELIVERIES.c.idempotency_key, _DELIVERIES.c.concurrency_key)
     ]
     matching = lock_deliveries(
         conn,
         or_(
             _DELIVERIES.c.event_id.in_(events),
-            _DELIVERIES.c.recipient == lowered,
-            func.lower(_DELIVERIES.c.contact) == lowered,
+            _DELIVERIES.c.recipient == key,
+            _DELIVERIES.c.contact == key,
             *mentions,
         ),
     )
@@ -155,7 +156,7 @@ def _clear_deliveries(conn: Connection, deliveries: Sequence[Delivery], address:
         update(schema.attempts).where(schema.attempts.c.delivery_id.in_(delivery_ids)).values(detail=None)
     )
     for old_key in sorted(
-        {item.idempotency_key for item in deliveries if address.casefold() in item.idempotency_key.casefold()}
+        {item.idempotency_key for item in deliveries if address_key(address) in item.idempotency_key.lower()}
     ):
         new_key = new_id("erased")
         conn.execute(
@@ -185,12 +186,6 @@ def _clear_events(conn: Connection, event_ids: Sequence[str], now: datetime) -> 
     )
 
 
-def _delete_cached_contacts(conn: Connection, address: str) -> int:
-    table = schema.contact_cache
-    matches = func.lower(table.c.lookup_key).endswith(f":{address.casefold()}", autoescape=True)
-    return conn.execute(delete(table).where(matches)).rowcount
-
-
 def _clear_rejected_requests(database: Database, conn: Connection, address: str) -> int:
     table = schema.rejected_requests
     rows = conn.execute(
@@ -206,7 +201,7 @@ def _clear_rejected_requests(database: Database, conn: Connection, address: str)
 def _hash_opt_outs(database: Database, conn: Connection, address: str, secret: bytes | None) -> int:
     """Replace the address of opt-outs by its hash; delete opt-outs that were withdrawn."""
     table = schema.opt_outs
-    is_address = table.c.address == address.casefold()
+    is_address = table.c.address == address_key(address)
     rows = conn.execute(select(table).where(is_address)).all()
     active = [row for row in rows if row.opted_out_at is not None]
     if active and secret is None:
@@ -214,13 +209,17 @@ def _hash_opt_outs(database: Database, conn: Connection, address: str, secret: b
             "set BRIDGE_SECRET_KEY first: the address has opted out, and the opt-out is kept as a hash with this key"
         )
     conn.execute(delete(table).where(is_address))
+    clear_undeliverable(conn, [(channel, address) for channel in channels_of(address)])
     for row in active:
-        hashed = dict(row._mapping) | {"address": hash_address(secret or b"", address)}
+        # The operator's reason may name the person.
+        hashed = dict(row._mapping) | {"address": hash_address(secret or b"", address), "reason": None}
         statement = database.insert(table)
         conn.execute(
             statement.on_conflict_do_update(
                 index_elements=["channel", "address"],
-                set_={name: statement.excluded[name] for name in ("opted_out_at", "source", "changed_at")},
+                set_={
+                    name: statement.excluded[name] for name in hashed if name not in ("channel", "address")
+                },
             ),
             [hashed],
         )

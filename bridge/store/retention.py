@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, and_, case, delete, exists, or_, select, t
 from bridge.rules.model import Rules
 from bridge.store import schema
 from bridge.store.database import Database
+from bridge.store.undeliverable import remove_expired_entries
 
 BATCH = 1000
 """Rows per transaction, so that pruning never delays other work for long."""
@@ -53,7 +54,9 @@ def prune_batch(database: Database, retention: timedelta, rules: Rules) -> Prune
     `once` of these rules counts them. Old rows are selected before the write transaction, because that takes longer
     the larger the database is.
     """
+    remove_expired_entries(database)
     deliveries = _prune_deliveries(database, retention, rules)
+    _remove_possible_duplicates(database, retention)
     return PruneResult(
         _prune_events(database, retention),
         deliveries,
@@ -149,9 +152,22 @@ def _remove_rejected_requests(database: Database, retention: timedelta) -> int:
 def _remove_cached_contacts(database: Database) -> int:
     table = schema.contact_cache
     key = table.c.connection, table.c.lookup_key
+    queries, deliveries = schema.opt_out_queries, schema.deliveries
     with database.write() as conn:
+        is_waiting = exists().where(
+            deliveries.c.id == queries.c.delivery_id, deliveries.c.state.in_(("pending", "retrying"))
+        )
+        conn.execute(delete(queries).where(~is_waiting))  # there are few: those whose answer never came
         expired = select(*key).where(table.c.expires_at < database.now(conn))
         return conn.execute(delete(table).where(tuple_(*key).in_(expired.limit(BATCH)))).rowcount
+
+
+def _remove_possible_duplicates(database: Database, retention: timedelta) -> None:
+    """Remove pairs that no delivery has led to for the retention period: the records were merged or corrected."""
+    table = schema.possible_duplicates
+    with database.write() as conn:
+        expired = select(table.c.id).where(table.c.last_seen_at < database.now(conn) - retention)
+        conn.execute(delete(table).where(table.c.id.in_(expired.limit(BATCH))))
 
 
 def retention_windows(rules: Rules) -> tuple[timedelta, timedelta]:

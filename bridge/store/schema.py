@@ -82,6 +82,9 @@ events = Table(
            info=_doc("Phone number of the contact, in E.164 format. Null if unknown, pruned or erased.")),
     Column("email", Text,
            info=_doc("Email address of the contact, in lowercase. Null if unknown, pruned or erased.")),
+    Column("unreadable", Text,
+           info=_doc("Names of the documented fields that had a value when the event was received, but none that "
+                     "could be read, separated by commas. Null: none.")),
     Column("occurred_at", Instant, nullable=False,
            info=_doc("When the event happened: the timestamp of the body, but not later than "
                      "`received_at`.")),
@@ -96,11 +99,14 @@ events = Table(
     Index("events_unrouted", "received_at", sqlite_where=text("routed_at IS NULL"),
           postgresql_where=text("routed_at IS NULL")),
     Index("events_conversation", "conversation_id"),
-    Index("events_phone", "phone", sqlite_where=text("phone IS NOT NULL"),
+    # Each index also leads from an address to those that occur with it: `bridge.store.contact_links`.
+    Index("events_phone", "phone", "email", sqlite_where=text("phone IS NOT NULL"),
           postgresql_where=text("phone IS NOT NULL")),
-    Index("events_email", "email", sqlite_where=text("email IS NOT NULL"),
+    Index("events_email", "email", "phone", sqlite_where=text("email IS NOT NULL"),
           postgresql_where=text("email IS NOT NULL")),
     Index("events_received", "received_at"),
+    Index("events_unreadable", "id", sqlite_where=text("unreadable IS NOT NULL"),
+          postgresql_where=text("unreadable IS NOT NULL")),
     info=_doc("Accepted webhook events. A row is inserted once and later only marked as routed, pruned or "
               "erased."),
 )  # fmt: skip
@@ -116,6 +122,7 @@ rules = Table(
 )  # fmt: skip
 
 _IS_PENDING = "state IN ('pending', 'retrying')"
+_IS_PENDING_ALERT = f"trigger = 'alert' AND {_IS_PENDING}"
 
 deliveries = Table(
     "deliveries",
@@ -189,6 +196,8 @@ deliveries = Table(
     Column("finished_at", Instant, info=_doc("When the delivery reached its final state.")),
     Index("deliveries_due", "connection", "run_at", sqlite_where=text(_IS_PENDING),
           postgresql_where=text(_IS_PENDING)),
+    Index("deliveries_due_alerts", "connection", "run_at", sqlite_where=text(_IS_PENDING_ALERT),
+          postgresql_where=text(_IS_PENDING_ALERT)),
     Index("deliveries_concurrency_key", "concurrency_key", unique=True,
           sqlite_where=text("state = 'running' AND concurrency_key IS NOT NULL"),
           postgresql_where=text("state = 'running' AND concurrency_key IS NOT NULL")),
@@ -253,12 +262,31 @@ contact_cache = Table(
            info=_doc("The connection that found the contact. Empty for time zones, which all connections "
                      "share.")),
     Column("lookup_key", Text, primary_key=True,
-           info=_doc("`phone:` or `email:` and the address; `zone:` and the address for a time zone.")),
+           info=_doc("`phone:` or `email:` and the address; `zone:` and the address for a time zone, "
+                     "`opt_out:` and the address for opt-out flags.")),
     Column("value", Text, nullable=False,
-           info=_doc("External ID, or an IANA time zone. Empty: the provider does not know the contact.")),
+           info=_doc("External ID, an IANA time zone, or opt-out flags as JSON (channel: field). Empty: the "
+                     "provider does not know the contact.")),
     Column("expires_at", Instant, nullable=False, info=_doc("When the entry expires.")),
-    info=_doc("Contacts found at providers: external IDs and time zones by phone number or email address, "
-              "for a limited time."),
+    info=_doc("Contacts found at providers: external IDs, time zones and opt-out flags by phone number or email "
+              "address, for a limited time."),
+)  # fmt: skip
+
+possible_duplicates = Table(
+    "possible_duplicates",
+    metadata,
+    Column("id", Text, primary_key=True, info=_doc("ID of the pair, `dup_...`.")),
+    Column("connection", Text, nullable=False, info=_doc("The connection that has both records.")),
+    Column("first_record", Text, nullable=False, info=_doc("External ID of one record.")),
+    Column("second_record", Text, nullable=False, info=_doc("External ID of the other record.")),
+    Column("delivery_id", Text, nullable=False,
+           info=_doc("The delivery whose email and phone led to the two records: `deliveries.id`.")),
+    Column("found_at", Instant, nullable=False, info=_doc("When the pair was found.")),
+    Column("last_seen_at", Instant, nullable=False, info=_doc("When a delivery last led to the pair.")),
+    Column("dismissed_at", Instant, info=_doc("When an operator dismissed the pair. Null if it is listed.")),
+    Index("possible_duplicates_pair", "connection", "first_record", "second_record", unique=True),
+    Index("possible_duplicates_last_seen", "last_seen_at"),
+    info=_doc("Pairs of CRM records that may be the same person, once per pair and connection."),
 )  # fmt: skip
 
 opt_outs = Table(
@@ -270,9 +298,42 @@ opt_outs = Table(
     Column("opted_out_at", Instant,
            info=_doc("When the recipient opted out. Null once the recipient opted in again.")),
     Column("source", Text,
-           info=_doc("Source of the last change, such as `STOP to twilio` or `unsubscribe link`.")),
+           info=_doc("Source of the last change, such as `STOP to twilio`, `unsubscribe link` or `import`.")),
     Column("changed_at", Instant, nullable=False, info=_doc("When the row was last changed.")),
+    Column("id", Text, info=_doc("ID of the opt-out, `opt_...`, for the order and the pages of lists.")),
+    Column("actor", Text,
+           info=_doc("The operator who made the last change. Null if the recipient or a provider made it.")),
+    Column("reason", Text, info=_doc("The operator's reason, such as `our DNC list 2026-11`.")),
+    Index("opt_outs_id", "id", sqlite_where=text("opted_out_at IS NOT NULL"),
+          postgresql_where=text("opted_out_at IS NOT NULL")),
     info=_doc("Recipients who opted out of a channel, and those who opted in again."),
+)  # fmt: skip
+
+undeliverable_addresses = Table(
+    "undeliverable_addresses",
+    metadata,
+    Column("channel", Text, primary_key=True, info=_doc("Channel, such as `sms` or `email`.")),
+    Column("address", Text, primary_key=True, info=_doc("Phone number, or email address in lowercase.")),
+    Column("id", Text, nullable=False, info=_doc("ID of the entry, `und_...`.")),
+    Column("since", Instant, nullable=False, info=_doc("When the last message could not be delivered.")),
+    Column("until", Instant, nullable=False, info=_doc("When messages are tried again; then the row is deleted.")),
+    Column("source", Text, nullable=False, info=_doc("The connection that reported it.")),
+    Column("detail", Text, nullable=False, info=_doc("What the provider reported.")),
+    Index("undeliverable_addresses_until", "until"),
+    info=_doc("Addresses to which messages cannot be delivered (a dead mailbox, a landline), for 90 days."),
+)  # fmt: skip
+
+opt_out_queries = Table(
+    "opt_out_queries",
+    metadata,
+    Column("connection", Text, primary_key=True, info=_doc("The CRM connection to ask.")),
+    Column("delivery_id", Text, primary_key=True,
+           info=_doc("The message that waits for the answer: `deliveries.id`.")),
+    Column("asked_at", Instant, nullable=False, info=_doc("When the message started to wait.")),
+    Column("run_at", Instant, nullable=False, info=_doc("When the CRM is asked next.")),
+    Index("opt_out_queries_due", "connection", "run_at"),
+    info=_doc("Messages that wait until a CRM has said whether the contact has an opt-out flag. The answers are in "
+              "`contact_cache`."),
 )  # fmt: skip
 
 rejected_requests = Table(
@@ -301,7 +362,8 @@ connections = Table(
            info=_doc("End of the pause; the year 9999 if it lasts until an operator acts. Null if not "
                      "paused.")),
     Column("pause_reason", Text, info=_doc("Explanation of the pause, for operators.")),
-    Column("pause_cause", Text, info=_doc("`operator`, `rate_limit`, `quota`, `auth` or `circuit_open`.")),
+    Column("pause_cause", Text, 
+           info=_doc("`operator`, `rate_limit`, `quota`, `auth`, `circuit_open` or `total_cap`.")),
     Column("pause_id", Text, info=_doc("ID of the pause, `pau_...`: the team is alerted once per pause.")),
     Column("alert_due", Boolean, nullable=False, default=False,
            info=_doc("True until the alerts about the pause have been created.")),
@@ -316,6 +378,9 @@ connections = Table(
            info=_doc("Number of consecutive 429 responses without `Retry-After`: each one doubles the pause.")),
     Column("tokens", Float, info=_doc("Requests that may start now, under the limit per second.")),
     Column("tokens_refilled_at", Instant, info=_doc("When `tokens` was last computed.")),
+    Column("message_counts", Text,
+           info=_doc("Messages that were sent, or may have been, by channel and start of the period, as JSON: for "
+                     "`messaging.caps.total`. Null: none since the connection was last resumed.")),
     info=_doc("The shared state of each connection: its pause, circuit breaker and request budget."),
 )  # fmt: skip
 

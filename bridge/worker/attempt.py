@@ -7,6 +7,7 @@ import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ from bridge.errors import DeliveryError, LookupInconclusive, OutcomeUnknown, Per
 from bridge.store.claim import ClaimedDelivery
 from bridge.store.contact_cache import StoredContactCache
 from bridge.store.database import Database
+from bridge.store.possible_duplicates import save_possible_duplicate
 from bridge.store.queries import external_ids_in_use
 from bridge.worker.account import Account
 from bridge.worker.result_policy import NotStarted, UnsupportedByThisVersion, to_delivery_error
@@ -87,7 +89,8 @@ class AttemptRunner:
                 "left for a worker of a newer version"
             )
         channel, recipient = delivery.channel, delivery.recipient
-        link = self.unsubscribe_url(channel, recipient) if channel and recipient else None
+        internal = delivery.options.internal
+        link = self.unsubscribe_url(channel, recipient) if channel and recipient and not internal else None
         return BatchItem(
             params,
             Context(
@@ -102,8 +105,12 @@ class AttemptRunner:
                 quiet_hours_start=claimed.quiet_hours_start,
                 existing_id=claimed.existing_id,
                 contact_cache=StoredContactCache(self.database, delivery.connection),
+                report_duplicate=partial(
+                    save_possible_duplicate, self.database, delivery.connection, delivery.id
+                ),
                 public_url=self.public_url,
                 unsubscribe_url=link,
+                internal=internal,
                 ids_used_by_others=lambda ids: external_ids_in_use(
                     self.database, delivery.connection, delivery.id, ids
                 ),

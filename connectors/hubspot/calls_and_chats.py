@@ -10,6 +10,7 @@ from bridge.connector import (
     BatchResult,
     CallParams,
     ChatParams,
+    ContactRef,
     Context,
     items_by_conversation,
     param,
@@ -80,13 +81,13 @@ def log_chat(account: Account, items: Sequence[BatchItem[LogChatParams]]) -> lis
     return _log(account, "notes", items, _note_properties)
 
 
-def _call_properties(call: LogCallParams, context: Context) -> dict[str, Any]:
+def _call_properties(call: LogCallParams, context: Context, contact: ContactRef | None) -> dict[str, Any]:
     seconds = call.duration_seconds()
     caller, callee = call.caller_and_callee(context)
     disposition = call.disposition or _DISPOSITION_OF_STATUS.get(call.normalized_status)
     return {
         "hs_call_title": call.display_title(context),
-        "hs_call_body": to_html(call.body_text(context, MAX_BODY_LENGTH)),
+        "hs_call_body": to_html(call.body_text(context, contact, MAX_BODY_LENGTH)),
         "hs_call_duration": None if seconds is None else round(seconds * 1000),
         "hs_call_direction": {True: "OUTBOUND", False: "INBOUND", None: None}[call.is_outbound],
         "hs_call_status": CALL_STATUSES.get(call.normalized_status),
@@ -97,10 +98,9 @@ def _call_properties(call: LogCallParams, context: Context) -> dict[str, Any]:
     }
 
 
-def _note_properties(chat: LogChatParams, context: Context) -> dict[str, Any]:
-    return {
-        "hs_note_body": to_html(f"{chat.display_title(context)}\n{chat.body_text(context, MAX_BODY_LENGTH)}")
-    }
+def _note_properties(chat: LogChatParams, context: Context, contact: ContactRef | None) -> dict[str, Any]:
+    text = chat.body_text(context, contact, MAX_BODY_LENGTH)
+    return {"hs_note_body": to_html(f"{chat.display_title(context)}\n{text}")}
 
 
 P = TypeVar("P", LogCallParams, LogChatParams)
@@ -110,28 +110,32 @@ def _log(
     account: Account,
     kind: str,
     items: Sequence[BatchItem[P]],
-    to_properties: Callable[[P, Context], dict[str, Any]],
+    to_properties: Callable[[P, Context, ContactRef | None], dict[str, Any]],
 ) -> list[BatchResult]:
     """Write the record of every item in as few requests as HubSpot allows: one, if all contacts are cached."""
     by_key = items_by_conversation(items)
-    properties: dict[str, dict[str, str]] = {}
-    for key, item in by_key.items():
-        standard = to_properties(item.params, item.context) | {
+
+    def build(key: str, contact: ContactRef | None) -> dict[str, str]:
+        item = by_key[key]
+        standard = to_properties(item.params, item.context, contact) | {
             "hs_timestamp": to_milliseconds(item.context.event.occurred_at),
             "hubspot_owner_id": item.params.owner,
         }
-        properties[key] = to_strings(standard | item.params.additional_fields(item.context))
-    existing = {item.context.existing_id: key for key, item in by_key.items() if item.context.existing_id}
-    results: dict[str, BatchResult] = {}
-    results |= account.update(
-        kind, {record_id: (key, properties[key]) for record_id, key in existing.items()}
-    )
+        return to_strings(standard | item.params.additional_fields(item.context))
+
+    existing_ids = {key: item.context.existing_id for key, item in by_key.items() if item.context.existing_id}
     queries = {
         key: item.params.contact_query(item.context, create=item.params.on_missing == "create")
         for key, item in by_key.items()
-        if key not in results
     }
-    results |= write_for_contacts(
-        Contacts(account), queries, lambda contacts: write_records(account, kind, properties, contacts)
+    skip = {
+        key: "not logged: HubSpot has no such contact" if query.keys else "not logged"
+        for key, query in queries.items()
+        if not query.create
+    }
+    results = write_for_contacts(
+        Contacts(account),
+        queries,
+        lambda contacts: write_records(account, kind, build, contacts, existing_ids, skip),
     )
     return [results[key] for key in by_key]

@@ -6,9 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bridge.connector import (
+    ContactDetails,
+    ContactField,
     ContactMatch,
     ContactQuery,
     ContactRef,
+    ContactRefused,
+    FillResult,
+    NewContact,
     Property,
     fields_to_write,
     national_digits,
@@ -17,19 +22,30 @@ from bridge.connector import (
 from bridge.errors import ConfigError, DeliveryError, PermanentError
 
 from .account import Account
-from .errors import failure_in_batch, is_conflict
 from .fields import to_strings
-from .unique_properties import UNIQUE_PROPERTIES
+from .lenient_writes import PHONE_KEY, WriteOutcome, write_leniently
 
 _MATCH_PROPERTIES = (
     "email",
     "hs_additional_emails",
     "phone",
     "mobilephone",
+    "firstname",
+    "lastname",
+    "company",
     "notes_last_updated",
     "lastmodifieddate",
     "hs_timezone",
 )
+_VALUES_PER_SEARCH = 50
+"""HubSpot limits the body of a search to 3,000 characters."""
+_FIELDS: Mapping[str, ContactField] = {
+    "email": "email",
+    "phone": "phone",
+    "firstname": "name",
+    "lastname": "name",
+    "company": "company",
+}
 
 
 class Contacts:
@@ -53,14 +69,87 @@ class Contacts:
         """Return matches by reading the unique property `email`, because the search index lags."""
         return [_match(item) for item in self._account.read("contacts", emails, "email", _MATCH_PROPERTIES)]
 
+    def by_other_email(self, emails: Sequence[str]) -> list[ContactMatch]:
+        """Return matches by search: a secondary address is not a unique property."""
+        matches: list[ContactMatch] = []
+        for values in _chunks(emails):
+            matches += self._search(
+                [{"propertyName": "hs_additional_emails", "operator": "IN", "values": values}]
+            )
+        return matches
+
     def by_phone(self, phones: Sequence[str]) -> list[ContactMatch]:
         """Return matches by search: phone numbers are free text, and only the index has them as digits."""
-        digits = [national_digits(phone) for phone in phones]
         names = ("hs_searchable_calculated_phone_number", "hs_searchable_calculated_mobile_number")
-        filters = [{"propertyName": name, "operator": "IN", "values": digits} for name in names]
-        filters.append({"propertyName": "phone", "operator": "IN", "values": list(phones)})
+        matches: list[ContactMatch] = []
+        for values in _chunks(phones):
+            digits = [national_digits(phone) for phone in values]
+            conditions: list[dict[str, Any]] = [
+                {"propertyName": name, "operator": "IN", "values": digits} for name in names
+            ]
+            conditions.append({"propertyName": "phone", "operator": "IN", "values": values})
+            matches += self._search(conditions)
+        return matches
+
+    def by_id(self, ids: Sequence[str]) -> list[ContactMatch]:
+        """Return the existing contacts by reading them, which is always current."""
+        return [_match(item) for item in self._account.read("contacts", ids, fields=_MATCH_PROPERTIES)]
+
+    def create(
+        self, queries: Sequence[ContactQuery]
+    ) -> list[str | NewContact | ContactRefused | DeliveryError]:
+        """Create one contact per query, without the values that HubSpot refuses.
+
+        A contact that HubSpot reports as existing is used: another process has just created it, the index does not
+        show it yet, or the address is one of its secondary ones.
+        """
+        contacts = {str(number): self._new_contact(query) for number, query in enumerate(queries)}
+        outcomes = write_leniently(
+            contacts, self._send_new, is_sufficient=_has_address, stop_at_existing=True
+        )
+        return [
+            self._result(query, outcome) for query, outcome in zip(queries, outcomes.values(), strict=True)
+        ]
+
+    def fill(self, details: Mapping[str, ContactDetails]) -> dict[str, FillResult]:
+        """Write values to empty properties of contacts, without those that HubSpot refuses."""
+        changes = {
+            contact_id: to_strings(
+                {
+                    "email": values.email,
+                    "phone": values.phone,
+                    "firstname": values.first_name,
+                    "lastname": values.last_name,
+                    "company": values.company,
+                }
+            )
+            for contact_id, values in details.items()
+        }
+        outcomes = self.update(changes)
+        for outcome in outcomes.values():
+            if outcome.error is not None:
+                raise outcome.error
+        return {
+            contact_id: FillResult(refused_fields(outcome), outcome.existing_id)
+            for contact_id, outcome in outcomes.items()
+        }
+
+    def update(self, changes: Mapping[str, dict[str, str]]) -> dict[str, WriteOutcome]:
+        """Update contacts, given as ID -> properties, without the values that HubSpot refuses."""
+
+        def send(pending: Mapping[str, dict[str, str]], traced: bool) -> Any:
+            inputs = [
+                {"id": contact_id, "properties": values}
+                | ({"objectWriteTraceId": contact_id} if traced else {})
+                for contact_id, values in pending.items()
+            ]
+            return self._account.batch.update("contacts", {"inputs": inputs})
+
+        return write_leniently(changes, send, is_sufficient=bool, stop_at_existing=False)
+
+    def _search(self, conditions: Sequence[Mapping[str, Any]]) -> list[ContactMatch]:
         body: dict[str, Any] = {
-            "filterGroups": [{"filters": [condition]} for condition in filters],
+            "filterGroups": [{"filters": [condition]} for condition in conditions],
             "properties": list(_MATCH_PROPERTIES),
             "limit": 200,
         }
@@ -73,41 +162,34 @@ class Contacts:
             body["after"] = page.paging.next.after
         return matches
 
-    def create(self, queries: Sequence[ContactQuery]) -> list[str | DeliveryError]:
-        """Create one contact per query and return its ID or the error.
+    def _result(
+        self, query: ContactQuery, outcome: WriteOutcome
+    ) -> str | NewContact | ContactRefused | DeliveryError:
+        if outcome.id:
+            return NewContact(outcome.id, refused_fields(outcome))
+        if outcome.existing_id:
+            return NewContact(outcome.existing_id, existing=True)
+        if outcome.error is None:
+            return ContactRefused(refused_fields(outcome))
+        if not (isinstance(outcome.error, PermanentError) and outcome.error.code == "CONFLICT"):
+            return outcome.error
+        existing = self._find_existing(query)
+        return (
+            NewContact(existing, existing=True)
+            if existing
+            else PermanentError(
+                "HubSpot reports a conflicting contact, but it cannot be found: search for the email and phone "
+                "in HubSpot",
+                code="CONFLICT",
+            )
+        )
 
-        A contact that another process has just created, or that the index does not show yet, is read instead.
-        """
-        try:
-            response = self._create(queries)
-        except Exception as error:
-            if not is_conflict(error):
-                raise
-            if len(queries) > 1:  # HubSpot names only the first conflicting contact
-                return [self.create([query])[0] for query in queries]
-            return [
-                self._find_existing(queries[0])
-                or PermanentError(
-                    "HubSpot reports a conflicting contact, but it cannot be found: search for the email and phone "
-                    "in HubSpot",
-                    code="CONFLICT",
-                )
-            ]
-        items = list(response.results or ())
-        if len(queries) == 1 and len(items) == 1:
-            return [str(items[0].id)]
-        created: dict[str, str] = {}
-        for item in items:
-            values = item.properties or {}
-            created |= {
-                str(values.get(name)).lower(): str(item.id) for name in ("email", "phone") if values.get(name)
-            }
-        failure = failure_in_batch(response)
-        return [created.get((query.email or query.phone or "").lower(), failure) for query in queries]
-
-    def _create(self, queries: Sequence[ContactQuery]) -> Any:
+    def _send_new(self, pending: Mapping[str, dict[str, str]], traced: bool) -> Any:
         def write() -> Any:
-            inputs = [{"properties": self._new_contact(query), "associations": []} for query in queries]
+            inputs = [
+                {"properties": values, "associations": []} | ({"objectWriteTraceId": key} if traced else {})
+                for key, values in pending.items()
+            ]
             return self._account.batch.create("contacts", {"inputs": inputs})
 
         try:
@@ -117,6 +199,8 @@ class Contacts:
                 raise
             # The unique phone property only prevents duplicates while the index does not show a new contact yet.
             self._account.has_phone_property = False
+            for values in pending.values():
+                values.pop(PHONE_KEY, None)
             return write()
 
     def _new_contact(self, query: ContactQuery) -> dict[str, str]:
@@ -124,10 +208,10 @@ class Contacts:
         values = {
             "email": query.email,
             "phone": query.phone,
-            "firstname": contact.first_name or contact.name,
+            "firstname": contact.first_name or (None if contact.last_name else contact.name),
             "lastname": contact.last_name,
             "company": contact.company,
-            UNIQUE_PROPERTIES["contacts"][0]: query.phone if self._account.has_phone_property else None,
+            PHONE_KEY: query.phone if self._account.has_phone_property else None,
         }
         return to_strings(
             {name: value for name, value in values.items() if value} | fields_to_write(self._properties, None)
@@ -137,9 +221,23 @@ class Contacts:
         if query.email and (items := self._account.read("contacts", [query.email], "email")):
             return str(items[0].id)
         if query.phone and self._account.has_phone_property:
-            items = self._account.read("contacts", [query.phone], UNIQUE_PROPERTIES["contacts"][0])
+            items = self._account.read("contacts", [query.phone], PHONE_KEY)
             return str(items[0].id) if items else None
         return None
+
+
+def _chunks(values: Sequence[str]) -> list[list[str]]:
+    size = _VALUES_PER_SEARCH
+    return [list(values[start : start + size]) for start in range(0, len(values), size)]
+
+
+def _has_address(values: Mapping[str, str]) -> bool:
+    return "email" in values or "phone" in values
+
+
+def refused_fields(outcome: WriteOutcome) -> dict[ContactField, str]:
+    """Return the contact's fields that HubSpot refused, with its error codes."""
+    return {_FIELDS[name]: code for name, code in outcome.refused.items()}
 
 
 def _match(item: Any) -> ContactMatch:
@@ -152,4 +250,7 @@ def _match(item: Any) -> ContactMatch:
         (values.get("notes_last_updated") or "", values.get("lastmodifieddate") or ""),
         # HubSpot encodes time zones as `america_slash_port_hyphen_au_hyphen_prince`.
         (values.get("hs_timezone") or "").replace("_slash_", "/").replace("_hyphen_", "-") or None,
+        first_name=values.get("firstname") or "",
+        last_name=values.get("lastname") or "",
+        company=values.get("company") or "",
     )

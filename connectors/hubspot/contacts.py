@@ -10,11 +10,13 @@ from bridge.connector import (
     fields_to_write,
     param,
     per_event,
+    refusal_notes,
 )
 
 from .account import Account
-from .contact_source import Contacts
+from .contact_source import Contacts, refused_fields
 from .fields import to_strings
+from .lenient_writes import WriteOutcome
 from .settings import connector
 
 
@@ -48,8 +50,17 @@ def _write_contact(
         lastname=params.last_name,
         company=params.company,
     )
-    contact, current = Contacts(account, fields).resolve(params.contact_query(context, create=create))
-    changes = to_strings(fields_to_write(fields, current)) if current is not None else {}
-    if changes:
-        account.objects.update("contacts", contact.id, {"properties": changes})
-    return contact_result(contact, changes)
+    contacts = Contacts(account, fields)
+    contact, current = contacts.resolve(params.contact_query(context, create=create))
+    if current is None:
+        return contact_result(contact, ())
+    # The contact of another person gets none of this person's values.
+    changes = to_strings(fields_to_write(params.properties if contact.given_name else fields, current))
+    outcome = contacts.update({contact.id: changes})[contact.id] if changes else WriteOutcome()
+    if outcome.error is not None:
+        raise outcome.error
+    notes = refusal_notes(refused_fields(outcome))
+    if outcome.existing_id:
+        context.report_duplicate(contact.id, outcome.existing_id)
+        notes.append(f"possible duplicate: the email belongs to record {outcome.existing_id}")
+    return contact_result(contact, changes, notes)

@@ -104,10 +104,40 @@ def is_property_missing(error: Exception, name: str) -> bool:
     return status_of(error) == 400 and missing and name in body
 
 
+def existing_id(message: str) -> str | None:
+    """Return the ID of the contact that has the email address or unique value, if HubSpot names it in its refusal."""
+    match = re.search(r"Existing ID: (\d+)|\b(\d+) already has that value", message)
+    return (match[1] or match[2]) if match else None
+
+
+def refused_properties(message: str) -> dict[str, str]:
+    """Return the properties whose values HubSpot refused, with its error codes. `message` may be a whole body."""
+    text = message.replace('\\"', '"')
+    start = text.find("Property values were not valid: ")
+    if start < 0:
+        return {}
+    try:
+        results, _ = json.JSONDecoder().raw_decode(text, text.index("[", start))
+    except ValueError:
+        return {}
+    return {
+        str(item["name"]): str(item.get("error") or "invalid")
+        for item in results
+        if isinstance(item, dict) and item.get("name") and item.get("isValid") is not True
+    }
+
+
 def failure_in_batch(response: Any) -> DeliveryError:
     """Return the error for the items that a partially successful batch (207) has no result for."""
-    errors = getattr(response, "errors", None) or []
-    categories = {str(error.category) for error in errors}
+    return _failure_of_categories({str(error.category) for error in getattr(response, "errors", None) or []})
+
+
+def failure_of_batch_error(error: Any) -> DeliveryError:
+    """Return the error for the item of a partially successful batch (207) that this entry is about."""
+    return _failure_of_categories({str(error.category)})
+
+
+def _failure_of_categories(categories: set[str]) -> DeliveryError:
     detail = f"HubSpot rejected the record: {' '.join(sorted(categories))}"
     if categories & {"RATE_LIMITS", "RATE_LIMIT"}:
         return RateLimited(detail)

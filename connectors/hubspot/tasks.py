@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from bridge.connector import (
+    ContactRef,
     Context,
     Success,
     TaskParams,
@@ -32,20 +33,23 @@ class CreateTaskParams(TaskParams):
 @connector.action(idempotency=per_event, dedupe_by="subject", idempotent=True)
 def create_task(account: Account, params: CreateTaskParams, context: Context) -> Success:
     """Create a task for a colleague on the contact."""
-    standard = {
-        "hs_timestamp": to_milliseconds(params.due_at(context)),
-        "hs_task_subject": params.subject,
-        "hs_task_body": to_html(params.body(context)),
-        "hs_task_status": "NOT_STARTED",
-        "hs_task_type": params.type,
-        "hs_task_priority": params.priority,
-        "hubspot_owner_id": params.owner,
-    }
     key = context.idempotency_token
-    properties = {key: to_strings(standard | fields_to_write(params.properties, None))}
+
+    def build(_key: str, contact: ContactRef | None) -> dict[str, str]:
+        standard = {
+            "hs_timestamp": to_milliseconds(params.due_at(context)),
+            "hs_task_subject": params.subject,
+            "hs_task_body": to_html(params.body(context, contact)),
+            "hs_task_status": "NOT_STARTED",
+            "hs_task_type": params.type,
+            "hs_task_priority": params.priority,
+            "hubspot_owner_id": params.owner,
+        }
+        return to_strings(standard | fields_to_write(params.properties, None))
+
     return write_for_contact(
         Contacts(account),
         key,
         params.contact_query(context, create=True),
-        lambda contacts: write_records(account, "tasks", properties, contacts),
+        lambda contacts: write_records(account, "tasks", build, contacts),
     )

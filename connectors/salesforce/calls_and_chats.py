@@ -10,6 +10,7 @@ from bridge.connector import (
     BatchResult,
     CallParams,
     ChatParams,
+    ContactRef,
     Context,
     items_by_conversation,
     param,
@@ -98,18 +99,19 @@ def _log(org: Org, items: Sequence[BatchItem[P]], to_fields: Callable[[P], Recor
     """Write the Task of every item in as few requests as Salesforce allows: one, if all contacts are cached."""
     by_key = items_by_conversation(items)
     status = org.closed_status("Task")
-    tasks: dict[str, Record] = {}
-    for key, item in by_key.items():
-        params, context = item.params, item.context
+
+    def build(key: str, contact: ContactRef | None) -> Record:
+        params, context = by_key[key].params, by_key[key].context
         standard = to_fields(params) | {
             "Subject": params.display_title(context),
-            "Description": params.body_text(context, MAX_LENGTH["Description"]),
+            "Description": params.body_text(context, contact, MAX_LENGTH["Description"]),
             "Status": status,
             "ActivityDate": local_date(org, context, context.event.occurred_at),
             "OwnerId": params.owner or org.settings.owner,
             "WhatId": params.what,
         }
-        tasks[key] = truncate(standard) | params.additional_fields(context)
+        return truncate(standard) | params.additional_fields(context)
+
     existing_ids = {key: item.context.existing_id for key, item in by_key.items() if item.context.existing_id}
     results: dict[str, BatchResult] = {}
     for create_as in ("Contact", "Lead"):
@@ -122,6 +124,6 @@ def _log(org: Org, items: Sequence[BatchItem[P]], to_fields: Callable[[P], Recor
             results |= write_for_contacts(
                 Contacts(org, create_as=create_as),
                 queries,
-                lambda contacts: write_tasks(org, tasks, existing_ids, contacts),
+                lambda contacts: write_tasks(org, build, existing_ids, contacts),
             )
     return [results[key] for key in by_key]

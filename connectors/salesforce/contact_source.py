@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,25 +11,26 @@ from simple_salesforce.exceptions import SalesforceError
 from simple_salesforce.format import format_soql
 
 from bridge.connector import (
+    ContactDetails,
     ContactMatch,
     ContactQuery,
-    ContactRef,
+    ContactRefused,
+    FillResult,
+    NewContact,
     Property,
-    Success,
-    contact_result,
+    address_key,
     fields_to_write,
     national_digits,
     same_number,
 )
 from bridge.errors import DeliveryError, PermanentError
 
-from .errors import classify_error, error_code, record_result
+from .errors import classify_error
+from .lenient_writes import CONTACT_PREFIX, LEAD_PREFIX, WriteOutcome, update_leniently, write_leniently
 from .org import Org, typed
 from .session import Record
-from .soql import chunks, require_id, select
+from .soql import chunks, select
 
-CONTACT_PREFIX, LEAD_PREFIX = "003", "00Q"
-"""Key prefixes: the first three characters of an ID state its object type."""
 _MATCH_FIELDS = {
     "Contact": (
         "Email",
@@ -38,11 +38,27 @@ _MATCH_FIELDS = {
         "MobilePhone",
         "HomePhone",
         "OtherPhone",
+        "FirstName",
+        "LastName",
         "LastActivityDate",
         "LastModifiedDate",
     ),
-    "Lead": ("Email", "Phone", "MobilePhone", "LastActivityDate", "LastModifiedDate"),
+    "Lead": (
+        "Email",
+        "Phone",
+        "MobilePhone",
+        "FirstName",
+        "LastName",
+        "Company",
+        "LastActivityDate",
+        "LastModifiedDate",
+    ),
 }
+NO_COMPANY = "[not provided]"
+"""Company of a lead whose company is not known. Salesforce requires one."""
+_PLACEHOLDER_NAME = re.compile(r"\+\d{2,15}|\S+@\S+")
+"""Last name of a contact whose name is not known: the bridge writes its address."""
+_MAX_LENGTH = {"FirstName": 40, "LastName": 80, "Company": 255}
 _PHONE_FIELDS = ("Phone", "MobilePhone", "HomePhone", "OtherPhone")
 
 
@@ -60,6 +76,8 @@ class Contacts:
         self._object_types = object_types
         self._create_as = create_as
         self._properties = properties or {}
+        self._nameless: set[str] = set()
+        """Records with an address in place of the last name."""
 
     def by_email(self, emails: Sequence[str]) -> list[ContactMatch]:
         """Return matches by query, which is always current. A lead matches only if no contact does."""
@@ -68,8 +86,8 @@ class Contacts:
         for object_type in self._object_types:
             for chunk in chunks(remaining):
                 matches += self._query_matches(object_type, format_soql("Email IN {}", chunk))
-            matched = {email.lower() for match in matches for email in match.emails}
-            remaining = [email for email in remaining if email.lower() not in matched]
+            matched = {address_key(email) for match in matches for email in match.emails}
+            remaining = [email for email in remaining if address_key(email) not in matched]
         return matches
 
     def by_phone(self, phones: Sequence[str]) -> list[ContactMatch]:
@@ -79,12 +97,12 @@ class Contacts:
             # Digits only: any other character would need SOSL's own escaping.
             terms = " OR ".join(re.sub(r"\D", "", national_digits(phone)) for phone in chunk)
             objects = [
-                f"{object_type}({_returning_fields(object_type)}"
+                f"{object_type}({', '.join(('Id', *_MATCH_FIELDS[object_type]))}"
                 f"{' WHERE IsConverted = false' if object_type == 'Lead' else ''})"
                 for object_type in self._object_types
             ]
             sosl = f"FIND {{{terms}}} IN PHONE FIELDS RETURNING {', '.join(objects)} LIMIT 2000"
-            matches += [_match(row) for row in self._org.search(sosl)]
+            matches += self._matches(self._org.search(sosl))
             numbers = [number for match in matches for number in match.phones]
             missing = [phone for phone in chunk if not any(same_number(number, phone) for number in numbers)]
             # The search index lags: a record created by an attempt whose response was lost would be created again.
@@ -96,26 +114,69 @@ class Contacts:
                 )
         return matches
 
-    def create(self, queries: Sequence[ContactQuery]) -> list[str | DeliveryError]:
-        """Create one contact or lead per query and return its ID or the error.
+    def by_other_email(self, emails: Sequence[str]) -> list[ContactMatch]:
+        """Return nothing: contacts and leads have one email address each."""
+        del emails
+        return []
+
+    def by_id(self, ids: Sequence[str]) -> list[ContactMatch]:
+        """Return the existing contacts and open leads."""
+        matches: list[ContactMatch] = []
+        for object_type in ("Contact", "Lead"):
+            own_ids = [record_id for record_id in ids if object_type_of(record_id) == object_type]
+            for chunk in chunks(own_ids):
+                matches += self._query_matches(object_type, format_soql("Id IN {}", chunk))
+        return matches
+
+    def create(
+        self, queries: Sequence[ContactQuery]
+    ) -> list[str | NewContact | ContactRefused | DeliveryError]:
+        """Create one contact or lead per query, without the values that Salesforce refuses.
 
         If a duplicate rule names an existing record, that record is used.
         """
         rows = [typed(self._create_as, self._new_record(query)) for query in queries]
-        items = self._org.collection("POST", "", rows)
-        results: list[str | DeliveryError] = []
-        for row, item in zip(rows, items, strict=True):
-            result = record_result(item)
-            if error_code(result) == "DUPLICATES_DETECTED":
-                duplicate = re.search(
-                    rf'"Id": "((?:{CONTACT_PREFIX}|{LEAD_PREFIX})\w{{12,15}})"', json.dumps(item)
-                )
-                results.append(duplicate[1] if duplicate else self._create_despite_alert(row))
-            elif isinstance(result, Success):
-                results.append(result.id or "")
-            else:
-                results.append(result)
-        return results
+        outcomes = write_leniently(self._org, "POST", rows, _without)
+        return [self._result(row, outcome) for row, outcome in zip(rows, outcomes, strict=True)]
+
+    def fill(self, details: Mapping[str, ContactDetails]) -> dict[str, FillResult]:
+        """Write values to empty fields of contacts and leads, without those that Salesforce refuses."""
+        changes = {
+            record_id: (object_type_of(record_id), self._fields_to_fill(record_id, values))
+            for record_id, values in details.items()
+        }
+        outcomes = update_leniently(self._org, changes)
+        for outcome in outcomes.values():
+            if outcome.error is not None:
+                raise outcome.error
+        return {
+            record_id: FillResult(outcome.refused, outcome.existing_id)
+            for record_id, outcome in outcomes.items()
+        }
+
+    def _fields_to_fill(self, record_id: str, values: ContactDetails) -> Record:
+        first, last = values.first_name, values.last_name
+        if record_id in self._nameless and not last:
+            first, last = None, first
+        fields = {
+            "FirstName": first,
+            "LastName": last,
+            "Email": values.email,
+            "Phone": values.phone,
+            "Company": values.company,
+        }
+        return {name: value[: _MAX_LENGTH.get(name)] for name, value in fields.items() if value}
+
+    def _result(
+        self, row: Record, outcome: WriteOutcome
+    ) -> str | NewContact | ContactRefused | DeliveryError:
+        if outcome.id:
+            return NewContact(outcome.id, outcome.refused)
+        if outcome.existing_id:
+            return NewContact(outcome.existing_id, existing=True)
+        if outcome.is_duplicate:
+            return self._create_despite_alert(row)
+        return outcome.error or ContactRefused(outcome.refused)
 
     def _create_despite_alert(self, row: Record) -> str | DeliveryError:
         """Create the record with `allowSave`, which a duplicate rule with action `alert` accepts, `block` does not."""
@@ -140,46 +201,58 @@ class Contacts:
             "Description": None if name else "Created by Heppu; the name is not known yet.",
         }
         if self._create_as == "Lead":
-            values["Company"] = contact.company or "[not provided]"
-        max_length = {"FirstName": 40, "LastName": 80, "Company": 255}
-        truncated = {key: value[: max_length.get(key)] for key, value in values.items() if value}
+            values["Company"] = contact.company or NO_COMPANY
+        truncated = {key: value[: _MAX_LENGTH.get(key)] for key, value in values.items() if value}
         return truncated | fields_to_write(self._properties, None)
 
     def _query_matches(self, object_type: str, condition: str) -> list[ContactMatch]:
         if object_type == "Lead":
             condition += " AND IsConverted = false"
         soql = select(("Id", *_MATCH_FIELDS[object_type]), object_type, condition)
-        return [_match(row) for row in self._org.query(soql)]
+        return self._matches(self._org.query(soql))
+
+    def _matches(self, rows: Sequence[Record]) -> list[ContactMatch]:
+        matches = [_match(row) for row in rows]
+        self._nameless |= {match.id for match in matches if not match.last_name}
+        return matches
+
+
+def _without(row: Record, fields: set[str]) -> Record | None:
+    """Return a new record without the refused fields; None if nobody could find it again without an address."""
+    remaining = {name: value for name, value in row.items() if name not in fields}
+    address = remaining.get("Phone") or remaining.get("Email")
+    if not address:
+        return None
+    if "LastName" in fields:  # required
+        remaining["LastName"] = address
+    if "Company" in fields:
+        remaining["Company"] = NO_COMPANY
+    return remaining if remaining != row else None
 
 
 def read_contact(org: Org, record_id: str, fields: Iterable[str]) -> Mapping[str, Any] | None:
     """Return the current fields of a contact or lead, or None if it was deleted, merged or converted."""
-    object_type = _object_type(record_id)
+    object_type = object_type_of(record_id)
     names = ("Id", "LastName", *fields, *(("IsConverted",) if object_type == "Lead" else ()))
     rows = org.query(select(names, object_type, format_soql("Id = {}", record_id)))
     return dict(rows[0]) if rows and not rows[0].get("IsConverted") else None
 
 
-def update_contact_record(org: Org, contact: ContactRef, changes: Mapping[str, Any]) -> Success:
-    """Write the changes, if any, to a contact or lead."""
-    if changes:
-        org.rest("PATCH", f"sobjects/{_object_type(contact.id)}/{require_id(contact.id)}", dict(changes))
-    return contact_result(contact, changes)
-
-
-def _object_type(record_id: str) -> str:
+def object_type_of(record_id: str) -> str:
+    """Return the object type of a contact or lead by its ID."""
     return "Lead" if record_id.startswith(LEAD_PREFIX) else "Contact"
-
-
-def _returning_fields(object_type: str) -> str:
-    return ", ".join(("Id", *_MATCH_FIELDS[object_type]))
 
 
 def _match(row: Record) -> ContactMatch:
     is_contact = str(row["Id"]).startswith(CONTACT_PREFIX)
+    last_name = str(row.get("LastName") or "")
+    company = str(row.get("Company") or "")
     return ContactMatch(
         str(row["Id"]),
         [str(row["Email"])] if row.get("Email") else [],
         [str(row[name]) for name in _PHONE_FIELDS if row.get(name)],
         ("1" if is_contact else "0", row.get("LastActivityDate") or "", row.get("LastModifiedDate") or ""),
+        first_name=str(row.get("FirstName") or ""),
+        last_name="" if _PLACEHOLDER_NAME.fullmatch(last_name) else last_name,
+        company=None if is_contact else "" if company == NO_COMPANY else company,
     )

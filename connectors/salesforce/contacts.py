@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from bridge.connector import (
     ContactLookupParams,
     ContactParams,
@@ -10,16 +13,20 @@ from bridge.connector import (
     Properties,
     Property,
     Success,
+    contact_result,
     fields_to_write,
     param,
     per_event,
+    refusal_notes,
     resolve_contact,
 )
 from bridge.errors import PermanentError
 
-from .contact_source import Contacts, read_contact, update_contact_record
+from .contact_source import Contacts, object_type_of, read_contact
+from .lenient_writes import update_leniently
 from .org import Org
 from .settings import ID_PATTERN, connector
+from .soql import require_id
 
 
 class UpsertContactParams(ContactParams):
@@ -40,7 +47,9 @@ def upsert_contact(org: Org, params: UpsertContactParams, context: Context) -> S
     # The bridge wrote the address as the last name if the name was not known.
     is_placeholder = row["LastName"] in (params.phone, params.email)
     current = {**row, "LastName": None} if is_placeholder else row
-    return update_contact_record(org, contact, fields_to_write(fields, current))
+    # The contact of another person gets none of this person's values.
+    changes = fields_to_write(params.properties if contact.given_name else fields, current)
+    return _update(org, contact, changes, context)
 
 
 class UpdateLeadParams(ContactLookupParams):
@@ -72,4 +81,19 @@ def update_lead(org: Org, params: UpdateLeadParams, context: Context) -> Success
         raise PermanentError(
             "Salesforce has no open lead with this ID: check the param `lead`", code="not_found"
         )
-    return update_contact_record(org, lead, fields_to_write(fields, row))
+    return _update(org, lead, fields_to_write(fields, row), context)
+
+
+def _update(org: Org, contact: ContactRef, changes: Mapping[str, Any], context: Context) -> Success:
+    """Write the changes to a contact or lead, without what Salesforce refuses."""
+    if not changes:
+        return contact_result(contact, changes)
+    record_id = require_id(contact.id)
+    outcome = update_leniently(org, {record_id: (object_type_of(record_id), changes)})[record_id]
+    if outcome.error is not None:
+        raise outcome.error
+    notes = refusal_notes(outcome.refused)
+    if outcome.existing_id:
+        context.report_duplicate(record_id, outcome.existing_id)
+        notes.append(f"possible duplicate: the address belongs to record {outcome.existing_id} as well")
+    return contact_result(contact, changes, notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 from bridge.connector import ContactDeleted, ContactRef, Context, Success, param
 from bridge.errors import DeliveryError
 
-from .contact_source import LEAD_PREFIX
 from .errors import DELETED_CODES, error_code
+from .lenient_writes import LEAD_PREFIX
 from .org import Org
 from .session import Record
 from .settings import ID_PATTERN
@@ -20,16 +20,20 @@ MAX_LENGTH = {"Subject": 255, "Description": 32_000, "CallDisposition": 255, "Ca
 OWNER = param(None, "Salesforce ID of the owner.", example="0055g00000AbCdE", pattern=ID_PATTERN)
 
 
+BuildTask = Callable[[str, ContactRef | None], Record]
+"""Returns the fields of a Task by its key and contact."""
+
+
 def write_tasks(
     org: Org,
-    tasks: Mapping[str, Record],
+    build: BuildTask,
     existing_ids: Mapping[str, str],
     contacts: Mapping[str, ContactRef | None],
 ) -> dict[str, Success | DeliveryError]:
     """Write Tasks of contacts or leads. A lead's Task must have no `WhatId`."""
     records: dict[str, Record] = {}
     for key, contact in contacts.items():
-        records[key] = dict(tasks[key])
+        records[key] = dict(build(key, contact))
         if contact is not None:
             records[key]["WhoId"] = contact.id
             if contact.id.startswith(LEAD_PREFIX):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from bridge.connector import (
+    ContactRef,
     Context,
     Success,
     TaskParams,
@@ -16,6 +17,7 @@ from bridge.connector import (
 
 from .contact_source import Contacts
 from .org import Org
+from .session import Record
 from .settings import connector
 from .task_records import OWNER, local_date, truncate, write_tasks
 
@@ -30,18 +32,20 @@ class CreateTaskParams(TaskParams):
 @connector.action(idempotency=per_event, dedupe_by="subject", idempotent=True)
 def create_task(org: Org, params: CreateTaskParams, context: Context) -> Success:
     """Create an open Task for a colleague on the contact or lead."""
-    standard = {
-        "Subject": params.subject,
-        "Description": params.body(context),
-        "ActivityDate": local_date(org, context, params.due_at(context)),
-        "Priority": params.priority,
-        "OwnerId": params.owner or org.settings.owner,
-    }
-    key = f"task:{context.idempotency_token}"
-    tasks = {key: truncate(standard) | fields_to_write(params.properties, None)}
+
+    def build(_key: str, contact: ContactRef | None) -> Record:
+        standard = {
+            "Subject": params.subject,
+            "Description": params.body(context, contact),
+            "ActivityDate": local_date(org, context, params.due_at(context)),
+            "Priority": params.priority,
+            "OwnerId": params.owner or org.settings.owner,
+        }
+        return truncate(standard) | fields_to_write(params.properties, None)
+
     return write_for_contact(
         Contacts(org),
-        key,
+        f"task:{context.idempotency_token}",
         params.contact_query(context, create=True),
-        lambda contacts: write_tasks(org, tasks, {}, contacts),
+        lambda contacts: write_tasks(org, build, {}, contacts),
     )

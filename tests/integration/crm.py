@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from bridge.clock import Clock
-from bridge.connector import Success
+from bridge.connector import ContactProfile, Success
 from bridge.errors import DeliveryError
 from bridge.events import Event
 from bridge.sandbox import RunningSandbox
@@ -20,6 +20,7 @@ class InMemoryContactCache:
     def __init__(self) -> None:
         self.ids: dict[str, str] = {}
         self.ttls: dict[str, timedelta] = {}
+        self.known_profiles: dict[str, ContactProfile] = {}
         self.zones: dict[str, str] = {}
         self.lookup_count = 0
 
@@ -30,6 +31,12 @@ class InMemoryContactCache:
     def remember(self, ids: Mapping[str, str], ttl: timedelta = timedelta(days=7)) -> None:
         self.ids.update(ids)
         self.ttls.update(dict.fromkeys(ids, ttl))
+
+    def profiles(self, ids: Iterable[str]) -> Mapping[str, ContactProfile]:
+        return {key: self.known_profiles[key] for key in ids if key in self.known_profiles}
+
+    def remember_profiles(self, profiles: Mapping[str, ContactProfile]) -> None:
+        self.known_profiles.update(profiles)
 
     def remember_zones(self, zones: Mapping[str, str]) -> None:
         self.zones.update(zones)
@@ -49,6 +56,8 @@ class CrmConnection:
         self.connector = load_connector(name)
         self.connected = connect(self.connector, {**sandbox.environment, **(environ or {})})
         self.contact_cache = InMemoryContactCache()
+        self.duplicates: list[tuple[str, str]] = []
+        """The reported possible duplicates."""
 
     def close(self) -> None:
         self.connected.client.close()
@@ -80,7 +89,11 @@ class CrmConnection:
         **context_fields: Any,
     ) -> list[Success | DeliveryError]:
         """Run one attempt of a batch, each event with its own context, and return a result per event."""
-        context_fields = {"contact_cache": self.contact_cache, **context_fields}
+        context_fields = {
+            "contact_cache": self.contact_cache,
+            "report_duplicate": lambda first, second: self.duplicates.append((first, second)),
+            **context_fields,
+        }
         action_definition = self.connector.actions[action]
         deliveries = [
             (

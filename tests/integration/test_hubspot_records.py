@@ -434,7 +434,7 @@ def test_error_message_of_hubspot_is_not_repeated(hubspot: CrmConnection, sandbo
         "message": 'Property values were not valid: [{"error":"INVALID_EMAIL","name":"email","message":'
         '"Email address maya@example..com is invalid"}]',
     }
-    sandbox.fault("hubspot", path="*/contacts/batch/create", status=400, body=error_body)
+    sandbox.fault("hubspot", path="*/calls/batch/create", status=400, body=error_body)
     with pytest.raises(PermanentError) as caught:
         hubspot.deliver("log_call")
     assert str(caught.value) == "HubSpot answered 400 VALIDATION_ERROR INVALID_EMAIL email"

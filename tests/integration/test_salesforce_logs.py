@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.connector import Success
+from bridge.connector import ContactProfile, Success
 from bridge.errors import (
     AuthenticationError,
     DeliveryError,
@@ -21,7 +21,13 @@ from bridge.errors import (
 )
 from bridge.sandbox import RunningSandbox
 from bridge.testing import event
-from tests.integration.crm import CrmConnection, call_events, email_address, phone_number
+from tests.integration.crm import (
+    CrmConnection,
+    InMemoryContactCache,
+    call_events,
+    email_address,
+    phone_number,
+)
 
 PHONE = "+12125550123"
 DATA = "/services/data/v66.0"
@@ -211,6 +217,7 @@ def test_ten_thousand_calls_of_cached_contacts_take_fifty_requests(
         contact = add_contact(sandbox, Email=email_address(number), Phone=phone_number(number))
         salesforce.contact_cache.ids[f"email:{email_address(number)}"] = contact
         salesforce.contact_cache.ids[f"phone:{phone_number(number)}"] = contact
+        salesforce.contact_cache.known_profiles[contact] = ContactProfile(f"Person {number}")
     for batch in range(50):
         events = [
             event(changes=_contact(number, conversationId=f"conv_{batch}_{number}"), clock=salesforce.clock)
@@ -328,6 +335,7 @@ def test_batch_without_external_id_field_takes_two_requests(
         contact = add_contact(sandbox, Phone=phone_number(number))
         without_field.contact_cache.ids[f"email:{email_address(number)}"] = contact
         without_field.contact_cache.ids[f"phone:{phone_number(number)}"] = contact
+        without_field.contact_cache.known_profiles[contact] = ContactProfile(f"Person {number}")
     results = without_field.deliver_all("log_call", events[20:])
     assert all(isinstance(result, Success) for result in results)
     assert without_field.requests() == [f"GET {DATA}/query/", f"POST {COLLECTION}"]
@@ -455,7 +463,7 @@ def test_most_recently_active_contact_is_used_and_noted(
         "log_call",
         [phone_only_event(salesforce, **{"metadata.contactPhone": PHONE})],
         {"on_multiple": "review"},
-        contact_cache=_EmptyContactCache(),
+        contact_cache=InMemoryContactCache(),
     )
     assert isinstance(result, LookupInconclusive)
 
@@ -681,17 +689,6 @@ def test_hanging_request_ends_at_deadline_without_retry(
         salesforce.deliver("log_call", seconds=0.5)
     assert caught.value.reason == "timeout"
     assert len(salesforce.requests()) == 1
-
-
-class _EmptyContactCache:
-    def get(self, keys: Any) -> dict[str, str]:
-        return {}
-
-    def remember(self, ids: Any, ttl: Any = None) -> None:
-        pass
-
-    def forget(self, keys: Any) -> None:
-        pass
 
 
 def _contact(number: int, **more: Any) -> dict[str, Any]:

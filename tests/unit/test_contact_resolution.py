@@ -22,6 +22,7 @@ from bridge.connector import (
     same_number,
     write_for_contacts,
 )
+from bridge.contacts.same_name import same_name
 from bridge.errors import DeliveryError, LookupInconclusive, PermanentError, TransientError
 from bridge.testing import event
 from tests.integration.crm import InMemoryContactCache
@@ -110,11 +111,26 @@ class FakeCrm:
 
 
 def query(
-    cache: InMemoryContactCache, email: str | None = None, phone: str | None = None, **options: Any
+    cache: InMemoryContactCache,
+    email: str | None = None,
+    phone: str | None = None,
+    *,
+    name: str | None = None,
+    report_duplicate: Any = lambda *_: None,
+    **options: Any,
 ) -> ContactQuery:
-    about = event()
+    about = event(
+        changes={
+            "metadata.contactEmail": email,
+            "metadata.contactPhone": phone,
+            "metadata.contactName": name,
+            "callMetadata.customer": None,
+        }
+    )
     now = about.received_at
-    context = Context("dlv", "crm", about, "key|", now, now, contact_cache=cache)
+    context = Context(
+        "dlv", "crm", about, "key|", now, now, contact_cache=cache, report_duplicate=report_duplicate
+    )
     return ContactQuery(email, phone, context, **options)
 
 
@@ -139,7 +155,9 @@ def test_time_zone_is_cached_for_the_contacts_own_addresses() -> None:
     assert other.zones == {"ann@example.com": "America/Chicago"}  # the number may be another contact's
 
 
-@pytest.mark.parametrize("zone", [None, "", "Mars/Olympus", "../../etc/passwd", "US/Pacific-New", "UTC", "est"])
+@pytest.mark.parametrize(
+    "zone", [None, "", "Mars/Olympus", "../../etc/passwd", "US/Pacific-New", "UTC", "est"]
+)
 def test_invalid_time_zone_is_not_cached(zone: str | None) -> None:
     cache = InMemoryContactCache()
     resolve_contacts(
@@ -150,20 +168,79 @@ def test_invalid_time_zone_is_not_cached(zone: str | None) -> None:
 
 def test_cached_contact_is_not_searched_for() -> None:
     crm, cache = FakeCrm(), InMemoryContactCache()
-    cache.ids = {"email:ann@example.com": "1", f"phone:{PHONE}": "2"}
+    cache.ids = {"email:ann@example.com": "1", f"phone:{PHONE}": "1"}
     contacts = resolve_contacts(crm, [query(cache, "ann@example.com", PHONE), query(cache, phone=PHONE)])
-    assert contacts == [ContactRef("1", cached=True), ContactRef("2", cached=True)]
+    assert contacts == [ContactRef("1", cached=True), ContactRef("1", cached=True)]
     assert (crm.searches, cache.lookup_count) == ([], 1)
 
 
-def test_search_by_email_precedes_cached_phone() -> None:
-    crm, cache = FakeCrm(ContactMatch("1", ["ann@example.com"])), InMemoryContactCache()
+def test_cached_phone_is_used_for_an_email_that_no_record_has() -> None:
+    crm, cache = FakeCrm(), InMemoryContactCache()
     cache.ids = {f"phone:{PHONE}": "2"}
-    [ann, bob] = resolve_contacts(
-        crm, [query(cache, "ann@example.com", PHONE), query(cache, "bob@example.com", PHONE)]
+    assert resolve_contacts(crm, [query(cache, "ann@example.com", PHONE)]) == [ContactRef("2", cached=True)]
+    assert crm.searches == [["ann@example.com"]]
+    assert resolve_contacts(crm, [query(cache, "ann@example.com")]) == [ContactRef("2", cached=True)]
+
+
+def test_email_and_phone_of_two_records_lead_to_the_most_recently_active_one() -> None:
+    crm = FakeCrm(
+        ContactMatch("1", ["ann@example.com"], activity=("2025",)),
+        ContactMatch("2", phones=["212 555 0123"], activity=("2026",)),
     )
-    assert (ann, bob) == (ContactRef("1"), ContactRef("2", cached=True))
-    assert crm.searches == [["ann@example.com", "bob@example.com"]]
+    cache, duplicates = InMemoryContactCache(), []
+    report = {"report_duplicate": lambda *ids: duplicates.append(ids)}
+    [pair] = resolve_contacts(crm, [query(cache, "ann@example.com", PHONE, **report)])
+    assert isinstance(pair, ContactRef)
+    assert (pair.id, "possible duplicate" in pair.detail, duplicates) == ("2", True, [("1", "2")])
+
+    crm.searches.clear()
+    addresses = [("ann@example.com", PHONE), ("ann@example.com", None), (None, PHONE)]
+    later = resolve_contacts(crm, [query(cache, *each, **report) for each in addresses])
+    assert [contact.id for contact in later if isinstance(contact, ContactRef)] == ["2", "1", "2"]
+    assert (crm.searches, len(duplicates)) == ([], 1)
+
+    cache.forget([f"pair:ann@example.com:{PHONE}"])
+    [review] = resolve_contacts(crm, [query(cache, "ann@example.com", PHONE, on_multiple="review", **report)])
+    assert isinstance(review, LookupInconclusive)
+
+
+def test_name_given_by_another_person_is_noted_and_the_address_is_not_shared() -> None:
+    ann = ContactMatch("1", phones=[PHONE], first_name="Ann", last_name="Lee", company="")
+    crm, cache = FakeCrm(ann), InMemoryContactCache()
+    [same, other] = resolve_contacts(
+        crm,
+        [
+            query(cache, phone=PHONE, name="LEE, Dr. Ann"),
+            query(cache, "bob@example.com", PHONE, name="Bob Poe"),
+        ],
+    )
+    assert (same, other) == (ContactRef("1"), ContactRef("1", given_name="Bob Poe"))
+    assert "email:bob@example.com" not in cache.ids
+
+    crm.searches.clear()
+    [again] = resolve_contacts(crm, [query(cache, "bob@example.com", PHONE, name="Bob Poe")])
+    assert again == ContactRef("1", cached=True, given_name="Bob Poe")
+    assert crm.searches == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Maya Lindqvist", "LINDQVIST, Maya", True),
+        ("Zoë Müller", "zoe muller", True),
+        ("Dr. Ludwig van Beethoven", "Beethoven, Ludwig van", True),
+        ("Maya", "Maya Lindqvist", True),
+        ("M. Lindqvist", "Maya Lindqvist", True),
+        ("Siân O\u2019Brien", "Sian O'Brien Jr.", True),
+        ("Łukasz Øst", "Lukasz Ost", True),
+        ("Bill Lee", "William Lee", False),
+        ("Ann Lee", "Bob Lee", False),
+        ("李雷", "李雷", True),
+        ("李雷", "韩梅梅", False),
+    ],
+)
+def test_same_name_ignores_case_order_accents_and_titles(one: str, other: str, same: bool) -> None:
+    assert same_name(one, other) is same_name(other, one) is same
 
 
 def test_batch_creates_a_missing_contact_once() -> None:
@@ -172,12 +249,12 @@ def test_batch_creates_a_missing_contact_once() -> None:
         FakeCrm(),
         [
             query(cache, "ann@example.com"),
-            query(cache, "ann@example.com", PHONE),
             query(cache, phone=PHONE),
+            query(cache, "ann@example.com", PHONE),
         ],
     )
-    assert {contact.id for contact in contacts if isinstance(contact, ContactRef)} == {"new ann@example.com"}
-    assert set(cache.ids.values()) == {"new ann@example.com"}
+    assert {contact.id for contact in contacts if isinstance(contact, ContactRef)} == {f"new {PHONE}"}
+    assert set(cache.ids.values()) == {f"new {PHONE}"}
 
 
 def test_failed_creation_affects_only_its_query_and_is_not_cached() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from bridge.sandbox.hubspot import batches, properties
+from bridge.sandbox.hubspot import batches, properties, subscriptions
 from bridge.sandbox.hubspot.crm import Association, Crm, CrmObject
 from bridge.sandbox.hubspot.errors import batch_error, invalid, not_found
 from bridge.sandbox.hubspot.pipelines import Pipeline
@@ -21,6 +21,7 @@ OWNER_ID = "70011"
 PORTAL_ID = 24_601
 DAILY_LIMIT = 250_000
 _OBJECTS = "/crm/v3/objects/{type}"
+_UNSUBSCRIBE_ALL = "/communication-preferences/2026-03/statuses/{subscriber}/unsubscribe-all"
 
 
 class HubSpotApi(MockProvider):
@@ -63,6 +64,8 @@ class HubSpotApi(MockProvider):
             ("GET", "/crm/v3/owners", self._owners),
             ("GET", "/crm/v3/owners/", self._owners),
             ("GET", "/calling/v1/dispositions", self._dispositions),
+            ("POST", _UNSUBSCRIBE_ALL, self._unsubscribe_all),
+            ("GET", _UNSUBSCRIBE_ALL, self._unsubscribed_status),
             ("GET", "/account-info/v3/details", self._details),
             ("GET", "/account-info/v3/api-usage/daily/private-apps", self._usage),
             ("POST", "/oauth/v2/private-apps/get/access-token-info", self._token_info),
@@ -164,6 +167,7 @@ class HubSpotApi(MockProvider):
                     item, [*kind.default_properties, *names] if names is not None else list(item.properties)
                 )
                 | ({} if created is None else {"new": created})
+                | ({"objectWriteTraceId": result.trace_ids[item.id]} if item.id in result.trace_ids else {})
                 for item, created in result.results
             ]
             response_body = self._batch_json(results)
@@ -330,6 +334,12 @@ class HubSpotApi(MockProvider):
         return JSONResponse(
             [{"id": key, "label": label, "deleted": False} for key, label in DISPOSITIONS.items()]
         )
+
+    def _unsubscribe_all(self, request: ProviderRequest) -> Response:
+        return JSONResponse(subscriptions.unsubscribe_all(self.crm, request, self.now()))
+
+    def _unsubscribed_status(self, request: ProviderRequest) -> Response:
+        return JSONResponse(subscriptions.unsubscribed_status(self.crm, request, self.now()))
 
     def _details(self, _request: ProviderRequest) -> Response:
         return JSONResponse(

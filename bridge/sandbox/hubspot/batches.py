@@ -26,6 +26,8 @@ class BatchResult:
     """The result of a batch: objects (and whether they were created), and errors."""
 
     results: list[tuple[CrmObject, bool | None]] = field(default_factory=list)
+    trace_ids: dict[str, str] = field(default_factory=dict)
+    """ID of a created object -> the `objectWriteTraceId` of its input."""
     errors: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, crm_object: CrmObject, created: bool | None = None) -> None:
@@ -64,15 +66,19 @@ def create(crm: Crm, kind: ObjectType, body: dict[str, Any], now: datetime) -> B
             conflict = crm.conflict(kind, values, None)
             if conflict is not None:
                 raise ProviderError(conflict)
-            validated.append((values, crm.parse_associations(kind, item.get("associations") or [])))
+            links = crm.parse_associations(kind, item.get("associations") or [])
+            validated.append((values, links, item.get("objectWriteTraceId")))
         except ProviderError as error:
             if not independent:
                 raise
             result.add_error(error.response, str(item["objectWriteTraceId"]), "objectWriteTraceId")
     for name in (name for name, definition in kind.properties.items() if definition.unique):
-        _no_duplicates([values[name] for values, _ in validated if values.get(name)])
-    for values, links in validated:
-        result.add(crm.create(kind, values, links, now))
+        _no_duplicates([values[name] for values, _, _ in validated if values.get(name)])
+    for values, links, trace_id in validated:
+        created = crm.create(kind, values, links, now)
+        result.add(created)
+        if trace_id is not None:
+            result.trace_ids[created.id] = str(trace_id)
     return result
 
 

@@ -59,11 +59,17 @@ class Crm:
     pipelines: Mapping[str, Pipeline]
     """Ticket pipelines by ID."""
     owners: set[str]
+    refused_emails: set[str] = field(default_factory=set)
+    """Addresses that are well-formed, but that HubSpot calls invalid."""
     objects: dict[str, dict[str, CrmObject]] = field(init=False)
     associations: dict[Association, None] = field(default_factory=dict)
     merged: dict[tuple[str, str], str] = field(default_factory=dict)
+    unsubscribed: set[str] = field(default_factory=set)
+    """Email addresses that are unsubscribed from all email."""
     _links_by_object: dict[tuple[str, str], dict[Association, None]] = field(default_factory=dict)
     _unique_values: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    _additional_emails: dict[str, str] = field(default_factory=dict)
+    """Additional email address -> ID of its contact. A new contact cannot have it, but a read by email misses it."""
     _indexes: dict[tuple[str, str], ValueIndex] = field(default_factory=lambda: defaultdict(ValueIndex))
     _next_id: int = _FIRST_ID
 
@@ -145,6 +151,8 @@ class Crm:
         return {name: kind.properties[name].normalize(value) for name, value in submitted.items()}
 
     def _reference_error(self, kind: ObjectType, name: str, value: str) -> tuple[str, str] | None:
+        if (kind.name, name) == ("contacts", "email") and value.lower() in self.refused_emails:
+            return "INVALID_EMAIL", f"Email address {value} is invalid"
         if name == "hubspot_owner_id" and value and value not in self.owners:
             return "INVALID_OWNER_ID", f"Owner {value} does not exist"
         if kind.name == "tickets" and value:
@@ -159,6 +167,8 @@ class Crm:
         """Return the error response if another object already has one of the unique values."""
         for name, value in values.items():
             holder_id = self._unique_values.get((kind.name, name), {}).get(value)
+            if (kind.name, name) == ("contacts", "email"):
+                holder_id = holder_id or self._additional_emails.get(value)
             if not value or holder_id is None or holder_id == object_id:
                 continue
             if (kind.name, name) == ("contacts", "email"):
@@ -199,6 +209,13 @@ class Crm:
         self._write(kind, item, self._effective_values(kind, item.properties, values, now), now)
         return item
 
+    def unsubscribe(self, email: str, now: datetime) -> None:
+        """Unsubscribe an address from all email, whether or not a contact has it."""
+        self.unsubscribed.add(email)
+        contacts = self.types["contacts"]
+        if (contact := self.find(contacts, email, "email")) is not None:
+            self._write(contacts, contact, {}, now)
+
     def _write(self, kind: ObjectType, item: CrmObject, values: Mapping[str, str], now: datetime) -> None:
         for name, value in values.items():
             if kind.properties[name].unique:
@@ -206,12 +223,18 @@ class Crm:
                 index.pop(item.properties.get(name, ""), None)
                 if value:
                     index[value] = item.id
+        if kind.name == "contacts" and "hs_additional_emails" in values:
+            for address in additional_emails(item.properties):
+                self._additional_emails.pop(address, None)
+            self._additional_emails |= dict.fromkeys(additional_emails(values), item.id)
         item.updated_at = now
         properties = item.properties | dict(values)
         properties["hs_object_id"] = item.id
         properties[kind.created_property] = format_timestamp(item.created_at)
         properties[kind.modified_property] = format_timestamp(now)
         if kind.name == "contacts":
+            if properties.get("email") in self.unsubscribed:
+                properties["hs_email_optout"] = "true"
             for source, computed in (("phone", "phone"), ("mobilephone", "mobile")):
                 digits = searchable_phone(properties.get(source))
                 properties[f"hs_searchable_calculated_{computed}_number"] = digits or ""
@@ -273,11 +296,14 @@ class Crm:
         for (type_name, name), index in self._unique_values.items():
             if type_name == kind.name and index.get(item.properties.get(name, "")) == item.id:
                 del index[item.properties[name]]
+        if kind.name == "contacts":
+            for address in additional_emails(item.properties):
+                self._additional_emails.pop(address, None)
         for link in list(self._links_by_object.get((kind.name, item.id), {})):
             self.dissociate(link)
 
     def merge(self, kind: ObjectType, winner: CrmObject, other: CrmObject, now: datetime) -> CrmObject:
-        """Merge two objects. The ID of the other one then resolves to the winner."""
+        """Merge two objects. The ID of the other one then resolves to the winner, which keeps both email addresses."""
         links = list(self._links_by_object.get((kind.name, other.id), {}))
         self.archive(kind, other, now)
         missing_values = {
@@ -285,6 +311,13 @@ class Crm:
             for name, value in other.properties.items()
             if name not in winner.properties and not kind.properties[name].read_only
         }
+        if kind.name == "contacts" and "email" in winner.properties:
+            addresses = [
+                *additional_emails(winner.properties),
+                *(value for value in (other.properties.get("email"),) if value),
+                *additional_emails(other.properties),
+            ]
+            missing_values["hs_additional_emails"] = ";".join(dict.fromkeys(addresses))
         self.merged[kind.name, other.id] = winner.id
         self._write(kind, winner, missing_values, now)
         for link in links:
@@ -359,6 +392,11 @@ class Crm:
     def has_room(self) -> bool:
         """Return whether the sandbox can store another object."""
         return sum(map(len, self.objects.values())) < MAX_RECORDS
+
+
+def additional_emails(properties: Mapping[str, str]) -> list[str]:
+    """Return a contact's email addresses besides the primary one."""
+    return [address for address in properties.get("hs_additional_emails", "").lower().split(";") if address]
 
 
 def _invalid_option(value: str, allowed: Iterable[str]) -> tuple[str, str]:

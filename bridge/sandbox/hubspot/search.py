@@ -131,11 +131,19 @@ def _parse_filter(kind: ObjectType, item: Any) -> _Filter:
         accepted = {key(value) for value in values}
         if operator == "NOT_IN":
             return _Filter(lambda record: name not in record or key(record[name]) not in accepted)
-        return _Filter(lambda record: name in record and key(record[name]) in accepted, (name, values))
+        return _Filter(
+            lambda record: (
+                name in record and any(key(value) in accepted for value in _values(definition, record))
+            ),
+            (name, values),
+        )
     value = _string_operand(item, "value")
     if operator in ("CONTAINS_TOKEN", "NOT_CONTAINS_TOKEN"):
         return _Filter(
-            lambda record: _has_token(record.get(name, ""), value) is (operator == "CONTAINS_TOKEN")
+            lambda record: (
+                any(_has_token(part, value) for part in _values(definition, record))
+                is (operator == "CONTAINS_TOKEN")
+            )
         )
     if operator == "EQ":
         return _Filter(lambda record: name in record and key(record[name]) == key(value), (name, [value]))
@@ -183,6 +191,12 @@ def _sort_key(definition: PropertyDefinition) -> Callable[[str], Any]:
         return value.lower()
 
     return key
+
+
+def _values(definition: PropertyDefinition, record: Properties) -> list[str]:
+    """Return the value of a property, or each selected option of a property with checkboxes."""
+    text = record.get(definition.name, "")
+    return text.split(";") if definition.field_type == "checkbox" else [text]
 
 
 def _has_token(text: str, pattern_text: str) -> bool:

@@ -26,8 +26,10 @@ SALES_USER_ID = long_id("0055g00000AbCdF")
 ORG_ID = long_id("00D5g000004XyZa")
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-ValidationRule = Callable[[Mapping[str, Any]], str | None]
-"""A validation rule: returns the error message for an invalid record, or None."""
+ValidationRule = Callable[[Mapping[str, Any]], str | tuple[str, str] | None]
+"""A validation rule: returns the error message for an invalid record, or None.
+
+With the name of a field, the message is displayed next to that field, and the error names it."""
 
 
 @dataclass
@@ -56,7 +58,7 @@ class Records:
     locks: dict[str, int] = field(default_factory=dict)
     """Records locked by another process, and the number of writes that will still be rejected."""
     duplicate_rule: str | None = None
-    """Handling of a second Contact or Lead with the same email: None, `alert` or `block`."""
+    """Handling of a second Contact or Lead with the same email, new or changed: None, `alert` or `block`."""
     _values_index: dict[tuple[str, str], ValueIndex] = field(default_factory=lambda: defaultdict(ValueIndex))
     _phone_index: dict[str, ValueIndex] = field(default_factory=lambda: defaultdict(ValueIndex))
     _next_id: int = 1
@@ -128,7 +130,7 @@ class Records:
         if kind.name == "Lead" and record["IsConverted"]:
             raise RecordError("CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead")
         self._check_lock(record)
-        self._save(kind, record, self._validated(kind, fields, create=False), now, allow_duplicates=True)
+        self._save(kind, record, self._validated(kind, fields, create=False), now, allow_duplicates=False)
         return record
 
     def delete(self, kind: SObjectType, record: SObject, now: datetime) -> None:
@@ -223,9 +225,10 @@ class Records:
                 "FIELD_INTEGRITY_EXCEPTION", "WhatId must be empty when WhoId is a lead", ["WhatId"]
             )
         for rule in self.rules.get(kind.name, ()):
-            message = rule(merged)
-            if message is not None:
-                raise RecordError("FIELD_CUSTOM_VALIDATION_EXCEPTION", message)
+            error = rule(merged)
+            if error is not None:
+                message, *fields = (error,) if isinstance(error, str) else error
+                raise RecordError("FIELD_CUSTOM_VALIDATION_EXCEPTION", message, fields)
         for name, value in values.items():
             if kind.fields[name].unique and value is not None:
                 others = [other for other in self.find_indexed(kind, name, [value]) if other.id != record.id]
@@ -234,12 +237,12 @@ class Records:
                         "DUPLICATE_VALUE",
                         f"duplicate value found: {name} duplicates value on record with id: {others[0].id}",
                     )
-        if record.id not in self.tables[kind.name]:
-            self._check_duplicate_rule(kind, values, allow_duplicates)
-            if sum(map(len, self.tables.values())) >= MAX_RECORDS:
-                raise RecordError(
-                    "STORAGE_LIMIT_EXCEEDED", "the sandbox is full: POST /_sandbox/reset", status=507
-                )
+        if values.get("Email") != record["Email"]:
+            self._check_duplicate_rule(kind, record, values, allow_duplicates)
+        if record.id not in self.tables[kind.name] and sum(map(len, self.tables.values())) >= MAX_RECORDS:
+            raise RecordError(
+                "STORAGE_LIMIT_EXCEEDED", "the sandbox is full: POST /_sandbox/reset", status=507
+            )
         for name in ("WhoId", "WhatId"):
             parent = next(
                 (table[values[name]] for table in self.tables.values() if values.get(name) in table), None
@@ -248,11 +251,12 @@ class Records:
                 self._check_lock(parent)
         self._write(kind, record, values, now)
 
-    def _check_duplicate_rule(self, kind: SObjectType, values: Mapping[str, Any], allowed: bool) -> None:
+    def _check_duplicate_rule(
+        self, kind: SObjectType, record: SObject, values: Mapping[str, Any], allowed: bool
+    ) -> None:
         email = values.get("Email")
-        duplicate_ids = (
-            [duplicate.id for duplicate in self.find_indexed(kind, "Email", [email])] if email else []
-        )
+        same_email = self.find_indexed(kind, "Email", [email]) if email else []
+        duplicate_ids = [duplicate.id for duplicate in same_email if duplicate.id != record.id]
         if self.duplicate_rule is None or not duplicate_ids or kind.name not in ("Contact", "Lead"):
             return
         if allowed and self.duplicate_rule == "alert":

@@ -1,0 +1,150 @@
+"""Writes of contacts that leave out what HubSpot refuses, so that one invalid value loses nothing but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridge.errors import DeliveryError, PermanentError
+
+from .errors import (
+    body_of,
+    classify_error,
+    existing_id,
+    failure_in_batch,
+    failure_of_batch_error,
+    is_conflict,
+    refused_properties,
+    status_of,
+)
+from .unique_properties import UNIQUE_PROPERTIES
+
+PHONE_KEY = UNIQUE_PROPERTIES["contacts"][0]
+_OPTIONAL = frozenset({"email", "phone", "firstname", "lastname", "company"})
+"""Properties that the bridge writes by itself. A refused property of a rule fails the delivery instead."""
+_MAX_ROUNDS = 4
+
+Properties = dict[str, str]
+SendBatch = Callable[[Mapping[str, Properties], bool], Any]
+"""Sends the properties of several contacts, by a key of the caller, and returns the SDK's response.
+
+If the flag is true, it sends the keys as `objectWriteTraceId`: HubSpot then rejects single contacts of a batch."""
+
+
+@dataclass
+class WriteOutcome:
+    """The result of writing one contact."""
+
+    id: str | None = None
+    """None if nothing was written."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Properties that were left out, with HubSpot's error code."""
+    existing_id: str | None = None
+    """Another contact that has the email address or phone number."""
+    error: DeliveryError | None = None
+
+
+@dataclass(frozen=True)
+class _Rejection:
+    message: str
+    error: DeliveryError
+
+
+def write_leniently(
+    contacts: Mapping[str, Properties],
+    send: SendBatch,
+    *,
+    is_sufficient: Callable[[Properties], bool],
+    stop_at_existing: bool,
+) -> dict[str, WriteOutcome]:
+    """Write contacts in one batch, and those that HubSpot rejects once more without what it refuses.
+
+    A contact that is no longer sufficient is not written. If another contact has the address, the contact is not
+    written with `stop_at_existing`, and written without the address otherwise.
+    """
+    outcomes = {key: WriteOutcome() for key in contacts}
+    pending = {key: dict(values) for key, values in contacts.items()}
+    for _ in range(_MAX_ROUNDS):
+        if not pending:
+            break
+        results = _send(pending, send)
+        rejected: dict[str, Properties] = {}
+        for key, values in pending.items():
+            outcome, result = outcomes[key], results[key]
+            if isinstance(result, str):
+                outcome.id = result
+                continue
+            refused = {
+                name: code for name, code in refused_properties(result.message).items() if name in _OPTIONAL
+            }
+            if owner := existing_id(result.message):
+                outcome.existing_id = owner
+                if stop_at_existing:
+                    continue
+                refused = {}
+                dropped = {"email", PHONE_KEY}
+            elif refused:
+                outcome.refused |= refused
+                dropped = {*refused, *([PHONE_KEY] if "phone" in refused else [])}
+            else:
+                outcome.error = result.error
+                continue
+            remaining = {name: value for name, value in values.items() if name not in dropped}
+            if is_sufficient(remaining):
+                rejected[key] = remaining
+        pending = rejected
+    return outcomes
+
+
+def _send(
+    pending: Mapping[str, Properties], send: SendBatch, *, traced: bool = False
+) -> dict[str, str | _Rejection]:
+    """Return the ID of each contact that was written, or why it was not."""
+    try:
+        response = send(pending, traced)
+    except Exception as error:
+        is_rejected_value = is_conflict(error) or _OPTIONAL & refused_properties(body_of(error)).keys()
+        if status_of(error) not in (400, 409) or not is_rejected_value:
+            raise
+        if len(pending) == 1:
+            failure = classify_error(error)
+            if failure is None or is_conflict(error):
+                failure = PermanentError("HubSpot reports a conflicting contact", code="CONFLICT")
+            return {key: _Rejection(body_of(error), failure) for key in pending}
+        if not traced:
+            return _send(pending, send, traced=True)
+        return {
+            key: result
+            for name, values in pending.items()
+            for key, result in _send({name: values}, send).items()
+        }
+    rejection = _Rejection("", failure_in_batch(response))
+    results: dict[str, str | _Rejection] = dict.fromkeys(pending, rejection)
+    for item in getattr(response, "errors", None) or ():
+        for key in (key for keys in (item.context or {}).values() for key in keys if key in results):
+            results[key] = _Rejection(str(item.message), failure_of_batch_error(item))
+    return results | _written(pending, list(response.results or ()))
+
+
+def _written(pending: Mapping[str, Properties], items: list[Any]) -> dict[str, str]:
+    """Return the IDs of the written contacts: by the key or ID in the response, else by their addresses."""
+    if len(pending) == 1 and len(items) == 1:
+        return {next(iter(pending)): str(items[0].id)}
+    by_address = {
+        (name, values[name].lower()): key
+        for key, values in pending.items()
+        for name in ("phone", "email")
+        if values.get(name)
+    }
+    written: dict[str, str] = {}
+    for item in items:
+        keys = [item.object_write_trace_id, str(item.id)]
+        keys += [
+            by_address.get((name, str((item.properties or {}).get(name)).lower()))
+            for name in ("email", "phone")
+        ]
+        key = next((key for key in keys if key in pending), None)
+        if key is not None:
+            written[key] = str(item.id)
+    return written

@@ -1,0 +1,142 @@
+"""Writes of contacts and leads that leave out what Salesforce refuses, so that one invalid value loses only itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridge.connector import ContactField, Success
+from bridge.errors import DeliveryError
+
+from .errors import error_code, record_result
+from .org import Org, typed
+from .session import Record
+
+CONTACT_PREFIX, LEAD_PREFIX = "003", "00Q"
+"""Key prefixes: the first three characters of an ID state its object type."""
+FIELDS: Mapping[str, ContactField] = {
+    "Email": "email",
+    "Phone": "phone",
+    "FirstName": "name",
+    "LastName": "name",
+    "Company": "company",
+}
+"""Fields that the bridge writes by itself. A refused field of a rule fails the delivery instead."""
+_MAX_ROUNDS = 4
+_ADDRESS_WORDS = {"Email": r"\be-?mail", "Phone": r"\bphone"}
+
+
+@dataclass
+class WriteOutcome:
+    """The result of writing one contact or lead."""
+
+    id: str | None = None
+    """None if nothing was written."""
+    refused: dict[ContactField, str] = field(default_factory=dict)
+    """Fields that were left out, with Salesforce's error code."""
+    existing_id: str | None = None
+    """Another contact or lead with the same values, by Salesforce's word."""
+    is_duplicate: bool = False
+    """A duplicate rule rejected the record."""
+    error: DeliveryError | None = None
+
+
+def write_leniently(
+    org: Org, method: str, records: Sequence[Record], without: Callable[[Record, set[str]], Record | None]
+) -> list[WriteOutcome]:
+    """Write contacts or leads in one collection, and those that are rejected once more without what is refused.
+
+    `without` returns a record without the given fields, or None if it should not be written then.
+    """
+    outcomes = [WriteOutcome() for _ in records]
+    pending = dict(enumerate(records))
+    for _ in range(_MAX_ROUNDS):
+        if not pending:
+            break
+        items = org.collection(method, "", list(pending.values()))
+        rejected: dict[int, Record] = {}
+        for (number, record), item in zip(pending.items(), items, strict=True):
+            refused = _read_result(outcomes[number], item)
+            remaining = without(record, refused) if refused else None
+            if remaining is not None:
+                rejected[number] = remaining
+        pending = rejected
+    return outcomes
+
+
+def _read_result(outcome: WriteOutcome, item: Mapping[str, Any]) -> set[str]:
+    """Store the result of one record. Return the fields that Salesforce refused and that can be left out."""
+    result = record_result(item)
+    if isinstance(result, Success):
+        outcome.id = result.id or ""
+        return set()
+    code = error_code(result)
+    if code in ("DUPLICATES_DETECTED", "DUPLICATE_VALUE"):
+        outcome.is_duplicate = code == "DUPLICATES_DETECTED"
+        outcome.existing_id = _existing_id(item)
+        outcome.error = None if outcome.existing_id else result
+        return set()
+    refused = _refused_fields(item)
+    if refused:
+        outcome.refused |= {FIELDS[name]: code for name in refused}
+    else:
+        outcome.error = result
+    return refused
+
+
+def _existing_id(item: Mapping[str, Any]) -> str | None:
+    """Return the ID of the record that Salesforce names in its refusal."""
+    match = re.search(rf"\b(?:{CONTACT_PREFIX}|{LEAD_PREFIX})\w{{12}}(?:\w{{3}})?\b", json.dumps(item))
+    return match[0] if match else None
+
+
+def _refused_fields(item: Mapping[str, Any]) -> set[str]:
+    """Return the refused fields, if the bridge writes all of them by itself.
+
+    A validation rule names a field only if the administrator chose one; otherwise its message has to mention it.
+    """
+    names: set[str] = set()
+    for error in item.get("errors") or ():
+        fields = {str(name) for name in error.get("fields") or ()}
+        if not fields and error.get("statusCode") == "FIELD_CUSTOM_VALIDATION_EXCEPTION":
+            message = str(error.get("message", ""))
+            fields = {
+                name for name, word in _ADDRESS_WORDS.items() if re.search(word, message, re.IGNORECASE)
+            }
+        names |= fields
+    return names if names <= FIELDS.keys() else set()
+
+
+def update_leniently(
+    org: Org, changes: Mapping[str, tuple[str, Mapping[str, Any]]]
+) -> dict[str, WriteOutcome]:
+    """Update contacts and leads, given as ID -> (object type, fields), without what Salesforce refuses.
+
+    If an address is another record's by a duplicate rule, the address is left out.
+    """
+
+    def without(record: Record, fields: set[str]) -> Record | None:
+        remaining = {name: value for name, value in record.items() if name not in fields}
+        return remaining if remaining.keys() - {"attributes", "id"} else None
+
+    records = {
+        record_id: typed(object_type, {"id": record_id, **fields})
+        for record_id, (object_type, fields) in changes.items()
+    }
+    outcomes = dict(zip(records, write_leniently(org, "PATCH", list(records.values()), without), strict=True))
+    again = {
+        record_id: remaining
+        for record_id, outcome in outcomes.items()
+        if (outcome.existing_id or outcome.is_duplicate)
+        and (remaining := without(records[record_id], {"Email", "Phone"})) is not None
+    }
+    for record_id, outcome in zip(
+        again, write_leniently(org, "PATCH", list(again.values()), without), strict=True
+    ):
+        first = outcomes[record_id]
+        outcome.existing_id, outcome.refused = first.existing_id, first.refused | outcome.refused
+        outcomes[record_id] = outcome
+    return outcomes

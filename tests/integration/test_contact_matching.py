@@ -1,0 +1,489 @@
+"""One person is one contact: matching in both CRMs, through the real SDKs and the stored contact cache."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from bridge.connector import Success
+from bridge.errors import LookupInconclusive
+from bridge.events import Event
+from bridge.sandbox import RunningSandbox
+from bridge.store.contact_cache import StoredContactCache
+from bridge.store.database import Database
+from bridge.store.erase import erase
+from bridge.store.possible_duplicates import (
+    dismiss_possible_duplicate,
+    list_possible_duplicates,
+    save_possible_duplicate,
+)
+from bridge.store.queries import NotFound
+from bridge.testing import event
+from tests.integration.crm import CrmConnection
+
+PHONE, EMAIL = "+12125550123", "maya.lindqvist@example.com"
+PERSON = {"metadata.contactName": "Maya Lindqvist", "callMetadata.customer.company": "Lindqvist Cycles"}
+BY_PHONE = {"metadata.contactPhone": PHONE}
+BY_BOTH = {"metadata.contactPhone": PHONE, "metadata.contactEmail": EMAIL, **PERSON}
+BY_EMAIL = {"metadata.contactEmail": EMAIL, "metadata.contactName": "Maya Lindqvist"}
+
+FIELDS = {
+    "hubspot": {
+        "email": "email",
+        "phone": "phone",
+        "first": "firstname",
+        "last": "lastname",
+        "company": "company",
+    },
+    "salesforce": {"email": "Email", "phone": "Phone", "first": "FirstName", "last": "LastName"},
+}
+
+
+class Crm:
+    """A connection to one CRM whose contact cache is in the database."""
+
+    def __init__(self, name: str, sandbox: RunningSandbox, database: Database) -> None:
+        self.name = name
+        self.database = database
+        self.connection = CrmConnection(name, sandbox)
+        self.sandbox = sandbox
+        self.provider: Any = getattr(sandbox, name)
+        self.numbers = itertools.count(1)
+
+    def deliver(self, source_event: Event, params: dict[str, Any] | None = None) -> Success:
+        [result] = self.deliver_all([source_event], params)
+        if isinstance(result, Success):
+            return result
+        raise result
+
+    def deliver_all(self, events: list[Event], params: dict[str, Any] | None = None) -> list[Any]:
+        """Log calls or chats, in one batch if they are of one kind."""
+        action = "log_chat" if events[0].type.startswith("chat") else "log_call"
+        report = partial(save_possible_duplicate, self.database, self.name, "dlv_test")
+        return self.connection.deliver_all(
+            action,
+            events,
+            params,
+            contact_cache=StoredContactCache(self.database, self.name),
+            report_duplicate=report,
+        )
+
+    def call(self, contact: dict[str, Any], name: str = "call.completed") -> Event:
+        """Return an event with only these fields of the contact."""
+        number = next(self.numbers)
+        empty = {"metadata.contactPhone": None, "metadata.contactEmail": None, "metadata.contactName": None}
+        changes = empty | {"callMetadata.customer": {}} | contact | {"conversationId": f"conv_{number}"}
+        return event(name, changes, clock=self.connection.clock)
+
+    def chat(self, contact: dict[str, Any]) -> Event:
+        return self.call(contact, "chat.completed")
+
+    def add(self, **values: str) -> str:
+        """Add a contact as a CRM user would, with this CRM's field names. Return its ID."""
+        fields = {FIELDS[self.name][name]: value for name, value in values.items()}
+        if self.name == "hubspot":
+            return str(self.provider.add("contacts", **fields).id)
+        return str(self.provider.add("Contact", **({"LastName": "Somebody"} | fields)).id)
+
+    def contacts(self) -> list[dict[str, Any]]:
+        """Return all contacts with neutral field names; None for an empty field."""
+        return [
+            {"id": record.id}
+            | {name: self.values(record).get(field) for name, field in FIELDS[self.name].items()}
+            for record in self.provider.contacts
+        ]
+
+    def values(self, record: Any) -> dict[str, Any]:
+        values: dict[str, Any] = record.properties if self.name == "hubspot" else record.fields
+        return values
+
+    def records(self) -> list[tuple[str | None, str]]:
+        """Return the contact and the text of every logged call and chat, oldest first."""
+        if self.name == "salesforce":
+            return [(task["WhoId"], task["Description"]) for task in self.provider.tasks]
+        result = []
+        for kind, body in (("calls", "hs_call_body"), ("notes", "hs_note_body")):
+            for record in self.provider.objects(kind):
+                linked = self.provider.associated(kind, record.id, "contacts")
+                result.append((linked[0] if linked else None, record.properties[body]))
+        return result
+
+    def duplicates(self) -> list[tuple[str, str]]:
+        items = list_possible_duplicates(self.database).items
+        return [(item["first_record"], item["second_record"]) for item in items]
+
+
+@pytest.fixture
+def store(sqlite_url: str, sandbox: RunningSandbox) -> Iterator[Database]:
+    database = Database(sqlite_url, sandbox.clock)
+    yield database
+    database.close()
+
+
+@pytest.fixture(params=["hubspot", "salesforce"])
+def crm(request: pytest.FixtureRequest, sandbox: RunningSandbox, store: Database) -> Iterator[Crm]:
+    connected = Crm(request.param, sandbox, store)
+    yield connected
+    connected.connection.close()
+
+
+@pytest.mark.parametrize(
+    "order", [(BY_PHONE, BY_BOTH, BY_EMAIL), (BY_BOTH, BY_PHONE, BY_EMAIL), (BY_EMAIL, BY_BOTH, BY_PHONE)]
+)
+def test_phone_first_and_email_later_is_one_complete_contact(
+    crm: Crm, order: tuple[dict[str, Any], ...]
+) -> None:
+    for contact in order:
+        source_event = crm.chat(contact) if contact is BY_EMAIL else crm.call(contact)
+        crm.deliver(source_event)
+
+    [contact] = crm.contacts()
+    expected = {"email": EMAIL, "phone": PHONE, "first": "Maya", "last": "Lindqvist"}
+    expected |= {"company": "Lindqvist Cycles"} if crm.name == "hubspot" else {}
+    assert {name: contact[name] for name in expected} == expected
+    assert {contact_id for contact_id, _ in crm.records()} == {contact["id"]}
+    assert crm.duplicates() == []
+
+
+def test_events_of_one_person_in_one_batch_are_one_contact(crm: Crm) -> None:
+    crm.deliver_all([crm.call(BY_PHONE), crm.call(BY_EMAIL), crm.call(BY_BOTH)])
+
+    [contact] = crm.contacts()
+    assert (contact["email"], contact["phone"], contact["last"]) == (EMAIL, PHONE, "Lindqvist")
+    assert {contact_id for contact_id, _ in crm.records()} == {contact["id"]}
+
+
+def test_filling_in_takes_no_request_when_an_event_adds_nothing(crm: Crm) -> None:
+    for contact in (BY_PHONE, BY_BOTH):
+        crm.deliver(crm.call(contact))
+    crm.connection.requests()
+    for contact in (BY_PHONE, BY_BOTH, BY_EMAIL):
+        crm.deliver(crm.call(contact))
+    assert len(crm.connection.requests()) == 3
+    assert crm.records()[-1][0] == crm.contacts()[0]["id"]
+
+
+def test_filled_fields_are_never_overwritten(crm: Crm) -> None:
+    record = crm.add(email=EMAIL, first="M.", last="Lindqvist", phone="+13125550100")
+    result = crm.deliver(crm.call(BY_BOTH))
+
+    [contact] = crm.contacts()
+    assert (contact["id"], contact["first"], contact["phone"]) == (record, "M.", "+13125550100")
+    assert crm.records()[-1][0] == record
+    crm.deliver(crm.call(BY_PHONE))  # no other record has the number, so it is this contact's
+    assert (len(crm.contacts()), result.detail) == (1, "")
+
+
+def test_value_that_a_user_entered_meanwhile_is_kept(crm: Crm) -> None:
+    crm.deliver(crm.call(BY_PHONE))
+    record = crm.provider.contacts[0]
+    kind = crm.provider.crm.types["contacts" if crm.name == "hubspot" else "Contact"]
+    field = FIELDS[crm.name]["email"]
+    crm.provider.crm.update(kind, record, {field: "entered@example.com"}, crm.connection.clock.now())
+    crm.deliver(crm.call(BY_BOTH))
+
+    [contact] = crm.contacts()
+    assert (contact["email"], contact["last"]) == ("entered@example.com", "Lindqvist")
+
+
+def test_email_and_phone_of_two_records_are_listed_once_as_possible_duplicate(crm: Crm) -> None:
+    by_phone, by_email = crm.add(phone=PHONE), crm.add(email=EMAIL)
+    before = crm.contacts()
+    first = crm.deliver(crm.call(BY_BOTH))
+    crm.connection.requests()
+    crm.deliver(crm.call(BY_BOTH))
+
+    assert len(crm.connection.requests()) == 1
+    assert [contact_id for contact_id, _ in crm.records()] == [by_email, by_email]  # created later
+    assert "possible duplicate" in first.detail
+    assert by_phone in first.detail
+    assert crm.contacts() == before
+    assert crm.duplicates() == [tuple(sorted((by_phone, by_email)))]
+
+    [pair] = list_possible_duplicates(crm.database).items
+    assert (pair["connection"], pair["delivery_id"]) == (crm.name, "dlv_test")
+    dismiss_possible_duplicate(crm.database, "tester", pair["id"])
+    save_possible_duplicate(crm.database, crm.name, "dlv_later", by_email, by_phone)
+    assert crm.duplicates() == []
+    with pytest.raises(NotFound):
+        dismiss_possible_duplicate(crm.database, "tester", pair["id"])
+
+
+def test_the_more_recently_active_of_two_records_is_used(crm: Crm) -> None:
+    by_phone = crm.add(phone=PHONE)
+    crm.add(email=EMAIL)
+    crm.connection.clock.advance(days=1)
+    kind = crm.provider.crm.types["contacts" if crm.name == "hubspot" else "Contact"]
+    change = {"jobtitle" if crm.name == "hubspot" else "Title": "Buyer"}
+    crm.provider.crm.update(kind, crm.provider.contacts[0], change, crm.connection.clock.now())
+    crm.deliver(crm.call(BY_BOTH))
+    assert crm.records()[0][0] == by_phone
+
+
+def test_two_records_need_review_with_on_multiple_review(crm: Crm) -> None:
+    crm.add(phone=PHONE)
+    crm.add(email=EMAIL)
+    [result] = crm.deliver_all([crm.call(BY_BOTH)], {"on_multiple": "review"})
+    assert isinstance(result, LookupInconclusive)
+    assert len(crm.duplicates()) == 1
+
+
+def test_record_names_the_second_person_on_a_number(crm: Crm) -> None:
+    record = crm.add(phone=PHONE, first="Maya", last="Lindqvist")
+    crm.deliver(crm.call(BY_PHONE | {"metadata.contactName": "LINDQVIST, Maya"}))
+    crm.deliver(
+        crm.call(
+            BY_PHONE | {"metadata.contactName": "Tomas Poe", "metadata.contactEmail": "tomas@example.com"}
+        )
+    )
+    [contact] = crm.contacts()
+    assert (contact["first"], contact["last"], contact["email"]) == ("Maya", "Lindqvist", None)
+    (first, text), (second, other_text) = crm.records()
+    assert first == second == record
+    assert "Name given" not in text
+    assert "Name given: Tomas Poe" in other_text
+
+    crm.deliver(crm.call({"metadata.contactEmail": "tomas@example.com", "metadata.contactName": "Tomas Poe"}))
+    assert [contact["last"] for contact in crm.contacts()] == ["Lindqvist", "Poe"]
+
+
+def test_task_names_the_second_person_on_a_number(crm: Crm) -> None:
+    crm.add(phone=PHONE, first="Maya", last="Lindqvist")
+    source_event = crm.call(BY_PHONE | {"metadata.contactName": "Tomas Poe"})
+    crm.connection.deliver("create_task", source_event)
+    [task] = crm.provider.tasks
+    assert (
+        "Name given: Tomas Poe"
+        in crm.values(task)["hs_task_body" if crm.name == "hubspot" else "Description"]
+    )
+
+
+def test_upsert_does_not_mix_two_people(crm: Crm) -> None:
+    crm.add(phone=PHONE, last="Lindqvist")
+    source_event = crm.call(
+        BY_PHONE | {"metadata.contactName": "Tomas Poe", "metadata.contactEmail": "tomas@example.com"}
+    )
+    result = crm.connection.deliver("upsert_contact", source_event)
+    [contact] = crm.contacts()
+    assert (contact["first"], contact["last"], contact["email"]) == (None, "Lindqvist", None)
+    assert "another person" in result.detail
+
+
+@pytest.mark.parametrize(
+    ("contact", "reason"),
+    [
+        ({"metadata.contactPhone": "anonymous"}, "the caller withheld the number"),
+        ({"metadata.contactPhone": "+266696687"}, "the caller withheld the number"),
+        ({}, "the event has neither phone nor email"),
+        ({"metadata.contactPhone": "extension seven"}, "the event's phone cannot be read"),
+    ],
+)
+def test_call_of_nobody_is_logged_without_a_contact(crm: Crm, contact: dict[str, Any], reason: str) -> None:
+    source_event = crm.call(contact)
+    result = crm.deliver(source_event)
+    assert result.detail == f"without a contact: {reason}"
+    assert result.id
+    [(contact_id, text)] = crm.records()
+    assert contact_id is None
+    assert source_event.conversation.id in text
+    assert crm.contacts() == []
+    assert crm.deliver(source_event).id == result.id
+
+
+def test_refused_email_does_not_lose_the_call(crm: Crm) -> None:
+    _refuse_email(crm)
+    first, refused, third = crm.deliver_all(
+        [
+            crm.call({"metadata.contactPhone": "+12125550150", "metadata.contactEmail": "one@example.com"}),
+            crm.call(BY_BOTH | {"metadata.contactEmail": "refused@example.com"}),
+            crm.call({"metadata.contactPhone": "+12125550151", "metadata.contactEmail": "three@example.com"}),
+        ]
+    )
+    assert (first.detail, third.detail) == ("created a new contact", "created a new contact")
+    assert "created a new contact; without the email address, which the CRM refused" in refused.detail
+    contacts = {contact["phone"]: contact["email"] for contact in crm.contacts()}
+    assert contacts == {"+12125550150": "one@example.com", PHONE: None, "+12125550151": "three@example.com"}
+    assert len(crm.records()) == 3
+
+    crm.connection.requests()  # the refusal is remembered
+    crm.deliver(crm.call(BY_BOTH | {"metadata.contactEmail": "refused@example.com"}))
+    assert len(crm.connection.requests()) == 1
+
+
+def test_refused_email_of_a_known_contact_does_not_lose_the_call(crm: Crm) -> None:
+    record = crm.add(phone=PHONE, last="Lindqvist")
+    _refuse_email(crm)
+    result = crm.deliver(crm.call(BY_BOTH | {"metadata.contactEmail": "refused@example.com"}))
+    assert "without the email address, which the CRM refused" in result.detail
+    assert crm.records()[0][0] == record
+
+
+def test_only_address_refused_logs_the_call_without_a_contact(crm: Crm) -> None:
+    _refuse_email(crm)
+    result = crm.deliver(crm.call({"metadata.contactEmail": "refused@example.com"}))
+    assert result.detail.startswith("without a contact: the CRM refused the email address (")
+    assert (crm.contacts(), len(crm.records())) == ([], 1)
+
+
+def _refuse_email(crm: Crm) -> None:
+    """Let the CRM refuse `refused@example.com`."""
+    if crm.name == "salesforce":
+        crm.provider.add_rule(
+            "Contact",
+            lambda values: ("no such domain", "Email") if "refused" in (values.get("Email") or "") else None,
+        )
+    else:
+        crm.provider.crm.refused_emails = {"refused@example.com"}
+
+
+# ------------------------------------------------------------------------------------------------ HubSpot
+
+
+@pytest.fixture
+def hubspot(sandbox: RunningSandbox, store: Database) -> Iterator[Crm]:
+    connected = Crm("hubspot", sandbox, store)
+    yield connected
+    connected.connection.close()
+
+
+def test_contact_named_in_a_conflict_is_used(hubspot: Crm) -> None:
+    """A secondary email address: reading by email finds nothing, and creating a contact is refused."""
+    record = str(hubspot.provider.add("contacts", email="old@example.com", hs_additional_emails=EMAIL).id)
+    result = hubspot.deliver(hubspot.call(BY_BOTH))
+    [contact] = hubspot.contacts()
+    assert (contact["id"], contact["email"], contact["phone"]) == (record, "old@example.com", PHONE)
+    assert hubspot.records()[0][0] == record
+    assert "reported an existing contact" in result.detail
+
+
+def test_contact_named_in_a_conflict_of_a_batch_is_used(hubspot: Crm) -> None:
+    record = str(hubspot.provider.add("contacts", email="old@example.com", hs_additional_emails=EMAIL).id)
+    others = [
+        hubspot.call(
+            {
+                "metadata.contactPhone": f"+1212555016{number}",
+                "metadata.contactEmail": f"{number}@example.com",
+            }
+        )
+        for number in range(3)
+    ]
+    hubspot.connection.requests()
+    results = hubspot.deliver_all([*others, hubspot.call(BY_BOTH)])
+    assert all(isinstance(result, Success) for result in results)
+    assert len(hubspot.contacts()) == 4
+    assert hubspot.records()[-1][0] == record
+    creations = [path for path in hubspot.connection.requests() if path.endswith("contacts/batch/create")]
+    assert len(creations) <= 3  # not one per contact
+
+
+def test_contact_is_found_by_secondary_email(hubspot: Crm) -> None:
+    record = str(hubspot.provider.add("contacts", email="old@example.com", hs_additional_emails=EMAIL).id)
+    hubspot.deliver(hubspot.call(BY_EMAIL), {"on_missing": "skip"})
+    assert hubspot.records()[0][0] == record
+
+
+def test_secondary_email_and_phone_of_two_contacts_are_a_possible_duplicate(hubspot: Crm) -> None:
+    record = str(hubspot.provider.add("contacts", email="old@example.com", hs_additional_emails=EMAIL).id)
+    by_phone = hubspot.add(phone=PHONE)
+    hubspot.deliver(hubspot.call(BY_BOTH))
+    assert hubspot.duplicates() == [(record, by_phone)]
+
+
+def test_email_that_another_contact_gets_meanwhile_is_a_possible_duplicate(hubspot: Crm) -> None:
+    by_phone = hubspot.add(phone=PHONE)
+    other = hubspot.add(email=EMAIL)
+    body = {"status": "COMPLETE", "results": [], "startedAt": "2026-03-02T15:00:00Z"}
+    body |= {"completedAt": "2026-03-02T15:00:00Z"}
+    hubspot.sandbox.fault("hubspot", path="/crm/v3/objects/contacts/batch/read", body=body)
+    result = hubspot.deliver(hubspot.call(BY_BOTH))
+    assert hubspot.duplicates() == [(by_phone, other)]
+    assert "possible duplicate" in result.detail
+    assert [contact["last"] for contact in hubspot.contacts()] == ["Lindqvist", None]
+
+
+def test_chat_of_nobody_states_why_it_is_not_logged(hubspot: Crm) -> None:
+    result = hubspot.deliver(hubspot.chat({}))
+    assert (result.id, result.detail) == (None, "not logged: the event has neither phone nor email")
+
+
+# --------------------------------------------------------------------------------------------- Salesforce
+
+
+@pytest.fixture
+def salesforce(sandbox: RunningSandbox, store: Database) -> Iterator[Crm]:
+    connected = Crm("salesforce", sandbox, store)
+    yield connected
+    connected.connection.close()
+
+
+@pytest.mark.parametrize("rule", [("must have ten digits", "Phone"), "Enter a phone number with ten digits"])
+def test_phone_refused_by_a_validation_rule_does_not_lose_the_call(salesforce: Crm, rule: Any) -> None:
+    salesforce.provider.add_rule("Contact", lambda values: rule if values.get("Phone") else None)
+    result = salesforce.deliver(salesforce.call(BY_BOTH))
+    [contact] = salesforce.contacts()
+    assert (contact["email"], contact["phone"]) == (EMAIL, None)
+    assert (
+        "without the phone number, which the CRM refused (FIELD_CUSTOM_VALIDATION_EXCEPTION)" in result.detail
+    )
+    salesforce.deliver(salesforce.call(BY_PHONE))
+    assert len(salesforce.contacts()) == 1
+
+
+def test_lead_is_completed(salesforce: Crm) -> None:
+    lead = salesforce.provider.add("Lead", LastName="+12125550123", Company="[not provided]", Phone=PHONE)
+    salesforce.deliver(salesforce.call(BY_BOTH))
+    fields = salesforce.values(salesforce.provider.leads[0])
+    assert (fields["FirstName"], fields["LastName"], fields["Company"], fields["Email"]) == (
+        "Maya",
+        "Lindqvist",
+        "Lindqvist Cycles",
+        EMAIL,
+    )
+    assert salesforce.records()[0][0] == lead.id
+
+
+def test_only_name_replaces_the_placeholder(salesforce: Crm) -> None:
+    salesforce.deliver(salesforce.call(BY_PHONE))
+    assert salesforce.contacts()[0]["last"] == PHONE
+    salesforce.deliver(salesforce.call(BY_PHONE | {"metadata.contactName": "Maya"}))
+    assert (salesforce.contacts()[0]["first"], salesforce.contacts()[0]["last"]) == (None, "Maya")
+
+
+def test_duplicate_rule_on_completion_lists_the_pair(salesforce: Crm) -> None:
+    by_phone, other = salesforce.add(phone=PHONE, last="Lindqvist"), salesforce.add(email=EMAIL)
+    salesforce.provider.set_duplicate_rule("block")
+    salesforce.deliver(salesforce.call({}))  # reads the name of the closed status
+    empty = {"totalSize": 0, "done": True, "records": []}
+    salesforce.sandbox.fault("salesforce", path="/services/data/v66.0/query/", body=empty, times=2)
+    result = salesforce.deliver(salesforce.call(BY_BOTH))
+    assert salesforce.records()[-1][0] == by_phone
+    assert salesforce.duplicates() == [tuple(sorted((by_phone, other)))]
+    assert "possible duplicate" in result.detail
+
+
+# ------------------------------------------------------------------------------------------ personal data
+
+
+def test_erasure_removes_the_name_and_every_address_of_the_cache(crm: Crm) -> None:
+    crm.add(phone=PHONE)
+    crm.add(email=EMAIL)
+    crm.deliver(crm.call(BY_BOTH))
+    erase(crm.database, "tester", PHONE, b"secret")
+    erase(crm.database, "tester", EMAIL, b"secret")
+    keys = [*StoredContactCache(crm.database, crm.name).get([f"phone:{PHONE}", f"email:{EMAIL}"])]
+    assert keys == []
+    pair = f"pair:{EMAIL}:{PHONE}"
+    assert StoredContactCache(crm.database, crm.name).get([pair]) == {}
+
+
+def test_name_of_an_event_belongs_to_its_own_addresses_only(crm: Crm) -> None:
+    """A rule that logs the call on another contact does not give that contact the caller's name."""
+    record = crm.add(phone="+12125550199")
+    crm.deliver(crm.call(BY_BOTH), {"phone": "+12125550199", "email": None})
+    [contact] = crm.contacts()
+    assert (contact["id"], contact["email"]) == (record, None)
+    assert contact["first"] is None
