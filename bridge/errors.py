@@ -126,11 +126,16 @@ class AuthenticationError(AccountError):
 class PermanentError(DeliveryError):
     """The provider rejected the request, and would reject it again: a wrong number, an unknown property."""
 
-    def __init__(self, detail: str, *, code: str = "", opted_out: bool = False) -> None:
+    def __init__(
+        self, detail: str, *, code: str = "", opted_out: bool = False, undeliverable: bool = False
+    ) -> None:
         super().__init__(detail, reason="rejected")
         self.code = code
         self.opted_out = opted_out
         """The recipient does not want messages on this channel. The bridge stores this as an opt-out."""
+        self.undeliverable = undeliverable
+        """The address cannot get messages on this channel: a dead mailbox, a landline. The bridge suppresses further
+        messages to it for 90 days."""
 
 
 class OutcomeUnknown(DeliveryError):

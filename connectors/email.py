@@ -8,11 +8,10 @@ import smtplib
 import ssl
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from email import policy
-from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime, getaddresses, parseaddr
@@ -32,11 +31,13 @@ from bridge.connector import (
     check_deadline,
     failure_from_exception,
     is_loopback,
+    normalize_email,
     param,
     per_message,
     remaining_seconds,
 )
 from bridge.errors import (
+    AccountError,
     AuthenticationError,
     ConfigError,
     DeliveryError,
@@ -51,6 +52,9 @@ REPLY_TIMEOUT = 10.0
 """Seconds."""
 MAX_CONNECTION_AGE = 300.0
 """Seconds. Older connections are not reused: servers close idle connections silently."""
+_UNDELIVERABLE_STATUSES = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
+"""Enhanced status codes of an address that gets no email: no such mailbox or domain, not an address, moved, a domain
+without email. The other codes 5.1.x are about the sender (5.1.7, 5.1.8) or say nothing certain (RFC 3463, RFC 7505)."""
 RETRY_AFTER_4XX = timedelta(minutes=2)
 """A 4xx reply, most often from greylisting, asks for the same message again after minutes, not seconds."""
 
@@ -102,12 +106,11 @@ def _validate_smtp_url(value: SecretStr) -> SecretStr:
 
 def _validate_sender(value: str) -> str:
     addresses = getaddresses([value])
-    try:
-        [(name, address)] = addresses
-        _header_address(address, name)
-    except (ValueError, PermanentError):
-        raise ValueError("is not a valid sender: write Harbour Light <hello@harbourlight.example>") from None
-    return value
+    name, address = addresses[0] if len(addresses) == 1 else ("", "")
+    normalized = normalize_email(address)
+    if normalized is None or any(char in name for char in "\r\n"):
+        raise ValueError("is not a valid sender: write Harbour Light <hello@harbourlight.example>")
+    return str(_header_address(normalized, name))
 
 
 class Settings(ConnectorSettings):
@@ -141,7 +144,8 @@ class SmtpClient:
         name, address = parseaddr(settings.sender)
         self.sender = _header_address(address, name)
         self.reply_to = settings.reply_to
-        self.return_path = _header_address(settings.return_path or self.sender.addr_spec).addr_spec
+        self.return_path = settings.return_path or self.sender.addr_spec
+        self.own_addresses = (self.sender.addr_spec, self.return_path, self.reply_to or "")
         self._server = parse_smtp_url(settings.smtp_url.get_secret_value())
         self._idle: deque[tuple[smtplib.SMTP, float]] = deque()
 
@@ -258,7 +262,8 @@ def error_from_reply(code: int, reply: bytes | str, stage: str) -> DeliveryError
         return TransientError(message, retry_after=RETRY_AFTER_4XX)
     if stage == "greeting" or not 500 <= code < 600:
         return TransientError(message)
-    return PermanentError(message, code=status)
+    undeliverable = enhanced is not None and enhanced.group() in _UNDELIVERABLE_STATUSES
+    return PermanentError(message, code=status, undeliverable=undeliverable)
 
 
 @connector.client
@@ -272,7 +277,7 @@ def check(smtp_client: SmtpClient) -> str:
     """Connect, encrypt, log in and verify that the server accepts the sender. Sends nothing."""
     with smtp_client.connection() as smtp:
         limit_reply_time(smtp)
-        code, reply = smtp.mail(smtp_client.return_path)
+        code, reply = smtp.mail(smtp_client.return_path, utf8_options(smtp, smtp_client.own_addresses))
         if code != 250:
             failure = error_from_reply(code, reply, "sender address")
             if isinstance(failure, PermanentError):
@@ -341,26 +346,50 @@ class EmailParams(Params):
 def send(smtp_client: SmtpClient, params: EmailParams, context: Context) -> Success:
     """Send one email."""
     message = compose(smtp_client, params, context)
-    recipient = message["To"].addresses[0].addr_spec
-    payload = re.sub(rb"(?m)^\.", b"..", message.as_bytes(policy=POLICY))
+    others = (params.to, params.reply_to or "")
+    needs_utf8 = not "".join((*smtp_client.own_addresses, *others)).isascii()
+    payload = re.sub(rb"(?m)^\.", b"..", message.as_bytes(policy=POLICY.clone(utf8=needs_utf8)))
     with smtp_client.connection() as smtp:
-        _submit(smtp, smtp_client.return_path, recipient, payload, envelope_id=context.idempotency_token)
+        options = utf8_options(smtp, smtp_client.own_addresses, others)
+        if smtp.has_extn("dsn"):
+            options += ["RET=HDRS", f"ENVID={context.idempotency_token}"]
+        _submit(smtp, smtp_client.return_path, params.to, payload, options)
     return Success(id=str(message["Message-ID"]), detail="accepted by the SMTP server")
 
 
-def _submit(smtp: smtplib.SMTP, sender: str, recipient: str, payload: bytes, *, envelope_id: str) -> None:
+def utf8_options(smtp: smtplib.SMTP, own: Sequence[str], others: Sequence[str] = ()) -> list[str]:
+    """Return the options of MAIL for these addresses, of which only the part before the @ can be non-ASCII.
+
+    Only a server that offers SMTPUTF8 (RFC 6531) accepts such an address. If it does not, raise AccountError for one
+    of the connection's `own` addresses and PermanentError for one of the `others`.
+    """
+    if "".join((*own, *others)).isascii():
+        return []
+    if smtp.has_extn("smtputf8"):
+        return ["SMTPUTF8", "BODY=8BITMIME"]
+    if not "".join(own).isascii():
+        raise AccountError(
+            "the SMTP server does not offer SMTPUTF8: use only ASCII before the @ in EMAIL_FROM, EMAIL_REPLY_TO and "
+            "EMAIL_RETURN_PATH"
+        )
+    raise PermanentError(
+        "the SMTP server does not offer SMTPUTF8, which an address with non-ASCII characters before the @ needs",
+        code="5.6.7",
+    )
+
+
+def _submit(smtp: smtplib.SMTP, sender: str, recipient: str, payload: bytes, options: Sequence[str]) -> None:
     """Submit one message in SMTP's own steps, because the meaning of a failure depends on the step.
 
     Until the dot that ends the message has been sent completely, the server has nothing to deliver. Between the dot
     and the reply the outcome is unknown, and SMTP offers no way to look it up.
     """
-    has_dsn = smtp.has_extn("dsn")
     limit_reply_time(smtp)
-    code, reply = smtp.mail(sender, ["RET=HDRS", f"ENVID={envelope_id}"] if has_dsn else [])
+    code, reply = smtp.mail(sender, options)
     if code != 250:
         raise error_from_reply(code, reply, "sender address")
     limit_reply_time(smtp)
-    code, reply = smtp.rcpt(recipient, ["NOTIFY=FAILURE"] if has_dsn else [])
+    code, reply = smtp.rcpt(recipient, ["NOTIFY=FAILURE"] if smtp.has_extn("dsn") else [])
     if code not in (250, 251):
         raise error_from_reply(code, reply, "recipient address")
     limit_reply_time(smtp)
@@ -415,13 +444,6 @@ def text_to_html(text: str) -> str:
 
 
 def _header_address(address: str, name: str = "") -> Address:
-    """Return an address for a header and the envelope. Raises PermanentError if plain SMTP cannot carry it."""
+    """Return a normalized address for a header. Its domain is in ASCII already."""
     local, _, domain = address.rpartition("@")
-    try:
-        if not local.isascii():
-            raise ValueError("local part")
-        return Address(name, addr_spec=f"{local}@{domain.encode('idna').decode()}")
-    except (ValueError, IndexError, MessageError) as error:
-        raise PermanentError(
-            "plain SMTP cannot carry this address: use only ASCII before the @ and one domain after it"
-        ) from error
+    return Address(name, local, domain)

@@ -8,7 +8,13 @@ import typer
 
 from bridge.clock import Clock
 
-LISTING_COMMANDS = {"evt": "events", "dlv": "deliveries", "rej": "rejected", "aud": "audit"}
+LISTING_COMMANDS = {
+    "evt": "events",
+    "dlv": "deliveries",
+    "rej": "rejected",
+    "aud": "audit",
+    "opt": "opt-outs",
+}
 """The prefix of an ID -> the command that lists such IDs."""
 
 

@@ -189,7 +189,9 @@ def pluralize(number: int, noun: str) -> str:
     """Return the number with its noun: `1 event`, `2 deliveries`."""
     if number == 1:
         return f"1 {noun}"
-    return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
+    if noun.endswith("y"):
+        return f"{number:,} {noun[:-1]}ies"
+    return f"{number:,} {noun}es" if noun.endswith("s") else f"{number:,} {noun}s"
 
 
 def masked_address(value: object) -> str:

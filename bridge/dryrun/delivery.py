@@ -68,5 +68,5 @@ def build_due_delivery(
         consent=check.result if check else None,
         updates=planned.updates_existing,
         shadow=planned.shadow,
-        alert=planned.trigger == "alert",
+        internal=planned.internal,
     )

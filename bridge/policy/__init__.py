@@ -11,28 +11,51 @@ from bridge.policy.decision import (
     Decision,
     Defer,
     DueDelivery,
+    Hold,
     PolicyInputs,
     Suppress,
     decide,
 )
 from bridge.policy.idempotency import IdempotencyRecord, event_precedence
+from bridge.policy.opt_outs import (
+    CHANNELS,
+    ActiveOptOut,
+    CrmFlag,
+    OptOutEntry,
+    UndeliverableAddress,
+    channels_of,
+    covered_channels,
+    find_opt_out,
+)
 from bridge.policy.quiet_hours import NEVER, quiet_hours_end
-from bridge.policy.zones import regions_of, zones_of
+from bridge.policy.total_cap import MessageCounts
+from bridge.policy.zones import country_of, regions_of, zones_of
 
 __all__ = [
+    "CHANNELS",
     "NEVER",
+    "ActiveOptOut",
     "Allow",
     "Cancel",
+    "CrmFlag",
     "Decision",
     "Defer",
     "DueDelivery",
     "EventRef",
+    "Hold",
     "IdempotencyRecord",
+    "MessageCounts",
+    "OptOutEntry",
     "PolicyInputs",
     "Suppress",
+    "UndeliverableAddress",
+    "channels_of",
+    "country_of",
+    "covered_channels",
     "decide",
     "event_precedence",
     "find_cancelling_event",
+    "find_opt_out",
     "quiet_hours_end",
     "regions_of",
     "zones_of",

@@ -10,18 +10,29 @@ from zoneinfo import ZoneInfo
 
 from bridge.clock import format_duration
 from bridge.connector.api import Channel
+from bridge.contacts.address import address_key
 from bridge.contacts.parse import Contact
 from bridge.lifecycle import SuppressReason
 from bridge.policy.cancellation import EventRef
 from bridge.policy.idempotency import IdempotencyRecord
+from bridge.policy.opt_outs import (
+    NOUNS,
+    ActiveOptOut,
+    CrmFlag,
+    UndeliverableAddress,
+    describe_opt_out,
+    utc_minute,
+)
 from bridge.policy.quiet_hours import NEVER, is_quiet, next_quiet_hours_start, quiet_hours_end
-from bridge.policy.zones import is_contacts_own_address, regions_of, zones_of
+from bridge.policy.zones import country_of, regions_of, zones_of
 from bridge.rules.model import MessagingPolicy, OncePer, QuietHours, Truth
+from bridge.telemetry import mask
 
 RECHECK_INTERVAL: Final = timedelta(minutes=1)
 """How long a delivery is deferred while another delivery holds its idempotency key with an unknown outcome."""
 
-_NOUN: Final = {"sms": "text message", "email": "email", "call": "call"}
+CRM_RECHECK_INTERVAL: Final = timedelta(minutes=5)
+"""How long a message is deferred at a time while a CRM does not answer."""
 
 
 @dataclass(slots=True)
@@ -44,8 +55,8 @@ class DueDelivery:
     updates: bool = False
     """A later event updates the record of a completed idempotency key (`IdempotencyScope.updates`)."""
     shadow: bool = False
-    alert: bool = False
-    """An alert to the team (`alerts`)."""
+    internal: bool = False
+    """A message to the team, whose recipient is a literal of the rules file: the messaging policy does not apply."""
     force: bool = False
     """An operator requested a replay with `--force`: completed actions are repeated."""
 
@@ -58,11 +69,18 @@ class PolicyInputs:
     """The result of `find_cancelling_event` over the accepted events."""
     last_done_at: datetime | None = None
     """When the same rule and action last took effect, or may have, for the same contact or conversation."""
-    opted_out_at: datetime | None = None
+    opt_out: ActiveOptOut | None = None
+    undeliverable: UndeliverableAddress | None = None
+    crm_flag: CrmFlag | None = None
+    """The opt-out flag of a CRM that covers the message."""
+    crms_to_ask: Sequence[str] = ()
+    """The connections of `messaging.crm_opt_outs` without a current answer about the recipient."""
     crm_time_zone: str | None = None
     """The recipient's time zone according to a CRM; used if the event has none."""
     messages_sent_at: Sequence[datetime] = ()
     """When any rule sent, or may have sent, a message on this channel to this address; in any order."""
+    messages_of_connection: int = 0
+    """Messages on this channel that the connection sent, or may have sent, within the window of `caps.total`."""
     idempotency_record: IdempotencyRecord | None = None
 
 
@@ -82,6 +100,8 @@ class Defer:
 
     until: datetime
     detail: str
+    crms_to_ask: Sequence[str] = ()
+    """The CRM connections whose answer it waits for; it is decided again as soon as they have answered."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +124,14 @@ class Cancel:
     detail: str
 
 
-Decision = Allow | Defer | Suppress | Cancel
+@dataclass(frozen=True)
+class Hold:
+    """The connection reached `messaging.caps.total`: it is paused, and the delivery waits until it is resumed."""
+
+    detail: str
+
+
+Decision = Allow | Defer | Suppress | Cancel | Hold
 
 
 def decide(
@@ -114,7 +141,7 @@ def decide(
     now: datetime,
     allowlist: Collection[str] = (),
 ) -> Decision:
-    """Decide whether a due delivery is sent, deferred, suppressed or cancelled.
+    """Decide whether a due delivery is sent, deferred, suppressed, cancelled or held.
 
     Every `detail` names the setting that decided and never contains an address. `allowlist` is
     BRIDGE_RECIPIENT_ALLOWLIST. Caps are checked only after the quiet hours are over, because they may allow another
@@ -122,9 +149,9 @@ def decide(
     """
     if inputs.cancelled_by is not None:
         event = inputs.cancelled_by
-        return Cancel(event, f"cancel_on: cancelled by {event.type} at {_utc(event.occurred_at)}")
+        return Cancel(event, f"cancel_on: cancelled by {event.type} at {utc_minute(event.occurred_at)}")
     if due.expires_at is not None and now >= due.expires_at:
-        return Suppress(SuppressReason.EXPIRED, f"expires: expired at {_utc(due.expires_at)}")
+        return Suppress(SuppressReason.EXPIRED, f"expires: expired at {utc_minute(due.expires_at)}")
     if (
         due.once is not None
         and inputs.last_done_at is not None
@@ -134,7 +161,7 @@ def decide(
         return Suppress(
             SuppressReason.COOLDOWN,
             f"once per {due.once.per} within {format_duration(due.once.within)}: last done at "
-            f"{_utc(inputs.last_done_at)}; next allowed at {_utc(until)}",
+            f"{utc_minute(inputs.last_done_at)}; next allowed at {utc_minute(until)}",
             until,
         )
     if due.channel is not None:
@@ -142,7 +169,12 @@ def decide(
         if stopped is not None:
             return stopped
     decision = _apply_idempotency(due, inputs.idempotency_record, now)
-    if due.channel is not None and isinstance(decision, Allow) and not _is_team_alert(due):
+    if due.channel is not None and isinstance(decision, Allow) and not due.internal:
+        held = _apply_total_cap(due.channel, inputs, messaging)
+        if held is not None:
+            return held
+        if inputs.crms_to_ask:
+            return _wait_for_crms(due, due.channel, inputs.crms_to_ask, now)
         zones = zones_of(due.contact, due.recipient, messaging.time_zone, inputs.crm_time_zone)
         return replace(
             decision,
@@ -151,9 +183,14 @@ def decide(
     return decision
 
 
-def _is_team_alert(due: DueDelivery) -> bool:
-    """Return True for an alert, which may be sent at night. An alert to the event's own contact is a normal message."""
-    return due.alert and not is_contacts_own_address(due.contact, due.recipient)
+def _wait_for_crms(due: DueDelivery, channel: Channel, crms: Sequence[str], now: datetime) -> Defer:
+    """Defer a message until the CRMs have answered. It is decided again earlier, so that it expires on time."""
+    until = now + CRM_RECHECK_INTERVAL
+    return Defer(
+        min(until, due.expires_at) if due.expires_at is not None else until,
+        f"messaging.crm_opt_outs: asking {' and '.join(crms)} whether the contact wants no {NOUNS[channel]}s",
+        crms,
+    )
 
 
 def _quiet_windows(due: DueDelivery, messaging: MessagingPolicy) -> dict[str, QuietHours]:
@@ -175,24 +212,52 @@ def _apply_messaging(
     now: datetime,
     allowlist: Collection[str],
 ) -> Defer | Suppress | None:
-    if allowlist and (due.recipient or "").casefold() not in {address.casefold() for address in allowlist}:
+    if allowlist and address_key(due.recipient or "") not in {address_key(address) for address in allowlist}:
         return Suppress(
             SuppressReason.NOT_ALLOWLISTED, "BRIDGE_RECIPIENT_ALLOWLIST does not contain this address"
         )
-    if inputs.opted_out_at is not None:
+    if due.internal:
+        return None
+    if inputs.opt_out is not None:
+        return Suppress(
+            SuppressReason.OPTED_OUT, describe_opt_out(inputs.opt_out, channel, messaging.opt_out_scope)
+        )
+    if inputs.undeliverable is not None:
+        until = inputs.undeliverable.until
+        return Suppress(
+            SuppressReason.UNDELIVERABLE,
+            f"undeliverable: {NOUNS[channel]}s to this address failed at {utc_minute(inputs.undeliverable.since)} "
+            f"({mask(inputs.undeliverable.detail)}); tried again after {utc_minute(until)}, or once "
+            "`bridge opt-outs remove` clears it",
+            until,
+        )
+    if inputs.crm_flag is not None:
         return Suppress(
             SuppressReason.OPTED_OUT,
-            f"opt-out: the recipient opted out of {_NOUN[channel]}s at {_utc(inputs.opted_out_at)}; "
-            "applies until the recipient opts in again",
+            f"messaging.crm_opt_outs: {inputs.crm_flag.field} is set in {inputs.crm_flag.connection}: the contact "
+            f"wants no {NOUNS[channel]}s; clear it there, and it applies within an hour",
         )
-    if _is_team_alert(due):
-        return None
+    if messaging.countries and channel != "email":
+        stopped = _apply_countries(due.recipient or "", messaging)
+        if stopped is not None:
+            return stopped
     if due.consent in ("false", "unknown"):
         return Suppress(
             SuppressReason.NO_CONSENT,
             f"messaging.consent: `{messaging.consent}` is {due.consent} for this event: no consent",
         )
     return _apply_quiet_hours(due, inputs, messaging, now) or _apply_cap(channel, inputs, messaging, now)
+
+
+def _apply_countries(phone: str, messaging: MessagingPolicy) -> Suppress | None:
+    country = country_of(phone)
+    if country in messaging.countries:
+        return None
+    found = f"of {country}" if country else "of no known country, or one that charges its callers"
+    allowed = ", ".join(sorted(messaging.countries))
+    return Suppress(
+        SuppressReason.COUNTRY_NOT_ALLOWED, f"messaging.countries: the number is {found}; allowed: {allowed}"
+    )
 
 
 def _apply_cap(
@@ -212,8 +277,18 @@ def _apply_cap(
     until = counted[-cap.count] + cap.per
     return Suppress(
         SuppressReason.FREQUENCY_CAPPED,
-        f"{limit}, and {len(counted)} already sent or possibly sent; next allowed at {_utc(until)}",
+        f"{limit}, and {len(counted)} already sent or possibly sent; next allowed at {utc_minute(until)}",
         until,
+    )
+
+
+def _apply_total_cap(channel: Channel, inputs: PolicyInputs, messaging: MessagingPolicy) -> Hold | None:
+    cap = messaging.total_caps.get(channel)
+    if cap is None or inputs.messages_of_connection < cap.count:
+        return None
+    return Hold(
+        f"messaging.caps.total.{channel}: at most {_pluralize(cap.count, channel)} per {format_duration(cap.per)} "
+        f"to all recipients, and {inputs.messages_of_connection} already sent or possibly sent"
     )
 
 
@@ -234,11 +309,15 @@ def _apply_quiet_hours(
             f"{detail}; no hour of the day is outside the quiet hours of all time zones that the number allows: "
             "set the contact's time zone in the event, or shorten the quiet hours",
         )
-    end = f"they end {_local(until, zones[0])}" if len(zones) == 1 else f"all zones allow it at {_utc(until)}"
+    end = (
+        f"they end {_local(until, zones[0])}"
+        if len(zones) == 1
+        else f"all zones allow it at {utc_minute(until)}"
+    )
     if due.expires_at is not None and until >= due.expires_at:
         return Suppress(
             SuppressReason.EXPIRED,
-            f"{detail}; {end}, but the delivery expires at {_utc(due.expires_at)}",
+            f"{detail}; {end}, but the delivery expires at {utc_minute(due.expires_at)}",
             until,
         )
     return Defer(until, f"{detail}; {end}")
@@ -274,7 +353,7 @@ def _apply_idempotency(due: DueDelivery, record: IdempotencyRecord | None, now: 
             return Suppress(
                 SuppressReason.SUPERSEDED,
                 f"idempotency key: delivery {record.delivery_id} already wrote a later or more final event, "
-                f"of {_utc(record.occurred_at)}",
+                f"of {utc_minute(record.occurred_at)}",
             )
         updates = True
     if due.shadow:
@@ -283,11 +362,7 @@ def _apply_idempotency(due: DueDelivery, record: IdempotencyRecord | None, now: 
 
 
 def _pluralize(count: int, channel: Channel) -> str:
-    return f"{count} {_NOUN[channel]}{'' if count == 1 else 's'}"
-
-
-def _utc(instant: datetime) -> str:
-    return f"{instant:%Y-%m-%d %H:%M} UTC"
+    return f"{count} {NOUNS[channel]}{'' if count == 1 else 's'}"
 
 
 def _local(instant: datetime, zone: str) -> str:

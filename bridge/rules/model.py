@@ -20,6 +20,9 @@ Truth = Literal["true", "false", "unknown"]
 
 Trigger = Literal["rule", "on_failure", "alert"]
 
+OptOutScope = Literal["channel", "phone", "all"]
+"""How far an opt-out reaches: only its channel; all channels of a phone number (`sms`, `whatsapp`, `call`); all."""
+
 ALERTS = "alerts"
 """Takes the place of a rule's name for the file's alerts. No rule can have this name."""
 
@@ -53,12 +56,27 @@ class MessagingPolicy:
     caps: Mapping[Channel, Cap] = field(
         default_factory=lambda: {
             "sms": Cap(2, timedelta(hours=24)),
+            "whatsapp": Cap(2, timedelta(hours=24)),
             "email": Cap(2, timedelta(days=7)),
             "call": Cap(3, timedelta(hours=24)),
         }
     )
+    total_caps: Mapping[Channel, Cap] = field(
+        default_factory=lambda: {
+            "sms": Cap(500, timedelta(hours=1)),
+            "whatsapp": Cap(500, timedelta(hours=1)),
+            "email": Cap(500, timedelta(hours=1)),
+            "call": Cap(200, timedelta(hours=1)),
+        }
+    )
+    """`caps.total`: how many messages a connection may send to all recipients together before it is paused."""
+    countries: frozenset[str] = frozenset()
+    """The ISO 3166 codes of the countries that may be texted and called; empty: all."""
     time_zone: str = "America/New_York"
     """The fallback if not even the recipient's country is known."""
+    opt_out_scope: OptOutScope = "phone"
+    crm_opt_outs: Mapping[str, str] = field(default_factory=dict)
+    """Connections of CRMs that are asked for opt-out flags before a message -> their connector."""
     consent: str | None = None
     """A condition (the `if` language) that every message must meet, such as a consent field. None: no condition."""
 
@@ -97,6 +115,8 @@ class Step:
     retry: Retry = Retry()
     idempotency_key: Any = None
     """A compiled template, or None."""
+    internal: bool = False
+    """The recipient is a literal of the file: a message to the team, to which the messaging policy does not apply."""
 
 
 class Check(NamedTuple):
@@ -117,6 +137,10 @@ class Condition(Protocol):
 
     def check(self, context: Mapping[str, Any], checks: list[Check], depth: int = 0) -> Truth:
         """Evaluate the condition for the event in `context` and append its rows of the trace."""
+        ...
+
+    def proves(self) -> frozenset[tuple[str, ...]]:
+        """Return the dotted names that have a value whenever the condition is true."""
         ...
 
 
@@ -341,6 +365,11 @@ class PlannedDelivery:
     once: OncePer | None = None
     retry: Retry = Retry()
     shadow: bool = False
+    internal: bool = False
+    """A message to the team (`Step.internal`)."""
+    notes: tuple[str, ...] = ()
+    """What it has to do without: fields of the event that cannot be read, and params left out because their value does
+    not fit. They contain no values."""
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import time
-from typing import cast
+from typing import Any, get_args
 
 from bridge.area_codes import known_regions
-from bridge.connector.api import Channel
 from bridge.contacts.time_zone import normalize_time_zone, residence_time_zone
+from bridge.errors import BridgeError
 from bridge.rules.fields import did_you_mean
 from bridge.rules.keys import CONDITION, STRING, Key, Section, ValueType
-from bridge.rules.model import Cap, MessagingPolicy, QuietHours
+from bridge.rules.model import Cap, MessagingPolicy, OptOutScope, QuietHours
 from bridge.rules.parse_context import ParseContext, quote_value
 from bridge.rules.yaml import Node
 from bridge.settings import parse_duration
@@ -26,7 +26,14 @@ _NO_QUIET_HOURS = QuietHours(time(0), time(0))
 def read_messaging(context: ParseContext, node: Node, _label: str) -> MessagingPolicy | None:
     """Return the policy of the file. Keys that it does not set keep their defaults."""
     entries = MESSAGING.open(context, node)
-    return MessagingPolicy(**MESSAGING.read(context, entries)) if entries is not None else None
+    if entries is None:
+        return None
+    values, defaults = MESSAGING.read(context, entries), MessagingPolicy()
+    caps = values.pop("caps", {})
+    total_caps = caps.pop("total", {})
+    return MessagingPolicy(
+        caps={**defaults.caps, **caps}, total_caps={**defaults.total_caps, **total_caps}, **values
+    )
 
 
 def _time_zone(context: ParseContext, node: Node, label: str) -> str | None:
@@ -68,6 +75,19 @@ def _hours(context: ParseContext, node: Node, alternative: str = "") -> QuietHou
     return QuietHours(start, end)
 
 
+def _opt_out_scope(context: ParseContext, node: Node, label: str) -> OptOutScope | None:
+    scope = _OPT_OUT_SCOPES.get(node.value) if isinstance(node.value, str) else None
+    if scope is None:
+        text = f"{label} must be `phone`, `channel` or `all`, not {quote_value(node.value)}"
+        context.error(node, text, "`phone`: an opt-out of text messages, WhatsApp or calls covers all three")
+    elif scope == "channel":
+        text = "an opt-out of text messages does not cover calls and WhatsApp messages"
+        context.warning(
+            node, text, "US law requires that it does (47 CFR 64.1200(a)(10)); the default is `phone`"
+        )
+    return scope
+
+
 def _regions(context: ParseContext, node: Node, label: str) -> dict[str, QuietHours]:
     regions = {}
     for name, (key, value) in context.mapping(node, label).items():
@@ -88,11 +108,26 @@ def _regions(context: ParseContext, node: Node, label: str) -> dict[str, QuietHo
     return regions
 
 
-def _caps(context: ParseContext, node: Node, _label: str) -> Mapping[Channel, Cap]:
-    entries = CAPS.open(context, node)
-    caps: dict[Channel, Cap] = {**MessagingPolicy().caps}
-    caps.update(cast("dict[Channel, Cap]", CAPS.read(context, entries or {})))
-    return caps
+def _countries(context: ParseContext, node: Node, label: str) -> frozenset[str]:
+    from phonenumbers import SUPPORTED_REGIONS
+
+    countries = set()
+    for item in context.list_items(node, label, allow_single=True):
+        country = context.string(item, label)
+        if country in SUPPORTED_REGIONS:
+            countries.add(country)
+        elif country is not None:
+            hint = did_you_mean(country.upper(), sorted(SUPPORTED_REGIONS))
+            context.error(item, f"no country `{country[:40]}`", hint or "write ISO 3166 codes: `[US, CA]`")
+    return frozenset(countries)
+
+
+def _caps(context: ParseContext, node: Node, _label: str) -> Mapping[str, Any]:
+    return CAPS.read(context, CAPS.open(context, node) or {})
+
+
+def _total_caps(context: ParseContext, node: Node, _label: str) -> Mapping[str, Cap]:
+    return TOTAL_CAPS.read(context, TOTAL_CAPS.open(context, node) or {})
 
 
 def _cap(context: ParseContext, node: Node, label: str) -> Cap | None:
@@ -108,16 +143,64 @@ def _cap(context: ParseContext, node: Node, label: str) -> Cap | None:
     return Cap(int(match[1]), per)
 
 
+def _crm_opt_outs(context: ParseContext, node: Node, label: str) -> dict[str, str]:
+    """Return the connections whose CRM is asked, with their connectors."""
+    crms: dict[str, str] = {}
+    for item in context.list_items(node, label, allow_single=True):
+        name = context.string(item, label)
+        if name is None:
+            continue
+        known = {*context.registry.names(), *context.connections}
+        connector = name if name in context.registry.names() else context.connections.get(name)
+        if connector is None:
+            hint = did_you_mean(name, sorted(known)) or "write the name of a connection that a rule uses"
+            context.error(item, f"no connection `{name[:60]}`", hint)
+        elif not _has_opt_out_flags(context, connector):
+            hint = "name a CRM, such as `hubspot` or `salesforce`"
+            context.error(item, f"the connector `{connector}` has no opt-out flags", hint)
+        else:
+            crms[name] = connector
+            context.connections.setdefault(name, connector)
+            context.check_settings(item, connector, name)
+    return crms
+
+
+def _has_opt_out_flags(context: ParseContext, connector: str) -> bool:
+    try:
+        return context.registry.connector(connector).read_opt_out_flags is not None
+    except BridgeError:
+        return False
+
+
+_OPT_OUT_SCOPES: Mapping[str, OptOutScope] = {scope: scope for scope in get_args(OptOutScope)}
 _HOURS_SCHEMA = {"type": "string", "examples": ["20:00-08:00"]}
 _CAP_TYPE = ValueType(_cap, {"type": "string", "pattern": r"^\s*[1-9]\d{0,4}\s+per\s+\S+\s*$"})
 
+TOTAL_CAPS = Section(
+    "`total`",
+    hint="",
+    keys=(
+        Key("sms", _CAP_TYPE, "text messages of a connection", default="500 per 1h"),
+        Key("whatsapp", _CAP_TYPE, "WhatsApp messages of a connection", default="500 per 1h"),
+        Key("email", _CAP_TYPE, "emails of a connection", default="500 per 1h"),
+        Key("call", _CAP_TYPE, "calls of a connection", default="200 per 1h"),
+    ),
+)
 CAPS = Section(
     "`caps`",
     hint="",
     keys=(
-        Key("sms", _CAP_TYPE, "text messages per phone number", example="2 per 24h", default="2 per 24h"),
-        Key("email", _CAP_TYPE, "emails per address", example="2 per 7d", default="2 per 7d"),
-        Key("call", _CAP_TYPE, "calls per phone number", example="3 per 24h", default="3 per 24h"),
+        Key("sms", _CAP_TYPE, "text messages per phone number", default="2 per 24h"),
+        Key("whatsapp", _CAP_TYPE, "WhatsApp messages per phone number", default="2 per 24h"),
+        Key("email", _CAP_TYPE, "emails per address", default="2 per 7d"),
+        Key("call", _CAP_TYPE, "calls per phone number", default="3 per 24h"),
+        Key(
+            "total",
+            ValueType(_total_caps, {"$ref": "#/$defs/total_caps"}),
+            "messages of a connection to all recipients together; one more pauses the connection",
+            example="{sms: 100 per 1h}",
+            default="{sms: 500 per 1h, whatsapp: 500 per 1h, email: 500 per 1h, call: 200 per 1h}",
+        ),
     ),
 )
 MESSAGING = Section(
@@ -139,14 +222,36 @@ MESSAGING = Section(
         Key(
             "caps",
             ValueType(_caps, {"$ref": "#/$defs/caps"}),
-            "maximum number of messages per channel and address",
-            default="{sms: 2 per 24h, email: 2 per 7d, call: 3 per 24h}",
+            "maximum number of messages per channel: to one address, and to [all together](#caps)",
+            example="{sms: 1 per 24h, total: {sms: 100 per 1h}}",
+        ),
+        Key(
+            "countries",
+            ValueType(
+                _countries, {"type": ["array", "string"], "items": STRING.schema, "examples": [["US", "CA"]]}
+            ),
+            "the only countries to text and call, by phone number, as ISO 3166 codes",
+            example="[US, CA]",
         ),
         Key(
             "time_zone",
             ValueType(_time_zone, STRING.schema),
             "the time zone to use if the recipient's country is unknown",
             default="America/New_York",
+        ),
+        Key(
+            "opt_out_scope",
+            ValueType(_opt_out_scope, {"enum": list(_OPT_OUT_SCOPES)}),
+            "how far an [opt-out](rules.md#opt-outs) reaches: `phone` extends one of `sms`, `whatsapp` or `call` to "
+            "all three, `channel` keeps it to its channel, `all` extends it to every channel",
+            default="phone",
+        ),
+        Key(
+            "crm_opt_outs",
+            ValueType(_crm_opt_outs, {"type": "array", "items": STRING.schema}),
+            "connections of CRMs that are asked before each message whether the contact has "
+            "[opted out](rules.md#opt-out-flags-of-a-crm)",
+            example="[hubspot, salesforce]",
         ),
         Key(
             "consent",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from bridge.connector.action_name import ActionName
 from bridge.connector.api import Action
-from bridge.connector.discovery import read_settings
 from bridge.errors import BridgeError
 from bridge.json_values import describe_type
 from bridge.rules.fields import nearest
@@ -65,9 +65,15 @@ def _step(context: ParseContext, node: Node) -> Step | None:
         action=action,
         line=use_key.line,
         values=params,
-        internal=action.channel is not None and not has_template(params.get(action.recipient or "")),
+        internal=_has_literal_recipient(action, params),
         **values,
     )
+
+
+def _has_literal_recipient(action: Action, params: Mapping[str, Any]) -> bool:
+    """Return whether the file itself names the recipient, so that the message never goes to an event's contact."""
+    recipient = params.get(action.recipient) if action.recipient else None
+    return recipient is not None and not has_template(recipient)
 
 
 def _action(context: ParseContext, node: Node, label: str) -> Action | None:
@@ -129,19 +135,7 @@ def _check_connection(context: ParseContext, node: Node, action: Action, name: s
         hint = f"a connection has one connector: write another name, such as `{action.connector}_eu`"
         context.error(node, f"the connection `{name}` belongs to the connector `{owner}`", hint)
     elif context.needs_settings:
-        _check_settings(context, node, action, name)
-
-
-def _check_settings(context: ParseContext, node: Node, action: Action, connection: str) -> None:
-    """Add an error for missing or invalid variables, once per connection."""
-    if context.environ is None or connection in context.checked_connections:
-        return
-    context.checked_connections.add(connection)
-    try:
-        read_settings(context.registry.connector(action.connector), connection, context.environ)
-    except BridgeError as error:
-        hint = f"set it in the environment or in .env; see `bridge connectors show {action.connector}`"
-        context.error(node, f"connection `{connection}`: {error}", hint, connection)
+        context.check_settings(node, action.connector, name)
 
 
 def _once(context: ParseContext, node: Node, _label: str) -> OncePer | None:

@@ -16,10 +16,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bridge.connector.api import IdempotencyInput, Params, SerializeBy
+from bridge.connector.api import DEFAULT_COUNTRY, Action, IdempotencyInput, Params, SerializeBy
+from bridge.contacts.address import address_key, normalize_address
 from bridge.events import Event
 from bridge.rules.conditions import Expression, combine
-from bridge.rules.lookup import TemplateContext
+from bridge.rules.lookup import UNREAD, TemplateContext
 from bridge.rules.model import (
     ALERTS,
     DELIVERY_FIELDS,
@@ -33,8 +34,8 @@ from bridge.rules.model import (
     Trigger,
 )
 from bridge.rules.parse_params import DefaultParam, describe_validation_error
-from bridge.rules.template_filters import RenderError
-from bridge.rules.templates import condition, template_context
+from bridge.rules.template_filters import MissingValue, RenderError
+from bridge.rules.templates import condition, message_context, template_context
 
 MESSAGE_EXPIRY = timedelta(hours=24)
 """Counted from the event's own time, for actions with a channel. `expires:` overrides it."""
@@ -140,8 +141,14 @@ def _plan_steps(
 
 def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: TemplateContext) -> PlannedDelivery:
     action = step.action
-    params, validated, error = _render_params(step, context)
-    recipient = getattr(validated, action.recipient, None) if validated and action.recipient else None
+    context[UNREAD].clear()
+    is_message = action.channel is not None and not step.internal
+    params, validated, error, left_out = _render_params(
+        step,
+        message_context(context, plan.event) if is_message else context,
+        {DEFAULT_COUNTRY: plan.event.default_country if plan.event else None},
+    )
+    recipient = _recipient(action, validated, plan)
     if validated and action.channel and not recipient:
         error = f"`{action.recipient}` is empty: the message has no recipient"
     key = ""
@@ -153,6 +160,9 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
         )
     except RenderError as render_error:
         error = error or f"`idempotency_key`: {render_error}"
+    unread = sorted(context[UNREAD])
+    if error:
+        error = "; ".join([error, *(reason for reason in unread if reason not in error)])
     expires = step.expires or (MESSAGE_EXPIRY if action.channel else None)
     return PlannedDelivery(
         rule=plan.rule,
@@ -173,35 +183,74 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
         once=step.once,
         retry=step.retry,
         shadow=plan.shadow,
+        internal=step.internal,
+        notes=() if error else (*unread, *left_out),
     )
 
 
-def _render_params(step: Step, context: TemplateContext) -> tuple[dict[str, Any], Params | None, str | None]:
-    """Return the rendered params as JSON and as the action's model, or an error with names but no values."""
+def _recipient(action: Action, params: Params | None, plan: _PlanContext) -> str | None:
+    """Return the recipient of a message in canonical form, whatever type the connector's param has."""
+    address = getattr(params, action.recipient, None) if params and action.recipient else None
+    if not isinstance(address, str):
+        return address
+    return normalize_address(address, plan.event.default_country if plan.event else None) or address
+
+
+def _render_params(
+    step: Step, context: TemplateContext, validation_context: Mapping[str, Any]
+) -> tuple[dict[str, Any], Params | None, str | None, tuple[str, ...]]:
+    """Return the rendered params as JSON and as the action's model, an error with names but no values, and notes.
+
+    Phone numbers and email addresses are in canonical form. A note names a param that was left out because the event's
+    value does not fit it.
+    """
     values: dict[str, Any] = {}
     errors: list[str] = []
+    left_out: list[str] = []
+    optional_defaults = {
+        name for name, value in step.values.items() if isinstance(value, DefaultParam) and value.optional
+    }
     for name, value in step.values.items():
         try:
             values[name] = _render(value, context)
         except RenderError as error:
-            errors.append(f"`{name}`: {error}")
+            if name not in optional_defaults:
+                errors.append(f"`{name}`: {error}")
+                continue
+            values[name] = None
+            if not isinstance(error, MissingValue):
+                left_out.append(f"`{name}`: {error}; it was left out")
     if errors:
-        return {}, None, "; ".join(errors)
+        return {}, None, "; ".join(errors), ()
     try:
-        return values, step.action.params.model_validate(values), None
+        validated = step.action.params.model_validate(values, context=validation_context)
+        return _canonical(values, validated), validated, None, tuple(left_out)
     except ValidationError as error:
         details = error.errors(include_input=False, include_url=False)
-    invalid_defaults = {str(item["loc"][0]) for item in details if item["loc"]} & {
-        name for name, value in step.values.items() if isinstance(value, DefaultParam) and value.optional
-    }
+    invalid_defaults = optional_defaults & {str(item["loc"][0]) for item in details if item["loc"]}
     if invalid_defaults:
-        # Event fields are read leniently: an optional default of an unexpected type counts as missing.
+        # Event fields are read leniently: an optional default that does not fit is left out, and the delivery says so.
         values.update(dict.fromkeys(invalid_defaults))
+        left_out += [
+            f"{describe_validation_error(item)}; it was left out"
+            for item in details
+            if item["loc"] and str(item["loc"][0]) in invalid_defaults
+        ]
         try:
-            return values, step.action.params.model_validate(values), None
+            validated = step.action.params.model_validate(values, context=validation_context)
+            return _canonical(values, validated), validated, None, tuple(left_out)
         except ValidationError as error:
             details = error.errors(include_input=False, include_url=False)
-    return {}, None, "; ".join(describe_validation_error(item) for item in details)
+    return {}, None, "; ".join(describe_validation_error(item) for item in details), ()
+
+
+def _canonical(values: Mapping[str, Any], validated: Params) -> dict[str, Any]:
+    """Return the values with the strings as validation changed them, so that no later step needs its context."""
+    return {
+        name: changed if isinstance(value, str) and isinstance(changed, str) else value
+        for name, value in values.items()
+        for changed in [getattr(validated, name, value)]
+    }
 
 
 def _render(value: Any, context: TemplateContext) -> Any:
@@ -237,7 +286,7 @@ def _concurrency_key(step: Step, plan: _PlanContext, recipient: str | None) -> s
     if step.action.serialize_by is SerializeBy.NONE or plan.event is None:
         return None
     if step.action.channel:
-        target = recipient.casefold() if recipient else plan.conversation
+        target = address_key(recipient) if recipient else plan.conversation
     elif step.action.serialize_by is SerializeBy.CONVERSATION:
         target = plan.conversation
     else:

@@ -16,20 +16,41 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Select, and_, bindparam, literal, or_, select, text
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Select,
+    TextClause,
+    and_,
+    bindparam,
+    literal,
+    or_,
+    select,
+    text,
+)
 
+from bridge.connector.api import Channel
 from bridge.events import Event
-from bridge.lifecycle import SuppressReason, Transition
-from bridge.policy import Allow, Cancel, Decision, Defer, Suppress, event_precedence
+from bridge.lifecycle import PauseCause, SuppressReason, Transition
+from bridge.policy import Allow, Cancel, Decision, Defer, Hold, MessageCounts, Suppress, event_precedence
+from bridge.rules.model import Cap
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert
-from bridge.store.connections import RequestBudget, acquire_budget, lock_connection
-from bridge.store.database import Database
+from bridge.store.connections import (
+    RequestBudget,
+    acquire_budget,
+    lock_connection,
+    log_state_change,
+    pause_columns,
+)
+from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery
 from bridge.store.idempotency import reserve_keys
+from bridge.store.opt_out_queries import add_queries, waits_for_crm
 from bridge.store.opt_outs import recipient_lock_key
+from bridge.store.pauses import INDEFINITELY
 from bridge.store.policy_inputs import PolicyConfig, decide_all, load_policy_data
-from bridge.store.routing import read_events
+from bridge.store.routing import events_by_delivery
 from bridge.store.transitions import Change, apply_transitions
 
 LEASE = timedelta(seconds=30)
@@ -129,8 +150,10 @@ def claim(
             return ClaimedBatch((), _next_poll_delay(conn, capacity.connection, budget, now))
         events = events_by_delivery(database, conn, selected)
         data = load_policy_data(
-            database, conn, selected, policy_config.messaging, now, policy_config.hash_address
+            database, conn, selected, events, policy_config.messaging, now, policy_config.hash_address
         )
+        counts, caps = MessageCounts.from_json(account.message_counts), policy_config.messaging.total_caps
+        data.message_totals = counts.totals(caps, now)
         decisions = decide_all(selected, events, data, policy_config, now)
         allowed = [item for item in selected if isinstance(decisions.get(item.id), Allow | None)]
         if len(allowed) < len(selected):
@@ -148,7 +171,13 @@ def claim(
         ]
         _start_attempts(database, conn, claimed, worker_id, now)
         calls = _split_into_batches(claimed, capacity)
-        budget.spend(conn, len(calls), now)
+        columns = _count_messages(allowed, counts, caps, now)
+        held = next((decision for decision in decisions.values() if isinstance(decision, Hold)), None)
+        if held is not None and not budget.alerts_only:
+            columns |= pause_columns(PauseCause.TOTAL_CAP, INDEFINITELY, held.detail, alert=True)
+            database.publish(conn, [EVENTS_TOPIC])
+        budget.spend(conn, len(calls), now, columns)
+    log_state_change(capacity.connection, columns)
     return ClaimedBatch(calls, timedelta(0))
 
 
@@ -169,7 +198,7 @@ def _select_due(
             "concurrency_keys": list(concurrency_keys),
             "limit": limit,
         }
-        rows = conn.execute(_DUE, parameters).all()
+        rows = conn.execute(_DUE_ALERTS if budget.alerts_only else _DUE, parameters).all()
         for delivery in map(Delivery.from_row, rows):
             batch_key = _batch_key(delivery)
             batch_size = 1 if delivery.outcome_unknown_since else capacity.batch_size(delivery.action)
@@ -189,8 +218,11 @@ def _select_due(
     return selected if database.is_sqlite else _drop_busy(conn, selected)
 
 
-def _due_statement() -> Select[*tuple[Any, ...]]:
-    """Select due deliveries whose concurrency key is neither running nor in `concurrency_keys`, oldest first."""
+def _due_statement(condition: TextClause) -> Select[*tuple[Any, ...]]:
+    """Select due deliveries whose concurrency key is neither running nor in `concurrency_keys`, oldest first.
+
+    The condition is literal, so that the partial index with this condition is used.
+    """
     running = _TABLE.alias("running")
     is_running = (
         select(literal(1))
@@ -203,7 +235,7 @@ def _due_statement() -> Select[*tuple[Any, ...]]:
         select(*DELIVERY_COLUMNS)
         .where(
             _TABLE.c.connection == bindparam("connection"),
-            text("deliveries.state IN ('pending', 'retrying')"),  # literal, so that the partial index is used
+            condition,
             _TABLE.c.run_at <= bindparam("now"),
             or_(
                 _TABLE.c.concurrency_key.is_(None),
@@ -216,7 +248,9 @@ def _due_statement() -> Select[*tuple[Any, ...]]:
     )
 
 
-_DUE = _due_statement()
+_IS_WAITING = text("deliveries.state IN ('pending', 'retrying')")
+_IS_WAITING_ALERT = text("deliveries.trigger = 'alert' AND deliveries.state IN ('pending', 'retrying')")
+_DUE, _DUE_ALERTS = _due_statement(_IS_WAITING), _due_statement(_IS_WAITING_ALERT)
 
 
 def lock_keys(delivery: Delivery) -> set[str]:
@@ -225,7 +259,7 @@ def lock_keys(delivery: Delivery) -> set[str]:
     if delivery.concurrency_key is not None:
         keys.add(f"concurrency {delivery.concurrency_key}")
     if delivery.channel is not None and delivery.recipient is not None:
-        keys.add(recipient_lock_key(delivery.channel, delivery.recipient))
+        keys.add(recipient_lock_key(delivery.recipient))
     if delivery.options.once:
         keys.add(f"once {delivery.rule} {delivery.action} {delivery.once_value}")
     return keys
@@ -259,22 +293,11 @@ def _next_poll_delay(conn: Connection, name: str, budget: RequestBudget, now: da
     table = schema.deliveries
     next_at: datetime | None = conn.execute(
         select(table.c.run_at)
-        .where(table.c.connection == name, text("deliveries.state IN ('pending', 'retrying')"))
+        .where(table.c.connection == name, _IS_WAITING_ALERT if budget.alerts_only else _IS_WAITING)
         .order_by(table.c.run_at)
         .limit(1)
     ).scalar_one_or_none()
     return None if next_at is None else max(next_at - now, _MIN_POLL_DELAY)
-
-
-def events_by_delivery(
-    database: Database, conn: Connection, deliveries: Sequence[Delivery]
-) -> dict[str, Event]:
-    """Return the events of these deliveries, by delivery ID."""
-    events = read_events(database, conn, {item.event_id for item in deliveries if item.event_id})
-    return {
-        item.id: events.get(item.event_id or "") or Event({}, item.id, item.occurred_at)
-        for item in deliveries
-    }
 
 
 def _apply_other_decisions(
@@ -286,9 +309,14 @@ def _apply_other_decisions(
 ) -> None:
     """Defer, suppress or cancel the deliveries that may not be sent now."""
     changes = []
+    crms: dict[str, Sequence[str]] = {}
     for delivery in deliveries:
         match decisions.get(delivery.id):
-            case Defer(until, detail):
+            case Defer(until, detail, ask):
+                if ask:
+                    crms[delivery.id] = ask
+                    # While it waits, keep the CRM's last error.
+                    detail = delivery.detail or detail if waits_for_crm(delivery) else detail
                 transition = Transition.rescheduled(delivery, until, detail)
             case Cancel(_, detail):
                 transition = Transition.cancelled(delivery, detail)
@@ -301,6 +329,8 @@ def _apply_other_decisions(
                 continue
         changes.append(Change(delivery, transition))
     apply_transitions(database, conn, changes, now)
+    if crms:
+        add_queries(database, conn, deliveries[0].connection, crms, now)
 
 
 def _start_attempts(
@@ -348,6 +378,17 @@ def _start_attempts(
     )
     precedences = [event_precedence(item.event.type) for item in claimed]
     reserve_keys(conn, [item.delivery for item in claimed], precedences, now)
+
+
+def _count_messages(
+    allowed: Sequence[Delivery], counts: MessageCounts, caps: Mapping[Channel, Cap], now: datetime
+) -> dict[str, Any]:
+    """Count the messages that are about to be sent; return the changed columns of the connection."""
+    messages = [item for item in allowed if item.counts_toward_caps and item.kind == "send"]
+    for item in messages:
+        if item.channel in caps:
+            counts.add(item.channel, caps[item.channel], now)
+    return {"message_counts": counts.to_json()} if messages else {}
 
 
 def _split_into_batches(

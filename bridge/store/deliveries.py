@@ -31,13 +31,18 @@ class DeliveryOptions:
     shadow: bool = False
     force: bool = False
     """An operator requested a replay with `--force`."""
+    internal: bool = False
+    """A message to the team: the messaging policy does not apply, and it has no unsubscribe link."""
+    notes: tuple[str, ...] = ()
+    """What it has to do without (`PlannedDelivery.notes`)."""
 
     @classmethod
     def of(cls, planned: PlannedDelivery, *, force: bool = False) -> DeliveryOptions:
         """Return the options of a planned delivery."""
         return cls(
-            planned.updates_existing, planned.cancel_on, planned.once, planned.retry, planned.shadow, force
-        )
+            planned.updates_existing, planned.cancel_on, planned.once, planned.retry, planned.shadow, force,
+            planned.internal, planned.notes,
+        )  # fmt: skip
 
     @staticmethod
     @lru_cache(maxsize=4096)  # a rules file produces few different ones
@@ -53,6 +58,8 @@ class DeliveryOptions:
             retry=Retry(None if limit is None else timedelta(seconds=limit), retry.get("attempts")),
             shadow=stored.get("shadow", False),
             force=stored.get("force", False),
+            internal=stored.get("internal", False),
+            notes=tuple(stored.get("notes", ())),
         )
 
     def to_json(self) -> str:
@@ -62,6 +69,8 @@ class DeliveryOptions:
         stored: dict[str, Any] = {name: True for name in _FLAGS if getattr(self, name)}
         if self.cancel_on:
             stored["cancel_on"] = self.cancel_on
+        if self.notes:
+            stored["notes"] = self.notes
         if self.once is not None:
             stored["once"] = {"per": self.once.per, "within": self.once.within.total_seconds()}
         if self.retry != _STANDARD_RETRY:
@@ -74,7 +83,7 @@ class DeliveryOptions:
 
 
 _DEFAULT_OPTIONS: Final = DeliveryOptions()
-_FLAGS: Final = ("updates", "shadow", "force")
+_FLAGS: Final = ("updates", "shadow", "force", "internal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +134,11 @@ class Delivery:
     def kind(self) -> Literal["send", "lookup"]:
         """The kind of its next attempt."""
         return "send" if self.outcome_unknown_since is None else "lookup"
+
+    @property
+    def counts_toward_caps(self) -> bool:
+        """True for a message to a recipient outside the team."""
+        return self.channel is not None and not self.options.internal
 
     @property
     def once_value(self) -> str | None:

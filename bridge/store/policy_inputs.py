@@ -10,26 +10,36 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, func, select, tuple_, union
+from sqlalchemy import Connection, func, select, union
 
+from bridge.connector.api import Channel
+from bridge.contacts.address import address_key
 from bridge.contacts.parse import Contact
 from bridge.events import Event
 from bridge.policy import (
+    ActiveOptOut,
+    Allow,
+    CrmFlag,
     Decision,
     DueDelivery,
     EventRef,
     PolicyInputs,
+    UndeliverableAddress,
     decide,
     event_precedence,
     find_cancelling_event,
 )
 from bridge.rules.model import MessagingPolicy, PlannedDelivery, Truth
 from bridge.store import schema
+from bridge.store.connections import stored_message_counts
 from bridge.store.contact_cache import cached_time_zones
 from bridge.store.database import Database
 from bridge.store.deliveries import Delivery
 from bridge.store.idempotency import IdempotencyKey, load_keys
+from bridge.store.opt_out_queries import FlagsByChannel, addresses_to_query, cached_flags
+from bridge.store.opt_outs import active_opt_outs
 from bridge.store.routing import delivery_row, read_events
+from bridge.store.undeliverable import undeliverable_addresses
 
 MAX_CLOCK_DIFFERENCE = timedelta(hours=1)
 """How far Heppu's clock may be ahead of the bridge's for `cancel_on` to compare timestamps correctly."""
@@ -52,7 +62,12 @@ class PolicyData:
     """The data about a batch of due deliveries."""
 
     idempotency_keys: dict[str, IdempotencyKey] = field(default_factory=dict)
-    opted_out: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    opt_outs: Mapping[tuple[Channel, str], ActiveOptOut] = field(default_factory=dict)
+    undeliverable: Mapping[tuple[Channel, str], UndeliverableAddress] = field(default_factory=dict)
+    crms: Collection[str] = ()
+    """The connections of `messaging.crm_opt_outs`."""
+    crm_flags: Mapping[tuple[str, str], FlagsByChannel] = field(default_factory=dict)
+    """The current answers of these connections, by connection and address."""
     messages: dict[tuple[str, str], list[tuple[str, datetime]]] = field(default_factory=dict)
     """Messages that were sent, or may have been, by channel and address: delivery ID and time."""
     time_zones: Mapping[str, str] = field(default_factory=dict)
@@ -61,6 +76,9 @@ class PolicyData:
     """For deliveries with `once`, by ID: when it was last done for the same contact or conversation."""
     later_events: list[EventRef] = field(default_factory=list)
     """Accepted events that may cancel a delivery of the batch."""
+
+    message_totals: dict[Channel, int] = field(default_factory=dict)
+    """Messages of the connection that count toward `caps.total`, by channel."""
 
     def existing_id(self, delivery: Delivery) -> str | None:
         """Return the external ID of the record that this delivery is to update; None if it creates one."""
@@ -72,22 +90,33 @@ def load_policy_data(
     database: Database,
     conn: Connection,
     deliveries: Sequence[Delivery],
+    events: Mapping[str, Event],
     messaging: MessagingPolicy,
     now: datetime,
     hash_address: Callable[[str], str] | None = None,
 ) -> PolicyData:
-    """Load the data that decides about these deliveries."""
+    """Load the data that decides about these deliveries. `events` are their events by delivery ID."""
     data = PolicyData(load_keys(conn, {delivery.idempotency_key for delivery in deliveries}))
     recipients = {
         (delivery.channel, delivery.recipient)
         for delivery in deliveries
-        if delivery.channel and delivery.recipient
+        if delivery.channel and delivery.recipient and not delivery.options.internal
     }
     if recipients:
-        data.opted_out = _opt_outs(conn, recipients, hash_address)
+        data.opt_outs = active_opt_outs(conn, recipients, messaging.opt_out_scope, hash_address)
+        data.undeliverable = undeliverable_addresses(conn, recipients, now)
         longest_cap = max((cap.per for cap in messaging.caps.values()), default=timedelta(0))
         data.messages = _messages(conn, recipients, now - longest_cap)
         data.time_zones = cached_time_zones(conn, {address for _, address in recipients}, now)
+    if recipients and messaging.crm_opt_outs:
+        data.crms = messaging.crm_opt_outs
+        addresses = {
+            address
+            for item in deliveries
+            if _asks_crms(item)
+            for address in addresses_to_query(item, events[item.id])
+        }
+        data.crm_flags = cached_flags(conn, data.crms, addresses, now)
     data.last_done = _last_done(conn, deliveries)
     data.later_events = _later_events(database, conn, deliveries)
     return data
@@ -100,28 +129,9 @@ def inputs_for_planned(
     with database.read() as conn:
         now = database.now(conn)
         delivery = Delivery.not_stored(delivery_row(planned, event, "", now))
-        return _inputs(delivery, event, load_policy_data(database, conn, [delivery], messaging, now))
-
-
-def _opt_outs(
-    conn: Connection,
-    recipients: Collection[tuple[str, str]],
-    hash_address: Callable[[str], str] | None,
-) -> dict[tuple[str, str], datetime]:
-    """Return since when recipients have opted out, by their latest change; an opt-out survives an erasure."""
-    table = schema.opt_outs
-    recipient_of = {(channel, address): (channel, address) for channel, address in recipients}
-    if hash_address is not None:
-        recipient_of |= {
-            (channel, hash_address(address)): (channel, address) for channel, address in recipients
-        }
-    rows = conn.execute(
-        select(table.c.channel, table.c.address, table.c.opted_out_at)
-        .where(tuple_(table.c.channel, table.c.address).in_(list(recipient_of)))
-        .order_by(table.c.changed_at)
-    )
-    latest = {recipient_of[row.channel, row.address]: row.opted_out_at for row in rows}
-    return {key: opted_out_at for key, opted_out_at in latest.items() if opted_out_at is not None}
+        data = load_policy_data(database, conn, [delivery], {delivery.id: event}, messaging, now)
+        data.message_totals = stored_message_counts(conn, planned.connection).totals(messaging.total_caps, now)
+        return _inputs(delivery, event, data)
 
 
 def _messages(
@@ -200,18 +210,22 @@ def decide_all(
     policy_config: PolicyConfig,
     now: datetime,
 ) -> dict[str, Decision]:
-    """Return the decision about each delivery, by ID; a lookup needs none."""
-    return {
-        delivery.id: decide(
+    """Return the decision about each delivery, by ID; a lookup needs none. Allowed messages are added to `data`."""
+    decisions: dict[str, Decision] = {}
+    for delivery in deliveries:
+        if delivery.outcome_unknown_since is not None:
+            continue
+        decision = decide(
             _due_delivery(delivery, events[delivery.id], policy_config),
             _inputs(delivery, events[delivery.id], data),
             policy_config.messaging,
             now,
             policy_config.allowlist,
         )
-        for delivery in deliveries
-        if delivery.outcome_unknown_since is None
-    }
+        if isinstance(decision, Allow) and delivery.channel and delivery.counts_toward_caps:
+            data.message_totals[delivery.channel] = data.message_totals.get(delivery.channel, 0) + 1
+        decisions[delivery.id] = decision
+    return decisions
 
 
 _NO_CONTACT = Contact()
@@ -232,24 +246,50 @@ def _due_delivery(delivery: Delivery, event: Event, policy_config: PolicyConfig)
         consent=policy_config.consent(event) if delivery.channel else None,
         updates=options.updates,
         shadow=options.shadow,
-        alert=delivery.trigger == "alert",
+        internal=options.internal,
         force=options.force,
     )
+
+
+def _asks_crms(delivery: Delivery) -> bool:
+    """Return whether the opt-out flags of a CRM apply: to messages, except those to the team."""
+    return bool(delivery.channel and delivery.recipient and not delivery.options.internal)
+
+
+def _crm_answers(delivery: Delivery, event: Event, data: PolicyData) -> tuple[CrmFlag | None, Sequence[str]]:
+    """Return the flag of a CRM that covers the message, and the CRMs whose answer is missing."""
+    if not data.crms or not _asks_crms(delivery):
+        return None, ()
+    missing: list[str] = []
+    addresses = [address_key(address) for address in addresses_to_query(delivery, event)]
+    for connection in data.crms:
+        answers = [data.crm_flags.get((connection, address)) for address in addresses]
+        for flags in answers:
+            if flags and (name := flags.get(delivery.channel or "")):
+                return CrmFlag(connection, name), ()
+        if None in answers:
+            missing.append(connection)
+    return None, missing
 
 
 def _inputs(delivery: Delivery, event: Event, data: PolicyData) -> PolicyInputs:
     cancel_on, recipient = delivery.options.cancel_on, delivery.recipient or ""
     address = (delivery.channel or "", recipient)
     key = data.idempotency_keys.get(delivery.idempotency_key)
+    crm_flag, crms_to_ask = _crm_answers(delivery, event, data)
     return PolicyInputs(
         cancelled_by=find_cancelling_event(cancel_on, EventRef.of(event), data.later_events)
         if cancel_on
         else None,
         last_done_at=data.last_done.get(delivery.id),
-        opted_out_at=data.opted_out.get(address),
-        crm_time_zone=data.time_zones.get(recipient.lower()),
+        opt_out=data.opt_outs.get((delivery.channel, recipient)) if delivery.channel else None,
+        undeliverable=data.undeliverable.get((delivery.channel, recipient)) if delivery.channel else None,
+        crm_flag=crm_flag,
+        crms_to_ask=crms_to_ask,
+        crm_time_zone=data.time_zones.get(address_key(recipient)),
         messages_sent_at=[
             at for delivery_id, at in data.messages.get(address, ()) if delivery_id != delivery.id
         ],
+        messages_of_connection=data.message_totals.get(delivery.channel, 0) if delivery.channel else 0,
         idempotency_record=key.record_for(delivery.id) if key is not None else None,
     )

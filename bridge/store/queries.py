@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -58,12 +58,21 @@ def list_events(
     since: datetime | None = None,
     until: datetime | None = None,
     ids: Collection[str] | None = None,
+    unreadable: bool = False,
 ) -> Page:
-    """List stored events, newest first. `cursor` is the `next_cursor` of the previous page; `ids` selects events."""
+    """List stored events, newest first, each with the names of its fields that could not be read.
+
+    `cursor` is the `next_cursor` of the previous page; `ids` selects events; `unreadable` selects events with such
+    fields.
+    """
     table = schema.events
     query = select(
-        *table.c["id", "type", "conversation_id", "phone", "email", "occurred_at", "received_at", "routed_at"]
-    )
+        *table.c[
+            "id", "type", "conversation_id", "phone", "email", "unreadable", "occurred_at", "received_at", "routed_at"
+        ]
+    )  # fmt: skip
+    if unreadable:
+        query = query.where(table.c.unreadable.is_not(None))
     if event_type is not None:
         query = query.where(table.c.type == event_type)
     if since is not None:
@@ -73,10 +82,11 @@ def list_events(
     if ids is not None:
         query = query.where(table.c.id.in_(ids))
     with database.read() as conn:
-        page = _page(conn, query, table.c.id, limit, cursor)
+        page = read_page(conn, query, table.c.id, limit, cursor)
         counts = _delivery_counts(conn, [item["id"] for item in page.items])
         for item in page.items:
             item["deliveries"] = counts.get(item["id"], {})
+            item["unreadable"] = item["unreadable"].split(",") if item["unreadable"] else []
         return page
 
 
@@ -124,7 +134,7 @@ def list_deliveries(
     if ids is not None:
         query = query.where(table.c.id.in_(ids))
     with database.read() as conn:
-        return _page(conn, query, table.c.id, limit, cursor)
+        return read_page(conn, query, table.c.id, limit, cursor)
 
 
 def list_rejected_requests(database: Database, *, limit: int = 50, cursor: str | None = None) -> Page:
@@ -134,12 +144,13 @@ def list_rejected_requests(database: Database, *, limit: int = 50, cursor: str |
         *table.c["id", "received_at", "reason", "detail", "status", "signature_valid", "accepted_event_id"]
     )
     with database.read() as conn:
-        return _page(conn, query, table.c.id, limit, cursor)
+        return read_page(conn, query, table.c.id, limit, cursor)
 
 
-def _page(
+def read_page(
     conn: Connection, query: Select[*tuple[Any, ...]], id_column: Any, limit: int, cursor: str | None
 ) -> Page:
+    """Return the page of a query whose rows come before the ID `cursor`, newest first."""
     if cursor is not None:
         query = query.where(id_column < cursor)
     rows = conn.execute(query.order_by(id_column.desc()).limit(limit + 1)).all()
@@ -148,7 +159,7 @@ def _page(
 
 
 def show_event(database: Database, event_id: str) -> dict[str, Any]:
-    """Return one event with its body, trace and deliveries; raise NotFound."""
+    """Return one event with its body, contact, unreadable fields, trace and deliveries; raise NotFound."""
     table = schema.events
     with database.read() as conn:
         row = conn.execute(select(table).where(table.c.id == event_id)).one_or_none()
@@ -160,7 +171,7 @@ def show_event(database: Database, event_id: str) -> dict[str, Any]:
         event["contact"] = asdict(parsed.contact)
         event["unreadable_fields"] = [asdict(item) for item in parsed.unreadable_fields]
         event["trace"] = json.loads(row.trace) if row.trace else None
-        del event["body_sha256"]
+        del event["body_sha256"], event["unreadable"]
     event["deliveries"] = list_deliveries(database, event=event_id, limit=500).items
     return event
 

@@ -12,19 +12,22 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import select, text
+from sqlalchemy import Connection, select, text
 
+from bridge.connector.api import Channel
 from bridge.errors import DeliveryError
 from bridge.lifecycle import AttemptOutcome, DeliveryState, KeyEffect, Transition
 from bridge.policy import event_precedence
 from bridge.store import schema
 from bridge.store.bulk import bulk_update
-from bridge.store.claim import ClaimedDelivery, events_by_delivery
-from bridge.store.connections import log_state_change, record_outcomes
+from bridge.store.claim import ClaimedDelivery
+from bridge.store.connections import log_state_change, record_outcomes, take_back_messages
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, DELIVERY_STATES, Delivery
 from bridge.store.opt_outs import OptOutChange, save_opt_outs
+from bridge.store.routing import events_by_delivery
 from bridge.store.transitions import Change, apply_transitions
+from bridge.store.undeliverable import DeliveryProblem, save_undeliverable
 
 UNDELIVERED_STATUSES: Final = ("undelivered", "failed")
 """Message statuses that mean that the recipient did not get the message."""
@@ -56,6 +59,8 @@ class AttemptResult:
     message_status: str | None = None
     opt_out: bool = False
     """The provider reports that the recipient opted out of this channel."""
+    undeliverable: bool = False
+    """The provider reports that the address cannot get messages on this channel."""
     affects_connection: bool = True
     """False if the result says nothing about the provider: the attempt never started, or the bridge interrupted it."""
 
@@ -91,6 +96,7 @@ def record_results(
             name: record_outcomes(database, conn, name, by_connection[name], now, fingerprint_of)
             for name in sorted(by_connection)
         }
+        _take_back_unsent(database, conn, results)
         rows = {
             row.id: row
             for row in conn.execute(
@@ -106,6 +112,7 @@ def record_results(
         outdated: list[ClaimedDelivery] = []
         current: list[Change] = []
         opt_outs: list[OptOutChange] = []
+        problems: list[DeliveryProblem] = []
         for item in results:
             row = rows.get(item.delivery.id)
             if (
@@ -119,8 +126,13 @@ def record_results(
             if row.message_status is not None and item.external_id in (None, row.external_id):
                 item = _with_reported_status(item, row.external_id, row.message_status, row.detail)
             current.append(_change(item, DELIVERY_STATES[row.state], now))
-            if item.opt_out:
-                opt_outs.append(_opt_out(item.delivery))
+            channel, recipient, connection = (
+                item.delivery.channel, item.delivery.recipient, item.delivery.connection
+            )  # fmt: skip
+            if item.opt_out and channel and recipient:
+                opt_outs.append(OptOutChange(channel, recipient, True, f"refused by {connection}"))
+            if item.undeliverable and channel and recipient:
+                problems.append(DeliveryProblem(channel, recipient, connection, item.transition.detail or ""))
         bulk_update(
             conn,
             schema.attempts,
@@ -128,6 +140,7 @@ def record_results(
             [_attempt_row(item, now) for item in results],
         )
         save_opt_outs(database, conn, opt_outs, now)
+        save_undeliverable(conn, problems, now)
         apply_transitions(database, conn, current, now)
         if any(columns.get("alert_due") for columns in changed_columns.values()):
             database.publish(conn, [EVENTS_TOPIC])
@@ -135,6 +148,22 @@ def record_results(
     for name, columns in changed_columns.items():
         log_state_change(name, columns)
     return outdated
+
+
+def _take_back_unsent(database: Database, conn: Connection, results: Sequence[AttemptResult]) -> None:
+    """Take back what `claim` counted for `caps.total`, if the attempt certainly did not send the message.
+
+    The result of an outdated claim counts as well: it is about the same attempt. A lookup that does not find the message
+    takes nothing back, because it is not known when the message was counted.
+    """
+    unsent: dict[str, list[tuple[Channel, datetime]]] = defaultdict(list)
+    for item in results:
+        delivery = item.delivery
+        is_unsent = delivery.kind == "send" and not item.transition.may_have_taken_effect
+        if is_unsent and delivery.channel and delivery.counts_toward_caps:
+            unsent[delivery.connection].append((delivery.channel, item.claimed.started_at))
+    for name, messages in sorted(unsent.items()):
+        take_back_messages(database, conn, name, messages)
 
 
 def _with_reported_status(
@@ -177,12 +206,6 @@ def _change(item: AttemptResult, current_state: DeliveryState, now: datetime) ->
     }
     return Change(
         item.delivery, item.transition, columns, current_state, event_precedence(item.claimed.event.type)
-    )
-
-
-def _opt_out(delivery: Delivery) -> OptOutChange:
-    return OptOutChange(
-        delivery.channel or "", delivery.recipient or "", True, f"refused by {delivery.connection}"
     )
 
 

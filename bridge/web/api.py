@@ -18,18 +18,23 @@ from starlette.routing import Route
 
 from bridge.serialization import to_json
 from bridge.store.operator_actions import ActionResult, Resolution
+from bridge.store.opt_out_list import list_opt_outs
 from bridge.store.queries import NotFound, Page, list_deliveries, list_events, list_rejected_requests
 from bridge.store.search import search
 from bridge.web.admin_service import AdminService, RecordType
+from bridge.web.opt_out_requests import FIELDS as OPT_OUT_FIELDS
+from bridge.web.opt_out_requests import MAX_ITEMS, change_opt_outs
 from bridge.web.query_params import (
     DELIVERY_PARAMS,
     EVENT_PARAMS,
+    OPT_OUT_PARAMS,
     PAGE_PARAMS,
     InvalidParameter,
     check_id,
     delivery_filter,
     event_filter,
     one_of,
+    opt_out_filter,
     page_filter,
     string_or_none,
 )
@@ -110,6 +115,15 @@ def api_routes(service: AdminService) -> list[ApiRoute]:
     def resume(request: Request, _: Body) -> ApiResponse:
         return 200, service.resume(_name(request), ACTOR).to_json()
 
+    def opt_outs(request: Request, _: Body) -> ApiResponse:
+        return _page_response(list_opt_outs(database, **opt_out_filter(request.query_params)))
+
+    def opt_out(_: Request, body: Body) -> ApiResponse:
+        return change_opt_outs(database, body, ACTOR, opted_out=True)
+
+    def remove_opt_out(_: Request, body: Body) -> ApiResponse:
+        return change_opt_outs(database, body, ACTOR, opted_out=False)
+
     return [
         _get("/events", events, "List events, newest first.", EVENT_PARAMS),
         _get("/events/{id}", show("event"), "Get an event with its trace, deliveries and audit entries."),
@@ -132,6 +146,12 @@ def api_routes(service: AdminService) -> list[ApiRoute]:
         _get(
             "/stats", lambda _, __: (200, service.stats()), "Count deliveries by state, and unrouted events."
         ),
+        _get(
+            "/opt-outs",
+            opt_outs,
+            "List opt-outs and undeliverable addresses, newest first.",
+            OPT_OUT_PARAMS,
+        ),
         _get("/audit", audit, "List operator actions, newest first.", PAGE_PARAMS),
         _post("/deliveries/{id}/retry", change("retry"), "Retry a failed or waiting delivery now."),
         _post("/deliveries/{id}/cancel", change("cancel"), "Cancel a delivery that has not been sent."),
@@ -147,6 +167,14 @@ def api_routes(service: AdminService) -> list[ApiRoute]:
         _post("/rejected-requests/{id}/accept", accept, "Accept a rejected request as an event."),
         _post("/connections/{name}/pause", pause, "Pause a connection.", ("reason",)),
         _post("/connections/{name}/resume", resume, "Resume a connection."),
+        _post("/opt-outs", opt_out, f"Opt out one address, or up to {MAX_ITEMS} in `items`.", OPT_OUT_FIELDS),
+        _change(
+            "DELETE",
+            "/opt-outs",
+            remove_opt_out,
+            "Remove the opt-out of one address or several, or clear an undeliverable one.",
+            OPT_OUT_FIELDS,
+        ),
     ]
 
 
@@ -176,7 +204,7 @@ class ApiRoute(Route):
         self.method = method
         self.summary = summary
         self.params = params
-        """Query parameters of a GET, or JSON fields of a POST."""
+        """Query parameters of a GET, or JSON fields of a POST or DELETE."""
 
 
 def _get(path: str, handler: Handler, summary: str, params: Sequence[str] = ()) -> ApiRoute:
@@ -187,6 +215,10 @@ def _get(path: str, handler: Handler, summary: str, params: Sequence[str] = ()) 
 
 
 def _post(path: str, handler: Handler, summary: str, fields: Sequence[str] = ()) -> ApiRoute:
+    return _change("POST", path, handler, summary, fields)
+
+
+def _change(method: str, path: str, handler: Handler, summary: str, fields: Sequence[str]) -> ApiRoute:
     async def endpoint(request: Request) -> Response:
         try:
             body = _parse_body(await request.body(), fields)
@@ -194,7 +226,7 @@ def _post(path: str, handler: Handler, summary: str, fields: Sequence[str] = ())
             return _json((400, {"error": str(error)}))
         return await _respond(request, body, handler)
 
-    return ApiRoute("POST", path, endpoint, summary, fields, max_body_size=MAX_BODY)
+    return ApiRoute(method, path, endpoint, summary, fields, max_body_size=MAX_BODY)
 
 
 def _parse_body(raw: bytes, fields: Sequence[str]) -> Body:

@@ -10,14 +10,17 @@ from starlette.datastructures import QueryParams
 
 from bridge.clock import parse_timestamp
 from bridge.errors import BridgeError
+from bridge.policy import CHANNELS
 from bridge.settings import parse_duration
+from bridge.store.opt_out_list import ENTRY_KINDS
 from bridge.store.queries import STATES, NotFound
 
 MAX_LIMIT: Final = 500
 
 PAGE_PARAMS: Final = ("limit", "cursor")
-EVENT_PARAMS: Final = ("type", "since", "until", *PAGE_PARAMS)
+EVENT_PARAMS: Final = ("type", "since", "until", "unreadable", *PAGE_PARAMS)
 DELIVERY_PARAMS: Final = ("state", "event", "connection", "rule", *PAGE_PARAMS)
+OPT_OUT_PARAMS: Final = ("channel", "kind", "source", *PAGE_PARAMS)
 
 
 class InvalidParameter(BridgeError):
@@ -43,6 +46,7 @@ def event_filter(query: QueryParams, now: datetime, default_limit: int = 50) -> 
         "event_type": values.get("type"),
         "since": _timestamp("since", values.get("since"), now),
         "until": _timestamp("until", values.get("until"), now),
+        "unreadable": one_of("unreadable", values.get("unreadable", "no"), ("yes", "no")) == "yes",
         **_pagination(values, default_limit),
     }
 
@@ -59,6 +63,20 @@ def delivery_filter(query: QueryParams, default_limit: int = 50) -> dict[str, An
         "event": values.get("event"),
         "connection": values.get("connection"),
         "rule": values.get("rule"),
+        **_pagination(values, default_limit),
+    }
+
+
+def opt_out_filter(query: QueryParams, default_limit: int = 50) -> dict[str, Any]:
+    """Return the arguments of `list_opt_outs`."""
+    values = _values(query, OPT_OUT_PARAMS)
+    for name, choices in (("channel", CHANNELS), ("kind", ENTRY_KINDS)):
+        if name in values:
+            one_of(name, values[name], choices)
+    return {
+        "channel": values.get("channel"),
+        "kind": values.get("kind"),
+        "source": values.get("source"),
         **_pagination(values, default_limit),
     }
 

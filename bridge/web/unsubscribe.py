@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, get_args
 
 from itsdangerous import BadSignature, URLSafeSerializer
@@ -27,7 +27,12 @@ from bridge.web.headers import SecurityHeaders
 from bridge.web.html import render
 
 MAX_BODY: Final = 64 * 1024
-_MESSAGE_NAMES: Final = {"email": "emails", "sms": "text messages", "call": "calls"}
+_MESSAGE_NAMES: Final[Mapping[Channel, str]] = {
+    "email": "emails",
+    "sms": "text messages",
+    "whatsapp": "WhatsApp messages",
+    "call": "calls",
+}
 
 
 def unsubscribe_link(public_url: str | None, secret: str | None) -> Callable[[str, str], str | None]:
@@ -80,7 +85,7 @@ def _serializer(secret: str) -> URLSafeSerializer:
     )
 
 
-def _read_token(serializer: URLSafeSerializer | None, token: str) -> tuple[str, str] | None:
+def _read_token(serializer: URLSafeSerializer | None, token: str) -> tuple[Channel, str] | None:
     """Return the channel and address in a token, or None if its signature is invalid."""
     if serializer is None:
         return None
@@ -91,7 +96,7 @@ def _read_token(serializer: URLSafeSerializer | None, token: str) -> tuple[str, 
     return (channel, address) if channel in get_args(Channel) and isinstance(address, str) else None
 
 
-def _page(request: Request, step: str, channel: str, address: str, status: int = 200) -> Response:
+def _page(request: Request, step: str, channel: Channel, address: str, status: int = 200) -> Response:
     """Return the page with the address masked, because the email may have been forwarded."""
     return render(
         request,

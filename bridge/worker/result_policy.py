@@ -146,6 +146,7 @@ def _classify(
         return AttemptResult(
             claimed, AttemptOutcome.REJECTED, Transition.failed(failure.reason, detail), failure,
             opt_out=failure.opted_out and claimed.delivery.channel is not None,
+            undeliverable=failure.undeliverable and claimed.delivery.channel is not None,
         )  # fmt: skip
     if isinstance(failure, OutcomeUnknown) and not (action and action.idempotent):
         # The attempt is counted once its lookup has a result.

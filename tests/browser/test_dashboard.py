@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from bridge.clock import Clock
-from bridge.store.opt_outs import list_opt_outs
+from bridge.store.opt_out_list import list_opt_outs
 from bridge.web.unsubscribe import unsubscribe_link
 from tests.asgi_server import serving
 from tests.browser.chromium import Chromium, chromium
@@ -196,7 +196,7 @@ def test_recipient_unsubscribes_with_one_button(chrome: Chromium, site: Site) ->
     chrome.emulate(390, 800)
     chrome.open(link)
     assert "Do you want to stop receiving emails at i***@okafor.example?" in chrome.text
-    assert list_opt_outs(site.database) == []
+    assert list_opt_outs(site.database).items == []
     chrome.click("button")
     assert "You are unsubscribed" in chrome.text
-    assert [row["address"] for row in list_opt_outs(site.database)] == ["ines@okafor.example"]
+    assert [row["address"] for row in list_opt_outs(site.database).items] == ["ines@okafor.example"]

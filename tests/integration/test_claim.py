@@ -24,7 +24,8 @@ from bridge.store.connections import all_connections, pause, pause_columns, resu
 from bridge.store.contact_cache import StoredContactCache, cached_time_zones
 from bridge.store.database import Database
 from bridge.store.erase import erase
-from bridge.store.opt_outs import OptOutChange, list_opt_outs, save_opt_out
+from bridge.store.opt_out_list import list_opt_outs
+from bridge.store.opt_outs import OptOutChange, save_opt_out
 from bridge.store.policy_inputs import PolicyConfig
 from bridge.store.results import record_results
 from bridge.store.schema import connections
@@ -108,7 +109,9 @@ def test_alert_by_text_message_is_sent_in_quiet_hours(engine: Engine) -> None:
     engine.database.clock.set(datetime(2026, 3, 3, 3, 0, tzinfo=UTC))
     team = {"channel": "sms", "recipient": "+12025550100", "params": {"to": "+12025550100"}}
     waits = engine.deliver("send")
-    alert = engine.deliver("send", trigger="alert", idempotency_key="alert", concurrency_key=None, **team)
+    alert = engine.deliver(
+        "send", trigger="alert", internal=True, idempotency_key="alert", concurrency_key=None, **team
+    )
     engine.run_due()
     assert [delivery_id for delivery_id, _ in engine.provider.messages] == [alert]
     assert engine.show(waits)["state"] == "pending"
@@ -419,7 +422,7 @@ def test_opt_out_reported_by_provider_is_stored(engine: Engine) -> None:
     once(engine, "before", PermanentError("unsubscribed", opted_out=True))
     engine.deliver("send")
     engine.run_due()
-    assert [item["address"] for item in list_opt_outs(engine.database)] == ["+12125550167"]
+    assert [item["address"] for item in list_opt_outs(engine.database).items] == ["+12125550167"]
     second = engine.deliver("send")
     engine.run_due()
     assert engine.show(second)["reason"] == "opted_out"

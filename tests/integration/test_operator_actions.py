@@ -35,7 +35,8 @@ from bridge.store.operator_actions import (
     resolve,
     retry,
 )
-from bridge.store.opt_outs import OptOutChange, hash_address, list_opt_outs, save_opt_out
+from bridge.store.opt_out_list import list_opt_outs
+from bridge.store.opt_outs import OptOutChange, hash_address, save_opt_out
 from bridge.store.queries import (
     NotFound,
     list_deliveries,
@@ -399,7 +400,7 @@ def test_accept_of_unknown_request_raises_not_found(engine: Engine) -> None:
 def test_pauses_and_opt_outs_are_audited_with_masked_address(engine: Engine) -> None:
     pause(engine.database, "desk", "lunch", "ada")
     resume(engine.database, "desk", "ada")
-    save_opt_out(engine.database, OptOutChange("sms", PHONE, True, "command line"), "ada")
+    save_opt_out(engine.database, OptOutChange("sms", PHONE, True, "command line", "ada"))
     assert [(action, target) for _, action, target in audited(engine)] == [
         ("opt_out", "+121***67"), ("resume", "desk"), ("pause", "desk"),
     ]  # fmt: skip
@@ -444,7 +445,7 @@ def test_erasure_includes_summaries_and_rejected_requests(engine: Engine) -> Non
 def test_opt_out_applies_after_erasure(engine: Engine) -> None:
     save_opt_out(engine.database, OptOutChange("sms", PHONE, True, "STOP to desk"))
     assert erase(engine.database, "ada", PHONE, SECRET).opt_outs == 1
-    assert [item["address"] for item in list_opt_outs(engine.database)] == [hash_address(SECRET, PHONE)]
+    assert [item["address"] for item in list_opt_outs(engine.database).items] == [hash_address(SECRET, PHONE)]
     engine.policy_config = replace(engine.policy_config, hash_address=partial(hash_address, SECRET))
     forced = engine.deliver("send")
     engine.run_due()
@@ -466,7 +467,7 @@ def test_erasure_of_opted_out_address_requires_secret_key(engine: Engine) -> Non
     save_opt_out(engine.database, OptOutChange("sms", PHONE, True, "STOP to desk"))
     with pytest.raises(ConfigError, match="BRIDGE_SECRET_KEY"):
         erase(engine.database, "ada", PHONE, None)
-    assert [item["address"] for item in list_opt_outs(engine.database)] == [PHONE]
+    assert [item["address"] for item in list_opt_outs(engine.database).items] == [PHONE]
 
 
 def test_erased_delivery_in_review_is_not_sent_again(engine: Engine) -> None:

@@ -13,7 +13,7 @@ from bridge.clock import Clock
 from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
-from bridge.store.opt_outs import list_opt_outs
+from bridge.store.opt_out_list import list_opt_outs
 from bridge.web.html import static_routes
 from bridge.web.unsubscribe import unsubscribe_link, unsubscribe_routes
 from tests.asgi_server import serving
@@ -48,7 +48,7 @@ def test_get_asks_and_stores_nothing(client: httpx.Client, database: Database) -
     assert page.status_code == 200
     assert '<form method="post"><button' in page.text
     assert client.head(link(client)).status_code == 200
-    assert list_opt_outs(database) == []
+    assert list_opt_outs(database).items == []
 
 
 def test_page_masks_address(client: httpx.Client) -> None:
@@ -60,7 +60,7 @@ def test_page_masks_address(client: httpx.Client) -> None:
 def test_post_stores_opt_out(client: httpx.Client, database: Database) -> None:
     page = client.post(link(client))
     assert (page.status_code, "You are unsubscribed" in page.text) == (200, True)
-    [row] = list_opt_outs(database)
+    [row] = list_opt_outs(database).items
     assert (row["channel"], row["address"], row["source"]) == ("email", ADDRESS, "unsubscribe link")
 
 
@@ -78,12 +78,12 @@ def test_one_click_unsubscribe_needs_no_cookies_or_redirects(
     response = client.post(link(client), **body)
     assert response.status_code == 200
     assert "set-cookie" not in response.headers
-    assert len(list_opt_outs(database)) == 1
+    assert len(list_opt_outs(database).items) == 1
 
 
 def test_repeated_post_stores_one_opt_out(client: httpx.Client, database: Database) -> None:
     assert [client.post(link(client)).status_code for _ in range(2)] == [200, 200]
-    assert len(list_opt_outs(database)) == 1
+    assert len(list_opt_outs(database).items) == 1
 
 
 @pytest.mark.parametrize(("channel", "message_name"), [("sms", "text messages"), ("call", "calls")])
@@ -92,7 +92,7 @@ def test_links_of_other_channels_store_their_opt_out(
 ) -> None:
     assert message_name in client.get(link(client, channel, "+12125550167")).text
     client.post(link(client, channel, "+12125550167"))
-    assert [(row["channel"], row["address"]) for row in list_opt_outs(database)] == [
+    assert [(row["channel"], row["address"]) for row in list_opt_outs(database).items] == [
         (channel, "+12125550167")
     ]
 
@@ -110,12 +110,12 @@ def test_invalid_link_returns_404_page(
     assert response.status_code == 404
     if token != "..":
         assert "This link does not work" in response.text
-    assert list_opt_outs(database) == []
+    assert list_opt_outs(database).items == []
 
 
 def test_signed_token_for_unknown_channel_is_rejected(client: httpx.Client, database: Database) -> None:
     assert client.post(link(client, "telepathy")).status_code == 404
-    assert list_opt_outs(database) == []
+    assert list_opt_outs(database).items == []
 
 
 def test_hostile_address_is_escaped(client: httpx.Client) -> None:

@@ -13,14 +13,17 @@ from hypothesis import strategies as st
 from bridge.contacts.parse import Contact
 from bridge.events import Event
 from bridge.policy import (
+    ActiveOptOut,
     Allow,
     Cancel,
     Defer,
     DueDelivery,
     EventRef,
     IdempotencyRecord,
+    OptOutEntry,
     PolicyInputs,
     Suppress,
+    UndeliverableAddress,
     decide,
     event_precedence,
     find_cancelling_event,
@@ -47,6 +50,11 @@ SMS = DueDelivery(
 LOG = DueDelivery(id="dlv_1", occurred_at=NOON, updates=True)
 
 
+def opt_out(at: datetime = NOON, **changes: object) -> ActiveOptOut:
+    """Return an opt-out of text messages."""
+    return ActiveOptOut(replace(OptOutEntry("sms", at, at, "STOP to twilio"), **changes))
+
+
 def test_message_during_the_day_is_allowed():
     assert decide(SMS, PolicyInputs(), DEFAULTS, NOON) == Allow()
 
@@ -70,22 +78,18 @@ def test_crm_time_zone_is_used_and_named_in_detail() -> None:
     assert decide(with_event_zone, inputs, DEFAULTS, MORNING) == Allow()
 
 
-def test_team_alert_ignores_quiet_hours_caps_and_consent() -> None:
+def test_internal_message_ignores_quiet_hours_caps_consent_and_opt_outs() -> None:
     consent_needed = replace(DEFAULTS, consent="event.consent")
-    alert = replace(SMS, alert=True, recipient="+12025550100", consent="unknown")
-    over_cap = PolicyInputs(messages_sent_at=[NIGHT] * 9)
-    assert decide(alert, over_cap, consent_needed, NIGHT) == Allow()
-    assert isinstance(decide(replace(alert, alert=False), over_cap, consent_needed, NIGHT), Suppress)
-
-
-def test_alert_respects_opt_out_allowlist_and_contacts_quiet_hours() -> None:
-    alert = replace(SMS, alert=True, recipient="+12025550100")
-    stopped = decide(alert, PolicyInputs(opted_out_at=NOON), DEFAULTS, NIGHT)
-    assert isinstance(stopped, Suppress)
-    assert stopped.reason == "opted_out"
-    not_listed = decide(alert, PolicyInputs(), DEFAULTS, NIGHT, allowlist=[PHONE])
+    internal = replace(SMS, internal=True, recipient="+12025550100", consent="unknown")
+    undeliverable = UndeliverableAddress(NOON, NOON + HOUR, "landline")
+    inputs = PolicyInputs(messages_sent_at=[NIGHT] * 9, opt_out=opt_out(), undeliverable=undeliverable)
+    decision = decide(internal, inputs, consent_needed, NIGHT)
+    assert decision == Allow()
+    assert decision.quiet_hours_start is None
+    assert isinstance(decide(replace(internal, internal=False), inputs, consent_needed, NIGHT), Suppress)
+    not_listed = decide(internal, PolicyInputs(), DEFAULTS, NIGHT, allowlist=[PHONE])
     assert isinstance(not_listed, Suppress)
-    assert isinstance(decide(replace(alert, recipient=PHONE), PolicyInputs(), DEFAULTS, NIGHT), Defer)
+    assert not_listed.reason == "not_allowlisted"
 
 
 def test_message_at_night_is_deferred_to_recipients_morning():
@@ -99,7 +103,7 @@ def test_message_at_night_is_deferred_to_recipients_morning():
 
 def test_delivery_without_channel_ignores_quiet_hours_caps_and_opt_outs():
     assert (
-        decide(LOG, PolicyInputs(messages_sent_at=[NIGHT] * 9, opted_out_at=NOON), DEFAULTS, NIGHT) == Allow()
+        decide(LOG, PolicyInputs(messages_sent_at=[NIGHT] * 9, opt_out=opt_out()), DEFAULTS, NIGHT) == Allow()
     )
 
 
@@ -147,12 +151,44 @@ def test_zones_without_common_allowed_hours_suppress():
 
 
 def test_opt_out_suppresses_message():
-    decision = decide(SMS, PolicyInputs(opted_out_at=NOON - HOUR), DEFAULTS, NOON)
+    decision = decide(SMS, PolicyInputs(opt_out=opt_out(NOON - HOUR)), DEFAULTS, NOON)
     assert decision == Suppress(
         "opted_out",
-        "opt-out: the recipient opted out of text messages at 2026-03-02 16:00 UTC; "
+        "opt-out: the recipient opted out of text messages at 2026-03-02 16:00 UTC (STOP to twilio); "
         "applies until the recipient opts in again",
     )
+
+
+def test_opt_out_of_an_operator_is_not_described_as_the_recipients_wish() -> None:
+    found = opt_out(source="import", actor="ada@host", reason="our DNC list 2026-11")
+    decision = decide(SMS, PolicyInputs(opt_out=found), DEFAULTS, NOON)
+    assert isinstance(decision, Suppress)
+    assert decision.detail == (
+        "opt-out of text messages: added by operator ada@host (import) at 2026-03-02 17:00 UTC: our DNC list 2026-11; "
+        "applies until `bridge opt-outs remove` or an opt-in of the recipient"
+    )
+
+
+def test_opt_out_of_another_channel_and_address_says_so() -> None:
+    call = replace(SMS, channel="call")
+    decision = decide(call, PolicyInputs(opt_out=replace(opt_out(), other_address=True)), DEFAULTS, NOON)
+    assert isinstance(decision, Suppress)
+    assert "(STOP to twilio), with another address of the same contact" in decision.detail
+    assert "messaging.opt_out_scope `phone` extends it to calls" in decision.detail
+
+
+def test_undeliverable_address_is_suppressed_until_it_is_tried_again() -> None:
+    problem = UndeliverableAddress(
+        NOON, NOON + 90 * 24 * HOUR, "Twilio error 30006: a landline, +12125550123"
+    )
+    decision = decide(SMS, PolicyInputs(undeliverable=problem), DEFAULTS, NOON)
+    assert isinstance(decision, Suppress)
+    assert (decision.reason, decision.until) == ("undeliverable", problem.until)
+    assert (
+        "text messages to this address failed at 2026-03-02 17:00 UTC (Twilio error 30006" in decision.detail
+    )
+    assert PHONE not in decision.detail
+    assert "`bridge opt-outs remove` clears it" in decision.detail
 
 
 @pytest.mark.parametrize("consent", ["false", "unknown"])
@@ -216,7 +252,7 @@ def test_completed_key_suppresses_as_duplicate():
 def test_force_overrides_only_completed_key():
     force = replace(SMS, force=True)
     assert decide(force, with_record(), DEFAULTS, NOON) == Allow()
-    assert isinstance(decide(force, replace(with_record(), opted_out_at=NOON), DEFAULTS, NOON), Suppress)
+    assert isinstance(decide(force, replace(with_record(), opt_out=opt_out()), DEFAULTS, NOON), Suppress)
     assert isinstance(decide(force, with_record(), DEFAULTS, NIGHT), Defer)
 
 
