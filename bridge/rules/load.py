@@ -90,8 +90,9 @@ def _read_rules_file(context: ParseContext, root: Node | None, text: str) -> Rul
     entries = _open_file(context, root, FILE)
     if entries is None:
         return None
-    names = ("messaging", "alerts", "rules")
-    messaging, alerts, rules = (FILE.take(context, entries, name) for name in names)
+    # `messaging` comes last: `crm_opt_outs` names connections of the steps.
+    names = ("alerts", "rules", "messaging")
+    alerts, rules, messaging = (FILE.take(context, entries, name) for name in names)
     inner = context.within(rules=rules or {}, alerts=alerts or ())
     return Rules(
         text=text,

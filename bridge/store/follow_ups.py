@@ -19,12 +19,11 @@ from bridge.errors import StoreUnavailable
 from bridge.events import Event
 from bridge.rules.model import PlannedDelivery
 from bridge.store import schema
-from bridge.store.claim import events_by_delivery
 from bridge.store.connections import CONNECTION_COLUMNS, ConnectionState
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery
 from bridge.store.results import UNDELIVERED_STATUSES
-from bridge.store.routing import delivery_row
+from bridge.store.routing import delivery_row, events_by_delivery
 from bridge.store.transitions import finish_follow_ups
 
 FollowUpPlanner = Callable[[Event, Mapping[str, Any], datetime], tuple[str, Sequence[PlannedDelivery]]]
@@ -173,11 +172,12 @@ def pause_template_vars(connection: ConnectionState) -> dict[str, Any]:
     pause = connection.pause
     until = f" until {pause.until:%H:%M} UTC" if pause and pause.until else ""
     cause, detail = connection.pause_cause, connection.pause_reason
+    hint = f"; {pause.hint}" if pause else ""
     return {
         "id": connection.pause_id,
         "connection": connection.name,
         "state": "paused",
         "reason": cause,
         "detail": detail,
-        "message": f"connection {connection.name} is paused{until} ({cause}): {detail}",
+        "message": f"connection {connection.name} is paused{until} ({cause}): {detail}{hint}",
     }

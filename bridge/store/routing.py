@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, select
 
 from bridge.clock import uptime
+from bridge.contacts.address import address_key
 from bridge.errors import StoreUnavailable
 from bridge.events import Event, StoredEvent
 from bridge.ids import new_id
@@ -23,7 +24,7 @@ from bridge.rules.model import PlannedDelivery, Routing, Rules
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert, bulk_update
 from bridge.store.database import Database
-from bridge.store.deliveries import DeliveryOptions
+from bridge.store.deliveries import Delivery, DeliveryOptions
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,17 @@ def read_events(database: Database, conn: Connection, event_ids: Collection[str]
         query = select(*table.c[_EVENT_COLUMNS]).where(table.c.id.in_(uncached))
         events |= _select_events(database, conn, query)
     return events
+
+
+def events_by_delivery(
+    database: Database, conn: Connection, deliveries: Sequence[Delivery]
+) -> dict[str, Event]:
+    """Return the events of these deliveries, by delivery ID."""
+    events = read_events(database, conn, {item.event_id for item in deliveries if item.event_id})
+    return {
+        item.id: events.get(item.event_id or "") or Event({}, item.id, item.occurred_at)
+        for item in deliveries
+    }
 
 
 def route_unrouted(database: Database, rules: Rules, route: Route, limit: int = 200) -> tuple[int, list[str]]:
@@ -224,7 +236,7 @@ def delivery_row(
         "action": planned.action,
         "connection": planned.connection,
         "channel": planned.channel,
-        "recipient": planned.recipient.casefold() if planned.recipient else None,
+        "recipient": address_key(planned.recipient) if planned.recipient else None,
         "contact": event.contact.key,
         "conversation": event.conversation.id,
         "params": json.dumps(dict(planned.params)),

@@ -13,7 +13,16 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from bridge.clock import Clock, uptime
-from bridge.connector import Action, BatchItem, CallbackReply, CallbackRequest, Connector, Context, Success
+from bridge.connector import (
+    Action,
+    BatchItem,
+    CallbackReply,
+    CallbackRequest,
+    Connector,
+    Context,
+    OptOutFlag,
+    Success,
+)
 from bridge.connector.api import IdempotencyInput, is_html, template_of
 from bridge.connector.deadline import attempt_deadline
 from bridge.connector.discovery import Registry, read_settings
@@ -182,6 +191,19 @@ class Connected:
         if isinstance(result, DeliveryError):
             raise result
         return result
+
+    def opt_out_flags(
+        self, emails: Sequence[str], phones: Sequence[str], *, seconds: float | None = None
+    ) -> Mapping[str, Sequence[OptOutFlag]]:
+        """Read the opt-out flags of these addresses, as the bridge does before a message. Raise DeliveryError."""
+        read = self.connector.read_opt_out_flags
+        if read is None:
+            raise LookupError(f"{self.connector.name} has no opt-out flags")
+        result = self._attempt(lambda: read(self.client, list(emails), list(phones)), seconds)
+        if isinstance(result, DeliveryError):
+            raise result
+        flags: Mapping[str, Sequence[OptOutFlag]] = result
+        return flags
 
     def check(self) -> str:
         """Run the connector's check, as `bridge check --online` does. Raise DeliveryError or ConfigError."""

@@ -13,6 +13,7 @@ from bridge.worker.background_thread import BackgroundThread
 from bridge.worker.call_runner import CallRunner
 from bridge.worker.clock_jumps import ClockJumpDetector
 from bridge.worker.in_flight import InFlight
+from bridge.worker.opt_out_reader import OptOutReader
 
 MAX_CALLS = 64
 """Calls per transaction: few, because an event that arrives on SQLite waits for it."""
@@ -28,6 +29,7 @@ class Dispatcher(BackgroundThread):
         calls: CallRunner,
         in_flight: InFlight,
         clock_jumps: ClockJumpDetector,
+        opt_outs: OptOutReader,
         policy_config: Callable[[], PolicyConfig],
         worker_id: str,
     ) -> None:
@@ -37,6 +39,7 @@ class Dispatcher(BackgroundThread):
         self._calls = calls
         self._in_flight = in_flight
         self._clock_jumps = clock_jumps
+        self._opt_outs = opt_outs
         self._policy_config = policy_config
         self._worker_id = worker_id
 
@@ -59,7 +62,14 @@ class Dispatcher(BackgroundThread):
                         raise
 
     def claim(self, account: Account) -> None:
-        """Claim due deliveries of an account and hand them to the call runner."""
+        """Claim due deliveries of an account and hand them to the call runner.
+
+        The opt-out flags that messages wait for come first: a backlog of the CRM's own deliveries must not delay them.
+        """
+        self._opt_outs.poll(account)
+        if not account.free_slots:
+            self._accounts.poll_at(account, uptime())  # as soon as a call returns
+            return
         connector = account.connector
         claimed_at = uptime()
         capacity = Capacity(

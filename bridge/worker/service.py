@@ -32,6 +32,7 @@ from bridge.worker.clock_jumps import ClockJumpDetector
 from bridge.worker.dispatcher import Dispatcher
 from bridge.worker.in_flight import InFlight
 from bridge.worker.maintenance import Maintenance
+from bridge.worker.opt_out_reader import OptOutReader
 from bridge.worker.result_writer import ResultWriter
 from bridge.worker.rules_reloader import RulesFile
 from bridge.worker.stall_detector import StallDetector
@@ -82,6 +83,7 @@ class Worker:
             calls,
             self._in_flight,
             clock_jumps,
+            OptOutReader(database, self._accounts, lambda: rules.current.messaging.crm_opt_outs),
             partial(_policy_config, database, rules, settings),
             self.worker_id,
         )

@@ -8,6 +8,7 @@ idempotent, and a call and its association are created in one request.
 from .account import check, setup
 from .calls_and_chats import log_call, log_chat
 from .contacts import update_contact, upsert_contact
+from .opt_outs import opt_out_flags, set_opt_out
 from .settings import Settings, connector
 from .tasks import create_task
 from .tickets import close_ticket
@@ -20,6 +21,8 @@ __all__ = [
     "create_task",
     "log_call",
     "log_chat",
+    "opt_out_flags",
+    "set_opt_out",
     "setup",
     "update_contact",
     "upsert_contact",

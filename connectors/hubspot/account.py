@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +21,18 @@ from .settings import Settings, connector
 from .unique_properties import UNIQUE_PROPERTIES, UniqueProperties
 
 TICKETS_SCOPE = "tickets"
+UNSUBSCRIBE_SCOPE = "subscriptions-status-write"
+OPTIONAL_SCOPES = (TICKETS_SCOPE, UNSUBSCRIBE_SCOPE)
+"""Scopes that a single action needs."""
 SCOPES = (
     "crm.objects.contacts.read",
     "crm.objects.contacts.write",
     "crm.schemas.contacts.read",
     "crm.schemas.contacts.write",
-    TICKETS_SCOPE,
+    *OPTIONAL_SCOPES,
 )
 """Scopes that a token needs for all actions. Calls, notes and tasks are covered by the scopes of contacts."""
+_PROPERTY_CACHE_SECONDS = 600.0
 BATCH_SIZE = 100
 """HubSpot's limit for one batch request."""
 CONTACT_ASSOCIATION_TYPES = {"calls": 194, "notes": 202, "tasks": 204}
@@ -79,16 +84,19 @@ class Account:
             api.api_client.call_api = require_response(api.api_client.call_api)
             return api
 
+        self.settings = settings
         self.token = settings.access_token.get_secret_value()
         crm = HubSpot(access_token=self.token, host=settings.url, retry=Retry(0), api_factory=create_api).crm
         # The SDK creates a new object with a new pool each time one of these attributes is accessed.
         self.objects = crm.objects.basic_api
         self.batch = crm.objects.batch_api
         self.search = crm.objects.search_api
-        self.unique_properties = UniqueProperties(crm.properties.core_api)
+        self._properties = crm.properties.core_api
+        self.unique_properties = UniqueProperties(self._properties)
         self.pipelines = crm.pipelines.pipelines_api
         self.associations = crm.associations.v4.basic_api
         self.has_phone_property = True
+        self._boolean_properties: dict[str, float] = {}
         self.close = pool.clear
 
     def upsert(self, kind: str, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
@@ -154,6 +162,39 @@ class Account:
         response = self.batch.read(kind, body | ({"idProperty": id_property} if id_property else {}))
         return list(response.results or ())
 
+    def require_boolean_property(self, name: str) -> None:
+        """Raise ConfigError unless contacts have this property and it is a checkbox.
+
+        HubSpot ignores unknown properties in a read, so a misspelled name would mean that no contact has the flag.
+        """
+        if self._boolean_properties.get(name, 0.0) > time.monotonic():
+            return
+        try:
+            definition = self._properties.get_by_name("contacts", name)
+        except Exception as error:
+            if status_of(error) != 404:
+                raise
+            raise ConfigError(
+                f"HubSpot's contacts have no property {name}: set HUBSPOT_DO_NOT_CALL_PROPERTY to its internal name"
+            ) from error
+        if definition.field_type != "booleancheckbox":
+            raise ConfigError(
+                f"the property {name} in HubSpot is not a single checkbox: set HUBSPOT_DO_NOT_CALL_PROPERTY to one"
+            )
+        self._boolean_properties[name] = time.monotonic() + _PROPERTY_CACHE_SECONDS
+
+    def call_api(self, path: str, method: str, body: Any = None) -> Any:
+        """Return the JSON response of an endpoint that the SDK does not have."""
+        return self.objects.api_client.call_api(
+            path,
+            method,
+            header_params={"Content-Type": "application/json"},
+            body=body,
+            response_types_map={200: "object"},
+            auth_settings=["oauth2"],
+            _return_http_data_only=True,
+        )
+
     def deleted_contacts(self, ids: Sequence[str]) -> set[str]:
         """Return the contacts among `ids` that were deleted or merged into another contact."""
         return set(ids) - {str(item.id) for item in self.read("contacts", ids)} if ids else set()
@@ -205,7 +246,7 @@ def client(settings: Settings) -> Account:
 def check(account: Account) -> str:
     """Read the token's scopes, one contact and the unique properties. Writes nothing."""
     missing_scopes = [scope for scope in SCOPES if scope not in _granted_scopes(account)]
-    if required := [scope for scope in missing_scopes if scope != TICKETS_SCOPE]:
+    if required := [scope for scope in missing_scopes if scope not in OPTIONAL_SCOPES]:
         raise ConfigError(f"the token lacks the scopes {', '.join(required)}: add them to the app in HubSpot")
     account.objects.get_page("contacts", limit=1)
     missing_properties = [
@@ -216,8 +257,14 @@ def check(account: Account) -> str:
     notes = ["token accepted", "unique properties exist"]
     if missing_properties:
         notes[1] = f"missing {', '.join(missing_properties)}: run `bridge connections setup hubspot`"
-    if missing_scopes:
+    if TICKETS_SCOPE in missing_scopes:
         notes.append(f"without the scope {TICKETS_SCOPE}, tickets cannot be closed")
+    if UNSUBSCRIBE_SCOPE in missing_scopes:
+        notes.append(
+            f"without the scope {UNSUBSCRIBE_SCOPE}, set_opt_out cannot unsubscribe contacts from email"
+        )
+    if account.settings.do_not_call_property is not None:
+        account.require_boolean_property(account.settings.do_not_call_property)
     return "; ".join(notes)
 
 
@@ -230,14 +277,8 @@ def setup(account: Account) -> str:
 def _granted_scopes(account: Account) -> Sequence[str]:
     """Return the token's scopes, or all required ones if HubSpot does not report them, as with a service key."""
     try:
-        token_info = account.objects.api_client.call_api(
-            "/oauth/v2/private-apps/get/access-token-info",
-            "POST",
-            header_params={"Content-Type": "application/json"},
-            body={"tokenKey": account.token},
-            response_types_map={200: "object"},
-            auth_settings=["oauth2"],
-            _return_http_data_only=True,
+        token_info = account.call_api(
+            "/oauth/v2/private-apps/get/access-token-info", "POST", {"tokenKey": account.token}
         )
     except Exception as error:
         if status_of(error) not in (400, 403, 404):

@@ -16,6 +16,8 @@ class Settings(ConnectorSettings):
     """Base URL of HubSpot's API."""
     api_version: str | None = Field(None, pattern=r"^20\d\d-(03|09)$")
     """Version such as `2026-03` for all paths. Default: v3 and v4 (the SDK's), which HubSpot supports until 2027."""
+    do_not_call_property: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]*$")
+    """Internal name of a contact property (single checkbox) that means "do not call or text"."""
 
 
 connector = Connector(

@@ -7,6 +7,7 @@ are sent in sObject collections: up to 200 records take one request of the org's
 from .calls_and_chats import log_call, log_chat
 from .cases import close_case
 from .contacts import update_lead, upsert_contact
+from .opt_outs import opt_out_flags, set_opt_out
 from .org import check, setup
 from .settings import Settings, connector
 from .tasks import create_task
@@ -19,6 +20,8 @@ __all__ = [
     "create_task",
     "log_call",
     "log_chat",
+    "opt_out_flags",
+    "set_opt_out",
     "setup",
     "update_lead",
     "upsert_contact",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from simple_salesforce.exceptions import SalesforceError
 from simple_salesforce.format import format_soql
@@ -21,6 +21,9 @@ BATCH_SIZE = 200
 """Salesforce's limit for one sObject collection."""
 _STATUS_CACHE_SECONDS = 6 * 3600.0
 _MISSING_FIELD_CACHE_SECONDS = 600.0
+_FIELDS_CACHE_SECONDS = 600.0
+EMAIL_FLAG, CALL_FLAG = "HasOptedOutOfEmail", "DoNotCall"
+"""Fields of contacts and leads that say that the person wants no emails, or no calls."""
 _DEFAULT_CLOSED_STATUS = {"Task": "Completed", "Case": "Closed"}
 """Salesforce's default status names, which an org may rename."""
 
@@ -33,6 +36,7 @@ class Org:
         self.session = Session(settings)
         self._closed_status: dict[str, tuple[float, str]] = {}
         self._field_missing_until = 0.0
+        self._fields: dict[str, tuple[float, Mapping[str, bool]]] = {}
         self.close = self.session.close
 
     def query(self, soql: str) -> list[Record]:
@@ -49,15 +53,49 @@ class Org:
             lambda api: api.restful(path, method=method, json=body, headers=dict(headers or {}))
         )
 
-    def collection(self, method: str, path: str, records: Sequence[Record]) -> list[Record]:
+    def collection(
+        self, method: str, path: str, records: Sequence[Record], headers: Mapping[str, str] | None = None
+    ) -> list[Record]:
         """Write up to 200 records in one request and return a result for each of them."""
         body = {"allOrNone": False, "records": list(records)}
-        results = self.rest(method, f"composite/sobjects{path}", body)
+        results = self.rest(method, f"composite/sobjects{path}", body, headers)
         if not isinstance(results, list) or len(results) != len(records):
             raise OutcomeUnknown(
                 "Salesforce's response does not match the records sent", reason="server_error"
             )
         return results
+
+    def require_fields(
+        self, object_type: str, names: Sequence[str], access: Literal["readable", "updateable"]
+    ) -> None:
+        """Raise ConfigError if field-level security hides one of these fields from the integration user.
+
+        With `updateable`, the user must be able to write them as well.
+        """
+        fields = self._writable_fields(object_type)
+        if any(name not in fields or (access == "updateable" and not fields[name]) for name in names):
+            # An administrator who has granted access since need not wait for the cache.
+            fields = self._writable_fields(object_type, refresh=True)
+        for name in names:
+            if name not in fields:
+                raise ConfigError(
+                    f"{object_type}.{name} is hidden from this user: grant read and edit access to the field in its "
+                    "permission set"
+                )
+            if access == "updateable" and not fields[name]:
+                raise ConfigError(
+                    f"this user may not write {object_type}.{name}: grant edit access to the field in its "
+                    "permission set"
+                )
+
+    def _writable_fields(self, object_type: str, *, refresh: bool = False) -> Mapping[str, bool]:
+        """Return the fields that this user can read, and whether the user may write them."""
+        cached = self._fields.get(object_type)
+        if cached is None or cached[0] < time.monotonic() or refresh:
+            description = self.rest("GET", f"sobjects/{object_type}/describe")
+            fields = {str(field["name"]): bool(field["updateable"]) for field in description["fields"]}
+            cached = self._fields[object_type] = (time.monotonic() + _FIELDS_CACHE_SECONDS, fields)
+        return cached[1]
 
     def closed_status(self, object_type: str) -> str:
         """Return the org's name for the closed status of Task or Case."""
@@ -190,7 +228,19 @@ def check(org: Org) -> str:
         raise ConfigError(
             f"this user may not write Task.{name}: grant edit access to the field in its permission set"
         )
-    return f"{usage}; Task.{name} exists"
+    return "; ".join([usage, f"Task.{name} exists", *_hidden_flags(org)])
+
+
+def _hidden_flags(org: Org) -> list[str]:
+    """Return a note for each opt-out flag that this user cannot read or write."""
+    notes = []
+    for object_type in ("Contact", "Lead"):
+        for flag in (EMAIL_FLAG, CALL_FLAG):
+            try:
+                org.require_fields(object_type, [flag], "updateable")
+            except ConfigError as error:
+                notes.append(f"{error} (needed by messaging.crm_opt_outs and set_opt_out)")
+    return notes
 
 
 @connector.setup

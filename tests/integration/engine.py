@@ -161,7 +161,13 @@ class Engine:
 
     def deliver(self, use: str, event: Event | None = None, *, force: bool = False, **planned: Any) -> str:
         """Store a delivery of `desk.<use>`; return its ID."""
-        event = event or self.event()
+        row = self.delivery_row(use, event or self.event(), force=force, **planned)
+        with self.database.write() as conn:
+            conn.execute(schema.deliveries.insert(), [row])
+        return str(row["id"])
+
+    def delivery_row(self, use: str, event: Event, *, force: bool = False, **planned: Any) -> dict[str, Any]:
+        """Return the row of a delivery of `desk.<use>`."""
         action = self.connector.actions[use]
         recipient = (
             (event.contact.phone if action.channel == "sms" else event.contact.email)
@@ -188,12 +194,9 @@ class Engine:
             "channel": action.channel,
             "recipient": recipient,
         }
-        row = delivery_row(
+        return delivery_row(
             PlannedDelivery(**defaults | planned), event, "hash", self.database.clock.now(), force=force
         )
-        with self.database.write() as conn:
-            conn.execute(schema.deliveries.insert(), [row])
-        return str(row["id"])
 
     def claim(self) -> list[list[ClaimedDelivery]]:
         """Claim the due deliveries."""

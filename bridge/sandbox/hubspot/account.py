@@ -115,6 +115,11 @@ class HubSpot(HubSpotApi):
             winner, other = self.crm.get(object_type, winner_id), self.crm.get(object_type, other_id)
             return self.crm.merge(object_type, winner, other, self.now())
 
+    def unsubscribe(self, email: str) -> None:
+        """Unsubscribe an address from all email, as its owner would with the link in an email."""
+        with self.lock:
+            self.crm.unsubscribe(email.lower(), self.now())
+
     def records(self) -> dict[str, list[dict[str, Any]]]:
         """Return the objects of each type that has any, and the associations."""
         with self.lock:

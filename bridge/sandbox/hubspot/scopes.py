@@ -18,6 +18,8 @@ ALL_SCOPES = (
     "crm.schemas.contacts.write",
     "crm.objects.owners.read",
     "tickets",
+    "subscriptions-status-read",
+    "subscriptions-status-write",
     "oauth",
 )
 
@@ -26,6 +28,8 @@ def required_scope(request: ProviderRequest, crm: Crm) -> str | None:
     """Return the scope that a request requires. Engagements require the scopes of contacts."""
     if request.path.startswith("/crm/v3/owners"):
         return "crm.objects.owners.read"
+    if request.path.startswith("/communication-preferences/"):
+        return f"subscriptions-status-{'read' if request.method == 'GET' else 'write'}"
     if "type" not in request.path_params:
         return None
     object_name = crm.type(request.path_params["type"]).name
