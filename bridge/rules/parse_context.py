@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from bridge.connector.discovery import Registry
+from bridge.connector.discovery import Registry, read_settings
+from bridge.errors import BridgeError
 from bridge.events import EVENT_TYPES
 from bridge.json_values import describe_type
 from bridge.rules import retired
@@ -230,6 +231,17 @@ class ParseContext:
     ) -> Template | None:
         """Return a compiled string with `{{ }}` in it. `names` limits the names that it can use here."""
         return self._compile(node, "template", lambda text: template(text, html), source, names)
+
+    def check_settings(self, node: Node, connector: str, connection: str) -> None:
+        """Add an error for missing or invalid variables of a connection, once per connection."""
+        if self.environ is None or connection in self.checked_connections:
+            return
+        self.checked_connections.add(connection)
+        try:
+            read_settings(self.registry.connector(connector), connection, self.environ)
+        except BridgeError as error:
+            hint = f"set it in the environment or in .env; see `bridge connectors show {connector}`"
+            self.error(node, f"connection `{connection}`: {error}", hint, connection)
 
     def check_field(self, node: Node, dotted: str, roots: Collection[str]) -> bool:
         """Check a dotted name of `where`. Return whether it is usable."""
