@@ -73,6 +73,10 @@ class SuppressReason(DescribedEnum):
         "superseded",
         "The record already has a later event of the conversation, or one that takes precedence.",
     )
+    COUNTRY_NOT_ALLOWED = (
+        "country_not_allowed",
+        "`messaging.countries` does not list the country of the phone number.",
+    )
     SHADOW = "shadow", "The rule is in shadow mode: its deliveries are created but not sent."
     NOT_ALLOWLISTED = "not_allowlisted", "`BRIDGE_RECIPIENT_ALLOWLIST` does not contain the address."
 
@@ -127,6 +131,10 @@ class PauseCause(DescribedEnum):
     CIRCUIT_OPEN = (
         "circuit_open",
         "Too many attempts failed; a probe every 10 s closes the circuit once it succeeds.",
+    )
+    TOTAL_CAP = (
+        "total_cap",
+        "It sent as many messages as `messaging.caps.total` allows; only alerts leave until `bridge resume`.",
     )
 
 

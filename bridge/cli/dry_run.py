@@ -142,7 +142,7 @@ def _describe_outcome(outcome: PlannedOutcome, now: datetime) -> tuple[str, str]
         case "failed":
             return f"would fail: {outcome.reason}", "red"
         case "wait":
-            return "would wait for an unknown time", "yellow"
+            return "would wait", "yellow"
 
 
 # ---------------------------------------------------------------- test
@@ -298,6 +298,9 @@ def _totals_table(old: Totals, new: Totals) -> Table:
         )
     for reason in sorted({*old.held_back, *new.held_back}):
         rows.append((f"held back: {reason}", old.held_back.get(reason, 0), new.held_back.get(reason, 0)))
+    for connection in sorted({*old.stopped, *new.stopped}):
+        name = f"{connection}: stopped by messaging.caps.total"
+        rows.append((name, old.stopped.get(connection, 0), new.stopped.get(connection, 0)))
     rows.append(("cannot be rendered", old.broken, new.broken))
     for name, before, after in rows:
         if before or after:

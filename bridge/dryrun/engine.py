@@ -16,7 +16,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, cast
 
-from sqlalchemy import Row, and_, exists, func, select, text
+from sqlalchemy import Row, and_, exists, func, or_, select, text
 from structlog.testing import capture_logs
 
 from bridge.clock import ManualClock
@@ -36,6 +36,7 @@ from bridge.errors import (
 )
 from bridge.events import Event
 from bridge.ids import new_id
+from bridge.lifecycle import PauseCause
 from bridge.rules.model import PlannedDelivery, Routing, Rules, Trace, Truth
 from bridge.rules.route import after_failure, alerts, consent, route
 from bridge.store import schema
@@ -75,13 +76,16 @@ _NEXT_DUE = (
     .outerjoin(_CONNECTIONS, _CONNECTIONS.c.name == _DELIVERIES.c.connection)
     .where(
         _WAITING,
-        _CONNECTIONS.c.pause_cause.is_(None),
+        or_(
+            _CONNECTIONS.c.pause_cause.is_(None),
+            and_(_CONNECTIONS.c.pause_cause == PauseCause.TOTAL_CAP, _DELIVERIES.c.trigger == "alert"),
+        ),
         # Once it waits for another delivery's key, only that delivery moves time forward: it may never be resolved.
         ~and_(_DELIVERIES.c.detail.is_not(None), _KEY_IS_RESERVED),
     )
     .group_by(_DELIVERIES.c.connection)
 )
-"""Each connection that is not paused, and when its next delivery is due."""
+"""Each connection that is not paused for this delivery, and when its next delivery is due."""
 _RESULTS = (
     select(_DELIVERIES, _CONNECTIONS.c.pause_reason)
     .outerjoin(_CONNECTIONS, _CONNECTIONS.c.name == _DELIVERIES.c.connection)

@@ -64,6 +64,8 @@ class Totals:
     """Deliveries per connection: an upper limit of the requests, since batches and cached contacts save some."""
     held_back: Mapping[str, int] = field(default_factory=dict)
     """Suppressed and cancelled deliveries, by reason or `cancelled`."""
+    stopped: Mapping[str, int] = field(default_factory=dict)
+    """Deliveries per connection that wait because `messaging.caps.total` paused it."""
     broken: int = 0
     """Deliveries whose params cannot be rendered: these would be dead letters."""
 
@@ -75,6 +77,7 @@ class Totals:
             "segments": self.segments,
             "requests": dict(self.requests),
             "held_back": dict(self.held_back),
+            "stopped": dict(self.stopped),
             "broken": self.broken,
         }
 
@@ -241,6 +244,7 @@ def totals_of(deliveries: Iterable[DryRunDelivery]) -> Totals:
     messages: Counter[str] = Counter()
     requests: Counter[str] = Counter()
     held_back: Counter[str] = Counter()
+    stopped: Counter[str] = Counter()
     carried_out = segment_count = broken = 0
     for delivery in deliveries:
         planned = delivery.planned
@@ -248,6 +252,8 @@ def totals_of(deliveries: Iterable[DryRunDelivery]) -> Totals:
             held_back[delivery.reason or delivery.state] += 1
         elif delivery.state == "failed":
             broken += 1
+        elif delivery.state == "pending":
+            stopped[planned.connection] += 1
         elif delivery.state == "succeeded":
             carried_out += 1
             requests[planned.connection] += 1
@@ -255,7 +261,7 @@ def totals_of(deliveries: Iterable[DryRunDelivery]) -> Totals:
                 messages[planned.channel] += 1
             if planned.channel == "sms":
                 segment_count += segments(text_of(delivery)).count
-    return Totals(carried_out, messages, segment_count, requests, held_back, broken)
+    return Totals(carried_out, messages, segment_count, requests, held_back, stopped, broken)
 
 
 def text_of(delivery: DryRunDelivery) -> str:

@@ -2,7 +2,9 @@
 
 `bridge plan` compares thousands of events, and the engine on its temporary database takes about forty times as long
 (docs/decisions/0025-dry-runs-on-the-engine.md). Routing and every decision are the service's own code here too. A few
-dictionaries replace the storage, and every provider accepts everything. A test compares the results with the engine's.
+dictionaries replace the storage, and every provider accepts everything. After `messaging.caps.total` has paused a
+connection, its deliveries wait until the end; the alert about it is left out. A test compares the results with the
+engine's.
 """
 
 from __future__ import annotations
@@ -24,14 +26,16 @@ from bridge.policy import (
     Cancel,
     Defer,
     EventRef,
+    Hold,
     IdempotencyRecord,
+    MessageCounts,
     PolicyInputs,
     Suppress,
     decide,
     event_precedence,
     find_cancelling_event,
 )
-from bridge.rules.model import PlannedDelivery, Rules
+from bridge.rules.model import MessagingPolicy, PlannedDelivery, Rules
 from bridge.rules.route import after_failure, route
 
 
@@ -47,6 +51,10 @@ class InMemoryStore:
     """When messages were sent, by channel and address."""
     last_done_at: dict[tuple[str, str, str, str | None], datetime] = field(default_factory=dict)
     """When rule and action last took effect for a contact or a conversation, for `once`."""
+    message_counts: dict[str, MessageCounts] = field(default_factory=lambda: defaultdict(MessageCounts))
+    """The messages that count toward `caps.total`, by connection."""
+    paused: dict[str, str] = field(default_factory=dict)
+    """Connections that `caps.total` paused, each with the reason; only alerts still leave."""
     idempotency_keys: dict[str, IdempotencyRecord] = field(default_factory=dict)
     dedupe_keys: set[str] = field(default_factory=set)
     """Both dedupe keys of every accepted event; an event with one of them is a duplicate."""
@@ -62,7 +70,9 @@ class InMemoryStore:
             self.events_by_key[kind, value].append(event_ref)
         return True
 
-    def policy_inputs(self, delivery: DryRunDelivery) -> PolicyInputs:
+    def policy_inputs(
+        self, delivery: DryRunDelivery, messaging: MessagingPolicy, now: datetime
+    ) -> PolicyInputs:
         """Return the inputs of the decision about a delivery."""
         planned, trigger = delivery.planned, EventRef.of(delivery.event)
         once = planned.once
@@ -75,10 +85,19 @@ class InMemoryStore:
             cancelled_by=find_cancelling_event(planned.cancel_on, trigger, related.values()),
             last_done_at=self.last_done_at.get(_once_key(delivery, once.per)) if once else None,
             messages_sent_at=self.messages_sent_at.get(_message_key(planned), ()),
+            messages_of_connection=self._messages_of_connection(planned, messaging, now),
             idempotency_record=self.idempotency_keys.get(planned.idempotency_key),
         )
 
-    def record_sent(self, delivery: DryRunDelivery, now: datetime) -> None:
+    def _messages_of_connection(
+        self, planned: PlannedDelivery, messaging: MessagingPolicy, now: datetime
+    ) -> int:
+        cap = messaging.total_caps.get(planned.channel) if planned.channel else None
+        if planned.channel is None or cap is None:
+            return 0
+        return self.message_counts[planned.connection].within(planned.channel, cap, now)
+
+    def record_sent(self, delivery: DryRunDelivery, messaging: MessagingPolicy, now: datetime) -> None:
         """Record that a delivery took effect."""
         planned, event = delivery.planned, delivery.event
         self.idempotency_keys[planned.idempotency_key] = IdempotencyRecord(
@@ -86,6 +105,9 @@ class InMemoryStore:
         )
         if planned.channel:
             self.messages_sent_at[_message_key(planned)].append(now)
+            if planned.channel in messaging.total_caps and not planned.internal:
+                cap = messaging.total_caps[planned.channel]
+                self.message_counts[planned.connection].add(planned.channel, cap, now)
         for per in ("contact", "conversation"):
             key = _once_key(delivery, per)
             if key[3] is not None:
@@ -159,7 +181,11 @@ class Simulation:
         """Process the deliveries due before `until`. Events received at an instant precede deliveries due then."""
         while self._queue and self._queue[0][0] < until:
             now, number, delivery = heapq.heappop(self._queue)
-            inputs = self._store.policy_inputs(delivery)
+            connection = delivery.planned.connection
+            if connection in self._store.paused and delivery.planned.trigger != "alert":
+                self._hold(delivery)
+                continue
+            inputs = self._store.policy_inputs(delivery, self.rules.messaging, now)
             due = build_due_delivery(delivery.id, delivery.planned, delivery.event, self.rules, now)
             match decide(due, inputs, self.rules.messaging, now, self.allowlist):
                 case Defer(later, detail):
@@ -169,10 +195,18 @@ class Simulation:
                     self._finish(delivery, now, "suppressed", reason, detail)
                 case Cancel(_, detail):
                     self._finish(delivery, now, "cancelled", None, detail)
+                case Hold(detail):
+                    self._store.paused[connection] = detail
+                    self._hold(delivery)
                 case Allow():
                     delivery.attempted = True
-                    self._store.record_sent(delivery, now)
+                    self._store.record_sent(delivery, self.rules.messaging, now)
                     self._finish(delivery, now, "succeeded", None, "")
+
+    def _hold(self, delivery: DryRunDelivery) -> None:
+        """Leave a delivery pending, because its connection is paused."""
+        connection = delivery.planned.connection
+        delivery.detail = f"connection {connection} is paused: {self._store.paused[connection]}"
 
     def _finish(
         self, delivery: DryRunDelivery, now: datetime, state: State, reason: str | None, detail: str

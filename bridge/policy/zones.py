@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from phonenumbers import PhoneNumber
 
 _UNKNOWN = "Etc/Unknown"
+_NO_COUNTRY = "001"
+"""The region that `phonenumbers` gives numbers of international networks."""
+_TYPICAL_SUBSCRIBER = "2345678"
+"""Digits that are valid after every North American area code."""
 _NANP_NUMBER_LENGTH = len("+12125550123")
 
 
@@ -52,6 +56,41 @@ def regions_of(contact: Contact, recipient: str | None) -> frozenset[str]:
     """Return the regions a number may belong to, as ISO 3166 codes (`FI`, `US`, `US-FL`); empty if unknown."""
     phone = reference_phone(contact, recipient)
     return _regions_of_number(phone) if phone else frozenset()
+
+
+@lru_cache(maxsize=4096)
+def country_of(phone: str) -> str | None:
+    """Return the country of a phone number (ISO 3166), or None if it is unknown or the number belongs to no country.
+
+    Numbers of international networks, and numbers that charge their callers, belong to no country. A number that its
+    numbering plan does not know has the country of its area code, or of a calling code that only one country uses.
+    """
+    from phonenumbers import (
+        PhoneNumberType,
+        number_type,
+        region_code_for_number,
+        region_codes_for_country_code,
+    )
+
+    number = _parsed(phone)
+    if number is None or number.country_code is None:
+        return None
+    if number_type(number) in (
+        PhoneNumberType.PREMIUM_RATE, PhoneNumberType.SHARED_COST, PhoneNumberType.PERSONAL_NUMBER
+    ):  # fmt: skip
+        return None
+    country: str | None = region_code_for_number(number)
+    if country is None and phone.startswith("+1"):
+        area_code = _area_code(phone)
+        typical = f"+1{area_code}{_TYPICAL_SUBSCRIBER}"
+        if area_code in STATE_BY_AREA_CODE:
+            country = "US"
+        elif area_code and phone != typical:
+            country = country_of(typical)
+    elif country is None:
+        countries = region_codes_for_country_code(number.country_code)
+        country = countries[0] if len(countries) == 1 else None
+    return None if country == _NO_COUNTRY else country
 
 
 def reference_phone(contact: Contact, recipient: str | None) -> str | None:

@@ -57,6 +57,7 @@ def schema(registry: Registry) -> Schema:
             "retry": section_schema(parse_steps.RETRY),
             "step": _step(parse_steps.STEP, actions),
             "alert": _step(parse_steps.ALERT, actions),
+            "total_caps": section_schema(parse_messaging.TOTAL_CAPS),
             "caps": section_schema(parse_messaging.CAPS),
             "messaging": section_schema(parse_messaging.MESSAGING),
             "params": {action.full_name: _params(action) for action in actions},

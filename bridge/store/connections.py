@@ -1,19 +1,20 @@
 """Connections: the state that workers share about each one: its pause, circuit breaker and request budget.
 
 A pause is an instant in the row, so waiting deliveries hold no thread. `pause_cause` determines how the pause ends:
-`operator` by an operator, `auth` by an operator or changed settings, `rate_limit` and `quota` automatically,
-`circuit_open` by a successful probe.
+`operator` and `total_cap` by an operator, `auth` by an operator or changed settings, `rate_limit` and `quota`
+automatically, `circuit_open` by a successful probe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, select, update
 
+from bridge.connector.api import Channel
 from bridge.errors import (
     AccountError,
     DeliveryError,
@@ -25,6 +26,7 @@ from bridge.errors import (
 )
 from bridge.ids import new_id
 from bridge.lifecycle import PauseCause
+from bridge.policy import MessageCounts
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
 from bridge.store.database import Database
@@ -60,6 +62,7 @@ class ConnectionState:
     consecutive_rate_limits: int
     tokens: float | None
     tokens_refilled_at: datetime | None
+    message_counts: str | None
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> ConnectionState:
@@ -92,15 +95,20 @@ class RequestBudget:
     tokens: float | None = None
     is_probe: bool = False
     """True while the circuit breaker is half-open: one call probes the provider, and all others wait for its result."""
+    alerts_only: bool = False
+    """True while `messaging.caps.total` pauses the connection: the alert about the pause may need the connection."""
 
-    def spend(self, conn: Connection, calls: int, now: datetime) -> None:
-        """Deduct `calls` calls from the budget; a probe pauses the connection until its result is known."""
+    def spend(self, conn: Connection, calls: int, now: datetime, columns: Mapping[str, Any]) -> None:
+        """Deduct `calls` calls from the budget, and write other `columns` of the connection.
+
+        A probe pauses the connection until its result is known.
+        """
         values: dict[str, Any] = {}
-        if self.tokens is not None:
+        if calls and self.tokens is not None:
             values |= {"tokens": self.tokens - calls, "tokens_refilled_at": now}
-        if self.is_probe:
+        if calls and self.is_probe:
             values["paused_until"] = now + 3 * PROBE_INTERVAL
-        if values and calls:
+        if values := values | columns:
             conn.execute(update(_TABLE).where(_TABLE.c.name == self.name).values(values))
 
 
@@ -147,16 +155,17 @@ def acquire_budget(
 ) -> RequestBudget:
     """Return how many of `calls` may start; `connection` was locked before `now` was read."""
     name = connection.name
-    if connection.is_paused(now):
+    alerts_only = connection.pause_cause == PauseCause.TOTAL_CAP
+    if connection.is_paused(now) and not alerts_only:
         return RequestBudget(name, 0, connection.paused_until)
     is_probe = connection.pause_cause == "circuit_open"
     if is_probe:
         calls = min(calls, 1)
-    elif connection.pause_cause is not None:
+    elif connection.pause_cause is not None and not alerts_only:
         conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(_OPEN))
         log_state_change(name, _OPEN)
     if per_second is None:
-        return RequestBudget(name, calls, is_probe=is_probe)
+        return RequestBudget(name, calls, is_probe=is_probe, alerts_only=alerts_only)
     burst = max(1.0, per_second)
     # If the clock was set back, a negative difference would stop the refill until the clock has caught up.
     elapsed = (
@@ -167,7 +176,13 @@ def acquire_budget(
     )
     if tokens < 1:
         return RequestBudget(name, 0, now + timedelta(seconds=(1 - tokens) / per_second), tokens)
-    return RequestBudget(name, min(calls, int(tokens)), None, tokens, is_probe)
+    return RequestBudget(name, min(calls, int(tokens)), None, tokens, is_probe, alerts_only)
+
+
+def stored_message_counts(conn: Connection, name: str) -> MessageCounts:
+    """Return the messages that count toward `caps.total` of a connection, without locking it."""
+    query = select(_TABLE.c.message_counts).where(_TABLE.c.name == name)
+    return MessageCounts.from_json(conn.execute(query).scalar_one_or_none())
 
 
 def lock_connection(database: Database, conn: Connection, name: str) -> ConnectionState:
@@ -211,15 +226,23 @@ def record_outcomes(
         and connection.paused_until >= values["paused_until"]
     ):
         return {}  # calls that were already running failed likewise: the longest pause applies, and was alerted
-    if not values or (
-        connection.pause_cause == "operator" and connection.paused_until and connection.paused_until > now
-    ):
+    if not values or (connection.pause_cause in ("operator", "total_cap") and connection.is_paused(now)):
         return {}
     if values.get("pause_cause") == "auth":
         # Not the last registered one: during a rolling restart a process may still use the old settings.
         values |= {"settings_fingerprint": fingerprint_of(name)}
     conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(values))
     return values
+
+
+def take_back_messages(
+    database: Database, conn: Connection, name: str, messages: Iterable[tuple[Channel, datetime]]
+) -> None:
+    """Subtract messages that certainly were not sent: the channel of each, and when it was counted."""
+    counts = MessageCounts.from_json(lock_connection(database, conn, name).message_counts)
+    for channel, sent_at in messages:
+        counts.remove(channel, sent_at)
+    conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(message_counts=counts.to_json()))
 
 
 def log_state_change(name: str, changed_columns: Mapping[str, Any]) -> None:
@@ -322,12 +345,14 @@ def pause(database: Database, name: str, reason: str, actor: str) -> None:
 
 
 def resume(database: Database, name: str, actor: str) -> None:
-    """End any pause, and reset the counted failures."""
+    """End any pause, and reset the counted failures and messages."""
     with database.write() as conn:
         lock_connection(database, conn, name)
         record_audit(conn, database.now(conn), actor, "resume", [name])
         conn.execute(
-            update(_TABLE).where(_TABLE.c.name == name).values(_OPEN | {"consecutive_rate_limits": 0})
+            update(_TABLE)
+            .where(_TABLE.c.name == name)
+            .values(_OPEN | {"consecutive_rate_limits": 0, "message_counts": None})
         )
         database.publish(conn, [name])
 

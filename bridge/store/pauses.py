@@ -26,6 +26,10 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "the circuit breaker",
         "one call is tried every 10 s; it resumes with {resume}, or automatically when one succeeds",
     ),
+    PauseCause.TOTAL_CAP: (
+        "the cap on all messages",
+        "check what causes so many messages, and cancel those that nobody should get; then run {resume}",
+    ),
 }
 """The label and the hint of each cause."""
 

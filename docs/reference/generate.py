@@ -300,6 +300,7 @@ KEY_TABLES: Mapping[str, Section] = {
     "rule": parse_rules.RULE,
     "step": parse_steps.STEP,
     "messaging": parse_messaging.MESSAGING,
+    "caps": parse_messaging.CAPS,
     "test": parse_tests.TEST,
     "expected delivery": parse_tests.EXPECTATION,
 }

@@ -49,7 +49,7 @@ READ_SEPARATELY = {
 }
 EXAMPLES = [
     pytest.param(key, text, id=f"{section.label} {key.name} {text}")
-    for section in (*(section for section, _ in MODELS), parse_messaging.CAPS)
+    for section in (*(section for section, _ in MODELS), parse_messaging.CAPS, parse_messaging.TOTAL_CAPS)
     for key in section.keys
     for text in (key.example, key.default)
     if text
@@ -100,7 +100,23 @@ def test_shown_defaults_of_messaging_are_those_of_the_policy() -> None:
         if key.default
     }
     policy = MessagingPolicy()
-    assert shown == {name: getattr(policy, name) for name in ("quiet_hours", "caps", "time_zone")}
+    assert shown == {name: getattr(policy, name) for name in shown}
+    assert {"quiet_hours", "time_zone"} <= shown.keys()
+
+
+@pytest.mark.parametrize(
+    ("section", "caps"),
+    [
+        (parse_messaging.CAPS, MessagingPolicy().caps | {"total": MessagingPolicy().total_caps}),
+        (parse_messaging.TOTAL_CAPS, MessagingPolicy().total_caps),
+    ],
+)
+def test_shown_defaults_of_caps_are_those_of_the_policy(section: Section, caps: dict[str, Any]) -> None:
+    shown = {
+        key.name: key.type.read(context_of(key.default), node_of(key.default), key.name)
+        for key in section.keys
+    }
+    assert shown == caps
 
 
 def test_added_key_is_parsed_and_described() -> None:

@@ -140,8 +140,9 @@ def test_messaging_keeps_defaults_of_missing_keys() -> None:
         version: 1
         messaging:
           quiet_hours: "21:00-07:30"
-          caps: {sms: 1 per 12h}
-          time_zone: Europe/Berlin
+          caps: {sms: 1 per 12h, total: {sms: 100 per 10m}}
+          countries: [US, "NO", CA]
+          time_zone: europe/berlin
           regions: {US-FL: "20:00-08:00"}
           consent: event.callMetadata.custom.smsConsent == true
         rules:
@@ -151,9 +152,35 @@ def test_messaging_keeps_defaults_of_missing_keys() -> None:
     assert messaging.quiet_hours == QuietHours(time(21), time(7, 30))
     assert messaging.caps["sms"] == Cap(1, timedelta(hours=12))
     assert messaging.caps["email"] == Cap(2, timedelta(days=7))
+    assert messaging.total_caps["sms"] == Cap(100, timedelta(minutes=10))
+    assert messaging.total_caps["call"] == Cap(200, timedelta(hours=1))
+    assert messaging.countries == {"US", "NO", "CA"}
     assert messaging.time_zone == "Europe/Berlin"
     assert messaging.regions == {"US-FL": QuietHours(time(20), time(8))}
     assert messaging.consent == "event.callMetadata.custom.smsConsent == true"
+
+
+@pytest.mark.parametrize(
+    ("messaging", "error"),
+    [
+        (
+            "{time_zone: Etc/UTC}",
+            "`Etc/UTC` is not the time zone of a place, so messages would be sent at night",
+        ),
+        ("{time_zone: EST}", "`EST` is not the time zone of a place, so messages would be sent at night"),
+        ("{time_zone: Mars/Olympus}", "no time zone `Mars/Olympus`"),
+        ("{countries: [USA]}", "no country `USA`"),
+        ("{countries: [us]}", "no country `us`"),
+        ("{countries: []}", "`countries` is empty"),
+        ("{caps: {total: 500 per 1h}}", "`total` must be a mapping, not a string"),
+        ("{caps: {total: {sms: 500}}}", "invalid cap for `sms`: `500`"),
+        ("{caps: {total: {fax: 5 per 1h}}}", "unknown key `fax`"),
+    ],
+)
+def test_invalid_limits_are_reported(messaging: str, error: str) -> None:
+    text = f"version: 1\nmessaging: {messaging}\nrules: [{{name: a, when: call.busy, do: [{{use: crm.log_call}}]}}]"
+    diagnostics = load_text(text).diagnostics
+    assert [(item.level, item.text) for item in diagnostics] == [("error", error)]
 
 
 def test_quiet_hours_none_disables_them_with_a_warning() -> None:
