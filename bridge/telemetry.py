@@ -188,6 +188,18 @@ class Metrics:
             ["status"],
             registry=self.registry,
         )
+        self.unreadable_contact_fields = Counter(
+            "bridge_unreadable_contact_fields",
+            "Fields of the contact that stored events had a value for, but none that could be read, by field",
+            ["field"],
+            registry=self.registry,
+        )
+        self.unreadable_event_fields = Counter(
+            "bridge_unreadable_event_fields",
+            "Other documented fields of stored events whose value could not be read, by path",
+            ["field"],
+            registry=self.registry,
+        )
         self.attempts = Counter(
             "bridge_attempts", "Attempts, by connection and reason (`succeeded` if the action took effect)",
             ["connection", "reason"], registry=self.worker_registry,

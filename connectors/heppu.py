@@ -139,9 +139,10 @@ def schedule_call(api: HeppuApi, params: ScheduleCallParams, context: Context) -
         },
     }
     response = api.schedule_call(_without_none(request))
-    if not isinstance(response.get("id"), str):
+    call_id = _call_id(response)
+    if call_id is None:
         raise OutcomeUnknown("Heppu's response has no call ID", reason="server_error")
-    return Success(id=response["id"], detail=f"attempt {attempts + 1} of {params.max_attempts} scheduled")
+    return Success(id=call_id, detail=f"attempt {attempts + 1} of {params.max_attempts} scheduled")
 
 
 @schedule_call.lookup
@@ -150,13 +151,14 @@ def find_call(api: HeppuApi, params: ScheduleCallParams, context: Context) -> Su
     without_token = 0
     since = (context.first_attempt_at - CLOCK_SKEW).isoformat(timespec="seconds")
     for call in api.list_calls(phoneNumber=params.to, agentId=params.agent, startDate=since):
-        if call.get("direction") == "inbound" or not isinstance(call.get("id"), str):
+        if call.get("direction") == "inbound":
             continue
+        call_id = _call_id(call)
         # The list does not include metadata.
-        metadata = api.get_call(call["id"]).get("metadata")
+        metadata = api.get_call(call_id).get("metadata") if call_id else None
         token = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
-        if token == context.idempotency_token:
-            return Success(id=call["id"], detail="found at Heppu")
+        if call_id and token == context.idempotency_token:
+            return Success(id=call_id, detail="found at Heppu")
         without_token += token is None
     if without_token:
         raise LookupInconclusive(
@@ -165,9 +167,15 @@ def find_call(api: HeppuApi, params: ScheduleCallParams, context: Context) -> Su
     return None
 
 
+def _call_id(call: Mapping[str, Any]) -> str | None:
+    """Return the ID of a call, also if it is a number."""
+    call_id = call.get("id")
+    return str(call_id) if isinstance(call_id, str | int) and not isinstance(call_id, bool) else None
+
+
 def _call_metadata(params: ScheduleCallParams, context: Context, attempts: int) -> dict[str, Any]:
     """Return the event's call metadata with the new attempt count, which the next event repeats."""
-    metadata = context.event.body.get("callMetadata")
+    metadata = context.event.fields.get("callMetadata")
     metadata = dict(metadata) if isinstance(metadata, Mapping) else {}
     call_context = metadata.get("context")
     contact = context.contact

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from bridge.cli.bootstrap import registry_for
 from bridge.cli.check import read_rules_file
 from bridge.cli.db import open_store, sqlite_path
 from bridge.cli.event_input import build_event_body, read_event_input
-from bridge.cli.inspect_commands import print_traces
+from bridge.cli.inspect_commands import print_traces, print_unreadable_fields
 from bridge.cli.output import console, echo, errors, pluralize, print_json, print_status
 from bridge.clock import format_timestamp, parse_timestamp
 from bridge.connector.action_name import ActionName
@@ -103,6 +104,7 @@ def _print_explanation(explanation: Explanation, now: datetime) -> None:
         f"Contact: {', '.join(value for value in contact_fields if value) or 'unknown'}; "
         f"occurred at {format_timestamp(event.occurred_at)} UTC"
     )
+    print_unreadable_fields([asdict(item) for item in event.unreadable_fields])
     console().print(Text("\nRules", "bold cyan"))
     print_traces([trace.to_json() for trace in explanation.traces])
     console().print(Text("\nDeliveries", "bold cyan"))
@@ -122,6 +124,8 @@ def _print_outcome(outcome: PlannedOutcome, now: datetime) -> None:
     console().print(line.append(f"  {text}", color), soft_wrap=True)
     for detail in outcome.details:
         echo(f"    {detail}")
+    for note in planned.notes:
+        echo(f"    note: {note}")
     for name, value in planned.params.items():
         if value not in (None, "", {}, []):
             echo(f"    {name}: {_format_value(value)}")
@@ -150,7 +154,8 @@ def _describe_outcome(outcome: PlannedOutcome, now: datetime) -> tuple[str, str]
 
 def test(file: Path | None, *, as_json: bool) -> bool:
     """Run the tests in a rules file and in the test files next to it. Return whether all passed."""
-    path = file or Settings.load(environment()).bridge_rules_file
+    settings = Settings.load(environment())
+    path = file or settings.bridge_rules_file
     rules, files = load_test_files(load_file(path), registry_for(path))
     if broken := [file.report for file in files if not file.usable]:
         print_status("\n\n".join(broken))
@@ -170,7 +175,16 @@ def test(file: Path | None, *, as_json: bool) -> bool:
 
     report = run_tests(rules, on_result=on_result, default_country=settings.bridge_default_country)
     _print_report(report, path)
+    _print_crm_note(rules)
     return report.passed
+
+
+def _print_crm_note(rules: Rules) -> None:
+    """Say that dry runs ask no CRM, if the policy of these rules does."""
+    if crms := rules.messaging.crm_opt_outs:
+        echo(
+            f"\nOpt-out flags in {' and '.join(crms)} (messaging.crm_opt_outs) are only read when a message is sent."
+        )
 
 
 def _print_result(result: RuleTestResult) -> None:
@@ -237,6 +251,7 @@ def plan(
         print_json(result.to_json(samples))
     else:
         _print_plan(result, baseline_name, str(new), samples)
+        _print_crm_note(after)
     return result.new.broken <= result.old.broken
 
 

@@ -54,6 +54,9 @@ def events(
             help="Only events received since this time: 2h, 7d, or a timestamp.", show_default=False
         ),
     ] = None,
+    unreadable: Annotated[
+        bool, typer.Option("--unreadable", help="Only events with fields that could not be read.")
+    ] = False,
     limit: Limit = 20,
     cursor: Cursor = None,
     as_json: Json = False,
@@ -69,7 +72,9 @@ def events(
     check_cursor(cursor, "evt")
     start = parse_time_option(since, "--since")
     with open_store(Settings.load(environment())) as database:
-        page = list_events(database, event_type=event_type, since=start, limit=limit, cursor=cursor)
+        page = list_events(
+            database, event_type=event_type, since=start, limit=limit, cursor=cursor, unreadable=unreadable
+        )
     render(
         Table(
             page.items,
@@ -77,15 +82,23 @@ def events(
                 "ID": "id",
                 "Event": "type",
                 "Received": lambda item: format_timestamp(item["received_at"]),
-                "Contact": lambda item: masked_address(item["phone"] or item["email"]),
+                "Contact": lambda item: _contact(item),
                 "Conversation": "conversation_id",
                 "Deliveries": lambda item: _count_by_state(item),
             },
-            empty="No events yet. Send one with `bridge send call.busy`.",
+            empty="No such events."
+            if unreadable or event_type or since
+            else "No events yet. Send one with `bridge send call.busy`.",
             next_cursor=page.next_cursor,
         ),
         as_json,
     )
+
+
+def _contact(item: Mapping[str, Any]) -> str:
+    """Return the masked address of an event's contact, and the names of the fields that could not be read."""
+    unreadable = f"unreadable: {', '.join(item['unreadable'])}" if item["unreadable"] else ""
+    return "  ".join(filter(None, (masked_address(item["phone"] or item["email"]), unreadable)))
 
 
 def _count_by_state(item: Mapping[str, Any]) -> str:
@@ -215,6 +228,7 @@ def _print_event(event: Mapping[str, Any], find_pause: FindPause) -> None:
             "Dedupe key": event["dedupe_key"],
         }
     )
+    print_unreadable_fields(event["unreadable_fields"])
     if event["body"] is None:
         echo("\nThe body has been deleted (retention or erasure).")
     else:
@@ -231,6 +245,18 @@ def _print_event(event: Mapping[str, Any], find_pause: FindPause) -> None:
     _heading("Deliveries")
     _deliveries(event["deliveries"], find_pause, empty="none").print_text()
     _print_operator_actions(event["audit"])
+
+
+def print_unreadable_fields(fields: Iterable[Mapping[str, Any]]) -> None:
+    """Print the fields of an event that have a value that could not be read, and why."""
+    from rich.text import Text
+
+    fields = list(fields)
+    if fields:
+        console().print(Text("\nCould not be read", "bold yellow"))
+        for item in fields:
+            hint = f"; {item['hint']}" if item["hint"] else ""
+            echo(f"{item['path']} {item['problem']}{hint}")
 
 
 def print_traces(traces: Iterable[Mapping[str, Any]]) -> None:
@@ -280,6 +306,7 @@ def _print_delivery(delivery: Mapping[str, Any], find_pause: FindPause) -> None:
             "External ID": delivery["external_id"],
             "Next attempt": _next_attempt(delivery, find_pause),
             "Expires at": format_timestamp(delivery["expires_at"]),
+            "Note": "; ".join(delivery["options"].get("notes", ())),
         }
     )
     _heading("Parameters")

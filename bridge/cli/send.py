@@ -105,8 +105,8 @@ def post(body: bytes, url: str, secret: bytes) -> WebhookResponse:
 
     import httpx
 
-    from bridge.contacts.parse import string_field
     from bridge.errors import BridgeError, ConfigError
+    from bridge.event_fields import read_string
     from bridge.json_values import parse_body
     from bridge.signing import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 
@@ -114,7 +114,7 @@ def post(body: bytes, url: str, secret: bytes) -> WebhookResponse:
         payload = parse_body(body)
     except ValueError:
         payload = {}
-    event, webhook_id = string_field(payload, "event"), string_field(payload, "webhookId")
+    event, webhook_id = read_string(payload.get("event")), read_string(payload.get("webhookId"))
     headers = {
         "Content-Type": "application/json",
         "User-Agent": "bridge-send",
@@ -133,7 +133,7 @@ def post(body: bytes, url: str, secret: bytes) -> WebhookResponse:
             f"no response from {url}: {type(error).__name__}; is `bridge serve` running there?"
         ) from None
     return WebhookResponse(
-        url, event, webhook_id, string_field(payload, "conversationId"),
+        url, event, webhook_id, read_string(payload.get("conversationId")),
         response.status_code, response.text, round(time.perf_counter() - started, 4),
     )  # fmt: skip
 

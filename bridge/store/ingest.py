@@ -99,6 +99,10 @@ def event_row(incoming: IncomingEvent) -> dict[str, object]:
         "conversation_id": event.conversation.id,
         "phone": contact.phone,
         "email": address_key(contact.email) if contact.email else None,
+        "unreadable": ",".join(
+            dict.fromkeys(item.field for item in event.unreadable_fields if not item.withheld)
+        )
+        or None,
         "occurred_at": event.occurred_at,
         "received_at": event.received_at,
         "body": incoming.body,

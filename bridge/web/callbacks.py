@@ -79,6 +79,10 @@ def callback_routes(
 
 
 def _store_reply(database: Database, name: str, callback: Callback, reply: CallbackReply) -> None:
+    if reply.problem:
+        log.warning(
+            "callback could not be read", connection=name, callback=callback.name, detail=reply.problem
+        )
     if not reply.learned:
         return
     for unmatched in apply_callback(database, name, reply.learned):

@@ -17,8 +17,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from bridge.errors import BridgeError, StoreUnavailable
-from bridge.events import EVENT_TYPES, Event
+from bridge.events import EVENT_TYPES
 from bridge.store.operator_actions import Resolution
+from bridge.store.possible_duplicates import dismiss_possible_duplicate, list_possible_duplicates
 from bridge.store.queries import STATES, NotFound, list_deliveries, list_events, list_rejected_requests
 from bridge.store.search import search
 from bridge.store.timeline import is_for_other_events, timeline
@@ -59,12 +60,14 @@ def dashboard_routes(service: AdminService) -> list[BaseRoute]:
         _page("/rules", dashboard.rules),
         _page("/rejected", dashboard.rejected_requests),
         _page("/rejected/{id}", dashboard.rejected_request),
+        _page("/contacts", dashboard.contacts),
         _page("/audit", dashboard.audit),
         _form("/deliveries/{id}/retry", dashboard.change_delivery("retry")),
         _form("/deliveries/{id}/cancel", dashboard.change_delivery("cancel")),
         _form("/deliveries/{id}/resolve", dashboard.change_delivery("resolve")),
         _form("/events/{id}/replay", dashboard.replay),
         _form("/rejected/{id}/accept", dashboard.accept),
+        _form("/contacts/duplicates/{id}/dismiss", dashboard.dismiss_duplicate),
         _form("/connections/{name}/pause", dashboard.pause),
         _form("/connections/{name}/resume", dashboard.resume),
     ]
@@ -128,6 +131,7 @@ class Dashboard:
             event_types=EVENT_TYPES,
             selected_type=filters["event_type"] or "",
             since=request.query_params.get("since", ""),
+            unreadable=filters["unreadable"],
             next_page_query=_query_prefix(request.query_params),
         )
 
@@ -142,7 +146,6 @@ class Dashboard:
             error=error,
             event=event,
             body=_indented_json(event["body"]),
-            contact=Event(event["body"] or {}, event["dedupe_key"], event["received_at"]).contact,
             traces=[trace for trace in traces if not is_for_other_events(trace)],
             other_traces=[trace for trace in traces if is_for_other_events(trace)],
             rules=[rule.name for rule in self._service.rules.current.rules],
@@ -203,6 +206,15 @@ class Dashboard:
             body=None if body is None else body.decode("utf-8", "replace"),
         )
 
+    def contacts(self, request: Request) -> Response:
+        """Show the possible duplicates among the contacts of the CRMs, newest first."""
+        return self._render(
+            request,
+            "contacts.html",
+            page=list_possible_duplicates(self._database, **page_filter(request.query_params)),
+            next_page_query=_query_prefix(request.query_params),
+        )
+
     def audit(self, request: Request) -> Response:
         """Show the audit log, newest entry first."""
         items, next_cursor = self._service.audit(**page_filter(request.query_params))
@@ -256,6 +268,11 @@ class Dashboard:
         if not result.done:
             return self.rejected_request(request, result.text)
         return _redirect(request, f"rejected/{result.id}")
+
+    def dismiss_duplicate(self, request: Request, form: Form) -> Response:  # noqa: ARG002
+        """Remove a pair from the possible duplicates."""
+        dismiss_possible_duplicate(self._database, ACTOR, _id(request))
+        return _redirect(request, "contacts")
 
     def pause(self, request: Request, form: Form) -> Response:
         """Pause a connection."""

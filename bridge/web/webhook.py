@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from bridge.clock import Clock
 from bridge.errors import Refused, StoreUnavailable
+from bridge.events import EVENT_TYPES, Event
 from bridge.signing import MAX_BODY, SIGNATURE_HEADER, TIMESTAMP_HEADER, SignedRequestRejected, verify
 from bridge.store.database import Database
 from bridge.store.ingest import (
@@ -37,6 +38,9 @@ BODY_TIMEOUT: Final = 30.0
 """Seconds that a sender may take for the body; Heppu waits that long for a response."""
 MAX_QUEUED_REJECTED_REQUESTS: Final = 200
 """Rejected requests that may wait to be stored. During a flood, further ones are only counted."""
+
+MAX_UNDOCUMENTED_TYPES: Final = 100
+"""Event types that the log reports as undocumented."""
 
 _HEADERS: Final = {name.encode(): name for name in ("content-length", SIGNATURE_HEADER, TIMESTAMP_HEADER)}
 """The request headers that the receiver reads, by their ASGI name."""
@@ -122,15 +126,15 @@ class RejectedRequestWriter:
 
 @dataclass
 class ReceiverSettings:
-    """Signing secrets and clock tolerance of the receiver."""
+    """Signing secrets, clock tolerance and default country of the receiver."""
 
     secrets: Sequence[bytes]
     """Heppu's webhook secrets. If there are none, no signature is verified."""
     tolerance: int = 300
     """Seconds that the timestamp of a request may differ from the clock, in either direction."""
-
     default_country: str | None = None
     """The country whose national phone numbers are understood."""
+
 
 class Receiver:
     """The ASGI application behind `POST /webhooks/heppu`."""
@@ -142,6 +146,8 @@ class Receiver:
         self._clock = clock
         self._group_commit = GroupCommit(database)
         self._rejected_requests = RejectedRequestWriter(database)
+        self._metrics = metrics
+        self._undocumented_types: set[str] = set()
         self._counter = metrics.webhook_requests
         self.stopping = False
         """True if new events are answered with 503, because the service stops."""
@@ -182,6 +188,8 @@ class Receiver:
             return
         result = await self._group_commit.store(IncomingEvent(event, body))
         if result == "stored":
+            self._report_undocumented_type(event.type)
+            self._report_unreadable_fields(event)
             await self._respond(send, 200, _RECEIVED)
         elif result == "unavailable":
             await self._respond(send, 503, _ERRORS[503], ((b"retry-after", b"60"),))
@@ -192,6 +200,37 @@ class Receiver:
                     advice="not routed: same ID, different body; see `bridge rejected`",
                 )
             await self._respond(send, 200, _DUPLICATE, label=result)
+
+    def _report_undocumented_type(self, event_type: str) -> None:
+        """Log an event type that Heppu does not document, once per process."""
+        reported = self._undocumented_types
+        if event_type in EVENT_TYPES or event_type in reported or len(reported) >= MAX_UNDOCUMENTED_TYPES:
+            return
+        reported.add(event_type)
+        log.warning(
+            "event type is not documented",
+            event_type=event_type,
+            advice="its events are stored; `bridge events --type` lists them",
+        )
+
+    def _report_unreadable_fields(self, event: Event) -> None:
+        unreadable = [item for item in event.unreadable_fields if not item.withheld]
+        if not unreadable:
+            return
+        for item in unreadable:
+            is_contact_field = item.field != item.path
+            metrics = self._metrics
+            counter = (
+                metrics.unreadable_contact_fields if is_contact_field else metrics.unreadable_event_fields
+            )
+            counter.labels(item.field).inc()
+        log.warning(
+            "event has unreadable fields",
+            event_id=event.id,
+            event_type=event.type,
+            fields=[f"{item.path} {item.problem}" for item in unreadable],
+            advice="the event is stored and routed without them; see `bridge show`",
+        )
 
     def _reject(self, error: Refused, body: bytes, now: datetime) -> None:
         signature_valid = isinstance(error, SignedRequestRejected) and bool(self._settings.secrets)

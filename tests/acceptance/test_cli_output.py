@@ -20,10 +20,12 @@ from typer.testing import CliRunner
 
 from bridge.cli import app
 from bridge.connector.discovery import Registry
+from bridge.samples import refresh_sample, sample
 from bridge.sandbox import start_sandbox
+from bridge.signing import read_event
 from bridge.store.connections import register_accounts
 from bridge.store.database import Database
-from bridge.store.ingest import RejectedRequest, record_rejected_request
+from bridge.store.ingest import IncomingEvent, RejectedRequest, record_rejected_request, store_events
 from bridge.telemetry import configure_logging, log
 from bridge.worker.rules_reloader import RulesFile
 from tests.acceptance.commands import DISABLED_RULE, RULES, run_bridge
@@ -55,6 +57,54 @@ def stored(bridge: Bridge) -> Bridge:
     register_accounts(database, {"twilio": "settings"})
     database.close()
     return bridge
+
+
+def store_event(**changes: Any) -> str:
+    """Store a `call.busy` sample with these changes in the database in the current folder; return its ID."""
+    now = datetime.now(UTC)
+    body = json.dumps(refresh_sample(sample("call.busy"), now) | changes).encode()
+    event = read_event(body, now)
+    database = Database("sqlite:///bridge.db", pool_size=1)
+    assert store_events(database, [IncomingEvent(event, body)]) == ["stored"]
+    database.close()
+    return event.id
+
+
+UNREADABLE_PHONE = (
+    "metadata.contactPhone has no country code; send + and the country code, or set BRIDGE_DEFAULT_COUNTRY"
+)
+
+
+def test_show_and_events_name_fields_that_could_not_be_read(stored: Bridge) -> None:
+    store_event()
+    event_id = store_event(metadata={"contactPhone": "040 123 4567"})
+    assert f"Could not be read\n{UNREADABLE_PHONE}\n" in stored("show", event_id, COLUMNS="200").stdout
+    assert parse_json(stored("show", event_id, "--json"))["unreadable_fields"] == [
+        {
+            "field": "phone",
+            "path": "metadata.contactPhone",
+            "problem": "has no country code",
+            "hint": "send + and the country code, or set BRIDGE_DEFAULT_COUNTRY",
+            "withheld": False,
+        }
+    ]
+    assert "unreadable: phone" in stored("events", COLUMNS="200").stdout
+    assert [item["id"] for item in parse_json(stored("events", "--unreadable", "--json"))["items"]] == [
+        event_id
+    ]
+
+
+def test_explain_names_fields_that_could_not_be_read(bridge: Bridge) -> None:
+    Path("rules.yaml").write_text(
+        "version: 1\n"
+        "rules:\n"
+        "  - {name: log, when: call.busy, do: [{use: hubspot.log_call}]}\n"
+        "  - {name: text, when: call.busy, do: [{use: twilio.send_sms, with: {body: hi}}]}\n"
+    )
+    result = bridge("explain", "call.busy", "--set", "metadata.contactPhone=040 123 4567", COLUMNS="300")
+    assert f"Could not be read\n{UNREADABLE_PHONE}\n" in result.stdout
+    assert f"note: {UNREADABLE_PHONE}" in result.stdout
+    assert f"`to`: contact.phone cannot be read: {UNREADABLE_PHONE}" in result.stdout
 
 
 def parse_json(result: Result) -> dict[str, Any]:
@@ -113,6 +163,26 @@ def test_opt_out_json_lists_each_changed_channel(stored: Bridge) -> None:
     removed = parse_json(stored("opt-outs", "remove", "+14155550123", "--channel", "sms", "--json"))
     assert removed["items"] == [{"channel": "sms", **change, "opted_out": False}]
     assert [item["channel"] for item in parse_json(stored("opt-outs", "--json"))["items"]] == ["call"]
+
+
+def test_possible_duplicates_are_listed_and_dismissed(stored: Bridge) -> None:
+    assert "No possible duplicates." in stored("contacts", "duplicates").stdout
+    database = Database("sqlite:///bridge.db", pool_size=1)
+    save_possible_duplicate(database, "hubspot", "dlv_1", "51001", "51002")
+    save_possible_duplicate(database, "salesforce", "dlv_2", "003A", "003B")
+    database.close()
+
+    [pair] = parse_json(stored("contacts", "duplicates", "--connection", "hubspot", "--json"))["items"]
+    assert (pair["first_record"], pair["second_record"], pair["delivery_id"]) == ("51001", "51002", "dlv_1")
+    assert "51001 51002" in stored("contacts", "duplicates", COLUMNS="200").stdout
+    page = parse_json(stored("contacts", "duplicates", "--limit", "1", "--json"))
+    assert page["next_cursor"] == page["items"][0]["id"]
+
+    dismissed = parse_json(stored("contacts", "dismiss", pair["id"], "--json"))
+    assert dismissed == {"id": pair["id"], "dismissed": True}
+    assert stored("contacts", "dismiss", pair["id"]).exit_code == 1
+    assert len(parse_json(stored("contacts", "duplicates", "--json"))["items"]) == 1
+    assert parse_json(stored("audit", "--json"))["items"][0]["action"] == "dismiss_duplicate"
 
 
 def test_connectors_new_json_lists_created_files(bridge: Bridge, tmp_path: Path) -> None:

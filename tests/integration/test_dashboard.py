@@ -12,10 +12,14 @@ import pytest
 
 from bridge.clock import Clock
 from bridge.connector import StatusUpdate
+from bridge.connector.discovery import Registry
 from bridge.errors import OutcomeUnknown, PermanentError, StoreUnavailable, TransientError
+from bridge.rules.load import load_or_raise
 from bridge.store.connections import pause
 from bridge.store.delivery_status import apply_callback
 from bridge.store.ingest import RejectedRequest, record_rejected_requests
+from bridge.store.possible_duplicates import list_possible_duplicates, save_possible_duplicate
+from bridge.store.queries import list_deliveries
 from tests.integration.dashboard_site import Site, running_site
 
 HOSTILE = (
@@ -158,6 +162,44 @@ def test_event_page_shows_rule_trace(site: Site, browser: httpx.Client) -> None:
     assert '"conversationType": "phone"' in page.text
 
 
+def test_event_page_lists_fields_that_could_not_be_read(site: Site, browser: httpx.Client) -> None:
+    page = get_page(
+        browser,
+        f"/events/{site.routed_event(metadata={'contactPhone': '040 123 4567'}, duration='2:05')}",
+    )
+    assert "Could not be read" in page.text
+    assert "duration is a string that is not a number; send digits only, such as 125" in page.text
+    assert "metadata.contactPhone has no country code; send + and the country code" in page.text
+    assert "contact.phone exists true unreadable false metadata.contactPhone has no country code" in page.text
+
+
+def test_events_can_be_filtered_by_fields_that_could_not_be_read(site: Site, browser: httpx.Client) -> None:
+    readable, unreadable = site.routed_event(), site.routed_event(metadata={"contactPhone": "040 123 4567"})
+    page = get_page(browser, "/events")
+    assert "unreadable: phone" in page.text
+    html = browser.get("/events?unreadable=yes").text
+    assert (readable in html, unreadable in html) == (False, True)
+    with site.client() as client:
+        (item,) = client.get("/api/events?unreadable=yes").json()["items"]
+    assert (item["id"], item["unreadable"]) == (unreadable, ["phone"])
+
+
+def test_delivery_page_shows_what_the_delivery_does_without(site: Site, browser: httpx.Client) -> None:
+    text = "version: 1\nrules: [{name: a, when: call.busy, do: [{use: slack.post, with: {text: '%s'}}]}]"
+    site.rules.current = load_or_raise(
+        text % "{{ event.duration | default(0) }} s", path="rules.yaml", registry=Registry()
+    )
+    event_id = site.routed_event(duration="2:05")
+    (delivery,) = list_deliveries(site.database, event=event_id).items
+    page = get_page(browser, f"/deliveries/{delivery['id']}")
+    assert "duration is a string that is not a number; send digits only, such as 125" in page.text
+    assert '"text": "0 s"' in page.text
+
+
+def test_event_page_without_unreadable_fields_has_no_such_list(site: Site, browser: httpx.Client) -> None:
+    assert "Could not be read" not in get_page(browser, f"/events/{site.routed_event()}").text
+
+
 def test_event_page_without_matching_rule_refers_to_details(site: Site, browser: httpx.Client) -> None:
     page = get_page(browser, f"/events/{site.routed_event('chat.abandoned')}")
     assert "No rule matched. See the details below." in page.text
@@ -224,6 +266,16 @@ def test_list_pages_show_their_records(site: Site, browser: httpx.Client, clock:
     assert "twilio paused by an operator" in get_page(browser, "/connections").text
     assert "too large the body has 2 MiB" in get_page(browser, "/rejected").text
     assert "ada pause twilio" in get_page(browser, "/audit").text
+
+
+def test_possible_duplicates_are_listed_and_dismissed(site: Site, browser: httpx.Client) -> None:
+    assert "No possible duplicates." in browser.get("/contacts").text
+    save_possible_duplicate(site.database, "hubspot", "dlv_1", "51001", "51002")
+    [pair] = list_possible_duplicates(site.database).items
+    assert "51001, 51002" in browser.get("/contacts").text
+
+    response = browser.post(f"/contacts/duplicates/{pair['id']}/dismiss", follow_redirects=True)
+    assert "No possible duplicates." in response.text
 
 
 def test_search_redirects_to_exact_id_or_lists_results(site: Site, browser: httpx.Client) -> None:

@@ -179,6 +179,23 @@ def test_find_call_with_unreadable_list_raises_outcome_unknown(context: Context)
                 api.find("schedule_call", context=context)
 
 
+def test_find_call_reads_a_numeric_id(context: Context) -> None:
+    with StubServer() as server, connect(heppu, {"HEPPU_API_URL": server.url, "HEPPU_API_KEY": "k"}) as api:
+        details = {"metadata": {"bridgeIdempotencyToken": context.idempotency_token}}
+        server.answer("GET", "/calls/7", Reply(200, {"data": details}))
+        server.otherwise = Reply(200, {"data": {"calls": [{"id": 7}]}})
+        found = api.find("schedule_call", context=context)
+    assert found is not None
+    assert found.id == "7"
+
+
+def test_find_call_without_a_readable_id_is_inconclusive(context: Context) -> None:
+    with StubServer() as server, connect(heppu, {"HEPPU_API_URL": server.url, "HEPPU_API_KEY": "k"}) as api:
+        server.otherwise = Reply(200, {"data": {"calls": [{"id": ["call_1"]}]}})
+        with pytest.raises(LookupInconclusive):
+            api.find("schedule_call", context=context)
+
+
 # ------------------------------------------------------------ responses
 
 

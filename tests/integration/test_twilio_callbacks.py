@@ -169,8 +169,17 @@ def test_twilio_status_is_mapped_to_message_status(account: Connected, status: s
 
 
 @pytest.mark.parametrize("form", [status_form("levitating"), {"MessageSid": "SM1"}, {}])
-def test_unknown_status_is_ignored(account: Connected, form: dict[str, str]) -> None:
-    assert post(account, "status", STATUS_URL, form) == []
+def test_unknown_status_is_reported_as_a_problem(account: Connected, form: dict[str, str]) -> None:
+    reply = account.callback("status", url=STATUS_URL, form=form, headers=signature_headers(STATUS_URL, form))
+    assert list(reply.learned) == []
+    assert reply.problem == f"unknown MessageStatus `{form.get('MessageStatus', '')}`"
+
+
+def test_opt_out_of_an_unreadable_number_is_reported_as_a_problem(account: Connected) -> None:
+    form = status_form("failed", ErrorCode="21610") | {"To": "the visitor"}
+    reply = account.callback("status", url=STATUS_URL, form=form, headers=signature_headers(STATUS_URL, form))
+    assert [type(item) for item in reply.learned] == [StatusUpdate]
+    assert reply.problem == "the recipient opted out, but `To` is not a phone number"
 
 
 @pytest.mark.parametrize(

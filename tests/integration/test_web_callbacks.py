@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 from starlette.applications import Starlette
 from twilio.request_validator import RequestValidator
 
@@ -17,7 +18,7 @@ from bridge.rules.model import PlannedDelivery
 from bridge.store.database import Database
 from bridge.store.delivery_status import apply_callback
 from bridge.store.follow_ups import follow_up_deliveries
-from bridge.store.opt_outs import list_opt_outs
+from bridge.store.opt_out_list import list_opt_outs
 from bridge.store.results import record_results
 from bridge.testing import Connected, connect, load_connector
 from bridge.web.app import _store_unavailable
@@ -57,6 +58,15 @@ def client(database: Database, twilio: Connected) -> Iterator[httpx.Client]:
 def post(client: httpx.Client, path: str, form: dict[str, str], *, signed_as: str | None = None) -> Any:
     signature = RequestValidator(TOKEN).compute_signature(signed_as or f"{PUBLIC}{path}", form)
     return client.post(path, data=form, headers={"X-Twilio-Signature": signature})
+
+
+def test_callback_that_cannot_be_read_is_logged(client: httpx.Client) -> None:
+    with structlog.testing.capture_logs() as logs:
+        assert post(
+            client, "/webhooks/twilio/status", {"MessageSid": "SM1", "MessageStatus": "levitating"}
+        ).is_success
+    (entry,) = [entry for entry in logs if entry["event"] == "callback could not be read"]
+    assert (entry["connection"], entry["detail"]) == ("twilio", "unknown MessageStatus `levitating`")
 
 
 def twilio_delivery(engine: Engine, **planned: Any) -> str:
@@ -99,9 +109,11 @@ def test_signed_status_is_stored_before_the_response(client: httpx.Client, engin
 
 def test_stop_and_start_are_stored_as_opt_out_and_opt_in(client: httpx.Client, database: Database) -> None:
     post(client, "/webhooks/twilio/inbound", {"From": PHONE, "Body": " Stop. "})
-    assert [(row["address"], row["source"]) for row in list_opt_outs(database)] == [(PHONE, "STOP to twilio")]
+    assert [(row["address"], row["source"]) for row in list_opt_outs(database).items] == [
+        (PHONE, "STOP to twilio")
+    ]
     post(client, "/webhooks/twilio/inbound", {"From": PHONE, "Body": "START"})
-    assert list_opt_outs(database) == []
+    assert list_opt_outs(database).items == []
 
 
 @pytest.mark.parametrize(
@@ -112,7 +124,7 @@ def test_unsigned_callback_is_rejected_and_stores_nothing(
 ) -> None:
     response = client.post("/webhooks/twilio/inbound", data={"From": PHONE, "Body": "STOP"}, headers=headers)
     assert (response.status_code, response.text) == (403, "")
-    assert list_opt_outs(database) == []
+    assert list_opt_outs(database).items == []
 
 
 def test_signature_is_checked_against_the_public_url(client: httpx.Client) -> None:
@@ -373,6 +385,6 @@ def test_events_of_one_callback_are_stored_together(engine: Engine) -> None:
     delivery_id = sent_message(engine)
     apply_callback(engine.database, "desk", [StatusUpdate("failed", None, delivery_id), OptOut("sms", PHONE)])
     assert engine.show(delivery_id)["message_status"] == "failed"
-    assert [row["address"] for row in list_opt_outs(engine.database)] == [PHONE]
+    assert [row["address"] for row in list_opt_outs(engine.database).items] == [PHONE]
     apply_callback(engine.database, "desk", [OptIn("sms", PHONE)])
-    assert list_opt_outs(engine.database) == []
+    assert list_opt_outs(engine.database).items == []

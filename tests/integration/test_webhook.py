@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -98,9 +99,60 @@ def test_known_id_with_another_body_is_recorded_as_conflict(service: Service) ->
     assert [item["reason"] for item in rejected_requests(service)] == ["conflict"]
 
 
-def test_unknown_event_type_is_stored(service: Service) -> None:
-    assert service.post(service.event(event="call.transferred")).status_code == 200
+def test_unknown_event_type_is_stored_and_logged_once(service: Service) -> None:
+    with structlog.testing.capture_logs() as logs:
+        for number in range(3):
+            body = service.event(
+                event="call.transferred", webhookId=f"whd_{number}", conversationId=f"c{number}"
+            )
+            assert service.post(body).status_code == 200
     assert list_events(service.database).items[0]["type"] == "call.transferred"
+    assert [entry["event_type"] for entry in logs if entry["event"] == "event type is not documented"] == [
+        "call.transferred"
+    ]
+
+
+def test_event_type_in_another_spelling_is_the_documented_one(service: Service) -> None:
+    service.post(service.event(event="Call.No_Answer"))
+    assert list_events(service.database).items[0]["type"] == "call.no-answer"
+
+
+def test_numeric_conversation_id_is_the_conversation_of_the_same_text(service: Service) -> None:
+    service.post(service.event(webhookId=1, conversationId=7001, timestamp=1701432000))
+    service.post(service.event(webhookId="2", conversationId="7001", event="call.failed"))
+    assert [item["conversation_id"] for item in list_events(service.database).items] == ["7001", "7001"]
+    again = service.event(webhookId=3, conversationId="7001", timestamp="2023-12-01T12:00:00.000Z")
+    assert service.post(again).json() == {"received": True, "duplicate": True}
+
+
+def test_unreadable_fields_are_logged_and_counted_once(service: Service) -> None:
+    body = service.event(metadata={"contactPhone": "040 123 4567"}, duration="2:05")
+    with structlog.testing.capture_logs() as logs:
+        service.post(body)
+        service.post(body)
+    (entry,) = [entry for entry in logs if entry["event"] == "event has unreadable fields"]
+    assert entry["log_level"] == "warning"
+    assert entry["fields"] == [
+        "duration is a string that is not a number",
+        "metadata.contactPhone has no country code",
+    ]
+    assert "4567" not in str(entry)
+    samples = {
+        (sample.name, sample.labels["field"]): sample.value
+        for metric in service.metrics.registry.collect()
+        for sample in metric.samples
+        if sample.name.startswith("bridge_unreadable") and sample.name.endswith("_total")
+    }
+    assert samples == {
+        ("bridge_unreadable_contact_fields_total", "phone"): 1,
+        ("bridge_unreadable_event_fields_total", "duration"): 1,
+    }
+
+
+def test_withheld_number_is_no_unreadable_field(service: Service) -> None:
+    with structlog.testing.capture_logs() as logs:
+        service.post(service.event(metadata={"contactPhone": "+266696687"}))
+    assert [entry for entry in logs if entry["event"] == "event has unreadable fields"] == []
 
 
 @pytest.mark.parametrize(
