@@ -1,8 +1,8 @@
 """Conditions: evaluates `where`, `if` and `messaging.consent` for one event as true, false or unknown, with a trace.
 
-A field that is missing, null or of another type makes its condition unknown for every operator: `ne` and `not` do
-not match a missing field. Groups follow Kleene's three-valued logic: `all` is false if any part is false, `any` is
-true if any part is true, and otherwise an unknown part makes the group unknown. A rule fires only on true.
+A field that is missing, null, unreadable or of another type makes its condition unknown for every operator: `ne` and
+`not` do not match a missing field. Groups follow Kleene's three-valued logic: `all` is false if any part is false,
+`any` is true if any part is true, and otherwise an unknown part makes the group unknown. A rule fires only on true.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge.json_values import describe_type
-from bridge.rules.lookup import TemplateContext, look_up
+from bridge.rules.lookup import UNREAD, TemplateContext, describe_absence, look_up, unreadable
 from bridge.rules.model import Check, Condition, Truth
-from bridge.rules.operators import OPERATORS
+from bridge.rules.operators import OPERATORS, PRESENCE_OPERATORS, is_filled
+from bridge.rules.presence import Paths, proven_by_all, proven_by_any
 from bridge.rules.template_filters import RenderError
 from bridge.rules.templates import Template
 
@@ -48,10 +49,14 @@ class Comparison:
         value, actual = look_up(context, self.path)
         matches: bool | None = None
         reason = ""
+        if value is None and self.operator in PRESENCE_OPERATORS:
+            reason = unreadable(context, self.path) or ""
         if self.operator == "exists":
             matches = (value is not None) is self.expected
+        elif self.operator == "filled":
+            matches = is_filled(value) is self.expected
         elif value is None:
-            reason = f"{'.'.join(self.path)} is {actual}"
+            reason = describe_absence(context, self.path, actual)
         else:
             matches = OPERATORS[self.operator](value, self.expected)
             if matches is None:
@@ -59,6 +64,11 @@ class Comparison:
         result: Truth = "unknown" if matches is None else "true" if matches else "false"
         checks.append(Check(self.text, actual, result, reason, depth))
         return result
+
+    def proves(self) -> Paths:
+        """Return the field, unless the comparison is true of a field without a value."""
+        is_absence = self.operator in PRESENCE_OPERATORS and not self.expected
+        return frozenset() if is_absence else frozenset([self.path])
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,12 @@ class Group:
         checks.insert(index, Check(f"{self.kind} of {len(self.parts)}", "", result, "", depth))
         return result
 
+    def proves(self) -> Paths:
+        """Return the fields that have a value whenever the group is true."""
+        if self.kind == "all":
+            return proven_by_all(self.parts)
+        return proven_by_any(self.parts) if self.kind == "any" else frozenset()
+
 
 @dataclass(frozen=True)
 class Expression:
@@ -86,10 +102,15 @@ class Expression:
     def check(self, context: TemplateContext, checks: list[Check], depth: int = 0) -> Truth:
         """Evaluate the expression and append its row of the trace."""
         text = f"{self.label} {self.template.source}"
+        context[UNREAD].clear()
         try:
             result: Truth = "true" if self.template(context) else "false"
         except RenderError as error:
             checks.append(Check(text, "", "unknown", str(error), depth))
             return "unknown"
-        checks.append(Check(text, result, result, "", depth))
+        checks.append(Check(text, result, result, "; ".join(sorted(context[UNREAD])), depth))
         return result
+
+    def proves(self) -> Paths:
+        """Return the fields that have a value whenever the expression is true."""
+        return self.template.proves

@@ -45,6 +45,23 @@ def _contains(actual: Any, expected: Any) -> bool | None:
     return expected in actual if isinstance(actual, str) and isinstance(expected, str) else None
 
 
+def is_filled(value: Any) -> bool:
+    """Return whether a value is there and not empty: no null, blank string, empty list or empty object."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return value is not None and value not in ([], {})
+
+
+def _starts_with(actual: Any, expected: Any) -> bool | None:
+    prefixes = tuple(expected) if isinstance(expected, list) else (expected,)
+    return actual.startswith(prefixes) if isinstance(actual, str) else None
+
+
+def _ends_with(actual: Any, expected: Any) -> bool | None:
+    suffixes = tuple(expected) if isinstance(expected, list) else (expected,)
+    return actual.endswith(suffixes) if isinstance(actual, str) else None
+
+
 def _is_part_of(actual: Any, container: Any) -> bool | None:
     """`in` of an expression, where the container is a field: a list, a string, or an object with that key."""
     if isinstance(container, dict):
@@ -65,10 +82,13 @@ OPERATORS: dict[str, Operator] = {
     "lt": _for_types(operator.lt, *_ORDERED),
     "lte": _for_types(operator.le, *_ORDERED),
     "contains": _contains,
-    "starts_with": _for_types(str.startswith, "a string"),
-    "ends_with": _for_types(str.endswith, "a string"),
+    "starts_with": _starts_with,
+    "ends_with": _ends_with,
 }
 """Name in `where` -> operator. The loader checks the expected values."""
+
+PRESENCE_OPERATORS = ("exists", "filled")
+"""Operators that ask whether a field has a value, so that a missing field makes them true or false, never unknown."""
 
 EXPRESSION_OPERATORS: dict[str, Operator] = {
     **{name: OPERATORS[name] for name in ("eq", "ne", "gt", "lt")},

@@ -13,8 +13,16 @@ from bridge.errors import BridgeError
 from bridge.events import EVENT_TYPES
 from bridge.json_values import describe_type
 from bridge.rules import retired
-from bridge.rules.fields import boolean_hint, check_path, check_value, did_you_mean, nearest
+from bridge.rules.fields import (
+    boolean_hint,
+    check_path,
+    check_truth_test,
+    check_value,
+    did_you_mean,
+    nearest,
+)
 from bridge.rules.model import Diagnostic, Rule, Step, Trigger
+from bridge.rules.presence import Paths, check_presence
 from bridge.rules.template_compiler import TemplateError
 from bridge.rules.templates import Template, condition, template
 from bridge.rules.yaml import Diagnostics, Node
@@ -80,6 +88,8 @@ class ParseContext:
     trigger: Trigger = "rule"
     needs_settings: bool = True
     """True if the connections used here must be set up."""
+    present: Paths = frozenset()
+    """The fields that have a value whenever the templates here are rendered."""
     rules: Mapping[str, Rule] = field(default_factory=dict)
     """The rules that tests can name."""
     alerts: tuple[Step, ...] = ()
@@ -107,6 +117,17 @@ class ParseContext:
         add = self.warning if diagnostic.level == "warning" else self.error
         add(node, diagnostic.text, diagnostic.hint)
         return diagnostic.level == "warning"
+
+    def check_settings(self, node: Node, connector: str, connection: str) -> None:
+        """Add an error for missing or invalid variables of a connection, once per connection."""
+        if self.environ is None or connection in self.checked_connections:
+            return
+        self.checked_connections.add(connection)
+        try:
+            read_settings(self.registry.connector(connector), connection, self.environ)
+        except BridgeError as error:
+            hint = f"set it in the environment or in .env; see `bridge connectors show {connector}`"
+            self.error(node, f"connection `{connection}`: {error}", hint, connection)
 
     def mapping(
         self, node: Node, label: str, known: Iterable[str] | None = None, hint: str = ""
@@ -232,17 +253,6 @@ class ParseContext:
         """Return a compiled string with `{{ }}` in it. `names` limits the names that it can use here."""
         return self._compile(node, "template", lambda text: template(text, html), source, names)
 
-    def check_settings(self, node: Node, connector: str, connection: str) -> None:
-        """Add an error for missing or invalid variables of a connection, once per connection."""
-        if self.environ is None or connection in self.checked_connections:
-            return
-        self.checked_connections.add(connection)
-        try:
-            read_settings(self.registry.connector(connector), connection, self.environ)
-        except BridgeError as error:
-            hint = f"set it in the environment or in .env; see `bridge connectors show {connector}`"
-            self.error(node, f"connection `{connection}`: {error}", hint, connection)
-
     def check_field(self, node: Node, dotted: str, roots: Collection[str]) -> bool:
         """Check a dotted name of `where`. Return whether it is usable."""
         return self.report(node, check_path(tuple(dotted.split(".")), self.event_types, roots))
@@ -267,6 +277,11 @@ class ParseContext:
         for path, value in sorted(compiled.comparisons, key=str):
             if path not in invalid:
                 self.report(self.locate(node, ".".join(path)), check_value(path, value, self.event_types))
+        for path in sorted(compiled.truth_tests - invalid):
+            self.report(self.locate(node, ".".join(path)), check_truth_test(path, self.event_types))
+        if label == "template":
+            for path in sorted(compiled.required - compiled.truth_tests - self.present - invalid):
+                self.report(self.locate(node, ".".join(path)), check_presence(path))
         return compiled
 
     def _check_paths(

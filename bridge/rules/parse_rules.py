@@ -10,6 +10,7 @@ from bridge.rules.model import ALERTS, Condition, Rule
 from bridge.rules.parse_context import ParseContext
 from bridge.rules.parse_steps import read_on_failure, read_steps
 from bridge.rules.parse_where import read_where
+from bridge.rules.presence import proven_by_all
 from bridge.rules.yaml import Node
 
 _MAX_NAME_LENGTH = 80
@@ -48,8 +49,8 @@ def _rule(context: ParseContext, node: Node) -> Rule | None:
     event_types = RULE.take(context, entries, "when") or ()
     enabled = RULE.take(context, entries, "enabled") is not False
     inner = context.within(event_types=event_types, needs_settings=enabled)
-    values = RULE.read(inner, entries)
-    conditions = (*values.pop("where", ()), *values.pop("if", ()))
+    conditions = (*(RULE.take(inner, entries, "where") or ()), *(RULE.take(inner, entries, "if") or ()))
+    values = RULE.read(inner.within(present=proven_by_all(conditions)), entries)
     if "name" not in values:
         return None
     return Rule(

@@ -9,13 +9,13 @@ from bridge.json_values import describe_type
 from bridge.rules.conditions import Comparison, Group
 from bridge.rules.fields import boolean_hint, check_value, did_you_mean, number_hint
 from bridge.rules.model import Condition, Diagnostic, unplaced_error
-from bridge.rules.operators import OPERATORS
+from bridge.rules.operators import OPERATORS, PRESENCE_OPERATORS
 from bridge.rules.parse_context import ParseContext
 from bridge.rules.yaml import Node
 
 ROOTS = ("event", "contact")
 GROUPS = ("all", "any", "not")
-OPERATOR_NAMES = (*OPERATORS, "exists")
+OPERATOR_NAMES = (*OPERATORS, *PRESENCE_OPERATORS)
 
 _ORDERED = ("gt", "gte", "lt", "lte")
 _STRING_OPERATORS = ("starts_with", "ends_with")
@@ -34,6 +34,9 @@ _OPERATOR_ALIASES = {
     "less": "lt",
     "<=": "lte",
     "defined": "exists",
+    "present": "filled",
+    "not_empty": "filled",
+    "known": "filled",
 }
 """Common guess for an operator's name -> the operator."""
 
@@ -110,6 +113,8 @@ def _check_operator(
         return False
     if operator in ("in", "not_in") and operand.value is not None:
         return _check_list(context, path, operator, operand)
+    if operator in _STRING_OPERATORS and operand.items is not None:
+        return _check_prefixes(context, operator, operand)
     error = _operand_error(operator, operand.data(), ".".join(path))
     if error is not None:
         return context.report(operand, error)
@@ -121,10 +126,10 @@ def _check_operator(
 def _operand_error(operator: str, value: Any, name: str) -> Diagnostic | None:
     """Return the error in the single value of an operator, if any."""
     kind = describe_type(value)
-    if operator == "exists":
+    if operator in PRESENCE_OPERATORS:
         if isinstance(value, bool):
             return None
-        return unplaced_error(f"`exists` takes true or false, not {kind}", boolean_hint(value))
+        return unplaced_error(f"`{operator}` takes true or false, not {kind}", boolean_hint(value))
     if value is None:
         return unplaced_error(f"`{operator}` cannot compare with null", f"write `{name}: {{exists: false}}`")
     if isinstance(value, list | dict):
@@ -155,6 +160,17 @@ def _check_list(context: ParseContext, path: tuple[str, ...], operator: str, ope
             usable = False
         else:
             usable = context.report(item, check_value(path, value, context.event_types)) and usable
+    return usable
+
+
+def _check_prefixes(context: ParseContext, operator: str, operand: Node) -> bool:
+    """Return whether the operand is a list of strings. Add an error if not."""
+    if not operand.items:
+        context.error(operand, f"the list of `{operator}` is empty")
+        return False
+    usable = True
+    for item in operand.items:
+        usable = context.report(item, _operand_error(operator, item.data(), "")) and usable
     return usable
 
 

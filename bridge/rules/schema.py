@@ -19,6 +19,7 @@ from bridge.errors import BridgeError
 from bridge.events import EVENT_TYPES
 from bridge.rules import load, parse_messaging, parse_rules, parse_steps, parse_tests
 from bridge.rules.keys import Key, Schema, Section
+from bridge.rules.operators import PRESENCE_OPERATORS
 from bridge.rules.parse_context import PATTERNS
 from bridge.rules.parse_params import is_required, params_of
 from bridge.rules.parse_where import GROUPS, OPERATOR_NAMES
@@ -117,7 +118,9 @@ def _one_or_list(item: Schema) -> Schema:
 
 
 def _where() -> Schema:
-    operators = _object({name: {"type": "boolean"} if name == "exists" else {} for name in OPERATOR_NAMES})
+    operators = _object(
+        {name: {"type": "boolean"} if name in PRESENCE_OPERATORS else {} for name in OPERATOR_NAMES}
+    )
     value = {"type": ["string", "number", "boolean"]}
     field = {"anyOf": [value, {"type": "array", "items": value}, operators]}
     group = {"type": "array", "items": {"$ref": "#/$defs/where"}, "minItems": 1}

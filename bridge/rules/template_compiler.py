@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from jinja2 import nodes
@@ -13,6 +14,7 @@ from bridge.rules import template_filters, template_runtime
 from bridge.rules.fields import did_you_mean
 from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import Diagnostic, unplaced_error
+from bridge.rules.presence import ABSENT_TESTS, PRESENT_TESTS, Paths, path_of, proven_by
 from bridge.rules.template_filters import Filter, RenderError
 from bridge.rules.template_runtime import Evaluator
 
@@ -47,8 +49,29 @@ class Compiler:
         self.diagnostics: list[LocatedDiagnostic] = []
         self.paths: set[tuple[str, ...]] = set()
         self.comparisons: set[tuple[tuple[str, ...], Any]] = set()
+        self.unguarded: set[tuple[str, ...]] = set()
+        """Fields without which the template fails."""
+        self.truth_tests: set[tuple[str, ...]] = set()
+        """Fields that are a condition by themselves, without a comparison."""
         self.count = 0
         self.depth = 0
+        self._guarded: Paths = frozenset()
+        self._tolerated = 0
+
+    @contextmanager
+    def _guarding(self, paths: Paths) -> Iterator[None]:
+        """Compile the inside of the block as code that runs only if these fields have a value."""
+        outer = self._guarded
+        self._guarded = outer | paths
+        yield
+        self._guarded = outer
+
+    @contextmanager
+    def _tolerating(self) -> Iterator[None]:
+        """Compile the inside of the block as code that may have no value."""
+        self._tolerated += 1
+        yield
+        self._tolerated -= 1
 
     def reject(self, text: str, hint: str = "", token: str = "") -> Evaluator:
         """Add an error at `token`. Return an evaluator that is never called."""
@@ -81,14 +104,17 @@ class Compiler:
         if self.depth > MAX_DEPTH:
             raise RecursionError
         concatenate = template_runtime.concatenate
-        branches = [
-            (
-                self.boolean(branch.test, "the condition of `{% if %}` must be"),
-                concatenate(self.statements(branch.body, html)),
-            )
-            for branch in (node, *node.elif_)
-        ]
-        otherwise = concatenate(self.statements(node.else_, html))
+        branches: list[tuple[Evaluator, Evaluator]] = []
+        excluded: Paths = frozenset()
+        for branch in (node, *node.elif_):
+            with self._guarding(excluded):
+                test = self.boolean(branch.test, "the condition of `{% if %}` must be")
+            if_true, if_false = proven_by(branch.test)
+            with self._guarding(excluded | if_true):
+                branches.append((test, concatenate(self.statements(branch.body, html))))
+            excluded |= if_false
+        with self._guarding(excluded):
+            otherwise = concatenate(self.statements(node.else_, html))
         self.depth -= 1
 
         def run(context: TemplateContext) -> Any:
@@ -112,6 +138,9 @@ class Compiler:
         if isinstance(node, nodes.Const) and not isinstance(node.value, bool):
             text = f"{requirement} true or false, not {describe_type(node.value)}"
             return self.reject(text, "compare it: x == 'y'")
+        path = path_of(node)
+        if path is not None:
+            self.truth_tests.add(path)
         value = self.expression(node)
 
         def run(context: TemplateContext) -> bool:
@@ -149,6 +178,8 @@ class Compiler:
         if isinstance(inner, nodes.Name):
             path = (inner.name, *keys)
             self.paths.add(path)
+            if not self._tolerated and path not in self._guarded:
+                self.unguarded.add(path)
             return template_runtime.lookup_path(path)
         return template_runtime.lookup_keys(self.expression(inner), tuple(keys))
 
@@ -161,15 +192,23 @@ class Compiler:
             hint = "write {{ 'a' if event.x == 1 else 'b' }}"
             return self.reject("an `if` inside {{ }} needs an `else`", hint)
         test = self.boolean(node.test, "the condition of `if` must be")
-        yes, no = self.expression(node.expr1), self.expression(node.expr2)
+        if_true, if_false = proven_by(node.test)
+        with self._guarding(if_true):
+            yes = self.expression(node.expr1)
+        with self._guarding(if_false):
+            no = self.expression(node.expr2)
         return lambda context: yes(context) if test(context) else no(context)
 
     def _conjunction(self, node: nodes.And) -> Evaluator:
-        left, right = self.boolean(node.left, "`and` takes"), self.boolean(node.right, "`and` takes")
+        left = self.boolean(node.left, "`and` takes")
+        with self._guarding(proven_by(node.left)[0]):
+            right = self.boolean(node.right, "`and` takes")
         return lambda context: left(context) and right(context)
 
     def _disjunction(self, node: nodes.Or) -> Evaluator:
-        left, right = self.boolean(node.left, "`or` takes"), self.boolean(node.right, "`or` takes")
+        left = self.boolean(node.left, "`or` takes")
+        with self._guarding(proven_by(node.left)[1]):
+            right = self.boolean(node.right, "`or` takes")
         return lambda context: left(context) or right(context)
 
     def _negation(self, node: nodes.Not) -> Evaluator:
@@ -222,14 +261,18 @@ class Compiler:
             items: Sequence[nodes.Expr] = right.items if isinstance(right, nodes.List | nodes.Tuple) else []
         else:
             left, items = (right, [left]) if isinstance(left, nodes.Const) else (left, [right])
-        path = _path_of(left)
+        path = path_of(left)
         if path is not None:
             self.comparisons.update((path, item.value) for item in items if isinstance(item, nodes.Const))
 
     def _filter(self, node: nodes.Filter) -> Evaluator:
         if node.node is None:
             return self.reject("`{% filter %}` is not allowed", "write {{ value | filter }}")
-        value = self.expression(node.node)
+        if node.name == "default":
+            with self._tolerating():
+                value = self.expression(node.node)
+        else:
+            value = self.expression(node.node)
         spec = {"default": template_filters.DEFAULT_FILTER, "local": template_filters.LOCAL_FILTER}.get(
             node.name
         ) or template_filters.FILTERS.get(node.name)
@@ -270,7 +313,11 @@ class Compiler:
         return [self.expression(argument) for argument in node.args]
 
     def _test(self, node: nodes.Test) -> Evaluator:
-        value = self.expression(node.node)
+        if node.name in (*PRESENT_TESTS, *ABSENT_TESTS):
+            with self._tolerating():
+                value = self.expression(node.node)
+        else:
+            value = self.expression(node.node)
         if node.name not in template_filters.TEST_NAMES:
             return self.reject(
                 f"no test `is {node.name[:40]}`",
@@ -282,6 +329,8 @@ class Compiler:
         if node.name in template_filters.TESTS:
             test = template_filters.TESTS[node.name]
             return lambda context: test(value(context))
+        if node.name == "filled":
+            return lambda context: template_runtime.is_filled(value, context)
         expected = node.name == "defined"
         return lambda context: template_runtime.is_defined(value, context) is expected
 
@@ -325,7 +374,7 @@ _TAGS = {
 
 def _not_allowed(node: nodes.Node) -> tuple[str, str, str]:
     if isinstance(node, nodes.Call):
-        called = _path_of(node.node)
+        called = path_of(node.node)
         name = ".".join(called) if called else ""
         hint = f"write `| {called[-1]}`" if called and called[-1] in template_filters.FILTER_NAMES else ""
         text = f"`{name[:40]}(...)`: calls are not allowed"
@@ -335,11 +384,3 @@ def _not_allowed(node: nodes.Node) -> tuple[str, str, str]:
     if isinstance(node, nodes.Dict):
         return "objects are not allowed here", "write the object in YAML, with templates in its values", "{"
     return f"`{type(node).__name__.lower()}` is not allowed in a template", "", ""
-
-
-def _path_of(node: nodes.Node) -> tuple[str, ...] | None:
-    keys: list[str] = []
-    while isinstance(node, nodes.Getattr):
-        keys.append(node.attr)
-        node = node.node
-    return (node.name, *reversed(keys)) if isinstance(node, nodes.Name) else None

@@ -91,6 +91,10 @@ def _truncate(value: Any, length: int) -> str:
     return text[: max(length - len(_ELLIPSIS), 0)].rstrip() + _ELLIPSIS[:length]
 
 
+def _prefix(value: Any, length: int) -> str:
+    return require_string(value, "`prefix`")[:length]
+
+
 def _round(value: Any, digits: int = 0) -> int | float:
     number = require_number(value, "`round`")
     try:
@@ -171,6 +175,11 @@ def _constant_length(value: object) -> str | None:
     )
 
 
+def _constant_prefix_length(value: object) -> str | None:
+    valid = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return None if valid else "a number of characters from 1"
+
+
 def _constant_digits(value: object) -> str | None:
     valid = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10
     return None if valid else "a number of digits from 0 to 10"
@@ -211,6 +220,7 @@ FILTERS: dict[str, Filter] = {
     "last": Filter(_list_item("last", -1)),
     "length": Filter(_length),
     "lower": Filter(_string_filter("lower", str.lower)),
+    "prefix": Filter(_prefix, min_args=1, max_args=1, constants=(_constant_prefix_length,)),
     "replace": Filter(_replace, min_args=2, max_args=2),
     "round": Filter(_round, max_args=1, constants=(_constant_digits,)),
     "string": Filter(to_text),
@@ -236,7 +246,7 @@ TESTS: dict[str, Callable[[Any], bool]] = {
     "sequence": lambda value: isinstance(value, list),
     "string": lambda value: isinstance(value, str),
 }
-TEST_NAMES = tuple(sorted([*TESTS, "defined", "undefined", "none"]))
+TEST_NAMES = tuple(sorted([*TESTS, "defined", "filled", "undefined", "none"]))
 
 
 def to_html(value: Any) -> str:

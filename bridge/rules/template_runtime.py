@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bridge.json_values import describe_type, replace_unstorable
-from bridge.rules.lookup import TemplateContext, look_up
+from bridge.rules import operators
+from bridge.rules.lookup import TemplateContext, describe_absence, look_up
 from bridge.rules.operators import EXPRESSION_OPERATORS
 from bridge.rules.template_filters import (
     MAX_LENGTH,
@@ -45,7 +46,7 @@ def lookup_path(path: tuple[str, ...]) -> Evaluator:
     def run(context: TemplateContext) -> Any:
         value, _ = look_up(context, path)
         if value is None:
-            raise MissingValue(f"{'.'.join(path)} is missing")
+            raise MissingValue(describe_absence(context, path, "missing"))
         return value
 
     return run
@@ -69,6 +70,14 @@ def is_defined(value: Evaluator, context: TemplateContext) -> bool:
     """Return whether an expression has a value."""
     try:
         return value(context) is not None
+    except MissingValue:
+        return False
+
+
+def is_filled(value: Evaluator, context: TemplateContext) -> bool:
+    """Return whether an expression has a value that is not empty."""
+    try:
+        return operators.is_filled(value(context))
     except MissingValue:
         return False
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -25,8 +25,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bridge.events import Event
 from bridge.rules import template_runtime
-from bridge.rules.lookup import FIELD_CACHE, TemplateContext
+from bridge.rules.lookup import FIELD_CACHE, UNREAD, UNREADABLE, TemplateContext
 from bridge.rules.model import unplaced_error
+from bridge.rules.presence import Paths, proven_by
 from bridge.rules.template_compiler import ALLOWED_TAGS, Compiler, TemplateError
 from bridge.rules.template_runtime import TIME_ZONE, Evaluator
 
@@ -48,6 +49,12 @@ class Template:
     """Every dotted name in the template."""
     comparisons: frozenset[tuple[tuple[str, ...], Any]]
     """The dotted names that the template compares with a constant, each with that constant."""
+    required: frozenset[tuple[str, ...]] = frozenset()
+    """The dotted names without which the template cannot be rendered."""
+    truth_tests: frozenset[tuple[str, ...]] = frozenset()
+    """The dotted names that the template uses as true or false."""
+    proves: frozenset[tuple[str, ...]] = frozenset()
+    """Of a condition: the dotted names that have a value if it is true."""
 
     def __call__(self, context: TemplateContext) -> Any:
         """Return the value. Raise RenderError if it cannot be evaluated: MissingValue if a name has no value."""
@@ -63,14 +70,31 @@ def template_context(
     event: Event | None, now: datetime, zone: str, delivery: TemplateContext | None = None
 ) -> TemplateContext:
     """Return the names that templates and conditions can use. `zone` applies if the event has no time zone."""
-    context: dict[str, Any] = {"now": now.isoformat(), TIME_ZONE: zone, FIELD_CACHE: {}}
+    context: dict[str, Any] = {
+        "now": now.isoformat(),
+        TIME_ZONE: zone,
+        FIELD_CACHE: {},
+        UNREADABLE: {},
+        UNREAD: set(),
+    }
     if event is not None:
-        context["event"] = event.body if isinstance(event.body, dict) else dict(event.body)
+        context["event"] = event.fields
+        context[UNREADABLE] = event.unreadable_names
         context["contact"] = vars(event.contact)
         context[TIME_ZONE] = event.contact.time_zone or zone
     if delivery is not None:
         context["delivery"] = dict(delivery)
     return context
+
+
+def message_context(context: TemplateContext, event: Event | None) -> TemplateContext:
+    """Return the context of a message to a customer: names that are more than a name have no value in it.
+
+    A stranger may have written them, and the company's own sender would deliver the link or the text in them.
+    """
+    if event is None or not event.unplain_names:
+        return context
+    return {**context, FIELD_CACHE: {}, UNREADABLE: {**context[UNREADABLE], **event.unplain_names}}
 
 
 @lru_cache(maxsize=1024)
@@ -106,9 +130,12 @@ def condition(source: str) -> Template:
             rest = str(parser.stream.current.value)
             hint = "compare with == != < > in; join conditions with and, or, not; put strings in quotes"
             compiler.reject(f"unexpected `{rest[:40]}`", hint, rest)
+        proven.append(proven_by(tree)[0])
         return compiler.boolean(tree, "the condition must be")
 
-    return _compile(source, build)
+    proven: list[Paths] = []
+    compiled = _compile(source, build)
+    return replace(compiled, proves=proven[0])
 
 
 def _compile(source: str, build: Callable[[Compiler], Evaluator]) -> Template:
@@ -125,7 +152,14 @@ def _compile(source: str, build: Callable[[Compiler], Evaluator]) -> Template:
         raise _template_error("the template contains a number that is too long") from None
     if compiler.diagnostics:
         raise TemplateError(compiler.diagnostics, compiler.paths)
-    return Template(source, run, frozenset(compiler.paths), frozenset(compiler.comparisons))
+    return Template(
+        source,
+        run,
+        frozenset(compiler.paths),
+        frozenset(compiler.comparisons),
+        frozenset(compiler.unguarded),
+        frozenset(compiler.truth_tests),
+    )
 
 
 def _template_error(text: str, hint: str = "", token: str = "") -> TemplateError:
