@@ -17,6 +17,7 @@ from bridge import __version__
 from bridge.cli import (
     connection_commands,
     connector_commands,
+    contact_commands,
     database_commands,
     delivery_commands,
     demo,
@@ -50,6 +51,7 @@ for module in (
     rule_commands,
     inspect_commands,
     connection_commands,
+    contact_commands,
     delivery_commands,
     opt_out_commands,
     privacy_commands,

@@ -14,6 +14,7 @@ LISTING_COMMANDS = {
     "rej": "rejected",
     "aud": "audit",
     "opt": "opt-outs",
+    "dup": "contacts duplicates",
 }
 """The prefix of an ID -> the command that lists such IDs."""
 

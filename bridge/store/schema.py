@@ -405,7 +405,7 @@ audit_log = Table(
     Column("actor", Text, nullable=False, info=_doc("Who performed it: a user name, `api` or `dashboard`.")),
     Column("action", Text, nullable=False,
            info=_doc("`retry`, `cancel`, `resolve`, `replay`, `accept`, `pause`, `resume`, `opt_out`, "
-                     "`opt_in` or `erase`.")),
+                     "`opt_in`, `dismiss_duplicate` or `erase`.")),
     Column("target", Text, nullable=False,
            info=_doc("ID of the delivery, event or request, name of the connection, or masked address.")),
     Column("detail", Text, info=_doc("Parameters of the action, as JSON.")),

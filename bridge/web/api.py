@@ -19,6 +19,7 @@ from starlette.routing import Route
 from bridge.serialization import to_json
 from bridge.store.operator_actions import ActionResult, Resolution
 from bridge.store.opt_out_list import list_opt_outs
+from bridge.store.possible_duplicates import dismiss_possible_duplicate, list_possible_duplicates
 from bridge.store.queries import NotFound, Page, list_deliveries, list_events, list_rejected_requests
 from bridge.store.search import search
 from bridge.web.admin_service import AdminService, RecordType
@@ -26,12 +27,14 @@ from bridge.web.opt_out_requests import FIELDS as OPT_OUT_FIELDS
 from bridge.web.opt_out_requests import MAX_ITEMS, change_opt_outs
 from bridge.web.query_params import (
     DELIVERY_PARAMS,
+    DUPLICATE_PARAMS,
     EVENT_PARAMS,
     OPT_OUT_PARAMS,
     PAGE_PARAMS,
     InvalidParameter,
     check_id,
     delivery_filter,
+    duplicate_filter,
     event_filter,
     one_of,
     opt_out_filter,
@@ -115,6 +118,13 @@ def api_routes(service: AdminService) -> list[ApiRoute]:
     def resume(request: Request, _: Body) -> ApiResponse:
         return 200, service.resume(_name(request), ACTOR).to_json()
 
+    def duplicates(request: Request, _: Body) -> ApiResponse:
+        return _page_response(list_possible_duplicates(database, **duplicate_filter(request.query_params)))
+
+    def dismiss(request: Request, _: Body) -> ApiResponse:
+        dismiss_possible_duplicate(database, ACTOR, _id(request))
+        return 200, {"id": _id(request), "dismissed": True}
+
     def opt_outs(request: Request, _: Body) -> ApiResponse:
         return _page_response(list_opt_outs(database, **opt_out_filter(request.query_params)))
 
@@ -152,6 +162,12 @@ def api_routes(service: AdminService) -> list[ApiRoute]:
             "List opt-outs and undeliverable addresses, newest first.",
             OPT_OUT_PARAMS,
         ),
+        _get(
+            "/contacts/duplicates",
+            duplicates,
+            "List pairs of CRM records that may be the same person, newest first.",
+            DUPLICATE_PARAMS,
+        ),
         _get("/audit", audit, "List operator actions, newest first.", PAGE_PARAMS),
         _post("/deliveries/{id}/retry", change("retry"), "Retry a failed or waiting delivery now."),
         _post("/deliveries/{id}/cancel", change("cancel"), "Cancel a delivery that has not been sent."),
@@ -167,6 +183,7 @@ def api_routes(service: AdminService) -> list[ApiRoute]:
         _post("/rejected-requests/{id}/accept", accept, "Accept a rejected request as an event."),
         _post("/connections/{name}/pause", pause, "Pause a connection.", ("reason",)),
         _post("/connections/{name}/resume", resume, "Resume a connection."),
+        _post("/contacts/duplicates/{id}/dismiss", dismiss, "Remove a pair from the possible duplicates."),
         _post("/opt-outs", opt_out, f"Opt out one address, or up to {MAX_ITEMS} in `items`.", OPT_OUT_FIELDS),
         _change(
             "DELETE",

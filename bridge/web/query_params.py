@@ -20,6 +20,7 @@ MAX_LIMIT: Final = 500
 PAGE_PARAMS: Final = ("limit", "cursor")
 EVENT_PARAMS: Final = ("type", "since", "until", "unreadable", *PAGE_PARAMS)
 DELIVERY_PARAMS: Final = ("state", "event", "connection", "rule", *PAGE_PARAMS)
+DUPLICATE_PARAMS: Final = ("connection", *PAGE_PARAMS)
 OPT_OUT_PARAMS: Final = ("channel", "kind", "source", *PAGE_PARAMS)
 
 
@@ -37,6 +38,12 @@ def check_id(value: str) -> str:
 def page_filter(query: QueryParams, default_limit: int = 50) -> dict[str, Any]:
     """Return `limit` and `cursor`, for lists without other filters."""
     return _pagination(_values(query, PAGE_PARAMS), default_limit)
+
+
+def duplicate_filter(query: QueryParams, default_limit: int = 50) -> dict[str, Any]:
+    """Return the arguments of `list_possible_duplicates`."""
+    values = _values(query, DUPLICATE_PARAMS)
+    return {"connection": values.get("connection"), **_pagination(values, default_limit)}
 
 
 def event_filter(query: QueryParams, now: datetime, default_limit: int = 50) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def test_help_lists_every_command(tmp_path: Path) -> None:
     commands = (
         "serve", "worker", "sandbox", "demo", "check", "explain", "test", "plan", "schema", "send", "events",
         "deliveries", "show", "audit", "retry", "replay", "cancel", "resolve", "rejected", "pause", "resume",
-        "connections", "connectors", "opt-outs", "erase", "prune", "init", "heppu", "db",
+        "connections", "contacts", "connectors", "opt-outs", "erase", "prune", "init", "heppu", "db",
     )  # fmt: skip
     text = run_process(tmp_path, clean_environment(COLUMNS="200"), "--help").stdout
     for command in commands:
@@ -301,11 +301,12 @@ def test_opted_out_number_gets_no_messages(service: ServiceProcess, providers: R
     assert "+12125550122" not in [text.to for text in providers.twilio.messages]
     assert {item["channel"] for item in service.items("opt-outs") if item["address"] == "+12125550122"} == {
         "sms",
+        "whatsapp",
         "call",
     }
     assert service.run("opt-outs", "remove", "+12125550122", "--channel", "sms").returncode == 0
     remaining = [item["channel"] for item in service.items("opt-outs") if item["address"] == "+12125550122"]
-    assert remaining == ["call"]
+    assert sorted(remaining) == ["call", "whatsapp"]
 
 
 def test_erase_removes_personal_data_and_reports_counts(service: ServiceProcess) -> None:

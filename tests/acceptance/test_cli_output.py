@@ -26,6 +26,7 @@ from bridge.signing import read_event
 from bridge.store.connections import register_accounts
 from bridge.store.database import Database
 from bridge.store.ingest import IncomingEvent, RejectedRequest, record_rejected_request, store_events
+from bridge.store.possible_duplicates import save_possible_duplicate
 from bridge.telemetry import configure_logging, log
 from bridge.worker.rules_reloader import RulesFile
 from tests.acceptance.commands import DISABLED_RULE, RULES, run_bridge

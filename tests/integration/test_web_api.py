@@ -14,6 +14,7 @@ from bridge.clock import Clock
 from bridge.errors import OutcomeUnknown, PermanentError, StoreUnavailable
 from bridge.rules.model import Diagnostic
 from bridge.store.ingest import RejectedRequest, record_rejected_requests
+from bridge.store.possible_duplicates import save_possible_duplicate
 from tests.integration.dashboard_site import RULES, Site, running_site
 
 PHONE = "+12125550167"
@@ -239,6 +240,28 @@ def test_audit_log_is_paginated(site: Site, api: httpx.Client) -> None:
 
 
 # ------------------------------------------------------------ operator actions
+
+
+def test_possible_duplicates_are_listed_and_dismissed(site: Site, api: httpx.Client) -> None:
+    for number in range(3):
+        save_possible_duplicate(site.database, "hubspot", "dlv_1", "51001", f"5100{number + 2}")
+    save_possible_duplicate(site.database, "salesforce", "dlv_2", "003A", "003B")
+
+    page = api.get("/api/contacts/duplicates", params={"connection": "hubspot", "limit": 2}).json()
+    assert [item["second_record"] for item in page["items"]] == ["51004", "51003"]
+    newest = page["items"][0]
+    assert (newest["connection"], newest["first_record"], newest["delivery_id"]) == (
+        "hubspot",
+        "51001",
+        "dlv_1",
+    )
+    rest = api.get("/api/contacts/duplicates", params={"cursor": page["next_cursor"]}).json()
+    assert [item["second_record"] for item in rest["items"]] == ["51002"]
+
+    path = f"/api/contacts/duplicates/{newest['id']}/dismiss"
+    assert api.post(path).json() == {"id": newest["id"], "dismissed": True}
+    assert api.post(path).status_code == 404
+    assert len(api.get("/api/contacts/duplicates").json()["items"]) == 3
 
 
 def test_failed_delivery_is_retried(site: Site, api: httpx.Client) -> None:
