@@ -29,7 +29,6 @@ from bridge.connector.contacts import (
     ResolvedContact,
 )
 from bridge.connector.context import ContactCache
-from bridge.contacts.phone import is_withheld
 from bridge.contacts.same_name import same_name
 from bridge.contacts.time_zone import residence_time_zone
 from bridge.errors import LookupInconclusive, PermanentError, TransientError
@@ -133,19 +132,12 @@ def refusal_notes(refused: Mapping[ContactField, str]) -> list[str]:
 
 def _absence(query: ContactQuery) -> str:
     """Return why an event has no address."""
-    event = query.context.event
-    customer = _object(_object(event.body.get("callMetadata")).get("customer"))
-    values = (_object(event.body.get("metadata")).get("contactPhone"), customer.get("phone"))
-    if any(is_withheld(value, event.default_country) for value in values):
+    unreadable = [item for item in query.context.event.unreadable_fields if item.field in ("email", "phone")]
+    if any(item.withheld for item in unreadable):
         return "the caller withheld the number"
-    unreadable = sorted({item.field for item in event.unreadable_fields} & {"email", "phone"})
     if unreadable:
-        return f"the event's {' and '.join(unreadable)} cannot be read"
+        return f"the event's {' and '.join(sorted({item.field for item in unreadable}))} cannot be read"
     return "the event has neither phone nor email"
-
-
-def _object(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 class _ContactLookup:
