@@ -35,7 +35,10 @@ def print_tables(
         names = rules.setdefault(str(delivery["event_id"]), [])
         if delivery["rule"] not in names:
             names.append(delivery["rule"])
-    fired = {str(event["conversation_id"]): rules.get(str(event["id"]), []) for event in events}
+    fired = {
+        (str(event["type"]), str(event["conversation_id"])): rules.get(str(event["id"]), [])
+        for event in events
+    }
     console().print()
     console().print(_sent_table(sent, fired))
     local_time = datetime.now(UTC).astimezone(ZoneInfo(zone))
@@ -46,18 +49,16 @@ def print_tables(
     console().print(_received_table(sandbox))
 
 
-def _sent_table(sent: Sequence[SentEvent], fired: Mapping[str, Sequence[str]]) -> Table:
+def _sent_table(sent: Sequence[SentEvent], fired: Mapping[tuple[str, str], Sequence[str]]) -> Table:
     table = _table("Events sent", "Event", "Contact", "Status", "Rules that fired")
-    seen: set[str | None] = set()
     for item in sent:
-        is_duplicate = item.response.conversation in seen
-        seen.add(item.response.conversation)
         if item.response.status != 200:
             rules = "rejected: not stored"
-        elif is_duplicate:
+        elif '"duplicate"' in item.response.text:
             rules = "duplicate: not routed again"
         else:
-            rules = ", ".join(fired.get(item.response.conversation or "", ())) or "none"
+            key = (item.response.event or "", item.response.conversation or "")
+            rules = ", ".join(fired.get(key, ())) or "none"
         status = Text(str(item.response.status), "green" if item.as_expected else "bold red")
         table.add_row(item.name, item.contact, status, rules)
     return table
@@ -125,6 +126,7 @@ def _salesforce(sandbox: RunningSandbox) -> Iterator[Row]:
 
 def _twilio(sandbox: RunningSandbox) -> Iterator[Row]:
     yield from sorted((f"SMS: {sms.status}", sms.to, sms.body) for sms in sandbox.twilio.messages)
+    yield from (("SMS: received", f"from {sms.from_}", sms.body) for sms in sandbox.twilio.inbound)
 
 
 def _email(sandbox: RunningSandbox) -> Iterator[Row]:

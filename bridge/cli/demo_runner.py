@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +28,7 @@ from bridge.cli.data import read_data_file
 from bridge.cli.output import console, print_status
 from bridge.cli.send import WebhookResponse, post
 from bridge.errors import BridgeError, StoreUnavailable
-from bridge.events import HEPPU_EVENTS
+from bridge.events import HEPPU_EVENTS, SMS_RECEIVED
 from bridge.samples import refresh_sample, sample
 from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.store.database import Database
@@ -36,6 +36,7 @@ from bridge.store.queries import list_deliveries, list_events, queue_stats
 
 EVENT_AGE: Final = timedelta(minutes=40)
 """Age of the sent events. It is longer than the longest delay in the shipped rules (30 minutes)."""
+REPLY: Final = "Sorry I missed you. Please call again after 5 pm."
 START_SECONDS: Final = 30.0
 FINAL_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 30.0
@@ -97,6 +98,8 @@ class DemoRun:
             sent = self._send(url, zone)
             database = Database(self._database_url, pool_size=1)
             try:
+                self._wait_until_done(database, status)
+                sent.append(self._reply(sandbox, url, sent))
                 self._wait_until_done(database, status)
                 callbacks = sandbox.twilio.send_status_callbacks()
                 events = list_events(database, limit=100).items
@@ -203,6 +206,17 @@ class DemoRun:
             ),
             SentEvent("a forgery", "unknown sender", post(forged, webhook, b"guessed"), (401, "signature")),
         ]
+
+    def _reply(self, sandbox: RunningSandbox, url: str, sent: Sequence[SentEvent]) -> SentEvent:
+        """Let a customer answer the text that a busy call has led to."""
+        call = next(item for item in sent if item.name == "call.busy")
+        phone = sample("call.busy")["metadata"]["contactPhone"]
+        inbound = f"{url}/webhooks/twilio/inbound"
+        status = sandbox.twilio.receive(phone, REPLY, inbound)["http"]
+        response = WebhookResponse(
+            inbound, SMS_RECEIVED, None, call.response.conversation, status or 0, "", 0
+        )
+        return SentEvent(SMS_RECEIVED, call.contact, response, (200, ""))
 
     def _wait_until_done(self, database: Database, status: Status) -> None:
         def is_done() -> bool:

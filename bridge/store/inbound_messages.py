@@ -86,7 +86,7 @@ def _event_body(
         "messageId": message.id,
         "from": phone or message.sender,
         "to": message.to,
-        "text": message.text,
+        "text": message.text or None,
         "media": list(message.media),
         "optOut": reply.request == "stop",
         "optIn": reply.request == "start",
