@@ -265,7 +265,7 @@ def _crm_answers(delivery: Delivery, event: Event, data: PolicyData) -> tuple[Cr
     for connection in data.crms:
         answers = [data.crm_flags.get((connection, address)) for address in addresses]
         for flags in answers:
-            if flags and (name := flags.get(delivery.channel or "")):
+            if flags and delivery.channel and (name := flags.get(delivery.channel)):
                 return CrmFlag(connection, name), ()
         if None in answers:
             missing.append(connection)

@@ -87,6 +87,8 @@ def conformance_errors(connector: Connector) -> list[str]:
             errors.append(f"{name}: decorate a function with @connector.{decorator}")
         elif not inspect.getdoc(function):
             errors.append(f"{name}: add a docstring to the function under @connector.{decorator}")
+    if connector.read_opt_out_flags is not None and not inspect.getdoc(connector.read_opt_out_flags):
+        errors.append(f"{name}: add a docstring to the function under @connector.opt_out_flags")
     for field, info in connector.settings.model_fields.items():
         plain = not any(part is SecretStr for part in _types_in(info.annotation))
         if _SECRET_NAME.search(field) and not field.endswith("_file") and plain:
@@ -264,6 +266,34 @@ class ConnectorConformance:
                 secrets = _secrets(connected)
         for secret in (*secrets, *_PERSONAL):
             assert secret not in output
+
+    # ------------------------------------------------------------ opt-out flags
+
+    @pytest.mark.parametrize("status", [*REJECTED, *UNKNOWN, *NO_SUCCESS, 429])
+    def test_error_is_never_read_as_no_opt_out_flags(self, status: int) -> None:
+        body = None if status in (204, 304) else {"error": "no"} if status >= 400 else "<html>Log in</html>"
+        failure = self._flags_failure(Reply(status, body))
+        assert isinstance(failure, PermanentError | AccountError | TransientError | OutcomeUnknown)
+
+    def test_opt_out_flags_are_not_read_past_the_deadline(self) -> None:
+        failure = self._flags_failure(Reply(200, {}), seconds=-1.0, sends=False)
+        assert isinstance(failure, TransientError)
+
+    def _flags_failure(
+        self, reply: Reply, *, seconds: float | None = None, sends: bool = True
+    ) -> DeliveryError:
+        """Return the error of reading opt-out flags if all requests are answered with `reply`."""
+        if self.connector.read_opt_out_flags is None:
+            pytest.skip("the connector has no opt-out flags")
+        emails, phones = [_CONTACT["metadata.contactEmail"]], [_CONTACT["metadata.contactPhone"]]
+        with StubServer() as server, connect(self.connector, self.environ(server.url)) as connected:
+            self.prepare(server)
+            server.otherwise = reply
+            with pytest.raises(DeliveryError) as raised:
+                connected.opt_out_flags(emails, phones, seconds=seconds)
+            assert bool(server.requests) == sends
+        assert raised.value.reason != "internal_error"
+        return raised.value
 
     # ------------------------------------------------------------ batches
 

@@ -97,8 +97,6 @@ def _unsubscribe(account: Account, params: SetOptOutParams) -> Success:
         # Without `verbose`, HubSpot's response is empty, as that of a proxy may be.
         account.call_api(f"{path}?channel=EMAIL&verbose=true", "POST")
     except Exception as error:
-        if status_of(error) == 404:
-            return params.no_contact("HubSpot does not know the email address")
         if status_of(error) == 403:
             # Only this action needs the scope, so the other deliveries of the connection continue.
             raise PermanentError(

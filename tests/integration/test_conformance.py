@@ -68,14 +68,15 @@ class HubspotProvider(SandboxProvider):
         self.account.link("tickets", ticket.id, "contacts", contact.id)
 
     def drop_next_response(self, when: Literal["before", "after"]) -> None:
-        for method, path in (("POST", "*/batch/create"), ("PATCH", "*")):
+        for method, path in (("POST", "*/batch/create"), ("PATCH", "*"), ("POST", "*/unsubscribe-all")):
             self.sandbox.fault("hubspot", method=method, path=path, drop=when)
 
     def side_effect_count(self) -> int:
         created = len(self.account.calls) + len(self.account.notes) + len(self.account.tasks)
         named = sum("firstname" in contact.properties for contact in self.account.contacts)
         closed = sum(ticket.properties["hs_pipeline_stage"] == "911204" for ticket in self.account.tickets)
-        return created + named + closed + len(self.account.contacts) - 1
+        unsubscribed = len(self.account.crm.unsubscribed)
+        return created + named + closed + unsubscribed + len(self.account.contacts) - 1
 
 
 class SalesforceProvider(SandboxProvider):
@@ -95,7 +96,8 @@ class SalesforceProvider(SandboxProvider):
         named = sum(bool(contact["FirstName"]) for contact in self.org.contacts)
         working = sum(lead["Status"] == WORKING for lead in self.org.leads)
         closed = sum(case["Status"] == "Closed" for case in self.org.cases)
-        return len(self.org.tasks) + named + working + closed + len(self.org.contacts) - 1
+        opted_out = any(contact["HasOptedOutOfEmail"] for contact in self.org.contacts)
+        return len(self.org.tasks) + named + working + closed + opted_out + len(self.org.contacts) - 1
 
 
 @contextmanager
@@ -183,6 +185,9 @@ class TestHubspot(ConnectorConformance):
     def environ(self, url: str) -> Mapping[str, str]:
         return {"HUBSPOT_ACCESS_TOKEN": "pat-na1-secret-token", "HUBSPOT_URL": url}
 
+    def params(self, action: Action) -> Mapping[str, Any]:
+        return {"channel": "email"} if action.name == "set_opt_out" else super().params(action)
+
     @contextmanager
     def provider(self) -> Iterator[HubspotProvider]:
         with start_sandbox() as sandbox:
@@ -204,7 +209,8 @@ class TestSalesforce(ConnectorConformance):
         server.answer("POST", "/services/oauth2/token", Reply(200, session))
 
     def params(self, action: Action) -> Mapping[str, Any]:
-        return {"status": WORKING} if action.name == "update_lead" else super().params(action)
+        own = {"update_lead": {"status": WORKING}, "set_opt_out": {"channel": "email"}}
+        return own.get(action.name) or super().params(action)
 
     @contextmanager
     def provider(self) -> Iterator[SalesforceProvider]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -151,7 +152,7 @@ def test_email_opt_out_unsubscribes_the_address_in_hubspot(
         result = hubspot.deliver("set_opt_out", event(), opted_out("email"))
         assert result.detail == "unsubscribed from all email"
     assert contact.properties["hs_email_optout"] == "true"
-    path = f"/communication-preferences/2026-03/statuses/{EMAIL}/unsubscribe-all"
+    path = f"/communication-preferences/2026-03/statuses/{quote(EMAIL)}/unsubscribe-all"
     assert hubspot.requests() == [f"POST {path}"] * 2
 
 
