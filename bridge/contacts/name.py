@@ -73,13 +73,16 @@ _PLACEHOLDER_PHRASES: Final = re.compile(
     "n a|n/a|(no|first|last|full|your)? ?name|not (given|available|provided)|no caller id|out of area|"
     "(wireless|cell|cellular) (caller|call|phone)|toll free( call)?"
 )
+_PHRASE_STARTS: Final = words_of("n no first last full your name not out wireless cell cellular toll")
 _NULLS: Final = frozenset(("null", "NULL", "nil", "NIL", "nan", "NaN", "NAN", "na", "NA"))
 """What programs write for no value. `Null`, `Nan` and `Na` are names."""
 
 _SIMPLE_NAME = re.compile(rf"(?=.{{2,{MAX_FIRST_NAME}}}\Z){SIMPLE_WORD}(?: {SIMPLE_WORD}){{0,2}}")
 """One to three Latin words: most names. Without one of `_SPECIAL`, the first is the given name."""
-_SPECIAL: Final = (
-    TITLES | _ABBREVIATED_TITLES | SUFFIXES | _COMPANY_FORMS | _PLACEHOLDERS | _PLACEHOLDER_FILLERS
+_SPECIAL: Final = frozenset(
+    word.casefold()
+    for words in (TITLES, _ABBREVIATED_TITLES, SUFFIXES, _COMPANY_FORMS, _PLACEHOLDERS, _PLACEHOLDER_FILLERS)
+    for word in words
 )
 _HIDDEN: Final = "\u034f\u115f\u1160\u3164\uffa0"
 _EAST_ASIAN_NAME = re.compile(r"[\u3005\u3041-\u3096\u30a1-\u30fc\u3400-\u9fff\uac00-\ud7a3]+")
@@ -119,6 +122,10 @@ def clean_name(value: str | None) -> str | None:
 
 def is_placeholder(text: str) -> bool:
     """Return whether a cleaned text says that there is no name."""
+    if text.replace(" ", "").isalpha():
+        plain_words = text.casefold().split()
+        if _PLACEHOLDERS.isdisjoint(plain_words) and plain_words[0] not in _PHRASE_STARTS:
+            return text in _NULLS
     if text in _NULLS or not any(char.isalpha() for char in text):
         return True
     words = re.sub(r"[^\w/]+|_", " ", text.casefold()).split()
@@ -155,8 +162,9 @@ def _read_name(full: str | None, first: str | None, last: str | None) -> PersonN
     if first is None and last is None:
         return PersonName(name, *_plain_parts(given, family))
     if first is not None:
-        first = " ".join(_words_of_name(first)[1])
-        if last is None and given and first.split()[0].casefold() == given.split()[0].casefold():
+        words = _words_of_name(first)[1]
+        first = " ".join(words) or None
+        if last is None and words and given and words[0].casefold() == given.split()[0].casefold():
             last = family
     elif last is not None and full and name.casefold().endswith(last.casefold()):
         first = _split(name[: -len(last)].strip())[0]
@@ -169,7 +177,7 @@ def _name_or_none(text: str | None) -> str | None:
     if cleaned is None or is_placeholder(cleaned) or _has_only_titles(cleaned):
         return None
     is_number = not cleaned[0].isalpha() and sum(char.isdecimal() for char in cleaned) >= _PHONE_DIGITS
-    return None if is_number or normalize_email(cleaned) is not None else cleaned
+    return None if is_number or ("@" in cleaned and normalize_email(cleaned)) else cleaned
 
 
 def _plain_parts(first: str | None, last: str | None) -> tuple[str | None, str | None]:
@@ -205,7 +213,7 @@ def _split(name: str) -> tuple[str | None, str | None]:
             return None, None
         if len(names) == 2:
             return _split_at_comma(*names)
-        name = names[0]
+        name = " ".join(names)
     has_title, words = _words_of_name(name)
     if not words:
         return None, None
@@ -229,7 +237,7 @@ def _split_at_comma(family_name: str, given_names: str) -> tuple[str | None, str
 
 def _words_of_name(text: str) -> tuple[bool, list[str]]:
     """Return whether a title comes first, and the words without titles, suffixes, symbols and notes in parentheses."""
-    text = _TITLE_WITHOUT_SPACE.sub(_with_space, _PARENTHESES.sub("", text))
+    text = _TITLE_WITHOUT_SPACE.sub(_with_space, _PARENTHESES.sub("", text) or text)
     text = "".join(" " if unicodedata.category(char) in ("So", "Sk", "Co", "Cn") else char for char in text)
     words = [word for word in text.split() if any(char.isalnum() for char in word)]
     start, end = 0, len(words)
@@ -241,7 +249,7 @@ def _words_of_name(text: str) -> tuple[bool, list[str]]:
 
 
 def _has_only_titles(text: str) -> bool:
-    words = text.split()
+    words = [word for word in text.split() if any(char.isalnum() for char in word)]
     return all(_is_title(words, index) or _bare(word) in SUFFIXES for index, word in enumerate(words))
 
 
@@ -271,7 +279,7 @@ def _is_company(name: str) -> bool:
 
 
 def _bare(word: str) -> str:
-    return word.casefold().replace(".", "")
+    return word.casefold().replace(".", "").strip(",")
 
 
 def _remove_invisible(text: str) -> str:

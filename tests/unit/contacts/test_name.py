@@ -101,7 +101,7 @@ def test_the_full_name(full: str, name: str) -> None:
     [
         "Unknown", "unknown caller", "UNKNOWN", "N/A", "n/a", "n.a.", "NA", "null", "NULL", "None", "undefined", "-",
         "?", "...", "Anonymous", "Guest", "Guest 17", "Visitor 8f3a2", "Website Visitor", "Wireless Caller", "Caller",
-        "Test", "test test", "No Name", "No Caller ID", "Unbekannt", "Inconnu", "Dr.", "Frau", "Jr.",
+        "Test", "test test", "No Name", "No Caller ID", "Unbekannt", "Inconnu", "Dr.", "Frau", "Jr.", "DR,", "Dr. :",
         "🌸",
         "+1 (555) 010-0199", "0179 1234567", "ada@x.example", "\u202e", " ", "", None,
     ],
