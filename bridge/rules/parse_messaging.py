@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import time
 from typing import Any, get_args
 
@@ -150,26 +151,34 @@ def _crm_opt_outs(context: ParseContext, node: Node, label: str) -> dict[str, st
         name = context.string(item, label)
         if name is None:
             continue
-        known = {*context.registry.names(), *context.connections}
         connector = name if name in context.registry.names() else context.connections.get(name)
         if connector is None:
-            hint = did_you_mean(name, sorted(known)) or "write the name of a connection that a rule uses"
-            context.error(item, f"no connection `{name[:60]}`", hint)
-        elif not _has_opt_out_flags(context, connector):
-            hint = "name a CRM, such as `hubspot` or `salesforce`"
+            context.error(item, f"no connection `{name[:60]}`", did_you_mean(name, _crm_connections(context)))
+            continue
+        try:
+            is_crm = context.registry.connector(connector).read_opt_out_flags is not None
+        except BridgeError as error:
+            context.error(item, f"the connector `{connector}` cannot be loaded: {error}")
+            continue
+        if not is_crm:
+            hint = did_you_mean(name, _crm_connections(context))
             context.error(item, f"the connector `{connector}` has no opt-out flags", hint)
-        else:
-            crms[name] = connector
-            context.connections.setdefault(name, connector)
-            context.check_settings(item, connector, name)
+            continue
+        crms[name] = connector
+        context.connections.setdefault(name, connector)
+        context.check_settings(item, connector, name)
     return crms
 
 
-def _has_opt_out_flags(context: ParseContext, connector: str) -> bool:
-    try:
-        return context.registry.connector(connector).read_opt_out_flags is not None
-    except BridgeError:
-        return False
+def _crm_connections(context: ParseContext) -> list[str]:
+    """Return the connections that could be named: those whose connector has opt-out flags."""
+    connectors = {name: name for name in context.registry.names()} | context.connections
+    names = []
+    for name, connector in sorted(connectors.items()):
+        with suppress(KeyError, BridgeError):
+            if context.registry.connector(connector).read_opt_out_flags is not None:
+                names.append(name)
+    return names
 
 
 _OPT_OUT_SCOPES: Mapping[str, OptOutScope] = {scope: scope for scope in get_args(OptOutScope)}

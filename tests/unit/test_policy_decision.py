@@ -16,6 +16,7 @@ from bridge.policy import (
     ActiveOptOut,
     Allow,
     Cancel,
+    CrmFlag,
     Defer,
     DueDelivery,
     EventRef,
@@ -384,3 +385,33 @@ def test_every_allowed_message_is_outside_quiet_hours_and_below_cap(
     else:
         assert isinstance(decision, Suppress)
         assert recipient not in decision.detail
+
+
+def test_opt_out_flag_of_a_crm_suppresses_the_message():
+    inputs = PolicyInputs(crm_flag=CrmFlag("salesforce", "Contact.DoNotCall"), crms_to_ask=("hubspot",))
+    assert decide(SMS, inputs, DEFAULTS, NOON) == Suppress(
+        "opted_out",
+        "messaging.crm_opt_outs: Contact.DoNotCall is set in salesforce: the contact wants no text messages; clear it "
+        "there, and it applies within an hour",
+    )
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "until"), [(None, NOON + timedelta(minutes=5)), (NOON + timedelta(minutes=2),) * 2]
+)
+def test_message_waits_for_crms_that_have_not_answered(expires_at, until):
+    due = replace(SMS, expires_at=expires_at)
+    assert decide(due, PolicyInputs(crms_to_ask=("hubspot", "salesforce")), DEFAULTS, NOON) == Defer(
+        until,
+        "messaging.crm_opt_outs: asking hubspot and salesforce whether the contact wants no text messages",
+        ("hubspot", "salesforce"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("due", "now"),
+    [(replace(SMS, internal=True), NOON), (LOG, NOON), (SMS, NIGHT), (replace(SMS, shadow=True), NOON)],
+)
+def test_no_crm_is_asked_about_what_is_not_a_message_now(due, now):
+    decision = decide(due, PolicyInputs(crms_to_ask=("hubspot",)), DEFAULTS, now)
+    assert not getattr(decision, "crms_to_ask", ())

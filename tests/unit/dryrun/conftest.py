@@ -57,6 +57,11 @@ def registry() -> Registry:
     ledger = Connector("ledger", settings=ConnectorSettings)
     desk = Connector("desk", settings=ConnectorSettings)
 
+    @ledger.opt_out_flags
+    def flags(client: Any, emails: list[str], phones: list[str]) -> dict[str, Any]:
+        """Return the flags of contacts."""
+        raise AssertionError("a dry run calls no provider")
+
     @texter.action(channel="sms", idempotency=per_message)
     def send(client: Any, params: SmsParams, context: Context) -> Success:
         """Send a text message; there is no lookup."""

@@ -100,6 +100,12 @@ def test_cap_is_checked_after_quiet_hours(explain_event):
     assert outcome.outcome == "go"
 
 
+def test_total_cap_makes_a_message_wait(explain_event):
+    [outcome] = explain_event(load_inputs=lambda planned: PolicyInputs(messages_of_connection=500)).deliveries
+    assert (outcome.outcome, outcome.reason) == ("wait", None)
+    assert outcome.details[-1].startswith("messaging.caps.total.sms: at most 500 text messages per 1h")
+
+
 def test_allowlist_and_expiry_suppress(explain_event):
     [outcome] = explain_event(allowlist=["+14155550188"]).deliveries
     assert (outcome.outcome, outcome.reason) == ("suppress", "not_allowlisted")
@@ -160,3 +166,12 @@ def test_explanation_is_serializable(explain_event):
     assert parsed["event"] == "call.busy"
     assert parsed["deliveries"][0]["at"] == "2026-03-03T13:00:00+00:00"
     assert parsed["rules"][0]["checks"]
+
+
+def test_explain_says_that_a_crm_is_asked_when_the_message_is_sent(explain_event):
+    text = RULES.replace("caps:", "crm_opt_outs: [ledger]\n      caps:", 1)
+    [text_message] = [item for item in explain_event(text=text).deliveries if item.planned.rule == "text"]
+    assert text_message.outcome == "go"
+    assert text_message.details == (
+        "messaging.crm_opt_outs: ledger can still suppress it: asked when it is sent",
+    )

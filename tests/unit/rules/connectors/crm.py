@@ -43,3 +43,9 @@ def log_call(client: object, log: Log, context: Context) -> Success:
 def create_task(client: object, task: Task, context: Context) -> Success:
     """Create a task for a colleague."""
     return Success()
+
+
+@connector.opt_out_flags
+def opt_out_flags(client: object, emails: list[str], phones: list[str]) -> dict[str, Any]:
+    """Return no flags."""
+    return {}
