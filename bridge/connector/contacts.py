@@ -91,7 +91,7 @@ class ContactMatch:
     activity: tuple[str, ...] = ()
     """Sort key of the last activity; the highest is the most recently active record."""
     zone: str | None = None
-    """The contact's IANA time zone. Case does not matter; a name that is unknown, or no place's, is ignored."""
+    """The contact's IANA time zone. Case does not matter; a name that is unknown or not that of a place is ignored."""
     first_name: str | None = None
     """Empty if the record has none, like the next two. None: the connector did not read it, or no such field exists."""
     last_name: str | None = None

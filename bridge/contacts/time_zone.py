@@ -1,4 +1,4 @@
-"""Time zones: whether a zone exists, and whether it says where somebody lives.
+"""Time zones: whether a zone exists, and whether it says where a person lives.
 
 The IANA database lists the zones of each country (`zone.tab`) and the older names of each zone (links, such as
 `US/Eastern`). A zone without a country, such as `UTC` or `Etc/GMT+5`, is the setting of a server or the default of a
@@ -25,7 +25,7 @@ def normalize_time_zone(value: object) -> str | None:
 
 
 def residence_time_zone(value: object) -> str | None:
-    """Return the name of the IANA time zone, or None if it does not say where somebody lives.
+    """Return the name of the IANA time zone, or None if it does not say where a person lives.
 
     A zone counts if a country has it. Case does not matter, and blanks may replace underscores (`america/new york`).
     """

@@ -98,7 +98,7 @@ class StoredContactCache:
 def cached_time_zones(conn: Connection, addresses: Collection[str], now: datetime) -> Mapping[str, str]:
     """Return the time zones that CRMs reported for these `addresses`, by `address_key`.
 
-    A zone that does not say where somebody lives is skipped: a connector, or an older version, may have stored one.
+    A zone that does not say where a person lives is skipped: a connector, or an older version, may have stored one.
     """
     keys = {_zone_key(address): address_key(address) for address in addresses}
     rows = conn.execute(

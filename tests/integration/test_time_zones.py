@@ -30,7 +30,7 @@ def engine(database: Database) -> Engine:
 
 
 def numbers_of_unknown_zones() -> Iterator[tuple[str, str]]:
-    """Yield each zone that is no place's, with the number of a contact of its own."""
+    """Yield each zone that says nothing about the place, with the number of another contact."""
     assert {"UTC", "Etc/GMT+5", "Zulu", "Factory", "GMT", "EST", "CET"} <= set(UNKNOWN)
     for index, zone in enumerate(UNKNOWN):
         yield zone, f"+1212555{index:04}"

@@ -1,4 +1,4 @@
-"""Time zones: only one that says where somebody lives counts."""
+"""Time zones: only one that says where a person lives counts."""
 
 from __future__ import annotations
 

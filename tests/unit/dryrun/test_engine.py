@@ -99,6 +99,41 @@ def test_third_message_of_a_day_is_capped(run_events, load_rules, event):
     ]
 
 
+def test_messages_wait_once_the_total_cap_pauses_their_connection(run_events, load_rules, event):
+    text = SMS_RULES.replace("rules:", "messaging: {caps: {total: {sms: 2 per 1h}}}\n    rules:")
+    calls = [
+        event(
+            "call.busy",
+            f"2026-03-02T{10 + number}:00:00-05:00",
+            metadata={"contactPhone": f"+1212555012{number}"},
+        )
+        for number in range(3)
+    ]
+    assert [row[1] for row in run_events(load_rules(text), *calls)] == ["succeeded"] * 3
+    calls = [
+        event(
+            "call.busy",
+            f"2026-03-02T10:{10 + number}:00-05:00",
+            metadata={"contactPhone": f"+1212555012{number}"},
+        )
+        for number in range(4)
+    ]
+    assert [row[1] for row in run_events(load_rules(text), *calls)] == ["succeeded"] * 2 + ["pending"] * 2
+
+
+def test_text_to_a_country_that_is_not_listed_is_suppressed(run_events, load_rules, event):
+    text = SMS_RULES.replace("rules:", "messaging: {countries: [US, CA]}\n    rules:")
+    calls = [
+        event("call.busy", f"2026-03-02T{hour}:00:00-05:00", metadata={"contactPhone": phone})
+        for hour, phone in ((10, "+12125550123"), (11, "+18765550123"), (12, "+19005550123"))
+    ]
+    assert [row[1:3] for row in run_events(load_rules(text), *calls)] == [
+        ("succeeded", None),
+        ("suppressed", "country_not_allowed"),
+        ("suppressed", "country_not_allowed"),
+    ]
+
+
 def test_once_counts_sent_and_not_cancelled_deliveries(run_events, load_rules, event):
     text = SMS_RULES.replace("expires: 16h", "once: {per: contact, within: 6h}")
     first = event("call.busy", "2026-03-02T09:00:00-05:00", metadata=METADATA)

@@ -45,6 +45,17 @@ def test_same_rules_have_no_differences(plan_change):
     assert dict(result.old.messages) == {"sms": 2}
 
 
+def test_messages_that_the_total_cap_stops_are_counted(plan_change):
+    old = OLD.replace("rules:", "messaging: {caps: {sms: 9 per 1d}}\n    rules:")
+    new = OLD.replace("rules:", "messaging: {caps: {sms: 9 per 1d, total: {sms: 2 per 1d}}}\n    rules:")
+    result = plan_change(new, old, hours=(10, 11, 12, 13, 14))
+    assert (dict(result.old.stopped), dict(result.new.stopped)) == ({}, {"texter": 3})
+    assert dict(result.new.messages) == {"sms": 2}
+    assert result.new.to_json()["stopped"] == {"texter": 3}
+    removed = [difference for difference in result.differences if difference.kind == "removed"]
+    assert "connection texter is paused: messaging.caps.total.sms" in removed[-1].detail
+
+
 def test_changed_dedupe_param_is_one_change(plan_change):
     post = """
       - name: notify
