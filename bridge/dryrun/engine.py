@@ -124,7 +124,9 @@ class DryRun:
         self._fail = fail
         self._actions = _actions(rules)
         self._database, self._clock = database, database.clock
-        self._policy_config = PolicyConfig(rules.messaging, self._consent, allowlist)
+        self._policy_config = PolicyConfig(
+            replace(rules.messaging, crm_opt_outs={}), self._consent, allowlist
+        )
         self._planned: list[tuple[Event, PlannedDelivery]] = []
         """Every planned delivery, in the order of the rows of `deliveries`."""
 
