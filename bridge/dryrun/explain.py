@@ -159,7 +159,7 @@ def _hint(event: Event, rules: Rules, traces: Sequence[Trace], miss: NearMiss | 
     if disabled:
         return f"the rules for {event.type} are disabled (`enabled: false`): {', '.join(disabled)}"
     if event.type not in EVENT_TYPES:
-        return f"`{event.type}` is no known event type: {', '.join(EVENT_TYPES)}"
+        return f"`{event.type}` is not a known event type: {', '.join(EVENT_TYPES)}"
     return f"no rule handles {event.type}"
 
 

@@ -90,7 +90,7 @@ LIMITED: Final = re.compile(
     r"|domani|oggi|prima|fino|dopo|ancora|piu tardi|vandaag|voor|tot|nog|imorgon|idag|fore|innan|imorgen|i morgon"
     r"|i morgen|i dag|huomenna|tanaan|ennen|viela|jutro|dzis|dzisiaj|przed|jeszcze|for \d+|for kl|po \d+|do \d+)\b"
 )
-"""A sentence that says when not to write (`don't call me before 5`) is no opt-out."""
+"""A sentence that says when not to write (`don't call me before 5`) is not an opt-out."""
 
 FOR_GOOD: Final = re.compile(
     r"\b(?:again|anymore|any more|ever|no more|no longer|mas(?! tarde)|plus(?! tard)|mehr|wieder|mais(?! tarde)"

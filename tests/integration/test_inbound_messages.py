@@ -174,7 +174,7 @@ def test_a_text_that_cannot_be_stored_leaves_no_opt_out(
 
 
 def test_a_webhook_with_the_name_of_a_text_sets_no_opt_out(engine: Engine) -> None:
-    """Heppu signs what it sends, but whether somebody opted out is for the provider of the text to say."""
+    """Heppu signs what it sends, but only the provider of a text can say who opted out."""
     engine.event("sms.received", text="STOP", optOut=True)
     assert len(replies(engine.database)) == 1
     assert opted_out(engine.database) == []

@@ -147,7 +147,7 @@ def test_group_counts_as_one_condition_with_its_parts(explain_event):
 
 def test_hint_explains_event_without_rule(explain_event):
     assert explain_event("chat.resolved").hint == "no rule handles chat.resolved"
-    assert "is no known event type" in explain_event(event="call.bussy").hint
+    assert "is not a known event type" in explain_event(event="call.bussy").hint
     disabled = RULES.replace("- name: log", "- name: log\n        enabled: false")
     assert explain_event("call.completed", text=disabled).hint == (
         "the rules for call.completed are disabled (`enabled: false`): log"

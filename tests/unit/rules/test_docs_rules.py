@@ -12,7 +12,7 @@ import pytest
 
 from bridge.connector.discovery import Registry
 from bridge.dryrun.rule_tests import run_tests
-from bridge.events import EVENT_TYPES, Event
+from bridge.events import EVENT_TYPES, HEPPU_EVENTS, SMS_RECEIVED, Event
 from bridge.rules.load import FILE, load
 from bridge.rules.model import DELIVERY_FIELDS, Rules
 from bridge.rules.operators import OPERATORS
@@ -50,6 +50,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "open-question-becomes-a-task": {"outcome": "ongoing"},
     "satisfaction-survey": {"chatMetadata__feedback": ...},
     "notify-team-of-missed-goals": {"chatMetadata__goal__achieved": False},
+    "question-becomes-a-task": {"text": "When do you open?"},
+    "opt-out-in-words": {"text": "Please don't text me again", "optOut": True},
 }
 """What the event of a recipe has to say beyond the sample."""
 
@@ -102,6 +104,8 @@ def test_cookbook_covers_every_event_type() -> None:
         "chat.completed": 4,
         "chat.resolved": 4,
         "chat.abandoned": 4,
+        "sms.received": 4,
+        "contact.opted_out": 1,
     }
 
 
@@ -127,6 +131,8 @@ def test_shipped_rules_load_and_pass_their_own_tests() -> None:
     loaded = load(text, path="rules.yaml", registry=REGISTRY)
     assert loaded.diagnostics == ()
     assert loaded.rules is not None
-    assert {event for rule in loaded.rules.rules if rule.enabled for event in rule.when} == set(EVENT_TYPES)
+    assert {event for rule in loaded.rules.rules if rule.enabled for event in rule.when} == {
+        *HEPPU_EVENTS, SMS_RECEIVED
+    }  # fmt: skip
     failed = [result for result in run_tests(loaded.rules).results if not result.passed]
     assert failed == []
