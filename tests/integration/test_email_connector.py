@@ -19,7 +19,14 @@ from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
 from bridge.connector import Context
-from bridge.errors import AuthenticationError, ConfigError, OutcomeUnknown, PermanentError, TransientError
+from bridge.errors import (
+    AccountError,
+    AuthenticationError,
+    ConfigError,
+    OutcomeUnknown,
+    PermanentError,
+    TransientError,
+)
 from bridge.events import Event
 from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.testing import Connected, build_context, connect, event, load_connector
@@ -178,20 +185,67 @@ def test_event_values_are_escaped_in_html(email: Connected, sandbox: RunningSand
         assert "&lt;a href" in content(html)
 
 
-def test_international_domain_is_sent_as_idna(email: Connected, sandbox: RunningSandbox) -> None:
-    email.run("send", MESSAGE | {"to": "ines@bücher.example"})
+@pytest.mark.parametrize(
+    ("address", "recipient"),
+    [
+        ("ines@bücher.example", "ines@xn--bcher-kva.example"),
+        ("info@straße.example", "info@xn--strae-oqa.example"),  # not strasse.example, another person's server
+        ("info@ς.example", "info@xn--3xa.example"),
+    ],
+)
+def test_international_domain_is_sent_by_idna_2008(
+    email: Connected, sandbox: RunningSandbox, address: str, recipient: str
+) -> None:
+    sandbox.email.smtputf8 = False
+    email.run("send", MESSAGE | {"to": address})
     [received] = sandbox.email.messages
-    assert received.recipients == ("ines@xn--bcher-kva.example",)
-    assert received.message["To"] == "ines@xn--bcher-kva.example"
+    assert received.recipients == (recipient,)
+    assert received.message["To"] == recipient
+    assert received.raw.isascii()
 
 
-@pytest.mark.parametrize("address", ["ünes@okafor.example", "a@b..example", f"a@{'ü' * 80}.example"])
-def test_address_unsupported_by_plain_smtp_is_rejected_before_sending(
+def test_non_ascii_address_is_sent_with_smtputf8(email: Connected, sandbox: RunningSandbox) -> None:
+    email.run("send", MESSAGE | {"to": "ünes@bücher.example", "reply_to": "ö@harbourlight.example"})
+    email.run("send", MESSAGE)
+    with_utf8, plain = sandbox.email.messages
+    assert with_utf8.recipients == ("ünes@xn--bcher-kva.example",)
+    assert with_utf8.message["To"] == "ünes@xn--bcher-kva.example"
+    assert with_utf8.message["Reply-To"] == "ö@harbourlight.example"
+    assert "To: ünes@xn--bcher-kva.example\r\n".encode() in with_utf8.raw
+    assert plain.raw.isascii()
+
+
+def test_non_ascii_address_fails_without_smtputf8(email: Connected, sandbox: RunningSandbox) -> None:
+    sandbox.email.smtputf8 = False
+    with pytest.raises(PermanentError, match="does not offer SMTPUTF8") as caught:
+        email.run("send", MESSAGE | {"to": "ünes@okafor.example"})
+    assert "okafor" not in str(caught.value)
+    assert sandbox.email.messages == []
+
+
+def test_non_ascii_sender_needs_smtputf8(sandbox: RunningSandbox, abandoned_chat: Event) -> None:
+    environ = sandbox.environment | {"EMAIL_FROM": "Büro <büro@straße.example>"}
+    with connect(email_connector, environ) as email:
+        assert email.check() == "logged in, sender at xn--strae-oqa.example accepted"
+        email.run("send", MESSAGE, event=abandoned_chat)
+    [received] = sandbox.email.messages
+    assert received.sender == "büro@xn--strae-oqa.example"
+    assert received.message["From"] == "Büro <büro@xn--strae-oqa.example>"
+    sandbox.email.smtputf8 = False
+    with connect(email_connector, environ) as email:
+        for action in (email.check, lambda: email.run("send", MESSAGE, event=abandoned_chat)):
+            with pytest.raises(AccountError, match="SMTPUTF8: use only ASCII before the @ in EMAIL_FROM"):
+                action()
+
+
+@pytest.mark.parametrize(
+    "address", ["a@b..example", f"a@{'ü' * 80}.example", "in..fo@b.example", "info@-b.example"]
+)
+def test_invalid_address_is_rejected_before_sending(
     email: Connected, sandbox: RunningSandbox, address: str
 ) -> None:
-    with pytest.raises((PermanentError, ValidationError)) as caught:
+    with pytest.raises(ValidationError):
         email.run("send", MESSAGE | {"to": address})
-    assert "okafor" not in str(caught.value)
     assert sandbox.requests_to("email") == []
 
 
@@ -255,6 +309,27 @@ def test_reply_to_and_return_path_are_configurable(sandbox: RunningSandbox, aban
     assert first.sender == "bounces@mail.harbourlight.example"
 
 
+def test_own_addresses_are_sent_by_idna_2008(sandbox: RunningSandbox, abandoned_chat: Event) -> None:
+    environ = sandbox.environment | {
+        "EMAIL_FROM": "Straße <hello@straße.example>",
+        "EMAIL_REPLY_TO": "desk@straße.example",
+        "EMAIL_RETURN_PATH": "bounces@straße.example",
+    }
+    with connect(email_connector, environ) as email:
+        email.run("send", MESSAGE, event=abandoned_chat)
+    [received] = sandbox.email.messages
+    assert received.sender == "bounces@xn--strae-oqa.example"
+    assert received.message["From"] == "Straße <hello@xn--strae-oqa.example>"
+    assert received.message["Reply-To"] == "desk@xn--strae-oqa.example"
+    assert received.message["Message-ID"].endswith("@xn--strae-oqa.example>")
+
+
+@pytest.mark.parametrize("name", ["EMAIL_REPLY_TO", "EMAIL_RETURN_PATH"])
+def test_invalid_own_address_is_reported(sandbox: RunningSandbox, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}.*write the address alone"):
+        connect(email_connector, sandbox.environment | {name: "in..fo@b.example"})
+
+
 # ------------------------------------------------------------ reply codes
 
 
@@ -283,6 +358,21 @@ def test_5xx_reply_is_permanent_and_states_code_only(
         email.run("send", MESSAGE, event=abandoned_chat)
     assert "okafor" not in str(caught.value)
     assert caught.value.code == f"{code} 5.1.1"
+    assert caught.value.undeliverable is (verb != "MAIL")
+
+
+@pytest.mark.parametrize(
+    ("status", "undeliverable"),
+    [("5.1.2", True), ("5.1.10", True), ("5.1.7", False), ("5.1.8", False), ("5.1.0", False), ("5.2.2", False),
+     ("5.7.1", False), ("", False)],
+)  # fmt: skip
+def test_only_statuses_of_a_dead_address_make_it_undeliverable(
+    email: Connected, sandbox: RunningSandbox, abandoned_chat: Event, status: str, undeliverable: bool
+) -> None:
+    sandbox.fault("email", method="RCPT", status=550, body=f"{status} refused")
+    with pytest.raises(PermanentError) as caught:
+        email.run("send", MESSAGE, event=abandoned_chat)
+    assert caught.value.undeliverable is undeliverable
 
 
 @pytest.mark.parametrize("code", [530, 535, 538])
@@ -490,7 +580,9 @@ def test_invalid_smtp_url_is_reported_without_its_value(sandbox: RunningSandbox,
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("sender", ["no-address", "a@b.example, c@d.example", "Ü <ü@b.example>"])
+@pytest.mark.parametrize(
+    "sender", ["no-address", "a@b.example, c@d.example", "A <in..fo@b.example>", "A <a@na\u200cme.example>"]
+)
 def test_invalid_sender_is_reported(sandbox: RunningSandbox, sender: str) -> None:
     with pytest.raises(ConfigError, match="EMAIL_FROM"):
         connect(email_connector, sandbox.environment | {"EMAIL_FROM": sender})
