@@ -55,7 +55,7 @@ def find(account: twilio.Account, params: twilio.SmsParams, context: Context) ->
 
 _RULES = """
 version: 1
-messaging: {quiet_hours: none}
+messaging: {quiet_hours: none, caps: {total: {sms: 99999 per 1h}}}
 rules:
   - name: text
     when: call.completed

@@ -49,7 +49,7 @@ RULES = """\
 version: 1
 messaging:
   quiet_hours: none
-  caps: {sms: 1000 per 24h}
+  caps: {sms: 1000 per 24h, total: {sms: 99999 per 1h}}
 alerts:
   - use: slack.post
 rules:
