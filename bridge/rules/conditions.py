@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge.json_values import describe_type
+from bridge.rules.contradictions import Requirement
 from bridge.rules.lookup import UNREAD, TemplateContext, describe_absence, look_up, unreadable
 from bridge.rules.model import Check, Condition, Truth
 from bridge.rules.operators import OPERATORS, PRESENCE_OPERATORS, is_filled
@@ -65,6 +66,10 @@ class Comparison:
         checks.append(Check(self.text, actual, result, reason, depth))
         return result
 
+    def requirements(self) -> Sequence[Requirement]:
+        """Return this comparison."""
+        return (self,)
+
     def proves(self) -> Paths:
         """Return the field, unless the comparison is true of a field without a value."""
         is_absence = self.operator in PRESENCE_OPERATORS and not self.expected
@@ -84,6 +89,10 @@ class Group:
         result = combine(self.kind, [part.check(context, checks, depth + 1) for part in self.parts])
         checks.insert(index, Check(f"{self.kind} of {len(self.parts)}", "", result, "", depth))
         return result
+
+    def requirements(self) -> Sequence[Requirement]:
+        """Return the comparisons of a group that must all be true."""
+        return [item for part in self.parts for item in part.requirements()] if self.kind == "all" else ()
 
     def proves(self) -> Paths:
         """Return the fields that have a value whenever the group is true."""
@@ -110,6 +119,10 @@ class Expression:
             return "unknown"
         checks.append(Check(text, result, result, "; ".join(sorted(context[UNREAD])), depth))
         return result
+
+    def requirements(self) -> Sequence[Requirement]:
+        """Return the comparisons with constants that must all be true."""
+        return self.template.requirements
 
     def proves(self) -> Paths:
         """Return the fields that have a value whenever the expression is true."""

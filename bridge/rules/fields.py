@@ -18,6 +18,9 @@ Path = tuple[str, ...]
 
 CONTACT_FIELDS = tuple(field.name for field in fields(Contact))
 
+_OUTCOMES = ("resolved", "ongoing", "auto_completed_inactive")
+"""The values of `outcome` in Heppu's documentation, which do not exclude others."""
+
 _FIELD_ALIASES = {
     "name": "event.event",
     "type": "event.event",
@@ -111,6 +114,8 @@ def _check_event_path(rest: Path, event_types: tuple[str, ...]) -> Diagnostic | 
     if not rest:
         return None
     dotted = ".".join(rest)
+    if any(name not in FIELDS for name in event_types):
+        return None  # an event type that Heppu does not document has fields of its own
     documented = {path: kind for name in event_types for path, kind in FIELDS[name].items()}
     if dotted in documented:
         return None
@@ -188,7 +193,8 @@ def check_value(path: Path, value: Any, event_types: Collection[str]) -> Diagnos
         text = f"`{'.'.join(path)}` is a string, but this value is {describe_type(value)}"
         return unplaced_error(text, "put it in quotes")
     dotted = ".".join(path[1:])
-    kind = next((FIELDS[name][dotted] for name in event_types or EVENT_TYPES if dotted in FIELDS[name]), "")
+    documented = [FIELDS.get(name, {}) for name in event_types or EVENT_TYPES]
+    kind = next((kinds[dotted] for kinds in documented if dotted in kinds), "")
     expected = _PYTHON_TYPES.get(kind)
     if expected is None:
         return None
@@ -196,6 +202,9 @@ def check_value(path: Path, value: Any, event_types: Collection[str]) -> Diagnos
         text = f"`event.{dotted}` is {_TYPE_NAMES[kind]}, but this value is {describe_type(value)}"
         unplaced = unplaced_warning if "." in dotted else unplaced_error
         return unplaced(text, _TYPE_HINTS[kind](value))
+    spelling = next((word for word in _OUTCOMES if str(value).lower() == word != value), None)
+    if dotted == "outcome" and spelling:
+        return unplaced_warning(f"Heppu writes `{spelling}`, not `{str(value)[:40]}`", f"write `{spelling}`")
     values = FIELD_VALUES.get(dotted)
     if values is not None and isinstance(value, str) and value not in values:
         suggestion = nearest(value, values)
@@ -207,7 +216,7 @@ def check_value(path: Path, value: Any, event_types: Collection[str]) -> Diagnos
 def check_truth_test(path: Path, event_types: Collection[str]) -> Diagnostic | None:
     """Return the error in using the field at `path` as true or false, if it is something else."""
     name = ".".join(path)
-    documented = {FIELDS[event_type].get(".".join(path[1:]), "") for event_type in event_types or EVENT_TYPES}
+    documented = {FIELDS.get(name, {}).get(".".join(path[1:]), "") for name in event_types or EVENT_TYPES}
     kinds = documented - {""} if path[0] == "event" else {"string"}
     hint = f"write `{name} is filled`"
     if kinds == {"boolean"}:

@@ -1,6 +1,7 @@
 """Field lookup: the value of a dotted name in an event's context, for `where`, `if` and templates alike.
 
-A field that is absent or null has no value. Each field is looked up once per event, however many rules use it.
+A field that is absent, null or cannot be read has no value. Each field is looked up once per event, however many rules
+use it.
 """
 
 from __future__ import annotations
@@ -17,22 +18,49 @@ TemplateContext = Mapping[str, Any]
 FIELD_CACHE = "field cache"
 """Context key of the fields that have been looked up. No template can name it, because it contains a space."""
 
+UNREADABLE = "unreadable names"
+"""Context key of the names without a value because the event's value cannot be read: path -> reason."""
+
+UNREAD = "unread names"
+"""Context key of the set of reasons of `UNREADABLE` that the lookups since it was cleared have met."""
+
 _MAX_SHOWN = 80
 """Characters of a value that a trace shows."""
 _JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 def look_up(context: TemplateContext, path: tuple[str, ...]) -> tuple[Any, str]:
-    """Return a field's value (None: it has none) and its form in a trace: the value, `missing` or `null`."""
+    """Return a field's value and its form in a trace.
+
+    Without a value, these are None and `missing`, `null` or `unreadable`.
+    """
     cache: dict[tuple[str, ...], tuple[Any, str]] = context[FIELD_CACHE]
     entry = cache.get(path)
     if entry is None:
         value, absence = _find(context, path)
         entry = cache[path] = (value, absence or format_value(value))
+    if entry[0] is None and (reason := unreadable(context, path)):
+        context[UNREAD].add(reason)
     return entry
 
 
+def unreadable(context: TemplateContext, path: tuple[str, ...]) -> str | None:
+    """Return why the event's value of a field cannot be read; None if it can be, or if there is no value."""
+    reasons: Mapping[tuple[str, ...], str] = context[UNREADABLE]
+    if not reasons:
+        return None
+    return next((reasons[path[:depth]] for depth in range(2, len(path) + 1) if path[:depth] in reasons), None)
+
+
+def describe_absence(context: TemplateContext, path: tuple[str, ...], actual: str) -> str:
+    """Return why a field has no value, as a clause: `contact.phone is missing`. `actual` is its form in a trace."""
+    name, reason = ".".join(path), unreadable(context, path)
+    return f"{name} is {actual}" if reason is None else f"{name} cannot be read: {reason}"
+
+
 def _find(context: TemplateContext, path: tuple[str, ...]) -> tuple[Any, str]:
+    if unreadable(context, path):
+        return None, "unreadable"
     value: Any = context
     for depth, key in enumerate(path, start=1):
         if not isinstance(value, dict):

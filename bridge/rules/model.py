@@ -6,7 +6,7 @@ create and the trace of every rule. Both are plain data, so the store can save t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from functools import cached_property
@@ -137,6 +137,10 @@ class Condition(Protocol):
 
     def check(self, context: Mapping[str, Any], checks: list[Check], depth: int = 0) -> Truth:
         """Evaluate the condition for the event in `context` and append its rows of the trace."""
+        ...
+
+    def requirements(self) -> Sequence[Any]:
+        """Return the comparisons that must all be true for the condition to be true (`contradictions.Requirement`)."""
         ...
 
     def proves(self) -> frozenset[tuple[str, ...]]:

@@ -51,6 +51,9 @@ ALIASES = {
 }
 """Name of a key in other systems -> our key."""
 
+_UNDOCUMENTED = re.compile(r"[a-z][a-z0-9_-]{0,30}(\.[a-z0-9_-]{1,30}){1,3}", re.ASCII)
+"""Form of an event type that Heppu may send although its documentation does not list it."""
+
 CONTEXT_NAMES: Mapping[Trigger, tuple[str, ...]] = {
     "rule": ("event", "contact", "now"),
     "on_failure": ("event", "contact", "now", "delivery"),
@@ -229,6 +232,10 @@ class ParseContext:
             if name is None:
                 continue
             expanded = _expand_pattern(name)
+            if not expanded and _UNDOCUMENTED.fullmatch(name) and not nearest(name, EVENT_TYPES, cutoff=0.8):
+                hint = f"the event types are {', '.join(EVENT_TYPES)}"
+                self.warning(item, f"Heppu does not document the event `{name}`", hint)
+                expanded = (name,)
             if not expanded:
                 several = _split_event_types(name)
                 hint = f"write several as a list: `[{', '.join(several)}]`" if several else ""

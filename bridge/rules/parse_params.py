@@ -14,7 +14,7 @@ from bridge.connector.api import Action, allows_none, example_of, is_html, templ
 from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import Trigger
 from bridge.rules.parse_context import ParseContext
-from bridge.rules.template_filters import RenderError
+from bridge.rules.suspicious_text import check_text
 from bridge.rules.template_runtime import unusable
 from bridge.rules.templates import Template, is_template, template
 from bridge.rules.yaml import Node
@@ -32,13 +32,8 @@ class DefaultParam:
     """True if the param is None if its template cannot be rendered. Otherwise that is an error."""
 
     def __call__(self, context: TemplateContext) -> Any:
-        """Return the rendered value, or None. Raise RenderError if the param is not optional."""
-        try:
-            return self.template(context)
-        except RenderError:
-            if self.optional:
-                return None
-            raise
+        """Return the rendered value. Raise RenderError if it cannot be rendered."""
+        return self.template(context)
 
 
 def params_of(action: Action) -> dict[str, FieldInfo]:
@@ -103,6 +98,8 @@ def _compile(context: ParseContext, node: Node, *, html: bool) -> Any:
         return {name: _compile(context, value, html=html) for name, (_, value) in node.entries.items()}
     if node.items is not None:
         return [_compile(context, item, html=html) for item in node.items]
+    if isinstance(node.value, str):
+        context.report(node, check_text(node.value))
     if isinstance(node.value, str) and is_template(node.value):
         return context.template(node, node.value, html=html) or unusable
     return node.value

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from bridge.rules.conditions import Expression
+from bridge.rules.conditions import Expression, Group
+from bridge.rules.contradictions import contradictions
 from bridge.rules.keys import BOOLEAN, CONDITION, EVENT_TYPES, STRING, Key, Section, ValueType, list_of
 from bridge.rules.model import ALERTS, Condition, Rule
 from bridge.rules.parse_context import ParseContext
@@ -19,6 +20,9 @@ _MAX_NAME_LENGTH = 80
 def read_rules(context: ParseContext, node: Node, label: str) -> dict[str, Rule]:
     """Return the rules of the file by name."""
     rules: dict[str, Rule] = {}
+    if node.items == []:
+        context.warning(node, "the file has no rules, so no event leads to anything", RULE.hint)
+        return rules
     for item in context.list_items(node, label):
         context.diagnostics.rule = _unchecked_name(item)
         rule = _rule(context, item)
@@ -50,6 +54,7 @@ def _rule(context: ParseContext, node: Node) -> Rule | None:
     enabled = RULE.take(context, entries, "enabled") is not False
     inner = context.within(event_types=event_types, needs_settings=enabled)
     conditions = (*(RULE.take(inner, entries, "where") or ()), *(RULE.take(inner, entries, "if") or ()))
+    _warn_about_contradictions(inner, node, conditions)
     values = RULE.read(inner.within(present=proven_by_all(conditions)), entries)
     if "name" not in values:
         return None
@@ -85,6 +90,20 @@ def _name(context: ParseContext, node: Node, label: str) -> str | None:
         context.error(node, f"`{ALERTS}` cannot be a rule name", hint)
         return None
     return name
+
+
+def _warn_about_contradictions(context: ParseContext, node: Node, conditions: Sequence[Condition]) -> None:
+    """Warn about conditions that no event can meet: of the rule, and of each branch of an `any`."""
+    whole = [item for condition in conditions for item in condition.requirements()]
+    groups = [("the rule never fires", whole)]
+    for condition in conditions:
+        if isinstance(condition, Group) and condition.kind == "any":
+            groups += [("this branch is never true", list(part.requirements())) for part in condition.parts]
+    for consequence, requirements in groups:
+        for path, reason in contradictions(requirements, context.event_types):
+            name = ".".join(path)
+            place = node.find_key(name) or context.locate(node.get("if"), name)
+            context.warning(place, f"{consequence}: no event meets the conditions on `{name}`", reason)
 
 
 def _warn_about_shared_idempotency_keys(context: ParseContext, rules: Mapping[str, Rule]) -> None:

@@ -41,6 +41,10 @@ _OPERATOR_ALIASES = {
 """Common guess for an operator's name -> the operator."""
 
 
+_PRESENCE_WORDS = ("exists", "exist", "present", "filled", "defined", "any", "*", "not empty", "set")
+"""Words that are a condition to their author, and a text to compare with for the loader."""
+
+
 def read_where(context: ParseContext, node: Node, label: str) -> tuple[Condition, ...]:
     """Return the conditions of a `where`, or of a group in it."""
     hint = "write `field: value` or `field: {operator: value}`"
@@ -118,6 +122,10 @@ def _check_operator(
     error = _operand_error(operator, operand.data(), ".".join(path))
     if error is not None:
         return context.report(operand, error)
+    if operator == "eq" and operand.value in _PRESENCE_WORDS:
+        hint = f"write `{'.'.join(path)}: {{exists: true}}`"
+        context.warning(operand, f"this compares the field with the word `{operand.value}`", hint)
+        return True
     if operator in ("eq", "ne", *_ORDERED):
         return context.report(operand, check_value(path, operand.data(), context.event_types))
     return True

@@ -175,6 +175,10 @@ class Compiler:
         if len(keys) > MAX_PATH_LENGTH:
             return self.reject(f"the name has more than {MAX_PATH_LENGTH} parts")
         keys.reverse()
+        internal = next((key for key in keys if key.startswith("__") or isinstance(inner, nodes.Const)), None)
+        if internal is not None:
+            hint = "a template reads fields of an event only"
+            return self.reject(f"`.{internal[:40]}` is not a field", hint)
         if isinstance(inner, nodes.Name):
             path = (inner.name, *keys)
             self.paths.add(path)

@@ -25,9 +25,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bridge.events import Event
 from bridge.rules import template_runtime
+from bridge.rules.contradictions import Requirement, requirements_of
 from bridge.rules.lookup import FIELD_CACHE, UNREAD, UNREADABLE, TemplateContext
 from bridge.rules.model import unplaced_error
-from bridge.rules.presence import Paths, proven_by
+from bridge.rules.presence import proven_by
 from bridge.rules.template_compiler import ALLOWED_TAGS, Compiler, TemplateError
 from bridge.rules.template_runtime import TIME_ZONE, Evaluator
 
@@ -53,6 +54,8 @@ class Template:
     """The dotted names without which the template cannot be rendered."""
     truth_tests: frozenset[tuple[str, ...]] = frozenset()
     """The dotted names that the template uses as true or false."""
+    requirements: tuple[Requirement, ...] = ()
+    """Of a condition: the comparisons with constants that must be true for it to be true."""
     proves: frozenset[tuple[str, ...]] = frozenset()
     """Of a condition: the dotted names that have a value if it is true."""
 
@@ -130,12 +133,12 @@ def condition(source: str) -> Template:
             rest = str(parser.stream.current.value)
             hint = "compare with == != < > in; join conditions with and, or, not; put strings in quotes"
             compiler.reject(f"unexpected `{rest[:40]}`", hint, rest)
-        proven.append(proven_by(tree)[0])
+        trees.append(tree)
         return compiler.boolean(tree, "the condition must be")
 
-    proven: list[Paths] = []
+    trees: list[nodes.Expr] = []
     compiled = _compile(source, build)
-    return replace(compiled, proves=proven[0])
+    return replace(compiled, proves=proven_by(trees[0])[0], requirements=requirements_of(trees[0]))
 
 
 def _compile(source: str, build: Callable[[Compiler], Evaluator]) -> Template:
@@ -201,7 +204,13 @@ def _syntax_error(error: TemplateSyntaxError) -> TemplateError:
     return _template_error(f"invalid template: {message[:120]}")
 
 
+_STRAIGHT_QUOTE = "curly quotes: write straight ones, like 'text'"
 _REPLACEMENTS = {
+    "\u2018": _STRAIGHT_QUOTE,
+    "\u2019": _STRAIGHT_QUOTE,
+    "\u201c": _STRAIGHT_QUOTE,
+    "\u201d": _STRAIGHT_QUOTE,
+    "\u201e": _STRAIGHT_QUOTE,
     "&": "write `and`",
     "|": "write `or`",
     "!": "write `not`",

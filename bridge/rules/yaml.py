@@ -57,6 +57,14 @@ class Node:
         entry = (self.entries or {}).get(key)
         return entry[1] if entry else self
 
+    def find_key(self, key: str) -> Node | None:
+        """Return the first key with this name in the node or below it."""
+        for name, (key_node, value) in (self.entries or {}).items():
+            found = key_node if name == key else value.find_key(key)
+            if found:
+                return found
+        return next((found for item in self.items or () if (found := item.find_key(key))), None)
+
     def data(self) -> Any:
         """Return the plain value, without lines and columns."""
         if isinstance(self.value, dict):
@@ -268,7 +276,7 @@ _EXPLANATIONS = (
     (
         "mapping values are not allowed",
         "unexpected colon",
-        "put a string that contains `: ` in quotes, or add the missing colon to the line above",
+        "put a string that contains `: ` in quotes, or check the line above: its colon, and its indentation",
     ),
     (
         "could not find expected ':'",
@@ -310,6 +318,10 @@ def _explain(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> tuple[int, in
         return line + 1, column + 1, f"a value cannot start with `{rest[:1]}`", "put it in quotes"
     if "tab character" in message:
         return line + 1, column + 1, "tabs are not allowed here", "indent with spaces"
+    if "comment or line break" in message:
+        operator = {">": "gt", "|": ""}.get(lines[line][:column].rstrip()[-1:], "")
+        hint = f"write `{{{operator}: {rest.strip()[:20]}}}`" if operator else "put it in quotes"
+        return line + 1, column + 1, "a value cannot start with `>` or `|`", hint
     if "node content" in message or "alphabetic or numeric" in message:
         start = rest[:1] if "node" in message else lines[line][column - 1 : column]
         if start in ("[", "{"):

@@ -142,6 +142,7 @@ def test_messaging_keeps_defaults_of_missing_keys() -> None:
           quiet_hours: "21:00-07:30"
           caps: {sms: 1 per 12h, total: {sms: 100 per 10m}}
           countries: [US, "NO", CA]
+          opt_out_scope: all
           time_zone: europe/berlin
           regions: {US-FL: "20:00-08:00"}
           consent: event.callMetadata.custom.smsConsent == true
@@ -155,6 +156,7 @@ def test_messaging_keeps_defaults_of_missing_keys() -> None:
     assert messaging.total_caps["sms"] == Cap(100, timedelta(minutes=10))
     assert messaging.total_caps["call"] == Cap(200, timedelta(hours=1))
     assert messaging.countries == {"US", "NO", "CA"}
+    assert messaging.opt_out_scope == "all"
     assert messaging.time_zone == "Europe/Berlin"
     assert messaging.regions == {"US-FL": QuietHours(time(20), time(8))}
     assert messaging.consent == "event.callMetadata.custom.smsConsent == true"
@@ -169,6 +171,8 @@ def test_messaging_keeps_defaults_of_missing_keys() -> None:
         ),
         ("{time_zone: EST}", "`EST` is not the time zone of a place, so messages would be sent at night"),
         ("{time_zone: Mars/Olympus}", "no time zone `Mars/Olympus`"),
+        ("{opt_out_scope: sms}", "`opt_out_scope` must be `phone`, `channel` or `all`, not `sms`"),
+        ("{opt_out_scope: [sms]}", "`opt_out_scope` must be `phone`, `channel` or `all`, not a list"),
         ("{countries: [USA]}", "no country `USA`"),
         ("{countries: [us]}", "no country `us`"),
         ("{countries: []}", "`countries` is empty"),
@@ -351,3 +355,27 @@ def test_load_file_of_maximum_size_is_fast(kind: str) -> None:
 def test_load_rejects_file_above_one_mebibyte() -> None:
     (diagnostic,) = load_text("#" + "x" * (1 << 20)).diagnostics
     assert diagnostic.text == "the file is larger than 1 MiB"
+
+
+def test_opt_out_scope_of_one_channel_is_a_warning() -> None:
+    text = "version: 1\nmessaging: {opt_out_scope: channel}\nrules: []\n"
+    [warning] = [item for item in diagnostics_of(text) if "opt-out" in item.text]
+    assert warning.level == "warning"
+    assert "47 CFR 64.1200(a)(10)" in warning.hint
+
+
+def test_only_a_literal_recipient_makes_a_message_internal() -> None:
+    rules = rules_of(
+        """
+        version: 1
+        rules:
+          - name: a
+            when: call.busy
+            do:
+              - {use: phone.send, with: {body: hi}}
+              - {use: phone.send, with: {body: hi, to: "+12025550100"}}
+              - {use: phone.send, with: {body: hi, to: "{{ event.metadata.owner }}"}}
+              - {use: crm.log_call}
+        """
+    )
+    assert [step.internal for step in rules.rules[0].do] == [False, True, False, False]
