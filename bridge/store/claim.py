@@ -31,7 +31,7 @@ from sqlalchemy import (
 
 from bridge.connector.api import Channel
 from bridge.events import Event
-from bridge.lifecycle import PauseCause, SuppressReason, Transition
+from bridge.lifecycle import SuppressReason, Transition
 from bridge.policy import Allow, Cancel, Decision, Defer, Hold, MessageCounts, Suppress, event_precedence
 from bridge.rules.model import Cap
 from bridge.store import schema
@@ -41,14 +41,13 @@ from bridge.store.connections import (
     acquire_budget,
     lock_connection,
     log_state_change,
-    pause_columns,
+    total_cap_pause,
 )
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery
 from bridge.store.idempotency import reserve_keys
 from bridge.store.opt_out_queries import add_queries, waits_for_crm
 from bridge.store.opt_outs import recipient_lock_key
-from bridge.store.pauses import INDEFINITELY
 from bridge.store.policy_inputs import PolicyConfig, decide_all, load_policy_data
 from bridge.store.routing import events_by_delivery
 from bridge.store.transitions import Change, apply_transitions
@@ -174,7 +173,7 @@ def claim(
         columns = _count_messages(allowed, counts, caps, now)
         held = next((decision for decision in decisions.values() if isinstance(decision, Hold)), None)
         if held is not None and not budget.alerts_only:
-            columns |= pause_columns(PauseCause.TOTAL_CAP, INDEFINITELY, held.detail, alert=True)
+            columns |= total_cap_pause(held.detail)
             database.publish(conn, [EVENTS_TOPIC])
         budget.spend(conn, len(calls), now, columns)
     log_state_change(capacity.connection, columns)

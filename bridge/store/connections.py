@@ -325,6 +325,11 @@ def pause_columns(cause: PauseCause, until: datetime, reason: str, *, alert: boo
     return values
 
 
+def total_cap_pause(reason: str) -> dict[str, Any]:
+    """Return the columns of the pause that `messaging.caps.total` causes."""
+    return pause_columns(PauseCause.TOTAL_CAP, INDEFINITELY, reason, alert=True)
+
+
 def pause(database: Database, name: str, reason: str, actor: str) -> None:
     """Pause a connection for an operator, until `resume`."""
     with database.write() as conn:
