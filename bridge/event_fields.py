@@ -50,6 +50,7 @@ class _UnreadableValue(Exception):
 class FieldSpec:
     """How one documented field is read."""
 
+    path: str
     types: tuple[type, ...]
     """The Python types of a value that needs no reading."""
     read: Callable[[Any], Any]
@@ -67,13 +68,13 @@ def compile_specs(kinds: Mapping[str, str], values: Mapping[str, tuple[str, ...]
 
     `kinds` has the documented type of each dotted path, `values` the documented values of those that have a fixed set.
     """
-    root = FieldSpec((dict,), _object)
+    root = FieldSpec("", (dict,), _object)
     for path in sorted(kinds):
         *parents, key = path.split(".")
         parent = root
         for name in parents:
             parent = parent.fields[name]
-        spec = parent.fields[key] = _spec(kinds[path], values.get(path, ()))
+        spec = parent.fields[key] = _spec(path, kinds[path], values.get(path, ()))
         if spec.types and spec.values is None and kinds[path] != "object":
             parent.plain[key] = spec.types[0]
     return root
@@ -85,7 +86,7 @@ def read_fields(body: Mapping[str, Any], spec: FieldSpec) -> tuple[dict[str, Any
     The body is not changed; it is returned itself if every field already has its type.
     """
     problems: list[FieldProblem] = []
-    return _read_object(body if isinstance(body, dict) else dict(body), spec, "", problems), tuple(problems)
+    return _read_object(body if isinstance(body, dict) else dict(body), spec, problems), tuple(problems)
 
 
 def read_string(value: object) -> str | None:
@@ -96,24 +97,23 @@ def read_string(value: object) -> str | None:
         return None
 
 
-def _read_object(
-    value: dict[str, Any], spec: FieldSpec, prefix: str, problems: list[FieldProblem]
-) -> dict[str, Any]:
+def _read_object(value: dict[str, Any], spec: FieldSpec, problems: list[FieldProblem]) -> dict[str, Any]:
     plain, fields = spec.plain, spec.fields
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] | None = None
     for key, item in value.items():
-        if item is None or plain.get(key) is type(item) or key not in fields:
+        if plain.get(key) is type(item) or item is None or key not in fields:
             continue
         field_spec, read = fields[key], item
         if type(item) not in field_spec.types or (field_spec.values and item not in field_spec.values):
             try:
                 read = field_spec.read(item)
             except _UnreadableValue as error:
-                problems.append(FieldProblem(prefix + key, *error.args))
+                problems.append(FieldProblem(field_spec.path, *error.args))
                 continue
         if field_spec.fields and read:
-            read = _read_object(read, field_spec, f"{prefix}{key}.", problems)
+            read = _read_object(read, field_spec, problems)
         if read is not item:
+            changes = changes or {}
             changes[key] = read
     return {**value, **changes} if changes else value
 
@@ -126,7 +126,7 @@ def _string(value: object) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if isinstance(value, float) and 1e-4 <= abs(value) < _MAX_EXACT:
+    if isinstance(value, float) and (value == 0 or 1e-4 <= abs(value) < _MAX_EXACT):
         return str(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, float):
         raise _UnreadableValue("is a number that is not exact", "send it as a string")
@@ -210,19 +210,19 @@ def _one_of(values: tuple[str, ...]) -> Callable[[object], str]:
     return read
 
 
-_READERS: Final[Mapping[str, FieldSpec]] = {
-    "string": FieldSpec((str,), _string),
-    "number": FieldSpec((int, float), _number),
-    "boolean": FieldSpec((bool,), _boolean),
-    "object": FieldSpec((dict,), _object),
-    "array": FieldSpec((list,), _array),
-    "timestamp": FieldSpec((), _timestamp),
+_READERS: Final[Mapping[str, tuple[tuple[type, ...], Callable[[Any], Any]]]] = {
+    "string": ((str,), _string),
+    "number": ((int, float), _number),
+    "boolean": ((bool,), _boolean),
+    "object": ((dict,), _object),
+    "array": ((list,), _array),
+    "timestamp": ((), _timestamp),
 }
-"""Documented type -> its spec."""
+"""Documented type -> the Python types that need no reading, and the reader of all others."""
 
 
-def _spec(kind: str, values: tuple[str, ...]) -> FieldSpec:
-    spec = _READERS[kind]
+def _spec(path: str, kind: str, values: tuple[str, ...]) -> FieldSpec:
+    types, read = _READERS[kind]
     if values:
-        return FieldSpec(spec.types, _one_of(values), frozenset(values))
-    return FieldSpec(spec.types, spec.read)
+        return FieldSpec(path, types, _one_of(values), frozenset(values))
+    return FieldSpec(path, types, read)
