@@ -262,7 +262,8 @@ def error_from_reply(code: int, reply: bytes | str, stage: str) -> DeliveryError
         return TransientError(message, retry_after=RETRY_AFTER_4XX)
     if stage == "greeting" or not 500 <= code < 600:
         return TransientError(message)
-    undeliverable = enhanced is not None and enhanced.group() in _UNDELIVERABLE_STATUSES
+    is_about_recipient = stage in ("recipient address", "message")
+    undeliverable = bool(is_about_recipient and enhanced and enhanced.group() in _UNDELIVERABLE_STATUSES)
     return PermanentError(message, code=status, undeliverable=undeliverable)
 
 

@@ -282,7 +282,8 @@ def _open(file: str) -> Iterator[BufferedReader]:
     from bridge.errors import ConfigError
 
     if file == "-":
-        yield sys.stdin.buffer  # type: ignore[misc]
+        stdin = sys.stdin.buffer
+        yield stdin if isinstance(stdin, BufferedReader) else BufferedReader(stdin)  # type: ignore[arg-type]
         return
     try:
         with Path(file).open("rb") as stream:
@@ -298,6 +299,8 @@ class _ImportReport:
         self.dry_run = dry_run
         self.added = self.already = self.skipped = self.unreadable = 0
         self.problems: list[ImportedLine] = []
+        self._seen: set[tuple[str, str]] = set()
+        """The new opt-outs of the batches before; a dry run stores none of them."""
 
     def add(
         self,
@@ -327,6 +330,8 @@ class _ImportReport:
                 )
         changes = [change for line_changes in by_line for change in line_changes]
         new = import_opt_outs(database, changes, publish_events=publish_events, dry_run=self.dry_run)
+        new -= self._seen
+        self._seen |= new
         for line_changes in by_line:
             keys = {change.key for change in line_changes}
             self.added += not new.isdisjoint(keys)

@@ -24,11 +24,12 @@ State that deliveries share:
 
 - `idempotency`: side effects in progress and completed
 - `connections`: pauses, circuit breakers and request budgets
-- `opt_outs`, `contact_cache`, `workers` (heartbeats)
+- `opt_outs`: who wants no messages; `contact_links`: the other addresses of a contact; `undeliverable`: dead addresses
+- `contact_cache`, `workers` (heartbeats)
 
 Operators:
 
 - `operator_actions`: retry, replay, cancel, resolve, accept; `audit_log`: who did what
-- `queries`, `search` and `timeline`: what the command line, the API and the dashboard show
+- `queries`, `opt_out_list`, `search` and `timeline`: what the command line, the API and the dashboard show
 - `retention` and `erase`: delete personal data
 """

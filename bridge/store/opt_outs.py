@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Row, select
 
 from bridge.connector.api import Channel
 from bridge.contacts.address import address_key
+from bridge.events import CONTACT_OPTED_OUT
 from bridge.ids import new_id
 from bridge.policy import ActiveOptOut, OptOutEntry, covered_channels, find_opt_out
 from bridge.rules.model import OptOutScope
@@ -31,7 +32,6 @@ from bridge.store.database import Database
 from bridge.store.undeliverable import clear_undeliverable
 from bridge.telemetry import mask_address
 
-OPTED_OUT_EVENT: Final = "contact.opted_out"
 MAX_REASON: Final = 500
 """Characters of an operator's reason that are kept."""
 MAX_LINKED_LOCKS: Final = 50
@@ -213,7 +213,7 @@ def _events(
             "reason": first.reason,
             "metadata": {"contactEmail" if "@" in address else "contactPhone": address},
         }
-        events.append(BridgeEvent(OPTED_OUT_EVENT, f"{OPTED_OUT_EVENT}:{entry_id}", body, now))
+        events.append(BridgeEvent(CONTACT_OPTED_OUT, f"{CONTACT_OPTED_OUT}:{entry_id}", body, now))
     return events
 
 

@@ -362,7 +362,7 @@ connections = Table(
            info=_doc("End of the pause; the year 9999 if it lasts until an operator acts. Null if not "
                      "paused.")),
     Column("pause_reason", Text, info=_doc("Explanation of the pause, for operators.")),
-    Column("pause_cause", Text, 
+    Column("pause_cause", Text,
            info=_doc("`operator`, `rate_limit`, `quota`, `auth`, `circuit_open` or `total_cap`.")),
     Column("pause_id", Text, info=_doc("ID of the pause, `pau_...`: the team is alerted once per pause.")),
     Column("alert_due", Boolean, nullable=False, default=False,
@@ -405,7 +405,7 @@ audit_log = Table(
     Column("actor", Text, nullable=False, info=_doc("Who performed it: a user name, `api` or `dashboard`.")),
     Column("action", Text, nullable=False,
            info=_doc("`retry`, `cancel`, `resolve`, `replay`, `accept`, `pause`, `resume`, `opt_out`, "
-                     "`opt_in`, `dismiss_duplicate` or `erase`.")),
+                     "`opt_in`, `import`, `dismiss_duplicate` or `erase`.")),
     Column("target", Text, nullable=False,
            info=_doc("ID of the delivery, event or request, name of the connection, or masked address.")),
     Column("detail", Text, info=_doc("Parameters of the action, as JSON.")),

@@ -155,15 +155,60 @@ def test_pause_and_resume_json_equals_api_record(stored: Bridge) -> None:
 
 
 def test_opt_out_json_lists_each_changed_channel(stored: Bridge) -> None:
-    added = parse_json(stored("opt-outs", "add", "+14155550123", "--json"))
-    change = {"address": "+14155550123", "opted_out": True, "source": "command line"}
-    assert added == {
-        "items": [{"channel": "sms", **change}, {"channel": "call", **change}],
-        "next_cursor": None,
-    }
+    added = parse_json(
+        stored("opt-outs", "add", "+14155550123", "--reason", "our DNC list 2026-11", "--json")
+    )
+    change = added["items"][0]
+    assert [item["channel"] for item in added["items"]] == ["sms", "whatsapp", "call"]
+    assert (change["address"], change["opted_out"], change["changed"]) == ("+14155550123", True, True)
+    assert (change["source"], change["reason"]) == ("command line", "our DNC list 2026-11")
+    again = parse_json(stored("opt-outs", "add", "+14155550123", "--json"))
+    assert [item["changed"] for item in again["items"]] == [False] * 3
     removed = parse_json(stored("opt-outs", "remove", "+14155550123", "--channel", "sms", "--json"))
-    assert removed["items"] == [{"channel": "sms", **change, "opted_out": False}]
-    assert [item["channel"] for item in parse_json(stored("opt-outs", "--json"))["items"]] == ["call"]
+    assert [(item["channel"], item["opted_out"], item["changed"]) for item in removed["items"]] == [
+        ("sms", False, True)
+    ]
+    entries = parse_json(stored("opt-outs", "--json"))["items"]
+    assert sorted(item["channel"] for item in entries) == ["call", "whatsapp"]
+    shown = parse_json(stored("opt-outs", "show", "+1 (415) 555-0123", "--json"))["items"]
+    assert {item["reason"] for item in shown} == {"our DNC list 2026-11"}
+
+
+def test_impossible_number_is_refused_and_can_be_removed(stored: Bridge) -> None:
+    result = stored("opt-outs", "add", "+14155550123", "+1415555")
+    assert result.exit_code == 1
+    assert "`+1415555` is too short for a number of +1" in str(result.exception)
+    assert parse_json(stored("opt-outs", "--json"))["items"] == []
+    assert "was not opted out" in stored("opt-outs", "remove", "+1415555").stdout
+
+
+def test_opt_outs_are_imported_reported_and_exported(stored: Bridge) -> None:
+    rows = "".join(f"+1415555{number:04}\n" for number in range(1500))
+    Path("dnc.csv").write_text(f"address;channel\n+1415555\n{rows}ada@engine.example;sms\n+14155550001;\n")
+    dry_run = stored("opt-outs", "import", "dnc.csv", "--dry-run")
+    assert dry_run.exit_code == 1
+    assert "1,500 addresses would be added" in dry_run.stdout
+    assert parse_json(stored("opt-outs", "--json"))["items"] == []
+    result = stored("opt-outs", "import", "dnc.csv", "--reason", "our DNC list 2026-11")
+    assert result.stdout.splitlines() == [
+        "1,500 addresses added, 1 already opted out, 2 lines not read",
+        "  line 2: is too short for a number of +1",
+        "  line 1503: channel must be `email` or empty",
+    ]
+    exported = stored("opt-outs", "--csv", "--channel", "call").stdout.splitlines()
+    assert exported[0] == "address,channel,reason,kind,since,until,source,actor"
+    assert len(exported) == 1501
+    assert ",call,our DNC list 2026-11,opt_out," in exported[1]
+    [entry] = [item for item in parse_json(stored("audit", "--json"))["items"] if item["action"] == "import"]
+    assert (entry["target"], entry["detail"]["added"]) == ("dnc.csv", 1500)
+
+
+def test_import_reads_stdin_and_reports_json(stored: Bridge) -> None:
+    result = CliRunner().invoke(app, ["opt-outs", "import", "-", "--json"], input="ada@engine.example\n?\n")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert (report["added"], report["unreadable"], report["problems"][0]["line"]) == (1, 1, 2)
+    assert stored("opt-outs", "import", "missing.csv").exit_code == 1
 
 
 def test_possible_duplicates_are_listed_and_dismissed(stored: Bridge) -> None:

@@ -200,6 +200,7 @@ def test_undelivered_message_states_reason(account: Connected, code: str, detail
     [update] = post(account, "status", STATUS_URL, status_form("undelivered", ErrorCode=code))
     assert isinstance(update, StatusUpdate)
     assert (detail in update.detail) if detail else update.detail == ""
+    assert update.undeliverable is (code == "30006")
 
 
 def test_status_callback_with_code_21610_records_opt_out(account: Connected) -> None:

@@ -249,6 +249,18 @@ def test_errors_table_covers_common_codes() -> None:
         assert code in module.ERRORS
         assert type(module.error_from_code(code)) is PermanentError
         assert module.error_from_code(code).opted_out is (code == 21610)
+        never = code in (21211, 21217, 21614, 21635, 30006)
+        assert module.error_from_code(code).undeliverable is never
+
+
+def test_send_sms_to_landline_reports_undeliverable_number(
+    account: Connected, sandbox: RunningSandbox, busy_call: Event
+) -> None:
+    sandbox.twilio.add_landline(PHONE)
+    with pytest.raises(PermanentError, match="Twilio error 21614: the number is not a mobile number") as caught:
+        account.run("send_sms", TEXT, event=busy_call)
+    assert caught.value.undeliverable
+    assert not caught.value.opted_out
 
 
 def test_error_in_problem_details_format_is_mapped(

@@ -417,3 +417,69 @@ def test_unavailable_database_returns_503(
 
 def test_site_uses_rules_of_test(site: Site) -> None:
     assert site.rules.current.text == RULES
+
+
+# ------------------------------------------------------------ opt-outs
+
+
+def test_opt_outs_are_added_listed_and_removed(site: Site, api: httpx.Client) -> None:
+    added = api.post("/api/opt-outs", json={"address": "+1 (212) 555-0167", "reason": "asked on the phone"})
+    assert added.status_code == 200
+    assert [(item["channel"], item["changed"]) for item in added.json()["items"]] == [
+        ("sms", True), ("whatsapp", True), ("call", True),
+    ]  # fmt: skip
+    listed = api.get("/api/opt-outs", params={"channel": "sms"}).json()
+    [entry] = listed["items"]
+    assert (entry["address"], entry["source"], entry["actor"], entry["reason"]) == (
+        PHONE, "API", "api", "asked on the phone",
+    )  # fmt: skip
+    removed = api.request("DELETE", "/api/opt-outs", json={"address": PHONE, "channel": "sms"})
+    assert removed.json()["items"] == [
+        {"channel": "sms", "address": PHONE, "opted_out": False, "changed": True}
+    ]
+    assert api.get("/api/opt-outs", params={"channel": "sms"}).json()["items"] == []
+    audit = api.get("/api/audit").json()["items"]
+    assert {(item["action"], item["target"]) for item in audit} == {
+        ("opt_out", "+121***67"),
+        ("opt_in", "+121***67"),
+    }
+
+
+def test_invalid_items_are_reported_and_valid_ones_stored(api: httpx.Client) -> None:
+    items = [
+        {"address": "ada@engine.example"},
+        {"address": "+1415555"},
+        {"address": PHONE, "channel": "email"},
+        "x",
+    ]
+    response = api.post("/api/opt-outs", json={"items": items})
+    assert response.status_code == 200
+    assert [item["address"] for item in response.json()["items"]] == ["ada@engine.example"]
+    errors = response.json()["errors"]
+    assert [error["index"] for error in errors] == [1, 2, 3]
+    assert "too short" in errors[0]["error"]
+    assert "must be one of sms, whatsapp, call" in errors[1]["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({}, "`address` is missing"),
+        ({"items": []}, "1 to 500"),
+        ({"items": [{"address": PHONE}] * 501}, "1 to 500"),
+        ({"items": [{"address": PHONE}], "reason": "x"}, "1 to 500"),
+        ({"address": "nobody"}, "neither a phone number"),
+        ({"address": 5}, "must be a string"),
+        ({"number": PHONE}, "unknown field `number`"),
+    ],
+)
+def test_invalid_request_for_opt_outs_is_400(api: httpx.Client, body: dict[str, Any], error: str) -> None:
+    for method in ("POST", "DELETE"):
+        response = api.request(method, "/api/opt-outs", json=body)
+        assert response.status_code == 400
+        assert error in response.json()["error"]
+
+
+def test_opt_outs_need_the_admin_token(site: Site) -> None:
+    for method in ("GET", "POST", "DELETE"):
+        assert httpx.request(method, f"{site.url}/api/opt-outs").status_code == 401

@@ -69,6 +69,7 @@ class Twilio(MockProvider):
         with self.lock:
             self._messages: dict[str, Message] = {}
             self._opted_out: set[str] = set()
+            self._landlines: set[str] = set()
             self.numbers = [NUMBER]
             self.pool = [NUMBER]
             self.inbound_url = ""
@@ -102,6 +103,11 @@ class Twilio(MockProvider):
         """Undo `opt_out`, as after a START reply."""
         with self.lock:
             self._opted_out.discard(number)
+
+    def add_landline(self, number: str) -> None:
+        """Reject messages to `number` with error 21614, as for a landline."""
+        with self.lock:
+            self._landlines.add(number)
 
     def send_status_callbacks(
         self,
@@ -257,6 +263,8 @@ class Twilio(MockProvider):
         send_at = parse_send_at(parameters, self.now())
         if parameters["To"] in self._opted_out:
             raise api_error(21610, "Attempt to send to unsubscribed recipient")
+        if parameters["To"] in self._landlines:
+            raise api_error(21614, "'To' number is not a valid mobile number")
         message = Message(
             new_sid("MM" if parameters.get("MediaUrl") else "SM"),
             parameters["To"],
