@@ -383,11 +383,11 @@ def _count_messages(
     allowed: Sequence[Delivery], counts: MessageCounts, caps: Mapping[Channel, Cap], now: datetime
 ) -> dict[str, Any]:
     """Count the messages that are about to be sent; return the changed columns of the connection."""
-    messages = [item for item in allowed if item.counts_toward_caps and item.kind == "send"]
-    for item in messages:
-        if item.channel in caps:
-            counts.add(item.channel, caps[item.channel], now)
-    return {"message_counts": counts.to_json()} if messages else {}
+    channels = [item.capped_channel for item in allowed if item.kind == "send"]
+    capped = [channel for channel in channels if channel is not None and channel in caps]
+    for channel in capped:
+        counts.add(channel, caps[channel], now)
+    return {"message_counts": counts.to_json()} if capped else {}
 
 
 def _split_into_batches(

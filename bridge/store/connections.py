@@ -108,7 +108,8 @@ class RequestBudget:
             values |= {"tokens": self.tokens - calls, "tokens_refilled_at": now}
         if calls and self.is_probe:
             values["paused_until"] = now + 3 * PROBE_INTERVAL
-        if values := values | columns:
+        values |= columns
+        if values:
             conn.execute(update(_TABLE).where(_TABLE.c.name == self.name).values(values))
 
 

@@ -136,9 +136,9 @@ class Delivery:
         return "send" if self.outcome_unknown_since is None else "lookup"
 
     @property
-    def counts_toward_caps(self) -> bool:
-        """True for a message to a recipient outside the team."""
-        return self.channel is not None and not self.options.internal
+    def capped_channel(self) -> Channel | None:
+        """The channel of a message that caps count; None for messages to the team, and for other actions."""
+        return None if self.options.internal else self.channel
 
     @property
     def once_value(self) -> str | None:

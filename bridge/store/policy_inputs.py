@@ -130,7 +130,9 @@ def inputs_for_planned(
         now = database.now(conn)
         delivery = Delivery.not_stored(delivery_row(planned, event, "", now))
         data = load_policy_data(database, conn, [delivery], {delivery.id: event}, messaging, now)
-        data.message_totals = stored_message_counts(conn, planned.connection).totals(messaging.total_caps, now)
+        data.message_totals = stored_message_counts(conn, planned.connection).totals(
+            messaging.total_caps, now
+        )
         return _inputs(delivery, event, data)
 
 
@@ -222,8 +224,8 @@ def decide_all(
             now,
             policy_config.allowlist,
         )
-        if isinstance(decision, Allow) and delivery.channel and delivery.counts_toward_caps:
-            data.message_totals[delivery.channel] = data.message_totals.get(delivery.channel, 0) + 1
+        if isinstance(decision, Allow) and (channel := delivery.capped_channel) is not None:
+            data.message_totals[channel] = data.message_totals.get(channel, 0) + 1
         decisions[delivery.id] = decision
     return decisions
 

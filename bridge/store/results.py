@@ -153,15 +153,15 @@ def record_results(
 def _take_back_unsent(database: Database, conn: Connection, results: Sequence[AttemptResult]) -> None:
     """Take back what `claim` counted for `caps.total`, if the attempt certainly did not send the message.
 
-    The result of an outdated claim counts as well: it is about the same attempt. A lookup that does not find the message
-    takes nothing back, because it is not known when the message was counted.
+    The result of an outdated claim counts as well: it is about the same attempt. A lookup that does not find the
+    message takes nothing back, because it is not known when the message was counted.
     """
     unsent: dict[str, list[tuple[Channel, datetime]]] = defaultdict(list)
     for item in results:
         delivery = item.delivery
         is_unsent = delivery.kind == "send" and not item.transition.may_have_taken_effect
-        if is_unsent and delivery.channel and delivery.counts_toward_caps:
-            unsent[delivery.connection].append((delivery.channel, item.claimed.started_at))
+        if is_unsent and (channel := delivery.capped_channel) is not None:
+            unsent[delivery.connection].append((channel, item.claimed.started_at))
     for name, messages in sorted(unsent.items()):
         take_back_messages(database, conn, name, messages)
 
