@@ -83,6 +83,7 @@ class ScheduleCallParams(Params):
         "ID of the voice agent that makes the call.",
         example="3f0c6f0e-8a57-4a53-9c7e-5b2b7c1f6a10",
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        must_be="an agent's ID",
     )
     name: str | None = param(
         "{{ contact.name }}", "The recipient's name, given to the agent.", example="Ines Okafor"

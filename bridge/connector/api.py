@@ -92,16 +92,24 @@ class Params(BaseModel):
 
 
 def param(
-    default: Any, description: str, *, example: Any = None, html: bool = False, **constraints: Any
+    default: Any,
+    description: str,
+    *,
+    example: Any = None,
+    html: bool = False,
+    must_be: str | None = None,
+    **constraints: Any,
 ) -> Any:
     """Return a field of a Params model.
 
     `default` is a value, `...` for a required param, or a template of the event (`"{{ contact.phone }}"`). A rule
     may omit a param with a template; if the event lacks the value, the param is None, or an error if its type
-    forbids None. In an `html` param, values of the event are escaped. `constraints` are pydantic's
-    (`max_length=1600`, `ge=0`).
+    forbids None. In an `html` param, values of the event are escaped. `must_be` describes what `pattern` accepts, for
+    error messages: "a HubSpot ticket ID (digits only)". `constraints` are pydantic's (`max_length=1600`, `ge=0`).
     """
     extra: dict[str, Any] = {"example": example}
+    if must_be is not None:
+        extra["must_be"] = must_be
     if html:
         extra["html"] = True
     if isinstance(default, str) and "{{" in default:
@@ -127,6 +135,13 @@ def example_of(info: FieldInfo) -> Any:
     """Return the example of a param."""
     extra = info.json_schema_extra
     return extra.get("example") if isinstance(extra, dict) else None
+
+
+def form_of(info: FieldInfo) -> str:
+    """Return a description of the values that the pattern of a param accepts."""
+    extra = info.json_schema_extra
+    form = extra.get("must_be") if isinstance(extra, dict) else None
+    return form if isinstance(form, str) else "of another form"
 
 
 def allows_none(info: FieldInfo) -> bool:

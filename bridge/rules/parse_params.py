@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from bridge.connector.api import Action, allows_none, example_of, is_html, template_of
+from bridge.connector.api import Action, allows_none, example_of, form_of, is_html, template_of
 from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import Trigger
 from bridge.rules.parse_context import ParseContext
@@ -18,6 +19,7 @@ from bridge.rules.suspicious_text import check_text
 from bridge.rules.template_runtime import unusable
 from bridge.rules.templates import Template, is_template, template
 from bridge.rules.yaml import Node
+from bridge.telemetry import mask
 
 _FOLLOW_UP_DEFAULTS = {"text": "{{ delivery.message }}", "subject": "{{ delivery.message | truncate(100) }}"}
 """Default params of a follow-up for the team, if the rule sets nothing else."""
@@ -127,7 +129,7 @@ def _validate(
             location = tuple(item["loc"])
             if (location and location[0] not in literals) or not (location or complete):
                 continue  # the value is a template, which is validated after rendering
-            text = describe_validation_error(item)
+            text = describe_validation_error(item, action, literals)
             if len(location) == 1 and literals[str(location[0])] is None:
                 text = f"`{location[0]}` must not be empty"
             context.error(_find(with_node, location) or use, text, _example(action, location))
@@ -161,9 +163,16 @@ _REQUIREMENTS = {
 """Pydantic's error type -> our message. The placeholders come from the model, never from the value."""
 
 
-def describe_validation_error(item: ErrorDetails) -> str:
-    """Return the message for one of pydantic's errors about a param. It never contains the value."""
+def describe_validation_error(item: ErrorDetails, action: Action, values: Mapping[str, Any]) -> str:
+    """Return the message for one of pydantic's errors about a param.
+
+    It contains no value, except one that does not have the form of an ID; addresses in it are masked.
+    """
     name = ".".join(str(part) for part in item["loc"])
+    info = params_of(action).get(name)
+    if item["type"] == "string_pattern_mismatch" and info is not None:
+        shown = mask(str(values.get(name)).strip())[:40]
+        return f"`{name}` must be {form_of(info)}, got {f'`{shown}`' if shown else 'an empty text'}"
     requirement = _REQUIREMENTS.get(item["type"])
     if requirement is not None:
         return f"`{name}` {requirement.format_map(item.get('ctx', {}))}"

@@ -149,6 +149,8 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
         {DEFAULT_COUNTRY: plan.event.default_country if plan.event else None},
     )
     recipient = _recipient(action, validated, plan)
+    if recipient and action.recipient in params:
+        params[action.recipient] = recipient
     if validated and action.channel and not recipient:
         error = f"`{action.recipient}` is empty: the message has no recipient"
     key = ""
@@ -189,7 +191,7 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
 
 
 def _recipient(action: Action, params: Params | None, plan: _PlanContext) -> str | None:
-    """Return the recipient of a message in canonical form, whatever type the connector's param has."""
+    """Return the recipient of a message in canonical form, even if the connector's param is any string."""
     address = getattr(params, action.recipient, None) if params and action.recipient else None
     if not isinstance(address, str):
         return address
@@ -201,8 +203,9 @@ def _render_params(
 ) -> tuple[dict[str, Any], Params | None, str | None, tuple[str, ...]]:
     """Return the rendered params as JSON and as the action's model, an error with names but no values, and notes.
 
-    Phone numbers and email addresses are in canonical form. A note names a param that was left out because the event's
-    value does not fit it.
+    Phone numbers and email addresses are in canonical form. A value of the event that does not fit its param is an
+    error, also from a default: without it, the action might concern another record. A note names a param that was left
+    out because its template could not be evaluated.
     """
     values: dict[str, Any] = {}
     errors: list[str] = []
@@ -227,21 +230,8 @@ def _render_params(
         return _canonical(values, validated), validated, None, tuple(left_out)
     except ValidationError as error:
         details = error.errors(include_input=False, include_url=False)
-    invalid_defaults = optional_defaults & {str(item["loc"][0]) for item in details if item["loc"]}
-    if invalid_defaults:
-        # Event fields are read leniently: an optional default that does not fit is left out, and the delivery says so.
-        values.update(dict.fromkeys(invalid_defaults))
-        left_out += [
-            f"{describe_validation_error(item)}; it was left out"
-            for item in details
-            if item["loc"] and str(item["loc"][0]) in invalid_defaults
-        ]
-        try:
-            validated = step.action.params.model_validate(values, context=validation_context)
-            return _canonical(values, validated), validated, None, tuple(left_out)
-        except ValidationError as error:
-            details = error.errors(include_input=False, include_url=False)
-    return {}, None, "; ".join(describe_validation_error(item) for item in details), ()
+    messages = (describe_validation_error(item, step.action, values) for item in details)
+    return {}, None, "; ".join(messages), ()
 
 
 def _canonical(values: Mapping[str, Any], validated: Params) -> dict[str, Any]:

@@ -54,9 +54,14 @@ class LogCallParams(CallParams):
         f"Call outcome: {', '.join(DISPOSITIONS)}, or the ID of a custom outcome. Default: derived from the status.",
         example="left_voicemail",
         pattern=rf"^({'|'.join(DISPOSITIONS)}|[0-9a-f-]{{36}})$",
+        must_be=f"the ID of a call outcome, or one of {', '.join(DISPOSITIONS)}",
     )
     recording_url: str | None = param(
-        None, "URL of the recording (https).", example="https://example.com/1.mp3", pattern=r"^https://"
+        None,
+        "URL of the recording (https).",
+        example="https://example.com/1.mp3",
+        pattern=r"^https://",
+        must_be="a URL that starts with https://",
     )
     on_missing: Literal["create", "skip"] = _ON_MISSING
     owner: str | None = OWNER

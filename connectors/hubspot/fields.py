@@ -12,7 +12,13 @@ from bridge.connector import param
 
 MAX_BODY_LENGTH = 65_536
 """HubSpot's limit for a call body or a note body, in characters."""
-OWNER = param(None, "HubSpot user ID of the owner.", example="41629779", pattern=r"^\d+$")
+OWNER = param(
+    None,
+    "HubSpot user ID of the owner.",
+    example="41629779",
+    pattern=r"^\d+$",
+    must_be="a HubSpot owner ID (digits only)",
+)
 
 
 def to_milliseconds(instant: datetime) -> int:

@@ -26,13 +26,15 @@ class CloseTicketParams(ContactLookupParams):
 
     ticket: str | None = param(
         "{{ event.metadata.ticketId }}",
-        "Ticket ID. Default: the contact's open ticket.",
+        "Ticket ID, from the event's metadata by default.",
         example="1209876543",
         pattern=r"^\d+$",
+        must_be="a HubSpot ticket ID (digits only)",
     )
-    on_multiple: Literal["review", "newest"] = param(
-        "review",
-        "If the contact has several open tickets: `review` asks the operator, `newest` closes the newest.",
+    without_id: Literal["error", "review", "newest"] = param(
+        "error",
+        "If the event has no ticket ID: `error` fails; `newest` closes the contact's newest open ticket; `review` "
+        "closes the contact's only open ticket and asks the operator if there are several.",
         example="newest",
     )
     properties: Properties = param(
@@ -51,6 +53,11 @@ def close_ticket(account: Account, params: CloseTicketParams, context: Context) 
                 closed_stages[stage.id] = pipeline.id
     if params.ticket:
         ids = [params.ticket]
+    elif params.without_id == "error":
+        raise PermanentError(
+            "the event has no ticket ID: set `ticket`, or `without_id: newest` for the contact's newest open ticket",
+            code="no_ticket_id",
+        )
     else:
         contact, _ = Contacts(account).resolve(params.contact_query(context, create=False))
         page = account.associations.get_page("contacts", contact.id, "tickets", limit=BATCH_SIZE)
@@ -64,9 +71,9 @@ def close_ticket(account: Account, params: CloseTicketParams, context: Context) 
     ]
     if not open_tickets:
         return Success(id=params.ticket, detail="no open ticket")
-    if len(open_tickets) > 1 and params.on_multiple == "review":
+    if len(open_tickets) > 1 and params.without_id == "review":
         raise LookupInconclusive(
-            f"the contact has {len(open_tickets)} open tickets: close the right one, or set `on_multiple: newest`"
+            f"the contact has {len(open_tickets)} open tickets: close the right one, or set `without_id: newest`"
         )
     newest = max(open_tickets, key=lambda ticket: int(ticket.id))
     pipeline_id = newest.properties["hs_pipeline"]

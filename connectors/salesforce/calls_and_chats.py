@@ -35,6 +35,7 @@ _WHAT = param(
     "Related To: ID of an account, opportunity or case. Not used for leads.",
     example="5005g00000AbCdE",
     pattern=ID_PATTERN,
+    must_be="a Salesforce ID (15 or 18 letters and digits)",
 )
 
 

@@ -29,16 +29,18 @@ class CloseCaseParams(ContactLookupParams):
 
     case: str | None = param(
         "{{ event.metadata.caseId }}",
-        "Case ID. Default: the contact's open case.",
+        "Case ID, from the event's metadata by default.",
         example="5005g00000AbCdE",
         pattern=ID_PATTERN,
+        must_be="a Salesforce case ID (15 or 18 letters and digits)",
     )
     status: str | None = param(
         None, "Closed status to set. Default: the org's first closed status.", example="Closed"
     )
-    on_multiple: Literal["review", "newest"] = param(
-        "review",
-        "If the contact has several open cases: `review` asks the operator, `newest` closes the newest.",
+    without_id: Literal["error", "review", "newest"] = param(
+        "error",
+        "If the event has no case ID: `error` fails; `newest` closes the contact's newest open case; `review` "
+        "closes the contact's only open case and asks the operator if there are several.",
         example="newest",
     )
     properties: Properties = param(
@@ -51,6 +53,11 @@ def close_case(org: Org, params: CloseCaseParams, context: Context) -> Success:
     """Close a case with the org's closed status."""
     if params.case:
         condition = format_soql("Id = {}", params.case)
+    elif params.without_id == "error":
+        raise PermanentError(
+            "the event has no case ID: set `case`, or `without_id: newest` for the contact's newest open case",
+            code="no_case_id",
+        )
     else:
         query = params.contact_query(context, create=False, scope="contact:")
         contacts = Contacts(org, object_types=("Contact",))
@@ -62,9 +69,9 @@ def close_case(org: Org, params: CloseCaseParams, context: Context) -> Success:
         raise PermanentError("Salesforce has no case with this ID: check the param `case`", code="not_found")
     if not cases or cases[0]["IsClosed"]:
         return Success(id=params.case, detail="no open case")
-    if len(cases) > 1 and params.on_multiple == "review":
+    if len(cases) > 1 and params.without_id == "review":
         raise LookupInconclusive(
-            "the contact has several open cases: close the right one, or set `on_multiple: newest`"
+            "the contact has several open cases: close the right one, or set `without_id: newest`"
         )
     newest = cases[0]
     changes = fields_to_write(params.properties, newest)

@@ -60,6 +60,7 @@ class UpdateLeadParams(ContactLookupParams):
         "Lead ID. Default: the open lead with the contact's email or phone.",
         example="00Q5g000009xYzA",
         pattern=ID_PATTERN,
+        must_be="a Salesforce lead ID (15 or 18 letters and digits)",
     )
     status: str | None = param(None, "New lead status.", example="Working - Contacted")
     properties: Properties = param(

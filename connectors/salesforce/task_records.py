@@ -17,7 +17,13 @@ from .session import Record
 from .settings import ID_PATTERN
 
 MAX_LENGTH = {"Subject": 255, "Description": 32_000, "CallDisposition": 255, "CallObject": 255}
-OWNER = param(None, "Salesforce ID of the owner.", example="0055g00000AbCdE", pattern=ID_PATTERN)
+OWNER = param(
+    None,
+    "Salesforce ID of the owner.",
+    example="0055g00000AbCdE",
+    pattern=ID_PATTERN,
+    must_be="a Salesforce user ID (15 or 18 letters and digits)",
+)
 
 
 BuildTask = Callable[[str, ContactRef | None], Record]

@@ -224,10 +224,13 @@ def test_close_ticket_without_id_closes_open_ticket_of_contact(
     add_ticket(sandbox, contact_id, hs_pipeline_stage="911204")
     ticket_id = add_ticket(sandbox, contact_id)
     add_ticket(sandbox, add_contact(sandbox, email="other@example.com"))
-    assert hubspot.deliver("close_ticket", event("chat.resolved", clock=hubspot.clock)).id == ticket_id
+    source_event = event("chat.resolved", clock=hubspot.clock)
+    with pytest.raises(PermanentError, match="no ticket ID"):
+        hubspot.deliver("close_ticket", source_event)
+    assert hubspot.deliver("close_ticket", source_event, {"without_id": "review"}).id == ticket_id
 
 
-def test_close_ticket_with_several_open_tickets_follows_on_multiple(
+def test_close_ticket_with_several_open_tickets_follows_without_id(
     hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
     contact_id = add_contact(sandbox, email="priya.raman@example.com")
@@ -235,8 +238,8 @@ def test_close_ticket_with_several_open_tickets_follows_on_multiple(
     newest = add_ticket(sandbox, contact_id)
     source_event = event("chat.resolved", clock=hubspot.clock)
     with pytest.raises(LookupInconclusive, match="2 open tickets"):
-        hubspot.deliver("close_ticket", source_event)
-    assert hubspot.deliver("close_ticket", source_event, {"on_multiple": "newest"}).id == newest
+        hubspot.deliver("close_ticket", source_event, {"without_id": "review"})
+    assert hubspot.deliver("close_ticket", source_event, {"without_id": "newest"}).id == newest
 
 
 def test_close_ticket_with_unknown_id_fails(hubspot: CrmConnection) -> None:

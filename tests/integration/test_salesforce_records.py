@@ -210,14 +210,16 @@ def test_close_case_without_id_closes_open_case_of_contact(
     case_id = sandbox.salesforce.add("Case", ContactId=contact_id).id
     sandbox.salesforce.add("Case", ContactId=add_contact(sandbox, Email="other@example.com"))
     source_event = event("chat.resolved", clock=salesforce.clock)
-    assert salesforce.deliver("close_case", source_event).id == case_id
+    with pytest.raises(PermanentError, match="no case ID"):
+        salesforce.deliver("close_case", source_event)
+    assert salesforce.deliver("close_case", source_event, {"without_id": "review"}).id == case_id
 
     sandbox.salesforce.add("Case", ContactId=contact_id)
     salesforce.clock.advance(minutes=1)
     newest = sandbox.salesforce.add("Case", ContactId=contact_id).id
     with pytest.raises(LookupInconclusive, match="several open cases"):
-        salesforce.deliver("close_case", source_event)
-    assert salesforce.deliver("close_case", source_event, {"on_multiple": "newest"}).id == newest
+        salesforce.deliver("close_case", source_event, {"without_id": "review"})
+    assert salesforce.deliver("close_case", source_event, {"without_id": "newest"}).id == newest
 
 
 def test_validation_rule_message_is_reported(salesforce: CrmConnection, sandbox: RunningSandbox) -> None:

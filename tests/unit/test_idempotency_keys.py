@@ -79,5 +79,5 @@ def test_field_update_key_depends_on_fields(action: str) -> None:
 
 @pytest.mark.parametrize("action", ["hubspot.close_ticket", "salesforce.close_case"])
 def test_close_ticket_key_ignores_params(action: str) -> None:
-    one, other = f"{{use: {action}}}", f"{{use: {action}, with: {{on_multiple: newest}}}}"
+    one, other = f"{{use: {action}}}", f"{{use: {action}, with: {{without_id: newest}}}}"
     assert len(set(idempotency_keys(one, other))) == 1

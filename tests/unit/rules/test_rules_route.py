@@ -188,8 +188,8 @@ def test_recipient_is_normalized_by_the_action() -> None:
 
 
 def test_html_param_is_escaped_and_text_param_is_not() -> None:
-    event = event_of(metadata__contactEmail="ines@okafor.example", metadata__contactName="<i>Ines</i>")
-    body = "Hi {{ contact.name }}"
+    event = event_of(metadata__contactEmail="ines@okafor.example", metadata__note="<i>Ines</i>")
+    body = "Hi {{ event.metadata.note }}"
     delivery = plan_one(
         step(f'use: team.email\n      with: {{subject: Hi, text: "{body}", html: "<p>{body}</p>"}}'), event
     )

@@ -110,15 +110,16 @@ def test_delivery_notes_the_fields_it_has_to_do_without() -> None:
     assert delivery.notes == ("duration is a string that is not a number; send digits only, such as 125",)
 
 
-def test_delivery_notes_the_value_that_does_not_fit_a_param() -> None:
+@pytest.mark.parametrize("value", ["TCK-7001", "#7001", "7001 ", " ", ""])
+def test_value_that_does_not_fit_a_param_is_an_error(value: str) -> None:
     text = "version: 1\nrules: [{name: a, when: chat.resolved, do: [{use: hubspot.close_ticket}]}]"
     rules = load_or_raise(text, path="rules.yaml", registry=Registry())
-    (delivery,) = route(event_of("chat.resolved", metadata__ticketId="TCK-7001"), rules, NOW).planned
-    assert (delivery.render_error, delivery.params["ticket"]) == (None, None)
-    (note,) = delivery.notes
-    assert note.startswith("`ticket`")
-    assert note.endswith("; it was left out")
-    assert "TCK" not in note
+    (delivery,) = route(event_of("chat.resolved", metadata__ticketId=value), rules, NOW).planned
+    if value.strip() == "7001":
+        assert (delivery.render_error, delivery.params["ticket"]) == (None, "7001")
+    else:
+        shown = f"`{value}`" if value.strip() else "an empty text"
+        assert delivery.render_error == f"`ticket` must be a HubSpot ticket ID (digits only), got {shown}"
 
 
 def test_delivery_that_needs_no_unreadable_field_has_no_notes() -> None:
