@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from functools import lru_cache
 from typing import Final
 
-from email_validator import EmailNotValidError, validate_email
+from email_validator import EmailNotValidError, ValidatedEmail, validate_email
 
 MAX_LENGTH: Final = 254
 """Characters of an address, by RFC 5321."""
@@ -43,20 +44,36 @@ def normalize_email(value: object) -> str | None:
     return f"{local}@{domain.lower()}"
 
 
+def email_spellings(email: str) -> frozenset[str]:
+    """Return how a JSON text may spell a canonical address.
+
+    The domain is in ASCII or in Unicode, the case as it is or lower, and characters may be escaped.
+    """
+    spellings = {email, email.lower()}
+    valid = _parse(email) if "xn--" in email else None
+    if valid is not None:
+        spellings |= {f"{local}@{valid.domain}" for local in (valid.local_part, valid.local_part.lower())}
+    return frozenset(spellings | {json.dumps(spelling)[1:-1] for spelling in spellings})
+
+
 @lru_cache(maxsize=4096)
 def _validate(value: str) -> str | None:
     address = _strip(value)
     if address[: len(_MAILTO)].lower() == _MAILTO:
         address = address[len(_MAILTO) :]
-    try:
-        # The test environment only means that the domain `test` is accepted, which RFC 2606 reserves for tests.
-        valid = validate_email(address, strict=True, check_deliverability=False, test_environment=True)
-    except (EmailNotValidError, UnicodeError):
-        return None
-    if "." not in valid.ascii_domain:
+    valid = _parse(address)
+    if valid is None or "." not in valid.ascii_domain:
         return None
     # The library would also change `Info` to `info`: the part before the @ keeps its case here.
     return f"{unicodedata.normalize('NFC', address.rpartition('@')[0])}@{valid.ascii_domain}"
+
+
+def _parse(address: str) -> ValidatedEmail | None:
+    try:
+        # The test environment only means that the domain `test` is accepted, which RFC 2606 reserves for tests.
+        return validate_email(address, strict=True, check_deliverability=False, test_environment=True)
+    except (EmailNotValidError, UnicodeError):
+        return None
 
 
 def _strip(text: str) -> str:
