@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bridge.connector import address_key
 from bridge.errors import DeliveryError, PermanentError
 
 from .errors import (
@@ -119,8 +120,8 @@ def _send(
             for name, values in pending.items()
             for key, result in _send({name: values}, send).items()
         }
-    rejection = _Rejection("", failure_in_batch(response))
-    results: dict[str, str | _Rejection] = dict.fromkeys(pending, rejection)
+    unmentioned = _Rejection("", failure_in_batch(response))
+    results: dict[str, str | _Rejection] = dict.fromkeys(pending, unmentioned)
     for item in getattr(response, "errors", None) or ():
         for key in (key for keys in (item.context or {}).values() for key in keys if key in results):
             results[key] = _Rejection(str(item.message), failure_of_batch_error(item))
@@ -132,7 +133,7 @@ def _written(pending: Mapping[str, Properties], items: list[Any]) -> dict[str, s
     if len(pending) == 1 and len(items) == 1:
         return {next(iter(pending)): str(items[0].id)}
     by_address = {
-        (name, values[name].lower()): key
+        (name, address_key(values[name])): key
         for key, values in pending.items()
         for name in ("phone", "email")
         if values.get(name)
@@ -141,7 +142,7 @@ def _written(pending: Mapping[str, Properties], items: list[Any]) -> dict[str, s
     for item in items:
         keys = [item.object_write_trace_id, str(item.id)]
         keys += [
-            by_address.get((name, str((item.properties or {}).get(name)).lower()))
+            by_address.get((name, address_key(str((item.properties or {}).get(name)))))
             for name in ("email", "phone")
         ]
         key = next((key for key in keys if key in pending), None)
