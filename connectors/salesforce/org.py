@@ -94,7 +94,9 @@ class Org:
         if cached is None or cached[0] < time.monotonic() or refresh:
             description = self.rest("GET", f"sobjects/{object_type}/describe")
             if not isinstance(description, Mapping) or "fields" not in description:
-                raise OutcomeUnknown("the description of an object is not Salesforce's", reason="server_error")
+                raise OutcomeUnknown(
+                    "the description of an object is not Salesforce's", reason="server_error"
+                )
             fields = {str(field["name"]): bool(field["updateable"]) for field in description["fields"]}
             cached = self._fields[object_type] = (time.monotonic() + _FIELDS_CACHE_SECONDS, fields)
         return cached[1]
