@@ -70,13 +70,11 @@ def erase(
 
 def _parse_address(text: str) -> str:
     """Return an address as events have it: any number, and an email address with its own capitals."""
-    from bridge.contacts.email import normalize_email
-    from bridge.contacts.phone import normalize_phone
+    from bridge.contacts.address import normalize_address
     from bridge.errors import ConfigError
     from bridge.settings import Settings, environment
 
-    country = Settings.load(environment()).bridge_default_country
-    address = normalize_email(text) if "@" in text else normalize_phone(text, country)
+    address = normalize_address(text, Settings.load(environment()).bridge_default_country)
     if address is None:
         raise ConfigError(
             f"`{text}` is neither a phone number with + and country code (+14155550123) nor an email address"

@@ -127,6 +127,30 @@ def national_digits(number: str) -> str:
         return number.lstrip("+")
 
 
+def national_forms(number: str) -> frozenset[str]:
+    """Return how texts write the national part of an E.164 number, with any country code or trunk prefix before it.
+
+    For a search, whose hits `contains_number` then confirms.
+    """
+    try:
+        parsed = phonenumbers.parse(number)
+    except NumberParseException:
+        return frozenset([number])
+    written = str(phonenumbers.format_number(parsed, PhoneNumberFormat.INTERNATIONAL))
+    _, *groups = re.findall(r"\d+", written)
+    if sum(map(len, groups)) < _MIN_NATIONAL_DIGITS:
+        return frozenset([number])
+    national = str(phonenumbers.format_number(parsed, PhoneNumberFormat.NATIONAL))
+    return frozenset([*(separator.join(groups) for separator in ("", " ", "-", ".")), national.lstrip("0")])
+
+
+def contains_number(text: str, number: str, country: str | None = None) -> bool:
+    """Return whether a text contains the E.164 number in any spelling."""
+    return number in text or any(
+        normalize_phone(match, country) == number for match in _NUMBER_IN_TEXT.findall(text)
+    )
+
+
 def is_country(code: str) -> bool:
     """Return whether this is the ISO 3166 code of a country (`US`) with a numbering plan."""
     return code in phonenumbers.SUPPORTED_REGIONS
@@ -159,6 +183,7 @@ _EXTENSION = re.compile(
     r"[ ,]*(?:(?:(?:ext(?:ension|n)?|xt?n?|anexo|poste|durchwahl)[ .:]*|#) ?\d{1,9}|,+ ?\d{1,6})#?",
     re.IGNORECASE,
 )
+_NUMBER_IN_TEXT = re.compile(r"[+(]{0,2}\d[\d ().\-/]{4,30}\d", re.ASCII)
 _DIAL_LABEL = re.compile(r"tel(?:ephone)?[.: ]+", re.IGNORECASE)
 _DIALED = re.compile(r"[( ]*(\+*)([\d ().\-/]*)", re.ASCII)
 _MIN_DIGITS_AFTER_SLASH = 4

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, or_, update
 
 from bridge.connector import InboundMessage, OptIn, OptOut, StatusUpdate
+from bridge.contacts.address import normalize_address
 from bridge.lifecycle import DeliveryState, Transition
 from bridge.store import schema
 from bridge.store.database import Database
@@ -46,7 +47,11 @@ def apply_callback(database: Database, name: str, reported: Sequence[CallbackEve
     """
     status_updates = [item for item in reported if isinstance(item, StatusUpdate)]
     inbound_messages = [item for item in reported if isinstance(item, InboundMessage)]
-    opt_out_changes = [_opt_out_change(item, name) for item in reported if isinstance(item, OptOut | OptIn)]
+    opt_out_changes = [
+        _opt_out_change(item, name, database.default_country)
+        for item in reported
+        if isinstance(item, OptOut | OptIn)
+    ]
     unmatched: list[UnmatchedStatus] = []
     with database.write() as conn:
         now = database.now(conn)
@@ -68,9 +73,10 @@ def apply_callback(database: Database, name: str, reported: Sequence[CallbackEve
     return unmatched
 
 
-def _opt_out_change(item: OptOut | OptIn, name: str) -> OptOutChange:
+def _opt_out_change(item: OptOut | OptIn, name: str, country: str | None) -> OptOutChange:
     keyword = "STOP" if isinstance(item, OptOut) else "START"
-    return OptOutChange(item.channel, item.address, isinstance(item, OptOut), f"{keyword} to {name}")
+    address = normalize_address(item.address, country) or item.address
+    return OptOutChange(item.channel, address, isinstance(item, OptOut), f"{keyword} to {name}")
 
 
 def _deliveries(conn: Connection, name: str, status_updates: Sequence[StatusUpdate]) -> dict[str, Delivery]:

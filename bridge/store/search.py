@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, and_, or_, select
 
 from bridge.contacts.address import address_key
 from bridge.contacts.email import normalize_email
+from bridge.contacts.phone import normalize_phone
 from bridge.store import schema
 from bridge.store.database import Database
 from bridge.store.queries import Page, list_deliveries, list_events
@@ -25,7 +26,7 @@ def search(database: Database, text: str, limit: int = 50) -> tuple[Page, Page]:
     notation, or an email address.
     """
     term = text.strip()
-    addresses = _addresses(term)
+    addresses = _addresses(term, database.default_country)
     events, deliveries = schema.events.c, schema.deliveries.c
     event_ids = _matching_ids(
         database,
@@ -63,14 +64,13 @@ def _matching_ids(database: Database, column: Any, condition: ColumnElement[bool
         return list(conn.execute(query).scalars())
 
 
-def _addresses(term: str) -> list[str]:
+def _addresses(term: str, country: str | None) -> list[str]:
     """Return how a phone number or an email address may be stored: in E.164 format, in lowercase."""
     email = normalize_email(term)
-    addresses = [term] if email is None else [email, address_key(email)]
+    if email is not None:
+        return [email, address_key(email)]
     digits = re.sub(r"[\s().\-/]", "", term)
-    if re.fullmatch(r"(\+|00)?\d{5,15}", digits):
-        number = digits.removeprefix("+").removeprefix("00")
-        addresses.append(f"+{number}")
-        if len(number) == 10:
-            addresses.append(f"+1{number}")
-    return addresses
+    numbers = [normalize_phone(term, country), normalize_phone(f"+{digits}")]
+    if len(digits) == 10:
+        numbers.append(normalize_phone(f"+1{digits}"))
+    return [term, *(number for number in numbers if number is not None)]
