@@ -30,7 +30,7 @@ def test_a_new_contact_has_the_name_that_was_given(
     hubspot: tuple[str | None, str | None],
     salesforce: tuple[str | None, str | None],
 ) -> None:
-    changes = {
+    changes: dict[str, object] = {
         "metadata.contactName": given,
         "metadata.contactPhone": "+12125550123",
         "metadata.contactEmail": None,
