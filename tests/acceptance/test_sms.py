@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +27,11 @@ rules:
     on_failure:
       - use: slack.post
         with: {text: "{{ delivery.action }}: {{ delivery.reason }}"}
+  - name: reply
+    when: sms.received
+    do:
+      - use: slack.post
+        with: {text: "{{ contact.first_name }} on {{ event.conversationId }}: {{ event.text }}"}
 """
 RECIPIENT, OTHER_RECIPIENT = "+12125550167", "+12125550168"
 
@@ -141,6 +147,36 @@ def test_stop_suppresses_messages_until_start(service: ServiceProcess, sandbox: 
     assert opted_out_addresses(service) == set()
     assert send_busy_event(service)["state"] == "succeeded"
     assert [message.to for message in sandbox.twilio.messages] == [RECIPIENT, OTHER_RECIPIENT, RECIPIENT]
+
+
+def test_reply_reaches_the_team_with_the_name_and_the_call(
+    service: ServiceProcess, sandbox: RunningSandbox
+) -> None:
+    delivery = send_busy_event(service)
+    receive_reply(service, sandbox, "Please call me after 5")
+    conversation = json.loads(service.run("show", delivery["id"], "--json").stdout)["conversation"]
+    expected = f"Ines on {conversation}: Please call me after 5"
+    assert eventually(lambda: [message.text for message in sandbox.slack.messages] == [expected]), (
+        sandbox.slack.messages,
+        service.log.read_text()[-2000:],
+    )
+    assert RECIPIENT not in service.log.read_text()
+
+
+@pytest.mark.parametrize(
+    "text", ["Stop please", "ARRÊT", "Please don't text me again", "Stop\n\nInes Okafor"]
+)
+def test_stop_that_twilio_does_not_know_suppresses_messages(
+    service: ServiceProcess, sandbox: RunningSandbox, text: str
+) -> None:
+    receive_reply(service, sandbox, text)
+    assert sandbox.twilio.opted_out == set()
+    assert (send_busy_event(service)["state"], sandbox.twilio.messages) == ("suppressed", [])
+
+
+def test_stop_by_whatsapp_ends_texts_as_well(service: ServiceProcess, sandbox: RunningSandbox) -> None:
+    receive_reply(service, sandbox, "Stop", f"whatsapp:{RECIPIENT}")
+    assert send_busy_event(service)["reason"] == "opted_out"
 
 
 def test_yes_reply_does_not_opt_in(service: ServiceProcess, sandbox: RunningSandbox) -> None:
