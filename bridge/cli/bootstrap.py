@@ -182,9 +182,7 @@ def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None
     secret, public_url = _secret(settings), settings.bridge_public_url
     receiver = Receiver(
         database,
-        ReceiverSettings(
-            settings.secrets, settings.heppu_timestamp_tolerance, settings.bridge_default_country
-        ),
+        ReceiverSettings(settings.secrets, settings.heppu_timestamp_tolerance),
         service.metrics,
         database.clock,
     )

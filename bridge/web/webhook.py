@@ -126,14 +126,12 @@ class RejectedRequestWriter:
 
 @dataclass
 class ReceiverSettings:
-    """Signing secrets, clock tolerance and default country of the receiver."""
+    """Signing secrets and clock tolerance of the receiver."""
 
     secrets: Sequence[bytes]
     """Heppu's webhook secrets. If there are none, no signature is verified."""
     tolerance: int = 300
     """Seconds that the timestamp of a request may differ from the clock, in either direction."""
-    default_country: str | None = None
-    """The country whose national phone numbers are understood."""
 
 
 class Receiver:
@@ -144,6 +142,7 @@ class Receiver:
     ) -> None:
         self._settings = settings
         self._clock = clock
+        self._default_country = database.default_country
         self._group_commit = GroupCommit(database)
         self._rejected_requests = RejectedRequestWriter(database)
         self._metrics = metrics
@@ -178,7 +177,7 @@ class Receiver:
                 self._settings.secrets,
                 now,
                 self._settings.tolerance,
-                self._settings.default_country,
+                self._default_country,
             )
         except Refused as error:
             self._reject(error, body, now)

@@ -70,6 +70,18 @@ def service(database: Database) -> Iterator[Service]:
         yield Service(url, database, receiver, metrics)
 
 
+def test_national_number_is_stored_with_the_default_country_of_the_database(database: Database) -> None:
+    database.default_country = "GB"
+    metrics = Metrics()
+    receiver = Receiver(database, ReceiverSettings(SECRETS), metrics, database.clock)
+    app = create_app(database, receiver, metrics, require_admin=lambda routes: routes)
+    with serving(app) as url:
+        service = Service(url, database, receiver, metrics)
+        body = service.event(metadata={"contactPhone": "07911 123456"})
+        assert service.post(body, signed(body, at=database.clock.now().timestamp())).status_code == 200
+    assert [event["phone"] for event in list_events(database).items] == ["+447911123456"]
+
+
 def rejected_requests(service: Service) -> list[dict[str, Any]]:
     """Wait until rejected requests are stored and return them."""
     for _ in range(100):
