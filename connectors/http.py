@@ -6,7 +6,7 @@ import base64
 import ipaddress
 import json
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -49,7 +49,14 @@ def _validate_secret(value: SecretStr) -> SecretStr:
 
 
 def _split_hosts(value: object) -> object:
-    return tuple(filter(None, map(str.strip, value.lower().split(",")))) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    hosts = tuple(filter(None, map(str.strip, value.lower().split(","))))
+    if any("/" in host for host in hosts):
+        raise ValueError(
+            "write host names only, such as hooks.example.com, without https:// and without a path"
+        )
+    return hosts
 
 
 class Settings(ConnectorSettings):
@@ -135,10 +142,8 @@ class Sender:
             )
         if target.scheme != "https" and not (target.scheme == "http" and is_loopback(target.host)):
             raise PermanentError("the URL must start with https://; http:// is allowed for loopback only")
-        if target.netloc.decode("ascii").lower() not in self._settings.allowed_hosts:
-            raise PermanentError(
-                "the URL's host is not in HTTP_ALLOWED_HOSTS: add it there or change `url`", code="host"
-            )
+        if not _is_allowed(target, self._settings):
+            raise PermanentError(_NOT_ALLOWED, code="host")
         return target
 
     def _resolve(self, target: httpx.URL) -> list[Address]:
@@ -169,6 +174,13 @@ class Sender:
             "webhook-timestamp": str(int(sent_at.timestamp())),
             "webhook-signature": self._webhook.sign(message_id, sent_at, body),
         }
+
+
+_NOT_ALLOWED = "the URL's host is not in HTTP_ALLOWED_HOSTS: add it there or change `url`"
+
+
+def _is_allowed(target: httpx.URL, settings: Settings) -> bool:
+    return target.netloc.decode("ascii").lower() in settings.allowed_hosts
 
 
 @connector.client
@@ -231,3 +243,13 @@ def post(sender: Sender, params: PostParams, context: Context) -> Success:
             code=str(status),
         )
     raise PermanentError(f"the service answered {status}", code=str(status))
+
+
+@post.check_params
+def check_post(settings: Settings, params: Mapping[str, Any]) -> str | None:
+    """Find a URL whose host the settings do not allow before the first event fails."""
+    try:
+        target = httpx.URL(str(params.get("url", "")))
+    except httpx.InvalidURL:
+        return "invalid URL: check the param `url`"
+    return _NOT_ALLOWED if target.host and not _is_allowed(target, settings) else None

@@ -70,8 +70,30 @@ def build_event_body(
         path, separator, value = change.partition("=")
         if not separator or not path:
             raise ConfigError(f"invalid --set `{change}`: expected path=value")
-        set_field(body, path.removeprefix("event.").split("."), _parse_value(value))
+        keys = path.removeprefix("event.").split(".")
+        _check_path(change, keys, str(body.get("event", "")))
+        set_field(body, keys, _parse_value(value))
     return json.dumps(body, ensure_ascii=False).encode()
+
+
+_CONTACT_FIELDS = {
+    "name": "contactName",
+    "phone": "contactPhone",
+    "email": "contactEmail",
+    "time_zone": "timezone",
+}
+"""Field of the contact -> the field of `metadata` that it comes from."""
+
+
+def _check_path(change: str, keys: list[str], event_type: str) -> None:
+    """Raise ConfigError for a field that events do not have: a misspelt one would change nothing, unnoticed."""
+    from bridge.rules.fields import check_path
+
+    if keys[0] == "contact" and len(keys) == 2 and keys[1] in _CONTACT_FIELDS:
+        raise ConfigError(f"invalid --set `{change}`: set metadata.{_CONTACT_FIELDS[keys[1]]} instead")
+    diagnostic = check_path(("event", *keys), [event_type] if event_type in EVENT_TYPES else [], ["event"])
+    if diagnostic is not None:
+        raise ConfigError(f"invalid --set `{change}`: {diagnostic.text}; {diagnostic.hint}")
 
 
 def _parse_value(text: str) -> Any:

@@ -344,6 +344,7 @@ class Action:
     lookup_delay: timedelta
     """Time that the provider may need until a lookup can find the result of an attempt."""
     run_lookup: Callable[..., Success | None] | None = None
+    run_check_params: Callable[..., str | None] | None = None
 
     @property
     def full_name(self) -> str:
@@ -356,6 +357,14 @@ class Action:
         None is proof that the attempt did not take effect. Raise LookupInconclusive if the provider cannot say.
         """
         self.run_lookup = function
+        return function
+
+    def check_params(self, function: F) -> F:
+        """Decorator: `(settings, params) -> str | None` returns what is wrong with params that a rules file sets.
+
+        It runs when the file is loaded, with those values that contain no template, by name; it must not send requests.
+        """
+        self.run_check_params = function
         return function
 
 

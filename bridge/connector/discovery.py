@@ -7,6 +7,7 @@ costs memory and start-up time.
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -168,4 +169,15 @@ def variable_names(connector: Connector, connection: str) -> list[str]:
 
 def read_settings(connector: Connector, connection: str, environ: Mapping[str, str]) -> ConnectorSettings:
     """Return the connection's settings. Raise ConfigError with the names of missing or invalid variables."""
-    return connector.settings.from_environment(environ, connector.settings.prefix(connection))
+    prefix = connector.settings.prefix(connection)
+    try:
+        return connector.settings.from_environment(environ, prefix)
+    except ConfigError as error:
+        # A connector's own messages name the variables of its first connection.
+        own = connector.settings.prefix(connector.name)
+        named = (
+            re.sub(rf"\b{own}(?!{prefix.removeprefix(own)})", prefix, str(error))
+            if prefix != own
+            else str(error)
+        )
+        raise ConfigError(named) from None

@@ -10,6 +10,7 @@ from typing import Any
 
 from bridge.connector.action_name import ActionName
 from bridge.connector.api import Action
+from bridge.connector.discovery import read_settings
 from bridge.errors import BridgeError
 from bridge.json_values import describe_type
 from bridge.rules.fields import nearest
@@ -60,6 +61,7 @@ def _step(context: ParseContext, node: Node) -> Step | None:
         _check_connection(context, entries.get("connection", entries["use"])[1], action, values["connection"])
     params = read_params(context, use_node, with_node, action)
     values.setdefault("connection", action.connector)
+    _check_params(context, with_node or use_node, action, values["connection"], params)
     return Step(
         use=action.full_name,
         action=action,
@@ -68,6 +70,22 @@ def _step(context: ParseContext, node: Node) -> Step | None:
         internal=_has_literal_recipient(action, params),
         **values,
     )
+
+
+def _check_params(
+    context: ParseContext, node: Node, action: Action, connection: str, params: Mapping[str, Any]
+) -> None:
+    """Add the error that the connector finds in the values of a step, if its settings are known."""
+    if action.run_check_params is None or context.environ is None or not context.needs_settings:
+        return
+    try:
+        settings = read_settings(context.registry.connector(action.connector), connection, context.environ)
+    except BridgeError:
+        return  # the connection is not set up, which is reported once
+    literals = {name: value for name, value in params.items() if not has_template(value)}
+    problem = action.run_check_params(settings, literals)
+    if problem:
+        context.error(node, problem)
 
 
 def _has_literal_recipient(action: Action, params: Mapping[str, Any]) -> bool:

@@ -163,3 +163,14 @@ def test_heppu_webhooks_create_without_secret_generates_one(
     assert result.returncode == 0, result.stderr
     secret = result.stderr.split("HEPPU_WEBHOOK_SECRET=")[1].split()[0]
     assert providers.heppu.webhooks[-1]["secret"] == secret
+
+
+def test_set_refuses_fields_that_events_do_not_have(tmp_path: Path) -> None:
+    for change, advice in (
+        ("metdata.contactPhone=+1", "did you mean `event.metadata.contactPhone`?"),
+        ("metadata.contactFone=+1", "did you mean `event.metadata.contactPhone`?"),
+        ("contact.phone=+1", "set metadata.contactPhone instead"),
+    ):
+        result = run_command(tmp_path, clean_environment(), "explain", "call.busy", "--set", change)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert advice in result.stderr

@@ -8,6 +8,7 @@ from time import process_time
 
 import pytest
 
+from bridge.connector.discovery import Registry
 from bridge.errors import ConfigError
 from bridge.events import CALL_EVENTS, CHAT_EVENTS
 from bridge.rules.load import load, load_or_raise
@@ -379,3 +380,38 @@ def test_only_a_literal_recipient_makes_a_message_internal() -> None:
         """
     )
     assert [step.internal for step in rules.rules[0].do] == [False, True, False, False]
+
+
+POST = """
+version: 1
+rules: [{name: a, when: call.busy, do: [{use: http.post, with: {url: "https://hooks.example.com/x"}}]}]
+"""
+HOSTS_ONLY = "write host names only, such as hooks.example.com, without https:// and without a path"
+HTTP = {"HTTP_SECRET": "whsec_" + "QUJD" * 8, "HTTP_ALLOWED_HOSTS": "hooks.example.com"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "texts"),
+    [
+        (HTTP, []),
+        (
+            HTTP | {"HTTP_ALLOWED_HOSTS": "example.com"},
+            ["the URL's host is not in HTTP_ALLOWED_HOSTS: add it there or change `url`"],
+        ),
+        (
+            HTTP | {"HTTP_ALLOWED_HOSTS": "https://hooks.example.com/"},
+            [f"connection `http`: HTTP_ALLOWED_HOSTS: {HOSTS_ONLY}"],
+        ),
+    ],
+)
+def test_host_that_is_not_allowed_is_reported(environ: dict[str, str], texts: list[str]) -> None:
+    loaded = load(POST, path="rules.yaml", registry=Registry(), environ=environ)
+    assert [item.text for item in loaded.diagnostics if item.level == "error"] == texts
+
+
+def test_missing_variables_of_a_second_account_have_their_full_names() -> None:
+    step = "{use: twilio.send_sms, connection: twilio_eu, with: {body: Hi}}"
+    text = f"version: 1\nrules: [{{name: a, when: call.busy, do: [{step}]}}]"
+    environ = {"TWILIO_EU_ACCOUNT_SID": "AC" + "0" * 32, "TWILIO_EU_AUTH_TOKEN": "0" * 32}
+    (diagnostic,) = load(text, path="rules.yaml", registry=Registry(), environ=environ).diagnostics
+    assert "set TWILIO_EU_FROM or TWILIO_EU_MESSAGING_SERVICE_SID" in diagnostic.text
