@@ -87,7 +87,8 @@ _SPECIAL: Final = frozenset(
 _HIDDEN: Final = "\u034f\u115f\u1160\u3164\uffa0"
 _EAST_ASIAN_NAME = re.compile(r"[\u3005\u3041-\u3096\u30a1-\u30fc\u3400-\u9fff\uac00-\ud7a3]+")
 _KATAKANA = re.compile(r"[\u30a1-\u30fc]+")
-_PARENTHESES = re.compile(r"\s*[(（\[][^)）\]]*[)）\]]")
+_NOTES = re.compile(r"""\s*(?:[(（\[][^)）\]]*[)）\]]|["“„«][^"“”»]*["“”»])""")
+"""What is in parentheses or quotation marks: `Anna (Sales)`, `Robert "Bob" Smith`."""
 _TITLE_WITHOUT_SPACE = re.compile(r"^(\w{1,5})\.(?=(\w{2,}))")
 
 
@@ -236,8 +237,8 @@ def _split_at_comma(family_name: str, given_names: str) -> tuple[str | None, str
 
 
 def _words_of_name(text: str) -> tuple[bool, list[str]]:
-    """Return whether a title comes first, and the words without titles, suffixes, symbols and notes in parentheses."""
-    text = _TITLE_WITHOUT_SPACE.sub(_with_space, _PARENTHESES.sub("", text) or text)
+    """Return whether a title comes first, and the words without titles, suffixes, symbols and notes."""
+    text = _TITLE_WITHOUT_SPACE.sub(_with_space, _NOTES.sub("", text) or text)
     text = "".join(" " if unicodedata.category(char) in ("So", "Sk", "Co", "Cn") else char for char in text)
     words = [word for word in text.split() if any(char.isalnum() for char in word)]
     start, end = 0, len(words)

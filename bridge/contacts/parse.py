@@ -62,6 +62,13 @@ class Contact:
     visitor: str | None = None
 
     @property
+    def plain_name(self) -> str | None:
+        """The name in messages to customers: as given if it is plain, else the plain parts of it, if any."""
+        if self.name is None or is_plain_name(self.name):
+            return self.name
+        return " ".join(filter(None, (self.first_name, self.last_name))) or None
+
+    @property
     def key(self) -> str | None:
         """The contact's key in the database: the phone, else the email address, else the chat visitor's ID."""
         return self.phone or (self.email and address_key(self.email)) or self.visitor
@@ -171,6 +178,8 @@ def unplain_names(body: Mapping[str, Any], contact: Contact) -> dict[tuple[str, 
     names = {("event", *path.split(".")): _unplain(path).text for path in paths}
     for field in _NAMES:
         value = getattr(contact, field)
+        if field == "name" and contact.plain_name is not None:
+            continue
         if value is not None and not is_plain_name(value):
             path = next((path for path in paths if path in _PATHS[field]), (paths or _PATHS[field])[0])
             names["contact", field] = _unplain(path).text
@@ -182,8 +191,8 @@ def _unplain_paths(body: Mapping[str, Any]) -> list[str]:
     found = []
     for path in _NAME_PATHS:
         *parents, key = path.split(".")
-        value = clean_name(string_field(reduce(_object, parents, body), key))
-        if value is not None and not is_plain_name(value) and any(char.isalnum() for char in value):
+        value = " ".join((string_field(reduce(_object, parents, body), key) or "").split())
+        if not is_plain_name(value) and any(char.isalnum() for char in value):
             found.append(path)
     return found
 

@@ -97,7 +97,12 @@ def message_context(context: TemplateContext, event: Event | None) -> TemplateCo
     """
     if event is None or not event.unplain_names:
         return context
-    return {**context, FIELD_CACHE: {}, UNREADABLE: {**context[UNREADABLE], **event.unplain_names}}
+    return {
+        **context,
+        "contact": {**context["contact"], "name": event.contact.plain_name},
+        FIELD_CACHE: {},
+        UNREADABLE: {**context[UNREADABLE], **event.unplain_names},
+    }
 
 
 @lru_cache(maxsize=1024)

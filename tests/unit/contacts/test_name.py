@@ -44,6 +44,7 @@ from bridge.contacts.plain_text import is_plain_first_name, is_plain_name
         ("マイケル ジャクソン", "マイケル", "ジャクソン"),
         ("Anna 🌸", "Anna", None),
         ("Anna (Sales)", "Anna", None),
+        ('Robert "Bob" Smith', "Robert", "Smith"),
         # One word is the given name, unless a title or a particle is before it.
         ("Anna", "Anna", None),
         ("王小明", "王小明", None),

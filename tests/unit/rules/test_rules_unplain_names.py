@@ -79,6 +79,16 @@ def test_the_team_sees_what_was_given() -> None:
     assert planned(internal, metadata__contactName=PHISHING).params["body"] == PHISHING
 
 
+@pytest.mark.parametrize("given", ["Anna Weber 🌸", 'Anna "Annie" Weber', "Anna Weber (see evil.example)"])
+def test_the_plain_parts_of_a_name_stay(given: str) -> None:
+    delivery = planned(
+        'use: phone.send\n      with: {body: "{{ contact.name }}"}',
+        metadata__contactName=given,
+        callMetadata__customer__name=...,
+    )
+    assert delivery.params["body"] == "Anna Weber"
+
+
 def test_a_plain_name_stays() -> None:
     delivery = planned(
         'use: phone.send\n      with: {body: "{{ contact.name }}, {{ contact.first_name }}, {{ contact.company }}"}',
