@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 from twilio.base.exceptions import TwilioException, TwilioRestException, TwilioServiceException
@@ -267,10 +268,14 @@ def check(account: Account) -> str:
     return ", ".join(notes)
 
 
-_REPLIES_NOT_FORWARDED = (
-    "but replies are not forwarded: to process STOP immediately, set its webhook for incoming messages to "
-    "BRIDGE_PUBLIC_URL/webhooks/twilio/inbound"
-)
+def _replies_note(url: str | None) -> list[str]:
+    """Return the warning that replies do not reach the bridge. A new number sends them to a demo page of Twilio."""
+    parts = urlsplit(url or "")
+    if re.search(r"/webhooks/[^/]+/inbound$", parts.path):
+        return []
+    where = f"go to {parts.hostname}, not to the bridge" if parts.hostname else "are not forwarded"
+    advice = "set the webhook for incoming messages to BRIDGE_PUBLIC_URL/webhooks/twilio/inbound"
+    return [f"but replies {where}: {advice}, so that STOP works at once and the team sees every answer"]
 
 
 def _check_service(api: Client, sid: str) -> list[str]:
@@ -286,8 +291,8 @@ def _check_service(api: Client, sid: str) -> list[str]:
     sender_pools = (service.phone_numbers, service.short_codes, service.alpha_senders)
     if not any(pool.list(limit=1) for pool in sender_pools):
         raise ConfigError("the messaging service has no sender: add one to its sender pool in Twilio")
-    forwarded = details.inbound_request_url or details.use_inbound_webhook_on_number
-    return ["messaging service with a sender found", *([] if forwarded else [_REPLIES_NOT_FORWARDED])]
+    notes = [] if details.use_inbound_webhook_on_number else _replies_note(details.inbound_request_url)
+    return ["messaging service with a sender found", *notes]
 
 
 def _check_number(api: Client, number: str) -> list[str]:
@@ -296,7 +301,7 @@ def _check_number(api: Client, number: str) -> list[str]:
         raise ConfigError("TWILIO_FROM is not a number of this account: buy it or set another one")
     if not (owned[0].capabilities or {}).get("sms", True):
         raise ConfigError("TWILIO_FROM is a number that cannot send text messages: set one that can")
-    return ["sender found", *([] if owned[0].sms_url else [_REPLIES_NOT_FORWARDED])]
+    return ["sender found", *_replies_note(owned[0].sms_url)]
 
 
 @connector.classify_error

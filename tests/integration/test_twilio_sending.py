@@ -257,7 +257,9 @@ def test_send_sms_to_landline_reports_undeliverable_number(
     account: Connected, sandbox: RunningSandbox, busy_call: Event
 ) -> None:
     sandbox.twilio.add_landline(PHONE)
-    with pytest.raises(PermanentError, match="Twilio error 21614: the number is not a mobile number") as caught:
+    with pytest.raises(
+        PermanentError, match="Twilio error 21614: the number is not a mobile number"
+    ) as caught:
         account.run("send_sms", TEXT, event=busy_call)
     assert caught.value.undeliverable
     assert not caught.value.opted_out
@@ -454,15 +456,33 @@ def test_failed_list_request_raises_mapped_error(
 # ------------------------------------------------------------ check and logging
 
 
-def test_check_reports_sender_and_missing_inbound_webhook(
-    account: Connected, sandbox: RunningSandbox
+ADVICE = (
+    "set the webhook for incoming messages to BRIDGE_PUBLIC_URL/webhooks/twilio/inbound, so that STOP works at once "
+    "and the team sees every answer"
+)
+
+
+@pytest.mark.parametrize("service", [False, True])
+@pytest.mark.parametrize(
+    ("inbound_url", "note"),
+    [
+        ("", f", but replies are not forwarded: {ADVICE}"),
+        # What a number that was just bought is set to
+        (
+            "https://demo.twilio.com/welcome/sms/reply/",
+            f", but replies go to demo.twilio.com, not to the bridge: {ADVICE}",
+        ),
+        ("https://bridge.example.com/hooks/webhooks/twilio_eu/inbound", ""),
+    ],
+)
+def test_check_says_whether_replies_reach_the_bridge(
+    sandbox: RunningSandbox, inbound_url: str, note: str, service: bool
 ) -> None:
-    assert account.check() == (
-        "account active, sender found, but replies are not forwarded: to process STOP immediately, set its webhook "
-        "for incoming messages to BRIDGE_PUBLIC_URL/webhooks/twilio/inbound"
-    )
-    sandbox.twilio.inbound_url = "https://bridge.example.com/webhooks/twilio/inbound"
-    assert account.check() == "account active, sender found"
+    sandbox.twilio.inbound_url = inbound_url
+    extra = {"TWILIO_MESSAGING_SERVICE_SID": SERVICE_SID} if service else {}
+    with connect(twilio, sandbox.environment | extra) as account:
+        found = "messaging service with a sender found" if service else "sender found"
+        assert account.check() == f"account active, {found}{note}"
 
 
 def test_check_reports_foreign_number(sandbox: RunningSandbox) -> None:
