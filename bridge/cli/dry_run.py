@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge.cli.arguments import parse_time_option
-from bridge.cli.bootstrap import registry_for
+from bridge.cli.bootstrap import address_hasher, registry_for
 from bridge.cli.check import read_rules_file
 from bridge.cli.db import open_store, sqlite_path
 from bridge.cli.event_input import build_event_body, read_event_input
@@ -92,7 +92,9 @@ def _policy_inputs(
         yield None
         return
     with open_store(settings) as database:
-        yield lambda planned: inputs_for_planned(database, planned, event, rules.messaging)
+        yield lambda planned: inputs_for_planned(
+            database, planned, event, rules.messaging, address_hasher(settings)
+        )
 
 
 def _print_explanation(explanation: Explanation, now: datetime) -> None:
@@ -125,7 +127,7 @@ def _print_outcome(outcome: PlannedOutcome, now: datetime) -> None:
     for detail in outcome.details:
         echo(f"    {detail}")
     for note in planned.notes:
-        echo(f"    note: {note}")
+        echo(f"    left out: {note}")
     for name, value in planned.params.items():
         if value not in (None, "", {}, []):
             echo(f"    {name}: {_format_value(value)}")

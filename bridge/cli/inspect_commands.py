@@ -306,7 +306,7 @@ def _print_delivery(delivery: Mapping[str, Any], find_pause: FindPause) -> None:
             "External ID": delivery["external_id"],
             "Next attempt": _next_attempt(delivery, find_pause),
             "Expires at": format_timestamp(delivery["expires_at"]),
-            "Note": "; ".join(delivery["options"].get("notes", ())),
+            "Left out": "; ".join(delivery["options"].get("notes", ())),
         }
     )
     _heading("Parameters")

@@ -372,8 +372,8 @@ class PlannedDelivery:
     internal: bool = False
     """A message to the team (`Step.internal`)."""
     notes: tuple[str, ...] = ()
-    """What it has to do without: fields of the event that cannot be read, and params left out because their value does
-    not fit. They contain no values."""
+    """What it has to do without: fields of the event that cannot be read, and params whose default cannot be
+    evaluated. They contain no values."""
 
 
 @dataclass(frozen=True)

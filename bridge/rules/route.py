@@ -222,7 +222,7 @@ def _render_params(
                 continue
             values[name] = None
             if not isinstance(error, MissingValue):
-                left_out.append(f"`{name}`: {error}; it was left out")
+                left_out.append(f"`{name}`: {error}")
     if errors:
         return {}, None, "; ".join(errors), ()
     try:

@@ -104,7 +104,7 @@ def test_explain_names_fields_that_could_not_be_read(bridge: Bridge) -> None:
     )
     result = bridge("explain", "call.busy", "--set", "metadata.contactPhone=040 123 4567", COLUMNS="300")
     assert f"Could not be read\n{UNREADABLE_PHONE}\n" in result.stdout
-    assert f"note: {UNREADABLE_PHONE}" in result.stdout
+    assert f"left out: {UNREADABLE_PHONE}" in result.stdout
     assert f"`to`: contact.phone cannot be read: {UNREADABLE_PHONE}" in result.stdout
 
 

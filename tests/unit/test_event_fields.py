@@ -192,6 +192,26 @@ _JSON = st.recursive(
 )
 
 
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("metadata.contactPhone", "phone"),
+        ("callMetadata.customer.phone", "phone"),
+        ("metadata.contactEmail", "email"),
+        ("callMetadata.customer.email", "email"),
+        ("metadata.timezone", "time_zone"),
+    ],
+)
+@given(value=st.text(min_size=1).filter(str.strip) | _JSON)
+def test_contact_with_a_value_is_read_or_reported(path: str, field: str, value: Any) -> None:
+    body: dict[str, Any] = {"event": "call.busy"}
+    set_field(body, path.split("."), value)
+    parsed = event(body)
+    has_value = value is not None and not (isinstance(value, str) and not value.strip())
+    reported = {item.field: item.path for item in parsed.unreadable_fields}
+    assert (getattr(parsed.contact, field) is None and has_value) == (reported.get(field) == path)
+
+
 @given(st.dictionaries(st.sampled_from(sorted(KINDS)), _JSON, max_size=8))
 def test_every_documented_field_with_a_value_is_read_or_reported(fields: dict[str, Any]) -> None:
     body: dict[str, Any] = {}
