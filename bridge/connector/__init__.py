@@ -87,7 +87,7 @@ from bridge.connector.transport import (
 )
 from bridge.contacts.address import address_key
 from bridge.contacts.email import normalize_email
-from bridge.contacts.phone import national_digits, same_number
+from bridge.contacts.phone import same_number, search_digits
 from bridge.settings import Duration
 
 __all__ = [
@@ -158,7 +158,6 @@ __all__ = [
     "http_client",
     "is_loopback",
     "items_by_conversation",
-    "national_digits",
     "normalize_email",
     "param",
     "parse_retry_after",
@@ -170,6 +169,7 @@ __all__ = [
     "resolve_contact",
     "resolve_contacts",
     "same_number",
+    "search_digits",
     "segments",
     "write_for_contact",
     "write_for_contacts",

@@ -119,12 +119,18 @@ def same_number(typed: str, number: str) -> bool:
     return typed == number or normalize_phone(typed, _region(number)) == number
 
 
-def national_digits(number: str) -> str:
-    """Return the digits without the country code: CRMs index phone numbers in this form."""
-    try:
-        return str(phonenumbers.national_significant_number(phonenumbers.parse(number)))
-    except NumberParseException:
-        return number.lstrip("+")
+def search_digits(number: str) -> tuple[str, ...]:
+    """Return the digits under which CRMs index an E.164 number: those without the country code.
+
+    Indexes differ about the leading zero of an Italian number, and records may have a form that was abolished, so these
+    are included.
+    """
+    code = country_code(number)
+    national = number[1 + len(code) :]
+    digits = [national, national.lstrip("0")]
+    if old_form := _OLD_FORMS.get(code):
+        digits.append(old_form[0].sub(old_form[1], national))
+    return tuple(dict.fromkeys(digits))
 
 
 def national_forms(number: str) -> frozenset[str]:
@@ -299,6 +305,11 @@ _RETIRED_FORMS: Final = {
     "55": (re.compile(r"^0?(\d\d)([6-9]\d{7})$"), r"\g<1>9\2"),
 }
 """Country code -> a form of its national numbers that was abolished, and the current form."""
+_OLD_FORMS: Final = {
+    "52": (re.compile(r"^(\d{10})$"), r"1\1"),
+    "55": (re.compile(r"^(\d\d)9([6-9]\d{7})$"), r"\1\2"),
+}
+"""Country code -> the current form, and the form that was abolished."""
 
 
 def _valid_number(text: str, country: str | None) -> str | None:

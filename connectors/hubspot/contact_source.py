@@ -16,9 +16,9 @@ from bridge.connector import (
     NewContact,
     Property,
     fields_to_write,
-    national_digits,
     resolve_contact,
 )
+    search_digits,
 from bridge.errors import ConfigError, DeliveryError, PermanentError
 
 from .account import Account
@@ -82,8 +82,9 @@ class Contacts:
         """Return matches by search: phone numbers are free text, and only the index has them as digits."""
         names = ("hs_searchable_calculated_phone_number", "hs_searchable_calculated_mobile_number")
         matches: list[ContactMatch] = []
-        for values in _chunks(phones):
-            digits = [national_digits(phone) for phone in values]
+        forms_per_phone = max((len(search_digits(phone)) for phone in phones), default=1)
+        for values in _chunks(phones, _VALUES_PER_SEARCH // forms_per_phone):
+            digits = [digits for phone in values for digits in search_digits(phone)]
             conditions: list[dict[str, Any]] = [
                 {"propertyName": name, "operator": "IN", "values": digits} for name in names
             ]
@@ -226,8 +227,7 @@ class Contacts:
         return None
 
 
-def _chunks(values: Sequence[str]) -> list[list[str]]:
-    size = _VALUES_PER_SEARCH
+def _chunks(values: Sequence[str], size: int = _VALUES_PER_SEARCH) -> list[list[str]]:
     return [list(values[start : start + size]) for start in range(0, len(values), size)]
 
 

@@ -20,8 +20,8 @@ from bridge.connector import (
     Property,
     address_key,
     fields_to_write,
-    national_digits,
     same_number,
+    search_digits,
 )
 from bridge.errors import DeliveryError, PermanentError
 
@@ -95,7 +95,7 @@ class Contacts:
         matches: list[ContactMatch] = []
         for chunk in chunks(phones):
             # Digits only: any other character would need SOSL's own escaping.
-            terms = " OR ".join(re.sub(r"\D", "", national_digits(phone)) for phone in chunk)
+            terms = " OR ".join(digits for phone in chunk for digits in search_digits(phone))
             objects = [
                 f"{object_type}({', '.join(('Id', *_MATCH_FIELDS[object_type]))}"
                 f"{' WHERE IsConverted = false' if object_type == 'Lead' else ''})"

@@ -178,6 +178,21 @@ def test_filled_fields_are_never_overwritten(crm: Crm) -> None:
     assert (len(crm.contacts()), result.detail) == (1, "")
 
 
+@pytest.mark.parametrize(
+    ("typed", "number"),
+    [
+        ("+44 (0)7911 123456", "+447911123456"),
+        ("+39 02 1234567", "+39021234567"),
+        ("+52 1 55 1234 5678", "+525512345678"),
+        ("+55 31 8888-7777", "+5531988887777"),
+    ],
+)
+def test_contact_is_found_however_a_user_typed_the_number(crm: Crm, typed: str, number: str) -> None:
+    record = crm.add(phone=typed)
+    crm.deliver(crm.call({"metadata.contactPhone": number}))
+    assert (len(crm.contacts()), crm.records()[-1][0]) == (1, record)
+
+
 def test_value_that_a_user_entered_meanwhile_is_kept(crm: Crm) -> None:
     crm.deliver(crm.call(BY_PHONE))
     record = crm.provider.contacts[0]

@@ -17,9 +17,9 @@ from bridge.connector import (
     Properties,
     Success,
     fields_to_write,
-    national_digits,
     resolve_contacts,
     same_number,
+    search_digits,
     write_for_contacts,
 )
 from bridge.contacts.same_name import same_name
@@ -56,8 +56,8 @@ def test_same_number_compares_as_e164(typed: str, number: str, same: bool) -> No
 @pytest.mark.parametrize(
     ("number", "digits"), [(PHONE, "2125550123"), ("+39066982", "066982"), ("+99912345", "99912345")]
 )
-def test_national_digits_omit_the_country_code(number: str, digits: str) -> None:
-    assert national_digits(number) == digits
+def test_search_digits_omit_the_country_code(number: str, digits: list[str]) -> None:
+    assert list(search_digits(number)) == digits
 
 
 def test_fields_to_write_skips_filled_fields_and_missing_values() -> None:
