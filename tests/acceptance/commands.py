@@ -28,7 +28,7 @@ rules:
     where: {event.direction: outbound}
     do:
       - use: twilio.send_sms
-        with: {body: "Hi {{ contact.first_name }}"}
+        with: {body: "Hi {{ contact.first_name | default('there') }}"}
   - name: later
     when: call.no-answer
     do:
