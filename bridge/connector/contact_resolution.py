@@ -197,15 +197,36 @@ class _ContactLookup:
                 and not (item.query.create and self._candidate(item, "phone") is None)
             ]
             self._search(self._source.by_other_email, "email", other)
-        # To tell which of two records is more recently active, both must have been read.
-        pairs = [item for item in items if self._is_pair(item)]
+        self._read_pairs([item for item in items if self._is_pair(item)])
+
+    def _read_pairs(self, items: Sequence[Resolution]) -> None:
+        """Read the cached records of pairs: only then is it known which of the two is more recently active."""
+        if isinstance(self._source, FillableContactSource):
+            cached = {
+                key: record.id
+                for item in items
+                for key in item.query.keys
+                if (record := self._found.get(key)) and not record.match
+            }
+            records = (
+                {match.id: match for match in self._source.by_id(sorted(set(cached.values())))}
+                if cached
+                else {}
+            )
+            for key, record_id in cached.items():
+                if record_id in records:
+                    self._found[key] = _Candidate(record_id, records[record_id])
+                else:  # deleted or merged
+                    del self._found[key]
         searches: dict[AddressKind, Callable[[Sequence[str]], Iterable[ContactMatch]]] = {
             "email": self._source.by_email,
             "phone": self._source.by_phone,
         }
         for kind, search in searches.items():
-            cached = [item for item in pairs if (record := self._candidate(item, kind)) and not record.match]
-            self._search(search, kind, cached)
+            unread = [
+                item for item in items if not ((record := self._candidate(item, kind)) and record.match)
+            ]
+            self._search(search, kind, unread)
 
     def _unknown(self, items: Sequence[Resolution], kind: AddressKind) -> list[Resolution]:
         """Return the items whose address of this kind may be another record's than the one found so far."""
@@ -244,7 +265,7 @@ class _ContactLookup:
         for key, address in addresses.items():
             records = {match.id: match for match in matches if match.has_address(kind, address)}
             if not records:
-                self._found[key] = None
+                self._found.setdefault(key, None)  # a search index may not show a cached record yet
                 continue
             newest = max(records.values(), key=_activity)
             self._found[key] = _Candidate(newest.id, newest, len(records))

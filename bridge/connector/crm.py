@@ -187,6 +187,6 @@ def items_by_conversation(items: Sequence[BatchItem[P]]) -> dict[str, BatchItem[
 def contact_result(contact: ContactRef, changes: Sized, notes: Sequence[str] = ()) -> Success:
     """Return the result of an action that has written `changes` to a contact, with notes on what was left out."""
     if contact.given_name:
-        notes = [*notes, "the event names another person, so only the rule's own properties are written"]
+        notes = [*notes, "the event gives another person's name, so only the rule's own properties are written"]
     detail = contact.detail or ("updated" if changes else "nothing to update")
     return Success(id=contact.id, detail="; ".join([detail, *notes]))

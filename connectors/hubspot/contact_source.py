@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from bridge.connector import (
@@ -17,8 +18,8 @@ from bridge.connector import (
     Property,
     fields_to_write,
     resolve_contact,
-)
     search_digits,
+)
 from bridge.errors import ConfigError, DeliveryError, PermanentError
 
 from .account import Account
@@ -126,7 +127,7 @@ class Contacts:
             )
             for contact_id, values in details.items()
         }
-        outcomes = self.update(changes)
+        outcomes = write_leniently(changes, self._send_changes, is_sufficient=bool, stop_at_existing=False)
         for outcome in outcomes.values():
             if outcome.error is not None:
                 raise outcome.error
@@ -135,18 +136,22 @@ class Contacts:
             for contact_id, outcome in outcomes.items()
         }
 
-    def update(self, changes: Mapping[str, dict[str, str]]) -> dict[str, WriteOutcome]:
-        """Update contacts, given as ID -> properties, without the values that HubSpot refuses."""
+    def update(self, contact_id: str, values: dict[str, str]) -> WriteOutcome:
+        """Update one contact without the values that HubSpot refuses."""
 
-        def send(pending: Mapping[str, dict[str, str]], traced: bool) -> Any:
-            inputs = [
-                {"id": contact_id, "properties": values}
-                | ({"objectWriteTraceId": contact_id} if traced else {})
-                for contact_id, values in pending.items()
-            ]
-            return self._account.batch.update("contacts", {"inputs": inputs})
+        def send(pending: Mapping[str, dict[str, str]], _traced: bool) -> Any:
+            body = {"properties": pending[contact_id]}
+            return SimpleNamespace(results=[self._account.objects.update("contacts", contact_id, body)])
 
-        return write_leniently(changes, send, is_sufficient=bool, stop_at_existing=False)
+        outcomes = write_leniently({contact_id: values}, send, is_sufficient=bool, stop_at_existing=False)
+        return outcomes[contact_id]
+
+    def _send_changes(self, pending: Mapping[str, dict[str, str]], traced: bool) -> Any:
+        inputs = [
+            {"id": contact_id, "properties": values} | ({"objectWriteTraceId": contact_id} if traced else {})
+            for contact_id, values in pending.items()
+        ]
+        return self._account.batch.update("contacts", {"inputs": inputs})
 
     def _search(self, conditions: Sequence[Mapping[str, Any]]) -> list[ContactMatch]:
         body: dict[str, Any] = {

@@ -56,7 +56,7 @@ def _write_contact(
         return contact_result(contact, ())
     # The contact of another person gets none of this person's values.
     changes = to_strings(fields_to_write(params.properties if contact.given_name else fields, current))
-    outcome = contacts.update({contact.id: changes})[contact.id] if changes else WriteOutcome()
+    outcome = contacts.update(contact.id, changes) if changes else WriteOutcome()
     if outcome.error is not None:
         raise outcome.error
     notes = refusal_notes(refused_fields(outcome))

@@ -87,7 +87,7 @@ class Crm:
         fields = {FIELDS[self.name][name]: value for name, value in values.items()}
         if self.name == "hubspot":
             return str(self.provider.add("contacts", **fields).id)
-        return str(self.provider.add("Contact", **({"LastName": "Somebody"} | fields)).id)
+        return str(self.provider.add("Contact", **({"LastName": "Customer"} | fields)).id)
 
     def contacts(self) -> list[dict[str, Any]]:
         """Return all contacts with neutral field names; None for an empty field."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -74,9 +74,9 @@ def changes(contact: Contact) -> dict[str, Any]:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=batches, faults=faults, lag=st.sampled_from([0, 30]))
 def test_events_of_one_person_lead_to_one_contact(
-    name: str,
+    name: Literal["hubspot", "salesforce"],
     batches: list[list[Contact]],
-    faults: list[tuple[int, str, int]],
+    faults: list[tuple[int, Literal["before", "after"], int]],
     lag: int,
     sandbox: RunningSandbox,
     sqlite_template: Path,
@@ -94,7 +94,7 @@ def test_events_of_one_person_lead_to_one_contact(
                 if at == number:
                     sandbox.fault(
                         name,
-                        path="*/batch/*" if name == "hubspot" else "*/composite/*",
+                        path=WRITES[name],
                         drop=drop,
                         times=times,
                     )
