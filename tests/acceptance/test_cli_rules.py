@@ -80,7 +80,8 @@ def test_explain_uses_the_database(service: ServiceProcess) -> None:
 def test_shipped_rules_pass_their_tests(tmp_path: Path) -> None:
     result = run_process(tmp_path, clean_environment(), "test", str(shipped()))
     assert result.returncode == 0, result.stdout
-    assert f"{shipped().read_text().count('\n    expect:')} passed" in result.stdout
+    count = shipped().read_text().count("\n    expect:")
+    assert f"{count} passed" in result.stdout
 
 
 def test_failing_rule_test_prints_position_and_exits_with_1(tmp_path: Path) -> None:
