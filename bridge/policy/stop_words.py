@@ -15,7 +15,8 @@ def _words(*texts: str) -> frozenset[str]:
 
 
 STOP_ANYHOW: Final = _words(
-    "stop stopall unsubscribe unsub optout revoke",  # English; `stop` is in use in all of these languages
+    # English; `stop` is in use in all of these languages
+    "stop stopall stopit unsubscribe unsubcribe unsuscribe unsubscibe unsub optout revoke",
     "arretez desabonner desabonnement desabonnez desinscrire desinscription desinscrivez",  # French
     "desuscribir desuscribirme desuscribeme desuscribirse",  # Spanish
     "abmelden abmeldung austragen",  # German
@@ -33,7 +34,7 @@ STOP_ANYHOW: Final = _words(
 `stop` has exceptions: `OTHER_STOPS`."""
 
 STOP_ALONE: Final = STOP_ANYHOW | _words(
-    "end quit cancel exit remove",
+    "end quit cancel exit remove stpo sotp stop2end",
     "arret arrete arreter annuler resilier supprimer fin",
     "alto baja parar para pare basta cancelar cancela salir detener terminar anular eliminar",
     "ende beenden abbestellen aufhoren aufhoeren widerruf widerrufen loschen loeschen",
@@ -65,18 +66,20 @@ BEFORE: Final = _words(
 AFTER: Final = BEFORE | _words(
     "you now immediately asap already all everything forever right away",
     "sil vous te plait tout de suite maintenant ya ahora todo sofort jetzt alles agora tudo per favore subito ora",
-    "adesso tutto cosi u je wel nu direct maar na nyt heti teraz natychmiast juz",
+    "adesso tutto u je wel nu direct maar na nyt heti teraz natychmiast juz",
 )
 """Words that may stand after a stop word and leave it what it is. `cancel it` is about something else."""
 
 ASKED: Final = re.compile(
     r"(?:(?:can|could|would|will) (?:you|u|ya)|you (?:need to|must|should|have to)"
-    r"|i (?:want|need|would like|asked) you to|i said|text|reply|send) (?:please |just |kindly )*(?=stop\b)"
+    r"|i (?:want|need|would like) you to"
+    r"|i (?:already )?(?:asked|told) you(?: to)?|i said|text|reply|send) (?:please |just |kindly )*(?=stop\b)"
 )
 """How a sentence asks to stop, before the word `stop`."""
 
 OTHER_STOPS: Final = re.compile(
-    r"stop (?:by|in|at|over|off|around|round|sign|signs|light|lights|watch|motion|or|near|on|for|with|worrying"
+    r"stop (?:by|in|at|over|off|around|round|sign|signs|light|lights|watch|motion|payments?|shop|n shop|and shop"
+    r"|or|near|on|for|with|worrying"
     r"|(?:the|my|our|your) (?:\w+ )?(?:order|delivery|shipment|payment|car|bus|booking|appointment|work|repair|machine"
     r"|clock|train))\b"
 )
@@ -129,8 +132,8 @@ _PARTS: Final = {
 }
 
 _ENGLISH: Final = r"""
-\bNOT(?: ever| please)? WRITE (?:me|us|this number|this phone|my (?:phone|number|cell)|here|again|anymore
-    |any more)\b
+\bNOT(?: ever| please)? WRITE(?: (?:or|and|nor) WRITE)? (?:me|us|this number|this phone|my (?:phone|number|cell)
+    |here|again|anymore|any more)\b
 \bNOT(?: ever| please)? (?:send|write)(?: to)?(?: me| us)?(?: any| these| those| your| such| more| further
     | anymore)* (?:CONTACTS|anything|stuff|again|anymore)\b
 NOT_ASKED\b(?:stop|quit|cease)(?: all| with)?(?: the| these| your)? (?:texting|txting|messaging|msging|contacting
@@ -148,10 +151,16 @@ NOT_ASKED\bstop (?:all |these |those |the |your |sending )+(?:\w+ )?CONTACTS\b
     |messages?|contacts?|calls?|records|campaign|spam)\b
 \b(?:remove|delete|lose|erase|forget) (?:NUMBER|this number)\b
 ^(?:please |pls |kindly |just )*(?:remove|take) (?:me|us|me off|us off)(?: please| pls| now| thanks| asap)*$
-(?<!did not )(?<!didnt )(?<!do not )(?<!dont )(?<!dont want to )(?<!not want to )(?<!not )(?<!never )\b
+(?<!stop to )(?<!did not )(?<!didnt )(?<!do not )(?<!dont )(?<!dont want to )(?<!not want to )(?<!not )(?<!never )\b
     (?:unsubscribe|opt ?out|opt (?:me|us) out|opting out)\b
 \b(?:revoke|withdraw|rescind)(?: \w+){0,2} (?:consent|permission)\b
 \bleave (?:me|us) (?:the \w+ )?alone\b
+\b(?:do not|dont|no longer) (?:\w+ )?consent\b
+\bcease (?:and desist|all|any|further|contact|communication)\b
+\bdo not disturb\b
+\b(?:f|fuck|piss) off\b
+\b(?:wrong number|not interested|no thanks|enough|quit it) (?:so |and )?(?:please )?stop\b
+\b(?:and|but) (?:you|u)(?: guys| people)?(?: are)? still (?:text|call|messag)\w* (?:me|us)\b
 """
 
 _FRENCH: Final = r"""
@@ -182,6 +191,7 @@ _SPANISH: Final = r"""
 \b(?:borre|borren|borra|elimine|eliminen|elimina|quite|quiten|quita|saque|saquen|saca)(?:me)? (?:de (?:su|la|tu
     |esta) (?:lista(?! de espera)|base)|mi (?:numero|telefono))\b
 \bdej(?:en|e|a)me en paz\b
+\bno molestar\b
 """
 
 _GERMAN: Final = r"""
@@ -205,6 +215,7 @@ _GERMAN: Final = r"""
 """
 
 _PORTUGUESE: Final = r"""
+^nao quero mais$
 \bnao me (?:escrev|contact|contat|lig|perturb|incomod)\w+\b
 \bnao(?: me)? (?:mand|envi)\w+(?: me)?(?: por favor)?(?: mais\b| mensage\w+| sms| nada|$)
 \bpar(?:e|em|a) de (?:me )?(?:mandar|enviar|escrever|ligar|contatar|contactar|incomodar|perturbar)
@@ -218,6 +229,7 @@ _ITALIAN: Final = r"""
 \bnon mi (?:scriv|contatt|chiam|disturb)\w+\b
 \bnon (?:scriv|contatt|chiam|disturb)\w+mi\b
 \bnon (?:mi )?(?:mand|invi)\w+(?: piu\b| altri| messaggi\w*| sms| niente|$)
+\b(?:niente|nessun) piu (?:altri )?messagg\w+
 \b(?:smettete|smettetela|smetta|smetti|smettila) di \w+
 \bbasta (?:con )?(?:i |questi )?(?:messaggi|sms|chiamate|pubblicita)\b
 \bnon (?:voglio|desidero)(?: piu)?(?: ricevere)?(?: piu| altri| vostri)* (?:messaggi|sms|chiamate
@@ -245,7 +257,7 @@ _SWEDISH: Final = r"""
     |meddelanden)\b
 ^(?:snalla )?(?:ring|smsa|kontakta|messa) (?:inte mig|mig inte|mig aldrig)\b
 \binga (?:fler|mer) (?:sms|meddelanden|samtal)\b
-\bsluta (?:att )?(?:skicka|ringa|smsa|kontakta|skriva|messa)\b
+\bsluta (?:att )?(?:skicka|ringa|smsa|sms a|kontakta|skriva|messa)\b
 \bta bort (?:mig|mitt (?:nummer|namn))\b
 \bvill inte (?:langre )?(?:ha|fa|bli kontaktad)(?: \w+)?(?: sms| meddelanden| samtal|$)
 \blamna mig i fred\b
@@ -285,6 +297,7 @@ _POLISH: Final = r"""
 \bnie chce (?:juz |wiecej )?(?:otrzymywac|dostawac|zadnych|wiecej|sms\w*|wiadomosci|telefonow)
 \b(?:koniec|dosc|zadnych)(?: wiecej| tych)? (?:sms\w*|wiadomosci)\b
 \b(?:dajcie|daj) mi spokoj\b
+\busuniecie (?:mojego numeru|mnie|moich danych)\b
 """
 
 

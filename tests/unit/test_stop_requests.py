@@ -174,6 +174,25 @@ STOPS = [
         "don't message me again, I am at work",
         "Don't text me, call instead",
     ),
+    *(
+        "Do not text or call me",
+        "Do not call or text this number again",
+        "I already told you stop",
+        "Wrong number stop",
+    ),
+    *(
+        "I no longer consent",
+        "Cease and desist",
+        "unsuscribe",
+        "unsubcribe pls",
+        "Take me off of your calling list",
+    ),
+    *(
+        "I replied STOP to opt out and you still text me",
+        "I told you to stop texting me",
+        "STOP STOP STOP",
+        "stopit",
+    ),
     # Spanish
     *(
         "BAJA",
@@ -451,6 +470,24 @@ OTHERS = [
         "I am at the stop",
         "The doctor told me to rest",
         "stopwatch",
+    ),
+    *(
+        "Stop payment on my check",
+        "Stop & Shop parking lot",
+        "I got your text saying STOP to opt out, what is this?",
+    ),
+    *(
+        "Don't forget to text me",
+        "Don't hesitate to call me",
+        "Please don't cancel my appointment",
+        "What if I reply stop?",
+    ),
+    *(
+        "Cancel subscription",
+        "How do I cancel?",
+        "Are you still calling me?",
+        "Never mind",
+        "please do not send the package",
     ),
     # The bridge's own words, quoted
     "Liked “Hi Maya, we tried to reach you. Reply STOP to opt out.”",
