@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from bridge.contacts.plain_text import is_plain_name
 from bridge.rules.model import PlannedDelivery
 from bridge.rules.route import route
 from tests.unit.rules.helpers import NOW, event_of, rules_of
@@ -48,6 +51,28 @@ def test_a_message_to_a_customer_never_repeats_it(name: str, text: str) -> None:
     assert delivery.render_error is None
     assert text not in delivery.params["body"]
     assert not {"evil", "900", "parcel"} & set(delivery.params["body"].replace("\u3002", " ").split())
+
+
+EVERY_FIELD = rules_of(
+    '- name: a\n  when: call.busy\n  do:\n    - use: phone.send\n      with: {body: "'
+    + "|".join(f"{{{{ {field} | default('there') }}}}" for field in FIELDS)
+    + '"}'
+)
+TEXTS = st.one_of(
+    st.text(max_size=50),
+    st.sampled_from(
+        [PHISHING, "Anna", "Dr. Weber", "Beethoven, Ludwig van", "Anna 🌸", "evil\u2024example", "Acme, Inc."]
+    ),
+    st.text("Aab.:/\u3002\u200d @1", max_size=20),
+).filter(lambda text: "|" not in text)
+
+
+@given(st.lists(TEXTS, min_size=len(NAMES), max_size=len(NAMES)))
+def test_whatever_names_hold_only_plain_text_is_inserted(texts: list[str]) -> None:
+    (delivery,) = route(event_of(**dict(zip(NAMES, texts, strict=True))), EVERY_FIELD, NOW).planned
+    for value in delivery.params["body"].split("|"):
+        value = " ".join(value.split())
+        assert is_plain_name(value) or not any(char.isalnum() for char in value)
 
 
 def test_every_name_at_once() -> None:
