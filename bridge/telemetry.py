@@ -188,6 +188,12 @@ class Metrics:
             ["status"],
             registry=self.registry,
         )
+        self.callbacks = Counter(
+            "bridge_callbacks",
+            "Callbacks of providers (message statuses, replies), by connection, name and response status",
+            ["connection", "callback", "status"],
+            registry=self.registry,
+        )
         self.unreadable_contact_fields = Counter(
             "bridge_unreadable_contact_fields",
             "Fields of the contact that stored events had a value for, but none that could be read, by field",

@@ -198,7 +198,7 @@ def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None
         public_routes=[
             *admin.login_routes(),
             *static_routes(),
-            *callback_routes(database, service.accounts.get, public_url),
+            *callback_routes(database, service.accounts.get, public_url, service.metrics),
             *unsubscribe_routes(database, secret),
         ],
         admin_routes=[*api_routes(admin_service), *dashboard_routes(admin_service)],

@@ -18,10 +18,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bridge.connector import Callback, CallbackReply, CallbackRequest, Connector
-from bridge.errors import Refused
+from bridge.errors import Refused, StoreUnavailable
 from bridge.store.database import Database
 from bridge.store.delivery_status import apply_callback
-from bridge.telemetry import log
+from bridge.telemetry import Metrics, log
 
 MAX_BODY: Final = 64 * 1024
 MAX_FIELDS: Final = 1000
@@ -43,7 +43,10 @@ class CallbackConnection(Protocol):
 
 
 def callback_routes(
-    database: Database, find_connection: Callable[[str], CallbackConnection | None], public_url: str | None
+    database: Database,
+    find_connection: Callable[[str], CallbackConnection | None],
+    public_url: str | None,
+    metrics: Metrics,
 ) -> list[Route]:
     """Return the route of the callbacks of every connection that `find_connection` returns at the time of the request.
 
@@ -71,8 +74,14 @@ def callback_routes(
                 advice="set BRIDGE_PUBLIC_URL to the exact address that the provider calls, because it signs that"
                 if error.kind == "signature" else None,
             )  # fmt: skip
+            metrics.callbacks.labels(name, callback.name, str(error.status)).inc()
             return Response(status_code=error.status)
-        await asyncio.to_thread(_store_reply, database, name, callback, reply)
+        try:
+            await asyncio.to_thread(_store_reply, database, name, callback, reply)
+        except StoreUnavailable:
+            metrics.callbacks.labels(name, callback.name, "503").inc()
+            raise
+        metrics.callbacks.labels(name, callback.name, "200").inc()
         return Response(reply.body, media_type=reply.media_type)
 
     return [Route("/webhooks/{connection}/{callback}", endpoint, methods=["POST"], max_body_size=MAX_BODY)]

@@ -20,6 +20,7 @@ from bridge.store.delivery_status import apply_callback
 from bridge.store.follow_ups import follow_up_deliveries
 from bridge.store.opt_out_list import list_opt_outs
 from bridge.store.results import record_results
+from bridge.telemetry import Metrics
 from bridge.testing import Connected, connect, load_connector
 from bridge.web.app import _store_unavailable
 from bridge.web.callbacks import callback_routes
@@ -48,8 +49,13 @@ def twilio() -> Iterator[Connected]:
 
 
 @pytest.fixture
-def client(database: Database, twilio: Connected) -> Iterator[httpx.Client]:
-    routes = callback_routes(database, {"twilio": twilio}.get, PUBLIC)
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def client(database: Database, twilio: Connected, metrics: Metrics) -> Iterator[httpx.Client]:
+    routes = callback_routes(database, {"twilio": twilio}.get, PUBLIC, metrics)
     app = Starlette(routes=routes, exception_handlers={StoreUnavailable: _store_unavailable})
     with serving(app) as url, httpx.Client(base_url=url) as client:
         yield client
@@ -67,6 +73,10 @@ def test_callback_that_cannot_be_read_is_logged(client: httpx.Client) -> None:
         ).is_success
     (entry,) = [entry for entry in logs if entry["event"] == "callback could not be read"]
     assert (entry["connection"], entry["detail"]) == ("twilio", "unknown MessageStatus `levitating`")
+
+
+def _raise_unavailable() -> Any:
+    raise StoreUnavailable("no disk")
 
 
 def twilio_delivery(engine: Engine, **planned: Any) -> str:
@@ -116,6 +126,24 @@ def test_stop_and_start_are_stored_as_opt_out_and_opt_in(client: httpx.Client, d
     assert list_opt_outs(database).items == []
 
 
+def test_callbacks_are_counted_by_response_status(
+    client: httpx.Client, database: Database, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/webhooks/twilio/inbound"
+    post(client, path, {"From": PHONE, "Body": "hello"})
+    post(client, path, {"From": PHONE}, signed_as="https://elsewhere.example.com")
+    client.post("/webhooks/twilio/nothing")
+    monkeypatch.setattr(database, "write", _raise_unavailable)
+    post(client, path, {"From": PHONE, "Body": "hello"})
+    counts = {
+        (sample.labels["callback"], sample.labels["status"]): sample.value
+        for family in metrics.callbacks.collect()
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    }
+    assert counts == {("inbound", "200"): 1, ("inbound", "403"): 1, ("inbound", "503"): 1}
+
+
 @pytest.mark.parametrize(
     "headers", [{}, {"X-Twilio-Signature": "nonsense"}, {"X-Twilio-Signature": "é".encode()}]
 )
@@ -146,7 +174,7 @@ def test_form_fields_are_complete_and_not_stripped(client: httpx.Client) -> None
 
 
 def test_public_url_with_path_is_part_of_the_signature(database: Database, twilio: Connected) -> None:
-    routes = callback_routes(database, {"twilio": twilio}.get, f"{PUBLIC}/hooks/")
+    routes = callback_routes(database, {"twilio": twilio}.get, f"{PUBLIC}/hooks/", Metrics())
     with serving(Starlette(routes=routes)) as url, httpx.Client(base_url=url) as client:
         path = "/webhooks/twilio/inbound"
         response = post(client, path, {"From": PHONE}, signed_as=f"{PUBLIC}/hooks{path}")
@@ -154,7 +182,7 @@ def test_public_url_with_path_is_part_of_the_signature(database: Database, twili
 
 
 def test_request_url_is_used_without_a_public_url(database: Database, twilio: Connected) -> None:
-    routes = callback_routes(database, {"twilio": twilio}.get, None)
+    routes = callback_routes(database, {"twilio": twilio}.get, None, Metrics())
     with serving(Starlette(routes=routes)) as url, httpx.Client(base_url=url) as client:
         path = "/webhooks/twilio/inbound"
         response = post(client, path, {"From": PHONE}, signed_as=f"{url}{path}")
@@ -192,10 +220,7 @@ def test_only_declared_callbacks_of_used_connections_exist(
 def test_callback_that_cannot_be_stored_gets_503(
     client: httpx.Client, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken() -> Any:
-        raise StoreUnavailable("no disk")
-
-    monkeypatch.setattr(database, "write", broken)
+    monkeypatch.setattr(database, "write", _raise_unavailable)
     assert post(client, "/webhooks/twilio/inbound", {"From": PHONE, "Body": "STOP"}).status_code == 503
 
 
