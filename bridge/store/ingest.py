@@ -99,15 +99,19 @@ def event_row(incoming: IncomingEvent) -> dict[str, object]:
         "conversation_id": event.conversation.id,
         "phone": contact.phone,
         "email": address_key(contact.email) if contact.email else None,
-        "unreadable": ",".join(
-            dict.fromkeys(item.field for item in event.unreadable_fields if not item.withheld)
-        )
-        or None,
+        "unreadable": _unreadable_names(event) if event.unreadable_fields else None,
         "occurred_at": event.occurred_at,
         "received_at": event.received_at,
         "body": incoming.body,
         "body_sha256": hashlib.sha256(incoming.body).digest(),
     }
+
+
+def _unreadable_names(event: Event) -> str | None:
+    """Return the names of the fields that could not be read, without withheld numbers."""
+    return (
+        ",".join(dict.fromkeys(item.field for item in event.unreadable_fields if not item.withheld)) or None
+    )
 
 
 def stored_ids(conn: Connection, rows: Sequence[dict[str, object]]) -> set[str]:
