@@ -69,7 +69,8 @@ TEXTS = st.one_of(
 
 @given(st.lists(TEXTS, min_size=len(NAMES), max_size=len(NAMES)))
 def test_whatever_names_hold_only_plain_text_is_inserted(texts: list[str]) -> None:
-    (delivery,) = route(event_of(**dict(zip(NAMES, texts, strict=True))), EVERY_FIELD, NOW).planned
+    changes: dict[str, Any] = dict(zip(NAMES, texts, strict=True))
+    (delivery,) = route(event_of(**changes), EVERY_FIELD, NOW).planned
     for value in delivery.params["body"].split("|"):
         value = " ".join(value.split())
         assert is_plain_name(value) or not any(char.isalnum() for char in value)
