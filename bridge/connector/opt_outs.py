@@ -6,7 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, get_args
 
 from bridge.connector.api import Channel, OptOutFlag, Success, param
-from bridge.connector.contacts import ContactLookupParams, ContactMatch, ContactSource
+from bridge.connector.contacts import (
+    ContactLookupParams,
+    ContactMatch,
+    ContactSource,
+    FillableContactSource,
+)
 from bridge.errors import PermanentError
 
 EMAIL_CHANNELS: Final[tuple[Channel, ...]] = ("email",)
@@ -42,7 +47,13 @@ def find_all_contacts(
     """
     matches: list[ContactMatch] = []
     for source in sources:
-        matches += source.by_email(emails) if emails else ()
+        by_email = list(source.by_email(emails)) if emails else []
+        other = [
+            email for email in emails if not any(match.has_address("email", email) for match in by_email)
+        ]
+        matches += by_email
+        if other and isinstance(source, FillableContactSource):
+            matches += source.by_other_email(other)
         matches += source.by_phone(phones) if phones else ()
     return {match.id: match for match in matches}
 

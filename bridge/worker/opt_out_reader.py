@@ -37,27 +37,34 @@ class OptOutReader:
         self._database = database
         self._accounts = accounts
         self._crms = crms
+        self._busy: set[str] = set()
+        """The accounts with a running query: one query asks several times, and CRMs limit searches per second."""
 
     def poll(self, account: Account) -> None:
-        """Start the queries of an account that are due, as far as it has free slots."""
-        if account.name not in self._crms() or account.connector.read_opt_out_flags is None:
+        """Start the query of an account that is due, unless another one of it is running."""
+        is_crm = account.name in self._crms() and account.connector.read_opt_out_flags is not None
+        if not is_crm or account.name in self._busy or not account.free_slots:
             return
-        while account.free_slots:
-            started_at = uptime()
-            claimed = claim_query(self._database, account.name, account.connector.limits.per_second)
-            if claimed.query is None:
-                if claimed.next_poll_in is not None:
-                    self._accounts.poll_at(account, started_at + claimed.next_poll_in.total_seconds())
-                return
+        started_at = uptime()
+        claimed = claim_query(self._database, account.name, account.connector.limits.per_second)
+        if claimed.query is not None:
             self._submit(account, claimed.query, started_at)
+        elif claimed.next_poll_in is not None:
+            self._accounts.poll_at(account, started_at + claimed.next_poll_in.total_seconds())
 
     def _submit(self, account: Account, query: OptOutQuery, claimed_at: float) -> None:
         account.occupy(1)
+        self._busy.add(account.name)
         try:
             account.submit(lambda: self._run(account, query, claimed_at))
         except RuntimeError as error:  # the machine cannot start another thread
-            self._accounts.release(account, 1, account.average_call_seconds)
+            self._release(account, account.average_call_seconds)
             log.error("failed to start thread for opt-out flags", connection=account.name, error=str(error))
+
+    def _release(self, account: Account, seconds: float) -> None:
+        self._busy.discard(account.name)
+        self._accounts.release(account, 1, seconds)
+        self._accounts.poll_now([account.name])
 
     def _run(self, account: Account, query: OptOutQuery, claimed_at: float) -> None:
         started_at = uptime()
@@ -69,7 +76,7 @@ class OptOutReader:
         except Exception as error:
             log.error("failed to read opt-out flags", connection=account.name, exc_info=error)
         finally:
-            self._accounts.release(account, 1, uptime() - started_at)
+            self._release(account, uptime() - started_at)
 
     def _ask(self, account: Account, query: OptOutQuery, deadline: float) -> None:
         """Ask for the addresses of a query, and record the answer or the failure.

@@ -76,6 +76,16 @@ def test_hubspot_flags_are_found_by_email_and_phone(hubspot: CrmConnection, sand
     }
 
 
+def test_contact_is_found_by_an_additional_email_address(
+    hubspot: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    sandbox.hubspot.add(
+        "contacts", email="old@example.com", hs_additional_emails="a@example.com;new@example.com"
+    )
+    sandbox.hubspot.unsubscribe("old@example.com")
+    assert read_flags(hubspot, ["new@example.com"], []) == {"new@example.com": {"hs_email_optout"}}
+
+
 def test_any_flagged_duplicate_counts(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
     sandbox.hubspot.add("contacts", phone=PHONE, do_not_call="true")
     sandbox.clock.advance(hours=1)
