@@ -43,13 +43,16 @@ class ConversationParams(ContactLookupParams):
         return {"Outcome": self.outcome, "Conversation": context.event.conversation.id}
 
     def body_text(self, context: Context, contact: ContactRef | None, max_length: int) -> str:
-        """Return summary and details in at most `max_length` characters. The summary is cut, the details are not.
+        """Return summary and details in at most `max_length` characters.
 
-        The details include the name that the event gives if the contact has another one.
+        A longer summary ends in `…`; the details are not cut. They include the name that the event gives if the
+        contact has another one.
         """
         values = {"Name given": contact.given_name if contact else "", **self.details(context)}
         details = "\n".join(f"{label}: {value}" for label, value in values.items() if value)
-        summary = (self.summary or "").strip()[: max(0, max_length - len(details) - 1)]
+        summary, room = (self.summary or "").strip(), max(0, max_length - len(details) - 1)
+        if len(summary) > room:
+            summary = f"{summary[: max(0, room - 1)]}…"
         return f"{summary}\n{details}".strip()[:max_length]
 
     def additional_fields(self, context: Context) -> dict[str, Scalar]:
@@ -187,6 +190,9 @@ def items_by_conversation(items: Sequence[BatchItem[P]]) -> dict[str, BatchItem[
 def contact_result(contact: ContactRef, changes: Sized, notes: Sequence[str] = ()) -> Success:
     """Return the result of an action that has written `changes` to a contact, with notes on what was left out."""
     if contact.given_name:
-        notes = [*notes, "the event gives another person's name, so only the rule's own properties are written"]
+        notes = [
+            *notes,
+            "the event gives another person's name, so only the rule's own properties are written",
+        ]
     detail = contact.detail or ("updated" if changes else "nothing to update")
     return Success(id=contact.id, detail="; ".join([detail, *notes]))

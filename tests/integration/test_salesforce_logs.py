@@ -155,6 +155,7 @@ def test_long_strings_are_truncated(salesforce: CrmConnection, sandbox: RunningS
     [task] = sandbox.salesforce.tasks
     assert len(task["Subject"]) == len(task["CallDisposition"]) == 255
     assert len(task["Description"]) == 32_000
+    assert "xxx…\n" in task["Description"]
     assert task["Description"].endswith(f"Conversation: {source_event.conversation.id}")
 
 
