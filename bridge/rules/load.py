@@ -15,6 +15,7 @@ from bridge.json_values import describe_type
 from bridge.rules.keys import Entries, Key, Section, ValueType, list_of
 from bridge.rules.model import LoadResult, MessagingPolicy, Rules
 from bridge.rules.parse_context import ParseContext
+from bridge.rules.parse_defaults import read_defaults, read_tables
 from bridge.rules.parse_messaging import read_messaging
 from bridge.rules.parse_rules import read_rules
 from bridge.rules.parse_steps import read_alerts
@@ -91,15 +92,18 @@ def _read_rules_file(context: ParseContext, root: Node | None, text: str) -> Rul
     if entries is None:
         return None
     # `messaging` comes last: `crm_opt_outs` names connections of the steps.
+    tables, defaults = (FILE.take(context, entries, name) or {} for name in ("tables", "defaults"))
+    inner = context.within(tables=tables, defaults=defaults)
     names = ("alerts", "rules", "messaging")
-    alerts, rules, messaging = (FILE.take(context, entries, name) for name in names)
-    inner = context.within(rules=rules or {}, alerts=alerts or ())
+    alerts, rules, messaging = (FILE.take(inner, entries, name) for name in names)
+    inner = inner.within(rules=rules or {}, alerts=alerts or ())
     return Rules(
         text=text,
         hash=hashlib.sha256(text.encode()).hexdigest(),
         rules=tuple(inner.rules.values()),
         messaging=messaging or MessagingPolicy(),
         alerts=inner.alerts,
+        tables=tables,
         path=context.path,
         **FILE.read(inner, entries),
     )
@@ -139,6 +143,18 @@ FILE = Section(
             "messaging",
             ValueType(read_messaging, {"$ref": "#/$defs/messaging"}),
             "the [policy](#messaging) for every text message, email and call",
+        ),
+        Key(
+            "tables",
+            ValueType(read_tables, {"type": "object", "additionalProperties": {"type": "object"}}),
+            "[tables](#tables-and-defaults) that the filter `table` looks values up in",
+            example="{greeting: {Nora: Front desk, Sam: Workshop}}",
+        ),
+        Key(
+            "defaults",
+            ValueType(read_defaults, {"type": "object", "additionalProperties": {"type": "object"}}),
+            "[keys of a step](#tables-and-defaults) that every step of an action has unless it sets them",
+            example="{twilio.send_sms: {delay: 5m, cancel_on: call.completed}}",
         ),
         Key(
             "alerts",

@@ -234,6 +234,8 @@ class Rules:
     rules: tuple[Rule, ...] = ()
     messaging: MessagingPolicy = field(default_factory=MessagingPolicy)
     alerts: tuple[Step, ...] = ()
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """`tables:`: name -> key -> value, for the filter `table`."""
     tests: tuple[RuleTest, ...] = ()
     path: str = "rules.yaml"
 

@@ -91,6 +91,10 @@ class ParseContext:
     trigger: Trigger = "rule"
     needs_settings: bool = True
     """True if the connections used here must be set up."""
+    tables: Collection[str] = ()
+    """The names of the file's tables."""
+    defaults: Mapping[str, Node] = field(default_factory=dict)
+    """Action -> the keys that its steps have unless they set them."""
     present: Paths = frozenset()
     """The fields that have a value whenever the templates here are rendered."""
     rules: Mapping[str, Rule] = field(default_factory=dict)
@@ -286,6 +290,9 @@ class ParseContext:
                 self.report(self.locate(node, ".".join(path)), check_value(path, value, self.event_types))
         for path in sorted(compiled.truth_tests - invalid):
             self.report(self.locate(node, ".".join(path)), check_truth_test(path, self.event_types))
+        for table in sorted(compiled.tables - set(self.tables)):
+            hint = did_you_mean(table, sorted(self.tables)) or "define it under `tables:`"
+            self.error(self.locate(node, table), f"no table `{table[:60]}`", hint)
         if label == "template":
             for path in sorted(compiled.required - compiled.truth_tests - self.present - invalid):
                 self.report(self.locate(node, ".".join(path)), check_presence(path))

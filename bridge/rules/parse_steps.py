@@ -14,7 +14,7 @@ from bridge.connector.discovery import read_settings
 from bridge.errors import BridgeError
 from bridge.json_values import describe_type
 from bridge.rules.fields import nearest
-from bridge.rules.keys import DURATION, EVENT_TYPES, POSITIVE_INT, STRING, Key, Section, ValueType
+from bridge.rules.keys import DURATION, EVENT_TYPES, POSITIVE_INT, STRING, Entries, Key, Section, ValueType
 from bridge.rules.model import OncePer, Retry, Step
 from bridge.rules.parse_context import CONTEXT_NAMES, ParseContext
 from bridge.rules.parse_params import check_templates, has_template, read_params
@@ -46,6 +46,7 @@ def _step(context: ParseContext, node: Node) -> Step | None:
     if entries is None or "use" not in entries:
         return None
     use_key, use_node = entries["use"]
+    entries = _with_defaults(context, section, entries)
     values = section.read(context, entries)
     if "expires" in values and values["expires"] <= values.get("delay", timedelta(0)):
         hint = "both count from the event's own time: `expires` must be longer than `delay`"
@@ -72,6 +73,22 @@ def _step(context: ParseContext, node: Node) -> Step | None:
     )
 
 
+def _with_defaults(context: ParseContext, section: Section, entries: Entries) -> Entries:
+    """Return the entries of a step, and those that `defaults` has for its action; params are added one by one."""
+    use = entries["use"][1].value
+    defaults = context.defaults.get(use) if isinstance(use, str) else None
+    if defaults is None:
+        return entries
+    names = [key.name for key in section.keys]
+    merged = {name: entry for name, entry in (defaults.entries or {}).items() if name in names} | entries
+    shared, own = defaults.get("with").entries, entries.get("with")
+    if own is not None and own[1].entries is not None and "with" in (defaults.entries or {}):
+        node = own[1]
+        params = {**(shared or {}), **(node.entries or {})}
+        merged["with"] = (own[0], Node(node.line, node.column, node.end_line, params))
+    return merged
+
+
 def _check_params(
     context: ParseContext, node: Node, action: Action, connection: str, params: Mapping[str, Any]
 ) -> None:
@@ -96,8 +113,11 @@ def _has_literal_recipient(action: Action, params: Mapping[str, Any]) -> bool:
 
 def _action(context: ParseContext, node: Node, label: str) -> Action | None:
     use = context.string(node, label)
-    if use is None:
-        return None
+    return find_action(context, node, use) if use is not None else None
+
+
+def find_action(context: ParseContext, node: Node, use: str) -> Action | None:
+    """Return the action that `use` names. Add an error at the node if there is none."""
     if "." not in use:
         actions = _actions(context, use)
         hint = f"one of: {', '.join(actions)}" if actions else "write `use: connector.action`"

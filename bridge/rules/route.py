@@ -35,6 +35,7 @@ from bridge.rules.model import (
 )
 from bridge.rules.parse_params import DefaultParam, describe_validation_error
 from bridge.rules.template_filters import MissingValue, RenderError
+from bridge.rules.template_runtime import TABLES
 from bridge.rules.templates import condition, message_context, template_context
 
 MESSAGE_EXPIRY = timedelta(hours=24)
@@ -45,7 +46,7 @@ _MAX_KEY_LENGTH = 400
 
 def route(event: Event, rules: Rules, now: datetime) -> Routing:
     """Return the deliveries for an event, and the trace of every rule. Never raises."""
-    context = template_context(event, now, rules.messaging.time_zone)
+    context = _context(event, rules, now)
     planned: list[PlannedDelivery] = []
     traces: list[Trace] = []
     for rule, trace in rules.for_event(event.type):
@@ -79,7 +80,7 @@ def follow_up(
         return ()
     fields = _delivery_fields(delivery)
     plan = _PlanContext("on_failure", rule.name, event, now, now, str(fields.get("id", "")), rule.shadow)
-    context = template_context(event, now, rules.messaging.time_zone, fields)
+    context = _context(event, rules, now, fields)
     return _plan_steps(rule.on_failure, plan, context)
 
 
@@ -92,7 +93,13 @@ def alerts(
     """
     fields = _delivery_fields(delivery)
     plan = _PlanContext("alert", ALERTS, event, now, now, str(fields.get("id", "")), False)
-    return _plan_steps(rules.alerts, plan, template_context(event, now, rules.messaging.time_zone, fields))
+    return _plan_steps(rules.alerts, plan, _context(event, rules, now, fields))
+
+
+def _context(
+    event: Event | None, rules: Rules, now: datetime, delivery: Mapping[str, Any] | None = None
+) -> TemplateContext:
+    return {**template_context(event, now, rules.messaging.time_zone, delivery), TABLES: rules.tables}
 
 
 def after_failure(

@@ -51,6 +51,8 @@ class Compiler:
         self.comparisons: set[tuple[tuple[str, ...], Any]] = set()
         self.unguarded: set[tuple[str, ...]] = set()
         """Fields without which the template fails."""
+        self.tables: set[str] = set()
+        """The tables that the template looks values up in."""
         self.truth_tests: set[tuple[str, ...]] = set()
         """Fields that are a condition by themselves, without a comparison."""
         self.count = 0
@@ -272,14 +274,12 @@ class Compiler:
     def _filter(self, node: nodes.Filter) -> Evaluator:
         if node.node is None:
             return self.reject("`{% filter %}` is not allowed", "write {{ value | filter }}")
-        if node.name == "default":
+        if node.name == "default" or (node.name == "table" and len(node.args) == 2):
             with self._tolerating():
                 value = self.expression(node.node)
         else:
             value = self.expression(node.node)
-        spec = {"default": template_filters.DEFAULT_FILTER, "local": template_filters.LOCAL_FILTER}.get(
-            node.name
-        ) or template_filters.FILTERS.get(node.name)
+        spec = _SPECIAL_FILTERS.get(node.name) or template_filters.FILTERS.get(node.name)
         if spec is None:
             return self.reject(
                 f"no filter `{node.name[:40]}`",
@@ -291,6 +291,10 @@ class Compiler:
             return template_runtime.unusable
         if node.name == "default":
             return template_runtime.with_default(value, arguments)
+        if node.name == "table":
+            table = node.args[0].as_const()
+            self.tables.add(table)
+            return template_runtime.look_up_in_table(value, table, *arguments[1:])
         if node.name == "local":
             return lambda context: template_filters.local(
                 value(context),
@@ -338,6 +342,12 @@ class Compiler:
         expected = node.name == "defined"
         return lambda context: template_runtime.is_defined(value, context) is expected
 
+
+_SPECIAL_FILTERS = {
+    "default": template_filters.DEFAULT_FILTER,
+    "local": template_filters.LOCAL_FILTER,
+    "table": template_filters.TABLE_FILTER,
+}
 
 _EXPRESSIONS: dict[type[nodes.Node], Callable[[Compiler, Any], Evaluator]] = {
     nodes.Name: Compiler._path,

@@ -185,6 +185,10 @@ def _constant_digits(value: object) -> str | None:
     return None if valid else "a number of digits from 0 to 10"
 
 
+def _constant_table(value: object) -> str | None:
+    return None if isinstance(value, str) else "the quoted name of a table, such as 'greetings'"
+
+
 def _constant_pattern(value: object) -> str | None:
     if isinstance(value, str) and len(value) <= 60 and _DIRECTIVES.fullmatch(value):
         return None
@@ -234,10 +238,12 @@ FILTERS["e"] = FILTERS["escape"]
 
 LOCAL_FILTER = Filter(local, max_args=2, constants=(_constant_pattern, _constant_zone))
 """`local` is separate because it needs the contact's time zone."""
+TABLE_FILTER = Filter(lambda: None, min_args=1, max_args=2, constants=(_constant_table,))
+"""`table` is separate because it needs the tables of the file."""
 DEFAULT_FILTER = Filter(lambda: None, min_args=1, max_args=2, constants=())
 """`default` is separate because it handles missing values."""
 
-FILTER_NAMES = tuple(sorted([*FILTERS, "default", "local"]))
+FILTER_NAMES = tuple(sorted([*FILTERS, "default", "local", "table"]))
 
 TESTS: dict[str, Callable[[Any], bool]] = {
     "boolean": lambda value: isinstance(value, bool),

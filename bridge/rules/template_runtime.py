@@ -19,6 +19,7 @@ from bridge.rules.template_filters import (
     limit_length,
     require_number,
     to_html,
+    to_text,
 )
 
 Evaluator = Callable[[TemplateContext], Any]
@@ -26,6 +27,9 @@ Evaluator = Callable[[TemplateContext], Any]
 
 TIME_ZONE = "time zone"
 """Context key of the contact's time zone. No template can name it, because it contains a space."""
+
+TABLES = "tables of the file"
+"""Context key of `tables:`. No template can name it, because it contains a space."""
 
 _MAX_DEPTH = 50
 
@@ -95,6 +99,23 @@ def with_default(value: Evaluator, arguments: list[Evaluator]) -> Evaluator:
         if result is None or (result == "" and replace_empty(context) is True):
             return fallback(context)
         return result
+
+    return run
+
+
+def look_up_in_table(value: Evaluator, table: str, fallback: Evaluator | None = None) -> Evaluator:
+    """Return an evaluator of `table(name)`: the entry for a value in a table of the file, else the fallback."""
+
+    def run(context: TemplateContext) -> Any:
+        try:
+            entry = context.get(TABLES, {}).get(table, {}).get(to_text(value(context)))
+        except MissingValue:
+            entry = None
+        if entry is not None:
+            return entry
+        if fallback is None:
+            raise MissingValue(f"the table {table} has no entry for this value")
+        return fallback(context)
 
     return run
 

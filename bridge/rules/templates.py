@@ -56,6 +56,8 @@ class Template:
     """The dotted names that the template uses as true or false."""
     requirements: tuple[Requirement, ...] = ()
     """Of a condition: the comparisons with constants that must be true for it to be true."""
+    tables: frozenset[str] = frozenset()
+    """The tables that the template looks values up in."""
     proves: frozenset[tuple[str, ...]] = frozenset()
     """Of a condition: the dotted names that have a value if it is true."""
 
@@ -167,6 +169,7 @@ def _compile(source: str, build: Callable[[Compiler], Evaluator]) -> Template:
         frozenset(compiler.comparisons),
         frozenset(compiler.unguarded),
         frozenset(compiler.truth_tests),
+        tables=frozenset(compiler.tables),
     )
 
 

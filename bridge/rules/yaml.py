@@ -92,17 +92,23 @@ class Diagnostics:
 
     def warning(self, node: Node, text: str, hint: str = "") -> None:
         """Add a warning: the file is valid there, but probably not what its author intended."""
-        if len(self.entries) < MAX_DIAGNOSTICS:
+        if len(self.entries) < MAX_DIAGNOSTICS and not self._is_known(node.line, node.column, text):
             self.entries.append(Diagnostic(node.line, node.column, text, hint, self.rule, "warning"))
 
     def error_at(
         self, line: int, column: int, text: str, hint: str = "", connection: str | None = None
     ) -> None:
         """Add an error at a place. Raise TooManyDiagnostics if the limit is reached."""
+        if self._is_known(line, column, text):
+            return
         self.entries.append(Diagnostic(line, column, text, hint, self.rule, connection=connection))
         if len(self.entries) >= MAX_DIAGNOSTICS:
             self.entries.append(Diagnostic(line, column, "too many problems: fix these first"))
             raise TooManyDiagnostics
+
+    def _is_known(self, line: int, column: int, text: str) -> bool:
+        """Return whether this was reported before: a value of `defaults` is read with every step that has it."""
+        return any((item.line, item.column, item.text) == (line, column, text) for item in self.entries)
 
     @property
     def error_count(self) -> int:

@@ -40,6 +40,7 @@ MODELS: tuple[tuple[Section, type], ...] = (
     (parse_tests.EXPECTATION, Expectation),
 )
 READ_SEPARATELY = {
+    ("the file", "defaults"),
     ("the file", "version"),
     ("a test file", "version"),
     ("a rule", "where"),
