@@ -20,8 +20,7 @@ MAX_LINE: Final = 4096
 """Characters of a line; a longer one is not a line of such a list."""
 EXPORT_COLUMNS: Final = ("address", "channel", "reason", "kind", "since", "until", "source", "actor")
 _HEADINGS: Final = {
-    "address": ("address", "phone", "phone number", "phone_number", "mobile", "number", "email", "e-mail",
-                "email address", "recipient"),
+    "address": ("address", "phone", "phone number", "mobile", "number", "email", "email address", "recipient"),
     "channel": ("channel",),
     "reason": ("reason", "note", "comment"),
     "kind": ("kind",),
@@ -79,7 +78,7 @@ def _columns(cells: Sequence[str]) -> Mapping[str, int] | None:
     """Return the positions of the columns, or None if the first line is not a header."""
     columns: dict[str, int] = {}
     for position, cell in enumerate(cells):
-        column = _COLUMN_OF.get(cell.lower())
+        column = _COLUMN_OF.get(cell.lower().replace("-", "").replace("_", " "))
         if column is not None:
             columns.setdefault(column, position)
     if columns and "address" not in columns:

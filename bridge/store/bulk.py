@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql
@@ -19,6 +19,12 @@ from bridge.store.schema import Instant, microseconds
 
 _MAX_VARIABLES = 32_000
 """SQLite's default limit for one statement is 32,766."""
+JSON_VALUES: Final = {
+    "sqlite": "json_each(:values)",
+    "postgresql": "json_array_elements_text(CAST(:values AS json)) AS given(value)",
+}
+"""By dialect, a FROM clause with the column `value`: the strings of the JSON list in the parameter `values`. Unlike
+`IN (...)`, it is one parameter of one statement, however many strings there are."""
 _POSTGRES = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 

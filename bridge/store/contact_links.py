@@ -15,6 +15,8 @@ from typing import Final
 
 from sqlalchemy import Connection, TextClause, text
 
+from bridge.store.bulk import JSON_VALUES
+
 MAX_LINKS: Final = 5
 
 
@@ -31,11 +33,9 @@ def _statement(column: str, other: str, values: str) -> TextClause:
     )
 
 
-_SQLITE = "json_each(:addresses)"
-_POSTGRES = "json_array_elements_text(CAST(:addresses AS json)) AS given(value)"
 _STATEMENTS: Final = {
     (dialect, column): _statement(column, other, values)
-    for dialect, values in (("sqlite", _SQLITE), ("postgresql", _POSTGRES))
+    for dialect, values in JSON_VALUES.items()
     for column, other in (("phone", "email"), ("email", "phone"))
 }
 
@@ -57,8 +57,7 @@ def _occur_with(conn: Connection, addresses: Collection[str]) -> Mapping[str, se
     phones = [address for address in addresses if "@" not in address]
     for column, values in (("phone", phones), ("email", emails)):
         if values:
-            statement = _STATEMENTS[conn.dialect.name, column]
-            parameters = {"addresses": json.dumps(values), "max_links": MAX_LINKS}
-            for address, other in conn.execute(statement, parameters):
+            parameters = {"values": json.dumps(values), "max_links": MAX_LINKS}
+            for address, other in conn.execute(_STATEMENTS[conn.dialect.name, column], parameters).all():
                 found[address].add(other)
     return {address: others for address, others in found.items() if len(others) <= MAX_LINKS}

@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, select, text
 
 from bridge.connector.api import Channel
 from bridge.contacts.address import address_key
 from bridge.events import CONTACT_OPTED_OUT
 from bridge.ids import new_id
-from bridge.policy import ActiveOptOut, OptOutEntry, covered_channels, find_opt_out
+from bridge.policy import CHANNELS, ActiveOptOut, OptOutEntry, covered_channels, find_opt_out
 from bridge.rules.model import OptOutScope
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
 from bridge.store.bridge_events import BridgeEvent, insert_bridge_events
-from bridge.store.bulk import bulk_insert
+from bridge.store.bulk import JSON_VALUES, bulk_insert
 from bridge.store.contact_links import linked_addresses
 from bridge.store.database import Database
 from bridge.store.undeliverable import clear_undeliverable
@@ -41,6 +42,20 @@ _UPSERT: Final = (
     "ON CONFLICT (channel, address) DO UPDATE SET opted_out_at = excluded.opted_out_at, source = excluded.source, "
     "changed_at = excluded.changed_at, id = excluded.id, actor = excluded.actor, reason = excluded.reason"
 )
+
+
+_ENTRY_COLUMNS = _TABLE.c["address", "channel", "opted_out_at", "changed_at", "source", "actor", "reason"]
+_ENTRIES: Final = {
+    dialect: text(
+        f"SELECT {', '.join(column.name for column in _ENTRY_COLUMNS)} FROM {values} "  # noqa: S608
+        f"CROSS JOIN opt_outs WHERE address = value AND channel IN ({', '.join(map(repr, CHANNELS))})"
+    ).columns(*_ENTRY_COLUMNS)
+    for dialect, values in JSON_VALUES.items()
+}
+"""By dialect, the query for the entries of the addresses `values`. CROSS JOIN lets SQLite start with these."""
+
+
+_ANY_OPT_OUT: Final = select(_TABLE.c.id).where(text("opted_out_at IS NOT NULL")).limit(1)
 
 
 @dataclass(frozen=True)
@@ -86,13 +101,12 @@ def save_opt_outs(
     if not latest:
         return []
     _lock_recipients(database, conn, {address for _, address in latest})
-    stored = _stored(conn, latest)
+    active = _active(conn, latest)
     rows, new = [], []
     for key, change in latest.items():
-        row = stored.get(key)
-        if change.opted_out != _is_opted_out(row):
+        if change.opted_out != (key in active):
             new.append(change)
-        elif change.opted_out and row is not None and not (row.actor is not None and change.actor is None):
+        elif change.opted_out and not (active[key] and change.actor is None):
             continue
         rows.append(_row(change, now))
     if rows:
@@ -133,8 +147,8 @@ def import_opt_outs(
     """
     if dry_run:
         with database.read() as conn:
-            stored = _stored(conn, {change.key for change in changes})
-        return {change.key for change in changes if not _is_opted_out(stored.get(change.key))}
+            active = _active(conn, {change.key for change in changes})
+        return {change.key for change in changes} - active.keys()
     with database.write() as conn:
         now = database.now(conn)
         new = save_opt_outs(database, conn, changes, now, publish_events=publish_events)
@@ -145,10 +159,6 @@ def record_import(database: Database, actor: str, name: str, counts: Mapping[str
     """Record an import in the audit log, as one entry."""
     with database.write() as conn:
         record_audit(conn, database.now(conn), actor, "import", [name], counts)
-
-
-def _is_opted_out(row: Row[*tuple[Any, ...]] | None) -> bool:
-    return row is not None and row.opted_out_at is not None
 
 
 def _lock_recipients(database: Database, conn: Connection, addresses: Collection[str]) -> None:
@@ -165,16 +175,11 @@ def _lock_recipients(database: Database, conn: Connection, addresses: Collection
     )
 
 
-def _stored(
-    conn: Connection, keys: Collection[tuple[str, str]]
-) -> Mapping[tuple[str, str], Row[*tuple[Any, ...]]]:
-    rows = conn.execute(
-        select(_TABLE.c.channel, _TABLE.c.address, _TABLE.c.opted_out_at, _TABLE.c.actor).where(
-            _TABLE.c.channel.in_({channel for channel, _ in keys}),
-            _TABLE.c.address.in_({address for _, address in keys}),
-        )
-    )
-    return {(row.channel, row.address): row for row in rows}
+def _active(conn: Connection, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], bool]:
+    """Return those channels and addresses that are opted out, and whether an operator entered it."""
+    addresses = list({address for _, address in keys})
+    rows = conn.execute(_ENTRIES[conn.dialect.name], {"values": json.dumps(addresses)})
+    return {(row.channel, row.address): row.actor is not None for row in rows if row.opted_out_at is not None}
 
 
 def _row(change: OptOutChange, now: datetime) -> dict[str, Any]:
@@ -227,6 +232,8 @@ def active_opt_outs(
 
     `hash_address` finds the opt-outs of erased addresses.
     """
+    if conn.execute(_ANY_OPT_OUT).first() is None:
+        return {}
     addresses = {address for _, address in recipients}
     linked = linked_addresses(conn, addresses)
     addresses.update(*linked.values())
@@ -256,13 +263,11 @@ def read_entries(
     address_of = {address: address for address in addresses}
     if hash_address is not None:
         address_of |= {hash_address(address): address for address in addresses}
-    rows = conn.execute(
-        select(
-            *_TABLE.c["address", "channel", "opted_out_at", "changed_at", "source", "actor", "reason"]
-        ).where(_TABLE.c.channel.in_(list(channels)), _TABLE.c.address.in_(list(address_of)))
-    )
+    rows = conn.execute(_ENTRIES[conn.dialect.name], {"values": json.dumps(list(address_of))}).all()
     entries: dict[str, list[OptOutEntry]] = defaultdict(list)
     for address, channel, opted_out_at, changed_at, source, actor, reason in rows:
+        if channel not in channels:
+            continue
         entry = OptOutEntry(channel, opted_out_at, changed_at, source or "", actor, reason)
         entries[address_of[address]].append(entry)
     return dict(entries)

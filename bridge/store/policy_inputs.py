@@ -123,13 +123,19 @@ def load_policy_data(
 
 
 def inputs_for_planned(
-    database: Database, planned: PlannedDelivery, event: Event, messaging: MessagingPolicy
+    database: Database,
+    planned: PlannedDelivery,
+    event: Event,
+    messaging: MessagingPolicy,
+    hash_address: Callable[[str], str] | None = None,
 ) -> PolicyInputs:
     """Load the policy inputs of a delivery that is only planned, for `bridge explain`."""
     with database.read() as conn:
         now = database.now(conn)
         delivery = Delivery.not_stored(delivery_row(planned, event, "", now))
-        data = load_policy_data(database, conn, [delivery], {delivery.id: event}, messaging, now)
+        data = load_policy_data(
+            database, conn, [delivery], {delivery.id: event}, messaging, now, hash_address
+        )
         data.message_totals = stored_message_counts(conn, planned.connection).totals(
             messaging.total_caps, now
         )

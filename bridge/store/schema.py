@@ -314,7 +314,7 @@ undeliverable_addresses = Table(
     metadata,
     Column("channel", Text, primary_key=True, info=_doc("Channel, such as `sms` or `email`.")),
     Column("address", Text, primary_key=True, info=_doc("Phone number, or email address in lowercase.")),
-    Column("id", Text, nullable=False, info=_doc("ID of the entry, `und_...`.")),
+    Column("id", Text, nullable=False, info=_doc("ID of the entry, `opt_...`.")),
     Column("since", Instant, nullable=False, info=_doc("When the last message could not be delivered.")),
     Column("until", Instant, nullable=False, info=_doc("When messages are tried again; then the row is deleted.")),
     Column("source", Text, nullable=False, info=_doc("The connection that reported it.")),

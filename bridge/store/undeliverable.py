@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, select, text
 
 from bridge.connector.api import Channel
 from bridge.contacts.address import address_key
 from bridge.ids import new_id
-from bridge.policy import UndeliverableAddress
+from bridge.policy import CHANNELS, UndeliverableAddress
 from bridge.store import schema
-from bridge.store.bulk import bulk_insert
+from bridge.store.bulk import JSON_VALUES, bulk_insert
 from bridge.store.database import Database
 
 UNDELIVERABLE_FOR: Final = timedelta(days=90)
@@ -24,6 +25,18 @@ _UPSERT: Final = (
     "ON CONFLICT (channel, address) DO UPDATE SET id = excluded.id, since = excluded.since, until = excluded.until, "
     "source = excluded.source, detail = excluded.detail"
 )
+
+
+_ENTRY_COLUMNS = _TABLE.c["channel", "address", "since", "until", "detail"]
+_ENTRIES: Final = {
+    dialect: text(
+        f"SELECT {', '.join(column.name for column in _ENTRY_COLUMNS)} FROM {values} "  # noqa: S608
+        f"CROSS JOIN undeliverable_addresses WHERE address = value "
+        f"AND channel IN ({', '.join(map(repr, CHANNELS))})"
+    ).columns(*_ENTRY_COLUMNS)
+    for dialect, values in JSON_VALUES.items()
+}
+"""By dialect, the query for the entries of the addresses `values`."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +74,12 @@ def undeliverable_addresses(
     conn: Connection, recipients: Collection[tuple[Channel, str]], now: datetime
 ) -> dict[tuple[Channel, str], UndeliverableAddress]:
     """Return those of these recipients (channel, address) that cannot be reached."""
-    rows = conn.execute(
-        select(*_TABLE.c["channel", "address", "since", "until", "detail"]).where(
-            _TABLE.c.channel.in_({channel for channel, _ in recipients}),
-            _TABLE.c.address.in_({address for _, address in recipients}),
-            _TABLE.c.until > now,
-        )
-    )
+    values = json.dumps([address for _, address in recipients])
+    rows = conn.execute(_ENTRIES[conn.dialect.name], {"values": values})
     return {
         (channel, address): UndeliverableAddress(since, until, detail)
         for channel, address, since, until, detail in rows
+        if until > now
     }
 
 

@@ -19,6 +19,7 @@ from bridge.contacts.typed_address import read_typed_address
 from bridge.dryrun.engine import temporary_database
 from bridge.errors import PermanentError
 from bridge.rules.model import MessagingPolicy, OptOutScope, Rules
+from bridge.rules.route import route
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert
 from bridge.store.contact_links import _STATEMENTS, MAX_LINKS, linked_addresses
@@ -27,15 +28,19 @@ from bridge.store.delivery_status import apply_callback
 from bridge.store.erase import erase
 from bridge.store.opt_out_list import export_opt_outs, list_opt_outs, show_opt_outs
 from bridge.store.opt_outs import OptOutChange, hash_address, import_opt_outs, save_opt_out
-from bridge.store.policy_inputs import PolicyConfig
+from bridge.store.policy_inputs import PolicyConfig, inputs_for_planned
 from bridge.store.queries import list_events, show_event
 from bridge.store.retention import prune
 from tests.integration.engine import NO_QUIET, Engine
 from tests.unit.contacts.test_phone import spellings
+from tests.unit.rules.helpers import rules_of
 
 PHONE, OTHER_PHONE = "+12125550167", "+14155550123"
 EMAIL, OTHER_EMAIL = "maya@lindqvist.example", "maya@work.example"
 SECRET = b"a secret key of the service"
+
+
+RULES = rules_of("- {name: text, when: call.busy, do: [{use: phone.send, with: {body: hi}}]}")
 
 
 @pytest.fixture
@@ -178,8 +183,8 @@ def test_links_are_found_by_index_seeks(database: Database) -> None:
     with database.read() as conn:
         for column, other in (("phone", "email"), ("email", "phone")):
             statement = _STATEMENTS[conn.dialect.name, column]
-            parameters = {"addresses": '["+12125550123"]', "max_links": MAX_LINKS}
-            plan = "\n".join(str(row) for row in conn.execute(text(explain + statement.text), parameters))
+            parameters = {"values": '["+12125550123"]', "max_links": MAX_LINKS}
+            plan = "\n".join(map(str, conn.execute(text(explain + statement.text), parameters)))
             assert f"events_{column}" in plan
             assert f"events_{other}" not in plan
             assert "SCAN events" not in plan
@@ -187,6 +192,7 @@ def test_links_are_found_by_index_seeks(database: Database) -> None:
 
 
 def test_number_of_queries_does_not_depend_on_the_number_of_deliveries(engine: Engine) -> None:
+    opt_out(engine, "sms", OTHER_PHONE)
     counts = []
     for size in (1, 20):
         engine.slots = size
@@ -251,6 +257,17 @@ def test_opt_out_covers_other_addresses_after_erasure(engine: Engine) -> None:
     assert reason(engine, "call", PHONE) == "opted_out"
     [own] = show_opt_outs(engine.database, PHONE, lambda address: hash_address(SECRET, address))
     assert own["other_address"] is False
+
+
+def test_explain_knows_the_opt_out_of_an_erased_address(engine: Engine) -> None:
+    opt_out(engine, "sms", PHONE)
+    erase(engine.database, "ada", PHONE, SECRET)
+    [planned] = route(event_with(engine, PHONE), RULES, engine.database.clock.now()).planned
+    inputs = inputs_for_planned(
+        engine.database, planned, event_with(engine, PHONE), MessagingPolicy(),
+        lambda address: hash_address(SECRET, address),
+    )  # fmt: skip
+    assert inputs.opt_out is not None
 
 
 # ---------------------------------------------------------------- spellings
