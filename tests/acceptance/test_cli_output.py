@@ -95,6 +95,14 @@ def test_show_and_events_name_fields_that_could_not_be_read(stored: Bridge) -> N
     ]
 
 
+def test_explain_reads_national_numbers_with_the_default_country(bridge: Bridge) -> None:
+    Path("rules.yaml").write_text("version: 1\nrules: []\n")
+    change = ("--set", "metadata.contactPhone=07911 123456")
+    assert "+447911123456" in bridge("explain", "call.busy", *change, BRIDGE_DEFAULT_COUNTRY="GB").stdout
+    wrong = bridge("explain", "call.busy", BRIDGE_DEFAULT_COUNTRY="UK")
+    assert "BRIDGE_DEFAULT_COUNTRY: write the ISO 3166 code" in str(wrong.exception)
+
+
 def test_explain_names_fields_that_could_not_be_read(bridge: Bridge) -> None:
     Path("rules.yaml").write_text(
         "version: 1\n"
