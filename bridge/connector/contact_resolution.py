@@ -96,9 +96,7 @@ def resolve_contact(
     [resolution] = resolve(source, [query])
     contact = resolution.contact
     if contact is None:
-        raise PermanentError(
-            "the CRM has no such contact" if query.keys else resolution.note, code="not_found"
-        )
+        raise PermanentError(resolution.note or "the CRM has no such contact", code="not_found")
     if not isinstance(contact, ContactRef):
         raise contact
     if contact.created:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -132,17 +133,17 @@ class ContactQuery:
     scope: str = ""
     """Prefix of the cache keys, for searches over some kinds of records only (`lead:` for leads)."""
 
-    @property
+    @cached_property
     def addresses(self) -> Sequence[tuple[AddressKind, str]]:
         """The contact's addresses. The email comes first because a phone number may be shared."""
         return [(kind, address) for kind in ADDRESS_KINDS if (address := self.address(kind))]
 
-    @property
+    @cached_property
     def keys(self) -> Sequence[str]:
         """The cache keys of all addresses, in the order of `addresses`."""
         return [self.key(kind) for kind, _ in self.addresses]
 
-    @property
+    @cached_property
     def pair_key(self) -> str | None:
         """The cache key of both addresses together, for a record that only one of them leads to. None: one is missing.
 
@@ -152,7 +153,7 @@ class ContactQuery:
             return None
         return f"{self.scope}pair:{address_key(self.email)}:{address_key(self.phone)}"
 
-    @property
+    @cached_property
     def person(self) -> Contact:
         """The person that the addresses belong to: the event's contact, unless the rule names other addresses."""
         contact = self.context.contact
@@ -161,12 +162,12 @@ class ContactQuery:
         )
         return contact if is_contact else Contact()
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The person's name as the event gives it, empty if it gives none."""
         return full_name(self.person)
 
-    @property
+    @cached_property
     def details(self) -> ContactDetails:
         """Everything the event says about the person."""
         person = self.person
@@ -182,9 +183,13 @@ class ContactQuery:
         """Return the contact's email address or phone number, None if the event has none."""
         return self.email if kind == "email" else self.phone
 
+    @cached_property
+    def _keys(self) -> Mapping[AddressKind, str]:
+        return {kind: f"{self.scope}{kind}:{address_key(self.address(kind) or '')}" for kind in ADDRESS_KINDS}
+
     def key(self, kind: AddressKind) -> str:
         """Return the cache key of one address."""
-        return f"{self.scope}{kind}:{address_key(self.address(kind) or '')}"
+        return self._keys[kind]
 
     def is_not_found(self, cached_ids: Mapping[str, str]) -> bool:
         """Return whether the cache says of every address that the CRM has no such contact."""

@@ -6,18 +6,13 @@ import re
 import unicodedata
 from functools import lru_cache
 
-_TITLES = frozenset(
-    re.findall(
-        r"\w+",
-        """mr mrs ms miss mx dr prof professor sir madam herr frau hr fr dipl ing mme mlle monsieur madame sr sra srta
-        don dona dott sig signora jr junior senior ii iii iv md phd mba esq msc bsc""",
-    )
-)
-"""Titles and suffixes, without punctuation. They do not distinguish people."""
+from bridge.contacts.name import SUFFIXES, TITLES
+
 _LETTERS = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
 """Letters that have no decomposition into a base letter and an accent."""
 
 
+@lru_cache(maxsize=4096)
 def same_name(one: str, other: str) -> bool:
     """Return whether two names may be the same person's.
 
@@ -40,9 +35,16 @@ def _same_word(word: str, other: str) -> bool:
     return word == other or (min(len(word), len(other)) == 1 and word[0] == other[0])
 
 
-@lru_cache(maxsize=4096)
-def _words(name: str) -> tuple[str, ...]:
+def _words(name: str) -> list[str]:
+    words = _split(name)
+    return [word for word in words if word not in _TITLES] or words
+
+
+def _split(name: str) -> list[str]:
     decomposed = unicodedata.normalize("NFKD", name.casefold().translate(_LETTERS))
     letters = "".join(char for char in decomposed if not unicodedata.combining(char))
-    words = re.findall(r"[^\W_]+", letters.replace("'", "").replace("\u2019", ""))
-    return tuple(word for word in words if word not in _TITLES) or tuple(words)
+    return re.findall(r"[^\W_]+", letters.replace("'", "").replace("\u2019", ""))
+
+
+_TITLES = frozenset(word for title in TITLES | SUFFIXES for word in _split(title) if len(word) > 1)
+"""Words that do not distinguish people."""
