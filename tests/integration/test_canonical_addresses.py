@@ -19,6 +19,7 @@ from alembic.config import Config
 from bridge.clock import Clock
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
+from bridge.store.opt_out_list import list_opt_outs
 from tests.postgres import database_of
 
 OLD, NEW = "+4407911123456", "+447911123456"
@@ -192,6 +193,16 @@ def test_upgrade_merges_opt_outs_and_the_newest_change_decides(old_database: Dat
         ("erased:0123", 1, "change 1"),
         ("maya@example.com", 1, "change 1"),
     ]
+
+
+def test_upgrade_gives_opt_outs_an_id_and_entries_of_operators_an_actor(old_database: Database) -> None:
+    by_operator = opt_out("ada@example.com", 2, opted_out=True, channel="email") | {"source": "command line"}
+    insert(old_database, "opt_outs", opt_out(NEW, 1, opted_out=True), by_operator)
+    upgrade(old_database)
+    first, second = list_opt_outs(old_database).items
+    assert (first["address"], first["actor"], second["actor"]) == ("ada@example.com", "unknown", None)
+    assert first["id"].startswith("opt_")
+    assert first["id"] > second["id"]
 
 
 def test_upgrade_of_many_rows_takes_seconds(old_database: Database) -> None:

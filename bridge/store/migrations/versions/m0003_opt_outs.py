@@ -16,6 +16,8 @@ def upgrade() -> None:
     for name in ("id", "actor", "reason"):
         op.add_column("opt_outs", sa.Column(name, sa.Text(), nullable=True))
     _fill_ids()
+    # Until now, the operator was not stored.
+    op.execute("UPDATE opt_outs SET actor = 'unknown' WHERE source = 'command line'")
     op.create_index(
         "opt_outs_id",
         "opt_outs",
