@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from bridge.connector.api import Channel
 from bridge.errors import (
@@ -81,6 +81,10 @@ class ConnectionState:
 
 CONNECTION_COLUMNS = tuple(_TABLE.c[field.name] for field in fields(ConnectionState))
 """The columns of a `ConnectionState`, in the order of its fields."""
+_IS_CONNECTION = _TABLE.c.name == bindparam("connection")
+_LOCK = select(*CONNECTION_COLUMNS).where(_IS_CONNECTION).with_for_update()
+_WRITE = update(_TABLE).where(_IS_CONNECTION)
+"""Built once, because every claim uses both. `_WRITE` sets the columns that are passed as its parameters."""
 
 
 @dataclass
@@ -110,7 +114,7 @@ class RequestBudget:
             values["paused_until"] = now + 3 * PROBE_INTERVAL
         values |= columns
         if values:
-            conn.execute(update(_TABLE).where(_TABLE.c.name == self.name).values(values))
+            conn.execute(_WRITE, {"connection": self.name, **values})
 
 
 def register_accounts(database: Database, fingerprints: Mapping[str, str]) -> None:
@@ -188,12 +192,11 @@ def stored_message_counts(conn: Connection, name: str) -> MessageCounts:
 
 def lock_connection(database: Database, conn: Connection, name: str) -> ConnectionState:
     """Return the connection's state, locked until the transaction ends; create its row if it does not exist."""
-    query = select(*CONNECTION_COLUMNS).where(_TABLE.c.name == name).with_for_update()
-    row = conn.execute(query).one_or_none()
+    row = conn.execute(_LOCK, {"connection": name}).one_or_none()
     if row is None:
         initial = {"name": name, "failures": 0, "successes": 0, "alert_due": False}
         conn.execute(database.insert_new(_TABLE), [initial])
-        row = conn.execute(query).one()
+        row = conn.execute(_LOCK, {"connection": name}).one()
     return ConnectionState.from_row(row)
 
 
