@@ -20,7 +20,7 @@ from bridge.worker.account import Account, Accounts
 def connections_used_by(rules: Rules, registry: Registry) -> dict[str, Connector]:
     """Return the connections that enabled rules, alerts and the policy use. Only their connectors are imported."""
     steps = [step for rule in rules.rules if rule.enabled for step in rule.steps]
-    names = {step.connection: step.action.connector for step in (*steps, *rules.alerts)}
+    names = {name: step.action.connector for step in (*steps, *rules.alerts) for name in step.connections}
     names |= rules.messaging.crm_opt_outs
     return {connection: registry.connector(connector) for connection, connector in names.items()}
 

@@ -98,12 +98,24 @@ class Retry:
 
 
 @dataclass(frozen=True)
+class ConnectionChoice:
+    """A connection that depends on a field of the event: `connection: {by: ..., table: ..., default: ...}`."""
+
+    by: tuple[str, ...]
+    """The field whose value is looked up."""
+    table: Mapping[str, str]
+    """Value -> connection."""
+    default: str | None = None
+    """The connection for a value that the table does not have, or for an event without the field."""
+
+
+@dataclass(frozen=True)
 class Step:
     """One entry of `do:`, `on_failure:` or `alerts:`."""
 
     use: str
     action: Action
-    connection: str
+    connection: str | ConnectionChoice
     line: int
     values: Mapping[str, Any]
     """Every param that the rule or a default sets. Strings with `{{` are compiled templates."""
@@ -117,6 +129,14 @@ class Step:
     """A compiled template, or None."""
     internal: bool = False
     """The recipient is a literal of the file: a message to the team, to which the messaging policy does not apply."""
+
+    @property
+    def connections(self) -> tuple[str, ...]:
+        """Every connection that the step can use."""
+        if isinstance(self.connection, str):
+            return (self.connection,)
+        default = (self.connection.default,) if self.connection.default else ()
+        return tuple(dict.fromkeys((*self.connection.table.values(), *default)))
 
 
 class Check(NamedTuple):

@@ -91,8 +91,8 @@ class ParseContext:
     trigger: Trigger = "rule"
     needs_settings: bool = True
     """True if the connections used here must be set up."""
-    tables: Collection[str] = ()
-    """The names of the file's tables."""
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """`tables` of the file: name -> key -> value."""
     defaults: Mapping[str, Node] = field(default_factory=dict)
     """Action -> the keys that its steps have unless they set them."""
     present: Paths = frozenset()

@@ -118,7 +118,13 @@ def _warn_about_shared_idempotency_keys(context: ParseContext, rules: Mapping[st
                 continue
             recipient = _source(step.values.get(step.action.recipient or ""))
             dedupe_value = _source(step.values.get(step.action.dedupe_by or ""))
-            parts = (step.use, step.connection, recipient, dedupe_value, _source(step.idempotency_key))
+            parts = (
+                step.use,
+                ", ".join(step.connections),
+                recipient,
+                dedupe_value,
+                _source(step.idempotency_key),
+            )
             keys = [(*parts, event_type) for event_type in sorted(rule.when)]
             always_fires = not rule.conditions
             tables = (own, unconditional) if always_fires else (own,)

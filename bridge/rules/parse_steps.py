@@ -13,9 +13,9 @@ from bridge.connector.api import Action
 from bridge.connector.discovery import read_settings
 from bridge.errors import BridgeError
 from bridge.json_values import describe_type
-from bridge.rules.fields import nearest
+from bridge.rules.fields import did_you_mean, nearest
 from bridge.rules.keys import DURATION, EVENT_TYPES, POSITIVE_INT, STRING, Entries, Key, Section, ValueType
-from bridge.rules.model import OncePer, Retry, Step
+from bridge.rules.model import ConnectionChoice, OncePer, Retry, Step
 from bridge.rules.parse_context import CONTEXT_NAMES, ParseContext
 from bridge.rules.parse_params import check_templates, has_template, read_params
 from bridge.rules.templates import is_template
@@ -58,12 +58,11 @@ def _step(context: ParseContext, node: Node) -> Step | None:
         return None
     if "connection" not in entries:
         values["connection"] = action.connector
-    if "connection" in values:
-        _check_connection(context, entries.get("connection", entries["use"])[1], action, values["connection"])
+    for name in _names(values.get("connection")):
+        _check_connection(context, entries.get("connection", entries["use"])[1], action, name)
     params = read_params(context, use_node, with_node, action)
     values.setdefault("connection", action.connector)
-    _check_params(context, with_node or use_node, action, values["connection"], params)
-    return Step(
+    step = Step(
         use=action.full_name,
         action=action,
         line=use_key.line,
@@ -71,6 +70,9 @@ def _step(context: ParseContext, node: Node) -> Step | None:
         internal=_has_literal_recipient(action, params),
         **values,
     )
+    for name in step.connections:
+        _check_params(context, with_node or use_node, action, name, params)
+    return step
 
 
 def _with_defaults(context: ParseContext, section: Section, entries: Entries) -> Entries:
@@ -156,13 +158,53 @@ def _actions(context: ParseContext, connector: str) -> list[str]:
         return []
 
 
-def _connection(context: ParseContext, node: Node, label: str) -> str | None:
+def _connection(context: ParseContext, node: Node, label: str) -> str | ConnectionChoice | None:
+    if node.entries is not None:
+        return _connection_choice(context, node)
     name = context.string(node, label)
     if name is not None and not _CONNECTION.fullmatch(name):
         hint = "use lowercase letters, digits and _, such as `twilio_eu`"
         context.error(node, f"invalid connection name `{name[:60]}`", hint)
         return None
     return name
+
+
+def _connection_choice(context: ParseContext, node: Node) -> ConnectionChoice | None:
+    values = CHOICE.read(context, CHOICE.open(context, node) or {})
+    if "by" not in values or "table" not in values:
+        return None
+    return ConnectionChoice(**values)
+
+
+def _by(context: ParseContext, node: Node, label: str) -> tuple[str, ...] | None:
+    name = context.string(node, label)
+    if name is None or not context.check_field(node, name, ("event", "contact")):
+        return None
+    return tuple(name.split("."))
+
+
+def _table(context: ParseContext, node: Node, label: str) -> dict[str, str] | None:
+    """Return value -> connection, from a mapping or from a table of the file."""
+    if node.entries is None:
+        name = context.string(node, label)
+        if name is None:
+            return None
+        if name not in context.tables:
+            hint = "define it under `tables:`, or write `{value: connection}`"
+            hint = did_you_mean(name, sorted(context.tables)) or hint
+            context.error(node, f"no table `{name[:60]}`", hint)
+            return None
+        return {key: str(value) for key, value in context.tables[name].items()}
+    table = {key: _connection(context, value, label) for key, (_, value) in node.entries.items()}
+    if not table:
+        context.error(node, f"{label} is empty", CHOICE.hint)
+    return {key: name for key, name in table.items() if isinstance(name, str)} or None
+
+
+def _names(connection: str | ConnectionChoice | None) -> tuple[str, ...]:
+    if isinstance(connection, ConnectionChoice):
+        return (*connection.table.values(), *((connection.default,) if connection.default else ()))
+    return (connection,) if connection else ()
 
 
 def _check_connection(context: ParseContext, node: Node, action: Action, name: str) -> None:
@@ -226,6 +268,24 @@ RETRY = Section(
         Key("attempts", POSITIVE_INT, "how often to retry"),
     ),
 )
+CHOICE = Section(
+    "`connection`",
+    hint="write `connection: {by: contact.country, table: {US: twilio_us}, default: twilio_eu}`",
+    keys=(
+        Key("by", ValueType(_by, {"type": "string"}), "the field whose value is looked up", required=True),
+        Key(
+            "table",
+            ValueType(_table, {"type": ["object", "string"]}),
+            "value -> connection, or the name of a [table](#tables-and-defaults)",
+            required=True,
+        ),
+        Key(
+            "default",
+            ValueType(_connection, {"type": "string"}),
+            "the connection for any other value, and for an event without the field",
+        ),
+    ),
+)
 STEP = Section(
     "a step",
     hint="write `- use: connector.action`",
@@ -239,8 +299,17 @@ STEP = Section(
         ),
         Key(
             "connection",
-            ValueType(_connection, {"type": "string", "pattern": "^[a-z][a-z0-9_]*$"}),
-            "another account of the same connector: `twilio_eu` uses the settings `TWILIO_EU_...`",
+            ValueType(
+                _connection,
+                {
+                    "anyOf": [
+                        {"type": "string", "pattern": "^[a-z][a-z0-9_]*$"},
+                        {"$ref": "#/$defs/connection"},
+                    ]
+                },
+            ),
+            "another account of the same connector: `twilio_eu` uses the settings `TWILIO_EU_...`; "
+            "or a [choice](#tables-and-defaults) by a field of the event",
             example="twilio_eu",
         ),
         Key(

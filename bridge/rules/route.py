@@ -18,9 +18,10 @@ from pydantic import ValidationError
 
 from bridge.connector.api import DEFAULT_COUNTRY, Action, IdempotencyInput, Params, SerializeBy
 from bridge.contacts.address import address_key, normalize_address
+from bridge.contacts.phone import is_withheld
 from bridge.events import Event
 from bridge.rules.conditions import Expression, combine
-from bridge.rules.lookup import UNREAD, TemplateContext
+from bridge.rules.lookup import UNREAD, TemplateContext, look_up
 from bridge.rules.model import (
     ALERTS,
     DELIVERY_FIELDS,
@@ -34,7 +35,7 @@ from bridge.rules.model import (
     Trigger,
 )
 from bridge.rules.parse_params import DefaultParam, describe_validation_error
-from bridge.rules.template_filters import MissingValue, RenderError
+from bridge.rules.template_filters import MissingValue, RenderError, to_text
 from bridge.rules.template_runtime import TABLES
 from bridge.rules.templates import condition, message_context, template_context
 
@@ -155,6 +156,8 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
         message_context(context, plan.event) if is_message else context,
         {DEFAULT_COUNTRY: plan.event.default_country if plan.event else None},
     )
+    connection, no_connection = _choose_connection(step, context)
+    error = error or no_connection
     recipient = _recipient(action, validated, plan)
     if recipient and action.recipient in params:
         params[action.recipient] = recipient
@@ -178,12 +181,12 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
         trigger=plan.trigger,
         step_index=step_index,
         action=action.full_name,
-        connection=step.connection,
+        connection=connection,
         params={} if error else params,
         run_at=max(plan.now, plan.since + step.delay),
-        idempotency_key=_idempotency_key(step, plan, recipient, key, params),
+        idempotency_key=_idempotency_key(step, connection, plan, recipient, key, params),
         updates_existing=action.idempotency.updates,
-        concurrency_key=_concurrency_key(step, plan, recipient),
+        concurrency_key=_concurrency_key(step, connection, plan, recipient),
         channel=action.channel,
         recipient=recipient,
         render_error=error,
@@ -200,8 +203,8 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
 def _recipient(action: Action, params: Params | None, plan: _PlanContext) -> str | None:
     """Return the recipient of a message in canonical form, even if the connector's param is any string."""
     address = getattr(params, action.recipient, None) if params and action.recipient else None
-    if not isinstance(address, str):
-        return address
+    if not isinstance(address, str) or is_withheld(address):
+        return None
     return normalize_address(address, plan.event.default_country if plan.event else None) or address
 
 
@@ -260,8 +263,31 @@ def _render(value: Any, context: TemplateContext) -> Any:
     return value
 
 
+def _choose_connection(step: Step, context: TemplateContext) -> tuple[str, str | None]:
+    """Return the connection of a step for an event, and the error if its table has none for it."""
+    choice = step.connection
+    if isinstance(choice, str):
+        return choice, None
+    value, shown = look_up(context, choice.by)
+    name = (
+        choice.table.get(to_text(value), choice.default)
+        if isinstance(value, str | int | float)
+        else choice.default
+    )
+    if name is not None:
+        return name, None
+    return step.connections[
+        0
+    ], f"`connection`: no entry for {'.'.join(choice.by)} ({shown}), and no `default`"
+
+
 def _idempotency_key(
-    step: Step, plan: _PlanContext, recipient: str | None, key: str, params: Mapping[str, Any]
+    step: Step,
+    connection: str,
+    plan: _PlanContext,
+    recipient: str | None,
+    key: str,
+    params: Mapping[str, Any],
 ) -> str:
     """Return the idempotency key. For a follow-up it contains the delivery, so it differs from the rule's own keys."""
     if plan.trigger != "rule":
@@ -273,13 +299,13 @@ def _idempotency_key(
     return _shorten_key(
         action.idempotency.key(
             IdempotencyInput(
-                step.connection, action.full_name, event, plan.conversation, recipient, key, dedupe_value
+                connection, action.full_name, event, plan.conversation, recipient, key, dedupe_value
             )
         )
     )
 
 
-def _concurrency_key(step: Step, plan: _PlanContext, recipient: str | None) -> str | None:
+def _concurrency_key(step: Step, connection: str, plan: _PlanContext, recipient: str | None) -> str | None:
     if step.action.serialize_by is SerializeBy.NONE or plan.event is None:
         return None
     if step.action.channel:
@@ -288,7 +314,7 @@ def _concurrency_key(step: Step, plan: _PlanContext, recipient: str | None) -> s
         target = plan.conversation
     else:
         target = plan.event.contact.key or plan.conversation
-    return _shorten_key(f"{step.connection}|{target}")
+    return _shorten_key(f"{connection}|{target}")
 
 
 def _shorten_key(key: str) -> str:

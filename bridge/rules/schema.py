@@ -54,6 +54,7 @@ def schema(registry: Registry) -> Schema:
             "where": _where(),
             "rule": section_schema(parse_rules.RULE),
             "use": {"anyOf": uses},
+            "connection": section_schema(parse_steps.CHOICE),
             "once": section_schema(parse_steps.ONCE),
             "retry": section_schema(parse_steps.RETRY),
             "step": _step(parse_steps.STEP, actions),

@@ -141,7 +141,11 @@ class AdminService:
                     "line": rule.line,
                     "description": rule.description,
                     "when": rule.when_text,
-                    "do": [ActionName.parse(step.use).with_connection(step.connection) for step in rule.do],
+                    "do": [
+                        ActionName.parse(step.use).with_connection(name)
+                        for step in rule.do
+                        for name in step.connections
+                    ],
                     "enabled": rule.enabled,
                     "shadow": rule.shadow,
                 }

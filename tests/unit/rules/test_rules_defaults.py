@@ -8,7 +8,7 @@ import pytest
 
 from bridge.rules.model import PlannedDelivery
 from bridge.rules.route import alerts, route
-from tests.unit.rules.helpers import NOW, event_of, rules_of
+from tests.unit.rules.helpers import NOW, event_of, load_text, rules_of
 
 FILE = """
 version: 1
@@ -77,3 +77,41 @@ def test_missing_entry_without_a_fallback_is_an_error() -> None:
 def test_entry_of_a_table_keeps_its_type() -> None:
     text = FILE.replace("urgent: true", "urgent: \"{{ 'vip' | table('greeting') }}\"")
     assert route(event_of(), rules_of(text), NOW).planned[1].params["urgent"] is True
+
+
+CHOICE = """
+version: 1
+tables: {accounts: {Nora: phone_us, Sam: phone_eu}}
+rules:
+  - name: choose
+    when: call.busy
+    do: [{use: phone.send, connection: {by: event.agentName, table: TABLE}, with: {body: Hi}}]
+"""
+
+
+@pytest.mark.parametrize("table", ["accounts", "{Nora: phone_us, Sam: phone_eu}"])
+def test_connection_is_chosen_by_a_field(table: str) -> None:
+    rules = rules_of(CHOICE.replace("TABLE", table))
+    assert rules.rules[0].do[0].connections == ("phone_us", "phone_eu")
+    chosen = {
+        agent: route(event_of(agentName=agent), rules, NOW).planned[0]
+        for agent in ("Nora", "Sam", "Kim", None)
+    }
+    assert [chosen[agent].connection for agent in ("Nora", "Sam")] == ["phone_us", "phone_eu"]
+    assert len({chosen[agent].concurrency_key for agent in ("Nora", "Sam")}) == 2
+    assert (
+        chosen["Kim"].render_error == '`connection`: no entry for event.agentName ("Kim"), and no `default`'
+    )
+    assert chosen[None].render_error == "`connection`: no entry for event.agentName (null), and no `default`"
+    with_default = rules_of(CHOICE.replace("TABLE", table + ", default: phone"))
+    assert route(event_of(agentName="Kim"), with_default, NOW).planned[0].connection == "phone"
+
+
+def test_every_connection_of_a_choice_is_checked() -> None:
+    environ = {"PHONE_US_TOKEN": "secret"}
+    text = CHOICE.replace("TABLE", "{Nora: phone_us, Sam: phone_eu, Kim: crm}")
+    texts = [item.text for item in load_text(text, environ).diagnostics]
+    assert texts == [
+        "connection `phone_eu`: PHONE_EU_TOKEN is not set",
+        "the connection `crm` belongs to the connector `crm`",
+    ]
