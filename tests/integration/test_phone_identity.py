@@ -171,6 +171,12 @@ def test_national_number_is_texted_only_with_a_default_country(bridge: Bridge) -
     "withheld", ["+266696687", "anonymous", "Restricted", "sip:anonymous@anonymous.invalid"]
 )
 def test_withheld_caller_is_nobody(bridge: Bridge, withheld: str) -> None:
+    bridge.receive("call.failed", otherPhone=withheld)
+    assert (bridge.recipients, bridge.outcomes) == ([], ["render_error"])
+
+
+@pytest.mark.parametrize("withheld", ["+266696687", "anonymous"])
+def test_event_of_a_withheld_caller_says_so(bridge: Bridge, withheld: str) -> None:
     bridge.receive(contactPhone=withheld)
     [delivery] = list_deliveries(bridge.engine.database).items
     assert (bridge.recipients, delivery["reason"], delivery["recipient"]) == ([], "render_error", None)
