@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
 
+from bridge.clock import Clock
 from bridge.connector import StatusUpdate
 from bridge.connector.api import Channel
 from bridge.contacts.typed_address import read_typed_address
@@ -27,7 +29,13 @@ from bridge.store.database import Database
 from bridge.store.delivery_status import apply_callback
 from bridge.store.erase import erase
 from bridge.store.opt_out_list import export_opt_outs, list_opt_outs, show_opt_outs
-from bridge.store.opt_outs import OptOutChange, hash_address, import_opt_outs, save_opt_out
+from bridge.store.opt_outs import (
+    OptOutChange,
+    hash_address,
+    import_opt_outs,
+    recipient_lock_key,
+    save_opt_out,
+)
 from bridge.store.policy_inputs import PolicyConfig, inputs_for_planned
 from bridge.store.queries import list_events, show_event
 from bridge.store.retention import prune
@@ -411,3 +419,26 @@ def test_message_to_the_team_ignores_opt_outs_and_has_no_unsubscribe_link(engine
     engine.deliver("mail", idempotency_key="b", recipient=OTHER_EMAIL, params={"to": OTHER_EMAIL})
     engine.run_due()
     assert links == [("email", OTHER_EMAIL)]
+
+
+# ---------------------------------------------------------------- locks
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("locked", [PHONE, OTHER_PHONE])
+def test_opt_out_waits_for_a_claim_of_any_address_of_the_contact(
+    postgres_url: str, clock: Clock, locked: str
+) -> None:
+    """The claim may be of a call to the other number: the lock of a recipient does not depend on the channel."""
+    database = Database(postgres_url, clock)
+    engine = Engine(database)
+    event_with(engine, PHONE, EMAIL)
+    event_with(engine, OTHER_PHONE, EMAIL)
+    with ThreadPoolExecutor(1) as threads:
+        with database.write() as conn:
+            database.lock(conn, [recipient_lock_key(locked)])
+            stored = threads.submit(opt_out, engine, "sms", PHONE)
+            with pytest.raises(TimeoutError):
+                stored.result(timeout=0.5)
+        assert stored.result(timeout=60) == {("sms", PHONE)}
+    database.close()
