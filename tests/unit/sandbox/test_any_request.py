@@ -51,6 +51,7 @@ VALID_REQUESTS: dict[str, list[tuple[str, str, Any]]] = {
         ("POST", "/crm/v3/objects/contacts/merge", {"primaryObjectId": "51001", "objectIdToMerge": "51001"}),
         ("POST", "/crm/v3/objects/calls/batch/upsert", {"inputs": [{"id": "1", "properties": {}}]}),
         ("POST", "/crm/v3/objects/contacts/batch/create", {"inputs": [{"properties": {}}]}),
+        ("POST", "/communication-preferences/2026-03/statuses/a@b.co/unsubscribe-all", {}),
         (
             "POST",
             "/crm/v3/objects/contacts/batch/read",
