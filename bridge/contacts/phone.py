@@ -17,13 +17,14 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 import phonenumbers
 from phonenumbers import NumberParseException, PhoneMetadata, PhoneNumberFormat, ValidationResult
 from phonenumbers.phonenumberutil import COUNTRY_CODE_TO_REGION_CODE
+
+from bridge.contacts.phone_text import SIP_ADDRESS, split_uri, to_ascii, without_extension
 
 PHONE_PATTERN: Final = re.compile(r"\+[1-9]\d{1,14}", re.ASCII)
 """A valid number according to Heppu's documentation of outbound calls; stricter numbering plans reject its samples."""
@@ -182,16 +183,10 @@ def _text(value: object) -> str | None:
 
 # ---------------------------------------------------------------- reading
 
-_URI = re.compile(r"(tel|sms|smsto|callto|whatsapp|sips?):", re.IGNORECASE)
-_SIP_ADDRESS = re.compile(r"(?:[^<>]*<)?sips?:([^@;<>]*)(?:@([^;<>]*))?[^<>]*(?:>[^<>]*)?", re.IGNORECASE)
-_URI_PARAM = re.compile(r"\s*([a-z][a-z0-9-]*)\s*(?:=\s*([^=]*))?", re.IGNORECASE)
-_EXTENSION = re.compile(
-    r"[ ,]*(?:(?:(?:ext(?:ension|n)?|xt?n?|anexo|poste|durchwahl)[ .:]*|#) ?\d{1,9}|,+ ?\d{1,6})#?",
-    re.IGNORECASE,
-)
 _NUMBER_IN_TEXT = re.compile(r"[+(]{0,2}\d[\d ().\-/]{4,30}\d", re.ASCII)
-_DIAL_LABEL = re.compile(r"tel(?:ephone)?[.: ]+", re.IGNORECASE)
 _DIALED = re.compile(r"[( ]*(\+*)([\d ().\-/]*)", re.ASCII)
+_MAX_DIALED_DIGITS = 15 + len("0011") + len("0")
+"""Of an E.164 number with an international prefix and a trunk prefix."""
 _MIN_DIGITS_AFTER_SLASH = 4
 _MAX_ROUNDS = 3
 """Removing one prefix may reveal another, as in `+44 (0)0 7911 ...`."""
@@ -201,15 +196,15 @@ _MAX_ROUNDS = 3
 def _read(text: str, country: str | None) -> _Reading:
     if PHONE_PATTERN.fullmatch(text) and not _spells_withheld(text[1:]) and _is_canonical(text):
         return _Reading(text)
-    text = _to_ascii(text)
+    text = to_ascii(text)
     if _looks_withheld(text, country):
         return _Reading(None, _WITHHELD)
-    return _read_dialed(*_split_uri(text), country)
+    return _read_dialed(*split_uri(text), country)
 
 
 def _read_dialed(text: str, context: str, country: str | None) -> _Reading:
     """Read the text of a number. `context` is the prefix of a local number (RFC 3966), or empty."""
-    text = _without_extension(text)
+    text = without_extension(text)
     match = _DIALED.fullmatch(text)
     if match is None:
         return _Reading(None, _SEVERAL if text.count("+") > 1 else _LETTERS if text else _NOT_A_NUMBER)
@@ -219,7 +214,7 @@ def _read_dialed(text: str, context: str, country: str | None) -> _Reading:
         digits, is_international = context + digits, True
     if len(digits) < 2:
         return _Reading(None, _NOT_A_NUMBER)
-    if len(digits) > 15 + len("0011") + 1:
+    if len(digits) > _MAX_DIALED_DIGITS:
         return _Reading(None, _SEVERAL)
     strict = "/" in text
     if strict and not _is_area_code_slash(text, country):
@@ -337,65 +332,12 @@ def _possible_number(digits: str, country: str) -> str | None:
     return _international(number[1:], strict=False)
 
 
-# ---------------------------------------------------------------- characters
-
-
-def _to_ascii(text: str) -> str:
-    """Return the text with ASCII digits, letters and punctuation, without invisible characters, stripped."""
-    if not text.isascii() or not text.isprintable():
-        text = "".join(map(_ascii_character, text))
-    return " ".join(text.replace("[", "(").replace("]", ")").split())
-
-
-def _ascii_character(char: str) -> str:
-    if char.isascii():
-        return " " if char.isspace() else char if char.isprintable() else ""
-    if char.isdecimal():
-        return str(unicodedata.decimal(char))
-    category = unicodedata.category(char)
-    if category in (
-        "Cf",
-        "Mn",
-        "Me",
-    ):  # bidi marks, zero-width characters, soft hyphen, variation selectors, keycaps
-        return ""
-    if category.startswith("Z"):
-        return " "
-    if category == "Pd" or char in "−˗ーｰ":
-        return "-"
-    if char in "·•‧∙⋅・･․。｡":
-        return "."
-    if category == "No":  # superscripts and circled digits are footnotes
-        return char
-    return unicodedata.normalize("NFKC", char)
-
-
-def _split_uri(text: str) -> tuple[str, str]:
-    """Return the number in a URI (`tel:`, `sip:`, ...) or other text, and the prefix in its `phone-context`."""
-    if sip := _SIP_ADDRESS.fullmatch(text):
-        return (sip[1], "") if sip[1].startswith("+") else ("", "")
-    if scheme := _URI.match(text):
-        text = text[scheme.end() :].removeprefix("//")
-    elif label := _DIAL_LABEL.match(text):
-        text = text[label.end() :]
-    number, *params = text.split(";")
-    values = {match[1]: match[2] or "" for param in params if (match := _URI_PARAM.fullmatch(param))}
-    if len(values) < len(params):
-        return text, ""  # the semicolon separates something else
-    context = values.get("phone-context", "").strip()
-    return number.strip(), re.sub(r"\D", "", context) if context.startswith("+") else ""
-
-
-def _without_extension(text: str) -> str:
-    """Remove an extension or digits to be dialed after the call is answered."""
-    start = max(len(text) - 24, 0)
-    match = re.search(rf"(?:{_EXTENSION.pattern})$", text[start:], re.IGNORECASE)
-    return text[: start + match.start()].strip() if match else text
+# ---------------------------------------------------------------- withheld numbers
 
 
 def _looks_withheld(text: str, country: str | None) -> bool:
     lowered = text.lower()
-    if sip := _SIP_ADDRESS.fullmatch(lowered):
+    if sip := SIP_ADDRESS.fullmatch(lowered):
         return sip[1] in _WITHHELD_WORDS or (sip[2] or "").endswith(".invalid")
     user, at, host = lowered.partition("@")
     if at:
