@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import ssl
@@ -30,13 +31,15 @@ SHARED_FOLDER = pytest.StashKey[Path]()
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_tls_context() -> Iterator[None]:
-    """Let all httpx clients share a TLS context: loading the root certificates takes 30 ms, even for plain HTTP."""
+    """Let all HTTP clients share a TLS context: loading the root certificates takes 30 ms, even for plain HTTP."""
     create = ssl.create_default_context
-    default: dict[str, Any] = {"cafile": certifi.where()}
-    shared = create(**default)
+    roots = os.environ.get("SSL_CERT_FILE") or certifi.where()  # where httpx looks for them
+    shared = create(cafile=roots)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            ssl, "create_default_context", lambda *a, **k: shared if k == default else create(*a, **k)
+            ssl,
+            "create_default_context",
+            lambda *a, **k: shared if not a and k == {"cafile": roots} else create(*a, **k),
         )
         yield
 

@@ -27,8 +27,18 @@ from bridge.store.migrate import upgrade
 
 STOP_SECONDS = 30.0
 TEMPLATE = "bridge_template"
-SETTINGS = "fsync = off\nmax_connections = 500\n"
-"""Settings of the shared server: nobody pulls its plug, and many processes use it at the same time."""
+SETTINGS = """
+max_connections = 500
+fsync = off
+synchronous_commit = off
+full_page_writes = off
+autovacuum = off
+shared_buffers = 32MB
+wal_level = minimal
+max_wal_senders = 0
+"""
+"""Settings of the shared server: nobody pulls its plug, its databases are small and live for a second, and many processes
+use it at the same time."""
 
 
 def create_shared_folder() -> Path:
