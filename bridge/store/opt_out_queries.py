@@ -43,6 +43,7 @@ _TABLE, _CACHE = schema.opt_out_queries, schema.contact_cache
 _IS_WAITING: Final = "deliveries.state IN ('pending', 'retrying')"
 """Literal, so that the partial index of due deliveries is used."""
 
+_CACHE_PREFIX: Final = "opt_out:"
 _WAITING_FOR_CRM: Final = "messaging.crm_opt_outs:"
 """How the `detail` of a message starts that waits for a CRM."""
 
@@ -246,9 +247,9 @@ def record_answer(
         # Without addresses, no request was made that would say something about the CRM.
         outcomes = [None] if answers else []
         changed = record_outcomes(database, conn, query.connection, outcomes, now, fingerprint_of)
+        waiting = _lock_waiting(conn, query)
         _store_answers(database, conn, query.connection, answers, now + ANSWER_TTL)
         conn.execute(delete(_TABLE).where(_has_ids(query.connection, query.deliveries)))
-        waiting = _lock_waiting(conn, query)
         changes = [Change(item, Transition.rescheduled(item, now, None)) for item in waiting]
         apply_transitions(database, conn, changes, now)
         database.publish(conn, {query.connection, *(item.connection for item in waiting)})
@@ -266,20 +267,15 @@ def record_failure(
     with database.write() as conn:
         now = database.now(conn)
         changed = record_outcomes(database, conn, query.connection, [failure], now, fingerprint_of)
+        waiting = _lock_waiting(conn, query)
         conn.execute(
             update(_TABLE).where(_has_ids(query.connection, query.deliveries)).values(run_at=now + retry_in)
         )
         detail = f"{_WAITING_FOR_CRM} no answer from {query.connection} yet: {failure.detail}"[:500]
-        changes = [
-            Change(item, Transition.rescheduled(item, item.run_at, detail))
-            for item in _lock_waiting(conn, query)
-        ]
+        changes = [Change(item, Transition.rescheduled(item, item.run_at, detail)) for item in waiting]
         apply_transitions(database, conn, changes, now)
         database.publish(conn, {query.connection} | ({EVENTS_TOPIC} if changed.get("alert_due") else set()))
     log_state_change(query.connection, changed)
-
-
-_CACHE_PREFIX: Final = "opt_out:"
 
 
 def _cache_key(address: str) -> str:
@@ -293,7 +289,10 @@ def _has_ids(connection: str, deliveries: Sequence[Delivery]) -> ColumnElement[b
 
 
 def _lock_waiting(conn: Connection, query: OptOutQuery) -> list[Delivery]:
-    """Return the deliveries of a query that wait for its answer, locked. The others were asked about ahead."""
+    """Return the deliveries of a query that wait for its answer. The others were asked about ahead.
+
+    All of them are locked, before their rows in `opt_out_queries`: a claim takes its locks in the same order.
+    """
     ids = [item.id for item in query.deliveries]
     locked = lock_deliveries(conn, and_(schema.deliveries.c.id.in_(ids), text(_IS_WAITING)))
     return [delivery for delivery in locked.values() if waits_for_crm(delivery)]
