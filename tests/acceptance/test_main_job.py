@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -30,10 +31,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+ZONES = (
+    "Pacific/Honolulu", "America/Los_Angeles", "America/New_York", "Europe/London", "Europe/Istanbul",
+    "Asia/Kolkata", "Asia/Tokyo", "Pacific/Auckland",
+)  # fmt: skip
+
+
 def noon_zone(now: datetime) -> str:
-    """Return a time zone in which it is about noon."""
-    offset = (12 - now.hour + 12) % 24 - 12
-    return f"Etc/GMT{'-' if offset >= 0 else '+'}{abs(offset)}" if offset else "Etc/GMT"
+    """Return a place where it is about noon: `Etc/GMT+5` says where nobody lives."""
+    return min(ZONES, key=lambda zone: abs(now.astimezone(ZoneInfo(zone)).hour - 12.5))
 
 
 def events(now: datetime) -> list[dict[str, Any]]:
