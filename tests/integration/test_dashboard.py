@@ -453,8 +453,9 @@ def test_hostile_content_is_escaped_on_every_page(site: Site, browser: httpx.Cli
 def test_every_page_has_accessible_structure(site: Site, browser: httpx.Client) -> None:
     event = site.routed_event()
     delivery = delivery_in_review(site)
+    save_possible_duplicate(site.database, "hubspot", delivery, "51001", "51002")
     for path in ("/", "/events", f"/events/{event}", f"/deliveries/{delivery}", "/connections", "/rules",
-                 "/rejected", "/audit", "/search?q=x", "/login", "/nothing"):  # fmt: skip
+                 "/rejected", "/contacts", "/audit", "/search?q=x", "/login", "/nothing"):  # fmt: skip
         page = ParsedPage(browser.get(path))
         assert page.all("html") == [{"lang": "en"}]
         assert len(page.all("title")) == len(page.all("main")) == len(page.all("h1")) == 1, path
