@@ -33,10 +33,12 @@ from bridge.dryrun.test_files import load_test_files
 from bridge.errors import ConfigError
 from bridge.events import Event
 from bridge.policy import PolicyInputs
+from bridge.rules.counting import History, no_history
 from bridge.rules.load import load_or_raise
 from bridge.rules.model import PlannedDelivery, Rules
 from bridge.settings import Settings, environment
 from bridge.signing import read_event
+from bridge.store.contact_history import contact_history
 from bridge.store.policy_inputs import inputs_for_planned
 from bridge.store.queries import latest_rules, stored_event, stored_events
 
@@ -72,9 +74,14 @@ def explain(
         raise ConfigError(f"invalid --at `{at}`: write a timestamp like 2026-03-02T21:30:00-05:00")
     rules = load_file(rules_file or settings.bridge_rules_file)
     event = _event(name, changes, environ, now)
-    with _policy_inputs(settings, event, rules) as load_inputs:
+    with _stored_data(settings, event, rules) as (load_inputs, history):
         explanation = explain_event(
-            event, rules, now, load_inputs=load_inputs, allowlist=settings.bridge_recipient_allowlist
+            event,
+            rules,
+            now,
+            load_inputs=load_inputs,
+            history=history,
+            allowlist=settings.bridge_recipient_allowlist,
         )
     if as_json:
         print_json(explanation.to_json())
@@ -83,18 +90,21 @@ def explain(
 
 
 @contextmanager
-def _policy_inputs(
+def _stored_data(
     settings: Settings, event: Event, rules: Rules
-) -> Iterator[Callable[[PlannedDelivery], PolicyInputs] | None]:
-    """Yield a function that loads the policy inputs of a delivery, or None if there is no database."""
+) -> Iterator[tuple[Callable[[PlannedDelivery], PolicyInputs] | None, History]]:
+    """Yield a function that loads the policy inputs of a delivery (None without a database), and the history."""
     path = sqlite_path(settings.bridge_database_url)
     if path is not None and not path.exists():
-        yield None
+        yield None, no_history
         return
     with open_store(settings) as database:
-        yield lambda planned: inputs_for_planned(
-            database, planned, event, rules.messaging, address_hasher(settings)
-        )
+        hasher = address_hasher(settings)
+        with contact_history(database) as history:
+            yield (
+                lambda planned: inputs_for_planned(database, planned, event, rules.messaging, hasher),
+                history,
+            )
 
 
 def _print_explanation(explanation: Explanation, now: datetime) -> None:

@@ -86,7 +86,7 @@ _CONTACT_FIELDS = {
 
 
 def _check_path(change: str, keys: list[str], event_type: str) -> None:
-    """Raise ConfigError for a field that events do not have: a misspelt one would change nothing, unnoticed."""
+    """Raise ConfigError for a field that events do not have: a wrong name would change nothing, unnoticed."""
     from bridge.rules.fields import check_path
 
     if keys[0] == "contact" and len(keys) == 2 and keys[1] in _CONTACT_FIELDS:

@@ -19,6 +19,7 @@ from bridge.errors import ConfigError
 from bridge.rules.model import PlannedDelivery, Rules
 from bridge.rules.route import route
 from bridge.settings import Settings, environment
+from bridge.store.contact_history import contact_history
 from bridge.store.database import Database
 from bridge.store.operator_actions import ReplayResult, events_between, replay
 from bridge.store.queries import NotFound, stored_event
@@ -89,7 +90,7 @@ def replay_events(
                 current_operator(),
                 event_ids,
                 rules,
-                lambda event, now: route(event, rules, now),
+                lambda event, now, history: route(event, rules, now, history),
                 rule=rule,
                 force=force,
                 on_progress=lambda count: progress.advance(task, count),
@@ -129,11 +130,12 @@ def _plan_deliveries(
 ) -> list[list[PlannedDelivery]]:
     """Return the deliveries that the current rules plan for each event whose body is still stored."""
     planned = []
-    for event_id in event_ids:
-        try:
-            event = stored_event(database, event_id)
-        except NotFound:
-            continue  # `replay` reports it
-        steps = route(event, rules, database.clock.now()).planned
-        planned.append([step for step in steps if rule is None or step.rule == rule])
+    with contact_history(database) as history:
+        for event_id in event_ids:
+            try:
+                event = stored_event(database, event_id)
+            except NotFound:
+                continue  # `replay` reports it
+            steps = route(event, rules, database.clock.now(), history).planned
+            planned.append([step for step in steps if rule is None or step.rule == rule])
     return planned

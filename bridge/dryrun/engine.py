@@ -37,6 +37,7 @@ from bridge.errors import (
 from bridge.events import Event
 from bridge.ids import new_id
 from bridge.lifecycle import PauseCause
+from bridge.rules.counting import History
 from bridge.rules.model import PlannedDelivery, Routing, Rules, Trace, Truth
 from bridge.rules.route import after_failure, alerts, consent, route
 from bridge.store import schema
@@ -195,8 +196,8 @@ class DryRun:
         check = consent(event, self.rules.messaging, self._clock.now())
         return check.result if check else None
 
-    def _route(self, event: Event, now: datetime) -> Routing:
-        routing = route(event, self.rules, now)
+    def _route(self, event: Event, now: datetime, history: History) -> Routing:
+        routing = route(event, self.rules, now, history)
         self.traces.append((event, routing.traces))
         self._planned += [(event, planned) for planned in routing.planned]
         return routing

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from bridge.dryrun.delivery import build_due_delivery
 from bridge.events import EVENT_TYPES, Event
 from bridge.policy import Allow, Cancel, Defer, Hold, PolicyInputs, Suppress, decide
+from bridge.rules.counting import History, no_history
 from bridge.rules.model import Check, PlannedDelivery, Rules, Trace
 from bridge.rules.route import route
 
@@ -100,13 +101,15 @@ def explain(
     now: datetime,
     *,
     load_inputs: PolicyInputsLoader | None = None,
+    history: History = no_history,
     allowlist: Collection[str] = (),
 ) -> Explanation:
     """Explain what would happen if `event` were routed at `now`, without doing it.
 
-    Without `load_inputs`, there is no database: the policy inputs are empty. No CRM is asked for opt-out flags.
+    Without `load_inputs` and `history`, there is no database: the policy inputs are empty, and the event is the
+    contact's only one. No CRM is asked for opt-out flags.
     """
-    routing = route(event, rules, now)
+    routing = route(event, rules, now, history)
     without_database = PolicyInputs(crms_to_ask=tuple(rules.messaging.crm_opt_outs))
     outcomes = tuple(
         _planned_outcome(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
@@ -35,6 +35,7 @@ from bridge.policy import (
     event_precedence,
     find_cancelling_event,
 )
+from bridge.rules.counting import MAX_COUNTED
 from bridge.rules.model import MessagingPolicy, PlannedDelivery, Rules
 from bridge.rules.route import after_failure, route
 
@@ -45,6 +46,8 @@ class InMemoryStore:
 
     events_by_key: dict[tuple[str, str], list[EventRef]] = field(default_factory=lambda: defaultdict(list))
     """Accepted events by conversation, phone and email."""
+    occurred_at: dict[str, datetime] = field(default_factory=dict)
+    """When each accepted event occurred, by dedupe key."""
     messages_sent_at: dict[tuple[str | None, str], list[datetime]] = field(
         default_factory=lambda: defaultdict(list)
     )
@@ -65,10 +68,22 @@ class InMemoryStore:
         if dedupe_keys & self.dedupe_keys:
             return False
         self.dedupe_keys |= {key for key in dedupe_keys if key}
+        self.occurred_at[event.dedupe_key] = event.occurred_at
         event_ref = EventRef.of(event)
         for kind, value in _match_keys(event_ref):
             self.events_by_key[kind, value].append(event_ref)
         return True
+
+    def history(self, event: Event, event_types: Collection[str], since: datetime) -> Sequence[datetime]:
+        """Return when the other events of the contact occurred, as the service's `History`."""
+        keys = [key for key in _match_keys(EventRef.of(event)) if key[0] != "conversation"]
+        others = {other.dedupe_key: other for key in keys for other in self.events_by_key[key]}
+        times = sorted(
+            self.occurred_at[other.dedupe_key]
+            for other in others.values()
+            if other.type in event_types and other.dedupe_key != event.dedupe_key
+        )
+        return [time for time in times if since < time <= event.occurred_at][-MAX_COUNTED:]
 
     def policy_inputs(
         self, delivery: DryRunDelivery, messaging: MessagingPolicy, now: datetime
@@ -157,7 +172,7 @@ class Simulation:
         if not self._store.accept(event):
             return
         self.accepted += 1
-        for planned in route(event, self.rules, event.received_at).planned:
+        for planned in route(event, self.rules, event.received_at, self._store.history).planned:
             self._add_delivery(event, planned, event.received_at)
 
     def _add_delivery(self, event: Event, planned: PlannedDelivery, now: datetime) -> None:

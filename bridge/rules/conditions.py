@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from bridge.json_values import describe_type
 from bridge.rules.contradictions import Requirement
+from bridge.rules.counting import describe_times
 from bridge.rules.lookup import UNREAD, TemplateContext, describe_absence, look_up, unreadable
 from bridge.rules.model import Check, Condition, Truth
 from bridge.rules.operators import OPERATORS, PRESENCE_OPERATORS, is_filled
@@ -117,7 +118,8 @@ class Expression:
         except RenderError as error:
             checks.append(Check(text, "", "unknown", str(error), depth))
             return "unknown"
-        checks.append(Check(text, result, result, "; ".join(sorted(context[UNREAD])), depth))
+        counted = "; ".join(describe_times(count.times(context)) for count in self.template.counts)
+        checks.append(Check(text, counted or result, result, "; ".join(sorted(context[UNREAD])), depth))
         return result
 
     def requirements(self) -> Sequence[Requirement]:

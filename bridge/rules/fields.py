@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
 from difflib import SequenceMatcher
 from functools import lru_cache
@@ -31,6 +31,11 @@ _FIELD_ALIASES = {
     "customer": "event.callMetadata.customer",
 }
 """Common guess for a field's name -> the field."""
+
+PATTERNS: Mapping[str, tuple[str, ...]] = {
+    kind: tuple(name for name in EVENT_TYPES if name.startswith(kind[:-1])) for kind in ("call.*", "chat.*")
+}
+"""Pattern of `when` -> the event types that it stands for."""
 
 _ALL_ROOTS = ("event", "contact", "now", "delivery")
 _MAX_WORD_LENGTH = 60
@@ -63,6 +68,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def _plain(word: str) -> str:
     return word.lower().replace("_", "").replace("-", "")
+
+
+def expand_event_pattern(name: str) -> tuple[str, ...]:
+    """Return the event types that a name or pattern stands for. Empty if it is unknown."""
+    return PATTERNS.get(name) or ((name,) if name in EVENT_TYPES else ())
 
 
 def check_path(path: Path, event_types: Collection[str], roots: Collection[str]) -> Diagnostic | None:

@@ -14,11 +14,13 @@ from bridge.events import EVENT_TYPES
 from bridge.json_values import describe_type
 from bridge.rules import retired
 from bridge.rules.fields import (
+    PATTERNS,
     boolean_hint,
     check_path,
     check_truth_test,
     check_value,
     did_you_mean,
+    expand_event_pattern,
     nearest,
 )
 from bridge.rules.model import Diagnostic, Rule, Step, Trigger
@@ -29,9 +31,6 @@ from bridge.rules.yaml import Diagnostics, Node
 from bridge.settings import parse_duration
 
 MAX_DURATION = timedelta(days=366)
-PATTERNS: Mapping[str, tuple[str, ...]] = {
-    kind: tuple(name for name in EVENT_TYPES if name.startswith(kind[:-1])) for kind in ("call.*", "chat.*")
-}
 
 ALIASES = {
     "event": "when",
@@ -235,7 +234,7 @@ class ParseContext:
             name = self.string(item, label)
             if name is None:
                 continue
-            expanded = _expand_pattern(name)
+            expanded = expand_event_pattern(name)
             if not expanded and _UNDOCUMENTED.fullmatch(name) and not nearest(name, EVENT_TYPES, cutoff=0.8):
                 hint = f"the event types are {', '.join(EVENT_TYPES)}"
                 self.warning(item, f"Heppu does not document the event `{name}`", hint)
@@ -245,7 +244,7 @@ class ParseContext:
                 hint = f"write several as a list: `[{', '.join(several)}]`" if several else ""
                 hint = hint or did_you_mean(name, (*EVENT_TYPES, *PATTERNS))
                 self.error(item, f"no event type `{name[:60]}`", hint)
-                expanded = tuple(event_type for one in several for event_type in _expand_pattern(one))
+                expanded = tuple(event_type for one in several for event_type in expand_event_pattern(one))
             elif all(event_type in types for event_type in expanded):
                 self.warning(item, f"`{name}` is already in the list")
             types.update(dict.fromkeys(expanded))
@@ -290,6 +289,10 @@ class ParseContext:
                 self.report(self.locate(node, ".".join(path)), check_value(path, value, self.event_types))
         for path in sorted(compiled.truth_tests - invalid):
             self.report(self.locate(node, ".".join(path)), check_truth_test(path, self.event_types))
+        if compiled.counts and self.trigger != "rule":
+            self.error(
+                self.locate(node, "count"), "`count` is available only in rules", "count in `where` or `if`"
+            )
         for table in sorted(compiled.tables - set(self.tables)):
             hint = did_you_mean(table, sorted(self.tables)) or "define it under `tables:`"
             self.error(self.locate(node, table), f"no table `{table[:60]}`", hint)
@@ -320,11 +323,6 @@ class ParseContext:
                 if match:
                     return Node(number, match.start() + 1, number, None)
         return node
-
-
-def _expand_pattern(name: str) -> tuple[str, ...]:
-    """Return the event types that a name or pattern stands for. Empty if it is unknown."""
-    return PATTERNS.get(name) or ((name,) if name in EVENT_TYPES else ())
 
 
 def _split_event_types(text: str) -> list[str]:

@@ -52,6 +52,11 @@ def _time_zone(context: ParseContext, node: Node, label: str) -> str | None:
 
 def _consent(context: ParseContext, node: Node, label: str) -> str | None:
     compiled = context.condition(node, label)
+    if compiled is not None and compiled.counts:
+        context.error(
+            context.locate(node, "count"), "`count` is not available in `consent`", "use it in a rule"
+        )
+        return None
     return compiled.source if compiled else None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from bridge.json_values import describe_type
 from bridge.rules.conditions import Comparison, Group
+from bridge.rules.counting import MAX_COUNTED, CountComparison, EventCount, parse_count
 from bridge.rules.fields import boolean_hint, check_value, did_you_mean, number_hint
 from bridge.rules.model import Condition, Diagnostic, unplaced_error
 from bridge.rules.operators import OPERATORS, PRESENCE_OPERATORS
@@ -18,6 +19,10 @@ GROUPS = ("all", "any", "not")
 OPERATOR_NAMES = (*OPERATORS, *PRESENCE_OPERATORS)
 
 _ORDERED = ("gt", "gte", "lt", "lte")
+_COUNT_HINT = (
+    "write `count(call.no-answer, 7d): {gte: 3}` on a line of its own; inside { }, put the key in quotes"
+)
+_COUNT_OPERATORS = ("eq", "ne", *_ORDERED)
 _STRING_OPERATORS = ("starts_with", "ends_with")
 _OPERATOR_ALIASES = {
     "=": "eq",
@@ -55,6 +60,8 @@ def read_where(context: ParseContext, node: Node, label: str) -> tuple[Condition
     for name, (key, value) in entries.items():
         if name in GROUPS:
             parts.append(_group(context, name, value))
+        elif name.startswith("count("):
+            parts.extend(_counts(context, name, key, value))
         else:
             parts.extend(_conditions(context, name, key, value))
     return tuple(parts)
@@ -100,6 +107,32 @@ def _conditions(context: ParseContext, name: str, key: Node, value: Node) -> lis
         for operator, operator_key, operand in pairs
         if _check_operator(context, path, operator, operator_key, operand) and usable
     ]
+
+
+def _counts(context: ParseContext, name: str, key: Node, value: Node) -> list[CountComparison]:
+    """Return the conditions of `count(...)`, which compare a number."""
+    arguments = name.removeprefix("count(").removesuffix(")")
+    count = parse_count(arguments.split(",")) if name.endswith(")") else None
+    if not isinstance(count, EventCount):
+        context.report(key, count or unplaced_error("`count(` is not closed", _COUNT_HINT))
+        return []
+    if value.entries is None:
+        context.error(value, f"`{name[:60]}` needs a comparison", "write `{gte: 3}`")
+        return []
+    comparisons = []
+    for operator, (operator_key, operand) in value.entries.items():
+        number = operand.data()
+        if operator not in _COUNT_OPERATORS:
+            hint = did_you_mean(_OPERATOR_ALIASES.get(operator, operator), _COUNT_OPERATORS)
+            context.error(operator_key, f"`count` has no operator `{operator[:40]}`", hint)
+        elif not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= MAX_COUNTED:
+            context.error(
+                operand, f"`{operator}` takes a whole number from 0 to {MAX_COUNTED}", number_hint(number)
+            )
+        else:
+            text = f"{name} {operator} {number}"
+            comparisons.append(CountComparison(count, operator, number, text))
+    return comparisons
 
 
 def _check_operator(

@@ -21,6 +21,7 @@ from bridge.contacts.address import address_key, normalize_address
 from bridge.contacts.phone import is_withheld
 from bridge.events import Event
 from bridge.rules.conditions import Expression, combine
+from bridge.rules.counting import COUNTER, History, counter_of, no_history
 from bridge.rules.lookup import UNREAD, TemplateContext, look_up
 from bridge.rules.model import (
     ALERTS,
@@ -45,9 +46,12 @@ MESSAGE_EXPIRY = timedelta(hours=24)
 _MAX_KEY_LENGTH = 400
 
 
-def route(event: Event, rules: Rules, now: datetime) -> Routing:
-    """Return the deliveries for an event, and the trace of every rule. Never raises."""
-    context = _context(event, rules, now)
+def route(event: Event, rules: Rules, now: datetime, history: History = no_history) -> Routing:
+    """Return the deliveries for an event, and the trace of every rule. Never raises.
+
+    `history` finds the other events of the contact, for `count`.
+    """
+    context = {**_context(event, rules, now), COUNTER: counter_of(event, history)}
     planned: list[PlannedDelivery] = []
     traces: list[Trace] = []
     for rule, trace in rules.for_event(event.type):

@@ -18,9 +18,9 @@ from bridge.connector.discovery import Registry
 from bridge.errors import BridgeError
 from bridge.events import EVENT_TYPES
 from bridge.rules import load, parse_messaging, parse_rules, parse_steps, parse_tests
+from bridge.rules.fields import PATTERNS
 from bridge.rules.keys import Key, Schema, Section
 from bridge.rules.operators import PRESENCE_OPERATORS
-from bridge.rules.parse_context import PATTERNS
 from bridge.rules.parse_params import is_required, params_of
 from bridge.rules.parse_where import GROUPS, OPERATOR_NAMES
 from bridge.rules.yaml import Diagnostics, parse

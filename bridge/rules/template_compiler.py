@@ -11,6 +11,7 @@ from jinja2 import nodes
 
 from bridge.json_values import describe_type
 from bridge.rules import template_filters, template_runtime
+from bridge.rules.counting import EventCount, parse_count
 from bridge.rules.fields import did_you_mean
 from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import Diagnostic, unplaced_error
@@ -51,6 +52,8 @@ class Compiler:
         self.comparisons: set[tuple[tuple[str, ...], Any]] = set()
         self.unguarded: set[tuple[str, ...]] = set()
         """Fields without which the template fails."""
+        self.counts: list[EventCount] = []
+        """The events of the contact that the template counts."""
         self.tables: set[str] = set()
         """The tables that the template looks values up in."""
         self.truth_tests: set[tuple[str, ...]] = set()
@@ -188,6 +191,19 @@ class Compiler:
                 self.unguarded.add(path)
             return template_runtime.lookup_path(path)
         return template_runtime.lookup_keys(self.expression(inner), tuple(keys))
+
+    def _call(self, node: nodes.Call) -> Evaluator:
+        """Compile `count('call.no-answer', '7d')`, the only function."""
+        arguments = [item.value if isinstance(item, nodes.Const) else None for item in node.args]
+        if path_of(node.node) != ("count",) or node.kwargs or node.dyn_args or node.dyn_kwargs:
+            return self.reject(*_not_allowed(node))
+        if not all(isinstance(item, str) for item in arguments):
+            return self.reject("`count` takes quoted texts", "write count('call.no-answer', '7d')", "count")
+        count = parse_count([str(item) for item in arguments])
+        if not isinstance(count, EventCount):
+            return self.reject(count.text, count.hint, "count")
+        self.counts.append(count)
+        return lambda context: len(count.times(context))
 
     def _sequence(self, node: nodes.List | nodes.Tuple) -> Evaluator:
         items = [self.expression(item) for item in node.items]
@@ -354,6 +370,7 @@ _EXPRESSIONS: dict[type[nodes.Node], Callable[[Compiler, Any], Evaluator]] = {
     nodes.Getattr: Compiler._path,
     nodes.Getitem: Compiler._path,
     nodes.Const: Compiler._constant,
+    nodes.Call: Compiler._call,
     nodes.List: Compiler._sequence,
     nodes.Tuple: Compiler._sequence,
     nodes.CondExpr: Compiler._conditional,

@@ -26,6 +26,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from bridge.events import Event
 from bridge.rules import template_runtime
 from bridge.rules.contradictions import Requirement, requirements_of
+from bridge.rules.counting import EventCount
 from bridge.rules.lookup import FIELD_CACHE, UNREAD, UNREADABLE, TemplateContext
 from bridge.rules.model import unplaced_error
 from bridge.rules.presence import proven_by
@@ -56,6 +57,8 @@ class Template:
     """The dotted names that the template uses as true or false."""
     requirements: tuple[Requirement, ...] = ()
     """Of a condition: the comparisons with constants that must be true for it to be true."""
+    counts: tuple[EventCount, ...] = ()
+    """The events of the contact that the template counts."""
     tables: frozenset[str] = frozenset()
     """The tables that the template looks values up in."""
     proves: frozenset[tuple[str, ...]] = frozenset()
@@ -169,6 +172,7 @@ def _compile(source: str, build: Callable[[Compiler], Evaluator]) -> Template:
         frozenset(compiler.comparisons),
         frozenset(compiler.unguarded),
         frozenset(compiler.truth_tests),
+        counts=tuple(compiler.counts),
         tables=frozenset(compiler.tables),
     )
 

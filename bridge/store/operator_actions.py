@@ -16,11 +16,13 @@ from sqlalchemy import Connection, or_, select, update
 from bridge.errors import BridgeError
 from bridge.events import Event
 from bridge.lifecycle import ALLOWED, DeliveryState, Transition, is_unresolved
+from bridge.rules.counting import History
 from bridge.rules.model import Rules
 from bridge.signing import SignedRequestRejected, read_event
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
 from bridge.store.connections import CONNECTION_COLUMNS, ConnectionState
+from bridge.store.contact_history import history_in
 from bridge.store.database import Database
 from bridge.store.deliveries import Delivery, lock_deliveries
 from bridge.store.ingest import IncomingEvent, store_events
@@ -287,6 +289,7 @@ def _replay_batch(
         locked = select(table).where(table.c.id.in_(event_ids)).order_by(table.c.id).with_for_update()
         rows = {row.id: row for row in conn.execute(locked)}
         replayed, created = [], []
+        history = history_in(conn)
         for event_id in event_ids:
             row, skipped, deliveries = rows.get(event_id), "", list[dict[str, Any]]()
             if row is None:
@@ -297,7 +300,7 @@ def _replay_batch(
                 skipped = "it is not routed yet; it will be routed automatically"
             else:
                 event = event_from_row(row, database.default_country)
-                deliveries = list(_route_again(event, rules, route, now, rule, force))
+                deliveries = list(_route_again(event, rules, route, history, now, rule, force))
             created += deliveries
             replayed.append(ReplayResult(event_id, [row["id"] for row in deliveries], skipped))
         if created:
@@ -316,9 +319,15 @@ def _replay_batch(
 
 
 def _route_again(
-    event: Event, rules: Rules, route: Route, now: datetime, rule: str | None, force: bool
+    event: Event,
+    rules: Rules,
+    route: Route,
+    history: History,
+    now: datetime,
+    rule: str | None,
+    force: bool,
 ) -> Iterator[dict[str, Any]]:
-    for planned in route(event, now).planned:
+    for planned in route(event, now, history).planned:
         if rule is None or planned.rule == rule:
             yield delivery_row(planned, event, rules.hash, now, force=force)
 

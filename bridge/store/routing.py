@@ -20,9 +20,11 @@ from bridge.errors import StoreUnavailable
 from bridge.events import Event, StoredEvent
 from bridge.ids import new_id
 from bridge.lifecycle import Transition
+from bridge.rules.counting import History
 from bridge.rules.model import PlannedDelivery, Routing, Rules
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert, bulk_update
+from bridge.store.contact_history import history_in
 from bridge.store.database import Database
 from bridge.store.deliveries import Delivery, DeliveryOptions
 
@@ -37,8 +39,8 @@ class RoutingResult:
     """True if routing raised an error, which the trace then names."""
 
 
-Route = Callable[[Event, datetime], Routing]
-"""Routes one event at an instant; pure."""
+Route = Callable[[Event, datetime, History], Routing]
+"""Routes one event at an instant, with the history of its contact."""
 MAX_ROUTING_SECONDS = 1.0
 """Routing time per transaction: PostgreSQL aborts a transaction that is idle for long, and on SQLite writers wait."""
 
@@ -133,13 +135,15 @@ def _route_batch(
         # There is no other router, and all writers would wait: route before entering the write queue.
         with database.read() as conn:
             events = _select_events(database, conn, _UNROUTED.limit(limit))
-            routed_ahead = _route_events(events, rules, route, database.now(conn))
+            routed_ahead = _route_events(events, rules, route, database.now(conn), history_in(conn))
         if not routed_ahead:
             return 0, []
     with database.write() as conn:
         now = database.now(conn)
         if routed_ahead is None:
-            results = _route_events(_select_events(database, conn, _UNROUTED.limit(limit)), rules, route, now)
+            results = _route_events(
+                _select_events(database, conn, _UNROUTED.limit(limit)), rules, route, now, history_in(conn)
+            )
         else:
             results = {event_id: routed_ahead[event_id] for event_id in _still_unrouted(conn, routed_ahead)}
         if not results:
@@ -168,7 +172,7 @@ def _still_unrouted(conn: Connection, event_ids: Collection[str]) -> list[str]:
 
 
 def _route_events(
-    events: Mapping[str, Event], rules: Rules, route: Route, now: datetime
+    events: Mapping[str, Event], rules: Rules, route: Route, now: datetime, history: History
 ) -> dict[str, RoutingResult]:
     """Route events, and return the results by ID; stop when it takes too long and leave the rest for the next batch."""
     started = uptime()
@@ -176,14 +180,14 @@ def _route_events(
     for event_id, event in events.items():
         if results and uptime() - started > MAX_ROUTING_SECONDS:
             break
-        results[event_id] = _route_one(event, rules, route, now)
+        results[event_id] = _route_one(event, rules, route, now, history)
     return results
 
 
-def _route_one(event: Event, rules: Rules, route: Route, now: datetime) -> RoutingResult:
+def _route_one(event: Event, rules: Rules, route: Route, now: datetime, history: History) -> RoutingResult:
     """Route one event; an error becomes its trace and does not affect other events."""
     try:
-        routing = route(event, now)
+        routing = route(event, now, history)
         trace = json.dumps([item.to_json() for item in routing.traces])
         return RoutingResult(
             trace, [delivery_row(planned, event, rules.hash, now) for planned in routing.planned]

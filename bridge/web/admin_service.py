@@ -90,7 +90,7 @@ class AdminService:
         if rule is not None and rules.named(rule) is None:
             raise InvalidParameter(f"no active rule is called `{rule[:80]}`")
         return replay(
-            self.database, actor, [event_id], rules, lambda event, now: route(event, rules, now),
+            self.database, actor, [event_id], rules, lambda event, now, history: route(event, rules, now, history),
             rule=rule, force=force,
         )[0]  # fmt: skip
 

@@ -67,7 +67,7 @@ class Router(BackgroundThread):
         """Route up to one batch of events and follow up on one batch of failures; return how many were processed."""
         rules = self._rules.current
         routed, failed_events = route_unrouted(
-            self._database, rules, lambda event, now: route(event, rules, now), BATCH
+            self._database, rules, lambda event, now, history: route(event, rules, now, history), BATCH
         )
         for event_id in failed_events:
             log.error(

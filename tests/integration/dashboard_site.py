@@ -100,7 +100,9 @@ class Site:
         """Store an event, route it with the rules and return its ID."""
         self.engine.event(event_type, **changes)
         rules = self.rules.current
-        assert route_unrouted(self.database, rules, lambda event, now: route(event, rules, now))[0]
+        assert route_unrouted(
+            self.database, rules, lambda event, now, history: route(event, rules, now, history)
+        )[0]
         event_id: str = list_events(self.database, limit=1).items[0]["id"]
         return event_id
 

@@ -62,7 +62,7 @@ def receive(engine: Engine, **metadata: Any) -> None:
     now = database.clock.now()
     raw = json.dumps(refresh_sample(sample("call.busy"), now) | {"metadata": metadata}).encode()
     assert store_events(database, [IncomingEvent(read_event(raw, now), raw)]) == ["stored"]
-    route_unrouted(database, rules, lambda event, at: route(event, rules, at))
+    route_unrouted(database, rules, lambda event, at, history: route(event, rules, at, history))
     engine.run_due()
     database.clock.advance(seconds=1)
 

@@ -266,7 +266,12 @@ def rules_of(engine: Engine, text: str = RULES) -> Rules:
 def replay_events(engine: Engine, event_ids: list[str], **options: Any) -> Any:
     rules = rules_of(engine)
     return replay(
-        engine.database, "ada", event_ids, rules, lambda event, now: route(event, rules, now), **options
+        engine.database,
+        "ada",
+        event_ids,
+        rules,
+        lambda event, now, history: route(event, rules, now, history),
+        **options,
     )
 
 
@@ -274,7 +279,7 @@ def routed(engine: Engine, count: int = 1) -> list[str]:
     for _ in range(count):
         engine.event()
     rules = rules_of(engine)
-    route_unrouted(engine.database, rules, lambda event, now: route(event, rules, now))
+    route_unrouted(engine.database, rules, lambda event, now, history: route(event, rules, now, history))
     engine.run_due()
     return [item["id"] for item in list_events(engine.database, limit=100).items]
 
@@ -307,7 +312,12 @@ def test_replay_uses_the_current_rules(engine: Engine) -> None:
     event_id = routed(engine)[0]
     rules = rules_of(engine, RULES.replace("name: text", "name: renamed").replace("hello", "another text"))
     result = replay(
-        engine.database, "ada", [event_id], rules, lambda event, now: route(event, rules, now), rule="renamed"
+        engine.database,
+        "ada",
+        [event_id],
+        rules,
+        lambda event, now, history: route(event, rules, now, history),
+        rule="renamed",
     )
     engine.run_due()
     shown = engine.show(result[0].deliveries[0])

@@ -79,7 +79,7 @@ class Bridge:
         body = refresh_sample(sample(event_type), now) | {"metadata": metadata}
         raw = json.dumps(body).encode()
         assert store_events(database, [IncomingEvent(read_event(raw, now, country), raw)]) == ["stored"]
-        route_unrouted(database, self.rules, lambda event, at: route(event, self.rules, at))
+        route_unrouted(database, self.rules, lambda event, at, history: route(event, self.rules, at, history))
         if run:
             self.engine.run_due()
         database.clock.advance(seconds=1)

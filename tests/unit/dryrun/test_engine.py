@@ -432,3 +432,34 @@ def test_any_event_body_can_be_run_and_explained(database, load_rules, changes, 
         assert delivery.state in ("succeeded", "failed", "suppressed")
     for event in events:
         assert json.dumps(explain(event, rules, START).to_json())
+
+
+COUNTING = """
+    version: 1
+    rules:
+      - name: task-after-three
+        when: call.no-answer
+        where:
+          count(call.no-answer, 7d): {gte: 3}
+        do: [{use: desk.notify, with: {text: "{{ count('call.no-answer', '7d') }} calls"}}]
+"""
+
+
+def test_third_unanswered_call_within_a_week_fires(run_events, load_rules, event):
+    phone, email = {"contactPhone": "+12125550123"}, {"contactEmail": "maya@example.com"}
+    calls = [
+        event("call.no-answer", "2026-03-02T12:00:00-05:00", metadata=phone),
+        event("call.busy", "2026-03-03T12:00:00-05:00", metadata=phone),
+        event("call.no-answer", "2026-03-04T12:00:00-05:00", metadata={"contactPhone": "+12125550199"}),
+        event("call.no-answer", "2026-03-05T12:00:00-05:00", metadata=phone | email),
+        event("call.no-answer", "2026-03-06T12:00:00-05:00", metadata=email),
+        event("call.no-answer", "2026-03-09T12:30:00-05:00", metadata=phone | email),
+        event("call.no-answer", "2026-03-09T12:40:00-05:00", metadata=phone),
+    ]
+    assert (
+        [at for *_, at in run_events(load_rules(COUNTING), *calls)]
+        == [
+            "2026-03-09T17:30:00+00:00",  # the calls of the 5th, 6th and 9th; the one of the 2nd is over a week ago
+            "2026-03-09T17:40:00+00:00",  # the calls of the 5th and 9th; the one of the 6th has no phone number
+        ]
+    )
