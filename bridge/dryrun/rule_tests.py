@@ -111,7 +111,7 @@ def run_tests(
 ) -> RuleTestReport:
     """Run `tests` (default: the file's own) against the rules; call `on_result` after each test.
 
-    Event files are read from `folder` (default: the folder of the test's file). `default_country` is that of the events.
+    Event files are read from `folder` (default: the folder of the test's file).
     """
     results, dry_runs = [], []
     with temporary_database(default_country) as database:

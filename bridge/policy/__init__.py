@@ -29,7 +29,7 @@ from bridge.policy.opt_outs import (
 )
 from bridge.policy.quiet_hours import NEVER, quiet_hours_end
 from bridge.policy.total_cap import MessageCounts
-from bridge.policy.zones import country_of, regions_of, zones_of
+from bridge.policy.zones import regions_of, zones_of
 
 __all__ = [
     "CHANNELS",
@@ -50,7 +50,6 @@ __all__ = [
     "Suppress",
     "UndeliverableAddress",
     "channels_of",
-    "country_of",
     "covered_channels",
     "decide",
     "event_precedence",

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from bridge.clock import format_duration
 from bridge.connector.api import Channel
 from bridge.contacts.address import address_key
+from bridge.contacts.country import country_of
 from bridge.contacts.parse import Contact
 from bridge.lifecycle import SuppressReason
 from bridge.policy.cancellation import EventRef
@@ -24,7 +25,7 @@ from bridge.policy.opt_outs import (
     utc_minute,
 )
 from bridge.policy.quiet_hours import NEVER, is_quiet, next_quiet_hours_start, quiet_hours_end
-from bridge.policy.zones import country_of, regions_of, zones_of
+from bridge.policy.zones import regions_of, zones_of
 from bridge.rules.model import MessagingPolicy, OncePer, QuietHours, Truth
 from bridge.telemetry import mask
 

@@ -10,22 +10,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
 
 from bridge.area_codes import STATE_BY_AREA_CODE, STATES, US_STATE_TIME_ZONES
 from bridge.contacts.address import address_key
+from bridge.contacts.country import area_code_of, parsed_number
 from bridge.contacts.parse import Contact
 from bridge.contacts.phone import PHONE_PATTERN
 
-if TYPE_CHECKING:
-    from phonenumbers import PhoneNumber
-
 _UNKNOWN = "Etc/Unknown"
-_NO_COUNTRY = "001"
-"""The region that `phonenumbers` gives numbers of international networks."""
-_TYPICAL_SUBSCRIBER = "2345678"
-"""Digits that are valid after every North American area code."""
-_NANP_NUMBER_LENGTH = len("+12125550123")
 
 
 def zones_of(
@@ -58,41 +50,6 @@ def regions_of(contact: Contact, recipient: str | None) -> frozenset[str]:
     return _regions_of_number(phone) if phone else frozenset()
 
 
-@lru_cache(maxsize=4096)
-def country_of(phone: str) -> str | None:
-    """Return the country of a phone number (ISO 3166), or None if it is unknown or the number belongs to no country.
-
-    Numbers of international networks, and numbers that charge their callers, belong to no country. A number that its
-    numbering plan does not know has the country of its area code, or of a calling code that only one country uses.
-    """
-    from phonenumbers import (
-        PhoneNumberType,
-        number_type,
-        region_code_for_number,
-        region_codes_for_country_code,
-    )
-
-    number = _parsed(phone)
-    if number is None or number.country_code is None:
-        return None
-    if number_type(number) in (
-        PhoneNumberType.PREMIUM_RATE, PhoneNumberType.SHARED_COST, PhoneNumberType.PERSONAL_NUMBER
-    ):  # fmt: skip
-        return None
-    country: str | None = region_code_for_number(number)
-    if country is None and phone.startswith("+1"):
-        area_code = _area_code(phone)
-        typical = f"+1{area_code}{_TYPICAL_SUBSCRIBER}"
-        if area_code in STATE_BY_AREA_CODE:
-            country = "US"
-        elif area_code and phone != typical:
-            country = country_of(typical)
-    elif country is None:
-        countries = region_codes_for_country_code(number.country_code)
-        country = countries[0] if len(countries) == 1 else None
-    return None if country == _NO_COUNTRY else country
-
-
 def reference_phone(contact: Contact, recipient: str | None) -> str | None:
     """Return the number that locates the recipient: the recipient, or for an email to the contact, their number."""
     if recipient is None or _is_any_of(recipient, contact.email):
@@ -108,11 +65,11 @@ def _is_any_of(recipient: str, *addresses: str | None) -> bool:
 @lru_cache(maxsize=1024)
 def _zones_of_number(phone: str) -> tuple[str, ...]:
     if phone.startswith("+1"):
-        return _area_zones().get(_area_code(phone), US_STATE_TIME_ZONES)
+        return _area_zones().get(area_code_of(phone), US_STATE_TIME_ZONES)
     from phonenumbers.timezone import time_zones_for_number
     from phonenumbers.tzdata import TIMEZONE_DATA
 
-    number = _parsed(phone)
+    number = parsed_number(phone)
     if number is None:
         return ()
     zones = time_zones_for_number(number)
@@ -125,8 +82,8 @@ def _zones_of_number(phone: str) -> tuple[str, ...]:
 def _regions_of_number(phone: str) -> frozenset[str]:
     from phonenumbers import region_code_for_number, region_codes_for_country_code
 
-    number = _parsed(phone)
-    area_code = _area_code(phone)
+    number = parsed_number(phone)
+    area_code = area_code_of(phone)
     if area_code in STATE_BY_AREA_CODE:
         return frozenset({"US", f"US-{STATE_BY_AREA_CODE[area_code]}"})
     if phone.startswith("+1") and area_code not in _area_zones():
@@ -139,11 +96,6 @@ def _regions_of_number(phone: str) -> frozenset[str]:
     return frozenset(region_codes_for_country_code(number.country_code)) - {"001"}
 
 
-def _area_code(phone: str) -> str:
-    """Return the area code of a complete +1 number. A number of any other length has no reliable area code."""
-    return phone[2:5] if phone.startswith("+1") and len(phone) == _NANP_NUMBER_LENGTH else ""
-
-
 @cache
 def _area_zones() -> dict[str, tuple[str, ...]]:
     """Map each area code to all its zones. Some area codes span two zones, which only the next digits separate."""
@@ -154,12 +106,3 @@ def _area_zones() -> dict[str, tuple[str, ...]]:
         if prefix.startswith("1") and len(prefix) >= 4:
             zones_by_area[prefix[1:4]].update(zones)
     return {area: tuple(sorted(zones)) for area, zones in zones_by_area.items()}
-
-
-def _parsed(phone: str) -> PhoneNumber | None:
-    from phonenumbers import NumberParseException, parse
-
-    try:
-        return parse(phone)
-    except NumberParseException:
-        return None

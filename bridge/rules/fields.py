@@ -16,7 +16,8 @@ from bridge.rules.model import DELIVERY_FIELDS, Diagnostic, unplaced_error, unpl
 
 Path = tuple[str, ...]
 
-CONTACT_FIELDS = tuple(field.name for field in fields(Contact))
+CONTACT_FIELDS = (*(field.name for field in fields(Contact)), "country")
+"""The fields of the contact; `bridge.rules.lookup` computes the country."""
 
 _OUTCOMES = ("resolved", "ongoing", "auto_completed_inactive")
 """The values of `outcome` in Heppu's documentation, which do not exclude others."""

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from bridge.contacts.country import country_of
 from bridge.json_values import describe_type, replace_unstorable
 
 TemplateContext = Mapping[str, Any]
@@ -58,9 +59,16 @@ def describe_absence(context: TemplateContext, path: tuple[str, ...], actual: st
     return f"{name} is {actual}" if reason is None else f"{name} cannot be read: {reason}"
 
 
+_COUNTRY = ("contact", "country")
+
+
 def _find(context: TemplateContext, path: tuple[str, ...]) -> tuple[Any, str]:
     if unreadable(context, path):
         return None, "unreadable"
+    if path == _COUNTRY:  # computed when a rule asks for it
+        phone, shown = look_up(context, ("contact", "phone"))
+        country = country_of(phone) if phone else None
+        return country, "" if country else "unknown" if phone else shown
     value: Any = context
     for depth, key in enumerate(path, start=1):
         if not isinstance(value, dict):

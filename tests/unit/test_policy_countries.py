@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import phonenumbers
 import pytest
 
-from bridge.policy import Allow, DueDelivery, PolicyInputs, Suppress, country_of, decide
+from bridge.contacts.country import country_of
+from bridge.policy import Allow, DueDelivery, PolicyInputs, Suppress, decide
 from bridge.rules.model import MessagingPolicy, QuietHours
 
 NOON = datetime(2026, 3, 2, 17, 0, tzinfo=UTC)

@@ -231,3 +231,18 @@ def test_where_and_if_are_both_evaluated() -> None:
 )
 def test_format_value_is_short_and_on_one_line(value: Any, text: str) -> None:
     assert format_value(value) == text
+
+
+@pytest.mark.parametrize(
+    ("phone", "country"),
+    [
+        ("+14155550123", "US"),
+        ("+16045550123", "CA"),
+        ("+447911123456", "GB"),
+        ("+390236618300", "IT"),
+        (None, None),
+    ],
+)
+def test_country_of_the_contact_is_that_of_the_phone_number(phone: str | None, country: str | None) -> None:
+    fired, (row,) = checks("where: {contact.country: [US, CA, GB, IT]}", metadata__contactPhone=phone)
+    assert (fired, row.actual) == (country is not None, f'"{country}"' if country else "missing")
