@@ -188,7 +188,8 @@ class TestHubspot(ConnectorConformance):
         return {"HUBSPOT_ACCESS_TOKEN": "pat-na1-secret-token", "HUBSPOT_URL": url}
 
     def params(self, action: Action) -> Mapping[str, Any]:
-        return {"channel": "email"} if action.name == "set_opt_out" else super().params(action)
+        own = {"close_ticket": {"without_id": "newest"}, "set_opt_out": {"channel": "email"}}
+        return own.get(action.name) or super().params(action)
 
     @contextmanager
     def provider(self) -> Iterator[HubspotProvider]:
@@ -211,7 +212,11 @@ class TestSalesforce(ConnectorConformance):
         server.answer("POST", "/services/oauth2/token", Reply(200, session))
 
     def params(self, action: Action) -> Mapping[str, Any]:
-        own = {"update_lead": {"status": WORKING}, "set_opt_out": {"channel": "email"}}
+        own = {
+            "close_case": {"without_id": "newest"},
+            "update_lead": {"status": WORKING},
+            "set_opt_out": {"channel": "email"},
+        }
         return own.get(action.name) or super().params(action)
 
     @contextmanager

@@ -238,7 +238,7 @@ def test_format_value_is_short_and_on_one_line(value: Any, text: str) -> None:
     [
         ("+14155550123", "US"),
         ("+16045550123", "CA"),
-        ("+447911123456", "GB"),
+        ("+442079460958", "GB"),
         ("+390236618300", "IT"),
         (None, None),
     ],
