@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, exists, select, update
 
 from bridge.connector.api import Channel
 from bridge.errors import (
@@ -30,7 +30,7 @@ from bridge.policy import MessageCounts
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
 from bridge.store.database import Database
-from bridge.store.pauses import INDEFINITELY, ConnectionStatus, Pause
+from bridge.store.pauses import ALL_CONNECTIONS, INDEFINITELY, ConnectionStatus, Pause
 from bridge.telemetry import log
 
 PROBE_INTERVAL = timedelta(seconds=10)
@@ -63,6 +63,8 @@ class ConnectionState:
     tokens: float | None
     tokens_refilled_at: datetime | None
     message_counts: str | None
+    all_are_paused: bool
+    """True while an operator has paused all connections (`bridge.store.pause_all`)."""
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> ConnectionState:
@@ -79,7 +81,9 @@ class ConnectionState:
         return self.paused_until is not None and self.paused_until > now
 
 
-CONNECTION_COLUMNS = tuple(_TABLE.c[field.name] for field in fields(ConnectionState))
+_ALL = _TABLE.alias("all_connections")
+_ALL_ARE_PAUSED = exists().where(_ALL.c.name == ALL_CONNECTIONS).label("all_are_paused")
+CONNECTION_COLUMNS = (*(_TABLE.c[field.name] for field in fields(ConnectionState)[:-1]), _ALL_ARE_PAUSED)
 """The columns of a `ConnectionState`, in the order of its fields."""
 _IS_CONNECTION = _TABLE.c.name == bindparam("connection")
 _LOCK = select(*CONNECTION_COLUMNS).where(_IS_CONNECTION).with_for_update()
@@ -100,7 +104,7 @@ class RequestBudget:
     is_probe: bool = False
     """True while the circuit breaker is half-open: one call probes the provider, and all others wait for its result."""
     alerts_only: bool = False
-    """True while `messaging.caps.total` pauses the connection: the alert about the pause may need the connection."""
+    """True while all connections are paused, or this one by `messaging.caps.total`: it may be the only way to alert."""
 
     def spend(self, conn: Connection, calls: int, now: datetime, columns: Mapping[str, Any]) -> None:
         """Deduct `calls` calls from the budget, and write other `columns` of the connection.
@@ -160,13 +164,14 @@ def acquire_budget(
 ) -> RequestBudget:
     """Return how many of `calls` may start; `connection` was locked before `now` was read."""
     name = connection.name
-    alerts_only = connection.pause_cause == PauseCause.TOTAL_CAP
-    if connection.is_paused(now) and not alerts_only:
+    is_capped = connection.pause_cause == PauseCause.TOTAL_CAP
+    alerts_only = is_capped or connection.all_are_paused
+    if connection.is_paused(now) and not is_capped:
         return RequestBudget(name, 0, connection.paused_until)
     is_probe = connection.pause_cause == "circuit_open"
     if is_probe:
         calls = min(calls, 1)
-    elif connection.pause_cause is not None and not alerts_only:
+    elif connection.pause_cause is not None and not is_capped:
         conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(_OPEN))
         log_state_change(name, _OPEN)
     if per_second is None:
@@ -334,6 +339,11 @@ def total_cap_pause(reason: str) -> dict[str, Any]:
     return pause_columns(PauseCause.TOTAL_CAP, INDEFINITELY, reason, alert=True)
 
 
+def operator_pause(reason: str) -> dict[str, Any]:
+    """Return the columns of an operator's pause."""
+    return pause_columns(PauseCause.OPERATOR, INDEFINITELY, reason)
+
+
 def pause(database: Database, name: str, reason: str, actor: str) -> None:
     """Pause a connection for an operator, until `resume`."""
     with database.write() as conn:
@@ -346,11 +356,7 @@ def pause(database: Database, name: str, reason: str, actor: str) -> None:
             [name],
             {"reason": reason} if reason else None,
         )
-        conn.execute(
-            update(_TABLE)
-            .where(_TABLE.c.name == name)
-            .values(pause_columns(PauseCause.OPERATOR, INDEFINITELY, reason))
-        )
+        conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(operator_pause(reason)))
 
 
 def resume(database: Database, name: str, actor: str) -> None:
@@ -368,11 +374,29 @@ def resume(database: Database, name: str, actor: str) -> None:
 
 def all_connections(database: Database) -> list[dict[str, Any]]:
     """Return the rows of all connections."""
+    query = select(_TABLE).where(_TABLE.c.name != ALL_CONNECTIONS).order_by(_TABLE.c.name)
     with database.read() as conn:
-        return [dict(row._mapping) for row in conn.execute(select(_TABLE).order_by(_TABLE.c.name))]
+        return [dict(row._mapping) for row in conn.execute(query)]
+
+
+def pause_of_all(database: Database) -> Pause | None:
+    """Return the pause of all connections, if an operator has paused them."""
+    with database.read() as conn:
+        return active_pause(conn, ALL_CONNECTIONS, database.clock.now())
+
+
+def active_pause(conn: Connection, name: str, now: datetime) -> Pause | None:
+    """Return the pause of a connection; without one, the pause of all connections."""
+    query = (
+        select(_TABLE)
+        .where(_TABLE.c.name.in_((name, ALL_CONNECTIONS)))
+        .order_by(_TABLE.c.name == ALL_CONNECTIONS)
+    )
+    pauses = [Pause.from_columns(dict(row._mapping)) for row in conn.execute(query)]
+    return next((pause for pause in pauses if pause is not None and not pause.is_over(now)), None)
 
 
 def connection_statuses(database: Database) -> list[ConnectionStatus]:
     """Return the status of every connection that was ever in use."""
-    now = database.clock.now()
-    return [ConnectionStatus.from_row(row, now) for row in all_connections(database)]
+    now, pause = database.clock.now(), pause_of_all(database)
+    return [ConnectionStatus.from_row(row, now, pause) for row in all_connections(database)]

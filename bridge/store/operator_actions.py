@@ -21,7 +21,7 @@ from bridge.rules.model import Rules
 from bridge.signing import SignedRequestRejected, read_event
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
-from bridge.store.connections import CONNECTION_COLUMNS, ConnectionState
+from bridge.store.connections import active_pause
 from bridge.store.contact_history import history_in
 from bridge.store.database import Database
 from bridge.store.deliveries import Delivery, lock_deliveries
@@ -87,9 +87,8 @@ def _retry(
 
 def _when(conn: Connection, name: str, now: datetime) -> str:
     """Return when a due delivery is attempted: now, unless its connection is paused."""
-    row = conn.execute(select(*CONNECTION_COLUMNS).where(schema.connections.c.name == name)).one_or_none()
-    pause = ConnectionState.from_row(row).pause if row is not None else None
-    if pause is None or pause.is_over(now):
+    pause = active_pause(conn, name, now)
+    if pause is None:
         return "now"
     return f"when {name} is resumed ({pause}); {pause.hint}"
 

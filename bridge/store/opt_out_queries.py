@@ -185,7 +185,7 @@ def claim_query(database: Database, connection: str, per_second: float | None) -
         account = lock_connection(database, conn, connection)
         now = database.now(conn)
         budget = acquire_budget(conn, account, now, 1, per_second)
-        if not budget.calls:
+        if not budget.calls or account.all_are_paused:
             return ClaimedQuery(None, budget.available_at - now if budget.available_at else None)
         rows = conn.execute(
             select(_TABLE.c.delivery_id)

@@ -13,6 +13,9 @@ from bridge.lifecycle import PauseCause
 INDEFINITELY: Final = datetime(9999, 1, 1, tzinfo=UTC)
 """The end of a pause, in the database, that lasts until an operator or changed settings end it."""
 
+ALL_CONNECTIONS: Final = "*"
+"""The name of the row of `connections` that exists while an operator has paused all connections."""
+
 _ENDS_AT: Final = "it resumes with {resume}, or automatically at {until}"
 _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     PauseCause.OPERATOR: ("an operator", "resume it with {resume}"),
@@ -39,6 +42,7 @@ class Pause:
     """The pause of a connection."""
 
     connection: str
+    """Its name, or `ALL_CONNECTIONS`."""
     cause: str
     """A `PauseCause`, or one that only a newer version knows."""
     until: datetime | None
@@ -63,16 +67,23 @@ class Pause:
         return self.cause != PauseCause.CIRCUIT_OPEN and self.until is not None and self.until <= now
 
     @property
+    def is_of_all(self) -> bool:
+        """True for the pause of all connections."""
+        return self.connection == ALL_CONNECTIONS
+
+    @property
     def label(self) -> str:
         """The cause, to follow "paused by"."""
-        return _TEXTS[self.cause][0] if self.cause in _TEXTS else self.cause
+        label = _TEXTS[self.cause][0] if self.cause in _TEXTS else self.cause
+        return f"{label}, with all connections" if self.is_of_all else label
 
     @property
     def hint(self) -> str:
         """The advice to the operator for ending the pause."""
         _, hint = _TEXTS.get(self.cause, _TEXTS[PauseCause.OPERATOR])
         until = f"{format_timestamp(self.until)} UTC"
-        return hint.format(resume=f"`bridge resume {self.connection}`", until=until)
+        resume = "`bridge resume --all`" if self.is_of_all else f"`bridge resume {self.connection}`"
+        return hint.format(resume=resume, until=until)
 
     def __str__(self) -> str:
         return f"paused by {self.label}: {self.reason}" if self.reason else f"paused by {self.label}"
@@ -84,16 +95,17 @@ class ConnectionStatus:
 
     name: str
     pause: Pause | None
+    """Its own pause; without one, the pause of all connections."""
     recent_failures: int
     recent_successes: int
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any], now: datetime) -> Self:
+    def from_row(cls, row: Mapping[str, Any], now: datetime, pause_of_all: Pause | None) -> Self:
         """Build the status from a `connections` row."""
         pause = Pause.from_columns(row)
         return cls(
             row["name"],
-            None if pause is None or pause.is_over(now) else pause,
+            pause_of_all if pause is None or pause.is_over(now) else pause,
             row["failures"],
             row["successes"],
         )

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from bridge.clock import uptime
 from bridge.errors import StoreUnavailable
-from bridge.store.connections import all_connections
+from bridge.store.connections import connection_statuses
 from bridge.store.database import Database
 from bridge.store.pauses import ConnectionStatus
 from bridge.store.queries import QueueStats, queue_stats
@@ -32,12 +32,12 @@ class CachedStats:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._read_at = -STATS_MAX_AGE
-        self._stats: tuple[QueueStats, list[dict[str, Any]]] | None = None
+        self._stats: tuple[QueueStats, list[ConnectionStatus]] | None = None
 
-    def get(self) -> tuple[QueueStats, list[dict[str, Any]]]:
+    def get(self) -> tuple[QueueStats, list[ConnectionStatus]]:
         """Return the queue statistics and the connections. Raise StoreUnavailable."""
         if self._stats is None or uptime() - self._read_at >= STATS_MAX_AGE:
-            self._stats = queue_stats(self._database), all_connections(self._database)
+            self._stats = queue_stats(self._database), connection_statuses(self._database)
             self._read_at = uptime()
         return self._stats
 
@@ -109,8 +109,7 @@ def _database_metrics(metrics: Metrics, database: Database, cached_stats: Cached
     metrics.unrouted.set(stats.unrouted)
     age = (now - stats.oldest_due).total_seconds() if stats.oldest_due else 0.0
     metrics.oldest_due.set(max(0.0, age))
-    for row in connections:
-        status = ConnectionStatus.from_row(row, now)
+    for status in connections:
         metrics.paused.labels(status.name).set(int(status.pause is not None))
     return generate_latest(metrics.db_registry)
 

@@ -14,9 +14,20 @@ import structlog
 from bridge.clock import uptime
 from bridge.errors import AuthenticationError, RateLimited
 from bridge.lifecycle import PauseCause
-from bridge.store.connections import all_connections, lock_connection, pause_columns, register_accounts
+from bridge.store.audit_log import list_audit_entries
+from bridge.store.connections import (
+    all_connections,
+    connection_statuses,
+    lock_connection,
+    pause,
+    pause_columns,
+    register_accounts,
+    resume,
+)
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
+from bridge.store.operator_actions import retry
+from bridge.store.pause_all import pause_all, resume_all
 from bridge.store.results import record_results
 from bridge.store.schema import connections
 from tests.integration.engine import Engine
@@ -167,3 +178,61 @@ def test_pause_and_resumption_are_logged_with_advice(engine: Engine) -> None:
             conn.execute(connections.update().values(values))
         engine.run_due()
     assert [entry["event"] for entry in logs] == ["connection resumed"]
+
+
+def test_pause_of_all_connections_holds_everything_but_alerts(engine: Engine) -> None:
+    ordinary, alert = engine.deliver("post"), engine.deliver("post", trigger="alert", idempotency_key="alert")
+    pause_all(engine.database, "wrong text", "ada")  # before the connection has a row
+    engine.run_due()
+    assert engine.show(ordinary)["state"] == "pending"
+    assert engine.show(alert)["state"] == "succeeded"
+    [status] = connection_statuses(engine.database)
+    assert str(status.pause) == "paused by an operator, with all connections: wrong text"
+    engine.database.clock.advance(hours=2)
+    engine.run_due()
+    assert engine.show(ordinary)["state"] == "pending"
+    assert resume_all(engine.database, "bob")
+    engine.run_due()
+    assert engine.show(ordinary)["state"] == "succeeded"
+    assert connection_statuses(engine.database)[0].pause is None
+    assert [
+        (entry["actor"], entry["action"], entry["target"], entry["detail"])
+        for entry in list_audit_entries(engine.database)
+    ] == [
+        ("bob", "resume", "all connections", None),
+        ("ada", "pause", "all connections", {"reason": "wrong text"}),
+    ]
+
+
+def test_pauses_of_one_and_of_all_connections_end_independently(engine: Engine) -> None:
+    delivery_id = engine.deliver("post")
+    pause(engine.database, "desk", "maintenance", "ada")
+    pause_all(engine.database, "first", "ada")
+    pause_all(engine.database, "wrong text", "ada")
+    assert str(connection_statuses(engine.database)[0].pause) == "paused by an operator: maintenance"
+    resume(engine.database, "desk", "ada")
+    engine.run_due()
+    assert engine.show(delivery_id)["state"] == "pending"
+    assert str(connection_statuses(engine.database)[0].pause).endswith("with all connections: wrong text")
+    pause(engine.database, "desk", "maintenance", "ada")
+    assert resume_all(engine.database, "ada")
+    assert not resume_all(engine.database, "ada")
+    engine.run_due()
+    assert engine.show(delivery_id)["state"] == "pending"
+    resume(engine.database, "desk", "ada")
+    engine.run_due()
+    assert engine.show(delivery_id)["state"] == "succeeded"
+
+
+def test_retry_says_that_all_connections_are_paused(engine: Engine) -> None:
+    def fail() -> None:
+        raise RateLimited("429", retry_after=timedelta(seconds=1))
+
+    engine.provider.before = fail
+    delivery_id = engine.deliver("post")
+    engine.run_due()
+    pause_all(engine.database, "wrong text", "ada")
+    engine.database.clock.advance(minutes=1)
+    [result] = retry(engine.database, "ada", [delivery_id])
+    assert "with all connections: wrong text" in result.text
+    assert "`bridge resume --all`" in result.text

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from bridge.lifecycle import PauseCause
-from bridge.store.pauses import INDEFINITELY, ConnectionStatus, Pause
+from bridge.store.pauses import ALL_CONNECTIONS, INDEFINITELY, ConnectionStatus, Pause
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 
 def status(cause: str | None, until: datetime | None) -> ConnectionStatus:
     row = {"name": "desk", "pause_cause": cause, "paused_until": until, "pause_reason": "why"}
-    return ConnectionStatus.from_row(row | {"failures": 0, "successes": 0}, NOW)
+    return ConnectionStatus.from_row(row | {"failures": 0, "successes": 0}, NOW, None)
 
 
 @pytest.mark.parametrize("cause", [*PauseCause, "of a newer version"])
@@ -24,6 +24,12 @@ def test_pause_has_a_label_and_a_hint(cause: str) -> None:
     assert str(pause) == f"paused by {pause.label}: why"
     assert "`bridge resume desk`" in pause.hint
     assert "{" not in pause.hint
+
+
+def test_pause_of_all_connections_is_resumed_with_all() -> None:
+    pause = Pause(ALL_CONNECTIONS, PauseCause.OPERATOR, None, "wrong text")
+    assert str(pause) == "paused by an operator, with all connections: wrong text"
+    assert pause.hint == "resume it with `bridge resume --all`"
 
 
 def test_pause_ends_at_its_time() -> None:
