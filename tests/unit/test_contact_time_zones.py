@@ -123,8 +123,8 @@ def test_zone_that_is_not_understood_is_reported_with_its_path(value: object) ->
     assert parsed.contact.time_zone is None
     [field] = parsed.unreadable
     assert (field.field, field.path) == ("time_zone", "callMetadata.context.timezone")
-    assert "America/New_York" in field.problem
-    assert str(value) not in field.problem
+    assert "America/New_York" in field.hint
+    assert str(value) not in field.text
 
 
 @pytest.mark.parametrize("value", [None, "", "  "])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bridge.contacts.plain_text import is_plain_name
@@ -71,6 +71,7 @@ TEXTS = st.one_of(
 def test_whatever_names_hold_only_plain_text_is_inserted(texts: list[str]) -> None:
     changes: dict[str, Any] = dict(zip(NAMES, texts, strict=True))
     (delivery,) = route(event_of(**changes), EVERY_FIELD, NOW).planned
+    assume(delivery.render_error is None)  # the body of this connector has at most 160 characters
     for value in delivery.params["body"].split("|"):
         value = " ".join(value.split())
         assert is_plain_name(value) or not any(char.isalnum() for char in value)
