@@ -439,7 +439,7 @@ _MESSAGE_STATUS: Mapping[str, MessageStatus] = {
 
 _KEYWORDS: Mapping[str, Literal["stop", "start", "help"]] = {"STOP": "stop", "START": "start", "HELP": "help"}
 """Values of `OptOutType`: with Advanced Opt-Out, Twilio names the kind of keyword, in whatever language it is."""
-_WHATSAPP = "whatsapp:"
+_CHANNEL_PREFIX = re.compile(r"(whatsapp|rcs):", re.IGNORECASE)
 
 
 @connector.callback("status")
@@ -495,9 +495,14 @@ def _media_urls(form: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _address(value: str) -> tuple[Literal["sms", "whatsapp"], str]:
-    """Return the channel and the number of an address: Twilio writes `whatsapp:+14155550123`."""
-    number = value.removeprefix(_WHATSAPP)
-    return ("sms" if number == value else "whatsapp"), number
+    """Return the channel and the number of an address: Twilio writes `whatsapp:+14155550123`.
+
+    RCS (`rcs:+14155550123`) is the successor of SMS: a messaging service chooses between them for each phone.
+    """
+    prefix = _CHANNEL_PREFIX.match(value)
+    if prefix is None:
+        return "sms", value
+    return ("whatsapp" if prefix[1].lower() == "whatsapp" else "sms"), value[prefix.end() :]
 
 
 class _Form(dict[str, list[str]]):

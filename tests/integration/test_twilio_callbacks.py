@@ -214,6 +214,11 @@ def test_opt_out_of_whatsapp_is_recorded_for_whatsapp(account: Connected) -> Non
     assert post(account, "status", STATUS_URL, form)[1:] == [OptOut("whatsapp", PHONE)]
 
 
+def test_opt_out_of_an_rcs_recipient_is_one_of_texts(account: Connected) -> None:
+    form = status_form("failed", ErrorCode="21610", To=f"rcs:{PHONE}")
+    assert post(account, "status", STATUS_URL, form)[1:] == [OptOut("sms", PHONE)]
+
+
 # ------------------------------------------------------------ replies
 
 
@@ -230,6 +235,24 @@ def test_whatsapp_message_has_its_channel_and_the_profile_name(account: Connecte
     assert received(account, form) == InboundMessage(
         "SM1", "whatsapp", PHONE, "+12125550100", "Hi", sender_name="Ines"
     )
+
+
+@pytest.mark.parametrize(
+    ("sender", "channel", "address"),
+    [
+        (f"rcs:{PHONE}", "sms", PHONE),
+        (f"RCS:{PHONE}", "sms", PHONE),
+        (f"WhatsApp:{PHONE}", "whatsapp", PHONE),
+        ("messenger:12125550167", "sms", "messenger:12125550167"),
+    ],
+)
+def test_channel_of_a_sender_is_what_twilio_writes_before_it(
+    account: Connected, sender: str, channel: str, address: str
+) -> None:
+    """Twilio delivers a text to a phone that has RCS through it, and the person replies through it."""
+    form = {"MessageSid": "SM1", "From": sender, "To": "rcs:harbor_light_agent", "Body": "Stop please"}
+    message = received(account, form)
+    assert (message.channel, message.sender, message.to) == (channel, address, "harbor_light_agent")
 
 
 def test_pictures_are_a_list_of_urls(account: Connected) -> None:
