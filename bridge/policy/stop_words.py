@@ -16,7 +16,7 @@ def _words(*texts: str) -> frozenset[str]:
 
 STOP_ANYHOW: Final = _words(
     # English; `stop` is in use in all of these languages
-    "stop stopall stopit unsubscribe unsubcribe unsuscribe unsubscibe unsub optout revoke",
+    "stop stopall stopit stopstop unsubscribe unsubcribe unsuscribe unsubscibe unsub optout revoke",
     "arretez desabonner desabonnement desabonnez desinscrire desinscription desinscrivez",  # French
     "desuscribir desuscribirme desuscribeme desuscribirse",  # Spanish
     "abmelden abmeldung austragen",  # German
@@ -34,14 +34,14 @@ STOP_ANYHOW: Final = _words(
 `stop` has exceptions: `OTHER_STOPS`."""
 
 STOP_ALONE: Final = STOP_ANYHOW | _words(
-    "end quit cancel exit remove stpo sotp stop2end",
+    "end quit cancel cease exit remove stpo sotp stop2end",
     "arret arrete arreter annuler resilier supprimer fin",
-    "alto baja parar para pare basta cancelar cancela salir detener terminar anular eliminar",
-    "ende beenden abbestellen aufhoren aufhoeren widerruf widerrufen loschen loeschen",
-    "sair remover cancele",
+    "alto baja parar para pare paren basta cancelar cancela salir detener terminar anular eliminar",
+    "ende schluss beenden abbestellen aufhoren aufhoeren widerruf widerrufen loschen loeschen",
+    "sair parem remover cancele",
     "ferma fermare fermati fermatevi cancella cancellare cancellami cancellatemi annulla rimuovi rimuovimi",
     "stoppen stopzetten einde beeindigen opzeggen annuleren annuleer",
-    "sluta avsluta avbryt avbestall",
+    "sluta stoppa avsluta avbryt avbestall",
     "stands afslut annuller afbestil",
     "stans slutt avslutt avbestill",
     "lopeta peruuta peruuttakaa poista loppu",
@@ -66,14 +66,14 @@ BEFORE: Final = _words(
 AFTER: Final = BEFORE | _words(
     "you now immediately asap already all everything forever right away",
     "sil vous te plait tout de suite maintenant ya ahora todo sofort jetzt alles agora tudo per favore subito ora",
-    "adesso tutto u je wel nu direct maar na nyt heti teraz natychmiast juz",
+    "adesso tutto sie u je wel nu direct maar na nyt heti teraz natychmiast juz",
 )
 """Words that may stand after a stop word and leave it what it is. `cancel it` is about something else."""
 
 ASKED: Final = re.compile(
     r"(?:(?:can|could|would|will) (?:you|u|ya)|you (?:need to|must|should|have to)"
     r"|i (?:want|need|would like) you to"
-    r"|i (?:already )?(?:asked|told) you(?: to)?|i said|text|reply|send) (?:please |just |kindly )*(?=stop\b)"
+    r"|i (?:already )?(?:asked|told) you(?: to)?|i said|text|sms|reply|send) (?:please |just |kindly )*(?=stop\b)"
 )
 """How a sentence asks to stop, before the word `stop`."""
 
@@ -118,7 +118,7 @@ _PARTS: Final = {
         (?:TEXTS|calls|calling|called|contacting|contacted|emails|emailed)
     """,
     "WRITE": r"""
-        (?:text|txt|message|msg|contact|call|sms|email|mail|bother|spam|harass|whatsapp)(?:ing)?
+        (?:text|txt|message|msg|contact|call|sms|email|mail|bother|spam|harass|whatsapp|reach out to)(?:ing)?
     """,
     "NUMBER": r"""
         my (?:\w+ )?(?:number|no|name|phone|cell|info|information|details|data)
@@ -140,19 +140,25 @@ NOT_ASKED\b(?:stop|quit|cease)(?: all| with)?(?: the| these| your)? (?:texting|t
     |calling|spamming|bothering|emailing|harassing|writing)\b
 NOT_ASKED\b(?:stop|quit|cease) sending(?: me| us)?(?: any| these| those| this| your| such| the| all| so| many)*
     (?:[ ]CONTACTS| stuff| shit| crap| these| this| those)\b
+^(?:please )?NOT (?:WRITE (?:or|and|nor) )?(?:WRITE|reach out(?: to me)?)(?: again| please)*$
+(?:^|(?<!dont )(?<!not )(?:want|like|need|wish) to |how (?:do|can) i |please )stop (?:receiving|getting)
+    (?: \w+){0,4} CONTACTS\b
 NOT_ASKED\bstop (?:all |these |those |the |your |sending )+(?:\w+ )?CONTACTS\b
 ^(?:please |pls |just )*(?:cancel|end|quit|remove) (?:all |these |those |the |your |my |further )*(?:\w+ )?TEXTS
     (?: please| now| thanks)*$
 (?<!got )(?<!get )(?<!getting )(?<!received )(?<!have )(?<!had )(?<!are )(?<!were )(?<!is )(?<!see )
     (?<!there )\bno more (?:of (?:these|this|your)|(?:\w+ )?CONTACTS)\b
-\b(?:(?<!you )(?<!they )(?:do not|dont)|no longer) (?:want|wish|need|like)(?: to)?(?: \w+){0,5} CONTACTS\b
+\b(?:(?<!you )(?<!they )(?:do not|dont)|no longer) (?:want|wish|need|like)(?: to)?
+    (?: (?!stop|miss|lose)\w+){0,5} CONTACTS\b
 \b(?:remove|delete|take|get|scratch|drop|strike) (?:me|us|NUMBER|this number)(?: off| from| out)?(?: of)?
     (?: your| the| this| ur| all| any| these| that)?(?: (?!wait|guest|to )\w+)? (?:lists?|database|system|texts?
     |messages?|contacts?|calls?|records|campaign|spam)\b
 \b(?:remove|delete|lose|erase|forget) (?:NUMBER|this number)\b
-^(?:please |pls |kindly |just )*(?:remove|take) (?:me|us|me off|us off)(?: please| pls| now| thanks| asap)*$
+(?:^|wrong (?:number|person) )(?:please |pls |kindly |just )*(?:remove|take|block) (?:me|us|me off|us off|NUMBER off)
+    (?: please| pls| now| thanks| asap)*$
+^(?:please )?no more(?: please| thanks| thank you)*$
 (?<!stop to )(?<!did not )(?<!didnt )(?<!do not )(?<!dont )(?<!dont want to )(?<!not want to )(?<!not )(?<!never )\b
-    (?:unsubscribe|opt ?out|opt (?:me|us) out|opting out)\b
+    (?:un ?subscribe|opt ?out|opt (?:me|us) out|opting out)\b
 \b(?:revoke|withdraw|rescind)(?: \w+){0,2} (?:consent|permission)\b
 \bleave (?:me|us) (?:the \w+ )?alone\b
 \b(?:do not|dont|no longer) (?:\w+ )?consent\b
@@ -160,6 +166,7 @@ NOT_ASKED\bstop (?:all |these |those |the |your |sending )+(?:\w+ )?CONTACTS\b
 \bdo not disturb\b
 \b(?:f|fuck|piss) off\b
 \b(?:wrong number|not interested|no thanks|enough|quit it) (?:so |and )?(?:please )?stop\b
+\b(?:wrong number|(?:not|no longer) interested|who (?:is this|dis)) (?:so |and )?(?:please )?remove(?: please| thanks)*$
 \b(?:and|but) (?:you|u)(?: guys| people)?(?: are)? still (?:text|call|messag)\w* (?:me|us)\b
 """
 
@@ -184,6 +191,7 @@ _SPANISH: Final = r"""
 \bno me (?:mand|envi)\w+(?: por favor)?(?: mas\b| mensajes?| sms| textos?| nada|$)
 \bno (?:quiero|deseo)(?: que me| seguir)?(?: recibir| recibiendo)?(?: mas| sus)? (?:mensajes?|sms|textos?
     |llamadas?|escriban?|llamen?|contacten?)\b
+^(?:por favor )?no (?:enviar|mandar|escribir|llamar)(?: nada| mensajes| sms)? mas\b
 \bno (?:envien?|manden?|mas) (?:mas )?(?:mensajes?|sms|textos?|llamadas?)\b
 \b(?:deje|dejen|deja|paren?|para) de (?:enviar|mandar|escribir|llamar|molestar|contactar)
 \b(?:dar(?:me)?|dame|deme|denme|darse|dese) de baja\b
@@ -206,6 +214,9 @@ _GERMAN: Final = r"""
 \b(?:will|mochte|moechte|wunsche|wuensche)(?: \w+){0,2} keine (?:weiteren |mehr )?(?:nachrichten|sms|texte|anrufe
     |werbung|mitteilungen)\b
 \bhor\w*(?: sie)?(?: bitte)?(?: endlich)? auf\b
+\b(?:meld|melde|melden|trag|tragen)(?: sie)?(?: bitte)? mich(?: bitte)?(?: (?:hier|davon|sofort|jetzt))? (?:ab|aus)\b
+^(?:bitte )?(?:mich )?(?:aus|von) (?:\w+ )?(?:liste|verteiler) (?:nehmen|loschen|loeschen|streichen|entfernen)\b
+^(?:bitte )?(?:nie (?:mehr|wieder)) (?:schreiben|anschreiben|texten|kontaktieren|anrufen)\b
 \b(?:losch\w*|loesch\w*)(?: sie)?(?: bitte)? (?:mich|meine (?:nummer|daten|telefonnummer|handynummer
     |kontaktdaten))\b
 \b(?:nehm\w*|nimm|streich\w*|entfern\w*)(?: sie)?(?: bitte)? (?:mich|meine \w+)(?: bitte)? (?:aus|von)
@@ -244,6 +255,7 @@ _DUTCH: Final = r"""
 \b(?:stuur|stuurt|app|bel|belt|sms|contacteer|benader|schrijf)(?: u)? (?:mij|me)(?: \w+)? (?:niet|geen|nooit)
     (?: \w+){0,2}? ?meer\b
 \b(?:app|bel|sms|contacteer|benader)(?: u)? (?:mij|me) (?:aub |alstublieft |alsjeblieft )?(?:niet|nooit)\b
+^(?:aub |alstublieft |alsjeblieft )?(?:stuur|bel|app|schrijf) niet meer\b
 \bgeen (?:sms|sms jes|smsjes|berichten|berichtjes|appjes|telefoontjes|reclame)(?: \w+)? meer\b
 \bniet meer (?:sms\w*|sturen|bellen|benaderen|benaderd|contacteren|berichten|appen|gebeld)\b
 \b(?:haal|haalt|verwijder|verwijdert|schrap)(?: u)? (?:mij|me|mijn (?:nummer|gegevens|telefoonnummer))\b
@@ -291,6 +303,7 @@ _FINNISH: Final = r"""
 _POLISH: Final = r"""
 \bnie (?:pisz|piszcie|pisac|wysylaj|wysylajcie|wysylac|przysylaj|przysylajcie|dzwon|dzwoncie|dzwonic|kontaktuj\w*
     |kontaktowac)(?: sie)?(?: ze mna| do mnie| mi| wiecej| juz| sms\w*| wiadomosci)
+^(?:prosze )?nie (?:pisz|piszcie|pisac|wysylac|dzwon|dzwonic|dzwoncie)$
 \bwiecej (?:nie )?(?:pisz|piszcie|wysylaj|wysylajcie|dzwon|dzwoncie)\b
 \b(?:usun|usuncie|wykresl|wykreslcie|skasuj|skasujcie|wypisz|wypiszcie)(?: prosze)? (?:mnie|moj numer|moje dane)\b
 \bprzestan(?:cie)? (?:do mnie |mi )?(?:pisac|wysylac|dzwonic|przysylac)\b

@@ -193,7 +193,24 @@ STOPS = [
         "STOP STOP STOP",
         "stopit",
     ),
+    *(
+        "I want to stop receiving these messages",
+        "how do I stop getting your texts",
+        "you have the wrong number, please remove me",
+        "no longer interested, please remove",
+        "please take my number off",
+    ),
+    *(
+        "Do not call or text",
+        "Please do not reach out again",
+        "No more",
+        "Please no more",
+        "Cease",
+        "SMS stop",
+    ),
+    *("Un-subscribe", "stopstop"),
     # Spanish
+    *("no enviar más", "Paren", "Por favor no llamar más"),
     *(
         "BAJA",
         "baja por favor",
@@ -253,7 +270,17 @@ STOPS = [
         "Lassen Sie mich in Ruhe",
         "Nehmen Sie mich von der Liste",
     ),
+    *(
+        "Melden Sie mich ab",
+        "Bitte melden Sie mich hier ab",
+        "Tragen Sie mich bitte aus",
+        "Stoppen Sie",
+        "Schluss jetzt",
+        "Nie wieder anrufen",
+    ),
+    "Bitte aus dem Verteiler nehmen",
     # Portuguese
+    "Parem",
     *(
         "SAIR",
         "Parar",
@@ -290,9 +317,10 @@ STOPS = [
         "Stuur mij geen sms meer",
         "Hou op",
     ),
-    *("Haal mij van de lijst", "Verwijder mijn nummer", "bel me niet meer"),
+    *("Stuur niet meer", "Haal mij van de lijst", "Verwijder mijn nummer", "bel me niet meer"),
     # Swedish
     *(
+        "Stoppa",
         "Stopp",
         "sluta",
         "Avsluta",
@@ -331,7 +359,7 @@ STOPS = [
         "Nie dzwońcie do mnie więcej",
         "Przestańcie pisać",
     ),
-    *("Usuńcie mój numer", "nie chcę otrzymywać wiadomości"),
+    *("Proszę nie pisać", "Usuńcie mój numer", "nie chcę otrzymywać wiadomości"),
 ]
 OTHERS = [
     # Stop words in another sense
@@ -428,6 +456,13 @@ OTHERS = [
         "I didn't get your message",
         "Don't send the invoice by email",
         "No more questions, thanks",
+    ),
+    *(
+        "Why did I stop getting your texts?",
+        "I don't want to stop getting your texts",
+        "I don't want to miss your messages",
+        "Remove me as a driver, please",
+        "No more questions",
     ),
     # What people reply
     *(
@@ -528,6 +563,7 @@ OTHERS = [
         "Schicken Sie mir keine Rechnung per Post",
         "Ich möchte mein Auto abmelden",
     ),
+    *("Melden Sie mich für den Kurs ab", "Melden Sie mich an", "Schluss ist um 5"),
     *("Nehmen Sie mich morgen dran", "Wann hört das auf?", "Löschen Sie den Termin", "Stoppuhr"),
     *(
         "Sair às 5?",
