@@ -214,6 +214,8 @@ class Settings(EnvironmentModel):
     """If set, only these phone numbers and email addresses receive messages."""
     bridge_retention: Duration = timedelta(days=30)
     """How long event bodies and the personal data of finished deliveries are kept."""
+    bridge_require_tests: bool = False
+    """If `true`, a rules file whose tests fail is not loaded, and the running rules stay in effect."""
     bridge_log_format: Literal["json", "console"] = "console"
     """`console` for humans, `json` for log collectors."""
 

@@ -20,6 +20,7 @@ from bridge.cli.db import migrate
 from bridge.clock import Clock
 from bridge.connector.discovery import Registry
 from bridge.errors import ConfigError
+from bridge.rules.model import Rules
 from bridge.settings import Settings
 from bridge.store.database import Database
 from bridge.store.opt_outs import hash_address
@@ -133,17 +134,26 @@ def build_service(
     database = Database(settings.bridge_database_url, clock, default_country=settings.bridge_default_country)
     try:
         opener = AccountOpener(database, registry, environ, required=role.needs_accounts)
+
+        def prepare(changed: Rules) -> None:
+            """Refuse rules whose tests fail, and open the accounts that they use."""
+            if settings.bridge_require_tests:
+                from bridge.dryrun.required_tests import require_passing_tests
+
+                require_passing_tests(changed, registry, settings.bridge_default_country)
+            opener.open_used(changed)
+
         rules = RulesFile(
             settings.bridge_rules_file,
             registry,
             environ if role.needs_accounts else None,
-            before_change=opener.open_used,
+            before_change=prepare,
             quiet=role is Role.WORKER_PROCESS,
             fallback_text=fallback_rules,
         )
         if role is not Role.WORKER_PROCESS:
             migrate(database)
-        opener.open_used(rules.current)
+        prepare(rules.current)
         opener.open_unfinished()
         accounts, metrics = opener.accounts, Metrics()
         return Service(

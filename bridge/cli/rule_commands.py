@@ -1,4 +1,4 @@
-"""`bridge check`, `explain`, `test`, `plan` and `schema`: check and try rules before they run."""
+"""`bridge check`, `explain`, `test`, `plan`, `apply` and `schema`: check and try rules before they run."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=_PANEL)(explain)
     app.command("test", rich_help_panel=_PANEL)(run_rule_tests)
     app.command(rich_help_panel=_PANEL)(plan)
+    app.command(rich_help_panel=_PANEL)(apply)
     app.command(rich_help_panel=_PANEL)(schema)
 
 
@@ -127,6 +128,24 @@ def plan(
     from bridge.cli import dry_run
 
     if not dry_run.plan(new, since, baseline, events or [], samples, as_json=as_json):
+        raise typer.Exit(1)
+
+
+def apply(
+    new: Annotated[Path, typer.Argument(metavar="NEWFILE", help="New rules file.")],
+    since: Annotated[
+        str, typer.Option(help="Start of the period to compare: 24h, 7d, or a timestamp.")
+    ] = "7d",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+) -> None:
+    """Check, test and compare a new rules file, ask, and replace the active one with it.
+
+    Changes nothing if the file has errors or a test fails. The previous file is kept next to it as
+    rules.previous.yaml. A running service loads the new file within seconds.
+    """
+    from bridge.cli import apply
+
+    if not apply.apply(new, since, yes=yes):
         raise typer.Exit(1)
 
 

@@ -1,0 +1,96 @@
+"""`bridge apply` and BRIDGE_REQUIRE_TESTS: only rules whose tests pass are put into effect."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.service_process import clean_environment, eventually, run_command, running_service
+
+RULES = """version: 1
+rules:
+  - name: notify
+    when: call.busy
+    do: [{use: slack.post, with: {text: "TEXT"}}]
+tests:
+  - {name: the team is notified, event: call.busy, expect: {notify: [{use: slack.post, with: {text: EXPECTED}}]}}
+"""
+OLD = RULES.replace("TEXT", "Old").replace("EXPECTED", "Old")
+NEW = RULES.replace("TEXT", "New").replace("EXPECTED", "New")
+FAILING = RULES.replace("TEXT", "New").replace("EXPECTED", "Old")
+ACCOUNT = {"SLACK_WEBHOOK_URL": "http://127.0.0.1:9/services/T0001/B0001/secret-of-the-webhook"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "rules.yaml").write_text(OLD)
+    (tmp_path / "rules.yaml").chmod(0o640)
+    return tmp_path
+
+
+def apply(folder: Path, text: str, *arguments: str, stdin: str = "", **variables: str) -> tuple[int, str]:
+    (folder / "new.yaml").write_text(text)
+    environ = clean_environment(**ACCOUNT, **variables)
+    result = run_command(folder, environ, "apply", "new.yaml", *arguments, stdin=stdin)
+    return result.returncode, result.stdout + result.stderr
+
+
+def test_rules_are_applied_after_confirmation(folder: Path) -> None:
+    code, output = apply(folder, NEW, stdin="y\n")
+    assert code == 0, output
+    assert "new.yaml is valid: 1 rule, 1 test passed" in output
+    assert "Apply new.yaml to rules.yaml? [y/N]" in output
+    assert (folder / "rules.yaml").read_text() == NEW
+    assert (folder / "rules.previous.yaml").read_text() == OLD
+    assert (folder / "rules.yaml").stat().st_mode & 0o777 == 0o640
+    assert sorted(path.name for path in folder.glob(".rules*")) == []
+
+    code, output = apply(folder, (folder / "rules.previous.yaml").read_text(), "--yes")
+    assert (code, (folder / "rules.yaml").read_text()) == (0, OLD)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "stdin", "message"),
+    [
+        (NEW, (), "n\n", "Aborted"),
+        (NEW.replace("call.busy\n", "call.bussy\n"), ("--yes",), "", "did you mean `call.busy`?"),
+        (FAILING, ("--yes",), "", "1 of the 1 tests of rules.yaml failed: the team is notified"),
+    ],
+)
+def test_nothing_is_applied(
+    folder: Path, text: str, arguments: tuple[str, ...], stdin: str, message: str
+) -> None:
+    code, output = apply(folder, text, *arguments, stdin=stdin)
+    assert (code, message in output) == (1, True), output
+    assert (folder / "rules.yaml").read_text() == OLD
+    assert not (folder / "rules.previous.yaml").exists()
+
+
+def test_test_files_next_to_the_active_file_count(folder: Path) -> None:
+    (folder / "rules.tests.yaml").write_text(
+        FAILING[FAILING.index("tests:") :].replace("the team", "another")
+    )
+    code, output = apply(folder, NEW, "--yes")
+    assert (code, "failed: another is notified" in output) == (1, True), output
+
+
+def test_service_keeps_its_rules_if_the_tests_of_the_file_fail(folder: Path) -> None:
+    rules = folder / "rules.yaml"
+    with running_service(folder, ACCOUNT, BRIDGE_REQUIRE_TESTS="true") as service:
+
+        def deployed() -> dict[str, Any]:
+            record: dict[str, Any] = json.loads(service.run("check", "--deployed", "--json").stdout)[
+                "deployed"
+            ]
+            return record
+
+        before = deployed()["hash"]
+        rules.write_text(FAILING)
+        assert eventually(lambda: deployed()["load_error"]), service.log.read_text()
+        assert deployed()["hash"] == before
+        assert "1 of the 1 tests of rules.yaml failed: the team is notified" in deployed()["load_error"]
+        rules.write_text(NEW)
+        assert eventually(lambda: deployed()["same"]), service.log.read_text()
