@@ -55,8 +55,8 @@ class FieldSpec:
     """The Python types of a value that needs no reading."""
     read: Callable[[Any], Any]
     """Return the value in the documented type, or None if it is empty. Raise _UnreadableValue."""
-    values: frozenset[str] | None = None
-    """The values that need no reading, if not every value of the type is one."""
+    values: frozenset[str] = frozenset()
+    """The documented values, which need no reading, if the field has a fixed set of them."""
     fields: dict[str, FieldSpec] = field(default_factory=dict)
     """The documented fields of an object."""
     plain: dict[str, type] = field(default_factory=dict)
@@ -73,9 +73,10 @@ def compile_specs(kinds: Mapping[str, str], values: Mapping[str, tuple[str, ...]
         *parents, key = path.split(".")
         parent = root
         for name in parents:
+            parent.plain.pop(name, None)  # an object whose fields have to be read
             parent = parent.fields[name]
         spec = parent.fields[key] = _spec(path, kinds[path], values.get(path, ()))
-        if spec.types and spec.values is None and kinds[path] != "object":
+        if spec.types and not spec.values:
             parent.plain[key] = spec.types[0]
     return root
 
@@ -101,10 +102,14 @@ def _read_object(value: dict[str, Any], spec: FieldSpec, problems: list[FieldPro
     plain, fields = spec.plain, spec.fields
     changes: dict[str, Any] | None = None
     for key, item in value.items():
-        if plain.get(key) is type(item) or item is None or key not in fields:
+        kind = type(item)
+        if plain.get(key) is kind:
             continue
-        field_spec, read = fields[key], item
-        if type(item) not in field_spec.types or (field_spec.values and item not in field_spec.values):
+        field_spec = fields.get(key)
+        if field_spec is None or item is None or (kind is str and item in field_spec.values):
+            continue
+        read = item
+        if field_spec.values or kind not in field_spec.types:
             try:
                 read = field_spec.read(item)
             except _UnreadableValue as error:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial, reduce
-from typing import Any, Final
+from functools import lru_cache, reduce
+from typing import Any, Final, NamedTuple
 
 from bridge.contacts.address import address_key
 from bridge.contacts.email import normalize_email
@@ -95,8 +95,7 @@ class UnreadableField:
         return f"{self.path} {self.problem}" + (f"; {self.hint}" if self.hint else "")
 
 
-@dataclass(frozen=True)
-class ParsedContact:
+class ParsedContact(NamedTuple):
     """The contact of an event, and the fields that could not be read."""
 
     contact: Contact
@@ -139,7 +138,7 @@ def parse_contact(body: Mapping[str, Any], country: str | None = None) -> Parsed
         phone=_first_readable(
             "phone",
             (metadata.get("contactPhone"), customer.get("phone")),
-            partial(normalize_phone, country=country),
+            normalize_phone,
             unreadable,
             country,
         ),
@@ -205,7 +204,7 @@ def _read_person(
     metadata: Mapping[str, Any], call: Mapping[str, Any], customer: Mapping[str, Any]
 ) -> PersonName:
     full, other_full = string_field(metadata, "contactName"), string_field(customer, "name")
-    if full is None or (other_full is not None and not is_name(full)):
+    if full is None or (other_full is not None and other_full != full and not is_name(full)):
         full = other_full
     return read_name(
         full,
@@ -222,29 +221,30 @@ def _read_company(text: str | None) -> str | None:
 def _first_readable(
     field: str,
     values: tuple[object, ...],
-    read: Callable[[object], str | None],
+    read: Callable[..., str | None],
     unreadable: list[UnreadableField],
-    country: str | None = None,
+    *country: str | None,
 ) -> str | None:
     """Return the first value that `read` understands. If there are only others, add the first to `unreadable`.
 
     `values` are those at the field's `_PATHS`.
     """
-    unread = None
-    for index, value in enumerate(values):
-        if value is None:
-            continue
-        result = read(value)
-        if result is not None:
-            return result
-        if unread is None and not (isinstance(value, str) and not value.strip()):
-            unread = index
-    if unread is not None:
-        unreadable.append(_unreadable(field, _PATHS[field][unread], values[unread], country))
+    has_value = False
+    for value in values:
+        if value is not None:
+            result = read(value, *country)
+            if result is not None:
+                return result
+            has_value = True
+    if has_value:
+        for path, value in zip(_PATHS[field], values, strict=True):
+            if value is not None and not (isinstance(value, str) and not value.strip()):
+                unreadable.append(_unreadable(field, path, value, *country))
+                break
     return None
 
 
-def _unreadable(field: str, path: str, value: object, country: str | None) -> UnreadableField:
+def _unreadable(field: str, path: str, value: object, country: str | None = None) -> UnreadableField:
     if field != "phone":
         return UnreadableField(field, path, *_PROBLEMS[field])
     problem, _, hint = phone_problem(value, country).partition(": ")

@@ -165,7 +165,10 @@ def is_country(code: str) -> bool:
 
 def country_code(number: str) -> str:
     """Return the digits of the country code of an E.164 number (`44`), or an empty string if it does not exist."""
-    return next((number[1:end] for end in (2, 3, 4) if _is_country_code(number[1:end])), "")
+    for end in (2, 3, 4):
+        if number[1:end] in _COUNTRY_CODES:
+            return number[1:end]
+    return ""
 
 
 @lru_cache(maxsize=16384)
@@ -365,8 +368,7 @@ def _spells_withheld(digits: str) -> bool:
 # ---------------------------------------------------------------- numbering plans
 
 
-def _is_country_code(digits: str) -> bool:
-    return digits.isdecimal() and int(digits) in COUNTRY_CODE_TO_REGION_CODE and digits[0] != "0"
+_COUNTRY_CODES: Final = frozenset(map(str, COUNTRY_CODE_TO_REGION_CODE))
 
 
 def _is_canonical(number: str) -> bool:
