@@ -384,3 +384,9 @@ def test_exception_in_one_rule_does_not_affect_other_rules() -> None:
     routing = route(event_of(), replace(rules, rules=(broken, rules.rules[1])), NOW)
     assert [trace.error for trace in routing.traces] == ["bug in the bridge: ZeroDivisionError", None]
     assert [delivery.rule for delivery in routing.planned] == ["b"]
+
+
+def test_text_is_trimmed() -> None:
+    body = "\\n          {% if event.direction == 'outbound' %}\\n          Hola\\n          {% endif %}\\n"
+    delivery = plan_one(step(f'use: phone.send\n      with: {{body: "{body}"}}'))
+    assert delivery.params["body"] == "Hola"
