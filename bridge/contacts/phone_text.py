@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from typing import Final
+from urllib.parse import unquote
 
 _URI = re.compile(r"(tel|sms|smsto|callto|whatsapp|sips?):", re.IGNORECASE)
 SIP_ADDRESS: Final = re.compile(
@@ -18,14 +19,22 @@ _EXTENSION = re.compile(
 _EXTENSION_LENGTH = 24
 _INVISIBLE: Final = ("Cf", "Mn", "Me")
 """Categories of bidi marks, zero-width characters and soft hyphens, of variation selectors, and of keycaps."""
+_DECORATION: Final = ("So", "Sk", "Pi", "Pf")
+"""Categories of pictures of phones and of quotation marks, which people and spreadsheets put around a number."""
+_ESCAPED_CHARACTER = re.compile(r"%[0-9A-F]{2}", re.IGNORECASE)
 _DIAL_LABEL = re.compile(r"tel(?:ephone)?[.: ]+", re.IGNORECASE)
+
+
+_ASCII_CHANGES: Final = str.maketrans({"[": "(", "]": ")", "_": " "})
 
 
 def to_ascii(text: str) -> str:
     """Return the text with ASCII digits, letters and punctuation, without invisible characters, stripped."""
+    if _ESCAPED_CHARACTER.search(text):  # a number from a link or a form: `tel:%2B44`
+        text = unquote(text)
     if not text.isascii() or not text.isprintable():
         text = "".join(map(_ascii_character, text))
-    return " ".join(text.replace("[", "(").replace("]", ")").split())
+    return " ".join(text.translate(_ASCII_CHANGES).split()).strip("'\"")
 
 
 def _ascii_character(char: str) -> str:
@@ -36,7 +45,7 @@ def _ascii_character(char: str) -> str:
     category = unicodedata.category(char)
     if category in _INVISIBLE:
         return ""
-    if category.startswith("Z"):
+    if category.startswith("Z") or category in _DECORATION:
         return " "
     if category == "Pd" or char in "−˗ーｰ":
         return "-"
@@ -51,6 +60,7 @@ def split_uri(text: str) -> tuple[str, str]:
     """Return the number in a URI (`tel:`, `sip:`, ...) or other text, and the prefix in its `phone-context`."""
     if sip := SIP_ADDRESS.fullmatch(text):
         return (sip[1], "") if sip[1].startswith("+") else ("", "")
+    text = text.removeprefix("<").removesuffix(">")
     if scheme := _URI.match(text):
         text = text[scheme.end() :].removeprefix("//")
     elif label := _DIAL_LABEL.match(text):
