@@ -357,7 +357,8 @@ rejected_requests = Table(
 connections = Table(
     "connections",
     metadata,
-    Column("name", Text, primary_key=True, info=_doc("Name of the connection.")),
+    Column("name", Text, primary_key=True,
+           info=_doc("Name of the connection, or `*`: such a row exists while all connections are paused.")),
     Column("paused_until", Instant,
            info=_doc("End of the pause; the year 9999 if it lasts until an operator acts. Null if not "
                      "paused.")),
@@ -404,10 +405,11 @@ audit_log = Table(
     Column("created_at", Instant, nullable=False, info=_doc("When the action was performed.")),
     Column("actor", Text, nullable=False, info=_doc("Who performed it: a user name, `api` or `dashboard`.")),
     Column("action", Text, nullable=False,
-           info=_doc("`retry`, `cancel`, `resolve`, `replay`, `accept`, `pause`, `resume`, `opt_out`, "
-                     "`opt_in`, `import`, `dismiss_duplicate` or `erase`.")),
+           info=_doc("`retry`, `cancel`, `rerender`, `resolve`, `replay`, `accept`, `pause`, `resume`, "
+                     "`opt_out`, `opt_in`, `import`, `dismiss_duplicate` or `erase`.")),
     Column("target", Text, nullable=False,
-           info=_doc("ID of the delivery, event or request, name of the connection, or masked address.")),
+           info=_doc("ID of the delivery, event or request, name of the connection, `all connections`, or masked "
+                     "address.")),
     Column("detail", Text, info=_doc("Parameters of the action, as JSON.")),
     Index("audit_log_created", "created_at"),
     info=_doc("Operator actions, one row per action and target, written in the transaction of the action."),

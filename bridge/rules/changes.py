@@ -1,0 +1,48 @@
+"""Changes of rules: tells whether another version of a rules file has the same rule. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from bridge.rules.yaml import Diagnostics, TooManyDiagnostics, parse
+
+_NOT_COMPARED = ("description", "enabled", "shadow")
+"""Keys of a rule that say nothing about what it sends."""
+
+
+@lru_cache(maxsize=16)
+def rule_definitions(text: str) -> Mapping[str, str]:
+    """Return the name and the definition of each rule of a file that was valid once.
+
+    A definition is equal in two files if the rule would create the same deliveries: it contains the rule's entries of
+    `defaults` and, if the rule mentions a table, `tables`.
+    """
+    try:
+        root = parse(text.removeprefix("\ufeff"), Diagnostics())
+    except TooManyDiagnostics:
+        root = None
+    data = root.data() if root is not None else None
+    if not isinstance(data, dict) or not isinstance(data.get("rules"), list):
+        return {}
+    return {str(rule["name"]): _definition(rule, data) for rule in data["rules"] if "name" in rule}
+
+
+def _definition(rule: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    own = {key: value for key, value in rule.items() if key not in _NOT_COMPARED}
+    definition: dict[str, Any] = {"rule": own}
+    defaults = data.get("defaults") or {}
+    definition["defaults"] = {use: defaults[use] for use in _actions(rule) if use in defaults}
+    if "table" in json.dumps(own):
+        definition["tables"] = data.get("tables")
+    return json.dumps(definition, sort_keys=True)
+
+
+def _actions(rule: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("do", "on_failure"):
+        steps = rule.get(key) or []
+        for step in steps if isinstance(steps, list) else [steps]:
+            if isinstance(step, dict) and isinstance(step.get("use"), str):
+                yield step["use"]
