@@ -6,6 +6,7 @@ with inputs from memory, so a dry run cannot promise anything that the service w
 
 from bridge.policy.cancellation import EventRef, find_cancelling_event
 from bridge.policy.decision import (
+    RECHECK_INTERVAL,
     Allow,
     Cancel,
     Decision,
@@ -34,6 +35,7 @@ from bridge.policy.zones import regions_of, zones_of
 __all__ = [
     "CHANNELS",
     "NEVER",
+    "RECHECK_INTERVAL",
     "ActiveOptOut",
     "Allow",
     "Cancel",

@@ -32,7 +32,17 @@ from sqlalchemy import (
 from bridge.connector.api import Channel
 from bridge.events import Event
 from bridge.lifecycle import SuppressReason, Transition
-from bridge.policy import Allow, Cancel, Decision, Defer, Hold, MessageCounts, Suppress, event_precedence
+from bridge.policy import (
+    RECHECK_INTERVAL,
+    Allow,
+    Cancel,
+    Decision,
+    Defer,
+    Hold,
+    MessageCounts,
+    Suppress,
+    event_precedence,
+)
 from bridge.rules.model import Cap
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert
@@ -154,6 +164,14 @@ def claim(
         counts, caps = MessageCounts.from_json(account.message_counts), policy_config.messaging.total_caps
         data.message_totals = counts.totals(caps, now)
         decisions = decide_all(selected, events, data, policy_config, now)
+        if budget.alerts_only:
+            # They are not selected again at once: the connection polls for other alerts meanwhile.
+            decisions = {
+                delivery_id: Defer(now + RECHECK_INTERVAL, decision.detail)
+                if isinstance(decision, Hold)
+                else decision
+                for delivery_id, decision in decisions.items()
+            }
         allowed = [item for item in selected if isinstance(decisions.get(item.id), Allow | None)]
         if len(allowed) < len(selected):
             _apply_other_decisions(database, conn, selected, decisions, now)
@@ -172,7 +190,7 @@ def claim(
         calls = _split_into_batches(claimed, capacity)
         columns = _count_messages(allowed, counts, caps, now)
         held = next((decision for decision in decisions.values() if isinstance(decision, Hold)), None)
-        if held is not None and not budget.alerts_only:
+        if held is not None:
             columns |= total_cap_pause(held.detail)
             database.publish(conn, [EVENTS_TOPIC])
         budget.spend(conn, len(calls), now, columns)

@@ -13,6 +13,7 @@ import pytest
 from bridge.errors import OutcomeUnknown, PermanentError, RateLimited, TransientError
 from bridge.events import Event
 from bridge.rules.model import Cap, MessagingPolicy, PlannedDelivery
+from bridge.store.claim import Capacity, claim
 from bridge.store.connections import all_connections, pause, resume
 from bridge.store.database import Database
 from bridge.store.follow_ups import follow_up_pauses
@@ -61,6 +62,23 @@ def test_message_beyond_the_cap_pauses_the_connection_and_waits(engine: Engine) 
     engine.database.clock.advance(hours=5)
     engine.run_due()
     assert engine.states() == {"succeeded": 3, "pending": 2}
+
+
+def test_alert_to_a_contact_waits_without_being_claimed_again_at_once(engine: Engine) -> None:
+    for _ in range(4):
+        text(engine)
+    engine.run_due()
+    alert = text(engine, trigger="alert")  # its recipient is a template, so the cap counts it
+    capacity = Capacity("desk", 10, lambda _: 1)
+    assert claim(engine.database, capacity, engine.policy_config, "one").calls == []
+    assert "messaging.caps.total.sms" in engine.show(alert)["detail"]
+    waiting = claim(engine.database, capacity, engine.policy_config, "one")
+    assert waiting.next_poll_in is not None
+    assert waiting.next_poll_in > timedelta(seconds=30)
+    resume(engine.database, "desk", "ada")
+    engine.database.clock.advance(minutes=1)
+    engine.run_due()
+    assert engine.states() == {"succeeded": 5}
 
 
 def test_exactly_as_many_messages_as_the_cap_do_not_pause(engine: Engine) -> None:
