@@ -17,6 +17,7 @@ from sqlalchemy import (
     delete,
     false,
     func,
+    insert,
     literal,
     or_,
     select,
@@ -92,7 +93,7 @@ def erase(database: Database, actor: str, address: str, secret: bytes | None) ->
             cancelled=len(cancelled),
             cached_contacts=delete_cached_contacts(conn, address),
             rejected_requests=_clear_rejected_requests(database, conn, address),
-            opt_outs=_hash_opt_outs(database, conn, address, secret),
+            opt_outs=_hash_opt_outs(conn, address, secret),
             in_progress=len(in_progress),
         )
         record_audit(conn, now, actor, "erase", [mask_address(address)], vars(erased))
@@ -222,29 +223,27 @@ def _clear_rejected_requests(database: Database, conn: Connection, address: str)
     return len(request_ids)
 
 
-def _hash_opt_outs(database: Database, conn: Connection, address: str, secret: bytes | None) -> int:
-    """Replace the address of opt-outs by its hash; delete opt-outs that were withdrawn."""
+def _hash_opt_outs(conn: Connection, address: str, secret: bytes | None) -> int:
+    """Replace the address of opt-outs by its hash; return how many apply.
+
+    Opt-ins are replaced as well while an opt-out applies, because they limit its reach; otherwise nothing is kept.
+    """
     table = schema.opt_outs
-    is_address = table.c.address == address_key(address)
-    rows = conn.execute(select(table).where(is_address)).all()
-    active = [row for row in rows if row.opted_out_at is not None]
+    names = [address_key(address)]
+    if secret is not None:
+        names.append(hash_address(secret, address))  # from an earlier erasure
+    is_address = table.c.address.in_(names)
+    rows = conn.execute(select(table).where(is_address).order_by(table.c.changed_at)).all()
+    latest = {row.channel: dict(row._mapping) for row in rows}
+    active = [row for row in latest.values() if row["opted_out_at"] is not None]
     if active and secret is None:
         raise ConfigError(
             "set BRIDGE_SECRET_KEY first: the address has opted out, and the opt-out is kept as a hash with this key"
         )
     conn.execute(delete(table).where(is_address))
     clear_undeliverable(conn, [(channel, address) for channel in channels_of(address)])
-    for row in active:
+    if active and secret is not None:
         # The operator's reason may name the person.
-        hashed = dict(row._mapping) | {"address": hash_address(secret or b"", address), "reason": None}
-        statement = database.insert(table)
-        conn.execute(
-            statement.on_conflict_do_update(
-                index_elements=["channel", "address"],
-                set_={
-                    name: statement.excluded[name] for name in hashed if name not in ("channel", "address")
-                },
-            ),
-            [hashed],
-        )
+        changed = {"address": hash_address(secret, address), "reason": None}
+        conn.execute(insert(table), [row | changed for row in latest.values()])
     return len(active)

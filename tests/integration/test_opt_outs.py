@@ -267,6 +267,22 @@ def test_opt_out_covers_other_addresses_after_erasure(engine: Engine) -> None:
     assert own["other_address"] is False
 
 
+def test_opt_in_after_an_erasure_outlives_the_next_erasure(engine: Engine) -> None:
+    scoped(engine, "phone", hash_address=lambda address: hash_address(SECRET, address))
+    opt_out(engine, "sms", PHONE)
+    opt_out(engine, "call", PHONE)
+    erase(engine.database, "ada", PHONE, SECRET)
+    opt_out(engine, "sms", PHONE, opted_out=False)
+    reasons = {channel: reason(engine, channel, PHONE) for channel in ("sms", "call")}
+    assert reasons == {"sms": None, "call": "opted_out"}
+    assert erase(engine.database, "ada", PHONE, SECRET).opt_outs == 1
+    assert {channel: reason(engine, channel, PHONE) for channel in ("sms", "call")} == reasons
+    opt_out(engine, "call", PHONE, opted_out=False)
+    assert erase(engine.database, "ada", PHONE, SECRET).opt_outs == 0
+    with engine.database.read() as conn:
+        assert conn.exec_driver_sql("SELECT count(*) FROM opt_outs").scalar_one() == 0
+
+
 def test_explain_knows_the_opt_out_of_an_erased_address(engine: Engine) -> None:
     opt_out(engine, "sms", PHONE)
     erase(engine.database, "ada", PHONE, SECRET)
