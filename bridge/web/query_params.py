@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -22,6 +23,8 @@ EVENT_PARAMS: Final = ("type", "since", "until", "unreadable", *PAGE_PARAMS)
 DELIVERY_PARAMS: Final = ("state", "event", "connection", "rule", *PAGE_PARAMS)
 DUPLICATE_PARAMS: Final = ("connection", *PAGE_PARAMS)
 OPT_OUT_PARAMS: Final = ("channel", "kind", "source", *PAGE_PARAMS)
+_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+"""Characters that no database stores; JSON can contain them."""
 
 
 class InvalidParameter(BridgeError):
@@ -99,7 +102,7 @@ def string_or_none(name: str, value: Any) -> str | None:
     """Return `value`, or None if it is missing or empty. Raise InvalidParameter unless it is a short string."""
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or len(value) > 500 or "\x00" in value:
+    if not isinstance(value, str) or len(value) > 500 or _UNSTORABLE.search(value):
         raise InvalidParameter(f"`{name}` must be a string of at most 500 characters")
     return value
 

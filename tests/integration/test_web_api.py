@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -470,12 +471,14 @@ def test_invalid_items_are_reported_and_valid_ones_stored(api: httpx.Client) -> 
         ({"items": [{"address": PHONE}], "reason": "x"}, "1 to 500"),
         ({"address": "nobody"}, "neither a phone number"),
         ({"address": 5}, "must be a string"),
+        ({"address": PHONE, "reason": "half a character: \ud83d"}, "must be a string"),
+        ({"address": PHONE, "reason": "\0"}, "must be a string"),
         ({"number": PHONE}, "unknown field `number`"),
     ],
 )
 def test_invalid_request_for_opt_outs_is_400(api: httpx.Client, body: dict[str, Any], error: str) -> None:
     for method in ("POST", "DELETE"):
-        response = api.request(method, "/api/opt-outs", json=body)
+        response = api.request(method, "/api/opt-outs", content=json.dumps(body))
         assert response.status_code == 400
         assert error in response.json()["error"]
 
