@@ -23,7 +23,6 @@ from bridge.store.timeline import (
     describe_audit_entry,
     describe_state,
     format_details,
-    is_for_other_events,
     timeline,
 )
 
@@ -260,15 +259,23 @@ def print_unreadable_fields(fields: Iterable[Mapping[str, Any]]) -> None:
 
 
 def print_traces(traces: Iterable[Mapping[str, Any]]) -> None:
-    """Print why each rule fired or not. Rules for other event types share one line."""
-    others = []
-    for trace in traces:
+    """Print why each rule fired or not. Disabled rules share one line, and rules for other event types another."""
+    from bridge.rules.model import Trace
+    from bridge.rules.unmet import is_disabled, is_for_other_events
+
+    others, disabled = [], []
+    for record in traces:
+        trace = Trace.from_json(record)
         if is_for_other_events(trace):
-            others.append(trace["rule"])
+            others.append(trace.rule)
+        elif is_disabled(trace):
+            disabled.append(trace.rule)
         else:
-            _print_trace(trace)
+            _print_trace(record)
+    if disabled:
+        echo(f"disabled (`enabled: false`): {', '.join(disabled)}")
     if others:
-        echo(f"for other event types, or disabled: {', '.join(others)}")
+        echo(f"for other event types: {', '.join(others)}")
 
 
 def _print_trace(trace: Mapping[str, Any]) -> None:

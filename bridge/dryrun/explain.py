@@ -11,8 +11,9 @@ from bridge.dryrun.delivery import build_due_delivery
 from bridge.events import EVENT_TYPES, Event
 from bridge.policy import Allow, Cancel, Defer, Hold, PolicyInputs, Suppress, decide
 from bridge.rules.counting import History, no_history
-from bridge.rules.model import Check, PlannedDelivery, Rules, Trace
+from bridge.rules.model import PlannedDelivery, Rules, Trace
 from bridge.rules.route import route
+from bridge.rules.unmet import unmet_conditions
 
 PolicyInputsLoader = Callable[[PlannedDelivery], PolicyInputs]
 """Loads the policy inputs for a planned delivery from the service's database."""
@@ -131,28 +132,6 @@ def nearest_miss(traces: Sequence[Trace], rules: Rules, event_type: str) -> Near
     return min((miss for miss in misses if miss.unmet), key=lambda miss: len(miss.unmet), default=None)
 
 
-def unmet_conditions(trace: Trace) -> tuple[str, ...]:
-    """Describe the conditions of a rule that were not true. A group is one condition, with its parts."""
-    groups: list[tuple[Check, list[str]]] = []
-    is_unmet = False
-    for check in trace.checks:
-        if check.depth == 0:
-            is_unmet = check.result != "true"
-            if is_unmet:
-                groups.append((check, []))
-        elif is_unmet and check.depth == 1:
-            groups[-1][1].append(_describe(check))
-    return tuple(_describe(check) + (f" ({'; '.join(parts)})" if parts else "") for check, parts in groups)
-
-
-def _describe(check: Check) -> str:
-    if check.condition.startswith("if "):
-        return f"`{check.condition}` is {check.result}" + (f" ({check.reason})" if check.reason else "")
-    actual = f", found {check.actual}" if check.actual else f" is {check.result}"
-    reason = f" ({check.reason})" if check.reason and not check.reason.endswith(check.actual) else ""
-    return f"{check.condition}{actual}{reason}"
-
-
 def _hint(event: Event, rules: Rules, traces: Sequence[Trace], miss: NearMiss | None) -> str:
     if miss is not None:
         return miss.text
@@ -193,6 +172,6 @@ def _planned_outcome(
                 return PlannedOutcome(planned, "cancel", at, None, (*details, detail))
             case Hold(detail):
                 return PlannedOutcome(planned, "wait", at, None, (*details, detail))
-            case Allow():
-                return PlannedOutcome(planned, "go", at, None, tuple(details))
+            case Allow(note=note):
+                return PlannedOutcome(planned, "go", at, None, (*details, *filter(None, [note])))
     return PlannedOutcome(planned, "wait", at, None, tuple(dict.fromkeys(details)))

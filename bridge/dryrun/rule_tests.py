@@ -14,11 +14,11 @@ from bridge.clock import parse_timestamp
 from bridge.dryrun.coverage import Coverage, coverage_of
 from bridge.dryrun.delivery import DryRunDelivery, State
 from bridge.dryrun.engine import DryRun, temporary_database
-from bridge.dryrun.explain import unmet_conditions
 from bridge.errors import ConfigError
 from bridge.events import EVENT_TYPES, Event, dedupe_key_of
 from bridge.json_values import parse_body, set_field
 from bridge.rules.model import Expectation, Rules, RuleTest, RuleTestEvent, Trace
+from bridge.rules.unmet import unmet_conditions
 from bridge.samples import iso, sample
 
 ALERTS: Final = "alerts"

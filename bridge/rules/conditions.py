@@ -24,6 +24,10 @@ from bridge.rules.templates import Template
 _NEGATION: dict[Truth, Truth] = {"true": "false", "false": "true", "unknown": "unknown"}
 
 
+_MAX_VALUES = 8
+"""Fields of an expression whose values the trace shows."""
+
+
 def combine(kind: str, results: Sequence[Truth]) -> Truth:
     """Return the result of a group (`all`, `any`, `not`) from the results of its parts."""
     if kind == "not":
@@ -118,9 +122,15 @@ class Expression:
         except RenderError as error:
             checks.append(Check(text, "", "unknown", str(error), depth))
             return "unknown"
-        counted = "; ".join(describe_times(count.times(context)) for count in self.template.counts)
-        checks.append(Check(text, counted or result, result, "; ".join(sorted(context[UNREAD])), depth))
+        unread = "; ".join(sorted(context[UNREAD]))
+        checks.append(Check(text, self._values(context) or result, result, unread, depth))
         return result
+
+    def _values(self, context: TemplateContext) -> str:
+        """Return what decided: the events counted, and the values of the fields: `event.duration is 3`."""
+        paths = sorted(self.template.paths)
+        fields = [f"{'.'.join(path)} is {look_up(context, path)[1]}" for path in paths[:_MAX_VALUES]]
+        return "; ".join([*(describe_times(count.times(context)) for count in self.template.counts), *fields])
 
     def requirements(self) -> Sequence[Requirement]:
         """Return the comparisons with constants that must all be true."""

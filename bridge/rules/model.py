@@ -286,10 +286,10 @@ class Rules:
 
 def _initial_trace(rule: Rule, event_type: str) -> Trace:
     """Return the trace of `enabled` and `when`."""
-    if not rule.enabled:
-        return Trace(rule.name, False, (Check("enabled", "false", "false"),))
     matches = event_type in rule.when
     check = Check(f"when {rule.when_text}", event_type[:80], "true" if matches else "false")
+    if not rule.enabled:
+        return Trace(rule.name, False, (Check("enabled", "false", "false"), check))
     return Trace(rule.name, matches, (check,))
 
 
@@ -364,6 +364,12 @@ class Trace(NamedTuple):
             "checks": [check._asdict() for check in self.checks],
             "error": self.error,
         }
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> Trace:
+        """Return the trace that `to_json` turned into plain data."""
+        checks = tuple(Check(**check) for check in record["checks"])
+        return Trace(record["rule"], record["fired"], checks, record["error"])
 
 
 @dataclass(frozen=True)

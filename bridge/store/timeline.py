@@ -43,15 +43,3 @@ def describe_audit_entry(entry: Mapping[str, Any]) -> str:
 def format_details(entry: Mapping[str, Any]) -> str:
     """Return the details of an audit entry on one line."""
     return ", ".join(f"{name}: {value}" for name, value in (entry["detail"] or {}).items())
-
-
-def is_for_other_events(trace: Mapping[str, Any]) -> bool:
-    """Return whether a rule did not fire because it is for other event types, or disabled."""
-    first = next(iter(trace["checks"]), None)
-    return (
-        not trace["fired"]
-        and not trace["error"]
-        and first is not None
-        and first["result"] == "false"
-        and first["condition"].startswith(("when ", "enabled"))
-    )

@@ -18,11 +18,13 @@ from starlette.routing import BaseRoute, Route
 
 from bridge.errors import BridgeError, StoreUnavailable
 from bridge.events import EVENT_TYPES
+from bridge.rules.model import Trace
+from bridge.rules.unmet import is_disabled, is_for_other_events
 from bridge.store.operator_actions import Resolution
 from bridge.store.possible_duplicates import dismiss_possible_duplicate, list_possible_duplicates
 from bridge.store.queries import STATES, NotFound, list_deliveries, list_events, list_rejected_requests
 from bridge.store.search import search
-from bridge.store.timeline import is_for_other_events, timeline
+from bridge.store.timeline import timeline
 from bridge.telemetry import log
 from bridge.web.admin_service import AdminService
 from bridge.web.html import render, root_path
@@ -138,7 +140,6 @@ class Dashboard:
     def event(self, request: Request, error: str = "") -> Response:
         """Show one event with its body, the trace of each rule, and its deliveries."""
         event = self._service.show("event", _id(request))
-        traces = event["trace"] or []
         return self._render(
             request,
             "event.html",
@@ -146,8 +147,7 @@ class Dashboard:
             error=error,
             event=event,
             body=_indented_json(event["body"]),
-            traces=[trace for trace in traces if not is_for_other_events(trace)],
-            other_traces=[trace for trace in traces if is_for_other_events(trace)],
+            **_grouped_traces(event["trace"] or []),
             rules=[rule.name for rule in self._service.rules.current.rules],
         )
 
@@ -291,6 +291,16 @@ def _id(request: Request) -> str:
 
 def _name(request: Request) -> str:
     return check_id(request.path_params["name"])
+
+
+def _grouped_traces(records: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """Return the traces of an event by the section of the page that shows them."""
+    groups: dict[str, list[Mapping[str, Any]]] = {"traces": [], "disabled_traces": [], "other_traces": []}
+    for record in records:
+        trace = Trace.from_json(record)
+        is_other, is_off = is_for_other_events(trace), is_disabled(trace)
+        groups["other_traces" if is_other else "disabled_traces" if is_off else "traces"].append(record)
+    return {**groups}
 
 
 def _indented_json(value: Any) -> str | None:
