@@ -35,11 +35,12 @@ def connections(context: typer.Context, as_json: Json = False) -> None:
         return
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
-    from bridge.store.connections import connection_statuses
+    from bridge.store.connections import connection_statuses, pause_of_all
     from bridge.store.queries import waiting_by_connection
 
     with open_store(Settings.load(environment())) as database:
         statuses, waiting = connection_statuses(database), waiting_by_connection(database)
+        paused = pause_of_all(database)
     rows = [status.to_json() | {"waiting": waiting.get(status.name, 0)} for status in statuses]
     pauses = {status.name: status.pause for status in statuses if status.pause}
     render(
@@ -55,7 +56,10 @@ def connections(context: typer.Context, as_json: Json = False) -> None:
                 "Reason": "pause_reason",
             },
             empty="No connections yet. `bridge serve` creates them from the rules.",
-            footer=[f"{pause.connection}: {pause.hint}" for pause in pauses.values()],
+            footer=[
+                *([f"all connections are paused: {paused.reason}; {paused.hint}"] if paused else ()),
+                *(f"{pause.connection}: {pause.hint}" for pause in pauses.values() if not pause.is_of_all),
+            ],
         ),
         as_json,
     )

@@ -1,4 +1,4 @@
-"""`bridge retry`, `replay`, `cancel`, `resolve`, `rejected`, `pause` and `resume`: operator actions."""
+"""`bridge retry`, `replay`, `cancel`, `resolve` and `rejected`: operator actions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from bridge.cli.output import Json, Record, Table, Yes, as_items, render, result
 from bridge.clock import format_timestamp
 
 if TYPE_CHECKING:
-    from bridge.store.database import Database
     from bridge.store.operator_actions import ActionResult
 
 _PANEL = "Manage deliveries"
@@ -22,7 +21,7 @@ Deliveries = Annotated[list[str], typer.Argument(metavar="ID...", help="IDs of d
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (retry, replay, cancel, resolve, pause, resume):
+    for command in (retry, replay, cancel, resolve):
         app.command(rich_help_panel=_PANEL)(command)
     rejected_requests = typer.Typer(invoke_without_command=True, help=rejected.__doc__)
     rejected_requests.callback()(rejected)
@@ -57,17 +56,46 @@ def retry(ids: Deliveries, as_json: Json = False) -> None:
         _print_results(operator_actions.retry(database, current_operator(), ids), as_json)
 
 
-def cancel(ids: Deliveries, as_json: Json = False) -> None:
-    """Cancel pending deliveries.
+def cancel(
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID...", help="IDs of deliveries (dlv_...).", show_default=False),
+    ] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="All waiting deliveries of this rule.", show_default=False)
+    ] = None,
+    rerender: Annotated[
+        bool,
+        typer.Option(
+            "--rerender",
+            help="With `--rule`: instead of cancelling, apply the current version of the rule to its waiting "
+            "deliveries. Those that it would not create today are cancelled.",
+        ),
+    ] = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Cancel pending deliveries, by ID or all of a rule.
 
     Deliveries that are waiting for a retry or need review can be cancelled too, but not one that is running.
+    `bridge cancel --rule NAME --rerender` applies the current version of the rule instead, so that corrected words are
+    sent. It changes only deliveries that were never attempted.
     """
+    if bool(ids) == bool(rule):
+        raise typer.BadParameter("name deliveries by their IDs, or a rule with --rule")
+    if rule is not None:
+        from bridge.cli.rule_deliveries import cancel_deliveries, rerender_deliveries
+
+        render((rerender_deliveries if rerender else cancel_deliveries)(rule, yes), as_json)
+        return
+    if rerender:
+        raise typer.BadParameter("`--rerender` can only be used with `--rule`", param_hint="--rerender")
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
     from bridge.store import operator_actions
 
     with open_store(Settings.load(environment())) as database:
-        _print_results(operator_actions.cancel(database, current_operator(), ids), as_json)
+        _print_results(operator_actions.cancel(database, current_operator(), ids or ()), as_json)
 
 
 def resolve(
@@ -219,56 +247,3 @@ def accept(
     with open_store(Settings.load(environment())) as database:
         result = operator_actions.accept_rejected_request(database, current_operator(), request_id)
     _print_results([result], as_json)
-
-
-Connection = Annotated[
-    str,
-    typer.Argument(metavar="CONNECTION", help="Name of the connection in rules.yaml: twilio, hubspot ..."),
-]
-
-
-def pause(
-    connection: Connection,
-    reason: Annotated[
-        str, typer.Option(help="Reason to show on the dashboard and in the audit log.", show_default=False)
-    ] = "",
-    as_json: Json = False,
-) -> None:
-    """Pause a connection. Its deliveries stay queued until you run `bridge resume`."""
-    from bridge.cli.db import open_store
-    from bridge.settings import Settings, environment
-    from bridge.store import connections
-
-    with open_store(Settings.load(environment())) as database:
-        _connection(database, connection)
-        connections.pause(database, connection, reason or f"by {current_operator()}", current_operator())
-        record = _connection(database, connection)
-    render(Record(record, f"{connection} is paused; resume it with `bridge resume {connection}`"), as_json)
-
-
-def resume(connection: Connection, as_json: Json = False) -> None:
-    """Resume a paused connection, whatever the cause.
-
-    Possible causes: an operator, rejected credentials, a rate limit, an exhausted quota, or an open circuit breaker.
-    """
-    from bridge.cli.db import open_store
-    from bridge.settings import Settings, environment
-    from bridge.store import connections
-
-    with open_store(Settings.load(environment())) as database:
-        _connection(database, connection)
-        connections.resume(database, connection, current_operator())
-        record = _connection(database, connection)
-    render(Record(record, f"{connection} is resumed"), as_json)
-
-
-def _connection(database: Database, name: str) -> dict[str, Any]:
-    """Return the connection as in the API. Raise ConfigError if it does not exist."""
-    from bridge.errors import ConfigError
-    from bridge.store.connections import connection_statuses
-
-    statuses = {status.name: status for status in connection_statuses(database)}
-    if name not in statuses:
-        existing = ", ".join(statuses) or "none; `bridge serve` creates them from the rules"
-        raise ConfigError(f"unknown connection `{name}`; existing connections: {existing}")
-    return statuses[name].to_json()

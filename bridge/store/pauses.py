@@ -119,6 +119,7 @@ class ConnectionStatus:
             "pause_cause": pause and pause.cause,
             "paused_until": pause and pause.until,
             "pause_reason": pause and pause.reason,
+            "paused_with_all": pause is not None and pause.is_of_all,
             "recent_failures": self.recent_failures,
             "recent_successes": self.recent_successes,
         }

@@ -190,6 +190,7 @@ def test_connections_lists_waiting_deliveries_and_resume_hint(database: Database
         "pause_cause": "operator",
         "paused_until": None,
         "pause_reason": "lunch",
+        "paused_with_all": False,
         "recent_failures": 0,
         "recent_successes": 0,
         "waiting": 1,
@@ -265,3 +266,99 @@ def test_rejected_operator_action_names_the_next_step(database: Database, sms_de
 )
 def test_show_unknown_id_names_the_listing_command(stored: Bridge, record_id: str, listing: str) -> None:  # noqa: F811
     assert f"list the IDs with `bridge {listing}`" in str(stored("show", record_id).exception)
+
+
+def test_several_connections_are_paused_and_resumed_together(database: Database) -> None:
+    register_accounts(database, {"hubspot": "a", "slack": "b", "twilio": "c"})
+    paused = parse_json(invoke("pause", "hubspot", "twilio", "--reason", "lunch", "--json"))["items"]
+    assert [(item["name"], item["pause_reason"]) for item in paused] == [
+        ("hubspot", "lunch"),
+        ("twilio", "lunch"),
+    ]
+    assert invoke("resume", "hubspot", "twilio").stdout == "hubspot is resumed\ntwilio is resumed\n"
+    assert "unknown connection `twillio`" in str(invoke("pause", "hubspot", "twillio").exception)
+    assert not parse_json(invoke("connections", "--json"))["items"][0]["paused"], "names are checked first"
+
+
+@pytest.mark.parametrize("command", ["pause", "resume", "pause twilio --all", "resume twilio --all"])
+def test_pause_takes_names_or_all(database: Database, command: str) -> None:
+    register_accounts(database, {"twilio": "a"})
+    result = invoke(*command.split())
+    assert result.exit_code == 2
+    assert "use --all for all of them" in result.stderr
+
+
+def test_all_connections_are_paused_and_resumed(database: Database, sms_delivery: str) -> None:
+    register_accounts(database, {"hubspot": "a"})
+    result = invoke("pause", "--all", "--reason", "wrong text")
+    assert result.stdout == (
+        "all connections are paused; only alerts are sent. Resume them with `bridge resume --all`\n"
+    )
+    _, hubspot, twilio, hint = invoke("connections").stdout.splitlines()
+    row = "paused by an operator, with all connections resumed {} wrong text"
+    assert " ".join(hubspot.split()) == f"hubspot {row.format(0)}"
+    assert " ".join(twilio.split()) == f"twilio {row.format(1)}"
+    assert hint == "all connections are paused: wrong text; resume it with `bridge resume --all`"
+    assert all(item["paused_with_all"] for item in parse_json(invoke("connections", "--json"))["items"])
+    assert "waiting: twilio is paused" in invoke("deliveries").stdout
+    assert "wrong text; resume it with `bridge resume --all`" in invoke("show", sms_delivery).stdout
+    assert invoke("resume", "twilio").stdout == (
+        "twilio is still paused by an operator, with all connections: wrong text; "
+        "resume it with `bridge resume --all`\n"
+    )
+    invoke("pause", "hubspot", "--reason", "lunch")
+    assert invoke("resume", "--all").stdout == (
+        "all connections are resumed\n"
+        "hubspot is still paused by an operator: lunch; resume it with `bridge resume hubspot`\n"
+    )
+    assert invoke("resume", "--all").stdout.startswith("all connections were not paused with `--all`\n")
+    assert "all connections" in invoke("audit").stdout
+
+
+# ---------------------------------------------------------------- the waiting deliveries of a rule
+
+
+def test_cancel_rule_asks_with_the_number_and_kind(database: Database, sms_delivery: str) -> None:
+    refused = invoke("cancel", "--rule", "text", answer="n\n")
+    assert refused.exit_code == 1
+    assert "Cancel 1 waiting delivery of text (1 twilio.send_sms)? [y/N]" in refused.stderr
+    assert list_deliveries(database, states=["pending"]).items
+    assert invoke("cancel", "--rule", "text", answer="y\n").stdout.endswith("text: 1 cancelled\n")
+    assert list_deliveries(database).items[0]["state"] == "cancelled"
+    nothing = invoke("cancel", "--rule", "text")
+    assert (nothing.exit_code, nothing.stdout) == (0, "no delivery of text waits\n")
+    record = parse_json(invoke("cancel", "--rule", "text", "--yes", "--json"))
+    assert record == {"rule": "text", "cancelled": 0, "unresolved": 0, "running": 0}
+
+
+def test_cancel_rule_rerender_sends_corrected_words(database: Database, sms_delivery: str) -> None:
+    Path("rules.yaml").write_text(RULES.replace("Hi {{", "Hello {{"))
+    result = invoke("cancel", "--rule", "text", "--rerender", answer="y\n")
+    assert (
+        "Apply rules.yaml to 1 waiting delivery of text (1 twilio.send_sms)? "
+        "Those that the rule would not create are cancelled [y/N]" in result.stderr
+    )
+    assert result.stdout.endswith("text: 1 rendered again\n")
+    assert parse_json(invoke("show", sms_delivery, "--json"))["params"]["body"] == "Hello Ines"
+    assert "rerender by " in invoke("show", sms_delivery).stdout
+    report = parse_json(invoke("cancel", "--rule", "text", "--rerender", "--yes", "--json"))
+    assert report == {"rule": "text", "rendered": 1, "cancelled": [], "kept": []}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        ("cancel", "name deliveries by their IDs, or a rule with --rule"),
+        ("cancel dlv_1 --rule text", "name deliveries by their IDs, or a rule with --rule"),
+        ("cancel dlv_1 --rerender", "can only be used with `--rule`"),
+    ],
+)
+def test_cancel_takes_ids_or_a_rule(database: Database, arguments: str, advice: str) -> None:
+    result = invoke(*arguments.split())
+    assert (result.exit_code, advice in result.stderr) == (2, True)
+
+
+def test_rerender_needs_a_rule_of_the_file(database: Database) -> None:
+    Path("rules.yaml").write_text(RULES)
+    error = str(invoke("cancel", "--rule", "txt", "--rerender").exception)
+    assert error.startswith("unknown rule `txt` in rules.yaml; to cancel the deliveries of a removed rule,")

@@ -149,16 +149,17 @@ def test_every_command_with_a_result_has_json_option() -> None:
 
 def test_pause_and_resume_json_equals_api_record(stored: Bridge) -> None:
     paused = parse_json(stored("pause", "twilio", "--reason", "a new number", "--json"))
-    assert paused == {
+    assert paused["items"] == [{
         "name": "twilio",
         "paused": True,
         "pause_cause": "operator",
         "paused_until": None,
         "pause_reason": "a new number",
+        "paused_with_all": False,
         "recent_failures": 0,
         "recent_successes": 0,
-    }
-    resumed = parse_json(stored("resume", "twilio", "--json"))
+    }]  # fmt: skip
+    [resumed] = parse_json(stored("resume", "twilio", "--json"))["items"]
     assert (resumed["name"], resumed["paused"], resumed["pause_reason"]) == ("twilio", False, None)
 
 
