@@ -5,11 +5,13 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any, Final, TextIO
 
+from bridge.cli.output import pluralize
 from bridge.clock import format_timestamp
 from bridge.connector.api import Channel
 from bridge.contacts.typed_address import InvalidAddress, read_typed_address
@@ -20,13 +22,17 @@ MAX_LINE: Final = 4096
 """Characters of a line; a longer one is not a line of such a list."""
 EXPORT_COLUMNS: Final = ("address", "channel", "reason", "kind", "since", "until", "source", "actor")
 _HEADINGS: Final = {
-    "address": ("address", "phone", "phone number", "mobile", "number", "email", "email address", "recipient"),
+    "address": (
+        "address", "phone", "phonenumber", "mobile", "mobilephone", "mobilephonenumber", "telephone", "number", "email",
+        "emailaddress", "recipient",
+    ),
     "channel": ("channel",),
     "reason": ("reason", "note", "comment"),
     "kind": ("kind",),
 }  # fmt: skip
+"""Column -> its headings, without spaces and punctuation."""
 _COLUMN_OF: Final = {heading: column for column, headings in _HEADINGS.items() for heading in headings}
-_WITHOUT_HEADER: Final = {"address": 0, "channel": 1, "reason": 2}
+_WITHOUT_HEADER: Final = {"address": (0,), "channel": (1,), "reason": (2,)}
 _DELIMITERS: Final = (",", ";", "\t")
 
 
@@ -49,12 +55,16 @@ def read_opt_outs(stream: BufferedReader, country: str | None = None) -> Iterato
     """Yield the lines of a list with `address` and, optionally, `channel` and `reason`.
 
     The columns are separated by commas, semicolons or tabs. A first line with headings names the columns; without it,
-    they are in this order. UTF-8, UTF-16 and Windows-1252 are read, with or without a byte order mark. Raise
-    ConfigError if the headings do not name an address.
+    they are in this order. If several columns have addresses, such as `Email` and `Phone`, each address is yielded.
+    UTF-8, UTF-16 and Windows-1252 are read, with or without a byte order mark. Raise ConfigError if the headings do not
+    name an address.
     """
-    columns: Mapping[str, int] | None = None
-    delimiter = ""
-    for number, line in _lines(stream):
+    columns: _Columns | None = None
+    width, delimiter = len(_WITHOUT_HEADER), ""
+    lines = deque[tuple[int, str | None]]()
+    source = _lines(stream)
+    while (item := lines.popleft() if lines else next(source, None)) is not None:
+        number, line = item
         if line is None:
             yield ImportedLine(number, problem=f"is longer than {MAX_LINE} characters")
             continue
@@ -62,25 +72,80 @@ def read_opt_outs(stream: BufferedReader, country: str | None = None) -> Iterato
             continue
         delimiter = delimiter or max(_DELIMITERS, key=line.count)
         try:
-            cells = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
+            cells = [cell.strip() for cell in _cells(line, delimiter, source, lines)]
         except csv.Error as error:
             yield ImportedLine(number, problem=f"is not valid CSV: {error}")
             continue
         if columns is None:
             columns = _columns(cells)
             if columns is not None:
+                width = len(cells)
                 continue
             columns = _WITHOUT_HEADER
-        yield _read_line(number, cells, columns, country)
+            if not any(char.isdigit() or char == "@" for char in line):
+                yield ImportedLine(
+                    number, problem="has no address; if these are headings, name the column `address`"
+                )
+                continue
+        if any(cells[width:]):
+            problem = (
+                f"has more than {pluralize(width, 'cell')}: put a text with `{delimiter}` in double quotes"
+            )
+            if columns is _WITHOUT_HEADER:
+                problem += ", or name the columns in the first line: address, channel, reason"
+            yield ImportedLine(number, problem=problem)
+            continue
+        yield from _read_line(number, cells, columns, country)
 
 
-def _columns(cells: Sequence[str]) -> Mapping[str, int] | None:
+_Columns = Mapping[str, Sequence[int]]
+"""Column -> its positions; a list of contacts has several columns with addresses."""
+
+
+def _cells(
+    line: str,
+    delimiter: str,
+    source: Iterator[tuple[int, str | None]],
+    lines: deque[tuple[int, str | None]],
+) -> list[str]:
+    """Return the cells of a line, and of the lines after it if a cell in quotes contains line breaks.
+
+    The other lines are read from `lines`, then from `source`. If the quotes are not closed within `MAX_LINE`
+    characters, they are a typing error: only the line itself is used, and the others are put back.
+    """
+    if line.count('"') % 2 == 0:
+        return next(csv.reader([line], delimiter=delimiter))
+    taken: list[tuple[int, str | None]] = []
+
+    def record() -> Iterator[str]:
+        yield f"{line}\n"
+        length = len(line)
+        while (item := lines.popleft() if lines else next(source, None)) is not None:
+            taken.append(item)
+            length += len(item[1] or "")
+            if item[1] is None or length > MAX_LINE:
+                break
+            yield f"{item[1]}\n"
+        raise _NotClosed
+
+    try:
+        return next(csv.reader(record(), delimiter=delimiter))
+    except _NotClosed:
+        lines.extendleft(reversed(taken))
+        return next(csv.reader([line], delimiter=delimiter))
+
+
+class _NotClosed(Exception):
+    """A cell has an opening quote and no closing one."""
+
+
+def _columns(cells: Sequence[str]) -> _Columns | None:
     """Return the positions of the columns, or None if the first line is not a header."""
-    columns: dict[str, int] = {}
+    columns: dict[str, list[int]] = {}
     for position, cell in enumerate(cells):
-        column = _COLUMN_OF.get(cell.lower().replace("-", "").replace("_", " "))
+        column = _COLUMN_OF.get("".join(char for char in cell.lower() if char.isalnum()))
         if column is not None:
-            columns.setdefault(column, position)
+            columns.setdefault(column, []).append(position)
     if columns and "address" not in columns:
         raise ConfigError(
             "the first line names no column `address`: name the column with the phone numbers or email addresses so"
@@ -89,33 +154,45 @@ def _columns(cells: Sequence[str]) -> Mapping[str, int] | None:
 
 
 def _read_line(
-    number: int, cells: Sequence[str], columns: Mapping[str, int], country: str | None
-) -> ImportedLine:
+    number: int, cells: Sequence[str], columns: _Columns, country: str | None
+) -> Iterator[ImportedLine]:
+    """Yield the addresses of a line, each with the channels on which it opts out."""
+
+    def values(column: str) -> list[str]:
+        return [cells[position] for position in columns.get(column, ()) if position < len(cells)]
+
     def cell(column: str) -> str:
-        position = columns.get(column, len(cells))
-        return cells[position] if position < len(cells) else ""
+        return next(filter(None, values(column)), "")
 
     if cell("kind") == "undeliverable" or cell("address").startswith("erased:"):
-        return ImportedLine(number, skipped=True)
-    if not cell("address"):
-        return ImportedLine(number, problem="has no address")
-    try:
-        address = read_typed_address(cell("address"), country)
-    except InvalidAddress as error:
-        return ImportedLine(number, problem=str(error))
-    allowed = channels_of(address)
+        yield ImportedLine(number, skipped=True)
+        return
     channel = cell("channel").lower()
-    channels = [name for name in allowed if channel in ("", name)]
-    if not channels:
-        use = ", ".join(f"`{name}`" for name in allowed)
+    reason = "".join(char if char.isprintable() else " " for char in cell("reason")).strip() or None
+    allowed: list[Channel] = []
+    is_read = False
+    for value in filter(None, values("address")):
+        try:
+            address = read_typed_address(value, country)
+        except InvalidAddress as error:
+            yield ImportedLine(number, problem=str(error))
+            allowed += CHANNELS
+            continue
+        allowed += channels_of(address)
+        channels = [name for name in channels_of(address) if channel in ("", name)]
+        if channels:
+            is_read = True
+            yield ImportedLine(number, address, channels, reason)
+    if not allowed:
+        yield ImportedLine(number, problem="has no address")
+    elif not is_read and (channel and channel not in allowed):
+        use = ", ".join(f"`{name}`" for name in dict.fromkeys(allowed))
         problem = f"channel must be {use} or empty"
         if channel not in CHANNELS and columns is _WITHOUT_HEADER:
             problem += (
                 "; if the columns are in another order, name them in the first line: address, channel, reason"
             )
-        return ImportedLine(number, problem=problem)
-    reason = "".join(char if char.isprintable() else " " for char in cell("reason")).strip()
-    return ImportedLine(number, address, channels, reason or None)
+        yield ImportedLine(number, problem=problem)
 
 
 def _lines(stream: BufferedReader) -> Iterator[tuple[int, str | None]]:

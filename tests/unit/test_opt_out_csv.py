@@ -46,6 +46,62 @@ def test_usual_exports_are_read(content: bytes | str) -> None:
     assert addresses(read(content)) == [(PHONE, PHONE_CHANNELS, None)]
 
 
+def test_every_column_with_addresses_is_read() -> None:
+    lines = read(
+        '"Name","Phone","MobilePhone","Email"\n'
+        f'"Maya","{PHONE}","(415) 555-0124","maya@lindqvist.example"\n"Ada","","","ada@engine.example"\n',
+        "US",
+    )
+    assert addresses(lines) == [
+        (PHONE, PHONE_CHANNELS, None),
+        ("+14155550124", PHONE_CHANNELS, None),
+        ("maya@lindqvist.example", ("email",), None),
+        ("ada@engine.example", ("email",), None),
+    ]
+    assert [line.number for line in lines] == [2, 2, 2, 3]
+
+
+def test_channel_of_a_line_applies_to_the_addresses_that_have_it() -> None:
+    assert addresses(read(f"phone,email,channel\n{PHONE},ada@engine.example,sms\n")) == [
+        (PHONE, ("sms",), None)
+    ]
+
+
+def test_unreadable_address_does_not_hide_the_other_one_of_its_line() -> None:
+    bad, good = read("phone,email\n+1415555,ada@engine.example\n")
+    assert "too short" in (bad.problem or "")
+    assert good.address == "ada@engine.example"
+
+
+def test_line_breaks_in_a_cell_start_no_new_line() -> None:
+    lines = read(
+        f'address,channel,reason\n{PHONE},sms,"said ""stop"",\ncall\n+14155550999"\n+14155550124,sms,\n'
+    )
+    assert addresses(lines) == [
+        (PHONE, ("sms",), 'said "stop", call +14155550999'),
+        ("+14155550124", ("sms",), None),
+    ]
+    assert [line.number for line in lines] == [2, 5]
+
+
+@pytest.mark.parametrize("rest", [f"{PHONE}\n", f"{PHONE}\n" * 1000, ""])
+def test_missing_closing_quote_hides_no_other_line(rest: str) -> None:
+    bad, *others = read(f'address,reason\n"+14155550999,x\n{rest}')
+    assert (bad.number, bad.problem is not None) == (2, True)
+    assert addresses(others) == [(PHONE, PHONE_CHANNELS, None)] * rest.count("\n")
+
+
+def test_cell_without_a_column_is_not_ignored() -> None:
+    [line] = read("address\nada@engine.example, maya@lindqvist.example\n")
+    assert "more than 1 cell:" in (line.problem or "")
+
+
+def test_unknown_headings_are_named_as_such() -> None:
+    heading, line = read(f"Rufnummer\n{PHONE}\n")
+    assert "if these are headings, name the column `address`" in (heading.problem or "")
+    assert line.address == PHONE
+
+
 def test_channel_and_reason_are_read() -> None:
     lines = read(f'{PHONE},sms,"our list, November"\nMAYA@Lindqvist.example,EMAIL\n')
     assert addresses(lines) == [
