@@ -361,17 +361,47 @@ def test_list_is_paged_filtered_and_exported_completely(database: Database) -> N
     assert len(list(export_opt_outs(database))) == 4
 
 
+def test_pages_hold_the_entries_of_both_kinds_in_one_order(database: Database) -> None:
+    engine = Engine(database)
+    for number in range(4):
+        opt_out(engine, "sms", f"+1212555010{number}")
+        landline(engine, f"+1212555020{number}")
+    ids, cursor = [], None
+    while True:
+        page = list_opt_outs(database, 3, cursor=cursor)
+        ids += [entry["id"] for entry in page.items]
+        if (cursor := page.next_cursor) is None:
+            break
+    assert len(ids) == 8
+    assert ids == sorted(ids, reverse=True)
+
+
+def test_page_of_a_long_list_reads_no_more_than_the_page(database: Database) -> None:
+    if not database.is_sqlite:
+        pytest.skip("the plan of PostgreSQL depends on its statistics")
+    with database.read() as conn:
+        statements: list[tuple[str, Any]] = []
+        sqlalchemy_event.listen(
+            conn.engine, "before_cursor_execute", lambda *args: statements.append((args[2], args[3]))
+        )
+    list_opt_outs(database, 3, cursor="opt_z")
+    [(sql, parameters)] = [item for item in statements if "opt_outs" in item[0]]
+    with database.read() as conn:
+        plan = [row[-1] for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+    assert any("SEARCH opt_outs USING INDEX opt_outs_id (id<?)" in step for step in plan)
+
+
 # ---------------------------------------------------------------- undeliverable addresses
 
 
-def landline(engine: Engine) -> None:
-    error = PermanentError(f"Twilio error 21614: {PHONE} is not a mobile number", undeliverable=True)
+def landline(engine: Engine, phone: str = PHONE) -> None:
+    error = PermanentError(f"Twilio error 21614: {phone} is not a mobile number", undeliverable=True)
 
     def refuse() -> None:
         raise error
 
     engine.provider.before = refuse
-    engine.deliver("send", event_with(engine, PHONE))
+    engine.deliver("send", event_with(engine, phone))
     engine.run_due()
     engine.provider.before = None
 
