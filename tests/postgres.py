@@ -37,8 +37,8 @@ shared_buffers = 32MB
 wal_level = minimal
 max_wal_senders = 0
 """
-"""Settings of the shared server: nobody pulls its plug, its databases are small and live for a second, and many processes
-use it at the same time."""
+"""Settings of the shared server: nobody pulls its plug, its databases are small and live for a second, and many
+processes use it at the same time."""
 
 
 def create_shared_folder() -> Path:

@@ -20,8 +20,8 @@ from bridge.testing import event
 from tests.acceptance.service_process import eventually
 from tests.integration.crm import email_address, phone_number
 
-CONTACTS = 400
-CALLS = 2000
+CONTACTS = 100
+CALLS = 600
 CRMS = ("hubspot", "salesforce")
 UNFINISHED = ("pending", "running", "retrying")
 RULES = """

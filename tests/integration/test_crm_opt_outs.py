@@ -468,21 +468,29 @@ def test_message_is_sent_once_hubspot_is_back(database: Database, sandbox: Runni
     assert len(engine.provider.messages) == 1
 
 
-@pytest.mark.parametrize(("name", "limit"), [("hubspot", 90), ("salesforce", 160)])
+@pytest.mark.parametrize(
+    ("name", "count", "limit"),
+    [
+        ("hubspot", 200, 20),
+        ("salesforce", 200, 35),
+        pytest.param("hubspot", 1000, 90, marks=pytest.mark.faults),
+        pytest.param("salesforce", 1000, 160, marks=pytest.mark.faults),
+    ],
+)
 def test_backlog_costs_few_requests(
-    database: Database, sandbox: RunningSandbox, name: str, limit: int
+    database: Database, sandbox: RunningSandbox, name: str, count: int, limit: int
 ) -> None:
-    """1,000 messages to different people: their addresses are asked for together."""
+    """Messages to different people: their addresses are asked for together."""
     add_do_not_call_property(sandbox)
     engine = crm_engine(database, name)
-    for number in range(0, 1000, 100):
+    for number in range(0, count, 100):
         flag(sandbox, name, number, "send")
-    add_deliveries(engine, 1000)
+    add_deliveries(engine, count)
     sandbox.clear_requests()
     with running_worker(engine, crm_account(sandbox, name)):
         until(lambda: engine.states()["pending"] + engine.states()["running"] == 0, seconds=120)
     requests = len(sandbox.requests_to(name))
-    assert len(engine.provider.messages) == 990
+    assert len(engine.provider.messages) == count * 99 // 100
     assert requests <= limit, requests
 
 

@@ -208,7 +208,7 @@ def test_cached_contact_takes_one_request(hubspot: CrmConnection) -> None:
     assert second.contact == later.contact
 
 
-def test_ten_thousand_calls_of_cached_contacts_take_a_hundred_requests(
+def test_thousand_calls_of_cached_contacts_take_ten_requests(
     hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
     for number in range(100):
@@ -216,7 +216,7 @@ def test_ten_thousand_calls_of_cached_contacts_take_a_hundred_requests(
         hubspot.contact_cache.ids[f"email:{email_address(number)}"] = contact
         hubspot.contact_cache.ids[f"phone:{phone_number(number)}"] = contact
         hubspot.contact_cache.known_profiles[contact] = ContactProfile(f"Person {number}")
-    for batch in range(100):
+    for batch in range(10):
         events = [
             event(
                 changes=dict(_contact(number), conversationId=f"conv_{batch}_{number}"), clock=hubspot.clock
@@ -225,8 +225,8 @@ def test_ten_thousand_calls_of_cached_contacts_take_a_hundred_requests(
         ]
         results = hubspot.deliver_all("log_call", events)
         assert all(isinstance(result, Success) for result in results)
-    assert len(sandbox.hubspot.calls) == 10_000
-    assert len(hubspot.requests()) == 100
+    assert len(sandbox.hubspot.calls) == 1000
+    assert len(hubspot.requests()) == 10
 
 
 def test_hundred_uncached_contacts_are_found_in_one_request(

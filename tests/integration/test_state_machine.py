@@ -233,7 +233,6 @@ class KilledWorker(RuleBasedStateMachine):
 
 
 _SETTINGS = settings(
-    max_examples=150,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -241,7 +240,8 @@ _SETTINGS = settings(
 )
 
 
-def test_actions_take_effect_once_despite_kills_on_sqlite() -> None:
+@pytest.mark.parametrize("runs", [25, pytest.param(300, marks=pytest.mark.faults)])
+def test_actions_take_effect_once_despite_kills_on_sqlite(runs: int) -> None:
     folder = Path(tempfile.mkdtemp(prefix="bridge-kill-"))
 
     class OnSqlite(KilledWorker):
@@ -255,13 +255,14 @@ def test_actions_take_effect_once_despite_kills_on_sqlite() -> None:
     upgrade(empty)
     empty.close()
     try:
-        run_state_machine_as_test(OnSqlite, settings=_SETTINGS)
+        run_state_machine_as_test(OnSqlite, settings=settings(_SETTINGS, max_examples=runs))
     finally:
         shutil.rmtree(folder)
 
 
 @pytest.mark.postgres
-def test_actions_take_effect_once_despite_kills_on_postgres(postgres_url: str) -> None:
+@pytest.mark.parametrize("runs", [6, pytest.param(60, marks=pytest.mark.faults)])
+def test_actions_take_effect_once_despite_kills_on_postgres(postgres_url: str, runs: int) -> None:
     class OnPostgres(KilledWorker):
         @staticmethod
         def create_database(clock: Clock) -> Database:
@@ -271,4 +272,4 @@ def test_actions_take_effect_once_despite_kills_on_postgres(postgres_url: str) -
             upgrade(database)
             return database
 
-    run_state_machine_as_test(OnPostgres, settings=settings(_SETTINGS, max_examples=6))
+    run_state_machine_as_test(OnPostgres, settings=settings(_SETTINGS, max_examples=runs))
