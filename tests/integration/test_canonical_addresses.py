@@ -195,6 +195,39 @@ def test_upgrade_merges_opt_outs_and_the_newest_change_decides(old_database: Dat
     ]
 
 
+def test_upgrade_keeps_the_opt_outs_of_emails_that_were_stored_as_another_address(
+    old_database: Database,
+) -> None:
+    """Case folding made `straße` and `strasse` one: nobody knows which of them opted out."""
+    insert(
+        old_database,
+        "events",
+        event(1, None, "strasse@example.com", contactEmail="Straße@example.com"),
+        event(2, None, "info@strasse.example", contactEmail="info@Straße.example"),
+        event(3, None, "other@strasse.example", contactEmail="other@straße.example"),
+        event(4, None, "ines@caf\u00e9.example", contactEmail="ines@caf\u00e9.example"),
+        event(5, None, "ines@cafe\u0301.example", contactEmail="ines@cafe\u0301.example"),
+    )
+    insert(
+        old_database,
+        "opt_outs",
+        opt_out("strasse@example.com", 1, opted_out=True, channel="email"),
+        opt_out("info@strasse.example", 2, opted_out=True, channel="email"),
+        opt_out("other@strasse.example", 3, opted_out=False, channel="email"),
+        opt_out("ines@caf\u00e9.example", 4, opted_out=True, channel="email"),
+        opt_out("ines@cafe\u0301.example", 5, opted_out=True, channel="email"),
+    )
+    upgrade(old_database)
+    rows = select(old_database, "SELECT address, opted_out_at FROM opt_outs WHERE opted_out_at IS NOT NULL")
+    assert sorted(rows) == [
+        ("ines@xn--caf-dma.example", 5),
+        ("info@strasse.example", 2),
+        ("info@xn--strae-oqa.example", 2),
+        ("strasse@example.com", 1),
+        ("straße@example.com", 1),
+    ]
+
+
 def test_upgrade_gives_opt_outs_an_id_and_entries_of_operators_an_actor(old_database: Database) -> None:
     by_operator = opt_out("ada@example.com", 2, opted_out=True, channel="email") | {"source": "command line"}
     insert(old_database, "opt_outs", opt_out(NEW, 1, opted_out=True), by_operator)

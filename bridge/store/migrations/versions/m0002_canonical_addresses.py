@@ -36,10 +36,10 @@ _OPT_OUTS = sa.table(
 def upgrade() -> None:
     """Rewrite the addresses of events, deliveries, idempotency keys and opt-outs."""
     conn = op.get_bind()
+    _rewrite_opt_outs(conn)
     _rewrite_events(conn)
     _rewrite_deliveries(conn)
     _rewrite_idempotency_keys(conn)
-    _rewrite_opt_outs(conn)
 
 
 def _canonical(address: str) -> str:
@@ -50,6 +50,7 @@ def _canonical(address: str) -> str:
 
 
 def _rewrite_events(conn: sa.Connection) -> None:
+    other_emails: set[tuple[str, str]] = set()
     for portion in _portions(conn, _EVENTS, "id", ("id", "phone", "email", "body")):
         changes = []
         for row in portion:
@@ -58,7 +59,26 @@ def _rewrite_events(conn: sa.Connection) -> None:
             phone, email = normalize_phone(phone), address_key(email) if email else None
             if (phone, email) != (row.phone, row.email):
                 changes.append({"row_id": row.id, "phone": phone, "email": email})
+            if email and row.email and email != row.email:
+                other_emails.add((row.email, email))
         _write(conn, _EVENTS, changes)
+    _copy_opt_outs(conn, other_emails)
+
+
+def _copy_opt_outs(conn: sa.Connection, other_emails: set[tuple[str, str]]) -> None:
+    """Opt out both of two people whose addresses were stored as one, because nobody knows which of them did."""
+    entries = {(row.channel, row.address): row._mapping for row in conn.execute(sa.select(_OPT_OUTS))}
+    channels = {channel for channel, _ in entries}
+    copies = {
+        (channel, new): {**entries[channel, old], "address": new}
+        for old, new in sorted(other_emails)
+        for channel in channels
+        if (channel, old) in entries
+        and (channel, new) not in entries
+        and entries[channel, old]["opted_out_at"] is not None
+    }
+    if copies:
+        conn.execute(sa.insert(_OPT_OUTS), list(copies.values()))
 
 
 def _may_be_misread(row: sa.Row[Any]) -> bool:
