@@ -37,7 +37,7 @@ from bridge.store.queries import list_deliveries, list_events, queue_stats
 EVENT_AGE: Final = timedelta(minutes=40)
 """Age of the sent events. It is longer than the longest delay in the shipped rules (30 minutes)."""
 REPLY: Final = "Sorry I missed you. Please call again after 5 pm."
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 60.0
 FINAL_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 30.0
 
@@ -164,12 +164,14 @@ class DemoRun:
                     stderr=log,
                 )
             self._url = f"http://127.0.0.1:{port}"
-            _wait_until(START_SECONDS, lambda: self._service_has_exited() or _is_ready(self._url))
-            if not self._service_has_exited():
+            is_over = _wait_until(START_SECONDS, lambda: self._service_has_exited() or _is_ready(self._url))
+            if is_over and not self._service_has_exited():
                 return self._url
             if b"cannot listen" not in (self._folder / "log").read_bytes():
                 break
-        raise BridgeError(f"`bridge serve` did not start; its log:\n{self._log_tail()}")
+        raise BridgeError(
+            f"`bridge serve` did not start within {START_SECONDS:.0f} seconds; its log:\n{self._log_tail()}"
+        )
 
     def _service_has_exited(self) -> bool:
         return self._service is None or self._service.poll() is not None
