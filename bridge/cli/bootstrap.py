@@ -38,6 +38,7 @@ from bridge.web.unsubscribe import unsubscribe_link, unsubscribe_routes
 from bridge.web.webhook import Receiver, ReceiverSettings
 from bridge.worker.account import Accounts
 from bridge.worker.attempt import AttemptRunner
+from bridge.worker.earlier_deliveries import report_earlier_deliveries
 from bridge.worker.router import Router
 from bridge.worker.rules_reloader import RulesFile
 from bridge.worker.service import Worker, WorkerSettings
@@ -143,12 +144,14 @@ def build_service(
                 require_passing_tests(changed, registry, settings.bridge_default_country)
             opener.open_used(changed)
 
+        is_quiet = role is Role.WORKER_PROCESS  # its server logs the same
         rules = RulesFile(
             settings.bridge_rules_file,
             registry,
             environ if role.needs_accounts else None,
             before_change=prepare,
-            quiet=role is Role.WORKER_PROCESS,
+            after_reload=(lambda _: None) if is_quiet else partial(report_earlier_deliveries, database),
+            quiet=is_quiet,
             fallback_text=fallback_rules,
         )
         if role is not Role.WORKER_PROCESS:

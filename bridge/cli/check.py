@@ -180,7 +180,10 @@ def _fetch_deployed_rules(settings: Settings) -> dict[str, Any]:
 
 
 def _print_deployed_rules(service: Mapping[str, Any], is_current: bool, rules_report: str) -> None:
-    """Print which rules the service runs, and its load error unless `rules_report` already shows it."""
+    """Print which rules the service runs, what waits of earlier ones, and its load error.
+
+    The load error is left out if `rules_report` already shows it.
+    """
     load_error = str(service.get("load_error") or "")
     since = format_timestamp(parse_timestamp(service.get("loaded_at")))
     version = f"version {str(service.get('hash', ''))[:12]}, loaded at {since} UTC"
@@ -195,6 +198,8 @@ def _print_deployed_rules(service: Mapping[str, Any], is_current: bool, rules_re
             f"the service runs another version of {service.get('path', 'the file')}: {version}; "
             "it loads a change within seconds, or immediately on SIGHUP"
         )
+    for item in service.get("earlier_deliveries") or ():
+        echo(f"{item['message']}: {item['advice']}")
 
 
 def print_schema(*, tests: bool) -> None:

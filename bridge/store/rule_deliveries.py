@@ -58,22 +58,25 @@ class EarlierDeliveries:
     """When the first of them is due."""
 
     @property
+    def advice(self) -> str:
+        """The commands that stop or change them."""
+        command = f"bridge cancel --rule {self.rule}"
+        advice = f"`{command}` stops {'it' if self.waiting == 1 else 'them'}"
+        if self.change == "changed":
+            advice += f"; `{command} --rerender` applies the new version"
+        return advice
+
+    @property
     def message(self) -> str:
-        """A sentence for operators, with the command that stops them."""
-        cancel = f"`bridge cancel --rule {self.rule}`"
+        """A sentence for operators, without the advice."""
         deliveries = (
             "1 of its deliveries waits" if self.waiting == 1 else f"{self.waiting:,} of its deliveries wait"
         )
-        advice = f"{cancel} stops {'it' if self.waiting == 1 else 'them'}"
-        if self.change == "changed":
-            advice += f"; {cancel[:-1]} --rerender` applies the new version"
-        return (
-            f"{self.rule} {_DESCRIPTIONS[self.change]}, but {deliveries} and will be sent as before: {advice}"
-        )
+        return f"{self.rule} {_DESCRIPTIONS[self.change]}, but {deliveries} and will be sent as before"
 
     def to_json(self) -> dict[str, Any]:
         """Return the record of the API and of `--json`."""
-        return asdict(self) | {"message": self.message}
+        return asdict(self) | {"message": self.message, "advice": self.advice}
 
 
 def earlier_deliveries(database: Database, rules: Rules) -> list[EarlierDeliveries]:

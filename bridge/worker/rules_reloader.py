@@ -48,17 +48,20 @@ class RulesFile:
         environ: Mapping[str, str] | None,
         *,
         before_change: Callable[[Rules], None] = lambda _: None,
+        after_reload: Callable[[Rules], None] = lambda _: None,
         quiet: bool = False,
         fallback_text: str | None = None,
     ) -> None:
         """Load the file. Raise ConfigError if that fails and there is no `fallback_text`.
 
         `before_change` is called with changed rules before they become active; if it raises ConfigError, the old rules
-        stay active. `quiet` disables logging, for a process whose server follows and logs the same file.
-        `fallback_text` is the text of the server's active rules: they are used here too while the file has errors.
+        stay active. `after_reload` is called with the active rules after each reload. `quiet` disables logging, for a
+        process whose server follows and logs the same file. `fallback_text` is the text of the server's active rules:
+        they are used here too while the file has errors.
         """
         self.path = path
         self._before_change = before_change
+        self._after_reload = after_reload
         self._quiet = quiet
         self._registry = registry
         self._environ = environ
@@ -120,7 +123,8 @@ class RulesFile:
                 self.loaded_at = datetime.now(UTC)
             if not self._quiet:
                 log.info("rules reloaded", path=str(self.path), rules=len(rules.rules), hash=rules.hash[:12])
-            return changed
+        self._after_reload(rules)
+        return changed
 
 
 __all__ = ["RulesError", "RulesFile", "read_rules", "report"]

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from bridge.sandbox import start_sandbox
+from tests.acceptance.commands import send_event
 from tests.acceptance.service_process import ADMIN, ServiceProcess, eventually, running_service
 
 RULES = """version: 1
@@ -97,6 +98,25 @@ def test_check_deployed_fails_for_a_file_that_is_not_deployed(service: ServicePr
     result = service.run("check", "other.yaml", "--deployed")
     assert result.returncode == 1
     assert "the service runs another version" in result.stdout
+
+
+def test_reload_says_what_still_waits_and_how_to_stop_it(service: ServiceProcess) -> None:
+    delayed = (RULES % "too early").replace("slack.post, ", "slack.post, delay: 1h, ")
+    save_and_reload(service, delayed)
+    send_event(service, "call.busy")
+    assert "will be sent as before" not in service.log.read_text()
+
+    save_and_reload(service, delayed.replace("name: notify", "name: notify\n    enabled: false"))
+    message = "notify is disabled, but 1 of its deliveries waits and will be sent as before"
+    assert eventually(lambda: message in service.log.read_text())
+    assert "`bridge cancel --rule notify` stops it" in service.log.read_text()
+    advice = f"{message}: `bridge cancel --rule notify` stops it"
+    assert eventually(lambda: advice in service.run("check", "--deployed").stdout)
+    record = json.loads(service.run("check", "--deployed", "--json").stdout)
+    assert [item["rule"] for item in record["deployed"]["earlier_deliveries"]] == ["notify"]
+
+    assert service.run("cancel", "--rule", "notify", "--yes").stdout == "notify: 1 cancelled\n"
+    assert "will be sent as before" not in service.run("check", "--deployed").stdout
 
 
 def test_test_files_next_to_the_rules_file_are_checked_and_run(service: ServiceProcess) -> None:

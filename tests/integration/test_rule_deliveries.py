@@ -63,7 +63,7 @@ def rerender(engine: Engine, rules: Rules) -> RerenderReport:
 
 
 def messages(database: Database, rules: Rules) -> list[str]:
-    return [item.message for item in earlier_deliveries(database, rules)]
+    return [f"{item.message}: {item.advice}" for item in earlier_deliveries(database, rules)]
 
 
 # ---------------------------------------------------------------- what a changed file leaves behind

@@ -1,0 +1,38 @@
+"""Report of a reload: which deliveries wait as earlier versions of the rules created them."""
+
+from __future__ import annotations
+
+import threading
+
+from bridge.errors import StoreUnavailable
+from bridge.rules.model import Rules
+from bridge.store.database import Database
+from bridge.store.rule_deliveries import earlier_deliveries
+from bridge.telemetry import log
+
+MAX_LINES = 20
+"""Rules that one report names."""
+
+
+def report_earlier_deliveries(database: Database, rules: Rules) -> None:
+    """Log the deliveries that these rules leave behind, in a thread of its own: the reload does not wait."""
+    threading.Thread(target=_report, args=[database, rules], name="bridge-reload-report", daemon=True).start()
+
+
+def _report(database: Database, rules: Rules) -> None:
+    try:
+        found = earlier_deliveries(database, rules)
+    except StoreUnavailable as error:
+        log.warning("waiting deliveries not counted after the reload", error=str(error))
+        return
+    for item in found[:MAX_LINES]:
+        log.warning(
+            item.message, rule=item.rule, change=item.change, waiting=item.waiting,
+            next_at=item.next_at.isoformat(), advice=item.advice,
+        )  # fmt: skip
+    if len(found) > MAX_LINES:
+        log.warning(
+            "deliveries of more rules wait and will be sent as before",
+            rules=len(found) - MAX_LINES,
+            advice="`bridge check --deployed` lists them all",
+        )
