@@ -12,7 +12,7 @@ from bridge.connector.action_name import ActionName
 from bridge.rules.model import Diagnostic, Rules
 from bridge.rules.route import route
 from bridge.store.audit_log import list_audit_entries
-from bridge.store.connections import connection_statuses, pause, resume
+from bridge.store.connections import connection_statuses, pause, pause_of_all, resume
 from bridge.store.database import Database
 from bridge.store.operator_actions import (
     ActionResult,
@@ -24,8 +24,24 @@ from bridge.store.operator_actions import (
     resolve,
     retry,
 )
-from bridge.store.pauses import ConnectionStatus
-from bridge.store.queries import NotFound, show_delivery, show_event, show_rejected_request
+from bridge.store.pause_all import pause_all, resume_all
+from bridge.store.pauses import ConnectionStatus, Pause
+from bridge.store.queries import (
+    NotFound,
+    show_delivery,
+    show_event,
+    show_rejected_request,
+    waiting_by_connection,
+)
+from bridge.store.rerender import RerenderReport, rerender_rule
+from bridge.store.rule_deliveries import (
+    CancelledDeliveries,
+    WaitingDeliveries,
+    cancel_rule,
+    earlier_deliveries,
+    waiting_by_rule,
+    waiting_deliveries,
+)
 from bridge.web.health import CachedStats
 from bridge.web.query_params import InvalidParameter
 
@@ -106,6 +122,45 @@ class AdminService:
         resume(self.database, name, actor)
         return self.connection(name)
 
+    def pause_of_all(self) -> Pause | None:
+        """Return the pause of all connections, if an operator has paused them."""
+        return pause_of_all(self.database)
+
+    def pause_all(self, actor: str, reason: str) -> list[ConnectionStatus]:
+        """Pause all connections, also later ones; alerts are still sent."""
+        pause_all(self.database, reason, actor)
+        return self.connections()
+
+    def resume_all(self, actor: str) -> list[ConnectionStatus]:
+        """End the pause of all connections. Connections that are paused by themselves stay paused."""
+        resume_all(self.database, actor)
+        return self.connections()
+
+    def waiting(self) -> int:
+        """Return the number of deliveries that wait for their next attempt."""
+        return sum(waiting_by_connection(self.database).values())
+
+    def waiting_of_rule(self, rule: str) -> WaitingDeliveries:
+        """Return what waits of a rule. Raise NotFound if that is nothing and no active rule has this name."""
+        waiting = waiting_deliveries(self.database, rule)
+        if not waiting.total and self.rules.current.named(rule) is None:
+            raise NotFound(f"there is no rule `{rule[:80]}`")
+        return waiting
+
+    def cancel_rule(self, rule: str, actor: str) -> CancelledDeliveries:
+        """Cancel the waiting deliveries of a rule. Raise NotFound."""
+        self.waiting_of_rule(rule)
+        return cancel_rule(self.database, actor, rule)
+
+    def rerender_rule(self, rule: str, actor: str) -> RerenderReport:
+        """Apply the active version of a rule to its waiting deliveries. Raise NotFound."""
+        rules = self.rules.current
+        if rules.named(rule) is None:
+            raise NotFound(f"no active rule is called `{rule[:80]}`; its deliveries can be cancelled")
+        return rerender_rule(
+            self.database, actor, rule, rules, lambda event, now, history: route(event, rules, now, history)
+        )
+
     def connection(self, name: str) -> ConnectionStatus:
         """Return one connection. Raise NotFound."""
         for status in self.connections():
@@ -127,8 +182,9 @@ class AdminService:
         }
 
     def rules_status(self) -> dict[str, Any]:
-        """Return the active rules, and the errors of the rules file if its last reload failed."""
+        """Return the active rules with what waits of each, and the errors of the rules file if its reload failed."""
         rules = self.rules.current
+        waiting = waiting_by_rule(self.database)
         return {
             "path": str(self.rules.path),
             "hash": rules.hash,
@@ -148,9 +204,11 @@ class AdminService:
                     ],
                     "enabled": rule.enabled,
                     "shadow": rule.shadow,
+                    "waiting": waiting.get(rule.name, 0),
                 }
                 for rule in rules.rules
             ],
+            "earlier_deliveries": [item.to_json() for item in earlier_deliveries(self.database, rules)],
         }
 
     def audit(self, limit: int, cursor: str | None) -> tuple[Sequence[dict[str, Any]], str | None]:

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from bridge.serialization import to_json
 from bridge.store.operator_actions import ActionResult, Resolution
 from bridge.store.opt_out_list import list_opt_outs
+from bridge.store.pauses import ConnectionStatus
 from bridge.store.possible_duplicates import dismiss_possible_duplicate, list_possible_duplicates
 from bridge.store.queries import NotFound, Page, list_deliveries, list_events, list_rejected_requests
 from bridge.store.search import search
@@ -73,7 +74,7 @@ def api_routes(service: AdminService) -> list[ApiRoute]:
         return 200, {"items": items, "next_cursor": next_cursor}
 
     def connections(_: Request, __: Body) -> ApiResponse:
-        return 200, {"items": [status.to_json() for status in service.connections()], "next_cursor": None}
+        return _statuses_response(service.connections())
 
     def find(request: Request, _: Body) -> ApiResponse:
         query = string_or_none("q", request.query_params.get("q"))
@@ -117,6 +118,22 @@ def api_routes(service: AdminService) -> list[ApiRoute]:
 
     def resume(request: Request, _: Body) -> ApiResponse:
         return 200, service.resume(_name(request), ACTOR).to_json()
+
+    def pause_all(_: Request, body: Body) -> ApiResponse:
+        reason = string_or_none("reason", body.get("reason")) or ""
+        return _statuses_response(service.pause_all(ACTOR, reason))
+
+    def resume_all(_: Request, __: Body) -> ApiResponse:
+        return _statuses_response(service.resume_all(ACTOR))
+
+    def cancel_rule(request: Request, body: Body) -> ApiResponse:
+        rerender = body.get("rerender", False)
+        if not isinstance(rerender, bool):
+            raise InvalidParameter("`rerender` must be true or false")
+        name = _name(request)
+        if rerender:
+            return 200, service.rerender_rule(name, ACTOR).to_json()
+        return 200, asdict(service.cancel_rule(name, ACTOR))
 
     def duplicates(request: Request, _: Body) -> ApiResponse:
         return _page_response(list_possible_duplicates(database, **duplicate_filter(request.query_params)))
@@ -183,6 +200,14 @@ def api_routes(service: AdminService) -> list[ApiRoute]:
         _post("/rejected-requests/{id}/accept", accept, "Accept a rejected request as an event."),
         _post("/connections/{name}/pause", pause, "Pause a connection.", ("reason",)),
         _post("/connections/{name}/resume", resume, "Resume a connection."),
+        _post("/pause", pause_all, "Pause all connections, also later ones; alerts are sent.", ("reason",)),
+        _post("/resume", resume_all, "End the pause of all connections."),
+        _post(
+            "/rules/{name}/cancel",
+            cancel_rule,
+            "Cancel the waiting deliveries of a rule, or apply its active version to them.",
+            ("rerender",),
+        ),
         _post("/contacts/duplicates/{id}/dismiss", dismiss, "Remove a pair from the possible duplicates."),
         _post("/opt-outs", opt_out, f"Opt out one address, or up to {MAX_ITEMS} in `items`.", OPT_OUT_FIELDS),
         _change(
@@ -201,6 +226,10 @@ def _id(request: Request) -> str:
 
 def _name(request: Request) -> str:
     return check_id(request.path_params["name"])
+
+
+def _statuses_response(statuses: Sequence[ConnectionStatus]) -> ApiResponse:
+    return 200, {"items": [status.to_json() for status in statuses], "next_cursor": None}
 
 
 def _page_response(page: Page) -> ApiResponse:

@@ -71,7 +71,13 @@ def dashboard_routes(service: AdminService) -> list[BaseRoute]:
         _form("/rejected/{id}/accept", dashboard.accept),
         _form("/contacts/duplicates/{id}/dismiss", dashboard.dismiss_duplicate),
         _form("/connections/{name}/pause", dashboard.pause),
+        _page("/connections/pause", dashboard.confirm_pause_all),
+        _form("/connections/pause", dashboard.pause_all),
+        _page("/connections/resume", dashboard.confirm_resume_all),
+        _form("/connections/resume", dashboard.resume_all),
         _form("/connections/{name}/resume", dashboard.resume),
+        _page("/rules/{name}/cancel", dashboard.confirm_cancel_rule),
+        _form("/rules/{name}/cancel", dashboard.cancel_rule),
     ]
 
 
@@ -91,6 +97,7 @@ class Dashboard:
             current_page=request.url.path.split("/")[1].replace("deliveries", ""),
             now=self._database.clock.now(),
             pauses={status.name: status.pause for status in self._service.connections() if status.pause},
+            pause_of_all=self._service.pause_of_all(),
             load_error=self._service.rules.load_error,
             **values,
         )
@@ -186,6 +193,25 @@ class Dashboard:
     def rules(self, request: Request) -> Response:
         """Show the active rules."""
         return self._render(request, "rules.html", rules_status=self._service.rules_status())
+
+    def confirm_pause_all(self, request: Request) -> Response:
+        """Ask for a reason before all connections are paused."""
+        return self._render(request, "pause_all.html", waiting=self._service.waiting(), resumes=False)
+
+    def confirm_resume_all(self, request: Request) -> Response:
+        """Say how many deliveries wait before the pause of all connections ends."""
+        return self._render(request, "pause_all.html", waiting=self._service.waiting(), resumes=True)
+
+    def confirm_cancel_rule(self, request: Request, result: Sequence[str] = ()) -> Response:
+        """Say what waits of a rule, and offer to cancel it or to apply the active version of the rule."""
+        name = _name(request)
+        return self._render(
+            request,
+            "cancel_rule.html",
+            waiting=self._service.waiting_of_rule(name),
+            rule=self._service.rules.current.named(name),
+            result=result,
+        )
 
     def rejected_requests(self, request: Request) -> Response:
         """Show rejected requests, newest first."""
@@ -283,6 +309,24 @@ class Dashboard:
         """Resume a connection."""
         self._service.resume(_name(request), ACTOR)
         return _redirect(request, "" if _from_start_page(form) else "connections")
+
+    def pause_all(self, request: Request, form: Form) -> Response:
+        """Pause all connections."""
+        self._service.pause_all(ACTOR, string_or_none("reason", form.get("reason")) or "")
+        return _redirect(request, "connections")
+
+    def resume_all(self, request: Request, form: Form) -> Response:  # noqa: ARG002
+        """End the pause of all connections."""
+        self._service.resume_all(ACTOR)
+        return _redirect(request, "connections")
+
+    def cancel_rule(self, request: Request, form: Form) -> Response:
+        """Cancel the waiting deliveries of a rule, or apply the active version of the rule to them."""
+        name = _name(request)
+        if form.get("rerender") == "yes":
+            return self.confirm_cancel_rule(request, self._service.rerender_rule(name, ACTOR).lines)
+        self._service.cancel_rule(name, ACTOR)
+        return _redirect(request, f"?{QueryParams({'rule': name, 'state': 'cancelled'})}")
 
 
 def _id(request: Request) -> str:

@@ -190,6 +190,29 @@ def test_controls_are_keyboard_accessible_and_labeled(page: Chromium, site: Site
         assert page.run("document.querySelectorAll('[tabindex]:not([tabindex=\"0\"])').length") == 0
 
 
+def test_operator_stops_and_resumes_all_sending(page: Chromium, site: Site) -> None:
+    site.routed_event()
+    page.open(f"{site.url}/connections")
+    page.click("a[href$='connections/pause']")
+    page.fill("input[name=reason]", "wrong text in the morning message")
+    page.click("main button.primary")
+    assert page.url == f"{site.url}/connections"
+    assert "Nothing is sent: all connections are paused." in page.text
+    page.click(".banner a.button")
+    assert "1 delivery waits" in page.text
+    page.click("main button.primary")
+    assert "Nothing is sent" not in page.text
+
+
+def test_operator_cancels_what_waits_of_a_rule(page: Chromium, site: Site) -> None:
+    site.routed_event()
+    page.open(f"{site.url}/rules")
+    page.click("a[href$='text-when-not-reached/cancel']")
+    assert "1 twilio.send_sms" in page.text
+    page.click("main button.primary")
+    assert "cancelled with its rule by dashboard" in page.text
+
+
 def test_recipient_unsubscribes_with_one_button(chrome: Chromium, site: Site) -> None:
     link = unsubscribe_link(site.url, SECRET)("email", "ines@okafor.example")
     assert link is not None
