@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 from typing import Any, Final
 
 from bridge.clock import parse_timestamp
@@ -28,6 +27,7 @@ from bridge.contacts.parse import (
 )
 from bridge.event_fields import FieldProblem, compile_specs, read_fields, read_string
 from bridge.json_values import parse_body
+from bridge.lazy import lazy
 
 CALL_EVENTS: Final = ("call.completed", "call.failed", "call.busy", "call.no-answer")
 CHAT_EVENTS: Final = ("chat.completed", "chat.resolved", "chat.abandoned")
@@ -191,12 +191,12 @@ class Event:
     default_country: str | None = None
     """ISO 3166 code of the country whose national phone numbers are understood (BRIDGE_DEFAULT_COUNTRY)."""
 
-    @cached_property
+    @lazy
     def type(self) -> str:
         """The event type, such as `call.no-answer`: as Heppu documents it, or as sent if it is not documented."""
         return string_field(self._read_fields[0], "event") or ""
 
-    @cached_property
+    @lazy
     def _read_fields(self) -> tuple[Mapping[str, Any], tuple[FieldProblem, ...]]:
         return read_fields(self.body, _SPECS)
 
@@ -205,17 +205,17 @@ class Event:
         """The body with every documented field in its documented type. A field that cannot be read is unchanged."""
         return self._read_fields[0]
 
-    @cached_property
+    @lazy
     def timestamp(self) -> datetime | None:
         """The signed `timestamp` of the body, or None if it is absent or invalid."""
         return parse_timestamp(self._read_fields[0].get("timestamp"))
 
-    @cached_property
+    @lazy
     def occurred_at(self) -> datetime:
         """The time of the event: the timestamp of the body, but never later than `received_at`."""
         return min(self.timestamp or self.received_at, self.received_at)
 
-    @cached_property
+    @lazy
     def conversation(self) -> Conversation:
         """The conversation. An event without `conversationId` is a separate conversation."""
         kind = string_field(self._read_fields[0], "conversationType")
@@ -223,7 +223,7 @@ class Event:
             kind = "chat" if self.type.startswith("chat.") else "phone"
         return Conversation(string_field(self._read_fields[0], "conversationId") or self.dedupe_key, kind)
 
-    @cached_property
+    @lazy
     def _parsed_contact(self) -> ParsedContact:
         return parse_contact(self._read_fields[0], self.default_country)
 
@@ -232,7 +232,7 @@ class Event:
         """The contact, from `metadata`, `callMetadata.customer` and the flat `callMetadata` of scheduled calls."""
         return self._parsed_contact.contact
 
-    @cached_property
+    @property
     def unreadable_fields(self) -> tuple[UnreadableField, ...]:
         """The documented fields that the event has and that could not be read."""
         mistyped, unreadable = self._read_fields[1], self._parsed_contact.unreadable
@@ -243,14 +243,15 @@ class Event:
             UnreadableField(contact_field_at(problem.path) or problem.path, *problem) for problem in mistyped
         ) + tuple(item for item in unreadable if item.path not in reported)
 
-    @cached_property
+    @property
     def unreadable_names(self) -> Mapping[tuple[str, ...], str]:
         """The names in rules that have no value because it could not be read, each with the reason."""
-        if not self.unreadable_fields:
+        unreadable = self.unreadable_fields
+        if not unreadable:
             return _NONE_UNREADABLE
         mistyped = {problem.path for problem in self._read_fields[1]}
         names: dict[tuple[str, ...], str] = {}
-        for item in self.unreadable_fields:
+        for item in unreadable:
             if item.path in mistyped:
                 names["event", *item.path.split(".")] = item.text
             for field_name in contact_fields_below(item.path):
@@ -258,12 +259,12 @@ class Event:
                     names.setdefault(("contact", field_name), item.text)
         return names
 
-    @cached_property
+    @lazy
     def unplain_names(self) -> Mapping[tuple[str, ...], str]:
         """The names in rules of what a message to a customer leaves out, because it is more than a name."""
         return unplain_names(self._read_fields[0], self.contact)
 
-    @cached_property
+    @lazy
     def fallback_dedupe_key(self) -> str | None:
         """A second key that does not depend on `webhookId`: event type, conversation and timestamp of the body."""
         conversation = string_field(self._read_fields[0], "conversationId")
@@ -289,7 +290,7 @@ class StoredEvent(Event):
             default_country=default_country,
         )  # fmt: skip
 
-    @cached_property
+    @lazy
     def body(self) -> Mapping[str, Any]:
         """The parsed JSON."""
         return parse_body(vars(self)["_raw"])

@@ -15,12 +15,13 @@ MAX_LENGTH: Final = 254
 
 _ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"(?!..--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_PLAIN = re.compile(
-    rf"(?=.{{3,{MAX_LENGTH}}}\Z)(?=.{{1,64}}@)(?P<local>{_ATOM}(?:\.{_ATOM})*)@"
-    rf"(?P<domain>(?:{_LABEL}\.)+(?!(?:arpa|invalid|local|localhost|onion)\Z){_LABEL}(?<=[a-z]))\Z",
+_MAX_LOCAL = 64
+_PLAIN_LOCAL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*", re.ASCII | re.IGNORECASE)
+_PLAIN_DOMAIN = re.compile(
+    rf"(?:{_LABEL}\.)+(?!(?:arpa|invalid|local|localhost|onion)\Z){_LABEL}(?<=[a-z])",
     re.ASCII | re.IGNORECASE,
 )
-"""The ASCII addresses that `email-validator` accepts. It takes 130 µs for what this pattern decides in 2."""
+"""Both: the ASCII addresses that `email-validator` accepts. It takes 130 µs for what these patterns decide in 1."""
 
 _MAILTO = "mailto:"
 
@@ -37,11 +38,18 @@ def normalize_email(value: object) -> str | None:
     """
     if not isinstance(value, str):
         return None
-    plain = _PLAIN.match(value)
-    if plain is None:
-        return _validate(value) if len(value) <= 2 * MAX_LENGTH else None
-    local, domain = plain.group("local", "domain")
-    return f"{local}@{domain.lower()}"
+    if len(value) > 2 * MAX_LENGTH:
+        return None
+    local, _, domain = value.rpartition("@")
+    plain_domain = _plain_domain(domain)
+    if (
+        plain_domain
+        and len(local) <= _MAX_LOCAL
+        and len(value) <= MAX_LENGTH
+        and _PLAIN_LOCAL.fullmatch(local)
+    ):
+        return f"{local}@{plain_domain}"
+    return _validate(value)
 
 
 def email_spellings(email: str) -> frozenset[str]:
@@ -54,6 +62,11 @@ def email_spellings(email: str) -> frozenset[str]:
     if valid is not None:
         spellings |= {f"{local}@{valid.domain}" for local in (valid.local_part, valid.local_part.lower())}
     return frozenset(spellings | {json.dumps(spelling)[1:-1] for spelling in spellings})
+
+
+@lru_cache(maxsize=4096)
+def _plain_domain(domain: str) -> str | None:
+    return domain.lower() if _PLAIN_DOMAIN.fullmatch(domain) else None
 
 
 @lru_cache(maxsize=4096)

@@ -33,6 +33,8 @@ from bridge.contacts.plain_text import (
 )
 
 _MAX_NAME = 200
+MAX_READ: Final = 1000
+"""Characters that are read of a longer text."""
 _PHONE_DIGITS = 5
 
 TITLES: Final = words_of(
@@ -113,7 +115,7 @@ def clean_name(value: str | None) -> str | None:
     """
     if not value:
         return None
-    text = value[:1000]
+    text = value[:MAX_READ]
     if not text.isascii():
         text = _remove_invisible(unicodedata.normalize("NFC", text))
     elif not text.isprintable():
@@ -147,10 +149,10 @@ def read_name(full: str | None, first: str | None = None, last: str | None = Non
     a full name, they are it.
     """
     if full and first is None and last is None and _SIMPLE_NAME.fullmatch(full):
-        words = full.split()
-        if words[0] not in PARTICLES and _SPECIAL.isdisjoint(full.casefold().split()) and full not in _NULLS:
-            return PersonName(full, words[0], " ".join(words[1:]) or None)
-    return _read_name(full, first, last)
+        given, _, family = full.partition(" ")
+        if given not in PARTICLES and _SPECIAL.isdisjoint(full.casefold().split(" ")) and full not in _NULLS:
+            return PersonName(full, given, family or None)
+    return _read_name(*(text and text[:MAX_READ] for text in (full, first, last)))
 
 
 @lru_cache(maxsize=4096)

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from bridge.contacts.address import address_key
 from bridge.contacts.email import normalize_email
-from bridge.contacts.name import PersonName, clean_name, is_name, is_placeholder, read_name
+from bridge.contacts.name import MAX_READ, PersonName, clean_name, is_name, is_placeholder, read_name
 from bridge.contacts.phone import is_withheld, normalize_phone, phone_problem
 from bridge.contacts.plain_text import is_plain_name
 from bridge.contacts.time_zone import residence_time_zone
@@ -130,6 +130,11 @@ def parse_contact(body: Mapping[str, Any], country: str | None = None) -> Parsed
     metadata, call = _object(body, "metadata"), _object(body, "callMetadata")
     customer, context = _object(call, "customer"), _object(call, "context")
     person = _read_person(metadata, call, customer)
+    company = (
+        string_field(customer, "company")
+        or string_field(call, "company")
+        or string_field(metadata, "company")
+    )
     unreadable: list[UnreadableField] = []
     contact = Contact(
         name=person.name,
@@ -145,11 +150,7 @@ def parse_contact(body: Mapping[str, Any], country: str | None = None) -> Parsed
         email=_first_readable(
             "email", (metadata.get("contactEmail"), customer.get("email")), normalize_email, unreadable
         ),
-        company=_read_company(
-            string_field(customer, "company")
-            or string_field(call, "company")
-            or string_field(metadata, "company")
-        ),
+        company=_read_company(company[:MAX_READ]) if company else None,
         time_zone=_first_readable(
             "time_zone",
             (
@@ -213,7 +214,8 @@ def _read_person(
     )
 
 
-def _read_company(text: str | None) -> str | None:
+@lru_cache(maxsize=4096)
+def _read_company(text: str) -> str | None:
     company = clean_name(text)
     return None if company is None or is_placeholder(company) else company
 

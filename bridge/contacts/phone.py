@@ -379,9 +379,11 @@ def _is_canonical(number: str) -> bool:
     national = number[1 + len(code) :]
     if code in _RETIRED_FORMS and _RETIRED_FORMS[code][0].fullmatch(national):
         return False
+    if national.startswith("0"):
+        return False
     prefix = _prefix_pattern(code)
     match = prefix.match(national) if prefix else None
-    return not national.startswith("0") and not (match and match.end())
+    return not (match and match.end())
 
 
 @lru_cache(maxsize=512)

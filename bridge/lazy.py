@@ -1,0 +1,28 @@
+"""Lazy attributes: computed on first access, then a plain attribute of the object."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, TypeVar, overload
+
+_Value = TypeVar("_Value")
+
+
+class lazy(cached_property[_Value]):  # noqa: N801
+    """`cached_property` without the lock of Python 3.11, which costs more than most of the values that it protects.
+
+    All objects of the class share that lock, and Python 3.12 removed it. Two threads may both compute the value, so it
+    has to be the same each time.
+    """
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any] | None = None) -> lazy[_Value]: ...
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> _Value: ...
+
+    def __get__(self, instance: object | None, owner: type[Any] | None = None) -> lazy[_Value] | _Value:
+        """Compute the value and store it in the object, which from then on returns it without this call."""
+        if instance is None:
+            return self
+        value = instance.__dict__[self.func.__name__] = self.func(instance)
+        return value
