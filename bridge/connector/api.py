@@ -18,6 +18,7 @@ from bridge.connector.context import Context
 from bridge.contacts.email import normalize_email
 from bridge.contacts.phone import is_withheld, normalize_phone, phone_problem
 from bridge.errors import DeliveryError
+from bridge.lazy import lazy
 from bridge.settings import EnvironmentModel
 
 Channel = Literal["sms", "whatsapp", "call", "email"]
@@ -346,9 +347,9 @@ class Action:
     run_lookup: Callable[..., Success | None] | None = None
     run_check_params: Callable[..., str | None] | None = None
 
-    @property
+    @lazy
     def full_name(self) -> str:
-        """Return `connector.action`."""
+        """`connector.action`."""
         return str(ActionName(self.connector, self.name))
 
     def lookup(self, function: F) -> F:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge.json_values import describe_type
+from bridge.lazy import lazy
 from bridge.rules.contradictions import Requirement
 from bridge.rules.counting import describe_times
 from bridge.rules.lookup import UNREAD, TemplateContext, describe_absence, look_up, unreadable
@@ -126,11 +127,15 @@ class Expression:
         checks.append(Check(text, self._values(context) or result, result, unread, depth))
         return result
 
+    @lazy
+    def _fields(self) -> Sequence[tuple[str, tuple[str, ...]]]:
+        """The names of the fields whose values the trace shows, each with its path."""
+        return [(".".join(path), path) for path in sorted(self.template.paths)[:_MAX_VALUES]]
+
     def _values(self, context: TemplateContext) -> str:
         """Return what decided: the events counted, and the values of the fields: `event.duration is 3`."""
-        paths = sorted(self.template.paths)
-        fields = [f"{'.'.join(path)} is {look_up(context, path)[1]}" for path in paths[:_MAX_VALUES]]
-        return "; ".join([*(describe_times(count.times(context)) for count in self.template.counts), *fields])
+        counts = [describe_times(count.times(context)) for count in self.template.counts]
+        return "; ".join(counts + [f"{name} is {look_up(context, path)[1]}" for name, path in self._fields])
 
     def requirements(self) -> Sequence[Requirement]:
         """Return the comparisons with constants that must all be true."""

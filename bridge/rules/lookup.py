@@ -102,4 +102,6 @@ def format_value(value: Any) -> str:
     if isinstance(value, str):
         start = value[:_MAX_SHOWN]
         return _JSON.encode(replace_unstorable(start)) + ("…" if len(value) > len(start) else "")
-    return str(value) if isinstance(value, float) else json.dumps(value)[:_MAX_SHOWN]
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)[:_MAX_SHOWN]

@@ -51,7 +51,8 @@ def route(event: Event, rules: Rules, now: datetime, history: History = no_histo
 
     `history` finds the other events of the contact, for `count`.
     """
-    context = {**_context(event, rules, now), COUNTER: counter_of(event, history)}
+    context = _context(event, rules, now)
+    context[COUNTER] = counter_of(event, history)
     planned: list[PlannedDelivery] = []
     traces: list[Trace] = []
     for rule, trace in rules.for_event(event.type):
@@ -103,8 +104,10 @@ def alerts(
 
 def _context(
     event: Event | None, rules: Rules, now: datetime, delivery: Mapping[str, Any] | None = None
-) -> TemplateContext:
-    return {**template_context(event, now, rules.messaging.time_zone, delivery), TABLES: rules.tables}
+) -> dict[str, Any]:
+    context = template_context(event, now, rules.messaging.time_zone, delivery)
+    context[TABLES] = rules.tables
+    return context
 
 
 def after_failure(
@@ -207,9 +210,10 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
 def _recipient(action: Action, params: Params | None, plan: _PlanContext) -> str | None:
     """Return the recipient of a message in canonical form, even if the connector's param is any string."""
     address = getattr(params, action.recipient, None) if params and action.recipient else None
-    if not isinstance(address, str) or is_withheld(address):
+    if not isinstance(address, str):
         return None
-    return normalize_address(address, plan.event.default_country if plan.event else None) or address
+    canonical = normalize_address(address, plan.event.default_country if plan.event else None)
+    return canonical or (None if is_withheld(address) else address)
 
 
 def _render_params(
@@ -224,14 +228,11 @@ def _render_params(
     values: dict[str, Any] = {}
     errors: list[str] = []
     left_out: list[str] = []
-    optional_defaults = {
-        name for name, value in step.values.items() if isinstance(value, DefaultParam) and value.optional
-    }
     for name, value in step.values.items():
         try:
             values[name] = _render(value, context)
         except RenderError as error:
-            if name not in optional_defaults:
+            if not (isinstance(value, DefaultParam) and value.optional):
                 errors.append(f"`{name}`: {error}")
                 continue
             values[name] = None

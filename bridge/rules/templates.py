@@ -76,7 +76,7 @@ def is_template(text: str) -> bool:
 
 def template_context(
     event: Event | None, now: datetime, zone: str, delivery: TemplateContext | None = None
-) -> TemplateContext:
+) -> dict[str, Any]:
     """Return the names that templates and conditions can use. `zone` applies if the event has no time zone."""
     context: dict[str, Any] = {
         "now": now.isoformat(),
@@ -86,10 +86,11 @@ def template_context(
         UNREAD: set(),
     }
     if event is not None:
+        contact = event.contact
         context["event"] = event.fields
         context[UNREADABLE] = event.unreadable_names
-        context["contact"] = vars(event.contact)
-        context[TIME_ZONE] = event.contact.time_zone or zone
+        context["contact"] = vars(contact)
+        context[TIME_ZONE] = contact.time_zone or zone
     if delivery is not None:
         context["delivery"] = dict(delivery)
     return context
