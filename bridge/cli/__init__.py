@@ -31,6 +31,7 @@ from bridge.cli import (
     sandbox,
     send,
     serve,
+    why,
 )
 from bridge.errors import BridgeError
 
@@ -51,6 +52,7 @@ for module in (
     send,
     rule_commands,
     inspect_commands,
+    why,
     connection_commands,
     contact_commands,
     delivery_commands,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -33,6 +33,16 @@ Cursor = Annotated[
     str | None, typer.Option(help="Cursor from the previous page (`next_cursor`).", show_default=False)
 ]
 
+ContactFilter = Annotated[
+    str | None,
+    typer.Option(
+        "--contact",
+        metavar="PHONE_OR_EMAIL",
+        help="Only those of this person, in any notation.",
+        show_default=False,
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
@@ -53,6 +63,7 @@ def events(
             help="Only events received since this time: 2h, 7d, or a timestamp.", show_default=False
         ),
     ] = None,
+    contact: ContactFilter = None,
     unreadable: Annotated[
         bool, typer.Option("--unreadable", help="Only events with fields that could not be read.")
     ] = False,
@@ -72,7 +83,13 @@ def events(
     start = parse_time_option(since, "--since")
     with open_store(Settings.load(environment())) as database:
         page = list_events(
-            database, event_type=event_type, since=start, limit=limit, cursor=cursor, unreadable=unreadable
+            database,
+            event_type=event_type,
+            since=start,
+            limit=limit,
+            cursor=cursor,
+            unreadable=unreadable,
+            contact=_addresses(contact, database.default_country),
         )
     render(
         Table(
@@ -86,12 +103,29 @@ def events(
                 "Deliveries": lambda item: _count_by_state(item),
             },
             empty="No such events."
-            if unreadable or event_type or since
+            if unreadable or event_type or since or contact
             else "No events yet. Send one with `bridge send call.busy`.",
             next_cursor=page.next_cursor,
         ),
         as_json,
     )
+
+
+def _addresses(contact: str | None, country: str | None) -> Collection[str]:
+    """Return how the address of `--contact` is stored; empty without the option."""
+    from bridge.contacts.phone import phone_problem
+    from bridge.store.contact_rows import stored_addresses
+
+    if contact is None:
+        return ()
+    addresses = stored_addresses(contact, country)
+    if not addresses:
+        problem = "is not a valid email address" if "@" in contact else phone_problem(contact, country)
+        raise typer.BadParameter(
+            f"`{contact}` {problem}: write a phone number like +14155550123, or an email address",
+            param_hint="--contact",
+        )
+    return addresses
 
 
 def _contact(item: Mapping[str, Any]) -> str:
@@ -123,6 +157,7 @@ def deliveries(
     rule: Annotated[
         str | None, typer.Option(help="Only deliveries of this rule.", show_default=False)
     ] = None,
+    contact: ContactFilter = None,
     limit: Limit = 20,
     cursor: Cursor = None,
     as_json: Json = False,
@@ -144,7 +179,7 @@ def deliveries(
     with open_store(Settings.load(environment())) as database:
         page = list_deliveries(
             database, states=state or (), event=event, connection=connection, rule=rule,
-            limit=limit, cursor=cursor,
+            limit=limit, cursor=cursor, contact=_addresses(contact, database.default_country),
         )  # fmt: skip
         find_pause = blocking_pauses(database)
     render(_deliveries(page.items, find_pause, empty="No deliveries.", next_cursor=page.next_cursor), as_json)

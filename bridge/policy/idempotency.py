@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from bridge.connector.api import Channel
+from bridge.policy.opt_outs import NOUNS
+
 _FINAL_CHAT: Final = frozenset({"chat.resolved", "chat.abandoned"})
 
 
@@ -35,3 +38,12 @@ class IdempotencyRecord:
     def is_newer_than(self, precedence: int, occurred_at: datetime) -> bool:
         """Return True if an event of this precedence and timestamp must not overwrite the existing record."""
         return (self.precedence, self.occurred_at) > (precedence, occurred_at)
+
+
+def describe_duplicate(rule: str, action: str, channel: Channel | None) -> str:
+    """Say why a delivery is a duplicate: the rule that sends the message, or does the action, already."""
+    if channel is None:
+        return f"rule `{rule}` already does `{action}` for this event"
+    noun = NOUNS[channel]
+    article = "an" if noun[0] in "aeiou" else "a"
+    return f"rule `{rule}` already sends this person {article} {noun} for this event"

@@ -63,15 +63,6 @@ def is_for_other_events(trace: Trace) -> bool:
     return any(check.condition.startswith("when ") and check.result == "false" for check in trace.checks[:2])
 
 
-def describe_unfired(trace: Trace) -> str:
-    """Return why a rule for this event type did not fire: `did not fire: event.direction is inbound, ...`."""
-    if trace.error:
-        return f"did not fire: {trace.error}"
-    if is_disabled(trace):
-        return "was off (`enabled: false`)"
-    return f"did not fire: {'; '.join(unmet_conditions(trace))}"
-
-
 def _tree(checks: Sequence[Check]) -> list[_Node]:
     top: list[_Node] = []
     open_groups: list[_Node] = []

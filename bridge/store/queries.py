@@ -15,6 +15,7 @@ from bridge.errors import BridgeError
 from bridge.events import Event
 from bridge.lifecycle import DeliveryState
 from bridge.store import schema
+from bridge.store.contact_rows import deliveries_of, events_of, narrow
 from bridge.store.database import Database
 from bridge.store.routing import event_from_row
 
@@ -59,11 +60,12 @@ def list_events(
     until: datetime | None = None,
     ids: Collection[str] | None = None,
     unreadable: bool = False,
+    contact: Collection[str] = (),
 ) -> Page:
     """List stored events, newest first, each with the names of its fields that could not be read.
 
     `cursor` is the `next_cursor` of the previous page; `ids` selects events; `unreadable` selects events with such
-    fields.
+    fields; `contact` selects by stored phone numbers and email addresses.
     """
     table = schema.events
     query = select(
@@ -81,8 +83,10 @@ def list_events(
         query = query.where(table.c.received_at < until)
     if ids is not None:
         query = query.where(table.c.id.in_(ids))
+    if contact:
+        query = narrow(query, events_of(contact))
     with database.read() as conn:
-        page = read_page(conn, query, table.c.id, limit, cursor)
+        page = read_page(conn, query, query.selected_columns.id, limit, cursor)
         counts = _delivery_counts(conn, [item["id"] for item in page.items])
         for item in page.items:
             item["deliveries"] = counts.get(item["id"], {})
@@ -103,10 +107,11 @@ def _delivery_counts(conn: Connection, event_ids: Sequence[str]) -> dict[str, di
     return counts
 
 
-_SUMMARY = (
+DELIVERY_SUMMARY = (
     "id", "event_id", "parent_id", "trigger", "rule", "action", "connection", "channel", "recipient", "state", "reason",
     "detail", "run_at", "attempts", "external_id", "message_status", "created_at", "finished_at", "expires_at",
 )  # fmt: skip
+"""The columns of a delivery in lists."""
 
 
 def list_deliveries(
@@ -119,10 +124,11 @@ def list_deliveries(
     connection: str | None = None,
     rule: str | None = None,
     ids: Collection[str] | None = None,
+    contact: Collection[str] = (),
 ) -> Page:
-    """List deliveries, newest first."""
+    """List deliveries, newest first. `contact` selects by stored phone numbers and email addresses."""
     table = schema.deliveries
-    query = select(*table.c[_SUMMARY])
+    query = select(*table.c[DELIVERY_SUMMARY])
     if states:
         query = query.where(table.c.state.in_(states))
     if event is not None:
@@ -133,8 +139,10 @@ def list_deliveries(
         query = query.where(table.c.rule == rule)
     if ids is not None:
         query = query.where(table.c.id.in_(ids))
+    if contact:
+        query = narrow(query, deliveries_of(contact))
     with database.read() as conn:
-        return read_page(conn, query, table.c.id, limit, cursor)
+        return read_page(conn, query, query.selected_columns.id, limit, cursor)
 
 
 def list_rejected_requests(database: Database, *, limit: int = 50, cursor: str | None = None) -> Page:

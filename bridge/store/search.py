@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement, or_, select
 
-from bridge.contacts.address import address_key
-from bridge.contacts.email import normalize_email
-from bridge.contacts.phone import normalize_phone
 from bridge.store import schema
+from bridge.store.contact_rows import deliveries_of, events_of, stored_addresses
 from bridge.store.database import Database
 from bridge.store.queries import Page, list_deliveries, list_events
 
@@ -26,7 +23,7 @@ def search(database: Database, text: str, limit: int = 50) -> tuple[Page, Page]:
     notation, or an email address.
     """
     term = text.strip()
-    addresses = _addresses(term, database.default_country)
+    addresses = [term, *stored_addresses(term, database.default_country)]
     events, deliveries = schema.events.c, schema.deliveries.c
     event_ids = _matching_ids(
         database,
@@ -35,8 +32,7 @@ def search(database: Database, text: str, limit: int = 50) -> tuple[Page, Page]:
             events.id == term,
             events.dedupe_key == term,
             events.conversation_id == term,
-            events.phone.in_(addresses),
-            events.email.in_(addresses),
+            *events_of(addresses),
         ),
     )
     delivery_ids = _matching_ids(
@@ -46,9 +42,7 @@ def search(database: Database, text: str, limit: int = 50) -> tuple[Page, Page]:
             deliveries.id == term,
             deliveries.external_id == term,
             deliveries.conversation == term,
-            deliveries.contact.in_(addresses),
-            # Only these are indexed by recipient; the others are found by their event.
-            and_(deliveries.recipient.in_(addresses), deliveries.possibly_sent_at.is_not(None)),
+            *deliveries_of(addresses)[:2],  # the third is covered by the events found
             deliveries.event_id.in_(event_ids),
         ),
     )
@@ -62,15 +56,3 @@ def _matching_ids(database: Database, column: Any, condition: ColumnElement[bool
     with database.read() as conn:
         query = select(column).where(condition).order_by(column.desc()).limit(LIMIT)
         return list(conn.execute(query).scalars())
-
-
-def _addresses(term: str, country: str | None) -> list[str]:
-    """Return how a phone number or an email address may be stored: in E.164 format, in lowercase."""
-    email = normalize_email(term)
-    if email is not None:
-        return [email, address_key(email)]
-    digits = re.sub(r"[\s().\-/]", "", term)
-    numbers = [normalize_phone(term, country), normalize_phone(f"+{digits}")]
-    if len(digits) == 10:
-        numbers.append(normalize_phone(f"+1{digits}"))
-    return [term, *(number for number in numbers if number is not None)]

@@ -1,0 +1,203 @@
+"""Contact report: why a person got a message or did not, from every stored event and delivery about them.
+
+Each event has the decisions about it: the state of each delivery with the policy that decided, and for each rule that
+did not fire the condition that was not met, or that it was disabled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, func, select
+
+from bridge.contacts.address import address_key
+from bridge.contacts.parse import Contact
+from bridge.policy.idempotency import describe_duplicate
+from bridge.policy.local_time import local_time
+from bridge.policy.zones import zones_of
+from bridge.rules.model import Trace
+from bridge.rules.unmet import is_disabled, is_for_other_events, unmet_conditions
+from bridge.store import schema
+from bridge.store.contact_cache import cached_time_zones
+from bridge.store.contact_links import linked_addresses
+from bridge.store.contact_rows import deliveries_of, events_of, narrow, stored_addresses
+from bridge.store.database import Database
+from bridge.store.opt_out_list import show_opt_outs
+from bridge.store.queries import DELIVERY_SUMMARY, read_page
+from bridge.store.routing import event_from_row
+from bridge.store.timeline import describe_state
+
+MAX_EVENTS: Final = 200
+"""Events of a page."""
+_MAX_DELIVERIES: Final = 2000
+"""Deliveries of a page: of events that were replayed many times, the newest."""
+_EVENTS, _DELIVERIES, _KEYS = schema.events, schema.deliveries, schema.idempotency_keys
+
+
+@dataclass(frozen=True)
+class ContactReport:
+    """The answer of `bridge why`."""
+
+    items: Sequence[Mapping[str, Any]]
+    """The events, newest last, each with its `deliveries` and with the `rules` that did not fire."""
+    next_cursor: str | None
+    """Leads to the events before these."""
+    opt_outs: Sequence[Mapping[str, Any]]
+    """Opt-outs and undeliverable addresses, as on the opt-out list."""
+    rejected_requests: int
+    """Requests that were rejected in the same time. They are not attributed to anyone."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """What the recipient's time zone is read from."""
+
+    crm_zones: Mapping[str, str]
+    fallback: str
+
+    def zones(self, contact: Contact) -> Sequence[str]:
+        addresses = [address_key(item) for item in (contact.phone, contact.email) if item]
+        crm_zone = next((self.crm_zones[item] for item in addresses if item in self.crm_zones), None)
+        return zones_of(contact, None, self.fallback, crm_zone)
+
+
+def report_contact(
+    database: Database,
+    subject: str,
+    *,
+    since: datetime | None = None,
+    time_zone: str,
+    hash_address: Callable[[str], str] | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+) -> ContactReport:
+    """Report on a phone number or email address in any notation, or on a conversation ID.
+
+    `time_zone` is `messaging.time_zone`, for contacts whose time zone nothing tells. Other addresses of the same
+    contact (`bridge.store.contact_links`) are included, and marked `other_address`.
+    """
+    term = subject.strip()
+    own = stored_addresses(term, database.default_country)
+    with database.read() as conn:
+        own_keys = {address_key(address) for address in own}
+        linked = set[str]().union(*linked_addresses(conn, own_keys).values()) - own_keys
+        rows, next_cursor = _events(conn, term, {*own, *own_keys, *linked}, since, limit, cursor)
+        addresses = own_keys or {address for row in rows for address in (row.phone, row.email) if address}
+        clock = _Clock(cached_time_zones(conn, {*addresses, *linked}, database.now(conn)), time_zone)
+        deliveries = _deliveries(conn, [row.id for row in rows])
+        rejected = _count_rejected(conn, since)
+        items = [
+            _item(database, row, deliveries.get(row.id, ()), clock)
+            | {"other_address": bool(own_keys) and not own_keys & {row.phone, row.email}}
+            for row in reversed(rows)
+        ]
+    entries = {
+        entry["id"]: entry
+        for address in sorted(addresses)[:MAX_EVENTS]
+        for entry in show_opt_outs(database, address, hash_address)
+    }
+    return ContactReport(items, next_cursor, list(entries.values()), rejected)
+
+
+def _events(
+    conn: Connection,
+    term: str,
+    addresses: Collection[str],
+    since: datetime | None,
+    limit: int,
+    cursor: str | None,
+) -> tuple[Sequence[Row[Any]], str | None]:
+    """Return a page of events, newest first: about the addresses, of the conversation, or with a message to them."""
+    ids = select(_EVENTS.c.id)
+    if since is not None:
+        ids = ids.where(_EVENTS.c.received_at >= since)
+    conditions = [_EVENTS.c.conversation_id == term]
+    if addresses:
+        to_contact = [
+            _EVENTS.c.id.in_(select(_DELIVERIES.c.event_id).where(condition))
+            for condition in deliveries_of(addresses)[:2]
+        ]
+        conditions = [*events_of(addresses), *to_contact]
+    query = narrow(ids, conditions)
+    page = read_page(conn, query, query.selected_columns.id, limit, cursor)
+    found = [item["id"] for item in page.items]
+    rows = conn.execute(select(_EVENTS).where(_EVENTS.c.id.in_(found)).order_by(_EVENTS.c.id.desc())).all()
+    return rows, page.next_cursor
+
+
+def _count_rejected(conn: Connection, since: datetime | None) -> int:
+    table = schema.rejected_requests
+    query = select(func.count()).select_from(table)
+    if since is not None:
+        query = query.where(table.c.received_at >= since)
+    count: int = conn.execute(query).scalar_one()
+    return count
+
+
+def _deliveries(conn: Connection, event_ids: Sequence[str]) -> Mapping[str, Sequence[dict[str, Any]]]:
+    """Return the deliveries of these events, oldest first; of a duplicate, what the completed delivery has done."""
+    query = select(*_DELIVERIES.c[DELIVERY_SUMMARY]).where(_DELIVERIES.c.event_id.in_(event_ids))
+    page = read_page(conn, query, _DELIVERIES.c.id, _MAX_DELIVERIES, None)
+    duplicates = [item["id"] for item in page.items if item["reason"] == "duplicate"]
+    first = _DELIVERIES.alias("first")
+    completed = conn.execute(
+        select(_DELIVERIES.c.id, first.c.rule, first.c.id.label("first_id"))
+        .join(_KEYS, _KEYS.c.key == _DELIVERIES.c.idempotency_key)
+        .join(first, first.c.id == _KEYS.c.completed_by)
+        .where(_DELIVERIES.c.id.in_(duplicates))
+    )
+    firsts = {row.id: row for row in completed}
+    by_event: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for item in reversed(page.items):
+        if found := firsts.get(item["id"]):
+            described = describe_duplicate(found.rule, item["action"], item["channel"])
+            item["detail"] = f"{described} ({found.first_id})"
+        by_event[item["event_id"]].append(item)
+    return by_event
+
+
+def _item(
+    database: Database, row: Row[Any], deliveries: Sequence[dict[str, Any]], clock: _Clock
+) -> dict[str, Any]:
+    contact = (
+        Contact(phone=row.phone, email=row.email)
+        if row.body is None
+        else event_from_row(row, database.default_country).contact
+    )
+    zones = clock.zones(contact)
+    for item in deliveries:
+        item["local_time"] = local_time(item["finished_at"] or item["run_at"], zones)
+        item["answer"] = ": ".join(filter(None, (describe_state(item), item["detail"])))
+    traces = [Trace.from_json(record) for record in json.loads(row.trace)] if row.trace else []
+    return {
+        "id": row.id,
+        "type": row.type,
+        "conversation_id": row.conversation_id,
+        "occurred_at": row.occurred_at,
+        "received_at": row.received_at,
+        "routed_at": row.routed_at,
+        "local_time": local_time(row.occurred_at, zones),
+        "deliveries": deliveries,
+        "rules": [_rule(trace) for trace in traces if not trace.fired and not is_for_other_events(trace)],
+        "trace_kept": row.trace is not None,
+    }
+
+
+def _rule(trace: Trace) -> dict[str, Any]:
+    """Return a rule that did not fire, and why."""
+    if is_disabled(trace):
+        return {"rule": trace.rule, "enabled": False, "answer": "was disabled (`enabled: false`)"}
+    return {
+        "rule": trace.rule,
+        "enabled": True,
+        "answer": f"did not fire: {trace.error or '; '.join(unmet_conditions(trace))}",
+    }
