@@ -29,6 +29,7 @@ from bridge.connector.contacts import (
     ResolvedContact,
 )
 from bridge.connector.context import ContactCache
+from bridge.contacts.parse import contact_fields_below
 from bridge.contacts.same_name import same_name
 from bridge.contacts.time_zone import residence_time_zone
 from bridge.errors import LookupInconclusive, PermanentError, TransientError
@@ -130,7 +131,11 @@ def refusal_notes(refused: Mapping[ContactField, str]) -> list[str]:
 
 def _absence(query: ContactQuery) -> str:
     """Return why an event has no address."""
-    unreadable = [item for item in query.context.event.unreadable_fields if item.field in ("email", "phone")]
+    unreadable = [
+        item
+        for item in query.context.event.unreadable_fields
+        if not {"email", "phone"}.isdisjoint(contact_fields_below(item.path))
+    ]
     if any(item.withheld for item in unreadable):
         return "the caller withheld the number"
     if unreadable:

@@ -295,6 +295,7 @@ def test_upsert_does_not_mix_two_people(crm: Crm) -> None:
         ({"metadata.contactPhone": "+266696687"}, "the caller withheld the number"),
         ({}, "the event has neither phone nor email"),
         ({"metadata.contactPhone": "extension seven"}, "the event's phone cannot be read"),
+        ({"metadata": ["+12125550123"]}, "the event's metadata cannot be read"),
     ],
 )
 def test_call_of_nobody_is_logged_without_a_contact(crm: Crm, contact: dict[str, Any], reason: str) -> None:
