@@ -179,6 +179,13 @@ def test_stop_by_whatsapp_ends_texts_as_well(service: ServiceProcess, sandbox: R
     assert send_busy_event(service)["reason"] == "opted_out"
 
 
+def test_stop_through_rcs_ends_texts(service: ServiceProcess, sandbox: RunningSandbox) -> None:
+    receive_reply(service, sandbox, "STOP", f"rcs:{RECIPIENT}")
+    assert sandbox.twilio.opted_out == {RECIPIENT}
+    assert opted_out_addresses(service) == {RECIPIENT}
+    assert (send_busy_event(service)["reason"], sandbox.twilio.messages) == ("opted_out", [])
+
+
 def test_yes_reply_does_not_opt_in(service: ServiceProcess, sandbox: RunningSandbox) -> None:
     """Twilio itself takes YES as START. The bridge opts in only if Twilio's OptOutType or an operator says so."""
     receive_reply(service, sandbox, "STOP")

@@ -47,6 +47,7 @@ _ROOT = "/2010-04-01/Accounts/{account}"
 _STOP_WORDS = {"STOP", "STOPALL", "UNSUBSCRIBE", "END", "QUIT", "CANCEL", "REVOKE", "OPTOUT"}
 _START_WORDS = {"START", "YES", "UNSTOP"}
 _HELP_WORDS = {"HELP", "INFO"}
+RCS = "rcs:"
 WHATSAPP = "whatsapp:"
 
 
@@ -144,14 +145,15 @@ class Twilio(MockProvider):
     ) -> dict[str, Any]:
         """Receive a message from a person, apply a keyword in it, then call the webhook at `url` or `inbound_url`.
 
-        Like at Twilio, only a text that is nothing but a keyword counts, and none from WhatsApp (`whatsapp:+1...`).
+        Like at Twilio, only a text that is nothing but a keyword counts, also from RCS (`rcs:+1...`), and none from
+        WhatsApp (`whatsapp:+1...`).
         """
         keyword = None if from_.startswith(WHATSAPP) else self._kind_of_keyword(body)
         with self.lock:
             if keyword == "STOP":
-                self.opt_out(from_)
+                self.opt_out(from_.removeprefix(RCS))
             elif keyword == "START":
-                self.opt_in(from_)
+                self.opt_in(from_.removeprefix(RCS))
             sid = new_sid("MM" if media else "SM")
             message = Message(sid, to, from_, body, "received", "inbound", self.now(), media=tuple(media))
             self._store(message)
