@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from bridge.contacts.address import address_key
 from bridge.contacts.email import normalize_email
 from bridge.contacts.name import MAX_READ, PersonName, clean_name, is_name, is_placeholder, read_name
 from bridge.contacts.phone import is_withheld, normalize_phone, phone_problem
-from bridge.contacts.plain_text import is_plain_name
+from bridge.contacts.plain_text import MAX_NAME, is_plain_name
 from bridge.contacts.time_zone import residence_time_zone
 
 _EMPTY: Final[Mapping[str, Any]] = {}
@@ -33,7 +33,10 @@ _PATHS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Field of the contact -> its paths in an event, the most explicit one first."""
 _NAMES: Final = ("name", "first_name", "last_name", "company")
-_NAME_PATHS: Final = tuple(dict.fromkeys(path for field in _NAMES for path in _PATHS[field]))
+_NAME_PLACES: Final = tuple(
+    (path, *path.rsplit(".", 1)) for path in dict.fromkeys(path for field in _NAMES for path in _PATHS[field])
+)
+"""The path of every name and company in an event, the path of its object, and its key there."""
 _PROBLEMS: Final = {
     "name": (
         "is more than a name, such as a link, a phone number or a sentence, so messages to customers leave it out",
@@ -188,11 +191,19 @@ def unplain_names(body: Mapping[str, Any], contact: Contact) -> dict[tuple[str, 
 
 def _unplain_paths(body: Mapping[str, Any]) -> list[str]:
     """Return the paths of names and companies that are not plain."""
+    call = _object(body, "callMetadata")
+    objects = {
+        "metadata": _object(body, "metadata"), "callMetadata": call,
+        "callMetadata.customer": _object(call, "customer"),
+    }  # fmt: skip
     found = []
-    for path in _NAME_PATHS:
-        *parents, key = path.split(".")
-        value = " ".join((string_field(reduce(_object, parents, body), key) or "").split())
-        if not is_plain_name(value) and any(char.isalnum() for char in value):
+    for path, parent, key in _NAME_PLACES:
+        text = string_field(objects[parent], key)
+        if text is None:
+            continue
+        value = " ".join(text.split())
+        is_plain = len(value) <= MAX_NAME and is_plain_name(value)
+        if not is_plain and any(char.isalnum() for char in value):
             found.append(path)
     return found
 
