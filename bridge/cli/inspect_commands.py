@@ -148,6 +148,13 @@ def deliveries(
             show_default=False,
         ),
     ] = None,
+    reason: Annotated[
+        str | None,
+        typer.Option(
+            help="Only deliveries with this reason: shadow, opted_out, no_consent, timeout ...",
+            show_default=False,
+        ),
+    ] = None,
     event: Annotated[
         str | None, typer.Option(help="Only deliveries of this event.", show_default=False)
     ] = None,
@@ -168,17 +175,22 @@ def deliveries(
     """
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
-    from bridge.store.queries import STATES, list_deliveries
+    from bridge.store.queries import REASONS, STATES, list_deliveries
 
     unknown = [name for name in state or () if name not in STATES]
     if unknown:
+        hint = f"; {unknown[0]} is a reason: use `--reason {unknown[0]}`" if unknown[0] in REASONS else ""
         raise typer.BadParameter(
-            f"unknown state {', '.join(unknown)}: choose from {', '.join(STATES)}", param_hint="--state"
+            f"unknown state {', '.join(unknown)}: choose from {', '.join(STATES)}{hint}", param_hint="--state"
+        )
+    if reason is not None and reason not in REASONS:
+        raise typer.BadParameter(
+            f"unknown reason {reason}: choose from {', '.join(REASONS)}", param_hint="--reason"
         )
     check_cursor(cursor, "dlv")
     with open_store(Settings.load(environment())) as database:
         page = list_deliveries(
-            database, states=state or (), event=event, connection=connection, rule=rule,
+            database, states=state or (), reason=reason, event=event, connection=connection, rule=rule,
             limit=limit, cursor=cursor, contact=_addresses(contact, database.default_country),
         )  # fmt: skip
         find_pause = blocking_pauses(database)

@@ -13,13 +13,15 @@ from sqlalchemy import Connection, Select, func, select, text
 
 from bridge.errors import BridgeError
 from bridge.events import Event
-from bridge.lifecycle import DeliveryState
+from bridge.lifecycle import DeliveryState, FailureReason, SuppressReason
 from bridge.store import schema
 from bridge.store.contact_rows import deliveries_of, events_of, narrow
 from bridge.store.database import Database
 from bridge.store.routing import event_from_row
 
 STATES = tuple(DeliveryState)
+REASONS = (*SuppressReason, *FailureReason)
+"""The reasons of deliveries that were suppressed, or whose last attempt failed."""
 
 
 class NotFound(BridgeError):
@@ -120,6 +122,7 @@ def list_deliveries(
     limit: int = 50,
     cursor: str | None = None,
     states: Sequence[str] = (),
+    reason: str | None = None,
     event: str | None = None,
     connection: str | None = None,
     rule: str | None = None,
@@ -131,6 +134,8 @@ def list_deliveries(
     query = select(*table.c[DELIVERY_SUMMARY])
     if states:
         query = query.where(table.c.state.in_(states))
+    if reason is not None:
+        query = query.where(table.c.reason == reason)
     if event is not None:
         query = query.where(table.c.event_id == event)
     if connection is not None:

@@ -22,7 +22,14 @@ from bridge.rules.model import Trace
 from bridge.rules.unmet import is_disabled, is_for_other_events
 from bridge.store.operator_actions import Resolution
 from bridge.store.possible_duplicates import dismiss_possible_duplicate, list_possible_duplicates
-from bridge.store.queries import STATES, NotFound, list_deliveries, list_events, list_rejected_requests
+from bridge.store.queries import (
+    REASONS,
+    STATES,
+    NotFound,
+    list_deliveries,
+    list_events,
+    list_rejected_requests,
+)
 from bridge.store.search import search
 from bridge.store.timeline import timeline
 from bridge.telemetry import log
@@ -123,7 +130,10 @@ class Dashboard:
             stats=self._service.stats(),
             states=STATES,
             selected_states=filters["states"],
-            selected={name: request.query_params.get(name, "") for name in ("connection", "rule", "event")},
+            reasons=REASONS,
+            selected={
+                name: request.query_params.get(name, "") for name in ("connection", "rule", "reason", "event")
+            },
             next_page_query=_query_prefix(request.query_params),
             state_query=_query_prefix(request.query_params, ("cursor", "state")),
             connections=[status.name for status in self._service.connections()],

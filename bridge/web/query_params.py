@@ -14,13 +14,13 @@ from bridge.errors import BridgeError
 from bridge.policy import CHANNELS
 from bridge.settings import parse_duration
 from bridge.store.opt_out_list import ENTRY_KINDS
-from bridge.store.queries import STATES, NotFound
+from bridge.store.queries import REASONS, STATES, NotFound
 
 MAX_LIMIT: Final = 500
 
 PAGE_PARAMS: Final = ("limit", "cursor")
 EVENT_PARAMS: Final = ("type", "since", "until", "unreadable", *PAGE_PARAMS)
-DELIVERY_PARAMS: Final = ("state", "event", "connection", "rule", *PAGE_PARAMS)
+DELIVERY_PARAMS: Final = ("state", "reason", "event", "connection", "rule", *PAGE_PARAMS)
 DUPLICATE_PARAMS: Final = ("connection", *PAGE_PARAMS)
 OPT_OUT_PARAMS: Final = ("channel", "kind", "source", *PAGE_PARAMS)
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
@@ -68,8 +68,11 @@ def delivery_filter(query: QueryParams, default_limit: int = 50) -> dict[str, An
     for state in states:
         if state not in STATES:
             raise InvalidParameter(f"unknown state `{state[:40]}`; use {', '.join(STATES)}")
+    if "reason" in values:
+        one_of("reason", values["reason"], REASONS)
     return {
         "states": states,
+        "reason": values.get("reason"),
         "event": values.get("event"),
         "connection": values.get("connection"),
         "rule": values.get("rule"),

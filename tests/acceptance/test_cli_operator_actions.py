@@ -362,3 +362,15 @@ def test_rerender_needs_a_rule_of_the_file(database: Database) -> None:
     Path("rules.yaml").write_text(RULES)
     error = str(invoke("cancel", "--rule", "txt", "--rerender").exception)
     assert error.startswith("unknown rule `txt` in rules.yaml; to cancel the deliveries of a removed rule,")
+
+
+def test_deliveries_are_listed_by_reason(database: Database, sms_delivery: str) -> None:
+    update_deliveries(database, state="suppressed", reason="shadow")
+    listed = parse_json(invoke("deliveries", "--state", "suppressed", "--reason", "shadow", "--json"))[
+        "items"
+    ]
+    assert [item["id"] for item in listed] == [sms_delivery]
+    assert invoke("deliveries", "--reason", "opted_out").stdout == "No deliveries.\n"
+    confused = invoke("deliveries", "--state", "shadow")
+    assert (confused.exit_code, "use `--reason shadow`" in " ".join(confused.stderr.split())) == (2, True)
+    assert "choose from opted_out" in " ".join(invoke("deliveries", "--reason", "shade").stderr.split())

@@ -167,3 +167,16 @@ def test_api_shows_and_cancels_what_waits_of_a_rule(site: Site, api: httpx.Clien
     assert (cancelled["cancelled"], cancelled["running"]) == (0, 0)
     assert api.post("/api/rules/unknown/cancel").status_code == 404
     assert api.post("/api/rules/unknown/cancel", json={"rerender": True}).status_code == 404
+
+
+def test_deliveries_are_filtered_by_reason(site: Site, browser: httpx.Client, api: httpx.Client) -> None:
+    shadow = site.engine.deliver("post", shadow=True)
+    site.engine.deliver("post")
+    site.engine.run_due()
+    query = "state=suppressed&reason=shadow"
+    assert [item["id"] for item in api.get(f"/api/deliveries?{query}").json()["items"]] == [shadow]
+    page = get_page(browser, f"/?{query}")
+    assert [option["value"] for option in page.all("option") if "selected" in option] == ["shadow"]
+    assert len([link for link in links(page) if "deliveries/dlv_" in (link or "")]) == 1
+    assert "No deliveries match this filter." in get_page(browser, "/?reason=opted_out").text
+    assert "`reason` must be one of opted_out" in api.get("/api/deliveries?reason=shade").json()["error"]
