@@ -33,6 +33,7 @@ from bridge.dryrun.test_files import load_test_files
 from bridge.errors import ConfigError
 from bridge.events import Event
 from bridge.policy import PolicyInputs
+from bridge.policy.local_time import local_time
 from bridge.rules.counting import History, no_history
 from bridge.rules.load import load_or_raise
 from bridge.rules.model import PlannedDelivery, Rules
@@ -150,7 +151,8 @@ def _describe_outcome(outcome: PlannedOutcome, now: datetime) -> tuple[str, str]
     match outcome.outcome:
         case "go":
             is_immediate = outcome.at - now < timedelta(seconds=1)
-            return ("now" if is_immediate else f"at {format_timestamp(outcome.at)} UTC"), "green"
+            at = f"at {local_time(outcome.at, outcome.zones)} ({format_timestamp(outcome.at)} UTC)"
+            return ("now" if is_immediate else at), "green"
         case "suppress":
             return f"would be suppressed: {outcome.reason}", "yellow"
         case "cancel":

@@ -36,7 +36,8 @@ from bridge.errors import (
 )
 from bridge.events import Event
 from bridge.ids import new_id
-from bridge.lifecycle import PauseCause
+from bridge.lifecycle import PauseCause, SuppressReason
+from bridge.policy.idempotency import describe_duplicate
 from bridge.rules.counting import History
 from bridge.rules.model import PlannedDelivery, Routing, Rules, Trace, Truth
 from bridge.rules.route import after_failure, alerts, consent, route
@@ -145,12 +146,25 @@ class DryRun:
         with self._database.read() as conn:
             rows = conn.execute(_RESULTS).all()
         self.deliveries = [_result(*planned, row) for planned, row in zip(self._planned, rows, strict=True)]
+        self._describe_duplicates(rows)
 
     def _accept(self, event: Event) -> None:
         incoming = IncomingEvent(replace(event, id=new_id("evt")), json.dumps(dict(event.body)).encode())
         if store_events(self._database, [incoming]) == ["unavailable"]:
             raise StoreUnavailable(f"the event {event.dedupe_key} cannot be stored")
         self._plan()
+
+    def _describe_duplicates(self, rows: Sequence[Row[Any]]) -> None:
+        """Name the rule that did the action instead of the ID of a delivery, which is about a temporary database."""
+        by_key = {
+            row.idempotency_key: delivery.planned
+            for row, delivery in zip(rows, self.deliveries, strict=True)
+            if delivery.state == "succeeded"
+        }
+        for row, delivery in zip(rows, self.deliveries, strict=True):
+            first = by_key.get(row.idempotency_key)
+            if first is not None and delivery.reason == SuppressReason.DUPLICATE:
+                delivery.detail = describe_duplicate(first.rule, first.action, first.channel)
 
     def _plan(self) -> None:
         """Route the stored events, and follow up on failures and pauses."""

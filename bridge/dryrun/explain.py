@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 
 from bridge.dryrun.delivery import build_due_delivery
 from bridge.events import EVENT_TYPES, Event
-from bridge.policy import Allow, Cancel, Defer, Hold, PolicyInputs, Suppress, decide
+from bridge.lifecycle import SuppressReason
+from bridge.policy import (
+    Allow,
+    Cancel,
+    Defer,
+    Hold,
+    IdempotencyRecord,
+    PolicyInputs,
+    Suppress,
+    decide,
+    event_precedence,
+)
+from bridge.policy.idempotency import describe_duplicate
+from bridge.policy.local_time import local_time
+from bridge.policy.zones import zones_of
 from bridge.rules.counting import History, no_history
 from bridge.rules.model import PlannedDelivery, Rules, Trace
 from bridge.rules.route import route
@@ -34,6 +49,8 @@ class PlannedOutcome:
     """The reason of the state that it would end in, if it would not be sent."""
     details: tuple[str, ...] = ()
     """The settings that defer or stop it, in order."""
+    zones: tuple[str, ...] = ("UTC",)
+    """The time zones where the recipient may be."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as plain data."""
@@ -49,6 +66,7 @@ class PlannedOutcome:
             "cancel_on": list(planned.cancel_on),
             "outcome": self.outcome,
             "at": self.at.isoformat(),
+            "local_time": local_time(self.at, self.zones),
             "reason": self.reason,
             "details": list(self.details),
             "notes": list(planned.notes),
@@ -112,14 +130,63 @@ def explain(
     """
     routing = route(event, rules, now, history)
     without_database = PolicyInputs(crms_to_ask=tuple(rules.messaging.crm_opt_outs))
-    outcomes = tuple(
-        _planned_outcome(
-            planned, event, rules, now, load_inputs(planned) if load_inputs else without_database, allowlist
-        )
-        for planned in routing.planned
+    inputs = [load_inputs(planned) if load_inputs else without_database for planned in routing.planned]
+
+    def decide_outcome(planned: PlannedDelivery, inputs: PolicyInputs) -> PlannedOutcome:
+        return _planned_outcome(planned, event, rules, now, inputs, allowlist)
+
+    outcomes = _consider_each_other(
+        [decide_outcome(*item) for item in zip(routing.planned, inputs, strict=True)],
+        inputs,
+        decide_outcome,
+        event,
     )
     miss = nearest_miss(routing.traces, rules, event.type)
     return Explanation(event, routing.traces, outcomes, miss, _hint(event, rules, routing.traces, miss))
+
+
+def _consider_each_other(
+    outcomes: Sequence[PlannedOutcome],
+    inputs: Sequence[PolicyInputs],
+    decide_outcome: Callable[[PlannedDelivery, PolicyInputs], PlannedOutcome],
+    event: Event,
+) -> tuple[PlannedOutcome, ...]:
+    """Decide again in the order of time, so that a message that is sent counts for later ones of the same event.
+
+    The later of two messages of one event to one person is a duplicate, also if another rule sends it.
+    """
+    results = list(outcomes)
+    sent: list[PlannedOutcome] = []
+    order = sorted(range(len(results)), key=lambda index: (results[index].at, results[index].planned.run_at))
+    for index in order:
+        planned = results[index].planned
+        first = next(
+            (item.planned for item in sent if item.planned.idempotency_key == planned.idempotency_key), None
+        )
+        earlier = [item.at for item in sent if planned.channel and _same_recipient(item.planned, planned)]
+        if first is not None or earlier:
+            outcome = decide_outcome(planned, _with_earlier(inputs[index], first, event, earlier))
+            if first is not None and outcome.reason == SuppressReason.DUPLICATE:
+                detail = describe_duplicate(first.rule, first.action, first.channel)
+                outcome = replace(outcome, details=(*outcome.details[:-1], detail))
+            results[index] = outcome
+        if results[index].outcome == "go":
+            sent.append(results[index])
+    return tuple(results)
+
+
+def _same_recipient(first: PlannedDelivery, second: PlannedDelivery) -> bool:
+    return (first.channel, first.recipient) == (second.channel, second.recipient)
+
+
+def _with_earlier(
+    inputs: PolicyInputs, first: PlannedDelivery | None, event: Event, earlier: Sequence[datetime]
+) -> PolicyInputs:
+    """Return the inputs after earlier messages to the recipient, and after `first`, which has the same key."""
+    record = inputs.idempotency_record
+    if first is not None and record is None:
+        record = IdempotencyRecord(first.rule, True, event_precedence(event.type), event.occurred_at)
+    return replace(inputs, messages_sent_at=[*inputs.messages_sent_at, *earlier], idempotency_record=record)
 
 
 def nearest_miss(traces: Sequence[Trace], rules: Rules, event_type: str) -> NearMiss | None:
@@ -155,6 +222,8 @@ def _planned_outcome(
 ) -> PlannedOutcome:
     if planned.render_error is not None:
         return PlannedOutcome(planned, "failed", now, "render_error", (planned.render_error,))
+    zones = zones_of(event.contact, planned.recipient, rules.messaging.time_zone, inputs.crm_time_zone)
+    outcome = partial(PlannedOutcome, planned, zones=zones)
     due = build_due_delivery("", planned, event, rules, now)
     at = max(planned.run_at, now)
     details: list[str] = []
@@ -162,16 +231,16 @@ def _planned_outcome(
         match decide(due, inputs, rules.messaging, at, allowlist):
             case Defer(crms_to_ask=[*crms]) if crms:
                 note = f"messaging.crm_opt_outs: {' and '.join(crms)} can still suppress it: asked when it is sent"
-                return PlannedOutcome(planned, "go", at, None, (*details, note))
+                return outcome("go", at, None, (*details, note))
             case Defer(until, detail):
                 details.append(detail)
                 at = until
             case Suppress(reason, detail):
-                return PlannedOutcome(planned, "suppress", at, reason, (*details, detail))
+                return outcome("suppress", at, reason, (*details, detail))
             case Cancel(_, detail):
-                return PlannedOutcome(planned, "cancel", at, None, (*details, detail))
+                return outcome("cancel", at, None, (*details, detail))
             case Hold(detail):
-                return PlannedOutcome(planned, "wait", at, None, (*details, detail))
+                return outcome("wait", at, None, (*details, detail))
             case Allow(note=note):
-                return PlannedOutcome(planned, "go", at, None, (*details, *filter(None, [note])))
-    return PlannedOutcome(planned, "wait", at, None, tuple(dict.fromkeys(details)))
+                return outcome("go", at, None, (*details, *filter(None, [note])))
+    return outcome("wait", at, None, tuple(dict.fromkeys(details)))

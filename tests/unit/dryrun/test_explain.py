@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from bridge.dryrun.engine import DryRun
 from bridge.dryrun.explain import explain
 from bridge.policy import ActiveOptOut, OptOutEntry, PolicyInputs
 
@@ -75,6 +76,7 @@ def test_quiet_hours_defer_delivery_and_are_named(explain_event):
     [outcome] = explain_event(at="2026-03-02T21:30:00-05:00").deliveries
     assert outcome.outcome == "go"
     assert outcome.at == datetime.fromisoformat("2026-03-03T08:00:00-05:00")
+    assert outcome.to_json()["local_time"] == "2026-03-03 08:00 America/New_York"
     assert outcome.details[0].startswith("messaging.quiet_hours 20:00-08:00: it is 21:35 in America/New_York")
 
 
@@ -174,3 +176,48 @@ def test_explain_says_that_a_crm_is_asked_when_the_message_is_sent(explain_event
     assert text_message.details == (
         "messaging.crm_opt_outs: ledger can still suppress it: asked when it is sent",
     )
+
+
+TWO_TEXTS = """
+    version: 1
+    rules:
+      - name: late
+        when: call.busy
+        do: [{use: texter.send, delay: 10m, with: {body: "second"}}]
+      - name: first
+        when: call.busy
+        do: [{use: texter.send, delay: 5m, with: {body: "first"}}]
+      - name: mail
+        when: call.busy
+        do: [{use: mailer.post, with: {to: maya@example.com, subject: S, text: T}}]
+"""
+
+
+def test_second_text_of_an_event_is_a_duplicate_of_the_earlier_rule(explain_event):
+    late, first, mail = explain_event(text=TWO_TEXTS).deliveries
+    assert [item.outcome for item in (first, mail)] == ["go", "go"]
+    assert (late.outcome, late.reason) == ("suppress", "duplicate")
+    assert late.details == ("rule `first` already sends this person a text message for this event",)
+    assert late.at == datetime.fromisoformat(NOON) + timedelta(minutes=10)
+
+
+def test_second_text_of_an_event_counts_toward_the_cap(explain_event):
+    capped = TWO_TEXTS.replace("version: 1", "version: 1\n    messaging: {caps: {sms: 1 per 24h}}")
+    late, first, _ = explain_event(text=capped).deliveries
+    assert (first.outcome, late.outcome, late.reason) == ("go", "suppress", "frequency_capped")
+
+
+def test_shadow_rule_sends_nothing_that_a_duplicate_could_repeat(explain_event):
+    shadow = TWO_TEXTS.replace("- name: first", "- name: first\n        shadow: true")
+    late, first, _ = explain_event(text=shadow).deliveries
+    assert (first.reason, late.outcome) == ("shadow", "go")
+
+
+def test_dry_run_agrees_about_two_texts_of_an_event(load_rules, event, database):
+    dry_run = DryRun(database, load_rules(TWO_TEXTS))
+    dry_run.run([event("call.busy", NOON)])
+    assert [(item.planned.rule, item.state, item.detail) for item in dry_run.deliveries] == [
+        ("late", "suppressed", "rule `first` already sends this person a text message for this event"),
+        ("first", "succeeded", ""),
+        ("mail", "succeeded", ""),
+    ]
