@@ -73,9 +73,15 @@ _PLACEHOLDER_FILLERS: Final = words_of(
 """Words that are a placeholder only together with one of `_PLACEHOLDERS`."""
 _PLACEHOLDER_PHRASES: Final = re.compile(
     "n a|n/a|(no|first|last|full|your)? ?name|not (given|available|provided)|no caller id|out of area|"
-    "(wireless|cell|cellular) (caller|call|phone)|toll free( call)?"
+    "(wireless|cell|cellular) (caller|call|phone)|toll free( call)?|"
+    "(scam|spam|fraud) (likely|risk|call|caller)|(potential|suspected|likely) (scam|spam|fraud)|telemarketer|"
+    "robocall(er)?|first last|vorname nachname|prénom nom|nombre apellidos?|nome cognome|nome sobrenome"
 )
-_PHRASE_STARTS: Final = words_of("n no first last full your name not out wireless cell cellular toll")
+"""What forms, programs and the carriers' caller ID say instead of a name."""
+_PHRASE_STARTS: Final = words_of(
+    "n no first last full your name not out wireless cell cellular toll scam spam fraud potential suspected likely "
+    "telemarketer robocall robocaller vorname prénom nombre nome"
+)
 _NULLS: Final = frozenset(("null", "NULL", "nil", "NIL", "nan", "NaN", "NAN", "na", "NA"))
 """What programs write for no value. `Null`, `Nan` and `Na` are names."""
 
@@ -83,7 +89,15 @@ _SIMPLE_NAME = re.compile(rf"(?=.{{2,{MAX_FIRST_NAME}}}\Z){SIMPLE_WORD}(?: {SIMP
 """One to three Latin words: most names. Without one of `_SPECIAL`, the first is the given name."""
 _SPECIAL: Final = frozenset(
     word.casefold()
-    for words in (TITLES, _ABBREVIATED_TITLES, SUFFIXES, _COMPANY_FORMS, _PLACEHOLDERS, _PLACEHOLDER_FILLERS)
+    for words in (
+        TITLES,
+        _ABBREVIATED_TITLES,
+        SUFFIXES,
+        _COMPANY_FORMS,
+        _PLACEHOLDERS,
+        _PLACEHOLDER_FILLERS,
+        _PHRASE_STARTS,
+    )
     for word in words
 )
 _HIDDEN: Final = "\u034f\u115f\u1160\u3164\uffa0"
@@ -128,8 +142,8 @@ def is_placeholder(text: str) -> bool:
     if text.replace(" ", "").isalpha():
         plain_words = text.casefold().split()
         if _PLACEHOLDERS.isdisjoint(plain_words) and plain_words[0] not in _PHRASE_STARTS:
-            return text in _NULLS
-    if text in _NULLS or not any(char.isalpha() for char in text):
+            return _is_null(text)
+    if _is_null(text) or not any(char.isalpha() for char in text):
         return True
     words = re.sub(r"[^\w/]+|_", " ", text.casefold()).split()
     phrase = " ".join(words)
@@ -142,6 +156,10 @@ def is_placeholder(text: str) -> bool:
     )
 
 
+def _is_null(text: str) -> bool:
+    return _NULLS.issuperset(text.split(" "))
+
+
 def read_name(full: str | None, first: str | None = None, last: str | None = None) -> PersonName:
     """Return the name in an event's full name, first name and last name, each as it was given or None.
 
@@ -150,7 +168,7 @@ def read_name(full: str | None, first: str | None = None, last: str | None = Non
     """
     if full and first is None and last is None and _SIMPLE_NAME.fullmatch(full):
         given, _, family = full.partition(" ")
-        if given not in PARTICLES and _SPECIAL.isdisjoint(full.casefold().split(" ")) and full not in _NULLS:
+        if given not in PARTICLES and _SPECIAL.isdisjoint(full.casefold().split(" ")) and given not in _NULLS:
             return PersonName(full, given, family or None)
     return _read_name(*(text and text[:MAX_READ] for text in (full, first, last)))
 

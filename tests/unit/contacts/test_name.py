@@ -34,6 +34,8 @@ from bridge.contacts.plain_text import is_plain_first_name, is_plain_name
         ("anna maria weber", "anna", "maria weber"),
         ("Christopher Guest", "Christopher", "Guest"),
         ("Jennifer Null", "Jennifer", "Null"),
+        ("NA LI", "NA", "LI"),
+        ("Nome Kahananui", "Nome", "Kahananui"),
         ("Nguyễn Văn An", "Nguyễn", "Văn An"),
         ("محمد علي", "محمد", "علي"),
         ("علی\u200cرضا محمدی", "علی\u200cرضا", "محمدی"),
@@ -103,7 +105,8 @@ def test_the_full_name(full: str, name: str) -> None:
         "Unknown", "unknown caller", "UNKNOWN", "N/A", "n/a", "n.a.", "NA", "null", "NULL", "None", "undefined", "-",
         "?", "...", "Anonymous", "Guest", "Guest 17", "Visitor 8f3a2", "Website Visitor", "Wireless Caller", "Caller",
         "Test", "test test", "No Name", "No Caller ID", "Unbekannt", "Inconnu", "Dr.", "Frau", "Jr.", "DR,", "Dr. :",
-        "🌸",
+        "🌸", "null null", "NULL NULL", "Toll Free", "SPAM LIKELY", "Spam Risk", "Scam Likely", "Potential Spam",
+        "Telemarketer", "First Last", "Vorname Nachname", "Prénom Nom",
         "+1 (555) 010-0199", "0179 1234567", "ada@x.example", "\u202e", " ", "", None,
     ],
 )  # fmt: skip
