@@ -24,9 +24,10 @@ from bridge.policy.opt_outs import (
     describe_opt_out,
     utc_minute,
 )
-from bridge.policy.quiet_hours import NEVER, is_quiet, next_quiet_hours_start, quiet_hours_end
-from bridge.policy.zones import regions_of, zones_of
-from bridge.rules.model import MessagingPolicy, OncePer, QuietHours, Truth
+from bridge.policy.public_holidays import holidays_of
+from bridge.policy.quiet_hours import NEVER, Calendar, quiet_hours_end, quiet_hours_start, quiet_period
+from bridge.policy.zones import reference_phone, regions_of, state_of, zones_of
+from bridge.rules.model import MessagingPolicy, OncePer, Truth
 from bridge.telemetry import mask
 
 RECHECK_INTERVAL: Final = timedelta(minutes=1)
@@ -93,6 +94,8 @@ class Allow:
     """The idempotency key is already completed: the attempt updates the existing record."""
     quiet_hours_start: datetime | None = field(default=None, compare=False)
     """For a message: when the recipient's quiet hours start; the message must arrive before then."""
+    note: str = field(default="", compare=False)
+    """What the policy could not consider, such as the holidays of an unknown country."""
 
 
 @dataclass(frozen=True)
@@ -166,21 +169,26 @@ def decide(
             until,
         )
     if due.channel is not None:
-        stopped = _apply_messaging(due, due.channel, inputs, messaging, now, allowlist)
+        stopped = _apply_messaging(due, due.channel, inputs, messaging, allowlist)
         if stopped is not None:
             return stopped
+    if due.channel is None or due.internal:
+        return _apply_idempotency(due, inputs.idempotency_record, now)
+    calendar = _calendar(due, due.channel, inputs, messaging)
+    limited = _apply_quiet_hours(due, inputs, calendar, now) or _apply_cap(
+        due.channel, inputs, messaging, now
+    )
+    if limited is not None:
+        return limited
     decision = _apply_idempotency(due, inputs.idempotency_record, now)
-    if due.channel is not None and isinstance(decision, Allow) and not due.internal:
+    if isinstance(decision, Allow):
         held = _apply_total_cap(due.channel, inputs, messaging)
         if held is not None:
             return held
         if inputs.crms_to_ask:
             return _wait_for_crms(due, due.channel, inputs.crms_to_ask, now)
-        zones = zones_of(due.contact, due.recipient, messaging.time_zone, inputs.crm_time_zone)
-        return replace(
-            decision,
-            quiet_hours_start=next_quiet_hours_start(now, zones, _quiet_windows(due, messaging).values()),
-        )
+        start = quiet_hours_start(calendar, now)
+        return replace(decision, quiet_hours_start=start, note=_missing_holidays(calendar))
     return decision
 
 
@@ -194,15 +202,27 @@ def _wait_for_crms(due: DueDelivery, channel: Channel, crms: Sequence[str], now:
     )
 
 
-def _quiet_windows(due: DueDelivery, messaging: MessagingPolicy) -> dict[str, QuietHours]:
-    """Return the quiet-hours windows by the setting of the rules file that defines them."""
-    windows = {"messaging.quiet_hours": messaging.quiet_hours}
+def _calendar(
+    due: DueDelivery, channel: Channel, inputs: PolicyInputs, messaging: MessagingPolicy
+) -> Calendar:
+    """Return the recipient's quiet hours: the general ones, and those of the regions of the phone number."""
+    zones = zones_of(due.contact, due.recipient, messaging.time_zone, inputs.crm_time_zone)
+    hours = [messaging.quiet_hours[channel]]
     if messaging.regions:
         regions = regions_of(due.contact, due.recipient)
-        windows |= {
-            f"messaging.regions.{name}": hours for name, hours in messaging.regions.items() if name in regions
-        }
-    return windows
+        hours += [item[channel] for name, item in messaging.regions.items() if name in regions]
+    if not [item for item in hours if item.holidays is not None]:
+        return Calendar(zones, hours)
+    phone = reference_phone(due.contact, due.recipient)
+    return Calendar(zones, hours, holidays_of(country_of(phone), state_of(phone)) if phone else None)
+
+
+def _missing_holidays(calendar: Calendar) -> str:
+    """Say which quiet hours do without holidays because those of the recipient's country are not known."""
+    settings = [hours.setting for hours in calendar.hours if hours.holidays is not None]
+    if calendar.holidays is not None or not settings:
+        return ""
+    return f"{settings[0]} holidays: none are known, because the phone number tells no country that has any"
 
 
 def _apply_messaging(
@@ -210,7 +230,6 @@ def _apply_messaging(
     channel: Channel,
     inputs: PolicyInputs,
     messaging: MessagingPolicy,
-    now: datetime,
     allowlist: Collection[str],
 ) -> Defer | Suppress | None:
     if allowlist and address_key(due.recipient or "") not in {address_key(address) for address in allowlist}:
@@ -247,7 +266,7 @@ def _apply_messaging(
             SuppressReason.NO_CONSENT,
             f"messaging.consent: `{messaging.consent}` is {due.consent} for this event: no consent",
         )
-    return _apply_quiet_hours(due, inputs, messaging, now) or _apply_cap(channel, inputs, messaging, now)
+    return None
 
 
 def _apply_countries(phone: str, messaging: MessagingPolicy) -> Suppress | None:
@@ -294,20 +313,21 @@ def _apply_total_cap(channel: Channel, inputs: PolicyInputs, messaging: Messagin
 
 
 def _apply_quiet_hours(
-    due: DueDelivery, inputs: PolicyInputs, messaging: MessagingPolicy, now: datetime
+    due: DueDelivery, inputs: PolicyInputs, calendar: Calendar, now: datetime
 ) -> Defer | Suppress | None:
-    zones = zones_of(due.contact, due.recipient, messaging.time_zone, inputs.crm_time_zone)
-    windows = _quiet_windows(due, messaging)
-    until = quiet_hours_end(now, zones, windows.values())
-    if until is None:
+    until, zones = quiet_hours_end(calendar, now), calendar.zones
+    period = quiet_period(calendar, now) if until else None
+    if until is None or period is None:
         return None
-    detail = _describe_quiet_window(windows, zones, now)
-    if zones == (inputs.crm_time_zone,) and due.contact.time_zone is None:
+    detail = str(period)
+    if len(zones) > 1:
+        detail += f", one of {len(zones)} time zones that the number allows"
+    if tuple(zones) == (inputs.crm_time_zone,) and due.contact.time_zone is None:
         detail += " (time zone from the CRM)"
     if until is NEVER:
         return Suppress(
             SuppressReason.EXPIRED,
-            f"{detail}; no hour of the day is outside the quiet hours of all time zones that the number allows: "
+            f"{detail}; no hour is outside the quiet hours of all time zones that the number allows: "
             "set the contact's time zone in the event, or shorten the quiet hours",
         )
     end = (
@@ -321,19 +341,8 @@ def _apply_quiet_hours(
             f"{detail}; {end}, but the delivery expires at {utc_minute(due.expires_at)}",
             until,
         )
-    return Defer(until, f"{detail}; {end}")
-
-
-def _describe_quiet_window(windows: dict[str, QuietHours], zones: Sequence[str], now: datetime) -> str:
-    for setting, hours in windows.items():
-        for zone in zones:
-            local = now.astimezone(ZoneInfo(zone))
-            if is_quiet(hours, local.time()):
-                others = f", one of {len(zones)} time zones that the number allows" if len(zones) > 1 else ""
-                return (
-                    f"{setting} {hours.start:%H:%M}-{hours.end:%H:%M}: it is {local:%H:%M} in {zone}{others}"
-                )
-    raise AssertionError("no quiet-hours window applies now")
+    missing = _missing_holidays(calendar)
+    return Defer(until, f"{detail}; {end}" + (f"; {missing}" if missing else ""))
 
 
 def _apply_idempotency(due: DueDelivery, record: IdempotencyRecord | None, now: datetime) -> Decision:

@@ -50,6 +50,11 @@ def regions_of(contact: Contact, recipient: str | None) -> frozenset[str]:
     return _regions_of_number(phone) if phone else frozenset()
 
 
+def state_of(phone: str) -> str | None:
+    """Return the US state of a phone number's area code, such as `CA`, or None if it has none."""
+    return STATE_BY_AREA_CODE.get(area_code_of(phone))
+
+
 def reference_phone(contact: Contact, recipient: str | None) -> str | None:
     """Return the number that locates the recipient: the recipient, or for an email to the contact, their number."""
     if recipient is None or _is_any_of(recipient, contact.email):

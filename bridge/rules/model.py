@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol
 
 from bridge.connector.api import Action, Channel
 from bridge.events import EVENT_TYPES
+from bridge.rules.quiet_hours import NIGHT, QuietHours, every_day
 
 Truth = Literal["true", "false", "unknown"]
 """Three-valued logic: a field that is missing, null or of another type is unknown, and unknown never matches."""
@@ -36,23 +37,12 @@ class Cap:
 
 
 @dataclass(frozen=True)
-class QuietHours:
-    """A daily window in the recipient's local time in which no message is sent. `start` may be after `end`.
-
-    `start == end` means no quiet hours (`quiet_hours: none` in the file).
-    """
-
-    start: time
-    end: time
-
-
-@dataclass(frozen=True)
 class MessagingPolicy:
     """The policy for every text message, email and call. These defaults apply if the file has no `messaging:`."""
 
-    quiet_hours: QuietHours = QuietHours(time(20), time(8))
-    regions: Mapping[str, QuietHours] = field(default_factory=dict)
-    """Stricter hours per region, such as `US-FL`. A message needs the permission of both windows."""
+    quiet_hours: Mapping[Channel, QuietHours] = field(default_factory=lambda: every_day(NIGHT))
+    regions: Mapping[str, Mapping[Channel, QuietHours]] = field(default_factory=dict)
+    """Stricter quiet hours per region, such as `US-FL`. A message needs the permission of both."""
     caps: Mapping[Channel, Cap] = field(
         default_factory=lambda: {
             "sms": Cap(2, timedelta(hours=24)),

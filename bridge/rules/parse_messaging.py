@@ -5,23 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import time
 from typing import Any, get_args
 
 from bridge.area_codes import known_regions
+from bridge.connector.api import Channel
 from bridge.contacts.time_zone import normalize_time_zone, residence_time_zone
 from bridge.errors import BridgeError
 from bridge.rules.fields import did_you_mean
-from bridge.rules.keys import CONDITION, STRING, Key, Section, ValueType
-from bridge.rules.model import Cap, MessagingPolicy, OptOutScope, QuietHours
+from bridge.rules.keys import CONDITION, STRING, Entries, Key, Section, ValueType
+from bridge.rules.model import Cap, MessagingPolicy, OptOutScope
 from bridge.rules.parse_context import ParseContext, quote_value
+from bridge.rules.parse_quiet_hours import is_always_quiet, read_quiet_hours, read_region_hours
+from bridge.rules.quiet_hours import CHANNELS, QuietHours
 from bridge.rules.yaml import Node
 from bridge.settings import parse_duration
 
-_HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)\s*-\s*([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
 _CAP = re.compile(r"([1-9]\d{0,4})\s+per\s+(\S+)", re.ASCII)
 _REGION = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?", re.ASCII)
-_NO_QUIET_HOURS = QuietHours(time(0), time(0))
 
 
 def read_messaging(context: ParseContext, node: Node, _label: str) -> MessagingPolicy | None:
@@ -30,6 +30,9 @@ def read_messaging(context: ParseContext, node: Node, _label: str) -> MessagingP
     if entries is None:
         return None
     values, defaults = MESSAGING.read(context, entries), MessagingPolicy()
+    _check_regions(
+        context, entries, values.get("quiet_hours", defaults.quiet_hours), values.get("regions", {})
+    )
     caps = values.pop("caps", {})
     total_caps = caps.pop("total", {})
     return MessagingPolicy(
@@ -60,27 +63,6 @@ def _consent(context: ParseContext, node: Node, label: str) -> str | None:
     return compiled.source if compiled else None
 
 
-def _quiet_hours(context: ParseContext, node: Node, _label: str) -> QuietHours | None:
-    if node.value == "none":
-        text = "without quiet hours, messages are sent at night"
-        context.warning(node, text, "many jurisdictions prohibit messages at night")
-        return _NO_QUIET_HOURS
-    return _hours(context, node, ", or `none` to allow messages at any time")
-
-
-def _hours(context: ParseContext, node: Node, alternative: str = "") -> QuietHours | None:
-    hint = 'write a start and an end time, such as `"20:00-08:00"`' + alternative
-    match = _HOURS.fullmatch(node.value.strip()) if isinstance(node.value, str) else None
-    if match is None:
-        context.error(node, f"invalid quiet hours: {quote_value(node.value)}", hint)
-        return None
-    start, end = time(int(match[1]), int(match[2])), time(int(match[3]), int(match[4]))
-    if start == end:
-        context.error(node, "quiet hours start and end at the same time", hint)
-        return None
-    return QuietHours(start, end)
-
-
 def _opt_out_scope(context: ParseContext, node: Node, label: str) -> OptOutScope | None:
     scope = _OPT_OUT_SCOPES.get(node.value) if isinstance(node.value, str) else None
     if scope is None:
@@ -94,8 +76,8 @@ def _opt_out_scope(context: ParseContext, node: Node, label: str) -> OptOutScope
     return scope
 
 
-def _regions(context: ParseContext, node: Node, label: str) -> dict[str, QuietHours]:
-    regions = {}
+def _regions(context: ParseContext, node: Node, label: str) -> dict[str, Mapping[Channel, QuietHours]]:
+    regions: dict[str, Mapping[Channel, QuietHours]] = {}
     for name, (key, value) in context.mapping(node, label).items():
         if not _REGION.fullmatch(name):
             hint = "write a country or a part of it: `US`, `US-FL`"
@@ -108,10 +90,31 @@ def _regions(context: ParseContext, node: Node, label: str) -> dict[str, QuietHo
             )
             context.error(key, f"no region `{name}`", hint)
             continue
-        hours = _hours(context, value)
-        if hours:
+        hours = read_region_hours(context, value, name)
+        if hours is not None:
             regions[name] = hours
     return regions
+
+
+def _check_regions(
+    context: ParseContext,
+    entries: Entries,
+    general: Mapping[Channel, QuietHours],
+    regions: Mapping[str, Mapping[Channel, QuietHours]],
+) -> None:
+    """Report the regions whose quiet hours, together with the general ones, leave no time for a message."""
+    for region, hours in regions.items():
+        closed = [
+            channel
+            for channel in CHANNELS
+            if is_always_quiet([general[channel], hours[channel]])
+            and not is_always_quiet([general[channel]])
+            and not is_always_quiet([hours[channel]])
+        ]
+        if closed:
+            node = (entries["regions"][1].entries or {})[region][1]
+            text = f"no message could ever be sent to {region} by {' or '.join(closed)}"
+            context.error(node, text, "`quiet_hours` and these hours together cover the whole week")
 
 
 def _countries(context: ParseContext, node: Node, label: str) -> frozenset[str]:
@@ -187,7 +190,6 @@ def _crm_connections(context: ParseContext) -> list[str]:
 
 
 _OPT_OUT_SCOPES: Mapping[str, OptOutScope] = {scope: scope for scope in get_args(OptOutScope)}
-_HOURS_SCHEMA = {"type": "string", "examples": ["20:00-08:00"]}
 _CAP_TYPE = ValueType(_cap, {"type": "string", "pattern": r"^\s*[1-9]\d{0,4}\s+per\s+\S+\s*$"})
 
 TOTAL_CAPS = Section(
@@ -223,13 +225,14 @@ MESSAGING = Section(
     keys=(
         Key(
             "quiet_hours",
-            ValueType(_quiet_hours, _HOURS_SCHEMA),
-            "no messages between these times in the recipient's time zone; `none` turns this off",
+            ValueType(read_quiet_hours, {"$ref": "#/$defs/quiet_hours"}),
+            "no messages between these times in the recipient's time zone, every day or by "
+            "[channel and day](#quiet-hours); `none` turns this off",
             default='"20:00-08:00"',
         ),
         Key(
             "regions",
-            ValueType(_regions, {"type": "object", "additionalProperties": _HOURS_SCHEMA}),
+            ValueType(_regions, {"type": "object", "additionalProperties": {"$ref": "#/$defs/quiet_hours"}}),
             "stricter quiet hours for certain regions",
             example='{US-FL: "20:00-08:00"}',
         ),

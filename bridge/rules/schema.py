@@ -17,7 +17,7 @@ from bridge.connector.api import Action, example_of, template_of
 from bridge.connector.discovery import Registry
 from bridge.errors import BridgeError
 from bridge.events import EVENT_TYPES
-from bridge.rules import load, parse_messaging, parse_rules, parse_steps, parse_tests
+from bridge.rules import load, parse_messaging, parse_quiet_hours, parse_rules, parse_steps, parse_tests
 from bridge.rules.fields import PATTERNS
 from bridge.rules.keys import Key, Schema, Section
 from bridge.rules.operators import PRESENCE_OPERATORS
@@ -61,6 +61,7 @@ def schema(registry: Registry) -> Schema:
             "alert": _step(parse_steps.ALERT, actions),
             "total_caps": section_schema(parse_messaging.TOTAL_CAPS),
             "caps": section_schema(parse_messaging.CAPS),
+            "quiet_hours": parse_quiet_hours.SCHEMA,
             "messaging": section_schema(parse_messaging.MESSAGING),
             "params": {action.full_name: _params(action) for action in actions},
         },

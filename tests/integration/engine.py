@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import time, timedelta
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -27,7 +27,8 @@ from bridge.connector import (
 )
 from bridge.errors import DeliveryError, LookupInconclusive
 from bridge.events import Event
-from bridge.rules.model import MessagingPolicy, PlannedDelivery, QuietHours, Rules
+from bridge.rules.model import MessagingPolicy, PlannedDelivery, Rules
+from bridge.rules.quiet_hours import NO_WINDOW, every_day
 from bridge.samples import refresh_sample, sample
 from bridge.signing import read_event
 from bridge.store import schema
@@ -43,7 +44,7 @@ from bridge.worker.attempt import AttemptRunner, CallResult
 from bridge.worker.result_policy import classify_interrupted, classify_result
 from bridge.worker.service import Worker
 
-NO_QUIET = QuietHours(time(0), time(0))
+NO_QUIET = every_day(NO_WINDOW)
 """No quiet hours, so that a test about something else does not depend on the time at which it runs."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from copy import copy
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 import pytest
@@ -18,7 +18,8 @@ from bridge.errors import (
     TransientError,
 )
 from bridge.lifecycle import PauseCause
-from bridge.rules.model import Cap, MessagingPolicy, OncePer, QuietHours, Retry
+from bridge.rules.model import Cap, MessagingPolicy, OncePer, Retry
+from bridge.rules.quiet_hours import NIGHT, every_day
 from bridge.store.claim import LEASE
 from bridge.store.connections import all_connections, pause, pause_columns, resume
 from bridge.store.contact_cache import StoredContactCache, cached_time_zones
@@ -451,7 +452,7 @@ def test_caps_count_across_rules_and_ignore_failed_messages(engine: Engine) -> N
 
 
 def test_message_in_quiet_hours_is_deferred_to_the_morning(engine: Engine) -> None:
-    engine.policy_config = PolicyConfig(MessagingPolicy(quiet_hours=QuietHours(time(20), time(8))))
+    engine.policy_config = PolicyConfig(MessagingPolicy(quiet_hours=every_day(NIGHT)))
     engine.database.clock.set(datetime(2026, 3, 3, 2, 30, tzinfo=UTC))  # 21:30 in New York
     delivery_id = engine.deliver("send")
     engine.run_due()

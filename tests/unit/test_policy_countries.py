@@ -9,10 +9,11 @@ import pytest
 
 from bridge.contacts.country import country_of
 from bridge.policy import Allow, DueDelivery, PolicyInputs, Suppress, decide
-from bridge.rules.model import MessagingPolicy, QuietHours
+from bridge.rules.model import MessagingPolicy
+from bridge.rules.quiet_hours import NO_WINDOW, every_day
 
 NOON = datetime(2026, 3, 2, 17, 0, tzinfo=UTC)
-ALWAYS = QuietHours(NOON.time(), NOON.time())
+ALWAYS = every_day(NO_WINDOW)
 COSTLY = (
     phonenumbers.PhoneNumberType.PREMIUM_RATE,
     phonenumbers.PhoneNumberType.SHARED_COST,

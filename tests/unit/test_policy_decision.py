@@ -30,7 +30,8 @@ from bridge.policy import (
     find_cancelling_event,
     zones_of,
 )
-from bridge.rules.model import Cap, MessagingPolicy, OncePer, QuietHours
+from bridge.rules.model import Cap, MessagingPolicy, OncePer
+from bridge.rules.quiet_hours import QuietWindow, every_day
 from bridge.samples import sample
 
 PHONE = "+12125550123"
@@ -135,7 +136,10 @@ def test_expiry_is_exact_to_the_second():
 
 def test_stricter_region_hours_apply_in_addition():
     strict = MessagingPolicy(
-        regions={"US-NY": QuietHours(time(18), time(10)), "US-FL": QuietHours(time(12), time(11))}
+        regions={
+            name: every_day(QuietWindow.between(time(start), time(end)), f"messaging.regions.{name}")
+            for name, start, end in (("US-NY", 18, 10), ("US-FL", 12, 11))
+        }
     )
     decision = decide(SMS, PolicyInputs(), strict, MORNING)
     assert isinstance(decision, Defer)
@@ -144,7 +148,7 @@ def test_stricter_region_hours_apply_in_addition():
 
 
 def test_zones_without_common_allowed_hours_suppress():
-    short = MessagingPolicy(quiet_hours=QuietHours(time(12), time(10)))
+    short = MessagingPolicy(quiet_hours=every_day(QuietWindow.between(time(12), time(10))))
     decision = decide(replace(SMS, recipient="+18005550123", expires_at=None), PolicyInputs(), short, NOON)
     assert isinstance(decision, Suppress)
     assert decision.reason == "expired"

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.policy import Allow, DueDelivery, Hold, MessageCounts, PolicyInputs, Suppress, decide
-from bridge.rules.model import Cap, MessagingPolicy, QuietHours
+from bridge.rules.model import Cap, MessagingPolicy
+from bridge.rules.quiet_hours import NO_WINDOW, every_day
 
 NOON = datetime(2026, 3, 2, 17, 0, tzinfo=UTC)
 HOUR = Cap(3, timedelta(hours=1))
-POLICY = MessagingPolicy(quiet_hours=QuietHours(NOON.time(), NOON.time()), total_caps={"sms": HOUR})
+POLICY = MessagingPolicy(quiet_hours=every_day(NO_WINDOW), total_caps={"sms": HOUR})
 
 
 def counted(*instants: datetime, cap: Cap = HOUR) -> MessageCounts:

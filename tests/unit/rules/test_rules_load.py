@@ -12,7 +12,8 @@ from bridge.connector.discovery import Registry
 from bridge.errors import ConfigError
 from bridge.events import CALL_EVENTS, CHAT_EVENTS
 from bridge.rules.load import load, load_or_raise
-from bridge.rules.model import Cap, OncePer, QuietHours, Retry
+from bridge.rules.model import Cap, OncePer, Retry
+from bridge.rules.quiet_hours import NIGHT, NO_WINDOW, QuietWindow, every_day
 from bridge.rules.report import RulesError, report
 from bridge.rules.yaml import Diagnostics, parse
 from tests.unit.rules.helpers import REGISTRY, diagnostics_of, load_text, rules_of
@@ -130,7 +131,7 @@ def test_when_pattern_is_expanded_to_event_types() -> None:
 
 def test_messaging_has_defaults_when_not_in_file() -> None:
     messaging = rules_of("- {name: a, when: call.busy, do: [{use: crm.log_call}]}").messaging
-    assert messaging.quiet_hours == QuietHours(time(20), time(8))
+    assert messaging.quiet_hours == every_day(NIGHT)
     assert messaging.caps["sms"] == Cap(2, timedelta(hours=24))
     assert messaging.consent is None
 
@@ -151,7 +152,7 @@ def test_messaging_keeps_defaults_of_missing_keys() -> None:
           - {name: a, when: call.busy, do: [{use: crm.log_call}]}
         """
     ).messaging
-    assert messaging.quiet_hours == QuietHours(time(21), time(7, 30))
+    assert messaging.quiet_hours == every_day(QuietWindow.between(time(21), time(7, 30)))
     assert messaging.caps["sms"] == Cap(1, timedelta(hours=12))
     assert messaging.caps["email"] == Cap(2, timedelta(days=7))
     assert messaging.total_caps["sms"] == Cap(100, timedelta(minutes=10))
@@ -159,7 +160,7 @@ def test_messaging_keeps_defaults_of_missing_keys() -> None:
     assert messaging.countries == {"US", "NO", "CA"}
     assert messaging.opt_out_scope == "all"
     assert messaging.time_zone == "Europe/Berlin"
-    assert messaging.regions == {"US-FL": QuietHours(time(20), time(8))}
+    assert messaging.regions == {"US-FL": every_day(NIGHT, "messaging.regions.US-FL")}
     assert messaging.consent == "event.callMetadata.custom.smsConsent == true"
 
 
@@ -196,7 +197,7 @@ def test_quiet_hours_none_disables_them_with_a_warning() -> None:
     """
     result = load_text(text)
     assert result.rules is not None
-    assert result.rules.messaging.quiet_hours.start == result.rules.messaging.quiet_hours.end
+    assert result.rules.messaging.quiet_hours == every_day(NO_WINDOW)
     assert [diagnostic.level for diagnostic in result.diagnostics] == ["warning"]
 
 
