@@ -194,11 +194,17 @@ RULE = Section(
             "or a text message was not delivered",
             example='[{use: hubspot.create_task, with: {subject: "{{ delivery.message }}"}}]',
         ),
-        Key("enabled", BOOLEAN, "`false` turns the rule off", default="true"),
+        Key(
+            "enabled",
+            BOOLEAN,
+            "`false` turns the rule off for new events; `bridge cancel --rule` stops what it has created already",
+            default="true",
+        ),
         Key(
             "shadow",
             BOOLEAN,
-            "`true` creates the deliveries but does not send them; the dashboard shows what would have been sent",
+            "`true` creates the deliveries for new events but does not send them; the dashboard shows what would have "
+            "been sent",
             default="false",
         ),
     ),

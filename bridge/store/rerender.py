@@ -1,7 +1,7 @@
 """Rerendering: applies the current version of a rule to its deliveries that wait and were never attempted.
 
 A delivery keeps its ID, its idempotency key and its time. Its params and options are rendered again from the stored
-event. One that the rule would not create today, or would send to somebody else, is cancelled; one that cannot be
+event. One that the rule would not create today, or would send to another recipient, is cancelled; one that cannot be
 rendered stays as it is.
 """
 
