@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from bridge.store.connections import all_connections
+from bridge.store.connections import connection_statuses
 from bridge.store.database import Database
 from bridge.store.queries import list_deliveries, list_events
 from tests.acceptance.service_process import ServiceProcess, clean_environment, eventually, run_command
@@ -64,7 +64,7 @@ def send_event(running: ServiceProcess, name: str, *options: str) -> dict[str, A
         if event is None or event["routed_at"] is None:
             return None
         now = datetime.now(UTC)
-        paused = {row["name"] for row in all_connections(database) if row["pause_cause"]}
+        paused = {status.name for status in connection_statuses(database) if status.pause}
         unfinished = [
             item
             for item in list_deliveries(database, event=event["id"]).items

@@ -281,15 +281,16 @@ def test_replay_of_time_range_asks_for_confirmation(service: ServiceProcess) -> 
     assert service.run("replay", "evt_none", "--yes").returncode == 1
 
 
+@pytest.mark.parametrize("name", ["twilio", "--all"])
 def test_paused_connection_sends_nothing_until_resumed(
-    service: ServiceProcess, providers: RunningSandbox
+    service: ServiceProcess, providers: RunningSandbox, name: str
 ) -> None:
-    assert service.run("pause", "twilio", "--reason", "lunch").returncode == 0
+    assert service.run("pause", name, "--reason", "lunch").returncode == 0
     before = len(providers.twilio.messages)
     event = send_event(service, "call.busy")
     time.sleep(0.5)
     assert deliveries_by_action(service, event)["twilio.send_sms"]["state"] == "pending"
-    assert service.run("resume", "twilio").returncode == 0
+    assert service.run("resume", name).returncode == 0
     assert eventually(lambda: len(providers.twilio.messages) == before + 1)
     assert service.run("pause", "twillio").returncode == 1
 
