@@ -36,6 +36,8 @@ from bridge.errors import LookupInconclusive, PermanentError, TransientError
 
 NOT_FOUND_TTL = timedelta(minutes=5)
 """Cache lifetime of a search without a match; short, because a CRM user may add the contact at any time."""
+LINK_TTL = timedelta(days=30)
+"""How long an address that a record may not have leads to it, if the CRM's search finds no record."""
 SEARCH_INDEX_LAG = timedelta(minutes=1)
 """Time for which a CRM's search may still return a deleted record."""
 _FIELD_NAMES: Mapping[ContactField, str] = {"email": "email address", "phone": "phone number"}
@@ -153,6 +155,7 @@ class _ContactLookup:
         """Cache key of an address -> its record. None: searched for, and no record has it."""
         self._profiles: dict[str, ContactProfile] = {}
         self._learned_ids: dict[str, str] = {}
+        self._learned_links: dict[str, str] = {}
         self._learned_zones: dict[str, str] = {}
         self._learned_profiles: dict[str, ContactProfile] = {}
 
@@ -179,6 +182,7 @@ class _ContactLookup:
         for item in pending:
             if item.contact is None:
                 self._select(item)
+        self._follow_links([item for item in pending if item.contact is None])
         self._follow_shared_addresses(pending)
         self._create([item for item in pending if item.contact is None and item.query.create])
         for item in pending:
@@ -310,6 +314,16 @@ class _ContactLookup:
             f"possible duplicate: email and phone lead to two records, {ids}; the most recently active was used",
         )
 
+    def _follow_links(self, items: Sequence[Resolution]) -> None:
+        """Use the record that an earlier event led to, if the CRM finds none: a record has room for few addresses."""
+        link_keys = [[item.query.link_key(kind) for kind, _ in item.query.addresses] for item in items]
+        links = self._cache.get({key for keys in link_keys for key in keys}) if items else {}
+        self._profiles |= self._cache.profiles(set(links.values()))
+        for item, keys in zip(items, link_keys, strict=True):
+            record_id = next((links[key] for key in keys if key in links), None)
+            if record_id is not None:
+                item.contact = ContactRef(record_id, cached=True)
+
     def _follow_shared_addresses(self, items: Sequence[Resolution]) -> None:
         """Use the record of another item of the batch that has the same address and more."""
         while True:
@@ -356,6 +370,9 @@ class _ContactLookup:
                 self._profiles[new.id] = self._learned_profiles[new.id] = ContactProfile(query.name, absent)
             for item in group:
                 item.contact = ContactRef(new.id, detail, created=not new.existing)
+                for kind, address in item.query.addresses:
+                    if address != query.address(kind):
+                        self._learned_links[item.query.link_key(kind)] = new.id
 
     def _learn(self, items: Sequence[Resolution]) -> None:
         """Cache the record of every address, and the absence of those that no record has."""
@@ -377,10 +394,14 @@ class _ContactLookup:
                         self._learned_zones[address] = zone
                 elif record is None and not is_shared:
                     self._learned_ids[item.query.key(kind)] = contact.id
+                    if not contact.created:
+                        self._learned_links[item.query.link_key(kind)] = contact.id
             if is_shared and item.query.pair_key and not contact.cached:
                 self._learned_ids[item.query.pair_key] = contact.id
         if self._learned_ids:
             self._cache.remember(self._learned_ids)
+        if self._learned_links:
+            self._cache.remember(self._learned_links, LINK_TTL)
         if self._learned_profiles:
             self._cache.remember_profiles(self._learned_profiles)
         if self._learned_zones:

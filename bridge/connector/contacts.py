@@ -191,13 +191,19 @@ class ContactQuery:
         """Return the cache key of one address."""
         return self._keys[kind]
 
+    def link_key(self, kind: AddressKind) -> str:
+        """Return the cache key of the contact's record, which may not have this address."""
+        return f"link:{self.key(kind)}"
+
     def is_not_found(self, cached_ids: Mapping[str, str]) -> bool:
         """Return whether the cache says of every address that the CRM has no such contact."""
         return all(cached_ids.get(key) == "" for key in self.keys)
 
     def forget(self) -> None:
         """Remove the contact from the cache: its record has been deleted, merged or converted."""
-        self.context.contact_cache.forget([*self.keys, *([self.pair_key] if self.pair_key else [])])
+        links = [self.link_key(kind) for kind, _ in self.addresses]
+        pair = [self.pair_key] if self.pair_key else []
+        self.context.contact_cache.forget([*self.keys, *links, *pair])
 
 
 @dataclass(frozen=True)

@@ -239,6 +239,48 @@ def test_the_more_recently_active_of_two_records_is_used(crm: Crm) -> None:
     assert crm.records()[0][0] == by_phone
 
 
+@pytest.mark.parametrize(
+    "other", [{"metadata.contactPhone": "+12125550188"}, {"metadata.contactEmail": "maya@work.example.com"}]
+)
+def test_second_address_leads_to_the_contact_after_the_cache_has_expired(
+    crm: Crm, other: dict[str, str]
+) -> None:
+    crm.deliver(crm.call(BY_BOTH))
+    crm.deliver(crm.call(BY_BOTH | other))
+    for _ in range(3):
+        crm.sandbox.clock.advance(days=8)
+        crm.deliver(crm.call(other))
+    [contact] = crm.contacts()
+    assert {record for record, _ in crm.records()} == {contact["id"]}
+
+
+def test_second_address_of_one_batch_leads_to_the_contact_after_the_cache_has_expired(crm: Crm) -> None:
+    other = {"metadata.contactEmail": "maya@work.example.com"}
+    crm.deliver_all([crm.call(BY_BOTH), crm.call(BY_BOTH | other)])
+    crm.sandbox.clock.advance(days=8)
+    crm.deliver_all([crm.call(BY_EMAIL), crm.call(other)])
+    assert len(crm.contacts()) == 1
+
+
+def test_address_that_a_user_gave_to_another_contact_leads_there(crm: Crm) -> None:
+    crm.deliver(crm.call(BY_BOTH))
+    crm.deliver(crm.call(BY_BOTH | {"metadata.contactPhone": "+12125550188"}))
+    crm.sandbox.clock.advance(days=8)
+    owner = crm.add(phone="+12125550188", last="Okafor")
+    crm.deliver(crm.call({"metadata.contactPhone": "+12125550188"}))
+    assert crm.records()[-1][0] == owner
+
+
+def test_second_address_of_a_deleted_contact_leads_to_a_new_one(crm: Crm) -> None:
+    crm.deliver(crm.call(BY_BOTH))
+    crm.deliver(crm.call(BY_BOTH | {"metadata.contactPhone": "+12125550188"}))
+    crm.sandbox.clock.advance(days=8)
+    crm.provider.delete("contacts" if crm.name == "hubspot" else "Contact", crm.contacts()[0]["id"])
+    crm.deliver(crm.call({"metadata.contactPhone": "+12125550188"}))
+    [contact] = crm.contacts()
+    assert contact["phone"] == "+12125550188"
+
+
 def test_two_records_need_review_with_on_multiple_review(crm: Crm) -> None:
     crm.add(phone=PHONE)
     crm.add(email=EMAIL)
