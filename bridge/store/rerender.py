@@ -8,12 +8,12 @@ rendered stays as it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from bridge.contacts.address import address_key
 from bridge.lifecycle import DeliveryState, Transition
@@ -107,8 +107,7 @@ def _plan(
         rows = [(Delivery.from_row(row[:-1]), row.step_index) for row in conn.execute(query)]
         event_ids = {item.event_id for item, _ in rows if item.event_id}
         events = read_events(database, conn, event_ids)
-        of_events = _TABLE.c.event_id.in_(event_ids), _TABLE.c.rule == rule
-        taken = set(conn.execute(select(_TABLE.c.idempotency_key).where(*of_events)).scalars())
+        siblings = _siblings(conn, event_ids, rule)
         outcomes = {}
         for delivery, step_index in rows:
             obstacle = _obstacle(delivery)
@@ -117,7 +116,8 @@ def _plan(
                 outcome = _Outcome(keep=obstacle or "its event is no longer stored")
             else:
                 planned = [item for item in route(event, now, history).planned if item.rule == rule]
-                outcome = _outcome(delivery, step_index, planned, taken)
+                keys = siblings[delivery.event_id, delivery.action]
+                outcome = _outcome(delivery, step_index, planned, keys)
             outcomes[delivery.id] = (delivery, outcome)
     return outcomes
 
@@ -133,29 +133,44 @@ def _obstacle(delivery: Delivery) -> str | None:
     return None
 
 
-def _find_step(
-    delivery: Delivery, step_index: int, planned: Sequence[PlannedDelivery], taken: AbstractSet[str]
-) -> PlannedDelivery | None:
-    """Return what the delivery's step plans today: the one with its idempotency key.
+def _siblings(
+    conn: Connection, event_ids: Collection[str], rule: str
+) -> Mapping[tuple[str | None, str], Sequence[str]]:
+    """Return the idempotency keys of the rule's deliveries of these events, by event and action."""
+    columns = _TABLE.c["event_id", "action", "idempotency_key"]
+    query = select(*columns).where(
+        _TABLE.c.event_id.in_(event_ids), _TABLE.c.rule == rule, _TABLE.c.trigger == "rule"
+    )
+    keys: defaultdict[tuple[str | None, str], list[str]] = defaultdict(list)
+    for event_id, action, key in conn.execute(query):
+        keys[event_id, action].append(key)
+    return keys
 
-    The key of some actions depends on the content. Then it is the step at the same place, or the only one with this
-    action, unless that belongs to another delivery; `taken` has the keys of all.
+
+def find_step(
+    key: str, step_index: int, planned: Sequence[PlannedDelivery], sibling_keys: Sequence[str]
+) -> PlannedDelivery | None:
+    """Return what the step of a delivery plans today: the one with its idempotency key.
+
+    The key of some actions depends on the content. Then it is the step at the same place, or the only one, unless that
+    may belong to another delivery. `planned` has the steps with the delivery's action, `sibling_keys` the keys of all
+    its deliveries for the event.
     """
-    matches = [item for item in planned if item.action == delivery.action]
-    same_key = [item for item in matches if item.idempotency_key == delivery.idempotency_key]
-    candidates = same_key or [item for item in matches if item.idempotency_key not in taken]
+    same_key = [item for item in planned if item.idempotency_key == key]
+    candidates = same_key or [item for item in planned if item.idempotency_key not in sibling_keys]
     same_place = [item for item in candidates if item.step_index == step_index]
     if same_place or same_key:
         return (same_place or same_key)[0]
-    return candidates[0] if len(candidates) == 1 else None
+    return candidates[0] if len(candidates) == len(sibling_keys) == 1 else None
 
 
 def _outcome(
-    delivery: Delivery, step_index: int, planned: Sequence[PlannedDelivery], taken: AbstractSet[str]
+    delivery: Delivery, step_index: int, planned: Sequence[PlannedDelivery], sibling_keys: Sequence[str]
 ) -> _Outcome:
     if not planned:
         return _Outcome(cancel="the rule no longer fires for its event")
-    new = _find_step(delivery, step_index, planned, taken)
+    same_action = [item for item in planned if item.action == delivery.action]
+    new = find_step(delivery.idempotency_key, step_index, same_action, sibling_keys)
     if new is None:
         return _Outcome(cancel="the rule no longer has this step")
     if new.render_error is not None:
