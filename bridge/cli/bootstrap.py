@@ -202,7 +202,7 @@ def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None
     token = settings.bridge_admin_token
     admin_token = token.get_secret_value() if token else secrets.token_urlsafe(24)
     admin = AdminAuth(admin_token, database.clock, secret=secret, public_url=public_url)
-    admin_service = AdminService(database, rules, CachedStats(database))
+    admin_service = AdminService(database, rules, CachedStats(database), address_hasher(settings))
     app = create_app(
         database,
         receiver,

@@ -32,8 +32,8 @@ from bridge.store.queries import DELIVERY_SUMMARY, read_page
 from bridge.store.routing import event_from_row
 from bridge.store.timeline import describe_state
 
-MAX_EVENTS: Final = 200
-"""Events of a page."""
+_MAX_ADDRESSES: Final = 20
+"""Addresses of a conversation whose opt-outs are read."""
 _MAX_DELIVERIES: Final = 2000
 """Deliveries of a page: of events that were replayed many times, the newest."""
 _EVENTS, _DELIVERIES, _KEYS = schema.events, schema.deliveries, schema.idempotency_keys
@@ -102,7 +102,7 @@ def report_contact(
         ]
     entries = {
         entry["id"]: entry
-        for address in sorted(addresses)[:MAX_EVENTS]
+        for address in sorted(addresses)[:_MAX_ADDRESSES]
         for entry in show_opt_outs(database, address, hash_address)
     }
     return ContactReport(items, next_cursor, list(entries.values()), rejected)

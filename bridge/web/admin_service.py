@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from bridge.rules.model import Diagnostic, Rules
 from bridge.rules.route import route
 from bridge.store.audit_log import list_audit_entries
 from bridge.store.connections import connection_statuses, pause, pause_of_all, resume
+from bridge.store.contact_report import ContactReport, report_contact
 from bridge.store.database import Database
 from bridge.store.operator_actions import (
     ActionResult,
@@ -67,11 +68,27 @@ class AdminService:
     database: Database
     rules: RunningRules
     cached_stats: CachedStats
+    hash_address: Callable[[str], str] | None = None
+    """Returns the hash that replaces an erased address in the opt-out list; None without BRIDGE_SECRET_KEY."""
 
     def show(self, record_type: RecordType, record_id: str) -> dict[str, Any]:
         """Return one event, delivery or rejected request with its audit entries. Raise NotFound."""
         record = _READERS[record_type](self.database, record_id)
         return record | {"audit": list_audit_entries(self.database, target=record_id)}
+
+    def report_contact(
+        self, subject: str, *, since: datetime | None = None, limit: int = 50, cursor: str | None = None
+    ) -> ContactReport:
+        """Report why a person got a message or did not: a phone number, an email address or a conversation ID."""
+        return report_contact(
+            self.database,
+            subject,
+            since=since,
+            time_zone=self.rules.current.messaging.time_zone,
+            hash_address=self.hash_address,
+            limit=limit,
+            cursor=cursor,
+        )
 
     def change_delivery(
         self,

@@ -32,6 +32,7 @@ from bridge.web.query_params import (
     EVENT_PARAMS,
     OPT_OUT_PARAMS,
     PAGE_PARAMS,
+    REPORT_FIELDS,
     InvalidParameter,
     check_id,
     delivery_filter,
@@ -40,6 +41,7 @@ from bridge.web.query_params import (
     one_of,
     opt_out_filter,
     page_filter,
+    report_filter,
     string_or_none,
 )
 
@@ -84,6 +86,13 @@ def api_routes(service: AdminService) -> list[ApiRoute]:
             )
         event_page, delivery_page = search(database, query)
         return 200, {"events": event_page.items, "deliveries": delivery_page.items}
+
+    def why(_: Request, body: Body) -> ApiResponse:
+        subject = string_or_none("contact", body.get("contact"))
+        if subject is None:
+            raise InvalidParameter("missing `contact`: a phone number, an email address or a conversation ID")
+        report = service.report_contact(subject, **report_filter(body, database.clock.now()))
+        return 200, report.to_json()
 
     def show(record_type: RecordType) -> Handler:
         return lambda request, _: (200, service.show(record_type, _id(request)))
@@ -164,6 +173,7 @@ def api_routes(service: AdminService) -> list[ApiRoute]:
         ),
         _get("/rejected-requests/{id}", show("rejected_request"), "Get a rejected request with its body."),
         _get("/search", find, "Find events and deliveries by ID, phone, email or conversation.", ("q",)),
+        _post("/why", why, "Say why a person got a message or did not, for every event.", REPORT_FIELDS),
         _get("/connections", connections, "List connections with their pauses."),
         _get(
             "/rules",

@@ -50,6 +50,8 @@ ACTOR: Final = "dashboard"
 MAX_BODY: Final = 64 * 1024
 _LATEST_EVENTS: Final = 8
 """Events on the start page."""
+_REPORTED_EVENTS: Final = 20
+"""Events of a person on the search page."""
 _MAX_REVIEWS: Final = 50
 """Deliveries that need review on the start page."""
 
@@ -65,6 +67,7 @@ def dashboard_routes(service: AdminService) -> list[BaseRoute]:
         _page("/events/{id}", dashboard.event),
         _page("/deliveries/{id}", dashboard.delivery),
         _page("/search", dashboard.search),
+        _form("/search", dashboard.search),
         _page("/connections", dashboard.connections),
         _page("/rules", dashboard.rules),
         _page("/rejected", dashboard.rejected_requests),
@@ -181,9 +184,13 @@ class Dashboard:
             params=_indented_json(delivery["params"]),
         )
 
-    def search(self, request: Request) -> Response:
-        """Show the events and deliveries that match a query. Redirect if the query is the ID of one of them."""
-        query = (string_or_none("q", request.query_params.get("q")) or "").strip()
+    def search(self, request: Request, form: Form | None = None) -> Response:
+        """Show the events and deliveries that match a query. Redirect if the query is the ID of one of them.
+
+        For a person or a conversation, each event has what decided about it. The search box sends the query in a form,
+        so that no phone number or email address stands in a URL; links use the query string.
+        """
+        query = (string_or_none("q", (request.query_params if form is None else form).get("q")) or "").strip()
         events, deliveries = search(self._database, query) if query else (None, None)
         for path, page in (("events", events), ("deliveries", deliveries)):
             if page is not None and any(item["id"] == query for item in page.items):
@@ -192,6 +199,7 @@ class Dashboard:
             request,
             "search.html",
             query=query,
+            report=self._service.report_contact(query, limit=_REPORTED_EVENTS) if query else None,
             matching_events=events.items if events else [],
             matching_deliveries=deliveries.items if deliveries else [],
         )

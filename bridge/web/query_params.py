@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ EVENT_PARAMS: Final = ("type", "since", "until", "unreadable", *PAGE_PARAMS)
 DELIVERY_PARAMS: Final = ("state", "reason", "event", "connection", "rule", *PAGE_PARAMS)
 DUPLICATE_PARAMS: Final = ("connection", *PAGE_PARAMS)
 OPT_OUT_PARAMS: Final = ("channel", "kind", "source", *PAGE_PARAMS)
+REPORT_FIELDS: Final = ("contact", "since", *PAGE_PARAMS)
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 """Characters that no database stores; JSON can contain them."""
 
@@ -94,6 +95,16 @@ def opt_out_filter(query: QueryParams, default_limit: int = 50) -> dict[str, Any
     }
 
 
+def report_filter(body: Mapping[str, Any], now: datetime, default_limit: int = 50) -> dict[str, Any]:
+    """Return the arguments of `report_contact` from the fields of a POST, which keep the address out of URLs."""
+    limit = body.get("limit", default_limit)
+    values = {"limit": str(limit), "cursor": string_or_none("cursor", body.get("cursor"))}
+    return {
+        "since": _timestamp("since", string_or_none("since", body.get("since")), now),
+        **_pagination(values, default_limit),
+    }
+
+
 def one_of(name: str, value: Any, choices: Sequence[str]) -> Any:
     """Return `value`. Raise InvalidParameter unless it is one of `choices`."""
     if value not in choices:
@@ -119,7 +130,7 @@ def _values(query: QueryParams, allowed: Sequence[str]) -> dict[str, str]:
     return {name: value for name, value in query.items() if value}
 
 
-def _pagination(values: dict[str, str], default_limit: int) -> dict[str, Any]:
+def _pagination(values: Mapping[str, Any], default_limit: int) -> dict[str, Any]:
     limit = values.get("limit", str(default_limit))
     if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_LIMIT):
         raise InvalidParameter(f"`limit` must be a number from 1 to {MAX_LIMIT}")

@@ -73,6 +73,14 @@ def test_login_redirects_to_requested_page(chrome: Chromium, site: Site) -> None
     assert chrome.url == f"{site.url}/events/{event}?x=1"
 
 
+def test_search_for_a_person_keeps_the_number_out_of_the_url(page: Chromium, site: Site) -> None:
+    site.routed_event(direction="inbound")
+    page.fill("[name=q]", "+1 212 555 0167")
+    page.click(".search button")
+    assert page.url == f"{site.url}/search"
+    assert "did not fire: event.direction is inbound, expected outbound" in page.text
+
+
 def test_cross_site_link_opens_with_session(page: Chromium, site: Site) -> None:
     link = f"{site.url}/events/{site.routed_event()}"
 

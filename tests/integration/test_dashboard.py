@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -289,6 +290,19 @@ def test_search_redirects_to_exact_id_or_lists_results(site: Site, browser: http
     assert "call.busy" in page.text
     assert "No results." in get_page(browser, "/search?q=nobody").text
     assert "Enter a phone number" in get_page(browser, "/search?q=").text
+
+
+def test_search_for_a_person_says_what_decided(site: Site, browser: httpx.Client) -> None:
+    site.routed_event(direction="inbound")
+    fired = site.routed_event(direction="outbound", timestamp="2026-03-02T21:30:00Z")
+    response = browser.post("/search", data={"q": "(212) 555-0167"})
+    assert response.status_code == 200
+    text = " ".join(re.sub(r"<[^>]+>", " ", response.text).split())
+    assert "text-when-not-reached did not fire: event.direction is inbound, expected outbound" in text
+    assert "twilio.send_sms of text-when-not-reached : pending" in text
+    assert "2026-03-02 16:30 America/New_York" in text
+    assert browser.post("/search", data={"q": fired}).headers["location"] == f"./events/{fired}"
+    assert "No results." in browser.post("/search", data={"q": "nobody"}).text
 
 
 # ------------------------------------------------------------ operator actions

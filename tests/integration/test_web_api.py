@@ -169,6 +169,26 @@ def test_search_finds_phone_number_formats_and_ids(site: Site, api: httpx.Client
         assert event.id in [item["id"] for item in results["events"]]
 
 
+def test_why_reports_what_decided_about_each_event(site: Site, api: httpx.Client) -> None:
+    ids = [site.routed_event(direction="inbound") for _ in range(3)]
+    page = api.post("/api/why", json={"contact": "(212) 555-0167", "since": "2d", "limit": 2}).json()
+    assert [item["id"] for item in page["items"]] == ids[1:]
+    assert page["items"][0]["rules"][0]["answer"] == (
+        "did not fire: event.direction is inbound, expected outbound"
+    )
+    older = api.post("/api/why", json={"contact": PHONE, "cursor": page["next_cursor"]}).json()
+    assert [item["id"] for item in older["items"]] == ids[:1]
+    invalid: dict[str, Any] = {
+        "missing `contact`": {},
+        "`limit` must be a number": {"contact": "x", "limit": 0},
+        "`since` must be a time": {"contact": "x", "since": "foo"},
+        "unknown field": {"q": "x"},
+    }
+    for words, body in invalid.items():
+        response = api.post("/api/why", json=body)
+        assert (response.status_code, words in response.json()["error"]) == (400, True)
+
+
 def test_search_finds_email_address_case_insensitively(site: Site, api: httpx.Client) -> None:
     event = site.engine.event("chat.abandoned", metadata={"contactEmail": "Ines@Okafor.example"})
     delivery_id = site.engine.deliver("mail", event)
