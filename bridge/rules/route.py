@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from bridge.connector.api import DEFAULT_COUNTRY, Action, IdempotencyInput, Params, SerializeBy
 from bridge.contacts.address import address_key, normalize_address
-from bridge.contacts.phone import is_withheld
+from bridge.contacts.phone import is_withheld, phone_problem
 from bridge.events import Event
 from bridge.rules.conditions import Expression, combine
 from bridge.rules.counting import COUNTER, History, counter_of, no_history
@@ -161,15 +161,15 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
     params, validated, error, left_out = _render_params(
         step,
         message_context(context, plan.event) if is_message else context,
-        {DEFAULT_COUNTRY: plan.event.default_country if plan.event else None},
+        {DEFAULT_COUNTRY: _country(plan)},
     )
     connection, no_connection = _choose_connection(step, context)
     error = error or no_connection
-    recipient = _recipient(action, validated, plan)
+    recipient = _recipient(action, validated, plan, step)
     if recipient and action.recipient in params:
         params[action.recipient] = recipient
     if validated and action.channel and not recipient:
-        error = f"`{action.recipient}` is empty: the message has no recipient"
+        error = _recipient_problem(action, validated, plan)
     key = ""
     try:
         key = (
@@ -207,13 +207,30 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
     )
 
 
-def _recipient(action: Action, params: Params | None, plan: _PlanContext) -> str | None:
-    """Return the recipient of a message in canonical form, even if the connector's param is any string."""
+def _recipient(action: Action, params: Params | None, plan: _PlanContext, step: Step) -> str | None:
+    """Return the recipient of a message in canonical form, even if the connector's param is any string.
+
+    Opt-outs are of phone numbers and email addresses, so only a message to the team may go to anything else.
+    """
     address = getattr(params, action.recipient, None) if params and action.recipient else None
     if not isinstance(address, str):
         return None
-    canonical = normalize_address(address, plan.event.default_country if plan.event else None)
-    return canonical or (None if is_withheld(address) else address)
+    canonical = normalize_address(address, _country(plan))
+    return canonical or (address if step.internal and not is_withheld(address) else None)
+
+
+def _recipient_problem(action: Action, params: Params, plan: _PlanContext) -> str:
+    """Return why a message has no recipient. Contains no part of the value."""
+    address = getattr(params, action.recipient or "", None)
+    if not isinstance(address, str) or not address:
+        return f"`{action.recipient}` is empty: the message has no recipient"
+    if "@" in address or action.channel == "email":
+        return f"`{action.recipient}` is not one valid email address"
+    return f"`{action.recipient}` {phone_problem(address, _country(plan))}"
+
+
+def _country(plan: _PlanContext) -> str | None:
+    return plan.event.default_country if plan.event else None
 
 
 def _render_params(

@@ -144,6 +144,19 @@ def test_opted_out_contact_gets_no_text(bridge: Bridge, spelling: str) -> None:
     assert [event["phone"] for event in list_events(bridge.engine.database).items][-1] == BRITISH
 
 
+@pytest.mark.parametrize(
+    "text", [f"mobile: {BRITISH}", f"{BRITISH} or {BRITISH}", f"{BRITISH}0000000000", "extension seven"]
+)
+def test_text_to_what_is_not_one_number_is_an_error(bridge: Bridge, text: str) -> None:
+    """The param of this action is any string, so only the bridge can know whose number it is."""
+    stop(bridge, BRITISH, None, "typed")
+    bridge.receive("call.failed", otherPhone=text)
+    assert (bridge.recipients, bridge.outcomes) == ([], ["render_error"])
+    [delivery] = list_deliveries(bridge.engine.database).items
+    assert delivery["detail"].startswith("`to` ")
+    assert "7911" not in delivery["detail"]
+
+
 def test_cap_counts_a_person_and_not_a_spelling(database: Database) -> None:
     bridge = Bridge(database, cap="1 per 24h")
     for spelling in SPELLINGS:
