@@ -222,7 +222,7 @@ def _missing_holidays(calendar: Calendar) -> str:
     settings = [hours.setting for hours in calendar.hours if hours.holidays is not None]
     if calendar.holidays is not None or not settings:
         return ""
-    return f"{settings[0]} holidays: none are known, because the phone number tells no country that has any"
+    return f"{settings[0]} holidays: none are known, because there is no phone number of a known country"
 
 
 def _apply_messaging(

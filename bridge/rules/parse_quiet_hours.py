@@ -95,6 +95,7 @@ def _read(
 ) -> Mapping[Channel, QuietHours] | None:
     if node.entries is None or not any(name in CHANNELS for name in node.entries):
         hours = _by_day(context, node, setting, usual)
+        _warn_about_nights(context, node, hours, usual)
         return dict.fromkeys(CHANNELS, hours) if hours else None
     channels = {channel: QuietHours((usual,) * len(DAYS), setting=setting) for channel in CHANNELS}
     for name, (key, value) in node.entries.items():
@@ -106,7 +107,17 @@ def _read(
             continue
         hours = _by_day(context, value, f"{setting}.{name}", usual)
         channels |= {channel: hours for channel in CHANNELS if channel == name and hours is not None}
+        if name != "email":
+            _warn_about_nights(context, value, hours, usual)
     return channels
+
+
+def _warn_about_nights(
+    context: ParseContext, node: Node, hours: QuietHours | None, usual: QuietWindow
+) -> None:
+    if hours is not None and hours.is_empty and usual != NO_WINDOW:
+        text = "without quiet hours, messages are sent at night"
+        context.warning(node, text, "many jurisdictions prohibit messages at night")
 
 
 def _by_day(context: ParseContext, node: Node, setting: str, usual: QuietWindow) -> QuietHours | None:
@@ -119,9 +130,6 @@ def _by_day(context: ParseContext, node: Node, setting: str, usual: QuietWindow)
         hours = QuietHours(week, windows.get(HOLIDAYS), setting) if windows else None
     if hours is not None and is_always_quiet([hours]):
         context.error(node, "no message could ever be sent: every hour of the week is quiet")
-    if hours is not None and hours.is_empty and usual != NO_WINDOW:
-        text = "without quiet hours, messages are sent at night"
-        context.warning(node, text, "many jurisdictions prohibit messages at night")
     return hours
 
 

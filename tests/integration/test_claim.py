@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from copy import copy
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any, NoReturn
 
 import pytest
@@ -19,7 +19,7 @@ from bridge.errors import (
 )
 from bridge.lifecycle import PauseCause
 from bridge.rules.model import Cap, MessagingPolicy, OncePer, Retry
-from bridge.rules.quiet_hours import NIGHT, every_day
+from bridge.rules.quiet_hours import ALL_DAY, NIGHT, QuietHours, QuietWindow, every_day
 from bridge.store.claim import LEASE
 from bridge.store.connections import all_connections, pause, pause_columns, resume
 from bridge.store.contact_cache import StoredContactCache, cached_time_zones
@@ -461,6 +461,18 @@ def test_message_in_quiet_hours_is_deferred_to_the_morning(engine: Engine) -> No
     engine.database.clock.set(datetime(2026, 3, 3, 13, 0, 1, tzinfo=UTC))
     engine.run_due()
     assert engine.show(delivery_id)["state"] == "succeeded"
+
+
+def test_message_on_a_holiday_is_deferred_to_the_next_working_day(engine: Engine) -> None:
+    office = QuietWindow.between(time(17), time(9))
+    hours = QuietHours((office,) * 5 + (ALL_DAY, ALL_DAY), ALL_DAY, "messaging.quiet_hours.sms")
+    engine.policy_config = PolicyConfig(
+        MessagingPolicy(quiet_hours={**MessagingPolicy().quiet_hours, "sms": hours})
+    )
+    engine.database.clock.set(datetime(2026, 5, 23, 16, 0, tzinfo=UTC))  # Saturday before Memorial Day
+    delivery_id = engine.deliver("send")
+    engine.run_due()
+    assert engine.show(delivery_id)["run_at"] == datetime(2026, 5, 26, 13, 0, tzinfo=UTC)
 
 
 def test_later_event_of_the_same_contact_cancels(engine: Engine) -> None:

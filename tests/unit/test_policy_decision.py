@@ -31,7 +31,7 @@ from bridge.policy import (
     zones_of,
 )
 from bridge.rules.model import Cap, MessagingPolicy, OncePer
-from bridge.rules.quiet_hours import QuietWindow, every_day
+from bridge.rules.quiet_hours import ALL_DAY, QuietHours, QuietWindow, every_day
 from bridge.samples import sample
 
 PHONE = "+12125550123"
@@ -40,6 +40,9 @@ NIGHT = datetime(2026, 3, 3, 2, 30, tzinfo=UTC)
 MORNING = datetime(2026, 3, 3, 13, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 DEFAULTS = MessagingPolicy()
+WORKING_HOURS = QuietHours(
+    (QuietWindow.between(time(17), time(9)),) * 5 + (ALL_DAY, ALL_DAY), ALL_DAY, "messaging.quiet_hours.sms"
+)
 
 SMS = DueDelivery(
     id="dlv_1",
@@ -419,3 +422,68 @@ def test_message_waits_for_crms_that_have_not_answered(expires_at, until):
 def test_no_crm_is_asked_about_what_is_not_a_message_now(due, now):
     decision = decide(due, PolicyInputs(crms_to_ask=("hubspot",)), DEFAULTS, now)
     assert not getattr(decision, "crms_to_ask", ())
+
+
+def test_quiet_hours_depend_on_the_channel() -> None:
+    messaging = replace(DEFAULTS, quiet_hours={**DEFAULTS.quiet_hours, "sms": WORKING_HOURS})
+    saturday = datetime(2026, 3, 7, 15, 12, tzinfo=UTC)
+    decision = decide(replace(SMS, expires_at=None), PolicyInputs(), messaging, saturday)
+    assert decision == Defer(
+        datetime(2026, 3, 9, 13, tzinfo=UTC),
+        "messaging.quiet_hours.sms sat: all day; it is Sat 10:12 in America/New_York; "
+        "they end on 2026-03-09 at 09:00 local time (13:00 UTC)",
+    )
+    call = replace(SMS, channel="call", expires_at=None)
+    assert decide(call, PolicyInputs(), messaging, saturday) == Allow()
+
+
+def test_expiry_during_a_holiday_names_it() -> None:
+    messaging = replace(DEFAULTS, quiet_hours={"sms": WORKING_HOURS})
+    memorial_day = datetime(2026, 5, 25, 15, tzinfo=UTC)
+    due = replace(SMS, expires_at=memorial_day + 2 * HOUR)
+    decision = decide(due, PolicyInputs(), messaging, memorial_day)
+    assert decision == Suppress(
+        "expired",
+        "messaging.quiet_hours.sms holidays: all day (Memorial Day); it is Mon 11:00 in America/New_York; "
+        "they end on 2026-05-26 at 09:00 local time (13:00 UTC), but the delivery expires at 2026-05-25 17:00 UTC",
+        datetime(2026, 5, 26, 13, tzinfo=UTC),
+    )
+
+
+def test_quiet_hours_start_is_that_of_the_channel_and_the_day() -> None:
+    messaging = replace(DEFAULTS, quiet_hours={"sms": WORKING_HOURS})
+    decision = decide(SMS, PolicyInputs(), messaging, NOON)
+    assert isinstance(decision, Allow)
+    assert decision.quiet_hours_start == datetime(2026, 3, 2, 22, tzinfo=UTC)  # 17:00 in New York
+    assert decision.note == ""
+
+
+@pytest.mark.parametrize(
+    ("recipient", "is_holiday"),
+    [
+        ("+12125550167", True),
+        ("+14165550167", False),
+        ("+442079460018", True),
+        ("ines@okafor.example", False),
+    ],
+)
+def test_holidays_are_those_of_the_recipients_country(recipient: str, is_holiday: bool) -> None:
+    """The last Monday of May is a holiday in the US and in the United Kingdom."""
+    messaging = replace(DEFAULTS, quiet_hours=dict.fromkeys(("sms", "email"), WORKING_HOURS))
+    memorial_day = datetime(2026, 5, 25, 15, tzinfo=UTC)
+    channel = "email" if "@" in recipient else "sms"
+    due = replace(SMS, channel=channel, recipient=recipient, contact=Contact(), expires_at=None)
+    decision = decide(due, PolicyInputs(), messaging, memorial_day)
+    assert isinstance(decision, Defer if is_holiday else Allow)
+
+
+def test_message_without_known_holidays_says_so() -> None:
+    messaging = replace(DEFAULTS, quiet_hours={"email": WORKING_HOURS})
+    due = replace(SMS, channel="email", recipient="ines@okafor.example", contact=Contact(), expires_at=None)
+    note = "messaging.quiet_hours.sms holidays: none are known, because there is no phone number of a known country"
+    decision = decide(due, PolicyInputs(), messaging, NOON)
+    assert isinstance(decision, Allow)
+    assert decision.note == note
+    deferred = decide(due, PolicyInputs(), messaging, NIGHT)
+    assert isinstance(deferred, Defer)
+    assert deferred.detail.endswith(f"; {note}")

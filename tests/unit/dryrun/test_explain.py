@@ -221,3 +221,22 @@ def test_dry_run_agrees_about_two_texts_of_an_event(load_rules, event, database)
         ("first", "succeeded", ""),
         ("mail", "succeeded", ""),
     ]
+
+
+def test_explain_names_the_day_and_the_holidays_it_does_not_know(explain_event):
+    text = RULES.replace(
+        "caps: {sms: 1 per 24h}",
+        'quiet_hours: {sms: {mon-fri: "17:00-09:00", sat-sun: all day, holidays: all day}}',
+    )
+    evening = explain_event(text=text, at="2026-03-04T18:00:00-05:00")
+    (delivery,) = evening.deliveries
+    assert (delivery.outcome, delivery.at) == ("go", datetime.fromisoformat("2026-03-05T09:00:00-05:00"))
+    (detail,) = delivery.details
+    assert detail == (
+        "messaging.quiet_hours.sms wed: 17:00-09:00; it is Wed 18:05 in America/New_York; "
+        "they end on 2026-03-05 at 09:00 local time (14:00 UTC)"
+    )
+    satellite = explain_event(text=text, metadata={"contactPhone": "+881612345678"})
+    assert satellite.deliveries[0].details == (
+        "messaging.quiet_hours.sms holidays: none are known, because there is no phone number of a known country",
+    )

@@ -100,7 +100,7 @@ def test_cookbook_covers_every_event_type() -> None:
         "call.completed": 5,
         "call.failed": 4,
         "call.busy": 4,
-        "call.no-answer": 4,
+        "call.no-answer": 5,
         "chat.completed": 4,
         "chat.resolved": 4,
         "chat.abandoned": 4,

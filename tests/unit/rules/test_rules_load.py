@@ -13,7 +13,7 @@ from bridge.errors import ConfigError
 from bridge.events import CALL_EVENTS, CHAT_EVENTS
 from bridge.rules.load import load, load_or_raise
 from bridge.rules.model import Cap, OncePer, Retry
-from bridge.rules.quiet_hours import NIGHT, NO_WINDOW, QuietWindow, every_day
+from bridge.rules.quiet_hours import ALL_DAY, NIGHT, NO_WINDOW, QuietHours, QuietWindow, every_day
 from bridge.rules.report import RulesError, report
 from bridge.rules.yaml import Diagnostics, parse
 from tests.unit.rules.helpers import REGISTRY, diagnostics_of, load_text, rules_of
@@ -187,6 +187,41 @@ def test_invalid_limits_are_reported(messaging: str, error: str) -> None:
     text = f"version: 1\nmessaging: {messaging}\nrules: [{{name: a, when: call.busy, do: [{{use: crm.log_call}}]}}]"
     diagnostics = load_text(text).diagnostics
     assert [(item.level, item.text) for item in diagnostics] == [("error", error)]
+
+
+NIGHTS = (NIGHT,) * 5
+OFFICE = QuietWindow.between(time(17), time(9))
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"),
+    [
+        ('"8:00-9:30"', QuietHours((QuietWindow(8 * 60, 9 * 60 + 30),) * 7)),
+        ('"00:00-24:00"', None),
+        ('"22:00 – 24:00"', QuietHours((QuietWindow(22 * 60, 24 * 60),) * 7)),
+        ("{sat-sun: all day}", QuietHours((*NIGHTS, ALL_DAY, ALL_DAY))),
+        ('{mon-fri: "17:00-09:00", sat: none}', QuietHours((*[OFFICE] * 5, NO_WINDOW, NIGHT))),
+        ("{sat-mon: none}", QuietHours((NO_WINDOW, *[NIGHT] * 4, NO_WINDOW, NO_WINDOW))),
+        ("{holidays: all day}", QuietHours((NIGHT,) * 7, ALL_DAY)),
+        (
+            "{sms: {sun: all day, holidays: none}}",
+            QuietHours((*NIGHTS, NIGHT, ALL_DAY), NO_WINDOW, "messaging.quiet_hours.sms"),
+        ),
+        ('{email: "21:00-07:00"}', QuietHours((NIGHT,) * 7)),
+        ("{email: none}", QuietHours((NIGHT,) * 7)),
+    ],
+)
+def test_quiet_hours_of_text_messages(text: str, hours: QuietHours | None) -> None:
+    file = f"version: 1\nmessaging: {{quiet_hours: {text}}}\nrules:\n"
+    result = load_text(file + "  - {name: a, when: call.busy, do: [{use: crm.log_call}]}\n")
+    if hours is None:
+        assert [item.text for item in result.diagnostics] == [
+            "no message could ever be sent: every hour of the week is quiet"
+        ]
+    else:
+        assert result.diagnostics == ()
+        assert result.rules is not None
+        assert result.rules.messaging.quiet_hours["sms"] == hours
 
 
 def test_quiet_hours_none_disables_them_with_a_warning() -> None:
