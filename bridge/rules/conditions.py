@@ -67,7 +67,7 @@ class Comparison:
         else:
             matches = OPERATORS[self.operator](value, self.expected)
             if matches is None:
-                reason = f"{self.operator} does not apply to {describe_type(value)}"
+                reason = _describe_mismatch(self.operator, value, self.expected)
         result: Truth = "unknown" if matches is None else "true" if matches else "false"
         checks.append(Check(self.text, actual, result, reason, depth))
         return result
@@ -80,6 +80,17 @@ class Comparison:
         """Return the field, unless the comparison is true of a field without a value."""
         is_absence = self.operator in PRESENCE_OPERATORS and not self.expected
         return frozenset() if is_absence else frozenset([self.path])
+
+
+def _describe_mismatch(operator: str, value: Any, expected: Any) -> str:
+    """Say why the operator cannot compare the two values: `a string is not compared with a number`."""
+    kind = describe_type(value)
+    others = sorted(
+        {describe_type(item) for item in (expected if isinstance(expected, list) else [expected])}
+    )
+    if operator in ("contains", "starts_with", "ends_with") or kind in others:
+        return f"{operator} does not apply to {kind}"
+    return f"{kind} is not compared with {' or '.join(others)}"
 
 
 @dataclass(frozen=True)

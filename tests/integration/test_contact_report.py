@@ -78,6 +78,33 @@ def test_report_says_for_each_event_what_decided(engine: Engine) -> None:
     assert items[1]["rules"] == []
 
 
+def test_report_names_the_policy_that_decided(engine: Engine) -> None:
+    event = engine.event(metadata={"contactPhone": PHONE})
+    first = engine.deliver("send", event, rule="first")
+    engine.deliver("send", event, rule="again")
+    engine.run_due()
+    save_opt_out(engine.database, OptOutChange("sms", PHONE, opted_out=True, source="STOP to twilio"))
+    engine.deliver("send", engine.event(metadata={"contactPhone": PHONE}), rule="late")
+    engine.run_due()
+    answers = [delivery["answer"] for item in report(engine).items for delivery in item["deliveries"]]
+    assert answers[0] == "succeeded: queued"
+    assert answers[1] == (
+        f"suppressed: duplicate: rule `first` already sends this person a text message for this event ({first})"
+    )
+    assert answers[2].startswith(
+        "suppressed: opted_out: opt-out: the recipient opted out of text messages at "
+    )
+    assert "(STOP to twilio)" in answers[2]
+
+
+def test_message_about_another_person_is_in_the_report_of_its_recipient(engine: Engine) -> None:
+    event = engine.event(metadata={"contactPhone": "+12125550145"})
+    engine.deliver("send", event, recipient=PHONE, params={"to": PHONE})
+    engine.run_due()
+    [item] = report(engine).items
+    assert (item["id"], item["other_address"]) == (event.id, True)
+
+
 @pytest.mark.parametrize("spelling", ["+1 (212) 555-0144", "212-555-0144", "0012125550144"])
 def test_any_spelling_finds_the_contact(engine: Engine, spelling: str) -> None:
     engine.database.default_country = "US"

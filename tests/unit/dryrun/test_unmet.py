@@ -26,7 +26,7 @@ PREVIOUS = "event.callMetadata.context.previousAttempts"
         ("where: {event.duration: {gte: 5}}", "event.duration is 0, expected at least 5"),
         (
             "where: {event.metadata.rating: [1, 2]}",
-            'event.metadata.rating is "2", expected one of [1, 2] (in does not apply to a string)',
+            'event.metadata.rating is "2", expected one of [1, 2] (a string is not compared with a number)',
         ),
         ("where: {event.metadata.x: a}", "event.metadata.x is missing, expected a"),
         ("where: {event.metadata.x: {exists: true}}", "event.metadata.x is missing, expected a value"),

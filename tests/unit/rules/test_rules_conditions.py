@@ -159,7 +159,7 @@ def test_trace_names_similar_field_when_missing() -> None:
 
 def test_trace_has_reason_when_operator_does_not_apply() -> None:
     _, (row,) = checks("where: {event.metadata.tier: gold}", metadata__tier=3)
-    assert (row.actual, row.reason) == ("3", "eq does not apply to a number")
+    assert (row.actual, row.reason) == ("3", "a number is not compared with a string")
     _, (row,) = checks("where: {event.metadata.tier.name: gold}", metadata__tier="gold")
     assert row.actual == "missing (a string has no fields)"
 
