@@ -110,6 +110,7 @@ def worker() -> None:
     """
     from bridge.cli import server
     from bridge.cli.bootstrap import Role, build_service
+    from bridge.cli.process import exit_process
     from bridge.errors import ConfigError
     from bridge.settings import Settings, environment
     from bridge.telemetry import configure_logging
@@ -123,4 +124,4 @@ def worker() -> None:
             "`bridge worker` needs PostgreSQL: set BRIDGE_DATABASE_URL=postgresql://... "
             "With SQLite, `bridge serve` runs the only worker"
         )
-    server.exit_process(server.work_until_stopped(build_service(Role.WORKER, environ)))
+    exit_process(server.work_until_stopped(build_service(Role.WORKER, environ)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import gc
 import os
 import signal
 import socket
@@ -21,19 +20,16 @@ import uvloop
 from bridge.cli.bootstrap import Service, WebService
 from bridge.cli.db import sqlite_path
 from bridge.cli.http_limits import BoundedProtocol
+from bridge.cli.process import STOP_SECONDS, exit_immediately, tune_gc
 from bridge.cli.worker_supervisor import Supervisor
 from bridge.clock import uptime
 from bridge.errors import ConfigError, StoreUnavailable
 from bridge.settings import local_url
 from bridge.telemetry import log
 
-STOP_SECONDS = 25.0
-"""Maximum time a shutdown waits for running attempts; another worker looks up the outcome of longer ones."""
 RULES_POLL_SECONDS = 2.0
 SWITCH_INTERVAL_SECONDS = 0.0005
 """Maximum time a computing thread delays a response; Python's default of 5 ms adds up over many requests."""
-GC_THRESHOLD = 20_000
-"""New objects before a garbage collection; Python's default of 700 is reached every few events."""
 LOCK_TIMEOUT_SECONDS = 5.0
 """Maximum time a starting server waits until the worker of a killed server has exited."""
 KEEP_ALIVE_SECONDS = 75
@@ -167,29 +163,6 @@ def work_until_stopped(service: Service) -> bool:
     clean = service.stop(STOP_SECONDS)
     service.close()
     return clean
-
-
-def tune_gc() -> None:
-    """Keep garbage collections rare and short.
-
-    Objects that exist now live as long as the process and are excluded from collection.
-    """
-    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
-    gc.freeze()
-
-
-def exit_immediately(number: int) -> None:
-    """Exit now. Another worker looks up the outcome of running attempts."""
-    log.warning("stopped immediately", signal=signal.Signals(number).name)
-    os._exit(128 + number)
-
-
-def exit_process(clean: bool) -> None:
-    """Exit with 0, even if attempts hang in their threads."""
-    if not clean:
-        log.warning("attempts still running at exit", advice="another worker looks up their outcome")
-        sys.stdout.flush()
-        os._exit(0)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -25,7 +25,7 @@ from prometheus_client.exposition import generate_latest
 
 from bridge.cli.bootstrap import Role, Service, build_service
 from bridge.cli.ipc import Message, Reload, RequestMetrics, Start, Stop, Wake, WorkerMetrics, decode, encode
-from bridge.cli.server import STOP_SECONDS, exit_process, tune_gc
+from bridge.cli.process import STOP_SECONDS, exit_process, tune_gc
 from bridge.errors import BridgeError
 from bridge.settings import Settings
 from bridge.store.database import EVENTS_TOPIC

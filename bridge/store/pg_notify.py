@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import psycopg
 from sqlalchemy.engine import make_url
 
 from bridge.store.database import ALL_TOPICS, CHANNEL, EVENTS_TOPIC, Database, encode_topics
 from bridge.telemetry import log
+
+if TYPE_CHECKING:
+    import psycopg  # at run time only with PostgreSQL, because the import takes 100 ms
 
 _RECONNECT_DELAY = 1.0
 """Seconds until another connection is tried."""
@@ -57,6 +60,8 @@ class ChangeNotifier:
 
     def _run(self, work: Callable[[psycopg.Connection], None]) -> None:
         """Run `work` on a connection of its own, and reconnect after an error."""
+        import psycopg
+
         address = (
             make_url(self._database.url).set(drivername="postgresql").render_as_string(hide_password=False)
         )
@@ -84,6 +89,8 @@ class ChangeNotifier:
                     self._database.notify_local(frozenset(notification.payload.split(",")))
 
     def _send(self, conn: psycopg.Connection) -> None:
+        import psycopg
+
         conn.execute("SET synchronous_commit = off")  # a notification need not survive a crash
         self._sender_pid = conn.info.backend_pid
         while True:

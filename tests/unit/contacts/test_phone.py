@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import timeit
 from collections.abc import Sequence
+from functools import cache
 
 import phonenumbers
 import pytest
@@ -265,7 +266,8 @@ def test_same_number_compares_identities(typed: str, number: str, is_same: bool)
 # ---------------------------------------------------------------- properties
 
 
-def _examples() -> Sequence[tuple[str, PhoneNumber]]:
+@cache
+def examples() -> Sequence[tuple[str, PhoneNumber]]:
     """An example of every type of number in every region that the numbering plans call valid."""
     return [
         (region, number)
@@ -276,7 +278,6 @@ def _examples() -> Sequence[tuple[str, PhoneNumber]]:
     ]
 
 
-EXAMPLES = _examples()
 INVISIBLE = list("\u200e\u200f\u202a\u202c\u2066\u2069\u200b\u2060\u00ad\ufe0f\ufeff")
 SPACING = ["", " ", "-", ".", "\u00a0", "\u2011", "·", "  "]
 ZEROS = ["0", "\u0660", "\u06f0", "\u0966", "\uff10", "\U0001d7ce"]
@@ -299,7 +300,7 @@ def _with_trunk_prefix(region: str, number: PhoneNumber) -> str:
 @st.composite
 def spellings(draw: st.DrawFn) -> tuple[str, str, str | None]:
     """A valid number in E.164, a spelling of it, and the country that the spelling needs."""
-    region, number = draw(st.sampled_from(EXAMPLES))
+    region, number = draw(st.sampled_from(examples()))
     canonical = str(phonenumbers.format_number(number, PhoneNumberFormat.E164))
     kind = draw(st.sampled_from(["grouped", "trunk", "00", "011", "national", "no plus"]))
     country = None
@@ -329,7 +330,7 @@ def test_every_spelling_of_a_valid_number_is_the_same_identity(spelling: tuple[s
 
 
 def test_trunk_prefix_of_every_country_is_removed() -> None:
-    for region, number in EXAMPLES:
+    for region, number in examples():
         canonical = phonenumbers.format_number(number, PhoneNumberFormat.E164)
         assert normalize_phone(_with_trunk_prefix(region, number)) == canonical
 

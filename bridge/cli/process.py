@@ -1,0 +1,41 @@
+"""What server and worker processes have in common: garbage collection and exit.
+
+The worker imports this module instead of `bridge.cli.server`, whose HTTP server it does not need.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+
+from bridge.telemetry import log
+
+STOP_SECONDS = 25.0
+"""Maximum time a shutdown waits for running attempts; another worker looks up the outcome of longer ones."""
+GC_THRESHOLD = 20_000
+"""New objects before a garbage collection; Python's default of 700 is reached every few events."""
+
+
+def tune_gc() -> None:
+    """Keep garbage collections rare and short.
+
+    Objects that exist now live as long as the process and are excluded from collection.
+    """
+    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
+    gc.freeze()
+
+
+def exit_immediately(number: int) -> None:
+    """Exit now. Another worker looks up the outcome of running attempts."""
+    log.warning("stopped immediately", signal=signal.Signals(number).name)
+    os._exit(128 + number)
+
+
+def exit_process(clean: bool) -> None:
+    """Exit with 0, even if attempts hang in their threads."""
+    if not clean:
+        log.warning("attempts still running at exit", advice="another worker looks up their outcome")
+        sys.stdout.flush()
+        os._exit(0)
