@@ -24,7 +24,7 @@ from bridge.store.inbound_messages import store_inbound_messages
 from bridge.store.opt_outs import OptOutChange, save_opt_outs
 from bridge.store.results import CONFIRMED_BY_STATUS, UNDELIVERED_STATUSES, latest_status
 from bridge.store.transitions import Change, apply_transitions
-from bridge.store.undeliverable import DeliveryProblem, save_undeliverable
+from bridge.store.undeliverable import DeliveryProblem, clear_undeliverable, save_undeliverable
 from bridge.telemetry import mask
 
 CallbackEvent = StatusUpdate | OptOut | OptIn | InboundMessage
@@ -59,6 +59,8 @@ def apply_callback(database: Database, name: str, reported: Sequence[CallbackEve
         # Locks in the order of `record_results`: deliveries, recipients, idempotency keys.
         opt_out_changes += store_inbound_messages(database, conn, name, inbound_messages, now)
         save_opt_outs(database, conn, opt_out_changes, now)
+        # Whoever writes from an address can be reached there.
+        clear_undeliverable(conn, [(message.channel, message.sender) for message in inbound_messages])
         for status_update in status_updates:
             delivery = _match(deliveries, status_update)
             if isinstance(delivery, str):

@@ -15,7 +15,7 @@ from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
 
 from bridge.clock import Clock
-from bridge.connector import StatusUpdate
+from bridge.connector import InboundMessage, StatusUpdate
 from bridge.connector.api import Channel
 from bridge.contacts.typed_address import read_typed_address
 from bridge.dryrun.engine import temporary_database
@@ -432,6 +432,14 @@ def test_status_callback_marks_the_address_of_its_delivery(engine: Engine) -> No
     status = StatusUpdate("undelivered", delivery=delivery_id, detail="landline", undeliverable=True)
     apply_callback(engine.database, "desk", [status])
     assert reason(engine, "sms", PHONE) == "undeliverable"
+
+
+def test_text_from_an_undeliverable_number_lets_messages_be_sent_again(engine: Engine) -> None:
+    landline(engine)
+    assert reason(engine, "sms", PHONE) == "undeliverable"
+    message = InboundMessage(id="SM1", channel="sms", sender=PHONE, to="+12125550100", text="My new phone")
+    apply_callback(engine.database, "desk", [message])
+    assert reason(engine, "sms", PHONE) is None
 
 
 def test_expired_and_erased_entries_are_deleted(engine: Engine) -> None:
