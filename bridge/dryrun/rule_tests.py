@@ -17,6 +17,8 @@ from bridge.dryrun.engine import DryRun, temporary_database
 from bridge.errors import ConfigError
 from bridge.events import EVENT_TYPES, Event, dedupe_key_of
 from bridge.json_values import parse_body, set_field
+from bridge.policy.local_time import local_time
+from bridge.policy.zones import zones_of
 from bridge.rules.model import Expectation, Rules, RuleTest, RuleTestEvent, Trace
 from bridge.rules.unmet import unmet_conditions
 from bridge.samples import iso, sample
@@ -184,7 +186,7 @@ def _compare(test: RuleTest, dry_run: DryRun) -> Iterable[Mismatch]:
         by_rule.setdefault(_rule_name(delivery), []).append(delivery)
     expected_by_rule = test.expect or dict.fromkeys(by_rule, ())
     for rule, expected in expected_by_rule.items():
-        yield from _compare_rule(test, rule, expected, by_rule.get(rule, []), dry_run.traces)
+        yield from _compare_rule(test, rule, expected, by_rule.get(rule, []), dry_run)
 
 
 def _rule_name(delivery: DryRunDelivery) -> str:
@@ -196,8 +198,9 @@ def _compare_rule(
     rule: str,
     expected: Sequence[Expectation],
     deliveries: Sequence[DryRunDelivery],
-    traces: Sequence[tuple[Event, Sequence[Trace]]],
+    dry_run: DryRun,
 ) -> Iterable[Mismatch]:
+    time_zone = dry_run.rules.messaging.time_zone
     pairs = _pair(expected, deliveries, test.fail)
     unmatched = [delivery for index, delivery in enumerate(deliveries) if index not in pairs.values()]
     for index, expectation in enumerate(expected):
@@ -213,7 +216,7 @@ def _compare_rule(
                 rule,
                 expectation.line,
                 f"{_describe_expectation(expectation)}: no such delivery",
-                _explain_unfired(rule, traces),
+                _explain_unfired(rule, dry_run.traces),
             )
         else:
             unmatched.remove(closest)
@@ -222,13 +225,13 @@ def _compare_rule(
                 rule,
                 expectation.line,
                 f"{_describe_expectation(expectation)}: {differences}",
-                _details(closest),
+                _details(closest, expectation.at, time_zone),
             )
     for delivery in unmatched:
         # Suppressed and cancelled deliveries need no expectation.
         if not delivery.held_back:
             text = f"unexpected: {delivery.planned.action} {_describe_state(delivery, delivery.event.received_at)}"
-            yield Mismatch(rule, test.line, text, _details(delivery))
+            yield Mismatch(rule, test.line, text, _details(delivery, None, time_zone))
 
 
 def _pair(
@@ -304,8 +307,16 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _details(delivery: DryRunDelivery) -> tuple[str, ...]:
-    return (delivery.detail,) if delivery.detail else ()
+def _details(delivery: DryRunDelivery, like: datetime | None, time_zone: str) -> tuple[str, ...]:
+    """Return what decided, and for a message the recipient's clock if it differs from that of the test."""
+    details = [delivery.detail] if delivery.detail else []
+    planned = delivery.planned
+    if planned.channel and not planned.internal:
+        clock = local_time(delivery.at, zones_of(delivery.event.contact, planned.recipient, time_zone))
+        in_test = _time(delivery.at, like or delivery.event.received_at)
+        if not clock.startswith(in_test[:16].replace("T", " ")):
+            details.append(f"on the recipient's clock: {clock}")
+    return tuple(details)
 
 
 def _explain_unfired(rule: str, traces: Sequence[tuple[Event, Sequence[Trace]]]) -> tuple[str, ...]:

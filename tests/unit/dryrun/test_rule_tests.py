@@ -63,6 +63,16 @@ def test_time_mismatch_is_reported_in_utc_offset_of_the_test(run_rule_tests):
     assert not report.passed
 
 
+def test_time_mismatch_is_shown_on_the_clock_of_the_recipient_too(run_rule_tests):
+    other_offset = NIGHT % '{use: texter.send, at: "2026-03-03T15:00:00+02:00"}'
+    passes = run_rule_tests(other_offset)
+    assert passes.passed
+    report = run_rule_tests(NIGHT % '{use: texter.send, at: "2026-03-03T16:00:00+02:00"}')
+    [mismatch] = report.results[0].mismatches
+    assert mismatch.text.endswith("it was at 2026-03-03T15:00+02:00")
+    assert mismatch.details == ("on the recipient's clock: 2026-03-03 08:00 America/New_York",)
+
+
 def test_param_mismatch_is_reported(run_rule_tests):
     report = run_rule_tests(NIGHT % "{use: texter.send, with: {body: Hello}}")
     assert mismatches(report) == ['expected texter.send: body is "Hi Ines", not "Hello"']
