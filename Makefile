@@ -22,8 +22,8 @@ COMPILE = build/lock/bin/uv pip compile --quiet --universal --generate-hashes --
 help:
 	@echo "make demo         show what the bridge does; needs no account and no configuration"
 	@echo "make serve        run the service with the settings in .env and the rules in rules.yaml"
-	@echo "make test         run the tests, except the long fault injection"
-	@echo "make test-faults  run the long fault injection: kills, freezes, full disks, clock jumps"
+	@echo "make test         run the tests, except the long ones"
+	@echo "make test-faults  run the long tests: kills, freezes, full disks, clock jumps, large inputs"
 	@echo "make check        run the linter, the formatter, the type checker and the import contracts"
 	@echo "make docs         generate docs/reference from the code"
 	@echo "make bench        run the benchmarks against baselines measured in the same run"
@@ -48,7 +48,7 @@ test: $(READY)
 	@$(BIN)/pytest -m "not faults" --numprocesses 6 --dist worksteal
 
 test-faults: $(READY)
-	@$(BIN)/pytest -m "faults and not alone" --numprocesses 4 --dist worksteal
+	@$(BIN)/pytest -m "faults and not alone" --numprocesses 6 --dist worksteal
 	@$(BIN)/pytest -m "faults and alone"
 
 check: $(READY)
