@@ -597,10 +597,13 @@ def test_requests_do_not_exceed_the_limit_per_second(engine: Engine) -> None:
     engine.per_second, engine.slots = 2.0, 50
     for number in range(20):
         engine.deliver("post", engine.event(metadata={"contactPhone": f"+1212555{number:04d}"}))
+    started_at = engine.database.clock.now()
     for _ in range(10):
         engine.run_due()
         engine.database.clock.advance(seconds=0.5)
-    assert 10 <= len(engine.provider.calls) <= 12
+    # The clock also runs while the test does: on a busy machine, longer.
+    seconds = (engine.database.clock.now() - started_at).total_seconds()
+    assert 10 <= len(engine.provider.calls) <= 2 + 2.0 * seconds
 
 
 def test_failed_record_can_be_delivered_by_a_replay(engine: Engine) -> None:
