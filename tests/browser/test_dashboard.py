@@ -143,7 +143,7 @@ def test_hostile_content_does_not_execute(page: Chromium, site: Site, clock: Clo
 
 @pytest.mark.parametrize("width", [360, 390, 768, 1200])
 def test_every_page_fits_screen_width(page: Chromium, site: Site, clock: Clock, width: int) -> None:
-    paths = hostile_pages(site, clock)[:12]
+    paths = hostile_pages(site, clock)[:15]
     page.emulate(width, 800)
     for path in paths:
         page.open(f"{site.url}{path}")
@@ -152,7 +152,7 @@ def test_every_page_fits_screen_width(page: Chromium, site: Site, clock: Clock, 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_every_text_has_sufficient_contrast(page: Chromium, site: Site, clock: Clock, dark: bool) -> None:
-    paths = hostile_pages(site, clock)[:12]
+    paths = hostile_pages(site, clock)[:15]
     page.emulate(dark=dark)
     for path in paths:
         page.open(f"{site.url}{path}")

@@ -19,6 +19,7 @@ from bridge.rules.load import load_or_raise
 from bridge.store.connections import pause
 from bridge.store.delivery_status import apply_callback
 from bridge.store.ingest import RejectedRequest, record_rejected_requests
+from bridge.store.pause_all import pause_all
 from bridge.store.possible_duplicates import list_possible_duplicates, save_possible_duplicate
 from bridge.store.queries import list_deliveries
 from tests.integration.dashboard_site import Site, running_site
@@ -433,13 +434,15 @@ def hostile_pages(site: Site, clock: Clock) -> list[str]:
         site.database, [RejectedRequest("timestamp", HOSTILE, 401, True, clock.now(), HOSTILE.encode())]
     )
     pause(site.database, "desk", HOSTILE, HOSTILE)
+    pause_all(site.database, HOSTILE, HOSTILE)
     site.rules.load_error = HOSTILE
     with site.client() as api:
         rejected_request = api.get("/api/rejected-requests").json()["items"][0]["id"]
     quoted = str(httpx.QueryParams({"q": HOSTILE}))[2:]
     return [
         "/", "/events", f"/events/{event}", f"/events/{unknown}", f"/deliveries/{delivery}", f"/deliveries/{named}",
-        f"/deliveries/{review}", "/connections", "/rules", "/rejected", f"/rejected/{rejected_request}", "/audit",
+        f"/deliveries/{review}", "/connections", "/connections/pause", "/connections/resume", "/rules",
+        "/rules/text-when-not-reached/cancel", "/rejected", f"/rejected/{rejected_request}", "/audit",
         f"/search?q={quoted}", f"/?rule={quoted}", f"/?event={quoted}", f"/events?type={quoted}", f"/events/{quoted}",
         f"/?state={quoted}", f"/?{quoted}=1", f"/login?next={quoted}",
     ]  # fmt: skip
