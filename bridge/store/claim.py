@@ -340,6 +340,8 @@ def _apply_other_decisions(
             case Suppress(SuppressReason.EXPIRED, detail) if delivery.attempts:
                 # Its attempts failed until it expired: it failed, for the reason of the last attempt.
                 transition = Transition.failed(delivery.reason, f"{delivery.detail or ''} ({detail})")
+            case Suppress(SuppressReason.EXPIRED, detail) if waits_for_crm(delivery):
+                transition = Transition.suppressed(SuppressReason.EXPIRED, f"{detail}; {delivery.detail}")
             case Suppress(reason, detail):
                 transition = Transition.suppressed(reason, detail)
             case _:

@@ -297,6 +297,7 @@ def test_message_expires_if_the_crm_does_not_answer_in_time(bridge: CrmEngine) -
     bridge.run()
     shown = bridge.show(delivery_id)
     assert (shown["state"], shown["reason"]) == ("suppressed", "expired")
+    assert "messaging.crm_opt_outs: no answer from crm yet: crm answered 503" in shown["detail"]
     assert bridge.recipients() == []
 
 
