@@ -17,6 +17,7 @@ from bridge.rules.model import LoadResult, MessagingPolicy, Rules
 from bridge.rules.parse_context import ParseContext
 from bridge.rules.parse_defaults import read_defaults, read_tables
 from bridge.rules.parse_messaging import read_messaging
+from bridge.rules.parse_quiet_hours import warn_about_expiry
 from bridge.rules.parse_rules import read_rules
 from bridge.rules.parse_steps import read_alerts
 from bridge.rules.parse_tests import read_tests
@@ -97,6 +98,7 @@ def _read_rules_file(context: ParseContext, root: Node | None, text: str) -> Rul
     names = ("alerts", "rules", "messaging")
     alerts, rules, messaging = (FILE.take(inner, entries, name) for name in names)
     inner = inner.within(rules=rules or {}, alerts=alerts or ())
+    warn_about_expiry(context, inner.rules.values(), messaging or MessagingPolicy())
     return Rules(
         text=text,
         hash=hashlib.sha256(text.encode()).hexdigest(),

@@ -229,6 +229,7 @@ MESSAGING = Section(
             "no messages between these times in the recipient's time zone, every day or by "
             "[channel and day](#quiet-hours); `none` turns this off",
             default='"20:00-08:00"',
+            example='{sms: {mon-fri: "17:00-09:00", sat-sun: all day, holidays: all day}}',
         ),
         Key(
             "regions",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import time
+from datetime import time, timedelta
 from typing import Any
 
+from bridge.clock import format_duration
 from bridge.connector.api import Channel
 from bridge.rules.fields import did_you_mean
+from bridge.rules.model import MessagingPolicy, Rule
 from bridge.rules.parse_context import ParseContext, quote_value
 from bridge.rules.quiet_hours import (
     ALL_DAY,
@@ -21,6 +23,7 @@ from bridge.rules.quiet_hours import (
     QuietHours,
     QuietWindow,
 )
+from bridge.rules.route import MESSAGE_EXPIRY
 from bridge.rules.yaml import Node
 
 SETTING = "messaging.quiet_hours"
@@ -75,6 +78,36 @@ def is_always_quiet(hours: Iterable[QuietHours]) -> bool:
     """Return True if no time of the week is outside all of these quiet hours, apart from holidays."""
     weeks = [item.week for item in hours]
     return not any(_is_open(weeks, day, minute) for day in range(len(DAYS)) for minute in _ends(weeks, day))
+
+
+def warn_about_expiry(context: ParseContext, rules: Iterable[Rule], messaging: MessagingPolicy) -> None:
+    """Report the messages that quiet hours can outlast because their rule does not say when they expire."""
+    longest = {channel: _longest(hours) for channel, hours in messaging.quiet_hours.items()}
+    for rule in rules:
+        for step in (*rule.do, *rule.on_failure):
+            channel = step.action.channel
+            if channel is None or step.internal or step.expires is not None or not rule.enabled:
+                continue
+            if MESSAGE_EXPIRY < longest[channel] < timedelta(weeks=1):
+                text = (
+                    f"quiet hours last up to {format_duration(longest[channel])}, but messages expire after "
+                    f"{format_duration(MESSAGE_EXPIRY)}: some of these are never sent"
+                )
+                place = context.locate(Node(step.line, 1, step.line, None), step.use)
+                hint = f"write `expires: {longest[channel].days + 2}d`, or a shorter time if they should not be late"
+                context.warning(place, text, hint)
+
+
+def _longest(hours: QuietHours) -> timedelta:
+    """Return the longest time of a week without messages, apart from holidays."""
+    if hours.is_daily:
+        return timedelta(0)
+    longest = current = 0
+    for day in (*range(len(DAYS)), *range(len(DAYS))):
+        for minute in range(ONE_DAY):
+            current = 0 if _is_open([hours.week], day, minute) else current + 1
+            longest = max(longest, current)
+    return timedelta(minutes=longest)
 
 
 def _ends(weeks: Iterable[tuple[QuietWindow, ...]], day: int) -> set[int]:

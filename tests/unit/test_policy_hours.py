@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bridge.area_codes import US_STATE_TIME_ZONES
 from bridge.policy.public_holidays import holidays_of
 from bridge.policy.quiet_hours import NEVER, Calendar, quiet_hours_end, quiet_hours_start, quiet_period
+from bridge.rules.parse_quiet_hours import is_always_quiet
 from bridge.rules.quiet_hours import ALL_DAY, NIGHT, NO_WINDOW, QuietHours, QuietWindow
 
 OFFICE = QuietWindow.between(time(17), time(9))
@@ -272,3 +273,12 @@ def test_quiet_hours_start_is_earliest_of_all_zones(now: str, zones: list[str], 
 
 def test_quiet_hours_start_without_window_is_none() -> None:
     assert quiet_hours_start(calendar(["Etc/UTC"], NO_WINDOW), datetime(2026, 3, 2, tzinfo=UTC)) is None
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.builds(QuietHours, weeks), min_size=1, max_size=2))
+def test_always_quiet_means_that_no_minute_of_the_week_is_allowed(hours: list[QuietHours]) -> None:
+    monday = datetime(2026, 3, 2, tzinfo=UTC)
+    utc = Calendar(["Etc/UTC"], hours)
+    allowed = first_minute(monday, 7, lambda instant: is_allowed(utc, instant))
+    assert is_always_quiet(hours) == (allowed is None)
