@@ -6,6 +6,7 @@ into shadow mode, removed, renamed or changed, unless an operator cancels it.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -60,7 +61,7 @@ class EarlierDeliveries:
     @property
     def advice(self) -> str:
         """The commands that stop or change them."""
-        command = f"bridge cancel --rule {self.rule}"
+        command = f"bridge cancel --rule {shlex.quote(self.rule)}"
         advice = f"`{command}` stops {'it' if self.waiting == 1 else 'them'}"
         if self.change == "changed":
             advice += f"; `{command} --rerender` applies the new version"

@@ -213,7 +213,7 @@ def api_routes(service: AdminService) -> list[ApiRoute]:
         _post("/pause", pause_all, "Pause all connections, also later ones; alerts are sent.", ("reason",)),
         _post("/resume", resume_all, "End the pause of all connections."),
         _post(
-            "/rules/{name}/cancel",
+            "/rules/{name:path}/cancel",
             cancel_rule,
             "Cancel the waiting deliveries of a rule, or apply its active version to them.",
             ("rerender",),

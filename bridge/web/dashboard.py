@@ -86,8 +86,8 @@ def dashboard_routes(service: AdminService) -> list[BaseRoute]:
         _page("/connections/resume", dashboard.confirm_resume_all),
         _form("/connections/resume", dashboard.resume_all),
         _form("/connections/{name}/resume", dashboard.resume),
-        _page("/rules/{name}/cancel", dashboard.confirm_cancel_rule),
-        _form("/rules/{name}/cancel", dashboard.cancel_rule),
+        _page("/rules/{name:path}/cancel", dashboard.confirm_cancel_rule),
+        _form("/rules/{name:path}/cancel", dashboard.cancel_rule),
     ]
 
 

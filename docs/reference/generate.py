@@ -265,7 +265,7 @@ def http_api() -> Iterator[str]:
         ("Request", "Query parameters or JSON fields", "Meaning"),
         (
             (
-                f"`{route.method} {route.path}`",
+                f"`{route.method} {route.path.replace(':path', '')}`",
                 ", ".join(f"`{param}`" for param in route.params),
                 route.summary,
             )

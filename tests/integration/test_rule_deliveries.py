@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -312,3 +313,9 @@ def test_report_is_bounded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> N
     assert (group.total, len(group.ids)) == (6, 1)
     assert report.lines[1].endswith(f"({group.ids[0]}, ...)")
     assert json.dumps(report.to_json())
+
+
+def test_advice_quotes_the_name_of_a_rule(engine: Engine) -> None:
+    routed(engine)
+    item = earlier_deliveries(engine.database, rules_file(OTHER))[0]
+    assert replace(item, rule="it's off").advice == "`bridge cancel --rule 'it'\"'\"'s off'` stops them"

@@ -180,3 +180,28 @@ def test_deliveries_are_filtered_by_reason(site: Site, browser: httpx.Client, ap
     assert len([link for link in links(page) if "deliveries/dlv_" in (link or "")]) == 1
     assert "No deliveries match this filter." in get_page(browser, "/?reason=opted_out").text
     assert "`reason` must be one of opted_out" in api.get("/api/deliveries?reason=shade").json()["error"]
+
+
+def test_name_of_a_rule_may_have_spaces_slashes_and_quotes(
+    site: Site, browser: httpx.Client, api: httpx.Client
+) -> None:
+    site.routed_event()
+    name = "busy / no-answer: 'text' & <b>"
+    change_rules(site, "name: text-when-not-reached", f'name: "{name}"')
+    site.routed_event(conversationId="conv_2")
+    [link] = [
+        href
+        for href in links(get_page(browser, "/rules"))
+        if "busy" in (href or "") and "cancel" in (href or "")
+    ]
+    assert link is not None
+    path = link.removeprefix(".")
+    page = get_page(browser, path)
+    assert f"Waiting deliveries of {name}" in page.text
+    [form, _] = [form for form in page.all("form") if "action" not in form]
+    assert form == {"method": "post", "class": "actions"}
+    response = browser.post(path)
+    assert response.status_code == 303
+    assert browser.get(httpx.URL(f"{site.url}{path}").join(response.headers["location"])).status_code == 200
+    [earlier] = api.get("/api/rules").json()["earlier_deliveries"]
+    assert earlier["rule"] == "text-when-not-reached"
