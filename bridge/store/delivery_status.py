@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, or_, update
 
-from bridge.connector import InboundMessage, OptIn, OptOut, StatusUpdate
+from bridge.connector import Channel, InboundMessage, OptIn, OptOut, StatusUpdate
 from bridge.contacts.address import normalize_address
 from bridge.lifecycle import DeliveryState, Transition
 from bridge.store import schema
@@ -59,8 +59,7 @@ def apply_callback(database: Database, name: str, reported: Sequence[CallbackEve
         # Locks in the order of `record_results`: deliveries, recipients, idempotency keys.
         opt_out_changes += store_inbound_messages(database, conn, name, inbound_messages, now)
         save_opt_outs(database, conn, opt_out_changes, now)
-        # Whoever writes from an address can be reached there.
-        clear_undeliverable(conn, [(message.channel, message.sender) for message in inbound_messages])
+        clear_undeliverable(conn, [_sender(message) for message in inbound_messages])
         for status_update in status_updates:
             delivery = _match(deliveries, status_update)
             if isinstance(delivery, str):
@@ -73,6 +72,11 @@ def apply_callback(database: Database, name: str, reported: Sequence[CallbackEve
                 save_undeliverable(conn, [problem], now)
             deliveries |= lock_deliveries(conn, _TABLE.c.id == delivery.id)
     return unmatched
+
+
+def _sender(message: InboundMessage) -> tuple[Channel, str]:
+    """Return the channel and address that reach a person again, because they wrote from there."""
+    return message.channel, normalize_address(message.sender) or message.sender
 
 
 def _opt_out_change(item: OptOut | OptIn, name: str, country: str | None) -> OptOutChange:

@@ -434,12 +434,14 @@ def test_status_callback_marks_the_address_of_its_delivery(engine: Engine) -> No
     assert reason(engine, "sms", PHONE) == "undeliverable"
 
 
-def test_text_from_an_undeliverable_number_lets_messages_be_sent_again(engine: Engine) -> None:
-    landline(engine)
-    assert reason(engine, "sms", PHONE) == "undeliverable"
-    message = InboundMessage(id="SM1", channel="sms", sender=PHONE, to="+12125550100", text="My new phone")
+@pytest.mark.parametrize("sender", ["+525512345678", "+5215512345678"])  # WhatsApp writes the older form
+def test_text_from_an_undeliverable_number_lets_messages_be_sent_again(engine: Engine, sender: str) -> None:
+    phone = "+525512345678"
+    landline(engine, phone)
+    assert reason(engine, "sms", phone) == "undeliverable"
+    message = InboundMessage(id="SM1", channel="sms", sender=sender, to="+12125550100", text="My new phone")
     apply_callback(engine.database, "desk", [message])
-    assert reason(engine, "sms", PHONE) is None
+    assert reason(engine, "sms", phone) is None
 
 
 def test_expired_and_erased_entries_are_deleted(engine: Engine) -> None:
