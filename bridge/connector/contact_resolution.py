@@ -346,10 +346,9 @@ class _ContactLookup:
 
     def _create(self, items: Sequence[Resolution]) -> None:
         """Create each missing contact once, even if several items of the batch concern the same one."""
-        groups = _group_by_address(items)
-        queries = [_merged_query([item.query for item in group]) for group in groups]
-        results = self._source.create(queries) if groups else ()
-        for group, query, result in zip(groups, queries, results, strict=True):
+        people = _group_by_person(items)
+        results = self._source.create([query for query, _ in people]) if people else ()
+        for (query, group), result in zip(people, results, strict=True):
             if isinstance(result, ContactRefused):
                 for item in group:
                     item.note = "; ".join(
@@ -370,9 +369,10 @@ class _ContactLookup:
                 self._profiles[new.id] = self._learned_profiles[new.id] = ContactProfile(query.name, absent)
             for item in group:
                 item.contact = ContactRef(new.id, detail, created=not new.existing)
-                for kind, address in item.query.addresses:
-                    if address != query.address(kind):
-                        self._learned_links[item.query.link_key(kind)] = new.id
+                if not _names_another(query, item.query):
+                    for kind, address in item.query.addresses:
+                        if address != query.address(kind):
+                            self._learned_links[item.query.link_key(kind)] = new.id
 
     def _learn(self, items: Sequence[Resolution]) -> None:
         """Cache the record of every address, and the absence of those that no record has."""
@@ -431,6 +431,30 @@ def _group_by_address(items: Sequence[Resolution]) -> list[list[Resolution]]:
         first[0].update(keys)
         first[1].append(item)
     return [members for _, members in groups]
+
+
+def _group_by_person(items: Sequence[Resolution]) -> list[tuple[ContactQuery, list[Resolution]]]:
+    """Return the contact to create for each person, and the items that it is for.
+
+    If two people share an address, the contact gets the values of one of them. Items of the other are for it as well,
+    unless their addresses do not lead to it: these are a contact of their own.
+    """
+    people = []
+    groups = _group_by_address(items)
+    while groups:
+        group = groups.pop(0)
+        queries = [item.query for item in group]
+        base = _merged_query(queries)
+        own = [query for query in queries if not _names_another(base, query)]
+        keys = {key for query in own for key in query.keys}
+        people.append((_merged_query(own), [item for item in group if not keys.isdisjoint(item.query.keys)]))
+        groups += _group_by_address([item for item in group if keys.isdisjoint(item.query.keys)])
+    return people
+
+
+def _names_another(query: ContactQuery, other: ContactQuery) -> bool:
+    """Return whether two events give different names."""
+    return bool(query.name and other.name and not same_name(query.name, other.name))
 
 
 def _merged_query(queries: Sequence[ContactQuery]) -> ContactQuery:

@@ -308,6 +308,21 @@ def test_record_names_the_second_person_on_a_number(crm: Crm) -> None:
     assert [contact["last"] for contact in crm.contacts()] == ["Lindqvist", "Poe"]
 
 
+def test_two_people_on_one_number_in_one_batch_are_not_mixed(crm: Crm) -> None:
+    bob = {"metadata.contactName": "Bob Okafor"}
+    by_email = bob | {"metadata.contactEmail": "bob@okafor.example"}
+    maya = BY_PHONE | {"metadata.contactName": "Maya Lindqvist"}
+    crm.deliver_all([crm.call(maya), crm.call(BY_PHONE | by_email), crm.call(by_email)])
+    first, second = crm.contacts()
+    assert (first["first"], first["email"], first["phone"]) == ("Maya", None, PHONE)
+    assert (second["first"], second["email"], second["phone"]) == ("Bob", "bob@okafor.example", None)
+    assert [record for record, _ in crm.records()] == [first["id"], first["id"], second["id"]]
+    for days in (0, 8):
+        crm.sandbox.clock.advance(days=days)
+        crm.deliver(crm.call(by_email))
+        assert crm.records()[-1][0] == second["id"]
+
+
 def test_task_names_the_second_person_on_a_number(crm: Crm) -> None:
     crm.add(phone=PHONE, first="Maya", last="Lindqvist")
     source_event = crm.call(BY_PHONE | {"metadata.contactName": "Tomas Poe"})
