@@ -464,7 +464,7 @@ def test_heppu_webhooks_create_prints_singular_and_plural(bridge: Bridge) -> Non
 
 
 def test_check_prints_diagnostics_before_missing_settings(bridge: Bridge) -> None:
-    Path("rules.yaml").write_text(RULES.replace("{{ contact.first_name }}", "{{ contact.first_nam }}"))
+    Path("rules.yaml").write_text(RULES.replace("contact.first_name", "contact.first_nam"))
     result = bridge("check", HUBSPOT_ACCESS_TOKN="hush-hush")
     assert result.exit_code == 1
     positions = [
