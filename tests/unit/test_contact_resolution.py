@@ -54,7 +54,15 @@ def test_same_number_compares_as_e164(typed: str, number: str, same: bool) -> No
 
 
 @pytest.mark.parametrize(
-    ("number", "digits"), [(PHONE, "2125550123"), ("+39066982", "066982"), ("+99912345", "99912345")]
+    ("number", "digits"),
+    [
+        (PHONE, ["2125550123"]),
+        ("+39066982", ["066982", "66982"]),
+        ("+525512345678", ["5512345678", "15512345678"]),
+        ("+5531988887777", ["31988887777", "3188887777"]),
+        ("+551133334444", ["1133334444"]),
+        ("+99912345", ["99912345"]),
+    ],
 )
 def test_search_digits_omit_the_country_code(number: str, digits: list[str]) -> None:
     assert list(search_digits(number)) == digits
