@@ -136,7 +136,10 @@ def apply(
     since: Annotated[
         str, typer.Option(help="Start of the period to compare: 24h, 7d, or a timestamp.")
     ] = "7d",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not print the plan, and do not ask for confirmation.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Check, test and compare a new rules file, ask, and replace the active one with it.
 
@@ -145,7 +148,11 @@ def apply(
     """
     from bridge.cli import apply
 
-    if not apply.apply(new, since, yes=yes):
+    if as_json and not yes:
+        raise typer.BadParameter("--json does not ask for confirmation: add --yes")
+    result = apply.apply(new, since, yes=yes)
+    render(result, as_json)
+    if not result.applied:
         raise typer.Exit(1)
 
 

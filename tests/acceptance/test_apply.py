@@ -48,8 +48,11 @@ def test_rules_are_applied_after_confirmation(folder: Path) -> None:
     assert (folder / "rules.yaml").stat().st_mode & 0o777 == 0o640
     assert sorted(path.name for path in folder.glob(".rules*")) == []
 
-    code, output = apply(folder, (folder / "rules.previous.yaml").read_text(), "--yes")
+    code, output = apply(folder, (folder / "rules.previous.yaml").read_text(), "--yes", "--json")
     assert (code, (folder / "rules.yaml").read_text()) == (0, OLD)
+    assert json.loads(output)["applied"] is True
+    code, output = apply(folder, NEW, "--json")
+    assert (code, "add --yes" in output) == (2, True)
 
 
 @pytest.mark.parametrize(
