@@ -57,9 +57,8 @@ class ApplyReport:
         if self.error:
             echo(self.error)
             return
-        echo(
-            f"Applied to {self.active}. A running service loads it within seconds; `bridge check --deployed` verifies it."
-        )
+        echo(f"Applied to {self.active}. A running service loads it within seconds.")
+        echo("`bridge check --deployed` verifies that.")
         if self.previous is not None:
             echo(f"To go back: bridge apply {self.previous}")
 
