@@ -14,8 +14,8 @@ from bridge.cli.dry_run import load_file
 from bridge.cli.output import Record, Table, as_items, console, echo, print_json, render, result_line
 from bridge.connector import Action, Connector
 from bridge.connector.action_name import ActionName
-from bridge.connector.api import allows_none, example_of, template_of
 from bridge.connector.discovery import Registry
+from bridge.connector.params import allows_none, example_of, template_of
 from bridge.errors import ConfigError
 from bridge.settings import Settings, environment
 

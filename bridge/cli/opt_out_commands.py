@@ -26,7 +26,7 @@ from bridge.clock import format_timestamp
 
 if TYPE_CHECKING:
     from bridge.cli.opt_out_csv import ImportedLine
-    from bridge.connector.api import Channel as ChannelName
+    from bridge.connector.callbacks import Channel as ChannelName
     from bridge.store.database import Database
     from bridge.store.opt_outs import OptOutChange
 

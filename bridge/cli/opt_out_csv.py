@@ -13,7 +13,7 @@ from typing import Any, Final, TextIO
 
 from bridge.cli.output import pluralize
 from bridge.clock import format_timestamp
-from bridge.connector.api import Channel
+from bridge.connector.callbacks import Channel
 from bridge.contacts.typed_address import InvalidAddress, read_typed_address
 from bridge.errors import ConfigError
 from bridge.policy import CHANNELS, channels_of

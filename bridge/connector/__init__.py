@@ -9,30 +9,27 @@ imports this package, `bridge.errors` and its provider's SDK, nothing else of th
 from bridge.connector.api import (
     Action,
     BatchItem,
+    Connector,
+    IdempotencyInput,
+    IdempotencyScope,
+    Limits,
+    SerializeBy,
+    Success,
+    per_conversation,
+    per_event,
+    per_message,
+)
+from bridge.connector.callbacks import (
     Callback,
     CallbackReply,
     CallbackRequest,
     Channel,
-    Connector,
-    ConnectorSettings,
-    Email,
-    IdempotencyInput,
-    IdempotencyScope,
     InboundMessage,
-    Limits,
     MessageStatus,
     OptIn,
     OptOut,
     OptOutFlag,
-    Params,
-    PhoneNumber,
-    SerializeBy,
     StatusUpdate,
-    Success,
-    param,
-    per_conversation,
-    per_event,
-    per_message,
 )
 from bridge.connector.contact_filling import write_for_contact, write_for_contacts
 from bridge.connector.contact_profile import ContactDetails, ContactField, ContactProfile
@@ -73,6 +70,7 @@ from bridge.connector.opt_outs import (
     find_all_contacts,
     flags_by_address,
 )
+from bridge.connector.params import ConnectorSettings, Email, Params, PhoneNumber, param
 from bridge.connector.sms import Segments, segments
 from bridge.connector.transport import (
     DeadlineAdapter,

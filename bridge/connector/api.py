@@ -4,150 +4,26 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_type_hints
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
-from pydantic.fields import FieldInfo
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from bridge.connector.action_name import ActionName
+from bridge.connector.callbacks import (
+    Callback,
+    Channel,
+    MessageStatus,
+    OptOutFlag,
+)
 from bridge.connector.context import Context
-from bridge.contacts.email import normalize_email
-from bridge.contacts.phone import is_withheld, normalize_phone, phone_problem
+from bridge.connector.params import ConnectorSettings, Params
 from bridge.errors import DeliveryError
 from bridge.lazy import lazy
-from bridge.settings import EnvironmentModel
-
-Channel = Literal["sms", "whatsapp", "call", "email"]
-"""Channel to a recipient. An action with a channel obeys the messaging policy (quiet hours, opt-outs, caps)."""
-
-MessageStatus = Literal["queued", "sent", "delivered", "undelivered", "failed"]
-
-DEFAULT_COUNTRY = "default_country"
-"""Key of the validation context of Params: the country whose national phone numbers are understood."""
 
 P = TypeVar("P", bound="Params")
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _phone(value: str, info: ValidationInfo) -> str:
-    country = info.context.get(DEFAULT_COUNTRY) if info.context else None
-    number = normalize_phone(value, country)
-    if number is None:
-        raise ValueError(
-            phone_problem(value, country)
-            if info.context or is_withheld(value)
-            else "is not a phone number with + and the country code, like +14155550123"
-        )
-    return number
-
-
-def _email(value: str) -> str:
-    address = normalize_email(value)
-    if address is None:
-        raise ValueError("is not one valid email address: write the address alone, like ines@okafor.example")
-    return address
-
-
-PhoneNumber = Annotated[str, AfterValidator(_phone)]
-"""A phone number in any spelling, which becomes E.164; not checked against numbering plans.
-
-National numbers are understood in what a rule renders for an event, if BRIDGE_DEFAULT_COUNTRY is set.
-"""
-Email = Annotated[str, AfterValidator(_email)]
-"""Exactly one email address, which becomes its canonical form: the domain in ASCII by IDNA 2008."""
-
-
-class ConnectorSettings(EnvironmentModel):
-    """A connection's settings, read from variables prefixed with the connection's name in capitals.
-
-    `bridge connectors show` prints a field's docstring as the description of its variable.
-    """
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    @classmethod
-    def prefix(cls, connection: str) -> str:
-        """Return the prefix of the connection's variables: `twilio_eu` -> `TWILIO_EU_`."""
-        return connection.upper().replace("-", "_") + "_"
-
-
-class Params(BaseModel):
-    """The parameters that a rule sets under `with:`.
-
-    Unknown names are errors. Values are validated when the rules are loaded and again when they are rendered.
-    A number for a string param is converted to a string, as in `subject: "{{ event.messageCount }}"`. Whitespace around
-    a string is removed, because a template with `{% if %}` on lines of its own begins and ends with some.
-    """
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        coerce_numbers_to_str=True,
-        str_strip_whitespace=True,
-    )
-
-
-def param(
-    default: Any,
-    description: str,
-    *,
-    example: Any = None,
-    html: bool = False,
-    must_be: str | None = None,
-    **constraints: Any,
-) -> Any:
-    """Return a field of a Params model.
-
-    `default` is a value, `...` for a required param, or a template of the event (`"{{ contact.phone }}"`). A rule
-    may omit a param with a template; if the event lacks the value, the param is None, or an error if its type
-    forbids None. In an `html` param, values of the event are escaped. `must_be` describes what `pattern` accepts, for
-    error messages: "a HubSpot ticket ID (digits only)". `constraints` are pydantic's (`max_length=1600`, `ge=0`).
-    """
-    extra: dict[str, Any] = {"example": example}
-    if must_be is not None:
-        extra["must_be"] = must_be
-    if html:
-        extra["html"] = True
-    if isinstance(default, str) and "{{" in default:
-        extra["template"] = default
-        default = None
-    return Field(default, description=description, json_schema_extra=extra, **constraints)
-
-
-def template_of(info: FieldInfo) -> str | None:
-    """Return the default template of a param, if it has one."""
-    extra = info.json_schema_extra
-    source = extra.get("template") if isinstance(extra, dict) else None
-    return source if isinstance(source, str) else None
-
-
-def is_html(info: FieldInfo) -> bool:
-    """Return whether template values are escaped in this param."""
-    extra = info.json_schema_extra
-    return isinstance(extra, dict) and extra.get("html") is True
-
-
-def example_of(info: FieldInfo) -> Any:
-    """Return the example of a param."""
-    extra = info.json_schema_extra
-    return extra.get("example") if isinstance(extra, dict) else None
-
-
-def form_of(info: FieldInfo) -> str:
-    """Return a description of the values that the pattern of a param accepts."""
-    extra = info.json_schema_extra
-    form = extra.get("must_be") if isinstance(extra, dict) else None
-    return form if isinstance(form, str) else "of another form"
-
-
-def allows_none(info: FieldInfo) -> bool:
-    """Return whether a param may be None."""
-    return type(None) in get_args(info.annotation)
 
 
 @dataclass(frozen=True)
@@ -236,92 +112,6 @@ class BatchItem(Generic[P]):
     context: Context
 
 
-@dataclass(frozen=True)
-class CallbackRequest:
-    """A provider's request to a callback, unchanged."""
-
-    url: str
-    """The full public URL that the provider called, including the query string."""
-    headers: Mapping[str, str]
-    """Header names are lowercase."""
-    form: Sequence[tuple[str, str]]
-    query: Mapping[str, str]
-    body: bytes
-
-
-@dataclass(frozen=True)
-class StatusUpdate:
-    """The new status of a message that the provider had accepted."""
-
-    state: MessageStatus
-    id: str | None = None
-    """External ID: the provider's ID of the message."""
-    delivery: str | None = None
-    """The bridge's delivery ID, if the callback includes it."""
-    detail: str = ""
-    undeliverable: bool = False
-    """The address cannot get messages on this channel: a dead mailbox, a landline."""
-
-
-@dataclass(frozen=True)
-class OptOut:
-    """A recipient asked not to be contacted on this channel."""
-
-    channel: Channel
-    address: str
-
-
-@dataclass(frozen=True)
-class OptIn:
-    """A recipient revoked an opt-out."""
-
-    channel: Channel
-    address: str
-
-
-@dataclass(frozen=True)
-class InboundMessage:
-    """A message that a person sent to one of the account's numbers.
-
-    The bridge stores it as an event `sms.received`, and finds opt-outs and opt-ins in its text itself.
-    """
-
-    id: str
-    """The provider's ID of the message: a message that is reported again changes nothing."""
-    channel: Literal["sms", "whatsapp"]
-    sender: str
-    """Phone number of the person; a short code or a name if a service sent the message."""
-    to: str
-    """The account's number."""
-    text: str
-    media: Sequence[str] = ()
-    """URLs of pictures and other files."""
-    sender_name: str | None = None
-    """The name in the sender's profile, used if no earlier event says who it is."""
-    keyword: Literal["stop", "start", "help"] | None = None
-    """The keyword that the provider recognized. None: it does not say, so only the text tells."""
-
-
-@dataclass(frozen=True)
-class OptOutFlag:
-    """A field of a CRM record that says that the contact wants no messages on these channels."""
-
-    field: str
-    """Name of the field, for the explanation of the suppressed message: `DoNotCall`."""
-    channels: Collection[Channel]
-
-
-@dataclass(frozen=True)
-class CallbackReply:
-    """The response to the provider, and the updates that the request contained."""
-
-    learned: Sequence[StatusUpdate | OptOut | OptIn | InboundMessage] = ()
-    body: str = ""
-    media_type: str = "text/plain"
-    problem: str = ""
-    """What the request contained that could not be read, for the log: without personal data, or masked."""
-
-
 @dataclass(eq=False)
 class Action:
     """One thing a connector does: `connector.action` in rules.yaml."""
@@ -367,14 +157,6 @@ class Action:
         """
         self.run_check_params = function
         return function
-
-
-@dataclass(frozen=True)
-class Callback:
-    """A URL under `/webhooks/<connection>/<name>` that the provider calls."""
-
-    name: str
-    run: Callable[[Any, CallbackRequest], CallbackReply]
 
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")

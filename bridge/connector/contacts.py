@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from bridge.connector.api import Email, Params, PhoneNumber, Success, param
+from bridge.connector.api import Success
 from bridge.connector.contact_profile import (
     CONTACT_FIELDS,
     ContactDetails,
@@ -18,6 +18,7 @@ from bridge.connector.contact_profile import (
     full_name,
 )
 from bridge.connector.context import Context
+from bridge.connector.params import Email, Params, PhoneNumber, param
 from bridge.contacts.address import address_key
 from bridge.contacts.parse import Contact
 from bridge.contacts.phone import same_number

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence, Sized
 from datetime import datetime
 from typing import Any, TypeVar
 
-from bridge.connector.api import BatchItem, Success, param
+from bridge.connector.api import BatchItem, Success
 from bridge.connector.contacts import (
     ContactLookupParams,
     ContactRef,
@@ -16,6 +16,7 @@ from bridge.connector.contacts import (
     fields_to_write,
 )
 from bridge.connector.context import Context
+from bridge.connector.params import param
 from bridge.errors import PermanentError
 from bridge.settings import Duration
 

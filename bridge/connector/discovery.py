@@ -17,7 +17,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from bridge.connector.action_name import ActionName
-from bridge.connector.api import Action, Connector, ConnectorSettings
+from bridge.connector.api import Action, Connector
+from bridge.connector.params import ConnectorSettings
 from bridge.errors import BridgeError, ConfigError
 
 ENTRY_POINTS = "bridge.connectors"

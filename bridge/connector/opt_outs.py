@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, get_args
 
-from bridge.connector.api import Channel, OptOutFlag, Success, param
+from bridge.connector.api import Success
+from bridge.connector.callbacks import Channel, OptOutFlag
 from bridge.connector.contacts import (
     ContactLookupParams,
     ContactMatch,
     ContactSource,
     FillableContactSource,
 )
+from bridge.connector.params import param
 from bridge.errors import PermanentError
 
 EMAIL_CHANNELS: Final[tuple[Channel, ...]] = ("email",)

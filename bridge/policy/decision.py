@@ -9,7 +9,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from bridge.clock import format_duration
-from bridge.connector.api import Channel
+from bridge.connector.callbacks import Channel
 from bridge.contacts.address import address_key
 from bridge.contacts.country import country_of
 from bridge.contacts.parse import Contact

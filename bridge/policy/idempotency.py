@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from bridge.connector.api import Channel
+from bridge.connector.callbacks import Channel
 from bridge.policy.opt_outs import NOUNS
 
 _FINAL_CHAT: Final = frozenset({"chat.resolved", "chat.abandoned"})

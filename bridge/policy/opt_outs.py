@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, get_args
 
-from bridge.connector.api import Channel
+from bridge.connector.callbacks import Channel
 from bridge.connector.opt_outs import PHONE_CHANNELS
 from bridge.rules.model import OptOutScope
 from bridge.telemetry import mask

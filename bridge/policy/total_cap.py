@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Self
 
-from bridge.connector.api import Channel
+from bridge.connector.callbacks import Channel
 from bridge.rules.model import Cap
 
 _PERIODS = 60

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol
 
-from bridge.connector.api import Action, Channel
+from bridge.connector.api import Action
+from bridge.connector.callbacks import Channel
 from bridge.events import EVENT_TYPES
 from bridge.rules.quiet_hours import NIGHT, QuietHours, every_day
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, get_args
 
 from bridge.area_codes import known_regions
-from bridge.connector.api import Channel
+from bridge.connector.callbacks import Channel
 from bridge.contacts.time_zone import normalize_time_zone, residence_time_zone
 from bridge.errors import BridgeError
 from bridge.rules.fields import did_you_mean

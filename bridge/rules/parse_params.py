@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from bridge.connector.api import Action, allows_none, example_of, form_of, is_html, template_of
+from bridge.connector.api import Action
+from bridge.connector.params import allows_none, example_of, form_of, is_html, template_of
 from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import Trigger
 from bridge.rules.parse_context import ParseContext

@@ -8,7 +8,7 @@ from datetime import time, timedelta
 from typing import Any
 
 from bridge.clock import format_duration
-from bridge.connector.api import Channel
+from bridge.connector.callbacks import Channel
 from bridge.rules.fields import did_you_mean
 from bridge.rules.model import MessagingPolicy, Rule
 from bridge.rules.parse_context import ParseContext, quote_value

@@ -8,7 +8,7 @@ from datetime import time
 from functools import cached_property
 from typing import Final, get_args
 
-from bridge.connector.api import Channel
+from bridge.connector.callbacks import Channel
 
 CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

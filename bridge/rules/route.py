@@ -16,7 +16,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bridge.connector.api import DEFAULT_COUNTRY, Action, IdempotencyInput, Params, SerializeBy
+from bridge.connector.api import Action, IdempotencyInput, SerializeBy
+from bridge.connector.params import DEFAULT_COUNTRY, Params
 from bridge.contacts.address import address_key, normalize_address
 from bridge.contacts.phone import is_withheld, phone_problem
 from bridge.events import Event

@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import PydanticUserError
 from pydantic.fields import FieldInfo
 
-from bridge.connector.api import Action, example_of, template_of
+from bridge.connector.api import Action
 from bridge.connector.discovery import Registry
+from bridge.connector.params import example_of, template_of
 from bridge.errors import BridgeError
 from bridge.events import EVENT_TYPES
 from bridge.rules import load, parse_messaging, parse_quiet_hours, parse_rules, parse_steps, parse_tests

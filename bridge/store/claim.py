@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-from bridge.connector.api import Channel
+from bridge.connector.callbacks import Channel
 from bridge.events import Event
 from bridge.lifecycle import SuppressReason, Transition
 from bridge.policy import (

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, exists, select, update
 
-from bridge.connector.api import Channel
+from bridge.connector.callbacks import Channel
 from bridge.errors import (
     AccountError,
     DeliveryError,

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Connection, select
 
-from bridge.connector.api import Channel
+from bridge.connector.callbacks import Channel
 from bridge.lifecycle import DeliveryState
 from bridge.rules.model import OncePer, PlannedDelivery, Retry
 from bridge.store import schema

@@ -15,7 +15,7 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select, text, tuple_, update
 
-from bridge.connector.api import Channel, OptOutFlag
+from bridge.connector.callbacks import Channel, OptOutFlag
 from bridge.contacts.address import address_key
 from bridge.errors import DeliveryError
 from bridge.events import Event

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select, text
 
-from bridge.connector.api import Channel
+from bridge.connector.callbacks import Channel
 from bridge.contacts.address import address_key
 from bridge.events import CONTACT_OPTED_OUT
 from bridge.ids import new_id

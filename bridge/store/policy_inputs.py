@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, func, select, union
 
-from bridge.connector.api import Channel
+from bridge.connector.callbacks import Channel
 from bridge.contacts.address import address_key
 from bridge.contacts.parse import Contact
 from bridge.events import Event

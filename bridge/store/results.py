@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select, text
 
-from bridge.connector.api import Channel
+from bridge.connector.callbacks import Channel
 from bridge.errors import DeliveryError
 from bridge.lifecycle import AttemptOutcome, DeliveryState, KeyEffect, Transition
 from bridge.policy import event_precedence

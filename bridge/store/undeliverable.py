@@ -10,7 +10,7 @@ from typing import Final
 
 from sqlalchemy import Connection, delete, select, text
 
-from bridge.connector.api import Channel
+from bridge.connector.callbacks import Channel
 from bridge.contacts.address import address_key
 from bridge.ids import new_id
 from bridge.policy import CHANNELS, UndeliverableAddress

@@ -24,7 +24,7 @@ import pytest
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from bridge.connector import Action, Connector, Context, Success
-from bridge.connector.api import example_of, template_of
+from bridge.connector.params import example_of, template_of
 from bridge.errors import (
     AccountError,
     ConfigError,

@@ -23,9 +23,10 @@ from bridge.connector import (
     OptOutFlag,
     Success,
 )
-from bridge.connector.api import IdempotencyInput, is_html, template_of
+from bridge.connector.api import IdempotencyInput
 from bridge.connector.deadline import attempt_deadline
 from bridge.connector.discovery import Registry, read_settings
+from bridge.connector.params import is_html, template_of
 from bridge.errors import ConfigError, DeliveryError, LookupInconclusive
 from bridge.events import Event, dedupe_key_of
 from bridge.rules.template_filters import MissingValue

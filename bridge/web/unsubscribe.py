@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bridge.connector.api import Channel
+from bridge.connector.callbacks import Channel
 from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
 from bridge.store.opt_outs import OptOutChange, save_opt_out

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 from bridge.clock import uptime
-from bridge.connector.api import OptOutFlag
+from bridge.connector.callbacks import OptOutFlag
 from bridge.connector.deadline import attempt_deadline
 from bridge.errors import (
     AccountError,

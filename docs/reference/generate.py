@@ -18,8 +18,9 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from bridge.cli import app
 from bridge.connector import Connector, MessageStatus
-from bridge.connector.api import Action, example_of, template_of
+from bridge.connector.api import Action
 from bridge.connector.discovery import Registry
+from bridge.connector.params import example_of, template_of
 from bridge.lifecycle import AttemptOutcome, DeliveryState, FailureReason, PauseCause, SuppressReason
 from bridge.rules import load, parse_messaging, parse_rules, parse_steps, parse_tests
 from bridge.rules.keys import Section

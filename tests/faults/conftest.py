@@ -12,9 +12,7 @@ from bridge.sandbox import RunningSandbox, start_sandbox
 from tests.faults.harness import Deployment, Outcome
 
 
-@pytest.fixture(
-    params=["sqlite", pytest.param("postgres", marks=[pytest.mark.postgres, pytest.mark.faults])]
-)
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=[pytest.mark.postgres, pytest.mark.faults])])
 def database_url(request: pytest.FixtureRequest) -> str:
     """The URL of a new database of either kind: SQLite in `make test`, and PostgreSQL as well in `make test-faults`."""
     url: str = request.getfixturevalue(f"{request.param}_url")

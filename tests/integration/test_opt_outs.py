@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from bridge.clock import Clock
 from bridge.connector import InboundMessage, StatusUpdate
-from bridge.connector.api import Channel
+from bridge.connector.callbacks import Channel
 from bridge.contacts.typed_address import read_typed_address
 from bridge.dryrun.engine import temporary_database
 from bridge.errors import PermanentError

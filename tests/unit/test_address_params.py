@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from bridge.connector import Email, Params, PhoneNumber
-from bridge.connector.api import DEFAULT_COUNTRY
+from bridge.connector.params import DEFAULT_COUNTRY
 
 
 class MessageParams(Params):

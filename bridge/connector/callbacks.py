@@ -1,0 +1,106 @@
+"""Callbacks of a provider: the request, and what a connector reads from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Channel = Literal["sms", "whatsapp", "call", "email"]
+"""Channel to a recipient. An action with a channel obeys the messaging policy (quiet hours, opt-outs, caps)."""
+
+MessageStatus = Literal["queued", "sent", "delivered", "undelivered", "failed"]
+
+
+@dataclass(frozen=True)
+class CallbackRequest:
+    """A provider's request to a callback, unchanged."""
+
+    url: str
+    """The full public URL that the provider called, including the query string."""
+    headers: Mapping[str, str]
+    """Header names are lowercase."""
+    form: Sequence[tuple[str, str]]
+    query: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class StatusUpdate:
+    """The new status of a message that the provider had accepted."""
+
+    state: MessageStatus
+    id: str | None = None
+    """External ID: the provider's ID of the message."""
+    delivery: str | None = None
+    """The bridge's delivery ID, if the callback includes it."""
+    detail: str = ""
+    undeliverable: bool = False
+    """The address cannot get messages on this channel: a dead mailbox, a landline."""
+
+
+@dataclass(frozen=True)
+class OptOut:
+    """A recipient asked not to be contacted on this channel."""
+
+    channel: Channel
+    address: str
+
+
+@dataclass(frozen=True)
+class OptIn:
+    """A recipient revoked an opt-out."""
+
+    channel: Channel
+    address: str
+
+
+@dataclass(frozen=True)
+class InboundMessage:
+    """A message that a person sent to one of the account's numbers.
+
+    The bridge stores it as an event `sms.received`, and finds opt-outs and opt-ins in its text itself.
+    """
+
+    id: str
+    """The provider's ID of the message: a message that is reported again changes nothing."""
+    channel: Literal["sms", "whatsapp"]
+    sender: str
+    """Phone number of the person; a short code or a name if a service sent the message."""
+    to: str
+    """The account's number."""
+    text: str
+    media: Sequence[str] = ()
+    """URLs of pictures and other files."""
+    sender_name: str | None = None
+    """The name in the sender's profile, used if no earlier event says who it is."""
+    keyword: Literal["stop", "start", "help"] | None = None
+    """The keyword that the provider recognized. None: it does not say, so only the text tells."""
+
+
+@dataclass(frozen=True)
+class OptOutFlag:
+    """A field of a CRM record that says that the contact wants no messages on these channels."""
+
+    field: str
+    """Name of the field, for the explanation of the suppressed message: `DoNotCall`."""
+    channels: Collection[Channel]
+
+
+@dataclass(frozen=True)
+class CallbackReply:
+    """The response to the provider, and the updates that the request contained."""
+
+    learned: Sequence[StatusUpdate | OptOut | OptIn | InboundMessage] = ()
+    body: str = ""
+    media_type: str = "text/plain"
+    problem: str = ""
+    """What the request contained that could not be read, for the log: without personal data, or masked."""
+
+
+@dataclass(frozen=True)
+class Callback:
+    """A URL under `/webhooks/<connection>/<name>` that the provider calls."""
+
+    name: str
+    run: Callable[[Any, CallbackRequest], CallbackReply]

@@ -1,0 +1,132 @@
+"""Params of an action and settings of a connection: the models that a connector declares."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic.fields import FieldInfo
+
+from bridge.contacts.email import normalize_email
+from bridge.contacts.phone import is_withheld, normalize_phone, phone_problem
+from bridge.settings import EnvironmentModel
+
+DEFAULT_COUNTRY = "default_country"
+"""Key of the validation context of Params: the country whose national phone numbers are understood."""
+
+
+def _phone(value: str, info: ValidationInfo) -> str:
+    country = info.context.get(DEFAULT_COUNTRY) if info.context else None
+    number = normalize_phone(value, country)
+    if number is None:
+        raise ValueError(
+            phone_problem(value, country)
+            if info.context or is_withheld(value)
+            else "is not a phone number with + and the country code, like +14155550123"
+        )
+    return number
+
+
+def _email(value: str) -> str:
+    address = normalize_email(value)
+    if address is None:
+        raise ValueError("is not one valid email address: write the address alone, like ines@okafor.example")
+    return address
+
+
+PhoneNumber = Annotated[str, AfterValidator(_phone)]
+"""A phone number in any spelling, which becomes E.164; not checked against numbering plans.
+
+National numbers are understood in what a rule renders for an event, if BRIDGE_DEFAULT_COUNTRY is set.
+"""
+Email = Annotated[str, AfterValidator(_email)]
+"""Exactly one email address, which becomes its canonical form: the domain in ASCII by IDNA 2008."""
+
+
+class ConnectorSettings(EnvironmentModel):
+    """A connection's settings, read from variables prefixed with the connection's name in capitals.
+
+    `bridge connectors show` prints a field's docstring as the description of its variable.
+    """
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    @classmethod
+    def prefix(cls, connection: str) -> str:
+        """Return the prefix of the connection's variables: `twilio_eu` -> `TWILIO_EU_`."""
+        return connection.upper().replace("-", "_") + "_"
+
+
+class Params(BaseModel):
+    """The parameters that a rule sets under `with:`.
+
+    Unknown names are errors. Values are validated when the rules are loaded and again when they are rendered.
+    A number for a string param is converted to a string, as in `subject: "{{ event.messageCount }}"`. Whitespace around
+    a string is removed, because a template with `{% if %}` on lines of its own begins and ends with some.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        coerce_numbers_to_str=True,
+        str_strip_whitespace=True,
+    )
+
+
+def param(
+    default: Any,
+    description: str,
+    *,
+    example: Any = None,
+    html: bool = False,
+    must_be: str | None = None,
+    **constraints: Any,
+) -> Any:
+    """Return a field of a Params model.
+
+    `default` is a value, `...` for a required param, or a template of the event (`"{{ contact.phone }}"`). A rule
+    may omit a param with a template; if the event lacks the value, the param is None, or an error if its type
+    forbids None. In an `html` param, values of the event are escaped. `must_be` describes what `pattern` accepts, for
+    error messages: "a HubSpot ticket ID (digits only)". `constraints` are pydantic's (`max_length=1600`, `ge=0`).
+    """
+    extra: dict[str, Any] = {"example": example}
+    if must_be is not None:
+        extra["must_be"] = must_be
+    if html:
+        extra["html"] = True
+    if isinstance(default, str) and "{{" in default:
+        extra["template"] = default
+        default = None
+    return Field(default, description=description, json_schema_extra=extra, **constraints)
+
+
+def template_of(info: FieldInfo) -> str | None:
+    """Return the default template of a param, if it has one."""
+    extra = info.json_schema_extra
+    source = extra.get("template") if isinstance(extra, dict) else None
+    return source if isinstance(source, str) else None
+
+
+def is_html(info: FieldInfo) -> bool:
+    """Return whether template values are escaped in this param."""
+    extra = info.json_schema_extra
+    return isinstance(extra, dict) and extra.get("html") is True
+
+
+def example_of(info: FieldInfo) -> Any:
+    """Return the example of a param."""
+    extra = info.json_schema_extra
+    return extra.get("example") if isinstance(extra, dict) else None
+
+
+def form_of(info: FieldInfo) -> str:
+    """Return a description of the values that the pattern of a param accepts."""
+    extra = info.json_schema_extra
+    form = extra.get("must_be") if isinstance(extra, dict) else None
+    return form if isinstance(form, str) else "of another form"
+
+
+def allows_none(info: FieldInfo) -> bool:
+    """Return whether a param may be None."""
+    return type(None) in get_args(info.annotation)
