@@ -58,6 +58,35 @@ class ContactReport:
 
 
 @dataclass(frozen=True)
+class _ReportedEvent:
+    """An event of the report."""
+
+    fields: Mapping[str, Any]
+    """The columns that the report shows."""
+    addresses: frozenset[str]
+    contact: Contact
+    traces: Sequence[Trace] | None
+    """None if the trace is no longer kept, or the event is not routed."""
+
+
+_SHOWN: Final = ("id", "type", "conversation_id", "occurred_at", "received_at", "routed_at")
+
+
+def _reported_event_from_row(row: Row[Any], default_country: str | None) -> _ReportedEvent:
+    contact = (
+        Contact(phone=row.phone, email=row.email)
+        if row.body is None
+        else event_from_row(row, default_country).contact
+    )
+    return _ReportedEvent(
+        {name: row._mapping[name] for name in _SHOWN},
+        frozenset(address for address in (row.phone, row.email) if address),
+        contact,
+        [Trace.from_json(record) for record in json.loads(row.trace)] if row.trace is not None else None,
+    )
+
+
+@dataclass(frozen=True)
 class _Clock:
     """What the recipient's time zone is read from."""
 
@@ -90,15 +119,16 @@ def report_contact(
     with database.read() as conn:
         own_keys = {address_key(address) for address in own}
         linked = set[str]().union(*linked_addresses(conn, own_keys).values()) - own_keys
-        rows, next_cursor = _events(conn, term, {*own, *own_keys, *linked}, since, limit, cursor)
-        addresses = own_keys or {address for row in rows for address in (row.phone, row.email) if address}
+        about = {*own, *own_keys, *linked}
+        events, next_cursor = _events(conn, term, about, since, limit, cursor, database.default_country)
+        addresses = own_keys or set[str]().union(*(event.addresses for event in events))
         clock = _Clock(cached_time_zones(conn, {*addresses, *linked}, database.now(conn)), time_zone)
-        deliveries = _deliveries(conn, [row.id for row in rows])
+        deliveries = _deliveries(conn, [event.fields["id"] for event in events])
         rejected = _count_rejected(conn, since)
         items = [
-            _item(database, row, deliveries.get(row.id, ()), clock)
-            | {"other_address": bool(own_keys) and not own_keys & {row.phone, row.email}}
-            for row in reversed(rows)
+            _item(event, deliveries.get(event.fields["id"], ()), clock)
+            | {"other_address": bool(own_keys) and not own_keys & event.addresses}
+            for event in reversed(events)
         ]
     entries = {
         entry["id"]: entry
@@ -115,7 +145,8 @@ def _events(
     since: datetime | None,
     limit: int,
     cursor: str | None,
-) -> tuple[Sequence[Row[Any]], str | None]:
+    default_country: str | None,
+) -> tuple[Sequence[_ReportedEvent], str | None]:
     """Return a page of events, newest first: about the addresses, of the conversation, or with a message to them."""
     ids = select(_EVENTS.c.id)
     if since is not None:
@@ -131,7 +162,7 @@ def _events(
     page = read_page(conn, query, query.selected_columns.id, limit, cursor)
     found = [item["id"] for item in page.items]
     rows = conn.execute(select(_EVENTS).where(_EVENTS.c.id.in_(found)).order_by(_EVENTS.c.id.desc())).all()
-    return rows, page.next_cursor
+    return [_reported_event_from_row(row, default_country) for row in rows], page.next_cursor
 
 
 def _count_rejected(conn: Connection, since: datetime | None) -> int:
@@ -165,30 +196,18 @@ def _deliveries(conn: Connection, event_ids: Sequence[str]) -> Mapping[str, Sequ
     return by_event
 
 
-def _item(
-    database: Database, row: Row[Any], deliveries: Sequence[dict[str, Any]], clock: _Clock
-) -> dict[str, Any]:
-    contact = (
-        Contact(phone=row.phone, email=row.email)
-        if row.body is None
-        else event_from_row(row, database.default_country).contact
-    )
-    zones = clock.zones(contact)
+def _item(event: _ReportedEvent, deliveries: Sequence[dict[str, Any]], clock: _Clock) -> dict[str, Any]:
+    zones = clock.zones(event.contact)
     for item in deliveries:
         item["local_time"] = local_time(item["finished_at"] or item["run_at"], zones)
         item["answer"] = ": ".join(filter(None, (describe_state(item), item["detail"])))
-    traces = [Trace.from_json(record) for record in json.loads(row.trace)] if row.trace else []
+    rules = [trace for trace in event.traces or () if not trace.fired and not is_for_other_events(trace)]
     return {
-        "id": row.id,
-        "type": row.type,
-        "conversation_id": row.conversation_id,
-        "occurred_at": row.occurred_at,
-        "received_at": row.received_at,
-        "routed_at": row.routed_at,
-        "local_time": local_time(row.occurred_at, zones),
+        **event.fields,
+        "local_time": local_time(event.fields["occurred_at"], zones),
         "deliveries": deliveries,
-        "rules": [_rule(trace) for trace in traces if not trace.fired and not is_for_other_events(trace)],
-        "trace_kept": row.trace is not None,
+        "rules": [_rule(trace) for trace in rules],
+        "trace_kept": event.traces is not None,
     }
 
 
