@@ -52,14 +52,14 @@ def is_filled(value: Any) -> bool:
     return value is not None and value not in ([], {})
 
 
-def _starts_with(actual: Any, expected: Any) -> bool | None:
-    prefixes = tuple(expected) if isinstance(expected, list) else (expected,)
-    return actual.startswith(prefixes) if isinstance(actual, str) else None
+def _any_affix(matches: Callable[[str, tuple[str, ...]], bool]) -> Operator:
+    """Return an operator that compares the start or the end of a string with one string or a list of them."""
 
+    def run(actual: Any, expected: Any) -> bool | None:
+        affixes = tuple(expected) if isinstance(expected, list) else (expected,)
+        return matches(actual, affixes) if isinstance(actual, str) else None
 
-def _ends_with(actual: Any, expected: Any) -> bool | None:
-    suffixes = tuple(expected) if isinstance(expected, list) else (expected,)
-    return actual.endswith(suffixes) if isinstance(actual, str) else None
+    return run
 
 
 def _is_part_of(actual: Any, container: Any) -> bool | None:
@@ -82,8 +82,8 @@ OPERATORS: dict[str, Operator] = {
     "lt": _for_types(operator.lt, *_ORDERED),
     "lte": _for_types(operator.le, *_ORDERED),
     "contains": _contains,
-    "starts_with": _starts_with,
-    "ends_with": _ends_with,
+    "starts_with": _any_affix(str.startswith),
+    "ends_with": _any_affix(str.endswith),
 }
 """Name in `where` -> operator. The loader checks the expected values."""
 

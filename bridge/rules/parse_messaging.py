@@ -126,7 +126,8 @@ def _countries(context: ParseContext, node: Node, label: str) -> frozenset[str]:
         if country in SUPPORTED_REGIONS:
             countries.add(country)
         elif country is not None:
-            hint = did_you_mean(country.upper(), sorted(SUPPORTED_REGIONS))
+            code = "GB" if country.upper() == "UK" else country.upper()
+            hint = did_you_mean(code, sorted(SUPPORTED_REGIONS))
             context.error(item, f"no country `{country[:40]}`", hint or "write ISO 3166 codes: `[US, CA]`")
     return frozenset(countries)
 

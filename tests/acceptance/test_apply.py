@@ -72,6 +72,19 @@ def test_nothing_is_applied(
     assert not (folder / "rules.previous.yaml").exists()
 
 
+def test_file_that_changes_while_the_plan_is_read_is_not_applied(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def confirm(*_: object, **__: object) -> bool:
+        (folder / "new.yaml").write_text(FAILING)
+        return True
+
+    monkeypatch.setattr("typer.confirm", confirm)
+    code, output = apply(folder, NEW)
+    assert (code, "new.yaml changed while you read the plan" in output) == (1, True), output
+    assert (folder / "rules.yaml").read_text() == OLD
+
+
 def test_test_files_next_to_the_active_file_count(folder: Path) -> None:
     (folder / "rules.tests.yaml").write_text(
         FAILING[FAILING.index("tests:") :].replace("the team", "another")

@@ -246,3 +246,40 @@ def test_format_value_is_short_and_on_one_line(value: Any, text: str) -> None:
 def test_country_of_the_contact_is_that_of_the_phone_number(phone: str | None, country: str | None) -> None:
     fired, (row,) = checks("where: {contact.country: [US, CA, GB, IT]}", metadata__contactPhone=phone)
     assert (fired, row.actual) == (country is not None, f'"{country}"' if country else "missing")
+
+
+@pytest.mark.parametrize(
+    ("value", "filled"),
+    [
+        ("x", True),
+        (" ", False),
+        ("", False),
+        ([], False),
+        ({}, False),
+        ([0], True),
+        (0, True),
+        (False, True),
+        (None, False),
+    ],
+)
+def test_filled_means_a_value_that_is_not_empty(value: Any, filled: bool) -> None:
+    assert evaluate("{filled: true}", value) == ("true" if filled else "false")
+    assert evaluate("{filled: false}", value) == ("false" if filled else "true")
+    fired, _ = checks(f"if: {FIELD} is filled", metadata__x=value)
+    assert fired is filled
+
+
+@pytest.mark.parametrize(
+    ("condition", "value", "result"),
+    [
+        ("{starts_with: [es, fr]}", "es-MX", "true"),
+        ("{starts_with: [es, fr]}", "fr-CA", "true"),
+        ("{starts_with: [es, fr]}", "de", "false"),
+        ("{ends_with: [MX, CA]}", "es-MX", "true"),
+        ("{ends_with: [MX, CA]}", "fr-CA", "true"),
+        ("{ends_with: [MX, CA]}", "MX-es", "false"),
+        ("{starts_with: [es, fr]}", 5, "unknown"),
+    ],
+)
+def test_one_of_several_prefixes_or_suffixes_matches(condition: str, value: Any, result: Truth) -> None:
+    assert evaluate(condition, value) == result
