@@ -103,7 +103,7 @@ def _is_signature(line: list[list[Words]]) -> bool:
 
 
 def _asks_in_words(sentence: str) -> bool:
-    return bool(stop_words.STOP_PHRASES.search(sentence)) and (
+    return bool(stop_words.stop_phrases().search(sentence)) and (
         not stop_words.LIMITED.search(sentence) or bool(stop_words.FOR_GOOD.search(sentence))
     )
 
