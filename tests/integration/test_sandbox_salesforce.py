@@ -14,6 +14,7 @@ from simple_salesforce.exceptions import SalesforceAuthenticationFailed, Salesfo
 
 from bridge.connector import DeadlineAdapter
 from bridge.sandbox import RunningSandbox
+from bridge.sandbox.salesforce.records import QUEUE_ID, SALES_USER_ID
 from bridge.sandbox.salesforce.schema import Field
 from bridge.sandbox.salesforce.sessions import USERNAME
 
@@ -546,3 +547,94 @@ def test_search_of_ten_thousand_contacts_is_fast(sandbox: RunningSandbox, org: A
         search = f"FIND {{212{number:07}}} IN PHONE FIELDS RETURNING Contact(Id), Lead(Id)"
         assert len(org.search(search)["searchRecords"]) == 1
     assert (sandbox.clock.now() - started_at).total_seconds() < 2
+
+
+# Owners and assignment rules
+
+
+@pytest.mark.parametrize("header", [None, "TRUE", "FALSE", "false"])
+@pytest.mark.parametrize("way", ["create", "update", "upsert", "create many", "update many", "composite"])
+def test_assignment_rule_sets_the_owner_unless_the_header_says_no(
+    sandbox: RunningSandbox, org: Any, way: str, header: str | None
+) -> None:
+    sandbox.salesforce.add_field("Lead", Field("Key__c", unique=True, external_id=True))
+    lead = sandbox.salesforce.add(
+        "Lead", LastName="Raman", Company="Cycles", OwnerId=SALES_USER_ID, Key__c="k"
+    )
+    sandbox.salesforce.set_assignment_rule("Lead", QUEUE_ID)
+    new = {"LastName": "Marsh", "Company": "Cycles", "OwnerId": SALES_USER_ID}
+    typed = {"attributes": {"type": "Lead"}}
+    path, method, body = {
+        "create": ("sobjects/Lead", "POST", new),
+        "update": (f"sobjects/Lead/{lead.id}", "PATCH", {"Title": "Owner"}),
+        "upsert": ("sobjects/Lead/Key__c/k", "PATCH", {"Title": "Owner"}),
+        "create many": ("composite/sobjects", "POST", {"records": [typed | new]}),
+        "update many": (
+            "composite/sobjects",
+            "PATCH",
+            {"records": [typed | {"id": lead.id, "Title": "Owner"}]},
+        ),
+        "composite": (
+            "composite",
+            "POST",
+            {
+                "compositeRequest": [
+                    {
+                        "method": "PATCH",
+                        "url": f"/services/data/v66.0/sobjects/Lead/{lead.id}",
+                        "referenceId": "lead",
+                        "body": {"Title": "Owner"},
+                    }
+                ]
+            },
+        ),
+    }[way]
+    org.restful(path, method=method, json=body, headers={"Sforce-Auto-Assign": header} if header else {})
+
+    changed = sandbox.salesforce.leads[-1]
+    assert changed["OwnerId"] == (SALES_USER_ID if (header or "").lower() == "false" else QUEUE_ID)
+
+
+@pytest.mark.parametrize(
+    ("kind", "owner", "code"),
+    [
+        ("Contact", SALES_USER_ID, None),
+        ("Lead", QUEUE_ID, None),
+        ("Contact", QUEUE_ID, "MALFORMED_ID"),
+        ("Contact", "0055g00000Nobody", "MALFORMED_ID"),
+        ("Contact", "0055g00000Nobod", "INVALID_CROSS_REFERENCE_KEY"),
+        ("Contact", "inactive", "INACTIVE_OWNER_OR_USER"),
+    ],
+)
+def test_owner_is_an_active_user_or_a_queue_for_leads(
+    sandbox: RunningSandbox, org: Any, kind: str, owner: str, code: str | None
+) -> None:
+    if owner == "inactive":
+        owner = SALES_USER_ID
+        sandbox.salesforce.deactivate_user(owner)
+    fields = {"LastName": "Marsh", "OwnerId": owner} | ({"Company": "Cycles"} if kind == "Lead" else {})
+
+    def create() -> Any:
+        return getattr(org, kind).create(fields)
+
+    if code is None:
+        create()
+        assert sandbox.salesforce.records_of(kind)[0]["OwnerId"] == owner
+    else:
+        assert api_error(create) == (400, code)
+
+
+def test_open_opportunities_of_a_contact_are_found_by_their_roles(sandbox: RunningSandbox, org: Any) -> None:
+    contact = sandbox.salesforce.add("Contact", LastName="Raman").id
+    stages: dict[str, list[str]] = {"Prospecting": [], "Closed Won": []}
+    for stage in stages:
+        opportunity = sandbox.salesforce.add(
+            "Opportunity", Name=stage, StageName=stage, CloseDate="2026-06-30"
+        ).id
+        sandbox.salesforce.add("OpportunityContactRole", OpportunityId=opportunity, ContactId=contact)
+        stages[stage].append(opportunity)
+    rows = org.query(
+        "SELECT OpportunityId, ContactId FROM OpportunityContactRole "
+        f"WHERE ContactId IN ('{contact}') AND Opportunity.IsClosed = false"
+    )["records"]
+    assert [row["OpportunityId"] for row in rows] == stages["Prospecting"]

@@ -98,7 +98,11 @@ class SalesforceApi(MockProvider):
                 "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", f"entity type cannot be inserted: {kind.name}"
             )
         created = self.crm.create(
-            kind, composite.parse_object(request), self.now(), allow_duplicates=_allows_duplicates(request)
+            kind,
+            composite.parse_object(request),
+            self.now(),
+            allow_duplicates=_allows_duplicates(request),
+            assign=composite.assigns(request),
         )
         return JSONResponse({"id": created.id, "success": True, "errors": []}, 201)
 
@@ -130,7 +134,13 @@ class SalesforceApi(MockProvider):
         return JSONResponse(body)
 
     def _update(self, request: ProviderRequest) -> Response:
-        self.crm.update(self._type(request), self._find(request), composite.parse_object(request), self.now())
+        self.crm.update(
+            self._type(request),
+            self._find(request),
+            composite.parse_object(request),
+            self.now(),
+            assign=composite.assigns(request),
+        )
         return Response(status_code=204)
 
     def _delete(self, request: ProviderRequest) -> Response:
@@ -162,8 +172,9 @@ class SalesforceApi(MockProvider):
             raise api_error(
                 "INVALID_FIELD", f"The {key_field.name} field should not be specified in the sobject data."
             )
+        assign = composite.assigns(request)
         if matches:
-            self.crm.update(kind, matches[0], body, self.now())
+            self.crm.update(kind, matches[0], body, self.now(), assign=assign)
             return JSONResponse({"id": matches[0].id, "success": True, "errors": [], "created": False})
         if request.query.get("updateOnly") == "true":
             raise ProviderError(error_response(404))
@@ -172,6 +183,7 @@ class SalesforceApi(MockProvider):
             {key_field.name: request.path_params["value"]} | body,
             self.now(),
             allow_duplicates=_allows_duplicates(request),
+            assign=assign,
         )
         return JSONResponse({"id": created.id, "success": True, "errors": [], "created": True}, 201)
 

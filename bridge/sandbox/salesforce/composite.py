@@ -23,7 +23,13 @@ MAX_COLLECTION_RECORDS = 200
 MAX_SUBREQUESTS = 25
 MAX_COMPOSITE_QUERIES = 5
 
-RecordOperation = Callable[["SalesforceApi", dict[str, Any]], tuple[SObject, bool | None]]
+RecordOperation = Callable[["SalesforceApi", dict[str, Any], bool], tuple[SObject, bool | None]]
+"""Writes one record of a collection; with True, assignment rules set its owner."""
+
+
+def assigns(request: ProviderRequest) -> bool:
+    """Return whether assignment rules apply to the created or updated records: unless the header says no."""
+    return request.headers.get("sforce-auto-assign", "").lower() != "false"
 
 
 def parse_object(request: ProviderRequest) -> dict[str, Any]:
@@ -51,7 +57,7 @@ def collection(org: SalesforceApi, request: ProviderRequest, operation: RecordOp
     results: list[dict[str, Any]] = []
     for record in records:
         try:
-            saved, created = operation(org, record)
+            saved, created = operation(org, record, assigns(request))
         except RecordError as error:
             results.append({"success": False, "errors": [error.error() | error.more]})
             continue
@@ -71,12 +77,12 @@ def collection(org: SalesforceApi, request: ProviderRequest, operation: RecordOp
     return JSONResponse(results)
 
 
-def create_one(org: SalesforceApi, record: dict[str, Any]) -> tuple[SObject, None]:
+def create_one(org: SalesforceApi, record: dict[str, Any], assign: bool) -> tuple[SObject, None]:
     """Create one record of a collection."""
-    return org.crm.create(_type(org, record), record, org.now(), allow_duplicates=False), None
+    return org.crm.create(_type(org, record), record, org.now(), assign=assign), None
 
 
-def update_one(org: SalesforceApi, record: dict[str, Any]) -> tuple[SObject, None]:
+def update_one(org: SalesforceApi, record: dict[str, Any], assign: bool) -> tuple[SObject, None]:
     """Update one record of a collection by its ID."""
     kind = _type(org, record)
     identifier = record.get("id") or record.get("Id")
@@ -86,14 +92,14 @@ def update_one(org: SalesforceApi, record: dict[str, Any]) -> tuple[SObject, Non
     if existing is None:
         raise RecordError("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id")
     values = {name: value for name, value in record.items() if name.lower() != "id"}
-    return org.crm.update(kind, existing, values, org.now()), None
+    return org.crm.update(kind, existing, values, org.now(), assign=assign), None
 
 
 def upsert_by(kind: SObjectType, key_field: Field) -> RecordOperation:
     """Return an upsert by one external ID. It rejects a second record with the same external ID."""
     seen_keys: set[str] = set()
 
-    def upsert(org: SalesforceApi, record: dict[str, Any]) -> tuple[SObject, bool]:
+    def upsert(org: SalesforceApi, record: dict[str, Any], assign: bool) -> tuple[SObject, bool]:
         if _type(org, record).name != kind.name:
             raise RecordError("INVALID_TYPE", f"all records must be of type {kind.name}")
         key = record.get(key_field.name)
@@ -108,8 +114,8 @@ def upsert_by(kind: SObjectType, key_field: Field) -> RecordOperation:
                 "DUPLICATE_EXTERNAL_ID", f"{key_field.name}: more than one record found for {key}"
             )
         if existing:
-            return org.crm.update(kind, existing[0], record, org.now()), False
-        return org.crm.create(kind, record, org.now(), allow_duplicates=False), True
+            return org.crm.update(kind, existing[0], record, org.now(), assign=assign), False
+        return org.crm.create(kind, record, org.now(), assign=assign), True
 
     return upsert
 

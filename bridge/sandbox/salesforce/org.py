@@ -13,7 +13,15 @@ from bridge.sandbox.faults import Faults
 from bridge.sandbox.provider import ProviderError, ProviderRequest
 from bridge.sandbox.salesforce.api import SalesforceApi
 from bridge.sandbox.salesforce.errors import RecordError, error_response
-from bridge.sandbox.salesforce.records import ORG_ID, SALES_USER_ID, USER_ID, Records, SObject, ValidationRule
+from bridge.sandbox.salesforce.records import (
+    ORG_ID,
+    QUEUE_ID,
+    SALES_USER_ID,
+    USER_ID,
+    Records,
+    SObject,
+    ValidationRule,
+)
 from bridge.sandbox.salesforce.schema import Field
 from bridge.sandbox.salesforce.sessions import CONSUMER_KEY, CONSUMER_SECRET, USERNAME, Sessions
 
@@ -33,7 +41,7 @@ _STATUSES = {
 
 
 class Salesforce(SalesforceApi):
-    """An org with two users. Its Tasks have the external ID field `Conversation_Id__c`."""
+    """An org with two users and one queue. Its Tasks have the external ID field `Conversation_Id__c`."""
 
     name = "salesforce"
 
@@ -133,6 +141,16 @@ class Salesforce(SalesforceApi):
             self.crm.tables[f"{kind}Status"].clear()
             self._seed_statuses(kind)
 
+    def set_assignment_rule(self, kind: str, owner_id: str) -> None:
+        """Activate an assignment rule of Lead, Case or Account that gives every record to this user or queue."""
+        with self.lock:
+            self.crm.assignment_rules[kind] = owner_id
+
+    def deactivate_user(self, user_id: str) -> None:
+        """Deactivate a user, who can no longer own new records."""
+        with self.lock:
+            self.crm.tables["User"][user_id].fields["IsActive"] = False
+
     def set_duplicate_rule(self, rule: str | None) -> None:
         """Set whether to `alert` or `block` on a second Contact or Lead with the same email. None allows it."""
         with self.lock:
@@ -201,6 +219,8 @@ class Salesforce(SalesforceApi):
             self.crm.insert_unchecked(
                 self.crm.types["User"], user_fields | time_zone | {"IsActive": True}, now
             )
+        queue = {"Id": QUEUE_ID, "Name": "New leads", "DeveloperName": "New_leads", "Type": "Queue"}
+        self.crm.insert_unchecked(self.crm.types["Group"], queue, now)
         org = {"Id": ORG_ID, "Name": "Harbour Light", "InstanceName": "NA1", "IsSandbox": False}
         self.crm.insert_unchecked(self.crm.types["Organization"], org | time_zone, now)
         for kind in self.crm.statuses:

@@ -23,6 +23,7 @@ from bridge.sandbox.salesforce.schema import (
 
 USER_ID = long_id("0055g00000AbCdE")
 SALES_USER_ID = long_id("0055g00000AbCdF")
+QUEUE_ID = long_id("00G5g000001QuEu")
 ORG_ID = long_id("00D5g000004XyZa")
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -59,6 +60,8 @@ class Records:
     """Records locked by another process, and the number of writes that will still be rejected."""
     duplicate_rule: str | None = None
     """Handling of a second Contact or Lead with the same email, new or changed: None, `alert` or `block`."""
+    assignment_rules: dict[str, str] = field(default_factory=dict)
+    """Object types with an active assignment rule, and the owner that it gives to every record."""
     _values_index: dict[tuple[str, str], ValueIndex] = field(default_factory=lambda: defaultdict(ValueIndex))
     _phone_index: dict[str, ValueIndex] = field(default_factory=lambda: defaultdict(ValueIndex))
     _next_id: int = 1
@@ -105,11 +108,19 @@ class Records:
         ) = snapshot
 
     def create(
-        self, kind: SObjectType, fields: Mapping[str, Any], now: datetime, *, allow_duplicates: bool = False
+        self,
+        kind: SObjectType,
+        fields: Mapping[str, Any],
+        now: datetime,
+        *,
+        allow_duplicates: bool = False,
+        assign: bool = False,
     ) -> SObject:
-        """Create a record. Raise RecordError if it is invalid."""
+        """Create a record. Raise RecordError if it is invalid. With `assign`, an assignment rule sets the owner."""
         values = self._validated(kind, fields, create=True)
         self._apply_defaults(kind, values)
+        if assign and kind.name in self.assignment_rules:
+            values["OwnerId"] = self.assignment_rules[kind.name]
         missing = [
             definition.name
             for definition in kind.fields.values()
@@ -123,14 +134,26 @@ class Records:
         self._save(kind, record, values, now, allow_duplicates)
         return record
 
-    def update(self, kind: SObjectType, record: SObject, fields: Mapping[str, Any], now: datetime) -> SObject:
-        """Update a record. Raise RecordError if the change is invalid."""
+    def update(
+        self,
+        kind: SObjectType,
+        record: SObject,
+        fields: Mapping[str, Any],
+        now: datetime,
+        *,
+        assign: bool = False,
+    ) -> SObject:
+        """Update a record. Raise RecordError if the change is invalid. With `assign`, an assignment rule sets the
+        owner."""
         if record.deleted:
             raise RecordError("ENTITY_IS_DELETED", "entity is deleted", status=404)
         if kind.name == "Lead" and record["IsConverted"]:
             raise RecordError("CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead")
         self._check_lock(record)
-        self._save(kind, record, self._validated(kind, fields, create=False), now, allow_duplicates=False)
+        values = self._validated(kind, fields, create=False)
+        if assign and kind.name in self.assignment_rules:
+            values["OwnerId"] = self.assignment_rules[kind.name]
+        self._save(kind, record, values, now, allow_duplicates=False)
         return record
 
     def delete(self, kind: SObjectType, record: SObject, now: datetime) -> None:
@@ -192,6 +215,12 @@ class Records:
             raise RecordError("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id", [definition.name])
         if record.deleted:
             raise RecordError("ENTITY_IS_DELETED", "entity is deleted", [definition.name])
+        if definition.name == "OwnerId" and target.name == "User" and not record["IsActive"]:
+            raise RecordError(
+                "INACTIVE_OWNER_OR_USER",
+                f"operation performed with inactive user [{value}] as owner",
+                [definition.name],
+            )
         if target.name == "Lead" and record["IsConverted"]:
             raise RecordError(
                 "CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead", [definition.name]
@@ -318,6 +347,8 @@ class Records:
                     format_timestamp(now)
                 )
             record.fields["IsClosed"] = closed
+        if kind.name == "Opportunity":
+            record.fields["IsClosed"] = str(record["StageName"]).startswith("Closed")
         if kind.name == "Task":
             record.fields["IsHighPriority"] = record["Priority"] == "High"
         self.tables[kind.name][record.id] = record

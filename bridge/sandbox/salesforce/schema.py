@@ -295,8 +295,18 @@ def default_object_types(statuses: Mapping[str, Mapping[str, bool]]) -> dict[str
             Field("CloseDate", "date", required=True),
             Field("Amount", "currency"),
             Field("AccountId", "reference", references=("Account",)),
+            _system_field("IsClosed", "boolean"),
+        ),
+        _type(
+            "OpportunityContactRole",
+            "00K",
+            "Role",
+            Field("OpportunityId", "reference", required=True, references=("Opportunity",)),
+            Field("ContactId", "reference", required=True, references=("Contact",)),
+            Field("IsPrimary", "boolean"),
         ),
         _read_only("User", "005", "Name Username Email TimeZoneSidKey", _system_field("IsActive", "boolean")),
+        _read_only("Group", "00G", "Name DeveloperName Type"),
         _read_only(
             "Organization", "00D", "Name TimeZoneSidKey InstanceName", _system_field("IsSandbox", "boolean")
         ),
@@ -339,7 +349,9 @@ def _type(name: str, prefix: str, string_fields: str, *fields: Field) -> SObject
     system = [
         _system_field("Id", "id"),
         _system_field("IsDeleted", "boolean"),
-        Field("OwnerId", "reference", references=("User",)),
+        Field(
+            "OwnerId", "reference", references=("User", "Group") if name in ("Lead", "Case") else ("User",)
+        ),
         _system_field("CreatedById", "reference", references=("User",)),
         _system_field("CreatedDate", "datetime"),
         _system_field("LastModifiedDate", "datetime"),
