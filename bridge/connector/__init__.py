@@ -32,6 +32,7 @@ from bridge.connector.callbacks import (
     StatusUpdate,
 )
 from bridge.connector.contact_filling import write_for_contact, write_for_contacts
+from bridge.connector.contact_links import ContactLinks, read_contact_links
 from bridge.connector.contact_profile import ContactDetails, ContactField, ContactProfile
 from bridge.connector.contact_resolution import refusal_notes, resolve_contact, resolve_contacts
 from bridge.connector.contacts import (
@@ -53,13 +54,19 @@ from bridge.connector.contacts import (
 )
 from bridge.connector.context import ContactCache, Context
 from bridge.connector.crm import (
+    CONTACT_OWNER,
+    ON_MISSING,
     CallParams,
     ChatParams,
     ContactParams,
     ConversationParams,
+    NewContactParams,
+    OnMissing,
     TaskParams,
     contact_result,
     items_by_conversation,
+    owner_param,
+    split_text,
 )
 from bridge.connector.deadline import check_deadline, remaining_seconds
 from bridge.connector.opt_outs import (
@@ -71,6 +78,7 @@ from bridge.connector.opt_outs import (
     flags_by_address,
 )
 from bridge.connector.params import ConnectorSettings, Email, Params, PhoneNumber, param
+from bridge.connector.rule_checks import FROM_EVENT, ActionUse, Location, Place, RuleProblem
 from bridge.connector.sms import Segments, segments
 from bridge.connector.transport import (
     DeadlineAdapter,
@@ -86,12 +94,17 @@ from bridge.connector.transport import (
 from bridge.contacts.address import address_key
 from bridge.contacts.email import normalize_email
 from bridge.contacts.phone import same_number, search_digits
-from bridge.settings import Duration
+from bridge.settings import Duration, SecretFile
+from bridge.spelling import did_you_mean, nearest
 
 __all__ = [
+    "CONTACT_OWNER",
     "EMAIL_CHANNELS",
+    "FROM_EVENT",
+    "ON_MISSING",
     "PHONE_CHANNELS",
     "Action",
+    "ActionUse",
     "BatchItem",
     "BatchResult",
     "CallParams",
@@ -106,6 +119,7 @@ __all__ = [
     "ContactDeleted",
     "ContactDetails",
     "ContactField",
+    "ContactLinks",
     "ContactLookupParams",
     "ContactMatch",
     "ContactParams",
@@ -125,17 +139,23 @@ __all__ = [
     "IdempotencyScope",
     "InboundMessage",
     "Limits",
+    "Location",
     "MessageStatus",
     "NewContact",
+    "NewContactParams",
+    "OnMissing",
     "OptIn",
     "OptOut",
     "OptOutFlag",
     "Params",
     "PhoneNumber",
+    "Place",
     "Properties",
     "Property",
     "ProviderUrl",
     "ResolvedContact",
+    "RuleProblem",
+    "SecretFile",
     "SecretUrl",
     "Segments",
     "SerializeBy",
@@ -147,6 +167,7 @@ __all__ = [
     "addresses_of",
     "check_deadline",
     "contact_result",
+    "did_you_mean",
     "enforce_deadline",
     "failure_from_exception",
     "failure_from_status",
@@ -156,12 +177,15 @@ __all__ = [
     "http_client",
     "is_loopback",
     "items_by_conversation",
+    "nearest",
     "normalize_email",
+    "owner_param",
     "param",
     "parse_retry_after",
     "per_conversation",
     "per_event",
     "per_message",
+    "read_contact_links",
     "refusal_notes",
     "remaining_seconds",
     "resolve_contact",
@@ -169,6 +193,7 @@ __all__ = [
     "same_number",
     "search_digits",
     "segments",
+    "split_text",
     "write_for_contact",
     "write_for_contacts",
 ]

@@ -133,6 +133,8 @@ class ContactQuery:
     create: bool = True
     scope: str = ""
     """Prefix of the cache keys, for searches over some kinds of records only (`lead:` for leads)."""
+    new_fields: Mapping[str, Scalar] = field(default_factory=dict)
+    """Fields to write if the contact is created, besides name and addresses."""
 
     @cached_property
     def addresses(self) -> Sequence[tuple[AddressKind, str]]:

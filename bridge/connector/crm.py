@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
-from datetime import datetime
-from typing import Any, TypeVar
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeVar
+
+from pydantic import AwareDatetime
 
 from bridge.connector.api import BatchItem, Success
 from bridge.connector.contacts import (
     ContactLookupParams,
+    ContactQuery,
     ContactRef,
     Properties,
     Property,
@@ -22,8 +26,41 @@ from bridge.settings import Duration
 
 P = TypeVar("P", bound="ConversationParams")
 
+CONTACT_OWNER = "contact"
+"""Value of `owner` for the owner of the contact."""
+ON_MISSING: Any = param(
+    "skip", "If the CRM has no such record: `skip` the action, or fail with an `error`.", example="error"
+)
 
-class ConversationParams(ContactLookupParams):
+
+def owner_param(id_pattern: str, id_example: str) -> Any:
+    """Return the param `owner` of a CRM whose owner IDs match `id_pattern` (without anchors)."""
+    return param(
+        CONTACT_OWNER,
+        "Owner of the record: `contact` (the owner of the contact that was found), an owner's email address, or an "
+        "owner's ID.",
+        example="ana@example.com",
+        pattern=rf"^({CONTACT_OWNER}|[^@\s]+@[^@\s]+|{id_pattern})$",
+        must_be=f"`{CONTACT_OWNER}`, an owner's email address, or an owner's ID like {id_example}",
+    )
+
+
+class NewContactParams(ContactLookupParams):
+    """Params of an action that creates the contact if the CRM has none."""
+
+    new_contact: Properties = param(
+        {},
+        "Additional fields of a contact that this action creates: `field: value`. An existing contact is left alone.",
+        example={"lifecyclestage": "lead"},
+    )
+
+    def contact_query(self, context: Context, *, create: bool, scope: str = "") -> ContactQuery:
+        """Return the query that finds this contact, with the fields to write if it is created."""
+        query = super().contact_query(context, create=create, scope=scope)
+        return replace(query, new_fields=fields_to_write(self.new_contact, None))
+
+
+class ConversationParams(NewContactParams):
     """Params shared by a call and a chat."""
 
     title: str | None = param(
@@ -38,10 +75,20 @@ class ConversationParams(ContactLookupParams):
         "Additional fields of the record: `field: value`, or `field: {value: ..., mode: fill}`.",
         example={"campaign": "{{ event.callMetadata.context.campaignType }}"},
     )
+    owner: str | None = owner_param(r"[A-Za-z0-9]+", "41629779")
+    transcript: str | None = param(
+        None,
+        "Transcript, which is written in full. Default: none; Heppu's is `{{ details.transcript }}`.",
+        example="Agent: Good morning.",
+    )
 
     def details(self, context: Context) -> Mapping[str, object]:
         """Return the labeled values that follow the summary."""
-        return {"Outcome": self.outcome, "Conversation": context.event.conversation.id}
+        return {
+            "Agent": context.event.fields.get("agentName"),
+            "Outcome": self.outcome,
+            "Conversation": context.event.conversation.id,
+        }
 
     def body_text(self, context: Context, contact: ContactRef | None, max_length: int) -> str:
         """Return summary and details in at most `max_length` characters.
@@ -82,6 +129,21 @@ class CallParams(ConversationParams):
     to_number: str | None = param(
         None, "Number that was called. Default: derived from the direction.", example="+14155550100"
     )
+    started_at: AwareDatetime | None = param(
+        None,
+        "Start of the call (ISO 8601 with time zone). Default: the time of the event minus the duration.",
+        example="2026-03-02T15:00:00Z",
+    )
+    recording_url: str | None = param(
+        None,
+        "URL of the recording (https). Default: none; Heppu's is `{{ details.recordingUrl }}`.",
+        example="https://example.com/1.mp3",
+        pattern=r"^https://",
+        must_be="a URL that starts with https://",
+    )
+    call_type: str | None = param(
+        None, "Type of the call, one of those that the CRM account has.", example="Support call"
+    )
 
     @property
     def normalized_status(self) -> str:
@@ -96,6 +158,14 @@ class CallParams(ConversationParams):
     def duration_seconds(self) -> float | None:
         """Return the duration of the call, never negative."""
         return None if self.duration is None else max(0.0, self.duration)
+
+    def start(self, context: Context) -> datetime:
+        """Return when the call began. Heppu sends the event when the call has ended."""
+        if self.started_at is not None:
+            return self.started_at
+        # A duration of more than a day is a mistake; the record then appears at the time of the event.
+        seconds = self.duration_seconds() or 0.0
+        return context.event.occurred_at - timedelta(seconds=seconds if seconds <= 86_400 else 0)
 
     def caller_and_callee(self, context: Context) -> tuple[str | None, str | None]:
         """Return the numbers of both parties: an outbound call goes from the agent's number to the contact's."""
@@ -130,7 +200,11 @@ class ChatParams(ConversationParams):
 
 
 class ContactParams(ContactLookupParams):
-    """Params of a contact. Values of the event only fill empty fields."""
+    """Params of a contact. Values of the event only fill empty fields.
+
+    An action that may create the contact inherits from NewContactParams as well; one that only updates adds
+    `on_missing: OnMissing = ON_MISSING`.
+    """
 
     first_name: str | None = param(
         "{{ contact.first_name }}", "Written if the first name is empty.", example="Maya"
@@ -150,7 +224,7 @@ class ContactParams(ContactLookupParams):
         return fill | self.properties
 
 
-class TaskParams(ContactLookupParams):
+class TaskParams(NewContactParams):
     """Params of a task for a colleague."""
 
     subject: str = param(
@@ -161,6 +235,7 @@ class TaskParams(ContactLookupParams):
         "1d", "Time from the event until the task is due.", example="2h", validate_default=True
     )
     properties: Properties = param({}, "Additional fields of the task.", example={"Type": "Call"})
+    owner: str | None = owner_param(r"[A-Za-z0-9]+", "41629779")
 
     def due_at(self, context: Context) -> datetime:
         """Return the due time. It is relative to the event, so a late attempt does not change it."""
@@ -171,6 +246,25 @@ class TaskParams(ContactLookupParams):
         ID."""
         name = f"\nName given: {contact.given_name}" if contact and contact.given_name else ""
         return f"{self.text or ''}{name}\nConversation: {context.event.conversation.id}".strip()
+
+
+OnMissing = Literal["skip", "error"]
+"""What an action that only changes existing records does if there is none."""
+
+
+def split_text(text: str, max_length: int) -> list[str]:
+    """Return the text in parts of at most `max_length` characters, without losing any but blanks at the cuts.
+
+    A part ends at the end of a line if possible, else of a word.
+    """
+    parts: list[str] = []
+    rest = text.strip()
+    while len(rest) > max_length:
+        cut = max(rest.rfind("\n", max_length // 2, max_length + 1), 0) or rest.rfind(" ", 1, max_length + 1)
+        cut = cut if cut > 0 else max_length
+        parts.append(rest[:cut].rstrip())
+        rest = rest[cut:].lstrip()
+    return [*parts, rest] if rest else parts
 
 
 def agent_name(context: Context) -> str:

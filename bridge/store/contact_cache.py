@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, func, or_, select
 
+from bridge.connector.contact_links import links_key
 from bridge.connector.contact_profile import ContactProfile
 from bridge.contacts.address import address_key
 from bridge.contacts.time_zone import residence_time_zone
@@ -132,7 +133,8 @@ def delete_cached_contacts(conn: Connection, address: str) -> int:
     for connection, record_id in records:
         conn.execute(
             delete(_TABLE).where(
-                _TABLE.c.connection == connection, _TABLE.c.lookup_key == _profile_key(record_id)
+                _TABLE.c.connection == connection,
+                _TABLE.c.lookup_key.in_([_profile_key(record_id), links_key(record_id)]),
             )
         )
     return deleted

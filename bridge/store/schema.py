@@ -263,10 +263,12 @@ contact_cache = Table(
                      "share.")),
     Column("lookup_key", Text, primary_key=True,
            info=_doc("`phone:` or `email:` and the address; `zone:` and the address for a time zone, "
-                     "`opt_out:` and the address for opt-out flags.")),
+                     "`opt_out:` and the address for opt-out flags; `record:` or `links:` and an external ID for "
+                     "what is known about a record.")),
     Column("value", Text, nullable=False,
-           info=_doc("External ID, an IANA time zone, or opt-out flags as JSON (channel: field). Empty: the "
-                     "provider does not know the contact.")),
+           info=_doc("External ID, an IANA time zone, or JSON: opt-out flags (channel: field), the empty fields of a "
+                     "record, the IDs of the records that belong to it. Empty: the provider does not know the "
+                     "contact.")),
     Column("expires_at", Instant, nullable=False, info=_doc("When the entry expires.")),
     info=_doc("Contacts found at providers: external IDs, time zones and opt-out flags by phone number or email "
               "address, for a limited time."),
@@ -364,12 +366,12 @@ connections = Table(
                      "paused.")),
     Column("pause_reason", Text, info=_doc("Explanation of the pause, for operators.")),
     Column("pause_cause", Text,
-           info=_doc("`operator`, `rate_limit`, `quota`, `auth`, `circuit_open` or `total_cap`.")),
+           info=_doc("`operator`, `rate_limit`, `quota`, `auth`, `account`, `circuit_open` or `total_cap`.")),
     Column("pause_id", Text, info=_doc("ID of the pause, `pau_...`: the team is alerted once per pause.")),
     Column("alert_due", Boolean, nullable=False, default=False,
            info=_doc("True until the alerts about the pause have been created.")),
     Column("settings_fingerprint", Text,
-           info=_doc("Fingerprint of the settings: changed settings end a pause with cause `auth`.")),
+           info=_doc("Fingerprint of the settings: changed settings end a pause with cause `auth` or `account`.")),
     Column("failures", Integer, nullable=False, default=0,
            info=_doc("Failed attempts in the window of the circuit breaker.")),
     Column("successes", Integer, nullable=False, default=0,

@@ -180,7 +180,7 @@ def test_log_chat_creates_note_on_contact(hubspot: CrmConnection, sandbox: Runni
     [note] = sandbox.hubspot.notes
     assert note.properties["hs_note_body"] == (
         "Chat: Harbour help desk<br>Could not sign in; the password was reset and it works again.<br>"
-        f"Messages: 12<br>Rating: 5<br>Outcome: resolved<br>Conversation: {source_event.conversation.id}"
+        f"Messages: 12<br>Rating: 5<br>Agent: Harbour help desk<br>Outcome: resolved<br>Conversation: {source_event.conversation.id}"
     )
     assert sandbox.hubspot.associated("notes", note.id, "contacts") == [contact]
     [link] = [association for association in sandbox.hubspot.associations if association.from_type == "notes"]

@@ -81,7 +81,7 @@ def test_log_call_creates_closed_task_of_contact(salesforce: CrmConnection, sand
     assert {name: task[name] for name in expected} == expected
     assert task["Description"] == (
         "Asked when the repaired bicycle can be picked up. Told: Thursday from nine. Wants an invoice by email.\n"
-        f"From: {PHONE}\nTo: +12125550100\nOutcome: resolved\nConversation: {source_event.conversation.id}"
+        f"From: {PHONE}\nTo: +12125550100\nAgent: Nora at the front desk\nOutcome: resolved\nConversation: {source_event.conversation.id}"
     )
     assert task["IsClosed"] is True
 
@@ -107,7 +107,7 @@ def test_log_chat_creates_task_without_subtype(salesforce: CrmConnection, sandbo
     assert "TaskSubtype" not in request.body["records"][0]
     [task] = sandbox.salesforce.tasks
     assert (task["Subject"], task["Status"]) == ("Chat: Harbour help desk", "Completed")
-    assert "Messages: 12\nRating: 5\nOutcome: resolved" in task["Description"]
+    assert "Messages: 12\nRating: 5\nAgent: Harbour help desk\nOutcome: resolved" in task["Description"]
 
 
 def test_chat_without_email_and_phone_creates_task_without_contact(
