@@ -117,17 +117,6 @@ def _split(value: object) -> object:
     )
 
 
-def _pattern_validator(pattern: str, advice: str) -> AfterValidator:
-    """Return a validator whose error is readable advice instead of the pattern."""
-
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(advice)
-        return value
-
-    return AfterValidator(check)
-
-
 MIN_SECRET_LENGTH = 16
 """Characters. A shorter secret can be guessed."""
 
@@ -138,21 +127,76 @@ def _check_secret_length(value: SecretStr) -> SecretStr:
     return value
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+def _check_duration(value: object) -> timedelta:
+    try:
+        return parse_duration(value)
+    except ValueError:  # repeats the value
+        raise ValueError("is not a duration: write a number and a unit, like 90s, 5m, 16h or 7d") from None
+
+
+_SQLITE_URL = re.compile(r"sqlite:///(?P<path>.+)", re.DOTALL)
+_POSTGRESQL_URL = re.compile(
+    r"postgres(ql)?(\+psycopg)?://"
+    r"([^:/@]*(:[^@]*)?@)?"  # as SQLAlchemy reads it: a password ends at the first @
+    r"([A-Za-z0-9._,-]*|\[[0-9A-Fa-f:.]+\])"
+    r"(:(?P<port>[^/@?]*))?"
+    r"(/[^/@?]*)?(\?[^@]*)?",
+    re.DOTALL,
+)
+
+
+def _check_database_url(value: str) -> str:
+    """Reject every URL in which a part of the password could be taken for the host, the port or the database.
+
+    The driver repeats those three in its errors.
+    """
+    if sqlite := _SQLITE_URL.fullmatch(value):
+        if "://" in sqlite["path"] or ":/" in sqlite["path"]:
+            raise ValueError("needs the path of a file after sqlite:///, not another URL")
+        return value
+    if not re.match(r"postgres(ql)?(\+psycopg)?://", value):
+        raise ValueError("write sqlite:///bridge.db or postgresql://user:password@host/name")
+    url = _POSTGRESQL_URL.fullmatch(value)
+    if url is None:
+        raise ValueError(
+            "is not a valid URL: write postgresql://user:password@host:5432/name, and percent-encode special "
+            "characters of the password (@ as %40, / as %2F)"
+        )
+    port = url["port"]
+    if port is not None and not (re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= 65535):
+        raise ValueError("needs a port from 1 to 65535, as in postgresql://user:password@host:5432/name")
+    return value
+
+
+def _check_public_url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s]+(/[^\s]*)?", value):
+        raise ValueError("write https:// and the host, like https://bridge.example.com")
+    check_no_user_info(value)
+    return value
+
+
+def check_no_user_info(url: str) -> None:
+    """Raise ValueError for a URL with a user or password: these URLs stand in messages and logs."""
+    if "@" in url:
+        raise ValueError("must not contain a user or password")
+
+
+def _check_file(value: str | Path) -> Path:
+    """Accept the path of an existing file. A key that was pasted in its place is too long for the operating system."""
+    try:
+        if Path(value).is_file():
+            return Path(value)
+    except (OSError, ValueError):
+        pass
+    raise ValueError("is not a file: write the path of an existing file, not its content")
+
+
+Duration = Annotated[timedelta, BeforeValidator(_check_duration)]
 Secret = Annotated[SecretStr, AfterValidator(_check_secret_length)]
-DatabaseUrl = Annotated[
-    str,
-    _pattern_validator(
-        r"(sqlite:///.+|postgres(ql)?(\+psycopg)?://.+)",
-        "write sqlite:///bridge.db or postgresql://user:password@host/name",
-    ),
-]
-PublicUrl = Annotated[
-    str,
-    _pattern_validator(
-        r"https?://[^/\s]+(/[^\s]*)?", "write https:// and the host, like https://bridge.example.com"
-    ),
-]
+DatabaseUrl = Annotated[str, AfterValidator(_check_database_url)]
+PublicUrl = Annotated[str, AfterValidator(_check_public_url)]
+SecretFile = Annotated[Path, BeforeValidator(_check_file)]
+"""Path of an existing file with a secret. An error does not repeat the value."""
 
 
 def _check_recipient(value: str) -> str:
@@ -194,7 +238,7 @@ class Settings(EnvironmentModel):
     """Secrets that Heppu's signatures are verified with, separated by commas; set two during a rotation."""
     heppu_timestamp_tolerance: int = Field(300, ge=1, le=86400)
     """Maximum difference between the timestamp of a request and now, in seconds."""
-    bridge_database_url: DatabaseUrl = "sqlite:///bridge.db"
+    bridge_database_url: DatabaseUrl = Field("sqlite:///bridge.db", repr=False)
     """`sqlite:///bridge.db` or `postgresql://user:password@host/name`."""
     bridge_rules_file: Path = Path("rules.yaml")
     """The rules file. Put your own connectors in the folder `connectors` next to it."""

@@ -30,7 +30,7 @@ _SECRETS = re.compile(
     r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"
     r"|\b(?:whsec_|pat-[a-z0-9]+-|xox[a-z]-|sk_)[\w-]{6,}"
     r"|(?<=hooks\.slack\.com/services/)[\w/]+"
-    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+    r"|(?<=://)[^/\s:@]+:\S+(?=@)"
 )
 
 

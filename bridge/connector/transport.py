@@ -34,6 +34,7 @@ from bridge.errors import (
     RateLimited,
     TransientError,
 )
+from bridge.settings import check_no_user_info
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
@@ -70,7 +71,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _provider_url(value: str) -> str:
+def _https_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         host, _ = parts.hostname, parts.port
@@ -83,8 +84,13 @@ def _provider_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _provider_url(value: str) -> str:
+    check_no_user_info(value)
+    return _https_url(value)
+
+
 def _secret_url(value: SecretStr) -> SecretStr:
-    return SecretStr(_provider_url(value.get_secret_value()))
+    return SecretStr(_https_url(value.get_secret_value()))
 
 
 ProviderUrl = Annotated[str, AfterValidator(_provider_url)]
