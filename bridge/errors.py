@@ -26,6 +26,7 @@ from typing import Literal
 Reason = Literal[
     "rejected",
     "auth",
+    "account",
     "rate_limited",
     "quota",
     "server_error",
@@ -112,15 +113,26 @@ class QuotaExhausted(TransientError):
 class AccountError(DeliveryError):
     """Something is wrong with the account: its credentials, sender, scope, plan. Nothing happened.
 
-    The connection is paused until its settings change or an operator resumes it.
+    The connection is paused until its settings change or an operator resumes it. `fix` says in one sentence what the
+    operator does about it; it is shown with the pause and in the alert.
     """
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail, reason="auth")
+    def __init__(self, detail: str, *, fix: str = "") -> None:
+        super().__init__(detail, reason="account")
+        self.fix = fix
+
+    @property
+    def pause_reason(self) -> str:
+        """What is wrong, and what the operator does about it."""
+        return f"{self.detail}; {self.fix}" if self.fix else self.detail
 
 
 class AuthenticationError(AccountError):
     """The provider did not accept the credentials of the connection."""
+
+    def __init__(self, detail: str, *, fix: str = "") -> None:
+        super().__init__(detail, fix=fix)
+        self.reason = "auth"
 
 
 class PermanentError(DeliveryError):

@@ -85,7 +85,11 @@ class FailureReason(DescribedEnum):
     """The reason of a failed attempt; also the label `reason` of the metric `bridge_attempts_total`."""
 
     REJECTED = "rejected", "The provider rejected the action permanently."
-    AUTH = "auth", "The provider rejected the account's credentials or permissions."
+    AUTH = "auth", "The provider rejected the account's credentials."
+    ACCOUNT = (
+        "account",
+        "Something else is wrong with the account: its sender, plan, storage, permissions or owner.",
+    )
     RATE_LIMITED = "rate_limited", "The provider reported too many requests."
     QUOTA = "quota", "The account's quota is exhausted."
     SERVER_ERROR = (
@@ -126,7 +130,11 @@ class PauseCause(DescribedEnum):
     QUOTA = "quota", "The account's quota is exhausted; the pause ends when the provider resets it."
     AUTH = (
         "auth",
-        "The provider rejected the account; the pause ends when its settings change, or with `bridge resume`.",
+        "The provider rejected the credentials; the pause ends when the settings change, or with `bridge resume`.",
+    )
+    ACCOUNT = (
+        "account",
+        "Something else is wrong with the account; the pause ends when its settings change, or with `bridge resume`.",
     )
     CIRCUIT_OPEN = (
         "circuit_open",

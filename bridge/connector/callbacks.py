@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bridge.errors import AccountError
+
 Channel = Literal["sms", "whatsapp", "call", "email"]
 """Channel to a recipient. An action with a channel obeys the messaging policy (quiet hours, opt-outs, caps)."""
 
@@ -96,6 +98,9 @@ class CallbackReply:
     media_type: str = "text/plain"
     problem: str = ""
     """What the request contained that could not be read, for the log: without personal data, or masked."""
+    account_error: AccountError | None = None
+    """Set if the request proves that the account, not the recipient, is at fault: the connection is paused. The
+    messages that it reports as failed were not delivered, and are not sent again automatically."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from bridge.connector.api import Action
 from bridge.dryrun.delivery import DryRunDelivery, State
 from bridge.errors import (
     AccountError,
+    AuthenticationError,
     DeliveryError,
     OutcomeUnknown,
     PermanentError,
@@ -55,7 +56,8 @@ from bridge.worker.result_policy import classify_result
 UNDELIVERED: Final = "undelivered"
 """The value of `fail` for a provider that accepts the message and then reports that it was not delivered."""
 _FAILURES: Final[Mapping[str, Callable[[str], DeliveryError]]] = {
-    "auth": AccountError,
+    "auth": AuthenticationError,
+    "account": AccountError,
     "quota": QuotaExhausted,
     "rate_limited": RateLimited,
     "network": TransientError,

@@ -1,8 +1,8 @@
 """Connections: the state that workers share about each one: its pause, circuit breaker and request budget.
 
 A pause is an instant in the row, so waiting deliveries hold no thread. `pause_cause` determines how the pause ends:
-`operator` and `total_cap` by an operator, `auth` by an operator or changed settings, `rate_limit` and `quota`
-automatically, `circuit_open` by a successful probe.
+`operator` and `total_cap` by an operator, `auth` and `account` by an operator or changed settings, `rate_limit` and
+`quota` automatically, `circuit_open` by a successful probe.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sqlalchemy import Connection, bindparam, exists, select, update
 from bridge.connector.callbacks import Channel
 from bridge.errors import (
     AccountError,
+    AuthenticationError,
     DeliveryError,
     OutcomeUnknown,
     PermanentError,
@@ -31,7 +32,7 @@ from bridge.store import schema
 from bridge.store.audit_log import record_audit
 from bridge.store.database import Database
 from bridge.store.pauses import ALL_CONNECTIONS, INDEFINITELY, ConnectionStatus, Pause
-from bridge.telemetry import log
+from bridge.telemetry import log, mask
 
 PROBE_INTERVAL = timedelta(seconds=10)
 """How long an open circuit breaker waits before the next probe."""
@@ -43,6 +44,8 @@ RATE_PAUSE, MAX_RATE_PAUSE = timedelta(seconds=1), timedelta(minutes=5)
 """The first and the longest pause after a 429 without `Retry-After`; it doubles until a request is answered."""
 QUOTA_PAUSE = timedelta(hours=1)
 """The pause for an exhausted quota, if the provider does not report when it is reset."""
+
+_ENDED_BY_NEW_SETTINGS = (PauseCause.AUTH, PauseCause.ACCOUNT)
 
 _TABLE = schema.connections
 
@@ -122,7 +125,7 @@ class RequestBudget:
 
 
 def register_accounts(database: Database, fingerprints: Mapping[str, str]) -> None:
-    """Create the rows of these connections, and end `auth` pauses of connections whose settings have changed."""
+    """Create the rows of these connections, and end pauses by the account whose settings have changed."""
     with database.write() as conn:
         for name, fingerprint in sorted(fingerprints.items()):
             row = {
@@ -138,7 +141,7 @@ def register_accounts(database: Database, fingerprints: Mapping[str, str]) -> No
                 .where(
                     _TABLE.c.name == name,
                     _TABLE.c.settings_fingerprint != fingerprint,
-                    _TABLE.c.pause_cause == "auth",
+                    _TABLE.c.pause_cause.in_(_ENDED_BY_NEW_SETTINGS),
                 )
                 .values(_OPEN)
             )
@@ -211,9 +214,12 @@ def record_outcomes(
     name: str,
     outcomes: Sequence[DeliveryError | None],
     now: datetime,
-    fingerprint_of: Callable[[str], str],
+    fingerprint_of: Callable[[str], str] | None = None,
 ) -> Mapping[str, Any]:
     """Update a connection's pause and circuit breaker after attempts; an outcome of None is a success.
+
+    `fingerprint_of` returns the fingerprint of the settings that were used, if that is known: a process that starts
+    with other settings ends a pause by the account.
 
     Return the changed columns, to be passed to `log_state_change` once the transaction has committed.
     """
@@ -237,7 +243,7 @@ def record_outcomes(
         return {}  # calls that were already running failed likewise: the longest pause applies, and was alerted
     if not values or (connection.pause_cause in ("operator", "total_cap") and connection.is_paused(now)):
         return {}
-    if values.get("pause_cause") == "auth":
+    if fingerprint_of is not None and values.get("pause_cause") in _ENDED_BY_NEW_SETTINGS:
         # Not the last registered one: during a rolling restart a process may still use the old settings.
         values |= {"settings_fingerprint": fingerprint_of(name)}
     conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(values))
@@ -274,17 +280,20 @@ def _pause(
 ) -> dict[str, Any] | None:
     """Return the pause that a single failure causes, given the number of earlier 429s in a row."""
     if isinstance(outcome, AccountError):
-        return pause_columns(PauseCause.AUTH, INDEFINITELY, outcome.detail, alert=True)
+        cause = PauseCause.AUTH if isinstance(outcome, AuthenticationError) else PauseCause.ACCOUNT
+        return pause_columns(cause, INDEFINITELY, mask(outcome.pause_reason), alert=True)
     if isinstance(outcome, QuotaExhausted):
-        return pause_columns(PauseCause.QUOTA, outcome.until or now + QUOTA_PAUSE, outcome.detail, alert=True)
+        return pause_columns(
+            PauseCause.QUOTA, outcome.until or now + QUOTA_PAUSE, mask(outcome.detail), alert=True
+        )
     if isinstance(outcome, RateLimited):
         if outcome.retry_after is not None:
-            return pause_columns(PauseCause.RATE_LIMIT, now + outcome.retry_after, outcome.detail)
+            return pause_columns(PauseCause.RATE_LIMIT, now + outcome.retry_after, mask(outcome.detail))
         if connection.pause_cause == "rate_limit" and connection.paused_until and connection.is_paused(now):
             # The call was already running when the pause started.
-            return pause_columns(PauseCause.RATE_LIMIT, connection.paused_until, outcome.detail)
+            return pause_columns(PauseCause.RATE_LIMIT, connection.paused_until, mask(outcome.detail))
         wait = min(RATE_PAUSE * 2 ** min(consecutive_rate_limits, 16), MAX_RATE_PAUSE)
-        return pause_columns(PauseCause.RATE_LIMIT, now + wait, outcome.detail) | {
+        return pause_columns(PauseCause.RATE_LIMIT, now + wait, mask(outcome.detail)) | {
             "consecutive_rate_limits": consecutive_rate_limits + 1
         }
     return None
@@ -308,7 +317,7 @@ def _circuit(
     failures = (0 if is_expired else connection.failures) + len(details)
     successes = (0 if is_expired else connection.successes) + answered
     if details and failures >= CIRCUIT_FAILURES and failures >= successes:
-        reason = f"{failures} of {failures + successes} attempts failed; the last error: {details[-1]}"
+        reason = f"{failures} of {failures + successes} attempts failed; the last error: {mask(details[-1])}"
         return pause_columns(PauseCause.CIRCUIT_OPEN, now + PROBE_INTERVAL, reason, alert=True)
     return {
         "failures": failures,

@@ -7,7 +7,7 @@ whatever was known before. Only the result of a running attempt may contradict i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,9 +16,11 @@ from sqlalchemy import Connection, and_, or_, update
 
 from bridge.connector import Channel, InboundMessage, OptIn, OptOut, StatusUpdate
 from bridge.contacts.address import normalize_address
+from bridge.errors import AccountError
 from bridge.lifecycle import DeliveryState, Transition
 from bridge.store import schema
-from bridge.store.database import Database
+from bridge.store.connections import lock_connection, log_state_change, record_outcomes
+from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import Delivery, lock_deliveries
 from bridge.store.inbound_messages import store_inbound_messages
 from bridge.store.opt_outs import OptOutChange, save_opt_outs
@@ -40,8 +42,16 @@ class UnmatchedStatus:
     reason: str
 
 
-def apply_callback(database: Database, name: str, reported: Sequence[CallbackEvent]) -> list[UnmatchedStatus]:
+def apply_callback(
+    database: Database,
+    name: str,
+    reported: Sequence[CallbackEvent],
+    account_error: AccountError | None = None,
+) -> list[UnmatchedStatus]:
     """Store what the provider of connection `name` reported, in one transaction; return the unmatched statuses.
+
+    With an `account_error`, the connection is paused as by an attempt that raises it, unless every reported status is
+    known already: a repeated callback must not pause a connection that an operator has resumed in the meantime.
 
     Raise StoreUnavailable if nothing was stored: then the provider must get an error, so that it sends it again.
     """
@@ -53,24 +63,32 @@ def apply_callback(database: Database, name: str, reported: Sequence[CallbackEve
         if isinstance(item, OptOut | OptIn)
     ]
     unmatched: list[UnmatchedStatus] = []
+    changed_columns: Mapping[str, Any] = {}
     with database.write() as conn:
+        if account_error is not None:
+            lock_connection(database, conn, name)  # before the deliveries, as `claim` does
         now = database.now(conn)
         deliveries = _deliveries(conn, name, status_updates)
         # Locks in the order of `record_results`: deliveries, recipients, idempotency keys.
         opt_out_changes += store_inbound_messages(database, conn, name, inbound_messages, now)
         save_opt_outs(database, conn, opt_out_changes, now)
         clear_undeliverable(conn, [_sender(message) for message in inbound_messages])
+        is_news = not status_updates
         for status_update in status_updates:
             delivery = _match(deliveries, status_update)
             if isinstance(delivery, str):
                 unmatched.append(UnmatchedStatus(status_update, delivery))
                 continue
-            _apply_status(database, conn, delivery, status_update, now)
+            is_news |= _apply_status(database, conn, delivery, status_update, now)
             if status_update.undeliverable and delivery.channel and delivery.recipient:
                 detail = mask(status_update.detail)
                 problem = DeliveryProblem(delivery.channel, delivery.recipient, name, detail)
                 save_undeliverable(conn, [problem], now)
             deliveries |= lock_deliveries(conn, _TABLE.c.id == delivery.id)
+        if account_error is not None and is_news:
+            changed_columns = record_outcomes(database, conn, name, [account_error], now)
+            database.publish(conn, [EVENTS_TOPIC])
+    log_state_change(name, changed_columns)
     return unmatched
 
 
@@ -112,8 +130,8 @@ def _match(deliveries: dict[str, Delivery], status_update: StatusUpdate) -> Deli
 
 def _apply_status(
     database: Database, conn: Connection, delivery: Delivery, status_update: StatusUpdate, now: datetime
-) -> None:
-    """Store a message status, and confirm its delivery; an outdated status changes nothing."""
+) -> bool:
+    """Store a message status, and confirm its delivery; return False for an outdated status, which changes nothing."""
     columns: dict[str, Any] = {}
     is_news = latest_status(delivery.message_status, status_update.state) != delivery.message_status
     undelivered = is_news and status_update.state in UNDELIVERED_STATUSES
@@ -131,3 +149,4 @@ def _apply_status(
         if undelivered:
             columns["detail"] = detail
         conn.execute(update(_TABLE).where(_TABLE.c.id == delivery.id).values(columns))
+    return is_news

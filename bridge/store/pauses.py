@@ -23,6 +23,10 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "rejected credentials",
         "fix the account's variables and restart `bridge serve`; if the provider was at fault, run {resume}",
     ),
+    PauseCause.ACCOUNT: (
+        "a problem of the account",
+        "fix it at the provider and run {resume}, or change the account's variables and restart `bridge serve`",
+    ),
     PauseCause.RATE_LIMIT: ("the provider's rate limit", _ENDS_AT),
     PauseCause.QUOTA: ("an exhausted quota", _ENDS_AT),
     PauseCause.CIRCUIT_OPEN: (

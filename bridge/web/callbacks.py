@@ -92,9 +92,9 @@ def _store_reply(database: Database, name: str, callback: Callback, reply: Callb
         log.warning(
             "callback could not be read", connection=name, callback=callback.name, detail=reply.problem
         )
-    if not reply.learned:
+    if not reply.learned and reply.account_error is None:
         return
-    for unmatched in apply_callback(database, name, reply.learned):
+    for unmatched in apply_callback(database, name, reply.learned, reply.account_error):
         log.warning(
             "message status matched no delivery",
             connection=name,
