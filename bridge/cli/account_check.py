@@ -2,40 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from pydantic import SecretStr
 from rich.status import Status
 
-from bridge.cli.output import errors
+from bridge.cli.output import errors, pluralize
 from bridge.clock import uptime
-from bridge.connector import Connector, ConnectorSettings
+from bridge.connector import ActionUse, Connector, ConnectorSettings
 from bridge.connector.deadline import attempt_deadline
 from bridge.connector.discovery import read_settings
-from bridge.errors import AuthenticationError, ConfigError, DeliveryError
+from bridge.errors import AccountError, AuthenticationError, ConfigError, DeliveryError
+from bridge.rules.action_uses import diagnostic
+from bridge.rules.model import Diagnostic
 from bridge.telemetry import mask
 
 TIMEOUT_SECONDS = 60.0
 """Timeout for one account."""
 
 
-def check_accounts(used: Mapping[str, Connector], environ: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Log in to each account and verify what its actions need, without writing. Return one result per account."""
-    return [_run("check", name, connector, environ) for name, connector in sorted(used.items())]
+@dataclass(frozen=True)
+class AccountResult:
+    """The result of one account."""
+
+    connection: str
+    ok: bool
+    text: str
+    diagnostics: Sequence[Diagnostic] = ()
+    """What the account will refuse in the rules."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result for programs, without the diagnostics of the rules file."""
+        return {"connection": self.connection, "ok": self.ok, "text": self.text}
 
 
-def set_up_account(name: str, connector: Connector, environ: Mapping[str, str]) -> dict[str, Any]:
+def check_accounts(
+    used: Mapping[str, Connector], uses: Mapping[str, Sequence[ActionUse]], environ: Mapping[str, str]
+) -> list[AccountResult]:
+    """Log in to each account, and check what its actions need and what the rules write, without writing."""
+    return [
+        _run(name, connector, environ, partial(_check, name, connector, uses.get(name, ())))
+        for name, connector in sorted(used.items())
+    ]
+
+
+def set_up_account(name: str, connector: Connector, environ: Mapping[str, str]) -> AccountResult:
     """Create the objects that an account needs. Safe to repeat."""
-    return _run("setup", name, connector, environ)
+    set_up = connector.run_setup
+    if set_up is None:
+        return AccountResult(name, True, "no setup needed")
+    return _run(name, connector, environ, lambda client: AccountResult(name, True, set_up(client)))
+
+
+def _check(name: str, connector: Connector, uses: Sequence[ActionUse], client: Any) -> AccountResult:
+    text = connector.run_check(client) if connector.run_check else "nothing to check"
+    problems = connector.run_check_rules(client, uses) if connector.run_check_rules else ()
+    errors = [problem for problem in problems if problem.level == "error"]
+    in_file = [diagnostic(problem, problem.use) for problem in problems if problem.use is not None]
+    of_account = [problem for problem in problems if problem.use is None]
+    missing = [problem.text for problem in of_account if problem.level == "error"]
+    notes = [problem.text for problem in of_account if problem.level == "warning"]
+    notes += [f"{pluralize(len(in_file), 'problem')} in the rules"] if in_file else []
+    return AccountResult(name, not errors, "; ".join([*(missing or [text]), *notes]), in_file)
 
 
 def _run(
-    operation: Literal["check", "setup"], name: str, connector: Connector, environ: Mapping[str, str]
-) -> dict[str, Any]:
-    run = connector.run_check if operation == "check" else connector.run_setup
-    if run is None:
-        return _result(name, True, "nothing to check" if operation == "check" else "no setup needed")
+    name: str, connector: Connector, environ: Mapping[str, str], run: Callable[[Any], AccountResult]
+) -> AccountResult:
     settings: ConnectorSettings | None = None
     with Status(f"Connecting to {name} ...", console=errors()):
         try:
@@ -43,13 +79,13 @@ def _run(
             client = connector.build_client(settings) if connector.build_client else settings
             try:
                 with attempt_deadline(uptime() + TIMEOUT_SECONDS):
-                    return _result(name, True, run(client))
+                    return run(client)
             finally:
                 close = getattr(client, "close", None)
                 if callable(close):
                     close()
         except Exception as error:
-            return _result(name, False, _advice(error, connector, settings, name))
+            return AccountResult(name, False, _advice(error, connector, settings, name))
 
 
 def _advice(error: Exception, connector: Connector, settings: ConnectorSettings | None, name: str) -> str:
@@ -60,8 +96,11 @@ def _advice(error: Exception, connector: Connector, settings: ConnectorSettings 
     if isinstance(failure, DeliveryError):
         message = mask(failure.detail)
         if isinstance(failure, AuthenticationError):
-            secrets = _variables(settings, name, lambda _, value: isinstance(value, SecretStr))
             message = f"the provider rejected the credentials: {message}"
+        if isinstance(failure, AccountError) and failure.fix:
+            return f"{message}; {failure.fix}"
+        if isinstance(failure, AuthenticationError):
+            secrets = _variables(settings, name, lambda _, value: isinstance(value, SecretStr))
             return f"{message}; check {secrets}" if secrets else message
         urls = _variables(settings, name, lambda field, value: "url" in field and value is not None)
         return f"{message}; is {urls} correct?" if failure.reason == "network" and urls else message
@@ -78,7 +117,3 @@ def _variables(
         return ""
     fields = [field for field, value in settings if predicate(field, value)]
     return ", ".join(settings.variable(settings.prefix(name), field) for field in fields)
-
-
-def _result(name: str, ok: bool, text: str) -> dict[str, Any]:
-    return {"connection": name, "ok": ok, "text": text}

@@ -6,32 +6,28 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from bridge.cli.accounts import connections_used_by
 from bridge.cli.bootstrap import registry_for
 from bridge.cli.output import echo, pluralize, print_json, print_status, result_line
+from bridge.cli.rules_source import rules_path
 from bridge.clock import format_timestamp, parse_timestamp
 from bridge.connector.discovery import Registry, variable_names
 from bridge.dryrun.test_files import RuleTestFile, load_test_files
 from bridge.errors import ConfigError
+from bridge.rules.action_uses import action_uses
+from bridge.rules.files import read_rules_files
 from bridge.rules.load import load
-from bridge.rules.model import LoadResult, Rules
+from bridge.rules.model import Diagnostic, LoadResult, Rules
 from bridge.rules.report import report
+from bridge.rules.sources import split_sources
 from bridge.settings import Settings, environment, local_url, unrecognized_variables
 
-
-def read_rules_file(path: Path) -> bytes:
-    """Return the bytes of a rules file. Raise ConfigError if it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read {path}: {error.strerror}; create one with `bridge init`, name another file, "
-            "or set BRIDGE_RULES_FILE"
-        ) from None
+if TYPE_CHECKING:
+    from bridge.cli.account_check import AccountResult
 
 
 @dataclass(frozen=True)
@@ -39,14 +35,13 @@ class CheckReport:
     """The result of `bridge check`."""
 
     path: Path
-    source: bytes
     settings: Settings
     loaded: LoadResult
     rules: Rules | None
     """The rules with the tests of all files; None if the file has errors."""
     test_files: Sequence[RuleTestFile]
     connections: Sequence[str]
-    accounts: Sequence[Mapping[str, Any]]
+    accounts: Sequence[AccountResult]
     """The result of the login to each account; empty without `--online`."""
     unrecognized: Mapping[str, str]
     service: Mapping[str, Any] | None
@@ -67,28 +62,36 @@ class CheckReport:
         return (
             self.rules is not None
             and all(file.usable for file in self.test_files)
-            and all(account["ok"] for account in self.accounts)
+            and all(account.ok for account in self.accounts)
             and (self.service is None or (self.service_is_current and not self.service.get("load_error")))
         )
+
+    @property
+    def account_diagnostics(self) -> Sequence[Diagnostic]:
+        """What the accounts will refuse in the rules, in file order."""
+        found = (diagnostic for account in self.accounts for diagnostic in account.diagnostics)
+        return sorted(dict.fromkeys(found), key=lambda item: (item.line, item.column))
 
     def to_json(self) -> dict[str, Any]:
         """Return the report for programs."""
         return {
             "path": str(self.path),
             "ok": self.ok,
-            "diagnostics": [vars(diagnostic) for diagnostic in self.loaded.diagnostics],
+            "diagnostics": [
+                vars(diagnostic) for diagnostic in (*self.loaded.diagnostics, *self.account_diagnostics)
+            ],
             "tests": [
                 {"path": str(file.path), "diagnostics": [vars(diagnostic) for diagnostic in file.diagnostics]}
                 for file in self.test_files
             ],
-            "connections": self.accounts or self.connections,
+            "connections": [account.to_json() for account in self.accounts] or self.connections,
             "unrecognized_variables": self.unrecognized,
             "deployed": None if self.service is None else {**self.service, "same": self.service_is_current},
         }
 
     def print_text(self) -> None:
         """Print the report for people."""
-        rules_report = report(self.loaded.diagnostics, self.source.decode("utf-8", "replace"), str(self.path))
+        rules_report = self._report(self.loaded.diagnostics)
         for part in (rules_report, *(file.report for file in self.test_files)):
             if part:
                 echo(f"{part}\n")
@@ -96,32 +99,37 @@ class CheckReport:
             _print_rules(self.rules)
         _print_settings(self.settings, self.unrecognized)
         for account in self.accounts:
-            echo(result_line(account["ok"], account["connection"], account["text"]))
+            echo(result_line(account.ok, account.connection, account.text))
+        if self.account_diagnostics:
+            echo(f"\n{self._report(self.account_diagnostics)}\n")
         if self.connections and not self.accounts:
             echo(f"settings found for {', '.join(self.connections)}; use --online to log in to each account")
         if self.service is not None:
             _print_deployed_rules(self.service, self.service_is_current, rules_report)
+
+    def _report(self, diagnostics: Sequence[Diagnostic]) -> str:
+        return report(diagnostics, self.loaded.texts)
 
 
 def check(file: Path | None, *, online: bool, deployed: bool) -> CheckReport:
     """Check a rules file, its test files and accounts, and the deployed rules."""
     environ = environment()
     settings = Settings.load(environ)
-    path = file or settings.bridge_rules_file
-    registry, source = registry_for(path), read_rules_file(path)
-    loaded = load(source, path=str(path), registry=registry, environ=environ)
+    path = rules_path(file, settings.bridge_rules_file)
+    registry = registry_for(path)
+    loaded = load(read_rules_files(path), path=str(path), registry=registry, environ=environ)
     variables = _variables(loaded.connections, registry)
     used = connections_used_by(loaded.rules, registry) if loaded.rules is not None else {}
-    accounts: Sequence[Mapping[str, Any]] = ()
-    if online and used:
+    accounts: Sequence[AccountResult] = ()
+    if online and used and loaded.rules is not None:
         from bridge.cli.account_check import check_accounts
 
-        accounts = check_accounts(used, environ)
+        accounts = check_accounts(used, action_uses(loaded.rules), environ)
     rules, test_files = loaded.rules, tuple[RuleTestFile, ...]()
     if rules is not None:
         rules, test_files = load_test_files(rules, registry)
     return CheckReport(
-        path, source, settings, loaded, rules, test_files, sorted(used), accounts,
+        path, settings, loaded, rules, test_files, sorted(used), accounts,
         unrecognized_variables(environ, variables),
         _fetch_deployed_rules(settings) if deployed else None,
     )  # fmt: skip
@@ -139,8 +147,9 @@ def _variables(connections: Mapping[str, str], registry: Registry) -> set[str]:
 def _print_rules(rules: Rules) -> None:
     enabled = sum(rule.enabled for rule in rules.rules)
     disabled = len(rules.rules) - enabled
+    files = len(split_sources(rules.text, rules.path))
     echo(
-        f"{rules.path} is valid: {pluralize(enabled, 'rule')}"
+        f"{rules.path} is valid: {f'{files} files, ' if files > 1 else ''}{pluralize(enabled, 'rule')}"
         + (f" (and {disabled} disabled)" if disabled else "")
         + f", {pluralize(len(rules.tests), 'test')}"
     )

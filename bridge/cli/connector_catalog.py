@@ -177,6 +177,6 @@ def set_up_accounts(connection: str | None, yes: bool, as_json: bool) -> bool:
     if not yes:
         typer.confirm(f"Create missing objects in {', '.join(selected)}?", abort=True, err=True)
     results = [set_up_account(name, connector, environ) for name, connector in selected.items()]
-    lines = [result_line(result["ok"], result["connection"], result["text"]) for result in results]
-    render(Record(as_items(results), "\n".join(lines)), as_json)
-    return all(result["ok"] for result in results)
+    lines = [result_line(result.ok, result.connection, result.text) for result in results]
+    render(Record(as_items([result.to_json() for result in results]), "\n".join(lines)), as_json)
+    return all(result.ok for result in results)

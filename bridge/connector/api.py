@@ -174,6 +174,7 @@ class Connector:
     callbacks: dict[str, Callback] = field(default_factory=dict, init=False)
     build_client: Callable[[Any], Any] | None = field(default=None, init=False)
     run_check: Callable[..., str] | None = field(default=None, init=False)
+    run_check_rules: Callable[..., Sequence[Any]] | None = field(default=None, init=False)
     run_setup: Callable[..., str] | None = field(default=None, init=False)
     read_opt_out_flags: Callable[..., Mapping[str, Sequence[OptOutFlag]]] | None = field(
         default=None, init=False
@@ -205,6 +206,15 @@ class Connector:
         says what to fix.
         """
         self.run_check = function
+        return function
+
+    def check_rules(self, function: F) -> F:
+        """Decorator: `(client, uses: Sequence[ActionUse]) -> Sequence[RuleProblem]` checks rules against the account.
+
+        `bridge check --online` calls it after `check`, with every step that uses the connection. It finds what only
+        the provider knows (names of fields, options, owners, permissions) and writes nothing.
+        """
+        self.run_check_rules = function
         return function
 
     def setup(self, function: F) -> F:

@@ -12,12 +12,13 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from bridge.events import EVENT_TYPES, Event
-from bridge.rules.fields import PATTERNS, did_you_mean, expand_event_pattern
+from bridge.rules.fields import PATTERNS, expand_event_pattern
 from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import Check, Diagnostic, Truth, unplaced_error
 from bridge.rules.operators import OPERATORS
 from bridge.rules.template_filters import MissingValue
 from bridge.settings import parse_duration
+from bridge.spelling import did_you_mean
 
 History = Callable[[Event, Collection[str], datetime], Sequence[datetime]]
 """Returns when the other stored events of the event's contact occurred: of these types, since an instant and not after

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from bridge.connector.api import Action
 from bridge.connector.callbacks import Channel
+from bridge.connector.rule_checks import Location, Place
 from bridge.events import EVENT_TYPES
 from bridge.rules.quiet_hours import NIGHT, QuietHours, every_day
 
@@ -110,6 +111,8 @@ class Step:
     line: int
     values: Mapping[str, Any]
     """Every param that the rule or a default sets. Strings with `{{` are compiled templates."""
+    places: Mapping[Location, Place] = field(default_factory=dict)
+    """Where each value under `with` stands; the place of the step itself at `()`."""
     delay: timedelta = timedelta(0)
     expires: timedelta | None = None
     """Counted from the event's own time. None: 24 hours for messages, otherwise never."""

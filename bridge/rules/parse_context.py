@@ -19,9 +19,7 @@ from bridge.rules.fields import (
     check_path,
     check_truth_test,
     check_value,
-    did_you_mean,
     expand_event_pattern,
-    nearest,
 )
 from bridge.rules.model import Diagnostic, Rule, Step, Trigger
 from bridge.rules.presence import Paths, check_presence
@@ -29,6 +27,7 @@ from bridge.rules.template_compiler import TemplateError
 from bridge.rules.templates import Template, condition, template
 from bridge.rules.yaml import Diagnostics, Node
 from bridge.settings import parse_duration
+from bridge.spelling import did_you_mean, nearest
 
 MAX_DURATION = timedelta(days=366)
 

@@ -11,7 +11,6 @@ from bridge.area_codes import known_regions
 from bridge.connector.callbacks import Channel
 from bridge.contacts.time_zone import normalize_time_zone, residence_time_zone
 from bridge.errors import BridgeError
-from bridge.rules.fields import did_you_mean
 from bridge.rules.keys import CONDITION, STRING, Entries, Key, Section, ValueType
 from bridge.rules.model import Cap, MessagingPolicy, OptOutScope
 from bridge.rules.parse_context import ParseContext, quote_value
@@ -19,6 +18,7 @@ from bridge.rules.parse_quiet_hours import is_always_quiet, read_quiet_hours, re
 from bridge.rules.quiet_hours import CHANNELS, QuietHours
 from bridge.rules.yaml import Node
 from bridge.settings import parse_duration
+from bridge.spelling import did_you_mean
 
 _CAP = re.compile(r"([1-9]\d{0,4})\s+per\s+(\S+)", re.ASCII)
 _REGION = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?", re.ASCII)

@@ -9,7 +9,6 @@ from typing import Any
 
 from bridge.clock import format_duration
 from bridge.connector.callbacks import Channel
-from bridge.rules.fields import did_you_mean
 from bridge.rules.model import MessagingPolicy, Rule
 from bridge.rules.parse_context import ParseContext, quote_value
 from bridge.rules.quiet_hours import (
@@ -25,6 +24,7 @@ from bridge.rules.quiet_hours import (
 )
 from bridge.rules.route import MESSAGE_EXPIRY
 from bridge.rules.yaml import Node
+from bridge.spelling import did_you_mean
 
 SETTING = "messaging.quiet_hours"
 _TIME = r"(2[0-3]|[01]?\d):([0-5]\d)"

@@ -11,15 +11,16 @@ from typing import Any
 from bridge.connector.action_name import ActionName
 from bridge.connector.api import Action
 from bridge.connector.discovery import read_settings
+from bridge.connector.rule_checks import Location, Place
 from bridge.errors import BridgeError
 from bridge.json_values import describe_type
-from bridge.rules.fields import did_you_mean, nearest
 from bridge.rules.keys import DURATION, EVENT_TYPES, POSITIVE_INT, STRING, Entries, Key, Section, ValueType
 from bridge.rules.model import ConnectionChoice, OncePer, Retry, Step
 from bridge.rules.parse_context import CONTEXT_NAMES, ParseContext
 from bridge.rules.parse_params import check_templates, has_template, read_params
 from bridge.rules.templates import is_template
 from bridge.rules.yaml import Node
+from bridge.spelling import did_you_mean, nearest
 
 _CONNECTION = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 
@@ -67,12 +68,24 @@ def _step(context: ParseContext, node: Node) -> Step | None:
         action=action,
         line=use_key.line,
         values=params,
+        places={(): Place(use_key.line, use_key.column)} | _places(with_node),
         internal=_has_literal_recipient(action, params),
         **values,
     )
     for name in step.connections:
         _check_params(context, with_node or use_node, action, name, params)
     return step
+
+
+def _places(node: Node | None, location: Location = ()) -> dict[Location, Place]:
+    """Return the place of every key and list item below a node."""
+    below = [(name, key, value) for name, (key, value) in (node.entries or {}).items()] if node else []
+    items = [(number, item, item) for number, item in enumerate(node.items or ())] if node else []
+    places: dict[Location, Place] = {}
+    for name, key, value in (*below, *items):
+        places[(*location, name)] = Place(key.line, key.column)
+        places |= _places(value, (*location, name))
+    return places
 
 
 def _with_defaults(context: ParseContext, section: Section, entries: Entries) -> Entries:

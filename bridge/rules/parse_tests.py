@@ -10,11 +10,12 @@ from typing import Any, get_args
 from bridge.errors import Reason
 from bridge.events import EVENT_TYPES
 from bridge.rules import retired
-from bridge.rules.fields import check_path, did_you_mean
+from bridge.rules.fields import check_path
 from bridge.rules.keys import STRING, TIMESTAMP, Entries, Key, Section, ValueType, list_of
 from bridge.rules.model import ALERTS, Expectation, RuleTest, RuleTestEvent, Step
 from bridge.rules.parse_context import ParseContext
 from bridge.rules.yaml import Node
+from bridge.spelling import did_you_mean
 
 STATES = ("succeeded", "suppressed", "cancelled", "failed", "needs_review")
 FAILURES = (*get_args(Reason), "undelivered")

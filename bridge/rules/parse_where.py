@@ -8,11 +8,12 @@ from typing import Any
 from bridge.json_values import describe_type
 from bridge.rules.conditions import Comparison, Group
 from bridge.rules.counting import MAX_COUNTED, CountComparison, EventCount, parse_count
-from bridge.rules.fields import boolean_hint, check_value, did_you_mean, number_hint
+from bridge.rules.fields import boolean_hint, check_value, number_hint
 from bridge.rules.model import Condition, Diagnostic, unplaced_error
 from bridge.rules.operators import OPERATORS, PRESENCE_OPERATORS
 from bridge.rules.parse_context import ParseContext
 from bridge.rules.yaml import Node
+from bridge.spelling import did_you_mean
 
 ROOTS = ("event", "contact")
 GROUPS = ("all", "any", "not")

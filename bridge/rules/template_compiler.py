@@ -12,12 +12,12 @@ from jinja2 import nodes
 from bridge.json_values import describe_type
 from bridge.rules import template_filters, template_runtime
 from bridge.rules.counting import EventCount, parse_count
-from bridge.rules.fields import did_you_mean
 from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import Diagnostic, unplaced_error
 from bridge.rules.presence import ABSENT_TESTS, PRESENT_TESTS, Paths, path_of, proven_by
 from bridge.rules.template_filters import Filter, RenderError
 from bridge.rules.template_runtime import Evaluator
+from bridge.spelling import did_you_mean
 
 MAX_NODES = 500
 MAX_DEPTH = 40
