@@ -19,6 +19,7 @@ from bridge.errors import (
     TransientError,
 )
 
+from .login_errors import login_failure
 from .settings import connector
 
 DELETED_CODES = {
@@ -34,27 +35,12 @@ DELETED_CODES = {
 def classify_error(error: Exception) -> DeliveryError | None:
     """Map Salesforce's error code rather than the status: a locked row is a 400, an exhausted quota a 403."""
     if isinstance(error, SalesforceAuthenticationFailed):
-        return _login_failure(error)
+        return login_failure(error)
     if not isinstance(error, SalesforceError):
         return failure_from_exception(error)
     for code, message, fields in errors_in(error):
         return _failure_from_code(code, message, fields, error.status)
     return failure_from_status(error.status, f"Salesforce answered {error.status}")
-
-
-def _login_failure(error: SalesforceAuthenticationFailed) -> DeliveryError:
-    if error.code == "login_rate_exceeded" or "rate exceeded" in error.auth_message:
-        return RateLimited("Salesforce's limit for logins is exceeded", retry_after=timedelta(minutes=1))
-    if error.code in ("server_error", "temporarily_unavailable") or (
-        isinstance(error.code, int) and error.code < 400
-    ):
-        return TransientError(
-            f"the response to the login ({error.code}) is not Salesforce's: check for a proxy in between"
-        )
-    advice = (
-        f": {error.auth_message[:100]}" if isinstance(error.code, str) else "; is SALESFORCE_URL correct?"
-    )
-    return AuthenticationError(f"Salesforce rejects the login with {error.code}{advice}")
 
 
 def _failure_from_code(code: str, message: str, fields: Sequence[str], status: int) -> DeliveryError:

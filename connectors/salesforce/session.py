@@ -19,6 +19,7 @@ from simple_salesforce.login import SalesforceLogin
 from bridge.connector import DeadlineAdapter, parse_retry_after
 from bridge.errors import AuthenticationError, DeliveryError, QuotaExhausted, RateLimited, TransientError
 
+from .login_errors import redirect_failure
 from .settings import Settings, connector
 
 _QUOTA_RECHECK_INTERVAL = timedelta(minutes=10)
@@ -47,6 +48,9 @@ class QuotaAdapter(DeadlineAdapter):
             )
         response = super().send(request, *args, **kwargs)
         status = response.status_code
+        if status in (301, 302, 303, 307, 308):
+            response.close()
+            raise redirect_failure(response.headers.get("Location"))
         if status == 429:  # Salesforce itself does not send it, and the SDK would drop Retry-After
             response.close()
             wait = parse_retry_after(response.headers.get("Retry-After"))
@@ -80,7 +84,6 @@ class Session:
         self._domain = host.removesuffix(".salesforce.com") if direct else "redirected.my"
         self._http = requests.Session()
         self._http.trust_env = direct
-        self._http.max_redirects = 0  # the session token must not be sent to another host
         self._http.mount("https://", self._adapter)
         self._lock = threading.Lock()
         self._api: Salesforce | None = None
@@ -109,8 +112,9 @@ class Session:
                 return self._api
             if rejected is not None and time.monotonic() - self._logged_in_at < 10:
                 raise AuthenticationError(
-                    "Salesforce rejects a session that it issued a moment ago: check the session and IP settings "
-                    "of the integration user"
+                    "Salesforce rejects a session that it issued a moment ago",
+                    fix="check the session and IP settings of the integration user, and that its permission set has "
+                    "API Enabled",
                 )
             self._api = None
             token, instance = self._log_in()
@@ -135,11 +139,11 @@ class Session:
                 "domain": self._domain,
             }
         else:
-            is_sandbox = ".sandbox.my" in self._domain
+            is_test_org = self._domain.endswith((".sandbox.my", ".scratch.my"))
             credentials |= {
                 "username": settings.username,
                 "privatekey_file": settings.private_key_file,
-                "domain": "test" if is_sandbox else "login",
+                "domain": "test" if is_test_org else "login",
                 "instance_url": self._domain,
             }
         try:
@@ -157,7 +161,7 @@ class Session:
             raise
         except Exception as error:
             raise AuthenticationError(
-                f"SALESFORCE_PRIVATE_KEY_FILE cannot sign the login ({type(error).__name__}): set it to an RSA "
-                "private key in PEM format"
+                f"SALESFORCE_PRIVATE_KEY_FILE cannot sign the login ({type(error).__name__})",
+                fix="set it to an RSA private key in PEM format",
             ) from error
         return str(token), str(instance)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, FilePath, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from bridge.connector import Connector, ConnectorSettings, Limits, ProviderUrl
+from bridge.connector import Connector, ConnectorSettings, Limits, SecretFile
+
+from .my_domain import MyDomainUrl
 
 ID_PATTERN = r"^[a-zA-Z0-9]{15}([a-zA-Z0-9]{3})?$"
 
@@ -22,7 +24,7 @@ def _validate_time_zone(name: str) -> str:
 class Settings(ConnectorSettings):
     """Settings: `SALESFORCE_URL`, the org's My Domain, and a secret or private key of an external client app."""
 
-    url: ProviderUrl
+    url: MyDomainUrl
     """My Domain URL of the org: `https://acme.my.salesforce.com`."""
     consumer_key: SecretStr
     """Consumer key of the external client app."""
@@ -30,7 +32,7 @@ class Settings(ConnectorSettings):
     """Consumer secret, for the OAuth client credentials flow."""
     username: str | None = None
     """Username of the integration user, for the OAuth JWT bearer flow."""
-    private_key_file: FilePath | None = None
+    private_key_file: SecretFile | None = None
     """Path of the RSA private key (PEM), for the OAuth JWT bearer flow."""
     api_version: str = Field("66.0", pattern=r"^\d\d\.0$")
     """Version of the REST API."""
@@ -47,7 +49,8 @@ class Settings(ConnectorSettings):
     def _require_one_flow(self) -> Self:
         if self.consumer_secret is None and (self.username is None or self.private_key_file is None):
             raise ValueError(
-                "set SALESFORCE_CONSUMER_SECRET, or SALESFORCE_USERNAME and SALESFORCE_PRIVATE_KEY_FILE"
+                "set SALESFORCE_CONSUMER_SECRET of the external client app (client credentials), or "
+                "SALESFORCE_USERNAME and SALESFORCE_PRIVATE_KEY_FILE (JWT bearer)"
             )
         return self
 

@@ -45,6 +45,9 @@ class Salesforce(SalesforceApi):
 
     name = "salesforce"
 
+    moved_to: str | None
+    """The host of the org's new My Domain: every request to the old one is redirected there."""
+
     def __init__(self, clock: Clock, faults: Faults) -> None:
         super().__init__(clock, faults)
         self.reset()
@@ -55,6 +58,7 @@ class Salesforce(SalesforceApi):
             self.sessions = Sessions()
             self.daily_limit = DAILY_LIMIT
             self.requests_today = 0
+            self.moved_to = None
             self.crm = Records({name: dict(values) for name, values in _STATUSES.items()})
             self._pages = {}
             self._seed()
@@ -189,6 +193,9 @@ class Salesforce(SalesforceApi):
 
     def authorize(self, request: ProviderRequest) -> None:
         """Check the session token of all requests except the login and the list of versions."""
+        if self.moved_to is not None:
+            location = f"https://{self.moved_to}{request.path}"
+            raise ProviderError(Response(status_code=302, headers={"Location": location}))
         if request.path == "/services/oauth2/token" or request.path.rstrip("/") == "/services/data":
             return
         if not self.sessions.is_valid(request.bearer_token()):

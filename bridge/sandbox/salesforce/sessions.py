@@ -23,10 +23,21 @@ _MAX_SESSIONS = 1000
 
 
 class Sessions:
-    """The valid access tokens. If `public_key` (PEM) is set, a JWT must be signed with the matching private key."""
+    """The valid access tokens, and the settings of the external client app and its user."""
 
     def __init__(self) -> None:
         self.public_key: str | None = None
+        """If set (PEM), a JWT must be signed with the matching private key."""
+        self.client_credentials_enabled = True
+        """Whether the app allows the client credentials flow."""
+        self.run_as: str | None = USERNAME
+        """The user of the client credentials flow."""
+        self.user_approved = True
+        """Whether the app's policies admit a profile or permission set of the user."""
+        self.user_active = True
+        self.org_active = True
+        self.ip_restricted = False
+        """Whether the user's profile has login IP ranges without this host."""
         self._tokens: dict[str, None] = {}
 
     def expire(self) -> None:
@@ -46,6 +57,7 @@ class Sessions:
             self._check_assertion(form.get("assertion", ""))
         else:
             raise _oauth_error("unsupported_grant_type", "grant type not supported")
+        self._check_user()
         token = f"00D5g000004XyZa!{secrets.token_urlsafe(48)}"
         self._tokens[token] = None
         while len(self._tokens) > _MAX_SESSIONS:
@@ -74,6 +86,21 @@ class Sessions:
             raise _oauth_error("invalid_client_id", "client identifier invalid")
         if credentials[1] != CONSUMER_SECRET:
             raise _oauth_error("invalid_client", "invalid client credentials")
+        if not self.client_credentials_enabled:
+            raise _oauth_error("invalid_grant", "client credentials flow not enabled")
+        if self.run_as is None:
+            raise _oauth_error("invalid_grant", "no client credentials user enabled")
+
+    def _check_user(self) -> None:
+        """Check that the user may log in. Raise ProviderError with an OAuth error."""
+        if not self.org_active:
+            raise _oauth_error("inactive_org", "organization is inactive")
+        if not self.user_active:
+            raise _oauth_error("inactive_user", "user is inactive")
+        if not self.user_approved:
+            raise _oauth_error("invalid_app_access", "user is not admin approved to access this app")
+        if self.ip_restricted:
+            raise _oauth_error("invalid_grant", "ip restricted")
 
     def _check_assertion(self, assertion: str) -> None:
         """Check a JWT. Its times are compared with the system clock, because the SDK that signs it also uses that."""
