@@ -42,7 +42,7 @@ CONTACT_ASSOCIATION_TYPES = {"calls": 194, "notes": 202, "tasks": 204}
 class DeadlinePool(urllib3.PoolManager):
     """Connection pool for all requests of the account, which end within the attempt's deadline without retries."""
 
-    def __init__(self, version: str | None) -> None:
+    def __init__(self, version: str) -> None:
         super().__init__(num_pools=2, maxsize=connector.limits.concurrency, retries=Retry(0))
         enforce_deadline(self)
         self._version = version
@@ -52,8 +52,8 @@ class DeadlinePool(urllib3.PoolManager):
     ) -> urllib3.BaseHTTPResponse:
         """Send one request. Redirects are not followed: they would send the token to another host."""
         del redirect
-        if self._version:
-            url = re.sub(r"/crm/v\d/(\w+)", rf"/crm/\1/{self._version}", url, count=1)
+        # The SDK has the numbered versions, which HubSpot supports until 2027.
+        url = re.sub(r"/crm/v\d/(\w+)", rf"/crm/\1/{self._version}", url, count=1)
         check_deadline()
         options["timeout"] = urllib3.Timeout(
             connect=max(0.05, remaining_seconds(3)), read=max(0.05, remaining_seconds(20))

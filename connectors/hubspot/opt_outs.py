@@ -29,8 +29,6 @@ from .settings import connector
 
 EMAIL_FLAG = "hs_email_optout"
 """HubSpot's property "Unsubscribed from all email". Only HubSpot itself writes it."""
-_STATUSES_VERSION = "2026-03"
-"""The first version whose paths have a date; v3 of the SDK cannot unsubscribe from all email."""
 
 
 @connector.opt_out_flags
@@ -91,7 +89,7 @@ def _unsubscribe(account: Account, params: SetOptOutParams) -> Success:
     """Unsubscribe an address from all email, which needs no contact. HubSpot accepts it repeatedly."""
     if params.email is None:
         return params.no_contact("the event has no email address")
-    version = account.settings.api_version or _STATUSES_VERSION
+    version = account.settings.api_version
     path = f"/communication-preferences/{version}/statuses/{quote(params.email, safe='')}/unsubscribe-all"
     try:
         # Without `verbose`, HubSpot's response is empty, as that of a proxy may be.

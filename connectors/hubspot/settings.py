@@ -14,8 +14,10 @@ class Settings(ConnectorSettings):
     """Access token of a private app, or a service key."""
     url: ProviderUrl = "https://api.hubapi.com"
     """Base URL of HubSpot's API."""
-    api_version: str | None = Field(None, pattern=r"^20\d\d-(03|09)$")
-    """Version such as `2026-03` for all paths. Default: v3 and v4 (the SDK's), which HubSpot supports until 2027."""
+    api_version: str = Field("2026-03", pattern=r"^20\d\d-(03|09)$")
+    """Version of HubSpot's API. From `2026-09` on, the account's own validation rules apply to what is written."""
+    searches_per_second: float = Field(4.0, gt=0)
+    """Searches for contacts per second and worker. HubSpot allows five per second to all integrations together."""
     do_not_call_property: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]*$")
     """Internal name of a contact property (single checkbox) that means "do not call or text"."""
 

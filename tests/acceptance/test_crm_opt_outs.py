@@ -44,7 +44,7 @@ def sandbox() -> Iterator[RunningSandbox]:
             "type": "bool",
             "fieldType": "booleancheckbox",
         }
-        url = f"{running.environment['HUBSPOT_URL']}/crm/v3/properties/contacts"
+        url = f"{running.environment['HUBSPOT_URL']}/crm/properties/2026-03/contacts"
         httpx.post(url, json=definition, headers=headers).raise_for_status()
         yield running
 

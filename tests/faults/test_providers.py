@@ -40,7 +40,7 @@ FAULTS: dict[str, tuple[dict[str, Any], ...]] = {
 """Few enough at a time to keep the circuit closed."""
 WRITES = {
     "twilio": "/2010-04-01/Accounts/*/Messages.json",
-    "hubspot": "/crm/v3/objects/calls/batch/create",
+    "hubspot": "/crm/objects/2026-03/calls/batch/create",
 }
 
 

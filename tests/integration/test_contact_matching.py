@@ -471,7 +471,7 @@ def test_email_that_another_contact_gets_meanwhile_is_a_possible_duplicate(hubsp
     other = hubspot.add(email=EMAIL)
     body = {"status": "COMPLETE", "results": [], "startedAt": "2026-03-02T15:00:00Z"}
     body |= {"completedAt": "2026-03-02T15:00:00Z"}
-    hubspot.sandbox.fault("hubspot", path="/crm/v3/objects/contacts/batch/read", body=body)
+    hubspot.sandbox.fault("hubspot", path="/crm/objects/2026-03/contacts/batch/read", body=body)
     result = hubspot.deliver(hubspot.call(BY_BOTH))
     assert hubspot.duplicates() == [(by_phone, other)]
     assert "possible duplicate" in result.detail

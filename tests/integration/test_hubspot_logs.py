@@ -25,7 +25,7 @@ from bridge.testing import event
 from tests.integration.crm import CrmConnection, call_events, email_address, phone_number
 
 PHONE = "+12125550123"
-CREATE = "/crm/v3/objects/calls/batch/create"
+CREATE = "/crm/objects/2026-03/calls/batch/create"
 BATCH_RESPONSE = {
     "status": "COMPLETE",
     "startedAt": "2026-03-02T15:00:00Z",
@@ -245,7 +245,7 @@ def test_hundred_uncached_contacts_are_found_in_one_request(
     ]
     results = hubspot.deliver_all("log_call", call_events(100, hubspot.clock))
 
-    assert hubspot.requests() == ["POST /crm/v3/objects/contacts/batch/read", f"POST {CREATE}"]
+    assert hubspot.requests() == ["POST /crm/objects/2026-03/contacts/batch/read", f"POST {CREATE}"]
     assert hubspot.contact_cache.lookup_count == 1
     linked = [sandbox.hubspot.associated("calls", str(result.id), "contacts") for result in results]  # type: ignore[union-attr]
     assert linked == [[contact] for contact in contacts]
@@ -276,7 +276,7 @@ def test_later_event_of_conversation_updates_record(hubspot: CrmConnection, sand
     [note] = sandbox.hubspot.notes
     assert (updated.id, updated.detail) == (note.id, "updated")
     assert "the password was reset" in note.properties["hs_note_body"]
-    assert hubspot.requests() == ["POST /crm/v3/objects/notes/batch/update"]
+    assert hubspot.requests() == ["POST /crm/objects/2026-03/notes/batch/update"]
 
 
 def test_deleted_record_is_created_again(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
@@ -349,7 +349,7 @@ def test_contact_missing_from_search_index_is_not_created_twice(
 ) -> None:
     source_event = event("call.busy", clock=hubspot.clock)
     sandbox.fault("hubspot", lag=60)
-    sandbox.fault("hubspot", path="/crm/v3/objects/contacts/batch/create", drop="after")
+    sandbox.fault("hubspot", path="/crm/objects/2026-03/contacts/batch/create", drop="after")
     with pytest.raises(OutcomeUnknown):
         hubspot.deliver("log_call", source_event)
     hubspot.deliver("log_call", source_event)
@@ -362,12 +362,12 @@ def test_contact_missing_from_search_index_is_not_created_twice(
 def test_contact_created_concurrently_is_used(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
     contact = add_contact(sandbox, email="maya.lindqvist@example.com")
     sandbox.fault(
-        "hubspot", path="/crm/v3/objects/contacts/batch/read", body=BATCH_RESPONSE | {"results": []}
+        "hubspot", path="/crm/objects/2026-03/contacts/batch/read", body=BATCH_RESPONSE | {"results": []}
     )
     hubspot.deliver("log_call")
 
     assert [contact.id for contact in sandbox.hubspot.contacts] == [contact]
-    assert "POST /crm/v3/objects/contacts/batch/create" in hubspot.requests()
+    assert "POST /crm/objects/2026-03/contacts/batch/create" in hubspot.requests()
 
 
 def test_conflict_in_batch_of_new_contacts_affects_one_contact(
@@ -375,7 +375,7 @@ def test_conflict_in_batch_of_new_contacts_affects_one_contact(
 ) -> None:
     contact = add_contact(sandbox, email=email_address(2))
     sandbox.fault(
-        "hubspot", path="/crm/v3/objects/contacts/batch/read", body=BATCH_RESPONSE | {"results": []}
+        "hubspot", path="/crm/objects/2026-03/contacts/batch/read", body=BATCH_RESPONSE | {"results": []}
     )
     results = hubspot.deliver_all("log_call", call_events(5, hubspot.clock))
 
@@ -439,6 +439,17 @@ def test_unknown_property_fails_batch_and_is_named(hubspot: CrmConnection, sandb
     assert all(isinstance(result, PermanentError) for result in results)
     assert str(results[0]) == "HubSpot answered 400 PROPERTY_DOESNT_EXIST VALIDATION_ERROR no_such_field"
     assert sandbox.hubspot.calls == []
+
+
+def test_property_that_a_rule_of_the_account_requires_is_named(
+    hubspot: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    sandbox.hubspot.crm.required_by_admin = {"calls": ("hs_activity_type",)}
+    assert hubspot.deliver("log_call").id  # version 2026-03 does not apply these rules
+    newer = CrmConnection("hubspot", sandbox, {"HUBSPOT_API_VERSION": "2026-09"})
+    with pytest.raises(PermanentError, match="hs_activity_type"):
+        newer.deliver("log_call")
+    newer.close()
 
 
 def test_html_page_with_status_200_raises_outcome_unknown(

@@ -76,7 +76,7 @@ def test_upsert_contact_creates_contact_in_one_request(
     }
     assert {name: created.properties[name] for name in expected} == expected
     writes = [request for request in hubspot.requests() if not request.endswith(("batch/read", "search"))]
-    assert writes == ["POST /crm/v3/objects/contacts/batch/create"]
+    assert writes == ["POST /crm/objects/2026-03/contacts/batch/create"]
 
 
 def test_upsert_contact_fills_empty_fields_and_overwrites_only_if_told(
@@ -113,7 +113,7 @@ def test_upsert_contact_without_changes_sends_no_update(
     hubspot.deliver("upsert_contact")
     hubspot.requests()
     assert hubspot.deliver("upsert_contact").detail == "nothing to update"
-    assert hubspot.requests() == ["POST /crm/v3/objects/contacts/batch/read"]
+    assert hubspot.requests() == ["POST /crm/objects/2026-03/contacts/batch/read"]
 
 
 def test_cached_contact_that_was_deleted_is_created_again(
@@ -358,7 +358,7 @@ def test_first_log_creates_properties_without_setup(hubspot: CrmConnection, sand
     assert call.properties["heppu_conversation_id"]
     hubspot.requests()
     hubspot.deliver("log_call")
-    assert hubspot.requests() == ["POST /crm/v3/objects/calls/batch/create"]
+    assert hubspot.requests() == ["POST /crm/objects/2026-03/calls/batch/create"]
 
 
 def test_missing_property_without_schema_scope_names_setup_command(
@@ -416,7 +416,10 @@ def test_invalid_setting_is_named(sandbox: RunningSandbox, environ: dict[str, st
 
 @pytest.mark.parametrize(
     ("version", "path"),
-    [("", "/crm/v3/objects/contacts/batch/read"), ("2026-03", "/crm/objects/2026-03/contacts/batch/read")],
+    [
+        ("", "/crm/objects/2026-03/contacts/batch/read"),
+        ("2026-09", "/crm/objects/2026-09/contacts/batch/read"),
+    ],
 )
 def test_api_version_setting_changes_paths(sandbox: RunningSandbox, version: str, path: str) -> None:
     with StubServer() as server:

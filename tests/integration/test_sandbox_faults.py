@@ -51,8 +51,8 @@ def test_status_fault_returns_provider_error_without_side_effect(sandbox: Runnin
 @pytest.mark.parametrize(
     ("provider", "method", "path", "status", "expected"),
     [
-        ("hubspot", "GET", "/hubspot/crm/v3/owners", 429, {"policyName": "TEN_SECONDLY_ROLLING"}),
-        ("hubspot", "GET", "/hubspot/crm/v3/owners", 403, {"category": "MISSING_SCOPES"}),
+        ("hubspot", "GET", "/hubspot/crm/owners/2026-03", 429, {"policyName": "TEN_SECONDLY_ROLLING"}),
+        ("hubspot", "GET", "/hubspot/crm/owners/2026-03", 403, {"category": "MISSING_SCOPES"}),
         ("twilio", "GET", "/twilio/anything", 429, {"code": 20429, "status": 429}),
         ("twilio", "GET", "/twilio/anything", 500, {"code": 20500}),
         ("heppu", "GET", "/heppu/api/v1/calls", 503, {"error": {"status": 503}}),
@@ -150,7 +150,7 @@ def test_delayed_request_is_processed_after_client_disconnects(sandbox: RunningS
 
 def test_delayed_request_does_not_block_other_requests(sandbox: RunningSandbox) -> None:
     sandbox.fault("hubspot", delay=20)
-    url = sandbox.url + "/hubspot/crm/v3/owners"
+    url = sandbox.url + "/hubspot/crm/owners/2026-03"
     with pytest.raises(httpx.ReadTimeout):
         httpx.get(url, timeout=0.1)
     started_at = time.monotonic()
@@ -177,7 +177,7 @@ def test_fault_matches_path_and_method_and_expires_after_times(sandbox: RunningS
 def test_quota_fault_returns_provider_quota_error_when_used_up(sandbox: RunningSandbox) -> None:
     token = {"authorization": f"Bearer {sandbox.environment['HUBSPOT_ACCESS_TOKEN']}"}
     sandbox.fault("hubspot", quota=2)
-    responses = [httpx.get(sandbox.url + "/hubspot/crm/v3/owners", headers=token) for _ in range(4)]
+    responses = [httpx.get(sandbox.url + "/hubspot/crm/owners/2026-03", headers=token) for _ in range(4)]
     assert [response.status_code for response in responses] == [200, 200, 429, 429]
     assert responses[-1].json()["policyName"] == "DAILY"
     assert httpx.post(sandbox.environment["SLACK_WEBHOOK_URL"], json={"text": "x"}).text == "ok"

@@ -118,7 +118,7 @@ def test_invalid_and_missing_token_return_401(sandbox: RunningSandbox) -> None:
     )
     status, body = api_error(lambda: invalid_client.crm.contacts.basic_api.get_page())
     assert (status, body["category"]) == (401, "EXPIRED_AUTHENTICATION")
-    response = httpx.get(sandbox.environment["HUBSPOT_URL"] + "/crm/v3/objects/contacts")
+    response = httpx.get(sandbox.environment["HUBSPOT_URL"] + "/crm/objects/2026-03/contacts")
     assert (response.status_code, response.json()["category"]) == (401, "INVALID_AUTHENTICATION")
 
 
@@ -676,7 +676,7 @@ def test_notes_and_tasks_are_associated_with_contact(
 
 
 def test_rate_limit_headers_are_absent_from_searches(sandbox: RunningSandbox) -> None:
-    url = sandbox.environment["HUBSPOT_URL"] + "/crm/v3/objects/contacts"
+    url = sandbox.environment["HUBSPOT_URL"] + "/crm/objects/2026-03/contacts"
     headers = {"authorization": f"Bearer {sandbox.environment['HUBSPOT_ACCESS_TOKEN']}"}
     first, second = (httpx.get(url, headers=headers).headers for _ in range(2))
     remaining = [

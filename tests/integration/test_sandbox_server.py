@@ -184,10 +184,10 @@ def test_malformed_body_is_rejected_by_every_provider(sandbox: RunningSandbox, b
     bearer = {"authorization": f"Bearer {session['access_token']}"}
     data = env["SALESFORCE_URL"] + "/services/data/v59.0"
     requests = [
-        (env["HUBSPOT_URL"] + "/crm/v3/objects/contacts", token),
-        (env["HUBSPOT_URL"] + "/crm/v3/objects/contacts/search", token),
-        (env["HUBSPOT_URL"] + "/crm/v3/objects/contacts/batch/upsert", token),
-        (env["HUBSPOT_URL"] + "/crm/v3/properties/calls", token),
+        (env["HUBSPOT_URL"] + "/crm/objects/2026-03/contacts", token),
+        (env["HUBSPOT_URL"] + "/crm/objects/2026-03/contacts/search", token),
+        (env["HUBSPOT_URL"] + "/crm/objects/2026-03/contacts/batch/upsert", token),
+        (env["HUBSPOT_URL"] + "/crm/properties/2026-03/calls", token),
         (data + "/sobjects/Task", bearer),
         (data + "/composite", bearer),
         (data + "/composite/sobjects", bearer),

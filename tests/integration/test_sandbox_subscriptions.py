@@ -67,7 +67,7 @@ def test_scope_is_required(sandbox: RunningSandbox, method: str, scope: str) -> 
 def test_email_opt_out_property_cannot_be_written(sandbox: RunningSandbox) -> None:
     env = sandbox.environment
     response = httpx.post(
-        f"{env['HUBSPOT_URL']}/crm/v3/objects/contacts",
+        f"{env['HUBSPOT_URL']}/crm/objects/2026-03/contacts",
         json={"properties": {"email": EMAIL, "hs_email_optout": "true"}},
         headers={"Authorization": f"Bearer {env['HUBSPOT_ACCESS_TOKEN']}"},
     )

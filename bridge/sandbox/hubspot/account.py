@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,9 +12,10 @@ from starlette.responses import Response
 
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
-from bridge.sandbox.hubspot.api import DAILY_LIMIT, OWNER_ID, PORTAL_ID, HubSpotApi
+from bridge.sandbox.hubspot.api import API_VERSION, DAILY_LIMIT, PORTAL_ID, HubSpotApi
 from bridge.sandbox.hubspot.crm import Association, Crm, CrmObject
 from bridge.sandbox.hubspot.errors import error_response, rate_limited
+from bridge.sandbox.hubspot.owners import default_owners
 from bridge.sandbox.hubspot.pipelines import ticket_pipelines
 from bridge.sandbox.hubspot.schema import default_object_types
 from bridge.sandbox.hubspot.scopes import required_scope
@@ -20,14 +23,18 @@ from bridge.sandbox.provider import ProviderError, ProviderRequest
 
 ACCESS_TOKEN = "pat-na1-5a6d0c8e-1f2b-4c3d-9e8f-0a1b2c3d4e5f"  # noqa: S105 - valid only in this sandbox
 DEFAULT_BURST_LIMIT = 100
+VERSION_WITH_ADMIN_RULES = "2026-09"
 BURST_WINDOW = timedelta(seconds=10)
+SEARCH_WINDOW = timedelta(seconds=1)
 
 
 class HubSpot(HubSpotApi):
-    """An account with two ticket pipelines and one owner.
+    """An account with two ticket pipelines and two owners.
 
     `missing_scopes` are the scopes that the token lacks. If `burst_limit` is set, the rolling limit of requests per
-    ten seconds is enforced.
+    ten seconds is enforced; if `search_limit` is set, the limit of searches per second. Paths of the numbered API
+    versions (`/crm/v3/objects/...`) lead to the dated one. `crm.required_by_admin` are
+    the properties that a rule of the account requires, which API version 2026-09 applies to requests as well.
     """
 
     name = "hubspot"
@@ -43,8 +50,10 @@ class HubSpot(HubSpotApi):
             self.missing_scopes = set()
             self.requests_today = 0
             self.burst_limit: int | None = None
+            self.search_limit: int | None = None
             self._recent: deque[datetime] = deque()
-            self.crm = Crm(default_object_types(), PORTAL_ID, ticket_pipelines(), {OWNER_ID})
+            self._recent_searches: deque[datetime] = deque()
+            self.crm = Crm(default_object_types(), PORTAL_ID, ticket_pipelines(), default_owners())
 
     @property
     def contacts(self) -> list[CrmObject]:
@@ -167,29 +176,37 @@ class HubSpot(HubSpotApi):
     def handle(self, request: ProviderRequest) -> Response:
         """Return the response, subject to the burst limit, with the rate limit headers.
 
-        Responses to searches do not have these headers.
+        Searches have a limit of their own, which all integrations of an account share, and no such headers.
         """
         with self.lock:
             self.requests_today += 1
-            remaining = self._spend_burst_limit()
-            response = super().handle(request) if remaining >= 0 else rate_limited("TEN_SECONDLY_ROLLING")
-            if not request.path.endswith("/search"):
-                daily_remaining = max(DAILY_LIMIT - self.requests_today, 0)
-                response.headers["X-HubSpot-RateLimit-Daily"] = str(DAILY_LIMIT)
-                response.headers["X-HubSpot-RateLimit-Daily-Remaining"] = str(daily_remaining)
-                response.headers["X-HubSpot-RateLimit-Interval-Milliseconds"] = "10000"
-                response.headers["X-HubSpot-RateLimit-Max"] = str(self.burst_limit or DEFAULT_BURST_LIMIT)
-                response.headers["X-HubSpot-RateLimit-Remaining"] = str(max(remaining, 0))
+            path = re.sub(r"^/crm/v[34]/(\w+)", rf"/crm/\1/{API_VERSION}", request.path).rstrip("/")
+            self.crm.admin_rules_apply = bool(re.match(rf"/crm/\w+/{VERSION_WITH_ADMIN_RULES}", path))
+            path = path.replace(f"/{VERSION_WITH_ADMIN_RULES}/", f"/{API_VERSION}/", 1)
+            request = replace(request, path=path)
+            if path.endswith("/search"):
+                if not _spend(self._recent_searches, self.search_limit, SEARCH_WINDOW, self.now()):
+                    return rate_limited("SECONDLY")
+                return super().handle(request)
+            has_room = _spend(self._recent, self.burst_limit, BURST_WINDOW, self.now())
+            response = super().handle(request) if has_room else rate_limited("TEN_SECONDLY_ROLLING")
+            limit = self.burst_limit or DEFAULT_BURST_LIMIT
+            daily_remaining = max(DAILY_LIMIT - self.requests_today, 0)
+            response.headers["X-HubSpot-RateLimit-Daily"] = str(DAILY_LIMIT)
+            response.headers["X-HubSpot-RateLimit-Daily-Remaining"] = str(daily_remaining)
+            response.headers["X-HubSpot-RateLimit-Interval-Milliseconds"] = "10000"
+            response.headers["X-HubSpot-RateLimit-Max"] = str(limit)
+            response.headers["X-HubSpot-RateLimit-Remaining"] = str(max(limit - len(self._recent), 0))
             return response
 
-    def _spend_burst_limit(self) -> int:
-        """Return the requests left in the rolling limit after this one, negative if this one exceeds the limit."""
-        if self.burst_limit is None:
-            return DEFAULT_BURST_LIMIT
-        now = self.now()
-        while self._recent and self._recent[0] <= now - BURST_WINDOW:
-            self._recent.popleft()
-        remaining = self.burst_limit - len(self._recent) - 1
-        if remaining >= 0:
-            self._recent.append(now)
-        return remaining
+
+def _spend(recent: deque[datetime], limit: int | None, window: timedelta, now: datetime) -> bool:
+    """Return whether a rolling limit has room for one more request, and count it if so. None: no limit."""
+    if limit is None:
+        return True
+    while recent and recent[0] <= now - window:
+        recent.popleft()
+    if len(recent) >= limit:
+        return False
+    recent.append(now)
+    return True

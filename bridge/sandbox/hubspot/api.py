@@ -17,10 +17,10 @@ from bridge.sandbox.hubspot.scopes import ALL_SCOPES
 from bridge.sandbox.hubspot.search import search
 from bridge.sandbox.provider import Handler, MockProvider, ProviderError, ProviderRequest, parse_whole_number
 
-OWNER_ID = "70011"
 PORTAL_ID = 24_601
 DAILY_LIMIT = 250_000
-_OBJECTS = "/crm/v3/objects/{type}"
+API_VERSION = "2026-03"
+_OBJECTS = f"/crm/objects/{API_VERSION}/{{type}}"
 _UNSUBSCRIBE_ALL = "/communication-preferences/2026-03/statuses/{subscriber}/unsubscribe-all"
 
 
@@ -34,7 +34,10 @@ class HubSpotApi(MockProvider):
 
     def routes(self) -> Iterable[tuple[str, str, Handler]]:
         """Return the routes of objects, batches, search, associations, properties, pipelines and the account."""
-        v4 = "/crm/v4/objects/{type}/{id}/associations"
+        links = _OBJECTS + "/{id}/associations"
+        many_links = f"/crm/associations/{API_VERSION}/{{type}}/{{to}}"
+        properties_path = f"/crm/properties/{API_VERSION}/{{type}}"
+        pipelines = f"/crm/pipelines/{API_VERSION}/{{type}}"
         return [
             ("POST", _OBJECTS, self._create),
             ("GET", _OBJECTS, self._list),
@@ -47,22 +50,22 @@ class HubSpotApi(MockProvider):
             ("GET", _OBJECTS + "/{id}", self._get),
             ("PATCH", _OBJECTS + "/{id}", self._update),
             ("DELETE", _OBJECTS + "/{id}", self._delete),
-            ("PUT", v4 + "/default/{to}/{to_id}", self._link_default),
-            ("PUT", v4 + "/{to}/{to_id}", self._link_labeled),
-            ("GET", v4 + "/{to}", self._links),
-            ("DELETE", v4 + "/{to}/{to_id}", self._unlink),
-            ("POST", "/crm/v4/associations/{type}/{to}/batch/associate/default", self._link_batch),
-            ("POST", "/crm/v4/associations/{type}/{to}/batch/read", self._links_batch),
-            ("GET", "/crm/v3/properties/{type}", self._properties),
-            ("POST", "/crm/v3/properties/{type}", self._create_property),
-            ("GET", "/crm/v3/properties/{type}/groups", self._groups),
-            ("GET", "/crm/v3/properties/{type}/{name}", self._property),
-            ("DELETE", "/crm/v3/properties/{type}/{name}", self._delete_property),
-            ("GET", "/crm/v3/pipelines/{type}", self._pipelines),
-            ("GET", "/crm/v3/pipelines/{type}/{pipeline}", self._pipeline),
-            ("GET", "/crm/v3/pipelines/{type}/{pipeline}/stages", self._stages),
-            ("GET", "/crm/v3/owners", self._owners),
-            ("GET", "/crm/v3/owners/", self._owners),
+            ("PUT", links + "/default/{to}/{to_id}", self._link_default),
+            ("PUT", links + "/{to}/{to_id}", self._link_labeled),
+            ("GET", links + "/{to}", self._links),
+            ("DELETE", links + "/{to}/{to_id}", self._unlink),
+            ("POST", many_links + "/batch/associate/default", self._link_batch),
+            ("POST", many_links + "/batch/read", self._links_batch),
+            ("GET", properties_path, self._properties),
+            ("POST", properties_path, self._create_property),
+            ("GET", properties_path + "/groups", self._groups),
+            ("GET", properties_path + "/{name}", self._property),
+            ("DELETE", properties_path + "/{name}", self._delete_property),
+            ("GET", pipelines, self._pipelines),
+            ("GET", pipelines + "/{pipeline}", self._pipeline),
+            ("GET", pipelines + "/{pipeline}/stages", self._stages),
+            ("GET", f"/crm/owners/{API_VERSION}", self._owners),
+            ("GET", f"/crm/owners/{API_VERSION}/{{id}}", self._owner),
             ("GET", "/calling/v1/dispositions", self._dispositions),
             ("POST", _UNSUBSCRIBE_ALL, self._unsubscribe_all),
             ("GET", _UNSUBSCRIBE_ALL, self._unsubscribed_status),
@@ -317,18 +320,23 @@ class HubSpotApi(MockProvider):
         return pipeline
 
     def _owners(self, request: ProviderRequest) -> Response:
-        owner = {
-            "id": OWNER_ID,
-            "email": "owner@harbourlight.example",
-            "firstName": "Sales",
-            "lastName": "Team",
-            "type": "PERSON",
-            "archived": False,
-            "createdAt": format_timestamp(self.now()),
-            "updatedAt": format_timestamp(self.now()),
-        }
-        email_filter = request.query.get("email")
-        return JSONResponse({"results": [owner] if email_filter in (None, owner["email"]) else []})
+        archived = request.query.get("archived") == "true"
+        email = request.query.get("email")
+        owners = [
+            owner
+            for owner in self.crm.owners.values()
+            if owner.archived is archived and (email is None or owner.email.lower() == email.lower())
+        ]
+        return JSONResponse({"results": [owner.as_json() for owner in owners]})
+
+    def _owner(self, request: ProviderRequest) -> Response:
+        by_user = request.query.get("idProperty") == "userId"
+        archived = request.query.get("archived") == "true"
+        for owner in self.crm.owners.values():
+            identifier = owner.user_id if by_user else owner.id
+            if identifier == request.path_params["id"] and owner.archived is archived:
+                return JSONResponse(owner.as_json())
+        raise not_found(request.path_params["id"])
 
     def _dispositions(self, _request: ProviderRequest) -> Response:
         return JSONResponse(

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.responses import Response
 
 from bridge.sandbox.hubspot.errors import error_response, invalid, invalid_properties, not_found
+from bridge.sandbox.hubspot.owners import Owner
 from bridge.sandbox.hubspot.pipelines import Pipeline
 from bridge.sandbox.hubspot.schema import ASSOCIATIONS, ObjectType, format_timestamp, searchable_phone
 from bridge.sandbox.index import ValueIndex
@@ -58,9 +59,13 @@ class Crm:
     portal_id: int
     pipelines: Mapping[str, Pipeline]
     """Ticket pipelines by ID."""
-    owners: set[str]
+    owners: dict[str, Owner]
     refused_emails: set[str] = field(default_factory=set)
     """Addresses that are well-formed, but that HubSpot calls invalid."""
+    required_by_admin: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Object type -> properties that a rule of the account requires of a new record."""
+    admin_rules_apply: bool = False
+    """Whether the API version of the current request applies these rules."""
     objects: dict[str, dict[str, CrmObject]] = field(init=False)
     associations: dict[Association, None] = field(default_factory=dict)
     merged: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -131,6 +136,10 @@ class Crm:
                 error = definition.validation_error(value) or self._reference_error(kind, name, value)
             if error is not None:
                 errors.append({"name": name, "error": error[0], "message": error[1]})
+        for name in self.required_by_admin.get(kind.name, ()) if create and self.admin_rules_apply else ():
+            if not submitted.get(name):
+                message = f"Property {name} is required by a validation rule of this account"
+                errors.append({"name": name, "error": "REQUIRED_FIELD", "message": message})
         if errors:
             raise invalid_properties(errors)
         missing = [name for name in kind.required if create and not submitted.get(name)]
@@ -153,8 +162,10 @@ class Crm:
     def _reference_error(self, kind: ObjectType, name: str, value: str) -> tuple[str, str] | None:
         if (kind.name, name) == ("contacts", "email") and value.lower() in self.refused_emails:
             return "INVALID_EMAIL", f"Email address {value} is invalid"
-        if name == "hubspot_owner_id" and value and value not in self.owners:
-            return "INVALID_OWNER_ID", f"Owner {value} does not exist"
+        if name == "hubspot_owner_id" and value:
+            owner = self.owners.get(value)
+            if owner is None or owner.archived:
+                return "INVALID_OWNER_ID", f"Owner {value} does not exist or is not active"
         if kind.name == "tickets" and value:
             if name == "hs_pipeline" and value not in self.pipelines:
                 return _invalid_option(value, self.pipelines)

@@ -26,7 +26,7 @@ ALL_SCOPES = (
 
 def required_scope(request: ProviderRequest, crm: Crm) -> str | None:
     """Return the scope that a request requires. Engagements require the scopes of contacts."""
-    if request.path.startswith("/crm/v3/owners"):
+    if request.path.startswith("/crm/owners/"):
         return "crm.objects.owners.read"
     if request.path.startswith("/communication-preferences/"):
         return f"subscriptions-status-{'read' if request.method == 'GET' else 'write'}"
@@ -35,7 +35,7 @@ def required_scope(request: ProviderRequest, crm: Crm) -> str | None:
     object_name = crm.type(request.path_params["type"]).name
     is_read = request.method == "GET" or bool(re.search(r"/(search|batch/read)$", request.path))
     access = "read" if is_read else "write"
-    if request.path.startswith("/crm/v3/properties"):
+    if request.path.startswith("/crm/properties/"):
         return f"crm.schemas.contacts.{access}"
     if object_name == "tickets":
         return "tickets"

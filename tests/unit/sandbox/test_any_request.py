@@ -45,21 +45,21 @@ NUMBERS = st.sampled_from(["", "0", "-1", "1.5", "x", "٣", "9" * 5000, "1e9", "
 
 VALID_REQUESTS: dict[str, list[tuple[str, str, Any]]] = {
     "hubspot": [
-        ("POST", "/crm/v3/objects/contacts", {"properties": {"email": "a@b.co"}, "associations": []}),
-        ("PATCH", "/crm/v3/objects/contacts/51001", {"properties": {"city": "Oslo"}}),
-        ("POST", "/crm/v3/objects/calls", {"properties": {"hs_timestamp": "2026-03-02T00:00:00Z"}}),
-        ("POST", "/crm/v3/objects/contacts/merge", {"primaryObjectId": "51001", "objectIdToMerge": "51001"}),
-        ("POST", "/crm/v3/objects/calls/batch/upsert", {"inputs": [{"id": "1", "properties": {}}]}),
-        ("POST", "/crm/v3/objects/contacts/batch/create", {"inputs": [{"properties": {}}]}),
+        ("POST", "/crm/objects/2026-03/contacts", {"properties": {"email": "a@b.co"}, "associations": []}),
+        ("PATCH", "/crm/objects/2026-03/contacts/51001", {"properties": {"city": "Oslo"}}),
+        ("POST", "/crm/objects/2026-03/calls", {"properties": {"hs_timestamp": "2026-03-02T00:00:00Z"}}),
+        ("POST", "/crm/objects/2026-03/contacts/merge", {"primaryObjectId": "51001", "objectIdToMerge": "51001"}),
+        ("POST", "/crm/objects/2026-03/calls/batch/upsert", {"inputs": [{"id": "1", "properties": {}}]}),
+        ("POST", "/crm/objects/2026-03/contacts/batch/create", {"inputs": [{"properties": {}}]}),
         ("POST", "/communication-preferences/2026-03/statuses/a@b.co/unsubscribe-all", {}),
         (
             "POST",
-            "/crm/v3/objects/contacts/batch/read",
+            "/crm/objects/2026-03/contacts/batch/read",
             {"inputs": [{"id": "51001"}], "properties": ["email"]},
         ),
         (
             "POST",
-            "/crm/v3/objects/contacts/search",
+            "/crm/objects/2026-03/contacts/search",
             {
                 "filterGroups": [{"filters": [{"propertyName": "email", "operator": "EQ", "value": "a"}]}],
                 "sorts": ["email"],
@@ -68,16 +68,16 @@ VALID_REQUESTS: dict[str, list[tuple[str, str, Any]]] = {
                 "properties": ["phone"],
             },
         ),
-        ("PUT", "/crm/v4/objects/calls/51001/associations/contacts/51001", [{"associationTypeId": 194}]),
+        ("PUT", "/crm/objects/2026-03/calls/51001/associations/contacts/51001", [{"associationTypeId": 194}]),
         (
             "POST",
-            "/crm/v4/associations/calls/contacts/batch/associate/default",
+            "/crm/associations/2026-03/calls/contacts/batch/associate/default",
             {"inputs": [{"from": {"id": "1"}, "to": {"id": "2"}}]},
         ),
-        ("POST", "/crm/v4/associations/contacts/calls/batch/read", {"inputs": [{"id": "51001"}]}),
+        ("POST", "/crm/associations/2026-03/contacts/calls/batch/read", {"inputs": [{"id": "51001"}]}),
         (
             "POST",
-            "/crm/v3/properties/calls",
+            "/crm/properties/2026-03/calls",
             {
                 "name": "x",
                 "label": "x",
@@ -138,9 +138,9 @@ VALID_REQUESTS: dict[str, list[tuple[str, str, Any]]] = {
     ],
 }
 QUERY_REQUESTS = [
-    ("hubspot", "/crm/v3/objects/contacts", ("limit", "after", "properties", "associations", "idProperty")),
-    ("hubspot", "/crm/v3/objects/contacts/51001", ("idProperty", "properties", "associations")),
-    ("hubspot", "/crm/v3/owners", ("email",)),
+    ("hubspot", "/crm/objects/2026-03/contacts", ("limit", "after", "properties", "associations", "idProperty")),
+    ("hubspot", "/crm/objects/2026-03/contacts/51001", ("idProperty", "properties", "associations")),
+    ("hubspot", "/crm/owners/2026-03", ("email",)),
     ("salesforce", "/services/data/v66.0/query/", ("q",)),
     ("salesforce", "/services/data/v66.0/query/01g-2000", ("q",)),
     ("salesforce", "/services/data/v66.0/search/", ("q",)),
