@@ -74,8 +74,7 @@ def set_opt_out(org: Org, params: SetOptOutParams, context: Context) -> Success:
         except ConfigError as error:
             raise PermanentError(str(error), code="INVALID_FIELD") from error
     rows = [typed(object_type_of(record_id), {"id": require_id(record_id), name: True}) for record_id in ids]
-    # Otherwise an update would run the assignment rules of leads, which change the owner.
-    items = org.collection("PATCH", "", rows[:BATCH_SIZE], {"Sforce-Auto-Assign": "FALSE"})
+    items = org.collection("PATCH", "", rows[:BATCH_SIZE])
     results = [record_result(item) for item in items]
     updated = [result for result in results if isinstance(result, Success)]
     for result in results:

@@ -7,21 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from simple_salesforce.exceptions import SalesforceError
-from simple_salesforce.format import format_soql
 
-from bridge.connector import Success
-from bridge.errors import ConfigError, DeliveryError, OutcomeUnknown, PermanentError
+from bridge.errors import ConfigError, OutcomeUnknown, PermanentError
 
-from .errors import DELETED_CODES, error_code, errors_in, record_result
+from .describe import FieldDescription, read_fields
+from .errors import errors_in
 from .session import Record, Session
 from .settings import Settings, connector
-from .soql import chunks, select
+from .soql import select
 
 BATCH_SIZE = 200
 """Salesforce's limit for one sObject collection."""
 _STATUS_CACHE_SECONDS = 6 * 3600.0
-_MISSING_FIELD_CACHE_SECONDS = 600.0
-_FIELDS_CACHE_SECONDS = 600.0
+_FIELDS_CACHE_SECONDS = 3600.0
 EMAIL_FLAG, CALL_FLAG = "HasOptedOutOfEmail", "DoNotCall"
 """Fields of contacts and leads that say that the person wants no emails, or no calls."""
 _DEFAULT_CLOSED_STATUS = {"Task": "Completed", "Case": "Closed"}
@@ -35,8 +33,9 @@ class Org:
         self.settings = settings
         self.session = Session(settings)
         self._closed_status: dict[str, tuple[float, str]] = {}
-        self._field_missing_until = 0.0
-        self._fields: dict[str, tuple[float, Mapping[str, bool]]] = {}
+        self.task_field_missing_until = 0.0
+        """Time (monotonic) until which the External ID field of Tasks is taken to be missing."""
+        self._fields: dict[str, tuple[float, Mapping[str, FieldDescription]]] = {}
         self.close = self.session.close
 
     def query(self, soql: str) -> list[Record]:
@@ -48,10 +47,12 @@ class Org:
         return list((self.session.run(lambda api: api.search(sosl)) or {}).get("searchRecords") or ())
 
     def rest(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
-        """Send one request below `/services/data/vXX.0/` and return its JSON."""
-        return self.session.run(
-            lambda api: api.restful(path, method=method, json=body, headers=dict(headers or {}))
-        )
+        """Send one request below `/services/data/vXX.0/` and return its JSON.
+
+        An update runs no assignment rules, which would hand a lead, case or account to another owner.
+        """
+        all_headers = ({"Sforce-Auto-Assign": "FALSE"} if method == "PATCH" else {}) | dict(headers or {})
+        return self.session.run(lambda api: api.restful(path, method=method, json=body, headers=all_headers))
 
     def collection(
         self, method: str, path: str, records: Sequence[Record], headers: Mapping[str, str] | None = None
@@ -72,32 +73,29 @@ class Org:
 
         With `updateable`, the user must be able to write them as well.
         """
-        fields = self._writable_fields(object_type)
-        if any(name not in fields or (access == "updateable" and not fields[name]) for name in names):
+        fields = self.fields(object_type)
+        if any(
+            name not in fields or (access == "updateable" and not fields[name].updateable) for name in names
+        ):
             # An administrator who has granted access since need not wait for the cache.
-            fields = self._writable_fields(object_type, refresh=True)
+            fields = self.fields(object_type, refresh=True)
         for name in names:
             if name not in fields:
                 raise ConfigError(
                     f"{object_type}.{name} is hidden from this user: grant read and edit access to the field in its "
                     "permission set"
                 )
-            if access == "updateable" and not fields[name]:
+            if access == "updateable" and not fields[name].updateable:
                 raise ConfigError(
                     f"this user may not write {object_type}.{name}: grant edit access to the field in its "
                     "permission set"
                 )
 
-    def _writable_fields(self, object_type: str, *, refresh: bool = False) -> Mapping[str, bool]:
-        """Return the fields that this user can read, and whether the user may write them."""
+    def fields(self, object_type: str, *, refresh: bool = False) -> Mapping[str, FieldDescription]:
+        """Return the fields of an object type that this user can read, by name."""
         cached = self._fields.get(object_type)
         if cached is None or cached[0] < time.monotonic() or refresh:
-            description = self.rest("GET", f"sobjects/{object_type}/describe")
-            if not isinstance(description, Mapping) or "fields" not in description:
-                raise OutcomeUnknown(
-                    "the description of an object is not Salesforce's", reason="server_error"
-                )
-            fields = {str(field["name"]): bool(field["updateable"]) for field in description["fields"]}
+            fields = read_fields(self.rest("GET", f"sobjects/{object_type}/describe"))
             cached = self._fields[object_type] = (time.monotonic() + _FIELDS_CACHE_SECONDS, fields)
         return cached[1]
 
@@ -120,81 +118,6 @@ class Org:
             cached = (time.monotonic() + _STATUS_CACHE_SECONDS, str(rows[0]["ApiName"]))
             self._closed_status[object_type] = cached
         return cached[1]
-
-    def upsert_tasks(
-        self, records: Mapping[str, Record], existing_ids: Mapping[str, str]
-    ) -> dict[str, Success | DeliveryError]:
-        """Create each Task, or update the Task with its key. `existing_ids` holds the IDs of Tasks written before."""
-        results: dict[str, Success | DeliveryError] = {}
-        results |= self._update(
-            {key: records[key] | {"id": existing_ids[key]} for key in records if key in existing_ids}
-        )
-        remaining = {
-            key: record
-            for key, record in records.items()
-            if key not in results or error_code(results[key]) in DELETED_CODES
-        }
-        if not remaining:
-            return results
-        if time.monotonic() >= self._field_missing_until:
-            try:
-                return results | self._upsert_by_external_id(remaining)
-            except SalesforceError as error:
-                if not self._is_field_missing(error):
-                    raise
-            self._field_missing_until = time.monotonic() + _MISSING_FIELD_CACHE_SECONDS
-        return results | self._upsert_by_call_object(remaining)
-
-    def _upsert_by_external_id(self, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
-        field = self.settings.task_field
-        results: dict[str, Success | DeliveryError] = {}
-        pending = {key: {**record, field: key} for key, record in records.items()}
-        for _ in range(2):
-            items = self.collection(
-                "PATCH", f"/Task/{field}", [typed("Task", record) for record in pending.values()]
-            )
-            results |= {key: record_result(item) for key, item in zip(pending, items, strict=True)}
-            # With these codes the Task already exists: it was created by an attempt whose response was lost, or
-            # concurrently by another process. A subtype can be set only when a Task is created.
-            pending = {
-                key: {name: value for name, value in record.items() if name != "TaskSubtype"}
-                for key, record in pending.items()
-                if error_code(results[key]) in ("INVALID_FIELD_FOR_INSERT_UPDATE", "DUPLICATE_VALUE")
-            }
-            if not pending:
-                break
-        return results
-
-    def _upsert_by_call_object(self, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
-        """Upsert Tasks in an org without the External ID field: CallObject holds the key and is queried first."""
-        existing: dict[str, str] = {}
-        for keys in chunks(list(records)):
-            soql = format_soql("SELECT Id, CallObject FROM Task WHERE CallObject IN {}", keys)
-            existing |= {str(row["CallObject"]): str(row["Id"]) for row in self.query(soql)}
-        keyed = {key: record | {"CallObject": key} for key, record in records.items()}
-        results = self._update({key: keyed[key] | {"id": existing[key]} for key in keyed if key in existing})
-        new = {key: record for key, record in keyed.items() if key not in existing}
-        if new:
-            items = self.collection("POST", "", [typed("Task", record) for record in new.values()])
-            results |= {key: record_result(item) for key, item in zip(new, items, strict=True)}
-        return results
-
-    def _update(self, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
-        if not records:
-            return {}
-        rows = [
-            typed("Task", {name: value for name, value in record.items() if name != "TaskSubtype"})
-            for record in records.values()
-        ]
-        items = self.collection("PATCH", "", rows)
-        return {key: record_result(item, "updated") for key, item in zip(records, items, strict=True)}
-
-    def _is_field_missing(self, error: SalesforceError) -> bool:
-        return any(
-            code in ("NOT_FOUND", "INVALID_FIELD", "INVALID_ARGUMENT_TYPE")
-            and self.settings.task_field in message
-            for code, message, _ in errors_in(error)
-        )
 
 
 @connector.client

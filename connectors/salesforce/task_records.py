@@ -15,6 +15,7 @@ from .lenient_writes import LEAD_PREFIX
 from .org import Org
 from .session import Record
 from .settings import ID_PATTERN
+from .task_upserts import upsert_tasks
 
 MAX_LENGTH = {"Subject": 255, "Description": 32_000, "CallDisposition": 255, "CallObject": 255}
 OWNER = param(
@@ -46,7 +47,7 @@ def write_tasks(
                 records[key].pop("WhatId", None)
     return {
         key: ContactDeleted() if contacts[key] is not None and error_code(result) in DELETED_CODES else result
-        for key, result in org.upsert_tasks(records, existing_ids).items()
+        for key, result in upsert_tasks(org, records, existing_ids).items()
     }
 
 

@@ -350,7 +350,7 @@ def test_external_id_field_created_later_is_used_without_duplicates(
     source_event = event(clock=without_field.clock)
     result = without_field.deliver("log_call", source_event)
     sandbox.salesforce.add_field("Task", Field("Conversation_Id__c", unique=True, external_id=True))
-    without_field.connected.client._field_missing_until = 0.0
+    without_field.connected.client.task_field_missing_until = 0.0
     without_field.deliver("log_call", source_event, existing_id=result.id)
     other = call_events(1, without_field.clock)[0]
     without_field.deliver("log_call", other)

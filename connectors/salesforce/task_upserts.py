@@ -1,0 +1,156 @@
+"""Upserts of Tasks: each has a key, so that a repeated write changes the same Task instead of creating another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from simple_salesforce.exceptions import SalesforceError
+from simple_salesforce.format import format_soql
+
+from bridge.connector import Success
+from bridge.errors import DeliveryError
+
+from .errors import DELETED_CODES, errors_in, record_result
+from .org import Org, typed
+from .session import Record
+from .soql import chunks
+
+_MISSING_FIELD_CACHE_SECONDS = 600.0
+_Items = dict[str, Mapping[str, Any]]
+"""Salesforce's result of each Task, by its key."""
+REFERENCES: Mapping[str, str] = {"OwnerId": "the owner", "WhatId": "the related record"}
+"""Fields of a Task that refer to other records, and that it can do without."""
+_REFERENCE_CODES = {
+    *DELETED_CODES,
+    "INACTIVE_OWNER_OR_USER",
+    "MALFORMED_ID",
+    "FIELD_INTEGRITY_EXCEPTION",
+    "INSUFFICIENT_ACCESS_ON_CROSS_REFERENCE_ENTITY",
+}
+"""Error codes for a reference to a record that was deleted, is of another type, inactive or hidden from the user."""
+
+
+def upsert_tasks(
+    org: Org, records: Mapping[str, Record], existing_ids: Mapping[str, str]
+) -> dict[str, Success | DeliveryError]:
+    """Create each Task, or update the Task with its key. `existing_ids` holds the IDs of Tasks written before.
+
+    If Salesforce refuses the owner or the related record, the Task is written without it, and its result says so.
+    """
+    items = _upsert(org, records, existing_ids)
+    refused: dict[str, dict[str, str]] = {}
+    for key, item in items.items():
+        if references := _refused_references(records[key], item):
+            refused[key] = references
+    if refused:
+        remaining = {
+            key: {name: value for name, value in records[key].items() if name not in references}
+            for key, references in refused.items()
+        }
+        items |= _upsert(org, remaining, existing_ids)
+    results: dict[str, Success | DeliveryError] = {}
+    for key, item in items.items():
+        result = results[key] = record_result(item)
+        if isinstance(result, Success) and key in refused:
+            notes = [
+                f"without {REFERENCES[name]}, which Salesforce refused ({code})"
+                for name, code in refused[key].items()
+            ]
+            results[key] = Success(id=result.id, detail="; ".join(filter(None, [result.detail, *notes])))
+    return results
+
+
+def _refused_references(record: Record, item: Mapping[str, Any]) -> dict[str, str]:
+    """Return the references of a rejected Task that may be the reason, with Salesforce's error code.
+
+    Salesforce does not always name the field. Then it may be any reference, or the contact.
+    """
+    refused: dict[str, str] = {}
+    for error in item.get("errors") or ():
+        code, fields = str(error.get("statusCode")), error.get("fields") or ()
+        if code in _REFERENCE_CODES:
+            named = ["OwnerId"] if code == "INACTIVE_OWNER_OR_USER" else fields or REFERENCES
+            refused |= {name: code for name in named if name in REFERENCES and name in record}
+    return refused
+
+
+def _upsert(org: Org, records: Mapping[str, Record], existing_ids: Mapping[str, str]) -> _Items:
+    items = _update(
+        org, {key: records[key] | {"id": existing_ids[key]} for key in records if key in existing_ids}
+    )
+    remaining = {
+        key: record
+        for key, record in records.items()
+        if key not in items or _code(items[key]) in DELETED_CODES
+    }
+    if not remaining:
+        return items
+    if time.monotonic() >= org.task_field_missing_until:
+        try:
+            return items | _upsert_by_external_id(org, remaining)
+        except SalesforceError as error:
+            if not _is_field_missing(org, error):
+                raise
+        org.task_field_missing_until = time.monotonic() + _MISSING_FIELD_CACHE_SECONDS
+    return items | _upsert_by_call_object(org, remaining)
+
+
+def _upsert_by_external_id(org: Org, records: Mapping[str, Record]) -> _Items:
+    field = org.settings.task_field
+    items: _Items = {}
+    pending = {key: {**record, field: key} for key, record in records.items()}
+    for _ in range(2):
+        answers = org.collection(
+            "PATCH", f"/Task/{field}", [typed("Task", record) for record in pending.values()]
+        )
+        items |= dict(zip(pending, answers, strict=True))
+        # With these codes the Task already exists: it was created by an attempt whose response was lost, or
+        # concurrently by another process. A subtype can be set only when a Task is created.
+        pending = {
+            key: {name: value for name, value in record.items() if name != "TaskSubtype"}
+            for key, record in pending.items()
+            if _code(items[key]) in ("INVALID_FIELD_FOR_INSERT_UPDATE", "DUPLICATE_VALUE")
+        }
+        if not pending:
+            break
+    return items
+
+
+def _upsert_by_call_object(org: Org, records: Mapping[str, Record]) -> _Items:
+    """Upsert Tasks in an org without the External ID field: CallObject holds the key and is queried first."""
+    existing: dict[str, str] = {}
+    for keys in chunks(list(records)):
+        soql = format_soql("SELECT Id, CallObject FROM Task WHERE CallObject IN {}", keys)
+        existing |= {str(row["CallObject"]): str(row["Id"]) for row in org.query(soql)}
+    keyed = {key: record | {"CallObject": key} for key, record in records.items()}
+    items = _update(org, {key: keyed[key] | {"id": existing[key]} for key in keyed if key in existing})
+    new = {key: record for key, record in keyed.items() if key not in existing}
+    if new:
+        answers = org.collection("POST", "", [typed("Task", record) for record in new.values()])
+        items |= dict(zip(new, answers, strict=True))
+    return items
+
+
+def _update(org: Org, records: Mapping[str, Record]) -> _Items:
+    if not records:
+        return {}
+    rows = [
+        typed("Task", {name: value for name, value in record.items() if name != "TaskSubtype"})
+        for record in records.values()
+    ]
+    answers = [{"created": False, **item} for item in org.collection("PATCH", "", rows)]
+    return dict(zip(records, answers, strict=True))
+
+
+def _code(item: Mapping[str, Any]) -> str:
+    """Return the error code of a rejected Task, empty if it was written."""
+    return next((str(error.get("statusCode")) for error in item.get("errors") or ()), "")
+
+
+def _is_field_missing(org: Org, error: SalesforceError) -> bool:
+    return any(
+        code in ("NOT_FOUND", "INVALID_FIELD", "INVALID_ARGUMENT_TYPE") and org.settings.task_field in message
+        for code, message, _ in errors_in(error)
+    )
