@@ -31,6 +31,7 @@ from bridge.cli import (
     sandbox,
     send,
     serve,
+    show,
     why,
 )
 from bridge.errors import BridgeError
@@ -52,6 +53,7 @@ for module in (
     send,
     rule_commands,
     inspect_commands,
+    show,
     why,
     connection_commands,
     contact_commands,

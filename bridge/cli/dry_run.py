@@ -20,8 +20,8 @@ from bridge.cli.bootstrap import address_hasher, registry_for
 from bridge.cli.check import read_rules_file
 from bridge.cli.db import open_store, sqlite_path
 from bridge.cli.event_input import build_event_body, read_event_input
-from bridge.cli.inspect_commands import print_traces, print_unreadable_fields
 from bridge.cli.output import console, echo, errors, pluralize, print_json, print_status
+from bridge.cli.show import print_traces, print_unreadable_fields
 from bridge.clock import format_timestamp, parse_timestamp
 from bridge.connector.action_name import ActionName
 from bridge.dryrun.explain import Explanation, PlannedOutcome

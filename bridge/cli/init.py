@@ -34,21 +34,19 @@ def init(
     Existing files are never overwritten. The .env file is readable only by you, and contains new random values for
     BRIDGE_SECRET_KEY and BRIDGE_ADMIN_TOKEN.
     """
-    from bridge.cli.output import echo, print_json
+    from bridge.cli.output import Record, render
 
     rules, env = create_files(folder)
-    if as_json:
-        print_json({"rules": rules, "env": env})
-        return
-    echo(f"Created {rules}\n        {env}")
     change_folder = "" if folder.resolve() == Path.cwd() else f"\n  cd {folder}"
-    echo(
+    text = (
+        f"Created {rules}\n        {env}\n"
         f"\nNext steps{change_folder}\n"
         "  edit .env      set HEPPU_WEBHOOK_SECRET, and the settings of the accounts that rules.yaml uses\n"
         "  bridge check   check the rules, and list the settings that are missing\n"
         "  bridge test    run the tests in rules.yaml; sends nothing\n"
         "  bridge serve   start the service"
     )
+    render(Record({"rules": rules, "env": env}, text), as_json)
 
 
 def create_files(folder: Path) -> tuple[Path, Path]:

@@ -125,6 +125,18 @@ class Record:
         echo(self.text)
 
 
+@dataclass(frozen=True)
+class Page:
+    """A record, and a function that prints it for people in several parts."""
+
+    record: Mapping[str, Any]
+    print_text: Callable[[], None]
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Return the record."""
+        return self.record
+
+
 def as_items(items: Sequence[Mapping[str, Any]], next_cursor: str | None = None) -> dict[str, Any]:
     """Return several records in the form of all lists; `next_cursor` is the `--cursor` of the next page."""
     return {"items": items, "next_cursor": next_cursor}

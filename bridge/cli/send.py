@@ -61,7 +61,7 @@ def send(
     from datetime import UTC, datetime
 
     from bridge.cli.event_input import build_event_body, read_event_input
-    from bridge.cli.output import echo, print_json
+    from bridge.cli.output import Record, render
     from bridge.errors import ConfigError
     from bridge.settings import Settings, environment, local_url
 
@@ -73,15 +73,13 @@ def send(
         raise ConfigError("no signing secret: set HEPPU_WEBHOOK_SECRET or use --secret")
     url = url or local_url(settings.bridge_host, settings.bridge_port)
     response = post(body, _with_default_path(url), key)
-    if as_json:
-        print_json(asdict(response))
-    else:
-        echo(
-            f"{response.event or 'body'} -> {response.status} {response.text[:500]}  "
-            f"({response.seconds * 1000:.0f} ms)"
-        )
-        if response.status == 401:
-            echo("The service rejected the signature: HEPPU_WEBHOOK_SECRET must be the same here and there.")
+    text = (
+        f"{response.event or 'body'} -> {response.status} {response.text[:500]}  "
+        f"({response.seconds * 1000:.0f} ms)"
+    )
+    if response.status == 401:
+        text += "\nThe service rejected the signature: HEPPU_WEBHOOK_SECRET must be the same here and there."
+    render(Record(asdict(response), text), as_json)
     if not 200 <= response.status < 300:
         raise typer.Exit(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from bridge.cli.arguments import check_cursor, parse_time_option
 from bridge.cli.connection_commands import FindPause, blocking_pauses
 from bridge.cli.inspect_commands import Cursor
-from bridge.cli.output import Json, console, echo, pluralize, print_json
+from bridge.cli.output import Json, Page, console, echo, pluralize, render
 from bridge.clock import format_timestamp
 
 if TYPE_CHECKING:
@@ -66,23 +67,21 @@ def why(
             cursor=cursor,
         )
         find_pause = blocking_pauses(database)
-    if as_json:
-        print_json(report.to_json())
-    else:
-        _Printer(contact, since, find_pause).print(report)
+    printer = _Printer(contact, since, find_pause)
+    render(Page(report.to_json(), partial(printer.print, report)), as_json)
 
 
 def _time_zone(settings: Settings) -> str:
     """Return `messaging.time_zone` of the rules, or its default while the file has errors."""
     from bridge.cli.bootstrap import registry_for
-    from bridge.cli.check import read_rules_file
     from bridge.errors import ConfigError
+    from bridge.rules.files import read_rules_files
     from bridge.rules.load import load_or_raise
     from bridge.rules.model import MessagingPolicy
 
     path = settings.bridge_rules_file
     try:
-        rules = load_or_raise(read_rules_file(path), path=str(path), registry=registry_for(path))
+        rules = load_or_raise(read_rules_files(path), path=str(path), registry=registry_for(path))
     except ConfigError:
         return MessagingPolicy().time_zone
     return rules.messaging.time_zone
