@@ -388,6 +388,19 @@ connections = Table(
 )  # fmt: skip
 
 workers = Table(
+alert_groups = Table(
+    "alert_groups",
+    metadata,
+    Column("connection", Text, primary_key=True, info=_doc("The connection that has the problem.")),
+    Column("cause", Text, primary_key=True,
+           info=_doc("State and reason, such as `failed: rejected` or `paused: auth`.")),
+    Column("last_alert_at", Instant, info=_doc("When the team was last alerted about this cause.")),
+    Column("waiting", Text,
+           info=_doc("Number of problems that no alert has mentioned yet, by rule, as JSON. Null: none.")),
+    Column("latest", Text, info=_doc("The last of them: ID of a delivery or of a pause.")),
+    info=_doc("One row per connection and cause of alerts: the team gets at most one alert about each in ten minutes."),
+)  # fmt: skip
+
     "workers",
     metadata,
     Column("id", Text, primary_key=True, info=_doc("ID of the process.")),
