@@ -241,7 +241,8 @@ class Settings(EnvironmentModel):
     bridge_database_url: DatabaseUrl = Field("sqlite:///bridge.db", repr=False)
     """`sqlite:///bridge.db` or `postgresql://user:password@host/name`."""
     bridge_rules_file: Path = Path("rules.yaml")
-    """The rules file. Put your own connectors in the folder `connectors` next to it."""
+    """The rules file, read together with the folder `rules.d` next to it, or a folder of rules files. Put your own
+    connectors in `connectors` in the same folder."""
     bridge_host: str = "127.0.0.1"
     """The address to listen on."""
     bridge_port: int = Field(8080, ge=0, le=65535)

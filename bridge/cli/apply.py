@@ -1,4 +1,4 @@
-"""Implementation of `bridge apply`: check, test, plan, ask, and replace the rules file atomically."""
+"""Implementation of `bridge apply`: check, test, plan, ask, and replace a rules file atomically."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import typer
 
 from bridge.cli import dry_run
 from bridge.cli.bootstrap import registry_for
-from bridge.cli.check import read_rules_file
 from bridge.cli.db import sqlite_path
 from bridge.cli.output import echo, pluralize
+from bridge.cli.rules_source import new_rules
 from bridge.dryrun.required_tests import require_passing_tests
 from bridge.errors import ConfigError
 from bridge.rules.load import load
@@ -60,47 +60,58 @@ class ApplyReport:
         echo(f"Applied to {self.active}. A running service loads it within seconds.")
         echo("`bridge check --deployed` verifies that.")
         if self.previous is not None:
-            echo(f"To go back: bridge apply {self.previous}")
+            echo(f"To go back: bridge apply {self.previous} --file {self.active}")
+        else:
+            echo(f"To go back: delete {self.active}")
 
 
-def apply(new: Path, since: str, *, yes: bool) -> ApplyReport:
-    """Put a new rules file into effect, or change nothing if it has errors or its tests fail.
+def apply(new: Path, since: str, *, yes: bool, file: Path | None = None) -> ApplyReport:
+    """Put a new rules file into effect in place of `file`, or change nothing if it has errors or a test fails.
 
     Unless `yes`, prints the plan and asks first.
     """
     environ = environment()
     settings = Settings.load(environ)
     active = settings.bridge_rules_file
-    source = read_rules_file(new)
-    registry = registry_for(active)
-    loaded = load(source, path=str(new), registry=registry, environ=environ)
-    text = report(loaded.diagnostics, source.decode("utf-8", "replace"), str(new))
-    if loaded.rules is None:
-        return ApplyReport(new, active, text)
+    source = new_rules(new, file, active)
+    if source.target is None:
+        raise ConfigError(
+            f"{new} is what the service reads already, and it loads a change by itself: "
+            "`bridge apply` puts another file in place of one of its files"
+        )
     # The connectors and the test files are those next to the active file, where the new one will be.
-    rules = replace(loaded.rules, path=str(active))
+    registry = registry_for(active)
+    loaded = load(source.files, path=str(active), registry=registry, environ=environ)
+    text = report(loaded.diagnostics, loaded.texts)
+    if loaded.rules is None:
+        return ApplyReport(new, source.target, text)
+    rules = loaded.rules
     try:
         tests = require_passing_tests(rules, registry, settings.bridge_default_country)
     except ConfigError as error:
-        return ApplyReport(new, active, str(error))
+        return ApplyReport(new, source.target, str(error))
     if not yes:
         if text:
             echo(text)
         echo(f"{new} is valid: {pluralize(len(rules.rules), 'rule')}, {pluralize(tests, 'test')} passed\n")
-        _print_plan(new, since, settings)
-        typer.confirm(f"\nApply {new} to {active}?", abort=True)
-        if read_rules_file(new) != source:
+        _print_plan(new, file, since, settings)
+        typer.confirm(f"\nApply {new} to {source.target}?", abort=True)
+        changed = {item.path for item in {*new_rules(new, file, active).files} ^ {*source.files}}
+        if changed:
             raise ConfigError(
-                f"{new} changed while you read the plan: nothing was applied; run the command again"
+                f"{', '.join(sorted(changed))} changed while you read the plan: nothing was applied; "
+                "run the command again"
             )
-    return ApplyReport(new, active, tests=tests, previous=replace_file(active, source))
+    content = next(item.content for item in source.files if item.path == str(new))
+    previous = replace_file(source.target, content if isinstance(content, bytes) else content.encode())
+    return ApplyReport(new, source.target, tests=tests, previous=previous)
 
 
-def _print_plan(new: Path, since: str, settings: Settings) -> None:
+def _print_plan(new: Path, file: Path | None, since: str, settings: Settings) -> None:
     database = sqlite_path(settings.bridge_database_url)
     if not settings.bridge_rules_file.exists() or (database is not None and not database.exists()):
         echo("There are no stored events to compare the rules over.")
-    elif not dry_run.plan(new, since, None, [], 3, as_json=False):
+    elif not dry_run.plan(new, since, None, [], 3, as_json=False, file=file):
         echo("\nWith the new rules, more deliveries could not be rendered.")
 
 
@@ -110,6 +121,7 @@ def replace_file(path: Path, content: bytes) -> Path | None:
     A service that reads the file at the same time sees the old or the new content, also after a power failure.
     """
     target = path.resolve()
+    target.parent.mkdir(exist_ok=True)
     previous = target.with_name(f"{target.stem}.previous{target.suffix}") if target.exists() else None
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)

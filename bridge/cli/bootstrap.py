@@ -20,6 +20,7 @@ from bridge.cli.db import migrate
 from bridge.clock import Clock
 from bridge.connector.discovery import Registry
 from bridge.errors import ConfigError
+from bridge.rules.files import base_folder
 from bridge.rules.model import Rules
 from bridge.settings import Settings
 from bridge.store.database import Database
@@ -232,5 +233,5 @@ def address_hasher(settings: Settings) -> Callable[[str], str] | None:
 
 
 def registry_for(rules: Path) -> Registry:
-    """Return the connectors: shipped, in `connectors/` next to the rules file, and installed as packages."""
-    return Registry([rules.resolve().parent / "connectors"])
+    """Return the connectors: shipped, in `connectors/` in the folder of the rules, and installed as packages."""
+    return Registry([base_folder(rules.resolve()) / "connectors"])

@@ -65,11 +65,12 @@ def new(
     """
     from bridge.cli.output import Record, render
     from bridge.connector.scaffold import new_connector
+    from bridge.rules.files import base_folder
     from bridge.settings import Settings, environment
 
     settings = Settings.load(environment())
     connector, test = new_connector(
-        name, folder or settings.bridge_rules_file.resolve().parent / "connectors"
+        name, folder or base_folder(settings.bridge_rules_file.resolve()) / "connectors"
     )
     text = (
         f"Created {connector}\n        {test}\n"

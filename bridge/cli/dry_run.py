@@ -17,10 +17,10 @@ from rich.text import Text
 
 from bridge.cli.arguments import parse_time_option
 from bridge.cli.bootstrap import address_hasher, registry_for
-from bridge.cli.check import read_rules_file
 from bridge.cli.db import open_store, sqlite_path
 from bridge.cli.event_input import build_event_body, read_event_input
 from bridge.cli.output import console, echo, errors, pluralize, print_json, print_status
+from bridge.cli.rules_source import new_rules, rules_path
 from bridge.cli.show import print_traces, print_unreadable_fields
 from bridge.clock import format_timestamp, parse_timestamp
 from bridge.connector.action_name import ActionName
@@ -35,6 +35,7 @@ from bridge.events import Event
 from bridge.policy import PolicyInputs
 from bridge.policy.local_time import local_time
 from bridge.rules.counting import History, no_history
+from bridge.rules.files import read_rules_files
 from bridge.rules.load import load_or_raise
 from bridge.rules.model import PlannedDelivery, Rules
 from bridge.settings import Settings, environment
@@ -48,8 +49,8 @@ _MAX_INLINE = 40
 
 
 def load_file(path: Path) -> Rules:
-    """Return the rules in a file without requiring the settings of its accounts. Raise RulesError."""
-    return load_or_raise(read_rules_file(path), path=str(path), registry=registry_for(path))
+    """Return the rules of a file or folder without requiring the settings of its accounts. Raise RulesError."""
+    return load_or_raise(read_rules_files(path), path=str(path), registry=registry_for(path))
 
 
 def _event(name: str, changes: Sequence[str], environ: Mapping[str, str], now: datetime) -> Event:
@@ -73,7 +74,7 @@ def explain(
     now = parse_timestamp(at) if at else datetime.now(UTC)
     if now is None:
         raise ConfigError(f"invalid --at `{at}`: write a timestamp like 2026-03-02T21:30:00-05:00")
-    rules = load_file(rules_file or settings.bridge_rules_file)
+    rules = load_file(rules_path(rules_file, settings.bridge_rules_file))
     event = _event(name, changes, environ, now)
     with _stored_data(settings, event, rules) as (load_inputs, history):
         explanation = explain_event(
@@ -169,7 +170,7 @@ def _describe_outcome(outcome: PlannedOutcome, now: datetime) -> tuple[str, str]
 def test(file: Path | None, *, as_json: bool) -> bool:
     """Run the tests in a rules file and in the test files next to it. Return whether all passed."""
     settings = Settings.load(environment())
-    path = file or settings.bridge_rules_file
+    path = rules_path(file, settings.bridge_rules_file)
     rules, files = load_test_files(load_file(path), registry_for(path))
     if broken := [file.report for file in files if not file.usable]:
         print_status("\n\n".join(broken))
@@ -188,7 +189,7 @@ def test(file: Path | None, *, as_json: bool) -> bool:
         _print_result(result)
 
     report = run_tests(rules, on_result=on_result, default_country=settings.bridge_default_country)
-    _print_report(report, path)
+    _print_report(report)
     _print_crm_note(rules)
     return report.passed
 
@@ -213,7 +214,7 @@ def _print_result(result: RuleTestResult) -> None:
             echo(f"        {detail}")
 
 
-def _print_report(report: RuleTestReport, path: Path) -> None:
+def _print_report(report: RuleTestReport) -> None:
     failed = sum(not result.passed for result in report.results)
     passed = len(report.results) - failed
     summary = f"\n{passed} passed" + (f", {failed} failed" if failed else "")
@@ -229,42 +230,52 @@ def _print_report(report: RuleTestReport, path: Path) -> None:
     if coverage.gaps:
         echo("Not covered:")
     for gap in coverage.gaps:
-        echo(f"  {path}:{gap.line}: {gap.rule}: {gap.text}")
+        echo(f"  {gap.path}:{gap.line}: {gap.rule}: {gap.text}")
 
 
 # ---------------------------------------------------------------- plan
 
 
 def plan(
-    new: Path, since: str, baseline: Path | None, names: Sequence[str], samples: int, *, as_json: bool
+    new: Path,
+    since: str,
+    baseline: Path | None,
+    names: Sequence[str],
+    samples: int,
+    *,
+    as_json: bool,
+    file: Path | None = None,
 ) -> bool:
-    """Compare two sets of rules over the same events.
+    """Compare the rules with `new` in place of `file` with those that ran last, over the same events.
 
     Return False if the new rules have more deliveries that cannot be rendered.
     """
     environ = environment()
     settings = Settings.load(environ)
     now, start = datetime.now(UTC), parse_time_option(since, "--since")
-    after = load_file(new)
+    active = settings.bridge_rules_file
+    source = new_rules(new, file, active)
+    registry = registry_for(source.path)
+    after = load_or_raise(source.files, path=str(source.path), registry=registry)
     with Status("Reading events ...", console=errors()) as status:
         if names:
             events = [_event(name, (), environ, now) for name in names]
-            before, baseline_name = _baseline_rules(baseline or settings.bridge_rules_file)
+            before, baseline_name = _baseline_rules(baseline or active)
         else:
             with open_store(settings) as database:
                 events = stored_events(database, start)
                 last_rules = None if baseline else latest_rules(database)
             if last_rules is None:
-                before, baseline_name = _baseline_rules(baseline or settings.bridge_rules_file)
+                before, baseline_name = _baseline_rules(baseline or active)
             else:
-                before = load_or_raise(last_rules, path="the rules that ran last", registry=registry_for(new))
+                before = load_or_raise(last_rules, path="the rules that ran last", registry=registry)
                 baseline_name = f"the rules that ran last ({before.hash[:12]})"
         status.update(f"Routing {pluralize(len(events), 'event')} with both ...")
         result = plan_change(before, after, events, allowlist=settings.bridge_recipient_allowlist)
     if as_json:
         print_json(result.to_json(samples))
     else:
-        _print_plan(result, baseline_name, str(new), samples)
+        _print_plan(result, baseline_name, source.description, samples)
         _print_crm_note(after)
     return result.new.broken <= result.old.broken
 

@@ -16,7 +16,15 @@ RulesFile = Annotated[
     Path | None,
     typer.Argument(
         metavar="FILE",
-        help="Rules file. Default: BRIDGE_RULES_FILE, otherwise rules.yaml.",
+        help="Rules file, or folder of rules files. Default: BRIDGE_RULES_FILE, otherwise rules.yaml.",
+        show_default=False,
+    ),
+]
+ReplacedFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--file",
+        help="Rules file that NEWFILE replaces, such as rules.d/sms.yaml; it may be new. Default: the main file.",
         show_default=False,
     ),
 ]
@@ -65,7 +73,7 @@ def explain(
     rules: Annotated[
         Path | None,
         typer.Option(
-            help="Rules file. Default: BRIDGE_RULES_FILE, otherwise rules.yaml.", show_default=False
+            help="Rules file or folder. Default: BRIDGE_RULES_FILE, otherwise rules.yaml.", show_default=False
         ),
     ] = None,
     changes: Annotated[
@@ -119,6 +127,7 @@ def plan(
         ),
     ] = None,
     samples: Annotated[int, typer.Option(min=0, help="Number of examples of each kind of difference.")] = 3,
+    file: ReplacedFile = None,
     as_json: Json = False,
 ) -> None:
     """Compare new rules with the current ones over past events: deliveries added, removed and changed.
@@ -127,7 +136,7 @@ def plan(
     """
     from bridge.cli import dry_run
 
-    if not dry_run.plan(new, since, baseline, events or [], samples, as_json=as_json):
+    if not dry_run.plan(new, since, baseline, events or [], samples, as_json=as_json, file=file):
         raise typer.Exit(1)
 
 
@@ -136,6 +145,7 @@ def apply(
     since: Annotated[
         str, typer.Option(help="Start of the period to compare: 24h, 7d, or a timestamp.")
     ] = "7d",
+    file: ReplacedFile = None,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Do not print the plan, and do not ask for confirmation.")
     ] = False,
@@ -143,14 +153,15 @@ def apply(
 ) -> None:
     """Check, test and compare a new rules file, ask, and replace the active one with it.
 
-    Changes nothing if the file has errors or a test fails. The previous file is kept next to it as
-    rules.previous.yaml. A running service loads the new file within seconds.
+    Changes nothing if there are errors or a test fails. With several rules files, `--file rules.d/sms.yaml` names the
+    one to replace. Its previous version is kept next to it as NAME.previous.yaml. A running service loads the new file
+    within seconds.
     """
     from bridge.cli import apply
 
     if as_json and not yes:
         raise typer.BadParameter("--json does not ask for confirmation: add --yes")
-    result = apply.apply(new, since, yes=yes)
+    result = apply.apply(new, since, yes=yes, file=file)
     render(result, as_json)
     if not result.applied:
         raise typer.Exit(1)

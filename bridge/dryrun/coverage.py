@@ -25,6 +25,7 @@ class Gap:
 
     def to_json(self) -> dict[str, Any]:
         """Return the gap as plain data."""
+    path: str
         return vars(self)
 
 
@@ -74,13 +75,13 @@ def coverage_of(rules: Rules, dry_runs: Iterable[DryRun]) -> Coverage:
     gaps: list[Gap] = []
     for rule in enabled:
         if rule.name not in fired:
-            gaps.append(Gap("rule", rule.name, rule.line, "never fires"))
+            gaps.append(Gap("rule", rule.name, rule.path, rule.line, "never fires"))
         for (_, condition), seen in results[rule.name].items():
             if len(seen) == 1:
                 gap = "never true" if False in seen else "always true"
-                gaps.append(Gap("condition", rule.name, rule.line, f"{condition}: {gap}"))
+                gaps.append(Gap("condition", rule.name, rule.path, rule.line, f"{condition}: {gap}"))
     gaps += [
-        Gap("action", name, step.line, f"{step.use}{_LOCATIONS[trigger]} is never attempted")
+        Gap("action", name, step.path, step.line, f"{step.use}{_LOCATIONS[trigger]} is never attempted")
         for trigger, name, step_index, step in steps
         if (trigger, name, step_index) not in attempted
     ]

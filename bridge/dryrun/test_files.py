@@ -7,8 +7,9 @@ from pathlib import Path
 
 from bridge.connector.discovery import Registry
 from bridge.errors import ConfigError
+from bridge.rules.files import list_test_files
 from bridge.rules.load import load_tests
-from bridge.rules.model import Diagnostic, Rules
+from bridge.rules.model import Diagnostic, LoadResult, Rules
 from bridge.rules.report import report
 
 
@@ -17,8 +18,12 @@ class RuleTestFile:
     """A file of rule tests that was read."""
 
     path: Path
-    text: bytes
-    diagnostics: tuple[Diagnostic, ...]
+    loaded: LoadResult
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        """The errors and warnings of the file."""
+        return self.loaded.diagnostics
 
     @property
     def usable(self) -> bool:
@@ -28,14 +33,7 @@ class RuleTestFile:
     @property
     def report(self) -> str:
         """The report of every diagnostic with its place."""
-        return report(self.diagnostics, self.text.decode("utf-8", "replace"), str(self.path))
-
-
-def find_test_files(path: Path) -> list[Path]:
-    """Return `rules.tests.yaml` next to `rules.yaml`, and every `*.yaml` in the folder `tests` next to it."""
-    sibling = path.with_name(f"{path.stem}.tests.yaml")
-    candidates = (sibling, *sorted((path.parent / "tests").glob("*.yaml")))
-    return [candidate for candidate in candidates if candidate.is_file()]
+        return report(self.diagnostics, self.loaded.texts)
 
 
 def load_test_files(rules: Rules, registry: Registry) -> tuple[Rules, tuple[RuleTestFile, ...]]:
@@ -44,12 +42,12 @@ def load_test_files(rules: Rules, registry: Registry) -> tuple[Rules, tuple[Rule
     Raise ConfigError if a file cannot be read.
     """
     files = []
-    for path in find_test_files(Path(rules.path)):
+    for path in list_test_files(Path(rules.path)):
         try:
             text = path.read_bytes()
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
         loaded = load_tests(text, path=str(path), rules=rules, registry=registry)
-        files.append(RuleTestFile(path, text, loaded.diagnostics))
+        files.append(RuleTestFile(path, loaded))
         rules = loaded.rules or rules
     return rules, tuple(files)

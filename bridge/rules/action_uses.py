@@ -23,7 +23,9 @@ def action_uses(rules: Rules) -> dict[str, list[ActionUse]]:
 def diagnostic(problem: RuleProblem, use: ActionUse) -> Diagnostic:
     """Return a problem of a step as a diagnostic of the file."""
     place = use.place_of(problem.location)
-    return Diagnostic(place.line, place.column, problem.text, problem.hint, use.rule, problem.level)
+    return Diagnostic(
+        place.line, place.column, problem.text, problem.hint, use.rule, problem.level, path=place.path
+    )
 
 
 def _steps(rules: Rules) -> Iterator[tuple[str | None, Step]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from bridge.rules.sources import split_sources
 from bridge.rules.yaml import Diagnostics, TooManyDiagnostics, parse
 
 _NOT_COMPARED = ("description", "enabled", "shadow")
@@ -20,28 +21,36 @@ def rule_definitions(text: str) -> Mapping[str, str]:
     A definition is equal in two files if the rule would create the same deliveries: it contains the rule's entries of
     `defaults` and, if the rule mentions a table, `tables`.
     """
+    files = [_data(file.content) for file in split_sources(text, "") if isinstance(file.content, str)]
+    shared = {
+        key: {name: value for data in files for name, value in (data.get(key) or {}).items()}
+        for key in ("defaults", "tables")
+    }
+    rules = [rule for data in files for rule in data.get("rules") or () if "name" in rule]
+    return {str(rule["name"]): _definition(rule, shared) for rule in rules}
+
+
+def _data(text: str) -> Mapping[str, Any]:
     try:
         root = parse(text.removeprefix("\ufeff"), Diagnostics())
     except TooManyDiagnostics:
         root = None
     data = root.data() if root is not None else None
-    if not isinstance(data, dict) or not isinstance(data.get("rules"), list):
-        return {}
-    return {str(rule["name"]): _definition(rule, data) for rule in data["rules"] if "name" in rule}
+    return data if isinstance(data, dict) and isinstance(data.get("rules", []), list) else {}
 
 
-def _definition(rule: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+def _definition(rule: Mapping[str, Any], shared: Mapping[str, Mapping[str, Any]]) -> str:
     own = {key: value for key, value in rule.items() if key not in _NOT_COMPARED}
     definition: dict[str, Any] = {"rule": own}
-    defaults = data.get("defaults") or {}
+    defaults = shared["defaults"]
     definition["defaults"] = {use: defaults[use] for use in _actions(rule) if use in defaults}
     if "table" in json.dumps(own):
-        definition["tables"] = data.get("tables")
+        definition["tables"] = shared["tables"]
     return json.dumps(definition, sort_keys=True)
 
 
 def _actions(rule: Mapping[str, Any]) -> Iterator[str]:
-    for key in ("do", "on_failure"):
+    for key in ("do", "on_success", "on_failure"):
         steps = rule.get(key) or []
         for step in steps if isinstance(steps, list) else [steps]:
             if isinstance(step, dict) and isinstance(step.get("use"), str):

@@ -123,6 +123,8 @@ class Step:
     """A compiled template, or None."""
     internal: bool = False
     """The recipient is a literal of the file: a message to the team, to which the messaging policy does not apply."""
+    path: str = ""
+    """The file that contains it."""
 
     @property
     def connections(self) -> tuple[str, ...]:
@@ -180,6 +182,8 @@ class Rule:
     shadow: bool = False
     description: str = ""
 
+    path: str = ""
+    """The file that contains the rule."""
     @property
     def steps(self) -> tuple[Step, ...]:
         """Every step of the rule."""
@@ -240,7 +244,7 @@ class RuleTest:
 
 @dataclass(frozen=True)
 class Rules:
-    """A valid rules file."""
+    """A valid set of rules files."""
 
     text: str
     hash: str
@@ -249,6 +253,7 @@ class Rules:
     messaging: MessagingPolicy = field(default_factory=MessagingPolicy)
     alerts: tuple[Step, ...] = ()
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The text of the file, or of all files as `bridge.rules.sources` joins them."""
     """`tables:`: name -> key -> value, for the filter `table`."""
     tests: tuple[RuleTest, ...] = ()
     path: str = "rules.yaml"
@@ -258,6 +263,7 @@ class Rules:
         return {rule.name: rule for rule in self.rules}
 
     @cached_property
+    """The file or folder that was loaded."""
     def _by_event(self) -> dict[str, tuple[tuple[Rule, Trace], ...]]:
         return {}
 
@@ -306,6 +312,8 @@ def unplaced_error(text: str, hint: str = "") -> Diagnostic:
     """Return an error whose place in the file is not known yet."""
     return Diagnostic(0, 0, text, hint)
 
+    path: str = ""
+    """The file, if its place is known."""
 
 def unplaced_warning(text: str, hint: str = "") -> Diagnostic:
     """Return a warning whose place in the file is not known yet."""
@@ -314,12 +322,14 @@ def unplaced_warning(text: str, hint: str = "") -> Diagnostic:
 
 @dataclass(frozen=True)
 class LoadResult:
-    """The result of loading a rules file: the rules, unless there are errors, and all diagnostics in file order."""
+    """The result of loading rules files: the rules, unless there are errors, and all diagnostics in file order."""
 
     rules: Rules | None
     diagnostics: tuple[Diagnostic, ...] = ()
     connections: Mapping[str, str] = field(default_factory=dict)
-    """Every connection in the file -> its connector."""
+    """Every connection in the files -> its connector."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Path -> text of each file, for the report."""
 
 
 DELIVERY_FIELDS: Mapping[str, str] = {

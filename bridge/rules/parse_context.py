@@ -76,8 +76,8 @@ def suggest_key(name: str, known: Collection[str]) -> str | None:
 class ParseContext:
     """The place in a file that is being read: what it is checked with, and where its diagnostics go."""
 
-    path: str
-    lines: Sequence[str]
+    lines: Mapping[str, Sequence[str]]
+    """The lines of each file, by its path."""
     diagnostics: Diagnostics
     registry: Registry
     environ: Mapping[str, str] | None
@@ -110,10 +110,6 @@ class ParseContext:
     def warning(self, node: Node, text: str, hint: str = "") -> None:
         """Add a warning at a key or value."""
         self.diagnostics.warning(node, text, hint)
-
-    def error_at(self, line: int, column: int, text: str, hint: str = "") -> None:
-        """Add an error at a place in the file."""
-        self.diagnostics.error_at(line, column, text, hint)
 
     def report(self, node: Node, diagnostic: Diagnostic | None) -> bool:
         """Add a diagnostic, if any, at the place of `node`. Return whether the value is usable anyway."""
@@ -316,16 +312,21 @@ class ParseContext:
         """Return the place of `token` within a value, or the value itself if the token is not found."""
         if token:
             pattern = re.compile(rf"(?<![\w.]){re.escape(token)}" if token[0].isalnum() else re.escape(token))
-            for number in range(node.line, min(node.end_line, len(self.lines)) + 1):
+            lines = self.lines.get(node.path, ())
+            for number in range(node.line, min(node.end_line, len(lines)) + 1):
                 start = node.column - 1 if number == node.line else 0
-                match = pattern.search(self.lines[number - 1], start)
+                match = pattern.search(lines[number - 1], start)
                 if match:
-                    return Node(number, match.start() + 1, number, None)
+                    return Node(number, match.start() + 1, number, None, node.path)
         return node
 
 
 def _split_event_types(text: str) -> list[str]:
     """Return the event types in a single string such as `call.busy, call.failed`. Empty if it is something else."""
+    def line_of(self, other: Node | Rule | Step, node: Node) -> str:
+        """Return the words for the line of something else in the same set of files as `node`: `line 3`."""
+        return f"line {other.line}" + (f" of {other.path}" if other.path != node.path else "")
+
     words = [word for word in re.split(r"[\s,;|/&+]+", text[:200]) if word not in ("", "and", "or")]
     event_types = [nearest(word, (*EVENT_TYPES, *PATTERNS), cutoff=0.8) for word in words]
     return [one for one in event_types if one] if len(event_types) > 1 and all(event_types) else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from bridge.json_values import describe_type
@@ -38,5 +39,5 @@ def read_defaults(context: ParseContext, node: Node, label: str) -> dict[str, No
         action = find_action(context, key, name)
         entries = context.mapping(value, f"the defaults of `{name}`", shared, hint)
         if action is not None and entries:
-            defaults[name] = Node(value.line, value.column, value.end_line, dict(entries))
+            defaults[name] = replace(value, value=dict(entries))
     return defaults

@@ -84,7 +84,7 @@ def warn_about_expiry(context: ParseContext, rules: Iterable[Rule], messaging: M
     """Report the messages that quiet hours can outlast because their rule does not say when they expire."""
     longest = {channel: _longest(hours) for channel, hours in messaging.quiet_hours.items()}
     for rule in rules:
-        for step in (*rule.do, *rule.on_failure):
+        for step in rule.steps:
             channel = step.action.channel
             if channel is None or step.internal or step.expires is not None or not rule.enabled:
                 continue
@@ -93,7 +93,7 @@ def warn_about_expiry(context: ParseContext, rules: Iterable[Rule], messaging: M
                     f"quiet hours last up to {format_duration(longest[channel])}, but messages expire after "
                     f"{format_duration(MESSAGE_EXPIRY)}: some of these are never sent"
                 )
-                place = context.locate(Node(step.line, 1, step.line, None), step.use)
+                place = context.locate(Node(step.line, 1, step.line, None, step.path), step.use)
                 hint = f"write `expires: {longest[channel].days + 2}d`, or a shorter time if they should not be late"
                 context.warning(place, text, hint)
 

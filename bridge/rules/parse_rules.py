@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from bridge.rules.conditions import Expression, Group
 from bridge.rules.contradictions import contradictions
 from bridge.rules.keys import BOOLEAN, CONDITION, EVENT_TYPES, STRING, Key, Section, ValueType, list_of
-from bridge.rules.model import ALERTS, Condition, Rule
+from bridge.rules.model import ALERTS, Condition, Rule, Step
 from bridge.rules.parse_context import ParseContext
 from bridge.rules.parse_steps import read_on_failure, read_steps
 from bridge.rules.parse_where import read_where
@@ -18,22 +18,20 @@ _MAX_NAME_LENGTH = 80
 
 
 def read_rules(context: ParseContext, node: Node, label: str) -> dict[str, Rule]:
-    """Return the rules of the file by name."""
-    rules: dict[str, Rule] = {}
+    """Return the rules of the file by name, after those of the files before it, which the context has."""
+    rules = dict(context.rules)
     if node.items == []:
-        context.warning(node, "the file has no rules, so no event leads to anything", RULE.hint)
         return rules
     for item in context.list_items(node, label):
         context.diagnostics.rule = _unchecked_name(item)
         rule = _rule(context, item)
         if rule is not None and rule.name in rules:
-            hint = f"the other rule is on line {rules[rule.name].line}: rename one of them"
-            context.error(item.get("name"), f"duplicate rule name `{rule.name}`", hint)
+            name = item.get("name")
+            hint = f"the other rule is on {context.line_of(rules[rule.name], name)}: rename one of them"
+            context.error(name, f"duplicate rule name `{rule.name}`", hint)
         elif rule is not None:
             rules[rule.name] = rule
     context.diagnostics.rule = None
-    if not context.diagnostics.error_count:
-        _warn_about_shared_idempotency_keys(context, rules)
     return rules
 
 
@@ -62,6 +60,7 @@ def _rule(context: ParseContext, node: Node) -> Rule | None:
         line=node.line,
         when=frozenset(event_types),
         when_text=when_text,
+        path=node.path,
         conditions=conditions,
         enabled=enabled,
         **values,
@@ -106,13 +105,13 @@ def _warn_about_contradictions(context: ParseContext, node: Node, conditions: Se
             context.warning(place, f"{consequence}: no event meets the conditions on `{name}`", reason)
 
 
-def _warn_about_shared_idempotency_keys(context: ParseContext, rules: Mapping[str, Rule]) -> None:
+def warn_about_shared_idempotency_keys(context: ParseContext, rules: Mapping[str, Rule]) -> None:
     """Warn if two steps certainly share an idempotency key for an event: only the first one would run."""
-    unconditional: dict[tuple[str, ...], tuple[str, int]] = {}
+    unconditional: dict[tuple[str, ...], tuple[str, Step]] = {}
     for rule in rules.values():
         if not rule.enabled:
             continue
-        own: dict[tuple[str, ...], tuple[str, int]] = {}
+        own: dict[tuple[str, ...], tuple[str, Step]] = {}
         for step in rule.do:
             if step.action.idempotency.updates:
                 continue
@@ -131,15 +130,14 @@ def _warn_about_shared_idempotency_keys(context: ParseContext, rules: Mapping[st
             other = next((table[key] for table in tables for key in keys if key in table), None)
             if other:
                 context.diagnostics.rule = rule.name
-                use_node = context.locate(Node(step.line, 1, step.line, None), "use")
-                text = f"rule `{other[0]}`, line {other[1]}, already runs `{step.use}` for the same event"
+                use_node = context.locate(Node(step.line, 1, step.line, None, step.path), "use")
+                place = context.line_of(other[1], use_node)
+                text = f"rule `{other[0]}`, {place}, already runs `{step.use}` for the same event"
                 hint = "an action runs once per event: set `idempotency_key` on one of the two steps"
                 context.warning(use_node, text, hint)
-            own.update(dict.fromkeys(keys, (rule.name, step.line)))
+            own.update(dict.fromkeys(keys, (rule.name, step)))
             if always_fires:
-                unconditional.update(
-                    {key: (rule.name, step.line) for key in keys if key not in unconditional}
-                )
+                unconditional.update({key: (rule.name, step) for key in keys if key not in unconditional})
     context.diagnostics.rule = None
 
 

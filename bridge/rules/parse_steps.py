@@ -15,7 +15,7 @@ from bridge.connector.rule_checks import Location, Place
 from bridge.errors import BridgeError
 from bridge.json_values import describe_type
 from bridge.rules.keys import DURATION, EVENT_TYPES, POSITIVE_INT, STRING, Entries, Key, Section, ValueType
-from bridge.rules.model import ConnectionChoice, OncePer, Retry, Step
+from bridge.rules.model import ConnectionChoice, OncePer, Retry, Step, Trigger
 from bridge.rules.parse_context import CONTEXT_NAMES, ParseContext
 from bridge.rules.parse_params import check_templates, has_template, read_params
 from bridge.rules.templates import is_template
@@ -68,7 +68,7 @@ def _step(context: ParseContext, node: Node) -> Step | None:
         action=action,
         line=use_key.line,
         values=params,
-        places={(): Place(use_key.line, use_key.column)} | _places(with_node),
+        places={(): Place(use_key.line, use_key.column, use_key.path)} | _places(with_node),
         internal=_has_literal_recipient(action, params),
         **values,
     )
@@ -80,10 +80,11 @@ def _step(context: ParseContext, node: Node) -> Step | None:
 def _places(node: Node | None, location: Location = ()) -> dict[Location, Place]:
     """Return the place of every key and list item below a node."""
     below = [(name, key, value) for name, (key, value) in (node.entries or {}).items()] if node else []
+        path=use_key.path,
     items = [(number, item, item) for number, item in enumerate(node.items or ())] if node else []
     places: dict[Location, Place] = {}
     for name, key, value in (*below, *items):
-        places[(*location, name)] = Place(key.line, key.column)
+        places[(*location, name)] = Place(key.line, key.column, key.path)
         places |= _places(value, (*location, name))
     return places
 
@@ -100,7 +101,7 @@ def _with_defaults(context: ParseContext, section: Section, entries: Entries) ->
     if own is not None and own[1].entries is not None and "with" in (defaults.entries or {}):
         node = own[1]
         params = {**(shared or {}), **(node.entries or {})}
-        merged["with"] = (own[0], Node(node.line, node.column, node.end_line, params))
+        merged["with"] = (own[0], replace(node, value=params))
     return merged
 
 

@@ -60,7 +60,7 @@ def _test(context: ParseContext, node: Node) -> RuleTest | None:
     values = {"expect": {}, "events": (event,) if event else ()} | TEST.read(context, entries)
     if "name" not in values or not values["events"]:
         return None
-    return RuleTest(line=node.line, path=context.path, **values)
+    return RuleTest(line=node.line, path=node.path, **values)
 
 
 def _events(context: ParseContext, node: Node, label: str) -> tuple[RuleTestEvent, ...]:
@@ -111,7 +111,7 @@ def _expect(context: ParseContext, node: Node, label: str) -> dict[str, tuple[Ex
         if name == ALERTS:
             steps = context.alerts
         elif name in context.rules:
-            steps = (*context.rules[name].do, *context.rules[name].on_failure)
+            steps = context.rules[name].steps
         else:
             context.error(key, f"no rule `{name[:60]}`", did_you_mean(name, context.rules))
             continue

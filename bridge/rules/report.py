@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bridge.errors import ConfigError
-from bridge.rules.model import Diagnostic
+from bridge.rules.model import Diagnostic, LoadResult
 from bridge.rules.yaml import lines_of
 
 _MAX_WIDTH = 100
@@ -20,45 +20,45 @@ _SET_UP_HINT = (
 class RulesError(ConfigError):
     """A rules file with errors. The message is the whole report; `ending` adds the consequence."""
 
-    def __init__(self, diagnostics: Sequence[Diagnostic], text: str, path: str, ending: str = "") -> None:
-        super().__init__(report(diagnostics, text, path) + ending)
-        self.diagnostics = tuple(diagnostics)
-        self.path = path
+    def __init__(self, loaded: LoadResult, ending: str = "") -> None:
+        super().__init__(report(loaded.diagnostics, loaded.texts) + ending)
+        self.diagnostics = loaded.diagnostics
 
 
-def report(diagnostics: Sequence[Diagnostic], text: str, path: str) -> str:
+def report(diagnostics: Sequence[Diagnostic], texts: Mapping[str, str]) -> str:
     """Return every diagnostic with its line and hint, and a summary. Return an empty string if there are none.
 
-    Diagnostics of the file come first, then one line for each connection that is not set up.
+    `texts` has the text of each file by its path. Diagnostics of the files come first, then one line for each
+    connection that is not set up.
     """
     if not diagnostics:
         return ""
-    lines = lines_of(text)
+    lines = {path: lines_of(text) for path, text in texts.items()}
     in_file = [diagnostic for diagnostic in diagnostics if diagnostic.connection is None]
     not_set_up = [
-        f"{diagnostic.text}  (line {diagnostic.line})"
+        f"{diagnostic.text}  ({diagnostic.path + ', ' if len(texts) > 1 else ''}line {diagnostic.line})"
         for diagnostic in diagnostics
         if diagnostic.connection is not None
     ]
-    parts = [_with_source_line(diagnostic, lines, path) for diagnostic in in_file]
+    parts = [_with_source_line(diagnostic, lines.get(diagnostic.path, ())) for diagnostic in in_file]
     if not_set_up:
         parts += [*([""] if in_file else []), *not_set_up, f"  hint: {_SET_UP_HINT}"]
-    return "\n".join([*parts, "", _summary(in_file, len(not_set_up), path)])
+    return "\n".join([*parts, "", _summary(in_file, len(not_set_up))])
 
 
-def one_line(diagnostic: Diagnostic, path: str) -> str:
+def one_line(diagnostic: Diagnostic) -> str:
     """Return the place, text and hint of a diagnostic on one line, for the log."""
-    return _place_and_text(diagnostic, path) + (f"; {diagnostic.hint}" if diagnostic.hint else "")
+    return _place_and_text(diagnostic) + (f"; {diagnostic.hint}" if diagnostic.hint else "")
 
 
-def _place_and_text(diagnostic: Diagnostic, path: str) -> str:
+def _place_and_text(diagnostic: Diagnostic) -> str:
     level = "warning: " if diagnostic.level == "warning" else ""
     rule = f"  (rule `{diagnostic.rule}`)" if diagnostic.rule else ""
-    return f"{path}:{diagnostic.line}:{diagnostic.column}: {level}{diagnostic.text}{rule}"
+    return f"{diagnostic.path}:{diagnostic.line}:{diagnostic.column}: {level}{diagnostic.text}{rule}"
 
 
-def _with_source_line(diagnostic: Diagnostic, lines: Sequence[str], path: str) -> str:
-    rows = [_place_and_text(diagnostic, path)]
+def _with_source_line(diagnostic: Diagnostic, lines: Sequence[str]) -> str:
+    rows = [_place_and_text(diagnostic)]
     if 0 < diagnostic.line <= len(lines):
         line, column = _window(lines[diagnostic.line - 1], diagnostic.column)
         gutter = f"  {diagnostic.line} | "
@@ -82,14 +82,16 @@ def _window(line: str, column: int) -> tuple[str, int]:
     return line, column - start
 
 
-def _summary(in_file: Sequence[Diagnostic], not_set_up: int, path: str) -> str:
+def _summary(in_file: Sequence[Diagnostic], not_set_up: int) -> str:
     errors = sum(diagnostic.level == "error" for diagnostic in in_file)
     counts = [
         f"{count} {noun}{'' if count == 1 else 's'}"
         for count, noun in ((errors, "problem"), (len(in_file) - errors, "warning"))
         if count
     ]
-    parts = [f"{' and '.join(counts)} in {path}"] if counts else []
+    paths = {diagnostic.path for diagnostic in in_file}
+    place = f"{len(paths)} files" if len(paths) > 1 else "".join(paths)
+    parts = [f"{' and '.join(counts)} in {place}"] if counts else []
     if not_set_up:
         parts.append(
             "1 connection is not set up" if not_set_up == 1 else f"{not_set_up} connections are not set up"

@@ -41,6 +41,8 @@ class Node:
     end_line: int
     value: Scalar | list[Node] | dict[str, tuple[Node, Node]]
     """For a mapping: key -> the key's node and the value's node."""
+    path: str = ""
+    """The file that contains it."""
 
     @property
     def entries(self) -> Mapping[str, tuple[Node, Node]] | None:
@@ -79,7 +81,7 @@ class TooManyDiagnostics(Exception):
 
 
 class Diagnostics:
-    """Collector of the diagnostics of one file. Reading stops after MAX_DIAGNOSTICS."""
+    """Collector of the diagnostics of a set of files. Reading stops after MAX_DIAGNOSTICS."""
 
     def __init__(self) -> None:
         self.entries: list[Diagnostic] = []
@@ -88,27 +90,30 @@ class Diagnostics:
 
     def error(self, node: Node, text: str, hint: str = "", connection: str | None = None) -> None:
         """Add an error at a key or value. `connection` marks an error in that connection's settings."""
-        self.error_at(node.line, node.column, text, hint, connection)
+        self.error_at(node.path, node.line, node.column, text, hint, connection)
 
     def warning(self, node: Node, text: str, hint: str = "") -> None:
         """Add a warning: the file is valid there, but probably not what its author intended."""
-        if len(self.entries) < MAX_DIAGNOSTICS and not self._is_known(node.line, node.column, text):
-            self.entries.append(Diagnostic(node.line, node.column, text, hint, self.rule, "warning"))
+        entry = Diagnostic(node.line, node.column, text, hint, self.rule, "warning", path=node.path)
+        if len(self.entries) < MAX_DIAGNOSTICS and not self._is_known(entry):
+            self.entries.append(entry)
 
     def error_at(
-        self, line: int, column: int, text: str, hint: str = "", connection: str | None = None
+        self, path: str, line: int, column: int, text: str, hint: str = "", connection: str | None = None
     ) -> None:
         """Add an error at a place. Raise TooManyDiagnostics if the limit is reached."""
-        if self._is_known(line, column, text):
+        entry = Diagnostic(line, column, text, hint, self.rule, connection=connection, path=path)
+        if self._is_known(entry):
             return
-        self.entries.append(Diagnostic(line, column, text, hint, self.rule, connection=connection))
+        self.entries.append(entry)
         if len(self.entries) >= MAX_DIAGNOSTICS:
-            self.entries.append(Diagnostic(line, column, "too many problems: fix these first"))
+            self.entries.append(Diagnostic(line, column, "too many problems: fix these first", path=path))
             raise TooManyDiagnostics
 
-    def _is_known(self, line: int, column: int, text: str) -> bool:
+    def _is_known(self, entry: Diagnostic) -> bool:
         """Return whether this was reported before: a value of `defaults` is read with every step that has it."""
-        return any((item.line, item.column, item.text) == (line, column, text) for item in self.entries)
+        place = (entry.path, entry.line, entry.column, entry.text)
+        return any((item.path, item.line, item.column, item.text) == place for item in self.entries)
 
     @property
     def error_count(self) -> int:
@@ -121,8 +126,10 @@ def lines_of(text: str) -> list[str]:
     return _LINE_BREAK.split(text)
 
 
-def decode(raw: bytes, diagnostics: Diagnostics) -> str | None:
-    """Decode the bytes of a file. Return None and add an error if they are not UTF-8."""
+def decode(raw: bytes | str, diagnostics: Diagnostics, path: str) -> str | None:
+    """Return the text of a file without its byte order mark. None, and an error, if its bytes are not UTF-8."""
+    if isinstance(raw, str):
+        return raw.removeprefix("\ufeff")
     raw = raw.removeprefix(b"\xef\xbb\xbf")
     try:
         return raw.decode("utf-8")
@@ -130,30 +137,30 @@ def decode(raw: bytes, diagnostics: Diagnostics) -> str | None:
         lines = lines_of(raw[: error.start].decode("utf-8"))
         hint = "save the file as UTF-8 (in a Windows editor: not as `Unicode` and not as `ANSI`)"
         message = f"byte 0x{raw[error.start]:02X} is not valid UTF-8"
-        diagnostics.error_at(len(lines), len(lines[-1]) + 1, message, hint)
+        diagnostics.error_at(path, len(lines), len(lines[-1]) + 1, message, hint)
         return None
 
 
-def parse(text: str, diagnostics: Diagnostics) -> Node | None:
+def parse(text: str, diagnostics: Diagnostics, path: str = "") -> Node | None:
     """Parse the one document of a file. Return None if the file is empty or its YAML is invalid."""
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        diagnostics.error_at(1, 1, "the file is larger than 1 MiB", "a rules file can have at most 1 MiB")
+        diagnostics.error_at(path, 1, 1, "the file is larger than 1 MiB", "a rules file can have at most 1 MiB")
         return None
     forbidden = _FORBIDDEN.search(text)
     if forbidden:
         lines = lines_of(text[: forbidden.start()])
         name = f"U+{ord(forbidden.group()):04X}"
         hint = "delete it: it is invisible and was probably copied together with other text"
-        diagnostics.error_at(len(lines), len(lines[-1]) + 1, f"the character {name} is not allowed", hint)
+        diagnostics.error_at(path, len(lines), len(lines[-1]) + 1, f"the character {name} is not allowed", hint)
         return None
     try:
-        return _Reader(text, diagnostics).document()
+        return _Reader(text, diagnostics, path).document()
     except _Unreadable as error:
-        diagnostics.error_at(error.line, error.column, error.text, error.hint)
+        diagnostics.error_at(path, error.line, error.column, error.text, error.hint)
     except yaml.MarkedYAMLError as error:
-        diagnostics.error_at(*_explain(error, lines_of(text)))
+        diagnostics.error_at(path, *_explain(error, lines_of(text)))
     except yaml.YAMLError as error:
-        diagnostics.error_at(1, 1, f"invalid YAML: {error}")
+        diagnostics.error_at(path, 1, 1, f"invalid YAML: {error}")
     return None
 
 
@@ -166,7 +173,8 @@ class _Unreadable(Exception):
 
 
 class _Reader:
-    def __init__(self, text: str, diagnostics: Diagnostics) -> None:
+    def __init__(self, text: str, diagnostics: Diagnostics, path: str) -> None:
+        self.path = path
         self.diagnostics = diagnostics
         self.lines = lines_of(text)
         self.events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
@@ -208,7 +216,7 @@ class _Reader:
                 event.start_mark, "nested too deeply", f"use at most {MAX_DEPTH} levels of nesting"
             )
         start = event.start_mark
-        node = Node(start.line + 1, start.column + 1, event.end_mark.line + 1, None)
+        node = Node(start.line + 1, start.column + 1, event.end_mark.line + 1, None, self.path)
         if isinstance(event, yaml.MappingStartEvent):
             node.value = self.mapping(depth)
         elif isinstance(event, yaml.SequenceStartEvent):
@@ -249,7 +257,7 @@ class _Reader:
             raise _Unreadable(
                 mark, "a key must be a plain word", "if this is a string value, put it in quotes"
             )
-        node = Node(mark.line + 1, mark.column + 1, mark.line + 1, event.value)
+        node = Node(mark.line + 1, mark.column + 1, mark.line + 1, event.value, self.path)
         if event.anchor is not None or event.tag is not None:
             self.node(event, 0)
         if event.value == "<<" and not event.style:

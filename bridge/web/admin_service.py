@@ -211,6 +211,7 @@ class AdminService:
             "rules": [
                 {
                     "name": rule.name,
+                    "file": rule.path,
                     "line": rule.line,
                     "description": rule.description,
                     "when": rule.when_text,

@@ -1,4 +1,4 @@
-"""Rules reloader: reloads the rules file of a running service when it changes, and keeps the old rules on errors."""
+"""Rules reloader: reloads the rules files of a running service when one changes, and keeps the old rules on errors."""
 
 from __future__ import annotations
 
@@ -9,37 +9,24 @@ from pathlib import Path
 
 from bridge.connector.discovery import Registry
 from bridge.errors import ConfigError
-from bridge.rules.load import load
+from bridge.rules.files import Stamp, read_rules_files, stamp
+from bridge.rules.load import load_or_raise
 from bridge.rules.model import Diagnostic, Rules
-from bridge.rules.report import RulesError, one_line, report
+from bridge.rules.report import one_line
 from bridge.telemetry import log
 
 
 def read_rules(path: Path, registry: Registry, environ: Mapping[str, str] | None, ending: str) -> Rules:
-    """Load the rules of a file. Raise RulesError with all diagnostics, or ConfigError if the file cannot be read.
+    """Load the rules of a file or folder. Raise RulesError with all diagnostics, or ConfigError if it cannot be read.
 
     With `environ`, a connection without settings is an error too. `ending` is added to the error's message.
     """
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error.strerror}; set BRIDGE_RULES_FILE to your rules file"
-        ) from None
-    return _parse_rules(text, path, registry, environ, ending)
-
-
-def _parse_rules(
-    text: bytes, path: Path, registry: Registry, environ: Mapping[str, str] | None, ending: str
-) -> Rules:
-    loaded = load(text, path=str(path), registry=registry, environ=environ)
-    if loaded.rules is None:
-        raise RulesError(loaded.diagnostics, text.decode("utf-8", "replace"), str(path), ending)
-    return loaded.rules
+    files = read_rules_files(path)
+    return load_or_raise(files, path=str(path), registry=registry, environ=environ, ending=ending)
 
 
 class RulesFile:
-    """The active rules, and the errors of the file on disk, if any."""
+    """The active rules, and the errors of the files on disk, if any."""
 
     def __init__(
         self,
@@ -66,7 +53,7 @@ class RulesFile:
         self._registry = registry
         self._environ = environ
         self._lock = threading.Lock()
-        self._last_stamp = self._stamp()
+        self._last_stamp: Stamp | None = stamp(path)
         self.loaded_at = datetime.now(UTC)
         """When the active rules were loaded."""
         self.diagnostics: tuple[Diagnostic, ...] = ()
@@ -78,25 +65,21 @@ class RulesFile:
         except ConfigError as error:
             if fallback_text is None:
                 raise
-            self.current = _parse_rules(fallback_text.encode(), path, registry, environ, ending)
+            self.current = load_or_raise(
+                fallback_text, path=str(path), registry=registry, environ=environ, ending=ending
+            )
             self.load_error = str(error)
 
-    def _stamp(self) -> tuple[int, int, int] | None:
-        try:
-            status = self.path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
-
     def reload_if_changed(self) -> bool:
-        """Reload the file if it has changed on disk; return True if new rules are active."""
-        stamp = self._stamp()
-        return stamp != self._last_stamp and self.reload()
+        """Reload the files if one was added, changed or removed; return True if new rules are active."""
+        return stamp(self.path) != self._last_stamp and self.reload()
 
     def reload(self) -> bool:
-        """Read the file again; return True if new rules are active. On errors, the old rules stay active."""
+        """Read the files again; return True if new rules are active. On errors, the old rules stay active."""
         with self._lock:
-            self._last_stamp = self._stamp()
+            self._last_stamp = stamp(
+                self.path
+            )  # before reading, so that a change meanwhile is a change since
             try:
                 rules = read_rules(
                     self.path, self._registry, self._environ, "; the running rules were not changed"
@@ -108,7 +91,7 @@ class RulesFile:
                 if not self._quiet:
                     log.error(
                         "rules not reloaded",
-                        diagnostics=[one_line(diagnostic, str(self.path)) for diagnostic in self.diagnostics]
+                        diagnostics=[one_line(diagnostic) for diagnostic in self.diagnostics]
                         or [self.load_error],
                         advice="the running rules were not changed; fix the file, `bridge check` shows the errors",
                     )
@@ -125,6 +108,3 @@ class RulesFile:
                 log.info("rules reloaded", path=str(self.path), rules=len(rules.rules), hash=rules.hash[:12])
         self._after_reload(rules)
         return changed
-
-
-__all__ = ["RulesError", "RulesFile", "read_rules", "report"]

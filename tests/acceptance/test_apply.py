@@ -110,3 +110,70 @@ def test_service_keeps_its_rules_if_the_tests_of_the_file_fail(folder: Path) -> 
         assert "1 of the 1 tests of rules.yaml failed: the team is notified" in deployed()["load_error"]
         rules.write_text(NEW)
         assert eventually(lambda: deployed()["same"]), service.log.read_text()
+
+
+SMS = """version: 1
+rules:
+  - {name: missed, when: call.no-answer, do: [{use: slack.post, with: {text: Missed}}]}
+tests:
+  - {name: missed calls, event: call.no-answer, expect: {missed: [{use: slack.post}]}}
+"""
+
+
+def test_one_of_several_files_is_replaced(folder: Path) -> None:
+    target = folder / "rules.d" / "sms.yaml"
+    code, output = apply(folder, SMS, "--file", "rules.d/sms.yaml", stdin="y\n")
+    assert code == 0, output
+    assert "new.yaml is valid: 2 rules, 2 tests passed" in output
+    assert "Apply new.yaml to rules.d/sms.yaml? [y/N]" in output
+    assert "To go back: delete rules.d/sms.yaml" in output
+    assert (target.read_text(), (folder / "rules.yaml").read_text()) == (SMS, OLD)
+
+    code, output = apply(folder, SMS.replace("Missed", "Gone"), "--file", str(target), "--yes")
+    assert (code, (folder / "rules.d" / "sms.previous.yaml").read_text()) == (0, SMS), output
+    assert f"bridge apply {folder / 'rules.d' / 'sms.previous.yaml'} --file rules.d/sms.yaml" in output
+
+    # The other files count: the name `missed` is taken, and it is the main file that is replaced without --file.
+    code, output = apply(folder, NEW.replace("notify", "missed"), "--yes")
+    assert (code, "duplicate rule name `missed`" in output) == (1, True), output
+    code, output = apply(folder, SMS, "--file", "elsewhere/sms.yaml", "--yes")
+    assert (code, "is not one of the rules files of rules.yaml" in output) == (1, True), output
+    assert (folder / "rules.yaml").read_text() == OLD
+
+    environ = clean_environment(**ACCOUNT)
+    for file in ("rules.yaml", "rules.d/sms.yaml"):
+        result = run_command(folder, environ, "check", file)
+        assert "rules.yaml is valid: 2 files, 2 rules, 2 tests" in result.stdout, (
+            result.stdout + result.stderr
+        )
+    assert "2 passed" in run_command(folder, environ, "test", "rules.d/sms.yaml").stdout
+    result = run_command(folder, environ, "apply", "rules.d/sms.yaml", "--yes")
+    assert "is what the service reads already" in result.stderr
+    result = run_command(
+        folder, environ, "plan", "new.yaml", "--file", "rules.d/sms.yaml", "--event", "call.no-answer"
+    )
+    assert (result.returncode, "text: Gone -> Missed" in result.stdout) == (0, True), result.stdout
+
+
+def test_service_reloads_when_a_file_is_added_changed_or_removed(folder: Path) -> None:
+    added = folder / "rules.d" / "sms.yaml"
+    added.parent.mkdir()
+    with running_service(folder, ACCOUNT) as service:
+
+        def deployed() -> dict[str, Any]:
+            record: dict[str, Any] = json.loads(service.run("check", "--deployed", "--json").stdout)[
+                "deployed"
+            ]
+            return record
+
+        def rules() -> list[str]:
+            return [rule["name"] for rule in deployed()["rules"]]
+
+        assert rules() == ["notify"]
+        added.write_text(SMS)
+        assert eventually(lambda: rules() == ["notify", "missed"]), service.log.read_text()
+        added.write_text("version: 1\nrules: [{name: notify}]\n")
+        assert eventually(lambda: "duplicate" in (deployed()["load_error"] or "") or deployed()["load_error"])
+        assert rules() == ["notify", "missed"]
+        added.unlink()
+        assert eventually(lambda: rules() == ["notify"] and not deployed()["load_error"])

@@ -28,7 +28,7 @@ def rules_of(text: str) -> Rules:
     if not text.lstrip().startswith("version"):
         text = "version: 1\nrules:\n" + textwrap.indent(text, "  ")
     result = load(text, path="rules.yaml", registry=REGISTRY)
-    assert result.rules is not None, report(result.diagnostics, text, "rules.yaml")
+    assert result.rules is not None, report(result.diagnostics, result.texts)
     return result.rules
 
 

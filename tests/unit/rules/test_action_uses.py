@@ -51,9 +51,9 @@ def test_problem_is_shown_at_the_nearest_value_that_the_file_has() -> None:
     rules = load_text(RULES).rules
     assert rules is not None
     [use] = action_uses(rules)["crm_eu"]
-    assert use.place_of(("properties", "notes")) == Place(16, 13)
-    assert use.place_of(("properties", "plan", "value", 0)) == Place(15, 20)
-    assert use.place_of(("subject",)) == use.place_of(()) == Place(10, 9)
+    assert use.place_of(("properties", "notes")) == Place(16, 13, "rules.yaml")
+    assert use.place_of(("properties", "plan", "value", 0)) == Place(15, 20, "rules.yaml")
+    assert use.place_of(("subject",)) == use.place_of(()) == Place(10, 9, "rules.yaml")
     shown = diagnostic(
         RuleProblem("no property `plan`", "did you mean `plans`?", use, ("properties", "plan")), use
     )

@@ -60,7 +60,7 @@ def rules_of(snippet: str) -> Rules:
     if not snippet.startswith("version"):
         snippet = "version: 1\nrules:\n" + textwrap.indent(snippet, "  ")
     loaded = load(snippet, path="rules.yaml", registry=REGISTRY)
-    assert not loaded.diagnostics, report(loaded.diagnostics, snippet, "rules.yaml")
+    assert not loaded.diagnostics, report(loaded.diagnostics, loaded.texts)
     assert loaded.rules is not None
     return loaded.rules
 
@@ -123,7 +123,7 @@ def test_example_error_is_the_real_error() -> None:
     text = "version: 1\n\nrules:\n  - name: text-when-not-reached\n    when: call.busy\n    where:\n"
     text += "      event.direction: outbound\n    do:\n      - use: twillio.send_sms\n"
     loaded = load(text, path="rules.yaml", registry=REGISTRY)
-    assert report(loaded.diagnostics, text, "rules.yaml") == shown[1]
+    assert report(loaded.diagnostics, loaded.texts) == shown[1]
 
 
 def test_shipped_rules_load_and_pass_their_own_tests() -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.dryrun.rule_tests import run_tests
-from bridge.dryrun.test_files import find_test_files, load_test_files
+from bridge.dryrun.test_files import load_test_files
+from bridge.rules.files import list_test_files
 from bridge.rules.load import load_tests
 from bridge.rules.model import Rules
 from bridge.rules.report import report
@@ -38,11 +39,10 @@ def rules(tmp_path: Path) -> Rules:
 def load_and_report(text: str | bytes) -> str:
     loaded = load_tests(text, path="a.tests.yaml", rules=rules_of(RULES), registry=REGISTRY)
     assert loaded.rules is None
-    decoded = text if isinstance(text, str) else text.decode("utf-8", "replace")
-    return report(loaded.diagnostics, decoded, "a.tests.yaml")
+    return report(loaded.diagnostics, loaded.texts)
 
 
-def test_find_test_files_returns_file_of_same_name_and_tests_directory(tmp_path: Path) -> None:
+def test_list_test_files_returns_file_of_same_name_and_tests_directory(tmp_path: Path) -> None:
     (tmp_path / "tests" / "deeper.yaml").mkdir(parents=True)
     for name in (
         "rules.tests.yaml",
@@ -53,7 +53,7 @@ def test_find_test_files_returns_file_of_same_name_and_tests_directory(tmp_path:
         "tests/x.json",
     ):
         (tmp_path / name).write_text(GOOD)
-    paths = [str(path.relative_to(tmp_path)) for path in find_test_files(tmp_path / "rules.yaml")]
+    paths = [str(path.relative_to(tmp_path)) for path in list_test_files(tmp_path / "rules.yaml")]
     assert paths == ["rules.tests.yaml", "tests/a.yaml", "tests/b.yaml"]
 
 

@@ -28,7 +28,7 @@ def load_and_report(path: Path, registry: Registry) -> tuple[str, bool]:
     """Return the report of a file, and whether the file was rejected."""
     raw = path.read_bytes()
     loaded = load(raw, path="rules.yaml", registry=registry, environ=ENVIRON)
-    text = report(loaded.diagnostics, raw.decode("utf-8", "replace"), "rules.yaml")
+    text = report(loaded.diagnostics, loaded.texts)
     return text.replace(str(HERE), "...") + "\n", loaded.rules is None
 
 

@@ -72,7 +72,7 @@ def node_of(text: str) -> Node:
 
 def context_of(text: str) -> ParseContext:
     by_name = {rule.name: rule for rule in RULES.rules}
-    return ParseContext("rules.yaml", [text], Diagnostics(), REGISTRY, None, rules=by_name)
+    return ParseContext({"": [text]}, Diagnostics(), REGISTRY, None, rules=by_name)
 
 
 @pytest.mark.parametrize(("section", "model"), MODELS, ids=lambda item: getattr(item, "label", ""))

@@ -296,7 +296,7 @@ def test_disabled_rule_needs_no_connection_settings() -> None:
 def test_report_contains_no_environment_values() -> None:
     text = "version: 1\nrules: [{name: a, when: call.busy, do: [{use: phone.send}]}]"
     result = load_text(text, environ={"PHONE_TOKEN": "hunter2", "PHONE_FROM": "12"})
-    assert "hunter2" not in report(result.diagnostics, text, "rules.yaml")
+    assert "hunter2" not in report(result.diagnostics, result.texts)
 
 
 def test_load_returns_rules_when_there_are_only_warnings() -> None:
@@ -340,14 +340,14 @@ def test_load_or_raise_error_contains_the_report() -> None:
 
 
 def test_report_without_diagnostics_is_empty() -> None:
-    assert report((), "", "rules.yaml") == ""
+    assert report((), {}) == ""
 
 
 def test_report_shortens_long_line_around_the_caret() -> None:
     line = "  - {name: a, when: call.busy, do: [{use: team.post, with: {text: " + "x" * 300 + ", txt: y}}]}"
     text = f"version: 1\nrules:\n{line}\n"
     (diagnostic,) = load_text(text).diagnostics
-    rows = report([diagnostic], text, "rules.yaml").splitlines()
+    rows = report([diagnostic], {"rules.yaml": text}).splitlines()
     assert all(len(row) < 130 for row in rows)
     caret = rows[2].index("^")
     assert rows[1][caret:].startswith("txt")

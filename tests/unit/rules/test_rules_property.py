@@ -238,7 +238,7 @@ def route_and_check(loaded: Rules, event: Event) -> None:
 def test_route_any_rules_and_event_returns_storable_results(file: dict[str, Any], event: Event) -> None:
     text = yaml.dump(file, Dumper=DumperWithoutAnchors, width=1000)
     loaded = load(text, path="rules.yaml", registry=REGISTRY)
-    report(loaded.diagnostics, text, "rules.yaml")
+    report(loaded.diagnostics, loaded.texts)
     if loaded.rules is not None:
         route_and_check(loaded.rules, event)
 
@@ -285,7 +285,7 @@ def test_load_any_bytes_reports_diagnostics_within_the_file(raw: bytes) -> None:
     text = raw.decode("utf-8", "replace")
     lines = text.count("\n") + text.count("\r") + 1
     assert all(1 <= diagnostic.line <= lines and diagnostic.column >= 1 for diagnostic in loaded.diagnostics)
-    report(loaded.diagnostics, text, "rules.yaml")
+    report(loaded.diagnostics, loaded.texts)
 
 
 @RELAXED
@@ -294,4 +294,4 @@ def test_load_shipped_rules_with_any_edit_never_raises(start: int, removed: int,
     text = SHIPPED[:start] + inserted + SHIPPED[start + removed :]
     loaded = load(text, path="rules.yaml", registry=REGISTRY)
     assert (loaded.rules is None) == any(diagnostic.level == "error" for diagnostic in loaded.diagnostics)
-    report(loaded.diagnostics, text, "rules.yaml")
+    report(loaded.diagnostics, loaded.texts)
