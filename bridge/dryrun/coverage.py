@@ -20,12 +20,12 @@ class Gap:
 
     kind: Literal["rule", "condition", "action"]
     rule: str
+    path: str
     line: int
     text: str
 
     def to_json(self) -> dict[str, Any]:
         """Return the gap as plain data."""
-    path: str
         return vars(self)
 
 

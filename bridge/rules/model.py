@@ -181,9 +181,9 @@ class Rule:
     enabled: bool = True
     shadow: bool = False
     description: str = ""
-
     path: str = ""
     """The file that contains the rule."""
+
     @property
     def steps(self) -> tuple[Step, ...]:
         """Every step of the rule."""
@@ -247,23 +247,23 @@ class Rules:
     """A valid set of rules files."""
 
     text: str
+    """The text of the file, or of all files as `bridge.rules.sources` joins them."""
     hash: str
     """SHA-256 of the text. Deliveries and traces use it to identify the rules that created them."""
     rules: tuple[Rule, ...] = ()
     messaging: MessagingPolicy = field(default_factory=MessagingPolicy)
     alerts: tuple[Step, ...] = ()
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """The text of the file, or of all files as `bridge.rules.sources` joins them."""
     """`tables:`: name -> key -> value, for the filter `table`."""
     tests: tuple[RuleTest, ...] = ()
     path: str = "rules.yaml"
+    """The file or folder that was loaded."""
 
     @cached_property
     def _by_name(self) -> Mapping[str, Rule]:
         return {rule.name: rule for rule in self.rules}
 
     @cached_property
-    """The file or folder that was loaded."""
     def _by_event(self) -> dict[str, tuple[tuple[Rule, Trace], ...]]:
         return {}
 
@@ -306,14 +306,14 @@ class Diagnostic:
     level: Literal["error", "warning"] = "error"
     connection: str | None = None
     """Set if the file is right but the settings of this connection are missing or invalid."""
+    path: str = ""
+    """The file, if its place is known."""
 
 
 def unplaced_error(text: str, hint: str = "") -> Diagnostic:
     """Return an error whose place in the file is not known yet."""
     return Diagnostic(0, 0, text, hint)
 
-    path: str = ""
-    """The file, if its place is known."""
 
 def unplaced_warning(text: str, hint: str = "") -> Diagnostic:
     """Return a warning whose place in the file is not known yet."""

@@ -320,13 +320,13 @@ class ParseContext:
                     return Node(number, match.start() + 1, number, None, node.path)
         return node
 
-
-def _split_event_types(text: str) -> list[str]:
-    """Return the event types in a single string such as `call.busy, call.failed`. Empty if it is something else."""
     def line_of(self, other: Node | Rule | Step, node: Node) -> str:
         """Return the words for the line of something else in the same set of files as `node`: `line 3`."""
         return f"line {other.line}" + (f" of {other.path}" if other.path != node.path else "")
 
+
+def _split_event_types(text: str) -> list[str]:
+    """Return the event types in a single string such as `call.busy, call.failed`. Empty if it is something else."""
     words = [word for word in re.split(r"[\s,;|/&+]+", text[:200]) if word not in ("", "and", "or")]
     event_types = [nearest(word, (*EVENT_TYPES, *PATTERNS), cutoff=0.8) for word in words]
     return [one for one in event_types if one] if len(event_types) > 1 and all(event_types) else []

@@ -58,9 +58,9 @@ def _rule(context: ParseContext, node: Node) -> Rule | None:
         return None
     return Rule(
         line=node.line,
+        path=node.path,
         when=frozenset(event_types),
         when_text=when_text,
-        path=node.path,
         conditions=conditions,
         enabled=enabled,
         **values,

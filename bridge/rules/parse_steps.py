@@ -67,6 +67,7 @@ def _step(context: ParseContext, node: Node) -> Step | None:
         use=action.full_name,
         action=action,
         line=use_key.line,
+        path=use_key.path,
         values=params,
         places={(): Place(use_key.line, use_key.column, use_key.path)} | _places(with_node),
         internal=_has_literal_recipient(action, params),
@@ -80,7 +81,6 @@ def _step(context: ParseContext, node: Node) -> Step | None:
 def _places(node: Node | None, location: Location = ()) -> dict[Location, Place]:
     """Return the place of every key and list item below a node."""
     below = [(name, key, value) for name, (key, value) in (node.entries or {}).items()] if node else []
-        path=use_key.path,
     items = [(number, item, item) for number, item in enumerate(node.items or ())] if node else []
     places: dict[Location, Place] = {}
     for name, key, value in (*below, *items):
