@@ -19,6 +19,7 @@ from bridge.errors import (
     TransientError,
 )
 
+from .account_errors import account_failure, missing_field
 from .login_errors import login_failure
 from .settings import connector
 
@@ -29,6 +30,11 @@ DELETED_CODES = {
     "NOT_FOUND",
 }
 """Error codes for a cached record that was deleted, merged or converted."""
+_MAINTENANCE_CODES = (
+    "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE",
+    "FUNCTIONALITY_TEMPORARILY_UNAVAILABLE",
+)
+_MAINTENANCE_WAIT = timedelta(minutes=5)
 
 
 @connector.classify_error
@@ -45,14 +51,21 @@ def classify_error(error: Exception) -> DeliveryError | None:
 
 def _failure_from_code(code: str, message: str, fields: Sequence[str], status: int) -> DeliveryError:
     """Map an error code. Only code and field names are kept: messages repeat values, except in validation rules."""
-    detail = f"Salesforce answered {code}" + (f" ({', '.join(fields)})" if fields else "")
+    missing = missing_field(code, message)
+    names = list(fields) or ([missing] if missing else [])
+    detail = f"Salesforce answered {code}" + (f" ({', '.join(names)})" if names else "")
     if code == "UNABLE_TO_LOCK_ROW":
         return TransientError(detail, retry_after=timedelta(seconds=3))
     if code == "REQUEST_LIMIT_EXCEEDED" and "oncurrent" in message:
         return RateLimited(detail, retry_after=timedelta(seconds=5))
     if code == "REQUEST_LIMIT_EXCEEDED":
         return QuotaExhausted("the org's daily request quota is used up (last 24 hours)")
-    if code in ("INVALID_SESSION_ID", "API_DISABLED_FOR_ORG", "API_CURRENTLY_DISABLED") or status == 401:
+    if code in _MAINTENANCE_CODES:
+        return TransientError(f"{detail}: the org is in maintenance", retry_after=_MAINTENANCE_WAIT)
+    account_error = account_failure(code, message, fields, detail)
+    if account_error is not None:
+        return account_error
+    if status == 401:
         return AuthenticationError(detail)
     if status >= 500 or code in (
         "SERVER_UNAVAILABLE",
@@ -63,8 +76,10 @@ def _failure_from_code(code: str, message: str, fields: Sequence[str], status: i
         return OutcomeUnknown(detail, reason="server_error")
     if code == "FIELD_CUSTOM_VALIDATION_EXCEPTION":
         return PermanentError(f"a validation rule of the org rejects the record: {message[:200]}", code=code)
-    if code.startswith("INSUFFICIENT_ACCESS"):
-        return PermanentError(f"{detail}: grant the integration user access", code=code)
+    if code == "ENTITY_IS_LOCKED" or code.startswith("INSUFFICIENT_ACCESS"):
+        return PermanentError(
+            f"{detail}: the record is locked, for example by an approval process", code=code
+        )
     return PermanentError(detail, code=code)
 
 

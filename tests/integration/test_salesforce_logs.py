@@ -10,6 +10,7 @@ import pytest
 
 from bridge.connector import ContactProfile, Success
 from bridge.errors import (
+    AccountError,
     AuthenticationError,
     DeliveryError,
     LookupInconclusive,
@@ -618,8 +619,8 @@ def test_concurrent_writes_of_one_conversation_create_one_task(
         ),
         (
             {"status": 403, "body": [{"errorCode": "INSUFFICIENT_ACCESS", "message": "x"}]},
-            PermanentError,
-            "rejected",
+            AccountError,
+            "account",
         ),
         (
             {
@@ -674,7 +675,7 @@ def test_error_message_of_salesforce_is_not_repeated(
     [result] = salesforce.deliver_all(
         "log_call", [event(clock=salesforce.clock)], {"properties": {"Nope__c": PHONE}}
     )
-    assert str(result) == "Salesforce answered INVALID_FIELD"
+    assert str(result) == "Salesforce answered INVALID_FIELD (Nope__c)"
     [result] = salesforce.deliver_all(
         "log_call", [event(clock=salesforce.clock)], {"properties": {"Priority": "maya@example.com"}}
     )

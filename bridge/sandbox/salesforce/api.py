@@ -71,7 +71,7 @@ class SalesforceApi(MockProvider):
             return error.response()
 
     def _type(self, request: ProviderRequest) -> SObjectType:
-        object_type = self.crm.types.get(request.path_params["type"])
+        object_type = self.crm.visible_type(request.path_params["type"])
         if object_type is None:
             raise ProviderError(error_response(404))
         return object_type
@@ -264,12 +264,16 @@ class SalesforceApi(MockProvider):
 
     def _describe(self, request: ProviderRequest) -> Response:
         kind = self._type(request)
+        denied = self.crm.denied.get(kind.name, ())
         return JSONResponse(
             {
                 "name": kind.name,
                 "label": kind.name,
                 "keyPrefix": kind.prefix,
-                "createable": any(definition.createable for definition in kind.fields.values()),
+                "createable": "create" not in denied
+                and any(definition.createable for definition in kind.fields.values()),
+                "updateable": "edit" not in denied
+                and any(definition.updateable for definition in kind.fields.values()),
                 "fields": [definition.as_json() for definition in kind.fields.values()],
             }
         )

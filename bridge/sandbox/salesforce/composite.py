@@ -234,7 +234,7 @@ def _lookup_reference(path: str, response_bodies: dict[str, Any]) -> Any:
 def _type(org: SalesforceApi, record: dict[str, Any]) -> SObjectType:
     attributes = record.get("attributes")
     name = attributes.get("type") if isinstance(attributes, dict) else None
-    object_type = org.crm.types.get(str(name))
+    object_type = org.crm.visible_type(str(name))
     if object_type is None:
         raise RecordError("INVALID_TYPE", f"sObject type '{name}' is not supported.")
     return object_type

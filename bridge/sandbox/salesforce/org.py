@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
@@ -129,6 +130,12 @@ class Salesforce(SalesforceApi):
         with self.lock:
             del self.crm.types[kind].fields[name]
 
+    def make_read_only(self, kind: str, name: str) -> None:
+        """Take edit access to a field from the integration user, with field-level security."""
+        with self.lock:
+            fields = self.crm.types[kind].fields
+            fields[name] = replace(fields[name], createable=False, updateable=False)
+
     def add_rule(self, kind: str, rule: ValidationRule) -> None:
         """Add a validation rule, as an administrator would."""
         with self.lock:
@@ -144,6 +151,11 @@ class Salesforce(SalesforceApi):
             )
             self.crm.tables[f"{kind}Status"].clear()
             self._seed_statuses(kind)
+
+    def deny(self, kind: str, *operations: str) -> None:
+        """Take object permissions from the integration user: `read`, `create`, `edit`."""
+        with self.lock:
+            self.crm.denied.setdefault(kind, set()).update(operations)
 
     def set_assignment_rule(self, kind: str, owner_id: str) -> None:
         """Activate an assignment rule of Lead, Case or Account that gives every record to this user or queue."""

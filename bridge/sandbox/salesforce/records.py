@@ -60,6 +60,16 @@ class Records:
     """Records locked by another process, and the number of writes that will still be rejected."""
     duplicate_rule: str | None = None
     """Handling of a second Contact or Lead with the same email, new or changed: None, `alert` or `block`."""
+    denied: dict[str, set[str]] = field(default_factory=dict)
+    """Object types, and what the integration user may not do with their records: `read`, `create`, `edit`."""
+    unshared: set[str] = field(default_factory=set)
+    """Records that the integration user can read, but not edit or refer to."""
+    approval_locks: set[str] = field(default_factory=set)
+    """Records that nobody may edit, because an approval process has locked them."""
+    storage_full: bool = False
+    """Whether the org's data storage is used up."""
+    in_maintenance: bool = False
+    """Whether the org is read-only."""
     assignment_rules: dict[str, str] = field(default_factory=dict)
     """Object types with an active assignment rule, and the owner that it gives to every record."""
     _values_index: dict[tuple[str, str], ValueIndex] = field(default_factory=lambda: defaultdict(ValueIndex))
@@ -70,6 +80,11 @@ class Records:
     def __post_init__(self) -> None:
         self.types = default_object_types(self.statuses)
         self.tables = {name: {} for name in self.types}
+
+    def visible_type(self, name: str) -> SObjectType | None:
+        """Return an object type that the integration user can read, by its case-insensitive name."""
+        kind = next((kind for kind in self.types.values() if kind.name.lower() == name.lower()), None)
+        return None if kind is None or "read" in self.denied.get(kind.name, ()) else kind
 
     def active_records(self, kind: SObjectType) -> list[SObject]:
         """Return the records that were not deleted, oldest first."""
@@ -117,6 +132,9 @@ class Records:
         assign: bool = False,
     ) -> SObject:
         """Create a record. Raise RecordError if it is invalid. With `assign`, an assignment rule sets the owner."""
+        self._check_access(kind, "create")
+        if self.storage_full:
+            raise RecordError("STORAGE_LIMIT_EXCEEDED", "storage limit exceeded")
         values = self._validated(kind, fields, create=True)
         self._apply_defaults(kind, values)
         if assign and kind.name in self.assignment_rules:
@@ -145,10 +163,17 @@ class Records:
     ) -> SObject:
         """Update a record. Raise RecordError if the change is invalid. With `assign`, an assignment rule sets the
         owner."""
+        self._check_access(kind, "edit")
         if record.deleted:
             raise RecordError("ENTITY_IS_DELETED", "entity is deleted", status=404)
         if kind.name == "Lead" and record["IsConverted"]:
             raise RecordError("CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead")
+        if record.id in self.approval_locks:
+            raise RecordError("ENTITY_IS_LOCKED", "the entity is locked for editing")
+        if record.id in self.unshared:
+            raise RecordError(
+                "INSUFFICIENT_ACCESS_OR_READONLY", "insufficient access rights on object id", status=403
+            )
         self._check_lock(record)
         values = self._validated(kind, fields, create=False)
         if assign and kind.name in self.assignment_rules:
@@ -204,6 +229,19 @@ class Records:
                 self._check_reference(kind.fields[name], value)
         return values
 
+    def _check_access(self, kind: SObjectType, operation: str) -> None:
+        """Check that the integration user may create or edit records of this type, and that the org is writable."""
+        if self.in_maintenance:
+            raise RecordError("INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE", "", status=503)
+        denied = self.denied.get(kind.name, set())
+        if "read" in denied:
+            raise RecordError("INVALID_TYPE", f"sObject type '{kind.name}' is not supported.")
+        if operation in denied:
+            verb = {"create": "inserted", "edit": "updated"}[operation]
+            raise RecordError(
+                "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", f"entity type cannot be {verb}: {kind.name}"
+            )
+
     def _check_reference(self, definition: Field, value: str) -> None:
         target = next((kind for kind in self.types.values() if kind.prefix == value[:3]), None)
         if target is None or target.name not in definition.references:
@@ -220,6 +258,13 @@ class Records:
                 "INACTIVE_OWNER_OR_USER",
                 f"operation performed with inactive user [{value}] as owner",
                 [definition.name],
+            )
+        if value in self.unshared:
+            raise RecordError(
+                "INSUFFICIENT_ACCESS_ON_CROSS_REFERENCE_ENTITY",
+                f"insufficient access rights on cross-reference id: {value}",
+                [definition.name],
+                status=403,
             )
         if target.name == "Lead" and record["IsConverted"]:
             raise RecordError(

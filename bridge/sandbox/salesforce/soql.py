@@ -158,14 +158,7 @@ class _Parser:
         count, names = self._select()
         self.expect("from")
         name = self.take("word").text
-        kind = next(
-            (
-                object_type
-                for object_type in self.records.types.values()
-                if object_type.name.lower() == name.lower()
-            ),
-            None,
-        )
+        kind = self.records.visible_type(name)
         if kind is None:
             raise api_error("INVALID_TYPE", f"sObject type '{name}' is not supported.")
         self.kind = kind

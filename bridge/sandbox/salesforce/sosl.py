@@ -157,10 +157,7 @@ def _query(part: str, records: Records) -> Query:
     if match is None:
         raise api_error("MALFORMED_QUERY", f"unexpected token in: {part[:60]}")
     name = match["kind"]
-    kind = next(
-        (object_type for object_type in records.types.values() if object_type.name.lower() == name.lower()),
-        None,
-    )
+    kind = records.visible_type(name)
     if kind is None:
         raise api_error("INVALID_TYPE", f"sObject type '{name}' is not supported.")
     query = Query(kind, limit=int(match["limit"]) if match["limit"] else None)

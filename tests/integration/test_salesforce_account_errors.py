@@ -1,0 +1,176 @@
+"""What is wrong with a Salesforce org or its integration user: an AccountError, whatever the form of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from bridge.errors import AccountError, DeliveryError, PermanentError, QuotaExhausted, TransientError
+from bridge.sandbox import RunningSandbox
+from bridge.sandbox.salesforce.org import Salesforce
+from bridge.testing import event
+from tests.integration.crm import CrmConnection
+
+EMAIL = "maya.lindqvist@example.com"
+UPSERT = "*/Task/Conversation_Id__c"
+
+
+@pytest.fixture
+def salesforce(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
+    connection = CrmConnection("salesforce", sandbox)
+    yield connection
+    connection.close()
+
+
+def failure_of(connection: CrmConnection, action: str, params: dict[str, Any] | None = None) -> DeliveryError:
+    """Return the error of a delivery that fails."""
+    with pytest.raises(DeliveryError) as caught:
+        connection.deliver(action, params=params)
+    return caught.value
+
+
+def fill_storage(org: Salesforce) -> None:
+    org.crm.storage_full = True
+
+
+def deny_people(org: Salesforce) -> None:
+    org.deny("Contact", "create")
+    org.deny("Lead", "create")
+
+
+@pytest.mark.parametrize(
+    ("break_org", "action", "fix"),
+    [
+        (fill_storage, "log_call", "Storage Usage"),
+        (fill_storage, "upsert_contact", "Storage Usage"),
+        (lambda org: org.deny("Task", "create", "edit"), "log_call", "Object Settings"),
+        (deny_people, "upsert_contact", "Object Settings"),
+        (lambda org: org.deny("Lead", "read"), "log_call", "Object Settings"),
+        (lambda org: org.remove_field("Contact", "MobilePhone"), "log_call", "Object Settings"),
+    ],
+    ids=["storage, collection", "storage, contact", "task", "contact", "hidden object", "hidden field"],
+)
+def test_account_is_at_fault_and_nothing_is_written(
+    salesforce: CrmConnection,
+    sandbox: RunningSandbox,
+    break_org: Callable[[Salesforce], None],
+    action: str,
+    fix: str,
+) -> None:
+    break_org(sandbox.salesforce)
+    failure = failure_of(salesforce, action)
+    assert type(failure) is AccountError
+    assert fix in failure.fix
+    assert sandbox.salesforce.tasks == []
+
+
+def test_every_delivery_of_a_batch_waits_for_the_account(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    salesforce.deliver("log_call")
+    sandbox.salesforce.crm.storage_full = True
+    results = salesforce.deliver_all("log_call", [event("call.busy", clock=salesforce.clock)])
+    other = event("call.completed", {"conversationId": "conv_other"}, clock=salesforce.clock)
+    results += salesforce.deliver_all("log_call", [other])
+    assert [type(result) for result in results][1:] == [AccountError]
+
+
+def test_missing_edit_permission_is_told_from_one_locked_record(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    org = sandbox.salesforce
+    contact = org.add("Contact", LastName="Lindqvist", Email=EMAIL, FirstName="Maya", Phone="+12125550123").id
+    params = {"properties": {"Department": "Workshop"}}
+
+    org.crm.approval_locks.add(contact)
+    locked = failure_of(salesforce, "upsert_contact", params)
+    assert isinstance(locked, PermanentError)
+    assert "approval" in locked.detail
+    org.crm.approval_locks.clear()
+
+    org.crm.unshared.add(contact)
+    assert type(failure_of(salesforce, "upsert_contact", params)) is AccountError
+    org.crm.unshared.clear()
+
+    org.deny("Contact", "edit")
+    denied = failure_of(salesforce, "upsert_contact", params)
+    assert type(denied) is AccountError
+    assert "Contact" in denied.fix
+
+
+def test_inactive_integration_user_pauses_contact_and_lead_writes(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    error = {
+        "statusCode": "INACTIVE_OWNER_OR_USER",
+        "message": "operation performed with inactive user [0055g00000AbCdEAAV] as owner of contact",
+        "fields": ["OwnerId"],
+    }
+    sandbox.fault("salesforce", path="*/composite/sobjects", body=[{"success": False, "errors": [error]}])
+    failure = failure_of(salesforce, "upsert_contact")
+    assert type(failure) is AccountError
+    assert "active user" in failure.fix
+
+
+def test_field_of_a_rule_is_not_the_accounts_fault(salesforce: CrmConnection) -> None:
+    failure = failure_of(salesforce, "log_call", {"properties": {"Nope__c": "x"}})
+    assert isinstance(failure, PermanentError)
+    assert failure.detail == "Salesforce answered INVALID_FIELD (Nope__c)"
+
+
+def test_read_only_field_of_the_bridge_is_the_accounts_fault(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    for kind in ("Contact", "Lead"):
+        sandbox.salesforce.make_read_only(kind, "Phone")
+    failure = failure_of(salesforce, "log_call")
+    assert type(failure) is AccountError
+    assert "hides Phone" in failure.detail
+
+
+def test_maintenance_is_waited_for(salesforce: CrmConnection, sandbox: RunningSandbox) -> None:
+    sandbox.salesforce.crm.in_maintenance = True
+    failure = failure_of(salesforce, "log_call")
+    assert type(failure) is TransientError
+    assert "maintenance" in failure.detail
+    sandbox.salesforce.crm.in_maintenance = False
+    salesforce.deliver("log_call")
+
+
+@pytest.mark.parametrize("in_collection", [False, True])
+@pytest.mark.parametrize(
+    ("code", "error_type"),
+    [
+        ("STORAGE_LIMIT_EXCEEDED", AccountError),
+        ("INSUFFICIENT_ACCESS_OR_READONLY", AccountError),
+        ("INSUFFICIENT_ACCESS_ON_CROSS_REFERENCE_ENTITY", AccountError),
+        ("API_DISABLED_FOR_ORG", AccountError),
+        ("API_CURRENTLY_DISABLED", AccountError),
+        ("ORG_LOCKED", AccountError),
+        ("TRIAL_EXPIRED", AccountError),
+        ("TXN_SECURITY_NO_ACCESS", AccountError),
+        ("INVALID_OPERATION_WITH_EXPIRED_PASSWORD", AccountError),
+        ("REQUEST_LIMIT_EXCEEDED", QuotaExhausted),
+    ],
+)
+def test_code_has_the_same_meaning_in_both_forms(
+    salesforce: CrmConnection,
+    sandbox: RunningSandbox,
+    code: str,
+    error_type: type[DeliveryError],
+    in_collection: bool,
+) -> None:
+    error: dict[str, Any] = {"message": "x", "fields": []}
+    body = (
+        [{"success": False, "errors": [error | {"statusCode": code}]}]
+        if in_collection
+        else [error | {"errorCode": code}]
+    )
+    fault = {"body": body} if in_collection else {"status": 403, "body": body}
+    sandbox.fault("salesforce", path=UPSERT, times=None, **fault)
+    failure = failure_of(salesforce, "log_call")
+    assert isinstance(failure, error_type)
+    if isinstance(failure, AccountError):
+        assert failure.fix
