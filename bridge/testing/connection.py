@@ -14,13 +14,16 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from bridge.clock import Clock, uptime
 from bridge.connector import (
+    FROM_EVENT,
     Action,
+    ActionUse,
     BatchItem,
     CallbackReply,
     CallbackRequest,
     Connector,
     Context,
     OptOutFlag,
+    RuleProblem,
     Success,
 )
 from bridge.connector.api import IdempotencyInput
@@ -107,6 +110,15 @@ def _render(value: Any, variables: Mapping[str, Any], *, html: bool) -> Any:
     if isinstance(value, str) and is_template(value):
         return template(value, html)(variables)
     return value
+
+
+def _literals(value: Any) -> Any:
+    """Return params as `check_rules` of a connector sees them: FROM_EVENT in place of each template."""
+    if isinstance(value, Mapping):
+        return {key: _literals(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_literals(item) for item in value]
+    return FROM_EVENT if isinstance(value, str) and is_template(value) else value
 
 
 def load_connector(name: str, folder: Path | str | None = None) -> Connector:
@@ -208,19 +220,25 @@ class Connected:
 
     def check(self) -> str:
         """Run the connector's check, as `bridge check --online` does. Raise DeliveryError or ConfigError."""
-        return self._run_account_function(self.connector.run_check, "check")
+        return str(self._run_account_function(self.connector.run_check, "check"))
+
+    def check_rules(self, *steps: tuple[str, Mapping[str, Any]]) -> list[RuleProblem]:
+        """Check steps, each an action and its params, as `bridge check --online` does. Raise DeliveryError."""
+        run = self.connector.run_check_rules
+        uses = [ActionUse(self.connector.actions[name], _literals(params)) for name, params in steps]
+        return list(self._run_account_function(run and (lambda client: run(client, uses)), "check_rules"))
 
     def setup(self) -> str:
         """Run the connector's setup, as `bridge connections setup` does. Raise DeliveryError or ConfigError."""
-        return self._run_account_function(self.connector.run_setup, "setup")
+        return str(self._run_account_function(self.connector.run_setup, "setup"))
 
-    def _run_account_function(self, run: Callable[..., str] | None, name: str) -> str:
+    def _run_account_function(self, run: Callable[..., Any] | None, name: str) -> Any:
         if run is None:
             raise LookupError(f"{self.connector.name} has no {name}")
         result = self._attempt(lambda: run(self.client), None)
         if isinstance(result, DeliveryError):
             raise result.__cause__ if isinstance(result.__cause__, ConfigError) else result
-        return str(result)
+        return result
 
     def callback(
         self,

@@ -5,8 +5,8 @@ second create request with the same value, and the value leads to the existing r
 idempotent, and a call and its association are created in one request.
 """
 
-from .account import check, setup
 from .calls_and_chats import log_call, log_chat
+from .check import check, check_rules, setup
 from .contacts import update_contact, upsert_contact
 from .opt_outs import opt_out_flags, set_opt_out
 from .settings import Settings, connector
@@ -16,6 +16,7 @@ from .tickets import close_ticket
 __all__ = [
     "Settings",
     "check",
+    "check_rules",
     "close_ticket",
     "connector",
     "create_task",

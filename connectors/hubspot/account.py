@@ -1,4 +1,4 @@
-"""Client of one HubSpot account: reads and writes records of any type; check and setup of the account."""
+"""Client of one HubSpot account: reads and writes records of any type."""
 
 from __future__ import annotations
 
@@ -20,18 +20,6 @@ from .errors import failure_in_batch, is_conflict, not_from_hubspot, status_of
 from .settings import Settings, connector
 from .unique_properties import UNIQUE_PROPERTIES, UniqueProperties
 
-TICKETS_SCOPE = "tickets"
-UNSUBSCRIBE_SCOPE = "subscriptions-status-write"
-OPTIONAL_SCOPES = (TICKETS_SCOPE, UNSUBSCRIBE_SCOPE)
-"""Scopes that a single action needs."""
-SCOPES = (
-    "crm.objects.contacts.read",
-    "crm.objects.contacts.write",
-    "crm.schemas.contacts.read",
-    "crm.schemas.contacts.write",
-    *OPTIONAL_SCOPES,
-)
-"""Scopes that a token needs for all actions. Calls, notes and tasks are covered by the scopes of contacts."""
 _PROPERTY_CACHE_SECONDS = 600.0
 BATCH_SIZE = 100
 """HubSpot's limit for one batch request."""
@@ -183,6 +171,17 @@ class Account:
             )
         self._boolean_properties[name] = time.monotonic() + _PROPERTY_CACHE_SECONDS
 
+    def listed_scopes(self) -> list[str] | None:
+        """Return the scopes of a private app's token. None: HubSpot does not list them for this key."""
+        path = "/oauth/v2/private-apps/get/access-token-info"
+        try:
+            token_info = self.call_api(path, "POST", {"tokenKey": self.token})
+        except Exception as error:
+            if status_of(error) not in (400, 401, 403, 404):
+                raise
+            return None
+        return [str(scope) for scope in token_info.get("scopes") or ()] or None
+
     def call_api(self, path: str, method: str, body: Any = None) -> Any:
         """Return the JSON response of an endpoint that the SDK does not have."""
         return self.objects.api_client.call_api(
@@ -240,48 +239,3 @@ def require_response(call: Callable[..., Any]) -> Callable[..., Any]:
 def client(settings: Settings) -> Account:
     """Return the account's client, whose requests end within the attempt's deadline."""
     return Account(settings)
-
-
-@connector.check
-def check(account: Account) -> str:
-    """Read the token's scopes, one contact and the unique properties. Writes nothing."""
-    missing_scopes = [scope for scope in SCOPES if scope not in _granted_scopes(account)]
-    if required := [scope for scope in missing_scopes if scope not in OPTIONAL_SCOPES]:
-        raise ConfigError(f"the token lacks the scopes {', '.join(required)}: add them to the app in HubSpot")
-    account.objects.get_page("contacts", limit=1)
-    missing_properties = [
-        f"{kind}.{name}"
-        for kind, (name, _, _) in UNIQUE_PROPERTIES.items()
-        if not account.unique_properties.exists(kind)
-    ]
-    notes = ["token accepted", "unique properties exist"]
-    if missing_properties:
-        notes[1] = f"missing {', '.join(missing_properties)}: run `bridge connections setup hubspot`"
-    if TICKETS_SCOPE in missing_scopes:
-        notes.append(f"without the scope {TICKETS_SCOPE}, tickets cannot be closed")
-    if UNSUBSCRIBE_SCOPE in missing_scopes:
-        notes.append(
-            f"without the scope {UNSUBSCRIBE_SCOPE}, set_opt_out cannot unsubscribe contacts from email"
-        )
-    if account.settings.do_not_call_property is not None:
-        account.require_boolean_property(account.settings.do_not_call_property)
-    return "; ".join(notes)
-
-
-@connector.setup
-def setup(account: Account) -> str:
-    """Create the unique properties that prevent duplicate records."""
-    return "; ".join(account.unique_properties.ensure(kind) for kind in UNIQUE_PROPERTIES)
-
-
-def _granted_scopes(account: Account) -> Sequence[str]:
-    """Return the token's scopes, or all required ones if HubSpot does not report them, as with a service key."""
-    try:
-        token_info = account.call_api(
-            "/oauth/v2/private-apps/get/access-token-info", "POST", {"tokenKey": account.token}
-        )
-    except Exception as error:
-        if status_of(error) not in (400, 403, 404):
-            raise
-        return SCOPES
-    return [str(scope) for scope in token_info.get("scopes") or SCOPES]

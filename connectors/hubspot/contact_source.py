@@ -20,7 +20,7 @@ from bridge.connector import (
     resolve_contact,
     search_digits,
 )
-from bridge.errors import ConfigError, DeliveryError, PermanentError
+from bridge.errors import AccountError, ConfigError, DeliveryError, PermanentError
 
 from .account import Account
 from .fields import to_strings
@@ -200,7 +200,7 @@ class Contacts:
 
         try:
             return self._account.unique_properties.run_with("contacts", write)
-        except (PermanentError, ConfigError):
+        except (AccountError, ConfigError):
             if not self._account.has_phone_property:
                 raise
             # The unique phone property only prevents duplicates while the index does not show a new contact yet.

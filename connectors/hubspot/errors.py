@@ -9,6 +9,7 @@ from typing import Any
 
 from bridge.connector import failure_from_exception, failure_from_status, parse_retry_after
 from bridge.errors import (
+    AccountError,
     AuthenticationError,
     DeliveryError,
     OutcomeUnknown,
@@ -18,7 +19,15 @@ from bridge.errors import (
     TransientError,
 )
 
-from .settings import connector
+from .settings import KEYS_PAGE, connector
+
+_NEW_KEY = (
+    f"the key has expired or was deleted, or the account is not active: see {KEYS_PAGE} in HubSpot, and set "
+    "HUBSPOT_ACCESS_TOKEN to a valid key"
+)
+_ACCOUNT = (
+    "HubSpot refuses the whole account: sign in to HubSpot and look at its subscription and its notices"
+)
 
 
 @connector.classify_error
@@ -42,11 +51,15 @@ def classify_error(error: Exception) -> DeliveryError | None:
         )
     if status == 429:
         return RateLimited(detail, retry_after=wait or timedelta(seconds=1 if policy == "SECONDLY" else 10))
-    if status == 403 and (scopes := _required_scopes(body)):
-        return AuthenticationError(
-            f"the HubSpot token lacks the scope {' or '.join(scopes)}: add it to the app in HubSpot, then run "
-            "`bridge resume hubspot`"
+    if status == 401:
+        return AuthenticationError(detail, fix=_NEW_KEY)
+    if status == 403 and (scopes := required_scopes(error)):
+        return AccountError(
+            f"the HubSpot key lacks the scope {' or '.join(scopes)}",
+            fix=f"add it in HubSpot under {KEYS_PAGE}",
         )
+    if status in (402, 403):
+        return AccountError(detail, fix=_ACCOUNT)
     if status in (423, 477):  # 423: locked by another write; 477: the account is being migrated
         return TransientError(detail, retry_after=wait or timedelta(seconds=2 if status == 423 else 60))
     return failure_from_status(status, detail, wait)
@@ -77,8 +90,9 @@ def _field(body: str, name: str) -> str:
         return ""
 
 
-def _required_scopes(body: str) -> list[str]:
-    match = re.search(r'"required(?:Granular)?Scopes":\s*\[([^\]]*)\]', body)
+def required_scopes(error: Exception) -> list[str]:
+    """Return the scopes that HubSpot names in its response to a key that lacks one of them."""
+    match = re.search(r'"(?:required(?:Granular)?|missing)Scopes":\s*\[([^\]]*)\]', body_of(error))
     return re.findall(r'"([\w.-]{1,80})"', match[1])[:4] if match else []
 
 

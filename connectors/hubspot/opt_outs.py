@@ -20,11 +20,10 @@ from bridge.connector import (
     flags_by_address,
     per_event,
 )
-from bridge.errors import AccountError, ConfigError, PermanentError
+from bridge.errors import AccountError, ConfigError
 
-from .account import BATCH_SIZE, UNSUBSCRIBE_SCOPE, Account
+from .account import BATCH_SIZE, Account
 from .contact_source import Contacts
-from .errors import status_of
 from .settings import connector
 
 EMAIL_FLAG = "hs_email_optout"
@@ -91,18 +90,8 @@ def _unsubscribe(account: Account, params: SetOptOutParams) -> Success:
         return params.no_contact("the event has no email address")
     version = account.settings.api_version
     path = f"/communication-preferences/{version}/statuses/{quote(params.email, safe='')}/unsubscribe-all"
-    try:
-        # Without `verbose`, HubSpot's response is empty, as that of a proxy may be.
-        account.call_api(f"{path}?channel=EMAIL&verbose=true", "POST")
-    except Exception as error:
-        if status_of(error) == 403:
-            # Only this action needs the scope, so the other deliveries of the connection continue.
-            raise PermanentError(
-                f"the HubSpot token may not unsubscribe contacts: add the scope {UNSUBSCRIBE_SCOPE} to the app in "
-                "HubSpot, then retry the delivery",
-                code="MISSING_SCOPES",
-            ) from error
-        raise
+    # Without `verbose`, HubSpot's response is empty, as that of a proxy may be.
+    account.call_api(f"{path}?channel=EMAIL&verbose=true", "POST")
     return Success(detail="unsubscribed from all email")
 
 

@@ -6,12 +6,15 @@ from pydantic import Field, SecretStr
 
 from bridge.connector import Connector, ConnectorSettings, Limits, ProviderUrl
 
+KEYS_PAGE = "Development > Keys > Service keys"
+"""Where an administrator creates a service key and adds scopes to it. Private apps can no longer be created."""
+
 
 class Settings(ConnectorSettings):
-    """Settings: `HUBSPOT_ACCESS_TOKEN`, the token of a private app or a service key."""
+    """Settings: `HUBSPOT_ACCESS_TOKEN`, a service key, or the token of a private app from before October 2026."""
 
     access_token: SecretStr
-    """Access token of a private app, or a service key."""
+    """Service key (in HubSpot: Development > Keys > Service keys), or the token of an existing private app."""
     url: ProviderUrl = "https://api.hubapi.com"
     """Base URL of HubSpot's API."""
     api_version: str = Field("2026-03", pattern=r"^20\d\d-(03|09)$")

@@ -7,15 +7,19 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from bridge.errors import ConfigError, PermanentError, TransientError
+from bridge.errors import AccountError, ConfigError, TransientError
 
-from .errors import is_property_missing, status_of
+from .errors import is_property_missing, required_scopes, status_of
+from .settings import KEYS_PAGE
 
 UNIQUE_PROPERTIES = {
     "calls": ("heppu_conversation_id", "call", "Heppu conversation"),
     "notes": ("heppu_conversation_id", "note", "Heppu conversation"),
     "tasks": ("heppu_key", "task", "Heppu key"),
     "contacts": ("heppu_phone", "contactinformation", "Heppu caller"),
+    "tickets": ("heppu_conversation_id", "ticketinformation", "Heppu conversation"),
+    "communications": ("heppu_key", "communication", "Heppu key"),
+    "emails": ("heppu_key", "email", "Heppu key"),
 }
 """Object type -> name, group and label of its unique property."""
 T = TypeVar("T")
@@ -79,10 +83,11 @@ class UniqueProperties:
             except Exception as error:
                 if status_of(error) not in (403, 404, 405):
                     raise
-                raise PermanentError(
-                    f"HubSpot has no property {name} for {kind}, and this token may not create it: run "
-                    "`bridge connections setup hubspot` once with a token that has crm.schemas.contacts.write",
-                    code="PROPERTY_DOESNT_EXIST",
+                scope = " or ".join(required_scopes(error)) or "crm.schemas.contacts.write"
+                raise AccountError(
+                    f"HubSpot has no property {name} for {kind}, and this key may not create it",
+                    fix=f"add the scope {scope} under {KEYS_PAGE}, or run `bridge connections setup hubspot` once with "
+                    "a key that has it",
                 ) from error
         try:
             return write()

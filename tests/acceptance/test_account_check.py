@@ -70,7 +70,7 @@ def test_setup_then_check_online_passes_for_every_account(folder: Path, sandbox:
         {
             "email": "✓ email: logged in, sender at harbourlight.example accepted",
             "heppu": "✓ heppu: authenticated",
-            "hubspot": "✓ hubspot: token accepted; unique properties exist",
+            "hubspot": "✓ hubspot: key accepted; unique properties exist",
             "salesforce": after["salesforce"],  # counts the org's requests
             "slack": "✓ slack: webhook is active",
             "twilio": "✓ twilio: account active, sender found",
@@ -104,7 +104,10 @@ def _field_hidden_from_writing(sandbox: RunningSandbox) -> None:
             "hubspot",
             {},
             lambda at: setattr(at.hubspot, "missing_scopes", {"crm.objects.contacts.write"}),
-            ("lacks the scopes crm.objects.contacts.write", "add them"),
+            (
+                "lacks the scope crm.objects.contacts.write (for log_call)",
+                "Development > Keys > Service keys",
+            ),
         ),
         ("hubspot", {}, _no_unique_property, ("heppu_conversation_id of calls is not unique", "archive it")),
         (
@@ -181,4 +184,4 @@ def test_setup_without_permission_names_missing_scope(folder: Path, sandbox: Run
     sandbox.hubspot.missing_scopes = {"crm.schemas.contacts.write"}
     code, lines = bridge(folder, sandbox, "connections", "setup", "hubspot", "--yes")
     assert code == 1
-    assert "lacks the scope crm.schemas.contacts.write: add it" in lines["hubspot"]
+    assert "lacks the scope crm.schemas.contacts.write; add it" in lines["hubspot"]

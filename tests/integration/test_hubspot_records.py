@@ -21,12 +21,6 @@ from bridge.testing import Reply, StubServer, event
 from tests.integration.crm import CrmConnection
 
 PHONE = "+12125550123"
-UNIQUE_PROPERTIES = {
-    "calls": "heppu_conversation_id",
-    "notes": "heppu_conversation_id",
-    "tasks": "heppu_key",
-    "contacts": "heppu_phone",
-}
 
 
 @pytest.fixture
@@ -299,52 +293,6 @@ def test_retry_after_lost_response_creates_one_task(hubspot: CrmConnection, sand
 # --------------------------------------------------------------------------------- check, setup and errors
 
 
-def test_setup_creates_missing_properties_and_is_repeatable(
-    hubspot: CrmConnection, sandbox: RunningSandbox
-) -> None:
-    assert hubspot.connected.check() == (
-        "token accepted; missing calls.heppu_conversation_id, notes.heppu_conversation_id, tasks.heppu_key, "
-        "contacts.heppu_phone: run `bridge connections setup hubspot`"
-    )
-    assert "calls.heppu_conversation_id created" in run_setup(hubspot)
-    assert "calls.heppu_conversation_id exists" in run_setup(hubspot)
-    assert hubspot.connected.check() == "token accepted; unique properties exist"
-    for error_type, name in UNIQUE_PROPERTIES.items():
-        assert sandbox.hubspot.crm.types[error_type].properties[name].unique
-
-
-def test_check_reports_scopes_missing_for_writes(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
-    run_setup(hubspot)
-    sandbox.hubspot.missing_scopes = {"crm.objects.contacts.write", "crm.schemas.contacts.read"}
-    with pytest.raises(ConfigError) as caught:
-        hubspot.connected.check()
-    assert str(caught.value) == (
-        "the token lacks the scopes crm.objects.contacts.write, crm.schemas.contacts.read: add them to the app in "
-        "HubSpot"
-    )
-
-
-def test_check_accepts_token_without_tickets_scope(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
-    run_setup(hubspot)
-    sandbox.hubspot.missing_scopes = {"tickets"}
-    assert hubspot.connected.check().endswith("; without the scope tickets, tickets cannot be closed")
-
-
-def test_check_skips_scopes_if_hubspot_does_not_report_them(
-    hubspot: CrmConnection, sandbox: RunningSandbox
-) -> None:
-    run_setup(hubspot)
-    sandbox.fault("hubspot", path="/oauth/*", status=404)
-    assert hubspot.connected.check() == "token accepted; unique properties exist"
-
-
-def test_check_writes_nothing(hubspot: CrmConnection) -> None:
-    hubspot.connected.check()
-    requests = hubspot.requests()
-    assert requests
-    assert all(request.startswith("GET ") for request in requests if "access-token-info" not in request)
-
-
 def test_sdk_does_not_retry_reads(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
     sandbox.fault("hubspot", method="GET", drop="after", times=None)
     with pytest.raises(OutcomeUnknown):
@@ -361,28 +309,6 @@ def test_first_log_creates_properties_without_setup(hubspot: CrmConnection, sand
     assert hubspot.requests() == ["POST /crm/objects/2026-03/calls/batch/create"]
 
 
-def test_missing_property_without_schema_scope_names_setup_command(
-    hubspot: CrmConnection, sandbox: RunningSandbox
-) -> None:
-    sandbox.hubspot.missing_scopes = {"crm.schemas.contacts.write"}
-    with pytest.raises(PermanentError, match="`bridge connections setup hubspot` once with a token that has"):
-        hubspot.deliver("log_call")
-    # A contact is created without the unique property, which only prevents duplicates while the index lags.
-    assert len(sandbox.hubspot.contacts) == 1
-
-
-def test_non_unique_property_is_reported(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
-    run_setup(hubspot)
-    properties = sandbox.hubspot.crm.types["calls"].properties
-    existing = properties["heppu_conversation_id"]
-    properties["heppu_conversation_id"] = type(existing)(**(vars(existing) | {"unique": False}))
-    for operation in (hubspot.connected.check, lambda: run_setup(hubspot)):
-        with pytest.raises(
-            ConfigError, match="property heppu_conversation_id of calls is not unique: archive it"
-        ):
-            operation()
-
-
 def test_rejected_token_raises_authentication_error_without_token(sandbox: RunningSandbox) -> None:
     connection = CrmConnection("hubspot", sandbox, {"HUBSPOT_ACCESS_TOKEN": "pat-na1-wrong-and-secret"})
     for operation in (lambda: connection.deliver("log_call"), connection.connected.check):
@@ -390,15 +316,6 @@ def test_rejected_token_raises_authentication_error_without_token(sandbox: Runni
             operation()
         assert "wrong-and-secret" not in f"{caught.value!r} {caught.value.__cause__}"
     connection.close()
-
-
-def test_missing_scope_is_named(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
-    sandbox.hubspot.missing_scopes = {"crm.objects.contacts.write"}
-    with pytest.raises(AuthenticationError, match=r"lacks the scope crm\.objects\.contacts\.write: add it"):
-        hubspot.deliver("log_call")
-    sandbox.hubspot.missing_scopes = {"crm.objects.contacts.read"}
-    with pytest.raises(ConfigError, match=r"lacks the scopes crm\.objects\.contacts\.read"):
-        hubspot.connected.check()
 
 
 @pytest.mark.parametrize(

@@ -180,13 +180,10 @@ def test_other_opt_outs_set_the_property_of_every_matching_contact(
     assert [item.properties.get(DO_NOT_CALL) for item in contacts] == ["true", "true", None]
 
 
-def test_missing_scope_fails_the_delivery_and_not_the_connection(
-    hubspot: CrmConnection, sandbox: RunningSandbox
-) -> None:
+def test_missing_scope_pauses_the_connection(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
     sandbox.hubspot.missing_scopes.add("subscriptions-status-write")
-    with pytest.raises(PermanentError, match="add the scope subscriptions-status-write"):
+    with pytest.raises(AccountError, match="lacks the scope subscriptions-status-write"):
         hubspot.deliver("set_opt_out", event(), opted_out("email"))
-    assert "set_opt_out cannot unsubscribe" in hubspot.connected.check()
 
 
 def test_opt_out_of_calls_without_a_property_changes_nothing(sandbox: RunningSandbox) -> None:

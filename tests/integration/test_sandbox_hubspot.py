@@ -137,6 +137,7 @@ def test_account_details_usage_and_scopes_are_readable(sandbox: RunningSandbox) 
     assert details["timeZone"] == "US/Eastern"
     usage = httpx.get(url + "/account-info/v3/api-usage/daily/private-apps", headers=headers).json()
     assert usage["results"][0]["currentUsage"] == 2
+    sandbox.hubspot.is_private_app = True
     scopes = httpx.post(
         url + "/oauth/v2/private-apps/get/access-token-info", json={"tokenKey": token}, headers=headers
     ).json()["scopes"]

@@ -11,6 +11,7 @@ import pytest
 import urllib3
 
 from bridge.errors import (
+    AccountError,
     AuthenticationError,
     OutcomeUnknown,
     PermanentError,
@@ -63,6 +64,38 @@ def test_exception_of_every_sdk_package_is_mapped(package: str) -> None:
 def test_429_is_mapped_by_policy_name(policy: str, error_type: type, retry_after: timedelta | None) -> None:
     failure = classify_error(api_error("crm.objects", 429, {"policyName": policy}))
     assert (type(failure), failure.retry_after) == (error_type, retry_after)
+
+
+@pytest.mark.parametrize(
+    ("status", "category", "error_type", "fix"),
+    [
+        (401, "EXPIRED_AUTHENTICATION", AuthenticationError, "the key has expired or was deleted"),
+        (401, "INVALID_AUTHENTICATION", AuthenticationError, "or the account is not active"),
+        (402, "PAYMENT_REQUIRED", AccountError, "look at its subscription"),
+        (403, "BANNED", AccountError, "sign in to HubSpot"),
+    ],
+)
+def test_refusal_of_the_whole_account_pauses_it(
+    status: int, category: str, error_type: type, fix: str
+) -> None:
+    failure = classify_error(api_error("crm.objects", status, {"category": category}))
+    assert type(failure) is error_type
+    assert category in failure.detail
+    assert fix in failure.fix
+
+
+@pytest.mark.parametrize("key", ["requiredGranularScopes", "requiredScopes", "missingScopes"])
+def test_missing_scope_is_named_with_the_page_where_it_is_granted(key: str) -> None:
+    body = {
+        "category": "MISSING_SCOPES",
+        "errors": [{"message": "...", "context": {key: ["crm.objects.deals.read"]}}],
+    }
+    failure = classify_error(api_error("crm.objects", 403, body))
+    assert type(failure) is AccountError
+    assert failure.pause_reason == (
+        "the HubSpot key lacks the scope crm.objects.deals.read; add it in HubSpot under Development > Keys > Service "
+        "keys"
+    )
 
 
 def test_status_0_is_mapped_to_network_error() -> None:

@@ -18,7 +18,7 @@ from bridge.sandbox.hubspot.errors import error_response, rate_limited
 from bridge.sandbox.hubspot.owners import default_owners
 from bridge.sandbox.hubspot.pipelines import ticket_pipelines
 from bridge.sandbox.hubspot.schema import default_object_types
-from bridge.sandbox.hubspot.scopes import required_scope
+from bridge.sandbox.hubspot.scopes import missing_scopes_response, required_scopes
 from bridge.sandbox.provider import ProviderError, ProviderRequest
 
 ACCESS_TOKEN = "pat-na1-5a6d0c8e-1f2b-4c3d-9e8f-0a1b2c3d4e5f"  # noqa: S105 - valid only in this sandbox
@@ -31,7 +31,8 @@ SEARCH_WINDOW = timedelta(seconds=1)
 class HubSpot(HubSpotApi):
     """An account with two ticket pipelines and two owners.
 
-    `missing_scopes` are the scopes that the token lacks. If `burst_limit` is set, the rolling limit of requests per
+    `missing_scopes` are the scopes that the token lacks. The token is a service key, whose scopes HubSpot does not
+    list, unless `is_private_app` is set. If `burst_limit` is set, the rolling limit of requests per
     ten seconds is enforced; if `search_limit` is set, the limit of searches per second. Paths of the numbered API
     versions (`/crm/v3/objects/...`) lead to the dated one. `crm.required_by_admin` are
     the properties that a rule of the account requires, which API version 2026-09 applies to requests as well.
@@ -48,6 +49,7 @@ class HubSpot(HubSpotApi):
         with self.lock:
             self.token = ACCESS_TOKEN
             self.missing_scopes = set()
+            self.is_private_app = False
             self.requests_today = 0
             self.burst_limit: int | None = None
             self.search_limit: int | None = None
@@ -159,19 +161,9 @@ class HubSpot(HubSpotApi):
             )
         if token != self.token:
             raise ProviderError(error_response(401))
-        scope = required_scope(request, self.crm)
-        if scope in self.missing_scopes:
-            raise ProviderError(
-                error_response(
-                    403,
-                    errors=[
-                        {
-                            "message": "One or more of the following scopes are required.",
-                            "context": {"requiredGranularScopes": [scope]},
-                        }
-                    ],
-                )
-            )
+        required = required_scopes(request, self.crm)
+        if self.missing_scopes & set(required):
+            raise ProviderError(missing_scopes_response(required))
 
     def handle(self, request: ProviderRequest) -> Response:
         """Return the response, subject to the burst limit, with the rate limit headers.

@@ -30,6 +30,7 @@ class HubSpotApi(MockProvider):
     crm: Crm
     token: str
     missing_scopes: set[str]
+    is_private_app: bool
     requests_today: int
 
     def routes(self) -> Iterable[tuple[str, str, Handler]]:
@@ -381,7 +382,7 @@ class HubSpotApi(MockProvider):
         )
 
     def _token_info(self, request: ProviderRequest) -> Response:
-        if parse_object(request, {"tokenKey"}).get("tokenKey") != self.token:
+        if parse_object(request, {"tokenKey"}).get("tokenKey") != self.token or not self.is_private_app:
             raise not_found("tokenKey")
         scopes = [scope for scope in ALL_SCOPES if scope not in self.missing_scopes]
         return JSONResponse({"userId": 1, "hubId": PORTAL_ID, "appId": 1, "scopes": scopes})

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+from starlette.responses import Response
+
 from bridge.sandbox.hubspot.crm import Crm
+from bridge.sandbox.hubspot.errors import error_response
 from bridge.sandbox.provider import ProviderRequest
 
 ALL_SCOPES = (
@@ -18,25 +21,50 @@ ALL_SCOPES = (
     "crm.schemas.contacts.write",
     "crm.objects.owners.read",
     "tickets",
+    "sales-email-read",
     "subscriptions-status-read",
     "subscriptions-status-write",
     "oauth",
 )
 
 
-def required_scope(request: ProviderRequest, crm: Crm) -> str | None:
-    """Return the scope that a request requires. Engagements require the scopes of contacts."""
+def required_scopes(request: ProviderRequest, crm: Crm) -> tuple[str, ...]:
+    """Return the scopes that a request requires, all of them. Engagements require the scopes of contacts.
+
+    Reading emails requires a scope of its own. A request for the links between two types requires both.
+    """
     if request.path.startswith("/crm/owners/"):
-        return "crm.objects.owners.read"
+        return ("crm.objects.owners.read",)
     if request.path.startswith("/communication-preferences/"):
-        return f"subscriptions-status-{'read' if request.method == 'GET' else 'write'}"
+        return (f"subscriptions-status-{'read' if request.method == 'GET' else 'write'}",)
     if "type" not in request.path_params:
-        return None
-    object_name = crm.type(request.path_params["type"]).name
+        return ()
     is_read = request.method == "GET" or bool(re.search(r"/(search|batch/read)$", request.path))
     access = "read" if is_read else "write"
+    types = [crm.type(request.path_params[end]).name for end in ("type", "to") if end in request.path_params]
     if request.path.startswith("/crm/properties/"):
-        return f"crm.schemas.contacts.{access}"
+        return ("tickets",) if types == ["tickets"] else (f"crm.schemas.contacts.{access}",)
+    emails = ("sales-email-read",) if is_read and "emails" in types else ()
+    return (*dict.fromkeys(_scope_of(name, access) for name in types), *emails)
+
+
+def missing_scopes_response(required: tuple[str, ...]) -> Response:
+    """Return HubSpot's response to a token without a scope: it names every scope that the request requires."""
+    return error_response(
+        403,
+        "This app hasn't been granted all required scopes to make this call. Read more about required scopes here: "
+        "https://developers.hubspot.com/scopes.",
+        errors=[
+            {
+                "message": "One or more of the following scopes are required.",
+                "context": {"requiredGranularScopes": list(required)},
+            }
+        ],
+        links={"scopes": "https://developers.hubspot.com/scopes"},
+    )
+
+
+def _scope_of(object_name: str, access: str) -> str:
     if object_name == "tickets":
         return "tickets"
     return f"crm.objects.{object_name if object_name in ('contacts', 'companies', 'deals') else 'contacts'}.{access}"

@@ -1,0 +1,134 @@
+"""Scopes of a HubSpot key: which action needs which, and a cheap request that shows whether the key has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bridge.connector import ActionUse
+
+from .account import Account
+from .errors import required_scopes, status_of
+
+CONTACTS_READ = "crm.objects.contacts.read"
+CONTACTS_WRITE = "crm.objects.contacts.write"
+PROPERTIES_READ = "crm.schemas.contacts.read"
+PROPERTIES_WRITE = "crm.schemas.contacts.write"
+COMPANIES_READ = "crm.objects.companies.read"
+DEALS_READ = "crm.objects.deals.read"
+OWNERS_READ = "crm.objects.owners.read"
+TICKETS = "tickets"
+EMAILS_READ = "sales-email-read"
+UNSUBSCRIBE = "subscriptions-status-write"
+
+_CONTACT = (CONTACTS_READ, CONTACTS_WRITE)
+ACTION_SCOPES: Mapping[str, Sequence[str]] = {
+    "log_call": _CONTACT,
+    "log_chat": _CONTACT,
+    "log_message": _CONTACT,
+    "upsert_contact": _CONTACT,
+    "update_contact": _CONTACT,
+    "create_task": _CONTACT,
+    "create_ticket": (*_CONTACT, TICKETS),
+    "close_ticket": (CONTACTS_READ, TICKETS),
+    "set_opt_out": (CONTACTS_READ, UNSUBSCRIBE),
+}
+"""Action -> the scopes without which it fails. Calls, notes, tasks and messages are covered by those of contacts."""
+
+_ON_TIMELINE = ("log_call", "log_chat", "log_message", "create_task")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Something that actions do only if the key has a scope."""
+
+    scope: str
+    actions: Sequence[str]
+    without: str
+    """What happens without the scope."""
+
+
+FEATURES = (
+    Feature(
+        COMPANIES_READ, (*_ON_TIMELINE, "create_ticket"), "records are not shown on the contact's company"
+    ),
+    Feature(DEALS_READ, _ON_TIMELINE, "records are not shown on the contact's open deal"),
+    Feature(TICKETS, _ON_TIMELINE, "records are not shown on the contact's open ticket"),
+    Feature(OWNERS_READ, (*_ON_TIMELINE, "create_ticket"), "an `owner` given by email address is not found"),
+    Feature(EMAILS_READ, ("log_message",), "a repeated attempt to log an email cannot find the first one"),
+)
+"""Optional scopes, named by what the rules do without them."""
+
+_PROBES: Mapping[str, tuple[str, str, Any]] = {
+    CONTACTS_READ: ("GET", "/crm/v3/objects/contacts?limit=1", None),
+    CONTACTS_WRITE: ("POST", "/crm/v3/objects/contacts/batch/update", {"inputs": []}),
+    PROPERTIES_READ: ("GET", "/crm/v3/properties/contacts/email", None),
+    PROPERTIES_WRITE: ("POST", "/crm/v3/properties/contacts", {}),
+    COMPANIES_READ: ("GET", "/crm/v3/objects/companies?limit=1", None),
+    DEALS_READ: ("GET", "/crm/v3/objects/deals?limit=1", None),
+    OWNERS_READ: ("GET", "/crm/v3/owners?limit=1", None),
+    TICKETS: ("GET", "/crm/v3/pipelines/tickets", None),
+    EMAILS_READ: ("GET", "/crm/v3/objects/emails?limit=1", None),
+}
+"""Scope -> a request that HubSpot answers with 403 without it, and that changes nothing with it.
+
+For the scopes that allow writing, it is a request that cannot be valid: an update of no contacts, a property without a
+name. HubSpot checks the scopes before the body."""
+
+
+class Scopes:
+    """The scopes of one key, found out one by one."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._missing: dict[str, str | None] = {}
+        self._listed: Sequence[str] | None = None
+        self._is_listed = False
+
+    def missing(self, scope: str) -> str | None:
+        """Return HubSpot's name for a scope that the key lacks. None: the key has it, or HubSpot does not tell."""
+        if scope not in self._missing:
+            self._missing[scope] = self._find_missing(scope)
+        return self._missing[scope]
+
+    def is_known(self, scope: str) -> bool:
+        """Return whether it can be found out if the key has this scope."""
+        return scope in _PROBES or self._list() is not None
+
+    def _find_missing(self, scope: str) -> str | None:
+        if scope not in _PROBES:
+            listed = self._list()
+            return scope if listed is not None and scope not in listed else None
+        method, path, body = _PROBES[scope]
+        try:
+            self._account.call_api(path, method, body)
+        except Exception as error:
+            if status_of(error) == 403:
+                required = required_scopes(error)
+                return scope if scope in required else " or ".join(required) or scope
+            if status_of(error) not in (400, 404):
+                raise
+        return None
+
+    def _list(self) -> Sequence[str] | None:
+        """Return the scopes that HubSpot lists for the token of a private app. None: it does not for this key."""
+        if not self._is_listed:
+            self._listed = self._account.listed_scopes()
+            self._is_listed = True
+        return self._listed
+
+
+def actions_by_scope(uses: Iterable[ActionUse]) -> dict[str, list[str]]:
+    """Return the scopes that actions of the rules cannot do without -> these actions."""
+    found: dict[str, list[str]] = {}
+    for name in dict.fromkeys(use.action.name for use in uses):
+        for scope in ACTION_SCOPES[name]:
+            found.setdefault(scope, []).append(name)
+    return found
+
+
+def features_of(uses: Iterable[ActionUse]) -> list[Feature]:
+    """Return what the actions of the rules do only with a scope."""
+    names = {use.action.name for use in uses}
+    return [feature for feature in FEATURES if names & set(feature.actions)]
