@@ -27,6 +27,8 @@ from bridge.errors import DeliveryError, LookupInconclusive, PermanentError
 AddressKind = Literal["email", "phone"]
 ADDRESS_KINDS: tuple[AddressKind, ...] = ("email", "phone")
 Scalar = str | int | float | bool
+FieldValue = Scalar | list[Scalar]
+"""A list is for a field that takes several options; a text field gets its items with `, ` between them."""
 
 
 class Property(BaseModel):
@@ -34,7 +36,7 @@ class Property(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    value: Scalar | None = None
+    value: FieldValue | None = None
     mode: Literal["overwrite", "fill"] = "overwrite"
 
 
@@ -52,12 +54,12 @@ Properties = Annotated[dict[str, Property], BeforeValidator(_properties)]
 
 def fields_to_write(
     properties: Mapping[str, Property], current: Mapping[str, Any] | None
-) -> dict[str, Scalar]:
+) -> dict[str, FieldValue]:
     """Return the non-empty values; those with `fill` only if the field is empty in `current` (None: a new record)."""
     return {
         name: item.value
         for name, item in properties.items()
-        if item.value not in (None, "")
+        if item.value not in (None, "", [])
         and (item.mode == "overwrite" or current is None or current.get(name) in (None, ""))
     }
 
@@ -133,7 +135,7 @@ class ContactQuery:
     create: bool = True
     scope: str = ""
     """Prefix of the cache keys, for searches over some kinds of records only (`lead:` for leads)."""
-    new_fields: Mapping[str, Scalar] = field(default_factory=dict)
+    new_fields: dict[str, FieldValue] = field(default_factory=dict)
     """Fields to write if the contact is created, besides name and addresses."""
 
     @cached_property
@@ -234,6 +236,10 @@ class NewContact:
     """Fields that the CRM refused, with its error code: the record was created without them."""
     existing: bool = False
     """The CRM already has the contact and named its record."""
+    kind: str = "contact"
+    """What was created, for the result of the delivery."""
+    notes: Sequence[str] = ()
+    """What else the result says about the new record."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from bridge.connector.contacts import (
     ContactLookupParams,
     ContactQuery,
     ContactRef,
+    FieldValue,
     Properties,
     Property,
-    Scalar,
     fields_to_write,
 )
 from bridge.connector.context import Context
@@ -103,7 +103,7 @@ class ConversationParams(NewContactParams):
             summary = f"{summary[: max(0, room - 1)]}…"
         return f"{summary}\n{details}".strip()[:max_length]
 
-    def additional_fields(self, context: Context) -> dict[str, Scalar]:
+    def additional_fields(self, context: Context) -> dict[str, FieldValue]:
         """Return the additional fields to write.
 
         An update leaves `fill` out: the bridge filled these fields when it created the record.

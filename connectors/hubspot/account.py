@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import urllib3
@@ -14,17 +13,20 @@ from hubspot.discovery.discovery_base import DiscoveryBase
 from urllib3.util.retry import Retry
 
 from bridge.connector import Success, check_deadline, enforce_deadline, remaining_seconds
-from bridge.errors import ConfigError, DeliveryError
+from bridge.errors import ConfigError
 
-from .errors import failure_in_batch, is_conflict, not_from_hubspot, status_of
+from .call_outcomes import CallOutcomes
+from .errors import not_from_hubspot, status_of
+from .missing_scopes import MissingScopes
+from .owners import Owners
+from .search_requests import SearchLimiter
 from .settings import Settings, connector
-from .unique_properties import UNIQUE_PROPERTIES, UniqueProperties
+from .ticket_stages import TicketStages
+from .unique_properties import UniqueProperties
 
 _PROPERTY_CACHE_SECONDS = 600.0
 BATCH_SIZE = 100
 """HubSpot's limit for one batch request."""
-CONTACT_ASSOCIATION_TYPES = {"calls": 194, "notes": 202, "tasks": 204}
-"""HubSpot's association type IDs from each object type to contacts. The opposite direction has other IDs."""
 
 
 class DeadlinePool(urllib3.PoolManager):
@@ -41,23 +43,15 @@ class DeadlinePool(urllib3.PoolManager):
         """Send one request. Redirects are not followed: they would send the token to another host."""
         del redirect
         # The SDK has the numbered versions, which HubSpot supports until 2027.
-        url = re.sub(r"/crm/v\d/(\w+)", rf"/crm/\1/{self._version}", url, count=1)
+        url = re.sub(r"/crm/v\d/(\w+)(/(?=\?|$))?", rf"/crm/\1/{self._version}", url, count=1)
         check_deadline()
         options["timeout"] = urllib3.Timeout(
             connect=max(0.05, remaining_seconds(3)), read=max(0.05, remaining_seconds(20))
         )
         response = super().urlopen(method, url, redirect=False, **options)
-        if 200 <= response.status < 300 and response.data.lstrip()[:1] != b"{":
+        if 200 <= response.status < 300 and response.data.lstrip()[:1] not in (b"{", b"["):
             raise not_from_hubspot()  # an HTML page with status 200, which the SDK reads as an empty record
         return response
-
-
-@dataclass(frozen=True)
-class Record:
-    """The desired properties and contact of a call, note or task."""
-
-    properties: Mapping[str, str]
-    contact_id: str | None
 
 
 class Account:
@@ -79,43 +73,20 @@ class Account:
         self.objects = crm.objects.basic_api
         self.batch = crm.objects.batch_api
         self.search = crm.objects.search_api
+        self.search_limiter = SearchLimiter(settings.searches_per_second)
         self._properties = crm.properties.core_api
         self.unique_properties = UniqueProperties(self._properties)
         self.pipelines = crm.pipelines.pipelines_api
         self.associations = crm.associations.v4.basic_api
+        self.association_batch = crm.associations.v4.batch_api
+        self.owners = Owners(crm.owners.owners_api)
+        self.missing_scopes = MissingScopes()
+        self.ticket_stages = TicketStages(self.pipelines)
+        self.call_outcomes = CallOutcomes(self.call_api)
         self.has_phone_property = True
         self._boolean_properties: dict[str, float] = {}
+        self._multi_select: dict[str, tuple[float, frozenset[str]]] = {}
         self.close = pool.clear
-
-    def upsert(self, kind: str, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
-        """Create each record, or update the record with its key. If none exists yet, this takes one request."""
-        response = None
-        try:
-            response = self._create(kind, records)
-        except Exception as error:
-            if not is_conflict(error):
-                raise
-        results = {
-            key: Success(id=record_id) for key, record_id in self._ids_by_key(kind, records, response).items()
-        }
-        remaining = [key for key in records if key not in results]
-        if not remaining:
-            return {**results}
-        key_property = UNIQUE_PROPERTIES[kind][0]
-        existing = {
-            str(item.properties.get(key_property)): str(item.id)
-            for item in self.read(kind, remaining, key_property)
-        }
-        results |= self.update(
-            kind, {existing[key]: (key, records[key].properties) for key in remaining if key in existing}
-        )
-        missing = {key: records[key] for key in remaining if key not in results}
-        if missing and response is None:
-            response = self._create(kind, missing)
-            created = self._ids_by_key(kind, missing, response)
-            results |= {key: Success(id=record_id) for key, record_id in created.items()}
-        failure = failure_in_batch(response)
-        return {key: results.get(key, failure) for key in records}
 
     def update(self, kind: str, changes: Mapping[str, tuple[str, Mapping[str, str]]]) -> dict[str, Success]:
         """Update records, given as ID -> (key, properties), and return a result per key. Deleted ones are omitted."""
@@ -142,13 +113,34 @@ class Account:
     ) -> list[Any]:
         """Return the existing records among `ids`. Unlike HubSpot's search, reading by ID or unique property is
         always current."""
+        unique_ids = list(dict.fromkeys(ids))
         body = {
-            "inputs": [{"id": value} for value in dict.fromkeys(ids)],
             "properties": [*fields, *([id_property] if id_property else [])],
             "propertiesWithHistory": [],
+        } | ({"idProperty": id_property} if id_property else {})
+        items: list[Any] = []
+        for start in range(0, len(unique_ids), BATCH_SIZE):
+            inputs = [{"id": value} for value in unique_ids[start : start + BATCH_SIZE]]
+            items += self.batch.read(kind, body | {"inputs": inputs}).results or ()
+        return items
+
+    def associated(self, from_type: str, ids: Sequence[str], to_type: str) -> dict[str, list[str]]:
+        """Return the IDs of the records of another type that each of up to 1,000 records is associated with."""
+        inputs = {"inputs": [{"id": value} for value in ids]}
+        response = self.association_batch.get_page(from_type, to_type, inputs)
+        return {
+            str(item._from.id): [str(link.to_object_id) for link in item.to or ()]
+            for item in response.results or ()
         }
-        response = self.batch.read(kind, body | ({"idProperty": id_property} if id_property else {}))
-        return list(response.results or ())
+
+    def multi_select_properties(self, kind: str) -> frozenset[str]:
+        """Return the properties of an object type that take several options, read once in ten minutes."""
+        until, names = self._multi_select.get(kind, (0.0, frozenset()))
+        if until <= time.monotonic():
+            definitions = self._properties.get_all(kind).results
+            names = frozenset(item.name for item in definitions if item.field_type == "checkbox")
+            self._multi_select[kind] = (time.monotonic() + _PROPERTY_CACHE_SECONDS, names)
+        return names
 
     def require_boolean_property(self, name: str) -> None:
         """Raise ConfigError unless contacts have this property and it is a checkbox.
@@ -194,33 +186,14 @@ class Account:
             _return_http_data_only=True,
         )
 
-    def deleted_contacts(self, ids: Sequence[str]) -> set[str]:
-        """Return the contacts among `ids` that were deleted or merged into another contact."""
-        return set(ids) - {str(item.id) for item in self.read("contacts", ids)} if ids else set()
-
-    def _create(self, kind: str, records: Mapping[str, Record]) -> Any:
-        inputs: list[dict[str, Any]] = []
-        for key, record in records.items():
-            association = {
-                "associationCategory": "HUBSPOT_DEFINED",
-                "associationTypeId": CONTACT_ASSOCIATION_TYPES[kind],
-            }
-            inputs.append(
-                {
-                    "properties": {**record.properties, UNIQUE_PROPERTIES[kind][0]: key},
-                    "associations": [{"to": {"id": record.contact_id}, "types": [association]}]
-                    if record.contact_id
-                    else [],
-                }
-            )
-        return self.unique_properties.run_with(kind, lambda: self.batch.create(kind, {"inputs": inputs}))
-
-    def _ids_by_key(self, kind: str, records: Mapping[str, Record], response: Any) -> dict[str, str]:
-        items = [item for item in (response.results if response is not None else None) or () if item.id]
-        if len(records) == 1 and len(items) == 1:
-            return {next(iter(records)): str(items[0].id)}
-        ids = {str((item.properties or {}).get(UNIQUE_PROPERTIES[kind][0])): str(item.id) for item in items}
-        return {key: ids[key] for key in records if key in ids}
+    def missing(self, kind: str, ids: Collection[str]) -> set[str]:
+        """Return the records among `ids` that were deleted or merged, or that the key may not read."""
+        try:
+            return set(ids) - {str(item.id) for item in self.read(kind, ids)} if ids else set()
+        except Exception as error:
+            if status_of(error) != 403:
+                raise
+            return set(ids)
 
 
 def require_response(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 from bridge.connector import (
@@ -19,10 +19,20 @@ from bridge.connector import (
 )
 
 from .account import BATCH_SIZE, Account
+from .call_outcomes import DEFAULT_OUTCOMES
 from .contact_source import Contacts
-from .fields import MAX_BODY_LENGTH, OWNER, to_html, to_milliseconds, to_strings
+from .fields import (
+    MAX_BODY_LENGTH,
+    OWNER,
+    fits,
+    split_to_fit,
+    to_html,
+    to_milliseconds,
+    to_properties,
+)
+from .params import DEAL, TICKET
 from .settings import connector
-from .timeline import write_records
+from .timeline import Draft, query_with_owner, write_drafts
 
 CALL_STATUSES = {
     "completed": "COMPLETED",
@@ -31,16 +41,9 @@ CALL_STATUSES = {
     "no_answer": "NO_ANSWER",
     "cancelled": "CANCELED",
 }
-DISPOSITIONS = {
-    "connected": "f240bbac-87c9-4f6e-bf70-924b57d47db7",
-    "busy": "9d9162e7-6cf3-4944-bf63-4dff82258764",
-    "no_answer": "73a0d17f-1163-4015-bdd5-ec830791da20",
-    "left_live_message": "a4c4c377-d246-4b32-a13b-75a56a4cd0ff",
-    "left_voicemail": "b2cf5968-551e-4856-9783-52b3da59a7d0",
-    "wrong_number": "17b47fee-58de-441e-a44c-c6300d46f273",
-}
-"""HubSpot's default call outcomes, which have these IDs in every account."""
-_DISPOSITION_OF_STATUS = {"completed": "connected", "busy": "busy", "no_answer": "no_answer"}
+_OUTCOME_OF_STATUS = {"completed": "connected", "busy": "busy", "no_answer": "no_answer"}
+_HEADING_ROOM = 1_000
+"""Characters of a note with a part of a transcript for what stands above it."""
 _ON_MISSING = param(
     "create", "If HubSpot has no such contact: `create` one, or `skip` logging.", example="skip"
 )
@@ -51,20 +54,14 @@ class LogCallParams(CallParams):
 
     disposition: str | None = param(
         None,
-        f"Call outcome: {', '.join(DISPOSITIONS)}, or the ID of a custom outcome. Default: derived from the status.",
-        example="left_voicemail",
-        pattern=rf"^({'|'.join(DISPOSITIONS)}|[0-9a-f-]{{36}})$",
-        must_be=f"the ID of a call outcome, or one of {', '.join(DISPOSITIONS)}",
-    )
-    recording_url: str | None = param(
-        None,
-        "URL of the recording (https).",
-        example="https://example.com/1.mp3",
-        pattern=r"^https://",
-        must_be="a URL that starts with https://",
+        f"Call outcome: the label or the ID of one of the account's call outcomes, or {', '.join(DEFAULT_OUTCOMES)}. "
+        "Default: `outcome` if the rule sets it and the account has this label, else derived from the status.",
+        example="Appointment set",
     )
     on_missing: Literal["create", "skip"] = _ON_MISSING
     owner: str | None = OWNER
+    deal: str | None = DEAL
+    ticket: str | None = TICKET
 
 
 class LogChatParams(ChatParams):
@@ -72,75 +69,130 @@ class LogChatParams(ChatParams):
 
     on_missing: Literal["create", "skip"] = _ON_MISSING
     owner: str | None = OWNER
+    deal: str | None = DEAL
+    ticket: str | None = TICKET
 
 
 @connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH_SIZE)
 def log_call(account: Account, items: Sequence[BatchItem[LogCallParams]]) -> list[BatchResult]:
     """Log the call on the contact's timeline, once per conversation."""
-    return _log(account, "calls", items, _call_properties)
+    by_key = items_by_conversation(items)
+    drafts = {key: _call_draft(account, item.params, item.context) for key, item in by_key.items()}
+    return _log(account, "calls", by_key, drafts)
 
 
 @connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH_SIZE)
 def log_chat(account: Account, items: Sequence[BatchItem[LogChatParams]]) -> list[BatchResult]:
     """Log the chat as a note on the contact's timeline, once per conversation."""
-    return _log(account, "notes", items, _note_properties)
+    by_key = items_by_conversation(items)
+    drafts = {key: _chat_draft(account, item.params, item.context) for key, item in by_key.items()}
+    return _log(account, "notes", by_key, drafts)
 
 
-def _call_properties(call: LogCallParams, context: Context, contact: ContactRef | None) -> dict[str, Any]:
-    seconds = call.duration_seconds()
-    caller, callee = call.caller_and_callee(context)
-    disposition = call.disposition or _DISPOSITION_OF_STATUS.get(call.normalized_status)
-    return {
-        "hs_call_title": call.display_title(context),
-        "hs_call_body": to_html(call.body_text(context, contact, MAX_BODY_LENGTH)),
-        "hs_call_duration": None if seconds is None else round(seconds * 1000),
-        "hs_call_direction": {True: "OUTBOUND", False: "INBOUND", None: None}[call.is_outbound],
-        "hs_call_status": CALL_STATUSES.get(call.normalized_status),
-        "hs_call_disposition": DISPOSITIONS.get(disposition, disposition) if disposition else None,
-        "hs_call_from_number": caller,
-        "hs_call_to_number": callee,
-        "hs_call_recording_url": call.recording_url,
-    }
+def _call_draft(account: Account, call: LogCallParams, context: Context) -> Draft:
+    disposition, notes = _disposition(account, call, context)
+    transcript = _Transcript(call, context)
+
+    def build(contact: ContactRef | None) -> dict[str, str]:
+        seconds = call.duration_seconds()
+        caller, callee = call.caller_and_callee(context)
+        standard: dict[str, Any] = {
+            "hs_timestamp": to_milliseconds(call.start(context)),
+            "hs_call_title": call.display_title(context),
+            "hs_call_body": transcript.body("", contact),
+            "hs_call_duration": None if seconds is None else round(seconds * 1000),
+            "hs_call_direction": {True: "OUTBOUND", False: "INBOUND", None: None}[call.is_outbound],
+            "hs_call_status": CALL_STATUSES.get(call.normalized_status),
+            "hs_call_disposition": disposition,
+            "hs_call_from_number": caller,
+            "hs_call_to_number": callee,
+            "hs_call_recording_url": call.recording_url,
+            # HubSpot knows no other source, and needs it only for recordings.
+            "hs_call_source": "INTEGRATIONS_PLATFORM" if call.recording_url else None,
+            "hs_activity_type": call.call_type,
+        }
+        return to_properties(account, "calls", standard | call.additional_fields(context))
+
+    linked = {"deals": call.deal, "tickets": call.ticket}
+    return Draft(context, build, call.owner, linked, transcript.parts, notes, _skip(call, context))
 
 
-def _note_properties(chat: LogChatParams, context: Context, contact: ContactRef | None) -> dict[str, Any]:
-    text = chat.body_text(context, contact, MAX_BODY_LENGTH)
-    return {"hs_note_body": to_html(f"{chat.display_title(context)}\n{text}")}
+def _chat_draft(account: Account, chat: LogChatParams, context: Context) -> Draft:
+    transcript = _Transcript(chat, context)
+
+    def build(contact: ContactRef | None) -> dict[str, str]:
+        standard = {
+            "hs_timestamp": to_milliseconds(context.event.occurred_at),
+            "hs_note_body": transcript.body(f"{chat.display_title(context)}\n", contact),
+        }
+        return to_properties(account, "notes", standard | chat.additional_fields(context))
+
+    linked = {"deals": chat.deal, "tickets": chat.ticket}
+    return Draft(context, build, chat.owner, linked, transcript.parts, (), _skip(chat, context))
+
+
+def _disposition(account: Account, call: LogCallParams, context: Context) -> tuple[str | None, list[str]]:
+    """Return the ID of the call's outcome, and a note if HubSpot has no such outcome."""
+    if call.disposition:
+        lookup = account.call_outcomes.resolve(call.disposition)
+        return lookup.id, [f"without the call outcome: {lookup.problem}"] if lookup.problem else []
+    if call.outcome and call.outcome != context.event.fields.get("outcome"):
+        lookup = account.call_outcomes.resolve(call.outcome)
+        if lookup.id:
+            return lookup.id, []
+    outcome = _OUTCOME_OF_STATUS.get(call.normalized_status)
+    return DEFAULT_OUTCOMES[outcome] if outcome else None, []
+
+
+class _Transcript:
+    """The transcript of a conversation: at the end of the record's body, or in notes of its own if it is too long."""
+
+    def __init__(self, params: LogCallParams | LogChatParams, context: Context) -> None:
+        self._params, self._context = params, context
+        self._text = (params.transcript or "").strip()
+        longest = params.body_text(context, ContactRef("", given_name="x" * 200), MAX_BODY_LENGTH)
+        self._is_short = fits(f"{params.display_title(context)}\n{longest}\n\nTranscript:\n{self._text}")
+        self.parts: list[str] = []
+        if self._text and not self._is_short:
+            texts = split_to_fit(self._text, _HEADING_ROOM)
+            for number, text in enumerate(texts, 1):
+                part = f", part {number} of {len(texts)}" if len(texts) > 1 else ""
+                heading = f"Transcript{part}: {params.display_title(context)[:100]}"
+                conversation = f"Conversation: {context.event.conversation.id[:100]}"
+                self.parts.append(to_html(f"{heading}\n{conversation}\n\n{text}"))
+
+    def body(self, heading: str, contact: ContactRef | None) -> str:
+        """Return the body of the record."""
+        text = f"{heading}{self._params.body_text(self._context, contact, MAX_BODY_LENGTH)}"
+        if not self._text:
+            return to_html(text)
+        ending = f"\n\nTranscript:\n{self._text}" if self._is_short else "\nTranscript: in a note of its own"
+        return to_html(f"{text}{ending}")
+
+
+def _skip(params: LogCallParams | LogChatParams, context: Context) -> str:
+    if params.on_missing == "create":
+        return ""
+    has_address = params.contact_query(context, create=False).keys
+    return "not logged: HubSpot has no such contact" if has_address else "not logged"
 
 
 P = TypeVar("P", LogCallParams, LogChatParams)
 
 
 def _log(
-    account: Account,
-    kind: str,
-    items: Sequence[BatchItem[P]],
-    to_properties: Callable[[P, Context, ContactRef | None], dict[str, Any]],
+    account: Account, kind: str, by_key: dict[str, BatchItem[P]], drafts: dict[str, Draft]
 ) -> list[BatchResult]:
     """Write the record of every item in as few requests as HubSpot allows: one, if all contacts are cached."""
-    by_key = items_by_conversation(items)
-
-    def build(key: str, contact: ContactRef | None) -> dict[str, str]:
-        item = by_key[key]
-        standard = to_properties(item.params, item.context, contact) | {
-            "hs_timestamp": to_milliseconds(item.context.event.occurred_at),
-            "hubspot_owner_id": item.params.owner,
-        }
-        return to_strings(standard | item.params.additional_fields(item.context))
-
-    existing_ids = {key: item.context.existing_id for key, item in by_key.items() if item.context.existing_id}
     queries = {
-        key: item.params.contact_query(item.context, create=item.params.on_missing == "create")
+        key: query_with_owner(
+            account,
+            item.params.contact_query(item.context, create=item.params.on_missing == "create"),
+            item.params.owner,
+        )
         for key, item in by_key.items()
     }
-    skip = {
-        key: "not logged: HubSpot has no such contact" if query.keys else "not logged"
-        for key, query in queries.items()
-        if not query.create
-    }
     results = write_for_contacts(
-        Contacts(account),
-        queries,
-        lambda contacts: write_records(account, kind, build, contacts, existing_ids, skip),
+        Contacts(account), queries, lambda contacts: write_drafts(account, kind, drafts, contacts)
     )
     return [results[key] for key in by_key]

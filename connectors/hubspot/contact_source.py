@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,8 +23,10 @@ from bridge.connector import (
 from bridge.errors import AccountError, ConfigError, DeliveryError, PermanentError
 
 from .account import Account
-from .fields import to_strings
-from .lenient_writes import PHONE_KEY, WriteOutcome, write_leniently
+from .fields import to_properties, to_strings
+from .lenient_writes import CONTACT_PROPERTIES, PHONE_KEY, WriteOutcome, write_leniently
+from .records import OWNER_PROPERTY
+from .search_requests import search_bodies
 
 _MATCH_PROPERTIES = (
     "email",
@@ -38,8 +40,8 @@ _MATCH_PROPERTIES = (
     "lastmodifieddate",
     "hs_timezone",
 )
-_VALUES_PER_SEARCH = 50
-"""HubSpot limits the body of a search to 3,000 characters."""
+_MAX_PAGES = 5
+"""Pages of 200 contacts that are read of one search."""
 _FIELDS: Mapping[str, ContactField] = {
     "email": "email",
     "phone": "phone",
@@ -72,26 +74,20 @@ class Contacts:
 
     def by_other_email(self, emails: Sequence[str]) -> list[ContactMatch]:
         """Return matches by search: a secondary address is not a unique property."""
-        matches: list[ContactMatch] = []
-        for values in _chunks(emails):
-            matches += self._search(
-                [{"propertyName": "hs_additional_emails", "operator": "IN", "values": values}]
-            )
-        return matches
+        return self._search(emails, lambda values: {"hs_additional_emails": values})
 
     def by_phone(self, phones: Sequence[str]) -> list[ContactMatch]:
         """Return matches by search: phone numbers are free text, and only the index has them as digits."""
-        names = ("hs_searchable_calculated_phone_number", "hs_searchable_calculated_mobile_number")
-        matches: list[ContactMatch] = []
-        forms_per_phone = max((len(search_digits(phone)) for phone in phones), default=1)
-        for values in _chunks(phones, _VALUES_PER_SEARCH // forms_per_phone):
+
+        def conditions(values: Sequence[str]) -> Mapping[str, Sequence[str]]:
             digits = [digits for phone in values for digits in search_digits(phone)]
-            conditions: list[dict[str, Any]] = [
-                {"propertyName": name, "operator": "IN", "values": digits} for name in names
-            ]
-            conditions.append({"propertyName": "phone", "operator": "IN", "values": values})
-            matches += self._search(conditions)
-        return matches
+            return {
+                "hs_searchable_calculated_phone_number": digits,
+                "hs_searchable_calculated_mobile_number": digits,
+                "phone": values,
+            }
+
+        return self._search(phones, conditions)
 
     def by_id(self, ids: Sequence[str]) -> list[ContactMatch]:
         """Return the existing contacts by reading them, which is always current."""
@@ -107,7 +103,11 @@ class Contacts:
         """
         contacts = {str(number): self._new_contact(query) for number, query in enumerate(queries)}
         outcomes = write_leniently(
-            contacts, self._send_new, is_sufficient=_has_address, stop_at_existing=True
+            contacts,
+            self._send_new,
+            is_sufficient=_has_address,
+            stop_at_existing=True,
+            optional=CONTACT_PROPERTIES | {OWNER_PROPERTY},
         )
         return [
             self._result(query, outcome) for query, outcome in zip(queries, outcomes.values(), strict=True)
@@ -153,26 +153,39 @@ class Contacts:
         ]
         return self._account.batch.update("contacts", {"inputs": inputs})
 
-    def _search(self, conditions: Sequence[Mapping[str, Any]]) -> list[ContactMatch]:
-        body: dict[str, Any] = {
-            "filterGroups": [{"filters": [condition]} for condition in conditions],
-            "properties": list(_MATCH_PROPERTIES),
-            "limit": 200,
-        }
+    def _search(
+        self, values: Sequence[str], conditions: Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
+    ) -> list[ContactMatch]:
+        """Return the contacts that fulfill one of the conditions: a property has one of some values."""
+
+        def build(some: Sequence[str]) -> Mapping[str, Any]:
+            groups = [
+                {"filters": [{"propertyName": name, "operator": "IN", "values": list(accepted)}]}
+                for name, accepted in conditions(some).items()
+            ]
+            return {"filterGroups": groups, "properties": list(_MATCH_PROPERTIES), "limit": 200}
+
         matches: list[ContactMatch] = []
-        for _ in range(5):
-            page = self._account.search.do_search("contacts", body)
-            matches += [_match(item) for item in page.results or ()]
-            if not (page.paging and page.paging.next and page.paging.next.after):
-                break
-            body["after"] = page.paging.next.after
+        for body in search_bodies(values, build):
+            after: Mapping[str, str] = {}
+            for _ in range(_MAX_PAGES):
+                self._account.search_limiter.wait()
+                page = self._account.search.do_search("contacts", {**body, **after})
+                matches += [_match(item) for item in page.results or ()]
+                if not (page.paging and page.paging.next and page.paging.next.after):
+                    break
+                after = {"after": page.paging.next.after}
         return matches
 
     def _result(
         self, query: ContactQuery, outcome: WriteOutcome
     ) -> str | NewContact | ContactRefused | DeliveryError:
         if outcome.id:
-            return NewContact(outcome.id, refused_fields(outcome))
+            notes = []
+            if code := outcome.refused.get(OWNER_PROPERTY):
+                self._account.owners.report_refused(str(query.new_fields[OWNER_PROPERTY]))
+                notes.append(f"without the contact's owner, which HubSpot refused ({code})")
+            return NewContact(outcome.id, refused_fields(outcome), notes=notes)
         if outcome.existing_id:
             return NewContact(outcome.existing_id, existing=True)
         if outcome.error is None:
@@ -219,8 +232,12 @@ class Contacts:
             "company": contact.company,
             PHONE_KEY: query.phone if self._account.has_phone_property else None,
         }
-        return to_strings(
-            {name: value for name, value in values.items() if value} | fields_to_write(self._properties, None)
+        return to_properties(
+            self._account,
+            "contacts",
+            {name: value for name, value in values.items() if value}
+            | fields_to_write(self._properties, None)
+            | query.new_fields,
         )
 
     def _find_existing(self, query: ContactQuery) -> str | None:
@@ -232,17 +249,13 @@ class Contacts:
         return None
 
 
-def _chunks(values: Sequence[str], size: int = _VALUES_PER_SEARCH) -> list[list[str]]:
-    return [list(values[start : start + size]) for start in range(0, len(values), size)]
-
-
 def _has_address(values: Mapping[str, str]) -> bool:
     return "email" in values or "phone" in values
 
 
 def refused_fields(outcome: WriteOutcome) -> dict[ContactField, str]:
     """Return the contact's fields that HubSpot refused, with its error codes."""
-    return {_FIELDS[name]: code for name, code in outcome.refused.items()}
+    return {_FIELDS[name]: code for name, code in outcome.refused.items() if name in _FIELDS}
 
 
 def _match(item: Any) -> ContactMatch:

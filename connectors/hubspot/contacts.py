@@ -15,7 +15,7 @@ from bridge.connector import (
 
 from .account import Account
 from .contact_source import Contacts, refused_fields
-from .fields import to_strings
+from .fields import to_properties
 from .lenient_writes import WriteOutcome
 from .settings import connector
 
@@ -55,7 +55,9 @@ def _write_contact(
     if current is None:
         return contact_result(contact, ())
     # The contact of another person gets none of this person's values.
-    changes = to_strings(fields_to_write(params.properties if contact.given_name else fields, current))
+    changes = to_properties(
+        account, "contacts", fields_to_write(params.properties if contact.given_name else fields, current)
+    )
     outcome = contacts.update(contact.id, changes) if changes else WriteOutcome()
     if outcome.error is not None:
         raise outcome.error

@@ -149,11 +149,12 @@ def failure_in_batch(response: Any) -> DeliveryError:
 
 def failure_of_batch_error(error: Any) -> DeliveryError:
     """Return the error for the item of a partially successful batch (207) that this entry is about."""
-    return _failure_of_categories({str(error.category)})
+    names = ", ".join(refused_properties(str(error.message)))
+    return _failure_of_categories({str(error.category)}, names)
 
 
-def _failure_of_categories(categories: set[str]) -> DeliveryError:
-    detail = f"HubSpot rejected the record: {' '.join(sorted(categories))}"
+def _failure_of_categories(categories: set[str], names: str = "") -> DeliveryError:
+    detail = f"HubSpot rejected the record: {' '.join([*sorted(categories), names]).rstrip()}"
     if categories & {"RATE_LIMITS", "RATE_LIMIT"}:
         return RateLimited(detail)
     if categories & {"VALIDATION_ERROR", "OBJECT_NOT_FOUND", "CONFLICT", "OBJECT_ALREADY_EXISTS"}:

@@ -5,20 +5,16 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
-from bridge.connector import param
+from bridge.connector import owner_param, split_text
+
+from .account import Account
 
 MAX_BODY_LENGTH = 65_536
 """HubSpot's limit for a call body or a note body, in characters."""
-OWNER = param(
-    None,
-    "HubSpot user ID of the owner.",
-    example="41629779",
-    pattern=r"^\d+$",
-    must_be="a HubSpot owner ID (digits only)",
-)
+OWNER = owner_param(r"\d+", "41629779 (in HubSpot: Settings > Users; not the user ID)")
 
 
 def to_milliseconds(instant: datetime) -> int:
@@ -28,14 +24,54 @@ def to_milliseconds(instant: datetime) -> int:
 
 def to_strings(values: Mapping[str, Any]) -> dict[str, str]:
     """Convert values to strings, the only type HubSpot accepts. None is omitted, so that it clears no field."""
+    return {name: _to_string(value, ", ") for name, value in values.items() if value is not None}
+
+
+def to_properties(account: Account, kind: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """Convert values as `to_strings` does, and a list to the options of a property that takes several."""
+    has_list = any(isinstance(value, list) for value in values.values())
+    multi_select = account.multi_select_properties(kind) if has_list else frozenset()
     return {
-        name: ("true" if value else "false") if isinstance(value, bool) else str(value)
+        name: _to_string(value, ";" if name in multi_select else ", ")
         for name, value in values.items()
         if value is not None
     }
 
 
+def _to_string(value: Any, separator: str) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # HubSpot refuses 5.0 for a whole number
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, list):
+        return separator.join(_to_string(item, separator) for item in value if item is not None)
+    return str(value)
+
+
 def to_html(text: str) -> str:
     """Return the text as HTML, which HubSpot expects in bodies. Escaped, as a summary may look like a tag."""
-    escaped = html.escape(text).replace("\n", "<br>")
-    return re.sub(r"(&[^;]{0,6}|<[^>]{0,3})$", "", escaped[:MAX_BODY_LENGTH])
+    return re.sub(r"(&[^;]{0,6}|<[^>]{0,3})$", "", _escaped(text)[:MAX_BODY_LENGTH])
+
+
+def fits(text: str) -> bool:
+    """Return whether `to_html` keeps the whole text."""
+    return len(_escaped(text)) <= MAX_BODY_LENGTH
+
+
+def split_to_fit(text: str, reserved: int) -> list[str]:
+    """Return the text in parts that each fit into a body with `reserved` characters to spare, without losing any."""
+    size = MAX_BODY_LENGTH - reserved
+    while True:
+        parts = split_text(text, size)
+        longest = max((len(_escaped(part)) for part in parts), default=0)
+        if longest <= MAX_BODY_LENGTH - reserved:
+            return parts
+        size = size * (MAX_BODY_LENGTH - reserved) // longest
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text).replace("\n", "<br>")

@@ -1,8 +1,8 @@
-"""Writes of contacts that leave out what HubSpot refuses, so that one invalid value loses nothing but itself."""
+"""Writes that leave out what HubSpot refuses, so that one invalid value loses nothing but itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,27 +22,29 @@ from .errors import (
 from .unique_properties import UNIQUE_PROPERTIES
 
 PHONE_KEY = UNIQUE_PROPERTIES["contacts"][0]
-_OPTIONAL = frozenset({"email", "phone", "firstname", "lastname", "company"})
-"""Properties that the bridge writes by itself. A refused property of a rule fails the delivery instead."""
+CONTACT_PROPERTIES = frozenset({"email", "phone", "firstname", "lastname", "company"})
+"""Properties of a contact that the bridge writes by itself. A refused property of a rule fails the delivery instead."""
 _MAX_ROUNDS = 4
 
 Properties = dict[str, str]
 SendBatch = Callable[[Mapping[str, Properties], bool], Any]
-"""Sends the properties of several contacts, by a key of the caller, and returns the SDK's response.
+"""Sends the properties of several records, by a key of the caller, and returns the SDK's response.
 
-If the flag is true, it sends the keys as `objectWriteTraceId`: HubSpot then rejects single contacts of a batch."""
+If the flag is true, it sends the keys as `objectWriteTraceId`: HubSpot then rejects single records of a batch."""
+KeyOf = Callable[[Any], str | None]
+"""Returns the caller's key of a record in a response, if the response shows it."""
 
 
 @dataclass
 class WriteOutcome:
-    """The result of writing one contact."""
+    """The result of writing one record."""
 
     id: str | None = None
     """None if nothing was written."""
     refused: dict[str, str] = field(default_factory=dict)
     """Properties that were left out, with HubSpot's error code."""
     existing_id: str | None = None
-    """Another contact that has the email address or phone number."""
+    """Another record that has the unique value: the contact's email address or phone number."""
     error: DeliveryError | None = None
 
 
@@ -53,23 +55,26 @@ class _Rejection:
 
 
 def write_leniently(
-    contacts: Mapping[str, Properties],
+    records: Mapping[str, Properties],
     send: SendBatch,
     *,
     is_sufficient: Callable[[Properties], bool],
     stop_at_existing: bool,
+    optional: Collection[str] = CONTACT_PROPERTIES,
+    key_of: KeyOf | None = None,
 ) -> dict[str, WriteOutcome]:
-    """Write contacts in one batch, and those that HubSpot rejects once more without what it refuses.
+    """Write records in one batch, and those that HubSpot rejects once more without what it refuses.
 
-    A contact that is no longer sufficient is not written. If another contact has the address, the contact is not
-    written with `stop_at_existing`, and written without the address otherwise.
+    Only `optional` properties are left out. A record that is no longer sufficient is not written. If another record
+    has the unique value, the record is not written with `stop_at_existing`, and a contact is written without the
+    address otherwise. `key_of` is needed for records without an address.
     """
-    outcomes = {key: WriteOutcome() for key in contacts}
-    pending = {key: dict(values) for key, values in contacts.items()}
+    outcomes = {key: WriteOutcome() for key in records}
+    pending = {key: dict(values) for key, values in records.items()}
     for _ in range(_MAX_ROUNDS):
         if not pending:
             break
-        results = _send(pending, send)
+        results = _send(pending, send, optional, key_of)
         rejected: dict[str, Properties] = {}
         for key, values in pending.items():
             outcome, result = outcomes[key], results[key]
@@ -77,7 +82,9 @@ def write_leniently(
                 outcome.id = result
                 continue
             refused = {
-                name: code for name, code in refused_properties(result.message).items() if name in _OPTIONAL
+                name: code
+                for name, code in refused_properties(result.message).items()
+                if name in optional and name in values
             }
             if owner := existing_id(result.message):
                 outcome.existing_id = owner
@@ -99,37 +106,45 @@ def write_leniently(
 
 
 def _send(
-    pending: Mapping[str, Properties], send: SendBatch, *, traced: bool = False
+    pending: Mapping[str, Properties],
+    send: SendBatch,
+    optional: Collection[str],
+    key_of: KeyOf | None,
+    *,
+    traced: bool = False,
 ) -> dict[str, str | _Rejection]:
-    """Return the ID of each contact that was written, or why it was not."""
+    """Return the ID of each record that was written, or why it was not."""
     try:
         response = send(pending, traced)
     except Exception as error:
-        is_rejected_value = is_conflict(error) or _OPTIONAL & refused_properties(body_of(error)).keys()
+        sent = {name for values in pending.values() for name in values}
+        is_rejected_value = is_conflict(error) or any(
+            name in optional and name in sent for name in refused_properties(body_of(error))
+        )
         if status_of(error) not in (400, 409) or not is_rejected_value:
             raise
         if len(pending) == 1:
             failure = classify_error(error)
             if failure is None or is_conflict(error):
-                failure = PermanentError("HubSpot reports a conflicting contact", code="CONFLICT")
+                failure = PermanentError("HubSpot reports a conflicting record", code="CONFLICT")
             return {key: _Rejection(body_of(error), failure) for key in pending}
         if not traced:
-            return _send(pending, send, traced=True)
+            return _send(pending, send, optional, key_of, traced=True)
         return {
             key: result
             for name, values in pending.items()
-            for key, result in _send({name: values}, send).items()
+            for key, result in _send({name: values}, send, optional, key_of).items()
         }
     unmentioned = _Rejection("", failure_in_batch(response))
     results: dict[str, str | _Rejection] = dict.fromkeys(pending, unmentioned)
     for item in getattr(response, "errors", None) or ():
         for key in (key for keys in (item.context or {}).values() for key in keys if key in results):
             results[key] = _Rejection(str(item.message), failure_of_batch_error(item))
-    return results | _written(pending, list(response.results or ()))
+    return results | _written(pending, list(response.results or ()), key_of)
 
 
-def _written(pending: Mapping[str, Properties], items: list[Any]) -> dict[str, str]:
-    """Return the IDs of the written contacts: by the key or ID in the response, else by their addresses."""
+def _written(pending: Mapping[str, Properties], items: list[Any], key_of: KeyOf | None) -> dict[str, str]:
+    """Return the IDs of the written records: by the key or ID in the response, else by their addresses."""
     if len(pending) == 1 and len(items) == 1:
         return {next(iter(pending)): str(items[0].id)}
     by_address = {
@@ -140,7 +155,7 @@ def _written(pending: Mapping[str, Properties], items: list[Any]) -> dict[str, s
     }
     written: dict[str, str] = {}
     for item in items:
-        keys = [item.object_write_trace_id, str(item.id)]
+        keys = [item.object_write_trace_id, key_of(item) if key_of else None, str(item.id)]
         keys += [
             by_address.get((name, address_key(str((item.properties or {}).get(name)))))
             for name in ("email", "phone")

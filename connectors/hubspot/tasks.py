@@ -17,9 +17,10 @@ from bridge.connector import (
 
 from .account import Account
 from .contact_source import Contacts
-from .fields import OWNER, to_html, to_milliseconds, to_strings
+from .fields import OWNER, to_html, to_milliseconds, to_properties
+from .params import DEAL, TICKET
 from .settings import connector
-from .timeline import write_records
+from .timeline import Draft, query_with_owner, write_drafts
 
 
 class CreateTaskParams(TaskParams):
@@ -28,14 +29,15 @@ class CreateTaskParams(TaskParams):
     type: Literal["CALL", "EMAIL", "TODO"] = param("TODO", "Task type.", example="CALL")
     priority: Literal["LOW", "MEDIUM", "HIGH"] = param("MEDIUM", "Task priority.", example="HIGH")
     owner: str | None = OWNER
+    deal: str | None = DEAL
+    ticket: str | None = TICKET
 
 
 @connector.action(idempotency=per_event, dedupe_by="subject", idempotent=True)
 def create_task(account: Account, params: CreateTaskParams, context: Context) -> Success:
     """Create a task for a colleague on the contact."""
-    key = context.idempotency_token
 
-    def build(_key: str, contact: ContactRef | None) -> dict[str, str]:
+    def build(contact: ContactRef | None) -> dict[str, str]:
         standard = {
             "hs_timestamp": to_milliseconds(params.due_at(context)),
             "hs_task_subject": params.subject,
@@ -43,13 +45,14 @@ def create_task(account: Account, params: CreateTaskParams, context: Context) ->
             "hs_task_status": "NOT_STARTED",
             "hs_task_type": params.type,
             "hs_task_priority": params.priority,
-            "hubspot_owner_id": params.owner,
         }
-        return to_strings(standard | fields_to_write(params.properties, None))
+        return to_properties(account, "tasks", standard | fields_to_write(params.properties, None))
 
+    key = context.idempotency_token
+    draft = Draft(context, build, params.owner, {"deals": params.deal, "tickets": params.ticket})
     return write_for_contact(
         Contacts(account),
         key,
-        params.contact_query(context, create=True),
-        lambda contacts: write_records(account, "tasks", build, contacts),
+        query_with_owner(account, params.contact_query(context, create=True), params.owner),
+        lambda contacts: write_drafts(account, "tasks", {key: draft}, contacts),
     )

@@ -1,71 +1,170 @@
-"""Records on a contact's timeline: calls, notes and tasks."""
+"""What actions put on a contact's timeline: the owner, the associations and the transcript of each record."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
-from bridge.connector import ContactDeleted, ContactRef, Success
-from bridge.errors import DeliveryError, PermanentError
+from bridge.connector import (
+    CONTACT_OWNER,
+    ContactDeleted,
+    ContactLinks,
+    ContactQuery,
+    ContactRef,
+    Context,
+    Success,
+    read_contact_links,
+)
+from bridge.errors import DeliveryError, TransientError
 
-from .account import Account, Record
-from .errors import body_of, status_of
+from .account import Account
+from .links import read_links
+from .records import LINKED_TYPES, OWNER_PROPERTY, Record, write_records
 
 ORPHANS_SHOWN = ("calls", "tasks")
 """Types that HubSpot lists on a page of their own. A note without a contact is shown nowhere."""
+_LINK_FIELDS = {kind: name for kind, name in LINKED_TYPES.items() if kind != "contacts"}
+"""Object type -> field of ContactLinks."""
 
-BuildProperties = Callable[[str, ContactRef | None], Mapping[str, str]]
-"""Returns the properties of a record by its key and contact."""
+
+@dataclass(frozen=True)
+class Draft:
+    """The record that one delivery is to write."""
+
+    context: Context
+    build: Callable[[ContactRef | None], Mapping[str, str]]
+    """Returns the properties, without the owner, by contact."""
+    owner: str | None = CONTACT_OWNER
+    """`contact`, an owner's email address or an owner's ID."""
+    linked: Mapping[str, str | None] = field(default_factory=dict)
+    """Object type -> ID of the record to associate instead of the contact's only open one."""
+    transcript: Sequence[str] = ()
+    """Bodies of further notes, in HTML."""
+    notes: Sequence[str] = ()
+    """Notes for the result's detail."""
+    skip: str = ""
+    """The result's detail if there is no contact and the record is not to be written without one."""
 
 
-def write_records(
-    account: Account,
-    kind: str,
-    build: BuildProperties,
-    contacts: Mapping[str, ContactRef | None],
-    existing_ids: Mapping[str, str] | None = None,
-    skip: Mapping[str, str] | None = None,
-) -> dict[str, Success | DeliveryError]:
-    """Write the records of contacts. `existing_ids` holds the IDs of records written before, which are updated.
+Results = dict[str, Success | DeliveryError]
 
-    Without a contact, a record is written if HubSpot shows it and its key is not in `skip`, which has the result's
-    detail.
+
+def query_with_owner(account: Account, query: ContactQuery, owner: str | None) -> ContactQuery:
+    """Return the query with an owner for the contact that it may create: the record's, if that is a person."""
+    if not query.create or owner in (None, CONTACT_OWNER) or OWNER_PROPERTY in query.new_fields:
+        return query
+    owner_id = account.owners.resolve(str(owner)).id
+    return replace(query, new_fields=query.new_fields | {OWNER_PROPERTY: owner_id}) if owner_id else query
+
+
+def write_drafts(
+    account: Account, kind: str, drafts: Mapping[str, Draft], contacts: Mapping[str, ContactRef | None]
+) -> Results:
+    """Write the record of each contact, by the unique key of the record.
+
+    A record is associated with the contact, its primary company, its only open deal and its only open ticket. A
+    record that an earlier event wrote is updated; its associations and owner may have been changed by users.
     """
-    properties = {key: build(key, contact) for key, contact in contacts.items()}
-    results: dict[str, Success | DeliveryError] = {}
-    existing = {key: record_id for key, record_id in (existing_ids or {}).items() if key in contacts}
-    results |= account.update(
-        kind, {record_id: (key, properties[key]) for key, record_id in existing.items()}
-    )
-    for key, contact in contacts.items():
-        if contact is None and key not in results and (kind not in ORPHANS_SHOWN or key in (skip or {})):
-            results[key] = Success(detail=(skip or {}).get(key, "not logged"))
-    records = {
-        key: Record(properties[key], contact.id if contact else None)
-        for key, contact in contacts.items()
-        if key not in results
+    existing_ids = {
+        key: record_id for key in contacts if (record_id := drafts[key].context.existing_id) is not None
     }
-    return results | (_upsert(account, kind, records) if records else {})
+    links = _read_links(account, drafts, contacts, existing_ids)
+    records: dict[str, Record] = {}
+    results: Results = {}
+    for key, contact in contacts.items():
+        draft = drafts[key]
+        is_shown = contact is not None or (kind in ORPHANS_SHOWN and not draft.skip)
+        if is_shown or key in existing_ids:
+            records[key] = _record(account, draft, contact, links)
+        else:
+            results[key] = Success(detail=draft.skip or "not logged")
+    written = write_records(account, kind, records, existing_ids)
+    return results | _write_transcripts(account, drafts, records, contacts, written)
 
 
-def _upsert(account: Account, kind: str, records: Mapping[str, Record]) -> dict[str, Success | DeliveryError]:
-    results: dict[str, Success | DeliveryError] = {}
-    batch_error: Exception | None = None
-    try:
-        results |= account.upsert(kind, records)
-        failed = [key for key in records if isinstance(results[key], PermanentError)]
-    except Exception as error:
-        batch_error, failed = error, list(records)
-        if status_of(error) not in (400, 404) or "propert" in body_of(error).lower():
-            raise
-    deleted = account.deleted_contacts(
-        [contact_id for key in failed if (contact_id := records[key].contact_id) is not None]
-    )
-    if batch_error is not None and not deleted:
-        raise batch_error
-    results |= {key: ContactDeleted() for key in failed if records[key].contact_id in deleted}
-    remaining = {key: record for key, record in records.items() if record.contact_id not in deleted}
-    if (
-        batch_error is not None and remaining
-    ):  # HubSpot rejected the whole batch because of the deleted contacts
-        results |= account.upsert(kind, remaining)
+def _read_links(
+    account: Account,
+    drafts: Mapping[str, Draft],
+    contacts: Mapping[str, ContactRef | None],
+    existing_ids: Mapping[str, str],
+) -> dict[str, ContactLinks]:
+    """Return the links of the contacts whose record is new, read for all of them together.
+
+    A contact that was just created has none.
+    """
+    ids = [
+        contact.id
+        for key, contact in contacts.items()
+        if contact and not contact.created and key not in existing_ids
+    ]
+    cache = next(iter(drafts.values())).context.contact_cache
+    return read_contact_links(cache, ids, partial(read_links, account))
+
+
+def _record(
+    account: Account, draft: Draft, contact: ContactRef | None, links: Mapping[str, ContactLinks]
+) -> Record:
+    contact_links = links.get(contact.id, ContactLinks()) if contact else ContactLinks()
+    notes = list(draft.notes)
+    linked = {"contacts": contact.id} if contact else {}
+    for kind, name in _LINK_FIELDS.items():
+        record_id = draft.linked.get(kind) or getattr(contact_links, name)
+        if problem := account.missing_scopes.problem(kind):
+            if contact or record_id:
+                notes.append(f"not associated with a {name}: {problem}")
+        elif record_id and not record_id.isdecimal():
+            notes.append(f"not associated with the {name}: its ID is not one of HubSpot")
+        elif record_id:
+            linked[kind] = record_id
+    owner = contact_links.owner if draft.owner == CONTACT_OWNER else draft.owner
+    lookup = account.owners.resolve(owner) if owner else None
+    if lookup is not None and lookup.problem:
+        notes.append(f"without the owner: {lookup.problem}")
+    properties = dict(draft.build(contact))
+    if lookup is not None and lookup.id:
+        properties.setdefault(OWNER_PROPERTY, lookup.id)
+    return Record(properties, linked, notes)
+
+
+def _write_transcripts(
+    account: Account,
+    drafts: Mapping[str, Draft],
+    records: Mapping[str, Record],
+    contacts: Mapping[str, ContactRef | None],
+    results: Results,
+) -> Results:
+    """Write the transcripts that need notes of their own, and return the results of the records with theirs."""
+    parts: dict[str, tuple[str, Record]] = {}
+    """Unique key of a note -> the key of its record, and the note."""
+    for key, record in records.items():
+        if not isinstance(results[key], Success):
+            continue
+        contact = contacts[key]
+        for number, body in enumerate(drafts[key].transcript, 1):
+            names = ("hs_timestamp", OWNER_PROPERTY)
+            properties = {name: record.properties[name] for name in names if name in record.properties}
+            links = record.links if contact else {}
+            note = Record(properties | {"hs_note_body": body}, links)
+            parts[f"{key}:transcript-{number}"] = (key, note)
+    without_contact = {key for key, _ in parts.values() if contacts[key] is None}
+    for key in without_contact:
+        results = results | {key: _noted(results[key], "without the transcript, which needs a contact")}
+    notes = {name: note for name, (key, note) in parts.items() if key not in without_contact}
+    if not notes:
+        return results
+    for name, result in write_records(account, "notes", notes, {}).items():
+        key = parts[name][0]
+        if isinstance(result, ContactDeleted):
+            result = TransientError("the contact was deleted while its transcript was written")
+        if isinstance(result, TransientError):
+            results = results | {key: result}
+        elif not isinstance(result, Success):
+            results = results | {key: _noted(results[key], f"without the transcript: {result}")}
     return results
+
+
+def _noted(result: Success | DeliveryError, note: str) -> Success | DeliveryError:
+    if not isinstance(result, Success):
+        return result
+    return replace(result, detail="; ".join(part for part in (result.detail, note) if part))

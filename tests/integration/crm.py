@@ -54,7 +54,8 @@ class CrmConnection:
         self.sandbox = sandbox
         self.clock = sandbox.clock
         self.connector = load_connector(name)
-        self.connected = connect(self.connector, {**sandbox.environment, **(environ or {})})
+        unlimited = {"HUBSPOT_SEARCHES_PER_SECOND": "10000"}
+        self.connected = connect(self.connector, {**sandbox.environment, **unlimited, **(environ or {})})
         self.contact_cache = InMemoryContactCache()
         self.duplicates: list[tuple[str, str]] = []
         """The reported possible duplicates."""

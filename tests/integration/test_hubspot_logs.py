@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from bridge_connectors.hubspot.search_requests import SearchLimiter
 
 from bridge.connector import ContactProfile, Success
 from bridge.errors import (
@@ -26,6 +27,12 @@ from tests.integration.crm import CrmConnection, call_events, email_address, pho
 
 PHONE = "+12125550123"
 CREATE = "/crm/objects/2026-03/calls/batch/create"
+LINKS = [
+    "POST /crm/objects/2026-03/contacts/batch/read",
+    "POST /crm/associations/2026-03/contacts/deals/batch/read",
+    "POST /crm/associations/2026-03/contacts/tickets/batch/read",
+]
+"""The requests for owner, company, deal and ticket of contacts, once an hour."""
 BATCH_RESPONSE = {
     "status": "COMPLETE",
     "startedAt": "2026-03-02T15:00:00Z",
@@ -71,7 +78,7 @@ def test_log_call_writes_hubspot_units_and_values(hubspot: CrmConnection, sandbo
     assert call.properties["hs_call_body"].startswith("Asked when the repaired bicycle can be picked up.")
 
 
-def test_log_call_sends_strings_and_time_of_event(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
+def test_log_call_sends_strings_and_start_of_call(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
     source_event = event(clock=hubspot.clock)
     hubspot.clock.advance(hours=5)
     hubspot.deliver("log_call", source_event)
@@ -79,7 +86,8 @@ def test_log_call_sends_strings_and_time_of_event(hubspot: CrmConnection, sandbo
     [request] = [request for request in sandbox.requests if request.path == CREATE]
     properties = request.body["inputs"][0]["properties"]
     assert all(isinstance(value, str) for value in properties.values())
-    assert properties["hs_timestamp"] == str(int(source_event.occurred_at.timestamp() * 1000))
+    start = source_event.occurred_at - timedelta(seconds=125)
+    assert properties["hs_timestamp"] == str(int(start.timestamp() * 1000))
 
 
 def test_log_call_creates_call_and_association_in_one_request(
@@ -180,7 +188,8 @@ def test_log_chat_creates_note_on_contact(hubspot: CrmConnection, sandbox: Runni
     [note] = sandbox.hubspot.notes
     assert note.properties["hs_note_body"] == (
         "Chat: Harbour help desk<br>Could not sign in; the password was reset and it works again.<br>"
-        f"Messages: 12<br>Rating: 5<br>Agent: Harbour help desk<br>Outcome: resolved<br>Conversation: {source_event.conversation.id}"
+        "Messages: 12<br>Rating: 5<br>Agent: Harbour help desk<br>Outcome: resolved<br>"
+        f"Conversation: {source_event.conversation.id}"
     )
     assert sandbox.hubspot.associated("notes", note.id, "contacts") == [contact]
     [link] = [association for association in sandbox.hubspot.associations if association.from_type == "notes"]
@@ -198,14 +207,14 @@ def test_chat_without_email_and_phone_is_not_logged(hubspot: CrmConnection, sand
 
 
 def test_cached_contact_takes_one_request(hubspot: CrmConnection) -> None:
-    first, second = call_events(1, hubspot.clock)[0], call_events(1, hubspot.clock)[0]
-    hubspot.deliver("log_call", first)
-    hubspot.requests()
-
-    later = event(changes=dict(_contact(0), conversationId="conv_later"), clock=hubspot.clock)
-    hubspot.deliver("log_call", later)
-    assert hubspot.requests() == [f"POST {CREATE}"]
-    assert second.contact == later.contact
+    hubspot.deliver("log_call", call_events(1, hubspot.clock)[0])
+    requests = []
+    for number in range(3):
+        hubspot.requests()
+        later = event(changes=dict(_contact(0), conversationId=f"conv_{number + 1}"), clock=hubspot.clock)
+        hubspot.deliver("log_call", later)
+        requests.append(hubspot.requests())
+    assert requests == [[*LINKS, f"POST {CREATE}"], [f"POST {CREATE}"], [f"POST {CREATE}"]]
 
 
 def test_thousand_calls_of_cached_contacts_take_ten_requests(
@@ -216,7 +225,8 @@ def test_thousand_calls_of_cached_contacts_take_ten_requests(
         hubspot.contact_cache.ids[f"email:{email_address(number)}"] = contact
         hubspot.contact_cache.ids[f"phone:{phone_number(number)}"] = contact
         hubspot.contact_cache.known_profiles[contact] = ContactProfile(f"Person {number}")
-    for batch in range(10):
+    counts = []
+    for batch in range(11):
         events = [
             event(
                 changes=dict(_contact(number), conversationId=f"conv_{batch}_{number}"), clock=hubspot.clock
@@ -225,8 +235,9 @@ def test_thousand_calls_of_cached_contacts_take_ten_requests(
         ]
         results = hubspot.deliver_all("log_call", events)
         assert all(isinstance(result, Success) for result in results)
-    assert len(sandbox.hubspot.calls) == 1000
-    assert len(hubspot.requests()) == 10
+        counts.append(len(hubspot.requests()))
+    assert len(sandbox.hubspot.calls) == 1100
+    assert counts == [4, *[1] * 10]
 
 
 def test_hundred_uncached_contacts_are_found_in_one_request(
@@ -245,10 +256,48 @@ def test_hundred_uncached_contacts_are_found_in_one_request(
     ]
     results = hubspot.deliver_all("log_call", call_events(100, hubspot.clock))
 
-    assert hubspot.requests() == ["POST /crm/objects/2026-03/contacts/batch/read", f"POST {CREATE}"]
-    assert hubspot.contact_cache.lookup_count == 1
+    assert hubspot.requests() == [
+        "POST /crm/objects/2026-03/contacts/batch/read",
+        *LINKS,
+        f"POST {CREATE}",
+    ]
+    assert hubspot.contact_cache.lookup_count == 2
     linked = [sandbox.hubspot.associated("calls", str(result.id), "contacts") for result in results]  # type: ignore[union-attr]
     assert linked == [[contact] for contact in contacts]
+
+
+def test_searches_for_a_hundred_numbers_keep_both_limits(
+    hubspot: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    sandbox.hubspot.search_limit = 2
+    waits: list[float] = []
+    hubspot.connected.client.search_limiter = SearchLimiter(1, sleep=waits.append)
+    for number in range(0, 100, 10):
+        add_contact(sandbox, lastname=f"Person {number}", phone=phone_number(number))
+    events = [
+        event(changes=_contact(number) | {"metadata.contactEmail": None, "conversationId": f"conv_{number}"})
+        for number in range(100)
+    ]
+    results = hubspot.deliver_all("log_call", events)
+
+    assert all(isinstance(result, Success) for result in results)
+    assert len(sandbox.hubspot.contacts) == 100
+    searches = [request for request in sandbox.requests if request.path.endswith("/search")]
+    assert [request.status for request in searches] == [200, 200]
+    assert max(len(request.raw) for request in searches) <= 3000
+    assert [0.5 < seconds <= 1 for seconds in waits] == [True]
+
+
+def test_search_over_the_limit_of_the_account_is_retried_later(
+    hubspot: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    sandbox.hubspot.search_limit = 1
+    source_event = event(changes={"metadata.contactEmail": None}, clock=hubspot.clock)
+    assert hubspot.deliver("log_call", source_event).id
+    other = event(changes=_contact(1) | {"metadata.contactEmail": None}, clock=hubspot.clock)
+    with pytest.raises(RateLimited) as caught:
+        hubspot.deliver("log_call", other)
+    assert caught.value.retry_after == timedelta(seconds=1)
 
 
 def test_new_contacts_of_batch_are_created_once_in_one_request(

@@ -306,7 +306,7 @@ def test_first_log_creates_properties_without_setup(hubspot: CrmConnection, sand
     assert call.properties["heppu_conversation_id"]
     hubspot.requests()
     hubspot.deliver("log_call")
-    assert hubspot.requests() == ["POST /crm/objects/2026-03/calls/batch/create"]
+    assert hubspot.requests()[-1:] == ["POST /crm/objects/2026-03/calls/batch/create"]
 
 
 def test_rejected_token_raises_authentication_error_without_token(sandbox: RunningSandbox) -> None:

@@ -14,7 +14,7 @@ from bridge.sandbox.hubspot.errors import batch_error, invalid, not_found
 from bridge.sandbox.hubspot.pipelines import Pipeline
 from bridge.sandbox.hubspot.schema import DISPOSITIONS, ObjectType, format_timestamp
 from bridge.sandbox.hubspot.scopes import ALL_SCOPES
-from bridge.sandbox.hubspot.search import search
+from bridge.sandbox.hubspot.search import MAX_SEARCH_LENGTH, search
 from bridge.sandbox.provider import Handler, MockProvider, ProviderError, ProviderRequest, parse_whole_number
 
 PORTAL_ID = 24_601
@@ -149,6 +149,8 @@ class HubSpotApi(MockProvider):
 
     def _search(self, request: ProviderRequest) -> Response:
         kind, body = self._type(request), parse_object(request, None)
+        if len(request.body.decode()) > MAX_SEARCH_LENGTH:
+            raise invalid(f"The request body has more than {MAX_SEARCH_LENGTH} characters")
         page = search(self.crm, kind, body, self.now(), self.faults.lag(self.name))
         names = [*kind.default_properties, *_requested_properties(body)]
         results = [self.show(item, names, values) for item, values in page.results]
@@ -321,7 +323,7 @@ class HubSpotApi(MockProvider):
         return pipeline
 
     def _owners(self, request: ProviderRequest) -> Response:
-        archived = request.query.get("archived") == "true"
+        archived = request.query.get("archived", "").lower() == "true"
         email = request.query.get("email")
         owners = [
             owner
@@ -332,7 +334,7 @@ class HubSpotApi(MockProvider):
 
     def _owner(self, request: ProviderRequest) -> Response:
         by_user = request.query.get("idProperty") == "userId"
-        archived = request.query.get("archived") == "true"
+        archived = request.query.get("archived", "").lower() == "true"
         for owner in self.crm.owners.values():
             identifier = owner.user_id if by_user else owner.id
             if identifier == request.path_params["id"] and owner.archived is archived:

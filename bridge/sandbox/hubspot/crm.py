@@ -17,6 +17,9 @@ from bridge.sandbox.hubspot.schema import ASSOCIATIONS, ObjectType, format_times
 from bridge.sandbox.index import ValueIndex
 from bridge.sandbox.provider import MAX_RECORDS, ProviderError
 
+CLOSED_DEAL_STAGES = ("closedwon", "closedlost")
+PRIMARY_COMPANY = 1
+"""Association type of a contact and its primary company, besides the unlabeled one."""
 _MAX_VERSIONS = 10
 _FIRST_ID = 51_001
 
@@ -243,6 +246,8 @@ class Crm:
         properties["hs_object_id"] = item.id
         properties[kind.created_property] = format_timestamp(item.created_at)
         properties[kind.modified_property] = format_timestamp(now)
+        if kind.name == "deals":
+            properties["hs_is_closed"] = str(properties.get("dealstage") in CLOSED_DEAL_STAGES).lower()
         if kind.name == "contacts":
             if properties.get("email") in self.unsubscribed:
                 properties["hs_email_optout"] = "true"
@@ -385,12 +390,23 @@ class Crm:
         for direction in (link, _reverse(link)):
             self.associations[direction] = None
             self._links_by_object.setdefault((direction.from_type, direction.from_id), {})[direction] = None
+            if (direction.from_type, direction.to_type) == ("contacts", "companies"):
+                self.set_primary_company(direction.from_id, direction.to_id, replace_other=False)
+
+    def set_primary_company(self, contact_id: str, company_id: str, *, replace_other: bool = True) -> None:
+        """Make a company the primary one of a contact. The first one becomes it by itself."""
+        contact = self.objects["contacts"][contact_id]
+        if replace_other or "associatedcompanyid" not in contact.properties:
+            contact.properties = contact.properties | {"associatedcompanyid": company_id}
 
     def dissociate(self, link: Association) -> None:
         """Remove a link in both directions."""
         for direction in (link, _reverse(link)):
             self.associations.pop(direction, None)
             self._links_by_object.get((direction.from_type, direction.from_id), {}).pop(direction, None)
+            contact = self.objects["contacts"].get(direction.from_id)
+            if contact and contact.properties.get("associatedcompanyid") == direction.to_id:
+                del contact.properties["associatedcompanyid"]
 
     def links_of(self, kind: ObjectType, item: CrmObject, to_type: ObjectType) -> list[Association]:
         """Return an object's links to one type, oldest first."""
