@@ -301,17 +301,22 @@ class Transition:
         """True if `on_failure` or an alert reports it."""
         return self.undelivered or self.state in _FAILURES
 
+    def _is_first_success(self, current: DeliveryState | None) -> bool:
+        return self.state is DeliveryState.SUCCEEDED and current is not DeliveryState.SUCCEEDED
+
     def columns(
         self,
         current: DeliveryState | None,
         now: datetime,
         trigger: str,
         finished_at: datetime | None = None,
+        *,
+        on_success: bool = False,
     ) -> dict[str, Any]:
         """Return the columns of `deliveries` after the transition from state `current` at `now`.
 
-        `finished_at` is when the delivery reached its current state, if that is a final one. Raise IllegalTransition
-        if the current state does not allow the transition.
+        `finished_at` is when the delivery reached its current state, if that is a final one; `on_success`, whether its
+        rule follows up on a success. Raise IllegalTransition if the current state does not allow the transition.
         """
         if self.state not in ALLOWED[current]:
             raise IllegalTransition(f"{current} -> {self.state}")
@@ -327,7 +332,8 @@ class Transition:
             "outcome_unknown_since": self.outcome_unknown_since,
             "finished_at": finished_at,
             # Follow-ups have no follow-ups of their own.
-            "needs_follow_up": trigger == "rule" and self.is_failure,
+            "needs_follow_up": trigger == "rule"
+            and (self.is_failure or (on_success and self._is_first_success(current))),
         }
 
 

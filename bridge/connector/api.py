@@ -126,6 +126,8 @@ class Action:
     channel: Channel | None
     recipient: str | None
     """The param that contains the address, for actions with a channel."""
+    text: str | None
+    """The param that contains the text of a message: `delivery.text` of follow-ups."""
     dedupe_by: str | None
     """The param whose value distinguishes two deliveries of one event, such as the text of a post."""
     idempotent: bool
@@ -244,6 +246,7 @@ class Connector:
         serialize_by: SerializeBy = SerializeBy.CONTACT,
         channel: Channel | None = None,
         recipient: str = "to",
+        text: str | None = None,
         dedupe_by: str | None = None,
         idempotent: bool = False,
         batch: int = 1,
@@ -255,6 +258,8 @@ class Connector:
         `def name(client, params: SomeParams, context: Context) -> Success`, or with `batch=N`
         `def name(client, items: Sequence[BatchItem[SomeParams]]) -> Sequence[Success | DeliveryError]`, which
         returns one result per item, in their order.
+
+        The follow-ups of a message read what was sent from the param named by `text`.
 
         With `dedupe_by="text"`, two rules may post different texts about one event; without it, `per_event`
         suppresses the second as a duplicate. An action that is not `idempotent` needs a lookup, otherwise
@@ -272,6 +277,7 @@ class Connector:
                 serialize_by=serialize_by,
                 channel=channel,
                 recipient=recipient if channel else None,
+                text=text if channel else None,
                 dedupe_by=dedupe_by,
                 idempotent=idempotent,
                 batch=batch,
@@ -298,7 +304,11 @@ def _validate_action(action: Action) -> None:
 
     A misspelled `dedupe_by` would never show: the second of two deliveries would be suppressed as a duplicate.
     """
-    for argument, name in (("dedupe_by", action.dedupe_by), ("recipient", action.recipient)):
+    for argument, name in (
+        ("dedupe_by", action.dedupe_by),
+        ("recipient", action.recipient),
+        ("text", action.text),
+    ):
         if name is not None and name not in action.params.model_fields:
             raise TypeError(f"{action.name}: {argument}={name!r} is not a param of {action.params.__name__}")
     expected = "(client, items)" if action.batch > 1 else "(client, params, context)"

@@ -11,7 +11,12 @@ from typing import Any, Final, Literal
 from bridge.dryrun.engine import DryRun
 from bridge.rules.model import Check, Rules, Step, Trace, Trigger
 
-_LOCATIONS: Final[dict[Trigger, str]] = {"rule": "", "on_failure": " in on_failure", "alert": " in alerts"}
+_LOCATIONS: Final[dict[Trigger, str]] = {
+    "rule": "",
+    "on_success": " in on_success",
+    "on_failure": " in on_failure",
+    "alert": " in alerts",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Coverage:
     conditions: tuple[int, int]
     """Condition results seen, and all possible ones: each condition can hold and not hold."""
     actions: tuple[int, int]
-    """Actions attempted in a test, and all actions, including those of `on_failure` and `alerts`."""
+    """Actions attempted in a test, and all actions, including those of `on_success`, `on_failure` and `alerts`."""
     gaps: tuple[Gap, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -105,6 +110,7 @@ def _steps(rules: Rules) -> Iterator[tuple[Trigger, str, int, Step]]:
     for rule in rules.rules:
         if rule.enabled:
             yield from _numbered("rule", rule.name, rule.do)
+            yield from _numbered("on_success", rule.name, rule.on_success)
             yield from _numbered("on_failure", rule.name, rule.on_failure)
     yield from _numbered("alert", "alerts", rules.alerts)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from bridge.events import Event
 from bridge.policy import DueDelivery, event_precedence
 from bridge.rules.model import PlannedDelivery, Rules
 from bridge.rules.route import consent
 
+EXTERNAL_ID: Final = "sample"
+"""The provider's ID of every message and record."""
 State = Literal["pending", "succeeded", "needs_review", "failed", "cancelled", "suppressed"]
 """A delivery's state at the end. `pending` includes deliveries that wait for their next attempt."""
 

@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from bridge.clock import ManualClock
 from bridge.connector import Success
 from bridge.connector.api import Action
-from bridge.dryrun.delivery import DryRunDelivery, State
+from bridge.dryrun.delivery import EXTERNAL_ID, DryRunDelivery, State
 from bridge.errors import (
     AccountError,
     AuthenticationError,
@@ -41,7 +41,7 @@ from bridge.lifecycle import PauseCause, SuppressReason
 from bridge.policy.idempotency import describe_duplicate
 from bridge.rules.counting import History
 from bridge.rules.model import PlannedDelivery, Routing, Rules, Trace, Truth
-from bridge.rules.route import after_failure, alerts, consent, route
+from bridge.rules.route import after_delivery, alerts, consent, route
 from bridge.store import schema
 from bridge.store.claim import Capacity, claim
 from bridge.store.database import Database
@@ -169,10 +169,10 @@ class DryRun:
                 delivery.detail = describe_duplicate(first.rule, first.action, first.channel)
 
     def _plan(self) -> None:
-        """Route the stored events, and follow up on failures and pauses."""
+        """Route the stored events, and follow up on results and pauses."""
         route_unrouted(self._database, self.rules, self._route)
         while has_pending_follow_ups(self._database):
-            follow_up_deliveries(self._database, partial(self._follow_up, after_failure))
+            follow_up_deliveries(self._database, partial(self._follow_up, after_delivery))
             follow_up_pauses(self._database, partial(self._follow_up, alerts))
 
     def _run_until(self, until: datetime | None) -> None:
@@ -203,9 +203,9 @@ class DryRun:
         """Return what the call returns or raises; a lookup finds nothing."""
         failure = self._fail.get(delivery.action)
         if failure is None:
-            return Success()
+            return Success(EXTERNAL_ID)
         if failure == UNDELIVERED:
-            return Success(message_status="undelivered")
+            return Success(EXTERNAL_ID, message_status="undelivered")
         return None if delivery.kind == "lookup" else _failure(failure)
 
     def _consent(self, event: Event) -> Truth | None:
@@ -222,10 +222,10 @@ class DryRun:
         self,
         plan: Callable[[Event, Rules, Mapping[str, Any], datetime], Sequence[PlannedDelivery]],
         event: Event,
-        failure: Mapping[str, Any],
+        delivery: Mapping[str, Any],
         now: datetime,
     ) -> tuple[str, Sequence[PlannedDelivery]]:
-        follow_ups = plan(event, self.rules, failure, now)
+        follow_ups = plan(event, self.rules, delivery, now)
         self._planned += [(event, planned) for planned in follow_ups]
         return self.rules.hash, follow_ups
 

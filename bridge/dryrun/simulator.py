@@ -18,7 +18,7 @@ from itertools import count
 from typing import Any
 
 from bridge.contacts.address import address_key
-from bridge.dryrun.delivery import DryRunDelivery, State, build_due_delivery
+from bridge.dryrun.delivery import EXTERNAL_ID, DryRunDelivery, State, build_due_delivery
 from bridge.events import Event
 from bridge.policy import (
     NEVER,
@@ -37,7 +37,7 @@ from bridge.policy import (
 )
 from bridge.rules.counting import MAX_COUNTED
 from bridge.rules.model import MessagingPolicy, PlannedDelivery, Rules
-from bridge.rules.route import after_failure, route
+from bridge.rules.route import after_delivery, route
 
 
 @dataclass
@@ -180,11 +180,15 @@ class Simulation:
         self.deliveries.append(delivery)
         if planned.render_error is not None:
             self._finish(delivery, now, "failed", "render_error", planned.render_error)
-            if planned.trigger == "rule":
-                for follow_up in after_failure(event, self.rules, _failure_template_vars(delivery), now):
-                    self._add_delivery(event, follow_up, now)
+            self._follow_up(delivery, now)
         else:
             heapq.heappush(self._queue, (delivery.at, next(self._sequence), delivery))
+
+    def _follow_up(self, delivery: DryRunDelivery, now: datetime) -> None:
+        """Add the follow-ups of a delivery that ended, unless it is one itself."""
+        if delivery.planned.trigger == "rule":
+            for planned in after_delivery(delivery.event, self.rules, _template_vars(delivery), now):
+                self._add_delivery(delivery.event, planned, now)
 
     def _delivery_id(self, event: Event, planned: PlannedDelivery) -> str:
         """Return an ID that the same delivery has in every simulation of these events; follow-ups may contain it."""
@@ -217,6 +221,8 @@ class Simulation:
                     delivery.attempted = True
                     self._store.record_sent(delivery, self.rules.messaging, now)
                     self._finish(delivery, now, "succeeded", None, "")
+                    if delivery.planned.on_success:
+                        self._follow_up(delivery, now)
 
     def _hold(self, delivery: DryRunDelivery) -> None:
         """Leave a delivery pending, because its connection is paused."""
@@ -229,9 +235,10 @@ class Simulation:
         delivery.state, delivery.reason, delivery.detail, delivery.at = state, reason, detail, now
 
 
-def _failure_template_vars(delivery: DryRunDelivery) -> dict[str, Any]:
-    """Return the fields of a delivery that cannot be rendered, for the templates of `on_failure` and `alerts`."""
-    planned = delivery.planned
+def _template_vars(delivery: DryRunDelivery) -> dict[str, Any]:
+    """Return `delivery` for the templates of follow-ups: see `DELIVERY_FIELDS`."""
+    planned, succeeded = delivery.planned, delivery.state == "succeeded"
+    outcome = "succeeded" if succeeded else f"failed: {delivery.detail}"
     return {
         "id": delivery.id,
         "rule": planned.rule,
@@ -240,6 +247,11 @@ def _failure_template_vars(delivery: DryRunDelivery) -> dict[str, Any]:
         "state": delivery.state,
         "reason": delivery.reason,
         "detail": delivery.detail,
-        "attempts": 0,
-        "message": f"{planned.action} of rule {planned.rule} failed: {delivery.detail} ({delivery.id})",
+        "channel": planned.channel,
+        "recipient": planned.recipient,
+        "params": planned.params,
+        "external_id": EXTERNAL_ID if succeeded else None,
+        "sent_at": delivery.at.isoformat() if succeeded else None,
+        "attempts": int(delivery.attempted),
+        "message": f"{planned.action} of rule {planned.rule} {outcome} ({delivery.id})",
     }

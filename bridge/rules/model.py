@@ -21,7 +21,7 @@ from bridge.rules.quiet_hours import NIGHT, QuietHours, every_day
 Truth = Literal["true", "false", "unknown"]
 """Three-valued logic: a field that is missing, null or of another type is unknown, and unknown never matches."""
 
-Trigger = Literal["rule", "on_failure", "alert"]
+Trigger = Literal["rule", "on_success", "on_failure", "alert"]
 
 OptOutScope = Literal["channel", "phone", "all"]
 """How far an opt-out reaches: only its channel; all channels of a phone number (`sms`, `whatsapp`, `call`); all."""
@@ -103,7 +103,7 @@ class ConnectionChoice:
 
 @dataclass(frozen=True)
 class Step:
-    """One entry of `do:`, `on_failure:` or `alerts:`."""
+    """One entry of `do:`, `on_success:`, `on_failure:` or `alerts:`."""
 
     use: str
     action: Action
@@ -177,6 +177,7 @@ class Rule:
     conditions: tuple[Condition, ...] = ()
     """The entries of `where` and the `if`. All must be true; all are evaluated, so that the trace is complete."""
     do: tuple[Step, ...] = ()
+    on_success: tuple[Step, ...] = ()
     on_failure: tuple[Step, ...] = ()
     enabled: bool = True
     shadow: bool = False
@@ -187,7 +188,12 @@ class Rule:
     @property
     def steps(self) -> tuple[Step, ...]:
         """Every step of the rule."""
-        return self.do + self.on_failure
+        return self.do + self.follow_ups
+
+    @property
+    def follow_ups(self) -> tuple[Step, ...]:
+        """The steps that run after those of `do`."""
+        return self.on_success + self.on_failure
 
 
 @dataclass(frozen=True)
@@ -228,8 +234,8 @@ class RuleTest:
     """One entry of `tests:` with a valid shape. `bridge.dryrun` runs it.
 
     For each rule in `expect`, the deliveries must be exactly the listed ones, in any order and including those of
-    `on_failure`. Rules that `expect` does not name are not compared. `expect: {}` expects no delivery of any rule.
-    The name `alerts` refers to the file's alerts.
+    `on_success` and `on_failure`. Rules that `expect` does not name are not compared. `expect: {}` expects no delivery
+    of any rule. The name `alerts` refers to the file's alerts.
     """
 
     name: str
@@ -341,15 +347,24 @@ DELIVERY_FIELDS: Mapping[str, str] = {
     "reason": "string",
     "detail": "string",
     "message_status": "string",
+    "channel": "string",
     "recipient": "string",
+    "text": "string",
+    "external_id": "string",
+    "sent_at": "timestamp",
     "attempts": "number",
+    "count": "number",
     "message": "string",
 }
-"""Fields of `delivery` in `on_failure` and `alerts`. All but `id` and `message` are optional.
+"""Fields of `delivery` in `on_success`, `on_failure` and `alerts`. All but `id` and `message` are optional.
 
 `id` makes the follow-up run once: it is the delivery's ID, or one ID per pause for an alert about a connection.
-`message` describes the failure in one sentence, ready to be posted.
+`message` describes what happened in one sentence, ready to be posted. `channel`, `recipient` and `text`, the message
+as it was sent, are those of a message.
 """
+
+MESSAGE_FIELDS = frozenset({"channel", "recipient", "text"})
+"""Fields of `delivery` that only messages have."""
 
 
 class Trace(NamedTuple):
@@ -383,7 +398,7 @@ class PlannedDelivery:
     rule: str
     trigger: Trigger
     step_index: int
-    """Index in the rule's `do` (or `on_failure`, or the file's `alerts`), from 0."""
+    """Index in the rule's `do` (or `on_success`, `on_failure`, or the file's `alerts`), from 0."""
     action: str
     connection: str
     params: Mapping[str, Any]
@@ -403,6 +418,8 @@ class PlannedDelivery:
     shadow: bool = False
     internal: bool = False
     """A message to the team (`Step.internal`)."""
+    on_success: bool = False
+    """The rule follows up on the delivery's success."""
     notes: tuple[str, ...] = ()
     """What it has to do without: fields of the event that cannot be read, and params whose default cannot be
     evaluated. They contain no values."""

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bridge.connector.discovery import Registry, read_settings
+from bridge.connector.params import MarkupLanguage
 from bridge.errors import BridgeError
 from bridge.events import EVENT_TYPES
 from bridge.json_values import describe_type
@@ -54,6 +55,7 @@ _UNDOCUMENTED = re.compile(r"[a-z][a-z0-9_-]{0,30}(\.[a-z0-9_-]{1,30}){1,3}", re
 
 CONTEXT_NAMES: Mapping[Trigger, tuple[str, ...]] = {
     "rule": ("event", "contact", "now"),
+    "on_success": ("event", "contact", "now", "delivery"),
     "on_failure": ("event", "contact", "now", "delivery"),
     "alert": ("event", "contact", "now", "delivery"),
 }
@@ -95,6 +97,8 @@ class ParseContext:
     """Action -> the keys that its steps have unless they set them."""
     present: Paths = frozenset()
     """The fields that have a value whenever the templates here are rendered."""
+    do: tuple[Step, ...] = ()
+    """The steps of the rule that its follow-ups are about."""
     rules: Mapping[str, Rule] = field(default_factory=dict)
     """The rules that tests can name."""
     alerts: tuple[Step, ...] = ()
@@ -253,10 +257,10 @@ class ParseContext:
         return self._compile(node, label, condition, source) if source is not None else None
 
     def template(
-        self, node: Node, source: str, *, html: bool = False, names: Collection[str] = ()
+        self, node: Node, source: str, *, markup: MarkupLanguage | None = None, names: Collection[str] = ()
     ) -> Template | None:
         """Return a compiled string with `{{ }}` in it. `names` limits the names that it can use here."""
-        return self._compile(node, "template", lambda text: template(text, html), source, names)
+        return self._compile(node, "template", lambda text: template(text, markup), source, names)
 
     def check_field(self, node: Node, dotted: str, roots: Collection[str]) -> bool:
         """Check a dotted name of `where`. Return whether it is usable."""

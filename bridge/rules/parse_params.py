@@ -12,10 +12,18 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from bridge.connector.api import Action
-from bridge.connector.params import allows_none, example_of, form_of, is_html, template_of
+from bridge.connector.params import (
+    MarkupLanguage,
+    allows_none,
+    example_of,
+    form_of,
+    markup_of,
+    template_of,
+)
 from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import Trigger
 from bridge.rules.parse_context import ParseContext
+from bridge.rules.presence import may_be_missing
 from bridge.rules.suspicious_text import check_text
 from bridge.rules.template_runtime import unusable
 from bridge.rules.templates import Template, is_template, template
@@ -63,11 +71,13 @@ def read_params(context: ParseContext, use: Node, with_node: Node | None, action
     values: dict[str, Any] = {}
     for name, info in params.items():
         if name in entries:
-            values[name] = _compile(context, entries[name][1], html=is_html(info))
+            values[name] = _compile(context, entries[name][1], markup=markup_of(info))
             continue
         source = _default_template(action, name, info, context.trigger)
         if source is not None:
-            values[name] = DefaultParam(template(source, is_html(info)), _optional(info))
+            default = DefaultParam(template(source, markup_of(info)), _optional(info))
+            if _suits(context, use, action, name, default):
+                values[name] = default
         elif is_required(info) or (context.trigger == "alert" and name == action.recipient):
             example = example_of(info)
             example = f", such as `{name}: {example}`" if example is not None else ""
@@ -76,35 +86,48 @@ def read_params(context: ParseContext, use: Node, with_node: Node | None, action
     return values
 
 
+def _suits(context: ParseContext, use: Node, action: Action, name: str, default: DefaultParam) -> bool:
+    """Return whether a default has what it needs here. Add an error if one that a step must have lacks it."""
+    in_rule = context.trigger == "rule"
+    paths = default.template.paths if in_rule else default.template.required
+    missing = {path for path in paths if path[0] == "delivery" and may_be_missing(path)} - context.present
+    if not missing or default.optional:
+        return not (missing and in_rule)
+    place = "under `on_success`" if in_rule else "in a rule in which every step of `do` is a message"
+    hint = f"write it under `with:`, or use the action {place}, where it is `{default.template.source}`"
+    context.error(use, f"`{action.full_name}` needs `{name}` here", hint)
+    return False
+
+
 def check_templates(context: ParseContext, with_node: Node) -> None:
     """Check the templates under `with` if the action is unknown."""
-    _compile(context, with_node, html=False)
+    _compile(context, with_node, markup=None)
 
 
 def _default_template(action: Action, name: str, info: FieldInfo, trigger: Trigger) -> str | None:
     """Return the template of a param that the rule does not set.
 
     The recipient of an alert has no default, because the event's contact must not receive alerts. The default text of
-    a follow-up for the team describes the failure.
+    a follow-up for the team describes what happened.
     """
     if trigger == "alert" and name == action.recipient:
         return None
-    for_team = trigger == "alert" or (trigger == "on_failure" and action.channel is None)
+    for_team = trigger == "alert" or (trigger != "rule" and action.channel is None)
     if name in _FOLLOW_UP_DEFAULTS and for_team:
         return _FOLLOW_UP_DEFAULTS[name]
     return template_of(info)
 
 
-def _compile(context: ParseContext, node: Node, *, html: bool) -> Any:
+def _compile(context: ParseContext, node: Node, *, markup: MarkupLanguage | None) -> Any:
     """Return a value with all of its templates compiled, also nested ones."""
     if node.entries is not None:
-        return {name: _compile(context, value, html=html) for name, (_, value) in node.entries.items()}
+        return {name: _compile(context, value, markup=markup) for name, (_, value) in node.entries.items()}
     if node.items is not None:
-        return [_compile(context, item, html=html) for item in node.items]
+        return [_compile(context, item, markup=markup) for item in node.items]
     if isinstance(node.value, str):
         context.report(node, check_text(node.value))
     if isinstance(node.value, str) and is_template(node.value):
-        return context.template(node, node.value, html=html) or unusable
+        return context.template(node, node.value, markup=markup) or unusable
     return node.value
 
 

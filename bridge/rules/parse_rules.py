@@ -9,7 +9,7 @@ from bridge.rules.contradictions import contradictions
 from bridge.rules.keys import BOOLEAN, CONDITION, EVENT_TYPES, STRING, Key, Section, ValueType, list_of
 from bridge.rules.model import ALERTS, Condition, Rule, Step
 from bridge.rules.parse_context import ParseContext
-from bridge.rules.parse_steps import read_on_failure, read_steps
+from bridge.rules.parse_steps import read_on_failure, read_on_success, read_steps
 from bridge.rules.parse_where import read_where
 from bridge.rules.presence import proven_by_all
 from bridge.rules.yaml import Node
@@ -53,7 +53,9 @@ def _rule(context: ParseContext, node: Node) -> Rule | None:
     inner = context.within(event_types=event_types, needs_settings=enabled)
     conditions = (*(RULE.take(inner, entries, "where") or ()), *(RULE.take(inner, entries, "if") or ()))
     _warn_about_contradictions(inner, node, conditions)
-    values = RULE.read(inner.within(present=proven_by_all(conditions)), entries)
+    inner = inner.within(present=proven_by_all(conditions))
+    do = RULE.take(inner, entries, "do") or ()
+    values = RULE.read(inner.within(do=do), entries)
     if "name" not in values:
         return None
     return Rule(
@@ -62,6 +64,7 @@ def _rule(context: ParseContext, node: Node) -> Rule | None:
         when=frozenset(event_types),
         when_text=when_text,
         conditions=conditions,
+        do=do,
         enabled=enabled,
         **values,
     )
@@ -184,6 +187,12 @@ RULE = Section(
             "the [steps](#steps) to run",
             example="[{use: hubspot.log_call}]",
             required=True,
+        ),
+        Key(
+            "on_success",
+            list_of("step", read_on_success),
+            "the [steps](#steps) to run each time a step of `do` has succeeded",
+            example='[{use: slack.post, with: {text: "{{ delivery.message }}"}}]',
         ),
         Key(
             "on_failure",

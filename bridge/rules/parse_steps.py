@@ -1,4 +1,4 @@
-"""Parser of steps: `do`, `on_failure` and `alerts`, checked against the connectors."""
+"""Parser of steps: `do`, `on_success`, `on_failure` and `alerts`, checked against the connectors."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from bridge.rules.keys import DURATION, EVENT_TYPES, POSITIVE_INT, STRING, Entri
 from bridge.rules.model import ConnectionChoice, OncePer, Retry, Step, Trigger
 from bridge.rules.parse_context import CONTEXT_NAMES, ParseContext
 from bridge.rules.parse_params import check_templates, has_template, read_params
+from bridge.rules.presence import present_after
 from bridge.rules.templates import is_template
 from bridge.rules.yaml import Node
 from bridge.spelling import did_you_mean, nearest
@@ -31,9 +32,19 @@ def read_steps(context: ParseContext, node: Node, label: str) -> tuple[Step, ...
     return tuple(step for step in steps if step is not None)
 
 
+def read_on_success(context: ParseContext, node: Node, label: str) -> tuple[Step, ...]:
+    """Return the steps of a rule that run after a success."""
+    return _read_follow_ups(context, "on_success", node, label)
+
+
 def read_on_failure(context: ParseContext, node: Node, label: str) -> tuple[Step, ...]:
     """Return the steps of a rule that run after a failure."""
-    return read_steps(context.within(trigger="on_failure"), node, label)
+    return _read_follow_ups(context, "on_failure", node, label)
+
+
+def _read_follow_ups(context: ParseContext, trigger: Trigger, node: Node, label: str) -> tuple[Step, ...]:
+    present = context.present | present_after(context.do, trigger)
+    return read_steps(context.within(trigger=trigger, present=present), node, label)
 
 
 def read_alerts(context: ParseContext, node: Node, label: str) -> tuple[Step, ...]:

@@ -7,13 +7,13 @@ field has a value.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from jinja2 import nodes
 
 from bridge.events import FIELDS
-from bridge.rules.model import Condition, Diagnostic, unplaced_warning
+from bridge.rules.model import MESSAGE_FIELDS, Condition, Diagnostic, Step, Trigger, unplaced_warning
 
 Path = tuple[str, ...]
 Paths = frozenset[Path]
@@ -25,6 +25,7 @@ ABSENT_TESTS: Final = ("undefined", "none")
 _NOTHING: Paths = frozenset()
 _OPTIONAL: Final = ("outcome", "summary", "duration", "agentNumber", "twilioCallSid")
 """Top-level fields that some of Heppu's samples lack, or that its documentation allows to be null."""
+_OPTIONAL_OF_DELIVERY: Final = MESSAGE_FIELDS | {"external_id", "sent_at"}
 _DOCUMENTED: Final = frozenset(path for fields in FIELDS.values() for path in fields if "." not in path)
 
 
@@ -33,7 +34,19 @@ def may_be_missing(path: Path) -> bool:
     root, *rest = path
     if root == "event":
         return len(rest) > 1 or (bool(rest) and (rest[0] in _OPTIONAL or rest[0] not in _DOCUMENTED))
+    if root == "delivery":
+        return bool(rest) and rest[0] in _OPTIONAL_OF_DELIVERY
     return root == "contact"
+
+
+def present_after(steps: Sequence[Step], trigger: Trigger) -> Paths:
+    """Return the fields of `delivery` that have a value in a follow-up (`trigger`) of any of these steps."""
+    names = {"sent_at"} if trigger == "on_success" else set()
+    if steps and all(step.action.channel for step in steps):
+        names |= {"channel", "recipient"}
+        if all(step.action.text in step.values for step in steps):
+            names.add("text")
+    return frozenset(("delivery", name) for name in names)
 
 
 def check_presence(path: Path) -> Diagnostic | None:
@@ -41,6 +54,11 @@ def check_presence(path: Path) -> Diagnostic | None:
     if not may_be_missing(path):
         return None
     name = ".".join(path)
+    if path[0] == "delivery":
+        hint = "add `| default('...')`"
+        if path[1] in MESSAGE_FIELDS:
+            hint += ", or move it to a rule in which every step of `do` is a message"
+        return unplaced_warning(f"some deliveries have no `{name}`, and this fails for them", hint)
     hint = f"add `| default('...')`, or require it in `where`: `{name}: {{filled: true}}`"
     return unplaced_warning(f"some events have no `{name}`, and this fails for them", hint)
 

@@ -31,6 +31,7 @@ from bridge.rules.model import (
     MessagingPolicy,
     PlannedDelivery,
     Routing,
+    Rule,
     Rules,
     Step,
     Trace,
@@ -65,7 +66,9 @@ def route(event: Event, rules: Rules, now: datetime, history: History = no_histo
             results = [part.check(context, checks) for part in rule.conditions]
             fired = combine("all", results) == "true"
             if fired:
-                plan = _PlanContext("rule", rule.name, event, event.occurred_at, now, "", rule.shadow)
+                plan = _PlanContext(
+                    "rule", rule.name, event, event.occurred_at, now, "", rule.shadow, bool(rule.on_success)
+                )
                 planned.extend(_plan_steps(rule.do, plan, context))
             traces.append(Trace(rule.name, fired, tuple(checks)))
         except Exception as error:
@@ -77,18 +80,26 @@ def route(event: Event, rules: Rules, now: datetime, history: History = no_histo
 def follow_up(
     event: Event, rules: Rules, rule_name: str, delivery: Mapping[str, Any], now: datetime
 ) -> tuple[PlannedDelivery, ...]:
-    """Plan a rule's `on_failure` for a delivery that failed permanently or whose message was undelivered.
+    """Plan a rule's `on_success` or `on_failure` for a delivery that ended.
 
-    `delivery` has the fields of `DELIVERY_FIELDS`. Delays count from `now`, and the delivery's `id` makes each
+    `delivery` has the fields of `DELIVERY_FIELDS`, and `params`. It is a success if it `succeeded` without a `reason`
+    (the message was not reported as undelivered). Delays count from `now`, and the delivery's `id` makes each
     follow-up run once. Empty if the rule no longer exists.
     """
     rule = rules.named(rule_name)
-    if rule is None or not rule.on_failure:
+    if rule is None:
         return ()
-    fields = _delivery_fields(delivery)
-    plan = _PlanContext("on_failure", rule.name, event, now, now, str(fields.get("id", "")), rule.shadow)
-    context = _context(event, rules, now, fields)
-    return _plan_steps(rule.on_failure, plan, context)
+    trigger: Trigger = "on_success" if _is_success(delivery) else "on_failure"
+    steps = rule.on_success if trigger == "on_success" else rule.on_failure
+    if not steps:
+        return ()
+    fields = _delivery_fields(delivery, rule)
+    plan = _PlanContext(trigger, rule.name, event, now, now, str(fields.get("id", "")), rule.shadow)
+    return _plan_steps(steps, plan, _context(event, rules, now, fields))
+
+
+def _is_success(delivery: Mapping[str, Any]) -> bool:
+    return delivery.get("state") == "succeeded" and not delivery.get("reason")
 
 
 def alerts(
@@ -96,10 +107,12 @@ def alerts(
 ) -> tuple[PlannedDelivery, ...]:
     """Plan the file's alerts for a delivery that needs an operator or, without an event, for a paused connection.
 
-    `delivery` has the fields of `DELIVERY_FIELDS`. Each `id` is alerted once.
+    `delivery` has the fields of `DELIVERY_FIELDS`, and optionally `alert_id`: each alert ID, or else each `id`, is
+    alerted once.
     """
-    fields = _delivery_fields(delivery)
-    plan = _PlanContext("alert", ALERTS, event, now, now, str(fields.get("id", "")), False)
+    fields = _delivery_fields(delivery, rules.named(str(delivery.get("rule", ""))))
+    alert_id = str(delivery.get("alert_id") or fields.get("id", ""))
+    plan = _PlanContext("alert", ALERTS, event, now, now, alert_id, False)
     return _plan_steps(rules.alerts, plan, _context(event, rules, now, fields))
 
 
@@ -111,12 +124,12 @@ def _context(
     return context
 
 
-def after_failure(
+def after_delivery(
     event: Event, rules: Rules, delivery: Mapping[str, Any], now: datetime
 ) -> tuple[PlannedDelivery, ...]:
-    """Plan the rule's `on_failure`, and alerts if the delivery needs review or the rule has no `on_failure`."""
+    """Plan the rule's follow-ups, and alerts if the delivery needs review or failed in a rule without `on_failure`."""
     planned = follow_up(event, rules, str(delivery["rule"]), delivery, now)
-    if delivery["state"] == "needs_review" or not planned:
+    if delivery["state"] == "needs_review" or not (planned or _is_success(delivery)):
         planned += alerts(event, rules, delivery, now)
     return planned
 
@@ -143,6 +156,8 @@ class _PlanContext:
     delivery_id: str
     """The delivery that a follow-up or alert is about. Empty for a rule's own deliveries."""
     shadow: bool
+    on_success: bool = False
+    """The rule follows up on the success of these deliveries."""
 
     @property
     def conversation(self) -> str:
@@ -204,6 +219,7 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
         retry=step.retry,
         shadow=plan.shadow,
         internal=step.internal,
+        on_success=plan.on_success,
         notes=() if error else (*unread, *left_out),
     )
 
@@ -347,11 +363,18 @@ def _shorten_key(key: str) -> str:
     return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _delivery_fields(delivery: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a delivery that templates can use, as plain JSON."""
-    fields = {name: delivery.get(name) for name in DELIVERY_FIELDS}
+def _delivery_fields(delivery: Mapping[str, Any], rule: Rule | None) -> dict[str, Any]:
+    """Return the fields of a delivery of `rule` that templates can use, as plain JSON."""
+    fields = {name: delivery.get(name) for name in DELIVERY_FIELDS} | {"text": _text(delivery, rule)}
     return {
         name: value if isinstance(value, bool | int | float | str) else str(value)
         for name, value in fields.items()
         if value is not None
     }
+
+
+def _text(delivery: Mapping[str, Any], rule: Rule | None) -> str | None:
+    """Return the text of a message as it was sent; None for another action, and once its params were pruned."""
+    names = {step.action.text for step in rule.do if step.use == delivery.get("action")} if rule else set()
+    params = delivery.get("params") or {}
+    return next((text for name in names if isinstance(text := params.get(name or ""), str)), None)

@@ -35,13 +35,15 @@ class DeliveryOptions:
     """A message to the team: the messaging policy does not apply, and it has no unsubscribe link."""
     notes: tuple[str, ...] = ()
     """What it has to do without (`PlannedDelivery.notes`)."""
+    on_success: bool = False
+    """Its rule follows up on a success."""
 
     @classmethod
     def of(cls, planned: PlannedDelivery, *, force: bool = False) -> DeliveryOptions:
         """Return the options of a planned delivery."""
         return cls(
             planned.updates_existing, planned.cancel_on, planned.once, planned.retry, planned.shadow, force,
-            planned.internal, planned.notes,
+            planned.internal, planned.notes, planned.on_success,
         )  # fmt: skip
 
     @staticmethod
@@ -60,6 +62,7 @@ class DeliveryOptions:
             force=stored.get("force", False),
             internal=stored.get("internal", False),
             notes=tuple(stored.get("notes", ())),
+            on_success=stored.get("on_success", False),
         )
 
     def to_json(self) -> str:
@@ -83,7 +86,7 @@ class DeliveryOptions:
 
 
 _DEFAULT_OPTIONS: Final = DeliveryOptions()
-_FLAGS: Final = ("updates", "shadow", "force", "internal")
+_FLAGS: Final = ("updates", "shadow", "force", "internal", "on_success")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,14 @@
-"""Follow-ups: turns failures into deliveries of the rule's `on_failure` steps and of alerts to the team.
+"""Follow-ups: turns results into deliveries of `on_success` and `on_failure` steps and of alerts to the team.
 
-A delivery that failed or needs review is flagged until its follow-ups have been created. Both change in one
-transaction, so a kill leaves either the flag or the follow-ups, never neither or both. If a batch cannot be written,
-its follow-ups are created one by one; one that fails alone loses its flag and records the error. Follow-ups have no
-follow-ups: an alert that fails is visible on the dashboard.
+A delivery that failed or needs review, or succeeded in a rule with `on_success`, is flagged until its follow-ups have
+been created. Both change in one transaction, so a kill leaves either the flag or the follow-ups, never neither or
+both. If a batch cannot be written, its follow-ups are created one by one; one that fails alone loses its flag and
+records the error. Follow-ups have no follow-ups: an alert that fails is visible on the dashboard.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -17,6 +18,7 @@ from sqlalchemy import Connection, exists, func, literal, or_, select, text, upd
 
 from bridge.errors import StoreUnavailable
 from bridge.events import Event
+from bridge.lifecycle import DeliveryState
 from bridge.rules.model import PlannedDelivery
 from bridge.store import schema
 from bridge.store.connections import CONNECTION_COLUMNS, ConnectionState
@@ -104,7 +106,7 @@ def _follow_up_deliveries(
     created = []
     for delivery in deliveries:
         event = events[delivery.id]
-        rules_hash, planned = plan(event, failure_template_vars(delivery), now)
+        rules_hash, planned = plan(event, delivery_template_vars(delivery), now)
         created += [delivery_row(item, event, rules_hash, now, parent_id=delivery.id) for item in planned]
     if created:
         conn.execute(_DELIVERIES.insert(), created)
@@ -141,9 +143,13 @@ def _follow_up_pauses(
     return len(connections)
 
 
-def failure_template_vars(delivery: Delivery) -> dict[str, Any]:
-    """Return `delivery` for the templates of `on_failure` and `alerts`: see `DELIVERY_FIELDS`."""
-    outcome = "needs review" if delivery.state == "needs_review" else "failed"
+_OUTCOMES = {DeliveryState.NEEDS_REVIEW: "needs review", DeliveryState.SUCCEEDED: "succeeded"}
+"""What `delivery.message` says about a delivery; any other has failed."""
+
+
+def delivery_template_vars(delivery: Delivery) -> dict[str, Any]:
+    """Return `delivery` for the templates of follow-ups: see `DELIVERY_FIELDS`; and its `params`."""
+    outcome = _OUTCOMES.get(delivery.state, "failed")
     undelivered = (
         delivery.message_status
         if delivery.state == "succeeded" and delivery.message_status in UNDELIVERED_STATUSES
@@ -151,7 +157,8 @@ def failure_template_vars(delivery: Delivery) -> dict[str, Any]:
     )
     if undelivered:
         outcome = f"was {undelivered}"
-    cause = delivery.detail or delivery.reason or "no reason given"
+    cause = delivery.detail or delivery.reason or ("" if outcome == "succeeded" else "no reason given")
+    explanation = f": {cause}" if cause else ""
     return {
         "id": delivery.id,
         "rule": delivery.rule,
@@ -161,9 +168,13 @@ def failure_template_vars(delivery: Delivery) -> dict[str, Any]:
         "reason": delivery.reason or undelivered,
         "detail": delivery.detail,
         "message_status": delivery.message_status,
+        "channel": delivery.channel,
         "recipient": delivery.recipient,
+        "params": json.loads(delivery.params),
+        "external_id": delivery.external_id,
+        "sent_at": delivery.possibly_sent_at.isoformat() if delivery.possibly_sent_at else None,
         "attempts": delivery.attempts,
-        "message": f"{delivery.action} of rule {delivery.rule} {outcome}: {cause} ({delivery.id})",
+        "message": f"{delivery.action} of rule {delivery.rule} {outcome}{explanation} ({delivery.id})",
     }
 
 

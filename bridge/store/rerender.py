@@ -125,7 +125,7 @@ def _plan(
 def _obstacle(delivery: Delivery) -> str | None:
     """Return why a delivery has to stay as it is; None if it can be rendered again."""
     if delivery.trigger != "rule":
-        return "it follows up on a failure"
+        return "it follows up on another delivery"
     if delivery.state is not DeliveryState.PENDING or delivery.fencing_token:
         return "it was attempted before"
     if delivery.params == ERASED:

@@ -131,11 +131,11 @@ deliveries = Table(
     Column("event_id", Text, ForeignKey("events.id"),
            info=_doc("The event that triggered the delivery. Null for alerts about a connection.")),
     Column("parent_id", Text,
-           info=_doc("The failed delivery, or the pause (`pau_...`), that an `on_failure` step or alert "
-                     "reports.")),
+           info=_doc("The delivery, or the pause (`pau_...`), that an `on_success` or `on_failure` step or an "
+                     "alert is about.")),
     Column("trigger", Text, nullable=False,
-           info=_doc("The part of the rules file that created the delivery: `rule`, `on_failure` or "
-                     "`alert`.")),
+           info=_doc("The part of the rules file that created the delivery: `rule`, `on_success`, "
+                     "`on_failure` or `alert`.")),
     Column("rule", Text, nullable=False, info=_doc("Name of the rule.")),
     Column("step_index", Integer, nullable=False,
            info=_doc("Position of the step in the list of steps, from 0.")),
@@ -191,7 +191,8 @@ deliveries = Table(
                      "`failed`.")),
     Column("message_status_at", Instant, info=_doc("When the status was stored.")),
     Column("needs_follow_up", Boolean, nullable=False, default=False,
-           info=_doc("True until the `on_failure` steps and alerts of the failure have been created.")),
+           info=_doc("True until the follow-ups of a failure, or of a success in a rule with `on_success`, have "
+                     "been created.")),
     Column("created_at", Instant, nullable=False, info=_doc("When the delivery was created.")),
     Column("finished_at", Instant, info=_doc("When the delivery reached its final state.")),
     Index("deliveries_due", "connection", "run_at", sqlite_where=text(_IS_PENDING),
@@ -213,8 +214,8 @@ deliveries = Table(
     Index("deliveries_external_id", "external_id", sqlite_where=text("external_id IS NOT NULL"),
           postgresql_where=text("external_id IS NOT NULL")),
     Index("deliveries_state", "state", "created_at"),
-    info=_doc("One action of one rule for one event: the unit of retry. Follow-ups of failures are "
-              "deliveries as well."),
+    info=_doc("One action of one rule for one event: the unit of retry. Follow-ups are deliveries as "
+              "well."),
 )  # fmt: skip
 
 attempts = Table(
@@ -387,7 +388,6 @@ connections = Table(
     info=_doc("The shared state of each connection: its pause, circuit breaker and request budget."),
 )  # fmt: skip
 
-workers = Table(
 alert_groups = Table(
     "alert_groups",
     metadata,
@@ -401,6 +401,7 @@ alert_groups = Table(
     info=_doc("One row per connection and cause of alerts: the team gets at most one alert about each in ten minutes."),
 )  # fmt: skip
 
+workers = Table(
     "workers",
     metadata,
     Column("id", Text, primary_key=True, info=_doc("ID of the process.")),

@@ -47,7 +47,9 @@ def apply_transitions(database: Database, conn: Connection, changes: Sequence[Ch
     for change in changes:
         delivery = change.delivery
         current = change.current_state or delivery.state
-        columns = change.transition.columns(current, now, delivery.trigger, delivery.finished_at)
+        columns = change.transition.columns(
+            current, now, delivery.trigger, delivery.finished_at, on_success=delivery.options.on_success
+        )
         rows.append({"id": delivery.id, **columns, **change.columns})
     bulk_update(conn, _TABLE, ["id"], rows)
     by_key: dict[KeyEffect, list[Change]] = {effect: [] for effect in KeyEffect}

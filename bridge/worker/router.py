@@ -1,4 +1,4 @@
-"""The router: turns stored events into deliveries, and failures into follow-ups.
+"""The router: turns stored events into deliveries, and their results into follow-ups.
 
 The router only computes and does not contact providers, so it runs in the process of the receiver. While webhook
 requests wait there, it yields the interpreter to them.
@@ -13,7 +13,7 @@ from typing import Any
 
 from bridge.events import Event
 from bridge.rules.model import PlannedDelivery
-from bridge.rules.route import after_failure, alerts, route
+from bridge.rules.route import after_delivery, alerts, route
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.follow_ups import follow_up_deliveries, follow_up_pauses, has_pending_follow_ups
 from bridge.store.routing import route_unrouted
@@ -64,7 +64,7 @@ class Router(BackgroundThread):
                 self._wake.wait(POLL_INTERVAL)
 
     def run_once(self) -> int:
-        """Route up to one batch of events and follow up on one batch of failures; return how many were processed."""
+        """Route up to one batch of events and follow up on one batch of results; return how many were processed."""
         rules = self._rules.current
         routed, failed_events = route_unrouted(
             self._database, rules, lambda event, now, history: route(event, rules, now, history), BATCH
@@ -78,7 +78,7 @@ class Router(BackgroundThread):
         return routed + (self._follow_up() if has_pending_follow_ups(self._database) else 0)
 
     def _follow_up(self) -> int:
-        followed_up, failed_deliveries = follow_up_deliveries(self._database, self._after_failure)
+        followed_up, failed_deliveries = follow_up_deliveries(self._database, self._after_delivery)
         alerted, failed_pauses = follow_up_pauses(self._database, self._after_pause)
         for delivery_id in failed_deliveries:
             log.error(
@@ -94,11 +94,11 @@ class Router(BackgroundThread):
             )
         return followed_up + alerted
 
-    def _after_failure(
+    def _after_delivery(
         self, event: Event, delivery: Mapping[str, Any], now: datetime
     ) -> tuple[str, Sequence[PlannedDelivery]]:
         rules = self._rules.current
-        return rules.hash, after_failure(event, rules, delivery, now)
+        return rules.hash, after_delivery(event, rules, delivery, now)
 
     def _after_pause(
         self, event: Event, delivery: Mapping[str, Any], now: datetime

@@ -81,7 +81,7 @@ class SmsParams(Params):
     )
 
 
-@connector.action(channel="sms", idempotency=per_message, lookup_delay=timedelta(seconds=10))
+@connector.action(channel="sms", text="body", idempotency=per_message, lookup_delay=timedelta(seconds=10))
 def send_sms(account: Account, params: SmsParams, context: Context) -> Success:
     """Send one text message."""
     validity = params.validity

@@ -38,6 +38,7 @@ rules:
         delay: 5m
         cancel_on: [call.completed, chat.resolved]
         expires: 10h
+    on_success: [{use: desk.post, delay: 10m}]
   - name: text-too
     when: call.busy
     do: [{use: desk.send, delay: 20m}]
@@ -45,6 +46,7 @@ rules:
     when: [chat.abandoned, call.completed]
     where: {contact.email: {exists: true}}
     do: [{use: desk.mail, delay: 30m, cancel_on: chat.resolved, once: {per: contact, within: 2h}}]
+    on_success: [{use: desk.send}]
   - name: log
     when: [call.*, chat.*]
     do: [{use: desk.record}]

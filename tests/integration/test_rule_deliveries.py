@@ -275,7 +275,7 @@ def test_rerender_leaves_attempted_deliveries_and_follow_ups(engine: Engine) -> 
     report = rerender(engine, rules_file(RULE.replace("Hi ", "Hello ")))
     assert {item.reason: item.ids for item in report.kept} == {
         "it was attempted before": [before],
-        "it follows up on a failure": [follow_up],
+        "it follows up on another delivery": [follow_up],
     }
     assert engine.show(before)["params"]["body"] == "Hi Ines"
 

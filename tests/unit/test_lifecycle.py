@@ -62,19 +62,24 @@ TRANSITIONS: dict[str, Callable[[Row], Transition]] = {
 }
 
 
-def apply(row: Row | None, transition: Transition, now: datetime, trigger: str) -> Row:
+def apply(
+    row: Row | None, transition: Transition, now: datetime, trigger: str, *, on_success: bool = False
+) -> Row:
     current, finished_at = (row.state, row.finished_at) if row else (None, None)
-    columns = transition.columns(current, now, trigger, finished_at)
+    columns = transition.columns(current, now, trigger, finished_at, on_success=on_success)
     return Row(**columns | {"state": transition.state})
 
 
 @given(
     new=st.sampled_from(NEW),
     names=st.lists(st.sampled_from(sorted(TRANSITIONS)), max_size=20),
-    trigger=st.sampled_from(["rule", "on_failure", "alert"]),
+    trigger=st.sampled_from(["rule", "on_success", "on_failure", "alert"]),
+    on_success=st.booleans(),
 )
-def test_random_transitions_keep_the_row_consistent(new: Transition, names: list[str], trigger: str) -> None:
-    row, now = apply(None, new, NOW, trigger), NOW
+def test_random_transitions_keep_the_row_consistent(
+    new: Transition, names: list[str], trigger: str, on_success: bool
+) -> None:
+    row, now, successes = apply(None, new, NOW, trigger), NOW, 0
     for name in names:
         now += MINUTE
         transition = TRANSITIONS[name](row)
@@ -82,14 +87,16 @@ def test_random_transitions_keep_the_row_consistent(new: Transition, names: list
             with pytest.raises(IllegalTransition):
                 apply(row, transition, now, trigger)
             continue
-        before, row = row, apply(row, transition, now, trigger)
+        before, row = row, apply(row, transition, now, trigger, on_success=on_success)
         is_finished = row.state in FINAL_STATES and row.state is not DeliveryState.NEEDS_REVIEW
         assert (row.finished_at is not None) == is_finished
         if row.outcome_unknown_since is not None:
             assert row.state in (DeliveryState.RUNNING, DeliveryState.RETRYING)
         if row.needs_follow_up:
             assert trigger == "rule"
-            assert transition.is_failure
+            assert transition.is_failure or (on_success and row.state is DeliveryState.SUCCEEDED)
+            successes += not transition.is_failure
+        assert successes <= 1
         if transition.key is KeyEffect.RELEASE:
             assert row.state is not DeliveryState.SUCCEEDED
             assert not transition.may_have_taken_effect
@@ -169,7 +176,7 @@ def test_untyped_rows_do_not_leave_the_function_that_reads_them(path: Path) -> N
     "options",
     [
         DeliveryOptions(),
-        DeliveryOptions(updates=True, shadow=True, force=True),
+        DeliveryOptions(updates=True, shadow=True, force=True, on_success=True),
         DeliveryOptions(
             cancel_on=("call.answered",),
             once=OncePer("contact", timedelta(hours=24)),

@@ -62,12 +62,12 @@ def registry() -> Registry:
         """Return the flags of contacts."""
         raise AssertionError("a dry run calls no provider")
 
-    @texter.action(channel="sms", idempotency=per_message)
+    @texter.action(channel="sms", text="body", idempotency=per_message)
     def send(client: Any, params: SmsParams, context: Context) -> Success:
         """Send a text message; there is no lookup."""
         raise AssertionError("a dry run calls no provider")
 
-    @mailer.action(channel="email", idempotency=per_message)
+    @mailer.action(channel="email", text="text", idempotency=per_message)
     def post(client: Any, params: EmailParams, context: Context) -> Success:
         """Send an email."""
         raise AssertionError("a dry run calls no provider")

@@ -47,6 +47,7 @@ def run_events(request, database):
         on_engine = request.param == "engine"
         dry_run = DryRun(database, rules, **options) if on_engine else Simulation(rules, **options)
         dry_run.run(events)
+        run.params = [each.planned.params for each in dry_run.deliveries]
         return [
             (each.planned.action, each.state, each.reason, each.at.astimezone(UTC).isoformat())
             for each in dry_run.deliveries
@@ -210,6 +211,30 @@ def test_allowlist_suppresses_other_recipients(run_events, load_rules, event):
         "not_allowlisted",
     )
     assert run_events(rules, busy, allowlist=["+12125550123"])[0][1] == "succeeded"
+
+
+def test_success_is_followed_up_with_the_text_of_the_message(run_events, load_rules, event):
+    rules = load_rules("""
+        version: 1
+        rules:
+          - name: text
+            when: call.busy
+            do: [{use: texter.send, delay: 5m, with: {body: "We tried, {{ contact.first_name }}"}}]
+            on_success:
+              - use: desk.notify
+                delay: 1m
+                with: {text: "{{ delivery.channel }} {{ delivery.external_id }}: {{ delivery.text }}"}
+    """)
+    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=METADATA)
+    rows = run_events(rules, busy)
+    assert rows == [
+        ("texter.send", "succeeded", None, "2026-03-02T17:05:00+00:00"),
+        ("desk.notify", "succeeded", None, "2026-03-02T17:06:00+00:00"),
+    ]
+    assert run_events.params[1] == {"text": "sms sample: We tried, Ines"}
+    assert (
+        len(run_events(rules, busy, allowlist=["+14155550188"])) == 1
+    )  # suppressed, so nothing to follow up
 
 
 FAILURE_RULES = """

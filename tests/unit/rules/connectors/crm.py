@@ -45,6 +45,18 @@ def create_task(client: object, task: Task, context: Context) -> Success:
     return Success()
 
 
+class Message(Params):
+    body: str = param("{{ delivery.text }}", "The message.", example="Hi there")
+    channel: Literal["sms", "email"] = param("{{ delivery.channel }}", "How it was sent.", example="sms")
+    message_id: str | None = param("{{ delivery.external_id }}", "Its ID.", example="SM1")
+
+
+@connector.action(idempotency=per_event)
+def log_message(client: object, message: Message, context: Context) -> Success:
+    """Log a message that was sent."""
+    return Success()
+
+
 @connector.opt_out_flags
 def opt_out_flags(client: object, emails: list[str], phones: list[str]) -> dict[str, Any]:
     """Return no flags."""

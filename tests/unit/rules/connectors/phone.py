@@ -28,7 +28,7 @@ class Text(Params):
     urgent: bool = param(False, "Send with high priority.", example=True)
 
 
-@connector.action(channel="sms", idempotency=per_message)
+@connector.action(channel="sms", text="body", idempotency=per_message)
 def send(client: object, text: Text, context: Context) -> Success:
     """Send one text message."""
     return Success()

@@ -24,7 +24,7 @@ class EmailParams(Params):
     to: Email = param("{{ contact.email }}", "Recipient address.", example="ines@okafor.example")
     subject: str = param(..., "Subject line.", example="Hello")
     text: str = param(..., "Message text.", example="Hi there")
-    html: str | None = param(None, "Message as HTML.", example="<p>Hi there</p>", html=True)
+    html: str | None = param(None, "Message as HTML.", example="<p>Hi there</p>", markup="html")
 
 
 @connector.action(idempotency=per_event, dedupe_by="text", serialize_by=SerializeBy.NONE)
@@ -33,7 +33,7 @@ def post(client: object, post: Post, context: Context) -> Success:
     return Success()
 
 
-@connector.action(channel="email", idempotency=per_message)
+@connector.action(channel="email", text="text", idempotency=per_message)
 def email(client: object, params: EmailParams, context: Context) -> Success:
     """Send one email."""
     return Success()
