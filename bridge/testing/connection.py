@@ -38,6 +38,21 @@ from bridge.samples import refresh_sample, sample
 from bridge.worker.result_policy import to_delivery_error
 
 PUBLIC_URL = "https://bridge.example.com"
+SENT_MESSAGE: Mapping[str, Any] = {
+    "id": "dlv_sent",
+    "rule": "text-when-busy",
+    "action": "twilio.send_sms",
+    "connection": "twilio",
+    "state": "succeeded",
+    "channel": "sms",
+    "recipient": "+14155550123",
+    "text": "We tried to call you.",
+    "external_id": "SM00000000000000000000000000000001",
+    "sent_at": "2026-11-28T12:00:00+00:00",
+    "attempts": 1,
+    "message": "twilio.send_sms of rule text-when-busy succeeded (dlv_sent)",
+}
+"""`delivery` in the templates of an action that is tested: a text message that was sent."""
 
 
 def event(
@@ -88,10 +103,10 @@ def render_params(
 
     A missing value is None in a default, and an error in the rule's own templates.
     """
-    variables = template_context(event, now or datetime.now(UTC), "America/New_York")
+    variables = template_context(event, now or datetime.now(UTC), "America/New_York", SENT_MESSAGE)
     fields = action.params.model_fields
     values = {
-        name: _render(value, variables, html=name in fields and is_html(fields[name]))
+        name: _render(value, variables, markup=markup_of(fields[name]) if name in fields else None)
         for name, value in params.items()
     }
     for name, info in fields.items():
