@@ -99,14 +99,14 @@ def build_context(event: Event, action: Action, connection: str = "", **override
 def render_params(
     action: Action, params: Mapping[str, Any], event: Event, now: datetime | None = None
 ) -> dict[str, Any]:
-    """Return a rule's params and the action's defaults, rendered for one event.
+    """Return a rule's params and the action's defaults, rendered for one event, after a `SENT_MESSAGE`.
 
     A missing value is None in a default, and an error in the rule's own templates.
     """
     variables = template_context(event, now or datetime.now(UTC), "America/New_York", SENT_MESSAGE)
     fields = action.params.model_fields
     values = {
-        name: _render(value, variables, markup=markup_of(fields[name]) if name in fields else None)
+        name: _render(value, variables, html=name in fields and is_html(fields[name]))
         for name, value in params.items()
     }
     for name, info in fields.items():
