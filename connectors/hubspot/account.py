@@ -85,7 +85,7 @@ class Account:
         self.call_outcomes = CallOutcomes(self.call_api)
         self.has_phone_property = True
         self._boolean_properties: dict[str, float] = {}
-        self._multi_select: dict[str, tuple[float, frozenset[str]]] = {}
+        self._definitions: dict[str, tuple[float, Mapping[str, Any]]] = {}
         self.close = pool.clear
 
     def update(self, kind: str, changes: Mapping[str, tuple[str, Mapping[str, str]]]) -> dict[str, Success]:
@@ -133,14 +133,18 @@ class Account:
             for item in response.results or ()
         }
 
-    def multi_select_properties(self, kind: str) -> frozenset[str]:
-        """Return the properties of an object type that take several options, read once in ten minutes."""
-        until, names = self._multi_select.get(kind, (0.0, frozenset()))
+    def property_definitions(self, kind: str) -> Mapping[str, Any]:
+        """Return the definitions of all properties of an object type by name, read once in ten minutes."""
+        until, definitions = self._definitions.get(kind, (0.0, {}))
         if until <= time.monotonic():
-            definitions = self._properties.get_all(kind).results
-            names = frozenset(item.name for item in definitions if item.field_type == "checkbox")
-            self._multi_select[kind] = (time.monotonic() + _PROPERTY_CACHE_SECONDS, names)
-        return names
+            definitions = {item.name: item for item in self._properties.get_all(kind).results}
+            self._definitions[kind] = (time.monotonic() + _PROPERTY_CACHE_SECONDS, definitions)
+        return definitions
+
+    def multi_select_properties(self, kind: str) -> frozenset[str]:
+        """Return the properties of an object type that take several options."""
+        definitions = self.property_definitions(kind)
+        return frozenset(name for name, item in definitions.items() if item.field_type == "checkbox")
 
     def require_boolean_property(self, name: str) -> None:
         """Raise ConfigError unless contacts have this property and it is a checkbox.

@@ -9,6 +9,7 @@ from bridge.errors import ConfigError
 
 from .account import Account
 from .errors import required_scopes, status_of
+from .property_checks import property_problems, reference_problems
 from .scopes import CONTACTS_READ, PROPERTIES_WRITE, Scopes, actions_by_scope, features_of
 from .settings import KEYS_PAGE, connector
 from .unique_properties import UNIQUE_PROPERTIES
@@ -39,9 +40,14 @@ def check(account: Account) -> str:
 
 @connector.check_rules
 def check_rules(account: Account, uses: Sequence[ActionUse]) -> list[RuleProblem]:
-    """Find the scopes that the key lacks for these actions, and the unique properties that are missing."""
+    """Find the scopes and unique properties that these actions lack, and what the account will refuse."""
     scopes = Scopes(account)
-    return [*_scope_problems(scopes, uses), *_missing_unique_properties(account, scopes, uses)]
+    return [
+        *_scope_problems(scopes, uses),
+        *_missing_unique_properties(account, scopes, uses),
+        *property_problems(account, uses),
+        *reference_problems(account, uses),
+    ]
 
 
 @connector.setup

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -185,3 +186,26 @@ def test_setup_without_permission_names_missing_scope(folder: Path, sandbox: Run
     code, lines = bridge(folder, sandbox, "connections", "setup", "hubspot", "--yes")
     assert code == 1
     assert "lacks the scope crm.schemas.contacts.write; add it" in lines["hubspot"]
+
+
+def test_check_online_shows_what_the_account_will_refuse_with_its_line(
+    folder: Path, sandbox: RunningSandbox
+) -> None:
+    rules = RULES.replace(
+        "- use: hubspot.log_call",
+        "- use: hubspot.log_call\n        with: {properties: {hs_call_titel: Support}}",
+    )
+    (folder / "rules.yaml").write_text(rules, "utf-8")
+    result = run_bridge(folder, "check", "--online", **sandbox.environment)
+    assert result.returncode == 1
+    assert "✗ hubspot: key accepted; " in result.stdout
+    assert "; 1 problem in the rules" in result.stdout
+    assert (
+        "rules.yaml:8:29: HubSpot's calls have no property `hs_call_titel`  (rule `everything`)\n"
+        "  8 |         with: {properties: {hs_call_titel: Support}}\n"
+        "    |                             ^\n"
+        "  hint: did you mean `hs_call_title`?"
+    ) in result.stdout
+    report = json.loads(run_bridge(folder, "check", "--online", "--json", **sandbox.environment).stdout)
+    assert [(item["line"], item["level"]) for item in report["diagnostics"]] == [(8, "error")]
+    assert report["ok"] is False

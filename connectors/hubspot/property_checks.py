@@ -1,0 +1,177 @@
+"""Checks of what the rules write: names, options, types, owners, call outcomes and pipelines of the account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+from bridge.connector import (
+    CONTACT_OWNER,
+    FROM_EVENT,
+    ActionUse,
+    Location,
+    RuleProblem,
+    did_you_mean,
+)
+
+from .account import Account
+from .errors import required_scopes, status_of
+from .records import OWNER_PROPERTY
+
+_NEW_CONTACT = {"new_contact": "contacts"}
+_WRITTEN: Mapping[str, Mapping[str, str]] = {
+    "log_call": {"properties": "calls", **_NEW_CONTACT},
+    "log_chat": {"properties": "notes", **_NEW_CONTACT},
+    "log_message": _NEW_CONTACT,
+    "upsert_contact": {"properties": "contacts", **_NEW_CONTACT},
+    "update_contact": {"properties": "contacts"},
+    "create_task": {"properties": "tasks", **_NEW_CONTACT},
+    "create_ticket": {"properties": "tickets", **_NEW_CONTACT},
+    "close_ticket": {"properties": "tickets"},
+}
+"""Action -> the params that set fields, and the object type that these fields belong to."""
+
+
+def written_types(uses: Sequence[ActionUse]) -> list[str]:
+    """Return the object types whose fields the rules set."""
+    kinds = (kind for use in uses for param, kind in _params_of(use) if use.properties(param))
+    return list(dict.fromkeys(kinds))
+
+
+def property_problems(account: Account, uses: Sequence[ActionUse]) -> Iterator[RuleProblem]:
+    """Find properties that the account does not have or does not let anybody write, and values that it refuses.
+
+    The definitions of each object type that the rules write take one request.
+    """
+    definitions: dict[str, Mapping[str, Any]] = {}
+    for kind in written_types(uses):
+        try:
+            definitions[kind] = account.property_definitions(kind)
+        except Exception as error:
+            if status_of(error) != 403:
+                raise
+            scopes = " or ".join(required_scopes(error))
+            text = f"the properties of {kind} in the rules are not checked: the key lacks the scope {scopes}"
+            yield RuleProblem(text, level="warning")
+    for use in uses:
+        for param, kind in _params_of(use):
+            for name, value in use.properties(param).items() if kind in definitions else ():
+                found = _property_problem(account, kind, definitions[kind], name, value)
+                if found:
+                    yield RuleProblem(*found, use, (param, name))
+
+
+def reference_problems(account: Account, uses: Sequence[ActionUse]) -> Iterator[RuleProblem]:
+    """Find owners, call outcomes, pipelines and stages that the account does not have."""
+    for use in uses:
+        for param, verify in (("owner", _owner_problem), ("disposition", _outcome_problem)):
+            value = use.params.get(param)
+            if isinstance(value, str) and (text := verify(account, value)):
+                yield _problem(text, use, (param,))
+
+
+def _params_of(use: ActionUse) -> Iterator[tuple[str, str]]:
+    yield from _WRITTEN.get(use.action.name, {}).items()
+
+
+def _problem(text: str, use: ActionUse, location: Location) -> RuleProblem:
+    text, _, hint = text.partition("; ")
+    return RuleProblem(text, hint, use, location)
+
+
+def _owner_problem(account: Account, owner: str) -> str:
+    return "" if owner == CONTACT_OWNER else account.owners.verify(owner).problem
+
+
+def _outcome_problem(account: Account, outcome: str) -> str:
+    return account.call_outcomes.resolve(outcome).problem
+
+
+def _property_problem(
+    account: Account, kind: str, definitions: Mapping[str, Any], name: str, value: Any
+) -> tuple[str, str] | None:
+    """Return what is wrong with one property, and a hint."""
+    definition = definitions.get(name)
+    if definition is None:
+        by_label = {str(item.label).lower(): item.name for item in definitions.values()}
+        internal = by_label.get(name.lower()) or by_label.get(name.replace("_", " ").lower())
+        hint = f"did you mean `{internal}`?" if internal else did_you_mean(name, definitions)
+        return f"HubSpot's {kind} have no property `{name}`", hint
+    if getattr(definition.modification_metadata, "read_only_value", False):
+        return (
+            f"the property `{name}` of HubSpot's {kind} is read-only",
+            "HubSpot itself sets it; leave it out",
+        )
+    if value is None or value is FROM_EVENT:
+        return None
+    if name == OWNER_PROPERTY:
+        problem = _owner_problem(account, str(value))
+        return (problem, "the param `owner` takes an email address as well") if problem else None
+    return _value_problem(definition, name, value)
+
+
+def _value_problem(definition: Any, name: str, value: Any) -> tuple[str, str] | None:
+    values = (
+        value if isinstance(value, list) else str(value).split(";") if _takes_several(definition) else [value]
+    )
+    known = [item for item in values if item is not None and item is not FROM_EVENT]
+    if isinstance(value, list) and definition.type == "enumeration" and not _takes_several(definition):
+        return f"the property `{name}` takes one option, not a list", ""
+    if definition.type == "enumeration":
+        return next(filter(None, (_option_problem(definition, name, item) for item in known)), None)
+    requirement = _REQUIREMENTS.get(definition.type)
+    if requirement is None:
+        return None
+    must_be, is_valid = requirement
+    wrong = next((item for item in known if not is_valid(item)), None)
+    return None if wrong is None else (f"the property `{name}` must be {must_be}, not `{_shown(wrong)}`", "")
+
+
+def _takes_several(definition: Any) -> bool:
+    return bool(definition.field_type == "checkbox")
+
+
+def _option_problem(definition: Any, name: str, value: Any) -> tuple[str, str] | None:
+    options = {str(option.value): str(option.label) for option in definition.options or ()}
+    text = _shown(value).strip()
+    if not options or text in options:  # the options of an external list are not in the definition
+        return None
+    internal = next((option for option, label in options.items() if label.lower() == text.lower()), None)
+    hint = f"write `{internal}`, the internal value of this option" if internal else ""
+    return f"the property `{name}` has no option `{text}`", hint or did_you_mean(text, options)
+
+
+def _shown(value: Any) -> str:
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)[:80]
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, bool)
+
+
+def _is_date(value: Any) -> bool:
+    if isinstance(value, date | datetime) or str(value).isdecimal():
+        return True
+    try:
+        datetime.fromisoformat(str(value))
+    except ValueError:
+        return False
+    return True
+
+
+def _is_boolean(value: Any) -> bool:
+    return _shown(value) in ("true", "false")
+
+
+_REQUIREMENTS = {
+    "number": ("a number", _is_number),
+    "bool": ("true or false", _is_boolean),
+    "date": ("a date like 2026-03-02", _is_date),
+    "datetime": ("a time like 2026-03-02T15:00:00Z", _is_date),
+}
+"""Type of a property -> what its value must be."""
