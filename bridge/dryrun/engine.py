@@ -8,6 +8,7 @@ or fails as `fail` says. A failure lasts for the whole run, so a connection that
 from __future__ import annotations
 
 import json
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,10 +44,16 @@ from bridge.rules.counting import History
 from bridge.rules.model import PlannedDelivery, Routing, Rules, Trace, Truth
 from bridge.rules.route import after_delivery, alerts, consent, route
 from bridge.store import schema
+from bridge.store.alert_groups import next_due_at
 from bridge.store.claim import Capacity, claim
 from bridge.store.database import Database
 from bridge.store.deliveries import Delivery
-from bridge.store.follow_ups import follow_up_deliveries, follow_up_pauses, has_pending_follow_ups
+from bridge.store.follow_ups import (
+    follow_up_alert_groups,
+    follow_up_deliveries,
+    follow_up_pauses,
+    has_pending_follow_ups,
+)
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.policy_inputs import PolicyConfig
 from bridge.store.results import record_results
@@ -68,6 +75,8 @@ _FAILURES: Final[Mapping[str, Callable[[str], DeliveryError]]] = {
 """The error for each failure in `fail`; PermanentError for all others."""
 _SLOTS: Final = 100
 """Calls per claim; they run one after the other."""
+_PlannedKey = tuple[str, str, str, int]
+"""Idempotency key, trigger, rule and index of the step."""
 _WAITING = text("deliveries.state IN ('pending', 'retrying')")
 _DELIVERIES, _CONNECTIONS, _KEYS = schema.deliveries, schema.connections, schema.idempotency_keys
 _KEY_IS_RESERVED = exists(
@@ -131,8 +140,8 @@ class DryRun:
         self._policy_config = PolicyConfig(
             replace(rules.messaging, crm_opt_outs={}), self._consent, allowlist
         )
-        self._planned: list[tuple[Event, PlannedDelivery]] = []
-        """Every planned delivery, in the order of the rows of `deliveries`."""
+        self._planned: dict[_PlannedKey, deque[tuple[Event, PlannedDelivery]]] = defaultdict(deque)
+        """Every planned delivery, by what identifies its row; a grouped alert has none."""
 
     def run(self, events: Iterable[Event]) -> None:
         """Accept each event at the time it was received, then advance the clock until nothing is due."""
@@ -147,7 +156,7 @@ class DryRun:
             self._run_until(None)
         with self._database.read() as conn:
             rows = conn.execute(_RESULTS).all()
-        self.deliveries = [_result(*planned, row) for planned, row in zip(self._planned, rows, strict=True)]
+        self.deliveries = [_result(*self._planned[_key_of(row)].popleft(), row) for row in rows]
         self._describe_duplicates(rows)
 
     def _accept(self, event: Event) -> None:
@@ -174,11 +183,12 @@ class DryRun:
         while has_pending_follow_ups(self._database):
             follow_up_deliveries(self._database, partial(self._follow_up, after_delivery))
             follow_up_pauses(self._database, partial(self._follow_up, alerts))
+            follow_up_alert_groups(self._database, partial(self._follow_up, alerts))
 
     def _run_until(self, until: datetime | None) -> None:
         """Process the deliveries due before `until`. Events received at an instant precede deliveries due then."""
-        while due := self._next_due():
-            now = min(due.values())
+        while instants := [*(due := self._next_due()).values(), *self._next_alert()]:
+            now = min(instants)
             if until is not None and now >= until:
                 return
             self._clock.set(max(now, self._clock.now()))
@@ -190,6 +200,12 @@ class DryRun:
     def _next_due(self) -> dict[str, datetime]:
         with self._database.read() as conn:
             return {row.connection: row.run_at for row in conn.execute(_NEXT_DUE)}
+
+    def _next_alert(self) -> list[datetime]:
+        """Return when the next alert about counted problems is due, if any is."""
+        with self._database.read() as conn:
+            due_at = next_due_at(conn)
+        return [] if due_at is None else [due_at]
 
     def _attempt_due(self, connection: str) -> None:
         sizes = {name: action.batch for name, action in self._actions.items()}
@@ -215,8 +231,12 @@ class DryRun:
     def _route(self, event: Event, now: datetime, history: History) -> Routing:
         routing = route(event, self.rules, now, history)
         self.traces.append((event, routing.traces))
-        self._planned += [(event, planned) for planned in routing.planned]
+        self._add_planned(event, routing.planned)
         return routing
+
+    def _add_planned(self, event: Event, planned: Sequence[PlannedDelivery]) -> None:
+        for item in planned:
+            self._planned[_key_of(item)].append((event, item))
 
     def _follow_up(
         self,
@@ -226,8 +246,12 @@ class DryRun:
         now: datetime,
     ) -> tuple[str, Sequence[PlannedDelivery]]:
         follow_ups = plan(event, self.rules, delivery, now)
-        self._planned += [(event, planned) for planned in follow_ups]
+        self._add_planned(event, follow_ups)
         return self.rules.hash, follow_ups
+
+
+def _key_of(delivery: PlannedDelivery | Row[Any]) -> _PlannedKey:
+    return delivery.idempotency_key, delivery.trigger, delivery.rule, delivery.step_index
 
 
 def _actions(rules: Rules) -> dict[str, Action]:

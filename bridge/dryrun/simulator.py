@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
@@ -35,9 +35,10 @@ from bridge.policy import (
     event_precedence,
     find_cancelling_event,
 )
+from bridge.policy.alert_groups import AlertGroup, cause_of
 from bridge.rules.counting import MAX_COUNTED
 from bridge.rules.model import MessagingPolicy, PlannedDelivery, Rules
-from bridge.rules.route import after_delivery, route
+from bridge.rules.route import after_delivery, alerts, route
 
 
 @dataclass
@@ -156,7 +157,10 @@ class Simulation:
         self.accepted = 0
         self.deliveries: list[DryRunDelivery] = []
         self._store = InMemoryStore()
-        self._queue: list[tuple[datetime, int, DryRunDelivery]] = []
+        self._queue: list[tuple[datetime, int, DryRunDelivery | AlertGroup]] = []
+        self._alert_groups: dict[tuple[str, str], AlertGroup] = {}
+        self._latest_failures: dict[tuple[str, str], DryRunDelivery] = {}
+        """The last counted failure of each group, by connection and cause."""
         self._sequence = count(1)
         self._id_counts: Counter[str] = Counter()
 
@@ -186,9 +190,31 @@ class Simulation:
 
     def _follow_up(self, delivery: DryRunDelivery, now: datetime) -> None:
         """Add the follow-ups of a delivery that ended, unless it is one itself."""
-        if delivery.planned.trigger == "rule":
-            for planned in after_delivery(delivery.event, self.rules, _template_vars(delivery), now):
-                self._add_delivery(delivery.event, planned, now)
+        if delivery.planned.trigger != "rule":
+            return
+        template_vars = _template_vars(delivery)
+        planned = after_delivery(delivery.event, self.rules, template_vars, now)
+        if any(item.trigger == "alert" for item in planned) and not self._admit(delivery, template_vars, now):
+            planned = tuple(item for item in planned if item.trigger != "alert")
+        for item in planned:
+            self._add_delivery(delivery.event, item, now)
+
+    def _admit(self, delivery: DryRunDelivery, template_vars: Mapping[str, Any], now: datetime) -> bool:
+        """Return True if the failure of a delivery is alerted now; otherwise count it for the next alert."""
+        key = delivery.planned.connection, cause_of(template_vars)
+        group = self._alert_groups.setdefault(key, AlertGroup(*key))
+        if group.admit(delivery.planned.rule, delivery.id, now):
+            return True
+        if group.waiting.total() == 1 and group.due_at is not None:
+            heapq.heappush(self._queue, (group.due_at, next(self._sequence), group))
+        self._latest_failures[key] = delivery
+        return False
+
+    def _alert(self, group: AlertGroup, now: datetime) -> None:
+        """Add the alerts about the counted failures of a group."""
+        latest = self._latest_failures.pop((group.connection, group.cause))
+        for planned in alerts(latest.event, self.rules, group.summarize(_template_vars(latest), now), now):
+            self._add_delivery(latest.event, planned, now)
 
     def _delivery_id(self, event: Event, planned: PlannedDelivery) -> str:
         """Return an ID that the same delivery has in every simulation of these events; follow-ups may contain it."""
@@ -200,6 +226,9 @@ class Simulation:
         """Process the deliveries due before `until`. Events received at an instant precede deliveries due then."""
         while self._queue and self._queue[0][0] < until:
             now, number, delivery = heapq.heappop(self._queue)
+            if isinstance(delivery, AlertGroup):
+                self._alert(delivery, now)
+                continue
             connection = delivery.planned.connection
             if connection in self._store.paused and delivery.planned.trigger != "alert":
                 self._hold(delivery)
@@ -253,5 +282,6 @@ def _template_vars(delivery: DryRunDelivery) -> dict[str, Any]:
         "external_id": EXTERNAL_ID if succeeded else None,
         "sent_at": delivery.at.isoformat() if succeeded else None,
         "attempts": int(delivery.attempted),
+        "count": 1,
         "message": f"{planned.action} of rule {planned.rule} {outcome} ({delivery.id})",
     }

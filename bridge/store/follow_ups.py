@@ -4,6 +4,9 @@ A delivery that failed or needs review, or succeeded in a rule with `on_success`
 been created. Both change in one transaction, so a kill leaves either the flag or the follow-ups, never neither or
 both. If a batch cannot be written, its follow-ups are created one by one; one that fails alone loses its flag and
 records the error. Follow-ups have no follow-ups: an alert that fails is visible on the dashboard.
+
+Alerts are grouped (`bridge.policy.alert_groups`): of those that `plan` returns for a delivery, only an admitted one is
+created. The delivery is counted otherwise, and `follow_up_alert_groups` alerts about it later.
 """
 
 from __future__ import annotations
@@ -19,8 +22,16 @@ from sqlalchemy import Connection, exists, func, literal, or_, select, text, upd
 from bridge.errors import StoreUnavailable
 from bridge.events import Event
 from bridge.lifecycle import DeliveryState
+from bridge.policy.alert_groups import AlertGroup, cause_of
 from bridge.rules.model import PlannedDelivery
 from bridge.store import schema
+from bridge.store.alert_groups import (
+    Problem,
+    admit_alerts,
+    any_group_is_due,
+    lock_due_groups,
+    save_groups,
+)
 from bridge.store.connections import CONNECTION_COLUMNS, ConnectionState
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery
@@ -38,8 +49,9 @@ def has_pending_follow_ups(database: Database) -> bool:
     """True if there is anything to follow up; a read, so that it does not wait in the write queue."""
     delivery = select(literal(1)).select_from(_DELIVERIES).where(text("needs_follow_up"))
     pause = select(literal(1)).select_from(_CONNECTIONS).where(_CONNECTIONS.c.alert_due.is_(True))
+    group = any_group_is_due(database.clock.now())
     with database.read() as conn:
-        return bool(conn.execute(select(or_(exists(delivery), exists(pause)))).scalar_one())
+        return bool(conn.execute(select(or_(exists(delivery), exists(pause), group))).scalar_one())
 
 
 def follow_up_deliveries(database: Database, plan: FollowUpPlanner, limit: int = 50) -> tuple[int, list[str]]:
@@ -67,6 +79,23 @@ def follow_up_pauses(database: Database, plan: FollowUpPlanner, limit: int = 50)
         )
 
     return _run_batch(database, partial(_follow_up_pauses, plan=plan), give_up, limit)
+
+
+def follow_up_alert_groups(
+    database: Database, plan: FollowUpPlanner, limit: int = 50
+) -> tuple[int, list[str]]:
+    """Create the due alerts about counted problems; return the number of groups that were processed.
+
+    The returned names are those of connections whose alerts could not be created.
+    """
+
+    def give_up(conn: Connection, names: Sequence[str], error: str) -> None:
+        del names, error  # the caller logs them; the problems themselves are visible in their own lists
+        [group] = lock_due_groups(conn, database.now(conn), 1)
+        group.waiting.clear()
+        save_groups(conn, [group])
+
+    return _run_batch(database, partial(_follow_up_alert_groups, plan=plan), give_up, limit)
 
 
 def _run_batch(
@@ -103,11 +132,19 @@ def _follow_up_deliveries(
     locked += [delivery.id for delivery in deliveries]
     now = database.now(conn)
     events = events_by_delivery(database, conn, deliveries)
-    created = []
+    created: list[dict[str, Any]] = []
+    alerts: dict[str, list[dict[str, Any]]] = {}
+    problems: list[Problem] = []
     for delivery in deliveries:
-        event = events[delivery.id]
-        rules_hash, planned = plan(event, delivery_template_vars(delivery), now)
-        created += [delivery_row(item, event, rules_hash, now, parent_id=delivery.id) for item in planned]
+        event, template_vars = events[delivery.id], delivery_template_vars(delivery)
+        rules_hash, planned = plan(event, template_vars, now)
+        for item in planned:
+            row = delivery_row(item, event, rules_hash, now, parent_id=delivery.id)
+            (alerts.setdefault(delivery.id, []) if item.trigger == "alert" else created).append(row)
+        if delivery.id in alerts:
+            problems.append(Problem(delivery.connection, cause_of(template_vars), delivery.rule, delivery.id))
+    for delivery_id in admit_alerts(database, conn, problems, now):
+        created += alerts[delivery_id]
     if created:
         conn.execute(_DELIVERIES.insert(), created)
     finish_follow_ups(conn, locked)
@@ -130,17 +167,69 @@ def _follow_up_pauses(
         return 0
     locked += [connection.name for connection in connections]
     now = database.now(conn)
-    created = []
+    created: list[dict[str, Any]] = []
+    problems = [
+        Problem(item.name, cause_of(pause_template_vars(item)), "", item.pause_id or item.name)
+        for item in connections
+    ]
+    admitted = admit_alerts(database, conn, problems, now)
     for connection in connections:
-        pause_id = connection.pause_id
-        event = Event({}, pause_id or connection.name, now)
-        rules_hash, planned = plan(event, pause_template_vars(connection), now)
-        created += [delivery_row(item, event, rules_hash, now, parent_id=pause_id) for item in planned]
+        pause_id = connection.pause_id or connection.name
+        if pause_id in admitted:
+            event = Event({}, pause_id, now)
+            rules_hash, planned = plan(event, pause_template_vars(connection), now)
+            created += [delivery_row(item, event, rules_hash, now, parent_id=pause_id) for item in planned]
     if created:
         conn.execute(_DELIVERIES.insert(), created)
     conn.execute(update(_CONNECTIONS).where(_CONNECTIONS.c.name.in_(locked)).values(alert_due=False))
     database.publish(conn, [row["connection"] for row in created])
     return len(connections)
+
+
+def _follow_up_alert_groups(
+    database: Database, conn: Connection, *, plan: FollowUpPlanner, limit: int, locked: list[str]
+) -> int:
+    now = database.now(conn)
+    groups = lock_due_groups(conn, now, limit)
+    if not groups:
+        return 0
+    locked += [group.connection for group in groups]
+    created: list[dict[str, Any]] = []
+    for group in groups:
+        parent_id = group.latest or ""
+        event, latest = _latest_problem(database, conn, group, now)
+        rules_hash, planned = plan(event, group.summarize(latest, now), now)
+        created += [delivery_row(item, event, rules_hash, now, parent_id=parent_id) for item in planned]
+    if created:
+        conn.execute(_DELIVERIES.insert(), created)
+    save_groups(conn, groups)
+    database.publish(conn, {row["connection"] for row in created})
+    return len(groups)
+
+
+def _latest_problem(
+    database: Database, conn: Connection, group: AlertGroup, now: datetime
+) -> tuple[Event, dict[str, Any]]:
+    """Return the event of a group's last problem, and `delivery` for an alert about it."""
+    problem_id = group.latest or ""
+    row = conn.execute(select(*DELIVERY_COLUMNS).where(_DELIVERIES.c.id == problem_id)).one_or_none()
+    if row is not None:
+        delivery = Delivery.from_row(row)
+        [event] = events_by_delivery(database, conn, [delivery]).values()
+        return event, delivery_template_vars(delivery)
+    event = Event({}, problem_id, now)
+    row = conn.execute(select(*CONNECTION_COLUMNS).where(_CONNECTIONS.c.pause_id == problem_id)).one_or_none()
+    if row is not None:
+        return event, pause_template_vars(ConnectionState.from_row(row))
+    state, _, reason = group.cause.partition(": ")
+    what = "a pause that is over" if state == "paused" else "a delivery that was pruned"
+    return event, {
+        "id": problem_id,
+        "connection": group.connection,
+        "state": state,
+        "reason": reason,
+        "message": f"{what} (connection {group.connection}, {reason})",
+    }
 
 
 _OUTCOMES = {DeliveryState.NEEDS_REVIEW: "needs review", DeliveryState.SUCCEEDED: "succeeded"}
@@ -174,6 +263,9 @@ def delivery_template_vars(delivery: Delivery) -> dict[str, Any]:
         "external_id": delivery.external_id,
         "sent_at": delivery.possibly_sent_at.isoformat() if delivery.possibly_sent_at else None,
         "attempts": delivery.attempts,
+        "count": 1,
+        # A delivery that an operator retries may fail again.
+        "alert_id": f"{delivery.id} {delivery.fencing_token}",
         "message": f"{delivery.action} of rule {delivery.rule} {outcome}{explanation} ({delivery.id})",
     }
 
@@ -186,6 +278,7 @@ def pause_template_vars(connection: ConnectionState) -> dict[str, Any]:
     hint = f"; {pause.hint}" if pause else ""
     return {
         "id": connection.pause_id,
+        "count": 1,
         "connection": connection.name,
         "state": "paused",
         "reason": cause,

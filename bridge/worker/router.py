@@ -15,7 +15,12 @@ from bridge.events import Event
 from bridge.rules.model import PlannedDelivery
 from bridge.rules.route import after_delivery, alerts, route
 from bridge.store.database import EVENTS_TOPIC, Database
-from bridge.store.follow_ups import follow_up_deliveries, follow_up_pauses, has_pending_follow_ups
+from bridge.store.follow_ups import (
+    follow_up_alert_groups,
+    follow_up_deliveries,
+    follow_up_pauses,
+    has_pending_follow_ups,
+)
 from bridge.store.routing import route_unrouted
 from bridge.telemetry import log
 from bridge.worker.background_thread import BackgroundThread
@@ -79,20 +84,21 @@ class Router(BackgroundThread):
 
     def _follow_up(self) -> int:
         followed_up, failed_deliveries = follow_up_deliveries(self._database, self._after_delivery)
-        alerted, failed_pauses = follow_up_pauses(self._database, self._after_pause)
+        alerted, failed_pauses = follow_up_pauses(self._database, self._alert)
+        summarized, failed_groups = follow_up_alert_groups(self._database, self._alert)
         for delivery_id in failed_deliveries:
             log.error(
                 "follow-up failed unexpectedly",
                 delivery=delivery_id,
                 advice="`bridge show` names the error; please report this bug",
             )
-        for connection in failed_pauses:
+        for connection in (*failed_pauses, *failed_groups):
             log.error(
                 "alert failed unexpectedly",
                 connection=connection,
                 advice="`bridge connections` names the error; please report this bug",
             )
-        return followed_up + alerted
+        return followed_up + alerted + summarized
 
     def _after_delivery(
         self, event: Event, delivery: Mapping[str, Any], now: datetime
@@ -100,7 +106,7 @@ class Router(BackgroundThread):
         rules = self._rules.current
         return rules.hash, after_delivery(event, rules, delivery, now)
 
-    def _after_pause(
+    def _alert(
         self, event: Event, delivery: Mapping[str, Any], now: datetime
     ) -> tuple[str, Sequence[PlannedDelivery]]:
         rules = self._rules.current

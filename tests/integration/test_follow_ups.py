@@ -53,7 +53,7 @@ def failed_delivery(engine: Engine) -> str:
 
 def post(cause: str, now: datetime, **changes: Any) -> PlannedDelivery:
     defaults: dict[str, Any] = {
-        "rule": "test", "trigger": "alert", "step_index": 0, "action": "desk.post", "connection": "desk", "params": {},
+        "rule": "test", "trigger": "on_failure", "step_index": 0, "action": "desk.post", "connection": "desk", "params": {},
         "run_at": now, "idempotency_key": f"post {cause}", "updates_existing": False, "concurrency_key": None,
     }  # fmt: skip
     return PlannedDelivery(**defaults | changes)
@@ -76,7 +76,9 @@ def test_failing_follow_up_does_not_block_others(engine: Engine, how: str) -> No
         failed += result[1]
     assert failed == [failing_id]
     parent_ids = {
-        item["parent_id"] for item in list_deliveries(engine.database).items if item["trigger"] == "alert"
+        item["parent_id"]
+        for item in list_deliveries(engine.database).items
+        if item["trigger"] == "on_failure"
     }
     assert parent_ids == set(delivery_ids) - {failing_id}
     shown = engine.show(failing_id)

@@ -275,6 +275,27 @@ def run_with_failure(load_rules, database):
     return run
 
 
+def test_alerts_about_one_cause_are_grouped(run_events, load_rules, event):
+    calls = [
+        event(
+            "call.completed",
+            f"2026-03-02T12:0{minute}:00-05:00",
+            summary=None,
+            conversationId=f"call {minute}",
+        )
+        for minute in range(4)
+    ]
+    results = run_events(load_rules(FAILURE_RULES), *calls)
+    alerts = [(action, at) for action, state, _, at in results if state == "succeeded"]
+    assert alerts == [
+        ("desk.notify", "2026-03-02T17:00:00+00:00"),
+        ("desk.notify", "2026-03-02T17:10:00+00:00"),
+    ]
+    assert run_events.params[-1]["text"].startswith(
+        "look: 3 more deliveries over mailer failed (render_error) since 17:00 UTC: 3 of email; the latest: mailer.post"
+    )
+
+
 def test_rejected_delivery_fails_and_triggers_on_failure(run_with_failure, event):
     busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=METADATA)
     assert run_with_failure(busy, fail={"texter.send": "rejected"}) == [
