@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 from pydantic.fields import FieldInfo
@@ -11,6 +11,8 @@ from bridge.contacts.email import normalize_email
 from bridge.contacts.phone import is_withheld, normalize_phone, phone_problem
 from bridge.settings import EnvironmentModel
 
+MarkupLanguage = Literal["html", "slack"]
+"""The language of a param whose text may contain markup; `slack` is Slack's mrkdwn."""
 DEFAULT_COUNTRY = "default_country"
 """Key of the validation context of Params: the country whose national phone numbers are understood."""
 
@@ -79,7 +81,8 @@ def param(
     description: str,
     *,
     example: Any = None,
-    html: bool = False,
+    markup: MarkupLanguage | None = None,
+    team_only: bool = False,
     must_be: str | None = None,
     **constraints: Any,
 ) -> Any:
@@ -87,14 +90,18 @@ def param(
 
     `default` is a value, `...` for a required param, or a template of the event (`"{{ contact.phone }}"`). A rule
     may omit a param with a template; if the event lacks the value, the param is None, or an error if its type
-    forbids None. In an `html` param, values of the event are escaped. `must_be` describes what `pattern` accepts, for
-    error messages: "a HubSpot ticket ID (digits only)". `constraints` are pydantic's (`max_length=1600`, `ge=0`).
+    forbids None. In a param with a `markup` language, values of
+    the event are escaped: only the rule's own text can contain markup. `must_be` describes what `pattern` accepts, for
+    error messages: "a HubSpot ticket ID (digits only)". A rule can set a `team_only` param only in a message whose
+    recipient it names itself, and only without a template. `constraints` are pydantic's (`max_length=1600`, `ge=0`).
     """
     extra: dict[str, Any] = {"example": example}
     if must_be is not None:
         extra["must_be"] = must_be
-    if html:
-        extra["html"] = True
+    if markup:
+        extra["markup"] = markup
+    if team_only:
+        extra["team_only"] = True
     if isinstance(default, str) and "{{" in default:
         extra["template"] = default
         default = None
@@ -108,10 +115,16 @@ def template_of(info: FieldInfo) -> str | None:
     return source if isinstance(source, str) else None
 
 
-def is_html(info: FieldInfo) -> bool:
-    """Return whether template values are escaped in this param."""
+def markup_of(info: FieldInfo) -> MarkupLanguage | None:
+    """Return the markup language of a param, in which template values are escaped."""
     extra = info.json_schema_extra
-    return isinstance(extra, dict) and extra.get("html") is True
+    return cast(MarkupLanguage | None, extra.get("markup")) if isinstance(extra, dict) else None
+
+
+def is_team_only(info: FieldInfo) -> bool:
+    """Return whether a param belongs to messages to the team only."""
+    extra = info.json_schema_extra
+    return isinstance(extra, dict) and extra.get("team_only") is True
 
 
 def example_of(info: FieldInfo) -> Any:

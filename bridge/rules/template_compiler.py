@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import nodes
 
+from bridge.connector.params import MarkupLanguage
 from bridge.json_values import describe_type
 from bridge.rules import template_filters, template_runtime
 from bridge.rules.counting import EventCount, parse_count
@@ -83,28 +84,28 @@ class Compiler:
         self.diagnostics.append((token, unplaced_error(text, hint)))
         return template_runtime.unusable
 
-    def statements(self, body: Sequence[nodes.Node], html: bool) -> list[Evaluator]:
+    def statements(self, body: Sequence[nodes.Node], markup: MarkupLanguage | None) -> list[Evaluator]:
         """Compile the parts of a string. `{% if %}` is the only statement."""
         parts: list[Evaluator] = []
         for node in body:
             if isinstance(node, nodes.Output):
-                parts.extend(self._output(item, html) for item in node.nodes)
+                parts.extend(self._output(item, markup) for item in node.nodes)
             elif isinstance(node, nodes.If):
-                parts.append(self._if_statement(node, html))
+                parts.append(self._if_statement(node, markup))
             else:
                 kind = type(node).__name__.lower()
                 name = _TAGS.get(kind, kind)
                 self.reject(f"`{{% {name} %}}` is not allowed", ALLOWED_TAGS, "{%")
         return parts
 
-    def _output(self, node: nodes.Expr, html: bool) -> Evaluator:
+    def _output(self, node: nodes.Expr, markup: MarkupLanguage | None) -> Evaluator:
         if isinstance(node, nodes.TemplateData):
             return template_runtime.constant(node.data)
         value = self.expression(node)
-        convert = template_filters.to_html if html else template_filters.to_text
+        convert = template_filters.ESCAPES[markup]
         return lambda context: convert(value(context))
 
-    def _if_statement(self, node: nodes.If, html: bool) -> Evaluator:
+    def _if_statement(self, node: nodes.If, markup: MarkupLanguage | None) -> Evaluator:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise RecursionError
@@ -116,10 +117,10 @@ class Compiler:
                 test = self.boolean(branch.test, "the condition of `{% if %}` must be")
             if_true, if_false = proven_by(branch.test)
             with self._guarding(excluded | if_true):
-                branches.append((test, concatenate(self.statements(branch.body, html))))
+                branches.append((test, concatenate(self.statements(branch.body, markup))))
             excluded |= if_false
         with self._guarding(excluded):
-            otherwise = concatenate(self.statements(node.else_, html))
+            otherwise = concatenate(self.statements(node.else_, markup))
         self.depth -= 1
 
         def run(context: TemplateContext) -> Any:
@@ -238,7 +239,7 @@ class Compiler:
         return lambda context: not value(context)
 
     def _concatenation(self, node: nodes.Concat) -> Evaluator:
-        return template_runtime.concatenate([self._output(item, False) for item in node.nodes])
+        return template_runtime.concatenate([self._output(item, None) for item in node.nodes])
 
     def _arithmetic(self, node: nodes.BinExpr) -> Evaluator:
         sign = node.operator or ""

@@ -7,16 +7,17 @@ is an error with advice. No filter guesses.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from markupsafe import Markup, escape
 
 from bridge.clock import parse_timestamp
+from bridge.connector.params import MarkupLanguage
 from bridge.contacts.time_zone import normalize_time_zone
 from bridge.errors import BridgeError
 from bridge.json_values import describe_type
@@ -258,3 +259,17 @@ TEST_NAMES = tuple(sorted([*TESTS, "defined", "filled", "undefined", "none"]))
 def to_html(value: Any) -> str:
     """Return a scalar as it appears inside HTML. Output of `escape` is not escaped again."""
     return str(value) if isinstance(value, Markup) else str(escape(to_text(value)))
+
+
+def to_slack(value: Any) -> str:
+    """Return a scalar as it appears in a message of Slack, where only three characters have a meaning."""
+    text = value.unescape() if isinstance(value, Markup) else to_text(value)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+ESCAPES: Final[Mapping[MarkupLanguage | None, Callable[[Any], str]]] = {
+    None: to_text,
+    "html": to_html,
+    "slack": to_slack,
+}
+"""How a value is written in each markup language; None: plain text."""

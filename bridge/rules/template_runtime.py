@@ -7,18 +7,19 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bridge.connector.params import MarkupLanguage
 from bridge.json_values import describe_type, replace_unstorable
 from bridge.rules import operators
 from bridge.rules.lookup import TemplateContext, describe_absence, look_up
 from bridge.rules.operators import EXPRESSION_OPERATORS
 from bridge.rules.template_filters import (
+    ESCAPES,
     MAX_LENGTH,
     TOO_LONG,
     MissingValue,
     RenderError,
     limit_length,
     require_number,
-    to_html,
     to_text,
 )
 
@@ -136,12 +137,12 @@ def concatenate(parts: Sequence[Evaluator]) -> Evaluator:
     return run
 
 
-def passthrough(value: Evaluator, html: bool) -> Evaluator:
-    """Return an evaluator that keeps the JSON type of a value; with `html`, it returns an escaped string."""
+def passthrough(value: Evaluator, markup: MarkupLanguage | None) -> Evaluator:
+    """Return an evaluator that keeps the JSON type of a value; with `markup`, it returns an escaped string."""
 
     def run(context: TemplateContext) -> Any:
         result = value(context)
-        return to_storable_json(to_html(result) if html and result is not None else result)
+        return to_storable_json(ESCAPES[markup](result) if markup and result is not None else result)
 
     return run
 

@@ -23,6 +23,7 @@ from jinja2 import StrictUndefined, TemplateSyntaxError, nodes
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from bridge.connector.params import MarkupLanguage
 from bridge.events import Event
 from bridge.rules import template_runtime
 from bridge.rules.contradictions import Requirement, requirements_of
@@ -37,6 +38,7 @@ MAX_SOURCE = 50_000
 
 _TEMPLATE = re.compile(r"\{\{|\{%|\{#")
 _CLOSING = {"{{": "}}", "{%": "%}", "{#": "#}"}
+_OPENED_BEFORE_VALUE = re.compile(r"<\s*\{[{%]")
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, cache_size=0)
 """Used only for parsing, never for rendering. It is Jinja's strictest environment in case that ever changes."""
 
@@ -112,20 +114,25 @@ def message_context(context: TemplateContext, event: Event | None) -> TemplateCo
 
 
 @lru_cache(maxsize=1024)
-def template(source: str, html: bool = False) -> Template:
-    """Compile a string with `{{ ... }}` in it. Raise TemplateError. With `html`, inserted values are escaped.
+def template(source: str, markup: MarkupLanguage | None = None) -> Template:
+    """Compile a string with `{{ ... }}` in it. Raise TemplateError. In `markup`, inserted values are escaped.
 
     A source that is exactly one `{{ ... }}` keeps the JSON type of its value. Any other source renders to a string.
     """
 
     def build(compiler: Compiler) -> Evaluator:
+        if markup == "slack" and _OPENED_BEFORE_VALUE.search(source):
+            return compiler.reject(
+                "a value cannot follow `<`, because it could mention everybody",
+                "write the beginning of a link or mention yourself: `<https://example.com/{{ ... }}|open>`", "<",
+            )  # fmt: skip
         body = _ENVIRONMENT.parse(source).body
         output = body[0] if len(body) == 1 else None
         if isinstance(output, nodes.Output) and len(output.nodes) == 1:
             only = output.nodes[0]
             if not isinstance(only, nodes.TemplateData):
-                return template_runtime.passthrough(compiler.expression(only), html)
-        return template_runtime.concatenate(compiler.statements(body, html))
+                return template_runtime.passthrough(compiler.expression(only), markup)
+        return template_runtime.concatenate(compiler.statements(body, markup))
 
     return _compile(source, build)
 

@@ -1,15 +1,20 @@
-"""Mock Slack: one incoming webhook that responds in plain text."""
+"""Mock Slack: one incoming webhook, one workflow trigger, and servers that accept the same messages.
+
+The text of a message is read as Slack reads it: `mentions` and `links` are what the channel would see. A trigger
+accepts every request and shows nothing of it, like a workflow that has no variable of that name.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs
 
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
@@ -31,6 +36,15 @@ _ERROR_CODES = {
     500: "rollup_error",
 }
 
+_COMPATIBLE: Mapping[str, Callable[[], Response]] = {
+    "mattermost": lambda: PlainTextResponse("ok"),
+    "rocket_chat": lambda: JSONResponse({"success": True}),
+    "google_chat": lambda: JSONResponse({"name": "spaces/AAAA/messages/1", "text": "..."}),
+    "ok_json": lambda: JSONResponse({"ok": True}),
+    "empty": lambda: Response(status_code=204),
+}
+"""What other servers answer to a message in Slack's form."""
+
 
 @dataclass(frozen=True)
 class SlackMessage:
@@ -39,6 +53,16 @@ class SlackMessage:
     text: str
     payload: dict[str, Any]
     received_at: datetime
+
+    @property
+    def mentions(self) -> list[str]:
+        """Whom the message notifies: `!channel`, `@U123`."""
+        return re.findall(r"<([!@][^<>|]+)(?:\|[^<>]*)?>", self.text)
+
+    @property
+    def links(self) -> list[str]:
+        """The addresses that the message links to."""
+        return re.findall(r"<((?:https?://|mailto:|tel:)[^<>|]+)(?:\|[^<>]*)?>", self.text)
 
 
 class Slack(MockProvider):
@@ -62,14 +86,25 @@ class Slack(MockProvider):
             return list(self._messages)
 
     def routes(self) -> Iterable[tuple[str, str, Handler]]:
-        """Return the route of the webhook."""
-        return [("POST", "/services/{team}/{hook}/{secret}", self._post)]
+        """Return the routes of the webhook, of a workflow trigger, and of the compatible servers."""
+        return [
+            ("POST", "/services/{team}/{hook}/{secret}", self._post),
+            ("POST", "/triggers/{team}/{workflow}/{secret}", self._trigger),
+            ("POST", "/compatible/{server}", self._post_to_compatible),
+        ]
 
     def records(self) -> dict[str, list[dict[str, Any]]]:
         """Return the posted messages."""
         return {
             "messages": [
-                {"text": m.text, "payload": m.payload, "at": m.received_at.isoformat()} for m in self.messages
+                {
+                    "text": m.text,
+                    "payload": m.payload,
+                    "mentions": m.mentions,
+                    "links": m.links,
+                    "at": m.received_at.isoformat(),
+                }
+                for m in self.messages
             ]
         }
 
@@ -94,11 +129,24 @@ class Slack(MockProvider):
             raise self._error(404, "no_service")
         if request.path_params["secret"] != SECRET:
             raise self._error(403, "invalid_token")
-        payload = self._payload(request)
+        self._store(self._payload(request))
+        return PlainTextResponse("ok")
+
+    def _trigger(self, request: ProviderRequest) -> Response:
+        del request
+        return JSONResponse({"ok": True})
+
+    def _post_to_compatible(self, request: ProviderRequest) -> Response:
+        answer = _COMPATIBLE.get(request.path_params["server"])
+        if answer is None:
+            raise self._error(404, "no_service")
+        self._store(self._payload(request))
+        return answer()
+
+    def _store(self, payload: dict[str, Any]) -> None:
         if len(self._messages) >= MAX_RECORDS:
             raise self.storage_full_error()
         self._messages.append(SlackMessage(payload.get("text") or "", payload, self.now()))
-        return PlainTextResponse("ok")
 
     def _payload(self, request: ProviderRequest) -> dict[str, Any]:
         try:

@@ -29,7 +29,7 @@ from bridge.connector import (
 from bridge.connector.api import IdempotencyInput
 from bridge.connector.deadline import attempt_deadline
 from bridge.connector.discovery import Registry, read_settings
-from bridge.connector.params import is_html, template_of
+from bridge.connector.params import MarkupLanguage, markup_of, template_of
 from bridge.errors import ConfigError, DeliveryError, LookupInconclusive
 from bridge.events import Event, dedupe_key_of
 from bridge.rules.template_filters import MissingValue
@@ -106,24 +106,24 @@ def render_params(
     variables = template_context(event, now or datetime.now(UTC), "America/New_York", SENT_MESSAGE)
     fields = action.params.model_fields
     values = {
-        name: _render(value, variables, html=name in fields and is_html(fields[name]))
+        name: _render(value, variables, markup=markup_of(fields[name]) if name in fields else None)
         for name, value in params.items()
     }
     for name, info in fields.items():
         default = template_of(info)
         if name not in values and default is not None:
             try:
-                values[name] = template(default, is_html(info))(variables)
+                values[name] = template(default, markup_of(info))(variables)
             except MissingValue:
                 values[name] = None
     return values
 
 
-def _render(value: Any, variables: Mapping[str, Any], *, html: bool) -> Any:
+def _render(value: Any, variables: Mapping[str, Any], *, markup: MarkupLanguage | None) -> Any:
     if isinstance(value, Mapping):
-        return {key: _render(item, variables, html=html) for key, item in value.items()}
+        return {key: _render(item, variables, markup=markup) for key, item in value.items()}
     if isinstance(value, str) and is_template(value):
-        return template(value, html)(variables)
+        return template(value, markup)(variables)
     return value
 
 

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bridge.errors import AuthenticationError, ConfigError, OutcomeUnknown, PermanentError, RateLimited
+from bridge.errors import (
+    AccountError,
+    AuthenticationError,
+    ConfigError,
+    OutcomeUnknown,
+    PermanentError,
+    RateLimited,
+)
 from bridge.sandbox import RunningSandbox, start_sandbox
+from bridge.sandbox.slack import SlackMessage
 from bridge.testing import Connected, connect, event, load_connector
+from bridge.testing.connection import render_params
 
 slack = load_connector("slack")
+written = slack.actions["post"].run.__globals__["_mrkdwn"]
+"""How a rendered text goes out."""
+MENTION = "<!here> {{ event.summary }} <https://crm.example|{{ event.summary }}>"
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -39,6 +54,52 @@ def test_post_escapes_markup_in_contact_name(webhook: Connected, sandbox: Runnin
     )
 
 
+def test_rule_writes_links_and_mentions_and_a_visitor_does_not(
+    webhook: Connected, sandbox: RunningSandbox
+) -> None:
+    visitor = event("chat.abandoned", {"metadata.contactName": "<!channel> <https://evil.example|Bank>"})
+    text = "<!here> <@U012AB3CD>: <https://crm.example/a?b=1&c=2|open> {{ contact.name }} <- 5 < 6 & 7 > 6"
+    webhook.run("post", {"text": text}, event=visitor)
+    [message] = sandbox.slack.messages
+    assert (message.mentions, message.links) == (["!here", "@U012AB3CD"], ["https://crm.example/a?b=1&c=2"])
+    assert message.text.endswith(
+        "&lt;!channel&gt; &lt;https://evil.example|Bank&gt; &lt;- 5 &lt; 6 &amp; 7 &gt; 6"
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(name=st.text(st.sampled_from("<>!@#|&;:/.~ achnelrhttpsmk"), max_size=30))
+def test_no_name_of_a_visitor_mentions_or_links(name: str) -> None:
+    params = render_params(
+        slack.actions["post"], {"text": MENTION}, event("call.completed", {"summary": name})
+    )
+    message = SlackMessage(written(params["text"]), {}, NOW)
+    assert message.mentions == ["!here"]
+    assert message.links == ["https://crm.example"]
+
+
+@pytest.mark.parametrize("server", ["mattermost", "rocket_chat", "google_chat", "ok_json", "empty"])
+def test_compatible_server_accepts_messages(sandbox: RunningSandbox, server: str) -> None:
+    url = sandbox.environment["SLACK_WEBHOOK_URL"].split("/services/")[0] + f"/compatible/{server}"
+    with connect(slack, {"SLACK_WEBHOOK_URL": url}) as connected:
+        assert connected.run("post", {"text": "Hello"}).detail == "posted"
+    assert [message.text for message in sandbox.slack.messages] == ["Hello"]
+
+
+def test_check_of_a_compatible_server(sandbox: RunningSandbox) -> None:
+    sandbox.fault("slack", status=400, body='{"id": "api.context.invalid_body_param.app_error"}')
+    with connect(slack, sandbox.environment) as connected:
+        assert "the server answers" in connected.check()
+
+
+@pytest.mark.parametrize("path", ["/triggers/T1/2/hidden-part", "/workflows/T1/A2/3/hidden-part"])
+def test_address_of_a_workflow_is_refused_with_the_reason(path: str) -> None:
+    with pytest.raises(ConfigError, match="starts a workflow of Slack") as caught:
+        connect(slack, {"SLACK_WEBHOOK_URL": f"https://hooks.slack.com{path}"})
+    assert "incoming webhook" in str(caught.value)
+    assert "hidden-part" not in str(caught.value)
+
+
 def test_post_truncates_long_text_with_ellipsis(webhook: Connected, sandbox: RunningSandbox) -> None:
     webhook.run("post", {"text": "&" * 50_000})
     text = sandbox.slack.messages[0].payload["text"]
@@ -51,11 +112,19 @@ def test_post_truncates_long_text_with_ellipsis(webhook: Connected, sandbox: Run
     [
         (400, "invalid_payload", PermanentError, "invalid_payload"),
         (400, "no_text", PermanentError, "no_text"),
-        (403, "action_prohibited", AuthenticationError, "set SLACK_WEBHOOK_URL"),
-        (403, "invalid_token", AuthenticationError, "set SLACK_WEBHOOK_URL"),
+        (403, "action_prohibited", AccountError, "action_prohibited"),
+        (400, "posting_to_general_channel_denied", AccountError, "posting_to_general"),
+        (403, "invalid_token", AuthenticationError, "invalid_token"),
         (404, "no_service", AuthenticationError, "no_service"),
-        (404, "channel_not_found", AuthenticationError, "channel_not_found"),
-        (410, "channel_is_archived", AuthenticationError, "channel_is_archived"),
+        (400, "no_active_hooks", AuthenticationError, "no_active_hooks"),
+        (404, "team_disabled", AccountError, "team_disabled"),
+        (404, "channel_not_found", AccountError, "channel_not_found"),
+        (410, "channel_is_archived", AccountError, "channel_is_archived"),
+        (404, "<html>gone</html>", AuthenticationError, "404"),
+        (200, '{"ok": false, "error": "channel_not_found"}', AccountError, "channel_not_found"),
+        (200, '{"ok": false}', OutcomeUnknown, "without `ok`"),
+        (200, '{"success": false}', OutcomeUnknown, "without `ok`"),
+        (200, '["ok"]', OutcomeUnknown, "without `ok`"),
         (500, "rollup_error", OutcomeUnknown, "500"),
         (503, "<html>down</html>", OutcomeUnknown, "503"),
         (200, "<html>login</html>", OutcomeUnknown, "without `ok`"),
@@ -85,8 +154,9 @@ def test_check_reports_active_webhook_and_posts_nothing(webhook: Connected, sand
 
 def test_check_reports_disabled_webhook(webhook: Connected, sandbox: RunningSandbox) -> None:
     sandbox.fault("slack", status=404, body="no_service")
-    with pytest.raises(AuthenticationError, match="create a new one"):
+    with pytest.raises(AuthenticationError) as caught:
         webhook.check()
+    assert "SLACK_WEBHOOK_URL" in caught.value.fix
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bridge.connector.params import MarkupLanguage
 from bridge.rules import template_filters
 from bridge.rules.template_compiler import TemplateError
 from bridge.rules.template_filters import MissingValue, RenderError
@@ -28,8 +29,8 @@ EVENT = event_of(
 CONTEXT = template_context(EVENT, NOW, "America/New_York", {"id": "dlv_1", "message": "it failed"})
 
 
-def render(source: str, html: bool = False) -> Any:
-    return template(source, html)(CONTEXT)
+def render(source: str, markup: MarkupLanguage | None = None) -> Any:
+    return template(source, markup)(CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -198,13 +199,38 @@ def test_wrong_type_is_an_error(source: str, text: str) -> None:
 
 
 def test_html_values_are_escaped_once() -> None:
-    assert render("<p>{{ event.summary }}</p>", html=True) == (
+    assert render("<p>{{ event.summary }}</p>", markup="html") == (
         "<p>Wants &lt;b&gt;both&lt;/b&gt; &amp; an invoice</p>"
     )
-    assert render("{{ event.summary }}", html=True) == "Wants &lt;b&gt;both&lt;/b&gt; &amp; an invoice"
-    assert render("{{ event.summary | e }}", html=True) == "Wants &lt;b&gt;both&lt;/b&gt; &amp; an invoice"
-    assert "<b>" not in render("{{ event.summary ~ '<b>' }}", html=True)
-    assert "<b>" not in render("{{ event.summary | e | upper | lower }}", html=True)
+    assert render("{{ event.summary }}", markup="html") == "Wants &lt;b&gt;both&lt;/b&gt; &amp; an invoice"
+    assert (
+        render("{{ event.summary | e }}", markup="html") == "Wants &lt;b&gt;both&lt;/b&gt; &amp; an invoice"
+    )
+    assert "<b>" not in render("{{ event.summary ~ '<b>' }}", markup="html")
+    assert "<b>" not in render("{{ event.summary | e | upper | lower }}", markup="html")
+
+
+def test_slack_param_escapes_what_slack_reads() -> None:
+    assert (
+        render("<!here> {{ event.summary }}", markup="slack")
+        == "<!here> Wants &lt;b&gt;both&lt;/b&gt; &amp; an invoice"
+    )
+    assert (
+        render("{{ event.summary | e }}", markup="slack") == "Wants &lt;b&gt;both&lt;/b&gt; &amp; an invoice"
+    )
+    assert (
+        render("<https://example.com/{{ event.duration }}|call>", markup="slack")
+        == "<https://example.com/125|call>"
+    )
+
+
+@pytest.mark.parametrize(
+    "source", ["<{{ event.summary }}>", "< {{ event.summary }}", "<{% if true %}!here{% endif %}>"]
+)
+def test_value_cannot_become_a_mention(source: str) -> None:
+    with pytest.raises(TemplateError, match="a value cannot follow `<`"):
+        render(source, markup="slack")
+    assert render(source)
     assert render("{{ event.summary }}") == "Wants <b>both</b> & an invoice"
 
 
