@@ -54,7 +54,8 @@ def failed_delivery(engine: Engine) -> str:
 def post(cause: str, now: datetime, **changes: Any) -> PlannedDelivery:
     defaults: dict[str, Any] = {
         "rule": "test", "trigger": "on_failure", "step_index": 0, "action": "desk.post", "connection": "desk",
-        "params": {}, "run_at": now, "idempotency_key": f"post {cause}", "updates_existing": False, "concurrency_key": None,
+        "params": {}, "run_at": now, "idempotency_key": f"post {cause}", "updates_existing": False,
+        "concurrency_key": None,
     }  # fmt: skip
     return PlannedDelivery(**defaults | changes)
 
