@@ -11,6 +11,7 @@ from typing import Any
 from bridge.connector.action_name import ActionName
 from bridge.connector.api import Action
 from bridge.connector.discovery import read_settings
+from bridge.connector.params import is_team_only
 from bridge.connector.rule_checks import Location, Place
 from bridge.errors import BridgeError
 from bridge.json_values import describe_type
@@ -73,6 +74,7 @@ def _step(context: ParseContext, node: Node) -> Step | None:
     for name in _names(values.get("connection")):
         _check_connection(context, entries.get("connection", entries["use"])[1], action, name)
     params = read_params(context, use_node, with_node, action)
+    _check_team_params(context, with_node or use_node, action, params)
     values.setdefault("connection", action.connector)
     step = Step(
         use=action.full_name,
@@ -130,6 +132,28 @@ def _check_params(
     problem = action.run_check_params(settings, literals)
     if problem:
         context.error(node, problem)
+
+
+def _check_team_params(
+    context: ParseContext, node: Node, action: Action, params: Mapping[str, Any]
+) -> None:
+    """Add an error for further recipients of a message that the policy checks, because it checks one recipient."""
+    recipient = action.recipient
+    if recipient is None:
+        return
+    names = [name for name, info in action.params.model_fields.items() if is_team_only(info) and name in params]
+    hint = f"write every address itself, without a template, in `{recipient}` as well"
+    if isinstance(params.get(recipient), list) and has_template(params[recipient]):
+        context.error(_entry(node, recipient), f"`{recipient}` can be a list only in a message to the team", hint)
+        return
+    for name in names:
+        if has_template(params[name]) or not _has_literal_recipient(action, params):
+            context.error(_entry(node, name), f"`{name}` is possible only in a message to the team", hint)
+
+
+def _entry(node: Node, name: str) -> Node:
+    """Return the value of a param, or the node itself if a default set it."""
+    return (node.entries or {}).get(name, (node, node))[1]
 
 
 def _has_literal_recipient(action: Action, params: Mapping[str, Any]) -> bool:

@@ -182,8 +182,8 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
     connection, no_connection = _choose_connection(step, context)
     error = error or no_connection
     recipient = _recipient(action, validated, plan, step)
-    if recipient and action.recipient in params:
-        params[action.recipient] = recipient
+    if recipient and isinstance(params.get(action.recipient or ""), str):
+        params[str(action.recipient)] = recipient
     if validated and action.channel and not recipient:
         error = _recipient_problem(action, validated, plan)
     key = ""
@@ -227,9 +227,12 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
 def _recipient(action: Action, params: Params | None, plan: _PlanContext, step: Step) -> str | None:
     """Return the recipient of a message in canonical form, even if the connector's param is any string.
 
-    Opt-outs are of phone numbers and email addresses, so only a message to the team may go to anything else.
+    Opt-outs are of phone numbers and email addresses, so only a message to the team may go to anything else, or to
+    several addresses, of which the first one stands for all.
     """
     address = getattr(params, action.recipient, None) if params and action.recipient else None
+    if isinstance(address, list) and step.internal:
+        address = address[0]
     if not isinstance(address, str):
         return None
     canonical = normalize_address(address, _country(plan))
@@ -239,6 +242,8 @@ def _recipient(action: Action, params: Params | None, plan: _PlanContext, step: 
 def _recipient_problem(action: Action, params: Params, plan: _PlanContext) -> str:
     """Return why a message has no recipient. Contains no part of the value."""
     address = getattr(params, action.recipient or "", None)
+    if isinstance(address, list):
+        return f"`{action.recipient}` is a list: only a message to the team can have several recipients"
     if not isinstance(address, str) or not address:
         return f"`{action.recipient}` is empty: the message has no recipient"
     if "@" in address or action.channel == "email":

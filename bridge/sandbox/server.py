@@ -17,12 +17,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from bridge.clock import Clock
 from bridge.sandbox import heppu, slack
 from bridge.sandbox.control import Control
+from bridge.sandbox.email_account import EmailProvider
 from bridge.sandbox.faults import Fault, Faults
 from bridge.sandbox.gateway import Gateway, RecordedRequest, RequestLog
 from bridge.sandbox.hubspot import account as hubspot
 from bridge.sandbox.provider import MockProvider
 from bridge.sandbox.salesforce import org as salesforce
-from bridge.sandbox.smtp import EmailProvider, MockSmtpServer
+from bridge.sandbox.smtp import MockSmtpServer
 from bridge.sandbox.twilio import account as twilio
 
 KEEP_ALIVE_SECONDS = 3600
@@ -220,7 +221,6 @@ class RunningSandbox:
                 *(
                     Mount(f"/{name}", app=Gateway(provider, self._log, self._faults, stopping))
                     for name, provider in self._providers.items()
-                    if name != "email"
                 ),
             ]
         )

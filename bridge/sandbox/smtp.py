@@ -3,108 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import email.policy
 import logging
+import re
 import ssl
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable
 from email.message import EmailMessage
 from email.parser import BytesParser
 from typing import Any
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
-from starlette.responses import PlainTextResponse, Response
 
-from bridge.clock import Clock
-from bridge.sandbox.faults import HANG_SECONDS, Fault, Faults
-from bridge.sandbox.gateway import RecordedRequest, RequestLog
-from bridge.sandbox.provider import MAX_RECORDS, Handler, MockProvider
+from bridge.sandbox.email_account import EmailProvider, ReceivedEmail
+from bridge.sandbox.faults import HANG_SECONDS, Fault
+from bridge.sandbox.gateway import RecordedRequest
 
 MAX_MESSAGE_BYTES = 10 * 1024 * 1024
 _NEEDS_SMTPUTF8 = "553 5.6.7 Non-ASCII addresses need SMTPUTF8"
-_REPLY_TEXTS = {
-    421: "4.3.2 Service shutting down",
-    450: "4.2.0 Mailbox busy, try again later",
-    451: "4.7.1 Greylisted, try again later",
-    452: "4.3.1 Insufficient system storage",
-    530: "5.7.0 Authentication required",
-    535: "5.7.8 Authentication credentials invalid",
-    550: "5.1.1 Mailbox unavailable",
-    552: "5.3.4 Message too big",
-    554: "5.7.1 Message rejected",
-}
+MAX_LINE_BYTES = 12_288
+"""Longest line, that of AUTH with a token (RFC 4954). A line of a message has at most 998 bytes and its end."""
+MAX_CONTENT_LINE_BYTES = 1000
 
 for noisy in ("mail.log", "mail.debug"):
     logging.getLogger(noisy).setLevel(logging.ERROR)  # they contain addresses
-
-
-@dataclass(frozen=True)
-class ReceivedEmail:
-    """An email with its envelope. `raw` is the content between DATA and the final dot."""
-
-    sender: str
-    recipients: tuple[str, ...]
-    message: EmailMessage
-    raw: bytes
-    received_at: datetime
-    tls: bool
-    authenticated: bool
-
-
-class EmailProvider(MockProvider):
-    """The email provider. If `username` and `password` are set, clients must authenticate before sending.
-
-    `smtputf8` says whether new connections are offered SMTPUTF8, which non-ASCII addresses need.
-    """
-
-    name = "email"
-
-    def __init__(self, clock: Clock, faults: Faults, log: RequestLog) -> None:
-        super().__init__(clock, faults)
-        self.log = log
-        self.username: str | None = None
-        self.password: str | None = None
-        self.smtputf8 = True
-        self._messages: list[ReceivedEmail] = []
-
-    @property
-    def messages(self) -> list[ReceivedEmail]:
-        """The accepted emails, oldest first."""
-        with self.lock:
-            return list(self._messages)
-
-    def routes(self) -> Iterable[tuple[str, str, Handler]]:
-        """Return no HTTP routes: the provider uses SMTP."""
-        return ()
-
-    def error_response(self, status: int, message: str | None = None) -> Response:
-        """Return the text of an SMTP reply, with the reply code as the status."""
-        return PlainTextResponse(message or _REPLY_TEXTS.get(status, "Rejected"), status)
-
-    def quota_error_response(self) -> Response:
-        """Return the reply to more emails than the quota allows."""
-        return self.error_response(452, "4.7.0 Sending quota exceeded")
-
-    def records(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the emails with their headers and plain text."""
-        return {"messages": [_message_json(message) for message in self.messages]}
-
-    def reset(self) -> None:
-        """Remove all emails and the password, and offer SMTPUTF8."""
-        with self.lock:
-            self.username = self.password = None
-            self.smtputf8 = True
-            self._messages.clear()
-
-    def store(self, message: ReceivedEmail) -> bool:
-        """Store an email. Return False if the sandbox is full."""
-        with self.lock:
-            if len(self._messages) >= MAX_RECORDS:
-                return False
-            self._messages.append(message)
-            return True
 
 
 class MockSmtpServer:
@@ -128,6 +51,8 @@ class MockSmtpServer:
 class MockSmtpSession(SMTP):
     """One SMTP session."""
 
+    line_length_limit = MAX_LINE_BYTES
+
     def __init__(self, server: MockSmtpServer, loop: asyncio.AbstractEventLoop) -> None:
         self.server = server
         handler = _SessionHandler(server.provider, self)
@@ -140,9 +65,11 @@ class MockSmtpSession(SMTP):
             ident="sandbox",
             tls_context=server.tls,
             auth_require_tls=False,
+            auth_exclude_mechanism={"LOGIN", "PLAIN", "XOAUTH2"} - set(server.provider.mechanisms),
             authenticator=handler.authenticate,
             loop=loop,
         )
+        self.command_size_limits["AUTH"] = MAX_LINE_BYTES
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register the session."""
@@ -183,6 +110,13 @@ class _SessionHandler:
         fault = self.provider.faults.take("email", "CONNECT", "")
         return None if fault is None else await self._apply_fault(fault, None)
 
+    async def handle_EHLO(  # noqa: N802
+        self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, replies: list[str]
+    ) -> list[str]:
+        """Handle EHLO. A server without mechanisms does not offer AUTH."""
+        session.host_name = hostname
+        return [reply for reply in replies if reply.strip() != "250-AUTH"]
+
     async def handle_MAIL(  # noqa: N802
         self, _server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
@@ -193,6 +127,8 @@ class _SessionHandler:
                 return "530 5.7.0 Authentication required"
             if not address.isascii() and not envelope.smtp_utf8:
                 return _NEEDS_SMTPUTF8
+            if refusal := self.provider.sender_refusal(address):
+                return refusal
             envelope.mail_from = address
             envelope.mail_options.extend(options)
             return "250 2.1.0 OK"
@@ -226,6 +162,10 @@ class _SessionHandler:
             message = BytesParser(
                 EmailMessage, policy=email.policy.default.clone(utf8=envelope.smtp_utf8)
             ).parsebytes(lines)
+            if max(map(len, raw.split(b"\n")), default=0) > MAX_CONTENT_LINE_BYTES:
+                return "500 5.5.2 Line too long"
+            if refusal := self.provider.content_refusal(message):
+                return refusal
             received = ReceivedEmail(
                 str(envelope.mail_from),
                 tuple(envelope.rcpt_tos),
@@ -246,9 +186,23 @@ class _SessionHandler:
         fault = self.provider.faults.take("email", "AUTH", "")
         if fault is not None and fault.status is not None:
             return AuthResult(success=False, handled=False, message=_fault_reply(self.provider, fault))
+        if self.provider.plain_login_refusal is not None:
+            return AuthResult(success=False, handled=False, message=self.provider.plain_login_refusal)
         credentials = tuple(bytes(part).decode("utf-8", "replace") for part in (data.login, data.password))
         expected = (self.provider.username, self.provider.password)
         return AuthResult(success=self.provider.username is None or credentials == expected, handled=False)
+
+    async def auth_XOAUTH2(self, server: SMTP, args: list[str]) -> AuthResult:  # noqa: N802
+        """Handle AUTH XOAUTH2: `user=...^Aauth=Bearer ...^A^A`. A refusal follows a challenge with the reason."""
+        fault = self.provider.faults.take("email", "AUTH", "")
+        if fault is not None and fault.status is not None:
+            return AuthResult(success=False, handled=False, message=_fault_reply(self.provider, fault))
+        initial: Any = await server.challenge_auth("") if len(args) == 1 else _decoded(args[1])
+        fields = re.fullmatch(rb"user=([^\x01]+)\x01auth=Bearer ([^\x01]+)\x01\x01", initial or b"")
+        if fields is not None and self.provider.tokens.accepts(fields[1].decode(), fields[2].decode()):
+            return AuthResult(success=True, auth_data=fields[1].decode())
+        await server.challenge_auth('{"status":"400","schemes":"Bearer"}')
+        return AuthResult(success=False, handled=False, message="535 5.7.3 Authentication unsuccessful")
 
     async def _reply_to(self, verb: str, address: str, process: Callable[[], str], raw: bytes = b"") -> str:
         """Return the reply to a command. The command is processed even if the client disconnects meanwhile."""
@@ -285,6 +239,13 @@ class _SessionHandler:
         return None
 
 
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""
+
+
 def _fault_reply(provider: EmailProvider, fault: Fault) -> str:
     text = (
         fault.body
@@ -292,14 +253,3 @@ def _fault_reply(provider: EmailProvider, fault: Fault) -> str:
         else bytes(provider.error_response(fault.status or 451).body).decode()
     )
     return f"{fault.status} {text}"
-
-
-def _message_json(item: ReceivedEmail) -> dict[str, Any]:
-    body = item.message.get_body(preferencelist=("plain", "html"))
-    return {
-        "sender": item.sender,
-        "recipients": list(item.recipients),
-        "headers": {name: str(value) for name, value in item.message.items()},
-        "text": body.get_content() if body is not None else None,
-        "at": item.received_at.isoformat(),
-    }

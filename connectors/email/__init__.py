@@ -1,0 +1,7 @@
+"""Email connector: sends messages over SMTP, with one-click unsubscribe, and logs in by password or OAuth."""
+
+from .client import check, classify_error, client
+from .send import send
+from .settings import Settings, connector
+
+__all__ = ["Settings", "check", "classify_error", "client", "connector", "send"]
