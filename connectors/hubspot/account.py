@@ -133,6 +133,11 @@ class Account:
             for item in response.results or ()
         }
 
+    def associate(self, from_type: str, from_id: str, to_type: str, to_id: str) -> None:
+        """Associate two records with HubSpot's default label, which may be repeated."""
+        pair = {"from": {"id": from_id}, "to": {"id": to_id}}
+        self.association_batch.create_default(from_type, to_type, {"inputs": [pair]})
+
     def property_definitions(self, kind: str) -> Mapping[str, Any]:
         """Return the definitions of all properties of an object type by name, read once in ten minutes."""
         until, definitions = self._definitions.get(kind, (0.0, {}))
@@ -191,13 +196,18 @@ class Account:
         )
 
     def missing(self, kind: str, ids: Collection[str]) -> set[str]:
-        """Return the records among `ids` that were deleted or merged, or that the key may not read."""
+        """Return the records among `ids` that were deleted or merged."""
+        return set(ids) - {str(item.id) for item in self.read(kind, ids)} if ids else set()
+
+    def may_read(self, kind: str, record_id: str) -> bool:
+        """Return whether the key has the scope for an object type. The record need not exist."""
         try:
-            return set(ids) - {str(item.id) for item in self.read(kind, ids)} if ids else set()
+            self.read(kind, [record_id])
         except Exception as error:
             if status_of(error) != 403:
                 raise
-            return set(ids)
+            return False
+        return True
 
 
 def require_response(call: Callable[..., Any]) -> Callable[..., Any]:

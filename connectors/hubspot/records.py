@@ -6,7 +6,7 @@ says so. Every record carries a unique property, so that a repeated attempt upda
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,8 +33,11 @@ ASSOCIATION_TYPES: Mapping[str, Mapping[str, int]] = {
     "tasks": {"contacts": 204, "companies": 192, "deals": 216, "tickets": 230},
     "communications": {"contacts": 81, "companies": 87, "deals": 85, "tickets": 83},
     "emails": {"contacts": 198, "companies": 186, "deals": 210, "tickets": 224},
+    "tickets": {"contacts": 16, "companies": 339, "deals": 28},
 }
 """HubSpot's association type IDs from each type of record. The opposite direction has other IDs."""
+_SET_ONCE: Mapping[str, Collection[str]] = {"tickets": ("hs_pipeline", "hs_pipeline_stage", OWNER_PROPERTY)}
+"""Object type -> properties of a new record that an update leaves alone, because users have changed them since."""
 LINKED_TYPES: Mapping[str, str] = {
     "contacts": "contact",
     "companies": "company",
@@ -91,7 +94,11 @@ def _update(
         return account.batch.update(kind, {"inputs": inputs})
 
     keys = {record_id: key for key, record_id in existing_ids.items()}
-    properties = {key: dict(records[key].properties) for key in existing_ids}
+    kept = _SET_ONCE.get(kind, ())
+    properties = {
+        key: {name: value for name, value in records[key].properties.items() if name not in kept}
+        for key in existing_ids
+    }
     try:
         outcomes = _write(properties, send, lambda item: keys.get(str(item.id)))
     except Exception as error:
@@ -205,17 +212,20 @@ def _without_forbidden_types(
 ) -> dict[str, Record] | None:
     """Return the records without the types that the key may not use. None: it lacks another scope."""
     scopes = required_scopes(error)
-    forbidden = [
-        name
+    # HubSpot names the scopes of all types, also those that the key has.
+    named = {
+        name: next(iter(ids))
         for name in LINKED_TYPES
         if name != "contacts"
-        and any(name in record.links for record in records.values())
         and any(name in scope for scope in scopes)
-    ]
-    if not forbidden:
+        and (ids := {record.links[name] for record in records.values() if name in record.links})
+    }
+    if not named:
         return None
+    unreadable = [name for name, record_id in named.items() if not account.may_read(name, record_id)]
+    forbidden = unreadable or list(named)
     for name in forbidden:
-        account.missing_scopes.report(name, scopes)
+        account.missing_scopes.report(name, [scope for scope in scopes if name in scope])
     return {
         key: _without(record, {name: account.missing_scopes.problem(name) for name in forbidden})
         for key, record in records.items()

@@ -382,7 +382,8 @@ def test_refused_email_does_not_lose_the_call(crm: Crm) -> None:
     assert contacts == {"+12125550150": "one@example.com", PHONE: None, "+12125550151": "three@example.com"}
     assert len(crm.records()) == 3
 
-    crm.connection.requests()  # the refusal is remembered
+    crm.deliver(crm.call(BY_BOTH | {"metadata.contactEmail": "refused@example.com"}))
+    crm.connection.requests()  # the refusal is remembered, as is what belongs to the contact
     crm.deliver(crm.call(BY_BOTH | {"metadata.contactEmail": "refused@example.com"}))
     assert len(crm.connection.requests()) == 1
 

@@ -342,7 +342,7 @@ def test_fill_property_is_written_on_create_only(hubspot: CrmConnection, sandbox
     params = {
         "properties": {
             "hs_call_source": {"value": "bridge", "mode": "fill"},
-            "hs_activity_type": "{{ event.status }}",
+            "hs_call_summary": "{{ event.status }}",
         }
     }
     source_event = event(clock=hubspot.clock)
@@ -353,7 +353,7 @@ def test_fill_property_is_written_on_create_only(hubspot: CrmConnection, sandbox
     assert "hs_call_source" not in json.dumps(updates)
     [call] = sandbox.hubspot.calls
     assert call.properties["hs_call_source"] == "bridge"
-    assert call.properties["hs_activity_type"] == "completed"
+    assert call.properties["hs_call_summary"] == "completed"
 
 
 def test_custom_idempotency_key_creates_separate_record(

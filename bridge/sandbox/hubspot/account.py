@@ -17,6 +17,7 @@ from bridge.sandbox.hubspot.crm import Association, Crm, CrmObject
 from bridge.sandbox.hubspot.errors import error_response, rate_limited
 from bridge.sandbox.hubspot.owners import default_owners
 from bridge.sandbox.hubspot.pipelines import ticket_pipelines
+from bridge.sandbox.hubspot.properties import parse_property
 from bridge.sandbox.hubspot.schema import default_object_types
 from bridge.sandbox.hubspot.scopes import missing_scopes_response, required_scopes
 from bridge.sandbox.provider import ProviderError, ProviderRequest
@@ -125,6 +126,13 @@ class HubSpot(HubSpotApi):
             object_type = self.crm.type(kind)
             winner, other = self.crm.get(object_type, winner_id), self.crm.get(object_type, other_id)
             return self.crm.merge(object_type, winner, other, self.now())
+
+    def define_property(self, kind: str, body: dict[str, Any]) -> None:
+        """Create a custom property, as an administrator would."""
+        with self.lock:
+            object_type = self.crm.type(kind)
+            definition = parse_property(object_type, body)
+            object_type.properties[definition.name] = definition
 
     def unsubscribe(self, email: str) -> None:
         """Unsubscribe an address from all email, as its owner would with the link in an email."""

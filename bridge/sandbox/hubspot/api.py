@@ -12,8 +12,13 @@ from bridge.sandbox.hubspot import batches, properties, subscriptions
 from bridge.sandbox.hubspot.crm import Association, Crm, CrmObject
 from bridge.sandbox.hubspot.errors import batch_error, invalid, not_found
 from bridge.sandbox.hubspot.pipelines import Pipeline
-from bridge.sandbox.hubspot.schema import DISPOSITIONS, ObjectType, format_timestamp
-from bridge.sandbox.hubspot.scopes import ALL_SCOPES
+from bridge.sandbox.hubspot.schema import ObjectType, format_timestamp
+from bridge.sandbox.hubspot.scopes import (
+    ALL_SCOPES,
+    LINKED_TYPES_WITH_SCOPE,
+    missing_scopes_response,
+    scope_of,
+)
 from bridge.sandbox.hubspot.search import MAX_SEARCH_LENGTH, search
 from bridge.sandbox.provider import Handler, MockProvider, ProviderError, ProviderRequest, parse_whole_number
 
@@ -85,6 +90,7 @@ class HubSpotApi(MockProvider):
         )
         values = self.crm.validate_properties(kind, body.get("properties"), create=True)
         links = self.crm.parse_associations(kind, body.get("associations") or [])
+        self._require_scopes_of({link.to_type for link in links})
         if not self.crm.has_room():
             raise self.storage_full_error()
         created = self.crm.create(kind, values, links, self.now())
@@ -164,6 +170,9 @@ class HubSpotApi(MockProvider):
             kind, body = self._type(request), parse_object(request, None)
             if operation is not batches.read and not self.crm.has_room():
                 raise self.storage_full_error()
+            if operation is batches.create:
+                for item in batches.inputs(body):
+                    self._require_scopes_of(self.crm.named_types(kind, item.get("associations")))
             result = operation(self.crm, kind, body, self.now())
             if operation is batches.archive:
                 return Response(status_code=204)
@@ -184,6 +193,14 @@ class HubSpotApi(MockProvider):
             )
 
         return handle
+
+    def _require_scopes_of(self, types: Iterable[str]) -> None:
+        """Raise ProviderError if the token lacks the scope for a type that a new record is associated with."""
+        required = tuple(
+            dict.fromkeys(scope_of(name, "read") for name in sorted(types) if name in LINKED_TYPES_WITH_SCOPE)
+        )
+        if self.missing_scopes.intersection(required):
+            raise ProviderError(missing_scopes_response(required))
 
     def _batch_json(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         now = format_timestamp(self.now())
@@ -343,7 +360,7 @@ class HubSpotApi(MockProvider):
 
     def _dispositions(self, _request: ProviderRequest) -> Response:
         return JSONResponse(
-            [{"id": key, "label": label, "deleted": False} for key, label in DISPOSITIONS.items()]
+            [{"id": key, "label": label, "deleted": False} for key, label in self.crm.dispositions.items()]
         )
 
     def _unsubscribe_all(self, request: ProviderRequest) -> Response:

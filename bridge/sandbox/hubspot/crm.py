@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +13,13 @@ from starlette.responses import Response
 from bridge.sandbox.hubspot.errors import error_response, invalid, invalid_properties, not_found
 from bridge.sandbox.hubspot.owners import Owner
 from bridge.sandbox.hubspot.pipelines import Pipeline
-from bridge.sandbox.hubspot.schema import ASSOCIATIONS, ObjectType, format_timestamp, searchable_phone
+from bridge.sandbox.hubspot.schema import (
+    ASSOCIATIONS,
+    DISPOSITIONS,
+    ObjectType,
+    format_timestamp,
+    searchable_phone,
+)
 from bridge.sandbox.index import ValueIndex
 from bridge.sandbox.provider import MAX_RECORDS, ProviderError
 
@@ -65,6 +71,8 @@ class Crm:
     owners: dict[str, Owner]
     refused_emails: set[str] = field(default_factory=set)
     """Addresses that are well-formed, but that HubSpot calls invalid."""
+    dispositions: dict[str, str] = field(default_factory=lambda: dict(DISPOSITIONS))
+    """ID -> label of the account's call outcomes."""
     required_by_admin: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Object type -> properties that a rule of the account requires of a new record."""
     admin_rules_apply: bool = False
@@ -83,6 +91,14 @@ class Crm:
 
     def __post_init__(self) -> None:
         self.objects = {name: {} for name in self.types}
+
+    def add_disposition(self, outcome_id: str, label: str) -> None:
+        """Add a call outcome, as an administrator would."""
+        self.dispositions[outcome_id] = label
+        properties = self.types["calls"].properties
+        properties["hs_call_disposition"] = replace(
+            properties["hs_call_disposition"], options=tuple(self.dispositions)
+        )
 
     def type(self, name: str) -> ObjectType:
         """Return an object type by its plural name, singular name or ID. Raise ProviderError if there is none."""
@@ -359,6 +375,21 @@ class Crm:
             for association_type in types:
                 links.append(self._parse_association(kind, str(to["id"]), association_type))
         return links
+
+    def named_types(self, kind: ObjectType, submitted: Any) -> set[str]:
+        """Return the object types that the associations of a create request lead to, also to missing objects."""
+        type_ids = {
+            spec.get("associationTypeId")
+            for item in submitted or ()
+            if isinstance(item, dict)
+            for spec in item.get("types") or ()
+            if isinstance(spec, dict)
+        }
+        return {
+            to
+            for (source, to), type_id in ASSOCIATIONS.items()
+            if source == kind.name and type_id in type_ids
+        }
 
     def _parse_association(self, kind: ObjectType, to_id: str, spec: Any) -> Association:
         if not isinstance(spec, dict) or type(spec.get("associationTypeId")) is not int:

@@ -33,6 +33,8 @@ _CALL_STATUS = (
     "QUEUED",
     "RINGING",
 )
+_CALL_TYPES = ("Sales call", "Support call")
+"""Call and meeting types, which each account has its own of."""
 _LIFECYCLE_STAGES = (
     "subscriber",
     "lead",
@@ -76,7 +78,8 @@ class PropertyDefinition:
             return "READ_ONLY_VALUE", f"{self.name} is a read only property; its value cannot be set."
         if value == "":
             return None
-        if self.options and value not in self.options:
+        chosen = value.split(";") if self.field_type == "checkbox" else [value]
+        if self.options and not set(chosen).issubset(self.options):
             return (
                 "INVALID_OPTION",
                 f"{value} was not one of the allowed options: [{', '.join(self.options)}]",
@@ -274,9 +277,10 @@ def default_object_types() -> dict[str, ObjectType]:
             "call",
             "hs_call_title hs_call_from_number hs_call_to_number hs_call_callee_object_id "
             "hs_call_callee_object_type_id hs_call_callee_object_type hs_call_external_id hs_call_app_id "
-            "hs_call_source hs_call_summary hs_activity_type hs_call_recording_url",
+            "hs_call_source hs_call_summary hs_call_recording_url",
             PropertyDefinition("hs_call_body", field_type="textarea"),
             PropertyDefinition("hs_call_duration", "milliseconds", field_type="number"),
+            PropertyDefinition("hs_activity_type", "enumeration", _CALL_TYPES, field_type="select"),
             PropertyDefinition(
                 "hs_call_direction", "enumeration", ("INBOUND", "OUTBOUND"), field_type="select"
             ),

@@ -27,6 +27,9 @@ ALL_SCOPES = (
     "oauth",
 )
 
+LINKED_TYPES_WITH_SCOPE = ("companies", "deals", "tickets")
+"""Types whose scope the key also needs to associate a new record with them."""
+
 
 def required_scopes(request: ProviderRequest, crm: Crm) -> tuple[str, ...]:
     """Return the scopes that a request requires, all of them. Engagements require the scopes of contacts.
@@ -45,7 +48,7 @@ def required_scopes(request: ProviderRequest, crm: Crm) -> tuple[str, ...]:
     if request.path.startswith("/crm/properties/"):
         return ("tickets",) if types == ["tickets"] else (f"crm.schemas.contacts.{access}",)
     emails = ("sales-email-read",) if is_read and "emails" in types else ()
-    return (*dict.fromkeys(_scope_of(name, access) for name in types), *emails)
+    return (*dict.fromkeys(scope_of(name, access) for name in types), *emails)
 
 
 def missing_scopes_response(required: tuple[str, ...]) -> Response:
@@ -64,7 +67,8 @@ def missing_scopes_response(required: tuple[str, ...]) -> Response:
     )
 
 
-def _scope_of(object_name: str, access: str) -> str:
+def scope_of(object_name: str, access: str) -> str:
+    """Return the scope for records of one type. Engagements are covered by the scopes of contacts."""
     if object_name == "tickets":
         return "tickets"
     return f"crm.objects.{object_name if object_name in ('contacts', 'companies', 'deals') else 'contacts'}.{access}"
