@@ -21,7 +21,7 @@ def plan(params: str) -> PlannedDelivery:
 
 
 @pytest.mark.parametrize(
-    "params", ["to: [ANN@Team.Example, bo@team.example]", "to: ann@team.example, cc: bo@team.example"]
+    "params", ["to: [ann@team.example, bo@team.example]", "to: ann@team.example, cc: bo@team.example"]
 )
 def test_message_to_the_team_can_have_several_recipients(params: str) -> None:
     delivery = plan(params)
