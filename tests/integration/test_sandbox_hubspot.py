@@ -708,3 +708,53 @@ def test_search_of_ten_thousand_contacts_is_fast(sandbox: RunningSandbox, contac
     for _ in range(20):
         assert contacts.search_api.do_search(body).total == 1
     assert (sandbox.clock.now() - started_at).total_seconds() < 2
+
+
+def test_owner_is_found_by_email_by_id_and_by_user_id(sandbox: RunningSandbox) -> None:
+    headers = {"Authorization": f"Bearer {sandbox.environment['HUBSPOT_ACCESS_TOKEN']}"}
+    url = f"{sandbox.environment['HUBSPOT_URL']}/crm/owners/2026-03"
+
+    def get(path: str) -> Any:
+        return httpx.get(url + path, headers=headers).json()
+
+    assert [owner["id"] for owner in get("?email=second@harbourlight.example")["results"]] == ["70012"]
+    assert get("?email=former@harbourlight.example")["results"] == []
+    [former] = get("?email=former@harbourlight.example&archived=true")["results"]
+    assert (former["userId"], former["userIdIncludingInactive"]) == (None, 9100219)
+    assert get("/9100211?idProperty=userId")["id"] == "70011"
+    assert get("/9100211")["category"] == "OBJECT_NOT_FOUND"
+
+
+@pytest.mark.parametrize("owner", ["9100211", "70019", "1"])
+def test_user_id_and_deactivated_owner_are_refused(
+    sandbox: RunningSandbox, contacts: Any, owner: str
+) -> None:
+    with pytest.raises(Exception, match="INVALID_OWNER_ID"):
+        contacts.basic_api.create({"properties": {"hubspot_owner_id": owner}})
+    assert contacts.basic_api.create({"properties": {"hubspot_owner_id": "70012"}}).id
+
+
+def test_search_has_its_own_limit_and_a_maximum_size(sandbox: RunningSandbox, contacts: Any) -> None:
+    sandbox.hubspot.search_limit = 5
+    for _ in range(5):
+        contacts.search_api.do_search({})
+    with pytest.raises(Exception, match="SECONDLY") as caught:
+        contacts.search_api.do_search({})
+    assert caught.value.status == 429  # type: ignore[attr-defined]
+    assert contacts.basic_api.get_page().results == []
+    sandbox.clock.advance(seconds=2)
+    with pytest.raises(Exception, match="3000 characters"):
+        contacts.search_api.do_search({"query": "x" * 2990})
+
+
+def test_first_company_of_a_contact_is_its_primary_one(sandbox: RunningSandbox) -> None:
+    account = sandbox.hubspot
+    contact = account.add("contacts", email="a@example.com")
+    first, second = (account.add("companies", name=name) for name in ("First", "Second"))
+    account.link("contacts", contact.id, "companies", first.id)
+    account.link("contacts", contact.id, "companies", second.id)
+    assert contact.properties["associatedcompanyid"] == first.id
+    account.crm.set_primary_company(contact.id, second.id)
+    assert contact.properties["associatedcompanyid"] == second.id
+    account.delete("companies", second.id)
+    assert "associatedcompanyid" not in contact.properties
