@@ -27,6 +27,7 @@ from bridge.rules.presence import Paths, check_presence
 from bridge.rules.template_compiler import TemplateError
 from bridge.rules.templates import Template, condition, template
 from bridge.rules.yaml import Diagnostics, Node
+from bridge.rules.yaml_errors import RULE_KEYS
 from bridge.settings import parse_duration
 from bridge.spelling import did_you_mean, nearest
 
@@ -62,6 +63,26 @@ CONTEXT_NAMES: Mapping[Trigger, tuple[str, ...]] = {
 """Trigger -> the names that templates can use there."""
 
 
+_STEP_KEYS = (
+    "use", "connection", "with", "delay", "expires", "cancel_on", "once", "retry", "idempotency_key"
+)  # fmt: skip
+
+
+def _misplaced_hint(name: str, known: Collection[str]) -> str:
+    """Return where a key belongs that stands in a section with the keys `known`. Empty if it is not misplaced."""
+    if "do" in known and name.startswith(("event.", "contact.", "count(")):
+        return f"a condition belongs under `where:`: indent it below `where`, or write `where: {{{name[:60]}: ...}}`"
+    if "do" in known and name in _STEP_KEYS:
+        return f"`{name}` belongs to a step: write it under `do:`, exactly below the step's `use`"
+    if "rules" in known and name in (*RULE_KEYS, *_STEP_KEYS) and name not in known:
+        return f"`{name}` belongs to a rule: write it under `rules:`, exactly below the rule's `name`"
+    if "use" in known and name in RULE_KEYS and name not in known:
+        return f"`{name}` belongs to the rule: start it exactly below the rule's `name`"
+    if "with" in known and name not in _STEP_KEYS and suggest_key(name, known) is None:
+        return f"indent it below `with:` if it is a param of the action; {did_you_mean(name, known)}"
+    return ""
+
+
 def suggest_key(name: str, known: Collection[str]) -> str | None:
     """Return the known key that an unknown one probably stands for: a similar one, or an alias's."""
     aliases = {alias: key for alias, key in ALIASES.items() if key in known}
@@ -89,6 +110,8 @@ class ParseContext:
     event_types: Collection[str] = ()
     """The event types whose fields can be used here. Empty: those of every event type."""
     trigger: Trigger = "rule"
+    names: tuple[str, ...] = CONTEXT_NAMES["rule"]
+    """The names that templates and conditions can use here."""
     needs_settings: bool = True
     """True if the connections used here must be set up."""
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -96,7 +119,8 @@ class ParseContext:
     defaults: Mapping[str, Node] = field(default_factory=dict)
     """Action -> the keys that its steps have unless they set them."""
     present: Paths = frozenset()
-    """The fields that have a value whenever the templates here are rendered."""
+    """The fields that have a value whenever the templates here are rendered; with `("details",)`, no field of the
+    details needs one."""
     do: tuple[Step, ...] = ()
     """The steps of the rule that its follow-ups are about."""
     rules: Mapping[str, Rule] = field(default_factory=dict)
@@ -138,6 +162,10 @@ class ParseContext:
         self, node: Node, label: str, known: Iterable[str] | None = None, hint: str = ""
     ) -> Mapping[str, tuple[Node, Node]]:
         """Return the entries of a mapping. An unknown key is an error; it is then read as the key it resembles."""
+        if node.value is None:
+            below = f"write its entries on the lines below, indented deeper than {label}"
+            self.error(node, f"{label} is empty", f"{below}; {hint}" if hint else below)
+            return {}
         if node.entries is None:
             self.error(node, f"{label} must be a mapping, not {_describe_shape(node.value)}", hint)
             return {}
@@ -153,7 +181,9 @@ class ParseContext:
                 self.error(key, retired.renamed(name, suggestion))
             else:
                 suggestion = suggest_key(name, names)
-                hint = f"did you mean `{suggestion}`?" if suggestion else did_you_mean(name, names)
+                hint = _misplaced_hint(name, names)
+                suggestion = None if hint else suggestion
+                hint = hint or (f"did you mean `{suggestion}`?" if suggestion else did_you_mean(name, names))
                 self.error(key, f"unknown key `{name[:60]}`", hint)
             if suggestion and suggestion not in entries:
                 entries[suggestion] = (key, value)
@@ -274,7 +304,7 @@ class ParseContext:
         source: str,
         names: Collection[str] = (),
     ) -> Template | None:
-        roots = names or CONTEXT_NAMES[self.trigger]
+        roots = names or self.names
         try:
             compiled = build(source)
         except TemplateError as error:
@@ -297,6 +327,8 @@ class ParseContext:
             self.error(self.locate(node, table), f"no table `{table[:60]}`", hint)
         if label == "template":
             for path in sorted(compiled.required - compiled.truth_tests - self.present - invalid):
+                if path[:1] in self.present:
+                    continue
                 self.report(self.locate(node, ".".join(path)), check_presence(path))
         return compiled
 

@@ -13,6 +13,7 @@ from bridge.rules.model import Condition, Diagnostic, unplaced_error
 from bridge.rules.operators import OPERATORS, PRESENCE_OPERATORS
 from bridge.rules.parse_context import ParseContext
 from bridge.rules.yaml import Node
+from bridge.rules.yaml_errors import comparison_hint
 from bridge.spelling import did_you_mean
 
 ROOTS = ("event", "contact")
@@ -156,6 +157,10 @@ def _check_operator(
     error = _operand_error(operator, operand.data(), ".".join(path))
     if error is not None:
         return context.report(operand, error)
+    comparison = comparison_hint(operand.value) if operator == "eq" and isinstance(operand.value, str) else ""
+    if comparison:
+        context.error(operand, "comparisons are written in words", comparison)
+        return False
     if operator == "eq" and operand.value in _PRESENCE_WORDS:
         hint = f"write `{'.'.join(path)}: {{exists: true}}`"
         context.warning(operand, f"this compares the field with the word `{operand.value}`", hint)

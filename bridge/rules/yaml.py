@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from bridge.rules.model import Diagnostic
+from bridge.rules.yaml_errors import explain
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 24
@@ -29,6 +30,7 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+", re.ASCII)
 _TAG = re.compile(r"^tag:yaml\.org,2002:")
+_UNINTENDED_COMMENT = re.compile(r"\s+#[^\s#]")
 _LONGEST_NUMBER = 18
 
 
@@ -144,21 +146,25 @@ def decode(raw: bytes | str, diagnostics: Diagnostics, path: str) -> str | None:
 def parse(text: str, diagnostics: Diagnostics, path: str = "") -> Node | None:
     """Parse the one document of a file. Return None if the file is empty or its YAML is invalid."""
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        diagnostics.error_at(path, 1, 1, "the file is larger than 1 MiB", "a rules file can have at most 1 MiB")
+        diagnostics.error_at(
+            path, 1, 1, "the file is larger than 1 MiB", "a rules file can have at most 1 MiB"
+        )
         return None
     forbidden = _FORBIDDEN.search(text)
     if forbidden:
         lines = lines_of(text[: forbidden.start()])
         name = f"U+{ord(forbidden.group()):04X}"
         hint = "delete it: it is invisible and was probably copied together with other text"
-        diagnostics.error_at(path, len(lines), len(lines[-1]) + 1, f"the character {name} is not allowed", hint)
+        diagnostics.error_at(
+            path, len(lines), len(lines[-1]) + 1, f"the character {name} is not allowed", hint
+        )
         return None
     try:
         return _Reader(text, diagnostics, path).document()
     except _Unreadable as error:
         diagnostics.error_at(path, error.line, error.column, error.text, error.hint)
     except yaml.MarkedYAMLError as error:
-        diagnostics.error_at(path, *_explain(error, lines_of(text)))
+        diagnostics.error_at(path, *explain(error, lines_of(text)))
     except yaml.YAMLError as error:
         diagnostics.error_at(path, 1, 1, f"invalid YAML: {error}")
     return None
@@ -270,6 +276,14 @@ class _Reader:
         value: str = event.value
         if event.style:
             return value
+        end = event.end_mark
+        rest = self.lines[end.line][end.column :] if end.line < len(self.lines) else ""
+        if _UNINTENDED_COMMENT.match(rest) and (not value or " " in value):
+            self.diagnostics.warning(
+                node,
+                f"the value ends here, because ` {rest.strip()[:20]}` is a comment",
+                "put the whole value in quotes; if it is a comment, write a space after `#`",
+            )
         if value in ("", "~", "null"):
             return None
         if value in ("true", "false"):
@@ -283,71 +297,6 @@ class _Reader:
             )
             return value
         return int(value) if integer else float(value)
-
-
-_CLOSE_OR_QUOTE = "close it, or put the string in quotes"
-_EXPLANATIONS = (
-    (
-        "mapping values are not allowed",
-        "unexpected colon",
-        "put a string that contains `: ` in quotes, or check the line above: its colon, and its indentation",
-    ),
-    (
-        "could not find expected ':'",
-        "a key without a colon",
-        "write `name: value`; put a string with several lines in quotes, or use `|`",
-    ),
-    ("did not find expected '-' indicator", "this line does not fit the list above", "check the indentation"),
-    ("did not find expected key", "this line does not fit the lines above", "check indentation and quotes"),
-    ("did not find expected ',' or '}'", "unclosed `{`", _CLOSE_OR_QUOTE),
-    ("did not find expected ',' or ']'", "unclosed `[`", _CLOSE_OR_QUOTE),
-    ("unexpected end of stream", "unclosed quote", "add the closing quote"),
-    ("found unexpected document indicator", "unclosed quote", "add the closing quote"),
-    (
-        "unknown escape character",
-        "unknown escape sequence after `\\`",
-        "write \\\\ for a backslash, or use 'single quotes'",
-    ),
-    ("did not find expected hexdecimal", "unknown escape sequence after `\\`", "write \\\\ for a backslash"),
-    ("did not find expected <document start>", "text after the end of the document", "check the indentation"),
-)
-"""(part of the parser's message, our message, hint)"""
-
-
-def _explain(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> tuple[int, int, str, str]:
-    """Translate a parser error for readers who do not know parsers. Return line, column, message and hint."""
-    mark = error.problem_mark or error.context_mark
-    message = error.problem or error.context or "unknown error"
-    explanation = next((row for row in _EXPLANATIONS if row[0] in message), None)
-    unclosed = explanation is not None and explanation[1].startswith("unclosed")
-    if unclosed and error.context_mark is not None:
-        mark = error.context_mark
-    if mark is None:
-        return 1, 1, f"invalid YAML: {message}", ""
-    line, column = min(mark.line, len(lines) - 1), mark.column
-    rest = lines[line][column:]
-    if "cannot start any token" in message:
-        if rest.startswith("\t"):
-            return line + 1, column + 1, "tabs are not allowed here", "indent with spaces"
-        return line + 1, column + 1, f"a value cannot start with `{rest[:1]}`", "put it in quotes"
-    if "tab character" in message:
-        return line + 1, column + 1, "tabs are not allowed here", "indent with spaces"
-    if "comment or line break" in message:
-        operator = {">": "gt", "|": ""}.get(lines[line][:column].rstrip()[-1:], "")
-        hint = f"write `{{{operator}: {rest.strip()[:20]}}}`" if operator else "put it in quotes"
-        return line + 1, column + 1, "a value cannot start with `>` or `|`", hint
-    if "node content" in message or "alphabetic or numeric" in message:
-        start = rest[:1] if "node" in message else lines[line][column - 1 : column]
-        if start in ("[", "{"):
-            return line + 1, column + 1, f"unclosed `{start}`", _CLOSE_OR_QUOTE
-        text = f"a value cannot start with `{start}`" if start.strip() else "the value is missing"
-        return line + 1, column + 1, text, "if it is a string, put it in quotes"
-    if explanation is None:
-        return line + 1, column + 1, f"invalid YAML: {message}", ""
-    if "expected key" in message and lines[line][:column].strip():
-        hint = "put quotes around the whole value"
-        return line + 1, column + 1, "unexpected text after the end of the value", hint
-    return line + 1, column + 1, explanation[1], explanation[2]
 
 
 def _short(text: str) -> str:
