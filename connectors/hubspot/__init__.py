@@ -8,6 +8,7 @@ idempotent, and a call and its association are created in one request.
 from .calls_and_chats import log_call, log_chat
 from .check import check, check_rules, setup
 from .contacts import update_contact, upsert_contact
+from .new_tickets import create_ticket
 from .opt_outs import opt_out_flags, set_opt_out
 from .settings import Settings, connector
 from .tasks import create_task
@@ -20,6 +21,7 @@ __all__ = [
     "close_ticket",
     "connector",
     "create_task",
+    "create_ticket",
     "log_call",
     "log_chat",
     "opt_out_flags",

@@ -15,12 +15,10 @@ from bridge.connector import (
     items_by_conversation,
     param,
     per_conversation,
-    write_for_contacts,
 )
 
 from .account import BATCH_SIZE, Account
 from .call_outcomes import DEFAULT_OUTCOMES
-from .contact_source import Contacts
 from .fields import (
     MAX_BODY_LENGTH,
     OWNER,
@@ -32,7 +30,7 @@ from .fields import (
 )
 from .params import DEAL, TICKET
 from .settings import connector
-from .timeline import Draft, query_with_owner, write_drafts
+from .timeline import Draft, write_batch
 
 CALL_STATUSES = {
     "completed": "COMPLETED",
@@ -183,16 +181,9 @@ P = TypeVar("P", LogCallParams, LogChatParams)
 def _log(
     account: Account, kind: str, by_key: dict[str, BatchItem[P]], drafts: dict[str, Draft]
 ) -> list[BatchResult]:
-    """Write the record of every item in as few requests as HubSpot allows: one, if all contacts are cached."""
     queries = {
-        key: query_with_owner(
-            account,
-            item.params.contact_query(item.context, create=item.params.on_missing == "create"),
-            item.params.owner,
-        )
+        key: item.params.contact_query(item.context, create=item.params.on_missing == "create")
         for key, item in by_key.items()
     }
-    results = write_for_contacts(
-        Contacts(account), queries, lambda contacts: write_drafts(account, kind, drafts, contacts)
-    )
+    results = write_batch(account, kind, queries, drafts)
     return [results[key] for key in by_key]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from bridge.connector import (
+    ON_MISSING,
     ContactParams,
     Context,
+    NewContactParams,
+    OnMissing,
     Success,
     contact_result,
     fields_to_write,
@@ -12,6 +15,7 @@ from bridge.connector import (
     per_event,
     refusal_notes,
 )
+from bridge.errors import PermanentError
 
 from .account import Account
 from .contact_source import Contacts, refused_fields
@@ -28,16 +32,31 @@ class WriteContactParams(ContactParams):
     )
 
 
+class UpsertContactParams(WriteContactParams, NewContactParams):
+    """A contact to update or create."""
+
+
+class UpdateContactParams(WriteContactParams):
+    """A contact to update."""
+
+    on_missing: OnMissing = ON_MISSING
+
+
 @connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True)
-def upsert_contact(account: Account, params: WriteContactParams, context: Context) -> Success:
+def upsert_contact(account: Account, params: UpsertContactParams, context: Context) -> Success:
     """Update the contact, or create it if HubSpot has no such contact."""
     return _write_contact(account, params, context, create=True)
 
 
 @connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True)
-def update_contact(account: Account, params: WriteContactParams, context: Context) -> Success:
-    """Update the contact. Fail if HubSpot has no such contact."""
-    return _write_contact(account, params, context, create=False)
+def update_contact(account: Account, params: UpdateContactParams, context: Context) -> Success:
+    """Update the contact. If HubSpot has no such contact, nothing is written."""
+    try:
+        return _write_contact(account, params, context, create=False)
+    except PermanentError as error:
+        if params.on_missing == "error" or error.code != "not_found":
+            raise
+        return Success(detail=f"not updated: {error.detail}")
 
 
 def _write_contact(

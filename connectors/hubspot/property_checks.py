@@ -69,6 +69,8 @@ def reference_problems(account: Account, uses: Sequence[ActionUse]) -> Iterator[
             value = use.params.get(param)
             if isinstance(value, str) and (text := verify(account, value)):
                 yield _problem(text, use, (param,))
+        if use.action.name == "create_ticket" and (found := _stage_problem(account, use)):
+            yield found
 
 
 def _params_of(use: ActionUse) -> Iterator[tuple[str, str]]:
@@ -78,6 +80,21 @@ def _params_of(use: ActionUse) -> Iterator[tuple[str, str]]:
 def _problem(text: str, use: ActionUse, location: Location) -> RuleProblem:
     text, _, hint = text.partition("; ")
     return RuleProblem(text, hint, use, location)
+
+
+def _stage_problem(account: Account, use: ActionUse) -> RuleProblem | None:
+    """Return what is wrong with the pipeline or the stage, unless one of them comes from the event."""
+    pipeline, stage = use.params.get("pipeline"), use.params.get("stage")
+    if FROM_EVENT in (pipeline, stage) or pipeline is stage is None:
+        return None
+    try:
+        text = account.ticket_stages.resolve(pipeline, stage).problem
+    except Exception as error:
+        if status_of(error) != 403:
+            raise
+        return None  # the scope is reported already
+    location = "pipeline" if "ticket pipeline" in text else "stage"
+    return _problem(text, use, (location,)) if text else None
 
 
 def _owner_problem(account: Account, owner: str) -> str:

@@ -12,15 +12,13 @@ from bridge.connector import (
     fields_to_write,
     param,
     per_event,
-    write_for_contact,
 )
 
 from .account import Account
-from .contact_source import Contacts
 from .fields import OWNER, to_html, to_milliseconds, to_properties
 from .params import DEAL, TICKET
 from .settings import connector
-from .timeline import Draft, query_with_owner, write_drafts
+from .timeline import Draft, write_batch
 
 
 class CreateTaskParams(TaskParams):
@@ -50,9 +48,8 @@ def create_task(account: Account, params: CreateTaskParams, context: Context) ->
 
     key = context.idempotency_token
     draft = Draft(context, build, params.owner, {"deals": params.deal, "tickets": params.ticket})
-    return write_for_contact(
-        Contacts(account),
-        key,
-        query_with_owner(account, params.contact_query(context, create=True), params.owner),
-        lambda contacts: write_drafts(account, "tasks", {key: draft}, contacts),
-    )
+    queries = {key: params.contact_query(context, create=True)}
+    result = write_batch(account, "tasks", queries, {key: draft})[key]
+    if not isinstance(result, Success):
+        raise result
+    return result

@@ -1,30 +1,107 @@
-"""The stages that close a ticket, which each account configures."""
+"""The ticket pipelines of an account and their stages, which each account configures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+from bridge.connector import did_you_mean
+from bridge.errors import AccountError
+
 _TTL_SECONDS = 600.0
+_DEFAULT_PIPELINE = "0"
+"""ID of the pipeline that every account begins with."""
+
+
+@dataclass(frozen=True)
+class StageLookup:
+    """The stage of a new ticket, and what had to be replaced."""
+
+    pipeline: str
+    stage: str
+    problem: str = ""
+    """Why it is not the stage that the rule names, and a hint after `; `. Empty: it is."""
 
 
 class TicketStages:
-    """The closed stages of one account, read once in ten minutes."""
+    """The ticket pipelines of one account, read once in ten minutes."""
 
     def __init__(self, api: Any) -> None:
         self._api = api
-        self._closed: Mapping[str, str] = {}
+        self._pipelines: Sequence[Any] = ()
         self._until = 0.0
 
     def closed(self) -> Mapping[str, str]:
         """Return the closed stages of all ticket pipelines, in their order: stage -> pipeline."""
+        return {
+            stage.id: pipeline.id
+            for pipeline in self._read()
+            for stage in _stages(pipeline)
+            if not _is_open(stage)
+        }
+
+    def resolve(self, pipeline: str | None, stage: str | None) -> StageLookup:
+        """Return the stage for a new ticket, by the IDs or labels that a rule gives.
+
+        Without a stage, it is the first open stage of the pipeline; without a pipeline, that of the account's default
+        pipeline. A name that the account does not have is replaced in the same way. Raise AccountError if the account
+        has no open stage at all.
+        """
+        pipelines = self._read()
+        chosen, problem = self._pipeline(pipelines, pipeline)
+        preferred = [*([chosen] if chosen else []), *pipelines]
+        if stage is not None and not problem:
+            candidates = preferred if pipeline is None else preferred[:1]
+            found = next(_named_stages(candidates, stage), None)
+            if found is not None:
+                return StageLookup(found[0].id, found[1].id)
+            labels = [item.label for candidate in candidates for item in _stages(candidate)]
+            problem = _unknown("ticket stage", stage, list(dict.fromkeys(labels)))
+        for candidate in preferred:
+            first_open = next((item for item in _stages(candidate) if _is_open(item)), None)
+            if first_open is not None:
+                return StageLookup(candidate.id, first_open.id, problem)
+        raise AccountError("HubSpot has no ticket pipeline with an open stage", fix="add one in HubSpot")
+
+    def _pipeline(self, pipelines: Sequence[Any], name: str | None) -> tuple[Any, str]:
+        """Return the pipeline with an ID or label, or the default one with the reason."""
+        default = next(
+            (item for item in pipelines if item.id == _DEFAULT_PIPELINE), next(iter(pipelines), None)
+        )
+        if name is None:
+            return default, ""
+        found = next((item for item in pipelines if _is_named(item, name)), None)
+        problem = _unknown("ticket pipeline", name, [item.label for item in pipelines])
+        return (found, "") if found else (default, problem)
+
+    def _read(self) -> Sequence[Any]:
         if self._until <= monotonic():
-            self._closed = {
-                stage.id: pipeline.id
-                for pipeline in self._api.get_all("tickets").results
-                for stage in sorted(pipeline.stages, key=lambda stage: stage.display_order)
-                if (stage.metadata or {}).get("ticketState") == "CLOSED"
-            }
+            results = self._api.get_all("tickets").results
+            self._pipelines = sorted(results, key=lambda item: item.display_order)
             self._until = monotonic() + _TTL_SECONDS
-        return self._closed
+        return self._pipelines
+
+
+def _stages(pipeline: Any) -> list[Any]:
+    return sorted(pipeline.stages, key=lambda stage: stage.display_order)
+
+
+def _is_open(stage: Any) -> bool:
+    return (stage.metadata or {}).get("ticketState") != "CLOSED"
+
+
+def _is_named(item: Any, name: str) -> bool:
+    return item.id == name or item.label.strip().lower() == name.strip().lower()
+
+
+def _named_stages(pipelines: Sequence[Any], name: str) -> Iterator[tuple[Any, Any]]:
+    for pipeline in pipelines:
+        yield from ((pipeline, stage) for stage in _stages(pipeline) if _is_named(stage, name))
+
+
+def _unknown(what: str, name: str, known: Sequence[str]) -> str:
+    hint = did_you_mean(name, known)
+    problem = f"HubSpot has no {what} `{name[:80]}`"
+    return f"{problem}; {hint}" if hint else problem

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from bridge.connector import (
+    ON_MISSING,
     ContactLookupParams,
     Context,
+    OnMissing,
     Properties,
     Success,
     fields_to_write,
@@ -17,7 +19,7 @@ from bridge.errors import LookupInconclusive, PermanentError
 
 from .account import BATCH_SIZE, Account
 from .contact_source import Contacts
-from .fields import to_strings
+from .fields import to_properties
 from .settings import connector
 
 
@@ -37,20 +39,22 @@ class CloseTicketParams(ContactLookupParams):
         "closes the contact's only open ticket and asks the operator if there are several.",
         example="newest",
     )
+    on_missing: OnMissing = ON_MISSING
     properties: Properties = param(
         {}, "Additional fields of the ticket.", example={"hs_resolution": "ISSUE_FIXED"}
     )
+
+    def missing(self, detail: str) -> Success:
+        """Return the result of a ticket that does not exist. Raise PermanentError with `on_missing: error`."""
+        if self.on_missing == "error":
+            raise PermanentError(detail, code="not_found")
+        return Success(id=self.ticket, detail=detail)
 
 
 @connector.action(idempotency=per_event, idempotent=True)
 def close_ticket(account: Account, params: CloseTicketParams, context: Context) -> Success:
     """Move a ticket to the closed stage of its pipeline."""
-    closed_stages: dict[str, str] = {}
-    """Stage -> pipeline. Each account configures which stages count as closed."""
-    for pipeline in account.pipelines.get_all("tickets").results:
-        for stage in sorted(pipeline.stages, key=lambda stage: stage.display_order):
-            if (stage.metadata or {}).get("ticketState") == "CLOSED":
-                closed_stages[stage.id] = pipeline.id
+    closed_stages = account.ticket_stages.closed()
     if params.ticket:
         ids = [params.ticket]
     elif params.without_id == "error":
@@ -59,13 +63,18 @@ def close_ticket(account: Account, params: CloseTicketParams, context: Context) 
             code="no_ticket_id",
         )
     else:
-        contact, _ = Contacts(account).resolve(params.contact_query(context, create=False))
+        try:
+            contact, _ = Contacts(account).resolve(params.contact_query(context, create=False))
+        except PermanentError as error:
+            if error.code != "not_found":
+                raise
+            return params.missing(f"no ticket closed: {error.detail}")
         page = account.associations.get_page("contacts", contact.id, "tickets", limit=BATCH_SIZE)
         ids = [str(association.to_object_id) for association in page.results]
     fields = ("hs_pipeline", "hs_pipeline_stage", *params.properties)
     tickets = account.read("tickets", ids, fields=fields) if ids else []
     if params.ticket and not tickets:
-        raise PermanentError("HubSpot has no ticket with this ID: check the param `ticket`", code="not_found")
+        return params.missing("HubSpot has no ticket with this ID")
     open_tickets = [
         ticket for ticket in tickets if ticket.properties["hs_pipeline_stage"] not in closed_stages
     ]
@@ -82,8 +91,7 @@ def close_ticket(account: Account, params: CloseTicketParams, context: Context) 
         raise PermanentError(
             f"ticket pipeline {pipeline_id} has no closed stage: add one in HubSpot", code="no_closed_stage"
         )
-    changes = to_strings(
-        fields_to_write(params.properties, newest.properties) | {"hs_pipeline_stage": stage_id}
-    )
+    values = fields_to_write(params.properties, newest.properties) | {"hs_pipeline_stage": stage_id}
+    changes = to_properties(account, "tickets", values)
     account.objects.update("tickets", newest.id, {"properties": changes})
     return Success(id=str(newest.id), detail="closed")

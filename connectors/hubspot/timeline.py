@@ -8,21 +8,25 @@ from functools import partial
 
 from bridge.connector import (
     CONTACT_OWNER,
+    BatchResult,
     ContactDeleted,
     ContactLinks,
     ContactQuery,
     ContactRef,
     Context,
     Success,
+    forget_contact_links,
     read_contact_links,
+    write_for_contacts,
 )
 from bridge.errors import DeliveryError, TransientError
 
 from .account import Account
+from .contact_source import Contacts
 from .links import read_links
-from .records import LINKED_TYPES, OWNER_PROPERTY, Record, write_records
+from .records import ASSOCIATION_TYPES, LINKED_TYPES, OWNER_PROPERTY, Record, write_records
 
-ORPHANS_SHOWN = ("calls", "tasks")
+ORPHANS_SHOWN = ("calls", "tasks", "tickets")
 """Types that HubSpot lists on a page of their own. A note without a contact is shown nowhere."""
 _LINK_FIELDS = {kind: name for kind, name in LINKED_TYPES.items() if kind != "contacts"}
 """Object type -> field of ContactLinks."""
@@ -58,6 +62,19 @@ def query_with_owner(account: Account, query: ContactQuery, owner: str | None) -
     return replace(query, new_fields=query.new_fields | {OWNER_PROPERTY: owner_id}) if owner_id else query
 
 
+def write_batch(
+    account: Account,
+    kind: str,
+    queries: Mapping[str, ContactQuery],
+    drafts: Mapping[str, Draft],
+) -> dict[str, BatchResult]:
+    """Write the record of every query's contact in as few requests as HubSpot allows: one, if all are cached."""
+    with_owners = {key: query_with_owner(account, query, drafts[key].owner) for key, query in queries.items()}
+    return write_for_contacts(
+        Contacts(account), with_owners, lambda contacts: write_drafts(account, kind, drafts, contacts)
+    )
+
+
 def write_drafts(
     account: Account, kind: str, drafts: Mapping[str, Draft], contacts: Mapping[str, ContactRef | None]
 ) -> Results:
@@ -76,10 +93,13 @@ def write_drafts(
         draft = drafts[key]
         is_shown = contact is not None or (kind in ORPHANS_SHOWN and not draft.skip)
         if is_shown or key in existing_ids:
-            records[key] = _record(account, draft, contact, links)
+            records[key] = _record(account, kind, draft, contact, links)
         else:
             results[key] = Success(detail=draft.skip or "not logged")
     written = write_records(account, kind, records, existing_ids)
+    if kind in LINKED_TYPES:  # a new ticket changes which one is the contact's only open ticket
+        cache = next(iter(drafts.values())).context.contact_cache
+        forget_contact_links(cache, [contact.id for contact in contacts.values() if contact])
     return results | _write_transcripts(account, drafts, records, contacts, written)
 
 
@@ -103,20 +123,26 @@ def _read_links(
 
 
 def _record(
-    account: Account, draft: Draft, contact: ContactRef | None, links: Mapping[str, ContactLinks]
+    account: Account,
+    kind: str,
+    draft: Draft,
+    contact: ContactRef | None,
+    links: Mapping[str, ContactLinks],
 ) -> Record:
     contact_links = links.get(contact.id, ContactLinks()) if contact else ContactLinks()
     notes = list(draft.notes)
     linked = {"contacts": contact.id} if contact else {}
-    for kind, name in _LINK_FIELDS.items():
-        record_id = draft.linked.get(kind) or getattr(contact_links, name)
-        if problem := account.missing_scopes.problem(kind):
+    for linked_type, name in _LINK_FIELDS.items():
+        if linked_type not in ASSOCIATION_TYPES[kind]:
+            continue
+        record_id = draft.linked.get(linked_type) or getattr(contact_links, name)
+        if problem := account.missing_scopes.problem(linked_type):
             if contact or record_id:
                 notes.append(f"not associated with a {name}: {problem}")
         elif record_id and not record_id.isdecimal():
             notes.append(f"not associated with the {name}: its ID is not one of HubSpot")
         elif record_id:
-            linked[kind] = record_id
+            linked[linked_type] = record_id
     owner = contact_links.owner if draft.owner == CONTACT_OWNER else draft.owner
     lookup = account.owners.resolve(owner) if owner else None
     if lookup is not None and lookup.problem:

@@ -156,9 +156,11 @@ def test_contact_time_zone_is_cached_from_search(
     assert [request.rpartition("/")[2] for request in hubspot.requests()][:-1] == ["search", "read"]
 
 
-def test_update_contact_fails_without_match(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
+def test_update_of_an_unknown_contact_writes_nothing(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
+    result = hubspot.deliver("update_contact")
+    assert (result.id, result.detail) == (None, "not updated: the CRM has no such contact")
     with pytest.raises(PermanentError, match="has no such contact") as caught:
-        hubspot.deliver("update_contact")
+        hubspot.deliver("update_contact", params={"on_missing": "error"})
     assert caught.value.code == "not_found"
     assert sandbox.hubspot.contacts == []
 
@@ -236,9 +238,20 @@ def test_close_ticket_with_several_open_tickets_follows_without_id(
     assert hubspot.deliver("close_ticket", source_event, {"without_id": "newest"}).id == newest
 
 
-def test_close_ticket_with_unknown_id_fails(hubspot: CrmConnection) -> None:
-    with pytest.raises(PermanentError, match="no ticket with this ID"):
-        hubspot.deliver("close_ticket", params={"ticket": "99999"})
+@pytest.mark.parametrize(
+    ("params", "detail"),
+    [
+        ({"ticket": "99999"}, "HubSpot has no ticket with this ID"),
+        ({"without_id": "newest"}, "no ticket closed: the CRM has no such contact"),
+    ],
+)
+def test_close_ticket_of_a_stranger_is_no_failure(
+    hubspot: CrmConnection, params: dict[str, str], detail: str
+) -> None:
+    assert hubspot.deliver("close_ticket", params=params).detail == detail
+    with pytest.raises(PermanentError, match=detail) as caught:
+        hubspot.deliver("close_ticket", params={**params, "on_missing": "error"})
+    assert caught.value.code == "not_found"
 
 
 # ------------------------------------------------------------------------------------------------ tasks

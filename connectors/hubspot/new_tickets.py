@@ -1,0 +1,138 @@
+"""Action that creates tickets: one per conversation, which later events of the conversation update."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from bridge.connector import (
+    ContactQuery,
+    ContactRef,
+    Context,
+    NewContactParams,
+    Properties,
+    Success,
+    fields_to_write,
+    param,
+    per_conversation,
+)
+
+from .account import Account
+from .errors import status_of
+from .fields import MAX_BODY_LENGTH, OWNER, to_properties
+from .params import DEAL
+from .settings import connector
+from .timeline import Draft, write_batch
+from .unique_properties import UNIQUE_PROPERTIES
+
+_MAX_SUBJECT = 100
+
+
+class CreateTicketParams(NewContactParams):
+    """A ticket to create."""
+
+    subject: str | None = param(
+        None,
+        "Ticket name. Default: the first line of the text, or the kind of conversation and the person.",
+        example="Wants to return a bike",
+    )
+    text: str | None = param(
+        "{{ event.summary }}",
+        "Description; the conversation ID is added to it.",
+        example="Wants it by email.",
+    )
+    pipeline: str | None = param(
+        None,
+        "Label or ID of the pipeline. Default: the account's first pipeline.",
+        example="Support Pipeline",
+    )
+    stage: str | None = param(
+        None,
+        "Label or ID of the stage of a new ticket. Default: the pipeline's first open stage.",
+        example="New",
+    )
+    priority: Literal["LOW", "MEDIUM", "HIGH", "URGENT"] | None = param(
+        None, "Priority. Default: none.", example="HIGH"
+    )
+    owner: str | None = OWNER
+    deal: str | None = DEAL
+    on_missing: Literal["create", "skip"] = param(
+        "create", "If HubSpot has no such contact: `create` one, or `skip` the ticket.", example="skip"
+    )
+    properties: Properties = param(
+        {},
+        "Additional fields of the ticket: `field: value`, or `field: {value: ..., mode: fill}` for a new ticket only.",
+        example={"hs_ticket_category": "PRODUCT_ISSUE"},
+    )
+
+
+@connector.action(idempotency=per_conversation, idempotent=True)
+def create_ticket(account: Account, params: CreateTicketParams, context: Context) -> Success:
+    """Create a ticket of the contact, once per conversation. A later event of the conversation updates the ticket."""
+    key = context.conversation_key
+    query = params.contact_query(context, create=params.on_missing == "create")
+    result = write_batch(account, "tickets", {key: query}, {key: _draft(account, params, query)})[key]
+    if not isinstance(result, Success):
+        raise result
+    if result.id is not None and context.existing_id is None:
+        note = _associate_with_conversation(account, context, result.id)
+        return replace(result, detail="; ".join(part for part in (result.detail, note) if part))
+    return result
+
+
+def _draft(account: Account, params: CreateTicketParams, query: ContactQuery) -> Draft:
+    context = query.context
+    stage = account.ticket_stages.resolve(params.pipeline, params.stage)
+    is_new = context.existing_id is None
+    properties = {
+        name: item for name, item in params.properties.items() if is_new or item.mode == "overwrite"
+    }
+
+    def build(contact: ContactRef | None) -> dict[str, str]:
+        standard = {
+            "subject": params.subject or _subject(params, query),
+            "content": _content(params, context, contact),
+            "hs_pipeline": stage.pipeline,
+            "hs_pipeline_stage": stage.stage,
+            "hs_ticket_priority": params.priority,
+        }
+        return to_properties(account, "tickets", standard | fields_to_write(properties, None))
+
+    notes = [f"in the first open stage: {stage.problem}"] if stage.problem else []
+    skip = "" if params.on_missing == "create" else "no ticket: HubSpot has no such contact"
+    return Draft(context, build, params.owner, {"deals": params.deal}, (), notes, skip)
+
+
+def _subject(params: CreateTicketParams, query: ContactQuery) -> str:
+    lines = (params.text or "").strip().splitlines()
+    if lines:
+        return lines[0] if len(lines[0]) <= _MAX_SUBJECT else f"{lines[0][: _MAX_SUBJECT - 1].rstrip()}…"
+    return f"{_kind(query.context)} with {query.name or query.phone or query.email or 'an unknown person'}"
+
+
+def _content(params: CreateTicketParams, context: Context, contact: ContactRef | None) -> str:
+    """Return the text and the details. A longer text ends in `…`; the details are not cut."""
+    given_name = f"Name given: {contact.given_name}\n" if contact and contact.given_name else ""
+    details = f"{given_name}Conversation: {context.event.conversation.id}"
+    text, room = (params.text or "").strip(), MAX_BODY_LENGTH - len(details) - 2
+    if len(text) > room:
+        text = f"{text[: room - 1]}…"
+    return f"{text}\n\n{details}".strip()
+
+
+def _kind(context: Context) -> str:
+    return "Chat" if context.event.conversation.type == "chat" else "Call"
+
+
+def _associate_with_conversation(account: Account, context: Context, ticket_id: str) -> str:
+    """Associate a new ticket with the conversation's call or note, if it is logged. Return a note if that fails."""
+    kind = "notes" if _kind(context) == "Chat" else "calls"
+    try:
+        records = account.read(kind, [context.conversation_key], UNIQUE_PROPERTIES[kind][0])
+        if records:
+            account.associate("tickets", ticket_id, kind, str(records[0].id))
+    except Exception as error:
+        if status_of(error) not in (400, 403, 404):  # 400: setup was never run, so no conversation is logged
+            raise
+        return "" if status_of(error) == 400 else f"not associated with the {_kind(context).lower()}"
+    return ""
