@@ -32,7 +32,7 @@ from bridge.connector.callbacks import (
     StatusUpdate,
 )
 from bridge.connector.contact_filling import write_for_contact, write_for_contacts
-from bridge.connector.contact_links import ContactLinks, read_contact_links
+from bridge.connector.contact_links import ContactLinks, forget_contact_links, read_contact_links
 from bridge.connector.contact_profile import ContactDetails, ContactField, ContactProfile
 from bridge.connector.contact_resolution import refusal_notes, resolve_contact, resolve_contacts
 from bridge.connector.contacts import (
@@ -174,6 +174,7 @@ __all__ = [
     "fields_to_write",
     "find_all_contacts",
     "flags_by_address",
+    "forget_contact_links",
     "http_client",
     "is_loopback",
     "items_by_conversation",

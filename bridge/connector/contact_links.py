@@ -54,6 +54,11 @@ def read_contact_links(
     return {contact_id: links.get(contact_id, ContactLinks()) for contact_id in ids}
 
 
+def forget_contact_links(cache: ContactCache, contact_ids: Iterable[str]) -> None:
+    """Remove the links of contacts from the cache: the CRM has refused one of them."""
+    cache.forget([links_key(contact_id) for contact_id in contact_ids])
+
+
 def links_key(contact_id: str) -> str:
     """Return the key of a contact's links in the contact cache."""
     return f"links:{contact_id}"

@@ -364,7 +364,7 @@ class _ContactLookup:
             if new.existing:
                 detail = "the CRM reported an existing contact, which was used"
             else:
-                detail = "; ".join(["created a new contact", *refusal_notes(new.refused)])
+                detail = "; ".join([f"created a new {new.kind}", *new.notes, *refusal_notes(new.refused)])
                 absent = frozenset(CONTACT_FIELDS) - query.details.fields - new.refused.keys()
                 self._profiles[new.id] = self._learned_profiles[new.id] = ContactProfile(query.name, absent)
             for item in group:

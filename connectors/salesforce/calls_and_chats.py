@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TypeVar
 
 from bridge.connector import (
     BatchItem,
@@ -19,27 +20,20 @@ from bridge.connector import (
 )
 
 from .contact_source import Contacts
+from .descriptions import description
+from .field_values import writable_fields
+from .new_records import NewRecordParams, types_to_create
 from .org import BATCH_SIZE, Org
+from .owners import OWNER
+from .related_records import TaskReferenceParams
 from .session import Record
-from .settings import ID_PATTERN, connector
-from .task_records import MAX_LENGTH, OWNER, local_date, truncate, write_tasks
+from .settings import connector
+from .task_records import NewTask, local_date, truncate, write_tasks
 
 _CALL_RESULTS = {"completed": "Connected", "no_answer": "No answer", "busy": "Busy", "failed": "Failed"}
-_ON_MISSING = param(
-    "contact",
-    "If Salesforce has no such contact or lead: create a `contact` or a `lead`, or `skip` (log the Task without).",
-    example="lead",
-)
-_WHAT = param(
-    None,
-    "Related To: ID of an account, opportunity or case. Not used for leads.",
-    example="5005g00000AbCdE",
-    pattern=ID_PATTERN,
-    must_be="a Salesforce ID (15 or 18 letters and digits)",
-)
 
 
-class LogCallParams(CallParams):
+class LogCallParams(CallParams, NewRecordParams, TaskReferenceParams):
     """A phone call to log."""
 
     disposition: str | None = param(
@@ -48,83 +42,88 @@ class LogCallParams(CallParams):
     call_id: str | None = param(
         "{{ event.twilioCallSid }}", "Call ID in the telephone system.", example="CA00"
     )
-    on_missing: Literal["contact", "lead", "skip"] = _ON_MISSING
+    call_type: str | None = param(
+        "Call", "`Type` of the Task. Left out if the org has no such type.", example="Support call"
+    )
     owner: str | None = OWNER
-    what: str | None = _WHAT
 
     def details(self, context: Context) -> Mapping[str, object]:
-        """Return the details with both numbers, for which a Task has no fields."""
+        """Return the details with what a Task has no fields for."""
         caller, callee = self.caller_and_callee(context)
-        return {"From": caller, "To": callee, **super().details(context)}
+        return {"From": caller, "To": callee, "Recording": self.recording_url, **super().details(context)}
+
+    def task_fields(self) -> Record:
+        """Return the fields of a Task that only a call has."""
+        seconds = self.duration_seconds()
+        return {
+            "TaskSubtype": "Call",
+            "Type": self.call_type,
+            "CallDurationInSeconds": None if seconds is None else round(seconds),
+            "CallType": {True: "Outbound", False: "Inbound", None: None}[self.is_outbound],
+            "CallDisposition": self.disposition or _CALL_RESULTS.get(self.normalized_status) or self.outcome,
+            "CallObject": self.call_id,
+        }
 
 
-class LogChatParams(ChatParams):
+class LogChatParams(ChatParams, NewRecordParams, TaskReferenceParams):
     """A chat to log."""
 
-    on_missing: Literal["contact", "lead", "skip"] = _ON_MISSING
+    chat_type: str | None = param(
+        "Chat", "`Type` of the Task. Left out if the org has no such type.", example="Other"
+    )
     owner: str | None = OWNER
-    what: str | None = _WHAT
+
+    def start(self, context: Context) -> datetime:
+        """Return the time of the chat's event."""
+        return context.event.occurred_at
+
+    def task_fields(self) -> Record:
+        """Return the fields of a Task that only a chat has. Salesforce has no subtype for chats."""
+        return {"Type": self.chat_type}
 
 
 @connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH_SIZE)
 def log_call(org: Org, items: Sequence[BatchItem[LogCallParams]]) -> list[BatchResult]:
     """Log the call as a closed Task of the contact or lead, once per conversation."""
-    return _log(org, items, _call_fields)
+    return _log(org, items)
 
 
 @connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH_SIZE)
 def log_chat(org: Org, items: Sequence[BatchItem[LogChatParams]]) -> list[BatchResult]:
     """Log the chat as a closed Task of the contact or lead, once per conversation."""
-    return _log(org, items, _chat_fields)
-
-
-def _chat_fields(_chat: LogChatParams) -> Record:
-    return {}  # Salesforce has no Task subtype for chats
-
-
-def _call_fields(call: LogCallParams) -> Record:
-    seconds = call.duration_seconds()
-    return {
-        "TaskSubtype": "Call",
-        "CallDurationInSeconds": None if seconds is None else round(seconds),
-        "CallType": {True: "Outbound", False: "Inbound", None: None}[call.is_outbound],
-        "CallDisposition": call.disposition or _CALL_RESULTS.get(call.normalized_status) or call.outcome,
-        "CallObject": call.call_id,
-    }
+    return _log(org, items)
 
 
 P = TypeVar("P", LogCallParams, LogChatParams)
 
 
-def _log(org: Org, items: Sequence[BatchItem[P]], to_fields: Callable[[P], Record]) -> list[BatchResult]:
+def _log(org: Org, items: Sequence[BatchItem[P]]) -> list[BatchResult]:
     """Write the Task of every item in as few requests as Salesforce allows: one, if all contacts are cached."""
     by_key = items_by_conversation(items)
     status = org.closed_status("Task")
 
-    def build(key: str, contact: ContactRef | None) -> Record:
+    def build(key: str, contact: ContactRef | None) -> NewTask:
         params, context = by_key[key].params, by_key[key].context
-        standard = to_fields(params) | {
+        text, transcript = description(org, params, context, contact)
+        fields = params.task_fields()
+        standard = fields | {
             "Subject": params.display_title(context),
-            "Description": params.body_text(context, contact, MAX_LENGTH["Description"]),
+            "Description": text,
             "Status": status,
-            "ActivityDate": local_date(org, context, context.event.occurred_at),
-            "OwnerId": params.owner or org.settings.owner,
-            "WhatId": params.what,
+            "ActivityDate": local_date(org, context, params.start(context)),
+            "Type": fields["Type"] if fields["Type"] in org.fields("Task")["Type"].values else None,
         }
-        return truncate(standard) | params.additional_fields(context)
+        additional, _ = writable_fields(org, "Task", params.additional_fields(context), "createable")
+        return NewTask(truncate(standard) | additional, transcript)
 
-    existing_ids = {key: item.context.existing_id for key, item in by_key.items() if item.context.existing_id}
-    results: dict[str, BatchResult] = {}
-    for create_as in ("Contact", "Lead"):
-        queries = {
-            key: item.params.contact_query(item.context, create=item.params.on_missing != "skip")
-            for key, item in by_key.items()
-            if (item.params.on_missing == "lead") == (create_as == "Lead")
-        }
-        if queries:
-            results |= write_for_contacts(
-                Contacts(org, create_as=create_as),
-                queries,
-                lambda contacts: write_tasks(org, build, existing_ids, contacts),
-            )
+    tasks = {key: (item.params, item.context) for key, item in by_key.items()}
+    queries = {
+        key: item.params.new_record_query(org, item.context, item.params.owner)
+        for key, item in by_key.items()
+    }
+    results = write_for_contacts(
+        Contacts(org, create_as=types_to_create(queries.values())),
+        queries,
+        lambda contacts: write_tasks(org, tasks, build, contacts),
+    )
     return [results[key] for key in by_key]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,9 +17,7 @@ from bridge.connector import (
     ContactRefused,
     FillResult,
     NewContact,
-    Property,
     address_key,
-    fields_to_write,
     same_number,
     search_digits,
 )
@@ -27,6 +25,15 @@ from bridge.errors import DeliveryError, PermanentError
 
 from .errors import classify_error
 from .lenient_writes import CONTACT_PREFIX, LEAD_PREFIX, WriteOutcome, update_leniently, write_leniently
+from .new_records import (
+    ACCOUNT_FIELDS,
+    NO_COMPANY,
+    Accounts,
+    NewRecord,
+    by_assignment,
+    new_records,
+    shortened,
+)
 from .org import Org, typed
 from .session import Record
 from .soql import chunks, select
@@ -54,11 +61,8 @@ _MATCH_FIELDS = {
         "LastModifiedDate",
     ),
 }
-NO_COMPANY = "[not provided]"
-"""Company of a lead whose company is not known. Salesforce requires one."""
 _PLACEHOLDER_NAME = re.compile(r"\+\d{2,15}|\S+@\S+")
 """Last name of a contact whose name is not known: the bridge writes its address."""
-_MAX_LENGTH = {"FirstName": 40, "LastName": 80, "Company": 255}
 _PHONE_FIELDS = ("Phone", "MobilePhone", "HomePhone", "OtherPhone")
 
 
@@ -69,13 +73,13 @@ class Contacts:
         self,
         org: Org,
         object_types: Sequence[str] = ("Contact", "Lead"),
-        create_as: str = "Contact",
-        properties: Mapping[str, Property] | None = None,
+        create_as: Collection[str] = ("Lead",),
     ) -> None:
+        """`create_as` are the object types of records that may be created."""
         self._org = org
         self._object_types = object_types
         self._create_as = create_as
-        self._properties = properties or {}
+        self._accounts = Accounts(org)
         self._nameless: set[str] = set()
         """Records with an address in place of the last name."""
 
@@ -101,18 +105,28 @@ class Contacts:
                 f"{' WHERE IsConverted = false' if object_type == 'Lead' else ''})"
                 for object_type in self._object_types
             ]
+            if "Contact" in self._create_as:
+                objects.append(f"Account({', '.join(ACCOUNT_FIELDS)})")
             sosl = f"FIND {{{terms}}} IN PHONE FIELDS RETURNING {', '.join(objects)} LIMIT 2000"
-            matches += self._matches(self._org.search(sosl))
+            rows = self._org.search(sosl)
+            self._accounts.add_found(row for row in rows if _is_account(row))
+            matches += self._matches([row for row in rows if not _is_account(row)])
             numbers = [number for match in matches for number in match.phones]
             missing = [phone for phone in chunk if not any(same_number(number, phone) for number in numbers)]
             # The search index lags: a record created by an attempt whose response was lost would be created again.
             if missing:
                 condition = "CreatedDate >= {} AND (Phone IN {} OR MobilePhone IN {})"
                 since = datetime.now(UTC) - timedelta(days=1)
-                matches += self._query_matches(
-                    self._create_as, format_soql(condition, since, missing, missing)
-                )
+                for object_type in [name for name in self._object_types if name in self._recent_types]:
+                    matches += self._query_matches(
+                        object_type, format_soql(condition, since, missing, missing)
+                    )
         return matches
+
+    @property
+    def _recent_types(self) -> Collection[str]:
+        """The object types of records that another attempt may have created a moment ago."""
+        return self._create_as if len(self._object_types) > 1 else self._object_types
 
     def by_other_email(self, emails: Sequence[str]) -> list[ContactMatch]:
         """Return nothing: contacts and leads have one email address each."""
@@ -135,9 +149,15 @@ class Contacts:
 
         If a duplicate rule names an existing record, that record is used.
         """
-        rows = [typed(self._create_as, self._new_record(query)) for query in queries]
-        outcomes = write_leniently(self._org, "POST", rows, _without)
-        return [self._result(row, outcome) for row, outcome in zip(rows, outcomes, strict=True)]
+        records = new_records(self._org, queries, self._accounts)
+        results: dict[int, str | NewContact | ContactRefused | DeliveryError] = {}
+        for assign, numbers in by_assignment(records).items():
+            headers = {} if assign else {"Sforce-Auto-Assign": "FALSE"}
+            rows = [typed(records[number].object_type, records[number].fields) for number in numbers]
+            outcomes = write_leniently(self._org, "POST", rows, _without, headers)
+            for number, row, outcome in zip(numbers, rows, outcomes, strict=True):
+                results[number] = self._result(records[number], row, outcome, headers)
+        return [results[number] for number in range(len(records))]
 
     def fill(self, details: Mapping[str, ContactDetails]) -> dict[str, FillResult]:
         """Write values to empty fields of contacts and leads, without those that Salesforce refuses."""
@@ -165,45 +185,34 @@ class Contacts:
             "Phone": values.phone,
             "Company": values.company,
         }
-        return {name: value[: _MAX_LENGTH.get(name)] for name, value in fields.items() if value}
+        return {name: shortened(name, value) for name, value in fields.items() if value}
 
     def _result(
-        self, row: Record, outcome: WriteOutcome
-    ) -> str | NewContact | ContactRefused | DeliveryError:
+        self, record: NewRecord, row: Record, outcome: WriteOutcome, headers: Mapping[str, str]
+    ) -> NewContact | ContactRefused | DeliveryError:
+        notes = [*record.notes, *outcome.notes]
         if outcome.id:
-            return NewContact(outcome.id, outcome.refused)
+            return NewContact(outcome.id, outcome.refused, kind=record.object_type.lower(), notes=notes)
         if outcome.existing_id:
             return NewContact(outcome.existing_id, existing=True)
         if outcome.is_duplicate:
-            return self._create_despite_alert(row)
+            return self._create_despite_alert(record, row, headers)
         return outcome.error or ContactRefused(outcome.refused)
 
-    def _create_despite_alert(self, row: Record) -> str | DeliveryError:
+    def _create_despite_alert(
+        self, record: NewRecord, row: Record, headers: Mapping[str, str]
+    ) -> NewContact | DeliveryError:
         """Create the record with `allowSave`, which a duplicate rule with action `alert` accepts, `block` does not."""
         body = {name: value for name, value in row.items() if name != "attributes"}
-        headers = {"Sforce-Duplicate-Rule-Header": "allowSave=true"}
+        headers = {**headers, "Sforce-Duplicate-Rule-Header": "allowSave=true"}
         try:
-            return str(self._org.rest("POST", f"sobjects/{self._create_as}", body, headers)["id"])
+            created = self._org.rest("POST", f"sobjects/{record.object_type}", body, headers)
+            return NewContact(str(created["id"]), kind=record.object_type.lower(), notes=record.notes)
         except SalesforceError as error:
             return classify_error(error) or PermanentError(
                 "a duplicate rule of the org blocks this contact: merge the duplicates in Salesforce",
                 code="DUPLICATES_DETECTED",
             )
-
-    def _new_record(self, query: ContactQuery) -> Record:
-        contact = query.context.contact
-        name = contact.last_name or contact.name
-        values = {
-            "FirstName": contact.first_name if contact.last_name else None,
-            "LastName": name or query.phone or query.email,
-            "Email": query.email,
-            "Phone": query.phone,
-            "Description": None if name else "Created by Heppu; the name is not known yet.",
-        }
-        if self._create_as == "Lead":
-            values["Company"] = contact.company or NO_COMPANY
-        truncated = {key: value[: _MAX_LENGTH.get(key)] for key, value in values.items() if value}
-        return truncated | fields_to_write(self._properties, None)
 
     def _query_matches(self, object_type: str, condition: str) -> list[ContactMatch]:
         if object_type == "Lead":
@@ -236,6 +245,10 @@ def read_contact(org: Org, record_id: str, fields: Iterable[str]) -> Mapping[str
     names = ("Id", "LastName", *fields, *(("IsConverted",) if object_type == "Lead" else ()))
     rows = org.query(select(names, object_type, format_soql("Id = {}", record_id)))
     return dict(rows[0]) if rows and not rows[0].get("IsConverted") else None
+
+
+def _is_account(row: Record) -> bool:
+    return str(row["Id"]).startswith("001")
 
 
 def object_type_of(record_id: str) -> str:

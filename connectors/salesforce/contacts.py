@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from bridge.connector import (
+    ON_MISSING,
     ContactLookupParams,
     ContactParams,
+    ContactQuery,
     ContactRef,
     Context,
+    OnMissing,
     Properties,
     Property,
     Success,
@@ -23,33 +27,63 @@ from bridge.connector import (
 from bridge.errors import PermanentError
 
 from .contact_source import Contacts, object_type_of, read_contact
+from .field_values import typed_properties
 from .lenient_writes import update_leniently
+from .new_records import NewRecordParams, types_to_create
 from .org import Org
 from .settings import ID_PATTERN, connector
 from .soql import require_id
 
 
-class UpsertContactParams(ContactParams):
+class UpsertContactParams(ContactParams, NewRecordParams):
     """A contact or lead and the fields to write. Values from the event fill empty fields only."""
+
+    properties: Properties = param(
+        {},
+        "Additional fields of the contact or lead: `field: value`, or `field: {value: ..., mode: fill}`. Fields that "
+        "only the other of the two has are left out.",
+        example={"Title": {"value": "Buyer", "mode": "fill"}},
+    )
+    owner: str | None = param(
+        None,
+        "Owner of a lead or contact that this action creates: a user's email address, username or ID, or a queue's ID. "
+        "Default: the org's assignment rules choose the owner of a lead, and a contact belongs to the account's owner.",
+        example="ana@example.com",
+    )
 
 
 @connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True)
 def upsert_contact(org: Org, params: UpsertContactParams, context: Context) -> Success:
-    """Update the contact or open lead, or create a contact if Salesforce has neither."""
-    fields = params.contact_fields(
-        FirstName=params.first_name, LastName=params.last_name, Email=params.email, Phone=params.phone
+    """Update the contact or open lead, or create a lead or contact if Salesforce has neither."""
+    own_fields = {
+        "FirstName": params.first_name,
+        "LastName": params.last_name,
+        "Email": params.email,
+        "Phone": params.phone,
+    }
+
+    def read(record_id: str) -> Mapping[str, Any] | None:
+        properties, _ = typed_properties(org, object_type_of(record_id), params.properties, "updateable")
+        return read_contact(org, record_id, [*own_fields, *properties])
+
+    query = params.new_record_query(org, context, params.owner)
+    query = replace(query, new_fields={**fields_to_write(params.properties, None), **query.new_fields})
+    found = _find(
+        Contacts(org, create_as=types_to_create([query])), query, read, skip=params.on_missing == "skip"
     )
-    query = params.contact_query(context, create=True)
-    contacts = Contacts(org, properties=params.properties)
-    contact, row = resolve_contact(contacts, query, lambda record_id: read_contact(org, record_id, fields))
+    if found is None:
+        return Success(detail="Salesforce has no such contact or lead")
+    contact, row = found
     if row is None:
         return Success(id=contact.id, detail=contact.detail)
     # The bridge wrote the address as the last name if the name was not known.
     is_placeholder = row["LastName"] in (params.phone, params.email)
     current = {**row, "LastName": None} if is_placeholder else row
+    properties, notes = typed_properties(org, object_type_of(contact.id), params.properties, "updateable")
     # The contact of another person gets none of this person's values.
-    changes = fields_to_write(params.properties if contact.given_name else fields, current)
-    return _update(org, contact, changes, context)
+    fill = {} if contact.given_name else own_fields
+    fields = {name: Property(value=value, mode="fill") for name, value in fill.items()} | properties
+    return _update(org, contact, fields_to_write(fields, current), context, notes)
 
 
 class UpdateLeadParams(ContactLookupParams):
@@ -66,34 +100,64 @@ class UpdateLeadParams(ContactLookupParams):
     properties: Properties = param(
         {}, "Additional fields of the lead.", example={"Rating": {"value": "Warm", "mode": "fill"}}
     )
+    on_missing: OnMissing = ON_MISSING
 
 
 @connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True)
 def update_lead(org: Org, params: UpdateLeadParams, context: Context) -> Success:
     """Update the contact's open lead. A converted lead is never changed."""
-    fields = {"Status": Property(value=params.status)} | params.properties
+    # A wrong name of a field is an error, although only a contact may have it.
+    status = {"Status": Property(value=params.status)} if params.status else {}
+    fields, notes = typed_properties(org, "Lead", status | params.properties, "updateable")
+
+    def read(record_id: str) -> Mapping[str, Any] | None:
+        return read_contact(org, record_id, fields)
+
+    found: _Found | None
     if params.lead:
-        lead, row = ContactRef(params.lead), read_contact(org, params.lead, fields)
+        row = read(params.lead)
+        found = (ContactRef(params.lead), row) if row is not None else None
     else:
         query = params.contact_query(context, create=False, scope="lead:")
-        leads = Contacts(org, object_types=("Lead",), create_as="Lead")
-        lead, row = resolve_contact(leads, query, lambda record_id: read_contact(org, record_id, fields))
-    if row is None:
-        raise PermanentError(
-            "Salesforce has no open lead with this ID: check the param `lead`", code="not_found"
+        found = _find(Contacts(org, object_types=("Lead",)), query, read, skip=True)
+    if found is None:
+        detail = "Salesforce has no open lead " + (
+            "with this ID" if params.lead else "with this email or phone"
         )
-    return _update(org, lead, fields_to_write(fields, row), context)
+        if params.on_missing == "error":
+            raise PermanentError(detail, code="not_found")
+        return Success(id=params.lead, detail=detail)
+    lead, current = found
+    return _update(org, lead, fields_to_write(fields, current), context, notes)
 
 
-def _update(org: Org, contact: ContactRef, changes: Mapping[str, Any], context: Context) -> Success:
-    """Write the changes to a contact or lead, without what Salesforce refuses."""
+_Found = tuple[ContactRef, Mapping[str, Any] | None]
+"""A contact or lead, and its fields; None for one that was just created."""
+
+
+def _find(
+    source: Contacts, query: ContactQuery, read: Callable[[str], Mapping[str, Any] | None], *, skip: bool
+) -> _Found | None:
+    """Return the contact or lead, or None with `skip` if there is none. Raise PermanentError otherwise."""
+    try:
+        return resolve_contact(source, query, read)
+    except PermanentError as error:
+        if skip and error.code == "not_found":
+            return None
+        raise
+
+
+def _update(
+    org: Org, contact: ContactRef, changes: Mapping[str, Any], context: Context, notes: list[str]
+) -> Success:
+    """Write the changes to a contact or lead, without what Salesforce refuses. `notes` are about what is missing."""
     if not changes:
-        return contact_result(contact, changes)
+        return contact_result(contact, changes, notes)
     record_id = require_id(contact.id)
     outcome = update_leniently(org, {record_id: (object_type_of(record_id), changes)})[record_id]
     if outcome.error is not None:
         raise outcome.error
-    notes = refusal_notes(outcome.refused)
+    notes = [*notes, *refusal_notes(outcome.refused)]
     if outcome.existing_id:
         context.report_duplicate(record_id, outcome.existing_id)
         notes.append(f"possible duplicate: the address belongs to record {outcome.existing_id} as well")

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.connector import ContactField, Success
-from bridge.errors import DeliveryError
+from bridge.errors import AccountError, DeliveryError
 
-from .errors import error_code, record_result
+from .errors import record_result
 from .org import Org, typed
 from .session import Record
 
@@ -25,6 +25,8 @@ FIELDS: Mapping[str, ContactField] = {
     "Company": "company",
 }
 """Fields that the bridge writes by itself. A refused field of a rule fails the delivery instead."""
+_OF_NEW_RECORDS: Mapping[str, str] = {"LeadSource": "the lead source", "OwnerId": "the owner"}
+"""Further fields of new records that are left out if they are refused."""
 _MAX_ROUNDS = 4
 _ADDRESS_WORDS = {"Email": r"\be-?mail", "Phone": r"\bphone"}
 
@@ -37,6 +39,8 @@ class WriteOutcome:
     """None if nothing was written."""
     refused: dict[ContactField, str] = field(default_factory=dict)
     """Fields that were left out, with Salesforce's error code."""
+    notes: list[str] = field(default_factory=list)
+    """What else was left out."""
     existing_id: str | None = None
     """Another contact or lead with the same values, by Salesforce's word."""
     is_duplicate: bool = False
@@ -45,7 +49,11 @@ class WriteOutcome:
 
 
 def write_leniently(
-    org: Org, method: str, records: Sequence[Record], without: Callable[[Record, set[str]], Record | None]
+    org: Org,
+    method: str,
+    records: Sequence[Record],
+    without: Callable[[Record, set[str]], Record | None],
+    headers: Mapping[str, str] | None = None,
 ) -> list[WriteOutcome]:
     """Write contacts or leads in one collection, and those that are rejected once more without what is refused.
 
@@ -56,10 +64,10 @@ def write_leniently(
     for _ in range(_MAX_ROUNDS):
         if not pending:
             break
-        items = org.collection(method, "", list(pending.values()))
+        items = org.collection(method, "", list(pending.values()), headers)
         rejected: dict[int, Record] = {}
         for (number, record), item in zip(pending.items(), items, strict=True):
-            refused = _read_result(outcomes[number], item)
+            refused = _read_result(outcomes[number], item, record)
             remaining = without(record, refused) if refused else None
             if remaining is not None:
                 rejected[number] = remaining
@@ -67,22 +75,28 @@ def write_leniently(
     return outcomes
 
 
-def _read_result(outcome: WriteOutcome, item: Mapping[str, Any]) -> set[str]:
+def _read_result(outcome: WriteOutcome, item: Mapping[str, Any], record: Record) -> set[str]:
     """Store the result of one record. Return the fields that Salesforce refused and that can be left out."""
     result = record_result(item)
     if isinstance(result, Success):
         outcome.id = result.id or ""
         return set()
-    code = error_code(result)
+    refused = _refused_fields(item) & record.keys()
+    if isinstance(result, AccountError) and not refused & _OF_NEW_RECORDS.keys():
+        outcome.error = result  # no value is wrong: every record would be refused
+        return set()
+    code = str(item["errors"][0]["statusCode"]) if item.get("errors") else ""
     if code in ("DUPLICATES_DETECTED", "DUPLICATE_VALUE"):
         outcome.is_duplicate = code == "DUPLICATES_DETECTED"
         outcome.existing_id = _existing_id(item)
         outcome.error = None if outcome.existing_id else result
         return set()
-    refused = _refused_fields(item)
-    if refused:
-        outcome.refused |= {FIELDS[name]: code for name in refused}
-    else:
+    outcome.refused |= {FIELDS[name]: code for name in refused if name in FIELDS}
+    outcome.notes += [
+        f"without {_OF_NEW_RECORDS[name]}, which Salesforce refused ({code})"
+        for name in sorted(refused & _OF_NEW_RECORDS.keys())
+    ]
+    if not refused:
         outcome.error = result
     return refused
 
@@ -100,14 +114,16 @@ def _refused_fields(item: Mapping[str, Any]) -> set[str]:
     """
     names: set[str] = set()
     for error in item.get("errors") or ():
-        fields = {str(name) for name in error.get("fields") or ()}
-        if not fields and error.get("statusCode") == "FIELD_CUSTOM_VALIDATION_EXCEPTION":
+        code, fields = str(error.get("statusCode")), {str(name) for name in error.get("fields") or ()}
+        if code == "INACTIVE_OWNER_OR_USER":
+            fields = {"OwnerId"}
+        if not fields and code == "FIELD_CUSTOM_VALIDATION_EXCEPTION":
             message = str(error.get("message", ""))
             fields = {
                 name for name, word in _ADDRESS_WORDS.items() if re.search(word, message, re.IGNORECASE)
             }
         names |= fields
-    return names if names <= FIELDS.keys() else set()
+    return names if names <= FIELDS.keys() | _OF_NEW_RECORDS.keys() else set()
 
 
 def update_leniently(

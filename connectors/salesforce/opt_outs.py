@@ -88,6 +88,6 @@ def set_opt_out(org: Org, params: SetOptOutParams, context: Context) -> Success:
 
 def _find(org: Org, emails: Sequence[str], phones: Sequence[str]) -> dict[str, ContactMatch]:
     sources: Iterable[Contacts] = (
-        Contacts(org, object_types=(object_type,), create_as=object_type) for object_type in _OBJECT_TYPES
+        Contacts(org, object_types=(object_type,)) for object_type in _OBJECT_TYPES
     )
     return find_all_contacts(sources, emails, phones)

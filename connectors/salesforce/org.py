@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 from simple_salesforce.exceptions import SalesforceError
 
@@ -12,6 +13,7 @@ from bridge.errors import ConfigError, OutcomeUnknown, PermanentError
 
 from .describe import FieldDescription, read_fields
 from .errors import errors_in
+from .owners import Owners
 from .session import Record, Session
 from .settings import Settings, connector
 from .soql import select
@@ -36,11 +38,28 @@ class Org:
         self.task_field_missing_until = 0.0
         """Time (monotonic) until which the External ID field of Tasks is taken to be missing."""
         self._fields: dict[str, tuple[float, Mapping[str, FieldDescription]]] = {}
+        self.owners = Owners(self.query)
         self.close = self.session.close
 
     def query(self, soql: str) -> list[Record]:
         """Return all rows of a SOQL query."""
         return list(self.session.run(lambda api: api.query_all(soql))["records"])
+
+    def query_together(self, queries: Mapping[str, str]) -> dict[str, list[Record]]:
+        """Return the rows of up to five queries by name, sent as one request. A query that is refused has no rows."""
+        path = f"/services/data/v{self.settings.api_version}/query/?"
+        body = {
+            "compositeRequest": [
+                {"method": "GET", "referenceId": name, "url": path + urlencode({"q": soql})}
+                for name, soql in queries.items()
+            ]
+        }
+        answer = self.rest("POST", "composite", body) if queries else {"compositeResponse": ()}
+        return {
+            item["referenceId"]: list(item["body"]["records"])
+            for item in answer["compositeResponse"]
+            if item["httpStatusCode"] == 200
+        }
 
     def search(self, sosl: str) -> list[Record]:
         """Return all records of a SOSL search."""

@@ -23,7 +23,7 @@ def select(names: Iterable[str], object_type: str, condition: str) -> str:
     """Return a SOQL query. Field names come from rules and are inserted unquoted, so they are validated."""
     unique_names = list(dict.fromkeys(names))
     for name in unique_names:
-        if not re.fullmatch(r"[A-Za-z]\w*", name):
+        if not re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)?", name):
             raise PermanentError(
                 f"`{name[:40]}` is not a valid field name: use the API name", code="INVALID_FIELD"
             )

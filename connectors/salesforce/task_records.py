@@ -2,59 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from bridge.connector import ContactDeleted, ContactRef, Context, Success, param
+from bridge.connector import (
+    ContactDeleted,
+    ContactLinks,
+    ContactRef,
+    Context,
+    Success,
+    forget_contact_links,
+    read_contact_links,
+)
 from bridge.errors import DeliveryError
 
 from .errors import DELETED_CODES, error_code
-from .lenient_writes import LEAD_PREFIX
-from .org import Org
+from .org import BATCH_SIZE, Org
+from .related_records import TaskReferenceParams, read_links, references
 from .session import Record
-from .settings import ID_PATTERN
 from .task_upserts import upsert_tasks
 
 MAX_LENGTH = {"Subject": 255, "Description": 32_000, "CallDisposition": 255, "CallObject": 255}
-OWNER = param(
-    None,
-    "Salesforce ID of the owner.",
-    example="0055g00000AbCdE",
-    pattern=ID_PATTERN,
-    must_be="a Salesforce user ID (15 or 18 letters and digits)",
-)
+
+_OF_CALL = {"CallDurationInSeconds", "CallType", "CallDisposition", "CallObject", "TaskSubtype", "Type"}
+"""Fields of a call that the Tasks of its transcript do not have: reports would count the call again."""
 
 
-BuildTask = Callable[[str, ContactRef | None], Record]
-"""Returns the fields of a Task by its key and contact."""
+@dataclass(frozen=True)
+class NewTask:
+    """A Task to write, without its references."""
+
+    fields: Record
+    transcript: Sequence[str] = ()
+    """Parts of a transcript that the Description has no room for. Each is written to a further Task."""
+
+
+BuildTask = Callable[[str, ContactRef | None], NewTask]
+"""Returns a Task by its key and contact."""
 
 
 def write_tasks(
     org: Org,
+    items: Mapping[str, tuple[TaskReferenceParams, Context]],
     build: BuildTask,
-    existing_ids: Mapping[str, str],
     contacts: Mapping[str, ContactRef | None],
 ) -> dict[str, Success | DeliveryError]:
-    """Write Tasks of contacts or leads. A lead's Task must have no `WhatId`."""
+    """Write the Tasks of contacts or leads, with their owners and related records.
+
+    `items` are the params and context of each Task by its key. An update leaves an owner and a related record that the
+    rule does not name as they are: a colleague may have changed them.
+    """
+    cache = next(iter(items.values()))[1].contact_cache
+    ids = [contact.id for contact in contacts.values() if contact is not None]
+    links = read_contact_links(cache, ids, partial(read_links, org))
     records: dict[str, Record] = {}
+    transcripts: dict[str, Sequence[str]] = {}
+    notes: dict[str, list[str]] = {}
     for key, contact in contacts.items():
-        records[key] = dict(build(key, contact))
-        if contact is not None:
-            records[key]["WhoId"] = contact.id
-            if contact.id.startswith(LEAD_PREFIX):
-                records[key].pop("WhatId", None)
-    return {
-        key: ContactDeleted() if contacts[key] is not None and error_code(result) in DELETED_CODES else result
-        for key, result in upsert_tasks(org, records, existing_ids).items()
-    }
+        params, context = items[key]
+        record_id = contact.id if contact else None
+        found = references(org, params, links.get(record_id or "", ContactLinks()), record_id)
+        kept = found.derived if context.existing_id else set()
+        fields = {name: value for name, value in found.fields.items() if name not in kept}
+        task = build(key, contact)
+        records[key] = fields | task.fields | ({"WhoId": record_id} if record_id else {})
+        transcripts[key] = task.transcript
+        notes[key] = found.notes
+    existing_ids = {key: items[key][1].existing_id for key in records}
+    results = upsert_tasks(
+        org, records, {key: task_id for key, task_id in existing_ids.items() if task_id is not None}
+    )
+    if refused := [key for key, result in results.items() if result.refused]:
+        forget_contact_links(cache, [contact.id for key in refused if (contact := contacts[key]) is not None])
+    written = {key: _result(results[key].result, contacts[key], notes[key]) for key in records}
+    return written | _write_transcripts(org, records, transcripts, written)
+
+
+def _write_transcripts(
+    org: Org,
+    records: Mapping[str, Record],
+    transcripts: Mapping[str, Sequence[str]],
+    results: Mapping[str, Success | DeliveryError],
+) -> dict[str, DeliveryError]:
+    """Write the transcripts of written Tasks as further Tasks, and return the errors by the key of the first Task.
+
+    Each part has a key of its own, so that a repeated attempt changes the same Tasks.
+    """
+    parts: dict[str, Record] = {}
+    keys: dict[str, str] = {}
+    for key, transcript in transcripts.items():
+        if not isinstance(results[key], Success):
+            continue
+        fields = {name: value for name, value in records[key].items() if name not in _OF_CALL}
+        for number, text in enumerate(transcript, 1):
+            title = f"Transcript {number}/{len(transcript)}: {fields['Subject']}"
+            part_key = f"{key}:transcript:{number}"
+            keys[part_key] = key
+            parts[part_key] = fields | truncate({"Subject": title, "Description": text})
+    errors: dict[str, DeliveryError] = {}
+    pending = list(parts)
+    for start in range(0, len(pending), BATCH_SIZE):
+        chunk = {key: parts[key] for key in pending[start : start + BATCH_SIZE]}
+        for part_key, item in upsert_tasks(org, chunk, {}).items():
+            if not isinstance(item.result, Success):
+                errors[keys[part_key]] = item.result
+    return errors
+
+
+def _result(
+    result: Success | DeliveryError, contact: ContactRef | None, notes: list[str]
+) -> Success | DeliveryError:
+    if contact is not None and error_code(result) in DELETED_CODES:
+        return ContactDeleted()
+    if isinstance(result, Success):
+        return replace(result, detail="; ".join(filter(None, [result.detail, *notes])))
+    return result
+
+
+def local_time(org: Org, context: Context, instant: datetime) -> datetime:
+    """Return the instant in the time zone of `zone_of`."""
+    return instant.astimezone(ZoneInfo(zone_of(org, context)))
+
+
+def zone_of(org: Org, context: Context) -> str:
+    """Return the contact's time zone, or else that of the connection."""
+    return context.contact.time_zone or org.settings.time_zone
 
 
 def local_date(org: Org, context: Context, instant: datetime) -> str:
     """Return the date in the contact's time zone. Salesforce stores dates without a zone and must not shift them."""
-    zone = ZoneInfo(context.contact.time_zone or org.settings.time_zone)
-    return instant.astimezone(zone).date().isoformat()
+    return local_time(org, context, instant).date().isoformat()
 
 
 def truncate(record: Mapping[str, Any]) -> Record:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from simple_salesforce.exceptions import SalesforceError
@@ -32,34 +33,47 @@ _REFERENCE_CODES = {
 """Error codes for a reference to a record that was deleted, is of another type, inactive or hidden from the user."""
 
 
+@dataclass(frozen=True)
+class TaskResult:
+    """The result of writing one Task."""
+
+    result: Success | DeliveryError
+    refused: Collection[str] = ()
+    """References without which the Task was written."""
+
+
 def upsert_tasks(
     org: Org, records: Mapping[str, Record], existing_ids: Mapping[str, str]
-) -> dict[str, Success | DeliveryError]:
+) -> dict[str, TaskResult]:
     """Create each Task, or update the Task with its key. `existing_ids` holds the IDs of Tasks written before.
 
     If Salesforce refuses the owner or the related record, the Task is written without it, and its result says so.
     """
     items = _upsert(org, records, existing_ids)
-    refused: dict[str, dict[str, str]] = {}
-    for key, item in items.items():
-        if references := _refused_references(records[key], item):
-            refused[key] = references
+    refused = {
+        key: references
+        for key, item in items.items()
+        if (references := _refused_references(records[key], item))
+    }
     if refused:
         remaining = {
             key: {name: value for name, value in records[key].items() if name not in references}
             for key, references in refused.items()
         }
         items |= _upsert(org, remaining, existing_ids)
-    results: dict[str, Success | DeliveryError] = {}
-    for key, item in items.items():
-        result = results[key] = record_result(item)
-        if isinstance(result, Success) and key in refused:
-            notes = [
-                f"without {REFERENCES[name]}, which Salesforce refused ({code})"
-                for name, code in refused[key].items()
-            ]
-            results[key] = Success(id=result.id, detail="; ".join(filter(None, [result.detail, *notes])))
-    return results
+    return {key: _task_result(item, refused.get(key, {})) for key, item in items.items()}
+
+
+def _task_result(item: Mapping[str, Any], refused: Mapping[str, str]) -> TaskResult:
+    result = record_result(item)
+    if not isinstance(result, Success):
+        return TaskResult(result)
+    notes = [
+        f"without {REFERENCES[name]}, which Salesforce refused ({code})" for name, code in refused.items()
+    ]
+    return TaskResult(
+        replace(result, detail="; ".join(filter(None, [result.detail, *notes]))), refused.keys()
+    )
 
 
 def _refused_references(record: Record, item: Mapping[str, Any]) -> dict[str, str]:

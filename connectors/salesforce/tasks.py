@@ -16,13 +16,16 @@ from bridge.connector import (
 )
 
 from .contact_source import Contacts
+from .field_values import writable_fields
+from .new_records import NewRecordParams, types_to_create
 from .org import Org
-from .session import Record
+from .owners import OWNER
+from .related_records import TaskReferenceParams
 from .settings import connector
-from .task_records import OWNER, local_date, truncate, write_tasks
+from .task_records import NewTask, local_date, truncate, write_tasks
 
 
-class CreateTaskParams(TaskParams):
+class CreateTaskParams(TaskParams, NewRecordParams, TaskReferenceParams):
     """A task for a colleague."""
 
     priority: Literal["Low", "Normal", "High"] = param("Normal", "Task priority.", example="High")
@@ -32,20 +35,23 @@ class CreateTaskParams(TaskParams):
 @connector.action(idempotency=per_event, dedupe_by="subject", idempotent=True)
 def create_task(org: Org, params: CreateTaskParams, context: Context) -> Success:
     """Create an open Task for a colleague on the contact or lead."""
+    key = f"task:{context.idempotency_token}"
 
-    def build(_key: str, contact: ContactRef | None) -> Record:
+    def build(_key: str, contact: ContactRef | None) -> NewTask:
         standard = {
             "Subject": params.subject,
             "Description": params.body(context, contact),
             "ActivityDate": local_date(org, context, params.due_at(context)),
             "Priority": params.priority,
-            "OwnerId": params.owner or org.settings.owner,
         }
-        return truncate(standard) | fields_to_write(params.properties, None)
+        values = fields_to_write(params.properties, None)
+        additional, _ = writable_fields(org, "Task", values, "createable")
+        return NewTask(truncate(standard) | additional)
 
+    query = params.new_record_query(org, context, params.owner)
     return write_for_contact(
-        Contacts(org),
-        f"task:{context.idempotency_token}",
-        params.contact_query(context, create=True),
-        lambda contacts: write_tasks(org, build, {}, contacts),
+        Contacts(org, create_as=types_to_create([query])),
+        key,
+        query,
+        lambda contacts: write_tasks(org, {key: (params, context)}, build, contacts),
     )

@@ -95,7 +95,7 @@ def test_calls_and_chat_of_one_person_are_one_contact_in_both_crms(
         "maya@example.com",
         "+12125550123",
     ]
-    [record] = sandbox.salesforce.contacts
+    [record] = sandbox.salesforce.leads
     names = ("FirstName", "LastName", "Email", "Phone")
     assert [record[name] for name in names] == ["Maya", "Lindqvist", "maya@example.com", "+12125550123"]
     assert {task["WhoId"] for task in sandbox.salesforce.tasks} == {record.id}
@@ -124,4 +124,4 @@ def test_call_with_withheld_number_is_logged_without_a_contact(
         ("succeeded", "without a contact: the caller withheld the number")
     ] * 2
     assert (len(sandbox.hubspot.calls), len(sandbox.salesforce.tasks)) == (1, 1)
-    assert (sandbox.hubspot.contacts, sandbox.salesforce.contacts) == ([], [])
+    assert (sandbox.hubspot.contacts, sandbox.salesforce.leads) == ([], [])

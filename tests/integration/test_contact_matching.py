@@ -90,11 +90,12 @@ class Crm:
         return str(self.provider.add("Contact", **({"LastName": "Customer"} | fields)).id)
 
     def contacts(self) -> list[dict[str, Any]]:
-        """Return all contacts with neutral field names; None for an empty field."""
+        """Return all contacts, and leads, with neutral field names; None for an empty field."""
+        leads = self.provider.leads if self.name == "salesforce" else []
         return [
             {"id": record.id}
             | {name: self.values(record).get(field) for name, field in FIELDS[self.name].items()}
-            for record in self.provider.contacts
+            for record in [*self.provider.contacts, *leads]
         ]
 
     def values(self, record: Any) -> dict[str, Any]:
@@ -195,8 +196,8 @@ def test_contact_is_found_however_a_user_typed_the_number(crm: Crm, typed: str, 
 
 def test_value_that_a_user_entered_meanwhile_is_kept(crm: Crm) -> None:
     crm.deliver(crm.call(BY_PHONE))
-    record = crm.provider.contacts[0]
-    kind = crm.provider.crm.types["contacts" if crm.name == "hubspot" else "Contact"]
+    [record] = [*crm.provider.contacts, *(crm.provider.leads if crm.name == "salesforce" else [])]
+    kind = crm.provider.crm.types["contacts" if crm.name == "hubspot" else "Lead"]
     field = FIELDS[crm.name]["email"]
     crm.provider.crm.update(kind, record, {field: "entered@example.com"}, crm.connection.clock.now())
     crm.deliver(crm.call(BY_BOTH))
@@ -275,7 +276,7 @@ def test_second_address_of_a_deleted_contact_leads_to_a_new_one(crm: Crm) -> Non
     crm.deliver(crm.call(BY_BOTH))
     crm.deliver(crm.call(BY_BOTH | {"metadata.contactPhone": "+12125550188"}))
     crm.sandbox.clock.advance(days=8)
-    crm.provider.delete("contacts" if crm.name == "hubspot" else "Contact", crm.contacts()[0]["id"])
+    crm.provider.delete("contacts" if crm.name == "hubspot" else "Lead", crm.contacts()[0]["id"])
     crm.deliver(crm.call({"metadata.contactPhone": "+12125550188"}))
     [contact] = crm.contacts()
     assert contact["phone"] == "+12125550188"
@@ -376,8 +377,9 @@ def test_refused_email_does_not_lose_the_call(crm: Crm) -> None:
             crm.call({"metadata.contactPhone": "+12125550151", "metadata.contactEmail": "three@example.com"}),
         ]
     )
-    assert (first.detail, third.detail) == ("created a new contact", "created a new contact")
-    assert "created a new contact; without the email address, which the CRM refused" in refused.detail
+    created = f"created a new {'contact' if crm.name == 'hubspot' else 'lead'}"
+    assert (first.detail, third.detail) == (created, created)
+    assert f"{created}; without the email address, which the CRM refused" in refused.detail
     contacts = {contact["phone"]: contact["email"] for contact in crm.contacts()}
     assert contacts == {"+12125550150": "one@example.com", PHONE: None, "+12125550151": "three@example.com"}
     assert len(crm.records()) == 3
@@ -406,10 +408,13 @@ def test_only_address_refused_logs_the_call_without_a_contact(crm: Crm) -> None:
 def _refuse_email(crm: Crm) -> None:
     """Let the CRM refuse `refused@example.com`."""
     if crm.name == "salesforce":
-        crm.provider.add_rule(
-            "Contact",
-            lambda values: ("no such domain", "Email") if "refused" in (values.get("Email") or "") else None,
-        )
+        for kind in ("Contact", "Lead"):
+            crm.provider.add_rule(
+                kind,
+                lambda values: (
+                    ("no such domain", "Email") if "refused" in (values.get("Email") or "") else None
+                ),
+            )
     else:
         crm.provider.crm.refused_emails = {"refused@example.com"}
 
@@ -496,7 +501,7 @@ def salesforce(sandbox: RunningSandbox, store: Database) -> Iterator[Crm]:
 
 @pytest.mark.parametrize("rule", [("must have ten digits", "Phone"), "Enter a phone number with ten digits"])
 def test_phone_refused_by_a_validation_rule_does_not_lose_the_call(salesforce: Crm, rule: Any) -> None:
-    salesforce.provider.add_rule("Contact", lambda values: rule if values.get("Phone") else None)
+    salesforce.provider.add_rule("Lead", lambda values: rule if values.get("Phone") else None)
     result = salesforce.deliver(salesforce.call(BY_BOTH))
     [contact] = salesforce.contacts()
     assert (contact["email"], contact["phone"]) == (EMAIL, None)

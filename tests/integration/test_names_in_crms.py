@@ -42,5 +42,5 @@ def test_a_new_contact_has_the_name_that_was_given(
         connection.close()
     [contact] = sandbox.hubspot.contacts
     assert (contact.properties.get("firstname"), contact.properties.get("lastname")) == hubspot
-    [record] = sandbox.salesforce.contacts
+    [record] = sandbox.salesforce.leads
     assert (record.fields.get("FirstName"), record.fields.get("LastName")) == salesforce

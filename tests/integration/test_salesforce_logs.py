@@ -41,6 +41,7 @@ def salesforce(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
     """A connection that is already logged in to its org."""
     connection = CrmConnection("salesforce", sandbox)
     connection.connected.client.closed_status("Task")
+    connection.connected.client.fields("Task")
     sandbox.clear_requests()
     yield connection
     connection.close()
@@ -63,6 +64,7 @@ def phone_only_event(connection: CrmConnection, **changes: Any) -> Any:
 
 def test_log_call_creates_closed_task_of_contact(salesforce: CrmConnection, sandbox: RunningSandbox) -> None:
     contact = add_contact(sandbox, Email="Maya.Lindqvist@example.com")
+    salesforce.clock.set(datetime(2026, 3, 2, 13, tzinfo=UTC))
     source_event = event(clock=salesforce.clock)
     result = salesforce.deliver("log_call", source_event)
 
@@ -70,6 +72,7 @@ def test_log_call_creates_closed_task_of_contact(salesforce: CrmConnection, sand
     assert result.id == task.id
     expected = {
         "TaskSubtype": "Call",
+        "Type": "Call",
         "Status": "Completed",
         "Subject": "Inbound call with Nora at the front desk: completed",
         "CallDurationInSeconds": 125,
@@ -82,7 +85,8 @@ def test_log_call_creates_closed_task_of_contact(salesforce: CrmConnection, sand
     assert {name: task[name] for name in expected} == expected
     assert task["Description"] == (
         "Asked when the repaired bicycle can be picked up. Told: Thursday from nine. Wants an invoice by email.\n"
-        f"From: {PHONE}\nTo: +12125550100\nAgent: Nora at the front desk\nOutcome: resolved\nConversation: {source_event.conversation.id}"
+        f"From: {PHONE}\nTo: +12125550100\nAgent: Nora at the front desk\nOutcome: resolved\nConversation: {source_event.conversation.id}\n"
+        "Time: 2026-03-02 12:57 (UTC)"
     )
     assert task["IsClosed"] is True
 
@@ -157,7 +161,7 @@ def test_long_strings_are_truncated(salesforce: CrmConnection, sandbox: RunningS
     assert len(task["Subject"]) == len(task["CallDisposition"]) == 255
     assert len(task["Description"]) == 32_000
     assert "xxx…\n" in task["Description"]
-    assert task["Description"].endswith(f"Conversation: {source_event.conversation.id}")
+    assert f"Conversation: {source_event.conversation.id}\nTime: " in task["Description"]
 
 
 def test_closed_status_is_read_from_org(sandbox: RunningSandbox) -> None:
@@ -212,7 +216,7 @@ def test_cached_contact_takes_one_request(salesforce: CrmConnection) -> None:
     assert salesforce.requests() == [f"PATCH {UPSERT}"]
 
 
-def test_thousand_calls_of_cached_contacts_take_five_requests(
+def test_thousand_calls_of_cached_contacts_take_six_requests(
     salesforce: CrmConnection, sandbox: RunningSandbox
 ) -> None:
     for number in range(200):
@@ -228,7 +232,7 @@ def test_thousand_calls_of_cached_contacts_take_five_requests(
         results = salesforce.deliver_all("log_call", events)
         assert all(isinstance(result, Success) for result in results)
     assert len(sandbox.salesforce.tasks) == 1000
-    assert len(salesforce.requests()) == 5
+    assert salesforce.requests() == [f"POST {DATA}/composite"] + [f"PATCH {UPSERT}"] * 5
 
 
 def test_two_hundred_uncached_contacts_are_found_in_few_requests(
@@ -246,7 +250,11 @@ def test_two_hundred_uncached_contacts_are_found_in_few_requests(
 
     assert all(isinstance(result, Success) for result in results)
     assert [task["WhoId"] for task in sandbox.salesforce.tasks] == contacts
-    assert salesforce.requests() == [f"GET {DATA}/search/"] * 4 + [f"PATCH {UPSERT}"]
+    assert salesforce.requests() == [
+        *[f"GET {DATA}/search/"] * 4,
+        f"POST {DATA}/composite",
+        f"PATCH {UPSERT}",
+    ]
 
 
 def test_later_event_of_conversation_updates_task(salesforce: CrmConnection, sandbox: RunningSandbox) -> None:
@@ -259,7 +267,7 @@ def test_later_event_of_conversation_updates_task(salesforce: CrmConnection, san
     [task] = sandbox.salesforce.tasks
     assert second.id == task.id == result.id
     assert "the password was reset" in task["Description"]
-    assert task["WhoId"] == sandbox.salesforce.contacts[0].id
+    assert task["WhoId"] == sandbox.salesforce.leads[0].id
 
 
 def test_update_of_call_omits_subtype(salesforce: CrmConnection, sandbox: RunningSandbox) -> None:
@@ -324,7 +332,7 @@ def test_retry_without_external_id_field_creates_one_task(
             without_field.deliver("log_call", source_event)
     without_field.deliver("log_call", source_event, attempt=3)
     assert len(sandbox.salesforce.tasks) == 2
-    assert len(sandbox.salesforce.contacts) == 2
+    assert len(sandbox.salesforce.leads) == 2
 
 
 def test_batch_without_external_id_field_takes_two_requests(
@@ -340,7 +348,11 @@ def test_batch_without_external_id_field_takes_two_requests(
         without_field.contact_cache.known_profiles[contact] = ContactProfile(f"Person {number}")
     results = without_field.deliver_all("log_call", events[20:])
     assert all(isinstance(result, Success) for result in results)
-    assert without_field.requests() == [f"GET {DATA}/query/", f"POST {COLLECTION}"]
+    assert without_field.requests() == [
+        f"POST {DATA}/composite",
+        f"GET {DATA}/query/",
+        f"POST {COLLECTION}",
+    ]
 
 
 def test_external_id_field_created_later_is_used_without_duplicates(
@@ -429,6 +441,8 @@ def test_deleted_or_merged_contact_is_removed_from_cache_and_found_again(
     salesforce: CrmConnection, sandbox: RunningSandbox, change: str
 ) -> None:
     events = call_events(3, salesforce.clock)
+    for number in range(3):
+        add_contact(sandbox, Email=email_address(number), Phone=phone_number(number))
     salesforce.deliver_all("log_call", events)
     deleted_id = salesforce.contact_cache.ids[f"phone:{phone_number(1)}"]
     replacement = add_contact(sandbox, Email=email_address(1))
@@ -478,9 +492,9 @@ def test_contact_without_name_gets_phone_as_last_name_and_note(
         phone_only_event(salesforce, **{"metadata.contactName": None, "callMetadata.customer": None}),
     )
 
-    [contact] = sandbox.salesforce.contacts
-    assert (contact["LastName"], contact["Phone"]) == (PHONE, PHONE)
-    assert contact["Description"] == "Created by Heppu; the name is not known yet."
+    [lead] = sandbox.salesforce.leads
+    assert (lead["LastName"], lead["Phone"]) == (PHONE, PHONE)
+    assert lead["Description"] == "Created by Heppu; the name is not known yet."
 
 
 def test_on_missing_lead_creates_lead(salesforce: CrmConnection, sandbox: RunningSandbox) -> None:
@@ -513,19 +527,19 @@ def test_contact_missing_from_search_index_is_not_created_twice(
         salesforce.deliver("log_call", source_event)
     salesforce.deliver("log_call", source_event)
 
-    [contact] = sandbox.salesforce.contacts
-    assert sandbox.salesforce.tasks[0]["WhoId"] == contact.id
+    [lead] = sandbox.salesforce.leads
+    assert sandbox.salesforce.tasks[0]["WhoId"] == lead.id
 
 
 def test_duplicate_rule_names_existing_contact_that_is_used(
     salesforce: CrmConnection, sandbox: RunningSandbox
 ) -> None:
-    contact = add_contact(sandbox, Email="maya.lindqvist@example.com")
+    lead = add_lead(sandbox, Email="maya.lindqvist@example.com")
     sandbox.salesforce.set_duplicate_rule("block")
     empty = {"totalSize": 0, "done": True, "records": []}
-    sandbox.fault("salesforce", path=f"{DATA}/query/", body=empty)
+    sandbox.fault("salesforce", path=f"{DATA}/query/", body=empty, times=2)
     salesforce.deliver("log_call")
-    assert sandbox.salesforce.tasks[0]["WhoId"] == contact
+    assert sandbox.salesforce.tasks[0]["WhoId"] == lead
 
 
 def test_duplicate_alert_without_record_is_overridden(
@@ -535,9 +549,9 @@ def test_duplicate_alert_without_record_is_overridden(
     sandbox.fault("salesforce", path=COLLECTION, method="POST", body=[{"success": False, "errors": [error]}])
     salesforce.deliver("log_call")
 
-    [contact] = sandbox.salesforce.contacts
-    assert sandbox.salesforce.tasks[0]["WhoId"] == contact.id
-    [request] = [request for request in sandbox.requests if request.path == f"{DATA}/sobjects/Contact"]
+    [lead] = sandbox.salesforce.leads
+    assert sandbox.salesforce.tasks[0]["WhoId"] == lead.id
+    [request] = [request for request in sandbox.requests if request.path == f"{DATA}/sobjects/Lead"]
     assert request.headers["sforce-duplicate-rule-header"] == "allowSave=true"
 
 
@@ -555,7 +569,7 @@ def test_retry_after_lost_response_creates_one_task(
     assert caught.value.reason == "network"
     result = salesforce.deliver("log_call", source_event, attempt=2)
     assert [task.id for task in sandbox.salesforce.tasks] == [result.id]
-    assert len(sandbox.salesforce.contacts) == 1
+    assert len(sandbox.salesforce.leads) == 1
 
 
 def test_batch_returns_result_per_record(salesforce: CrmConnection, sandbox: RunningSandbox) -> None:
@@ -675,7 +689,9 @@ def test_error_message_of_salesforce_is_not_repeated(
     [result] = salesforce.deliver_all(
         "log_call", [event(clock=salesforce.clock)], {"properties": {"Nope__c": PHONE}}
     )
-    assert str(result) == "Salesforce answered INVALID_FIELD (Nope__c)"
+    assert str(result) == (
+        "a Task has no field `Nope__c` that this user can read: use the API name, or grant access to the field"
+    )
     [result] = salesforce.deliver_all(
         "log_call", [event(clock=salesforce.clock)], {"properties": {"Priority": "maya@example.com"}}
     )

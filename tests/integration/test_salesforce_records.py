@@ -25,7 +25,7 @@ from bridge.errors import (
     TransientError,
 )
 from bridge.sandbox import RunningSandbox
-from bridge.testing import Reply, StubServer, event
+from bridge.testing import event
 from tests.integration.crm import CrmConnection, call_events
 
 PHONE = "+12125550123"
@@ -68,17 +68,20 @@ def add_lead(sandbox: RunningSandbox, **values: str) -> str:
 # --------------------------------------------------------------------------------------------- contacts
 
 
-def test_upsert_contact_creates_contact(salesforce: CrmConnection, sandbox: RunningSandbox) -> None:
-    result = salesforce.deliver("upsert_contact", params={"properties": {"Department": "Workshop"}})
+def test_upsert_contact_creates_lead(salesforce: CrmConnection, sandbox: RunningSandbox) -> None:
+    result = salesforce.deliver("upsert_contact", params={"properties": {"Industry": "Workshop"}})
 
-    [created] = sandbox.salesforce.contacts
-    assert (result.id, result.detail) == (created.id, "created a new contact")
+    [created] = sandbox.salesforce.leads
+    assert (result.id, result.detail) == (created.id, "created a new lead")
     expected = {
         "FirstName": "Maya",
         "LastName": "Lindqvist",
         "Email": EMAIL,
         "Phone": PHONE,
-        "Department": "Workshop",
+        "Company": "Lindqvist Cycles",
+        "LeadSource": "Heppu",
+        "Status": "Open - Not Contacted",
+        "Industry": "Workshop",
     }
     assert {name: created[name] for name in expected} == expected
 
@@ -113,12 +116,12 @@ def test_placeholder_last_name_is_replaced_by_name(
 ) -> None:
     nameless = {"metadata.contactName": None, "callMetadata.customer": None, "metadata.contactEmail": None}
     salesforce.deliver("log_call", event(changes=nameless, clock=salesforce.clock))
-    assert sandbox.salesforce.contacts[0]["LastName"] == PHONE
+    assert sandbox.salesforce.leads[0]["LastName"] == PHONE
 
     salesforce.deliver(
         "upsert_contact", event(changes={"metadata.contactEmail": None}, clock=salesforce.clock)
     )
-    [stored] = sandbox.salesforce.contacts
+    [stored] = sandbox.salesforce.leads
     assert (stored["FirstName"], stored["LastName"]) == ("Maya", "Lindqvist")
 
 
@@ -134,7 +137,8 @@ def test_upsert_contact_updates_open_lead(salesforce: CrmConnection, sandbox: Ru
 def test_cached_contact_that_was_deleted_or_merged_is_found_again(
     salesforce: CrmConnection, sandbox: RunningSandbox, change: str
 ) -> None:
-    first = str(salesforce.deliver("upsert_contact").id)
+    first = add_contact(sandbox, Email=EMAIL)
+    assert salesforce.deliver("upsert_contact").id == first
     replacement = add_contact(sandbox, Email=EMAIL)
     if change == "deleted":
         sandbox.salesforce.delete("Contact", first)
@@ -143,9 +147,9 @@ def test_cached_contact_that_was_deleted_or_merged_is_found_again(
     assert salesforce.deliver("upsert_contact").id == replacement
 
 
-def test_invalid_field_name_is_rejected_before_query(salesforce: CrmConnection) -> None:
+def test_unknown_field_is_rejected_before_query(salesforce: CrmConnection) -> None:
     salesforce.deliver("upsert_contact")
-    with pytest.raises(PermanentError, match="is not a valid field name"):
+    with pytest.raises(PermanentError, match="contacts and leads have no field `Id FROM User --`"):
         salesforce.deliver("upsert_contact", params={"properties": {"Id FROM User --": "x"}})
 
 
@@ -181,10 +185,11 @@ def test_update_lead_never_changes_converted_lead(salesforce: CrmConnection, san
     params = {"status": "Working - Contacted"}
     salesforce.deliver("update_lead", params=params)
     sandbox.salesforce.convert(lead_id, add_contact(sandbox, Phone=PHONE))
-    with pytest.raises(PermanentError, match="has no such contact"):
-        salesforce.deliver("update_lead", params=params)
-    with pytest.raises(PermanentError, match="no open lead with this ID"):
-        salesforce.deliver("update_lead", params=params | {"lead": lead_id})
+    for named, place in (({}, "with this email or phone"), ({"lead": lead_id}, "with this ID")):
+        detail = f"Salesforce has no open lead {place}"
+        assert salesforce.deliver("update_lead", params=params | named).detail == detail
+        with pytest.raises(PermanentError, match=detail):
+            salesforce.deliver("update_lead", params=params | named | {"on_missing": "error"})
     assert sandbox.salesforce.leads[0]["Status"] == "Closed - Converted"
 
 
@@ -248,8 +253,8 @@ def test_invalid_id_sends_no_request(salesforce: CrmConnection, invalid_id: str)
 def test_create_task_is_open_and_due_on_contacts_local_date(
     salesforce: CrmConnection, sandbox: RunningSandbox
 ) -> None:
-    contact_id = add_contact(sandbox, Phone=PHONE)
     salesforce.clock.set(datetime(2026, 3, 2, 23, tzinfo=UTC))
+    contact_id = add_contact(sandbox, Phone=PHONE)
     source_event = event(changes={"callMetadata.timezone": "America/New_York"}, clock=salesforce.clock)
     result = salesforce.deliver(
         "create_task", source_event, {"subject": "Send the invoice", "due": "1d", "priority": "High"}
@@ -475,48 +480,6 @@ def test_check_reports_missing_permission_for_tasks(
     fields.update({name: replace(existing, createable=False) for name, existing in fields.items()})
     with pytest.raises(ConfigError, match="this user may not create Tasks"):
         salesforce.connected.check()
-
-
-def test_setup_keeps_existing_field(salesforce: CrmConnection) -> None:
-    assert salesforce.connector.run_setup is not None
-    assert salesforce.connector.run_setup(salesforce.connected.client) == "Task.Conversation_Id__c exists"
-
-
-def test_setup_creates_field_on_activity(sandbox: RunningSandbox) -> None:
-    with StubServer() as server:
-        connection = org_without_field(sandbox, server)
-        server.answer(
-            "POST",
-            f"{DATA}/tooling/sobjects/CustomField",
-            Reply(201, {"id": "00N000000000001", "success": True}),
-        )
-        note = connection.connector.run_setup(connection.connected.client)  # type: ignore[misc]
-        body = server.requests[-1].json
-        connection.close()
-    assert "Activity.Conversation_Id__c created" in note
-    assert body["FullName"] == "Activity.Conversation_Id__c"
-    assert body["Metadata"]["externalId"] is body["Metadata"]["unique"] is True
-
-
-def test_setup_without_permission_describes_manual_steps(sandbox: RunningSandbox) -> None:
-    with StubServer() as server:
-        connection = org_without_field(sandbox, server)
-        error_body = [{"errorCode": "INSUFFICIENT_ACCESS_OR_READONLY", "message": "no"}]
-        server.answer("POST", f"{DATA}/tooling/sobjects/CustomField", Reply(403, error_body))
-        with pytest.raises(
-            ConfigError, match=r"add the text field Conversation_Id__c \(255, External ID, unique\)"
-        ):
-            connection.connector.run_setup(connection.connected.client)  # type: ignore[misc]
-        connection.close()
-
-
-def org_without_field(sandbox: RunningSandbox, server: StubServer) -> CrmConnection:
-    """Return a connection to an org whose Task has no External ID field."""
-    server.answer(
-        "POST", TOKEN, Reply(200, {"access_token": "t", "instance_url": "https://acme.my.salesforce.com"})
-    )
-    server.answer("GET", f"{DATA}/sobjects/Task/describe", Reply(200, {"fields": [{"name": "Subject"}]}))
-    return CrmConnection("salesforce", sandbox, {"SALESFORCE_URL": server.url})
 
 
 @pytest.mark.parametrize(

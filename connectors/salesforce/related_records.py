@@ -1,0 +1,150 @@
+"""What a Task refers to besides its contact or lead: an owner, and the case, opportunity or other related record."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from simple_salesforce.format import format_soql
+
+from bridge.connector import CONTACT_OWNER, ContactLinks, Params, param
+
+from .lenient_writes import CONTACT_PREFIX, LEAD_PREFIX
+from .org import Org
+from .owners import OWNER, USER_PREFIX
+from .session import Record
+from .settings import ID_PATTERN
+from .soql import select
+
+_PREFIXES = {"case": "500", "opportunity": "006"}
+
+
+class TaskReferenceParams(Params):
+    """Params of an action that writes a Task: its owner, and what it is related to.
+
+    By default, the Task is related to the only open case or opportunity of the contact.
+    """
+
+    owner: str | None = OWNER
+    case: str | None = param(
+        "{{ event.metadata.caseId }}",
+        "ID of the case that the Task is related to.",
+        example="5005g00000AbCdE",
+    )
+    opportunity: str | None = param(
+        "{{ event.metadata.opportunityId }}",
+        "ID of the opportunity that the Task is related to, if there is no case.",
+        example="0065g00000AbCdE",
+    )
+    what: str | None = param(
+        None,
+        "ID of another record that the Task is related to, instead of a case or opportunity. Like these, it is not "
+        "used for leads.",
+        example="0015g00000AbCdE",
+        pattern=ID_PATTERN,
+        must_be="a Salesforce ID (15 or 18 letters and digits)",
+    )
+
+
+@dataclass
+class References:
+    """The references of one Task."""
+
+    fields: Record = field(default_factory=dict)
+    derived: set[str] = field(default_factory=set)
+    """Fields that neither the rule nor the event names. An update of the Task leaves them as a colleague set them."""
+    notes: list[str] = field(default_factory=list)
+
+
+def references(
+    org: Org, params: TaskReferenceParams, links: ContactLinks, record_id: str | None
+) -> References:
+    """Return owner and related record of a Task of this contact or lead."""
+    found = References()
+    _set_owner(org, params.owner, links, found)
+    if record_id is None or not record_id.startswith(LEAD_PREFIX):  # Salesforce refuses both for a lead
+        _set_related(params, links, found)
+    return found
+
+
+def _set_owner(org: Org, name: str | None, links: ContactLinks, found: References) -> None:
+    if name and name != CONTACT_OWNER:
+        owner = org.owners.find(name)
+        if owner.is_user:
+            found.fields["OwnerId"] = owner.id
+            return
+        problem = owner.problem or "a queue cannot own a Task"
+        found.notes.append(f"not for the owner that the rule names: {problem}")
+    found.derived.add("OwnerId")
+    fallback = org.owners.find(org.settings.owner) if org.settings.owner and not links.owner else None
+    if owner_id := links.owner or (fallback.id if fallback and fallback.is_user else ""):
+        found.fields["OwnerId"] = owner_id
+
+
+def _set_related(params: TaskReferenceParams, links: ContactLinks, found: References) -> None:
+    named: Mapping[Literal["case", "opportunity"], str | None] = {
+        "case": params.case,
+        "opportunity": params.opportunity,
+    }
+    if params.what:
+        found.fields["WhatId"] = params.what
+        return
+    for kind, record_id in named.items():
+        if record_id and re.fullmatch(ID_PATTERN, record_id) and record_id.startswith(_PREFIXES[kind]):
+            found.fields["WhatId"] = record_id
+            return
+        if record_id:
+            found.notes.append(f"without the {kind}: its ID is not one of Salesforce")
+    if not any(named.values()) and (related := links.ticket or links.deal):
+        found.fields["WhatId"] = related
+        found.derived.add("WhatId")
+
+
+def read_links(org: Org, ids: Sequence[str]) -> dict[str, ContactLinks]:
+    """Return owner, account and the one open case or opportunity of contacts and leads, with one request.
+
+    With more than one open case or opportunity in all, there is none. What the integration user may not read is empty.
+    """
+    contacts = [record_id for record_id in ids if record_id.startswith(CONTACT_PREFIX)]
+    leads = [record_id for record_id in ids if record_id.startswith(LEAD_PREFIX)]
+    owner = ("Id", "OwnerId", "Owner.IsActive")
+    queries: dict[str, str] = {}
+    if leads:
+        queries["Lead"] = select(owner, "Lead", format_soql("Id IN {}", leads))
+    if contacts:
+        queries |= {
+            "Contact": select((*owner, "AccountId"), "Contact", format_soql("Id IN {}", contacts)),
+            "Case": select(
+                ("Id", "ContactId"), "Case", format_soql("ContactId IN {} AND IsClosed = false", contacts)
+            ),
+            "OpportunityContactRole": select(
+                ("OpportunityId", "ContactId"),
+                "OpportunityContactRole",
+                format_soql("ContactId IN {} AND Opportunity.IsClosed = false", contacts),
+            ),
+        }
+    rows = org.query_together(queries)
+    related: dict[str, set[str]] = defaultdict(set)
+    for row in rows.get("Case", ()):
+        related[str(row["ContactId"])].add(str(row["Id"]))
+    for row in rows.get("OpportunityContactRole", ()):
+        related[str(row["ContactId"])].add(str(row["OpportunityId"]))
+    return {
+        str(row["Id"]): _links(row, related[str(row["Id"])])
+        for row in (*rows.get("Contact", ()), *rows.get("Lead", ()))
+    }
+
+
+def _links(row: Record, related: set[str]) -> ContactLinks:
+    owner_id = str(row.get("OwnerId") or "")
+    is_active = bool((row.get("Owner") or {}).get("IsActive")) and owner_id.startswith(USER_PREFIX)
+    only = next(iter(related)) if len(related) == 1 else ""
+    return ContactLinks(
+        owner=owner_id if is_active else "",
+        company=str(row.get("AccountId") or ""),
+        deal=only if only.startswith(_PREFIXES["opportunity"]) else "",
+        ticket=only if only.startswith(_PREFIXES["case"]) else "",
+    )
