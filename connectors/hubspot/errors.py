@@ -100,7 +100,7 @@ def _codes(body: str) -> list[str]:
     """Return HubSpot's error codes and property names only: its messages may repeat a contact's data."""
     codes = re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", body)
     codes += re.findall(r'"category":\s*"([A-Z]{1,40})"', body)
-    names = re.findall(r'\\?"(?:name|propertyName)\\?":\s*\[?\s*\\?"(\w{1,100})\\?"', body)
+    names = re.findall(r'\\?"(?:name|propertyName|properties)\\?":\s*\[?\s*\\?"(\w{1,100})\\?"', body)
     return [*dict.fromkeys([*codes, *names])][:6]
 
 
