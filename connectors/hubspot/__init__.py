@@ -1,4 +1,4 @@
-"""HubSpot connector: logs calls and chats on a contact's timeline; writes contacts, tickets and tasks.
+"""HubSpot connector: logs calls, chats and messages on a contact's timeline; writes contacts, tickets and tasks.
 
 HubSpot has no idempotency keys, so every record that the bridge creates carries a unique property. HubSpot rejects a
 second create request with the same value, and the value leads to the existing record. Every action here is therefore
@@ -10,6 +10,7 @@ from .check import check, check_rules, setup
 from .contacts import update_contact, upsert_contact
 from .new_tickets import create_ticket
 from .opt_outs import opt_out_flags, set_opt_out
+from .sent_messages import log_message
 from .settings import Settings, connector
 from .tasks import create_task
 from .tickets import close_ticket
@@ -24,6 +25,7 @@ __all__ = [
     "create_ticket",
     "log_call",
     "log_chat",
+    "log_message",
     "opt_out_flags",
     "set_opt_out",
     "setup",

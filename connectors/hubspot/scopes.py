@@ -56,7 +56,7 @@ FEATURES = (
     Feature(DEALS_READ, _ON_TIMELINE, "records are not shown on the contact's open deal"),
     Feature(TICKETS, _ON_TIMELINE, "records are not shown on the contact's open ticket"),
     Feature(OWNERS_READ, (*_ON_TIMELINE, "create_ticket"), "an `owner` given by email address is not found"),
-    Feature(EMAILS_READ, ("log_message",), "a repeated attempt to log an email cannot find the first one"),
+    Feature(EMAILS_READ, ("log_message",), "an email that was logged before a lost response may not be found again"),
 )
 """Optional scopes, named by what the rules do without them."""
 

@@ -29,5 +29,5 @@ connector = Connector(
     "hubspot",
     settings=Settings,
     limits=Limits(per_second=9, concurrency=4, timeout=25),
-    description="Logs calls and chats on contacts; writes contacts, tickets and tasks.",
+    description="Logs calls, chats and messages on contacts; writes contacts, tickets and tasks.",
 )

@@ -118,7 +118,8 @@ def test_check_changes_nothing(hubspot: CrmConnection, sandbox: RunningSandbox) 
 def test_every_action_states_its_scopes() -> None:
     actions = set(load_connector("hubspot").actions)
     scopes = importlib.import_module("bridge_connectors.hubspot.scopes")
-    assert actions <= set(scopes.ACTION_SCOPES)
+    assert actions == set(scopes.ACTION_SCOPES)
+    assert {name for feature in scopes.FEATURES for name in feature.actions} <= actions
 
 
 def test_non_unique_property_is_reported(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
