@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -82,7 +83,7 @@ def to_type(value: Any, field: FieldDescription) -> Any:
     """
     if isinstance(value, list | tuple):
         separator = ";" if field.type == "multipicklist" else ", "
-        return separator.join(_to_text(item) for item in value)
+        return separator.join(str(_to_text(item)) for item in value if item is not None)
     if field.type in _TEXT_TYPES:
         return _to_text(value)
     if field.type == "boolean" and isinstance(value, str):
@@ -92,10 +93,8 @@ def to_type(value: Any, field: FieldDescription) -> Any:
     if field.type in ("int", "long") and not isinstance(value, bool):
         return _to_integer(value)
     if field.type in _NUMBERS and isinstance(value, str):
-        try:
-            return float(value.strip())
-        except ValueError:
-            return value
+        number = _to_number(value)
+        return value if number is None else number
     if field.type == "date" and isinstance(value, str):
         return value[:10]
     return value
@@ -110,11 +109,17 @@ def _to_text(value: Any) -> Any:
 
 
 def _to_integer(value: Any) -> Any:
+    number = _to_number(value)
+    return int(number) if number is not None and number.is_integer() else value
+
+
+def _to_number(value: Any) -> float | None:
+    """Return a number or numeric text as a number, None for anything else."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        return value
-    return int(number) if number.is_integer() else value
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _unwritable(object_type: str, name: str, *, exists: bool) -> PermanentError:

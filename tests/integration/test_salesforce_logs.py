@@ -85,7 +85,8 @@ def test_log_call_creates_closed_task_of_contact(salesforce: CrmConnection, sand
     assert {name: task[name] for name in expected} == expected
     assert task["Description"] == (
         "Asked when the repaired bicycle can be picked up. Told: Thursday from nine. Wants an invoice by email.\n"
-        f"From: {PHONE}\nTo: +12125550100\nAgent: Nora at the front desk\nOutcome: resolved\nConversation: {source_event.conversation.id}\n"
+        f"From: {PHONE}\nTo: +12125550100\nAgent: Nora at the front desk\nOutcome: resolved\n"
+        f"Conversation: {source_event.conversation.id}\n"
         "Time: 2026-03-02 12:57 (UTC)"
     )
     assert task["IsClosed"] is True

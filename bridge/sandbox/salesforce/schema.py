@@ -77,7 +77,8 @@ class Field:
             raise RecordError(
                 "INVALID_EMAIL_ADDRESS", f"{self.name}: invalid email address: {text}", [self.name]
             )
-        if self.restricted and text not in self.values:
+        chosen = text.split(";") if self.type == "multipicklist" else [text]
+        if self.restricted and not set(chosen) <= set(self.values):
             raise RecordError(
                 "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST",
                 f"{self.name}: bad value for restricted picklist field: {text}",
