@@ -9,7 +9,6 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import certifi
 import psycopg
@@ -18,11 +17,12 @@ import pytest
 from bridge.clock import Clock
 from bridge.store.database import Database
 from tests.postgres import (
+    create_database,
     create_shared_folder,
     database_of,
     delete_shared_folder,
+    empty_database,
     migrate,
-    migrated_template,
     shared_postgres,
 )
 
@@ -63,15 +63,25 @@ def postgres_server(shared_folder: Path) -> str:
 
 
 @pytest.fixture
-def postgres_url(shared_folder: Path, postgres_server: str) -> Iterator[str]:
-    """A new database on PostgreSQL: a copy of one that was migrated once."""
-    template = migrated_template(shared_folder)
-    name = f"bridge_{uuid4().hex[:12]}"
-    with psycopg.connect(postgres_server, autocommit=True) as conn:
-        conn.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+def new_postgres_url(shared_folder: Path, postgres_server: str) -> Iterator[str]:
+    """A database of this test alone on PostgreSQL, for a test that changes tables."""
+    name = create_database(shared_folder)
     yield database_of(postgres_server, name)
     with psycopg.connect(postgres_server, autocommit=True) as conn:
         conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def reused_postgres_url(shared_folder: Path, postgres_server: str) -> str:
+    """A database on PostgreSQL that the tests of this process use one after the other."""
+    return database_of(postgres_server, create_database(shared_folder))
+
+
+@pytest.fixture
+def postgres_url(reused_postgres_url: str) -> Iterator[str]:
+    """An empty, migrated database on PostgreSQL. Creating a new one would take longer than most tests."""
+    yield reused_postgres_url
+    empty_database(reused_postgres_url)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """PostgreSQL servers for tests, from a Python package.
 
-`shared_postgres` is one server for all processes of a test run, where each test has its own database. `postgres` is a
-server for one test that stops and kills it.
+`shared_postgres` is one server for all processes of a test run, where each process has a database for its tests, which
+is emptied after each. `postgres` is a server for one test that stops and kills it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from bridge.clock import Clock
+from bridge.store import schema
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 
@@ -37,7 +39,7 @@ shared_buffers = 32MB
 wal_level = minimal
 max_wal_senders = 0
 """
-"""Settings of the shared server: nobody pulls its plug, its databases are small and live for a second, and many
+"""Settings of the shared server: nobody pulls its plug, its databases are small, and many
 processes use it at the same time."""
 
 
@@ -73,6 +75,25 @@ def migrated_template(folder: Path) -> str:
             migrate(database_of(server, TEMPLATE))
             done.touch()
     return TEMPLATE
+
+
+def create_database(folder: Path) -> str:
+    """Create a migrated database on the shared server; return its name."""
+    template, name = migrated_template(folder), f"bridge_{uuid4().hex[:12]}"
+    with psycopg.connect(shared_postgres(folder), autocommit=True) as conn:
+        conn.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    return name
+
+
+def empty_database(url: str) -> None:
+    """End all connections to a database, and delete the rows of its tables."""
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        tables = [f'"{table.name}"' for table in schema.metadata.sorted_tables]
+        conn.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY")
 
 
 def migrate(url: str) -> None:

@@ -12,7 +12,12 @@ from bridge.sandbox import RunningSandbox, start_sandbox
 from tests.faults.harness import Deployment, Outcome
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=[pytest.mark.postgres, pytest.mark.faults])])
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("new_postgres", marks=[pytest.mark.postgres, pytest.mark.faults], id="postgres"),
+    ]
+)
 def database_url(request: pytest.FixtureRequest) -> str:
     """The URL of a new database of either kind: SQLite in `make test`, and PostgreSQL as well in `make test-faults`."""
     url: str = request.getfixturevalue(f"{request.param}_url")
@@ -34,9 +39,11 @@ def deployment(tmp_path: Path, database_url: str, sandbox: RunningSandbox) -> It
 
 
 @pytest.fixture
-def postgres_deployment(tmp_path: Path, postgres_url: str, sandbox: RunningSandbox) -> Iterator[Deployment]:
+def postgres_deployment(
+    tmp_path: Path, new_postgres_url: str, sandbox: RunningSandbox
+) -> Iterator[Deployment]:
     """An installation on PostgreSQL."""
-    with Deployment(tmp_path, postgres_url, sandbox) as deployment:
+    with Deployment(tmp_path, new_postgres_url, sandbox) as deployment:
         yield deployment
 
 

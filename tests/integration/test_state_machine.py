@@ -262,13 +262,13 @@ def test_actions_take_effect_once_despite_kills_on_sqlite(runs: int) -> None:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("runs", [6, pytest.param(60, marks=pytest.mark.faults)])
-def test_actions_take_effect_once_despite_kills_on_postgres(postgres_url: str, runs: int) -> None:
+def test_actions_take_effect_once_despite_kills_on_postgres(new_postgres_url: str, runs: int) -> None:
     class OnPostgres(KilledWorker):
         @staticmethod
         def create_database(clock: Clock) -> Database:
-            with psycopg.connect(postgres_url, autocommit=True) as conn:
+            with psycopg.connect(new_postgres_url, autocommit=True) as conn:
                 conn.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-            database = Database(postgres_url, clock)
+            database = Database(new_postgres_url, clock)
             upgrade(database)
             return database
 
