@@ -7,6 +7,7 @@ import shutil
 import signal
 import ssl
 from collections.abc import Iterator
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from tests.postgres import (
 )
 
 SHARED_FOLDER = pytest.StashKey[Path]()
+TESTS = Path(__file__).parent
+WAITING = ("acceptance", "browser", "faults", "test_docs_connectors.py")
+"""Folders and files whose tests start processes and mostly wait for them."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -128,6 +132,28 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Pass the shared folder to a process of xdist."""
     node.workerinput["shared_folder"] = str(node.config.stash[SHARED_FOLDER])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Spread the files whose tests wait for processes among the others, so that no processor idles at the end.
+
+    Each process of xdist begins with an equal part of the list.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    files = [list(group) for _, group in groupby(items, key=lambda item: item.path)]
+    waiting = [file for file in files if file[0].path.relative_to(TESTS).parts[0] in WAITING]
+    others = [file for file in files if file not in waiting]
+    tests_between = sum(map(len, others)) // (len(waiting) + 1)
+    items.clear()
+    passed = 0
+    for file in others:
+        items += file
+        passed += len(file)
+        while waiting and passed >= tests_between:
+            items += waiting.pop(0)
+            passed -= tests_between
+    items += chain.from_iterable(waiting)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
