@@ -101,6 +101,8 @@ def _log(org: Org, items: Sequence[BatchItem[P]]) -> list[BatchResult]:
     """Write the Task of every item in as few requests as Salesforce allows: one, if all contacts are cached."""
     by_key = items_by_conversation(items)
     status = org.closed_status("Task")
+    type_field = org.fields("Task").get("Type")
+    types = type_field.values if type_field and type_field.createable else ()
 
     def build(key: str, contact: ContactRef | None) -> NewTask:
         params, context = by_key[key].params, by_key[key].context
@@ -111,7 +113,7 @@ def _log(org: Org, items: Sequence[BatchItem[P]]) -> list[BatchResult]:
             "Description": text,
             "Status": status,
             "ActivityDate": local_date(org, context, params.start(context)),
-            "Type": fields["Type"] if fields["Type"] in org.fields("Task")["Type"].values else None,
+            "Type": fields["Type"] if fields["Type"] in types else None,
         }
         additional, _ = writable_fields(org, "Task", params.additional_fields(context), "createable")
         return NewTask(truncate(standard) | additional, transcript)

@@ -11,6 +11,7 @@ from typing import Any
 from bridge.connector import ContactField, Success
 from bridge.errors import AccountError, DeliveryError
 
+from .account_errors import missing_field
 from .errors import record_result
 from .org import Org, typed
 from .session import Record
@@ -117,6 +118,8 @@ def _refused_fields(item: Mapping[str, Any]) -> set[str]:
         code, fields = str(error.get("statusCode")), {str(name) for name in error.get("fields") or ()}
         if code == "INACTIVE_OWNER_OR_USER":
             fields = {"OwnerId"}
+        elif (hidden := missing_field(code, str(error.get("message")))) in _OF_NEW_RECORDS:
+            fields = {str(hidden)}
         if not fields and code == "FIELD_CUSTOM_VALIDATION_EXCEPTION":
             message = str(error.get("message", ""))
             fields = {

@@ -187,10 +187,14 @@ def test_new_contact_sets_fields_of_created_records_only(
     assert sandbox.salesforce.leads[0]["Region__c"] == "East"
 
 
+@pytest.mark.parametrize("change", ["restrict", "hide_field", "make_read_only"])
 def test_refused_lead_source_does_not_lose_the_call(
-    salesforce: CrmConnection, sandbox: RunningSandbox
+    salesforce: CrmConnection, sandbox: RunningSandbox, change: str
 ) -> None:
-    sandbox.salesforce.add_field("Lead", Field("LeadSource", "picklist", 40, ("Web",), restricted=True))
+    if change == "restrict":
+        sandbox.salesforce.add_field("Lead", Field("LeadSource", "picklist", 40, ("Web",), restricted=True))
+    else:
+        getattr(sandbox.salesforce, change)("Lead", "LeadSource")
     result = salesforce.deliver("log_call")
     assert sandbox.salesforce.leads[0]["LeadSource"] is None
     assert "without the lead source, which Salesforce refused" in result.detail

@@ -209,6 +209,15 @@ def test_type_is_written_if_the_org_has_it(
     assert sandbox.salesforce.tasks[0]["Type"] == expected
 
 
+@pytest.mark.parametrize("change", ["hide_field", "make_read_only"])
+def test_type_is_left_out_if_the_user_may_not_write_it(
+    salesforce: CrmConnection, sandbox: RunningSandbox, change: str
+) -> None:
+    getattr(sandbox.salesforce, change)("Task", "Type")
+    salesforce.deliver("log_call")
+    assert sandbox.salesforce.tasks[0]["Type"] is None
+
+
 def test_transcript_stands_in_the_description_if_there_is_room(
     salesforce: CrmConnection, sandbox: RunningSandbox
 ) -> None:
