@@ -93,10 +93,12 @@ def _step(context: ParseContext, node: Node) -> Step | None:
 
 def _places(node: Node | None, location: Location = ()) -> dict[Location, Place]:
     """Return the place of every key and list item below a node."""
-    below = [(name, key, value) for name, (key, value) in (node.entries or {}).items()] if node else []
-    items = [(number, item, item) for number, item in enumerate(node.items or ())] if node else []
+    below: list[tuple[str | int, Node, Node]] = []
+    if node is not None:
+        below += [(name, key, value) for name, (key, value) in (node.entries or {}).items()]
+        below += [(number, item, item) for number, item in enumerate(node.items or ())]
     places: dict[Location, Place] = {}
-    for name, key, value in (*below, *items):
+    for name, key, value in below:
         places[(*location, name)] = Place(key.line, key.column, key.path)
         places |= _places(value, (*location, name))
     return places

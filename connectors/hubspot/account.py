@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import urllib3
@@ -16,6 +17,7 @@ from bridge.connector import Success, check_deadline, enforce_deadline, remainin
 from bridge.errors import ConfigError
 
 from .call_outcomes import CallOutcomes
+from .daily_limit import DailyLimit, is_daily_limit
 from .errors import not_from_hubspot, status_of
 from .missing_scopes import MissingScopes
 from .owners import Owners
@@ -36,6 +38,7 @@ class DeadlinePool(urllib3.PoolManager):
         super().__init__(num_pools=2, maxsize=connector.limits.concurrency, retries=Retry(0))
         enforce_deadline(self)
         self._version = version
+        self._daily_limit = DailyLimit()
 
     def urlopen(  # type: ignore[override]
         self, method: str, url: str, redirect: bool = True, **options: Any
@@ -51,7 +54,19 @@ class DeadlinePool(urllib3.PoolManager):
         response = super().urlopen(method, url, redirect=False, **options)
         if 200 <= response.status < 300 and response.data.lstrip()[:1] not in (b"{", b"["):
             raise not_from_hubspot()  # an HTML page with status 200, which the SDK reads as an empty record
+        if is_daily_limit(response.status, response.data):
+            raise self._daily_limit.exhausted(datetime.now(UTC))
+        self._daily_limit.observe(response.headers, lambda: self._read_account(url, options))
         return response
+
+    def _read_account(self, url: str, options: Mapping[str, Any]) -> bytes:
+        """Return the details of the account, empty if HubSpot does not give them."""
+        details = f"{url.partition('/crm/')[0]}/account-info/v3/details"
+        headers = {"Authorization": options.get("headers", {}).get("Authorization", "")}
+        response = super().urlopen(
+            "GET", details, redirect=False, headers=headers, timeout=options["timeout"]
+        )
+        return bytes(response.data) if response.status == 200 else b""
 
 
 class Account:

@@ -14,7 +14,6 @@ from bridge.errors import (
     DeliveryError,
     OutcomeUnknown,
     PermanentError,
-    QuotaExhausted,
     RateLimited,
     TransientError,
 )
@@ -45,10 +44,6 @@ def classify_error(error: Exception) -> DeliveryError | None:
     wait = parse_retry_after(headers.get("Retry-After"))
     detail = f"HubSpot answered {status} {' '.join(_codes(body))}".rstrip()
     policy = _field(body, "policyName")
-    if status == 429 and policy == "DAILY":
-        return QuotaExhausted(
-            "HubSpot's daily quota is used up; it is reset at midnight in the account's time zone"
-        )
     if status == 429:
         return RateLimited(detail, retry_after=wait or timedelta(seconds=1 if policy == "SECONDLY" else 10))
     if status == 401:

@@ -93,7 +93,8 @@ def _is_open(stage: Any) -> bool:
 
 
 def _is_named(item: Any, name: str) -> bool:
-    return item.id == name or item.label.strip().lower() == name.strip().lower()
+    label = str(item.label).strip().lower()
+    return name == str(item.id) or name.strip().lower() == label
 
 
 def _named_stages(pipelines: Sequence[Any], name: str) -> Iterator[tuple[Any, Any]]:

@@ -29,6 +29,7 @@ PAGES = {
         "SECURITY.md",
         "docs/design.md",
         "docs/getting-started.md",
+        "docs/hubspot.md",
         "docs/operations.md",
         *(str(path.relative_to(ROOT)) for path in DECISIONS),
     )
@@ -116,7 +117,7 @@ def test_example_environment_loads_unchanged() -> None:
     assert settings.bridge_database_url == "sqlite:///bridge.db"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md", "docs/hubspot.md"])
 def test_rules_in_docs_load_without_diagnostics(page: str) -> None:
     blocks = _blocks(PAGES[page], "yaml")
     assert blocks
