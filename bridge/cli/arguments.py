@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import typer
 
@@ -20,12 +20,18 @@ LISTING_COMMANDS = {
 
 
 def parse_time_option(text: str | None, option: str) -> datetime | None:
-    """Return the time given as a duration before now (`2h`) or as an ISO 8601 timestamp."""
+    """Return the time given as a duration before now (`2h`), an ISO 8601 timestamp, or a day in UTC.
+
+    A day is a date, `today` or `yesterday`: its start, or its end for `--until`.
+    """
     from bridge.clock import parse_timestamp
     from bridge.settings import parse_duration
 
     if text is None:
         return None
+    start_of_day = _start_of_day(text)
+    if start_of_day is not None:
+        return start_of_day + timedelta(days=1) if option == "--until" else start_of_day
     timestamp = parse_timestamp(text)
     if timestamp is not None:
         return timestamp
@@ -33,9 +39,21 @@ def parse_time_option(text: str | None, option: str) -> datetime | None:
         return Clock().now() - parse_duration(text)
     except (ValueError, OverflowError):
         raise typer.BadParameter(
-            f"`{text}` is neither a duration like 2h or 7d nor a timestamp like 2026-03-02T21:30:00Z",
+            f"`{text}` is neither a duration like 2h or 7d nor a day (yesterday, 2026-03-02) nor a timestamp "
+            "like 2026-03-02T21:30:00Z",
             param_hint=option,
         ) from None
+
+
+def _start_of_day(text: str) -> datetime | None:
+    """Return the start of a day in UTC, the zone of every list; None if the text is none."""
+    today = Clock().now().date()
+    days = {"today": today, "yesterday": today - timedelta(days=1)}
+    try:
+        day = days.get(text.strip().lower()) or date.fromisoformat(text.strip())
+        return datetime.combine(day, time(), UTC) if day < date.max else None
+    except ValueError:
+        return None
 
 
 def parse_duration_option(text: str, option: str) -> timedelta:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _PANEL = "Manage deliveries"
 
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Only print what would be sent, and change nothing.")
+]
 Deliveries = Annotated[list[str], typer.Argument(metavar="ID...", help="IDs of deliveries (dlv_...).")]
 
 
@@ -43,16 +46,23 @@ def current_operator() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def retry(ids: Deliveries, as_json: Json = False) -> None:
+def retry(ids: Deliveries, yes: Yes = False, dry_run: DryRunOption = False, as_json: Json = False) -> None:
     """Retry failed deliveries, and start the next attempt of waiting deliveries now.
 
-    A delivery that needs review is not retried: check with the provider first, then use `bridge resolve`.
+    A delivery that needs review is not retried: check with the provider first, then use `bridge resolve`. For several
+    deliveries, it says what would be sent, and asks.
     """
     from bridge.cli.db import open_store
+    from bridge.cli.retry_preview import confirm_retry, preview_of_retry
     from bridge.settings import Settings, environment
     from bridge.store import operator_actions
 
     with open_store(Settings.load(environment())) as database:
+        if dry_run:
+            render(preview_of_retry(database, ids), as_json)
+            return
+        if len(ids) > 1 and not yes:
+            confirm_retry(database, ids)
         _print_results(operator_actions.retry(database, current_operator(), ids), as_json)
 
 
@@ -157,9 +167,13 @@ def replay(
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(help="Start of a time range: 24h, 7d, or a timestamp.", show_default=False),
+        typer.Option(
+            help="Start of a time range: 24h, yesterday, 2026-03-02, or a timestamp.", show_default=False
+        ),
     ] = None,
-    until: Annotated[str | None, typer.Option(help="End of the time range.", show_default=False)] = None,
+    until: Annotated[
+        str | None, typer.Option(help="End of the time range; includes a day.", show_default=False)
+    ] = None,
     rule: Annotated[
         str | None, typer.Option(help="Only deliveries of this rule.", show_default=False)
     ] = None,
@@ -170,15 +184,17 @@ def replay(
         ),
     ] = False,
     yes: Yes = False,
+    dry_run: DryRunOption = False,
     as_json: Json = False,
 ) -> None:
     """Route stored events again with the current rules.
 
-    Side effects that already happened are not repeated (a CRM record is updated), unless you use --force.
+    Side effects that already happened are not repeated (a CRM record is updated), unless you use --force. Before it
+    asks, it says what would be sent. Days are in UTC.
     """
     from bridge.cli.replay import replay_events
 
-    report = replay_events(events or [], since, until, rule, force, yes)
+    report = replay_events(events or [], since, until, rule, force, yes, dry_run)
     render(report, as_json)
     if not report.ok:
         raise typer.Exit(1)

@@ -46,7 +46,8 @@ def events(
     since: Annotated[
         str | None,
         typer.Option(
-            help="Only events received since this time: 2h, 7d, or a timestamp.", show_default=False
+            help="Only events received since: 2h, 7d, yesterday, 2026-03-02, or a timestamp.",
+            show_default=False,
         ),
     ] = None,
     contact: ContactFilter = None,

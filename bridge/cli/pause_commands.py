@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridge.cli.delivery_commands import current_operator
-from bridge.cli.output import Json, Record, as_items, render
+from bridge.cli.delivery_commands import DryRunOption, current_operator
+from bridge.cli.output import Json, Record, Yes, as_items, render
 
 if TYPE_CHECKING:
     from bridge.store.database import Database
@@ -70,14 +70,17 @@ def pause(
 def resume(
     names: Connections = None,
     every: Annotated[bool, typer.Option("--all", help="End the pause of `bridge pause --all`.")] = False,
+    yes: Yes = False,
+    dry_run: DryRunOption = False,
     as_json: Json = False,
 ) -> None:
-    """Resume paused connections, whatever the cause.
+    """Resume paused connections, whatever the cause. If messages wait, it says how many, and asks.
 
     Possible causes: an operator, rejected credentials, a rate limit, an exhausted quota, or an open circuit breaker.
     `--all` ends the pause of all connections; one that is paused by itself stays paused.
     """
     from bridge.cli.db import open_store
+    from bridge.cli.retry_preview import confirm_resume, effects_of_resume
     from bridge.settings import Settings, environment
     from bridge.store import connections
     from bridge.store.pause_all import resume_all
@@ -86,7 +89,13 @@ def resume(
     actor = current_operator()
     lines = []
     with open_store(Settings.load(environment())) as database:
-        _statuses(database, names)
+        paused = [status.name for status in _statuses(database, names) if status.pause]
+        if dry_run:
+            effects = effects_of_resume(database, paused)
+            render(Record({"dry_run": True} | effects.to_json(), f"Waiting: {effects.text}"), as_json)
+            return
+        if not yes:
+            confirm_resume(database, paused)
         if every:
             was_paused = resume_all(database, actor)
             lines.append(

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import typer
 from rich.progress import Progress
 
 from bridge.cli.arguments import id_prefix, parse_time_option
+from bridge.cli.bootstrap import address_hasher
 from bridge.cli.db import open_store
 from bridge.cli.delivery_commands import current_operator
 from bridge.cli.dry_run import load_file
-from bridge.cli.output import as_items, echo, errors, pluralize, result_line
+from bridge.cli.output import as_items, echo, errors, pluralize, print_status, result_line
+from bridge.dryrun.effects import Effects, effects_of_replay
 from bridge.errors import ConfigError
-from bridge.rules.model import PlannedDelivery, Rules
+from bridge.events import Event
+from bridge.rules.model import Rules
 from bridge.rules.route import route
 from bridge.settings import Settings, environment
 from bridge.store.contact_history import contact_history
 from bridge.store.database import Database
 from bridge.store.operator_actions import ReplayResult, events_between, replay
+from bridge.store.policy_inputs import inputs_for_planned
 from bridge.store.queries import NotFound, stored_event
 
 PREVIEW_LIMIT = 500
@@ -56,6 +60,24 @@ class ReplayReport:
         )
 
 
+@dataclass(frozen=True)
+class ReplayPreview:
+    """What `bridge replay` would do: the result of `--dry-run`."""
+
+    events: int
+    effects: Effects
+
+    ok = True
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the preview for programs."""
+        return {"dry_run": True, "events": self.events} | self.effects.to_json()
+
+    def print_text(self) -> None:
+        """Print the preview for people."""
+        echo(f"{pluralize(self.events, 'event')} would lead to: {self.effects.text}")
+
+
 def replay_events(
     events: Sequence[str],
     since: str | None,
@@ -63,11 +85,12 @@ def replay_events(
     rule: str | None,
     force: bool,
     yes: bool,
-) -> ReplayReport:
+    dry_run: bool,
+) -> ReplayReport | ReplayPreview:
     """Replay these events, or those of a time range.
 
     Ask for confirmation if the effect may be larger than the operator expects: a time range, or messages that are sent
-    a second time.
+    a second time. With `dry_run`, only return what would happen.
     """
     if bool(events) == bool(since or until):
         raise typer.BadParameter("name events, or a time range with --since and --until")
@@ -81,8 +104,14 @@ def replay_events(
         raise ConfigError(f"unknown rule `{rule}` in {rules.path}")
     with open_store(settings) as database:
         event_ids = list(events) or events_between(database, start, end)
+        if dry_run:
+            return ReplayPreview(len(event_ids), _effects(database, event_ids, rules, rule, force, settings))
         if not yes and event_ids and (force or not events):
-            typer.confirm(_confirmation(database, event_ids, rules, rule, force), abort=True, err=True)
+            is_small = len(event_ids) <= PREVIEW_LIMIT
+            effects = _effects(database, event_ids, rules, rule, force, settings) if is_small else None
+            if effects is not None:
+                print_status(f"This would lead to: {effects.text}")
+            typer.confirm(_confirmation(len(event_ids), effects, rule, force), abort=True, err=True)
         with Progress(console=errors(), transient=True, disable=not errors().is_terminal) as progress:
             task = progress.add_task("Routing", total=len(event_ids))
             replayed = replay(
@@ -98,44 +127,52 @@ def replay_events(
     return ReplayReport(replayed)
 
 
-def _confirmation(
-    database: Database, event_ids: Sequence[str], rules: Rules, rule: str | None, force: bool
-) -> str:
-    """Return the prompt: the number of events and, with `force`, the number of messages that are sent again."""
-    planned = _plan_deliveries(database, event_ids, rules, rule) if len(event_ids) <= PREVIEW_LIMIT else None
-    if planned is None:
-        events = f"{'at most ' if rule else ''}{pluralize(len(event_ids), 'event')}"
+def _confirmation(events: int, effects: Effects | None, rule: str | None, force: bool) -> str:
+    """Return the prompt: the number of events and, with `force`, the number of messages that are sent again.
+
+    `effects` is None if there are too many events to compute them.
+    """
+    if effects is None:
+        subject = f"{'at most ' if rule else ''}{pluralize(events, 'event')}"
     else:
-        events = pluralize(sum(map(bool, planned)) if rule else len(planned), "event")
+        subject = pluralize(effects.events if rule else events, "event")
     if not force:
-        return f"Route {events} again?"
-    prompt = f"Route {events} again and repeat actions that already succeeded?"
-    if planned is None:
+        return f"Route {subject} again?"
+    prompt = f"Route {subject} again and repeat actions that already succeeded?"
+    if effects is None:
         return f"{prompt} Recipients WILL be contacted again"
-    now = database.clock.now()
-    messages = sum(_is_sendable_message(step, now) for steps in planned for step in steps)
-    if not messages:
+    if not effects.messages:
         return f"{prompt} This sends no messages to recipients"
-    return f"{prompt} Recipients WILL be contacted again: {pluralize(messages, 'message')}"
+    return f"{prompt} Recipients WILL be contacted again: {pluralize(effects.messages, 'message')}"
 
 
-def _is_sendable_message(step: PlannedDelivery, now: datetime) -> bool:
-    """Return whether the step is a message that can be rendered and has not expired."""
-    expired = step.expires_at is not None and step.expires_at <= now
-    return step.channel is not None and step.render_error is None and not expired
-
-
-def _plan_deliveries(
-    database: Database, event_ids: Sequence[str], rules: Rules, rule: str | None
-) -> list[list[PlannedDelivery]]:
-    """Return the deliveries that the current rules plan for each event whose body is still stored."""
-    planned = []
+def _effects(
+    database: Database,
+    event_ids: Sequence[str],
+    rules: Rules,
+    rule: str | None,
+    force: bool,
+    settings: Settings,
+) -> Effects:
+    """Return what a replay of these events would do; `replay` reports those that are not stored."""
+    if rule is not None:
+        rules = replace(rules, rules=tuple(item for item in rules.rules if item.name == rule))
+    hasher = address_hasher(settings)
     with contact_history(database) as history:
-        for event_id in event_ids:
-            try:
-                event = stored_event(database, event_id)
-            except NotFound:
-                continue  # `replay` reports it
-            steps = route(event, rules, database.clock.now(), history).planned
-            planned.append([step for step in steps if rule is None or step.rule == rule])
-    return planned
+        return effects_of_replay(
+            _stored(database, event_ids),
+            rules,
+            database.clock.now(),
+            load_inputs=lambda planned, event: inputs_for_planned(
+                database, planned, event, rules.messaging, hasher
+            ),
+            history=history,
+            allowlist=settings.bridge_recipient_allowlist,
+            force=force,
+        )
+
+
+def _stored(database: Database, event_ids: Sequence[str]) -> Iterator[Event]:
+    for event_id in event_ids:
+        with suppress(NotFound):
+            yield stored_event(database, event_id)

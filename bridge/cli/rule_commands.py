@@ -110,7 +110,7 @@ def run_rule_tests(file: RulesFile = None, as_json: Json = False) -> None:
 def plan(
     new: Annotated[Path, typer.Argument(metavar="NEWFILE", help="New rules file.")],
     since: Annotated[
-        str, typer.Option(help="Start of the period to compare: 24h, 7d, or a timestamp.")
+        str, typer.Option(help="Start of the period to compare: 24h, yesterday, 2026-03-02, or a timestamp.")
     ] = "7d",
     baseline: Annotated[
         Path | None,
@@ -143,7 +143,7 @@ def plan(
 def apply(
     new: Annotated[Path, typer.Argument(metavar="NEWFILE", help="New rules file.")],
     since: Annotated[
-        str, typer.Option(help="Start of the period to compare: 24h, 7d, or a timestamp.")
+        str, typer.Option(help="Start of the period to compare: 24h, yesterday, 2026-03-02, or a timestamp.")
     ] = "7d",
     file: ReplacedFile = None,
     yes: Annotated[

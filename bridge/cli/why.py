@@ -34,7 +34,10 @@ def why(
         ),
     ],
     since: Annotated[
-        str, typer.Option(help="Only events received since this time: 2h, 7d, or a timestamp.")
+        str,
+        typer.Option(
+            help="Only events received since this time: 2h, 7d, yesterday, 2026-03-02, or a timestamp."
+        ),
     ] = "7d",
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, max=200, help="Maximum number of events.")

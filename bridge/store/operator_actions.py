@@ -24,7 +24,7 @@ from bridge.store.audit_log import record_audit
 from bridge.store.connections import active_pause
 from bridge.store.contact_history import history_in
 from bridge.store.database import Database
-from bridge.store.deliveries import Delivery, lock_deliveries
+from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery, lock_deliveries
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.queries import NotFound
 from bridge.store.retention import ERASED
@@ -83,6 +83,19 @@ def _retry(
         change = Change(delivery, Transition.rescheduled(delivery, now, delivery.detail))
     apply_transitions(database, conn, [change], now)
     return ActionResult(delivery_id, True, f"retry starts {_when(conn, delivery.connection, now)}")
+
+
+def preview_retry(
+    database: Database, delivery_ids: Sequence[str]
+) -> list[tuple[Delivery | None, str | None]]:
+    """Return for each ID its delivery, None if there is none, and why `retry` would not attempt it, if so."""
+    table = schema.deliveries
+    with database.read() as conn:
+        now = database.now(conn)
+        rows = conn.execute(select(*DELIVERY_COLUMNS).where(table.c.id.in_(delivery_ids)))
+        deliveries = {row.id: Delivery.from_row(row) for row in rows}
+    found = (deliveries.get(delivery_id) for delivery_id in delivery_ids)
+    return [(item, _retry_obstacle(item, now) if item else UNKNOWN_DELIVERY) for item in found]
 
 
 def _when(conn: Connection, name: str, now: datetime) -> str:

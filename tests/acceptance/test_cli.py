@@ -290,7 +290,7 @@ def test_paused_connection_sends_nothing_until_resumed(
     event = send_event(service, "call.busy")
     time.sleep(0.5)
     assert deliveries_by_action(service, event)["twilio.send_sms"]["state"] == "pending"
-    assert service.run("resume", name).returncode == 0
+    assert service.run("resume", name, "--yes").returncode == 0
     assert eventually(lambda: len(providers.twilio.messages) == before + 1)
     assert service.run("pause", "twillio").returncode == 1
 

@@ -73,7 +73,10 @@ def test_prune_prompt_states_number_and_age(database: Database) -> None:
         ("prune --older-than 999999w", "duration out of range"),
         ("replay nonsense", "IDs start with evt_"),
         ("replay dlv_0", "for deliveries, use `bridge retry`"),
-        ("replay --since yesterday", "neither a duration like 2h or 7d nor a timestamp"),
+        (
+            "replay --since tomorrow",
+            "neither a duration like 2h or 7d nor a day (yesterday, 2026-03-02) nor a timestamp",
+        ),
         ("replay --until foo", "--until"),
         ("plan rules.yaml --since 999999w", "neither a duration"),
         ("deliveries --state foo", "choose from pending"),
@@ -158,6 +161,50 @@ def test_replay_prompt_above_preview_limit_states_upper_bound(
     assert "Recipients WILL be contacted again [y/N]" in result.stderr
 
 
+def test_replay_prompt_states_what_will_happen(database: Database) -> None:
+    Path("rules.yaml").write_text(RULES)
+    store_event(database, ago=timedelta(days=2))
+    store_event(database)
+    result = invoke("replay", "--since", "7d", answer="n\n")
+    effects = "1 text message, 0 emails, 2 hubspot.log_call; 1 expired"
+    assert f"This would lead to: {effects}\nRoute 2 events again? [y/N]" in result.stderr
+    assert list_deliveries(database).items == []
+    preview = invoke("replay", "--since", "7d", "--dry-run")
+    assert preview.stdout == f"2 events would lead to: {effects}\n"
+    of_rule = parse_json(invoke("replay", "--since", "yesterday", "--rule", "text", "--dry-run", "--json"))
+    assert of_rule == {
+        "dry_run": True, "events": 2, "messages": {"sms": 1}, "actions": {}, "later": 0, "held_back": {"expired": 1},
+    }  # fmt: skip
+    assert list_deliveries(database).items == []
+
+
+def test_retry_of_several_states_what_will_happen_and_asks(database: Database, sms_delivery: str) -> None:
+    second = store_event(database, "call.busy", ago=timedelta(minutes=1))
+    assert invoke("replay", second, "--rule", "text").exit_code == 0
+    ids = [str(item["id"]) for item in list_deliveries(database).items]
+    update_deliveries(database, state="failed", finished_at=Clock().now())
+    result = invoke("retry", *ids, "dlv_0", answer="n\n")
+    assert "dlv_0 is not retried: there is no such delivery" in result.stderr
+    assert "This would lead to: 2 text messages, 0 emails; quiet hours" in result.stderr
+    assert "Retry 2 deliveries? [y/N]" in result.stderr
+    assert {item["state"] for item in list_deliveries(database).items} == {"failed"}
+    preview = parse_json(invoke("retry", *ids, "dlv_0", "--dry-run", "--json"))
+    assert (preview["messages"], preview["not_retried"]) == ({"sms": 2}, 1)
+    assert invoke("retry", *ids, answer="y\n").exit_code == 0
+
+
+def test_resume_states_what_waits_and_asks(database: Database, sms_delivery: str) -> None:
+    invoke("pause", "twilio")
+    update_deliveries(database, run_at=Clock().now())
+    result = invoke("resume", "twilio", answer="n\n")
+    assert "Waiting: 1 text message, 0 emails; quiet hours" in result.stderr
+    assert "Resume twilio? [y/N]" in result.stderr
+    assert invoke("resume", "twilio", "--dry-run").stdout == "Waiting: 1 text message, 0 emails\n"
+    update_deliveries(database, expires_at=Clock().now() - timedelta(hours=1))
+    assert invoke("resume", "twilio", "--dry-run").stdout == "Waiting: 0 text messages, 0 emails; 1 expired\n"
+    assert invoke("resume", "twilio").stdout == "twilio is resumed\n"
+
+
 # ---------------------------------------------------------------- paused connections
 
 
@@ -240,7 +287,7 @@ def test_retry_names_the_end_of_a_temporary_pause(database: Database, sms_delive
         "`bridge resume twilio`, or automatically at 2100-01-01 12:00:00 UTC"
         in invoke("retry", sms_delivery).stdout
     )
-    invoke("resume", "twilio")
+    invoke("resume", "twilio", "--yes")
     update_deliveries(database, state="failed", finished_at=Clock().now())
     assert invoke("retry", sms_delivery).stdout == f"✓ {sms_delivery}: retry starts now\n"
 
@@ -302,12 +349,12 @@ def test_all_connections_are_paused_and_resumed(database: Database, sms_delivery
     assert all(item["paused_with_all"] for item in parse_json(invoke("connections", "--json"))["items"])
     assert "waiting: twilio is paused" in invoke("deliveries").stdout
     assert "wrong text; resume it with `bridge resume --all`" in invoke("show", sms_delivery).stdout
-    assert invoke("resume", "twilio").stdout == (
+    assert invoke("resume", "twilio", "--yes").stdout == (
         "twilio is still paused by an operator, with all connections: wrong text; "
         "resume it with `bridge resume --all`\n"
     )
     invoke("pause", "hubspot", "--reason", "lunch")
-    assert invoke("resume", "--all").stdout == (
+    assert invoke("resume", "--all", "--yes").stdout == (
         "all connections are resumed\n"
         "hubspot is still paused by an operator: lunch; resume it with `bridge resume hubspot`\n"
     )
