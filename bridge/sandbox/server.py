@@ -104,6 +104,8 @@ class RunningSandbox:
             "SALESFORCE_CONSUMER_SECRET": salesforce.CONSUMER_SECRET,
             "TWILIO_ACCOUNT_SID": twilio.ACCOUNT_SID,
             "TWILIO_AUTH_TOKEN": twilio.AUTH_TOKEN,
+            "TWILIO_API_KEY_SID": twilio.API_KEY_SID,
+            "TWILIO_API_KEY_SECRET": twilio.API_KEY_SECRET,
             "TWILIO_FROM": twilio.NUMBER,
             "TWILIO_URL": f"{self.url}/twilio",
             "EMAIL_SMTP_URL": f"smtp://127.0.0.1:{self.smtp_port}",

@@ -1,7 +1,8 @@
 """Twilio connector: sends text messages and handles status callbacks and replies."""
 
-from .account import check, classify_error, client
+from .account import classify_error, client
 from .callbacks import inbound, status
+from .check import check
 from .messages import find_sms, send_sms
 from .settings import Settings, connector
 

@@ -16,10 +16,7 @@ from bridge.connector import (
     OptOut,
     StatusUpdate,
 )
-from bridge.errors import (
-    PermanentError,
-    Refused,
-)
+from bridge.errors import AccountError, DeliveryError, PermanentError, Refused
 
 from .errors import OPTED_OUT_CODE, error_from_code
 from .messages import MESSAGE_STATUS
@@ -41,6 +38,7 @@ def status(settings: Settings, request: CallbackRequest) -> CallbackReply:
     form = _verified_form(settings, request)
     state = MESSAGE_STATUS.get(form.get("MessageStatus", ""))
     updates: list[StatusUpdate | OptOut] = []
+    error: DeliveryError | None = None
     code = form.get("ErrorCode", "")
     problem = "" if state else f"unknown MessageStatus `{form.get('MessageStatus', '')[:40]}`"
     if state:
@@ -60,7 +58,13 @@ def status(settings: Settings, request: CallbackRequest) -> CallbackReply:
             updates.append(OptOut(channel, number))
         else:
             problem = "the recipient opted out, but `To` is not a phone number"
-    return CallbackReply(updates, _EMPTY_TWIML.body, _EMPTY_TWIML.media_type, problem)
+    return CallbackReply(
+        updates,
+        _EMPTY_TWIML.body,
+        _EMPTY_TWIML.media_type,
+        problem,
+        error if isinstance(error, AccountError) else None,
+    )
 
 
 @connector.callback("inbound")

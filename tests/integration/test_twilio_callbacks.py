@@ -187,8 +187,8 @@ def test_opt_out_of_an_unreadable_number_is_reported_as_a_problem(account: Conne
     [
         ("30003", "Twilio error 30003: the phone was off or out of reach"),
         ("30007", "filtered the message"),
-        ("30034", "register for A2P 10DLC"),
-        ("30032", "verify the toll-free number"),
+        ("30034", "in no A2P 10DLC campaign"),
+        ("30032", "the toll-free number is not verified"),
         ("39999", "https://www.twilio.com/docs/errors/39999"),
         ("0", ""),
         ("", ""),

@@ -12,6 +12,7 @@ import pytest
 
 from bridge.connector import Context
 from bridge.errors import (
+    AccountError,
     AuthenticationError,
     ConfigError,
     LookupInconclusive,
@@ -83,7 +84,7 @@ def test_send_sms_with_messaging_service_sends_no_from(sandbox: RunningSandbox, 
     }
     with connect(twilio, environ) as account:
         assert account.run("send_sms", TEXT, event=busy_call).message_status == "queued"
-        assert account.check().startswith("account active, messaging service with a sender found")
+        assert account.check().startswith("account active, API key accepted, messaging service with a sender found")
 
     [message] = sandbox.twilio.messages
     assert message.parameters["MessagingServiceSid"] == "MG0b1c2d3e4f5a6b7c8d9e0f1a2b3c4d5e"
@@ -91,7 +92,7 @@ def test_send_sms_with_messaging_service_sends_no_from(sandbox: RunningSandbox, 
 
 
 def test_missing_sender_is_reported_with_variable_names(sandbox: RunningSandbox) -> None:
-    with pytest.raises(ConfigError, match=r"set TWILIO_FROM or TWILIO_MESSAGING_SERVICE_SID"):
+    with pytest.raises(ConfigError, match=r"set TWILIO_MESSAGING_SERVICE_SID or TWILIO_FROM"):
         connect(twilio, sandbox.environment | {"TWILIO_FROM": ""})
 
 
@@ -208,15 +209,15 @@ def test_send_sms_to_opted_out_number_reports_opt_out(
 @pytest.mark.parametrize(
     ("code", "status", "error_type", "message"),
     [
-        (20003, 401, AuthenticationError, "does not accept the account SID"),
+        (20003, 401, AuthenticationError, "does not accept the credentials"),
         (20008, 403, AuthenticationError, "test credentials"),
         (21211, 400, PermanentError, "cannot receive text messages"),
         (21408, 400, PermanentError, "geo permissions"),
-        (21606, 400, PermanentError, "check TWILIO_FROM"),
+        (21606, 400, AccountError, "may not send texts from this number"),
         (21614, 400, PermanentError, "not a mobile"),
         (21617, 400, PermanentError, "1600 characters"),
         (21635, 400, PermanentError, "landline"),
-        (21703, 400, PermanentError, "no sender"),
+        (21703, 400, AccountError, "no sender"),
         (21999, 400, PermanentError, "https://www.twilio.com/docs/errors/21999"),
         (30999, 400, PermanentError, "https://www.twilio.com/docs/errors/30999"),
         (30410, 400, OutcomeUnknown, "did not answer Twilio in time"),
@@ -241,16 +242,22 @@ def test_error_code_is_mapped(
     assert "\033" not in str(caught.value)
 
 
-def test_errors_table_covers_common_codes() -> None:
+def test_errors_table_tells_the_recipient_from_the_account() -> None:
     module = sys.modules["bridge_connectors.twilio.errors"]
-    in_response = "21211 21217 21614 21635 21408 21612 21606 21659 21703 21610 21617"
-    in_callback = "30001 30003 30004 30005 30006 30007 30008 30032 30034 30035"
-    for code in map(int, f"{in_response} {in_callback}".split()):
-        assert code in module.ERRORS
-        assert type(module.error_from_code(code)) is PermanentError
-        assert module.error_from_code(code).opted_out is (code == 21610)
-        never = code in (21211, 21217, 21614, 21635, 30006)
-        assert module.error_from_code(code).undeliverable is never
+    recipient = "21211 21217 21614 21635 21408 21612 21610 21617 30001 30003 30004 30005 30006 30007 30008"
+    for code in map(int, recipient.split()):
+        error = module.error_from_code(code)
+        assert type(error) is PermanentError
+        assert error.opted_out is (code == 21610)
+        assert error.undeliverable is (code in (21211, 21217, 21614, 21635, 30006))
+    account = (
+        "21212 21603 21606 21608 21609 21659 21660 21661 21701 21702 21703 21704 21705 21706 21707 21708 21709 21710 "
+        "21711 21712 20005 20404 30002 30032 30033 30034 30035 63007"
+    )
+    for code in map(int, account.split()):
+        error = module.error_from_code(code)
+        assert type(error) is AccountError
+        assert error.fix
 
 
 def test_send_sms_to_landline_reports_undeliverable_number(
@@ -482,7 +489,7 @@ def test_check_says_whether_replies_reach_the_bridge(
     extra = {"TWILIO_MESSAGING_SERVICE_SID": SERVICE_SID} if service else {}
     with connect(twilio, sandbox.environment | extra) as account:
         found = "messaging service with a sender found" if service else "sender found"
-        assert account.check() == f"account active, {found}{note}"
+        assert account.check() == f"account active, API key accepted, {found}{note}"
 
 
 def test_check_reports_foreign_number(sandbox: RunningSandbox) -> None:
@@ -497,7 +504,7 @@ def test_check_reports_foreign_or_empty_messaging_service(sandbox: RunningSandbo
     environ = sandbox.environment | {"TWILIO_FROM": "", "TWILIO_MESSAGING_SERVICE_SID": SERVICE_SID}
     sandbox.twilio.inbound_url = "https://bridge.example.com/webhooks/twilio/inbound"
     with connect(twilio, environ) as account:
-        assert account.check() == "account active, messaging service with a sender found"
+        assert account.check() == "account active, API key accepted, messaging service with a sender found"
         sandbox.twilio.pool = []
         with pytest.raises(ConfigError, match="no sender: add one to its sender pool"):
             account.check()

@@ -1,0 +1,122 @@
+"""The check of a Twilio account: its credentials and its senders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from twilio.base.exceptions import TwilioException, TwilioRestException
+from twilio.rest import Client
+
+from bridge.errors import AccountError, AuthenticationError, ConfigError
+
+from .account import Account, classify_error
+from .settings import connector
+
+
+@connector.check
+def check(account: Account) -> str:
+    """Read the account and its senders. Sends nothing."""
+    settings = account.settings
+    notes = [*_check_credentials(account)]
+    service, sender = settings.messaging_service_sid, settings.sender
+    pool = None
+    if service:
+        pool, service_notes = _check_service(account.api, service)
+        notes += service_notes
+    if sender:
+        notes += _check_sender(account.api, sender, pool)
+    return ", ".join(notes)
+
+
+def _check_credentials(account: Account) -> list[str]:
+    """Check the auth token by reading the account, and the API key by listing messages, which lookups need as well."""
+    with _advice("check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN, and TWILIO_REGION if it is set"):
+        details = account.details()
+    if details.status != "active":
+        raise AccountError(f"the Twilio account is {details.status}", fix="reactivate it in Twilio's console")
+    notes = ["account active"]
+    if details.type == "Trial":
+        notes.append("trial: only verified numbers can be texted")
+    if account.settings.api_key_sid is None:
+        return [*notes, "requests log in with the auth token: better create a Standard API key"]
+    with _advice(
+        "check TWILIO_API_KEY_SID and TWILIO_API_KEY_SECRET: the key must belong to this account and region, and a "
+        "restricted key must be allowed to create and read messages"
+    ):
+        account.api.messages.list(limit=1, page_size=1)
+    return [*notes, "API key accepted"]
+
+
+@contextmanager
+def _advice(fix: str) -> Iterator[None]:
+    """Name the settings that a rejected login belongs to."""
+    try:
+        yield
+    except TwilioException as error:
+        failure = classify_error(error)
+        if isinstance(failure, AccountError):
+            raise AuthenticationError(failure.detail, fix=fix) from error
+        raise
+
+
+def _replies_note(url: str | None) -> list[str]:
+    """Return the warning that replies do not reach the bridge. A new number sends them to a demo page of Twilio."""
+    parts = urlsplit(url or "")
+    if re.search(r"/webhooks/[^/]+/inbound$", parts.path):
+        return []
+    where = f"go to {parts.hostname}, not to the bridge" if parts.hostname else "are not forwarded"
+    advice = "set the webhook for incoming messages to BRIDGE_PUBLIC_URL/webhooks/twilio/inbound"
+    return [f"but replies {where}: {advice}, so that STOP works at once and the team sees every answer"]
+
+
+def _check_service(api: Client, sid: str) -> tuple[set[str], list[str]]:
+    """Return the senders in the pool of the messaging service, and notes."""
+    service = api.messaging.v1.services(sid)
+    try:
+        details = service.fetch()
+    except TwilioRestException as error:
+        if error.status != 404:
+            raise
+        raise ConfigError(
+            "TWILIO_MESSAGING_SERVICE_SID is not a messaging service of this account: set another one"
+        ) from error
+    numbers = {item.phone_number for item in service.phone_numbers.list(limit=400)}
+    pool = {
+        *numbers,
+        *(item.short_code for item in service.short_codes.list(limit=20)),
+        *(item.alpha_sender for item in service.alpha_senders.list(limit=20)),
+    }
+    if not pool:
+        raise ConfigError("the messaging service has no sender: add one to its sender pool in Twilio")
+    notes = ["messaging service with a sender found"]
+    if any(number.startswith("+1") for number in numbers) and details.us_app_to_person_registered is False:
+        notes.append("but it has no A2P 10DLC campaign: US carriers block its texts until one is registered")
+    if not details.use_inbound_webhook_on_number:
+        notes += _replies_note(details.inbound_request_url)
+    return pool, notes
+
+
+def _check_sender(api: Client, sender: str, pool: set[str] | None) -> list[str]:
+    """Check TWILIO_FROM: that the account has it, that it can send texts, and that the messaging service has it too."""
+    if pool is not None:
+        if sender not in pool:
+            raise ConfigError(
+                "TWILIO_FROM is not in the sender pool of TWILIO_MESSAGING_SERVICE_SID: add it there, or remove "
+                "TWILIO_FROM"
+            )
+        return []
+    if sender.isdigit():
+        if not api.short_codes.list(short_code=sender, limit=1):
+            raise ConfigError("TWILIO_FROM is not a short code of this account: set another sender")
+        return ["short code found"]
+    if not sender.startswith("+"):
+        return ["the sender ID cannot be checked: not every country accepts one, and nobody can reply to it"]
+    owned = api.incoming_phone_numbers.list(phone_number=sender, limit=1)
+    if not owned:
+        raise ConfigError("TWILIO_FROM is not a number of this account: buy it or set another one")
+    if not (owned[0].capabilities or {}).get("sms", True):
+        raise ConfigError("TWILIO_FROM is a number that cannot send text messages: set one that can")
+    return ["sender found", *_replies_note(owned[0].sms_url)]
