@@ -1,19 +1,16 @@
 """Composition root: builds the components of a process from settings, store, rules and accounts.
 
-`build_service` builds the threads of a process by its `Role`, and `build_receiver` its web application. Neither starts
-anything.
+`build_service` builds the threads of a process by its `Role`, and starts nothing. Web applications are built in
+`bridge.cli.web_service`, so that a worker does not load their libraries.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
-
-from starlette.applications import Starlette
 
 from bridge.cli.accounts import AccountOpener
 from bridge.cli.db import migrate
@@ -27,16 +24,7 @@ from bridge.store.database import Database
 from bridge.store.opt_outs import hash_address
 from bridge.store.pg_notify import ChangeNotifier
 from bridge.telemetry import Metrics
-from bridge.web.admin import AdminAuth
-from bridge.web.admin_service import AdminService
-from bridge.web.api import api_routes
-from bridge.web.app import create_app
-from bridge.web.callbacks import callback_routes
-from bridge.web.dashboard import dashboard_routes
-from bridge.web.health import CachedStats, WorkerMetrics
-from bridge.web.html import static_routes
-from bridge.web.unsubscribe import unsubscribe_link, unsubscribe_routes
-from bridge.web.webhook import Receiver, ReceiverSettings
+from bridge.unsubscribe_links import unsubscribe_link
 from bridge.worker.account import Accounts
 from bridge.worker.attempt import AttemptRunner
 from bridge.worker.earlier_deliveries import report_earlier_deliveries
@@ -100,17 +88,6 @@ class Service:
     def close(self) -> None:
         """Close the database."""
         self.database.close()
-
-
-@dataclass(frozen=True)
-class WebService:
-    """The web application of a server, and the admin token that opens it."""
-
-    app: Starlette
-    receiver: Receiver
-    admin_token: str
-    token_is_generated: bool
-    """True if BRIDGE_ADMIN_TOKEN is not set, so that the generated token must be shown to the operator."""
 
 
 def build_service(
@@ -179,7 +156,7 @@ def build_worker(
     settings: Settings, database: Database, rules: RulesFile, accounts: Accounts, metrics: Metrics
 ) -> Worker:
     """Build the worker that runs the deliveries of these accounts."""
-    link = unsubscribe_link(settings.bridge_public_url, _secret(settings))
+    link = unsubscribe_link(settings.bridge_public_url, secret_key(settings))
     attempts = AttemptRunner(database, settings.bridge_public_url, link)
     limits = WorkerSettings(
         settings.bridge_recipient_allowlist, settings.bridge_retention, address_hasher(settings)
@@ -187,48 +164,14 @@ def build_worker(
     return Worker(database, rules, accounts, attempts, limits, metrics)
 
 
-def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None) -> WebService:
-    """Build the web application of a process: webhook, callbacks, API and dashboard.
-
-    `worker_metrics` returns the metrics of the worker process, if there is one.
-    """
-    settings, database, rules = service.settings, service.database, service.rules
-    secret, public_url = _secret(settings), settings.bridge_public_url
-    receiver = Receiver(
-        database,
-        ReceiverSettings(settings.secrets, settings.heppu_timestamp_tolerance),
-        service.metrics,
-        database.clock,
-    )
-    token = settings.bridge_admin_token
-    admin_token = token.get_secret_value() if token else secrets.token_urlsafe(24)
-    admin = AdminAuth(admin_token, database.clock, secret=secret, public_url=public_url)
-    admin_service = AdminService(database, rules, CachedStats(database), address_hasher(settings))
-    app = create_app(
-        database,
-        receiver,
-        service.metrics,
-        require_admin=admin.require_admin,
-        public_routes=[
-            *admin.login_routes(),
-            *static_routes(),
-            *callback_routes(database, service.accounts.get, public_url, service.metrics),
-            *unsubscribe_routes(database, secret),
-        ],
-        admin_routes=[*api_routes(admin_service), *dashboard_routes(admin_service)],
-        worker_metrics=worker_metrics,
-        rules_load_error=lambda: rules.load_error,
-    )
-    return WebService(app, receiver, admin_token, token is None)
-
-
-def _secret(settings: Settings) -> str | None:
+def secret_key(settings: Settings) -> str | None:
+    """Return BRIDGE_SECRET_KEY, or None if it is not set."""
     return settings.bridge_secret_key.get_secret_value() if settings.bridge_secret_key else None
 
 
 def address_hasher(settings: Settings) -> Callable[[str], str] | None:
     """Return the function that hashes erased addresses, or None if BRIDGE_SECRET_KEY is not set."""
-    secret = _secret(settings)
+    secret = secret_key(settings)
     return partial(hash_address, secret.encode()) if secret else None
 
 

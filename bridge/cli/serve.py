@@ -47,8 +47,9 @@ def serve(
     rules file is reloaded automatically; SIGHUP reloads it immediately.
     """
     from bridge.cli import server
-    from bridge.cli.bootstrap import Role, build_receiver, build_service
+    from bridge.cli.bootstrap import Role, build_service
     from bridge.cli.output import print_status
+    from bridge.cli.web_service import build_receiver
     from bridge.cli.worker_supervisor import Supervisor
     from bridge.settings import Settings, environment
     from bridge.telemetry import configure_logging, log

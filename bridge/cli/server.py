@@ -17,10 +17,11 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
-from bridge.cli.bootstrap import Service, WebService
+from bridge.cli.bootstrap import Service
 from bridge.cli.db import sqlite_path
 from bridge.cli.http_limits import BoundedProtocol
 from bridge.cli.process import STOP_SECONDS, exit_immediately, tune_gc
+from bridge.cli.web_service import WebService
 from bridge.cli.worker_supervisor import Supervisor
 from bridge.clock import uptime
 from bridge.errors import ConfigError, StoreUnavailable

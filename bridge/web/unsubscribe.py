@@ -1,18 +1,15 @@
 """Unsubscribe links: /unsubscribe/<token> adds the recipient of an email to the opt-out list.
 
 GET shows a button, because email scanners follow links. POST stores the opt-out: sent by the button, or by an email
-client's one-click unsubscribe (RFC 8058), which sends no cookies and follows no redirects. The token is signed and
-never expires, because a link in an old email must work.
+client's one-click unsubscribe (RFC 8058), which sends no cookies and follows no redirects.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Callable, Mapping
-from typing import Final, get_args
+from collections.abc import Mapping
+from typing import Final, cast, get_args
 
-from itsdangerous import BadSignature, URLSafeSerializer
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,6 +20,7 @@ from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
 from bridge.store.opt_outs import OptOutChange, save_opt_out
 from bridge.telemetry import log, mask_address
+from bridge.unsubscribe_links import read_unsubscribe_token
 from bridge.web.headers import SecurityHeaders
 from bridge.web.html import render
 
@@ -35,29 +33,17 @@ _MESSAGE_NAMES: Final[Mapping[Channel, str]] = {
 }
 
 
-def unsubscribe_link(public_url: str | None, secret: str | None) -> Callable[[str, str], str | None]:
-    """Return a function that builds the link for a channel and an address.
-
-    The function returns None if BRIDGE_PUBLIC_URL or BRIDGE_SECRET_KEY is not set.
-    """
-    if not public_url or not secret:
-        return lambda _channel, _address: None
-    serializer, root = _serializer(secret), public_url.rstrip("/")
-    return lambda channel, address: f"{root}/unsubscribe/{serializer.dumps([channel, address])}"
-
-
 def unsubscribe_routes(database: Database, secret: str | None) -> list[Route]:
-    """Return the routes for links signed with `secret`. Without a secret, every link is invalid."""
-    serializer = _serializer(secret) if secret else None
+    """Return the routes for links made with `secret`. Without a secret, every link is invalid."""
 
     async def show(request: Request) -> Response:
         """Ask for confirmation."""
-        target = _read_token(serializer, request.path_params["token"])
+        target = _read_token(secret, request.path_params["token"])
         return _not_found(request) if target is None else _page(request, "confirm", *target)
 
     async def opt_out(request: Request) -> Response:
         """Store the opt-out."""
-        target = _read_token(serializer, request.path_params["token"])
+        target = _read_token(secret, request.path_params["token"])
         if target is None:
             return _not_found(request)
         channel, address = target
@@ -79,21 +65,12 @@ def unsubscribe_routes(database: Database, secret: str | None) -> list[Route]:
     ]
 
 
-def _serializer(secret: str) -> URLSafeSerializer:
-    return URLSafeSerializer(
-        secret, salt="bridge.unsubscribe", signer_kwargs={"digest_method": hashlib.sha256}
-    )
-
-
-def _read_token(serializer: URLSafeSerializer | None, token: str) -> tuple[Channel, str] | None:
-    """Return the channel and address in a token, or None if its signature is invalid."""
-    if serializer is None:
+def _read_token(secret: str | None, token: str) -> tuple[Channel, str] | None:
+    """Return the channel and address in a token, or None if it is invalid."""
+    target = read_unsubscribe_token(secret, token) if secret else None
+    if target is None or target[0] not in get_args(Channel):
         return None
-    try:
-        channel, address = serializer.loads(token)
-    except (BadSignature, ValueError, TypeError):
-        return None
-    return (channel, address) if channel in get_args(Channel) and isinstance(address, str) else None
+    return cast(Channel, target[0]), target[1]
 
 
 def _page(request: Request, step: str, channel: Channel, address: str, status: int = 200) -> Response:

@@ -9,9 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bridge.cli.bootstrap import Role, Service, build_receiver, build_service
+from bridge.cli.bootstrap import Role, Service, build_service
 from bridge.cli.db import open_store
 from bridge.cli.server import sqlite_server_lock
+from bridge.cli.web_service import build_receiver
 from bridge.connector.discovery import Registry, read_settings
 from bridge.errors import ConfigError, StoreUnavailable
 from bridge.sandbox import RunningSandbox

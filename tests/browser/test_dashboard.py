@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from bridge.clock import Clock
 from bridge.store.opt_out_list import list_opt_outs
-from bridge.web.unsubscribe import unsubscribe_link
+from bridge.unsubscribe_links import unsubscribe_link
 from tests.asgi_server import serving
 from tests.browser.chromium import Chromium, chromium
 from tests.integration.dashboard_site import TOKEN, Site, running_site

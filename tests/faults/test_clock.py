@@ -12,7 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from bridge.cli.bootstrap import Role, build_receiver, build_service
+from bridge.cli.bootstrap import Role, build_service
+from bridge.cli.web_service import build_receiver
 from bridge.clock import Clock
 from tests.asgi_server import serving
 from tests.faults.harness import (

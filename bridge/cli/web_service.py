@@ -1,0 +1,66 @@
+"""Builds the web application of a server: webhook, callbacks, API and dashboard."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+
+from bridge.cli.bootstrap import Service, address_hasher, secret_key
+from bridge.web.admin import AdminAuth
+from bridge.web.admin_service import AdminService
+from bridge.web.api import api_routes
+from bridge.web.app import create_app
+from bridge.web.callbacks import callback_routes
+from bridge.web.dashboard import dashboard_routes
+from bridge.web.health import CachedStats, WorkerMetrics
+from bridge.web.html import static_routes
+from bridge.web.unsubscribe import unsubscribe_routes
+from bridge.web.webhook import Receiver, ReceiverSettings
+
+
+@dataclass(frozen=True)
+class WebService:
+    """The web application of a server, and the admin token that opens it."""
+
+    app: Starlette
+    receiver: Receiver
+    admin_token: str
+    token_is_generated: bool
+    """True if BRIDGE_ADMIN_TOKEN is not set, so that the generated token must be shown to the operator."""
+
+
+def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None) -> WebService:
+    """Build the web application of a process: webhook, callbacks, API and dashboard.
+
+    `worker_metrics` returns the metrics of the worker process, if there is one.
+    """
+    settings, database, rules = service.settings, service.database, service.rules
+    secret, public_url = secret_key(settings), settings.bridge_public_url
+    receiver = Receiver(
+        database,
+        ReceiverSettings(settings.secrets, settings.heppu_timestamp_tolerance),
+        service.metrics,
+        database.clock,
+    )
+    token = settings.bridge_admin_token
+    admin_token = token.get_secret_value() if token else secrets.token_urlsafe(24)
+    admin = AdminAuth(admin_token, database.clock, secret=secret, public_url=public_url)
+    admin_service = AdminService(database, rules, CachedStats(database), address_hasher(settings))
+    app = create_app(
+        database,
+        receiver,
+        service.metrics,
+        require_admin=admin.require_admin,
+        public_routes=[
+            *admin.login_routes(),
+            *static_routes(),
+            *callback_routes(database, service.accounts.get, public_url, service.metrics),
+            *unsubscribe_routes(database, secret),
+        ],
+        admin_routes=[*api_routes(admin_service), *dashboard_routes(admin_service)],
+        worker_metrics=worker_metrics,
+        rules_load_error=lambda: rules.load_error,
+    )
+    return WebService(app, receiver, admin_token, token is None)
