@@ -108,6 +108,7 @@ def _action(action: Action) -> dict[str, Any]:
         "description": action.description,
         "channel": action.channel,
         "batch": action.batch,
+        "needs": list(action.needs),
         "params": [
             {
                 "name": field,
@@ -140,6 +141,8 @@ def _print_connector(record: dict[str, Any]) -> None:
         )
         if action["channel"]:
             echo(f"  contacts recipients by {action['channel']}: quiet hours, opt-outs and caps apply")
+        if action["needs"]:
+            echo(f"  needs {', '.join(action['needs'])}")
         for param in action["params"]:
             _print_param(param)
 

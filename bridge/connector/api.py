@@ -136,6 +136,8 @@ class Action:
     """Maximum number of deliveries per call of `run`; above 1, it takes a list of BatchItem and returns a list."""
     lookup_delay: timedelta
     """Time that the provider may need until a lookup can find the result of an attempt."""
+    needs: Sequence[str]
+    """Permissions at the provider without which the action fails, under the provider's names for them."""
     run_lookup: Callable[..., Success | None] | None = None
     run_check_params: Callable[..., str | None] | None = None
 
@@ -251,6 +253,7 @@ class Connector:
         idempotent: bool = False,
         batch: int = 1,
         lookup_delay: timedelta = timedelta(seconds=5),
+        needs: Sequence[str] = (),
     ) -> Callable[[Callable[..., Any]], Action]:
         """Decorator: register a function as an action.
 
@@ -264,6 +267,9 @@ class Connector:
         With `dedupe_by="text"`, two rules may post different texts about one event; without it, `per_event`
         suppresses the second as a duplicate. An action that is not `idempotent` needs a lookup, otherwise
         deliveries with an unknown outcome need review.
+
+        `needs` names the permissions (scopes) that the action takes; `bridge connectors show` lists them, and
+        `check_rules` may test them.
         """
 
         def register(function: Callable[..., Any]) -> Action:
@@ -282,6 +288,7 @@ class Connector:
                 idempotent=idempotent,
                 batch=batch,
                 lookup_delay=lookup_delay,
+                needs=needs,
             )
             _validate_action(action)
             self.actions[action.name] = action

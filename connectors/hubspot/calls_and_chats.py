@@ -29,6 +29,7 @@ from .fields import (
     to_properties,
 )
 from .params import DEAL, TICKET
+from .scopes import CONTACTS
 from .settings import connector
 from .timeline import Draft, write_batch
 
@@ -71,7 +72,7 @@ class LogChatParams(ChatParams):
     ticket: str | None = TICKET
 
 
-@connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH_SIZE)
+@connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH_SIZE, needs=CONTACTS)
 def log_call(account: Account, items: Sequence[BatchItem[LogCallParams]]) -> list[BatchResult]:
     """Log the call on the contact's timeline, once per conversation."""
     by_key = items_by_conversation(items)
@@ -79,7 +80,7 @@ def log_call(account: Account, items: Sequence[BatchItem[LogCallParams]]) -> lis
     return _log(account, "calls", by_key, drafts)
 
 
-@connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH_SIZE)
+@connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH_SIZE, needs=CONTACTS)
 def log_chat(account: Account, items: Sequence[BatchItem[LogChatParams]]) -> list[BatchResult]:
     """Log the chat as a note on the contact's timeline, once per conversation."""
     by_key = items_by_conversation(items)

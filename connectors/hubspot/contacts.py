@@ -21,6 +21,7 @@ from .account import Account
 from .contact_source import Contacts, refused_fields
 from .fields import to_properties
 from .lenient_writes import WriteOutcome
+from .scopes import CONTACTS
 from .settings import connector
 
 
@@ -42,13 +43,13 @@ class UpdateContactParams(WriteContactParams):
     on_missing: OnMissing = ON_MISSING
 
 
-@connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True)
+@connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True, needs=CONTACTS)
 def upsert_contact(account: Account, params: UpsertContactParams, context: Context) -> Success:
     """Update the contact, or create it if HubSpot has no such contact."""
     return _write_contact(account, params, context, create=True)
 
 
-@connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True)
+@connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True, needs=CONTACTS)
 def update_contact(account: Account, params: UpdateContactParams, context: Context) -> Success:
     """Update the contact. If HubSpot has no such contact, nothing is written."""
     try:

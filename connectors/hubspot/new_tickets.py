@@ -21,6 +21,7 @@ from .account import Account
 from .errors import status_of
 from .fields import MAX_BODY_LENGTH, OWNER, to_properties
 from .params import DEAL
+from .scopes import CONTACTS, TICKETS
 from .settings import connector
 from .timeline import Draft, write_batch
 from .unique_properties import UNIQUE_PROPERTIES
@@ -66,7 +67,7 @@ class CreateTicketParams(NewContactParams):
     )
 
 
-@connector.action(idempotency=per_conversation, idempotent=True)
+@connector.action(idempotency=per_conversation, idempotent=True, needs=(*CONTACTS, TICKETS))
 def create_ticket(account: Account, params: CreateTicketParams, context: Context) -> Success:
     """Create a ticket of the contact, once per conversation. A later event of the conversation updates the ticket."""
     key = context.conversation_key

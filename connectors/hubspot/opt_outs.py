@@ -24,6 +24,7 @@ from bridge.errors import AccountError, ConfigError
 
 from .account import BATCH_SIZE, Account
 from .contact_source import Contacts
+from .scopes import CONTACTS_READ, UNSUBSCRIBE
 from .settings import connector
 
 EMAIL_FLAG = "hs_email_optout"
@@ -60,7 +61,7 @@ def opt_out_flags(
     return flags_by_address(matches, found, emails, phones)
 
 
-@connector.action(idempotency=per_event, idempotent=True)
+@connector.action(idempotency=per_event, idempotent=True, needs=(CONTACTS_READ, UNSUBSCRIBE))
 def set_opt_out(account: Account, params: SetOptOutParams, context: Context) -> Success:
     """Record in HubSpot that the contact opted out: unsubscribe the email address, or set the do-not-call property."""
     del context

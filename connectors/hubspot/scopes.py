@@ -1,4 +1,4 @@
-"""Scopes of a HubSpot key: which action needs which, and a cheap request that shows whether the key has it."""
+"""Scopes of a HubSpot key: their names, and a cheap request for each that shows whether the key has it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,8 @@ TICKETS = "tickets"
 EMAILS_READ = "sales-email-read"
 UNSUBSCRIBE = "subscriptions-status-write"
 
-_CONTACT = (CONTACTS_READ, CONTACTS_WRITE)
-ACTION_SCOPES: Mapping[str, Sequence[str]] = {
-    "log_call": _CONTACT,
-    "log_chat": _CONTACT,
-    "log_message": _CONTACT,
-    "upsert_contact": _CONTACT,
-    "update_contact": _CONTACT,
-    "create_task": _CONTACT,
-    "create_ticket": (*_CONTACT, TICKETS),
-    "close_ticket": (CONTACTS_READ, TICKETS),
-    "set_opt_out": (CONTACTS_READ, UNSUBSCRIBE),
-}
-"""Action -> the scopes without which it fails. Calls, notes, tasks and messages are covered by those of contacts."""
+CONTACTS = (CONTACTS_READ, CONTACTS_WRITE)
+"""What an action needs that writes a contact, or a call, note, task or message of one."""
 
 _ON_TIMELINE = ("log_call", "log_chat", "log_message", "create_task")
 
@@ -56,7 +45,11 @@ FEATURES = (
     Feature(DEALS_READ, _ON_TIMELINE, "records are not shown on the contact's open deal"),
     Feature(TICKETS, _ON_TIMELINE, "records are not shown on the contact's open ticket"),
     Feature(OWNERS_READ, (*_ON_TIMELINE, "create_ticket"), "an `owner` given by email address is not found"),
-    Feature(EMAILS_READ, ("log_message",), "an email that was logged before a lost response may not be found again"),
+    Feature(
+        EMAILS_READ,
+        ("log_message",),
+        "an email that was logged before a lost response may not be found again",
+    ),
 )
 """Optional scopes, named by what the rules do without them."""
 
@@ -122,9 +115,9 @@ class Scopes:
 def actions_by_scope(uses: Iterable[ActionUse]) -> dict[str, list[str]]:
     """Return the scopes that actions of the rules cannot do without -> these actions."""
     found: dict[str, list[str]] = {}
-    for name in dict.fromkeys(use.action.name for use in uses):
-        for scope in ACTION_SCOPES[name]:
-            found.setdefault(scope, []).append(name)
+    for action in dict.fromkeys(use.action for use in uses):
+        for scope in action.needs:
+            found.setdefault(scope, []).append(action.name)
     return found
 
 

@@ -20,6 +20,7 @@ from bridge.connector import (
 from .account import BATCH_SIZE, Account
 from .fields import MAX_BODY_LENGTH, OWNER, to_html, to_milliseconds, to_strings
 from .params import DEAL, TICKET
+from .scopes import CONTACTS
 from .settings import connector
 from .timeline import Draft, write_batch
 
@@ -50,7 +51,7 @@ class LogMessageParams(NewContactParams):
     ticket: str | None = TICKET
 
 
-@connector.action(idempotency=per_event, dedupe_by="body", idempotent=True, batch=BATCH_SIZE)
+@connector.action(idempotency=per_event, dedupe_by="body", idempotent=True, batch=BATCH_SIZE, needs=CONTACTS)
 def log_message(account: Account, items: Sequence[BatchItem[LogMessageParams]]) -> list[BatchResult]:
     """Log a sent message on the contact's timeline. Use it under `on_success` of a rule that sends messages."""
     by_key = {item.context.idempotency_token: item for item in items}

@@ -17,6 +17,7 @@ from bridge.connector import (
 from .account import Account
 from .fields import OWNER, to_html, to_milliseconds, to_properties
 from .params import DEAL, TICKET
+from .scopes import CONTACTS
 from .settings import connector
 from .timeline import Draft, write_batch
 
@@ -31,7 +32,7 @@ class CreateTaskParams(TaskParams):
     ticket: str | None = TICKET
 
 
-@connector.action(idempotency=per_event, dedupe_by="subject", idempotent=True)
+@connector.action(idempotency=per_event, dedupe_by="subject", idempotent=True, needs=CONTACTS)
 def create_task(account: Account, params: CreateTaskParams, context: Context) -> Success:
     """Create a task for a colleague on the contact."""
 

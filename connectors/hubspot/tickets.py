@@ -20,6 +20,7 @@ from bridge.errors import LookupInconclusive, PermanentError
 from .account import BATCH_SIZE, Account
 from .contact_source import Contacts
 from .fields import to_properties
+from .scopes import CONTACTS_READ, TICKETS
 from .settings import connector
 
 
@@ -51,7 +52,7 @@ class CloseTicketParams(ContactLookupParams):
         return Success(id=self.ticket, detail=detail)
 
 
-@connector.action(idempotency=per_event, idempotent=True)
+@connector.action(idempotency=per_event, idempotent=True, needs=(CONTACTS_READ, TICKETS))
 def close_ticket(account: Account, params: CloseTicketParams, context: Context) -> Success:
     """Move a ticket to the closed stage of its pipeline."""
     closed_stages = account.ticket_stages.closed()

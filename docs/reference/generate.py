@@ -134,6 +134,9 @@ def _action(action: Action) -> Iterator[str]:
     yield f"### `{action.full_name}`"
     yield ""
     yield action.description
+    if action.needs:
+        yield ""
+        yield f"Needs {', '.join(f'`{name}`' for name in action.needs)}."
     yield ""
 
     def rows() -> Iterator[tuple[str, ...]]:

@@ -9,6 +9,7 @@ import pytest
 
 from bridge.errors import AccountError, ConfigError
 from bridge.sandbox import RunningSandbox
+from bridge.sandbox.hubspot.scopes import ALL_SCOPES
 from bridge.testing import load_connector
 from tests.integration.crm import CrmConnection
 
@@ -116,10 +117,11 @@ def test_check_changes_nothing(hubspot: CrmConnection, sandbox: RunningSandbox) 
 
 
 def test_every_action_states_its_scopes() -> None:
-    actions = set(load_connector("hubspot").actions)
+    actions = load_connector("hubspot").actions
     scopes = importlib.import_module("bridge_connectors.hubspot.scopes")
-    assert actions == set(scopes.ACTION_SCOPES)
-    assert {name for feature in scopes.FEATURES for name in feature.actions} <= actions
+    assert all("crm.objects.contacts.read" in action.needs for action in actions.values())
+    assert {scope for action in actions.values() for scope in action.needs} <= {*ALL_SCOPES}
+    assert {name for feature in scopes.FEATURES for name in feature.actions} <= set(actions)
 
 
 def test_non_unique_property_is_reported(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
