@@ -275,12 +275,13 @@ def test_owner_by_email_or_username_is_looked_up_once(
 def test_task_of_a_contact_whose_owner_is_inactive_belongs_to_the_owner_of_the_settings(
     sandbox: RunningSandbox,
 ) -> None:
-    connection = CrmConnection("salesforce", sandbox, {"SALESFORCE_OWNER": USER_ID})
+    connection = CrmConnection("salesforce", sandbox, {"SALESFORCE_OWNER": SALES_USER_ID})
     user = add_user(sandbox, "gone")
     add_contact(sandbox, OwnerId=user)
     sandbox.salesforce.deactivate_user(user)
-    connection.deliver("log_call")
-    assert sandbox.salesforce.tasks[0]["OwnerId"] == USER_ID
+    result = connection.deliver("log_call")
+    assert result.detail == ""
+    assert sandbox.salesforce.tasks[0]["OwnerId"] == SALES_USER_ID
     connection.close()
 
 
