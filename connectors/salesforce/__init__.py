@@ -7,16 +7,20 @@ are sent in sObject collections: up to 200 records take one request of the org's
 from .calls_and_chats import log_call, log_chat
 from .cases import close_case
 from .contacts import update_lead, upsert_contact
+from .new_cases import create_case
 from .opt_outs import opt_out_flags, set_opt_out
-from .org import check, setup
+from .rule_checks import check_rules
 from .settings import Settings, connector
+from .setup import check, setup
 from .tasks import create_task
 
 __all__ = [
     "Settings",
     "check",
+    "check_rules",
     "close_case",
     "connector",
+    "create_case",
     "create_task",
     "log_call",
     "log_chat",

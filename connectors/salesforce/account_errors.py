@@ -88,30 +88,33 @@ def account_failure(code: str, message: str, fields: Sequence[str], detail: str)
         return AccountError(f"{detail}: {cause}", fix=fix)
     if code.startswith("INSUFFICIENT_ACCESS") and not re.search(r"\blocked\b|\bapproval\b", message):
         return AccountError(f"{detail}: the integration user may not write this record", fix=_GRANT_ACCESS)
-    return _hidden_object(code, message, detail) or _hidden_field(code, message, fields, detail)
+    if code == "INVALID_CROSS_REFERENCE_KEY" and "RecordTypeId" in fields:
+        return AccountError(
+            f"{detail}: the record type is not assigned to the integration user",
+            fix=f"assign the record type under Object Settings in {PERMISSION_SET}, or correct its ID in the rules",
+        )
+    return _hidden_object(code, message) or _hidden_field(code, message, fields, detail)
 
 
-def _hidden_object(code: str, message: str, detail: str) -> AccountError | None:
-    """Return the error for an object that the integration user may not read or write.
+def hidden_object(object_type: str, access: str = "Read, Create and Edit") -> AccountError:
+    """Return the error for an object type that the integration user may not read, or not write."""
+    return AccountError(
+        f"the integration user has no {access} access to {object_type}",
+        fix=f"grant {access} on {object_type} under Object Settings in {PERMISSION_SET}",
+    )
+
+
+def _hidden_object(code: str, message: str) -> AccountError | None:
+    """Return the error for an object type that the message names.
 
     With CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY, Salesforce also reports a failing Apex trigger, in other words.
     """
-    if code == "INVALID_TYPE":
-        hidden = re.search(r"sObject type '(\w+)' is not supported", message)
-        return _no_access(hidden, "Read, Create and Edit", detail)
-    if code == "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY":
-        refused = re.search(r"entity type cannot be (?:inserted|updated): ([\w ]+)", message)
-        return _no_access(refused, "Create and Edit", detail)
+    if code == "INVALID_TYPE" and (match := re.search(r"sObject type '(\w+)' is not supported", message)):
+        return hidden_object(match[1])
+    refused = re.search(r"entity type cannot be (?:inserted|updated): ([\w ]+)", message)
+    if code == "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY" and refused:
+        return hidden_object(refused[1], "Create and Edit")
     return None
-
-
-def _no_access(match: re.Match[str] | None, access: str, detail: str) -> AccountError | None:
-    if match is None:
-        return None
-    return AccountError(
-        f"{detail}: the integration user has no {access} access to {match[1]}",
-        fix=f"grant {access} on {match[1]} under Object Settings in {PERMISSION_SET}",
-    )
 
 
 def _hidden_field(code: str, message: str, fields: Sequence[str], detail: str) -> AccountError | None:

@@ -7,8 +7,10 @@ from typing import Literal
 from simple_salesforce.format import format_soql
 
 from bridge.connector import (
+    ON_MISSING,
     ContactLookupParams,
     Context,
+    OnMissing,
     Properties,
     Success,
     fields_to_write,
@@ -19,6 +21,7 @@ from bridge.connector import (
 from bridge.errors import LookupInconclusive, PermanentError
 
 from .contact_source import Contacts, read_contact
+from .field_values import typed_properties
 from .org import Org
 from .settings import ID_PATTERN, connector
 from .soql import require_id, select
@@ -43,30 +46,37 @@ class CloseCaseParams(ContactLookupParams):
         "closes the contact's only open case and asks the operator if there are several.",
         example="newest",
     )
+    on_missing: OnMissing = ON_MISSING
     properties: Properties = param(
         {}, "Additional fields of the case.", example={"Reason": "Solved by Heppu"}
     )
+
+    def missing(self, detail: str) -> Success:
+        """Return the result of a case that does not exist. Raise PermanentError with `on_missing: error`."""
+        if self.on_missing == "error":
+            raise PermanentError(detail, code="not_found")
+        return Success(id=self.case, detail=detail)
 
 
 @connector.action(idempotency=per_event, idempotent=True)
 def close_case(org: Org, params: CloseCaseParams, context: Context) -> Success:
     """Close a case with the org's closed status."""
     if params.case:
-        condition = format_soql("Id = {}", params.case)
+        condition: str | None = format_soql("Id = {}", params.case)
     elif params.without_id == "error":
         raise PermanentError(
             "the event has no case ID: set `case`, or `without_id: newest` for the contact's newest open case",
             code="no_case_id",
         )
     else:
-        query = params.contact_query(context, create=False, scope="contact:")
-        contacts = Contacts(org, object_types=("Contact",))
-        contact, _ = resolve_contact(contacts, query, lambda record_id: read_contact(org, record_id, ()))
-        condition = format_soql("ContactId = {} AND IsClosed = false", contact.id)
-    names = ("Id", "IsClosed", *params.properties)
+        condition = _open_cases_of_contact(org, params, context)
+    if condition is None:
+        return params.missing("Salesforce has no such contact")
+    properties, _ = typed_properties(org, "Case", params.properties, "updateable")
+    names = ("Id", "IsClosed", *properties)
     cases = org.query(select(names, "Case", f"{condition} ORDER BY CreatedDate DESC LIMIT 2"))
     if params.case and not cases:
-        raise PermanentError("Salesforce has no case with this ID: check the param `case`", code="not_found")
+        return params.missing("Salesforce has no case with this ID: check the param `case`")
     if not cases or cases[0]["IsClosed"]:
         return Success(id=params.case, detail="no open case")
     if len(cases) > 1 and params.without_id == "review":
@@ -74,7 +84,20 @@ def close_case(org: Org, params: CloseCaseParams, context: Context) -> Success:
             "the contact has several open cases: close the right one, or set `without_id: newest`"
         )
     newest = cases[0]
-    changes = fields_to_write(params.properties, newest)
+    changes = fields_to_write(properties, newest)
     changes |= {"Status": params.status or org.closed_status("Case")}
     org.rest("PATCH", f"sobjects/Case/{require_id(newest['Id'])}", changes)
     return Success(id=str(newest["Id"]), detail="closed")
+
+
+def _open_cases_of_contact(org: Org, params: CloseCaseParams, context: Context) -> str | None:
+    """Return the condition for the contact's open cases, None if Salesforce has no such contact."""
+    query = params.contact_query(context, create=False, scope="contact:")
+    contacts = Contacts(org, object_types=("Contact",))
+    try:
+        contact, _ = resolve_contact(contacts, query, lambda record_id: read_contact(org, record_id, ()))
+    except PermanentError as error:
+        if error.code == "not_found":
+            return None
+        raise
+    return format_soql("ContactId = {} AND IsClosed = false", contact.id)

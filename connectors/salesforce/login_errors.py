@@ -162,7 +162,7 @@ def _not_the_token_endpoint(status: int) -> DeliveryError:
     )
 
 
-def redirect_failure(location: str | None) -> AccountError:
+def redirect_failure(location: str | None) -> DeliveryError:
     """Return the error for a redirect, which the bridge does not follow: it would send the secret to another host."""
     try:
         host = (urlsplit(location or "").hostname or "").lower()
@@ -175,8 +175,7 @@ def redirect_failure(location: str | None) -> AccountError:
             f"SALESFORCE_URL leads to {host}: the org's My Domain was renamed or moved",
             fix=f"set SALESFORCE_URL to https://{my_domain}",
         )
-    return AccountError(
-        f"SALESFORCE_URL leads to {host or 'another page'}, which is not the org's API",
-        fix="set SALESFORCE_URL to the Current My Domain URL in Setup, My Domain; if it is correct, check for a proxy "
-        "in between, or for maintenance at status.salesforce.com",
+    return TransientError(
+        f"SALESFORCE_URL leads to {host or 'another page'} instead of the org's API: check that it is the Current My "
+        "Domain URL in Setup, My Domain; then check for a proxy in between and for maintenance (status.salesforce.com)"
     )

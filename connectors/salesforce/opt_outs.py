@@ -20,7 +20,7 @@ from bridge.connector import (
     flags_by_address,
     per_event,
 )
-from bridge.errors import AccountError, ConfigError, PermanentError
+from bridge.errors import AccountError, ConfigError
 
 from .contact_source import Contacts, object_type_of
 from .errors import DELETED_CODES, error_code, record_result
@@ -72,7 +72,7 @@ def set_opt_out(org: Org, params: SetOptOutParams, context: Context) -> Success:
         try:
             org.require_fields(object_type, [name], "updateable")
         except ConfigError as error:
-            raise PermanentError(str(error), code="INVALID_FIELD") from error
+            raise AccountError(str(error)) from error
     rows = [typed(object_type_of(record_id), {"id": require_id(record_id), name: True}) for record_id in ids]
     items = org.collection("PATCH", "", rows[:BATCH_SIZE])
     results = [record_result(item) for item in items]

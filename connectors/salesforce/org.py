@@ -1,4 +1,4 @@
-"""Client of one Salesforce org: queries, and writes of records in collections; check and setup of the org."""
+"""Client of one Salesforce org: queries, and writes of records in collections."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from simple_salesforce.exceptions import SalesforceError
 
 from bridge.errors import ConfigError, OutcomeUnknown, PermanentError
 
+from .account_errors import hidden_object
 from .describe import FieldDescription, read_fields
-from .errors import errors_in
 from .owners import Owners
 from .session import Record, Session
 from .settings import Settings, connector
@@ -114,9 +114,18 @@ class Org:
         """Return the fields of an object type that this user can read, by name."""
         cached = self._fields.get(object_type)
         if cached is None or cached[0] < time.monotonic() or refresh:
-            fields = read_fields(self.rest("GET", f"sobjects/{object_type}/describe"))
+            fields = read_fields(self.describe(object_type))
             cached = self._fields[object_type] = (time.monotonic() + _FIELDS_CACHE_SECONDS, fields)
         return cached[1]
+
+    def describe(self, object_type: str) -> Any:
+        """Return Salesforce's description of an object type. Raise AccountError if it is hidden from this user."""
+        try:
+            return self.rest("GET", f"sobjects/{object_type}/describe")
+        except SalesforceError as error:
+            if error.status != 404:
+                raise
+            raise hidden_object(object_type) from error
 
     def closed_status(self, object_type: str) -> str:
         """Return the org's name for the closed status of Task or Case."""
@@ -148,72 +157,3 @@ def client(settings: Settings) -> Org:
 def typed(object_type: str, record: Mapping[str, Any]) -> Record:
     """Return a record of a collection, which states its own object type."""
     return {"attributes": {"type": object_type}, **record}
-
-
-@connector.check
-def check(org: Org) -> str:
-    """Log in and read the description of Task. Writes nothing."""
-    task = org.rest("GET", "sobjects/Task/describe")
-    if not task["createable"]:
-        raise ConfigError(
-            "this user may not create Tasks: grant create and edit access to Task in its permission set"
-        )
-    name = org.settings.task_field
-    external_id = next((field for field in task["fields"] if field["name"] == name), None)
-    usage = f"logged in, {org.session.usage or 'an unknown number'} of the org's daily requests used"
-    if external_id is None:
-        return (
-            f"{usage}; Task.{name} is missing or hidden from this user, so Tasks are identified by CallObject: "
-            "run `bridge connections setup salesforce`"
-        )
-    if not (external_id["externalId"] and external_id["unique"]):
-        raise ConfigError(
-            f"Task.{name} must be an External ID and unique: change it in Setup, Activity, Fields"
-        )
-    if not external_id["createable"]:
-        raise ConfigError(
-            f"this user may not write Task.{name}: grant edit access to the field in its permission set"
-        )
-    return "; ".join([usage, f"Task.{name} exists", *_hidden_flags(org)])
-
-
-def _hidden_flags(org: Org) -> list[str]:
-    """Return a note for each opt-out flag that this user cannot read or write."""
-    notes = []
-    for object_type in ("Contact", "Lead"):
-        for flag in (EMAIL_FLAG, CALL_FLAG):
-            try:
-                org.require_fields(object_type, [flag], "updateable")
-            except ConfigError as error:
-                notes.append(f"{error} (needed by messaging.crm_opt_outs and set_opt_out)")
-    return notes
-
-
-@connector.setup
-def setup(org: Org) -> str:
-    """Create the External ID field on Activity."""
-    name = org.settings.task_field
-    fields = {field["name"] for field in org.rest("GET", "sobjects/Task/describe")["fields"]}
-    if name in fields:
-        return f"Task.{name} exists"
-    metadata = {
-        "type": "Text",
-        "label": "Conversation Id",
-        "length": 255,
-        "externalId": True,
-        "unique": True,
-        "caseSensitive": False,
-    }
-    try:
-        org.rest(
-            "POST", "tooling/sobjects/CustomField", {"FullName": f"Activity.{name}", "Metadata": metadata}
-        )
-    except SalesforceError as error:
-        if "DUPLICATE_DEVELOPER_NAME" not in str(errors_in(error)):
-            raise ConfigError(
-                f"this user may not create fields: in Setup, Activity, Fields, add the text field {name} (255, "
-                "External ID, unique) and grant the integration user edit access to it"
-            ) from error
-    return (
-        f"Activity.{name} created; grant read and edit access to it in the integration user's permission set"
-    )

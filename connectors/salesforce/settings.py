@@ -40,6 +40,8 @@ class Settings(ConnectorSettings):
     """The bridge stops when the org has used this fraction of its daily API requests."""
     task_field: str = Field("Conversation_Id__c", pattern=r"^[A-Za-z]\w*__c$")
     """External ID field of the Task that contains the conversation ID."""
+    case_field: str = Field("Conversation_Id__c", pattern=r"^[A-Za-z]\w*__c$")
+    """External ID field of the case that contains the conversation ID."""
     owner: str | None = Field(None, pattern=ID_PATTERN)
     """Salesforce ID of the owner of Tasks. Default: the integration user."""
     time_zone: Annotated[str, AfterValidator(_validate_time_zone)] = "UTC"

@@ -32,7 +32,7 @@ def failure_of(connection: CrmConnection, action: str, params: dict[str, Any] | 
 
 
 def fill_storage(org: Salesforce) -> None:
-    org.crm.storage_full = True
+    org.crm.access.storage_full = True
 
 
 def deny_people(org: Salesforce) -> None:
@@ -70,7 +70,7 @@ def test_every_delivery_of_a_batch_waits_for_the_account(
     salesforce: CrmConnection, sandbox: RunningSandbox
 ) -> None:
     salesforce.deliver("log_call")
-    sandbox.salesforce.crm.storage_full = True
+    sandbox.salesforce.crm.access.storage_full = True
     results = salesforce.deliver_all("log_call", [event("call.busy", clock=salesforce.clock)])
     other = event("call.completed", {"conversationId": "conv_other"}, clock=salesforce.clock)
     results += salesforce.deliver_all("log_call", [other])
@@ -84,15 +84,15 @@ def test_missing_edit_permission_is_told_from_one_locked_record(
     contact = org.add("Contact", LastName="Lindqvist", Email=EMAIL, FirstName="Maya", Phone="+12125550123").id
     params = {"properties": {"Department": "Workshop"}}
 
-    org.crm.approval_locks.add(contact)
+    org.crm.access.approval_locks.add(contact)
     locked = failure_of(salesforce, "upsert_contact", params)
     assert isinstance(locked, PermanentError)
     assert "approval" in locked.detail
-    org.crm.approval_locks.clear()
+    org.crm.access.approval_locks.clear()
 
-    org.crm.unshared.add(contact)
+    org.crm.access.unshared.add(contact)
     assert type(failure_of(salesforce, "upsert_contact", params)) is AccountError
-    org.crm.unshared.clear()
+    org.crm.access.unshared.clear()
 
     org.deny("Contact", "edit")
     denied = failure_of(salesforce, "upsert_contact", params)
@@ -117,7 +117,7 @@ def test_inactive_integration_user_pauses_contact_and_lead_writes(
 def test_field_of_a_rule_is_not_the_accounts_fault(salesforce: CrmConnection) -> None:
     failure = failure_of(salesforce, "log_call", {"properties": {"Nope__c": "x"}})
     assert isinstance(failure, PermanentError)
-    assert failure.detail == "Salesforce answered INVALID_FIELD (Nope__c)"
+    assert "Nope__c" in failure.detail
 
 
 def test_read_only_field_of_the_bridge_is_the_accounts_fault(
@@ -131,11 +131,11 @@ def test_read_only_field_of_the_bridge_is_the_accounts_fault(
 
 
 def test_maintenance_is_waited_for(salesforce: CrmConnection, sandbox: RunningSandbox) -> None:
-    sandbox.salesforce.crm.in_maintenance = True
+    sandbox.salesforce.crm.access.in_maintenance = True
     failure = failure_of(salesforce, "log_call")
     assert type(failure) is TransientError
     assert "maintenance" in failure.detail
-    sandbox.salesforce.crm.in_maintenance = False
+    sandbox.salesforce.crm.access.in_maintenance = False
     salesforce.deliver("log_call")
 
 

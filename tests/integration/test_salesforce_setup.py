@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.errors import AccountError, AuthenticationError, ConfigError
+from bridge.errors import AccountError, AuthenticationError, ConfigError, TransientError
 from bridge.sandbox import RunningSandbox
 from bridge.sandbox.salesforce.sessions import Sessions
 from bridge.testing import load_connector
@@ -136,8 +136,9 @@ def test_redirect_to_another_host_names_it_and_sends_no_secret_there(
     salesforce: CrmConnection, sandbox: RunningSandbox
 ) -> None:
     sandbox.salesforce.moved_to = "proxy.example.com"
-    with pytest.raises(AccountError, match=r"leads to proxy\.example\.com"):
+    with pytest.raises(TransientError, match=r"leads to proxy\.example\.com") as caught:
         salesforce.deliver("log_call")
+    assert caught.value.reason != "network"
     assert salesforce.requests() == [f"POST {TOKEN}"]
 
 
@@ -217,3 +218,57 @@ def test_each_known_error_of_the_token_endpoint_is_told_in_plain_words(
         salesforce.deliver("log_call")
     assert detail in caught.value.detail
     assert caught.value.fix
+
+
+# ---------------------------------------------------------------------------------------------- setup of fields
+
+
+def run_setup(connection: CrmConnection) -> str:
+    assert connection.connector.run_setup is not None
+    return str(connection.connector.run_setup(connection.connected.client))
+
+
+def test_setup_keeps_existing_fields(salesforce: CrmConnection) -> None:
+    assert run_setup(salesforce) == "Task.Conversation_Id__c exists; Case.Conversation_Id__c exists"
+    assert salesforce.requests()[1:] == [
+        "GET /services/data/v66.0/sobjects/Task/describe",
+        "GET /services/data/v66.0/sobjects/Case/describe",
+    ]
+
+
+def test_setup_creates_the_fields_and_says_that_they_must_be_granted(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    org = sandbox.salesforce
+    for kind in ("Task", "Case"):
+        org.remove_field(kind, "Conversation_Id__c")
+    created = run_setup(salesforce)
+    assert "Activity.Conversation_Id__c created; grant read and edit access" in created
+    assert "Case.Conversation_Id__c created; grant read and edit access" in created
+    assert "Activity.Conversation_Id__c exists, but is hidden" in run_setup(salesforce)
+
+    for kind in ("Task", "Case"):
+        org.grant_field(kind, "Conversation_Id__c")
+        field = org.crm.types[kind].fields["Conversation_Id__c"]
+        assert field.external_id
+        assert field.unique
+    assert "exists" in run_setup(salesforce)
+
+
+def test_setup_without_permission_describes_manual_steps(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    sandbox.salesforce.remove_field("Task", "Conversation_Id__c")
+    sandbox.salesforce.crm.access.may_customize = False
+    with pytest.raises(
+        ConfigError,
+        match=r"Activity, Fields, add the text field Conversation_Id__c \(255, External ID, unique\)",
+    ):
+        run_setup(salesforce)
+
+
+def test_setup_leaves_out_cases_that_the_user_may_not_see(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    sandbox.salesforce.deny("Case", "read")
+    assert "no field for Case: the integration user has no Read" in run_setup(salesforce)

@@ -52,6 +52,7 @@ class SalesforceApi(MockProvider):
             ("POST", _DATA + "/composite/sobjects", self._create_many),
             ("PATCH", _DATA + "/composite/sobjects", self._update_many),
             ("PATCH", _DATA + "/composite/sobjects/{type}/{field}", self._upsert_many),
+            ("POST", _DATA + "/tooling/sobjects/CustomField", self._create_field),
             ("GET", _DATA + "/sobjects", self._describe_all),
             ("GET", sobject + "/describe", self._describe),
             ("POST", sobject, self._create),
@@ -264,19 +265,43 @@ class SalesforceApi(MockProvider):
 
     def _describe(self, request: ProviderRequest) -> Response:
         kind = self._type(request)
-        denied = self.crm.denied.get(kind.name, ())
+        access = self.crm.access
         return JSONResponse(
             {
                 "name": kind.name,
                 "label": kind.name,
                 "keyPrefix": kind.prefix,
-                "createable": "create" not in denied
+                "createable": access.allows(kind.name, "create")
                 and any(definition.createable for definition in kind.fields.values()),
-                "updateable": "edit" not in denied
+                "updateable": access.allows(kind.name, "edit")
                 and any(definition.updateable for definition in kind.fields.values()),
                 "fields": [definition.as_json() for definition in kind.fields.values()],
+                "recordTypeInfos": kind.record_type_infos(),
             }
         )
+
+    def _create_field(self, request: ProviderRequest) -> Response:
+        """Create a custom field, which field-level security hides from everybody until an administrator grants it."""
+        body = composite.parse_object(request)
+        if not self.crm.access.may_customize:
+            raise api_error("INSUFFICIENT_ACCESS", "insufficient access rights on object id", 403)
+        object_name, _, name = str(body.get("FullName")).partition(".")
+        # Fields of tasks belong to Activity.
+        kind = self.crm.types.get({"Activity": "Task", "Task": ""}.get(object_name, object_name))
+        metadata = body.get("Metadata")
+        if kind is None or not name.endswith("__c") or not isinstance(metadata, dict):
+            raise api_error("INVALID_INPUT", "FullName and Metadata of a custom field are required")
+        if name in kind.fields or name in kind.hidden_fields:
+            raise api_error(
+                "DUPLICATE_DEVELOPER_NAME", f"There is already a field named {name} on {object_name}."
+            )
+        kind.hidden_fields[name] = Field(
+            name,
+            length=int(metadata.get("length", 255)),
+            unique=bool(metadata.get("unique")),
+            external_id=bool(metadata.get("externalId")),
+        )
+        return JSONResponse({"id": "00N5g000000AbCdEAF", "success": True, "errors": []}, 201)
 
     def _user_info(self, _request: ProviderRequest) -> Response:
         return JSONResponse(

@@ -23,7 +23,7 @@ from bridge.sandbox.salesforce.records import (
     SObject,
     ValidationRule,
 )
-from bridge.sandbox.salesforce.schema import Field
+from bridge.sandbox.salesforce.schema import Field, RecordType, long_id
 from bridge.sandbox.salesforce.sessions import CONSUMER_KEY, CONSUMER_SECRET, USERNAME, Sessions
 
 __all__ = ["CONSUMER_KEY", "CONSUMER_SECRET", "USERNAME", "Salesforce"]
@@ -42,7 +42,7 @@ _STATUSES = {
 
 
 class Salesforce(SalesforceApi):
-    """An org with two users and one queue. Its Tasks have the external ID field `Conversation_Id__c`."""
+    """An org with two users and one queue. Its Tasks and cases have the external ID field `Conversation_Id__c`."""
 
     name = "salesforce"
 
@@ -130,6 +130,45 @@ class Salesforce(SalesforceApi):
         with self.lock:
             del self.crm.types[kind].fields[name]
 
+    def grant_field(self, kind: str, name: str) -> None:
+        """Grant the integration user access to a field that field-level security hides."""
+        with self.lock:
+            object_type = self.crm.types[kind]
+            object_type.fields[name] = object_type.hidden_fields.pop(name)
+
+    def hide_field(self, kind: str, name: str) -> None:
+        """Hide a field from the integration user, with field-level security."""
+        with self.lock:
+            object_type = self.crm.types[kind]
+            object_type.hidden_fields[name] = object_type.fields.pop(name)
+
+    def enable_person_accounts(self) -> None:
+        """Let accounts be people. It cannot be undone."""
+        with self.lock:
+            for kind in ("Account", "Contact"):
+                field = Field("IsPersonAccount", "boolean", createable=False, updateable=False)
+                self.crm.types[kind].fields[field.name] = field
+
+    def add_person(self, **values: Any) -> SObject:
+        """Add a person account, and return its contact. Its account has the same name and phone number."""
+        with self.lock:
+            now, types, flag = self.now(), self.crm.types, {"IsPersonAccount": True}
+            account = {"Name": values["LastName"], "Phone": values.get("Phone"), "OwnerId": USER_ID}
+            account_id = self.crm.insert_unchecked(types["Account"], account | flag, now).id
+            contact = {"AccountId": account_id, "OwnerId": USER_ID, **values}
+            return self.crm.insert_unchecked(types["Contact"], contact | flag, now)
+
+    def add_record_type(self, kind: str, name: str, *, available: bool = True) -> str:
+        """Add a record type, and return its ID."""
+        with self.lock:
+            object_type = self.crm.types[kind]
+            object_type.fields.setdefault("RecordTypeId", Field("RecordTypeId", "reference"))
+            record_type = RecordType(
+                long_id(f"0125g00000{len(object_type.record_types):05}"), name, available
+            )
+            object_type.record_types[record_type.id] = record_type
+            return record_type.id
+
     def make_read_only(self, kind: str, name: str) -> None:
         """Take edit access to a field from the integration user, with field-level security."""
         with self.lock:
@@ -155,7 +194,7 @@ class Salesforce(SalesforceApi):
     def deny(self, kind: str, *operations: str) -> None:
         """Take object permissions from the integration user: `read`, `create`, `edit`."""
         with self.lock:
-            self.crm.denied.setdefault(kind, set()).update(operations)
+            self.crm.access.denied.setdefault(kind, set()).update(operations)
 
     def set_assignment_rule(self, kind: str, owner_id: str) -> None:
         """Activate an assignment rule of Lead, Case or Account that gives every record to this user or queue."""

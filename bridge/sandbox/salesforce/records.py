@@ -11,6 +11,7 @@ from typing import Any
 
 from bridge.sandbox.index import ValueIndex
 from bridge.sandbox.provider import MAX_RECORDS
+from bridge.sandbox.salesforce.access import Access
 from bridge.sandbox.salesforce.errors import RecordError
 from bridge.sandbox.salesforce.schema import (
     Field,
@@ -60,16 +61,7 @@ class Records:
     """Records locked by another process, and the number of writes that will still be rejected."""
     duplicate_rule: str | None = None
     """Handling of a second Contact or Lead with the same email, new or changed: None, `alert` or `block`."""
-    denied: dict[str, set[str]] = field(default_factory=dict)
-    """Object types, and what the integration user may not do with their records: `read`, `create`, `edit`."""
-    unshared: set[str] = field(default_factory=set)
-    """Records that the integration user can read, but not edit or refer to."""
-    approval_locks: set[str] = field(default_factory=set)
-    """Records that nobody may edit, because an approval process has locked them."""
-    storage_full: bool = False
-    """Whether the org's data storage is used up."""
-    in_maintenance: bool = False
-    """Whether the org is read-only."""
+    access: Access = field(default_factory=Access)
     assignment_rules: dict[str, str] = field(default_factory=dict)
     """Object types with an active assignment rule, and the owner that it gives to every record."""
     _values_index: dict[tuple[str, str], ValueIndex] = field(default_factory=lambda: defaultdict(ValueIndex))
@@ -84,7 +76,7 @@ class Records:
     def visible_type(self, name: str) -> SObjectType | None:
         """Return an object type that the integration user can read, by its case-insensitive name."""
         kind = next((kind for kind in self.types.values() if kind.name.lower() == name.lower()), None)
-        return None if kind is None or "read" in self.denied.get(kind.name, ()) else kind
+        return kind if kind is not None and self.access.allows(kind.name, "read") else None
 
     def active_records(self, kind: SObjectType) -> list[SObject]:
         """Return the records that were not deleted, oldest first."""
@@ -132,9 +124,7 @@ class Records:
         assign: bool = False,
     ) -> SObject:
         """Create a record. Raise RecordError if it is invalid. With `assign`, an assignment rule sets the owner."""
-        self._check_access(kind, "create")
-        if self.storage_full:
-            raise RecordError("STORAGE_LIMIT_EXCEEDED", "storage limit exceeded")
+        self.access.check_create(kind.name)
         values = self._validated(kind, fields, create=True)
         self._apply_defaults(kind, values)
         if assign and kind.name in self.assignment_rules:
@@ -163,17 +153,13 @@ class Records:
     ) -> SObject:
         """Update a record. Raise RecordError if the change is invalid. With `assign`, an assignment rule sets the
         owner."""
-        self._check_access(kind, "edit")
         if record.deleted:
             raise RecordError("ENTITY_IS_DELETED", "entity is deleted", status=404)
         if kind.name == "Lead" and record["IsConverted"]:
             raise RecordError("CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead")
-        if record.id in self.approval_locks:
-            raise RecordError("ENTITY_IS_LOCKED", "the entity is locked for editing")
-        if record.id in self.unshared:
-            raise RecordError(
-                "INSUFFICIENT_ACCESS_OR_READONLY", "insufficient access rights on object id", status=403
-            )
+        self.access.check_edit(kind.name, record.id)
+        if kind.name == "Contact" and record["IsPersonAccount"]:
+            raise RecordError("INSUFFICIENT_ACCESS_OR_READONLY", "insufficient access rights on object id")
         self._check_lock(record)
         values = self._validated(kind, fields, create=False)
         if assign and kind.name in self.assignment_rules:
@@ -224,23 +210,17 @@ class Records:
                 "field and verify that it is read/write for your profile or permission set.",
                 read_only,
             )
+        record_type = kind.record_types.get(str(values.get("RecordTypeId")))
+        if values.get("RecordTypeId") and (record_type is None or not record_type.available):
+            raise RecordError(
+                "INVALID_CROSS_REFERENCE_KEY",
+                f"Record Type ID: this ID value isn't valid for the user: {values['RecordTypeId']}",
+                ["RecordTypeId"],
+            )
         for name, value in values.items():
             if value is not None and kind.fields[name].references:
                 self._check_reference(kind.fields[name], value)
         return values
-
-    def _check_access(self, kind: SObjectType, operation: str) -> None:
-        """Check that the integration user may create or edit records of this type, and that the org is writable."""
-        if self.in_maintenance:
-            raise RecordError("INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE", "", status=503)
-        denied = self.denied.get(kind.name, set())
-        if "read" in denied:
-            raise RecordError("INVALID_TYPE", f"sObject type '{kind.name}' is not supported.")
-        if operation in denied:
-            verb = {"create": "inserted", "edit": "updated"}[operation]
-            raise RecordError(
-                "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", f"entity type cannot be {verb}: {kind.name}"
-            )
 
     def _check_reference(self, definition: Field, value: str) -> None:
         target = next((kind for kind in self.types.values() if kind.prefix == value[:3]), None)
@@ -259,13 +239,7 @@ class Records:
                 f"operation performed with inactive user [{value}] as owner",
                 [definition.name],
             )
-        if value in self.unshared:
-            raise RecordError(
-                "INSUFFICIENT_ACCESS_ON_CROSS_REFERENCE_ENTITY",
-                f"insufficient access rights on cross-reference id: {value}",
-                [definition.name],
-                status=403,
-            )
+        self.access.check_reference(definition.name, value)
         if target.name == "Lead" and record["IsConverted"]:
             raise RecordError(
                 "CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead", [definition.name]

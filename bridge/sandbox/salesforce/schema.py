@@ -158,6 +158,16 @@ class Field:
         }
 
 
+@dataclass(frozen=True)
+class RecordType:
+    """A record type of an object type."""
+
+    id: str
+    name: str
+    available: bool
+    """Whether it is assigned to the integration user."""
+
+
 @dataclass
 class SObjectType:
     """A type of record."""
@@ -165,6 +175,24 @@ class SObjectType:
     name: str
     prefix: str
     fields: dict[str, Field] = field(default_factory=dict)
+    hidden_fields: dict[str, Field] = field(default_factory=dict)
+    """Fields that field-level security hides from the integration user."""
+    record_types: dict[str, RecordType] = field(default_factory=dict)
+    """Record types by ID, besides the master record type."""
+
+    def record_type_infos(self) -> list[dict[str, Any]]:
+        """Return the record types as the describe API shows them."""
+        master = RecordType("012000000000000AAA", "Master", True)
+        return [
+            {
+                "recordTypeId": item.id,
+                "name": item.name,
+                "available": item.available,
+                "active": True,
+                "master": item is master,
+            }
+            for item in (*self.record_types.values(), master)
+        ]
 
     def field(self, name: str) -> Field | None:
         """Return a field by its case-insensitive name."""
@@ -280,6 +308,7 @@ def default_object_types(statuses: Mapping[str, Mapping[str, bool]]) -> dict[str
             Field("Origin", "picklist", 40, ("Phone", "Email", "Web")),
             Field("ContactId", "reference", references=("Contact",)),
             Field("AccountId", "reference", references=("Account",)),
+            Field("Conversation_Id__c", unique=True, external_id=True),
             _system_field("CaseNumber"),
             _system_field("IsClosed", "boolean"),
             _system_field("ClosedDate", "datetime"),

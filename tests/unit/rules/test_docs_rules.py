@@ -48,6 +48,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     },
     "task-after-third-busy-call": {"callMetadata__context__previousAttempts": 2},
     "open-question-becomes-a-task": {"outcome": "ongoing"},
+    "open-case": {"outcome": "ongoing"},
     "satisfaction-survey": {"chatMetadata__feedback": ...},
     "notify-team-of-missed-goals": {"chatMetadata__goal__achieved": False},
     "question-becomes-a-task": {"text": "When do you open?"},
@@ -95,9 +96,19 @@ def test_recipe_fires_for_its_event(event: str, recipe: str) -> None:
         assert routing.planned[0].run_at >= NOW - timedelta(days=1)
 
 
+def test_every_everyday_task_has_rules_with_tests_or_commands() -> None:
+    section = COOKBOOK[COOKBOOK.index("\n## Everyday tasks\n") : COOKBOOK.index("\n## call.completed\n")]
+    tasks = re.findall(r"\n### (\d+)\. [^\n]+\n(.*?)(?=\n### |\Z)", section, re.DOTALL)
+    assert [int(number) for number, _ in tasks] == list(range(1, 17))
+    for number, body in tasks:
+        snippets = re.findall(r"```yaml\n(.*?)```", body, re.DOTALL)
+        assert snippets or "```console\n$ bridge " in body, number
+        assert all(rules_of(snippet).tests for snippet in snippets), number
+
+
 def test_cookbook_covers_every_event_type() -> None:
     assert {event: sum(param.values[0] == event for param in RECIPES) for event in EVENT_TYPES} == {
-        "call.completed": 5,
+        "call.completed": 6,
         "call.failed": 4,
         "call.busy": 4,
         "call.no-answer": 5,

@@ -1,0 +1,211 @@
+"""Action that creates cases: one per conversation, which later events of the conversation update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from simple_salesforce.exceptions import SalesforceError
+from simple_salesforce.format import format_soql
+
+from bridge.connector import (
+    ContactDeleted,
+    ContactLookupParams,
+    ContactQuery,
+    ContactRef,
+    Context,
+    Properties,
+    Success,
+    fields_to_write,
+    param,
+    per_conversation,
+    write_for_contact,
+)
+from bridge.errors import AccountError, DeliveryError, TransientError
+
+from .account_errors import PERMISSION_SET
+from .contact_source import Contacts
+from .errors import DELETED_CODES, error_code, errors_in, record_result
+from .field_values import find_field, typed_properties
+from .org import Org, typed
+from .session import Record
+from .settings import connector
+from .soql import select
+
+_MAX_LENGTH = {
+    "Subject": 255,
+    "Description": 32_000,
+    "SuppliedName": 80,
+    "SuppliedEmail": 80,
+    "SuppliedPhone": 40,
+    "SuppliedCompany": 80,
+}
+_ORIGINS = {"phone": ("Phone",), "chat": ("Chat", "Web")}
+"""Case origins by kind of conversation; the first that the org has is used."""
+_OPTIONAL_FIELDS = {"SuppliedName", "SuppliedEmail", "SuppliedPhone", "SuppliedCompany", "Origin"}
+"""Fields that the bridge derives from the event, and that the case can do without if Salesforce refuses one."""
+_UPDATED_FIELDS = {"Description", "ContactId"}
+"""Fields that later events of the conversation update. The others may have been changed by a colleague since."""
+_ASSIGN = {"Sforce-Auto-Assign": "TRUE"}
+"""Header for the org's assignment rules, which choose the owner of a new case."""
+
+
+class CreateCaseParams(ContactLookupParams):
+    """A case to create. It belongs to the contact; a stranger's name, email and phone are written to the case."""
+
+    subject: str | None = param(
+        None,
+        "Subject. Default: the first line of the description, or the kind of conversation and its agent.",
+        example="Wants to return a bike",
+    )
+    text: str | None = param(
+        "{{ event.summary }}",
+        "Description; the conversation ID is added to it.",
+        example="Wants it by email.",
+    )
+    origin: str | None = param(
+        None, "Case origin. Default: `Phone`, or `Chat` or `Web`, if the org has it.", example="Phone"
+    )
+    priority: str | None = param(None, "Priority. Default: the org's.", example="High")
+    status: str | None = param(None, "Status of a new case. Default: the org's.", example="New")
+    owner: str | None = param(
+        None,
+        "Owner of a new case: a user's email address, username or ID, or a queue's ID. Default: the org's assignment "
+        "rules choose the owner.",
+        example="ana@example.com",
+    )
+    properties: Properties = param(
+        {},
+        "Additional fields of the case: `field: value`, or `field: {value: ..., mode: fill}` for a new case only.",
+        example={"Type": "Question"},
+    )
+
+
+@connector.action(idempotency=per_conversation, idempotent=True)
+def create_case(org: Org, params: CreateCaseParams, context: Context) -> Success:
+    """Create a case of the contact, once per conversation. A later event of the conversation updates the case."""
+    key, query = context.conversation_key, params.contact_query(context, create=False, scope="contact:")
+
+    def write(contacts: Mapping[str, ContactRef | None]) -> dict[str, Success | DeliveryError]:
+        result = _write(org, params, query, contacts[key])
+        is_stale = contacts[key] is not None and error_code(result) in DELETED_CODES
+        return {key: ContactDeleted() if is_stale else result}
+
+    return write_for_contact(Contacts(org, object_types=("Contact",)), key, query, write)
+
+
+def _write(
+    org: Org, params: CreateCaseParams, query: ContactQuery, contact: ContactRef | None
+) -> Success | DeliveryError:
+    context = query.context
+    properties, _ = typed_properties(org, "Case", params.properties, "createable")
+    record = _standard_fields(org, params, query, contact)
+    existing = context.existing_id or _find(org, context.conversation_key)
+    if existing:
+        overwrites = {name: item for name, item in properties.items() if item.mode == "overwrite"}
+        changes = {name: value for name, value in record.items() if name in _UPDATED_FIELDS}
+        result = _update(org, existing, changes | fields_to_write(overwrites, None))
+        if result is not None:
+            return result
+    return _create(org, params, context, record | fields_to_write(properties, None))
+
+
+def _standard_fields(
+    org: Org, params: CreateCaseParams, query: ContactQuery, contact: ContactRef | None
+) -> Record:
+    values = {
+        "Subject": params.subject or _subject(params, query),
+        "Description": _description(params, query.context, contact),
+        "Origin": params.origin or _origin(org, query.context),
+        "Priority": params.priority,
+        "Status": params.status,
+        "ContactId": contact.id if contact else None,
+    }
+    if contact is None:
+        # An event without email and phone still has a name.
+        person = query.person if query.addresses else query.context.contact
+        values |= {
+            "SuppliedName": person.name,
+            "SuppliedEmail": query.email,
+            "SuppliedPhone": query.phone,
+            "SuppliedCompany": person.company,
+        }
+    return {name: value[: _MAX_LENGTH.get(name)] for name, value in values.items() if value}
+
+
+def _subject(params: CreateCaseParams, query: ContactQuery) -> str:
+    lines = (params.text or "").strip().splitlines()
+    if lines:
+        return lines[0] if len(lines[0]) <= 100 else f"{lines[0][:99].rstrip()}…"
+    kind = "Chat" if query.context.event.conversation.type == "chat" else "Call"
+    name = query.name or query.phone or query.email or query.context.contact.name
+    return f"{kind} with {name or 'an unknown person'}"
+
+
+def _description(params: CreateCaseParams, context: Context, contact: ContactRef | None) -> str:
+    """Return the text and the details. A longer text ends in `…`; the details are not cut."""
+    given_name = f"Name given: {contact.given_name}\n" if contact and contact.given_name else ""
+    details = f"{given_name}Conversation: {context.event.conversation.id}"
+    text, room = (params.text or "").strip(), _MAX_LENGTH["Description"] - len(details) - 2
+    if len(text) > room:
+        text = f"{text[: room - 1]}…"
+    return f"{text}\n\n{details}".strip()
+
+
+def _origin(org: Org, context: Context) -> str | None:
+    """Return the first origin of this kind of conversation that the org's picklist has."""
+    field = find_field(org.fields("Case"), "Origin")
+    values = field.values if field is not None else ()
+    return next(
+        (origin for origin in _ORIGINS.get(context.event.conversation.type, ()) if origin in values), None
+    )
+
+
+def _find(org: Org, key: str) -> str | None:
+    """Return the ID of the conversation's case, which an attempt with a lost response may have created."""
+    field = org.settings.case_field
+    try:
+        rows = org.query(select(("Id",), "Case", format_soql(f"{field} = {{}} LIMIT 1", key)))
+    except SalesforceError as error:
+        if any(code == "INVALID_FIELD" and field in message for code, message, _ in errors_in(error)):
+            raise AccountError(
+                f"Case.{field} is missing or hidden from the integration user, so a case could be created twice",
+                fix="run `bridge connections setup salesforce`, then grant Read and Edit access to the field in "
+                f"{PERMISSION_SET}",
+            ) from error
+        raise
+    return str(rows[0]["Id"]) if rows else None
+
+
+def _update(org: Org, case_id: str, changes: Record) -> Success | DeliveryError | None:
+    """Update the case. Return None if it was deleted. Assignment rules do not run: the case keeps its owner."""
+    [item] = org.collection("PATCH", "", [typed("Case", {"id": case_id, **changes})])
+    result = record_result(item, "updated")
+    return None if error_code(result) in DELETED_CODES else result
+
+
+def _create(org: Org, params: CreateCaseParams, context: Context, record: Record) -> Success | DeliveryError:
+    """Create the case, without derived values that Salesforce refuses."""
+    field, notes = org.settings.case_field, []
+    headers = _ASSIGN
+    if params.owner:
+        owner = org.owners.find(params.owner)
+        if owner.id:
+            record, headers = record | {"OwnerId": owner.id}, {}
+        else:
+            notes.append(f"not for the owner that the rule names: {owner.problem}")
+    for _ in range(2):
+        row = typed("Case", {**record, field: context.conversation_key})
+        [item] = org.collection("PATCH", f"/Case/{field}", [row], headers)
+        refused = {str(name) for error in item.get("errors") or () for name in error.get("fields") or ()}
+        derived = refused & record.keys() & _OPTIONAL_FIELDS - ({"Origin"} if params.origin else set())
+        if not derived or refused - derived:
+            break
+        record = {name: value for name, value in record.items() if name not in derived}
+        notes.append(f"without {', '.join(sorted(derived))}, which Salesforce refused")
+    result = record_result(item)
+    if isinstance(result, Success):
+        return replace(result, detail="; ".join([result.detail or "created", *notes]))
+    if error_code(result) == "DUPLICATE_VALUE":  # the next attempt finds and updates it
+        return TransientError("another process has just created the conversation's case")
+    return result

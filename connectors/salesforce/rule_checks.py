@@ -1,0 +1,175 @@
+"""Checks of the loaded rules against an org: permissions, fields, picklist values, record types and owners."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bridge.connector import CONTACT_OWNER, ActionUse, RuleProblem
+from bridge.errors import AccountError
+
+from .account_errors import PERMISSION_SET
+from .field_checks import check_value, find_described
+from .org import Org
+from .settings import connector
+from .setup import external_id_problem, has_field
+
+_WRITE_TASKS: Mapping[str, Sequence[str]] = {
+    "Task": ("create", "edit"),
+    "Contact": ("read", "edit"),
+    "Lead": ("read", "create", "edit"),
+}
+_PERMISSIONS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "log_call": _WRITE_TASKS,
+    "log_chat": _WRITE_TASKS,
+    "log_message": _WRITE_TASKS,
+    "create_task": _WRITE_TASKS,
+    "upsert_contact": {"Contact": ("read", "edit"), "Lead": ("read", "create", "edit")},
+    "update_lead": {"Lead": ("read", "edit")},
+    "create_case": {"Case": ("read", "create", "edit"), "Contact": ("read",)},
+    "close_case": {"Case": ("read", "edit")},
+    "set_opt_out": {"Contact": ("read", "edit"), "Lead": ("read", "edit")},
+}
+"""Action -> object types, and what the integration user must be able to do with their records."""
+_PEOPLE = ("Contact", "Lead")
+_FIELD_PARAMS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "log_call": {"properties": ("Task",), "new_contact": _PEOPLE},
+    "log_chat": {"properties": ("Task",), "new_contact": _PEOPLE},
+    "log_message": {"new_contact": _PEOPLE},
+    "create_task": {"properties": ("Task",), "new_contact": _PEOPLE},
+    "upsert_contact": {"properties": _PEOPLE, "new_contact": _PEOPLE},
+    "update_lead": {"properties": ("Lead",)},
+    "create_case": {"properties": ("Case",)},
+    "close_case": {"properties": ("Case",)},
+}
+"""Action -> the params that set fields, and the object types that may have the field."""
+_VALUE_PARAMS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "create_task": {"priority": ("Task", "Priority")},
+    "log_call": {"call_type": ("Task", "Type")},
+    "update_lead": {"status": ("Lead", "Status")},
+    "create_case": {
+        "status": ("Case", "Status"),
+        "priority": ("Case", "Priority"),
+        "origin": ("Case", "Origin"),
+    },
+    "close_case": {"status": ("Case", "Status")},
+}
+"""Action -> the params that are the value of one field."""
+_QUEUE_OWNED = ("create_case", "upsert_contact")
+"""Actions whose records a queue may own."""
+_FLAGS = {"create": "createable", "edit": "updateable"}
+
+
+@connector.check_rules
+def check_rules(org: Org, uses: Sequence[ActionUse]) -> list[RuleProblem]:
+    """Find what the org would refuse. The description of each object type that the rules write takes one request."""
+    descriptions = _descriptions(org, uses)
+    return [
+        *_permission_problems(descriptions, uses),
+        *_case_field_problems(org, descriptions, uses),
+        *_field_problems(descriptions, uses),
+        *_owner_problems(org, uses),
+    ]
+
+
+def _descriptions(org: Org, uses: Sequence[ActionUse]) -> dict[str, Mapping[str, Any] | None]:
+    """Return Salesforce's description of each object type that the actions need; None if it is hidden."""
+    descriptions: dict[str, Mapping[str, Any] | None] = {}
+    for use in uses:
+        for object_type in _PERMISSIONS.get(use.action.name, ()):
+            if object_type not in descriptions:
+                try:
+                    descriptions[object_type] = org.describe(object_type)
+                except AccountError:
+                    descriptions[object_type] = None
+    return descriptions
+
+
+def _permission_problems(
+    descriptions: Mapping[str, Mapping[str, Any] | None], uses: Sequence[ActionUse]
+) -> Iterator[RuleProblem]:
+    for object_type, description in descriptions.items():
+        missing: dict[str, list[str]] = {}
+        for use in uses:
+            for access in _access(use).get(object_type, ()):
+                is_granted = description is not None and description.get(_FLAGS.get(access, ""), True)
+                if not is_granted and use.action.name not in missing.setdefault(access, []):
+                    missing[access].append(use.action.name)
+        if missing := {access: actions for access, actions in missing.items() if actions}:
+            names = " and ".join(access.capitalize() for access in missing)
+            actions = ", ".join(dict.fromkeys(action for names_ in missing.values() for action in names_))
+            yield RuleProblem(
+                f"the integration user has no {names} access to {object_type} (for {actions}): grant it under Object "
+                f"Settings in {PERMISSION_SET}"
+            )
+
+
+def _access(use: ActionUse) -> Mapping[str, Sequence[str]]:
+    """Return what the action needs. By `on_missing`, it creates contacts, or no leads."""
+    access = dict(_PERMISSIONS.get(use.action.name, {}))
+    on_missing = use.params.get("on_missing")
+    if on_missing == "contact":
+        access["Contact"] = ("read", "create", "edit")
+    if on_missing == "skip" and "Lead" in access:
+        access["Lead"] = ("read", "edit")
+    return access
+
+
+def _case_field_problems(
+    org: Org, descriptions: Mapping[str, Mapping[str, Any] | None], uses: Sequence[ActionUse]
+) -> Iterator[RuleProblem]:
+    description = descriptions.get("Case")
+    if description is None or not any(use.action.name == "create_case" for use in uses):
+        return
+    field = org.settings.case_field
+    problem = external_id_problem(description, "Case", field)
+    if not has_field(description, field):
+        problem = (
+            f"Case.{field} is missing or hidden from this user (for create_case): run `bridge connections setup "
+            f"salesforce`, then grant Read and Edit access to the field in {PERMISSION_SET}"
+        )
+    if problem:
+        yield RuleProblem(problem)
+
+
+def _field_problems(
+    descriptions: Mapping[str, Mapping[str, Any] | None], uses: Sequence[ActionUse]
+) -> Iterator[RuleProblem]:
+    for use in uses:
+        for param, object_types in _FIELD_PARAMS.get(use.action.name, {}).items():
+            visible = {name: described for name in object_types if (described := descriptions.get(name))}
+            access = "updateable" if use.action.name in ("update_lead", "close_case") else "createable"
+            for name, value in use.properties(param).items() if visible else ():
+                found = find_described(visible, name, access)
+                problem = found if isinstance(found, tuple) else check_value(found, name, value)
+                if problem is not None:
+                    text, hint, level = problem
+                    yield RuleProblem(text, hint, use, (param, name), level)
+        for param, (object_type, name) in _VALUE_PARAMS.get(use.action.name, {}).items():
+            described = descriptions.get(object_type)
+            if described and param in use.params:
+                found = find_described({object_type: described}, name, "createable")
+                problem = None if isinstance(found, tuple) else check_value(found, param, use.params[param])
+                if problem is not None:
+                    text, hint, level = problem
+                    yield RuleProblem(text, hint, use, (param,), level)
+
+
+def _owner_problems(org: Org, uses: Sequence[ActionUse]) -> Iterator[RuleProblem]:
+    if org.settings.owner and (problem := _owner_problem(org, org.settings.owner, queue_allowed=False)):
+        yield RuleProblem(f"SALESFORCE_OWNER: {problem}")
+    for use in uses:
+        owner = use.params.get("owner")
+        if isinstance(owner, str) and owner != CONTACT_OWNER:
+            problem = _owner_problem(org, owner, queue_allowed=use.action.name in _QUEUE_OWNED)
+            if problem:
+                yield RuleProblem(
+                    problem, "a rule with a wrong owner still writes its record", use, ("owner",)
+                )
+
+
+def _owner_problem(org: Org, name: str, *, queue_allowed: bool) -> str:
+    owner = org.owners.find(name)
+    if owner.problem or owner.is_user or queue_allowed:
+        return owner.problem
+    return "a queue can own leads and cases only: choose a user"
