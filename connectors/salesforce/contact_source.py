@@ -35,6 +35,7 @@ from .new_records import (
     shortened,
 )
 from .org import Org, typed
+from .person_accounts import business_accounts
 from .session import Record
 from .soql import chunks, select
 
@@ -106,7 +107,9 @@ class Contacts:
                 for object_type in self._object_types
             ]
             if "Contact" in self._create_as:
-                objects.append(f"Account({', '.join(ACCOUNT_FIELDS)})")
+                condition = business_accounts(self._org)
+                where = f" WHERE {condition}" if condition else ""
+                objects.append(f"Account({', '.join(ACCOUNT_FIELDS)}{where})")
             sosl = f"FIND {{{terms}}} IN PHONE FIELDS RETURNING {', '.join(objects)} LIMIT 2000"
             rows = self._org.search(sosl)
             self._accounts.add_found(row for row in rows if _is_account(row))
@@ -115,12 +118,10 @@ class Contacts:
             missing = [phone for phone in chunk if not any(same_number(number, phone) for number in numbers)]
             # The search index lags: a record created by an attempt whose response was lost would be created again.
             if missing:
-                condition = "CreatedDate >= {} AND (Phone IN {} OR MobilePhone IN {})"
+                recent = "CreatedDate >= {} AND (Phone IN {} OR MobilePhone IN {})"
                 since = datetime.now(UTC) - timedelta(days=1)
                 for object_type in [name for name in self._object_types if name in self._recent_types]:
-                    matches += self._query_matches(
-                        object_type, format_soql(condition, since, missing, missing)
-                    )
+                    matches += self._query_matches(object_type, format_soql(recent, since, missing, missing))
         return matches
 
     @property

@@ -14,6 +14,7 @@ from bridge.errors import AccountError, DeliveryError
 from .account_errors import missing_field
 from .errors import record_result
 from .org import Org, typed
+from .person_accounts import refusal
 from .session import Record
 
 CONTACT_PREFIX, LEAD_PREFIX = "003", "00Q"
@@ -158,4 +159,11 @@ def update_leniently(
         first = outcomes[record_id]
         outcome.existing_id, outcome.refused = first.existing_id, first.refused | outcome.refused
         outcomes[record_id] = outcome
+    errors = {
+        record_id: outcome.error
+        for record_id, outcome in outcomes.items()
+        if outcome.error is not None and record_id.startswith(CONTACT_PREFIX)
+    }
+    for record_id, error in refusal(org, errors).items():
+        outcomes[record_id].error = error
     return outcomes

@@ -25,6 +25,7 @@ from bridge.connector import (
 from .field_values import writable_fields
 from .org import Org
 from .owners import USER_PREFIX
+from .person_accounts import business_accounts
 from .session import Record
 from .soql import chunks, select
 
@@ -116,8 +117,10 @@ class Accounts:
         """Read the accounts with these names. Uppercase and lowercase letters are the same to Salesforce."""
         unread = sorted({name for name in names if name and name.lower() not in self._by_name})
         self._by_name |= {name.lower(): [] for name in unread}
+        only = f" AND {condition}" if unread and (condition := business_accounts(self._org)) else ""
         for chunk in chunks(unread):
-            for row in self._org.query(select(ACCOUNT_FIELDS, "Account", format_soql("Name IN {}", chunk))):
+            named = format_soql("Name IN {}", chunk) + only
+            for row in self._org.query(select(ACCOUNT_FIELDS, "Account", named)):
                 self._by_name.setdefault(str(row["Name"]).lower(), []).append(row)
 
     def of(self, query: ContactQuery) -> Record | None:

@@ -55,7 +55,7 @@ class References:
 
     fields: Record = field(default_factory=dict)
     derived: set[str] = field(default_factory=set)
-    """Fields that neither the rule nor the event names. An update of the Task leaves them as a colleague set them."""
+    """Fields that neither the rule nor the event sets. An update of the Task leaves them as a colleague set them."""
     notes: list[str] = field(default_factory=list)
 
 

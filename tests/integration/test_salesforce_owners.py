@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from bridge.connector import Success
+from bridge.errors import PermanentError
 from bridge.sandbox import RunningSandbox
 from bridge.sandbox.salesforce.records import QUEUE_ID, SALES_USER_ID, USER_ID
 from bridge.sandbox.salesforce.schema import Field
@@ -219,6 +220,29 @@ def test_field_that_only_a_contact_has_is_left_out_of_a_lead(
         "updated; without Last_Call_Summary__c, which a lead does not have",
     )
     assert sandbox.salesforce.leads[0]["Title"] == "Owner"
+
+
+def test_person_account_gets_the_call_and_keeps_its_fields(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    sandbox.salesforce.enable_person_accounts()
+    person = sandbox.salesforce.add_person(LastName="Lindqvist", FirstName="Maya", Email=EMAIL)
+    result = salesforce.deliver("log_call")  # the phone number would be filled in
+    assert sandbox.salesforce.tasks[0]["WhoId"] == person.id
+    assert "the contact was not completed: the contact belongs to a person account" in result.detail
+    with pytest.raises(PermanentError, match="change the account instead"):
+        salesforce.deliver("upsert_contact", params={"properties": {"Title": "Owner"}})
+
+
+def test_account_of_a_person_gets_no_further_contact(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    sandbox.salesforce.enable_person_accounts()
+    person = sandbox.salesforce.add_person(LastName="Cycles", Phone=PHONE)
+    sandbox.salesforce.delete("Contact", person.id)
+    source_event = event(changes={"callMetadata.customer.company": "Cycles"}, clock=salesforce.clock)
+    salesforce.deliver("log_call", source_event, {"on_missing": "contact"})
+    assert (sandbox.salesforce.contacts, len(sandbox.salesforce.leads)) == ([], 1)
 
 
 # ------------------------------------------------------------------------------------------------ owners of Tasks

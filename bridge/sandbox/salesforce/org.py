@@ -206,6 +206,22 @@ class Salesforce(SalesforceApi):
         with self.lock:
             self.crm.tables["User"][user_id].fields["IsActive"] = False
 
+    def enable_person_accounts(self) -> None:
+        """Let accounts be people. It cannot be undone."""
+        with self.lock:
+            for kind in ("Account", "Contact"):
+                field = Field("IsPersonAccount", "boolean", createable=False, updateable=False)
+                self.crm.types[kind].fields[field.name] = field
+
+    def add_person(self, **values: Any) -> SObject:
+        """Add a person account, and return its contact. Its account has the same name and phone number."""
+        with self.lock:
+            now, types, flag = self.now(), self.crm.types, {"IsPersonAccount": True}
+            account = {"Name": values["LastName"], "Phone": values.get("Phone"), "OwnerId": USER_ID}
+            account_id = self.crm.insert_unchecked(types["Account"], account | flag, now).id
+            contact = {"AccountId": account_id, "OwnerId": USER_ID, **values}
+            return self.crm.insert_unchecked(types["Contact"], contact | flag, now)
+
     def set_duplicate_rule(self, rule: str | None) -> None:
         """Set whether to `alert` or `block` on a second Contact or Lead with the same email. None allows it."""
         with self.lock:
