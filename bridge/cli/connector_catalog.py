@@ -13,7 +13,7 @@ from bridge.cli.accounts import connections_used_by
 from bridge.cli.bootstrap import registry_for
 from bridge.cli.dry_run import load_file
 from bridge.cli.output import Page, Record, Table, as_items, console, echo, render, result_line
-from bridge.connector import Action, Connector
+from bridge.connector import Action, Connector, ConnectorSettings
 from bridge.connector.action_name import ActionName
 from bridge.connector.discovery import Registry
 from bridge.connector.params import allows_none, example_of, template_of
@@ -97,8 +97,9 @@ def _settings(connector: Connector) -> list[dict[str, Any]]:
             "variable": model.variable(prefix, field),
             "required": info.is_required(),
             "description": info.description or "",
+            "default": getattr(connector.limits, field) if field in ConnectorSettings.model_fields else None,
         }
-        for field, info in model.model_fields.items()
+        for field, info in model.ordered_fields().items()
     ]
 
 
@@ -128,6 +129,8 @@ def _print_connector(record: dict[str, Any]) -> None:
     console().print(Text("\nEnvironment variables", "bold cyan"))
     for setting in record["settings"]:
         optional = "" if setting["required"] else "  (optional)"
+        if setting["default"] is not None:
+            optional = f"  (default {setting['default']:g})"
         echo(
             f"  {setting['variable']}{optional}"
             + (f"  {setting['description']}" if setting["description"] else "")

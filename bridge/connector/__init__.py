@@ -68,7 +68,7 @@ from bridge.connector.crm import (
     owner_param,
     split_text,
 )
-from bridge.connector.deadline import check_deadline, remaining_seconds
+from bridge.connector.deadline import check_deadline, count_request, remaining_seconds
 from bridge.connector.opt_outs import (
     EMAIL_CHANNELS,
     PHONE_CHANNELS,
@@ -169,6 +169,7 @@ __all__ = [
     "contact_result",
     "did_you_mean",
     "enforce_deadline",
+    "count_request",
     "failure_from_exception",
     "failure_from_status",
     "fields_to_write",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
@@ -196,6 +196,14 @@ class Connector:
         return self.actions.get(ActionName.parse(full_name).action)
 
     def client(self, function: F) -> F:
+    def limits_of(self, settings: ConnectorSettings) -> Limits:
+        """Return the limits of one connection: the connector's own, unless its settings say otherwise."""
+        return replace(
+            self.limits,
+            per_second=settings.per_second or self.limits.per_second,
+            concurrency=settings.concurrency or self.limits.concurrency,
+        )
+
         """Decorator: `(settings) -> client`, called once per connection. Every call of the client needs a timeout.
 
         If the client has a `close()`, it is called when the service stops.

@@ -1,8 +1,9 @@
-"""The deadline of the attempt that runs in the current thread or task.
+"""The deadline of the attempt that runs in the current thread or task, and the number of its requests.
 
 An attempt must not outlive its lease, because another worker may then have claimed the delivery. The remaining time
 therefore limits the timeout of every socket, and is checked again right before a request is sent. A process that was
-suspended past its lease aborts instead of sending.
+suspended past its lease aborts instead of sending. The requests are counted because a connection's limit per second is
+one of requests, and an attempt may need several.
 """
 
 from __future__ import annotations
@@ -10,11 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from bridge.clock import uptime
 from bridge.errors import TransientError
 
 _deadline: ContextVar[float | None] = ContextVar("attempt_deadline", default=None)
+_requests: ContextVar[RequestCount | None] = ContextVar("request_count", default=None)
+
+
+@dataclass
+class RequestCount:
+    """The number of requests that were sent."""
+
+    sent: int = 0
 
 
 @contextmanager
@@ -25,6 +35,24 @@ def attempt_deadline(uptime_at: float) -> Iterator[None]:
         yield
     finally:
         _deadline.reset(token)
+
+
+@contextmanager
+def count_requests() -> Iterator[RequestCount]:
+    """Count the requests that are sent inside the `with` block."""
+    count = RequestCount()
+    token = _requests.set(count)
+    try:
+        yield count
+    finally:
+        _requests.reset(token)
+
+
+def count_request() -> None:
+    """Count one request. The transports of `bridge.connector` do so; call it right before any other request."""
+    count = _requests.get()
+    if count is not None:
+        count.sent += 1
 
 
 def remaining_seconds(limit: float) -> float:

@@ -48,10 +48,26 @@ Email = Annotated[str, AfterValidator(_email)]
 class ConnectorSettings(EnvironmentModel):
     """A connection's settings, read from variables prefixed with the connection's name in capitals.
 
-    `bridge connectors show` prints a field's docstring as the description of its variable.
+    `bridge connectors show` prints a field's docstring as the description of its variable. Every connection has the
+    two settings of this class; `Connector.limits_of` combines them with the connector's own limits.
     """
 
     model_config = ConfigDict(use_attribute_docstrings=True)
+
+    per_second: float | None = Field(None, gt=0, le=1000)
+    """Requests per second, of all processes together."""
+    concurrency: int | None = Field(None, ge=1, le=64)
+    """Concurrent attempts in one worker."""
+
+    @classmethod
+    def ordered_fields(cls) -> dict[str, FieldInfo]:
+        """Return the fields: those of the connector, then those that every connection has."""
+        own = {
+            name: info
+            for name, info in cls.model_fields.items()
+            if name not in ConnectorSettings.model_fields
+        }
+        return own | cls.model_fields
 
     @classmethod
     def prefix(cls, connection: str) -> str:

@@ -25,7 +25,7 @@ from pydantic import AfterValidator, SecretStr
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from bridge.connector.deadline import check_deadline, remaining_seconds
+from bridge.connector.deadline import check_deadline, count_request, remaining_seconds
 from bridge.errors import (
     AuthenticationError,
     DeliveryError,
@@ -100,7 +100,14 @@ SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
 
 
 class _DeadlineMixin:
-    """A connection that checks the deadline after its handshake, as the process may have been suspended meanwhile."""
+    """A connection that checks the deadline after its handshake, as the process may have been suspended meanwhile.
+
+    It also counts requests.
+    """
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        count_request()
+        super().request(*args, **kwargs)  # type: ignore[misc]
 
     def send(self, data: Any) -> None:
         connection: Any = self
@@ -169,6 +176,7 @@ def http_client(**options: Any) -> httpx.Client:
 
     def apply_deadline(request: httpx.Request) -> None:
         check_deadline()
+        count_request()
         request.extensions["trace"] = _check_before_headers
         request.extensions["timeout"] = httpx.Timeout(
             remaining_seconds(READ_SECONDS), connect=remaining_seconds(CONNECT_SECONDS)

@@ -136,6 +136,8 @@ class Capacity:
     per_second: float | None = None
     max_batch_size: int = 1
 
+    requests_per_call: int = 1
+    """Requests that a call is expected to take; what it really takes is settled with its result."""
 
 @dataclass(frozen=True)
 class ClaimedBatch:
@@ -153,7 +155,9 @@ def claim(
     with database.write() as conn:
         account = lock_connection(database, conn, capacity.connection)
         now = database.now(conn)  # read after waiting for the lock, so that time never goes back for this row
-        budget = acquire_budget(conn, account, now, capacity.slots, capacity.per_second)
+        budget = acquire_budget(
+            conn, account, now, capacity.slots, capacity.per_second, capacity.requests_per_call
+        )
         selected = _select_due(database, conn, capacity, budget, now) if budget.calls else []
         if not selected:
             return ClaimedBatch((), _next_poll_delay(conn, capacity.connection, budget, now))

@@ -7,6 +7,7 @@ A pause is an instant in the row, so waiting deliveries hold no thread. `pause_c
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
@@ -41,7 +42,10 @@ CIRCUIT_WINDOW = timedelta(seconds=60)
 CIRCUIT_FAILURES = 5
 """The circuit breaker opens at this many failures within the window, if they are at least half of all attempts."""
 RATE_PAUSE, MAX_RATE_PAUSE = timedelta(seconds=1), timedelta(minutes=5)
-"""The first and the longest pause after a 429 without `Retry-After`; it doubles until a request is answered."""
+"""The first and the longest pause after a 429 without `Retry-After`; it doubles until a request is answered. Each is up
+to a fifth shorter, so that several connections of one account do not come back together."""
+MAX_DEBT_SECONDS = 10
+"""How long calls that took more requests than expected delay the next ones, at most."""
 QUOTA_PAUSE = timedelta(hours=1)
 """The pause for an exhausted quota, if the provider does not report when it is reset."""
 
@@ -104,6 +108,7 @@ class RequestBudget:
     available_at: datetime | None = None
     """When to ask again, if `calls` is 0."""
     tokens: float | None = None
+    requests_per_call: int = 1
     is_probe: bool = False
     """True while the circuit breaker is half-open: one call probes the provider, and all others wait for its result."""
     alerts_only: bool = False
@@ -116,7 +121,8 @@ class RequestBudget:
         """
         values: dict[str, Any] = {}
         if calls and self.tokens is not None:
-            values |= {"tokens": self.tokens - calls, "tokens_refilled_at": now}
+            tokens = self.tokens - calls * self.requests_per_call
+            values |= {"tokens": tokens, "tokens_refilled_at": now}
         if calls and self.is_probe:
             values["paused_until"] = now + 3 * PROBE_INTERVAL
         values |= columns
@@ -163,9 +169,17 @@ _OPEN: dict[str, Any] = {
 
 
 def acquire_budget(
-    conn: Connection, connection: ConnectionState, now: datetime, calls: int, per_second: float | None
+    conn: Connection,
+    connection: ConnectionState,
+    now: datetime,
+    calls: int,
+    per_second: float | None,
+    requests_per_call: int = 1,
 ) -> RequestBudget:
-    """Return how many of `calls` may start; `connection` was locked before `now` was read."""
+    """Return how many of `calls` may start; `connection` was locked before `now` was read.
+
+    A call may start if the budget has all the requests that it is expected to take, or is full.
+    """
     name = connection.name
     is_capped = connection.pause_cause == PauseCause.TOTAL_CAP
     alerts_only = is_capped or connection.all_are_paused
@@ -184,12 +198,14 @@ def acquire_budget(
     elapsed = (
         abs((now - connection.tokens_refilled_at).total_seconds()) if connection.tokens_refilled_at else burst
     )
-    tokens = min(
-        burst, (connection.tokens if connection.tokens is not None else burst) + elapsed * per_second
+    stored = burst if connection.tokens is None else max(connection.tokens, -MAX_DEBT_SECONDS * burst)
+    tokens = min(burst, stored + elapsed * per_second)
+    needed = min(requests_per_call, burst)
+    if tokens < needed:
+        return RequestBudget(name, 0, now + timedelta(seconds=(needed - tokens) / per_second), tokens)
+    return RequestBudget(
+        name, min(calls, int(tokens / needed)), None, tokens, requests_per_call, is_probe, alerts_only
     )
-    if tokens < 1:
-        return RequestBudget(name, 0, now + timedelta(seconds=(1 - tokens) / per_second), tokens)
-    return RequestBudget(name, min(calls, int(tokens)), None, tokens, is_probe, alerts_only)
 
 
 def stored_message_counts(conn: Connection, name: str) -> MessageCounts:
@@ -250,6 +266,18 @@ def record_outcomes(
     return values
 
 
+def take_requests(conn: Connection, name: str, requests: int) -> None:
+    """Take requests from the budget of a connection that calls made beyond those that their claim took.
+
+    A negative number gives back requests that were not made.
+    """
+    conn.execute(
+        update(_TABLE)
+        .where(_TABLE.c.name == name, _TABLE.c.tokens.is_not(None))
+        .values(tokens=_TABLE.c.tokens - requests)
+    )
+
+
 def take_back_messages(
     database: Database, conn: Connection, name: str, messages: Iterable[tuple[Channel, datetime]]
 ) -> None:
@@ -287,12 +315,14 @@ def _pause(
             PauseCause.QUOTA, outcome.until or now + QUOTA_PAUSE, mask(outcome.detail), alert=True
         )
     if isinstance(outcome, RateLimited):
-        if outcome.retry_after is not None:
+        if outcome.retry_after:  # some send `Retry-After: 0` with every 429
             return pause_columns(PauseCause.RATE_LIMIT, now + outcome.retry_after, mask(outcome.detail))
         if connection.pause_cause == "rate_limit" and connection.paused_until and connection.is_paused(now):
             # The call was already running when the pause started.
             return pause_columns(PauseCause.RATE_LIMIT, connection.paused_until, mask(outcome.detail))
-        wait = min(RATE_PAUSE * 2 ** min(consecutive_rate_limits, 16), MAX_RATE_PAUSE)
+        wait = min(RATE_PAUSE * 2 ** min(consecutive_rate_limits, 16), MAX_RATE_PAUSE) * random.uniform(
+            0.8, 1
+        )
         return pause_columns(PauseCause.RATE_LIMIT, now + wait, mask(outcome.detail)) | {
             "consecutive_rate_limits": consecutive_rate_limits + 1
         }

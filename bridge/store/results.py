@@ -6,7 +6,7 @@ delivery again, the attempt is recorded for operators to see, and nothing else c
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -21,7 +21,7 @@ from bridge.policy import event_precedence
 from bridge.store import schema
 from bridge.store.bulk import bulk_update
 from bridge.store.claim import ClaimedDelivery
-from bridge.store.connections import log_state_change, record_outcomes, take_back_messages
+from bridge.store.connections import log_state_change, record_outcomes, take_back_messages, take_requests
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, DELIVERY_STATES, Delivery
 from bridge.store.opt_outs import OptOutChange, save_opt_outs
@@ -61,6 +61,9 @@ class AttemptResult:
     """The provider reports that the recipient opted out of this channel."""
     undeliverable: bool = False
     """The provider reports that the address cannot get messages on this channel."""
+    extra_requests: int = 0
+    """Requests that the call made beyond those that its claim took from the connection's budget. Set on the first
+    result of a batch."""
     affects_connection: bool = True
     """False if the result says nothing about the provider: the attempt never started, or the bridge interrupted it."""
 
@@ -96,6 +99,7 @@ def record_results(
             name: record_outcomes(database, conn, name, by_connection[name], now, fingerprint_of)
             for name in sorted(by_connection)
         }
+        _settle_requests(conn, results)
         _take_back_unsent(database, conn, results)
         rows = {
             row.id: row
@@ -148,6 +152,16 @@ def record_results(
     for name, columns in changed_columns.items():
         log_state_change(name, columns)
     return outdated
+
+
+def _settle_requests(conn: Connection, results: Sequence[AttemptResult]) -> None:
+    """Take from the budgets what the calls needed beyond what their claims took."""
+    extra: Counter[str] = Counter()
+    for item in results:
+        extra[item.delivery.connection] += item.extra_requests
+    for name, requests in sorted(extra.items()):
+        if requests:
+            take_requests(conn, name, requests)
 
 
 def _take_back_unsent(database: Database, conn: Connection, results: Sequence[AttemptResult]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 
 from bridge.clock import uptime
-from bridge.connector import Action, Connector, ConnectorSettings
+from bridge.connector import Action, Connector, ConnectorSettings, Limits
 from bridge.store.database import ALL_TOPICS
 from bridge.store.deliveries import Delivery
 from bridge.telemetry import log
@@ -45,6 +45,8 @@ class Account:
     settings: ConnectorSettings
     average_call_seconds: float = 1.0
     """Moving average of the duration of a call."""
+    _requests_per_call: float = 1.0
+    """Moving average of the requests that a call takes."""
     _running: int = 0
     """Calls that were claimed and have not returned."""
     _slots_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -53,7 +55,12 @@ class Account:
     _pool: ThreadPoolExecutor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._pool = ThreadPoolExecutor(self.connector.limits.concurrency, f"bridge-{self.name}")
+        self._pool = ThreadPoolExecutor(self.limits.concurrency, f"bridge-{self.name}")
+
+    @cached_property
+    def limits(self) -> Limits:
+        """The load that this account may put on its provider."""
+        return self.connector.limits_of(self.settings)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -84,7 +91,7 @@ class Account:
         calls_per_thread = (
             max(1.0, min(MAX_PREFETCH, PREFETCH_SECONDS / self.average_call_seconds)) if recoverable else 1.0
         )
-        return int(self.connector.limits.concurrency * calls_per_thread)
+        return int(self.limits.concurrency * calls_per_thread)
 
     @property
     def free_slots(self) -> int:
@@ -92,7 +99,17 @@ class Account:
         with self._slots_lock:
             capacity = self.capacity
             slots = capacity - self._running
-            return slots if slots >= capacity // 4 or self._running < self.connector.limits.concurrency else 0
+            return slots if slots >= capacity // 4 or self._running < self.limits.concurrency else 0
+
+    @property
+    def requests_per_call(self) -> int:
+        """The number of requests that a call is expected to take."""
+        return max(1, round(self._requests_per_call))
+
+    def note_requests(self, requests: int) -> None:
+        """Learn from a call that took this many requests."""
+        with self._slots_lock:
+            self._requests_per_call = 0.8 * self._requests_per_call + 0.2 * requests
 
     def occupy(self, calls: int) -> None:
         """Take the slots of `calls` that were claimed."""

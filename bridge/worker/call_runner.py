@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from bridge.clock import uptime
+from bridge.connector.deadline import count_requests
 from bridge.errors import OutcomeUnknown
 from bridge.store.claim import ClaimedDelivery
 from bridge.store.deliveries import Delivery
@@ -16,7 +17,12 @@ from bridge.worker.account import Account, Accounts
 from bridge.worker.attempt import AttemptRunner, CallResult
 from bridge.worker.clock_jumps import ClockJumpDetector
 from bridge.worker.in_flight import InFlight
-from bridge.worker.result_policy import LOOKUP_INTERVAL, NotStarted, classify_result
+from bridge.worker.result_policy import (
+    LOOKUP_INTERVAL,
+    NotStarted,
+    UnsupportedByThisVersion,
+    classify_result,
+)
 from bridge.worker.stall_detector import StallDetector
 
 RELEASE_INTERVAL = 0.005
@@ -47,24 +53,31 @@ class CallRunner:
         self._stalls = stalls
         self._metrics = metrics
 
-    def submit(self, account: Account, calls: Sequence[Call], claimed_at: float) -> None:
-        """Have these calls, claimed at `claimed_at` (an `uptime`), made in the account's threads."""
+    def submit(
+        self, account: Account, calls: Sequence[Call], claimed_at: float, requests_per_call: int = 1
+    ) -> None:
+        """Have these calls, claimed at `claimed_at` (an `uptime`), made in the account's threads.
+
+        `requests_per_call` is what the claim took from the budget of requests for each of them.
+        """
         waiting: queue.SimpleQueue[Call] = queue.SimpleQueue()
         for call in calls:
             waiting.put(call)
         # All threads take calls from the same queue, so a call that hangs does not delay the others.
-        for _ in range(min(len(calls), account.connector.limits.concurrency)):
+        for _ in range(min(len(calls), account.limits.concurrency)):
             try:
-                account.submit(lambda: self._make_calls(account, waiting, claimed_at))
+                account.submit(lambda: self._make_calls(account, waiting, claimed_at, requests_per_call))
             except RuntimeError as error:  # the machine cannot start another thread
                 log.error("failed to start attempt thread", connection=account.name, error=str(error))
-                self._requeue(account, waiting, claimed_at)
+                self._requeue(account, waiting, claimed_at, requests_per_call)
 
-    def _make_calls(self, account: Account, waiting: queue.SimpleQueue[Call], claimed_at: float) -> None:
+    def _make_calls(
+        self, account: Account, waiting: queue.SimpleQueue[Call], claimed_at: float, requests_per_call: int
+    ) -> None:
         """Make calls until the queue is empty, and release their slots every few milliseconds."""
         since, returned = uptime(), 0
         while call := _take(waiting):
-            self._submit_results(self._attempt(account, call, claimed_at))
+            self._submit_results(self._attempt(account, call, claimed_at, requests_per_call))
             returned += 1
             now = uptime()
             if now - since >= RELEASE_INTERVAL:
@@ -73,23 +86,36 @@ class CallRunner:
         if returned:
             self._accounts.release(account, returned, uptime() - since)
 
-    def _requeue(self, account: Account, waiting: queue.SimpleQueue[Call], claimed_at: float) -> None:
+    def _requeue(
+        self, account: Account, waiting: queue.SimpleQueue[Call], claimed_at: float, requests_per_call: int
+    ) -> None:
         """Record that calls cannot be made now, so that they are claimed again."""
         while call := _take(waiting):
-            self._submit_results(self._classify(call, [NotStarted()] * len(call), claimed_at))
+            results = self._classify(call, [NotStarted()] * len(call), claimed_at)
+            results[0].extra_requests = -requests_per_call
+            self._submit_results(results)
             self._accounts.release(account, 1, account.average_call_seconds)
 
-    def _attempt(self, account: Account, call: Call, claimed_at: float) -> list[AttemptResult]:
+    def _attempt(
+        self, account: Account, call: Call, claimed_at: float, requests_per_call: int
+    ) -> list[AttemptResult]:
         started_at = uptime()
         self._in_flight.started(call)
-        if self._is_premature_lookup(call[0].delivery):
-            results: list[CallResult] = [
-                NotStarted("the database clock jumped; the lookup is repeated later", LOOKUP_INTERVAL)
-            ]
-        else:
-            results = self._attempts.run(account, call, claimed_at + account.connector.limits.timeout)
+        with count_requests() as count:
+            if self._is_premature_lookup(call[0].delivery):
+                results: list[CallResult] = [
+                    NotStarted("the database clock jumped; the lookup is repeated later", LOOKUP_INTERVAL)
+                ]
+            else:
+                results = self._attempts.run(account, call, claimed_at + account.limits.timeout)
         self._metrics.attempt_seconds.labels(account.name).observe(uptime() - started_at)
-        return self._classify(call, results, claimed_at)
+        requests = count.sent
+        if not isinstance(results[0], NotStarted | UnsupportedByThisVersion):
+            requests = max(1, requests)  # some transports do not count
+            account.note_requests(requests)
+        classified = self._classify(call, results, claimed_at)
+        classified[0].extra_requests = requests - requests_per_call
+        return classified
 
     def _is_premature_lookup(self, delivery: Delivery) -> bool:
         """Return True for a lookup that a clock jump made due before the provider can know the outcome."""

@@ -76,14 +76,15 @@ class Dispatcher(BackgroundThread):
             account.name,
             min(account.free_slots, MAX_CALLS),
             lambda use: action.batch if (action := connector.find_action(use)) else 1,
-            connector.limits.per_second,
+            account.limits.per_second,
             max((action.batch for action in connector.actions.values()), default=1),
         )
         batch = claim(self._database, capacity, self._policy_config(), self._worker_id)
         if batch.calls:
+            account.requests_per_call,
             self._clock_jumps.observe(batch.calls[0][0].started_at, claimed_at)
         account.occupy(len(batch.calls))
         self._in_flight.claimed((delivery for call in batch.calls for delivery in call), claimed_at)
         if batch.next_poll_in is not None:
             self._accounts.poll_at(account, claimed_at + batch.next_poll_in.total_seconds())
-        self._calls.submit(account, batch.calls, claimed_at)
+        self._calls.submit(account, batch.calls, claimed_at, capacity.requests_per_call)

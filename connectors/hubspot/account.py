@@ -34,8 +34,8 @@ BATCH_SIZE = 100
 class DeadlinePool(urllib3.PoolManager):
     """Connection pool for all requests of the account, which end within the attempt's deadline without retries."""
 
-    def __init__(self, version: str) -> None:
-        super().__init__(num_pools=2, maxsize=connector.limits.concurrency, retries=Retry(0))
+    def __init__(self, version: str, size: int) -> None:
+        super().__init__(num_pools=2, maxsize=size, retries=Retry(0))
         enforce_deadline(self)
         self._version = version
         self._daily_limit = DailyLimit()
@@ -73,7 +73,7 @@ class Account:
     """Client of one HubSpot account, over one connection pool."""
 
     def __init__(self, settings: Settings) -> None:
-        pool = DeadlinePool(settings.api_version)
+        pool = DeadlinePool(settings.api_version, connector.limits_of(settings).concurrency)
 
         def create_api(package: Any, name: str, config: dict[str, Any]) -> Any:
             api = DiscoveryBase._default_api_factory(package, name, config)

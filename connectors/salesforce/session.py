@@ -30,8 +30,8 @@ Record = dict[str, Any]
 class QuotaAdapter(DeadlineAdapter):
     """Transport adapter for all requests of the org: applies the attempt's deadline and guards the daily quota."""
 
-    def __init__(self, max_fraction: float, redirect_to: str | None) -> None:
-        super().__init__(redirect_to=redirect_to, pool_size=connector.limits.concurrency, read_seconds=20)
+    def __init__(self, max_fraction: float, redirect_to: str | None, pool_size: int) -> None:
+        super().__init__(redirect_to=redirect_to, pool_size=pool_size, read_seconds=20)
         self._max_fraction = max_fraction
         self._exhausted_until: datetime | None = None
         self.usage = ""
@@ -80,7 +80,11 @@ class Session:
         host = urlsplit(settings.url).hostname or ""
         direct = settings.url.startswith("https://") and host.endswith(".salesforce.com")
         # The SDK supports https and salesforce.com only; the adapter redirects to any other address.
-        self._adapter = QuotaAdapter(settings.max_quota_fraction, None if direct else settings.url)
+        self._adapter = QuotaAdapter(
+            settings.max_quota_fraction,
+            None if direct else settings.url,
+            connector.limits_of(settings).concurrency,
+        )
         self._domain = host.removesuffix(".salesforce.com") if direct else "redirected.my"
         self._http = requests.Session()
         self._http.trust_env = direct

@@ -17,7 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from bridge.cli import app
-from bridge.connector import Connector, MessageStatus
+from bridge.connector import Connector, ConnectorSettings, Limits, MessageStatus
 from bridge.connector.api import Action
 from bridge.connector.discovery import Registry
 from bridge.connector.params import example_of, template_of
@@ -96,13 +96,17 @@ def settings() -> Iterator[str]:
     for connector in _connectors():
         yield f"## {connector.name}"
         yield ""
-        yield from _variables(connector.settings, connector.settings.prefix(connector.name))
+        yield from _variables(connector.settings, connector.settings.prefix(connector.name), connector.limits)
 
 
-def _variables(model: type[EnvironmentModel], prefix: str) -> Iterator[str]:
+def _variables(model: type[EnvironmentModel], prefix: str, limits: Limits | None = None) -> Iterator[str]:
+    fields = model.ordered_fields() if issubclass(model, ConnectorSettings) else model.model_fields
+
     def rows() -> Iterator[tuple[str, ...]]:
-        for field, info in model.model_fields.items():
+        for field, info in fields.items():
             default = "required" if info.is_required() else _plain(info.default)
+            if field in ConnectorSettings.model_fields:
+                default = _plain(getattr(limits, field))
             yield f"`{model.variable(prefix, field)}`", default, info.description or ""
 
     yield from table(("Variable", "Default", "Meaning"), rows())

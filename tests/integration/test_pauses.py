@@ -63,7 +63,31 @@ def test_repeated_rate_limits_lengthen_the_pause(engine: Engine) -> None:
     assert remaining_pause(engine) <= timedelta(minutes=5)
 
 
-def test_rate_limit_pause_is_reset_by_a_response(engine: Engine) -> None:
+def test_retry_after_of_zero_does_not_stop_the_backoff(engine: Engine) -> None:
+    def limit() -> None:
+        raise RateLimited("429", retry_after=timedelta(0))
+
+    engine.deliver("post")
+    engine.provider.before = limit
+    engine.run_for(minutes=5)
+    assert len(engine.provider.calls) <= 12
+
+
+def test_pauses_of_rate_limits_vary(engine: Engine) -> None:
+    pauses = set()
+    for _ in range(5):
+        engine.deliver("post", engine.event(metadata=other_contact()))
+        [call] = engine.claim()
+        record_results(engine.database, engine.classify_result(call, [RateLimited("429")]))
+        pauses.add(remaining_pause(engine))
+        resume(engine.database, "desk", "ada")
+        engine.run_due()
+    assert len(pauses) == 5
+    assert all(timedelta(seconds=0.7) < pause <= timedelta(seconds=1) for pause in pauses)
+
+
+def test_rate_limit_pause_is_reset_by_a_response(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.uniform", lambda _, highest: highest)
     engine.provider.before = rate_limit
     engine.deliver("post")
     engine.run_for(minutes=2)
