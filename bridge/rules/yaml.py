@@ -224,7 +224,7 @@ class _Reader:
         start = event.start_mark
         node = Node(start.line + 1, start.column + 1, event.end_mark.line + 1, None, self.path)
         if isinstance(event, yaml.MappingStartEvent):
-            node.value = self.mapping(depth)
+            node.value = self.mapping(depth, is_flow=bool(event.flow_style))
         elif isinstance(event, yaml.SequenceStartEvent):
             node.value = [self.node(item, depth + 1) for item in self.until(yaml.SequenceEndEvent)]
         else:
@@ -237,11 +237,16 @@ class _Reader:
                 return
             yield event
 
-    def mapping(self, depth: int) -> dict[str, tuple[Node, Node]]:
+    def mapping(self, depth: int, *, is_flow: bool) -> dict[str, tuple[Node, Node]]:
         entries: dict[str, tuple[Node, Node]] = {}
         for event in self.until(yaml.MappingEndEvent):
             key = self.key(event)
-            value = self.node(next(self.events), depth + 1)
+            end, following = event.end_mark, next(self.events)
+            if is_flow and self._has_no_colon(end, following):
+                hint = "a text with a comma needs quotes: put the whole text in quotes"
+                self.diagnostics.error(key, f"`{_short(str(key.value))}` has no value", hint)
+                continue
+            value = self.node(following, depth + 1)
             name = str(key.value)
             if name in entries:
                 first = entries[name][0].line
@@ -251,6 +256,11 @@ class _Reader:
             else:
                 entries[name] = (key, value)
         return entries
+
+    def _has_no_colon(self, end: Any, value: Any) -> bool:
+        """Return whether a key of `{...}` that ends at `end` is followed by no colon: it is the rest of a text."""
+        is_empty = isinstance(value, yaml.ScalarEvent) and not value.value and not value.style
+        return is_empty and not self.lines[end.line][end.column :].lstrip().startswith(":")
 
     def key(self, event: Any) -> Node:
         mark: Any = event.start_mark
