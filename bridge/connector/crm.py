@@ -163,7 +163,7 @@ class CallParams(ConversationParams):
         """Return when the call began. Heppu sends the event when the call has ended."""
         if self.started_at is not None:
             return self.started_at
-        # A duration of more than a day is a mistake; the record then appears at the time of the event.
+        # A duration of more than a day cannot be one; the record then appears at the time of the event.
         seconds = self.duration_seconds() or 0.0
         return context.event.occurred_at - timedelta(seconds=seconds if seconds <= 86_400 else 0)
 

@@ -161,11 +161,6 @@ class Account:
             self._definitions[kind] = (time.monotonic() + _PROPERTY_CACHE_SECONDS, definitions)
         return definitions
 
-    def multi_select_properties(self, kind: str) -> frozenset[str]:
-        """Return the properties of an object type that take several options."""
-        definitions = self.property_definitions(kind)
-        return frozenset(name for name, item in definitions.items() if item.field_type == "checkbox")
-
     def require_boolean_property(self, name: str) -> None:
         """Raise ConfigError unless contacts have this property and it is a checkbox.
 

@@ -14,6 +14,7 @@ from .account import Account
 
 MAX_BODY_LENGTH = 65_536
 """HubSpot's limit for a call body or a note body, in characters."""
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{5,15}(Z|[+-]\d\d:?\d\d)?")
 OWNER = owner_param(r"\d+", "41629779 (in HubSpot: Settings > Users; not the user ID)")
 
 
@@ -28,14 +29,28 @@ def to_strings(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def to_properties(account: Account, kind: str, values: Mapping[str, Any]) -> dict[str, str]:
-    """Convert values as `to_strings` does, and a list to the options of a property that takes several."""
-    has_list = any(isinstance(value, list) for value in values.values())
-    multi_select = account.multi_select_properties(kind) if has_list else frozenset()
+    """Convert values as `to_strings` does, and lists and times to what the account's properties take.
+
+    A list becomes the options of a property that takes several, and a time the day of a property without time. Only
+    then are the definitions of the properties needed.
+    """
+    is_needed = any(isinstance(value, list) or _is_time(value) for value in values.values())
+    definitions = account.property_definitions(kind) if is_needed else {}
     return {
-        name: _to_string(value, ";" if name in multi_select else ", ")
+        name: _for_property(value, definitions.get(name))
         for name, value in values.items()
         if value is not None
     }
+
+
+def _for_property(value: Any, definition: Any | None) -> str:
+    takes_several = definition is not None and definition.field_type == "checkbox"
+    text = _to_string(value, ";" if takes_several else ", ")
+    return text[:10] if definition is not None and definition.type == "date" and _is_time(text) else text
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, str) and _TIME.fullmatch(value) is not None
 
 
 def _to_string(value: Any, separator: str) -> str:

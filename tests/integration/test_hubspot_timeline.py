@@ -447,32 +447,31 @@ def test_parts_of_a_transcript_fit_when_escaped(words: list[str], times: int) ->
 def test_values_of_every_type_arrive_as_hubspot_needs_them(
     hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
-    for name, field_type in (("interests", "checkbox"), ("tools", "text")):
-        body = {
-            "name": name,
-            "label": name,
-            "groupName": "contactinformation",
-            "type": "string",
-            "fieldType": field_type,
-        }
-        if field_type == "checkbox":
-            options = [{"label": value, "value": value} for value in ("road", "touring")]
-            body |= {"type": "enumeration", "options": options}
-        sandbox.hubspot.define_property("contacts", body)
-    params = {
-        "properties": {
-            "interests": ["road", "touring"],
-            "tools": ["search", 5.0, True],
-            "zip": 10115,
-            "jobtitle": 5.0,
-            "city": 2.5,
-        }
+    options = [{"label": value, "value": value} for value in ("road", "touring")]
+    for name, kind, field_type in (
+        ("interests", "enumeration", "checkbox"),
+        ("tools", "string", "text"),
+        ("last_call", "date", "date"),
+        ("last_time", "datetime", "date"),
+    ):
+        body = {"name": name, "label": name, "groupName": "contactinformation"}
+        more = {"options": options} if kind == "enumeration" else {}
+        sandbox.hubspot.define_property("contacts", {**body, "type": kind, "fieldType": field_type, **more})
+    properties = {
+        "interests": ["road", "touring"],
+        "tools": ["search", 5.0, True],
+        "zip": 10115,
+        "jobtitle": 5.0,
+        "city": 2.5,
+        "last_call": "2026-03-02T15:00:00.000Z",
+        "last_time": "2026-03-02T15:00:00.000Z",
     }
-    hubspot.deliver("upsert_contact", params=params)
+    hubspot.deliver("upsert_contact", params={"properties": properties})
     values = sandbox.hubspot.contacts[0].properties
     assert values["interests"] == "road;touring"
     assert values["tools"] == "search, 5, true"
     assert (values["zip"], values["jobtitle"], values["city"]) == ("10115", "5", "2.5")
+    assert (values["last_call"], values["last_time"]) == ("2026-03-02", "2026-03-02T15:00:00.000Z")
 
 
 def _calls(hubspot: CrmConnection, count: int, start: int = 0) -> list[Any]:

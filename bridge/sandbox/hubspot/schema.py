@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from typing import Any
 
 import phonenumbers
@@ -90,7 +90,10 @@ class PropertyDefinition:
             return "INVALID_NUMBER", f"{value} was not a valid number."
         if self.type == "milliseconds" and not value.isdecimal():
             return "INVALID_LONG", f"{value} was not a valid long."
-        if self.type in ("datetime", "date") and parse_timestamp(value) is None:
+        timestamp = parse_timestamp(value) if self.type in ("datetime", "date") else None
+        if self.type == "date" and timestamp is not None and timestamp.time() != time():
+            return "INVALID_DATE", f"{value} is at {timestamp.time()} UTC, not at midnight."
+        if self.type in ("datetime", "date") and timestamp is None:
             return "INVALID_DATE", f"{value} was not a valid date."
         if self.name == "email" and not re.fullmatch(r"[^@\s,<>]+@[^@\s,<>]+\.[^@\s,<>]+", value):
             return "INVALID_EMAIL", f"Email address {value} is invalid"
