@@ -50,7 +50,7 @@ class EmailProvider(MockProvider):
     What a real account may be like: `smtputf8` and `mechanisms` say what new connections are offered;
     `plain_login_refusal` is the reply to every login with a password, as in a tenant that has switched them off;
     `senders` are the only addresses that the account may send from; after `daily_limit` emails within 24 hours, or
-    while it is `blocked`, the account sends nothing, whoever the recipient is.
+    while it is `blocked`, the account sends nothing to any recipient.
     """
 
     name = "email"

@@ -45,6 +45,8 @@ UNKNOWN = (408, 500, 501, 502, 503, 504, 520, 529)
 NO_SUCCESS = (200, 201, 202, 204, 206, 301, 302, 304, 307)
 """Not a success if the body is not the provider's: from a proxy, a captive portal, a moved site."""
 
+_NOT_THE_SECRET_ITSELF = ("_file", "_sid", "_url")
+"""Endings of settings that say where a secret is, or which one, and are shown: `api_key_sid`, `token_url`."""
 _SECRET_NAME = re.compile(
     r"(token|secret|password|passphrase|private_key|api_key|shared_key|credential)", re.I
 )
@@ -91,7 +93,7 @@ def conformance_errors(connector: Connector) -> list[str]:
         errors.append(f"{name}: add a docstring to the function under @connector.opt_out_flags")
     for field, info in connector.settings.model_fields.items():
         plain = not any(part is SecretStr for part in _types_in(info.annotation))
-        if _SECRET_NAME.search(field) and not field.endswith("_file") and plain:
+        if _SECRET_NAME.search(field) and not field.endswith(_NOT_THE_SECRET_ITSELF) and plain:
             errors.append(f"{name}: the setting {field} must be a SecretStr")
     for callback in connector.callbacks.values():
         if not inspect.getdoc(callback.run):

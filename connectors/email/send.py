@@ -77,7 +77,7 @@ class Submission:
         self._read_final_reply()
 
     def _add_recipient(self, recipient: str) -> None:
-        """Add one recipient. One that is refused for good leaves the message to the others; any other error ends it."""
+        """Add one recipient. If it is rejected permanently, the others get the message; any other error ends it."""
         limit_reply_time(self.smtp)
         code, reply = self.smtp.rcpt(recipient, ["NOTIFY=FAILURE"] if self.smtp.has_extn("dsn") else [])
         if code in (250, 251):

@@ -28,9 +28,11 @@ PAGES = {
         "CONTRIBUTING.md",
         "SECURITY.md",
         "docs/design.md",
+        "docs/email.md",
         "docs/getting-started.md",
         "docs/hubspot.md",
         "docs/operations.md",
+        "docs/twilio.md",
         *(str(path.relative_to(ROOT)) for path in DECISIONS),
     )
 }
@@ -117,7 +119,9 @@ def test_example_environment_loads_unchanged() -> None:
     assert settings.bridge_database_url == "sqlite:///bridge.db"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md", "docs/hubspot.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/email.md", "docs/getting-started.md", "docs/hubspot.md"]
+)
 def test_rules_in_docs_load_without_diagnostics(page: str) -> None:
     blocks = _blocks(PAGES[page], "yaml")
     assert blocks
