@@ -29,13 +29,13 @@ class SetOptOutParams(ContactLookupParams):
         "Channel of the opt-out. `email` sets the flag for email, every other channel the flag for calls.",
         example="sms",
     )
-    on_missing: Literal["skip", "fail"] = param(
-        "skip", "If the CRM has no such contact: `skip` it, or `fail`.", example="fail"
+    on_missing: Literal["skip", "error"] = param(
+        "skip", "If the CRM has no such contact: `skip` it, or fail with an `error`.", example="error"
     )
 
     def no_contact(self, detail: str) -> Success:
-        """Return the result for a contact that the CRM does not have. Raise PermanentError with `on_missing: fail`."""
-        if self.on_missing == "fail":
+        """Return the result for a contact that the CRM does not have. Raise PermanentError with `on_missing: error`."""
+        if self.on_missing == "error":
             raise PermanentError(detail, code="not_found")
         return Success(detail=f"nothing to update: {detail}")
 

@@ -227,6 +227,6 @@ def test_unknown_contact_is_skipped_unless_the_rule_says_fail(
     result = crm.deliver("set_opt_out", event(), opted_out("sms"))
     assert result.detail.startswith("nothing to update: ")
     with pytest.raises(DeliveryError, match="has no such contact"):
-        crm.deliver("set_opt_out", event(), {**opted_out("sms"), "on_missing": "fail"})
+        crm.deliver("set_opt_out", event(), {**opted_out("sms"), "on_missing": "error"})
     assert sandbox.hubspot.contacts == []
     assert sandbox.salesforce.contacts == []
