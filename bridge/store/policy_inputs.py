@@ -21,6 +21,7 @@ from bridge.policy import (
     Allow,
     CrmFlag,
     Decision,
+    Defer,
     DueDelivery,
     EventRef,
     PolicyInputs,
@@ -35,12 +36,16 @@ from bridge.store.connections import stored_message_counts
 from bridge.store.contact_cache import cached_time_zones
 from bridge.store.database import Database
 from bridge.store.deliveries import Delivery
+from bridge.store.details import RECHECK_INTERVAL, WAITING_FOR_DETAILS
 from bridge.store.idempotency import IdempotencyKey, load_keys
 from bridge.store.opt_out_queries import FlagsByChannel, addresses_to_query, cached_flags
 from bridge.store.opt_outs import active_opt_outs
 from bridge.store.routing import delivery_row, read_events
 from bridge.store.undeliverable import undeliverable_addresses
+from bridge.telemetry import log
 
+UNDECIDED_RETRY_INTERVAL = timedelta(minutes=1)
+"""When a delivery is decided again that could not be decided: by a newer version, if there is one."""
 MAX_CLOCK_DIFFERENCE = timedelta(hours=1)
 """How far Heppu's clock may be ahead of the bridge's for `cancel_on` to compare timestamps correctly."""
 
@@ -223,17 +228,31 @@ def decide_all(
     for delivery in deliveries:
         if delivery.outcome_unknown_since is not None:
             continue
-        decision = decide(
-            _due_delivery(delivery, events[delivery.id], policy_config),
-            _inputs(delivery, events[delivery.id], data),
-            policy_config.messaging,
-            now,
-            policy_config.allowlist,
-        )
+        decision = _decide(delivery, events[delivery.id], data, policy_config, now)
+        if isinstance(decision, Allow) and delivery.options.late:
+            decision = Defer(now + RECHECK_INTERVAL, WAITING_FOR_DETAILS, needs_details=True)
         if isinstance(decision, Allow) and (channel := delivery.capped_channel) is not None:
             data.message_totals[channel] = data.message_totals.get(channel, 0) + 1
         decisions[delivery.id] = decision
     return decisions
+
+
+def _decide(
+    delivery: Delivery, event: Event, data: PolicyData, policy_config: PolicyConfig, now: datetime
+) -> Decision:
+    """Decide about one delivery. One that cannot be decided waits, without holding up others."""
+    try:
+        return decide(
+            _due_delivery(delivery, event, policy_config),
+            _inputs(delivery, event, data),
+            policy_config.messaging,
+            now,
+            policy_config.allowlist,
+        )
+    except Exception as error:
+        log.error("failed to decide about a delivery", delivery=delivery.id, exc_info=error)
+        reason = f"this version cannot decide about it ({type(error).__name__}); left for a worker of a newer version"
+        return Defer(now + UNDECIDED_RETRY_INTERVAL, reason)
 
 
 _NO_CONTACT = Contact()

@@ -1,4 +1,4 @@
-"""Maintenance: heartbeats, expired leases, changes of the rules file, retention."""
+"""Maintenance: heartbeats, expired leases, unclaimed deliveries, changes of the rules file, retention."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from bridge.store.claim import LEASE, ClaimedDelivery
 from bridge.store.database import Database
 from bridge.store.results import AttemptResult, find_expired_leases, record_results
 from bridge.store.retention import EMPTY, prune_batch
+from bridge.store.unclaimed import explain_unclaimed
 from bridge.store.workers import record_heartbeat
 from bridge.telemetry import log
 from bridge.worker.account import Accounts
@@ -21,6 +22,7 @@ from bridge.worker.rules_reloader import RulesFile
 
 MAINTENANCE_INTERVAL = 2.0
 HEARTBEAT_INTERVAL = 15.0
+EXPLAIN_INTERVAL = 60.0
 PRUNE_INTERVAL = 3600.0
 
 
@@ -54,7 +56,7 @@ class Maintenance(BackgroundThread):
 
     def run(self) -> None:
         """Do the periodic work until the thread is stopped."""
-        next_heartbeat = next_prune = 0.0
+        next_heartbeat = next_explanation = next_prune = 0.0
         while not self.stopping.wait(MAINTENANCE_INTERVAL):
             with self.survive_errors():
                 self._rules.reload_if_changed()
@@ -62,12 +64,25 @@ class Maintenance(BackgroundThread):
                 if uptime() >= next_heartbeat:
                     self._record_heartbeat()
                     next_heartbeat = uptime() + HEARTBEAT_INTERVAL
+                if uptime() >= next_explanation:
+                    self.explain_unclaimed()
+                    next_explanation = uptime() + EXPLAIN_INTERVAL
                 if uptime() >= next_prune:
                     pruned = prune_batch(self._database, self._retention, self._rules.current)
                     if pruned == EMPTY:
                         next_prune = uptime() + PRUNE_INTERVAL
                     else:
                         log.info("pruned data older than BRIDGE_RETENTION", **vars(pruned))
+
+    def explain_unclaimed(self) -> None:
+        """Say of due deliveries that wait for a connection that no process has, that they do."""
+        for connection, deliveries in explain_unclaimed(self._database, self._accounts.all()).items():
+            log.warning(
+                "deliveries wait for a connection that no running process has",
+                connection=connection,
+                deliveries=deliveries,
+                advice=f"set the variables of {connection} and restart, or finish the upgrade",
+            )
 
     def take_over(self) -> None:
         """Record a result for attempts whose process is dead or suspended: their outcome is unknown."""

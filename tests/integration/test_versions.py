@@ -10,10 +10,13 @@ from pydantic import ConfigDict
 
 from bridge.errors import OutcomeUnknown, TransientError
 from bridge.lifecycle import PauseCause
+from bridge.store import policy_inputs
 from bridge.store.connections import all_connections, pause_columns
 from bridge.store.database import Database
 from bridge.store.schema import connections
-from tests.integration.engine import Engine, Text
+from bridge.store.unclaimed import explain_unclaimed
+from bridge.store.workers import record_heartbeat
+from tests.integration.engine import Engine, Text, worker_on
 
 NEWER = {"to": "+12125550123", "of_a_newer_version": "x"}
 
@@ -110,3 +113,52 @@ def test_unknown_delivery_does_not_close_the_circuit(newer: Engine, older: Engin
         conn.execute(connections.insert(), [row | pause_columns(PauseCause.CIRCUIT_OPEN, now, "down")])
     assert older.step() == 1
     assert all_connections(newer.database)[0]["pause_cause"] == "circuit_open"
+
+
+def test_delivery_that_cannot_be_decided_waits_and_holds_up_no_other(
+    newer: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, other = newer.deliver("post"), newer.deliver("record", newer.event("call.completed"))
+
+    def decide(due: Any, *rest: Any) -> Any:
+        if due.id == stuck:
+            raise KeyError("a channel of a newer version")
+        return real(due, *rest)
+
+    real = policy_inputs.decide
+    with monkeypatch.context() as patch:
+        patch.setattr(policy_inputs, "decide", decide)
+        newer.run_due()
+    assert newer.show(other)["state"] == "succeeded"
+    delivery = newer.show(stuck)
+    assert (delivery["state"], delivery["attempts"]) == ("pending", 0)
+    assert delivery["detail"].startswith("this version cannot decide about it (KeyError); left for a worker")
+    newer.run_for(minutes=2)
+    assert newer.show(stuck)["state"] == "succeeded"
+
+
+def test_delivery_over_a_connection_that_no_process_has_says_so(newer: Engine) -> None:
+    delivery_id = newer.deliver("record", connection="teams", action="teams.post")
+    assert explain_unclaimed(newer.database, {"desk"}) == {}  # another process may take it soon
+    newer.database.clock.advance(minutes=3)
+    assert explain_unclaimed(newer.database, {"desk", "teams"}) == {}
+    assert explain_unclaimed(newer.database, {"desk"}) == {"teams": 1}
+    delivery = newer.show(delivery_id)
+    assert (delivery["state"], delivery["attempts"]) == ("pending", 0)
+    assert delivery["detail"].startswith("no running process has the connection `teams`")
+    assert explain_unclaimed(newer.database, {"desk"}) == {}  # explained once
+
+
+def test_delivery_that_another_process_may_have_is_not_explained(newer: Engine) -> None:
+    newer.deliver("record", connection="teams")
+    newer.database.clock.advance(minutes=3)
+    for worker in ("newer", "older"):
+        record_heartbeat(newer.database, worker, "1.0")
+    assert explain_unclaimed(newer.database, {"desk"}) == {}
+
+
+def test_worker_explains_unclaimed_deliveries(newer: Engine) -> None:
+    delivery_id = newer.deliver("record", connection="teams")
+    newer.database.clock.advance(minutes=3)
+    worker_on(newer).maintenance.explain_unclaimed()
+    assert "no running process" in newer.show(delivery_id)["detail"]
