@@ -16,7 +16,8 @@ from hubspot.crm.properties.models import PropertyCreate
 from urllib3.util.retry import Retry
 
 from bridge.sandbox import RunningSandbox
-from bridge.sandbox.hubspot.schema import ASSOCIATIONS, DISPOSITIONS, default_object_types
+from bridge.sandbox.hubspot.associations import ASSOCIATIONS
+from bridge.sandbox.hubspot.schema import DISPOSITIONS, default_object_types
 
 WHEN = "2026-03-02T21:30:00Z"
 CONVERSATION = {

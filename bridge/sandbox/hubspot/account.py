@@ -13,7 +13,8 @@ from starlette.responses import Response
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
 from bridge.sandbox.hubspot.api import API_VERSION, DAILY_LIMIT, PORTAL_ID, HubSpotApi
-from bridge.sandbox.hubspot.crm import Association, Crm, CrmObject
+from bridge.sandbox.hubspot.associations import Association
+from bridge.sandbox.hubspot.crm import Crm, CrmObject
 from bridge.sandbox.hubspot.errors import error_response, rate_limited
 from bridge.sandbox.hubspot.owners import default_owners
 from bridge.sandbox.hubspot.pipelines import ticket_pipelines

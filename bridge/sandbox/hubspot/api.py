@@ -9,8 +9,10 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from bridge.sandbox.hubspot import batches, properties, subscriptions
-from bridge.sandbox.hubspot.crm import Association, Crm, CrmObject
+from bridge.sandbox.hubspot.associations import Association, named_types, parse_associations
+from bridge.sandbox.hubspot.crm import Crm, CrmObject
 from bridge.sandbox.hubspot.errors import batch_error, invalid, not_found
+from bridge.sandbox.hubspot.owners import find_owner, list_owners
 from bridge.sandbox.hubspot.pipelines import Pipeline
 from bridge.sandbox.hubspot.schema import ObjectType, format_timestamp
 from bridge.sandbox.hubspot.scopes import (
@@ -89,7 +91,7 @@ class HubSpotApi(MockProvider):
             parse_object(request, {"properties", "associations", "objectWriteTraceId"}),
         )
         values = self.crm.validate_properties(kind, body.get("properties"), create=True)
-        links = self.crm.parse_associations(kind, body.get("associations") or [])
+        links = parse_associations(kind, body.get("associations") or [], self.crm.find_id)
         self._require_scopes_of({link.to_type for link in links})
         if not self.crm.has_room():
             raise self.storage_full_error()
@@ -172,7 +174,7 @@ class HubSpotApi(MockProvider):
                 raise self.storage_full_error()
             if operation is batches.create:
                 for item in batches.inputs(body):
-                    self._require_scopes_of(self.crm.named_types(kind, item.get("associations")))
+                    self._require_scopes_of(named_types(kind, item.get("associations")))
             result = operation(self.crm, kind, body, self.now())
             if operation is batches.archive:
                 return Response(status_code=204)
@@ -213,7 +215,7 @@ class HubSpotApi(MockProvider):
             self._type(request, "to"),
             request.path_params["to_id"],
         )
-        return JSONResponse(self._batch_json(_association_results(link)))
+        return JSONResponse(self._batch_json([link.as_result()]))
 
     def _link_labeled(self, request: ProviderRequest) -> Response:
         kind, to = self._type(request), self._type(request, "to")
@@ -227,7 +229,7 @@ class HubSpotApi(MockProvider):
             types = None
         if not isinstance(types, list) or not types:
             raise invalid("Invalid input JSON: a list of association types is needed")
-        for link in self.crm.parse_associations(kind, [{"to": {"id": end.id}, "types": types}]):
+        for link in parse_associations(kind, [{"to": {"id": end.id}, "types": types}], self.crm.find_id):
             if link.to_type != to.name:
                 raise invalid(
                     f"association type id {link.type_id} doesn't exist from {kind.name} to {to.name}"
@@ -247,7 +249,7 @@ class HubSpotApi(MockProvider):
         links = self.crm.links_of(
             kind, self.crm.get(kind, request.path_params["id"]), self._type(request, "to")
         )
-        return JSONResponse({"results": [_link_json(link) for link in links]})
+        return JSONResponse({"results": [link.as_json() for link in links]})
 
     def _unlink(self, request: ProviderRequest) -> Response:
         kind = self._type(request)
@@ -273,7 +275,7 @@ class HubSpotApi(MockProvider):
                 error_json = json.loads(bytes(error.response.body))
                 errors.append(batch_error(error_json["category"], error_json["message"], ids))
                 continue
-            results += _association_results(link)
+            results.append(link.as_result())
         response_body = self._batch_json(results)
         if errors:
             response_body |= {"numErrors": len(errors), "errors": errors}
@@ -286,7 +288,7 @@ class HubSpotApi(MockProvider):
             record = self.crm.find(kind, str(item.get("id")))
             links = self.crm.links_of(kind, record, to) if record else []
             if links:
-                results.append({"from": {"id": item["id"]}, "to": [_link_json(link) for link in links]})
+                results.append({"from": {"id": item["id"]}, "to": [link.as_json() for link in links]})
         return JSONResponse(self._batch_json(results))
 
     def _properties(self, request: ProviderRequest) -> Response:
@@ -340,23 +342,13 @@ class HubSpotApi(MockProvider):
         return pipeline
 
     def _owners(self, request: ProviderRequest) -> Response:
-        archived = request.query.get("archived", "").lower() == "true"
-        email = request.query.get("email")
-        owners = [
-            owner
-            for owner in self.crm.owners.values()
-            if owner.archived is archived and (email is None or owner.email.lower() == email.lower())
-        ]
-        return JSONResponse({"results": [owner.as_json() for owner in owners]})
+        return JSONResponse({"results": list_owners(self.crm.owners.values(), request.query)})
 
     def _owner(self, request: ProviderRequest) -> Response:
-        by_user = request.query.get("idProperty") == "userId"
-        archived = request.query.get("archived", "").lower() == "true"
-        for owner in self.crm.owners.values():
-            identifier = owner.user_id if by_user else owner.id
-            if identifier == request.path_params["id"] and owner.archived is archived:
-                return JSONResponse(owner.as_json())
-        raise not_found(request.path_params["id"])
+        owner = find_owner(self.crm.owners.values(), request.path_params["id"], request.query)
+        if owner is None:
+            raise not_found(request.path_params["id"])
+        return JSONResponse(owner)
 
     def _dispositions(self, _request: ProviderRequest) -> Response:
         return JSONResponse(
@@ -450,15 +442,3 @@ def _requested_properties(body: dict[str, Any]) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise invalid("Invalid input JSON: properties must be a list of names")
     return names
-
-
-def _association_results(link: Association) -> list[dict[str, Any]]:
-    spec = {"associationCategory": link.category, "associationTypeId": link.type_id}
-    return [{"from": {"id": link.from_id}, "to": {"id": link.to_id}, "associationSpec": spec}]
-
-
-def _link_json(link: Association) -> dict[str, Any]:
-    return {
-        "toObjectId": link.to_id,
-        "associationTypes": [{"category": link.category, "typeId": link.type_id, "label": None}],
-    }

@@ -13,6 +13,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from bridge.sandbox.hubspot.associations import parse_associations
 from bridge.sandbox.hubspot.crm import Crm, CrmObject
 from bridge.sandbox.hubspot.errors import batch_error, invalid
 from bridge.sandbox.hubspot.schema import ObjectType
@@ -66,7 +67,7 @@ def create(crm: Crm, kind: ObjectType, body: dict[str, Any], now: datetime) -> B
             conflict = crm.conflict(kind, values, None)
             if conflict is not None:
                 raise ProviderError(conflict)
-            links = crm.parse_associations(kind, item.get("associations") or [])
+            links = parse_associations(kind, item.get("associations") or [], crm.find_id)
             validated.append((values, links, item.get("objectWriteTraceId")))
         except ProviderError as error:
             if not independent:

@@ -10,11 +10,11 @@ from typing import Any
 
 from starlette.responses import Response
 
+from bridge.sandbox.hubspot.associations import ASSOCIATIONS, Association
 from bridge.sandbox.hubspot.errors import error_response, invalid, invalid_properties, not_found
 from bridge.sandbox.hubspot.owners import Owner
 from bridge.sandbox.hubspot.pipelines import Pipeline
 from bridge.sandbox.hubspot.schema import (
-    ASSOCIATIONS,
     DISPOSITIONS,
     ObjectType,
     format_timestamp,
@@ -24,8 +24,6 @@ from bridge.sandbox.index import ValueIndex
 from bridge.sandbox.provider import MAX_RECORDS, ProviderError
 
 CLOSED_DEAL_STAGES = ("closedwon", "closedlost")
-PRIMARY_COMPANY = 1
-"""Association type of a contact and its primary company, besides the unlabeled one."""
 _MAX_VERSIONS = 10
 _FIRST_ID = 51_001
 
@@ -46,18 +44,6 @@ class CrmObject:
     def archived(self) -> bool:
         """True if the object was deleted."""
         return self.archived_at is not None
-
-
-@dataclass(frozen=True)
-class Association:
-    """One direction of a link between two objects."""
-
-    from_type: str
-    from_id: str
-    to_type: str
-    to_id: str
-    type_id: int
-    category: str = "HUBSPOT_DEFINED"
 
 
 @dataclass
@@ -358,51 +344,10 @@ class Crm:
             )
         return winner
 
-    def parse_associations(self, kind: ObjectType, submitted: Any) -> list[Association]:
-        """Return the associations of a create request, without the new object's ID. Raise ProviderError."""
-        links = []
-        if not isinstance(submitted, list):
-            raise invalid("Invalid input JSON: associations must be a list")
-        for item in submitted:
-            to = item.get("to") if isinstance(item, dict) else None
-            types = item.get("types") if isinstance(item, dict) else None
-            if (
-                not isinstance(to, dict)
-                or not isinstance(to.get("id"), (str, int))
-                or not isinstance(types, list)
-            ):
-                raise invalid("Invalid input JSON: an association needs to.id and types")
-            for association_type in types:
-                links.append(self._parse_association(kind, str(to["id"]), association_type))
-        return links
-
-    def named_types(self, kind: ObjectType, submitted: Any) -> set[str]:
-        """Return the object types that the associations of a create request lead to, also to missing objects."""
-        type_ids = {
-            spec.get("associationTypeId")
-            for item in submitted or ()
-            if isinstance(item, dict)
-            for spec in item.get("types") or ()
-            if isinstance(spec, dict)
-        }
-        return {
-            to
-            for (source, to), type_id in ASSOCIATIONS.items()
-            if source == kind.name and type_id in type_ids
-        }
-
-    def _parse_association(self, kind: ObjectType, to_id: str, spec: Any) -> Association:
-        if not isinstance(spec, dict) or type(spec.get("associationTypeId")) is not int:
-            raise invalid("Invalid input JSON: associationTypeId must be a number")
-        if spec.get("associationCategory") != "HUBSPOT_DEFINED":
-            raise invalid(f"invalid association category {spec.get('associationCategory')}")
-        for (from_type, to_type), type_id in ASSOCIATIONS.items():
-            if from_type == kind.name and type_id == spec["associationTypeId"]:
-                target = self.find(self.types[to_type], to_id)
-                if target is None:
-                    raise invalid(f"Object {to_type} with id {to_id} does not exist", toObjectId=to_id)
-                return Association(kind.name, "", to_type, target.id, type_id)
-        raise invalid(f"association type id {spec['associationTypeId']} doesn't exist from {kind.name}")
+    def find_id(self, type_name: str, identifier: str) -> str | None:
+        """Return the current ID of an active object, None if there is none."""
+        item = self.find(self.types[type_name], identifier)
+        return item.id if item is not None else None
 
     def associate_default(
         self, from_type: ObjectType, from_id: str, to_type: ObjectType, to_id: str
@@ -418,7 +363,7 @@ class Crm:
 
     def associate(self, link: Association) -> None:
         """Store a link in both directions. This is idempotent."""
-        for direction in (link, _reverse(link)):
+        for direction in (link, link.reverse()):
             self.associations[direction] = None
             self._links_by_object.setdefault((direction.from_type, direction.from_id), {})[direction] = None
             if (direction.from_type, direction.to_type) == ("contacts", "companies"):
@@ -432,7 +377,7 @@ class Crm:
 
     def dissociate(self, link: Association) -> None:
         """Remove a link in both directions."""
-        for direction in (link, _reverse(link)):
+        for direction in (link, link.reverse()):
             self.associations.pop(direction, None)
             self._links_by_object.get((direction.from_type, direction.from_id), {}).pop(direction, None)
             contact = self.objects["contacts"].get(direction.from_id)
@@ -463,14 +408,3 @@ def _invalid_option(value: str, allowed: Iterable[str]) -> tuple[str, str]:
 
 def _indexed_properties(kind: ObjectType) -> list[str]:
     return [name for name, definition in kind.properties.items() if definition.unique or name in kind.indexed]
-
-
-def _reverse(link: Association) -> Association:
-    return Association(
-        link.to_type,
-        link.to_id,
-        link.from_type,
-        link.from_id,
-        ASSOCIATIONS[link.to_type, link.from_type],
-        link.category,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,3 +45,29 @@ def default_owners() -> dict[str, Owner]:
         Owner("70019", "9100219", "former@harbourlight.example", "Former", "Colleague", archived=True),
     )
     return {owner.id: owner for owner in owners}
+
+
+def list_owners(owners: Iterable[Owner], query: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the active owners, or the archived ones if the query asks for these, with the email address if given."""
+    email = query.get("email")
+    return [
+        owner.as_json()
+        for owner in owners
+        if owner.archived is _wants_archived(query)
+        and (email is None or owner.email.lower() == email.lower())
+    ]
+
+
+def find_owner(owners: Iterable[Owner], identifier: str, query: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the owner with an ID, or with a user ID if the query says `idProperty=userId`."""
+    by_user = query.get("idProperty") == "userId"
+    for owner in owners:
+        if identifier == (owner.user_id if by_user else owner.id) and owner.archived is _wants_archived(
+            query
+        ):
+            return owner.as_json()
+    return None
+
+
+def _wants_archived(query: Mapping[str, str]) -> bool:
+    return query.get("archived", "").lower() == "true"

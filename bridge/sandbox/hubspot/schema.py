@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time
 from typing import Any
@@ -420,60 +419,3 @@ def _type(
 
 def _in_group(definition: PropertyDefinition, group: str) -> PropertyDefinition:
     return replace(definition, label=definition.name, group=group)
-
-
-ASSOCIATIONS: Mapping[tuple[str, str], int] = {
-    ("deals", "contacts"): 3,
-    ("contacts", "deals"): 4,
-    ("contacts", "tickets"): 15,
-    ("tickets", "contacts"): 16,
-    ("deals", "tickets"): 27,
-    ("tickets", "deals"): 28,
-    ("communications", "contacts"): 81,
-    ("contacts", "communications"): 82,
-    ("communications", "tickets"): 83,
-    ("tickets", "communications"): 84,
-    ("communications", "deals"): 85,
-    ("deals", "communications"): 86,
-    ("communications", "companies"): 87,
-    ("companies", "communications"): 88,
-    ("companies", "calls"): 181,
-    ("calls", "companies"): 182,
-    ("companies", "emails"): 185,
-    ("emails", "companies"): 186,
-    ("companies", "notes"): 189,
-    ("notes", "companies"): 190,
-    ("companies", "tasks"): 191,
-    ("tasks", "companies"): 192,
-    ("contacts", "calls"): 193,
-    ("calls", "contacts"): 194,
-    ("contacts", "emails"): 197,
-    ("emails", "contacts"): 198,
-    ("contacts", "notes"): 201,
-    ("notes", "contacts"): 202,
-    ("contacts", "tasks"): 203,
-    ("tasks", "contacts"): 204,
-    ("deals", "calls"): 205,
-    ("calls", "deals"): 206,
-    ("deals", "emails"): 209,
-    ("emails", "deals"): 210,
-    ("deals", "notes"): 213,
-    ("notes", "deals"): 214,
-    ("deals", "tasks"): 215,
-    ("tasks", "deals"): 216,
-    ("tickets", "calls"): 219,
-    ("calls", "tickets"): 220,
-    ("tickets", "emails"): 223,
-    ("emails", "tickets"): 224,
-    ("tickets", "notes"): 227,
-    ("notes", "tickets"): 228,
-    ("tickets", "tasks"): 229,
-    ("tasks", "tickets"): 230,
-    ("contacts", "companies"): 279,
-    ("companies", "contacts"): 280,
-    ("tickets", "companies"): 339,
-    ("companies", "tickets"): 340,
-    ("deals", "companies"): 341,
-    ("companies", "deals"): 342,
-}
-"""HubSpot's own unlabeled association types: (from, to) -> type ID. The direction matters."""
