@@ -167,7 +167,31 @@ class _PlanContext:
 def _plan_steps(
     steps: Sequence[Step], plan: _PlanContext, context: TemplateContext
 ) -> tuple[PlannedDelivery, ...]:
-    return tuple(_plan_step(step, step_index, plan, context) for step_index, step in enumerate(steps))
+    return tuple(_plan_or_fail(step, step_index, plan, context) for step_index, step in enumerate(steps))
+
+
+def _plan_or_fail(
+    step: Step, step_index: int, plan: _PlanContext, context: TemplateContext
+) -> PlannedDelivery:
+    """Plan a step. One that cannot be planned, because of a bug, is planned as failed: the others are not lost."""
+    try:
+        return _plan_step(step, step_index, plan, context)
+    except Exception as error:
+        cause = plan.delivery_id or (plan.event.dedupe_key if plan.event else "")
+        return PlannedDelivery(
+            rule=plan.rule,
+            trigger=plan.trigger,
+            step_index=step_index,
+            action=step.action.full_name,
+            connection=step.connections[0],
+            params={},
+            run_at=plan.now,
+            idempotency_key=_shorten_key(f"not planned|{plan.trigger}|{plan.rule}|{step_index}|{cause}"),
+            updates_existing=False,
+            concurrency_key=None,
+            render_error=f"bug in the bridge: {type(error).__name__}",
+            shadow=plan.shadow,
+        )
 
 
 def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: TemplateContext) -> PlannedDelivery:

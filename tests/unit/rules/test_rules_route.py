@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from bridge.events import Event
-from bridge.rules.model import MessagingPolicy, PlannedDelivery
+from bridge.rules.model import MessagingPolicy, PlannedDelivery, Step
 from bridge.rules.route import alerts, consent, follow_up, route
 from tests.unit.rules.helpers import NOW, event_of, rules_of
 
@@ -384,6 +385,38 @@ def test_exception_in_one_rule_does_not_affect_other_rules() -> None:
     routing = route(event_of(), replace(rules, rules=(broken, rules.rules[1])), NOW)
     assert [trace.error for trace in routing.traces] == ["bug in the bridge: ZeroDivisionError", None]
     assert [delivery.rule for delivery in routing.planned] == ["b"]
+
+
+def boom(_: Any) -> Any:
+    raise ZeroDivisionError("+14155550123")
+
+
+def with_bug(steps: Sequence[Step]) -> tuple[Step, ...]:
+    return replace(steps[0], values={"text": boom}), *steps[1:]
+
+
+@pytest.mark.parametrize("trigger", ["rule", "on_failure", "alert"])
+def test_step_with_a_bug_does_not_affect_other_steps(trigger: str) -> None:
+    posts = "[{use: team.post, with: {text: a}}, {use: team.post, with: {text: b}}]"
+    rules = rules_of(f"- name: a\n  when: call.busy\n  do: {posts}\n  on_failure: {posts}\n")
+    [rule] = rules.rules
+    broken = replace(rule, do=with_bug(rule.do), on_failure=with_bug(rule.on_failure))
+    rules = replace(rules, rules=(broken,), alerts=with_bug(rule.do))
+    failed = {
+        "id": "dlv_1",
+        "rule": "a",
+        "state": "failed",
+        "reason": "rejected",
+        "message": "no",
+        "params": {},
+    }
+    planned = {
+        "rule": lambda: route(event_of(), rules, NOW).planned,
+        "on_failure": lambda: follow_up(event_of(), rules, "a", failed, NOW),
+        "alert": lambda: alerts(event_of(), rules, failed, NOW),
+    }[trigger]()
+    assert [item.render_error for item in planned] == ["bug in the bridge: ZeroDivisionError", None]
+    assert len({item.idempotency_key for item in planned}) == 2
 
 
 def test_text_is_trimmed() -> None:
