@@ -10,7 +10,7 @@ from bridge.errors import ConfigError
 from .account import Account
 from .errors import required_scopes, status_of
 from .property_checks import property_problems, reference_problems
-from .scopes import CONTACTS_READ, PROPERTIES_WRITE, Scopes, actions_by_scope, features_of
+from .scopes import CONTACTS_READ, PROPERTIES_READ, PROPERTIES_WRITE, Scopes, actions_by_scope, features_of
 from .settings import KEYS_PAGE, connector
 from .unique_properties import UNIQUE_PROPERTIES
 
@@ -84,6 +84,10 @@ def _missing_unique_properties(
 ) -> Iterator[RuleProblem]:
     actions = {use.action.name for use in uses}
     kinds = dict.fromkeys(kind for action in actions for kind in _KINDS_OF_ACTIONS.get(action, ()))
+    if kinds and (scope := scopes.missing(PROPERTIES_READ)):
+        text = f"the unique properties are not checked: the key lacks the scope {scope} ({KEYS_PAGE})"
+        yield RuleProblem(text, level="warning")
+        return
     missing = []
     for kind in (kind for kind in UNIQUE_PROPERTIES if kind in kinds):
         try:

@@ -143,7 +143,13 @@ class Contacts:
             body = {"properties": pending[contact_id]}
             return SimpleNamespace(results=[self._account.objects.update("contacts", contact_id, body)])
 
-        outcomes = write_leniently({contact_id: values}, send, is_sufficient=bool, stop_at_existing=False)
+        outcomes = write_leniently(
+            {contact_id: values},
+            send,
+            is_sufficient=bool,
+            stop_at_existing=False,
+            optional=CONTACT_PROPERTIES | {OWNER_PROPERTY},
+        )
         return outcomes[contact_id]
 
     def _send_changes(self, pending: Mapping[str, dict[str, str]], traced: bool) -> Any:

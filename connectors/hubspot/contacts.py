@@ -21,6 +21,7 @@ from .account import Account
 from .contact_source import Contacts, refused_fields
 from .fields import to_properties
 from .lenient_writes import WriteOutcome
+from .records import OWNER_PROPERTY
 from .scopes import CONTACTS
 from .settings import connector
 
@@ -82,6 +83,12 @@ def _write_contact(
     if outcome.error is not None:
         raise outcome.error
     notes = refusal_notes(refused_fields(outcome))
+    if code := outcome.refused.get(OWNER_PROPERTY):
+        if outcome.id is None:
+            raise PermanentError(
+                f"HubSpot refused the owner, and there is nothing else to write ({code})", code=code
+            )
+        notes.append(f"without the owner, which HubSpot refused ({code})")
     if outcome.existing_id:
         context.report_duplicate(contact.id, outcome.existing_id)
         notes.append(f"possible duplicate: the email belongs to record {outcome.existing_id}")

@@ -25,6 +25,7 @@ _OPTIONAL: Mapping[str, str] = {
     "hs_activity_type": "call type",
     "hs_call_recording_url": "recording",
     "hs_call_source": "recording's source",
+    "hs_ticket_priority": "priority",
 }
 """Properties that a record is written without if HubSpot refuses their values, and what they are called in a note."""
 ASSOCIATION_TYPES: Mapping[str, Mapping[str, int]] = {

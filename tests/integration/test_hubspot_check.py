@@ -104,6 +104,15 @@ def test_scope_that_no_request_can_test_is_not_called_granted(
     assert any(text.startswith(f"{expected} (for set_opt_out)") for text in problems(hubspot, "set_opt_out"))
 
 
+def test_unique_properties_that_the_key_may_not_read_are_not_called_present(
+    hubspot: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    sandbox.hubspot.missing_scopes = {"crm.schemas.contacts.read"}
+    found = problems(hubspot, "log_call")
+    assert "unique properties exist" not in "".join(found)
+    assert any("not checked: the key lacks the scope crm.schemas.contacts.read" in text for text in found)
+
+
 def test_check_changes_nothing(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
     hubspot.connected.setup()
     before = sandbox.hubspot.records()

@@ -238,6 +238,20 @@ def test_close_ticket_with_several_open_tickets_follows_without_id(
     assert hubspot.deliver("close_ticket", source_event, {"without_id": "newest"}).id == newest
 
 
+@pytest.mark.parametrize("action", ["update_contact", "upsert_contact"])
+def test_owner_who_is_refused_loses_no_other_value(
+    hubspot: CrmConnection, sandbox: RunningSandbox, action: str
+) -> None:
+    add_contact(sandbox, phone=PHONE)
+    about = event("call.busy", {"metadata.contactPhone": PHONE, "metadata.contactName": None})
+    properties = {"hubspot_owner_id": "99", "jobtitle": "Buyer"}
+    result = hubspot.deliver(action, about, {"properties": properties})
+    assert "without the owner, which HubSpot refused (INVALID_OWNER_ID)" in result.detail
+    assert sandbox.hubspot.contacts[0].properties["jobtitle"] == "Buyer"
+    with pytest.raises(PermanentError, match="refused the owner, and there is nothing else to write"):
+        hubspot.deliver(action, about, {"email": None, "properties": {"hubspot_owner_id": "99"}})
+
+
 @pytest.mark.parametrize(
     ("params", "detail"),
     [
