@@ -67,8 +67,10 @@ def _check_path(path: Path, event_types: tuple[str, ...], roots: tuple[str, ...]
         hint = f"write one of its fields, such as `{root}.{known[0]}`"
         return unplaced_error(f"`{root}` is a record, not a single value", hint)
     if rest[0] not in known:
-        suggestion = nearest(rest[0], known, cutoff=0.6)
+        suggestion = nearest(rest[0], known, cutoff=0.65)
         hint = f"did you mean `{root}.{suggestion}`?" if suggestion else f"its fields are {', '.join(known)}"
+        if root == "contact" and not suggestion:
+            hint += "; they come from the event, not from the CRM"
         return unplaced_error(f"`{root}` has no field `{rest[0]}`", hint)
     if len(rest) > 1:
         return unplaced_error(f"`{root}.{rest[0]}` has no fields of its own")

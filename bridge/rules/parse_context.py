@@ -159,9 +159,17 @@ class ParseContext:
             self.error(node, f"connection `{connection}`: {error}", hint, connection)
 
     def mapping(
-        self, node: Node, label: str, known: Iterable[str] | None = None, hint: str = ""
+        self,
+        node: Node,
+        label: str,
+        known: Iterable[str] | None = None,
+        hint: str = "",
+        hints: Mapping[str, str] | None = None,
     ) -> Mapping[str, tuple[Node, Node]]:
-        """Return the entries of a mapping. An unknown key is an error; it is then read as the key it resembles."""
+        """Return the entries of a mapping. An unknown key is an error; it is then read as the key it resembles.
+
+        `hints` says of unknown keys what to do about them.
+        """
         if node.value is None:
             below = f"write its entries on the lines below, indented deeper than {label}"
             self.error(node, f"{label} is empty", f"{below}; {hint}" if hint else below)
@@ -181,7 +189,7 @@ class ParseContext:
                 self.error(key, retired.renamed(name, suggestion))
             else:
                 suggestion = suggest_key(name, names)
-                hint = _misplaced_hint(name, names)
+                hint = (hints or {}).get(name) or _misplaced_hint(name, names)
                 suggestion = None if hint else suggestion
                 hint = hint or (f"did you mean `{suggestion}`?" if suggestion else did_you_mean(name, names))
                 self.error(key, f"unknown key `{name[:60]}`", hint)

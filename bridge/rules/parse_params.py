@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from bridge.connector.api import Action
 from bridge.connector.params import (
+    ConnectorSettings,
     MarkupLanguage,
     allows_none,
     example_of,
@@ -32,6 +33,9 @@ from bridge.telemetry import mask
 
 _FOLLOW_UP_DEFAULTS = {"text": "{{ delivery.message }}", "subject": "{{ delivery.message | truncate(100) }}"}
 """Default params of a follow-up for the team, if the rule sets nothing else."""
+
+_ACCOUNT_WORDS = ("channel", "account", "from", "sender", "webhook", "webhook_url")
+"""Params that authors expect in an action, but that are settings of its connection."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ def read_params(context: ParseContext, use: Node, with_node: Node | None, action
     """Return every param that the rule or a default sets. Templates are compiled, other values are validated."""
     params = params_of(action)
     hint = f"the params of `{action.full_name}` are {', '.join(params)}"
-    entries = context.mapping(with_node, "`with`", params, hint) if with_node is not None else {}
+    hints = _account_hints(context, action)
+    entries = context.mapping(with_node, "`with`", params, hint, hints) if with_node is not None else {}
     values: dict[str, Any] = {}
     for name, info in params.items():
         if name in entries:
@@ -84,6 +89,30 @@ def read_params(context: ParseContext, use: Node, with_node: Node | None, action
             context.error(use, f"`{action.full_name}` needs `{name}`", f"write it under `with:`{example}")
     _validate(context, use, with_node, action, values)
     return values
+
+
+def _account_hints(context: ParseContext, action: Action) -> dict[str, str]:
+    """Return the hints for params that people expect, but that belong to the settings of a connection."""
+    settings, name = context.registry.connector(action.connector).settings, f"{action.connector}_2"
+    own = [field for field in settings.model_fields if field not in ConnectorSettings.model_fields]
+    if not own:
+        return {}
+    variable = settings.variable(settings.prefix(name), own[0])
+    hint = (
+        f"it belongs to the connection: for a second one, write `connection: {name}`, which reads {variable}"
+    )
+    return dict.fromkeys(_ACCOUNT_WORDS, hint)
+
+
+def _with_details(context: ParseContext, action: Action, name: str, info: FieldInfo) -> ParseContext:
+    """Return the context of a param that the rule sets: most params can use `details`.
+
+    Those that decide whether and to whom a delivery goes cannot. An alert has no conversation.
+    """
+    if context.trigger == "alert" or name in (action.recipient, action.dedupe_by):
+        return context
+    present = context.present | {("details",)} if _optional(info) else context.present
+    return context.within(names=(*context.names, "details"), present=present)
 
 
 def _suits(context: ParseContext, use: Node, action: Action, name: str, default: DefaultParam) -> bool:

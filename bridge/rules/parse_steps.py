@@ -215,6 +215,9 @@ def _connection(context: ParseContext, node: Node, label: str) -> str | Connecti
     name = context.string(node, label)
     if name is not None and not _CONNECTION.fullmatch(name):
         hint = "use lowercase letters, digits and _, such as `twilio_eu`"
+        if is_template(name):
+            choice = "{by: contact.country, table: {US: twilio_us}, default: twilio_eu}"
+            hint = f"to choose by a field, write `connection: {choice}`"
         context.error(node, f"invalid connection name `{name[:60]}`", hint)
         return None
     return name

@@ -91,6 +91,9 @@ def _conditions(context: ParseContext, name: str, key: Node, value: Node) -> lis
             hint = "the groups are `all`, `any` and `not`"
             context.error(key, f"no group `{name[:60]}`", hint)
             return []
+    if name == "count":
+        context.error(key, "`count` needs event types and a window", _COUNT_HINT)
+        return []
     path = tuple(name.split("."))
     if not all(path):
         context.error(key, f"invalid field `{name[:60]}`", "write `event.direction` or `contact.email`")

@@ -175,7 +175,10 @@ class Compiler:
             elif isinstance(inner.arg, nodes.Slice):
                 return self.reject("slices are not allowed", "to shorten a string, use `| truncate(50)`")
             else:
-                hint = "write event.metadata['order id']; for items of a list, use `| first` or `| last`"
+                hint = (
+                    "write event.metadata['order id']; for items of a list, use `| first` or `| last`; to look up a "
+                    "value, `| table('name')`"
+                )
                 return self.reject("only a field name is allowed in [ ]", hint, "[")
             inner = inner.node
         if len(keys) > MAX_PATH_LENGTH:
@@ -410,7 +413,9 @@ def _not_allowed(node: nodes.Node) -> tuple[str, str, str]:
         name = ".".join(called) if called else ""
         hint = f"write `| {called[-1]}`" if called and called[-1] in template_filters.FILTER_NAMES else ""
         text = f"`{name[:40]}(...)`: calls are not allowed"
-        return text, hint or "use a filter: {{ value | upper }}", name
+        if name == "count":
+            hint = "write `count('call.no-answer', '7d')`: event types and window, in quotes"
+        return text, hint or "there are no functions; use a filter: {{ value | upper }}", name
     if isinstance(node, nodes.Pow):
         return "`**` is not allowed", "multiply with *", "**"
     if isinstance(node, nodes.Dict):

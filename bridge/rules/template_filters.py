@@ -172,7 +172,7 @@ def _constant_length(value: object) -> str | None:
     return (
         None
         if isinstance(value, int) and not isinstance(value, bool) and value >= 4
-        else "a length of at least 4"
+        else "a length of at least 4; the first two characters are `prefix(2)`"
     )
 
 
@@ -193,7 +193,9 @@ def _constant_table(value: object) -> str | None:
 def _constant_pattern(value: object) -> str | None:
     if isinstance(value, str) and len(value) <= 60 and _DIRECTIVES.fullmatch(value):
         return None
-    return "a quoted pattern of %Y %m %d %H %M %S %B %b %A %a %I %p %j %y %Z"
+    unknown = re.search(r"%[^aAbBdHIjmMpSyYZ%]", value) if isinstance(value, str) else None
+    kind = f"a pattern without `{unknown[0]}`, made" if unknown else "a quoted pattern"
+    return f"{kind} of %Y %m %d %H %M %S %B %b %A %a %I %p %j %y %Z"
 
 
 def _constant_zone(value: object) -> str | None:

@@ -137,6 +137,10 @@ def template(source: str, markup: MarkupLanguage | None = None) -> Template:
     return _compile(source, build)
 
 
+_WORDS = {"=": "==", "AND": "and", "OR": "or", "NOT": "not", "IN": "in", "IS": "is"}
+"""Word of another language -> ours."""
+
+
 @lru_cache(maxsize=1024)
 def condition(source: str) -> Template:
     """Compile an `if`: one expression that is true or false. Raise TemplateError."""
@@ -149,7 +153,9 @@ def condition(source: str) -> Template:
         tree = parser.parse_expression()
         if not parser.stream.eos:
             rest = str(parser.stream.current.value)
-            hint = "compare with == != < > in; join conditions with and, or, not; put strings in quotes"
+            word = _WORDS.get(rest)
+            general = "compare with == != < > in; join conditions with and, or, not; put strings in quotes"
+            hint = f"write `{word}`" if word else general
             compiler.reject(f"unexpected `{rest[:40]}`", hint, rest)
         trees.append(tree)
         return compiler.boolean(tree, "the condition must be")

@@ -210,7 +210,7 @@ class _Reader:
                 event.start_mark, f"the alias `*{_short(event.anchor or '')}` is not allowed", hint
             )
         if event.anchor is not None:
-            hint = "write out the value wherever it is needed; put a string that starts with & in quotes"
+            hint = "what rules share goes under `defaults:` or `tables:`; put a string that starts with & in quotes"
             raise _Unreadable(event.start_mark, f"the anchor `&{_short(event.anchor)}` is not allowed", hint)
         if event.tag is not None:
             hint = "remove it; put a string that starts with ! in quotes"
