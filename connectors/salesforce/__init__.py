@@ -10,6 +10,7 @@ from .contacts import update_lead, upsert_contact
 from .new_cases import create_case
 from .opt_outs import opt_out_flags, set_opt_out
 from .rule_checks import check_rules
+from .sent_messages import log_message
 from .settings import Settings, connector
 from .setup import check, setup
 from .tasks import create_task
@@ -24,6 +25,7 @@ __all__ = [
     "create_task",
     "log_call",
     "log_chat",
+    "log_message",
     "opt_out_flags",
     "set_opt_out",
     "setup",

@@ -25,6 +25,7 @@ from .field_values import writable_fields
 from .new_records import NewRecordParams, types_to_create
 from .org import BATCH_SIZE, Org
 from .owners import OWNER
+from .permissions import WRITE_TASKS
 from .related_records import TaskReferenceParams
 from .session import Record
 from .settings import connector
@@ -82,13 +83,13 @@ class LogChatParams(ChatParams, NewRecordParams, TaskReferenceParams):
         return {"Type": self.chat_type}
 
 
-@connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH_SIZE)
+@connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH_SIZE, needs=WRITE_TASKS)
 def log_call(org: Org, items: Sequence[BatchItem[LogCallParams]]) -> list[BatchResult]:
     """Log the call as a closed Task of the contact or lead, once per conversation."""
     return _log(org, items)
 
 
-@connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH_SIZE)
+@connector.action(idempotency=per_conversation, idempotent=True, batch=BATCH_SIZE, needs=WRITE_TASKS)
 def log_chat(org: Org, items: Sequence[BatchItem[LogChatParams]]) -> list[BatchResult]:
     """Log the chat as a closed Task of the contact or lead, once per conversation."""
     return _log(org, items)
@@ -101,8 +102,7 @@ def _log(org: Org, items: Sequence[BatchItem[P]]) -> list[BatchResult]:
     """Write the Task of every item in as few requests as Salesforce allows: one, if all contacts are cached."""
     by_key = items_by_conversation(items)
     status = org.closed_status("Task")
-    type_field = org.fields("Task").get("Type")
-    types = type_field.values if type_field and type_field.createable else ()
+    types = org.task_types()
 
     def build(key: str, contact: ContactRef | None) -> NewTask:
         params, context = by_key[key].params, by_key[key].context

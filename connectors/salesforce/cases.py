@@ -23,6 +23,7 @@ from bridge.errors import LookupInconclusive, PermanentError
 from .contact_source import Contacts, read_contact
 from .field_values import typed_properties
 from .org import Org
+from .permissions import CLOSE_CASES
 from .settings import ID_PATTERN, connector
 from .soql import require_id, select
 
@@ -58,7 +59,7 @@ class CloseCaseParams(ContactLookupParams):
         return Success(id=self.case, detail=detail)
 
 
-@connector.action(idempotency=per_event, idempotent=True)
+@connector.action(idempotency=per_event, idempotent=True, needs=CLOSE_CASES)
 def close_case(org: Org, params: CloseCaseParams, context: Context) -> Success:
     """Close a case with the org's closed status."""
     if params.case:

@@ -31,6 +31,7 @@ from .field_values import typed_properties
 from .lenient_writes import update_leniently
 from .new_records import NewRecordParams, types_to_create
 from .org import Org
+from .permissions import UPDATE_LEADS, WRITE_PEOPLE
 from .settings import ID_PATTERN, connector
 from .soql import require_id
 
@@ -52,7 +53,7 @@ class UpsertContactParams(ContactParams, NewRecordParams):
     )
 
 
-@connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True)
+@connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True, needs=WRITE_PEOPLE)
 def upsert_contact(org: Org, params: UpsertContactParams, context: Context) -> Success:
     """Update the contact or open lead, or create a lead or contact if Salesforce has neither."""
     own_fields = {
@@ -103,7 +104,7 @@ class UpdateLeadParams(ContactLookupParams):
     on_missing: OnMissing = ON_MISSING
 
 
-@connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True)
+@connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True, needs=UPDATE_LEADS)
 def update_lead(org: Org, params: UpdateLeadParams, context: Context) -> Success:
     """Update the contact's open lead. A converted lead is never changed."""
     # A wrong name of a field is an error, although only a contact may have it.

@@ -28,6 +28,7 @@ from .contact_source import Contacts
 from .errors import DELETED_CODES, error_code, errors_in, record_result
 from .field_values import find_field, typed_properties
 from .org import Org, typed
+from .permissions import CREATE_CASES
 from .session import Record
 from .settings import connector
 from .soql import select
@@ -81,7 +82,7 @@ class CreateCaseParams(ContactLookupParams):
     )
 
 
-@connector.action(idempotency=per_conversation, idempotent=True)
+@connector.action(idempotency=per_conversation, idempotent=True, needs=CREATE_CASES)
 def create_case(org: Org, params: CreateCaseParams, context: Context) -> Success:
     """Create a case of the contact, once per conversation. A later event of the conversation updates the case."""
     key, query = context.conversation_key, params.contact_query(context, create=False, scope="contact:")

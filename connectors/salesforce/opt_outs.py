@@ -25,6 +25,7 @@ from bridge.errors import AccountError, ConfigError
 from .contact_source import Contacts, object_type_of
 from .errors import DELETED_CODES, error_code, record_result
 from .org import BATCH_SIZE, CALL_FLAG, EMAIL_FLAG, Org, typed
+from .permissions import SET_FLAGS
 from .settings import connector
 from .soql import require_id, select
 
@@ -58,7 +59,7 @@ def opt_out_flags(org: Org, emails: Sequence[str], phones: Sequence[str]) -> dic
     return flags_by_address(matches, flags, emails, phones)
 
 
-@connector.action(idempotency=per_event, idempotent=True)
+@connector.action(idempotency=per_event, idempotent=True, needs=SET_FLAGS)
 def set_opt_out(org: Org, params: SetOptOutParams, context: Context) -> Success:
     """Record in Salesforce that the contact opted out, on every contact and open lead with the email or phone."""
     del context

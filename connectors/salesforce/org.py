@@ -118,6 +118,11 @@ class Org:
             cached = self._fields[object_type] = (time.monotonic() + _FIELDS_CACHE_SECONDS, fields)
         return cached[1]
 
+    def task_types(self) -> Sequence[str]:
+        """Return the values of Task.Type, none if the integration user may not write the field."""
+        field = self.fields("Task").get("Type")
+        return field.values if field and field.createable else ()
+
     def describe(self, object_type: str) -> Any:
         """Return Salesforce's description of an object type. Raise AccountError if it is hidden from this user."""
         try:

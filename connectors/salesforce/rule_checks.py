@@ -11,26 +11,10 @@ from bridge.errors import AccountError
 from .account_errors import PERMISSION_SET
 from .field_checks import check_value, find_described
 from .org import Org
+from .permissions import read_needs
 from .settings import connector
 from .setup import external_id_problem, has_field
 
-_WRITE_TASKS: Mapping[str, Sequence[str]] = {
-    "Task": ("create", "edit"),
-    "Contact": ("read", "edit"),
-    "Lead": ("read", "create", "edit"),
-}
-_PERMISSIONS: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "log_call": _WRITE_TASKS,
-    "log_chat": _WRITE_TASKS,
-    "log_message": _WRITE_TASKS,
-    "create_task": _WRITE_TASKS,
-    "upsert_contact": {"Contact": ("read", "edit"), "Lead": ("read", "create", "edit")},
-    "update_lead": {"Lead": ("read", "edit")},
-    "create_case": {"Case": ("read", "create", "edit"), "Contact": ("read",)},
-    "close_case": {"Case": ("read", "edit")},
-    "set_opt_out": {"Contact": ("read", "edit"), "Lead": ("read", "edit")},
-}
-"""Action -> object types, and what the integration user must be able to do with their records."""
 _PEOPLE = ("Contact", "Lead")
 _FIELD_PARAMS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "log_call": {"properties": ("Task",), "new_contact": _PEOPLE},
@@ -46,6 +30,8 @@ _FIELD_PARAMS: Mapping[str, Mapping[str, Sequence[str]]] = {
 _VALUE_PARAMS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "create_task": {"priority": ("Task", "Priority")},
     "log_call": {"call_type": ("Task", "Type")},
+    "log_chat": {"chat_type": ("Task", "Type")},
+    "log_message": {"message_type": ("Task", "Type")},
     "update_lead": {"status": ("Lead", "Status")},
     "create_case": {
         "status": ("Case", "Status"),
@@ -55,6 +41,8 @@ _VALUE_PARAMS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "close_case": {"status": ("Case", "Status")},
 }
 """Action -> the params that are the value of one field."""
+_OPTIONAL_FIELD = ("Task", "Type")
+"""The bridge leaves out a value that this picklist does not have."""
 _QUEUE_OWNED = ("create_case", "upsert_contact")
 """Actions whose records a queue may own."""
 _FLAGS = {"create": "createable", "edit": "updateable"}
@@ -76,7 +64,7 @@ def _descriptions(org: Org, uses: Sequence[ActionUse]) -> dict[str, Mapping[str,
     """Return Salesforce's description of each object type that the actions need; None if it is hidden."""
     descriptions: dict[str, Mapping[str, Any] | None] = {}
     for use in uses:
-        for object_type in _PERMISSIONS.get(use.action.name, ()):
+        for object_type in read_needs(use.action.needs):
             if object_type not in descriptions:
                 try:
                     descriptions[object_type] = org.describe(object_type)
@@ -106,7 +94,7 @@ def _permission_problems(
 
 def _access(use: ActionUse) -> Mapping[str, Sequence[str]]:
     """Return what the action needs. By `on_missing`, it creates contacts, or no leads."""
-    access = dict(_PERMISSIONS.get(use.action.name, {}))
+    access = dict(read_needs(use.action.needs))
     on_missing = use.params.get("on_missing")
     if on_missing == "contact":
         access["Contact"] = ("read", "create", "edit")
@@ -152,6 +140,8 @@ def _field_problems(
                 problem = None if isinstance(found, tuple) else check_value(found, param, use.params[param])
                 if problem is not None:
                     text, hint, level = problem
+                    if (object_type, name) == _OPTIONAL_FIELD:
+                        text, level = f"{text.partition(';')[0]}; the Task gets no type", "warning"
                     yield RuleProblem(text, hint, use, (param,), level)
 
 

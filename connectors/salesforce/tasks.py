@@ -20,6 +20,7 @@ from .field_values import writable_fields
 from .new_records import NewRecordParams, types_to_create
 from .org import Org
 from .owners import OWNER
+from .permissions import WRITE_TASKS
 from .related_records import TaskReferenceParams
 from .settings import connector
 from .task_records import NewTask, local_date, truncate, write_tasks
@@ -32,7 +33,7 @@ class CreateTaskParams(TaskParams, NewRecordParams, TaskReferenceParams):
     owner: str | None = OWNER
 
 
-@connector.action(idempotency=per_event, dedupe_by="subject", idempotent=True)
+@connector.action(idempotency=per_event, dedupe_by="subject", idempotent=True, needs=WRITE_TASKS)
 def create_task(org: Org, params: CreateTaskParams, context: Context) -> Success:
     """Create an open Task for a colleague on the contact or lead."""
     key = f"task:{context.idempotency_token}"

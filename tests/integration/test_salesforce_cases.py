@@ -97,7 +97,7 @@ def test_later_event_updates_the_case_and_keeps_what_colleagues_changed(
 
 @pytest.mark.parametrize("drop", ["before", "after"])
 def test_lost_response_makes_no_second_case(
-    salesforce: CrmConnection, sandbox: RunningSandbox, drop: str
+    salesforce: CrmConnection, sandbox: RunningSandbox, drop: Any
 ) -> None:
     sandbox.salesforce.set_assignment_rule("Case", QUEUE_ID)
     sandbox.fault("salesforce", path=UPSERT, drop=drop)

@@ -1,0 +1,109 @@
+"""Action that logs sent messages as closed Tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import AwareDatetime
+
+from bridge.connector import BatchItem, BatchResult, ContactRef, Context, param, per_event, write_for_contacts
+
+from .contact_source import Contacts
+from .new_records import NewRecordParams, types_to_create
+from .org import BATCH_SIZE, Org
+from .owners import OWNER
+from .permissions import WRITE_TASKS
+from .related_records import TaskReferenceParams
+from .settings import connector
+from .task_records import MAX_LENGTH, NewTask, local_date, local_time, truncate, write_tasks, zone_of
+
+_KINDS = {"sms": "Text message", "whatsapp": "WhatsApp message", "email": "Email"}
+_TYPES = {"sms": ("SMS", "Text", "Text Message"), "whatsapp": ("WhatsApp", "SMS"), "email": ("Email",)}
+"""Values of Task.Type by channel; the first that the org's picklist has is used."""
+_MAX_TITLE = 100
+
+
+class LogMessageParams(NewRecordParams, TaskReferenceParams):
+    """A message that was sent."""
+
+    body: str = param("{{ delivery.text }}", "Text of the message.", example="Your order has shipped.")
+    channel: Literal["sms", "whatsapp", "email"] = param(
+        "{{ delivery.channel }}", "How it was sent: `sms`, `whatsapp` or `email`.", example="sms"
+    )
+    subject: str | None = param(
+        None, "Subject of an email. Default: the first line of the text.", example="Your order"
+    )
+    sent_to: str | None = param(
+        "{{ delivery.recipient }}", "Address that it was sent to.", example="+14155550123"
+    )
+    sent_at: AwareDatetime | None = param(
+        "{{ delivery.sent_at }}",
+        "When it was sent (ISO 8601 with time zone). Default: outside `on_success`, the time of the event.",
+        example="2026-03-02T15:00:00Z",
+    )
+    message_type: str | None = param(
+        None,
+        "`Type` of the Task. Default: `Email`, `SMS` or `WhatsApp`. Left out if the org has no such type.",
+        example="Other",
+    )
+    owner: str | None = OWNER
+
+
+@connector.action(
+    idempotency=per_event, dedupe_by="body", idempotent=True, batch=BATCH_SIZE, needs=WRITE_TASKS
+)
+def log_message(org: Org, items: Sequence[BatchItem[LogMessageParams]]) -> list[BatchResult]:
+    """Log a sent message as a closed Task. Use it under `on_success` of a rule that sends messages."""
+    by_key = {f"message:{item.context.idempotency_token}": item for item in items}
+    status = org.closed_status("Task")
+    types = org.task_types()
+
+    def build(key: str, contact: ContactRef | None) -> NewTask:
+        params, context = by_key[key].params, by_key[key].context
+        sent_at = params.sent_at or context.event.occurred_at
+        wanted = (params.message_type,) if params.message_type else _TYPES[params.channel]
+        fields = {
+            "Subject": _title(params),
+            "Description": _description(org, params, context, contact),
+            "Status": status,
+            "ActivityDate": local_date(org, context, sent_at),
+            "TaskSubtype": "Email" if params.channel == "email" else None,
+            "Type": next((name for name in wanted if name in types), None),
+        }
+        return NewTask(truncate(fields))
+
+    tasks = {key: (item.params, item.context) for key, item in by_key.items()}
+    queries = {
+        key: item.params.new_record_query(org, item.context, item.params.owner)
+        for key, item in by_key.items()
+    }
+    results = write_for_contacts(
+        Contacts(org, create_as=types_to_create(queries.values())),
+        queries,
+        lambda contacts: write_tasks(org, tasks, build, contacts),
+    )
+    return [results[key] for key in by_key]
+
+
+def _title(params: LogMessageParams) -> str:
+    first_line = params.subject or next(iter(params.body.strip().splitlines()), "")
+    if len(first_line) > _MAX_TITLE:
+        first_line = f"{first_line[: _MAX_TITLE - 1].rstrip()}…"
+    return f"{_KINDS[params.channel]}: {first_line}"
+
+
+def _description(org: Org, params: LogMessageParams, context: Context, contact: ContactRef | None) -> str:
+    """Return the text and the details. A longer text ends in `…`; the details are not cut."""
+    sent_at = local_time(org, context, params.sent_at or context.event.occurred_at)
+    values = {
+        "Name given": contact.given_name if contact else "",
+        "To": params.sent_to,
+        "Sent": f"{sent_at:%Y-%m-%d %H:%M} ({zone_of(org, context)})",
+        "Conversation": context.event.conversation.id,
+    }
+    details = "\n".join(f"{label}: {value}" for label, value in values.items() if value)
+    text, room = params.body.strip(), MAX_LENGTH["Description"] - len(details) - 2
+    if len(text) > room:
+        text = f"{text[: room - 1]}…"
+    return f"{text}\n\n{details}"
