@@ -106,6 +106,15 @@ class HeppuApi:
         """Return one call with its `metadata`, which `list_calls` does not include."""
         return _mapping(self._request("GET", f"/calls/{quote(call_id, safe='')}"))
 
+    def find(self, path: str) -> dict[str, Any] | None:
+        """Return the record at a path; None if Heppu does not have it."""
+        try:
+            return _mapping(self._request("GET", path)) or None
+        except HeppuError as error:
+            if error.status == 404:
+                return None
+            raise
+
     def _request(
         self,
         method: str,

@@ -149,7 +149,9 @@ class PauseCause(DescribedEnum):
 _S = DeliveryState
 ALLOWED: Final[Mapping[DeliveryState | None, frozenset[DeliveryState]]] = {
     None: frozenset({_S.PENDING, _S.FAILED}),
-    _S.PENDING: frozenset({_S.PENDING, _S.RUNNING, _S.SUCCEEDED, _S.CANCELLED, _S.SUPPRESSED}),
+    _S.PENDING: frozenset(
+        {_S.PENDING, _S.RUNNING, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED, _S.SUPPRESSED}
+    ),
     _S.RUNNING: frozenset({_S.SUCCEEDED, _S.RETRYING, _S.NEEDS_REVIEW, _S.FAILED}),
     _S.RETRYING: frozenset({_S.RETRYING, _S.RUNNING, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED, _S.SUPPRESSED}),
     _S.NEEDS_REVIEW: frozenset({_S.PENDING, _S.SUCCEEDED, _S.CANCELLED}),
@@ -227,7 +229,7 @@ class Transition:
 
     @classmethod
     def not_rendered(cls, detail: str) -> Self:
-        """A new delivery whose params could not be rendered has failed from the start."""
+        """A delivery that was never attempted fails because its params could not be rendered."""
         return cls(DeliveryState.FAILED, FailureReason.RENDER_ERROR, detail)
 
     @classmethod

@@ -1,18 +1,22 @@
-"""Heppu connector: schedules another call from the voice agent to a contact."""
+"""Heppu connector: schedules another call from the voice agent to a contact, and reads details of conversations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
+from urllib.parse import quote
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from bridge.connector import (
     Connector,
     ConnectorSettings,
     Context,
     Email,
+    Event,
     Limits,
     Params,
     PhoneNumber,
@@ -34,6 +38,10 @@ LEAD_TIME = timedelta(seconds=30)
 """How far ahead a call is scheduled. Heppu does not document how it treats a time in the past."""
 CLOCK_SKEW = timedelta(minutes=2)
 """Assumed maximum difference between Heppu's clock and the bridge's, for lookups by start date."""
+MAX_CALL_LENGTH = timedelta(hours=4)
+"""How long before its event a call may have started, if its ID has to be found."""
+MAX_CALLS = 100
+"""Calls with one number that are compared, at most."""
 
 
 class Settings(ConnectorSettings):
@@ -43,26 +51,42 @@ class Settings(ConnectorSettings):
     """API key of your Heppu organization."""
     api_url: ProviderUrl = URL
     """Base URL of Heppu's API."""
+    chat_path: str = Field("/chats/{id}", pattern=r"^/\S*\{id\}\S*$")
+    """Path at which Heppu's API returns a chat. Heppu does not document one: ask Heppu for yours if `details` of chats
+    are missing."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """Heppu's API, and the settings of the connection."""
+
+    api: HeppuApi
+    settings: Settings
+
+    def close(self) -> None:
+        """Close the HTTP connections."""
+        self.api.close()
 
 
 connector = Connector(
     "heppu",
     settings=Settings,
     limits=Limits(per_second=5, concurrency=4),
-    description="Schedules calls from Heppu's voice agents to contacts.",
+    description="Schedules calls from Heppu's voice agents to contacts, and reads the details of conversations.",
 )
 
 
 @connector.client
-def client(settings: Settings) -> HeppuApi:
+def client(settings: Settings) -> Client:
     """Return a client of Heppu's API whose requests end within the attempt's deadline."""
-    return HeppuApi(settings.api_key.get_secret_value(), settings.api_url, http_client())
+    api = HeppuApi(settings.api_key.get_secret_value(), settings.api_url, http_client())
+    return Client(api, settings)
 
 
 @connector.check
-def check(api: HeppuApi) -> str:
+def check(client: Client) -> str:
     """Authenticate by reading the newest call. Changes nothing."""
-    next(api.list_calls(), None)
+    next(client.api.list_calls(), None)
     return "authenticated"
 
 
@@ -72,6 +96,93 @@ def classify_error(error: Exception) -> DeliveryError | None:
     if isinstance(error, HeppuError):
         return failure_from_status(error.status, str(error), parse_retry_after(error.retry_after))
     return failure_from_exception(error)
+
+
+@connector.conversation_details
+def details(client: Client, event: Event) -> dict[str, Any] | None:
+    """Return the details of a phone call or chat, with its transcript as text."""
+    conversation = quote(event.conversation.id, safe="")
+    if event.type.startswith("chat."):
+        found = client.api.find(client.settings.chat_path.format(id=conversation))
+    else:
+        found = client.api.find(f"/calls/{conversation}") or _find_call(client.api, event)
+    return None if found is None else with_readable_fields(found)
+
+
+def _find_call(api: HeppuApi, event: Event) -> dict[str, Any] | None:
+    """Return the call of an event by its Twilio SID, or the only call of the agent with the contact at that time.
+
+    Heppu does not document how the ID of a conversation leads to the ID of its call.
+    """
+    phone, sid = event.contact.phone, event.fields.get("twilioCallSid")
+    if phone is None:
+        return None
+    until = (event.occurred_at + CLOCK_SKEW).isoformat(timespec="seconds")
+    calls = list(islice(api.list_calls(phoneNumber=phone, endDate=until), MAX_CALLS))
+    matching = [call for call in calls if sid is not None and call.get("twilioCallSid") == sid]
+    matching = matching or [call for call in calls if _may_be_call_of(event, call)]
+    call_id = _call_id(matching[0]) if len(matching) == 1 else None
+    return api.find(f"/calls/{quote(call_id, safe='')}") if call_id else None
+
+
+def _may_be_call_of(event: Event, call: Mapping[str, Any]) -> bool:
+    """Return whether a call without a common SID has the event's agent, and was created shortly before the event."""
+    agent = call.get("agent")
+    agent_id = agent.get("id") if isinstance(agent, Mapping) else None
+    try:
+        age = event.occurred_at - datetime.fromisoformat(str(call.get("createdAt")))
+    except (ValueError, TypeError):  # not a timestamp, or one without its offset
+        return False
+    return (
+        None in (event.fields.get("twilioCallSid"), call.get("twilioCallSid"))
+        and event.fields.get("agentId") in (None, agent_id)
+        and age <= MAX_CALL_LENGTH
+    )
+
+
+def with_readable_fields(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the details with `transcript` as one text, and `recordingUrl` wherever Heppu puts it."""
+    details = {name: value for name, value in found.items() if value is not None}
+    transcript = _transcript(found.get("transcript"))
+    recording = next((url for url in map(_url, _recordings(found)) if url), None)
+    return details | {"transcript": transcript, "recordingUrl": recording}
+
+
+def _transcript(value: Any) -> str | None:
+    """Return a transcript as text, one line per turn: `Agent: Hello`. Heppu does not document the form of a turn."""
+    if isinstance(value, Mapping):
+        value = next((item for item in value.values() if isinstance(item, list)), value.get("text"))
+    if isinstance(value, list):
+        value = "\n".join(filter(None, map(_turn, value)))
+    return value.strip() or None if isinstance(value, str) else None
+
+
+def _turn(turn: Any) -> str:
+    if not isinstance(turn, Mapping):
+        return turn.strip() if isinstance(turn, str) else ""
+    text = _first_text(turn, ("text", "content", "message", "transcript"))
+    speaker = _first_text(turn, ("role", "speaker", "sender", "name"))
+    speaker = _SPEAKERS.get(speaker.lower(), speaker)
+    return f"{speaker}: {text}" if speaker and text else text
+
+
+_SPEAKERS = {"assistant": "Agent", "agent": "Agent", "bot": "Agent", "user": "Contact", "customer": "Contact"}
+
+
+def _first_text(turn: Mapping[str, Any], names: Sequence[str]) -> str:
+    texts = (turn.get(name) for name in names)
+    return next((text.strip() for text in texts if isinstance(text, str) and text.strip()), "")
+
+
+def _recordings(found: Mapping[str, Any]) -> list[Any]:
+    recordings = found.get("recordings")
+    several = recordings if isinstance(recordings, list) else []
+    return [found.get("recordingUrl"), found.get("recording_url"), found.get("recording"), *several]
+
+
+def _url(recording: Any) -> str | None:
+    url = recording.get("url") if isinstance(recording, Mapping) else recording
+    return url if isinstance(url, str) and url.startswith(("https://", "http://")) else None
 
 
 class ScheduleCallParams(Params):
@@ -116,7 +227,7 @@ class ScheduleCallParams(Params):
 
 
 @connector.action(channel="call", idempotency=per_message)
-def schedule_call(api: HeppuApi, params: ScheduleCallParams, context: Context) -> Success:
+def schedule_call(client: Client, params: ScheduleCallParams, context: Context) -> Success:
     """Schedule another call to the contact as soon as quiet hours allow, unless the last attempt was made."""
     attempts = params.previous_attempts + 1
     if attempts >= params.max_attempts:
@@ -139,7 +250,7 @@ def schedule_call(api: HeppuApi, params: ScheduleCallParams, context: Context) -
             "contactEmail": params.email,
         },
     }
-    response = api.schedule_call(_without_none(request))
+    response = client.api.schedule_call(_without_none(request))
     call_id = _call_id(response)
     if call_id is None:
         raise OutcomeUnknown("Heppu's response has no call ID", reason="server_error")
@@ -147,8 +258,9 @@ def schedule_call(api: HeppuApi, params: ScheduleCallParams, context: Context) -
 
 
 @schedule_call.lookup
-def find_call(api: HeppuApi, params: ScheduleCallParams, context: Context) -> Success | None:
+def find_call(client: Client, params: ScheduleCallParams, context: Context) -> Success | None:
     """Return the call to this recipient since the first attempt whose metadata holds the idempotency token."""
+    api = client.api
     without_token = 0
     since = (context.first_attempt_at - CLOCK_SKEW).isoformat(timespec="seconds")
     for call in api.list_calls(phoneNumber=params.to, agentId=params.agent, startDate=since):

@@ -94,6 +94,7 @@ from bridge.connector.transport import (
 from bridge.contacts.address import address_key
 from bridge.contacts.email import normalize_email
 from bridge.contacts.phone import same_number, search_digits
+from bridge.events import Event
 from bridge.settings import Duration, SecretFile
 from bridge.spelling import did_you_mean, nearest
 
@@ -133,6 +134,7 @@ __all__ = [
     "DeadlineAdapter",
     "Duration",
     "Email",
+    "Event",
     "FillResult",
     "FillableContactSource",
     "IdempotencyInput",
@@ -167,9 +169,9 @@ __all__ = [
     "addresses_of",
     "check_deadline",
     "contact_result",
+    "count_request",
     "did_you_mean",
     "enforce_deadline",
-    "count_request",
     "failure_from_exception",
     "failure_from_status",
     "fields_to_write",

@@ -183,6 +183,7 @@ class Connector:
     read_opt_out_flags: Callable[..., Mapping[str, Sequence[OptOutFlag]]] | None = field(
         default=None, init=False
     )
+    read_details: Callable[..., Mapping[str, Any] | None] | None = field(default=None, init=False)
     classify: Callable[[Exception], DeliveryError | None] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -195,7 +196,6 @@ class Connector:
         """Return the action named `connector.action`; None if this version of the connector lacks it."""
         return self.actions.get(ActionName.parse(full_name).action)
 
-    def client(self, function: F) -> F:
     def limits_of(self, settings: ConnectorSettings) -> Limits:
         """Return the limits of one connection: the connector's own, unless its settings say otherwise."""
         return replace(
@@ -204,6 +204,7 @@ class Connector:
             concurrency=settings.concurrency or self.limits.concurrency,
         )
 
+    def client(self, function: F) -> F:
         """Decorator: `(settings) -> client`, called once per connection. Every call of the client needs a timeout.
 
         If the client has a `close()`, it is called when the service stops.
@@ -247,6 +248,14 @@ class Connector:
         the result has none, so raise an error if that cannot be told, for example because a field is hidden.
         """
         self.read_opt_out_flags = function
+        return function
+
+    def conversation_details(self, function: F) -> F:
+        """Decorator: `(client, event) -> dict | None` reads the details of the event's conversation; None: there is none.
+
+        Only the connector of Heppu has them. Params of rules use them as `details`.
+        """
+        self.read_details = function
         return function
 
     def action(

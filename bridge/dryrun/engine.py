@@ -24,6 +24,7 @@ from bridge.clock import ManualClock
 from bridge.connector import Success
 from bridge.connector.api import Action
 from bridge.dryrun.delivery import EXTERNAL_ID, DryRunDelivery, State
+from bridge.dryrun.details import with_details
 from bridge.errors import (
     AccountError,
     AuthenticationError,
@@ -41,6 +42,7 @@ from bridge.ids import new_id
 from bridge.lifecycle import PauseCause, SuppressReason
 from bridge.policy.idempotency import describe_duplicate
 from bridge.rules.counting import History
+from bridge.rules.late import Details
 from bridge.rules.model import PlannedDelivery, Routing, Rules, Trace, Truth
 from bridge.rules.route import after_delivery, alerts, consent, route
 from bridge.store import schema
@@ -130,11 +132,14 @@ class DryRun:
         *,
         fail: Mapping[str, str] = MappingProxyType({}),
         allowlist: Collection[str] = (),
+        details: Mapping[str, Details] = MappingProxyType({}),
     ) -> None:
+        """`details` has the details of conversations, by the dedupe key of an event; those of others are missing."""
         self.rules = rules
         self.deliveries: list[DryRunDelivery] = []
         self.traces: list[tuple[Event, tuple[Trace, ...]]] = []
         self._fail = fail
+        self._details = details
         self._actions = _actions(rules)
         self._database, self._clock = database, database.clock
         self._policy_config = PolicyConfig(
@@ -231,12 +236,18 @@ class DryRun:
     def _route(self, event: Event, now: datetime, history: History) -> Routing:
         routing = route(event, self.rules, now, history)
         self.traces.append((event, routing.traces))
-        self._add_planned(event, routing.planned)
-        return routing
+        planned = self._add_planned(event, routing.planned, now)
+        return Routing(planned, routing.traces)
 
-    def _add_planned(self, event: Event, planned: Sequence[PlannedDelivery]) -> None:
-        for item in planned:
+    def _add_planned(
+        self, event: Event, planned: Sequence[PlannedDelivery], now: datetime
+    ) -> tuple[PlannedDelivery, ...]:
+        """Return the planned deliveries with their details, and remember them."""
+        details = self._details.get(event.dedupe_key, {})
+        complete = tuple(with_details(item, event, self.rules, details, now) for item in planned)
+        for item in complete:
             self._planned[_key_of(item)].append((event, item))
+        return complete
 
     def _follow_up(
         self,
@@ -246,8 +257,7 @@ class DryRun:
         now: datetime,
     ) -> tuple[str, Sequence[PlannedDelivery]]:
         follow_ups = plan(event, self.rules, delivery, now)
-        self._add_planned(event, follow_ups)
-        return self.rules.hash, follow_ups
+        return self.rules.hash, self._add_planned(event, follow_ups, now)
 
 
 def _key_of(delivery: PlannedDelivery | Row[Any]) -> _PlannedKey:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Literal
 
 from bridge.dryrun.delivery import build_due_delivery
+from bridge.dryrun.details import with_templates
 from bridge.events import EVENT_TYPES, Event
 from bridge.lifecycle import SuppressReason
 from bridge.policy import (
@@ -129,14 +130,15 @@ def explain(
     contact's only one. No CRM is asked for opt-out flags.
     """
     routing = route(event, rules, now, history)
+    all_planned = [with_templates(planned) for planned in routing.planned]
     without_database = PolicyInputs(crms_to_ask=tuple(rules.messaging.crm_opt_outs))
-    inputs = [load_inputs(planned) if load_inputs else without_database for planned in routing.planned]
+    inputs = [load_inputs(planned) if load_inputs else without_database for planned in all_planned]
 
     def decide_outcome(planned: PlannedDelivery, inputs: PolicyInputs) -> PlannedOutcome:
         return _planned_outcome(planned, event, rules, now, inputs, allowlist)
 
     outcomes = _consider_each_other(
-        [decide_outcome(*item) for item in zip(routing.planned, inputs, strict=True)],
+        [decide_outcome(*item) for item in zip(all_planned, inputs, strict=True)],
         inputs,
         decide_outcome,
         event,

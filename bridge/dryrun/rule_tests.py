@@ -122,7 +122,12 @@ def run_tests(
             mismatches: tuple[Mismatch, ...]
             try:
                 test_folder = folder or Path(test.path or rules.path).parent
-                dry_run.run(build_events(test, test_folder, default_country))
+                events = build_events(test, test_folder, default_country)
+                details = {
+                    event.dedupe_key: item.details for event, item in zip(events, test.events, strict=True)
+                }
+                dry_run = DryRun(database, rules, fail=test.fail, details=details)
+                dry_run.run(events)
             except ConfigError as error:
                 mismatches = (Mismatch("", test.line, str(error)),)
             else:

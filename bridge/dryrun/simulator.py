@@ -19,6 +19,7 @@ from typing import Any
 
 from bridge.contacts.address import address_key
 from bridge.dryrun.delivery import EXTERNAL_ID, DryRunDelivery, State, build_due_delivery
+from bridge.dryrun.details import with_templates
 from bridge.events import Event
 from bridge.policy import (
     NEVER,
@@ -180,6 +181,7 @@ class Simulation:
             self._add_delivery(event, planned, event.received_at)
 
     def _add_delivery(self, event: Event, planned: PlannedDelivery, now: datetime) -> None:
+        planned = with_templates(planned)
         delivery = DryRunDelivery(self._delivery_id(event, planned), event, planned, max(planned.run_at, now))
         self.deliveries.append(delivery)
         if planned.render_error is not None:

@@ -106,6 +106,8 @@ class Defer:
     detail: str
     crms_to_ask: Sequence[str] = ()
     """The CRM connections whose answer it waits for; it is decided again as soon as they have answered."""
+    needs_details: bool = False
+    """It waits for the details of its conversation; it is decided again as soon as they are there."""
 
 
 @dataclass(frozen=True)

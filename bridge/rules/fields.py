@@ -38,7 +38,23 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
 }
 """Pattern of `when` -> the event types that it stands for."""
 
-_ALL_ROOTS = ("event", "contact", "now", "delivery")
+_ALL_ROOTS = ("event", "contact", "now", "delivery", "details")
+DETAIL_FIELDS: Mapping[str, str] = {
+    "transcript": "what was said, one line per turn (`Agent: ...`)",
+    "recordingUrl": "address of the recording",
+    "summary": "summary of the conversation",
+    "status": "state of the call, such as `completed`",
+    "direction": "`inbound` or `outbound`",
+    "duration": "length in seconds",
+    "startedAt": "when it started",
+    "endedAt": "when it ended",
+    "failureReason": "why the call failed",
+    "phoneNumber": "number of the contact",
+    "agent": "the agent: `details.agent.id`, `details.agent.name`",
+    "metadata": "data that the caller of Heppu's API has set",
+    "id": "ID of the call at Heppu",
+}
+"""Fields of `details` that Heppu documents for calls, `recordingUrl` apart, and what they contain."""
 
 
 def expand_event_pattern(name: str) -> tuple[str, ...]:
@@ -56,7 +72,10 @@ def _check_path(path: Path, event_types: tuple[str, ...], roots: tuple[str, ...]
     root, rest = path[0], path[1:]
     if root not in roots:
         text = f"`{root}` is not available here" if root in _ALL_ROOTS else f"unknown name `{root}`"
-        return unplaced_error(text, _root_hint(root, roots))
+        hint = _NOT_DETAILS if root == "details" else _root_hint(root, roots)
+        return unplaced_error(text, hint)
+    if root == "details":
+        return _check_detail(rest)
     if root == "event":
         return _check_event_path(rest, event_types)
     if root == "now":
@@ -75,6 +94,24 @@ def _check_path(path: Path, event_types: tuple[str, ...], roots: tuple[str, ...]
     if len(rest) > 1:
         return unplaced_error(f"`{root}.{rest[0]}` has no fields of its own")
     return None
+
+
+_NOT_DETAILS = (
+    "they are fetched after a rule has fired: write them in other params under `with:`, not where the bridge decides "
+    "whether, to whom and over which connection it sends"
+)
+
+
+def _check_detail(rest: Path) -> Diagnostic | None:
+    if not rest:
+        return unplaced_error("`details` is a record, not a single value", "write `details.transcript`")
+    if rest[0] in DETAIL_FIELDS:
+        return None
+    suggestion = nearest(rest[0], DETAIL_FIELDS)
+    if suggestion:
+        return unplaced_error(f"`details` has no field `{rest[0]}`", f"did you mean `details.{suggestion}`?")
+    text = f"Heppu does not document `{rest[0]}` in the details of a conversation"
+    return unplaced_warning(text, "if it is missing there, it is missing here")
 
 
 def _root_hint(root: str, roots: tuple[str, ...]) -> str:

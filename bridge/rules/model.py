@@ -111,6 +111,8 @@ class Step:
     line: int
     values: Mapping[str, Any]
     """Every param that the rule or a default sets. Strings with `{{` are compiled templates."""
+    late: Mapping[str, Any] = field(default_factory=dict)
+    """The values that use `details`, with the sources of their templates (`bridge.rules.late`)."""
     places: Mapping[Location, Place] = field(default_factory=dict)
     """Where each value under `with` stands; the place of the step itself at `()`."""
     delay: timedelta = timedelta(0)
@@ -205,6 +207,8 @@ class RuleTestEvent:
     line: int
     set: Mapping[str, Any] = field(default_factory=dict)
     """The fields that the test overrides: path within the body (`metadata.contactPhone`) -> JSON value."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """The details of the conversation that Heppu returns."""
     at: datetime | None = None
     """When the event happens and is received. None: the time of the event before it; for the first, its timestamp."""
 
@@ -418,6 +422,8 @@ class PlannedDelivery:
     shadow: bool = False
     internal: bool = False
     """A message to the team (`Step.internal`)."""
+    late: Mapping[str, Any] = field(default_factory=dict)
+    """Params that are rendered once the conversation's details have been fetched: the sources of their templates."""
     on_success: bool = False
     """The rule follows up on the delivery's success."""
     notes: tuple[str, ...] = ()

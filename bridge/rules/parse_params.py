@@ -76,7 +76,8 @@ def read_params(context: ParseContext, use: Node, with_node: Node | None, action
     values: dict[str, Any] = {}
     for name, info in params.items():
         if name in entries:
-            values[name] = _compile(context, entries[name][1], markup=markup_of(info))
+            inner = _with_details(context, action, name, info)
+            values[name] = _compile(inner, entries[name][1], markup=markup_of(info))
             continue
         source = _default_template(action, name, info, context.trigger)
         if source is not None:
@@ -130,7 +131,7 @@ def _suits(context: ParseContext, use: Node, action: Action, name: str, default:
 
 def check_templates(context: ParseContext, with_node: Node) -> None:
     """Check the templates under `with` if the action is unknown."""
-    _compile(context, with_node, markup=None)
+    _compile(context.within(names=(*context.names, "details")), with_node, markup=None)
 
 
 def _default_template(action: Action, name: str, info: FieldInfo, trigger: Trigger) -> str | None:

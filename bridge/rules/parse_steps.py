@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -16,6 +16,7 @@ from bridge.connector.rule_checks import Location, Place
 from bridge.errors import BridgeError
 from bridge.json_values import describe_type
 from bridge.rules.keys import DURATION, EVENT_TYPES, POSITIVE_INT, STRING, Entries, Key, Section, ValueType
+from bridge.rules.late import DETAILS_CONNECTION, late_params, paths_of
 from bridge.rules.model import ConnectionChoice, OncePer, Retry, Step, Trigger
 from bridge.rules.parse_context import CONTEXT_NAMES, ParseContext
 from bridge.rules.parse_params import check_templates, has_template, read_params
@@ -45,12 +46,14 @@ def read_on_failure(context: ParseContext, node: Node, label: str) -> tuple[Step
 
 def _read_follow_ups(context: ParseContext, trigger: Trigger, node: Node, label: str) -> tuple[Step, ...]:
     present = context.present | present_after(context.do, trigger)
-    return read_steps(context.within(trigger=trigger, present=present), node, label)
+    return read_steps(
+        context.within(trigger=trigger, names=CONTEXT_NAMES[trigger], present=present), node, label
+    )
 
 
 def read_alerts(context: ParseContext, node: Node, label: str) -> tuple[Step, ...]:
     """Return the steps of the file that report problems."""
-    return read_steps(context.within(trigger="alert"), node, label)
+    return read_steps(context.within(trigger="alert", names=CONTEXT_NAMES["alert"]), node, label)
 
 
 def _step(context: ParseContext, node: Node) -> Step | None:
@@ -75,6 +78,9 @@ def _step(context: ParseContext, node: Node) -> Step | None:
         _check_connection(context, entries.get("connection", entries["use"])[1], action, name)
     params = read_params(context, use_node, with_node, action)
     _check_team_params(context, with_node or use_node, action, params)
+    late = late_params(params)
+    if late:
+        _check_late_params(context, with_node or use_node, params, late)
     values.setdefault("connection", action.connector)
     step = Step(
         use=action.full_name,
@@ -82,6 +88,7 @@ def _step(context: ParseContext, node: Node) -> Step | None:
         line=use_key.line,
         path=use_key.path,
         values=params,
+        late=late,
         places={(): Place(use_key.line, use_key.column, use_key.path)} | _places(with_node),
         internal=_has_literal_recipient(action, params),
         **values,
@@ -89,6 +96,19 @@ def _step(context: ParseContext, node: Node) -> Step | None:
     for name in step.connections:
         _check_params(context, with_node or use_node, action, name, params)
     return step
+
+
+def _check_late_params(
+    context: ParseContext, node: Node, params: Mapping[str, Any], late: Collection[str]
+) -> None:
+    """Add the errors of params that use `details`; the connection that fetches them must be set up."""
+    for name in late:
+        if any(path[0] == "delivery" for path in paths_of(params[name])):
+            hint = "use them in two params: the details are fetched later"
+            context.error(_entry(node, name), f"`{name}` cannot use both `delivery` and `details`", hint)
+    context.connections.setdefault(DETAILS_CONNECTION, DETAILS_CONNECTION)
+    if context.needs_settings:
+        context.check_settings(node, DETAILS_CONNECTION, DETAILS_CONNECTION)
 
 
 def _places(node: Node | None, location: Location = ()) -> dict[Location, Place]:
@@ -136,17 +156,19 @@ def _check_params(
         context.error(node, problem)
 
 
-def _check_team_params(
-    context: ParseContext, node: Node, action: Action, params: Mapping[str, Any]
-) -> None:
+def _check_team_params(context: ParseContext, node: Node, action: Action, params: Mapping[str, Any]) -> None:
     """Add an error for further recipients of a message that the policy checks, because it checks one recipient."""
     recipient = action.recipient
     if recipient is None:
         return
-    names = [name for name, info in action.params.model_fields.items() if is_team_only(info) and name in params]
+    names = [
+        name for name, info in action.params.model_fields.items() if is_team_only(info) and name in params
+    ]
     hint = f"write every address itself, without a template, in `{recipient}` as well"
     if isinstance(params.get(recipient), list) and has_template(params[recipient]):
-        context.error(_entry(node, recipient), f"`{recipient}` can be a list only in a message to the team", hint)
+        context.error(
+            _entry(node, recipient), f"`{recipient}` can be a list only in a message to the team", hint
+        )
         return
     for name in names:
         if has_template(params[name]) or not _has_literal_recipient(action, params):
@@ -299,9 +321,7 @@ def _idempotency_key(context: ParseContext, node: Node, label: str) -> Any:
     source = context.string(node, label)
     if source is None or not is_template(source):
         return source
-    names = [
-        name for name in CONTEXT_NAMES[context.trigger] if name != "now"
-    ]  # a replay must produce the same key
+    names = [name for name in context.names if name != "now"]  # a replay must produce the same key
     return context.template(node, source, names=names)
 
 

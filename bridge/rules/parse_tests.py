@@ -12,6 +12,7 @@ from bridge.events import EVENT_TYPES
 from bridge.rules import retired
 from bridge.rules.fields import check_path
 from bridge.rules.keys import STRING, TIMESTAMP, Entries, Key, Section, ValueType, list_of
+from bridge.rules.late import DETAILS
 from bridge.rules.model import ALERTS, Expectation, RuleTest, RuleTestEvent, Step
 from bridge.rules.parse_context import ParseContext
 from bridge.rules.yaml import Node
@@ -102,6 +103,16 @@ def _changes(context: ParseContext, node: Node, label: str) -> dict[str, Any]:
         elif context.report(key, check_path(path, context.event_types, ("event",))):
             changes[".".join(path[1:])] = value.data()
     return changes
+
+
+def _details(context: ParseContext, node: Node, label: str) -> dict[str, Any]:
+    """Return the details of a conversation: field -> JSON value."""
+    entries = context.mapping(node, label, hint='write `{transcript: "Agent: Hello"}`')
+    return {
+        name: value.data()
+        for name, (key, value) in entries.items()
+        if context.report(key, check_path((DETAILS, name), (), (DETAILS,)))
+    }
 
 
 def _expect(context: ParseContext, node: Node, label: str) -> dict[str, tuple[Expectation, ...]]:
@@ -204,6 +215,12 @@ EVENT = Section(
             ),
             "fields to change in the event",
             example="{event.direction: inbound}",
+        ),
+        Key(
+            "details",
+            ValueType(_details, {"type": "object"}),
+            "the [details](rules.md#details-of-the-conversation) of the conversation; without it, they are missing",
+            example='{transcript: "Agent: Hello"}',
         ),
         Key("at", TIMESTAMP, "when the event happens", example='"2026-03-02T21:30:00-05:00"'),
     ),

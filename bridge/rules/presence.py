@@ -36,7 +36,7 @@ def may_be_missing(path: Path) -> bool:
         return len(rest) > 1 or (bool(rest) and (rest[0] in _OPTIONAL or rest[0] not in _DOCUMENTED))
     if root == "delivery":
         return bool(rest) and rest[0] in _OPTIONAL_OF_DELIVERY
-    return root == "contact"
+    return root in ("contact", "details")
 
 
 def present_after(steps: Sequence[Step], trigger: Trigger) -> Paths:
@@ -54,6 +54,9 @@ def check_presence(path: Path) -> Diagnostic | None:
     if not may_be_missing(path):
         return None
     name = ".".join(path)
+    if path[0] == "details":
+        hint = "add `| default('...')`"
+        return unplaced_warning(f"some conversations have no `{name}`, and this fails for them", hint)
     if path[0] == "delivery":
         hint = "add `| default('...')`"
         if path[1] in MESSAGE_FIELDS:

@@ -1,8 +1,9 @@
 """Routing: turns an event into planned deliveries. Pure: the same event, rules and time give the same result.
 
-Params are rendered here, once, so that every attempt of a delivery sends the same content. If they cannot be rendered,
-the delivery is planned with its `render_error`, so that operators see it. An exception in one rule ends up in that
-rule's trace and does not affect other rules.
+Params are rendered here, once, so that every attempt of a delivery sends the same content; only those that use
+`details` follow later (`bridge.rules.late`). If they cannot be rendered, the delivery is planned with its
+`render_error`, so that operators see it. An exception in one rule ends up in that rule's trace and does not affect
+other rules.
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from pydantic import ValidationError
-
 from bridge.connector.api import Action, IdempotencyInput, SerializeBy
-from bridge.connector.params import DEFAULT_COUNTRY, Params
+from bridge.connector.params import Params
 from bridge.contacts.address import address_key, normalize_address
 from bridge.contacts.phone import is_withheld, phone_problem
 from bridge.events import Event
@@ -37,8 +36,8 @@ from bridge.rules.model import (
     Trace,
     Trigger,
 )
-from bridge.rules.parse_params import DefaultParam, describe_validation_error
-from bridge.rules.template_filters import MissingValue, RenderError, to_text
+from bridge.rules.render import render_params
+from bridge.rules.template_filters import RenderError, to_text
 from bridge.rules.template_runtime import TABLES
 from bridge.rules.templates import condition, message_context, template_context
 
@@ -198,11 +197,14 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
     action = step.action
     context[UNREAD].clear()
     is_message = action.channel is not None and not step.internal
-    params, validated, error, left_out = _render_params(
-        step,
+    rendered = render_params(
+        action,
+        step.values,
         message_context(context, plan.event) if is_message else context,
-        {DEFAULT_COUNTRY: _country(plan)},
+        _country(plan),
+        step.late,
     )
+    params, validated, error = dict(rendered.values), rendered.validated, rendered.error
     connection, no_connection = _choose_connection(step, context)
     error = error or no_connection
     recipient = _recipient(action, validated, plan, step)
@@ -230,6 +232,7 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
         action=action.full_name,
         connection=connection,
         params={} if error else params,
+        late={} if error else step.late,
         run_at=max(plan.now, plan.since + step.delay),
         idempotency_key=_idempotency_key(step, connection, plan, recipient, key, params),
         updates_existing=action.idempotency.updates,
@@ -244,7 +247,7 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
         shadow=plan.shadow,
         internal=step.internal,
         on_success=plan.on_success,
-        notes=() if error else (*unread, *left_out),
+        notes=() if error else (*unread, *rendered.left_out),
     )
 
 
@@ -277,58 +280,6 @@ def _recipient_problem(action: Action, params: Params, plan: _PlanContext) -> st
 
 def _country(plan: _PlanContext) -> str | None:
     return plan.event.default_country if plan.event else None
-
-
-def _render_params(
-    step: Step, context: TemplateContext, validation_context: Mapping[str, Any]
-) -> tuple[dict[str, Any], Params | None, str | None, tuple[str, ...]]:
-    """Return the rendered params as JSON and as the action's model, an error with names but no values, and notes.
-
-    Phone numbers and email addresses are in canonical form. A value of the event that does not fit its param is an
-    error, also from a default: without it, the action might concern another record. A note names a param that was left
-    out because its template could not be evaluated.
-    """
-    values: dict[str, Any] = {}
-    errors: list[str] = []
-    left_out: list[str] = []
-    for name, value in step.values.items():
-        try:
-            values[name] = _render(value, context)
-        except RenderError as error:
-            if not (isinstance(value, DefaultParam) and value.optional):
-                errors.append(f"`{name}`: {error}")
-                continue
-            values[name] = None
-            if not isinstance(error, MissingValue):
-                left_out.append(f"`{name}`: {error}")
-    if errors:
-        return {}, None, "; ".join(errors), ()
-    try:
-        validated = step.action.params.model_validate(values, context=validation_context)
-        return _canonical(values, validated), validated, None, tuple(left_out)
-    except ValidationError as error:
-        details = error.errors(include_input=False, include_url=False)
-    messages = (describe_validation_error(item, step.action, values) for item in details)
-    return {}, None, "; ".join(messages), ()
-
-
-def _canonical(values: Mapping[str, Any], validated: Params) -> dict[str, Any]:
-    """Return the values with the strings as validation changed them, so that no later step needs its context."""
-    return {
-        name: changed if isinstance(value, str) and isinstance(changed, str) else value
-        for name, value in values.items()
-        for changed in [getattr(validated, name, value)]
-    }
-
-
-def _render(value: Any, context: TemplateContext) -> Any:
-    if callable(value):
-        return value(context)
-    if isinstance(value, dict):
-        return {name: _render(item, context) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_render(item, context) for item in value]
-    return value
 
 
 def _choose_connection(step: Step, context: TemplateContext) -> tuple[str, str | None]:

@@ -1,4 +1,4 @@
-"""Mock Heppu API: scheduled calls, webhooks and agents."""
+"""Mock Heppu API: calls and chats with their transcripts, webhooks and agents."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from bridge.sandbox.provider import (
 )
 
 API_KEY = "heppu_sandbox_key"
+VOICE_AGENT = "3f0c6f0e-8a57-4a53-9c7e-5b2b7c1f6a10"
 EVENT_TYPES = {
     "call.completed",
     "call.failed",
@@ -85,6 +86,9 @@ class ScheduledCall:
     created_at: datetime
     scheduled_at: datetime | None
     status: str = "scheduled"
+    twilio_call_sid: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    """Further fields of the call, such as its transcript."""
     updated_at: datetime = field(init=False)
 
     def __post_init__(self) -> None:
@@ -119,6 +123,7 @@ class Heppu(MockProvider):
             ("GET", "/api/v1/calls", self._list_calls),
             ("GET", "/api/v1/calls/{id}", self._get_call),
             ("DELETE", "/api/v1/calls/{id}", self._cancel_call),
+            ("GET", "/api/v1/chats/{id}", self._get_chat),
             ("GET", "/api/v1/webhooks", self._list_webhooks),
             ("POST", "/api/v1/webhooks", self._create_webhook),
             ("PATCH", "/api/v1/webhooks/{id}", self._update_webhook),
@@ -138,8 +143,22 @@ class Heppu(MockProvider):
         """Remove all calls and webhooks."""
         with self.lock:
             self._calls: dict[str, ScheduledCall] = {}
+            self._chats: dict[str, dict[str, Any]] = {}
             self._webhooks: dict[str, dict[str, Any]] = {}
             self._agents = {agent["id"]: agent for agent in _sample_agents(self.now())}
+
+    def add_call(
+        self, call_id: str, phone: str, *, agent_id: str = VOICE_AGENT, sid: str | None = None, **details: Any
+    ) -> None:
+        """Add a finished call with further fields, such as `transcript` and `recordingUrl`; replace it if it exists."""
+        call = ScheduledCall(call_id, agent_id, phone, {}, self.now(), None, "completed", sid, details)
+        with self.lock:
+            self._calls[call_id] = call
+
+    def add_chat(self, chat_id: str, **details: Any) -> None:
+        """Add a chat with these fields; replace it if it exists."""
+        with self.lock:
+            self._chats[chat_id] = {"id": chat_id, "status": "completed", **details}
 
     def error_response(self, status: int, message: str | None = None, details: Any = None) -> Response:
         """Return Heppu's error response with every documented field."""
@@ -247,20 +266,27 @@ class Heppu(MockProvider):
 
     def _get_call(self, request: ProviderRequest) -> Response:
         call = self._require(self._calls, request)
-        data = self._call_json(call) | {
-            "startedAt": None,
-            "endedAt": None,
-            "failureReason": None,
-            "summary": None,
-            "transcript": None,
-            "metadata": call.request.get("metadata") or {},
-            "roomId": None,
-            "jobId": None,
-            "sipParticipantId": None,
-            "updatedAt": call.updated_at.isoformat(),
-        }
+        data = (
+            self._call_json(call)
+            | {
+                "startedAt": None,
+                "endedAt": None,
+                "failureReason": None,
+                "summary": None,
+                "transcript": None,
+                "metadata": call.request.get("metadata") or {},
+                "roomId": None,
+                "jobId": None,
+                "sipParticipantId": None,
+                "updatedAt": call.updated_at.isoformat(),
+            }
+            | call.details
+        )
         del data["outcome"], data["scheduledAt"]
         return JSONResponse({"data": data})
+
+    def _get_chat(self, request: ProviderRequest) -> Response:
+        return JSONResponse({"data": self._require(self._chats, request)})
 
     def _cancel_call(self, request: ProviderRequest) -> Response:
         call = self._require(self._calls, request)
@@ -337,7 +363,7 @@ class Heppu(MockProvider):
             "scheduledAt": call.scheduled_at.isoformat() if call.scheduled_at else None,
             "duration": None,
             "outcome": None,
-            "twilioCallSid": None,
+            "twilioCallSid": call.twilio_call_sid,
             "agent": {"id": agent["id"], "name": agent["name"]},
             "contact": {
                 "phone": call.contact_phone,
@@ -446,7 +472,7 @@ def _sample_agents(now: datetime) -> list[dict[str, Any]]:
     return [
         common
         | {
-            "id": "3f0c6f0e-8a57-4a53-9c7e-5b2b7c1f6a10",
+            "id": VOICE_AGENT,
             "name": "Nora at the front desk",
             "type": "voice",
             "config": {"timeout": 30},

@@ -55,6 +55,7 @@ from bridge.store.connections import (
 )
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery
+from bridge.store.details import request_details, waits_for_details
 from bridge.store.idempotency import reserve_keys
 from bridge.store.opt_out_queries import add_queries, waits_for_crm
 from bridge.store.opt_outs import recipient_lock_key
@@ -135,9 +136,9 @@ class Capacity:
     """Returns how many deliveries of an action one call can carry."""
     per_second: float | None = None
     max_batch_size: int = 1
-
     requests_per_call: int = 1
     """Requests that a call is expected to take; what it really takes is settled with its result."""
+
 
 @dataclass(frozen=True)
 class ClaimedBatch:
@@ -331,20 +332,24 @@ def _apply_other_decisions(
     """Defer, suppress or cancel the deliveries that may not be sent now."""
     changes = []
     crms: dict[str, Sequence[str]] = {}
+    without_details: list[Delivery] = []
     for delivery in deliveries:
         match decisions.get(delivery.id):
-            case Defer(until, detail, ask):
+            case Defer(until, detail, ask, needs_details):
                 if ask:
                     crms[delivery.id] = ask
-                    # While it waits, keep the CRM's last error.
-                    detail = delivery.detail or detail if waits_for_crm(delivery) else detail
+                elif needs_details:
+                    without_details.append(delivery)
+                if ask or needs_details:
+                    # While it waits, keep the last error.
+                    detail = delivery.detail or detail if _waits_for_provider(delivery) else detail
                 transition = Transition.rescheduled(delivery, until, detail)
             case Cancel(_, detail):
                 transition = Transition.cancelled(delivery, detail)
             case Suppress(SuppressReason.EXPIRED, detail) if delivery.attempts:
                 # Its attempts failed until it expired: it failed, for the reason of the last attempt.
                 transition = Transition.failed(delivery.reason, f"{delivery.detail or ''} ({detail})")
-            case Suppress(SuppressReason.EXPIRED, detail) if waits_for_crm(delivery):
+            case Suppress(SuppressReason.EXPIRED, detail) if _waits_for_provider(delivery):
                 transition = Transition.suppressed(SuppressReason.EXPIRED, f"{detail}; {delivery.detail}")
             case Suppress(reason, detail):
                 transition = Transition.suppressed(reason, detail)
@@ -354,6 +359,13 @@ def _apply_other_decisions(
     apply_transitions(database, conn, changes, now)
     if crms:
         add_queries(database, conn, deliveries[0].connection, crms, now)
+    if without_details:
+        request_details(database, conn, without_details, now)
+
+
+def _waits_for_provider(delivery: Delivery) -> bool:
+    """Return whether a pending delivery was deferred until a provider answers a question about it."""
+    return waits_for_crm(delivery) or waits_for_details(delivery)
 
 
 def _start_attempts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, Literal
@@ -37,13 +37,16 @@ class DeliveryOptions:
     """What it has to do without (`PlannedDelivery.notes`)."""
     on_success: bool = False
     """Its rule follows up on a success."""
+    late: Mapping[str, Any] = field(default_factory=dict)
+    """Params that wait for the details of the conversation: the sources of their templates. Empty once they are
+    rendered."""
 
     @classmethod
     def of(cls, planned: PlannedDelivery, *, force: bool = False) -> DeliveryOptions:
         """Return the options of a planned delivery."""
         return cls(
             planned.updates_existing, planned.cancel_on, planned.once, planned.retry, planned.shadow, force,
-            planned.internal, planned.notes, planned.on_success,
+            planned.internal, planned.notes, planned.on_success, planned.late,
         )  # fmt: skip
 
     @staticmethod
@@ -63,6 +66,7 @@ class DeliveryOptions:
             internal=stored.get("internal", False),
             notes=tuple(stored.get("notes", ())),
             on_success=stored.get("on_success", False),
+            late=stored.get("late", {}),
         )
 
     def to_json(self) -> str:
@@ -74,6 +78,8 @@ class DeliveryOptions:
             stored["cancel_on"] = self.cancel_on
         if self.notes:
             stored["notes"] = self.notes
+        if self.late:
+            stored["late"] = self.late
         if self.once is not None:
             stored["once"] = {"per": self.once.per, "within": self.once.within.total_seconds()}
         if self.retry != _STANDARD_RETRY:
@@ -152,7 +158,7 @@ class Delivery:
         return self.contact if once.per == "contact" else self.conversation
 
 
-DELIVERY_COLUMNS: Final = tuple(schema.deliveries.c[field.name] for field in fields(Delivery))
+DELIVERY_COLUMNS: Final = tuple(schema.deliveries.c[item.name] for item in fields(Delivery))
 """The columns of a `Delivery`, in the order of its fields."""
 DELIVERY_STATES: Final = {state.value: state for state in DeliveryState}
 

@@ -37,6 +37,7 @@ from bridge.store.audit_log import record_audit
 from bridge.store.contact_cache import delete_cached_contacts
 from bridge.store.database import Database, translate_errors
 from bridge.store.deliveries import Delivery, lock_deliveries
+from bridge.store.details import delete_details
 from bridge.store.opt_outs import hash_address, recipient_lock_key
 from bridge.store.retention import ERASED
 from bridge.store.transitions import Change, apply_transitions
@@ -85,6 +86,7 @@ def erase(database: Database, actor: str, address: str, secret: bytes | None) ->
         ]
         apply_transitions(database, conn, cancelled, now)
         _clear_deliveries(conn, erasable, address)
+        delete_details(conn, events, address)
         needed = {item.event_id for item in in_progress}
         _clear_events(conn, [event_id for event_id in events if event_id not in needed], now)
         erased = EraseResult(

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, and_, case, delete, exists, or_, select, t
 from bridge.rules.model import Rules
 from bridge.store import schema
 from bridge.store.database import Database
+from bridge.store.details import remove_old_details
 from bridge.store.undeliverable import remove_expired_entries
 
 BATCH = 1000
@@ -57,6 +58,7 @@ def prune_batch(database: Database, retention: timedelta, rules: Rules) -> Prune
     remove_expired_entries(database)
     deliveries = _prune_deliveries(database, retention, rules)
     _remove_possible_duplicates(database, retention)
+    remove_old_details(database, retention, BATCH)
     return PruneResult(
         _prune_events(database, retention),
         deliveries,

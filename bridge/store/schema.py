@@ -339,6 +339,21 @@ opt_out_queries = Table(
               "`contact_cache`."),
 )  # fmt: skip
 
+conversation_details = Table(
+    "conversation_details",
+    metadata,
+    Column("conversation", Text, primary_key=True, info=_doc("ID of the phone call or chat.")),
+    Column("event_id", Text, nullable=False, info=_doc("The event by which it is found: `events.id`.")),
+    Column("asked_at", Instant, nullable=False, info=_doc("When the first delivery started to wait.")),
+    Column("run_at", Instant, info=_doc("When Heppu is asked next. Null once it has answered.")),
+    Column("attempts", Integer, nullable=False, info=_doc("How often Heppu has been asked since `asked_at`.")),
+    Column("fetched_at", Instant, info=_doc("When Heppu has answered.")),
+    Column("value", Text, info=_doc("The details of the conversation as JSON, with its transcript; kept for a day.")),
+    Index("conversation_details_due", "run_at", sqlite_where=text("run_at IS NOT NULL"),
+          postgresql_where=text("run_at IS NOT NULL")),
+    info=_doc("Conversations whose details deliveries wait for, and the details that Heppu has returned."),
+)  # fmt: skip
+
 rejected_requests = Table(
     "rejected_requests",
     metadata,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from bridge.clock import uptime
 from bridge.store.claim import Capacity, claim
@@ -13,7 +14,7 @@ from bridge.worker.background_thread import BackgroundThread
 from bridge.worker.call_runner import CallRunner
 from bridge.worker.clock_jumps import ClockJumpDetector
 from bridge.worker.in_flight import InFlight
-from bridge.worker.opt_out_reader import OptOutReader
+from bridge.worker.provider_reader import ProviderReader
 
 MAX_CALLS = 64
 """Calls per transaction: few, because an event that arrives on SQLite waits for it."""
@@ -29,7 +30,7 @@ class Dispatcher(BackgroundThread):
         calls: CallRunner,
         in_flight: InFlight,
         clock_jumps: ClockJumpDetector,
-        opt_outs: OptOutReader,
+        readers: Sequence[ProviderReader[Any]],
         policy_config: Callable[[], PolicyConfig],
         worker_id: str,
     ) -> None:
@@ -39,7 +40,7 @@ class Dispatcher(BackgroundThread):
         self._calls = calls
         self._in_flight = in_flight
         self._clock_jumps = clock_jumps
-        self._opt_outs = opt_outs
+        self._readers = readers
         self._policy_config = policy_config
         self._worker_id = worker_id
 
@@ -64,9 +65,11 @@ class Dispatcher(BackgroundThread):
     def claim(self, account: Account) -> None:
         """Claim due deliveries of an account and hand them to the call runner.
 
-        The opt-out flags that messages wait for come first: a backlog of the CRM's own deliveries must not delay them.
+        What deliveries wait for comes first (opt-out flags, details): a backlog of the provider's own deliveries must
+        not delay it.
         """
-        self._opt_outs.poll(account)
+        for reader in self._readers:
+            reader.poll(account)
         if not account.free_slots:
             self._accounts.poll_at(account, uptime())  # as soon as a call returns
             return
@@ -78,10 +81,10 @@ class Dispatcher(BackgroundThread):
             lambda use: action.batch if (action := connector.find_action(use)) else 1,
             account.limits.per_second,
             max((action.batch for action in connector.actions.values()), default=1),
+            account.requests_per_call,
         )
         batch = claim(self._database, capacity, self._policy_config(), self._worker_id)
         if batch.calls:
-            account.requests_per_call,
             self._clock_jumps.observe(batch.calls[0][0].started_at, claimed_at)
         account.occupy(len(batch.calls))
         self._in_flight.claimed((delivery for call in batch.calls for delivery in call), claimed_at)

@@ -29,6 +29,7 @@ from bridge.worker.account import Accounts
 from bridge.worker.attempt import AttemptRunner
 from bridge.worker.call_runner import CallRunner
 from bridge.worker.clock_jumps import ClockJumpDetector
+from bridge.worker.details_reader import DetailsReader
 from bridge.worker.dispatcher import Dispatcher
 from bridge.worker.in_flight import InFlight
 from bridge.worker.maintenance import Maintenance
@@ -83,7 +84,10 @@ class Worker:
             calls,
             self._in_flight,
             clock_jumps,
-            OptOutReader(database, self._accounts, lambda: rules.current.messaging.crm_opt_outs),
+            [
+                OptOutReader(database, self._accounts, lambda: rules.current.messaging.crm_opt_outs),
+                DetailsReader(database, self._accounts, lambda: rules.current),
+            ],
             partial(_policy_config, database, rules, settings),
             self.worker_id,
         )

@@ -110,7 +110,7 @@ def load_rules() -> Callable[[str], Rules]:
     """Return a function that loads rules; a diagnostic fails the test."""
 
     def build(text: str) -> Rules:
-        loaded = load(textwrap.dedent(text), path="rules.yaml", registry=registry(), environ={})
+        loaded = load(textwrap.dedent(text), path="rules.yaml", registry=registry(), environ={"HEPPU_API_KEY": "key"})
         assert loaded.rules is not None, loaded.diagnostics
         return loaded.rules
 

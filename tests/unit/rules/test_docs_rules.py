@@ -14,6 +14,7 @@ from bridge.connector.discovery import Registry
 from bridge.dryrun.rule_tests import run_tests
 from bridge.events import EVENT_TYPES, Event
 from bridge.rules.load import FILE, load
+from bridge.rules.fields import DETAIL_FIELDS
 from bridge.rules.model import DELIVERY_FIELDS, Rules
 from bridge.rules.operators import OPERATORS
 from bridge.rules.parse_messaging import MESSAGING
@@ -122,7 +123,7 @@ def test_cookbook_covers_every_event_type() -> None:
 
 def test_reference_explains_every_keyword() -> None:
     keys = {key.name for section in (FILE, RULE, STEP, MESSAGING, TEST, EXPECTATION) for key in section.keys}
-    words = {*keys, *OPERATORS, *FILTER_NAMES, *DELIVERY_FIELDS, *EVENT_TYPES} - {"escape"}
+    words = {*keys, *OPERATORS, *FILTER_NAMES, *DELIVERY_FIELDS, *DETAIL_FIELDS, *EVENT_TYPES} - {"escape"}
     assert [
         word for word in sorted(words) if not re.search(rf"`[^`\n]*\b{re.escape(word)}\b", REFERENCE + GUIDE)
     ] == []

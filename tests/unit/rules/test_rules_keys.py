@@ -46,7 +46,7 @@ READ_SEPARATELY = {
     ("a rule", "where"),
     ("a rule", "if"),
     ("a step", "with"),
-    *(("a test", name) for name in ("event", "set", "at")),
+    *(("a test", name) for name in ("event", "set", "details", "at")),
 }
 EXAMPLES = [
     pytest.param(key, text, id=f"{section.label} {key.name} {text}")

@@ -1,0 +1,99 @@
+"""Rendering of params: the values of a step for one event, validated by the action's model. Pure.
+
+A param that uses `details` is late: it is not rendered when the event is routed, but before the first attempt, once the
+details of the conversation have been fetched (`bridge.rules.late`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from pydantic import Field, ValidationError, create_model
+
+from bridge.connector.api import Action
+from bridge.connector.params import DEFAULT_COUNTRY, Params
+from bridge.rules.lookup import TemplateContext
+from bridge.rules.parse_params import DefaultParam, describe_validation_error
+from bridge.rules.template_filters import MissingValue, RenderError
+
+
+@dataclass(frozen=True)
+class RenderedParams:
+    """The params of a delivery, or why they could not be rendered."""
+
+    values: Mapping[str, Any]
+    """As JSON; phone numbers and email addresses are in canonical form. Empty if there is an error."""
+    validated: Params | None = None
+    error: str | None = None
+    """Contains the names of params, but no values."""
+    left_out: tuple[str, ...] = ()
+    """Params that are left out because their template could not be evaluated."""
+
+
+def render_params(
+    action: Action,
+    step_values: Mapping[str, Any],
+    context: TemplateContext,
+    country: str | None,
+    late: Collection[str] = (),
+) -> RenderedParams:
+    """Render every param that is not late. `country` is the one whose national phone numbers are understood.
+
+    A value of the event that does not fit its param is an error, also from a default: without it, the action might
+    concern another record.
+    """
+    values: dict[str, Any] = {}
+    errors: list[str] = []
+    left_out: list[str] = []
+    for name, value in step_values.items():
+        if name in late:
+            continue
+        try:
+            values[name] = _render(value, context)
+        except RenderError as error:
+            if not (isinstance(value, DefaultParam) and value.optional):
+                errors.append(f"`{name}`: {error}")
+                continue
+            values[name] = None
+            if not isinstance(error, MissingValue):
+                left_out.append(f"`{name}`: {error}")
+    if errors:
+        return RenderedParams({}, error="; ".join(errors))
+    model = _without(action.params, frozenset(late)) if late else action.params
+    try:
+        validated = model.model_validate(values, context={DEFAULT_COUNTRY: country})
+        return RenderedParams(_canonical(values, validated), validated, left_out=tuple(left_out))
+    except ValidationError as error:
+        details = error.errors(include_input=False, include_url=False)
+    messages = (describe_validation_error(item, action, values) for item in details)
+    return RenderedParams({}, error="; ".join(messages))
+
+
+@lru_cache(maxsize=256)
+def _without(model: type[Params], names: frozenset[str]) -> type[Params]:
+    """Return the model with params that accept anything, because they are rendered and validated later."""
+    fields = {info.alias or name: (name, info.alias) for name, info in model.model_fields.items()}
+    late: dict[str, Any] = {fields[name][0]: (Any, Field(None, alias=fields[name][1])) for name in names}
+    return create_model(model.__name__, __base__=model, **late)
+
+
+def _canonical(values: Mapping[str, Any], validated: Params) -> dict[str, Any]:
+    """Return the values with the strings as validation changed them, so that no later step needs its context."""
+    return {
+        name: changed if isinstance(value, str) and isinstance(changed, str) else value
+        for name, value in values.items()
+        for changed in [getattr(validated, name, value)]
+    }
+
+
+def _render(value: Any, context: TemplateContext) -> Any:
+    if callable(value):
+        return value(context)
+    if isinstance(value, dict):
+        return {name: _render(item, context) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_render(item, context) for item in value]
+    return value
