@@ -14,7 +14,7 @@ from bridge.cli.output import errors, pluralize
 from bridge.clock import uptime
 from bridge.connector import ActionUse, Connector, ConnectorSettings
 from bridge.connector.deadline import attempt_deadline
-from bridge.connector.discovery import read_settings
+from bridge.connector.discovery import name_variables, read_settings
 from bridge.errors import AccountError, AuthenticationError, ConfigError, DeliveryError
 from bridge.rules.action_uses import diagnostic
 from bridge.rules.model import Diagnostic
@@ -85,7 +85,8 @@ def _run(
                 if callable(close):
                     close()
         except Exception as error:
-            return AccountResult(name, False, _advice(error, connector, settings, name))
+            advice = name_variables(_advice(error, connector, settings, name), connector, name)
+            return AccountResult(name, False, advice)
 
 
 def _advice(error: Exception, connector: Connector, settings: ConnectorSettings | None, name: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from bridge.connector.action_name import ActionName
 from bridge.connector.api import Action, Connector
 from bridge.connector.params import ConnectorSettings
-from bridge.errors import BridgeError, ConfigError
+from bridge.errors import AccountError, BridgeError, ConfigError
 
 ENTRY_POINTS = "bridge.connectors"
 _PACKAGE = "bridge_connectors"
@@ -168,17 +168,22 @@ def variable_names(connector: Connector, connection: str) -> list[str]:
     return [model.variable(model.prefix(connection), field) for field in model.model_fields]
 
 
+def name_variables(text: str, connector: Connector, connection: str) -> str:
+    """Return a connector's message with the variables of `connection`: its own name those of its first connection."""
+    own, prefix = connector.settings.prefix(connector.name), connector.settings.prefix(connection)
+    return text if prefix == own else re.sub(rf"\b{own}(?!{prefix.removeprefix(own)})", prefix, text)
+
+
+def name_variables_of(error: AccountError, connector: Connector, connection: str) -> None:
+    """Do the same with what an account error says."""
+    error.detail = name_variables(error.detail, connector, connection)
+    error.fix = name_variables(error.fix, connector, connection)
+
+
 def read_settings(connector: Connector, connection: str, environ: Mapping[str, str]) -> ConnectorSettings:
     """Return the connection's settings. Raise ConfigError with the names of missing or invalid variables."""
     prefix = connector.settings.prefix(connection)
     try:
         return connector.settings.from_environment(environ, prefix)
     except ConfigError as error:
-        # A connector's own messages name the variables of its first connection.
-        own = connector.settings.prefix(connector.name)
-        named = (
-            re.sub(rf"\b{own}(?!{prefix.removeprefix(own)})", prefix, str(error))
-            if prefix != own
-            else str(error)
-        )
-        raise ConfigError(named) from None
+        raise ConfigError(name_variables(str(error), connector, connection)) from None

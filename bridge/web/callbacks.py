@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bridge.connector import Callback, CallbackReply, CallbackRequest, Connector
+from bridge.connector.discovery import name_variables_of
 from bridge.errors import Refused, StoreUnavailable
 from bridge.store.database import Database
 from bridge.store.delivery_status import apply_callback
@@ -76,6 +77,8 @@ def callback_routes(
             )  # fmt: skip
             metrics.callbacks.labels(name, callback.name, str(error.status)).inc()
             return Response(status_code=error.status)
+        if reply.account_error is not None:
+            name_variables_of(reply.account_error, connection.connector, name)
         try:
             await asyncio.to_thread(_store_reply, database, name, callback, reply)
         except StoreUnavailable:

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from bridge.clock import uptime
 from bridge.connector import Action, BatchItem, Connector, Context, Success
 from bridge.connector.deadline import attempt_deadline
-from bridge.errors import DeliveryError, LookupInconclusive, OutcomeUnknown, PermanentError
+from bridge.connector.discovery import name_variables_of
+from bridge.errors import AccountError, DeliveryError, LookupInconclusive, OutcomeUnknown, PermanentError
 from bridge.store.claim import ClaimedDelivery
 from bridge.store.contact_cache import StoredContactCache
 from bridge.store.database import Database
@@ -42,6 +43,13 @@ class AttemptRunner:
 
         Never raise: every error is a result.
         """
+        results = self._run(account, call, deadline)
+        for result in results:
+            if isinstance(result, AccountError):
+                name_variables_of(result, account.connector, account.name)
+        return results
+
+    def _run(self, account: Account, call: Sequence[ClaimedDelivery], deadline: float) -> list[CallResult]:
         action_name = call[0].delivery.action
         action = account.connector.find_action(action_name)
         if action is None:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
+from bridge.clock import uptime
 from bridge.connector import CallbackReply, CallbackRequest, Connector, ConnectorSettings, StatusUpdate
 from bridge.errors import AccountError, AuthenticationError
 from bridge.store.connections import all_connections, register_accounts, resume
@@ -17,6 +18,7 @@ from bridge.store.delivery_status import apply_callback
 from bridge.telemetry import Metrics
 from bridge.testing import Connected
 from bridge.web.callbacks import callback_routes
+from bridge.worker.account import Account
 from tests.asgi_server import serving
 from tests.integration.engine import Engine
 
@@ -62,6 +64,20 @@ def test_pause_says_what_to_do_and_masks_addresses(engine: Engine) -> None:
     engine.deliver("post")
     engine.run_due()
     assert connection(engine)["pause_reason"] == "+141***23 is not a sender of this account; set DESK_FROM"
+
+
+def test_error_names_the_variables_of_a_second_account(engine: Engine) -> None:
+    engine.deliver("post")
+    [call] = engine.claim()
+
+    def fail() -> None:
+        raise AccountError("the sender is wrong", fix="set DESK_FROM")
+
+    engine.provider.before = fail
+    second = Account("desk_eu", engine.connector, ConnectorSettings())
+    [error] = engine.attempts.run(second, call, uptime() + 5)
+    assert isinstance(error, AccountError)
+    assert error.fix == "set DESK_EU_FROM"
 
 
 def test_changed_settings_end_the_pause(engine: Engine) -> None:

@@ -11,7 +11,10 @@ import pytest
 
 from bridge.clock import uptime
 from bridge.connector import Connector, ConnectorSettings, Limits
+from bridge.connector.discovery import name_variables_of
+from bridge.errors import AccountError
 from bridge.store.database import ALL_TOPICS
+from bridge.testing import load_connector
 from bridge.worker.account import POLL_INTERVAL, Account, Accounts
 
 CALLS = 3000
@@ -91,3 +94,19 @@ def test_concurrent_calls_lose_neither_slots_nor_wake_ups(accounts: Accounts, ac
     finally:
         sys.setswitchinterval(interval)
     assert account.free_slots == account.capacity
+
+
+@pytest.mark.parametrize(
+    ("connection", "expected"),
+    [
+        ("twilio", "check TWILIO_FROM and TWILIO_REGION"),
+        ("twilio_eu", "check TWILIO_EU_FROM and TWILIO_EU_REGION"),
+        ("texts", "check TEXTS_FROM and TEXTS_REGION"),
+    ],
+)
+def test_account_error_names_the_variables_of_its_connection(connection: str, expected: str) -> None:
+    error = AccountError("TWILIO_FROM is wrong", fix="check TWILIO_FROM and TWILIO_REGION")
+    for _ in range(2):  # the error of a batch is that of each of its deliveries
+        name_variables_of(error, load_connector("twilio"), connection)
+    assert error.fix == expected
+    assert error.detail == f"{expected.split()[1]} is wrong"
