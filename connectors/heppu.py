@@ -182,7 +182,7 @@ def _recordings(found: Mapping[str, Any]) -> list[Any]:
 
 def _url(recording: Any) -> str | None:
     url = recording.get("url") if isinstance(recording, Mapping) else recording
-    return url if isinstance(url, str) and url.startswith(("https://", "http://")) else None
+    return url if isinstance(url, str) and url.startswith("https://") else None
 
 
 class ScheduleCallParams(Params):

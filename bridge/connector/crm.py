@@ -188,11 +188,17 @@ class ChatParams(ConversationParams):
     rating: float | None = param(
         "{{ event.chatMetadata.feedback.rating }}", "Rating by the visitor, if any.", example=5
     )
+    comment: str | None = param(
+        "{{ event.chatMetadata.feedback.comment | truncate(1000) }}",
+        "The visitor's comment on the rating, if any.",
+        example="Quick and clear, thank you.",
+    )
 
     def details(self, context: Context) -> Mapping[str, object]:
         """Return the labeled values that follow the summary."""
         rating = None if self.rating is None else f"{self.rating:g}"
-        return {"Messages": self.messages, "Rating": rating, **super().details(context)}
+        feedback = {"Rating": rating, "Comment": self.comment}
+        return {"Messages": self.messages, **feedback, **super().details(context)}
 
     def display_title(self, context: Context) -> str:
         """Return the title, by default `Chat: Harbor help desk`."""

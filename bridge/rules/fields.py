@@ -30,6 +30,9 @@ _FIELD_ALIASES = {
     "phone": "contact.phone",
     "email": "contact.email",
     "customer": "event.callMetadata.customer",
+    "feedback": "event.chatMetadata.feedback",
+    "rating": "event.chatMetadata.feedback.rating",
+    "comment": "event.chatMetadata.feedback.comment",
 }
 """Common guess for a field's name -> the field."""
 

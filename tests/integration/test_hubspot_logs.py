@@ -188,7 +188,7 @@ def test_log_chat_creates_note_on_contact(hubspot: CrmConnection, sandbox: Runni
     [note] = sandbox.hubspot.notes
     assert note.properties["hs_note_body"] == (
         "Chat: Harbour help desk<br>Could not sign in; the password was reset and it works again.<br>"
-        "Messages: 12<br>Rating: 5<br>Agent: Harbour help desk<br>Outcome: resolved<br>"
+        "Messages: 12<br>Rating: 5<br>Comment: Quick and clear, thank you.<br>Agent: Harbour help desk<br>Outcome: resolved<br>"
         f"Conversation: {source_event.conversation.id}"
     )
     assert sandbox.hubspot.associated("notes", note.id, "contacts") == [contact]

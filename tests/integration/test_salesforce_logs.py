@@ -113,7 +113,7 @@ def test_log_chat_creates_task_without_subtype(salesforce: CrmConnection, sandbo
     assert "TaskSubtype" not in request.body["records"][0]
     [task] = sandbox.salesforce.tasks
     assert (task["Subject"], task["Status"]) == ("Chat: Harbour help desk", "Completed")
-    assert "Messages: 12\nRating: 5\nAgent: Harbour help desk\nOutcome: resolved" in task["Description"]
+    assert "Messages: 12\nRating: 5\nComment: Quick and clear, thank you.\nAgent: Harbour help desk\nOutcome: resolved" in task["Description"]
 
 
 def test_chat_without_email_and_phone_creates_task_without_contact(

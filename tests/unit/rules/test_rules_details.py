@@ -152,3 +152,32 @@ def test_key_of_heppu_is_needed_once_a_rule_uses_details() -> None:
     assert "HEPPU_API_KEY" in problem.text
     assert result.connections["heppu"] == "heppu"
     assert load_text(text, environ={"HEPPU_API_KEY": "key"}).diagnostics == ()
+
+
+@pytest.mark.parametrize(
+    ("guess", "field"),
+    [("rating", "chatMetadata.feedback.rating"), ("feedback.comment", "chatMetadata.feedback.comment")],
+)
+def test_guesses_of_feedback_fields_are_answered_with_the_field(guess: str, field: str) -> None:
+    where = f"{{event.{guess}: {{exists: true}}}}"
+    rule = f"- {{name: a, when: chat.resolved, where: {where}, do: [{{use: crm.log_call}}]}}"
+    [problem] = diagnostics_of("version: 1\nrules:\n" + rule)
+    assert problem.hint == f"did you mean `event.{field}`?"
+
+
+def test_rating_is_compared_as_a_number() -> None:
+    where = "{event.chatMetadata.feedback.rating: great}"
+    rule = f"- {{name: a, when: chat.resolved, where: {where}, do: [{{use: crm.log_call}}]}}"
+    [problem] = diagnostics_of("version: 1\nrules:\n" + rule)
+    assert problem.text == "`event.chatMetadata.feedback.rating` is a number, but this value is a string"
+
+
+@pytest.mark.parametrize(("rating", "logged"), [(4, 4), ("4", 4), (4.5, 4.5), ("great", None), (..., None)])
+def test_chat_is_logged_with_any_rating(rating: Any, logged: float | None) -> None:
+    rules = rules_of("- {name: a, when: chat.resolved, do: [{use: hubspot.log_chat}]}")
+    event = event_of("chat.resolved", chatMetadata__feedback__rating=rating)
+    [delivery] = route(event, rules, NOW).planned
+    assert delivery.render_error is None
+    assert delivery.params["rating"] == logged
+    assert delivery.params["comment"] == "Quick and clear, thank you."
+    assert bool(delivery.notes) == (rating == "great")
