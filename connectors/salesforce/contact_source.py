@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from simple_salesforce.exceptions import SalesforceError
@@ -39,29 +40,6 @@ from .person_accounts import business_accounts
 from .session import Record
 from .soql import chunks, select
 
-_MATCH_FIELDS = {
-    "Contact": (
-        "Email",
-        "Phone",
-        "MobilePhone",
-        "HomePhone",
-        "OtherPhone",
-        "FirstName",
-        "LastName",
-        "LastActivityDate",
-        "LastModifiedDate",
-    ),
-    "Lead": (
-        "Email",
-        "Phone",
-        "MobilePhone",
-        "FirstName",
-        "LastName",
-        "Company",
-        "LastActivityDate",
-        "LastModifiedDate",
-    ),
-}
 _PLACEHOLDER_NAME = re.compile(r"\+\d{2,15}|\S+@\S+")
 """Last name of a contact whose name is not known: the bridge writes its address."""
 _PHONE_FIELDS = ("Phone", "MobilePhone", "HomePhone", "OtherPhone")
@@ -99,30 +77,38 @@ class Contacts:
         """Return matches by text search, because numbers have any format, and by query for recent records."""
         matches: list[ContactMatch] = []
         for chunk in chunks(phones):
-            # Digits only: any other character would need SOSL's own escaping.
-            terms = " OR ".join(digits for phone in chunk for digits in search_digits(phone))
-            objects = [
-                f"{object_type}({', '.join(('Id', *_MATCH_FIELDS[object_type]))}"
-                f"{' WHERE IsConverted = false' if object_type == 'Lead' else ''})"
-                for object_type in self._object_types
-            ]
-            if "Contact" in self._create_as:
-                condition = business_accounts(self._org)
-                where = f" WHERE {condition}" if condition else ""
-                objects.append(f"Account({', '.join(ACCOUNT_FIELDS)}{where})")
-            sosl = f"FIND {{{terms}}} IN PHONE FIELDS RETURNING {', '.join(objects)} LIMIT 2000"
-            rows = self._org.search(sosl)
+            rows = self._org.match_fields.run(partial(self._search, chunk))
             self._accounts.add_found(row for row in rows if _is_account(row))
             matches += self._matches([row for row in rows if not _is_account(row)])
             numbers = [number for match in matches for number in match.phones]
             missing = [phone for phone in chunk if not any(same_number(number, phone) for number in numbers)]
             # The search index lags: a record created by an attempt whose response was lost would be created again.
             if missing:
-                recent = "CreatedDate >= {} AND (Phone IN {} OR MobilePhone IN {})"
-                since = datetime.now(UTC) - timedelta(days=1)
                 for object_type in [name for name in self._object_types if name in self._recent_types]:
-                    matches += self._query_matches(object_type, format_soql(recent, since, missing, missing))
+                    matches += self._query_matches(object_type, self._is_recent(object_type, missing))
         return matches
+
+    def _is_recent(self, object_type: str, phones: Sequence[str]) -> str:
+        """Return the condition for records of the last day that have one of these numbers."""
+        visible = self._org.match_fields.of(object_type)
+        names = [name for name in ("Phone", "MobilePhone") if name in visible]
+        any_phone = " OR ".join(format_soql(f"{name} IN {{}}", phones) for name in names)
+        return format_soql("CreatedDate >= {}", datetime.now(UTC) - timedelta(days=1)) + f" AND ({any_phone})"
+
+    def _search(self, phones: Sequence[str]) -> list[Record]:
+        """Return the contacts, open leads and accounts with these digits in a phone field."""
+        # Digits only: any other character would need SOSL's own escaping.
+        terms = " OR ".join(digits for phone in phones for digits in search_digits(phone))
+        objects = [
+            f"{object_type}({', '.join(('Id', *self._org.match_fields.of(object_type)))}"
+            f"{' WHERE IsConverted = false' if object_type == 'Lead' else ''})"
+            for object_type in self._object_types
+        ]
+        if "Contact" in self._create_as:
+            condition = business_accounts(self._org)
+            where = f" WHERE {condition}" if condition else ""
+            objects.append(f"Account({', '.join(ACCOUNT_FIELDS)}{where})")
+        return self._org.search(f"FIND {{{terms}}} IN PHONE FIELDS RETURNING {', '.join(objects)} LIMIT 2000")
 
     @property
     def _recent_types(self) -> Collection[str]:
@@ -218,8 +204,12 @@ class Contacts:
     def _query_matches(self, object_type: str, condition: str) -> list[ContactMatch]:
         if object_type == "Lead":
             condition += " AND IsConverted = false"
-        soql = select(("Id", *_MATCH_FIELDS[object_type]), object_type, condition)
-        return self._matches(self._org.query(soql))
+
+        def query() -> list[Record]:
+            names = ("Id", *self._org.match_fields.of(object_type))
+            return self._org.query(select(names, object_type, condition))
+
+        return self._matches(self._org.match_fields.run(query))
 
     def _matches(self, rows: Sequence[Record]) -> list[ContactMatch]:
         matches = [_match(row) for row in rows]

@@ -75,7 +75,7 @@ def _my_domain_url(value: str) -> str:
     if other:
         my_domain, description = other
         raise ValueError(
-            f"is {description}, not the org's My Domain URL: set it to https://{my_domain} ({_FIND_IT})"
+            f"{host} is {description}, not the org's My Domain URL: set it to https://{my_domain} ({_FIND_IT})"
         )
     return TypeAdapter(ProviderUrl).validate_python(value)
 

@@ -13,6 +13,7 @@ from bridge.errors import ConfigError, OutcomeUnknown, PermanentError
 
 from .account_errors import hidden_object
 from .describe import FieldDescription, read_fields
+from .match_fields import MatchFields
 from .owners import Owners
 from .session import Record, Session
 from .settings import Settings, connector
@@ -39,6 +40,7 @@ class Org:
         """Time (monotonic) until which the External ID field of Tasks is taken to be missing."""
         self._fields: dict[str, tuple[float, Mapping[str, FieldDescription]]] = {}
         self.owners = Owners(self.query)
+        self.match_fields = MatchFields()
         self.close = self.session.close
 
     def query(self, soql: str) -> list[Record]:

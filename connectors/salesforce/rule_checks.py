@@ -10,12 +10,29 @@ from bridge.errors import AccountError
 
 from .account_errors import PERMISSION_SET
 from .field_checks import check_value, find_described
+from .match_fields import MATCH_FIELDS, OPTIONAL_FIELDS
 from .org import Org
 from .permissions import read_needs
 from .settings import connector
 from .setup import external_id_problem, has_field
 
 _PEOPLE = ("Contact", "Lead")
+_OWN_FIELDS: Mapping[str, Sequence[str]] = {
+    "Contact": ("FirstName", "LastName", "Email", "Phone"),
+    "Lead": ("FirstName", "LastName", "Email", "Phone", "Company"),
+    "Task": ("Subject", "Description", "Status", "ActivityDate", "Priority", "OwnerId", "WhoId", "WhatId"),
+    "Case": (
+        "Subject",
+        "Description",
+        "Status",
+        "ContactId",
+        "SuppliedName",
+        "SuppliedEmail",
+        "SuppliedPhone",
+        "SuppliedCompany",
+    ),
+}
+"""Fields that the bridge reads and writes by itself."""
 _FIELD_PARAMS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "log_call": {"properties": ("Task",), "new_contact": _PEOPLE},
     "log_chat": {"properties": ("Task",), "new_contact": _PEOPLE},
@@ -54,6 +71,7 @@ def check_rules(org: Org, uses: Sequence[ActionUse]) -> list[RuleProblem]:
     descriptions = _descriptions(org, uses)
     return [
         *_permission_problems(descriptions, uses),
+        *_hidden_field_problems(descriptions),
         *_case_field_problems(org, descriptions, uses),
         *_field_problems(descriptions, uses),
         *_owner_problems(org, uses),
@@ -101,6 +119,30 @@ def _access(use: ActionUse) -> Mapping[str, Sequence[str]]:
     if on_missing == "skip" and "Lead" in access:
         access["Lead"] = ("read", "edit")
     return access
+
+
+def _hidden_field_problems(descriptions: Mapping[str, Mapping[str, Any] | None]) -> Iterator[RuleProblem]:
+    for object_type, description in descriptions.items():
+        if description is None:
+            continue
+        hidden = [name for name in _OWN_FIELDS[object_type] if not has_field(description, name)]
+        if hidden:
+            yield RuleProblem(
+                f"field-level security hides {_list(object_type, hidden)} from the integration user: grant Read and "
+                f"Edit access under Object Settings in {PERMISSION_SET}"
+            )
+        unsearched = [
+            name
+            for name in OPTIONAL_FIELDS
+            if name in MATCH_FIELDS.get(object_type, ()) and not has_field(description, name)
+        ]
+        if unsearched:
+            text = f"people are not found by {_list(object_type, unsearched)}, hidden by field-level security"
+            yield RuleProblem(text, level="warning")
+
+
+def _list(object_type: str, names: Sequence[str]) -> str:
+    return ", ".join(f"{object_type}.{name}" for name in names)
 
 
 def _case_field_problems(

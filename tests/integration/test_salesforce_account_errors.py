@@ -48,7 +48,7 @@ def deny_people(org: Salesforce) -> None:
         (lambda org: org.deny("Task", "create", "edit"), "log_call", "Object Settings"),
         (deny_people, "upsert_contact", "Object Settings"),
         (lambda org: org.deny("Lead", "read"), "log_call", "Object Settings"),
-        (lambda org: org.remove_field("Contact", "MobilePhone"), "log_call", "Object Settings"),
+        (lambda org: org.hide_field("Contact", "Phone"), "log_call", "Object Settings"),
     ],
     ids=["storage, collection", "storage, contact", "task", "contact", "hidden object", "hidden field"],
 )
@@ -174,3 +174,24 @@ def test_code_has_the_same_meaning_in_both_forms(
     assert isinstance(failure, error_type)
     if isinstance(failure, AccountError):
         assert failure.fix
+
+
+def test_hidden_optional_phone_fields_are_left_out_of_searches(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    org = sandbox.salesforce
+    contact = org.add("Contact", LastName="Lindqvist", Phone="(212) 555-0123", OtherPhone="+12125550199").id
+    org.hide_field("Contact", "HomePhone")
+    org.hide_field("Contact", "OtherPhone")
+    org.hide_field("Lead", "MobilePhone")
+    by_phone = event("call.busy", {"metadata.contactPhone": "+12125550123"}, clock=salesforce.clock)
+    salesforce.deliver("log_call", by_phone)
+    assert [task["WhoId"] for task in org.tasks] == [contact]
+
+    salesforce.requests()
+    stranger = event("call.busy", {"metadata.contactPhone": "+12125550177"}, clock=salesforce.clock)
+    salesforce.deliver("log_call", stranger)
+    assert not [
+        request for request in salesforce.requests() if request.startswith("GET") and "describe" in request
+    ]
+    assert len(org.leads) == 1

@@ -170,6 +170,16 @@ def test_missing_permission_is_named_with_the_actions_that_need_it(
     assert problem.use is None
 
 
+def test_hidden_fields_of_the_bridge_are_named_together(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    for name in ("Email", "Phone", "HomePhone", "OtherPhone"):
+        sandbox.salesforce.hide_field("Contact", name)
+    hidden, unsearched = problems(salesforce, "log_call")
+    assert hidden.text.startswith("field-level security hides Contact.Email, Contact.Phone from")
+    assert (unsearched.level, "Contact.HomePhone, Contact.OtherPhone" in unsearched.text) == ("warning", True)
+
+
 def test_permissions_depend_on_what_the_rules_create(
     salesforce: CrmConnection, sandbox: RunningSandbox
 ) -> None:
