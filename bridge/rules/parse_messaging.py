@@ -275,7 +275,8 @@ MESSAGING = Section(
         Key(
             "consent",
             ValueType(_consent, CONDITION.schema),
-            "an [expression](#expressions) that must be true for every message",
+            "an [expression](#expressions) that must be true for every message; otherwise it is suppressed as "
+            "`no_consent`, now and not later",
             example="event.metadata.consent == true",
         ),
     ),

@@ -396,7 +396,8 @@ STEP = Section(
         Key(
             "expires",
             DURATION,
-            "how long after the event the action may still run; default: 24 hours for messages, no limit for records",
+            "how long after the event the action may still run; default: 24 hours for messages, no limit for records. "
+            "A replay of older events sends no message unless this is longer",
             example="2d",
         ),
         Key(
