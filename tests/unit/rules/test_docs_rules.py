@@ -109,9 +109,9 @@ def test_every_everyday_task_has_rules_with_tests_or_commands() -> None:
 
 def test_cookbook_covers_every_event_type() -> None:
     assert {event: sum(param.values[0] == event for param in RECIPES) for event in EVENT_TYPES} == {
-        "call.completed": 6,
+        "call.completed": 8,
         "call.failed": 4,
-        "call.busy": 4,
+        "call.busy": 5,
         "call.no-answer": 5,
         "chat.completed": 4,
         "chat.resolved": 4,
