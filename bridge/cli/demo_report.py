@@ -113,7 +113,9 @@ def _salesforce(sandbox: RunningSandbox) -> Iterator[Row]:
         record.id: _name(record["FirstName"], record["LastName"], record["Email"])
         for record in (*org.contacts, *org.leads)
     }
-    yield pluralize(len(org.contacts), "contact"), "", ", ".join(sorted(names.values()))
+    for kind, records in (("contact", org.contacts), ("lead", org.leads)):
+        if records:
+            yield pluralize(len(records), kind), "", ", ".join(sorted(names[record.id] for record in records))
     yield from sorted(
         (
             f"{(task['TaskSubtype'] or 'Task').lower()} (task)",
