@@ -71,4 +71,5 @@ def build_due_delivery(
         updates=planned.updates_existing,
         shadow=planned.shadow,
         internal=planned.internal,
+        more_recipients=planned.more_recipients,
     )

@@ -59,6 +59,8 @@ class DueDelivery:
     shadow: bool = False
     internal: bool = False
     """A message to the team, whose recipient is a literal of the rules file: the messaging policy does not apply."""
+    more_recipients: Sequence[str] = ()
+    """The other addresses of a message to several colleagues."""
     force: bool = False
     """An operator requested a replay with `--force`: completed actions are repeated."""
 
@@ -234,10 +236,14 @@ def _apply_messaging(
     messaging: MessagingPolicy,
     allowlist: Collection[str],
 ) -> Defer | Suppress | None:
-    if allowlist and address_key(due.recipient or "") not in {address_key(address) for address in allowlist}:
-        return Suppress(
-            SuppressReason.NOT_ALLOWLISTED, "BRIDGE_RECIPIENT_ALLOWLIST does not contain this address"
-        )
+    if allowlist:
+        allowed = {address_key(address) for address in allowlist}
+        refused = [it for it in (due.recipient or "", *due.more_recipients) if address_key(it) not in allowed]
+        if refused:
+            several = "each of these addresses" if due.more_recipients else "this address"
+            return Suppress(
+                SuppressReason.NOT_ALLOWLISTED, f"BRIDGE_RECIPIENT_ALLOWLIST does not contain {several}"
+            )
     if due.internal:
         return None
     if inputs.opt_out is not None:

@@ -422,6 +422,8 @@ class PlannedDelivery:
     shadow: bool = False
     internal: bool = False
     """A message to the team (`Step.internal`)."""
+    more_recipients: tuple[str, ...] = ()
+    """The other addresses of a message to several colleagues."""
     late: Mapping[str, Any] = field(default_factory=dict)
     """Params that are rendered once the conversation's details have been fetched: the sources of their templates."""
     on_success: bool = False

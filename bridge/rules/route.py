@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bridge.connector.api import Action, IdempotencyInput, SerializeBy
-from bridge.connector.params import Params
+from bridge.connector.params import Params, is_team_only
 from bridge.contacts.address import address_key, normalize_address
 from bridge.contacts.phone import is_withheld, phone_problem
 from bridge.events import Event
@@ -246,6 +246,7 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
         retry=step.retry,
         shadow=plan.shadow,
         internal=step.internal,
+        more_recipients=_more_recipients(step, params, recipient),
         on_success=plan.on_success,
         notes=() if error else (*unread, *rendered.left_out),
     )
@@ -264,6 +265,18 @@ def _recipient(action: Action, params: Params | None, plan: _PlanContext, step: 
         return None
     canonical = normalize_address(address, _country(plan))
     return canonical or (address if step.internal and not is_withheld(address) else None)
+
+
+def _more_recipients(step: Step, params: Mapping[str, Any], recipient: str | None) -> tuple[str, ...]:
+    """Return the other addresses of a message to several colleagues."""
+    if not step.internal:
+        return ()
+    fields = step.action.params.model_fields.items()
+    names = [step.action.recipient, *(name for name, info in fields if is_team_only(info))]
+    values = [params.get(name or "") for name in names]
+    addresses = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    canonical = (normalize_address(address) or address for address in addresses if isinstance(address, str))
+    return tuple(dict.fromkeys(address for address in canonical if address != recipient))
 
 
 def _recipient_problem(action: Action, params: Params, plan: _PlanContext) -> str:

@@ -40,13 +40,15 @@ class DeliveryOptions:
     late: Mapping[str, Any] = field(default_factory=dict)
     """Params that wait for the details of the conversation: the sources of their templates. Empty once they are
     rendered."""
+    more_recipients: tuple[str, ...] = ()
+    """The other addresses of a message to several colleagues."""
 
     @classmethod
     def of(cls, planned: PlannedDelivery, *, force: bool = False) -> DeliveryOptions:
         """Return the options of a planned delivery."""
         return cls(
             planned.updates_existing, planned.cancel_on, planned.once, planned.retry, planned.shadow, force,
-            planned.internal, planned.notes, planned.on_success, planned.late,
+            planned.internal, planned.notes, planned.on_success, planned.late, planned.more_recipients,
         )  # fmt: skip
 
     @staticmethod
@@ -67,6 +69,7 @@ class DeliveryOptions:
             notes=tuple(stored.get("notes", ())),
             on_success=stored.get("on_success", False),
             late=stored.get("late", {}),
+            more_recipients=tuple(stored.get("more_recipients", ())),
         )
 
     def to_json(self) -> str:
@@ -80,6 +83,8 @@ class DeliveryOptions:
             stored["notes"] = self.notes
         if self.late:
             stored["late"] = self.late
+        if self.more_recipients:
+            stored["more_recipients"] = self.more_recipients
         if self.once is not None:
             stored["once"] = {"per": self.once.per, "within": self.once.within.total_seconds()}
         if self.retry != _STANDARD_RETRY:

@@ -274,6 +274,7 @@ def _due_delivery(delivery: Delivery, event: Event, policy_config: PolicyConfig)
         updates=options.updates,
         shadow=options.shadow,
         internal=options.internal,
+        more_recipients=options.more_recipients,
         force=options.force,
     )
 

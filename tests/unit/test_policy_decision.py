@@ -239,6 +239,17 @@ def test_allowlist_allows_listed_recipients_and_ignores_case_of_emails():
     assert decide(LOG, PolicyInputs(), DEFAULTS, NOON, ["+14155550188"]) == Allow()
 
 
+def test_allowlist_must_contain_every_recipient_of_a_message_to_several_colleagues():
+    team = replace(SMS, channel="email", recipient="ann@team.example", internal=True)
+    several = replace(team, more_recipients=("bo@team.example", "cy@team.example"))
+    listed = ["ann@team.example", "BO@team.example"]
+    assert decide(team, PolicyInputs(), DEFAULTS, NOON, listed) == Allow()
+    decision = decide(several, PolicyInputs(), DEFAULTS, NOON, listed)
+    assert isinstance(decision, Suppress)
+    assert decision.detail == "BRIDGE_RECIPIENT_ALLOWLIST does not contain each of these addresses"
+    assert decide(several, PolicyInputs(), DEFAULTS, NOON, [*listed, "cy@team.example"]) == Allow()
+
+
 def test_once_suppresses_only_within_its_duration():
     due = replace(SMS, once=OncePer("contact", 24 * HOUR))
     decision = decide(due, PolicyInputs(last_done_at=NOON - HOUR), DEFAULTS, NOON)

@@ -98,6 +98,13 @@ def registry() -> Registry:
     return registry
 
 
+ENVIRON = {
+    "HEPPU_API_KEY": "key",
+    "EMAIL_SMTP_URL": "smtp://mail.example",
+    "EMAIL_FROM": "hello@harbourlight.example",
+}
+
+
 @pytest.fixture(scope="session")
 def database() -> Iterator[Database]:
     """Return a database for dry runs."""
@@ -110,7 +117,7 @@ def load_rules() -> Callable[[str], Rules]:
     """Return a function that loads rules; a diagnostic fails the test."""
 
     def build(text: str) -> Rules:
-        loaded = load(textwrap.dedent(text), path="rules.yaml", registry=registry(), environ={"HEPPU_API_KEY": "key"})
+        loaded = load(textwrap.dedent(text), path="rules.yaml", registry=registry(), environ=ENVIRON)
         assert loaded.rules is not None, loaded.diagnostics
         return loaded.rules
 

@@ -203,6 +203,21 @@ def test_shadow_rule_is_suppressed_when_it_would_be_sent(run_events, load_rules,
     ]
 
 
+def test_allowlist_must_contain_every_colleague(run_events, load_rules, event):
+    rules = load_rules(
+        """
+        version: 1
+        rules:
+          - name: mail
+            when: call.busy
+            do: [{use: email.send, with: {to: ann@team.example, cc: bo@team.example, subject: s, text: t}}]
+        """
+    )
+    busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=METADATA)
+    assert run_events(rules, busy, allowlist=["ann@team.example"])[0][1] == "suppressed"
+    assert run_events(rules, busy, allowlist=["ann@team.example", "bo@team.example"])[0][1] == "succeeded"
+
+
 def test_allowlist_suppresses_other_recipients(run_events, load_rules, event):
     busy = event("call.busy", "2026-03-02T12:00:00-05:00", metadata=METADATA)
     rules = load_rules(SMS_RULES)

@@ -63,3 +63,15 @@ def test_list_from_an_event_is_an_error_of_the_delivery() -> None:
     [delivery] = route(event, rules_of(source), NOW).planned
     assert delivery.recipient is None
     assert "only a message to the team can have several recipients" in (delivery.render_error or "")
+
+
+def test_plan_knows_every_recipient() -> None:
+    several = plan("to: [ann@team.example, bo@team.example, ann@team.example], cc: cy@team.example")
+    assert (several.recipient, several.more_recipients) == (
+        "ann@team.example",
+        ("bo@team.example", "cy@team.example"),
+    )
+    assert plan("to: ann@team.example").more_recipients == ()
+    text = "- {name: a, when: call.busy, do: [{use: phone.send, with: {body: b}}]}"
+    [customer] = route(event_of(), rules_of(text), NOW).planned
+    assert customer.more_recipients == ()
