@@ -52,7 +52,7 @@ def admit_alerts(
 def _lock_group(database: Database, conn: Connection, connection: str, cause: str) -> AlertGroup:
     conn.execute(database.insert_new(_TABLE), [{"connection": connection, "cause": cause}])
     is_group = (_TABLE.c.connection == connection) & (_TABLE.c.cause == cause)
-    return _group_of(conn.execute(select(*_COLUMNS).where(is_group).with_for_update()).one())
+    return _group_from_row(conn.execute(select(*_COLUMNS).where(is_group).with_for_update()).one())
 
 
 def lock_due_groups(conn: Connection, now: datetime, limit: int) -> list[AlertGroup]:
@@ -64,7 +64,7 @@ def lock_due_groups(conn: Connection, now: datetime, limit: int) -> list[AlertGr
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    return [_group_of(row) for row in rows]
+    return [_group_from_row(row) for row in rows]
 
 
 def save_groups(conn: Connection, groups: Sequence[AlertGroup]) -> None:
@@ -100,7 +100,7 @@ def _is_due(now: datetime) -> ColumnElement[bool]:
     return _TABLE.c.waiting.is_not(None) & or_(last <= now - ALERT_INTERVAL, last > now)
 
 
-def _group_of(row: Row[Any]) -> AlertGroup:
+def _group_from_row(row: Row[Any]) -> AlertGroup:
     return AlertGroup(
         row.connection, row.cause, row.last_alert_at, Counter(json.loads(row.waiting or "{}")), row.latest
     )

@@ -47,8 +47,6 @@ from bridge.rules.model import Cap
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert
 from bridge.store.connections import (
-    RequestBudget,
-    acquire_budget,
     lock_connection,
     log_state_change,
     total_cap_pause,
@@ -60,6 +58,7 @@ from bridge.store.idempotency import reserve_keys
 from bridge.store.opt_out_queries import add_queries, waits_for_crm
 from bridge.store.opt_outs import recipient_lock_key
 from bridge.store.policy_inputs import PolicyConfig, decide_all, load_policy_data
+from bridge.store.request_budget import RequestBudget, acquire_budget
 from bridge.store.routing import events_by_delivery
 from bridge.store.transitions import Change, apply_transitions
 

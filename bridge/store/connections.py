@@ -1,4 +1,4 @@
-"""Connections: the state that workers share about each one: its pause, circuit breaker and request budget.
+"""Connections: the state that workers share about each one: its pause and circuit breaker.
 
 A pause is an instant in the row, so waiting deliveries hold no thread. `pause_cause` determines how the pause ends:
 `operator` and `total_cap` by an operator, `auth` and `account` by an operator or changed settings, `rate_limit` and
@@ -44,8 +44,6 @@ CIRCUIT_FAILURES = 5
 RATE_PAUSE, MAX_RATE_PAUSE = timedelta(seconds=1), timedelta(minutes=5)
 """The first and the longest pause after a 429 without `Retry-After`; it doubles until a request is answered. Each is up
 to a fifth shorter, so that several connections of one account do not come back together."""
-MAX_DEBT_SECONDS = 10
-"""How long calls that took more requests than expected delay the next ones, at most."""
 QUOTA_PAUSE = timedelta(hours=1)
 """The pause for an exhausted quota, if the provider does not report when it is reset."""
 
@@ -94,40 +92,7 @@ CONNECTION_COLUMNS = (*(_TABLE.c[field.name] for field in fields(ConnectionState
 """The columns of a `ConnectionState`, in the order of its fields."""
 _IS_CONNECTION = _TABLE.c.name == bindparam("connection")
 _LOCK = select(*CONNECTION_COLUMNS).where(_IS_CONNECTION).with_for_update()
-_WRITE = update(_TABLE).where(_IS_CONNECTION)
-"""Built once, because every claim uses both. `_WRITE` sets the columns that are passed as its parameters."""
-
-
-@dataclass
-class RequestBudget:
-    """The number of calls that may start on a connection now."""
-
-    name: str
-    calls: int
-    """0 while the connection is paused or out of budget."""
-    available_at: datetime | None = None
-    """When to ask again, if `calls` is 0."""
-    tokens: float | None = None
-    requests_per_call: int = 1
-    is_probe: bool = False
-    """True while the circuit breaker is half-open: one call probes the provider, and all others wait for its result."""
-    alerts_only: bool = False
-    """True while all connections are paused, or this one by `messaging.caps.total`: it may be the only way to alert."""
-
-    def spend(self, conn: Connection, calls: int, now: datetime, columns: Mapping[str, Any]) -> None:
-        """Deduct `calls` calls from the budget, and write other `columns` of the connection.
-
-        A probe pauses the connection until its result is known.
-        """
-        values: dict[str, Any] = {}
-        if calls and self.tokens is not None:
-            tokens = self.tokens - calls * self.requests_per_call
-            values |= {"tokens": tokens, "tokens_refilled_at": now}
-        if calls and self.is_probe:
-            values["paused_until"] = now + 3 * PROBE_INTERVAL
-        values |= columns
-        if values:
-            conn.execute(_WRITE, {"connection": self.name, **values})
+"""Built once, because every claim uses it."""
 
 
 def register_accounts(database: Database, fingerprints: Mapping[str, str]) -> None:
@@ -149,14 +114,14 @@ def register_accounts(database: Database, fingerprints: Mapping[str, str]) -> No
                     _TABLE.c.settings_fingerprint != fingerprint,
                     _TABLE.c.pause_cause.in_(_ENDED_BY_NEW_SETTINGS),
                 )
-                .values(_OPEN)
+                .values(NOT_PAUSED)
             )
             if resumed.rowcount:
-                log_state_change(name, _OPEN)
+                log_state_change(name, NOT_PAUSED)
             conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(settings_fingerprint=fingerprint))
 
 
-_OPEN: dict[str, Any] = {
+NOT_PAUSED: Mapping[str, Any] = {
     "paused_until": None,
     "pause_reason": None,
     "pause_cause": None,
@@ -166,46 +131,7 @@ _OPEN: dict[str, Any] = {
     "successes": 0,
     "window_started_at": None,
 }
-
-
-def acquire_budget(
-    conn: Connection,
-    connection: ConnectionState,
-    now: datetime,
-    calls: int,
-    per_second: float | None,
-    requests_per_call: int = 1,
-) -> RequestBudget:
-    """Return how many of `calls` may start; `connection` was locked before `now` was read.
-
-    A call may start if the budget has all the requests that it is expected to take, or is full.
-    """
-    name = connection.name
-    is_capped = connection.pause_cause == PauseCause.TOTAL_CAP
-    alerts_only = is_capped or connection.all_are_paused
-    if connection.is_paused(now) and not is_capped:
-        return RequestBudget(name, 0, connection.paused_until)
-    is_probe = connection.pause_cause == "circuit_open"
-    if is_probe:
-        calls = min(calls, 1)
-    elif connection.pause_cause is not None and not is_capped:
-        conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(_OPEN))
-        log_state_change(name, _OPEN)
-    if per_second is None:
-        return RequestBudget(name, calls, is_probe=is_probe, alerts_only=alerts_only)
-    burst = max(1.0, per_second)
-    # If the clock was set back, a negative difference would stop the refill until the clock has caught up.
-    elapsed = (
-        abs((now - connection.tokens_refilled_at).total_seconds()) if connection.tokens_refilled_at else burst
-    )
-    stored = burst if connection.tokens is None else max(connection.tokens, -MAX_DEBT_SECONDS * burst)
-    tokens = min(burst, stored + elapsed * per_second)
-    needed = min(requests_per_call, burst)
-    if tokens < needed:
-        return RequestBudget(name, 0, now + timedelta(seconds=(needed - tokens) / per_second), tokens)
-    return RequestBudget(
-        name, min(calls, int(tokens / needed)), None, tokens, requests_per_call, is_probe, alerts_only
-    )
+"""The columns of a connection that is not paused, with no counted failures."""
 
 
 def stored_message_counts(conn: Connection, name: str) -> MessageCounts:
@@ -264,18 +190,6 @@ def record_outcomes(
         values |= {"settings_fingerprint": fingerprint_of(name)}
     conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(values))
     return values
-
-
-def take_requests(conn: Connection, name: str, requests: int) -> None:
-    """Take requests from the budget of a connection that calls made beyond those that their claim took.
-
-    A negative number gives back requests that were not made.
-    """
-    conn.execute(
-        update(_TABLE)
-        .where(_TABLE.c.name == name, _TABLE.c.tokens.is_not(None))
-        .values(tokens=_TABLE.c.tokens - requests)
-    )
 
 
 def take_back_messages(
@@ -340,7 +254,7 @@ def _circuit(
     details = [outcome.detail for outcome in {id(outcome): outcome for outcome in failed}.values()]
     answered = len(outcomes) - len(failed)
     if connection.pause_cause == "circuit_open":
-        return dict(_OPEN) if answered else {"paused_until": now + PROBE_INTERVAL}
+        return dict(NOT_PAUSED) if answered else {"paused_until": now + PROBE_INTERVAL}
     if not details and not connection.failures:
         return {}
     is_expired = connection.window_started_at is None or now - connection.window_started_at > CIRCUIT_WINDOW
@@ -406,7 +320,7 @@ def resume(database: Database, name: str, actor: str) -> None:
         conn.execute(
             update(_TABLE)
             .where(_TABLE.c.name == name)
-            .values(_OPEN | {"consecutive_rate_limits": 0, "message_counts": None})
+            .values({**NOT_PAUSED, "consecutive_rate_limits": 0, "message_counts": None})
         )
         database.publish(conn, [name])
 

@@ -23,10 +23,11 @@ from bridge.rules.counting import History
 from bridge.rules.late import DETAILS_CONNECTION, Details, detail_fields
 from bridge.rules.render import RenderedParams
 from bridge.store import schema
-from bridge.store.connections import acquire_budget, lock_connection, log_state_change, record_outcomes
+from bridge.store.connections import lock_connection, log_state_change, record_outcomes
 from bridge.store.contact_history import history_in
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery, lock_deliveries
+from bridge.store.request_budget import acquire_budget
 from bridge.store.routing import events_by_delivery, read_events
 from bridge.store.transitions import Change, apply_transitions
 

@@ -221,10 +221,15 @@ def _latest_problem(
     row = conn.execute(select(*CONNECTION_COLUMNS).where(_CONNECTIONS.c.pause_id == problem_id)).one_or_none()
     if row is not None:
         return event, pause_template_vars(ConnectionState.from_row(row))
+    return event, _past_problem_template_vars(group)
+
+
+def _past_problem_template_vars(group: AlertGroup) -> dict[str, Any]:
+    """Return `delivery` for an alert about a pause that is over, or about a delivery that was pruned."""
     state, _, reason = group.cause.partition(": ")
     what = "a pause that is over" if state == "paused" else "a delivery that was pruned"
-    return event, {
-        "id": problem_id,
+    return {
+        "id": group.latest,
         "connection": group.connection,
         "state": state,
         "reason": reason,

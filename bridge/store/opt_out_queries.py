@@ -23,9 +23,10 @@ from bridge.lifecycle import Transition
 from bridge.policy.zones import is_contacts_own_address
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert
-from bridge.store.connections import acquire_budget, lock_connection, log_state_change, record_outcomes
+from bridge.store.connections import lock_connection, log_state_change, record_outcomes
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery, lock_deliveries
+from bridge.store.request_budget import acquire_budget
 from bridge.store.routing import events_by_delivery
 from bridge.store.transitions import Change, apply_transitions
 

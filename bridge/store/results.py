@@ -21,10 +21,11 @@ from bridge.policy import event_precedence
 from bridge.store import schema
 from bridge.store.bulk import bulk_update
 from bridge.store.claim import ClaimedDelivery
-from bridge.store.connections import log_state_change, record_outcomes, take_back_messages, take_requests
+from bridge.store.connections import log_state_change, record_outcomes, take_back_messages
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, DELIVERY_STATES, Delivery
 from bridge.store.opt_outs import OptOutChange, save_opt_outs
+from bridge.store.request_budget import take_requests
 from bridge.store.routing import events_by_delivery
 from bridge.store.transitions import Change, apply_transitions
 from bridge.store.undeliverable import DeliveryProblem, save_undeliverable

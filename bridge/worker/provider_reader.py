@@ -20,8 +20,8 @@ from bridge.errors import (
     RateLimited,
     StoreUnavailable,
 )
-from bridge.store.connections import take_requests
 from bridge.store.database import Database
+from bridge.store.request_budget import take_requests
 from bridge.telemetry import log
 from bridge.worker.account import Account, Accounts
 

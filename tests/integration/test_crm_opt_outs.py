@@ -55,10 +55,8 @@ class InMemoryCrm:
     """The addresses of each call."""
     fail: Callable[[Sequence[str]], None] | None = None
 
-    def connector(self, *, per_second: float | None = None) -> Connector:
-        connector = Connector(
-            "crm", settings=ConnectorSettings, limits=Limits(concurrency=2, per_second=per_second)
-        )
+    def connector(self) -> Connector:
+        connector = Connector("crm", settings=ConnectorSettings, limits=Limits(concurrency=2))
 
         @connector.opt_out_flags
         def flags(client: Any, emails: Sequence[str], phones: Sequence[str]) -> Mapping[str, Any]:
@@ -379,7 +377,7 @@ def test_result_of_the_wrong_type_is_no_answer(bridge: CrmEngine) -> None:
 
 
 def test_requests_per_second_of_the_crm_apply(bridge: CrmEngine) -> None:
-    bridge.account.connector = bridge.crm.connector(per_second=0.01)
+    bridge.account.limits = Limits(concurrency=2, per_second=0.01)
     for number in range(250):
         bridge.deliver("send", phone_number(number), email_address(number))
     bridge.engine.run_due()
