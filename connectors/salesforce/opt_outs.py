@@ -26,6 +26,7 @@ from .contact_source import Contacts, object_type_of
 from .errors import DELETED_CODES, error_code, record_result
 from .org import BATCH_SIZE, CALL_FLAG, EMAIL_FLAG, Org, typed
 from .permissions import SET_FLAGS
+from .person_accounts import refusal
 from .settings import connector
 from .soql import require_id, select
 
@@ -74,13 +75,17 @@ def set_opt_out(org: Org, params: SetOptOutParams, context: Context) -> Success:
             org.require_fields(object_type, [name], "updateable")
         except ConfigError as error:
             raise AccountError(str(error)) from error
+    ids = ids[:BATCH_SIZE]
     rows = [typed(object_type_of(record_id), {"id": require_id(record_id), name: True}) for record_id in ids]
-    items = org.collection("PATCH", "", rows[:BATCH_SIZE])
-    results = [record_result(item) for item in items]
+    results = [record_result(item) for item in org.collection("PATCH", "", rows)]
     updated = [result for result in results if isinstance(result, Success)]
-    for result in results:
-        if not isinstance(result, Success) and error_code(result) not in DELETED_CODES:
-            raise result
+    errors = {
+        record_id: result
+        for record_id, result in zip(ids, results, strict=True)
+        if not isinstance(result, Success) and error_code(result) not in DELETED_CODES
+    }
+    for failure in (errors | refusal(org, errors)).values():
+        raise failure
     if not updated:
         return params.no_contact("the record was deleted a moment ago")
     records = "1 record" if len(updated) == 1 else f"{len(updated)} records"

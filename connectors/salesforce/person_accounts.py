@@ -5,7 +5,7 @@ Calls are logged on that contact as on any other. Its fields belong to the accou
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from simple_salesforce.format import format_soql
 
@@ -23,7 +23,7 @@ def business_accounts(org: Org) -> str:
     return f"{_FLAG} = false" if _FLAG in org.fields("Account") else ""
 
 
-def refusal(org: Org, errors: dict[str, DeliveryError]) -> dict[str, DeliveryError]:
+def refusal(org: Org, errors: Mapping[str, DeliveryError]) -> dict[str, DeliveryError]:
     """Return the errors of contacts that Salesforce refused to change, by ID, in better words for person accounts.
 
     Salesforce reports missing access. The account is then not the reason, and the connection must not be paused.

@@ -139,9 +139,13 @@ def local_date(org: Org, context: Context, instant: datetime) -> str:
 
 
 def truncate(record: Mapping[str, Any]) -> Record:
-    """Truncate long strings, for which Salesforce rejects the whole record, and omit None."""
+    """Shorten strings for which Salesforce would reject the whole record; they end in `…`. Omit None."""
     return {
-        name: value[: MAX_LENGTH.get(name)] if isinstance(value, str) else value
+        name: _shortened(value, MAX_LENGTH.get(name)) if isinstance(value, str) else value
         for name, value in record.items()
         if value is not None
     }
+
+
+def _shortened(text: str, limit: int | None) -> str:
+    return text if limit is None or len(text) <= limit else f"{text[: limit - 1]}…"

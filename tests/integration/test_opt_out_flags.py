@@ -10,7 +10,7 @@ import pytest
 
 from bridge.connector import OptOutFlag
 from bridge.connector.opt_outs import PHONE_CHANNELS
-from bridge.errors import AccountError, ConfigError, DeliveryError, PermanentError
+from bridge.errors import AccountError, ConfigError, DeliveryError
 from bridge.sandbox import RunningSandbox
 from bridge.sandbox.salesforce.schema import Field
 from bridge.testing import event
@@ -215,7 +215,7 @@ def test_opt_out_sets_the_field_of_contacts_and_leads(
 def test_read_only_salesforce_field_is_named(salesforce: CrmConnection, sandbox: RunningSandbox) -> None:
     sandbox.salesforce.add("Contact", LastName="Lindqvist", Phone=PHONE)
     sandbox.salesforce.add_field("Contact", Field("DoNotCall", "boolean", updateable=False))
-    with pytest.raises(PermanentError, match=r"may not write Contact.DoNotCall: grant edit access"):
+    with pytest.raises(AccountError, match=r"may not write Contact.DoNotCall: grant edit access"):
         salesforce.deliver("set_opt_out", event(), opted_out("sms"))
 
 

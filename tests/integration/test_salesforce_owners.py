@@ -232,6 +232,8 @@ def test_person_account_gets_the_call_and_keeps_its_fields(
     assert "the contact was not completed: the contact belongs to a person account" in result.detail
     with pytest.raises(PermanentError, match="change the account instead"):
         salesforce.deliver("upsert_contact", params={"properties": {"Title": "Owner"}})
+    with pytest.raises(PermanentError, match="change the account instead"):
+        salesforce.deliver("set_opt_out", params={"channel": "email"})
 
 
 def test_account_of_a_person_gets_no_further_contact(

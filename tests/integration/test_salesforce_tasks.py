@@ -218,6 +218,14 @@ def test_type_is_left_out_if_the_user_may_not_write_it(
     assert sandbox.salesforce.tasks[0]["Type"] is None
 
 
+def test_long_text_of_a_task_shows_that_it_was_cut(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    salesforce.deliver("create_task", params={"text": "x" * 40_000})
+    text = sandbox.salesforce.tasks[0]["Description"]
+    assert (len(text), text[-2:]) == (32_000, "x…")
+
+
 def test_transcript_stands_in_the_description_if_there_is_room(
     salesforce: CrmConnection, sandbox: RunningSandbox
 ) -> None:
