@@ -86,8 +86,8 @@ def test_missing_scope_pauses_the_connection_until_it_is_granted(
     assert sandbox.hubspot.tickets == []
     sandbox.hubspot.missing_scopes = set()
     assert service.run("resume", "hubspot").returncode == 0
-    assert eventually(lambda: sandbox.hubspot.tickets), service.log.read_text()[-2000:]
+    done = eventually(lambda: states(service, "hubspot.create_ticket") == [("succeeded", None)])
+    assert done, service.log.read_text()[-2000:]
     [call] = sandbox.hubspot.calls
     [ticket] = sandbox.hubspot.tickets
     assert sandbox.hubspot.associated("tickets", ticket.id, "calls") == [call.id]
-    assert eventually(lambda: states(service, "hubspot.create_ticket") == [("succeeded", None)])
