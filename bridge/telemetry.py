@@ -21,26 +21,39 @@ from typing import Any, Final, TextIO
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from bridge.printable import printable
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge")
 
 _PHONE = re.compile(r"(?<![\w.:-])(?:\+|%2B)[1-9]\d{5,14}(?!\d)", re.IGNORECASE)
 _NATIONAL = re.compile(r"(?<![\w.:+-])\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\d)")
-_EMAIL = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+(?:@|%40)[\w-]+(?:\.[\w-]+)+")
+_LOCAL_PART = r"[\w.!#$%&'*+/=?^`{|}~-]"
+_EMAIL = re.compile(rf"(?<!{_LOCAL_PART}){_LOCAL_PART}+(?:@|%40)[\w-]+(?:\.[\w-]+)+")
 _SECRETS = re.compile(
     r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"
     r"|\b(?:whsec_|pat-[a-z0-9]+-|xox[a-z]-|sk_)[\w-]{6,}"
     r"|(?<=hooks\.slack\.com/services/)[\w/]+"
-    r"|(?<=://)[^/\s:@]+:\S+(?=@)"
+    r"|(?<=://)[^/\s:@]{1,200}:\S{1,500}(?=@)"
 )
 
 
-@lru_cache(maxsize=1024)
+MAX_FIELD_LENGTH: Final = 2000
+"""Characters of a field of a log line."""
+
+
 def mask(text: str) -> str:
-    """Return the text with phone numbers, email addresses and likely secrets masked."""
+    """Return the text with phone numbers, email addresses and likely secrets masked, in time linear to its length."""
+    return _mask_short(text) if len(text) <= MAX_FIELD_LENGTH else _mask(text)
+
+
+def _mask(text: str) -> str:
     text = _SECRETS.sub("***", text)
     text = _EMAIL.sub(lambda match: mask_address(match[0].replace("%40", "@")), text)
     text = _PHONE.sub(lambda match: mask_address("+" + re.sub(r"\D", "", match[0].replace("%2B", "+"))), text)
     return _NATIONAL.sub("***", text)
+
+
+_mask_short = lru_cache(maxsize=1024)(_mask)
 
 
 def mask_address(address: str | None) -> str:
@@ -73,10 +86,17 @@ UNMASKED_FIELDS: Final = frozenset(
 def _mask_fields(_: Any, __: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:
     for name, value in fields.items():
         if isinstance(value, str) and name not in UNMASKED_FIELDS:
-            fields[name] = mask(value)[:2000]
+            fields[name] = _cut(printable(mask(value)), from_end=name == "exception")
         elif isinstance(value, list):
-            fields[name] = [mask(str(item))[:2000] for item in value]
+            fields[name] = [_cut(printable(mask(str(item)))) for item in value]
     return fields
+
+
+def _cut(text: str, from_end: bool = False) -> str:
+    """Return the beginning of a long text, or its end: the exception is in the last line of a traceback."""
+    if len(text) <= MAX_FIELD_LENGTH:
+        return text
+    return f"… {text[-MAX_FIELD_LENGTH:]}" if from_end else text[:MAX_FIELD_LENGTH]
 
 
 def _move_lists_to_stack(_: Any, __: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TextIO
 import typer
 
 from bridge.clock import format_timestamp
+from bridge.printable import escaped_json
 from bridge.serialization import to_json
 
 if TYPE_CHECKING:
@@ -40,17 +41,17 @@ _COLORS = {
 @cache
 def console() -> Console:
     """Return the console for results (stdout)."""
-    from rich.console import Console
+    from bridge.cli.terminal import SafeConsole
 
-    return Console(highlight=False, width=_width(sys.stdout))
+    return SafeConsole(highlight=False, width=_width(sys.stdout))
 
 
 @cache
 def errors() -> Console:
     """Return the console for everything that is not a result (stderr): progress, warnings, errors."""
-    from rich.console import Console
+    from bridge.cli.terminal import SafeConsole
 
-    return Console(stderr=True, highlight=False, width=_width(sys.stderr))
+    return SafeConsole(stderr=True, highlight=False, width=_width(sys.stderr))
 
 
 def _width(stream: TextIO) -> int | None:
@@ -86,7 +87,7 @@ def print_error(error: Exception) -> None:
 
 def print_json(record: Mapping[str, Any]) -> None:
     """Print one record as JSON."""
-    sys.stdout.write(to_json(record) + "\n")
+    sys.stdout.write(escaped_json(to_json(record)) + "\n")
 
 
 class Result(Protocol):

@@ -24,6 +24,7 @@ DELIVERY_PARAMS: Final = ("state", "reason", "event", "connection", "rule", *PAG
 DUPLICATE_PARAMS: Final = ("connection", *PAGE_PARAMS)
 OPT_OUT_PARAMS: Final = ("channel", "kind", "source", *PAGE_PARAMS)
 REPORT_FIELDS: Final = ("contact", "since", *PAGE_PARAMS)
+_LIMIT: Final = re.compile("[0-9]{1,9}")
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 """Characters that no database stores; JSON can contain them."""
 
@@ -132,7 +133,7 @@ def _values(query: QueryParams, allowed: Sequence[str]) -> dict[str, str]:
 
 def _pagination(values: Mapping[str, Any], default_limit: int) -> dict[str, Any]:
     limit = values.get("limit", str(default_limit))
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_LIMIT):
+    if not (_LIMIT.fullmatch(limit) and 1 <= int(limit) <= MAX_LIMIT):
         raise InvalidParameter(f"`limit` must be a number from 1 to {MAX_LIMIT}")
     return {"limit": int(limit), "cursor": values.get("cursor")}
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import subprocess
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -101,6 +102,22 @@ def test_explain_reads_national_numbers_with_the_default_country(bridge: Bridge)
     assert "+447911123456" in bridge("explain", "call.busy", *change, BRIDGE_DEFAULT_COUNTRY="GB").stdout
     wrong = bridge("explain", "call.busy", BRIDGE_DEFAULT_COUNTRY="UK")
     assert "BRIDGE_DEFAULT_COUNTRY: write the ISO 3166 code" in str(wrong.exception)
+
+
+def test_control_characters_of_an_event_do_not_reach_the_terminal(bridge: Bridge, tmp_path: Path) -> None:
+    controls = "\x1b]0;title\x07 \x1b[31m \x9b31m \u202e \r"
+    Path("rules.yaml").write_text(RULES, "utf-8")
+    event = tmp_path / "event.json"
+    event.write_text(
+        json.dumps(sample("call.completed") | {"summary": f"x{controls}", "agentName": controls}), "utf-8"
+    )
+    text, record = (
+        bridge("explain", str(event), *options, COLUMNS="300").stdout for options in ([], ["--json"])
+    )
+    for output in (text, record):
+        assert "]0;title" in output
+        assert not {char for char in output if unicodedata.category(char) in ("Cc", "Cf")} - {"\n"}
+    assert json.loads(record)["deliveries"][0]["params"]["summary"] == f"x{controls}".strip()
 
 
 def test_explain_names_fields_that_could_not_be_read(bridge: Bridge) -> None:

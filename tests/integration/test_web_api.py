@@ -363,6 +363,8 @@ def test_replay_of_unrouted_event_returns_409(site: Site, api: httpx.Client) -> 
         ("/api/deliveries?limit=0", "a number from 1 to 500"),
         ("/api/deliveries?limit=501", "a number from 1 to 500"),
         ("/api/deliveries?limit=99999999999999999999", "a number from 1 to 500"),
+        ("/api/deliveries?limit=000000500999", "a number from 1 to 500"),
+        (f"/api/deliveries?limit=000000001{'9' * 50}", "a number from 1 to 500"),
         ("/api/deliveries?limit=x", "a number from 1 to 500"),
         ("/api/deliveries?limit=%D9%A3", "a number from 1 to 500"),
         ("/api/deliveries?rule=%00", "a string of at most"),

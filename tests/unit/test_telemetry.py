@@ -11,6 +11,8 @@ from typing import IO
 
 import pytest
 
+from bridge.telemetry import mask
+
 WRITER = """
 import logging
 from bridge.telemetry import buffered_logging, configure_logging, log
@@ -73,3 +75,56 @@ except SystemExit:
     command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, code]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60)
     assert result.stdout.splitlines()[-1] == "2 True True"
+
+
+@pytest.mark.parametrize("text", ["a", "1", "a.", "://a:", "a@", "+", " ", "bearer ", "pat-a", "é"])
+def test_mask_takes_linear_time(text: str) -> None:
+    repeated = text * (300_000 // len(text))  # in quadratic time, it would take minutes
+    assert len(mask(repeated)) > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("to=ines@okafor.example", "t***@okafor.example"),
+        ("see https://user:pass@host/path", "see https://***@host/path"),
+        (f"{'x' * 3000} +12125550123", f"{'x' * 3000} +121***23"),
+    ],
+)
+def test_mask_hides_addresses_and_passwords(text: str, masked: str) -> None:
+    assert mask(text) == masked
+
+
+ERROR_WRITER = """
+from bridge.telemetry import configure_logging, log
+configure_logging("FORMAT")
+def nested(depth):
+    if depth == 0:
+        raise ValueError("the reason")
+    nested(depth - 1)
+def other(depth):
+    nested(20) if depth == 0 else other2(depth - 1)
+def other2(depth):
+    other(depth)
+try:
+    other(30)
+except ValueError as error:
+    log.error("failed", exc_info=error)
+log.warning("summary", text="S\\x1b]0;PWNED\\x07\\x9b31m\\u202eX")
+"""
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_long_traceback_ends_with_its_exception_and_control_characters_are_replaced(log_format: str) -> None:
+    code = ERROR_WRITER.replace("FORMAT", log_format)
+    result = subprocess.run(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, check=True
+    )
+    assert "ValueError: the reason" in result.stderr
+    assert len(result.stderr) < 5000
+    text = (
+        "".join(json.loads(line).get("text", "") for line in result.stderr.splitlines())
+        if log_format == "json"
+        else result.stderr
+    )
+    assert "S\ufffd]0;PWNED\ufffd\ufffd31m\ufffdX" in text
