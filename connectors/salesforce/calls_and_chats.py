@@ -16,25 +16,21 @@ from bridge.connector import (
     items_by_conversation,
     param,
     per_conversation,
-    write_for_contacts,
 )
 
-from .contact_source import Contacts
 from .descriptions import description
 from .field_values import writable_fields
-from .new_records import NewRecordParams, types_to_create
 from .org import BATCH_SIZE, Org
-from .owners import OWNER
 from .permissions import WRITE_TASKS
 from .related_records import TaskReferenceParams
 from .session import Record
 from .settings import connector
-from .task_records import NewTask, local_date, truncate, write_tasks
+from .task_records import NewTask, local_date, log_tasks, truncate
 
 _CALL_RESULTS = {"completed": "Connected", "no_answer": "No answer", "busy": "Busy", "failed": "Failed"}
 
 
-class LogCallParams(CallParams, NewRecordParams, TaskReferenceParams):
+class LogCallParams(TaskReferenceParams, CallParams):
     """A phone call to log."""
 
     disposition: str | None = param(
@@ -46,7 +42,6 @@ class LogCallParams(CallParams, NewRecordParams, TaskReferenceParams):
     call_type: str | None = param(
         "Call", "`Type` of the Task. Left out if the org has no such type.", example="Support call"
     )
-    owner: str | None = OWNER
 
     def details(self, context: Context) -> Mapping[str, object]:
         """Return the details with what a Task has no fields for."""
@@ -66,13 +61,12 @@ class LogCallParams(CallParams, NewRecordParams, TaskReferenceParams):
         }
 
 
-class LogChatParams(ChatParams, NewRecordParams, TaskReferenceParams):
+class LogChatParams(TaskReferenceParams, ChatParams):
     """A chat to log."""
 
     chat_type: str | None = param(
         "Chat", "`Type` of the Task. Left out if the org has no such type.", example="Other"
     )
-    owner: str | None = OWNER
 
     def start(self, context: Context) -> datetime:
         """Return the time of the chat's event."""
@@ -118,14 +112,4 @@ def _log(org: Org, items: Sequence[BatchItem[P]]) -> list[BatchResult]:
         additional, _ = writable_fields(org, "Task", params.additional_fields(context), "createable")
         return NewTask(truncate(standard) | additional, transcript)
 
-    tasks = {key: (item.params, item.context) for key, item in by_key.items()}
-    queries = {
-        key: item.params.new_record_query(org, item.context, item.params.owner)
-        for key, item in by_key.items()
-    }
-    results = write_for_contacts(
-        Contacts(org, create_as=types_to_create(queries.values())),
-        queries,
-        lambda contacts: write_tasks(org, tasks, build, contacts),
-    )
-    return [results[key] for key in by_key]
+    return log_tasks(org, by_key, build)

@@ -10,9 +10,10 @@ from typing import Literal
 
 from simple_salesforce.format import format_soql
 
-from bridge.connector import CONTACT_OWNER, ContactLinks, Params, param
+from bridge.connector import CONTACT_OWNER, ContactLinks, param
 
 from .lenient_writes import CONTACT_PREFIX, LEAD_PREFIX
+from .new_records import NewRecordParams
 from .org import Org
 from .owners import OWNER, USER_PREFIX
 from .session import Record
@@ -22,8 +23,8 @@ from .soql import select
 _PREFIXES = {"case": "500", "opportunity": "006"}
 
 
-class TaskReferenceParams(Params):
-    """Params of an action that writes a Task: its owner, and what it is related to.
+class TaskReferenceParams(NewRecordParams):
+    """Params of an action that writes a Task: its contact or lead, its owner, and what it is related to.
 
     By default, the Task is related to the only open case or opportunity of the contact.
     """

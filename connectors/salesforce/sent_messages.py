@@ -7,16 +7,13 @@ from typing import Literal
 
 from pydantic import AwareDatetime
 
-from bridge.connector import BatchItem, BatchResult, ContactRef, Context, param, per_event, write_for_contacts
+from bridge.connector import BatchItem, BatchResult, ContactRef, Context, param, per_event
 
-from .contact_source import Contacts
-from .new_records import NewRecordParams, types_to_create
 from .org import BATCH_SIZE, Org
-from .owners import OWNER
 from .permissions import WRITE_TASKS
 from .related_records import TaskReferenceParams
 from .settings import connector
-from .task_records import MAX_LENGTH, NewTask, local_date, local_time, truncate, write_tasks, zone_of
+from .task_records import MAX_LENGTH, NewTask, local_date, local_time, log_tasks, truncate, zone_of
 
 _KINDS = {"sms": "Text message", "whatsapp": "WhatsApp message", "email": "Email"}
 _TYPES = {"sms": ("SMS", "Text", "Text Message"), "whatsapp": ("WhatsApp", "SMS"), "email": ("Email",)}
@@ -24,7 +21,7 @@ _TYPES = {"sms": ("SMS", "Text", "Text Message"), "whatsapp": ("WhatsApp", "SMS"
 _MAX_TITLE = 100
 
 
-class LogMessageParams(NewRecordParams, TaskReferenceParams):
+class LogMessageParams(TaskReferenceParams):
     """A message that was sent."""
 
     body: str = param("{{ delivery.text }}", "Text of the message.", example="Your order has shipped.")
@@ -47,7 +44,6 @@ class LogMessageParams(NewRecordParams, TaskReferenceParams):
         "`Type` of the Task. Default: `Email`, `SMS` or `WhatsApp`. Left out if the org has no such type.",
         example="Other",
     )
-    owner: str | None = OWNER
 
 
 @connector.action(
@@ -73,17 +69,7 @@ def log_message(org: Org, items: Sequence[BatchItem[LogMessageParams]]) -> list[
         }
         return NewTask(truncate(fields))
 
-    tasks = {key: (item.params, item.context) for key, item in by_key.items()}
-    queries = {
-        key: item.params.new_record_query(org, item.context, item.params.owner)
-        for key, item in by_key.items()
-    }
-    results = write_for_contacts(
-        Contacts(org, create_as=types_to_create(queries.values())),
-        queries,
-        lambda contacts: write_tasks(org, tasks, build, contacts),
-    )
-    return [results[key] for key in by_key]
+    return log_tasks(org, by_key, build)
 
 
 def _title(params: LogMessageParams) -> str:

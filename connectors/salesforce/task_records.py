@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from bridge.connector import (
+    BatchItem,
+    BatchResult,
     ContactDeleted,
     ContactLinks,
     ContactRef,
@@ -17,10 +19,13 @@ from bridge.connector import (
     Success,
     forget_contact_links,
     read_contact_links,
+    write_for_contacts,
 )
 from bridge.errors import DeliveryError
 
+from .contact_source import Contacts
 from .errors import DELETED_CODES, error_code
+from .new_records import types_to_create
 from .org import BATCH_SIZE, Org
 from .related_records import TaskReferenceParams, read_links, references
 from .session import Record
@@ -41,29 +46,46 @@ class NewTask:
     """Parts of a transcript that the Description has no room for. Each is written to a further Task."""
 
 
+P = TypeVar("P", bound=TaskReferenceParams)
 BuildTask = Callable[[str, ContactRef | None], NewTask]
 """Returns a Task by its key and contact."""
 
 
-def write_tasks(
+def log_tasks(org: Org, items: Mapping[str, BatchItem[P]], build: BuildTask) -> list[BatchResult]:
+    """Write a Task for the contact or lead of each item, by its key, in as few requests as Salesforce allows.
+
+    If all contacts are cached, that is one request.
+    """
+    queries = {
+        key: item.params.new_record_query(org, item.context, item.params.owner) for key, item in items.items()
+    }
+    results = write_for_contacts(
+        Contacts(org, create_as=types_to_create(queries.values())),
+        queries,
+        lambda contacts: _write_tasks(org, items, build, contacts),
+    )
+    return [results[key] for key in items]
+
+
+def _write_tasks(
     org: Org,
-    items: Mapping[str, tuple[TaskReferenceParams, Context]],
+    items: Mapping[str, BatchItem[P]],
     build: BuildTask,
     contacts: Mapping[str, ContactRef | None],
 ) -> dict[str, Success | DeliveryError]:
     """Write the Tasks of contacts or leads, with their owners and related records.
 
-    `items` are the params and context of each Task by its key. An update leaves an owner and a related record that the
+    An update leaves an owner and a related record that the
     rule does not name as they are: a colleague may have changed them.
     """
-    cache = next(iter(items.values()))[1].contact_cache
+    cache = next(iter(items.values())).context.contact_cache
     ids = [contact.id for contact in contacts.values() if contact is not None]
     links = read_contact_links(cache, ids, partial(read_links, org))
     records: dict[str, Record] = {}
     transcripts: dict[str, Sequence[str]] = {}
     notes: dict[str, list[str]] = {}
     for key, contact in contacts.items():
-        params, context = items[key]
+        params, context = items[key].params, items[key].context
         record_id = contact.id if contact else None
         found = references(org, params, links.get(record_id or "", ContactLinks()), record_id)
         kept = found.derived if context.existing_id else set()
@@ -72,7 +94,7 @@ def write_tasks(
         records[key] = fields | task.fields | ({"WhoId": record_id} if record_id else {})
         transcripts[key] = task.transcript
         notes[key] = found.notes
-    existing_ids = {key: items[key][1].existing_id for key in records}
+    existing_ids = {key: items[key].context.existing_id for key in records}
     results = upsert_tasks(
         org, records, {key: task_id for key, task_id in existing_ids.items() if task_id is not None}
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from bridge.connector import (
+    BatchItem,
     ContactRef,
     Context,
     Success,
@@ -12,25 +13,20 @@ from bridge.connector import (
     fields_to_write,
     param,
     per_event,
-    write_for_contact,
 )
 
-from .contact_source import Contacts
 from .field_values import writable_fields
-from .new_records import NewRecordParams, types_to_create
 from .org import Org
-from .owners import OWNER
 from .permissions import WRITE_TASKS
 from .related_records import TaskReferenceParams
 from .settings import connector
-from .task_records import NewTask, local_date, truncate, write_tasks
+from .task_records import NewTask, local_date, log_tasks, truncate
 
 
-class CreateTaskParams(TaskParams, NewRecordParams, TaskReferenceParams):
+class CreateTaskParams(TaskReferenceParams, TaskParams):
     """A task for a colleague."""
 
     priority: Literal["Low", "Normal", "High"] = param("Normal", "Task priority.", example="High")
-    owner: str | None = OWNER
 
 
 @connector.action(idempotency=per_event, dedupe_by="subject", idempotent=True, needs=WRITE_TASKS)
@@ -49,10 +45,7 @@ def create_task(org: Org, params: CreateTaskParams, context: Context) -> Success
         additional, _ = writable_fields(org, "Task", values, "createable")
         return NewTask(truncate(standard) | additional)
 
-    query = params.new_record_query(org, context, params.owner)
-    return write_for_contact(
-        Contacts(org, create_as=types_to_create([query])),
-        key,
-        query,
-        lambda contacts: write_tasks(org, {key: (params, context)}, build, contacts),
-    )
+    [result] = log_tasks(org, {key: BatchItem(params, context)}, build)
+    if not isinstance(result, Success):
+        raise result
+    return result
