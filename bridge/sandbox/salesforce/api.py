@@ -17,8 +17,7 @@ from bridge.sandbox.salesforce.schema import Field, SObjectType, long_id
 from bridge.sandbox.salesforce.sessions import INSTANCE_URL, USERNAME, Sessions
 
 PAGE_SIZE = 2000
-MIN_API_VERSION = 59
-MAX_API_VERSION = 68
+API_VERSIONS = tuple(f"{number}.0" for number in range(59, 69))
 _MAX_PAGED_QUERIES = 10
 _DATA = "/services/data/v{version}"
 
@@ -285,7 +284,7 @@ class SalesforceApi(MockProvider):
         body = composite.parse_object(request)
         if not self.crm.access.may_customize:
             raise api_error("INSUFFICIENT_ACCESS", "insufficient access rights on object id", 403)
-        object_name, _, name = str(body.get("FullName")).partition(".")
+        object_name, _, name = str(body.get("FullName")).rpartition(".")
         # Fields of tasks belong to Activity.
         kind = self.crm.types.get({"Activity": "Task", "Task": ""}.get(object_name, object_name))
         metadata = body.get("Metadata")
@@ -318,8 +317,8 @@ class SalesforceApi(MockProvider):
     def _versions(self, _request: ProviderRequest) -> Response:
         return JSONResponse(
             [
-                {"label": f"v{number}", "url": f"/services/data/v{number}.0", "version": f"{number}.0"}
-                for number in range(MIN_API_VERSION, MAX_API_VERSION + 1)
+                {"label": f"v{version}", "url": f"/services/data/v{version}", "version": version}
+                for version in API_VERSIONS
             ]
         )
 

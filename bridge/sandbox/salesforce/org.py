@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,7 @@ from starlette.responses import Response
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
 from bridge.sandbox.provider import ProviderError, ProviderRequest
-from bridge.sandbox.salesforce.api import SalesforceApi
+from bridge.sandbox.salesforce.api import API_VERSIONS, SalesforceApi
 from bridge.sandbox.salesforce.errors import RecordError, error_response
 from bridge.sandbox.salesforce.records import (
     ORG_ID,
@@ -206,22 +205,6 @@ class Salesforce(SalesforceApi):
         with self.lock:
             self.crm.tables["User"][user_id].fields["IsActive"] = False
 
-    def enable_person_accounts(self) -> None:
-        """Let accounts be people. It cannot be undone."""
-        with self.lock:
-            for kind in ("Account", "Contact"):
-                field = Field("IsPersonAccount", "boolean", createable=False, updateable=False)
-                self.crm.types[kind].fields[field.name] = field
-
-    def add_person(self, **values: Any) -> SObject:
-        """Add a person account, and return its contact. Its account has the same name and phone number."""
-        with self.lock:
-            now, types, flag = self.now(), self.crm.types, {"IsPersonAccount": True}
-            account = {"Name": values["LastName"], "Phone": values.get("Phone"), "OwnerId": USER_ID}
-            account_id = self.crm.insert_unchecked(types["Account"], account | flag, now).id
-            contact = {"AccountId": account_id, "OwnerId": USER_ID, **values}
-            return self.crm.insert_unchecked(types["Contact"], contact | flag, now)
-
     def set_duplicate_rule(self, rule: str | None) -> None:
         """Set whether to `alert` or `block` on a second Contact or Lead with the same email. None allows it."""
         with self.lock:
@@ -270,7 +253,7 @@ class Salesforce(SalesforceApi):
         if self.requests_today > self.daily_limit:
             raise ProviderError(self.quota_error_response())
         version = request.path_params.get("version")
-        if version is not None and not re.fullmatch(r"\d\d\.0", version):
+        if version is not None and version not in API_VERSIONS:
             raise ProviderError(error_response(404))
 
     def handle(self, request: ProviderRequest) -> Response:

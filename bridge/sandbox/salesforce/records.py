@@ -160,8 +160,6 @@ class Records:
         self.access.check_edit(kind.name, record.id)
         if kind.name == "Contact" and record["IsPersonAccount"]:
             raise RecordError("INSUFFICIENT_ACCESS_OR_READONLY", "insufficient access rights on object id")
-        if kind.name == "Contact" and record["IsPersonAccount"]:
-            raise RecordError("INSUFFICIENT_ACCESS_OR_READONLY", "insufficient access rights on object id")
         self._check_lock(record)
         values = self._validated(kind, fields, create=False)
         if assign and kind.name in self.assignment_rules:
