@@ -37,8 +37,8 @@ ASSOCIATION_TYPES: Mapping[str, Mapping[str, int]] = {
     "tickets": {"contacts": 16, "companies": 339, "deals": 28},
 }
 """HubSpot's association type IDs from each type of record. The opposite direction has other IDs."""
-_SET_ONCE: Mapping[str, Collection[str]] = {"tickets": ("hs_pipeline", "hs_pipeline_stage", OWNER_PROPERTY)}
-"""Object type -> properties of a new record that an update leaves alone, because users have changed them since."""
+_SET_ONCE: Collection[str] = (OWNER_PROPERTY, "hs_pipeline", "hs_pipeline_stage")
+"""Properties of a new record that an update leaves alone, because users may have changed them since."""
 LINKED_TYPES: Mapping[str, str] = {
     "contacts": "contact",
     "companies": "company",
@@ -95,9 +95,8 @@ def _update(
         return account.batch.update(kind, {"inputs": inputs})
 
     keys = {record_id: key for key, record_id in existing_ids.items()}
-    kept = _SET_ONCE.get(kind, ())
     properties = {
-        key: {name: value for name, value in records[key].properties.items() if name not in kept}
+        key: {name: value for name, value in records[key].properties.items() if name not in _SET_ONCE}
         for key in existing_ids
     }
     try:

@@ -49,6 +49,8 @@ class Draft:
     """Notes for the result's detail."""
     skip: str = ""
     """The result's detail if there is no contact and the record is not to be written without one."""
+    new_owner: str = ""
+    """The owner of the contact, if it has just been created."""
 
 
 Results = dict[str, Success | DeliveryError]
@@ -70,6 +72,10 @@ def write_batch(
 ) -> dict[str, BatchResult]:
     """Write the record of every query's contact in as few requests as HubSpot allows: one, if all are cached."""
     with_owners = {key: query_with_owner(account, query, drafts[key].owner) for key, query in queries.items()}
+    drafts = {
+        key: replace(draft, new_owner=str(with_owners[key].new_fields.get(OWNER_PROPERTY, "")))
+        for key, draft in drafts.items()
+    }
     return write_for_contacts(
         Contacts(account), with_owners, lambda contacts: write_drafts(account, kind, drafts, contacts)
     )
@@ -143,7 +149,9 @@ def _record(
             notes.append(f"not associated with the {name}: its ID is not one of HubSpot")
         elif record_id:
             linked[linked_type] = record_id
-    owner = contact_links.owner if draft.owner == CONTACT_OWNER else draft.owner
+    owner = draft.owner
+    if owner == CONTACT_OWNER:
+        owner = draft.new_owner if contact and contact.created else contact_links.owner
     lookup = account.owners.resolve(owner) if owner else None
     if lookup is not None and lookup.problem:
         notes.append(f"without the owner: {lookup.problem}")

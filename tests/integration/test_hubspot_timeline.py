@@ -298,16 +298,32 @@ def test_check_can_verify_the_id_of_an_owner(hubspot: CrmConnection, owner: str,
     assert bool(lookup.id) is not bool(problem)
 
 
+@pytest.mark.parametrize("owner", ["contact", OWNER])
 def test_update_leaves_the_owner_that_a_user_chose(
-    hubspot: CrmConnection, portal: Portal, sandbox: RunningSandbox
+    hubspot: CrmConnection, portal: Portal, sandbox: RunningSandbox, owner: str
 ) -> None:
     portal.contact(hubspot_owner_id=OWNER)
     source = event(clock=hubspot.clock)
-    result = hubspot.deliver("log_call", source)
+    result = hubspot.deliver("log_call", source, {"owner": owner})
     call = sandbox.hubspot.calls[0]
     call.properties = call.properties | {"hubspot_owner_id": SECOND_OWNER}
-    hubspot.deliver("log_call", source, existing_id=result.id)
+    hubspot.deliver("log_call", source, {"owner": owner}, existing_id=result.id)
+    hubspot.deliver("log_call", source, {"owner": owner})  # HubSpot itself names the existing record
     assert sandbox.hubspot.calls[0].properties["hubspot_owner_id"] == SECOND_OWNER
+    assert len(sandbox.hubspot.calls) == 1
+
+
+def test_call_belongs_to_the_owner_of_the_contact_that_it_creates(
+    hubspot: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    hubspot.deliver("log_call", params={"new_contact": {"hubspot_owner_id": SECOND_OWNER}})
+    hubspot.deliver(
+        "upsert_contact", call_events(1, hubspot.clock)[0], {"new_contact": {"lifecyclestage": "lead"}}
+    )
+    first, second = sandbox.hubspot.contacts
+    assert first.properties["hubspot_owner_id"] == SECOND_OWNER
+    assert sandbox.hubspot.calls[0].properties["hubspot_owner_id"] == SECOND_OWNER
+    assert second.properties["lifecyclestage"] == "lead"
 
 
 # ------------------------------------------------------------------------------------------ new contacts
