@@ -6,12 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 from simple_salesforce.exceptions import SalesforceError
 
-from bridge.errors import ConfigError, OutcomeUnknown, PermanentError
+from bridge.errors import AccountError, ConfigError, OutcomeUnknown, PermanentError
 
-from .account_errors import hidden_object
+from .account_errors import PERMISSION_SET, hidden_object
 from .describe import FieldDescription, read_fields
 from .match_fields import MatchFields
 from .owners import Owners
@@ -35,6 +36,7 @@ class Org:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.session = Session(settings)
+        self._time_zone: str | None = None
         self._closed_status: dict[str, tuple[float, str]] = {}
         self.task_field_missing_until = 0.0
         """Time (monotonic) until which the External ID field of Tasks is taken to be missing."""
@@ -48,7 +50,7 @@ class Org:
         return list(self.session.run(lambda api: api.query_all(soql))["records"])
 
     def query_together(self, queries: Mapping[str, str]) -> dict[str, list[Record]]:
-        """Return the rows of up to five queries by name, sent as one request. A query that is refused has no rows."""
+        """Return the rows of up to five queries by name, sent as one request. A query that is refused is left out."""
         path = f"/services/data/v{self.settings.api_version}/query/?"
         body = {
             "compositeRequest": [
@@ -57,9 +59,12 @@ class Org:
             ]
         }
         answer = self.rest("POST", "composite", body) if queries else {"compositeResponse": ()}
+        items = answer.get("compositeResponse") if isinstance(answer, Mapping) else None
+        if items is None or any(item["httpStatusCode"] >= 500 for item in items):
+            raise OutcomeUnknown("Salesforce could not answer some of the queries", reason="server_error")
         return {
             item["referenceId"]: list(item["body"]["records"])
-            for item in answer["compositeResponse"]
+            for item in items
             if item["httpStatusCode"] == 200
         }
 
@@ -132,6 +137,13 @@ class Org:
         except SalesforceError as error:
             if error.status != 404:
                 raise
+            if object_type == "Task":  # every user of the API can see it
+                version = self.settings.api_version
+                raise AccountError(
+                    f"the org has no API version {version}, or the integration user has no access to activities",
+                    fix="remove SALESFORCE_API_VERSION from the settings, or select Access Activities under System "
+                    f"Permissions in {PERMISSION_SET}",
+                ) from error
             raise hidden_object(object_type) from error
 
     def closed_status(self, object_type: str) -> str:
@@ -139,12 +151,15 @@ class Org:
         cached = self._closed_status.get(object_type)
         if cached is None or cached[0] < time.monotonic():
             condition = "IsClosed = true ORDER BY SortOrder LIMIT 1"
-            try:
-                rows = self.query(select(("ApiName",), f"{object_type}Status", condition))
-            except SalesforceError as error:
-                if error.status not in (400, 404):
-                    raise
-                rows = [{"ApiName": _DEFAULT_CLOSED_STATUS[object_type]}]  # hidden from this user
+            answers = self.query_together(
+                {
+                    "Status": select(("ApiName",), f"{object_type}Status", condition),
+                    "Organization": "SELECT TimeZoneSidKey FROM Organization",
+                }
+            )
+            self._time_zone = _zone_name(answers.get("Organization", ()))
+            # The statuses may be hidden from this user.
+            rows = answers.get("Status", [{"ApiName": _DEFAULT_CLOSED_STATUS[object_type]}])
             if not rows:
                 raise PermanentError(
                     f"this org has no closed status for {object_type}: add one in Setup",
@@ -153,6 +168,22 @@ class Org:
             cached = (time.monotonic() + _STATUS_CACHE_SECONDS, str(rows[0]["ApiName"]))
             self._closed_status[object_type] = cached
         return cached[1]
+
+    @property
+    def time_zone(self) -> str:
+        """The time zone of the settings, or else of the org: for Tasks of contacts whose time zone is not known."""
+        if self.settings.time_zone is None and self._time_zone is None:
+            self.closed_status("Task")
+        return self.settings.time_zone or self._time_zone or "UTC"
+
+
+def _zone_name(organizations: Sequence[Record]) -> str:
+    """Return the time zone of the org, UTC if it is unknown."""
+    name = str(organizations[0].get("TimeZoneSidKey")) if organizations else ""
+    try:
+        return ZoneInfo(name).key
+    except (KeyError, ValueError, OSError):
+        return "UTC"
 
 
 @connector.client

@@ -220,6 +220,25 @@ def test_each_known_error_of_the_token_endpoint_is_told_in_plain_words(
     assert caught.value.fix
 
 
+def test_user_deactivated_during_a_session_is_named(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    salesforce.deliver("log_call")
+    salesforce.connected.client.session._logged_in_at -= 3600
+    sandbox.salesforce.sessions.user_active = False
+    sandbox.salesforce.expire_sessions()
+    with pytest.raises(AccountError, match="inactive, frozen or locked out"):
+        salesforce.deliver("log_call")
+
+
+def test_api_version_that_the_org_lacks_is_named(sandbox: RunningSandbox) -> None:
+    connection = CrmConnection("salesforce", sandbox, {"SALESFORCE_API_VERSION": "99.0"})
+    with pytest.raises(AccountError, match=r"no API version 99\.0") as caught:
+        connection.connected.check()
+    connection.close()
+    assert "SALESFORCE_API_VERSION" in caught.value.fix
+
+
 # ---------------------------------------------------------------------------------------------- setup of fields
 
 
