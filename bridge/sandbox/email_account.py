@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.message import EmailMessage
@@ -28,6 +28,9 @@ _REPLY_TEXTS = {
     552: "5.3.4 Message too big",
     554: "5.7.1 Message rejected",
 }
+_SETTINGS = {
+    "username", "password", "smtputf8", "mechanisms", "plain_login_refusal", "senders", "daily_limit", "blocked",
+}  # fmt: skip
 _DAY = timedelta(days=1)
 
 
@@ -74,6 +77,19 @@ class EmailProvider(MockProvider):
             ("POST", "/{tenant}/oauth2/v2.0/token", lambda request: self.tokens.entra_token(request)),
             ("POST", "/token", lambda request: self.tokens.google_token(request)),
         ]
+
+    def commands(self) -> Iterable[tuple[str, Callable[[Any], Any]]]:
+        """Return the command that changes the account."""
+        return [("configure", lambda body: self.configure(**body))]
+
+    def configure(self, **changes: Any) -> None:
+        """Change settings of the account, such as `daily_limit`. Raise ValueError for an unknown one."""
+        unknown = sorted(changes.keys() - _SETTINGS)
+        if unknown:
+            raise ValueError(f"unknown settings: {', '.join(unknown)}")
+        with self.lock:
+            for name, value in changes.items():
+                setattr(self, name, set(value) if name == "senders" and value is not None else value)
 
     def error_response(self, status: int, message: str | None = None) -> Response:
         """Return the text of an SMTP reply, with the reply code as the status."""

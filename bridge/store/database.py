@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
@@ -173,6 +173,7 @@ def _engine(url: str, pool_size: int) -> Engine:
     except SQLAlchemyError:
         raise ConfigError("BRIDGE_DATABASE_URL is not a valid database URL") from None
     if parsed.get_backend_name() != "sqlite":
+        _check_options(parsed)
         return create_engine(
             parsed, pool_size=pool_size, max_overflow=4, pool_timeout=10, pool_pre_ping=False, pool_recycle=1800,
             connect_args={"connect_timeout": 5, "options": _POSTGRES_OPTIONS},
@@ -187,6 +188,20 @@ def _engine(url: str, pool_size: int) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _check_options(url: URL) -> None:
+    """Raise ConfigError for an option that the driver does not know: it would fail at every connection."""
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import make_conninfo
+
+    try:
+        make_conninfo(**url.get_dialect()().create_connect_args(url)[1])
+    except ProgrammingError:  # repeats the option
+        raise ConfigError(
+            "BRIDGE_DATABASE_URL has an unknown option after the ?: write one of PostgreSQL's connection parameters, "
+            "such as ?sslmode=require"
+        ) from None
 
 
 def _sqlite_file(engine: Engine) -> Path | None:

@@ -35,11 +35,7 @@ class SmtpClient:
         self.return_path = settings.return_path or self.sender.addr_spec
         self.own_addresses = (self.sender.addr_spec, self.return_path, self.reply_to or "")
         self._server = parse_smtp_url(settings.smtp_url.get_secret_value())
-        self._tokens = (
-            TokenSource(settings, settings.oauth_user or self.sender.addr_spec)
-            if settings.uses_oauth
-            else None
-        )
+        self._tokens = TokenSource(settings) if settings.uses_oauth else None
         self._idle: deque[tuple[smtplib.SMTP, float]] = deque()
 
     @contextmanager

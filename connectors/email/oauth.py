@@ -45,8 +45,8 @@ _FIXES: Mapping[str, str] = {
 class TokenSource:
     """Access tokens of one mailbox: fetched when needed, shared by all threads, renewed before they expire."""
 
-    def __init__(self, settings: Settings, user: str) -> None:
-        self.user = user
+    def __init__(self, settings: Settings) -> None:
+        self.user = settings.oauth_mailbox
         self._settings = settings
         self._http = http_client()
         self._lock = threading.Lock()

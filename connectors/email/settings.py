@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from email.headerregistry import Address
-from email.utils import getaddresses
+from email.utils import getaddresses, parseaddr
 from typing import Annotated, Self
 from urllib.parse import unquote, urlsplit
 
@@ -156,6 +156,10 @@ class Settings(ConnectorSettings):
             raise ValueError(
                 "OAuth needs EMAIL_OAUTH_TENANT, EMAIL_OAUTH_REFRESH_TOKEN or EMAIL_OAUTH_SERVICE_ACCOUNT_FILE"
             )
+        if self.uses_oauth and not self.oauth_mailbox.isascii():
+            raise ValueError(
+                "OAuth needs a mailbox with only ASCII before the @: set EMAIL_OAUTH_USER to one"
+            )
         server = parse_smtp_url(self.smtp_url.get_secret_value())
         if self.uses_oauth and server.user is not None:
             raise ValueError(
@@ -166,6 +170,11 @@ class Settings(ConnectorSettings):
                 "OAuth needs port 587 in EMAIL_SMTP_URL: port 25 is for servers, without a login"
             )
         return self
+
+    @property
+    def oauth_mailbox(self) -> str:
+        """The mailbox that logs in by OAuth."""
+        return self.oauth_user or parseaddr(self.sender)[1]
 
     @property
     def uses_oauth(self) -> bool:

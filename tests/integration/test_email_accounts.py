@@ -256,6 +256,7 @@ def test_gmail_by_service_account(sandbox: RunningSandbox, tmp_path: Path) -> No
         ({"OAUTH_TENANT": "t", "OAUTH_REFRESH_TOKEN": "r"}, "set one of them"),
         ({"SMTP_URL": "smtp://u:p@smtp.office365.com"}, "remove the user and password from EMAIL_SMTP_URL"),
         ({"SMTP_URL": "smtp://smtp.office365.com:25"}, "OAuth needs port 587"),
+        ({"SMTP_URL": "smtp://smtp.office365.com", "FROM": "büro@b.example"}, "only ASCII before the @"),
     ],
 )
 def test_incomplete_oauth_settings_are_reported(
@@ -350,6 +351,14 @@ def test_sender_that_the_account_may_not_use_pauses_the_account(sandbox: Running
         with pytest.raises(AccountError, match=r"554 5\.2\.252 to the message") as caught:
             email.run("send", MESSAGE, event=event())
     assert "Send As" in caught.value.fix
+
+
+def test_account_is_configured_over_http(sandbox: RunningSandbox) -> None:
+    url = f"{sandbox.url}/_sandbox/email/configure"
+    assert httpx.post(url, json={"daily_limit": 0, "senders": ["hello@harbourlight.example"]}).is_success
+    with account(sandbox) as email, pytest.raises(QuotaExhausted):
+        email.run("send", MESSAGE, event=event())
+    assert httpx.post(url, json={"color": "red"}).status_code == 400
 
 
 def test_daily_limit_is_a_quota_and_block_an_account_error(sandbox: RunningSandbox) -> None:

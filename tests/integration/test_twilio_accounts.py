@@ -192,6 +192,13 @@ def test_trial_account_texts_verified_numbers_only(sandbox: RunningSandbox) -> N
         connected.run("send_sms", TEXT, event=event())
 
 
+def test_account_is_configured_over_http(sandbox: RunningSandbox) -> None:
+    url = f"{sandbox.url}/_sandbox/twilio/configure"
+    assert httpx.post(url, json={"type": "Trial", "verified": ["+12125550168"], "pool": []}).is_success
+    assert "21608" in str(refusal(sandbox))
+    assert httpx.post(url, json={"color": "red"}).status_code == 400
+
+
 def test_suspended_account_is_an_account_error(sandbox: RunningSandbox) -> None:
     sandbox.twilio.status = "suspended"
     error = refusal(sandbox)

@@ -176,6 +176,15 @@ def test_database_url_error_says_what_to_change(url: str, advice: str) -> None:
         Settings.load({"BRIDGE_DATABASE_URL": url})
 
 
+def test_unknown_option_of_the_database_is_reported_without_its_name() -> None:
+    with pytest.raises(ConfigError, match="unknown option after the") as error:
+        Database("postgresql://user:pass@host/name?QX02=ZJVK", pool_size=1)
+    assert "QX02" not in str(error.value)
+    Database(
+        "postgresql://user:pass@host/name?sslmode=require&target_session_attrs=read-write", pool_size=1
+    ).close()
+
+
 @pytest.mark.parametrize("password", ["plain", "p#ss", "p/ss", "p?ss", "p ss", "a:b", "p%40ss", "[x]"])
 def test_unambiguous_database_password_is_accepted(password: str) -> None:
     url = f"postgresql://user:{password}@host:5432/name"

@@ -31,6 +31,10 @@ CALLBACK_TIMEOUT_SECONDS = 15.0
 _STOP_WORDS = {"STOP", "STOPALL", "UNSUBSCRIBE", "END", "QUIT", "CANCEL", "REVOKE", "OPTOUT"}
 _START_WORDS = {"START", "YES", "UNSTOP"}
 _HELP_WORDS = {"HELP", "INFO"}
+_SETTINGS = {
+    "inbound_url", "advanced_opt_out", "more_stop_words", "status", "type", "verified", "voice_only", "numbers",
+    "short_codes", "pool", "a2p_registered",
+}  # fmt: skip
 RCS = "rcs:"
 WHATSAPP = "whatsapp:"
 
@@ -98,20 +102,15 @@ class Twilio(MessageApi, SenderApi):
             return "START"
         return "HELP" if word in _HELP_WORDS else None
 
-    def configure(
-        self,
-        inbound_url: str | None = None,
-        advanced_opt_out: bool | None = None,
-        more_stop_words: Sequence[str] | None = None,
-    ) -> None:
-        """Change the settings of the account that are given."""
+    def configure(self, **changes: Any) -> None:
+        """Change settings of the account, such as `type` or `pool`. Raise ValueError for an unknown one."""
+        unknown = sorted(changes.keys() - _SETTINGS)
+        if unknown:
+            raise ValueError(f"unknown settings: {', '.join(unknown)}")
         with self.lock:
-            if inbound_url is not None:
-                self.inbound_url = inbound_url
-            if advanced_opt_out is not None:
-                self.advanced_opt_out = advanced_opt_out
-            if more_stop_words is not None:
-                self.more_stop_words = {word.upper() for word in more_stop_words}
+            for name, value in changes.items():
+                setattr(self, name, set(value) if name in ("verified", "voice_only") else value)
+            self.more_stop_words = {word.upper() for word in self.more_stop_words}
 
     def _signed_post(self, url: str | None, fields: Mapping[str, str]) -> int | None:
         if not url:
