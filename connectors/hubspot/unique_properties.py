@@ -81,14 +81,9 @@ class UniqueProperties:
             try:
                 self.ensure(kind)
             except Exception as error:
-                if status_of(error) not in (403, 404, 405):
+                if status_of(error) not in (400, 403, 404, 405):
                     raise
-                scope = " or ".join(required_scopes(error)) or "crm.schemas.contacts.write"
-                raise AccountError(
-                    f"HubSpot has no property {name} for {kind}, and this key may not create it",
-                    fix=f"add the scope {scope} under {KEYS_PAGE}, or run `bridge connections setup hubspot` once with "
-                    "a key that has it",
-                ) from error
+                raise _not_created(kind, error) from error
         try:
             return write()
         except Exception as error:
@@ -97,3 +92,15 @@ class UniqueProperties:
                     f"HubSpot is still creating the property {name}", retry_after=timedelta(seconds=10)
                 ) from error
             raise
+
+
+def _not_created(kind: str, error: Exception) -> AccountError:
+    """Return what the operator does if HubSpot refuses to create the unique property of an object type."""
+    problem = f"HubSpot has no property {UNIQUE_PROPERTIES[kind][0]} for {kind}"
+    setup = "`bridge connections setup hubspot`"
+    if status_of(error) == 400:
+        fix = f"{kind} can have ten unique properties: delete one in HubSpot, then run {setup}"
+        return AccountError(f"{problem}, and does not accept another unique one", fix=fix)
+    scope = " or ".join(required_scopes(error)) or "crm.schemas.contacts.write"
+    fix = f"add the scope {scope} under {KEYS_PAGE}, or run {setup} once with a key that has it"
+    return AccountError(f"{problem}, and this key may not create it", fix=fix)

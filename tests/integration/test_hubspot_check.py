@@ -9,6 +9,7 @@ import pytest
 
 from bridge.errors import AccountError, ConfigError
 from bridge.sandbox import RunningSandbox
+from bridge.sandbox.hubspot.schema import PropertyDefinition
 from bridge.sandbox.hubspot.scopes import ALL_SCOPES
 from bridge.testing import load_connector
 from tests.integration.crm import CrmConnection
@@ -154,6 +155,18 @@ def test_missing_property_without_schema_scope_pauses_and_names_the_setup_comman
     assert "run `bridge connections setup hubspot` once with a key that has it" in caught.value.fix
     # A contact is created without the unique property, which only prevents duplicates while the index lags.
     assert len(sandbox.hubspot.contacts) == 1
+
+
+def test_account_with_ten_unique_properties_pauses_the_connection(
+    hubspot: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    calls = sandbox.hubspot.crm.types["calls"].properties
+    for number in range(10):
+        calls[f"other_{number}"] = PropertyDefinition(f"other_{number}", unique=True, custom=True)
+    with pytest.raises(AccountError) as caught:
+        hubspot.deliver("log_call")
+    assert caught.value.detail.startswith("HubSpot has no property heppu_conversation_id for calls")
+    assert "calls can have ten unique properties: delete one" in caught.value.fix
 
 
 def test_missing_scope_of_an_action_pauses_the_connection(
