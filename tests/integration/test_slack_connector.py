@@ -25,7 +25,8 @@ from bridge.testing.connection import render_params
 slack = load_connector("slack")
 written = slack.actions["post"].run.__globals__["_mrkdwn"]
 """How a rendered text goes out."""
-MENTION = "<!here> {{ event.summary }} <https://crm.example|{{ event.summary }}>"
+MENTION = "<!here> {{ event.summary }} <https://crm.example|{{ event.summary }}> <!channel {{ event.summary }}"
+"""Two values within and after markup, and one that must not close what the rule has left open."""
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 
 
