@@ -97,6 +97,8 @@ class CheckReport:
                 echo(f"{part}\n")
         if self.rules is not None:
             _print_rules(self.rules)
+        elif all(item.level == "warning" or item.connection for item in self.loaded.diagnostics):
+            echo(f"the rules have no errors: {self.path} only needs the settings above\n")
         _print_settings(self.settings, self.unrecognized)
         for account in self.accounts:
             echo(result_line(account.ok, account.connection, account.text))

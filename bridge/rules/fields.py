@@ -208,11 +208,29 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
+_CONTACT_FORMS: Mapping[str, tuple[re.Pattern[str], str]] = {
+    "email": (re.compile(r"[^@\s]+@[^@\s]+"), 'for a part of an address, write `{ends_with: "@acme.com"}`'),
+    "phone": (
+        re.compile(r"\+\d+"),
+        'write it with + and the country code, without spaces; for a part, `{starts_with: "+1"}`',
+    ),
+    "country": (re.compile(r"[A-Z]{2}"), "write the two letters of the country in capitals, such as `US`"),
+}
+"""Field of `contact` -> the form of its values, and what to do about another value."""
+
+
+def _check_contact_value(rest: Path, value: str) -> Diagnostic | None:
+    form, hint = _CONTACT_FORMS.get(rest[0] if rest else "", (None, ""))
+    if form is None or form.fullmatch(value):
+        return None
+    return unplaced_warning(f"`contact.{rest[0]}` is never `{value[:40]}`", hint)
+
+
 def check_value(path: Path, value: Any, event_types: Collection[str]) -> Diagnostic | None:
     """Return the error in comparing the field at `path` with `value`: a different type or an undocumented value."""
     if path[0] == "contact":
         if isinstance(value, str):
-            return None
+            return _check_contact_value(path[1:], value)
         text = f"`{'.'.join(path)}` is a string, but this value is {describe_type(value)}"
         return unplaced_error(text, "put it in quotes")
     dotted = ".".join(path[1:])

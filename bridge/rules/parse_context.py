@@ -51,6 +51,9 @@ ALIASES = {
 }
 """Name of a key in other systems -> our key."""
 
+_TEXT_PARAMS = ("text", "body", "message", "content")
+"""Names of the param that contains a text; each action has one of them."""
+
 _UNDOCUMENTED = re.compile(r"[a-z][a-z0-9_-]{0,30}(\.[a-z0-9_-]{1,30}){1,3}", re.ASCII)
 """Form of an event type that Heppu may send although its documentation does not list it."""
 
@@ -63,7 +66,7 @@ CONTEXT_NAMES: Mapping[Trigger, tuple[str, ...]] = {
 """Trigger -> the names that templates can use there."""
 
 
-_STEP_KEYS = (
+STEP_KEYS = (
     "use", "connection", "with", "delay", "expires", "cancel_on", "once", "retry", "idempotency_key"
 )  # fmt: skip
 
@@ -72,19 +75,23 @@ def _misplaced_hint(name: str, known: Collection[str]) -> str:
     """Return where a key belongs that stands in a section with the keys `known`. Empty if it is not misplaced."""
     if "do" in known and name.startswith(("event.", "contact.", "count(")):
         return f"a condition belongs under `where:`: indent it below `where`, or write `where: {{{name[:60]}: ...}}`"
-    if "do" in known and name in _STEP_KEYS:
+    if "do" in known and name in ("else", "otherwise", "elif", "elseif"):
+        return f"there is no `{name}`: write a second rule with the opposite conditions, under `not:`"
+    if "do" in known and name in STEP_KEYS:
         return f"`{name}` belongs to a step: write it under `do:`, exactly below the step's `use`"
-    if "rules" in known and name in (*RULE_KEYS, *_STEP_KEYS) and name not in known:
+    if "rules" in known and name in (*RULE_KEYS, *STEP_KEYS) and name not in known:
         return f"`{name}` belongs to a rule: write it under `rules:`, exactly below the rule's `name`"
     if "use" in known and name in RULE_KEYS and name not in known:
         return f"`{name}` belongs to the rule: start it exactly below the rule's `name`"
-    if "with" in known and name not in _STEP_KEYS and suggest_key(name, known) is None:
+    if "with" in known and name not in STEP_KEYS and suggest_key(name, known) is None:
         return f"indent it below `with:` if it is a param of the action; {did_you_mean(name, known)}"
     return ""
 
 
 def suggest_key(name: str, known: Collection[str]) -> str | None:
     """Return the known key that an unknown one probably stands for: a similar one, or an alias's."""
+    if name in _TEXT_PARAMS:
+        return next((param for param in _TEXT_PARAMS if param in known), None)
     aliases = {alias: key for alias, key in ALIASES.items() if key in known}
     if name in aliases:
         return aliases[name]

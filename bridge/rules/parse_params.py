@@ -23,7 +23,7 @@ from bridge.connector.params import (
 )
 from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import Trigger
-from bridge.rules.parse_context import ParseContext
+from bridge.rules.parse_context import STEP_KEYS, ParseContext
 from bridge.rules.presence import may_be_missing
 from bridge.rules.suspicious_text import check_text
 from bridge.rules.template_runtime import unusable
@@ -71,7 +71,7 @@ def read_params(context: ParseContext, use: Node, with_node: Node | None, action
     """Return every param that the rule or a default sets. Templates are compiled, other values are validated."""
     params = params_of(action)
     hint = f"the params of `{action.full_name}` are {', '.join(params)}"
-    hints = _account_hints(context, action)
+    hints = _misplaced_hints(context, action)
     entries = context.mapping(with_node, "`with`", params, hint, hints) if with_node is not None else {}
     values: dict[str, Any] = {}
     for name, info in params.items():
@@ -92,17 +92,18 @@ def read_params(context: ParseContext, use: Node, with_node: Node | None, action
     return values
 
 
-def _account_hints(context: ParseContext, action: Action) -> dict[str, str]:
-    """Return the hints for params that people expect, but that belong to the settings of a connection."""
+def _misplaced_hints(context: ParseContext, action: Action) -> dict[str, str]:
+    """Return the hints for params that people expect, but that belong to the step or to its connection."""
+    of_step = "it belongs to the step: start it exactly below `use`"
     settings, name = context.registry.connector(action.connector).settings, f"{action.connector}_2"
     own = [field for field in settings.model_fields if field not in ConnectorSettings.model_fields]
     if not own:
-        return {}
+        return dict.fromkeys(STEP_KEYS, of_step)
     variable = settings.variable(settings.prefix(name), own[0])
     hint = (
         f"it belongs to the connection: for a second one, write `connection: {name}`, which reads {variable}"
     )
-    return dict.fromkeys(_ACCOUNT_WORDS, hint)
+    return dict.fromkeys(_ACCOUNT_WORDS, hint) | dict.fromkeys(STEP_KEYS, of_step)
 
 
 def _with_details(context: ParseContext, action: Action, name: str, info: FieldInfo) -> ParseContext:
@@ -143,7 +144,8 @@ def _default_template(action: Action, name: str, info: FieldInfo, trigger: Trigg
     if trigger == "alert" and name == action.recipient:
         return None
     for_team = trigger == "alert" or (trigger != "rule" and action.channel is None)
-    if name in _FOLLOW_UP_DEFAULTS and for_team:
+    has_value = template_of(info) is not None or is_required(info)
+    if name in _FOLLOW_UP_DEFAULTS and for_team and has_value:
         return _FOLLOW_UP_DEFAULTS[name]
     return template_of(info)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from bridge.json_values import describe_type
@@ -14,7 +15,7 @@ from bridge.rules.operators import OPERATORS, PRESENCE_OPERATORS
 from bridge.rules.parse_context import ParseContext
 from bridge.rules.yaml import Node
 from bridge.rules.yaml_errors import comparison_hint
-from bridge.spelling import did_you_mean
+from bridge.spelling import did_you_mean, nearest
 
 ROOTS = ("event", "contact")
 GROUPS = ("all", "any", "not")
@@ -149,9 +150,7 @@ def _check_operator(
 ) -> bool:
     """Return whether the operator takes the operand, and the operand fits the field. Add an error if not."""
     if operator not in OPERATOR_NAMES:
-        alias = _OPERATOR_ALIASES.get(operator)
-        hint = f"did you mean `{alias}`?" if alias else did_you_mean(operator, OPERATOR_NAMES)
-        context.error(key, f"no operator `{operator[:40]}`", hint)
+        context.error(key, f"no operator `{operator[:40]}`", _operator_hint(operator, ".".join(path)))
         return False
     if operator in ("in", "not_in") and operand.value is not None:
         return _check_list(context, path, operator, operand)
@@ -168,9 +167,40 @@ def _check_operator(
         hint = f"write `{'.'.join(path)}: {{exists: true}}`"
         context.warning(operand, f"this compares the field with the word `{operand.value}`", hint)
         return True
+    if (
+        isinstance(operand.value, str)
+        and operator in ("eq", "ne")
+        and (wildcard := _wildcard_hint(operand.value))
+    ):
+        context.warning(operand, "`*` stands for itself here", wildcard)
+        return True
     if operator in ("eq", "ne", *_ORDERED):
         return context.report(operand, check_value(path, operand.data(), context.event_types))
     return True
+
+
+def _wildcard_hint(value: str) -> str:
+    """Return the operator that a value with `*` at its start or end is meant for. Empty if there is no `*`."""
+    text = value.strip("*")
+    if not text or text == value:
+        return ""
+    operator = (
+        "contains" if value[0] == value[-1] == "*" else "ends_with" if value[0] == "*" else "starts_with"
+    )
+    negated = ", under `not:` if it must not"
+    return f'write `{{{operator}: "{text[:40]}"}}`{negated}'
+
+
+def _operator_hint(operator: str, name: str) -> str:
+    """Return what to write instead of an unknown operator. A negated one is not the operator that it contains."""
+    alias = _OPERATOR_ALIASES.get(operator)
+    if alias:
+        return f"did you mean `{alias}`?"
+    negated = re.fullmatch(r"(?:is_not|not|no|does_not|doesnt|isnt)[ _]?(\w+)", operator)
+    inner = negated and (negated[1] if negated[1] in OPERATOR_NAMES else nearest(negated[1], OPERATOR_NAMES))
+    if inner:
+        return f"write `not: {{{name}: {{{inner}: ...}}}}`"
+    return did_you_mean(operator, OPERATOR_NAMES)
 
 
 def _operand_error(operator: str, value: Any, name: str) -> Diagnostic | None:

@@ -226,7 +226,10 @@ def _syntax_error(error: TemplateSyntaxError) -> TemplateError:
     if got in ("end of print statement", "end of statement block"):
         return _template_error("incomplete expression before the closing brace", "write {{ contact.name }}")
     if "end of print statement" in lowered or "end of statement block" in lowered:
-        return _template_error(f"unexpected `{got[:40]}`", "put strings inside {{ }} in quotes", got)
+        presence = "write `is filled` or `is not filled`" if got in ("exists", "filled", "empty") else ""
+        return _template_error(
+            f"unexpected `{got[:40]}`", presence or "put strings inside {{ }} in quotes", got
+        )
     return _template_error(f"invalid template: {message[:120]}")
 
 

@@ -239,15 +239,19 @@ class _Reader:
 
     def mapping(self, depth: int, *, is_flow: bool) -> dict[str, tuple[Node, Node]]:
         entries: dict[str, tuple[Node, Node]] = {}
+        start = ""
         for event in self.until(yaml.MappingEndEvent):
             key = self.key(event)
             end, following = event.end_mark, next(self.events)
             if is_flow and self._has_no_colon(end, following):
-                hint = "a text with a comma needs quotes: put the whole text in quotes"
+                is_count = str(key.value).startswith("count(")
+                whole = "`count(...)` inside { }" if is_count else "the whole text"
+                hint = f"a text with a comma needs quotes: put {whole} in quotes"
                 self.diagnostics.error(key, f"`{_short(str(key.value))}` has no value", hint)
+                start = f"{key.value}, " if is_count else ""
                 continue
             value = self.node(following, depth + 1)
-            name = str(key.value)
+            name, start = f"{start}{key.value}", ""
             if name in entries:
                 first = entries[name][0].line
                 self.diagnostics.error(

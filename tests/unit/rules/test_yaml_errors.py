@@ -7,7 +7,7 @@ import re
 import pytest
 
 from bridge.rules.load import FILE
-from bridge.rules.parse_context import _STEP_KEYS
+from bridge.rules.parse_context import STEP_KEYS
 from bridge.rules.parse_rules import RULE
 from bridge.rules.parse_steps import STEP
 from bridge.rules.yaml_errors import FILE_KEYS, RULE_KEYS, comparison_hint
@@ -89,4 +89,4 @@ def test_comparison_hint_is_the_condition_in_words(text: str, hint: str) -> None
 def test_keys_that_hints_know_are_those_of_the_sections() -> None:
     assert set(FILE_KEYS) == {key.name for key in FILE.keys}
     assert set(RULE_KEYS) == {key.name for key in RULE.keys}
-    assert set(_STEP_KEYS) == {key.name for key in STEP.keys}
+    assert set(STEP_KEYS) == {key.name for key in STEP.keys}
