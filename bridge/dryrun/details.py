@@ -28,10 +28,15 @@ def with_details(
 
 
 def with_templates(planned: PlannedDelivery) -> PlannedDelivery:
-    """Return a planned delivery with the templates of its late params, and a note that says what will fill them."""
+    """Return a planned delivery with the templates of its late params as their values."""
     if not planned.late:
         return planned
+    return replace(planned, params={**planned.params, **planned.late}, late={})
+
+
+def what_is_read(planned: PlannedDelivery) -> tuple[str, ...]:
+    """Return what will fill in the late params of a planned delivery, as a sentence; empty if it has none."""
+    if not planned.late:
+        return ()
     names = " and ".join(f"`{name}`" for name in planned.late)
-    note = f"{names}: filled in before it is sent, with the conversation's details from Heppu"
-    params = {**planned.params, **planned.late}
-    return replace(planned, params=params, late={}, notes=(*planned.notes, note))
+    return (f"{names}: filled in before it is sent, with the conversation's details from Heppu",)

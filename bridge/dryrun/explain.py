@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Literal
 
 from bridge.dryrun.delivery import build_due_delivery
-from bridge.dryrun.details import with_templates
+from bridge.dryrun.details import what_is_read, with_templates
 from bridge.events import EVENT_TYPES, Event
 from bridge.lifecycle import SuppressReason
 from bridge.policy import (
@@ -130,21 +130,27 @@ def explain(
     contact's only one. No CRM is asked for opt-out flags.
     """
     routing = route(event, rules, now, history)
-    all_planned = [with_templates(planned) for planned in routing.planned]
     without_database = PolicyInputs(crms_to_ask=tuple(rules.messaging.crm_opt_outs))
-    inputs = [load_inputs(planned) if load_inputs else without_database for planned in all_planned]
+    inputs = [load_inputs(planned) if load_inputs else without_database for planned in routing.planned]
 
     def decide_outcome(planned: PlannedDelivery, inputs: PolicyInputs) -> PlannedOutcome:
         return _planned_outcome(planned, event, rules, now, inputs, allowlist)
 
     outcomes = _consider_each_other(
-        [decide_outcome(*item) for item in zip(all_planned, inputs, strict=True)],
+        [decide_outcome(*item) for item in zip(routing.planned, inputs, strict=True)],
         inputs,
         decide_outcome,
         event,
     )
     miss = nearest_miss(routing.traces, rules, event.type)
+    outcomes = tuple(map(_with_late_params, outcomes))
     return Explanation(event, routing.traces, outcomes, miss, _hint(event, rules, routing.traces, miss))
+
+
+def _with_late_params(outcome: PlannedOutcome) -> PlannedOutcome:
+    """Return the outcome with the templates of its late params, and with what will fill them in."""
+    details = (*outcome.details, *what_is_read(outcome.planned))
+    return replace(outcome, planned=with_templates(outcome.planned), details=details)
 
 
 def _consider_each_other(

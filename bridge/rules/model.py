@@ -354,6 +354,7 @@ DELIVERY_FIELDS: Mapping[str, str] = {
     "channel": "string",
     "recipient": "string",
     "text": "string",
+    "subject": "string",
     "external_id": "string",
     "sent_at": "timestamp",
     "attempts": "number",
@@ -363,11 +364,11 @@ DELIVERY_FIELDS: Mapping[str, str] = {
 """Fields of `delivery` in `on_success`, `on_failure` and `alerts`. All but `id` and `message` are optional.
 
 `id` makes the follow-up run once: it is the delivery's ID, or one ID per pause for an alert about a connection.
-`message` describes what happened in one sentence, ready to be posted. `channel`, `recipient` and `text`, the message
-as it was sent, are those of a message.
+`message` describes what happened in one sentence, ready to be posted. `channel`, `recipient`, `text` and `subject`
+are those of a message as it was sent.
 """
 
-MESSAGE_FIELDS = frozenset({"channel", "recipient", "text"})
+MESSAGE_FIELDS = frozenset({"channel", "recipient", "text", "subject"})
 """Fields of `delivery` that only messages have."""
 
 

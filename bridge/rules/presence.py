@@ -46,6 +46,7 @@ def present_after(steps: Sequence[Step], trigger: Trigger) -> Paths:
         names |= {"channel", "recipient"}
         if all(step.action.text in step.values for step in steps):
             names.add("text")
+            names |= {"subject"} if all("subject" in step.values for step in steps) else set()
     return frozenset(("delivery", name) for name in names)
 
 

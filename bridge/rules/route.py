@@ -358,7 +358,7 @@ def _shorten_key(key: str) -> str:
 
 def _delivery_fields(delivery: Mapping[str, Any], rule: Rule | None) -> dict[str, Any]:
     """Return the fields of a delivery of `rule` that templates can use, as plain JSON."""
-    fields = {name: delivery.get(name) for name in DELIVERY_FIELDS} | {"text": _text(delivery, rule)}
+    fields = {name: delivery.get(name) for name in DELIVERY_FIELDS} | _message(delivery, rule)
     return {
         name: value if isinstance(value, bool | int | float | str) else str(value)
         for name, value in fields.items()
@@ -366,8 +366,9 @@ def _delivery_fields(delivery: Mapping[str, Any], rule: Rule | None) -> dict[str
     }
 
 
-def _text(delivery: Mapping[str, Any], rule: Rule | None) -> str | None:
-    """Return the text of a message as it was sent; None for another action, and once its params were pruned."""
+def _message(delivery: Mapping[str, Any], rule: Rule | None) -> dict[str, Any]:
+    """Return text and subject of a message as it was sent; neither for another action, and once it was pruned."""
     names = {step.action.text for step in rule.do if step.use == delivery.get("action")} if rule else set()
     params = delivery.get("params") or {}
-    return next((text for name in names if isinstance(text := params.get(name or ""), str)), None)
+    text = next((text for name in names if isinstance(text := params.get(name or ""), str)), None)
+    return {"text": text, "subject": params.get("subject") if text is not None else None}

@@ -48,6 +48,15 @@ CALL_STATUSES = {
     "no_answer",
     "busy",
 }
+_SENT_SAMPLE = re.compile(r"conv_[0-9a-f]{12}")
+"""The conversation of an event that `bridge send` has sent."""
+_SAMPLE_DETAILS: dict[str, Any] = {
+    "transcript": [
+        {"role": "assistant", "content": "Harbour Light, how can I help?"},
+        {"role": "user", "content": "I would like to move my appointment."},
+    ],
+    "recordingUrl": "https://recordings.heppu.example/sample.mp3",
+}
 _FINAL_CALL_STATUSES = {"completed", "failed", "cancelled", "no_answer", "busy"}
 _E164 = re.compile(r"\+[1-9]\d{1,14}")
 _SCHEDULE_FIELDS = {
@@ -158,7 +167,12 @@ class Heppu(MockProvider):
     def add_chat(self, chat_id: str, **details: Any) -> None:
         """Add a chat with these fields; replace it if it exists."""
         with self.lock:
-            self._chats[chat_id] = {"id": chat_id, "status": "completed", **details}
+            self._chats[chat_id] = {
+                "id": chat_id,
+                "status": "completed",
+                "createdAt": self.now().isoformat(),
+                **details,
+            }
 
     def error_response(self, status: int, message: str | None = None, details: Any = None) -> Response:
         """Return Heppu's error response with every documented field."""
@@ -265,6 +279,9 @@ class Heppu(MockProvider):
         )
 
     def _get_call(self, request: ProviderRequest) -> Response:
+        call_id = request.path_params["id"]
+        if call_id not in self._calls and _SENT_SAMPLE.fullmatch(call_id):
+            self.add_call(call_id, "+14155550123", **_SAMPLE_DETAILS)
         call = self._require(self._calls, request)
         data = (
             self._call_json(call)
@@ -280,13 +297,23 @@ class Heppu(MockProvider):
                 "sipParticipantId": None,
                 "updatedAt": call.updated_at.isoformat(),
             }
-            | call.details
+            | self._come_later(call.details, call.created_at)
         )
         del data["outcome"], data["scheduledAt"]
         return JSONResponse({"data": data})
 
     def _get_chat(self, request: ProviderRequest) -> Response:
-        return JSONResponse({"data": self._require(self._chats, request)})
+        chat_id = request.path_params["id"]
+        if chat_id not in self._chats and _SENT_SAMPLE.fullmatch(chat_id):
+            self.add_chat(chat_id, transcript=_SAMPLE_DETAILS["transcript"])
+        chat = self._require(self._chats, request)
+        return JSONResponse({"data": self._come_later(chat, datetime.fromisoformat(chat["createdAt"]))})
+
+    def _come_later(self, details: dict[str, Any], since: datetime) -> dict[str, Any]:
+        """Return the details without transcript and recording until the lag that a fault sets is over."""
+        if (self.now() - since).total_seconds() >= self.faults.lag(self.name):
+            return details
+        return {**details, "transcript": None, "recordingUrl": None}
 
     def _cancel_call(self, request: ProviderRequest) -> Response:
         call = self._require(self._calls, request)

@@ -46,8 +46,8 @@ _LEASE: Final = timedelta(seconds=30)
 """When a row is claimed again that a worker has claimed and not answered; every call is shorter."""
 _INTERVALS: Final = (5, 15, 30, 60, 120)
 """Seconds until a conversation is read again whose transcript is not there yet; the last one repeats."""
-_COME_LATER: Final = ("transcript", "recordingUrl")
-"""Fields that Heppu may add after the event."""
+_COME_LATER: Final = {"transcript": "transcript", "recordingUrl": "recording"}
+"""Fields that Heppu may add after the event, and what they are called."""
 _TABLE = schema.conversation_details
 _WAITING: Final = text("deliveries.state IN ('pending', 'retrying')")
 
@@ -229,9 +229,11 @@ def _is_good(
 
 
 def _missing(details: Details, event: Event, fields: frozenset[str]) -> list[str]:
-    """Return the wanted fields that may still come: after a conversation that took place."""
+    """Return what is wanted and may still come: after a conversation that took place."""
     took_place = event.type == "call.completed" or event.type.startswith("chat.")
-    return [name for name in _COME_LATER if took_place and name in fields and not details.get(name)]
+    return [
+        noun for name, noun in _COME_LATER.items() if took_place and name in fields and not details.get(name)
+    ]
 
 
 def _is_row(query: DetailsQuery) -> ColumnElement[bool]:

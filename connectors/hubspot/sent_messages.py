@@ -36,7 +36,9 @@ class LogMessageParams(NewContactParams):
         "{{ delivery.channel }}", "How it was sent: `sms`, `whatsapp` or `email`.", example="sms"
     )
     subject: str | None = param(
-        None, "Subject of an email. Default: the first line of the text.", example="Your order"
+        "{{ delivery.subject }}",
+        "Subject of an email. Without one: the first line of the text.",
+        example="Your order",
     )
     sent_at: AwareDatetime | None = param(
         "{{ delivery.sent_at }}",

@@ -29,7 +29,9 @@ class LogMessageParams(TaskReferenceParams):
         "{{ delivery.channel }}", "How it was sent: `sms`, `whatsapp` or `email`.", example="sms"
     )
     subject: str | None = param(
-        None, "Subject of an email. Default: the first line of the text.", example="Your order"
+        "{{ delivery.subject }}",
+        "Subject of an email. Without one: the first line of the text.",
+        example="Your order",
     )
     sent_to: str | None = param(
         "{{ delivery.recipient }}", "Address that it was sent to.", example="+14155550123"

@@ -101,6 +101,19 @@ def test_chat_is_found_by_its_conversation(api: Connected, sandbox: RunningSandb
     assert details["transcript"] == TRANSCRIPT
 
 
+@pytest.mark.parametrize("name", ["call.completed", "chat.completed"])
+def test_sandbox_has_details_of_sent_samples_once_the_lag_is_over(
+    api: Connected, sandbox: RunningSandbox, clock: Clock, name: str
+) -> None:
+    sandbox.fault("heppu", lag=60)
+    sample = "Agent: Harbour Light, how can I help?\nContact: I would like to move my appointment."
+    for transcript in (None, sample):
+        details = read(api, name, clock, conversationId="conv_0123456789ab")
+        assert details is not None
+        assert details["transcript"] == transcript
+        clock.advance(seconds=61)
+
+
 @pytest.mark.parametrize(
     ("fields", "transcript", "recording"),
     [

@@ -47,6 +47,6 @@ def test_explain_and_plan_show_the_template(load_rules, event, events):
     [outcome] = explain(calls[0], rules, datetime(2026, 3, 2, 18, tzinfo=UTC)).deliveries
     assert outcome.outcome == "go"
     assert outcome.planned.params["summary"] == TEMPLATE
-    assert outcome.planned.notes == (NOTE,)
+    assert (outcome.details, outcome.planned.notes) == ((NOTE,), ())
     changed = load_rules(RULES.replace("Said:", "Heard:"))
     assert "Heard: {{ details.transcript" in str(plan(rules, changed, calls).to_json())

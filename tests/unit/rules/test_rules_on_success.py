@@ -73,6 +73,16 @@ def test_each_success_has_its_own_keys_and_delays_count_from_it() -> None:
     assert first.run_at == NOW + timedelta(minutes=5)
 
 
+def test_email_has_its_subject_and_other_messages_do_not() -> None:
+    email = TEXT.replace("phone.send, with: {body:", "team.email, with: {subject: Sorry, text:")
+    noted = email + '  on_success: [{use: team.post, with: {text: "{{ delivery.subject }}"}}]\n'
+    params = {"to": "ines@okafor.example", "subject": "Sorry", "text": "Sorry, Sales!"}
+    [post] = plan(noted, action="team.email", params=params)
+    assert post.params == {"text": "Sorry"}
+    [log, _] = plan(LOGGED)
+    assert "subject" not in log.params
+
+
 def test_text_of_a_pruned_message_is_a_render_error() -> None:
     log, _ = plan(LOGGED, params={"erased": True})
     assert log.render_error is not None
@@ -116,6 +126,8 @@ def test_action_that_needs_a_message_can_be_told_it() -> None:
         ("phone.send, with: {body: Hi}", "text", True),
         ("phone.send, with: {body: Hi}", "sent_at", True),
         ("phone.send, with: {body: Hi}", "external_id", False),
+        ("phone.send, with: {body: Hi}", "subject", False),
+        ("team.email, with: {subject: Hi, text: Hi}", "subject", True),
         ("crm.log_call", "text", False),
         ("crm.log_call", "recipient", False),
     ],
