@@ -43,9 +43,9 @@ class Settings(ConnectorSettings):
     case_field: str = Field("Conversation_Id__c", pattern=r"^[A-Za-z]\w*__c$")
     """External ID field of the case that contains the conversation ID."""
     owner: str | None = Field(None, pattern=ID_PATTERN)
-    """Salesforce ID of the owner of Tasks. Default: the integration user."""
-    time_zone: Annotated[str, AfterValidator(_validate_time_zone)] = "UTC"
-    """Time zone for the date of a Task if the event does not contain the contact's time zone."""
+    """Salesforce ID of the owner of Tasks and new leads that nobody else owns. Default: the integration user."""
+    time_zone: Annotated[str, AfterValidator(_validate_time_zone)] | None = None
+    """Time zone for date and time of a Task if the event does not contain the contact's. Default: the org's."""
 
     @model_validator(mode="after")
     def _require_one_flow(self) -> Self:

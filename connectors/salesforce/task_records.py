@@ -151,8 +151,8 @@ def local_time(org: Org, context: Context, instant: datetime) -> datetime:
 
 
 def zone_of(org: Org, context: Context) -> str:
-    """Return the contact's time zone, or else that of the connection."""
-    return context.contact.time_zone or org.settings.time_zone
+    """Return the contact's time zone, or else that of the connection or its org."""
+    return context.contact.time_zone or org.time_zone
 
 
 def local_date(org: Org, context: Context, instant: datetime) -> str:

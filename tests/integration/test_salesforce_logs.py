@@ -87,7 +87,7 @@ def test_log_call_creates_closed_task_of_contact(salesforce: CrmConnection, sand
         "Asked when the repaired bicycle can be picked up. Told: Thursday from nine. Wants an invoice by email.\n"
         f"From: {PHONE}\nTo: +12125550100\nAgent: Nora at the front desk\nOutcome: resolved\n"
         f"Conversation: {source_event.conversation.id}\n"
-        "Time: 2026-03-02 12:57 (UTC)"
+        "Time: 2026-03-02 07:57 (America/New_York)"
     )
     assert task["IsClosed"] is True
 
@@ -113,7 +113,10 @@ def test_log_chat_creates_task_without_subtype(salesforce: CrmConnection, sandbo
     assert "TaskSubtype" not in request.body["records"][0]
     [task] = sandbox.salesforce.tasks
     assert (task["Subject"], task["Status"]) == ("Chat: Harbour help desk", "Completed")
-    assert "Messages: 12\nRating: 5\nComment: Quick and clear, thank you.\nAgent: Harbour help desk\nOutcome: resolved" in task["Description"]
+    assert (
+        "Messages: 12\nRating: 5\nComment: Quick and clear, thank you.\nAgent: Harbour help desk\nOutcome: resolved"
+        in task["Description"]
+    )
 
 
 def test_chat_without_email_and_phone_creates_task_without_contact(
@@ -143,11 +146,26 @@ def test_task_date_is_in_contact_time_zone(
     assert sandbox.salesforce.tasks[0]["ActivityDate"] == day
 
 
-def test_task_date_falls_back_to_connection_time_zone(sandbox: RunningSandbox) -> None:
-    connection = CrmConnection("salesforce", sandbox, {"SALESFORCE_TIME_ZONE": "Asia/Tokyo"})
+@pytest.mark.parametrize(
+    ("environ", "zone", "day"),
+    [
+        ({"SALESFORCE_TIME_ZONE": "Asia/Tokyo"}, "America/New_York", "2026-03-03"),
+        ({}, "America/New_York", "2026-03-02"),
+        ({}, "Pacific/Auckland", "2026-03-03"),
+        ({}, "Nowhere/Land", "2026-03-02"),
+    ],
+)
+@pytest.mark.parametrize("action", ["log_call", "create_task"])
+def test_task_date_is_in_the_time_zone_of_the_settings_or_the_org(
+    sandbox: RunningSandbox, environ: dict[str, str], zone: str, day: str, action: str
+) -> None:
+    [organization] = sandbox.salesforce.records_of("Organization")
+    organization.fields["TimeZoneSidKey"] = zone
+    connection = CrmConnection("salesforce", sandbox, environ)
     connection.clock.set(datetime(2026, 3, 2, 16, tzinfo=UTC))
-    connection.deliver("log_call", event(clock=connection.clock))
-    assert sandbox.salesforce.tasks[0]["ActivityDate"] == "2026-03-03"
+    params = {"due": "0s"} if action == "create_task" else {}
+    connection.deliver(action, event(clock=connection.clock), params)
+    assert sandbox.salesforce.tasks[0]["ActivityDate"] == day
     connection.close()
 
 
@@ -175,8 +193,7 @@ def test_closed_status_is_read_from_org(sandbox: RunningSandbox) -> None:
 
 def test_closed_status_defaults_if_hidden_from_user(sandbox: RunningSandbox) -> None:
     connection = CrmConnection("salesforce", sandbox)
-    error_body = [{"errorCode": "INVALID_TYPE", "message": "sObject type 'TaskStatus' is not supported."}]
-    sandbox.fault("salesforce", path=f"{DATA}/query/", status=400, body=error_body)
+    del sandbox.salesforce.crm.types["TaskStatus"]
     connection.deliver("log_call")
     assert sandbox.salesforce.tasks[0]["Status"] == "Completed"
     connection.close()

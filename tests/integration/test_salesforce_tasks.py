@@ -186,7 +186,7 @@ def test_task_has_start_and_recording_of_the_rule(salesforce: CrmConnection, san
     salesforce.deliver("log_call", params=params)
     [task] = sandbox.salesforce.tasks
     assert "Recording: https://rec.example/1.mp3" in task["Description"]
-    assert task["Description"].endswith("Time: 2026-03-02 15:00 (UTC)")
+    assert task["Description"].endswith("Time: 2026-03-02 10:00 (America/New_York)")
 
 
 @pytest.mark.parametrize(
