@@ -132,7 +132,7 @@ def _load(source: ConnectorSource) -> Connector:
 
 
 def _import(name: str, path: Path) -> types.ModuleType:
-    """Import a file or folder as `bridge_connectors.<name>`, so that connectors/email.py does not shadow `email`."""
+    """Import a file or folder as `bridge_connectors.<name>`, so that connectors/email does not shadow `email`."""
     if _PACKAGE not in sys.modules:
         package = types.ModuleType(_PACKAGE)
         package.__path__ = []

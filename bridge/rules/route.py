@@ -224,6 +224,8 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
     unread = sorted(context[UNREAD])
     if error:
         error = "; ".join([error, *(reason for reason in unread if reason not in error)])
+    more_recipients = _more_recipients(step, params, recipient)
+    recipients = ", ".join((recipient, *more_recipients)) if recipient else None
     expires = step.expires or (MESSAGE_EXPIRY if action.channel else None)
     return PlannedDelivery(
         rule=plan.rule,
@@ -234,7 +236,7 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
         params={} if error else params,
         late={} if error else step.late,
         run_at=max(plan.now, plan.since + step.delay),
-        idempotency_key=_idempotency_key(step, connection, plan, recipient, key, params),
+        idempotency_key=_idempotency_key(step, connection, plan, recipients, key, params),
         updates_existing=action.idempotency.updates,
         concurrency_key=_concurrency_key(step, connection, plan, recipient),
         channel=action.channel,
@@ -246,7 +248,7 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
         retry=step.retry,
         shadow=plan.shadow,
         internal=step.internal,
-        more_recipients=_more_recipients(step, params, recipient),
+        more_recipients=more_recipients,
         on_success=plan.on_success,
         notes=() if error else (*unread, *rendered.left_out),
     )

@@ -75,3 +75,10 @@ def test_plan_knows_every_recipient() -> None:
     text = "- {name: a, when: call.busy, do: [{use: phone.send, with: {body: b}}]}"
     [customer] = route(event_of(), rules_of(text), NOW).planned
     assert customer.more_recipients == ()
+
+
+def test_messages_to_different_colleagues_are_no_duplicates() -> None:
+    lists = ("[ann@team.example, bo@team.example]", "[ann@team.example, cy@team.example]", "ann@team.example")
+    keys = [plan(f"to: {addresses}").idempotency_key for addresses in (*lists, lists[0])]
+    assert len(set(keys)) == 3
+    assert keys[0] == keys[3]
