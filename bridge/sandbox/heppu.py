@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,27 +13,10 @@ from starlette.responses import JSONResponse, Response
 
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
-from bridge.sandbox.provider import (
-    MAX_RECORDS,
-    Handler,
-    MockProvider,
-    ProviderError,
-    ProviderRequest,
-    parse_whole_number,
-)
+from bridge.sandbox.heppu_requests import HeppuRequests
+from bridge.sandbox.heppu_samples import SAMPLE_DETAILS, VOICE_AGENT, sample_agents
+from bridge.sandbox.provider import MAX_RECORDS, Handler, ProviderError, ProviderRequest
 
-API_KEY = "heppu_sandbox_key"
-VOICE_AGENT = "3f0c6f0e-8a57-4a53-9c7e-5b2b7c1f6a10"
-EVENT_TYPES = {
-    "call.completed",
-    "call.failed",
-    "call.busy",
-    "call.no-answer",
-    "chat.completed",
-    "chat.resolved",
-    "chat.abandoned",
-    "chat.message.received",
-}
 CALL_STATUSES = {
     "initiated",
     "scheduled",
@@ -50,13 +32,6 @@ CALL_STATUSES = {
 }
 _SENT_SAMPLE = re.compile(r"conv_[0-9a-f]{12}")
 """The conversation of an event that `bridge send` has sent."""
-_SAMPLE_DETAILS: dict[str, Any] = {
-    "transcript": [
-        {"role": "assistant", "content": "Harbour Light, how can I help?"},
-        {"role": "user", "content": "I would like to move my appointment."},
-    ],
-    "recordingUrl": "https://recordings.heppu.example/sample.mp3",
-}
 _FINAL_CALL_STATUSES = {"completed", "failed", "cancelled", "no_answer", "busy"}
 _E164 = re.compile(r"\+[1-9]\d{1,14}")
 _SCHEDULE_FIELDS = {
@@ -72,15 +47,6 @@ _SCHEDULE_FIELDS = {
     "retryIntervals",
     "callMetadata",
     "metadata",
-}
-_ERROR_CODES = {
-    400: "invalid_request",
-    401: "invalid_api_key",
-    403: "insufficient_permissions",
-    404: "not_found",
-    409: "conflict",
-    422: "validation_failed",
-    429: "rate_limited",
 }
 
 
@@ -104,10 +70,8 @@ class ScheduledCall:
         self.updated_at = self.created_at
 
 
-class Heppu(MockProvider):
+class Heppu(HeppuRequests):
     """An organization with a voice agent and a chat agent."""
-
-    name = "heppu"
 
     def __init__(self, clock: Clock, faults: Faults) -> None:
         super().__init__(clock, faults)
@@ -154,7 +118,7 @@ class Heppu(MockProvider):
             self._calls: dict[str, ScheduledCall] = {}
             self._chats: dict[str, dict[str, Any]] = {}
             self._webhooks: dict[str, dict[str, Any]] = {}
-            self._agents = {agent["id"]: agent for agent in _sample_agents(self.now())}
+            self._agents = {agent["id"]: agent for agent in sample_agents(self.now())}
 
     def add_call(
         self, call_id: str, phone: str, *, agent_id: str = VOICE_AGENT, sid: str | None = None, **details: Any
@@ -173,27 +137,6 @@ class Heppu(MockProvider):
                 "createdAt": self.now().isoformat(),
                 **details,
             }
-
-    def error_response(self, status: int, message: str | None = None, details: Any = None) -> Response:
-        """Return Heppu's error response with every documented field."""
-        error: dict[str, Any] = {
-            "message": message or _ERROR_CODES.get(status, "internal_error").replace("_", " "),
-            "status": status,
-            "code": _ERROR_CODES.get(status, "internal_error"),
-            "timestamp": self.now().isoformat(),
-        }
-        if details is not None:
-            error["details"] = details
-        return JSONResponse({"error": error}, status)
-
-    def quota_error_response(self) -> Response:
-        """Return the response to too many requests."""
-        return self.error_response(429)
-
-    def authorize(self, request: ProviderRequest) -> None:
-        """Check the API key, which is sent in `x-api-key` or as a bearer token."""
-        if API_KEY not in (request.headers.get("x-api-key"), request.bearer_token()):
-            raise ProviderError(self.error_response(401, "Invalid or missing API key"))
 
     def _schedule(self, request: ProviderRequest) -> Response:
         body = self._json_object(request)
@@ -281,7 +224,7 @@ class Heppu(MockProvider):
     def _get_call(self, request: ProviderRequest) -> Response:
         call_id = request.path_params["id"]
         if call_id not in self._calls and _SENT_SAMPLE.fullmatch(call_id):
-            self.add_call(call_id, "+14155550123", **_SAMPLE_DETAILS)
+            self.add_call(call_id, "+14155550123", **SAMPLE_DETAILS)
         call = self._require(self._calls, request)
         data = (
             self._call_json(call)
@@ -305,7 +248,7 @@ class Heppu(MockProvider):
     def _get_chat(self, request: ProviderRequest) -> Response:
         chat_id = request.path_params["id"]
         if chat_id not in self._chats and _SENT_SAMPLE.fullmatch(chat_id):
-            self.add_chat(chat_id, transcript=_SAMPLE_DETAILS["transcript"])
+            self.add_chat(chat_id, transcript=SAMPLE_DETAILS["transcript"])
         chat = self._require(self._chats, request)
         return JSONResponse({"data": self._come_later(chat, datetime.fromisoformat(chat["createdAt"]))})
 
@@ -401,116 +344,9 @@ class Heppu(MockProvider):
             "createdAt": call.created_at.isoformat(),
         }
 
-    def _data_response(self, data: Any, status: int = 200, message: str | None = None) -> Response:
-        meta = {"timestamp": self.now().isoformat()}
-        if message:
-            meta["message"] = message
-        return JSONResponse({"data": data, "meta": meta}, status)
-
-    def _require(self, table: dict[str, Any], request: ProviderRequest) -> Any:
-        item = table.get(request.path_params["id"])
-        if item is None:
-            raise ProviderError(self.error_response(404))
-        return item
-
-    def _json_object(self, request: ProviderRequest) -> dict[str, Any]:
-        try:
-            body = request.json()
-        except ValueError:
-            body = None
-        if not isinstance(body, dict):
-            raise ProviderError(self.error_response(400, "The request body must be a JSON object"))
-        return body
-
-    def _limit_and_offset(self, request: ProviderRequest) -> tuple[int, int]:
-        numbers = []
-        for name, default, maximum in (("limit", "50", 100), ("offset", "0", 10**9)):
-            number = parse_whole_number(request.query.get(name, default), 0, maximum)
-            if number is None:
-                raise self._invalid_field(name, f"must be a number of at most {maximum}", 400)
-            numbers.append(number)
-        return numbers[0], numbers[1]
-
-    def _invalid_field(self, name: str, reason: str, status: int = 422) -> ProviderError:
-        return ProviderError(
-            self.error_response(status, f"{name}: {reason}", {"field": name, "reason": reason})
-        )
-
-    def _parse_agent_id(self, value: Any, name: str) -> str:
-        try:
-            return str(uuid.UUID(value))
-        except (ValueError, AttributeError, TypeError):
-            raise self._invalid_field(name, "Invalid agent ID format") from None
-
-    def _optional_string(self, value: Any, name: str) -> str | None:
-        if value is not None and (not isinstance(value, str) or not value):
-            raise self._invalid_field(name, "must be a string")
-        return value
-
-    def _check_whole_number(self, value: Any, name: str, maximum: int | None) -> None:
-        if value is None:
-            return
-        if type(value) is not int or value < 0 or (maximum is not None and value > maximum):
-            raise self._invalid_field(
-                name, f"must be a whole number from 0 to {maximum}" if maximum else "must be >= 0"
-            )
-
-    def _parse_timestamp(self, value: Any, name: str) -> datetime | None:
-        if value is None:
-            return None
-        try:
-            timestamp = datetime.fromisoformat(value)
-        except (ValueError, TypeError):
-            raise self._invalid_field(name, "must be an ISO 8601 date") from None
-        if timestamp.tzinfo is None:
-            raise self._invalid_field(name, "must have an offset")
-        return timestamp
-
-    def _parse_webhook_url(self, value: Any) -> str:
-        if not isinstance(value, str) or not re.fullmatch(r"https://[^/\s@]+(/\S*)?", value):
-            raise self._invalid_field("url", "must be a public HTTPS URL")
-        return value
-
-    def _parse_event_types(self, value: Any) -> list[str]:
-        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-            raise self._invalid_field("events", "must be a list of event types")
-        for unknown in sorted(set(value) - EVENT_TYPES):
-            raise self._invalid_field("events", f"unknown event type {unknown}")
-        return value
-
 
 def _without_secret(webhook: dict[str, Any]) -> dict[str, Any]:
     """Return a webhook with only the first characters of its secret, as the API shows it."""
     secret = webhook["secret"]
     public_fields = {name: value for name, value in webhook.items() if name != "secret"}
     return public_fields | {"secretPrefix": secret[:9] if secret else None}
-
-
-def _sample_agents(now: datetime) -> list[dict[str, Any]]:
-    """Return the two agents of the documented samples."""
-    common: dict[str, Any] = {
-        "status": "active",
-        "model": None,
-        "instructions": None,
-        "tools": [],
-        "createdAt": now.isoformat(),
-        "updatedAt": now.isoformat(),
-    }
-    return [
-        common
-        | {
-            "id": VOICE_AGENT,
-            "name": "Nora at the front desk",
-            "type": "voice",
-            "config": {"timeout": 30},
-            "phoneNumbers": ["+12125550100"],
-        },
-        common
-        | {
-            "id": "b7d1a1f4-52c0-4a0c-8a3e-0d1f2c3b4a59",
-            "name": "Harbour help desk",
-            "type": "chat",
-            "config": {},
-            "phoneNumbers": [],
-        },
-    ]

@@ -15,7 +15,7 @@ from starlette.routing import Mount
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bridge.clock import Clock
-from bridge.sandbox import heppu, slack
+from bridge.sandbox import heppu, heppu_requests, slack
 from bridge.sandbox.control import Control
 from bridge.sandbox.email_account import EmailProvider
 from bridge.sandbox.faults import Fault, Faults
@@ -112,7 +112,7 @@ class RunningSandbox:
             "EMAIL_FROM": "Harbour Light <hello@harbourlight.example>",
             "SLACK_WEBHOOK_URL": f"{self.url}/slack{self.slack.webhook_path}",
             "HEPPU_API_URL": f"{self.url}/heppu/api/v1",
-            "HEPPU_API_KEY": heppu.API_KEY,
+            "HEPPU_API_KEY": heppu_requests.API_KEY,
         }
 
     @property
