@@ -112,7 +112,7 @@ def _property_problem(
     definition = definitions.get(name)
     if definition is None:
         by_label = {str(item.label).lower(): item.name for item in definitions.values()}
-        internal = by_label.get(name.lower()) or by_label.get(name.replace("_", " ").lower())
+        internal = by_label.get(name.lower())
         hint = f"did you mean `{internal}`?" if internal else did_you_mean(name, definitions)
         return f"HubSpot's {kind} have no property `{name}`", hint
     if getattr(definition.modification_metadata, "read_only_value", False):

@@ -72,7 +72,7 @@ def test_wrong_property_is_named_with_what_to_write(
         {"jobtitle": 5, "score": "5.5", "newsletter": "false", "interests": ["bikes", "repairs"]},
         {"lifecyclestage": "{{ event.outcome }}", "score": "{{ event.duration }}"},
         {"interests": ["{{ event.outcome }}", "bikes"]},
-        {"lifecyclestage": None},
+        {"lifecyclestage": None, "hs_timezone": "us_slash_eastern"},
     ],
 )  # fmt: skip
 def test_right_properties_are_accepted(

@@ -40,6 +40,7 @@ def test_every_step_of_an_enabled_rule_is_listed_with_what_it_writes() -> None:
         "crm": [("log", "log_call"), (None, "create_task")],
         "crm_eu": [("log", "log_call")],
     }
+    assert uses["crm"][0].params == {"properties": {"plan": "gold"}}
     assert uses["crm"][0].properties() == {"plan": "gold"}
     [written] = uses["crm_eu"]
     assert written.params["name"] is FROM_EVENT
