@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from simple_salesforce.exceptions import SalesforceError
@@ -165,17 +166,28 @@ def _origin(org: Org, context: Context) -> str | None:
 def _find(org: Org, key: str) -> str | None:
     """Return the ID of the conversation's case, which an attempt with a lost response may have created."""
     field = org.settings.case_field
-    try:
-        rows = org.query(select(("Id",), "Case", format_soql(f"{field} = {{}} LIMIT 1", key)))
-    except SalesforceError as error:
-        if any(code == "INVALID_FIELD" and field in message for code, message, _ in errors_in(error)):
-            raise AccountError(
-                f"Case.{field} is missing or hidden from the integration user, so a case could be created twice",
-                fix="run `bridge connections setup salesforce`, then grant Read and Edit access to the field in "
-                f"{PERMISSION_SET}",
-            ) from error
-        raise
+    condition = format_soql(f"{field} = {{}} LIMIT 1", key)
+    with _field_required(field):
+        rows = org.query(select(("Id",), "Case", condition))
     return str(rows[0]["Id"]) if rows else None
+
+
+@contextmanager
+def _field_required(field: str) -> Iterator[None]:
+    """Raise AccountError if Salesforce refuses the request because it does not know the external ID field."""
+    try:
+        yield
+    except SalesforceError as error:
+        if not any(
+            code in ("INVALID_FIELD", "NOT_FOUND") and field in message
+            for code, message, _ in errors_in(error)
+        ):
+            raise
+        raise AccountError(
+            f"Case.{field} is missing or hidden from the integration user, so a case could be created twice",
+            fix="run `bridge connections setup salesforce`, then grant Read and Edit access to the field in "
+            f"{PERMISSION_SET}",
+        ) from error
 
 
 def _update(org: Org, case_id: str, changes: Record) -> Success | DeliveryError | None:
@@ -197,7 +209,8 @@ def _create(org: Org, params: CreateCaseParams, context: Context, record: Record
             notes.append(f"not for the owner that the rule names: {owner.problem}")
     for _ in range(2):
         row = typed("Case", {**record, field: context.conversation_key})
-        [item] = org.collection("PATCH", f"/Case/{field}", [row], headers)
+        with _field_required(field):
+            [item] = org.collection("PATCH", f"/Case/{field}", [row], headers)
         refused = {str(name) for error in item.get("errors") or () for name in error.get("fields") or ()}
         derived = refused & record.keys() & _OPTIONAL_FIELDS - ({"Origin"} if params.origin else set())
         if not derived or refused - derived:

@@ -45,10 +45,11 @@ _FIELD_PARAMS: Mapping[str, Mapping[str, Sequence[str]]] = {
 }
 """Action -> the params that set fields, and the object types that may have the field."""
 _VALUE_PARAMS: Mapping[str, Mapping[str, tuple[str, str]]] = {
-    "create_task": {"priority": ("Task", "Priority")},
-    "log_call": {"call_type": ("Task", "Type")},
-    "log_chat": {"chat_type": ("Task", "Type")},
-    "log_message": {"message_type": ("Task", "Type")},
+    "create_task": {"priority": ("Task", "Priority"), "lead_source": ("Lead", "LeadSource")},
+    "log_call": {"call_type": ("Task", "Type"), "lead_source": ("Lead", "LeadSource")},
+    "log_chat": {"chat_type": ("Task", "Type"), "lead_source": ("Lead", "LeadSource")},
+    "log_message": {"message_type": ("Task", "Type"), "lead_source": ("Lead", "LeadSource")},
+    "upsert_contact": {"lead_source": ("Lead", "LeadSource")},
     "update_lead": {"status": ("Lead", "Status")},
     "create_case": {
         "status": ("Case", "Status"),
@@ -58,8 +59,8 @@ _VALUE_PARAMS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "close_case": {"status": ("Case", "Status")},
 }
 """Action -> the params that are the value of one field."""
-_OPTIONAL_FIELD = ("Task", "Type")
-"""The bridge leaves out a value that this picklist does not have."""
+_OPTIONAL_FIELDS = ("Type", "LeadSource")
+"""Fields that the bridge leaves out if the org's picklist does not have the value."""
 _QUEUE_OWNED = ("create_case", "upsert_contact")
 """Actions whose records a queue may own."""
 _FLAGS = {"create": "createable", "edit": "updateable"}
@@ -182,8 +183,8 @@ def _field_problems(
                 problem = None if isinstance(found, tuple) else check_value(found, param, use.params[param])
                 if problem is not None:
                     text, hint, level = problem
-                    if (object_type, name) == _OPTIONAL_FIELD:
-                        text, level = f"{text.partition(';')[0]}; the Task gets no type", "warning"
+                    if name in _OPTIONAL_FIELDS and (level == "error" or object_type == "Task"):
+                        text, level = f"{text.partition(';')[0]}; it is left out", "warning"
                     yield RuleProblem(text, hint, use, (param,), level)
 
 

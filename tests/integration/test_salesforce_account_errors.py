@@ -6,14 +6,30 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bridge.errors import AccountError, DeliveryError, PermanentError, QuotaExhausted, TransientError
 from bridge.sandbox import RunningSandbox
 from bridge.sandbox.salesforce.org import Salesforce
 from bridge.testing import event
+from connectors.salesforce import account_errors
+from connectors.salesforce.errors import record_result
 from tests.integration.crm import CrmConnection
 
 EMAIL = "maya.lindqvist@example.com"
+PHONE = "+12125550123"
+CODES_OF_RECORDS = (
+    "INSUFFICIENT_ACCESS_OR_READONLY",
+    "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
+    "INVALID_TYPE",
+    "INVALID_FIELD",
+    "INVALID_FIELD_FOR_INSERT_UPDATE",
+    "INVALID_CROSS_REFERENCE_KEY",
+    "REQUEST_LIMIT_EXCEEDED",
+    "ENTITY_IS_LOCKED",
+    "STRING_TOO_LONG",
+)
 UPSERT = "*/Task/Conversation_Id__c"
 
 
@@ -195,3 +211,21 @@ def test_hidden_optional_phone_fields_are_left_out_of_searches(
         request for request in salesforce.requests() if request.startswith("GET") and "describe" in request
     ]
     assert len(org.leads) == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    code=st.sampled_from([*account_errors._CAUSES, *CODES_OF_RECORDS])
+    | st.from_regex(r"[A-Z]{3,9}_[A-Z]{3,9}", fullmatch=True),
+    words=st.lists(
+        st.sampled_from(["locked", "oncurrent", "No such column 'X'", "entity type", "of", PHONE, EMAIL])
+    ),
+    names=st.lists(st.sampled_from(["Phone", "OwnerId", "RecordTypeId", "Nope__c"]), max_size=2),
+)
+def test_messages_of_salesforce_are_never_repeated(code: str, words: list[str], names: list[str]) -> None:
+    error = {"statusCode": code, "message": " ".join([*words, PHONE, EMAIL]), "fields": names}
+    failure = record_result({"success": False, "errors": [error]})
+    assert isinstance(failure, DeliveryError)
+    text = f"{failure!r} {getattr(failure, 'fix', '')}"
+    assert PHONE not in text
+    assert EMAIL not in text

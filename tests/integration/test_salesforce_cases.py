@@ -115,6 +115,17 @@ def test_deleted_case_is_created_again(salesforce: CrmConnection, sandbox: Runni
     assert [case.id for case in sandbox.salesforce.cases] == [second.id] != [first]
 
 
+def test_contact_deleted_since_it_was_cached_makes_the_caller_a_stranger(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    contact = sandbox.salesforce.add("Contact", LastName="Lindqvist", Email=EMAIL).id
+    salesforce.deliver("create_case", call(salesforce))
+    sandbox.salesforce.delete("Contact", contact)
+    other = event("call.completed", {"conversationId": "conv_other"}, clock=salesforce.clock)
+    salesforce.deliver("create_case", other)
+    assert fields(sandbox.salesforce.cases[1], "ContactId", "SuppliedEmail") == (None, EMAIL)
+
+
 def test_two_conversations_are_two_cases_and_each_costs_few_requests(
     salesforce: CrmConnection, sandbox: RunningSandbox
 ) -> None:
@@ -175,6 +186,8 @@ def test_missing_external_id_field_pauses_instead_of_creating_duplicates(
     with pytest.raises(AccountError, match=r"Case\.Conversation_Id__c is missing") as caught:
         salesforce.deliver("create_case", call(salesforce))
     assert "bridge connections setup salesforce" in caught.value.fix
+    with pytest.raises(AccountError, match=r"Case\.Conversation_Id__c is missing"):
+        salesforce.deliver("create_case", call(salesforce), existing_id="5005g00000ZzZzZ")
     assert sandbox.salesforce.cases == []
 
 

@@ -118,6 +118,18 @@ def test_unknown_value_of_an_open_picklist_is_a_warning(salesforce: CrmConnectio
     assert (problem.level, problem.location) == ("warning", ("origin",))
 
 
+@pytest.mark.parametrize(
+    ("action", "params"),
+    [("log_call", {"call_type": "Cal"}), ("log_message", {"message_type": "Fax"})],
+)
+def test_type_that_is_left_out_is_a_warning(
+    salesforce: CrmConnection, action: str, params: dict[str, str]
+) -> None:
+    [problem] = problems(salesforce, action, **params)
+    assert (problem.level, problem.location) == ("warning", tuple(params))
+    assert problem.text.endswith("; it is left out")
+
+
 @pytest.mark.parametrize("written", ["id", "name", "other", "hidden"])
 def test_record_type_is_checked_for_the_integration_user(
     salesforce: CrmConnection, sandbox: RunningSandbox, written: str
