@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bridge.connector import Success
@@ -171,6 +173,52 @@ def test_batch_creates_leads_contacts_and_leads_of_a_named_owner(
     assert all(isinstance(result, Success) for result in results)
     assert [lead["OwnerId"] for lead in sandbox.salesforce.leads] == [QUEUE_ID, SALES_USER_ID]
     assert [contact["Phone"] for contact in sandbox.salesforce.contacts] == [phone_number(1)]
+
+
+@given(
+    accounts=st.lists(st.tuples(st.sampled_from("ABC"), st.integers(0, 3)), max_size=4),
+    strangers=st.lists(
+        st.tuples(
+            st.integers(0, 3), st.sampled_from(["A", "b", "D", None]), st.sampled_from(["lead", "contact"])
+        ),
+        min_size=1,
+        max_size=5,
+        unique_by=lambda stranger: stranger[0],
+    ),
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_stranger_becomes_one_record_that_the_sales_team_sees(
+    sandbox: RunningSandbox, accounts: list[tuple[str, int]], strangers: list[tuple[int, str | None, str]]
+) -> None:
+    sandbox.reset()
+    connection = CrmConnection("salesforce", sandbox)
+    for name, number in accounts:
+        sandbox.salesforce.add("Account", Name=name, Phone=phone_number(number))
+    sandbox.salesforce.set_assignment_rule("Lead", QUEUE_ID)
+    deliveries = []
+    for number, company, on_missing in strangers:
+        changes = {
+            "conversationId": f"conv_{number}",
+            "metadata.contactPhone": phone_number(number),
+            "metadata.contactEmail": f"stranger{number}@example.com",
+            "callMetadata.customer.company": company,
+            "metadata.company": company,
+        }
+        source_event = event(changes=changes, clock=connection.clock)
+        context = build_context(
+            source_event, connection.connector.actions["log_call"], now=connection.clock.now()
+        )
+        deliveries.append(({"on_missing": on_missing}, source_event, context))
+    results = connection.connected.run_batch("log_call", deliveries)
+    connection.close()
+
+    org = sandbox.salesforce
+    assert all(isinstance(result, Success) for result in results)
+    assert org.private_contacts == []
+    assert {lead["OwnerId"] for lead in org.leads} <= {QUEUE_ID}
+    people = {record.id for record in (*org.contacts, *org.leads)}
+    assert {task["WhoId"] for task in org.tasks} == people
+    assert len(people) == len(org.tasks) == len(strangers)
 
 
 def test_new_contact_sets_fields_of_created_records_only(

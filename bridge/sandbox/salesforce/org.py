@@ -74,6 +74,11 @@ class Salesforce(SalesforceApi):
         return self.records_of("Contact")
 
     @property
+    def private_contacts(self) -> list[SObject]:
+        """The contacts without an account. Only their owner and administrators see them, whatever is shared."""
+        return [contact for contact in self.contacts if contact["AccountId"] is None]
+
+    @property
     def leads(self) -> list[SObject]:
         """The leads, oldest first."""
         return self.records_of("Lead")
