@@ -71,10 +71,18 @@ def write_leniently(
     """
     outcomes = {key: WriteOutcome() for key in records}
     pending = {key: dict(values) for key, values in records.items()}
-    for _ in range(_MAX_ROUNDS):
+    for attempt in range(_MAX_ROUNDS):
         if not pending:
             break
-        results = _send(pending, send, optional, key_of)
+        try:
+            results = _send(pending, send, optional, key_of)
+        except Exception as error:
+            failure = classify_error(error)
+            if attempt == 0 or not isinstance(failure, PermanentError):
+                raise
+            for key in pending:  # the records of earlier rounds are written
+                outcomes[key].error = failure
+            break
         rejected: dict[str, Properties] = {}
         for key, values in pending.items():
             outcome, result = outcomes[key], results[key]

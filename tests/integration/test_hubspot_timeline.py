@@ -220,6 +220,55 @@ def test_every_call_of_a_batch_is_on_exactly_the_right_records(
     assert links == [expected[caller] for caller in callers]
 
 
+_CONNECTED, _UNKNOWN = "f240bbac-87c9-4f6e-bf70-924b57d47db7", "00000000-0000-4000-8000-000000000000"
+_CALL = st.tuples(
+    st.sampled_from([OWNER, FORMER_OWNER, USER_OF_OWNER]),
+    st.sampled_from(["open", "deleted", "999999"]),
+    st.sampled_from([_CONNECTED, _UNKNOWN]),
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(_CALL, min_size=1, max_size=6))
+def test_every_call_of_a_batch_loses_only_what_hubspot_refuses_of_it(
+    sandbox: RunningSandbox, calls: list[Any]
+) -> None:
+    sandbox.reset()
+    portal, connection = Portal(sandbox), CrmConnection("hubspot", sandbox)
+    events, expected = [], []
+    for number, (owner, deal, outcome) in enumerate(calls):
+        contact = portal.contact(email=email_address(number), phone=phone_number(number))
+        other = portal.contact(email=f"other{number}@example.com")
+        deal_id = deal if deal.isdecimal() else portal.deal(other)
+        if deal == "deleted":
+            sandbox.hubspot.delete("deals", deal_id)
+        body = dict(call_events(1, sandbox.clock, number)[0].body)
+        values = {"metadata.owner": owner, "metadata.dealId": deal_id, "metadata.result": outcome}
+        events.append(
+            event(changes=body | {"conversationId": f"conv_{number}"} | values, clock=sandbox.clock)
+        )
+        expected.append(
+            (
+                owner if owner == OWNER else None,
+                outcome if outcome == _CONNECTED else None,
+                {"contacts": [contact]} | ({"deals": [deal_id]} if deal == "open" else {}),
+            )
+        )
+    params = {"owner": "{{ event.metadata.owner }}", "disposition": "{{ event.metadata.result }}"}
+    try:
+        results = connection.deliver_all("log_call", events, params)
+    finally:
+        connection.close()
+    logged = {call.id: call.properties for call in sandbox.hubspot.calls}
+    assert len(logged) == len(calls)
+    for result, (owner, outcome, links) in zip(results, expected, strict=True):
+        assert isinstance(result, Success)
+        values = logged[str(result.id)]
+        assert (values.get("hubspot_owner_id"), values.get("hs_call_disposition")) == (owner, outcome)
+        assert portal.links("calls", str(result.id)) == links
+        assert bool(result.detail) == (None in (owner, outcome) or "deals" not in links)
+
+
 # ------------------------------------------------------------------------------------------------ owners
 
 
