@@ -46,7 +46,7 @@ def check_rules(account: Account, uses: Sequence[ActionUse]) -> list[RuleProblem
         *_scope_problems(scopes, uses),
         *_missing_unique_properties(account, scopes, uses),
         *property_problems(account, uses),
-        *reference_problems(account, uses),
+        *reference_problems(account, scopes, uses),
     ]
 
 

@@ -18,6 +18,7 @@ from bridge.connector import (
 from .account import Account
 from .errors import required_scopes, status_of
 from .records import OWNER_PROPERTY
+from .scopes import OWNERS_READ, Scopes
 
 _NEW_CONTACT = {"new_contact": "contacts"}
 _WRITTEN: Mapping[str, Mapping[str, str]] = {
@@ -62,12 +63,19 @@ def property_problems(account: Account, uses: Sequence[ActionUse]) -> Iterator[R
                     yield RuleProblem(*found, use, (param, name))
 
 
-def reference_problems(account: Account, uses: Sequence[ActionUse]) -> Iterator[RuleProblem]:
-    """Find owners, call outcomes, pipelines and stages that the account does not have."""
+def reference_problems(account: Account, scopes: Scopes, uses: Sequence[ActionUse]) -> Iterator[RuleProblem]:
+    """Find owners, call outcomes, pipelines and stages that the account does not have.
+
+    Without the scope for owners, an owner's ID cannot be looked up; it works all the same.
+    """
     for use in uses:
         for param, verify in (("owner", _owner_problem), ("disposition", _outcome_problem)):
             value = use.params.get(param)
-            if isinstance(value, str) and (text := verify(account, value)):
+            if not isinstance(value, str):
+                continue
+            if param == "owner" and value.isdecimal() and scopes.missing(OWNERS_READ):
+                continue
+            if text := verify(account, value):
                 yield _problem(text, use, (param,))
         if use.action.name == "create_ticket" and (found := _stage_problem(account, use)):
             yield found

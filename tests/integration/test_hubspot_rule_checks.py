@@ -109,6 +109,15 @@ def test_unknown_owner_and_call_outcome_are_found(
     assert text in found[0]
 
 
+def test_without_the_scope_for_owners_only_an_email_address_is_a_problem(
+    hubspot: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    sandbox.hubspot.missing_scopes = {"crm.objects.owners.read"}
+    assert errors(hubspot, "log_call", {"owner": "70019"}) == []
+    [(text, _)] = errors(hubspot, "log_call", {"owner": "owner@harbourlight.example"})
+    assert text == "the HubSpot key lacks the scope crm.objects.owners.read"
+
+
 def test_owner_of_the_contact_and_owners_from_events_cost_no_request(hubspot: CrmConnection) -> None:
     hubspot.requests()
     for owner in ("contact", "{{ event.metadata.owner }}"):
