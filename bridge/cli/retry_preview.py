@@ -65,4 +65,4 @@ def confirm_resume(database: Database, connections: Collection[str]) -> None:
     effects = effects_of_resume(database, connections)
     if effects.messages:
         print_status(f"Waiting: {effects.text}; {_POLICY_NOTE}")
-        typer.confirm(f"Resume {' and '.join(connections)}?", abort=True, err=True)
+        typer.confirm(f"Resume {', '.join(connections)}?", abort=True, err=True)
