@@ -58,7 +58,7 @@ def property_problems(account: Account, uses: Sequence[ActionUse]) -> Iterator[R
     for use in uses:
         for param, kind in _params_of(use):
             for name, value in use.properties(param).items() if kind in definitions else ():
-                found = _property_problem(account, kind, definitions[kind], name, value)
+                found = _property_problem(kind, definitions[kind], name, value)
                 if found:
                     yield RuleProblem(*found, use, (param, name))
 
@@ -69,14 +69,14 @@ def reference_problems(account: Account, scopes: Scopes, uses: Sequence[ActionUs
     Without the scope for owners, an owner's ID cannot be looked up; it works all the same.
     """
     for use in uses:
-        for param, verify in (("owner", _owner_problem), ("disposition", _outcome_problem)):
-            value = use.params.get(param)
-            if not isinstance(value, str):
+        for location, owner in _owners_in(use):
+            if owner.isdecimal() and scopes.missing(OWNERS_READ):
                 continue
-            if param == "owner" and value.isdecimal() and scopes.missing(OWNERS_READ):
-                continue
-            if text := verify(account, value):
-                yield _problem(text, use, (param,))
+            if text := account.owners.verify(owner).problem:
+                yield _problem(text, use, location)
+        outcome = use.params.get("disposition")
+        if isinstance(outcome, str) and (text := account.call_outcomes.resolve(outcome).problem):
+            yield _problem(text, use, ("disposition",))
         if use.action.name == "create_ticket" and (found := _stage_problem(account, use)):
             yield found
 
@@ -105,16 +105,18 @@ def _stage_problem(account: Account, use: ActionUse) -> RuleProblem | None:
     return _problem(text, use, (location,)) if text else None
 
 
-def _owner_problem(account: Account, owner: str) -> str:
-    return "" if owner == CONTACT_OWNER else account.owners.verify(owner).problem
-
-
-def _outcome_problem(account: Account, outcome: str) -> str:
-    return account.call_outcomes.resolve(outcome).problem
+def _owners_in(use: ActionUse) -> Iterator[tuple[Location, str]]:
+    """Return the owners that a step names, and where: the param `owner`, and HubSpot's property for it."""
+    named: dict[Location, Any] = {("owner",): use.params.get("owner")}
+    for param, _ in _params_of(use):
+        named[param, OWNER_PROPERTY] = use.properties(param).get(OWNER_PROPERTY)
+    for location, owner in named.items():
+        if owner not in (None, FROM_EVENT, CONTACT_OWNER):
+            yield location, str(owner)
 
 
 def _property_problem(
-    account: Account, kind: str, definitions: Mapping[str, Any], name: str, value: Any
+    kind: str, definitions: Mapping[str, Any], name: str, value: Any
 ) -> tuple[str, str] | None:
     """Return what is wrong with one property, and a hint."""
     definition = definitions.get(name)
@@ -128,11 +130,8 @@ def _property_problem(
             f"the property `{name}` of HubSpot's {kind} is read-only",
             "HubSpot itself sets it; leave it out",
         )
-    if value is None or value is FROM_EVENT:
+    if value is None or value is FROM_EVENT or name == OWNER_PROPERTY:
         return None
-    if name == OWNER_PROPERTY:
-        problem = _owner_problem(account, str(value))
-        return (problem, "the param `owner` takes an email address as well") if problem else None
     return _value_problem(definition, name, value)
 
 

@@ -52,7 +52,7 @@ def errors(hubspot: CrmConnection, action: str, params: Mapping[str, Any]) -> li
         ({"newsletter": "yes"}, "the property `newsletter` must be true or false, not `yes`", ""),
         ({"last_call": "yesterday"}, "must be a date like 2026-03-02, not `yesterday`", ""),
         ({"hs_email_optout": True}, "`hs_email_optout` of HubSpot's contacts is read-only", "leave it out"),
-        ({"hubspot_owner_id": "99"}, "HubSpot has no owner with the ID 99", "`owner`"),
+        ({"hubspot_owner_id": "99"}, "HubSpot has no owner with the ID 99", ""),
     ],
 )  # fmt: skip
 def test_wrong_property_is_named_with_what_to_write(
@@ -114,6 +114,7 @@ def test_without_the_scope_for_owners_only_an_email_address_is_a_problem(
 ) -> None:
     sandbox.hubspot.missing_scopes = {"crm.objects.owners.read"}
     assert errors(hubspot, "log_call", {"owner": "70019"}) == []
+    assert errors(hubspot, "log_call", {"properties": {"hubspot_owner_id": "70019"}}) == []
     [(text, _)] = errors(hubspot, "log_call", {"owner": "owner@harbourlight.example"})
     assert text == "the HubSpot key lacks the scope crm.objects.owners.read"
 
