@@ -147,7 +147,7 @@ def _token_error(response: httpx.Response, answer: Mapping[str, Any]) -> Deliver
         )
     words = f"{answer.get('error_description', '')} {answer.get('error', '')}"
     code = next((code for code in _FIXES if _contains(words, code)), "")
-    if status >= 500 or status < 400:
+    if status >= 500 or status < 400 or status in (408, 425):
         return TransientError(f"the OAuth token endpoint answered {status} without a token")
     return AuthenticationError(
         f"the OAuth token endpoint answered {' '.join(filter(None, (str(status), code)))}",
