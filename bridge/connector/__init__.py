@@ -32,7 +32,6 @@ from bridge.connector.callbacks import (
     StatusUpdate,
 )
 from bridge.connector.contact_filling import write_for_contact, write_for_contacts
-from bridge.connector.contact_links import ContactLinks, forget_contact_links, read_contact_links
 from bridge.connector.contact_profile import ContactDetails, ContactField, ContactProfile
 from bridge.connector.contact_resolution import refusal_notes, resolve_contact, resolve_contacts
 from bridge.connector.contacts import (
@@ -78,6 +77,7 @@ from bridge.connector.opt_outs import (
     flags_by_address,
 )
 from bridge.connector.params import ConnectorSettings, Email, Params, PhoneNumber, param
+from bridge.connector.related_records import RelatedRecords, forget_related_records, read_related_records
 from bridge.connector.rule_checks import FROM_EVENT, ActionUse, Location, Place, RuleProblem
 from bridge.connector.sms import Segments, segments
 from bridge.connector.transport import (
@@ -120,7 +120,6 @@ __all__ = [
     "ContactDeleted",
     "ContactDetails",
     "ContactField",
-    "ContactLinks",
     "ContactLookupParams",
     "ContactMatch",
     "ContactParams",
@@ -155,6 +154,7 @@ __all__ = [
     "Properties",
     "Property",
     "ProviderUrl",
+    "RelatedRecords",
     "ResolvedContact",
     "RuleProblem",
     "SecretFile",
@@ -177,7 +177,7 @@ __all__ = [
     "fields_to_write",
     "find_all_contacts",
     "flags_by_address",
-    "forget_contact_links",
+    "forget_related_records",
     "http_client",
     "is_loopback",
     "items_by_conversation",
@@ -189,7 +189,7 @@ __all__ = [
     "per_conversation",
     "per_event",
     "per_message",
-    "read_contact_links",
+    "read_related_records",
     "refusal_notes",
     "remaining_seconds",
     "resolve_contact",

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, func, or_, select
 
-from bridge.connector.contact_links import links_key
 from bridge.connector.contact_profile import ContactProfile
+from bridge.connector.related_records import related_records_key
 from bridge.contacts.address import address_key
 from bridge.contacts.time_zone import residence_time_zone
 from bridge.store import schema
@@ -134,7 +134,7 @@ def delete_cached_contacts(conn: Connection, address: str) -> int:
         conn.execute(
             delete(_TABLE).where(
                 _TABLE.c.connection == connection,
-                _TABLE.c.lookup_key.in_([_profile_key(record_id), links_key(record_id)]),
+                _TABLE.c.lookup_key.in_([_profile_key(record_id), related_records_key(record_id)]),
             )
         )
     return deleted

@@ -264,7 +264,7 @@ contact_cache = Table(
                      "share.")),
     Column("lookup_key", Text, primary_key=True,
            info=_doc("`phone:` or `email:` and the address; `zone:` and the address for a time zone, "
-                     "`opt_out:` and the address for opt-out flags; `record:` or `links:` and an external ID for "
+                     "`opt_out:` and the address for opt-out flags; `record:` or `related:` and an external ID for "
                      "what is known about a record.")),
     Column("value", Text, nullable=False,
            info=_doc("External ID, an IANA time zone, or JSON: opt-out flags (channel: field), the empty fields of a "

@@ -10,26 +10,26 @@ from bridge.connector import (
     CONTACT_OWNER,
     BatchResult,
     ContactDeleted,
-    ContactLinks,
     ContactQuery,
     ContactRef,
     Context,
+    RelatedRecords,
     Success,
-    forget_contact_links,
-    read_contact_links,
+    forget_related_records,
+    read_related_records,
     write_for_contacts,
 )
 from bridge.errors import DeliveryError, TransientError
 
 from .account import Account
 from .contact_source import Contacts
-from .links import read_links
 from .records import ASSOCIATION_TYPES, LINKED_TYPES, OWNER_PROPERTY, Record, write_records
+from .related_records import read_related
 
 ORPHANS_SHOWN = ("calls", "tasks", "tickets")
 """Types that HubSpot lists on a page of their own. A note without a contact is shown nowhere."""
 _LINK_FIELDS = {kind: name for kind, name in LINKED_TYPES.items() if kind != "contacts"}
-"""Object type -> field of ContactLinks."""
+"""Object type -> field of RelatedRecords."""
 
 
 @dataclass(frozen=True)
@@ -92,30 +92,30 @@ def write_drafts(
     existing_ids = {
         key: record_id for key in contacts if (record_id := drafts[key].context.existing_id) is not None
     }
-    links = _read_links(account, drafts, contacts, existing_ids)
+    related = _read_related(account, drafts, contacts, existing_ids)
     records: dict[str, Record] = {}
     results: Results = {}
     for key, contact in contacts.items():
         draft = drafts[key]
         is_shown = contact is not None or (kind in ORPHANS_SHOWN and not draft.skip)
         if is_shown or key in existing_ids:
-            records[key] = _record(account, kind, draft, contact, links)
+            records[key] = _record(account, kind, draft, contact, related)
         else:
             results[key] = Success(detail=draft.skip or "not logged")
     written = write_records(account, kind, records, existing_ids)
     if kind in LINKED_TYPES:  # a new ticket changes which one is the contact's only open ticket
         cache = next(iter(drafts.values())).context.contact_cache
-        forget_contact_links(cache, [contact.id for contact in contacts.values() if contact])
+        forget_related_records(cache, [contact.id for contact in contacts.values() if contact])
     return results | _write_transcripts(account, drafts, records, contacts, written)
 
 
-def _read_links(
+def _read_related(
     account: Account,
     drafts: Mapping[str, Draft],
     contacts: Mapping[str, ContactRef | None],
     existing_ids: Mapping[str, str],
-) -> dict[str, ContactLinks]:
-    """Return the links of the contacts whose record is new, read for all of them together.
+) -> dict[str, RelatedRecords]:
+    """Return the related records of the contacts whose record is new, read for all of them together.
 
     A contact that was just created has none.
     """
@@ -125,7 +125,7 @@ def _read_links(
         if contact and not contact.created and key not in existing_ids
     ]
     cache = next(iter(drafts.values())).context.contact_cache
-    return read_contact_links(cache, ids, partial(read_links, account))
+    return read_related_records(cache, ids, partial(read_related, account))
 
 
 def _record(
@@ -133,15 +133,15 @@ def _record(
     kind: str,
     draft: Draft,
     contact: ContactRef | None,
-    links: Mapping[str, ContactLinks],
+    related_by_contact: Mapping[str, RelatedRecords],
 ) -> Record:
-    contact_links = links.get(contact.id, ContactLinks()) if contact else ContactLinks()
+    related = related_by_contact.get(contact.id, RelatedRecords()) if contact else RelatedRecords()
     notes = list(draft.notes)
     linked = {"contacts": contact.id} if contact else {}
     for linked_type, name in _LINK_FIELDS.items():
         if linked_type not in ASSOCIATION_TYPES[kind]:
             continue
-        record_id = draft.linked.get(linked_type) or getattr(contact_links, name)
+        record_id = draft.linked.get(linked_type) or getattr(related, name)
         if problem := account.missing_scopes.problem(linked_type):
             if contact or record_id:
                 notes.append(f"not associated with a {name}: {problem}")
@@ -151,7 +151,7 @@ def _record(
             linked[linked_type] = record_id
     owner = draft.owner
     if owner == CONTACT_OWNER:
-        owner = draft.new_owner if contact and contact.created else contact_links.owner
+        owner = draft.new_owner if contact and contact.created else related.owner
     lookup = account.owners.resolve(owner) if owner else None
     if lookup is not None and lookup.problem:
         notes.append(f"without the owner: {lookup.problem}")

@@ -6,18 +6,18 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from simple_salesforce.format import format_soql
 
-from bridge.connector import CONTACT_OWNER, ContactLinks, param
+from bridge.connector import CONTACT_OWNER, RelatedRecords, param
 
 from .lenient_writes import CONTACT_PREFIX, LEAD_PREFIX
 from .new_records import NewRecordParams
 from .org import Org
 from .owners import OWNER, USER_PREFIX
 from .session import Record
-from .settings import ID_PATTERN
+from .settings import ID_PATTERN, Settings
 from .soql import select
 
 _PREFIXES = {"case": "500", "opportunity": "006"}
@@ -50,6 +50,18 @@ class TaskReferenceParams(NewRecordParams):
     )
 
 
+def check_ids(_settings: Settings, params: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with an ID that a rule itself contains. One of the event is only noted."""
+    for kind, prefix in _PREFIXES.items():
+        if (record_id := params.get(kind)) and not _is_id(kind, record_id):
+            return f"`{kind}` needs the ID of a Salesforce {kind}: 15 or 18 letters and digits that start with {prefix}"
+    return None
+
+
+def _is_id(kind: str, record_id: str) -> bool:
+    return re.fullmatch(ID_PATTERN, record_id) is not None and record_id.startswith(_PREFIXES[kind])
+
+
 @dataclass
 class References:
     """The references of one Task."""
@@ -61,17 +73,17 @@ class References:
 
 
 def references(
-    org: Org, params: TaskReferenceParams, links: ContactLinks, record_id: str | None
+    org: Org, params: TaskReferenceParams, records: RelatedRecords, record_id: str | None
 ) -> References:
     """Return owner and related record of a Task of this contact or lead."""
     found = References()
-    _set_owner(org, params.owner, links, found)
+    _set_owner(org, params.owner, records, found)
     if record_id is None or not record_id.startswith(LEAD_PREFIX):  # Salesforce refuses both for a lead
-        _set_related(params, links, found)
+        _set_related(params, records, found)
     return found
 
 
-def _set_owner(org: Org, name: str | None, links: ContactLinks, found: References) -> None:
+def _set_owner(org: Org, name: str | None, records: RelatedRecords, found: References) -> None:
     if name and name != CONTACT_OWNER:
         owner = org.owners.find(name)
         if owner.is_user:
@@ -80,12 +92,12 @@ def _set_owner(org: Org, name: str | None, links: ContactLinks, found: Reference
         problem = owner.problem or "a queue cannot own a Task"
         found.notes.append(f"not for the owner that the rule names: {problem}")
     found.derived.add("OwnerId")
-    fallback = org.owners.find(org.settings.owner) if org.settings.owner and not links.owner else None
-    if owner_id := links.owner or (fallback.id if fallback and fallback.is_user else ""):
+    fallback = org.owners.find(org.settings.owner) if org.settings.owner and not records.owner else None
+    if owner_id := records.owner or (fallback.id if fallback and fallback.is_user else ""):
         found.fields["OwnerId"] = owner_id
 
 
-def _set_related(params: TaskReferenceParams, links: ContactLinks, found: References) -> None:
+def _set_related(params: TaskReferenceParams, records: RelatedRecords, found: References) -> None:
     named: Mapping[Literal["case", "opportunity"], str | None] = {
         "case": params.case,
         "opportunity": params.opportunity,
@@ -94,17 +106,17 @@ def _set_related(params: TaskReferenceParams, links: ContactLinks, found: Refere
         found.fields["WhatId"] = params.what
         return
     for kind, record_id in named.items():
-        if record_id and re.fullmatch(ID_PATTERN, record_id) and record_id.startswith(_PREFIXES[kind]):
+        if record_id and _is_id(kind, record_id):
             found.fields["WhatId"] = record_id
             return
         if record_id:
             found.notes.append(f"without the {kind}: its ID is not one of Salesforce")
-    if not any(named.values()) and (related := links.ticket or links.deal):
+    if not any(named.values()) and (related := records.ticket or records.deal):
         found.fields["WhatId"] = related
         found.derived.add("WhatId")
 
 
-def read_links(org: Org, ids: Sequence[str]) -> dict[str, ContactLinks]:
+def read_related(org: Org, ids: Sequence[str]) -> dict[str, RelatedRecords]:
     """Return owner, account and the one open case or opportunity of contacts and leads, with one request.
 
     With more than one open case or opportunity in all, there is none. What the integration user may not read is empty.
@@ -134,16 +146,16 @@ def read_links(org: Org, ids: Sequence[str]) -> dict[str, ContactLinks]:
     for row in rows.get("OpportunityContactRole", ()):
         related[str(row["ContactId"])].add(str(row["OpportunityId"]))
     return {
-        str(row["Id"]): _links(row, related[str(row["Id"])])
+        str(row["Id"]): _related_records(row, related[str(row["Id"])])
         for row in (*rows.get("Contact", ()), *rows.get("Lead", ()))
     }
 
 
-def _links(row: Record, related: set[str]) -> ContactLinks:
+def _related_records(row: Record, related: set[str]) -> RelatedRecords:
     owner_id = str(row.get("OwnerId") or "")
     is_active = bool((row.get("Owner") or {}).get("IsActive")) and owner_id.startswith(USER_PREFIX)
     only = next(iter(related)) if len(related) == 1 else ""
-    return ContactLinks(
+    return RelatedRecords(
         owner=owner_id if is_active else "",
         company=str(row.get("AccountId") or ""),
         deal=only if only.startswith(_PREFIXES["opportunity"]) else "",

@@ -13,12 +13,12 @@ from bridge.connector import (
     BatchItem,
     BatchResult,
     ContactDeleted,
-    ContactLinks,
     ContactRef,
     Context,
+    RelatedRecords,
     Success,
-    forget_contact_links,
-    read_contact_links,
+    forget_related_records,
+    read_related_records,
     write_for_contacts,
 )
 from bridge.errors import DeliveryError
@@ -27,7 +27,7 @@ from .contact_source import Contacts
 from .errors import DELETED_CODES, error_code
 from .new_records import types_to_create
 from .org import BATCH_SIZE, Org
-from .related_records import TaskReferenceParams, read_links, references
+from .related_records import TaskReferenceParams, read_related, references
 from .session import Record
 from .task_upserts import upsert_tasks
 
@@ -80,14 +80,14 @@ def _write_tasks(
     """
     cache = next(iter(items.values())).context.contact_cache
     ids = [contact.id for contact in contacts.values() if contact is not None]
-    links = read_contact_links(cache, ids, partial(read_links, org))
+    related = read_related_records(cache, ids, partial(read_related, org))
     records: dict[str, Record] = {}
     transcripts: dict[str, Sequence[str]] = {}
     notes: dict[str, list[str]] = {}
     for key, contact in contacts.items():
         params, context = items[key].params, items[key].context
         record_id = contact.id if contact else None
-        found = references(org, params, links.get(record_id or "", ContactLinks()), record_id)
+        found = references(org, params, related.get(record_id or "", RelatedRecords()), record_id)
         kept = found.derived if context.existing_id else set()
         fields = {name: value for name, value in found.fields.items() if name not in kept}
         task = build(key, contact)
@@ -99,7 +99,9 @@ def _write_tasks(
         org, records, {key: task_id for key, task_id in existing_ids.items() if task_id is not None}
     )
     if refused := [key for key, result in results.items() if result.refused]:
-        forget_contact_links(cache, [contact.id for key in refused if (contact := contacts[key]) is not None])
+        forget_related_records(
+            cache, [contact.id for key in refused if (contact := contacts[key]) is not None]
+        )
     written = {key: _result(results[key].result, contacts[key], notes[key]) for key in records}
     return written | _write_transcripts(org, records, transcripts, written)
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bridge.connector import Success
-from bridge.connector.contact_links import LINKS_TTL, links_key
 from bridge.connector.crm import split_text
+from bridge.connector.related_records import RELATED_RECORDS_TTL, related_records_key
 from bridge.sandbox import RunningSandbox
 from bridge.testing import event
 from tests.integration.crm import CrmConnection, call_events, email_address, phone_number
@@ -172,9 +172,11 @@ def test_missing_scope_costs_only_its_association(
 def test_links_are_read_again_after_an_hour(hubspot: CrmConnection, portal: Portal) -> None:
     contact = portal.contact()
     hubspot.deliver("log_call", _calls(hubspot, 1)[0])
-    assert hubspot.contact_cache.ttls[links_key(contact)] == LINKS_TTL == timedelta(hours=1)
+    assert (
+        hubspot.contact_cache.ttls[related_records_key(contact)] == RELATED_RECORDS_TTL == timedelta(hours=1)
+    )
     deal = portal.deal(contact)
-    del hubspot.contact_cache.ids[links_key(contact)]
+    del hubspot.contact_cache.ids[related_records_key(contact)]
     result = hubspot.deliver("log_call", _calls(hubspot, 1, start=1)[0])
     assert portal.links("calls", str(result.id))["deals"] == [deal]
 

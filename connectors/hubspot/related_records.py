@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
-from bridge.connector import ContactLinks
+from bridge.connector import RelatedRecords
 
 from .account import Account
 from .errors import required_scopes, status_of
@@ -15,8 +15,8 @@ _MAX_PER_CONTACT = 100
 """A contact with more deals or tickets than this is taken to have several open ones."""
 
 
-def read_links(account: Account, contact_ids: Sequence[str]) -> dict[str, ContactLinks]:
-    """Return the links of existing contacts, with one request each for contacts, deals and tickets.
+def read_related(account: Account, contact_ids: Sequence[str]) -> dict[str, RelatedRecords]:
+    """Return the related records of existing contacts, with one request each for contacts, deals and tickets.
 
     If any contact has deals or tickets, another request each reads which of these are open.
     """
@@ -30,7 +30,7 @@ def read_links(account: Account, contact_ids: Sequence[str]) -> dict[str, Contac
     deals = _only_open(account, found, "deals", "hs_is_closed", _is_open_deal)
     tickets = _only_open(account, found, "tickets", "hs_pipeline_stage", partial(_is_open_ticket, account))
     return {
-        contact_id: ContactLinks(
+        contact_id: RelatedRecords(
             owner=contacts[contact_id].get("hubspot_owner_id") or "",
             company=contacts[contact_id].get("associatedcompanyid") or "",
             deal=deals.get(contact_id, ""),
