@@ -22,10 +22,17 @@ from bridge.connector import (
     same_number,
     search_digits,
 )
-from bridge.errors import DeliveryError, PermanentError
+from bridge.errors import AccountError, DeliveryError, PermanentError
 
 from .errors import classify_error
-from .lenient_writes import CONTACT_PREFIX, LEAD_PREFIX, WriteOutcome, update_leniently, write_leniently
+from .lenient_writes import (
+    CONTACT_PREFIX,
+    FIELDS,
+    LEAD_PREFIX,
+    WriteOutcome,
+    update_leniently,
+    write_leniently,
+)
 from .new_records import (
     ACCOUNT_FIELDS,
     NO_COMPANY,
@@ -147,19 +154,23 @@ class Contacts:
         return [results[number] for number in range(len(records))]
 
     def fill(self, details: Mapping[str, ContactDetails]) -> dict[str, FillResult]:
-        """Write values to empty fields of contacts and leads, without those that Salesforce refuses."""
+        """Write values to empty fields of contacts and leads, without those that Salesforce refuses.
+
+        A record that the integration user may not edit is left alone: its calls are logged all the same.
+        """
         changes = {
             record_id: (object_type_of(record_id), self._fields_to_fill(record_id, values))
             for record_id, values in details.items()
         }
         outcomes = update_leniently(self._org, changes)
-        for outcome in outcomes.values():
-            if outcome.error is not None:
+        results: dict[str, FillResult] = {}
+        for record_id, outcome in outcomes.items():
+            if isinstance(outcome.error, AccountError) and outcome.denied:
+                outcome.refused |= {FIELDS[name]: outcome.denied for name in changes[record_id][1]}
+            elif outcome.error is not None:
                 raise outcome.error
-        return {
-            record_id: FillResult(outcome.refused, outcome.existing_id)
-            for record_id, outcome in outcomes.items()
-        }
+            results[record_id] = FillResult(outcome.refused, outcome.existing_id)
+        return results
 
     def _fields_to_fill(self, record_id: str, values: ContactDetails) -> Record:
         first, last = values.first_name, values.last_name

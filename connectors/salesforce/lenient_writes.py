@@ -29,6 +29,13 @@ FIELDS: Mapping[str, ContactField] = {
 """Fields that the bridge writes by itself. A refused field of a rule fails the delivery instead."""
 _OF_NEW_RECORDS: Mapping[str, str] = {"LeadSource": "the lead source", "OwnerId": "the owner"}
 """Further fields of new records that are left out if they are refused."""
+_ACCESS_CODES = {
+    "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
+    "INVALID_FIELD",
+    "INVALID_FIELD_FOR_INSERT_UPDATE",
+    "INVALID_TYPE",
+}
+"""Besides `INSUFFICIENT_ACCESS...`: codes for an access that the integration user lacks."""
 _MAX_ROUNDS = 4
 _ADDRESS_WORDS = {"Email": r"\be-?mail", "Phone": r"\bphone"}
 
@@ -48,6 +55,8 @@ class WriteOutcome:
     is_duplicate: bool = False
     """A duplicate rule rejected the record."""
     error: DeliveryError | None = None
+    denied: str = ""
+    """Salesforce's error code if `error` is an access that the integration user lacks."""
 
 
 def write_leniently(
@@ -83,11 +92,12 @@ def _read_result(outcome: WriteOutcome, item: Mapping[str, Any], record: Record)
     if isinstance(result, Success):
         outcome.id = result.id or ""
         return set()
+    code = str(item["errors"][0]["statusCode"]) if item.get("errors") else ""
     refused = _refused_fields(item) & record.keys()
     if isinstance(result, AccountError) and not refused & _OF_NEW_RECORDS.keys():
         outcome.error = result  # no value is wrong: every record would be refused
+        outcome.denied = code if code in _ACCESS_CODES or code.startswith("INSUFFICIENT_ACCESS") else ""
         return set()
-    code = str(item["errors"][0]["statusCode"]) if item.get("errors") else ""
     if code in ("DUPLICATES_DETECTED", "DUPLICATE_VALUE"):
         outcome.is_duplicate = code == "DUPLICATES_DETECTED"
         outcome.existing_id = _existing_id(item)

@@ -63,6 +63,8 @@ _OPTIONAL_FIELDS = ("Type", "LeadSource")
 """Fields that the bridge leaves out if the org's picklist does not have the value."""
 _QUEUE_OWNED = ("create_case", "upsert_contact")
 """Actions whose records a queue may own."""
+_LOGS = {"log_call", "log_chat", "log_message", "create_task"}
+"""Actions that write a Task; that they complete the contact or lead as well is optional."""
 _FLAGS = {"create": "createable", "edit": "updateable"}
 
 
@@ -104,10 +106,13 @@ def _permission_problems(
                     missing[access].append(use.action.name)
         if missing := {access: actions for access, actions in missing.items() if actions}:
             names = " and ".join(access.capitalize() for access in missing)
-            actions = ", ".join(dict.fromkeys(action for names_ in missing.values() for action in names_))
+            actions = dict.fromkeys(action for names_ in missing.values() for action in names_)
+            # Contacts and leads are only completed; their calls are logged all the same.
+            is_optional = object_type in _PEOPLE and missing.keys() == {"edit"} and actions.keys() <= _LOGS
             yield RuleProblem(
-                f"the integration user has no {names} access to {object_type} (for {actions}): grant it under Object "
-                f"Settings in {PERMISSION_SET}"
+                f"the integration user has no {names} access to {object_type} (for {', '.join(actions)}): grant it "
+                f"under Object Settings in {PERMISSION_SET}",
+                level="warning" if is_optional else "error",
             )
 
 

@@ -116,6 +116,27 @@ def test_missing_edit_permission_is_told_from_one_locked_record(
     assert "Contact" in denied.fix
 
 
+@pytest.mark.parametrize("reason", ["sharing", "permission", "field"])
+def test_contact_that_may_not_be_edited_is_left_alone_and_its_call_is_logged(
+    salesforce: CrmConnection, sandbox: RunningSandbox, reason: str
+) -> None:
+    org = sandbox.salesforce
+    contact = org.add("Contact", LastName="Lindqvist", Email=EMAIL).id
+    if reason == "sharing":
+        org.crm.access.read_only.add(contact)
+    elif reason == "permission":
+        org.deny("Contact", "edit")
+    else:
+        org.make_read_only("Contact", "Phone")
+    result = salesforce.deliver("log_call")
+    assert [task["WhoId"] for task in org.tasks] == [contact]
+    assert org.contacts[0]["Phone"] is None
+    assert "without the phone number, which the CRM refused" in result.detail
+    # An action whose purpose is the change still needs the permission.
+    failure = failure_of(salesforce, "upsert_contact", {"properties": {"Department": "Workshop"}})
+    assert type(failure) is AccountError
+
+
 def test_inactive_integration_user_pauses_contact_and_lead_writes(
     salesforce: CrmConnection, sandbox: RunningSandbox
 ) -> None:

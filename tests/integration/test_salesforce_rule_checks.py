@@ -192,6 +192,14 @@ def test_hidden_fields_of_the_bridge_are_named_together(
     assert (unsearched.level, "Contact.HomePhone, Contact.OtherPhone" in unsearched.text) == ("warning", True)
 
 
+def test_missing_edit_of_contacts_is_a_warning_for_logs_only(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    sandbox.salesforce.deny("Contact", "edit")
+    assert [problem.level for problem in problems(salesforce, "log_call")] == ["warning"]
+    assert [problem.level for problem in problems(salesforce, "upsert_contact")] == ["error"]
+
+
 def test_permissions_depend_on_what_the_rules_create(
     salesforce: CrmConnection, sandbox: RunningSandbox
 ) -> None:

@@ -13,8 +13,10 @@ class Access:
 
     denied: dict[str, set[str]] = field(default_factory=dict)
     """Object types, and what the integration user may not do with their records: `read`, `create`, `edit`."""
+    read_only: set[str] = field(default_factory=set)
+    """Records that the integration user can read and refer to, but not edit."""
     unshared: set[str] = field(default_factory=set)
-    """Records that the integration user can read, but not edit or refer to."""
+    """Records that the integration user can neither edit nor refer to."""
     approval_locks: set[str] = field(default_factory=set)
     """Records that nobody may edit, because an approval process has locked them."""
     may_customize: bool = True
@@ -39,7 +41,7 @@ class Access:
         self._check(object_type, "edit", "updated")
         if record_id in self.approval_locks:
             raise RecordError("ENTITY_IS_LOCKED", "the entity is locked for editing")
-        if record_id in self.unshared:
+        if record_id in self.read_only | self.unshared:
             raise RecordError(
                 "INSUFFICIENT_ACCESS_OR_READONLY", "insufficient access rights on object id", status=403
             )
