@@ -22,7 +22,7 @@ from .descriptions import description
 from .field_values import writable_fields
 from .org import BATCH_SIZE, Org
 from .permissions import WRITE_TASKS
-from .related_records import TaskReferenceParams
+from .related_records import TaskReferenceParams, check_ids
 from .session import Record
 from .settings import connector
 from .task_records import NewTask, local_date, log_tasks, truncate
@@ -89,6 +89,8 @@ def log_chat(org: Org, items: Sequence[BatchItem[LogChatParams]]) -> list[BatchR
     return _log(org, items)
 
 
+log_call.check_params(check_ids)
+log_chat.check_params(check_ids)
 P = TypeVar("P", LogCallParams, LogChatParams)
 
 

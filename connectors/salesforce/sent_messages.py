@@ -11,7 +11,7 @@ from bridge.connector import BatchItem, BatchResult, ContactRef, Context, param,
 
 from .org import BATCH_SIZE, Org
 from .permissions import WRITE_TASKS
-from .related_records import TaskReferenceParams
+from .related_records import TaskReferenceParams, check_ids
 from .settings import connector
 from .task_records import MAX_LENGTH, NewTask, local_date, local_time, log_tasks, truncate, zone_of
 
@@ -72,6 +72,9 @@ def log_message(org: Org, items: Sequence[BatchItem[LogMessageParams]]) -> list[
         return NewTask(truncate(fields))
 
     return log_tasks(org, by_key, build)
+
+
+log_message.check_params(check_ids)
 
 
 def _title(params: LogMessageParams) -> str:

@@ -18,7 +18,7 @@ from bridge.connector import (
 from .field_values import writable_fields
 from .org import Org
 from .permissions import WRITE_TASKS
-from .related_records import TaskReferenceParams
+from .related_records import TaskReferenceParams, check_ids
 from .settings import connector
 from .task_records import NewTask, local_date, log_tasks, truncate
 
@@ -49,3 +49,6 @@ def create_task(org: Org, params: CreateTaskParams, context: Context) -> Success
     if not isinstance(result, Success):
         raise result
     return result
+
+
+create_task.check_params(check_ids)

@@ -101,6 +101,24 @@ def test_id_that_is_not_of_salesforce_is_noted_and_nothing_is_guessed(
     assert result.detail == "without the case: its ID is not one of Salesforce"
 
 
+@pytest.mark.parametrize("action", ["log_call", "log_chat", "create_task", "log_message"])
+@pytest.mark.parametrize(
+    ("params", "problem"),
+    [
+        ({"case": "5005g00000AbCdE", "opportunity": "0065g00000AbCdEAAA"}, None),
+        ({"case": "ZD-1042"}, "`case` needs the ID of a Salesforce case: 15 or 18 letters"),
+        ({"opportunity": "5005g00000AbCdE"}, "`opportunity` needs the ID of a Salesforce opportunity"),
+    ],
+)
+def test_id_in_a_rule_is_checked_when_the_rules_are_loaded(
+    salesforce: CrmConnection, action: str, params: dict[str, str], problem: str | None
+) -> None:
+    check = salesforce.connector.actions[action].run_check_params
+    assert check is not None
+    found = check(salesforce.connected.client.settings, params)
+    assert found is None if problem is None else found.startswith(problem)
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_case_that_was_deleted_meanwhile_does_not_lose_the_call(
     salesforce: CrmConnection, sandbox: RunningSandbox, named: bool
