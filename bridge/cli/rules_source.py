@@ -12,10 +12,11 @@ from bridge.rules.sources import SourceFile
 
 
 def rules_path(file: Path | None, active: Path) -> Path:
-    """Return the file or folder to read: `active` for one of its own files, which are only valid together."""
-    if file is None or (file.exists() and file.resolve() in _members(active)):
+    """Return the file or folder to read: `active` for one of its own files or its `rules.d`, only valid together."""
+    if file is None:
         return active
-    return file
+    own = {*_members(active), (base_folder(active) / FOLDER).resolve()}
+    return active if file.exists() and file.resolve() in own else file
 
 
 def _members(active: Path) -> set[Path]:
@@ -41,7 +42,7 @@ def new_rules(new: Path, replaced: Path | None, active: Path) -> NewRules:
     file, or the file with the same name. Raise ConfigError if it is unclear which file is meant.
     """
     if replaced is None:
-        path = new if new.is_dir() else rules_path(new, active)
+        path = rules_path(new, active)
         if path != new or new == active or new.is_dir():
             return NewRules(read_rules_files(path), path, None, str(path))
     target = _target(new, replaced, active)

@@ -90,7 +90,7 @@ def test_test_files_next_to_the_active_file_count(folder: Path) -> None:
         FAILING[FAILING.index("tests:") :].replace("the team", "another")
     )
     code, output = apply(folder, NEW, "--yes")
-    assert (code, "failed: another is notified" in output) == (1, True), output
+    assert (code, "failed: another is notified (notify: expected slack.post" in output) == (1, True), output
 
 
 def test_service_keeps_its_rules_if_the_tests_of_the_file_fail(folder: Path) -> None:
@@ -177,3 +177,29 @@ def test_service_reloads_when_a_file_is_added_changed_or_removed(folder: Path) -
         assert rules() == ["notify", "missed"]
         added.unlink()
         assert eventually(lambda: rules() == ["notify"] and not deployed()["load_error"])
+
+
+def test_folder_of_rules_files(folder: Path) -> None:
+    config = folder / "config"
+    config.mkdir()
+    (folder / "rules.yaml").rename(config / "main.yaml")
+    (config / "sms.yaml").write_text(SMS)
+    variables = {"BRIDGE_RULES_FILE": "config"}
+
+    def run(*arguments: str) -> str:
+        result = run_command(folder, clean_environment(**ACCOUNT, **variables), *arguments)
+        return result.stdout + result.stderr
+
+    assert "config is valid: 2 files, 2 rules, 2 tests" in run("check")
+    assert "config is valid: 2 files" in run("check", "config/sms.yaml")
+    assert "2 passed" in run("test")
+    (folder / "sms.yaml").write_text(SMS.replace("Missed", "Gone"))
+    assert run("apply", "sms.yaml", "--yes").startswith("Applied to config/sms.yaml")
+    assert "Gone" in (config / "sms.yaml").read_text()
+    code, output = apply(folder, SMS, "--yes", **variables)
+    assert code == 1
+    assert "name the file to replace" in output
+    assert "the files are main.yaml, sms.yaml" in output
+    for file in config.iterdir():
+        file.unlink()
+    assert "the folder config has no rules file: put a file there" in run("check")
