@@ -66,7 +66,7 @@ def property_problems(account: Account, uses: Sequence[ActionUse]) -> Iterator[R
 def reference_problems(account: Account, scopes: Scopes, uses: Sequence[ActionUse]) -> Iterator[RuleProblem]:
     """Find owners, call outcomes, pipelines and stages that the account does not have.
 
-    Without the scope for owners, an owner's ID cannot be looked up; it works all the same.
+    Without the scope for owners, an owner's ID cannot be looked up, but it works.
     """
     for use in uses:
         for location, owner in _owners_in(use):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import QuotaExhausted
 from bridge.sandbox import RunningSandbox
-from bridge.sandbox.hubspot.api import DAILY_LIMIT
+from bridge.sandbox.hubspot.settings_api import DAILY_LIMIT
 from bridge.testing import event, load_connector
 from tests.integration.crm import CrmConnection
 

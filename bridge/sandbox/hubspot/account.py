@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
-from bridge.sandbox.hubspot.api import API_VERSION, DAILY_LIMIT, PORTAL_ID, HubSpotApi
+from bridge.sandbox.hubspot.api import HubSpotApi
 from bridge.sandbox.hubspot.associations import Association
 from bridge.sandbox.hubspot.crm import Crm, CrmObject
 from bridge.sandbox.hubspot.errors import error_response, rate_limited
@@ -21,6 +21,7 @@ from bridge.sandbox.hubspot.pipelines import ticket_pipelines
 from bridge.sandbox.hubspot.properties import parse_property
 from bridge.sandbox.hubspot.schema import default_object_types
 from bridge.sandbox.hubspot.scopes import missing_scopes_response, required_scopes
+from bridge.sandbox.hubspot.settings_api import API_VERSION, DAILY_LIMIT, PORTAL_ID
 from bridge.sandbox.provider import ProviderError, ProviderRequest
 
 ACCESS_TOKEN = "pat-na1-5a6d0c8e-1f2b-4c3d-9e8f-0a1b2c3d4e5f"  # noqa: S105 - valid only in this sandbox
