@@ -68,6 +68,19 @@ def find_described(
     )
 
 
+def required_fields(description: Mapping[str, Any]) -> list[str]:
+    """Return the custom fields that a new record must have. Salesforce fills in required standard fields itself."""
+    return [
+        str(field["name"])
+        for field in description["fields"]
+        if field.get("custom")
+        and field.get("createable")
+        and not field.get("nillable", True)
+        and not field.get("defaultedOnCreate")
+        and field.get("type") != "boolean"
+    ]
+
+
 def check_value(field: DescribedField, written: str, value: Any) -> Problem | None:
     """Return why the field does not take the value. `written` is how the rule calls the field."""
     values = value if isinstance(value, list) else [value]

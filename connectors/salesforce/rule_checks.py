@@ -9,7 +9,7 @@ from bridge.connector import CONTACT_OWNER, ActionUse, RuleProblem
 from bridge.errors import AccountError
 
 from .account_errors import PERMISSION_SET
-from .field_checks import check_value, find_described
+from .field_checks import check_value, find_described, required_fields
 from .match_fields import MATCH_FIELDS, OPTIONAL_FIELDS
 from .org import Org
 from .permissions import read_needs
@@ -77,6 +77,7 @@ def check_rules(org: Org, uses: Sequence[ActionUse]) -> list[RuleProblem]:
         *_hidden_field_problems(descriptions),
         *_case_field_problems(org, descriptions, uses),
         *_field_problems(descriptions, uses),
+        *_required_field_problems(descriptions, uses),
         *_owner_problems(org, uses),
     ]
 
@@ -191,6 +192,28 @@ def _field_problems(
                     if name in _OPTIONAL_FIELDS and (level == "error" or object_type == "Task"):
                         text, level = f"{text.partition(';')[0]}; it is left out", "warning"
                     yield RuleProblem(text, hint, use, (param,), level)
+
+
+def _required_field_problems(
+    descriptions: Mapping[str, Mapping[str, Any] | None], uses: Sequence[ActionUse]
+) -> Iterator[RuleProblem]:
+    for use in uses:
+        for object_type, access in _access(use).items():
+            description = descriptions.get(object_type)
+            if description is None or "create" not in access:
+                continue
+            params = [
+                param
+                for param, object_types in _FIELD_PARAMS.get(use.action.name, {}).items()
+                if object_type in object_types
+            ]
+            written = {name.lower() for param in params for name in use.properties(param)}
+            for name in required_fields(description):
+                if name.lower() not in written:
+                    hint = (
+                        f"set it under `{params[-1]}`" if params else "give it a default value in Salesforce"
+                    )
+                    yield RuleProblem(f"every new {object_type} must have the field `{name}`", hint, use)
 
 
 def _owner_problems(org: Org, uses: Sequence[ActionUse]) -> Iterator[RuleProblem]:

@@ -219,6 +219,35 @@ def test_field_hidden_from_the_user_is_told_from_a_misspelled_one(
     assert "that the integration user can see" in problem.text
 
 
+@pytest.mark.parametrize(
+    ("kind", "action", "params", "hint"),
+    [
+        ("Lead", "log_call", {}, "set it under `new_contact`"),
+        ("Lead", "log_call", {"new_contact": {"region__c": "North"}}, None),
+        ("Lead", "log_call", {"on_missing": "skip"}, None),
+        ("Lead", "update_lead", {}, None),
+        ("Lead", "upsert_contact", {"properties": {"Region__c": FROM_EVENT}}, None),
+        ("Contact", "log_call", {}, None),
+        ("Contact", "log_call", {"on_missing": "contact"}, "set it under `new_contact`"),
+        ("Case", "create_case", {}, "set it under `properties`"),
+        ("Task", "create_task", {}, "set it under `properties`"),
+        ("Task", "log_message", {}, "give it a default value in Salesforce"),
+    ],
+)
+def test_required_field_that_no_rule_sets_is_found(
+    salesforce: CrmConnection,
+    sandbox: RunningSandbox,
+    kind: str,
+    action: str,
+    params: dict[str, Any],
+    hint: str | None,
+) -> None:
+    sandbox.salesforce.add_field(kind, Field("Region__c", required=True))
+    sandbox.salesforce.add_field(kind, Field("Is_Vip__c", "boolean", required=True))
+    found = [(problem.text, problem.hint) for problem in problems(salesforce, action, **params)]
+    assert found == ([(f"every new {kind} must have the field `Region__c`", hint)] if hint else [])
+
+
 def test_inactive_default_owner_is_found(sandbox: RunningSandbox) -> None:
     sandbox.salesforce.deactivate_user(SALES_USER_ID)
     connection = CrmConnection("salesforce", sandbox, {"SALESFORCE_OWNER": SALES_USER_ID})
