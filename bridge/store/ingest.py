@@ -7,7 +7,7 @@ by unique keys that are kept permanently, not by a query beforehand.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -18,12 +18,14 @@ from bridge.contacts.address import address_key
 from bridge.errors import StoreUnavailable
 from bridge.events import Event
 from bridge.ids import new_id
+from bridge.json_values import parse_body
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert
 from bridge.store.database import EVENTS_TOPIC, Database
 
 IngestResult = Literal["stored", "duplicate", "conflict", "unavailable"]
-"""`conflict`: the same ID with another body, kept as a rejected request; `unavailable`: not stored, send it again."""
+"""`conflict`: the identity of a stored event with another body, kept as a rejected request; `unavailable`: not stored,
+send it again."""
 
 MAX_REJECTED_REQUESTS = 10_000
 """Rejected requests that are kept; beyond that, unsigned and old ones are deleted first."""
@@ -36,6 +38,8 @@ class IncomingEvent:
 
     event: Event
     body: bytes
+    separate: bool = False
+    """An operator has decided that it is another event than the stored one with the same fallback key."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def event_row(incoming: IncomingEvent) -> dict[str, object]:
     return {
         "id": event.id,
         "dedupe_key": event.dedupe_key,
-        "fallback_dedupe_key": event.fallback_dedupe_key,
+        "fallback_dedupe_key": None if incoming.separate else event.fallback_dedupe_key,
         "type": event.type,
         "conversation_id": event.conversation.id,
         "phone": contact.phone,
@@ -121,21 +125,39 @@ def stored_ids(conn: Connection, rows: Sequence[dict[str, object]]) -> set[str]:
 
 
 def _compare_with_stored(conn: Connection, incoming: IncomingEvent, row: dict[str, object]) -> IngestResult:
-    """Return `duplicate` if the stored event has the same body; otherwise keep the request and return `conflict`."""
+    """Return `duplicate` if the stored event is the same; otherwise keep the request and return `conflict`."""
+    if conflict := _conflict(conn, incoming, row):
+        received_at = incoming.event.received_at
+        record_rejected_request(
+            conn, RejectedRequest("conflict", conflict, 200, True, received_at, incoming.body)
+        )
+        return "conflict"
+    return "duplicate"
+
+
+def _conflict(conn: Connection, incoming: IncomingEvent, row: dict[str, object]) -> str | None:
+    """Return which stored event has the same identity and another body, or None.
+
+    A retry under a new `webhookId` is no conflict, nor is one whose stored body has been deleted.
+    """
     events = schema.events
-    stored_hash = conn.execute(
-        select(events.c.body_sha256).where(events.c.dedupe_key == row["dedupe_key"])
-    ).scalar_one_or_none()
-    if stored_hash is None or stored_hash == row["body_sha256"]:
-        return "duplicate"
-    record_rejected_request(
-        conn,
-        RejectedRequest(
-            "conflict", "a stored event has this webhookId and another body", 200, True,
-            incoming.event.received_at, incoming.body,
-        ),
-    )  # fmt: skip
-    return "conflict"
+    columns = select(events.c.id, events.c.body, events.c.body_sha256)
+    same_id = conn.execute(columns.where(events.c.dedupe_key == row["dedupe_key"])).one_or_none()
+    if same_id is not None:
+        if same_id.body_sha256 == row["body_sha256"]:
+            return None
+        return f"{same_id.id} has the same webhookId and another body"
+    fallback = row["fallback_dedupe_key"]
+    same_time = conn.execute(columns.where(events.c.fallback_dedupe_key == fallback)).one_or_none()
+    if same_time is None or same_time.body is None:
+        return None
+    if _without_webhook_id(parse_body(same_time.body)) == _without_webhook_id(incoming.event.body):
+        return None
+    return f"{same_time.id} has the same type, conversation and timestamp, and another body"
+
+
+def _without_webhook_id(body: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in body.items() if name != "webhookId"}
 
 
 def record_rejected_request(conn: Connection, request: RejectedRequest) -> str:

@@ -7,7 +7,7 @@ action that could contact a recipient twice for one cause is rejected, with a me
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -347,7 +347,8 @@ def _route_again(
 def accept_rejected_request(database: Database, actor: str, request_id: str) -> ActionResult:
     """Accept a rejected request as an event; its signature must be valid.
 
-    If the process dies between the two transactions, the action can be repeated: the event is then a duplicate.
+    A conflict becomes an event of its own, beside the stored one that has the same identity. If the process dies between
+    the two transactions, the action can be repeated: the event is then a duplicate.
     """
     table = schema.rejected_requests
     with database.read() as conn:
@@ -362,29 +363,22 @@ def accept_rejected_request(database: Database, actor: str, request_id: str) -> 
             False,
             "it has no valid signature, so its body was not kept; Heppu has to send it again",
         )
-    if row.reason == "conflict":
-        return ActionResult(
-            request_id, False,
-            "a stored event has the same ID and another body; compare both (`bridge show`), and send the correct "
-            "one with `bridge send FILE --now`",
-        )  # fmt: skip
     try:
         event = read_event(row.body, row.received_at, database.default_country)
     except SignedRequestRejected as error:
         return ActionResult(request_id, False, f"not a valid event: {error.detail}")
-    result = store_events(database, [IncomingEvent(event, row.body)])[0]
+    is_conflict = row.reason == "conflict"
+    if is_conflict:
+        event = replace(event, dedupe_key=f"accepted|{request_id}")
+    result = store_events(database, [IncomingEvent(event, row.body, separate=is_conflict)])[0]
     if result == "unavailable":
         raise BridgeError("the event could not be stored; try again")
     events = schema.events
+    same = events.c.dedupe_key == event.dedupe_key
+    if not is_conflict:
+        same = or_(same, events.c.fallback_dedupe_key == event.fallback_dedupe_key)
     with database.write() as conn:
-        event_id = conn.execute(
-            select(events.c.id).where(
-                or_(
-                    events.c.dedupe_key == event.dedupe_key,
-                    events.c.fallback_dedupe_key == event.fallback_dedupe_key,
-                )
-            )
-        ).scalar()
+        event_id = conn.execute(select(events.c.id).where(same)).scalar()
         conn.execute(update(table).where(table.c.id == request_id).values(accepted_event_id=event_id))
         record_audit(conn, database.now(conn), actor, "accept", [request_id], {"event": event_id})
     return ActionResult(

@@ -17,7 +17,7 @@ from bridge.store import schema
 from bridge.store.database import Database
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.migrate import current_revision, upgrade
-from bridge.store.queries import list_events, list_rejected_requests
+from bridge.store.queries import list_events, list_rejected_requests, show_rejected_request
 
 NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 
@@ -68,6 +68,18 @@ def test_known_id_with_another_body_is_a_conflict_and_not_routed(database: Datab
     assert store_events(database, [other]) == ["conflict"]
     assert len(list_events(database).items) == 1
     assert [item["reason"] for item in list_rejected_requests(database).items] == ["conflict"]
+
+
+def test_same_second_of_a_conversation_with_another_body_is_a_conflict_and_kept(database: Database) -> None:
+    one = incoming()
+    other = json.dumps(json.loads(one.body) | {"webhookId": "whd_another", "summary": "another"}).encode()
+    assert store_events(database, [one, IncomingEvent(read_event(other, NOW), other)]) == [
+        "stored",
+        "conflict",
+    ]
+    [kept] = list_rejected_requests(database).items
+    assert kept["detail"] == f"{one.event.id} has the same type, conversation and timestamp, and another body"
+    assert show_rejected_request(database, kept["id"])["body"] == other
 
 
 def test_event_without_id_is_deduplicated_by_its_body(database: Database) -> None:

@@ -20,12 +20,13 @@ from bridge.rules.load import load_or_raise
 from bridge.rules.model import Rules
 from bridge.rules.route import route
 from bridge.samples import refresh_sample, sample
+from bridge.signing import read_event
 from bridge.store import schema
 from bridge.store.audit_log import list_audit_entries
 from bridge.store.connections import pause, resume
 from bridge.store.database import Database
 from bridge.store.erase import erase
-from bridge.store.ingest import RejectedRequest, record_rejected_requests
+from bridge.store.ingest import IncomingEvent, RejectedRequest, record_rejected_requests, store_events
 from bridge.store.operator_actions import (
     ActionResult,
     accept_rejected_request,
@@ -388,15 +389,29 @@ def test_accepted_request_of_stored_event_is_not_stored_twice(engine: Engine) ->
     [
         ({"signature_valid": False}, "it has no valid signature"),
         ({"body": b"[]", "reason": "not_json"}, "not a valid event"),
-        ({"reason": "conflict"}, "a stored event has the same ID and another body"),
     ],
 )
-def test_unsigned_invalid_or_conflicting_request_is_not_accepted(
-    engine: Engine, changes: Any, text: str
-) -> None:
+def test_unsigned_or_invalid_request_is_not_accepted(engine: Engine, changes: Any, text: str) -> None:
     result = accept_rejected_request(engine.database, "ada", rejected_request(engine, **changes))
     assert (result.done, text in result.text) == (False, True)
     assert list_events(engine.database).items == []
+
+
+@pytest.mark.parametrize("changes", [{}, {"webhookId": "whd_other"}])
+def test_accepted_conflict_becomes_an_event_beside_the_stored_one(
+    engine: Engine, changes: dict[str, str]
+) -> None:
+    stored = engine.event()
+    body = json.dumps(dict(stored.body) | {"summary": "another"} | changes).encode()
+    event = read_event(body, stored.received_at)
+    assert store_events(engine.database, [IncomingEvent(event, body)]) == ["conflict"]
+    [request] = list_rejected_requests(engine.database).items
+    assert stored.id in request["detail"]
+    result = accept_rejected_request(engine.database, "ada", request["id"])
+    ids = {item["id"] for item in list_events(engine.database).items}
+    assert (result.done, len(ids), stored.id in ids) == (True, 2, True)
+    assert result.text.removeprefix("accepted as ") in ids - {stored.id}
+    assert not accept_rejected_request(engine.database, "ada", request["id"]).done
 
 
 def test_accept_of_unknown_request_raises_not_found(engine: Engine) -> None:
