@@ -155,10 +155,11 @@ def _print_delivery(delivery: Mapping[str, Any], find_pause: FindPause) -> None:
             "Next attempt": _next_attempt(delivery, find_pause),
             "Expires at": format_timestamp(delivery["expires_at"]),
             "Left out": "; ".join(delivery["options"].get("notes", ())),
+            "From Heppu": ", ".join(delivery["options"].get("late", ())),
         }
     )
     _heading("Parameters")
-    console().print_json(data=delivery["params"])
+    console().print_json(data=delivery["params"] | delivery["options"].get("late", {}))
     _heading("Timeline (UTC)")
     for at, text in timeline(delivery):
         echo(f"{format_timestamp(at)}  {text}")

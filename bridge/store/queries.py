@@ -190,7 +190,7 @@ def show_event(database: Database, event_id: str) -> dict[str, Any]:
 
 
 def show_delivery(database: Database, delivery_id: str) -> dict[str, Any]:
-    """Return one delivery with its parameters and attempts; raise NotFound."""
+    """Return one delivery with its parameters, attempts and follow-ups; raise NotFound."""
     table, attempts = schema.deliveries, schema.attempts
     with database.read() as conn:
         row = conn.execute(select(table).where(table.c.id == delivery_id)).one_or_none()
@@ -203,6 +203,12 @@ def show_delivery(database: Database, delivery_id: str) -> dict[str, Any]:
             select(attempts).where(attempts.c.delivery_id == delivery_id).order_by(attempts.c.fencing_token)
         )
         delivery["attempt_history"] = [dict(attempt._mapping) for attempt in attempt_rows]
+        # By the event as well, because that is indexed.
+        is_follow_up = (table.c.event_id == row.event_id) & (table.c.parent_id == delivery_id)
+        follow_ups = select(*table.c["id", "trigger", "action", "created_at"]).where(is_follow_up)
+        delivery["follow_ups"] = [
+            dict(item._mapping) for item in conn.execute(follow_ups.order_by(table.c.created_at, table.c.id))
+        ]
     return delivery
 
 

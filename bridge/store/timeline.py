@@ -14,7 +14,7 @@ def describe_state(delivery: Mapping[str, Any]) -> str:
 
 
 def timeline(delivery: Mapping[str, Any]) -> list[tuple[datetime, str]]:
-    """Return what happened to a delivery (with its `attempt_history` and its `audit`), in order."""
+    """Return what happened to a delivery (with its `attempt_history`, `follow_ups` and `audit`), in order."""
     return sorted(_entries(delivery), key=lambda entry: entry[0])
 
 
@@ -28,6 +28,8 @@ def _entries(delivery: Mapping[str, Any]) -> Iterator[tuple[datetime, str]]:
             yield attempt["finished_at"], f"{kind} {attempt['fencing_token']} finished: {result}"
     if delivery["message_status_at"] is not None:
         yield delivery["message_status_at"], f"message status: {delivery['message_status']}"
+    for item in delivery["follow_ups"]:
+        yield item["created_at"], f"{item['trigger']}: {item['action']} ({item['id']})"
     for entry in delivery["audit"]:
         yield entry["created_at"], describe_audit_entry(entry)
     if delivery["finished_at"] is not None:

@@ -181,7 +181,7 @@ class Dashboard:
             error=error,
             delivery=delivery,
             timeline=timeline(delivery),
-            params=_indented_json(delivery["params"]),
+            params=_indented_json(delivery["params"] | delivery["options"].get("late", {})),
         )
 
     def search(self, request: Request, form: Form | None = None) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,12 +18,14 @@ from bridge.errors import (
     RateLimited,
     TransientError,
 )
-from bridge.rules.model import Rules
+from bridge.rules.counting import History
+from bridge.rules.model import PlannedDelivery, Routing, Rules
 from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.store.connections import all_connections, pause, resume
 from bridge.store.database import Database
 from bridge.store.erase import erase
 from bridge.store.operator_actions import cancel
+from bridge.store.rerender import rerender_rule
 from bridge.store.retention import prune
 from bridge.store.schema import conversation_details
 from bridge.testing import Clock, Connected, connect, event, load_connector
@@ -393,3 +395,22 @@ def test_cancelled_delivery_needs_no_details(bridge: Bridge) -> None:
     bridge.reader.poll(bridge.account)
     assert bridge.heppu.calls == []
     assert [row.run_at for row in bridge.rows()] == [None]
+
+
+def test_waiting_delivery_is_rendered_again_from_the_changed_rule(bridge: Bridge) -> None:
+    database = bridge.engine.database
+    delivery_id = bridge.deliver()
+    bridge.engine.run_due()
+    changed = {"title": "Said: {{ details.transcript }}"}
+
+    def route(event: Event, now: datetime, history: History) -> Routing:
+        key = f"record {event.conversation.id}"
+        planned = PlannedDelivery(
+            "test", "rule", 0, "desk.record", "desk", {}, now, key, True, None, late=changed
+        )
+        return Routing((planned,), ())
+
+    assert rerender_rule(database, "ada", "test", bridge.rules(), route).rendered == 1
+    bridge.heppu.conversations["conv_1"] = {"transcript": TRANSCRIPT}
+    bridge.later(minutes=6)
+    assert bridge.show(delivery_id)["params"] == {"title": f"Said: {TRANSCRIPT}"}

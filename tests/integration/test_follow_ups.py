@@ -29,6 +29,7 @@ from bridge.store.operator_actions import resolve
 from bridge.store.queries import list_deliveries
 from bridge.store.results import record_results
 from bridge.store.schema import connections
+from bridge.store.timeline import timeline
 from bridge.worker.router import Router
 from tests.integration.engine import Engine
 
@@ -263,7 +264,12 @@ def test_flag_and_follow_ups_of_a_success_change_together(
     assert _posts(engine) == []
     follow_up_deliveries(engine.database, plan)
     assert not engine.show(delivery_id)["needs_follow_up"]
-    assert [item["parent_id"] for item in _posts(engine)] == [delivery_id]
+    [follow_up] = _posts(engine)
+    assert follow_up["parent_id"] == delivery_id
+    shown = engine.show(delivery_id)
+    assert [item["id"] for item in shown["follow_ups"]] == [follow_up["id"]]
+    texts = [text for _, text in timeline(shown | {"audit": []})]
+    assert f"on_success: desk.post ({follow_up['id']})" in texts
 
 
 def _posts(engine: Engine) -> list[Mapping[str, Any]]:
