@@ -43,6 +43,10 @@ class Owners:
         """Return the owner as `resolve` does, but look up an ID as well."""
         return self.resolve(owner) if "@" in owner else self._remember(owner, self._by_id(owner))
 
+    def emails(self) -> list[str]:
+        """Return the email addresses of the first hundred active owners, to suggest the nearest one."""
+        return [str(owner.email) for owner in self._api.get_page(limit=100).results or () if owner.email]
+
     def report_refused(self, owner_id: str) -> None:
         """Remember that HubSpot refused an ID, so that the next records are written without it at once."""
         problem = f"HubSpot has no active owner with the ID {owner_id}"

@@ -13,6 +13,7 @@ from bridge.connector import (
     Location,
     RuleProblem,
     did_you_mean,
+    nearest,
 )
 
 from .account import Account
@@ -73,7 +74,9 @@ def reference_problems(account: Account, scopes: Scopes, uses: Sequence[ActionUs
             if owner.isdecimal() and scopes.missing(OWNERS_READ):
                 continue
             if text := account.owners.verify(owner).problem:
-                yield _problem(text, use, location)
+                known = account.owners.emails() if "@" in owner and not scopes.missing(OWNERS_READ) else []
+                suggestion = nearest(owner, known)
+                yield RuleProblem(text, f"did you mean `{suggestion}`?" if suggestion else "", use, location)
         outcome = use.params.get("disposition")
         if isinstance(outcome, str) and (text := account.call_outcomes.resolve(outcome).problem):
             yield _problem(text, use, ("disposition",))

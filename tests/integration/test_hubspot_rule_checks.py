@@ -109,6 +109,11 @@ def test_unknown_owner_and_call_outcome_are_found(
     assert text in found[0]
 
 
+def test_nearest_owner_is_suggested(hubspot: CrmConnection) -> None:
+    [(_, hint)] = errors(hubspot, "log_call", {"owner": "ownr@harbourlight.example"})
+    assert hint == "did you mean `owner@harbourlight.example`?"
+
+
 def test_without_the_scope_for_owners_only_an_email_address_is_a_problem(
     hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
