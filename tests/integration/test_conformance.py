@@ -72,8 +72,9 @@ class HubspotProvider(SandboxProvider):
             self.sandbox.fault("hubspot", method=method, path=path, drop=when)
 
     def side_effect_count(self) -> int:
-        created = len(self.account.calls) + len(self.account.notes) + len(self.account.tasks)
-        # A call, chat or task also fills in the contact's name.
+        kinds = ("calls", "notes", "tasks", "tickets", "communications", "emails")
+        created = sum(len(self.account.objects(kind)) for kind in kinds) - 1
+        # A new record also fills in the contact's name.
         named = 0 if created else sum("firstname" in contact.properties for contact in self.account.contacts)
         closed = sum(ticket.properties["hs_pipeline_stage"] == "911204" for ticket in self.account.tickets)
         unsubscribed = len(self.account.crm.unsubscribed)
