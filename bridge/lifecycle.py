@@ -149,13 +149,11 @@ class PauseCause(DescribedEnum):
 _S = DeliveryState
 ALLOWED: Final[Mapping[DeliveryState | None, frozenset[DeliveryState]]] = {
     None: frozenset({_S.PENDING, _S.FAILED}),
-    _S.PENDING: frozenset(
-        {_S.PENDING, _S.RUNNING, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED, _S.SUPPRESSED}
-    ),
+    _S.PENDING: frozenset({_S.PENDING, _S.RUNNING, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED, _S.SUPPRESSED}),
     _S.RUNNING: frozenset({_S.SUCCEEDED, _S.RETRYING, _S.NEEDS_REVIEW, _S.FAILED}),
     _S.RETRYING: frozenset({_S.RETRYING, _S.RUNNING, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED, _S.SUPPRESSED}),
     _S.NEEDS_REVIEW: frozenset({_S.PENDING, _S.SUCCEEDED, _S.CANCELLED}),
-    _S.SUCCEEDED: frozenset({_S.SUCCEEDED}),
+    _S.SUCCEEDED: frozenset({_S.SUCCEEDED, _S.FAILED}),
     _S.FAILED: frozenset({_S.PENDING, _S.SUCCEEDED}),
     _S.CANCELLED: frozenset({_S.SUCCEEDED}),
     _S.SUPPRESSED: frozenset({_S.SUCCEEDED}),
@@ -177,6 +175,8 @@ class KeyEffect(StrEnum):
     """Complete it, if it is still reserved for this delivery: the attempt took effect."""
     COMPLETE_LATE = "complete_late"
     """Complete it even if it was released in the meantime: the action took effect, or may have, as learned later."""
+    UNDO = "undo"
+    """Release it although it was completed: the provider had accepted the message, and delivered nothing."""
 
 
 class IllegalTransition(Exception):
@@ -284,6 +284,14 @@ class Transition:
         is_known = delivery.state is DeliveryState.SUCCEEDED
         key = KeyEffect.KEEP if is_known else KeyEffect.COMPLETE_LATE
         return cls(DeliveryState.SUCCEEDED, None, detail, key=key, undelivered=undelivered)
+
+    @classmethod
+    def not_delivered(cls, reason: str, detail: str | None) -> Self:
+        """A status callback proves that an accepted message was not delivered, because of the account.
+
+        Unlike a message that did not reach its recipient, it can be sent again once the account is in order.
+        """
+        return cls(DeliveryState.FAILED, reason, detail, key=KeyEffect.UNDO)
 
     @classmethod
     def requeued(cls, delivery: CurrentDelivery, detail: str | None) -> Self:

@@ -99,8 +99,8 @@ class CallbackReply:
     problem: str = ""
     """What the request contained that could not be read, for the log: without personal data, or masked."""
     account_error: AccountError | None = None
-    """Set if the request proves that the account, not the recipient, is at fault: the connection is paused. The
-    messages that it reports as failed were not delivered, and are not sent again automatically."""
+    """Set if the request proves that the account, not the recipient, is at fault: the connection is paused, and the
+    deliveries of the messages that it reports as undelivered fail. An operator can retry them."""
 
 
 @dataclass(frozen=True)

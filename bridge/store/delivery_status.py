@@ -79,7 +79,7 @@ def apply_callback(
             if isinstance(delivery, str):
                 unmatched.append(UnmatchedStatus(status_update, delivery))
                 continue
-            is_news |= _apply_status(database, conn, delivery, status_update, now)
+            is_news |= _apply_status(database, conn, delivery, status_update, account_error, now)
             if status_update.undeliverable and delivery.channel and delivery.recipient:
                 detail = mask(status_update.detail)
                 problem = DeliveryProblem(delivery.channel, delivery.recipient, name, detail)
@@ -129,9 +129,17 @@ def _match(deliveries: dict[str, Delivery], status_update: StatusUpdate) -> Deli
 
 
 def _apply_status(
-    database: Database, conn: Connection, delivery: Delivery, status_update: StatusUpdate, now: datetime
+    database: Database,
+    conn: Connection,
+    delivery: Delivery,
+    status_update: StatusUpdate,
+    account_error: AccountError | None,
+    now: datetime,
 ) -> bool:
-    """Store a message status, and confirm its delivery; return False for an outdated status, which changes nothing."""
+    """Store a message status, and confirm its delivery; return False for an outdated status, which changes nothing.
+
+    With an `account_error`, a message that was not delivered makes its delivery fail, so that it can be retried.
+    """
     columns: dict[str, Any] = {}
     is_news = latest_status(delivery.message_status, status_update.state) != delivery.message_status
     undelivered = is_news and status_update.state in UNDELIVERED_STATUSES
@@ -140,6 +148,13 @@ def _apply_status(
         columns |= {"message_status": status_update.state, "message_status_at": now}
     if delivery.external_id is None and status_update.id is not None:
         columns["external_id"] = status_update.id
+    if not is_news and status_update.state != "delivered" and _failed_by_account(delivery):
+        return False  # repeated, or out of order
+    if undelivered and account_error is not None and delivery.state is DeliveryState.SUCCEEDED:
+        transition = Transition.not_delivered(account_error.reason, detail)
+        change = Change(delivery, transition, columns | {"possibly_sent_at": None})
+        apply_transitions(database, conn, [change], now)
+        return True
     # While an attempt runs, its result confirms the delivery and is followed up; it includes this status.
     is_running = delivery.state is DeliveryState.RUNNING
     if not is_running and (undelivered or delivery.state is not DeliveryState.SUCCEEDED):
@@ -150,3 +165,8 @@ def _apply_status(
             columns["detail"] = detail
         conn.execute(update(_TABLE).where(_TABLE.c.id == delivery.id).values(columns))
     return is_news
+
+
+def _failed_by_account(delivery: Delivery) -> bool:
+    """Return whether the provider had accepted the message of a failed delivery, and did not deliver it."""
+    return delivery.state is DeliveryState.FAILED and delivery.message_status in UNDELIVERED_STATUSES

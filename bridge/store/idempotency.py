@@ -130,6 +130,20 @@ def release_keys(conn: Connection, reserved: Mapping[str, str]) -> None:
     conn.execute(delete(_TABLE).where(is_unused))
 
 
+def undo_completion(conn: Connection, completed: Mapping[str, str]) -> None:
+    """Release the keys that these deliveries (ID -> key) completed, because their effect was undone.
+
+    A key that a replay with `--force` has reserved stays reserved for it.
+    """
+    if not completed:
+        return
+    keys = _TABLE.c.key.in_(set(completed.values()))
+    is_completed = keys & _TABLE.c.completed_by.in_(completed)
+    conn.execute(update(_TABLE).where(is_completed).values(completed_by=None, external_id=None))
+    is_unused = keys & _TABLE.c.reserved_by.is_(None) & _TABLE.c.completed_by.is_(None)
+    conn.execute(delete(_TABLE).where(is_unused))
+
+
 def _other_unresolved_holder() -> ScalarSelect[str]:
     """Select another delivery of the conversation with the same key whose outcome is unknown."""
     holder, other = schema.deliveries.alias("holder"), schema.deliveries.alias("other")

@@ -51,8 +51,15 @@ class ActionResult:
     """A description of what was done, or of why nothing was done and what to do instead."""
 
 
-_SCHEDULE_START: Mapping[str, Any] = {"attempts": 0, "first_attempt_at": None, "possibly_sent_at": None}
-"""The columns of a delivery whose retry schedule starts again."""
+_SCHEDULE_START: Mapping[str, Any] = {
+    "attempts": 0,
+    "first_attempt_at": None,
+    "possibly_sent_at": None,
+    "external_id": None,
+    "message_status": None,
+    "message_status_at": None,
+}
+"""The columns of a delivery whose retry schedule starts again, without the message that was not delivered."""
 
 
 def retry(database: Database, actor: str, delivery_ids: Sequence[str]) -> list[ActionResult]:

@@ -18,7 +18,12 @@ from bridge.store import schema
 from bridge.store.bulk import bulk_update
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import Delivery
-from bridge.store.idempotency import mark_completed, mark_completed_late, release_keys
+from bridge.store.idempotency import (
+    mark_completed,
+    mark_completed_late,
+    release_keys,
+    undo_completion,
+)
 
 _TABLE = schema.deliveries
 
@@ -65,6 +70,9 @@ def apply_transitions(database: Database, conn: Connection, changes: Sequence[Ch
     )
     release_keys(
         conn, {change.delivery.id: change.delivery.idempotency_key for change in by_key[KeyEffect.RELEASE]}
+    )
+    undo_completion(
+        conn, {change.delivery.id: change.delivery.idempotency_key for change in by_key[KeyEffect.UNDO]}
     )
     for change in by_key[KeyEffect.COMPLETE_LATE]:
         external_id = change.columns.get("external_id", change.delivery.external_id)

@@ -10,11 +10,19 @@ import pytest
 from starlette.applications import Starlette
 
 from bridge.clock import uptime
-from bridge.connector import CallbackReply, CallbackRequest, Connector, ConnectorSettings, StatusUpdate
+from bridge.connector import (
+    CallbackReply,
+    CallbackRequest,
+    Connector,
+    ConnectorSettings,
+    MessageStatus,
+    StatusUpdate,
+)
 from bridge.errors import AccountError, AuthenticationError
 from bridge.store.connections import all_connections, register_accounts, resume
 from bridge.store.database import Database
 from bridge.store.delivery_status import apply_callback
+from bridge.store.operator_actions import retry
 from bridge.telemetry import Metrics
 from bridge.testing import Connected
 from bridge.web.callbacks import callback_routes
@@ -89,28 +97,81 @@ def test_changed_settings_end_the_pause(engine: Engine) -> None:
     assert connection(engine)["pause_cause"] is None
 
 
-def test_callback_about_the_account_pauses_the_connection_and_the_message_stays_undelivered(
+def report(engine: Engine, state: MessageStatus, delivery_id: str) -> None:
+    """Report the status of the first message of a delivery; the number is not registered."""
+    failed = state in ("failed", "undelivered")
+    status = StatusUpdate(state, f"sms-{delivery_id}", delivery_id, "30034")
+    apply_callback(engine.database, "desk", [status], NOT_REGISTERED if failed else None)
+
+
+def messages(engine: Engine) -> list[str]:
+    return [delivery_id for delivery_id, _ in engine.provider.messages]
+
+
+def test_callback_about_the_account_pauses_the_connection_and_its_message_can_be_retried(
     engine: Engine,
 ) -> None:
     sent = engine.deliver("send")
     engine.run_due()
     waiting = engine.deliver("send")
-    status = StatusUpdate("undelivered", f"sms-{sent}", sent, "30034")
-    apply_callback(engine.database, "desk", [status], NOT_REGISTERED)
+    report(engine, "undelivered", sent)
 
     row = connection(engine)
     assert (row["pause_cause"], row["alert_due"]) == ("account", True)
     assert row["pause_reason"] == "the number is not registered (30034); register it at the provider"
     engine.run_for(minutes=10)
-    assert [delivery_id for delivery_id, _ in engine.provider.messages] == [sent]
-    assert engine.show(sent)["message_status"] == "undelivered"
+    assert messages(engine) == [sent]
+    shown = engine.show(sent)
+    assert (shown["state"], shown["reason"], shown["detail"]) == ("failed", "account", "30034")
+    assert (shown["message_status"], shown["needs_follow_up"]) == ("undelivered", True)
     assert engine.show(waiting)["state"] == "pending"
 
     resume(engine.database, "desk", "ada")
-    apply_callback(engine.database, "desk", [status], NOT_REGISTERED)  # the provider repeats it
-    assert connection(engine)["pause_cause"] is None
     engine.run_for(minutes=1)
-    assert [delivery_id for delivery_id, _ in engine.provider.messages] == [sent, waiting]
+    assert messages(engine) == [sent, waiting]  # nothing is sent again unasked
+    assert retry(engine.database, "ada", [sent])[0].done
+    engine.run_due()
+    assert messages(engine) == [sent, waiting, sent]
+    shown = engine.show(sent)
+    assert (shown["state"], shown["message_status"]) == ("succeeded", "queued")
+
+
+@pytest.mark.parametrize("repeated", ["undelivered", "failed", "sent", "queued"])
+def test_repeated_or_late_status_changes_nothing(engine: Engine, repeated: MessageStatus) -> None:
+    sent = engine.deliver("send")
+    engine.run_due()
+    report(engine, "undelivered", sent)
+    resume(engine.database, "desk", "ada")
+    report(engine, repeated, sent)
+    assert connection(engine)["pause_cause"] is None
+    assert engine.show(sent)["state"] == "failed"
+    assert retry(engine.database, "ada", [sent])[0].done
+    report(engine, repeated, sent)
+    assert engine.show(sent)["state"] == "pending"
+    engine.run_due()
+    assert messages(engine) == [sent, sent]
+
+
+def test_message_that_arrived_after_all_is_not_sent_again(engine: Engine) -> None:
+    sent = engine.deliver("send")
+    engine.run_due()
+    report(engine, "undelivered", sent)
+    report(engine, "delivered", sent)
+    assert engine.show(sent)["state"] == "succeeded"
+    assert not retry(engine.database, "ada", [sent])[0].done
+
+
+def test_callback_during_the_attempt_counts_the_message_as_undelivered(engine: Engine) -> None:
+    sent = engine.deliver("send")
+    engine.provider.after = lambda: report(engine, "undelivered", sent)
+    engine.step()
+    shown = engine.show(sent)
+    assert (shown["state"], shown["message_status"], shown["needs_follow_up"]) == (
+        "succeeded",
+        "undelivered",
+        True,
+    )
+    assert connection(engine)["pause_cause"] == "account"
 
 
 @pytest.fixture
