@@ -136,10 +136,8 @@ class CallParams(ConversationParams):
     )
     recording_url: str | None = param(
         None,
-        "URL of the recording (https). Default: none; Heppu's is `{{ details.recordingUrl }}`.",
+        "URL of the recording. Default: none; Heppu's is `{{ details.recordingUrl }}`.",
         example="https://example.com/1.mp3",
-        pattern=r"^https://",
-        must_be="a URL that starts with https://",
     )
     call_type: str | None = param(
         None, "Type of the call, one of those that the CRM account has.", example="Support call"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from bridge.connector import (
@@ -62,6 +62,16 @@ class LogCallParams(CallParams):
     deal: str | None = DEAL
     ticket: str | None = TICKET
 
+    @property
+    def playable_recording(self) -> str | None:
+        """The URL of the recording if HubSpot can play it: it takes https only."""
+        return self.recording_url if (self.recording_url or "").startswith("https://") else None
+
+    def details(self, context: Context) -> Mapping[str, object]:
+        """Return the details with a recording that HubSpot cannot play, so that its URL is not lost."""
+        recording = None if self.playable_recording else self.recording_url
+        return {"Recording": recording, **super().details(context)}
+
 
 class LogChatParams(ChatParams):
     """A chat to log."""
@@ -105,9 +115,9 @@ def _call_draft(account: Account, call: LogCallParams, context: Context) -> Draf
             "hs_call_disposition": disposition,
             "hs_call_from_number": caller,
             "hs_call_to_number": callee,
-            "hs_call_recording_url": call.recording_url,
+            "hs_call_recording_url": call.playable_recording,
             # HubSpot knows no other source, and needs it only for recordings.
-            "hs_call_source": "INTEGRATIONS_PLATFORM" if call.recording_url else None,
+            "hs_call_source": "INTEGRATIONS_PLATFORM" if call.playable_recording else None,
             "hs_activity_type": call.call_type,
         }
         return to_properties(account, "calls", standard | call.additional_fields(context))

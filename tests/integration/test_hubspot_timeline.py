@@ -462,6 +462,16 @@ def test_call_without_recording_has_no_source(hubspot: CrmConnection, sandbox: R
     assert "hs_call_source" not in sandbox.hubspot.calls[0].properties
 
 
+def test_recording_that_hubspot_cannot_play_is_in_the_body(
+    hubspot: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    hubspot.deliver("log_call", params={"recording_url": "http://pbx.example/1.mp3"})
+    values = sandbox.hubspot.calls[0].properties
+    assert "Recording: http://pbx.example/1.mp3" in values["hs_call_body"]
+    assert "hs_call_recording_url" not in values
+    assert "hs_call_source" not in values
+
+
 # ------------------------------------------------------------------------------------------- transcripts
 
 

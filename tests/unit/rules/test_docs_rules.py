@@ -27,13 +27,19 @@ from bridge.rules.template_filters import FILTER_NAMES
 from tests.unit.rules.helpers import NOW, event_of
 
 ROOT = Path(__file__).parents[3]
-GUIDE, REFERENCE, COOKBOOK = (
-    (ROOT / "docs" / name).read_text("utf-8") for name in ("rules.md", "rules-reference.md", "cookbook.md")
+GUIDE, REFERENCE, COOKBOOK, HUBSPOT = (
+    (ROOT / "docs" / name).read_text("utf-8")
+    for name in ("rules.md", "rules-reference.md", "cookbook.md", "hubspot.md")
 )
 REGISTRY = Registry()
 SNIPPETS = [
     pytest.param(match[1], id=f"{name} line {page[: match.start()].count(chr(10)) + 1}")
-    for name, page in (("guide", GUIDE), ("reference", REFERENCE), ("cookbook", COOKBOOK))
+    for name, page in (
+        ("guide", GUIDE),
+        ("reference", REFERENCE),
+        ("cookbook", COOKBOOK),
+        ("hubspot", HUBSPOT),
+    )
     for match in re.finditer(r"```yaml\n(.*?)```", page, re.DOTALL)
 ]
 RECIPES = [
