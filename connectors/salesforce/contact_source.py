@@ -148,7 +148,8 @@ class Contacts:
         for assign, numbers in by_assignment(records).items():
             headers = {} if assign else {"Sforce-Auto-Assign": "FALSE"}
             rows = [typed(records[number].object_type, records[number].fields) for number in numbers]
-            outcomes = write_leniently(self._org, "POST", rows, _without, headers)
+            optional = {name for number in numbers for name in records[number].optional}
+            outcomes = write_leniently(self._org, "POST", rows, _without, headers, optional)
             for number, row, outcome in zip(numbers, rows, outcomes, strict=True):
                 results[number] = self._result(records[number], row, outcome, headers)
         return [results[number] for number in range(len(records))]

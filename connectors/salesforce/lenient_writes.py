@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ FIELDS: Mapping[str, ContactField] = {
     "LastName": "name",
     "Company": "company",
 }
-"""Fields that the bridge writes by itself. A refused field of a rule fails the delivery instead."""
+"""Fields that the bridge writes by itself. Another refused field fails the delivery, unless it is of `new_contact`."""
 _OF_NEW_RECORDS: Mapping[str, str] = {"LeadSource": "the lead source", "OwnerId": "the owner"}
 """Further fields of new records that are left out if they are refused."""
 _ACCESS_CODES = {
@@ -65,11 +65,14 @@ def write_leniently(
     records: Sequence[Record],
     without: Callable[[Record, set[str]], Record | None],
     headers: Mapping[str, str] | None = None,
+    optional: Collection[str] = (),
 ) -> list[WriteOutcome]:
     """Write contacts or leads in one collection, and those that are rejected once more without what is refused.
 
-    `without` returns a record without the given fields, or None if it should not be written then.
+    `without` returns a record without the given fields, or None if it should not be written then. `optional` are fields
+    of rules that may be left out as well.
     """
+    can_omit = {*_OF_NEW_RECORDS, *optional}
     outcomes = [WriteOutcome() for _ in records]
     pending = dict(enumerate(records))
     for _ in range(_MAX_ROUNDS):
@@ -78,7 +81,7 @@ def write_leniently(
         items = org.collection(method, "", list(pending.values()), headers)
         rejected: dict[int, Record] = {}
         for (number, record), item in zip(pending.items(), items, strict=True):
-            refused = _read_result(outcomes[number], item, record)
+            refused = _read_result(outcomes[number], item, record, can_omit)
             remaining = without(record, refused) if refused else None
             if remaining is not None:
                 rejected[number] = remaining
@@ -86,15 +89,17 @@ def write_leniently(
     return outcomes
 
 
-def _read_result(outcome: WriteOutcome, item: Mapping[str, Any], record: Record) -> set[str]:
+def _read_result(
+    outcome: WriteOutcome, item: Mapping[str, Any], record: Record, can_omit: set[str]
+) -> set[str]:
     """Store the result of one record. Return the fields that Salesforce refused and that can be left out."""
     result = record_result(item)
     if isinstance(result, Success):
         outcome.id = result.id or ""
         return set()
     code = str(item["errors"][0]["statusCode"]) if item.get("errors") else ""
-    refused = _refused_fields(item) & record.keys()
-    if isinstance(result, AccountError) and not refused & _OF_NEW_RECORDS.keys():
+    refused = _refused_fields(item, can_omit) & record.keys()
+    if isinstance(result, AccountError) and not refused & can_omit:
         outcome.error = result  # no value is wrong: every record would be refused
         outcome.denied = code if code in _ACCESS_CODES or code.startswith("INSUFFICIENT_ACCESS") else ""
         return set()
@@ -105,8 +110,8 @@ def _read_result(outcome: WriteOutcome, item: Mapping[str, Any], record: Record)
         return set()
     outcome.refused |= {FIELDS[name]: code for name in refused if name in FIELDS}
     outcome.notes += [
-        f"without {_OF_NEW_RECORDS[name]}, which Salesforce refused ({code})"
-        for name in sorted(refused & _OF_NEW_RECORDS.keys())
+        f"without {_OF_NEW_RECORDS.get(name, name)}, which Salesforce refused ({code})"
+        for name in sorted(refused & can_omit)
     ]
     if not refused:
         outcome.error = result
@@ -119,8 +124,8 @@ def _existing_id(item: Mapping[str, Any]) -> str | None:
     return match[0] if match else None
 
 
-def _refused_fields(item: Mapping[str, Any]) -> set[str]:
-    """Return the refused fields, if the bridge writes all of them by itself.
+def _refused_fields(item: Mapping[str, Any], can_omit: set[str]) -> set[str]:
+    """Return the refused fields, if the record can do without all of them.
 
     A validation rule names a field only if the administrator chose one; otherwise its message has to mention it.
     """
@@ -129,7 +134,7 @@ def _refused_fields(item: Mapping[str, Any]) -> set[str]:
         code, fields = str(error.get("statusCode")), {str(name) for name in error.get("fields") or ()}
         if code == "INACTIVE_OWNER_OR_USER":
             fields = {"OwnerId"}
-        elif (hidden := missing_field(code, str(error.get("message")))) in _OF_NEW_RECORDS:
+        elif (hidden := missing_field(code, str(error.get("message")))) in can_omit:
             fields = {str(hidden)}
         if not fields and code == "FIELD_CUSTOM_VALIDATION_EXCEPTION":
             message = str(error.get("message", ""))
@@ -137,7 +142,7 @@ def _refused_fields(item: Mapping[str, Any]) -> set[str]:
                 name for name, word in _ADDRESS_WORDS.items() if re.search(word, message, re.IGNORECASE)
             }
         names |= fields
-    return names if names <= FIELDS.keys() | _OF_NEW_RECORDS.keys() else set()
+    return names if names <= FIELDS.keys() | can_omit else set()
 
 
 def update_leniently(

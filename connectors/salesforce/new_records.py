@@ -6,7 +6,7 @@ only if the phone number or the company name leads to one account; otherwise a l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -71,6 +71,7 @@ class NewRecordParams(NewContactParams):
             query.scope,
             {**source, **query.new_fields},
             "Contact" if self.on_missing == "contact" else "Lead",
+            query.new_fields.keys(),
             org.owners.find(owner).id if owner and owner != CONTACT_OWNER else "",
         )
 
@@ -80,6 +81,8 @@ class NewRecordQuery(ContactQuery):
     """The contact or lead that one delivery needs, and what to create if there is none."""
 
     create_as: ObjectType = "Lead"
+    optional: Collection[str] = ()
+    """Those of `new_fields` that are left out if Salesforce refuses them."""
     owner: str = ""
     """ID of the owner of a new record. Empty: the org's assignment rules decide, or the account's owner."""
 
@@ -90,6 +93,8 @@ class NewRecord:
 
     object_type: ObjectType
     fields: Record
+    optional: Collection[str]
+    """Fields that are left out if Salesforce refuses them."""
     assign: bool
     """The org's assignment rules choose the owner."""
     notes: list[str] = field(default_factory=list)
@@ -161,7 +166,8 @@ def _new_record(org: Org, query: ContactQuery, accounts: Accounts) -> NewRecord:
     }
     owner = query.owner if isinstance(query, NewRecordQuery) else ""
     account = accounts.of(query) if _create_as(query) == "Contact" else None
-    record = NewRecord("Contact" if account else "Lead", {}, assign=not owner)
+    optional = {name.lower() for name in query.optional} if isinstance(query, NewRecordQuery) else set()
+    record = NewRecord("Contact" if account else "Lead", {}, (), assign=not owner)
     if account:
         user = owner if owner.startswith(USER_PREFIX) else ""  # a queue owns no contacts
         values |= {"AccountId": account["Id"], "OwnerId": user or account["OwnerId"]}
@@ -177,6 +183,7 @@ def _new_record(org: Org, query: ContactQuery, accounts: Accounts) -> NewRecord:
     record.fields = {key: shortened(key, value) for key, value in values.items() if value}
     extra, notes = writable_fields(org, record.object_type, query.new_fields, "createable")
     record.fields |= extra
+    record.optional = [name for name in extra if name.lower() in optional]
     record.notes += notes
     return record
 

@@ -250,6 +250,35 @@ def test_refused_lead_source_does_not_lose_the_call(
     assert len(sandbox.salesforce.tasks) == 1
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        (
+            Field("Region__c", "picklist", 40, ("East",), restricted=True),
+            "North",
+            "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST",
+        ),
+        (Field("Region__c", length=3), "North", "STRING_TOO_LONG"),
+    ],
+)
+def test_refused_field_of_new_contact_does_not_lose_the_call(
+    salesforce: CrmConnection, sandbox: RunningSandbox, field: Field, value: str, code: str
+) -> None:
+    sandbox.salesforce.add_field("Lead", field)
+    result = salesforce.deliver("log_call", params={"new_contact": {"region__c": value, "Title": "Owner"}})
+    [lead] = sandbox.salesforce.leads
+    assert (lead["Region__c"], lead["Title"]) == (None, "Owner")
+    assert result.detail == f"created a new lead; without Region__c, which Salesforce refused ({code})"
+    with pytest.raises(PermanentError, match=code):
+        salesforce.deliver("upsert_contact", params={"properties": {"Region__c": value}})
+
+
+def test_refused_required_field_is_named(salesforce: CrmConnection, sandbox: RunningSandbox) -> None:
+    sandbox.salesforce.add_field("Lead", Field("Region__c", required=True))
+    with pytest.raises(PermanentError, match=r"REQUIRED_FIELD_MISSING \(Region__c\)"):
+        salesforce.deliver("log_call")
+
+
 def test_skip_writes_no_record_of_a_stranger(salesforce: CrmConnection, sandbox: RunningSandbox) -> None:
     result = salesforce.deliver("upsert_contact", params={"on_missing": "skip"})
     assert result.detail == "Salesforce has no such contact or lead"
