@@ -11,7 +11,7 @@ from bridge.errors import AccountError
 from .account_errors import PERMISSION_SET
 from .field_checks import check_value, find_described, required_fields
 from .match_fields import MATCH_FIELDS, OPTIONAL_FIELDS
-from .org import Org
+from .org import CALL_FLAG, EMAIL_FLAG, Org
 from .permissions import read_needs
 from .settings import connector
 from .setup import external_id_problem, has_field
@@ -78,6 +78,7 @@ def check_rules(org: Org, uses: Sequence[ActionUse]) -> list[RuleProblem]:
         *_case_field_problems(org, descriptions, uses),
         *_field_problems(descriptions, uses),
         *_required_field_problems(descriptions, uses),
+        *_flag_problems(descriptions, uses),
         *_owner_problems(org, uses),
     ]
 
@@ -214,6 +215,26 @@ def _required_field_problems(
                         f"set it under `{params[-1]}`" if params else "give it a default value in Salesforce"
                     )
                     yield RuleProblem(f"every new {object_type} must have the field `{name}`", hint, use)
+
+
+def _flag_problems(
+    descriptions: Mapping[str, Mapping[str, Any] | None], uses: Sequence[ActionUse]
+) -> Iterator[RuleProblem]:
+    """Find opt-out flags that set_opt_out cannot write. The check of the connection names them as well, as a note."""
+    for use in (use for use in uses if use.action.name == "set_opt_out"):
+        channel = use.params.get("channel")
+        is_known = isinstance(channel, str)
+        flags = [EMAIL_FLAG] if channel == "email" else [CALL_FLAG] if is_known else [EMAIL_FLAG, CALL_FLAG]
+        for object_type in _PEOPLE:
+            description = descriptions.get(object_type)
+            for flag in flags if description else ():
+                found = find_described({object_type: description or {}}, flag, "updateable")
+                if isinstance(found, tuple):
+                    text, _, level = found
+                    hint = (
+                        f"grant Read and Edit access to the field under Object Settings in {PERMISSION_SET}"
+                    )
+                    yield RuleProblem(text, hint, use, ("channel",), level)
 
 
 def _owner_problems(org: Org, uses: Sequence[ActionUse]) -> Iterator[RuleProblem]:

@@ -248,6 +248,17 @@ def test_required_field_that_no_rule_sets_is_found(
     assert found == ([(f"every new {kind} must have the field `Region__c`", hint)] if hint else [])
 
 
+@pytest.mark.parametrize(
+    ("params", "expected"), [({"channel": "email"}, []), ({"channel": "sms"}, ["Lead"]), ({}, ["Lead"])]
+)
+def test_hidden_flag_is_found_for_the_channels_of_the_rule(
+    salesforce: CrmConnection, sandbox: RunningSandbox, params: dict[str, Any], expected: list[str]
+) -> None:
+    sandbox.salesforce.hide_field("Lead", "DoNotCall")
+    found = problems(salesforce, "set_opt_out", **params)
+    assert [problem.text.partition(" ")[0] for problem in found] == expected
+
+
 def test_inactive_default_owner_is_found(sandbox: RunningSandbox) -> None:
     sandbox.salesforce.deactivate_user(SALES_USER_ID)
     connection = CrmConnection("salesforce", sandbox, {"SALESFORCE_OWNER": SALES_USER_ID})
