@@ -77,9 +77,8 @@ class RulesFile:
     def reload(self) -> bool:
         """Read the files again; return True if new rules are active. On errors, the old rules stay active."""
         with self._lock:
-            self._last_stamp = stamp(
-                self.path
-            )  # before reading, so that a change meanwhile is a change since
+            # Taken before reading: a change in the meantime is then a change since.
+            self._last_stamp = stamp(self.path)
             try:
                 rules = read_rules(
                     self.path, self._registry, self._environ, "; the running rules were not changed"

@@ -19,6 +19,7 @@ from bridge.rules.load import load, load_or_raise
 from bridge.rules.model import LoadResult, Rules
 from bridge.rules.report import report
 from bridge.rules.sources import SourceFile, join_sources, split_sources
+from bridge.worker.rules_reloader import RulesFile
 from tests.unit.rules.helpers import REGISTRY
 
 MAIN = """version: 1
@@ -257,3 +258,43 @@ def test_test_files_beside_a_file_of_the_folder_are_loaded(tmp_path: Path) -> No
     rules = load_or_raise(read_rules_files(path), path=str(path), registry=REGISTRY)
     complete, files = load_test_files(rules, REGISTRY)
     assert ([file.usable for file in files], len(complete.tests)) == ([True], 2)
+
+
+def test_change_while_a_set_is_loaded_is_loaded_next_and_a_broken_file_keeps_the_whole_set(
+    tmp_path: Path,
+) -> None:
+    added = tmp_path / "rules.d" / "sms.yaml"
+    added.parent.mkdir()
+    (tmp_path / "rules.yaml").write_text(MAIN)
+    changes = iter(
+        [lambda: added.write_text(SMS.replace("name: text", "name: other").replace("{text: [", "{other: ["))]
+    )
+
+    def on_change(_: Rules) -> None:
+        next(changes, lambda: None)()
+
+    rules = RulesFile(tmp_path / "rules.yaml", REGISTRY, None, before_change=on_change, quiet=True)
+    added.write_text(SMS)
+    assert rules.reload_if_changed()
+    assert [rule.name for rule in rules.current.rules] == ["main", "text"]
+    assert rules.reload_if_changed()
+    assert [rule.name for rule in rules.current.rules] == ["main", "other"]
+    assert not rules.reload_if_changed()
+
+    (tmp_path / "rules.yaml").write_text(MAIN.replace("name: main", "name: new"))
+    added.write_text("version: 1\nrules: [{name: x}]\n")
+    assert not rules.reload_if_changed()
+    assert [rule.name for rule in rules.current.rules] == ["main", "other"]
+    assert "rules.d/sms.yaml:2:9" in str(rules.load_error)
+    added.unlink()
+    assert rules.reload_if_changed()
+    assert ([rule.name for rule in rules.current.rules], rules.load_error) == (["new"], None)
+
+
+def test_worker_starts_with_the_stored_set_while_the_files_have_errors(tmp_path: Path) -> None:
+    stored = rules_of(main=MAIN, sms=SMS).text
+    (tmp_path / "rules.yaml").write_text("version: 2\n")
+    rules = RulesFile(tmp_path / "rules.yaml", REGISTRY, None, quiet=True, fallback_text=stored)
+    assert [rule.name for rule in rules.current.rules] == ["main", "text"]
+    assert rules.current.text == stored
+    assert rules.load_error is not None
