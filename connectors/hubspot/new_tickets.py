@@ -27,6 +27,8 @@ from .timeline import Draft, write_batch
 from .unique_properties import UNIQUE_PROPERTIES
 
 _MAX_SUBJECT = 100
+_SOURCES = {"Chat": "CHAT", "Call": "PHONE"}
+"""Kind of conversation -> where HubSpot says that a ticket comes from."""
 
 
 class CreateTicketParams(NewContactParams):
@@ -96,6 +98,7 @@ def _draft(account: Account, params: CreateTicketParams, query: ContactQuery) ->
             "hs_pipeline": stage.pipeline,
             "hs_pipeline_stage": stage.stage,
             "hs_ticket_priority": params.priority,
+            "source_type": _SOURCES[_kind(context)],
         }
         return to_properties(account, "tickets", standard | fields_to_write(properties, None))
 

@@ -26,6 +26,7 @@ _OPTIONAL: Mapping[str, str] = {
     "hs_call_recording_url": "recording",
     "hs_call_source": "recording's source",
     "hs_ticket_priority": "priority",
+    "source_type": "source",
 }
 """Properties that a record is written without if HubSpot refuses their values, and what they are called in a note."""
 ASSOCIATION_TYPES: Mapping[str, Mapping[str, int]] = {
@@ -37,7 +38,7 @@ ASSOCIATION_TYPES: Mapping[str, Mapping[str, int]] = {
     "tickets": {"contacts": 16, "companies": 339, "deals": 28},
 }
 """HubSpot's association type IDs from each type of record. The opposite direction has other IDs."""
-_SET_ONCE: Collection[str] = (OWNER_PROPERTY, "hs_pipeline", "hs_pipeline_stage")
+_SET_ONCE: Collection[str] = (OWNER_PROPERTY, "hs_pipeline", "hs_pipeline_stage", "source_type")
 """Properties of a new record that an update leaves alone, because users may have changed them since."""
 LINKED_TYPES: Mapping[str, str] = {
     "contacts": "contact",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -53,6 +54,7 @@ def test_ticket_is_created_in_the_first_open_stage_and_associated(
         "hs_pipeline": "0",
         "hs_pipeline_stage": "911201",
         "hs_ticket_priority": "HIGH",
+        "source_type": "PHONE",
         "hubspot_owner_id": "70011",
         "heppu_conversation_id": "conv_1",
     }
@@ -132,6 +134,17 @@ def test_pipeline_and_stage_are_found_by_label_and_id(
     assert [f"{problem.text}; {problem.hint}"[: len(note)] for problem in problems] == (
         [note] if note else []
     )
+
+
+def test_priority_and_source_that_the_account_does_not_have_lose_no_ticket(
+    hubspot: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    properties = sandbox.hubspot.crm.types["tickets"].properties
+    for name in ("hs_ticket_priority", "source_type"):
+        properties[name] = replace(properties[name], options=("OTHER",))
+    result = hubspot.deliver("create_ticket", call(hubspot), {"priority": "URGENT"})
+    assert [ticket.id for ticket in sandbox.hubspot.tickets] == [result.id]
+    assert "without the priority, which HubSpot refused (INVALID_OPTION)" in result.detail
 
 
 def test_wrong_owner_does_not_lose_the_ticket(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:

@@ -261,7 +261,10 @@ def default_object_types() -> dict[str, ObjectType]:
             "0-5",
             "ticket",
             "ticketinformation",
-            "subject content hs_pipeline hs_pipeline_stage hs_ticket_category hs_resolution source_type",
+            "subject content hs_pipeline hs_pipeline_stage hs_ticket_category hs_resolution",
+            PropertyDefinition(
+                "source_type", "enumeration", ("CHAT", "EMAIL", "FORM", "PHONE"), field_type="select"
+            ),
             PropertyDefinition(
                 "hs_ticket_priority", "enumeration", ("LOW", "MEDIUM", "HIGH", "URGENT"), field_type="select"
             ),
