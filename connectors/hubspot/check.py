@@ -106,4 +106,4 @@ def _missing_unique_properties(
     text = f"missing {', '.join(missing)}: run `bridge connections setup hubspot`"
     yield RuleProblem(text, level="warning")
     if scope := scopes.missing(PROPERTIES_WRITE):
-        yield RuleProblem(f"which needs the scope {scope} under {KEYS_PAGE}", level="warning")
+        yield RuleProblem(f"the setup needs the scope {scope} ({KEYS_PAGE})", level="warning")

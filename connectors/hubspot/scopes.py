@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.connector import ActionUse
+from bridge.errors import OutcomeUnknown
 
 from .account import Account
 from .errors import required_scopes, status_of
@@ -96,11 +97,14 @@ class Scopes:
         method, path, body = _PROBES[scope]
         try:
             self._account.call_api(path, method, body)
+        except OutcomeUnknown:
+            return None  # an empty response to a request that changes nothing: HubSpot has accepted it
         except Exception as error:
-            if status_of(error) == 403:
+            status = status_of(error)
+            if status == 403:
                 required = required_scopes(error)
                 return scope if scope in required else " or ".join(required) or scope
-            if status_of(error) not in (400, 404):
+            if status is None or status in (401, 429) or status >= 500:
                 raise
         return None
 
