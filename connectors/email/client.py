@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import smtplib
 import ssl
 import time
@@ -108,8 +109,7 @@ class SmtpClient:
             if self._tokens is not None:
                 _log_in_by_oauth(smtp, self._tokens)
             elif server.user is not None and server.password is not None:
-                _require_mechanism(smtp, ("PLAIN", "LOGIN", "CRAM-MD5"))
-                smtp.login(server.user, server.password.get_secret_value())
+                _log_in_by_password(smtp, server.user, server.password.get_secret_value())
         except smtplib.SMTPResponseException as error:
             raise error_from_reply(error.smtp_code, error.smtp_error, "login") from error
         except (OSError, smtplib.SMTPException) as error:
@@ -149,8 +149,21 @@ def _require_mechanism(smtp: smtplib.SMTP, usable: Sequence[str]) -> None:
         )
     raise AuthenticationError(
         f"the SMTP server offers only the login methods {', '.join(sorted(set(offered)))[:100]}",
-        fix="use a server that offers PLAIN, LOGIN or CRAM-MD5",
+        fix=f"use a server that offers {' or '.join(usable)}, or a password that needs no other method",
     )
+
+
+def _log_in_by_password(smtp: smtplib.SMTP, user: str, password: str) -> None:
+    """Log in with the best mechanism that the server offers. smtplib itself cannot send other characters than ASCII."""
+    if (user + password).isascii():
+        _require_mechanism(smtp, ("PLAIN", "LOGIN", "CRAM-MD5"))
+        smtp.login(user, password)
+        return
+    _require_mechanism(smtp, ("PLAIN",))
+    credentials = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
+    code, reply = smtp.docmd("AUTH", f"PLAIN {credentials}")
+    if code != 235:
+        raise smtplib.SMTPAuthenticationError(code, reply)
 
 
 def _log_in_by_oauth(smtp: smtplib.SMTP, tokens: TokenSource) -> None:

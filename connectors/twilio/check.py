@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from twilio.base.exceptions import TwilioException, TwilioRestException
 from twilio.rest import Client
 
+from bridge.connector import ActionUse, RuleProblem
 from bridge.errors import AccountError, AuthenticationError, ConfigError
 
 from .account import Account, classify_error
@@ -108,15 +110,48 @@ def _check_sender(api: Client, sender: str, pool: set[str] | None) -> list[str]:
                 "TWILIO_FROM"
             )
         return []
+    found = _find_sender(api, sender)
+    if found.problem:
+        raise ConfigError(f"TWILIO_FROM {found.problem}: {found.hint}")
+    return found.notes
+
+
+@dataclass(frozen=True)
+class _Sender:
+    """What the account knows of a sender: why it cannot be used and what to do, or notes for the operator."""
+
+    problem: str = ""
+    hint: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def _find_sender(api: Client, sender: str) -> _Sender:
     if sender.isdigit():
-        if not api.short_codes.list(short_code=sender, limit=1):
-            raise ConfigError("TWILIO_FROM is not a short code of this account: set another sender")
-        return ["short code found"]
+        if api.short_codes.list(short_code=sender, limit=1):
+            return _Sender(notes=["short code found"])
+        return _Sender("is not a short code of this account", "set another sender")
     if not sender.startswith("+"):
-        return ["the sender ID cannot be checked: not every country accepts one, and nobody can reply to it"]
+        note = "the sender ID cannot be checked: not every country accepts one, and nobody can reply to it"
+        return _Sender(notes=[note])
     owned = api.incoming_phone_numbers.list(phone_number=sender, limit=1)
     if not owned:
-        raise ConfigError("TWILIO_FROM is not a number of this account: buy it or set another one")
+        return _Sender("is not a number of this account", "buy it or set another one")
     if not (owned[0].capabilities or {}).get("sms", True):
-        raise ConfigError("TWILIO_FROM is a number that cannot send text messages: set one that can")
-    return ["sender found", *_replies_note(owned[0].sms_url)]
+        return _Sender("is a number that cannot send text messages", "set one that can")
+    return _Sender(notes=["sender found", *_replies_note(owned[0].sms_url)])
+
+
+@connector.check_rules
+def check_rules(account: Account, uses: Sequence[ActionUse]) -> list[RuleProblem]:
+    """Find senders in the rules that the account does not have: at the first text, they would pause the connection."""
+    senders: dict[str, _Sender] = {}
+    problems = []
+    for use in uses:
+        sender = use.params.get("sender")
+        if not isinstance(sender, str):
+            continue
+        if sender not in senders:
+            senders[sender] = _find_sender(account.api, sender)
+        if found := senders[sender].problem:
+            problems.append(RuleProblem(f"`sender` {found}", senders[sender].hint, use, ("sender",)))
+    return problems

@@ -23,7 +23,8 @@ DAILY_LIMIT_CODE = 63038
 
 _INVALID_NUMBER = "the number cannot receive text messages"
 _SET_SENDER = (
-    "set TWILIO_FROM to a number of this account that can send texts, or TWILIO_MESSAGING_SERVICE_SID"
+    "set TWILIO_FROM, or `sender` in the rule, to a number of this account that can send texts, or set "
+    "TWILIO_MESSAGING_SERVICE_SID"
 )
 _SET_SERVICE = "set TWILIO_MESSAGING_SERVICE_SID to a messaging service of this account"
 _ADD_SENDER = "add a number to the sender pool of the messaging service in Twilio's console"

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -332,6 +333,20 @@ def test_login_that_the_server_refuses_is_explained(
                 action()
             assert fix in caught.value.fix
             assert "QX02" not in caught.value.pause_reason
+
+
+def test_password_with_other_characters_than_ascii_is_sent_as_utf_8(sandbox: RunningSandbox) -> None:
+    sandbox.email.username, sandbox.email.password = "büro", "pässwörd"
+    url = f"smtp://b%C3%BCro:{quote('pässwörd')}@127.0.0.1:{sandbox.smtp_port}"
+    with account(sandbox, SMTP_URL=url) as email:
+        email.run("send", MESSAGE, event=event())
+    assert sandbox.email.messages[0].authenticated
+    with account(sandbox, SMTP_URL=url.replace("b%C3%BCro", "x")) as email:
+        with pytest.raises(AuthenticationError, match="535"):
+            email.check()
+        sandbox.email.mechanisms = ("LOGIN",)
+        with pytest.raises(AuthenticationError, match="offers only the login methods LOGIN"):
+            email.check()
 
 
 # ------------------------------------------------------------ senders, blocks and limits

@@ -178,6 +178,24 @@ def test_check_warns_of_a_service_without_a_campaign(sandbox: RunningSandbox) ->
         assert "A2P" not in connected.check()
 
 
+def test_check_finds_senders_in_the_rules_that_the_account_lacks(sandbox: RunningSandbox) -> None:
+    sandbox.twilio.numbers += ["+12125550101", "+12125550102"]
+    sandbox.twilio.voice_only.add("+12125550102")
+    texts = [
+        {"body": "Hi"},
+        {"body": "Hi", "sender": "+12125550101"},
+        {"body": "Hi", "sender": "+12125550102"},
+        {"body": "Hi", "sender": "+12125550199"},
+        {"body": "Hi", "sender": "{{ event.metadata.sender }}"},
+    ]
+    with account(sandbox) as connected:
+        problems = connected.check_rules(*(("send_sms", params) for params in texts))
+    assert [(problem.text, problem.location) for problem in problems] == [
+        ("`sender` is a number that cannot send text messages", ("sender",)),
+        ("`sender` is not a number of this account", ("sender",)),
+    ]
+
+
 # ------------------------------------------------------------ account problems
 
 

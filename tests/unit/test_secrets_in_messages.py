@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -88,6 +89,7 @@ MODELS: dict[str, type[EnvironmentModel]] = {
         for name in ("email", "heppu", "hubspot", "http", "salesforce", "slack", "twilio")
     },
 }
+parse_smtp_url = sys.modules["bridge_connectors.email.settings"].parse_smtp_url  # loaded by the registry
 SETTINGS = [(prefix, field) for prefix, model in MODELS.items() for field in model.model_fields]
 
 
@@ -174,6 +176,27 @@ def test_commands_do_not_print_a_mistyped_database_password(
 def test_database_url_error_says_what_to_change(url: str, advice: str) -> None:
     with pytest.raises(ConfigError, match=advice):
         Settings.load({"BRIDGE_DATABASE_URL": url})
+
+
+@quick
+@given(urls)
+def test_smtp_url_is_rejected_unless_the_host_is_no_part_of_the_password(mistyped: tuple[str, str]) -> None:
+    value, secret = mistyped
+    try:
+        server = parse_smtp_url(value)
+    except ValueError as error:
+        assert_no_piece(str(error), secret)
+    else:
+        assert server.host == "host"
+        assert_no_piece(repr(server), secret)
+
+
+@quick
+@given(secrets)
+def test_encoded_smtp_password_is_read_back(secret: str) -> None:
+    server = parse_smtp_url(f"smtp://user:{quote(secret, safe='')}@host:587")
+    assert server.password is not None
+    assert (server.user, server.password.get_secret_value(), server.host) == ("user", secret, "host")
 
 
 def test_unknown_option_of_the_database_is_reported_without_its_name() -> None:
