@@ -263,6 +263,20 @@ def test_transcript_that_comes_minutes_later_is_waited_for(bridge: Bridge) -> No
     assert bridge.titles == [TRANSCRIPT]
 
 
+def test_later_event_waits_for_its_transcript_as_long_as_the_first(bridge: Bridge) -> None:
+    bridge.heppu.conversations["conv_1"] = {"transcript": "a start"}
+    bridge.deliver("chat.completed")
+    bridge.run()
+    bridge.heppu.conversations["conv_1"] = {"transcript": None}
+    bridge.engine.database.clock.advance(hours=1)
+    resolved = bridge.deliver("chat.resolved")
+    bridge.run()
+    assert bridge.show(resolved)["detail"] == "details: heppu has no transcript yet"
+    bridge.heppu.conversations["conv_1"] = {"transcript": TRANSCRIPT}
+    bridge.later(minutes=1)
+    assert bridge.titles == [TRANSCRIPT]
+
+
 def test_transcript_that_never_comes_is_missing(bridge: Bridge) -> None:
     delivery_id = bridge.deliver()
     bridge.run()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from bridge.connector.api import Action
+from bridge.connector.params import example_of, is_team_only, template_of
 from bridge.rules.late import detail_fields, render_late
 from bridge.rules.model import PlannedDelivery
+from bridge.rules.parse_params import is_required, params_of
 from bridge.rules.route import route
 from tests.unit.rules.helpers import NOW, REGISTRY, diagnostics_of, event_of, load_text, rules_of
 
@@ -181,3 +185,48 @@ def test_chat_is_logged_with_any_rating(rating: Any, logged: float | None) -> No
     assert delivery.params["rating"] == logged
     assert delivery.params["comment"] == "Quick and clear, thank you."
     assert bool(delivery.notes) == (rating == "great")
+
+
+def test_message_with_details_has_its_recipient_before_they_are_known() -> None:
+    rules = rules_of("""
+- name: a
+  when: call.completed
+  do: [{use: phone.send, with: {body: "You said: {{ details.transcript | truncate(50) }}"}}]
+""")
+    event = event_of("call.completed", metadata__contactPhone="+1 (212) 555-0167")
+    [delivery] = route(event, rules, NOW).planned
+    assert (delivery.channel, delivery.recipient) == ("sms", "+12125550167")
+    assert delivery.params == {"to": "+12125550167"}
+    action = REGISTRY.action("phone.send")
+    rendered = render_late(action, delivery.params, delivery.late, event, DETAILS, rules, NOW)
+    assert rendered.values["body"] == "You said: Agent: Hello\nContact: Hi"
+
+
+SHIPPED = [
+    (action, name)
+    for connector in ("hubspot", "salesforce", "twilio", "email", "slack", "http", "heppu")
+    for action in REGISTRY.connector(connector).actions.values()
+    for name, info in params_of(action).items()
+    if name not in (action.recipient, action.dedupe_by)
+    and not is_team_only(info)
+    and action.name != "set_opt_out"  # not for a call
+]
+
+
+@pytest.mark.parametrize(("action", "late"), SHIPPED, ids=lambda item: getattr(item, "full_name", item))
+def test_any_param_of_a_shipped_action_can_be_late(action: Action, late: str) -> None:
+    params = {
+        name: example_of(info)
+        for name, info in params_of(action).items()
+        if is_required(info) or "delivery." in (template_of(info) or "")
+    }
+    params[late] = "{{ details.transcript }}"
+    step = json.dumps({"use": action.full_name, "with": params})
+    result = load_text(f"version: 1\nrules: [{{name: a, when: call.completed, do: [{step}]}}]")
+    errors = [item.text for item in result.diagnostics if item.level == "error"]
+    assert errors == []
+    assert result.rules is not None
+    event = event_of("call.completed", metadata__contactEmail="ines@okafor.example")
+    [delivery] = route(event, result.rules, NOW).planned
+    assert delivery.render_error is None
+    assert delivery.late == {late: "{{ details.transcript }}"}
