@@ -119,7 +119,7 @@ def test_any_answer_but_a_refusal_shows_that_the_key_has_the_scope(
     hubspot: CrmConnection, sandbox: RunningSandbox, status: int
 ) -> None:
     hubspot.connected.setup()
-    body = None if status == 204 else {}
+    body: dict[str, str] | None = None if status == 204 else {}
     sandbox.fault("hubspot", path="*/contacts/batch/update", status=status, body=body, times=None)
     assert problems(hubspot, "log_call") == ["warning: unique properties exist"]
 
