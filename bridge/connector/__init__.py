@@ -63,9 +63,11 @@ from bridge.connector.crm import (
     OnMissing,
     TaskParams,
     contact_result,
+    first_line,
     items_by_conversation,
     owner_param,
     split_text,
+    text_with_details,
 )
 from bridge.connector.deadline import check_deadline, count_request, remaining_seconds
 from bridge.connector.opt_outs import (
@@ -176,6 +178,7 @@ __all__ = [
     "failure_from_status",
     "fields_to_write",
     "find_all_contacts",
+    "first_line",
     "flags_by_address",
     "forget_related_records",
     "http_client",
@@ -198,6 +201,7 @@ __all__ = [
     "search_digits",
     "segments",
     "split_text",
+    "text_with_details",
     "write_for_contact",
     "write_for_contacts",
 ]

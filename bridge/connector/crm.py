@@ -97,11 +97,7 @@ class ConversationParams(NewContactParams):
         contact has another one.
         """
         values = {"Name given": contact.given_name if contact else "", **self.details(context)}
-        details = "\n".join(f"{label}: {value}" for label, value in values.items() if value)
-        summary, room = (self.summary or "").strip(), max(0, max_length - len(details) - 1)
-        if len(summary) > room:
-            summary = f"{summary[: max(0, room - 1)]}…"
-        return f"{summary}\n{details}".strip()[:max_length]
+        return text_with_details(self.summary, values, max_length)
 
     def additional_fields(self, context: Context) -> dict[str, FieldValue]:
         """Return the additional fields to write.
@@ -254,6 +250,24 @@ class TaskParams(NewContactParams):
 
 OnMissing = Literal["skip", "error"]
 """What an action that only changes existing records does if there is none."""
+
+
+def text_with_details(
+    text: str | None, details: Mapping[str, object], max_length: int, separator: str = "\n"
+) -> str:
+    """Return a text and labeled details in at most `max_length` characters. A longer text ends in `…`; the details
+    are not cut."""
+    labeled = "\n".join(f"{label}: {value}" for label, value in details.items() if value)
+    stripped, room = (text or "").strip(), max(0, max_length - len(labeled) - len(separator))
+    if len(stripped) > room:
+        stripped = f"{stripped[: max(0, room - 1)]}…"
+    return f"{stripped}{separator}{labeled}".strip()[:max_length]
+
+
+def first_line(text: str | None, max_length: int) -> str:
+    """Return the first line of a text, which ends in `…` if it is longer than `max_length`. Empty without a text."""
+    line = next(iter((text or "").strip().splitlines()), "")
+    return line if len(line) <= max_length else f"{line[: max_length - 1].rstrip()}…"
 
 
 def split_text(text: str, max_length: int) -> list[str]:

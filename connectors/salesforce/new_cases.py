@@ -18,8 +18,10 @@ from bridge.connector import (
     Properties,
     Success,
     fields_to_write,
+    first_line,
     param,
     per_conversation,
+    text_with_details,
     write_for_contact,
 )
 from bridge.errors import AccountError, DeliveryError, TransientError
@@ -42,6 +44,8 @@ _MAX_LENGTH = {
     "SuppliedPhone": 40,
     "SuppliedCompany": 80,
 }
+_MAX_SUBJECT = 100
+"""Characters of a subject that is derived from the description."""
 _ORIGINS = {"phone": ("Phone",), "chat": ("Chat", "Web")}
 """Case origins by kind of conversation; the first that the org has is used."""
 _OPTIONAL_FIELDS = {"SuppliedName", "SuppliedEmail", "SuppliedPhone", "SuppliedCompany", "Origin"}
@@ -136,22 +140,17 @@ def _standard_fields(
 
 
 def _subject(params: CreateCaseParams, query: ContactQuery) -> str:
-    lines = (params.text or "").strip().splitlines()
-    if lines:
-        return lines[0] if len(lines[0]) <= 100 else f"{lines[0][:99].rstrip()}…"
     kind = "Chat" if query.context.event.conversation.type == "chat" else "Call"
     name = query.name or query.phone or query.email or query.context.contact.name
-    return f"{kind} with {name or 'an unknown person'}"
+    return first_line(params.text, _MAX_SUBJECT) or f"{kind} with {name or 'an unknown person'}"
 
 
 def _description(params: CreateCaseParams, context: Context, contact: ContactRef | None) -> str:
-    """Return the text and the details. A longer text ends in `…`; the details are not cut."""
-    given_name = f"Name given: {contact.given_name}\n" if contact and contact.given_name else ""
-    details = f"{given_name}Conversation: {context.event.conversation.id}"
-    text, room = (params.text or "").strip(), _MAX_LENGTH["Description"] - len(details) - 2
-    if len(text) > room:
-        text = f"{text[: room - 1]}…"
-    return f"{text}\n\n{details}".strip()
+    details = {
+        "Name given": contact.given_name if contact else "",
+        "Conversation": context.event.conversation.id,
+    }
+    return text_with_details(params.text, details, _MAX_LENGTH["Description"], separator="\n\n")
 
 
 def _origin(org: Org, context: Context) -> str | None:

@@ -7,7 +7,16 @@ from typing import Literal
 
 from pydantic import AwareDatetime
 
-from bridge.connector import BatchItem, BatchResult, ContactRef, Context, param, per_event
+from bridge.connector import (
+    BatchItem,
+    BatchResult,
+    ContactRef,
+    Context,
+    first_line,
+    param,
+    per_event,
+    text_with_details,
+)
 
 from .org import BATCH_SIZE, Org
 from .permissions import WRITE_TASKS
@@ -78,23 +87,15 @@ log_message.check_params(check_ids)
 
 
 def _title(params: LogMessageParams) -> str:
-    first_line = params.subject or next(iter(params.body.strip().splitlines()), "")
-    if len(first_line) > _MAX_TITLE:
-        first_line = f"{first_line[: _MAX_TITLE - 1].rstrip()}…"
-    return f"{_KINDS[params.channel]}: {first_line}"
+    return f"{_KINDS[params.channel]}: {first_line(params.subject or params.body, _MAX_TITLE)}"
 
 
 def _description(org: Org, params: LogMessageParams, context: Context, contact: ContactRef | None) -> str:
-    """Return the text and the details. A longer text ends in `…`; the details are not cut."""
     sent_at = local_time(org, context, params.sent_at or context.event.occurred_at)
-    values = {
+    details = {
         "Name given": contact.given_name if contact else "",
         "To": params.sent_to,
         "Sent": f"{sent_at:%Y-%m-%d %H:%M} ({zone_of(org, context)})",
         "Conversation": context.event.conversation.id,
     }
-    details = "\n".join(f"{label}: {value}" for label, value in values.items() if value)
-    text, room = params.body.strip(), MAX_LENGTH["Description"] - len(details) - 2
-    if len(text) > room:
-        text = f"{text[: room - 1]}…"
-    return f"{text}\n\n{details}"
+    return text_with_details(params.body, details, MAX_LENGTH["Description"], separator="\n\n")
