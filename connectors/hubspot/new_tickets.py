@@ -13,8 +13,10 @@ from bridge.connector import (
     Properties,
     Success,
     fields_to_write,
+    first_line,
     param,
     per_conversation,
+    text_with_details,
 )
 
 from .account import Account
@@ -108,20 +110,16 @@ def _draft(account: Account, params: CreateTicketParams, query: ContactQuery) ->
 
 
 def _subject(params: CreateTicketParams, query: ContactQuery) -> str:
-    lines = (params.text or "").strip().splitlines()
-    if lines:
-        return lines[0] if len(lines[0]) <= _MAX_SUBJECT else f"{lines[0][: _MAX_SUBJECT - 1].rstrip()}…"
-    return f"{_kind(query.context)} with {query.name or query.phone or query.email or 'an unknown person'}"
+    name = query.name or query.phone or query.email or "an unknown person"
+    return first_line(params.text, _MAX_SUBJECT) or f"{_kind(query.context)} with {name}"
 
 
 def _content(params: CreateTicketParams, context: Context, contact: ContactRef | None) -> str:
-    """Return the text and the details. A longer text ends in `…`; the details are not cut."""
-    given_name = f"Name given: {contact.given_name}\n" if contact and contact.given_name else ""
-    details = f"{given_name}Conversation: {context.event.conversation.id}"
-    text, room = (params.text or "").strip(), MAX_BODY_LENGTH - len(details) - 2
-    if len(text) > room:
-        text = f"{text[: room - 1]}…"
-    return f"{text}\n\n{details}".strip()
+    details = {
+        "Name given": contact.given_name if contact else "",
+        "Conversation": context.event.conversation.id,
+    }
+    return text_with_details(params.text, details, MAX_BODY_LENGTH, separator="\n\n")
 
 
 def _kind(context: Context) -> str:
