@@ -16,7 +16,7 @@ import logging
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
@@ -24,6 +24,7 @@ import pytest
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from bridge.connector import Action, Connector, Context, Success
+from bridge.connector.deadline import count_requests
 from bridge.connector.params import example_of, template_of
 from bridge.errors import (
     AccountError,
@@ -248,6 +249,18 @@ class ConnectorConformance:
             assert server.requests == []
         assert isinstance(failure, TransientError)
 
+    @pytest.mark.parametrize("status", [200, 400, 500])
+    def test_every_request_is_counted(self, action: Action, status: int) -> None:
+        """The limit of requests per second holds only if the transport counts them, or `count_request` is called."""
+        self._needs_http()
+        with StubServer() as server:
+            server.answer("*", "*", Reply(status, {}))
+            self.prepare(server)
+            with count_requests() as count, connect(self.connector, self.environ(server.url)) as connected:
+                with suppress(DeliveryError):
+                    connected.run(action.name, self.params(action), context=self._context(action))
+                assert count.sent == len(server.requests) > 0
+
     # ------------------------------------------------------------ secrets and personal data
 
     @pytest.mark.parametrize("status", [200, 400, 401, 404, 409, 422, 429, 500])
@@ -272,6 +285,7 @@ class ConnectorConformance:
                 except DeliveryError as failure:
                     outcome = failure
                 output = f"{outcome!s} {outcome!r} {caplog.text} {connected.settings!r} {connected.client!r}"
+                output += getattr(outcome, "fix", "")
                 secrets = _secrets(connected)
         for secret in (*secrets, *_PERSONAL):
             assert secret not in output
