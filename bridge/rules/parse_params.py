@@ -144,10 +144,11 @@ def _default_template(action: Action, name: str, info: FieldInfo, trigger: Trigg
     if trigger == "alert" and name == action.recipient:
         return None
     for_team = trigger == "alert" or (trigger != "rule" and action.channel is None)
-    has_value = template_of(info) is not None or is_required(info)
-    if name in _FOLLOW_UP_DEFAULTS and for_team and has_value:
+    own = template_of(info)
+    is_about_event = is_required(info) if own is None else "delivery." not in own
+    if name in _FOLLOW_UP_DEFAULTS and for_team and is_about_event:
         return _FOLLOW_UP_DEFAULTS[name]
-    return template_of(info)
+    return own
 
 
 def _compile(context: ParseContext, node: Node, *, markup: MarkupLanguage | None) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -31,6 +33,7 @@ from bridge.store.schema import conversation_details
 from bridge.testing import Clock, Connected, connect, event, load_connector
 from bridge.worker.account import Account, Accounts
 from bridge.worker.details_reader import DetailsReader
+from bridge.worker.service import Worker
 from tests.integration.engine import Engine
 
 PHONE = "+12125550167"
@@ -428,3 +431,22 @@ def test_waiting_delivery_is_rendered_again_from_the_changed_rule(bridge: Bridge
     bridge.heppu.conversations["conv_1"] = {"transcript": TRANSCRIPT}
     bridge.later(minutes=6)
     assert bridge.show(delivery_id)["params"] == {"title": f"Said: {TRANSCRIPT}"}
+
+
+def test_worker_reads_details_in_the_threads_of_the_account(bridge: Bridge) -> None:
+    database, current = bridge.engine.database, bridge.rules()
+    published: queue.SimpleQueue[frozenset[str]] = queue.SimpleQueue()
+    file = SimpleNamespace(current=current, reload_if_changed=lambda: False)
+    accounts = {"heppu": Account("heppu", bridge.heppu.connector(), ConnectorSettings())}
+    accounts["desk"] = bridge.engine.connection
+    bridge.heppu.conversations["conv_1"] = {"transcript": TRANSCRIPT}
+    worker = Worker(database, cast(Any, file), Accounts(accounts), bridge.engine.attempts)
+    delivery_id = bridge.deliver()
+    database.listeners.append(published.put)
+    worker.start()
+    try:
+        while bridge.show(delivery_id)["state"] != "succeeded":
+            published.get(timeout=10)  # every step of the worker wakes the next one
+    finally:
+        worker.stop()
+    assert bridge.titles == [TRANSCRIPT]

@@ -162,3 +162,10 @@ def test_rules_file_of_the_test_loads_without_diagnostics() -> None:
 @pytest.mark.parametrize(("action", "text"), [("twilio.send_sms", "body"), ("email.send", "text")])
 def test_shipped_messages_say_what_their_text_is(action: str, text: str) -> None:
     assert Registry().action(action).text == text
+
+
+@pytest.mark.parametrize("action", ["hubspot.log_message", "salesforce.log_message"])
+def test_shipped_crms_log_a_text_without_a_subject(action: str) -> None:
+    [log] = plan(TEXT + f"  on_success: [{{use: {action}}}]\n")
+    assert (log.params["body"], log.params["channel"]) == ("Sorry, Sales!", "sms")
+    assert log.params["subject"] is None
