@@ -9,10 +9,10 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import httpx
-from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, SecretStr, model_validator
 from standardwebhooks import Webhook
 
 from bridge.connector import (
@@ -59,15 +59,39 @@ def _split_hosts(value: object) -> object:
     return hosts
 
 
-class Settings(ConnectorSettings):
-    """Settings: `HTTP_ALLOWED_HOSTS` and `HTTP_SECRET`."""
+def _validate_url(value: SecretStr) -> SecretStr:
+    try:
+        has_host = bool(httpx.URL(value.get_secret_value()).host)
+    except httpx.InvalidURL:
+        has_host = False
+    if not has_host:
+        raise ValueError("must be a whole URL, such as https://hooks.example.com/abc")
+    return value
 
-    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_split_hosts)]
+
+class Settings(ConnectorSettings):
+    """Settings: `HTTP_ALLOWED_HOSTS` or `HTTP_URL`, and `HTTP_SECRET`."""
+
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_split_hosts)] = ()
     """Comma-separated hosts, with the port unless it is the default: `erp.example.com,10.0.0.8:8443`."""
     secret: Annotated[SecretStr, AfterValidator(_validate_secret)]
     """Signing secret (`whsec_...`), with which your service verifies the signature."""
+    url: Annotated[SecretStr, AfterValidator(_validate_url)] | None = None
+    """Target of steps without `url`, whose host is then allowed: for an address that is a password, as Zapier's are."""
     allow_private: bool = False
     """Allow host names that resolve to private addresses. An IP address in the list of hosts is always allowed."""
+
+    @model_validator(mode="after")
+    def _require_hosts(self) -> Self:
+        if not self.allowed_hosts and self.url is None:
+            raise ValueError("set HTTP_ALLOWED_HOSTS or HTTP_URL: no host is allowed otherwise")
+        return self
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Every allowed host, with the port unless it is the default."""
+        own = [_host_of(httpx.URL(self.url.get_secret_value()))] if self.url is not None else []
+        return (*self.allowed_hosts, *own)
 
 
 connector = Connector(
@@ -97,9 +121,17 @@ class Sender:
 
         Raises TransientError if a host does not resolve, PermanentError if it resolves to private addresses only.
         """
-        for host in self._settings.allowed_hosts:
+        for host in self._settings.hosts:
             self._resolve(httpx.URL(f"https://{host}"))
-        return len(self._settings.allowed_hosts)
+        return len(self._settings.hosts)
+
+    def target_of(self, url: str | None) -> str:
+        """Return the URL of a step, or HTTP_URL if it has none."""
+        if url is not None:
+            return url
+        if self._settings.url is None:
+            raise PermanentError(_NO_URL)
+        return self._settings.url.get_secret_value()
 
     @contextmanager
     def post(self, url: str, body: bytes, headers: dict[str, str]) -> Iterator[httpx.Response]:
@@ -177,10 +209,15 @@ class Sender:
 
 
 _NOT_ALLOWED = "the URL's host is not in HTTP_ALLOWED_HOSTS: add it there or change `url`"
+_NO_URL = "`http.post` needs `url`, or the setting HTTP_URL of its connection"
+
+
+def _host_of(target: httpx.URL) -> str:
+    return target.netloc.decode("ascii").lower()
 
 
 def _is_allowed(target: httpx.URL, settings: Settings) -> bool:
-    return target.netloc.decode("ascii").lower() in settings.allowed_hosts
+    return _host_of(target) in settings.hosts
 
 
 @connector.client
@@ -204,9 +241,9 @@ def classify_error(error: Exception) -> DeliveryError | None:
 class PostParams(Params):
     """One request to your own service."""
 
-    url: str = param(
-        ...,
-        "Target URL: https, with a host listed in HTTP_ALLOWED_HOSTS.",
+    url: str | None = param(
+        None,
+        "Target URL: https, with a host listed in HTTP_ALLOWED_HOSTS. Default: HTTP_URL.",
         example="https://erp.example.com/heppu",
     )
     body: Any = param(
@@ -225,7 +262,7 @@ def post(sender: Sender, params: PostParams, context: Context) -> Success:
     headers = sender.signature_headers(message_id, context.now, content) | {
         "Content-Type": "application/json"
     }
-    with sender.post(params.url, body, headers) as response:
+    with sender.post(sender.target_of(params.url), body, headers) as response:
         status = response.status_code
         if response.is_success:
             return Success(id=message_id, detail=f"service answered {status}")
@@ -247,7 +284,9 @@ def post(sender: Sender, params: PostParams, context: Context) -> Success:
 
 @post.check_params
 def check_post(settings: Settings, params: Mapping[str, Any]) -> str | None:
-    """Find a URL whose host the settings do not allow before the first event fails."""
+    """Find a URL that is missing, or whose host the settings do not allow, before the first event fails."""
+    if "url" in params and params["url"] is None:
+        return None if settings.url is not None else _NO_URL
     try:
         target = httpx.URL(str(params.get("url", "")))
     except httpx.InvalidURL:

@@ -157,7 +157,8 @@ class Action:
     def check_params(self, function: F) -> F:
         """Decorator: `(settings, params) -> str | None` returns what is wrong with params that a rules file sets.
 
-        It runs when the file is loaded, with those values that contain no template, by name; it must not send requests.
+        It runs when the file is loaded, with those values that contain no template, by name, and None for params that
+        the file does not set. It must not send requests.
         """
         self.run_check_params = function
         return function

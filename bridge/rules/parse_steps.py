@@ -19,7 +19,7 @@ from bridge.rules.keys import DURATION, EVENT_TYPES, POSITIVE_INT, STRING, Entri
 from bridge.rules.late import DETAILS_CONNECTION, late_params, paths_of
 from bridge.rules.model import ConnectionChoice, OncePer, Retry, Step, Trigger
 from bridge.rules.parse_context import CONTEXT_NAMES, ParseContext
-from bridge.rules.parse_params import check_templates, has_template, read_params
+from bridge.rules.parse_params import check_templates, has_template, params_of, read_params
 from bridge.rules.presence import present_after
 from bridge.rules.templates import is_template
 from bridge.rules.yaml import Node
@@ -151,6 +151,7 @@ def _check_params(
     except BridgeError:
         return  # the connection is not set up, which is reported once
     literals = {name: value for name, value in params.items() if not has_template(value)}
+    literals |= {name: None for name in params_of(action) if name not in params}
     problem = action.run_check_params(settings, literals)
     if problem:
         context.error(node, problem)

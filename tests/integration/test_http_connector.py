@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from bridge.connector.discovery import Registry
 from bridge.errors import ConfigError, OutcomeUnknown, PermanentError, TransientError
+from bridge.rules.load import load
 from bridge.testing import Connected, Reply, StubServer, build_context, connect, event, load_connector
 
 KEY = b"thirty-two bytes of a secret key"
@@ -215,3 +217,33 @@ def test_check_resolves_every_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [_addrinfo("93.184.216.34")])
     with connect(http, environ("a.example, b.example:8443")) as sender:
         assert sender.check() == "2 allowed hosts resolved"
+
+
+def test_post_without_url_goes_to_the_url_of_the_connection(service: StubServer) -> None:
+    settings = {"HTTP_SECRET": SECRET, "HTTP_URL": f"{service.url}/heppu"}
+    with connect(http, settings) as connected:
+        assert connected.run("post", {}).detail == "service answered 204"
+    assert service.requests[0].path == "/heppu"
+
+
+def test_url_of_a_step_without_one_is_checked_when_the_file_is_loaded() -> None:
+    text = """
+version: 1
+rules:
+  - {name: a, when: call.busy, do: [{use: http.post%s}]}
+"""
+
+    def problems(params: str, settings: dict[str, str]) -> list[str]:
+        loaded = load(text % params, path="rules.yaml", registry=Registry(), environ=settings)
+        return [diagnostic.text for diagnostic in loaded.diagnostics]
+
+    templated = ', with: {url: "https://erp.example.com/{{ event.event }}"}'
+    assert problems("", environ("erp.example.com")) == [
+        "`http.post` needs `url`, or the setting HTTP_URL of its connection"
+    ]
+    assert problems(templated, environ("erp.example.com")) == []
+    assert problems("", {"HTTP_SECRET": SECRET, "HTTP_URL": "https://hooks.example.com/abc"}) == []
+    assert "set HTTP_ALLOWED_HOSTS or HTTP_URL" in problems("", {"HTTP_SECRET": SECRET})[0]
+    [invalid] = problems("", {"HTTP_SECRET": SECRET, "HTTP_URL": "s3cret-hook"})
+    assert "must be a whole URL" in invalid
+    assert "s3cret-hook" not in invalid

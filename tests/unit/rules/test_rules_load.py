@@ -454,4 +454,4 @@ def test_missing_variables_of_a_second_account_have_their_full_names() -> None:
     text = f"version: 1\nrules: [{{name: a, when: call.busy, do: [{step}]}}]"
     environ = {"TWILIO_EU_ACCOUNT_SID": "AC" + "0" * 32, "TWILIO_EU_AUTH_TOKEN": "0" * 32}
     (diagnostic,) = load(text, path="rules.yaml", registry=Registry(), environ=environ).diagnostics
-    assert "set TWILIO_EU_FROM or TWILIO_EU_MESSAGING_SERVICE_SID" in diagnostic.text
+    assert "set TWILIO_EU_MESSAGING_SERVICE_SID or TWILIO_EU_FROM" in diagnostic.text
