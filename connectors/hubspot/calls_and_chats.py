@@ -24,6 +24,7 @@ from .fields import (
     OWNER,
     fits,
     split_to_fit,
+    to_fitting_html,
     to_html,
     to_milliseconds,
     to_properties,
@@ -41,7 +42,7 @@ CALL_STATUSES = {
     "cancelled": "CANCELED",
 }
 _OUTCOME_OF_STATUS = {"completed": "connected", "busy": "busy", "no_answer": "no_answer"}
-_HEADING_ROOM = 1_000
+_HEADING_ROOM = 1_500
 """Characters of a note with a part of a transcript for what stands above it."""
 _ON_MISSING = param(
     "create", "If HubSpot has no such contact: `create` one, or `skip` logging.", example="skip"
@@ -159,24 +160,29 @@ class _Transcript:
     def __init__(self, params: LogCallParams | LogChatParams, context: Context) -> None:
         self._params, self._context = params, context
         self._text = (params.transcript or "").strip()
-        longest = params.body_text(context, ContactRef("", given_name="x" * 200), MAX_BODY_LENGTH)
-        self._is_short = fits(f"{params.display_title(context)}\n{longest}\n\nTranscript:\n{self._text}")
+        self._is_short = False
         self.parts: list[str] = []
-        if self._text and not self._is_short:
-            texts = split_to_fit(self._text, _HEADING_ROOM)
-            for number, text in enumerate(texts, 1):
-                part = f", part {number} of {len(texts)}" if len(texts) > 1 else ""
-                heading = f"Transcript{part}: {params.display_title(context)[:100]}"
-                conversation = f"Conversation: {context.event.conversation.id[:100]}"
-                self.parts.append(to_html(f"{heading}\n{conversation}\n\n{text}"))
+        if not self._text:
+            return
+        title = params.display_title(context)
+        longest = params.body_text(context, ContactRef("", given_name="x" * 200), MAX_BODY_LENGTH)
+        self._is_short = fits(f"{title}\n{longest}\n\nTranscript:\n{self._text}")
+        texts = [] if self._is_short else split_to_fit(self._text, _HEADING_ROOM)
+        for number, text in enumerate(texts, 1):
+            part = f", part {number} of {len(texts)}" if len(texts) > 1 else ""
+            heading = f"Transcript{part}: {title[:100]}\nConversation: {context.event.conversation.id[:100]}"
+            self.parts.append(to_html(f"{heading}\n\n{text}"))
 
     def body(self, heading: str, contact: ContactRef | None) -> str:
-        """Return the body of the record."""
-        text = f"{heading}{self._params.body_text(self._context, contact, MAX_BODY_LENGTH)}"
-        if not self._text:
-            return to_html(text)
-        ending = f"\n\nTranscript:\n{self._text}" if self._is_short else "\nTranscript: in a note of its own"
-        return to_html(f"{text}{ending}")
+        """Return the body of the record. A summary that is too long is shortened; what follows it is not."""
+        ending = ""
+        if self._text:
+            ending = (
+                f"\n\nTranscript:\n{self._text}" if self._is_short else "\nTranscript: in a note of its own"
+            )
+        return to_fitting_html(
+            lambda size: f"{heading}{self._params.body_text(self._context, contact, size)}{ending}"
+        )
 
 
 def _skip(params: LogCallParams | LogChatParams, context: Context) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -14,6 +14,8 @@ from .account import Account
 
 MAX_BODY_LENGTH = 65_536
 """HubSpot's limit for a call body or a note body, in characters."""
+_MIN_LENGTH = 1_000
+"""A text of this length always fits, however many of its characters are escaped."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{5,15}(Z|[+-]\d\d:?\d\d)?")
 OWNER = owner_param(r"\d+", "41629779 (in HubSpot: Settings > Users; not the user ID)")
 
@@ -70,6 +72,16 @@ def _to_string(value: Any, separator: str) -> str:
 def to_html(text: str) -> str:
     """Return the text as HTML, which HubSpot expects in bodies. Escaped, as a summary may look like a tag."""
     return re.sub(r"(&[^;]{0,6}|<[^>]{0,3})$", "", _escaped(text)[:MAX_BODY_LENGTH])
+
+
+def to_fitting_html(build: Callable[[int], str]) -> str:
+    """Return a text as HTML that fits into a body. `build` makes the text for a maximum length before escaping."""
+    size = MAX_BODY_LENGTH
+    text = build(size)
+    while (length := len(_escaped(text))) > MAX_BODY_LENGTH and size > _MIN_LENGTH:
+        size = size * MAX_BODY_LENGTH // length
+        text = build(size)
+    return to_html(text)
 
 
 def fits(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import threading
 from collections.abc import Iterator
@@ -160,13 +161,20 @@ def test_summary_is_html_escaped(hubspot: CrmConnection, sandbox: RunningSandbox
     assert body.startswith("&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &amp; more<br>second line<br>")
 
 
-def test_long_summary_is_truncated(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
-    hubspot.deliver("log_call", event(changes={"summary": "<" * 70_000}, clock=hubspot.clock))
+@pytest.mark.parametrize("character", ["x", "<", "'"])
+def test_long_summary_is_shortened_and_the_details_are_kept(
+    hubspot: CrmConnection, sandbox: RunningSandbox, character: str
+) -> None:
+    source_event = event(changes={"summary": character * 70_000}, clock=hubspot.clock)
+    hubspot.deliver("log_call", source_event)
 
     [call] = sandbox.hubspot.calls
     body = call.properties["hs_call_body"]
-    assert 65_000 < len(body) <= 65_536
-    assert body.replace("&lt;", "") == ""
+    assert 64_000 < len(body) <= 65_536
+    summary, *details = body.split("<br>")
+    assert summary.endswith("…")
+    assert summary[:-1].replace(html.escape(character), "") == ""
+    assert details[-1] == f"Conversation: {source_event.conversation.id}"
 
 
 def test_event_with_few_fields_is_logged(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
@@ -188,7 +196,8 @@ def test_log_chat_creates_note_on_contact(hubspot: CrmConnection, sandbox: Runni
     [note] = sandbox.hubspot.notes
     assert note.properties["hs_note_body"] == (
         "Chat: Harbour help desk<br>Could not sign in; the password was reset and it works again.<br>"
-        "Messages: 12<br>Rating: 5<br>Comment: Quick and clear, thank you.<br>Agent: Harbour help desk<br>Outcome: resolved<br>"
+        "Messages: 12<br>Rating: 5<br>Comment: Quick and clear, thank you.<br>"
+        "Agent: Harbour help desk<br>Outcome: resolved<br>"
         f"Conversation: {source_event.conversation.id}"
     )
     assert sandbox.hubspot.associated("notes", note.id, "contacts") == [contact]
