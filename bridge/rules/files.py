@@ -49,12 +49,12 @@ def list_test_files(path: Path) -> list[Path]:
     """Return the files with tests of a set: `NAME.tests.yaml` next to a rules file, and those in the folder `tests`."""
     folder = base_folder(path)
     try:
-        beside = [
+        next_to = [
             file
             for file in _yaml_files(folder, ".tests")
             if path.is_dir() or file.name.startswith(f"{path.stem}.tests.")
         ]
-        return [*beside, *_yaml_files(folder / FOLDER, ".tests"), *_yaml_files(folder / "tests", None)]
+        return [*next_to, *_yaml_files(folder / FOLDER, ".tests"), *_yaml_files(folder / "tests", None)]
     except OSError as error:
         raise ConfigError(f"cannot read the folder {error.filename}: {error.strerror}") from None
 

@@ -39,7 +39,7 @@ _EXPLANATIONS = (
 """(part of the parser's message, our message, hint)"""
 
 
-class Explanation(NamedTuple):
+class YamlProblem(NamedTuple):
     """What is wrong, where (counted from 1), and what to do."""
 
     line: int
@@ -65,12 +65,12 @@ def comparison_hint(text: str) -> str:
     return f"write `{{{_OPERATORS[match[1]]}: {match[2][:20]}}}`" if match else ""
 
 
-def explain(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> Explanation:
-    """Return an explanation of an error of the YAML parser in a file with these lines."""
+def explain(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> YamlProblem:
+    """Return the problem behind an error of the YAML parser in a file with these lines."""
     message = error.problem or error.context or "unknown error"
     mark = error.problem_mark or error.context_mark
     if mark is None:
-        return Explanation(1, 1, f"invalid YAML: {message}", "")
+        return YamlProblem(1, 1, f"invalid YAML: {message}", "")
     line, column = min(mark.line, len(lines) - 1), mark.column
     found = (
         _explain_character(message, lines, line, column)
@@ -85,8 +85,8 @@ def explain(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> Explanation:
             if text.startswith("unclosed") and error.context_mark is not None:
                 line, column = error.context_mark.line, error.context_mark.column
                 hint = _comment_hint(lines[line], column) or hint
-            return Explanation(line + 1, column + 1, text, hint)
-    return Explanation(line + 1, column + 1, f"invalid YAML: {message}", "")
+            return YamlProblem(line + 1, column + 1, text, hint)
+    return YamlProblem(line + 1, column + 1, f"invalid YAML: {message}", "")
 
 
 def _comment_hint(line: str, column: int) -> str:
@@ -94,38 +94,38 @@ def _comment_hint(line: str, column: int) -> str:
     return "` #` starts a comment: put the string in quotes" if " #" in line[column:] else ""
 
 
-def _explain_character(message: str, lines: Sequence[str], line: int, column: int) -> Explanation | None:
+def _explain_character(message: str, lines: Sequence[str], line: int, column: int) -> YamlProblem | None:
     """Explain a character that no value can start with."""
     text, rest = lines[line], lines[line][column:]
     if ("cannot start any token" in message and rest.startswith("\t")) or "tab character" in message:
-        return Explanation(line + 1, column + 1, "tabs are not allowed here", "indent with spaces")
+        return YamlProblem(line + 1, column + 1, "tabs are not allowed here", "indent with spaces")
     if "cannot start any token" in message:
-        return Explanation(
+        return YamlProblem(
             line + 1, column + 1, f"a value cannot start with `{rest[:1]}`", "put it in quotes"
         )
     if "comment or line break" in message:
         start = max(text.rfind(">", 0, column + 1), text.rfind("|", 0, column + 1))
         hint = comparison_hint(text[start:]) if start >= 0 else ""
-        return Explanation(
+        return YamlProblem(
             line + 1, max(start, 0) + 1, "a value cannot start with `>` or `|`", hint or "put it in quotes"
         )
     if "node content" not in message and "alphabetic or numeric" not in message:
         return None
     start_text = rest[:1] if "node" in message else text[column - 1 : column]
     if start_text in ("[", "{"):
-        return Explanation(line + 1, column + 1, f"unclosed `{start_text}`", _CLOSE_OR_QUOTE)
+        return YamlProblem(line + 1, column + 1, f"unclosed `{start_text}`", _CLOSE_OR_QUOTE)
     if not "".join(lines[line:])[column:].strip():
         opened = next(number for number in range(line, -1, -1) if lines[number].strip())
         bracket = max(lines[opened].rfind("["), lines[opened].rfind("{"))
         if bracket >= 0:
-            return Explanation(
+            return YamlProblem(
                 opened + 1, bracket + 1, f"unclosed `{lines[opened][bracket]}`", _CLOSE_OR_QUOTE
             )
     text = f"a value cannot start with `{start_text}`" if start_text.strip() else "the value is missing"
-    return Explanation(line + 1, column + 1, text, "if it is a string, put it in quotes")
+    return YamlProblem(line + 1, column + 1, text, "if it is a string, put it in quotes")
 
 
-def _explain_quotes(message: str, lines: Sequence[str], line: int, column: int) -> Explanation | None:
+def _explain_quotes(message: str, lines: Sequence[str], line: int, column: int) -> YamlProblem | None:
     """Explain a value that goes on after its closing quote."""
     text = lines[line]
     before = text[:column].rstrip()
@@ -141,12 +141,12 @@ def _explain_quotes(message: str, lines: Sequence[str], line: int, column: int) 
         hint = "put the whole value in \"double quotes\", because a ' inside '...' ends it"
     else:
         hint = "put quotes around the whole value"
-    return Explanation(line + 1, column + 1, "unexpected text after the end of the value", hint)
+    return YamlProblem(line + 1, column + 1, "unexpected text after the end of the value", hint)
 
 
 def _explain_colon(
     error: yaml.MarkedYAMLError, message: str, lines: Sequence[str], line: int, column: int
-) -> Explanation | None:
+) -> YamlProblem | None:
     """Explain a colon in a place without a key, or a key without a colon."""
     if "could not find expected ':'" in message and error.context_mark is not None:
         return _explain_missing_colon(lines, error.context_mark.line)
@@ -155,7 +155,7 @@ def _explain_colon(
     key = _KEY.match(lines[line])
     above = _line_above(lines, line)
     if key is None or key.end() - 1 != column or above is None:
-        return Explanation(
+        return YamlProblem(
             line + 1, column + 1, "unexpected colon", "put a string that contains `: ` in quotes"
         )
     if _KEY.match(lines[above]) is None:
@@ -166,18 +166,18 @@ def _explain_colon(
     return _misaligned(lines, line, "indented too deep", addition)
 
 
-def _explain_missing_colon(lines: Sequence[str], line: int) -> Explanation:
+def _explain_missing_colon(lines: Sequence[str], line: int) -> YamlProblem:
     content = lines[line].strip()
     column = len(lines[line]) - len(lines[line].lstrip()) + 1
     above = _line_above(lines, line)
     if above is not None and re.search(r"[|>][+-]?\d?$", lines[above].rstrip()):
         name = f"line {above + 1}"
         hint = f"put more spaces before each line of the text, so that it starts further right than {name}"
-        return Explanation(line + 1, column, f"the text must be indented below {name}", hint)
+        return YamlProblem(line + 1, column, f"the text must be indented below {name}", hint)
     if match := re.match(r"-([A-Za-z_].*)", content):
-        return Explanation(line + 1, column, "no space after `-`", f"write `- {match[1][:40]}`")
+        return YamlProblem(line + 1, column, "no space after `-`", f"write `- {match[1][:40]}`")
     if match := re.match(r"((?:- +)?[A-Za-z_]\w*):(\S.*)", content):
-        return Explanation(
+        return YamlProblem(
             line + 1, column, "no space after the colon", f"write `{match[1]}: {match[2][:40]}`"
         )
     match = re.match(r"((?:- +)?[A-Za-z_]\w*)(?: +(.+))?$", content)
@@ -189,18 +189,18 @@ def _explain_missing_colon(lines: Sequence[str], line: int) -> Explanation:
     )
     example = f"write `{match[1]}:{' ' + match[2][:40] if match[2] else ''}`" if match and known else ""
     hint = example or "write `name: value`; put a string with several lines in quotes, or use `|`"
-    return Explanation(line + 1, column, "a key without a colon", hint)
+    return YamlProblem(line + 1, column, "a key without a colon", hint)
 
 
-def _explain_indentation(message: str, lines: Sequence[str], line: int) -> Explanation | None:
+def _explain_indentation(message: str, lines: Sequence[str], line: int) -> YamlProblem | None:
     """Explain a line that starts in a column where no line above starts."""
     if "expected '-' indicator" in message or "expected key" in message:
         return _misaligned(lines, line, "not aligned")
     return None
 
 
-def _misaligned(lines: Sequence[str], line: int, problem: str, addition: str = "") -> Explanation:
-    """Return the explanation that names the line with which this one has to be aligned."""
+def _misaligned(lines: Sequence[str], line: int, problem: str, addition: str = "") -> YamlProblem:
+    """Return the problem, and the line with which this one has to be aligned."""
     text = lines[line]
     indentation = len(text) - len(text.lstrip(" "))
     key = _KEY.match(text)
@@ -214,13 +214,13 @@ def _misaligned(lines: Sequence[str], line: int, problem: str, addition: str = "
     if above is not None and parent and not lines[above][parent.end() :].strip() and name not in FILE_KEYS:
         spaces = _spaces(len(parent[1]) + len(parent[2]) + 2)
         hint = f"indent it below `{parent[4]}` of line {above + 1}, with {spaces} before it"
-        return Explanation(line + 1, indentation + 1, words, hint)
+        return YamlProblem(line + 1, indentation + 1, words, hint)
     if level is None:
-        return Explanation(line + 1, indentation + 1, words, "align it with a line above")
+        return YamlProblem(line + 1, indentation + 1, words, "align it with a line above")
     column = level.dash if is_item and level.dash is not None else level.column
     other = f"the `-` of line {level.line + 1}" if is_item else f"`{level.name}` of line {level.line + 1}"
     hint = f"start it exactly below {other}, with {_spaces(column)} before it{addition}"
-    return Explanation(line + 1, indentation + 1, words, hint)
+    return YamlProblem(line + 1, indentation + 1, words, hint)
 
 
 def _spaces(number: int) -> str:
