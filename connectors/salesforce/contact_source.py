@@ -157,7 +157,7 @@ class Contacts:
     def fill(self, details: Mapping[str, ContactDetails]) -> dict[str, FillResult]:
         """Write values to empty fields of contacts and leads, without those that Salesforce refuses.
 
-        A record that the integration user may not edit is left alone: its calls are logged all the same.
+        A record that the integration user may not edit is left alone: its calls are logged anyway.
         """
         changes = {
             record_id: (object_type_of(record_id), self._fields_to_fill(record_id, values))

@@ -109,7 +109,7 @@ def _permission_problems(
         if missing := {access: actions for access, actions in missing.items() if actions}:
             names = " and ".join(access.capitalize() for access in missing)
             actions = dict.fromkeys(action for names_ in missing.values() for action in names_)
-            # Contacts and leads are only completed; their calls are logged all the same.
+            # Contacts and leads are only completed; their calls are logged anyway.
             is_optional = object_type in _PEOPLE and missing.keys() == {"edit"} and actions.keys() <= _LOGS
             yield RuleProblem(
                 f"the integration user has no {names} access to {object_type} (for {', '.join(actions)}): grant it "

@@ -16,11 +16,11 @@ from bridge.sandbox.salesforce.errors import RecordError
 from bridge.sandbox.salesforce.schema import (
     Field,
     SObjectType,
-    default_object_types,
     format_timestamp,
     long_id,
     phone_words,
 )
+from bridge.sandbox.salesforce.standard_objects import default_object_types
 
 USER_ID = long_id("0055g00000AbCdE")
 SALES_USER_ID = long_id("0055g00000AbCdF")
