@@ -241,11 +241,14 @@ class TaskParams(NewContactParams):
         """Return the due time. It is relative to the event, so a late attempt does not change it."""
         return context.event.occurred_at + self.due
 
-    def body(self, context: Context, contact: ContactRef | None) -> str:
+    def body(self, context: Context, contact: ContactRef | None, max_length: int) -> str:
         """Return the description, the name that the event gives if the contact has another one, and the conversation
-        ID."""
-        name = f"\nName given: {contact.given_name}" if contact and contact.given_name else ""
-        return f"{self.text or ''}{name}\nConversation: {context.event.conversation.id}".strip()
+        ID, in at most `max_length` characters."""
+        details = {
+            "Name given": contact.given_name if contact else "",
+            "Conversation": context.event.conversation.id,
+        }
+        return text_with_details(self.text, details, max_length)
 
 
 OnMissing = Literal["skip", "error"]

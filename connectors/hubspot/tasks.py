@@ -15,7 +15,7 @@ from bridge.connector import (
 )
 
 from .account import Account
-from .fields import OWNER, to_html, to_milliseconds, to_properties
+from .fields import OWNER, to_fitting_html, to_milliseconds, to_properties
 from .params import DEAL, TICKET
 from .scopes import CONTACTS
 from .settings import connector
@@ -40,7 +40,7 @@ def create_task(account: Account, params: CreateTaskParams, context: Context) ->
         standard = {
             "hs_timestamp": to_milliseconds(params.due_at(context)),
             "hs_task_subject": params.subject,
-            "hs_task_body": to_html(params.body(context, contact)),
+            "hs_task_body": to_fitting_html(lambda size: params.body(context, contact, size)),
             "hs_task_status": "NOT_STARTED",
             "hs_task_type": params.type,
             "hs_task_priority": params.priority,

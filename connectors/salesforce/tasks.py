@@ -20,7 +20,7 @@ from .org import Org
 from .permissions import WRITE_TASKS
 from .related_records import TaskReferenceParams, check_ids
 from .settings import connector
-from .task_records import NewTask, local_date, log_tasks, truncate
+from .task_records import MAX_LENGTH, NewTask, local_date, log_tasks, truncate
 
 
 class CreateTaskParams(TaskReferenceParams, TaskParams):
@@ -37,7 +37,7 @@ def create_task(org: Org, params: CreateTaskParams, context: Context) -> Success
     def build(_key: str, contact: ContactRef | None) -> NewTask:
         standard = {
             "Subject": params.subject,
-            "Description": params.body(context, contact),
+            "Description": params.body(context, contact, MAX_LENGTH["Description"]),
             "ActivityDate": local_date(org, context, params.due_at(context)),
             "Priority": params.priority,
         }

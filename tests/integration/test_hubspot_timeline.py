@@ -462,6 +462,16 @@ def test_call_without_recording_has_no_source(hubspot: CrmConnection, sandbox: R
     assert "hs_call_source" not in sandbox.hubspot.calls[0].properties
 
 
+def test_long_text_of_a_task_is_shortened_before_the_conversation(
+    hubspot: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    source = event(clock=hubspot.clock)
+    hubspot.deliver("create_task", source, {"text": "<" * 70_000})
+    body = sandbox.hubspot.tasks[0].properties["hs_task_body"]
+    assert len(body) <= MAX_BODY_LENGTH
+    assert body.endswith(f"…<br>Conversation: {source.conversation.id}")
+
+
 def test_recording_that_hubspot_cannot_play_is_in_the_body(
     hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:

@@ -240,8 +240,9 @@ def test_long_text_of_a_task_shows_that_it_was_cut(
     salesforce: CrmConnection, sandbox: RunningSandbox
 ) -> None:
     salesforce.deliver("create_task", params={"text": "x" * 40_000})
-    text = sandbox.salesforce.tasks[0]["Description"]
-    assert (len(text), text[-2:]) == (32_000, "x…")
+    text, conversation = sandbox.salesforce.tasks[0]["Description"].split("\n")
+    assert (len(text) + 1 + len(conversation), text[-2:]) == (32_000, "x…")
+    assert conversation.startswith("Conversation: ")
 
 
 def test_transcript_stands_in_the_description_if_there_is_room(
