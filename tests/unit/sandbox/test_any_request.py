@@ -14,7 +14,8 @@ from starlette.datastructures import Headers, QueryParams
 
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
-from bridge.sandbox.heppu import API_KEY, Heppu
+from bridge.sandbox.heppu import Heppu
+from bridge.sandbox.heppu_requests import API_KEY
 from bridge.sandbox.hubspot.account import ACCESS_TOKEN, HubSpot
 from bridge.sandbox.provider import MockProvider, ProviderRequest
 from bridge.sandbox.salesforce.org import CONSUMER_KEY, CONSUMER_SECRET, Salesforce
