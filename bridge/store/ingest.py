@@ -138,7 +138,7 @@ def _compare_with_stored(conn: Connection, incoming: IncomingEvent, row: dict[st
 def _conflict(conn: Connection, incoming: IncomingEvent, row: dict[str, object]) -> str | None:
     """Return which stored event has the same identity and another body, or None.
 
-    A retry under a new `webhookId` is no conflict, nor is one whose stored body has been deleted.
+    A retry under a new `webhookId` is not a conflict, nor is one whose stored body has been deleted.
     """
     events = schema.events
     columns = select(events.c.id, events.c.body, events.c.body_sha256)

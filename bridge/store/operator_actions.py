@@ -354,7 +354,7 @@ def _route_again(
 def accept_rejected_request(database: Database, actor: str, request_id: str) -> ActionResult:
     """Accept a rejected request as an event; its signature must be valid.
 
-    A conflict becomes an event of its own, beside the stored one that has the same identity. If the process dies between
+    A conflict becomes an event of its own, next to the stored one that has the same identity. If the process dies between
     the two transactions, the action can be repeated: the event is then a duplicate.
     """
     table = schema.rejected_requests
