@@ -24,7 +24,7 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "fix the account's variables and restart `bridge serve`; if the provider was at fault, run {resume}",
     ),
     PauseCause.ACCOUNT: (
-        "a problem of the account",
+        "a problem with the account",
         "fix it at the provider and run {resume}, or change the account's variables and restart `bridge serve`",
     ),
     PauseCause.RATE_LIMIT: ("the provider's rate limit", _ENDS_AT),
