@@ -30,7 +30,6 @@ from sqlalchemy import (
 )
 
 from bridge.connector.callbacks import Channel
-from bridge.events import Event
 from bridge.lifecycle import SuppressReason, Transition
 from bridge.policy import (
     RECHECK_INTERVAL,
@@ -46,6 +45,7 @@ from bridge.policy import (
 from bridge.rules.model import Cap
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert
+from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.connections import (
     lock_connection,
     log_state_change,
@@ -72,56 +72,6 @@ MAX_QUERIES = 4
 _TABLE = schema.deliveries
 _MIN_POLL_DELAY = timedelta(milliseconds=200)
 """How soon to poll again if a due delivery waits for its concurrency key, which another worker is using."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedDelivery:
-    """A delivery that this worker has claimed for one attempt."""
-
-    delivery: Delivery
-    """The delivery as it was before the claim."""
-    event: Event
-    fencing_token: int
-    """The number of this claim; a result with an older number is not recorded."""
-    started_at: datetime
-    first_attempt_at: datetime
-    outcome_unknown_since: datetime | None
-    existing_id: str | None = None
-    """The external ID of the record that the idempotency key already created."""
-    quiet_hours_start: datetime | None = None
-    """For a message: when the recipient's quiet hours start."""
-    probe: bool = False
-    """True for the probe of an open circuit breaker; a failed probe uses up no attempt."""
-
-    @classmethod
-    def next_claim(
-        cls,
-        delivery: Delivery,
-        event: Event,
-        now: datetime,
-        *,
-        existing_id: str | None,
-        quiet_hours_start: datetime | None,
-        probe: bool,
-    ) -> ClaimedDelivery:
-        """Return the claim of a due delivery that starts at `now`."""
-        outcome_unknown_since = delivery.outcome_unknown_since
-        if outcome_unknown_since is not None:
-            # Time in which the lookup was due but could not run (a pause, a stopped service) does not count.
-            outcome_unknown_since += max(now - delivery.run_at, timedelta(0))
-        return cls(
-            delivery, event, delivery.fencing_token + 1, now, delivery.first_attempt_at or now,
-            outcome_unknown_since, existing_id, quiet_hours_start, probe,
-        )  # fmt: skip
-
-    @classmethod
-    def running_claim(cls, delivery: Delivery, event: Event) -> ClaimedDelivery:
-        """Return the claim of a running delivery, which this or another worker made."""
-        started_at = delivery.possibly_sent_at or delivery.occurred_at
-        return cls(
-            delivery, event, delivery.fencing_token, started_at, delivery.first_attempt_at or started_at,
-            delivery.outcome_unknown_since,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from bridge.lifecycle import AttemptOutcome, DeliveryState, KeyEffect, Transitio
 from bridge.policy import event_precedence
 from bridge.store import schema
 from bridge.store.bulk import bulk_update
-from bridge.store.claim import ClaimedDelivery
+from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.connections import log_state_change, record_outcomes, take_back_messages
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, DELIVERY_STATES, Delivery

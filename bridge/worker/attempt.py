@@ -17,7 +17,7 @@ from bridge.connector import Action, BatchItem, Connector, Context, Success
 from bridge.connector.deadline import attempt_deadline
 from bridge.connector.discovery import name_variables_of
 from bridge.errors import AccountError, DeliveryError, LookupInconclusive, OutcomeUnknown, PermanentError
-from bridge.store.claim import ClaimedDelivery
+from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.contact_cache import StoredContactCache
 from bridge.store.database import Database
 from bridge.store.possible_duplicates import save_possible_duplicate

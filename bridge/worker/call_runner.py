@@ -9,7 +9,7 @@ from datetime import timedelta
 from bridge.clock import uptime
 from bridge.connector.deadline import count_requests
 from bridge.errors import OutcomeUnknown
-from bridge.store.claim import ClaimedDelivery
+from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.deliveries import Delivery
 from bridge.store.results import AttemptResult
 from bridge.telemetry import Metrics, log

@@ -9,7 +9,7 @@ from datetime import timedelta
 from enum import Enum, auto
 
 from bridge.clock import uptime
-from bridge.store.claim import ClaimedDelivery
+from bridge.store.claimed_delivery import ClaimedDelivery
 
 
 class ClaimState(Enum):

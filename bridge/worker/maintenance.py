@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 from bridge import __version__
 from bridge.clock import uptime
-from bridge.store.claim import LEASE, ClaimedDelivery
+from bridge.store.claim import LEASE
+from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.database import Database
 from bridge.store.results import AttemptResult, find_expired_leases, record_results
 from bridge.store.retention import EMPTY, prune_batch

@@ -39,7 +39,7 @@ from bridge.errors import (
 )
 from bridge.json_values import replace_unstorable
 from bridge.lifecycle import AttemptOutcome, Transition
-from bridge.store.claim import ClaimedDelivery
+from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.results import UNDELIVERED_STATUSES, AttemptResult
 from bridge.telemetry import mask
 

@@ -32,7 +32,8 @@ from bridge.rules.quiet_hours import NO_WINDOW, every_day
 from bridge.samples import refresh_sample, sample
 from bridge.signing import read_event
 from bridge.store import schema
-from bridge.store.claim import Capacity, ClaimedDelivery, claim
+from bridge.store.claim import Capacity, claim
+from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.database import Database
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.policy_inputs import PolicyConfig

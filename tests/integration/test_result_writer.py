@@ -13,7 +13,7 @@ import pytest
 
 from bridge.connector import Success
 from bridge.errors import PermanentError, StoreUnavailable
-from bridge.store.claim import ClaimedDelivery
+from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.database import Database
 from bridge.store.results import AttemptResult
 from bridge.worker import maintenance, result_writer

@@ -34,7 +34,8 @@ from bridge.errors import DeliveryError, OutcomeUnknown, PermanentError, Transie
 from bridge.events import Event
 from bridge.lifecycle import FINAL_STATES
 from bridge.rules.model import MessagingPolicy
-from bridge.store.claim import LEASE, ClaimedDelivery
+from bridge.store.claim import LEASE
+from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 from bridge.store.policy_inputs import PolicyConfig

@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from bridge.clock import uptime
-from bridge.store.claim import ClaimedDelivery
+from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.worker.in_flight import InFlight
 
 LEASE = timedelta(seconds=30)
