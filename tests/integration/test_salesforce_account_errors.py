@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from bridge_connectors.salesforce import account_errors
+from bridge_connectors.salesforce.errors import record_result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,8 +15,6 @@ from bridge.errors import AccountError, DeliveryError, PermanentError, QuotaExha
 from bridge.sandbox import RunningSandbox
 from bridge.sandbox.salesforce.org import Salesforce
 from bridge.testing import event
-from connectors.salesforce import account_errors
-from connectors.salesforce.errors import record_result
 from tests.integration.crm import CrmConnection
 
 EMAIL = "maya.lindqvist@example.com"

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from bridge_connectors.salesforce.describe import FieldDescription
+from bridge_connectors.salesforce.field_values import to_type
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,8 +17,6 @@ from bridge.errors import OutcomeUnknown, PermanentError
 from bridge.sandbox import RunningSandbox
 from bridge.sandbox.salesforce.schema import Field
 from bridge.testing import event
-from connectors.salesforce.describe import FieldDescription
-from connectors.salesforce.field_values import to_type
 from tests.integration.crm import CrmConnection, call_events, email_address, phone_number
 
 EMAIL = "maya.lindqvist@example.com"

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from zoneinfo import available_timezones
 
 import pytest
+from bridge_connectors.hubspot.contact_source import _match
 
 from bridge.connector import ContactQuery, Context, resolve_contacts
 from bridge.contacts.time_zone import residence_time_zone
@@ -15,7 +16,6 @@ from bridge.rules.model import MessagingPolicy
 from bridge.store.contact_cache import StoredContactCache
 from bridge.store.database import Database
 from bridge.store.policy_inputs import PolicyConfig
-from connectors.hubspot.contact_source import _match
 from tests.integration.engine import Engine
 
 NIGHT = datetime.fromisoformat("2026-03-02T03:30:00-05:00")
