@@ -143,6 +143,8 @@ def _print_outcome(outcome: PlannedOutcome, now: datetime) -> None:
     for name, value in planned.params.items():
         if value not in (None, "", {}, []):
             echo(f"    {name}: {_format_value(value)}")
+    if outcome.segments is not None and (outcome.segments.count > 1 or outcome.segments.special):
+        echo(f"    billed as {outcome.segments}")
     if planned.cancel_on:
         echo(f"    cancelled if {' or '.join(planned.cancel_on)} occurs first")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -51,6 +52,14 @@ class DryRunDelivery:
             "detail": self.detail,
             "params": dict(self.planned.params),
         }
+
+
+_TEXT_PARAMS: Final = ("body", "text")
+
+
+def text_in(params: Mapping[str, Any]) -> str:
+    """Return the text of a message: its param `body`, or else `text`."""
+    return next((str(params[name]) for name in _TEXT_PARAMS if params.get(name)), "")
 
 
 def build_due_delivery(

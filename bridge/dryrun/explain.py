@@ -8,7 +8,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Literal
 
-from bridge.dryrun.delivery import build_due_delivery
+from bridge.connector.sms import Segments, segments
+from bridge.dryrun.delivery import build_due_delivery, text_in
 from bridge.dryrun.details import what_is_read, with_templates
 from bridge.events import EVENT_TYPES, Event
 from bridge.lifecycle import SuppressReason
@@ -53,9 +54,16 @@ class PlannedOutcome:
     zones: tuple[str, ...] = ("UTC",)
     """The time zones where the recipient may be."""
 
+    @property
+    def segments(self) -> Segments | None:
+        """The size of a text message, by which it is billed; None for everything else."""
+        if self.planned.channel != "sms" or self.planned.render_error is not None:
+            return None
+        return segments(text_in(self.planned.params))
+
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as plain data."""
-        planned = self.planned
+        planned, size = self.planned, self.segments
         return {
             "rule": planned.rule,
             "action": planned.action,
@@ -71,6 +79,7 @@ class PlannedOutcome:
             "reason": self.reason,
             "details": list(self.details),
             "notes": list(planned.notes),
+            "segments": size.count if size else None,
         }
 
 

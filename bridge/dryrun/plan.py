@@ -10,14 +10,13 @@ from itertools import zip_longest
 from typing import Any, Literal
 
 from bridge.connector import segments
-from bridge.dryrun.delivery import DryRunDelivery
+from bridge.dryrun.delivery import DryRunDelivery, text_in
 from bridge.dryrun.simulator import Simulation
 from bridge.events import Event
 from bridge.rules.model import Rules
 
 Kind = Literal["added", "removed", "changed"]
 
-_TEXT_PARAMS = ("body", "text")
 _Key = tuple[str, str, str, str]
 
 
@@ -260,11 +259,5 @@ def totals_of(deliveries: Iterable[DryRunDelivery]) -> Totals:
             if planned.channel:
                 messages[planned.channel] += 1
             if planned.channel == "sms":
-                segment_count += segments(text_of(delivery)).count
+                segment_count += segments(text_in(planned.params)).count
     return Totals(carried_out, messages, segment_count, requests, held_back, stopped, broken)
-
-
-def text_of(delivery: DryRunDelivery) -> str:
-    """Return the text of a message: its param `body`, or else `text`."""
-    params = delivery.planned.params
-    return next((str(params[name]) for name in _TEXT_PARAMS if params.get(name)), "")

@@ -72,6 +72,15 @@ def test_explain_traces_every_rule_and_renders_deliveries(explain_event):
     assert explanation.nearest.rule == "email"
 
 
+def test_size_of_a_text_message_names_the_characters_that_double_it(explain_event):
+    [short] = explain_event().deliveries
+    assert (str(short.segments), short.to_json()["segments"]) == ("1 segment", 1)
+    [long] = explain_event(text=RULES.replace("Hi {{", "¿Más información? " + "x" * 60 + "{{")).deliveries
+    assert str(long.segments) == "2 segments (áó: 70 instead of 160 characters per segment)"
+    [logged] = explain_event("call.completed").deliveries
+    assert logged.segments is None
+
+
 def test_quiet_hours_defer_delivery_and_are_named(explain_event):
     [outcome] = explain_event(at="2026-03-02T21:30:00-05:00").deliveries
     assert outcome.outcome == "go"
