@@ -12,7 +12,7 @@ from bridge.cli.account_check import set_up_account
 from bridge.cli.accounts import connections_used_by
 from bridge.cli.bootstrap import registry_for
 from bridge.cli.dry_run import load_file
-from bridge.cli.output import Page, Record, Table, as_items, console, echo, render, result_line
+from bridge.cli.output import PrintedRecord, Record, Table, as_items, console, echo, render, result_line
 from bridge.connector import Action, Connector, ConnectorSettings
 from bridge.connector.action_name import ActionName
 from bridge.connector.discovery import Registry
@@ -86,7 +86,7 @@ def show_connector(name: str, as_json: bool) -> None:
         "has_setup": connector.run_setup is not None,
         "actions": [_action(item) for item in actions],
     }
-    render(Page(record, partial(_print_connector, record)), as_json)
+    render(PrintedRecord(record, partial(_print_connector, record)), as_json)
 
 
 def _settings(connector: Connector) -> list[dict[str, Any]]:

@@ -127,7 +127,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Page:
+class PrintedRecord:
     """A record, and a function that prints it for people in several parts."""
 
     record: Mapping[str, Any]

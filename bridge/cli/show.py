@@ -11,7 +11,7 @@ import typer
 from bridge.cli.arguments import LISTING_COMMANDS, id_prefix
 from bridge.cli.connection_commands import FindPause, blocking_pauses
 from bridge.cli.inspect_commands import PANEL, deliveries_table
-from bridge.cli.output import Json, Page, console, echo, render
+from bridge.cli.output import Json, PrintedRecord, console, echo, render
 from bridge.clock import format_timestamp
 from bridge.store.timeline import describe_audit_entry, describe_state, timeline
 
@@ -53,7 +53,7 @@ def show(
             command = LISTING_COMMANDS[id_prefix(record_id)]
             raise NotFound(f"{error}; list the IDs with `bridge {command}`") from None
         find_pause = blocking_pauses(database)
-    render(Page(record, partial(print_record, record, find_pause)), as_json)
+    render(PrintedRecord(record, partial(print_record, record, find_pause)), as_json)
 
 
 def _print_event(event: Mapping[str, Any], find_pause: FindPause) -> None:

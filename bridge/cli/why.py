@@ -12,7 +12,7 @@ import typer
 from bridge.cli.arguments import check_cursor, parse_time_option
 from bridge.cli.connection_commands import FindPause, blocking_pauses
 from bridge.cli.inspect_commands import Cursor
-from bridge.cli.output import Json, Page, console, echo, pluralize, render
+from bridge.cli.output import Json, PrintedRecord, console, echo, pluralize, render
 from bridge.clock import format_timestamp
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def why(
         )
         find_pause = blocking_pauses(database)
     printer = _Printer(contact, since, find_pause)
-    render(Page(report.to_json(), partial(printer.print, report)), as_json)
+    render(PrintedRecord(report.to_json(), partial(printer.print, report)), as_json)
 
 
 def _time_zone(settings: Settings) -> str:
