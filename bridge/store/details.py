@@ -157,11 +157,12 @@ def record_details(
     details: Details | None,
     render: RenderLate,
     fingerprint_of: Callable[[str], str],
+    problem: str = "",
 ) -> None:
     """Keep what Heppu returned, and render the deliveries that wait for it; None: Heppu has no such conversation.
 
     While a field is missing that may come later, the conversation is read again, until the deliveries have waited for
-    `MAX_WAIT`.
+    `MAX_WAIT`. `problem` is why Heppu rejects the request, if it does: the deliveries are then sent without details.
     """
     with database.write() as conn:
         now = database.now(conn)
@@ -173,13 +174,14 @@ def record_details(
         wait = timedelta(seconds=_INTERVALS[min(query.attempts, len(_INTERVALS) - 1)])
         if missing and query.kept is None and now + wait < query.asked_at + MAX_WAIT:
             detail = f"{_PREFIX} {DETAILS_CONNECTION} has no {' and no '.join(missing)} yet"
+            detail += f": {problem}" if problem else ""
             _ask_again(database, conn, query, waiting, now + wait, detail, now)
         else:
             values: dict[str, Any] = {"run_at": None}
             if query.kept is None:
                 values |= {"value": json.dumps(dict(details or {})), "fetched_at": now}
             conn.execute(update(_TABLE).where(_is_row(query)).values(values))
-            _render(database, conn, waiting, details or {}, render, now)
+            _render(database, conn, waiting, details or {}, render, now, problem)
     log_state_change(DETAILS_CONNECTION, changed)
 
 
@@ -276,6 +278,7 @@ def _render(
     details: Details,
     render: RenderLate,
     now: datetime,
+    problem: str,
 ) -> None:
     """Render the late params of deliveries; they are due at once, or have failed."""
     events, history = events_by_delivery(database, conn, waiting), history_in(conn)
@@ -285,10 +288,12 @@ def _render(
         if rendered is None:
             continue
         if rendered.error is not None:
-            failed.append(Change(delivery, Transition.not_rendered(rendered.error)))
+            cause = f"{rendered.error} ({problem})" if problem else rendered.error
+            failed.append(Change(delivery, Transition.not_rendered(cause)))
             continue
         options = delivery.options
-        options = replace(options, late={}, notes=(*options.notes, *rendered.left_out))
+        notes = (*options.notes, *rendered.left_out, *filter(None, [problem]))
+        options = replace(options, late={}, notes=notes)
         columns = {"params": json.dumps(dict(rendered.values)), "options": options.to_json()}
         complete.append(Change(delivery, Transition.rescheduled(delivery, now, None), columns))
     apply_transitions(database, conn, complete, now)

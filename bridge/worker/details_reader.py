@@ -47,8 +47,11 @@ class DetailsReader(ProviderReader[DetailsQuery]):
         return claim_details(self._database, account.name, account.limits.per_second)
 
     def answer(self, account: Account, query: DetailsQuery, deadline: float) -> None:
-        """Read the details of a conversation, and record them or the failure."""
-        details = query.kept
+        """Read the details of a conversation, and record them or the failure.
+
+        A request that Heppu keeps rejecting must not hold up a delivery forever, so it goes without details.
+        """
+        details, problem = query.kept, ""
         if details is None:
             try:
                 details = _read(account, query.event, deadline)
@@ -56,11 +59,13 @@ class DetailsReader(ProviderReader[DetailsQuery]):
                 failure = to_delivery_error(error, account.connector.classify)
                 failure.detail = mask(failure.detail)[:400]
                 log.warning("Heppu did not return details", connection=account.name, error=failure.detail)
-                record_failure(
-                    self._database, query, failure, retry_in(failure), lambda _: account.fingerprint
-                )
-                return
-        record_details(self._database, query, details, self._render, lambda _: account.fingerprint)
+                if not isinstance(failure, PermanentError):
+                    record_failure(
+                        self._database, query, failure, retry_in(failure), lambda _: account.fingerprint
+                    )
+                    return
+                problem = failure.detail
+        record_details(self._database, query, details, self._render, lambda _: account.fingerprint, problem)
 
     def _render(
         self, delivery: Delivery, event: Event, details: Details, history: History

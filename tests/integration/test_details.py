@@ -310,7 +310,6 @@ def test_missing_details_without_a_default_fail_the_delivery(bridge: Bridge) -> 
     [
         (TransientError("no route"), 15),
         (OutcomeUnknown("no answer"), 15),
-        (PermanentError("400"), 310),
         (RateLimited("slow down", retry_after=timedelta(seconds=20)), 30),
     ],
 )
@@ -376,12 +375,19 @@ def test_worker_that_dies_while_reading_leaves_a_row_that_is_claimed_again(bridg
     assert bridge.titles == [TRANSCRIPT]
 
 
-def test_large_details_are_an_error_that_says_so(bridge: Bridge) -> None:
+@pytest.mark.parametrize("problem", ["the details are larger than 1024 KiB", "Heppu answered 400"])
+def test_delivery_goes_without_details_that_heppu_keeps_rejecting(bridge: Bridge, problem: str) -> None:
     bridge.heppu.conversations["conv_1"] = {"transcript": "x" * (1024 * 1024)}
+    bridge.heppu.fail = PermanentError(problem) if "400" in problem else None
     delivery_id = bridge.deliver()
     bridge.run()
-    assert "larger than 1024 KiB" in bridge.show(delivery_id)["detail"]
-    assert [row.value for row in bridge.rows()] == [None]
+    assert bridge.show(delivery_id)["detail"] == f"details: heppu has no transcript yet: {problem}"
+    for _ in range(12):
+        bridge.later(minutes=1)
+    shown = bridge.show(delivery_id)
+    assert (shown["state"], shown["params"]) == ("succeeded", {"title": "nothing"})
+    assert shown["options"]["notes"] == [problem]
+    assert [row.value for row in bridge.rows()] == ["{}"]
 
 
 def test_details_are_pruned_and_erased(bridge: Bridge) -> None:
