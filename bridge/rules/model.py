@@ -190,12 +190,7 @@ class Rule:
     @property
     def steps(self) -> tuple[Step, ...]:
         """Every step of the rule."""
-        return self.do + self.follow_ups
-
-    @property
-    def follow_ups(self) -> tuple[Step, ...]:
-        """The steps that run after those of `do`."""
-        return self.on_success + self.on_failure
+        return self.do + self.on_success + self.on_failure
 
 
 @dataclass(frozen=True)
