@@ -167,7 +167,7 @@ def _params(action: Action) -> Schema:
 
 
 def _param(info: FieldInfo, model_schema: Schema) -> Schema:
-    hidden = ("title", "description", "default", "example", "template", "html", "format")
+    hidden = ("title", "description", "default", "example", "template", "markup", "format")
     literal = _allow_numbers({key: value for key, value in model_schema.items() if key not in hidden})
     param: Schema = {"anyOf": [literal, _TEMPLATE], "description": info.description or ""}
     if not literal:
