@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from simple_salesforce.format import format_soql
-
 from bridge.connector import (
     ON_MISSING,
     ContactLookupParams,
@@ -24,6 +22,7 @@ from .contact_source import Contacts, read_contact
 from .field_values import typed_properties
 from .org import Org
 from .permissions import CLOSE_CASES
+from .sdk import format_soql
 from .settings import ID_PATTERN, connector
 from .soql import require_id, select
 

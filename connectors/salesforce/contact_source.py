@@ -8,9 +8,6 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from simple_salesforce.exceptions import SalesforceError
-from simple_salesforce.format import format_soql
-
 from bridge.connector import (
     ContactDetails,
     ContactMatch,
@@ -44,6 +41,7 @@ from .new_records import (
 )
 from .org import Org, typed
 from .person_accounts import business_accounts
+from .sdk import SalesforceError, format_soql
 from .session import Record
 from .soql import chunks, select
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from simple_salesforce.exceptions import SalesforceAuthenticationFailed, SalesforceError
-
 from bridge.connector import BatchResult, Success, failure_from_exception, failure_from_status
 from bridge.errors import (
     AuthenticationError,
@@ -21,6 +19,7 @@ from bridge.errors import (
 
 from .account_errors import account_failure, missing_field
 from .login_errors import login_failure
+from .sdk import SalesforceAuthenticationFailed, SalesforceError
 from .settings import connector
 
 DELETED_CODES = {

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from simple_salesforce.exceptions import SalesforceAuthenticationFailed
-
 from bridge.errors import AccountError, AuthenticationError, DeliveryError, RateLimited, TransientError
 
 from .my_domain import my_domain_of
+from .sdk import SalesforceAuthenticationFailed
 
 APP_SETTINGS = "Setup, External Client App Manager, your app, Settings, OAuth Settings"
 APP_POLICIES = "Setup, External Client App Manager, your app, Policies"

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from simple_salesforce.exceptions import SalesforceError
-
 from .errors import errors_in
+from .sdk import SalesforceError
 
 T = TypeVar("T")
 MATCH_FIELDS: Mapping[str, Sequence[str]] = {

@@ -6,9 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from simple_salesforce.exceptions import SalesforceError
-from simple_salesforce.format import format_soql
-
 from bridge.connector import (
     ContactDeleted,
     ContactLookupParams,
@@ -32,6 +29,7 @@ from .errors import DELETED_CODES, error_code, errors_in, record_result
 from .field_values import find_field, typed_properties
 from .org import Org, typed
 from .permissions import CREATE_CASES
+from .sdk import SalesforceError, format_soql
 from .session import Record
 from .settings import connector
 from .soql import select

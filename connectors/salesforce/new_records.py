@@ -10,8 +10,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from simple_salesforce.format import format_soql
-
 from bridge.connector import (
     CONTACT_OWNER,
     ContactQuery,
@@ -26,6 +24,7 @@ from .field_values import writable_fields
 from .org import Org
 from .owners import USER_PREFIX
 from .person_accounts import business_accounts
+from .sdk import format_soql
 from .session import Record
 from .soql import chunks, select
 

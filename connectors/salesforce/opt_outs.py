@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from simple_salesforce.format import format_soql
-
 from bridge.connector import (
     EMAIL_CHANNELS,
     PHONE_CHANNELS,
@@ -27,6 +25,7 @@ from .errors import DELETED_CODES, error_code, record_result
 from .org import BATCH_SIZE, CALL_FLAG, EMAIL_FLAG, Org, typed
 from .permissions import SET_FLAGS
 from .person_accounts import refusal
+from .sdk import format_soql
 from .settings import connector
 from .soql import require_id, select
 

@@ -8,14 +8,13 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from simple_salesforce.exceptions import SalesforceError
-
 from bridge.errors import AccountError, ConfigError, OutcomeUnknown, PermanentError
 
 from .account_errors import PERMISSION_SET, hidden_object
 from .describe import FieldDescription, read_fields
 from .match_fields import MatchFields
 from .owners import Owners
+from .sdk import SalesforceError
 from .session import Record, Session
 from .settings import Settings, connector
 from .soql import select

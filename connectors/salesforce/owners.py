@@ -7,11 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from simple_salesforce.exceptions import SalesforceError
-from simple_salesforce.format import format_soql
-
 from bridge.connector import owner_param
 
+from .sdk import SalesforceError, format_soql
 from .session import Record
 from .settings import ID_PATTERN
 

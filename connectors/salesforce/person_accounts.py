@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from simple_salesforce.format import format_soql
-
 from bridge.errors import AccountError, DeliveryError, PermanentError
 
 from .org import Org
+from .sdk import format_soql
 from .soql import select
 
 _FLAG = "IsPersonAccount"

@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from simple_salesforce.format import format_soql
-
 from bridge.connector import CONTACT_OWNER, RelatedRecords, param
 
 from .lenient_writes import CONTACT_PREFIX, LEAD_PREFIX
 from .new_records import NewRecordParams
 from .org import Org
 from .owners import OWNER, USER_PREFIX
+from .sdk import format_soql
 from .session import Record
 from .settings import ID_PATTERN, Settings
 from .soql import select

@@ -12,14 +12,12 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
-from simple_salesforce.api import Salesforce
-from simple_salesforce.exceptions import SalesforceError
-from simple_salesforce.login import SalesforceLogin
 
 from bridge.connector import DeadlineAdapter, parse_retry_after
 from bridge.errors import AuthenticationError, DeliveryError, QuotaExhausted, RateLimited, TransientError
 
 from .login_errors import redirect_failure
+from .sdk import Salesforce, SalesforceError, SalesforceLogin
 from .settings import Settings, connector
 
 _QUOTA_RECHECK_INTERVAL = timedelta(minutes=10)

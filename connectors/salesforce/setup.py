@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simple_salesforce.exceptions import SalesforceError
-
 from bridge.errors import AccountError, ConfigError
 
 from .account_errors import PERMISSION_SET
 from .errors import errors_in
 from .org import CALL_FLAG, EMAIL_FLAG, Org
+from .sdk import SalesforceError
 from .settings import connector
 
 _METADATA = {

@@ -7,14 +7,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simple_salesforce.exceptions import SalesforceError
-from simple_salesforce.format import format_soql
-
 from bridge.connector import Success
 from bridge.errors import DeliveryError
 
 from .errors import DELETED_CODES, errors_in, record_result
 from .org import Org, typed
+from .sdk import SalesforceError, format_soql
 from .session import Record
 from .soql import chunks
 
