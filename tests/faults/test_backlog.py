@@ -14,7 +14,7 @@ from tests.faults.harness import Deployment, Outcome, Process, event_body, wait_
 Report = Callable[[Outcome], None]
 
 WAITING = 100_000
-IDLE_SECONDS = 10.0
+IDLE_SECONDS = 5.0
 RULES = """\
 version: 1
 messaging:
