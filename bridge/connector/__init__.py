@@ -80,6 +80,7 @@ from bridge.connector.opt_outs import (
 )
 from bridge.connector.params import ConnectorSettings, Email, Params, PhoneNumber, param
 from bridge.connector.related_records import RelatedRecords, forget_related_records, read_related_records
+from bridge.connector.response_limits import IncompleteResponse, ResponseReader, parts_to_send
 from bridge.connector.rule_checks import FROM_EVENT, ActionUse, Location, Place, RuleProblem
 from bridge.connector.sms import Segments, segments
 from bridge.connector.transport import (
@@ -141,6 +142,7 @@ __all__ = [
     "IdempotencyInput",
     "IdempotencyScope",
     "InboundMessage",
+    "IncompleteResponse",
     "Limits",
     "Location",
     "MessageStatus",
@@ -158,6 +160,7 @@ __all__ = [
     "ProviderUrl",
     "RelatedRecords",
     "ResolvedContact",
+    "ResponseReader",
     "RuleProblem",
     "SecretFile",
     "SecretUrl",
@@ -189,6 +192,7 @@ __all__ = [
     "owner_param",
     "param",
     "parse_retry_after",
+    "parts_to_send",
     "per_conversation",
     "per_event",
     "per_message",

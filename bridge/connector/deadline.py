@@ -1,7 +1,7 @@
 """The deadline of the attempt that runs in the current thread or task, and the number of its requests.
 
 An attempt must not outlive its lease, because another worker may then have claimed the delivery. The remaining time
-therefore limits the timeout of every socket, and is checked again right before a request is sent. A process that was
+therefore limits every response in total, and is checked again right before a request is sent. A process that was
 suspended past its lease aborts instead of sending. The requests are counted because a connection's limit per second is
 one of requests, and an attempt may need several.
 """
@@ -16,8 +16,16 @@ from dataclasses import dataclass
 from bridge.clock import uptime
 from bridge.errors import TransientError
 
-_deadline: ContextVar[float | None] = ContextVar("attempt_deadline", default=None)
+_deadline: ContextVar[_Deadline | None] = ContextVar("attempt_deadline", default=None)
 _requests: ContextVar[RequestCount | None] = ContextVar("request_count", default=None)
+
+
+@dataclass(frozen=True)
+class _Deadline:
+    at: float
+    """The `uptime()` at which the attempt must be over."""
+    seconds: float
+    """The time that the attempt had when it started."""
 
 
 @dataclass
@@ -30,7 +38,7 @@ class RequestCount:
 @contextmanager
 def attempt_deadline(uptime_at: float) -> Iterator[None]:
     """Set the deadline, in terms of `bridge.clock.uptime()`, of attempts made inside the `with` block."""
-    token = _deadline.set(uptime_at)
+    token = _deadline.set(_Deadline(uptime_at, max(0.0, uptime_at - uptime())))
     try:
         yield
     finally:
@@ -58,11 +66,17 @@ def count_request() -> None:
 def remaining_seconds(limit: float) -> float:
     """Return the timeout for a step of the attempt: `limit`, or less if the deadline is nearer (never below 0)."""
     deadline = _deadline.get()
-    return limit if deadline is None else max(0.0, min(limit, deadline - uptime()))
+    return limit if deadline is None else max(0.0, min(limit, deadline.at - uptime()))
+
+
+def attempt_limit(default: float) -> float:
+    """Return the seconds that the attempt had when it started, and `default` outside an attempt."""
+    deadline = _deadline.get()
+    return default if deadline is None else deadline.seconds
 
 
 def check_deadline() -> None:
     """Raise TransientError (nothing happened) if the deadline has passed. Call it right before a request is sent."""
     deadline = _deadline.get()
-    if deadline is not None and uptime() >= deadline:
+    if deadline is not None and uptime() >= deadline.at:
         raise TransientError("the attempt timed out before this request was sent", reason="timeout")

@@ -1,4 +1,4 @@
-"""HTTP for connectors: requests that respect the attempt's deadline, and classification of their errors.
+"""HTTP for connectors: requests that respect the attempt's deadline, responses within limits, and their errors.
 
 Every SDK here reports a broken connection with exceptions of its HTTP library (requests, urllib3 or httpx), and
 none of them sets a timeout. Errors are classified by what they prove: if no connection was established, nothing was
@@ -17,6 +17,7 @@ from functools import cache
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 import requests
 import urllib3
@@ -26,6 +27,14 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from bridge.connector.deadline import check_deadline, count_request, remaining_seconds
+from bridge.connector.response_limits import (
+    READ_SECONDS,
+    IncompleteResponse,
+    LimitedBackend,
+    LimitedHttpResponse,
+    ResponseOverdue,
+    parts_to_send,
+)
 from bridge.errors import (
     AuthenticationError,
     DeliveryError,
@@ -37,8 +46,8 @@ from bridge.errors import (
 from bridge.settings import check_no_user_info
 
 CONNECT_SECONDS = 3.0
-READ_SECONDS = 10.0
 _MAX_RETRY_AFTER = timedelta(days=7)
+_POOL_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
 
 _NEVER_CONNECTED = (
     httpx.ConnectError,
@@ -102,8 +111,13 @@ SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
 class _DeadlineMixin:
     """A connection that checks the deadline after its handshake, as the process may have been suspended meanwhile.
 
-    It also counts requests.
+    It also counts requests and limits responses.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        connection: Any = self
+        connection.response_class = LimitedHttpResponse
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         count_request()
@@ -114,7 +128,9 @@ class _DeadlineMixin:
         if connection.sock is None:
             connection.connect()
         check_deadline()
-        super().send(data)  # type: ignore[misc]
+        parts = parts_to_send(connection.sock, data) if isinstance(data, bytes) else [data]
+        for part in parts:
+            super().send(part)  # type: ignore[misc]
 
 
 class _HttpConnection(_DeadlineMixin, HTTPConnection):
@@ -134,7 +150,7 @@ class _HttpsPool(urllib3.HTTPSConnectionPool):
 
 
 def enforce_deadline(manager: urllib3.PoolManager) -> None:
-    """Make the manager check the deadline before each request, however long connecting took."""
+    """Make the manager check the deadline before each request, and limit the time and size of each response."""
     manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
 
@@ -158,9 +174,16 @@ class DeadlineAdapter(HTTPAdapter):
         super().init_poolmanager(*args, **kwargs)
         enforce_deadline(self.poolmanager)
 
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> urllib3.ProxyManager:
+        """Return a pool for a proxy, whose connections check the deadline as well."""
+        manager: urllib3.ProxyManager = super().proxy_manager_for(*args, **kwargs)
+        enforce_deadline(manager)
+        return manager
+
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         """Send within the remaining time. Raise TransientError if none remains."""
         check_deadline()
+        request.headers["Accept-Encoding"] = "identity"
         if self.redirect_to and request.url:
             request.url = self.redirect_to + "/" + request.url.split("/", 3)[3]
         # Never 0, which requests rejects: the deadline may have passed since it was checked.
@@ -172,25 +195,45 @@ class DeadlineAdapter(HTTPAdapter):
 
 
 def http_client(**options: Any) -> httpx.Client:
-    """Return an httpx client for connectors without an SDK. It respects the deadline; no redirects, no proxies."""
+    """Return an httpx client for connectors without an SDK. It respects the deadline; no redirects, no proxies.
+
+    A response ends within the attempt's deadline and has at most `MAX_RESPONSE_BYTES`. It is not decompressed.
+    """
 
     def apply_deadline(request: httpx.Request) -> None:
         check_deadline()
         count_request()
+        request.headers["Accept-Encoding"] = "identity"
         request.extensions["trace"] = _check_before_headers
         request.extensions["timeout"] = httpx.Timeout(
             remaining_seconds(READ_SECONDS), connect=remaining_seconds(CONNECT_SECONDS)
         ).as_dict()
 
+    def keep_compressed(response: httpx.Response) -> None:
+        response.headers.pop("Content-Encoding", None)
+
     # At INFO, httpx logs every URL, including phone numbers and the secret of a Slack webhook.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     return httpx.Client(
-        event_hooks={"request": [apply_deadline]},
+        event_hooks={"request": [apply_deadline], "response": [keep_compressed]},
         follow_redirects=False,
         trust_env=False,
-        verify=_tls(),
+        transport=_LimitedTransport(options.pop("limits", _POOL_LIMITS)),
         **options,
     )
+
+
+class _LimitedTransport(httpx.HTTPTransport):
+    """The transport of httpx, with connections that limit responses: httpx itself has no parameter for them."""
+
+    def __init__(self, limits: httpx.Limits) -> None:
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=_tls(),
+            max_connections=limits.max_connections,
+            max_keepalive_connections=limits.max_keepalive_connections,
+            keepalive_expiry=limits.keepalive_expiry,
+            network_backend=LimitedBackend(),
+        )
 
 
 def _check_before_headers(step: str, _: object) -> None:
@@ -224,6 +267,9 @@ def failure_from_exception(error: BaseException) -> DeliveryError | None:
     for cause in chain:
         if isinstance(cause, DeliveryError):
             return cause
+        if isinstance(cause, IncompleteResponse):
+            overdue = isinstance(cause, ResponseOverdue)
+            return OutcomeUnknown(str(cause), reason="timeout" if overdue else "server_error")
         if isinstance(cause, _NEVER_CONNECTED) or _is_handshake_failure(cause):
             return TransientError(f"no connection: {_type_name(cause)}", reason="network")
     for cause in chain:
@@ -240,7 +286,7 @@ def _is_handshake_failure(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and those it wraps: urllib3 keeps them in `reason`, requests in its first argument."""
+    """Yield the error and those it wraps: urllib3 keeps them in `reason` or an argument, requests in an argument."""
     current: Any = error
     for _ in range(8):
         if not isinstance(current, BaseException):
@@ -248,7 +294,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         yield current
         current = (
             getattr(current, "reason", None)
-            or (current.args[0] if current.args and isinstance(current.args[0], BaseException) else None)
+            or next((argument for argument in current.args if isinstance(argument, BaseException)), None)
             or current.__cause__
         )
 

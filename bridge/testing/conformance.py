@@ -38,6 +38,7 @@ from bridge.errors import (
 from bridge.rules.templates import is_template
 from bridge.testing.connection import Connected, build_context, connect, event
 from bridge.testing.stub_server import Reply, StubServer
+from bridge.testing.wire import HOSTILE_RESPONSES
 
 REJECTED = (400, 401, 402, 403, 404, 405, 406, 409, 410, 411, 413, 415, 422, 451)
 """The provider rejected the request: nothing happened."""
@@ -237,6 +238,40 @@ class ConnectorConformance:
             assert time.monotonic() - started < 3.0
         assert isinstance(failure, OutcomeUnknown | TransientError)
         assert failure.reason in ("timeout", "network")
+
+    def test_dripping_response_ends_with_the_attempt(self, action: Action) -> None:
+        self._needs_http()
+        failure, seconds = self._hostile(action, "drips its headers", limit=0.15)
+        assert seconds < 2.0
+        assert isinstance(failure, OutcomeUnknown | TransientError)
+        assert failure.reason == "timeout"
+
+    @pytest.mark.parametrize("response", HOSTILE_RESPONSES)
+    def test_hostile_response_ends_with_the_attempt_and_is_not_kept(self, response: str) -> None:
+        """It has at most 5 MiB and the attempt's time, and a connector that reads its body gets no success from it."""
+        self._needs_http()
+        action = next(iter(self.connector.actions.values()))
+        failure, seconds = self._hostile(action, response, limit=0.5)
+        assert seconds < 4.0
+        if failure is None:
+            assert not self.validates_response_body(action)
+        else:
+            assert isinstance(failure, OutcomeUnknown | TransientError | PermanentError)
+
+    def _hostile(self, action: Action, response: str, limit: float) -> tuple[DeliveryError | None, float]:
+        """Return the error of an attempt that gets this response, None for a success, and its seconds."""
+        failure: DeliveryError | None = None
+        with StubServer() as server, connect(self.connector, self.environ(server.url)) as connected:
+            self.prepare(server)
+            server.otherwise = HOSTILE_RESPONSES[response]
+            started = time.monotonic()
+            try:
+                connected.run(action.name, self.params(action), context=self._context(action), seconds=limit)
+            except DeliveryError as error:
+                failure = error
+            seconds = time.monotonic() - started
+        assert failure is None or failure.reason != "internal_error"
+        return failure, seconds
 
     def test_dropped_connection_leaves_the_outcome_unknown(self, action: Action) -> None:
         failure = self._failure(action, Reply(drop="before"))

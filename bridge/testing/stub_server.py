@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,6 +49,10 @@ class Reply:
     """Close the connection without a response, before or after the request takes effect."""
     hang: bool = False
     """Read the request and send no response until the client gives up."""
+    wire: Callable[[], Iterable[bytes]] | None = None
+    """Returns what is sent instead of a response, byte for byte, until the client disconnects."""
+    pause: float = 0.0
+    """Seconds before each part of `wire`."""
 
 
 Handler = Callable[[Received], Reply]
@@ -108,6 +112,10 @@ class StubServer:
             self._stopped.wait(HANG_SECONDS)
         return failure
 
+    def wait_until_stopped(self, seconds: float) -> bool:
+        """Wait this many seconds; return True at once if the server stops."""
+        return self._stopped.wait(seconds)
+
     def _answer(self, request: Received) -> Reply:
         for method, path, handler in self._answers:
             if method in ("*", request.method) and fnmatchcase(request.path, path):
@@ -159,6 +167,13 @@ def _handler(stub: StubServer) -> type[BaseHTTPRequestHandler]:
             if reply.drop or reply.hang:
                 self.close_connection = True
                 self.connection.shutdown(SHUT_RDWR)
+                return
+            if reply.wire is not None:
+                self.close_connection = True
+                for part in reply.wire():
+                    if stub.wait_until_stopped(reply.pause):
+                        return
+                    self.wfile.write(part)
                 return
             body = reply.body if isinstance(reply.body, str) else json.dumps(reply.body)
             content = b"" if reply.body is None else body.encode()

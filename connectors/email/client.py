@@ -11,16 +11,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from email.utils import parseaddr
 
-from bridge.connector import check_deadline, failure_from_exception, is_loopback, remaining_seconds
+from bridge.connector import (
+    IncompleteResponse,
+    check_deadline,
+    failure_from_exception,
+    is_loopback,
+    remaining_seconds,
+)
 from bridge.errors import AccountError, AuthenticationError, DeliveryError, PermanentError, TransientError
 
+from .limited_smtp import LimitedSmtp, LimitedSmtpOverTls
 from .oauth import TokenSource
 from .replies import error_from_reply
 from .settings import Settings, SmtpServer, connector, header_address, parse_smtp_url
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds."""
-REPLY_TIMEOUT = 10.0
 """Seconds."""
 MAX_CONNECTION_AGE = 300.0
 """Seconds. Older connections are not reused: servers close idle connections silently."""
@@ -78,7 +83,7 @@ class SmtpClient:
         smtp: smtplib.SMTP
         try:
             if server.tls:
-                smtp = smtplib.SMTP_SSL(
+                smtp = LimitedSmtpOverTls(
                     server.host,
                     server.port,
                     local_hostname,
@@ -86,7 +91,7 @@ class SmtpClient:
                     context=ssl.create_default_context(),
                 )
             else:
-                smtp = smtplib.SMTP(server.host, server.port, local_hostname, timeout=timeout)
+                smtp = LimitedSmtp(server.host, server.port, local_hostname, timeout=timeout)
         except smtplib.SMTPConnectError as error:
             raise error_from_reply(error.smtp_code, error.smtp_error, "greeting") from error
         except (OSError, smtplib.SMTPException) as error:
@@ -102,7 +107,6 @@ class SmtpClient:
         """Encrypt and log in. No message has been submitted yet, so a failure here proves that nothing was sent."""
         server = self._server
         try:
-            limit_reply_time(smtp)
             smtp.ehlo_or_helo_if_needed()
             if not server.tls and not is_loopback(server.host):
                 _start_tls(smtp, server)
@@ -175,7 +179,6 @@ def _log_in_by_oauth(smtp: smtplib.SMTP, tokens: TokenSource) -> None:
     except smtplib.SMTPAuthenticationError as error:
         if error.smtp_code != 535:
             raise
-        limit_reply_time(smtp)
         try:
             _authenticate(smtp, tokens.user, tokens.token(refused=token))
         except smtplib.SMTPAuthenticationError as second:
@@ -198,16 +201,8 @@ def _authenticate(smtp: smtplib.SMTP, user: str, token: str) -> None:
     smtp.auth("XOAUTH2", respond)
 
 
-def limit_reply_time(smtp: smtplib.SMTP) -> None:
-    """Limit the wait for the next reply to the attempt's remaining time."""
-    check_deadline()
-    if smtp.sock is not None:
-        smtp.sock.settimeout(max(remaining_seconds(REPLY_TIMEOUT), 0.01))
-
-
 def _is_alive(smtp: smtplib.SMTP) -> bool:
     try:
-        limit_reply_time(smtp)
         return smtp.noop()[0] == 250
     except (OSError, smtplib.SMTPException, TransientError):
         return False
@@ -218,12 +213,20 @@ def _connection_error(error: Exception, server: SmtpServer) -> TransientError:
         return TransientError(
             "the SMTP server's certificate is not trusted or not valid for its host name", reason="network"
         )
+    if incomplete := incomplete_reply(error):
+        return TransientError(f"no login to the SMTP server: {incomplete}", reason="timeout")
     message = f"no connection to the SMTP server: {type(error).__name__}"
     if isinstance(error, ssl.SSLError) and server.tls:
         message += f" (port {server.port} may need smtp:// in EMAIL_SMTP_URL instead of smtps://)"
     elif isinstance(error, TimeoutError | smtplib.SMTPServerDisconnected) and not server.tls:
         message += f" (port {server.port} may need smtps:// in EMAIL_SMTP_URL instead of smtp://)"
     return TransientError(message, reason="network")
+
+
+def incomplete_reply(error: Exception) -> IncompleteResponse | None:
+    """Return why a reply was not read completely, which smtplib reports as a lost connection."""
+    cause = error.__context__ if isinstance(error, smtplib.SMTPServerDisconnected) else error
+    return cause if isinstance(cause, IncompleteResponse) else None
 
 
 def utf8_options(smtp: smtplib.SMTP, own: Sequence[str], others: Sequence[str] = ()) -> list[str]:
@@ -257,7 +260,6 @@ def client(settings: Settings) -> SmtpClient:
 def check(smtp_client: SmtpClient) -> str:
     """Connect, encrypt, log in and verify that the server accepts the sender. Sends nothing."""
     with smtp_client.connection() as smtp:
-        limit_reply_time(smtp)
         code, reply = smtp.mail(smtp_client.return_path, utf8_options(smtp, smtp_client.own_addresses))
         if code != 250:
             raise error_from_reply(code, reply, "sender address")
@@ -268,6 +270,8 @@ def check(smtp_client: SmtpClient) -> str:
 @connector.classify_error
 def classify_error(error: Exception) -> DeliveryError | None:
     """Map connection errors. SMTP replies are mapped where they are read; all else happens before submission."""
+    if incomplete := incomplete_reply(error):
+        return TransientError(f"the message was not submitted: {incomplete}", reason="timeout")
     if isinstance(error, smtplib.SMTPException):
         return TransientError(
             "the SMTP server closed the connection before the message was submitted", reason="network"

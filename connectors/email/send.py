@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from bridge.connector import Context, Success, per_message
 from bridge.errors import OutcomeUnknown, PermanentError
 
-from .client import SmtpClient, limit_reply_time, utf8_options
+from .client import SmtpClient, incomplete_reply, utf8_options
 from .message import compose, payload
 from .params import EmailParams
 from .replies import error_from_reply
@@ -60,7 +60,6 @@ class Submission:
 
     def submit(self, content: bytes) -> None:
         """Submit the message. Raise the error that its step means."""
-        limit_reply_time(self.smtp)
         code, reply = self.smtp.mail(self.sender, self.options)
         if code != 250:
             raise error_from_reply(code, reply, "sender address")
@@ -68,17 +67,14 @@ class Submission:
             self._add_recipient(recipient)
         if len(self.refused) == len(self.recipients):
             raise self.refused[0]
-        limit_reply_time(self.smtp)
         code, reply = self.smtp.docmd("DATA")
         if code != 354:
             raise error_from_reply(code, reply, "message")
-        limit_reply_time(self.smtp)
         self.smtp.send(content + b".\r\n")
         self._read_final_reply()
 
     def _add_recipient(self, recipient: str) -> None:
         """Add one recipient. If it is rejected permanently, the others get the message; any other error ends it."""
-        limit_reply_time(self.smtp)
         code, reply = self.smtp.rcpt(recipient, ["NOTIFY=FAILURE"] if self.smtp.has_extn("dsn") else [])
         if code in (250, 251):
             return
@@ -91,10 +87,11 @@ class Submission:
         try:
             code, reply = self.smtp.getreply()
         except (OSError, smtplib.SMTPException) as error:
-            timed_out = isinstance(error.__context__ or error, TimeoutError)
+            incomplete = incomplete_reply(error)
+            detail = "the message was submitted, but the SMTP server did not confirm it"
             raise OutcomeUnknown(
-                "the message was submitted, but the SMTP server did not confirm it",
-                reason="timeout" if timed_out else "network",
+                f"{detail}: {incomplete}" if incomplete else detail,
+                reason="timeout" if incomplete else "network",
             ) from error
         if not 200 <= code < 600:
             raise OutcomeUnknown("the SMTP server's final reply is not valid SMTP", reason="server_error")

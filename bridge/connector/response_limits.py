@@ -1,0 +1,201 @@
+"""Response limits: how long and how large a provider's response may be, whichever transport reads it.
+
+The timeout of a socket limits each wait for a byte. Without these limits, a provider that sends one byte every few
+seconds would occupy a thread for days, and a response without end would fill the memory. Compressed responses are never
+decompressed, because a few of their bytes can stand for megabytes: requests ask for none.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import httpcore
+
+from bridge.clock import uptime
+from bridge.connector.deadline import attempt_limit, check_deadline, remaining_seconds
+
+READ_SECONDS = 10.0
+"""Wait for the next byte, unless the connector sets another limit."""
+MAX_RESPONSE_SECONDS = 30.0
+"""Total time of a response outside an attempt."""
+MAX_RESPONSE_BYTES = 5 * 1024 * 1024
+"""Size of a response as received, with its headers."""
+_SEND_BYTES = 4096
+"""Few enough that the deadline is checked often, even if the provider reads slowly."""
+_MIN_TIMEOUT = 0.01
+"""Seconds. A timeout of 0 would make the socket non-blocking."""
+
+
+class IncompleteResponse(OSError):
+    """The request was sent, and its response was not read completely."""
+
+
+class ResponseOverdue(IncompleteResponse, TimeoutError):
+    """The response was not complete in time."""
+
+
+class ResponseTooLarge(IncompleteResponse):
+    """The response exceeds `MAX_RESPONSE_BYTES`."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the response exceeds {MAX_RESPONSE_BYTES // 1024**2} MiB")
+
+
+class ResponseLimits:
+    """The time and the bytes that one response has left."""
+
+    def __init__(self, idle_seconds: float) -> None:
+        self._idle_seconds = idle_seconds
+        self._total_seconds = attempt_limit(MAX_RESPONSE_SECONDS)
+        self._until = uptime() + remaining_seconds(MAX_RESPONSE_SECONDS)
+        self._bytes = 0
+
+    def timeout(self, idle_seconds: float | None = None) -> float:
+        """Return the timeout of the next wait in seconds. Raise ResponseOverdue if no time is left."""
+        if idle_seconds is not None:
+            self._idle_seconds = idle_seconds
+        left = self._until - uptime()
+        if left <= 0:
+            raise self.overdue()
+        return max(_MIN_TIMEOUT, min(self._idle_seconds, left))
+
+    def overdue(self) -> ResponseOverdue:
+        """Return the error for a wait that timed out."""
+        seconds = self._total_seconds if uptime() >= self._until else self._idle_seconds
+        return ResponseOverdue(f"no complete response within {round(seconds) or round(seconds, 1):g} s")
+
+    def count(self, received: int) -> None:
+        """Count received bytes. Raise ResponseTooLarge if they are too many."""
+        self._bytes += received
+        if self._bytes > MAX_RESPONSE_BYTES:
+            raise ResponseTooLarge
+
+
+class _LimitedSocketReader(io.RawIOBase):
+    """Reads from a socket within the limits of one response."""
+
+    def __init__(self, sock: socket.socket, idle_seconds: float) -> None:
+        self._socket = sock
+        self._raw = sock.makefile("rb", buffering=0)  # keeps the socket open until this is closed
+        self._idle_seconds = idle_seconds
+        self.start_response()
+
+    def start_response(self) -> None:
+        self.limits = ResponseLimits(self._idle_seconds)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._socket.settimeout(self.limits.timeout())
+        try:
+            received = self._raw.readinto(buffer)
+        except TimeoutError as error:
+            raise self.limits.overdue() from error
+        self.limits.count(received or 0)
+        return received
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class ResponseReader(io.BufferedReader):
+    """Reads a provider's responses from a socket, each within its limits, for protocols other than HTTP.
+
+    `idle_seconds` limits the wait for the next byte. The errors are IncompleteResponse.
+    """
+
+    raw: _LimitedSocketReader
+
+    def __init__(self, sock: socket.socket, idle_seconds: float = READ_SECONDS) -> None:
+        super().__init__(_LimitedSocketReader(sock, idle_seconds))
+
+    def start_response(self) -> None:
+        """Start the limits of the next response."""
+        self.raw.start_response()
+
+
+class LimitedHttpResponse(http.client.HTTPResponse):
+    """A response of http.client, and so of urllib3 and requests, within its limits and never decompressed."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        self.fp = ResponseReader(sock, sock.gettimeout() or READ_SECONDS)
+
+    def begin(self) -> None:
+        """Read the headers."""
+        super().begin()
+        del self.headers["Content-Encoding"]
+        if (self.length or 0) > MAX_RESPONSE_BYTES:
+            raise ResponseTooLarge  # before memory is reserved for it
+
+
+class LimitedStream(httpcore.NetworkStream):
+    """A connection of httpx. A response starts whenever something has been sent."""
+
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+        self._limits = ResponseLimits(READ_SECONDS)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Read within the limits of the response."""
+        try:
+            try:
+                received = self._stream.read(max_bytes, self._limits.timeout(timeout))
+            except httpcore.ReadTimeout as error:
+                raise self._limits.overdue() from error
+            self._limits.count(len(received))
+        except ResponseOverdue as error:
+            raise httpcore.ReadTimeout(error) from error  # as its argument, because httpcore drops the cause
+        except ResponseTooLarge as error:
+            raise httpcore.ReadError(error) from error
+        return received
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send within the deadline. Raise TransientError if it passes before the last part."""
+        limit = READ_SECONDS if timeout is None else timeout
+        for part in _parts(buffer):
+            check_deadline()
+            self._stream.write(part, max(_MIN_TIMEOUT, remaining_seconds(limit)))
+        self._limits = ResponseLimits(limit)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stream.close()
+
+    def start_tls(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
+        """Encrypt the connection."""
+        return LimitedStream(self._stream.start_tls(*args, **kwargs))
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what the connection knows about itself."""
+        return self._stream.get_extra_info(info)
+
+
+class LimitedBackend(httpcore.SyncBackend):
+    """Opens the connections of httpx."""
+
+    def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
+        """Open a connection whose responses are limited."""
+        return LimitedStream(super().connect_tcp(*args, **kwargs))
+
+
+def parts_to_send(sock: socket.socket, data: bytes, seconds: float = READ_SECONDS) -> Iterator[bytes]:
+    """Yield the data in parts, each with the socket's timeout set to at most `seconds`.
+
+    Raise TransientError if the deadline passes before the last part, because an incomplete request has no effect.
+    """
+    for part in _parts(data):
+        check_deadline()
+        sock.settimeout(max(_MIN_TIMEOUT, remaining_seconds(seconds)))
+        yield part
+
+
+def _parts(data: bytes) -> Iterable[bytes]:
+    return (data[start : start + _SEND_BYTES] for start in range(0, len(data), _SEND_BYTES))
