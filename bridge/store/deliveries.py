@@ -42,6 +42,8 @@ class DeliveryOptions:
     rendered."""
     more_recipients: tuple[str, ...] = ()
     """The other addresses of a message to several colleagues."""
+    undelivered_ids: tuple[str, ...] = ()
+    """External IDs of messages that the provider accepted and did not deliver, before an operator retried it."""
 
     @classmethod
     def of(cls, planned: PlannedDelivery, *, force: bool = False) -> DeliveryOptions:
@@ -70,6 +72,7 @@ class DeliveryOptions:
             on_success=stored.get("on_success", False),
             late=stored.get("late", {}),
             more_recipients=tuple(stored.get("more_recipients", ())),
+            undelivered_ids=tuple(stored.get("undelivered_ids", ())),
         )
 
     def to_json(self) -> str:
@@ -77,14 +80,7 @@ class DeliveryOptions:
         if self == _DEFAULT_OPTIONS:
             return "{}"
         stored: dict[str, Any] = {name: True for name in _FLAGS if getattr(self, name)}
-        if self.cancel_on:
-            stored["cancel_on"] = self.cancel_on
-        if self.notes:
-            stored["notes"] = self.notes
-        if self.late:
-            stored["late"] = self.late
-        if self.more_recipients:
-            stored["more_recipients"] = self.more_recipients
+        stored |= {name: value for name in _COLLECTIONS if (value := getattr(self, name))}
         if self.once is not None:
             stored["once"] = {"per": self.once.per, "within": self.once.within.total_seconds()}
         if self.retry != _STANDARD_RETRY:
@@ -98,6 +94,7 @@ class DeliveryOptions:
 
 _DEFAULT_OPTIONS: Final = DeliveryOptions()
 _FLAGS: Final = ("updates", "shadow", "force", "internal", "on_success")
+_COLLECTIONS: Final = ("cancel_on", "notes", "late", "more_recipients", "undelivered_ids")
 
 
 @dataclass(frozen=True, slots=True)

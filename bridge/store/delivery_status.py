@@ -25,6 +25,7 @@ from bridge.store.deliveries import Delivery, lock_deliveries
 from bridge.store.inbound_messages import store_inbound_messages
 from bridge.store.opt_outs import OptOutChange, save_opt_outs
 from bridge.store.results import CONFIRMED_BY_STATUS, UNDELIVERED_STATUSES, latest_status
+from bridge.store.stalled_transactions import REQUEST_LIMIT
 from bridge.store.transitions import Change, apply_transitions
 from bridge.store.undeliverable import DeliveryProblem, clear_undeliverable, save_undeliverable
 from bridge.telemetry import mask
@@ -64,7 +65,7 @@ def apply_callback(
     ]
     unmatched: list[UnmatchedStatus] = []
     changed_columns: Mapping[str, Any] = {}
-    with database.write() as conn:
+    with database.write(limit=REQUEST_LIMIT) as conn:
         if account_error is not None:
             lock_connection(database, conn, name)  # before the deliveries, as `claim` does
         now = database.now(conn)
@@ -121,6 +122,11 @@ def _match(deliveries: dict[str, Delivery], status_update: StatusUpdate) -> Deli
     named = deliveries.get(status_update.delivery or "")
     if named is None:
         return "no delivery of this connection has this ID"
+    if status_update.id in named.options.undelivered_ids:
+        is_sent_again = named.external_id is not None or named.possibly_sent_at is not None
+        if is_sent_again or status_update.state != "delivered":
+            return "it is about an earlier message of its delivery, which was retried since"
+        return named  # it arrived after all, before it was sent again
     if named.external_id is not None and status_update.id is not None:
         return "its delivery sent another message: one message too many may have been sent"
     if named.first_attempt_at is None:
@@ -141,14 +147,16 @@ def _apply_status(
     With an `account_error`, a message that was not delivered makes its delivery fail, so that it can be retried.
     """
     columns: dict[str, Any] = {}
+    was_failed = _failed_by_account(delivery)
     is_news = latest_status(delivery.message_status, status_update.state) != delivery.message_status
+    is_news |= was_failed and status_update.state == "delivered"
     undelivered = is_news and status_update.state in UNDELIVERED_STATUSES
     detail = (mask(status_update.detail)[:500] or None) if undelivered else CONFIRMED_BY_STATUS
     if is_news:
         columns |= {"message_status": status_update.state, "message_status_at": now}
     if delivery.external_id is None and status_update.id is not None:
         columns["external_id"] = status_update.id
-    if not is_news and status_update.state != "delivered" and _failed_by_account(delivery):
+    if not is_news and was_failed:
         return False  # repeated, or out of order
     if undelivered and account_error is not None and delivery.state is DeliveryState.SUCCEEDED:
         transition = Transition.not_delivered(account_error.reason, detail)

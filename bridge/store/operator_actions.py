@@ -51,17 +51,6 @@ class ActionResult:
     """A description of what was done, or of why nothing was done and what to do instead."""
 
 
-_SCHEDULE_START: Mapping[str, Any] = {
-    "attempts": 0,
-    "first_attempt_at": None,
-    "possibly_sent_at": None,
-    "external_id": None,
-    "message_status": None,
-    "message_status_at": None,
-}
-"""The columns of a delivery whose retry schedule starts again, without the message that was not delivered."""
-
-
 def retry(database: Database, actor: str, delivery_ids: Sequence[str]) -> list[ActionResult]:
     """Attempt failed deliveries again, and deliveries that wait for their next attempt immediately."""
     with database.write() as conn:
@@ -85,11 +74,27 @@ def _retry(
         return ActionResult(delivery_id, False, obstacle)
     if delivery.state is DeliveryState.FAILED:
         # The retry schedule starts again: the last one is used up, or the provider rejected the action.
-        change = Change(delivery, Transition.requeued(delivery, delivery.detail), _SCHEDULE_START)
+        change = _requeue(delivery, delivery.detail)
     else:
         change = Change(delivery, Transition.rescheduled(delivery, now, delivery.detail))
     apply_transitions(database, conn, [change], now)
     return ActionResult(delivery_id, True, f"retry starts {_when(conn, delivery.connection, now)}")
+
+
+def _requeue(delivery: Delivery, detail: str | None) -> Change:
+    """Start the retry schedule again. The message that was not delivered is remembered as such."""
+    columns: dict[str, Any] = {
+        "attempts": 0,
+        "first_attempt_at": None,
+        "possibly_sent_at": None,
+        "external_id": None,
+        "message_status": None,
+        "message_status_at": None,
+    }
+    if delivery.external_id is not None:
+        undelivered_ids = (*delivery.options.undelivered_ids, delivery.external_id)
+        columns["options"] = replace(delivery.options, undelivered_ids=undelivered_ids).to_json()
+    return Change(delivery, Transition.requeued(delivery, detail), columns)
 
 
 def preview_retry(
@@ -212,8 +217,8 @@ def _resolve(
     expired = _expired(delivery, now)
     if expired is not None:
         return ActionResult(delivery.id, False, f"{expired}; resolve it as `delivered` or `discard`")
-    transition = Transition.requeued(delivery, f"resolved as not delivered by {actor}")
-    apply_transitions(database, conn, [Change(delivery, transition, _SCHEDULE_START)], now)
+    change = _requeue(delivery, f"resolved as not delivered by {actor}")
+    apply_transitions(database, conn, [change], now)
     return ActionResult(delivery.id, True, f"retry starts {_when(conn, delivery.connection, now)}")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -38,7 +37,7 @@ class Page:
 
 def external_ids_in_use(
     database: Database, connection: str, delivery_id: str, ids: Iterable[str]
-) -> AbstractSet[str]:
+) -> set[str]:
     """Return those of these external IDs that belong to other deliveries of the connection."""
     table = schema.deliveries
     with database.read() as conn:

@@ -121,7 +121,7 @@ class AttemptRunner:
                 internal=internal,
                 ids_used_by_others=lambda ids: external_ids_in_use(
                     self.database, delivery.connection, delivery.id, ids
-                ),
+                ).union(delivery.options.undelivered_ids),
             ),
         )
 

@@ -78,6 +78,11 @@ class InMemoryProvider:
     lookup_works: bool = True
     on_lookup: Callable[[], None] | None = None
 
+    def message_ids(self, delivery_id: str) -> list[str]:
+        """Return the IDs of the messages of a delivery: `sms-dlv_1`, `sms-dlv_1-2`, ..."""
+        count = sum(item == delivery_id for item, _ in self.messages)
+        return [f"sms-{delivery_id}{f'-{number}' if number > 1 else ''}" for number in range(1, count + 1)]
+
     def perform(self, action: Callable[[], None], size: int = 1) -> None:
         self.calls.append(size)
         if self.before:
@@ -96,7 +101,7 @@ def desk(provider: InMemoryProvider, *, concurrency: int = 4, per_second: float 
     @connector.action(idempotency=per_message, channel="sms")
     def send(client: Any, params: Text, context: Context) -> Success:
         provider.perform(lambda: provider.messages.append((context.delivery, params.to)))
-        return Success(f"sms-{context.delivery}", message_status="queued")
+        return Success(provider.message_ids(context.delivery)[-1], message_status="queued")
 
     @send.lookup
     def find(client: Any, params: Text, context: Context) -> Success | None:
@@ -104,8 +109,10 @@ def desk(provider: InMemoryProvider, *, concurrency: int = 4, per_second: float 
             provider.on_lookup()
         if not provider.lookup_works:
             raise LookupInconclusive("the provider does not list messages")
-        was_sent = any(delivery_id == context.delivery for delivery_id, _ in provider.messages)
-        return Success(f"sms-{context.delivery}") if was_sent else None
+        sent = provider.message_ids(context.delivery)
+        assert context.ids_used_by_others is not None
+        used = context.ids_used_by_others(sent)
+        return next((Success(message_id) for message_id in sent if message_id not in used), None)
 
     @connector.action(idempotency=per_message, channel="email")
     def mail(client: Any, params: Text, context: Context) -> Success:
