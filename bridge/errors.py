@@ -64,7 +64,19 @@ class Refused(BridgeError):
 
 
 class StoreUnavailable(BridgeError):
-    """The database cannot be reached or written. Requests that were not answered with 2xx must be sent again."""
+    """The database cannot be reached or written. Requests that were not answered with 2xx must be sent again.
+
+    `kind` is the cause as one word for logs and metrics, `code` the driver's error code (SQLSTATE, SQLite's name).
+    `connection_dropped` is True if a pooled connection failed: the next one may work.
+    """
+
+    def __init__(
+        self, detail: str, *, kind: str = "unreachable", code: str = "", connection_dropped: bool = False
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.code = code
+        self.connection_dropped = connection_dropped
 
 
 class LookupInconclusive(BridgeError):

@@ -191,6 +191,9 @@ def configure_logging(style: str, stream: TextIO | None = None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+LOGIN_RESULTS: Final = ("succeeded", "wrong_token", "too_many", "cross_site")
+
+
 class Metrics:
     """The Prometheus metrics of the service.
 
@@ -208,6 +211,23 @@ class Metrics:
             ["status"],
             registry=self.registry,
         )
+        self.rejected_requests = Counter(
+            "bridge_rejected_requests",
+            "Requests and connections from outside that were rejected, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.open_connections = Gauge(
+            "bridge_open_connections", "Open connections to the HTTP server", registry=self.registry
+        )
+        self.logins = Counter(
+            "bridge_logins",
+            "Logins to the dashboard, and refused tokens, by result",
+            ["result"],
+            registry=self.registry,
+        )
+        for result in LOGIN_RESULTS:
+            self.logins.labels(result)
         self.callbacks = Counter(
             "bridge_callbacks",
             "Callbacks of providers (message statuses, replies), by connection, name and response status",
@@ -237,9 +257,20 @@ class Metrics:
             registry=self.worker_registry,
         )
         self.database_up = Gauge(
-            "bridge_database_up", "1 if the database is available; otherwise the metrics read from it are absent",
+            "bridge_database_up",
+            "1 if the database can be written and read; otherwise the metrics read from it are absent",
             registry=self.registry,
-        )  # fmt: skip
+        )
+        self.store_errors = Counter(
+            "bridge_store_errors",
+            "Transactions of the serving process that failed, by kind (`disk_full`, `read_only`, `unreachable`, ...)",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.disk_free = Gauge(
+            "bridge_database_disk_free_bytes", "Free bytes on the disk of the SQLite database", registry=None
+        )
+        """Registered only if the database is SQLite."""
         self.deliveries = Gauge(
             "bridge_deliveries", "Deliveries, by state", ["state"], registry=self.db_registry
         )

@@ -8,37 +8,36 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from bridge.clock import Clock
 from bridge.errors import ConfigError, StoreUnavailable
+from bridge.store.driver_errors import translate_errors
 from bridge.store.event_cache import EventCache
 from bridge.store.ingest_priority import IngestPriority
+from bridge.store.postgres_engine import LOCK_TIMEOUT, driver_arguments, postgres_engine
 from bridge.store.sqlite_write_queue import SqliteWriteQueue
+from bridge.store.stalled_transactions import TRANSACTION_LIMIT, StalledTransactions
+from bridge.store.write_health import WriteHealth
 
 BUSY_SECONDS = 10
 """How long a writer on SQLite waits for another process before it fails."""
-_POSTGRES_OPTIONS = (
-    "-c lock_timeout=15s -c statement_timeout=60s"
-    # A worker that freezes or loses its network inside a transaction must not hold its locks until it comes back.
-    " -c idle_in_transaction_session_timeout=5s"
-)
 EVENTS_TOPIC = "events"
 """The topic of events to route, and of failures to follow up."""
 ALL_TOPICS = "*"
 """Published when notifications may have been missed: listeners check everything."""
 CHANNEL = "bridge"
 """The channel of PostgreSQL's NOTIFY that wakes idle workers."""
+_MIGRATION_LOCK = "migrate"
 
 
 ChangeListener = Callable[[frozenset[str]], None]
@@ -61,7 +60,11 @@ class Database:
         self.url = _driver_url(url)
         self.is_sqlite = self.url.startswith("sqlite")
         self.engine = _engine(self.url, pool_size)
-        self._write_queue = SqliteWriteQueue(_sqlite_file(self.engine)) if self.is_sqlite else None
+        self.file = _sqlite_file(self.engine)
+        """The file of SQLite; None on PostgreSQL and in memory."""
+        self._write_queue = SqliteWriteQueue(self.file) if self.is_sqlite else None
+        self._stalled = None if self.is_sqlite else StalledTransactions()
+        self.write_health = WriteHealth()
         self.ingest_priority = IngestPriority()
         self.event_cache = EventCache()
         self._pending_topics: dict[Connection, tuple[set[str], ChangeListener | None]] = {}
@@ -75,6 +78,12 @@ class Database:
         self.engine.dispose()
         if self._write_queue is not None:
             self._write_queue.close()
+        if self._stalled is not None:
+            self._stalled.close()
+
+    def driver_arguments(self) -> dict[str, Any]:
+        """Return the arguments for a connection to PostgreSQL outside the pool."""
+        return driver_arguments(self.engine.url)
 
     def has_tables(self) -> bool:
         """True if the tables exist; `bridge.store.migrate` checks their revision."""
@@ -82,17 +91,30 @@ class Database:
             return inspect(self.engine).has_table("events")
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """Open a transaction that may write; raise StoreUnavailable if the database is unreachable or read-only."""
+    def write(self, limit: float = TRANSACTION_LIMIT) -> Iterator[Connection]:
+        """Open a transaction that may write; raise StoreUnavailable if the database is unreachable or read-only.
+
+        On PostgreSQL it fails after `limit` seconds, also if the server does not respond at all.
+        """
         topics: set[str] = set()
         queue = self._write_queue.acquire() if self._write_queue else nullcontext()
-        with translate_errors(), queue, self.engine.begin() as conn:
-            notify_remote = self.notify_remote
-            self._pending_topics[conn] = (topics, notify_remote)
-            try:
-                yield conn
-            finally:
-                del self._pending_topics[conn]
+        try:
+            with (
+                translate_errors(),
+                queue,
+                self.engine.connect() as conn,
+                self._limit(conn, limit),
+                conn.begin(),
+            ):
+                notify_remote = self.notify_remote
+                self._pending_topics[conn] = (topics, notify_remote)
+                try:
+                    yield conn
+                finally:
+                    del self._pending_topics[conn]
+        except StoreUnavailable as error:
+            self.write_health.on_error(error)
+            raise
         if topics:
             self.notify_local(frozenset(topics))
             if notify_remote is not None:
@@ -101,8 +123,27 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open a read-only transaction; it never waits for writers."""
-        with translate_errors(), self.engine.connect() as conn:
+        with translate_errors(), self.engine.connect() as conn, self._limit(conn, TRANSACTION_LIMIT):
             yield conn.execution_options(bridge_reads=True)
+
+    @contextmanager
+    def migration(self) -> Iterator[Connection]:
+        """Open a transaction without limits of time for migrations, one process at a time."""
+        if self.is_sqlite:
+            with self.write() as conn:
+                yield conn
+            return
+        with translate_errors(), self.engine.begin() as conn:
+            conn.execute(text("SET LOCAL statement_timeout = 0"))
+            conn.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+            conn.execute(text("SET LOCAL lock_timeout = 0"))  # another process may take long to migrate
+            self.lock(conn, [_MIGRATION_LOCK])
+            # A table that waits for its lock makes everything else wait.
+            conn.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+            yield conn
+
+    def _limit(self, conn: Connection, seconds: float) -> AbstractContextManager[None]:
+        return self._stalled.limit(conn, seconds) if self._stalled else nullcontext()
 
     def now(self, conn: Connection) -> datetime:
         """Return the current time by the clock that all workers share: on PostgreSQL, the database's."""
@@ -173,11 +214,7 @@ def _engine(url: str, pool_size: int) -> Engine:
     except SQLAlchemyError:
         raise ConfigError("BRIDGE_DATABASE_URL is not a valid database URL") from None
     if parsed.get_backend_name() != "sqlite":
-        _check_options(parsed)
-        return create_engine(
-            parsed, pool_size=pool_size, max_overflow=4, pool_timeout=10, pool_pre_ping=False, pool_recycle=1800,
-            connect_args={"connect_timeout": 5, "options": _POSTGRES_OPTIONS},
-        )  # fmt: skip
+        return postgres_engine(parsed, pool_size)
     # A dry run's database is in memory and exists as long as its one connection.
     pool_size, max_overflow = (pool_size, 8) if parsed.database else (1, 0)
     engine = create_engine(
@@ -190,23 +227,9 @@ def _engine(url: str, pool_size: int) -> Engine:
     return engine
 
 
-def _check_options(url: URL) -> None:
-    """Raise ConfigError for an option that the driver does not know: it would fail at every connection."""
-    from psycopg import ProgrammingError
-    from psycopg.conninfo import make_conninfo
-
-    try:
-        make_conninfo(**url.get_dialect()().create_connect_args(url)[1])
-    except ProgrammingError:  # repeats the option
-        raise ConfigError(
-            "BRIDGE_DATABASE_URL has an unknown option after the ?: write one of PostgreSQL's connection parameters, "
-            "such as ?sslmode=require"
-        ) from None
-
-
 def _sqlite_file(engine: Engine) -> Path | None:
     name = engine.url.database
-    return Path(name) if name and name != ":memory:" else None
+    return Path(name) if engine.dialect.name == "sqlite" and name and name != ":memory:" else None
 
 
 def _prepare_sqlite(driver_connection: Any, _: object) -> None:
@@ -224,28 +247,3 @@ def _begin_sqlite(conn: Connection) -> None:
 
 def _lock_number(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big", signed=True)
-
-
-_UNAVAILABLE = ("AdminShutdown", "CrashShutdown", "ReadOnlySqlTransaction")
-"""Errors raised while PostgreSQL restarts, or when the server no longer accepts writes."""
-
-
-@contextmanager
-def translate_errors() -> Iterator[None]:
-    """Raise StoreUnavailable in place of errors that mean "not now"; let programming errors pass."""
-    try:
-        yield
-    except (OperationalError, PoolTimeout) as error:
-        raise StoreUnavailable(_first_line(error)) from error
-    except DBAPIError as error:
-        if error.connection_invalidated or type(error.orig).__name__ in _UNAVAILABLE:
-            raise StoreUnavailable(_first_line(error)) from error
-        if getattr(error.orig, "sqlite_errorname", "") in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
-            raise StoreUnavailable(_first_line(error)) from error
-        raise
-
-
-def _first_line(error: Exception) -> str:
-    """Return the driver's message without the statement and its parameters, which hold personal data."""
-    original = getattr(error, "orig", None) or error
-    return f"{type(original).__name__}: {str(original).splitlines()[0] if str(original) else ''}"[:300]

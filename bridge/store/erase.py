@@ -35,9 +35,10 @@ from bridge.policy import channels_of
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
 from bridge.store.contact_cache import delete_cached_contacts
-from bridge.store.database import Database, translate_errors
+from bridge.store.database import Database
 from bridge.store.deliveries import Delivery, lock_deliveries
 from bridge.store.details import delete_details
+from bridge.store.driver_errors import translate_errors
 from bridge.store.opt_outs import hash_address, recipient_lock_key
 from bridge.store.retention import ERASED
 from bridge.store.transitions import Change, apply_transitions
@@ -66,10 +67,10 @@ class EraseResult:
     """Deliveries with a running attempt; erase again once they have finished."""
 
 
-def erase(database: Database, actor: str, address: str, secret: bytes | None) -> EraseResult:
+def erase(database: Database, actor: str, address: str, keys: Sequence[bytes]) -> EraseResult:
     """Erase one phone number (E.164) or email address from every table, in one transaction.
 
-    `secret` is BRIDGE_SECRET_KEY; raise ConfigError if it is None and there is an opt-out to keep.
+    `keys` are the values of BRIDGE_SECRET_KEY; raise ConfigError if there are none and there is an opt-out to keep.
     """
     with database.write() as conn:
         now = database.now(conn)
@@ -95,7 +96,7 @@ def erase(database: Database, actor: str, address: str, secret: bytes | None) ->
             cancelled=len(cancelled),
             cached_contacts=delete_cached_contacts(conn, address),
             rejected_requests=_clear_rejected_requests(database, conn, address),
-            opt_outs=_hash_opt_outs(conn, address, secret),
+            opt_outs=_hash_opt_outs(conn, address, keys),
             in_progress=len(in_progress),
         )
         record_audit(conn, now, actor, "erase", [mask_address(address)], vars(erased))
@@ -225,27 +226,25 @@ def _clear_rejected_requests(database: Database, conn: Connection, address: str)
     return len(request_ids)
 
 
-def _hash_opt_outs(conn: Connection, address: str, secret: bytes | None) -> int:
+def _hash_opt_outs(conn: Connection, address: str, keys: Sequence[bytes]) -> int:
     """Replace the address of opt-outs by its hash; return how many apply.
 
     Opt-ins are replaced as well while an opt-out applies, because they limit its reach; otherwise nothing is kept.
     """
     table = schema.opt_outs
-    names = [address_key(address)]
-    if secret is not None:
-        names.append(hash_address(secret, address))  # from an earlier erasure
-    is_address = table.c.address.in_(names)
+    hashes = hash_address(keys, address)
+    is_address = table.c.address.in_([address_key(address), *hashes])  # hashes: from an earlier erasure
     rows = conn.execute(select(table).where(is_address).order_by(table.c.changed_at)).all()
     latest = {row.channel: dict(row._mapping) for row in rows}
     active = [row for row in latest.values() if row["opted_out_at"] is not None]
-    if active and secret is None:
+    if active and not hashes:
         raise ConfigError(
             "set BRIDGE_SECRET_KEY first: the address has opted out, and the opt-out is kept as a hash with this key"
         )
     conn.execute(delete(table).where(is_address))
     clear_undeliverable(conn, [(channel, address) for channel in channels_of(address)])
-    if active and secret is not None:
+    if active:
         # The operator's reason may name the person.
-        changed = {"address": hash_address(secret, address), "reason": None}
+        changed = {"address": hashes[0], "reason": None}
         conn.execute(insert(table), [row | changed for row in latest.values()])
     return len(active)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from sqlalchemy import Connection, delete, func, or_, select
 
+from bridge.clock import uptime
 from bridge.contacts.address import address_key
 from bridge.errors import StoreUnavailable
 from bridge.events import Event
@@ -22,11 +23,14 @@ from bridge.json_values import parse_body
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert
 from bridge.store.database import EVENTS_TOPIC, Database
+from bridge.store.stalled_transactions import REQUEST_LIMIT
 
 IngestResult = Literal["stored", "duplicate", "conflict", "unavailable"]
 """`conflict`: the identity of a stored event with another body, kept as a rejected request; `unavailable`: not stored,
 send it again."""
 
+RETRY_WITHIN = 1.0
+"""Seconds within which a failed transaction is repeated; the sender is waiting."""
 MAX_REJECTED_REQUESTS = 10_000
 """Rejected requests that are kept; beyond that, unsigned and old ones are deleted first."""
 REJECTED_REQUEST_MAX_AGE = timedelta(days=30)
@@ -60,19 +64,38 @@ def store_events(database: Database, events: Sequence[IncomingEvent]) -> list[In
     If the batch cannot be written, its events are stored one by one, so that a body that the database rejects does not
     affect the others.
     """
+    health, size = database.write_health, sum(len(incoming.body) for incoming in events)
+    try:
+        results = _store_on_working_connection(database, events)
+    except StoreUnavailable as error:
+        health.note_failure(error, size)
+        return ["unavailable"] * len(events)
+    except Exception as error:
+        if len(events) > 1:
+            return [result for event in events for result in store_events(database, [event])]
+        health.on_error(error)
+        return ["unavailable"]
+    health.note_success(size)
+    return results
+
+
+def _store_on_working_connection(database: Database, events: Sequence[IncomingEvent]) -> list[IngestResult]:
+    """Store a batch; once more if its connection turns out to be lost or read-only, as after a failover.
+
+    If the first transaction was committed nevertheless, the second one finds its rows.
+    """
+    start = uptime()
     try:
         return _store_batch(database, events)
-    except StoreUnavailable:
-        return ["unavailable"] * len(events)
-    except Exception:
-        if len(events) == 1:
-            return ["unavailable"]
-    return [result for event in events for result in store_events(database, [event])]
+    except StoreUnavailable as error:
+        if not error.connection_dropped or uptime() - start > RETRY_WITHIN:
+            raise
+    return _store_batch(database, events)
 
 
 def _store_batch(database: Database, events: Sequence[IncomingEvent]) -> list[IngestResult]:
     rows = [event_row(incoming) for incoming in events]
-    with database.write() as conn:
+    with database.write(limit=REQUEST_LIMIT) as conn:
         results: list[IngestResult] = ["stored"] * len(rows)
         inserted = bulk_insert(conn, schema.events, rows, "ON CONFLICT DO NOTHING")
         if inserted < len(rows):

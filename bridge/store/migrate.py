@@ -11,8 +11,6 @@ from alembic.script import ScriptDirectory
 
 from bridge.store.database import Database
 
-_LOCK_KEY = "migrate"
-
 
 def upgrade(database: Database) -> str:
     """Apply the missing migrations in one transaction, one process at a time; return the revision.
@@ -22,8 +20,7 @@ def upgrade(database: Database) -> str:
     config = Config()
     config.set_main_option("script_location", str(files("bridge.store") / "migrations"))
     revisions = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    with database.write() as conn:
-        database.lock(conn, [_LOCK_KEY])
+    with database.migration() as conn:
         revision = MigrationContext.configure(conn).get_current_revision()
         if revision is not None and revision not in revisions:
             return revision

@@ -10,8 +10,6 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sqlalchemy.engine import make_url
-
 from bridge.store.database import ALL_TOPICS, CHANNEL, EVENTS_TOPIC, Database, encode_topics
 from bridge.telemetry import log
 
@@ -62,13 +60,10 @@ class ChangeNotifier:
         """Run `work` on a connection of its own, and reconnect after an error."""
         import psycopg
 
-        address = (
-            make_url(self._database.url).set(drivername="postgresql").render_as_string(hide_password=False)
-        )
         logged = False
         while not self._stopping.is_set():
             try:
-                with psycopg.connect(address, autocommit=True, connect_timeout=5) as conn:
+                with psycopg.connect(autocommit=True, **self._database.driver_arguments()) as conn:
                     logged = False
                     work(conn)
             except psycopg.Error as error:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
@@ -18,8 +22,14 @@ from bridge.store.database import Database
 from bridge.store.pauses import ConnectionStatus
 from bridge.store.queries import QueueStats, queue_stats
 from bridge.store.workers import count_alive_workers
+from bridge.store.write_health import check_write
 from bridge.telemetry import Metrics
+from bridge.web.store_errors import StoreErrorReport
 
+T = TypeVar("T")
+
+CHECK_LIMIT: Final = 2.0
+"""Seconds within which the database must write and read for a probe."""
 STATS_MAX_AGE = 5.0
 """Seconds for which the queue statistics are cached; counting the whole store is expensive."""
 WorkerMetrics = Callable[[], Awaitable[bytes]]
@@ -42,6 +52,29 @@ class CachedStats:
         return self._stats
 
 
+class SharedCall(Generic[T]):
+    """A blocking function that runs once at a time, in its own thread, however many requests wait for its result."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bridge-probe")
+        self._running: asyncio.Future[T] | None = None
+        self._started_at = 0.0
+
+    async def __call__(self) -> T:
+        """Return the result of the running call, or of a new one. Raise StoreUnavailable if it takes too long."""
+        loop = asyncio.get_running_loop()
+        if self._running is None or self._running.done():
+            self._running = loop.run_in_executor(self._thread, self._function)
+            self._running.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._started_at = loop.time()
+        running = self._running
+        done, _ = await asyncio.wait({running}, timeout=self._started_at + CHECK_LIMIT - loop.time())
+        if not done:
+            raise StoreUnavailable(f"no response within {CHECK_LIMIT:.0f} s", kind="timeout")
+        return running.result()
+
+
 def health_routes(
     database: Database,
     metrics: Metrics,
@@ -51,9 +84,26 @@ def health_routes(
     stopping: Callable[[], bool],
 ) -> tuple[list[Route], list[Route]]:
     """Return the public routes (`/healthz`, `/readyz`) and the routes that need the admin token (`/metrics...`)."""
-    cached_stats = CachedStats(database)
+    health = database.write_health
+    health.on_error = StoreErrorReport(metrics)
+    write = SharedCall(partial(check_write, database))
+    read_metrics = SharedCall(partial(_database_metrics, metrics, database, CachedStats(database)))
+    read_disk = SharedCall(partial(_read_disk, metrics, database))
     if worker_metrics:
         metrics.registry.register(metrics.worker_up)
+    if database.file is not None:
+        metrics.registry.register(metrics.disk_free)
+
+    async def is_writable() -> bool:
+        """Return whether a write has succeeded within the last second. If there was none, write a row."""
+        outcome = health.current()
+        if outcome is not None:
+            return outcome
+        try:
+            await write()
+        except Exception:  # already counted and logged
+            return False
+        return True
 
     async def healthz(_: Request) -> Response:
         """Report that the process responds."""
@@ -63,18 +113,16 @@ def health_routes(
         """Report whether events can be stored: the database is writable and the service is not stopping."""
         if stopping():
             return JSONResponse({"status": "stopping"}, 503)
-        try:
-            await asyncio.to_thread(_check_writable, database)
-        except StoreUnavailable:
+        if not await is_writable():
             return JSONResponse({"status": "no database"}, 503, {"Retry-After": "5"})
         return JSONResponse({"status": "ready"})
 
     async def prometheus(_: Request) -> Response:
         """Return all metrics in Prometheus' text format, without those of a database that is unavailable."""
-        try:
-            from_database = await asyncio.to_thread(_database_metrics, metrics, database, cached_stats)
-        except StoreUnavailable:
-            from_database = b""
+        from_database = b""
+        with suppress(StoreUnavailable):
+            await read_disk()
+            from_database = await read_metrics() if await is_writable() else b""
         metrics.database_up.set(1 if from_database else 0)
         metrics.rules_reload_ok.set(0 if rules_load_error() else 1)
         from_worker = await worker_metrics() if worker_metrics else generate_latest(metrics.worker_registry)
@@ -93,10 +141,10 @@ def health_routes(
     )
 
 
-def _check_writable(database: Database) -> None:
-    """Start a write transaction. Raise StoreUnavailable if that is impossible."""
-    with database.write():
-        pass
+def _read_disk(metrics: Metrics, database: Database) -> None:
+    """Set the gauge of the disk of the SQLite file."""
+    if database.file is not None:
+        metrics.disk_free.set(shutil.disk_usage(database.file.resolve().parent).free)
 
 
 def _database_metrics(metrics: Metrics, database: Database, cached_stats: CachedStats) -> bytes:
