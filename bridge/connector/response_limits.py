@@ -39,17 +39,20 @@ class ResponseOverdue(IncompleteResponse, TimeoutError):
 
 
 class ResponseTooLarge(IncompleteResponse):
-    """The response exceeds `MAX_RESPONSE_BYTES`."""
+    """The response has more bytes than its limit."""
 
-    def __init__(self) -> None:
-        super().__init__(f"the response exceeds {MAX_RESPONSE_BYTES // 1024**2} MiB")
+    def __init__(self, max_bytes: int) -> None:
+        kibibytes = max_bytes // 1024
+        size = f"{kibibytes} KiB" if kibibytes < 1024 else f"{kibibytes // 1024} MiB"
+        super().__init__(f"the response exceeds {size}")
 
 
 class ResponseLimits:
     """The time and the bytes that one response has left."""
 
-    def __init__(self, idle_seconds: float) -> None:
+    def __init__(self, idle_seconds: float, max_bytes: int = MAX_RESPONSE_BYTES) -> None:
         self._idle_seconds = idle_seconds
+        self._max_bytes = max_bytes
         self._total_seconds = attempt_limit(MAX_RESPONSE_SECONDS)
         self._until = uptime() + remaining_seconds(MAX_RESPONSE_SECONDS)
         self._bytes = 0
@@ -71,21 +74,22 @@ class ResponseLimits:
     def count(self, received: int) -> None:
         """Count received bytes. Raise ResponseTooLarge if they are too many."""
         self._bytes += received
-        if self._bytes > MAX_RESPONSE_BYTES:
-            raise ResponseTooLarge
+        if self._bytes > self._max_bytes:
+            raise ResponseTooLarge(self._max_bytes)
 
 
 class _LimitedSocketReader(io.RawIOBase):
     """Reads from a socket within the limits of one response."""
 
-    def __init__(self, sock: socket.socket, idle_seconds: float) -> None:
+    def __init__(self, sock: socket.socket, idle_seconds: float, max_bytes: int) -> None:
         self._socket = sock
         self._raw = sock.makefile("rb", buffering=0)  # keeps the socket open until this is closed
         self._idle_seconds = idle_seconds
+        self._max_bytes = max_bytes
         self.start_response()
 
     def start_response(self) -> None:
-        self.limits = ResponseLimits(self._idle_seconds)
+        self.limits = ResponseLimits(self._idle_seconds, self._max_bytes)
 
     def readable(self) -> bool:
         return True
@@ -112,8 +116,10 @@ class ResponseReader(io.BufferedReader):
 
     raw: _LimitedSocketReader
 
-    def __init__(self, sock: socket.socket, idle_seconds: float = READ_SECONDS) -> None:
-        super().__init__(_LimitedSocketReader(sock, idle_seconds))
+    def __init__(
+        self, sock: socket.socket, idle_seconds: float = READ_SECONDS, max_bytes: int = MAX_RESPONSE_BYTES
+    ) -> None:
+        super().__init__(_LimitedSocketReader(sock, idle_seconds, max_bytes))
 
     def start_response(self) -> None:
         """Start the limits of the next response."""
@@ -133,7 +139,7 @@ class LimitedHttpResponse(http.client.HTTPResponse):
         super().begin()
         del self.headers["Content-Encoding"]
         if (self.length or 0) > MAX_RESPONSE_BYTES:
-            raise ResponseTooLarge  # before memory is reserved for it
+            raise ResponseTooLarge(MAX_RESPONSE_BYTES)  # before memory is reserved for it
 
 
 class LimitedStream(httpcore.NetworkStream):

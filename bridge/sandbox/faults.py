@@ -14,6 +14,9 @@ HANG_SECONDS = 60.0
 """A hanging request is held this long, unless the client disconnects earlier."""
 
 
+HostileResponse = Literal["drips", "drips_headers", "endless", "huge", "huge_headers", "gzip_bomb"]
+
+
 class Fault(BaseModel):
     """A failure of `provider` that affects the next `times` matching requests (None: until cleared).
 
@@ -31,6 +34,10 @@ class Fault(BaseModel):
     - `drop`: close the connection without a response, `before` or `after` processing the request. With
       `drop="after"`, `status` and `hang` also apply after processing: the request takes effect, and the client
       gets `status` or no response.
+    - `response`: process the request (unless `status` is set) and send the response in a way that a client has to
+      survive. `drips`: byte by byte, without end. `drips_headers`: the headers do. `endless`: as fast as the client
+      reads. `huge`: 700 MB, as announced. `huge_headers`: headers of 8 MB. `gzip_bomb`: 1 MB that decompresses to
+      1 GB. Email has `drips` and `endless`: a reply of many lines.
     - `lag`: while the fault is active, searches do not see anything written in the last `lag` seconds.
     """
 
@@ -47,6 +54,7 @@ class Fault(BaseModel):
     retry_after: float | None = Field(None, ge=0)
     drop: Literal["before", "after"] | None = None
     hang: bool = False
+    response: HostileResponse | None = None
     lag: float | None = Field(None, ge=0)
     quota: int | None = Field(None, ge=0)
 
@@ -56,11 +64,17 @@ class Fault(BaseModel):
     def _require_fault_kind(self) -> Self:
         if self.status is None and (self.retry_after is not None or self.body is not None or self.headers):
             self.status = 200 if self.retry_after is None else 429
-        kinds = (self.status, self.delay, self.drop, self.lag, self.quota)
+        kinds = (self.status, self.delay, self.drop, self.response, self.lag, self.quota)
         if all(value is None for value in kinds) and not self.hang:
-            raise ValueError("a fault needs one of status, delay, retry_after, body, drop, hang, lag, quota")
+            raise ValueError(
+                "a fault needs one of status, delay, retry_after, body, drop, hang, response, lag, quota"
+            )
         if self.hang and self.status is not None:
             raise ValueError("a request that hangs cannot have a status")
+        if self.response is not None and (self.hang or self.drop):
+            raise ValueError("a request that hangs or is dropped has no response")
+        if self.provider == "email" and self.response not in (None, "drips", "endless"):
+            raise ValueError("email has only the responses drips and endless")
         self._remaining = self.quota if self.quota is not None else self.times
         return self
 

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from bridge.sandbox.faults import HANG_SECONDS, Fault, Faults
+from bridge.sandbox.hostile_responses import send_hostile
 from bridge.sandbox.provider import MockProvider, ProviderRequest
 
 MAX_REQUESTS = 100_000
@@ -122,8 +123,12 @@ class Gateway:
         )
         fault = self.faults.take(self.provider.name, request.method, request.path)
         response = await self._respond(request, fault, scope, receive)
-        if response is not None:
-            recorded.status = response.status_code
+        if response is None:
+            return
+        recorded.status = response.status_code
+        if fault is not None and fault.response is not None:
+            await send_hostile(fault.response, response.status_code, scope, receive, send)
+        else:
             await response(scope, receive, send)
 
     async def _respond(

@@ -18,7 +18,7 @@ from bridge.clock import Clock
 from bridge.sandbox import heppu, heppu_requests, slack
 from bridge.sandbox.control import Control
 from bridge.sandbox.email_account import EmailProvider
-from bridge.sandbox.faults import Fault, Faults
+from bridge.sandbox.faults import Fault, Faults, HostileResponse
 from bridge.sandbox.gateway import Gateway, RecordedRequest, RequestLog
 from bridge.sandbox.hubspot import account as hubspot
 from bridge.sandbox.provider import MockProvider
@@ -142,6 +142,7 @@ class RunningSandbox:
         retry_after: float | None = None,
         drop: Literal["before", "after"] | None = None,
         hang: bool = False,
+        response: HostileResponse | None = None,
         lag: float | None = None,
         quota: int | None = None,
     ) -> Fault:
@@ -159,6 +160,7 @@ class RunningSandbox:
                 retry_after=retry_after,
                 drop=drop,
                 hang=hang,
+                response=response,
                 lag=lag,
                 quota=quota,
             )

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import email.policy
+import itertools
 import logging
 import re
 import ssl
@@ -17,8 +18,9 @@ from typing import Any
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from bridge.sandbox.email_account import EmailProvider, ReceivedEmail
-from bridge.sandbox.faults import HANG_SECONDS, Fault
+from bridge.sandbox.faults import HANG_SECONDS, Fault, HostileResponse
 from bridge.sandbox.gateway import RecordedRequest
+from bridge.sandbox.hostile_responses import DRIP_SECONDS
 
 MAX_MESSAGE_BYTES = 10 * 1024 * 1024
 _NEEDS_SMTPUTF8 = "553 5.6.7 Non-ASCII addresses need SMTPUTF8"
@@ -227,16 +229,31 @@ class _SessionHandler:
         """Apply a fault. Return its reply, or None if the command is to be processed normally."""
         if fault.delay:
             await asyncio.sleep(fault.delay)
-        if fault.drop == "after" and process is not None:
-            process()
-        if fault.status is not None:
-            return _fault_reply(self.provider, fault)
+        fault_reply = None if fault.status is None else _fault_reply(self.provider, fault)
+        takes_effect = fault.drop == "after" or (fault.response is not None and fault_reply is None)
+        reply = process() if process is not None and takes_effect else "220"
+        if fault.response is not None:
+            with contextlib.suppress(ConnectionError):
+                await self._reply_without_end((fault_reply or reply)[:3], fault.response)
+            return fault_reply or reply
+        if fault_reply is not None:
+            return fault_reply
         if fault.hang:
             await asyncio.sleep(HANG_SECONDS)
         if fault.hang or fault.drop is not None:
             self.connection.abort_connection()
             raise ConnectionResetError
         return None
+
+    async def _reply_without_end(self, code: str, kind: HostileResponse) -> None:
+        """Send lines that all announce another one, until the client disconnects. Raise ConnectionError then."""
+        writer = self.connection._writer
+        line = f"{code}-more to come\r\n".encode()
+        parts = [line[index : index + 1] for index in range(len(line))] if kind == "drips" else [line * 1000]
+        for part in itertools.cycle(parts):
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(DRIP_SECONDS if kind == "drips" else 0)
 
 
 def _decoded(text: str) -> bytes:

@@ -9,6 +9,8 @@ from bridge.connector import ResponseReader, parts_to_send
 
 REPLY_TIMEOUT = 10.0
 """Seconds to wait for the next byte of a reply."""
+MAX_REPLY_BYTES = 64 * 1024
+"""The longest replies, those to EHLO, have about 1 KB."""
 
 
 class LimitedSmtp(smtplib.SMTP):
@@ -22,7 +24,7 @@ class LimitedSmtp(smtplib.SMTP):
         if self.file is not None:
             self.file.start_response()
         elif self.sock is not None:
-            self.file = ResponseReader(self.sock, REPLY_TIMEOUT)
+            self.file = ResponseReader(self.sock, REPLY_TIMEOUT, MAX_REPLY_BYTES)
         return super().getreply()
 
     def send(self, s: Any) -> None:

@@ -1,0 +1,111 @@
+"""The sandbox's hostile responses, and what the shipped connectors make of them: an outcome that a lookup finds out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import pytest
+
+from bridge.connector import Success
+from bridge.errors import DeliveryError, OutcomeUnknown, TransientError
+from bridge.sandbox import RunningSandbox, start_sandbox
+from bridge.sandbox.faults import Fault, HostileResponse
+from bridge.testing import Connected, connect, event, load_connector
+
+RESPONSES = get_args(HostileResponse)
+CONTACT = {
+    "metadata.contactPhone": "+12125550193",
+    "metadata.contactEmail": "wilhelmina.q@quistgaard.example",
+}
+OVERDUE = "no complete response within 0.5 s"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[RunningSandbox]:
+    with start_sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(running: RunningSandbox) -> RunningSandbox:
+    running.reset()
+    return running
+
+
+def connected(sandbox: RunningSandbox, name: str) -> Connected:
+    return connect(load_connector(name), sandbox.environment)
+
+
+def send_email(sandbox: RunningSandbox) -> Success | DeliveryError:
+    """Return the result of an attempt to send an email within half a second."""
+    params = {"to": "maya@example.com", "subject": "Hello", "text": "Hello"}
+    with connected(sandbox, "email") as connection:
+        try:
+            return connection.run("send", params, event=event("call.completed", CONTACT), seconds=0.5)
+        except DeliveryError as failure:
+            return failure
+
+
+@pytest.mark.parametrize("response", RESPONSES)
+def test_message_was_posted_but_its_outcome_is_unknown(
+    sandbox: RunningSandbox, response: HostileResponse
+) -> None:
+    with connected(sandbox, "slack") as slack:
+        sandbox.fault("slack", response=response)
+        started = time.monotonic()
+        with pytest.raises(OutcomeUnknown) as raised:
+            slack.run("post", {"text": "Hello"}, seconds=0.5)
+        assert time.monotonic() - started < 2
+        slack.run("post", {"text": "Hello again"})
+    assert len(sandbox.slack.messages) == 2
+    if response.startswith("drips"):
+        assert (raised.value.reason, raised.value.detail) == ("timeout", OVERDUE)
+
+
+def test_status_of_a_hostile_response_means_that_the_request_had_no_effect(sandbox: RunningSandbox) -> None:
+    sandbox.fault("slack", response="drips", status=500)
+    with connected(sandbox, "slack") as slack, pytest.raises(OutcomeUnknown):
+        slack.run("post", {"text": "Hello"}, seconds=0.3)
+    assert sandbox.slack.messages == []
+
+
+@pytest.mark.parametrize("response", ["drips", "endless"])
+@pytest.mark.parametrize("verb", ["CONNECT", "MAIL", "RCPT"])
+def test_smtp_reply_without_end_before_the_message_proves_that_nothing_was_sent(
+    sandbox: RunningSandbox, verb: str, response: HostileResponse
+) -> None:
+    sandbox.fault("email", method=verb, response=response)
+    started = time.monotonic()
+    failure = send_email(sandbox)
+    assert time.monotonic() - started < 2
+    assert isinstance(failure, TransientError)
+    expected = OVERDUE if response == "drips" else "the response exceeds 64 KiB"
+    assert expected in failure.detail
+    assert sandbox.email.messages == []
+
+
+@pytest.mark.parametrize("response", ["drips", "endless"])
+def test_smtp_reply_without_end_after_the_message_leaves_the_outcome_unknown(
+    sandbox: RunningSandbox, response: HostileResponse
+) -> None:
+    sandbox.fault("email", method="DATA", response=response)
+    failure = send_email(sandbox)
+    assert isinstance(failure, OutcomeUnknown)
+    expected = OVERDUE if response == "drips" else "the response exceeds 64 KiB"
+    assert failure.detail.endswith(f"did not confirm it: {expected}")
+    assert len(sandbox.email.messages) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"provider": "email", "response": "huge"},
+        {"provider": "slack", "response": "drips", "hang": True},
+        {"provider": "slack", "response": "drips", "drop": "after"},
+    ],
+)
+def test_fault_that_cannot_be_is_rejected(fault: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="response"):
+        Fault(**fault)
