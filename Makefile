@@ -3,7 +3,7 @@
 # sandbox's packages nor the development packages.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-faults check docs bench lock clean
+.PHONY: help demo serve test test-faults check audit sbom docs bench lock clean
 
 # The first Python found that is 3.11 or newer. `make PYTHON=/path/to/python demo` selects another one.
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
-COMPILE = build/lock/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
+COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
 	--python-version 3.11 $(UPGRADE)
 
 help:
@@ -24,7 +24,9 @@ help:
 	@echo "make serve        run the service with the settings in .env and the rules in rules.yaml"
 	@echo "make test         run the tests, except the long ones"
 	@echo "make test-faults  run the long tests: kills, freezes, full disks, clock jumps, large inputs"
-	@echo "make check        run the linter, the formatter, the type checker and the import contracts"
+	@echo "make check        run the linter, the formatter, the type checker, the import contracts and the audit, if PyPI answers"
+	@echo "make audit        look up the locked packages in PyPI's database of known vulnerabilities"
+	@echo "make sbom         write the packages of the image to build/sbom.json (CycloneDX)"
 	@echo "make docs         generate docs/reference from the code"
 	@echo "make bench        run the benchmarks against baselines measured in the same run"
 	@echo "make lock         update requirements.lock and requirements-dev.lock (UPGRADE=--upgrade: to the newest versions)"
@@ -56,6 +58,16 @@ check: $(READY)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy bridge connectors
 	@$(BIN)/lint-imports
+	@$(BIN)/python .ci/audit.py --allow-offline
+
+audit: $(READY)
+	@$(BIN)/python .ci/audit.py
+
+sbom: $(READY)
+	@mkdir -p build
+	@$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+		--output-file build/sbom.json
+	@echo "build/sbom.json lists the packages of requirements.lock"
 
 docs: $(READY)
 	@$(BIN)/python docs/reference/generate.py
@@ -63,9 +75,7 @@ docs: $(READY)
 bench: $(READY)
 	@$(BIN)/python -m bench
 
-lock:
-	@$(PYTHON) -m venv build/lock
-	@build/lock/bin/python -m pip --disable-pip-version-check --quiet install uv
+lock: $(READY)
 	@$(COMPILE) --output-file requirements.lock pyproject.toml
 	@$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 
