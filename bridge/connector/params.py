@@ -159,3 +159,10 @@ def form_of(info: FieldInfo) -> str:
 def allows_none(info: FieldInfo) -> bool:
     """Return whether a param may be None."""
     return type(None) in get_args(info.annotation)
+
+
+def number_to_text(info: FieldInfo, value: Any) -> Any:
+    """Return a number for a param of texts as a text, as validation does: IDs are often written without quotes."""
+    kinds = get_args(info.annotation) or (info.annotation,)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number and str in kinds and int not in kinds and float not in kinds else value

@@ -19,6 +19,7 @@ from bridge.connector.params import (
     example_of,
     form_of,
     markup_of,
+    number_to_text,
     template_of,
 )
 from bridge.rules.lookup import TemplateContext
@@ -77,7 +78,8 @@ def read_params(context: ParseContext, use: Node, with_node: Node | None, action
     for name, info in params.items():
         if name in entries:
             inner = _with_details(context, action, name, info)
-            values[name] = _compile(inner, entries[name][1], markup=markup_of(info))
+            value = _compile(inner, entries[name][1], markup=markup_of(info))
+            values[name] = number_to_text(info, value)
             continue
         source = _default_template(action, name, info, context.trigger)
         if source is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bridge.connector import FROM_EVENT, Place, RuleProblem
+from bridge.connector.discovery import Registry
 from bridge.rules.action_uses import action_uses, diagnostic
+from bridge.rules.load import load
 from tests.unit.rules.helpers import load_text
 
 RULES = """
@@ -60,3 +62,39 @@ def test_problem_is_shown_at_the_nearest_value_that_the_file_has() -> None:
     )
     assert (shown.line, shown.column, shown.rule, shown.level) == (15, 13, "log", "error")
     assert (shown.text, shown.hint) == ("no property `plan`", "did you mean `plans`?")
+
+
+def test_number_for_a_param_of_texts_reaches_the_checks_as_a_text() -> None:
+    text = """
+    version: 1
+    rules:
+      - name: tickets
+        when: call.completed
+        do:
+          - use: hubspot.create_ticket
+            with: {pipeline: 0, stage: 1, owner: 70011, properties: {score: 5}}
+          - use: hubspot.log_call
+            with: {duration: 5}
+    """
+    rules = load(text, path="rules.yaml", registry=Registry([])).rules
+    assert rules is not None
+    ticket, call = action_uses(rules)["hubspot"]
+    assert ticket.params == {"pipeline": "0", "stage": "1", "owner": "70011", "properties": {"score": 5}}
+    assert call.params == {"duration": 5}
+
+
+def test_number_for_an_id_is_a_problem_of_the_rule_and_no_crash() -> None:
+    text = """
+    version: 1
+    rules:
+      - name: log
+        when: call.completed
+        do: [{use: salesforce.log_call, with: {case: 500}}]
+    """
+    environ = {
+        "SALESFORCE_URL": "https://acme.my.salesforce.com",
+        "SALESFORCE_CONSUMER_KEY": "3MVG9" + "a" * 60,
+        "SALESFORCE_CONSUMER_SECRET": "A" * 64,
+    }
+    result = load(text, path="rules.yaml", registry=Registry([]), environ=environ)
+    assert "`case` needs the ID of a Salesforce case" in " ".join(item.text for item in result.diagnostics)
