@@ -29,7 +29,7 @@ from .fields import (
     to_milliseconds,
     to_properties,
 )
-from .params import DEAL, TICKET
+from .params import DEAL, TICKET, check_ids
 from .scopes import CONTACTS
 from .settings import connector
 from .timeline import Draft, write_batch
@@ -97,6 +97,10 @@ def log_chat(account: Account, items: Sequence[BatchItem[LogChatParams]]) -> lis
     by_key = items_by_conversation(items)
     drafts = {key: _chat_draft(account, item.params, item.context) for key, item in by_key.items()}
     return _log(account, "notes", by_key, drafts)
+
+
+log_call.check_params(check_ids)
+log_chat.check_params(check_ids)
 
 
 def _call_draft(account: Account, call: LogCallParams, context: Context) -> Draft:

@@ -110,7 +110,8 @@ class Contacts:
             optional=CONTACT_PROPERTIES | {OWNER_PROPERTY},
         )
         return [
-            self._result(query, outcome) for query, outcome in zip(queries, outcomes.values(), strict=True)
+            self._result(query, contacts[key], outcome)
+            for query, (key, outcome) in zip(queries, outcomes.items(), strict=True)
         ]
 
     def fill(self, details: Mapping[str, ContactDetails]) -> dict[str, FillResult]:
@@ -184,12 +185,12 @@ class Contacts:
         return matches
 
     def _result(
-        self, query: ContactQuery, outcome: WriteOutcome
+        self, query: ContactQuery, sent: Mapping[str, str], outcome: WriteOutcome
     ) -> str | NewContact | ContactRefused | DeliveryError:
         if outcome.id:
             notes = []
             if code := outcome.refused.get(OWNER_PROPERTY):
-                self._account.owners.report_refused(str(query.new_fields[OWNER_PROPERTY]))
+                self._account.owners.report_refused(sent[OWNER_PROPERTY])
                 notes.append(f"without the contact's owner, which HubSpot refused ({code})")
             return NewContact(outcome.id, refused_fields(outcome), notes=notes)
         if outcome.existing_id:

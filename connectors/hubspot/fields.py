@@ -11,6 +11,7 @@ from typing import Any
 from bridge.connector import owner_param, split_text
 
 from .account import Account
+from .records import OWNER_PROPERTY
 
 MAX_BODY_LENGTH = 65_536
 """HubSpot's limit for a call body or a note body, in characters."""
@@ -31,11 +32,15 @@ def to_strings(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def to_properties(account: Account, kind: str, values: Mapping[str, Any]) -> dict[str, str]:
-    """Convert values as `to_strings` does, and lists and times to what the account's properties take.
+    """Convert values as `to_strings` does, and lists, times and owners to what the account's properties take.
 
     A list becomes the options of a property that takes several, and a time the day of a property without time. Only
-    then are the definitions of the properties needed.
+    then are the definitions of the properties needed. The email address of an owner becomes the owner's ID; HubSpot
+    refuses one that it does not know.
     """
+    owner = values.get(OWNER_PROPERTY)
+    if isinstance(owner, str) and "@" in owner:
+        values = {**values, OWNER_PROPERTY: account.owners.resolve(owner).id or owner}
     is_needed = any(isinstance(value, list) or _is_time(value) for value in values.values())
     definitions = account.property_definitions(kind) if is_needed else {}
     return {

@@ -22,7 +22,7 @@ from bridge.connector import (
 from .account import Account
 from .errors import status_of
 from .fields import MAX_BODY_LENGTH, OWNER, to_properties
-from .params import DEAL
+from .params import DEAL, check_ids
 from .scopes import CONTACTS, TICKETS
 from .settings import connector
 from .timeline import Draft, write_batch
@@ -83,6 +83,9 @@ def create_ticket(account: Account, params: CreateTicketParams, context: Context
         note = _associate_with_conversation(account, context, result.id)
         return replace(result, detail="; ".join(part for part in (result.detail, note) if part))
     return result
+
+
+create_ticket.check_params(check_ids)
 
 
 def _draft(account: Account, params: CreateTicketParams, query: ContactQuery) -> Draft:

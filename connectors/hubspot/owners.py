@@ -50,7 +50,8 @@ class Owners:
     def report_refused(self, owner_id: str) -> None:
         """Remember that HubSpot refused an ID, so that the next records are written without it at once."""
         problem = f"HubSpot has no active owner with the ID {owner_id}"
-        self._remember(owner_id, OwnerLookup(None, problem))
+        if "@" not in owner_id:  # an address that HubSpot does not know is remembered already
+            self._remember(owner_id, OwnerLookup(None, problem))
 
     def _remember(self, owner: str, lookup: OwnerLookup) -> OwnerLookup:
         with self._lock:

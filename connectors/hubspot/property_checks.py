@@ -33,11 +33,14 @@ _WRITTEN: Mapping[str, Mapping[str, str]] = {
     "close_ticket": {"properties": "tickets"},
 }
 """Action -> the params that set fields, and the object type that these fields belong to."""
+_CALL_TYPE = "call_type", "hs_activity_type"
+"""The param of `log_call` that is the value of one property of calls, and this property."""
 
 
 def written_types(uses: Sequence[ActionUse]) -> list[str]:
     """Return the object types whose fields the rules set."""
-    kinds = (kind for use in uses for param, kind in _params_of(use) if use.properties(param))
+    kinds = [kind for use in uses for param, kind in _params_of(use) if use.properties(param)]
+    kinds += ["calls" for use in uses if _CALL_TYPE[0] in use.params]
     return list(dict.fromkeys(kinds))
 
 
@@ -62,6 +65,11 @@ def property_problems(account: Account, uses: Sequence[ActionUse]) -> Iterator[R
                 found = _property_problem(kind, definitions[kind], name, value)
                 if found:
                     yield RuleProblem(*found, use, (param, name))
+        param, name = _CALL_TYPE
+        if param in use.params and "calls" in definitions:
+            found = _property_problem("calls", definitions["calls"], name, use.params[param])
+            if found:
+                yield RuleProblem(*found, use, (param,))
 
 
 def reference_problems(account: Account, scopes: Scopes, uses: Sequence[ActionUse]) -> Iterator[RuleProblem]:

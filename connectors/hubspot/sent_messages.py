@@ -19,7 +19,7 @@ from bridge.connector import (
 
 from .account import BATCH_SIZE, Account
 from .fields import MAX_BODY_LENGTH, OWNER, to_html, to_milliseconds, to_strings
-from .params import DEAL, TICKET
+from .params import DEAL, TICKET, check_ids
 from .scopes import CONTACTS
 from .settings import connector
 from .timeline import Draft, write_batch
@@ -63,6 +63,9 @@ def log_message(account: Account, items: Sequence[BatchItem[LogMessageParams]]) 
         if chosen:
             results |= _write(account, kind, chosen)
     return [results[key] for key in by_key]
+
+
+log_message.check_params(check_ids)
 
 
 def _write(

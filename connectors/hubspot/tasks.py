@@ -16,7 +16,7 @@ from bridge.connector import (
 
 from .account import Account
 from .fields import OWNER, to_fitting_html, to_milliseconds, to_properties
-from .params import DEAL, TICKET
+from .params import DEAL, TICKET, check_ids
 from .scopes import CONTACTS
 from .settings import connector
 from .timeline import Draft, write_batch
@@ -54,3 +54,6 @@ def create_task(account: Account, params: CreateTaskParams, context: Context) ->
     if not isinstance(result, Success):
         raise result
     return result
+
+
+create_task.check_params(check_ids)

@@ -100,6 +100,7 @@ def test_properties_of_every_action_are_those_of_its_object_type(
         ({"owner": "nobody@harbourlight.example"}, "no user of HubSpot has the owner's email address"),
         ({"owner": "99"}, "HubSpot has no owner with the ID 99"),
         ({"disposition": "Left a leter"}, "HubSpot has no call outcome `Left a leter`"),
+        ({"call_type": "Suport call"}, "the property `hs_activity_type` has no option `Suport call`"),
     ],
 )
 def test_unknown_owner_and_call_outcome_are_found(
@@ -140,3 +141,14 @@ def test_properties_that_the_key_may_not_read_are_not_called_right(
         "the properties of contacts in the rules are not checked: the key lacks the scope crm.schemas.contacts.read"
         in [problem.text for problem in found]
     )
+
+
+@pytest.mark.parametrize("action", ["log_call", "log_chat", "log_message", "create_task"])
+def test_id_of_another_form_is_a_problem_of_the_rule(hubspot: CrmConnection, action: str) -> None:
+    check = hubspot.connector.actions[action].run_check_params
+    assert check is not None
+    settings = hubspot.connected.settings
+    assert check(settings, {"deal": None, "ticket": "1209876544"}) is None
+    found = check(settings, {"deal": None, "ticket": "https://app.hubspot.com/contacts/1/ticket/2"})
+    assert found is not None
+    assert "`ticket` needs the ID of a HubSpot ticket" in found

@@ -334,6 +334,35 @@ def test_owner_that_the_key_may_not_look_up_is_noted(hubspot: CrmConnection, san
     assert "without the owner: the HubSpot key lacks the scope crm.objects.owners.read" in result.detail
 
 
+@pytest.mark.parametrize("params", ["properties", "new_contact"])
+@pytest.mark.parametrize("owner", ["nobody@harbourlight.example", FORMER_OWNER])
+def test_wrong_owner_among_the_properties_loses_no_contact(
+    hubspot: CrmConnection, sandbox: RunningSandbox, params: str, owner: str
+) -> None:
+    values = {"hubspot_owner_id": owner, "jobtitle": "Buyer"}
+    result = hubspot.deliver("upsert_contact", params={params: values})
+    assert "without the contact's owner" in result.detail
+    [contact] = sandbox.hubspot.contacts
+    assert contact.properties["jobtitle"] == "Buyer"
+
+
+@pytest.mark.parametrize(
+    ("action", "kind"),
+    [
+        ("upsert_contact", "contacts"),
+        ("log_call", "calls"),
+        ("create_task", "tasks"),
+        ("create_ticket", "tickets"),
+    ],
+)
+def test_owner_among_the_properties_can_be_an_email_address(
+    hubspot: CrmConnection, sandbox: RunningSandbox, action: str, kind: str
+) -> None:
+    hubspot.deliver(action, params={"properties": {"hubspot_owner_id": "owner@harbourlight.example"}})
+    [record] = sandbox.hubspot.objects(kind)
+    assert record.properties["hubspot_owner_id"] == OWNER
+
+
 @pytest.mark.parametrize(
     ("owner", "problem"),
     [
