@@ -29,7 +29,7 @@ from bridge.errors import PermanentError
 from .contact_source import Contacts, object_type_of, read_contact
 from .field_values import typed_properties
 from .lenient_writes import update_leniently
-from .new_records import NewRecordParams, types_to_create
+from .new_records import NO_COMPANY, NewRecordParams, types_to_create
 from .org import Org
 from .permissions import UPDATE_LEADS, WRITE_PEOPLE
 from .settings import ID_PATTERN, connector
@@ -64,8 +64,10 @@ def upsert_contact(org: Org, params: UpsertContactParams, context: Context) -> S
     }
 
     def read(record_id: str) -> Mapping[str, Any] | None:
-        properties, _ = typed_properties(org, object_type_of(record_id), params.properties, "updateable")
-        return read_contact(org, record_id, [*own_fields, *properties])
+        object_type = object_type_of(record_id)
+        properties, _ = typed_properties(org, object_type, params.properties, "updateable")
+        company = ["Company"] if object_type == "Lead" else []
+        return read_contact(org, record_id, list(dict.fromkeys([*own_fields, *company, *properties])))
 
     query = params.new_record_query(org, context, params.owner)
     query = replace(query, new_fields={**fields_to_write(params.properties, None), **query.new_fields})
@@ -77,9 +79,11 @@ def upsert_contact(org: Org, params: UpsertContactParams, context: Context) -> S
     contact, row = found
     if row is None:
         return Success(id=contact.id, detail=contact.detail)
-    # The bridge wrote the address as the last name if the name was not known.
-    is_placeholder = row["LastName"] in (params.phone, params.email)
-    current = {**row, "LastName": None} if is_placeholder else row
+    # What the bridge wrote because the name or company was not known counts as empty.
+    placeholders = {"LastName": (params.phone, params.email), "Company": (NO_COMPANY,)}
+    current = {name: None if value in placeholders.get(name, ()) else value for name, value in row.items()}
+    if "Company" in row:
+        own_fields["Company"] = context.contact.company
     properties, notes = typed_properties(org, object_type_of(contact.id), params.properties, "updateable")
     # The contact of another person gets none of this person's values.
     fill = {} if contact.given_name else own_fields

@@ -109,6 +109,13 @@ def record_result(item: Mapping[str, Any], detail: str = "") -> Success | Delive
     return OutcomeUnknown("Salesforce's response has no result for this record", reason="server_error")
 
 
+def refused_fields(item: Mapping[str, Any]) -> set[str]:
+    """Return the fields that Salesforce names in the errors of one record of a collection."""
+    names = {str(name) for error in item.get("errors") or () for name in error.get("fields") or ()}
+    is_owner = any(error.get("statusCode") == "INACTIVE_OWNER_OR_USER" for error in item.get("errors") or ())
+    return names | ({"OwnerId"} if is_owner else set())
+
+
 def error_code(result: BatchResult) -> str:
     """Return Salesforce's error code for a rejected record, empty for any other result."""
     return result.code if isinstance(result, PermanentError) else ""

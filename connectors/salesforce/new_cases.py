@@ -25,7 +25,7 @@ from bridge.errors import AccountError, DeliveryError, TransientError
 
 from .account_errors import PERMISSION_SET
 from .contact_source import Contacts
-from .errors import DELETED_CODES, error_code, errors_in, record_result
+from .errors import DELETED_CODES, error_code, errors_in, record_result, refused_fields
 from .field_values import find_field, typed_properties
 from .org import Org, typed
 from .permissions import CREATE_CASES
@@ -46,8 +46,15 @@ _MAX_SUBJECT = 100
 """Characters of a subject that is derived from the description."""
 _ORIGINS = {"phone": ("Phone",), "chat": ("Chat", "Web")}
 """Case origins by kind of conversation; the first that the org has is used."""
-_OPTIONAL_FIELDS = {"SuppliedName", "SuppliedEmail", "SuppliedPhone", "SuppliedCompany", "Origin"}
-"""Fields that the bridge derives from the event, and that the case can do without if Salesforce refuses one."""
+_OPTIONAL_FIELDS = {
+    "SuppliedName",
+    "SuppliedEmail",
+    "SuppliedPhone",
+    "SuppliedCompany",
+    "Origin",
+    "OwnerId",
+}
+"""Fields that the case can do without if Salesforce refuses one: the owner, and what is derived from the event."""
 _UPDATED_FIELDS = {"Description", "ContactId"}
 """Fields that later events of the conversation update. The others may have been changed by a colleague since."""
 _ASSIGN = {"Sforce-Auto-Assign": "TRUE"}
@@ -195,25 +202,28 @@ def _update(org: Org, case_id: str, changes: Record) -> Success | DeliveryError 
 
 
 def _create(org: Org, params: CreateCaseParams, context: Context, record: Record) -> Success | DeliveryError:
-    """Create the case, without derived values that Salesforce refuses."""
+    """Create the case, without the owner and the derived values that Salesforce refuses.
+
+    The org's assignment rules choose the owner unless the rule names one.
+    """
     field, notes = org.settings.case_field, []
-    headers = _ASSIGN
     if params.owner:
         owner = org.owners.find(params.owner)
         if owner.id:
-            record, headers = record | {"OwnerId": owner.id}, {}
+            record = record | {"OwnerId": owner.id}
         else:
             notes.append(f"not for the owner that the rule names: {owner.problem}")
-    for _ in range(2):
+    optional = _OPTIONAL_FIELDS - ({"Origin"} if params.origin else set())
+    for _ in range(3):
         row = typed("Case", {**record, field: context.conversation_key})
         with _field_required(field):
-            [item] = org.collection("PATCH", f"/Case/{field}", [row], headers)
-        refused = {str(name) for error in item.get("errors") or () for name in error.get("fields") or ()}
-        derived = refused & record.keys() & _OPTIONAL_FIELDS - ({"Origin"} if params.origin else set())
-        if not derived or refused - derived:
+            [item] = org.collection("PATCH", f"/Case/{field}", [row], {} if "OwnerId" in record else _ASSIGN)
+        refused = refused_fields(item)
+        left_out = refused & record.keys() & optional
+        if not left_out or refused - left_out:
             break
-        record = {name: value for name, value in record.items() if name not in derived}
-        notes.append(f"without {', '.join(sorted(derived))}, which Salesforce refused")
+        record = {name: value for name, value in record.items() if name not in left_out}
+        notes.append(f"without {', '.join(sorted(left_out))}, which Salesforce refused")
     result = record_result(item)
     if isinstance(result, Success):
         return replace(result, detail="; ".join([result.detail or "created", *notes]))

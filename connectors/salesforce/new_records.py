@@ -182,6 +182,7 @@ def _new_record(org: Org, query: ContactQuery, accounts: Accounts) -> NewRecord:
     record.fields = {key: shortened(key, value) for key, value in values.items() if value}
     extra, notes = writable_fields(org, record.object_type, query.new_fields, "createable")
     record.fields |= extra
+    record.assign = record.assign and "OwnerId" not in extra
     record.optional = [name for name in extra if name.lower() in optional]
     record.notes += notes
     return record

@@ -15,6 +15,7 @@ from .org import CALL_FLAG, EMAIL_FLAG, Org
 from .permissions import read_needs
 from .settings import connector
 from .setup import external_id_problem, has_field
+from .soql import select
 
 _PEOPLE = ("Contact", "Lead")
 _OWN_FIELDS: Mapping[str, Sequence[str]] = {
@@ -79,6 +80,7 @@ def check_rules(org: Org, uses: Sequence[ActionUse]) -> list[RuleProblem]:
         *_field_problems(descriptions, uses),
         *_required_field_problems(descriptions, uses),
         *_flag_problems(descriptions, uses),
+        *_open_status_problems(org, uses),
         *_owner_problems(org, uses),
     ]
 
@@ -215,6 +217,20 @@ def _required_field_problems(
                         f"set it under `{params[-1]}`" if params else "give it a default value in Salesforce"
                     )
                     yield RuleProblem(f"every new {object_type} must have the field `{name}`", hint, use)
+
+
+def _open_status_problems(org: Org, uses: Sequence[ActionUse]) -> Iterator[RuleProblem]:
+    """Find statuses of close_case that do not close the case."""
+    closing = [use for use in uses if use.action.name == "close_case" and use.params.get("status")]
+    if not closing:
+        return
+    rows = org.query_together({"Status": select(("ApiName",), "CaseStatus", "IsClosed = false")})
+    open_statuses = {row["ApiName"] for row in rows.get("Status", ())}
+    for use in closing:
+        if use.params["status"] in open_statuses:
+            text = f"with the status `{use.params['status']}`, the case stays open"
+            hint = "leave `status` out, or write a status that is closed in the org"
+            yield RuleProblem(text, hint, use, ("status",))
 
 
 def _flag_problems(

@@ -158,6 +158,28 @@ def test_wrong_owner_loses_no_case(salesforce: CrmConnection, sandbox: RunningSa
     assert sandbox.salesforce.cases[0]["OwnerId"] == QUEUE_ID
 
 
+def test_owner_who_is_deactivated_meanwhile_pauses_nothing_and_loses_no_case(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    sandbox.salesforce.set_assignment_rule("Case", QUEUE_ID)
+    salesforce.deliver("create_case", event(clock=salesforce.clock), {"owner": SALES_USER_ID})
+    sandbox.salesforce.deactivate_user(SALES_USER_ID)  # the owner was found a moment ago
+    result = salesforce.deliver("create_case", call(salesforce), {"owner": SALES_USER_ID})
+    assert result.detail == "created; without OwnerId, which Salesforce refused"
+    assert [case["OwnerId"] for case in sandbox.salesforce.cases] == [SALES_USER_ID, QUEUE_ID]
+
+
+def test_owner_among_the_properties_is_not_overruled_by_assignment_rules(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    for kind in ("Case", "Lead"):
+        sandbox.salesforce.set_assignment_rule(kind, QUEUE_ID)
+    for action in ("create_case", "upsert_contact"):
+        salesforce.deliver(action, call(salesforce), {"properties": {"OwnerId": SALES_USER_ID}})
+    [case], [lead] = sandbox.salesforce.cases, sandbox.salesforce.leads
+    assert (case["OwnerId"], lead["OwnerId"]) == (SALES_USER_ID, SALES_USER_ID)
+
+
 def test_refused_address_of_a_stranger_loses_no_case(
     salesforce: CrmConnection, sandbox: RunningSandbox
 ) -> None:

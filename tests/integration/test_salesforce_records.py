@@ -125,6 +125,16 @@ def test_placeholder_last_name_is_replaced_by_name(
     assert (stored["FirstName"], stored["LastName"]) == ("Maya", "Lindqvist")
 
 
+def test_placeholder_company_is_replaced_and_a_real_one_kept(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    for company in (None, "Lindqvist Cycles", "Another"):
+        changes = {"callMetadata.customer": {"company": company}}
+        salesforce.deliver("upsert_contact", event(changes=changes, clock=salesforce.clock))
+    [lead] = sandbox.salesforce.leads
+    assert lead["Company"] == "Lindqvist Cycles"
+
+
 def test_upsert_contact_updates_open_lead(salesforce: CrmConnection, sandbox: RunningSandbox) -> None:
     lead_id = add_lead(sandbox, Phone=PHONE)
     result = salesforce.deliver("upsert_contact", params={"properties": {"Title": "Owner"}})

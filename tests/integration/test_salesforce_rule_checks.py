@@ -60,6 +60,7 @@ def test_rules_that_fit_have_no_problems_and_cost_one_description_per_object(
     [
         ("update_lead", {"properties": {"Ratting": "Hot"}}, ("properties", "Ratting"), "no field", "Rating"),
         ("close_case", {"properties": {"Raeson": "x"}}, ("properties", "Raeson"), "no field", "Reason"),
+        ("close_case", {"status": "New"}, ("status",), "the case stays open", "leave `status` out"),
         (
             "log_call",
             {"new_contact": {"LeadSorce": "Web"}},
