@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -221,6 +222,19 @@ def _check_country(value: str) -> str:
     return code
 
 
+def _check_networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
+    except ValueError:
+        raise ValueError(
+            "write addresses like 10.0.0.5 and networks like 10.0.0.0/8, separated by commas"
+        ) from None
+
+
+IpNetwork = IPv4Network | IPv6Network
+Networks = Annotated[tuple[IpNetwork, ...], BeforeValidator(_check_networks)]
 Recipients = Annotated[
     tuple[Annotated[str, AfterValidator(_check_recipient)], ...],
     BeforeValidator(_split),
@@ -249,6 +263,9 @@ class Settings(EnvironmentModel):
     """The port to listen on; 0 picks a free port."""
     bridge_public_url: PublicUrl | None = None
     """The public URL of this service; status callbacks, STOP replies and unsubscribe links need it."""
+    bridge_trusted_proxies: Networks = ()
+    """Addresses and networks of your reverse proxies, separated by commas. Their `X-Forwarded-For` is believed: logs
+    then name the address of the client, not that of the proxy."""
     bridge_admin_token: Secret | None = None
     """Gives access to the dashboard, the API and the metrics. If not set, each `bridge serve` generates its own."""
     bridge_secret_key: Secret | None = None

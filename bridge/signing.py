@@ -63,6 +63,14 @@ def verify(
 
 def verify_signature(body: bytes, header: str | None, secrets: Sequence[bytes]) -> None:
     """Raise Refused unless one of `secrets` signed `body`. The time taken does not depend on which one."""
+    signature = read_signature(header)
+    matches = [hmac.compare_digest(hmac.digest(secret, body, "sha256"), signature) for secret in secrets]
+    if not any(matches):
+        raise Refused("signature_wrong", "the signature does not match any configured secret", 401)
+
+
+def read_signature(header: str | None) -> bytes:
+    """Return the signature in a header. Raise Refused if there is none, which needs no body to be known."""
     if header is None:
         raise Refused("signature_missing", "the request is not signed", 401)
     match = _SIGNATURE.fullmatch(header.strip())
@@ -70,14 +78,11 @@ def verify_signature(body: bytes, header: str | None, secrets: Sequence[bytes]) 
         raise Refused(
             "signature_malformed", "the signature header is not `sha256=` followed by 64 hex digits", 401
         )
-    signature = bytes.fromhex(match[1])
-    matches = [hmac.compare_digest(hmac.digest(secret, body, "sha256"), signature) for secret in secrets]
-    if not any(matches):
-        raise Refused("signature_wrong", "the signature does not match any configured secret", 401)
+    return bytes.fromhex(match[1])
 
 
 def verify_timestamp(header: str | None, now: datetime, tolerance: int) -> None:
-    """Raise SignedRefusal unless the header is Unix seconds within `tolerance` of `now`."""
+    """Raise SignedRequestRejected unless the header is Unix seconds within `tolerance` of `now`."""
     if header is None or not _TIMESTAMP.fullmatch(header.strip()):
         raise SignedRequestRejected(
             "timestamp_missing", "the timestamp header is missing or not a number", 401

@@ -228,6 +228,15 @@ class Metrics:
         )
         for result in LOGIN_RESULTS:
             self.logins.labels(result)
+        self.rejected_requests = Counter(
+            "bridge_rejected_requests",
+            "Requests and connections from outside that were rejected, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.open_connections = Gauge(
+            "bridge_open_connections", "Open connections to the HTTP server", registry=self.registry
+        )
         self.callbacks = Counter(
             "bridge_callbacks",
             "Callbacks of providers (message statuses, replies), by connection, name and response status",

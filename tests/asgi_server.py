@@ -10,10 +10,15 @@ from typing import Any
 
 import uvicorn
 
+from bridge.cli.connection_limits import ConnectionLimits
+from bridge.telemetry import Metrics
+from bridge.web.rejections import Rejections
+
 
 @contextmanager
 def serving(app: Any, **config: Any) -> Iterator[str]:
-    """Serve `app` and yield its URL, `http://127.0.0.1:PORT`."""
+    """Serve `app`, by default with the limits of `bridge serve`, and yield its URL, `http://127.0.0.1:PORT`."""
+    config.setdefault("http", ConnectionLimits(Rejections(Metrics())).protocol)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, **config))

@@ -18,8 +18,8 @@ import uvicorn
 import uvloop
 
 from bridge.cli.bootstrap import Service
+from bridge.cli.connection_limits import ConnectionLimits, connections_for, raise_file_limit
 from bridge.cli.db import sqlite_path
-from bridge.cli.http_limits import BoundedProtocol
 from bridge.cli.process import STOP_SECONDS, exit_immediately, tune_gc
 from bridge.cli.web_service import WebService
 from bridge.cli.worker_supervisor import Supervisor
@@ -72,10 +72,12 @@ class ServiceRunner:
         self._listener = listener
         self._supervisor = supervisor
         self._stop: asyncio.Task[None] | None = None
+        limits = ConnectionLimits(web.rejections, connections_for(raise_file_limit()))
+        service.metrics.open_connections.set_function(lambda: len(limits.open))
         self._server = HttpServer(
             uvicorn.Config(
                 web.app,
-                http=BoundedProtocol,
+                http=limits.protocol,  # type: ignore[arg-type]  # uvicorn only calls it
                 ws="none",
                 lifespan="on",
                 log_config=None,

@@ -16,6 +16,7 @@ from bridge.web.callbacks import callback_routes
 from bridge.web.dashboard import dashboard_routes
 from bridge.web.health import CachedStats, WorkerMetrics
 from bridge.web.html import static_routes
+from bridge.web.rejections import Rejections
 from bridge.web.unsubscribe import unsubscribe_routes
 from bridge.web.webhook import Receiver, ReceiverSettings
 
@@ -26,6 +27,7 @@ class WebService:
 
     app: Starlette
     receiver: Receiver
+    rejections: Rejections
     admin_token: str
     token_is_generated: bool
     """True if BRIDGE_ADMIN_TOKEN is not set, so that the generated token must be shown to the operator."""
@@ -38,10 +40,12 @@ def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None
     """
     settings, database, rules = service.settings, service.database, service.rules
     secret, public_url = secret_key(settings), settings.bridge_public_url
+    rejections = Rejections(service.metrics, settings.bridge_trusted_proxies)
     receiver = Receiver(
         database,
         ReceiverSettings(settings.secrets, settings.heppu_timestamp_tolerance),
         service.metrics,
+        rejections,
         database.clock,
     )
     token = settings.bridge_admin_token
@@ -56,11 +60,11 @@ def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None
         public_routes=[
             *admin.login_routes(),
             *static_routes(),
-            *callback_routes(database, service.accounts.get, public_url, service.metrics),
+            *callback_routes(database, service.accounts.get, public_url, service.metrics, rejections),
             *unsubscribe_routes(database, secret),
         ],
         admin_routes=[*api_routes(admin_service), *dashboard_routes(admin_service)],
         worker_metrics=worker_metrics,
         rules_load_error=lambda: rules.load_error,
     )
-    return WebService(app, receiver, admin_token, token is None)
+    return WebService(app, receiver, rejections, admin_token, token is None)

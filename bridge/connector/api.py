@@ -314,11 +314,14 @@ class Connector:
 
         return register
 
-    def callback(self, name: str) -> Callable[[F], F]:
-        """Decorator: `(settings, request) -> CallbackReply`. Raise Refused(status=403) for an invalid signature."""
+    def callback(self, name: str, *, signature_header: str | None = None) -> Callable[[F], F]:
+        """Decorator: `(settings, request) -> CallbackReply`. Raise Refused(status=403) for an invalid signature.
+
+        A request without `signature_header` is rejected before its body is read.
+        """
 
         def register(function: F) -> F:
-            self.callbacks[name] = Callback(name, function)
+            self.callbacks[name] = Callback(name, function, signature_header)
             return function
 
         return register

@@ -109,3 +109,5 @@ class Callback:
 
     name: str
     run: Callable[[Any, CallbackRequest], CallbackReply]
+    signature_header: str | None = None
+    """Header with the provider's signature. A request without it is rejected before its body is read."""

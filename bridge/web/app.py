@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
 from bridge.telemetry import Metrics, log
+from bridge.web.headers import SecurityHeaders
 from bridge.web.health import WorkerMetrics, health_routes
 from bridge.web.webhook import Receiver
 
@@ -34,14 +35,16 @@ class Application(Starlette):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http" or scope["path"] != WEBHOOK:
+        if scope["type"] != "http":
             await super().__call__(scope, receive, send)
-            return
-        try:
-            await self.receiver(scope, receive, send)
-        except Exception as error:
-            response = await _internal_error(Request(scope), error)
-            await response(scope, receive, send)
+        elif scope["path"] != WEBHOOK:
+            await SecurityHeaders(super().__call__)(scope, receive, send)
+        else:
+            try:
+                await self.receiver(scope, receive, send)
+            except Exception as error:
+                response = await _internal_error(Request(scope), error)
+                await SecurityHeaders(response)(scope, receive, send)
 
 
 def create_app(

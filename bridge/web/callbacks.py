@@ -23,6 +23,7 @@ from bridge.errors import Refused, StoreUnavailable
 from bridge.store.database import Database
 from bridge.store.delivery_status import apply_callback
 from bridge.telemetry import Metrics, log
+from bridge.web.rejections import Rejections
 
 MAX_BODY: Final = 64 * 1024
 MAX_FIELDS: Final = 1000
@@ -48,6 +49,7 @@ def callback_routes(
     find_connection: Callable[[str], CallbackConnection | None],
     public_url: str | None,
     metrics: Metrics,
+    rejections: Rejections,
 ) -> list[Route]:
     """Return the route of the callbacks of every connection that `find_connection` returns at the time of the request.
 
@@ -63,15 +65,16 @@ def callback_routes(
         if connection is None or callback is None:
             raise HTTPException(404, "not found")
         try:
+            _require_signature(request, callback)
             callback_request = _callback_request(request, await request.body(), public_url)
             if inspect.iscoroutinefunction(callback.run):
                 reply = await callback.run(connection.settings, callback_request)
             else:
                 reply = await asyncio.to_thread(callback.run, connection.settings, callback_request)
         except Refused as error:
-            log.warning(
-                "callback rejected",
-                connection=name, callback=callback.name, reason=error.kind, detail=error.detail,
+            rejections.report(
+                error.kind, "callback rejected", request.scope,
+                connection=name, callback=callback.name, detail=error.detail,
                 advice="set BRIDGE_PUBLIC_URL to the exact address that the provider calls, because it signs that"
                 if error.kind == "signature" else None,
             )  # fmt: skip
@@ -88,6 +91,12 @@ def callback_routes(
         return Response(reply.body, media_type=reply.media_type)
 
     return [Route("/webhooks/{connection}/{callback}", endpoint, methods=["POST"], max_body_size=MAX_BODY)]
+
+
+def _require_signature(request: Request, callback: Callback) -> None:
+    """Raise Refused, before the body is read, if the request lacks the header with the provider's signature."""
+    if callback.signature_header is not None and callback.signature_header not in request.headers:
+        raise Refused("signature_missing", f"the request has no {callback.signature_header} header", 403)
 
 
 def _store_reply(database: Database, name: str, callback: Callback, reply: CallbackReply) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,15 @@ from starlette.types import Receive, Scope, Send
 from bridge.clock import Clock
 from bridge.errors import Refused, StoreUnavailable
 from bridge.events import EVENT_TYPES, Event
-from bridge.signing import MAX_BODY, SIGNATURE_HEADER, TIMESTAMP_HEADER, SignedRequestRejected, verify
+from bridge.signing import (
+    MAX_BODY,
+    SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+    SignedRequestRejected,
+    read_signature,
+    verify,
+    verify_timestamp,
+)
 from bridge.store.database import Database
 from bridge.store.ingest import (
     IncomingEvent,
@@ -29,13 +37,15 @@ from bridge.store.ingest import (
     store_events,
 )
 from bridge.telemetry import Metrics, log
+from bridge.web.headers import PLAIN_HEADERS, RawHeaders
+from bridge.web.rejections import Rejections
 
 MAX_GROUP_SIZE: Final = 256
 """Events per transaction."""
 MAX_QUEUED_EVENTS: Final = 4096
 """Events that may wait for a transaction. Further ones are answered with 503, and Heppu sends them again."""
-BODY_TIMEOUT: Final = 30.0
-"""Seconds that a sender may take for the body; Heppu waits that long for a response."""
+STALE_BODY_SECONDS: Final = 1.0
+"""Seconds that the body of a request with a wrong timestamp may take. It is kept if the signature matches."""
 MAX_QUEUED_REJECTED_REQUESTS: Final = 200
 """Rejected requests that may wait to be stored. During a flood, further ones are only counted."""
 
@@ -48,10 +58,10 @@ _ERRORS: Final[dict[int, bytes]] = {
     400: b'{"error": "not a valid event"}',
     401: b'{"error": "invalid signature or timestamp"}',
     405: b'{"error": "use POST"}',
-    408: b'{"error": "body not received in time"}',
     413: b'{"error": "body too large"}',
     503: b'{"error": "not stored; send it again"}',
 }
+_HEADERS_OF_RESPONSE: Final[RawHeaders] = (*PLAIN_HEADERS, (b"content-type", b"application/json"))
 _RECEIVED: Final = b'{"received": true}'
 _DUPLICATE: Final = b'{"received": true, "duplicate": true}'
 
@@ -138,12 +148,18 @@ class Receiver:
     """The ASGI application behind `POST /webhooks/heppu`."""
 
     def __init__(
-        self, database: Database, settings: ReceiverSettings, metrics: Metrics, clock: Clock
+        self,
+        database: Database,
+        settings: ReceiverSettings,
+        metrics: Metrics,
+        rejections: Rejections,
+        clock: Clock,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._default_country = database.default_country
         self._group_commit = GroupCommit(database)
+        self._rejections = rejections
         self._rejected_requests = RejectedRequestWriter(database)
         self._metrics = metrics
         self._undocumented_types: set[str] = set()
@@ -170,7 +186,7 @@ class Receiver:
         now = self._clock.now()
         body = b""
         try:
-            body = await _read_body(receive, headers.get("content-length"))
+            body = await self._read_body(receive, headers, now)
             event = verify(
                 body,
                 headers,
@@ -180,7 +196,7 @@ class Receiver:
                 self._default_country,
             )
         except Refused as error:
-            self._reject(error, body, now)
+            self._reject(error, body, now, scope)
             await self._respond(send, error.status, _ERRORS[error.status])
             return
         except ConnectionError:
@@ -231,9 +247,33 @@ class Receiver:
             advice="the event is stored and routed without them; see `bridge show`",
         )
 
-    def _reject(self, error: Refused, body: bytes, now: datetime) -> None:
+    async def _read_body(self, receive: Receive, headers: Mapping[str, str], now: datetime) -> bytes:
+        """Return the body. Raise Refused without reading it if the headers show that the request will be rejected.
+
+        A request that only has a wrong timestamp may be genuine: its body is kept for `bridge rejected accept` if it
+        arrives within a second.
+        """
+        length = headers.get("content-length")
+        if not self._settings.secrets:
+            return await _read_body(receive, length)
+        read_signature(headers.get(SIGNATURE_HEADER))
+        try:
+            verify_timestamp(headers.get(TIMESTAMP_HEADER), now, self._settings.tolerance)
+        except Refused as error:
+            try:
+                async with asyncio.timeout(STALE_BODY_SECONDS):
+                    return await _read_body(receive, length)
+            except TimeoutError:
+                raise Refused(error.kind, error.detail, error.status) from None
+        return await _read_body(receive, length)
+
+    def _reject(self, error: Refused, body: bytes, now: datetime, scope: Scope) -> None:
         signature_valid = isinstance(error, SignedRequestRejected) and bool(self._settings.secrets)
-        log.warning("request rejected", reason=error.kind, detail=error.detail, status=error.status)
+        is_logged = self._rejections.report(
+            error.kind, "request rejected", scope, detail=error.detail, status=error.status
+        )
+        if not is_logged and not signature_valid:
+            return  # anyone can send thousands of them per second
         self._rejected_requests.add(
             RejectedRequest(
                 reason=error.kind,
@@ -250,15 +290,11 @@ class Receiver:
         send: Send,
         status: int,
         body: bytes,
-        extra_headers: tuple[tuple[bytes, bytes], ...] = (),
+        extra_headers: RawHeaders = (),
         label: str | None = None,
     ) -> None:
         self._counter.labels(label or str(status)).inc()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            *extra_headers,
-        ]
+        headers = [*_HEADERS_OF_RESPONSE, (b"content-length", b"%d" % len(body)), *extra_headers]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -269,21 +305,18 @@ class Receiver:
 
 
 async def _read_body(receive: Receive, content_length: str | None) -> bytes:
-    """Return the whole body.
+    """Return the whole body. The server limits the time, `bridge.cli.http_limits`.
 
-    Raise Refused if the body is too large or takes too long, ConnectionError if the sender disconnected.
+    Raise Refused if the body is too large, ConnectionError if the sender disconnected.
     """
     if content_length is not None and content_length.isdigit() and int(content_length) > MAX_BODY:
         raise Refused("too_large", f"the Content-Length is {content_length[:12]} bytes", 413)
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
         body: bytes = message.get("body", b"")
-        return _limit_size(body)
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT):
-            return await _read_chunks(message, receive)
-    except TimeoutError:
-        raise Refused("too_slow", f"body not received within {BODY_TIMEOUT:.0f} s", 408) from None
+        _limit_size(body)
+        return body
+    return await _read_chunks(message, receive)
 
 
 async def _read_chunks(message: Any, receive: Receive) -> bytes:
@@ -297,7 +330,6 @@ async def _read_chunks(message: Any, receive: Receive) -> bytes:
     raise ConnectionError("the sender disconnected")
 
 
-def _limit_size(body: bytes | bytearray) -> bytes:
+def _limit_size(body: bytes | bytearray) -> None:
     if len(body) > MAX_BODY:
         raise Refused("too_large", f"the body has more than {MAX_BODY} bytes", 413)
-    return bytes(body)

@@ -29,10 +29,11 @@ _EMPTY_TWIML = CallbackReply(body='<?xml version="1.0" encoding="UTF-8"?><Respon
 
 _KEYWORDS: Mapping[str, Literal["stop", "start", "help"]] = {"STOP": "stop", "START": "start", "HELP": "help"}
 """Values of `OptOutType`: with Advanced Opt-Out, Twilio names the kind of keyword, in whatever language it is."""
+_SIGNATURE_HEADER = "X-Twilio-Signature"
 _CHANNEL_PREFIX = re.compile(r"(whatsapp|rcs):", re.IGNORECASE)
 
 
-@connector.callback("status")
+@connector.callback("status", signature_header=_SIGNATURE_HEADER)
 def status(settings: Settings, request: CallbackRequest) -> CallbackReply:
     """Report a message's status. Twilio repeats and reorders callbacks; the store keeps the furthest status."""
     form = _verified_form(settings, request)
@@ -67,7 +68,7 @@ def status(settings: Settings, request: CallbackRequest) -> CallbackReply:
     )
 
 
-@connector.callback("inbound")
+@connector.callback("inbound", signature_header=_SIGNATURE_HEADER)
 def inbound(settings: Settings, request: CallbackRequest) -> CallbackReply:
     """Report a text that a person sent. Twilio itself answers STOP, START and HELP."""
     form = _verified_form(settings, request)

@@ -29,6 +29,7 @@ from bridge.web.app import create_app
 from bridge.web.dashboard import dashboard_routes
 from bridge.web.health import CachedStats
 from bridge.web.html import static_routes
+from bridge.web.rejections import Rejections
 from bridge.web.unsubscribe import unsubscribe_routes
 from bridge.web.webhook import Receiver, ReceiverSettings
 from tests.asgi_server import serving
@@ -117,7 +118,7 @@ def running_site(
     register_accounts(database, {"desk": "a", "twilio": "b"})
     rules = FixedRules(load_or_raise(RULES, path="rules.yaml", registry=Registry()))
     metrics = Metrics()
-    receiver = Receiver(database, ReceiverSettings((b"secret",)), metrics, clock)
+    receiver = Receiver(database, ReceiverSettings((b"secret",)), metrics, Rejections(metrics), clock)
     admin = AdminAuth(TOKEN, clock, secret=secret, public_url=public_url)
     admin_service = AdminService(database, rules, CachedStats(database))
     app = create_app(

@@ -26,6 +26,7 @@ from bridge.store.operator_actions import retry
 from bridge.telemetry import Metrics
 from bridge.testing import Connected
 from bridge.web.callbacks import callback_routes
+from bridge.web.rejections import Rejections
 from bridge.worker.account import Account
 from tests.asgi_server import serving
 from tests.integration.engine import Engine
@@ -182,7 +183,10 @@ def client(database: Database) -> Iterator[httpx.Client]:
     def status(settings: Any, request: CallbackRequest) -> CallbackReply:
         return CallbackReply(account_error=NOT_REGISTERED)
 
-    routes = callback_routes(database, {"desk": Connected(connector, {})}.get, None, Metrics())
+    metrics = Metrics()
+    routes = callback_routes(
+        database, {"desk": Connected(connector, {})}.get, None, metrics, Rejections(metrics)
+    )
     with serving(Starlette(routes=routes)) as url, httpx.Client(base_url=url) as client:
         yield client
 

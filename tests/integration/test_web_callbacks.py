@@ -24,6 +24,7 @@ from bridge.telemetry import Metrics
 from bridge.testing import Connected, connect, load_connector
 from bridge.web.app import _store_unavailable
 from bridge.web.callbacks import callback_routes
+from bridge.web.rejections import Rejections
 from tests.asgi_server import serving
 from tests.integration.engine import Engine
 
@@ -55,7 +56,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def client(database: Database, twilio: Connected, metrics: Metrics) -> Iterator[httpx.Client]:
-    routes = callback_routes(database, {"twilio": twilio}.get, PUBLIC, metrics)
+    routes = callback_routes(database, {"twilio": twilio}.get, PUBLIC, metrics, Rejections(metrics))
     app = Starlette(routes=routes, exception_handlers={StoreUnavailable: _store_unavailable})
     with serving(app) as url, httpx.Client(base_url=url) as client:
         yield client
@@ -173,16 +174,22 @@ def test_form_fields_are_complete_and_not_stripped(client: httpx.Client) -> None
     assert post(client, "/webhooks/twilio/inbound", form).status_code == 200
 
 
-def test_public_url_with_path_is_part_of_the_signature(database: Database, twilio: Connected) -> None:
-    routes = callback_routes(database, {"twilio": twilio}.get, f"{PUBLIC}/hooks/", Metrics())
+def test_public_url_with_path_is_part_of_the_signature(
+    database: Database, twilio: Connected, metrics: Metrics
+) -> None:
+    routes = callback_routes(
+        database, {"twilio": twilio}.get, f"{PUBLIC}/hooks/", metrics, Rejections(metrics)
+    )
     with serving(Starlette(routes=routes)) as url, httpx.Client(base_url=url) as client:
         path = "/webhooks/twilio/inbound"
         response = post(client, path, {"From": PHONE}, signed_as=f"{PUBLIC}/hooks{path}")
     assert response.status_code == 200
 
 
-def test_request_url_is_used_without_a_public_url(database: Database, twilio: Connected) -> None:
-    routes = callback_routes(database, {"twilio": twilio}.get, None, Metrics())
+def test_request_url_is_used_without_a_public_url(
+    database: Database, twilio: Connected, metrics: Metrics
+) -> None:
+    routes = callback_routes(database, {"twilio": twilio}.get, None, metrics, Rejections(metrics))
     with serving(Starlette(routes=routes)) as url, httpx.Client(base_url=url) as client:
         path = "/webhooks/twilio/inbound"
         response = post(client, path, {"From": PHONE}, signed_as=f"{url}{path}")

@@ -16,6 +16,7 @@ from bridge.store.database import Database
 from bridge.store.workers import deregister, record_heartbeat
 from bridge.telemetry import Metrics
 from bridge.web.app import create_app
+from bridge.web.rejections import Rejections
 from bridge.web.webhook import Receiver, ReceiverSettings
 from tests.asgi_server import serving
 from tests.integration.engine import Engine
@@ -31,7 +32,9 @@ def url(database: Database) -> Iterator[str]:
     """Return the URL of a server without a worker, like `bridge serve --no-worker`."""
     register_accounts(database, {"desk": "a"})
     metrics = Metrics()
-    receiver = Receiver(database, ReceiverSettings((b"secret",)), metrics, database.clock)
+    receiver = Receiver(
+        database, ReceiverSettings((b"secret",)), metrics, Rejections(metrics), database.clock
+    )
     with serving(create_app(database, receiver, metrics, require_admin=lambda routes: routes)) as url:
         yield url
 

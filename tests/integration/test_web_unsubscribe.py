@@ -16,6 +16,7 @@ from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 from bridge.store.opt_out_list import list_opt_outs
 from bridge.unsubscribe_links import unsubscribe_link
+from bridge.web.headers import SecurityHeaders
 from bridge.web.html import static_routes
 from bridge.web.unsubscribe import unsubscribe_routes
 from tests.asgi_server import serving
@@ -34,7 +35,7 @@ def database(sqlite_url: str, clock: Clock) -> Iterator[Database]:
 
 @pytest.fixture
 def client(database: Database) -> Iterator[httpx.Client]:
-    app = Starlette(routes=[*unsubscribe_routes(database, SECRET), *static_routes()])
+    app = SecurityHeaders(Starlette(routes=[*unsubscribe_routes(database, SECRET), *static_routes()]))
     with serving(app) as url, httpx.Client(base_url=url) as client:
         yield client
 
