@@ -211,15 +211,6 @@ class Metrics:
             ["status"],
             registry=self.registry,
         )
-        self.rejected_requests = Counter(
-            "bridge_rejected_requests",
-            "Requests and connections from outside that were rejected, by reason",
-            ["reason"],
-            registry=self.registry,
-        )
-        self.open_connections = Gauge(
-            "bridge_open_connections", "Open connections to the HTTP server", registry=self.registry
-        )
         self.logins = Counter(
             "bridge_logins",
             "Logins to the dashboard, and refused tokens, by result",

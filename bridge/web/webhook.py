@@ -7,9 +7,7 @@ The receiver responds when the group is on disk.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -31,19 +29,14 @@ from bridge.signing import (
 from bridge.store.database import Database
 from bridge.store.ingest import (
     IncomingEvent,
-    IngestResult,
     RejectedRequest,
     record_rejected_requests,
-    store_events,
 )
 from bridge.telemetry import Metrics, log
+from bridge.web.group_commit import GroupCommit
 from bridge.web.headers import PLAIN_HEADERS, RawHeaders
 from bridge.web.rejections import Rejections
 
-MAX_GROUP_SIZE: Final = 256
-"""Events per transaction."""
-MAX_QUEUED_EVENTS: Final = 4096
-"""Events that may wait for a transaction. Further ones are answered with 503, and Heppu sends them again."""
 STALE_BODY_SECONDS: Final = 1.0
 """Seconds that the body of a request with a wrong timestamp may take. It is kept if the signature matches."""
 MAX_QUEUED_REJECTED_REQUESTS: Final = 200
@@ -64,41 +57,6 @@ _ERRORS: Final[dict[int, bytes]] = {
 _HEADERS_OF_RESPONSE: Final[RawHeaders] = (*PLAIN_HEADERS, (b"content-type", b"application/json"))
 _RECEIVED: Final = b'{"received": true}'
 _DUPLICATE: Final = b'{"received": true, "duplicate": true}'
-
-
-class GroupCommit:
-    """Collects events and stores them in groups, one transaction at a time, on a dedicated thread."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._queue: deque[tuple[IncomingEvent, asyncio.Future[IngestResult]]] = deque()
-        self._task: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bridge-ingest")
-
-    async def store(self, event: IncomingEvent) -> IngestResult:
-        """Store one event. Return when it is on disk, or cannot be stored."""
-        if len(self._queue) >= MAX_QUEUED_EVENTS:
-            return "unavailable"
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[IngestResult] = loop.create_future()
-        self._queue.append((event, future))
-        if self._task is None:
-            self._task = loop.create_task(self._commit(loop))
-        return await future
-
-    async def _commit(self, loop: asyncio.AbstractEventLoop) -> None:
-        while self._queue:
-            group = [self._queue.popleft() for _ in range(min(MAX_GROUP_SIZE, len(self._queue)))]
-            events = [event for event, _ in group]
-            results = await loop.run_in_executor(self._thread, store_events, self._database, events)
-            for (_, future), result in zip(group, results, strict=True):
-                if not future.done():  # the sender may have disconnected
-                    future.set_result(result)
-        self._task = None
-
-    def close(self) -> None:
-        """End the thread. The queue must be empty."""
-        self._thread.shutdown(wait=True)
 
 
 class RejectedRequestWriter:
