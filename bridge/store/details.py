@@ -61,8 +61,6 @@ class DetailsQuery:
 
     event: Event
     """The event of the delivery that asked last."""
-    fields: frozenset[str]
-    """The fields that deliveries wait for."""
     asked_at: datetime
     attempts: int
     kept: Details | None = None
@@ -137,9 +135,8 @@ def claim_details(database: Database, connection: str, per_second: float | None)
         if not waiting or event is None:
             conn.execute(update(_TABLE).where(is_row).values(run_at=None))
             return ClaimedDetails(None, timedelta(0))
-        fields = frozenset(name for item in waiting for name in detail_fields(item.options.late))
         kept = None if row.value is None else json.loads(row.value)
-        if kept is not None and not _is_good(kept, row.fetched_at, event, fields, now):
+        if kept is not None and not _is_good(kept, row.fetched_at, event, _fields(waiting), now):
             kept = None
         if kept is None:
             budget = acquire_budget(conn, account, now, 1, per_second)
@@ -147,7 +144,7 @@ def claim_details(database: Database, connection: str, per_second: float | None)
                 return ClaimedDetails(None, budget.available_at - now if budget.available_at else None)
             budget.spend(conn, 1, now, {})
         conn.execute(update(_TABLE).where(is_row).values(run_at=now + _LEASE))
-    query = DetailsQuery(event, fields, row.asked_at, row.attempts, kept)
+    query = DetailsQuery(event, row.asked_at, row.attempts, kept)
     return ClaimedDetails(query, timedelta(0))
 
 
@@ -170,7 +167,7 @@ def record_details(
         if query.kept is None:
             changed = record_outcomes(database, conn, DETAILS_CONNECTION, [None], now, fingerprint_of)
         waiting = _lock_waiting(conn, query)
-        missing = _missing(details or {}, query.event, query.fields)
+        missing = _missing(details or {}, query.event, _fields(waiting))
         wait = timedelta(seconds=_INTERVALS[min(query.attempts, len(_INTERVALS) - 1)])
         if missing and query.kept is None and now + wait < query.asked_at + MAX_WAIT:
             detail = f"{_PREFIX} {DETAILS_CONNECTION} has no {' and no '.join(missing)} yet"
@@ -236,6 +233,11 @@ def _missing(details: Details, event: Event, fields: frozenset[str]) -> list[str
     return [
         noun for name, noun in _COME_LATER.items() if took_place and name in fields and not details.get(name)
     ]
+
+
+def _fields(waiting: Sequence[Delivery]) -> frozenset[str]:
+    """Return the fields of the details that deliveries wait for."""
+    return frozenset(name for item in waiting for name in detail_fields(item.options.late))
 
 
 def _is_row(query: DetailsQuery) -> ColumnElement[bool]:

@@ -6,7 +6,9 @@ leaves nothing but a row that is claimed again.
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
+from collections import Counter
 from datetime import timedelta
 from typing import Generic, Protocol, TypeVar
 
@@ -57,7 +59,8 @@ class ProviderReader(ABC, Generic[Query]):
     def __init__(self, database: Database, accounts: Accounts) -> None:
         self._database = database
         self._accounts = accounts
-        self._running: dict[str, int] = {}
+        self._running: Counter[str] = Counter()
+        self._running_lock = threading.Lock()
 
     @abstractmethod
     def asks(self, account: Account) -> bool:
@@ -75,7 +78,7 @@ class ProviderReader(ABC, Generic[Query]):
         """Start the queries of an account that are due, as far as it has free slots."""
         if not self.asks(account):
             return
-        while self._running.get(account.name, 0) < self.max_running and account.free_slots:
+        while self._running[account.name] < self.max_running and account.free_slots:
             started_at = uptime()
             claimed = self.claim(account)
             if claimed.query is None:
@@ -86,7 +89,8 @@ class ProviderReader(ABC, Generic[Query]):
 
     def _submit(self, account: Account, query: Query, claimed_at: float) -> None:
         account.occupy(1)
-        self._running[account.name] = self._running.get(account.name, 0) + 1
+        with self._running_lock:
+            self._running[account.name] += 1
         try:
             account.submit(lambda: self._run(account, query, claimed_at))
         except RuntimeError as error:  # the machine cannot start another thread
@@ -94,7 +98,8 @@ class ProviderReader(ABC, Generic[Query]):
             log.error(f"failed to start thread for {self.what}", connection=account.name, error=str(error))
 
     def _release(self, account: Account, seconds: float) -> None:
-        self._running[account.name] -= 1
+        with self._running_lock:
+            self._running[account.name] -= 1
         self._accounts.release(account, 1, seconds)
         self._accounts.poll_now([account.name])
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator, Mapping
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from bridge.clock import uptime
 from bridge.connector import Connector, ConnectorSettings, Event, Limits
 from bridge.errors import (
     AuthenticationError,
@@ -395,13 +398,13 @@ def test_details_are_pruned_and_erased(bridge: Bridge) -> None:
     bridge.heppu.conversations["conv_1"] = {"transcript": "call me at maya@example.com"}
     bridge.deliver(metadata={"contactPhone": PHONE})
     bridge.run()
-    erase(database, "ada", "+12125550199", b"key")
+    erase(database, "ada", "+12125550199", [b"key"])
     assert len(bridge.rows()) == 1
-    erase(database, "ada", "maya@example.com", b"key")
+    erase(database, "ada", "maya@example.com", [b"key"])
     assert bridge.rows() == []
     bridge.deliver(webhookId="whd_2", metadata={"contactPhone": PHONE})
     bridge.run()
-    erase(database, "ada", PHONE, b"key")
+    erase(database, "ada", PHONE, [b"key"])
     assert bridge.rows() == []
     bridge.deliver(webhookId="whd_3")
     bridge.run()
@@ -437,6 +440,61 @@ def test_waiting_delivery_is_rendered_again_from_the_changed_rule(bridge: Bridge
     bridge.heppu.conversations["conv_1"] = {"transcript": TRANSCRIPT}
     bridge.later(minutes=6)
     assert bridge.show(delivery_id)["params"] == {"title": f"Said: {TRANSCRIPT}"}
+
+
+def test_delivery_that_comes_during_the_request_waits_for_its_own_fields(bridge: Bridge) -> None:
+    bridge.heppu.conversations["conv_1"] = recording = {"recordingUrl": "https://heppu.example/1"}
+    bridge.deliver(late={"title": "{{ details.recordingUrl | default('nothing') }}"})
+    bridge.engine.run_due()
+    claimed = bridge.reader.claim(bridge.account)
+    assert claimed.query is not None
+    second = bridge.deliver(webhookId="whd_2")
+    bridge.engine.run_due()
+    bridge.reader.answer(bridge.account, claimed.query, uptime() + 5)
+    bridge.engine.run_due()
+    assert bridge.show(second)["detail"] == "details: heppu has no transcript yet"
+    bridge.heppu.conversations["conv_1"] = recording | {"transcript": TRANSCRIPT}
+    bridge.later(minutes=1)
+    assert bridge.show(second)["params"] == {"title": TRANSCRIPT}
+
+
+def test_running_queries_are_counted_exactly(bridge: Bridge) -> None:
+    """A count that loses an update stops the reader once it has lost four."""
+
+    class Preempted(Counter[str]):
+        """Another thread finishes a query between the read and the write of the dispatcher."""
+
+        def get(self, key: str, default: Any = None) -> Any:
+            value = super().get(key, default)
+            if occupied:
+                occupied.clear()
+                finish()
+            return value
+
+        def __getitem__(self, key: str) -> Any:
+            return self.get(key, 0)
+
+    def finish() -> None:
+        if waiting:
+            threads.append(threading.Thread(target=waiting.pop()))
+            threads[-1].start()
+            threads[-1].join(timeout=0.3)  # it waits for the lock
+
+    occupied: list[int] = []
+    waiting: list[Callable[[], None]] = []
+    threads: list[threading.Thread] = []
+    bridge.account.occupy = occupied.append  # type: ignore[method-assign]
+    bridge.account.submit = waiting.append  # type: ignore[method-assign]
+    bridge.reader._running = Preempted()
+    for number in range(2):
+        bridge.deliver(conversationId=f"conv_{number}", webhookId=f"whd_{number}")
+        bridge.engine.run_due()
+        bridge.reader.poll(bridge.account)
+    finish()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert len(threads) == 2
+    assert dict(bridge.reader._running) == {"heppu": 0}
 
 
 def test_worker_reads_details_in_the_threads_of_the_account(bridge: Bridge) -> None:
