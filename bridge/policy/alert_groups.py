@@ -38,6 +38,11 @@ class AlertGroup:
     """The ID of the last of them."""
 
     @property
+    def name(self) -> str:
+        """Its connection and cause, for log lines."""
+        return f"{self.connection} ({self.cause})"
+
+    @property
     def due_at(self) -> datetime | None:
         """When the next alert is due; None if all problems were mentioned."""
         return self.last_alert_at + ALERT_INTERVAL if self.waiting and self.last_alert_at else None
@@ -66,7 +71,7 @@ class AlertGroup:
         count = self.waiting.total()
         summary = dict(latest) | {
             "count": count,
-            "alert_id": f"{self.connection} {self.cause} {now.isoformat()}",
+            "outcome_id": f"{self.connection} {self.cause} {now.isoformat()}",
             "message": latest["message"] if count == 1 else self._message(latest, count),
         }
         self.last_alert_at, self.latest = now, None

@@ -82,8 +82,8 @@ def follow_up(
     """Plan a rule's `on_success` or `on_failure` for a delivery that ended.
 
     `delivery` has the fields of `DELIVERY_FIELDS`, and `params`. It is a success if it `succeeded` without a `reason`
-    (the message was not reported as undelivered). Delays count from `now`, and the delivery's `id` makes each
-    follow-up run once. Empty if the rule no longer exists.
+    (the message was not reported as undelivered). Delays count from `now`. Each `outcome_id`, or else each `id`, is
+    followed up once. Empty if the rule no longer exists.
     """
     rule = rules.named(rule_name)
     if rule is None:
@@ -93,8 +93,12 @@ def follow_up(
     if not steps:
         return ()
     fields = _delivery_fields(delivery, rule)
-    plan = _PlanContext(trigger, rule.name, event, now, now, str(fields.get("id", "")), rule.shadow)
+    plan = _PlanContext(trigger, rule.name, event, now, now, _outcome_id(delivery), rule.shadow)
     return _plan_steps(steps, plan, _context(event, rules, now, fields))
+
+
+def _outcome_id(delivery: Mapping[str, Any]) -> str:
+    return str(delivery.get("outcome_id") or delivery.get("id") or "")
 
 
 def _is_success(delivery: Mapping[str, Any]) -> bool:
@@ -106,12 +110,11 @@ def alerts(
 ) -> tuple[PlannedDelivery, ...]:
     """Plan the file's alerts for a delivery that needs an operator or, without an event, for a paused connection.
 
-    `delivery` has the fields of `DELIVERY_FIELDS`, and optionally `alert_id`: each alert ID, or else each `id`, is
-    alerted once.
+    `delivery` has the fields of `DELIVERY_FIELDS`, and optionally `outcome_id`: each one, or else each `id`, is alerted
+    once.
     """
     fields = _delivery_fields(delivery, rules.named(str(delivery.get("rule", ""))))
-    alert_id = str(delivery.get("alert_id") or fields.get("id", ""))
-    plan = _PlanContext("alert", ALERTS, event, now, now, alert_id, False)
+    plan = _PlanContext("alert", ALERTS, event, now, now, _outcome_id(delivery), False)
     return _plan_steps(rules.alerts, plan, _context(event, rules, now, fields))
 
 

@@ -86,14 +86,15 @@ def follow_up_alert_groups(
 ) -> tuple[int, list[str]]:
     """Create the due alerts about counted problems; return the number of groups that were processed.
 
-    The returned names are those of connections whose alerts could not be created.
+    The returned names are those of groups whose alerts could not be created.
     """
 
     def give_up(conn: Connection, names: Sequence[str], error: str) -> None:
-        del names, error  # the caller logs them; the problems themselves are visible in their own lists
-        [group] = lock_due_groups(conn, database.now(conn), 1)
-        group.waiting.clear()
-        save_groups(conn, [group])
+        del error  # the caller logs it; the problems themselves are visible in their own lists
+        for group in lock_due_groups(conn, database.now(conn), limit):
+            if group.name in names:
+                group.waiting.clear()
+                save_groups(conn, [group])
 
     return _run_batch(database, partial(_follow_up_alert_groups, plan=plan), give_up, limit)
 
@@ -193,7 +194,7 @@ def _follow_up_alert_groups(
     groups = lock_due_groups(conn, now, limit)
     if not groups:
         return 0
-    locked += [group.connection for group in groups]
+    locked += [group.name for group in groups]
     created: list[dict[str, Any]] = []
     for group in groups:
         parent_id = group.latest or ""
@@ -269,8 +270,8 @@ def delivery_template_vars(delivery: Delivery) -> dict[str, Any]:
         "sent_at": delivery.possibly_sent_at.isoformat() if delivery.possibly_sent_at else None,
         "attempts": delivery.attempts,
         "count": 1,
-        # A delivery that an operator retries may fail again.
-        "alert_id": f"{delivery.id} {delivery.fencing_token}",
+        # A delivery that an operator retries may fail or succeed again.
+        "outcome_id": f"{delivery.id} {delivery.fencing_token}",
         "message": f"{delivery.action} of rule {delivery.rule} {outcome}{explanation} ({delivery.id})",
     }
 

@@ -92,11 +92,17 @@ class Router(BackgroundThread):
                 delivery=delivery_id,
                 advice="`bridge show` names the error; please report this bug",
             )
-        for connection in (*failed_pauses, *failed_groups):
+        for connection in failed_pauses:
             log.error(
                 "alert failed unexpectedly",
                 connection=connection,
                 advice="`bridge connections` names the error; please report this bug",
+            )
+        for group in failed_groups:
+            log.error(
+                "alert failed unexpectedly",
+                group=group,
+                advice="`bridge deliveries` lists the problems; please report this bug",
             )
         return followed_up + alerted + summarized
 

@@ -57,7 +57,7 @@ class Team:
     ) -> tuple[str, Sequence[PlannedDelivery]]:
         alert = PlannedDelivery(
             "alerts", "alert", 0, "mail.send", "mail", dict(delivery), now,
-            f"alert {delivery.get('alert_id') or delivery['id']}", False, None,
+            f"alert {delivery.get('outcome_id') or delivery['id']}", False, None,
         )  # fmt: skip
         return "rules", [alert]
 
@@ -209,8 +209,33 @@ def test_alert_that_cannot_be_planned_does_not_block_others(engine: Engine, team
     failed: list[str] = []
     while (result := follow_up_alert_groups(engine.database, plan))[0]:
         failed += result[1]
-    assert failed == ["desk"]
+    assert failed == ["desk (failed: rejected)"]
     assert len(team.messages) == 3
+
+
+def test_alert_that_another_server_has_sent_meanwhile_does_not_take_others_with_it(
+    engine: Engine, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = engine.database
+    for use in ("send", "mail", "send", "mail"):
+        fail(engine, PermanentError("no") if use == "send" else OutcomeUnknown("no answer"), use=use)
+    team.follow_up()
+    database.clock.advance(minutes=10)
+
+    def plan(event: Event, delivery: Mapping[str, Any], now: datetime) -> Any:
+        raise ValueError("a bug")
+
+    write, transactions = database.write, itertools.count(1)
+
+    def write_after_another_server() -> Any:
+        if next(transactions) == 2:
+            follow_up_alert_groups(database, team.plan, limit=1)
+        return write()
+
+    monkeypatch.setattr(database, "write", write_after_another_server)
+    follow_up_alert_groups(database, plan, limit=1)
+    team.follow_up()
+    assert len(team.messages) == 4
 
 
 def test_router_sends_due_alerts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,9 @@ def test_each_success_has_its_own_keys_and_delays_count_from_it() -> None:
     [first] = follow_up(event_of(), rules, "text", SENT, NOW)
     [again] = follow_up(event_of(), rules, "text", SENT, NOW + timedelta(hours=1))
     [forced] = follow_up(event_of(), rules, "text", SENT | {"id": "dlv_2"}, NOW)
+    [retried] = follow_up(event_of(), rules, "text", SENT | {"outcome_id": "dlv_1 2"}, NOW)
     assert first.idempotency_key == again.idempotency_key != forced.idempotency_key
+    assert retried.idempotency_key not in (first.idempotency_key, forced.idempotency_key)
     assert first.run_at == NOW + timedelta(minutes=5)
 
 

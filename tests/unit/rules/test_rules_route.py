@@ -311,11 +311,16 @@ def test_follow_up_has_its_own_idempotency_key_per_failed_delivery() -> None:
     first = follow_up(event_of(), rules, "text", FAILED, NOW)
     repeated = follow_up(event_of(), rules, "text", FAILED, NOW + timedelta(hours=1))
     second = follow_up(event_of(), rules, "text", other, NOW)
+    after_retry = [
+        follow_up(event_of(), rules, "text", FAILED | {"outcome_id": f"dlv_1 {token}"}, NOW)
+        for token in (1, 2)
+    ]
     assert [delivery.idempotency_key for delivery in first] == [
         delivery.idempotency_key for delivery in repeated
     ]
     idempotency_keys = {delivery.idempotency_key for delivery in (text, *first, *second)}
     assert len(idempotency_keys) == 7
+    assert len({delivery.idempotency_key for planned in after_retry for delivery in planned}) == 6
 
 
 def test_follow_up_is_empty_without_rule_or_on_failure() -> None:
