@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -105,7 +106,9 @@ def test_serve_names_all_missing_settings(folder: Path) -> None:
         assert name in result.stderr
 
 
-def test_log_contains_no_secrets_or_full_addresses(folder: Path, sandbox: RunningSandbox) -> None:
+def test_log_and_database_contain_no_secrets_and_the_log_no_full_addresses(
+    folder: Path, sandbox: RunningSandbox
+) -> None:
     with running_service(folder, sandbox.environment, BRIDGE_LOG_FORMAT="json") as running:
         for body in events(datetime.now(UTC)):
             running.post(body)
@@ -113,7 +116,15 @@ def test_log_contains_no_secrets_or_full_addresses(folder: Path, sandbox: Runnin
         assert eventually(lambda: finished_deliveries(running))
         assert running.stop() == 0
         log = running.log.read_text()
-    for secret in ("whsec_acceptance", "acceptance-admin-token", sandbox.environment["TWILIO_AUTH_TOKEN"]):
+    database = b"".join(path.read_bytes() for path in folder.glob("bridge.db*")).decode("latin-1")
+    secrets = [
+        value
+        for name, value in sandbox.environment.items()
+        if re.search("TOKEN|SECRET|_KEY$|_WEBHOOK_URL", name)
+    ]
+    assert len(secrets) >= 6
+    for secret in ("whsec_acceptance", "acceptance-admin-token", *secrets):
         assert secret not in log
+        assert secret not in database
     for address in ("+12125550167", "lou.marsh@example.com", "maya.lindqvist@example.com", "+12125550123"):
         assert address not in log
