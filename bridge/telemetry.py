@@ -211,14 +211,6 @@ class Metrics:
             ["status"],
             registry=self.registry,
         )
-        self.logins = Counter(
-            "bridge_logins",
-            "Logins to the dashboard, and refused tokens, by result",
-            ["result"],
-            registry=self.registry,
-        )
-        for result in LOGIN_RESULTS:
-            self.logins.labels(result)
         self.rejected_requests = Counter(
             "bridge_rejected_requests",
             "Requests and connections from outside that were rejected, by reason",
@@ -228,6 +220,14 @@ class Metrics:
         self.open_connections = Gauge(
             "bridge_open_connections", "Open connections to the HTTP server", registry=self.registry
         )
+        self.logins = Counter(
+            "bridge_logins",
+            "Logins to the dashboard, and refused tokens, by result",
+            ["result"],
+            registry=self.registry,
+        )
+        for result in LOGIN_RESULTS:
+            self.logins.labels(result)
         self.callbacks = Counter(
             "bridge_callbacks",
             "Callbacks of providers (message statuses, replies), by connection, name and response status",
@@ -256,6 +256,14 @@ class Metrics:
             ["connection"],
             registry=self.worker_registry,
         )
+        self.attempts_running = Gauge(
+            "bridge_attempts_running", "Attempts that have started and have no result",
+            ["connection"], registry=self.worker_registry,
+        )  # fmt: skip
+        self.attempts_overdue = Gauge(
+            "bridge_attempts_overdue", "Running attempts that are past their deadline: their connector hangs",
+            ["connection"], registry=self.worker_registry,
+        )  # fmt: skip
         self.database_up = Gauge(
             "bridge_database_up",
             "1 if the database can be written and read; otherwise the metrics read from it are absent",

@@ -38,6 +38,11 @@ class ResponseOverdue(IncompleteResponse, TimeoutError):
     """The response was not complete in time."""
 
 
+def overdue_text(seconds: float) -> str:
+    """Return what is said of a response that was not complete after this time."""
+    return f"no complete response within {round(seconds) or round(seconds, 1):g} s"
+
+
 class ResponseTooLarge(IncompleteResponse):
     """The response has more bytes than its limit."""
 
@@ -69,7 +74,7 @@ class ResponseLimits:
     def overdue(self) -> ResponseOverdue:
         """Return the error for a wait that timed out."""
         seconds = self._total_seconds if uptime() >= self._until else self._idle_seconds
-        return ResponseOverdue(f"no complete response within {round(seconds) or round(seconds, 1):g} s")
+        return ResponseOverdue(overdue_text(seconds))
 
     def count(self, received: int) -> None:
         """Count received bytes. Raise ResponseTooLarge if they are too many."""

@@ -1,17 +1,15 @@
 """Accounts: the connections of this process, each with its settings, its client and its threads.
 
 Each connection has its own threads, so a provider that hangs delays only its own deliveries. A thread that is past its
-deadline counts as running until it returns.
+deadline counts as running until it returns or is replaced (`bridge.worker.running_calls`).
 """
 
 from __future__ import annotations
 
-import contextvars
 import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +22,7 @@ from bridge.connector import Action, Connector, ConnectorSettings, Limits
 from bridge.store.database import ALL_TOPICS
 from bridge.store.deliveries import Delivery
 from bridge.telemetry import log
+from bridge.worker.account_threads import AccountThreads
 
 PREFETCH_SECONDS = 0.5
 """Seconds of work that may wait for a thread."""
@@ -52,10 +51,10 @@ class Account:
     _slots_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _client: Any = None
     _client_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _pool: ThreadPoolExecutor = field(init=False, repr=False)
+    threads: AccountThreads = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._pool = ThreadPoolExecutor(self.limits.concurrency, f"bridge-{self.name}")
+        self.threads = AccountThreads(self.limits.concurrency, f"bridge-{self.name}")
 
     @cached_property
     def limits(self) -> Limits:
@@ -125,11 +124,11 @@ class Account:
 
     def submit(self, work: Callable[[], None]) -> None:
         """Run `work` in one of this account's threads; raise RuntimeError if that cannot be started."""
-        self._pool.submit(contextvars.Context().run, work)
+        self.threads.submit(work)
 
     def close(self) -> None:
         """Stop the threads once they are idle, and close the client unless calls are still running."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.threads.close()
         close = getattr(self._client, "close", None)
         with self._slots_lock:
             idle = self._running == 0

@@ -23,6 +23,7 @@ from bridge.worker.result_policy import (
     UnsupportedByThisVersion,
     classify_result,
 )
+from bridge.worker.running_calls import RunningCalls
 from bridge.worker.stall_detector import StallDetector
 
 RELEASE_INTERVAL = 0.005
@@ -45,6 +46,8 @@ class CallRunner:
         stalls: StallDetector,
         metrics: Metrics,
     ) -> None:
+        self._running = RunningCalls(accounts, stalls, metrics)
+        self.give_up_overdue = self._running.give_up_overdue
         self._accounts = accounts
         self._attempts = attempts
         self._in_flight = in_flight
@@ -74,10 +77,22 @@ class CallRunner:
     def _make_calls(
         self, account: Account, waiting: queue.SimpleQueue[Call], claimed_at: float, requests_per_call: int
     ) -> None:
-        """Make calls until the queue is empty, and release their slots every few milliseconds."""
+        """Make calls until the queue is empty, and release their slots every few milliseconds.
+
+        If a call is given up, another thread replaces this one and the other calls are given back.
+        """
         since, returned = uptime(), 0
         while call := _take(waiting):
-            self._submit_results(self._attempt(account, call, claimed_at, requests_per_call))
+            running = self._running.start(
+                account,
+                claimed_at,
+                lambda: self._requeue(account, waiting, claimed_at, requests_per_call),
+            )
+            results = self._attempt(account, call, claimed_at, requests_per_call)
+            is_ours = self._running.finish(running)
+            self._submit_results(results)
+            if not is_ours:
+                break
             returned += 1
             now = uptime()
             if now - since >= RELEASE_INTERVAL:

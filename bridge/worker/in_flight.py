@@ -77,6 +77,12 @@ class InFlight:
             entry = self._entries.get(_key(delivery))
             return entry is not None and entry.state is ClaimState.CLAIMED
 
+    def running_since(self, delivery: ClaimedDelivery) -> float | None:
+        """Return when this process made the claim (an `uptime`) if its attempt is still running."""
+        with self._lock:
+            entry = self._entries.get(_key(delivery))
+            return entry.claimed_at if entry is not None and entry.state is ClaimState.RUNNING else None
+
     def wait_idle(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until there are no claims; return True if there are none."""
         with self._idle:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from bridge import __version__
 from bridge.clock import uptime
+from bridge.connector.response_limits import overdue_text
+from bridge.errors import OutcomeUnknown
 from bridge.store.claim import LEASE
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.database import Database
@@ -13,13 +16,18 @@ from bridge.store.results import AttemptResult, find_expired_leases, record_resu
 from bridge.store.retention import EMPTY, prune_batch
 from bridge.store.unclaimed import explain_unclaimed
 from bridge.store.workers import record_heartbeat
-from bridge.telemetry import log
+from bridge.telemetry import Metrics, log
 from bridge.worker.account import Accounts
 from bridge.worker.background_thread import BackgroundThread
 from bridge.worker.clock_jumps import ClockJumpDetector
 from bridge.worker.in_flight import InFlight
-from bridge.worker.result_policy import NotStarted, classify_interrupted, classify_result
+from bridge.worker.result_policy import (
+    NotStarted,
+    classify_interrupted,
+    classify_result,
+)
 from bridge.worker.rules_reloader import RulesFile
+from bridge.worker.stall_detector import StallDetector
 
 MAINTENANCE_INTERVAL = 2.0
 HEARTBEAT_INTERVAL = 15.0
@@ -37,6 +45,9 @@ class Maintenance(BackgroundThread):
         accounts: Accounts,
         in_flight: InFlight,
         clock_jumps: ClockJumpDetector,
+        stalls: StallDetector,
+        give_up_overdue: Callable[[], None],
+        metrics: Metrics,
         retention: timedelta,
         worker_id: str,
     ) -> None:
@@ -46,6 +57,9 @@ class Maintenance(BackgroundThread):
         self._accounts = accounts
         self._in_flight = in_flight
         self._clock_jumps = clock_jumps
+        self._stalls = stalls
+        self._give_up_overdue = give_up_overdue
+        self._metrics = metrics
         self._retention = retention
         self._worker_id = worker_id
 
@@ -61,6 +75,7 @@ class Maintenance(BackgroundThread):
         while not self.stopping.wait(MAINTENANCE_INTERVAL):
             with self.survive_errors():
                 self._rules.reload_if_changed()
+                self._give_up_overdue()
                 self.take_over()
                 if uptime() >= next_heartbeat:
                     self._record_heartbeat()
@@ -86,7 +101,7 @@ class Maintenance(BackgroundThread):
             )
 
     def take_over(self) -> None:
-        """Record a result for attempts whose process is dead or suspended: their outcome is unknown."""
+        """Record a result for attempts whose process is dead or suspended, or that hang: their outcome is unknown."""
         read_started = uptime()
         expired, now = find_expired_leases(self._database, self._worker_id, connections=self._accounts.all())
         steady_seconds = self._clock_jumps.observe(now, read_started)
@@ -102,12 +117,22 @@ class Maintenance(BackgroundThread):
                 fencing_token=claimed.fencing_token,
             )
         if abandoned:
-            record_results(self._database, [self._classify_abandoned(each, now) for each in abandoned])
+            results = [self._classify_abandoned(each, now) for each in abandoned]
+            record_results(self._database, results)
+            for result in results:
+                reason = result.failure.reason if result.failure else result.outcome
+                self._metrics.attempts.labels(result.delivery.connection, reason).inc()
 
     def _classify_abandoned(self, claimed: ClaimedDelivery, now: datetime) -> AttemptResult:
         action = self._accounts.action_of(claimed.delivery)
         if self._in_flight.waits_for_thread(claimed):  # the attempt never starts: its deadline is over
             return classify_result(claimed, action, NotStarted(), now)
+        claimed_at = self._in_flight.running_since(claimed)
+        account = self._accounts.get(claimed.delivery.connection)
+        if claimed_at is not None and account is not None and not self._stalls.was_stalled_since(claimed_at):
+            return classify_result(
+                claimed, action, OutcomeUnknown(overdue_text(account.limits.timeout), reason="timeout"), now
+            )
         return classify_interrupted(claimed, action, now)
 
     def _record_heartbeat(self) -> None:

@@ -92,7 +92,16 @@ class Worker:
             self.worker_id,
         )
         self.maintenance = Maintenance(
-            database, rules, self._accounts, self._in_flight, clock_jumps, settings.retention, self.worker_id
+            database,
+            rules,
+            self._accounts,
+            self._in_flight,
+            clock_jumps,
+            self._stalls,
+            calls.give_up_overdue,
+            metrics,
+            settings.retention,
+            self.worker_id,
         )
 
     def start(self) -> None:

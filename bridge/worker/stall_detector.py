@@ -43,6 +43,13 @@ class StallDetector:
             gap = uptime() - self._last_beat
             return self._resumed_at > start or (gap > MAX_GAP and not self._stopped.is_set())
 
+    def running_since(self) -> float:
+        """Return the `uptime` since which this process has not been stalled; 0 if it never was."""
+        with self._lock:
+            now = uptime()
+            is_stalled = now - self._last_beat > MAX_GAP and not self._stopped.is_set()
+            return now if is_stalled else self._resumed_at
+
     def _run(self) -> None:
         while not self._stopped.wait(BEAT_INTERVAL):
             with self._lock:

@@ -40,6 +40,7 @@ from bridge.store.policy_inputs import PolicyConfig
 from bridge.store.queries import list_deliveries, list_events, show_delivery, stored_event
 from bridge.store.results import AttemptResult, find_expired_leases, record_results
 from bridge.store.routing import delivery_row
+from bridge.telemetry import Metrics
 from bridge.worker.account import Account, Accounts
 from bridge.worker.attempt import AttemptRunner, CallResult
 from bridge.worker.result_policy import classify_interrupted, classify_result
@@ -275,8 +276,9 @@ class Engine:
         return show_delivery(self.database, delivery_id)
 
 
-def worker_on(engine: Engine, rules: Rules | None = None) -> Worker:
+def worker_on(engine: Engine, rules: Rules | None = None, metrics: Metrics | None = None) -> Worker:
     """Return the worker with its threads, on the same database and provider."""
     current = rules or replace(Rules("", "rules"), messaging=engine.policy_config.messaging)
     file = SimpleNamespace(current=current, reload_if_changed=lambda: False)
-    return Worker(engine.database, cast(Any, file), Accounts({"desk": engine.connection}), engine.attempts)
+    accounts = Accounts({"desk": engine.connection})
+    return Worker(engine.database, cast(Any, file), accounts, engine.attempts, metrics=metrics)
