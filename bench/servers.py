@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-SECRET, ADMIN_TOKEN = "whsec_bench", "bench-admin-token-0000"
+SECRET, ADMIN_TOKEN = "whsec_of_the_benchmarks", "bench-admin-token-0000"
 
 RULES = """
 version: 1

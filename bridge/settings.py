@@ -15,9 +15,18 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from bridge.errors import ConfigError
+from bridge.secret_settings import FILE_SUFFIX, AccessTokens, Secrets, is_secret, is_weak, read_secret_files
 
 
 def environment(folder: Path | None = None) -> dict[str, str]:
@@ -43,7 +52,8 @@ Names without BRIDGE_ are those of a connection, without its prefix (such as EMA
 class EnvironmentModel(BaseModel):
     """A pydantic model whose fields are environment variables: PREFIX + name (or alias) of the field in capitals.
 
-    An empty variable counts as unset. Errors contain the name of the variable and the reason, never its value.
+    An empty variable counts as unset. A secret can be in a file, whose path is in the variable with `_FILE` at its end.
+    Errors contain the name of the variable and the reason, never its value.
     """
 
     model_config = ConfigDict(
@@ -56,15 +66,31 @@ class EnvironmentModel(BaseModel):
         return prefix + (cls.model_fields[field].alias or field).upper()
 
     @classmethod
+    def secret_variables(cls, prefix: str) -> dict[str, str]:
+        """Return the variables that can be read from a file, by field."""
+        return {
+            field: cls.variable(prefix, field)
+            for field, info in cls.model_fields.items()
+            if is_secret(info) and f"{field}_file" not in cls.model_fields
+        }
+
+    @classmethod
+    def variables(cls, prefix: str) -> list[str]:
+        """Return every variable that is read, also those with the path of a file."""
+        names = [cls.variable(prefix, field) for field in cls.model_fields]
+        return names + [name + FILE_SUFFIX for name in cls.secret_variables(prefix).values()]
+
+    @classmethod
     def from_environment(cls, environ: Mapping[str, str], prefix: str) -> Self:
         """Read the model. Raise ConfigError that names every missing, invalid and renamed variable."""
         names = {field: cls.variable(prefix, field) for field in cls.model_fields}
         values: dict[str, Any] = {field: environ[name] for field, name in names.items() if environ.get(name)}
-        messages = cls.retired_variables(environ, prefix)
+        from_files, file_errors = read_secret_files(cls.secret_variables(prefix), environ)
+        messages = [*cls.retired_variables(environ, prefix), *file_errors.values()]
         try:
-            model = cls.model_validate(values)
+            model = cls.model_validate(values | from_files)
         except ValidationError as error:
-            messages += _error_messages(error, names)
+            messages += _error_messages(error, names, unreadable=file_errors)
         if messages:
             raise ConfigError("; ".join(messages)) from None
         return model
@@ -81,12 +107,16 @@ class EnvironmentModel(BaseModel):
         return messages
 
 
-def _error_messages(error: ValidationError, names: Mapping[str, str]) -> list[str]:
+def _error_messages(
+    error: ValidationError, names: Mapping[str, str], unreadable: Iterable[str] = ()
+) -> list[str]:
     missing, messages = [], []
     for item in error.errors(include_input=False, include_url=False):
-        name = names[str(item["loc"][0])] if item["loc"] else ""
+        field = str(item["loc"][0]) if item["loc"] else ""
+        name = names.get(field, "")
         if item["type"] == "missing":
-            missing.append(name)
+            if field not in unreadable:
+                missing.append(name)
         else:
             message = item["msg"].removeprefix("Value error, ")
             messages.append(f"{name}: {message}" if name else message)
@@ -116,16 +146,6 @@ def _split(value: object) -> object:
     return (
         tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
     )
-
-
-MIN_SECRET_LENGTH = 16
-"""Characters. A shorter secret can be guessed."""
-
-
-def _check_secret_length(value: SecretStr) -> SecretStr:
-    if len(value.get_secret_value()) < MIN_SECRET_LENGTH:
-        raise ValueError(f"needs at least {MIN_SECRET_LENGTH} characters, so that it cannot be guessed")
-    return value
 
 
 def _check_duration(value: object) -> timedelta:
@@ -193,7 +213,6 @@ def _check_file(value: str | Path) -> Path:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_check_duration)]
-Secret = Annotated[SecretStr, AfterValidator(_check_secret_length)]
 DatabaseUrl = Annotated[str, AfterValidator(_check_database_url)]
 PublicUrl = Annotated[str, AfterValidator(_check_public_url)]
 SecretFile = Annotated[Path, BeforeValidator(_check_file)]
@@ -240,7 +259,6 @@ Recipients = Annotated[
     BeforeValidator(_split),
 ]
 Country = Annotated[str, AfterValidator(_check_country)]
-Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split)]
 
 
 class Settings(EnvironmentModel):
@@ -249,7 +267,8 @@ class Settings(EnvironmentModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     heppu_webhook_secret: Secrets = ()
-    """Secrets that Heppu's signatures are verified with, separated by commas; set two during a rotation."""
+    """Secrets that Heppu's signatures are verified with, of at least 16 characters, separated by commas; set two during
+    a rotation."""
     heppu_timestamp_tolerance: int = Field(300, ge=1, le=86400)
     """Maximum difference between the timestamp of a request and now, in seconds."""
     bridge_database_url: DatabaseUrl = Field("sqlite:///bridge.db", repr=False)
@@ -266,10 +285,16 @@ class Settings(EnvironmentModel):
     bridge_trusted_proxies: Networks = ()
     """Addresses and networks of your reverse proxies, separated by commas. Their `X-Forwarded-For` is believed: logs
     then name the address of the client, not that of the proxy."""
-    bridge_admin_token: Secret | None = None
-    """Gives access to the dashboard, the API and the metrics. If not set, each `bridge serve` generates its own."""
-    bridge_secret_key: Secret | None = None
-    """Signs unsubscribe links and dashboard sessions. If it changes, links in emails already sent stop working."""
+    bridge_admin_token: AccessTokens = ()
+    """Gives access to the dashboard, the API and the metrics. Several are separated by commas; one with a name
+    (`ada:TOKEN,ben:TOKEN`) puts the name into the audit log. If not set, each `bridge serve` generates its own."""
+    bridge_read_token: AccessTokens = ()
+    """Like BRIDGE_ADMIN_TOKEN, but only shows: it cannot change anything."""
+    bridge_metrics_token: AccessTokens = ()
+    """Gives access to `/metrics` only: for Prometheus."""
+    bridge_secret_key: Secrets = ()
+    """Encrypts unsubscribe links and hashes the opt-outs of erased contacts. To change it, put the new value before the
+    old one, separated by a comma: links in emails already sent, and opt-outs already hashed, need the old one."""
     bridge_default_country: Country | None = None
     """Country whose national phone numbers are understood, as ISO 3166 code (`US`). If not set, numbers need a `+`."""
     bridge_recipient_allowlist: Recipients = ()
@@ -281,6 +306,19 @@ class Settings(EnvironmentModel):
     bridge_log_format: Literal["json", "console"] = "console"
     """`console` for humans, `json` for log collectors."""
 
+    @model_validator(mode="after")
+    def _require_different_tokens(self) -> Self:
+        """Refuse a token with two kinds of access: a program that reads the metrics could then send messages."""
+        seen: dict[str, str] = {}
+        for field in _TOKENS:
+            for token in getattr(self, field):
+                name = self.variable("", field)
+                if seen.setdefault(token.token.get_secret_value(), name) != name:
+                    raise ValueError(
+                        f"{name} contains a token of {seen[token.token.get_secret_value()]}: use different tokens"
+                    )
+        return self
+
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Settings:
         """Read the settings from `environ`. Raise ConfigError that names the variables."""
@@ -291,6 +329,28 @@ class Settings(EnvironmentModel):
         """Heppu's signing secrets as HMAC keys."""
         return tuple(secret.get_secret_value().encode() for secret in self.heppu_webhook_secret)
 
+    @property
+    def secret_keys(self) -> tuple[str, ...]:
+        """BRIDGE_SECRET_KEY: the current value first, then the earlier ones."""
+        return tuple(secret.get_secret_value() for secret in self.bridge_secret_key)
+
+    @property
+    def weak_secrets(self) -> list[str]:
+        """The variables with a secret that is valid, but easier to guess than it should be."""
+        values = {
+            "heppu_webhook_secret": self.heppu_webhook_secret,
+            "bridge_secret_key": self.bridge_secret_key,
+            **{field: [token.token for token in getattr(self, field)] for field in _TOKENS},
+        }
+        return [
+            self.variable("", field)
+            for field, secrets in values.items()
+            if any(is_weak(secret.get_secret_value()) for secret in secrets)
+        ]
+
+
+_TOKENS = ("bridge_admin_token", "bridge_read_token", "bridge_metrics_token")
+
 
 def local_url(host: str, port: int) -> str:
     """Return the URL at which this machine reaches a service that listens on `host`."""
@@ -299,7 +359,7 @@ def local_url(host: str, port: int) -> str:
 
 
 _OWN_PREFIXES = ("BRIDGE_", "HEPPU_")
-_HEPPU_API_VARIABLE = re.compile(r"HEPPU_(\w+_)?API_(KEY|URL)")
+_HEPPU_API_VARIABLE = re.compile(r"HEPPU_(\w+_)?API_(KEY|KEY_FILE|URL)")
 """Variables read by `bridge heppu` and by connections of the `heppu` connector."""
 
 
@@ -310,7 +370,7 @@ def unrecognized_variables(environ: Mapping[str, str], known: Iterable[str] = ()
     are reported only if they are a near match of an unset setting or an unset variable in `known`.
     """
     names = {
-        *(Settings.variable("", field) for field in Settings.model_fields),
+        *Settings.variables(""),
         *("HEPPU_API_KEY", "HEPPU_API_URL"),
         *known,
     }

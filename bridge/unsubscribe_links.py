@@ -9,23 +9,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cryptography.fernet import Fernet
+    from cryptography.fernet import MultiFernet
 
 _PURPOSE = b"unsubscribe link"
 
 
-def unsubscribe_link(public_url: str | None, secret: str | None) -> Callable[[str, str], str | None]:
-    """Return a function that builds the link for a channel and an address.
+def unsubscribe_link(public_url: str | None, keys: Sequence[str]) -> Callable[[str, str], str | None]:
+    """Return a function that builds the link for a channel and an address, with the first of `keys`.
 
     The function returns None if BRIDGE_PUBLIC_URL or BRIDGE_SECRET_KEY is not set.
     """
-    if not public_url or not secret:
+    if not public_url or not keys:
         return lambda _channel, _address: None
-    root, cipher = public_url.rstrip("/"), _cipher(secret)
+    root, cipher = public_url.rstrip("/"), _cipher(keys)
 
     def link(channel: str, address: str) -> str:
         token = cipher.encrypt(json.dumps([channel, address]).encode()).decode()
@@ -34,12 +34,14 @@ def unsubscribe_link(public_url: str | None, secret: str | None) -> Callable[[st
     return link
 
 
-def read_unsubscribe_token(secret: str, token: str) -> tuple[str, str] | None:
-    """Return the channel and the address in a token, or None if it was not made with this secret."""
+def read_unsubscribe_token(keys: Sequence[str], token: str) -> tuple[str, str] | None:
+    """Return the channel and the address in a token, or None if it was made with none of `keys`."""
     from cryptography.fernet import InvalidToken
 
+    if not keys:
+        return None
     try:
-        content = json.loads(_cipher(secret).decrypt(token + "=" * (-len(token) % 4)))
+        content = json.loads(_cipher(keys).decrypt(token + "=" * (-len(token) % 4)))
     except (InvalidToken, ValueError):
         return None
     match content:
@@ -48,8 +50,9 @@ def read_unsubscribe_token(secret: str, token: str) -> tuple[str, str] | None:
     return None
 
 
-def _cipher(secret: str) -> Fernet:
-    from cryptography.fernet import Fernet
+def _cipher(keys: Sequence[str]) -> MultiFernet:
+    """Return the cipher that encrypts with the first key and decrypts with any."""
+    from cryptography.fernet import Fernet, MultiFernet
 
-    key = hashlib.blake2b(secret.encode(), digest_size=32, person=_PURPOSE).digest()
-    return Fernet(base64.urlsafe_b64encode(key))
+    digests = [hashlib.blake2b(key.encode(), digest_size=32, person=_PURPOSE).digest() for key in keys]
+    return MultiFernet([Fernet(base64.urlsafe_b64encode(digest)) for digest in digests])

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -21,7 +21,7 @@ from bridge.rules.files import base_folder
 from bridge.rules.model import Rules
 from bridge.settings import Settings
 from bridge.store.database import Database
-from bridge.store.opt_outs import hash_address
+from bridge.store.opt_outs import AddressHasher, hash_address
 from bridge.store.pg_notify import ChangeNotifier
 from bridge.telemetry import Metrics
 from bridge.unsubscribe_links import unsubscribe_link
@@ -156,7 +156,7 @@ def build_worker(
     settings: Settings, database: Database, rules: RulesFile, accounts: Accounts, metrics: Metrics
 ) -> Worker:
     """Build the worker that runs the deliveries of these accounts."""
-    link = unsubscribe_link(settings.bridge_public_url, secret_key(settings))
+    link = unsubscribe_link(settings.bridge_public_url, settings.secret_keys)
     attempts = AttemptRunner(database, settings.bridge_public_url, link)
     limits = WorkerSettings(
         settings.bridge_recipient_allowlist, settings.bridge_retention, address_hasher(settings)
@@ -164,15 +164,10 @@ def build_worker(
     return Worker(database, rules, accounts, attempts, limits, metrics)
 
 
-def secret_key(settings: Settings) -> str | None:
-    """Return BRIDGE_SECRET_KEY, or None if it is not set."""
-    return settings.bridge_secret_key.get_secret_value() if settings.bridge_secret_key else None
-
-
-def address_hasher(settings: Settings) -> Callable[[str], str] | None:
+def address_hasher(settings: Settings) -> AddressHasher | None:
     """Return the function that hashes erased addresses, or None if BRIDGE_SECRET_KEY is not set."""
-    secret = secret_key(settings)
-    return partial(hash_address, secret.encode()) if secret else None
+    keys = [key.encode() for key in settings.secret_keys]
+    return partial(hash_address, keys) if keys else None
 
 
 def registry_for(rules: Path) -> Registry:

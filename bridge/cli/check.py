@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import httpx
 
 from bridge.cli.accounts import connections_used_by
 from bridge.cli.bootstrap import registry_for
+from bridge.cli.data_age import outdated_data
 from bridge.cli.output import echo, pluralize, print_json, print_status, result_line
 from bridge.cli.rules_source import rules_path
 from bridge.clock import format_timestamp, parse_timestamp
@@ -24,6 +26,7 @@ from bridge.rules.load import load
 from bridge.rules.model import Diagnostic, LoadResult, Rules
 from bridge.rules.report import report
 from bridge.rules.sources import split_sources
+from bridge.secret_settings import WEAK_SECRET_ADVICE
 from bridge.settings import Settings, environment, local_url, unrecognized_variables
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ class CheckReport:
     accounts: Sequence[AccountResult]
     """The result of the login to each account; empty without `--online`."""
     unrecognized: Mapping[str, str]
+    outdated_data: Sequence[str]
     service: Mapping[str, Any] | None
     """The service's record of its rules; None without `--deployed`."""
 
@@ -86,6 +90,7 @@ class CheckReport:
             ],
             "connections": [account.to_json() for account in self.accounts] or self.connections,
             "unrecognized_variables": self.unrecognized,
+            "outdated_data": self.outdated_data,
             "deployed": None if self.service is None else {**self.service, "same": self.service_is_current},
         }
 
@@ -100,6 +105,8 @@ class CheckReport:
         elif all(item.level == "warning" or item.connection for item in self.loaded.diagnostics):
             echo(f"the rules have no errors: {self.path} only needs the settings above\n")
         _print_settings(self.settings, self.unrecognized)
+        for advice in self.outdated_data:
+            echo(f"outdated data: {advice}")
         for account in self.accounts:
             echo(result_line(account.ok, account.connection, account.text))
         if self.account_diagnostics:
@@ -133,6 +140,7 @@ def check(file: Path | None, *, online: bool, deployed: bool) -> CheckReport:
     return CheckReport(
         path, settings, loaded, rules, test_files, sorted(used), accounts,
         unrecognized_variables(environ, variables),
+        outdated_data(datetime.now(UTC)),
         _fetch_deployed_rules(settings) if deployed else None,
     )  # fmt: skip
 
@@ -165,17 +173,21 @@ def _print_settings(settings: Settings, unrecognized: Mapping[str, str]) -> None
         echo("not set: HEPPU_WEBHOOK_SECRET; `bridge serve` does not start without it")
     if settings.bridge_public_url is None:
         echo("not set: BRIDGE_PUBLIC_URL; status callbacks, STOP replies and unsubscribe links need it")
-    elif settings.bridge_secret_key is None:
+    elif not settings.bridge_secret_key:
         echo("not set: BRIDGE_SECRET_KEY; emails carry no unsubscribe link without it")
+    for name in settings.weak_secrets:
+        echo(f"weak secret: {name}; {WEAK_SECRET_ADVICE}")
 
 
 def _fetch_deployed_rules(settings: Settings) -> dict[str, Any]:
     """Return the running service's record of its rules. Raise ConfigError if it cannot be reached."""
     url = f"{local_url(settings.bridge_host, settings.bridge_port)}/api/rules"
-    token = settings.bridge_admin_token
-    if token is None:
-        raise ConfigError("--deployed needs BRIDGE_ADMIN_TOKEN with the token of the service")
-    headers = {"Authorization": f"Bearer {token.get_secret_value()}", "Accept": "application/json"}
+    tokens = (*settings.bridge_admin_token, *settings.bridge_read_token)
+    if not tokens:
+        raise ConfigError(
+            "--deployed needs BRIDGE_ADMIN_TOKEN or BRIDGE_READ_TOKEN with a token of the service"
+        )
+    headers = {"Authorization": f"Bearer {tokens[0].token.get_secret_value()}", "Accept": "application/json"}
     try:
         response = httpx.get(url, headers=headers, timeout=10, trust_env=False)
         record = response.json() if response.is_success else None

@@ -52,12 +52,12 @@ def erase(
         raise typer.BadParameter("missing address: use --phone +14155550123, --email, or both")
     addresses = [_parse_address(value) for value in values]
     settings = Settings.load(environment())
-    secret = settings.bridge_secret_key.get_secret_value().encode() if settings.bridge_secret_key else None
+    keys = [key.encode() for key in settings.secret_keys]
     if not yes:
         typer.confirm(f"Permanently erase {' and '.join(addresses)}?", abort=True, err=True)
     with open_store(settings) as database:
         results = [
-            (address, erase_address(database, current_operator(), address, secret)) for address in addresses
+            (address, erase_address(database, current_operator(), address, keys)) for address in addresses
         ]
     render(
         Record(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from bridge.settings import Settings
 
 _PANEL = "Run"
 
@@ -48,7 +51,7 @@ def serve(
     """
     from bridge.cli import server
     from bridge.cli.bootstrap import Role, build_service
-    from bridge.cli.output import print_status
+    from bridge.cli.generated_token import show_generated_token, write_generated_token
     from bridge.cli.web_service import build_receiver
     from bridge.cli.worker_supervisor import Supervisor
     from bridge.settings import Settings, environment
@@ -57,7 +60,7 @@ def serve(
     environ = environment()
     settings = Settings.load(environ)
     configure_logging(settings.bridge_log_format)
-    _warn_about_unrecognized_variables(environ)
+    _warn_about_settings(environ, settings)
     host, port = host or settings.bridge_host, settings.bridge_port if port is None else port
     with (
         server.sqlite_server_lock(settings.bridge_database_url) as lock_fds,
@@ -67,6 +70,7 @@ def serve(
         supervisor = None if no_worker else Supervisor(environ, service.database, service.rules, lock_fds)
         web = build_receiver(service, supervisor.metrics if supervisor else None)
         url = server.url_of(listener)
+        token_file = write_generated_token(settings, web.generated_token) if web.generated_token else None
 
         def on_ready() -> None:
             log.info(
@@ -82,26 +86,22 @@ def serve(
                     "signature verification disabled",
                     advice="set HEPPU_WEBHOOK_SECRET before you use this in production",
                 )
-            if web.token_is_generated:
-                login_url = f"{url}/login#token={web.admin_token}"
-                if settings.bridge_log_format == "json":
-                    log.info(
-                        "admin token generated",
-                        url=login_url,
-                        advice="set BRIDGE_ADMIN_TOKEN to keep one token",
-                    )
-                else:
-                    print_status(f"Dashboard: {login_url}  (set BRIDGE_ADMIN_TOKEN to keep one token)")
+            if web.generated_token:
+                show_generated_token(url, web.generated_token, token_file)
 
         server.ServiceRunner(service, web, listener, supervisor, on_ready).run()
 
 
-def _warn_about_unrecognized_variables(environ: Mapping[str, str]) -> None:
+def _warn_about_settings(environ: Mapping[str, str], settings: Settings) -> None:
+    """Log variables that are not recognized, and secrets that are easy to guess."""
+    from bridge.secret_settings import WEAK_SECRET_ADVICE
     from bridge.settings import unrecognized_variables
     from bridge.telemetry import log
 
     for name, advice in unrecognized_variables(environ).items():
         log.warning("unrecognized environment variable", variable=name, advice=advice)
+    for name in settings.weak_secrets:
+        log.warning("weak secret", variable=name, advice=WEAK_SECRET_ADVICE)
 
 
 def worker() -> None:
@@ -119,7 +119,7 @@ def worker() -> None:
     environ = environment()
     settings = Settings.load(environ)
     configure_logging(settings.bridge_log_format)
-    _warn_about_unrecognized_variables(environ)
+    _warn_about_settings(environ, settings)
     if settings.bridge_database_url.startswith("sqlite"):
         raise ConfigError(
             "`bridge worker` needs PostgreSQL: set BRIDGE_DATABASE_URL=postgresql://... "

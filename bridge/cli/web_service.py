@@ -5,9 +5,13 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
+from pydantic import SecretStr
 from starlette.applications import Starlette
 
-from bridge.cli.bootstrap import Service, address_hasher, secret_key
+from bridge.cli.bootstrap import Service, address_hasher
+from bridge.secret_settings import AccessToken
+from bridge.settings import Settings
+from bridge.web.access import Access, TokenTable
 from bridge.web.admin import AdminAuth
 from bridge.web.admin_service import AdminService
 from bridge.web.api import api_routes
@@ -19,18 +23,18 @@ from bridge.web.html import static_routes
 from bridge.web.rejections import Rejections
 from bridge.web.unsubscribe import unsubscribe_routes
 from bridge.web.webhook import Receiver, ReceiverSettings
+from bridge.web.wrong_tokens import WrongTokens
 
 
 @dataclass(frozen=True)
 class WebService:
-    """The web application of a server, and the admin token that opens it."""
+    """The web application of a server."""
 
     app: Starlette
     receiver: Receiver
     rejections: Rejections
-    admin_token: str
-    token_is_generated: bool
-    """True if BRIDGE_ADMIN_TOKEN is not set, so that the generated token must be shown to the operator."""
+    generated_token: str | None
+    """The admin token that opens it if BRIDGE_ADMIN_TOKEN is not set; it must be shown to the operator."""
 
 
 def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None) -> WebService:
@@ -39,7 +43,7 @@ def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None
     `worker_metrics` returns the metrics of the worker process, if there is one.
     """
     settings, database, rules = service.settings, service.database, service.rules
-    secret, public_url = secret_key(settings), settings.bridge_public_url
+    public_url = settings.bridge_public_url
     rejections = Rejections(service.metrics, settings.bridge_trusted_proxies)
     receiver = Receiver(
         database,
@@ -48,9 +52,15 @@ def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None
         rejections,
         database.clock,
     )
-    token = settings.bridge_admin_token
-    admin_token = token.get_secret_value() if token else secrets.token_urlsafe(24)
-    admin = AdminAuth(admin_token, database.clock, secret=secret, public_url=public_url)
+    generated_token = None if settings.bridge_admin_token else secrets.token_urlsafe(24)
+    wrong_tokens = WrongTokens(database, service.metrics, rejections, settings.bridge_trusted_proxies)
+    admin = AdminAuth(
+        _token_table(settings, generated_token),
+        database,
+        service.metrics,
+        wrong_tokens,
+        public_url=public_url,
+    )
     admin_service = AdminService(database, rules, CachedStats(database), address_hasher(settings))
     app = create_app(
         database,
@@ -61,10 +71,21 @@ def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None
             *admin.login_routes(),
             *static_routes(),
             *callback_routes(database, service.accounts.get, public_url, service.metrics, rejections),
-            *unsubscribe_routes(database, secret),
+            *unsubscribe_routes(database, settings.secret_keys),
         ],
         admin_routes=[*api_routes(admin_service), *dashboard_routes(admin_service)],
         worker_metrics=worker_metrics,
         rules_load_error=lambda: rules.load_error,
     )
-    return WebService(app, receiver, rejections, admin_token, token is None)
+    return WebService(app, receiver, rejections, generated_token)
+
+
+def _token_table(settings: Settings, generated_token: str | None) -> TokenTable:
+    generated = [AccessToken(None, SecretStr(generated_token))] if generated_token else []
+    return TokenTable(
+        {
+            Access.ADMIN: [*settings.bridge_admin_token, *generated],
+            Access.READ: settings.bridge_read_token,
+            Access.METRICS: settings.bridge_metrics_token,
+        }
+    )

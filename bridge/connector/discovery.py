@@ -164,8 +164,7 @@ def _unload(qualified: str) -> None:
 
 def variable_names(connector: Connector, connection: str) -> list[str]:
     """Return the names of the environment variables of the connection's settings."""
-    model = connector.settings
-    return [model.variable(model.prefix(connection), field) for field in model.model_fields]
+    return connector.settings.variables(connector.settings.prefix(connection))
 
 
 def name_variables(text: str, connector: Connector, connection: str) -> str:

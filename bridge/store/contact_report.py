@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -27,9 +27,10 @@ from bridge.store.contact_cache import cached_time_zones
 from bridge.store.contact_links import linked_addresses
 from bridge.store.contact_rows import deliveries_of, events_of, narrow, stored_addresses
 from bridge.store.database import Database
+from bridge.store.event_rows import event_from_row
 from bridge.store.opt_out_list import show_opt_outs
+from bridge.store.opt_outs import AddressHasher
 from bridge.store.queries import DELIVERY_SUMMARY, read_page
-from bridge.store.routing import event_from_row
 from bridge.store.timeline import describe_state
 
 _MAX_ADDRESSES: Final = 20
@@ -105,7 +106,7 @@ def report_contact(
     *,
     since: datetime | None = None,
     time_zone: str,
-    hash_address: Callable[[str], str] | None = None,
+    hash_address: AddressHasher | None = None,
     limit: int = 50,
     cursor: str | None = None,
 ) -> ContactReport:

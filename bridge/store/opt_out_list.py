@@ -12,6 +12,7 @@ from bridge.contacts.address import address_key
 from bridge.store import schema
 from bridge.store.contact_links import linked_addresses
 from bridge.store.database import Database
+from bridge.store.opt_outs import AddressHasher
 from bridge.store.queries import Page, read_page
 
 EntryKind = Literal["opt_out", "undeliverable"]
@@ -51,7 +52,7 @@ def export_opt_outs(
 
 
 def show_opt_outs(
-    database: Database, address: str, hash_address: Callable[[str], str] | None
+    database: Database, address: str, hash_address: AddressHasher | None
 ) -> list[dict[str, Any]]:
     """Return the entries of an address, and those of the contact's other addresses, which are marked.
 
@@ -61,8 +62,10 @@ def show_opt_outs(
     with database.read() as conn:
         linked = linked_addresses(conn, [own]).get(own, set())
         names = {own, *linked}
-        stored = names | ({hash_address(name) for name in names} if hash_address else set())
-        own_names = {own, hash_address(own)} if hash_address else {own}
+        stored, own_names = set(names), {own}
+        if hash_address is not None:
+            stored.update(*map(hash_address, names))
+            own_names.update(hash_address(own))
         query = _entries(database.now(conn), [lambda table: table.c.address.in_(stored)])
         rows = conn.execute(query.order_by(query.selected_columns.id.desc()))
         return [dict(row._mapping) | {"other_address": row.address not in own_names} for row in rows]

@@ -57,6 +57,9 @@ _ENTRIES: Final = {
 
 _ANY_OPT_OUT: Final = select(_TABLE.c.id).where(text("opted_out_at IS NOT NULL")).limit(1)
 
+AddressHasher = Callable[[str], Sequence[str]]
+"""Returns the hashes that can replace an erased address in the list: one per key, that of the current key first."""
+
 
 @dataclass(frozen=True)
 class OptOutChange:
@@ -226,7 +229,7 @@ def active_opt_outs(
     conn: Connection,
     recipients: Collection[tuple[Channel, str]],
     scope: OptOutScope,
-    hash_address: Callable[[str], str] | None,
+    hash_address: AddressHasher | None,
 ) -> dict[tuple[Channel, str], ActiveOptOut]:
     """Return the opt-outs that cover these recipients (channel, address): a few queries, whatever their number.
 
@@ -257,12 +260,12 @@ def read_entries(
     conn: Connection,
     addresses: Collection[str],
     channels: Collection[str],
-    hash_address: Callable[[str], str] | None,
+    hash_address: AddressHasher | None,
 ) -> dict[str, list[OptOutEntry]]:
     """Return the stored opt-outs and opt-ins of these addresses, including those kept as a hash, by address."""
     address_of = {address: address for address in addresses}
     if hash_address is not None:
-        address_of |= {hash_address(address): address for address in addresses}
+        address_of |= {hashed: address for address in addresses for hashed in hash_address(address)}
     rows = conn.execute(_ENTRIES[conn.dialect.name], {"values": json.dumps(list(address_of))}).all()
     entries: dict[str, list[OptOutEntry]] = defaultdict(list)
     for address, channel, opted_out_at, changed_at, source, actor, reason in rows:
@@ -273,7 +276,7 @@ def read_entries(
     return dict(entries)
 
 
-def hash_address(secret: bytes, address: str) -> str:
-    """Return the keyed hash that replaces an erased address: it keeps the opt-out effective and reveals no address."""
-    digest = hmac.new(secret, address_key(address).encode(), hashlib.sha256).hexdigest()
-    return f"erased:{digest}"
+def hash_address(keys: Sequence[bytes], address: str) -> list[str]:
+    """Return the hashes under each key, the current one first: they keep an opt-out effective and reveal no address."""
+    content = address_key(address).encode()
+    return [f"erased:{hmac.new(key, content, hashlib.sha256).hexdigest()}" for key in keys]

@@ -39,7 +39,7 @@ from bridge.store.deliveries import Delivery
 from bridge.store.details import RECHECK_INTERVAL, WAITING_FOR_DETAILS
 from bridge.store.idempotency import IdempotencyKey, load_keys
 from bridge.store.opt_out_queries import FlagsByChannel, addresses_to_query, cached_flags
-from bridge.store.opt_outs import active_opt_outs
+from bridge.store.opt_outs import AddressHasher, active_opt_outs
 from bridge.store.routing import delivery_row, read_events
 from bridge.store.undeliverable import undeliverable_addresses
 from bridge.telemetry import log
@@ -58,8 +58,8 @@ class PolicyConfig:
     consent: Callable[[Event], Truth | None] = lambda _: None
     """Evaluates `messaging.consent` for an event; None if there is no such condition."""
     allowlist: Collection[str] = ()
-    hash_address: Callable[[str], str] | None = None
-    """Returns the hash that replaces an erased address in the opt-out list; None without BRIDGE_SECRET_KEY."""
+    hash_address: AddressHasher | None = None
+    """Returns the hashes that can replace an erased address in the opt-out list; None without BRIDGE_SECRET_KEY."""
 
 
 @dataclass
@@ -98,7 +98,7 @@ def load_policy_data(
     events: Mapping[str, Event],
     messaging: MessagingPolicy,
     now: datetime,
-    hash_address: Callable[[str], str] | None = None,
+    hash_address: AddressHasher | None = None,
 ) -> PolicyData:
     """Load the data that decides about these deliveries. `events` are their events by delivery ID."""
     data = PolicyData(load_keys(conn, {delivery.idempotency_key for delivery in deliveries}))
@@ -132,7 +132,7 @@ def inputs_for_planned(
     planned: PlannedDelivery,
     event: Event,
     messaging: MessagingPolicy,
-    hash_address: Callable[[str], str] | None = None,
+    hash_address: AddressHasher | None = None,
 ) -> PolicyInputs:
     """Load the policy inputs of a delivery that is only planned, for `bridge explain`."""
     with database.read() as conn:

@@ -354,6 +354,19 @@ conversation_details = Table(
     info=_doc("Conversations whose details deliveries wait for, and the details that Heppu has returned."),
 )  # fmt: skip
 
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Text, primary_key=True,
+           info=_doc("Hash of the secret in the cookie, under the token that opened the session.")),
+    Column("actor", Text, nullable=False, info=_doc("Name of the token, or `dashboard` if it has none.")),
+    Column("access", Text, nullable=False, info=_doc("What the token opened at the login: `read` or `admin`.")),
+    Column("client", Text, nullable=False, info=_doc("IP address that logged in.")),
+    Column("created_at", Instant, nullable=False, info=_doc("When the login was.")),
+    Column("expires_at", Instant, nullable=False, info=_doc("When the session ends by itself. Deleted afterwards.")),
+    info=_doc("Sessions of the dashboard. A logout and `bridge sessions end` delete them."),
+)  # fmt: skip
+
 rejected_requests = Table(
     "rejected_requests",
     metadata,

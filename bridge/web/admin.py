@@ -1,69 +1,78 @@
-"""Admin authentication: the dashboard, the API and the metrics require BRIDGE_ADMIN_TOKEN.
+"""Authentication: the dashboard, the API and the metrics require a token.
 
 Programs send it as a bearer token. Operators enter it once at /login and get a session cookie that expires after
-twelve hours. Scripts cannot read the cookie, and requests from other sites do not carry it. The origin of every write
-is checked as well.
+twelve hours, at the logout or with the token. Scripts cannot read the cookie, and requests from other sites do not
+carry it. The origin of every write is checked as well.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from itsdangerous import BadSignature, URLSafeSerializer
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bridge.clock import Clock
 from bridge.errors import Refused
-from bridge.telemetry import log
-from bridge.web.headers import SecurityHeaders
-from bridge.web.html import render, root_path
+from bridge.store.database import Database
+from bridge.store.sessions import Session, create_session, find_session, log_out
+from bridge.telemetry import Metrics, log
+from bridge.web.access import (
+    DASHBOARD,
+    SAFE_METHODS,
+    Access,
+    Principal,
+    TokenTable,
+    required_access,
+    session_id,
+    set_principal,
+)
+from bridge.web.html import prefers_html, render, root_path
+from bridge.web.wrong_tokens import WrongTokens
 
 COOKIE: Final = "bridge_session"
+HTTPS_COOKIE: Final = "__Host-bridge_session"
+"""Name of the cookie over HTTPS. Browsers accept it from this host only, not from another one of the same domain."""
 SESSION_LIFETIME: Final = timedelta(hours=12)
-FAILURE_SECONDS: Final = 1.0
-"""Delay of the response to a wrong token."""
-MAX_CONCURRENT_FAILURES: Final = 20
-"""Wrong tokens that may wait for their response. Above this limit, no token is checked."""
 MAX_BODY: Final = 64 * 1024
-_SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 
 
 class AdminAuth:
-    """Checks admin tokens and session cookies, and protects the routes that require them."""
+    """Checks tokens and session cookies, and protects the routes that require them."""
 
     def __init__(
-        self, token: str, clock: Clock, *, secret: str | None = None, public_url: str | None = None
+        self,
+        tokens: TokenTable,
+        database: Database,
+        metrics: Metrics,
+        wrong_tokens: WrongTokens,
+        *,
+        public_url: str | None = None,
     ) -> None:
-        self._token = token.encode()
-        self._clock = clock
+        self._tokens = tokens
+        self._database = database
+        self._logins = metrics.logins
+        self._wrong_tokens = wrong_tokens
         self._public_host = urlsplit(public_url).netloc if public_url else None
-        # A new token invalidates the sessions of the old one. Without BRIDGE_SECRET_KEY a restart ends all sessions.
-        salt = f"bridge.session.{hashlib.sha256(self._token).hexdigest()}"
-        self._sessions = URLSafeSerializer(secret or secrets.token_urlsafe(32), salt=salt)
-        self._pending_failures = 0
 
     def require_admin(self, routes: Sequence[BaseRoute]) -> Sequence[BaseRoute]:
         """Return a mount that requires authentication for `routes` and for every unknown path. It must come last."""
-        middleware = [Middleware(SecurityHeaders), Middleware(AdminAuthMiddleware, auth=self)]
+        middleware = [Middleware(AdminAuthMiddleware, auth=self)]
         return [Mount("", routes=[*routes, Route("/{path:path}", _not_found)], middleware=middleware)]
 
     def login_routes(self) -> list[Route]:
         """Return the routes of /login and /logout, which require no authentication."""
-        headers = [Middleware(SecurityHeaders)]
         return [
-            Route("/login", self._show_login, methods=["GET"], middleware=headers),
-            Route("/login", self._login, methods=["POST"], middleware=headers, max_body_size=MAX_BODY),
-            Route("/logout", self._logout, methods=["POST"], middleware=headers, max_body_size=MAX_BODY),
+            Route("/login", self._show_login, methods=["GET"]),
+            Route("/login", self._login, methods=["POST"], max_body_size=MAX_BODY),
+            Route("/logout", self._logout, methods=["POST"], max_body_size=MAX_BODY),
         ]
 
     async def _show_login(self, request: Request) -> Response:
@@ -74,72 +83,94 @@ class AdminAuth:
         async with request.form(max_files=0, max_fields=10) as form:
             token, next_path = str(form.get("token", "")), str(form.get("next", ""))
         try:
-            if self.is_cross_site(request):
-                raise Refused("origin", "The request came from another site. Log in here.", 403)
-            if not await self._check_token(token.strip()):
-                raise Refused("token", "Invalid admin token.", 401)
+            principal, key = await self._check_login(request, token.strip())
         except Refused as error:
-            log.warning("login rejected", reason=error.kind)
             return _login_page(request, next_path, error)
-        log.info("logged in")
+        secret, client = secrets.token_urlsafe(32), self._wrong_tokens.client(request.scope)
+        actor = principal.name or DASHBOARD
+        session = Session(session_id(key, secret), actor, principal.access.name.lower(), client)
+        await asyncio.to_thread(create_session, self._database, session, SESSION_LIFETIME)
+        self._logins.labels("succeeded").inc()
+        log.info("logged in", actor=actor, peer=client)
         # Always relative to the root of the service, so that `next` cannot redirect to another site.
         response = RedirectResponse(f"./{next_path.lstrip('/')}", 303)
+        # A proxy may not say so, but browsers send the origin with a form.
+        is_https = _is_https(request) or request.headers.get("origin", "").startswith("https:")
         response.set_cookie(
-            COOKIE,
-            self._sessions.dumps(int((self._clock.now() + SESSION_LIFETIME).timestamp())),
+            HTTPS_COOKIE if is_https else COOKIE,
+            secret,
             max_age=int(SESSION_LIFETIME.total_seconds()),
             httponly=True,
             samesite="strict",
-            secure=_is_https(request),
+            secure=is_https,
         )
         return response
 
+    async def _check_login(self, request: Request, token: str) -> tuple[Principal, bytes]:
+        """Return who logs in, and the key of the session. Raise Refused."""
+        if self.is_cross_site(request):
+            await self._wrong_tokens.report(request.scope, "cross_site")
+            raise Refused("cross_site", "The request came from another site. Log in here.", 403)
+        found = self._tokens.find(token)
+        if found is None:
+            await self._wrong_tokens.refuse(request.scope)
+            raise Refused("wrong_token", "Invalid admin token.", 401)
+        if found[0].access < Access.READ:
+            raise Refused("metrics_token", "This token only opens /metrics.", 403)
+        return found
+
     async def _logout(self, request: Request) -> Response:
-        """Delete the session cookie."""
+        """End the session and delete its cookie."""
         if self.is_cross_site(request):
             return JSONResponse({"error": "the request came from another site"}, 403)
+        sessions = self._sessions_of(request)
+        if sessions:
+            await asyncio.to_thread(log_out, self._database, sessions)
         response = RedirectResponse("./login", 303)
-        response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=_is_https(request))
+        for name in (HTTPS_COOKIE, COOKIE):
+            if name in request.cookies:
+                response.delete_cookie(name, httponly=True, samesite="strict", secure=name == HTTPS_COOKIE)
         return response
 
     async def check_request(self, request: Request) -> Response | None:
         """Return the response that rejects an unauthenticated request, or None if the request may pass."""
         token = _bearer_token(request)
         if token is not None:
-            try:
-                if not await self._check_token(token):
-                    return _unauthorized("invalid admin token")
-            except Refused as error:
-                return JSONResponse({"error": error.detail}, error.status, {"Retry-After": "2"})
-        elif not self._has_session(request):
-            return _login_required(request)
-        if request.method not in _SAFE_METHODS and self.is_cross_site(request, default=token is None):
+            found = self._tokens.find(token)
+            if found is None:
+                try:
+                    await self._wrong_tokens.refuse(request.scope)
+                except Refused as error:
+                    return JSONResponse({"error": error.detail}, error.status, {"Retry-After": "2"})
+                return _unauthorized("invalid admin token")
+            principal = found[0]
+        else:
+            session = await self._session_principal(request)
+            if session is None:
+                return _login_required(request)
+            principal = session
+        if principal.access < required_access(request.scope):
+            return _forbidden(request, principal.access)
+        if request.method not in SAFE_METHODS and self.is_cross_site(request, default=token is None):
             log.warning("cross-site write rejected", path=request.url.path)
             return JSONResponse({"error": "the request came from another site"}, 403)
+        set_principal(request.scope, principal)
         return None
 
-    async def _check_token(self, token: str) -> bool:
-        """Return whether the token is valid, after a delay if it is not.
+    def _sessions_of(self, request: Request) -> dict[str, Principal]:
+        """Return the IDs that the session of the request's cookie can have, each with whose it is; the cookie may lie.
 
-        Raise Refused while too many wrong tokens are waiting for their response.
+        Over HTTPS, a cookie without the prefix is ignored: another host of the domain could have set it.
         """
-        if self._pending_failures >= MAX_CONCURRENT_FAILURES:
-            raise Refused("busy", "Too many wrong tokens: try again in a moment.", 429)
-        if secrets.compare_digest(token.encode("utf-8", "surrogatepass"), self._token):
-            return True
-        self._pending_failures += 1
-        try:
-            await asyncio.sleep(FAILURE_SECONDS)
-        finally:
-            self._pending_failures -= 1
-        return False
+        secret = request.cookies.get(HTTPS_COOKIE)
+        if not secret and not _is_https(request):
+            secret = request.cookies.get(COOKIE)
+        return dict(self._tokens.sessions(secret)) if secret else {}
 
-    def _has_session(self, request: Request) -> bool:
-        try:
-            expires_at = self._sessions.loads(request.cookies.get(COOKIE, ""))
-        except BadSignature:
-            return False
-        return isinstance(expires_at, int) and datetime.fromtimestamp(expires_at, UTC) > self._clock.now()
+    async def _session_principal(self, request: Request) -> Principal | None:
+        sessions = self._sessions_of(request)
+        found = await asyncio.to_thread(find_session, self._database, sessions) if sessions else None
+        return sessions[found] if found else None
 
     def is_cross_site(self, request: Request, *, default: bool = False) -> bool:
         """Return whether another site made the browser send this request; `default` if no header says so."""
@@ -178,7 +209,7 @@ def _login_required(request: Request) -> Response:
     if not prefers_html(request):
         return _unauthorized("send the admin token: `Authorization: Bearer ...` (BRIDGE_ADMIN_TOKEN)")
     login = f"{root_path(request)}login"
-    if request.method not in _SAFE_METHODS:
+    if request.method not in SAFE_METHODS:
         return RedirectResponse(login, 303)
     path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     if request.headers.get("sec-fetch-site") == "cross-site":
@@ -189,6 +220,14 @@ def _login_required(request: Request) -> Response:
 
 def _unauthorized(message: str) -> Response:
     return JSONResponse({"error": message}, 401, {"WWW-Authenticate": 'Bearer realm="bridge"'})
+
+
+def _forbidden(request: Request, access: Access) -> Response:
+    opens = "only /metrics" if access is Access.METRICS else "the dashboard and the API without changes"
+    if prefers_html(request):
+        message = f"You logged in with a token that opens {opens}. Log out, and log in with another token."
+        return render(request, "error.html", status=403, title="Not allowed", message=message)
+    return JSONResponse({"error": f"this token opens {opens}; send another one"}, 403)
 
 
 def _login_page(request: Request, next_path: str, error: Refused | None = None) -> Response:
@@ -209,12 +248,6 @@ async def _not_found(request: Request) -> Response:
     return JSONResponse({"error": "not found"}, 404)
 
 
-def prefers_html(request: Request) -> bool:
-    """Return whether the client is a browser that accepts HTML."""
-    return "text/html" in request.headers.get("accept", "")
-
-
 def _is_https(request: Request) -> bool:
     """Return whether the browser uses HTTPS, possibly to a proxy. A client that forges headers harms only itself."""
-    hints = (request.url.scheme, request.headers.get("x-forwarded-proto"), request.headers.get("origin"))
-    return any(hint is not None and hint.startswith("https") for hint in hints)
+    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))

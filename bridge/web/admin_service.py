@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from bridge.store.operator_actions import (
     resolve,
     retry,
 )
+from bridge.store.opt_outs import AddressHasher
 from bridge.store.pause_all import pause_all, resume_all
 from bridge.store.pauses import ConnectionStatus, Pause
 from bridge.store.queries import (
@@ -68,8 +69,8 @@ class AdminService:
     database: Database
     rules: RunningRules
     cached_stats: CachedStats
-    hash_address: Callable[[str], str] | None = None
-    """Returns the hash that replaces an erased address in the opt-out list; None without BRIDGE_SECRET_KEY."""
+    hash_address: AddressHasher | None = None
+    """See `bridge.store.policy_inputs.PolicyConfig`."""
 
     def show(self, record_type: RecordType, record_id: str) -> dict[str, Any]:
         """Return one event, delivery or rejected request with its audit entries. Raise NotFound."""

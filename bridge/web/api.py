@@ -23,6 +23,7 @@ from bridge.store.pauses import ConnectionStatus
 from bridge.store.possible_duplicates import dismiss_possible_duplicate, list_possible_duplicates
 from bridge.store.queries import NotFound, Page, list_deliveries, list_events, list_rejected_requests
 from bridge.store.search import search
+from bridge.web.access import actor_of
 from bridge.web.admin_service import AdminService, RecordType
 from bridge.web.opt_out_requests import FIELDS as OPT_OUT_FIELDS
 from bridge.web.opt_out_requests import MAX_ITEMS, change_opt_outs
@@ -45,8 +46,6 @@ from bridge.web.query_params import (
     string_or_none,
 )
 
-ACTOR: Final = "api"
-"""Actor of audit entries for requests to the API."""
 MAX_BODY: Final = 64 * 1024
 
 Body = Mapping[str, Any]
@@ -98,14 +97,16 @@ def api_routes(service: AdminService) -> list[ApiRoute]:
         return lambda request, _: (200, service.show(record_type, _id(request)))
 
     def change(action: str) -> Handler:
-        return lambda request, _: _action_response(service.change_delivery(action, _id(request), ACTOR))
+        return lambda request, _: _action_response(
+            service.change_delivery(action, _id(request), actor_of(request))
+        )
 
     def resolve(request: Request, body: Body) -> ApiResponse:
         resolution = one_of("resolution", body.get("resolution"), get_args(Resolution))
         external_id = string_or_none("external_id", body.get("external_id"))
         return _action_response(
             service.change_delivery(
-                "resolve", _id(request), ACTOR, resolution=resolution, external_id=external_id
+                "resolve", _id(request), actor_of(request), resolution=resolution, external_id=external_id
             )
         )
 
@@ -114,26 +115,26 @@ def api_routes(service: AdminService) -> list[ApiRoute]:
         if not isinstance(force, bool):
             raise InvalidParameter("`force` must be true or false")
         result = service.replay(
-            _id(request), ACTOR, rule=string_or_none("rule", body.get("rule")), force=force
+            _id(request), actor_of(request), rule=string_or_none("rule", body.get("rule")), force=force
         )
         return (409, {"error": result.skipped}) if result.skipped else (200, asdict(result))
 
     def accept(request: Request, _: Body) -> ApiResponse:
-        return _action_response(service.accept(_id(request), ACTOR))
+        return _action_response(service.accept(_id(request), actor_of(request)))
 
     def pause(request: Request, body: Body) -> ApiResponse:
         reason = string_or_none("reason", body.get("reason")) or ""
-        return 200, service.pause(_name(request), ACTOR, reason).to_json()
+        return 200, service.pause(_name(request), actor_of(request), reason).to_json()
 
     def resume(request: Request, _: Body) -> ApiResponse:
-        return 200, service.resume(_name(request), ACTOR).to_json()
+        return 200, service.resume(_name(request), actor_of(request)).to_json()
 
-    def pause_all(_: Request, body: Body) -> ApiResponse:
+    def pause_all(request: Request, body: Body) -> ApiResponse:
         reason = string_or_none("reason", body.get("reason")) or ""
-        return _statuses_response(service.pause_all(ACTOR, reason))
+        return _statuses_response(service.pause_all(actor_of(request), reason))
 
-    def resume_all(_: Request, __: Body) -> ApiResponse:
-        return _statuses_response(service.resume_all(ACTOR))
+    def resume_all(request: Request, _: Body) -> ApiResponse:
+        return _statuses_response(service.resume_all(actor_of(request)))
 
     def cancel_rule(request: Request, body: Body) -> ApiResponse:
         rerender = body.get("rerender", False)
@@ -141,24 +142,24 @@ def api_routes(service: AdminService) -> list[ApiRoute]:
             raise InvalidParameter("`rerender` must be true or false")
         name = _name(request)
         if rerender:
-            return 200, service.rerender_rule(name, ACTOR).to_json()
-        return 200, asdict(service.cancel_rule(name, ACTOR))
+            return 200, service.rerender_rule(name, actor_of(request)).to_json()
+        return 200, asdict(service.cancel_rule(name, actor_of(request)))
 
     def duplicates(request: Request, _: Body) -> ApiResponse:
         return _page_response(list_possible_duplicates(database, **duplicate_filter(request.query_params)))
 
     def dismiss(request: Request, _: Body) -> ApiResponse:
-        dismiss_possible_duplicate(database, ACTOR, _id(request))
+        dismiss_possible_duplicate(database, actor_of(request), _id(request))
         return 200, {"id": _id(request), "dismissed": True}
 
     def opt_outs(request: Request, _: Body) -> ApiResponse:
         return _page_response(list_opt_outs(database, **opt_out_filter(request.query_params)))
 
-    def opt_out(_: Request, body: Body) -> ApiResponse:
-        return change_opt_outs(database, body, ACTOR, opted_out=True)
+    def opt_out(request: Request, body: Body) -> ApiResponse:
+        return change_opt_outs(database, body, actor_of(request), opted_out=True)
 
-    def remove_opt_out(_: Request, body: Body) -> ApiResponse:
-        return change_opt_outs(database, body, ACTOR, opted_out=False)
+    def remove_opt_out(request: Request, body: Body) -> ApiResponse:
+        return change_opt_outs(database, body, actor_of(request), opted_out=False)
 
     return [
         _get("/events", events, "List events, newest first.", EVENT_PARAMS),

@@ -17,6 +17,7 @@ from bridge.store.database import Database
 from bridge.telemetry import Metrics, log
 from bridge.web.headers import SecurityHeaders
 from bridge.web.health import WorkerMetrics, health_routes
+from bridge.web.html import prefers_html, render
 from bridge.web.webhook import Receiver
 
 WEBHOOK = "/webhooks/heppu"
@@ -100,8 +101,11 @@ async def _not_found(_: Request) -> Response:
     return JSONResponse({"error": "not found"}, 404)
 
 
-async def _store_unavailable(_: Request, error: Exception) -> Response:
+async def _store_unavailable(request: Request, error: Exception) -> Response:
     log.error("database unavailable", error=str(error))
+    if prefers_html(request):
+        message = "The database is unavailable. Try again later."
+        return render(request, "error.html", status=503, title="Temporarily unavailable", message=message)
     return JSONResponse({"error": "the database is unavailable; try again later"}, 503, {"Retry-After": "5"})
 
 

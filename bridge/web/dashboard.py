@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from bridge.errors import BridgeError, StoreUnavailable
+from bridge.errors import BridgeError
 from bridge.events import EVENT_TYPES
 from bridge.rules.model import Trace
 from bridge.rules.unmet import is_disabled, is_for_other_events
@@ -32,7 +32,7 @@ from bridge.store.queries import (
 )
 from bridge.store.search import search
 from bridge.store.timeline import timeline
-from bridge.telemetry import log
+from bridge.web.access import actor_of
 from bridge.web.admin_service import AdminService
 from bridge.web.html import render, root_path
 from bridge.web.query_params import (
@@ -45,8 +45,6 @@ from bridge.web.query_params import (
     string_or_none,
 )
 
-ACTOR: Final = "dashboard"
-"""Actor of audit entries for actions on the dashboard."""
 MAX_BODY: Final = 64 * 1024
 _LATEST_EVENTS: Final = 8
 """Events on the start page."""
@@ -284,7 +282,7 @@ class Dashboard:
             result = self._service.change_delivery(
                 action,
                 _id(request),
-                ACTOR,
+                actor_of(request),
                 resolution=resolution,
                 external_id=string_or_none("external_id", form.get("external_id")),
             )
@@ -298,7 +296,7 @@ class Dashboard:
         """Route an event again."""
         result = self._service.replay(
             _id(request),
-            ACTOR,
+            actor_of(request),
             rule=string_or_none("rule", form.get("rule")),
             force=form.get("force") == "yes",
         )
@@ -308,42 +306,46 @@ class Dashboard:
 
     def accept(self, request: Request, form: Form) -> Response:  # noqa: ARG002
         """Accept a rejected request as an event."""
-        result = self._service.accept(_id(request), ACTOR)
+        result = self._service.accept(_id(request), actor_of(request))
         if not result.done:
             return self.rejected_request(request, result.text)
         return _redirect(request, f"rejected/{result.id}")
 
     def dismiss_duplicate(self, request: Request, form: Form) -> Response:  # noqa: ARG002
         """Remove a pair from the possible duplicates."""
-        dismiss_possible_duplicate(self._database, ACTOR, _id(request))
+        dismiss_possible_duplicate(self._database, actor_of(request), _id(request))
         return _redirect(request, "contacts")
 
     def pause(self, request: Request, form: Form) -> Response:
         """Pause a connection."""
-        self._service.pause(_name(request), ACTOR, string_or_none("reason", form.get("reason")) or "")
+        self._service.pause(
+            _name(request), actor_of(request), string_or_none("reason", form.get("reason")) or ""
+        )
         return _redirect(request, "connections")
 
     def resume(self, request: Request, form: Form) -> Response:
         """Resume a connection."""
-        self._service.resume(_name(request), ACTOR)
+        self._service.resume(_name(request), actor_of(request))
         return _redirect(request, "" if _from_start_page(form) else "connections")
 
     def pause_all(self, request: Request, form: Form) -> Response:
         """Pause all connections."""
-        self._service.pause_all(ACTOR, string_or_none("reason", form.get("reason")) or "")
+        self._service.pause_all(actor_of(request), string_or_none("reason", form.get("reason")) or "")
         return _redirect(request, "connections")
 
     def resume_all(self, request: Request, form: Form) -> Response:  # noqa: ARG002
         """End the pause of all connections."""
-        self._service.resume_all(ACTOR)
+        self._service.resume_all(actor_of(request))
         return _redirect(request, "connections")
 
     def cancel_rule(self, request: Request, form: Form) -> Response:
         """Cancel the waiting deliveries of a rule, or apply the active version of the rule to them."""
         name = _name(request)
         if form.get("rerender") == "yes":
-            return self.confirm_cancel_rule(request, self._service.rerender_rule(name, ACTOR).lines)
-        self._service.cancel_rule(name, ACTOR)
+            return self.confirm_cancel_rule(
+                request, self._service.rerender_rule(name, actor_of(request)).lines
+            )
+        self._service.cancel_rule(name, actor_of(request))
         return _redirect(request, f"?{QueryParams({'rule': name, 'state': 'cancelled'})}")
 
 
@@ -407,11 +409,6 @@ async def _respond(request: Request, handler: Callable[[], Response]) -> Respons
         return _error_page(request, 404, "Not found", error)
     except InvalidParameter as error:
         return _error_page(request, 400, "Invalid request", error)
-    except StoreUnavailable as error:
-        log.error("database unavailable", error=str(error))
-        return _error_page(
-            request, 503, "Temporarily unavailable", "The database is unavailable. Try again later."
-        )
 
 
 def _error_page(request: Request, status: int, title: str, message: BridgeError | str) -> Response:

@@ -28,6 +28,11 @@ def root_path(request: Request) -> str:
     return "../" * (request.url.path.count("/") - 1) or "./"
 
 
+def prefers_html(request: Request) -> bool:
+    """Return whether the client is a browser that accepts HTML."""
+    return "text/html" in request.headers.get("accept", "")
+
+
 def static_routes() -> list[BaseRoute]:
     """Return the routes of the style sheet and scripts, which are public."""
     return [Mount("/static", StaticFiles(packages=[("bridge.web", "static")]))]

@@ -7,10 +7,9 @@ client's one-click unsubscribe (RFC 8058), which sends no cookies and follows no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, cast, get_args
 
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -21,7 +20,6 @@ from bridge.store.database import Database
 from bridge.store.opt_outs import OptOutChange, save_opt_out
 from bridge.telemetry import log, mask_address
 from bridge.unsubscribe_links import read_unsubscribe_token
-from bridge.web.headers import SecurityHeaders
 from bridge.web.html import render
 
 MAX_BODY: Final = 64 * 1024
@@ -33,17 +31,17 @@ _MESSAGE_NAMES: Final[Mapping[Channel, str]] = {
 }
 
 
-def unsubscribe_routes(database: Database, secret: str | None) -> list[Route]:
-    """Return the routes for links made with `secret`. Without a secret, every link is invalid."""
+def unsubscribe_routes(database: Database, keys: Sequence[str]) -> list[Route]:
+    """Return the routes for links made with one of `keys` (BRIDGE_SECRET_KEY). Without a key, every link is invalid."""
 
     async def show(request: Request) -> Response:
         """Ask for confirmation."""
-        target = _read_token(secret, request.path_params["token"])
+        target = _read_token(keys, request.path_params["token"])
         return _not_found(request) if target is None else _page(request, "confirm", *target)
 
     async def opt_out(request: Request) -> Response:
         """Store the opt-out."""
-        target = _read_token(secret, request.path_params["token"])
+        target = _read_token(keys, request.path_params["token"])
         if target is None:
             return _not_found(request)
         channel, address = target
@@ -57,17 +55,16 @@ def unsubscribe_routes(database: Database, secret: str | None) -> list[Route]:
         log.info("opted out", channel=channel, recipient=mask_address(address), source="unsubscribe link")
         return _page(request, "done", channel, address)
 
-    headers = [Middleware(SecurityHeaders)]
     path = "/unsubscribe/{token}"
     return [
-        Route(path, show, methods=["GET"], middleware=headers),
-        Route(path, opt_out, methods=["POST"], middleware=headers, max_body_size=MAX_BODY),
+        Route(path, show, methods=["GET"]),
+        Route(path, opt_out, methods=["POST"], max_body_size=MAX_BODY),
     ]
 
 
-def _read_token(secret: str | None, token: str) -> tuple[Channel, str] | None:
+def _read_token(keys: Sequence[str], token: str) -> tuple[Channel, str] | None:
     """Return the channel and address in a token, or None if it is invalid."""
-    target = read_unsubscribe_token(secret, token) if secret else None
+    target = read_unsubscribe_token(keys, token)
     if target is None or target[0] not in get_args(Channel):
         return None
     return cast(Channel, target[0]), target[1]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -22,6 +21,7 @@ from bridge.events import Event
 from bridge.rules.model import Truth
 from bridge.rules.route import consent
 from bridge.store.database import Database
+from bridge.store.opt_outs import AddressHasher
 from bridge.store.policy_inputs import PolicyConfig
 from bridge.store.workers import deregister
 from bridge.telemetry import Metrics, log
@@ -45,7 +45,7 @@ class WorkerSettings:
 
     allowlist: tuple[str, ...] = ()
     retention: timedelta = timedelta(days=30)
-    hash_address: Callable[[str], str] | None = None
+    hash_address: AddressHasher | None = None
     """See `bridge.store.policy_inputs.PolicyConfig`."""
 
 

@@ -29,7 +29,7 @@ def built(folder: Path, rules: str, role: Role = Role.WORKER, **environ: str) ->
     """Build a service, and close it at the end of the block."""
     (folder / "rules.yaml").write_text(rules)
     basics = {
-        "HEPPU_WEBHOOK_SECRET": "whsec_x",
+        "HEPPU_WEBHOOK_SECRET": "whsec_of_at_least_16",
         "BRIDGE_DATABASE_URL": f"sqlite:///{folder}/bridge.db",
         "BRIDGE_RULES_FILE": str(folder / "rules.yaml"),
     }

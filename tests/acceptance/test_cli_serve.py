@@ -63,14 +63,21 @@ def test_serve_with_invalid_rules_exits_with_report(tmp_path: Path) -> None:
     assert "did you mean `when`?" in result.stderr
 
 
-def test_generated_admin_token_protects_api_and_metrics(tmp_path: Path) -> None:
+def test_generated_admin_token_is_in_a_file_and_not_in_the_log(tmp_path: Path) -> None:
+    """With JSON logs, which are collected and kept, the token once stood in a log line."""
     (tmp_path / "rules.yaml").write_text(DISABLED_RULE)
-    with running_service(tmp_path, {}, BRIDGE_ADMIN_TOKEN="") as running:
+    file = tmp_path / "admin-token"
+    file.write_text("of an earlier start")
+    file.chmod(0o644)
+    with running_service(tmp_path, {}, BRIDGE_ADMIN_TOKEN="", BRIDGE_LOG_FORMAT="json") as running:
         assert httpx.get(f"{running.url}/metrics").status_code == 401
         assert httpx.get(f"{running.url}/api/events").status_code == 401
-        token = eventually(lambda: running.log.read_text().partition("#token=")[2]).split()[0]
+        token = file.read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
         assert httpx.get(f"{running.url}/metrics", headers=headers).status_code == 200
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert eventually(lambda: str(file) in running.log.read_text())
+        assert token not in running.log.read_text()
 
 
 def test_no_worker_stores_events_without_routing(tmp_path: Path, sandbox: RunningSandbox) -> None:

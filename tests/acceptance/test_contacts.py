@@ -33,7 +33,7 @@ def sandbox() -> Iterator[RunningSandbox]:
 def service(tmp_path: Path, sandbox: RunningSandbox) -> Iterator[Service]:
     (tmp_path / "rules.yaml").write_text(SHIPPED.read_text("utf-8"), "utf-8")
     environ = {
-        "HEPPU_WEBHOOK_SECRET": "whsec_contacts",
+        "HEPPU_WEBHOOK_SECRET": "whsec_of_the_contacts",
         "BRIDGE_RULES_FILE": str(tmp_path / "rules.yaml"),
         "BRIDGE_DATABASE_URL": f"sqlite:///{tmp_path}/bridge.db",
     }

@@ -100,7 +100,7 @@ def test_serve_without_webhook_secret_exits_with_advice(folder: Path) -> None:
 
 
 def test_serve_names_all_missing_settings(folder: Path) -> None:
-    result = run_bridge(folder, "serve", HEPPU_WEBHOOK_SECRET="whsec_x")
+    result = run_bridge(folder, "serve", HEPPU_WEBHOOK_SECRET="whsec_of_at_least_16")
     assert result.returncode == 1
     for name in ("HUBSPOT_ACCESS_TOKEN", "TWILIO_ACCOUNT_SID", "EMAIL_SMTP_URL", "SLACK_WEBHOOK_URL"):
         assert name in result.stderr

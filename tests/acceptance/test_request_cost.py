@@ -55,7 +55,7 @@ def running_service(folder: Path, sandbox: RunningSandbox) -> Iterator[Service]:
     """Yield a service whose worker is not started yet, and stop it at the end."""
     (folder / "rules.yaml").write_text(RULES, "utf-8")
     environ = {
-        "HEPPU_WEBHOOK_SECRET": "whsec_cost",
+        "HEPPU_WEBHOOK_SECRET": "whsec_of_the_costs",
         "BRIDGE_RULES_FILE": str(folder / "rules.yaml"),
         "BRIDGE_DATABASE_URL": f"sqlite:///{folder}/bridge.db",
     }

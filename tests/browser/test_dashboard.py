@@ -38,7 +38,7 @@ def chrome(browser: Chromium) -> Chromium:
 
 @pytest.fixture
 def site(tmp_path: Path, clock: Clock) -> Iterator[Site]:
-    with running_site(tmp_path, clock, secret=SECRET) as site:
+    with running_site(tmp_path, clock, keys=[SECRET]) as site:
         yield site
 
 
@@ -222,7 +222,7 @@ def test_operator_cancels_what_waits_of_a_rule(page: Chromium, site: Site) -> No
 
 
 def test_recipient_unsubscribes_with_one_button(chrome: Chromium, site: Site) -> None:
-    link = unsubscribe_link(site.url, SECRET)("email", "ines@okafor.example")
+    link = unsubscribe_link(site.url, [SECRET])("email", "ines@okafor.example")
     assert link is not None
     chrome.emulate(390, 800)
     chrome.open(link)

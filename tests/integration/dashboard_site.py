@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
 from bridge.clock import Clock
 from bridge.connector.discovery import Registry
 from bridge.rules.load import load_or_raise
 from bridge.rules.model import Diagnostic, Rules
 from bridge.rules.route import route
+from bridge.secret_settings import AccessToken
 from bridge.store.connections import register_accounts
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 from bridge.store.queries import list_events
 from bridge.store.routing import route_unrouted
 from bridge.telemetry import Metrics
+from bridge.web.access import Access, TokenTable
 from bridge.web.admin import AdminAuth
 from bridge.web.admin_service import AdminService
 from bridge.web.api import api_routes
@@ -32,10 +35,21 @@ from bridge.web.html import static_routes
 from bridge.web.rejections import Rejections
 from bridge.web.unsubscribe import unsubscribe_routes
 from bridge.web.webhook import Receiver, ReceiverSettings
+from bridge.web.wrong_tokens import WrongTokens
 from tests.asgi_server import serving
 from tests.integration.engine import Engine
 
 TOKEN = "an admin token for tests"
+NAMED_TOKEN = "the admin token of ada"
+READ_TOKEN = "a token that only reads"
+METRICS_TOKEN = "the token of prometheus"
+TOKENS = TokenTable(
+    {
+        Access.ADMIN: [AccessToken(None, SecretStr(TOKEN)), AccessToken("ada", SecretStr(NAMED_TOKEN))],
+        Access.READ: [AccessToken("grace", SecretStr(READ_TOKEN))],
+        Access.METRICS: [AccessToken(None, SecretStr(METRICS_TOKEN))],
+    }
+)
 RULES = """\
 version: 1
 rules:
@@ -89,12 +103,12 @@ class Site:
         return httpx.Client(base_url=self.url, headers=headers, timeout=20, **more)
 
     @contextmanager
-    def browser(self, *, log_in: bool = True) -> Iterator[httpx.Client]:
+    def browser(self, *, log_in: bool = True, token: str = TOKEN) -> Iterator[httpx.Client]:
         """Open an HTTP client that sends a browser's headers and logs in with the form."""
         headers = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
         with httpx.Client(base_url=self.url, headers=headers, timeout=20) as client:
             if log_in:
-                assert client.post("/login", data={"token": TOKEN}).status_code == 303
+                assert client.post("/login", data={"token": token}).status_code == 303
             yield client
 
     def routed_event(self, event_type: str = "call.busy", **changes: Any) -> str:
@@ -110,7 +124,7 @@ class Site:
 
 @contextmanager
 def running_site(
-    folder: Path, clock: Clock, *, secret: str | None = None, public_url: str | None = None
+    folder: Path, clock: Clock, *, keys: Sequence[str] = (), public_url: str | None = None
 ) -> Iterator[Site]:
     """Serve everything that `bridge serve --no-worker` serves."""
     database = Database(f"sqlite:///{folder}/bridge.db", clock)
@@ -118,15 +132,17 @@ def running_site(
     register_accounts(database, {"desk": "a", "twilio": "b"})
     rules = FixedRules(load_or_raise(RULES, path="rules.yaml", registry=Registry()))
     metrics = Metrics()
-    receiver = Receiver(database, ReceiverSettings((b"secret",)), metrics, Rejections(metrics), clock)
-    admin = AdminAuth(TOKEN, clock, secret=secret, public_url=public_url)
+    rejections = Rejections(metrics)
+    receiver = Receiver(database, ReceiverSettings((b"secret",)), metrics, rejections, clock)
+    wrong_tokens = WrongTokens(database, metrics, rejections)
+    admin = AdminAuth(TOKENS, database, metrics, wrong_tokens, public_url=public_url)
     admin_service = AdminService(database, rules, CachedStats(database))
     app = create_app(
         database,
         receiver,
         metrics,
         require_admin=admin.require_admin,
-        public_routes=[*admin.login_routes(), *static_routes(), *unsubscribe_routes(database, secret)],
+        public_routes=[*admin.login_routes(), *static_routes(), *unsubscribe_routes(database, keys)],
         admin_routes=[*api_routes(admin_service), *dashboard_routes(admin_service)],
     )
     with serving(app) as url:

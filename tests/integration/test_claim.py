@@ -100,7 +100,7 @@ def test_quiet_hours_follow_time_zone_from_crm_until_it_expires_or_is_erased(eng
     assert "in America/Los_Angeles (time zone from the CRM)" in engine.show(delivery_id)["detail"]
     with engine.database.read() as conn:
         assert cached_time_zones(conn, ["+12125550167"], clock.now() + timedelta(days=8)) == {}
-    erase(engine.database, "test", "+12125550167", None)
+    erase(engine.database, "test", "+12125550167", ())
     with engine.database.read() as conn:
         assert cached_time_zones(conn, ["+12125550167"], clock.now()) == {}
 

@@ -551,8 +551,8 @@ def test_erasure_removes_the_name_and_every_address_of_the_cache(crm: Crm) -> No
     crm.add(phone=PHONE)
     crm.add(email=EMAIL)
     crm.deliver(crm.call(BY_BOTH))
-    erase(crm.database, "tester", PHONE, b"secret")
-    erase(crm.database, "tester", EMAIL, b"secret")
+    erase(crm.database, "tester", PHONE, [b"secret"])
+    erase(crm.database, "tester", EMAIL, [b"secret"])
     keys = [*StoredContactCache(crm.database, crm.name).get([f"phone:{PHONE}", f"email:{EMAIL}"])]
     assert keys == []
     pair = f"pair:{EMAIL}:{PHONE}"

@@ -247,7 +247,7 @@ def test_cleared_flag_applies_after_an_hour(bridge: CrmEngine) -> None:
 def test_erasing_an_address_deletes_its_answer(bridge: CrmEngine) -> None:
     bridge.deliver("send")
     bridge.run()
-    assert erase(bridge.engine.database, "tester", PHONE, None).cached_contacts == 1
+    assert erase(bridge.engine.database, "tester", PHONE, ()).cached_contacts == 1
 
 
 def test_retention_deletes_answers_and_queries_that_nothing_waits_for(bridge: CrmEngine) -> None:

@@ -114,4 +114,4 @@ def test_search_and_erasure_find_every_spelling(engine: Engine) -> None:
     for term in (ADDRESS, *SPELLINGS):
         events, deliveries = search(engine.database, term)
         assert (len(events.items), len(deliveries.items)) == (5, 5)
-    assert erase(engine.database, "ada", ADDRESS, b"a secret key").events == 6
+    assert erase(engine.database, "ada", ADDRESS, [b"a secret key"]).events == 6

@@ -183,7 +183,7 @@ def test_a_webhook_with_the_name_of_a_text_sets_no_opt_out(engine: Engine) -> No
 def test_erasing_a_number_deletes_its_texts(engine: Engine) -> None:
     reply(engine.database, "My name is Ines")
     [text] = replies(engine.database)
-    erase(engine.database, "test", PHONE, b"secret")
+    erase(engine.database, "test", PHONE, [b"secret"])
     with pytest.raises(NotFound):
         stored_body(engine.database, text.id)
 

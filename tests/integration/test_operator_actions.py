@@ -439,7 +439,7 @@ SECRET = b"a secret of the bridge"
 def test_erased_contact_is_not_in_the_database(engine: Engine) -> None:
     routed(engine)
     pending = engine.deliver("send", engine.event(), run_at=engine.database.clock.now() + timedelta(hours=1))
-    erased = erase(engine.database, "ada", PHONE, SECRET)
+    erased = erase(engine.database, "ada", PHONE, [SECRET])
     assert (erased.events, erased.deliveries, erased.cancelled, erased.in_progress) == (2, 3, 1, 0)
     assert engine.show(pending)["state"] == "cancelled"
     assert PHONE not in dump(engine.database)
@@ -451,7 +451,7 @@ def test_erasure_keeps_data_of_other_contacts(engine: Engine) -> None:
     other = engine.event(metadata={"contactPhone": "+14155550188"})
     sent = engine.deliver("send", other)
     engine.run_due()
-    erase(engine.database, "ada", PHONE, SECRET)
+    erase(engine.database, "ada", PHONE, [SECRET])
     assert show_event(engine.database, other.id)["body"] is not None
     assert engine.show(sent)["recipient"] == "+14155550188"
 
@@ -461,7 +461,7 @@ def test_erasure_includes_summaries_and_rejected_requests(engine: Engine) -> Non
         metadata={"contactPhone": "+14155550188"}, summary="Call Maya at maya@example.com instead."
     )
     rejected_request(engine, body=b'{"event": "x", "metadata": {"contactEmail": "maya@example.com"}}')
-    erased = erase(engine.database, "ada", "maya@example.com", SECRET)
+    erased = erase(engine.database, "ada", "maya@example.com", [SECRET])
     assert (erased.events, erased.rejected_requests) == (1, 1)
     assert show_event(engine.database, event.id)["body"] is None
     assert "maya@example.com" not in dump(engine.database)
@@ -469,9 +469,9 @@ def test_erasure_includes_summaries_and_rejected_requests(engine: Engine) -> Non
 
 def test_opt_out_applies_after_erasure(engine: Engine) -> None:
     save_opt_out(engine.database, OptOutChange("sms", PHONE, True, "STOP to desk"))
-    assert erase(engine.database, "ada", PHONE, SECRET).opt_outs == 1
-    assert [item["address"] for item in list_opt_outs(engine.database).items] == [hash_address(SECRET, PHONE)]
-    engine.policy_config = replace(engine.policy_config, hash_address=partial(hash_address, SECRET))
+    assert erase(engine.database, "ada", PHONE, [SECRET]).opt_outs == 1
+    assert [item["address"] for item in list_opt_outs(engine.database).items] == hash_address([SECRET], PHONE)
+    engine.policy_config = replace(engine.policy_config, hash_address=partial(hash_address, [SECRET]))
     forced = engine.deliver("send")
     engine.run_due()
     assert (engine.provider.messages, engine.show(forced)["reason"]) == ([], "opted_out")
@@ -479,10 +479,10 @@ def test_opt_out_applies_after_erasure(engine: Engine) -> None:
 
 def test_opt_in_after_erasure_allows_messages(engine: Engine) -> None:
     save_opt_out(engine.database, OptOutChange("sms", PHONE, True, "STOP to desk"))
-    erase(engine.database, "ada", PHONE, SECRET)
+    erase(engine.database, "ada", PHONE, [SECRET])
     engine.database.clock.advance(minutes=1)
     save_opt_out(engine.database, OptOutChange("sms", PHONE, False, "START to desk"))
-    engine.policy_config = replace(engine.policy_config, hash_address=partial(hash_address, SECRET))
+    engine.policy_config = replace(engine.policy_config, hash_address=partial(hash_address, [SECRET]))
     engine.deliver("send")
     engine.run_due()
     assert len(engine.provider.messages) == 1
@@ -491,13 +491,13 @@ def test_opt_in_after_erasure_allows_messages(engine: Engine) -> None:
 def test_erasure_of_opted_out_address_requires_secret_key(engine: Engine) -> None:
     save_opt_out(engine.database, OptOutChange("sms", PHONE, True, "STOP to desk"))
     with pytest.raises(ConfigError, match="BRIDGE_SECRET_KEY"):
-        erase(engine.database, "ada", PHONE, None)
+        erase(engine.database, "ada", PHONE, ())
     assert [item["address"] for item in list_opt_outs(engine.database).items] == [PHONE]
 
 
 def test_erased_delivery_in_review_is_not_sent_again(engine: Engine) -> None:
     delivery_id = needing_review(engine)
-    erase(engine.database, "ada", PHONE, SECRET)
+    erase(engine.database, "ada", PHONE, [SECRET])
     engine.run_for(minutes=5)
     assert engine.show(delivery_id)["state"] == "cancelled"
     assert len(engine.provider.messages) == 1
@@ -506,10 +506,10 @@ def test_erased_delivery_in_review_is_not_sent_again(engine: Engine) -> None:
 def test_erasure_leaves_running_delivery_for_the_next_erasure(engine: Engine) -> None:
     delivery_id = engine.deliver("send")
     calls = engine.claim()
-    assert erase(engine.database, "ada", PHONE, SECRET).in_progress == 1
+    assert erase(engine.database, "ada", PHONE, [SECRET]).in_progress == 1
     record_results(engine.database, engine.attempt(calls[0]))
     assert engine.show(delivery_id)["state"] == "succeeded"
-    assert erase(engine.database, "ada", PHONE, SECRET).deliveries == 1
+    assert erase(engine.database, "ada", PHONE, [SECRET]).deliveries == 1
     assert PHONE not in dump(engine.database)
 
 
@@ -586,7 +586,7 @@ def test_erasure_leaves_no_key_reserved(engine: Engine) -> None:
     engine.provider.before = failing(TransientError("later", retry_after=timedelta(hours=1)))
     engine.deliver("mail", event, force=True)
     engine.run_due()
-    erase(engine.database, "ada", PHONE, None)
+    erase(engine.database, "ada", PHONE, ())
     with engine.database.read() as conn:
         rows = conn.execute(select(schema.idempotency_keys)).all()
     assert [row.reserved_by for row in rows] == [None]

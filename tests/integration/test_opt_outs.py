@@ -253,43 +253,43 @@ def test_opt_out_of_a_recipient_replaces_an_operators_entry_and_not_the_reverse(
 
 
 def test_opt_out_covers_other_addresses_after_erasure(engine: Engine) -> None:
-    scoped(engine, "phone", hash_address=lambda address: hash_address(SECRET, address))
+    scoped(engine, "phone", hash_address=lambda address: hash_address([SECRET], address))
     event_with(engine, PHONE, EMAIL)
     opt_out(engine, "sms", PHONE, actor="ada", reason="asked by Maya")
-    erase(engine.database, "ada", PHONE, SECRET)
+    erase(engine.database, "ada", PHONE, [SECRET])
     [entry] = list_opt_outs(engine.database).items
-    assert (entry["address"], entry["reason"]) == (hash_address(SECRET, PHONE), None)
+    assert (entry["address"], entry["reason"]) == (hash_address([SECRET], PHONE)[0], None)
     event_with(engine, PHONE, OTHER_EMAIL)
     event_with(engine, OTHER_PHONE, OTHER_EMAIL)
     assert reason(engine, "sms", OTHER_PHONE) == "opted_out"
     assert reason(engine, "call", PHONE) == "opted_out"
-    [own] = show_opt_outs(engine.database, PHONE, lambda address: hash_address(SECRET, address))
+    [own] = show_opt_outs(engine.database, PHONE, lambda address: hash_address([SECRET], address))
     assert own["other_address"] is False
 
 
 def test_opt_in_after_an_erasure_outlives_the_next_erasure(engine: Engine) -> None:
-    scoped(engine, "phone", hash_address=lambda address: hash_address(SECRET, address))
+    scoped(engine, "phone", hash_address=lambda address: hash_address([SECRET], address))
     opt_out(engine, "sms", PHONE)
     opt_out(engine, "call", PHONE)
-    erase(engine.database, "ada", PHONE, SECRET)
+    erase(engine.database, "ada", PHONE, [SECRET])
     opt_out(engine, "sms", PHONE, opted_out=False)
     reasons = {channel: reason(engine, channel, PHONE) for channel in ("sms", "call")}
     assert reasons == {"sms": None, "call": "opted_out"}
-    assert erase(engine.database, "ada", PHONE, SECRET).opt_outs == 1
+    assert erase(engine.database, "ada", PHONE, [SECRET]).opt_outs == 1
     assert {channel: reason(engine, channel, PHONE) for channel in ("sms", "call")} == reasons
     opt_out(engine, "call", PHONE, opted_out=False)
-    assert erase(engine.database, "ada", PHONE, SECRET).opt_outs == 0
+    assert erase(engine.database, "ada", PHONE, [SECRET]).opt_outs == 0
     with engine.database.read() as conn:
         assert conn.exec_driver_sql("SELECT count(*) FROM opt_outs").scalar_one() == 0
 
 
 def test_explain_knows_the_opt_out_of_an_erased_address(engine: Engine) -> None:
     opt_out(engine, "sms", PHONE)
-    erase(engine.database, "ada", PHONE, SECRET)
+    erase(engine.database, "ada", PHONE, [SECRET])
     [planned] = route(event_with(engine, PHONE), RULES, engine.database.clock.now()).planned
     inputs = inputs_for_planned(
         engine.database, planned, event_with(engine, PHONE), MessagingPolicy(),
-        lambda address: hash_address(SECRET, address),
+        lambda address: hash_address([SECRET], address),
     )  # fmt: skip
     assert inputs.opt_out is not None
 
@@ -446,7 +446,7 @@ def test_text_from_an_undeliverable_number_lets_messages_be_sent_again(engine: E
 
 def test_expired_and_erased_entries_are_deleted(engine: Engine) -> None:
     landline(engine)
-    erase(engine.database, "ada", PHONE, SECRET)
+    erase(engine.database, "ada", PHONE, [SECRET])
     assert list_opt_outs(engine.database).items == []
     landline(engine)
     engine.database.clock.advance(days=91)

@@ -213,7 +213,7 @@ def test_erasure_finds_every_spelling_also_in_other_fields(bridge: Bridge) -> No
         bridge.receive(contactPhone=spelling)
         bridge.receive("chat.abandoned", note=f"call me at {spelling}, please")
     bridge.receive("chat.abandoned", note="order 7911 123456 is late")
-    erased = erase(bridge.engine.database, "ada", BRITISH, b"a secret key")
+    erased = erase(bridge.engine.database, "ada", BRITISH, [b"a secret key"])
     assert erased.events == 6
     bodies = [
         show_event(bridge.engine.database, item["id"])["body"]

@@ -77,7 +77,7 @@ def test_erasure_deletes_the_pair_and_the_name_of_the_record(database: Database,
     cache.remember_profiles(names)
     cache.remember({"phone:+12125550199": "51003", "email:mayaxlindqvist@example.com": "51003"})
 
-    erase(database, "ada", address, None)
+    erase(database, "ada", address, ())
     kept = [f"phone:{PHONE}", f"email:{EMAIL}", f"pair:{EMAIL}:{PHONE}"]
     kept = [key for key in kept if address not in key]
     assert sorted(cache.get([f"phone:{PHONE}", f"email:{EMAIL}", f"pair:{EMAIL}:{PHONE}"])) == sorted(kept)

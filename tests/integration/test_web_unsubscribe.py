@@ -35,13 +35,13 @@ def database(sqlite_url: str, clock: Clock) -> Iterator[Database]:
 
 @pytest.fixture
 def client(database: Database) -> Iterator[httpx.Client]:
-    app = SecurityHeaders(Starlette(routes=[*unsubscribe_routes(database, SECRET), *static_routes()]))
+    app = SecurityHeaders(Starlette(routes=[*unsubscribe_routes(database, [SECRET]), *static_routes()]))
     with serving(app) as url, httpx.Client(base_url=url) as client:
         yield client
 
 
 def link(client: httpx.Client, channel: str = "email", address: str = ADDRESS, secret: str = SECRET) -> str:
-    url = unsubscribe_link(str(client.base_url), secret)(channel, address)
+    url = unsubscribe_link(str(client.base_url), [secret])(channel, address)
     assert url is not None
     return url
 
@@ -159,16 +159,16 @@ def test_page_links_style_sheet(client: httpx.Client) -> None:
 
 
 def test_link_requires_public_url_and_secret(database: Database) -> None:
-    assert unsubscribe_link(None, SECRET)("email", ADDRESS) is None
-    assert unsubscribe_link("https://bridge.example.com", None)("email", ADDRESS) is None
-    with serving(Starlette(routes=unsubscribe_routes(database, None))) as url:
-        link_without_secret = unsubscribe_link(url, "another secret")("email", ADDRESS)
+    assert unsubscribe_link(None, [SECRET])("email", ADDRESS) is None
+    assert unsubscribe_link("https://bridge.example.com", [])("email", ADDRESS) is None
+    with serving(Starlette(routes=unsubscribe_routes(database, []))) as url:
+        link_without_secret = unsubscribe_link(url, ["another secret"])("email", ADDRESS)
         assert link_without_secret is not None
         assert httpx.get(link_without_secret).status_code == 404
 
 
 def test_link_does_not_reveal_the_address() -> None:
-    url = unsubscribe_link("https://bridge.example.com", SECRET)("email", ADDRESS)
+    url = unsubscribe_link("https://bridge.example.com", [SECRET])("email", ADDRESS)
     assert url is not None
     token = url.rpartition("/")[2]
     readable = [
@@ -178,7 +178,7 @@ def test_link_does_not_reveal_the_address() -> None:
 
 
 def test_link_fits_one_line_of_an_email() -> None:
-    url = unsubscribe_link("https://bridge.example.com/hooks/", SECRET)("email", ADDRESS)
+    url = unsubscribe_link("https://bridge.example.com/hooks/", [SECRET])("email", ADDRESS)
     assert url is not None
     assert url.startswith("https://bridge.example.com/hooks/unsubscribe/")
     assert len(url) < 200

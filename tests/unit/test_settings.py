@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from bridge.errors import ConfigError
@@ -68,7 +72,7 @@ def test_database_url_accepts_sqlite_and_postgresql(url: str) -> None:
         ("BRIDGE_RECIPIENTS_ALLOWLIST", "BRIDGE_RECIPIENT_ALLOWLIST"),
         ("BRIDGE_DATABSE_URL", "BRIDGE_DATABASE_URL"),
         ("BRIDGE_DB_URL", "BRIDGE_DATABASE_URL"),
-        ("BRIDGE_TOKEN", "BRIDGE_ADMIN_TOKEN"),
+        ("BRIDGE_ADMINTOKEN", "BRIDGE_ADMIN_TOKEN"),
         ("bridge_rules_file", "BRIDGE_RULES_FILE"),
         ("HEPPU_SECRET", "HEPPU_WEBHOOK_SECRET"),
         ("HEPPU_KEY", "HEPPU_API_KEY"),
@@ -131,7 +135,7 @@ def test_retired_variable_is_an_error_even_if_the_new_variable_is_set() -> None:
 
 
 def test_empty_retired_variable_is_ignored() -> None:
-    assert Settings.load({"BRIDGE_SECRET": "", "BRIDGE_ONLY_TO": ""}).bridge_secret_key is None
+    assert Settings.load({"BRIDGE_SECRET": "", "BRIDGE_ONLY_TO": ""}).bridge_secret_key == ()
 
 
 class AccountSettings(EnvironmentModel):
@@ -154,4 +158,154 @@ def test_retired_and_missing_variables_are_reported_together() -> None:
     assert (
         str(error.value)
         == "EMAIL_BOUNCE_TO was renamed: set EMAIL_RETURN_PATH instead; EMAIL_TOKEN is not set"
+    )
+
+
+# ------------------------------------------------------------ secrets
+
+FIRST, SECOND = "first-secret-of-20-c", "second-secret-of-20c"
+OWN_SECRETS = (
+    "HEPPU_WEBHOOK_SECRET",
+    "BRIDGE_ADMIN_TOKEN",
+    "BRIDGE_READ_TOKEN",
+    "BRIDGE_METRICS_TOKEN",
+    "BRIDGE_SECRET_KEY",
+)
+
+
+@pytest.mark.parametrize("variable", OWN_SECRETS)
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("x", "needs at least 16 characters, so that it cannot be guessed"),
+        ("x" * 15, "needs at least 16 characters"),
+        (f"x,{FIRST}", "part 1 has fewer, so that it cannot be guessed; a secret cannot contain a comma"),
+        (f"{FIRST},hush", "part 2 has fewer"),
+        (f"{FIRST},", "has an empty part"),
+        (f",{FIRST}", "has an empty part"),
+        (f"{FIRST},,{SECOND}", "has an empty part"),
+        (" , ", "has an empty part"),
+    ],
+)
+def test_secret_that_can_be_guessed_is_refused(variable: str, value: str, expected: str) -> None:
+    """One character as secret, or a comma in a chosen one, once let anybody sign events."""
+    with pytest.raises(ConfigError) as error:
+        Settings.load({variable: value})
+    message = str(error.value)
+    assert message.startswith(f"{variable}: ")
+    assert expected in message
+    assert "hush" not in message
+    assert FIRST not in message
+
+
+@given(st.lists(st.text("abcdefgh,: ", max_size=24), min_size=1, max_size=3).map(",".join))
+def test_accepted_secrets_are_never_short(value: str) -> None:
+    for variable, field in (
+        ("HEPPU_WEBHOOK_SECRET", "heppu_webhook_secret"),
+        ("BRIDGE_ADMIN_TOKEN", "bridge_admin_token"),
+    ):
+        try:
+            settings = Settings.load({variable: value})
+        except ConfigError:
+            continue
+        secrets = [getattr(item, "token", item).get_secret_value() for item in getattr(settings, field)]
+        assert all(len(secret) >= 16 for secret in secrets)
+        assert bool(secrets) == bool(value)
+
+
+def test_several_values_are_kept_in_order() -> None:
+    settings = Settings.load(
+        {"HEPPU_WEBHOOK_SECRET": f"{FIRST} , {SECOND}", "BRIDGE_SECRET_KEY": f"{SECOND},{FIRST}"}
+    )
+    assert settings.secrets == (FIRST.encode(), SECOND.encode())
+    assert settings.secret_keys == (SECOND, FIRST)
+
+
+def test_tokens_can_have_names() -> None:
+    settings = Settings.load({"BRIDGE_ADMIN_TOKEN": f"ada:{FIRST}, ben.k: {SECOND},{FIRST}:{SECOND}"})
+    tokens = [(token.name, token.token.get_secret_value()) for token in settings.bridge_admin_token]
+    assert tokens == [("ada", FIRST), ("ben.k", SECOND), (FIRST, SECOND)]
+
+
+def test_short_token_behind_a_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at least 16 characters"):
+        Settings.load({"BRIDGE_ADMIN_TOKEN": "ada-of-the-support-team:short"})
+
+
+def test_one_token_cannot_have_two_kinds_of_access() -> None:
+    with pytest.raises(ConfigError) as error:
+        Settings.load({"BRIDGE_ADMIN_TOKEN": f"ada:{FIRST}", "BRIDGE_METRICS_TOKEN": FIRST})
+    assert (
+        str(error.value)
+        == "BRIDGE_METRICS_TOKEN contains a token of BRIDGE_ADMIN_TOKEN: use different tokens"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "is_weak"),
+    [(FIRST, True), ("a" * 40, True), ("0123456789abcdefghijklmnopqrstuv", False), ("ada:" + FIRST, True)],
+)
+def test_weak_secrets_are_named(value: str, is_weak: bool) -> None:
+    settings = Settings.load({"BRIDGE_ADMIN_TOKEN": value})
+    assert settings.weak_secrets == (["BRIDGE_ADMIN_TOKEN"] if is_weak else [])
+
+
+# ------------------------------------------------------------ secrets in files
+
+
+@pytest.mark.parametrize("variable", [*OWN_SECRETS, "BRIDGE_DATABASE_URL"])
+def test_secret_can_be_in_a_file(tmp_path: Path, variable: str) -> None:
+    secret = "sqlite:///other.db" if variable == "BRIDGE_DATABASE_URL" else f"{FIRST},{SECOND}"
+    file = tmp_path / "secret"
+    file.write_text(f"{secret}\n")
+    from_file = Settings.load({f"{variable}_FILE": str(file)})
+    assert from_file == Settings.load({variable: secret})
+    assert unrecognized_variables({f"{variable}_FILE": str(file)}) == {}
+
+
+def test_required_secret_of_a_connection_can_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(b" pat-123\r\n")
+    settings = AccountSettings.from_environment({"CRM_EU_TOKEN_FILE": str(tmp_path / "token")}, "CRM_EU_")
+    assert settings.token.get_secret_value() == "pat-123"
+    assert AccountSettings.variables("CRM_")[-1] == "CRM_TOKEN_FILE"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "cannot read the secret from this file: No such file or directory"),
+        (b"", "it is empty"),
+        (b" \n", "it is empty"),
+        (b"\xff\xfe" * 10, "it is not UTF-8 text"),
+        (b"x" * 70_000, "it has more than 64 KiB"),
+    ],
+)
+def test_unreadable_secret_file_is_one_clear_error(
+    tmp_path: Path, content: bytes | None, expected: str
+) -> None:
+    file = tmp_path / "hush-hush"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError) as error:
+        AccountSettings.from_environment({"CRM_TOKEN_FILE": str(file)}, "CRM_")
+    message = str(error.value)
+    assert message.startswith("CRM_TOKEN_FILE: ")
+    assert expected in message
+    assert "hush-hush" not in message
+    assert "is not set" not in message
+
+
+def test_secret_and_its_file_cannot_both_be_set(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(FIRST)
+    environ = {"CRM_TOKEN": SECOND, "CRM_TOKEN_FILE": str(tmp_path / "token")}
+    with pytest.raises(ConfigError, match="set CRM_TOKEN or CRM_TOKEN_FILE, not both"):
+        AccountSettings.from_environment(environ, "CRM_")
+
+
+def test_plain_settings_are_not_read_from_files() -> None:
+    assert (
+        AccountSettings.from_environment(
+            {"CRM_TOKEN": FIRST, "CRM_RETURN_PATH_FILE": "/x"}, "CRM_"
+        ).return_path
+        is None
     )
