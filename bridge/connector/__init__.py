@@ -79,7 +79,12 @@ from bridge.connector.opt_outs import (
     flags_by_address,
 )
 from bridge.connector.params import ConnectorSettings, Email, Params, PhoneNumber, param
-from bridge.connector.related_records import RelatedRecords, forget_related_records, read_related_records
+from bridge.connector.related_records import (
+    RelatedRecords,
+    forget_related_records,
+    read_related_records,
+    remember_own_ticket,
+)
 from bridge.connector.response_limits import IncompleteResponse, ResponseReader, parts_to_send
 from bridge.connector.rule_checks import FROM_EVENT, ActionUse, Location, Place, RuleProblem
 from bridge.connector.sms import Segments, segments
@@ -199,6 +204,7 @@ __all__ = [
     "read_related_records",
     "refusal_notes",
     "remaining_seconds",
+    "remember_own_ticket",
     "resolve_contact",
     "resolve_contacts",
     "same_number",

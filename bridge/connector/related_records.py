@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 
-from bridge.connector.context import ContactCache
+from bridge.connector.context import ContactCache, Context
 
 RELATED_RECORDS_TTL = timedelta(hours=1)
+_OWN_TICKET_TTL = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,19 @@ ReadRelated = Callable[[Sequence[str]], Mapping[str, RelatedRecords]]
 
 
 def read_related_records(
-    cache: ContactCache, contact_ids: Iterable[str], read: ReadRelated
+    contexts: Mapping[str, Context], contact_ids: Mapping[str, str | None], read: ReadRelated
 ) -> dict[str, RelatedRecords]:
-    """Return the related records of each contact: from the cache, the others with one call of `read`."""
-    ids = list(dict.fromkeys(contact_ids))
-    if not ids:
+    """Return what each delivery's record is related to, by its key: what belongs to the contact.
+
+    It comes from the cache, or for all other contacts together from one call of `read`. A ticket that the bridge has
+    created for the conversation itself comes before the contact's only open one.
+    """
+    if not contexts:
         return {}
-    cached = cache.get([related_records_key(contact_id) for contact_id in ids])
+    cache = next(iter(contexts.values())).contact_cache
+    ids = [contact_id for contact_id in dict.fromkeys(contact_ids.values()) if contact_id]
+    tickets = {key: _own_ticket_key(context) for key, context in contexts.items()}
+    cached = cache.get([*map(related_records_key, ids), *tickets.values()])
     related = {
         contact_id: RelatedRecords(**json.loads(value))
         for contact_id in ids
@@ -54,17 +61,30 @@ def read_related_records(
             RELATED_RECORDS_TTL,
         )
         related |= new
-    return {contact_id: related.get(contact_id, RelatedRecords()) for contact_id in ids}
+    found = {key: related.get(contact_ids.get(key) or "", RelatedRecords()) for key in contexts}
+    return {
+        key: replace(item, ticket=ticket) if (ticket := cached.get(tickets[key])) else item
+        for key, item in found.items()
+    }
+
+
+def remember_own_ticket(context: Context, ticket_id: str) -> None:
+    """Remember the ticket that was created for a conversation, so that its call, note and messages are on it."""
+    context.contact_cache.remember({_own_ticket_key(context): ticket_id}, _OWN_TICKET_TTL)
 
 
 def forget_related_records(cache: ContactCache, contact_ids: Iterable[str]) -> None:
-    """Remove the related records of contacts from the cache: the CRM has refused one of them."""
+    """Remove the related records of contacts from the cache: the CRM has refused one of them, or has a new one."""
     cache.forget([related_records_key(contact_id) for contact_id in contact_ids])
 
 
 def related_records_key(contact_id: str) -> str:
     """Return the key of a contact's related records in the contact cache."""
     return f"related:{contact_id}"
+
+
+def _own_ticket_key(context: Context) -> str:
+    return f"ticket:{context.conversation_key}"
 
 
 def _to_json(related: RelatedRecords) -> str:

@@ -16,6 +16,7 @@ from bridge.connector import (
     first_line,
     param,
     per_conversation,
+    remember_own_ticket,
     text_with_details,
 )
 
@@ -80,6 +81,7 @@ def create_ticket(account: Account, params: CreateTicketParams, context: Context
     if not isinstance(result, Success):
         raise result
     if result.id is not None and context.existing_id is None:
+        remember_own_ticket(context, result.id)
         note = _associate_with_conversation(account, context, result.id)
         return replace(result, detail="; ".join(part for part in (result.detail, note) if part))
     return result

@@ -99,7 +99,7 @@ def write_drafts(
         draft = drafts[key]
         is_shown = contact is not None or (kind in ORPHANS_SHOWN and not draft.skip)
         if is_shown or key in existing_ids:
-            records[key] = _record(account, kind, draft, contact, related)
+            records[key] = _record(account, kind, draft, contact, related.get(key, RelatedRecords()))
         else:
             results[key] = Success(detail=draft.skip or "not logged")
     written = write_records(account, kind, records, existing_ids)
@@ -115,17 +115,15 @@ def _read_related(
     contacts: Mapping[str, ContactRef | None],
     existing_ids: Mapping[str, str],
 ) -> dict[str, RelatedRecords]:
-    """Return the related records of the contacts whose record is new, read for all of them together.
+    """Return the related records of each new record, read for all of them together.
 
     A contact that was just created has none.
     """
-    ids = [
-        contact.id
-        for key, contact in contacts.items()
-        if contact and not contact.created and key not in existing_ids
-    ]
-    cache = next(iter(drafts.values())).context.contact_cache
-    return read_related_records(cache, ids, partial(read_related, account))
+    contexts = {key: drafts[key].context for key in contacts if key not in existing_ids}
+    ids = {key: contact.id for key, contact in contacts.items() if contact and not contact.created}
+    return read_related_records(
+        contexts, {key: ids.get(key) for key in contexts}, partial(read_related, account)
+    )
 
 
 def _record(
@@ -133,9 +131,8 @@ def _record(
     kind: str,
     draft: Draft,
     contact: ContactRef | None,
-    related_by_contact: Mapping[str, RelatedRecords],
+    related: RelatedRecords,
 ) -> Record:
-    related = related_by_contact.get(contact.id, RelatedRecords()) if contact else RelatedRecords()
     notes = list(draft.notes)
     linked = {"contacts": contact.id} if contact else {}
     for linked_type, name in _LINK_FIELDS.items():

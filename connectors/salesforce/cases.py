@@ -12,6 +12,7 @@ from bridge.connector import (
     Properties,
     Success,
     fields_to_write,
+    forget_related_records,
     param,
     per_event,
     resolve_contact,
@@ -73,7 +74,7 @@ def close_case(org: Org, params: CloseCaseParams, context: Context) -> Success:
     if condition is None:
         return params.missing("Salesforce has no such contact")
     properties, _ = typed_properties(org, "Case", params.properties, "updateable")
-    names = ("Id", "IsClosed", *properties)
+    names = ("Id", "IsClosed", "ContactId", *properties)
     cases = org.query(select(names, "Case", f"{condition} ORDER BY CreatedDate DESC LIMIT 2"))
     if params.case and not cases:
         return params.missing("Salesforce has no case with this ID: check the param `case`")
@@ -87,6 +88,7 @@ def close_case(org: Org, params: CloseCaseParams, context: Context) -> Success:
     changes = fields_to_write(properties, newest)
     changes |= {"Status": params.status or org.closed_status("Case")}
     org.rest("PATCH", f"sobjects/Case/{require_id(newest['Id'])}", changes)
+    forget_related_records(context.contact_cache, [newest["ContactId"]] if newest.get("ContactId") else [])
     return Success(id=str(newest["Id"]), detail="closed")
 
 

@@ -16,8 +16,10 @@ from bridge.connector import (
     Success,
     fields_to_write,
     first_line,
+    forget_related_records,
     param,
     per_conversation,
+    remember_own_ticket,
     text_with_details,
     write_for_contact,
 )
@@ -27,6 +29,7 @@ from .account_errors import PERMISSION_SET
 from .contact_source import Contacts
 from .errors import DELETED_CODES, error_code, errors_in, record_result, refused_fields
 from .field_values import find_field, typed_properties
+from .lenient_writes import LEAD_PREFIX
 from .org import Org, typed
 from .permissions import CREATE_CASES
 from .sdk import SalesforceError, format_soql
@@ -98,8 +101,12 @@ def create_case(org: Org, params: CreateCaseParams, context: Context) -> Success
     key, query = context.conversation_key, params.contact_query(context, create=False, scope="contact:")
 
     def write(contacts: Mapping[str, ContactRef | None]) -> dict[str, Success | DeliveryError]:
-        result = _write(org, params, query, contacts[key])
-        is_stale = contacts[key] is not None and error_code(result) in DELETED_CODES
+        contact = contacts[key]
+        result = _write(org, params, query, contact)
+        if isinstance(result, Success) and result.id:
+            remember_own_ticket(context, result.id)
+            forget_related_records(context.contact_cache, [contact.id] if contact else [])
+        is_stale = contact is not None and error_code(result) in DELETED_CODES
         return {key: ContactDeleted() if is_stale else result}
 
     return write_for_contact(Contacts(org, object_types=("Contact",)), key, query, write)
@@ -111,14 +118,19 @@ def _write(
     context = query.context
     properties, _ = typed_properties(org, "Case", params.properties, "createable")
     record = _standard_fields(org, params, query, contact)
-    existing = context.existing_id or _find(org, context.conversation_key)
+    existing, task = context.existing_id, None
+    if existing is None:
+        existing, task = _find(org, context.conversation_key)
+    result = None
     if existing:
         overwrites = {name: item for name, item in properties.items() if item.mode == "overwrite"}
         changes = {name: value for name, value in record.items() if name in _UPDATED_FIELDS}
         result = _update(org, existing, changes | fields_to_write(overwrites, None))
-        if result is not None:
-            return result
-    return _create(org, params, context, record | fields_to_write(properties, None))
+    if result is None:
+        result = _create(org, params, context, record | fields_to_write(properties, None))
+    if task and isinstance(result, Success) and result.id:
+        _relate(org, task, result.id)
+    return result
 
 
 def _standard_fields(
@@ -167,13 +179,19 @@ def _origin(org: Org, context: Context) -> str | None:
     )
 
 
-def _find(org: Org, key: str) -> str | None:
-    """Return the ID of the conversation's case, which an attempt with a lost response may have created."""
-    field = org.settings.case_field
-    condition = format_soql(f"{field} = {{}} LIMIT 1", key)
-    with _field_required(field):
-        rows = org.query(select(("Id",), "Case", condition))
-    return str(rows[0]["Id"]) if rows else None
+def _find(org: Org, key: str) -> tuple[str | None, Record | None]:
+    """Return the ID of the conversation's case, which an attempt with a lost response may have created, and its Task.
+
+    The Task is that of `log_call` or `log_chat`, if it is logged already.
+    """
+    field, of_task = org.settings.case_field, format_soql(f"{org.settings.task_field} = {{}} LIMIT 1", key)
+    query = select(("Id",), "Case", format_soql(f"{field} = {{}} LIMIT 1", key))
+    found = org.query_together({"Case": query, "Task": select(("Id", "WhoId", "WhatId"), "Task", of_task)})
+    if "Case" not in found:
+        with _field_required(field):
+            found["Case"] = org.query(query)
+    cases, tasks = found["Case"], found.get("Task")
+    return str(cases[0]["Id"]) if cases else None, tasks[0] if tasks else None
 
 
 @contextmanager
@@ -192,6 +210,12 @@ def _field_required(field: str) -> Iterator[None]:
             fix="run `bridge connections setup salesforce`, then grant Read and Edit access to the field in "
             f"{PERMISSION_SET}",
         ) from error
+
+
+def _relate(org: Org, task: Record, case_id: str) -> None:
+    """Relate the conversation's Task to its new case, unless it is related to something else or of a lead."""
+    if not task["WhatId"] and not str(task["WhoId"] or "").startswith(LEAD_PREFIX):
+        org.collection("PATCH", "", [typed("Task", {"id": task["Id"], "WhatId": case_id})])
 
 
 def _update(org: Org, case_id: str, changes: Record) -> Success | DeliveryError | None:

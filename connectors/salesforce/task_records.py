@@ -15,7 +15,6 @@ from bridge.connector import (
     ContactDeleted,
     ContactRef,
     Context,
-    RelatedRecords,
     Success,
     forget_related_records,
     read_related_records,
@@ -78,16 +77,15 @@ def _write_tasks(
     An update leaves an owner and a related record that the
     rule does not name as they are: a colleague may have changed them.
     """
-    cache = next(iter(items.values())).context.contact_cache
-    ids = [contact.id for contact in contacts.values() if contact is not None]
-    related = read_related_records(cache, ids, partial(read_related, org))
+    contexts = {key: items[key].context for key in contacts}
+    ids = {key: contact.id if contact else None for key, contact in contacts.items()}
+    related = read_related_records(contexts, ids, partial(read_related, org))
     records: dict[str, Record] = {}
     transcripts: dict[str, Sequence[str]] = {}
     notes: dict[str, list[str]] = {}
     for key, contact in contacts.items():
-        params, context = items[key].params, items[key].context
-        record_id = contact.id if contact else None
-        found = references(org, params, related.get(record_id or "", RelatedRecords()), record_id)
+        params, context, record_id = items[key].params, contexts[key], ids[key]
+        found = references(org, params, related[key], record_id)
         kept = found.derived if context.existing_id else set()
         fields = {name: value for name, value in found.fields.items() if name not in kept}
         task = build(key, contact)
@@ -99,9 +97,8 @@ def _write_tasks(
         org, records, {key: task_id for key, task_id in existing_ids.items() if task_id is not None}
     )
     if refused := [key for key, result in results.items() if result.refused]:
-        forget_related_records(
-            cache, [contact.id for key in refused if (contact := contacts[key]) is not None]
-        )
+        cache = next(iter(contexts.values())).contact_cache
+        forget_related_records(cache, [record_id for key in refused if (record_id := ids[key])])
     written = {key: _result(results[key].result, contacts[key], notes[key]) for key in records}
     return written | _write_transcripts(org, records, transcripts, written)
 

@@ -175,6 +175,30 @@ def test_call_that_is_logged_after_the_ticket_is_associated_with_it(
     assert sandbox.hubspot.associated("calls", logged, "tickets") == [ticket]
 
 
+@pytest.mark.parametrize("first", ["create_ticket", "log_call"])
+@pytest.mark.parametrize("phone", [None, "anonymous"])
+def test_call_and_ticket_of_a_conversation_are_associated_in_either_order_despite_other_tickets(
+    hubspot: CrmConnection, sandbox: RunningSandbox, first: str, phone: str | None
+) -> None:
+    hubspot.deliver(
+        "log_call", call(hubspot, "conv_0")
+    )  # from here on, what belongs to the contact is cached
+    [contact] = sandbox.hubspot.contacts
+    other = sandbox.hubspot.add("tickets", subject="Old", hs_pipeline_stage="911201").id
+    sandbox.hubspot.link("contacts", contact.id, "tickets", other)
+    source_event = call(hubspot)
+    if phone:
+        metadata = {"contactPhone": phone}
+        source_event = event(changes=dict(source_event.body) | {"metadata": metadata}, clock=hubspot.clock)
+    second = {"create_ticket": "log_call", "log_call": "create_ticket"}[first]
+    results = {action: hubspot.deliver(action, source_event) for action in (first, second)}
+    ticket = str(results["create_ticket"].id)
+    associated = sandbox.hubspot.associated("calls", str(results["log_call"].id), "tickets")
+    # A call that is logged first is on the only ticket that is open then.
+    assert set(associated) - {other} == {ticket}
+    assert other not in associated or (first == "log_call" and not phone)
+
+
 def test_ticket_of_a_chat_is_associated_with_its_note(
     hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:

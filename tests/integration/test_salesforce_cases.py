@@ -223,6 +223,45 @@ def test_hidden_cases_pause_the_account(salesforce: CrmConnection, sandbox: Runn
 # ------------------------------------------------------------------------------------------------ closing
 
 
+@pytest.mark.parametrize("first", ["create_case", "log_call"])
+@pytest.mark.parametrize("caller", ["contact", "anonymous"])
+def test_call_of_a_conversation_is_related_to_its_case_in_either_order(
+    salesforce: CrmConnection, sandbox: RunningSandbox, first: str, caller: str
+) -> None:
+    sandbox.salesforce.add("Contact", LastName="Lindqvist", Email=EMAIL)
+    salesforce.deliver("log_call", event(clock=salesforce.clock))  # now what belongs to the contact is cached
+    changes: dict[str, Any] = {"conversationId": "conv_case"}
+    if caller == "anonymous":
+        changes |= {"metadata": {"contactPhone": "anonymous"}}
+    source_event = event(changes=changes, clock=salesforce.clock)
+    second = {"create_case": "log_call", "log_call": "create_case"}[first]
+    results = {action: salesforce.deliver(action, source_event) for action in (first, second)}
+    [task] = [task for task in sandbox.salesforce.tasks if task["Conversation_Id__c"] == "conv_case"]
+    assert task["WhatId"] == results["create_case"].id
+
+
+def test_task_that_is_related_to_something_else_stays_there(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    contact = sandbox.salesforce.add("Contact", LastName="Lindqvist", Email=EMAIL).id
+    other = sandbox.salesforce.add("Case", ContactId=contact, Subject="Old").id
+    salesforce.deliver("log_call", call(salesforce))
+    salesforce.deliver("create_case", call(salesforce))
+    assert sandbox.salesforce.tasks[0]["WhatId"] == other
+
+
+def test_new_or_closed_case_is_noticed_by_the_next_call(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    sandbox.salesforce.add("Contact", LastName="Lindqvist", Email=EMAIL)
+    salesforce.deliver("log_call", event(clock=salesforce.clock))
+    created = salesforce.deliver("create_case", call(salesforce))
+    salesforce.deliver("log_call", event(clock=salesforce.clock))
+    salesforce.deliver("close_case", call(salesforce), {"case": created.id})
+    salesforce.deliver("log_call", event(clock=salesforce.clock))
+    assert [task["WhatId"] for task in sandbox.salesforce.tasks] == [None, created.id, None]
+
+
 def test_closing_a_case_does_not_hand_it_to_another_owner(
     salesforce: CrmConnection, sandbox: RunningSandbox
 ) -> None:
