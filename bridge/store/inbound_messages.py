@@ -17,8 +17,8 @@ from bridge.policy.stop_requests import StopRequest, read_stop_request
 from bridge.store import schema
 from bridge.store.bridge_events import BridgeEvent, insert_bridge_events
 from bridge.store.database import Database
+from bridge.store.event_rows import event_from_row
 from bridge.store.opt_outs import OptOutChange
-from bridge.store.routing import event_from_row
 
 REPLY_WINDOW: Final = timedelta(days=7)
 """For so long a text counts as the reply to the last message that was sent to its number."""

@@ -25,10 +25,11 @@ from bridge.store.connections import active_pause
 from bridge.store.contact_history import history_in
 from bridge.store.database import Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery, lock_deliveries
+from bridge.store.event_rows import event_from_row
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.queries import NotFound
 from bridge.store.retention import ERASED
-from bridge.store.routing import Route, delivery_row, event_from_row, store_rules_version
+from bridge.store.routing import Route, delivery_row, store_rules_version
 from bridge.store.transitions import Change, apply_transitions
 
 Resolution = Literal["delivered", "retry", "discard"]
@@ -359,8 +360,8 @@ def _route_again(
 def accept_rejected_request(database: Database, actor: str, request_id: str) -> ActionResult:
     """Accept a rejected request as an event; its signature must be valid.
 
-    A conflict becomes an event of its own, next to the stored one that has the same identity. If the process dies between
-    the two transactions, the action can be repeated: the event is then a duplicate.
+    A conflict becomes an event of its own, next to the stored one that has the same identity. If the process dies
+    between the two transactions, the action can be repeated: the event is then a duplicate.
     """
     table = schema.rejected_requests
     with database.read() as conn:

@@ -16,7 +16,7 @@ from bridge.lifecycle import DeliveryState, FailureReason, SuppressReason
 from bridge.store import schema
 from bridge.store.contact_rows import deliveries_of, events_of, narrow
 from bridge.store.database import Database
-from bridge.store.routing import event_from_row
+from bridge.store.event_rows import event_from_row
 
 STATES = tuple(DeliveryState)
 REASONS = (*SuppressReason, *FailureReason)

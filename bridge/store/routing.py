@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Select, select
 
 from bridge.clock import uptime
 from bridge.contacts.address import address_key
 from bridge.errors import StoreUnavailable
-from bridge.events import Event, StoredEvent
+from bridge.events import Event
 from bridge.ids import new_id
 from bridge.lifecycle import Transition
 from bridge.rules.counting import History
@@ -27,6 +27,7 @@ from bridge.store.bulk import bulk_insert, bulk_update
 from bridge.store.contact_history import history_in
 from bridge.store.database import Database
 from bridge.store.deliveries import Delivery, DeliveryOptions
+from bridge.store.event_rows import event_from_row
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,6 @@ MAX_ROUTING_SECONDS = 1.0
 
 _EVENT_COLUMNS = ("id", "dedupe_key", "received_at", "type", "conversation_id", "body")
 """The columns that an Event is built from."""
-
-
-def event_from_row(row: Row[Any], default_country: str | None) -> Event:
-    """Build an Event from an `events` row. The body is empty if it was pruned or erased.
-
-    `default_country` is that of the database.
-    """
-    if row.body is None:
-        body = {"event": row.type, "conversationId": row.conversation_id}
-        return Event(body, row.dedupe_key, row.received_at, row.id, default_country)
-    return StoredEvent(row.body, row.type, row.dedupe_key, row.received_at, row.id, default_country)
 
 
 def _select_events(database: Database, conn: Connection, query: Select[*tuple[Any, ...]]) -> dict[str, Event]:

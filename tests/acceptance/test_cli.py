@@ -41,6 +41,12 @@ def test_help_imports_no_heavy_modules() -> None:
     assert result.stdout.strip() == "[]", result.stderr
 
 
+def test_commands_that_list_events_import_neither_rules_nor_http_clients() -> None:
+    code = "import sys, bridge.store.queries; print(sorted({'bridge.rules', 'httpx', 'requests'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert result.stdout.strip() == "[]", result.stderr
+
+
 def test_help_lists_every_command(tmp_path: Path) -> None:
     commands = (
         "serve", "worker", "sandbox", "demo", "check", "explain", "test", "plan", "schema", "send", "events",
