@@ -98,6 +98,17 @@ def test_smtp_reply_without_end_after_the_message_leaves_the_outcome_unknown(
     assert len(sandbox.email.messages) == 1
 
 
+def test_reused_smtp_connection_has_new_limits_for_every_reply(sandbox: RunningSandbox) -> None:
+    params = {"to": "maya@example.com", "subject": "Hello", "text": "Hello"}
+    with connected(sandbox, "email") as connection:
+        connection.run("send", params, event=event("call.completed", CONTACT), seconds=0.5)
+        [(smtp, _)] = connection.client._idle
+        smtp.file.raw.limits._until = 0.0  # as if the attempt were long over
+        connection.run("send", params, event=event("call.completed", CONTACT))
+        assert connection.client._idle[0][0] is smtp
+    assert len(sandbox.email.messages) == 2
+
+
 @pytest.mark.parametrize(
     "fault",
     [
