@@ -20,10 +20,11 @@ from bridge.connector import (
 from bridge.errors import LookupInconclusive, PermanentError
 
 from .contact_source import Contacts, read_contact
+from .errors import errors_in
 from .field_values import typed_properties
 from .org import Org
 from .permissions import CLOSE_CASES
-from .sdk import format_soql
+from .sdk import SalesforceError, format_soql
 from .settings import ID_PATTERN, connector
 from .soql import require_id, select
 
@@ -86,8 +87,13 @@ def close_case(org: Org, params: CloseCaseParams, context: Context) -> Success:
         )
     newest = cases[0]
     changes = fields_to_write(properties, newest)
+    read_again = org.values_read_again
     changes |= {"Status": params.status or org.closed_status("Case")}
-    org.rest("PATCH", f"sobjects/Case/{require_id(newest['Id'])}", changes)
+    try:
+        org.rest("PATCH", f"sobjects/Case/{require_id(newest['Id'])}", changes)
+    except SalesforceError as error:
+        codes = [code for code, _, _ in errors_in(error)]
+        raise next(filter(None, (org.refused_value(code, read_again) for code in codes)), error) from None
     forget_related_records(context.contact_cache, [newest["ContactId"]] if newest.get("ContactId") else [])
     return Success(id=str(newest["Id"]), detail="closed")
 

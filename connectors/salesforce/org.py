@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Literal
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from bridge.errors import AccountError, ConfigError, OutcomeUnknown, PermanentError
+from bridge.errors import AccountError, ConfigError, OutcomeUnknown, PermanentError, TransientError
 
 from .account_errors import PERMISSION_SET, hidden_object
 from .describe import FieldDescription, read_fields
@@ -23,6 +24,8 @@ BATCH_SIZE = 200
 """Salesforce's limit for one sObject collection."""
 _STATUS_CACHE_SECONDS = 6 * 3600.0
 _FIELDS_CACHE_SECONDS = 3600.0
+_MIN_SECONDS_BETWEEN_READS = 60.0
+"""A value that Salesforce still refuses so soon after the org's values were read is the rule's own mistake."""
 EMAIL_FLAG, CALL_FLAG = "HasOptedOutOfEmail", "DoNotCall"
 """Fields of contacts and leads that say that the person wants no emails, or no calls."""
 _DEFAULT_CLOSED_STATUS = {"Task": "Completed", "Case": "Closed"}
@@ -40,6 +43,8 @@ class Org:
         self.task_field_missing_until = 0.0
         """Time (monotonic) until which the External ID field of Tasks is taken to be missing."""
         self._fields: dict[str, tuple[float, Mapping[str, FieldDescription]]] = {}
+        self.values_read_again = float("-inf")
+        """Time (monotonic) at which the cached statuses and picklists were last given up because of a refused value."""
         self.owners = Owners(self.query)
         self.match_fields = MatchFields()
         self.close = self.session.close
@@ -123,6 +128,25 @@ class Org:
             fields = read_fields(self.describe(object_type))
             cached = self._fields[object_type] = (time.monotonic() + _FIELDS_CACHE_SECONDS, fields)
         return cached[1]
+
+    def refused_value(self, code: str, read_again: float) -> TransientError | None:
+        """Return the error for a value that the org may have renamed since it was cached. None: it is another error.
+
+        The next attempt reads the values anew. `read_again` is `values_read_again` when this attempt began.
+        """
+        if code != "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST":
+            return None
+        now = time.monotonic()
+        if read_again == self.values_read_again:
+            if now < read_again + _MIN_SECONDS_BETWEEN_READS:
+                return None
+            self.values_read_again = now
+            self._fields.clear()
+            self._closed_status.clear()
+        return TransientError(
+            "Salesforce refuses a value of a picklist: the org's values are read again",
+            retry_after=timedelta(seconds=1),
+        )
 
     def task_types(self) -> Sequence[str]:
         """Return the values of Task.Type, none if the integration user may not write the field."""

@@ -55,6 +55,7 @@ def log_tasks(org: Org, items: Mapping[str, BatchItem[P]], build: BuildTask) -> 
 
     If all contacts are cached, that is one request.
     """
+    read_again = org.values_read_again
     queries = {
         key: item.params.new_record_query(org, item.context, item.params.owner) for key, item in items.items()
     }
@@ -63,7 +64,7 @@ def log_tasks(org: Org, items: Mapping[str, BatchItem[P]], build: BuildTask) -> 
         queries,
         lambda contacts: _write_tasks(org, items, build, contacts),
     )
-    return [results[key] for key in items]
+    return [org.refused_value(error_code(results[key]), read_again) or results[key] for key in items]
 
 
 def _write_tasks(

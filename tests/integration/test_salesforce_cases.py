@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from bridge.errors import AccountError, LookupInconclusive, OutcomeUnknown, PermanentError
+from bridge.errors import (
+    AccountError,
+    LookupInconclusive,
+    OutcomeUnknown,
+    PermanentError,
+    TransientError,
+)
 from bridge.events import Event
 from bridge.sandbox import RunningSandbox
 from bridge.sandbox.salesforce.records import QUEUE_ID, SALES_USER_ID, USER_ID
@@ -221,6 +227,18 @@ def test_hidden_cases_pause_the_account(salesforce: CrmConnection, sandbox: Runn
 
 
 # ------------------------------------------------------------------------------------------------ closing
+
+
+def test_closed_status_that_was_renamed_meanwhile_delays_the_case_only(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    first, second = (sandbox.salesforce.add("Case", Subject="Flat tire").id for _ in range(2))
+    salesforce.deliver("close_case", call(salesforce), {"case": first})
+    sandbox.salesforce.set_statuses("Case", {"New": False, "Finished": True})
+    with pytest.raises(TransientError):
+        salesforce.deliver("close_case", call(salesforce), {"case": second})
+    salesforce.deliver("close_case", call(salesforce), {"case": second})
+    assert sandbox.salesforce.cases[1]["Status"] == "Finished"
 
 
 @pytest.mark.parametrize("first", ["create_case", "log_call"])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.connector import ContactProfile, Success
-from bridge.errors import OutcomeUnknown, PermanentError
+from bridge.errors import OutcomeUnknown, PermanentError, TransientError
 from bridge.sandbox import RunningSandbox
 from bridge.sandbox.salesforce.schema import Field
 from bridge.testing import event
@@ -78,6 +78,39 @@ def test_task_is_related_to_the_only_open_case_or_opportunity(
         {"case": add_case, "opportunity": add_opportunity}[kind](sandbox, contact)
     salesforce.deliver(action)
     assert sandbox.salesforce.tasks[0]["WhatId"] == ids.get(related or "")
+
+
+@pytest.mark.parametrize("action", ["log_call", "log_chat", "log_message"])
+def test_closed_status_that_was_renamed_meanwhile_loses_no_task(
+    salesforce: CrmConnection, sandbox: RunningSandbox, action: str
+) -> None:
+    params = {"body": "Hello", "channel": "sms"} if action == "log_message" else {}
+    salesforce.deliver("log_call")
+    sandbox.salesforce.set_statuses("Task", {"Open": False, "Done": True})
+    [waiting, other] = events = call_events(2, salesforce.clock)
+    assert all(isinstance(item, TransientError) for item in salesforce.deliver_all(action, events, params))
+    salesforce.deliver(action, waiting, params)
+    salesforce.deliver(action, other, params)
+    assert [task["Status"] for task in sandbox.salesforce.tasks[1:]] == ["Done", "Done"]
+
+
+def test_wrong_value_of_the_rule_is_retried_once_only(
+    salesforce: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    params = {"properties": {"Status": "Dnoe"}}
+    with pytest.raises(TransientError):
+        salesforce.deliver("log_call", params=params)
+    for _ in range(2):
+        with pytest.raises(PermanentError, match="INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST"):
+            salesforce.deliver("log_call", params=params)
+
+
+def test_attempt_that_began_before_the_values_were_read_again_is_retried(salesforce: CrmConnection) -> None:
+    org, code = salesforce.connected.client, "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST"
+    began = org.values_read_again
+    assert org.refused_value("STRING_TOO_LONG", began) is None
+    assert [type(org.refused_value(code, began)) for _ in range(2)] == [TransientError, TransientError]
+    assert org.refused_value(code, org.values_read_again) is None
 
 
 @pytest.mark.parametrize("kind", ["case", "opportunity"])
