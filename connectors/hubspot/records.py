@@ -38,7 +38,14 @@ ASSOCIATION_TYPES: Mapping[str, Mapping[str, int]] = {
     "tickets": {"contacts": 16, "companies": 339, "deals": 28},
 }
 """HubSpot's association type IDs from each type of record. The opposite direction has other IDs."""
-_SET_ONCE: Collection[str] = (OWNER_PROPERTY, "hs_pipeline", "hs_pipeline_stage", "source_type")
+_SET_ONCE: Collection[str] = (
+    OWNER_PROPERTY,
+    "subject",
+    "hs_pipeline",
+    "hs_pipeline_stage",
+    "hs_ticket_priority",
+    "source_type",
+)
 """Properties of a new record that an update leaves alone, because users may have changed them since."""
 LINKED_TYPES: Mapping[str, str] = {
     "contacts": "contact",

@@ -71,9 +71,15 @@ def test_later_event_of_the_conversation_updates_the_ticket_and_leaves_what_user
 ) -> None:
     first = hubspot.deliver("create_ticket", call(hubspot), {"properties": {"hs_resolution": "open"}})
     [ticket] = sandbox.hubspot.tickets
+    chosen = {
+        "hs_pipeline_stage": "911203",
+        "hubspot_owner_id": "70012",
+        "subject": "Bent wheel",
+        "hs_ticket_priority": "LOW",
+    }
     sandbox.hubspot.crm.update(
         sandbox.hubspot.crm.types["tickets"], ticket,
-        {"hs_pipeline_stage": "911203", "hubspot_owner_id": "70012"}, hubspot.clock.now(),
+        chosen, hubspot.clock.now(),
     )  # fmt: skip
     later = event(
         "call.completed",
@@ -83,12 +89,12 @@ def test_later_event_of_the_conversation_updates_the_ticket_and_leaves_what_user
         first.id,
         None,
     ):  # None: the bridge does not know of the first ticket, but HubSpot does
-        result = hubspot.deliver("create_ticket", later, {"owner": "70011"}, existing_id=existing_id)
+        params = {"owner": "70011", "subject": "Wheel", "priority": "HIGH"}
+        result = hubspot.deliver("create_ticket", later, params, existing_id=existing_id)
         assert result.id == first.id
     [ticket] = sandbox.hubspot.tickets
     assert ticket.properties["content"].startswith("Called again.")
-    assert ticket.properties["hs_pipeline_stage"] == "911203"
-    assert ticket.properties["hubspot_owner_id"] == "70012"
+    assert {name: ticket.properties[name] for name in chosen} == chosen
 
 
 def test_retry_after_a_lost_response_creates_no_second_ticket(
