@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
-import jwt
 
 from bridge.connector import http_client, parse_retry_after
 from bridge.errors import AuthenticationError, DeliveryError, RateLimited, TransientError
@@ -106,6 +105,8 @@ class TokenSource:
         return url, form | {"grant_type": "client_credentials", "scope": EXCHANGE_SCOPE}
 
     def _service_account_request(self, url: str) -> tuple[str, dict[str, str]]:
+        import jwt  # and with it cryptography: only service accounts need them
+
         path = self._settings.oauth_service_account_file
         try:
             key = json.loads(path.read_bytes() if path else b"")
