@@ -1,4 +1,7 @@
-"""Argument parsing: timestamps, durations and IDs. An invalid value is wrong usage, exit code 2."""
+"""Arguments: help that commands share, and parsing of timestamps, durations and IDs.
+
+An invalid value is wrong usage, exit code 2.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,10 @@ from datetime import UTC, date, datetime, time, timedelta
 import typer
 
 from bridge.clock import Clock
+
+EVENT_HELP = "Sample name (call.busy), ID of a stored event (evt_...), path of a file, or - for stdin."
+SET_HELP = "Field to change first, such as metadata.contactPhone=+14155550123. Repeatable."
+"""Help of the EVENT argument and of --set. They are here, because `bridge.cli.event_input` loads the events."""
 
 LISTING_COMMANDS = {
     "evt": "events",

@@ -15,9 +15,6 @@ from bridge.events import EVENT_TYPES
 from bridge.json_values import parse_body, set_field
 from bridge.samples import refresh_sample, sample
 
-EVENT_HELP = "Sample name (call.busy), ID of a stored event (evt_...), path of a file, or - for stdin."
-SET_HELP = "Field to change first, such as metadata.contactPhone=+14155550123. Repeatable."
-
 
 @dataclass(frozen=True)
 class EventInput:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.event_input import EVENT_HELP, SET_HELP
+from bridge.cli.arguments import EVENT_HELP, SET_HELP
 from bridge.cli.output import Json, render
 
 _PANEL = "Rules"

@@ -34,7 +34,7 @@ from tests.acceptance.service_process import (
 def test_help_imports_no_heavy_modules() -> None:
     heavy = {
         "sqlalchemy", "pydantic", "starlette", "httpx", "hubspot", "twilio", "simple_salesforce", "jinja2",
-        "rich.table",
+        "rich.table", "bridge.events", "phonenumbers", "email_validator",
     }  # fmt: skip
     code = f"import sys, bridge.cli; print([name for name in {sorted(heavy)!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
@@ -52,6 +52,7 @@ def test_help_lists_every_command(tmp_path: Path) -> None:
         "serve", "worker", "sandbox", "demo", "check", "explain", "test", "plan", "schema", "send", "events",
         "deliveries", "show", "audit", "retry", "replay", "cancel", "resolve", "rejected", "pause", "resume",
         "connections", "contacts", "connectors", "opt-outs", "erase", "prune", "init", "heppu", "db",
+        "sessions",
     )  # fmt: skip
     text = run_process(tmp_path, clean_environment(COLUMNS="200"), "--help").stdout
     for command in commands:
