@@ -26,6 +26,7 @@ from bridge.connector import (
     failure_from_exception,
     http_client,
     is_loopback,
+    is_public,
     param,
     parse_retry_after,
     per_event,
@@ -190,7 +191,7 @@ class Sender:
             raise TransientError("the URL's host does not resolve in DNS", reason="network") from error
         addresses = [ipaddress.ip_address(str(item[4][0]).partition("%")[0]) for item in resolved]
         if not self._settings.allow_private and not is_loopback(target.host):
-            addresses = [address for address in addresses if address.is_global]
+            addresses = [address for address in addresses if is_public(address)]
         if not addresses:
             raise PermanentError(
                 "the URL's host resolves to a private address; to allow it, set HTTP_ALLOW_PRIVATE=true",

@@ -97,6 +97,7 @@ from bridge.connector.transport import (
     failure_from_status,
     http_client,
     is_loopback,
+    is_public,
     parse_retry_after,
 )
 from bridge.contacts.address import address_key
@@ -191,6 +192,7 @@ __all__ = [
     "forget_related_records",
     "http_client",
     "is_loopback",
+    "is_public",
     "items_by_conversation",
     "nearest",
     "normalize_email",

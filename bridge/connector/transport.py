@@ -47,6 +47,9 @@ from bridge.settings import check_no_user_info
 
 CONNECT_SECONDS = 3.0
 _MAX_RETRY_AFTER = timedelta(days=7)
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_6TO4 = ipaddress.IPv6Network("2002::/16")
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _POOL_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
 
 _NEVER_CONNECTED = (
@@ -78,6 +81,19 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Return whether an address is one host of the public internet, also if it stands for an IPv4 address.
+
+    An IPv6 address must be global unicast, and not of 6to4, which leads to an IPv4 address; NAT64 counts as the IPv4
+    address in it, because networks without IPv4 resolve every name to NAT64.
+    """
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        return address in _GLOBAL_UNICAST and address not in _6TO4 and address.is_global
+    return address.is_global and not address.is_multicast
 
 
 def _https_url(value: str) -> str:
