@@ -12,13 +12,13 @@ import uvicorn
 
 from bridge.cli.connection_limits import ConnectionLimits
 from bridge.telemetry import Metrics
-from bridge.web.rejections import Rejections
+from bridge.web.rejection_log import RejectionLog
 
 
 @contextmanager
 def serving(app: Any, **config: Any) -> Iterator[str]:
     """Serve `app`, by default with the limits of `bridge serve`, and yield its URL, `http://127.0.0.1:PORT`."""
-    config.setdefault("http", ConnectionLimits(Rejections(Metrics())).protocol)
+    config.setdefault("http", ConnectionLimits(RejectionLog(Metrics())).protocol)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, **config))

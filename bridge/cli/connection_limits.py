@@ -1,8 +1,7 @@
 """Connection limits: how many connections may be open, and how much memory the requests in flight may hold.
 
 All of them are connections of strangers until a signature is verified. If there is no room for a new one, the
-connection that has kept the server waiting longest is closed: a request that somebody means is complete within
-milliseconds.
+connection that has kept the server waiting longest is closed: a genuine request is complete within milliseconds.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import asyncio
 import resource
 from typing import TYPE_CHECKING, Any, Final
 
-from bridge.web.rejections import Rejections
+from bridge.web.rejection_log import RejectionLog
 
 if TYPE_CHECKING:
     from bridge.cli.http_limits import BoundedProtocol
@@ -45,9 +44,9 @@ class ConnectionLimits:
     """The open connections of one server, and the limits that they share."""
 
     def __init__(
-        self, rejections: Rejections, max_connections: int = MAX_CONNECTIONS, max_bytes: int = MAX_BYTES
+        self, rejection_log: RejectionLog, max_connections: int = MAX_CONNECTIONS, max_bytes: int = MAX_BYTES
     ) -> None:
-        self.rejections = rejections
+        self.rejection_log = rejection_log
         self.max_connections = max_connections
         self.max_bytes = max_bytes
         self.bytes_held = 0
@@ -84,11 +83,17 @@ class ConnectionLimits:
         return True
 
     def make_room(self, connection: BoundedProtocol) -> None:
-        """Refuse the request that has held a large share of the memory longest, or else the one of `connection`."""
+        """Refuse the requests that have held a large share of the memory longest, or else that of `connection`.
+
+        An eighth is freed at once, so that a flood of bodies does not search for room with every packet.
+        """
         candidates = [other for other in self.open if other.bytes_held and other.is_evictable]
         average = sum(other.bytes_held for other in candidates) / max(1, len(candidates))
-        victim = next((other for other in candidates if other.bytes_held >= average), connection)
-        victim.refuse(503, "memory", f"requests in flight hold more than {self.max_bytes} bytes")
+        victims = [other for other in candidates if other.bytes_held >= average] or [connection]
+        for victim in victims:
+            if self.bytes_held <= self.max_bytes * 7 / 8:
+                break
+            victim.refuse(503, "memory", f"requests in flight hold more than {self.max_bytes} bytes")
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Close every connection whose deadline has passed."""

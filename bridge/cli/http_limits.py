@@ -179,7 +179,7 @@ class BoundedProtocol(HttpToolsProtocol):
         is_idle = self._group is self._limits.idle
         if not is_idle:
             scope: Any = self.scope or {"client": self.client}
-            self._limits.rejections.report(kind, "request rejected", scope, status=status, detail=detail)
+            self._limits.rejection_log.report(kind, "request rejected", scope, status=status, detail=detail)
         is_next = self._is_answered or (self.cycle is self._running and not self.cycle.response_started)
         if is_next and not (is_idle or self._is_draining or self._is_stalled):
             self.transport.write(_RESPONSES[status])

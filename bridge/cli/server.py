@@ -72,7 +72,7 @@ class ServiceRunner:
         self._listener = listener
         self._supervisor = supervisor
         self._stop: asyncio.Task[None] | None = None
-        limits = ConnectionLimits(web.rejections, connections_for(raise_file_limit()))
+        limits = ConnectionLimits(web.rejection_log, connections_for(raise_file_limit()))
         service.metrics.open_connections.set_function(lambda: len(limits.open))
         self._server = HttpServer(
             uvicorn.Config(

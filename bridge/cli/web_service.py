@@ -20,7 +20,7 @@ from bridge.web.callbacks import callback_routes
 from bridge.web.dashboard import dashboard_routes
 from bridge.web.health import CachedStats, WorkerMetrics
 from bridge.web.html import static_routes
-from bridge.web.rejections import Rejections
+from bridge.web.rejection_log import RejectionLog
 from bridge.web.unsubscribe import unsubscribe_routes
 from bridge.web.webhook import Receiver, ReceiverSettings
 from bridge.web.wrong_tokens import WrongTokens
@@ -32,7 +32,7 @@ class WebService:
 
     app: Starlette
     receiver: Receiver
-    rejections: Rejections
+    rejection_log: RejectionLog
     generated_token: str | None
     """The admin token that opens it if BRIDGE_ADMIN_TOKEN is not set; it must be shown to the operator."""
 
@@ -44,16 +44,16 @@ def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None
     """
     settings, database, rules = service.settings, service.database, service.rules
     public_url = settings.bridge_public_url
-    rejections = Rejections(service.metrics, settings.bridge_trusted_proxies)
+    rejection_log = RejectionLog(service.metrics, settings.bridge_trusted_proxies)
     receiver = Receiver(
         database,
         ReceiverSettings(settings.secrets, settings.heppu_timestamp_tolerance),
         service.metrics,
-        rejections,
+        rejection_log,
         database.clock,
     )
     generated_token = None if settings.bridge_admin_token else secrets.token_urlsafe(24)
-    wrong_tokens = WrongTokens(database, service.metrics, rejections, settings.bridge_trusted_proxies)
+    wrong_tokens = WrongTokens(database, service.metrics, rejection_log, settings.bridge_trusted_proxies)
     admin = AdminAuth(
         _token_table(settings, generated_token),
         database,
@@ -70,14 +70,14 @@ def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None
         public_routes=[
             *admin.login_routes(),
             *static_routes(),
-            *callback_routes(database, service.accounts.get, public_url, service.metrics, rejections),
+            *callback_routes(database, service.accounts.get, public_url, service.metrics, rejection_log),
             *unsubscribe_routes(database, settings.secret_keys),
         ],
         admin_routes=[*api_routes(admin_service), *dashboard_routes(admin_service)],
         worker_metrics=worker_metrics,
         rules_load_error=lambda: rules.load_error,
     )
-    return WebService(app, receiver, rejections, generated_token)
+    return WebService(app, receiver, rejection_log, generated_token)
 
 
 def _token_table(settings: Settings, generated_token: str | None) -> TokenTable:

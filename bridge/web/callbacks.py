@@ -23,7 +23,7 @@ from bridge.errors import Refused, StoreUnavailable
 from bridge.store.database import Database
 from bridge.store.delivery_status import apply_callback
 from bridge.telemetry import Metrics, log
-from bridge.web.rejections import Rejections
+from bridge.web.rejection_log import RejectionLog
 
 MAX_BODY: Final = 64 * 1024
 MAX_FIELDS: Final = 1000
@@ -49,7 +49,7 @@ def callback_routes(
     find_connection: Callable[[str], CallbackConnection | None],
     public_url: str | None,
     metrics: Metrics,
-    rejections: Rejections,
+    rejection_log: RejectionLog,
 ) -> list[Route]:
     """Return the route of the callbacks of every connection that `find_connection` returns at the time of the request.
 
@@ -72,7 +72,7 @@ def callback_routes(
             else:
                 reply = await asyncio.to_thread(callback.run, connection.settings, callback_request)
         except Refused as error:
-            rejections.report(
+            rejection_log.report(
                 error.kind, "callback rejected", request.scope,
                 connection=name, callback=callback.name, detail=error.detail,
                 advice="set BRIDGE_PUBLIC_URL to the exact address that the provider calls, because it signs that"

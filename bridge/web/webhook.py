@@ -35,7 +35,7 @@ from bridge.store.ingest import (
 from bridge.telemetry import Metrics, log
 from bridge.web.group_commit import GroupCommit
 from bridge.web.headers import PLAIN_HEADERS, RawHeaders
-from bridge.web.rejections import Rejections
+from bridge.web.rejection_log import RejectionLog
 
 STALE_BODY_SECONDS: Final = 1.0
 """Seconds that the body of a request with a wrong timestamp may take. It is kept if the signature matches."""
@@ -110,14 +110,14 @@ class Receiver:
         database: Database,
         settings: ReceiverSettings,
         metrics: Metrics,
-        rejections: Rejections,
+        rejection_log: RejectionLog,
         clock: Clock,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._default_country = database.default_country
         self._group_commit = GroupCommit(database)
-        self._rejections = rejections
+        self._rejection_log = rejection_log
         self._rejected_requests = RejectedRequestWriter(database)
         self._metrics = metrics
         self._undocumented_types: set[str] = set()
@@ -227,7 +227,7 @@ class Receiver:
 
     def _reject(self, error: Refused, body: bytes, now: datetime, scope: Scope) -> None:
         signature_valid = isinstance(error, SignedRequestRejected) and bool(self._settings.secrets)
-        is_logged = self._rejections.report(
+        is_logged = self._rejection_log.report(
             error.kind, "request rejected", scope, detail=error.detail, status=error.status
         )
         if not is_logged and not signature_valid:

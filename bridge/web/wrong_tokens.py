@@ -18,7 +18,7 @@ from bridge.settings import IpNetwork
 from bridge.store.database import Database
 from bridge.store.sessions import record_refused_login
 from bridge.telemetry import Metrics
-from bridge.web.rejections import Rejections, client_address
+from bridge.web.rejection_log import RejectionLog, client_address
 
 FAILURE_SECONDS: Final = 1.0
 """Delay of the response to a wrong token."""
@@ -37,12 +37,12 @@ class WrongTokens:
         self,
         database: Database,
         metrics: Metrics,
-        rejections: Rejections,
+        rejection_log: RejectionLog,
         trusted_proxies: tuple[IpNetwork, ...] = (),
     ) -> None:
         self._database = database
         self._counter = metrics.logins
-        self._rejections = rejections
+        self._rejection_log = rejection_log
         self._trusted_proxies = trusted_proxies
         self._pending: Counter[str] = Counter()
         self._refused = 0
@@ -72,7 +72,7 @@ class WrongTokens:
     async def report(self, scope: Scope, result: str) -> None:
         """Count, log and record a refused login or token."""
         self._counter.labels(result).inc()
-        self._rejections.report(result, "login rejected", scope)
+        self._rejection_log.report(result, "login rejected", scope)
         self._refused += 1
         self._refused_since = self._refused_since or self._database.clock.now()
         if uptime() - self._recorded_at < AUDIT_SECONDS:

@@ -32,7 +32,7 @@ from bridge.web.app import create_app
 from bridge.web.dashboard import dashboard_routes
 from bridge.web.health import CachedStats
 from bridge.web.html import static_routes
-from bridge.web.rejections import Rejections
+from bridge.web.rejection_log import RejectionLog
 from bridge.web.unsubscribe import unsubscribe_routes
 from bridge.web.webhook import Receiver, ReceiverSettings
 from bridge.web.wrong_tokens import WrongTokens
@@ -132,9 +132,9 @@ def running_site(
     register_accounts(database, {"desk": "a", "twilio": "b"})
     rules = FixedRules(load_or_raise(RULES, path="rules.yaml", registry=Registry()))
     metrics = Metrics()
-    rejections = Rejections(metrics)
-    receiver = Receiver(database, ReceiverSettings((b"secret",)), metrics, rejections, clock)
-    wrong_tokens = WrongTokens(database, metrics, rejections)
+    rejection_log = RejectionLog(metrics)
+    receiver = Receiver(database, ReceiverSettings((b"secret",)), metrics, rejection_log, clock)
+    wrong_tokens = WrongTokens(database, metrics, rejection_log)
     admin = AdminAuth(TOKENS, database, metrics, wrong_tokens, public_url=public_url)
     admin_service = AdminService(database, rules, CachedStats(database))
     app = create_app(

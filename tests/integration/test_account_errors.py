@@ -26,7 +26,7 @@ from bridge.store.operator_actions import retry
 from bridge.telemetry import Metrics
 from bridge.testing import Connected
 from bridge.web.callbacks import callback_routes
-from bridge.web.rejections import Rejections
+from bridge.web.rejection_log import RejectionLog
 from bridge.worker.account import Account
 from tests.asgi_server import serving
 from tests.integration.engine import Engine
@@ -185,7 +185,7 @@ def client(database: Database) -> Iterator[httpx.Client]:
 
     metrics = Metrics()
     routes = callback_routes(
-        database, {"desk": Connected(connector, {})}.get, None, metrics, Rejections(metrics)
+        database, {"desk": Connected(connector, {})}.get, None, metrics, RejectionLog(metrics)
     )
     with serving(Starlette(routes=routes)) as url, httpx.Client(base_url=url) as client:
         yield client

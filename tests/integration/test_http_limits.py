@@ -19,7 +19,7 @@ from bridge.cli import http_limits
 from bridge.cli.connection_limits import ConnectionLimits, connections_for
 from bridge.cli.http_limits import MAX_HEADERS, MAX_PIPELINED
 from bridge.telemetry import Metrics
-from bridge.web.rejections import Rejections
+from bridge.web.rejection_log import RejectionLog
 from tests.asgi_server import serving
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -102,7 +102,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 @contextmanager
 def running(max_connections: int = 100, max_bytes: int = 10_000_000) -> Iterator[Server]:
     metrics = Metrics()
-    limits = ConnectionLimits(Rejections(metrics), max_connections, max_bytes)
+    limits = ConnectionLimits(RejectionLog(metrics), max_connections, max_bytes)
     with serving(APP, http=limits.protocol) as url, ExitStack() as clients:
         yield Server(int(url.rpartition(":")[2]), limits, metrics, clients)
 

@@ -25,11 +25,11 @@ from bridge.store.migrate import upgrade
 from bridge.store.queries import list_rejected_requests
 from bridge.telemetry import Metrics
 from bridge.testing import connect, load_connector
-from bridge.web import rejections as rejections_module
+from bridge.web import rejection_log as rejection_log_module
 from bridge.web import webhook
 from bridge.web.app import create_app
 from bridge.web.callbacks import callback_routes
-from bridge.web.rejections import LINES_PER_SECOND, Rejections, client_address
+from bridge.web.rejection_log import LINES_PER_SECOND, RejectionLog, client_address
 from bridge.web.webhook import Receiver, ReceiverSettings
 from tests.asgi_server import serving
 
@@ -74,15 +74,15 @@ def database(sqlite_url: str, clock: Clock) -> Iterator[Database]:
 @pytest.fixture
 def service(database: Database) -> Iterator[Service]:
     metrics = Metrics()
-    rejections = Rejections(metrics, PROXIES)
-    receiver = Receiver(database, ReceiverSettings((SECRET,)), metrics, rejections, database.clock)
+    rejection_log = RejectionLog(metrics, PROXIES)
+    receiver = Receiver(database, ReceiverSettings((SECRET,)), metrics, rejection_log, database.clock)
     with connect(load_connector("twilio"), TWILIO) as twilio:
         app = create_app(
             database,
             receiver,
             metrics,
             require_admin=lambda routes: routes,
-            public_routes=callback_routes(database, {"twilio": twilio}.get, None, metrics, rejections),
+            public_routes=callback_routes(database, {"twilio": twilio}.get, None, metrics, rejection_log),
         )
         with serving(app) as url:
             yield Service(url, database, receiver, metrics)
@@ -153,7 +153,7 @@ def test_flood_is_counted_in_full_and_logged_in_part(service: Service) -> None:
 
 def test_flood_is_summarized(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(rejections_module, "uptime", lambda: now)
+    monkeypatch.setattr(rejection_log_module, "uptime", lambda: now)
     scheduled: list[tuple[Any, ...]] = []
 
     class Loop:
@@ -161,13 +161,13 @@ def test_flood_is_summarized(monkeypatch: pytest.MonkeyPatch) -> None:
             scheduled.append(call)
 
     monkeypatch.setattr("asyncio.get_running_loop", Loop)
-    rejections = Rejections(Metrics())
+    rejection_log = RejectionLog(Metrics())
     with structlog.testing.capture_logs() as logs:
         for second in range(2):
             now = 100.0 + second
             for number in range(1000):
                 scope = {"client": (f"192.0.2.{number % 10}", 1), "headers": []}
-                rejections.report("signature_missing", "request rejected", scope)
+                rejection_log.report("signature_missing", "request rejected", scope)
         for function, *arguments in scheduled:
             function(*arguments)
     more = [entry for entry in logs if entry["event"] == "more requests rejected"]

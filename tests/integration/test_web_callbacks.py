@@ -24,7 +24,7 @@ from bridge.telemetry import Metrics
 from bridge.testing import Connected, connect, load_connector
 from bridge.web.app import _store_unavailable
 from bridge.web.callbacks import callback_routes
-from bridge.web.rejections import Rejections
+from bridge.web.rejection_log import RejectionLog
 from tests.asgi_server import serving
 from tests.integration.engine import Engine
 
@@ -56,7 +56,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def client(database: Database, twilio: Connected, metrics: Metrics) -> Iterator[httpx.Client]:
-    routes = callback_routes(database, {"twilio": twilio}.get, PUBLIC, metrics, Rejections(metrics))
+    routes = callback_routes(database, {"twilio": twilio}.get, PUBLIC, metrics, RejectionLog(metrics))
     app = Starlette(routes=routes, exception_handlers={StoreUnavailable: _store_unavailable})
     with serving(app) as url, httpx.Client(base_url=url) as client:
         yield client
@@ -76,7 +76,7 @@ def test_callback_that_cannot_be_read_is_logged(client: httpx.Client) -> None:
     assert (entry["connection"], entry["detail"]) == ("twilio", "unknown MessageStatus `levitating`")
 
 
-def _raise_unavailable() -> Any:
+def _raise_unavailable(limit: float | None = None) -> Any:
     raise StoreUnavailable("no disk")
 
 
@@ -178,7 +178,7 @@ def test_public_url_with_path_is_part_of_the_signature(
     database: Database, twilio: Connected, metrics: Metrics
 ) -> None:
     routes = callback_routes(
-        database, {"twilio": twilio}.get, f"{PUBLIC}/hooks/", metrics, Rejections(metrics)
+        database, {"twilio": twilio}.get, f"{PUBLIC}/hooks/", metrics, RejectionLog(metrics)
     )
     with serving(Starlette(routes=routes)) as url, httpx.Client(base_url=url) as client:
         path = "/webhooks/twilio/inbound"
@@ -189,7 +189,7 @@ def test_public_url_with_path_is_part_of_the_signature(
 def test_request_url_is_used_without_a_public_url(
     database: Database, twilio: Connected, metrics: Metrics
 ) -> None:
-    routes = callback_routes(database, {"twilio": twilio}.get, None, metrics, Rejections(metrics))
+    routes = callback_routes(database, {"twilio": twilio}.get, None, metrics, RejectionLog(metrics))
     with serving(Starlette(routes=routes)) as url, httpx.Client(base_url=url) as client:
         path = "/webhooks/twilio/inbound"
         response = post(client, path, {"From": PHONE}, signed_as=f"{url}{path}")

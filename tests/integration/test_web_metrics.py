@@ -16,7 +16,7 @@ from bridge.store.database import Database
 from bridge.store.workers import deregister, record_heartbeat
 from bridge.telemetry import Metrics
 from bridge.web.app import create_app
-from bridge.web.rejections import Rejections
+from bridge.web.rejection_log import RejectionLog
 from bridge.web.webhook import Receiver, ReceiverSettings
 from tests.asgi_server import serving
 from tests.integration.engine import Engine
@@ -33,7 +33,7 @@ def url(database: Database) -> Iterator[str]:
     register_accounts(database, {"desk": "a"})
     metrics = Metrics()
     receiver = Receiver(
-        database, ReceiverSettings((b"secret",)), metrics, Rejections(metrics), database.clock
+        database, ReceiverSettings((b"secret",)), metrics, RejectionLog(metrics), database.clock
     )
     with serving(create_app(database, receiver, metrics, require_admin=lambda routes: routes)) as url:
         yield url

@@ -26,7 +26,7 @@ from bridge.store.database import Database
 from bridge.store.queries import list_events, list_rejected_requests
 from bridge.telemetry import Metrics
 from bridge.web.app import create_app
-from bridge.web.rejections import Rejections
+from bridge.web.rejection_log import RejectionLog
 from bridge.web.webhook import Receiver, ReceiverSettings
 from tests.asgi_server import serving
 
@@ -65,7 +65,7 @@ def signed(body: bytes, secret: bytes = SECRETS[0], at: float | None = None) -> 
 @pytest.fixture
 def service(database: Database) -> Iterator[Service]:
     metrics = Metrics()
-    receiver = Receiver(database, ReceiverSettings(SECRETS), metrics, Rejections(metrics), database.clock)
+    receiver = Receiver(database, ReceiverSettings(SECRETS), metrics, RejectionLog(metrics), database.clock)
     app = create_app(database, receiver, metrics, require_admin=lambda routes: routes)
     with serving(app) as url:
         yield Service(url, database, receiver, metrics)
@@ -74,7 +74,7 @@ def service(database: Database) -> Iterator[Service]:
 def test_national_number_is_stored_with_the_default_country_of_the_database(database: Database) -> None:
     database.default_country = "GB"
     metrics = Metrics()
-    receiver = Receiver(database, ReceiverSettings(SECRETS), metrics, Rejections(metrics), database.clock)
+    receiver = Receiver(database, ReceiverSettings(SECRETS), metrics, RejectionLog(metrics), database.clock)
     app = create_app(database, receiver, metrics, require_admin=lambda routes: routes)
     with serving(app) as url:
         service = Service(url, database, receiver, metrics)

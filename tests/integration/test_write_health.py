@@ -25,7 +25,7 @@ from bridge.store.write_health import check_write
 from bridge.telemetry import Metrics
 from bridge.web import group_commit, health
 from bridge.web.app import create_app
-from bridge.web.rejections import Rejections
+from bridge.web.rejection_log import RejectionLog
 from bridge.web.webhook import Receiver, ReceiverSettings
 from tests.asgi_server import serving
 from tests.integration.test_webhook import SECRETS, Service
@@ -41,7 +41,7 @@ def checks_in_every_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def running(database: Database) -> Iterator[Service]:
     metrics = Metrics()
-    receiver = Receiver(database, ReceiverSettings(SECRETS), metrics, Rejections(metrics), database.clock)
+    receiver = Receiver(database, ReceiverSettings(SECRETS), metrics, RejectionLog(metrics), database.clock)
     with serving(create_app(database, receiver, metrics, require_admin=lambda routes: routes)) as url:
         yield Service(url, database, receiver, metrics)
 

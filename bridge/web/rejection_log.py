@@ -36,7 +36,7 @@ class _Second:
     peers: Counter[str] = field(default_factory=Counter)
 
 
-class Rejections:
+class RejectionLog:
     """Counts and logs rejected requests. Runs on the event loop of the server."""
 
     def __init__(self, metrics: Metrics, trusted_proxies: Sequence[IpNetwork] = ()) -> None:
