@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
 
 from bridge.connector import Connector, ConnectorSettings, Limits, ProviderUrl
 
@@ -10,10 +12,16 @@ KEYS_PAGE = "Development > Keys > Service keys"
 """Where an administrator creates a service key and adds scopes to it. Private apps can no longer be created."""
 
 
+def _require_one_word(key: SecretStr) -> SecretStr:
+    if len(key.get_secret_value().split()) != 1:
+        raise ValueError("contains a space: copy the key alone, without `Bearer`")
+    return key
+
+
 class Settings(ConnectorSettings):
     """Settings: `HUBSPOT_ACCESS_TOKEN`, a service key, or the token of a private app from before October 2026."""
 
-    access_token: SecretStr
+    access_token: Annotated[SecretStr, AfterValidator(_require_one_word)]
     """Service key (in HubSpot: Development > Keys > Service keys), or the token of an existing private app."""
     url: ProviderUrl = "https://api.hubapi.com"
     """Base URL of HubSpot's API."""

@@ -42,8 +42,9 @@ class Settings(ConnectorSettings):
     """External ID field of the Task that contains the conversation ID."""
     case_field: str = Field("Conversation_Id__c", pattern=r"^[A-Za-z]\w*__c$")
     """External ID field of the case that contains the conversation ID."""
-    owner: str | None = Field(None, pattern=ID_PATTERN)
-    """Salesforce ID of the owner of Tasks and new leads that nobody else owns. Default: the integration user."""
+    owner: str | None = Field(None, pattern=rf"{ID_PATTERN}|^[^@\s]+@[^@\s]+$")
+    """Email address, username or ID of the owner of Tasks and new leads that nobody else owns. Default: the
+    integration user."""
     time_zone: Annotated[str, AfterValidator(_validate_time_zone)] | None = None
     """Time zone for date and time of a Task if the event does not contain the contact's. Default: the org's."""
 

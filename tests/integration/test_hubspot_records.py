@@ -349,6 +349,7 @@ def test_rejected_token_raises_authentication_error_without_token(sandbox: Runni
     "environ",
     [
         {"HUBSPOT_ACCESS_TOKEN": ""},
+        {"HUBSPOT_ACCESS_TOKEN": "Bearer pat-na1-5a6d0c8e"},
         {"HUBSPOT_URL": "http://hubspot.example.com"},
         {"HUBSPOT_API_VERSION": "v3"},
     ],

@@ -99,10 +99,11 @@ def test_owner_of_the_rule_owns_the_new_lead_despite_assignment_rules(
     assert sandbox.salesforce.leads[0]["OwnerId"] == SALES_USER_ID
 
 
+@pytest.mark.parametrize("owner", [SALES_USER_ID, "sales@harbourlight.example"])
 def test_owner_of_the_settings_owns_new_leads_of_an_org_without_assignment_rules(
-    sandbox: RunningSandbox,
+    sandbox: RunningSandbox, owner: str
 ) -> None:
-    connection = CrmConnection("salesforce", sandbox, {"SALESFORCE_OWNER": SALES_USER_ID})
+    connection = CrmConnection("salesforce", sandbox, {"SALESFORCE_OWNER": owner})
     connection.deliver("log_call")
     [lead] = sandbox.salesforce.leads
     assert (lead["OwnerId"], sandbox.salesforce.tasks[0]["OwnerId"]) == (SALES_USER_ID, SALES_USER_ID)

@@ -500,6 +500,7 @@ def test_check_reports_missing_permission_for_tasks(
         ({"SALESFORCE_PRIVATE_KEY_FILE": "/no/such/file"}, "SALESFORCE_PRIVATE_KEY_FILE"),
         ({"SALESFORCE_TIME_ZONE": "Mars/Olympus"}, "SALESFORCE_TIME_ZONE"),
         ({"SALESFORCE_API_VERSION": "v66"}, "SALESFORCE_API_VERSION"),
+        ({"SALESFORCE_OWNER": "Ana"}, "SALESFORCE_OWNER"),
         ({"SALESFORCE_MAX_QUOTA_FRACTION": "1.5"}, "SALESFORCE_MAX_QUOTA_FRACTION"),
     ],
 )
