@@ -54,6 +54,7 @@ _NOT_TEXT = ("no_text", "invalid_payload", "missing_text_or_fallback_or_attachme
 
 _SLACK_HOSTS = ("hooks.slack.com", "hooks.slack-gov.com")
 _WORKFLOW_PATHS = ("/triggers/", "/workflows/")
+_WEBHOOK_PATH = re.compile(r"/services/\w+/\w+/\w+/?")
 
 _MARKUP = re.compile(r"<(?:https?://|mailto:|tel:|[!@#])[^<>\s][^<>]*>")
 """A link or a mention. Values of events are escaped and contain no angle brackets: only a rule's own text has any."""
@@ -65,6 +66,13 @@ def _takes_messages(url: SecretStr) -> SecretStr:
         raise ValueError(
             "starts a workflow of Slack, which accepts every request and shows none of its text. In Slack, create an "
             "app with an incoming webhook (https://api.slack.com/apps) and use its address, which contains /services/"
+        )
+    host = parts.hostname or ""
+    is_webhook = host in _SLACK_HOSTS and _WEBHOOK_PATH.fullmatch(parts.path)
+    if not is_webhook and (host == "slack.com" or host.endswith((".slack.com", ".slack-gov.com"))):
+        raise ValueError(
+            "is not the whole address of an incoming webhook: copy it from the page Incoming Webhooks of the app; it "
+            "looks like https://hooks.slack.com/services/T.../B.../..."
         )
     return url
 
@@ -176,7 +184,7 @@ def _is_acceptance(body: str) -> bool:
         return True
     answer = _json_object(body)
     return answer is not None and not (
-        answer.get("ok") is False or answer.get("success") is False or "error" in answer
+        answer.get("ok") is False or answer.get("success") is False or answer.get("error")
     )
 
 

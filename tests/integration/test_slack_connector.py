@@ -25,7 +25,9 @@ from bridge.testing.connection import render_params
 slack = load_connector("slack")
 written = slack.actions["post"].run.__globals__["_mrkdwn"]
 """How a rendered text goes out."""
-MENTION = "<!here> {{ event.summary }} <https://crm.example|{{ event.summary }}> <!channel {{ event.summary }}"
+MENTION = (
+    "<!here> {{ event.summary }} <https://crm.example|{{ event.summary }}> <!channel {{ event.summary }}"
+)
 """Two values within and after markup, and one that must not close what the rule has left open."""
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 
@@ -99,6 +101,28 @@ def test_address_of_a_workflow_is_refused_with_the_reason(path: str) -> None:
         connect(slack, {"SLACK_WEBHOOK_URL": f"https://hooks.slack.com{path}"})
     assert "incoming webhook" in str(caught.value)
     assert "hidden-part" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hooks.slack.com/services/T1/hidden-part",
+        "https://hooks.slack.com/",
+        "https://hooks.slack.com/services/T1/B1/",
+        "https://hooks.slack.com/services/T1/B1/hidden/part",
+        "https://slack.com/app_redirect?channel=hidden-part",
+        "https://harbourlight.slack.com/archives/hidden-part",
+    ],
+)
+def test_other_address_of_slack_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="is not the whole address of an incoming webhook") as caught:
+        connect(slack, {"SLACK_WEBHOOK_URL": url})
+    assert "hidden" not in str(caught.value)
+
+
+def test_empty_error_of_a_compatible_server_is_none(webhook: Connected, sandbox: RunningSandbox) -> None:
+    sandbox.fault("slack", status=200, body={"ok": True, "error": None})
+    assert webhook.run("post", {"text": "Hello"}).detail == "posted"
 
 
 def test_post_truncates_long_text_with_ellipsis(webhook: Connected, sandbox: RunningSandbox) -> None:
