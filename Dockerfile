@@ -1,4 +1,5 @@
-# The service with the shipped connectors. It runs as an unprivileged user and keeps its data in /data.
+# The service with the shipped connectors. It runs as an unprivileged user. It only reads /config, which contains the rules
+# and your own connectors, and writes only to /data.
 FROM python:3.12-slim AS build
 WORKDIR /src
 COPY requirements.lock ./
@@ -15,15 +16,17 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
 
 FROM python:3.12-slim
 COPY --from=build /opt/bridge /opt/bridge
-COPY rules.yaml /data/rules.yaml
-RUN useradd --uid 10001 --home-dir /data --shell /usr/sbin/nologin bridge && chown -R bridge /data
-ENV PATH=/opt/bridge/bin:$PATH BRIDGE_HOST=0.0.0.0 BRIDGE_LOG_FORMAT=json
-USER bridge
+COPY --chmod=644 rules.yaml /config/rules.yaml
+RUN useradd --uid 10001 --user-group --home-dir /data --shell /usr/sbin/nologin bridge \
+    && install --directory --owner=bridge --group=bridge --mode=700 /data
+ENV PATH=/opt/bridge/bin:$PATH BRIDGE_HOST=0.0.0.0 BRIDGE_LOG_FORMAT=json BRIDGE_RULES_FILE=/config/rules.yaml
+# A number, because Kubernetes' runAsNonRoot does not accept a name.
+USER 10001:10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/readyz', timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:%s/readyz' % os.environ.get('BRIDGE_PORT', 8080), timeout=2)"]
 ENTRYPOINT ["bridge"]
 CMD ["serve"]

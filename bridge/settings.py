@@ -27,6 +27,7 @@ from pydantic import (
 
 from bridge.errors import ConfigError
 from bridge.secret_settings import FILE_SUFFIX, AccessTokens, Secrets, is_secret, is_weak, read_secret_files
+from bridge.validation_messages import requirement
 
 
 def environment(folder: Path | None = None) -> dict[str, str]:
@@ -90,7 +91,7 @@ class EnvironmentModel(BaseModel):
         try:
             model = cls.model_validate(values | from_files)
         except ValidationError as error:
-            messages += _error_messages(error, names, unreadable=file_errors)
+            messages += cls._error_messages(error, names, unreadable=file_errors)
         if messages:
             raise ConfigError("; ".join(messages)) from None
         return model
@@ -106,23 +107,26 @@ class EnvironmentModel(BaseModel):
                 messages.append(f"{prefix}{old_suffix} was renamed: set {name} instead")
         return messages
 
-
-def _error_messages(
-    error: ValidationError, names: Mapping[str, str], unreadable: Iterable[str] = ()
-) -> list[str]:
-    missing, messages = [], []
-    for item in error.errors(include_input=False, include_url=False):
-        field = str(item["loc"][0]) if item["loc"] else ""
-        name = names.get(field, "")
-        if item["type"] == "missing":
-            if field not in unreadable:
-                missing.append(name)
-        else:
-            message = item["msg"].removeprefix("Value error, ")
+    @classmethod
+    def _error_messages(
+        cls, error: ValidationError, names: Mapping[str, str], unreadable: Iterable[str] = ()
+    ) -> list[str]:
+        missing, messages = [], []
+        for item in error.errors(include_input=False, include_url=False):
+            field = str(item["loc"][0]) if item["loc"] else ""
+            name = names.get(field, "")
+            if item["type"] == "missing":
+                if field not in unreadable:
+                    missing.append(name)
+                continue
+            message = requirement(item) or item["msg"].removeprefix("Value error, ")
+            if item["type"] == "string_pattern_mismatch":
+                description = (cls.model_fields[field].description or "").rstrip(".")
+                message = f"has the wrong form; expected: {description}"
             messages.append(f"{name}: {message}" if name else message)
-    if missing:
-        messages.insert(0, f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set")
-    return messages
+        if missing:
+            messages.insert(0, f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set")
+        return messages
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -212,6 +216,13 @@ def _check_file(value: str | Path) -> Path:
     raise ValueError("is not a file: write the path of an existing file, not its content")
 
 
+def _check_folder(value: Path) -> Path:
+    if not value.is_dir():
+        raise ValueError("is not a folder: write the path of an existing folder")
+    return value.resolve()
+
+
+ExistingFolder = Annotated[Path, AfterValidator(_check_folder)]
 Duration = Annotated[timedelta, BeforeValidator(_check_duration)]
 DatabaseUrl = Annotated[str, AfterValidator(_check_database_url)]
 PublicUrl = Annotated[str, AfterValidator(_check_public_url)]
@@ -274,8 +285,9 @@ class Settings(EnvironmentModel):
     bridge_database_url: DatabaseUrl = Field("sqlite:///bridge.db", repr=False)
     """`sqlite:///bridge.db` or `postgresql://user:password@host/name`."""
     bridge_rules_file: Path = Path("rules.yaml")
-    """The rules file, read together with the folder `rules.d` next to it, or a folder of rules files. Put your own
-    connectors in `connectors` in the same folder."""
+    """The rules file, read together with the folder `rules.d` next to it, or a folder of rules files."""
+    bridge_connectors_dir: ExistingFolder | None = None
+    """The folder with your own connectors. Default: `connectors` in the folder of the rules."""
     bridge_host: str = "127.0.0.1"
     """The address to listen on."""
     bridge_port: int = Field(8080, ge=0, le=65535)

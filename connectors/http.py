@@ -39,14 +39,20 @@ MAX_BODY_BYTES = 256 * 1024
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def _validate_secret(value: SecretStr) -> SecretStr:
+def _split_secrets(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    secrets = [part.strip() for part in value.split(",")]
+    if not all(_is_signing_secret(secret) for secret in secrets):
+        raise ValueError("must be whsec_ followed by 24 to 64 bytes in base64; two are separated by a comma")
+    return tuple(SecretStr(secret) for secret in secrets)
+
+
+def _is_signing_secret(text: str) -> bool:
     try:
-        length = len(base64.b64decode(value.get_secret_value().removeprefix("whsec_"), validate=True))
+        return 24 <= len(base64.b64decode(text.removeprefix("whsec_"), validate=True)) <= 64
     except ValueError:
-        length = 0
-    if not 24 <= length <= 64:
-        raise ValueError("must be whsec_ followed by 24 to 64 bytes in base64")
-    return value
+        return False
 
 
 def _split_hosts(value: object) -> object:
@@ -75,8 +81,9 @@ class Settings(ConnectorSettings):
 
     allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_split_hosts)] = ()
     """Comma-separated hosts, with the port unless it is the default: `erp.example.com,10.0.0.8:8443`."""
-    secret: Annotated[SecretStr, AfterValidator(_validate_secret)]
-    """Signing secret (`whsec_...`), with which your service verifies the signature."""
+    secret: Annotated[tuple[SecretStr, ...], BeforeValidator(_split_secrets)]
+    """Signing secret (`whsec_...`), with which your service verifies the signature. During a rotation: the new and the
+    old one, separated by a comma; every request then has both signatures."""
     url: Annotated[SecretStr, AfterValidator(_validate_url)] | None = None
     """Target of steps without `url`, whose host is then allowed: for an address that is a password, as Zapier's are."""
     allow_private: bool = False
@@ -108,7 +115,7 @@ class Sender:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._webhook = Webhook(settings.secret.get_secret_value())
+        self._webhooks = [Webhook(secret.get_secret_value()) for secret in settings.secret]
         # Each connection is opened to a verified address of one host. If kept alive, it could be reused for
         # another host at that address.
         self._http = http_client(limits=httpx.Limits(max_keepalive_connections=0))
@@ -205,7 +212,7 @@ class Sender:
         return {
             "webhook-id": message_id,
             "webhook-timestamp": str(int(sent_at.timestamp())),
-            "webhook-signature": self._webhook.sign(message_id, sent_at, body),
+            "webhook-signature": " ".join(item.sign(message_id, sent_at, body) for item in self._webhooks),
         }
 
 

@@ -31,6 +31,7 @@ from bridge.cli import (
     sandbox,
     send,
     serve,
+    session_commands,
     show,
     why,
 )
@@ -61,6 +62,7 @@ for module in (
     pause_commands,
     opt_out_commands,
     privacy_commands,
+    session_commands,
     init,
     connector_commands,
     heppu_webhooks,

@@ -14,14 +14,16 @@ import typer
 
 from bridge.cli import dry_run
 from bridge.cli.bootstrap import registry_for
-from bridge.cli.db import sqlite_path
+from bridge.cli.db import open_store, sqlite_path
 from bridge.cli.output import echo, pluralize
 from bridge.cli.rules_source import new_rules
 from bridge.dryrun.required_tests import require_passing_tests
 from bridge.errors import ConfigError
 from bridge.rules.load import load
+from bridge.rules.model import Rules
 from bridge.rules.report import report
 from bridge.settings import Settings, environment
+from bridge.store.rule_deliveries import earlier_deliveries
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def apply(new: Path, since: str, *, yes: bool, file: Path | None = None) -> Appl
             "`bridge apply` puts another file in place of one of its files"
         )
     # The connectors and the test files are those next to the active file, where the new one will be.
-    registry = registry_for(active)
+    registry = registry_for(active, settings)
     loaded = load(source.files, path=str(active), registry=registry, environ=environ)
     text = report(loaded.diagnostics, loaded.texts)
     if loaded.rules is None:
@@ -93,8 +95,9 @@ def apply(new: Path, since: str, *, yes: bool, file: Path | None = None) -> Appl
     if not yes:
         if text:
             echo(text)
-        echo(f"{new} is valid: {pluralize(len(rules.rules), 'rule')}, {pluralize(tests, 'test')} passed\n")
-        _print_plan(new, file, since, settings)
+        passed = f"{pluralize(tests, 'test')} passed" if tests else "but it has no tests"
+        echo(f"{new} is valid: {pluralize(len(rules.rules), 'rule')}, {passed}\n")
+        _print_plan(new, file, since, settings, rules)
         typer.confirm(f"\nApply {new} to {source.target}?", abort=True)
         changed = {item.path for item in {*new_rules(new, file, active).files} ^ {*source.files}}
         if changed:
@@ -107,12 +110,19 @@ def apply(new: Path, since: str, *, yes: bool, file: Path | None = None) -> Appl
     return ApplyReport(new, source.target, tests=tests, previous=previous)
 
 
-def _print_plan(new: Path, file: Path | None, since: str, settings: Settings) -> None:
+def _print_plan(new: Path, file: Path | None, since: str, settings: Settings, rules: Rules) -> None:
     database = sqlite_path(settings.bridge_database_url)
     if not settings.bridge_rules_file.exists() or (database is not None and not database.exists()):
         echo("There are no stored events to compare the rules over.")
-    elif not dry_run.plan(new, since, None, [], 3, as_json=False, file=file):
+        return
+    if not dry_run.plan(new, since, None, [], 3, as_json=False, file=file):
         echo("\nWith the new rules, more deliveries could not be rendered.")
+    with open_store(settings) as store:
+        waiting = earlier_deliveries(store, rules)
+    if waiting:
+        echo("\nWhat waits is not changed")
+    for item in waiting:
+        echo(f"  {item.message}; once the new rules are applied, {item.advice}")
 
 
 def replace_file(path: Path, content: bytes) -> Path | None:

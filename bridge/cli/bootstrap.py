@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bridge.cli.accounts import AccountOpener
 from bridge.cli.db import migrate
+from bridge.cli.file_permissions import require_safe_connectors
 from bridge.clock import Clock
 from bridge.connector.discovery import Registry
 from bridge.errors import ConfigError
@@ -109,7 +110,7 @@ def build_service(
             "HEPPU_WEBHOOK_SECRET is not set, so Heppu's events cannot be verified: set it to the secret of the "
             "webhook, or use --insecure to accept unsigned events"
         )
-    registry = registry_for(settings.bridge_rules_file)
+    registry = registry_for(settings.bridge_rules_file, settings)
     database = Database(settings.bridge_database_url, clock, default_country=settings.bridge_default_country)
     try:
         opener = AccountOpener(database, registry, environ, required=role.needs_accounts)
@@ -170,6 +171,16 @@ def address_hasher(settings: Settings) -> AddressHasher | None:
     return partial(hash_address, keys) if keys else None
 
 
-def registry_for(rules: Path) -> Registry:
-    """Return the connectors: shipped, in `connectors/` in the folder of the rules, and installed as packages."""
-    return Registry([base_folder(rules.resolve()) / "connectors"])
+def connectors_folder(rules: Path, settings: Settings) -> Path:
+    """Return the folder of your own connectors: BRIDGE_CONNECTORS_DIR, or `connectors` in the folder of the rules."""
+    return settings.bridge_connectors_dir or base_folder(rules.resolve()) / "connectors"
+
+
+def registry_for(rules: Path, settings: Settings) -> Registry:
+    """Return the connectors: shipped, your own, and installed as packages.
+
+    Raise ConfigError if every user of the machine can write your own ones.
+    """
+    folder = connectors_folder(rules, settings)
+    require_safe_connectors(folder)
+    return Registry([folder])

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from bridge.cli.accounts import connections_used_by
-from bridge.cli.bootstrap import registry_for
+from bridge.cli.bootstrap import connectors_folder, registry_for
 from bridge.cli.data_age import outdated_data
+from bridge.cli.file_permissions import exposed_secrets, group_writable_connectors
 from bridge.cli.output import echo, pluralize, print_json, print_status, result_line
 from bridge.cli.rules_source import rules_path
 from bridge.clock import format_timestamp, parse_timestamp
@@ -26,7 +27,7 @@ from bridge.rules.load import load
 from bridge.rules.model import Diagnostic, LoadResult, Rules
 from bridge.rules.report import report
 from bridge.rules.sources import split_sources
-from bridge.secret_settings import WEAK_SECRET_ADVICE
+from bridge.secret_settings import FILE_SUFFIX, WEAK_SECRET_ADVICE
 from bridge.settings import Settings, environment, local_url, unrecognized_variables
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class CheckReport:
     accounts: Sequence[AccountResult]
     """The result of the login to each account; empty without `--online`."""
     unrecognized: Mapping[str, str]
+    permissions: Sequence[str]
+    """Warnings about files that other users of this machine can read or write."""
     outdated_data: Sequence[str]
     service: Mapping[str, Any] | None
     """The service's record of its rules; None without `--deployed`."""
@@ -90,6 +93,8 @@ class CheckReport:
             ],
             "connections": [account.to_json() for account in self.accounts] or self.connections,
             "unrecognized_variables": self.unrecognized,
+            "file_permissions": self.permissions,
+            "weak_secrets": self.settings.weak_secrets,
             "outdated_data": self.outdated_data,
             "deployed": None if self.service is None else {**self.service, "same": self.service_is_current},
         }
@@ -105,6 +110,8 @@ class CheckReport:
         elif all(item.level == "warning" or item.connection for item in self.loaded.diagnostics):
             echo(f"the rules have no errors: {self.path} only needs the settings above\n")
         _print_settings(self.settings, self.unrecognized)
+        for warning in self.permissions:
+            echo(f"file permissions: {warning}")
         for advice in self.outdated_data:
             echo(f"outdated data: {advice}")
         for account in self.accounts:
@@ -125,7 +132,7 @@ def check(file: Path | None, *, online: bool, deployed: bool) -> CheckReport:
     environ = environment()
     settings = Settings.load(environ)
     path = rules_path(file, settings.bridge_rules_file)
-    registry = registry_for(path)
+    registry = registry_for(path, settings)
     loaded = load(read_rules_files(path), path=str(path), registry=registry, environ=environ)
     variables = _variables(loaded.connections, registry)
     used = connections_used_by(loaded.rules, registry) if loaded.rules is not None else {}
@@ -140,6 +147,7 @@ def check(file: Path | None, *, online: bool, deployed: bool) -> CheckReport:
     return CheckReport(
         path, settings, loaded, rules, test_files, sorted(used), accounts,
         unrecognized_variables(environ, variables),
+        _permissions(environ, variables, connectors_folder(path, settings)),
         outdated_data(datetime.now(UTC)),
         _fetch_deployed_rules(settings) if deployed else None,
     )  # fmt: skip
@@ -152,6 +160,16 @@ def _variables(connections: Mapping[str, str], registry: Registry) -> set[str]:
         with suppress(ConfigError):  # a broken connector is already reported as a diagnostic of the file
             names.update(variable_names(registry.connector(connector), connection))
     return names
+
+
+def _permissions(environ: Mapping[str, str], variables: set[str], connectors: Path) -> list[str]:
+    """Return warnings about the files with secrets, and the folder of connectors."""
+    names = {*Settings.secret_variables("").values(), "HEPPU_API_KEY"}
+    files = {name + FILE_SUFFIX for name in names} | {
+        name for name in variables if name.endswith(FILE_SUFFIX)
+    }
+    paths = [Path(".env"), *(Path(environ[name]) for name in sorted(files) if environ.get(name))]
+    return exposed_secrets(paths) + group_writable_connectors(connectors)
 
 
 def _print_rules(rules: Rules) -> None:
@@ -240,6 +258,7 @@ def print_schema(*, tests: bool) -> None:
             f"{comment}../tests.schema.json"
         )
     else:
-        print_json(schema(registry_for(Settings.load(environment()).bridge_rules_file)))
+        settings = Settings.load(environment())
+        print_json(schema(registry_for(settings.bridge_rules_file, settings)))
         print_status("Save it as rules.schema.json next to rules.yaml. Add this first line to rules.yaml:")
         print_status(f"{comment}./rules.schema.json")

@@ -22,7 +22,8 @@ from bridge.settings import Settings, environment
 
 
 def _registry() -> Registry:
-    return registry_for(Settings.load(environment()).bridge_rules_file)
+    settings = Settings.load(environment())
+    return registry_for(settings.bridge_rules_file, settings)
 
 
 def _find_connector(registry: Registry, name: str) -> Connector:
@@ -165,8 +166,8 @@ def set_up_accounts(connection: str | None, yes: bool, as_json: bool) -> bool:
     """Run the setup of each account that has one. Return whether all succeeded."""
     environ = environment()
     settings = Settings.load(environ)
-    registry = registry_for(settings.bridge_rules_file)
-    used = connections_used_by(load_file(settings.bridge_rules_file), registry)
+    registry = registry_for(settings.bridge_rules_file, settings)
+    used = connections_used_by(load_file(settings.bridge_rules_file, settings), registry)
     if connection is not None and connection not in used:
         raise ConfigError(
             f"connection `{connection}` is not used by rules.yaml: choose from {', '.join(sorted(used))}"

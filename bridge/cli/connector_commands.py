@@ -54,7 +54,8 @@ def new(
     folder: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to write to. Default: `connectors` next to the rules file.", show_default=False
+            help="Folder to write to. Default: BRIDGE_CONNECTORS_DIR, or `connectors` next to the rules file.",
+            show_default=False,
         ),
     ] = None,
     as_json: Json = False,
@@ -63,15 +64,13 @@ def new(
 
     docs/connectors.md explains the files.
     """
+    from bridge.cli.bootstrap import connectors_folder
     from bridge.cli.output import Record, render
     from bridge.connector.scaffold import new_connector
-    from bridge.rules.files import base_folder
     from bridge.settings import Settings, environment
 
     settings = Settings.load(environment())
-    connector, test = new_connector(
-        name, folder or base_folder(settings.bridge_rules_file.resolve()) / "connectors"
-    )
+    connector, test = new_connector(name, folder or connectors_folder(settings.bridge_rules_file, settings))
     text = (
         f"Created {connector}\n        {test}\n"
         f"Next: run `pytest {test}`, then `bridge connectors show {name}`."

@@ -71,7 +71,7 @@ def prune(
     minimum_age = None if older_than is None else parse_duration_option(older_than, "--older-than")
     settings = Settings.load(environment())
     retention = settings.bridge_retention if minimum_age is None else minimum_age
-    rules = load_file(settings.bridge_rules_file)
+    rules = load_file(settings.bridge_rules_file, settings)
     with open_store(settings) as database:
         if not yes:
             upper_bound = len(events_between(database, None, database.clock.now() - retention))

@@ -48,9 +48,9 @@ _MAX_INLINE = 40
 """Maximum characters of an old value that is printed on one line with the new value."""
 
 
-def load_file(path: Path) -> Rules:
+def load_file(path: Path, settings: Settings) -> Rules:
     """Return the rules of a file or folder without requiring the settings of its accounts. Raise RulesError."""
-    return load_or_raise(read_rules_files(path), path=str(path), registry=registry_for(path))
+    return load_or_raise(read_rules_files(path), path=str(path), registry=registry_for(path, settings))
 
 
 def _event(name: str, changes: Sequence[str], environ: Mapping[str, str], now: datetime) -> Event:
@@ -74,7 +74,7 @@ def explain(
     now = parse_timestamp(at) if at else datetime.now(UTC)
     if now is None:
         raise ConfigError(f"invalid --at `{at}`: write a timestamp like 2026-03-02T21:30:00-05:00")
-    rules = load_file(rules_path(rules_file, settings.bridge_rules_file))
+    rules = load_file(rules_path(rules_file, settings.bridge_rules_file), settings)
     event = _event(name, changes, environ, now)
     with _stored_data(settings, event, rules) as (load_inputs, history):
         explanation = explain_event(
@@ -173,7 +173,7 @@ def test(file: Path | None, *, as_json: bool) -> bool:
     """Run the tests in a rules file and in the test files next to it. Return whether all passed."""
     settings = Settings.load(environment())
     path = rules_path(file, settings.bridge_rules_file)
-    rules, files = load_test_files(load_file(path), registry_for(path))
+    rules, files = load_test_files(load_file(path, settings), registry_for(path, settings))
     if broken := [file.report for file in files if not file.usable]:
         print_status("\n\n".join(broken))
         return False
@@ -257,18 +257,18 @@ def plan(
     now, start = datetime.now(UTC), parse_time_option(since, "--since")
     active = settings.bridge_rules_file
     source = new_rules(new, file, active)
-    registry = registry_for(source.path)
+    registry = registry_for(source.path, settings)
     after = load_or_raise(source.files, path=str(source.path), registry=registry)
     with Status("Reading events ...", console=errors()) as status:
         if names:
             events = [_event(name, (), environ, now) for name in names]
-            before, baseline_name = _baseline_rules(baseline or active)
+            before, baseline_name = _baseline_rules(baseline or active, settings)
         else:
             with open_store(settings) as database:
                 events = stored_events(database, start)
                 last_rules = None if baseline else latest_rules(database)
             if last_rules is None:
-                before, baseline_name = _baseline_rules(baseline or active)
+                before, baseline_name = _baseline_rules(baseline or active, settings)
             else:
                 before = load_or_raise(last_rules, path="the rules that ran last", registry=registry)
                 baseline_name = f"the rules that ran last ({before.hash[:12]})"
@@ -282,8 +282,8 @@ def plan(
     return result.new.broken <= result.old.broken
 
 
-def _baseline_rules(path: Path) -> tuple[Rules, str]:
-    return load_file(path), str(path)
+def _baseline_rules(path: Path, settings: Settings) -> tuple[Rules, str]:
+    return load_file(path, settings), str(path)
 
 
 def _print_plan(result: Plan, old: str, new: str, samples: int) -> None:

@@ -44,10 +44,14 @@ def _api() -> Iterator[tuple[HeppuApi, Settings]]:
 
     from bridge.errors import BridgeError, ConfigError
     from bridge.heppu_api import URL, HeppuApi, HeppuError
+    from bridge.secret_settings import read_secret_files
     from bridge.settings import Settings, environment
 
     environ = environment()
-    key = environ.get("HEPPU_API_KEY")
+    files, errors = read_secret_files({"key": "HEPPU_API_KEY"}, environ)
+    if errors:
+        raise ConfigError(errors["key"])
+    key = files.get("key") or environ.get("HEPPU_API_KEY")
     if not key:
         raise ConfigError(
             "set HEPPU_API_KEY: create a key in Heppu's dashboard under Organization -> API Keys"

@@ -99,7 +99,7 @@ def replay_events(
             raise typer.BadParameter(f"`{event_id}` is not an event; for deliveries, use `bridge retry`")
     start, end = parse_time_option(since, "--since"), parse_time_option(until, "--until")
     settings = Settings.load(environment())
-    rules = load_file(settings.bridge_rules_file)
+    rules = load_file(settings.bridge_rules_file, settings)
     if rule is not None and rules.named(rule) is None:
         raise ConfigError(f"unknown rule `{rule}` in {rules.path}")
     with open_store(settings) as database:

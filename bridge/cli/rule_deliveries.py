@@ -39,7 +39,7 @@ def cancel_deliveries(rule: str, yes: bool) -> Record:
 def rerender_deliveries(rule: str, yes: bool) -> Record:
     """Apply the rule of the rules file to its waiting deliveries."""
     settings = Settings.load(environment())
-    rules = load_file(settings.bridge_rules_file)
+    rules = load_file(settings.bridge_rules_file, settings)
     if rules.named(rule) is None:
         raise ConfigError(
             f"unknown rule `{rule}` in {rules.path}; to cancel the deliveries of a removed rule, leave out --rerender"

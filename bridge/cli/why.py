@@ -84,7 +84,7 @@ def _time_zone(settings: Settings) -> str:
 
     path = settings.bridge_rules_file
     try:
-        rules = load_or_raise(read_rules_files(path), path=str(path), registry=registry_for(path))
+        rules = load_or_raise(read_rules_files(path), path=str(path), registry=registry_for(path, settings))
     except ConfigError:
         return MessagingPolicy().time_zone
     return rules.messaging.time_zone

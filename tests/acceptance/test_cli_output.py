@@ -9,7 +9,7 @@ import subprocess
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from bridge.store.connections import register_accounts
 from bridge.store.database import Database
 from bridge.store.ingest import IncomingEvent, RejectedRequest, record_rejected_request, store_events
 from bridge.store.possible_duplicates import save_possible_duplicate
+from bridge.store.sessions import Session, create_session
 from bridge.telemetry import configure_logging, log
 from bridge.worker.rules_reloader import RulesFile
 from tests.acceptance.commands import DISABLED_RULE, RULES, run_bridge
@@ -227,6 +228,39 @@ def test_opt_outs_are_imported_reported_and_exported(stored: Bridge) -> None:
     assert ",call,our DNC list 2026-11,opt_out," in exported[1]
     [entry] = [item for item in parse_json(stored("audit", "--json"))["items"] if item["action"] == "import"]
     assert (entry["target"], entry["detail"]["added"]) == ("dnc.csv", 1500)
+
+
+def test_sessions_of_the_dashboard_are_listed_and_ended(stored: Bridge) -> None:
+    assert stored("sessions").stdout == "No sessions.\n"
+    database = Database("sqlite:///bridge.db")
+    for actor in ("ada", "ben"):
+        create_session(database, Session(f"hash of {actor}", actor, "admin", "10.0.0.5"), timedelta(hours=12))
+    listed = stored("sessions", "--json")
+    assert [item["actor"] for item in parse_json(listed)["items"]] == ["ben", "ada"]
+    assert "hash of" not in listed.stdout
+    assert "10.0.0.5" in stored("sessions").stdout
+    assert stored("sessions", "end", "--actor", "ada").stdout == "Ended 1 session.\n"
+    assert parse_json(stored("sessions", "end", "--json")) == {"ended": 1}
+    assert stored("sessions").stdout == "No sessions.\n"
+    entry = parse_json(stored("audit", "--json"))["items"][0]
+    assert (entry["action"], entry["detail"]) == ("end_sessions", {"of": "all", "sessions": 1})
+    database.close()
+
+
+def test_check_reports_exposed_and_weak_secrets(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(DISABLED_RULE)
+    (tmp_path / ".env").write_text("")
+    (tmp_path / ".env").chmod(0o644)
+    (tmp_path / "token").write_text("0123456789abcdefghijklmnopqrstuvwxyz")
+    (tmp_path / "token").chmod(0o660)
+    variables = {"BRIDGE_ADMIN_TOKEN_FILE": "token", "HEPPU_WEBHOOK_SECRET": "x" * 20}
+    text = run_bridge(tmp_path, "check", **variables).stdout.replace("\n", " ")
+    assert "other users can read .env, which contains secrets: chmod 600 .env" in text
+    assert "other users can write to token: chmod 600 token" in text
+    assert "weak secret: HEPPU_WEBHOOK_SECRET" in text
+    assert "weak secret: BRIDGE_ADMIN_TOKEN" not in text
+    report = json.loads(run_bridge(tmp_path, "check", "--json", **variables).stdout)
+    assert (len(report["file_permissions"]), report["weak_secrets"]) == (2, ["HEPPU_WEBHOOK_SECRET"])
 
 
 def test_import_reads_stdin_and_reports_json(stored: Bridge) -> None:

@@ -74,6 +74,15 @@ def test_signature_is_accepted_by_the_verifier_of_the_library(
         Webhook(SECRET).verify(request.body + b" ", request.headers)
 
 
+def test_during_a_rotation_requests_have_both_signatures(service: StubServer) -> None:
+    new = "whsec_" + base64.b64encode(b"another secret key of 32 bytes..").decode()
+    with connect(http, {"HTTP_URL": f"{service.url}/heppu", "HTTP_SECRET": f"{new}, {SECRET}"}) as sender:
+        sender.run("post", {"body": {"a": 1}})
+    [request] = service.requests
+    for secret in (new, SECRET):
+        assert Webhook(secret).verify(request.body, request.headers) == {"a": 1}
+
+
 def test_retry_carries_same_webhook_id(sender: Connected, service: StubServer) -> None:
     context = build_context(event(), http.actions["post"])
     for _ in range(2):
@@ -206,7 +215,9 @@ def test_error_response_does_not_pause_connection(
     assert type(caught.value) is error_type
 
 
-@pytest.mark.parametrize("secret", ["whsec_", "whsec_!!!", "whsec_c2hvcnQ=", "unguessable secret"])
+@pytest.mark.parametrize(
+    "secret", ["whsec_", "whsec_!!!", "whsec_c2hvcnQ=", "unguessable secret", f"{SECRET},", f"x,{SECRET}"]
+)
 def test_invalid_secret_is_reported_without_its_value(secret: str) -> None:
     with pytest.raises(ConfigError, match="HTTP_SECRET: must be whsec_") as caught:
         connect(http, {"HTTP_ALLOWED_HOSTS": "a.example", "HTTP_SECRET": secret})

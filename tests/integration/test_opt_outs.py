@@ -267,6 +267,19 @@ def test_opt_out_covers_other_addresses_after_erasure(engine: Engine) -> None:
     assert own["other_address"] is False
 
 
+def test_opt_out_of_an_erased_address_survives_a_new_key(engine: Engine) -> None:
+    opt_out(engine, "sms", PHONE)
+    erase(engine.database, "ada", PHONE, [SECRET])
+    keys = [b"the new key of the service", SECRET]
+    scoped(engine, "phone", hash_address=lambda address: hash_address(keys, address))
+    event_with(engine, PHONE)
+    assert reason(engine, "sms", PHONE) == "opted_out"
+    assert len(show_opt_outs(engine.database, PHONE, lambda address: hash_address(keys, address))) == 1
+    assert erase(engine.database, "ada", PHONE, keys).opt_outs == 1
+    [entry] = list_opt_outs(engine.database).items
+    assert entry["address"] == hash_address(keys[:1], PHONE)[0], "the next erasure uses the new key"
+
+
 def test_opt_in_after_an_erasure_outlives_the_next_erasure(engine: Engine) -> None:
     scoped(engine, "phone", hash_address=lambda address: hash_address([SECRET], address))
     opt_out(engine, "sms", PHONE)

@@ -34,6 +34,7 @@ from bridge.errors import (
     TransientError,
 )
 from bridge.rules.model import OncePer, PlannedDelivery, Routing, Rules
+from bridge.settings import Settings
 from bridge.store import routing, schema
 from bridge.store.bulk import bulk_insert, bulk_update
 from bridge.store.claim import LEASE
@@ -446,7 +447,7 @@ def test_changed_rules_are_loaded_once_database_is_available(tmp_path: Path) -> 
         if errors:
             raise errors.pop()
 
-    rules = RulesFile(path, registry_for(path), None, before_change=before)
+    rules = RulesFile(path, registry_for(path, Settings.load({})), None, before_change=before)
     path.write_text(text + "# changed\n")
     with pytest.raises(StoreUnavailable):
         rules.reload_if_changed()

@@ -15,7 +15,7 @@ from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 from bridge.store.opt_out_list import list_opt_outs
-from bridge.unsubscribe_links import unsubscribe_link
+from bridge.unsubscribe_links import read_unsubscribe_token, unsubscribe_link
 from bridge.web.headers import SecurityHeaders
 from bridge.web.html import static_routes
 from bridge.web.unsubscribe import unsubscribe_routes
@@ -165,6 +165,16 @@ def test_link_requires_public_url_and_secret(database: Database) -> None:
         link_without_secret = unsubscribe_link(url, ["another secret"])("email", ADDRESS)
         assert link_without_secret is not None
         assert httpx.get(link_without_secret).status_code == 404
+
+
+def test_link_of_an_earlier_key_works_during_a_rotation(database: Database) -> None:
+    keys = ["the new key of the service", SECRET]
+    with serving(Starlette(routes=unsubscribe_routes(database, keys))) as url:
+        of_old, of_new = (unsubscribe_link(url, each)("email", ADDRESS) for each in ([SECRET], keys))
+        assert [httpx.get(str(link)).status_code for link in (of_old, of_new)] == [200, 200]
+    token = str(of_new).rpartition("/")[2]
+    assert read_unsubscribe_token(keys[:1], token) == ("email", ADDRESS), "new links use the new key"
+    assert read_unsubscribe_token([SECRET], token) is None
 
 
 def test_link_does_not_reveal_the_address() -> None:

@@ -85,11 +85,10 @@ def test_docs_contain_enough_commands() -> None:
 
 def _known_variables() -> set[str]:
     registry = Registry()
-    known = {Settings.variable("", field) for field in Settings.model_fields}
+    known = {*Settings.variables("")}
     for name in registry.names():
         connector = registry.connector(name)
-        prefix = connector.settings.prefix(name)
-        known |= {connector.settings.variable(prefix, field) for field in connector.settings.model_fields}
+        known |= {*connector.settings.variables(connector.settings.prefix(name))}
     return known
 
 

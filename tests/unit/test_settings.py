@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
+from bridge.connector import ConnectorSettings
 from bridge.errors import ConfigError
 from bridge.settings import EnvironmentModel, Settings, unrecognized_variables
 
@@ -309,3 +310,26 @@ def test_plain_settings_are_not_read_from_files() -> None:
         ).return_path
         is None
     )
+
+
+class _Desk(ConnectorSettings):
+    account_sid: str = Field(pattern=r"^AC[0-9a-f]{4}$")
+    """Account SID (`AC...`)."""
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("DESK_ACCOUNT_SID", "hush-hush", "has the wrong form; expected: Account SID (`AC...`)"),
+        ("DESK_PER_SECOND", "hush-hush", "must be a number"),
+        ("DESK_PER_SECOND", "0", "must be greater than 0"),
+        ("DESK_CONCURRENCY", "1.5", "must be a whole number"),
+        ("DESK_CONCURRENCY", "0", "must be at least 1"),
+    ],
+)
+def test_wrong_setting_of_a_connection_is_described_in_plain_words(
+    variable: str, value: str, expected: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        _Desk.from_environment({"DESK_ACCOUNT_SID": "AC0123", variable: value}, "DESK_")
+    assert str(error.value) == f"{variable}: {expected}"
