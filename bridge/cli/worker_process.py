@@ -62,8 +62,9 @@ def main(descriptor: int, *inherited_fds: int) -> None:
         log.error("worker failed to start", error=str(error), advice="events are still stored and routed")
         sys.exit(1)
     tune_gc()
-    for message in messages:
-        _handle_message(message, service, channel)
+    with suppress(OSError):  # the server was killed before it had read all messages
+        for message in messages:
+            _handle_message(message, service, channel)
     log.warning("stopped immediately, server process exited")
     os._exit(1)
 

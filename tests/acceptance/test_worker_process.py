@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,8 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bridge.cli.ipc import RequestMetrics, Start, encode
 from bridge.samples import refresh_sample, sample
 from bridge.sandbox import RunningSandbox, start_sandbox
+from bridge.store.database import Database
+from bridge.store.migrate import upgrade
 from tests.acceptance.commands import delivery_states
 from tests.acceptance.service_process import ADMIN, ServiceProcess, eventually, running_service
 
@@ -105,6 +110,28 @@ def test_killed_worker_is_replaced(service: ServiceProcess, sandbox: RunningSand
     assert len(sandbox.hubspot.calls) == 6
     assert "worker exited" in service.log.read_text()
     assert service.stop() == 0
+
+
+def test_worker_stops_immediately_if_the_server_dies_before_it_has_read_all_messages(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/bridge.db"
+    database = Database(url)
+    upgrade(database)
+    database.close()
+    (tmp_path / "rules.yaml").write_text("version: 1\nrules: []\n")
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bridge.cli.worker_process", str(theirs.fileno())], pass_fds=[theirs.fileno()],
+            env=os.environ | {"BRIDGE_DATABASE_URL": url}, cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    ours.settimeout(30)
+    ours.sendall(encode(Start("version: 1\nrules: []\n")) + encode(RequestMetrics()))
+    assert ours.recv(1, socket.MSG_PEEK)  # its answer, which the server never reads
+    ours.close()
+    output, _ = process.communicate(timeout=10)
+    assert (process.returncode, "Traceback" in output) == (1, False), output
+    assert "stopped immediately, server process exited" in output
 
 
 def test_worker_exits_with_server_and_releases_the_lock(tmp_path: Path, sandbox: RunningSandbox) -> None:
