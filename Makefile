@@ -65,8 +65,8 @@ audit: $(READY)
 
 sbom: $(READY)
 	@mkdir -p build
-	@$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
-		--output-file build/sbom.json
+	@$(BIN)/python -W ignore -m cyclonedx_py requirements requirements.lock --pyproject pyproject.toml \
+		--output-reproducible --output-file build/sbom.json
 	@echo "build/sbom.json lists the packages of requirements.lock"
 
 docs: $(READY)

@@ -95,4 +95,4 @@ def test_sbom_lists_every_package_of_the_image_with_its_hashes(tmp_path: Path) -
     assert sbom["bomFormat"] == "CycloneDX"
     assert {(item["name"], item["version"]) for item in sbom["components"]} == pins(RUNTIME)
     assert all(item["externalReferences"][0]["hashes"] for item in sbom["components"])
-    assert "cyclonedx-py requirements requirements.lock" in (TOP / "Makefile").read_text()
+    assert "cyclonedx_py requirements requirements.lock" in (TOP / "Makefile").read_text()
