@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from bridge.events import EVENT_TYPES, Event
+from bridge.rules.durations import duration_hint
 from bridge.rules.fields import PATTERNS, expand_event_pattern
 from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import Check, Diagnostic, Truth, unplaced_error
@@ -84,9 +85,8 @@ def parse_count(arguments: Sequence[str]) -> EventCount | Diagnostic:
     except ValueError:
         window = timedelta(0)
     if not timedelta(0) < window <= MAX_WINDOW:
-        return unplaced_error(
-            f"invalid duration `{duration[:40]}` of `count`", "write 16h or 7d, at most 366d"
-        )
+        hint = "write 16h or 7d, at most 366d" if window else duration_hint(duration)
+        return unplaced_error(f"invalid duration `{duration[:40]}` of `count`", hint)
     return EventCount(tuple(dict.fromkeys(event_types)), window)
 
 

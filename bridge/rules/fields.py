@@ -150,7 +150,7 @@ def _check_event_path(rest: Path, event_types: tuple[str, ...]) -> Diagnostic | 
         )
     top_level = {path for path in documented if "." not in path}
     if rest[0] not in top_level:
-        return _unknown_top_level(rest, top_level)
+        return _unknown_top_level(rest, top_level, documented)
     if rest[0] not in FREE_FORM:
         return _no_subfields(rest[0], documented[rest[0]])
     return _check_free_form(rest, documented)
@@ -160,14 +160,26 @@ def _no_subfields(dotted: str, kind: str) -> Diagnostic:
     return unplaced_error(f"`event.{dotted}` is {_TYPE_NAMES[kind]} and has no fields of its own")
 
 
-def _unknown_top_level(rest: Path, top_level: set[str]) -> Diagnostic:
+def _unknown_top_level(rest: Path, top_level: set[str], documented: Collection[str]) -> Diagnostic:
     text = f"`event` has no documented field `{rest[0]}`"
     if rest[0] in _FIELD_ALIASES:
         return unplaced_error(text, f"did you mean `{'.'.join((_FIELD_ALIASES[rest[0]], *rest[1:]))}`?")
     suggestion = nearest(rest[0], sorted(top_level), cutoff=0.75)
     if suggestion:
         return unplaced_error(text, f"did you mean `{'.'.join(('event', suggestion, *rest[1:]))}`?")
-    return unplaced_warning(text, "if an event does not have the field, the rule treats it as missing")
+    deeper = _deeper(rest, documented)
+    if deeper:
+        return unplaced_warning(text, f"did you mean `event.{deeper}`?")
+    own = " or ".join(f"`event.{name}`" for name in ("metadata", "callMetadata.custom") if name in documented)
+    hint = "if an event does not have the field, the rule treats it as missing"
+    return unplaced_warning(text, f"data of your own is in {own}; {hint}" if own else hint)
+
+
+def _deeper(rest: Path, documented: Collection[str]) -> str | None:
+    """Return the documented field with the same last name further below, if there is exactly one."""
+    below = [path for path in documented if path.endswith(f".{rest[-1]}") and path.count(".") >= len(rest)]
+    same = [path for path in below if len(rest) == 1 or path.startswith(f"{rest[0]}.")]
+    return same[0] if len(rest) <= 2 and len(same) == 1 else None
 
 
 def _check_free_form(rest: Path, documented: dict[str, str]) -> Diagnostic | None:
@@ -185,7 +197,11 @@ def _check_free_form(rest: Path, documented: dict[str, str]) -> Diagnostic | Non
             continue
         similar = nearest(rest[depth], siblings, cutoff=0.8)
         if similar is None:
-            return None
+            deeper = _deeper(rest, documented)
+            if deeper is None:
+                return None
+            text = f"`event.{'.'.join(rest)}` is not a documented field"
+            return unplaced_warning(text, f"did you mean `event.{deeper}`?")
         suggestion = ".".join(("event", *rest[:depth], similar, *rest[depth + 1 :]))
         text = f"`event.{'.'.join(rest)}` is not a documented field"
         return unplaced_warning(text, f"did you mean `{suggestion}`?")
@@ -250,6 +266,9 @@ def check_value(path: Path, value: Any, event_types: Collection[str]) -> Diagnos
     if values is not None and isinstance(value, str) and value not in values:
         suggestion = nearest(value, values)
         hint = f"did you mean `{suggestion}`?" if suggestion else f"Heppu documents {', '.join(values)}"
+        several = [word for word in re.split(r"\s+or\s+|\s*[,|/]\s*", value[:100]) if word]
+        if len(several) > 1 and set(several) <= set(values):
+            hint = f"write several as a list: `[{', '.join(several)}]`"
         return unplaced_warning(f"`{value[:40]}` is not a documented value of `event.{dotted}`", hint)
     return None
 

@@ -55,12 +55,20 @@ class Section:
     hint: str
     keys: tuple[Key, ...]
 
-    def open(self, context: ParseContext, node: Node, *, require: bool = True) -> Entries | None:
+    def open(
+        self,
+        context: ParseContext,
+        node: Node,
+        *,
+        require: bool = True,
+        hints: Mapping[str, str] | None = None,
+    ) -> Entries | None:
         """Return the entries of a mapping. Report unknown keys and, with `require`, missing ones.
 
         None if the node is not a mapping, which is also reported.
         """
-        entries = dict(context.mapping(node, self.label, [key.name for key in self.keys], self.hint))
+        names = [key.name for key in self.keys]
+        entries = dict(context.mapping(node, self.label, names, self.hint, hints))
         if node.entries is None:
             return None
         missing = [f"`{key.name}`" for key in self.keys if key.required and key.name not in entries]

@@ -14,6 +14,7 @@ from bridge.errors import BridgeError
 from bridge.events import EVENT_TYPES
 from bridge.json_values import describe_type
 from bridge.rules import retired
+from bridge.rules.durations import duration_hint
 from bridge.rules.fields import (
     PATTERNS,
     boolean_hint,
@@ -48,6 +49,10 @@ ALIASES = {
     "params": "with",
     "wait": "delay",
     "timeout": "expires",
+    "title": "subject",
+    "recipient": "to",
+    "due_date": "due",
+    "assignee": "owner",
 }
 """Name of a key in other systems -> our key."""
 
@@ -244,7 +249,6 @@ class ParseContext:
 
     def duration(self, node: Node, label: str) -> timedelta | None:
         """Return a duration such as `5m`."""
-        hint = "write a number and a unit: 90s, 5m, 16h, 7d, or 1h30m"
         if isinstance(node.value, str):
             try:
                 length = parse_duration(node.value)
@@ -256,6 +260,7 @@ class ParseContext:
                 limit = f"{MAX_DURATION.days}d"
                 self.error(node, f"{label} is too long: {quote_value(node.value)}", f"write at most {limit}")
                 return None
+        hint = duration_hint(node.data())
         self.error(node, f"{label} must be a duration, not {quote_value(node.value)}", hint)
         return None
 
@@ -286,7 +291,10 @@ class ParseContext:
             if not expanded:
                 several = _split_event_types(name)
                 hint = f"write several as a list: `[{', '.join(several)}]`" if several else ""
-                hint = hint or did_you_mean(name, (*EVENT_TYPES, *PATTERNS))
+                short = next((known for known in EVENT_TYPES if known.endswith(f".{name}")), None)
+                hint = hint or (
+                    f"did you mean `{short}`?" if short else did_you_mean(name, (*EVENT_TYPES, *PATTERNS))
+                )
                 self.error(item, f"no event type `{name[:60]}`", hint)
                 expanded = tuple(event_type for one in several for event_type in expand_event_pattern(one))
             elif all(event_type in types for event_type in expanded):

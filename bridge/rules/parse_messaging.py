@@ -21,6 +21,10 @@ from bridge.settings import parse_duration
 from bridge.spelling import did_you_mean
 
 _CAP = re.compile(r"([1-9]\d{0,4})\s+per\s+(\S+)", re.ASCII)
+_COUNTRY_ALIASES = {"USA": "US", "UK": "GB", "UNITED STATES": "US", "UNITED KINGDOM": "GB", "CANADA": "CA"} | {
+    "CAN": "CA", "GBR": "GB", "MEX": "MX", "DEU": "DE", "GER": "DE", "FRA": "FR", "ESP": "ES", "AUS": "AU", "FIN": "FI"
+}  # fmt: skip
+"""Other name of a country -> its code."""
 _REGION = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?", re.ASCII)
 
 
@@ -126,9 +130,10 @@ def _countries(context: ParseContext, node: Node, label: str) -> frozenset[str]:
         if country in SUPPORTED_REGIONS:
             countries.add(country)
         elif country is not None:
-            code = "GB" if country.upper() == "UK" else country.upper()
-            hint = did_you_mean(code, sorted(SUPPORTED_REGIONS))
-            context.error(item, f"no country `{country[:40]}`", hint or "write ISO 3166 codes: `[US, CA]`")
+            code = _COUNTRY_ALIASES.get(country.upper().replace(".", ""), country.upper())
+            known = code in SUPPORTED_REGIONS
+            hint = f"did you mean `{code}`?" if known else "write codes of two letters (ISO 3166): `[US, CA]`"
+            context.error(item, f"no country `{country[:40]}`", hint)
     return frozenset(countries)
 
 

@@ -31,6 +31,7 @@ from bridge.rules.template_runtime import unusable
 from bridge.rules.templates import Template, is_template, template
 from bridge.rules.yaml import Node
 from bridge.telemetry import mask
+from bridge.validation_messages import requirement
 
 _FOLLOW_UP_DEFAULTS = {"text": "{{ delivery.message }}", "subject": "{{ delivery.message | truncate(100) }}"}
 """Default params of a follow-up for the team, if the rule sets nothing else."""
@@ -92,6 +93,15 @@ def read_params(context: ParseContext, use: Node, with_node: Node | None, action
             context.error(use, f"`{action.full_name}` needs `{name}`", f"write it under `with:`{example}")
     _validate(context, use, with_node, action, values)
     return values
+
+
+def step_key_hints(context: ParseContext, action: Action) -> dict[str, str]:
+    """Return the hints for params of an action that stand next to `with`."""
+    of_params = f"it is a param of `{action.full_name}`: indent it below `with:`"
+    of_connection = {
+        word: hint for word, hint in _misplaced_hints(context, action).items() if word not in STEP_KEYS
+    }
+    return of_connection | dict.fromkeys(params_of(action), of_params)
 
 
 def _misplaced_hints(context: ParseContext, action: Action) -> dict[str, str]:
@@ -194,34 +204,6 @@ def _validate(
             context.error(_find(with_node, location) or use, text, _example(action, location))
 
 
-_REQUIREMENTS = {
-    "string_type": "must be a string",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "dict_type": "must be a mapping",
-    "model_type": "must be a mapping",
-    "list_type": "must be a list",
-    "tuple_type": "must be a list",
-    "none_required": "must be left out",
-    "missing": "is missing",
-    "extra_forbidden": "is unknown",
-    "literal_error": "must be {expected}",
-    "enum": "must be {expected}",
-    "string_too_long": "can have at most {max_length} characters",
-    "string_too_short": "must have at least {min_length} characters",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-    "greater_than": "must be greater than {gt}",
-    "less_than": "must be less than {lt}",
-}
-"""Pydantic's error type -> our message. The placeholders come from the model, never from the value."""
-
-
 def describe_validation_error(item: ErrorDetails, action: Action, values: Mapping[str, Any]) -> str:
     """Return the message for one of pydantic's errors about a param.
 
@@ -232,9 +214,8 @@ def describe_validation_error(item: ErrorDetails, action: Action, values: Mappin
     if item["type"] == "string_pattern_mismatch" and info is not None:
         shown = mask(str(values.get(name)).strip())[:40]
         return f"`{name}` must be {form_of(info)}, got {f'`{shown}`' if shown else 'an empty text'}"
-    requirement = _REQUIREMENTS.get(item["type"])
-    if requirement is not None:
-        return f"`{name}` {requirement.format_map(item.get('ctx', {}))}"
+    if must_be := requirement(item):
+        return f"`{name}` {must_be}"
     message = item["msg"].removeprefix("Value error, ")
     if not name:
         return message

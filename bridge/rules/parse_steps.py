@@ -19,7 +19,7 @@ from bridge.rules.keys import DURATION, EVENT_TYPES, POSITIVE_INT, STRING, Entri
 from bridge.rules.late import DETAILS_CONNECTION, late_params, paths_of
 from bridge.rules.model import ConnectionChoice, OncePer, Retry, Step, Trigger
 from bridge.rules.parse_context import CONTEXT_NAMES, ParseContext
-from bridge.rules.parse_params import check_templates, has_template, params_of, read_params
+from bridge.rules.parse_params import check_templates, has_template, params_of, read_params, step_key_hints
 from bridge.rules.presence import present_after
 from bridge.rules.templates import is_template
 from bridge.rules.yaml import Node
@@ -58,7 +58,7 @@ def read_alerts(context: ParseContext, node: Node, label: str) -> tuple[Step, ..
 
 def _step(context: ParseContext, node: Node) -> Step | None:
     section = ALERT if context.trigger == "alert" else STEP
-    entries = section.open(context, node)
+    entries = section.open(context, node, hints=_key_hints(context, node))
     if entries is None or "use" not in entries:
         return None
     use_key, use_node = entries["use"]
@@ -96,6 +96,15 @@ def _step(context: ParseContext, node: Node) -> Step | None:
     for name in step.connections:
         _check_params(context, with_node or use_node, action, name, params)
     return step
+
+
+def _key_hints(context: ParseContext, node: Node) -> dict[str, str]:
+    """Return the hints for keys of a step that belong elsewhere, which depend on its action."""
+    use = (node.entries or {}).get("use")
+    try:
+        return step_key_hints(context, context.registry.action(str(use[1].value))) if use else {}
+    except (KeyError, BridgeError):
+        return {}
 
 
 def _check_late_params(
@@ -211,6 +220,12 @@ def find_action(context: ParseContext, node: Node, use: str) -> Action | None:
         for other in _candidates(context, ActionName.parse(use).connector)
         for action in _actions(context, other)
     ]
+    connector = next((n for n in context.registry.names() if use.startswith(f"{n}_")), None)
+    if connector and f"{connector}.{use.partition('.')[2]}" in known:
+        account, _, action = use.partition(".")
+        hint = f"write `use: {connector}.{action}` and below it `connection: {account[:60]}`"
+        context.error(node, f"unknown action `{use[:60]}`", hint)
+        return None
     suggestion = nearest(use, known)
     hint = f"did you mean `{suggestion}`? " if suggestion else ""
     context.error(node, f"unknown action `{use[:60]}`", hint + "`bridge connectors` lists every action")

@@ -13,6 +13,7 @@ from bridge.rules.fields import boolean_hint, check_value, number_hint
 from bridge.rules.model import Condition, Diagnostic, unplaced_error
 from bridge.rules.operators import OPERATORS, PRESENCE_OPERATORS
 from bridge.rules.parse_context import ParseContext
+from bridge.rules.suspicious_text import curly_quotes
 from bridge.rules.yaml import Node
 from bridge.rules.yaml_errors import comparison_hint
 from bridge.spelling import did_you_mean, nearest
@@ -31,16 +32,37 @@ _OPERATOR_ALIASES = {
     "=": "eq",
     "==": "eq",
     "equals": "eq",
+    "equal": "eq",
     "is": "eq",
     "!=": "ne",
+    "<>": "ne",
     "not": "ne",
+    "is_not": "ne",
+    "not_equal": "ne",
+    "not_equals": "ne",
     ">": "gt",
     "greater": "gt",
+    "greater_than": "gt",
     "more": "gt",
+    "more_than": "gt",
+    "over": "gt",
     ">=": "gte",
+    "at_least": "gte",
+    "min": "gte",
     "<": "lt",
     "less": "lt",
+    "less_than": "lt",
+    "under": "lt",
     "<=": "lte",
+    "at_most": "lte",
+    "max": "lte",
+    "includes": "contains",
+    "has": "contains",
+    "like": "contains",
+    "begins_with": "starts_with",
+    "any_of": "in",
+    "one_of": "in",
+    "none_of": "not_in",
     "defined": "exists",
     "present": "filled",
     "not_empty": "filled",
@@ -55,7 +77,7 @@ _PRESENCE_WORDS = ("exists", "exist", "present", "filled", "defined", "any", "*"
 
 def read_where(context: ParseContext, node: Node, label: str) -> tuple[Condition, ...]:
     """Return the conditions of a `where`, or of a group in it."""
-    hint = "write `field: value` or `field: {operator: value}`"
+    hint = _shape_hint(node)
     entries = context.mapping(node, label, hint=hint)
     if node.entries is not None and not entries:
         context.error(node, f"{label} is empty", hint)
@@ -68,6 +90,21 @@ def read_where(context: ParseContext, node: Node, label: str) -> tuple[Condition
         else:
             parts.extend(_conditions(context, name, key, value))
     return tuple(parts)
+
+
+def _shape_hint(node: Node) -> str:
+    """Return how to write the conditions at a node that is perhaps a list, or a sentence such as `a.b > 30`."""
+    if node.items is not None:
+        return "write one `field: value` per line, without `- ` before it"
+    sentence = re.match(r"([\w.]+)\s*(>=|<=|==|!=|<>|>|<|=)\s*(\S{1,20})", str(node.value)[:200])
+    if sentence:
+        return f"write `{sentence[1]}: {_comparison(sentence[2], sentence[3])}`"
+    return "write `field: value` or `field: {operator: value}`"
+
+
+def _comparison(sign: str, value: str) -> str:
+    operator = _OPERATOR_ALIASES[sign]
+    return value if operator == "eq" else f"{{{operator}: {value}}}"
 
 
 def _group(context: ParseContext, kind: Any, node: Node) -> Group:
@@ -159,10 +196,12 @@ def _check_operator(
     error = _operand_error(operator, operand.data(), ".".join(path))
     if error is not None:
         return context.report(operand, error)
-    comparison = comparison_hint(operand.value) if operator == "eq" and isinstance(operand.value, str) else ""
+    comparison = _sign_hint(operand.value) if operator == "eq" and isinstance(operand.value, str) else ""
     if comparison:
         context.error(operand, "comparisons are written in words", comparison)
         return False
+    if isinstance(operand.value, str) and (curly := curly_quotes(operand.value)):
+        return context.report(operand, curly)
     if operator == "eq" and operand.value in _PRESENCE_WORDS:
         hint = f"write `{'.'.join(path)}: {{exists: true}}`"
         context.warning(operand, f"this compares the field with the word `{operand.value}`", hint)
@@ -179,6 +218,12 @@ def _check_operator(
     return True
 
 
+def _sign_hint(value: str) -> str:
+    """Return how to write a comparison such as `> 30` or `!= failed`. Empty if the value is none."""
+    sign = re.fullmatch(r"(==|!=|<>|=)\s*(\S.{0,40})", value.strip()[:60])
+    return f"write `{_comparison(sign[1], sign[2])}`" if sign else comparison_hint(value)
+
+
 def _wildcard_hint(value: str) -> str:
     """Return the operator that a value with `*` at its start or end is meant for. Empty if there is no `*`."""
     text = value.strip("*")
@@ -193,6 +238,7 @@ def _wildcard_hint(value: str) -> str:
 
 def _operator_hint(operator: str, name: str) -> str:
     """Return what to write instead of an unknown operator. A negated one is not the operator that it contains."""
+    operator = operator.lower().replace(" ", "_")
     alias = _OPERATOR_ALIASES.get(operator)
     if alias:
         return f"did you mean `{alias}`?"

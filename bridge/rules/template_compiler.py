@@ -143,7 +143,7 @@ class Compiler:
         """Compile an expression that must be true or false. `requirement` is the start of the error message."""
         if isinstance(node, nodes.Const) and not isinstance(node.value, bool):
             text = f"{requirement} true or false, not {describe_type(node.value)}"
-            return self.reject(text, "compare it: x == 'y'")
+            return self.reject(text, "compare it: x == 'y'; for a fallback, write `| default('there')`")
         path = path_of(node)
         if path is not None:
             self.truth_tests.add(path)
@@ -303,7 +303,7 @@ class Compiler:
         if spec is None:
             return self.reject(
                 f"no filter `{node.name[:40]}`",
-                did_you_mean(node.name, template_filters.FILTER_NAMES),
+                did_you_mean(_FILTER_ALIASES.get(node.name, node.name), template_filters.FILTER_NAMES),
                 node.name,
             )
         arguments = self._arguments(node, spec)
@@ -363,6 +363,8 @@ class Compiler:
         return lambda context: template_runtime.is_defined(value, context) is expected
 
 
+_FILTER_ALIASES = dict.fromkeys(("fallback", "or", "else", "if_empty", "otherwise"), "default")
+"""Common guess for a filter's name -> the filter."""
 _SPECIAL_FILTERS = {
     "default": template_filters.DEFAULT_FILTER,
     "local": template_filters.LOCAL_FILTER,

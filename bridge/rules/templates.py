@@ -126,7 +126,13 @@ def template(source: str, markup: MarkupLanguage | None = None) -> Template:
                 "a value cannot follow `<`, because it could mention everybody",
                 "write the beginning of a link or mention yourself: `<https://example.com/{{ ... }}|open>`", "<",
             )  # fmt: skip
-        body = _ENVIRONMENT.parse(source).body
+        tree = _ENVIRONMENT.parse(source)
+        for printed in tree.find_all(nodes.Output):
+            if any(isinstance(node, nodes.Tuple) for node in printed.nodes):
+                return compiler.reject(
+                    "a comma cannot join two values", f"{_FALLBACK}; join texts with ~", ","
+                )
+        body = tree.body
         output = body[0] if len(body) == 1 else None
         if isinstance(output, nodes.Output) and len(output.nodes) == 1:
             only = output.nodes[0]
@@ -227,10 +233,25 @@ def _syntax_error(error: TemplateSyntaxError) -> TemplateError:
         return _template_error("incomplete expression before the closing brace", "write {{ contact.name }}")
     if "end of print statement" in lowered or "end of statement block" in lowered:
         presence = "write `is filled` or `is not filled`" if got in ("exists", "filled", "empty") else ""
-        return _template_error(
-            f"unexpected `{got[:40]}`", presence or "put strings inside {{ }} in quotes", got
+        found = _FOUND.get(got, f"unexpected `{got[:40]}`")
+        hint = presence or _REST_HINTS.get(
+            got, "a field is one word: {{ contact.first_name }}; other text needs quotes"
         )
-    return _template_error(f"invalid template: {message[:120]}")
+        return _template_error(found, hint, "" if got in _FOUND else got)
+    hint = _TOKEN_HINTS.get(got, "a correct one is {{ contact.first_name | default('there') }}")
+    return _template_error(f"invalid template: {message[:120]}", hint)
+
+
+_FALLBACK = "for a fallback, write `| default('there')`"
+_FOUND = {"string": "unexpected text in quotes", "integer": "unexpected number", "float": "unexpected number"}
+"""Jinja's kind of a token -> our words."""
+_TOKEN_HINTS = {"|": _FALLBACK, "integer": "compare with `==`", "string": "compare with `==`"}
+_REST_HINTS = {
+    "=": "write `==`",
+    ",": _FALLBACK,
+    "string": f"{_FALLBACK}; join texts with ~",
+}
+"""What cannot follow an expression -> what was probably meant."""
 
 
 _STRAIGHT_QUOTE = "curly quotes: write straight ones, like 'text'"

@@ -213,10 +213,10 @@ class _Reader:
             hint = "what rules share goes under `defaults:` or `tables:`; put a string that starts with & in quotes"
             raise _Unreadable(event.start_mark, f"the anchor `&{_short(event.anchor)}` is not allowed", hint)
         if event.tag is not None:
-            hint = "remove it; put a string that starts with ! in quotes"
-            raise _Unreadable(
-                event.start_mark, f"the tag `{_short(_TAG.sub('!!', event.tag))}` is not allowed", hint
-            )
+            tag = _TAG.sub("!!", event.tag)
+            means = "remove it" if tag.startswith("!!") else "for `is not`, write `{ne: ...}`"
+            hint = f"{means}; put a string that starts with ! in quotes"
+            raise _Unreadable(event.start_mark, f"the tag `{_short(tag)}` is not allowed", hint)
         if depth > MAX_DEPTH:
             raise _Unreadable(
                 event.start_mark, "nested too deeply", f"use at most {MAX_DEPTH} levels of nesting"

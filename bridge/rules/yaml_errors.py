@@ -62,7 +62,7 @@ class _Level(NamedTuple):
 def comparison_hint(text: str) -> str:
     """Return how to write a comparison such as `> 30`. Empty if the text is none."""
     match = _COMPARISON.fullmatch(text.strip()[:100])
-    return f"write `{{{_OPERATORS[match[1]]}: {match[2][:20]}}}`" if match else ""
+    return f"write `{{{_OPERATORS[match[1]]}: {match[2].strip()[:20]}}}`" if match else ""
 
 
 def explain(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> YamlProblem:
