@@ -26,6 +26,7 @@ from bridge.settings import Duration
 
 P = TypeVar("P", bound="ConversationParams")
 
+_MAX_DERIVED_SUBJECT = 100
 CONTACT_OWNER = "contact"
 """Value of `owner` for the owner of the contact."""
 ON_MISSING: Any = param(
@@ -242,17 +243,76 @@ class TaskParams(NewContactParams):
         return context.event.occurred_at + self.due
 
     def body(self, context: Context, contact: ContactRef | None, max_length: int) -> str:
-        """Return the description, the name that the event gives if the contact has another one, and the conversation
-        ID, in at most `max_length` characters."""
-        details = {
-            "Name given": contact.given_name if contact else "",
-            "Conversation": context.event.conversation.id,
-        }
-        return text_with_details(self.text, details, max_length)
+        """Return the description and what the contact's record does not say, in at most `max_length` characters."""
+        return text_with_details(self.text, _details(context, contact), max_length)
+
+
+class NewTicketParams(ContactLookupParams):
+    """Params of a ticket or case, of which a conversation has one."""
+
+    subject: str | None = param(
+        None,
+        "Subject. Default: the first line of the text, or the kind of conversation and the person.",
+        example="Wants to return a bike",
+    )
+    text: str | None = param(
+        "{{ event.summary }}",
+        "Description; the conversation ID is added to it.",
+        example="Wants it by email.",
+    )
+
+    def display_subject(self, query: ContactQuery) -> str:
+        """Return the subject, by default the first line of the text, or `Call with Maya Lindqvist`."""
+        if subject := self.subject or first_line(self.text, _MAX_DERIVED_SUBJECT):
+            return subject
+        kind = "Chat" if query.context.event.conversation.type == "chat" else "Call"
+        # An event without email and phone still has a name.
+        person = query.name or query.phone or query.email or query.context.contact.name
+        return f"{kind} with {person or 'an unknown person'}"
+
+    def body(self, context: Context, contact: ContactRef | None, max_length: int) -> str:
+        """Return the description and what the contact's record does not say, in at most `max_length` characters."""
+        return text_with_details(self.text, _details(context, contact), max_length, separator="\n\n")
+
+
+class SentMessageParams(NewContactParams):
+    """Params of a message that a rule has sent. Everything comes from the delivery, under `on_success`."""
+
+    body: str = param("{{ delivery.text }}", "Text of the message.", example="Your order has shipped.")
+    channel: Literal["sms", "whatsapp", "email"] = param(
+        "{{ delivery.channel }}", "How it was sent: `sms`, `whatsapp` or `email`.", example="sms"
+    )
+    subject: str | None = param(
+        "{{ delivery.subject }}",
+        "Subject of an email. Without one: the first line of the text.",
+        example="Your order",
+    )
+    sent_at: AwareDatetime | None = param(
+        "{{ delivery.sent_at }}",
+        "When it was sent (ISO 8601 with time zone). Default: outside `on_success`, the time of the event.",
+        example="2026-03-02T15:00:00Z",
+    )
+
+    def time(self, context: Context) -> datetime:
+        """Return when it was sent."""
+        return self.sent_at or context.event.occurred_at
+
+    @property
+    def title(self) -> str:
+        """The subject, or else the first line of the text."""
+        return first_line(self.subject or self.body, _MAX_DERIVED_SUBJECT)
 
 
 OnMissing = Literal["skip", "error"]
 """What an action that only changes existing records does if there is none."""
+
+
+def _details(context: Context, contact: ContactRef | None) -> Mapping[str, object]:
+    """Return the name that the event gives if the contact has another one, and the conversation ID."""
+    return {
+        "Name given": contact.given_name if contact else "",
+        "Conversation": context.event.conversation.id,
+    }
 
 
 def text_with_details(

@@ -10,14 +10,13 @@ from bridge.connector import (
     ContactRef,
     Context,
     NewContactParams,
+    NewTicketParams,
     Properties,
     Success,
     fields_to_write,
-    first_line,
     param,
     per_conversation,
     remember_own_ticket,
-    text_with_details,
 )
 
 from .account import Account
@@ -29,24 +28,13 @@ from .settings import connector
 from .timeline import Draft, write_batch
 from .unique_properties import UNIQUE_PROPERTIES
 
-_MAX_SUBJECT = 100
 _SOURCES = {"Chat": "CHAT", "Call": "PHONE"}
 """Kind of conversation -> where HubSpot says that a ticket comes from."""
 
 
-class CreateTicketParams(NewContactParams):
+class CreateTicketParams(NewTicketParams, NewContactParams):
     """A ticket to create."""
 
-    subject: str | None = param(
-        None,
-        "Ticket name. Default: the first line of the text, or the kind of conversation and the person.",
-        example="Wants to return a bike",
-    )
-    text: str | None = param(
-        "{{ event.summary }}",
-        "Description; the conversation ID is added to it.",
-        example="Wants it by email.",
-    )
     pipeline: str | None = param(
         None,
         "Label or ID of the pipeline. Default: the account's first pipeline.",
@@ -100,8 +88,8 @@ def _draft(account: Account, params: CreateTicketParams, query: ContactQuery) ->
 
     def build(contact: ContactRef | None) -> dict[str, str]:
         standard = {
-            "subject": params.subject or _subject(params, query),
-            "content": _content(params, context, contact),
+            "subject": params.display_subject(query),
+            "content": params.body(context, contact, MAX_BODY_LENGTH),
             "hs_pipeline": stage.pipeline,
             "hs_pipeline_stage": stage.stage,
             "hs_ticket_priority": params.priority,
@@ -112,19 +100,6 @@ def _draft(account: Account, params: CreateTicketParams, query: ContactQuery) ->
     notes = [f"in the first open stage: {stage.problem}"] if stage.problem else []
     skip = "" if params.on_missing == "create" else "no ticket: HubSpot has no such contact"
     return Draft(context, build, params.owner, {"deals": params.deal}, (), notes, skip)
-
-
-def _subject(params: CreateTicketParams, query: ContactQuery) -> str:
-    name = query.name or query.phone or query.email or "an unknown person"
-    return first_line(params.text, _MAX_SUBJECT) or f"{_kind(query.context)} with {name}"
-
-
-def _content(params: CreateTicketParams, context: Context, contact: ContactRef | None) -> str:
-    details = {
-        "Name given": contact.given_name if contact else "",
-        "Conversation": context.event.conversation.id,
-    }
-    return text_with_details(params.text, details, MAX_BODY_LENGTH, separator="\n\n")
 
 
 def _kind(context: Context) -> str:

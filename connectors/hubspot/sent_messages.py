@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import AwareDatetime
-
 from bridge.connector import (
     BatchItem,
     BatchResult,
     ContactRef,
     Context,
-    NewContactParams,
+    SentMessageParams,
     param,
     per_event,
 )
@@ -25,26 +23,11 @@ from .settings import connector
 from .timeline import Draft, write_batch
 
 _CHANNEL_TYPES = {"sms": "SMS", "whatsapp": "WHATS_APP"}
-_MAX_SUBJECT = 100
 
 
-class LogMessageParams(NewContactParams):
+class LogMessageParams(SentMessageParams):
     """A message that was sent."""
 
-    body: str = param("{{ delivery.text }}", "Text of the message.", example="Your order has shipped.")
-    channel: Literal["sms", "whatsapp", "email"] = param(
-        "{{ delivery.channel }}", "How it was sent: `sms`, `whatsapp` or `email`.", example="sms"
-    )
-    subject: str | None = param(
-        "{{ delivery.subject }}",
-        "Subject of an email. Without one: the first line of the text.",
-        example="Your order",
-    )
-    sent_at: AwareDatetime | None = param(
-        "{{ delivery.sent_at }}",
-        "When it was sent (ISO 8601 with time zone). Default: outside `on_success`, the time of the event.",
-        example="2026-03-02T15:00:00Z",
-    )
     on_missing: Literal["create", "skip"] = param(
         "create", "If HubSpot has no such contact: `create` one, or `skip` logging.", example="skip"
     )
@@ -81,7 +64,7 @@ def _write(
 
 def _draft(params: LogMessageParams, context: Context) -> Draft:
     def build(_contact: ContactRef | None) -> dict[str, str]:
-        timestamp = {"hs_timestamp": to_milliseconds(params.sent_at or context.event.occurred_at)}
+        timestamp = {"hs_timestamp": to_milliseconds(params.time(context))}
         return to_strings(timestamp | (_email(params) if params.channel == "email" else _text(params)))
 
     linked = {"deals": params.deal, "tickets": params.ticket}
@@ -102,10 +85,9 @@ def _text(params: LogMessageParams) -> dict[str, Any]:
 
 
 def _email(params: LogMessageParams) -> dict[str, Any]:
-    first_line = next(iter(params.body.strip().splitlines()), "")
     return {
         "hs_email_direction": "EMAIL",
         "hs_email_status": "SENT",
-        "hs_email_subject": params.subject or first_line[:_MAX_SUBJECT],
+        "hs_email_subject": params.subject or params.title,
         "hs_email_text": params.body[:MAX_BODY_LENGTH],
     }

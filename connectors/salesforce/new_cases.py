@@ -8,19 +8,17 @@ from dataclasses import replace
 
 from bridge.connector import (
     ContactDeleted,
-    ContactLookupParams,
     ContactQuery,
     ContactRef,
     Context,
+    NewTicketParams,
     Properties,
     Success,
     fields_to_write,
-    first_line,
     forget_related_records,
     param,
     per_conversation,
     remember_own_ticket,
-    text_with_details,
     write_for_contact,
 )
 from bridge.errors import AccountError, DeliveryError, TransientError
@@ -45,8 +43,6 @@ _MAX_LENGTH = {
     "SuppliedPhone": 40,
     "SuppliedCompany": 80,
 }
-_MAX_SUBJECT = 100
-"""Characters of a subject that is derived from the description."""
 _ORIGINS = {"phone": ("Phone",), "chat": ("Chat", "Web")}
 """Case origins by kind of conversation; the first that the org has is used."""
 _OPTIONAL_FIELDS = {
@@ -64,19 +60,9 @@ _ASSIGN = {"Sforce-Auto-Assign": "TRUE"}
 """Header for the org's assignment rules, which choose the owner of a new case."""
 
 
-class CreateCaseParams(ContactLookupParams):
+class CreateCaseParams(NewTicketParams):
     """A case to create. It belongs to the contact; a stranger's name, email and phone are written to the case."""
 
-    subject: str | None = param(
-        None,
-        "Subject. Default: the first line of the description, or the kind of conversation and its agent.",
-        example="Wants to return a bike",
-    )
-    text: str | None = param(
-        "{{ event.summary }}",
-        "Description; the conversation ID is added to it.",
-        example="Wants it by email.",
-    )
     origin: str | None = param(
         None, "Case origin. Default: `Phone`, or `Chat` or `Web`, if the org has it.", example="Phone"
     )
@@ -137,8 +123,8 @@ def _standard_fields(
     org: Org, params: CreateCaseParams, query: ContactQuery, contact: ContactRef | None
 ) -> Record:
     values = {
-        "Subject": params.subject or _subject(params, query),
-        "Description": _description(params, query.context, contact),
+        "Subject": params.display_subject(query),
+        "Description": params.body(query.context, contact, _MAX_LENGTH["Description"]),
         "Origin": params.origin or _origin(org, query.context),
         "Priority": params.priority,
         "Status": params.status,
@@ -154,20 +140,6 @@ def _standard_fields(
             "SuppliedCompany": person.company,
         }
     return {name: value[: _MAX_LENGTH.get(name)] for name, value in values.items() if value}
-
-
-def _subject(params: CreateCaseParams, query: ContactQuery) -> str:
-    kind = "Chat" if query.context.event.conversation.type == "chat" else "Call"
-    name = query.name or query.phone or query.email or query.context.contact.name
-    return first_line(params.text, _MAX_SUBJECT) or f"{kind} with {name or 'an unknown person'}"
-
-
-def _description(params: CreateCaseParams, context: Context, contact: ContactRef | None) -> str:
-    details = {
-        "Name given": contact.given_name if contact else "",
-        "Conversation": context.event.conversation.id,
-    }
-    return text_with_details(params.text, details, _MAX_LENGTH["Description"], separator="\n\n")
 
 
 def _origin(org: Org, context: Context) -> str | None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
-
-from pydantic import AwareDatetime
 
 from bridge.connector import (
     BatchItem,
     BatchResult,
     ContactRef,
     Context,
-    first_line,
+    SentMessageParams,
     param,
     per_event,
     text_with_details,
@@ -27,28 +24,13 @@ from .task_records import MAX_LENGTH, NewTask, local_date, local_time, log_tasks
 _KINDS = {"sms": "Text message", "whatsapp": "WhatsApp message", "email": "Email"}
 _TYPES = {"sms": ("SMS", "Text", "Text Message"), "whatsapp": ("WhatsApp", "SMS"), "email": ("Email",)}
 """Values of Task.Type by channel; the first that the org's picklist has is used."""
-_MAX_TITLE = 100
 
 
-class LogMessageParams(TaskReferenceParams):
+class LogMessageParams(TaskReferenceParams, SentMessageParams):
     """A message that was sent."""
 
-    body: str = param("{{ delivery.text }}", "Text of the message.", example="Your order has shipped.")
-    channel: Literal["sms", "whatsapp", "email"] = param(
-        "{{ delivery.channel }}", "How it was sent: `sms`, `whatsapp` or `email`.", example="sms"
-    )
-    subject: str | None = param(
-        "{{ delivery.subject }}",
-        "Subject of an email. Without one: the first line of the text.",
-        example="Your order",
-    )
     sent_to: str | None = param(
         "{{ delivery.recipient }}", "Address that it was sent to.", example="+14155550123"
-    )
-    sent_at: AwareDatetime | None = param(
-        "{{ delivery.sent_at }}",
-        "When it was sent (ISO 8601 with time zone). Default: outside `on_success`, the time of the event.",
-        example="2026-03-02T15:00:00Z",
     )
     message_type: str | None = param(
         None,
@@ -68,13 +50,12 @@ def log_message(org: Org, items: Sequence[BatchItem[LogMessageParams]]) -> list[
 
     def build(key: str, contact: ContactRef | None) -> NewTask:
         params, context = by_key[key].params, by_key[key].context
-        sent_at = params.sent_at or context.event.occurred_at
         wanted = (params.message_type,) if params.message_type else _TYPES[params.channel]
         fields = {
-            "Subject": _title(params),
+            "Subject": f"{_KINDS[params.channel]}: {params.title}",
             "Description": _description(org, params, context, contact),
             "Status": status,
-            "ActivityDate": local_date(org, context, sent_at),
+            "ActivityDate": local_date(org, context, params.time(context)),
             "TaskSubtype": "Email" if params.channel == "email" else None,
             "Type": next((name for name in wanted if name in types), None),
         }
@@ -86,12 +67,8 @@ def log_message(org: Org, items: Sequence[BatchItem[LogMessageParams]]) -> list[
 log_message.check_params(check_ids)
 
 
-def _title(params: LogMessageParams) -> str:
-    return f"{_KINDS[params.channel]}: {first_line(params.subject or params.body, _MAX_TITLE)}"
-
-
 def _description(org: Org, params: LogMessageParams, context: Context, contact: ContactRef | None) -> str:
-    sent_at = local_time(org, context, params.sent_at or context.event.occurred_at)
+    sent_at = local_time(org, context, params.time(context))
     details = {
         "Name given": contact.given_name if contact else "",
         "To": params.sent_to,

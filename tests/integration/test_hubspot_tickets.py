@@ -165,9 +165,19 @@ def test_stranger_without_address_gets_a_ticket_without_contact(
 ) -> None:
     changes = {"metadata.contactPhone": None, "metadata.contactEmail": None}
     result = hubspot.deliver("create_ticket", event("call.completed", changes))
-    assert [ticket.id for ticket in sandbox.hubspot.tickets] == [result.id]
+    [ticket] = sandbox.hubspot.tickets
+    assert ticket.id == result.id
     skipped = hubspot.deliver("create_ticket", call(hubspot, "conv_2"), {"on_missing": "skip"})
     assert (skipped.id, skipped.detail) == (None, "no ticket: HubSpot has no such contact")
+
+
+def test_ticket_without_text_and_address_has_the_name_of_the_person(
+    hubspot: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    metadata = {"contactPhone": "anonymous", "contactName": "Jonas Weber"}
+    hubspot.deliver("create_ticket", event("call.no-answer", {"metadata": metadata, "summary": None}))
+    [ticket] = sandbox.hubspot.tickets
+    assert ticket.properties["subject"] == "Call with Jonas Weber"
 
 
 def test_call_that_is_logged_after_the_ticket_is_associated_with_it(
