@@ -126,7 +126,7 @@ def _match(deliveries: dict[str, Delivery], status_update: StatusUpdate) -> Deli
         is_sent_again = named.external_id is not None or named.possibly_sent_at is not None
         if is_sent_again or status_update.state != "delivered":
             return "it is about an earlier message of its delivery, which was retried since"
-        return named  # it arrived after all, before it was sent again
+        return named  # it arrived before it was sent again
     if named.external_id is not None and status_update.id is not None:
         return "its delivery sent another message: one message too many may have been sent"
     if named.first_attempt_at is None:

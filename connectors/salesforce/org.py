@@ -25,7 +25,7 @@ BATCH_SIZE = 200
 _STATUS_CACHE_SECONDS = 6 * 3600.0
 _FIELDS_CACHE_SECONDS = 3600.0
 _MIN_SECONDS_BETWEEN_READS = 60.0
-"""A value that Salesforce still refuses so soon after the org's values were read is the rule's own mistake."""
+"""A value that Salesforce still refuses so soon after the org's values were read is an error of the rule."""
 EMAIL_FLAG, CALL_FLAG = "HasOptedOutOfEmail", "DoNotCall"
 """Fields of contacts and leads that say that the person wants no emails, or no calls."""
 _DEFAULT_CLOSED_STATUS = {"Task": "Completed", "Case": "Closed"}
@@ -132,7 +132,7 @@ class Org:
     def refused_value(self, code: str, read_again: float) -> TransientError | None:
         """Return the error for a value that the org may have renamed since it was cached. None: it is another error.
 
-        The next attempt reads the values anew. `read_again` is `values_read_again` when this attempt began.
+        The next attempt reads the values again. `read_again` is `values_read_again` when this attempt began.
         """
         if code != "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST":
             return None
