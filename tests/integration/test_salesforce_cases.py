@@ -275,9 +275,16 @@ def test_new_or_closed_case_is_noticed_by_the_next_call(
     salesforce.deliver("log_call", event(clock=salesforce.clock))
     created = salesforce.deliver("create_case", call(salesforce))
     salesforce.deliver("log_call", event(clock=salesforce.clock))
-    salesforce.deliver("close_case", call(salesforce), {"case": created.id})
+    salesforce.deliver("close_case", call(salesforce), {"without_id": "newest"})
     salesforce.deliver("log_call", event(clock=salesforce.clock))
     assert [task["WhatId"] for task in sandbox.salesforce.tasks] == [None, created.id, None]
+
+
+def test_case_with_a_hidden_contact_is_closed(salesforce: CrmConnection, sandbox: RunningSandbox) -> None:
+    case = sandbox.salesforce.add("Case", Subject="Flat tire").id
+    sandbox.salesforce.hide_field("Case", "ContactId")
+    salesforce.deliver("close_case", call(salesforce), {"case": case})
+    assert sandbox.salesforce.cases[0]["IsClosed"] is True
 
 
 def test_closing_a_case_does_not_hand_it_to_another_owner(
