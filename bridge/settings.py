@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -194,8 +193,8 @@ def _check_database_url(value: str) -> str:
 
 
 def _check_public_url(value: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s]+(/[^\s]*)?", value):
-        raise ValueError("write https:// and the host, like https://bridge.example.com")
+    if not re.fullmatch(r"https?://[^/\s_]+(/[^\s]*)?", value):  # providers call no host with `_`
+        raise ValueError("write https:// and the host, without `_`, like https://bridge.example.com")
     check_no_user_info(value)
     return value
 
@@ -252,6 +251,19 @@ def _check_country(value: str) -> str:
     return code
 
 
+_OTHER_HEADERS = re.compile(r"authorization|cookie|host|origin|x-forwarded-(for|host|proto)|sec-.*")
+
+
+def _check_header_name(value: str) -> str:
+    name = value.strip().lower()
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name) or _OTHER_HEADERS.fullmatch(name):
+        raise ValueError("write the name of a header that only your proxy sets, like X-Forwarded-User")
+    return name
+
+
+HeaderName = Annotated[str, AfterValidator(_check_header_name)]
+
+
 def _check_networks(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -302,6 +314,8 @@ class Settings(EnvironmentModel):
     (`ada:TOKEN,ben:TOKEN`) puts the name into the audit log. If not set, each `bridge serve` generates its own."""
     bridge_read_token: AccessTokens = ()
     """Like BRIDGE_ADMIN_TOKEN, but only shows: it cannot change anything."""
+    bridge_auth_header: HeaderName | None = None
+    """Header with the name of the user, if one of BRIDGE_TRUSTED_PROXIES logs users in. They have full access."""
     bridge_metrics_token: AccessTokens = ()
     """Gives access to `/metrics` only: for Prometheus."""
     bridge_secret_key: Secrets = ()
@@ -329,6 +343,12 @@ class Settings(EnvironmentModel):
                     raise ValueError(
                         f"{name} contains a token of {seen[token.token.get_secret_value()]}: use different tokens"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _require_proxies_of_auth_header(self) -> Self:
+        if self.bridge_auth_header and not self.bridge_trusted_proxies:
+            raise ValueError("BRIDGE_AUTH_HEADER needs BRIDGE_TRUSTED_PROXIES: nobody else is believed")
         return self
 
     @classmethod
@@ -368,32 +388,3 @@ def local_url(host: str, port: int) -> str:
     """Return the URL at which this machine reaches a service that listens on `host`."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-_OWN_PREFIXES = ("BRIDGE_", "HEPPU_")
-_HEPPU_API_VARIABLE = re.compile(r"HEPPU_(\w+_)?API_(KEY|KEY_FILE|URL)")
-"""Variables read by `bridge heppu` and by connections of the `heppu` connector."""
-
-
-def unrecognized_variables(environ: Mapping[str, str], known: Iterable[str] = ()) -> dict[str, str]:
-    """Return variables that look like settings but are not read -> advice, so that a misspelling does not go unnoticed.
-
-    A variable with one of the bridge's prefixes is always reported. Other variables may belong to the platform; they
-    are reported only if they are a near match of an unset setting or an unset variable in `known`.
-    """
-    names = {
-        *Settings.variables(""),
-        *("HEPPU_API_KEY", "HEPPU_API_URL"),
-        *known,
-    }
-    advice = {}
-    for name in sorted(environ):
-        if not environ[name] or name in names or _HEPPU_API_VARIABLE.fullmatch(name):
-            continue
-        is_own = name.upper().startswith(_OWN_PREFIXES)
-        match = next(iter(get_close_matches(name.upper(), names, 1, 0.75 if is_own else 0.9)), None)
-        if match and (is_own or not environ.get(match)):
-            advice[name] = f"did you mean {match}?"
-        elif is_own:
-            advice[name] = "docs/operations.md lists the variables"
-    return advice

@@ -11,7 +11,8 @@ from pydantic import Field, SecretStr
 
 from bridge.connector import ConnectorSettings
 from bridge.errors import ConfigError
-from bridge.settings import EnvironmentModel, Settings, unrecognized_variables
+from bridge.settings import EnvironmentModel, Settings
+from bridge.unrecognized_variables import unrecognized_variables
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,7 @@ from bridge.settings import EnvironmentModel, Settings, unrecognized_variables
             "write sqlite:///bridge.db or postgresql://",
         ),
         ("BRIDGE_PUBLIC_URL", "hush-hush.example.com", "write https:// and the host"),
+        ("BRIDGE_PUBLIC_URL", "https://hush-hush_1.example.com", "without `_`"),
         ("BRIDGE_ADMIN_TOKEN", "hush-hush", "at least 16 characters"),
         ("BRIDGE_SECRET_KEY", "hush-hush", "at least 16 characters"),
         ("BRIDGE_RECIPIENT_ALLOWLIST", "+14155550123,hush-hush", "write numbers like +14155550123"),
@@ -249,6 +251,27 @@ def test_one_token_cannot_have_two_kinds_of_access() -> None:
 def test_weak_secrets_are_named(value: str, is_weak: bool) -> None:
     settings = Settings.load({"BRIDGE_ADMIN_TOKEN": value})
     assert settings.weak_secrets == (["BRIDGE_ADMIN_TOKEN"] if is_weak else [])
+
+
+@pytest.mark.parametrize(
+    "name", ["Authorization", "cookie", "X-Forwarded-For", "Origin", "Sec-Fetch-Site", "a b", "", "x_y"]
+)
+def test_auth_header_is_one_that_only_a_proxy_sets(name: str) -> None:
+    environ = {"BRIDGE_AUTH_HEADER": name, "BRIDGE_TRUSTED_PROXIES": "10.0.0.5"}
+    if not name:
+        assert Settings.load(environ).bridge_auth_header is None
+        return
+    with pytest.raises(
+        ConfigError, match="BRIDGE_AUTH_HEADER: write the name of a header that only your proxy sets"
+    ):
+        Settings.load(environ)
+
+
+def test_auth_header_needs_a_trusted_proxy() -> None:
+    with pytest.raises(ConfigError, match="BRIDGE_AUTH_HEADER needs BRIDGE_TRUSTED_PROXIES"):
+        Settings.load({"BRIDGE_AUTH_HEADER": "X-Forwarded-User"})
+    environ = {"BRIDGE_AUTH_HEADER": "X-Forwarded-User", "BRIDGE_TRUSTED_PROXIES": "10.0.0.5"}
+    assert Settings.load(environ).bridge_auth_header == "x-forwarded-user"
 
 
 # ------------------------------------------------------------ secrets in files
