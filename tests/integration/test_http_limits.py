@@ -198,6 +198,16 @@ def test_body_that_arrives_after_the_response_is_drained(server: Server) -> None
     assert b"200 OK" in received(client)
 
 
+def test_body_that_never_ends_after_the_response_is_cut_off(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_limits, "DRAIN_SECONDS", 0.1)
+    client = server.connect(UNREAD)
+    assert b"200 OK" in client.recv(4096)
+    client.sendall(b"x")
+    assert received(client) == b""
+
+
 def test_good_requests_are_answered_while_strangers_hold_all_connections() -> None:
     with running(max_connections=20) as server:
         strangers = [
