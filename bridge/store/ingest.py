@@ -204,7 +204,7 @@ def record_rejected_request(conn: Connection, request: RejectedRequest) -> str:
 def record_rejected_requests(database: Database, requests: Sequence[RejectedRequest]) -> None:
     """Store rejected requests in one transaction, and delete the oldest ones if there are too many."""
     rejected_requests = schema.rejected_requests
-    with database.write() as conn:
+    with database.write(limit=REQUEST_LIMIT) as conn:  # the service's stop waits for it
         for request in requests:
             record_rejected_request(conn, request)
         count = conn.execute(select(func.count()).select_from(rejected_requests)).scalar_one()
