@@ -100,7 +100,7 @@ def _check_path(path: Path, event_types: tuple[str, ...], roots: tuple[str, ...]
 
 
 _NOT_DETAILS = (
-    "they are fetched after a rule has fired: write them in other params under `with:`, not where the bridge decides "
+    "they are fetched after a rule has fired: write them in params under `with:`, not where the bridge decides "
     "whether, to whom and over which connection it sends"
 )
 

@@ -121,9 +121,9 @@ def _misplaced_hints(context: ParseContext, action: Action) -> dict[str, str]:
 def _with_details(context: ParseContext, action: Action, name: str, info: FieldInfo) -> ParseContext:
     """Return the context of a param that the rule sets: most params can use `details`.
 
-    Those that decide whether and to whom a delivery goes cannot. An alert has no conversation.
+    The one that decides to whom a delivery goes cannot. An alert has no conversation.
     """
-    if context.trigger == "alert" or name in (action.recipient, action.dedupe_by):
+    if context.trigger == "alert" or name == action.recipient:
         return context
     present = context.present | {("details",)} if _optional(info) else context.present
     return context.within(names=(*context.names, "details"), present=present)

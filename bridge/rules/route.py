@@ -332,7 +332,9 @@ def _idempotency_key(
     event = plan.event.dedupe_key if plan.event else plan.conversation
     action = step.action
     dedupe_by = action.dedupe_by or ""
-    dedupe_value = json.dumps(params[dedupe_by], sort_keys=True) if dedupe_by in params else ""
+    # A late param counts by its template: the same template has the same value for the event.
+    values = {**params, **step.late}
+    dedupe_value = json.dumps(values[dedupe_by], sort_keys=True) if dedupe_by in values else ""
     return _shorten_key(
         action.idempotency.key(
             IdempotencyInput(

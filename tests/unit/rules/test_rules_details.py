@@ -106,14 +106,23 @@ def errors(rule: str) -> list[tuple[str, str]]:
         '  do: [{use: crm.log_call, idempotency_key: "{{ details.id }}"}]\n',
         "  do: [{use: crm.log_call, connection: {by: details.status, table: {a: crm}}}]\n",
         '  do: [{use: phone.send, with: {to: "{{ details.phoneNumber }}", body: Hi}}]\n',
-        '  do: [{use: team.post, with: {text: "{{ details.transcript }}"}}]\n',
     ],
-    ids=["where", "if", "idempotency_key", "connection", "recipient", "dedupe_by"],
+    ids=["where", "if", "idempotency_key", "connection", "recipient"],
 )
 def test_details_where_the_bridge_decides_are_an_error(rule: str) -> None:
     [(text, hint)] = errors(rule)
     assert text.endswith("`details` is not available here")
     assert hint.startswith("they are fetched after a rule has fired")
+
+
+def test_post_with_details_is_distinguished_by_its_template() -> None:
+    step = "{use: team.post, with: {text: \"{{ details.%s | default('-') }}\"}}"
+    steps = ", ".join(step % name for name in ("transcript", "transcript", "recordingUrl"))
+    rules = rules_of(f"- {{name: a, when: call.completed, do: [{steps}]}}")
+    first, same, other = (
+        item.idempotency_key for item in route(event_of("call.completed"), rules, NOW).planned
+    )
+    assert first == same != other
 
 
 def test_details_in_alerts_are_an_error() -> None:
@@ -207,9 +216,7 @@ SHIPPED = [
     for connector in ("hubspot", "salesforce", "twilio", "email", "slack", "http", "heppu")
     for action in REGISTRY.connector(connector).actions.values()
     for name, info in params_of(action).items()
-    if name not in (action.recipient, action.dedupe_by)
-    and not is_team_only(info)
-    and action.name != "set_opt_out"  # not for a call
+    if name != action.recipient and not is_team_only(info) and action.name != "set_opt_out"  # not for a call
 ]
 
 
