@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
+from bridge.cli.db import migrate
+from bridge.connector.discovery import Registry
+from bridge.rules.load import load_or_raise
+from bridge.rules.route import route
+from bridge.store.database import Database
+from bridge.store.routing import route_unrouted
 from tests.acceptance.service_process import clean_environment, eventually, run_command, running_service
+from tests.integration.engine import Engine
 
 RULES = """version: 1
 rules:
@@ -83,6 +90,25 @@ def test_file_that_changes_while_the_plan_is_read_is_not_applied(
     code, output = apply(folder, NEW)
     assert (code, "new.yaml changed while you read the plan" in output) == (1, True), output
     assert (folder / "rules.yaml").read_text() == OLD
+
+
+def test_plan_names_the_deliveries_that_wait_and_do_not_change(folder: Path) -> None:
+    database = Database(f"sqlite:///{folder / 'bridge.db'}")
+    migrate(database)
+    registry = Registry()
+    old = load_or_raise(
+        OLD.replace("slack.post,", "slack.post, delay: 6h,", 1), path="rules.yaml", registry=registry
+    )
+    Engine(database).event("call.busy")
+    route_unrouted(database, old, lambda event, now, history: route(event, old, now, history))
+    database.close()
+    off = OLD[: OLD.index("tests:")].replace("    when:", "    enabled: false\n    when:")
+
+    code, output = apply(folder, off, stdin="n\n")
+    assert code == 1, output
+    assert "new.yaml is valid: 1 rule, but it has no tests" in output
+    assert "notify is disabled, but 1 of its deliveries waits and will be sent as before" in output
+    assert "once the new rules are applied, `bridge cancel --rule notify` stops it" in output
 
 
 def test_test_files_next_to_the_active_file_count(folder: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from bridge.connector.discovery import Registry
 from bridge.dryrun.rule_tests import run_tests
-from bridge.events import EVENT_TYPES, Event
+from bridge.events import EVENT_TYPES, FIELDS, HEPPU_EVENTS, Event
 from bridge.rules.load import FILE, load
 from bridge.rules.fields import DETAIL_FIELDS
 from bridge.rules.model import DELIVERY_FIELDS, Rules
@@ -118,7 +118,7 @@ def test_cookbook_covers_every_event_type() -> None:
         "call.completed": 8,
         "call.failed": 4,
         "call.busy": 5,
-        "call.no-answer": 5,
+        "call.no-answer": 4,
         "chat.completed": 4,
         "chat.resolved": 4,
         "chat.abandoned": 4,
@@ -133,6 +133,13 @@ def test_reference_explains_every_keyword() -> None:
     assert [
         word for word in sorted(words) if not re.search(rf"`[^`\n]*\b{re.escape(word)}\b", REFERENCE + GUIDE)
     ] == []
+
+
+@pytest.mark.parametrize("event_type", HEPPU_EVENTS)
+def test_reference_lists_every_field_of_an_event(event_type: str) -> None:
+    section = REFERENCE[REFERENCE.index("\n## Event fields\n") : REFERENCE.index("\n## Delivery fields\n")]
+    named = {word for code in re.findall(r"`([^`\n]+)`", section) for word in code.split(".")}
+    assert {word for field in FIELDS[event_type] for word in field.split(".")} - named == set()
 
 
 def test_example_error_is_the_real_error() -> None:
