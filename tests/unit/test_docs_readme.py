@@ -118,9 +118,7 @@ def test_example_environment_loads_unchanged() -> None:
     assert settings.bridge_database_url == "sqlite:///bridge.db"
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "docs/email.md", "docs/getting-started.md", "docs/hubspot.md"]
-)
+@pytest.mark.parametrize("page", ["README.md", "docs/email.md", "docs/getting-started.md", "docs/hubspot.md"])
 def test_rules_in_docs_load_without_diagnostics(page: str) -> None:
     blocks = _blocks(PAGES[page], "yaml")
     assert blocks
