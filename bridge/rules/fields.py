@@ -93,6 +93,7 @@ def _check_path(path: Path, event_types: tuple[str, ...], roots: tuple[str, ...]
         hint = f"did you mean `{root}.{suggestion}`?" if suggestion else f"its fields are {', '.join(known)}"
         if root == "contact" and not suggestion:
             hint += "; they come from the event, not from the CRM"
+            hint = "the CRM knows the owner: write `owner: contact`" if rest[0] == "owner" else hint
         return unplaced_error(f"`{root}` has no field `{rest[0]}`", hint)
     if len(rest) > 1:
         return unplaced_error(f"`{root}.{rest[0]}` has no fields of its own")
