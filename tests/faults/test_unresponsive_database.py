@@ -120,3 +120,23 @@ def test_partition_between_worker_and_postgres_past_its_lease(
             proxy.heal()
             taken_over = deployment.taken_over_attempts()
             _finish(deployment, "partition: worker, database", report, f"{taken_over} attempts taken over")
+
+
+def test_service_stops_while_postgres_is_frozen(
+    tmp_path: Path, own_postgres: Postgres, sandbox: RunningSandbox, report: Report
+) -> None:
+    """It cannot record its results, but must not wait for the database. The next one looks the outcomes up."""
+    with Deployment(tmp_path, own_postgres.url, sandbox) as deployment:
+        process = deployment.start().ready()
+        with slow_providers(sandbox, 0.2):
+            deployment.heppu.send(call_events(40), per_second=40)
+            wait_for(lambda: deployment.states()["running"] > 2, 20, "attempts", deployment.states)
+            with own_postgres.frozen():
+                start = time.monotonic()
+                process.stop(60)
+                stopped_in = time.monotonic() - start
+            deployment.restart(process).ready()
+            deployment.heppu.wait(90)
+            seconds = deployment.wait_until_final(90, skip_waits=True)
+        report(deployment.outcome("stop, PostgreSQL frozen", seconds, f"stopped in {stopped_in:.1f} s"))
+        assert (deployment.lost_events(), deployment.duplicates()) == ([], [])
