@@ -215,15 +215,11 @@ def find_action(context: ParseContext, node: Node, use: str) -> Action | None:
     except BridgeError as error:
         context.error(node, str(error), "fix or remove the connector's file, or remove this step")
         return None
-    known = [
-        action
-        for other in _candidates(context, ActionName.parse(use).connector)
-        for action in _actions(context, other)
-    ]
+    account, action_name = ActionName.parse(use)
+    known = [action for other in _candidates(context, account) for action in _actions(context, other)]
     connector = next((n for n in context.registry.names() if use.startswith(f"{n}_")), None)
-    if connector and f"{connector}.{use.partition('.')[2]}" in known:
-        account, _, action = use.partition(".")
-        hint = f"write `use: {connector}.{action}` and below it `connection: {account[:60]}`"
+    if connector and f"{connector}.{action_name}" in known:
+        hint = f"write `use: {connector}.{action_name}` and below it `connection: {account[:60]}`"
         context.error(node, f"unknown action `{use[:60]}`", hint)
         return None
     suggestion = nearest(use, known)

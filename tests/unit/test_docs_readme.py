@@ -155,7 +155,8 @@ def test_metric_in_docs_is_exported() -> None:
     metrics = Metrics()
     metrics.registry.register(metrics.worker_up)  # as in a process with a worker
     metrics.registry.register(metrics.disk_free)  # as on SQLite
-    exported = (generate_latest(metrics.registry) + generate_latest(metrics.db_registry)).decode()
+    registries = (metrics.registry, metrics.worker_registry, metrics.db_registry)
+    exported = b"".join(map(generate_latest, registries)).decode()
     for name in re.findall(r"`(bridge_[a-z_]+)", OPERATIONS):
         assert re.search(rf"^# TYPE {name}", exported, re.MULTILINE), name
 
