@@ -252,9 +252,9 @@ class Connector:
         return function
 
     def conversation_details(self, function: F) -> F:
-        """Decorator: `(client, event) -> dict | None` reads the details of the event's conversation; None: there is none.
+        """Decorator: `(client, event) -> dict | None` reads the details of the event's conversation.
 
-        Only the connector of Heppu has them. Params of rules use them as `details`.
+        It returns None if there are none. Only the connector of Heppu has them. Params of rules use them as `details`.
         """
         self.read_details = function
         return function

@@ -1,4 +1,4 @@
-"""Messages that an operator retries because the provider did not deliver them: statuses and lookups of the first one."""
+"""Messages that an operator retries because they were not delivered: statuses and lookups of the first one."""
 
 from __future__ import annotations
 

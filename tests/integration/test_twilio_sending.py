@@ -84,7 +84,9 @@ def test_send_sms_with_messaging_service_sends_no_from(sandbox: RunningSandbox, 
     }
     with connect(twilio, environ) as account:
         assert account.run("send_sms", TEXT, event=busy_call).message_status == "queued"
-        assert account.check().startswith("account active, API key accepted, messaging service with a sender found")
+        assert account.check().startswith(
+            "account active, API key accepted, messaging service with a sender found"
+        )
 
     [message] = sandbox.twilio.messages
     assert message.parameters["MessagingServiceSid"] == "MG0b1c2d3e4f5a6b7c8d9e0f1a2b3c4d5e"

@@ -46,5 +46,7 @@ def test_without_a_place_for_the_file_the_service_does_not_start(tmp_path: Path)
     settings = Settings.load(
         {"BRIDGE_DATABASE_URL": f"sqlite:///{tmp_path}/missing/bridge.db", "BRIDGE_LOG_FORMAT": "json"}
     )
-    with pytest.raises(ConfigError, match=r"cannot write the generated admin token .* set BRIDGE_ADMIN_TOKEN"):
+    with pytest.raises(
+        ConfigError, match=r"cannot write the generated admin token .* set BRIDGE_ADMIN_TOKEN"
+    ):
         write_generated_token(settings, TOKEN)

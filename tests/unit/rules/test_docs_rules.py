@@ -13,8 +13,8 @@ import pytest
 from bridge.connector.discovery import Registry
 from bridge.dryrun.rule_tests import run_tests
 from bridge.events import EVENT_TYPES, FIELDS, HEPPU_EVENTS, Event
-from bridge.rules.load import FILE, load
 from bridge.rules.fields import DETAIL_FIELDS
+from bridge.rules.load import FILE, load
 from bridge.rules.model import DELIVERY_FIELDS, Rules
 from bridge.rules.operators import OPERATORS
 from bridge.rules.parse_messaging import MESSAGING

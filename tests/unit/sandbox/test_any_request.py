@@ -49,7 +49,11 @@ VALID_REQUESTS: dict[str, list[tuple[str, str, Any]]] = {
         ("POST", "/crm/objects/2026-03/contacts", {"properties": {"email": "a@b.co"}, "associations": []}),
         ("PATCH", "/crm/objects/2026-03/contacts/51001", {"properties": {"city": "Oslo"}}),
         ("POST", "/crm/objects/2026-03/calls", {"properties": {"hs_timestamp": "2026-03-02T00:00:00Z"}}),
-        ("POST", "/crm/objects/2026-03/contacts/merge", {"primaryObjectId": "51001", "objectIdToMerge": "51001"}),
+        (
+            "POST",
+            "/crm/objects/2026-03/contacts/merge",
+            {"primaryObjectId": "51001", "objectIdToMerge": "51001"},
+        ),
         ("POST", "/crm/objects/2026-03/calls/batch/upsert", {"inputs": [{"id": "1", "properties": {}}]}),
         ("POST", "/crm/objects/2026-03/contacts/batch/create", {"inputs": [{"properties": {}}]}),
         ("POST", "/communication-preferences/2026-03/statuses/a@b.co/unsubscribe-all", {}),
@@ -139,7 +143,11 @@ VALID_REQUESTS: dict[str, list[tuple[str, str, Any]]] = {
     ],
 }
 QUERY_REQUESTS = [
-    ("hubspot", "/crm/objects/2026-03/contacts", ("limit", "after", "properties", "associations", "idProperty")),
+    (
+        "hubspot",
+        "/crm/objects/2026-03/contacts",
+        ("limit", "after", "properties", "associations", "idProperty"),
+    ),
     ("hubspot", "/crm/objects/2026-03/contacts/51001", ("idProperty", "properties", "associations")),
     ("hubspot", "/crm/owners/2026-03", ("email",)),
     ("salesforce", "/services/data/v66.0/query/", ("q",)),
