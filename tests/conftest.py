@@ -14,6 +14,7 @@ from typing import Any
 import certifi
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from bridge.clock import Clock
 from bridge.store.database import Database
@@ -26,6 +27,9 @@ from tests.postgres import (
     migrate,
     shared_postgres,
 )
+
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 SHARED_FOLDER = pytest.StashKey[Path]()
 TESTS = Path(__file__).parent
@@ -77,8 +81,12 @@ def new_postgres_url(shared_folder: Path, postgres_server: str) -> Iterator[str]
 
 @pytest.fixture(scope="session")
 def reused_postgres_url(shared_folder: Path, postgres_server: str) -> str:
-    """A database on PostgreSQL that the tests of this process use one after the other."""
-    return database_of(postgres_server, create_database(shared_folder))
+    """A database on PostgreSQL that the tests of this process use one after the other.
+
+    It does not end the transactions of a process that a busy machine lets wait for seconds.
+    """
+    url = database_of(postgres_server, create_database(shared_folder))
+    return f"{url}{'&' if '?' in url else '?'}options=-c%20idle_in_transaction_session_timeout%3D60s"
 
 
 @pytest.fixture

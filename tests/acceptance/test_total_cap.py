@@ -57,7 +57,7 @@ def test_connection_stops_at_the_total_cap_until_it_is_resumed(tmp_path: Path) -
         assert [message.to for message in sandbox.twilio.messages].count("+12125550199") == 1
         assert "messaging.caps.total" in service.run("connections").stdout
 
-        assert service.run("resume", "twilio").returncode == 0
+        assert service.run("resume", "twilio", "--yes").returncode == 0
         assert eventually(lambda: len(sandbox.twilio.messages) == 6)
         assert "pending" not in states(service)
         assert len(sandbox.slack.messages) == 1
