@@ -93,7 +93,7 @@ def _check_path(path: Path, event_types: tuple[str, ...], roots: tuple[str, ...]
         hint = f"did you mean `{root}.{suggestion}`?" if suggestion else f"its fields are {', '.join(known)}"
         if root == "contact" and not suggestion:
             hint += "; they come from the event, not from the CRM"
-            hint = "the CRM knows the owner: write `owner: contact`" if rest[0] == "owner" else hint
+            hint = _OWNER_HINT if rest[0] == "owner" else hint
         return unplaced_error(f"`{root}` has no field `{rest[0]}`", hint)
     if len(rest) > 1:
         return unplaced_error(f"`{root}.{rest[0]}` has no fields of its own")
@@ -159,6 +159,9 @@ def _check_event_path(rest: Path, event_types: tuple[str, ...]) -> Diagnostic | 
 
 def _no_subfields(dotted: str, kind: str) -> Diagnostic:
     return unplaced_error(f"`event.{dotted}` is {_TYPE_NAMES[kind]} and has no fields of its own")
+
+
+_OWNER_HINT = "only the CRM knows the owner of a contact: for an action of the CRM, write `owner: contact`"
 
 
 def _unknown_top_level(rest: Path, top_level: set[str], documented: Collection[str]) -> Diagnostic:
