@@ -42,6 +42,7 @@ def _api() -> Iterator[tuple[HeppuApi, Settings]]:
     """Yield a client for Heppu's API and the settings. API and network errors are raised as BridgeError."""
     import httpx
 
+    from bridge.connector import http_client
     from bridge.errors import BridgeError, ConfigError
     from bridge.heppu_api import URL, HeppuApi, HeppuError
     from bridge.secret_settings import read_secret_files
@@ -56,7 +57,7 @@ def _api() -> Iterator[tuple[HeppuApi, Settings]]:
         raise ConfigError(
             "set HEPPU_API_KEY: create a key in Heppu's dashboard under Organization -> API Keys"
         )
-    api = HeppuApi(key, environ.get("HEPPU_API_URL") or URL)
+    api = HeppuApi(key, environ.get("HEPPU_API_URL") or URL, http_client())
     try:
         yield api, Settings.load(environ)
     except HeppuError as error:
