@@ -18,7 +18,7 @@ from bridge.web.rejection_log import RejectionLog
 @contextmanager
 def serving(app: Any, **config: Any) -> Iterator[str]:
     """Serve `app`, by default with the limits of `bridge serve`, and yield its URL, `http://127.0.0.1:PORT`."""
-    config.setdefault("http", ConnectionLimits(RejectionLog(Metrics())).protocol)
+    config = {"http": ConnectionLimits(RejectionLog(Metrics())).protocol, "proxy_headers": False} | config
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, **config))

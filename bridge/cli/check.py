@@ -28,7 +28,8 @@ from bridge.rules.model import Diagnostic, LoadResult, Rules
 from bridge.rules.report import report
 from bridge.rules.sources import split_sources
 from bridge.secret_settings import FILE_SUFFIX, WEAK_SECRET_ADVICE
-from bridge.settings import Settings, environment, local_url, unrecognized_variables
+from bridge.settings import Settings, environment, local_url
+from bridge.unrecognized_variables import unrecognized_variables
 
 if TYPE_CHECKING:
     from bridge.cli.account_check import AccountResult
@@ -203,7 +204,7 @@ def _fetch_deployed_rules(settings: Settings) -> dict[str, Any]:
     tokens = (*settings.bridge_admin_token, *settings.bridge_read_token)
     if not tokens:
         raise ConfigError(
-            "--deployed needs BRIDGE_ADMIN_TOKEN or BRIDGE_READ_TOKEN with a token of the service"
+            "--deployed needs a token of the service: set BRIDGE_ADMIN_TOKEN in .env, and restart the service"
         )
     headers = {"Authorization": f"Bearer {tokens[0].token.get_secret_value()}", "Accept": "application/json"}
     try:

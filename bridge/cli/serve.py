@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from bridge.settings import Settings
 
 _PANEL = "Run"
 
@@ -54,13 +51,14 @@ def serve(
     from bridge.cli.generated_token import show_generated_token, write_generated_token
     from bridge.cli.web_service import build_receiver
     from bridge.cli.worker_supervisor import Supervisor
+    from bridge.secret_settings import WEAK_SECRET_ADVICE
     from bridge.settings import Settings, environment
     from bridge.telemetry import configure_logging, log
 
     environ = environment()
     settings = Settings.load(environ)
     configure_logging(settings.bridge_log_format)
-    _warn_about_settings(environ, settings)
+    _warn_about_unrecognized_variables(environ)
     host, port = host or settings.bridge_host, settings.bridge_port if port is None else port
     with (
         server.sqlite_server_lock(settings.bridge_database_url) as lock_fds,
@@ -86,22 +84,20 @@ def serve(
                     "signature verification disabled",
                     advice="set HEPPU_WEBHOOK_SECRET before you use this in production",
                 )
+            for name in settings.weak_secrets:
+                log.warning("weak secret", variable=name, advice=WEAK_SECRET_ADVICE)
             if web.generated_token:
                 show_generated_token(url, web.generated_token, token_file)
 
         server.ServiceRunner(service, web, listener, supervisor, on_ready).run()
 
 
-def _warn_about_settings(environ: Mapping[str, str], settings: Settings) -> None:
-    """Log variables that are not recognized, and secrets that are easy to guess."""
-    from bridge.secret_settings import WEAK_SECRET_ADVICE
-    from bridge.settings import unrecognized_variables
+def _warn_about_unrecognized_variables(environ: Mapping[str, str]) -> None:
     from bridge.telemetry import log
+    from bridge.unrecognized_variables import unrecognized_variables
 
     for name, advice in unrecognized_variables(environ).items():
         log.warning("unrecognized environment variable", variable=name, advice=advice)
-    for name in settings.weak_secrets:
-        log.warning("weak secret", variable=name, advice=WEAK_SECRET_ADVICE)
 
 
 def worker() -> None:
@@ -119,7 +115,7 @@ def worker() -> None:
     environ = environment()
     settings = Settings.load(environ)
     configure_logging(settings.bridge_log_format)
-    _warn_about_settings(environ, settings)
+    _warn_about_unrecognized_variables(environ)
     if settings.bridge_database_url.startswith("sqlite"):
         raise ConfigError(
             "`bridge worker` needs PostgreSQL: set BRIDGE_DATABASE_URL=postgresql://... "

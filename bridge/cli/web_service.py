@@ -20,6 +20,7 @@ from bridge.web.callbacks import callback_routes
 from bridge.web.dashboard import dashboard_routes
 from bridge.web.health import CachedStats, WorkerMetrics
 from bridge.web.html import static_routes
+from bridge.web.proxy_login import ProxyLogin
 from bridge.web.rejection_log import RejectionLog
 from bridge.web.unsubscribe import unsubscribe_routes
 from bridge.web.webhook import Receiver, ReceiverSettings
@@ -60,6 +61,7 @@ def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None
         service.metrics,
         wrong_tokens,
         public_url=public_url,
+        proxy_login=ProxyLogin(settings.bridge_auth_header, settings.bridge_trusted_proxies),
     )
     admin_service = AdminService(database, rules, CachedStats(database), address_hasher(settings))
     app = create_app(

@@ -35,6 +35,7 @@ from bridge.web.access import (
     set_principal,
 )
 from bridge.web.html import prefers_html, render, root_path
+from bridge.web.proxy_login import ProxyLogin
 from bridge.web.wrong_tokens import WrongTokens
 
 COOKIE: Final = "bridge_session"
@@ -55,11 +56,13 @@ class AdminAuth:
         wrong_tokens: WrongTokens,
         *,
         public_url: str | None = None,
+        proxy_login: ProxyLogin | None = None,
     ) -> None:
         self._tokens = tokens
         self._database = database
         self._logins = metrics.logins
         self._wrong_tokens = wrong_tokens
+        self._proxy_login = proxy_login or ProxyLogin()
         self._public_host = urlsplit(public_url).netloc if public_url else None
 
     def require_admin(self, routes: Sequence[BaseRoute]) -> Sequence[BaseRoute]:
@@ -134,21 +137,13 @@ class AdminAuth:
 
     async def check_request(self, request: Request) -> Response | None:
         """Return the response that rejects an unauthenticated request, or None if the request may pass."""
-        token = _bearer_token(request)
-        if token is not None:
-            found = self._tokens.find(token)
-            if found is None:
-                try:
-                    await self._wrong_tokens.refuse(request.scope)
-                except Refused as error:
-                    return JSONResponse({"error": error.detail}, error.status, {"Retry-After": "2"})
-                return _unauthorized("invalid admin token")
-            principal = found[0]
-        else:
-            session = await self._session_principal(request)
-            if session is None:
-                return _login_required(request)
-            principal = session
+        token = None
+        principal: Principal | Response | None = self._proxy_login.principal(request)
+        if principal is None:
+            token = _bearer_token(request)
+            principal = await (self._by_session(request) if token is None else self._by_token(request, token))
+        if isinstance(principal, Response):
+            return principal
         if principal.access < required_access(request.scope):
             return _forbidden(request, principal.access)
         if request.method not in SAFE_METHODS and self.is_cross_site(request, default=token is None):
@@ -167,10 +162,22 @@ class AdminAuth:
             secret = request.cookies.get(COOKIE)
         return dict(self._tokens.sessions(secret)) if secret else {}
 
-    async def _session_principal(self, request: Request) -> Principal | None:
+    async def _by_session(self, request: Request) -> Principal | Response:
+        """Return whose session the request belongs to, or the response that asks for a login."""
         sessions = self._sessions_of(request)
         found = await asyncio.to_thread(find_session, self._database, sessions) if sessions else None
-        return sessions[found] if found else None
+        return sessions[found] if found else _login_required(request)
+
+    async def _by_token(self, request: Request, token: str) -> Principal | Response:
+        """Return who has the token, or the response that refuses it."""
+        found = self._tokens.find(token)
+        if found is not None:
+            return found[0]
+        try:
+            await self._wrong_tokens.refuse(request.scope)
+        except Refused as error:
+            return JSONResponse({"error": error.detail}, error.status, {"Retry-After": "2"})
+        return _unauthorized("invalid admin token")
 
     def is_cross_site(self, request: Request, *, default: bool = False) -> bool:
         """Return whether another site made the browser send this request; `default` if no header says so."""

@@ -83,6 +83,12 @@ class RejectionLog:
         second.peers.clear()
 
 
+def is_from_proxy(scope: Scope, trusted_proxies: Sequence[IpNetwork]) -> bool:
+    """Return whether a trusted proxy sent the request itself, whatever its headers say."""
+    client = scope.get("client")
+    return client is not None and _is_trusted(_parse_address(client[0]), trusted_proxies)
+
+
 def client_address(scope: Scope, trusted_proxies: Sequence[IpNetwork]) -> str:
     """Return the address that sent the request.
 

@@ -32,6 +32,7 @@ from bridge.web.app import create_app
 from bridge.web.dashboard import dashboard_routes
 from bridge.web.health import CachedStats
 from bridge.web.html import static_routes
+from bridge.web.proxy_login import ProxyLogin
 from bridge.web.rejection_log import RejectionLog
 from bridge.web.unsubscribe import unsubscribe_routes
 from bridge.web.webhook import Receiver, ReceiverSettings
@@ -124,7 +125,12 @@ class Site:
 
 @contextmanager
 def running_site(
-    folder: Path, clock: Clock, *, keys: Sequence[str] = (), public_url: str | None = None
+    folder: Path,
+    clock: Clock,
+    *,
+    keys: Sequence[str] = (),
+    public_url: str | None = None,
+    proxy_login: ProxyLogin | None = None,
 ) -> Iterator[Site]:
     """Serve everything that `bridge serve --no-worker` serves."""
     database = Database(f"sqlite:///{folder}/bridge.db", clock)
@@ -135,7 +141,7 @@ def running_site(
     rejection_log = RejectionLog(metrics)
     receiver = Receiver(database, ReceiverSettings((b"secret",)), metrics, rejection_log, clock)
     wrong_tokens = WrongTokens(database, metrics, rejection_log)
-    admin = AdminAuth(TOKENS, database, metrics, wrong_tokens, public_url=public_url)
+    admin = AdminAuth(TOKENS, database, metrics, wrong_tokens, public_url=public_url, proxy_login=proxy_login)
     admin_service = AdminService(database, rules, CachedStats(database))
     app = create_app(
         database,

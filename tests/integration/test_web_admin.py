@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_network
 from pathlib import Path
 
 import httpx
@@ -28,6 +29,7 @@ from bridge.web.admin_service import AdminService
 from bridge.web.api import api_routes
 from bridge.web.dashboard import dashboard_routes
 from bridge.web.health import CachedStats
+from bridge.web.proxy_login import ProxyLogin
 from bridge.web.wrong_tokens import FAILURE_SECONDS, MAX_PENDING_PER_CLIENT
 from tests.acceptance.service_process import eventually
 from tests.integration.dashboard_site import (
@@ -379,6 +381,45 @@ def test_form_after_session_expiry_redirects_to_login(site: Site) -> None:
     with site.browser(log_in=False) as browser:
         response = browser.post("/api/connections/desk/resume")
         assert (response.status_code, response.headers["location"]) == (303, "../../../login")
+
+
+# ------------------------------------------------------------ login at a proxy
+
+
+@pytest.fixture
+def site_behind_proxy(tmp_path: Path, clock: Clock) -> Iterator[Site]:
+    login = ProxyLogin("x-forwarded-user", (ip_network("127.0.0.0/8"),))
+    with running_site(tmp_path, clock, proxy_login=login) as site:
+        yield site
+
+
+def test_user_of_a_trusted_proxy_is_the_actor(site_behind_proxy: Site) -> None:
+    site = site_behind_proxy
+    headers = {
+        "X-Forwarded-User": "ada@example.com",
+        "Sec-Fetch-Site": "same-origin",
+        "Authorization": "Basic eA==",
+    }
+    assert httpx.post(f"{site.url}/connections/desk/pause", headers=headers).status_code == 303
+    [entry] = list_audit_entries(site.database, target="desk")
+    assert entry["actor"] == "ada@example.com"
+    cross_site = {"X-Forwarded-User": "ada@example.com"}
+    assert httpx.post(f"{site.url}/api/connections/desk/pause", headers=cross_site).status_code == 403
+    with site.client() as client:
+        assert client.get("/api/events").status_code == 200, "tokens keep working"
+
+
+@pytest.mark.parametrize("values", [[], [""], ["ada", "root"], ["ada", "ada"], ["a" * 101], ["a\tb"]])
+def test_header_that_names_nobody_is_not_believed(site_behind_proxy: Site, values: list[str]) -> None:
+    headers = [("X-Forwarded-User", value) for value in values]
+    assert httpx.get(f"{site_behind_proxy.url}/api/events", headers=headers).status_code == 401
+
+
+def test_header_of_another_sender_is_not_believed(tmp_path: Path, clock: Clock) -> None:
+    headers = {"X-Forwarded-User": "ada", "X-Forwarded-For": "10.0.0.5"}
+    for login in (None, ProxyLogin("x-forwarded-user", (ip_network("10.0.0.5"),))):
+        with running_site(tmp_path, clock, proxy_login=login) as site:
+            assert httpx.get(f"{site.url}/api/events", headers=headers).status_code == 401
 
 
 # ------------------------------------------------------------ cross-site requests
