@@ -84,14 +84,9 @@ def _retry(
 
 def _requeue(delivery: Delivery, detail: str | None) -> Change:
     """Start the retry schedule again. The message that was not delivered is remembered as such."""
-    columns: dict[str, Any] = {
-        "attempts": 0,
-        "first_attempt_at": None,
-        "possibly_sent_at": None,
-        "external_id": None,
-        "message_status": None,
-        "message_status_at": None,
-    }
+    of_message = ("external_id", "message_status", "message_status_at")
+    cleared = ("first_attempt_at", "possibly_sent_at", *of_message)
+    columns: dict[str, Any] = {"attempts": 0} | dict.fromkeys(cleared)
     if delivery.external_id is not None:
         undelivered_ids = (*delivery.options.undelivered_ids, delivery.external_id)
         columns["options"] = replace(delivery.options, undelivered_ids=undelivered_ids).to_json()
