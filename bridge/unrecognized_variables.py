@@ -1,4 +1,4 @@
-"""Unrecognized variables: a misspelled setting would be silently ignored, so it is reported with the most similar one."""
+"""Unrecognized variables: a misspelled setting would be silently ignored, so it is reported, with a suggestion."""
 
 from __future__ import annotations
 
