@@ -105,6 +105,8 @@ def impossible_number(number: str) -> str:
         parsed = phonenumbers.parse(number)
     except NumberParseException:
         return "has a country code that does not exist"
+    if phonenumbers.is_valid_number(parsed):  # such as +1 310 1234, of which the lengths of +1 say otherwise
+        return ""
     result = phonenumbers.is_possible_number_with_reason(parsed)
     reasons = {
         ValidationResult.TOO_SHORT: "is too short for",

@@ -239,6 +239,7 @@ def test_real_number_is_not_withheld(value: str, country: str | None, number: st
         ("+99912345678", "has a country code that does not exist"),
         ("+14155550123", ""),
         ("+15551234567", ""),
+        ("+13101234", ""),
         (BRITISH, ""),
     ],
 )
