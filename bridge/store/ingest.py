@@ -7,6 +7,7 @@ by unique keys that are kept permanently, not by a query beforehand.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,7 +20,6 @@ from bridge.contacts.address import address_key
 from bridge.errors import StoreUnavailable
 from bridge.events import Event
 from bridge.ids import new_id
-from bridge.json_values import parse_body
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert
 from bridge.store.database import EVENTS_TOPIC, Database
@@ -174,7 +174,7 @@ def _conflict(conn: Connection, incoming: IncomingEvent, row: dict[str, object])
     same_time = conn.execute(columns.where(events.c.fallback_dedupe_key == fallback)).one_or_none()
     if same_time is None or same_time.body is None:
         return None
-    if _without_webhook_id(parse_body(same_time.body)) == _without_webhook_id(incoming.event.body):
+    if _without_webhook_id(json.loads(same_time.body)) == _without_webhook_id(json.loads(incoming.body)):
         return None
     return f"{same_time.id} has the same type, conversation and timestamp, and another body"
 

@@ -351,7 +351,7 @@ def test_erasure_waits_for_running_routing(postgres_url: str, clock: Clock) -> N
     upgrade(database)
     engine = Engine(database)
     event = engine.event(metadata={"contactPhone": "+12125550177"})
-    erasure = threading.Thread(target=erase, args=(database, "ada", "+12125550177", b"secret"))
+    erasure = threading.Thread(target=erase, args=(database, "ada", "+12125550177", [b"secret"]))
     with database.write() as router:
         router.execute(select(schema.events.c.id).where(schema.events.c.id == event.id).with_for_update())
         erasure.start()

@@ -76,6 +76,7 @@ def test_sending_is_stopped_with_a_reason_and_resumed(site: Site, browser: httpx
     assert actions == [
         ("dashboard", "resume", "all connections"),
         ("dashboard", "pause", "all connections"),
+        ("dashboard", "login", "dashboard"),
     ]
 
 
