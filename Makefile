@@ -50,7 +50,7 @@ test: $(READY)
 	@$(BIN)/pytest -m "not faults" --numprocesses 6 --dist worksteal
 
 test-faults: $(READY)
-	@$(BIN)/pytest -m "faults and not alone" --numprocesses 6 --dist worksteal
+	@$(BIN)/pytest -m "faults and not alone" --numprocesses 8 --dist worksteal
 	@$(BIN)/pytest -m "faults and alone"
 
 check: $(READY)
