@@ -35,6 +35,8 @@ _CONNECTOR = f'''
 
 from bridge.connector import Connector, Context, Limits, Success, per_message
 from bridge_connectors import twilio
+from bridge_connectors.twilio.account import Account
+from bridge_connectors.twilio.messages import SmsParams
 
 connector = Connector("texts", settings=twilio.Settings, limits=Limits(concurrency={CONCURRENCY}))
 connector.client(twilio.client)
@@ -42,13 +44,13 @@ connector.classify_error(twilio.classify_error)
 
 
 @connector.action(channel="sms", idempotency=per_message)
-def send(account: twilio.Account, params: twilio.SmsParams, context: Context) -> Success:
+def send(account: Account, params: SmsParams, context: Context) -> Success:
     """Send one text message."""
     return twilio.send_sms.run(account, params, context)
 
 
 @send.lookup
-def find(account: twilio.Account, params: twilio.SmsParams, context: Context) -> Success | None:
+def find(account: Account, params: SmsParams, context: Context) -> Success | None:
     """See the shipped connector."""
     return twilio.find_sms(account, params, context)
 '''
