@@ -1,9 +1,10 @@
-"""Looks up the locked packages in PyPI's database of known vulnerabilities, with pip-audit.
+"""Checks the locked packages against PyPI's vulnerability database, with pip-audit.
 
     python .ci/audit.py [--allow-offline]
 
-Fails if a package has a known vulnerability, or if the database has no answer about a package. With `--allow-offline`,
-which `make check` uses, a missing answer is only reported: there is no network, or the index is a mirror of PyPI.
+Fails if a package has a known vulnerability, or if the database does not respond or does not know a package. With
+`--allow-offline`, which `make check` uses, only a vulnerability is a failure: it also passes without a network, and
+behind a mirror of PyPI, which has no vulnerability data.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def main(allow_offline: bool) -> int:
     print(*vulnerable, sep="\n", end="\n" if vulnerable else "")
     if problem:
         print(f"audit {'skipped' if allow_offline else 'failed'}: {problem}")
-        print("`make audit` looks up the locked packages where https://pypi.org can be reached")
+        print("to check the locked packages, run `make audit` on a machine that can reach PyPI")
     elif not vulnerable:
         print(f"audit: no known vulnerability in {len(packages)} packages")
     return 1 if vulnerable or (problem and not allow_offline) else 0
@@ -45,10 +46,10 @@ def look_up() -> tuple[list[dict[str, Any]], str]:
         run = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
         return json.loads(run.stdout)["dependencies"], ""
     except subprocess.TimeoutExpired:
-        return [], f"no answer from https://pypi.org within {SECONDS} seconds"
+        return [], f"no response from PyPI within {SECONDS} seconds"
     except ValueError:
         lines = run.stderr.strip().splitlines() or ["pip-audit printed nothing"]
-        return [], f"no answer from https://pypi.org ({lines[-1][:200]})"
+        return [], f"no response from PyPI ({lines[-1][:200]})"
 
 
 def vulnerabilities(package: dict[str, Any]) -> list[str]:

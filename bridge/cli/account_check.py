@@ -32,7 +32,7 @@ class AccountResult:
     ok: bool
     text: str
     diagnostics: Sequence[Diagnostic] = ()
-    """What the account will refuse in the rules."""
+    """Parts of the rules that the account would reject."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result for programs, without the diagnostics of the rules file."""

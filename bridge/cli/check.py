@@ -76,7 +76,7 @@ class CheckReport:
 
     @property
     def account_diagnostics(self) -> Sequence[Diagnostic]:
-        """What the accounts will refuse in the rules, in file order."""
+        """Problems that the accounts have found in the rules, in file order."""
         found = (diagnostic for account in self.accounts for diagnostic in account.diagnostics)
         return sorted(dict.fromkeys(found), key=lambda item: (item.line, item.column))
 

@@ -1,7 +1,7 @@
 """Connection limits: how many connections may be open, and how much memory the requests in flight may hold.
 
-All of them are connections of strangers until a signature is verified. If there is no room for a new one, the
-connection that has kept the server waiting longest is closed: a genuine request is complete within milliseconds.
+Until a signature is verified, any connection may be a stranger's. At the limit, the server closes the connection that
+has kept it waiting longest, because a genuine request is complete within milliseconds.
 """
 
 from __future__ import annotations

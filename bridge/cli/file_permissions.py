@@ -16,7 +16,7 @@ from bridge.errors import ConfigError
 MAX_FILES: Final = 1000
 """Files of a connectors folder that are looked at."""
 _MOUNTED_SECRETS: Final = (Path("/run/secrets"), Path("/var/run/secrets"))
-"""Where container platforms mount secrets; no other user can get there, whatever the mode of the files."""
+"""Folders in which container platforms mount secrets. Other users cannot reach them, whatever the mode of the files."""
 
 
 def require_safe_connectors(folder: Path) -> None:

@@ -99,7 +99,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse the data. Refuse a request that is malformed, or for which there is no memory."""
+        """Parse the data. Reject a malformed request, and one that would exceed the memory budget."""
         self._unset_keepalive_if_required()
         if self.transport.is_closing():
             return

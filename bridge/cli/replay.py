@@ -62,7 +62,7 @@ class ReplayReport:
 
 @dataclass(frozen=True)
 class ReplayPreview:
-    """What `bridge replay` would do: the result of `--dry-run`."""
+    """Preview of `bridge replay`: the result of `--dry-run`."""
 
     events: int
     effects: Effects

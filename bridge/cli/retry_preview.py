@@ -1,4 +1,4 @@
-"""What `bridge retry` and `bridge resume` would send, before they ask."""
+"""Previews of `bridge retry` and `bridge resume`: the messages they would send, shown before they ask."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 def sessions(context: typer.Context, as_json: Json = False) -> None:
     """List the sessions of the dashboard, newest first. Times are UTC.
 
-    A session ends at the logout, after twelve hours, or if its token is no longer in the settings; then it stays in the
+    A session ends at logout, after twelve hours, or if its token is no longer in the settings; then it stays in the
     list until it expires.
     """
     from bridge.cli.db import open_store

@@ -97,7 +97,7 @@ class CallbackReply:
     body: str = ""
     media_type: str = "text/plain"
     problem: str = ""
-    """What the request contained that could not be read, for the log: without personal data, or masked."""
+    """Content of the request that could not be read, for the log. It contains no personal data, or masks it."""
     account_error: AccountError | None = None
     """Set if the request proves that the account, not the recipient, is at fault: the connection is paused, and the
     deliveries of the messages that it reports as undelivered fail. An operator can retry them."""

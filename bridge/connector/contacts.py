@@ -237,9 +237,9 @@ class NewContact:
     existing: bool = False
     """The CRM already has the contact and named its record."""
     kind: str = "contact"
-    """What was created, for the result of the delivery."""
+    """The kind of record that was created, for the result of the delivery."""
     notes: Sequence[str] = ()
-    """What else the result says about the new record."""
+    """Notes on the new record, for the result of the delivery."""
 
 
 @dataclass(frozen=True)

@@ -304,7 +304,7 @@ class SentMessageParams(NewContactParams):
 
 
 OnMissing = Literal["skip", "error"]
-"""What an action that only changes existing records does if there is none."""
+"""What an action that only updates records does if the record does not exist."""
 
 
 def _details(context: Context, contact: ContactRef | None) -> Mapping[str, object]:

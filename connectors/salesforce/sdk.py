@@ -18,7 +18,7 @@ class _NoMetadataApi:
     """Stands for the client of the Metadata API, which the SDK creates only for `Salesforce.mdapi`."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        raise NotImplementedError("the bridge loads simple-salesforce without the Metadata API: use REST")
+        raise RuntimeError("the bridge loads simple-salesforce without the Metadata API: use REST")
 
 
 def _import_without_metadata_api() -> None:

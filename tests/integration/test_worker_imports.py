@@ -20,7 +20,7 @@ names = [registry.connector(name).name for name in registry.names()]
 from simple_salesforce import Salesforce
 try:
     Salesforce(session_id="s", instance="example.my.salesforce.com").mdapi
-except NotImplementedError as error:
+except RuntimeError as error:
     refusal = str(error)
 print(json.dumps({"connectors": names, "modules": list(sys.modules), "refusal": refusal}))
 """
