@@ -14,7 +14,7 @@ import pytest
 import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from bridge.cli import http_limits
@@ -55,6 +55,7 @@ APP = Starlette(
         Route("/echo", echo, methods=["POST"]),
         Route("/late", respond_after_disconnect, methods=["POST"]),
         Route("/large", lambda _: PlainTextResponse("x" * 30_000_000)),
+        Route("/chunks", lambda _: StreamingResponse("x" * 1_000_000 for _ in range(30))),
     ]
 )
 
@@ -183,10 +184,13 @@ def test_slow_drip_does_not_extend_the_deadline(monkeypatch: pytest.MonkeyPatch)
         assert b" 408 " in response
 
 
-def test_client_that_does_not_read_its_response_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("path", [b"/large", b"/chunks"])
+def test_client_that_does_not_read_its_response_is_disconnected(
+    monkeypatch: pytest.MonkeyPatch, path: bytes
+) -> None:
     monkeypatch.setattr(http_limits, "WRITE_SECONDS", 0.2)
     with running() as server:
-        server.connect(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n", receive_buffer=4096)
+        server.connect(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path, receive_buffer=4096)
         wait_until(lambda: bool(server.limits.open))
         wait_until(lambda: not server.limits.open)
 
