@@ -436,6 +436,10 @@ SENDER, RECIPIENT, CONTENT = "sender address", "recipient address", "message"
         (RECIPIENT, "450 4.1.8 <a@b.example>: Sender address rejected: Domain not found", TRANSIENT),
         (RECIPIENT, "554 5.7.1 <a@b.example>: Relay access denied", PERMANENT),
         (RECIPIENT, "450 4.7.1 Greylisted, try again later", TRANSIENT),
+        # Words and codes of the account, said about the recipient or the message
+        (RECIPIENT, "550 The domain is not verified at this server", PERMANENT),
+        (RECIPIENT, "550 You are not authorized to perform deliveries to this group", PERMANENT),
+        (CONTENT, "550 5.7.9 Message does not meet the security policy of the recipient", PERMANENT),
         (RECIPIENT, "550 5.1.1 <a@b.example>: User unknown", PERMANENT),
         # Amazon SES, SendGrid
         (
