@@ -82,6 +82,8 @@ events = Table(
            info=_doc("Phone number of the contact, in E.164 format. Null if unknown, pruned or erased.")),
     Column("email", Text,
            info=_doc("Email address of the contact, in lowercase. Null if unknown, pruned or erased.")),
+    Column("contact_name", Text,
+           info=_doc("Full name of the contact, casefolded, for the search. Null if unknown, pruned or erased.")),
     Column("unreadable", Text,
            info=_doc("Names of the documented fields that had a value when the event was received, but none that "
                      "could be read, separated by commas. Null: none.")),
@@ -105,6 +107,8 @@ events = Table(
     Index("events_email", "email", "phone", sqlite_where=text("email IS NOT NULL"),
           postgresql_where=text("email IS NOT NULL")),
     Index("events_received", "received_at"),
+    Index("events_contact_name", "contact_name", sqlite_where=text("contact_name IS NOT NULL"),
+          postgresql_where=text("contact_name IS NOT NULL")),
     Index("events_unreadable", "id", sqlite_where=text("unreadable IS NOT NULL"),
           postgresql_where=text("unreadable IS NOT NULL")),
     info=_doc("Accepted webhook events. A row is inserted once and later only marked as routed, pruned or "
@@ -195,6 +199,8 @@ deliveries = Table(
                      "been created.")),
     Column("created_at", Instant, nullable=False, info=_doc("When the delivery was created.")),
     Column("finished_at", Instant, info=_doc("When the delivery reached its final state.")),
+    Column("dismissed_at", Instant,
+           info=_doc("When an operator dismissed the failed delivery. Null if it still needs attention.")),
     Index("deliveries_due", "connection", "run_at", sqlite_where=text(_IS_PENDING),
           postgresql_where=text(_IS_PENDING)),
     Index("deliveries_due_alerts", "connection", "run_at", sqlite_where=text(_IS_PENDING_ALERT),
@@ -235,6 +241,8 @@ attempts = Table(
     Column("reason", Text, info=_doc("Reason of a failed attempt.")),
     Column("detail", Text,
            info=_doc("Message of the provider or explanation, for operators. Null once erased.")),
+    Column("repeats", Integer, nullable=False, default=0, server_default=text("0"),
+           info=_doc("Later attempts with the same result during the same outage, which have no row of their own.")),
     info=_doc("One row per attempt or lookup of a delivery, inserted before the request leaves."),
 )  # fmt: skip
 
@@ -414,6 +422,38 @@ connections = Table(
            info=_doc("Messages that were sent, or may have been, by channel and start of the period, as JSON: for "
                      "`messaging.caps.total`. Null: none since the connection was last resumed.")),
     info=_doc("The shared state of each connection: its pause, circuit breaker and request budget."),
+)  # fmt: skip
+
+connection_pauses = Table(
+    "connection_pauses",
+    metadata,
+    Column("id", Text, primary_key=True, info=_doc("ID of the pause, `pau_...`.")),
+    Column("connection", Text, nullable=False, info=_doc("Name of the connection, or `*` for all connections.")),
+    Column("cause", Text, nullable=False, info=_doc("Cause of the pause: `connections.pause_cause`.")),
+    Column("reason", Text, info=_doc("Explanation of the pause, for operators.")),
+    Column("actor", Text, info=_doc("The operator who paused the connection. Null if it was paused automatically.")),
+    Column("started_at", Instant, nullable=False, info=_doc("When the pause started.")),
+    Column("ended_at", Instant, info=_doc("When the pause ended. Null while it lasts.")),
+    Column("waited", Integer, info=_doc("Due deliveries that waited when the pause ended.")),
+    Column("drained_at", Instant, info=_doc("When the last of the deliveries that waited was attempted.")),
+    Index("connection_pauses_started", "started_at"),
+    Index("connection_pauses_current", "connection", sqlite_where=text("ended_at IS NULL"),
+          postgresql_where=text("ended_at IS NULL")),
+    info=_doc("Pauses of connections, present and past, so that an outage stays visible after it."),
+)  # fmt: skip
+
+connection_stats = Table(
+    "connection_stats",
+    metadata,
+    Column("connection", Text, primary_key=True, info=_doc("Name of the connection.")),
+    Column("started_at", Instant, primary_key=True, info=_doc("Start of the period of 5 minutes.")),
+    Column("succeeded", Integer, nullable=False, default=0, info=_doc("Attempts that took effect.")),
+    Column("failed", Integer, nullable=False, default=0,
+           info=_doc("Attempts that failed because of the provider, the network or the account.")),
+    Column("rejected", Integer, nullable=False, default=0, info=_doc("Attempts whose content the provider rejected.")),
+    Column("milliseconds", BigInteger, nullable=False, default=0, info=_doc("Total duration of the attempts.")),
+    Index("connection_stats_started", "started_at"),
+    info=_doc("Number and duration of the attempts per connection, in periods of 5 minutes."),
 )  # fmt: skip
 
 alert_groups = Table(
