@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
 from bridge.ids import new_id
 from bridge.store import schema
@@ -51,7 +51,15 @@ def list_audit_entries(
     if cursor is not None:
         query = query.where(_TABLE.c.id < cursor)
     with database.read() as conn:
-        entries = [dict(row._mapping) for row in conn.execute(query)]
-    for entry in entries:
-        entry["detail"] = json.loads(entry["detail"]) if entry["detail"] else None
-    return entries
+        return [_entry(row) for row in conn.execute(query)]
+
+
+def find_audit_entry(database: Database, entry_id: str) -> dict[str, Any] | None:
+    """Return one entry, or None if there is none with this ID."""
+    with database.read() as conn:
+        row = conn.execute(select(_TABLE).where(_TABLE.c.id == entry_id)).one_or_none()
+        return None if row is None else _entry(row)
+
+
+def _entry(row: Row[Any]) -> dict[str, Any]:
+    return {**row._mapping, "detail": json.loads(row.detail) if row.detail else None}

@@ -39,6 +39,13 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     ),
 }
 """The label and the hint of each cause."""
+_SHORT_LABELS: Final[Mapping[str, str]] = {
+    PauseCause.OPERATOR: "by an operator",
+    PauseCause.AUTH: "credentials rejected",
+    PauseCause.ACCOUNT: "account problem",
+    PauseCause.CIRCUIT_OPEN: "not responding",
+    PauseCause.TOTAL_CAP: "cap on all messages reached",
+}
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,11 @@ class Pause:
         """The cause, to follow "paused by"."""
         label = _TEXTS[self.cause][0] if self.cause in _TEXTS else self.cause
         return f"{label}, with all connections" if self.is_of_all else label
+
+    @property
+    def short_label(self) -> str:
+        """The cause in a few words, for lists."""
+        return _SHORT_LABELS.get(self.cause, self.cause.replace("_", " "))
 
     @property
     def hint(self) -> str:

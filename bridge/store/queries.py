@@ -304,6 +304,15 @@ class QueueStats:
     oldest_due: datetime | None
 
 
+def count_reviews(database: Database, limit: int) -> int:
+    """Return the number of deliveries that need review; `limit + 1` if there are more than `limit`."""
+    table = schema.deliveries
+    rows = select(table.c.id).where(table.c.state == DeliveryState.NEEDS_REVIEW).limit(limit + 1).subquery()
+    with database.read() as conn:
+        count: int = conn.execute(select(func.count()).select_from(rows)).scalar_one()
+        return count
+
+
 def queue_stats(database: Database) -> QueueStats:
     """Return deliveries by state, the number of unrouted events, and when the oldest pending delivery was due."""
     deliveries, events = schema.deliveries, schema.events

@@ -18,8 +18,8 @@ DASHBOARD: Final = "dashboard"
 """Actor of audit entries for a login with a token that has no name."""
 SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 _METRICS_PATHS: Final = frozenset(("/metrics", "/metrics/webhooks"))
-_READING_POSTS: Final = frozenset(("/search", "/api/why"))
-"""Paths whose POST changes nothing: it keeps a phone number or an address out of the URL."""
+_READING_POSTS: Final = frozenset(("/search", "/api/why", "/settings"))
+"""Paths whose POST changes nothing that is stored: it keeps an address out of the URL, or sets a cookie."""
 
 
 class Access(IntEnum):

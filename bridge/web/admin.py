@@ -34,7 +34,7 @@ from bridge.web.access import (
     session_id,
     set_principal,
 )
-from bridge.web.html import prefers_html, render, root_path
+from bridge.web.html import error_page, prefers_html, render, root_path
 from bridge.web.proxy_login import ProxyLogin
 from bridge.web.wrong_tokens import WrongTokens
 
@@ -233,7 +233,7 @@ def _forbidden(request: Request, access: Access) -> Response:
     opens = "only /metrics" if access is Access.METRICS else "the dashboard and the API without changes"
     if prefers_html(request):
         message = f"You logged in with a token that opens {opens}. Log out, and log in with another token."
-        return render(request, "error.html", status=403, title="Not allowed", message=message)
+        return error_page(request, 403, "Not allowed", message)
     return JSONResponse({"error": f"this token opens {opens}; send another one"}, 403)
 
 
@@ -249,9 +249,7 @@ def _login_page(request: Request, next_path: str, error: Refused | None = None) 
 
 async def _not_found(request: Request) -> Response:
     if prefers_html(request):
-        return render(
-            request, "error.html", status=404, title="Not found", message="This page does not exist."
-        )
+        return error_page(request, 404, "Not found", "This page does not exist.")
     return JSONResponse({"error": "not found"}, 404)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -71,6 +71,8 @@ class AdminService:
     cached_stats: CachedStats
     hash_address: AddressHasher | None = None
     """See `bridge.store.policy_inputs.PolicyConfig`."""
+    allowlist: Collection[str] = ()
+    """BRIDGE_RECIPIENT_ALLOWLIST: if it is not empty, only these recipients get messages."""
 
     def show(self, record_type: RecordType, record_id: str) -> dict[str, Any]:
         """Return one event, delivery or rejected request with its audit entries. Raise NotFound."""

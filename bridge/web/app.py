@@ -17,7 +17,7 @@ from bridge.store.database import Database
 from bridge.telemetry import Metrics, log
 from bridge.web.headers import SecurityHeaders
 from bridge.web.health import WorkerMetrics, health_routes
-from bridge.web.html import prefers_html, render
+from bridge.web.html import error_page, prefers_html
 from bridge.web.webhook import Receiver
 
 WEBHOOK = "/webhooks/heppu"
@@ -104,8 +104,9 @@ async def _not_found(_: Request) -> Response:
 async def _store_unavailable(request: Request, error: Exception) -> Response:
     log.error("database unavailable", error=str(error))
     if prefers_html(request):
-        message = "The database is unavailable. Try again later."
-        return render(request, "error.html", status=503, title="Temporarily unavailable", message=message)
+        return error_page(
+            request, 503, "Temporarily unavailable", "The database is unavailable. Try again later."
+        )
     return JSONResponse({"error": "the database is unavailable; try again later"}, 503, {"Retry-After": "5"})
 
 

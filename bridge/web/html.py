@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -15,12 +14,22 @@ from starlette.staticfiles import StaticFiles
 from bridge.clock import format_timestamp
 from bridge.store.timeline import describe_audit_entry, format_details
 from bridge.telemetry import mask_address
+from bridge.web import labels, times
+from bridge.web.frame import plain_frame
 
 
-def render(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """Return the page rendered from `template` with `values`."""
-    text = _environment().get_template(template).render(root=root_path(request), **values)
+def render(
+    request: Request, template: str, *, status: int = 200, title: str = "", **values: Any
+) -> HTMLResponse:
+    """Return the page rendered from `template` with `values`, among them `frame`: the values of the layout."""
+    values.setdefault("frame", plain_frame(request))
+    text = _environment().get_template(template).render(root=root_path(request), title=title, **values)
     return HTMLResponse(text, status)
+
+
+def error_page(request: Request, status: int, title: str, message: str) -> HTMLResponse:
+    """Return an error page; with navigation and search if the reader is logged in. It does not need the database."""
+    return render(request, "error.html", status=status, title=title, message=message)
 
 
 def root_path(request: Request) -> str:
@@ -48,29 +57,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "action_label": labels.action_label,
         "audit_details": format_details,
         "audit_entry": describe_audit_entry,
-        "iso8601": iso8601,
+        "exact_time": times.exact_time_filter,
+        "iso8601": times.iso8601,
         "mask": mask_address,
-        "relative_time": relative_time,
+        "reason_label": labels.reason_label,
+        "time": times.time_filter,
         "timestamp": format_timestamp,
     }
+    environment.globals |= {"state_label": labels.state_label}
     return environment
-
-
-def iso8601(value: datetime | None) -> str:
-    """Return a time in the format of `<time datetime>`."""
-    return "" if value is None else value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def relative_time(value: datetime, now: datetime) -> str:
-    """Return a time relative to now, such as `5 min ago` or `in 2 h`; the date if it is more than a day away."""
-    seconds = (now - value).total_seconds()
-    distance = abs(seconds)
-    if distance >= 86_400:
-        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M}"
-    if distance < 1:
-        return "now"
-    size, unit = next(pair for pair in ((3600, "h"), (60, "min"), (1, "s")) if distance >= pair[0])
-    duration = f"{int(distance // size)} {unit}"
-    return f"{duration} ago" if seconds > 0 else f"in {duration}"

@@ -55,7 +55,7 @@ def page(chrome: Chromium, site: Site) -> Chromium:
 def test_login_link_logs_in_and_removes_token_from_history(chrome: Chromium, site: Site) -> None:
     chrome.open(f"{site.url}/login#token={TOKEN.replace(' ', '%20')}")
     assert chrome.url == f"{site.url}/"
-    assert "Deliveries" in chrome.text
+    assert "Overview" in chrome.text
     assert chrome.run("document.cookie") == "", "scripts cannot read the cookie"
     chrome.back()
     assert "token=" not in chrome.url
@@ -101,7 +101,7 @@ def test_review_is_resolved_with_and_without_scripts(page: Chromium, site: Site,
     page.open(site.url)
     assert "Needs review (1)" in page.text
     page.click('button[value="delivered"]')
-    assert page.url == f"{site.url}/"
+    assert page.url == f"{site.url}/?done=delivered"
     assert "Needs review" not in page.text
     assert site.engine.show(delivery_id)["state"] == "succeeded"
 
@@ -200,16 +200,16 @@ def test_controls_are_keyboard_accessible_and_labeled(page: Chromium, site: Site
 
 def test_operator_stops_and_resumes_all_sending(page: Chromium, site: Site) -> None:
     site.routed_event()
-    page.open(f"{site.url}/connections")
-    page.click("a[href$='connections/pause']")
+    page.open(site.url)
+    page.click("a.stop")
     page.fill("input[name=reason]", "wrong text in the morning message")
     page.click("main button.primary")
-    assert page.url == f"{site.url}/connections"
-    assert "Nothing is sent: all connections are paused." in page.text
-    page.click(".banner a.button")
+    assert page.url == f"{site.url}/connections?done=stopped"
+    assert "Sending is stopped: wrong text in the morning message." in page.text
+    page.click(".status-line a")
     assert "1 delivery waits" in page.text
     page.click("main button.primary")
-    assert "Nothing is sent" not in page.text
+    assert "Sending is stopped" not in page.text
 
 
 def test_operator_cancels_what_waits_of_a_rule(page: Chromium, site: Site) -> None:

@@ -22,6 +22,7 @@ from bridge.store.ingest import RejectedRequest, record_rejected_requests
 from bridge.store.pause_all import pause_all
 from bridge.store.possible_duplicates import list_possible_duplicates, save_possible_duplicate
 from bridge.store.queries import list_deliveries
+from bridge.store.workers import record_heartbeat
 from tests.integration.dashboard_site import Site, running_site
 
 HOSTILE = (
@@ -103,7 +104,7 @@ def test_start_page_without_deliveries_explains_how_to_start(browser: httpx.Clie
 def test_start_page_lists_masked_deliveries_and_latest_events(site: Site, browser: httpx.Client) -> None:
     event_id = site.routed_event()
     page = get_page(browser, "/")
-    assert "twilio.send_sms" in page.text
+    assert "Twilio: send SMS" in page.text
     assert "+121***67" in page.text
     assert "+12125550167" not in page.text
     assert {"href": f"./events/{event_id}"} in page.all("a")
@@ -124,11 +125,11 @@ def test_start_page_lists_reviews_first_with_resolve_buttons(site: Site, browser
 @pytest.mark.parametrize(
     ("query", "shown"),
     [
-        ("state=failed", ["failed"]),
-        ("state=pending", ["pending"]),
-        ("connection=desk&state=", ["failed", "pending"]),
+        ("state=failed", ["bad"]),
+        ("state=pending", ["wait"]),
+        ("connection=desk&state=", ["bad", "wait"]),
         ("connection=twilio", []),
-        ("rule=another", ["pending"]),
+        ("rule=another", ["wait"]),
         ("rule=another&state=failed", []),
     ],
 )
@@ -137,20 +138,21 @@ def test_deliveries_filter_returns_only_matches(
 ) -> None:
     failed_delivery(site, PermanentError("no such number"))
     site.engine.deliver("send", rule="another")
-    page = get_page(browser, f"/?{query}")
+    page = get_page(browser, f"/deliveries?{query}")
     badges = [str(span["class"]) for span in page.all("span") if str(span.get("class")).startswith("badge")]
-    assert sorted(badges) == [f"badge {state}" for state in shown]
-    assert "Latest events" not in page.text
+    assert sorted(badges) == [f"badge {color}" for color in shown]
 
 
 def test_deliveries_filter_is_kept_in_pagination_and_state_links(site: Site, browser: httpx.Client) -> None:
     for _ in range(4):
         site.engine.deliver("post", rule="a & b")
-    page = get_page(browser, "/?rule=a+%26+b&limit=3&state=pending")
+    page = get_page(browser, "/deliveries?rule=a+%26+b&limit=3&state=pending")
     links = [link["href"] or "" for link in page.all("a")]
     [older] = [link for link in links if "cursor=" in link]
-    assert [link for link in links if "state=failed" in link] == ["./?rule=a+%26+b&limit=3&state=failed"]
-    next_page = ParsedPage(browser.get(older))
+    assert [link for link in links if "state=failed" in link] == [
+        "./deliveries?rule=a+%26+b&limit=3&state=failed"
+    ]
+    next_page = ParsedPage(browser.get(f"/deliveries{older}"))
     assert len([link for link in next_page.all("a") if "deliveries/" in (link["href"] or "")]) == 1
 
 
@@ -242,19 +244,18 @@ def test_paused_connection_is_shown_on_every_page_and_on_waiting_deliveries(
 ) -> None:
     pause(site.database, "desk", "moving house", "ada")
     delivery_id = site.engine.deliver("send")
-    for path in ("/", "/events", "/rules", "/audit", f"/deliveries/{delivery_id}"):
+    record_heartbeat(site.database, "worker", "1.0")
+    for path in ("/events", "/rules", "/audit", f"/deliveries/{delivery_id}"):
         page = get_page(browser, path)
-        assert "desk is paused by an operator. moving house" in page.text
-        assert "Resume" in page.text
+        assert "1 connection is paused: desk (by an operator)." in page.text
     assert "waiting: desk is paused" in get_page(browser, "/").text
 
 
 def test_rules_load_error_is_shown_in_full(site: Site, browser: httpx.Client) -> None:
     site.rules.load_error = "rules.yaml:6:7: unknown key `evnt`\n  6 |       evnt: call.busy\n    |       ^"
-    page = get_page(browser, "/")
-    assert "The rules file has errors and was not loaded" in page.text
-    assert site.rules.load_error in browser.get("/").text
-    assert "open" in get_page(browser, "/rules").all("details")[0]
+    record_heartbeat(site.database, "worker", "1.0")
+    assert "The rules file has errors. The previous rules stay active." in get_page(browser, "/events").text
+    assert site.rules.load_error in browser.get("/rules").text
 
 
 def test_list_pages_show_their_records(site: Site, browser: httpx.Client, clock: Clock) -> None:
@@ -300,10 +301,15 @@ def test_search_for_a_person_says_what_decided(site: Site, browser: httpx.Client
     assert response.status_code == 200
     text = " ".join(re.sub(r"<[^>]+>", " ", response.text).split())
     assert "text-when-not-reached did not fire: event.direction is inbound, expected outbound" in text
-    assert "twilio.send_sms of text-when-not-reached : pending" in text
+    assert "Twilio: send SMS of text-when-not-reached : Pending" in text
     assert "2026-03-02 16:30 America/New_York" in text
     assert browser.post("/search", data={"q": fired}).headers["location"] == f"./events/{fired}"
     assert "No results." in browser.post("/search", data={"q": "nobody"}).text
+
+
+def test_filters_of_the_former_start_page_lead_to_the_deliveries(browser: httpx.Client) -> None:
+    response = browser.get("/?state=failed&rule=a")
+    assert (response.status_code, response.headers["location"]) == (308, "./deliveries?state=failed&rule=a")
 
 
 # ------------------------------------------------------------ operator actions
@@ -312,9 +318,9 @@ def test_search_for_a_person_says_what_decided(site: Site, browser: httpx.Client
 def test_resolve_from_start_page_redirects_back_to_it(site: Site, browser: httpx.Client) -> None:
     delivery_id = delivery_in_review(site)
     response = browser.post(
-        f"/deliveries/{delivery_id}/resolve", data={"resolution": "delivered", "return_to": "deliveries"}
+        f"/deliveries/{delivery_id}/resolve", data={"resolution": "delivered", "return_to": "overview"}
     )
-    assert (response.status_code, response.headers["location"]) == (303, "../../")
+    assert (response.status_code, response.headers["location"]) == (303, "../../?done=delivered")
     assert site.engine.show(delivery_id)["state"] == "succeeded"
     assert "Needs review" not in get_page(browser, "/").text
     assert (
@@ -325,7 +331,10 @@ def test_resolve_from_start_page_redirects_back_to_it(site: Site, browser: httpx
 def test_retry_and_cancel_redirect_to_delivery(site: Site, browser: httpx.Client) -> None:
     failed_id = failed_delivery(site, PermanentError("no such number"))
     response = browser.post(f"/deliveries/{failed_id}/retry")
-    assert (response.status_code, response.headers["location"]) == (303, f"../../deliveries/{failed_id}")
+    assert (response.status_code, response.headers["location"]) == (
+        303,
+        f"../../deliveries/{failed_id}?done=retried",
+    )
     site.engine.run_due()
     assert site.engine.show(failed_id)["state"] == "succeeded"
     pending_id = site.engine.deliver("send")
@@ -333,20 +342,24 @@ def test_retry_and_cancel_redirect_to_delivery(site: Site, browser: httpx.Client
     assert site.engine.show(pending_id)["state"] == "cancelled"
 
 
-def test_impossible_action_returns_page_with_reason(site: Site, browser: httpx.Client) -> None:
+def test_impossible_action_redirects_to_page_with_reason(site: Site, browser: httpx.Client) -> None:
     succeeded_id = site.engine.deliver("post")
     site.engine.run_due()
-    response = browser.post(f"/deliveries/{succeeded_id}/retry")
-    assert response.status_code == 409
-    assert "only failed and retrying deliveries can be retried" in ParsedPage(response).text
+    response = browser.post(f"/deliveries/{succeeded_id}/retry", follow_redirects=True)
+    assert response.url.path == f"/deliveries/{succeeded_id}"
+    assert "the state of the delivery no longer allows this" in ParsedPage(response).text
     event = site.engine.event()
-    assert "not routed yet" in ParsedPage(browser.post(f"/events/{event.id}/replay")).text
+    response = browser.post(f"/events/{event.id}/replay", follow_redirects=True)
+    assert "was not routed again" in ParsedPage(response).text
 
 
 def test_replay_with_one_rule_creates_its_delivery(site: Site, browser: httpx.Client) -> None:
     event_id = site.routed_event("chat.resolved")
     response = browser.post(f"/events/{event_id}/replay", data={"rule": "post-every-resolved-chat"})
-    assert (response.status_code, response.headers["location"]) == (303, f"../../events/{event_id}")
+    assert (response.status_code, response.headers["location"]) == (
+        303,
+        f"../../events/{event_id}?done=replayed",
+    )
     page = get_page(browser, f"/events/{event_id}")
     assert len([link for link in page.all("a") if "deliveries/dlv_" in (link["href"] or "")]) == 2
     assert "replay by dashboard" in page.text
@@ -364,17 +377,15 @@ def test_rejected_request_is_accepted_once(site: Site, browser: httpx.Client, cl
     path = f"/{link}".replace("/./", "/")
     assert browser.post(f"{path}/accept").status_code == 303
     assert "Accepted as evt_" in get_page(browser, path).text
-    assert browser.post(f"{path}/accept").status_code == 409
+    assert "was accepted already" in browser.post(f"{path}/accept", follow_redirects=True).text
 
 
 def test_connection_is_paused_and_resumed(site: Site, browser: httpx.Client) -> None:
     browser.post("/connections/desk/pause", data={"reason": "a new number"})
     assert "by an operator: a new number" in get_page(browser, "/connections").text
-    assert (
-        browser.post("/connections/desk/resume", data={"return_to": "deliveries"}).headers["location"]
-        == "../../"
-    )
-    assert "is paused" not in get_page(browser, "/connections").text
+    response = browser.post("/connections/desk/resume")
+    assert response.headers["location"] == "../../connections?done=connection_resumed"
+    assert "by an operator" not in get_page(browser, "/connections").text
 
 
 @pytest.mark.parametrize(
@@ -384,8 +395,8 @@ def test_connection_is_paused_and_resumed(site: Site, browser: httpx.Client) -> 
         ("GET", "/events/evt_404", 404, "there is no event"),
         ("GET", "/rejected/rej_404", 404, "there is no rejected request"),
         ("GET", "/events/%00", 404, "there is no such ID"),
-        ("GET", "/?state=dad", 400, "unknown state `dad`"),
-        ("GET", "/?color=red", 400, "unknown parameter `color`"),
+        ("GET", "/deliveries?state=dad", 400, "unknown state `dad`"),
+        ("GET", "/deliveries?color=red", 400, "unknown parameter `color`"),
         ("GET", "/events?since=yesterday", 400, "a time like"),
         ("GET", "/search?q=%00", 400, "a string of at most"),
         ("POST", "/deliveries/dlv_404/retry", 404, "there is no delivery"),
@@ -441,10 +452,11 @@ def hostile_pages(site: Site, clock: Clock) -> list[str]:
     quoted = str(httpx.QueryParams({"q": HOSTILE}))[2:]
     return [
         "/", "/events", f"/events/{event}", f"/events/{unknown}", f"/deliveries/{delivery}", f"/deliveries/{named}",
-        f"/deliveries/{review}", "/connections", "/connections/pause", "/connections/resume", "/rules",
-        "/rules/text-when-not-reached/cancel", "/rejected", f"/rejected/{rejected_request}", "/audit",
-        f"/search?q={quoted}", f"/?rule={quoted}", f"/?event={quoted}", f"/events?type={quoted}", f"/events/{quoted}",
-        f"/?state={quoted}", f"/?{quoted}=1", f"/login?next={quoted}",
+        f"/deliveries/{review}", "/connections", "/stop", "/start", "/review", "/status", "/settings",
+        "/deliveries", "/rules", "/rules/text-when-not-reached/cancel", "/rejected", f"/rejected/{rejected_request}", "/audit",
+        f"/search?q={quoted}", f"/deliveries?rule={quoted}", f"/deliveries?event={quoted}",
+        f"/events?type={quoted}", f"/events/{quoted}",
+        f"/deliveries?state={quoted}", f"/deliveries?{quoted}=1", f"/login?next={quoted}",
     ]  # fmt: skip
 
 
@@ -472,7 +484,8 @@ def test_every_page_has_accessible_structure(site: Site, browser: httpx.Client) 
     delivery = delivery_in_review(site)
     save_possible_duplicate(site.database, "hubspot", delivery, "51001", "51002")
     for path in ("/", "/events", f"/events/{event}", f"/deliveries/{delivery}", "/connections", "/rules",
-                 "/rejected", "/contacts", "/audit", "/search?q=x", "/login", "/nothing"):  # fmt: skip
+                 "/rejected", "/contacts", "/audit", "/search?q=x", "/login", "/nothing", "/stop", "/start",
+                 "/review", "/status", "/settings", "/deliveries"):  # fmt: skip
         page = ParsedPage(browser.get(path))
         assert page.all("html") == [{"lang": "en"}]
         assert len(page.all("title")) == len(page.all("main")) == len(page.all("h1")) == 1, path

@@ -46,32 +46,25 @@ def links(page: ParsedPage) -> list[str | None]:
 
 def test_sending_is_stopped_with_a_reason_and_resumed(site: Site, browser: httpx.Client) -> None:
     site.routed_event()
-    assert "./connections/pause" in links(get_page(browser, "/connections"))
-    assert "1 delivery waits now" in get_page(browser, "/connections/pause").text
-    response = browser.post("/connections/pause", data={"reason": "wrong text"})
-    assert (response.status_code, response.headers["location"]) == (303, "../connections")
-    page = get_page(browser, "/")
-    assert "Nothing is sent: all connections are paused. wrong text" in page.text
-    assert page.text.count("paused") == 2, (
-        "one banner for all connections; the delivery says what it waits for"
-    )
-    assert "waiting: twilio is paused" in page.text
+    assert "./stop" in links(get_page(browser, "/connections"))
+    assert "1 delivery waits now" in get_page(browser, "/stop").text
+    response = browser.post("/stop", data={"reason": "wrong text"})
+    assert (response.status_code, response.headers["location"]) == (303, "./connections?done=stopped")
+    assert "Sending is stopped: wrong text." in get_page(browser, "/events").text
+    assert "waiting: twilio is paused" in get_page(browser, "/").text
     connections = get_page(browser, "/connections")
     assert "by an operator, with all connections" in connections.text
     assert [
         form["action"] for form in connections.all("form") if "/resume" in (form.get("action") or "")
     ] == []
-    assert "./connections/resume" in links(connections)
-    assert "./connections/pause" not in links(connections)
+    assert "./start" in links(connections)
+    assert "./stop" not in links(connections)
     register_accounts(site.database, {"slack": "new"})
     assert get_page(browser, "/connections").text.count("with all connections") == 3
-    assert (
-        "1 delivery waits. Those that are due are sent at once."
-        in get_page(browser, "/connections/resume").text
-    )
-    assert browser.post("/connections/resume").status_code == 303
-    assert "Nothing is sent" not in get_page(browser, "/connections").text
-    assert "Sending was not stopped" in get_page(browser, "/connections/resume").text
+    assert "1 delivery waits. Those that are due are sent at once." in get_page(browser, "/start").text
+    assert browser.post("/start").status_code == 303
+    assert "Sending is stopped" not in get_page(browser, "/connections").text
+    assert "Sending was not stopped" in get_page(browser, "/start").text
     actions = [(item["actor"], item["action"], item["target"]) for item in list_audit_entries(site.database)]
     assert actions == [
         ("dashboard", "resume", "all connections"),
@@ -82,9 +75,8 @@ def test_sending_is_stopped_with_a_reason_and_resumed(site: Site, browser: httpx
 
 def test_connection_with_a_pause_of_its_own_stays_paused(browser: httpx.Client) -> None:
     browser.post("/connections/desk/pause", data={"reason": "a new number"})
-    browser.post("/connections/pause")
-    assert "desk is paused by an operator. a new number" in get_page(browser, "/").text
-    assert "desk stays paused by an operator." in get_page(browser, "/connections/resume").text
+    browser.post("/stop")
+    assert "desk stays paused by an operator." in get_page(browser, "/start").text
 
 
 def test_api_pauses_and_resumes_all_connections(site: Site, api: httpx.Client) -> None:
@@ -111,10 +103,11 @@ def test_waiting_deliveries_of_a_rule_are_cancelled_after_confirmation(
     page = get_page(browser, path)
     assert "1 delivery waits : 1 twilio.send_sms." in page.text
     response = browser.post(path)
-    assert response.headers["location"] == "../../?rule=text-when-not-reached&state=cancelled"
+    query = "rule=text-when-not-reached&state=cancelled"
+    assert response.headers["location"] == f"../../deliveries?{query}&done=rule_cancelled&n=1"
     assert (
         "cancelled with its rule by dashboard"
-        in get_page(browser, "/?rule=text-when-not-reached&state=cancelled").text
+        in get_page(browser, f"/deliveries?{query}&done=rule_cancelled&n=1").text
     )
     assert [item["state"] for item in list_deliveries(site.database).items] == ["pending", "cancelled"]
     assert "No delivery of this rule waits" in get_page(browser, path).text
@@ -176,10 +169,10 @@ def test_deliveries_are_filtered_by_reason(site: Site, browser: httpx.Client, ap
     site.engine.run_due()
     query = "state=suppressed&reason=shadow"
     assert [item["id"] for item in api.get(f"/api/deliveries?{query}").json()["items"]] == [shadow]
-    page = get_page(browser, f"/?{query}")
+    page = get_page(browser, f"/deliveries?{query}")
     assert [option["value"] for option in page.all("option") if "selected" in option] == ["shadow"]
     assert len([link for link in links(page) if "deliveries/dlv_" in (link or "")]) == 1
-    assert "No deliveries match this filter." in get_page(browser, "/?reason=opted_out").text
+    assert "No deliveries match this filter." in get_page(browser, "/deliveries?reason=opted_out").text
     assert "`reason` must be one of opted_out" in api.get("/api/deliveries?reason=shade").json()["error"]
 
 

@@ -1,0 +1,48 @@
+"""Dashboard: HTML pages that show events and deliveries, explain each decision, and offer operator actions.
+
+The pages work without scripts, on small screens and in dark mode. Operator actions are forms: after an action the
+browser is redirected to a page that says what was done, or why nothing was. One module per page; `page` has what they
+share.
+"""
+
+from __future__ import annotations
+
+from starlette.routing import BaseRoute
+
+from bridge.web.admin_service import AdminService
+from bridge.web.dashboard import (
+    audit,
+    connections,
+    contacts,
+    deliveries,
+    events,
+    overview,
+    rejected,
+    review,
+    rules,
+    search,
+    settings,
+    status,
+    stop,
+)
+
+_PAGES = (
+    overview,
+    review,
+    deliveries,
+    events,
+    contacts,
+    search,
+    rules,
+    connections,
+    rejected,
+    audit,
+    status,
+    stop,
+    settings,
+)
+
+
+def dashboard_routes(service: AdminService) -> list[BaseRoute]:
+    """Return the routes of the dashboard. They do not authenticate: protect them with `AdminAuth.require_admin`."""
+    return [route for page in _PAGES for route in page.routes(service)]

@@ -1,0 +1,46 @@
+"""The messages after an action. The URL of the page names the message; a text from the URL is never shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+
+class Number(int):
+    """A number for a message: `{n}` is `1,234`, and `{n:delivery|deliveries}` the word that fits the number."""
+
+    def __format__(self, spec: str) -> str:
+        """Return the number, or the word for one or for several."""
+        singular, _, plural = spec.partition("|")
+        if not spec:
+            return f"{int(self):,}"
+        return singular if self == 1 else plural
+
+
+DONE: Final[Mapping[str, str]] = {
+    "cancelled": "The delivery was cancelled.",
+    "retried": "The delivery is retried now, or as soon as its connection allows.",
+    "delivered": "The delivery was marked as delivered.",
+    "resent": "The delivery is sent again.",
+    "discarded": "The delivery was discarded and is not sent.",
+    "replayed": "The event was routed again.",
+    "accepted": "The request was accepted as an event.",
+    "duplicate_dismissed": "The pair was dismissed.",
+    "rule_cancelled": "{n} waiting {n:delivery was|deliveries were} cancelled.",
+    "connection_paused": "The connection was paused.",
+    "connection_resumed": "The connection was resumed.",
+    "stopped": "Sending was stopped.",
+    "started": "Sending was started again.",
+    "settings_saved": "Your settings were saved.",
+}
+"""Text for each action that was done. `{n}` is a number from the URL, see `Number`."""
+
+REFUSED: Final[Mapping[str, str]] = {
+    "delivery_changed": "Nothing was changed: the state of the delivery no longer allows this.",
+    "expired": "Nothing was changed: the delivery has expired.",
+    "replay_not_possible": "The event was not routed again: it has no body any more, or was not routed yet.",
+    "accept_not_possible": "The request cannot be accepted as an event, or was accepted already.",
+    "reason_missing": "Nothing was changed: enter a reason.",
+    "unknown_zone": "Nothing was changed: choose a time zone from the list.",
+}
+"""Text for each action that was not possible."""
