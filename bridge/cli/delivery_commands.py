@@ -258,8 +258,8 @@ def accept(
     """Accept a rejected request as an event. Its signature must be valid."""
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
-    from bridge.store import operator_actions
+    from bridge.store.accept_rejected import accept_rejected_request
 
     with open_store(Settings.load(environment())) as database:
-        result = operator_actions.accept_rejected_request(database, current_operator(), request_id)
+        result = accept_rejected_request(database, current_operator(), request_id)
     _print_results([result], as_json)

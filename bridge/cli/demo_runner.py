@@ -32,7 +32,8 @@ from bridge.events import HEPPU_EVENTS, SMS_RECEIVED
 from bridge.samples import refresh_sample, sample
 from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.store.database import Database
-from bridge.store.queries import list_deliveries, list_events, queue_stats
+from bridge.store.delivery_list import list_deliveries
+from bridge.store.queries import list_events, queue_stats
 
 EVENT_AGE: Final = timedelta(minutes=40)
 """Age of the sent events. It is longer than the longest delay in the shipped rules (30 minutes)."""

@@ -162,7 +162,8 @@ def deliveries(
     """
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
-    from bridge.store.queries import REASONS, STATES, list_deliveries
+    from bridge.store.delivery_list import list_deliveries
+    from bridge.store.queries import REASONS, STATES
 
     unknown = [name for name in state or () if name not in STATES]
     if unknown:

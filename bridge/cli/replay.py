@@ -24,9 +24,9 @@ from bridge.rules.route import route
 from bridge.settings import Settings, environment
 from bridge.store.contact_history import contact_history
 from bridge.store.database import Database
-from bridge.store.operator_actions import ReplayResult, events_between, replay
 from bridge.store.policy_inputs import inputs_for_planned
 from bridge.store.queries import NotFound, stored_event
+from bridge.store.replay import ReplayResult, events_between, replay
 
 PREVIEW_LIMIT = 500
 """Maximum number of events to preview in the confirmation prompt; routing more of them twice takes too long."""

@@ -10,7 +10,7 @@ import typer
 from bridge.cli.output import Record, pluralize, print_status
 from bridge.dryrun.effects import Effects
 from bridge.store.database import Database
-from bridge.store.operator_actions import preview_retry
+from bridge.store.operator_actions import preview_action
 from bridge.store.waiting import waiting_of_connections
 
 _POLICY_NOTE = "quiet hours, opt-outs and caps are checked again before each message"
@@ -39,7 +39,7 @@ def _retried(database: Database, ids: Sequence[str]) -> tuple[Effects, list[str]
     """Return what would be attempted, and a line for each delivery that would not."""
     sent: Counter[str] = Counter()
     obstacles = []
-    for delivery_id, (delivery, obstacle) in zip(ids, preview_retry(database, ids), strict=True):
+    for delivery_id, (delivery, obstacle) in zip(ids, preview_action(database, "retry", ids), strict=True):
         if delivery is None or obstacle is not None:
             obstacles.append(f"{delivery_id} is not retried: {obstacle}")
         else:

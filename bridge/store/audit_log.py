@@ -23,8 +23,12 @@ def record_audit(
     action: str,
     targets: Iterable[str],
     detail: Mapping[str, Any] | None = None,
+    part_of: str | None = None,
 ) -> None:
-    """Write one entry per target: an ID, a connection's name, or a masked address; never personal data."""
+    """Write one entry per target: an ID, a connection's name, or a masked address; never personal data.
+
+    `part_of` is the entry of an action on many targets of which these are a part.
+    """
     detail_json = json.dumps(detail, sort_keys=True) if detail else None
     rows = [
         {
@@ -34,6 +38,7 @@ def record_audit(
             "action": action,
             "target": target,
             "detail": detail_json,
+            "part_of": part_of,
         }
         for target in targets
     ]
@@ -44,10 +49,9 @@ def record_audit(
 def list_audit_entries(
     database: Database, *, target: str | None = None, limit: int = 50, cursor: str | None = None
 ) -> list[dict[str, Any]]:
-    """Return the entries about `target`, or all entries, newest first."""
+    """Return the entries about `target`, newest first; without a target, of all that are no part of another one."""
     query = select(_TABLE).order_by(_TABLE.c.id.desc()).limit(limit)
-    if target is not None:
-        query = query.where(_TABLE.c.target == target)
+    query = query.where(_TABLE.c.part_of.is_(None) if target is None else _TABLE.c.target == target)
     if cursor is not None:
         query = query.where(_TABLE.c.id < cursor)
     with database.read() as conn:

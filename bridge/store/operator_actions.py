@@ -1,45 +1,46 @@
-"""Operator actions on stored work: retry, replay, cancel, resolve, accept.
+"""Operator actions on deliveries: retry, cancel, dismiss, resolve.
 
-Each action is one transaction that includes its audit entry, under the same locks as the worker's transactions. An
+Each action is one transaction that includes its audit entries, under the same locks as the worker's transactions. An
 action that could contact a recipient twice for one cause is rejected, with a message that says what to do instead.
+
+A page passes what it showed of a delivery (`seen_version`). If the delivery has changed since, nothing is done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, select, update
 
-from bridge.errors import BridgeError
-from bridge.events import Event
 from bridge.lifecycle import ALLOWED, DeliveryState, Transition, is_unresolved
-from bridge.rules.counting import History
-from bridge.rules.model import Rules
-from bridge.signing import SignedRequestRejected, read_event
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
 from bridge.store.connections import active_pause
-from bridge.store.contact_history import history_in
 from bridge.store.database import Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery, lock_deliveries
-from bridge.store.event_rows import event_from_row
-from bridge.store.ingest import IncomingEvent, store_events
-from bridge.store.queries import NotFound
 from bridge.store.retention import ERASED
-from bridge.store.routing import Route, delivery_row, store_rules_version
 from bridge.store.transitions import Change, apply_transitions
 
+Action = Literal["retry", "cancel", "dismiss", "undismiss"]
 Resolution = Literal["delivered", "retry", "discard"]
 """How an operator resolves a review: the action took effect; it did not, so retry it; do not retry it."""
 
-REPLAY_BATCH = 200
-"""Events per transaction of a replay."""
+STATES: Final[Mapping[Action, tuple[DeliveryState, ...]]] = {
+    "retry": (DeliveryState.RETRYING, DeliveryState.FAILED),
+    "cancel": tuple(state for state in DeliveryState if DeliveryState.CANCELLED in ALLOWED[state]),
+    "dismiss": (DeliveryState.FAILED,),
+    "undismiss": (DeliveryState.FAILED,),
+}
+"""The states in which each action is possible."""
 
 UNKNOWN_DELIVERY = "there is no such delivery"
 """The message of an action on an unknown ID."""
+
+Seen = Mapping[str, str]
+"""What the operator saw: delivery ID -> `seen_version`."""
 
 
 @dataclass(frozen=True)
@@ -52,58 +53,127 @@ class ActionResult:
     """A description of what was done, or of why nothing was done and what to do instead."""
 
 
-def retry(database: Database, actor: str, delivery_ids: Sequence[str]) -> list[ActionResult]:
-    """Attempt failed deliveries again, and deliveries that wait for their next attempt immediately."""
+def seen_version(delivery: Delivery | Mapping[str, Any]) -> str:
+    """Return what changes whenever a delivery is attempted or changes its state."""
+    if isinstance(delivery, Delivery):
+        return f"{delivery.state}.{delivery.fencing_token}"
+    return f"{delivery['state']}.{delivery['fencing_token']}"
+
+
+def change_deliveries(
+    database: Database,
+    actor: str,
+    action: Action,
+    delivery_ids: Sequence[str],
+    *,
+    seen: Seen | None = None,
+    part_of: str | None = None,
+    before_commit: Callable[[Connection, Sequence[ActionResult]], None] = lambda *_: None,
+) -> list[ActionResult]:
+    """Carry out an action on deliveries in one transaction; return the result for each.
+
+    `part_of` is the audit entry of an action on many deliveries; `before_commit` may write more in the transaction.
+    """
     with database.write() as conn:
         now = database.now(conn)
         deliveries = _locked(conn, delivery_ids)
-        results = [
-            _retry(database, conn, deliveries.get(delivery_id), delivery_id, now)
-            for delivery_id in delivery_ids
-        ]
-        _finish(database, conn, actor, "retry", results, deliveries, now)
-        return results
+        results, possible = {}, []
+        for delivery_id in delivery_ids:
+            delivery = deliveries.get(delivery_id)
+            if delivery is None:
+                results[delivery_id] = ActionResult(delivery_id, False, _unknown_id(delivery_id))
+                continue
+            problem = _changed(delivery, seen) or obstacle(action, delivery, now)
+            if problem is None:
+                possible.append(delivery)
+            else:
+                results[delivery_id] = ActionResult(delivery_id, False, problem)
+        texts = _APPLY[action](database, conn, possible, actor, now)
+        results |= {delivery_id: ActionResult(delivery_id, True, text) for delivery_id, text in texts.items()}
+        ordered = [results[delivery_id] for delivery_id in dict.fromkeys(delivery_ids)]
+        _finish(database, conn, actor, action, ordered, deliveries, now, part_of=part_of)
+        before_commit(conn, ordered)
+        return ordered
 
 
-def _retry(
-    database: Database, conn: Connection, delivery: Delivery | None, delivery_id: str, now: datetime
-) -> ActionResult:
-    if delivery is None:
-        return ActionResult(delivery_id, False, _unknown_id(delivery_id))
-    obstacle = _retry_obstacle(delivery, now)
-    if obstacle is not None:
-        return ActionResult(delivery_id, False, obstacle)
-    if delivery.state is DeliveryState.FAILED:
-        # The retry schedule starts again: the last one is used up, or the provider rejected the action.
-        change = _requeue(delivery, delivery.detail)
-    else:
-        change = Change(delivery, Transition.rescheduled(delivery, now, delivery.detail))
-    apply_transitions(database, conn, [change], now)
-    return ActionResult(delivery_id, True, f"retry starts {_when(conn, delivery.connection, now)}")
+def retry(
+    database: Database, actor: str, delivery_ids: Sequence[str], seen: Seen | None = None
+) -> list[ActionResult]:
+    """Attempt failed deliveries again, and deliveries that wait for their next attempt immediately."""
+    return change_deliveries(database, actor, "retry", delivery_ids, seen=seen)
 
 
-def _requeue(delivery: Delivery, detail: str | None) -> Change:
-    """Start the retry schedule again. The message that was not delivered is remembered as such."""
-    of_message = ("external_id", "message_status", "message_status_at")
-    cleared = ("first_attempt_at", "possibly_sent_at", *of_message)
-    columns: dict[str, Any] = {"attempts": 0} | dict.fromkeys(cleared)
-    if delivery.external_id is not None:
-        undelivered_ids = (*delivery.options.undelivered_ids, delivery.external_id)
-        columns["options"] = replace(delivery.options, undelivered_ids=undelivered_ids).to_json()
-    return Change(delivery, Transition.requeued(delivery, detail), columns)
+def cancel(
+    database: Database, actor: str, delivery_ids: Sequence[str], seen: Seen | None = None
+) -> list[ActionResult]:
+    """Cancel pending deliveries. If one may have been sent, its idempotency key is kept, so it is not sent again."""
+    return change_deliveries(database, actor, "cancel", delivery_ids, seen=seen)
 
 
-def preview_retry(
-    database: Database, delivery_ids: Sequence[str]
+def dismiss(
+    database: Database,
+    actor: str,
+    delivery_ids: Sequence[str],
+    *,
+    undo: bool = False,
+    seen: Seen | None = None,
+) -> list[ActionResult]:
+    """Dismiss failed deliveries: they stay failed, and need no attention any more. `undo` takes that back."""
+    action: Action = "undismiss" if undo else "dismiss"
+    return change_deliveries(database, actor, action, delivery_ids, seen=seen)
+
+
+def obstacle(action: Action, delivery: Delivery, now: datetime) -> str | None:
+    """Return why an action on a delivery is not possible and what to do instead; None if it is possible."""
+    if action == "retry":
+        return _retry_obstacle(delivery, now)
+    if action == "cancel" and delivery.state not in STATES["cancel"]:
+        return f"it is {delivery.state}; only pending deliveries can be cancelled"
+    if action in ("dismiss", "undismiss") and delivery.state is not DeliveryState.FAILED:
+        return f"it is {delivery.state}; only failed deliveries can be dismissed"
+    return None
+
+
+def preview_action(
+    database: Database, action: Action, delivery_ids: Sequence[str]
 ) -> list[tuple[Delivery | None, str | None]]:
-    """Return for each ID its delivery, None if there is none, and why `retry` would not attempt it, if so."""
+    """Return for each ID its delivery, None if there is none, and why the action is not possible, if so."""
     table = schema.deliveries
     with database.read() as conn:
         now = database.now(conn)
         rows = conn.execute(select(*DELIVERY_COLUMNS).where(table.c.id.in_(delivery_ids)))
         deliveries = {row.id: Delivery.from_row(row) for row in rows}
     found = (deliveries.get(delivery_id) for delivery_id in delivery_ids)
-    return [(item, _retry_obstacle(item, now) if item else UNKNOWN_DELIVERY) for item in found]
+    return [(item, obstacle(action, item, now) if item else UNKNOWN_DELIVERY) for item in found]
+
+
+def _retry(
+    database: Database, conn: Connection, deliveries: Sequence[Delivery], actor: str, now: datetime
+) -> dict[str, str]:
+    del actor
+    failed = [item for item in deliveries if item.state is DeliveryState.FAILED]
+    waiting = [item for item in deliveries if item.state is not DeliveryState.FAILED]
+    # The retry schedule starts again: the last one is used up, or the provider rejected the action.
+    apply_transitions(database, conn, [_requeue(item, item.detail) for item in failed], now)
+    apply_transitions(
+        database,
+        conn,
+        [Change(item, Transition.rescheduled(item, now, item.detail)) for item in waiting],
+        now,
+    )
+    starts = {name: _when(conn, name, now) for name in {item.connection for item in deliveries}}
+    return {item.id: f"retry starts {starts[item.connection]}" for item in deliveries}
+
+
+def _requeue(delivery: Delivery, detail: str | None) -> Change:
+    """Start the retry schedule again. The message that was not delivered is remembered as such."""
+    of_message = ("external_id", "message_status", "message_status_at")
+    cleared = ("first_attempt_at", "possibly_sent_at", "dismissed_at", *of_message)
+    options = delivery.options
+    if delivery.external_id is not None:
+        options = replace(options, undelivered_ids=(*options.undelivered_ids, delivery.external_id))
+    columns = {"attempts": 0, "options": options.to_json(), **dict.fromkeys(cleared)}
+    return Change(delivery, Transition.requeued(delivery, detail), columns)
 
 
 def _when(conn: Connection, name: str, now: datetime) -> str:
@@ -147,8 +217,73 @@ def _expired(delivery: Delivery, now: datetime) -> str | None:
     return None
 
 
-def cancel(database: Database, actor: str, delivery_ids: Sequence[str]) -> list[ActionResult]:
-    """Cancel pending deliveries. If one may have been sent, its idempotency key is kept, so it is not sent again."""
+def _cancel(
+    database: Database, conn: Connection, deliveries: Sequence[Delivery], actor: str, now: datetime
+) -> dict[str, str]:
+    return _discard(database, conn, deliveries, f"cancelled by {actor}", now)
+
+
+def _discard(
+    database: Database, conn: Connection, deliveries: Sequence[Delivery], detail: str, now: datetime
+) -> dict[str, str]:
+    """Cancel deliveries, and complete or release their idempotency keys."""
+    changes = [Change(item, Transition.cancelled(item, detail)) for item in deliveries]
+    apply_transitions(database, conn, changes, now)
+    return {
+        item.id: "cancelled; it may have been sent before" if is_unresolved(item) else "cancelled"
+        for item in deliveries
+    }
+
+
+def _set_dismissed(
+    conn: Connection, deliveries: Iterable[Delivery], dismissed_at: datetime | None, text: str
+) -> dict[str, str]:
+    ids, table = [item.id for item in deliveries], schema.deliveries
+    conn.execute(update(table).where(table.c.id.in_(ids)).values(dismissed_at=dismissed_at))
+    return dict.fromkeys(ids, text)
+
+
+def _dismiss(
+    database: Database, conn: Connection, deliveries: Sequence[Delivery], actor: str, now: datetime
+) -> dict[str, str]:
+    del database, actor
+    return _set_dismissed(conn, deliveries, now, "dismissed")
+
+
+def _undismiss(
+    database: Database, conn: Connection, deliveries: Sequence[Delivery], actor: str, now: datetime
+) -> dict[str, str]:
+    del database, actor, now
+    return _set_dismissed(conn, deliveries, None, "no longer dismissed")
+
+
+_APPLY: Final[
+    Mapping[Action, Callable[[Database, Connection, Sequence[Delivery], str, datetime], dict[str, str]]]
+] = {"retry": _retry, "cancel": _cancel, "dismiss": _dismiss, "undismiss": _undismiss}
+"""Carries out each action on deliveries that have no obstacle; returns what was done by ID."""
+
+
+def resolve(
+    database: Database,
+    actor: str,
+    delivery_id: str,
+    resolution: Resolution,
+    external_id: str | None = None,
+    seen: Seen | None = None,
+) -> ActionResult:
+    """Resolve a review by what an operator found at the provider."""
+    return resolve_all(database, actor, [delivery_id], resolution, external_id, seen)[0]
+
+
+def resolve_all(
+    database: Database,
+    actor: str,
+    delivery_ids: Sequence[str],
+    resolution: Resolution,
+    external_id: str | None = None,
+    seen: Seen | None = None,
+) -> list[ActionResult]:
+    """Resolve reviews that have the same answer, in one transaction."""
     with database.write() as conn:
         now = database.now(conn)
         deliveries = _locked(conn, delivery_ids)
@@ -157,38 +292,20 @@ def cancel(database: Database, actor: str, delivery_ids: Sequence[str]) -> list[
             delivery = deliveries.get(delivery_id)
             if delivery is None:
                 results.append(ActionResult(delivery_id, False, _unknown_id(delivery_id)))
-            elif DeliveryState.CANCELLED not in ALLOWED[delivery.state]:
-                message = f"it is {delivery.state}; only pending deliveries can be cancelled"
-                results.append(ActionResult(delivery_id, False, message))
+            elif problem := _changed(delivery, seen) or _resolve_obstacle(delivery, resolution, now):
+                results.append(ActionResult(delivery_id, False, problem))
             else:
-                results.append(_discard(database, conn, delivery, f"cancelled by {actor}", now))
-        _finish(database, conn, actor, "cancel", results, deliveries, now)
+                text = _resolve(database, conn, delivery, resolution, external_id, actor, now)
+                results.append(ActionResult(delivery_id, True, text))
+        _finish(database, conn, actor, "resolve", results, deliveries, now, {"resolution": resolution})
         return results
 
 
-def _discard(
-    database: Database, conn: Connection, delivery: Delivery, detail: str, now: datetime
-) -> ActionResult:
-    """Cancel one delivery, and complete or release its idempotency key."""
-    apply_transitions(database, conn, [Change(delivery, Transition.cancelled(delivery, detail))], now)
-    note = "; it may have been sent before" if is_unresolved(delivery) else ""
-    return ActionResult(delivery.id, True, f"cancelled{note}")
-
-
-def resolve(
-    database: Database, actor: str, delivery_id: str, resolution: Resolution, external_id: str | None = None
-) -> ActionResult:
-    """Resolve a review by what an operator found at the provider."""
-    with database.write() as conn:
-        now = database.now(conn)
-        deliveries = _locked(conn, [delivery_id])
-        result = (
-            _resolve(database, conn, deliveries[delivery_id], resolution, external_id, actor, now)
-            if deliveries
-            else ActionResult(delivery_id, False, _unknown_id(delivery_id))
-        )
-        _finish(database, conn, actor, "resolve", [result], deliveries, now, {"resolution": resolution})
-        return result
+def _resolve_obstacle(delivery: Delivery, resolution: Resolution, now: datetime) -> str | None:
+    if delivery.state is not DeliveryState.NEEDS_REVIEW:
+        return f"it is {delivery.state}; only a delivery that needs review can be resolved"
+    expired = _expired(delivery, now) if resolution == "retry" else None
+    return f"{expired}; resolve it as `delivered` or `discard`" if expired else None
 
 
 def _resolve(
@@ -199,23 +316,27 @@ def _resolve(
     external_id: str | None,
     actor: str,
     now: datetime,
-) -> ActionResult:
-    if delivery.state is not DeliveryState.NEEDS_REVIEW:
-        message = f"it is {delivery.state}; only a delivery that needs review can be resolved"
-        return ActionResult(delivery.id, False, message)
+) -> str:
     if resolution == "discard":
-        return _discard(database, conn, delivery, f"discarded by {actor}", now)
+        return _discard(database, conn, [delivery], f"discarded by {actor}", now)[delivery.id]
     if resolution == "delivered":
         transition = Transition.confirmed(delivery, f"resolved as delivered by {actor}")
-        change = Change(delivery, transition, {"external_id": external_id})
-        apply_transitions(database, conn, [change], now)
-        return ActionResult(delivery.id, True, "marked as delivered")
-    expired = _expired(delivery, now)
-    if expired is not None:
-        return ActionResult(delivery.id, False, f"{expired}; resolve it as `delivered` or `discard`")
-    change = _requeue(delivery, f"resolved as not delivered by {actor}")
-    apply_transitions(database, conn, [change], now)
-    return ActionResult(delivery.id, True, f"retry starts {_when(conn, delivery.connection, now)}")
+        apply_transitions(database, conn, [Change(delivery, transition, {"external_id": external_id})], now)
+        return "marked as delivered"
+    apply_transitions(database, conn, [_requeue(delivery, f"resolved as not delivered by {actor}")], now)
+    return f"retry starts {_when(conn, delivery.connection, now)}"
+
+
+def _changed(delivery: Delivery, seen: Seen | None) -> str | None:
+    """Return what has become of a delivery since the operator saw it; None if nothing."""
+    if seen is None or seen.get(delivery.id) == seen_version(delivery):
+        return None
+    detail = f" ({delivery.detail})" if delivery.detail else ""
+    return f"{CHANGED}: it is {delivery.state} now{detail}"
+
+
+CHANGED: Final = "it has changed since the page was opened"
+"""The start of the message if the delivery is not as the operator saw it."""
 
 
 def _locked(conn: Connection, delivery_ids: Collection[str]) -> dict[str, Delivery]:
@@ -231,10 +352,11 @@ def _finish(
     deliveries: Mapping[str, Delivery],
     now: datetime,
     detail: Mapping[str, Any] | None = None,
+    part_of: str | None = None,
 ) -> None:
     """Record the audit entries, and notify the connections that are affected."""
     done = [result.id for result in results if result.done]
-    record_audit(conn, now, actor, action, done, detail)
+    record_audit(conn, now, actor, action, done, detail, part_of)
     if done:
         database.publish(conn, {deliveries[delivery_id].connection for delivery_id in done})
 
@@ -243,154 +365,3 @@ def _unknown_id(delivery_id: str) -> str:
     if delivery_id.startswith("evt_"):
         return "this is an event ID; expected a delivery ID (dlv_...). `bridge replay` takes events"
     return UNKNOWN_DELIVERY
-
-
-@dataclass(frozen=True)
-class ReplayResult:
-    """The result of a replay of one event."""
-
-    id: str
-    deliveries: Sequence[str]
-    """The IDs of the new deliveries."""
-    skipped: str = ""
-    """Why the event was skipped; empty if it was replayed."""
-
-
-def events_between(database: Database, since: datetime | None, until: datetime | None) -> list[str]:
-    """Return the IDs of routed events received in a period whose bodies are kept, oldest first."""
-    table = schema.events
-    query = select(table.c.id).where(table.c.body.is_not(None), table.c.routed_at.is_not(None))
-    if since is not None:
-        query = query.where(table.c.received_at >= since)
-    if until is not None:
-        query = query.where(table.c.received_at < until)
-    with database.read() as conn:
-        return list(conn.execute(query.order_by(table.c.received_at, table.c.id)).scalars())
-
-
-def replay(
-    database: Database,
-    actor: str,
-    event_ids: Sequence[str],
-    rules: Rules,
-    route: Route,
-    *,
-    rule: str | None = None,
-    force: bool = False,
-    on_progress: Callable[[int], None] = lambda _: None,
-) -> list[ReplayResult]:
-    """Route stored events once more with `rules`, or with one `rule` of them.
-
-    A delivery whose idempotency key is completed is suppressed as `duplicate`, or updates its CRM record. With
-    `force`, its action is repeated.
-    """
-    replayed: list[ReplayResult] = []
-    for start in range(0, len(event_ids), REPLAY_BATCH):
-        batch = event_ids[start : start + REPLAY_BATCH]
-        replayed += _replay_batch(database, actor, batch, rules, route, rule, force)
-        on_progress(len(batch))
-    return replayed
-
-
-def _replay_batch(
-    database: Database,
-    actor: str,
-    event_ids: Sequence[str],
-    rules: Rules,
-    route: Route,
-    rule: str | None,
-    force: bool,
-) -> list[ReplayResult]:
-    table = schema.events
-    with database.write() as conn:
-        now = database.now(conn)
-        store_rules_version(database, conn, rules, now)
-        # Locked, so that none is pruned or erased in the meantime.
-        locked = select(table).where(table.c.id.in_(event_ids)).order_by(table.c.id).with_for_update()
-        rows = {row.id: row for row in conn.execute(locked)}
-        replayed, created = [], []
-        history = history_in(conn)
-        for event_id in event_ids:
-            row, skipped, deliveries = rows.get(event_id), "", list[dict[str, Any]]()
-            if row is None:
-                skipped = "there is no such event"
-            elif row.body is None:
-                skipped = "its body is no longer kept (BRIDGE_RETENTION)"
-            elif row.routed_at is None:
-                skipped = "it is not routed yet; it will be routed automatically"
-            else:
-                event = event_from_row(row, database.default_country)
-                deliveries = list(_route_again(event, rules, route, history, now, rule, force))
-            created += deliveries
-            replayed.append(ReplayResult(event_id, [row["id"] for row in deliveries], skipped))
-        if created:
-            conn.execute(schema.deliveries.insert(), created)
-        for item in replayed:
-            if not item.skipped:
-                detail = {
-                    "deliveries": len(item.deliveries),
-                    "rules": rules.hash[:12],
-                    "rule": rule,
-                    "force": force,
-                }
-                record_audit(conn, now, actor, "replay", [item.id], {k: v for k, v in detail.items() if v})
-        database.publish(conn, {row["connection"] for row in created})
-        return replayed
-
-
-def _route_again(
-    event: Event,
-    rules: Rules,
-    route: Route,
-    history: History,
-    now: datetime,
-    rule: str | None,
-    force: bool,
-) -> Iterator[dict[str, Any]]:
-    for planned in route(event, now, history).planned:
-        if rule is None or planned.rule == rule:
-            yield delivery_row(planned, event, rules.hash, now, force=force)
-
-
-def accept_rejected_request(database: Database, actor: str, request_id: str) -> ActionResult:
-    """Accept a rejected request as an event; its signature must be valid.
-
-    A conflict becomes an event of its own, next to the stored one that has the same identity. If the process dies
-    between the two transactions, the action can be repeated: the event is then a duplicate.
-    """
-    table = schema.rejected_requests
-    with database.read() as conn:
-        row = conn.execute(select(table).where(table.c.id == request_id)).one_or_none()
-    if row is None:
-        raise NotFound(f"there is no rejected request `{request_id}`")
-    if row.accepted_event_id is not None:
-        return ActionResult(request_id, False, f"it was already accepted as {row.accepted_event_id}")
-    if row.body is None:
-        return ActionResult(
-            request_id,
-            False,
-            "it has no valid signature, so its body was not kept; Heppu has to send it again",
-        )
-    try:
-        event = read_event(row.body, row.received_at, database.default_country)
-    except SignedRequestRejected as error:
-        return ActionResult(request_id, False, f"not a valid event: {error.detail}")
-    is_conflict = row.reason == "conflict"
-    if is_conflict:
-        event = replace(event, dedupe_key=f"accepted|{request_id}")
-    result = store_events(database, [IncomingEvent(event, row.body, separate=is_conflict)])[0]
-    if result == "unavailable":
-        raise BridgeError("the event could not be stored; try again")
-    events = schema.events
-    same = events.c.dedupe_key == event.dedupe_key
-    if not is_conflict:
-        same = or_(same, events.c.fallback_dedupe_key == event.fallback_dedupe_key)
-    with database.write() as conn:
-        event_id = conn.execute(select(events.c.id).where(same)).scalar()
-        conn.execute(update(table).where(table.c.id == request_id).values(accepted_event_id=event_id))
-        record_audit(conn, database.now(conn), actor, "accept", [request_id], {"event": event_id})
-    return ActionResult(
-        request_id,
-        True,
-        f"accepted as {event_id}" if result == "stored" else f"it was already stored as {event_id}",
-    )

@@ -14,7 +14,7 @@ from bridge.errors import BridgeError
 from bridge.events import Event
 from bridge.lifecycle import DeliveryState, FailureReason, SuppressReason
 from bridge.store import schema
-from bridge.store.contact_rows import deliveries_of, events_of, narrow
+from bridge.store.contact_rows import events_of, narrow
 from bridge.store.database import Database
 from bridge.store.event_rows import event_from_row
 
@@ -25,6 +25,10 @@ REASONS = (*SuppressReason, *FailureReason)
 
 class NotFound(BridgeError):
     """Nothing is stored under this ID."""
+
+
+MAX_EVENT_DELIVERIES = 500
+"""Deliveries of an event that was replayed many times: the newest."""
 
 
 @dataclass(frozen=True)
@@ -111,42 +115,9 @@ def _delivery_counts(conn: Connection, event_ids: Sequence[str]) -> dict[str, di
 DELIVERY_SUMMARY = (
     "id", "event_id", "parent_id", "trigger", "rule", "action", "connection", "channel", "recipient", "state", "reason",
     "detail", "run_at", "attempts", "external_id", "message_status", "created_at", "finished_at", "expires_at",
+    "dismissed_at", "fencing_token",
 )  # fmt: skip
 """The columns of a delivery in lists."""
-
-
-def list_deliveries(
-    database: Database,
-    *,
-    limit: int = 50,
-    cursor: str | None = None,
-    states: Sequence[str] = (),
-    reason: str | None = None,
-    event: str | None = None,
-    connection: str | None = None,
-    rule: str | None = None,
-    ids: Collection[str] | None = None,
-    contact: Collection[str] = (),
-) -> Page:
-    """List deliveries, newest first. `contact` selects by stored phone numbers and email addresses."""
-    table = schema.deliveries
-    query = select(*table.c[DELIVERY_SUMMARY])
-    if states:
-        query = query.where(table.c.state.in_(states))
-    if reason is not None:
-        query = query.where(table.c.reason == reason)
-    if event is not None:
-        query = query.where(table.c.event_id == event)
-    if connection is not None:
-        query = query.where(table.c.connection == connection)
-    if rule is not None:
-        query = query.where(table.c.rule == rule)
-    if ids is not None:
-        query = query.where(table.c.id.in_(ids))
-    if contact:
-        query = narrow(query, deliveries_of(contact))
-    with database.read() as conn:
-        return read_page(conn, query, query.selected_columns.id, limit, cursor)
 
 
 def list_rejected_requests(database: Database, *, limit: int = 50, cursor: str | None = None) -> Page:
@@ -184,7 +155,8 @@ def show_event(database: Database, event_id: str) -> dict[str, Any]:
         event["unreadable_fields"] = [asdict(item) for item in parsed.unreadable_fields]
         event["trace"] = json.loads(row.trace) if row.trace else None
         del event["body_sha256"], event["unreadable"]
-    event["deliveries"] = list_deliveries(database, event=event_id, limit=500).items
+        of_event = select(*schema.deliveries.c[DELIVERY_SUMMARY]).where(schema.deliveries.c.event_id == event_id)
+        event["deliveries"] = read_page(conn, of_event, schema.deliveries.c.id, MAX_EVENT_DELIVERIES, None).items
     return event
 
 

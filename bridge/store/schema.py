@@ -66,6 +66,10 @@ def _doc(text: str) -> dict[str, str]:
 
 metadata = MetaData()
 
+PHONE_ENDING = " || ".join(f"substr(phone, length(phone) - {place}, 1)" for place in range(4))
+"""The last four digits of a phone number, the last one first."""
+_HAS_ENDING = "phone IS NOT NULL AND routed_at IS NOT NULL"
+
 events = Table(
     "events",
     metadata,
@@ -83,7 +87,10 @@ events = Table(
     Column("email", Text,
            info=_doc("Email address of the contact, in lowercase. Null if unknown, pruned or erased.")),
     Column("contact_name", Text,
-           info=_doc("Full name of the contact, casefolded, for the search. Null if unknown, pruned or erased.")),
+           info=_doc("Words of the contact's name without case and accents, for the search; set when the event is "
+                     "routed. Null if unknown, pruned or erased.")),
+    Column("contact_sort_name", Text,
+           info=_doc("The same words with the last one first. Null if the name has one word.")),
     Column("unreadable", Text,
            info=_doc("Names of the documented fields that had a value when the event was received, but none that "
                      "could be read, separated by commas. Null: none.")),
@@ -100,15 +107,22 @@ events = Table(
     Column("trace", Text, info=_doc("The evaluation of every rule, as JSON. Null once pruned or erased.")),
     Index("events_unrouted", "received_at", sqlite_where=text("routed_at IS NULL"),
           postgresql_where=text("routed_at IS NULL")),
-    Index("events_conversation", "conversation_id"),
+    # On PostgreSQL, the indexes with text_pattern_ops find prefixes as well, whatever the collation.
+    Index("events_conversation", "conversation_id", postgresql_ops={"conversation_id": "text_pattern_ops"}),
     # Each index also leads from an address to those that occur with it: `bridge.store.contact_links`.
     Index("events_phone", "phone", "email", sqlite_where=text("phone IS NOT NULL"),
-          postgresql_where=text("phone IS NOT NULL")),
+          postgresql_where=text("phone IS NOT NULL"), postgresql_ops={"phone": "text_pattern_ops"}),
     Index("events_email", "email", "phone", sqlite_where=text("email IS NOT NULL"),
-          postgresql_where=text("email IS NOT NULL")),
+          postgresql_where=text("email IS NOT NULL"), postgresql_ops={"email": "text_pattern_ops"}),
     Index("events_received", "received_at"),
+    # Routed events only: an event enters the index when it is routed, not while Heppu waits for the response.
+    Index("events_phone_ending", text(f"({PHONE_ENDING})"), "phone", sqlite_where=text(_HAS_ENDING),
+          postgresql_where=text(_HAS_ENDING)),
     Index("events_contact_name", "contact_name", sqlite_where=text("contact_name IS NOT NULL"),
-          postgresql_where=text("contact_name IS NOT NULL")),
+          postgresql_where=text("contact_name IS NOT NULL"), postgresql_ops={"contact_name": "text_pattern_ops"}),
+    Index("events_contact_sort_name", "contact_sort_name", sqlite_where=text("contact_sort_name IS NOT NULL"),
+          postgresql_where=text("contact_sort_name IS NOT NULL"),
+          postgresql_ops={"contact_sort_name": "text_pattern_ops"}),
     Index("events_unreadable", "id", sqlite_where=text("unreadable IS NOT NULL"),
           postgresql_where=text("unreadable IS NOT NULL")),
     info=_doc("Accepted webhook events. A row is inserted once and later only marked as routed, pruned or "
@@ -220,6 +234,11 @@ deliveries = Table(
     Index("deliveries_external_id", "external_id", sqlite_where=text("external_id IS NOT NULL"),
           postgresql_where=text("external_id IS NOT NULL")),
     Index("deliveries_state", "state", "created_at"),
+    # Lists of one rule or connection, newest first: `bridge.store.delivery_list`.
+    Index("deliveries_rule", "rule", "created_at"),
+    Index("deliveries_connection", "connection", "created_at"),
+    Index("deliveries_finished", "finished_at", sqlite_where=text("finished_at IS NOT NULL"),
+          postgresql_where=text("finished_at IS NOT NULL")),
     info=_doc("One action of one rule for one event: the unit of retry. Follow-ups are deliveries as "
               "well."),
 )  # fmt: skip
@@ -434,11 +453,11 @@ connection_pauses = Table(
     Column("actor", Text, info=_doc("The operator who paused the connection. Null if it was paused automatically.")),
     Column("started_at", Instant, nullable=False, info=_doc("When the pause started.")),
     Column("ended_at", Instant, info=_doc("When the pause ended. Null while it lasts.")),
-    Column("waited", Integer, info=_doc("Due deliveries that waited when the pause ended.")),
-    Column("drained_at", Instant, info=_doc("When the last of the deliveries that waited was attempted.")),
+    Column("waited", Integer, info=_doc("Due deliveries that waited when the pause ended, at most 10,001.")),
+    Column("drained_at", Instant, info=_doc("When the last of the deliveries that waited was attempted or rescheduled.")),
     Index("connection_pauses_started", "started_at"),
-    Index("connection_pauses_current", "connection", sqlite_where=text("ended_at IS NULL"),
-          postgresql_where=text("ended_at IS NULL")),
+    Index("connection_pauses_current", "connection", sqlite_where=text("drained_at IS NULL"),
+          postgresql_where=text("drained_at IS NULL")),
     info=_doc("Pauses of connections, present and past, so that an outage stays visible after it."),
 )  # fmt: skip
 
@@ -454,6 +473,23 @@ connection_stats = Table(
     Column("milliseconds", BigInteger, nullable=False, default=0, info=_doc("Total duration of the attempts.")),
     Index("connection_stats_started", "started_at"),
     info=_doc("Number and duration of the attempts per connection, in periods of 5 minutes."),
+)  # fmt: skip
+
+hourly_counts = Table(
+    "hourly_counts",
+    metadata,
+    Column("started_at", Instant, primary_key=True, info=_doc("Start of the hour, in UTC.")),
+    Column("kind", Text, primary_key=True,
+           info=_doc("`event`: received events; `fired`: events for which a rule created deliveries; `result`: "
+                     "deliveries that reached a final state; `counted`: marks that the hour has been counted.")),
+    Column("name", Text, primary_key=True, info=_doc("The event type, or the name of the rule. Empty for `counted`.")),
+    Column("state", Text, primary_key=True, info=_doc("For `result`: the state. Otherwise empty.")),
+    Column("reason", Text, primary_key=True,
+           info=_doc("For `result`: the reason of the state; `undelivered` for a message that was sent and not "
+                     "delivered. Otherwise empty.")),
+    Column("total", Integer, nullable=False, info=_doc("How many.")),
+    Column("last_at", Instant, info=_doc("When the last of them happened.")),
+    info=_doc("Counts per hour, for the overview. An hour is counted once, ten minutes after its end."),
 )  # fmt: skip
 
 alert_groups = Table(
@@ -489,12 +525,16 @@ audit_log = Table(
     Column("created_at", Instant, nullable=False, info=_doc("When the action was performed.")),
     Column("actor", Text, nullable=False, info=_doc("Who performed it: a user name, `api` or `dashboard`.")),
     Column("action", Text, nullable=False,
-           info=_doc("`retry`, `cancel`, `rerender`, `resolve`, `replay`, `accept`, `pause`, `resume`, "
+           info=_doc("`retry`, `cancel`, `dismiss`, `undismiss`, `rerender`, `resolve`, `replay`, `accept`, `pause`, `resume`, "
                      "`opt_out`, `opt_in`, `import`, `dismiss_duplicate` or `erase`.")),
     Column("target", Text, nullable=False,
            info=_doc("ID of the delivery, event or request, name of the connection, `all connections`, or masked "
                      "address.")),
     Column("detail", Text, info=_doc("Parameters of the action, as JSON.")),
+    Column("part_of", Text,
+           info=_doc("The entry of an action on many deliveries of which this is a part: `audit_log.id`. Such entries "
+                     "are shown with their delivery only.")),
     Index("audit_log_created", "created_at"),
+    Index("audit_log_target", "target", "id"),
     info=_doc("Operator actions, one row per action and target, written in the transaction of the action."),
 )  # fmt: skip

@@ -1,36 +1,198 @@
-"""Query parameters and form fields: parsing and validation, with errors that say what is expected."""
+"""Filters of lists, as query parameters of the API and of the dashboard's pages."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any, Final
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final, Literal
 
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from starlette.datastructures import QueryParams
 
 from bridge.clock import parse_timestamp
-from bridge.errors import BridgeError
-from bridge.policy import CHANNELS
+from bridge.connector import Channel
+from bridge.lifecycle import DeliveryState, FailureReason, SuppressReason
 from bridge.settings import parse_duration
-from bridge.store.opt_out_list import ENTRY_KINDS
-from bridge.store.queries import REASONS, STATES, NotFound
+from bridge.store.delivery_list import DeliveryFilter
+from bridge.store.opt_out_list import EntryKind
+from bridge.store.queries import NotFound
+from bridge.web.validation import InvalidParameter as InvalidParameter
+from bridge.web.validation import Parameters, read_query
 
 MAX_LIMIT: Final = 500
-
-PAGE_PARAMS: Final = ("limit", "cursor")
-EVENT_PARAMS: Final = ("type", "since", "until", "unreadable", *PAGE_PARAMS)
-DELIVERY_PARAMS: Final = ("state", "reason", "event", "connection", "rule", *PAGE_PARAMS)
-DUPLICATE_PARAMS: Final = ("connection", *PAGE_PARAMS)
-OPT_OUT_PARAMS: Final = ("channel", "kind", "source", *PAGE_PARAMS)
-REPORT_FIELDS: Final = ("contact", "since", *PAGE_PARAMS)
-_LIMIT: Final = re.compile("[0-9]{1,9}")
+DEFAULT_LIMIT: Final = 50
+MAX_LENGTH: Final = 500
+"""Characters of a text, at most."""
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 """Characters that no database stores; JSON can contain them."""
+_DIGITS: Final = re.compile("[0-9]{1,9}")
+_AGE: Final = "^([0-9]{1,4}[smhdw]){1,3}$"
 
 
-class InvalidParameter(BridgeError):
-    """A parameter is invalid. The message says which values are valid."""
+def _storable(value: str) -> str:
+    if _UNSTORABLE.search(value):
+        raise ValueError(
+            f"must be a string of at most {MAX_LENGTH} characters, none of them NUL or half a character"
+        )
+    return value
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
+
+
+def _time_or_age(value: Any) -> datetime | timedelta:
+    timestamp = parse_timestamp(value)
+    if timestamp is not None:
+        return timestamp
+    if isinstance(value, str) and re.fullmatch(_AGE, value):
+        return parse_duration(value)
+    raise ValueError("must be a time like 2026-03-02T21:30:00Z, or an age like 2h or 7d")
+
+
+def _split(value: Any) -> Any:
+    return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+
+
+def cursor_of(prefix: str) -> Any:
+    """Return the constraint of the cursor of a list whose IDs have this prefix."""
+    return Field(
+        pattern=f"^{prefix}_[0-9A-Za-z]{{1,60}}$", description="the `next_cursor` of the previous page"
+    )
+
+
+Text = Annotated[
+    str,
+    Field(max_length=MAX_LENGTH, json_schema_extra={"pattern": "^[^\\u0000]*$"}),
+    AfterValidator(_storable),
+]
+"""A string that the database can store."""
+RequiredText = Annotated[Text, Field(min_length=1)]
+Address = Annotated[
+    RequiredText,
+    WithJsonSchema({"type": "string", "format": "address", "minLength": 1, "maxLength": MAX_LENGTH}),
+]
+"""A phone number or an email address in any notation."""
+Limit = Annotated[
+    int, BeforeValidator(_number), Field(ge=1, le=MAX_LIMIT, description="items per page, at most")
+]
+"""`limit` of a query."""
+Time = Annotated[
+    datetime | timedelta,
+    BeforeValidator(_time_or_age),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "pattern": _AGE}]}
+    ),
+]
+"""A time, or an age that is subtracted from the current time."""
+DeliveryStates = Annotated[tuple[DeliveryState, ...], BeforeValidator(_split)]
+EventCursor = Annotated[str, cursor_of("evt")]
+DeliveryCursor = Annotated[str, cursor_of("dlv")]
+
+
+class PageQuery(Parameters):
+    """Query parameters that every list has, besides its cursor."""
+
+    limit: Limit = DEFAULT_LIMIT
+
+
+class EventQuery(PageQuery):
+    """Query parameters of a list of events."""
+
+    type: Text | None = Field(None, description="event type", examples=["call.busy"])
+    since: Time | None = Field(None, description="received then or later", examples=["7d"])
+    until: Time | None = Field(None, description="received before", examples=["2026-03-02T21:30:00Z"])
+    unreadable: Literal["yes", "no"] = Field("no", description="`yes`: only events with unreadable fields")
+    cursor: EventCursor | None = None
+
+    def arguments(self, now: datetime) -> dict[str, Any]:
+        """Return the arguments of `list_events`."""
+        return {
+            "event_type": self.type,
+            "since": instant(self.since, now),
+            "until": instant(self.until, now),
+            "unreadable": self.unreadable == "yes",
+            "limit": self.limit,
+            "cursor": self.cursor,
+        }
+
+
+class DeliveryQuery(PageQuery):
+    """Query parameters of a list of deliveries."""
+
+    state: DeliveryStates = Field((), description="states; repeat the parameter, or separate them by commas")
+    reason: SuppressReason | FailureReason | None = Field(
+        None, description="why it was suppressed, or why its last attempt failed"
+    )
+    event: Text | None = Field(None, description="ID of an event")
+    connection: Text | None = Field(None, description="name of a connection")
+    rule: Text | None = Field(None, description="name of a rule")
+    type: Text | None = Field(None, description="type of the event", examples=["call.busy"])
+    since: Time | None = Field(None, description="created then or later", examples=["7d"])
+    until: Time | None = Field(None, description="created before", examples=["2026-03-02T21:30:00Z"])
+    person: Text | None = Field(None, description="ID of an event: the deliveries of the person it is about")
+    cursor: DeliveryCursor | None = None
+    newer_than: DeliveryCursor | None = Field(
+        None, description="ID of a delivery, for the page just above it"
+    )
+
+    def filter(self, now: datetime) -> DeliveryFilter:
+        """Return the filter of the list, without its page."""
+        return DeliveryFilter(
+            states=self.state,
+            reason=self.reason,
+            event=self.event,
+            connection=self.connection,
+            rule=self.rule,
+            event_type=self.type,
+            since=instant(self.since, now),
+            until=instant(self.until, now),
+            person=self.person,
+        )
+
+    def arguments(self, now: datetime) -> dict[str, Any]:
+        """Return the arguments of `list_deliveries`."""
+        page = {"limit": self.limit, "cursor": self.cursor, "newer_than": self.newer_than}
+        return {"matching": self.filter(now), **page}
+
+
+class OptOutQuery(PageQuery):
+    """Query parameters of the opt-out list."""
+
+    channel: Channel | None = Field(None, description="channel")
+    kind: EntryKind | None = Field(None, description="kind of entry")
+    source: Text | None = Field(None, description="a part of the source")
+    cursor: Annotated[str, cursor_of("opt")] | None = None
+
+
+class DuplicateQuery(PageQuery):
+    """Query parameters of the possible duplicates."""
+
+    connection: Text | None = Field(None, description="name of a connection")
+    cursor: Annotated[str, cursor_of("dup")] | None = None
+
+
+class RejectedQuery(PageQuery):
+    """Query parameters of the rejected requests."""
+
+    cursor: Annotated[str, cursor_of("rej")] | None = None
+
+
+class AuditQuery(PageQuery):
+    """Query parameters of the audit log."""
+
+    cursor: Annotated[str, cursor_of("aud")] | None = None
+
+
+class AnyPageQuery(PageQuery):
+    """Query parameters of a page without filters, whatever it lists."""
+
+    cursor: Text | None = Field(None, description="the `next_cursor` of the previous page")
+
+
+def instant(value: datetime | timedelta | None, now: datetime) -> datetime | None:
+    """Return a time as it is, and an age as a time."""
+    return now - value if isinstance(value, timedelta) else value
 
 
 def check_id(value: str) -> str:
@@ -40,73 +202,22 @@ def check_id(value: str) -> str:
     return value
 
 
-def page_filter(query: QueryParams, default_limit: int = 50) -> dict[str, Any]:
+def page_filter(query: QueryParams) -> dict[str, Any]:
     """Return `limit` and `cursor`, for lists without other filters."""
-    return _pagination(_values(query, PAGE_PARAMS), default_limit)
+    return dict(read_query(AnyPageQuery, query))
 
 
-def duplicate_filter(query: QueryParams, default_limit: int = 50) -> dict[str, Any]:
-    """Return the arguments of `list_possible_duplicates`."""
-    values = _values(query, DUPLICATE_PARAMS)
-    return {"connection": values.get("connection"), **_pagination(values, default_limit)}
-
-
-def event_filter(query: QueryParams, now: datetime, default_limit: int = 50) -> dict[str, Any]:
+def event_filter(query: QueryParams, now: datetime) -> dict[str, Any]:
     """Return the arguments of `list_events`."""
-    values = _values(query, EVENT_PARAMS)
-    return {
-        "event_type": values.get("type"),
-        "since": _timestamp("since", values.get("since"), now),
-        "until": _timestamp("until", values.get("until"), now),
-        "unreadable": one_of("unreadable", values.get("unreadable", "no"), ("yes", "no")) == "yes",
-        **_pagination(values, default_limit),
-    }
+    return read_query(EventQuery, query).arguments(now)
 
 
-def delivery_filter(query: QueryParams, default_limit: int = 50) -> dict[str, Any]:
-    """Return the arguments of `list_deliveries`. `state` may be repeated, or hold several states and commas."""
-    values = _values(query, DELIVERY_PARAMS)
-    states = [state for value in query.getlist("state") for state in value.split(",") if state]
-    for state in states:
-        if state not in STATES:
-            raise InvalidParameter(f"unknown state `{state[:40]}`; use {', '.join(STATES)}")
-    if "reason" in values:
-        one_of("reason", values["reason"], REASONS)
-    return {
-        "states": states,
-        "reason": values.get("reason"),
-        "event": values.get("event"),
-        "connection": values.get("connection"),
-        "rule": values.get("rule"),
-        **_pagination(values, default_limit),
-    }
+def delivery_filter(query: QueryParams, now: datetime) -> dict[str, Any]:
+    """Return the arguments of `list_deliveries`."""
+    return read_query(DeliveryQuery, query).arguments(now)
 
 
-def opt_out_filter(query: QueryParams, default_limit: int = 50) -> dict[str, Any]:
-    """Return the arguments of `list_opt_outs`."""
-    values = _values(query, OPT_OUT_PARAMS)
-    for name, choices in (("channel", CHANNELS), ("kind", ENTRY_KINDS)):
-        if name in values:
-            one_of(name, values[name], choices)
-    return {
-        "channel": values.get("channel"),
-        "kind": values.get("kind"),
-        "source": values.get("source"),
-        **_pagination(values, default_limit),
-    }
-
-
-def report_filter(body: Mapping[str, Any], now: datetime, default_limit: int = 50) -> dict[str, Any]:
-    """Return the arguments of `report_contact` from the fields of a POST, which keep the address out of URLs."""
-    limit = body.get("limit", default_limit)
-    values = {"limit": str(limit), "cursor": string_or_none("cursor", body.get("cursor"))}
-    return {
-        "since": _timestamp("since", string_or_none("since", body.get("since")), now),
-        **_pagination(values, default_limit),
-    }
-
-
-def one_of(name: str, value: Any, choices: Sequence[str]) -> Any:
+def one_of(name: str, value: Any, choices: Any) -> Any:
     """Return `value`. Raise InvalidParameter unless it is one of `choices`."""
     if value not in choices:
         raise InvalidParameter(f"`{name}` must be one of {', '.join(choices)}")
@@ -117,37 +228,6 @@ def string_or_none(name: str, value: Any) -> str | None:
     """Return `value`, or None if it is missing or empty. Raise InvalidParameter unless it is a short string."""
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or len(value) > 500 or _UNSTORABLE.search(value):
-        raise InvalidParameter(f"`{name}` must be a string of at most 500 characters")
+    if not isinstance(value, str) or len(value) > MAX_LENGTH or _UNSTORABLE.search(value):
+        raise InvalidParameter(f"`{name}` must be a string of at most {MAX_LENGTH} characters")
     return value
-
-
-def _values(query: QueryParams, allowed: Sequence[str]) -> dict[str, str]:
-    """Return the parameters that have a value; forms also send empty ones. Raise InvalidParameter."""
-    for name, value in query.multi_items():
-        if name not in allowed:
-            raise InvalidParameter(f"unknown parameter `{name[:40]}`; use {', '.join(allowed)}")
-        string_or_none(name, value)
-    return {name: value for name, value in query.items() if value}
-
-
-def _pagination(values: Mapping[str, Any], default_limit: int) -> dict[str, Any]:
-    limit = values.get("limit", str(default_limit))
-    if not (_LIMIT.fullmatch(limit) and 1 <= int(limit) <= MAX_LIMIT):
-        raise InvalidParameter(f"`limit` must be a number from 1 to {MAX_LIMIT}")
-    return {"limit": int(limit), "cursor": values.get("cursor")}
-
-
-def _timestamp(name: str, value: str | None, now: datetime) -> datetime | None:
-    if value is None:
-        return None
-    timestamp = parse_timestamp(value)
-    if timestamp is not None:
-        return timestamp
-
-    try:
-        return now - parse_duration(value)
-    except (ValueError, OverflowError):
-        raise InvalidParameter(
-            f"`{name}` must be a time like 2026-03-02T21:30:00Z, or an age like 2h or 7d"
-        ) from None

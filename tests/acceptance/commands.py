@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from bridge.store.connections import connection_statuses
 from bridge.store.database import Database
-from bridge.store.queries import list_deliveries, list_events
+from bridge.store.delivery_list import DeliveryFilter, list_deliveries
+from bridge.store.queries import list_events
 from tests.acceptance.service_process import ServiceProcess, clean_environment, eventually, run_command
 
 RULES: Final = """
@@ -67,7 +68,7 @@ def send_event(running: ServiceProcess, name: str, *options: str) -> dict[str, A
         paused = {status.name for status in connection_statuses(database) if status.pause}
         unfinished = [
             item
-            for item in list_deliveries(database, event=event["id"]).items
+            for item in list_deliveries(database, DeliveryFilter(event=event["id"])).items
             if item["state"] in ("pending", "running", "retrying")
             and item["run_at"] < now
             and item["connection"] not in paused

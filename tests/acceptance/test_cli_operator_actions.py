@@ -20,7 +20,8 @@ from bridge.store.connections import pause_columns, register_accounts
 from bridge.store.database import Database
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.pauses import INDEFINITELY
-from bridge.store.queries import list_deliveries, list_events
+from bridge.store.delivery_list import DeliveryFilter, list_deliveries
+from bridge.store.queries import list_events
 from tests.acceptance.commands import DISABLED_RULE, RULES
 from tests.acceptance.test_cli_output import Bridge, Result, bridge, parse_json, stored  # noqa: F401 - fixtures
 
@@ -369,7 +370,7 @@ def test_cancel_rule_asks_with_the_number_and_kind(database: Database, sms_deliv
     refused = invoke("cancel", "--rule", "text", answer="n\n")
     assert refused.exit_code == 1
     assert "Cancel 1 waiting delivery of text (1 twilio.send_sms)? [y/N]" in refused.stderr
-    assert list_deliveries(database, states=["pending"]).items
+    assert list_deliveries(database, DeliveryFilter(states=["pending"])).items
     assert invoke("cancel", "--rule", "text", answer="y\n").stdout.endswith("text: 1 cancelled\n")
     assert list_deliveries(database).items[0]["state"] == "cancelled"
     nothing = invoke("cancel", "--rule", "text")

@@ -15,7 +15,8 @@ from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.signing import read_event
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.possible_duplicates import list_possible_duplicates
-from bridge.store.queries import list_deliveries, list_events
+from bridge.store.delivery_list import DeliveryFilter, list_deliveries
+from bridge.store.queries import list_events
 from bridge.testing import event
 from tests.acceptance.service_process import eventually
 
@@ -63,7 +64,7 @@ def send(service: Service, event_type: str, conversation: str, **contact: str) -
     [stored] = [item for item in list_events(database).items if item["conversation_id"] == conversation]
 
     def deliveries() -> list[dict[str, Any]]:
-        return list(list_deliveries(database, event=stored["id"]).items)
+        return list(list_deliveries(database, DeliveryFilter(event=stored["id"])).items)
 
     def finished() -> bool:
         states = [item["state"] for item in deliveries()]

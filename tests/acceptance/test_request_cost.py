@@ -15,7 +15,7 @@ from bridge.clock import Clock
 from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.signing import read_event
 from bridge.store.ingest import IncomingEvent, store_events
-from bridge.store.queries import list_deliveries
+from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.testing import event
 from tests.acceptance.service_process import eventually
 from tests.integration.crm import email_address, phone_number
@@ -91,7 +91,7 @@ def logged_counts(sandbox: RunningSandbox) -> tuple[int, int]:
 
 
 def all_finished(running: Service) -> Any:
-    unfinished = list_deliveries(running.database, states=UNFINISHED, limit=1).items
+    unfinished = list_deliveries(running.database, DeliveryFilter(states=UNFINISHED), limit=1).items
     return not unfinished
 
 

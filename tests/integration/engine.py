@@ -37,10 +37,11 @@ from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.database import Database
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.policy_inputs import PolicyConfig
-from bridge.store.queries import list_deliveries, list_events, show_delivery, stored_event
+from bridge.store.delivery_list import list_deliveries
+from bridge.store.queries import list_events, show_delivery, stored_event
 from bridge.store.results import AttemptResult, find_expired_leases, record_results
 from bridge.store.routing import delivery_row
-from bridge.telemetry import Metrics
+from bridge.telemetry.metrics import Metrics
 from bridge.worker.account import Account, Accounts
 from bridge.worker.attempt import AttemptRunner, CallResult
 from bridge.worker.result_policy import classify_interrupted, classify_result

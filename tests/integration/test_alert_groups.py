@@ -33,7 +33,7 @@ from bridge.store.follow_ups import (
     has_pending_follow_ups,
 )
 from bridge.store.operator_actions import retry
-from bridge.store.queries import list_deliveries
+from bridge.store.delivery_list import list_deliveries
 from bridge.worker.router import Router
 from tests.integration.engine import Engine
 

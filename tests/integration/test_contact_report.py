@@ -16,7 +16,8 @@ from bridge.store.contact_rows import deliveries_of, events_of, narrow, stored_a
 from bridge.store.database import Database
 from bridge.store.ingest import RejectedRequest, record_rejected_request
 from bridge.store.opt_outs import OptOutChange, save_opt_out
-from bridge.store.queries import list_deliveries, list_events
+from bridge.store.delivery_list import DeliveryFilter, list_deliveries
+from bridge.store.queries import list_events
 from bridge.store.routing import route_unrouted
 from tests.integration.engine import Engine
 
@@ -161,11 +162,13 @@ def test_lists_can_be_limited_to_a_contact(engine: Engine) -> None:
     for subject in (PHONE, "maya@example.com"):
         addresses = stored_addresses(subject, None)
         assert [item["id"] for item in list_events(database, contact=addresses).items] == [mine]
-        deliveries = list_deliveries(database, contact=addresses, limit=1)
+        deliveries = list_deliveries(database, DeliveryFilter(contact=addresses), limit=1)
         assert {item["event_id"] for item in deliveries.items} == {mine}
-        rest = list_deliveries(database, contact=addresses, cursor=deliveries.next_cursor)
+        rest = list_deliveries(
+            database, DeliveryFilter(contact=addresses), cursor=deliveries.next_cursor
+        )
         assert [item["rule"] for item in (*deliveries.items, *rest.items)] == ["second", "text"]
-        assert list_deliveries(database, contact=addresses, rule="text").items == rest.items
+        assert list_deliveries(database, DeliveryFilter(contact=addresses, rule="text")).items == rest.items
 
 
 @pytest.mark.parametrize("conditions", [events_of(["x"]), deliveries_of(["x"])], ids=["events", "deliveries"])

@@ -21,7 +21,7 @@ from bridge.store.delivery_status import apply_callback
 from bridge.store.ingest import RejectedRequest, record_rejected_requests
 from bridge.store.pause_all import pause_all
 from bridge.store.possible_duplicates import list_possible_duplicates, save_possible_duplicate
-from bridge.store.queries import list_deliveries
+from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.workers import record_heartbeat
 from tests.integration.dashboard_site import Site, running_site
 
@@ -194,7 +194,7 @@ def test_delivery_page_shows_what_the_delivery_does_without(site: Site, browser:
         text % "{{ event.duration | default(0) }} s", path="rules.yaml", registry=Registry()
     )
     event_id = site.routed_event(duration="2:05")
-    (delivery,) = list_deliveries(site.database, event=event_id).items
+    (delivery,) = list_deliveries(site.database, DeliveryFilter(event=event_id)).items
     page = get_page(browser, f"/deliveries/{delivery['id']}")
     assert "duration is a string that is not a number; send digits only, such as 125" in page.text
     assert '"text": "0 s"' in page.text
@@ -455,6 +455,7 @@ def hostile_pages(site: Site, clock: Clock) -> list[str]:
         f"/deliveries/{review}", "/connections", "/stop", "/start", "/review", "/status", "/settings",
         "/deliveries", "/rules", "/rules/text-when-not-reached/cancel", "/rejected", f"/rejected/{rejected_request}", "/audit",
         f"/search?q={quoted}", f"/deliveries?rule={quoted}", f"/deliveries?event={quoted}",
+        
         f"/events?type={quoted}", f"/events/{quoted}",
         f"/deliveries?state={quoted}", f"/deliveries?{quoted}=1", f"/login?next={quoted}",
     ]  # fmt: skip

@@ -26,7 +26,7 @@ from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.delivery_status import apply_callback
 from bridge.store.follow_ups import follow_up_deliveries, follow_up_pauses
 from bridge.store.operator_actions import resolve
-from bridge.store.queries import list_deliveries
+from bridge.store.delivery_list import list_deliveries
 from bridge.store.results import record_results
 from bridge.store.schema import connections
 from bridge.store.timeline import timeline

@@ -22,30 +22,18 @@ from bridge.rules.route import route
 from bridge.samples import refresh_sample, sample
 from bridge.signing import read_event
 from bridge.store import schema
+from bridge.store.accept_rejected import accept_rejected_request
 from bridge.store.audit_log import list_audit_entries
 from bridge.store.connections import pause, resume
 from bridge.store.database import Database
+from bridge.store.delivery_list import list_deliveries
 from bridge.store.erase import erase
 from bridge.store.ingest import IncomingEvent, RejectedRequest, record_rejected_requests, store_events
-from bridge.store.operator_actions import (
-    ActionResult,
-    accept_rejected_request,
-    cancel,
-    events_between,
-    replay,
-    resolve,
-    retry,
-)
+from bridge.store.operator_actions import ActionResult, cancel, resolve, retry
 from bridge.store.opt_out_list import list_opt_outs
 from bridge.store.opt_outs import OptOutChange, hash_address, save_opt_out
-from bridge.store.queries import (
-    NotFound,
-    list_deliveries,
-    list_events,
-    list_rejected_requests,
-    show_event,
-    stored_event,
-)
+from bridge.store.queries import NotFound, list_events, list_rejected_requests, show_event, stored_event
+from bridge.store.replay import events_between, replay
 from bridge.store.results import record_results
 from bridge.store.retention import prune
 from bridge.store.routing import route_unrouted

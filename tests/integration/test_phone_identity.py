@@ -24,7 +24,8 @@ from bridge.store.erase import erase
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.opt_outs import OptOutChange, save_opt_out
 from bridge.store.policy_inputs import PolicyConfig
-from bridge.store.queries import list_deliveries, list_events, show_event
+from bridge.store.delivery_list import list_deliveries
+from bridge.store.queries import list_events, show_event
 from bridge.store.routing import route_unrouted
 from bridge.store.search import search
 from tests.integration.engine import Engine

@@ -20,8 +20,9 @@ from bridge.store import retention, schema
 from bridge.store.database import Database
 from bridge.store.ingest import RejectedRequest, record_rejected_requests
 from bridge.store.migrate import upgrade
-from bridge.store.operator_actions import replay, retry
+from bridge.store.operator_actions import retry
 from bridge.store.policy_inputs import PolicyConfig
+from bridge.store.replay import replay
 from bridge.store.retention import PruneResult, prune, retention_windows
 from bridge.worker import maintenance
 from tests.integration.engine import NO_QUIET, Engine, worker_on

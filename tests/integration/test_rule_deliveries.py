@@ -17,7 +17,7 @@ from bridge.rules.route import route
 from bridge.store import schema
 from bridge.store.audit_log import list_audit_entries
 from bridge.store.database import Database
-from bridge.store.queries import list_deliveries
+from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.rerender import RerenderReport, rerender_rule
 from bridge.store.routing import route_unrouted
 from bridge.store.rule_deliveries import (
@@ -53,7 +53,7 @@ def routed(engine: Engine, rules: Rules = RULES, **event: Any) -> dict[str, dict
     """Route a new event, and return its deliveries by action, of the rule `text`."""
     stored = engine.event("call.busy", **event)
     route_unrouted(engine.database, rules, lambda event, now, history: route(event, rules, now, history))
-    items = list_deliveries(engine.database, event=stored.id, rule="text").items
+    items = list_deliveries(engine.database, DeliveryFilter(event=stored.id, rule="text")).items
     return {item["action"]: item for item in items}
 
 
@@ -222,7 +222,7 @@ def test_rerender_gives_no_delivery_the_text_of_another_step(engine: Engine) -> 
     both = rules_file(f"  - {{name: text, when: call.busy, do: [{STEP}, {reminder}]}}\n")
     stored = engine.event("call.busy")
     route_unrouted(engine.database, both, lambda event, now, history: route(event, both, now, history))
-    second, first = list_deliveries(engine.database, event=stored.id).items
+    second, first = list_deliveries(engine.database, DeliveryFilter(event=stored.id)).items
     report = rerender(engine, rules_file(f"  - {{name: text, when: call.busy, do: [{reminder}]}}\n"))
     assert (report.rendered, [item.ids for item in report.cancelled]) == (1, [[first["id"]]])
     assert engine.show(second["id"])["params"]["body"] == "Reminder"

@@ -9,7 +9,8 @@ from bridge.rules.model import MessagingPolicy
 from bridge.store.database import Database
 from bridge.store.opt_outs import OptOutChange, save_opt_out
 from bridge.store.policy_inputs import PolicyConfig
-from bridge.store.queries import REASONS, list_deliveries
+from bridge.store.delivery_list import DeliveryFilter, list_deliveries
+from bridge.store.queries import REASONS
 from tests.integration.engine import NO_QUIET, Engine
 
 PHONE = "+12125550167"
@@ -70,7 +71,7 @@ def test_deliveries_are_listed_by_reason(engine: Engine) -> None:
     engine.deliver("post")
 
     def ids(**filters: object) -> list[str]:
-        return [item["id"] for item in list_deliveries(engine.database, **filters).items]  # type: ignore[arg-type]
+        return [item["id"] for item in list_deliveries(engine.database, DeliveryFilter(**filters)).items]  # type: ignore[arg-type]
 
     assert ids(reason="shadow") == ids(states=["suppressed"], reason="shadow") == [shadow]
     assert ids(reason="rejected") == [failed]

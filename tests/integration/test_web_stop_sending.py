@@ -13,7 +13,7 @@ from bridge.connector.discovery import Registry
 from bridge.rules.load import load_or_raise
 from bridge.store.audit_log import list_audit_entries
 from bridge.store.connections import pause_of_all, register_accounts
-from bridge.store.queries import list_deliveries
+from bridge.store.delivery_list import list_deliveries
 from tests.integration.dashboard_site import RULES, Site, running_site
 from tests.integration.test_dashboard import ParsedPage, get_page
 

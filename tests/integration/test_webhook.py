@@ -22,9 +22,10 @@ from sqlalchemy import text
 
 from bridge.samples import refresh_sample, sample
 from bridge.signing import MAX_BODY
+from bridge.store.accept_rejected import accept_rejected_request
 from bridge.store.database import Database
 from bridge.store.queries import list_events, list_rejected_requests
-from bridge.telemetry import Metrics
+from bridge.telemetry.metrics import Metrics
 from bridge.web.app import create_app
 from bridge.web.rejection_log import RejectionLog
 from bridge.web.webhook import Receiver, ReceiverSettings
@@ -152,9 +153,9 @@ def test_unreadable_fields_are_logged_and_counted_once(service: Service) -> None
     assert "4567" not in str(entry)
     samples = {
         (sample.name, sample.labels["field"]): sample.value
-        for metric in service.metrics.registry.collect()
+        for metric in service.metrics.web.registry.collect()
         for sample in metric.samples
-        if sample.name.startswith("bridge_unreadable") and sample.name.endswith("_total")
+        if sample.name.startswith("bridge_unreadable") and sample.value
     }
     assert samples == {
         ("bridge_unreadable_contact_fields_total", "phone"): 1,
@@ -218,10 +219,45 @@ def test_other_methods_return_405(service: Service, method: str) -> None:
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
-@pytest.mark.parametrize("path", ["/webhooks/heppu/", "/webhooks/unknown/status", "/webhooks/"])
+@pytest.mark.parametrize("path", ["/webhooks/unknown/status", "/webhooks/"])
 def test_unknown_webhook_path_returns_404(service: Service, path: str) -> None:
     response = httpx.post(f"{service.url}{path}", content=service.event(), timeout=10)
     assert (response.status_code, response.json()) == (404, {"error": "not found"})
+
+
+@pytest.mark.parametrize("path", ["/webhooks/heppu/", "//webhooks/heppu", "/webhooks/heppu//"])
+def test_further_slashes_do_not_matter(service: Service, path: str) -> None:
+    body = service.event()
+    response = httpx.post(f"{service.url}{path}", content=body, headers=signed(body), timeout=10)
+    assert (response.status_code, response.json()) == (200, {"received": True})
+    assert len(list_events(service.database).items) == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["/heppu", "/webhook/heppu", "/webhooks/Heppu", "/", "/webhooks/heppu/events", "/webhooks//heppu"]
+)
+def test_signed_request_to_another_path_is_kept_with_the_right_path(service: Service, path: str) -> None:
+    body = service.event()
+    response = httpx.post(f"{service.url}{path}", content=body, headers=signed(body), timeout=10)
+    assert (response.status_code, "/webhooks/heppu" in response.json()["error"]) == (404, True)
+    kept = rejected_requests(service)
+    assert [(item["reason"], item["status"], item["signature_valid"]) for item in kept] == [
+        ("wrong_path", 404, True)
+    ]
+    assert kept[0]["detail"].startswith(f"sent to {path} instead of /webhooks/heppu: correct the URL")
+    assert accept_rejected_request(service.database, "ada", kept[0]["id"]).done
+
+
+def test_unsigned_request_to_another_path_leaves_nothing(service: Service) -> None:
+    body = service.event()
+    for headers in ({}, signed(body, b"another secret"), {"X-Webhook-Signature-256": "sha256=00"}):
+        response = httpx.post(f"{service.url}/heppu", content=body, headers=headers, timeout=10)
+        assert response.status_code == 404
+    assert not list_rejected_requests(service.database).items
+    counted = service.metrics.web.registry.get_sample_value(
+        "bridge_rejected_requests_total", {"reason": "signature_wrong"}
+    )
+    assert counted == 1
 
 
 def test_failed_insert_returns_503_and_next_event_is_stored(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""Failed deliveries that an operator has dismissed."""
+"""Failed deliveries that an operator has dismissed, lists of deliveries, and audit entries of actions on many."""
 
 from __future__ import annotations
 
@@ -10,5 +10,9 @@ down_revision = "0012"
 
 
 def upgrade() -> None:
-    """Add the column."""
+    """Add the columns and the indexes."""
     op.add_column("deliveries", sa.Column("dismissed_at", sa.BigInteger()))
+    op.create_index("deliveries_rule", "deliveries", ["rule", "created_at"])
+    op.create_index("deliveries_connection", "deliveries", ["connection", "created_at"])
+    op.add_column("audit_log", sa.Column("part_of", sa.Text()))
+    op.create_index("audit_log_target", "audit_log", ["target", "id"])

@@ -1,0 +1,281 @@
+"""Delivery lists: pages, counts and IDs of the deliveries that match a filter, newest first, whatever the table's size.
+
+One criterion of a filter leads through an index whose entries are in order of creation: the state, the rule or the
+connection. The others are checked on the rows found. A rare value would make that read the whole table, so at most
+`EXAMINED` rows of each index range are read at a time: `next_cursor` then leads to the rows before them, even from a
+page that is not full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, union
+
+from bridge.ids import id_at, time_of_id
+from bridge.lifecycle import DeliveryState, FailureReason, SuppressReason
+from bridge.store import schema
+from bridge.store.contact_rows import deliveries_of
+from bridge.store.database import Database
+from bridge.store.queries import DELIVERY_SUMMARY, NotFound, Page
+
+EXAMINED: Final = 5_000
+"""Rows of an index range that one query reads at most."""
+MAX_COUNT: Final = 10_000
+"""Counts end here."""
+
+_TABLE, _C = schema.deliveries, schema.deliveries.c
+_FEW: Final = frozenset(DeliveryState) - {
+    DeliveryState.SUCCEEDED, DeliveryState.SUPPRESSED, DeliveryState.CANCELLED,
+}  # fmt: skip
+"""States that deliveries leave again, or that operators clear: few rows, also in a large table."""
+_STATES_OF_REASONS: Final[Mapping[str, Collection[DeliveryState]]] = {
+    **dict.fromkeys(map(str, SuppressReason), (DeliveryState.SUPPRESSED,)),
+    # The reason of the last failed attempt stays while the next one waits or runs.
+    **dict.fromkeys(map(str, FailureReason), _FEW),
+}
+
+Condition = ColumnElement[bool]
+
+
+@dataclass(frozen=True)
+class DeliveryFilter:
+    """Which deliveries are wanted: those that meet every criterion. Without any, all."""
+
+    states: Sequence[str] = ()
+    """Any of these; empty: any."""
+    reason: str | None = None
+    event: str | None = None
+    """ID of the event."""
+    connection: str | None = None
+    rule: str | None = None
+    event_type: str | None = None
+    since: datetime | None = None
+    """Created at this instant or later."""
+    until: datetime | None = None
+    """Created before this instant."""
+    not_dismissed: bool = False
+    """Without the failed deliveries that an operator has dismissed."""
+    contact: Collection[str] = ()
+    """Stored addresses of a person; see `bridge.store.contact_rows`."""
+    person: str | None = None
+    """ID of an event: the deliveries of the person it is about, so that no address is needed."""
+    ids: Collection[str] | None = None
+
+    @property
+    def possible_states(self) -> list[DeliveryState]:
+        """The states that a delivery which matches can have."""
+        of_reason = _STATES_OF_REASONS.get(self.reason or "", frozenset(DeliveryState))
+        wanted = self.states or tuple(DeliveryState)
+        return [state for state in DeliveryState if state in wanted and state in of_reason]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the criteria that are set, for the audit log: without addresses, which stay out of it."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values["contact"] = f"{len(self.contact)} addresses of a person" if self.contact else None
+        values["ids"] = len(self.ids or ())
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in values.items()
+            if value
+        }
+
+
+class Count(NamedTuple):
+    """A number of deliveries; if it is not exact, there may be more."""
+
+    number: int
+    is_exact: bool = True
+
+
+@dataclass(frozen=True)
+class DeliveryPage(Page):
+    """A page of deliveries."""
+
+    has_newer: bool = False
+
+
+@dataclass(frozen=True)
+class _Search:
+    """How the deliveries of a filter are found."""
+
+    ranges: Sequence[Condition]
+    """Each is a range of an index; together they contain every match."""
+    rest: Sequence[Condition]
+    """Checked on each row."""
+    is_small: bool = False
+    """The ranges are of one event or person, or IDs."""
+
+
+def _search(conn: Connection, matching: DeliveryFilter) -> _Search:
+    """Choose the criterion that leads to the deliveries: the one with the fewest rows."""
+    states = matching.possible_states
+    rest: dict[str, Condition] = {"state": _C.state.in_(states)}
+    if matching.reason is not None:
+        rest["reason"] = _C.reason == matching.reason
+    if matching.rule is not None:
+        rest["rule"] = _C.rule == matching.rule
+    if matching.connection is not None:
+        rest["connection"] = _C.connection == matching.connection
+    if matching.not_dismissed:
+        rest["dismissed"] = _C.dismissed_at.is_(None)
+    if matching.event_type is not None:
+        # Not a join or `IN`, because the database might then start from the events.
+        type_of = select(schema.events.c.type).where(schema.events.c.id == _C.event_id).scalar_subquery()
+        rest["type"] = type_of == matching.event_type
+    if not matching.states and matching.reason is None:
+        del rest["state"]
+    if matching.ids is not None or matching.event is not None:
+        if matching.event is not None:
+            rest["event"] = _C.event_id == matching.event
+        lead = rest.pop("event") if matching.ids is None else _C.id.in_(matching.ids)
+        return _Search([lead], list(rest.values()), is_small=True)
+    contact = matching.contact
+    if matching.person is not None:
+        contact = _addresses_of(conn, matching.person)
+    if contact:
+        return _Search(deliveries_of(contact), list(rest.values()), is_small=True)
+    if not _FEW.issuperset(states):
+        for name in ("rule", "connection"):
+            if name in rest:
+                return _Search([rest.pop(name)], list(rest.values()))
+    rest.pop("state", None)
+    return _Search([_C.state == state for state in states], list(rest.values()))
+
+
+def _addresses_of(conn: Connection, event_id: str) -> list[str]:
+    """Return the addresses of the person of an event. Raise NotFound."""
+    events = schema.events.c
+    row = conn.execute(select(events.phone, events.email).where(events.id == event_id)).one_or_none()
+    addresses = [] if row is None else [address for address in row if address]
+    if not addresses:
+        raise NotFound(f"no person is known of the event `{event_id[:80]}`")
+    return addresses
+
+
+def list_deliveries(
+    database: Database,
+    matching: DeliveryFilter = DeliveryFilter(),
+    *,
+    limit: int = 50,
+    cursor: str | None = None,
+    newer_than: str | None = None,
+) -> DeliveryPage:
+    """List deliveries, newest first.
+
+    `cursor` is the `next_cursor` of the page before; `newer_than` is the ID of a delivery, for the page just above it.
+    """
+    newest_first = newer_than is None
+    with database.read() as conn:
+        search, created = _search(conn, matching), _created(matching)
+        start = newer_than or cursor
+        if start is not None:
+            created.append(_beyond(_position(conn, start), newest_first))
+        horizon = _horizon(conn, search, created, newest_first)
+        rows = _merged(conn, search, [*created, *_up_to(horizon, newest_first)], limit + 1, newest_first)
+    items, is_more = rows[:limit], len(rows) > limit
+    if not newest_first:
+        items.reverse()
+        return DeliveryPage(items, items[-1]["id"] if items else None, is_more)
+    next_cursor = items[-1]["id"] if is_more else None if horizon is None else _cursor_below(horizon)
+    return DeliveryPage(items, next_cursor, cursor is not None)
+
+
+def matching_ids(database: Database, matching: DeliveryFilter, limit: int) -> list[str]:
+    """Return the IDs of the newest deliveries that match, at most `limit`."""
+    ids: list[str] = []
+    cursor: str | None = None
+    while len(ids) < limit:
+        page = list_deliveries(database, matching, limit=min(limit - len(ids), 1000), cursor=cursor)
+        ids += [item["id"] for item in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return ids
+
+
+def count_by_state(database: Database, matching: DeliveryFilter) -> dict[DeliveryState, Count]:
+    """Return how many deliveries match in each state, whatever states the filter asks for."""
+    with database.read() as conn:
+        return {
+            state: _count(conn, replace(matching, states=(state,)))
+            if state in replace(matching, states=()).possible_states
+            else Count(0)
+            for state in DeliveryState
+        }
+
+
+def _count(conn: Connection, matching: DeliveryFilter) -> Count:
+    search, created = _search(conn, matching), _created(matching)
+    horizon = _horizon(conn, search, created, newest_first=True)
+    conditions = [*created, *search.rest, *_up_to(horizon, newest_first=True)]
+    found = [select(_C.id).where(lead, *conditions).limit(MAX_COUNT + 1) for lead in search.ranges]
+    everything = union(*(select(part.subquery().c.id) for part in found)) if found[1:] else found[0]
+    number = conn.execute(select(func.count()).select_from(everything.subquery("found"))).scalar_one()
+    return Count(min(number, MAX_COUNT), horizon is None and number <= MAX_COUNT)
+
+
+def _created(matching: DeliveryFilter) -> list[Condition]:
+    """Return the conditions for the time of creation, which each index range is in order of."""
+    since = [] if matching.since is None else [_C.created_at >= matching.since]
+    return since if matching.until is None else [*since, _C.created_at < matching.until]
+
+
+def _position(conn: Connection, delivery_id: str) -> tuple[datetime, str]:
+    """Return the place of a delivery in the order of creation. If it is no longer stored, its ID tells the time."""
+    created_at = conn.execute(select(_C.created_at).where(_C.id == delivery_id)).scalar_one_or_none()
+    return created_at or time_of_id(delivery_id), delivery_id
+
+
+def _beyond(position: tuple[datetime, str], newest_first: bool) -> Condition:
+    """Return the condition for the deliveries after this place, in the order of the list."""
+    created_at, delivery_id = position
+    if newest_first:
+        return and_(_C.created_at <= created_at, or_(_C.created_at < created_at, _C.id < delivery_id))
+    return and_(_C.created_at >= created_at, or_(_C.created_at > created_at, _C.id > delivery_id))
+
+
+def _horizon(
+    conn: Connection, search: _Search, created: Sequence[Condition], newest_first: bool
+) -> datetime | None:
+    """Return up to when rows are read, exclusively, so that no range has more than `EXAMINED`; None: to the end."""
+    if not search.rest or search.is_small:
+        return None
+    order = _C.created_at.desc() if newest_first else _C.created_at
+    ends = [
+        conn.execute(
+            select(_C.created_at).where(lead, *created).order_by(order).limit(1).offset(EXAMINED)
+        ).scalar_one_or_none()
+        for lead in search.ranges
+    ]
+    found = [end for end in ends if end is not None]
+    return (max if newest_first else min)(found) if found else None
+
+
+def _up_to(horizon: datetime | None, newest_first: bool) -> list[Condition]:
+    if horizon is None:
+        return []
+    return [_C.created_at > horizon if newest_first else _C.created_at < horizon]
+
+
+def _cursor_below(horizon: datetime) -> str:
+    """Return the cursor of the page that starts with the deliveries created at this instant."""
+    return id_at("dlv", horizon + timedelta(microseconds=1))
+
+
+def _merged(
+    conn: Connection, search: _Search, conditions: Sequence[Condition], limit: int, newest_first: bool
+) -> list[dict[str, Any]]:
+    """Return the first rows of all ranges together."""
+    order = [column.desc() if newest_first else column for column in (_C.created_at, _C.id)]
+    rows: dict[str, dict[str, Any]] = {}
+    for lead in search.ranges:
+        query = (
+            select(*_C[DELIVERY_SUMMARY]).where(lead, *search.rest, *conditions).order_by(*order).limit(limit)
+        )
+        rows |= {row.id: dict(row._mapping) for row in conn.execute(query)}
+    ordered = sorted(rows.values(), key=lambda row: (row["created_at"], row["id"]), reverse=newest_first)
+    return ordered[:limit]
