@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 
 from bridge.cli.connection_limits import ConnectionLimits
-from bridge.telemetry import Metrics
+from bridge.telemetry.metrics import Metrics
 from bridge.web.rejection_log import RejectionLog
 
 

@@ -24,7 +24,7 @@ from bridge.settings import Settings
 from bridge.store.database import Database
 from bridge.store.opt_outs import AddressHasher, hash_address
 from bridge.store.pg_notify import ChangeNotifier
-from bridge.telemetry import Metrics
+from bridge.telemetry.metrics import Metrics
 from bridge.unsubscribe_links import unsubscribe_link
 from bridge.worker.account import Accounts
 from bridge.worker.attempt import AttemptRunner
@@ -145,7 +145,7 @@ def build_service(
             accounts,
             metrics,
             ChangeNotifier(database),
-            Router(database, rules) if role.routes else None,
+            Router(database, rules, metrics.process) if role.routes else None,
             build_worker(settings, database, rules, accounts, metrics) if role.runs_deliveries else None,
         )
     except BaseException:

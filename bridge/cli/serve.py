@@ -65,7 +65,9 @@ def serve(
         server.listen(host, port) as listener,
     ):
         service = build_service(Role.RECEIVER if no_worker else Role.SERVER, environ, insecure=insecure)
-        supervisor = None if no_worker else Supervisor(environ, service.database, service.rules, lock_fds)
+        supervisor = None if no_worker else Supervisor(
+            environ, service.database, service.rules, service.metrics.process, lock_fds
+        )
         web = build_receiver(service, supervisor.metrics if supervisor else None)
         url = server.url_of(listener)
         token_file = write_generated_token(settings, web.generated_token) if web.generated_token else None

@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -73,7 +72,7 @@ class ServiceRunner:
         self._supervisor = supervisor
         self._stop: asyncio.Task[None] | None = None
         limits = ConnectionLimits(web.rejection_log, connections_for(raise_file_limit()))
-        service.metrics.open_connections.set_function(lambda: len(limits.open))
+        service.metrics.web.open_connections.set_function(lambda: len(limits.open))
         self._server = HttpServer(
             uvicorn.Config(
                 web.app,

@@ -9,8 +9,9 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 
 from bridge.cli.bootstrap import Service, address_hasher
+from bridge.cli.rules_trial import TrialProcess
 from bridge.secret_settings import AccessToken
-from bridge.settings import Settings
+from bridge.settings import Settings, environment
 from bridge.web.access import Access, TokenTable
 from bridge.web.admin import AdminAuth
 from bridge.web.admin_service import AdminService
@@ -18,8 +19,9 @@ from bridge.web.api import api_routes
 from bridge.web.app import create_app
 from bridge.web.callbacks import callback_routes
 from bridge.web.dashboard import dashboard_routes
-from bridge.web.health import CachedStats, WorkerMetrics
+from bridge.web.health import CachedStats
 from bridge.web.html import static_routes
+from bridge.web.metrics import MetricsOfWorker
 from bridge.web.proxy_login import ProxyLogin
 from bridge.web.rejection_log import RejectionLog
 from bridge.web.unsubscribe import unsubscribe_routes
@@ -38,7 +40,7 @@ class WebService:
     """The admin token that opens it if BRIDGE_ADMIN_TOKEN is not set; it must be shown to the operator."""
 
 
-def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None) -> WebService:
+def build_receiver(service: Service, worker_metrics: MetricsOfWorker | None = None) -> WebService:
     """Build the web application of a process: webhook, callbacks, API and dashboard.
 
     `worker_metrics` returns the metrics of the worker process, if there is one.
@@ -63,7 +65,9 @@ def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None
         public_url=public_url,
         proxy_login=ProxyLogin(settings.bridge_auth_header, settings.bridge_trusted_proxies),
     )
-    admin_service = AdminService(database, rules, CachedStats(database), address_hasher(settings))
+    admin_service = AdminService(
+        database, rules, CachedStats(database), address_hasher(settings), trial=TrialProcess(environment())
+    )
     app = create_app(
         database,
         receiver,
@@ -77,7 +81,7 @@ def build_receiver(service: Service, worker_metrics: WorkerMetrics | None = None
         ],
         admin_routes=[*api_routes(admin_service), *dashboard_routes(admin_service)],
         worker_metrics=worker_metrics,
-        rules_load_error=lambda: rules.load_error,
+        rules=rules,
     )
     return WebService(app, receiver, rejection_log, generated_token)
 

@@ -21,8 +21,6 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Final
 
-from prometheus_client.exposition import generate_latest
-
 from bridge.cli.bootstrap import Role, Service, build_service
 from bridge.cli.ipc import Message, Reload, RequestMetrics, Start, Stop, Wake, WorkerMetrics, decode, encode
 from bridge.cli.process import STOP_SECONDS, exit_process, tune_gc
@@ -30,6 +28,7 @@ from bridge.errors import BridgeError
 from bridge.settings import Settings
 from bridge.store.database import EVENTS_TOPIC
 from bridge.telemetry import configure_logging, log
+from bridge.worker.exported_metrics import export_metrics
 
 NICENESS: Final = 5
 """Priority of the worker: if processors are scarce, responses to Heppu come first."""
@@ -52,6 +51,7 @@ def main(descriptor: int, *inherited_fds: int) -> None:
         match next(messages, None):
             case Start(rules):
                 service = build_service(Role.WORKER_PROCESS, environ, fallback_rules=rules)
+                service.metrics.worker.add_process()
             case _:
                 return  # the server has already exited
         channel = _ServerChannel(connection)
@@ -111,7 +111,7 @@ def _handle_message(message: Message, service: Service, channel: _ServerChannel)
         case Reload():
             threading.Thread(target=service.rules.reload).start()
         case RequestMetrics():
-            channel.send(WorkerMetrics(generate_latest(service.metrics.worker_registry).decode()))
+            channel.send(WorkerMetrics(export_metrics(service.metrics, service.accounts).decode()))
         case Stop():
             threading.Thread(target=_stop, args=[service]).start()
 

@@ -21,6 +21,7 @@ from bridge.cli.ipc import Message, Reload, RequestMetrics, Start, Stop, Wake, W
 from bridge.clock import uptime
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.telemetry import log
+from bridge.telemetry.metrics import ProcessMetrics
 from bridge.worker.rules_reloader import RulesFile
 
 KILL_AFTER: Final = 30.0
@@ -44,6 +45,7 @@ class Supervisor:
         environ: Mapping[str, str],
         database: Database,
         rules: RulesFile,
+        metrics: ProcessMetrics,
         inherited_fds: Sequence[int] = (),
     ) -> None:
         self._environ = environ
@@ -51,6 +53,8 @@ class Supervisor:
         self._database = database
         self._rules = rules
         """Their text is what a new worker uses if the rules file is invalid."""
+        metrics.add_worker_process()
+        self._restarts = metrics.worker_restarts
         self._inherited_fds = inherited_fds
         """File descriptors that the worker keeps open until it exits: the lock of the SQLite server."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -125,6 +129,7 @@ class Supervisor:
                 return
             if uptime() - started > STABLE_SECONDS:
                 delay = MIN_RESTART_DELAY
+            self._restarts.inc()
             log.error(
                 "worker exited",
                 cause=cause,

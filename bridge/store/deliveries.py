@@ -128,6 +128,7 @@ class Delivery:
     possibly_sent_at: datetime | None
     external_id: str | None
     message_status: str | None
+    created_at: datetime
     finished_at: datetime | None
 
     @classmethod

@@ -23,7 +23,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bridge.errors import Refused
 from bridge.store.database import Database
 from bridge.store.sessions import Session, create_session, find_session, log_out
-from bridge.telemetry import Metrics, log
+from bridge.telemetry import log
+from bridge.telemetry.metrics import Metrics
 from bridge.web.access import (
     DASHBOARD,
     SAFE_METHODS,
@@ -60,7 +61,7 @@ class AdminAuth:
     ) -> None:
         self._tokens = tokens
         self._database = database
-        self._logins = metrics.logins
+        self._logins = metrics.web.logins
         self._wrong_tokens = wrong_tokens
         self._proxy_login = proxy_login or ProxyLogin()
         self._public_host = urlsplit(public_url).netloc if public_url else None

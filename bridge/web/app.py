@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,9 +15,10 @@ from starlette.types import Receive, Scope, Send
 
 from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
-from bridge.telemetry import Metrics, log
+from bridge.telemetry import log
+from bridge.telemetry.metrics import Metrics
 from bridge.web.headers import SecurityHeaders
-from bridge.web.health import WorkerMetrics, health_routes
+from bridge.web.health import health_routes, writability
 from bridge.web.html import error_page, prefers_html
 from bridge.web.webhook import Receiver
 
@@ -24,6 +26,17 @@ WEBHOOK = "/webhooks/heppu"
 """Path that receives Heppu's events."""
 RequireAdmin = Callable[[Sequence[BaseRoute]], Sequence[BaseRoute]]
 """Returns the given routes, protected by the admin token."""
+
+
+_HTTP_ERRORS: Final = {
+    404: ("Not found", "This page does not exist."),
+    405: (
+        "Not possible",
+        "This address is for an action. Open the page that has its button, and start it there.",
+    ),
+    413: ("Too large", "The form contains too much. Nothing was changed."),
+}
+"""Title and text of the error page for some statuses."""
 
 
 class Application(Starlette):
@@ -56,20 +69,19 @@ def create_app(
     require_admin: RequireAdmin,
     public_routes: Sequence[BaseRoute] = (),
     admin_routes: Sequence[BaseRoute] = (),
-    worker_metrics: WorkerMetrics | None = None,
-    rules_load_error: Callable[[], str | None] = lambda: None,
+    worker_metrics: MetricsOfWorker | None = None,
+    rules: RulesStatus | None = None,
 ) -> Starlette:
     """Return the application with every route of the service.
 
     `public_routes` authenticate requests themselves: callbacks by the provider's signature, unsubscribe links by a
     signed token. `admin_routes` and the metrics are protected by `require_admin`.
     """
-    probe_routes, metrics_routes = health_routes(
-        database,
-        metrics,
-        worker_metrics=worker_metrics,
-        rules_load_error=rules_load_error,
-        stopping=lambda: receiver.stopping,
+    database.write_health.on_error = StoreErrorReport(metrics)
+    is_writable = writability(database)
+    probes = health_routes(is_writable, stopping=lambda: receiver.stopping)
+    exported = metrics_routes(
+        database, metrics, rules=rules, is_writable=is_writable, worker_metrics=worker_metrics
     )
 
     @asynccontextmanager
@@ -79,11 +91,11 @@ def create_app(
 
     app = Application(
         routes=[
-            *probe_routes,
+            *probes,
             *public_routes,
             # An unknown webhook is a 404 and not a login, so that a wrong URL is easy to recognize.
             Route("/webhooks/{path:path}", _not_found, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
-            *require_admin([*metrics_routes, *admin_routes]),
+            *require_admin([*exported, *admin_routes]),
         ],
         lifespan=lifespan,
         exception_handlers={
@@ -110,7 +122,7 @@ async def _store_unavailable(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": "the database is unavailable; try again later"}, 503, {"Retry-After": "5"})
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - the handler is registered for this class only
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 

@@ -22,7 +22,8 @@ from bridge.connector.discovery import name_variables_of
 from bridge.errors import Refused, StoreUnavailable
 from bridge.store.database import Database
 from bridge.store.delivery_status import apply_callback
-from bridge.telemetry import Metrics, log
+from bridge.telemetry import log
+from bridge.telemetry.metrics import Metrics
 from bridge.web.rejection_log import RejectionLog
 
 MAX_BODY: Final = 64 * 1024
@@ -78,16 +79,16 @@ def callback_routes(
                 advice="set BRIDGE_PUBLIC_URL to the exact address that the provider calls, because it signs that"
                 if error.kind == "signature" else None,
             )  # fmt: skip
-            metrics.callbacks.labels(name, callback.name, str(error.status)).inc()
+            metrics.web.callbacks.labels(name, callback.name, str(error.status)).inc()
             return Response(status_code=error.status)
         if reply.account_error is not None:
             name_variables_of(reply.account_error, connection.connector, name)
         try:
             await asyncio.to_thread(_store_reply, database, name, callback, reply)
         except StoreUnavailable:
-            metrics.callbacks.labels(name, callback.name, "503").inc()
+            metrics.web.callbacks.labels(name, callback.name, "503").inc()
             raise
-        metrics.callbacks.labels(name, callback.name, "200").inc()
+        metrics.web.callbacks.labels(name, callback.name, "200").inc()
         return Response(reply.body, media_type=reply.media_type)
 
     return [Route("/webhooks/{connection}/{callback}", endpoint, methods=["POST"], max_body_size=MAX_BODY)]

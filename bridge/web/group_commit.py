@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
+from bridge.clock import uptime
 from bridge.store.database import Database
 from bridge.store.ingest import IncomingEvent, IngestResult, store_events
+from bridge.telemetry.metrics import WebMetrics
 
 MAX_GROUP_SIZE: Final = 256
 """Events per transaction."""
@@ -33,9 +35,11 @@ class GroupCommit:
     arrives before it ends. They may be stored anyway: then Heppu's retry is a duplicate.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, metrics: WebMetrics) -> None:
         self._database = database
+        self._seconds = metrics.store_seconds
         self._queue: deque[_Waiting] = deque()
+        metrics.queued_events.set_function(lambda: len(self._queue))
         self._task: asyncio.Task[None] | None = None
         self._is_overdue = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bridge-ingest")
@@ -56,7 +60,9 @@ class GroupCommit:
             group = [self._queue.popleft() for _ in range(min(MAX_GROUP_SIZE, len(self._queue)))]
             timer = loop.call_at(group[0].since + MAX_WAIT, self._give_up, group)
             events = [waiting.event for waiting in group]
+            started_at = uptime()
             results = await loop.run_in_executor(self._thread, store_events, self._database, events)
+            self._seconds.observe(uptime() - started_at)
             timer.cancel()
             self._is_overdue = False
             for waiting, result in zip(group, results, strict=True):

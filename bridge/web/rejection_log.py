@@ -16,7 +16,8 @@ from starlette.types import Scope
 
 from bridge.clock import uptime
 from bridge.settings import IpNetwork
-from bridge.telemetry import Metrics, log
+from bridge.telemetry import log
+from bridge.telemetry.metrics import Metrics
 
 LINES_PER_SECOND: Final = 3
 """Log lines per second and kind. The number of further requests follows at the end of the second."""
@@ -40,7 +41,7 @@ class RejectionLog:
     """Counts and logs rejected requests. Runs on the event loop of the server."""
 
     def __init__(self, metrics: Metrics, trusted_proxies: Sequence[IpNetwork] = ()) -> None:
-        self._counter = metrics.rejected_requests
+        self._counter = metrics.web.rejected_requests
         self._trusted_proxies = trusted_proxies
         self._seconds: dict[str, _Second] = {}
 

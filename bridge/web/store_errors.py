@@ -10,7 +10,8 @@ from typing import Final
 from bridge.clock import uptime
 from bridge.errors import StoreUnavailable
 from bridge.store.driver_errors import ADVICE, error_code
-from bridge.telemetry import Metrics, log
+from bridge.telemetry import log
+from bridge.telemetry.metrics import Metrics
 
 LOG_INTERVAL: Final = 30.0
 """Seconds between two log entries of one kind."""
@@ -21,7 +22,7 @@ class StoreErrorReport:
     """Counts and logs failed writes of this process. Thread-safe."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._counter = metrics.store_errors
+        self._counter = metrics.process.store_errors
         self._lock = threading.Lock()
         self._next_log_at: dict[str, float] = {}
         self._not_logged: Counter[str] = Counter()

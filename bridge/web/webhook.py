@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
 
-from bridge.clock import Clock
+from bridge.clock import Clock, uptime
 from bridge.errors import Refused, StoreUnavailable
 from bridge.events import EVENT_TYPES, Event
 from bridge.signing import (
@@ -32,7 +32,8 @@ from bridge.store.ingest import (
     RejectedRequest,
     record_rejected_requests,
 )
-from bridge.telemetry import Metrics, log
+from bridge.telemetry import log
+from bridge.telemetry.metrics import WEBHOOK_STATUSES, Metrics
 from bridge.web.group_commit import GroupCommit
 from bridge.web.headers import PLAIN_HEADERS, RawHeaders
 from bridge.web.rejection_log import RejectionLog
@@ -116,12 +117,14 @@ class Receiver:
         self._settings = settings
         self._clock = clock
         self._default_country = database.default_country
-        self._group_commit = GroupCommit(database)
+        self._group_commit = GroupCommit(database, metrics.web)
         self._rejection_log = rejection_log
         self._rejected_requests = RejectedRequestWriter(database)
         self._metrics = metrics
         self._undocumented_types: set[str] = set()
-        self._counter = metrics.webhook_requests
+        web = metrics.web
+        self._counts = {status: web.webhook_requests.labels(status) for status in WEBHOOK_STATUSES}
+        self._seconds = web.webhook_seconds
         self.stopping = False
         """True if new events are answered with 503, because the service stops."""
 
@@ -131,6 +134,11 @@ class Receiver:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request. An invalid request gets a 4xx response."""
+        started_at = uptime()
+        await self._handle(scope, receive, send)
+        self._seconds.observe(uptime() - started_at)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             await self._respond(send, 405, _ERRORS[405], ((b"allow", b"POST"),))
             return
@@ -194,7 +202,7 @@ class Receiver:
             is_contact_field = item.field != item.path
             metrics = self._metrics
             counter = (
-                metrics.unreadable_contact_fields if is_contact_field else metrics.unreadable_event_fields
+                metrics.web.unreadable_contact_fields if is_contact_field else metrics.web.unreadable_event_fields
             )
             counter.labels(item.field).inc()
         log.warning(
@@ -251,7 +259,7 @@ class Receiver:
         extra_headers: RawHeaders = (),
         label: str | None = None,
     ) -> None:
-        self._counter.labels(label or str(status)).inc()
+        self._counts[label or str(status)].inc()
         headers = [*_HEADERS_OF_RESPONSE, (b"content-length", b"%d" % len(body)), *extra_headers]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -17,7 +17,7 @@ from bridge.errors import Refused, StoreUnavailable
 from bridge.settings import IpNetwork
 from bridge.store.database import Database
 from bridge.store.sessions import record_refused_login
-from bridge.telemetry import Metrics
+from bridge.telemetry.metrics import Metrics
 from bridge.web.rejection_log import RejectionLog, client_address
 
 FAILURE_SECONDS: Final = 1.0
@@ -41,7 +41,7 @@ class WrongTokens:
         trusted_proxies: tuple[IpNetwork, ...] = (),
     ) -> None:
         self._database = database
-        self._counter = metrics.logins
+        self._counter = metrics.web.logins
         self._rejection_log = rejection_log
         self._trusted_proxies = trusted_proxies
         self._pending: Counter[str] = Counter()

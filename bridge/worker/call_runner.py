@@ -12,7 +12,8 @@ from bridge.errors import OutcomeUnknown
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.deliveries import Delivery
 from bridge.store.results import AttemptResult
-from bridge.telemetry import Metrics, log
+from bridge.telemetry import log
+from bridge.telemetry.metrics import Metrics
 from bridge.worker.account import Account, Accounts
 from bridge.worker.attempt import AttemptRunner, CallResult
 from bridge.worker.clock_jumps import ClockJumpDetector
@@ -122,8 +123,9 @@ class CallRunner:
                     NotStarted("the database clock jumped; the lookup is repeated later", LOOKUP_INTERVAL)
                 ]
             else:
+                self._observe_first_attempts(call)
                 results = self._attempts.run(account, call, claimed_at + account.limits.timeout)
-        self._metrics.attempt_seconds.labels(account.name).observe(uptime() - started_at)
+        self._metrics.worker.attempt_seconds.labels(account.name).observe(uptime() - started_at)
         requests = count.sent
         if not isinstance(results[0], NotStarted | UnsupportedByThisVersion):
             requests = max(1, requests)  # some transports do not count
@@ -131,6 +133,15 @@ class CallRunner:
         classified = self._classify(call, results, claimed_at)
         classified[0].extra_requests = requests - requests_per_call
         return classified
+
+    def _observe_first_attempts(self, call: Call) -> None:
+        """Count how long it took from the events to their first attempts, for deliveries that nothing delayed."""
+        for claimed in call:
+            delivery = claimed.delivery
+            is_first = claimed.fencing_token == 1 and delivery.trigger == "rule"
+            if is_first and delivery.run_at == delivery.created_at:
+                seconds = (claimed.started_at - claimed.event.received_at).total_seconds()
+                self._metrics.worker.first_attempt_delay.observe(max(0.0, seconds))
 
     def _is_premature_lookup(self, delivery: Delivery) -> bool:
         """Return True for a lookup that a clock jump made due before the provider can know the outcome."""

@@ -12,11 +12,13 @@ from bridge.errors import OutcomeUnknown
 from bridge.store.claim import LEASE
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.database import Database
+from bridge.store.history_upkeep import update_history
 from bridge.store.results import AttemptResult, find_expired_leases, record_results
 from bridge.store.retention import EMPTY, prune_batch
 from bridge.store.unclaimed import explain_unclaimed
 from bridge.store.workers import record_heartbeat
-from bridge.telemetry import Metrics, log
+from bridge.telemetry import log
+from bridge.telemetry.metrics import Metrics
 from bridge.worker.account import Accounts
 from bridge.worker.background_thread import BackgroundThread
 from bridge.worker.clock_jumps import ClockJumpDetector
@@ -31,6 +33,7 @@ from bridge.worker.stall_detector import StallDetector
 
 MAINTENANCE_INTERVAL = 2.0
 HEARTBEAT_INTERVAL = 15.0
+HISTORY_INTERVAL = 15.0
 EXPLAIN_INTERVAL = 60.0
 PRUNE_INTERVAL = 3600.0
 
@@ -71,7 +74,7 @@ class Maintenance(BackgroundThread):
 
     def run(self) -> None:
         """Do the periodic work until the thread is stopped."""
-        next_heartbeat = next_explanation = next_prune = 0.0
+        next_heartbeat = next_history = next_explanation = next_prune = 0.0
         while not self.stopping.wait(MAINTENANCE_INTERVAL):
             with self.survive_errors():
                 self._rules.reload_if_changed()
@@ -80,12 +83,15 @@ class Maintenance(BackgroundThread):
                 if uptime() >= next_heartbeat:
                     self._record_heartbeat()
                     next_heartbeat = uptime() + HEARTBEAT_INTERVAL
+                if uptime() >= next_history and not update_history(self._database):
+                    next_history = uptime() + HISTORY_INTERVAL
                 if uptime() >= next_explanation:
                     self.explain_unclaimed()
                     next_explanation = uptime() + EXPLAIN_INTERVAL
                 if uptime() >= next_prune:
                     pruned = prune_batch(self._database, self._retention, self._rules.current)
                     if pruned == EMPTY:
+                        self._metrics.worker.pruned_at.set_to_current_time()
                         next_prune = uptime() + PRUNE_INTERVAL
                     else:
                         log.info("pruned data older than BRIDGE_RETENTION", **vars(pruned))
@@ -121,7 +127,7 @@ class Maintenance(BackgroundThread):
             record_results(self._database, results)
             for result in results:
                 reason = result.failure.reason if result.failure else result.outcome
-                self._metrics.attempts.labels(result.delivery.connection, reason).inc()
+                self._metrics.worker.attempts.labels(result.delivery.connection, reason).inc()
 
     def _classify_abandoned(self, claimed: ClaimedDelivery, now: datetime) -> AttemptResult:
         action = self._accounts.action_of(claimed.delivery)

@@ -10,7 +10,8 @@ from contextlib import suppress
 from bridge.errors import StoreUnavailable
 from bridge.store.database import Database
 from bridge.store.results import AttemptResult, record_results
-from bridge.telemetry import Metrics, buffered_logging, log, mask_address
+from bridge.telemetry import buffered_logging, log, mask_address
+from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_thread import BackgroundThread
 from bridge.worker.in_flight import InFlight
 
@@ -111,4 +112,4 @@ class ResultWriter(BackgroundThread):
                     recipient=mask_address(delivery.recipient) or None,
                 )  # fmt: skip
         for labels, count in counts.items():
-            self._metrics.attempts.labels(*labels).inc(count)
+            self._metrics.worker.attempts.labels(*labels).inc(count)

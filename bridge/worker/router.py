@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from bridge.events import Event
-from bridge.rules.model import PlannedDelivery
+from bridge.rules.counting import History
+from bridge.rules.model import PlannedDelivery, Routing
 from bridge.rules.route import after_delivery, alerts, route
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.follow_ups import (
@@ -23,6 +24,7 @@ from bridge.store.follow_ups import (
 )
 from bridge.store.routing import route_unrouted
 from bridge.telemetry import log
+from bridge.telemetry.metrics import ProcessMetrics
 from bridge.worker.background_thread import BackgroundThread
 from bridge.worker.rules_reloader import RulesFile
 
@@ -35,9 +37,10 @@ POLL_INTERVAL = 5.0
 class Router(BackgroundThread):
     """Thread that routes stored events by the active rules."""
 
-    def __init__(self, database: Database, rules: RulesFile) -> None:
+    def __init__(self, database: Database, rules: RulesFile, metrics: ProcessMetrics | None = None) -> None:
         super().__init__("router")
         self._database = database
+        self._seconds = (metrics or ProcessMetrics()).routing_seconds
         self._rules = rules
         self._wake = threading.Event()
 
@@ -71,9 +74,17 @@ class Router(BackgroundThread):
     def run_once(self) -> int:
         """Route up to one batch of events and follow up on one batch of results; return how many were processed."""
         rules = self._rules.current
-        routed, failed_events = route_unrouted(
-            self._database, rules, lambda event, now, history: route(event, rules, now, history), BATCH
-        )
+        arrivals: list[datetime] = []
+
+        def route_event(event: Event, now: datetime, history: History) -> Routing:
+            arrivals.append(event.received_at)
+            return route(event, rules, now, history)
+
+        routed, failed_events = route_unrouted(self._database, rules, route_event, BATCH)
+        if routed:
+            now = self._database.clock.now()
+            for arrived_at in arrivals:
+                self._seconds.observe(max(0.0, (now - arrived_at).total_seconds()))
         for event_id in failed_events:
             log.error(
                 "routing failed unexpectedly",

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bridge.clock import uptime
-from bridge.telemetry import Metrics, log
+from bridge.telemetry import log
+from bridge.telemetry.metrics import Metrics
 from bridge.worker.account import Account, Accounts
 from bridge.worker.stall_detector import StallDetector
 
@@ -49,7 +50,7 @@ class RunningCalls:
         call = RunningCall(account, claimed_at, threading.get_ident(), requeue_others)
         with self._lock:
             self._calls.add(call)
-        self._metrics.attempts_running.labels(account.name).inc()
+        self._metrics.worker.attempts_running.labels(account.name).inc()
         return call
 
     def finish(self, call: RunningCall) -> bool:
@@ -57,7 +58,7 @@ class RunningCalls:
         with self._lock:
             self._calls.discard(call)
             given_up = call.given_up
-        self._metrics.attempts_running.labels(call.account.name).dec()
+        self._metrics.worker.attempts_running.labels(call.account.name).dec()
         return not given_up
 
     def give_up_overdue(self) -> None:
@@ -78,7 +79,7 @@ class RunningCalls:
                     call.given_up = True
                     given_up.append(call)
         for name in self._accounts.all():
-            self._metrics.attempts_overdue.labels(name).set(overdue[name])
+            self._metrics.worker.attempts_overdue.labels(name).set(overdue[name])
         for call in given_up:
             log.error(
                 "attempt does not return, its thread was replaced",

@@ -24,7 +24,8 @@ from bridge.store.database import Database
 from bridge.store.opt_outs import AddressHasher
 from bridge.store.policy_inputs import PolicyConfig
 from bridge.store.workers import deregister
-from bridge.telemetry import Metrics, log
+from bridge.telemetry import log
+from bridge.telemetry.metrics import Metrics
 from bridge.worker.account import Accounts
 from bridge.worker.attempt import AttemptRunner
 from bridge.worker.call_runner import CallRunner

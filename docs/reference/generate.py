@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any, cast, get_args
 
 import typer
-from prometheus_client.metrics import MetricWrapperBase
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from bridge.cli import app
@@ -26,7 +25,7 @@ from bridge.rules import load, parse_messaging, parse_rules, parse_steps, parse_
 from bridge.rules.keys import Section
 from bridge.settings import EnvironmentModel, Settings
 from bridge.store import schema
-from bridge.telemetry import Metrics
+from bridge.telemetry.metrics import Metrics
 from bridge.web.admin_service import AdminService
 from bridge.web.api import api_routes
 from bridge.web.query_params import MAX_LIMIT
@@ -164,12 +163,17 @@ def metrics() -> Iterator[str]:
     """Yield the page of every Prometheus metric."""
     yield "# Metrics"
     yield ""
-    yield "`GET /metrics` needs the admin token: `Authorization: Bearer $BRIDGE_ADMIN_TOKEN`."
+    yield (
+        "`GET /metrics` needs a token: `Authorization: Bearer $BRIDGE_METRICS_TOKEN`. A process exports the metrics that its "
+        "role has. Besides these, each exports `process_*` (memory, processor time, open files, start time), and `bridge "
+        "serve` exports `bridge_worker_process_*`, the same of its worker process."
+    )
     yield ""
 
     def rows() -> Iterator[tuple[str, ...]]:
-        for metric in vars(Metrics()).values():
-            if isinstance(metric, MetricWrapperBase):
+        metrics = Metrics()
+        for group in (metrics.process, metrics.web, metrics.worker, metrics.database):
+            for metric in group.metrics():
                 [family] = metric.describe()
                 name = f"{family.name}_total" if family.type == "counter" else family.name
                 labels = ", ".join(f"`{label}`" for label in metric._labelnames)

@@ -23,7 +23,7 @@ from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 from bridge.store.queries import list_events
 from bridge.store.routing import route_unrouted
-from bridge.telemetry import Metrics
+from bridge.telemetry.metrics import Metrics
 from bridge.web.access import Access, TokenTable
 from bridge.web.admin import AdminAuth
 from bridge.web.admin_service import AdminService

@@ -23,7 +23,7 @@ from bridge.store.connections import all_connections, register_accounts, resume
 from bridge.store.database import Database
 from bridge.store.delivery_status import apply_callback
 from bridge.store.operator_actions import retry
-from bridge.telemetry import Metrics
+from bridge.telemetry.metrics import Metrics
 from bridge.testing import Connected
 from bridge.web.callbacks import callback_routes
 from bridge.web.rejection_log import RejectionLog

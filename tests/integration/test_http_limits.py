@@ -20,7 +20,7 @@ from starlette.routing import Route
 from bridge.cli import http_limits
 from bridge.cli.connection_limits import ConnectionLimits, connections_for
 from bridge.cli.http_limits import MAX_HEADERS, MAX_PIPELINED
-from bridge.telemetry import Metrics
+from bridge.telemetry.metrics import Metrics
 from bridge.web.rejection_log import RejectionLog
 from tests.asgi_server import serving
 
@@ -90,7 +90,7 @@ class Server:
     def rejected(self, reason: str) -> float:
         """Return how many requests were rejected for this reason."""
         return (
-            self.metrics.registry.get_sample_value("bridge_rejected_requests_total", {"reason": reason}) or 0
+            self.metrics.web.registry.get_sample_value("bridge_rejected_requests_total", {"reason": reason}) or 0
         )
 
 

@@ -13,7 +13,7 @@ import pytest
 from bridge.connector import Limits
 from bridge.store.connections import connection_statuses
 from bridge.store.database import Database
-from bridge.telemetry import Metrics
+from bridge.telemetry.metrics import Metrics
 from bridge.worker import account_threads, maintenance, running_calls
 from bridge.worker.account import Account
 from bridge.worker.account_threads import AccountThreads
@@ -58,7 +58,7 @@ def test_attempts_that_hang_neither_stop_the_connection_nor_blame_the_process(
     try:
         until(lambda: engine.show(behind)["state"] == "succeeded")
         assert [engine.show(each)["state"] for each in stuck] == ["running"] * 2
-        overdue = partial(metrics.worker_registry.get_sample_value, labels={"connection": "desk"})
+        overdue = partial(metrics.worker.registry.get_sample_value, labels={"connection": "desk"})
         until(lambda: overdue("bridge_attempts_overdue") == overdue("bridge_attempts_running") == 2)
         monkeypatch.setattr(maintenance, "LEASE", timedelta(0))
         engine.database.clock.advance(seconds=31)
@@ -68,7 +68,7 @@ def test_attempts_that_hang_neither_stop_the_connection_nor_blame_the_process(
             ("outcome_unknown", "timeout", "no complete response within 2 s")
         }
         labels = {"connection": "desk", "reason": "timeout"}
-        until(lambda: metrics.worker_registry.get_sample_value("bridge_attempts_total", labels) == 2)
+        until(lambda: metrics.worker.registry.get_sample_value("bridge_attempts_total", labels) == 2)
         [status] = connection_statuses(engine.database)
         assert status.recent_failures == 2
     finally:

@@ -23,7 +23,7 @@ from bridge.signing import sign
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 from bridge.store.queries import list_rejected_requests
-from bridge.telemetry import Metrics
+from bridge.telemetry.metrics import Metrics
 from bridge.testing import connect, load_connector
 from bridge.web import rejection_log as rejection_log_module
 from bridge.web import webhook
@@ -59,7 +59,7 @@ class Service:
             return client.recv(4096)
 
     def rejected(self, reason: str) -> float:
-        value = self.metrics.registry.get_sample_value("bridge_rejected_requests_total", {"reason": reason})
+        value = self.metrics.web.registry.get_sample_value("bridge_rejected_requests_total", {"reason": reason})
         return value or 0
 
 

@@ -20,7 +20,7 @@ from bridge.store.delivery_status import apply_callback
 from bridge.store.follow_ups import follow_up_deliveries
 from bridge.store.opt_out_list import list_opt_outs
 from bridge.store.results import record_results
-from bridge.telemetry import Metrics
+from bridge.telemetry.metrics import Metrics
 from bridge.testing import Connected, connect, load_connector
 from bridge.web.app import _store_unavailable
 from bridge.web.callbacks import callback_routes
@@ -138,7 +138,7 @@ def test_callbacks_are_counted_by_response_status(
     post(client, path, {"From": PHONE, "Body": "hello"})
     counts = {
         (sample.labels["callback"], sample.labels["status"]): sample.value
-        for family in metrics.callbacks.collect()
+        for family in metrics.web.callbacks.collect()
         for sample in family.samples
         if sample.name.endswith("_total")
     }

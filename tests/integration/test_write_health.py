@@ -22,8 +22,8 @@ from bridge.store import ingest, stalled_transactions, write_health
 from bridge.store.database import Database
 from bridge.store.queries import list_events, list_rejected_requests
 from bridge.store.write_health import check_write
-from bridge.telemetry import Metrics
-from bridge.web import group_commit, health
+from bridge.telemetry.metrics import Metrics
+from bridge.web import group_commit, health, shared_call
 from bridge.web.app import create_app
 from bridge.web.rejection_log import RejectionLog
 from bridge.web.webhook import Receiver, ReceiverSettings
@@ -189,7 +189,7 @@ def test_probe_does_not_wait_for_a_hanging_disk(
     sqlite_service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A write that hangs in the kernel cannot be ended; its event and all others are answered nevertheless."""
-    monkeypatch.setattr(health, "CHECK_LIMIT", 0.1)
+    monkeypatch.setattr(shared_call, "CHECK_LIMIT", 0.1)
     monkeypatch.setattr(group_commit, "MAX_WAIT", 0.3)
     service, disk_works = sqlite_service, threading.Event()
 
@@ -224,7 +224,7 @@ def test_partition_is_answered_503_and_nothing_is_lost_or_doubled(
     monkeypatch.setattr(ingest, "REQUEST_LIMIT", 0.4)
     monkeypatch.setattr(write_health, "REQUEST_LIMIT", 0.4)
     monkeypatch.setattr(stalled_transactions, "POLL_INTERVAL", 0.02)
-    monkeypatch.setattr(health, "CHECK_LIMIT", 0.2)
+    monkeypatch.setattr(shared_call, "CHECK_LIMIT", 0.2)
     monkeypatch.setattr(group_commit, "MAX_WAIT", 0.6)
     with proxied(postgres_url) as proxy:
         database = Database(proxy.url, clock)

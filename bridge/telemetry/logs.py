@@ -1,4 +1,4 @@
-"""Telemetry: structured logs and Prometheus metrics.
+"""Structured logs.
 
 Log entries contain fields, never payloads. All fields pass through `mask`, so that a phone number or an address that
 slips into a message is not written to disk in full.
@@ -19,7 +19,6 @@ from functools import lru_cache
 from typing import Any, Final, TextIO
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from bridge.printable import printable
 
@@ -189,116 +188,3 @@ def configure_logging(style: str, stream: TextIO | None = None) -> None:
     root.setLevel(logging.INFO)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-LOGIN_RESULTS: Final = ("succeeded", "wrong_token", "too_many", "cross_site")
-
-
-class Metrics:
-    """The Prometheus metrics of the service.
-
-    `registry` has the metrics of the serving process. `worker_registry` has those of the worker, which may be another
-    process. `db_registry` has those read from the database, which are absent while it is unavailable.
-    """
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.db_registry = CollectorRegistry()
-        self.worker_registry = CollectorRegistry()
-        self.webhook_requests = Counter(
-            "bridge_webhook_requests",
-            "Webhook requests, by response status",
-            ["status"],
-            registry=self.registry,
-        )
-        self.rejected_requests = Counter(
-            "bridge_rejected_requests",
-            "Requests and connections from outside that were rejected, by reason",
-            ["reason"],
-            registry=self.registry,
-        )
-        self.open_connections = Gauge(
-            "bridge_open_connections", "Open connections to the HTTP server", registry=self.registry
-        )
-        self.logins = Counter(
-            "bridge_logins",
-            "Logins to the dashboard, and refused tokens, by result",
-            ["result"],
-            registry=self.registry,
-        )
-        for result in LOGIN_RESULTS:
-            self.logins.labels(result)
-        self.callbacks = Counter(
-            "bridge_callbacks",
-            "Callbacks of providers (message statuses, replies), by connection, name and response status",
-            ["connection", "callback", "status"],
-            registry=self.registry,
-        )
-        self.unreadable_contact_fields = Counter(
-            "bridge_unreadable_contact_fields",
-            "Fields of the contact that stored events had a value for, but none that could be read, by field",
-            ["field"],
-            registry=self.registry,
-        )
-        self.unreadable_event_fields = Counter(
-            "bridge_unreadable_event_fields",
-            "Other documented fields of stored events whose value could not be read, by path",
-            ["field"],
-            registry=self.registry,
-        )
-        self.attempts = Counter(
-            "bridge_attempts", "Attempts, by connection and reason (`succeeded` if the action took effect)",
-            ["connection", "reason"], registry=self.worker_registry,
-        )  # fmt: skip
-        self.attempt_seconds = Histogram(
-            "bridge_attempt_duration_seconds",
-            "Duration of attempts",
-            ["connection"],
-            registry=self.worker_registry,
-        )
-        self.attempts_running = Gauge(
-            "bridge_attempts_running", "Attempts that have started and have no result",
-            ["connection"], registry=self.worker_registry,
-        )  # fmt: skip
-        self.attempts_overdue = Gauge(
-            "bridge_attempts_overdue", "Running attempts that are past their deadline: their connector hangs",
-            ["connection"], registry=self.worker_registry,
-        )  # fmt: skip
-        self.database_up = Gauge(
-            "bridge_database_up",
-            "1 if the database can be written and read; otherwise the metrics read from it are absent",
-            registry=self.registry,
-        )
-        self.store_errors = Counter(
-            "bridge_store_errors",
-            "Transactions of the serving process that failed, by kind (`disk_full`, `read_only`, `unreachable`, ...)",
-            ["kind"],
-            registry=self.registry,
-        )
-        self.disk_free = Gauge(
-            "bridge_database_disk_free_bytes", "Free bytes on the disk of the SQLite database", registry=None
-        )
-        """Registered only if the database is SQLite."""
-        self.deliveries = Gauge(
-            "bridge_deliveries", "Deliveries, by state", ["state"], registry=self.db_registry
-        )
-        self.unrouted = Gauge("bridge_events_unrouted", "Events not yet routed", registry=self.db_registry)
-        self.oldest_due = Gauge(
-            "bridge_oldest_due_delivery_age_seconds", "Time since the oldest due delivery became due",
-            registry=self.db_registry,
-        )  # fmt: skip
-        self.paused = Gauge(
-            "bridge_connection_paused", "1 if a connection is paused or its circuit breaker is open", ["connection"],
-            registry=self.db_registry,
-        )  # fmt: skip
-        self.workers = Gauge(
-            "bridge_workers_alive", "Workers on this database with a heartbeat within the last minute",
-            registry=self.db_registry,
-        )  # fmt: skip
-        self.worker_up = Gauge("bridge_local_worker_up", "1 if the worker process responds", registry=None)
-        """Registered only if this process has a worker process."""
-        self.rules_reload_ok = Gauge(
-            "bridge_rules_last_reload_successful",
-            "1 if the rules file on disk is the one in use",
-            registry=self.registry,
-        )
