@@ -36,15 +36,16 @@ def _same_word(word: str, other: str) -> bool:
 
 
 def _words(name: str) -> list[str]:
-    words = _split(name)
+    words = name_words(name)
     return [word for word in words if word not in _TITLES] or words
 
 
-def _split(name: str) -> list[str]:
+def name_words(name: str) -> list[str]:
+    """Return the words of a name without case, accents and punctuation: `["sean", "oneill"]` for `Seán O'Neill`."""
     decomposed = unicodedata.normalize("NFKD", name.casefold().translate(_LETTERS))
     letters = "".join(char for char in decomposed if not unicodedata.combining(char))
     return re.findall(r"[^\W_]+", letters.replace("'", "").replace("\u2019", ""))
 
 
-_TITLES = frozenset(word for title in TITLES | SUFFIXES for word in _split(title) if len(word) > 1)
+_TITLES = frozenset(word for title in TITLES | SUFFIXES for word in name_words(title) if len(word) > 1)
 """Words that do not distinguish people."""

@@ -40,7 +40,7 @@ from bridge.store.deliveries import Delivery, lock_deliveries
 from bridge.store.details import delete_details
 from bridge.store.driver_errors import translate_errors
 from bridge.store.opt_outs import hash_address, recipient_lock_key
-from bridge.store.retention import ERASED
+from bridge.store.retention import ERASED, NO_PERSONAL_DATA
 from bridge.store.transitions import Change, apply_transitions
 from bridge.store.undeliverable import clear_undeliverable
 from bridge.telemetry import mask_address
@@ -205,11 +205,8 @@ def _clear_events(conn: Connection, event_ids: Sequence[str], now: datetime) -> 
         update(_EVENTS)
         .where(_EVENTS.c.id.in_(event_ids))
         .values(
-            body=None,
-            phone=None,
-            email=None,
-            trace=None,
-            routed_at=func.coalesce(_EVENTS.c.routed_at, literal(now, schema.Instant())),
+            dict(NO_PERSONAL_DATA)
+            | {"routed_at": func.coalesce(_EVENTS.c.routed_at, literal(now, schema.Instant()))}
         )
     )
 

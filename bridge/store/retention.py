@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, case, delete, exists, or_, select, text, tuple_, update
 
@@ -17,6 +19,12 @@ BATCH = 1000
 """Rows per transaction, so that pruning never delays other work for long."""
 ERASED = '{"erased":true}'
 """The `params` of a delivery that was pruned or erased."""
+
+
+NO_PERSONAL_DATA: Final[Mapping[str, Any]] = dict.fromkeys(
+    ("body", "phone", "email", "contact_name", "contact_sort_name", "trace")
+)
+"""The columns of an event that was pruned or erased."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +105,7 @@ def _prune_events(database: Database, retention: timedelta) -> int:
             select(events.c.id).where(events.c.id.in_(event_ids)).order_by(events.c.id).with_for_update()
         )
         result = conn.execute(
-            update(events)
-            .where(events.c.id.in_(event_ids), ~needed)
-            .values(body=None, phone=None, email=None, trace=None)
+            update(events).where(events.c.id.in_(event_ids), ~needed).values(NO_PERSONAL_DATA)
         )
         return result.rowcount
 

@@ -16,6 +16,8 @@ from sqlalchemy import Connection, Select, select
 
 from bridge.clock import uptime
 from bridge.contacts.address import address_key
+from bridge.contacts.name import MAX_READ
+from bridge.contacts.same_name import name_words
 from bridge.errors import StoreUnavailable
 from bridge.events import Event
 from bridge.ids import new_id
@@ -36,6 +38,8 @@ class RoutingResult:
 
     trace: str
     deliveries: Sequence[dict[str, Any]]
+    names: Mapping[str, str | None]
+    """The columns by which the contact is found: `search_names`."""
     failed: bool = False
     """True if routing raised an error, which the trace then names."""
 
@@ -149,7 +153,10 @@ def _route_batch(
             conn,
             schema.events,
             ["id"],
-            [{"id": event_id, **marks, "trace": result.trace} for event_id, result in results.items()],
+            [
+                {"id": event_id, **marks, **result.names, "trace": result.trace}
+                for event_id, result in results.items()
+            ],
         )
     return len(results), [event_id for event_id, result in results.items() if result.failed]
 
@@ -179,11 +186,19 @@ def _route_one(event: Event, rules: Rules, route: Route, now: datetime, history:
     try:
         routing = route(event, now, history)
         trace = json.dumps([item.to_json() for item in routing.traces])
-        return RoutingResult(
-            trace, [delivery_row(planned, event, rules.hash, now) for planned in routing.planned]
-        )
+        rows = [delivery_row(planned, event, rules.hash, now) for planned in routing.planned]
+        return RoutingResult(trace, rows, search_names(event.contact.name))
     except Exception as error:
-        return RoutingResult(_error_trace(error), [], failed=True)
+        return RoutingResult(_error_trace(error), [], search_names(None), failed=True)
+
+
+def search_names(name: str | None) -> dict[str, str | None]:
+    """Return `contact_name` and `contact_sort_name` of an event whose contact has this name."""
+    words = name_words(name[:MAX_READ]) if name else []
+    return {
+        "contact_name": " ".join(words) or None,
+        "contact_sort_name": " ".join([words[-1], *words[:-1]]) if len(words) > 1 else None,
+    }
 
 
 def _error_trace(error: Exception) -> str:

@@ -28,9 +28,13 @@ def incoming(**changes: Any) -> IncomingEvent:
     return IncomingEvent(read_event(raw, NOW), raw)
 
 
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection:sqlalchemy.exc.SAWarning")
+@pytest.mark.filterwarnings("ignore:autogenerate skipping:UserWarning")
 def test_migrations_create_exactly_the_schema(database: Database) -> None:
+    # Expressions of indexes are not compared: SQLite does not return them, PostgreSQL returns them in its own words.
+    options = {"include_object": lambda _, name, *__: name != "events_phone_ending"}
     with database.read() as conn:
-        assert compare_metadata(MigrationContext.configure(conn), schema.metadata) == []
+        assert compare_metadata(MigrationContext.configure(conn, opts=options), schema.metadata) == []
 
 
 def test_second_upgrade_changes_nothing(database: Database) -> None:

@@ -1,4 +1,4 @@
-"""History of the connections: their pauses, their numbers of attempts, and repeated attempts in one row."""
+"""History for the overview: pauses and attempts of connections, counts per hour, repeated attempts in one row."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("drained_at", sa.BigInteger()),
     )
     op.create_index("connection_pauses_started", "connection_pauses", ["started_at"])
-    current = sa.text("ended_at IS NULL")
+    current = sa.text("drained_at IS NULL")
     op.create_index(
         "connection_pauses_current",
         "connection_pauses",
@@ -42,4 +42,22 @@ def upgrade() -> None:
         sa.Column("milliseconds", sa.BigInteger(), nullable=False),
     )
     op.create_index("connection_stats_started", "connection_stats", ["started_at"])
+    op.create_table(
+        "hourly_counts",
+        sa.Column("started_at", sa.BigInteger(), primary_key=True),
+        sa.Column("kind", sa.Text(), primary_key=True),
+        sa.Column("name", sa.Text(), primary_key=True),
+        sa.Column("state", sa.Text(), primary_key=True),
+        sa.Column("reason", sa.Text(), primary_key=True),
+        sa.Column("total", sa.Integer(), nullable=False),
+        sa.Column("last_at", sa.BigInteger()),
+    )
+    finished = sa.text("finished_at IS NOT NULL")
+    op.create_index(
+        "deliveries_finished",
+        "deliveries",
+        ["finished_at"],
+        sqlite_where=finished,
+        postgresql_where=finished,
+    )
     op.add_column("attempts", sa.Column("repeats", sa.Integer(), nullable=False, server_default=sa.text("0")))

@@ -1,4 +1,4 @@
-"""Names of contacts, for the search."""
+"""Search for contacts by name, by the beginning of an address or conversation ID, and by the end of a phone number."""
 
 from __future__ import annotations
 
@@ -8,11 +8,41 @@ from alembic import op
 revision = "0012"
 down_revision = "0011"
 
+_PHONE_ENDING = " || ".join(f"substr(phone, length(phone) - {place}, 1)" for place in range(4))
+_REPLACED = {
+    "events_conversation": ["conversation_id"],
+    "events_phone": ["phone", "email"],
+    "events_email": ["email", "phone"],
+}
+
 
 def upgrade() -> None:
-    """Add the column and its index. Events received before have no name."""
-    op.add_column("events", sa.Column("contact_name", sa.Text()))
-    is_known = sa.text("contact_name IS NOT NULL")
+    """Add the columns and indexes. Events routed before have no name."""
+    for column in ("contact_name", "contact_sort_name"):
+        op.add_column("events", sa.Column(column, sa.Text()))
+        _create_index(f"events_{column}", [column], f"{column} IS NOT NULL")
     op.create_index(
-        "events_contact_name", "events", ["contact_name"], sqlite_where=is_known, postgresql_where=is_known
+        "events_phone_ending",
+        "events",
+        [sa.text(f"({_PHONE_ENDING})"), "phone"],
+        sqlite_where=sa.text("phone IS NOT NULL AND routed_at IS NOT NULL"),
+        postgresql_where=sa.text("phone IS NOT NULL AND routed_at IS NOT NULL"),
+    )
+    if op.get_bind().dialect.name == "postgresql":
+        for name, columns in _REPLACED.items():
+            op.drop_index(name, "events")
+            _create_index(
+                name, columns, None if name == "events_conversation" else f"{columns[0]} IS NOT NULL"
+            )
+
+
+def _create_index(name: str, columns: list[str], condition: str | None) -> None:
+    where = None if condition is None else sa.text(condition)
+    op.create_index(
+        name,
+        "events",
+        columns,
+        sqlite_where=where,
+        postgresql_where=where,
+        postgresql_ops={columns[0]: "text_pattern_ops"},
     )

@@ -1,0 +1,91 @@
+"""Contact summaries: the people that a set of events is about, one line for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from bridge.store import schema
+from bridge.store.event_rows import event_from_row
+
+
+@dataclass(frozen=True)
+class ContactSummary:
+    """A person, as lists show them."""
+
+    event_id: str
+    """The newest of the events: `/contacts/{event_id}` is the person's page."""
+    name: str | None
+    """As the newest event with a name gives it."""
+    phones: Sequence[str]
+    emails: Sequence[str]
+    event_type: str
+    """Type of the newest event."""
+    last_seen_at: datetime
+    """When the newest event was received."""
+    events: int
+    """How many of the given events are about the person."""
+
+
+@dataclass
+class _Group:
+    """The events that share an address, newest first."""
+
+    ids: list[str] = field(default_factory=list)
+    named_id: str = ""
+    addresses: set[str] = field(default_factory=set)
+
+
+def summarize_contacts(
+    conn: Connection, rows: Sequence[Any], default_country: str | None, limit: int
+) -> list[ContactSummary]:
+    """Return the people of these event rows (`id`, `phone`, `email`, `contact_name`), newest first.
+
+    Events that share a phone number or an email address are about one person. Events without both are left out.
+    """
+    groups = _groups(rows)[:limit]
+    ids = {event_id for group in groups for event_id in (group.ids[0], group.named_id) if event_id}
+    table = schema.events
+    columns = table.c["id", "type", "conversation_id", "dedupe_key", "received_at", "body"]
+    events = {row.id: row for row in conn.execute(select(*columns).where(table.c.id.in_(ids)))}
+    return [_summary(group, events, default_country) for group in groups]
+
+
+def _summary(group: _Group, events: Mapping[str, Any], default_country: str | None) -> ContactSummary:
+    newest = events[group.ids[0]]
+    named = events.get(group.named_id)
+    return ContactSummary(
+        event_id=newest.id,
+        name=None if named is None else event_from_row(named, default_country).contact.name,
+        phones=sorted(address for address in group.addresses if "@" not in address),
+        emails=sorted(address for address in group.addresses if "@" in address),
+        event_type=newest.type,
+        last_seen_at=newest.received_at,
+        events=len(group.ids),
+    )
+
+
+def _groups(rows: Sequence[Any]) -> list[_Group]:
+    by_address: dict[str, _Group] = {}
+    groups: dict[int, _Group] = {}
+    for row in rows:
+        addresses = {address for address in (row.phone, row.email) if address}
+        if not addresses:
+            continue
+        known = list({id(group): group for a in addresses if (group := by_address.get(a))}.values())
+        group = known[0] if known else _Group()
+        groups[id(group)] = group
+        for other in known[1:]:
+            group.ids = sorted({*group.ids, *other.ids}, reverse=True)
+            group.named_id = max(group.named_id, other.named_id)
+            addresses |= other.addresses
+            del groups[id(other)]
+        group.ids.append(row.id)
+        group.named_id = group.named_id or (row.id if row.contact_name else "")
+        group.addresses |= addresses
+        by_address |= dict.fromkeys(group.addresses, group)
+    return sorted(groups.values(), key=lambda group: group.ids[0], reverse=True)
