@@ -57,6 +57,7 @@ from bridge.store.details import request_details, waits_for_details
 from bridge.store.idempotency import reserve_keys
 from bridge.store.opt_out_queries import add_queries, waits_for_crm
 from bridge.store.opt_outs import recipient_lock_key
+from bridge.store.pause_history import record_pause_change
 from bridge.store.policy_inputs import PolicyConfig, decide_all, load_policy_data
 from bridge.store.request_budget import RequestBudget, acquire_budget
 from bridge.store.routing import events_by_delivery
@@ -145,7 +146,9 @@ def claim(
         columns = _count_messages(allowed, counts, caps, now)
         held = next((decision for decision in decisions.values() if isinstance(decision, Hold)), None)
         if held is not None:
-            columns |= total_cap_pause(held.detail)
+            pause = total_cap_pause(held.detail)
+            record_pause_change(conn, account, pause, now)
+            columns |= pause
             database.publish(conn, [EVENTS_TOPIC])
         budget.spend(conn, len(calls), now, columns)
     log_state_change(capacity.connection, columns)

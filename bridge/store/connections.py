@@ -32,6 +32,7 @@ from bridge.policy import MessageCounts
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
 from bridge.store.database import Database
+from bridge.store.pause_history import end_pause, record_pause_change
 from bridge.store.pauses import ALL_CONNECTIONS, INDEFINITELY, ConnectionStatus, Pause
 from bridge.telemetry import log, mask
 
@@ -117,6 +118,7 @@ def register_accounts(database: Database, fingerprints: Mapping[str, str]) -> No
                 .values(NOT_PAUSED)
             )
             if resumed.rowcount:
+                end_pause(conn, name, database.now(conn))
                 log_state_change(name, NOT_PAUSED)
             conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(settings_fingerprint=fingerprint))
 
@@ -188,6 +190,7 @@ def record_outcomes(
     if fingerprint_of is not None and values.get("pause_cause") in _ENDED_BY_NEW_SETTINGS:
         # Not the last registered one: during a rolling restart a process may still use the old settings.
         values |= {"settings_fingerprint": fingerprint_of(name)}
+    record_pause_change(conn, connection, values, now)
     conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(values))
     return values
 
@@ -300,23 +303,20 @@ def operator_pause(reason: str) -> dict[str, Any]:
 def pause(database: Database, name: str, reason: str, actor: str) -> None:
     """Pause a connection for an operator, until `resume`."""
     with database.write() as conn:
-        lock_connection(database, conn, name)
-        record_audit(
-            conn,
-            database.now(conn),
-            actor,
-            "pause",
-            [name],
-            {"reason": reason} if reason else None,
-        )
-        conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(operator_pause(reason)))
+        connection, columns = lock_connection(database, conn, name), operator_pause(reason)
+        now = database.now(conn)
+        record_audit(conn, now, actor, "pause", [name], {"reason": reason} if reason else None)
+        record_pause_change(conn, connection, columns, now, actor)
+        conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(columns))
 
 
 def resume(database: Database, name: str, actor: str) -> None:
     """End any pause, and reset the counted failures and messages."""
     with database.write() as conn:
-        lock_connection(database, conn, name)
-        record_audit(conn, database.now(conn), actor, "resume", [name])
+        connection = lock_connection(database, conn, name)
+        now = database.now(conn)
+        record_audit(conn, now, actor, "resume", [name])
+        record_pause_change(conn, connection, NOT_PAUSED, now)
         conn.execute(
             update(_TABLE)
             .where(_TABLE.c.name == name)

@@ -11,8 +11,9 @@ from sqlalchemy import delete, select, update
 
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
-from bridge.store.connections import operator_pause
+from bridge.store.connections import lock_connection, operator_pause
 from bridge.store.database import Database
+from bridge.store.pause_history import end_pause, record_pause_change
 from bridge.store.pauses import ALL_CONNECTIONS
 
 AUDIT_TARGET = "all connections"
@@ -28,11 +29,12 @@ def pause_all(database: Database, reason: str, actor: str) -> None:
     Attempts that have started, and those that start while this is written, are not interrupted.
     """
     with database.write() as conn:
-        row = {"name": ALL_CONNECTIONS, "failures": 0, "successes": 0, "alert_due": False}
-        conn.execute(database.insert_new(_TABLE), [row])
-        conn.execute(update(_TABLE).where(_IS_ROW).values(operator_pause(reason)))
+        before, columns = lock_connection(database, conn, ALL_CONNECTIONS), operator_pause(reason)
+        now = database.now(conn)
+        record_pause_change(conn, before, columns, now, actor)
+        conn.execute(update(_TABLE).where(_IS_ROW).values(columns))
         detail = {"reason": reason} if reason else None
-        record_audit(conn, database.now(conn), actor, "pause", [AUDIT_TARGET], detail)
+        record_audit(conn, now, actor, "pause", [AUDIT_TARGET], detail)
 
 
 def resume_all(database: Database, actor: str) -> bool:
@@ -43,7 +45,9 @@ def resume_all(database: Database, actor: str) -> bool:
     with database.write() as conn:
         if not conn.execute(delete(_TABLE).where(_IS_ROW)).rowcount:
             return False
-        record_audit(conn, database.now(conn), actor, "resume", [AUDIT_TARGET])
+        now = database.now(conn)
+        end_pause(conn, ALL_CONNECTIONS, now)
+        record_audit(conn, now, actor, "resume", [AUDIT_TARGET])
         names = conn.execute(select(_TABLE.c.name)).scalars().all()
         database.publish(conn, names)
     return True

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, bindparam, update
 from bridge.lifecycle import PauseCause
 from bridge.store import schema
 from bridge.store.connections import NOT_PAUSED, PROBE_INTERVAL, ConnectionState, log_state_change
+from bridge.store.pause_history import end_pause
 
 MAX_DEBT_SECONDS = 10
 """How long calls that took more requests than expected delay the next ones, at most."""
@@ -78,6 +79,7 @@ def acquire_budget(
     if is_probe:
         calls = min(calls, 1)
     elif connection.pause_cause is not None and not is_capped:
+        end_pause(conn, name, connection.paused_until or now)
         conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(NOT_PAUSED))
         log_state_change(name, NOT_PAUSED)
     if per_second is None:

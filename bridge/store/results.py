@@ -21,10 +21,12 @@ from bridge.policy import event_precedence
 from bridge.store import schema
 from bridge.store.bulk import bulk_update
 from bridge.store.claimed_delivery import ClaimedDelivery
+from bridge.store.connection_stats import FinishedAttempt, count_attempts
 from bridge.store.connections import log_state_change, record_outcomes, take_back_messages
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, DELIVERY_STATES, Delivery
 from bridge.store.opt_outs import OptOutChange, save_opt_outs
+from bridge.store.repeated_attempts import Probe, fold_repeats
 from bridge.store.request_budget import take_requests
 from bridge.store.routing import events_by_delivery
 from bridge.store.transitions import Change, apply_transitions
@@ -100,6 +102,15 @@ def record_results(
             name: record_outcomes(database, conn, name, by_connection[name], now, fingerprint_of)
             for name in sorted(by_connection)
         }
+        count_attempts(
+            conn,
+            [
+                FinishedAttempt(item.delivery.connection, item.claimed.started_at, item.failure)
+                for item in results
+                if item.affects_connection
+            ],
+            now,
+        )
         _settle_requests(conn, results)
         _take_back_unsent(database, conn, results)
         rows = {
@@ -116,6 +127,7 @@ def record_results(
         }
         outdated: list[ClaimedDelivery] = []
         current: list[Change] = []
+        probes: list[Probe] = []
         opt_outs: list[OptOutChange] = []
         problems: list[DeliveryProblem] = []
         for item in results:
@@ -131,6 +143,8 @@ def record_results(
             if row.message_status is not None and item.external_id in (None, row.external_id):
                 item = _with_reported_status(item, row.external_id, row.message_status, row.detail)
             current.append(_change(item, DELIVERY_STATES[row.state], now))
+            if item.claimed.probe:
+                probes.append(_probe(item))
             channel, recipient, connection = (
                 item.delivery.channel, item.delivery.recipient, item.delivery.connection
             )  # fmt: skip
@@ -144,6 +158,7 @@ def record_results(
             ["delivery_id", "fencing_token"],
             [_attempt_row(item, now) for item in results],
         )
+        fold_repeats(conn, probes, now)
         save_opt_outs(database, conn, opt_outs, now)
         save_undeliverable(conn, problems, now)
         apply_transitions(database, conn, current, now)
@@ -207,6 +222,14 @@ def _attempt_row(item: AttemptResult, now: datetime) -> dict[str, Any]:
         "reason": item.transition.reason,
         "detail": item.transition.detail or None,
     }
+
+
+def _probe(item: AttemptResult) -> Probe:
+    delivery, transition = item.delivery, item.transition
+    return Probe(
+        delivery.id, item.claimed.fencing_token, delivery.connection, delivery.kind, item.outcome,
+        transition.reason, transition.detail or None,
+    )  # fmt: skip
 
 
 def _change(item: AttemptResult, current_state: DeliveryState, now: datetime) -> Change:

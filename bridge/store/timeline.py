@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from bridge.clock import format_timestamp
+
 
 def describe_state(delivery: Mapping[str, Any]) -> str:
     """Return a delivery's state in a few words: `succeeded: delivered`, `suppressed: frequency_capped`."""
@@ -21,11 +23,7 @@ def timeline(delivery: Mapping[str, Any]) -> list[tuple[datetime, str]]:
 def _entries(delivery: Mapping[str, Any]) -> Iterator[tuple[datetime, str]]:
     yield delivery["created_at"], "created"
     for attempt in delivery["attempt_history"]:
-        kind = "attempt" if attempt["kind"] == "send" else "lookup"
-        yield attempt["started_at"], f"{kind} {attempt['fencing_token']} started"
-        if attempt["finished_at"] is not None:
-            result = ": ".join(filter(None, (attempt["outcome"], attempt["reason"], attempt["detail"])))
-            yield attempt["finished_at"], f"{kind} {attempt['fencing_token']} finished: {result}"
+        yield from _attempt_entries(attempt)
     if delivery["message_status_at"] is not None:
         yield delivery["message_status_at"], f"message status: {delivery['message_status']}"
     for item in delivery["follow_ups"]:
@@ -34,6 +32,22 @@ def _entries(delivery: Mapping[str, Any]) -> Iterator[tuple[datetime, str]]:
         yield entry["created_at"], describe_audit_entry(entry)
     if delivery["finished_at"] is not None:
         yield delivery["finished_at"], describe_state(delivery)
+
+
+def _attempt_entries(attempt: Mapping[str, Any]) -> Iterator[tuple[datetime, str]]:
+    """Yield the start and the end of an attempt; of attempts that share a row, one entry for all of them."""
+    kind = "attempt" if attempt["kind"] == "send" else "lookup"
+    result = ": ".join(filter(None, (attempt["outcome"], attempt["reason"], attempt["detail"])))
+    started_at, finished_at = attempt["started_at"], attempt["finished_at"]
+    if attempt["repeats"]:
+        yield (
+            started_at,
+            f"{attempt['repeats'] + 1} {kind}s until {format_timestamp(finished_at)} UTC: {result}",
+        )
+        return
+    yield started_at, f"{kind} {attempt['fencing_token']} started"
+    if finished_at is not None:
+        yield finished_at, f"{kind} {attempt['fencing_token']} finished: {result}"
 
 
 def describe_audit_entry(entry: Mapping[str, Any]) -> str:
