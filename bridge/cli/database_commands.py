@@ -1,7 +1,8 @@
-"""`bridge db upgrade` and `bridge prune`: maintain the database."""
+"""`bridge db` and `bridge prune`: maintain the database."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,13 +17,14 @@ def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     group = typer.Typer(no_args_is_help=True, help=_db.__doc__)
     group.callback()(_db)
-    group.command()(upgrade)
+    for command in (upgrade, current, backup, restore):
+        group.command()(command)
     app.add_typer(group, name="db", rich_help_panel=_PANEL)
     app.command(rich_help_panel="Manage deliveries")(prune)
 
 
 def _db() -> None:
-    """Manage the database schema."""
+    """Migrate the database, back it up and restore it."""
 
 
 def upgrade(as_json: Json = False) -> None:
@@ -46,6 +48,119 @@ def upgrade(as_json: Json = False) -> None:
     render(Record({"version": version}, f"The database is at version {version}."), as_json)
 
 
+def current(as_json: Json = False) -> None:
+    """Print the version of the database's schema, and that of this version of the bridge. Changes nothing."""
+    from bridge.cli.db import open_store
+    from bridge.settings import Settings, environment
+    from bridge.store.migrate import current_revision, is_known, newest_revision
+
+    with open_store(Settings.load(environment())) as database:
+        version = current_revision(database) or ""
+    newest = newest_revision()
+    text = f"The database is at version {version}, as this version of the bridge needs it."
+    if version != newest:
+        text = f"The database is at version {version}; `bridge db upgrade` migrates it to {newest}."
+    if not is_known(version):
+        text = (
+            f"The database is at version {version}, of a newer version of the bridge than this one, which needs "
+            f"{newest}. This version works on it, because migrations only add to the schema."
+        )
+    render(Record({"version": version, "newest": newest, "is_known": is_known(version)}, text), as_json)
+
+
+def backup(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The new file. It must not exist.", show_default=False)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Write a checked copy of the SQLite database to a file, while the service runs.
+
+    It contains personal data, and only its owner can read it. For PostgreSQL, use pg_dump.
+    """
+    from bridge.cli.db import open_store
+    from bridge.cli.delivery_commands import current_operator
+    from bridge.cli.output import print_status
+    from bridge.cli.restore import require_sqlite
+    from bridge.errors import StoreUnavailable
+    from bridge.settings import Settings, environment
+    from bridge.store.audit_log import record_audit
+    from bridge.store.sqlite_backup import back_up
+
+    settings = Settings.load(environment())
+    require_sqlite(settings, "pg_dump --format=custom --file=FILE")
+    with open_store(settings) as database:
+        content = back_up(database, file)
+        try:
+            with database.write() as conn:
+                record_audit(
+                    conn, database.now(conn), current_operator(), "backup", ["database"], {"file": file.name}
+                )
+        except StoreUnavailable as error:  # the backup of a full disk is worth more than its entry
+            print_status(f"the audit log has no entry of this backup: {error}")
+    text = (
+        f"Wrote {file}: {content.size / 1e6:,.1f} MB, {pluralize(content.events, 'event')}, version {content.revision} "
+        "of the schema. The copy passed SQLite's integrity check."
+    )
+    render(Record(vars(content) | {"file": str(file)}, text), as_json)
+
+
+def restore(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A file that `bridge db backup` has written.", show_default=False
+        ),
+    ],
+    pause: Annotated[
+        bool,
+        typer.Option(
+            "--pause/--no-pause",
+            help="Pause all connections, because the backup does not know what was sent since.",
+        ),
+    ] = True,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Replace the SQLite database with a backup. The service must be stopped.
+
+    The replaced database is kept next to it. The backup does not know what was sent after it was written, so all
+    connections are paused: look at what waits, cancel what was sent, then run `bridge resume --all`. For PostgreSQL,
+    use pg_restore.
+    """
+    from bridge.cli.delivery_commands import current_operator
+    from bridge.cli.restore import require_sqlite
+    from bridge.cli.restore import restore as restore_database
+    from bridge.clock import format_timestamp
+    from bridge.settings import Settings, environment
+
+    settings = Settings.load(environment())
+    path = require_sqlite(settings, "pg_restore")
+    if not yes:
+        typer.confirm(f"Replace {path} with {file}?", abort=True, err=True)
+    restored = restore_database(settings, file, pause=pause, actor=current_operator())
+    content = restored.backup
+    newest = (
+        f", the last one of {format_timestamp(content.newest_event_at)} UTC"
+        if content.newest_event_at
+        else ""
+    )
+    lines = [f"Restored {file}: {pluralize(content.events, 'event')}{newest}."]
+    if restored.replaced is not None:
+        lines.append(f"The replaced database is {restored.replaced}. Delete it when you no longer need it.")
+    if pause:
+        lines += [
+            "All connections are paused: what was sent after the backup would be sent again.",
+            "See what waits: bridge deliveries --state pending --state retrying --state running",
+            "Cancel what was already sent (bridge cancel ID...), then run: bridge resume --all",
+        ]
+    record = {
+        "file": str(file), "database": str(path), "events": content.events, "newest_event_at": content.newest_event_at,
+        "version": restored.revision, "replaced": restored.replaced and str(restored.replaced), "paused": pause,
+    }  # fmt: skip
+    render(Record(record, "\n".join(lines)), as_json)
+
+
 def prune(
     older_than: Annotated[
         str | None,
@@ -65,7 +180,7 @@ def prune(
     from bridge.cli.dry_run import load_file
     from bridge.settings import Settings, environment
     from bridge.store.audit_log import record_audit
-    from bridge.store.operator_actions import events_between
+    from bridge.store.replay import events_between
     from bridge.store.retention import prune as prune_store
 
     minimum_age = None if older_than is None else parse_duration_option(older_than, "--older-than")

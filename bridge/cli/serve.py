@@ -49,6 +49,7 @@ def serve(
     from bridge.cli import server
     from bridge.cli.bootstrap import Role, build_service
     from bridge.cli.generated_token import show_generated_token, write_generated_token
+    from bridge.cli.server_lock import sqlite_server_lock
     from bridge.cli.web_service import build_receiver
     from bridge.cli.worker_supervisor import Supervisor
     from bridge.secret_settings import WEAK_SECRET_ADVICE
@@ -61,7 +62,7 @@ def serve(
     _warn_about_unrecognized_variables(environ)
     host, port = host or settings.bridge_host, settings.bridge_port if port is None else port
     with (
-        server.sqlite_server_lock(settings.bridge_database_url) as lock_fds,
+        sqlite_server_lock(settings.bridge_database_url) as lock_fds,
         server.listen(host, port) as listener,
     ):
         service = build_service(Role.RECEIVER if no_worker else Role.SERVER, environ, insecure=insecure)

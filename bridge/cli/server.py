@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import os
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import uvicorn
 import uvloop
 
 from bridge.cli.bootstrap import Service
 from bridge.cli.connection_limits import ConnectionLimits, connections_for, raise_file_limit
-from bridge.cli.db import sqlite_path
 from bridge.cli.process import STOP_SECONDS, exit_immediately, tune_gc
 from bridge.cli.web_service import WebService
 from bridge.cli.worker_supervisor import Supervisor
-from bridge.clock import uptime
 from bridge.errors import ConfigError, StoreUnavailable
 from bridge.settings import local_url
 from bridge.telemetry import log
@@ -30,8 +25,6 @@ from bridge.telemetry import log
 RULES_POLL_SECONDS = 2.0
 SWITCH_INTERVAL_SECONDS = 0.0005
 """Maximum time a computing thread delays a response; Python's default of 5 ms adds up over many requests."""
-LOCK_TIMEOUT_SECONDS = 5.0
-"""Maximum time a starting server waits until the worker of a killed server has exited."""
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers usually keep idle connections, so that they do not use a connection that is closing."""
 
@@ -182,64 +175,3 @@ def listen(host: str, port: int) -> socket.socket:
 def url_of(listener: socket.socket) -> str:
     """Return the URL of the service on this machine."""
     return local_url(*listener.getsockname()[:2])
-
-
-@contextlib.contextmanager
-def sqlite_server_lock(url: str) -> Iterator[tuple[int, ...]]:
-    """Hold the lock of the one server of a SQLite file. Raise ConfigError if another server holds it.
-
-    Yield the file descriptors that the worker process must inherit. The kernel releases the lock when all processes
-    with these descriptors have exited. The worker of a killed server exits shortly after it, so wait a few seconds.
-    """
-    path = sqlite_path(url)
-    if path is None:
-        yield ()
-        return
-    real_path = path.resolve()  # the same lock for every symbolic link
-    with _open_lock_file(real_path.with_name(real_path.name + ".lock")) as handle:
-        end = uptime() + LOCK_TIMEOUT_SECONDS
-        while not _try_lock(handle):
-            owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
-            if uptime() >= end or _is_other_process(owner):
-                raise ConfigError(
-                    f"{path} is already served by process {owner or 'unknown'}, and SQLite allows only one: stop that "
-                    "process, or use PostgreSQL (BRIDGE_DATABASE_URL) to run several"
-                ) from None
-            time.sleep(0.05)
-        with contextlib.suppress(OSError):  # the database itself reports a full disk
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        yield (handle,)
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _is_other_process(pid: str) -> bool:
-    """Return whether another process with this ID exists. The current ID is left over from a previous container."""
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:  # a process of another user
-        return True
-    return int(pid) != os.getpid()
-
-
-@contextlib.contextmanager
-def _open_lock_file(path: Path) -> Iterator[int]:
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write {path}: {error.strerror}; the folder of the database must be writable"
-        ) from None
-    try:
-        yield handle
-    finally:
-        os.close(handle)

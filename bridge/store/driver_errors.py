@@ -47,7 +47,7 @@ ADVICE: Final = {
     "cannot_open": "check BRIDGE_DATABASE_URL, the permissions of the file and its folder, and the limit of open files",
     "too_many_connections": "raise max_connections of PostgreSQL, or run fewer processes",
     "out_of_memory": "give the process or the database server more memory",
-    "damaged": "restore a backup as described in docs/operations.md",
+    "damaged": "restore a backup as described in docs/deployment.md",
     "unexpected": "this is a bug: report it with this entry",
 }
 """Kind -> advice for the operator."""

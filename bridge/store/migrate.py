@@ -17,16 +17,34 @@ def upgrade(database: Database) -> str:
 
     A database of a newer version is left unchanged: its migrations are additive, so this version can use it.
     """
-    config = Config()
-    config.set_main_option("script_location", str(files("bridge.store") / "migrations"))
-    revisions = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    config = _config()
     with database.migration() as conn:
         revision = MigrationContext.configure(conn).get_current_revision()
-        if revision is not None and revision not in revisions:
+        if revision is not None and not is_known(revision):
             return revision
         config.attributes["connection"] = conn
         command.upgrade(config, "head")
         return MigrationContext.configure(conn).get_current_revision() or ""
+
+
+def newest_revision() -> str:
+    """Return the revision that this version needs."""
+    return _scripts().get_current_head() or ""
+
+
+def is_known(revision: str) -> bool:
+    """Return whether this version has the migration; one of a newer version is not known."""
+    return any(script.revision == revision for script in _scripts().walk_revisions())
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(files("bridge.store") / "migrations"))
+    return config
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
 
 
 def current_revision(database: Database) -> str | None:

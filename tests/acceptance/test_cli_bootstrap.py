@@ -11,7 +11,7 @@ import pytest
 
 from bridge.cli.bootstrap import Role, Service, build_service
 from bridge.cli.db import open_store
-from bridge.cli.server import sqlite_server_lock
+from bridge.cli.server_lock import sqlite_server_lock
 from bridge.cli.web_service import build_receiver
 from bridge.connector.discovery import Registry, read_settings
 from bridge.errors import ConfigError, StoreUnavailable

@@ -27,6 +27,10 @@ class Postgres:
         arguments = ("-w", "-m", mode, "-D", str(self._server.pgdata), "stop")
         pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
 
+    def program(self, name: str) -> str:
+        """Return the path of one of PostgreSQL's programs, in the version of the server."""
+        return str(Path(self._server.bin_path) / name)
+
     def start(self) -> None:
         self._server.ensure_postgres_running()
 

@@ -21,7 +21,7 @@ from sqlalchemy import event as events
 from sqlalchemy import select
 
 from bridge.cli.bootstrap import registry_for
-from bridge.cli.server import sqlite_server_lock
+from bridge.cli.server_lock import sqlite_server_lock
 from bridge.clock import Clock, uptime
 from bridge.connector import DeadlineAdapter, deadline, enforce_deadline, http_client
 from bridge.errors import (

@@ -27,6 +27,7 @@ PAGES = {
         "README.md",
         "CONTRIBUTING.md",
         "SECURITY.md",
+        "docs/deployment.md",
         "docs/design.md",
         "docs/email.md",
         "docs/getting-started.md",
