@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge.errors import Refused
@@ -64,10 +64,14 @@ class AdminAuth:
         self._logins = metrics.web.logins
         self._wrong_tokens = wrong_tokens
         self._proxy_login = proxy_login or ProxyLogin()
+        self._pages: Sequence[Route] = ()
         self._public_host = urlsplit(public_url).netloc if public_url else None
 
     def require_admin(self, routes: Sequence[BaseRoute]) -> Sequence[BaseRoute]:
         """Return a mount that requires authentication for `routes` and for every unknown path. It must come last."""
+        self._pages = [
+            route for route in routes if isinstance(route, Route) and "GET" in (route.methods or ())
+        ]
         middleware = [Middleware(AdminAuthMiddleware, auth=self)]
         return [Mount("", routes=[*routes, Route("/{path:path}", _not_found)], middleware=middleware)]
 
@@ -80,7 +84,8 @@ class AdminAuth:
         ]
 
     async def _show_login(self, request: Request) -> Response:
-        return _login_page(request, request.query_params.get("next", ""))
+        query = request.query_params
+        return _login_page(request, query.get("next", ""), has_ended="ended" in query)
 
     async def _login(self, request: Request) -> Response:
         """Exchange the token for a session cookie."""
@@ -167,7 +172,7 @@ class AdminAuth:
         """Return whose session the request belongs to, or the response that asks for a login."""
         sessions = self._sessions_of(request)
         found = await asyncio.to_thread(find_session, self._database, sessions) if sessions else None
-        return sessions[found] if found else _login_required(request)
+        return sessions[found] if found else self._login_required(request)
 
     async def _by_token(self, request: Request, token: str) -> Principal | Response:
         """Return who has the token, or the response that refuses it."""
@@ -179,6 +184,36 @@ class AdminAuth:
         except Refused as error:
             return JSONResponse({"error": error.detail}, error.status, {"Retry-After": "2"})
         return _unauthorized("invalid admin token")
+
+    def _login_required(self, request: Request) -> Response:
+        """Return the response that asks for a login.
+
+        After the login the browser opens the page that it asked for. An action is not carried out then: its page is
+        opened, for the operator to confirm it again.
+        """
+        if not prefers_html(request):
+            return _unauthorized("send the admin token: `Authorization: Bearer ...` (BRIDGE_ADMIN_TOKEN)")
+        login = f"{root_path(request)}login"
+        if request.method not in SAFE_METHODS:
+            return RedirectResponse(
+                f"{login}?ended=1&next={quote(self._page_of_action(request.url.path))}", 303
+            )
+        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        if request.headers.get("sec-fetch-site") == "cross-site":
+            # A link from another site, such as a chat, does not carry the cookie. A redirect from our own page does.
+            return render(
+                request, "continue.html", status=401, target=f"{root_path(request)}{path.lstrip('/')}"
+            )
+        return RedirectResponse(f"{login}?next={quote(path)}", 303)
+
+    def _page_of_action(self, path: str) -> str:
+        """Return the path of the page from which an action starts: the nearest path above it that is a page."""
+        while path.strip("/") and not path.startswith("/api/"):
+            scope = {"type": "http", "method": "GET", "path": path}
+            if any(route.matches(scope)[0] is Match.FULL for route in self._pages):
+                return path
+            path = path.rpartition("/")[0]
+        return ""
 
     def is_cross_site(self, request: Request, *, default: bool = False) -> bool:
         """Return whether another site made the browser send this request; `default` if no header says so."""
@@ -213,19 +248,6 @@ def _bearer_token(request: Request) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _login_required(request: Request) -> Response:
-    if not prefers_html(request):
-        return _unauthorized("send the admin token: `Authorization: Bearer ...` (BRIDGE_ADMIN_TOKEN)")
-    login = f"{root_path(request)}login"
-    if request.method not in SAFE_METHODS:
-        return RedirectResponse(login, 303)
-    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    if request.headers.get("sec-fetch-site") == "cross-site":
-        # A link from another site, such as a chat, does not carry the cookie. A redirect from our own page does.
-        return render(request, "continue.html", status=401, target=f"{root_path(request)}{path.lstrip('/')}")
-    return RedirectResponse(f"{login}?next={quote(path)}", 303)
-
-
 def _unauthorized(message: str) -> Response:
     return JSONResponse({"error": message}, 401, {"WWW-Authenticate": 'Bearer realm="bridge"'})
 
@@ -238,12 +260,15 @@ def _forbidden(request: Request, access: Access) -> Response:
     return JSONResponse({"error": f"this token opens {opens}; send another one"}, 403)
 
 
-def _login_page(request: Request, next_path: str, error: Refused | None = None) -> Response:
+def _login_page(
+    request: Request, next_path: str, error: Refused | None = None, *, has_ended: bool = False
+) -> Response:
     return render(
         request,
         "login.html",
         status=error.status if error else 200,
         next_path=next_path,
+        has_ended=has_ended,
         error=error.detail if error else "",
     )
 

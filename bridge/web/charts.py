@@ -163,4 +163,4 @@ def _description(label: str, series: Sequence[ChartSeries]) -> str:
 
 
 def _named(name: str, value: int) -> str:
-    return f"{value:,} {name[:1].lower()}{name[1:]}"
+    return f"{name} {value:,}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -19,17 +20,25 @@ from bridge.web.frame import plain_frame
 
 
 def render(
-    request: Request, template: str, *, status: int = 200, title: str = "", **values: Any
+    request: Request,
+    template: str,
+    *,
+    status: int = 200,
+    title: str = "",
+    headers: Mapping[str, str] | None = None,
+    **values: Any,
 ) -> HTMLResponse:
     """Return the page rendered from `template` with `values`, among them `frame`: the values of the layout."""
     values.setdefault("frame", plain_frame(request))
     text = _environment().get_template(template).render(root=root_path(request), title=title, **values)
-    return HTMLResponse(text, status)
+    return HTMLResponse(text, status, headers)
 
 
-def error_page(request: Request, status: int, title: str, message: str) -> HTMLResponse:
+def error_page(
+    request: Request, status: int, title: str, message: str, headers: Mapping[str, str] | None = None
+) -> HTMLResponse:
     """Return an error page; with navigation and search if the reader is logged in. It does not need the database."""
-    return render(request, "error.html", status=status, title=title, message=message)
+    return render(request, "error.html", status=status, title=title, message=message, headers=headers)
 
 
 def root_path(request: Request) -> str:
@@ -60,12 +69,14 @@ def _environment() -> Environment:
         "action_label": labels.action_label,
         "audit_details": format_details,
         "audit_entry": describe_audit_entry,
+        "file_name": labels.file_name,
         "exact_time": times.exact_time_filter,
         "iso8601": times.iso8601,
         "mask": mask_address,
         "reason_label": labels.reason_label,
         "time": times.time_filter,
         "timestamp": format_timestamp,
+        "use_label": labels.use_label,
     }
     environment.globals |= {"state_label": labels.state_label}
     return environment

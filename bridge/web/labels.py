@@ -78,6 +78,17 @@ def action_label(action: str, connection: str | None = None) -> str:
     return text if connection in (None, provider) else f"{text} ({connection})"
 
 
+def use_label(use: str) -> str:
+    """Return an action as reports about rules name it, `twilio.send_sms (twilio_eu)`, in words."""
+    action, _, connection = use.partition(" ")
+    return action_label(action, connection.strip("()") or None)
+
+
+def file_name(path: str) -> str:
+    """Return the last part of a path."""
+    return path.rpartition("/")[2]
+
+
 def provider_label(connector: str) -> str:
     """Return the name of a provider by the name of its connector."""
     return _PROVIDERS.get(connector, connector[:1].upper() + connector[1:])

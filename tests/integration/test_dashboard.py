@@ -420,7 +420,7 @@ def test_unavailable_database_returns_503_page(
 
     monkeypatch.setattr(site.database, "read", unavailable)
     response = browser.get("/")
-    assert (response.status_code, "Try again later" in response.text) == (503, True)
+    assert (response.status_code, "The database is unavailable" in response.text) == (503, True)
 
 
 # ------------------------------------------------------------ safety and structure

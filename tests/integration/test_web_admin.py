@@ -380,7 +380,27 @@ def test_logins_and_logouts_are_in_the_audit_log_and_counted(site: Site) -> None
 def test_form_after_session_expiry_redirects_to_login(site: Site) -> None:
     with site.browser(log_in=False) as browser:
         response = browser.post("/api/connections/desk/resume")
-        assert (response.status_code, response.headers["location"]) == (303, "../../../login")
+        assert response.headers["location"] == "../../../login?ended=1&next="
+
+
+@pytest.mark.parametrize(
+    ("action", "page"),
+    [
+        ("/stop", "/stop"),
+        ("/deliveries/dlv_1/retry", "/deliveries/dlv_1"),
+        ("/connections/a%20b/pause", "/connections"),
+        ("/rules/a/b/cancel", "/rules/a/b/cancel"),
+        ("/nothing/here", ""),
+    ],
+)
+def test_login_after_session_expiry_opens_page_of_action(site: Site, action: str, page: str) -> None:
+    with site.browser(log_in=False) as browser:
+        response = browser.post(action)
+        assert response.headers["location"].endswith(f"login?ended=1&next={page}")
+        login = browser.get(response.headers["location"].replace("../", ""))
+        assert "nothing was changed" in login.text
+        fields = {"token": TOKEN, "next": page}
+        assert browser.post("/login", data=fields).headers["location"] == f".{page or '/'}"
 
 
 # ------------------------------------------------------------ login at a proxy
