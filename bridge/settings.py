@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -20,6 +22,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     model_validator,
 )
@@ -221,10 +224,37 @@ def _check_folder(value: Path) -> Path:
     return value.resolve()
 
 
+def _check_certificates(value: str | Path) -> Path:
+    """Accept the path of a file with certificates in PEM format."""
+    path = _check_file(value)
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except (OSError, ssl.SSLError):
+        raise ValueError("has no certificate in PEM format (-----BEGIN CERTIFICATE-----)") from None
+    return path
+
+
+def _check_proxy(value: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(value.get_secret_value())
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.path not in ("", "/") or parts.query:
+        raise ValueError(
+            "write http:// or https://, the host and the port of the proxy, like http://proxy.example.com:3128, with "
+            "user:password@ before the host if it needs them (special characters percent-encoded)"
+        )
+    return value
+
+
 ExistingFolder = Annotated[Path, AfterValidator(_check_folder)]
 Duration = Annotated[timedelta, BeforeValidator(_check_duration)]
 DatabaseUrl = Annotated[str, AfterValidator(_check_database_url)]
 PublicUrl = Annotated[str, AfterValidator(_check_public_url)]
+CertificateFile = Annotated[Path, BeforeValidator(_check_certificates)]
+ProxySecret = Annotated[SecretStr, AfterValidator(_check_proxy)]
+Hosts = Annotated[tuple[str, ...], BeforeValidator(_split)]
 SecretFile = Annotated[Path, BeforeValidator(_check_file)]
 """Path of an existing file with a secret. An error does not repeat the value."""
 
@@ -309,6 +339,17 @@ class Settings(EnvironmentModel):
     bridge_trusted_proxies: Networks = ()
     """Addresses and networks of your reverse proxies, separated by commas. Their `X-Forwarded-For` is believed: logs
     then name the address of the client, not that of the proxy."""
+    bridge_ca_file: CertificateFile | None = None
+    """File with certificates (PEM) of your own authorities, trusted in addition to the public ones when the bridge calls
+    a provider."""
+    bridge_https_proxy: ProxySecret | None = None
+    """Proxy through which providers are called, like `http://user:password@proxy.example.com:3128`. Email does not use
+    it."""
+    bridge_no_proxy: Hosts = ()
+    """Hosts, domains (with their subdomains) and networks that are called without the proxy, separated by commas."""
+    bridge_stop_delay: Duration = timedelta(0)
+    """Time from SIGTERM until events are no longer accepted, in which `/readyz` already answers 503: for load balancers
+    and Kubernetes, 5s to 15s."""
     bridge_admin_token: AccessTokens = ()
     """Gives access to the dashboard, the API and the metrics. Several are separated by commas; one with a name
     (`ada:TOKEN,ben:TOKEN`) puts the name into the audit log. If not set, each `bridge serve` generates its own."""
@@ -318,6 +359,9 @@ class Settings(EnvironmentModel):
     """Header with the name of the user, if one of BRIDGE_TRUSTED_PROXIES logs users in. They have full access."""
     bridge_metrics_token: AccessTokens = ()
     """Gives access to `/metrics` only: for Prometheus."""
+    bridge_metrics_port: int | None = Field(None, ge=0, le=65535)
+    """Port on which `bridge worker` serves `/metrics`, `/healthz` and `/readyz`, at BRIDGE_HOST. `bridge serve` has them
+    on BRIDGE_PORT. If not set, `bridge worker` has no port."""
     bridge_secret_key: Secrets = ()
     """Encrypts unsubscribe links and hashes the opt-outs of erased contacts. To change it, put the new value before the
     old one, separated by a comma: links in emails already sent, and opt-outs already hashed, need the old one."""
@@ -329,6 +373,8 @@ class Settings(EnvironmentModel):
     """How long event bodies and the personal data of finished deliveries are kept."""
     bridge_require_tests: bool = False
     """If `true`, a rules file whose tests fail is not loaded, and the running rules stay in effect."""
+    bridge_log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe entries that are logged."""
     bridge_log_format: Literal["json", "console"] = "console"
     """`console` for humans, `json` for log collectors."""
 

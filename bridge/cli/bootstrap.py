@@ -78,6 +78,10 @@ class Service:
         if self.router is not None:
             self.router.start()
 
+    def is_alive(self) -> bool:
+        """Return whether the threads of the router and the worker run."""
+        return all(part is None or part.is_running for part in (self.router, self.worker))
+
     def stop(self, timeout: float = 25.0) -> bool:
         """Stop, and wait up to `timeout` seconds for running attempts. Return whether all of them finished."""
         if self.router is not None:

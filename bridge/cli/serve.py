@@ -49,6 +49,7 @@ def serve(
     from bridge.cli import server
     from bridge.cli.bootstrap import Role, build_service
     from bridge.cli.generated_token import show_generated_token, write_generated_token
+    from bridge.cli.listener import listen, url_of
     from bridge.cli.server_lock import sqlite_server_lock
     from bridge.cli.web_service import build_receiver
     from bridge.cli.worker_supervisor import Supervisor
@@ -58,19 +59,19 @@ def serve(
 
     environ = environment()
     settings = Settings.load(environ)
-    configure_logging(settings.bridge_log_format)
+    configure_logging(settings.bridge_log_format, settings.bridge_log_level)
     _warn_about_unrecognized_variables(environ)
     host, port = host or settings.bridge_host, settings.bridge_port if port is None else port
     with (
         sqlite_server_lock(settings.bridge_database_url) as lock_fds,
-        server.listen(host, port) as listener,
+        listen(host, port, "--host and --port (BRIDGE_HOST, BRIDGE_PORT)") as listener,
     ):
         service = build_service(Role.RECEIVER if no_worker else Role.SERVER, environ, insecure=insecure)
         supervisor = None if no_worker else Supervisor(
             environ, service.database, service.rules, service.metrics.process, lock_fds
         )
         web = build_receiver(service, supervisor.metrics if supervisor else None)
-        url = server.url_of(listener)
+        url = url_of(listener)
         token_file = write_generated_token(settings, web.generated_token) if web.generated_token else None
 
         def on_ready() -> None:
@@ -106,22 +107,22 @@ def _warn_about_unrecognized_variables(environ: Mapping[str, str]) -> None:
 def worker() -> None:
     """Route events and run deliveries without receiving webhooks.
 
-    Needs PostgreSQL. Any number of `bridge worker` and `bridge serve` processes can share one database.
+    Needs PostgreSQL. Any number of `bridge worker` and `bridge serve` processes can share one database. With
+    BRIDGE_METRICS_PORT, it serves its metrics and health checks.
     """
-    from bridge.cli import server
-    from bridge.cli.bootstrap import Role, build_service
     from bridge.cli.process import exit_process
+    from bridge.cli.worker_runner import run_worker
     from bridge.errors import ConfigError
     from bridge.settings import Settings, environment
     from bridge.telemetry import configure_logging
 
     environ = environment()
     settings = Settings.load(environ)
-    configure_logging(settings.bridge_log_format)
+    configure_logging(settings.bridge_log_format, settings.bridge_log_level)
     _warn_about_unrecognized_variables(environ)
     if settings.bridge_database_url.startswith("sqlite"):
         raise ConfigError(
             "`bridge worker` needs PostgreSQL: set BRIDGE_DATABASE_URL=postgresql://... "
             "With SQLite, `bridge serve` runs the only worker"
         )
-    exit_process(server.work_until_stopped(build_service(Role.WORKER, environ)))
+    exit_process(run_worker(environ))

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import uvicorn
 import uvloop
 
 from bridge.cli.bootstrap import Service
 from bridge.cli.connection_limits import ConnectionLimits, connections_for, raise_file_limit
-from bridge.cli.process import STOP_SECONDS, exit_immediately, tune_gc
+from bridge.cli.listener import HttpServer
+from bridge.cli.process import exit_immediately, tune_gc
 from bridge.cli.web_service import WebService
 from bridge.cli.worker_supervisor import Supervisor
-from bridge.errors import ConfigError, StoreUnavailable
-from bridge.settings import local_url
+from bridge.errors import StoreUnavailable
 from bridge.telemetry import log
 
 RULES_POLL_SECONDS = 2.0
@@ -27,25 +25,6 @@ SWITCH_INTERVAL_SECONDS = 0.0005
 """Maximum time a computing thread delays a response; Python's default of 5 ms adds up over many requests."""
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers usually keep idle connections, so that they do not use a connection that is closing."""
-
-
-class HttpServer(uvicorn.Server):
-    """uvicorn without signal handlers and with a callback when it listens."""
-
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_ready = on_ready
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Do nothing, because with its own handlers uvicorn exits with the signal instead of 0."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening."""
-        await super().startup(sockets)
-        if self.started:
-            self._on_ready()
 
 
 class ServiceRunner:
@@ -136,42 +115,3 @@ class ServiceRunner:
                 log.error("rules not reloaded", error=str(error), advice="retrying")
             except Exception as error:
                 log.error("unexpected error while watching the rules file, continuing", exc_info=error)
-
-
-def work_until_stopped(service: Service) -> bool:
-    """Run only the worker until a signal stops it. Return whether all running attempts finished."""
-    stop = threading.Event()
-
-    def on_stop(number: int, _: object) -> None:
-        if stop.is_set():
-            exit_immediately(number)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_stop)
-    tune_gc()
-    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=service.rules.reload).start())
-    service.start()
-    log.info("worker started")
-    stop.wait()
-    log.info("stopping", advice="a second signal stops immediately")
-    clean = service.stop(STOP_SECONDS)
-    service.close()
-    return clean
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raise ConfigError if the address cannot be used."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; "
-            "choose another address with --host and --port (BRIDGE_HOST, BRIDGE_PORT)"
-        ) from None
-
-
-def url_of(listener: socket.socket) -> str:
-    """Return the URL of the service on this machine."""
-    return local_url(*listener.getsockname()[:2])

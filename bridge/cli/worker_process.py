@@ -47,7 +47,8 @@ def main(descriptor: int, *inherited_fds: int) -> None:
     os.register_at_fork(after_in_child=partial(_close_all, (descriptor, *inherited_fds)))
     environ = dict(os.environ)  # the server has already merged `.env`
     try:
-        configure_logging(Settings.load(environ).bridge_log_format)
+        settings = Settings.load(environ)
+        configure_logging(settings.bridge_log_format, settings.bridge_log_level)
         match next(messages, None):
             case Start(rules):
                 service = build_service(Role.WORKER_PROCESS, environ, fallback_rules=rules)

@@ -213,8 +213,7 @@ def log_state_change(name: str, changed_columns: Mapping[str, Any]) -> None:
     if pause is None:
         log.info("connection resumed", connection=name)
         return
-    write = log.info if pause.cause == "rate_limit" else log.warning
-    write(
+    (log.info if pause.cause == "rate_limit" else log.warning)(
         "connection paused", connection=name, cause=pause.cause, until=pause.until and pause.until.isoformat(),
         reason=pause.reason, advice=pause.hint,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, Select, func, literal, select, text
 
@@ -122,7 +122,7 @@ def _backlog(conn: Connection, name: str, pause: Pause | None, now: datetime) ->
     return Backlog(name, pause, count, oldest)
 
 
-def _last_event() -> Select[tuple[datetime | None]]:
+def _last_event() -> Select[Any]:
     recent = (
         select(_EVENTS.c.type, _EVENTS.c.received_at)
         .order_by(_EVENTS.c.received_at.desc())

@@ -156,8 +156,12 @@ def _open_stderr() -> TextIO:
     return io.TextIOWrapper(buffer, sys.stderr.encoding, "backslashreplace", write_through=True)
 
 
-def configure_logging(style: str, stream: TextIO | None = None) -> None:
-    """Send logs to `stream` (default: stderr) as JSON lines or, with style `console`, as readable text."""
+def configure_logging(style: str, level: str = "info", stream: TextIO | None = None) -> None:
+    """Send logs to `stream` (default: stderr) as JSON lines or, with style `console`, as readable text.
+
+    `level` is the least severe one that is logged. Libraries log warnings and errors only, whatever the level.
+    """
+    minimum = logging.getLevelNamesMapping()[level.upper()]
     out: Any = LogStream(stream or _open_stderr())
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -174,7 +178,7 @@ def configure_logging(style: str, stream: TextIO | None = None) -> None:
     structlog.configure(
         processors=[*processors, renderer],
         logger_factory=structlog.WriteLoggerFactory(out),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(minimum),
         cache_logger_on_first_use=False,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
@@ -185,6 +189,6 @@ def configure_logging(style: str, stream: TextIO | None = None) -> None:
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(logging.INFO)
+    root.setLevel(max(minimum, logging.INFO))
     for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(max(minimum, logging.WARNING))

@@ -51,6 +51,11 @@ class BackgroundThread(ABC):
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    @property
+    def is_running(self) -> bool:
+        """True unless the thread has ended."""
+        return self._thread.is_alive()
+
     @contextmanager
     def survive_errors(self) -> Iterator[None]:
         """Log any error of the block and wait a moment, so that the thread continues."""

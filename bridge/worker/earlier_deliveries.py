@@ -27,8 +27,8 @@ def _report(database: Database, rules: Rules) -> None:
         return
     for item in found[:MAX_LINES]:
         log.warning(
-            item.message, rule=item.rule, change=item.change, waiting=item.waiting,
-            next_at=item.next_at.isoformat(), advice=item.advice,
+            "deliveries of a changed rule wait", rule=item.rule, change=item.change, waiting=item.waiting,
+            next_at=item.next_at.isoformat(), message=item.message, advice=item.advice,
         )  # fmt: skip
     if len(found) > MAX_LINES:
         log.warning(

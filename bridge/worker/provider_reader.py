@@ -95,7 +95,9 @@ class ProviderReader(ABC, Generic[Query]):
             account.submit(lambda: self._run(account, query, claimed_at))
         except RuntimeError as error:  # the machine cannot start another thread
             self._release(account, account.average_call_seconds)
-            log.error(f"failed to start thread for {self.what}", connection=account.name, error=str(error))
+            log.error(
+                "failed to start reading thread", what=self.what, connection=account.name, error=str(error)
+            )
 
     def _release(self, account: Account, seconds: float) -> None:
         with self._running_lock:
@@ -113,9 +115,11 @@ class ProviderReader(ABC, Generic[Query]):
                     take_requests(conn, account.name, count.sent - 1)
         except StoreUnavailable:
             # The rows are claimed again once their lease is over.
-            log.warning(f"failed to record {self.what}", connection=account.name)
+            log.warning("failed to record what a provider returned", what=self.what, connection=account.name)
         except Exception as error:
-            log.error(f"failed to read {self.what}", connection=account.name, exc_info=error)
+            log.error(
+                "failed to read from a provider", what=self.what, connection=account.name, exc_info=error
+            )
         finally:
             self._release(account, uptime() - started_at)
 

@@ -104,8 +104,7 @@ class ResultWriter(BackgroundThread):
                 delivery, transition = result.delivery, result.transition
                 reason = result.failure.reason if result.failure else None
                 counts[delivery.connection, reason or result.outcome] += 1
-                write = logger.info if transition.state == "succeeded" else logger.warning
-                write(
+                (logger.info if transition.state == "succeeded" else logger.warning)(
                     "attempt finished",
                     delivery=delivery.id, rule=delivery.rule, action=delivery.action, kind=delivery.kind,
                     outcome=result.outcome, state=transition.state, reason=reason, detail=transition.detail or None,

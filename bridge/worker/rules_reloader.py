@@ -57,6 +57,8 @@ class RulesFile:
         self.loaded_at = datetime.now(UTC)
         """When the active rules were loaded."""
         self.diagnostics: tuple[Diagnostic, ...] = ()
+        self.texts: Mapping[str, str] = {}
+        """Path -> text of the files that `diagnostics` are about."""
         self.load_error: str | None = None
         """Why the file on disk is not active; None if it is."""
         ending = "; the service does not start"
@@ -87,6 +89,7 @@ class RulesFile:
             except ConfigError as error:
                 self.load_error = str(error)
                 self.diagnostics = getattr(error, "diagnostics", ())
+                self.texts = getattr(error, "texts", {})
                 if not self._quiet:
                     log.error(
                         "rules not reloaded",
@@ -98,7 +101,7 @@ class RulesFile:
             except Exception:
                 self._last_stamp = None  # for example, the database is unavailable: the next check retries
                 raise
-            self.load_error, self.diagnostics = None, ()
+            self.load_error, self.diagnostics, self.texts = None, (), {}
             changed = rules.hash != self.current.hash
             self.current = rules
             if changed:

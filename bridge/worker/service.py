@@ -113,6 +113,11 @@ class Worker:
         self.dispatcher.start()
         self.result_writer.start()
 
+    @property
+    def is_running(self) -> bool:
+        """True unless one of its threads has ended."""
+        return all(thread.is_running for thread in (self.dispatcher, self.result_writer, self.maintenance))
+
     def stop(self, timeout: float = 25.0) -> bool:
         """Stop claiming and let running attempts finish within `timeout` seconds; return True if all of them did.
 

@@ -454,7 +454,7 @@ def logging_restored() -> Iterator[None]:
 def test_failed_reload_logs_each_diagnostic(tmp_path: Path, style: str) -> None:
     path, out = tmp_path / "rules.yaml", StringIO()
     path.write_text(DISABLED_RULE)
-    configure_logging(style, out)
+    configure_logging(style, stream=out)
     running = RulesFile(path, Registry(), {})
     path.write_text(INVALID_RULES.replace("text: hi", 'txt: "+14155550123"').replace("enabled", "enbaled"))
     assert not running.reload()
@@ -477,7 +477,7 @@ def test_failed_reload_logs_each_diagnostic(tmp_path: Path, style: str) -> None:
 @pytest.mark.parametrize("style", ["json", "console"])
 def test_log_masks_addresses_in_lists(style: str) -> None:
     out = StringIO()
-    configure_logging(style, out)
+    configure_logging(style, stream=out)
     log.error("rules not reloaded", diagnostics=["+14155550123 cannot be used", "nor can ada@mail.example"])
     assert "+141***23 cannot be used" in out.getvalue()
     assert "nor can a***@mail.example" in out.getvalue()

@@ -23,6 +23,7 @@ from tests.acceptance.service_process import (
     bridge_process,
     clean_environment,
     eventually,
+    free_port,
     running_service,
 )  # fmt: skip
 
@@ -201,9 +202,15 @@ def test_postgresql_allows_separate_receiver_and_worker(
     with running_service(tmp_path, sandbox.environment, BRIDGE_DATABASE_URL=postgres_url) as running:
         running.stop()  # the tables exist now
     receiver = running_service(tmp_path, sandbox.environment, "--no-worker", BRIDGE_DATABASE_URL=postgres_url)
-    with receiver as running, bridge_process(tmp_path, running.environ, "worker") as worker:
+    port = str(free_port())
+    environ = {"BRIDGE_METRICS_PORT": port, "BRIDGE_METRICS_TOKEN": "prometheus-of-this-test"}
+    with receiver as running, bridge_process(tmp_path, running.environ | environ, "worker") as worker:
         running.post(refresh_sample(sample("call.busy"), datetime.now(UTC)))
         assert eventually(lambda: len(sandbox.twilio.messages) == 1)
+        token = {"Authorization": "Bearer prometheus-of-this-test"}
+        counted = 'bridge_attempts_total{connection="twilio",reason="succeeded"} 1.0'
+        assert eventually(lambda: counted in httpx.get(f"http://127.0.0.1:{port}/metrics", headers=token).text)
+        assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
         worker.send_signal(signal.SIGHUP)
         time.sleep(0.2)
         worker.send_signal(signal.SIGTERM)
