@@ -11,12 +11,13 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, exists, func, select
 
 from bridge.contacts.address import address_key
 from bridge.contacts.parse import Contact
+from bridge.lifecycle import DeliveryState
 from bridge.policy.idempotency import describe_duplicate
 from bridge.policy.local_time import local_time
 from bridge.policy.zones import zones_of
@@ -40,12 +41,28 @@ _MAX_DELIVERIES: Final = 2000
 _EVENTS, _DELIVERIES, _KEYS = schema.events, schema.deliveries, schema.idempotency_keys
 
 
+ReportFilter = Literal["all", "messages", "records", "stopped"]
+"""Which events and deliveries of a contact: all, with messages, with other actions, with what was not done."""
+_STOPPED: Final = (
+    DeliveryState.SUPPRESSED,
+    DeliveryState.FAILED,
+    DeliveryState.CANCELLED,
+    DeliveryState.NEEDS_REVIEW,
+)
+_FILTERS: Final[Mapping[ReportFilter, ColumnElement[bool]]] = {
+    "messages": _DELIVERIES.c.channel.is_not(None),
+    "records": _DELIVERIES.c.channel.is_(None),
+    "stopped": _DELIVERIES.c.state.in_(_STOPPED),
+}
+"""The condition for the deliveries that a filter shows."""
+
+
 @dataclass(frozen=True)
 class ContactReport:
     """The answer of `bridge why`."""
 
     items: Sequence[Mapping[str, Any]]
-    """The events, newest last, each with its `deliveries` and with the `rules` that did not fire."""
+    """The events, newest last, each with its `deliveries` and with the `rules` that did not fire, nearest first."""
     next_cursor: str | None
     """Leads to the events before these."""
     opt_outs: Sequence[Mapping[str, Any]]
@@ -102,8 +119,9 @@ class _Clock:
 
 def report_contact(
     database: Database,
-    subject: str,
+    subject: str | Collection[str],
     *,
+    shown: ReportFilter = "all",
     since: datetime | None = None,
     time_zone: str,
     hash_address: AddressHasher | None = None,
@@ -113,18 +131,23 @@ def report_contact(
     """Report on a phone number or email address in any notation, or on a conversation ID.
 
     `time_zone` is `messaging.time_zone`, for contacts whose time zone nothing tells. Other addresses of the same
-    contact (`bridge.store.contact_links`) are included, and marked `other_address`.
+    contact (`bridge.store.contact_links`) are included, and marked `other_address`; not so if `subject` is a list of
+    stored addresses. `shown` selects events by their deliveries.
     """
-    term = subject.strip()
-    own = stored_addresses(term, database.default_country)
+    term = subject.strip() if isinstance(subject, str) else ""
+    own = stored_addresses(term, database.default_country) if isinstance(subject, str) else subject
     with database.read() as conn:
         own_keys = {address_key(address) for address in own}
-        linked = set[str]().union(*linked_addresses(conn, own_keys).values()) - own_keys
+        linked = set[str]()
+        if isinstance(subject, str):
+            linked = linked.union(*linked_addresses(conn, own_keys).values()) - own_keys
         about = {*own, *own_keys, *linked}
-        events, next_cursor = _events(conn, term, about, since, limit, cursor, database.default_country)
+        events, next_cursor = _events(
+            conn, term, about, since, limit, cursor, database.default_country, _FILTERS.get(shown)
+        )
         addresses = own_keys or set[str]().union(*(event.addresses for event in events))
         clock = _Clock(cached_time_zones(conn, {*addresses, *linked}, database.now(conn)), time_zone)
-        deliveries = _deliveries(conn, [event.fields["id"] for event in events])
+        deliveries = _deliveries(conn, [event.fields["id"] for event in events], _FILTERS.get(shown))
         rejected = _count_rejected(conn, since)
         items = [
             _item(event, deliveries.get(event.fields["id"], ()), clock)
@@ -147,12 +170,15 @@ def _events(
     limit: int,
     cursor: str | None,
     default_country: str | None,
+    with_delivery: ColumnElement[bool] | None,
 ) -> tuple[Sequence[_ReportedEvent], str | None]:
     """Return a page of events, newest first: about the addresses, of the conversation, or with a message to them."""
     ids = select(_EVENTS.c.id)
+    if with_delivery is not None:
+        ids = ids.where(exists().where(_DELIVERIES.c.event_id == _EVENTS.c.id, with_delivery))
     if since is not None:
         ids = ids.where(_EVENTS.c.received_at >= since)
-    conditions = [_EVENTS.c.conversation_id == term]
+    conditions = [_EVENTS.c.conversation_id == term] if term else []
     if addresses:
         to_contact = [
             _EVENTS.c.id.in_(select(_DELIVERIES.c.event_id).where(condition))
@@ -175,9 +201,13 @@ def _count_rejected(conn: Connection, since: datetime | None) -> int:
     return count
 
 
-def _deliveries(conn: Connection, event_ids: Sequence[str]) -> Mapping[str, Sequence[dict[str, Any]]]:
+def _deliveries(
+    conn: Connection, event_ids: Sequence[str], condition: ColumnElement[bool] | None
+) -> Mapping[str, Sequence[dict[str, Any]]]:
     """Return the deliveries of these events, oldest first; of a duplicate, what the completed delivery has done."""
     query = select(*_DELIVERIES.c[DELIVERY_SUMMARY]).where(_DELIVERIES.c.event_id.in_(event_ids))
+    if condition is not None:
+        query = query.where(condition)
     page = read_page(conn, query, _DELIVERIES.c.id, _MAX_DELIVERIES, None)
     duplicates = [item["id"] for item in page.items if item["reason"] == "duplicate"]
     first = _DELIVERIES.alias("first")
@@ -203,6 +233,7 @@ def _item(event: _ReportedEvent, deliveries: Sequence[dict[str, Any]], clock: _C
         item["local_time"] = local_time(item["finished_at"] or item["run_at"], zones)
         item["answer"] = ": ".join(filter(None, (describe_state(item), item["detail"])))
     rules = [trace for trace in event.traces or () if not trace.fired and not is_for_other_events(trace)]
+    rules.sort(key=lambda trace: (is_disabled(trace), len(unmet_conditions(trace))))
     return {
         **event.fields,
         "local_time": local_time(event.fields["occurred_at"], zones),

@@ -11,23 +11,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     and_,
     delete,
-    false,
     func,
     insert,
     literal,
-    or_,
     select,
-    text,
     update,
 )
 
 from bridge.contacts.address import address_key
-from bridge.contacts.email import email_spellings
-from bridge.contacts.phone import contains_number, national_forms
 from bridge.errors import ConfigError
 from bridge.ids import new_id
 from bridge.lifecycle import ALLOWED, DeliveryState, Transition
@@ -35,6 +29,12 @@ from bridge.policy import channels_of
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
 from bridge.store.contact_cache import delete_cached_contacts
+from bridge.store.contact_data import (
+    deliveries_mentioning,
+    events_mentioning,
+    mentions,
+    rejected_requests_mentioning,
+)
 from bridge.store.database import Database
 from bridge.store.deliveries import Delivery, lock_deliveries
 from bridge.store.details import delete_details
@@ -116,54 +116,13 @@ def _truncate_wal(database: Database) -> None:
 
 
 def _matching_events(database: Database, conn: Connection, address: str) -> list[str]:
-    """Return the IDs of events about the contact, and of those whose body contains the address anywhere."""
-    is_contact = or_(_EVENTS.c.phone == address, _EVENTS.c.email == address_key(address))
-    rows = conn.execute(
-        select(_EVENTS.c.id, _EVENTS.c.body, func.coalesce(is_contact, false()).label("is_contact"))
-        .where(or_(is_contact, _body_may_contain(database, "events", address)))
-        # Locked: an event that is being routed would get deliveries that this transaction does not see.
-        .order_by(_EVENTS.c.id)
-        .with_for_update(key_share=True)
-    )
-    return [row.id for row in rows if row.is_contact or _contains(database, row.body, address)]
-
-
-def _body_may_contain(database: Database, table: str, address: str) -> ColumnElement[bool]:
-    """Return the condition that a body has the characters of the address, in one of its spellings."""
-    search = "instr({0}.body, :{1}) > 0" if database.is_sqlite else "position(:{1} in {0}.body) > 0"
-    forms = sorted(email_spellings(address) if "@" in address else {address, *national_forms(address)})
-    return or_(
-        *(
-            text(search.format(table, f"needle{index}")).bindparams(**{f"needle{index}": form.encode()})
-            for index, form in enumerate(forms)
-        )
-    )
-
-
-def _contains(database: Database, body: bytes, address: str) -> bool:
-    """Return whether a body contains the address, and not only the same digits in another number."""
-    body_text = bytes(body).decode("utf-8", "replace")
-    if "@" in address:
-        return any(spelling in body_text for spelling in email_spellings(address))
-    return address in body_text or contains_number(body_text, address, database.default_country)
+    """Return the IDs of the events to erase, locked: one that is being routed would get deliveries unseen here."""
+    query = events_mentioning(database, address).with_for_update(key_share=True)
+    return [row.id for row in conn.execute(query) if mentions(database, row, address)]
 
 
 def _matching_deliveries(conn: Connection, address: str, events: Sequence[str]) -> list[Delivery]:
-    key = address_key(address)
-    mentions = [
-        func.lower(column).contains(key, autoescape=True)
-        for column in (_DELIVERIES.c.params, _DELIVERIES.c.idempotency_key, _DELIVERIES.c.concurrency_key)
-    ]
-    matching = lock_deliveries(
-        conn,
-        or_(
-            _DELIVERIES.c.event_id.in_(events),
-            _DELIVERIES.c.recipient == key,
-            _DELIVERIES.c.contact == key,
-            *mentions,
-        ),
-    )
-    return list(matching.values())
+    return list(lock_deliveries(conn, deliveries_mentioning(address, events)).values())
 
 
 def _clear_deliveries(conn: Connection, deliveries: Sequence[Delivery], address: str) -> None:
@@ -213,12 +172,7 @@ def _clear_events(conn: Connection, event_ids: Sequence[str], now: datetime) -> 
 
 def _clear_rejected_requests(database: Database, conn: Connection, address: str) -> int:
     table = schema.rejected_requests
-    rows = conn.execute(
-        select(table.c.id, table.c.body).where(
-            table.c.body.is_not(None), _body_may_contain(database, "rejected_requests", address)
-        )
-    )
-    request_ids = [row.id for row in rows if _contains(database, row.body, address)]
+    request_ids = rejected_requests_mentioning(database, conn, address)
     conn.execute(update(table).where(table.c.id.in_(request_ids)).values(body=None))
     return len(request_ids)
 

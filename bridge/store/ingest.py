@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import Connection, delete, func, or_, select
+from sqlalchemy import Connection, delete, func, or_, select, update
 
 from bridge.clock import uptime
 from bridge.contacts.address import address_key
@@ -103,6 +103,9 @@ def _store_batch(database: Database, events: Sequence[IncomingEvent]) -> list[In
             for index, row in enumerate(rows):
                 if row["id"] not in ids:
                     results[index] = _compare_with_stored(conn, events[index], row)
+            _count_duplicates(
+                conn, [row for row, result in zip(rows, results, strict=True) if result == "duplicate"]
+            )
         if inserted:
             database.publish(conn, [EVENTS_TOPIC])
     database.event_cache.add(
@@ -156,6 +159,21 @@ def _compare_with_stored(conn: Connection, incoming: IncomingEvent, row: dict[st
         )
         return "conflict"
     return "duplicate"
+
+
+def _count_duplicates(conn: Connection, rows: Sequence[Mapping[str, object]]) -> None:
+    """Count these events as received again. One that another transaction has locked is not waited for."""
+    if not rows:
+        return
+    events = schema.events
+    keys = {name: [row[name] for row in rows] for name in ("dedupe_key", "fallback_dedupe_key")}
+    stored = select(events.c.id).where(or_(*(events.c[name].in_(values) for name, values in keys.items())))
+    locked = stored.order_by(events.c.id).with_for_update(skip_locked=True)
+    conn.execute(
+        update(events)
+        .where(events.c.id.in_(conn.execute(locked).scalars().all()))
+        .values(duplicates=events.c.duplicates + 1)
+    )
 
 
 def _conflict(conn: Connection, incoming: IncomingEvent, row: dict[str, object]) -> str | None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Select, func, select, text
+from sqlalchemy import ColumnElement, Connection, Select, exists, func, or_, select, text
 
 from bridge.errors import BridgeError
-from bridge.events import Event
+from bridge.events import Event, StoredEvent
+from bridge.ids import time_of_id
 from bridge.lifecycle import DeliveryState, FailureReason, SuppressReason
 from bridge.store import schema
 from bridge.store.contact_rows import events_of, narrow
@@ -55,6 +56,15 @@ def external_ids_in_use(
         return set(rows.scalars())
 
 
+EXAMINED_EVENTS: Final = 5_000
+"""Events that a page with a filter without an index reads at most; `next_cursor` then leads to those before them."""
+_EVENTS = schema.events
+_EVENT_SUMMARY = _EVENTS.c[
+    "id", "type", "conversation_id", "phone", "email", "unreadable", "duplicates", "occurred_at", "received_at",
+    "routed_at", "dedupe_key", "body",
+]  # fmt: skip
+
+
 def list_events(
     database: Database,
     *,
@@ -65,38 +75,85 @@ def list_events(
     until: datetime | None = None,
     ids: Collection[str] | None = None,
     unreadable: bool = False,
+    not_routed: bool = False,
+    without_deliveries: bool = False,
     contact: Collection[str] = (),
 ) -> Page:
-    """List stored events, newest first, each with the names of its fields that could not be read.
+    """List stored events, newest first, each with the contact's name and the fields that could not be read.
 
-    `cursor` is the `next_cursor` of the previous page; `ids` selects events; `unreadable` selects events with such
-    fields; `contact` selects by stored phone numbers and email addresses.
+    `cursor` is the `next_cursor` of the previous page; a page that is not full may have one as well. `ids` selects
+    events; `unreadable` selects events with such fields; `not_routed` those that wait for the router;
+    `without_deliveries` routed events for which no rule fired; `contact` selects by stored phone numbers and email
+    addresses.
     """
-    table = schema.events
-    query = select(
-        *table.c[
-            "id", "type", "conversation_id", "phone", "email", "unreadable", "occurred_at", "received_at", "routed_at"
-        ]
-    )  # fmt: skip
-    if unreadable:
-        query = query.where(table.c.unreadable.is_not(None))
-    if event_type is not None:
-        query = query.where(table.c.type == event_type)
+    query = select(*_EVENT_SUMMARY)
     if since is not None:
-        query = query.where(table.c.received_at >= since)
+        query = query.where(_EVENTS.c.received_at >= since)
     if until is not None:
-        query = query.where(table.c.received_at < until)
+        query = query.where(_EVENTS.c.received_at < until)
+    if not_routed:
+        query = query.where(_EVENTS.c.routed_at.is_(None))
+    if unreadable:
+        query = query.where(_EVENTS.c.unreadable.is_not(None))
     if ids is not None:
-        query = query.where(table.c.id.in_(ids))
-    if contact:
-        query = narrow(query, events_of(contact))
+        query = query.where(_EVENTS.c.id.in_(ids))
+    rest = [] if event_type is None else [_EVENTS.c.type == event_type]
+    if without_deliveries:
+        has_deliveries = exists().where(schema.deliveries.c.event_id == _EVENTS.c.id)
+        rest += [_EVENTS.c.routed_at.is_not(None), ~has_deliveries]
     with database.read() as conn:
-        page = read_page(conn, query, query.selected_columns.id, limit, cursor)
+        if contact:
+            narrowed = narrow(query.where(*rest), events_of(contact))
+            page = read_page(conn, narrowed, narrowed.selected_columns.id, limit, cursor)
+        elif unreadable or ids is not None:
+            page = read_page(conn, query.where(*rest), _EVENTS.c.id, limit, cursor)
+        else:
+            page = _read_received(conn, query, rest, limit, cursor)
         counts = _delivery_counts(conn, [item["id"] for item in page.items])
         for item in page.items:
+            item["name"] = _contact_name(item, database.default_country)
             item["deliveries"] = counts.get(item["id"], {})
             item["unreadable"] = item["unreadable"].split(",") if item["unreadable"] else []
+            del item["body"], item["dedupe_key"]
         return page
+
+
+def _read_received(
+    conn: Connection,
+    query: Select[*tuple[Any, ...]],
+    rest: Sequence[ColumnElement[bool]],
+    limit: int,
+    cursor: str | None,
+) -> Page:
+    """Return a page in the order of receipt, of the rows that meet `rest` among the next `EXAMINED_EVENTS`."""
+    received_at, event_id = _EVENTS.c.received_at, _EVENTS.c.id
+    if cursor is not None:
+        position = conn.execute(select(received_at).where(event_id == cursor)).scalar_one_or_none()
+        position = position or time_of_id(cursor)
+        query = query.where(received_at <= position, or_(received_at < position, event_id < cursor))
+    horizon = None
+    if rest:
+        # The row behind the last one that is examined.
+        ordered = query.with_only_columns(event_id, received_at).order_by(received_at.desc(), event_id.desc())
+        horizon = conn.execute(ordered.offset(EXAMINED_EVENTS).limit(1)).one_or_none()
+        if horizon is not None:
+            query = query.where(received_at >= horizon.received_at)
+        query = query.where(*rest)
+    rows = conn.execute(query.order_by(received_at.desc(), event_id.desc()).limit(limit + 1)).all()
+    items = [dict(row._mapping) for row in rows[:limit]]
+    if len(rows) > limit:
+        return Page(items, items[-1]["id"])
+    return Page(items, None if horizon is None else horizon.id)
+
+
+def _contact_name(item: Mapping[str, Any], default_country: str | None) -> str | None:
+    """Return the name of an event's contact. None once the body was pruned or erased."""
+    if item["body"] is None:
+        return None
+    event = StoredEvent(
+        item["body"], item["type"], item["dedupe_key"], item["received_at"], item["id"], default_country
+    )
+    return event.contact.name
 
 
 def _delivery_counts(conn: Connection, event_ids: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -154,9 +211,14 @@ def show_event(database: Database, event_id: str) -> dict[str, Any]:
         event["contact"] = asdict(parsed.contact)
         event["unreadable_fields"] = [asdict(item) for item in parsed.unreadable_fields]
         event["trace"] = json.loads(row.trace) if row.trace else None
-        del event["body_sha256"], event["unreadable"]
-        of_event = select(*schema.deliveries.c[DELIVERY_SUMMARY]).where(schema.deliveries.c.event_id == event_id)
-        event["deliveries"] = read_page(conn, of_event, schema.deliveries.c.id, MAX_EVENT_DELIVERIES, None).items
+        for name in ("body_sha256", "unreadable", "contact_name", "contact_sort_name"):
+            del event[name]
+        of_event = select(*schema.deliveries.c[DELIVERY_SUMMARY]).where(
+            schema.deliveries.c.event_id == event_id
+        )
+        event["deliveries"] = read_page(
+            conn, of_event, schema.deliveries.c.id, MAX_EVENT_DELIVERIES, None
+        ).items
     return event
 
 

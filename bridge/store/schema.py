@@ -94,6 +94,8 @@ events = Table(
     Column("unreadable", Text,
            info=_doc("Names of the documented fields that had a value when the event was received, but none that "
                      "could be read, separated by commas. Null: none.")),
+    Column("duplicates", Integer, nullable=False, default=0, server_default=text("0"),
+           info=_doc("How often the event was received again, at least.")),
     Column("occurred_at", Instant, nullable=False,
            info=_doc("When the event happened: the timestamp of the body, but not later than "
                      "`received_at`.")),

@@ -1,4 +1,4 @@
-"""Search for contacts by name, by the beginning of an address or conversation ID, and by the end of a phone number."""
+"""Search for contacts by name, by the beginning of an address or ID, and by the end of a number; duplicates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _REPLACED = {
 
 
 def upgrade() -> None:
-    """Add the columns and indexes. Events routed before have no name."""
+    """Add the columns and indexes. Events routed before have no name, and their duplicates were not counted."""
+    op.add_column(
+        "events", sa.Column("duplicates", sa.Integer(), nullable=False, server_default=sa.text("0"))
+    )
     for column in ("contact_name", "contact_sort_name"):
         op.add_column("events", sa.Column(column, sa.Text()))
         _create_index(f"events_{column}", [column], f"{column} IS NOT NULL")
