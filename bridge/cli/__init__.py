@@ -15,6 +15,7 @@ import typer
 
 from bridge import __version__
 from bridge.cli import (
+    bulk_commands,
     connection_commands,
     connector_commands,
     contact_commands,
@@ -58,6 +59,7 @@ for module in (
     why,
     connection_commands,
     contact_commands,
+    bulk_commands,
     delivery_commands,
     pause_commands,
     opt_out_commands,

@@ -1,4 +1,4 @@
-"""`bridge retry`, `replay`, `cancel`, `resolve` and `rejected`: operator actions."""
+"""`bridge replay`, `resolve` and `rejected`: operator actions."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ _PANEL = "Manage deliveries"
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Only print what would be sent, and change nothing.")
 ]
-Deliveries = Annotated[list[str], typer.Argument(metavar="ID...", help="IDs of deliveries (dlv_...).")]
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (retry, replay, cancel, resolve):
+    for command in (replay, resolve):
         app.command(rich_help_panel=_PANEL)(command)
     rejected_requests = typer.Typer(invoke_without_command=True, help=rejected.__doc__)
     rejected_requests.callback()(rejected)
@@ -44,68 +43,6 @@ def current_operator() -> str:
 
         user = f"user {os.getuid()}"
     return f"{user}@{socket.gethostname()}"
-
-
-def retry(ids: Deliveries, yes: Yes = False, dry_run: DryRunOption = False, as_json: Json = False) -> None:
-    """Retry failed deliveries, and start the next attempt of waiting deliveries now.
-
-    A delivery that needs review is not retried: check with the provider first, then use `bridge resolve`. For several
-    deliveries, it says what would be sent, and asks.
-    """
-    from bridge.cli.db import open_store
-    from bridge.cli.retry_preview import confirm_retry, preview_of_retry
-    from bridge.settings import Settings, environment
-    from bridge.store import operator_actions
-
-    with open_store(Settings.load(environment())) as database:
-        if dry_run:
-            render(preview_of_retry(database, ids), as_json)
-            return
-        if len(ids) > 1 and not yes:
-            confirm_retry(database, ids)
-        _print_results(operator_actions.retry(database, current_operator(), ids), as_json)
-
-
-def cancel(
-    ids: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="ID...", help="IDs of deliveries (dlv_...).", show_default=False),
-    ] = None,
-    rule: Annotated[
-        str | None, typer.Option(help="All waiting deliveries of this rule.", show_default=False)
-    ] = None,
-    rerender: Annotated[
-        bool,
-        typer.Option(
-            "--rerender",
-            help="With `--rule`: instead of cancelling, apply the current version of the rule to its waiting "
-            "deliveries. Those that it would not create today are cancelled.",
-        ),
-    ] = False,
-    yes: Yes = False,
-    as_json: Json = False,
-) -> None:
-    """Cancel pending deliveries, by ID or all of a rule.
-
-    Deliveries that are waiting for a retry or need review can be cancelled too, but not one that is running.
-    `bridge cancel --rule NAME --rerender` applies the current version of the rule instead, so that corrected words are
-    sent. It changes only deliveries that were never attempted.
-    """
-    if bool(ids) == bool(rule):
-        raise typer.BadParameter("name deliveries by their IDs, or a rule with --rule")
-    if rule is not None:
-        from bridge.cli.rule_deliveries import cancel_deliveries, rerender_deliveries
-
-        render((rerender_deliveries if rerender else cancel_deliveries)(rule, yes), as_json)
-        return
-    if rerender:
-        raise typer.BadParameter("`--rerender` can only be used with `--rule`", param_hint="--rerender")
-    from bridge.cli.db import open_store
-    from bridge.settings import Settings, environment
-    from bridge.store import operator_actions
-
-    with open_store(Settings.load(environment())) as database:
-        _print_results(operator_actions.cancel(database, current_operator(), ids or ()), as_json)
 
 
 def resolve(
@@ -143,10 +80,10 @@ def resolve(
         )
     with open_store(Settings.load(environment())) as database:
         result = operator_actions.resolve(database, current_operator(), delivery_id, resolution, external_id)
-    _print_results([result], as_json)
+    print_results([result], as_json)
 
 
-def _print_results(results: Sequence[ActionResult], as_json: bool) -> None:
+def print_results(results: Sequence[ActionResult], as_json: bool) -> None:
     """Print the result for each ID. Exit with 1 if any action failed."""
     lines = [result_line(result.done, result.id, f"{result.text}{_hint(result)}") for result in results]
     render(Record(as_items([vars(result) for result in results]), "\n".join(lines)), as_json)
@@ -262,4 +199,4 @@ def accept(
 
     with open_store(Settings.load(environment())) as database:
         result = accept_rejected_request(database, current_operator(), request_id)
-    _print_results([result], as_json)
+    print_results([result], as_json)

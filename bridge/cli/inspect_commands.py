@@ -76,7 +76,7 @@ def events(
             limit=limit,
             cursor=cursor,
             unreadable=unreadable,
-            contact=_addresses(contact, database.default_country),
+            contact=addresses_of(contact, database.default_country),
         )
     render(
         Table(
@@ -98,7 +98,29 @@ def events(
     )
 
 
-def _addresses(contact: str | None, country: str | None) -> Collection[str]:
+def check_states(states: Sequence[str] | None) -> None:
+    """Reject `--state` with something else than a state."""
+    from bridge.store.queries import REASONS, STATES
+
+    unknown = [name for name in states or () if name not in STATES]
+    if unknown:
+        hint = f"; {unknown[0]} is a reason: use `--reason {unknown[0]}`" if unknown[0] in REASONS else ""
+        raise typer.BadParameter(
+            f"unknown state {', '.join(unknown)}: choose from {', '.join(STATES)}{hint}", param_hint="--state"
+        )
+
+
+def check_reason(reason: str | None) -> None:
+    """Reject `--reason` with something else than a reason."""
+    from bridge.store.queries import REASONS
+
+    if reason is not None and reason not in REASONS:
+        raise typer.BadParameter(
+            f"unknown reason {reason}: choose from {', '.join(REASONS)}", param_hint="--reason"
+        )
+
+
+def addresses_of(contact: str | None, country: str | None) -> Collection[str]:
     """Return how the address of `--contact` is stored; empty without the option."""
     from bridge.contacts.phone import phone_problem
     from bridge.store.contact_rows import stored_addresses
@@ -151,36 +173,45 @@ def deliveries(
     rule: Annotated[
         str | None, typer.Option(help="Only deliveries of this rule.", show_default=False)
     ] = None,
+    event_type: Annotated[
+        str | None, typer.Option("--type", help="Only deliveries for this event type.", show_default=False)
+    ] = None,
     contact: ContactFilter = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="Only deliveries created since: 2h, 7d, yesterday, or a timestamp.", show_default=False
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Only deliveries created before; includes a day.", show_default=False)
+    ] = None,
+    not_dismissed: Annotated[
+        bool, typer.Option("--not-dismissed", help="Without failed deliveries that were dismissed.")
+    ] = False,
     limit: Limit = 20,
     cursor: Cursor = None,
     as_json: Json = False,
 ) -> None:
     """List deliveries, newest first.
 
-    Times are UTC.
+    If few deliveries match, a page may have fewer than `--limit` although more follow. Times are UTC.
     """
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
-    from bridge.store.delivery_list import list_deliveries
-    from bridge.store.queries import REASONS, STATES
+    from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 
-    unknown = [name for name in state or () if name not in STATES]
-    if unknown:
-        hint = f"; {unknown[0]} is a reason: use `--reason {unknown[0]}`" if unknown[0] in REASONS else ""
-        raise typer.BadParameter(
-            f"unknown state {', '.join(unknown)}: choose from {', '.join(STATES)}{hint}", param_hint="--state"
-        )
-    if reason is not None and reason not in REASONS:
-        raise typer.BadParameter(
-            f"unknown reason {reason}: choose from {', '.join(REASONS)}", param_hint="--reason"
-        )
+    check_states(state)
+    check_reason(reason)
     check_cursor(cursor, "dlv")
     with open_store(Settings.load(environment())) as database:
-        page = list_deliveries(
-            database, states=state or (), reason=reason, event=event, connection=connection, rule=rule,
-            limit=limit, cursor=cursor, contact=_addresses(contact, database.default_country),
+        matching = DeliveryFilter(
+            states=state or (), reason=reason, event=event, connection=connection, rule=rule,
+            event_type=event_type, since=parse_time_option(since, "--since"),
+            until=parse_time_option(until, "--until"), not_dismissed=not_dismissed,
+            contact=addresses_of(contact, database.default_country),
         )  # fmt: skip
+        page = list_deliveries(database, matching, limit=limit, cursor=cursor)
         find_pause = blocking_pauses(database)
     render(
         deliveries_table(page.items, find_pause, empty="No deliveries.", next_cursor=page.next_cursor),

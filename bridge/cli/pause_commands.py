@@ -80,7 +80,7 @@ def resume(
     `--all` ends the pause of all connections; one that is paused by itself stays paused.
     """
     from bridge.cli.db import open_store
-    from bridge.cli.retry_preview import confirm_resume, effects_of_resume
+    from bridge.cli.resume_preview import confirm_resume, effects_of_resume
     from bridge.settings import Settings, environment
     from bridge.store import connections
     from bridge.store.pause_all import resume_all

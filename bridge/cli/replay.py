@@ -16,9 +16,10 @@ from bridge.cli.db import open_store
 from bridge.cli.delivery_commands import current_operator
 from bridge.cli.dry_run import load_file
 from bridge.cli.output import as_items, echo, errors, pluralize, print_status, result_line
-from bridge.dryrun.effects import Effects, effects_of_replay
+from bridge.dryrun.effects import effects_of_replay
 from bridge.errors import ConfigError
 from bridge.events import Event
+from bridge.policy.effects import Effects
 from bridge.rules.model import Rules
 from bridge.rules.route import route
 from bridge.settings import Settings, environment

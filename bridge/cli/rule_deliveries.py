@@ -31,7 +31,7 @@ def cancel_deliveries(rule: str, yes: bool) -> Record:
         waiting = waiting_deliveries(database, rule)
         if waiting.total and not yes:
             typer.confirm(f"Cancel {_describe(waiting)}?", abort=True, err=True)
-        with _progress("Cancelling", waiting.total) as on_progress:
+        with progress("Cancelling", waiting.total) as on_progress:
             result: CancelledDeliveries = cancel_rule(database, current_operator(), rule, on_progress)
     return Record(asdict(result), result.text)
 
@@ -49,7 +49,7 @@ def rerender_deliveries(rule: str, yes: bool) -> Record:
         if waiting.total and not yes:
             prompt = f"Apply {rules.path} to {_describe(waiting)}? Those that the rule would not create are cancelled"
             typer.confirm(prompt, abort=True, err=True)
-        with _progress("Rendering", waiting.total) as on_progress:
+        with progress("Rendering", waiting.total) as on_progress:
             report: RerenderReport = rerender_rule(
                 database, current_operator(), rule, rules,
                 lambda event, now, history: route(event, rules, now, history), on_progress,
@@ -62,7 +62,8 @@ def _describe(waiting: WaitingDeliveries) -> str:
 
 
 @contextmanager
-def _progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    with Progress(console=errors(), transient=True, disable=not errors().is_terminal) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda count: progress.advance(task, count)
+def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show the progress of an action on a terminal; yield the function that is called with what was done."""
+    with Progress(console=errors(), transient=True, disable=not errors().is_terminal) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda count: bar.advance(task, count)

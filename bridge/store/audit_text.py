@@ -10,6 +10,7 @@ from bridge.store.timeline import format_details
 _VERBS: Final[Mapping[str, str]] = {
     "accept": "accepted the rejected request",
     "cancel": "cancelled the delivery",
+    "dismiss": "dismissed the failure of",
     "dismiss_duplicate": "dismissed the possible duplicates",
     "end_sessions": "ended sessions of the",
     "erase": "erased the data of",
@@ -25,6 +26,7 @@ _VERBS: Final[Mapping[str, str]] = {
     "resolve": "resolved the delivery",
     "resume": "resumed",
     "retry": "retried the delivery",
+    "undismiss": "took back the dismissal of",
 }
 """The verb of each action, between actor and target."""
 

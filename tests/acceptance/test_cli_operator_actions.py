@@ -190,7 +190,7 @@ def test_retry_of_several_states_what_will_happen_and_asks(database: Database, s
     assert "Retry 2 deliveries? [y/N]" in result.stderr
     assert {item["state"] for item in list_deliveries(database).items} == {"failed"}
     preview = parse_json(invoke("retry", *ids, "dlv_0", "--dry-run", "--json"))
-    assert (preview["messages"], preview["not_retried"]) == ({"sms": 2}, 1)
+    assert (preview["messages"], preview["not_possible"]) == ({"sms": 2}, 1)
     assert invoke("retry", *ids, answer="y\n").exit_code == 0
 
 
@@ -396,8 +396,11 @@ def test_cancel_rule_rerender_sends_corrected_words(database: Database, sms_deli
 @pytest.mark.parametrize(
     ("arguments", "advice"),
     [
-        ("cancel", "name deliveries by their IDs, or a rule with --rule"),
-        ("cancel dlv_1 --rule text", "name deliveries by their IDs, or a rule with --rule"),
+        ("cancel", "name deliveries by their IDs, or all that match"),
+        (
+            "cancel dlv_1 --rule text",
+            "name deliveries by their IDs, or all that match",
+        ),
         ("cancel dlv_1 --rerender", "can only be used with `--rule`"),
     ],
 )
@@ -422,3 +425,24 @@ def test_deliveries_are_listed_by_reason(database: Database, sms_delivery: str) 
     confused = invoke("deliveries", "--state", "shadow")
     assert (confused.exit_code, "use `--reason shadow`" in " ".join(confused.stderr.split())) == (2, True)
     assert "choose from opted_out" in " ".join(invoke("deliveries", "--reason", "shade").stderr.split())
+
+
+def test_retry_by_filter_says_how_many_and_asks(database: Database, sms_delivery: str) -> None:
+    update_deliveries(database, state="failed", reason="rejected", finished_at=Clock().now())
+    options = ("retry", "--state", "failed", "--connection", "twilio")
+    preview = invoke(*options, "--dry-run").stdout
+    assert preview == "1 delivery would be retried: 1 text message, 0 emails\nby connection: 1 twilio\n"
+    refused = invoke(*options, answer="n\n")
+    assert "The provider rejected 1 of them: fix the cause first" in refused.stderr
+    assert "Retry 1 delivery? [y/N]" in refused.stderr
+    assert invoke(*options, "--since", "1h", "--yes").stdout == "1 delivery retried\n"
+    assert list_deliveries(database).items[0]["state"] == "pending"
+    assert invoke(*options, "--yes").stdout == "0 deliveries retried\n"
+
+
+def test_dismissed_failure_leaves_the_list(database: Database, sms_delivery: str) -> None:
+    update_deliveries(database, state="failed", finished_at=Clock().now())
+    assert invoke("dismiss", "--rule", "text", "--yes").stdout == "1 delivery dismissed\n"
+    assert invoke("deliveries", "--not-dismissed").stdout == "No deliveries.\n"
+    assert invoke("dismiss", sms_delivery, "--undo").stdout == f"✓ {sms_delivery}: no longer dismissed\n"
+    assert sms_delivery in invoke("deliveries", "--not-dismissed", "--type", "call.busy").stdout
