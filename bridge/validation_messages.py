@@ -6,6 +6,7 @@ from pydantic_core import ErrorDetails
 
 _REQUIREMENTS = {
     "string_type": "must be a string",
+    "string_unicode": "must be a string of characters that UTF-8 can encode",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",

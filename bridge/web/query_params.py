@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -50,14 +51,30 @@ def _time_or_age(value: Any) -> datetime | timedelta:
     raise ValueError("must be a time like 2026-03-02T21:30:00Z, or an age like 2h or 7d")
 
 
-def _split(value: Any) -> Any:
-    return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+def _states(value: Any) -> Any:
+    """Return states from a query, where commas separate them, or from a list of a JSON body."""
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        return value
+    return tuple(_member(name, DeliveryState) for name in names if name != "")
+
+
+def _reason(value: Any) -> Any:
+    reason = _member(_member(value, SuppressReason), FailureReason)
+    if isinstance(reason, str) and not isinstance(reason, StrEnum):
+        raise ValueError(f"must be one of {', '.join((*SuppressReason, *FailureReason))}")
+    return reason
+
+
+def _member(value: Any, kind: type[StrEnum]) -> Any:
+    """Return the member of an enum with this value; any other value is left for the error message."""
+    return next((member for member in kind if type(value) is str and member == value), value)
 
 
 def cursor_of(prefix: str) -> Any:
-    """Return the constraint of the cursor of a list whose IDs have this prefix."""
+    """Return the constraint of a cursor, or of another ID of a list whose IDs have this prefix."""
     return Field(
-        pattern=f"^{prefix}_[0-9A-Za-z]{{1,60}}$", description="the `next_cursor` of the previous page"
+        pattern=f"^{prefix}_[0-9A-Za-z]{{1,60}}$", description="The `next_cursor` of the previous page."
     )
 
 
@@ -74,7 +91,7 @@ Address = Annotated[
 ]
 """A phone number or an email address in any notation."""
 Limit = Annotated[
-    int, BeforeValidator(_number), Field(ge=1, le=MAX_LIMIT, description="items per page, at most")
+    int, BeforeValidator(_number), Field(ge=1, le=MAX_LIMIT, description="Items per page, at most.")
 ]
 """`limit` of a query."""
 Time = Annotated[
@@ -85,9 +102,8 @@ Time = Annotated[
     ),
 ]
 """A time, or an age that is subtracted from the current time."""
-DeliveryStates = Annotated[tuple[DeliveryState, ...], BeforeValidator(_split)]
-EventCursor = Annotated[str, cursor_of("evt")]
-DeliveryCursor = Annotated[str, cursor_of("dlv")]
+DeliveryStates = Annotated[tuple[DeliveryState, ...], BeforeValidator(_states)]
+EventCursor = Annotated[str | None, cursor_of("evt")]
 
 
 class PageQuery(Parameters):
@@ -99,11 +115,11 @@ class PageQuery(Parameters):
 class EventQuery(PageQuery):
     """Query parameters of a list of events."""
 
-    type: Text | None = Field(None, description="event type", examples=["call.busy"])
-    since: Time | None = Field(None, description="received then or later", examples=["7d"])
-    until: Time | None = Field(None, description="received before", examples=["2026-03-02T21:30:00Z"])
-    unreadable: Literal["yes", "no"] = Field("no", description="`yes`: only events with unreadable fields")
-    cursor: EventCursor | None = None
+    type: Text | None = Field(None, description="Event type.", examples=["call.busy"])
+    since: Time | None = Field(None, description="Received then or later.", examples=["7d"])
+    until: Time | None = Field(None, description="Received before.", examples=["2026-03-02T21:30:00Z"])
+    unreadable: Literal["yes", "no"] = Field("no", description="`yes`: only events with unreadable fields.")
+    cursor: EventCursor = None
 
     def arguments(self, now: datetime) -> dict[str, Any]:
         """Return the arguments of `list_events`."""
@@ -117,24 +133,21 @@ class EventQuery(PageQuery):
         }
 
 
-class DeliveryQuery(PageQuery):
-    """Query parameters of a list of deliveries."""
+class DeliveryCriteria(Parameters):
+    """The filter of a list of deliveries, and of an action on all that match."""
 
-    state: DeliveryStates = Field((), description="states; repeat the parameter, or separate them by commas")
-    reason: SuppressReason | FailureReason | None = Field(
-        None, description="why it was suppressed, or why its last attempt failed"
+    state: DeliveryStates = Field((), description="States; repeat the parameter, or separate them by commas.")
+    reason: Annotated[SuppressReason | FailureReason | None, BeforeValidator(_reason)] = Field(
+        None, description="Why it was suppressed, or why its last attempt failed."
     )
-    event: Text | None = Field(None, description="ID of an event")
-    connection: Text | None = Field(None, description="name of a connection")
-    rule: Text | None = Field(None, description="name of a rule")
-    type: Text | None = Field(None, description="type of the event", examples=["call.busy"])
-    since: Time | None = Field(None, description="created then or later", examples=["7d"])
-    until: Time | None = Field(None, description="created before", examples=["2026-03-02T21:30:00Z"])
-    person: Text | None = Field(None, description="ID of an event: the deliveries of the person it is about")
-    cursor: DeliveryCursor | None = None
-    newer_than: DeliveryCursor | None = Field(
-        None, description="ID of a delivery, for the page just above it"
-    )
+    event: Text | None = Field(None, description="ID of an event.")
+    connection: Text | None = Field(None, description="Name of a connection.")
+    rule: Text | None = Field(None, description="Name of a rule.")
+    type: Text | None = Field(None, description="Type of the event.", examples=["call.busy"])
+    since: Time | None = Field(None, description="Created then or later.", examples=["7d"])
+    until: Time | None = Field(None, description="Created before.", examples=["2026-03-02T21:30:00Z"])
+    person: Text | None = Field(None, description="ID of an event: the deliveries of the person it is about.")
+    not_dismissed: Literal["yes", "no"] = Field("no", description="`yes`: without dismissed failures.")
 
     def filter(self, now: datetime) -> DeliveryFilter:
         """Return the filter of the list, without its page."""
@@ -148,7 +161,17 @@ class DeliveryQuery(PageQuery):
             since=instant(self.since, now),
             until=instant(self.until, now),
             person=self.person,
+            not_dismissed=self.not_dismissed == "yes",
         )
+
+
+class DeliveryQuery(PageQuery, DeliveryCriteria):
+    """Query parameters of a list of deliveries."""
+
+    cursor: Annotated[str | None, cursor_of("dlv")] = None
+    newer_than: Annotated[str | None, cursor_of("dlv")] = Field(
+        None, description="ID of a delivery, for the page just above it."
+    )
 
     def arguments(self, now: datetime) -> dict[str, Any]:
         """Return the arguments of `list_deliveries`."""
@@ -156,38 +179,38 @@ class DeliveryQuery(PageQuery):
         return {"matching": self.filter(now), **page}
 
 
-class OptOutQuery(PageQuery):
+class OptOutListQuery(PageQuery):
     """Query parameters of the opt-out list."""
 
-    channel: Channel | None = Field(None, description="channel")
-    kind: EntryKind | None = Field(None, description="kind of entry")
-    source: Text | None = Field(None, description="a part of the source")
-    cursor: Annotated[str, cursor_of("opt")] | None = None
+    channel: Channel | None = Field(None, description="Channel.")
+    kind: EntryKind | None = Field(None, description="Kind of entry.")
+    source: Text | None = Field(None, description="A part of the source.")
+    cursor: Annotated[str | None, cursor_of("opt")] = None
 
 
 class DuplicateQuery(PageQuery):
     """Query parameters of the possible duplicates."""
 
-    connection: Text | None = Field(None, description="name of a connection")
-    cursor: Annotated[str, cursor_of("dup")] | None = None
+    connection: Text | None = Field(None, description="Name of a connection.")
+    cursor: Annotated[str | None, cursor_of("dup")] = None
 
 
 class RejectedQuery(PageQuery):
     """Query parameters of the rejected requests."""
 
-    cursor: Annotated[str, cursor_of("rej")] | None = None
+    cursor: Annotated[str | None, cursor_of("rej")] = None
 
 
 class AuditQuery(PageQuery):
     """Query parameters of the audit log."""
 
-    cursor: Annotated[str, cursor_of("aud")] | None = None
+    cursor: Annotated[str | None, cursor_of("aud")] = None
 
 
 class AnyPageQuery(PageQuery):
     """Query parameters of a page without filters, whatever it lists."""
 
-    cursor: Text | None = Field(None, description="the `next_cursor` of the previous page")
+    cursor: Text | None = Field(None, description="The `next_cursor` of the previous page.")
 
 
 def instant(value: datetime | timedelta | None, now: datetime) -> datetime | None:

@@ -27,8 +27,9 @@ from bridge.rules.keys import Section
 from bridge.settings import EnvironmentModel, Settings
 from bridge.store import schema
 from bridge.telemetry.metrics import Metrics
-from bridge.web.admin_service import AdminService
-from bridge.web.api import api_routes
+from bridge.web.access import Access
+from bridge.web.api import ALL, openapi
+from bridge.web.api.endpoint import Endpoint
 from bridge.web.query_params import MAX_LIMIT
 
 FOLDER = Path(__file__).parent
@@ -280,32 +281,77 @@ WEBHOOK_RESPONSES = (
 )
 
 
+def _endpoint(endpoint: Endpoint) -> Iterator[str]:
+    document = openapi.openapi_document()
+    operation = document["paths"][endpoint.full_path][endpoint.method.lower()]
+    yield f"### `{endpoint.method} {endpoint.full_path}`"
+    yield ""
+    needed = " *(read)*" if endpoint.access is Access.READ and not endpoint.has_query else ""
+    yield " ".join(filter(None, [endpoint.summary + needed, " ".join(endpoint.description.split())]))
+    for status, text in endpoint.errors.items():
+        yield f"Status {status}: {text[0].lower() + text[1:]}"
+    yield ""
+    rows = [
+        (f"`{name}`", _type_name(schema), "required" if required else _plain(schema.get("default")), description)
+        for name, schema, required, description in _parameters(operation, document)
+    ]
+    if rows:
+        yield from table(("Parameter" if endpoint.has_query else "Field", "Type", "Default", "Meaning"), iter(rows))
+
+
+def _parameters(
+    operation: Mapping[str, Any], document: Mapping[str, Any]
+) -> Iterator[tuple[str, Mapping[str, Any], bool, str]]:
+    """Yield the name, the schema, whether it is required, and the meaning of each parameter or field."""
+    for item in operation["parameters"]:
+        if item["in"] == "query":
+            yield item["name"], item["schema"], item["required"], item["description"]
+    if body := operation.get("requestBody"):
+        name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        model = document["components"]["schemas"][name]
+        for field, schema in model["properties"].items():
+            yield field, schema, field in model.get("required", ()), schema.get("description", "")
+
+
+def _type_name(schema: Mapping[str, Any]) -> str:
+    """Return a schema in a few words, for the reference."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](delivery-states.md)" if name in vars(lifecycle) else name
+    if "enum" in schema:
+        return ", ".join(f"`{item}`" for item in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_type_name(item) for item in schema["anyOf"] if item != {"type": "null"}))
+    if schema.get("type") == "array":
+        return f"list of {_type_name(schema['items'])}"
+    if schema.get("format") == "date-time":
+        return "time"
+    if schema.get("pattern", "").endswith("[smhdw]){1,3}$"):
+        return "age"
+    return str(schema.get("type", "any"))
+
+
 def http_api() -> Iterator[str]:
     """Yield the page of every HTTP endpoint."""
     yield "# HTTP API"
     yield ""
-    yield "Send the admin token as `Authorization: Bearer $BRIDGE_ADMIN_TOKEN`."
+    yield "Send the admin token as `Authorization: Bearer $BRIDGE_ADMIN_TOKEN`. For `GET`, and for requests marked *read*,"
+    yield "BRIDGE_READ_TOKEN is enough. `GET /api/openapi.json` describes the API in the format of OpenAPI 3.1, with the"
+    yield "types of all responses, for clients and generators."
     yield ""
     yield 'A list is `{"items": [...], "next_cursor": null}`; pass `next_cursor` as `cursor` to get the next page.'
     yield f"`limit` is 1 to {MAX_LIMIT}."
     yield ""
-    yield 'An error is `{"error": "..."}`, with a message that says what to do. Status codes: 400 invalid parameter,'
-    yield "401 missing or wrong token, 404 unknown ID, 409 action not possible in this state, 503 database unavailable."
+    yield 'An error is `{"error": "..."}`, with a message that says what to do. Any request can have these:'
     yield ""
-    yield "## API"
-    yield ""
-    service = cast(AdminService, SimpleNamespace(database=None))
-    yield from table(
-        ("Request", "Query parameters or JSON fields", "Meaning"),
-        (
-            (
-                f"`{route.method} {route.path.replace(':path', '')}`",
-                ", ".join(f"`{param}`" for param in route.params),
-                route.summary,
-            )
-            for route in api_routes(service)
-        ),
-    )
+    yield from table(("Status", "Meaning"), ((str(status), text) for status, text in openapi.ERRORS.items()))
+    for resource in ALL:
+        yield f"## {resource.tag}"
+        yield ""
+        yield resource.description
+        yield ""
+        for endpoint in resource.endpoints:
+            yield from _endpoint(endpoint)
     yield "## Other endpoints"
     yield ""
     yield from table(

@@ -9,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from bridge.store.delivery_list import list_deliveries
 from bridge.store.operator_actions import Resolution
-from bridge.store.queries import REASONS, STATES, list_deliveries
+from bridge.store.queries import REASONS, STATES
 from bridge.store.timeline import timeline
 from bridge.web.access import actor_of
 from bridge.web.admin_service import AdminService
@@ -48,7 +49,7 @@ def routes(service: AdminService) -> list[BaseRoute]:
 def _list(service: AdminService, request: Request) -> Response:
     """Show deliveries, newest first."""
     query = page_query(request)
-    filters = delivery_filter(query)
+    filters = delivery_filter(query, service.database.clock.now())
     return render_page(
         request,
         service,
@@ -57,7 +58,7 @@ def _list(service: AdminService, request: Request) -> Response:
         page=list_deliveries(service.database, **filters),
         stats=service.stats(),
         states=STATES,
-        selected_states=filters["states"],
+        selected_states=filters["matching"].states,
         reasons=REASONS,
         selected={name: query.get(name, "") for name in ("connection", "rule", "reason", "event")},
         next_page_query=query_prefix(query),

@@ -1,0 +1,105 @@
+"""Events: what Heppu sent, what the rules made of it, and replays."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from bridge.contacts.parse import Contact, UnreadableField
+from bridge.rules.model import Truth
+from bridge.store import schema
+from bridge.store.queries import list_events
+from bridge.store.replay import ReplayResult
+from bridge.web.api.endpoint import ApiError, Call, Resource
+from bridge.web.api.records import AuditEntry, DeliverySummary, EventSummary, PageOf, record
+from bridge.web.query_params import EventQuery, Text
+from bridge.web.validation import Parameters
+
+EVENTS = Resource("Events", "What Heppu sent, and what the rules made of it.")
+
+
+@record()
+class ConditionCheck(TypedDict):
+    """The result of one condition for one event."""
+
+    condition: str
+    """The condition as the rule spells it."""
+    actual: str
+    """The event's value, shortened: `"inbound"`, `missing`, `null`."""
+    result: Truth
+    reason: str
+    depth: int
+    """Nesting depth in groups (`any`, `all`, `not`)."""
+
+
+@record()
+class RuleTrace(TypedDict):
+    """The evaluation of one rule for one event: whether it fired, and why."""
+
+    rule: str
+    fired: bool
+    checks: list[ConditionCheck]
+    error: str | None
+
+
+@record(schema.events)
+class EventDetails(TypedDict):
+    """An event with everything that is stored about it."""
+
+    id: str
+    dedupe_key: str
+    fallback_dedupe_key: str | None
+    type: str
+    conversation_id: str
+    phone: str | None
+    email: str | None
+    duplicates: int
+    occurred_at: datetime
+    received_at: datetime
+    routed_at: datetime | None
+    rules_hash: str | None
+    body: dict[str, Any] | None
+    """The body as received. Null once pruned or erased."""
+    contact: Contact
+    unreadable_fields: list[UnreadableField]
+    trace: list[RuleTrace] | dict[str, Any] | None
+    """The evaluation of every rule. Null until the event is routed, and once it is pruned or erased."""
+    deliveries: list[DeliverySummary]
+    audit: list[AuditEntry]
+
+
+class Replay(Parameters):
+    """How to replay an event."""
+
+    rule: Text | None = Field(
+        None, description="Name of the only rule to evaluate.", examples=["text-when-not-reached"]
+    )
+    force: bool = Field(False, description="Repeat actions that succeeded: recipients are contacted again.")
+
+
+@EVENTS.get("/events", response=PageOf[EventSummary])
+def list_all_events(call: Call, query: EventQuery) -> Any:
+    """List events, newest first."""
+    return list_events(call.database, **query.arguments(call.database.clock.now()))
+
+
+@EVENTS.get("/events/{id}", response=EventDetails)
+def get_event(call: Call) -> Any:
+    """Get an event with its trace, deliveries and audit entries."""
+    return call.service.show("event", call.id)
+
+
+@EVENTS.post(
+    "/events/{id}/replay",
+    response=ReplayResult,
+    errors={409: "The event is not routed yet, or its body is not kept."},
+)
+def replay_event(call: Call, body: Replay) -> Any:
+    """Route an event again with the active rules."""
+    result = call.service.replay(call.id, call.actor, rule=body.rule, force=body.force)
+    if result.skipped:
+        raise ApiError(409, result.skipped, id=call.id)
+    return result
