@@ -113,6 +113,20 @@ class Chromium:
         """Set the value of a field."""
         self.run(f"document.querySelector({json.dumps(selector)}).value = {json.dumps(text)}")
 
+    def press(self, key: str) -> None:
+        """Press a key: `Tab` or `Enter`."""
+        code = {"Tab": 9, "Enter": 13}[key]
+        text = {"Enter": "\r"}.get(key, "")
+        for kind in ("keyDown", "keyUp"):
+            self._call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=key,
+                windowsVirtualKeyCode=code,
+                text=text if kind == "keyDown" else "",
+            )
+
     def back(self) -> None:
         """Go back in the history and wait until the page has loaded."""
         self.run("setTimeout(() => history.back(), 0)")

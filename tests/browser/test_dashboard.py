@@ -133,56 +133,14 @@ def test_page_cannot_be_framed(page: Chromium, site: Site) -> None:
 
 
 def test_hostile_content_does_not_execute(page: Chromium, site: Site, clock: Clock) -> None:
+    page.emulate(320, 800)
     for path in hostile_pages(site, clock):
         page.open(f"{site.url}{path}")
+        assert page.run("document.documentElement.scrollWidth") <= 320, path
         assert page.run("window.hacked") is None, path
         assert page.run("document.images.length") == 0, path
     errors = [message for message in page.console if "the server responded with a status of 4" not in message]
     assert errors == [], "the content security policy had nothing to block either"
-
-
-@pytest.mark.parametrize("width", [360, 390, 768, 1200])
-def test_every_page_fits_screen_width(page: Chromium, site: Site, clock: Clock, width: int) -> None:
-    paths = hostile_pages(site, clock)[:15]
-    page.emulate(width, 800)
-    for path in paths:
-        page.open(f"{site.url}{path}")
-        assert page.run("document.documentElement.scrollWidth") <= width, path
-
-
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_every_text_has_sufficient_contrast(page: Chromium, site: Site, clock: Clock, dark: bool) -> None:
-    paths = hostile_pages(site, clock)[:15]
-    page.emulate(dark=dark)
-    for path in paths:
-        page.open(f"{site.url}{path}")
-        assert page.run(_LOW_CONTRAST) == [], path
-
-
-# Visible elements whose text has a contrast ratio below 4.5, the minimum of WCAG level AA.
-_LOW_CONTRAST = """
-(() => {
-  const luminance = ([r, g, b]) => [r, g, b].map(v => v / 255)
-    .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-    .reduce((sum, v, index) => sum + v * [.2126, .7152, .0722][index], 0);
-  const parse = color => color.match(/[\\d.]+/g).map(Number);
-  const background = element => {
-    for (let at = element; at; at = at.parentElement) {
-      const color = parse(getComputedStyle(at).backgroundColor);
-      if (color.length === 3 || color[3] === 1) return color;
-    }
-    return [255, 255, 255];
-  };
-  return [...document.querySelectorAll('body *')]
-    .filter(element => [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim()))
-    .filter(element => element.checkVisibility() && element.getBoundingClientRect().width > 1)
-    .map(element => {
-      const [one, two] = [luminance(parse(getComputedStyle(element).color)), luminance(background(element))];
-      return [(Math.max(one, two) + .05) / (Math.min(one, two) + .05), element.outerHTML.slice(0, 80)];
-    })
-    .filter(([contrast]) => contrast < 4.5);
-})()
-"""
 
 
 def test_controls_are_keyboard_accessible_and_labeled(page: Chromium, site: Site) -> None:
@@ -195,7 +153,7 @@ def test_controls_are_keyboard_accessible_and_labeled(page: Chromium, site: Site
             ".filter(e => !(e.innerText.trim() || e.ariaLabel || e.labels?.length)).map(e => e.outerHTML)"
         )
         assert unlabeled == [], path
-        assert page.run("document.querySelectorAll('[tabindex]:not([tabindex=\"0\"])').length") == 0
+        assert page.run("document.querySelectorAll('[tabindex]:not([tabindex=\"0\"], [tabindex=\"-1\"])').length") == 0
 
 
 def test_operator_stops_and_resumes_all_sending(page: Chromium, site: Site) -> None:
