@@ -23,6 +23,7 @@ class RulesError(ConfigError):
     def __init__(self, loaded: LoadResult, ending: str = "") -> None:
         super().__init__(report(loaded.diagnostics, loaded.texts) + ending)
         self.diagnostics = loaded.diagnostics
+        self.texts = loaded.texts
 
 
 def report(diagnostics: Sequence[Diagnostic], texts: Mapping[str, str]) -> str:
@@ -49,6 +50,17 @@ def report(diagnostics: Sequence[Diagnostic], texts: Mapping[str, str]) -> str:
 def one_line(diagnostic: Diagnostic) -> str:
     """Return the place, text and hint of a diagnostic on one line, for the log."""
     return _place_and_text(diagnostic) + (f"; {diagnostic.hint}" if diagnostic.hint else "")
+
+
+def source_line(diagnostic: Diagnostic, texts: Mapping[str, str]) -> tuple[str, int]:
+    """Return the line of the file that a diagnostic is about, shortened around its place, and the column in that.
+
+    Return an empty string if the place is unknown.
+    """
+    lines = lines_of(texts.get(diagnostic.path, ""))
+    if not 0 < diagnostic.line <= len(lines):
+        return "", 0
+    return _window(lines[diagnostic.line - 1], diagnostic.column)
 
 
 def _place_and_text(diagnostic: Diagnostic) -> str:

@@ -18,7 +18,21 @@ DASHBOARD: Final = "dashboard"
 """Actor of audit entries for a login with a token that has no name."""
 SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 _METRICS_PATHS: Final = frozenset(("/metrics", "/metrics/webhooks"))
-_READING_POSTS: Final = frozenset(("/search", "/api/why", "/settings"))
+_READING_POSTS: Final = frozenset(
+    (
+        "/search",
+        "/contacts",
+        "/api/search",
+        "/api/contacts",
+        "/api/contacts/export",
+        "/api/why",
+        "/settings",
+        "/rules/try",
+        "/api/rules/check",
+        "/api/rules/plan",
+        "/api/rules/explain",
+    )
+)
 """Paths whose POST changes nothing that is stored: it keeps an address out of the URL, or sets a cookie."""
 
 

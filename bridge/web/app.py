@@ -20,10 +20,11 @@ from bridge.telemetry.metrics import Metrics
 from bridge.web.headers import SecurityHeaders
 from bridge.web.health import health_routes, writability
 from bridge.web.html import error_page, prefers_html
+from bridge.web.metrics import MetricsOfWorker, RulesStatus, metrics_routes
+from bridge.web.misdirected import WEBHOOK, is_misdirected, is_webhook
+from bridge.web.store_errors import StoreErrorReport
 from bridge.web.webhook import Receiver
 
-WEBHOOK = "/webhooks/heppu"
-"""Path that receives Heppu's events."""
 RequireAdmin = Callable[[Sequence[BaseRoute]], Sequence[BaseRoute]]
 """Returns the given routes, protected by the admin token."""
 
@@ -51,8 +52,9 @@ class Application(Starlette):
         """Handle one request."""
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
-        elif scope["path"] != WEBHOOK:
-            await SecurityHeaders(super().__call__)(scope, receive, send)
+        elif scope["path"] != WEBHOOK and not is_webhook(scope["path"]):
+            if not (is_misdirected(scope) and await self.receiver.reject_wrong_path(scope, receive, send)):
+                await SecurityHeaders(super().__call__)(scope, receive, send)
         else:
             try:
                 await self.receiver(scope, receive, send)
@@ -116,14 +118,18 @@ async def _not_found(_: Request) -> Response:
 async def _store_unavailable(request: Request, error: Exception) -> Response:
     log.error("database unavailable", error=str(error))
     if prefers_html(request):
-        return error_page(
-            request, 503, "Temporarily unavailable", "The database is unavailable. Try again later."
+        message = (
+            "The database is unavailable. Events are answered with 503 meanwhile, and Heppu sends them again."
         )
+        return error_page(request, 503, "Temporarily unavailable", message, {"Retry-After": "5"})
     return JSONResponse({"error": "the database is unavailable; try again later"}, 503, {"Retry-After": "5"})
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - the handler is registered for this class only
+    if prefers_html(request):
+        title, message = _HTTP_ERRORS.get(error.status_code, ("Invalid request", error.detail))
+        return error_page(request, error.status_code, title, message, error.headers)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
@@ -134,4 +140,7 @@ async def _client_disconnected(_: Request, __: Exception) -> Response:
 
 async def _internal_error(request: Request, error: Exception) -> Response:
     log.error("unexpected error while handling a request", path=request.url.path, exc_info=error)
+    if prefers_html(request):
+        message = "The page could not be shown because of an error in the bridge. The log of the service has details."
+        return error_page(request, 500, "Internal error", message)
     return JSONResponse({"error": "internal error; see the log of the service"}, 500)

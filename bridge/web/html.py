@@ -71,6 +71,7 @@ def _environment() -> Environment:
         "audit_entry": describe_audit_entry,
         "file_name": labels.file_name,
         "exact_time": times.exact_time_filter,
+        "inline_code": labels.inline_code,
         "iso8601": times.iso8601,
         "mask": mask_address,
         "reason_label": labels.reason_label,
@@ -78,5 +79,5 @@ def _environment() -> Environment:
         "timestamp": format_timestamp,
         "use_label": labels.use_label,
     }
-    environment.globals |= {"state_label": labels.state_label}
+    environment.globals |= {"connection_label": labels.connection_label, "state_label": labels.state_label}
     return environment

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from markupsafe import Markup, escape
+
 
 class Label(NamedTuple):
     """A word and the CSS class of its badge: `good`, `wait`, `hold`, `warn` or `bad`."""
@@ -49,6 +51,11 @@ CONNECTION_STATES: Final[Mapping[str, Label]] = {
 }
 """Labels of the causes of pauses, and of a connection without a pause."""
 
+CHANNELS: Final[Mapping[str, str]] = {
+    "sms": "Text message", "whatsapp": "WhatsApp message", "call": "Call", "email": "Email",
+}  # fmt: skip
+"""Labels of the channels of messages."""
+
 _PROVIDERS: Final = {"hubspot": "HubSpot", "email": "Email", "smtp": "SMTP", "http": "HTTP"}
 _WORDS: Final = {"sms": "SMS", "id": "ID", "url": "URL", "http": "HTTP", "mms": "MMS"}
 
@@ -82,6 +89,17 @@ def use_label(use: str) -> str:
     """Return an action as reports about rules name it, `twilio.send_sms (twilio_eu)`, in words."""
     action, _, connection = use.partition(" ")
     return action_label(action, connection.strip("()") or None)
+
+
+def inline_code(text: str) -> Markup:
+    """Return a text of the command line, where names stand between backticks, as HTML."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(part)
+        for index, part in enumerate(parts)
+    )
 
 
 def file_name(path: str) -> str:

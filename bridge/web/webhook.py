@@ -24,6 +24,7 @@ from bridge.signing import (
     SignedRequestRejected,
     read_signature,
     verify,
+    verify_signature,
     verify_timestamp,
 )
 from bridge.store.database import Database
@@ -36,6 +37,7 @@ from bridge.telemetry import log
 from bridge.telemetry.metrics import WEBHOOK_STATUSES, Metrics
 from bridge.web.group_commit import GroupCommit
 from bridge.web.headers import PLAIN_HEADERS, RawHeaders
+from bridge.web.misdirected import describe_wrong_path
 from bridge.web.rejection_log import RejectionLog
 
 STALE_BODY_SECONDS: Final = 1.0
@@ -51,6 +53,7 @@ _HEADERS: Final = {name.encode(): name for name in ("content-length", SIGNATURE_
 _ERRORS: Final[dict[int, bytes]] = {
     400: b'{"error": "not a valid event"}',
     401: b'{"error": "invalid signature or timestamp"}',
+    404: b'{"error": "not found: the path of the webhook is /webhooks/heppu"}',
     405: b'{"error": "use POST"}',
     413: b'{"error": "body too large"}',
     503: b'{"error": "not stored; send it again"}',
@@ -212,6 +215,34 @@ class Receiver:
             fields=[f"{item.path} {item.problem}" for item in unreadable],
             advice="the event is stored and routed without them; see `bridge show`",
         )
+
+    async def reject_wrong_path(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Answer a request to another path than the webhook's with 404 if it is signed, and keep it as rejected.
+
+        Return False, before the body is read, if its signature cannot be verified. One with a wrong signature is only
+        counted and logged, because anyone can send it.
+        """
+        headers = dict(scope["headers"])
+        signature = headers[SIGNATURE_HEADER.encode()].decode("latin-1")
+        length = headers.get(b"content-length", b"").decode("latin-1")
+        detail = describe_wrong_path(scope["path"])
+        body = b""
+        try:
+            read_signature(signature)
+            body = await _read_body(receive, length)
+            verify_signature(body, signature, self._settings.secrets)
+        except ConnectionError:
+            return True
+        except Refused as error:
+            if not body:
+                return False
+            self._rejection_log.report(
+                error.kind, "request rejected", scope, detail=f"{error.detail}; {detail}"
+            )
+        else:
+            self._reject(SignedRequestRejected("wrong_path", detail, 404), body, self._clock.now(), scope)
+        await self._respond(send, 404, _ERRORS[404])
+        return True
 
     async def _read_body(self, receive: Receive, headers: Mapping[str, str], now: datetime) -> bytes:
         """Return the body. Raise Refused without reading it if the headers show that the request will be rejected.

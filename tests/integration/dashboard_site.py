@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,10 +34,12 @@ from bridge.web.health import CachedStats
 from bridge.web.html import static_routes
 from bridge.web.proxy_login import ProxyLogin
 from bridge.web.rejection_log import RejectionLog
+from bridge.web.rules_trial import RulesTrial
 from bridge.web.unsubscribe import unsubscribe_routes
 from bridge.web.webhook import Receiver, ReceiverSettings
 from bridge.web.wrong_tokens import WrongTokens
 from tests.asgi_server import serving
+from tests.integration.api_contract import check_response
 from tests.integration.engine import Engine
 
 TOKEN = "an admin token for tests"
@@ -88,6 +90,7 @@ class FixedRules:
     loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     load_error: str | None = None
     diagnostics: tuple[Diagnostic, ...] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -99,9 +102,10 @@ class Site:
     admin: AdminAuth
 
     def client(self, token: str | None = TOKEN, **more: Any) -> httpx.Client:
-        """Return an HTTP client that sends the admin token, as a program does."""
+        """Return an HTTP client that sends the admin token, as a program does, and checks responses of the API."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=20, **more)
+        hooks = {"response": [check_response]}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=20, event_hooks=hooks, **more)
 
     @contextmanager
     def browser(self, *, log_in: bool = True, token: str = TOKEN) -> Iterator[httpx.Client]:
@@ -131,6 +135,7 @@ def running_site(
     keys: Sequence[str] = (),
     public_url: str | None = None,
     proxy_login: ProxyLogin | None = None,
+    trial: RulesTrial | None = None,
 ) -> Iterator[Site]:
     """Serve everything that `bridge serve --no-worker` serves."""
     database = Database(f"sqlite:///{folder}/bridge.db", clock)
@@ -142,7 +147,7 @@ def running_site(
     receiver = Receiver(database, ReceiverSettings((b"secret",)), metrics, rejection_log, clock)
     wrong_tokens = WrongTokens(database, metrics, rejection_log)
     admin = AdminAuth(TOKENS, database, metrics, wrong_tokens, public_url=public_url, proxy_login=proxy_login)
-    admin_service = AdminService(database, rules, CachedStats(database))
+    admin_service = AdminService(database, rules, CachedStats(database), trial=trial)
     app = create_app(
         database,
         receiver,

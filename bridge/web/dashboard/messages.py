@@ -26,11 +26,17 @@ DONE: Final[Mapping[str, str]] = {
     "replayed": "The event was routed again.",
     "accepted": "The request was accepted as an event.",
     "duplicate_dismissed": "The pair was dismissed.",
+    "rule_rerendered": "{n} {n:delivery was|deliveries were} rendered again with the active version of the rule.",
     "rule_cancelled": "{n} waiting {n:delivery was|deliveries were} cancelled.",
     "connection_paused": "The connection was paused.",
     "connection_resumed": "The connection was resumed.",
     "stopped": "Sending was stopped.",
     "started": "Sending was started again.",
+    "opted_out": "The opt-out was saved. A message that was already being sent is not recalled.",
+    "opted_in": "The opt-out was removed.",
+    "imported": "{n} {n:address was|addresses were} opted out.",
+    "erased": "The contact was erased from {n} {n:row|rows}.",
+    "erased_in_part": "The contact was erased from {n} {n:row|rows}. A delivery is still running: erase again in a minute.",
     "settings_saved": "Your settings were saved.",
 }
 """Text for each action that was done. `{n}` is a number from the URL, see `Number`."""
@@ -40,6 +46,7 @@ REFUSED: Final[Mapping[str, str]] = {
     "expired": "Nothing was changed: the delivery has expired.",
     "replay_not_possible": "The event was not routed again: it has no body any more, or was not routed yet.",
     "accept_not_possible": "The request cannot be accepted as an event, or was accepted already.",
+    "ending_wrong": "Nothing was erased: the characters that you typed do not match.",
     "reason_missing": "Nothing was changed: enter a reason.",
     "unknown_zone": "Nothing was changed: choose a time zone from the list.",
 }

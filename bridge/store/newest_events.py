@@ -1,0 +1,60 @@
+"""The newest events of a period with their bodies, for a plan that somebody waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import func, select
+
+from bridge.events import Event
+from bridge.store import schema
+from bridge.store.database import Database
+from bridge.store.event_rows import event_from_row
+
+MAX_COUNT: Final = 100_000
+"""The number of events in the period is counted up to this."""
+
+
+@dataclass(frozen=True)
+class NewestEvents:
+    """The newest events of a period whose bodies are kept."""
+
+    events: list[Event]
+    """In order of receipt."""
+    total: int
+    """All events of the period, also those without a body; at most MAX_COUNT."""
+
+    @property
+    def is_capped(self) -> bool:
+        """True if there are more than `total`."""
+        return self.total >= MAX_COUNT
+
+
+def newest_events(database: Database, since: datetime, *, limit: int, max_bytes: int) -> NewestEvents:
+    """Return the newest events since an instant: at most `limit`, with bodies of `max_bytes` together."""
+    table = schema.events
+    in_period = table.c.received_at >= since
+    numbered = select(table.c.id).where(in_period).limit(MAX_COUNT).subquery()
+    sizes = (
+        select(table.c.received_at, func.length(table.c.body).label("size"))
+        .where(in_period, table.c.body.is_not(None))
+        .order_by(table.c.received_at.desc())
+        .limit(limit)
+    )
+    rows = (
+        select(*table.c["id", "dedupe_key", "received_at", "type", "conversation_id", "body"])
+        .where(in_period, table.c.body.is_not(None))
+        .order_by(table.c.received_at.desc())
+    )
+    with database.read() as conn:
+        total = conn.execute(select(func.count()).select_from(numbered)).scalar_one()
+        kept = used = 0
+        for row in conn.execute(sizes):
+            used += row.size
+            if used > max_bytes:
+                break
+            kept += 1
+        events = [event_from_row(row, database.default_country) for row in conn.execute(rows.limit(kept))]
+    return NewestEvents(events[::-1], total)

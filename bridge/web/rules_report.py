@@ -1,0 +1,108 @@
+"""Reports about the rules for the API and the dashboard: what runs, what each rule did, and why it did not fire."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from bridge.connector.action_name import ActionName
+from bridge.rules.misses import count_misses
+from bridge.rules.model import Rule, Trace
+from bridge.rules.report import source_line
+from bridge.rules.summary import policy_in_words, rule_source
+from bridge.store.queries import NotFound
+from bridge.store.rule_deliveries import earlier_deliveries, waiting_by_rule
+from bridge.store.rule_stats import RuleCounts, last_fired, newest_traces, rule_stats
+from bridge.web.admin_service import AdminService, RunningRules
+
+SPAN: Final = timedelta(days=7)
+"""The period of the numbers."""
+MAX_LOOKED_UP: Final = 100
+"""Rules without a delivery in the period whose last one is looked up."""
+
+
+def rules_report(service: AdminService) -> dict[str, Any]:
+    """Return the active rules with what each did in the last days, and the errors of the file if it did not load."""
+    rules, database = service.rules.current, service.database
+    stats = rule_stats(database, database.clock.now() - SPAN)
+    waiting = waiting_by_rule(database)
+    fired_at = last_fired(database, [rule.name for rule in rules.rules[:MAX_LOOKED_UP]])
+    return {
+        "path": str(service.rules.path),
+        "hash": rules.hash,
+        "loaded_at": service.rules.loaded_at,
+        "load_error": service.rules.load_error,
+        "diagnostics": diagnostics(service.rules),
+        "policy": policy_in_words(rules),
+        "counted_since": stats.since,
+        "rules": [
+            _rule(rule, stats.of(rule.name), waiting.get(rule.name, 0), fired_at.get(rule.name))
+            for rule in rules.rules
+        ],
+        "earlier_deliveries": [item.to_json() for item in earlier_deliveries(database, rules)],
+    }
+
+
+def diagnostics(running: RunningRules) -> list[dict[str, Any]]:
+    """Return the errors and warnings of the file on disk, each with its line of the file and the caret's column."""
+    found = []
+    for item in running.diagnostics:
+        code, caret = source_line(item, running.texts)
+        found.append(asdict(item) | {"code": code, "caret": caret})
+    return found
+
+
+def _rule(rule: Rule, counts: RuleCounts, waiting: int, fired_at: datetime | None) -> dict[str, Any]:
+    return {
+        "name": rule.name,
+        "file": rule.path,
+        "line": rule.line,
+        "description": rule.description,
+        "when": rule.when_text,
+        "do": [
+            ActionName.parse(step.use).with_connection(name) for step in rule.do for name in step.connections
+        ],
+        "enabled": rule.enabled,
+        "shadow": rule.shadow,
+        "waiting": waiting,
+        "counts": asdict(counts),
+        "last_fired_at": fired_at,
+    }
+
+
+def rule_report(service: AdminService, name: str) -> dict[str, Any]:
+    """Return one active rule: its lines of the file, what it did, why it did not fire, its tests. Raise NotFound."""
+    rules, database = service.rules.current, service.database
+    rule = rules.named(name)
+    if rule is None:
+        raise NotFound(f"no active rule is called `{name[:80]}`")
+    stats = rule_stats(database, database.clock.now() - SPAN)
+    source = rule_source(rules, rule)
+    return _rule(
+        rule,
+        stats.of(name),
+        waiting_by_rule(database).get(name, 0),
+        last_fired(database, [name]).get(name),
+    ) | {
+        "counted_since": stats.since,
+        "source": {"file": source.file, "first_line": source.first_line, "lines": list(source.lines)},
+        "misses": misses(service, rule),
+        "tests": [
+            {"name": test.name, "file": test.path, "line": test.line}
+            for test in rules.tests
+            if name in test.expect
+        ],
+    }
+
+
+def misses(service: AdminService, rule: Rule) -> dict[str, Any]:
+    """Return how often a rule fired for the newest events, and the first condition that was not true otherwise."""
+    traces = (_trace_of(json.loads(text), rule.name) for text in newest_traces(service.database, rule.when))
+    return asdict(count_misses(trace for trace in traces if trace is not None))
+
+
+def _trace_of(records: Sequence[Mapping[str, Any]], rule: str) -> Trace | None:
+    return next((Trace.from_json(record) for record in records if record["rule"] == rule), None)
