@@ -22,6 +22,7 @@ from bridge.web.dashboard import dashboard_routes
 from bridge.web.health import CachedStats
 from bridge.web.html import static_routes
 from bridge.web.metrics import MetricsOfWorker
+from bridge.web.provider_links import ProviderLinks
 from bridge.web.proxy_login import ProxyLogin
 from bridge.web.rejection_log import RejectionLog
 from bridge.web.unsubscribe import unsubscribe_routes
@@ -66,7 +67,14 @@ def build_receiver(service: Service, worker_metrics: MetricsOfWorker | None = No
         proxy_login=ProxyLogin(settings.bridge_auth_header, settings.bridge_trusted_proxies),
     )
     admin_service = AdminService(
-        database, rules, CachedStats(database), address_hasher(settings), trial=TrialProcess(environment())
+        database,
+        rules,
+        CachedStats(database),
+        address_hasher(settings),
+        links=ProviderLinks(service.accounts.get),
+        erase_keys=[key.encode() for key in settings.secret_keys],
+        allowlist=settings.bridge_recipient_allowlist,
+        trial=TrialProcess(environment()),
     )
     app = create_app(
         database,

@@ -71,6 +71,7 @@ from bridge.connector.crm import (
     text_with_details,
 )
 from bridge.connector.deadline import check_deadline, count_request, remaining_seconds
+from bridge.connector.egress import Proxy, add_private_ca, is_loopback, proxy_for, tls_context
 from bridge.connector.opt_outs import (
     EMAIL_CHANNELS,
     PHONE_CHANNELS,
@@ -80,6 +81,7 @@ from bridge.connector.opt_outs import (
     flags_by_address,
 )
 from bridge.connector.params import ConnectorSettings, Email, Params, PhoneNumber, param
+from bridge.connector.provider_records import ProviderRecord, UncertainDelivery, WhereToLook
 from bridge.connector.related_records import (
     RelatedRecords,
     forget_related_records,
@@ -97,7 +99,6 @@ from bridge.connector.transport import (
     failure_from_exception,
     failure_from_status,
     http_client,
-    is_loopback,
     is_public,
     parse_retry_after,
 )
@@ -165,7 +166,9 @@ __all__ = [
     "Place",
     "Properties",
     "Property",
+    "ProviderRecord",
     "ProviderUrl",
+    "Proxy",
     "RelatedRecords",
     "ResolvedContact",
     "ResponseReader",
@@ -179,6 +182,9 @@ __all__ = [
     "StatusUpdate",
     "Success",
     "TaskParams",
+    "UncertainDelivery",
+    "WhereToLook",
+    "add_private_ca",
     "address_key",
     "addresses_of",
     "check_deadline",
@@ -205,6 +211,7 @@ __all__ = [
     "per_conversation",
     "per_event",
     "per_message",
+    "proxy_for",
     "read_related_records",
     "refusal_notes",
     "remaining_seconds",
@@ -216,6 +223,7 @@ __all__ = [
     "segments",
     "split_text",
     "text_with_details",
+    "tls_context",
     "write_for_contact",
     "write_for_contacts",
 ]

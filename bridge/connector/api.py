@@ -19,6 +19,7 @@ from bridge.connector.callbacks import (
 )
 from bridge.connector.context import Context
 from bridge.connector.params import ConnectorSettings, Params
+from bridge.connector.provider_records import ProviderRecord, UncertainDelivery, WhereToLook
 from bridge.errors import DeliveryError
 from bridge.lazy import lazy
 
@@ -186,6 +187,10 @@ class Connector:
     )
     read_details: Callable[..., Mapping[str, Any] | None] | None = field(default=None, init=False)
     classify: Callable[[Exception], DeliveryError | None] | None = field(default=None, init=False)
+    build_record_url: Callable[[Any, ProviderRecord], str | None] | None = field(default=None, init=False)
+    describe_where_to_look: Callable[[Any, UncertainDelivery], WhereToLook | None] | None = field(
+        default=None, init=False
+    )
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -257,6 +262,22 @@ class Connector:
         It returns None if there are none. Only the connector of Heppu has them. Params of rules use them as `details`.
         """
         self.read_details = function
+        return function
+
+    def record_url(self, function: F) -> F:
+        """Decorator: `(settings, record: ProviderRecord) -> str | None` returns the page of a record at the provider.
+
+        The dashboard links to it. The URL must be https, and is built from the settings; None if there is no such page.
+        """
+        self.build_record_url = function
+        return function
+
+    def where_to_look(self, function: F) -> F:
+        """Decorator: `(settings, delivery: UncertainDelivery) -> WhereToLook | None`, for the review of a delivery.
+
+        It says where an operator sees whether the delivery took effect, and by what to search there.
+        """
+        self.describe_where_to_look = function
         return function
 
     def action(

@@ -74,6 +74,11 @@ class NullContactCache:
         """Do nothing."""
 
 
+def idempotency_token(idempotency_key: str) -> str:
+    """Return an idempotency key as 32 hexadecimal digits."""
+    return hashlib.sha256(idempotency_key.encode()).hexdigest()[:32]
+
+
 @dataclass(frozen=True)
 class Context:
     """One attempt at a delivery, as its action sees it."""
@@ -119,7 +124,7 @@ class Context:
     @property
     def idempotency_token(self) -> str:
         """The idempotency key as 32 hexadecimal digits, for a field of the provider."""
-        return hashlib.sha256(self.idempotency_key.encode()).hexdigest()[:32]
+        return idempotency_token(self.idempotency_key)
 
     @property
     def conversation_key(self) -> str:

@@ -20,7 +20,7 @@ from bridge.lifecycle import DeliveryState, FailureReason, SuppressReason
 from bridge.store import schema
 from bridge.store.contact_rows import deliveries_of
 from bridge.store.database import Database
-from bridge.store.queries import DELIVERY_SUMMARY, NotFound, Page
+from bridge.store.queries import DELIVERY_SUMMARY, Page, addresses_of_event
 
 EXAMINED: Final = 5_000
 """Rows of an index range that one query reads at most."""
@@ -135,7 +135,7 @@ def _search(conn: Connection, matching: DeliveryFilter) -> _Search:
         return _Search([lead], list(rest.values()), is_small=True)
     contact = matching.contact
     if matching.person is not None:
-        contact = _addresses_of(conn, matching.person)
+        contact = addresses_of_event(conn, matching.person)
     if contact:
         return _Search(deliveries_of(contact), list(rest.values()), is_small=True)
     if not _FEW.issuperset(states):
@@ -144,16 +144,6 @@ def _search(conn: Connection, matching: DeliveryFilter) -> _Search:
                 return _Search([rest.pop(name)], list(rest.values()))
     rest.pop("state", None)
     return _Search([_C.state == state for state in states], list(rest.values()))
-
-
-def _addresses_of(conn: Connection, event_id: str) -> list[str]:
-    """Return the addresses of the person of an event. Raise NotFound."""
-    events = schema.events.c
-    row = conn.execute(select(events.phone, events.email).where(events.id == event_id)).one_or_none()
-    addresses = [] if row is None else [address for address in row if address]
-    if not addresses:
-        raise NotFound(f"no person is known of the event `{event_id[:80]}`")
-    return addresses
 
 
 def list_deliveries(

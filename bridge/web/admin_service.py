@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from bridge.connector.action_name import ActionName
 from bridge.rules.model import Diagnostic, Rules
 from bridge.rules.route import route
+from bridge.store.accept_rejected import accept_rejected_request
+from bridge.store.activity import CountCache
 from bridge.store.audit_log import list_audit_entries
 from bridge.store.connections import connection_statuses, pause, pause_of_all, resume
 from bridge.store.contact_report import ContactReport, report_contact
 from bridge.store.database import Database
-from bridge.store.operator_actions import (
-    ActionResult,
-    ReplayResult,
-    Resolution,
-    accept_rejected_request,
-    cancel,
-    replay,
-    resolve,
-    retry,
-)
+from bridge.store.operator_actions import Action, ActionResult, Resolution, Seen, change_deliveries, resolve
 from bridge.store.opt_outs import AddressHasher
 from bridge.store.pause_all import pause_all, resume_all
 from bridge.store.pauses import ConnectionStatus, Pause
@@ -35,17 +27,18 @@ from bridge.store.queries import (
     show_rejected_request,
     waiting_by_connection,
 )
+from bridge.store.replay import ReplayResult, replay
 from bridge.store.rerender import RerenderReport, rerender_rule
 from bridge.store.rule_deliveries import (
     CancelledDeliveries,
     WaitingDeliveries,
     cancel_rule,
-    earlier_deliveries,
-    waiting_by_rule,
     waiting_deliveries,
 )
 from bridge.web.health import CachedStats
+from bridge.web.provider_links import ProviderLinks
 from bridge.web.query_params import InvalidParameter
+from bridge.web.rules_trial import RulesTrial
 
 RecordType = Literal["event", "delivery", "rejected_request"]
 
@@ -60,6 +53,8 @@ class RunningRules(Protocol):
     loaded_at: datetime
     load_error: str | None
     diagnostics: tuple[Diagnostic, ...]
+    texts: Mapping[str, str]
+    """Path -> text of the files that `diagnostics` are about."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +66,16 @@ class AdminService:
     cached_stats: CachedStats
     hash_address: AddressHasher | None = None
     """See `bridge.store.policy_inputs.PolicyConfig`."""
+    erase_keys: Sequence[bytes] = ()
+    """The values of BRIDGE_SECRET_KEY, with which the opt-outs of erased contacts are kept."""
     allowlist: Collection[str] = ()
     """BRIDGE_RECIPIENT_ALLOWLIST: if it is not empty, only these recipients get messages."""
+    links: ProviderLinks = field(default_factory=ProviderLinks)
+    """Links to the providers of this process's connections."""
+    trial: RulesTrial | None = None
+    """Tries changed rules. None: this process cannot."""
+    counts: CountCache = field(default_factory=CountCache)
+    """Counts of past hours, for the overview."""
 
     def show(self, record_type: RecordType, record_id: str) -> dict[str, Any]:
         """Return one event, delivery or rejected request with its audit entries. Raise NotFound."""
@@ -94,24 +97,23 @@ class AdminService:
         )
 
     def change_delivery(
+        self, action: Action, delivery_id: str, actor: str, seen: Seen | None = None
+    ) -> ActionResult:
+        """Carry out an action on one delivery. Raise NotFound."""
+        show_delivery(self.database, delivery_id)
+        return change_deliveries(self.database, actor, action, [delivery_id], seen=seen)[0]
+
+    def resolve(
         self,
-        action: str,
         delivery_id: str,
         actor: str,
-        *,
-        resolution: Resolution | None = None,
+        resolution: Resolution,
         external_id: str | None = None,
+        seen: Seen | None = None,
     ) -> ActionResult:
-        """Retry, cancel or resolve one delivery. Raise NotFound."""
+        """Resolve a delivery that needs review. Raise NotFound."""
         show_delivery(self.database, delivery_id)
-        match action:
-            case "retry":
-                return retry(self.database, actor, [delivery_id])[0]
-            case "cancel":
-                return cancel(self.database, actor, [delivery_id])[0]
-            case "resolve" if resolution is not None:
-                return resolve(self.database, actor, delivery_id, resolution, external_id)
-        raise ValueError(f"unknown action {action}, or a resolution is missing")
+        return resolve(self.database, actor, delivery_id, resolution, external_id, seen)
 
     def accept(self, request_id: str, actor: str) -> ActionResult:
         """Accept a rejected request as an event. Raise NotFound."""
@@ -199,37 +201,6 @@ class AdminService:
             "deliveries": queue.deliveries,
             "unrouted": queue.unrouted,
             "oldest_due": queue.oldest_due,
-        }
-
-    def rules_status(self) -> dict[str, Any]:
-        """Return the active rules with what waits of each, and the errors of the rules file if its reload failed."""
-        rules = self.rules.current
-        waiting = waiting_by_rule(self.database)
-        return {
-            "path": str(self.rules.path),
-            "hash": rules.hash,
-            "loaded_at": self.rules.loaded_at,
-            "load_error": self.rules.load_error,
-            "diagnostics": [vars(diagnostic) for diagnostic in self.rules.diagnostics],
-            "rules": [
-                {
-                    "name": rule.name,
-                    "file": rule.path,
-                    "line": rule.line,
-                    "description": rule.description,
-                    "when": rule.when_text,
-                    "do": [
-                        ActionName.parse(step.use).with_connection(name)
-                        for step in rule.do
-                        for name in step.connections
-                    ],
-                    "enabled": rule.enabled,
-                    "shadow": rule.shadow,
-                    "waiting": waiting.get(rule.name, 0),
-                }
-                for rule in rules.rules
-            ],
-            "earlier_deliveries": [item.to_json() for item in earlier_deliveries(self.database, rules)],
         }
 
     def audit(self, limit: int, cursor: str | None) -> tuple[Sequence[dict[str, Any]], str | None]:

@@ -14,6 +14,7 @@ from bridge.clock import parse_timestamp
 from bridge.connector import Channel
 from bridge.lifecycle import DeliveryState, FailureReason, SuppressReason
 from bridge.settings import parse_duration
+from bridge.store.contact_report import ReportFilter
 from bridge.store.delivery_list import DeliveryFilter
 from bridge.store.opt_out_list import EntryKind
 from bridge.store.queries import NotFound
@@ -118,6 +119,11 @@ class EventQuery(PageQuery):
     type: Text | None = Field(None, description="Event type.", examples=["call.busy"])
     since: Time | None = Field(None, description="Received then or later.", examples=["7d"])
     until: Time | None = Field(None, description="Received before.", examples=["2026-03-02T21:30:00Z"])
+    nothing: Literal["yes", "no"] = Field(
+        "no", description="`yes`: only routed events for which no rule fired."
+    )
+    unrouted: Literal["yes", "no"] = Field("no", description="`yes`: only events that wait to be routed.")
+    person: Text | None = Field(None, description="ID of an event: the events of the person it is about.")
     unreadable: Literal["yes", "no"] = Field("no", description="`yes`: only events with unreadable fields.")
     cursor: EventCursor = None
 
@@ -128,6 +134,9 @@ class EventQuery(PageQuery):
             "since": instant(self.since, now),
             "until": instant(self.until, now),
             "unreadable": self.unreadable == "yes",
+            "without_deliveries": self.nothing == "yes",
+            "not_routed": self.unrouted == "yes",
+            "person": self.person,
             "limit": self.limit,
             "cursor": self.cursor,
         }
@@ -179,13 +188,27 @@ class DeliveryQuery(PageQuery, DeliveryCriteria):
         return {"matching": self.filter(now), **page}
 
 
+class ContactQuery(Parameters):
+    """Query parameters of a person's page."""
+
+    limit: Limit = 20
+    shown: ReportFilter = Field("all", description="Which events: by their deliveries.")
+    cursor: EventCursor | None = None
+    undo: Text | None = Field(None, description="The change of an opt-out that can be undone.")
+
+
 class OptOutListQuery(PageQuery):
     """Query parameters of the opt-out list."""
 
     channel: Channel | None = Field(None, description="Channel.")
     kind: EntryKind | None = Field(None, description="Kind of entry.")
     source: Text | None = Field(None, description="A part of the source.")
+    since: Time | None = Field(None, description="Entered then or later.", examples=["30d"])
     cursor: Annotated[str | None, cursor_of("opt")] = None
+
+    def arguments(self, now: datetime) -> dict[str, Any]:
+        """Return the arguments of `list_opt_outs`."""
+        return {**dict(self), "since": instant(self.since, now)}
 
 
 class DuplicateQuery(PageQuery):

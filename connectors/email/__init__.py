@@ -3,5 +3,6 @@
 from .client import check, classify_error, client
 from .send import send
 from .settings import Settings, connector
+from .where_to_look import where_to_look
 
-__all__ = ["Settings", "check", "classify_error", "client", "connector", "send"]
+__all__ = ["Settings", "check", "classify_error", "client", "connector", "send", "where_to_look"]

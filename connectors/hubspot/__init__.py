@@ -8,6 +8,7 @@ idempotent, and a call and its association are created in one request.
 from .calls_and_chats import log_call, log_chat
 from .check import check, check_rules, setup
 from .contacts import update_contact, upsert_contact
+from .links import record_url, where_to_look
 from .new_tickets import create_ticket
 from .opt_outs import opt_out_flags, set_opt_out
 from .sent_messages import log_message
@@ -27,8 +28,10 @@ __all__ = [
     "log_chat",
     "log_message",
     "opt_out_flags",
+    "record_url",
     "set_opt_out",
     "setup",
     "update_contact",
     "upsert_contact",
+    "where_to_look",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -29,8 +30,16 @@ class Settings(ConnectorSettings):
     """Version of HubSpot's API. From `2026-09` on, the account's own validation rules apply to what is written."""
     searches_per_second: float = Field(4.0, gt=0)
     """Searches for contacts per second and worker. HubSpot allows five per second to all integrations together."""
+    portal_id: str | None = Field(None, pattern=r"^\d{1,12}$")
+    """Hub ID of the account, at the top right of every page in HubSpot. With it, the dashboard links to records."""
     do_not_call_property: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]*$")
     """Internal name of a contact property (single checkbox) that means "do not call or text"."""
+
+    @property
+    def app_host(self) -> str:
+        """Host of the pages of accounts in this region, which the token names: `pat-eu1-...`."""
+        region = re.match(r"pat-(eu1|ap1|na2|na3)-", self.access_token.get_secret_value())
+        return f"app-{region[1]}.hubspot.com" if region else "app.hubspot.com"
 
 
 connector = Connector(

@@ -7,6 +7,7 @@ are sent in sObject collections: up to 200 records take one request of the org's
 from .calls_and_chats import log_call, log_chat
 from .cases import close_case
 from .contacts import update_lead, upsert_contact
+from .links import record_url, where_to_look
 from .new_cases import create_case
 from .opt_outs import opt_out_flags, set_opt_out
 from .rule_checks import check_rules
@@ -27,8 +28,10 @@ __all__ = [
     "log_chat",
     "log_message",
     "opt_out_flags",
+    "record_url",
     "set_opt_out",
     "setup",
     "update_lead",
     "upsert_contact",
+    "where_to_look",
 ]

@@ -3,6 +3,7 @@
 from .account import classify_error, client
 from .callbacks import inbound, status
 from .check import check, check_rules
+from .links import record_url, where_to_look
 from .messages import find_sms, send_sms
 from .settings import Settings, connector
 
@@ -15,6 +16,8 @@ __all__ = [
     "connector",
     "find_sms",
     "inbound",
+    "record_url",
     "send_sms",
     "status",
+    "where_to_look",
 ]

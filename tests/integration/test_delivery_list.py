@@ -122,7 +122,7 @@ def test_person_of_an_event_leads_to_all_their_deliveries(engine: Engine) -> Non
     stranger = engine.event(metadata={"contactPhone": "+13105550122"})
     ids = [engine.deliver("send", event) for event in (first, second, stranger)]
     assert set(ids_of(database, DeliveryFilter(person=first.id))) == set(ids[:2])
-    with pytest.raises(NotFound, match="no person is known of the event `evt_0`"):
+    with pytest.raises(NotFound, match="no contact is stored for the event `evt_0`"):
         list_deliveries(database, DeliveryFilter(person="evt_0"))
 
 
