@@ -340,8 +340,8 @@ class Settings(EnvironmentModel):
     """Addresses and networks of your reverse proxies, separated by commas. Their `X-Forwarded-For` is believed: logs
     then name the address of the client, not that of the proxy."""
     bridge_ca_file: CertificateFile | None = None
-    """File with certificates (PEM) of your own authorities, trusted in addition to the public ones when the bridge calls
-    a provider."""
+    """File with certificates (PEM) of your own authorities, which are trusted in addition to the public ones when the
+    bridge calls a provider."""
     bridge_https_proxy: ProxySecret | None = None
     """Proxy through which providers are called, like `http://user:password@proxy.example.com:3128`. Email does not use
     it."""

@@ -30,6 +30,7 @@ from bridge.connector import (
     param,
     parse_retry_after,
     per_event,
+    proxy_for,
 )
 from bridge.errors import DeliveryError, OutcomeUnknown, PermanentError, TransientError
 
@@ -130,7 +131,8 @@ class Sender:
         Raises TransientError if a host does not resolve, PermanentError if it resolves to private addresses only.
         """
         for host in self._settings.hosts:
-            self._resolve(httpx.URL(f"https://{host}"))
+            target = httpx.URL(f"https://{host}")
+            self._resolve(target, required=proxy_for(target.host) is None)
         return len(self._settings.hosts)
 
     def target_of(self, url: str | None) -> str:
@@ -145,17 +147,23 @@ class Sender:
     def post(self, url: str, body: bytes, headers: dict[str, str]) -> Iterator[httpx.Response]:
         """Post the body and yield the response: status and headers, with its body unread."""
         target = self._require_allowed(url)
-        # Resolve the name once and send to the verified address: a second resolution could return another one.
-        response = self._send_to_first_reachable(
-            self._http.build_request(
-                "POST",
-                target.copy_with(host=str(address)),
-                content=body,
-                headers=headers | {"Host": target.netloc.decode("ascii")},
-                extensions={"sni_hostname": target.host},
+        if proxy_for(target.host):
+            self._resolve(target, required=False)
+            response = self._http.send(
+                self._http.build_request("POST", target, content=body, headers=headers), stream=True
             )
-            for address in self._resolve(target)
-        )
+        else:
+            # Resolve the name once and send to the verified address: a second resolution could return another one.
+            response = self._send_to_first_reachable(
+                self._http.build_request(
+                    "POST",
+                    target.copy_with(host=str(address)),
+                    content=body,
+                    headers=headers | {"Host": target.netloc.decode("ascii")},
+                    extensions={"sni_hostname": target.host},
+                )
+                for address in self._resolve(target)
+            )
         try:
             yield response
         finally:
@@ -186,8 +194,11 @@ class Sender:
             raise PermanentError(_NOT_ALLOWED, code="host")
         return target
 
-    def _resolve(self, target: httpx.URL) -> list[Address]:
-        """Return the addresses of an allowed host, without private ones unless HTTP_ALLOW_PRIVATE is set."""
+    def _resolve(self, target: httpx.URL, *, required: bool = True) -> list[Address]:
+        """Return the addresses of an allowed host, without private ones unless HTTP_ALLOW_PRIVATE is set.
+
+        Without `required`, a name that does not resolve here is left to the proxy.
+        """
         try:
             return [ipaddress.ip_address(target.host)]
         except ValueError:
@@ -195,6 +206,8 @@ class Sender:
         try:
             resolved = socket.getaddrinfo(target.host, None, type=socket.SOCK_STREAM)
         except OSError as error:
+            if not required:
+                return []
             raise TransientError("the URL's host does not resolve in DNS", reason="network") from error
         addresses = [ipaddress.ip_address(str(item[4][0]).partition("%")[0]) for item in resolved]
         if not self._settings.allow_private and not is_loopback(target.host):

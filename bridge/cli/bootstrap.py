@@ -17,6 +17,7 @@ from bridge.cli.db import migrate
 from bridge.cli.file_permissions import require_safe_connectors
 from bridge.clock import Clock
 from bridge.connector.discovery import Registry
+from bridge.connector.egress import configure_egress
 from bridge.errors import ConfigError
 from bridge.rules.files import base_folder
 from bridge.rules.model import Rules
@@ -32,6 +33,7 @@ from bridge.worker.earlier_deliveries import report_earlier_deliveries
 from bridge.worker.router import Router
 from bridge.worker.rules_reloader import RulesFile
 from bridge.worker.service import Worker, WorkerSettings
+from bridge.worker.service_watch import ServiceWatch
 
 
 class Role(Enum):
@@ -69,6 +71,7 @@ class Service:
     notifier: ChangeNotifier
     router: Router | None
     worker: Worker | None
+    watch: ServiceWatch | None
 
     def start(self) -> None:
         """Start the router and the worker, if this process has them."""
@@ -77,13 +80,17 @@ class Service:
             self.worker.start()
         if self.router is not None:
             self.router.start()
+        if self.watch is not None:
+            self.watch.start()
 
     def is_alive(self) -> bool:
         """Return whether the threads of the router and the worker run."""
-        return all(part is None or part.is_running for part in (self.router, self.worker))
+        return all(part is None or part.is_running for part in (self.router, self.worker, self.watch))
 
     def stop(self, timeout: float = 25.0) -> bool:
         """Stop, and wait up to `timeout` seconds for running attempts. Return whether all of them finished."""
+        if self.watch is not None:
+            self.watch.stop()
         if self.router is not None:
             self.router.stop()
         clean = self.worker is None or self.worker.stop(timeout)
@@ -109,6 +116,7 @@ def build_service(
     rules file has errors.
     """
     settings = Settings.load(environ)
+    configure_egress(settings)
     if role.receives and not (settings.heppu_webhook_secret or insecure):
         raise ConfigError(
             "HEPPU_WEBHOOK_SECRET is not set, so Heppu's events cannot be verified: set it to the secret of the "
@@ -151,6 +159,7 @@ def build_service(
             ChangeNotifier(database),
             Router(database, rules, metrics.process) if role.routes else None,
             build_worker(settings, database, rules, accounts, metrics) if role.runs_deliveries else None,
+            ServiceWatch(database, rules) if role is not Role.WORKER_PROCESS else None,
         )
     except BaseException:
         database.close()

@@ -19,6 +19,7 @@ from bridge.cli.output import echo, pluralize, print_json, print_status, result_
 from bridge.cli.rules_source import rules_path
 from bridge.clock import format_timestamp, parse_timestamp
 from bridge.connector.discovery import Registry, variable_names
+from bridge.connector.egress import configure_egress
 from bridge.dryrun.test_files import RuleTestFile, load_test_files
 from bridge.errors import ConfigError
 from bridge.rules.action_uses import action_uses
@@ -141,6 +142,7 @@ def check(file: Path | None, *, online: bool, deployed: bool) -> CheckReport:
     if online and used and loaded.rules is not None:
         from bridge.cli.account_check import check_accounts
 
+        configure_egress(settings)
         accounts = check_accounts(used, action_uses(loaded.rules), environ)
     rules, test_files = loaded.rules, tuple[RuleTestFile, ...]()
     if rules is not None:

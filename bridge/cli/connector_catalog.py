@@ -16,6 +16,7 @@ from bridge.cli.output import PrintedRecord, Record, Table, as_items, console, e
 from bridge.connector import Action, Connector, ConnectorSettings
 from bridge.connector.action_name import ActionName
 from bridge.connector.discovery import Registry
+from bridge.connector.egress import configure_egress
 from bridge.connector.params import allows_none, example_of, template_of
 from bridge.errors import ConfigError
 from bridge.settings import Settings, environment
@@ -166,6 +167,7 @@ def set_up_accounts(connection: str | None, yes: bool, as_json: bool) -> bool:
     """Run the setup of each account that has one. Return whether all succeeded."""
     environ = environment()
     settings = Settings.load(environ)
+    configure_egress(settings)
     registry = registry_for(settings.bridge_rules_file, settings)
     used = connections_used_by(load_file(settings.bridge_rules_file, settings), registry)
     if connection is not None and connection not in used:

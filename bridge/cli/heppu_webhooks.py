@@ -43,12 +43,15 @@ def _api() -> Iterator[tuple[HeppuApi, Settings]]:
     import httpx
 
     from bridge.connector import http_client
+    from bridge.connector.egress import configure_egress
     from bridge.errors import BridgeError, ConfigError
     from bridge.heppu_api import URL, HeppuApi, HeppuError
     from bridge.secret_settings import read_secret_files
     from bridge.settings import Settings, environment
 
     environ = environment()
+    settings = Settings.load(environ)
+    configure_egress(settings)
     files, errors = read_secret_files({"key": "HEPPU_API_KEY"}, environ)
     if errors:
         raise ConfigError(errors["key"])
@@ -59,7 +62,7 @@ def _api() -> Iterator[tuple[HeppuApi, Settings]]:
         )
     api = HeppuApi(key, environ.get("HEPPU_API_URL") or URL, http_client())
     try:
-        yield api, Settings.load(environ)
+        yield api, settings
     except HeppuError as error:
         hint = "; is HEPPU_API_KEY correct?" if error.status in (401, 403) else ""
         raise BridgeError(f"{error}{': ' + error.message if error.message else ''}{hint}") from None

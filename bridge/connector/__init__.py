@@ -81,7 +81,6 @@ from bridge.connector.opt_outs import (
     flags_by_address,
 )
 from bridge.connector.params import ConnectorSettings, Email, Params, PhoneNumber, param
-from bridge.connector.provider_records import ProviderRecord, UncertainDelivery, WhereToLook
 from bridge.connector.related_records import (
     RelatedRecords,
     forget_related_records,
@@ -166,7 +165,6 @@ __all__ = [
     "Place",
     "Properties",
     "Property",
-    "ProviderRecord",
     "ProviderUrl",
     "Proxy",
     "RelatedRecords",
@@ -182,8 +180,6 @@ __all__ = [
     "StatusUpdate",
     "Success",
     "TaskParams",
-    "UncertainDelivery",
-    "WhereToLook",
     "add_private_ca",
     "address_key",
     "addresses_of",

@@ -7,13 +7,13 @@ sent and a retry is safe; after that, the outcome is unknown.
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import cache
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -27,6 +27,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from bridge.connector.deadline import check_deadline, count_request, remaining_seconds
+from bridge.connector.egress import Proxy, is_loopback, proxy_for, tls_context
 from bridge.connector.response_limits import (
     READ_SECONDS,
     IncompleteResponse,
@@ -52,6 +53,11 @@ _6TO4 = ipaddress.IPv6Network("2002::/16")
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _POOL_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
 
+
+class TunnelFailed(OSError):
+    """The proxy opened no connection to the provider, so nothing was sent."""
+
+
 _NEVER_CONNECTED = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -59,6 +65,8 @@ _NEVER_CONNECTED = (
     requests.ConnectTimeout,
     pool.NewConnectionError,
     pool.ConnectTimeoutError,
+    httpx.ProxyError,  # unlike urllib3's, which it also raises for a response that breaks off
+    TunnelFailed,
     ssl.SSLCertVerificationError,
     ConnectionRefusedError,
 )
@@ -71,16 +79,6 @@ _HANDSHAKE_FAILURES = (
 )
 _TIMED_OUT = (httpx.TimeoutException, requests.Timeout, pool.TimeoutError, TimeoutError)
 _CONNECTION_LOST = (httpx.HTTPError, requests.RequestException, pool.HTTPError, OSError)
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host name or address is the loopback interface, without asking DNS."""
-    if host.rstrip(".").lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -139,6 +137,12 @@ class _DeadlineMixin:
         count_request()
         super().request(*args, **kwargs)  # type: ignore[misc]
 
+    def _tunnel(self) -> None:
+        try:
+            super()._tunnel()  # type: ignore[misc]
+        except (OSError, http.client.HTTPException) as error:
+            raise TunnelFailed("the proxy did not open a connection") from error
+
     def send(self, data: Any) -> None:
         connection: Any = self
         if connection.sock is None:
@@ -187,14 +191,21 @@ class DeadlineAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Create a pool whose connections check the deadline."""
-        super().init_poolmanager(*args, **kwargs)
+        super().init_poolmanager(*args, ssl_context=tls_context(), **kwargs)
         enforce_deadline(self.poolmanager)
 
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> urllib3.ProxyManager:
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> urllib3.ProxyManager:
         """Return a pool for a proxy, whose connections check the deadline as well."""
-        manager: urllib3.ProxyManager = super().proxy_manager_for(*args, **kwargs)
+        context = tls_context()
+        manager: urllib3.ProxyManager = super().proxy_manager_for(
+            proxy, ssl_context=context, proxy_ssl_context=context, **kwargs
+        )
         enforce_deadline(manager)
         return manager
+
+    def cert_verify(self, conn: Any, *args: Any) -> None:  # noqa: ARG002
+        """Leave the certificates to the TLS context, instead of reading those of certifi at every connection."""
+        conn.cert_reqs = "CERT_REQUIRED"
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         """Send within the remaining time. Raise TransientError if none remains."""
@@ -202,6 +213,8 @@ class DeadlineAdapter(HTTPAdapter):
         request.headers["Accept-Encoding"] = "identity"
         if self.redirect_to and request.url:
             request.url = self.redirect_to + "/" + request.url.split("/", 3)[3]
+        proxy = proxy_for(urlsplit(request.url or "").hostname or "")
+        kwargs["proxies"] = {"https": proxy.url} if proxy else {}
         # Never 0, which requests rejects: the deadline may have passed since it was checked.
         kwargs["timeout"] = (
             max(0.01, remaining_seconds(CONNECT_SECONDS)),
@@ -211,16 +224,17 @@ class DeadlineAdapter(HTTPAdapter):
 
 
 def http_client(**options: Any) -> httpx.Client:
-    """Return an httpx client for connectors without an SDK. It respects the deadline; no redirects, no proxies.
+    """Return an httpx client for connectors without an SDK. It respects the deadline and follows no redirects.
 
-    A response ends within the attempt's deadline and has at most `MAX_RESPONSE_BYTES`. It is not decompressed.
+    It trusts BRIDGE_CA_FILE and uses BRIDGE_HTTPS_PROXY. A response ends within the attempt's deadline and has at most
+    `MAX_RESPONSE_BYTES`. It is not decompressed.
     """
 
     def apply_deadline(request: httpx.Request) -> None:
         check_deadline()
         count_request()
         request.headers["Accept-Encoding"] = "identity"
-        request.extensions["trace"] = _check_before_headers
+        request.extensions["trace"] = _RequestTrace()
         request.extensions["timeout"] = httpx.Timeout(
             remaining_seconds(READ_SECONDS), connect=remaining_seconds(CONNECT_SECONDS)
         ).as_dict()
@@ -234,34 +248,66 @@ def http_client(**options: Any) -> httpx.Client:
         event_hooks={"request": [apply_deadline], "response": [keep_compressed]},
         follow_redirects=False,
         trust_env=False,
-        transport=_LimitedTransport(options.pop("limits", _POOL_LIMITS)),
+        transport=_Transport(options.pop("limits", _POOL_LIMITS)),
         **options,
     )
+
+
+class _Transport(httpx.BaseTransport):
+    """Sends each request directly or through the proxy, over connections that limit responses."""
+
+    def __init__(self, limits: httpx.Limits) -> None:
+        self._limits = limits
+        self._transports: dict[Proxy | None, httpx.BaseTransport] = {}
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request."""
+        proxy = proxy_for(request.url.host)
+        transport = self._transports.get(proxy)
+        if transport is None:
+            # Of two threads that are the first at the same time, both use the one that is stored.
+            transport = self._transports.setdefault(proxy, _LimitedTransport(self._limits, proxy))
+        return transport.handle_request(request)
+
+    def close(self) -> None:
+        """Close the connections."""
+        for transport in self._transports.values():
+            transport.close()
 
 
 class _LimitedTransport(httpx.HTTPTransport):
     """The transport of httpx, with connections that limit responses: httpx itself has no parameter for them."""
 
-    def __init__(self, limits: httpx.Limits) -> None:
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=_tls(),
-            max_connections=limits.max_connections,
-            max_keepalive_connections=limits.max_keepalive_connections,
-            keepalive_expiry=limits.keepalive_expiry,
-            network_backend=LimitedBackend(),
+    def __init__(self, limits: httpx.Limits, proxy: Proxy | None) -> None:
+        context = tls_context()
+        options: dict[str, Any] = {
+            "ssl_context": context,
+            "max_connections": limits.max_connections,
+            "max_keepalive_connections": limits.max_keepalive_connections,
+            "keepalive_expiry": limits.keepalive_expiry,
+            "network_backend": LimitedBackend(),
+        }
+        if proxy is None:
+            self._pool = httpcore.ConnectionPool(**options)
+            return
+        proxy_context = context if proxy.address.startswith("https:") else None
+        self._pool = httpcore.HTTPProxy(
+            proxy.address, proxy_auth=proxy.login, proxy_ssl_context=proxy_context, **options
         )
 
 
-def _check_before_headers(step: str, _: object) -> None:
-    """Check the deadline again after the handshake, as the process may have been suspended meanwhile."""
-    if step == "http11.send_request_headers.started":
-        check_deadline()
+class _RequestTrace:
+    """Follows one request of httpx. It checks the deadline after the handshake, and knows what a proxy has not sent."""
 
+    def __init__(self) -> None:
+        self._opens_tunnel = False
 
-@cache
-def _tls() -> ssl.SSLContext:
-    """Return the trusted certificates. Cached because reading them takes longer than a request."""
-    return httpx.create_ssl_context()
+    def __call__(self, step: str, details: Mapping[str, Any]) -> None:
+        if step == "http11.send_request_headers.started":
+            self._opens_tunnel = details["request"].method == b"CONNECT"
+            check_deadline()  # the process may have been suspended meanwhile
+        elif step == "http11.receive_response_headers.failed" and self._opens_tunnel:
+            raise TransientError("the proxy did not open a connection", reason="network")
 
 
 def failure_from_status(status: int, detail: str, retry_after: timedelta | None = None) -> DeliveryError:

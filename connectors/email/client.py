@@ -13,6 +13,7 @@ from email.utils import parseaddr
 
 from bridge.connector import (
     IncompleteResponse,
+    add_private_ca,
     check_deadline,
     failure_from_exception,
     is_loopback,
@@ -88,7 +89,7 @@ class SmtpClient:
                     server.port,
                     local_hostname,
                     timeout=timeout,
-                    context=ssl.create_default_context(),
+                    context=add_private_ca(ssl.create_default_context()),
                 )
             else:
                 smtp = LimitedSmtp(server.host, server.port, local_hostname, timeout=timeout)
@@ -126,7 +127,7 @@ def _start_tls(smtp: smtplib.SMTP, server: SmtpServer) -> None:
             f"the SMTP server offers no STARTTLS on port {server.port}, so the password would be readable on the way",
             fix="check the port of EMAIL_SMTP_URL: smtp:// with 587, smtps:// with 465",
         )
-    smtp.starttls(context=ssl.create_default_context())
+    smtp.starttls(context=add_private_ca(ssl.create_default_context()))
     smtp.ehlo()
 
 

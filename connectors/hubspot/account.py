@@ -7,13 +7,22 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import urllib3
 from hubspot import HubSpot
 from hubspot.discovery.discovery_base import DiscoveryBase
 from urllib3.util.retry import Retry
 
-from bridge.connector import Success, check_deadline, enforce_deadline, remaining_seconds
+from bridge.connector import (
+    Proxy,
+    Success,
+    check_deadline,
+    enforce_deadline,
+    proxy_for,
+    remaining_seconds,
+    tls_context,
+)
 from bridge.errors import ConfigError
 
 from .call_outcomes import CallOutcomes
@@ -34,8 +43,8 @@ BATCH_SIZE = 100
 class DeadlinePool(urllib3.PoolManager):
     """Connection pool for all requests of the account, which end within the attempt's deadline without retries."""
 
-    def __init__(self, version: str, size: int) -> None:
-        super().__init__(num_pools=2, maxsize=size, retries=Retry(0))
+    def __init__(self, version: str, size: int, **options: Any) -> None:
+        super().__init__(num_pools=2, maxsize=size, retries=Retry(0), ssl_context=tls_context(), **options)
         enforce_deadline(self)
         self._version = version
         self._daily_limit = DailyLimit()
@@ -69,11 +78,33 @@ class DeadlinePool(urllib3.PoolManager):
         return bytes(response.data) if response.status == 200 else b""
 
 
+class DeadlineProxyPool(DeadlinePool, urllib3.ProxyManager):
+    """The same through BRIDGE_HTTPS_PROXY."""
+
+    def __init__(self, version: str, size: int, proxy: Proxy) -> None:
+        login = ":".join(proxy.login) if proxy.login else None
+        super().__init__(
+            version,
+            size,
+            proxy_url=proxy.address,
+            proxy_headers=urllib3.make_headers(proxy_basic_auth=login),
+            proxy_ssl_context=tls_context(),
+        )
+
+
+def _pool(settings: Settings) -> DeadlinePool:
+    proxy = proxy_for(urlsplit(settings.url).hostname or "")
+    size = connector.limits_of(settings).concurrency
+    if proxy is None:
+        return DeadlinePool(settings.api_version, size)
+    return DeadlineProxyPool(settings.api_version, size, proxy)
+
+
 class Account:
     """Client of one HubSpot account, over one connection pool."""
 
     def __init__(self, settings: Settings) -> None:
-        pool = DeadlinePool(settings.api_version, connector.limits_of(settings).concurrency)
+        pool = _pool(settings)
 
         def create_api(package: Any, name: str, config: dict[str, Any]) -> Any:
             api = DiscoveryBase._default_api_factory(package, name, config)

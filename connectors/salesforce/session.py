@@ -85,7 +85,7 @@ class Session:
         )
         self._domain = host.removesuffix(".salesforce.com") if direct else "redirected.my"
         self._http = requests.Session()
-        self._http.trust_env = direct
+        self._http.trust_env = False
         self._http.mount("https://", self._adapter)
         self._lock = threading.Lock()
         self._api: Salesforce | None = None
