@@ -81,6 +81,7 @@ from bridge.connector.opt_outs import (
     flags_by_address,
 )
 from bridge.connector.params import ConnectorSettings, Email, Params, PhoneNumber, param
+from bridge.connector.provider_records import ProviderRecord, UncertainDelivery, WhereToLook
 from bridge.connector.related_records import (
     RelatedRecords,
     forget_related_records,
@@ -165,6 +166,7 @@ __all__ = [
     "Place",
     "Properties",
     "Property",
+    "ProviderRecord",
     "ProviderUrl",
     "Proxy",
     "RelatedRecords",
@@ -180,6 +182,8 @@ __all__ = [
     "StatusUpdate",
     "Success",
     "TaskParams",
+    "UncertainDelivery",
+    "WhereToLook",
     "add_private_ca",
     "address_key",
     "addresses_of",
