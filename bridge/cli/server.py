@@ -88,11 +88,14 @@ class ServiceRunner:
             if self._supervisor is not None:
                 self._supervisor.kill()
             exit_immediately(number)
-        log.info("stopping", advice="a second signal stops immediately")
-        self._stop = asyncio.get_running_loop().create_task(self._drain())
+        delay = self._service.settings.bridge_stop_delay.total_seconds()
+        log.info("stopping", delay_seconds=delay, advice="a second signal stops immediately")
+        self._stop = asyncio.get_running_loop().create_task(self._drain(delay))
 
-    async def _drain(self) -> None:
-        """Answer 503 to new events while running attempts finish."""
+    async def _drain(self, delay: float) -> None:
+        """Let load balancers notice, then answer 503 to new events while running attempts finish."""
+        self._receiver.leave()
+        await asyncio.sleep(delay)
         self._receiver.stop()
         await asyncio.to_thread(self._service.stop)
         if self._supervisor is not None:

@@ -81,7 +81,7 @@ def create_app(
     """
     database.write_health.on_error = StoreErrorReport(metrics)
     is_writable = writability(database)
-    probes = health_routes(is_writable, stopping=lambda: receiver.stopping)
+    probes = health_routes(is_writable, stopping=lambda: receiver.leaving)
     exported = metrics_routes(
         database, metrics, rules=rules, is_writable=is_writable, worker_metrics=worker_metrics
     )

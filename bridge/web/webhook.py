@@ -130,10 +130,16 @@ class Receiver:
         self._seconds = web.webhook_seconds
         self.stopping = False
         """True if new events are answered with 503, because the service stops."""
+        self.leaving = False
+        """True if load balancers should send no more events: the service stops, or is about to."""
+
+    def leave(self) -> None:
+        """Let `/readyz` say from now on that the service stops. Events are still accepted."""
+        self.leaving = True
 
     def stop(self) -> None:
         """Answer new events with 503 from now on."""
-        self.stopping = True
+        self.leaving = self.stopping = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request. An invalid request gets a 4xx response."""

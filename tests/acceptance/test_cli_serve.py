@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bridge import healthcheck
 from bridge.samples import refresh_sample, sample
 from bridge.sandbox import RunningSandbox, start_sandbox
 from tests.acceptance.commands import DISABLED_RULE, RULES, delivery_states, run_bridge
@@ -81,13 +82,19 @@ def test_generated_admin_token_is_in_a_file_and_not_in_the_log(tmp_path: Path) -
         assert token not in running.log.read_text()
 
 
-def test_no_worker_stores_events_without_routing(tmp_path: Path, sandbox: RunningSandbox) -> None:
+def test_no_worker_stores_events_without_routing_until_the_delay_of_its_stop_ends(
+    tmp_path: Path, sandbox: RunningSandbox
+) -> None:
     (tmp_path / "rules.yaml").write_text(RULES)
-    with running_service(tmp_path, {}, "--no-worker") as running:
+    with running_service(tmp_path, {}, "--no-worker", BRIDGE_STOP_DELAY="2s") as running:
         running.post(refresh_sample(sample("call.busy"), datetime.now(UTC)))
-        time.sleep(1)
-        assert [item["routed_at"] for item in running.items("events")] == [None]
-        assert running.stop() == 0
+        environ = {"BRIDGE_PORT": running.url.rpartition(":")[2]}
+        assert healthcheck.check([], environ) is None
+        running.process.send_signal(signal.SIGTERM)
+        assert eventually(lambda: healthcheck.check([], environ) == '{"status":"stopping"}')
+        assert _post_status(running) == 200, "load balancers have not noticed yet"
+        assert [item["routed_at"] for item in running.items("events")] == [None, None]
+        assert running.process.wait(100) == 0
     with running_service(tmp_path, sandbox.environment) as running:
         assert eventually(lambda: running.api_items("events")[0]["routed_at"])
 
@@ -209,7 +216,9 @@ def test_postgresql_allows_separate_receiver_and_worker(
         assert eventually(lambda: len(sandbox.twilio.messages) == 1)
         token = {"Authorization": "Bearer prometheus-of-this-test"}
         counted = 'bridge_attempts_total{connection="twilio",reason="succeeded"} 1.0'
-        assert eventually(lambda: counted in httpx.get(f"http://127.0.0.1:{port}/metrics", headers=token).text)
+        assert eventually(
+            lambda: counted in httpx.get(f"http://127.0.0.1:{port}/metrics", headers=token).text
+        )
         assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
         worker.send_signal(signal.SIGHUP)
         time.sleep(0.2)
