@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -38,6 +39,14 @@ class HeppuError(BridgeError):
         super().__init__(
             f"Heppu answered {self.status} to {request}" + (f" ({self.code})" if self.code else "")
         )
+
+
+@dataclass(frozen=True)
+class CallsPage:
+    """Calls, and whether there are more after them."""
+
+    calls: Sequence[dict[str, Any]]
+    has_more: bool
 
 
 class HeppuApi:
@@ -94,13 +103,19 @@ class HeppuApi:
         """Yield the calls that match `query` (`phoneNumber`, `agentId`, `startDate` ...), newest first."""
         offset = 0
         while True:
-            data = self._request(
-                "GET", "/calls", query={**query, "limit": PAGE_SIZE, "offset": offset}, list_key="calls"
-            )
-            yield from data["calls"]
-            offset += len(data["calls"])
-            if not data["calls"] or _mapping(data.get("pagination")).get("hasMore") is not True:
+            page = self.calls_page(offset, **query)
+            yield from page.calls
+            offset += len(page.calls)
+            if not page.has_more:
                 return
+
+    def calls_page(self, offset: int = 0, **query: str | int) -> CallsPage:
+        """Return one page of the calls that match `query`."""
+        data = self._request(
+            "GET", "/calls", query={**query, "limit": PAGE_SIZE, "offset": offset}, list_key="calls"
+        )
+        calls = data["calls"]
+        return CallsPage(calls, bool(calls) and _mapping(data.get("pagination")).get("hasMore") is True)
 
     def get_call(self, call_id: str) -> dict[str, Any]:
         """Return one call with its `metadata`, which `list_calls` does not include."""

@@ -34,6 +34,7 @@ from bridge.unrecognized_variables import unrecognized_variables
 
 if TYPE_CHECKING:
     from bridge.cli.account_check import AccountResult
+    from bridge.cli.heppu_check import HeppuCheck
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class CheckReport:
     connections: Sequence[str]
     accounts: Sequence[AccountResult]
     """The result of the login to each account; empty without `--online`."""
+    heppu: HeppuCheck | None
+    """The webhooks at Heppu; None without `--online`, or if the rules have errors."""
     unrecognized: Mapping[str, str]
     permissions: Sequence[str]
     """Warnings about files that other users of this machine can read or write."""
@@ -72,6 +75,7 @@ class CheckReport:
             self.rules is not None
             and all(file.usable for file in self.test_files)
             and all(account.ok for account in self.accounts)
+            and (self.heppu is None or self.heppu.ok)
             and (self.service is None or (self.service_is_current and not self.service.get("load_error")))
         )
 
@@ -94,6 +98,7 @@ class CheckReport:
                 for file in self.test_files
             ],
             "connections": [account.to_json() for account in self.accounts] or self.connections,
+            "heppu": None if self.heppu is None else self.heppu.to_json(),
             "unrecognized_variables": self.unrecognized,
             "file_permissions": self.permissions,
             "weak_secrets": self.settings.weak_secrets,
@@ -118,6 +123,8 @@ class CheckReport:
             echo(f"outdated data: {advice}")
         for account in self.accounts:
             echo(result_line(account.ok, account.connection, account.text))
+        if self.heppu is not None:
+            _print_heppu(self.heppu)
         if self.account_diagnostics:
             echo(f"\n{self._report(self.account_diagnostics)}\n")
         if self.connections and not self.accounts:
@@ -144,11 +151,16 @@ def check(file: Path | None, *, online: bool, deployed: bool) -> CheckReport:
 
         configure_egress(settings)
         accounts = check_accounts(used, action_uses(loaded.rules), environ)
+    heppu = None
+    if online and loaded.rules is not None:
+        from bridge.cli.heppu_check import check_heppu
+
+        heppu = check_heppu(loaded.rules, settings.bridge_public_url)
     rules, test_files = loaded.rules, tuple[RuleTestFile, ...]()
     if rules is not None:
         rules, test_files = load_test_files(rules, registry)
     return CheckReport(
-        path, settings, loaded, rules, test_files, sorted(used), accounts,
+        path, settings, loaded, rules, test_files, sorted(used), accounts, heppu,
         unrecognized_variables(environ, variables),
         _permissions(environ, variables, connectors_folder(path, settings)),
         outdated_data(datetime.now(UTC)),
@@ -173,6 +185,16 @@ def _permissions(environ: Mapping[str, str], variables: set[str], connectors: Pa
     }
     paths = [Path(".env"), *(Path(environ[name]) for name in sorted(files) if environ.get(name))]
     return exposed_secrets(paths) + group_writable_connectors(connectors)
+
+
+def _print_heppu(heppu: HeppuCheck) -> None:
+    """Print what was found about the webhooks at Heppu, each problem with what to do."""
+    if heppu.skipped:
+        echo(f"webhooks at Heppu: not checked; {heppu.skipped}")
+    for finding in heppu.findings:
+        echo(result_line(finding.ok, "webhooks at Heppu", finding.text))
+        if finding.fix:
+            echo(f"    {finding.fix}")
 
 
 def _print_rules(rules: Rules) -> None:

@@ -1,4 +1,4 @@
-"""`bridge heppu webhooks`: manage the webhooks at Heppu."""
+"""`bridge heppu`: manage the webhooks at Heppu, and find calls for which no webhook came."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ WebhookId = Annotated[
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     heppu = typer.Typer(
-        no_args_is_help=True, help="Manage settings at Heppu through its API (HEPPU_API_KEY)."
+        no_args_is_help=True,
+        help="Manage webhooks and find missed calls through Heppu's API (HEPPU_API_KEY).",
     )
     webhooks = typer.Typer(no_args_is_help=True, help="Manage the webhooks through which Heppu sends events.")
     webhooks.command("list")(list_webhooks)
@@ -34,11 +35,12 @@ def register(app: typer.Typer) -> None:
     webhooks.command()(update)
     webhooks.command()(delete)
     heppu.add_typer(webhooks, name="webhooks")
+    heppu.command()(reconcile)
     app.add_typer(heppu, name="heppu", rich_help_panel="Setup")
 
 
 @contextmanager
-def _api() -> Iterator[tuple[HeppuApi, Settings]]:
+def heppu_api() -> Iterator[tuple[HeppuApi, Settings]]:
     """Yield a client for Heppu's API and the settings. API and network errors are raised as BridgeError."""
     import httpx
 
@@ -74,7 +76,7 @@ def _api() -> Iterator[tuple[HeppuApi, Settings]]:
 
 def list_webhooks(as_json: Json = False) -> None:
     """List the webhooks."""
-    with _api() as (api, _):
+    with heppu_api() as (api, _):
         webhooks = api.list_webhooks()
     render(
         Table(
@@ -112,7 +114,7 @@ def create(
     from bridge.events import HEPPU_EVENTS
     from bridge.heppu_api import new_secret
 
-    with _api() as (api, settings):
+    with heppu_api() as (api, settings):
         target = url or (
             f"{settings.bridge_public_url.rstrip('/')}/webhooks/heppu" if settings.bridge_public_url else None
         )
@@ -153,7 +155,7 @@ def update(
         changes["status"] = status
     if not changes:
         raise typer.BadParameter("nothing to change: use --event or --status")
-    with _api() as (api, _):
+    with heppu_api() as (api, _):
         webhook = api.update_webhook(webhook_id, **changes)
     render(Record(webhook, f"{webhook_id} is updated"), as_json)
 
@@ -166,6 +168,34 @@ def delete(
     """Delete a webhook."""
     if not yes:
         typer.confirm(f"Delete {webhook_id}? Heppu then stops sending its events", abort=True, err=True)
-    with _api() as (api, _):
+    with heppu_api() as (api, _):
         api.delete_webhook(webhook_id)
     render(Record({"id": webhook_id, "deleted": True}, f"{webhook_id} is deleted"), as_json)
+
+
+def reconcile(
+    since: Annotated[
+        str, typer.Option(help="Calls since then: 3h, yesterday, 2026-03-02, or a timestamp.")
+    ] = "3h",
+    until: Annotated[
+        str | None,
+        typer.Option(
+            help="Calls before then. Default: those that ended two minutes ago.", show_default=False
+        ),
+    ] = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Store the missed calls as events, which the rules then handle.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Find calls at Heppu for which no event is stored, as after an outage that lasted longer than Heppu's retries.
+
+    Changes nothing without --apply. Chats cannot be found, because Heppu's API does not list them. Exits with code 1
+    if calls are missing and not stored.
+    """
+    from bridge.cli.heppu_reconcile import reconcile as run
+
+    report = run(since, until, apply=apply)
+    render(report, as_json)
+    if not report.ok:
+        raise typer.Exit(1)

@@ -67,7 +67,10 @@ def _print_event(event: Mapping[str, Any], find_pause: FindPause) -> None:
             "Conversation": event["conversation_id"],
             "Dedupe key": event["dedupe_key"],
         }
+        | ({"Source": "reconciled: made from a call at Heppu"} if event["reconciled"] else {})
     )
+    if event["duplicate_of"]:
+        echo(f"\n{event['duplicate_of']} is about the same call, so no rule was evaluated for this event.")
     print_unreadable_fields(event["unreadable_fields"])
     if event["body"] is None:
         echo("\nThe body has been deleted (retention or erasure).")

@@ -6,7 +6,7 @@ import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -62,6 +62,9 @@ class ScheduledCall:
     scheduled_at: datetime | None
     status: str = "scheduled"
     twilio_call_sid: str | None = None
+    direction: str = "outbound"
+    duration: int | None = None
+    ended_at: datetime | None = None
     details: dict[str, Any] = field(default_factory=dict)
     """Further fields of the call, such as its transcript."""
     updated_at: datetime = field(init=False)
@@ -121,10 +124,38 @@ class Heppu(HeppuRequests):
             self._agents = {agent["id"]: agent for agent in sample_agents(self.now())}
 
     def add_call(
-        self, call_id: str, phone: str, *, agent_id: str = VOICE_AGENT, sid: str | None = None, **details: Any
+        self,
+        call_id: str,
+        phone: str,
+        *,
+        agent_id: str = VOICE_AGENT,
+        sid: str | None = None,
+        status: str = "completed",
+        direction: str = "outbound",
+        duration: int | None = None,
+        ended_at: datetime | None = None,
+        contact_name: str | None = None,
+        **details: Any,
     ) -> None:
-        """Add a finished call with further fields, such as `transcript` and `recordingUrl`; replace it if it exists."""
-        call = ScheduledCall(call_id, agent_id, phone, {}, self.now(), None, "completed", sid, details)
+        """Add a finished call with further fields, such as `transcript` and `recordingUrl`; replace it if it exists.
+
+        It was created when it began: `duration` seconds before `ended_at`, by default now.
+        """
+        ended_at = ended_at or self.now()
+        call = ScheduledCall(
+            call_id,
+            agent_id,
+            phone,
+            {"contactName": contact_name},
+            ended_at - timedelta(seconds=duration or 0),
+            None,
+            status,
+            sid,
+            direction,
+            duration,
+            ended_at,
+            details,
+        )
         with self.lock:
             self._calls[call_id] = call
 
@@ -181,7 +212,7 @@ class Heppu(HeppuRequests):
         if query.get("direction"):
             if query["direction"] not in ("inbound", "outbound"):
                 raise self._invalid_field("direction", "must be inbound or outbound", 400)
-            calls = [call for call in calls if query["direction"] == "outbound"]
+            calls = [call for call in calls if call.direction == query["direction"]]
         if query.get("phoneNumber"):
             calls = [
                 call
@@ -229,8 +260,8 @@ class Heppu(HeppuRequests):
         data = (
             self._call_json(call)
             | {
-                "startedAt": None,
-                "endedAt": None,
+                "startedAt": call.created_at.isoformat() if call.ended_at else None,
+                "endedAt": call.ended_at.isoformat() if call.ended_at else None,
                 "failureReason": None,
                 "summary": None,
                 "transcript": None,
@@ -329,9 +360,9 @@ class Heppu(HeppuRequests):
         return {
             "id": call.id,
             "status": call.status,
-            "direction": "outbound",
+            "direction": call.direction,
             "scheduledAt": call.scheduled_at.isoformat() if call.scheduled_at else None,
-            "duration": None,
+            "duration": call.duration,
             "outcome": None,
             "twilioCallSid": call.twilio_call_sid,
             "agent": {"id": agent["id"], "name": agent["name"]},

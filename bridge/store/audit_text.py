@@ -21,6 +21,7 @@ _VERBS: Final[Mapping[str, str]] = {
     "opt_in": "opted in",
     "opt_out": "opted out",
     "pause": "paused",
+    "reconcile": "stored a missed call as the event",
     "replay": "routed again the event",
     "rerender": "rendered again the delivery",
     "resolve": "resolved the delivery",

@@ -44,6 +44,8 @@ class IncomingEvent:
     body: bytes
     separate: bool = False
     """An operator has decided that it is another event than the stored one with the same fallback key."""
+    reconciled: bool = False
+    """`bridge heppu reconcile` made it from a call, because no webhook had come."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ def event_row(incoming: IncomingEvent) -> dict[str, object]:
         "conversation_id": event.conversation.id,
         "phone": contact.phone,
         "email": address_key(contact.email) if contact.email else None,
+        "reconciled": incoming.reconciled,
         "unreadable": _unreadable_names(event) if event.unreadable_fields else None,
         "occurred_at": event.occurred_at,
         "received_at": event.received_at,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -30,6 +30,7 @@ from bridge.store.contact_history import history_in
 from bridge.store.database import Database
 from bridge.store.deliveries import Delivery, DeliveryOptions
 from bridge.store.event_rows import event_from_row
+from bridge.store.reconciliation import find_duplicate_calls
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def _route_batch(
     database: Database, rules: Rules, route: Route, limit: int, locked: list[str]
 ) -> tuple[int, list[str]]:
     routed_ahead: dict[str, RoutingResult] | None = None
+    events: dict[str, Event] = {}
     if database.is_sqlite:
         # There is no other router, and all writers would wait: route before entering the write queue.
         with database.read() as conn:
@@ -135,14 +137,18 @@ def _route_batch(
     with database.write() as conn:
         now = database.now(conn)
         if routed_ahead is None:
-            results = _route_events(
-                _select_events(database, conn, _UNROUTED.limit(limit)), rules, route, now, history_in(conn)
-            )
+            events = _select_events(database, conn, _UNROUTED.limit(limit))
+            results = _route_events(events, rules, route, now, history_in(conn))
         else:
             results = {event_id: routed_ahead[event_id] for event_id in _still_unrouted(conn, routed_ahead)}
         if not results:
             return 0, []
         locked += results
+        duplicates = find_duplicate_calls(
+            database, conn, {event_id: events[event_id] for event_id in results}, now
+        )
+        for event_id in duplicates:
+            results[event_id] = replace(results[event_id], trace="[]", deliveries=[])
         store_rules_version(database, conn, rules, now)
         deliveries = [row for result in results.values() for row in result.deliveries]
         if deliveries:
@@ -158,6 +164,9 @@ def _route_batch(
                 for event_id, result in results.items()
             ],
         )
+        if duplicates:
+            rows = [{"id": event_id, "duplicate_of": other} for event_id, other in duplicates.items()]
+            bulk_update(conn, schema.events, ["id"], rows)
     return len(results), [event_id for event_id, result in results.items() if result.failed]
 
 

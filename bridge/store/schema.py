@@ -101,6 +101,11 @@ events = Table(
                      "`received_at`.")),
     Column("received_at", Instant, nullable=False, info=_doc("When the bridge received the event.")),
     Column("body", LargeBinary, info=_doc("The body exactly as received. Null once pruned or erased.")),
+    Column("reconciled", Boolean, nullable=False, default=False, server_default=text("false"),
+           info=_doc("True if `bridge heppu reconcile` made the event from a call at Heppu, because no webhook had "
+                     "come.")),
+    Column("duplicate_of", Text,
+           info=_doc("The event about the same call that was routed instead of this one. Null: none.")),
     Column("body_sha256", LargeBinary, nullable=False,
            info=_doc("SHA-256 of the body: distinguishes a duplicate from a conflict.")),
     Column("routed_at", Instant,
@@ -125,6 +130,10 @@ events = Table(
     Index("events_contact_sort_name", "contact_sort_name", sqlite_where=text("contact_sort_name IS NOT NULL"),
           postgresql_where=text("contact_sort_name IS NOT NULL"),
           postgresql_ops={"contact_sort_name": "text_pattern_ops"}),
+    Index("events_reconciled", "received_at", sqlite_where=text("reconciled"),
+          postgresql_where=text("reconciled")),
+    Index("events_duplicate_of", "duplicate_of", sqlite_where=text("duplicate_of IS NOT NULL"),
+          postgresql_where=text("duplicate_of IS NOT NULL")),
     Index("events_unreadable", "id", sqlite_where=text("unreadable IS NOT NULL"),
           postgresql_where=text("unreadable IS NOT NULL")),
     info=_doc("Accepted webhook events. A row is inserted once and later only marked as routed, pruned or "
@@ -426,6 +435,9 @@ connections = Table(
     Column("pause_cause", Text,
            info=_doc("`operator`, `rate_limit`, `quota`, `auth`, `account`, `circuit_open` or `total_cap`.")),
     Column("pause_id", Text, info=_doc("ID of the pause, `pau_...`: the team is alerted once per pause.")),
+    Column("pause_scope", Text,
+           info=_doc("What a pause of all connections stops: `messages` to people, `deliveries` (all but alerts), or "
+                     "`everything`. Null for a pause of one connection.")),
     Column("alert_due", Boolean, nullable=False, default=False,
            info=_doc("True until the alerts about the pause have been created.")),
     Column("settings_fingerprint", Text,

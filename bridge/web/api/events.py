@@ -57,6 +57,8 @@ class EventDetails(TypedDict):
     phone: str | None
     email: str | None
     duplicates: int
+    reconciled: bool
+    duplicate_of: str | None
     occurred_at: datetime
     received_at: datetime
     routed_at: datetime | None
@@ -78,9 +80,14 @@ class Replay(Parameters):
         None, description="Name of the only rule to evaluate.", examples=["text-when-not-reached"]
     )
     force: bool = Field(False, description="Repeat actions that succeeded: recipients are contacted again.")
+    reason: Text | None = Field(None, description="Why, for the audit log.")
 
 
-@EVENTS.get("/events", response=PageOf[EventSummary])
+@EVENTS.get(
+    "/events",
+    response=PageOf[EventSummary],
+    errors={404: "The event of `person` is not stored, or is about nobody."},
+)
 def list_all_events(call: Call, query: EventQuery) -> Any:
     """List events, newest first."""
     return list_events(call.database, **query.arguments(call.database.clock.now()))
@@ -99,7 +106,7 @@ def get_event(call: Call) -> Any:
 )
 def replay_event(call: Call, body: Replay) -> Any:
     """Route an event again with the active rules."""
-    result = call.service.replay(call.id, call.actor, rule=body.rule, force=body.force)
+    result = call.service.replay(call.id, call.actor, rule=body.rule, force=body.force, reason=body.reason)
     if result.skipped:
         raise ApiError(409, result.skipped, id=call.id)
     return result
