@@ -90,26 +90,25 @@ def _uncounted(conn: Connection, now: datetime, limit: int) -> list[datetime]:
     return hours
 
 
-def read_counts(conn: Connection, start: datetime, end: datetime, period: timedelta) -> list[Count]:
-    """Return what happened from `start` to `end`, which is now, by periods that start at `start`.
-
-    Periods of whole hours are added up from the counted hours; what has not been counted yet is read from the rows, but
-    not more than `MAX_LIVE`.
-    """
-    if period < HOUR:
-        return _count_rows(conn, start, end, period)
-    live_from = max(start, counted_until(conn, end))
+def stored_counts(conn: Connection, start: datetime, end: datetime, period: timedelta) -> list[Count]:
+    """Return what happened in counted hours, by periods of whole hours that start at `start`."""
     slot = _slot(_TABLE.c.started_at, start, period)
     keys = (_TABLE.c.kind, _TABLE.c.name, _TABLE.c.state, _TABLE.c.reason)
-    stored = conn.execute(
+    rows = conn.execute(
         select(slot, *keys, func.sum(_TABLE.c.total), func.max(_TABLE.c.last_at))
-        .where(_TABLE.c.started_at >= start, _TABLE.c.started_at < live_from, _TABLE.c.kind != COUNTED)
+        .where(_TABLE.c.started_at >= start, _TABLE.c.started_at < end, _TABLE.c.kind != COUNTED)
         .group_by(slot, *keys)
     )
-    counts = [_count(row, start, period) for row in stored]
-    return counts + [
-        count._replace(started_at=start + (count.started_at - start) // period * period)
-        for count in _count_rows(conn, live_from, end, HOUR)
+    return [_count(row, start, period) for row in rows]
+
+
+def live_counts(
+    conn: Connection, origin: datetime, start: datetime, end: datetime, period: timedelta
+) -> list[Count]:
+    """Return what happened from `start` to `end`, counted from the rows, by periods that start at `origin`."""
+    counts = _count_rows(conn, start, end, min(period, HOUR))
+    return [
+        count._replace(started_at=origin + (count.started_at - origin) // period * period) for count in counts
     ]
 
 
@@ -154,7 +153,7 @@ def remove_old_counts(conn: Connection, before: datetime) -> None:
 
 
 def counted_until(conn: Connection, now: datetime) -> datetime:
-    """Return the end of the newest counted hour, or `MAX_LIVE` ago if that is later."""
+    """Return the end of the newest counted hour before `now`, or `MAX_LIVE` ago if that is later."""
     newest = conn.execute(select(func.max(_TABLE.c.started_at)).where(_TABLE.c.started_at < now)).scalar_one()
     oldest = period_start(now - MAX_LIVE, HOUR)
     return oldest if newest is None else max(oldest, newest + HOUR)

@@ -18,6 +18,7 @@ from bridge.web.api.document import DOCUMENT
 from bridge.web.api.endpoint import Endpoint, Resource
 from bridge.web.api.events import EVENTS
 from bridge.web.api.opt_outs import OPT_OUTS
+from bridge.web.api.overview import OVERVIEW
 from bridge.web.api.rejected_requests import REJECTED_REQUESTS
 from bridge.web.api.routing import build_routes
 from bridge.web.api.rules import RULES
@@ -25,7 +26,7 @@ from bridge.web.api.rules_trial import TRIALS
 from bridge.web.api.status import STATUS
 
 ALL: Final[tuple[Resource, ...]] = (
-    STATUS, EVENTS, DELIVERIES, CONTACTS, OPT_OUTS, TRIALS, RULES, CONNECTIONS, REJECTED_REQUESTS, DOCUMENT,
+    OVERVIEW, STATUS, EVENTS, DELIVERIES, CONTACTS, OPT_OUTS, TRIALS, RULES, CONNECTIONS, REJECTED_REQUESTS, DOCUMENT,
 )  # fmt: skip
 """The resources, in the order of the reference. A path with a variable comes after those that it would cover."""
 

@@ -1,0 +1,297 @@
+"""Summary: whether all is well, what needs an operator and what recovered by itself, in words.
+
+The overview page and `/api/overview` show the same sentences. The first line is the answer, and the facts below it are
+those that make it true, so that "All is well" can be checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Final, Literal
+
+from bridge.lifecycle import PauseCause
+from bridge.store.connection_history import MAX_WAITING, ConnectionOverview, PastPause
+from bridge.store.overview import MAX_FAILURES, SIGNATURE_PROBLEMS, OpenTasks, Pulse
+from bridge.store.pauses import ALL_CONNECTIONS
+from bridge.web.labels import provider_label, reason_label
+from bridge.web.times import relative_time
+
+Kind = Literal["good", "wait", "warn", "bad"]
+
+LATE: Final = timedelta(minutes=1)
+"""Deliveries that have been due for longer wait longer than they should."""
+MAX_RECOVERED: Final = 3
+
+
+@dataclass(frozen=True)
+class Line:
+    """A sentence, with the page that shows more. `path` is relative to the root of the service."""
+
+    kind: Kind
+    text: str
+    path: str
+    link: str
+
+
+@dataclass(frozen=True)
+class RulesState:
+    """The rules of this process."""
+
+    hash: str
+    loaded_at: datetime
+    enabled: int
+    load_error: str | None
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the summary is made from. None: it could not be read."""
+
+    now: datetime
+    zone: tzinfo
+    rules: RulesState
+    pulse: Pulse | None
+    tasks: OpenTasks | None
+    pauses: Sequence[PastPause] | None
+    """The pauses of the span, present and past."""
+    connections: Sequence[ConnectionOverview] | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The answer to "is all well?"."""
+
+    kind: Kind
+    title: str
+    facts: Sequence[str]
+    needs: Sequence[Line]
+    """What an operator has to do, the most urgent first."""
+    recovering: Sequence[Line]
+    """What does not work now and ends by itself."""
+    recovered: Sequence[str]
+    """Outages of the span that ended by themselves, the longest first."""
+
+
+def summarize(situation: Situation) -> Summary:
+    """Return the summary of a situation."""
+    needs, recovering = list(_needs(situation)), list(_recovering(situation))
+    kind, title = _title(situation, needs, recovering)
+    return Summary(kind, title, _facts(situation), needs, recovering, _recovered(situation))
+
+
+def _title(situation: Situation, needs: Sequence[Line], recovering: Sequence[Line]) -> tuple[Kind, str]:
+    pulse, pause = situation.pulse, pause_of_all(situation.pauses)
+    if pulse is not None and not pulse.workers:
+        return "bad", "Nothing is sent: no worker is running."
+    if pause is not None:
+        return "bad", "Sending is stopped."
+    if needs:
+        return "warn", f"{len(needs)} things need you." if len(needs) > 1 else "1 thing needs you."
+    if recovering:
+        return "wait", recovering[0].text.partition(". ")[0].rstrip(".") + "."
+    if pulse is not None and pulse.last_event is None:
+        return "good", "Ready. Nothing has come yet."
+    if pulse is not None and pulse.last_event is not None and pulse.usual_interval is not None:
+        silence = duration_text(situation.now - pulse.last_event.received_at)
+        usual = duration_text(pulse.usual_interval)
+        return "warn", f"Nothing has come from Heppu for {silence}. Usually there is an event every {usual}."
+    if None in (pulse, situation.tasks, situation.pauses, situation.connections):
+        return "warn", "Part of the state could not be read."
+    return "good", "All is well."
+
+
+def pause_of_all(pauses: Sequence[PastPause] | None) -> PastPause | None:
+    """Return the present pause of all connections."""
+    return next(
+        (item for item in pauses or () if item.connection == ALL_CONNECTIONS and item.ended_at is None), None
+    )
+
+
+def _facts(situation: Situation) -> list[str]:
+    facts, pulse, now = [], situation.pulse, situation.now
+    if pulse is not None:
+        if pulse.last_event is not None:
+            at = relative_time(pulse.last_event.received_at, now, situation.zone)
+            facts.append(f"last event {at} ({pulse.last_event.type})")
+        if pulse.last_delivery_at is not None:
+            facts.append(f"last delivery {relative_time(pulse.last_delivery_at, now, situation.zone)}")
+        count = len(pulse.workers)
+        facts.append("no worker" if not count else f"{count} workers" if count > 1 else "1 worker")
+    rules = situation.rules
+    loaded = relative_time(rules.loaded_at, now, situation.zone)
+    facts.append(f"{counted(rules.enabled, 'active rule')}, loaded {loaded} (version {rules.hash[:8]})")
+    late = [
+        item
+        for item in situation.connections or ()
+        if item.status.pause is None and item.waiting.oldest is not None and now - item.waiting.oldest > LATE
+    ]
+    if late:
+        total = sum(item.waiting.due for item in late)
+        oldest = min(item.waiting.oldest for item in late if item.waiting.oldest)
+        facts.append(
+            f"{_capped(total)} waiting longer than they should, the oldest for {duration_text(now - oldest)}"
+        )
+    else:
+        facts.append("nothing waits longer than it should")
+    return facts
+
+
+def _needs(situation: Situation) -> list[Line]:
+    """Return what an operator has to do, the most urgent first."""
+    lines: list[Line] = []
+    now, tasks = situation.now, situation.tasks
+    if tasks is not None and tasks.reviews.total:
+        expiry = tasks.reviews.next_expiry
+        until = f" The first expires in {duration_text(expiry - now)}." if expiry else ""
+        verb = "needs" if tasks.reviews.total == 1 else "need"
+        lines.append(
+            Line("warn", f"{_failures(tasks.reviews.total)} {verb} review.{until}", "review", "Review")
+        )
+    lines += [line for item in situation.connections or () if (line := _paused_line(item, situation))]
+    if situation.rules.load_error:
+        lines.append(
+            Line("bad", "The rules file has errors. The previous rules stay active.", "rules", "Rules")
+        )
+    if tasks is not None:
+        lines += _failure_lines(tasks)
+    if situation.pulse is not None and situation.pulse.unrouted:
+        lines.append(Line("bad", "Events wait to be routed for longer than a minute.", "status", "Status"))
+    if situation.pulse is not None and situation.pulse.free_disk is not None:
+        free = f"{situation.pulse.free_disk:.0%}"
+        lines.append(
+            Line("bad", f"The disk of the database is nearly full: {free} is free.", "status", "Status")
+        )
+    return lines
+
+
+def _failure_lines(tasks: OpenTasks) -> list[Line]:
+    lines = []
+    if tasks.failures.total:
+        groups = ", ".join(
+            f"{group.total} × {provider_label(group.connection)} {reason_label(group.reason)}".rstrip()
+            for group in tasks.failures.groups
+        )
+        text = f"{_failures(tasks.failures.total)} failed: {groups}."
+        lines.append(Line("bad", text, "deliveries?state=failed&not_dismissed=yes", "Failed deliveries"))
+    rejected = tasks.rejected
+    if rejected.signed:
+        requests = counted(rejected.signed, "request")
+        text = f"{requests} that Heppu signed could not be accepted in the last 24 hours."
+        lines.append(Line("warn", text, "rejected", "Rejected requests"))
+    if rejected.wrong_signatures >= SIGNATURE_PROBLEMS:
+        requests = counted(rejected.wrong_signatures, "request")
+        text = f"{requests} had a wrong signature in the last 24 hours. Compare the signing secrets."
+        lines.append(Line("warn", text, "rejected", "Rejected requests"))
+    return lines
+
+
+_BY_OPERATOR: Final[Mapping[str, str]] = {
+    PauseCause.OPERATOR: "{name} is paused",
+    PauseCause.AUTH: "{name} rejects the credentials",
+    PauseCause.ACCOUNT: "{name} has a problem with the account",
+    PauseCause.TOTAL_CAP: "{name} has reached the cap on all messages",
+}
+_BY_ITSELF: Final[Mapping[str, str]] = {
+    PauseCause.CIRCUIT_OPEN: "{name} does not respond{since}. One call is tried every 10 s.",
+    PauseCause.QUOTA: "The quota of {name} is used up{since}. Sending goes on at {until}.",
+    PauseCause.RATE_LIMIT: "{name} answers that there are too many requests{since}. Sending goes on at {until}.",
+}
+_PAST: Final[Mapping[str, str]] = {
+    PauseCause.CIRCUIT_OPEN: "{name} did not respond",
+    PauseCause.QUOTA: "The quota of {name} was used up",
+    PauseCause.RATE_LIMIT: "{name} answered that there were too many requests",
+}
+
+
+def _paused_line(item: ConnectionOverview, situation: Situation) -> Line | None:
+    pause = item.status.pause
+    if pause is None or pause.is_of_all or pause.cause not in _BY_OPERATOR:
+        return None
+    text = _BY_OPERATOR[pause.cause].format(name=provider_label(item.name))
+    if item.current is not None:
+        text += f" since {clock_text(item.current.started_at, situation)}"
+        text += f" by {item.current.actor}" if item.current.actor else ""
+    text += f": {pause.reason.rstrip('.')}" if pause.reason else ""
+    kind: Kind = "warn" if pause.cause == PauseCause.OPERATOR else "bad"
+    return Line(kind, f"{text}. {_waiting_text(item)}", f"connections/{item.name}", item.name)
+
+
+def _recovering(situation: Situation) -> list[Line]:
+    lines = []
+    for item in situation.connections or ():
+        pause = item.status.pause
+        if pause is None or pause.cause not in _BY_ITSELF:
+            continue
+        if item.current is None and pause.cause == PauseCause.RATE_LIMIT:
+            continue  # a short pause, which is part of normal work
+        since = f" since {clock_text(item.current.started_at, situation)}" if item.current else ""
+        until = clock_text(pause.until, situation) if pause.until else ""
+        text = _BY_ITSELF[pause.cause].format(name=provider_label(item.name), since=since, until=until)
+        lines.append(Line("wait", f"{text} {_waiting_text(item)}", f"connections/{item.name}", item.name))
+    return lines
+
+
+def _recovered(situation: Situation) -> list[str]:
+    ended = [(item, item.ended_at) for item in situation.pauses or () if item.is_automatic]
+    texts = [
+        (end - item.started_at, past_pause_text(item, end, situation.now, situation.zone))
+        for item, end in ended
+        if end is not None
+    ]
+    return [text for _, text in sorted(texts, reverse=True)[:MAX_RECOVERED]]
+
+
+def past_pause_text(item: PastPause, ended_at: datetime, now: datetime, zone: tzinfo = UTC) -> str:
+    """Return what a pause that has ended was, and what became of the deliveries that waited."""
+    start, end = _clock(item.started_at, now, zone), _clock(ended_at, now, zone)
+    what = _PAST.get(item.cause, "{name} was paused").format(name=provider_label(item.connection))
+    text = f"{what} from {start} to {end} ({duration_text(ended_at - item.started_at)})."
+    if not item.waited:
+        return f"{text} Nothing waited."
+    waited = _capped(item.waited)
+    if item.drained_at is None:
+        return f"{text} {waited} waited and are being sent."
+    return f"{text} {waited} waited; all had been processed by {_clock(item.drained_at, now, zone)}."
+
+
+def _waiting_text(item: ConnectionOverview) -> str:
+    due = item.waiting.due
+    return "Nothing waits." if not due else f"{_capped(due)} {'waits' if due == 1 else 'wait'}."
+
+
+def clock_text(value: datetime, situation: Situation) -> str:
+    """Return a time of the day in the reader's zone, with the date if it is not today."""
+    return _clock(value, situation.now, situation.zone)
+
+
+def _clock(value: datetime, now: datetime, zone: tzinfo) -> str:
+    local = value.astimezone(zone)
+    return f"{local:%H:%M}" if local.date() == now.astimezone(zone).date() else f"{local:%d %b %H:%M}"
+
+
+def duration_text(duration: timedelta) -> str:
+    """Return a duration in at most two units: `2 h 21 min`, `45 s`."""
+    seconds = max(0, int(duration.total_seconds()))
+    days, hours, minutes = seconds // 86400, seconds % 86400 // 3600, seconds % 3600 // 60
+    parts = [(days, "d"), (hours, "h"), (minutes, "min")] if seconds >= 60 else [(seconds, "s")]
+    first = next((index for index, (value, _) in enumerate(parts) if value), 0)
+    return " ".join(f"{value} {unit}" for value, unit in parts[first : first + 2] if value) or "0 s"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 request`, `1,234 requests`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _failures(number: int) -> str:
+    if number > MAX_FAILURES:
+        return f"More than {MAX_FAILURES:,} deliveries"
+    return f"{number:,} {'delivery' if number == 1 else 'deliveries'}"
+
+
+def _capped(number: int) -> str:
+    if number > MAX_WAITING:
+        return f"more than {MAX_WAITING:,} deliveries"
+    return f"{number:,} {'delivery' if number == 1 else 'deliveries'}"
