@@ -34,6 +34,7 @@ from bridge.worker.router import Router
 from bridge.worker.rules_reloader import RulesFile
 from bridge.worker.service import Worker, WorkerSettings
 from bridge.worker.service_watch import ServiceWatch
+from bridge.worker.worker_exits import WorkerExits
 
 
 class Role(Enum):
@@ -72,6 +73,8 @@ class Service:
     router: Router | None
     worker: Worker | None
     watch: ServiceWatch | None
+    worker_exits: WorkerExits
+    """Exits of the worker process; its supervisor adds them."""
 
     def start(self) -> None:
         """Start the router and the worker, if this process has them."""
@@ -91,6 +94,7 @@ class Service:
         """Stop, and wait up to `timeout` seconds for running attempts. Return whether all of them finished."""
         if self.watch is not None:
             self.watch.stop()
+            self.watch.join(timeout=5)
         if self.router is not None:
             self.router.stop()
         clean = self.worker is None or self.worker.stop(timeout)
@@ -149,7 +153,7 @@ def build_service(
             migrate(database)
         prepare(rules.current)
         opener.open_unfinished()
-        accounts, metrics = opener.accounts, Metrics()
+        accounts, metrics, exits = opener.accounts, Metrics(), WorkerExits()
         return Service(
             settings,
             database,
@@ -159,7 +163,8 @@ def build_service(
             ChangeNotifier(database),
             Router(database, rules, metrics.process) if role.routes else None,
             build_worker(settings, database, rules, accounts, metrics) if role.runs_deliveries else None,
-            ServiceWatch(database, rules) if role is not Role.WORKER_PROCESS else None,
+            ServiceWatch(database, rules, exits) if role is not Role.WORKER_PROCESS else None,
+            exits,
         )
     except BaseException:
         database.close()

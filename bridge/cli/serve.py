@@ -67,8 +67,17 @@ def serve(
         listen(host, port, "--host and --port (BRIDGE_HOST, BRIDGE_PORT)") as listener,
     ):
         service = build_service(Role.RECEIVER if no_worker else Role.SERVER, environ, insecure=insecure)
-        supervisor = None if no_worker else Supervisor(
-            environ, service.database, service.rules, service.metrics.process, lock_fds
+        supervisor = (
+            None
+            if no_worker
+            else Supervisor(
+                environ,
+                service.database,
+                service.rules,
+                service.metrics.process,
+                service.worker_exits,
+                lock_fds,
+            )
         )
         web = build_receiver(service, supervisor.metrics if supervisor else None)
         url = url_of(listener)

@@ -23,6 +23,7 @@ from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.telemetry import log
 from bridge.telemetry.metrics import ProcessMetrics
 from bridge.worker.rules_reloader import RulesFile
+from bridge.worker.worker_exits import WorkerExits
 
 KILL_AFTER: Final = 30.0
 """Seconds until a worker that received `stop` is killed; normally it exits within 25."""
@@ -46,6 +47,7 @@ class Supervisor:
         database: Database,
         rules: RulesFile,
         metrics: ProcessMetrics,
+        exits: WorkerExits,
         inherited_fds: Sequence[int] = (),
     ) -> None:
         self._environ = environ
@@ -54,7 +56,7 @@ class Supervisor:
         self._rules = rules
         """Their text is what a new worker uses if the rules file is invalid."""
         metrics.add_worker_process()
-        self._restarts = metrics.worker_restarts
+        self._restarts, self._exits = metrics.worker_restarts, exits
         self._inherited_fds = inherited_fds
         """File descriptors that the worker keeps open until it exits: the lock of the SQLite server."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -130,6 +132,7 @@ class Supervisor:
             if uptime() - started > STABLE_SECONDS:
                 delay = MIN_RESTART_DELAY
             self._restarts.inc()
+            self._exits.note()
             log.error(
                 "worker exited",
                 cause=cause,

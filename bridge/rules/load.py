@@ -16,12 +16,12 @@ from bridge.connector.discovery import Registry
 from bridge.json_values import describe_type
 from bridge.rules.keys import Entries, Key, Section, ValueType, list_of
 from bridge.rules.model import LoadResult, MessagingPolicy, Rules
+from bridge.rules.parse_alerts import Alerts, read_alerts
 from bridge.rules.parse_context import ParseContext
 from bridge.rules.parse_defaults import read_defaults, read_tables
 from bridge.rules.parse_messaging import read_messaging
 from bridge.rules.parse_quiet_hours import warn_about_expiry
 from bridge.rules.parse_rules import RULE, read_rules, warn_about_shared_idempotency_keys
-from bridge.rules.parse_steps import read_alerts
 from bridge.rules.parse_tests import read_tests
 from bridge.rules.report import RulesError
 from bridge.rules.sources import SourceFile, join_sources, split_sources
@@ -152,14 +152,14 @@ def _read_rules_files(context: ParseContext, files: Sequence[_File], path: str) 
     # `messaging` comes last: `crm_opt_outs` names connections of the steps.
     tables = _read_tables(context, opened)
     inner = context.within(tables=tables, defaults=_first(context, opened, "defaults") or {})
-    alerts = _first(inner, opened, "alerts")
+    alerts = _first(inner, opened, "alerts") or Alerts()
     for file in opened:
         rules = FILE.take(inner, file.entries, "rules")
         inner = inner.within(rules=inner.rules if rules is None else rules)
     if not context.diagnostics.error_count:
         warn_about_shared_idempotency_keys(context, inner.rules)
     messaging = _first(inner, opened, "messaging") or MessagingPolicy()
-    inner = inner.within(alerts=alerts or ())
+    inner = inner.within(alerts=alerts.steps)
     warn_about_expiry(context, inner.rules.values(), messaging)
     text = join_sources([(file.source.name, file.text) for file in files])
     return Rules(
@@ -168,6 +168,7 @@ def _read_rules_files(context: ParseContext, files: Sequence[_File], path: str) 
         rules=tuple(inner.rules.values()),
         messaging=messaging,
         alerts=inner.alerts,
+        alert_settings=alerts.settings,
         tables=tables,
         tests=tuple(test for file in opened for test in FILE.read(inner, file.entries).get("tests", ())),
         path=path,
@@ -271,8 +272,11 @@ FILE = Section(
         ),
         Key(
             "alerts",
-            list_of("alert", read_alerts),
-            "the [steps](#steps) that notify the team of problems",
+            ValueType(
+                read_alerts,
+                {"anyOf": [list_of("alert", read_alerts).schema, {"$ref": "#/$defs/alerts"}]},
+            ),
+            "the [steps](#steps) that notify the team of problems, or these and [when to alert](#alerts)",
         ),
         _TESTS_KEY,
     ),

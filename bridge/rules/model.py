@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from bridge.connector.api import Action
 from bridge.connector.callbacks import Channel
@@ -247,6 +247,22 @@ class RuleTest:
     """`connector.action` -> its simulated failure: a `bridge.errors.Reason`, or `undelivered` (message status)."""
 
 
+NEVER: Final = timedelta.max
+"""The value of a setting of alerts that is `never`."""
+
+
+@dataclass(frozen=True)
+class AlertSettings:
+    """When a problem of the service itself is alerted. See `bridge.rules.parse_alerts`."""
+
+    backlog_after: timedelta = timedelta(minutes=15)
+    circuit_open_after: timedelta = timedelta(minutes=15)
+    review_after: timedelta = timedelta(hours=24)
+    no_events_after: timedelta = timedelta(hours=3)
+    disk_free_below: int = 10**9
+    """Bytes; 0: never."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """A valid set of rules files."""
@@ -258,6 +274,7 @@ class Rules:
     rules: tuple[Rule, ...] = ()
     messaging: MessagingPolicy = field(default_factory=MessagingPolicy)
     alerts: tuple[Step, ...] = ()
+    alert_settings: AlertSettings = field(default_factory=AlertSettings)
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """`tables:`: name -> key -> value, for the filter `table`."""
     tests: tuple[RuleTest, ...] = ()
@@ -358,7 +375,8 @@ DELIVERY_FIELDS: Mapping[str, str] = {
 }
 """Fields of `delivery` in `on_success`, `on_failure` and `alerts`. All but `id` and `message` are optional.
 
-`id` makes the follow-up run once: it is the delivery's ID, or one ID per pause for an alert about a connection.
+`id` makes the follow-up run once: it is the delivery's ID, or one ID per pause for an alert about a connection, or one
+per problem of the service.
 `message` describes what happened in one sentence, ready to be posted. `channel`, `recipient`, `text` and `subject`
 are those of a message as it was sent.
 """

@@ -51,11 +51,6 @@ def _read_follow_ups(context: ParseContext, trigger: Trigger, node: Node, label:
     )
 
 
-def read_alerts(context: ParseContext, node: Node, label: str) -> tuple[Step, ...]:
-    """Return the steps of the file that report problems."""
-    return read_steps(context.within(trigger="alert", names=CONTEXT_NAMES["alert"]), node, label)
-
-
 def _step(context: ParseContext, node: Node) -> Step | None:
     section = ALERT if context.trigger == "alert" else STEP
     entries = section.open(context, node, hints=_key_hints(context, node))

@@ -18,7 +18,15 @@ from bridge.connector.discovery import Registry
 from bridge.connector.params import example_of, template_of
 from bridge.errors import BridgeError
 from bridge.events import EVENT_TYPES
-from bridge.rules import load, parse_messaging, parse_quiet_hours, parse_rules, parse_steps, parse_tests
+from bridge.rules import (
+    load,
+    parse_alerts,
+    parse_messaging,
+    parse_quiet_hours,
+    parse_rules,
+    parse_steps,
+    parse_tests,
+)
 from bridge.rules.fields import PATTERNS
 from bridge.rules.keys import Key, Schema, Section
 from bridge.rules.operators import PRESENCE_OPERATORS
@@ -60,6 +68,7 @@ def schema(registry: Registry) -> Schema:
             "retry": section_schema(parse_steps.RETRY),
             "step": _step(parse_steps.STEP, actions),
             "alert": _step(parse_steps.ALERT, actions),
+            "alerts": section_schema(parse_alerts.ALERTS),
             "total_caps": section_schema(parse_messaging.TOTAL_CAPS),
             "caps": section_schema(parse_messaging.CAPS),
             "quiet_hours": parse_quiet_hours.SCHEMA,

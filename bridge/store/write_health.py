@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import delete
@@ -24,7 +26,21 @@ if TYPE_CHECKING:
 
 INTERVAL: Final = 1.0
 """Seconds for which an outcome counts as the current one."""
+MAX_OUTAGES: Final = 100
+"""Outages that are remembered until they are taken."""
 _ID: Final = "write-check"
+
+
+@dataclass(frozen=True)
+class WriteOutage:
+    """A time in which writes failed, by `uptime`."""
+
+    kind: str
+    """The kind of the first error."""
+    started_at: float
+    ended_at: float
+    refused: int
+    """Events that were refused meanwhile."""
 
 
 class WriteHealth:
@@ -37,6 +53,10 @@ class WriteHealth:
         self._writable = False
         self._at = -INTERVAL
         self._failed_bytes = 0
+        self._failing: tuple[str, float] | None = None
+        """Kind and time of the first failure of the outage that lasts."""
+        self._refused = 0
+        self._outages: deque[WriteOutage] = deque(maxlen=MAX_OUTAGES)
 
     def current(self) -> bool | None:
         """Return whether the last write succeeded; None if it is too long ago."""
@@ -51,13 +71,30 @@ class WriteHealth:
         with self._lock:
             if size >= self._failed_bytes:
                 self._writable, self._at, self._failed_bytes = True, uptime(), 0
+                if self._failing is not None:
+                    self._outages.append(WriteOutage(*self._failing, uptime(), self._refused))
+                    self._failing, self._refused = None, 0
 
     def note_failure(self, error: Exception, size: int) -> None:
         """Record that a transaction with `size` bytes failed."""
         with self._lock:
             self._writable, self._at = False, uptime()
+            kind = error.kind if isinstance(error, StoreUnavailable) else "unexpected"
+            self._failing = self._failing or (kind, uptime())
             if isinstance(error, StoreUnavailable) and error.kind in ("disk_full", "disk_error"):
                 self._failed_bytes = max(self._failed_bytes, min(size, MAX_BODY))
+
+    def note_refused(self) -> None:
+        """Record that an event was refused because it could not be written."""
+        with self._lock:
+            self._refused += 1
+
+    def take_outages(self) -> list[WriteOutage]:
+        """Return the outages that are over and in which events were refused, each once."""
+        with self._lock:
+            outages = [outage for outage in self._outages if outage.refused]
+            self._outages.clear()
+            return outages
 
     @property
     def check_bytes(self) -> int:

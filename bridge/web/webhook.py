@@ -120,6 +120,7 @@ class Receiver:
         self._settings = settings
         self._clock = clock
         self._default_country = database.default_country
+        self._write_health = database.write_health
         self._group_commit = GroupCommit(database, metrics.web)
         self._rejection_log = rejection_log
         self._rejected_requests = RejectedRequestWriter(database)
@@ -182,6 +183,7 @@ class Receiver:
             self._report_unreadable_fields(event)
             await self._respond(send, 200, _RECEIVED)
         elif result == "unavailable":
+            self._write_health.note_refused()
             await self._respond(send, 503, _ERRORS[503], ((b"retry-after", b"60"),))
         else:
             if result == "conflict":

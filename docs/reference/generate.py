@@ -22,7 +22,7 @@ from bridge.connector.api import Action
 from bridge.connector.discovery import Registry
 from bridge.connector.params import example_of, template_of
 from bridge.lifecycle import AttemptOutcome, DeliveryState, FailureReason, PauseCause, SuppressReason
-from bridge.rules import load, parse_messaging, parse_rules, parse_steps, parse_tests
+from bridge.rules import load, parse_alerts, parse_messaging, parse_rules, parse_steps, parse_tests
 from bridge.rules.keys import Section
 from bridge.settings import EnvironmentModel, Settings
 from bridge.store import schema
@@ -382,6 +382,7 @@ KEY_TABLES: Mapping[str, Section] = {
     "step": parse_steps.STEP,
     "messaging": parse_messaging.MESSAGING,
     "caps": parse_messaging.CAPS,
+    "alerts": parse_alerts.ALERTS,
     "test": parse_tests.TEST,
     "expected delivery": parse_tests.EXPECTATION,
 }

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from bridge.connector.discovery import Registry
-from bridge.rules import load, parse_messaging, parse_rules, parse_steps, parse_tests
+from bridge.rules import load, parse_alerts, parse_messaging, parse_rules, parse_steps, parse_tests
 from bridge.rules.keys import DURATION, STRING, Key, Section
 from bridge.rules.model import (
+    NEVER,
+    AlertSettings,
     Expectation,
     MessagingPolicy,
     OncePer,
@@ -35,6 +38,7 @@ MODELS: tuple[tuple[Section, type], ...] = (
     (parse_steps.ONCE, OncePer),
     (parse_steps.RETRY, Retry),
     (parse_messaging.MESSAGING, MessagingPolicy),
+    (parse_alerts.ALERTS, AlertSettings),
     (parse_tests.TEST, RuleTest),
     (parse_tests.EVENT, RuleTestEvent),
     (parse_tests.EXPECTATION, Expectation),
@@ -46,6 +50,7 @@ READ_SEPARATELY = {
     ("a rule", "where"),
     ("a rule", "if"),
     ("a step", "with"),
+    ("`alerts`", "do"),
     *(("a test", name) for name in ("event", "set", "details", "at")),
 }
 EXAMPLES = [
@@ -92,6 +97,28 @@ def test_example_is_accepted_by_parser_and_schema(key: Key, text: str) -> None:
     assert context.diagnostics.entries == []
     root = schema(REGISTRY)
     assert list(Validator(root).errors(node.data(), dict(key.type.schema))) == []
+
+
+def test_shown_defaults_of_alerts_are_those_of_the_settings() -> None:
+    shown = {
+        key.name: key.type.read(context_of(key.default), node_of(key.default), key.name)
+        for key in parse_alerts.ALERTS.keys
+        if key.default
+    }
+    assert shown == vars(AlertSettings())
+
+
+def test_alerts_are_a_list_of_steps_or_a_mapping_with_settings() -> None:
+    step = "{use: slack.post}"
+    text = "version: 1\nrules: []\nalerts: "
+    as_list = load.load_or_raise(f"{text}[{step}]", path="rules.yaml", registry=REGISTRY)
+    mapping = f"{{do: [{step}], backlog_after: never, no_events_after: 90m, disk_free_below: 500 MB}}"
+    as_mapping = load.load_or_raise(f"{text}{mapping}", path="rules.yaml", registry=REGISTRY)
+    assert [step.use for step in as_list.alerts] == [step.use for step in as_mapping.alerts] == ["slack.post"]
+    assert as_list.alert_settings == AlertSettings()
+    assert as_mapping.alert_settings == AlertSettings(
+        backlog_after=NEVER, no_events_after=timedelta(minutes=90), disk_free_below=500_000_000
+    )
 
 
 def test_shown_defaults_of_messaging_are_those_of_the_policy() -> None:
