@@ -43,6 +43,25 @@ class DeliveryState(DescribedEnum):
     SUPPRESSED = "suppressed", "The policy decided not to send it; the reason says why."
 
 
+class StopScope(StrEnum):
+    """What an operator stops by pausing all connections."""
+
+    MESSAGES = "messages"
+    DELIVERIES = "deliveries"
+    EVERYTHING = "everything"
+
+    @property
+    def description(self) -> str:
+        """A sentence that says what waits and what is still sent."""
+        match self:
+            case StopScope.MESSAGES:
+                return "Messages to people wait; CRM records and alerts are still sent."
+            case StopScope.DELIVERIES:
+                return "All deliveries wait, also CRM records; alerts to your team are still sent."
+            case StopScope.EVERYTHING:
+                return "Everything waits, also alerts to your team."
+
+
 FINAL_STATES = (
     DeliveryState.SUCCEEDED,
     DeliveryState.NEEDS_REVIEW,

@@ -57,7 +57,7 @@ def connections(context: typer.Context, as_json: Json = False) -> None:
             },
             empty="No connections yet. `bridge serve` creates them from the rules.",
             footer=[
-                *([f"all connections are paused: {paused.reason}; {paused.hint}"] if paused else ()),
+                *([f"{_stopped(paused)}: {paused.reason}; {paused.hint}"] if paused else ()),
                 *(f"{pause.connection}: {pause.hint}" for pause in pauses.values() if not pause.is_of_all),
             ],
         ),
@@ -89,10 +89,21 @@ def setup(
 
 def blocking_pauses(database: Database) -> FindPause:
     """Return the function that returns the pause that a delivery waits for, or None."""
-    from bridge.store.connections import connection_statuses
+    from bridge.store.connections import connection_statuses, pause_of_all
 
     pauses = {status.name: status.pause for status in connection_statuses(database)}
-    return lambda item: pauses.get(item["connection"]) if item["state"] in ("pending", "retrying") else None
+    of_all = pause_of_all(database)
+
+    def find(item: Mapping[str, Any]) -> Pause | None:
+        if item["state"] not in ("pending", "retrying"):
+            return None
+        return pauses.get(item["connection"]) or (of_all if item["channel"] else None)
+
+    return find
+
+
+def _stopped(pause_of_all: Pause) -> str:
+    return "messages to people are stopped" if pause_of_all.only_messages else "all connections are paused"
 
 
 def _until(pause: Pause | None) -> str:

@@ -59,7 +59,7 @@ from bridge.store.opt_out_queries import add_queries, waits_for_crm
 from bridge.store.opt_outs import recipient_lock_key
 from bridge.store.pause_history import record_pause_change
 from bridge.store.policy_inputs import PolicyConfig, decide_all, load_policy_data
-from bridge.store.request_budget import RequestBudget, acquire_budget
+from bridge.store.request_budget import Due, RequestBudget, acquire_budget
 from bridge.store.routing import events_by_delivery
 from bridge.store.transitions import Change, apply_transitions
 
@@ -119,7 +119,7 @@ def claim(
         counts, caps = MessageCounts.from_json(account.message_counts), policy_config.messaging.total_caps
         data.message_totals = counts.totals(caps, now)
         decisions = decide_all(selected, events, data, policy_config, now)
-        if budget.alerts_only:
+        if budget.due == "alerts":
             # They are not selected again at once: the connection polls for other alerts meanwhile.
             decisions = {
                 delivery_id: Defer(now + RECHECK_INTERVAL, decision.detail)
@@ -172,7 +172,7 @@ def _select_due(
             "concurrency_keys": list(concurrency_keys),
             "limit": limit,
         }
-        rows = conn.execute(_DUE_ALERTS if budget.alerts_only else _DUE, parameters).all()
+        rows = conn.execute(_DUE[budget.due], parameters).all()
         for delivery in map(Delivery.from_row, rows):
             batch_key = _batch_key(delivery)
             batch_size = 1 if delivery.outcome_unknown_since else capacity.batch_size(delivery.action)
@@ -222,9 +222,14 @@ def _due_statement(condition: TextClause) -> Select[*tuple[Any, ...]]:
     )
 
 
-_IS_WAITING = text("deliveries.state IN ('pending', 'retrying')")
-_IS_WAITING_ALERT = text("deliveries.trigger = 'alert' AND deliveries.state IN ('pending', 'retrying')")
-_DUE, _DUE_ALERTS = _due_statement(_IS_WAITING), _due_statement(_IS_WAITING_ALERT)
+_IS_WAITING: Mapping[Due, TextClause] = {
+    "all": text("deliveries.state IN ('pending', 'retrying')"),
+    "no_messages": text(
+        "(deliveries.channel IS NULL OR deliveries.trigger = 'alert') AND deliveries.state IN ('pending', 'retrying')"
+    ),
+    "alerts": text("deliveries.trigger = 'alert' AND deliveries.state IN ('pending', 'retrying')"),
+}
+_DUE = {due: _due_statement(condition) for due, condition in _IS_WAITING.items()}
 
 
 def lock_keys(delivery: Delivery) -> set[str]:
@@ -267,7 +272,7 @@ def _next_poll_delay(conn: Connection, name: str, budget: RequestBudget, now: da
     table = schema.deliveries
     next_at: datetime | None = conn.execute(
         select(table.c.run_at)
-        .where(table.c.connection == name, _IS_WAITING_ALERT if budget.alerts_only else _IS_WAITING)
+        .where(table.c.connection == name, _IS_WAITING[budget.due])
         .order_by(table.c.run_at)
         .limit(1)
     ).scalar_one_or_none()

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, exists, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from bridge.connector.callbacks import Channel
 from bridge.errors import (
@@ -27,7 +27,7 @@ from bridge.errors import (
     TransientError,
 )
 from bridge.ids import new_id
-from bridge.lifecycle import PauseCause
+from bridge.lifecycle import PauseCause, StopScope
 from bridge.policy import MessageCounts
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
@@ -69,13 +69,18 @@ class ConnectionState:
     tokens: float | None
     tokens_refilled_at: datetime | None
     message_counts: str | None
-    all_are_paused: bool
-    """True while an operator has paused all connections (`bridge.store.pause_all`)."""
+    stop_scope: str | None
+    """What an operator has stopped by pausing all connections (`bridge.store.pause_all`), a `StopScope`; or None."""
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> ConnectionState:
         """Build the state from a row with the `CONNECTION_COLUMNS`."""
         return cls(*row)
+
+    @property
+    def all_are_paused(self) -> bool:
+        """True while an operator has paused all connections, for more than messages to people."""
+        return self.stop_scope not in (None, StopScope.MESSAGES)
 
     @property
     def pause(self) -> Pause | None:
@@ -88,8 +93,14 @@ class ConnectionState:
 
 
 _ALL = _TABLE.alias("all_connections")
-_ALL_ARE_PAUSED = exists().where(_ALL.c.name == ALL_CONNECTIONS).label("all_are_paused")
-CONNECTION_COLUMNS = (*(_TABLE.c[field.name] for field in fields(ConnectionState)[:-1]), _ALL_ARE_PAUSED)
+_STOP_SCOPE = (
+    # A row that is older than the column has no scope.
+    select(func.coalesce(_ALL.c.pause_scope, StopScope.DELIVERIES.value))
+    .where(_ALL.c.name == ALL_CONNECTIONS)
+    .scalar_subquery()
+    .label("stop_scope")
+)
+CONNECTION_COLUMNS = (*(_TABLE.c[field.name] for field in fields(ConnectionState)[:-1]), _STOP_SCOPE)
 """The columns of a `ConnectionState`, in the order of its fields."""
 _IS_CONNECTION = _TABLE.c.name == bindparam("connection")
 _LOCK = select(*CONNECTION_COLUMNS).where(_IS_CONNECTION).with_for_update()
@@ -337,18 +348,30 @@ def pause_of_all(database: Database) -> Pause | None:
         return active_pause(conn, ALL_CONNECTIONS, database.clock.now())
 
 
-def active_pause(conn: Connection, name: str, now: datetime) -> Pause | None:
-    """Return the pause of a connection; without one, the pause of all connections."""
+def active_pause(conn: Connection, name: str, now: datetime, *, is_message: bool = True) -> Pause | None:
+    """Return the pause of a connection; without one, the pause of all connections.
+
+    `is_message` is False for a delivery that a pause of all messages does not stop.
+    """
     query = (
         select(_TABLE)
         .where(_TABLE.c.name.in_((name, ALL_CONNECTIONS)))
         .order_by(_TABLE.c.name == ALL_CONNECTIONS)
     )
     pauses = [Pause.from_columns(dict(row._mapping)) for row in conn.execute(query)]
-    return next((pause for pause in pauses if pause is not None and not pause.is_over(now)), None)
+    return next(
+        (
+            pause
+            for pause in pauses
+            if pause is not None and not pause.is_over(now) and (is_message or not pause.only_messages)
+        ),
+        None,
+    )
 
 
 def connection_statuses(database: Database) -> list[ConnectionStatus]:
     """Return the status of every connection that was ever in use."""
     now, pause = database.clock.now(), pause_of_all(database)
+    if pause is not None and pause.only_messages:
+        pause = None  # no connection is paused: what is no message still leaves
     return [ConnectionStatus.from_row(row, now, pause) for row in all_connections(database)]

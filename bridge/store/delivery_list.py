@@ -59,6 +59,10 @@ class DeliveryFilter:
     """Created before this instant."""
     not_dismissed: bool = False
     """Without the failed deliveries that an operator has dismissed."""
+    due: datetime | None = None
+    """Due at this instant or earlier."""
+    only_messages: bool = False
+    """Messages to people, not CRM records and other actions."""
     contact: Collection[str] = ()
     """Stored addresses of a person; see `bridge.store.contact_rows`."""
     person: str | None = None
@@ -122,6 +126,10 @@ def _search(conn: Connection, matching: DeliveryFilter) -> _Search:
         rest["connection"] = _C.connection == matching.connection
     if matching.not_dismissed:
         rest["dismissed"] = _C.dismissed_at.is_(None)
+    if matching.due is not None:
+        rest["due"] = _C.run_at <= matching.due
+    if matching.only_messages:
+        rest["channel"] = _C.channel.is_not(None)
     if matching.event_type is not None:
         # Not a join or `IN`, because the database might then start from the events.
         type_of = select(schema.events.c.type).where(schema.events.c.id == _C.event_id).scalar_subquery()

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, exists, func, literal, or_, select, text, upd
 
 from bridge.errors import StoreUnavailable
 from bridge.events import Event
-from bridge.lifecycle import DeliveryState
+from bridge.lifecycle import DeliveryState, StopScope
 from bridge.policy.alert_groups import AlertGroup, cause_of
 from bridge.rules.model import PlannedDelivery
 from bridge.store import schema
@@ -35,6 +35,7 @@ from bridge.store.alert_groups import (
 from bridge.store.connections import CONNECTION_COLUMNS, ConnectionState
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery
+from bridge.store.pauses import ALL_CONNECTIONS
 from bridge.store.results import UNDELIVERED_STATUSES
 from bridge.store.routing import delivery_row, events_by_delivery
 from bridge.store.transitions import finish_follow_ups
@@ -178,7 +179,8 @@ def _follow_up_pauses(
         pause_id = connection.pause_id or connection.name
         if pause_id in admitted:
             event = Event({}, pause_id, now)
-            rules_hash, planned = plan(event, pause_template_vars(connection), now)
+            variables = pause_template_vars(connection, _operator(conn, connection))
+            rules_hash, planned = plan(event, variables, now)
             created += [delivery_row(item, event, rules_hash, now, parent_id=pause_id) for item in planned]
     if created:
         conn.execute(_DELIVERIES.insert(), created)
@@ -276,18 +278,39 @@ def delivery_template_vars(delivery: Delivery) -> dict[str, Any]:
     }
 
 
-def pause_template_vars(connection: ConnectionState) -> dict[str, Any]:
-    """Return `delivery` for alerts about a paused connection."""
+def _operator(conn: Connection, connection: ConnectionState) -> str | None:
+    """Return who paused all connections; None for a pause of one connection."""
+    if connection.name != ALL_CONNECTIONS:
+        return None
+    pauses = schema.connection_pauses.c
+    query = select(pauses.actor).where(pauses.connection == ALL_CONNECTIONS, pauses.ended_at.is_(None))
+    actor: str | None = conn.execute(query.order_by(pauses.started_at.desc()).limit(1)).scalar()
+    return actor
+
+
+def pause_template_vars(connection: ConnectionState, actor: str | None = None) -> dict[str, Any]:
+    """Return `delivery` for alerts about a paused connection, or about all connections that `actor` has paused."""
     pause = connection.pause
+    if connection.name == ALL_CONNECTIONS:
+        what = StopScope(connection.stop_scope or StopScope.DELIVERIES).description
+        reason = f": {connection.pause_reason}" if connection.pause_reason else ""
+        message = (
+            f"sending was stopped by {actor or 'an operator'}{reason}. {what} Start it on the dashboard,"
+        )
+        return _pause_vars(connection, f"{message} or with `bridge resume --all`")
     until = f" until {pause.until:%H:%M} UTC" if pause and pause.until else ""
     cause, detail = connection.pause_cause, connection.pause_reason
     hint = f"; {pause.hint}" if pause else ""
+    return _pause_vars(connection, f"connection {connection.name} is paused{until} ({cause}): {detail}{hint}")
+
+
+def _pause_vars(connection: ConnectionState, message: str) -> dict[str, Any]:
     return {
         "id": connection.pause_id,
         "count": 1,
         "connection": connection.name,
         "state": "paused",
-        "reason": cause,
-        "detail": detail,
-        "message": f"connection {connection.name} is paused{until} ({cause}): {detail}{hint}",
+        "reason": connection.pause_cause,
+        "detail": connection.pause_reason,
+        "message": message,
     }

@@ -161,8 +161,11 @@ def _retry(
         [Change(item, Transition.rescheduled(item, now, item.detail)) for item in waiting],
         now,
     )
-    starts = {name: _when(conn, name, now) for name in {item.connection for item in deliveries}}
-    return {item.id: f"retry starts {starts[item.connection]}" for item in deliveries}
+    kinds = {(item.connection, item.channel is not None) for item in deliveries}
+    starts = {kind: _when(conn, *kind, now) for kind in kinds}
+    return {
+        item.id: f"retry starts {starts[item.connection, item.channel is not None]}" for item in deliveries
+    }
 
 
 def _requeue(delivery: Delivery, detail: str | None) -> Change:
@@ -176,9 +179,9 @@ def _requeue(delivery: Delivery, detail: str | None) -> Change:
     return Change(delivery, Transition.requeued(delivery, detail), columns)
 
 
-def _when(conn: Connection, name: str, now: datetime) -> str:
-    """Return when a due delivery is attempted: now, unless its connection is paused."""
-    pause = active_pause(conn, name, now)
+def _when(conn: Connection, name: str, is_message: bool, now: datetime) -> str:
+    """Return when a due delivery is attempted: now, unless its connection or all messages are paused."""
+    pause = active_pause(conn, name, now, is_message=is_message)
     if pause is None:
         return "now"
     return f"when {name} is resumed ({pause}); {pause.hint}"
@@ -324,7 +327,7 @@ def _resolve(
         apply_transitions(database, conn, [Change(delivery, transition, {"external_id": external_id})], now)
         return "marked as delivered"
     apply_transitions(database, conn, [_requeue(delivery, f"resolved as not delivered by {actor}")], now)
-    return f"retry starts {_when(conn, delivery.connection, now)}"
+    return f"retry starts {_when(conn, delivery.connection, delivery.channel is not None, now)}"
 
 
 def _changed(delivery: Delivery, seen: Seen | None) -> str | None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Self
 
 from bridge.clock import format_timestamp
-from bridge.lifecycle import PauseCause
+from bridge.lifecycle import PauseCause, StopScope
 
 INDEFINITELY: Final = datetime(9999, 1, 1, tzinfo=UTC)
 """The end of a pause, in the database, that lasts until an operator or changed settings end it."""
@@ -59,6 +59,8 @@ class Pause:
     until: datetime | None
     """The end, or the next probe of an open circuit; None if an operator or changed settings end the pause."""
     reason: str | None
+    scope: str | None = None
+    """The `StopScope` of a pause of all connections."""
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> Self | None:
@@ -71,6 +73,7 @@ class Pause:
             columns["pause_cause"],
             None if until == INDEFINITELY else until,
             columns["pause_reason"],
+            columns.get("pause_scope"),
         )
 
     def is_over(self, now: datetime) -> bool:
@@ -83,10 +86,17 @@ class Pause:
         return self.connection == ALL_CONNECTIONS
 
     @property
+    def only_messages(self) -> bool:
+        """True for the pause of all connections if it stops messages to people, but not CRM records."""
+        return self.scope == StopScope.MESSAGES
+
+    @property
     def label(self) -> str:
         """The cause, to follow "paused by"."""
         label = _TEXTS[self.cause][0] if self.cause in _TEXTS else self.cause
-        return f"{label}, with all connections" if self.is_of_all else label
+        if not self.is_of_all:
+            return label
+        return f"{label}, for all messages" if self.only_messages else f"{label}, with all connections"
 
     @property
     def short_label(self) -> str:

@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, bindparam, update
 
-from bridge.lifecycle import PauseCause
+from bridge.lifecycle import PauseCause, StopScope
 from bridge.store import schema
 from bridge.store.connections import NOT_PAUSED, PROBE_INTERVAL, ConnectionState, log_state_change
 from bridge.store.pause_history import end_pause
 
+Due = Literal["all", "no_messages", "alerts"]
+"""Due deliveries: all, all but messages to people, or alerts only."""
+STOPPED_POLL = timedelta(hours=1)
+"""When to ask again while everything is stopped; the end of the stop wakes the workers."""
 MAX_DEBT_SECONDS = 10
 """How long calls that took more requests than expected delay the next ones, at most."""
 
@@ -39,8 +43,9 @@ class RequestBudget:
     requests_per_call: int = 1
     is_probe: bool = False
     """True while the circuit breaker is half-open: one call probes the provider, and all others wait for its result."""
-    alerts_only: bool = False
-    """True while all connections are paused, or this one by `messaging.caps.total`: it may be the only way to alert."""
+    due: Due = "all"
+    """Which due deliveries may leave. Alerts leave while all connections are paused, or this one by
+    `messaging.caps.total`, because it may be the only way to alert."""
 
     def spend(self, conn: Connection, calls: int, now: datetime, columns: Mapping[str, Any]) -> None:
         """Deduct `calls` calls from the budget, and write other `columns` of the connection.
@@ -72,9 +77,13 @@ def acquire_budget(
     """
     name = connection.name
     is_capped = connection.pause_cause == PauseCause.TOTAL_CAP
-    alerts_only = is_capped or connection.all_are_paused
+    if connection.stop_scope == StopScope.EVERYTHING:
+        return RequestBudget(name, 0, now + STOPPED_POLL)
     if connection.is_paused(now) and not is_capped:
         return RequestBudget(name, 0, connection.paused_until)
+    due: Due = "all" if connection.stop_scope is None else "no_messages"
+    if is_capped or connection.all_are_paused:
+        due = "alerts"
     is_probe = connection.pause_cause == "circuit_open"
     if is_probe:
         calls = min(calls, 1)
@@ -83,7 +92,7 @@ def acquire_budget(
         conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(NOT_PAUSED))
         log_state_change(name, NOT_PAUSED)
     if per_second is None:
-        return RequestBudget(name, calls, is_probe=is_probe, alerts_only=alerts_only)
+        return RequestBudget(name, calls, is_probe=is_probe, due=due)
     burst = max(1.0, per_second)
     # If the clock was set back, a negative difference would stop the refill until the clock has caught up.
     elapsed = (
@@ -95,7 +104,7 @@ def acquire_budget(
     if tokens < needed:
         return RequestBudget(name, 0, now + timedelta(seconds=(needed - tokens) / per_second), tokens)
     return RequestBudget(
-        name, min(calls, int(tokens / needed)), None, tokens, requests_per_call, is_probe, alerts_only
+        name, min(calls, int(tokens / needed)), None, tokens, requests_per_call, is_probe, due
     )
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from bridge.lifecycle import StopScope
 from bridge.rules.model import Diagnostic, Rules
 from bridge.rules.route import route
 from bridge.store.accept_rejected import accept_rejected_request
@@ -18,7 +19,7 @@ from bridge.store.contact_report import ContactReport, report_contact
 from bridge.store.database import Database
 from bridge.store.operator_actions import Action, ActionResult, Resolution, Seen, change_deliveries, resolve
 from bridge.store.opt_outs import AddressHasher
-from bridge.store.pause_all import pause_all, resume_all
+from bridge.store.pause_all import Stop, current_stop, pause_all, resume_all
 from bridge.store.pauses import ConnectionStatus, Pause
 from bridge.store.queries import (
     NotFound,
@@ -120,7 +121,13 @@ class AdminService:
         return accept_rejected_request(self.database, actor, request_id)
 
     def replay(
-        self, event_id: str, actor: str, *, rule: str | None = None, force: bool = False
+        self,
+        event_id: str,
+        actor: str,
+        *,
+        rule: str | None = None,
+        force: bool = False,
+        reason: str | None = None,
     ) -> ReplayResult:
         """Route one event again with the active rules. Raise NotFound or InvalidParameter."""
         show_event(self.database, event_id)
@@ -129,7 +136,7 @@ class AdminService:
             raise InvalidParameter(f"no active rule is called `{rule[:80]}`")
         return replay(
             self.database, actor, [event_id], rules, lambda event, now, history: route(event, rules, now, history),
-            rule=rule, force=force,
+            rule=rule, force=force, reason=reason,
         )[0]  # fmt: skip
 
     def pause(self, name: str, actor: str, reason: str) -> ConnectionStatus:
@@ -148,9 +155,15 @@ class AdminService:
         """Return the pause of all connections, if an operator has paused them."""
         return pause_of_all(self.database)
 
-    def pause_all(self, actor: str, reason: str) -> list[ConnectionStatus]:
+    def stop(self) -> Stop | None:
+        """Return what an operator has stopped, by pausing all connections."""
+        return current_stop(self.database)
+
+    def pause_all(
+        self, actor: str, reason: str, scope: StopScope = StopScope.DELIVERIES
+    ) -> list[ConnectionStatus]:
         """Pause all connections, also later ones; alerts are still sent."""
-        pause_all(self.database, reason, actor)
+        pause_all(self.database, reason, actor, scope)
         return self.connections()
 
     def resume_all(self, actor: str) -> list[ConnectionStatus]:

@@ -66,8 +66,8 @@ class Frame:
     """The result of the action that led to this page."""
     reviews: str = ""
     """Number of deliveries that need review, such as `3` or `more than 1,000`; empty for none."""
-    is_stopped: bool = False
-    """True if an operator stopped all sending."""
+    stop: str | None = None
+    """The `StopScope` if an operator stopped sending."""
     allowlist: int | None = None
     """Number of recipients that BRIDGE_RECIPIENT_ALLOWLIST allows. None if it is not set."""
     is_live: bool = False

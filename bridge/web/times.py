@@ -50,6 +50,12 @@ def relative_time(value: datetime, now: datetime, zone: tzinfo = UTC) -> str:
     return f"{duration} ago" if seconds > 0 else f"in {duration}"
 
 
+def short_time(value: datetime, now: datetime, zone: tzinfo) -> str:
+    """Return a time to the minute, with the date unless it is today: `14:02`, `27 Nov 14:02`."""
+    local = value.astimezone(zone)
+    return f"{local:%H:%M}" if local.date() == now.astimezone(zone).date() else f"{local:%d %b %H:%M}"
+
+
 def _element(value: datetime | None, zone: tzinfo, text: str) -> Markup:
     if value is None:
         return Markup("")

@@ -340,7 +340,8 @@ def test_all_connections_are_paused_and_resumed(database: Database, sms_delivery
     register_accounts(database, {"hubspot": "a"})
     result = invoke("pause", "--all", "--reason", "wrong text")
     assert result.stdout == (
-        "all connections are paused; only alerts are sent. Resume them with `bridge resume --all`\n"
+        "sending is stopped: All deliveries wait, also CRM records; alerts to your team are still sent. "
+        "Start it with `bridge resume --all`\n"
     )
     _, hubspot, twilio, hint = invoke("connections").stdout.splitlines()
     row = "paused by an operator, with all connections resumed {} wrong text"

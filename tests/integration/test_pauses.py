@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,8 @@ import structlog
 
 from bridge.clock import uptime
 from bridge.errors import AuthenticationError, RateLimited
-from bridge.lifecycle import PauseCause
+from bridge.lifecycle import PauseCause, StopScope
+from bridge.rules.model import PlannedDelivery
 from bridge.store.audit_log import list_audit_entries
 from bridge.store.connections import (
     all_connections,
@@ -25,9 +27,10 @@ from bridge.store.connections import (
     resume,
 )
 from bridge.store.database import Database
+from bridge.store.follow_ups import follow_up_pauses
 from bridge.store.migrate import upgrade
 from bridge.store.operator_actions import retry
-from bridge.store.pause_all import pause_all, resume_all
+from bridge.store.pause_all import current_stop, pause_all, resume_all
 from bridge.store.results import record_results
 from bridge.store.schema import connections
 from tests.integration.engine import Engine
@@ -226,7 +229,53 @@ def test_pause_of_all_connections_holds_everything_but_alerts(engine: Engine) ->
         for entry in list_audit_entries(engine.database)
     ] == [
         ("bob", "resume", "all connections", None),
-        ("ada", "pause", "all connections", {"reason": "wrong text"}),
+        ("ada", "pause", "all connections", {"scope": "deliveries", "reason": "wrong text"}),
+    ]
+
+
+def test_pause_of_all_messages_holds_neither_records_nor_alerts(engine: Engine) -> None:
+    message, record = engine.deliver("send"), engine.deliver("post")
+    alert = engine.deliver("send", trigger="alert", idempotency_key="alert")
+    pause_all(engine.database, "wrong text", "ada", StopScope.MESSAGES)
+    engine.run_due()
+    assert [engine.show(one)["state"] for one in (message, record, alert)] == [
+        "pending",
+        "succeeded",
+        "succeeded",
+    ]
+    assert connection_statuses(engine.database)[0].pause is None, "its other deliveries still leave"
+    stop = current_stop(engine.database)
+    assert stop is not None
+    assert (stop.scope, stop.reason, stop.actor) == ("messages", "wrong text", "ada")
+    assert resume_all(engine.database, "ada")
+    assert current_stop(engine.database) is None
+    engine.run_due()
+    assert engine.show(message)["state"] == "succeeded"
+
+
+def test_pause_of_everything_holds_alerts_too(engine: Engine) -> None:
+    alert = engine.deliver("post", trigger="alert", idempotency_key="alert")
+    pause_all(engine.database, "wrong text", "ada", StopScope.EVERYTHING)
+    engine.run_due()
+    assert engine.show(alert)["state"] == "pending"
+    pause_all(engine.database, "wrong text", "ada", StopScope.DELIVERIES)
+    engine.run_due()
+    assert engine.show(alert)["state"] == "succeeded", "a second call replaces the scope"
+
+
+def test_team_is_alerted_about_the_pause_of_all_connections(engine: Engine) -> None:
+    pause_all(engine.database, "wrong text", "ada", StopScope.MESSAGES)
+    messages = []
+
+    def plan(_: object, delivery: Mapping[str, Any], __: object) -> tuple[str, Sequence[PlannedDelivery]]:
+        messages.append(delivery["message"])
+        return "hash", ()
+
+    follow_up_pauses(engine.database, plan)
+    follow_up_pauses(engine.database, plan)
+    assert messages == [
+        "sending was stopped by ada: wrong text. Messages to people wait; CRM records and alerts are still sent. "
+        "Start it on the dashboard, or with `bridge resume --all`"
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from bridge.rules.load import load_or_raise
 from bridge.store.audit_log import list_audit_entries
 from bridge.store.connections import pause_of_all, register_accounts
 from bridge.store.delivery_list import list_deliveries
-from tests.integration.dashboard_site import RULES, Site, running_site
+from bridge.store.pause_all import current_stop
+from tests.integration.dashboard_site import READ_TOKEN, RULES, Site, running_site
 from tests.integration.test_dashboard import ParsedPage, get_page
 
 
@@ -44,27 +46,26 @@ def links(page: ParsedPage) -> list[str | None]:
     return [link["href"] for link in page.all("a")]
 
 
-def test_sending_is_stopped_with_a_reason_and_resumed(site: Site, browser: httpx.Client) -> None:
+def test_sending_is_stopped_with_a_reason_and_started(site: Site, browser: httpx.Client) -> None:
     site.routed_event()
     assert "./stop" in links(get_page(browser, "/connections"))
-    assert "1 delivery waits now" in get_page(browser, "/stop").text
-    response = browser.post("/stop", data={"reason": "wrong text"})
-    assert (response.status_code, response.headers["location"]) == (303, "./connections?done=stopped")
-    assert "Sending is stopped: wrong text." in get_page(browser, "/events").text
-    assert "waiting: twilio is paused" in get_page(browser, "/").text
-    connections = get_page(browser, "/connections")
-    assert "by an operator, with all connections" in connections.text
-    assert [
-        form["action"] for form in connections.all("form") if "/resume" in (form.get("action") or "")
-    ] == []
-    assert "./start" in links(connections)
-    assert "./stop" not in links(connections)
+    assert "1 waits now" in get_page(browser, "/stop").text
+    response = browser.post("/stop", data={"reason": "wrong text", "scope": "deliveries"})
+    assert (response.status_code, response.headers["location"]) == (303, "./?done=stopped")
+    page = get_page(browser, "/events")
+    assert re.search(r"Sending is stopped since \d\d:\d\d by dashboard: wrong text Start sending", page.text)
+    assert "./start" in links(page)
+    assert "./stop" not in links(page)
     register_accounts(site.database, {"slack": "new"})
     assert get_page(browser, "/connections").text.count("with all connections") == 3
-    assert "1 delivery waits. Those that are due are sent at once." in get_page(browser, "/start").text
-    assert browser.post("/start").status_code == 303
+    start = get_page(browser, "/start").text
+    assert "twilio sms to people 1 0 0" in start
+    assert "Send all 1" in start
+    assert "Change what is stopped" in get_page(browser, "/stop").text
+    assert browser.post("/start").headers["location"] == "./?done=started"
     assert "Sending is stopped" not in get_page(browser, "/connections").text
-    assert "Sending was not stopped" in get_page(browser, "/start").text
+    assert "Sending is not stopped" in get_page(browser, "/start").text
+    assert browser.post("/start").headers["location"] == "./start?refused=not_stopped"
     actions = [(item["actor"], item["action"], item["target"]) for item in list_audit_entries(site.database)]
     assert actions == [
         ("dashboard", "resume", "all connections"),
@@ -73,9 +74,51 @@ def test_sending_is_stopped_with_a_reason_and_resumed(site: Site, browser: httpx
     ]
 
 
+def test_stop_needs_a_reason(browser: httpx.Client, site: Site) -> None:
+    response = browser.post("/stop", data={"reason": " "}, follow_redirects=True)
+    assert "Nothing was changed: enter a reason." in ParsedPage(response).text
+    assert current_stop(site.database) is None
+    assert browser.post("/stop", data={"reason": "x", "scope": "all"}).status_code == 400
+
+
+def test_messages_to_people_are_stopped_and_records_are_not(site: Site, browser: httpx.Client) -> None:
+    site.routed_event()
+    browser.post("/stop", data={"reason": "wrong text"})
+    assert "Messages to people are stopped since" in get_page(browser, "/events").text
+    assert "with all connections" not in get_page(browser, "/connections").text
+
+
+def test_old_deliveries_are_cancelled_before_sending_starts(
+    site: Site, browser: httpx.Client, clock: Clock
+) -> None:
+    old = site.engine.deliver("send")
+    browser.post("/stop", data={"reason": "wrong text"})
+    record = site.engine.deliver("post")
+    clock.advance(hours=2)
+    new = site.engine.deliver("send")
+    assert "Cancel the 1 that are older than 1h, send the others" in get_page(browser, "/start").text
+    response = browser.post("/start", data={"cancel_older": "1h"})
+    assert response.headers["location"] == "./?done=started_without_old&n=1"
+    assert [site.engine.show(one)["state"] for one in (old, new, record)] == [
+        "cancelled",
+        "pending",
+        "pending",
+    ]
+    assert current_stop(site.database) is None
+
+
+def test_token_that_only_reads_sees_no_button_to_stop(site: Site) -> None:
+    with site.browser(token=READ_TOKEN) as browser:
+        page = get_page(browser, "/stop")
+        assert "./stop" not in links(page)
+        assert "Your token only reads" in page.text
+        assert [form.get("action") for form in page.all("form")] == ["./search", "./logout"]
+        assert browser.post("/stop", data={"reason": "x"}).status_code == 403
+
+
 def test_connection_with_a_pause_of_its_own_stays_paused(browser: httpx.Client) -> None:
     browser.post("/connections/desk/pause", data={"reason": "a new number"})
-    browser.post("/stop")
+    browser.post("/stop", data={"reason": "wrong text"})
     assert "desk stays paused by an operator." in get_page(browser, "/start").text
 
 
@@ -90,6 +133,18 @@ def test_api_pauses_and_resumes_all_connections(site: Site, api: httpx.Client) -
         assert 'bridge_connection_paused{connection="twilio"} 1.0' in metrics.get("/metrics").text
     assert not any(item["paused"] for item in api.post("/api/resume").json()["items"])
     assert pause_of_all(site.database) is None
+    api.post("/api/pause", json={"reason": "wrong text", "scope": "messages"})
+    stop = api.get("/api/pause").json()
+    assert (stop["stopped"], stop["scope"], stop["reason"], stop["actor"]) == (
+        True,
+        "messages",
+        "wrong text",
+        "api",
+    )
+    assert not any(item["paused"] for item in api.get("/api/connections").json()["items"])
+    api.post("/api/resume", json={"cancel_older": "6h"})
+    assert api.get("/api/pause").json()["stopped"] is False
+    assert api.post("/api/resume", json={"cancel_older": "soon"}).status_code == 400
     assert api.post("/api/pause", json={"why": "x"}).status_code == 400
 
 
@@ -134,7 +189,7 @@ def test_waiting_deliveries_take_the_active_version_of_the_rule(site: Site, brow
     change_rules(site, "we tried to reach you", "we called you")
     assert "was changed, but 1 of its deliveries waits" in get_page(browser, "/rules").text
     response = browser.post("/rules/text-when-not-reached/cancel", data={"rerender": "yes"})
-    assert "text-when-not-reached: 1 rendered again" in ParsedPage(response).text
+    assert "done=rule_rerendered&n=1" in response.headers["location"]
     assert "we called you" in get_page(browser, f"/deliveries/{delivery['id']}").text
     assert "rerender by dashboard" in get_page(browser, f"/deliveries/{delivery['id']}").text
 

@@ -10,7 +10,7 @@ import pytest
 CSS = files("bridge.web").joinpath("static/bridge.css").read_text()
 LIGHT, DARK = (
     dict(re.findall(r"(--[\w-]+): ([^;]+);", block))
-    for block in re.findall(r":root \{(.*?)\n *\}", CSS, re.DOTALL)
+    for block in re.findall(r":root \{\n(.*?)\n *\}", CSS, re.DOTALL)
 )
 TEXT_PAIRS = [
     ("ink", "paper"), ("ink", "ground"), ("ink", "sunk"), ("soft", "paper"), ("soft", "ground"), ("soft", "sunk"),

@@ -4,19 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from bridge.lifecycle import PauseCause
+from bridge.lifecycle import PauseCause, StopScope
+from bridge.settings import parse_duration
+from bridge.store.bulk_actions import TooManyDeliveries
+from bridge.store.held_deliveries import cancel_held
 from bridge.store.pauses import ConnectionStatus
-from bridge.web.api.endpoint import Call, Resource
+from bridge.web.api.endpoint import ApiError, Call, Resource
 from bridge.web.api.records import PageOf, record
 from bridge.web.query_params import Text
 from bridge.web.validation import Parameters
 
 CONNECTIONS = Resource("Connections", "The accounts at providers, and whether they are paused.")
+
+
+class PauseAllBody(Parameters):
+    """What an operator stops, and why."""
+
+    scope: Literal["messages", "deliveries", "everything"] = Field(
+        "deliveries",
+        description="`messages` to people only, all `deliveries` except alerts, or `everything`.",
+    )
+    reason: Text | None = Field(
+        None, description="Why, for other operators.", examples=["wrong text in a rule"]
+    )
+
+
+class ResumeAllBody(Parameters):
+    """What happens to the deliveries that waited."""
+
+    cancel_older: str | None = Field(
+        None,
+        pattern="^[1-9][0-9]{0,3}[mhd]$",
+        description="First cancel what is due and was created longer ago.",
+        examples=["6h"],
+    )
 
 
 class PauseBody(Parameters):
@@ -44,6 +70,31 @@ class Connection(TypedDict):
     recent_successes: int
 
 
+@record()
+class StopRecord(TypedDict):
+    """What an operator has stopped, by pausing all connections."""
+
+    stopped: bool
+    scope: StopScope | None
+    reason: str | None
+    since: datetime | None
+    actor: str | None
+    """Who stopped it."""
+
+
+@CONNECTIONS.get("/pause", response=StopRecord)
+def show_pause_of_all(call: Call) -> Any:
+    """Return whether all connections are paused, and why."""
+    stop = call.service.stop()
+    return {
+        "stopped": stop is not None,
+        "scope": stop and stop.scope,
+        "reason": stop and stop.reason,
+        "since": stop and stop.since,
+        "actor": stop and stop.actor,
+    }
+
+
 @CONNECTIONS.get("/connections", response=PageOf[Connection])
 def list_connections(call: Call) -> Any:
     """List connections with their pauses."""
@@ -63,14 +114,20 @@ def resume_connection(call: Call) -> Any:
 
 
 @CONNECTIONS.post("/pause", response=PageOf[Connection])
-def pause_all_connections(call: Call, body: PauseBody) -> Any:
-    """Pause all connections, also later ones; alerts are sent."""
-    return _page(call.service.pause_all(call.actor, body.reason or ""))
+def pause_all_connections(call: Call, body: PauseAllBody) -> Any:
+    """Pause all connections, also later ones, for the deliveries of a scope."""
+    return _page(call.service.pause_all(call.actor, body.reason or "", StopScope(body.scope)))
 
 
-@CONNECTIONS.post("/resume", response=PageOf[Connection])
-def resume_all_connections(call: Call) -> Any:
+@CONNECTIONS.post("/resume", response=PageOf[Connection], errors={409: "too many deliveries to cancel"})
+def resume_all_connections(call: Call, body: ResumeAllBody) -> Any:
     """End the pause of all connections."""
+    stop = call.service.stop()
+    if body.cancel_older is not None and stop is not None:
+        try:
+            cancel_held(call.database, call.actor, parse_duration(body.cancel_older), stop.scope)
+        except TooManyDeliveries as error:
+            raise ApiError(409, str(error)) from None
     return _page(call.service.resume_all(call.actor))
 
 

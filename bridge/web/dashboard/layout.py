@@ -8,14 +8,17 @@ from typing import Any, Final
 
 from starlette.requests import Request
 
+from bridge.lifecycle import StopScope
 from bridge.store.audit_log import find_audit_entry
 from bridge.store.audit_text import describe_entry
+from bridge.store.pause_all import Stop
 from bridge.store.pauses import Pause
 from bridge.store.queries import count_reviews
 from bridge.store.workers import count_alive_workers
 from bridge.web.admin_service import AdminService
 from bridge.web.dashboard.messages import DONE, REFUSED, Number
-from bridge.web.frame import Notice, plain_frame
+from bridge.web.frame import Frame, Notice, plain_frame
+from bridge.web.times import relative_time, short_time
 
 FLASH_AGE: Final = timedelta(minutes=2)
 """An audit entry is shown as the result of an action for this long; a bookmark of the page shows none later."""
@@ -28,26 +31,29 @@ def layout_values(request: Request, service: AdminService) -> dict[str, Any]:
     database = service.database
     frame = plain_frame(request, database.clock.now())
     pauses = {status.name: status.pause for status in service.connections() if status.pause}
-    pause_of_all = service.pause_of_all()
+    stop = service.stop()
     reviews = count_reviews(database, MAX_REVIEWS)
     frame = replace(
         frame,
-        status_line=_status_line(service, pause_of_all, pauses),
+        status_line=_status_line(service, stop, pauses, frame),
         flash=_flash(request, service, frame.now),
         reviews=f"more than {MAX_REVIEWS:,}" if reviews > MAX_REVIEWS else f"{reviews:,}" if reviews else "",
-        is_stopped=pause_of_all is not None,
+        stop=stop.scope if stop else None,
         allowlist=len(service.allowlist) or None,
     )
     return {"frame": frame, "now": frame.now, "pauses": pauses}
 
 
 def _status_line(
-    service: AdminService, pause_of_all: Pause | None, pauses: dict[str, Pause]
+    service: AdminService, stop: Stop | None, pauses: dict[str, Pause], frame: Frame
 ) -> Notice | None:
     """Return the most important problem in one line. The overview has the details."""
-    if pause_of_all is not None:
-        reason = f": {pause_of_all.reason}" if pause_of_all.reason else ""
-        return Notice("bad", f"Sending is stopped{reason}.".replace("..", "."), "start", "Start sending…")
+    if stop is not None:
+        what = "Messages to people are stopped" if stop.scope is StopScope.MESSAGES else "Sending is stopped"
+        since = f" since {short_time(stop.since, frame.now, frame.zone)}" if stop.since else ""
+        actor = f" by {stop.actor}" if stop.actor else ""
+        reason = f": {stop.reason}" if stop.reason else "."
+        return Notice("bad", f"{what}{since}{actor}{reason}", "start", "Start sending…")
     if not count_alive_workers(service.database):
         return Notice("bad", "No worker is running: nothing is sent.", "status", "Status")
     if service.rules.load_error:
@@ -68,6 +74,12 @@ def _flash(request: Request, service: AdminService, now: datetime) -> Notice | N
         return Notice("bad", REFUSED[refused])
     if done in DONE:
         return Notice("good", DONE[done].format(n=number))
+    if refused.startswith("aud_") and len(refused) < 80:
+        # The action of somebody else, who was faster.
+        entry = find_audit_entry(service.database, refused)
+        if entry is not None:
+            ago = relative_time(entry["created_at"], now)
+            return Notice("bad", f"Nothing was changed, because {describe_entry(entry)} {ago}.")
     if done.startswith("aud_") and len(done) < 80:
         entry = find_audit_entry(service.database, done)
         if entry is not None and now - entry["created_at"] < FLASH_AGE:

@@ -60,4 +60,5 @@ def upgrade() -> None:
         sqlite_where=finished,
         postgresql_where=finished,
     )
+    op.add_column("connections", sa.Column("pause_scope", sa.Text()))
     op.add_column("attempts", sa.Column("repeats", sa.Integer(), nullable=False, server_default=sa.text("0")))
