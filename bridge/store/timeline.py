@@ -31,7 +31,8 @@ def _entries(delivery: Mapping[str, Any]) -> Iterator[tuple[datetime, str]]:
     for entry in delivery["audit"]:
         yield entry["created_at"], describe_audit_entry(entry)
     if delivery["finished_at"] is not None:
-        yield delivery["finished_at"], describe_state(delivery)
+        # The status of a message was reported later, and has its own entry.
+        yield delivery["finished_at"], describe_state({**delivery, "message_status": None})
 
 
 def _attempt_entries(attempt: Mapping[str, Any]) -> Iterator[tuple[datetime, str]]:

@@ -13,8 +13,11 @@ from bridge.web.admin_service import AdminService
 from bridge.web.dashboard import (
     audit,
     connections,
+    contact,
     contacts,
     deliveries,
+    delivery,
+    delivery_bulk,
     events,
     overview,
     rejected,
@@ -30,8 +33,11 @@ _PAGES = (
     overview,
     review,
     deliveries,
+    delivery_bulk,  # before delivery, whose path matches as well
+    delivery,
     events,
     contacts,
+    contact,
     search,
     rules,
     connections,

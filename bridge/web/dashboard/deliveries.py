@@ -1,114 +1,105 @@
-"""Deliveries: the list with its filters, one delivery, and the operator actions on it."""
+"""Deliveries: the list with its filters, newest first."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from functools import partial
-from typing import Final, get_args
+from typing import Final
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from bridge.store.delivery_list import list_deliveries
-from bridge.store.operator_actions import Resolution
-from bridge.store.queries import REASONS, STATES
-from bridge.store.timeline import timeline
-from bridge.web.access import actor_of
+from bridge.events import EVENT_TYPES
+from bridge.lifecycle import DeliveryState
+from bridge.store.delivery_context import people_of
+from bridge.store.delivery_list import Count, DeliveryFilter, count_by_state, list_deliveries
+from bridge.store.queries import REASONS
 from bridge.web.admin_service import AdminService
-from bridge.web.dashboard.page import (
-    Form,
-    done,
-    form,
-    id_of,
-    indented_json,
-    page,
-    page_query,
-    query_prefix,
-    refused,
-    render_page,
-)
-from bridge.web.labels import STATES as STATE_LABELS
-from bridge.web.labels import action_label
-from bridge.web.query_params import delivery_filter, one_of, string_or_none
+from bridge.web.dashboard.page import page, page_query, redirect, render_page
+from bridge.web.delivery_filter import criteria_of, link_to
+from bridge.web.frame import zone_of
+from bridge.web.query_params import DeliveryQuery
+from bridge.web.validation import InvalidParameter, read_query
 
-_RESOLVED: Final = {"delivered": "delivered", "retry": "resent", "discard": "discarded"}
-"""The message after each resolution."""
+SPANS: Final = {"1h": "last hour", "24h": "last 24 hours", "7d": "last 7 days", "30d": "last 30 days"}
+"""Values of `since` that the page offers."""
 
 
 def routes(service: AdminService) -> list[BaseRoute]:
     """Return the routes of this page."""
-    return [
-        page("/deliveries", partial(_list, service)),
-        page("/deliveries/{id}", partial(_show, service)),
-        form("/deliveries/{id}/retry", partial(_change, service, "retry")),
-        form("/deliveries/{id}/cancel", partial(_change, service, "cancel")),
-        form("/deliveries/{id}/resolve", partial(_resolve, service)),
-    ]
+    return [page("/deliveries", partial(_list, service))]
 
 
 def _list(service: AdminService, request: Request) -> Response:
-    """Show deliveries, newest first."""
+    """Show a page of deliveries. Times that were typed in the reader's zone are first turned into instants."""
     query = page_query(request)
-    filters = delivery_filter(query, service.database.clock.now())
+    if any(query.get(name) for name in ("from", "to")):
+        return redirect(request, link_to("deliveries", _with_instants(request, query)))
+    query = QueryParams([(name, value) for name, value in query.multi_items() if name not in ("from", "to")])
+    read = read_query(DeliveryQuery, query)
+    now = service.database.clock.now()
+    matching = read.filter(now)
+    listed = list_deliveries(service.database, **read.arguments(now))
+    counts = count_by_state(service.database, matching)
+    criteria = criteria_of(query)
     return render_page(
         request,
         service,
         "deliveries.html",
-        title="Deliveries",
-        page=list_deliveries(service.database, **filters),
-        stats=service.stats(),
-        states=STATES,
-        selected_states=filters["matching"].states,
+        title=_title(matching, counts),
+        page=listed,
+        people=people_of(service.database, listed.items),
+        person=_person_name(service, matching),
+        counts={state: count for state, count in counts.items() if count.number or not count.is_exact},
+        matching=matching,
+        criteria=criteria,
+        unfiltered=[pair for pair in criteria if pair[0] != "state"],
+        link_to=link_to,
+        query=query,
+        spans=SPANS,
         reasons=REASONS,
-        selected={name: query.get(name, "") for name in ("connection", "rule", "reason", "event")},
-        next_page_query=query_prefix(query),
-        state_query=query_prefix(query, ("cursor", "state")),
-        connections=[status.name for status in service.connections()],
-        rules=[rule.name for rule in service.rules.current.rules],
+        event_types=EVENT_TYPES,
+        states=tuple(DeliveryState),
+        connections=_with_current([status.name for status in service.connections()], query.get("connection")),
+        rules=_with_current([rule.name for rule in service.rules.current.rules], query.get("rule")),
     )
 
 
-def _show(service: AdminService, request: Request) -> Response:
-    """Show one delivery with its timeline, its parameters and the operator actions that are possible."""
-    delivery = service.show("delivery", id_of(request))
-    state = STATE_LABELS[delivery["state"]].text
-    return render_page(
-        request,
-        service,
-        "delivery.html",
-        title=f"{state}: {action_label(delivery['action'])} {delivery['id']}",
-        delivery=delivery,
-        timeline=timeline(delivery),
-        params=indented_json(delivery["params"] | delivery["options"].get("late", {})),
-    )
+def _with_instants(request: Request, query: QueryParams) -> list[tuple[str, str]]:
+    """Return the criteria with `since` and `until` in place of `from` and `to`. Raise InvalidParameter."""
+    kept = [pair for pair in criteria_of(query) if pair[0] not in ("since", "until")]
+    for name, parameter in (("from", "since"), ("to", "until")):
+        text = query.get(name)
+        if not text:
+            continue
+        try:
+            local = datetime.fromisoformat(text)
+        except ValueError:
+            raise InvalidParameter(f"`{name}` must be a date and a time, such as 2026-03-02T21:30") from None
+        instant = local if local.tzinfo else local.replace(tzinfo=zone_of(request))
+        kept.append((parameter, instant.isoformat()))
+    return kept
 
 
-def _change(service: AdminService, action: str, request: Request, fields: Form) -> Response:
-    """Retry or cancel a delivery."""
-    result = service.change_delivery(action, id_of(request), actor_of(request))
-    path = _return_path(result.id, fields)
-    if not result.done:
-        return refused(request, path, "delivery_changed")
-    return done(request, path, {"retry": "retried", "cancel": "cancelled"}[action])
+def _title(matching: DeliveryFilter, counts: Mapping[DeliveryState, Count]) -> str:
+    """Return the title: with the number of deliveries if the filter is for one state."""
+    if len(matching.states) != 1:
+        return "Deliveries"
+    state = DeliveryState(matching.states[0])
+    number, is_exact = counts[state]
+    return f"{number:,}{'' if is_exact else '+'} {state.replace('_', ' ')} · Deliveries"
 
 
-def _resolve(service: AdminService, request: Request, fields: Form) -> Response:
-    """Record what an operator found out about a delivery whose outcome was unknown."""
-    resolution = one_of("resolution", fields.get("resolution"), get_args(Resolution))
-    result = service.change_delivery(
-        "resolve",
-        id_of(request),
-        actor_of(request),
-        resolution=resolution,
-        external_id=string_or_none("external_id", fields.get("external_id")),
-    )
-    path = _return_path(result.id, fields)
-    return (
-        done(request, path, _RESOLVED[resolution])
-        if result.done
-        else refused(request, path, "delivery_changed")
-    )
+def _person_name(service: AdminService, matching: DeliveryFilter) -> str:
+    if matching.person is None:
+        return ""
+    person = people_of(service.database, [{"event_id": matching.person}]).get(matching.person)
+    return (person.name if person else None) or "this person"
 
 
-def _return_path(delivery_id: str, fields: Form) -> str:
-    return {"overview": "", "review": "review"}.get(fields.get("return_to", ""), f"deliveries/{delivery_id}")
+def _with_current(names: list[str], current: str | None) -> list[str]:
+    """Return the choices of a filter, with the current one although it may no longer exist."""
+    return names if not current or current in names else [*names, current]
