@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from io import BufferedReader
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ import typer
 
 from bridge.cli.output import (
     Json,
+    PrintedRecord,
     Record,
     Table,
     as_items,
@@ -25,16 +26,10 @@ from bridge.cli.output import (
 from bridge.clock import format_timestamp
 
 if TYPE_CHECKING:
-    from bridge.cli.opt_out_csv import ImportedLine
     from bridge.connector.callbacks import Channel as ChannelName
-    from bridge.store.database import Database
-    from bridge.store.opt_outs import OptOutChange
+    from bridge.store.opt_out_import import ImportReport
 
 _PANEL = "Privacy"
-_BATCH = 1000
-"""Lines of an import per transaction."""
-_MAX_PROBLEMS = 1000
-"""Unreadable lines that are listed; all are counted."""
 
 
 class Channel(StrEnum):
@@ -118,8 +113,8 @@ def opt_outs(
         return
     from bridge.cli.arguments import check_cursor
     from bridge.cli.db import open_store
-    from bridge.cli.opt_out_csv import write_opt_outs
     from bridge.settings import Settings, environment
+    from bridge.store.opt_out_csv import write_opt_outs
     from bridge.store.opt_out_list import export_opt_outs, list_opt_outs
 
     check_cursor(cursor, "opt")
@@ -259,20 +254,20 @@ def import_list(
     """
     from bridge.cli.db import open_store
     from bridge.cli.delivery_commands import current_operator
-    from bridge.cli.opt_out_csv import read_opt_outs
     from bridge.settings import Settings, environment
-    from bridge.store.opt_outs import record_import
+    from bridge.store.opt_out_import import import_csv
 
-    settings = Settings.load(environment())
-    report = _ImportReport(dry_run)
-    actor = current_operator()
-    with open_store(settings) as database, _open(file) as stream:
-        lines = read_opt_outs(stream, settings.bridge_default_country)
-        while batch := list(islice(lines, _BATCH)):
-            report.add(database, batch, actor, reason, publish_events=events)
-        if not dry_run:
-            record_import(database, actor, Path(file).name, report.counts())
-    render(report, as_json)
+    with open_store(Settings.load(environment())) as database, _open(file) as stream:
+        report = import_csv(
+            database,
+            stream,
+            current_operator(),
+            name=Path(file).name,
+            reason=reason,
+            publish_events=events,
+            dry_run=dry_run,
+        )
+    render(PrintedRecord(report.to_json(), partial(_print_report, report)), as_json)
     if report.unreadable:
         raise typer.Exit(1)
 
@@ -292,77 +287,17 @@ def _open(file: str) -> Iterator[BufferedReader]:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from None
 
 
-class _ImportReport:
-    """What an import stored, and the lines that it could not read."""
+def _print_report(report: ImportReport) -> None:
+    """Print the numbers and the lines that could not be read."""
+    from bridge.cli.output import echo
 
-    def __init__(self, dry_run: bool) -> None:
-        self.dry_run = dry_run
-        self.added = self.already = self.skipped = self.unreadable = 0
-        self.problems: list[ImportedLine] = []
-        self._seen: set[tuple[str, str]] = set()
-        """The new opt-outs of the batches before; a dry run stores none of them."""
-
-    def add(
-        self,
-        database: Database,
-        lines: Iterable[ImportedLine],
-        actor: str,
-        reason: str | None,
-        *,
-        publish_events: bool,
-    ) -> None:
-        """Store a batch of lines and count them."""
-        from bridge.store.opt_outs import OptOutChange, import_opt_outs
-
-        by_line: list[list[OptOutChange]] = []
-        for line in lines:
-            if line.skipped:
-                self.skipped += 1
-            elif line.problem is not None:
-                self.unreadable += 1
-                self.problems += [line] if len(self.problems) < _MAX_PROBLEMS else []
-            else:
-                by_line.append(
-                    [
-                        OptOutChange(name, line.address, True, "import", actor, line.reason or reason)
-                        for name in line.channels
-                    ]
-                )
-        changes = [change for line_changes in by_line for change in line_changes]
-        new = import_opt_outs(database, changes, publish_events=publish_events, dry_run=self.dry_run)
-        new -= self._seen
-        self._seen |= new
-        for line_changes in by_line:
-            keys = {change.key for change in line_changes}
-            self.added += not new.isdisjoint(keys)
-            self.already += new.isdisjoint(keys)
-            new -= keys  # the same address may occur again
-
-    def counts(self) -> dict[str, int]:
-        """Return the numbers of lines."""
-        return {
-            "added": self.added,
-            "already_opted_out": self.already,
-            "skipped": self.skipped,
-            "unreadable": self.unreadable,
-        }
-
-    def to_json(self) -> Mapping[str, Any]:
-        """Return the record for programs."""
-        problems = [{"line": line.number, "problem": line.problem} for line in self.problems]
-        return {"dry_run": self.dry_run, **self.counts(), "problems": problems}
-
-    def print_text(self) -> None:
-        """Print the numbers and the lines that could not be read."""
-        from bridge.cli.output import echo
-
-        verb = "would be added" if self.dry_run else "added"
-        parts = [f"{pluralize(self.added, 'address')} {verb}", f"{self.already:,} already opted out"]
-        if self.skipped:
-            parts.append(f"{self.skipped:,} skipped (erased or undeliverable entries of an export)")
-        parts.append(f"{pluralize(self.unreadable, 'line')} not read")
-        echo(", ".join(parts))
-        for line in self.problems:
-            echo(f"  line {line.number}: {line.problem}")
-        if self.unreadable > len(self.problems):
-            echo(f"  and {self.unreadable - len(self.problems):,} more")
+    verb = "would be added" if report.dry_run else "added"
+    parts = [f"{pluralize(report.added, 'address')} {verb}", f"{report.already:,} already opted out"]
+    if report.skipped:
+        parts.append(f"{report.skipped:,} skipped (erased or undeliverable entries of an export)")
+    parts.append(f"{pluralize(report.unreadable, 'line')} not read")
+    echo(", ".join(parts))
+    for line in report.problems:
+        echo(f"  line {line.number}: {line.problem}")
+    if report.unreadable > len(report.problems):
+        echo(f"  and {report.unreadable - len(report.problems):,} more")

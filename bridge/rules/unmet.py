@@ -52,6 +52,19 @@ def unmet_conditions(trace: Trace) -> tuple[str, ...]:
     return tuple(_describe_unmet(node) for node in _tree(trace.checks) if node.check.result != "true")
 
 
+def describe_check(check: Check) -> str:
+    """Describe one line of a trace: the value of a condition that was met, the expectation of one that was not."""
+    group = _GROUP.fullmatch(check.condition)
+    if group:
+        return {"all": "All of these:", "any": "At least one of these:", "not": "None of these:"}[group[1]]
+    if check.condition == "enabled":
+        return "the rule is enabled" if check.result == "true" else "the rule is disabled (`enabled: false`)"
+    if check.condition.startswith("when ") and check.result == "true":
+        return f"`{check.condition}` includes {check.actual}"
+    node = _Node(check)
+    return _describe_met(node) if check.result == "true" else _describe_unmet(node)
+
+
 def is_disabled(trace: Trace) -> bool:
     """Return whether the rule was disabled and is for the type of the event."""
     checks = trace.checks

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import Row, or_, select, update
 
 from bridge.errors import BridgeError
+from bridge.events import Event
 from bridge.signing import SignedRequestRejected, read_event
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
@@ -16,6 +18,12 @@ from bridge.store.operator_actions import ActionResult
 from bridge.store.queries import NotFound
 
 
+def obstacle_to_accepting(database: Database, request_id: str) -> str | None:
+    """Return why a rejected request cannot be accepted as an event; None if it can. Raise NotFound."""
+    event = _read(_row(database, request_id), database.default_country)
+    return event if isinstance(event, str) else None
+
+
 def accept_rejected_request(database: Database, actor: str, request_id: str) -> ActionResult:
     """Accept a rejected request as an event; its signature must be valid.
 
@@ -23,22 +31,10 @@ def accept_rejected_request(database: Database, actor: str, request_id: str) -> 
     between the two transactions, the action can be repeated: the event is then a duplicate.
     """
     table = schema.rejected_requests
-    with database.read() as conn:
-        row = conn.execute(select(table).where(table.c.id == request_id)).one_or_none()
-    if row is None:
-        raise NotFound(f"there is no rejected request `{request_id}`")
-    if row.accepted_event_id is not None:
-        return ActionResult(request_id, False, f"it was already accepted as {row.accepted_event_id}")
-    if row.body is None:
-        return ActionResult(
-            request_id,
-            False,
-            "it has no valid signature, so its body was not kept; Heppu has to send it again",
-        )
-    try:
-        event = read_event(row.body, row.received_at, database.default_country)
-    except SignedRequestRejected as error:
-        return ActionResult(request_id, False, f"not a valid event: {error.detail}")
+    row = _row(database, request_id)
+    event = _read(row, database.default_country)
+    if isinstance(event, str):
+        return ActionResult(request_id, False, event)
     is_conflict = row.reason == "conflict"
     if is_conflict:
         event = replace(event, dedupe_key=f"accepted|{request_id}")
@@ -58,3 +54,26 @@ def accept_rejected_request(database: Database, actor: str, request_id: str) -> 
         True,
         f"accepted as {event_id}" if result == "stored" else f"it was already stored as {event_id}",
     )
+
+
+def _row(database: Database, request_id: str) -> Row[Any]:
+    table = schema.rejected_requests
+    with database.read() as conn:
+        row = conn.execute(select(table).where(table.c.id == request_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no rejected request `{request_id}`")
+    return row
+
+
+def _read(row: Row[Any], default_country: str | None) -> Event | str:
+    """Return the event in a rejected request, or why it cannot be accepted."""
+    if row.accepted_event_id is not None:
+        return f"it was already accepted as {row.accepted_event_id}"
+    if row.body is None:
+        if row.signature_valid:
+            return "its body was erased"
+        return "it has no valid signature, so its body was not kept; Heppu has to send it again"
+    try:
+        return read_event(row.body, row.received_at, default_country)
+    except SignedRequestRejected as error:
+        return f"not a valid event: {error.detail}"

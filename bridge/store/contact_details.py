@@ -61,7 +61,7 @@ class ContactDetails:
     event_id: str | None
     """The ID of an event about the person. None if there is none."""
     contact: Contact
-    """What the newest events say, each field as the newest event with a value says it."""
+    """What the events say: each field as the event that names the person, or else the newest one with a value, says."""
     addresses: Sequence[str]
     """The phone number and the email address. Empty once the events were pruned or erased."""
     other_names: Sequence[str]
@@ -107,17 +107,16 @@ def describe_contact(
         other_addresses = [OtherAddress(other, _newest_id(conn, other)) for other in sorted(others)]
         records = _crm_records(conn, keys, database.now(conn))
         crm_zones = cached_time_zones(conn, keys, database.now(conn))
-    entries = {
-        entry["id"]: entry
-        for address in addresses
-        for entry in show_opt_outs(database, address, hash_address)
-    }
-    event = events[0] if events else _placeholder(database, addresses)
+    found = [entry for address in addresses for entry in show_opt_outs(database, address, hash_address)]
+    entries = {entry["id"]: entry for entry in sorted(found, key=lambda entry: not entry["other_address"])}
+    # First the event that names the person, because others may have the same number.
+    events.sort(key=lambda item: item.id != event_id)
+    event = max(events, key=lambda item: item.id) if events else _placeholder(database, addresses)
     contact = _merged([item.contact for item in events], addresses)
     crm_zone = next(iter(crm_zones.values()), None)
     return ContactDetails(
         event=event,
-        event_id=event_id or (events[0].id if events else None),
+        event_id=event_id or (event.id if events else None),
         contact=contact,
         addresses=addresses,
         other_names=_other_names(contact.name, events),
@@ -152,7 +151,7 @@ def _placeholder(database: Database, addresses: Sequence[str]) -> Event:
 
 
 def _merged(contacts: Sequence[Contact], addresses: Sequence[str]) -> Contact:
-    """Return one contact: each field as the newest event that has it says, with these addresses."""
+    """Return one contact: each field as the first of these that has it says, with these addresses."""
     merged: dict[str, Any] = {}
     for contact in contacts:
         merged = {name: value for name, value in vars(contact).items() if value is not None} | merged

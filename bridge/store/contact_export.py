@@ -27,7 +27,7 @@ from bridge.store.database import Database
 from bridge.store.event_rows import event_from_row
 from bridge.store.opt_out_list import show_opt_outs
 from bridge.store.opt_outs import AddressHasher
-from bridge.store.queries import NotFound
+from bridge.store.queries import NotFound, addresses_of_event
 
 SECTIONS: Final = (
     "events", "deliveries", "attempts", "opt_outs", "cached_contacts", "conversation_details", "rejected_requests",
@@ -46,13 +46,8 @@ Record = dict[str, Any]
 def addresses_of_person(database: Database, person: str) -> list[str]:
     """Return the stored addresses of a phone number or email address, or of the event with this ID. Raise NotFound."""
     if person.startswith("evt_"):
-        query = select(_EVENTS.c["phone", "email"]).where(_EVENTS.c.id == person)
         with database.read() as conn:
-            row = conn.execute(query).one_or_none()
-        addresses = [address for address in row or () if address]
-        if not addresses:
-            raise NotFound(f"no contact is stored for the event `{person[:80]}`")
-        return addresses
+            return addresses_of_event(conn, person)
     addresses = stored_addresses(person, database.default_country)[:1]
     if not addresses:
         raise NotFound("this is neither a phone number with its country code nor an email address")

@@ -33,11 +33,21 @@ class ContactSummary:
 
 @dataclass
 class _Group:
-    """The events that share an address, newest first."""
+    """The events about one person, newest first."""
 
     ids: list[str] = field(default_factory=list)
     named_id: str = ""
+    """The newest one with a name."""
     addresses: set[str] = field(default_factory=set)
+
+    def add(self, row: Any) -> None:
+        self.ids.append(row.id)
+        self.named_id = self.named_id or (row.id if row.contact_name else "")
+        self.addresses |= {address for address in (row.phone, row.email) if address}
+
+    def absorb(self, other: _Group) -> None:
+        self.ids = sorted({*self.ids, *other.ids}, reverse=True)
+        self.named_id = max(self.named_id, other.named_id)
 
 
 def summarize_contacts(
@@ -45,7 +55,8 @@ def summarize_contacts(
 ) -> list[ContactSummary]:
     """Return the people of these event rows (`id`, `phone`, `email`, `contact_name`), newest first.
 
-    Events that share a phone number or an email address are about one person. Events without both are left out.
+    Events with the same phone number are about one person; those with an email address alone are about the person who
+    has it, if there is only one. Events without both are left out.
     """
     groups = _groups(rows)[:limit]
     ids = {event_id for group in groups for event_id in (group.ids[0], group.named_id) if event_id}
@@ -70,22 +81,16 @@ def _summary(group: _Group, events: Mapping[str, Any], default_country: str | No
 
 
 def _groups(rows: Sequence[Any]) -> list[_Group]:
-    by_address: dict[str, _Group] = {}
-    groups: dict[int, _Group] = {}
+    groups: dict[str, _Group] = {}
     for row in rows:
-        addresses = {address for address in (row.phone, row.email) if address}
-        if not addresses:
-            continue
-        known = list({id(group): group for a in addresses if (group := by_address.get(a))}.values())
-        group = known[0] if known else _Group()
-        groups[id(group)] = group
-        for other in known[1:]:
-            group.ids = sorted({*group.ids, *other.ids}, reverse=True)
-            group.named_id = max(group.named_id, other.named_id)
-            addresses |= other.addresses
-            del groups[id(other)]
-        group.ids.append(row.id)
-        group.named_id = group.named_id or (row.id if row.contact_name else "")
-        group.addresses |= addresses
-        by_address |= dict.fromkeys(group.addresses, group)
+        if row.phone or row.email:
+            groups.setdefault(row.phone or row.email, _Group()).add(row)
+    by_email: dict[str, list[_Group]] = {}
+    for group in groups.values():
+        for address in group.addresses:
+            by_email.setdefault(address, []).append(group)
+    for email in [key for key in groups if "@" in key]:
+        others = [group for group in by_email[email] if group is not groups[email]]
+        if len(others) == 1:
+            others[0].absorb(groups.pop(email))
     return sorted(groups.values(), key=lambda group: group.ids[0], reverse=True)

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, select
 
+from bridge.events import CONTACT_OPTED_OUT
 from bridge.store import schema
 from bridge.store.contact_details import ContactDetails
 from bridge.store.contact_report import ReportFilter, report_contact
@@ -72,7 +73,13 @@ def read_timeline(
         _add_texts(database, conn, events)
         actions = _actions(conn, events) if shown == "all" else []
         newest = _received_at(conn, cursor) if cursor else None
-    entries = [TimelineEntry("event", item["occurred_at"], item) for item in events]
+    opt_outs = {entry["id"] for entry in details.opt_outs}
+    entries = [
+        TimelineEntry("event", item["occurred_at"], item)
+        for item in events
+        # The entry of the opt-out list says the same.
+        if item["type"] != CONTACT_OPTED_OUT or item["deliveries"] or item["conversation_id"] not in opt_outs
+    ]
     entries += [TimelineEntry("action", entry["created_at"], entry) for entry in actions]
     oldest = events[-1]["received_at"] if events and report.next_cursor else None
     if shown == "all":
@@ -143,7 +150,9 @@ def missing_messages(
         if any(item["state"] in ("succeeded", "running") for item in own):
             continue
         if own:
-            found.append({"event": event, "answer": own[-1]["answer"], "delivery": own[-1]["id"]})
+            last = own[-1]
+            answer = f"{last['state']}: {last['detail']}" if last["detail"] else last["answer"]
+            found.append({"event": event, "answer": answer, "delivery": last["id"]})
             continue
         nearest = next(
             (rule for rule in event["rules"] if channel in channels_of_rules.get(rule["rule"], ())), None

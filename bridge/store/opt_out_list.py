@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, get_args
 from sqlalchemy import ColumnElement, Text, literal, null, select, union_all
 
 from bridge.contacts.address import address_key
+from bridge.ids import id_at
 from bridge.store import schema
 from bridge.store.contact_links import linked_addresses
 from bridge.store.database import Database
@@ -29,13 +30,15 @@ def list_opt_outs(
     channel: str | None = None,
     kind: str | None = None,
     source: str | None = None,
+    since: datetime | None = None,
 ) -> Page:
     """List the entries, newest first: `kind`, `channel`, `address`, `since`, `until`, `source`, `actor`, `reason`.
 
     The address of an erased contact is `erased:` and a hash. `until` is None for opt-outs. The `reason` of an
-    undeliverable address is what the provider reported. `source` selects by a part of the source.
+    undeliverable address is what the provider reported. `source` selects by a part of the source,
+    `since` by when the entry was made.
     """
-    return _read(database, limit, cursor, channel=channel, kind=kind, source=source)
+    return _read(database, limit, cursor, channel=channel, kind=kind, source=source, since=since)
 
 
 def export_opt_outs(
@@ -82,12 +85,16 @@ def _read(
     channel: str | None,
     kind: str | None,
     source: str | None,
+    since: datetime | None = None,
 ) -> Page:
     conditions: list[_Condition] = []
     if channel is not None:
         conditions.append(lambda table: table.c.channel == channel)
     if source is not None:
         conditions.append(lambda table: table.c.source.contains(source, autoescape=True))
+    if since is not None:
+        oldest = id_at("opt", since)
+        conditions.append(lambda table: table.c.id >= oldest)
     if cursor is not None:
         conditions.append(lambda table: table.c.id < cursor)
     with database.read() as conn:

@@ -78,13 +78,15 @@ def list_events(
     not_routed: bool = False,
     without_deliveries: bool = False,
     contact: Collection[str] = (),
+    person: str | None = None,
+    conversation: str | None = None,
 ) -> Page:
     """List stored events, newest first, each with the contact's name and the fields that could not be read.
 
     `cursor` is the `next_cursor` of the previous page; a page that is not full may have one as well. `ids` selects
     events; `unreadable` selects events with such fields; `not_routed` those that wait for the router;
     `without_deliveries` routed events for which no rule fired; `contact` selects by stored phone numbers and email
-    addresses.
+    addresses, and `person` by those of the event with this ID; `conversation` selects those of one conversation.
     """
     query = select(*_EVENT_SUMMARY)
     if since is not None:
@@ -97,15 +99,19 @@ def list_events(
         query = query.where(_EVENTS.c.unreadable.is_not(None))
     if ids is not None:
         query = query.where(_EVENTS.c.id.in_(ids))
+    if conversation is not None:
+        query = query.where(_EVENTS.c.conversation_id == conversation)
     rest = [] if event_type is None else [_EVENTS.c.type == event_type]
     if without_deliveries:
         has_deliveries = exists().where(schema.deliveries.c.event_id == _EVENTS.c.id)
         rest += [_EVENTS.c.routed_at.is_not(None), ~has_deliveries]
     with database.read() as conn:
+        if person is not None:
+            contact = addresses_of_event(conn, person)
         if contact:
             narrowed = narrow(query.where(*rest), events_of(contact))
             page = read_page(conn, narrowed, narrowed.selected_columns.id, limit, cursor)
-        elif unreadable or ids is not None:
+        elif unreadable or ids is not None or conversation is not None:
             page = read_page(conn, query.where(*rest), _EVENTS.c.id, limit, cursor)
         else:
             page = _read_received(conn, query, rest, limit, cursor)
@@ -154,6 +160,15 @@ def _contact_name(item: Mapping[str, Any], default_country: str | None) -> str |
         item["body"], item["type"], item["dedupe_key"], item["received_at"], item["id"], default_country
     )
     return event.contact.name
+
+
+def addresses_of_event(conn: Connection, event_id: str) -> list[str]:
+    """Return the addresses of the person of an event. Raise NotFound if there are none."""
+    query = select(_EVENTS.c["phone", "email"]).where(_EVENTS.c.id == event_id)
+    addresses = [address for address in conn.execute(query).one_or_none() or () if address]
+    if not addresses:
+        raise NotFound(f"no contact is stored for the event `{event_id[:80]}`")
+    return addresses
 
 
 def _delivery_counts(conn: Connection, event_ids: Sequence[str]) -> dict[str, dict[str, int]]:

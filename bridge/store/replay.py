@@ -55,17 +55,18 @@ def replay(
     *,
     rule: str | None = None,
     force: bool = False,
+    reason: str | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> list[ReplayResult]:
     """Route stored events once more with `rules`, or with one `rule` of them.
 
     A delivery whose idempotency key is completed is suppressed as `duplicate`, or updates its CRM record. With
-    `force`, its action is repeated.
+    `force`, its action is repeated. `reason` is the operator's, for the audit log.
     """
     replayed: list[ReplayResult] = []
     for start in range(0, len(event_ids), REPLAY_BATCH):
         batch = event_ids[start : start + REPLAY_BATCH]
-        replayed += _replay_batch(database, actor, batch, rules, route, rule, force)
+        replayed += _replay_batch(database, actor, batch, rules, route, rule, force, reason)
         on_progress(len(batch))
     return replayed
 
@@ -78,6 +79,7 @@ def _replay_batch(
     route: Route,
     rule: str | None,
     force: bool,
+    reason: str | None,
 ) -> list[ReplayResult]:
     table = schema.events
     with database.write() as conn:
@@ -110,6 +112,7 @@ def _replay_batch(
                     "rules": rules.hash[:12],
                     "rule": rule,
                     "force": force,
+                    "reason": reason,
                 }
                 record_audit(conn, now, actor, "replay", [item.id], {k: v for k, v in detail.items() if v})
         database.publish(conn, {row["connection"] for row in created})

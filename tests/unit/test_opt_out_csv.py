@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.cli.opt_out_csv import MAX_LINE, ImportedLine, read_opt_outs, write_opt_outs
+from bridge.store.opt_out_csv import MAX_LINE, ImportedLine, read_opt_outs, write_opt_outs
 from bridge.errors import ConfigError
 
 PHONE = "+14155550123"

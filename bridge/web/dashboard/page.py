@@ -45,7 +45,7 @@ def page(path: str, handler: Callable[[Request], Response]) -> Route:
     """Return the route of a page. The handler may raise NotFound and InvalidParameter."""
 
     async def endpoint(request: Request) -> Response:
-        return await _respond(request, lambda: handler(request))
+        return await respond(request, lambda: handler(request))
 
     return Route(path, endpoint, methods=["GET"])
 
@@ -62,7 +62,7 @@ def form(
     async def endpoint(request: Request) -> Response:
         async with request.form(max_files=0, max_fields=max_fields, max_part_size=max_body) as fields:
             values = [(name, value) for name, value in fields.multi_items() if isinstance(value, str)]
-        return await _respond(request, lambda: handler(request, Form(values)))
+        return await respond(request, lambda: handler(request, Form(values)))
 
     return Route(path, endpoint, methods=["POST"], max_body_size=max_body)
 
@@ -118,7 +118,7 @@ def query_prefix(query: QueryParams, without: Sequence[str] = ("cursor",)) -> st
     return f"?{QueryParams(parameters)}&" if parameters else "?"
 
 
-async def _respond(request: Request, handler: Callable[[], Response]) -> Response:
+async def respond(request: Request, handler: Callable[[], Response]) -> Response:
     """Run the handler in a thread and return its page, or an error page."""
     try:
         return await asyncio.to_thread(handler)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from bridge.store.search import search
+from bridge.contacts.typed_address import InvalidAddress, read_typed_address
+from bridge.store.rejected_groups import recent_rejections
+from bridge.store.search import LOOSE_LIMIT, search
+from bridge.store.search_terms import is_national_number
 from bridge.web.admin_service import AdminService
+from bridge.web.dashboard.contact import show_address
 from bridge.web.dashboard.page import Form, form, page, redirect, render_page
 from bridge.web.query_params import string_or_none
-
-_REPORTED_EVENTS: Final = 20
-"""Events of a person on the page."""
 
 
 def routes(service: AdminService) -> list[BaseRoute]:
@@ -24,23 +24,37 @@ def routes(service: AdminService) -> list[BaseRoute]:
 
 
 def _search(service: AdminService, request: Request, fields: Form | None = None) -> Response:
-    """Show the events and deliveries that match a query. Redirect if the query is the ID of one of them.
+    """Redirect to the only match; list several people, or the events and deliveries of a conversation.
 
-    For a person or a conversation, each event has what decided about it. The search box sends the query in a form,
-    so that no phone number or email address stands in a URL; links use the query string.
+    The search box sends the query in a form, so that no phone number or email address stands in a URL; links use the
+    query string.
     """
     query = (string_or_none("q", (request.query_params if fields is None else fields).get("q")) or "").strip()
-    events, deliveries = search(service.database, query) if query else (None, None)
-    for path, results in (("events", events), ("deliveries", deliveries)):
-        if results is not None and any(item["id"] == query for item in results.items):
-            return redirect(request, f"{path}/{query}")
-    return render_page(
+    found = search(service.database, query) if query else None
+    if found is not None:
+        if found.only_match is not None:
+            return redirect(request, "/".join(found.only_match))
+        address = _address(service, query) if not found.contacts and not found.events.items else None
+        if address is not None:
+            return show_address(service, request, address)
+    response = render_page(
         request,
         service,
         "search.html",
         title="Search",
         query=query,
-        report=service.report_contact(query, limit=_REPORTED_EVENTS) if query else None,
-        matching_events=events.items if events else [],
-        matching_deliveries=deliveries.items if deliveries else [],
+        found=found,
+        limit=LOOSE_LIMIT,
+        rejections=recent_rejections(service.database) if found is not None and not found.match else [],
+        needs_country=is_national_number(query) and service.database.default_country is None,
     )
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _address(service: AdminService, query: str) -> str | None:
+    """Return the address that a query is, about which nothing needs to be stored; None for anything else."""
+    try:
+        return read_typed_address(query, service.database.default_country)
+    except InvalidAddress:
+        return None
