@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 from starlette.applications import Starlette
 
+from bridge.cli.account_directory import ServerAccounts
 from bridge.cli.bootstrap import Service, address_hasher
 from bridge.cli.rules_trial import TrialProcess
 from bridge.secret_settings import AccessToken
@@ -48,6 +49,8 @@ def build_receiver(service: Service, worker_metrics: MetricsOfWorker | None = No
     """
     settings, database, rules = service.settings, service.database, service.rules
     public_url = settings.bridge_public_url
+    for name, account in service.accounts.all().items():
+        service.metrics.web.add_callbacks(name, account.connector.callbacks)
     rejection_log = RejectionLog(service.metrics, settings.bridge_trusted_proxies)
     receiver = Receiver(
         database,
@@ -75,6 +78,7 @@ def build_receiver(service: Service, worker_metrics: MetricsOfWorker | None = No
         erase_keys=[key.encode() for key in settings.secret_keys],
         allowlist=settings.bridge_recipient_allowlist,
         trial=TrialProcess(environment()),
+        accounts=ServerAccounts(service.accounts.get, lambda: rules.current, environment()),
     )
     app = create_app(
         database,

@@ -23,6 +23,7 @@ from bridge.web.html import error_page, prefers_html
 from bridge.web.metrics import MetricsOfWorker, RulesStatus, metrics_routes
 from bridge.web.misdirected import WEBHOOK, is_misdirected, is_webhook
 from bridge.web.store_errors import StoreErrorReport
+from bridge.web.too_large import TooLargeReport
 from bridge.web.webhook import Receiver
 
 RequireAdmin = Callable[[Sequence[BaseRoute]], Sequence[BaseRoute]]
@@ -54,7 +55,8 @@ class Application(Starlette):
             await super().__call__(scope, receive, send)
         elif scope["path"] != WEBHOOK and not is_webhook(scope["path"]):
             if not (is_misdirected(scope) and await self.receiver.reject_wrong_path(scope, receive, send)):
-                await SecurityHeaders(super().__call__)(scope, receive, send)
+                app = TooLargeReport(super().__call__, self.receiver.rejection_log)
+                await SecurityHeaders(app)(scope, receive, send)
         else:
             try:
                 await self.receiver(scope, receive, send)

@@ -81,6 +81,9 @@ def callback_routes(
             )  # fmt: skip
             metrics.web.callbacks.labels(name, callback.name, str(error.status)).inc()
             return Response(status_code=error.status)
+        except HTTPException as error:  # the body is too large
+            metrics.web.callbacks.labels(name, callback.name, str(error.status_code)).inc()
+            raise
         if reply.account_error is not None:
             name_variables_of(reply.account_error, connection.connector, name)
         try:

@@ -122,7 +122,7 @@ class Receiver:
         self._default_country = database.default_country
         self._write_health = database.write_health
         self._group_commit = GroupCommit(database, metrics.web)
-        self._rejection_log = rejection_log
+        self.rejection_log = rejection_log
         self._rejected_requests = RejectedRequestWriter(database)
         self._metrics = metrics
         self._undocumented_types: set[str] = set()
@@ -244,7 +244,7 @@ class Receiver:
         except Refused as error:
             if not body:
                 return False
-            self._rejection_log.report(
+            self.rejection_log.report(
                 error.kind, "request rejected", scope, detail=f"{error.detail}; {detail}"
             )
         else:
@@ -274,7 +274,7 @@ class Receiver:
 
     def _reject(self, error: Refused, body: bytes, now: datetime, scope: Scope) -> None:
         signature_valid = isinstance(error, SignedRequestRejected) and bool(self._settings.secrets)
-        is_logged = self._rejection_log.report(
+        is_logged = self.rejection_log.report(
             error.kind, "request rejected", scope, detail=error.detail, status=error.status
         )
         if not is_logged and not signature_valid:

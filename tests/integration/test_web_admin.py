@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from pydantic import SecretStr
 from starlette.routing import Route
 
@@ -187,9 +188,14 @@ def test_next_parameter_is_escaped_in_login_form(site: Site) -> None:
 
 
 @pytest.mark.parametrize("body", [b"x" * 70_000, b"token=" + b"a" * 70_000])
-def test_oversized_login_form_returns_413(site: Site, body: bytes) -> None:
+def test_oversized_login_form_is_rejected_counted_and_logged(site: Site, body: bytes) -> None:
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    assert httpx.post(f"{site.url}/login", content=body, headers=headers).status_code == 413
+    with structlog.testing.capture_logs() as logs:
+        assert httpx.post(f"{site.url}/login", content=body, headers=headers).status_code == 413
+    [entry] = [entry for entry in logs if entry["event"] == "request rejected"]
+    assert (entry["reason"], entry["status"], entry["path"]) == ("too_large", 413, "/login")
+    metrics = httpx.get(f"{site.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
+    assert 'bridge_rejected_requests_total{reason="too_large"} 1.0' in metrics
 
 
 @pytest.mark.parametrize(

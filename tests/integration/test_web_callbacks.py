@@ -205,9 +205,13 @@ def test_request_url_is_used_without_a_public_url(
         (b"", 403),
     ],
 )
-def test_malformed_or_oversized_request_is_rejected(client: httpx.Client, body: bytes, status: int) -> None:
+def test_malformed_or_oversized_request_is_rejected_and_counted(
+    client: httpx.Client, metrics: Metrics, body: bytes, status: int
+) -> None:
     headers = {"X-Twilio-Signature": "x", "Content-Type": "application/x-www-form-urlencoded"}
     assert client.post("/webhooks/twilio/inbound", content=body, headers=headers).status_code == status
+    labels = {"connection": "twilio", "callback": "inbound", "status": str(status)}
+    assert metrics.web.registry.get_sample_value("bridge_callbacks_total", labels) == 1
 
 
 @pytest.mark.parametrize(
