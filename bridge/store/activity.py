@@ -136,8 +136,18 @@ class CountCache:
         return found.counts + live_counts(conn, start, until, now, period), found.before
 
 
-def read_activity(database: Database, cache: CountCache, span: Span, zone: tzinfo = UTC) -> Activity:
-    """Return what happened in a span that ends now. Raise StoreUnavailable."""
+class SpanCounts(NamedTuple):
+    """The counts of a span by slot, and what is not counted yet."""
+
+    starts: Sequence[datetime]
+    counts: Sequence[Count]
+    before: Totals | None
+    """The totals of the span before; None if it is not completely counted."""
+    uncounted_hours: int
+
+
+def read_counts(database: Database, cache: CountCache, span: Span, zone: tzinfo = UTC) -> SpanCounts:
+    """Return the counts of a span that ends now. Raise StoreUnavailable."""
     now = database.clock.now()
     starts = span.starts(now, zone)
     length = len(starts) * span.period
@@ -146,9 +156,16 @@ def read_activity(database: Database, cache: CountCache, span: Span, zone: tzinf
         missing = hours_to_count(conn, starts[0], now) if uncounted else 0
         first = conn.execute(select(func.min(schema.hourly_counts.c.started_at))).scalar_one()
         counts, before = cache.read(conn, starts, span.period, now, uncounted)
-        durations = _durations(conn, starts[0])
     is_complete = not uncounted and first is not None and first <= starts[0] - length
-    return _summarize(starts, counts, _totals(before) if is_complete else None, missing, durations)
+    return SpanCounts(starts, counts, _totals(before) if is_complete else None, missing)
+
+
+def read_activity(database: Database, cache: CountCache, span: Span, zone: tzinfo = UTC) -> Activity:
+    """Return what happened in a span that ends now. Raise StoreUnavailable."""
+    found = read_counts(database, cache, span, zone)
+    with database.read() as conn:
+        durations = _durations(conn, found.starts[0])
+    return _summarize(found.starts, found.counts, found.before, found.uncounted_hours, durations)
 
 
 def _summarize(

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from bridge.connector.action_name import ActionName
+from bridge.lifecycle import SuppressReason
 from bridge.rules.misses import count_misses
 from bridge.rules.model import Rule, Trace
 from bridge.rules.report import source_line
 from bridge.rules.summary import policy_in_words, rule_source
+from bridge.store.activity import SPANS, Activity, RuleActivity, read_activity
 from bridge.store.queries import NotFound
 from bridge.store.rule_deliveries import earlier_deliveries, waiting_by_rule
-from bridge.store.rule_stats import RuleCounts, last_fired, newest_traces, rule_stats
+from bridge.store.rule_stats import last_fired, newest_traces
 from bridge.web.admin_service import AdminService, RunningRules
 
-SPAN: Final = timedelta(days=7)
+SPAN: Final = SPANS["7d"]
 """The period of the numbers."""
 MAX_LOOKED_UP: Final = 100
 """Rules without a delivery in the period whose last one is looked up."""
@@ -27,7 +29,7 @@ MAX_LOOKED_UP: Final = 100
 def rules_report(service: AdminService) -> dict[str, Any]:
     """Return the active rules with what each did in the last days, and the errors of the file if it did not load."""
     rules, database = service.rules.current, service.database
-    stats = rule_stats(database, database.clock.now() - SPAN)
+    activity = read_activity(database, service.counts, SPAN)
     waiting = waiting_by_rule(database)
     fired_at = last_fired(database, [rule.name for rule in rules.rules[:MAX_LOOKED_UP]])
     return {
@@ -37,10 +39,10 @@ def rules_report(service: AdminService) -> dict[str, Any]:
         "load_error": service.rules.load_error,
         "diagnostics": diagnostics(service.rules),
         "policy": policy_in_words(rules),
-        "counted_since": stats.since,
+        "counted_since": activity.slots[0],
+        "uncounted_hours": activity.uncounted_hours,
         "rules": [
-            _rule(rule, stats.of(rule.name), waiting.get(rule.name, 0), fired_at.get(rule.name))
-            for rule in rules.rules
+            _rule(rule, activity, waiting.get(rule.name, 0), fired_at.get(rule.name)) for rule in rules.rules
         ],
         "earlier_deliveries": [item.to_json() for item in earlier_deliveries(database, rules)],
     }
@@ -55,7 +57,7 @@ def diagnostics(running: RunningRules) -> list[dict[str, Any]]:
     return found
 
 
-def _rule(rule: Rule, counts: RuleCounts, waiting: int, fired_at: datetime | None) -> dict[str, Any]:
+def _rule(rule: Rule, activity: Activity, waiting: int, fired_at: datetime | None) -> dict[str, Any]:
     return {
         "name": rule.name,
         "file": rule.path,
@@ -68,8 +70,23 @@ def _rule(rule: Rule, counts: RuleCounts, waiting: int, fired_at: datetime | Non
         "enabled": rule.enabled,
         "shadow": rule.shadow,
         "waiting": waiting,
-        "counts": asdict(counts),
+        "counts": counts(activity.rules.get(rule.name, RuleActivity())),
         "last_fired_at": fired_at,
+    }
+
+
+def counts(rule: RuleActivity) -> dict[str, Any]:
+    """Return the numbers of a rule. What shadow mode suppressed is counted apart: nothing was meant to be sent."""
+    suppressed = +rule.suppressed
+    shadow = suppressed.pop(SuppressReason.SHADOW, 0)
+    return {
+        "fired": rule.fired,
+        "succeeded": rule.succeeded,
+        "suppressed": suppressed.total(),
+        "cancelled": rule.cancelled,
+        "failed": rule.failed,
+        "shadow": shadow,
+        "reasons": dict(suppressed.most_common()),
     }
 
 
@@ -79,15 +96,16 @@ def rule_report(service: AdminService, name: str) -> dict[str, Any]:
     rule = rules.named(name)
     if rule is None:
         raise NotFound(f"no active rule is called `{name[:80]}`")
-    stats = rule_stats(database, database.clock.now() - SPAN)
+    activity = read_activity(database, service.counts, SPAN)
     source = rule_source(rules, rule)
     return _rule(
         rule,
-        stats.of(name),
+        activity,
         waiting_by_rule(database).get(name, 0),
         last_fired(database, [name]).get(name),
     ) | {
-        "counted_since": stats.since,
+        "counted_since": activity.slots[0],
+        "uncounted_hours": activity.uncounted_hours,
         "source": {"file": source.file, "first_line": source.first_line, "lines": list(source.lines)},
         "misses": misses(service, rule),
         "tests": [

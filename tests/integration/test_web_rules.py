@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,12 @@ from bridge.rules.load import load, load_or_raise
 from bridge.rules.report import RulesError
 from bridge.rules.sources import join_sources
 from bridge.store import schema
+from bridge.store.newest_events import newest_events
+from bridge.store.reconciliation import find_duplicate_calls, stored_calls
+from bridge.store.routing import read_events
 from bridge.web.rules_trial import TrialFailed
 from tests.integration.dashboard_site import READ_TOKEN, RULES, Site, running_site
+from tests.integration.query_plans import query_plans
 
 CHANGED = RULES.replace("we tried to reach you.", "we just called you.")
 BROKEN = RULES.replace("use: twilio.send_sms", "use: twilio.send_smss")
@@ -80,8 +85,7 @@ def test_rules_show_what_each_rule_did(site: Site) -> None:
     assert "The rules file on disk is active. rules.yaml, version" in text
     assert (
         "quiet hours 20:00-08:00, in the recipient's local time · at most 2 texts or WhatsApp messages "
-        "in 24h, 2 emails in 7d, 3 calls in 24h per recipient"
-        in text
+        "in 24h, 2 emails in 7d, 3 calls in 24h per recipient" in text
     )
     assert re.search(
         r"text-when-not-reached call.busy, call.no-answer Twilio: send SMS 1 0 0 0 (now|\d+ s ago)", text
@@ -110,7 +114,7 @@ def test_rule_says_why_it_did_not_fire(site: Site) -> None:
     site.routed_event("chat.resolved")
     with site.browser() as browser:
         text = text_of(browser.get("/rules/text-when-not-reached").text)
-    assert "it fired for 1 event: 0 succeeded, 0 suppressed, 0 failed" in text
+    assert "it fired for 1 event: 0 succeeded, 0 suppressed, 0 cancelled, 0 failed" in text
     assert (
         "Of the newest 1,000 events, 3 are of its types (call.busy, call.no-answer). It fired for 1." in text
     )
@@ -127,9 +131,14 @@ def test_rule_says_why_it_did_not_fire(site: Site) -> None:
 
 def test_shadow_rule_shows_what_it_would_have_sent(site: Site) -> None:
     event = site.routed_event(language="de")
+    now = site.database.clock.now()
     with site.database.write() as conn:
         is_shadow = (schema.deliveries.c.event_id == event) & (schema.deliveries.c.rule == "only-in-german")
-        conn.execute(update(schema.deliveries).where(is_shadow).values(state="suppressed", reason="shadow"))
+        conn.execute(
+            update(schema.deliveries)
+            .where(is_shadow)
+            .values(state="suppressed", reason="shadow", finished_at=now)
+        )
     with site.browser() as browser:
         text = text_of(browser.get("/rules/only-in-german").text)
     assert "In shadow mode, 1 delivery would have been made." in text
@@ -279,3 +288,22 @@ def test_trial_in_a_process_of_its_own(site: Site, tmp_path: Path) -> None:
     slow._lock.acquire()
     with pytest.raises(TrialFailed, match="another trial is running"):
         slow.run(request)
+
+
+def test_no_page_reads_a_whole_table(site: Site) -> None:
+    event = site.routed_event(direction="outbound", duration=0)
+    version = site.rules.current.hash
+    with site.browser() as browser:
+        steps = query_plans(site.database)
+        for path in (
+            "/rules", "/rules/text-when-not-reached", "/rules/versions", f"/rules/versions/{version}", "/rules/try",
+        ):  # fmt: skip
+            assert browser.get(path).status_code == 200
+    newest_events(site.database, site.database.clock.now() - timedelta(days=7), limit=10, max_bytes=1000)
+    stored_calls(site.database, site.database.clock.now() - timedelta(hours=3))
+    with site.database.read() as conn:
+        events = read_events(site.database, conn, [event])
+        find_duplicate_calls(site.database, conn, events, site.database.clock.now())
+    scans = {step for step in steps if re.match(r"SCAN (events|deliveries|attempts)\b", step)}
+    # In the order of receipt, and ended by a LIMIT.
+    assert {step for step in scans if "INDEX events_received" not in step} == set()

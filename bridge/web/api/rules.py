@@ -10,7 +10,6 @@ from typing_extensions import TypedDict
 
 from bridge.store.rerender import RerenderReport
 from bridge.store.rule_deliveries import CancelledDeliveries, ChangeKind
-from bridge.store.rule_stats import RuleCounts
 from bridge.store.rule_versions import list_versions, show_version
 from bridge.web.api.endpoint import Call, Resource
 from bridge.web.api.records import PageOf, record
@@ -47,6 +46,22 @@ class RuleDiagnostic(TypedDict):
 
 
 @record()
+class RuleNumbers(TypedDict):
+    """What a rule did. `fired` counts events, the others count deliveries that finished."""
+
+    fired: int
+    succeeded: int
+    suppressed: int
+    """Without those of shadow mode."""
+    cancelled: int
+    failed: int
+    shadow: int
+    """Deliveries that would have been made, had the rule not been in shadow mode."""
+    reasons: dict[str, int]
+    """Reason -> suppressed deliveries."""
+
+
+@record()
 class ActiveRule(TypedDict):
     """A rule of the active rules file."""
 
@@ -61,7 +76,7 @@ class ActiveRule(TypedDict):
     shadow: bool
     waiting: int
     """Deliveries that wait for their next attempt."""
-    counts: RuleCounts
+    counts: RuleNumbers
     """What it did since `counted_since`."""
     last_fired_at: datetime | None
 
@@ -94,7 +109,9 @@ class RulesReport(TypedDict):
     policy: list[str]
     """What applies to every message, in words."""
     counted_since: datetime
-    """Start of the period of `counts`: seven days, or less if there were very many deliveries."""
+    """Start of the period of `counts`."""
+    uncounted_hours: int
+    """Hours of the period that a worker has not counted yet, for example after an upgrade."""
     rules: list[ActiveRule]
     earlier_deliveries: list[EarlierDeliveriesRecord]
 
@@ -140,6 +157,7 @@ class RuleDetails(ActiveRule):
     """One active rule."""
 
     counted_since: datetime
+    uncounted_hours: int
     source: RuleLines
     misses: RuleMisses
     tests: list[RuleTestName]

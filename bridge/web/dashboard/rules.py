@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime, timedelta, tzinfo
+from datetime import tzinfo
 from functools import partial
 from typing import Any, Final
 
@@ -23,18 +22,16 @@ from bridge.web.dashboard.page import Form, done, form, name_of, page, redirect,
 from bridge.web.frame import zone_of
 from bridge.web.rules_report import rule_report, rules_report
 
-CHART_DAYS: Final = 30
 LATEST: Final = 10
 """Latest deliveries of a rule that are shown."""
 _SERIES: Final = (
-    ("Succeeded", "good", ("succeeded",)),
-    ("Waiting", "wait", ("pending", "running", "retrying")),
-    ("Suppressed or cancelled", "hold", ("suppressed", "cancelled")),
-    ("Shadow", "hold shadow", ("shadow",)),
-    ("Needs review", "warn", ("needs_review",)),
-    ("Failed", "bad", ("failed",)),
+    ("Succeeded", "good", "succeeded"),
+    ("Suppressed", "hold", "suppressed"),
+    ("Cancelled", "hold", "cancelled"),
+    ("Shadow", "wait", "shadow"),
+    ("Failed", "bad", "failed"),
 )
-"""Name, color and states of each part of the chart."""
+"""Name, color and state of each part of the chart."""
 
 
 def routes(service: AdminService) -> list[BaseRoute]:
@@ -67,39 +64,27 @@ def _show(service: AdminService, request: Request) -> Response:
         return redirect(request, f"rules/{name}/cancel")
     report = rule_report(service, name)
     zone = zone_of(request)
-    starts = _days(service.database.clock.now(), zone)
-    days = rule_days(service.database, name, starts)
+    days = rule_days(service.database, service.counts, name, zone)
     return render_page(
         request,
         service,
         "rule.html",
         title=f"Rule {name}",
         rule=report,
-        chart=_chart(days, starts, zone),
-        days=days,
+        chart=_chart(days, zone),
         latest=list_deliveries(service.database, DeliveryFilter(rule=name), limit=LATEST).items,
     )
 
 
-def _days(now: datetime, zone: tzinfo) -> list[datetime]:
-    """Return the starts of the last days in the reader's zone, and the end of today."""
-    today = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
-    return [today + timedelta(days=day) for day in range(1 - CHART_DAYS, 2)]
-
-
-def _chart(days: RuleDays, starts: list[datetime], zone: tzinfo) -> Markup | None:
+def _chart(days: RuleDays, zone: tzinfo) -> Markup | None:
     series = [
-        ChartSeries(name, css_class, [_sum(days.days[start], states) for start in starts[:-1]])
-        for name, css_class, states in _SERIES
+        ChartSeries(name, css_class, days.results[state])
+        for name, css_class, state in _SERIES
+        if state in days.results
     ]
-    shown = [one for one in series if any(one.values)]
-    if not shown:
+    if not series:
         return None
-    return stacked_columns(starts[:-1], shown, f"Deliveries in the last {CHART_DAYS} days", zone=zone)
-
-
-def _sum(counts: Mapping[str, int], states: tuple[str, ...]) -> int:
-    return sum(counts.get(state, 0) for state in states)
+    return stacked_columns(days.starts, series, "Deliveries in the last 30 days", zone=zone)
 
 
 def _confirm_cancel(service: AdminService, request: Request) -> Response:
