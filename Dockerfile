@@ -19,14 +19,16 @@ COPY --from=build /opt/bridge /opt/bridge
 COPY --chmod=644 rules.yaml /config/rules.yaml
 RUN useradd --uid 10001 --user-group --home-dir /data --shell /usr/sbin/nologin bridge \
     && install --directory --owner=bridge --group=bridge --mode=700 /data
-ENV PATH=/opt/bridge/bin:$PATH BRIDGE_HOST=0.0.0.0 BRIDGE_LOG_FORMAT=json BRIDGE_RULES_FILE=/config/rules.yaml
+# Few arenas, because glibc keeps the memory of each one. Bytecode was written during the build; the root can be read-only.
+ENV PATH=/opt/bridge/bin:$PATH PYTHONDONTWRITEBYTECODE=1 MALLOC_ARENA_MAX=2 \
+    BRIDGE_HOST=0.0.0.0 BRIDGE_LOG_FORMAT=json BRIDGE_RULES_FILE=/config/rules.yaml
 # A number, because Kubernetes' runAsNonRoot does not accept a name.
 USER 10001:10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:%s/readyz' % os.environ.get('BRIDGE_PORT', 8080), timeout=2)"]
+# Every role: a server is asked at BRIDGE_PORT, `bridge worker` at BRIDGE_METRICS_PORT.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["python", "-P", "-m", "bridge.healthcheck"]
 ENTRYPOINT ["bridge"]
 CMD ["serve"]
