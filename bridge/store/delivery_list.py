@@ -13,19 +13,22 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, union
+from sqlalchemy import ColumnElement, Connection, and_, func, literal, or_, select, union
 
 from bridge.ids import id_at, time_of_id
 from bridge.lifecycle import DeliveryState, FailureReason, SuppressReason
 from bridge.store import schema
 from bridge.store.contact_rows import deliveries_of
 from bridge.store.database import Database
+from bridge.store.deliveries import DELIVERY_STATES
 from bridge.store.queries import DELIVERY_SUMMARY, Page, addresses_of_event
 
 EXAMINED: Final = 5_000
 """Rows of an index range that one query reads at most."""
+COUNTED: Final = 2_000
+"""Rows of an index range that one count reads at most, if the index alone does not tell which match."""
 MAX_COUNT: Final = 10_000
-"""Counts end here."""
+"""Counts from an index alone end here."""
 
 _TABLE, _C = schema.deliveries, schema.deliveries.c
 _FEW: Final = frozenset(DeliveryState) - {
@@ -112,18 +115,21 @@ class _Search:
     """Checked on each row."""
     is_small: bool = False
     """The ranges are of one event or person, or IDs."""
+    is_by_state: bool = False
+    """Each range is a state."""
 
 
 def _search(conn: Connection, matching: DeliveryFilter) -> _Search:
     """Choose the criterion that leads to the deliveries: the one with the fewest rows."""
     states = matching.possible_states
-    rest: dict[str, Condition] = {"state": _C.state.in_(states)}
+    # Only what leads to the rows may use an index: the database could choose the index of a much longer range.
+    rest: dict[str, Condition] = {"state": _unindexed(_C.state).in_(states)}
     if matching.reason is not None:
         rest["reason"] = _C.reason == matching.reason
     if matching.rule is not None:
-        rest["rule"] = _C.rule == matching.rule
+        rest["rule"] = _unindexed(_C.rule) == matching.rule
     if matching.connection is not None:
-        rest["connection"] = _C.connection == matching.connection
+        rest["connection"] = _unindexed(_C.connection) == matching.connection
     if matching.not_dismissed:
         rest["dismissed"] = _C.dismissed_at.is_(None)
     if matching.due is not None:
@@ -147,11 +153,17 @@ def _search(conn: Connection, matching: DeliveryFilter) -> _Search:
     if contact:
         return _Search(deliveries_of(contact), list(rest.values()), is_small=True)
     if not _FEW.issuperset(states):
-        for name in ("rule", "connection"):
-            if name in rest:
-                return _Search([rest.pop(name)], list(rest.values()))
+        for column in (_C.rule, _C.connection):
+            if column.name in rest:
+                del rest[column.name]
+                return _Search([column == getattr(matching, column.name)], list(rest.values()))
     rest.pop("state", None)
-    return _Search([_C.state == state for state in states], list(rest.values()))
+    return _Search([_C.state == state for state in states], list(rest.values()), is_by_state=True)
+
+
+def _unindexed(column: Any) -> Any:
+    """Return the value of a text column as an expression that no index has."""
+    return column.concat("")
 
 
 def list_deliveries(
@@ -172,7 +184,8 @@ def list_deliveries(
         start = newer_than or cursor
         if start is not None:
             created.append(_beyond(_position(conn, start), newest_first))
-        horizon = _horizon(conn, search, created, newest_first)
+        is_bounded = bool(search.rest) and not search.is_small
+        horizon = _horizon(conn, search, created, EXAMINED, newest_first) if is_bounded else None
         rows = _merged(conn, search, [*created, *_up_to(horizon, newest_first)], limit + 1, newest_first)
     items, is_more = rows[:limit], len(rows) > limit
     if not newest_first:
@@ -196,23 +209,43 @@ def matching_ids(database: Database, matching: DeliveryFilter, limit: int) -> li
 
 
 def count_by_state(database: Database, matching: DeliveryFilter) -> dict[DeliveryState, Count]:
-    """Return how many deliveries match in each state, whatever states the filter asks for."""
+    """Return how many deliveries match in each state, whatever states the filter asks for.
+
+    If rows have to be read for it, only the newest `COUNTED` of each index range are.
+    """
+    matching = replace(matching, states=())
+    counts = dict.fromkeys(DeliveryState, Count(0))
     with database.read() as conn:
-        return {
-            state: _count(conn, replace(matching, states=(state,)))
-            if state in replace(matching, states=()).possible_states
-            else Count(0)
-            for state in DeliveryState
-        }
+        search = _search(conn, matching)
+        if not search.is_by_state:
+            counts |= _grouped_counts(conn, matching, search)
+        for state in matching.possible_states:
+            if search.is_by_state or (state in _FEW and not search.is_small):
+                counts[state] = _count(conn, replace(matching, states=(state,)))
+    return counts
+
+
+def _grouped_counts(
+    conn: Connection, matching: DeliveryFilter, search: _Search
+) -> dict[DeliveryState, Count]:
+    """Count the newest deliveries of ranges that contain all states, with one reading."""
+    created = _created(matching)
+    horizon = None if search.is_small else _horizon(conn, search, created, COUNTED)
+    conditions = [*created, *search.rest, *_up_to(horizon, newest_first=True)]
+    found = union(*(select(_C.id, _C.state).where(lead, *conditions) for lead in search.ranges)).subquery()
+    rows = conn.execute(select(found.c.state, func.count()).group_by(found.c.state))
+    totals = {DELIVERY_STATES[state]: number for state, number in rows}
+    return {state: Count(totals.get(state, 0), horizon is None) for state in matching.possible_states}
 
 
 def _count(conn: Connection, matching: DeliveryFilter) -> Count:
+    """Count the deliveries in one state, to which its index leads."""
     search, created = _search(conn, matching), _created(matching)
-    horizon = _horizon(conn, search, created, newest_first=True)
+    horizon = _horizon(conn, search, created, COUNTED) if search.rest else None
     conditions = [*created, *search.rest, *_up_to(horizon, newest_first=True)]
-    found = [select(_C.id).where(lead, *conditions).limit(MAX_COUNT + 1) for lead in search.ranges]
-    everything = union(*(select(part.subquery().c.id) for part in found)) if found[1:] else found[0]
-    number = conn.execute(select(func.count()).select_from(everything.subquery("found"))).scalar_one()
+    # Without columns, so that the index alone is read if there is nothing to check.
+    found = select(literal(1)).select_from(_TABLE).where(search.ranges[0], *conditions).limit(MAX_COUNT + 1)
+    number = conn.execute(select(func.count()).select_from(found.subquery("found"))).scalar_one()
     return Count(min(number, MAX_COUNT), horizon is None and number <= MAX_COUNT)
 
 
@@ -237,15 +270,13 @@ def _beyond(position: tuple[datetime, str], newest_first: bool) -> Condition:
 
 
 def _horizon(
-    conn: Connection, search: _Search, created: Sequence[Condition], newest_first: bool
+    conn: Connection, search: _Search, created: Sequence[Condition], most: int, newest_first: bool = True
 ) -> datetime | None:
-    """Return up to when rows are read, exclusively, so that no range has more than `EXAMINED`; None: to the end."""
-    if not search.rest or search.is_small:
-        return None
+    """Return up to when rows are read, exclusively, so that it is at most `most` of each range; None: to the end."""
     order = _C.created_at.desc() if newest_first else _C.created_at
     ends = [
         conn.execute(
-            select(_C.created_at).where(lead, *created).order_by(order).limit(1).offset(EXAMINED)
+            select(_C.created_at).where(lead, *created).order_by(order).limit(1).offset(most)
         ).scalar_one_or_none()
         for lead in search.ranges
     ]

@@ -81,9 +81,7 @@ def verdict_on(delivery: Mapping[str, Any], when: When, pause: Pause | None) -> 
 def _waiting(
     delivery: Mapping[str, Any], when: When, pause: Pause | None, provider: str, detail: str
 ) -> Verdict:
-    expires = (
-        f", unless it has expired by then ({when(delivery['expires_at'])})" if delivery["expires_at"] else ""
-    )
+    expires = f" It expires {when(delivery['expires_at'])}." if delivery["expires_at"] else ""
     if pause is not None:
         waits = f"It waits: {delivery['connection']} is paused by {pause.label}."
         return Verdict(

@@ -128,6 +128,7 @@ def test_person_of_an_event_leads_to_all_their_deliveries(engine: Engine) -> Non
 
 def test_rare_matches_are_found_in_bounded_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery_list, "EXAMINED", 3)
+    monkeypatch.setattr(delivery_list, "COUNTED", 3)
     rare = engine.deliver("post", engine.event("call.no-answer"))
     ids = spread(engine, 8)
     wanted, cursor, steps, found = DeliveryFilter(event_type="call.no-answer"), None, 0, []

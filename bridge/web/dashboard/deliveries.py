@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -16,6 +16,7 @@ from bridge.events import EVENT_TYPES
 from bridge.lifecycle import DeliveryState
 from bridge.store.delivery_context import people_of
 from bridge.store.delivery_list import Count, DeliveryFilter, count_by_state, list_deliveries
+from bridge.store.operator_actions import STATES, Action
 from bridge.store.queries import REASONS
 from bridge.web.admin_service import AdminService
 from bridge.web.dashboard.page import page, page_query, redirect, render_page
@@ -24,6 +25,8 @@ from bridge.web.frame import zone_of
 from bridge.web.query_params import DeliveryQuery
 from bridge.web.validation import InvalidParameter, read_query
 
+_OFFERED: Final[Sequence[Action]] = ("retry", "cancel", "dismiss")
+"""Actions on many deliveries; the page leaves out those that are not possible in the states of the filter."""
 SPANS: Final = {"1h": "last hour", "24h": "last 24 hours", "7d": "last 7 days", "30d": "last 30 days"}
 """Values of `since` that the page offers."""
 
@@ -56,6 +59,7 @@ def _list(service: AdminService, request: Request) -> Response:
         counts={state: count for state, count in counts.items() if count.number or not count.is_exact},
         matching=matching,
         criteria=criteria,
+        actions=[action for action in _OFFERED if set(matching.possible_states) & set(STATES[action])],
         unfiltered=[pair for pair in criteria if pair[0] != "state"],
         link_to=link_to,
         query=query,

@@ -66,6 +66,7 @@ def _show(service: AdminService, request: Request) -> Response:
         event=event,
         to=to or "the recipient",
         noun=noun_of(delivery),
+        is_current_rule=service.rules.current.named(delivery["rule"]) is not None,
         checks=_checks(event),
         provider=provider_label(ActionName.parse(delivery["action"]).connector),
         verdict=verdict_on(delivery, when, pause),
