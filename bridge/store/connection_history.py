@@ -176,12 +176,16 @@ class ConnectionOverview:
 
 
 def read_connections(
-    database: Database, starts: Sequence[datetime], period: timedelta, pauses: Sequence[PastPause]
+    database: Database,
+    starts: Sequence[datetime],
+    period: timedelta,
+    pauses: Sequence[PastPause],
+    name: str | None = None,
 ) -> list[ConnectionOverview]:
-    """Return all connections; `pauses` are those since the first start. Raise StoreUnavailable."""
-    statuses = connection_statuses(database)
+    """Return all connections, or one; `pauses` are those since the first start. Raise StoreUnavailable."""
+    statuses = [status for status in connection_statuses(database) if name in (None, status.name)]
     names = [status.name for status in statuses]
-    waiting, attempts = read_waiting(database, names), read_attempts(database, starts, period)
+    waiting, attempts = read_waiting(database, names), read_attempts(database, starts, period, name)
     last_used = _last_used(database, names)
     current = {item.connection: item for item in reversed(pauses) if item.ended_at is None}
     return [

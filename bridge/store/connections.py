@@ -326,13 +326,25 @@ def resume(database: Database, name: str, actor: str) -> None:
         connection = lock_connection(database, conn, name)
         now = database.now(conn)
         record_audit(conn, now, actor, "resume", [name])
-        record_pause_change(conn, connection, NOT_PAUSED, now)
+        record_pause_change(conn, connection, NOT_PAUSED, now, actor)
         conn.execute(
             update(_TABLE)
             .where(_TABLE.c.name == name)
             .values({**NOT_PAUSED, "consecutive_rate_limits": 0, "message_counts": None})
         )
         database.publish(conn, [name])
+
+
+def probe_now(database: Database, name: str, actor: str) -> bool:
+    """Let the next probe of an open circuit breaker start at once; return False if the circuit is not open."""
+    with database.write() as conn:
+        if lock_connection(database, conn, name).pause_cause != PauseCause.CIRCUIT_OPEN:
+            return False
+        now = database.now(conn)
+        record_audit(conn, now, actor, "probe", [name])
+        conn.execute(update(_TABLE).where(_TABLE.c.name == name).values(paused_until=now))
+        database.publish(conn, [name])
+    return True
 
 
 def all_connections(database: Database) -> list[dict[str, Any]]:

@@ -8,24 +8,30 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from bridge.dryrun.explain import Explanation, explain
+from bridge.dryrun.permission import Permission, permissions
+from bridge.events import Event
 from bridge.lifecycle import StopScope
 from bridge.rules.model import Diagnostic, Rules
 from bridge.rules.route import route
 from bridge.store.accept_rejected import accept_rejected_request
 from bridge.store.activity import CountCache
-from bridge.store.audit_log import list_audit_entries
-from bridge.store.connections import connection_statuses, pause, pause_of_all, resume
+from bridge.store.audit_log import list_audit_entries, record_audit
+from bridge.store.connections import connection_statuses, pause, pause_of_all, probe_now, resume
+from bridge.store.contact_history import contact_history
 from bridge.store.contact_report import ContactReport, report_contact
 from bridge.store.database import Database
 from bridge.store.operator_actions import Action, ActionResult, Resolution, Seen, change_deliveries, resolve
 from bridge.store.opt_outs import AddressHasher
 from bridge.store.pause_all import Stop, current_stop, pause_all, resume_all
 from bridge.store.pauses import ConnectionStatus, Pause
+from bridge.store.policy_inputs import inputs_for_planned
 from bridge.store.queries import (
     NotFound,
     show_delivery,
     show_event,
     show_rejected_request,
+    stored_event,
     waiting_by_connection,
 )
 from bridge.store.replay import ReplayResult, replay
@@ -36,6 +42,7 @@ from bridge.store.rule_deliveries import (
     cancel_rule,
     waiting_deliveries,
 )
+from bridge.web.accounts import AccountDirectory, CheckResult
 from bridge.web.health import CachedStats
 from bridge.web.provider_links import ProviderLinks
 from bridge.web.query_params import InvalidParameter
@@ -75,6 +82,8 @@ class AdminService:
     """Links to the providers of this process's connections."""
     trial: RulesTrial | None = None
     """Tries changed rules. None: this process cannot."""
+    accounts: AccountDirectory | None = None
+    """The accounts of this process. None: it has none."""
     counts: CountCache = field(default_factory=CountCache)
     """Counts of past hours, for the overview."""
 
@@ -139,6 +148,34 @@ class AdminService:
             rule=rule, force=force, reason=reason,
         )[0]  # fmt: skip
 
+    def forecast(self, event_id: str) -> Explanation:
+        """Return what the active rules would do with a stored event now. Raise NotFound."""
+        rules = self.rules.current
+        event = stored_event(self.database, event_id)
+        with contact_history(self.database) as history:
+            return explain(
+                event,
+                rules,
+                self.database.clock.now(),
+                load_inputs=lambda planned: inputs_for_planned(
+                    self.database, planned, event, rules.messaging, self.hash_address
+                ),
+                history=history,
+                allowlist=self.allowlist,
+            )
+
+    def permissions(self, event: Event, addresses: Sequence[str]) -> list[Permission]:
+        """Return whether messages to these addresses would be allowed now; `event` is the newest about them."""
+        return permissions(
+            self.database,
+            event,
+            addresses,
+            self.rules.current,
+            self.database.clock.now(),
+            allowlist=self.allowlist,
+            hash_address=self.hash_address,
+        )
+
     def pause(self, name: str, actor: str, reason: str) -> ConnectionStatus:
         """Pause a connection until an operator resumes it. Raise NotFound."""
         self.connection(name)
@@ -150,6 +187,24 @@ class AdminService:
         self.connection(name)
         resume(self.database, name, actor)
         return self.connection(name)
+
+    def probe(self, name: str, actor: str) -> bool:
+        """Try a connection whose circuit is open at once; False if it is not. Raise NotFound."""
+        self.connection(name)
+        return probe_now(self.database, name, actor)
+
+    def check_account(self, name: str, actor: str) -> CheckResult | None:
+        """Log in to the account of a connection, without writing to it; None if this process does not have it.
+
+        Raise NotFound.
+        """
+        self.connection(name)
+        result = self.accounts.check(name) if self.accounts else None
+        if result is not None:
+            with self.database.write() as conn:
+                detail = {"ok": result.ok, "result": result.text[:500]}
+                record_audit(conn, self.database.now(conn), actor, "check_account", [name], detail)
+        return result
 
     def pause_of_all(self) -> Pause | None:
         """Return the pause of all connections, if an operator has paused them."""
@@ -216,7 +271,17 @@ class AdminService:
             "oldest_due": queue.oldest_due,
         }
 
-    def audit(self, limit: int, cursor: str | None) -> tuple[Sequence[dict[str, Any]], str | None]:
+    def audit(
+        self,
+        limit: int,
+        cursor: str | None,
+        *,
+        action: str | None = None,
+        actor: str | None = None,
+        target: str | None = None,
+    ) -> tuple[Sequence[dict[str, Any]], str | None]:
         """Return audit entries, newest first, and the cursor of the next page."""
-        rows = list_audit_entries(self.database, limit=limit + 1, cursor=cursor)
+        rows = list_audit_entries(
+            self.database, action=action, actor=actor, target=target, limit=limit + 1, cursor=cursor
+        )
         return rows[:limit], rows[limit - 1]["id"] if len(rows) > limit else None

@@ -38,12 +38,17 @@ class StripCell:
 
 
 def stacked_columns(
-    slots: Sequence[datetime], series: Sequence[ChartSeries], label: str, *, zone: tzinfo = UTC
+    slots: Sequence[datetime],
+    series: Sequence[ChartSeries],
+    label: str,
+    *,
+    zone: tzinfo = UTC,
+    has_totals: bool = True,
 ) -> Markup:
     """Return a chart with one column per slot, the series on top of each other, with a legend and a table.
 
     `slots` are the starts of the periods, in order; each series has as many values. `label` describes the chart in one
-    sentence, for screen readers too.
+    sentence, for screen readers too. Without `has_totals`, the sum of a series means nothing, and is left out.
     """
     names = [_slot_name(slot, slots, zone) for slot in slots]
     columns = list(zip(*(one.values for one in series), strict=True))
@@ -52,7 +57,7 @@ def stacked_columns(
         Markup('<figure class="chart"><figcaption>{}</figcaption>').format(label),
         Markup('<p class="scale">{}</p>').format(f"{highest:,}"),
         Markup('<svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">').format(
-            WIDTH, HEIGHT, _description(label, series)
+            WIDTH, HEIGHT, _description(label, series) if has_totals else f"{label}, at most {highest:,}"
         ),
         *(
             _column(index, len(columns), names[index], series, values, highest)
@@ -61,7 +66,7 @@ def stacked_columns(
         ),
         Markup("</svg>"),
         _axis(names),
-        _legend(series),
+        _legend(series) if has_totals else Markup(""),
         _table(label, names, series),
         Markup("</figure>"),
     ]

@@ -25,6 +25,7 @@ from bridge.store.queries import list_events
 from bridge.store.routing import route_unrouted
 from bridge.telemetry.metrics import Metrics
 from bridge.web.access import Access, TokenTable
+from bridge.web.accounts import AccountDirectory
 from bridge.web.admin import AdminAuth
 from bridge.web.admin_service import AdminService
 from bridge.web.api import api_routes
@@ -136,6 +137,7 @@ def running_site(
     public_url: str | None = None,
     proxy_login: ProxyLogin | None = None,
     trial: RulesTrial | None = None,
+    accounts: AccountDirectory | None = None,
 ) -> Iterator[Site]:
     """Serve everything that `bridge serve --no-worker` serves."""
     database = Database(f"sqlite:///{folder}/bridge.db", clock)
@@ -147,7 +149,13 @@ def running_site(
     receiver = Receiver(database, ReceiverSettings((b"secret",)), metrics, rejection_log, clock)
     wrong_tokens = WrongTokens(database, metrics, rejection_log)
     admin = AdminAuth(TOKENS, database, metrics, wrong_tokens, public_url=public_url, proxy_login=proxy_login)
-    admin_service = AdminService(database, rules, CachedStats(database), trial=trial)
+    admin_service = AdminService(
+        database,
+        rules,
+        CachedStats(database),
+        erase_keys=[key.encode() for key in keys],
+        trial=trial, accounts=accounts,
+    )
     app = create_app(
         database,
         receiver,

@@ -78,7 +78,7 @@ def fill(site: Site) -> PopulatedSite:
         f"/contacts/{event}?shown=stopped", "/search", "/search?q=%2B12125550199", "/search?q=nobody",
         "/search?q=bartholom",
         "/rules", f"/rules/{rule}/cancel",
-        "/connections", "/rejected", "/rejected/all", *(f"/rejected/{one}" for one in rejected[:2]),
+        "/connections", "/connections/desk", "/rejected", "/rejected/all", *(f"/rejected/{one}" for one in rejected[:2]),
         "/audit", "/status", "/settings", "/stop", "/start",
         "/nothing-here", "/events?limit=x",
     ]  # fmt: skip

@@ -249,8 +249,8 @@ def test_list_pages_show_their_records(site: Site, browser: httpx.Client, clock:
     pause(site.database, "twilio", "", "ada")
     assert "text-when-not-reached" in get_page(browser, "/rules").text
     assert "Shadow" in get_page(browser, "/rules").text
-    assert "desk active" in get_page(browser, "/connections").text
-    assert "twilio paused by an operator" in get_page(browser, "/connections").text
+    assert "desk Active" in get_page(browser, "/connections").text
+    assert "twilio Paused now by ada" in get_page(browser, "/connections").text
     assert "1 × too large" in get_page(browser, "/rejected").text
     assert "the body has 2 MiB" in get_page(browser, "/rejected/all").text
     assert "ada pause twilio" in get_page(browser, "/audit").text
@@ -354,10 +354,10 @@ def test_rejected_request_is_accepted_once(site: Site, browser: httpx.Client, cl
 
 def test_connection_is_paused_and_resumed(site: Site, browser: httpx.Client) -> None:
     browser.post("/connections/desk/pause", data={"reason": "a new number"})
-    assert "by an operator: a new number" in get_page(browser, "/connections").text
+    assert "by dashboard: a new number" in get_page(browser, "/connections").text
     response = browser.post("/connections/desk/resume")
-    assert response.headers["location"] == "../../connections?done=connection_resumed"
-    assert "by an operator" not in get_page(browser, "/connections").text
+    assert response.headers["location"] == "../../connections/desk?done=connection_resumed"
+    assert "a new number" not in get_page(browser, "/connections").text
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ from typing_extensions import TypedDict
 
 from bridge.lifecycle import PauseCause, StopScope
 from bridge.settings import parse_duration
+from bridge.store import schema
 from bridge.store.bulk_actions import TooManyDeliveries
 from bridge.store.held_deliveries import cancel_held
 from bridge.store.pauses import ConnectionStatus
 from bridge.web.api.endpoint import ApiError, Call, Resource
 from bridge.web.api.records import PageOf, record
+from bridge.web.connection_page import ConnectionPage, read_connection_page
 from bridge.web.query_params import Text
 from bridge.web.validation import Parameters
 
@@ -70,6 +72,65 @@ class Connection(TypedDict):
     recent_successes: int
 
 
+class HistoryQuery(Parameters):
+    """The time that the history of a connection covers."""
+
+    span: Literal["1h", "24h", "7d", "30d"] = Field("24h", description="How far back.")
+
+
+@record(schema.connection_pauses)
+class PauseRecord(TypedDict):
+    """A pause, present or past."""
+
+    id: str
+    connection: str
+    cause: str
+    reason: str | None
+    actor: str | None
+    started_at: datetime
+    ended_at: datetime | None
+    waited: int | None
+    drained_at: datetime | None
+
+
+@record()
+class AttemptNumbers(TypedDict):
+    """Attempts in a period."""
+
+    started_at: datetime
+    succeeded: int
+    failed: int
+    """Failed because of the provider, the network or the account."""
+    rejected: int
+    """The provider rejected the content."""
+    mean_seconds: float | None
+
+
+@record()
+class ConnectionDetails(Connection):
+    """A connection with its history."""
+
+    due: int
+    """Deliveries that wait and are due, at most 10,001."""
+    later: int
+    """Deliveries that wait for their time, at most 10,001."""
+    oldest_due: datetime | None
+    last_used_at: datetime | None
+    """Start of the last period of five minutes with an attempt."""
+    attempts: list[AttemptNumbers]
+    """By period, oldest first."""
+    pauses: list[PauseRecord]
+    """Pauses of the connection and of all connections, newest first."""
+
+
+@record()
+class AccountCheck(TypedDict):
+    """The result of the check of an account."""
+
+    ok: bool
+    text: str
+
+
 @record()
 class StopRecord(TypedDict):
     """What an operator has stopped, by pausing all connections."""
@@ -101,6 +162,35 @@ def list_connections(call: Call) -> Any:
     return _page(call.service.connections())
 
 
+@CONNECTIONS.get("/connections/{name}", response=ConnectionDetails)
+def show_connection(call: Call, query: HistoryQuery) -> Any:
+    """Show a connection with what waits, its attempts and its pauses."""
+    return _details(read_connection_page(call.service, call.name, query.span))
+
+
+@CONNECTIONS.post("/connections/{name}/probe", response=Connection, errors={409: "The circuit is not open."})
+def probe_connection(call: Call) -> Any:
+    """Try a connection that does not respond at once."""
+    if not call.service.probe(call.name, call.actor):
+        raise ApiError(409, "the connection responds, or is paused for another reason", id=call.name)
+    return call.service.connection(call.name)
+
+
+@CONNECTIONS.post(
+    "/connections/{name}/check",
+    response=AccountCheck,
+    errors={409: "This process does not have the account."},
+)
+def check_connection(call: Call) -> Any:
+    """Log in to the account of a connection, without writing to it."""
+    result = call.service.check_account(call.name, call.actor)
+    if result is None:
+        raise ApiError(
+            409, "this process does not have the account; run `bridge check --online`", id=call.name
+        )
+    return result._asdict()
+
+
 @CONNECTIONS.post("/connections/{name}/pause", response=Connection)
 def pause_connection(call: Call, body: PauseBody) -> Any:
     """Pause a connection."""
@@ -129,6 +219,28 @@ def resume_all_connections(call: Call, body: ResumeAllBody) -> Any:
         except TooManyDeliveries as error:
             raise ApiError(409, str(error)) from None
     return _page(call.service.resume_all(call.actor))
+
+
+def _details(found: ConnectionPage) -> dict[str, Any]:
+    item = found.overview
+    return {
+        **item.status.to_json(),
+        "due": item.waiting.due,
+        "later": item.waiting.later,
+        "oldest_due": item.waiting.oldest,
+        "last_used_at": item.last_used_at,
+        "attempts": [
+            {
+                "started_at": start,
+                "succeeded": done.succeeded,
+                "failed": done.failed,
+                "rejected": done.rejected,
+                "mean_seconds": done.mean_seconds,
+            }
+            for start, done in zip(found.starts, item.attempts, strict=True)
+        ],
+        "pauses": [vars(pause) for pause in found.pauses],
+    }
 
 
 def _page(statuses: Sequence[ConnectionStatus]) -> dict[str, Any]:
