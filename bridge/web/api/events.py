@@ -73,6 +73,22 @@ class EventDetails(TypedDict):
     audit: list[AuditEntry]
 
 
+@record()
+class Forecast(TypedDict):
+    """What the active rules would do with an event, as `bridge explain --json` prints it."""
+
+    event: str
+    id: str | None
+    occurred_at: datetime
+    contact: Contact
+    unreadable_fields: list[UnreadableField]
+    rules: list[RuleTrace]
+    deliveries: list[dict[str, Any]]
+    """The deliveries that would be created, each with its outcome and the settings that decide."""
+    hint: str
+    """Advice if an expected delivery is missing."""
+
+
 class Replay(Parameters):
     """How to replay an event."""
 
@@ -97,6 +113,12 @@ def list_all_events(call: Call, query: EventQuery) -> Any:
 def get_event(call: Call) -> Any:
     """Get an event with its trace, deliveries and audit entries."""
     return call.service.show("event", call.id)
+
+
+@EVENTS.get("/events/{id}/forecast", response=Forecast)
+def forecast_event(call: Call) -> Any:
+    """Say what the active rules would do with a stored event now. Nothing is done."""
+    return call.service.forecast(call.id)
 
 
 @EVENTS.post(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field, SkipValidation
 from typing_extensions import TypedDict
 
 from bridge.connector import Channel
 from bridge.contacts.typed_address import InvalidAddress, read_typed_address
+from bridge.errors import ConfigError
 from bridge.policy import channels_of
+from bridge.store.opt_out_import import import_csv
 from bridge.store.opt_out_list import EntryKind, list_opt_outs
 from bridge.store.opt_outs import OptOutChange, save_opt_out
 from bridge.web.api.endpoint import ApiError, Call, Resource
@@ -20,6 +23,10 @@ from bridge.web.query_params import Address, OptOutListQuery, Text
 from bridge.web.validation import InvalidParameter, Parameters, read_fields
 
 MAX_ITEMS: Final = 500
+_OMITTED: Any = None
+"""Default of a field that may be missing, but not null."""
+MAX_IMPORT: Final = 1024 * 1024
+"""Bytes of a list that is imported; `bridge opt-outs import` takes any size."""
 OPT_OUTS = Resource(
     "Opt-outs", "Who wants no messages on which channel, and which addresses are undeliverable."
 )
@@ -39,22 +46,61 @@ class OptOuts(Parameters):
     """One address, or up to 500 of them in `items`."""
 
     model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["address"]}, {"required": ["items"]}]}
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["address"], "not": {"required": ["items"]}},
+                {
+                    "required": ["items"],
+                    "properties": {"channel": {"type": "null"}, "reason": {"type": "null"}},
+                },
+            ]
+        }
     )
 
-    address: Address | None = Field(
-        None, description="A phone number or an email address.", examples=["+12125550167"]
+    address: Address = Field(
+        _OMITTED, description="A phone number or an email address.", examples=["+12125550167"]
     )
     channel: Channel | None = Field(
         None, description="One channel; without it, every channel of the address."
     )
     reason: Text | None = Field(None, description="Why, for the audit log.")
-    items: list[SkipValidation[OptOutItem]] | None = Field(
-        None,
-        min_length=1,
-        max_length=MAX_ITEMS,
-        description="Several addresses, each with its channel and reason.",
+    items: Annotated[list[SkipValidation[OptOutItem]], Field(min_length=1, max_length=MAX_ITEMS)] = Field(
+        _OMITTED, description="Several addresses, each with its channel and reason."
     )
+
+
+class OptOutImport(Parameters):
+    """A list of addresses."""
+
+    text: Annotated[str, Field(min_length=1)] = Field(
+        description="CSV with the columns `address` and, optionally, `channel` and `reason`.",
+        examples=["address,reason\n+12125550167,asked by phone\n"],
+    )
+    reason: Text | None = Field(None, description="Reason of the lines that have none.")
+    dry_run: bool = Field(False, description="Only report what would change.")
+
+
+@record()
+class ImportProblem(TypedDict):
+    """A line that cannot be read."""
+
+    line: int
+    problem: str
+
+
+@record()
+class ImportResult(TypedDict):
+    """What an import did, or would do."""
+
+    dry_run: bool
+    added: int
+    """Lines with an address that was not opted out before."""
+    already_opted_out: int
+    skipped: int
+    """Lines of an export that cannot be imported: erased and undeliverable addresses."""
+    unreadable: int
+    problems: list[ImportProblem]
+    """The first 1,000 lines that cannot be read."""
 
 
 @record()
@@ -99,7 +145,7 @@ class ChangedOptOuts(TypedDict):
 @OPT_OUTS.get("/opt-outs", response=PageOf[OptOutListEntry])
 def list_all_opt_outs(call: Call, query: OptOutListQuery) -> Any:
     """List opt-outs and undeliverable addresses, newest first."""
-    return list_opt_outs(call.database, **dict(query))
+    return list_opt_outs(call.database, **query.arguments(call.database.clock.now()))
 
 
 @OPT_OUTS.post("/opt-outs", response=ChangedOptOuts)
@@ -115,6 +161,22 @@ def add_opt_outs(call: Call, body: OptOuts) -> Any:
 def remove_opt_outs(call: Call, body: OptOuts) -> Any:
     """Remove the opt-out of one address or several, or clear an undeliverable one."""
     return _change(call, body, opted_out=False)
+
+
+@OPT_OUTS.post("/opt-outs/import", response=ImportResult, max_body=MAX_IMPORT)
+def import_opt_outs(call: Call, body: OptOutImport) -> Any:
+    """Import a list of addresses that want no messages, as `bridge opt-outs import` does."""
+    try:
+        return import_csv(
+            call.database,
+            io.BufferedReader(io.BytesIO(body.text.encode())),  # type: ignore[arg-type]
+            call.actor,
+            name="API",
+            reason=body.reason,
+            dry_run=body.dry_run,
+        )
+    except ConfigError as error:
+        raise InvalidParameter(str(error)) from None
 
 
 def _change(call: Call, body: OptOuts, *, opted_out: bool) -> Mapping[str, Any]:
@@ -142,9 +204,10 @@ def _change(call: Call, body: OptOuts, *, opted_out: bool) -> Mapping[str, Any]:
 
 
 def _items(body: OptOuts) -> Sequence[Any]:
+    given = {name: value for name, value in body if value is not None}
     if body.items is None:
-        return [body.model_dump(exclude_unset=True)]
-    if len(body.model_fields_set) > 1:
+        return [given]
+    if len(given) > 1:
         raise InvalidParameter(
             f'send one address as `{{"address": ...}}`, or 1 to {MAX_ITEMS} as `{{"items": [{{"address": ...}}]}}`'
         )

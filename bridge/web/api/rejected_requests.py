@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from typing_extensions import TypedDict
 from bridge.store import schema
 from bridge.store.operator_actions import ActionResult
 from bridge.store.queries import list_rejected_requests
+from bridge.store.rejected_groups import group_rejected_requests
 from bridge.web.api.endpoint import Call, Resource, require_done
 from bridge.web.api.records import AuditEntry, PageOf, record
 from bridge.web.query_params import RejectedQuery
@@ -38,10 +40,41 @@ class RejectedRequestDetails(RejectedRequestSummary):
     audit: list[AuditEntry]
 
 
+@record()
+class RejectedGroup(TypedDict):
+    """Requests that were rejected for the same cause."""
+
+    reason: str
+    detail: str
+    """Explanation of the newest request."""
+    status: int
+    signature_valid: bool
+    total: int
+    not_accepted: int
+    """Those with a valid signature that nobody has accepted yet."""
+    first_at: datetime
+    last_at: datetime
+    newest: list[RejectedRequestSummary]
+
+
+@record()
+class RejectedGroups(TypedDict):
+    """The rejected requests by cause."""
+
+    items: list[RejectedGroup]
+    next_cursor: None
+
+
 @REJECTED_REQUESTS.get("/rejected-requests", response=PageOf[RejectedRequestSummary])
 def list_all_rejected_requests(call: Call, query: RejectedQuery) -> Any:
     """List rejected webhook requests, newest first."""
     return list_rejected_requests(call.database, limit=query.limit, cursor=query.cursor)
+
+
+@REJECTED_REQUESTS.get("/rejected-requests/groups", response=RejectedGroups)
+def group_rejected(call: Call) -> Any:
+    """List the rejected requests by cause, the newest group first."""
+    return {"items": [asdict(group) for group in group_rejected_requests(call.database)], "next_cursor": None}
 
 
 @REJECTED_REQUESTS.get("/rejected-requests/{id}", response=RejectedRequestDetails)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from bridge.store.search import search
+from bridge.store.search import SearchResult, search
 from bridge.web.api.endpoint import Call, Resource
 from bridge.web.api.records import AuditEntry, DeliverySummary, EventSummary, PageOf, record
 from bridge.web.query_params import AuditQuery, RequiredText
@@ -20,13 +21,31 @@ STATUS = Resource("Status", "Counts, the search and the audit log.")
 class SearchQuery(Parameters):
     """What to search for."""
 
-    q: RequiredText = Field(description="An ID, a phone number, an email address or a conversation ID.")
+    q: RequiredText = Field(description="What is known: an ID, a phone number, an email address or a name.")
+
+
+@record()
+class FoundContact(TypedDict):
+    """A person that the found events are about."""
+
+    event_id: str
+    """The newest of the events: `/api/contacts/{event_id}` is the person."""
+    name: str | None
+    phones: list[str]
+    emails: list[str]
+    event_type: str
+    """Type of the newest event."""
+    last_seen_at: datetime
+    """When the newest event was received."""
+    events: int
+    """How many of the events that the search examined are about the person."""
 
 
 @record()
 class Found(TypedDict):
     """What a search has found, newest first."""
 
+    contacts: list[FoundContact]
     events: list[EventSummary]
     deliveries: list[DeliverySummary]
 
@@ -45,9 +64,29 @@ class Stats(TypedDict):
 
 @STATUS.get("/search", response=Found)
 def search_all(call: Call, query: SearchQuery) -> Any:
-    """Find events and deliveries by ID, phone, email or conversation."""
-    found = search(call.database, query.q)
-    return {"events": found.events.items, "deliveries": found.deliveries.items}
+    """Find people, events and deliveries by ID; send anything personal with POST instead.
+
+    The URLs of requests are logged by proxies.
+    """
+    return _found(search(call.database, query.q))
+
+
+@STATUS.post("/search", response=Found)
+def find(call: Call, body: SearchQuery) -> Any:
+    """Find people, events and deliveries by anything that is known.
+
+    An ID, a phone number in any notation or its last 4 to 6 digits, an email address, a masked address, a conversation
+    ID or its first 8 characters, or the beginning of a full name or last name.
+    """
+    return _found(search(call.database, body.q))
+
+
+def _found(result: SearchResult) -> dict[str, Any]:
+    return {
+        "contacts": [asdict(contact) for contact in result.contacts],
+        "events": result.events.items,
+        "deliveries": result.deliveries.items,
+    }
 
 
 @STATUS.get("/stats", response=Stats)
@@ -59,5 +98,5 @@ def get_stats(call: Call) -> Any:
 @STATUS.get("/audit", response=PageOf[AuditEntry])
 def list_audit_log(call: Call, query: AuditQuery) -> Any:
     """List operator actions, newest first."""
-    items, next_cursor = call.service.audit(query.limit, query.cursor)
+    items, next_cursor = call.service.audit(**dict(query))
     return {"items": items, "next_cursor": next_cursor}

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from bridge.contacts.typed_address import InvalidAddress, read_typed_address
-from bridge.dryrun.permission import Permission, permissions
+from bridge.dryrun.permission import Permission
 from bridge.policy import channels_of
 from bridge.policy.local_time import local_time
 from bridge.policy.opt_outs import NOUNS
@@ -121,15 +121,7 @@ def _render(
         for channel in channels_of(address)
         if any(channel in each for each in channels.values())
     }
-    allowed = permissions(
-        service.database,
-        details.event,
-        details.addresses,
-        rules,
-        now,
-        allowlist=service.allowlist,
-        hash_address=service.hash_address,
-    )
+    allowed = service.permissions(details.event, details.addresses)
     name = details.contact.name
     return render_page(
         request,

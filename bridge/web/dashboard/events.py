@@ -12,15 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from bridge.dryrun.explain import Explanation, PlannedOutcome, explain
+from bridge.dryrun.explain import PlannedOutcome
 from bridge.events import EVENT_TYPES
 from bridge.lifecycle import SuppressReason
 from bridge.rules.model import Check, Trace
 from bridge.rules.unmet import describe_check, is_disabled, is_for_other_events, unmet_conditions
-from bridge.store.contact_history import contact_history
 from bridge.store.event_outcomes import outcomes_by_event
-from bridge.store.policy_inputs import inputs_for_planned
-from bridge.store.queries import list_events, stored_body, stored_event
+from bridge.store.queries import list_events, stored_body
 from bridge.web.access import actor_of
 from bridge.web.admin_service import AdminService
 from bridge.web.dashboard.page import (
@@ -110,7 +108,7 @@ def _show(service: AdminService, request: Request) -> Response:
         disabled_rules=_names(event["trace"], is_disabled),
         other_rules=_names(event["trace"], is_for_other_events),
         conversation=conversation,
-        forecast=_forecast(service, event["id"]) if query.get("today") and event["body"] else None,
+        forecast=service.forecast(event["id"]) if query.get("today") and event["body"] else None,
     )
 
 
@@ -179,27 +177,10 @@ def _download(service: AdminService, request: Request) -> Response:
     return Response(content, media_type="application/json", headers=headers)
 
 
-def _forecast(service: AdminService, event_id: str) -> Explanation:
-    """Return what the active rules would do with a stored event now."""
-    database, rules = service.database, service.rules.current
-    event = stored_event(database, event_id)
-    with contact_history(database) as history:
-        return explain(
-            event,
-            rules,
-            database.clock.now(),
-            load_inputs=lambda planned: inputs_for_planned(
-                database, planned, event, rules.messaging, service.hash_address
-            ),
-            history=history,
-            allowlist=service.allowlist,
-        )
-
-
 def _confirm_replay(service: AdminService, request: Request) -> Response:
     """Show what a replay would do, before it can be started."""
     event = service.show("event", id_of(request))
-    forecast = _forecast(service, event["id"])
+    forecast = service.forecast(event["id"])
     rule = page_query(request).get("rule", "")
     outcomes = [outcome for outcome in forecast.deliveries if rule in ("", outcome.planned.rule)]
     return render_page(
