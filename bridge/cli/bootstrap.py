@@ -29,7 +29,7 @@ from bridge.telemetry.metrics import Metrics
 from bridge.unsubscribe_links import unsubscribe_link
 from bridge.worker.account import Accounts
 from bridge.worker.attempt import AttemptRunner
-from bridge.worker.earlier_deliveries import report_earlier_deliveries
+from bridge.worker.earlier_deliveries import report_reload
 from bridge.worker.router import Router
 from bridge.worker.rules_reloader import RulesFile
 from bridge.worker.service import Worker, WorkerSettings
@@ -145,7 +145,7 @@ def build_service(
             registry,
             environ if role.needs_accounts else None,
             before_change=prepare,
-            after_reload=(lambda _: None) if is_quiet else partial(report_earlier_deliveries, database),
+            after_reload=(lambda _: None) if is_quiet else partial(report_reload, database),
             quiet=is_quiet,
             fallback_text=fallback_rules,
         )

@@ -247,8 +247,19 @@ def _reason(item: Mapping[str, Any], find_pause: FindPause) -> str:
     return "; ".join(filter(None, (item["detail"], waiting)))
 
 
-def audit(limit: Limit = 20, cursor: Cursor = None, as_json: Json = False) -> None:
-    """List operator actions, newest first: retries, replays, resolutions, pauses, opt-outs, erasures.
+def audit(
+    target: Annotated[
+        str | None, typer.Option(help="Only about this ID or connection.", show_default=False)
+    ] = None,
+    actor: Annotated[str | None, typer.Option(help="Only what this actor did.", show_default=False)] = None,
+    action: Annotated[
+        str | None, typer.Option(help="Only this action, such as pause or opt_out.", show_default=False)
+    ] = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+    as_json: Json = False,
+) -> None:
+    """List what operators, recipients and the bridge itself did, newest first: retries, pauses, opt-outs, logins.
 
     Times are UTC.
     """
@@ -258,7 +269,9 @@ def audit(limit: Limit = 20, cursor: Cursor = None, as_json: Json = False) -> No
 
     check_cursor(cursor, "aud")
     with open_store(Settings.load(environment())) as database:
-        entries = list_audit_entries(database, limit=limit + 1, cursor=cursor)
+        entries = list_audit_entries(
+            database, target=target, actor=actor, action=action, limit=limit + 1, cursor=cursor
+        )
     next_cursor = entries[limit - 1]["id"] if len(entries) > limit else None
     render(
         Table(
@@ -270,7 +283,7 @@ def audit(limit: Limit = 20, cursor: Cursor = None, as_json: Json = False) -> No
                 "Target": "target",
                 "Details": lambda item: format_details(item),
             },
-            empty="No operator actions yet.",
+            empty="No entries.",
             next_cursor=next_cursor,
         ),
         as_json,

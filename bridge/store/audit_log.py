@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, select
 
@@ -13,6 +13,10 @@ from bridge.ids import new_id
 from bridge.store import schema
 from bridge.store.database import Database
 
+BRIDGE: Final = "bridge"
+"""Actor of what the bridge does by itself, such as the pause of a connection that does not respond."""
+RECIPIENT: Final = "recipient"
+"""Actor of what a recipient of messages does, such as an opt-out."""
 _TABLE = schema.audit_log
 
 
@@ -47,11 +51,21 @@ def record_audit(
 
 
 def list_audit_entries(
-    database: Database, *, target: str | None = None, limit: int = 50, cursor: str | None = None
+    database: Database,
+    *,
+    target: str | None = None,
+    action: str | None = None,
+    actor: str | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the entries about `target`, newest first; without a target, of all that are no part of another one."""
+    """Return the entries with these values, newest first; without a target, those that are no part of another one."""
     query = select(_TABLE).order_by(_TABLE.c.id.desc()).limit(limit)
     query = query.where(_TABLE.c.part_of.is_(None) if target is None else _TABLE.c.target == target)
+    if action is not None:
+        query = query.where(_TABLE.c.action == action)
+    if actor is not None:
+        query = query.where(_TABLE.c.actor == actor)
     if cursor is not None:
         query = query.where(_TABLE.c.id < cursor)
     with database.read() as conn:

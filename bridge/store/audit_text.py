@@ -3,37 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bridge.store.timeline import format_details
 
-_VERBS: Final[Mapping[str, str]] = {
-    "accept": "accepted the rejected request",
-    "cancel": "cancelled the delivery",
-    "dismiss": "dismissed the failure of",
-    "dismiss_duplicate": "dismissed the possible duplicates",
-    "end_sessions": "ended sessions of the",
-    "erase": "erased the data of",
-    "import": "imported the opt-outs of",
-    "login": "logged in to the",
-    "login_refused": "was refused a login to the",
-    "logout": "logged out of the",
-    "opt_in": "opted in",
-    "opt_out": "opted out",
-    "pause": "paused",
-    "reconcile": "stored a missed call as the event",
-    "replay": "routed again the event",
-    "rerender": "rendered again the delivery",
-    "resolve": "resolved the delivery",
-    "resume": "resumed",
-    "retry": "retried the delivery",
-    "undismiss": "took back the dismissal of",
+
+class ActionText(NamedTuple):
+    """An action in words."""
+
+    title: str
+    """For a list of actions."""
+    sentence: str
+    """What the actor did; `{target}` stands for the target."""
+
+
+ACTIONS: Final[Mapping[str, ActionText]] = {
+    "accept": ActionText("Rejected request accepted", "accepted {target} as an event"),
+    "backup": ActionText("Backup", "made a backup of {target}"),
+    "cancel": ActionText("Delivery cancelled", "cancelled {target}"),
+    "check_account": ActionText("Account checked", "checked the account of {target}"),
+    "dismiss": ActionText("Failure dismissed", "dismissed {target}"),
+    "dismiss_duplicate": ActionText("Duplicate dismissed", "dismissed the possible duplicates {target}"),
+    "end_sessions": ActionText("Sessions ended", "ended sessions of the {target}"),
+    "erase": ActionText("Contact erased", "erased the data of {target}"),
+    "export": ActionText("Contact exported", "exported the data of {target}"),
+    "import": ActionText("Opt-outs imported", "imported the opt-outs of {target}"),
+    "login": ActionText("Login", "logged in to the {target}"),
+    "login_refused": ActionText("Login refused", "was refused a login to the {target}"),
+    "logout": ActionText("Logout", "logged out of the {target}"),
+    "opt_in": ActionText("Opt-out removed", "opted in {target}"),
+    "opt_out": ActionText("Opt-out", "opted out {target}"),
+    "pause": ActionText("Pause", "paused {target}"),
+    "probe": ActionText("Connection tried", "tried {target} again"),
+    "prune": ActionText("Old data deleted", "deleted old data: {target}"),
+    "reconcile": ActionText("Missing event added", "added the missing event {target}"),
+    "recover": ActionText("Recovery", "resumed {target} automatically"),
+    "reload_rules": ActionText("Rules reloaded", "loaded the rules of version {target}"),
+    "replay": ActionText("Event replayed", "routed {target} again"),
+    "rerender": ActionText("Delivery rendered again", "rendered {target} again"),
+    "resolve": ActionText("Review decided", "resolved {target}"),
+    "restore": ActionText("Restore", "restored {target}"),
+    "resume": ActionText("Resume", "resumed {target}"),
+    "retry": ActionText("Retry", "retried {target}"),
+    "start": ActionText("Process started", "started the {target}"),
+    "stop": ActionText("Process stopped", "stopped the {target}"),
+    "undismiss": ActionText("Dismissal undone", "undid the dismissal of {target}"),
 }
-"""The verb of each action, between actor and target."""
+"""The actions of the audit log."""
+_RECIPIENT: Final = {"opt_out": "{target} opted out", "opt_in": "{target} opted in again"}
+"""Sentences about what recipients do themselves."""
+
+
+def sentence_parts(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the sentence about an entry before and after its target: `("ada paused ", "")`."""
+    action = ACTIONS.get(entry["action"])
+    verb = action.sentence if action else f"{entry['action'].replace('_', ' ')} {{target}}"
+    text = f"{entry['actor'] or 'bridge'} {verb}"
+    if entry["actor"] == "recipient":
+        text = _RECIPIENT.get(entry["action"], text)
+    before, _, after = text.partition("{target}")
+    return before, after
 
 
 def describe_entry(entry: Mapping[str, Any]) -> str:
     """Return an entry as a sentence without the final period: `ada paused twilio (reason: wrong text)`."""
-    verb = _VERBS.get(entry["action"], entry["action"].replace("_", " "))
+    before, after = sentence_parts(entry)
     details = format_details(entry)
-    return f"{entry['actor'] or 'system'} {verb} {entry['target']}" + (f" ({details})" if details else "")
+    return f"{before}{entry['target']}{after}" + (f" ({details})" if details else "")

@@ -25,7 +25,7 @@ from bridge.ids import new_id
 from bridge.policy import CHANNELS, ActiveOptOut, OptOutEntry, covered_channels, find_opt_out
 from bridge.rules.model import OptOutScope
 from bridge.store import schema
-from bridge.store.audit_log import record_audit
+from bridge.store.audit_log import RECIPIENT, record_audit
 from bridge.store.bridge_events import BridgeEvent, insert_bridge_events
 from bridge.store.bulk import JSON_VALUES, bulk_insert
 from bridge.store.contact_links import linked_addresses
@@ -114,6 +114,12 @@ def save_opt_outs(
         rows.append(_row(change, now))
     if rows:
         bulk_insert(conn, _TABLE, rows, _UPSERT)
+    for change in new:
+        if change.actor is None:  # the callers record what operators do
+            action, target = "opt_out" if change.opted_out else "opt_in", mask_address(change.address)
+            record_audit(
+                conn, now, RECIPIENT, action, [target], {"channel": change.channel, "source": change.source}
+            )
     if publish_events:
         ids = {(row["channel"], row["address"]): row["id"] for row in rows}
         insert_bridge_events(database, conn, _events(new, ids, now))

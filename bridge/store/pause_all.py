@@ -83,7 +83,7 @@ def resume_all(database: Database, actor: str) -> bool:
         if not conn.execute(delete(_TABLE).where(_IS_ROW)).rowcount:
             return False
         now = database.now(conn)
-        end_pause(conn, ALL_CONNECTIONS, now)
+        end_pause(conn, ALL_CONNECTIONS, now, by_operator=True)
         record_audit(conn, now, actor, "resume", [AUDIT_TARGET])
         names = conn.execute(select(_TABLE.c.name)).scalars().all()
         database.publish(conn, names)

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, li
 from bridge.ids import new_id
 from bridge.lifecycle import PauseCause
 from bridge.store import schema
+from bridge.store.audit_log import BRIDGE, record_audit
 from bridge.store.bulk import bulk_insert
 from bridge.store.database import Database
 from bridge.store.pauses import ALL_CONNECTIONS
@@ -69,7 +70,7 @@ def record_pause_change(
             _replace_reason(conn, before.name, columns["pause_reason"], actor)
         return
     if before.pause_cause not in (None, cause):
-        end_pause(conn, before.name, now)
+        end_pause(conn, before.name, now, by_operator=actor is not None)
     if cause is not None:
         _start(conn, before.name, columns, now, actor)
 
@@ -98,6 +99,10 @@ def _start(conn: Connection, name: str, columns: Mapping[str, Any], now: datetim
         "started_at": now,
     }
     bulk_insert(conn, _TABLE, [row])
+    if cause != PauseCause.OPERATOR:
+        record_audit(
+            conn, now, BRIDGE, "pause", [name], {"cause": str(cause), "reason": columns["pause_reason"]}
+        )
 
 
 def _replace_reason(conn: Connection, name: str, reason: str, actor: str | None) -> None:
@@ -105,8 +110,11 @@ def _replace_reason(conn: Connection, name: str, reason: str, actor: str | None)
     conn.execute(update(_TABLE).where(is_current).values(reason=reason, actor=actor))
 
 
-def end_pause(conn: Connection, name: str, ended_at: datetime) -> None:
-    """Record the end of a connection's pause, if one is recorded, with the number of deliveries that waited for it."""
+def end_pause(conn: Connection, name: str, ended_at: datetime, *, by_operator: bool = False) -> None:
+    """Record the end of a connection's pause, if one is recorded, with the number of deliveries that waited for it.
+
+    The operator's action has an audit entry of its own.
+    """
     ids = (
         conn.execute(select(_TABLE.c.id).where(_NOT_DRAINED, _IS_OPEN, _TABLE.c.connection == name))
         .scalars()
@@ -122,6 +130,8 @@ def end_pause(conn: Connection, name: str, ended_at: datetime) -> None:
     waited = conn.execute(select(func.count()).select_from(due.subquery())).scalar_one()
     ended = {"ended_at": ended_at, "waited": waited, "drained_at": None if waited else ended_at}
     conn.execute(update(_TABLE).where(_TABLE.c.id.in_(ids)).values(ended))
+    if not by_operator:
+        record_audit(conn, ended_at, BRIDGE, "recover", [name], {"waited": waited} if waited else None)
 
 
 def note_drained(database: Database) -> None:

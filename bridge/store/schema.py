@@ -537,10 +537,9 @@ audit_log = Table(
     metadata,
     Column("id", Text, primary_key=True, info=_doc("ID of the entry, `aud_...`.")),
     Column("created_at", Instant, nullable=False, info=_doc("When the action was performed.")),
-    Column("actor", Text, nullable=False, info=_doc("Who performed it: a user name, `api` or `dashboard`.")),
+    Column("actor", Text, nullable=False, info=_doc("Who performed it: a user name, `api`, `dashboard`, `recipient`, or `bridge` itself.")),
     Column("action", Text, nullable=False,
-           info=_doc("`retry`, `cancel`, `dismiss`, `undismiss`, `rerender`, `resolve`, `replay`, `accept`, `pause`, `resume`, "
-                     "`opt_out`, `opt_in`, `import`, `dismiss_duplicate` or `erase`.")),
+           info=_doc("One of `bridge.store.audit_text.ACTIONS`, such as `retry`, `pause`, `opt_out` or `login`.")),
     Column("target", Text, nullable=False,
            info=_doc("ID of the delivery, event or request, name of the connection, `all connections`, or masked "
                      "address.")),
@@ -550,5 +549,8 @@ audit_log = Table(
                      "are shown with their delivery only.")),
     Index("audit_log_created", "created_at"),
     Index("audit_log_target", "target", "id"),
-    info=_doc("Operator actions, one row per action and target, written in the transaction of the action."),
+    Index("audit_log_action", "action", "id"),
+    Index("audit_log_actor", "actor", "id"),
+    info=_doc("What operators, recipients and the bridge itself did, one row per action and target, written in the "
+              "transaction of the action."),
 )  # fmt: skip

@@ -39,8 +39,13 @@ def _storable(value: str) -> str:
     return value
 
 
-def _number(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
+def _without_nul(schema: dict[str, Any]) -> None:
+    schema.setdefault("pattern", "^[^\\u0000]*$")
+
+
+def _number(value: Any, info: ValidationInfo) -> Any:
+    is_number = info.context == "parameter" and _DIGITS.fullmatch(value)
+    return int(value) if is_number else value
 
 
 def _time_or_age(value: Any) -> datetime | timedelta:
@@ -81,7 +86,7 @@ def cursor_of(prefix: str) -> Any:
 
 Text = Annotated[
     str,
-    Field(max_length=MAX_LENGTH, json_schema_extra={"pattern": "^[^\\u0000]*$"}),
+    Field(max_length=MAX_LENGTH, json_schema_extra=_without_nul),
     AfterValidator(_storable),
 ]
 """A string that the database can store."""
@@ -92,7 +97,7 @@ Address = Annotated[
 ]
 """A phone number or an email address in any notation."""
 Limit = Annotated[
-    int, BeforeValidator(_number), Field(ge=1, le=MAX_LIMIT, description="Items per page, at most.")
+    int, Field(ge=1, le=MAX_LIMIT, description="Items per page, at most."), BeforeValidator(_number)
 ]
 """`limit` of a query."""
 Time = Annotated[
@@ -227,6 +232,11 @@ class RejectedQuery(PageQuery):
 class AuditQuery(PageQuery):
     """Query parameters of the audit log."""
 
+    action: Text | None = Field(None, description="What was done.", examples=["opt_out"])
+    actor: Text | None = Field(None, description="Who did it.", examples=["ada"])
+    target: Text | None = Field(
+        None, description="ID of a delivery, event or request, or name of a connection.", examples=["twilio"]
+    )
     cursor: Annotated[str | None, cursor_of("aud")] = None
 
 

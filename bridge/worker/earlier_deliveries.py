@@ -1,4 +1,4 @@
-"""Report of a reload: which deliveries wait as earlier versions of the rules created them."""
+"""Report of a reload: its audit entry, and which deliveries wait as earlier versions of the rules created them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 
 from bridge.errors import StoreUnavailable
 from bridge.rules.model import Rules
+from bridge.store.audit_log import BRIDGE, record_audit
 from bridge.store.database import Database
 from bridge.store.rule_deliveries import earlier_deliveries
 from bridge.telemetry import log
@@ -14,13 +15,20 @@ MAX_LINES = 20
 """Rules that one report names."""
 
 
-def report_earlier_deliveries(database: Database, rules: Rules) -> None:
-    """Log the deliveries that these rules leave behind, in a thread of its own: the reload does not wait."""
-    threading.Thread(target=_report, args=[database, rules], name="bridge-reload-report", daemon=True).start()
+def report_reload(database: Database, rules: Rules) -> threading.Thread:
+    """Record the reload and log the deliveries that these rules leave behind, in a thread: the reload does not wait."""
+    thread = threading.Thread(
+        target=_report, args=[database, rules], name="bridge-reload-report", daemon=True
+    )
+    thread.start()
+    return thread
 
 
 def _report(database: Database, rules: Rules) -> None:
     try:
+        with database.write() as conn:
+            detail = {"rules": len(rules.rules)}
+            record_audit(conn, database.now(conn), BRIDGE, "reload_rules", [rules.hash[:12]], detail)
         found = earlier_deliveries(database, rules)
     except StoreUnavailable as error:
         log.warning("waiting deliveries not counted after the reload", error=str(error))

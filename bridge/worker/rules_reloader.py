@@ -35,7 +35,7 @@ class RulesFile:
         environ: Mapping[str, str] | None,
         *,
         before_change: Callable[[Rules], None] = lambda _: None,
-        after_reload: Callable[[Rules], None] = lambda _: None,
+        after_reload: Callable[[Rules], object] = lambda _: None,
         quiet: bool = False,
         fallback_text: str | None = None,
     ) -> None:

@@ -42,6 +42,11 @@ from tests.integration.dashboard_site import (
     running_site,
 )
 
+READING_POSTS = (
+    "/search", "/contacts", "/settings", "/rules/try", "/api/search", "/api/why", "/api/contacts",
+    "/api/contacts/export", "/api/rules/check", "/api/rules/plan", "/api/rules/explain",
+)  # fmt: skip
+"""Their POST keeps an address or a text out of the URL, and changes nothing."""
 PROTECTED_PATHS = [
     "/",
     "/api/events",
@@ -335,9 +340,9 @@ def test_every_route_that_can_change_something_needs_an_admin_token(site: Site) 
         assert isinstance(route, Route)
         for method in route.methods or ():
             needed = required_access({"path": route.path, "method": method})
-            if method in ("GET", "HEAD"):
+            if method in ("GET", "HEAD", "OPTIONS"):
                 assert needed is Access.READ
-            elif route.path not in ("/search", "/api/why", "/settings"):
+            elif route.path not in READING_POSTS:
                 changing += 1
                 assert needed is Access.ADMIN, (method, route.path)
     assert changing > 20
@@ -394,7 +399,7 @@ def test_form_after_session_expiry_redirects_to_login(site: Site) -> None:
     [
         ("/stop", "/stop"),
         ("/deliveries/dlv_1/retry", "/deliveries/dlv_1"),
-        ("/connections/a%20b/pause", "/connections"),
+        ("/connections/a%20b/pause", "/connections/a%20b"),
         ("/rules/a/b/cancel", "/rules/a/b/cancel"),
         ("/nothing/here", ""),
     ],
@@ -426,7 +431,9 @@ def test_user_of_a_trusted_proxy_is_the_actor(site_behind_proxy: Site) -> None:
         "Sec-Fetch-Site": "same-origin",
         "Authorization": "Basic eA==",
     }
-    assert httpx.post(f"{site.url}/connections/desk/pause", headers=headers).status_code == 303
+    assert httpx.post(
+        f"{site.url}/connections/desk/pause", headers=headers, data={"reason": "moving house"}
+    ).is_redirect
     [entry] = list_audit_entries(site.database, target="desk")
     assert entry["actor"] == "ada@example.com"
     cross_site = {"X-Forwarded-User": "ada@example.com"}

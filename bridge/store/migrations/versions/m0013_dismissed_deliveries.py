@@ -15,4 +15,5 @@ def upgrade() -> None:
     op.create_index("deliveries_rule", "deliveries", ["rule", "created_at"])
     op.create_index("deliveries_connection", "deliveries", ["connection", "created_at"])
     op.add_column("audit_log", sa.Column("part_of", sa.Text()))
-    op.create_index("audit_log_target", "audit_log", ["target", "id"])
+    for column in ("target", "action", "actor"):
+        op.create_index(f"audit_log_{column}", "audit_log", [column, "id"])
