@@ -175,8 +175,8 @@ def test_operator_cancels_what_waits_of_a_rule(page: Chromium, site: Site) -> No
     page.open(f"{site.url}/rules")
     page.click("a[href$='text-when-not-reached/cancel']")
     assert "1 twilio.send_sms" in page.text
-    page.click("main button.primary")
-    assert "cancelled with its rule by dashboard" in page.text
+    page.click("main button.danger")
+    assert "1 waiting delivery was cancelled." in page.text
 
 
 def test_recipient_unsubscribes_with_one_button(chrome: Chromium, site: Site) -> None:

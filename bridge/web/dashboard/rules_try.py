@@ -287,6 +287,8 @@ _OUTCOMES: Final = {
 def _outcome(item: Mapping[str, Any]) -> dict[str, Any]:
     """Return a planned delivery of a forecast with its words."""
     text, css_class = _OUTCOMES[item["outcome"]]
+    if item["outcome"] == "go" and item["channel"] is None:
+        text = "Would be done"
     return {
         **item,
         "label": text,
