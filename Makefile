@@ -23,7 +23,7 @@ help:
 	@echo "make demo         show what the bridge does; needs no account and no configuration"
 	@echo "make serve        run the service with the settings in .env and the rules in rules.yaml"
 	@echo "make test         run the tests, except the long ones"
-	@echo "make test-faults  run the long tests: kills, freezes, full disks, clock jumps, large inputs"
+	@echo "make test-faults  run the long tests: kills, freezes, full disks, clock jumps, large inputs, many random inputs"
 	@echo "make check        run the linter, the formatter, the type checker, the import contracts and the audit, if PyPI answers"
 	@echo "make audit        look up the locked packages in PyPI's database of known vulnerabilities"
 	@echo "make sbom         write the packages of the image to build/sbom.json (CycloneDX)"
@@ -52,6 +52,7 @@ test: $(READY)
 test-faults: $(READY)
 	@$(BIN)/pytest -m "faults and not alone" --numprocesses 8 --dist worksteal
 	@$(BIN)/pytest -m "faults and alone"
+	@$(BIN)/pytest -m "hypothesis and not faults" --hypothesis-profile long --numprocesses 4 --dist worksteal
 
 check: $(READY)
 	@$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -28,8 +29,14 @@ from tests.postgres import (
     shared_postgres,
 )
 
-settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy machine")
+settings.register_profile(
+    "short",
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],  # busy machines
+)
+settings.register_profile("long", settings.get_profile("short"), max_examples=200)
+settings.load_profile("short")
 
 SHARED_FOLDER = pytest.StashKey[Path]()
 TESTS = Path(__file__).parent
@@ -162,6 +169,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             items += waiting.pop(0)
             passed -= tests_between
     items += chain.from_iterable(waiting)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt the collected tests from garbage collection, which would examine them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -311,7 +311,7 @@ def test_explain_knows_the_opt_out_of_an_erased_address(engine: Engine) -> None:
 
 
 @given(spellings(), spellings())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_no_message_leaves_for_an_opted_out_contact_however_the_number_is_written(
     entered: tuple[str, str, str | None], received: tuple[str, str, str | None]
 ) -> None:

@@ -116,7 +116,7 @@ def stop(bridge: Bridge, spelling: str, country: str | None, way: str) -> None:
 
 
 @given(st.data(), st.sampled_from(["typed", "reported", "texted"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_no_text_leaves_for_an_opted_out_contact_whatever_spelling_either_side_used(
     data: st.DataObject, way: str
 ) -> None:
