@@ -71,6 +71,7 @@ def fill(site: Site) -> PopulatedSite:
     rule = "text-when-not-reached"
     pages = [
         "/", "/review", "/deliveries", "/deliveries?state=failed", "/deliveries?reason=opted_out",
+        "/deliveries/confirm?action=retry-all&state=failed", f"/deliveries/{failed}?state=failed",
         *(f"/deliveries/{delivery}" for delivery in deliveries),
         "/events", "/events?unreadable=yes", *(f"/events/{one}" for one in (event, unread, unrouted)),
         f"/events/{event}?today=yes", f"/events/{event}/replay",
