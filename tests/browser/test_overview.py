@@ -37,7 +37,7 @@ def test_overview_answers_without_a_click(tmp_path: Path, clock: Clock, width: i
             "All is well.",
             "Nothing needs you.",
             "Desk did not respond from",
-            "6 deliveries waited",
+            "had been processed by",
         ):
             assert page.run(ABOVE_THE_FOLD % answer), answer
         assert page.run("document.documentElement.scrollWidth") <= width

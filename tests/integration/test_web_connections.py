@@ -90,7 +90,7 @@ def test_probe_tries_an_open_circuit_at_once(browser: httpx.Client, site: Site, 
     assert site.engine.step() == 1
     assert all(status.pause is None for status in connection_statuses(site.database))
     assert "circuit_closed" in browser.post("/connections/desk/probe").headers["location"]
-    assert list_audit_entries(site.database)[0]["action"] == "probe"
+    assert "probe" in [entry["action"] for entry in list_audit_entries(site.database)]
 
 
 def test_pause_needs_a_reason(browser: httpx.Client, site: Site) -> None:
