@@ -6,6 +6,7 @@ The same models are published in the API's OpenAPI document, so what it promises
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
@@ -52,14 +53,24 @@ def read_query(model: type[P], query: QueryParams) -> P:
             raise InvalidParameter(f"`{name}` is given {len(given)} times; once is allowed")
         if given or field is None:
             values[name] = ",".join(given)
-    return _validate(model, values, "parameter", strict=False)
+    return _validate(model, values, "parameter")
 
 
 def read_fields(model: type[P], body: Mapping[str, Any]) -> P:
-    """Return the fields of a JSON object as a model; an empty string counts as missing. Raise InvalidParameter."""
-    return _validate(
-        model, {name: value for name, value in body.items() if value != ""}, "field", strict=True
-    )
+    """Return the fields of a JSON object as a model. Raise InvalidParameter.
+
+    An empty string counts as missing where any string is allowed.
+    """
+    fields = model.model_fields
+    values = {
+        name: value
+        for name, value in body.items()
+        if value != "" or name not in fields or not _allows_empty(fields[name])
+    }
+    for name, value in values.items():
+        if not _is_encodable(value):
+            raise InvalidParameter(f"`{name}` must be a string of characters that UTF-8 can encode")
+    return _validate(model, values, "field")
 
 
 def parse_json_object(raw: bytes) -> Mapping[str, Any]:
@@ -76,12 +87,24 @@ def parse_json_object(raw: bytes) -> Mapping[str, Any]:
     return body
 
 
-def _validate(model: type[P], values: Mapping[str, Any], source: Source, *, strict: bool) -> P:
+def _validate(model: type[P], values: Mapping[str, Any], source: Source) -> P:
     try:
-        return model.model_validate(values, strict=strict)
+        if source == "parameter":
+            return model.model_validate(values, context=source)
+        # As JSON, because the strict rules for it are those of the document: `true` is no string, "5" no number.
+        return model.model_validate_json(json.dumps(values), strict=True, context=source)
     except ValidationError as error:
         messages = [_message(model, item, source) for item in error.errors(include_url=False)]
         raise InvalidParameter("; ".join(dict.fromkeys(messages))) from None
+
+
+def _is_encodable(value: Any) -> bool:
+    """Return whether no string of a JSON value has half a character (a lone surrogate)."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _message(model: type[BaseModel], item: ErrorDetails, source: Source) -> str:
@@ -101,7 +124,7 @@ def _message(model: type[BaseModel], item: ErrorDetails, source: Source) -> str:
         hint = nearest(item["input"], choices) if isinstance(item["input"], str) else None
         suggestion = f"; did you mean `{hint}`?" if hint else ""
         return f"`{name}` must be one of {', '.join(choices)}{suggestion}"
-    if item["type"] == "missing":
+    if item["type"] == "missing" or (item["type"] == "string_too_short" and item["ctx"]["min_length"] == 1):
         return f"`{f'?{name}=' if source == 'parameter' else name}` is missing{_described(field, ': ')}"
     return f"`{name}` {_requirement(item, field)}"
 
@@ -123,21 +146,38 @@ def _requirement(item: ErrorDetails, field: FieldInfo | None) -> str:
     """Return what a value must be, as a predicate."""
     if item["type"] == "value_error":
         return str(item["ctx"]["error"])
-    limits = {
-        name: value
-        for constraint in (field.metadata if field else ())
-        for name in ("ge", "le", "min_length", "max_length")
-        if (value := getattr(constraint, name, None)) is not None
-    }
     if item["type"] == "string_pattern_mismatch":
         return f"must be{_described(field, ' ')}"
+    limits = _limits(field)
     if "ge" in limits and "le" in limits:
         return f"must be a number from {limits['ge']} to {limits['le']}"
     if item["type"].startswith("string") and "max_length" in limits:
         return f"must be a string of at most {limits['max_length']} characters"
-    if "min_length" in limits and "max_length" in limits:
-        return f"must be a list of {limits['min_length']} to {limits['max_length']} items"
+    if item["type"] in ("too_short", "too_long") and "max_length" in limits:
+        return f"must be a list of {limits.get('min_length', 0)} to {limits['max_length']} items"
     return requirement(item) or item["msg"]
+
+
+def _limits(field: FieldInfo | None) -> Mapping[str, Any]:
+    """Return the constraints of a field, also those that are inside `... | None`."""
+    constraints = [*field.metadata, *_metadata(field.annotation)] if field else []
+    names = ("pattern", "ge", "le", "min_length", "max_length")
+    return {
+        name: value
+        for item in constraints
+        for name in names
+        if (value := getattr(item, name, None)) is not None
+    }
+
+
+def _metadata(annotation: Any) -> list[Any]:
+    """Return the metadata of an annotation."""
+    own = annotation.__metadata__ if get_origin(annotation) is Annotated else ()
+    inner = [item for part in get_args(annotation) for item in _metadata(part)]
+    return [
+        *inner,
+        *(item for part in own for item in (part.metadata if isinstance(part, FieldInfo) else [part])),
+    ]
 
 
 def _inner_model(field: FieldInfo | None) -> type[BaseModel] | None:
@@ -164,6 +204,12 @@ def _parts(annotation: Any) -> list[Any]:
     return [] if annotation in (None, type(None), Ellipsis) else [annotation]
 
 
+def _allows_empty(field: FieldInfo) -> bool:
+    """Return whether a field is optional and any string is allowed."""
+    is_free = not {"min_length", "pattern"} & _limits(field).keys()
+    return not field.is_required() and str in _parts(field.annotation) and is_free
+
+
 def _holds_several(field: FieldInfo) -> bool:
     return get_origin(field.annotation) in (list, tuple)
 
@@ -181,4 +227,14 @@ def _reject_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_JSON: Final = json.JSONDecoder(parse_constant=_reject_constant, object_pairs_hook=_unique)
+def _parse_number(digits: str) -> int | float:
+    """Return a number with a fraction or an exponent; `5.0` and `5e1` are whole numbers in JSON Schema."""
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return int(number) if number.is_integer() else number
+
+
+_JSON: Final = json.JSONDecoder(
+    parse_constant=_reject_constant, parse_float=_parse_number, object_pairs_hook=_unique
+)

@@ -32,7 +32,8 @@ DELIVERIES = Resource(
     "Deliveries", "The actions of rules: their state, their attempts, and what to do about them."
 )
 _NOT_POSSIBLE = {409: "The delivery's state does not allow it."}
-_CHANGED = {409: "Another number of deliveries matches than `expected`, or too many."}
+_UNKNOWN_PERSON = {404: "The event of `person` is not stored, or is about nobody."}
+_CHANGED = {**_UNKNOWN_PERSON, 409: "Another number of deliveries matches than `expected`, or too many."}
 _RESOLUTION = "`delivered`: it took effect; `retry`: it did not; `discard`: do not retry"
 
 
@@ -199,13 +200,13 @@ class BulkOutcome(TypedDict):
     """With `dry_run`: IDs of the first deliveries."""
 
 
-@DELIVERIES.get("/deliveries", response=DeliveryPage)
+@DELIVERIES.get("/deliveries", response=DeliveryPage, errors=_UNKNOWN_PERSON)
 def list_all_deliveries(call: Call, query: DeliveryQuery) -> Any:
     """List deliveries, newest first."""
     return list_deliveries(call.database, **query.arguments(call.database.clock.now()))
 
 
-@DELIVERIES.get("/deliveries/counts", response=dict[DeliveryState, CountOfState])
+@DELIVERIES.get("/deliveries/counts", response=dict[DeliveryState, CountOfState], errors=_UNKNOWN_PERSON)
 def count_deliveries(call: Call, query: DeliveryCriteria) -> Any:
     """Count the deliveries that match a filter by state; `state` itself is ignored."""
     counts = count_by_state(call.database, query.filter(call.database.clock.now()))

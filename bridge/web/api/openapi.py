@@ -186,6 +186,7 @@ def _query_parameters(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             "name": name,
             "in": "query",
             "required": name in schema.get("required", ()),
+            "allowEmptyValue": name not in schema.get("required", ()),
             "description": field.get("description", ""),
             "schema": value,
             **({"examples": {"example": {"value": field["examples"][0]}}} if "examples" in field else {}),

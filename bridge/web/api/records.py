@@ -107,6 +107,7 @@ class AuditEntry(TypedDict):
     action: str
     target: str
     detail: dict[str, Any] | None
+    part_of: str | None
 
 
 @record(schema.events)

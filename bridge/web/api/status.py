@@ -10,6 +10,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from bridge.store.search import SearchResult, search
+from bridge.store.service_status import read_service_status
 from bridge.web.api.endpoint import Call, Resource
 from bridge.web.api.records import AuditEntry, DeliverySummary, EventSummary, PageOf, record
 from bridge.web.query_params import AuditQuery, RequiredText
@@ -93,6 +94,51 @@ def _found(result: SearchResult) -> dict[str, Any]:
 def get_stats(call: Call) -> Any:
     """Count deliveries by state, and unrouted events."""
     return call.service.stats()
+
+
+@record()
+class Worker(TypedDict):
+    """A process that carries out deliveries."""
+
+    id: str
+    host: str
+    version: str
+    started_at: datetime
+    last_heartbeat_at: datetime
+    is_alive: bool
+
+
+@record()
+class ServiceStatusRecord(TypedDict):
+    """The processes, the database and what the service receives."""
+
+    workers: list[Worker]
+    database: str
+    """Kind and version."""
+    size: int
+    """Bytes of the database."""
+    disk_free: int | None
+    """Free bytes where SQLite stores the file. Null for PostgreSQL."""
+    revision: str | None
+    """Version of the schema."""
+    newest_revision: str
+    """The version of the schema that this process expects."""
+    clock_difference: float
+    """Seconds that the clock of the database is ahead of this process's."""
+    received: dict[str, int]
+    """`event`, or the reason of a rejection: number in the last 24 hours."""
+    last_event_at: datetime | None
+    oldest_event_at: datetime | None
+    unrouted: int
+    oldest_unrouted: datetime | None
+    oldest_due: datetime | None
+    """When the oldest delivery became due that no pause holds back."""
+
+
+@STATUS.get("/status", response=ServiceStatusRecord)
+def show_status(call: Call) -> Any:
+    """Show the processes, the database and what the service receives."""
+    return read_service_status(call.database)
 
 
 @STATUS.get("/audit", response=PageOf[AuditEntry])
