@@ -77,6 +77,7 @@ def build_receiver(service: Service, worker_metrics: MetricsOfWorker | None = No
         links=ProviderLinks(service.accounts.get),
         erase_keys=[key.encode() for key in settings.secret_keys],
         allowlist=settings.bridge_recipient_allowlist,
+        retention=settings.bridge_retention,
         trial=TrialProcess(environment()),
         accounts=ServerAccounts(service.accounts.get, lambda: rules.current, environment()),
     )

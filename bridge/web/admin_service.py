@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -78,6 +78,8 @@ class AdminService:
     """The values of BRIDGE_SECRET_KEY, with which the opt-outs of erased contacts are kept."""
     allowlist: Collection[str] = ()
     """BRIDGE_RECIPIENT_ALLOWLIST: if it is not empty, only these recipients get messages."""
+    retention: timedelta | None = None
+    """BRIDGE_RETENTION."""
     links: ProviderLinks = field(default_factory=ProviderLinks)
     """Links to the providers of this process's connections."""
     trial: RulesTrial | None = None

@@ -34,9 +34,8 @@ _HTTP_ERRORS: Final = {
     404: ("Not found", "This page does not exist."),
     405: (
         "Not possible",
-        "This address is for an action. Open the page that has its button, and start it there.",
+        "This address does not accept this kind of request. Open the page, and start the action there.",
     ),
-    413: ("Too large", "The form contains too much. Nothing was changed."),
 }
 """Title and text of the error page for some statuses."""
 

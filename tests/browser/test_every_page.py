@@ -38,9 +38,9 @@ MARKUP = """
   buttons: [...document.querySelectorAll("main :is(button, summary)")]
     .filter(element => !element.closest(".numbers"))
     .map(element => element.ariaLabel || element.innerText.trim()),
-  // The other cells of its row say what a link in a table is about.
-  links: [...document.querySelectorAll("main a:not(td a)")]
-    .map(link => [link.ariaLabel || link.innerText.trim(), link.href]),
+  // The rest of the row or item says what a link in a table or list is about.
+  links: [...document.querySelectorAll("main a:not(td a, li a)")]
+    .map(link => [link.ariaLabel || link.textContent.trim(), link.href]),
 })
 """
 
