@@ -372,7 +372,7 @@ def _store(database: Database, report: ReconcileReport, default_country: str | N
         try:
             event = read_event(raw, database.clock.now(), default_country)
         except SignedRequestRejected as error:
-            report.notes.append(f"{call.id} is no valid event: {error.detail}")
+            report.notes.append(f"{call.id} is not a valid event: {error.detail}")
             continue
         [result] = store_events(database, [IncomingEvent(event, raw, reconciled=True)])
         if result == "unavailable":

@@ -101,7 +101,7 @@ def run_trial(request: Mapping[str, Any], environ: Mapping[str, str]) -> dict[st
 def _rules_without_settings(
     loaded: LoadResult, files: list[Any], path: str, registry: Registry
 ) -> Rules | None:
-    """Return rules that are only unusable because a connection is not set up: they can be tried all the same."""
+    """Return rules that are only unusable because a connection is not set up: they can be tried anyway."""
     from bridge.rules.load import load
 
     if any(item.level == "error" and item.connection is None for item in loaded.diagnostics):

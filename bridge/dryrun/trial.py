@@ -1,6 +1,6 @@
 """Trial of changed rules for the dashboard: their errors, their plan over stored events, or the forecast of one event.
 
-A plan here is bounded, because somebody waits for the page: the newest events only, within a few seconds. `bridge plan`
+A plan here is bounded, because a person waits for the page: the newest events only, within a few seconds. `bridge plan`
 has no limits. Nothing is stored and nothing is sent. Every result is plain data, since a trial runs in a process of its
 own (`bridge.cli.rules_trial`).
 """
@@ -43,7 +43,7 @@ class TooSlow(Exception):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PartialPlan:
     """A plan, and on how many events it rests."""
 
     plan: Plan
@@ -59,10 +59,10 @@ def compare(
     allowlist: Collection[str] = (),
     seconds: float = MAX_SECONDS,
     clock: Callable[[], float] = uptime,
-) -> Comparison:
+) -> PartialPlan:
     """Compare two versions of the rules over as many of these events as the time allows. Raise TooSlow if none.
 
-    `events` are in order of receipt. If there are too many, the newest are compared.
+    `events` are in the order in which they were received. If there are too many, the newest are compared.
     """
     deadline = clock() + seconds
 
@@ -70,11 +70,11 @@ def compare(
         if clock() > deadline:
             raise TooSlow
 
-    def run(size: int) -> Comparison:
+    def run(size: int) -> PartialPlan:
         newest = events[len(events) - size :]
         result = plan(old, new, newest, allowlist=allowlist, on_event=check_time)
         check_time()
-        return Comparison(result, len(newest))
+        return PartialPlan(result, len(newest))
 
     started = clock()
     first = run(min(_PROBE, len(events)))
@@ -90,7 +90,7 @@ def compare(
         return first
 
 
-def plan_json(comparison: Comparison, stored: int, *, is_capped: bool, samples: int = 3) -> dict[str, Any]:
+def plan_json(comparison: PartialPlan, stored: int, *, is_capped: bool, samples: int = 3) -> dict[str, Any]:
     """Return a comparison as plain data. `stored` events are in the period; more, if the number is capped."""
     result = comparison.plan
     differences = [sample_json(item) for item in result.samples(samples)[:MAX_SAMPLES]]
@@ -138,7 +138,7 @@ def sample_event(
 ) -> Event:
     """Return the sample of an event type as if it came in now, with these fields of its body. Raise InvalidEvent."""
     if event_type not in EVENT_TYPES:
-        raise InvalidEvent(f"`{event_type[:80]}` is no event type: {', '.join(EVENT_TYPES)}")
+        raise InvalidEvent(f"`{event_type[:80]}` is not an event type: {', '.join(EVENT_TYPES)}")
     return changed_event(
         json.dumps(refresh_sample(sample(event_type), now)).encode(), changes, now, default_country
     )

@@ -1,4 +1,4 @@
-"""The newest events of a period with their bodies, for a plan that somebody waits for."""
+"""The newest events of a period with their bodies, for a plan that a person waits for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class NewestEvents:
     """The newest events of a period whose bodies are kept."""
 
     events: list[Event]
-    """In order of receipt."""
+    """The oldest first."""
     total: int
     """All events of the period, also those without a body; at most MAX_COUNT."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, or_, select, text, update
 
 from bridge.events import CALL_EVENTS, Event
 from bridge.store import schema
@@ -27,6 +27,8 @@ MAX_COMPARED: Final = 1000
 MAX_STORED: Final = 100_000
 """Stored events that calls are compared with."""
 _TABLE = schema.events
+_IS_RECONCILED = text("events.reconciled")
+"""Literal, so that the partial index with this condition is used."""
 _COLUMNS = (*_TABLE.c["id", "dedupe_key", "received_at", "type", "conversation_id", "body", "routed_at"],)
 
 
@@ -131,14 +133,17 @@ def _reconciled(
     database: Database, conn: Connection, calls: Iterable[Event], now: datetime
 ) -> dict[str, tuple[CallIdentity, bool]]:
     """Return the reconciled events that these may be about, each with whether it has been routed."""
-    phones = {call.contact.phone for call in calls} - {None}
-    query = (
-        select(*_COLUMNS)
-        .where(_TABLE.c.reconciled, _TABLE.c.received_at >= now - COMPARED_FOR)
-        .where(or_(_TABLE.c.phone.in_(phones), _TABLE.c.phone.is_(None)), _TABLE.c.duplicate_of.is_(None))
+    recent = (
+        select(_TABLE.c.id, _TABLE.c.phone)
+        .where(_IS_RECONCILED, _TABLE.c.received_at >= now - COMPARED_FOR, _TABLE.c.duplicate_of.is_(None))
         .order_by(_TABLE.c.received_at.desc())
         .limit(MAX_COMPARED)
     )
+    phones = {call.contact.phone for call in calls} | {None}
+    candidates = [row.id for row in conn.execute(recent) if row.phone in phones]
+    if not candidates:
+        return {}
+    query = select(*_COLUMNS).where(_TABLE.c.id.in_(candidates))
     return {
         row.id: (CallIdentity.of(event_from_row(row, database.default_country)), row.routed_at is not None)
         for row in conn.execute(query)
@@ -170,7 +175,7 @@ def _original(database: Database, conn: Connection, event: Event, identity: Call
     query = (
         select(*_COLUMNS)
         .where(same, _TABLE.c.type == event.type, _TABLE.c.id != event.id, _TABLE.c.duplicate_of.is_(None))
-        .where(_TABLE.c.reconciled.is_(False))
+        .where(text("NOT events.reconciled"))
         .limit(MAX_COMPARED)
     )
     rows = conn.execute(query).all()

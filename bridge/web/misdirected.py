@@ -21,7 +21,7 @@ def is_webhook(path: str) -> bool:
 
 
 def is_misdirected(scope: Scope) -> bool:
-    """Return whether a request to another path has Heppu's signature header, and is no callback of a provider."""
+    """Return whether a request to another path has Heppu's signature header, unless it is a callback of a provider."""
     if scope["method"] != "POST" or not any(name == _SIGNATURE for name, _ in scope["headers"]):
         return False
     segments = scope["path"].strip("/").split("/")

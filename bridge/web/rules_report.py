@@ -39,7 +39,7 @@ def rules_report(service: AdminService) -> dict[str, Any]:
         "load_error": service.rules.load_error,
         "diagnostics": diagnostics(service.rules),
         "policy": policy_in_words(rules),
-        "counted_since": activity.slots[0],
+        "counted_from": activity.slots[0],
         "uncounted_hours": activity.uncounted_hours,
         "rules": [
             _rule(rule, activity, waiting.get(rule.name, 0), fired_at.get(rule.name)) for rule in rules.rules
@@ -104,7 +104,7 @@ def rule_report(service: AdminService, name: str) -> dict[str, Any]:
         waiting_by_rule(database).get(name, 0),
         last_fired(database, [name]).get(name),
     ) | {
-        "counted_since": activity.slots[0],
+        "counted_from": activity.slots[0],
         "uncounted_hours": activity.uncounted_hours,
         "source": {"file": source.file, "first_line": source.first_line, "lines": list(source.lines)},
         "misses": misses(service, rule),

@@ -46,7 +46,7 @@ class RuleDiagnostic(TypedDict):
 
 
 @record()
-class RuleNumbers(TypedDict):
+class RuleCounts(TypedDict):
     """What a rule did. `fired` counts events, the others count deliveries that finished."""
 
     fired: int
@@ -76,8 +76,8 @@ class ActiveRule(TypedDict):
     shadow: bool
     waiting: int
     """Deliveries that wait for their next attempt."""
-    counts: RuleNumbers
-    """What it did since `counted_since`."""
+    counts: RuleCounts
+    """What it did since `counted_from`."""
     last_fired_at: datetime | None
 
 
@@ -108,7 +108,7 @@ class RulesReport(TypedDict):
     diagnostics: list[RuleDiagnostic]
     policy: list[str]
     """What applies to every message, in words."""
-    counted_since: datetime
+    counted_from: datetime
     """Start of the period of `counts`."""
     uncounted_hours: int
     """Hours of the period that a worker has not counted yet, for example after an upgrade."""
@@ -156,7 +156,7 @@ class RuleTestName(TypedDict):
 class RuleDetails(ActiveRule):
     """One active rule."""
 
-    counted_since: datetime
+    counted_from: datetime
     uncounted_hours: int
     source: RuleLines
     misses: RuleMisses

@@ -60,7 +60,7 @@ class ExplainEvent(Parameters):
 
 
 @record()
-class CheckResult(TypedDict):
+class RulesCheckResult(TypedDict):
     """The problems of a changed rules file."""
 
     ok: bool
@@ -71,7 +71,7 @@ class CheckResult(TypedDict):
 
 
 @record()
-class PlanResult(CheckResult):
+class RulesPlanResult(RulesCheckResult):
     """The problems of a changed rules file, and the deliveries that would be different."""
 
     plan: dict[str, Any] | None
@@ -79,20 +79,20 @@ class PlanResult(CheckResult):
 
 
 @record()
-class ForecastResult(CheckResult):
+class RulesForecastResult(RulesCheckResult):
     """The problems of the rules, and what they would do with an event."""
 
     forecast: dict[str, Any] | None
     """The forecast, as `bridge explain --json` prints it. Null if the file has errors."""
 
 
-@TRIALS.post("/rules/check", response=CheckResult, errors=_TRIAL_ERRORS, max_body=MAX_BODY)
+@TRIALS.post("/rules/check", response=RulesCheckResult, errors=_TRIAL_ERRORS, max_body=MAX_BODY)
 def check_rules(call: Call, body: CheckRules) -> Any:
     """Check a changed rules file. Stores nothing."""
     return _try(call, {"mode": "check", "files": _files(call, body.file, body.text)})
 
 
-@TRIALS.post("/rules/plan", response=PlanResult, errors=_TRIAL_ERRORS, max_body=MAX_BODY)
+@TRIALS.post("/rules/plan", response=RulesPlanResult, errors=_TRIAL_ERRORS, max_body=MAX_BODY)
 def plan_rules(call: Call, body: PlanRules) -> Any:
     """Compare a changed rules file with the active rules over stored events. Stores and sends nothing.
 
@@ -104,7 +104,7 @@ def plan_rules(call: Call, body: PlanRules) -> Any:
     return {"plan": None} | _try(call, request | {"files": _files(call, body.file, body.text)})
 
 
-@TRIALS.post("/rules/explain", response=ForecastResult, errors=_TRIAL_ERRORS, max_body=MAX_BODY)
+@TRIALS.post("/rules/explain", response=RulesForecastResult, errors=_TRIAL_ERRORS, max_body=MAX_BODY)
 def explain_event(call: Call, body: ExplainEvent) -> Any:
     """Say what the rules would do with an event. Stores and sends nothing."""
     rules = call.service.rules.current

@@ -56,7 +56,7 @@ class _Input:
 
 
 @dataclass(frozen=True)
-class Total:
+class PlanTotal:
     """A row of the totals: a number under the active rules and under the changed ones."""
 
     name: str
@@ -216,7 +216,7 @@ def _counts(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _totals(plan: Mapping[str, Any]) -> list[Total]:
+def _totals(plan: Mapping[str, Any]) -> list[PlanTotal]:
     """Return the totals that at least one of the two versions has."""
     old, new = plan["old"], plan["new"]
     rows = [("Deliveries", old["deliveries"], new["deliveries"])]
@@ -232,7 +232,7 @@ def _totals(plan: Mapping[str, Any]) -> list[Total]:
     for name in sorted({*old["stopped"], *new["stopped"]}):
         rows.append((f"Waiting: {name} paused by caps.total", *_pair(old, new, "stopped", name)))
     rows.append(("Failed: cannot be rendered", old["broken"], new["broken"]))
-    return [Total(*row) for row in rows if row[1] or row[2]]
+    return [PlanTotal(*row) for row in rows if row[1] or row[2]]
 
 
 def _pair(old: Mapping[str, Any], new: Mapping[str, Any], group: str, name: str) -> tuple[int, int]:
