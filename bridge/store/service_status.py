@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import func, literal, select, text
@@ -72,6 +73,12 @@ class ServiceStatus:
         return record
 
 
+def _file_size(file: Path) -> int:
+    """Return the bytes of a SQLite database with its log."""
+    log = file.with_name(f"{file.name}-wal")
+    return file.stat().st_size + (log.stat().st_size if log.exists() else 0)
+
+
 def read_service_status(database: Database) -> ServiceStatus:
     """Return the status now. Raise StoreUnavailable."""
     gauges = read_gauges(database)
@@ -107,7 +114,7 @@ def read_service_status(database: Database) -> ServiceStatus:
     return ServiceStatus(
         workers=alive,
         database=f"{'SQLite' if database.is_sqlite else 'PostgreSQL'} {version}",
-        size=database_size(database) if file is None else file.stat().st_size,
+        size=database_size(database) if file is None else _file_size(file),
         disk_free=None if file is None else shutil.disk_usage(file.resolve().parent).free,
         revision=current_revision(database),
         newest_revision=newest_revision(),

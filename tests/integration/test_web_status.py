@@ -16,6 +16,7 @@ from bridge.store.workers import record_heartbeat
 from bridge.web.dashboard.status import format_bytes
 from tests.integration.dashboard_site import NAMED_TOKEN, READ_TOKEN, Site, running_site
 from tests.integration.engine import Engine
+from tests.integration.query_plans import query_plans
 from tests.integration.test_dashboard import ParsedPage, get_page
 
 
@@ -190,3 +191,21 @@ def test_unexpected_error_is_a_page_with_navigation(
     assert response.status_code == 500
     assert "Audit log" in ParsedPage(response).text
     assert "ZeroDivisionError" not in response.text
+
+
+def test_pages_of_the_frame_read_no_whole_table(site: Site, browser: httpx.Client) -> None:
+    steps = query_plans(site.database)
+    for path in ("/status", "/stop", "/start", "/audit", "/audit?actor=ada", "/settings"):
+        get_page(browser, path)
+    large = ("events", "deliveries", "attempts", "rejected_requests", "audit_log")
+    scans = {step for step in steps if step.startswith(tuple(f"SCAN {table}" for table in large))}
+    # Waiting and running deliveries are counted up to a limit, from indexes that have no others. The audit log and the
+    # newest events are read in the order of an index, up to a limit.
+    bounded = (
+        "deliveries_due",
+        "deliveries_lease",
+        "sqlite_autoindex_audit_log",
+        "events_received",
+        "events_unrouted",
+    )
+    assert {step for step in scans if not any(index in step for index in bounded)} == set()
