@@ -14,6 +14,7 @@ import httpx
 from bridge.cli.accounts import connections_used_by
 from bridge.cli.bootstrap import connectors_folder, registry_for
 from bridge.cli.data_age import outdated_data
+from bridge.cli.db import unverified_host
 from bridge.cli.file_permissions import exposed_secrets, group_writable_connectors
 from bridge.cli.output import echo, pluralize, print_json, print_status, result_line
 from bridge.cli.rules_source import rules_path
@@ -56,6 +57,8 @@ class CheckReport:
     permissions: Sequence[str]
     """Warnings about files that other users of this machine can read or write."""
     outdated_data: Sequence[str]
+    unverified_database_host: str | None
+    """The host of PostgreSQL, if its certificate is not verified."""
     service: Mapping[str, Any] | None
     """The service's record of its rules; None without `--deployed`."""
 
@@ -103,6 +106,7 @@ class CheckReport:
             "file_permissions": self.permissions,
             "weak_secrets": self.settings.weak_secrets,
             "outdated_data": self.outdated_data,
+            "unverified_database_host": self.unverified_database_host,
             "deployed": None if self.service is None else {**self.service, "same": self.service_is_current},
         }
 
@@ -121,6 +125,11 @@ class CheckReport:
             echo(f"file permissions: {warning}")
         for advice in self.outdated_data:
             echo(f"outdated data: {advice}")
+        if self.unverified_database_host:
+            echo(
+                f"unverified database: {self.unverified_database_host} could be replaced by another server; add "
+                "?sslmode=verify-full&sslrootcert=/path/of/ca.pem to BRIDGE_DATABASE_URL"
+            )
         for account in self.accounts:
             echo(result_line(account.ok, account.connection, account.text))
         if self.heppu is not None:
@@ -164,6 +173,7 @@ def check(file: Path | None, *, online: bool, deployed: bool) -> CheckReport:
         unrecognized_variables(environ, variables),
         _permissions(environ, variables, connectors_folder(path, settings)),
         outdated_data(datetime.now(UTC)),
+        unverified_host(settings.bridge_database_url, environ),
         _fetch_deployed_rules(settings) if deployed else None,
     )  # fmt: skip
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from bridge.connector.egress import is_loopback
 from bridge.errors import ConfigError, StoreUnavailable
 from bridge.settings import Settings
 from bridge.store.database import Database
@@ -66,11 +68,27 @@ def sqlite_path(url: str) -> Path | None:
     return Path(str(parsed.database))
 
 
+def unverified_host(url: str, environ: Mapping[str, str]) -> str | None:
+    """Return a host of PostgreSQL whose certificate is not verified, so that another server could take its place."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return None
+    if (parsed.query.get("sslmode") or environ.get("PGSSLMODE")) == "verify-full":
+        return None
+    option = parsed.query.get("host") or environ.get("PGHOST") or ()
+    hosts = [parsed.host] if parsed.host else [option] if isinstance(option, str) else option
+    names = (re.sub(r":\d+$", "", name) for host in hosts for name in host.split(","))
+    return next((name for name in names if name and not name.startswith("/") and not is_loopback(name)), None)
+
+
 @contextmanager
 def open_store(settings: Settings) -> Iterator[Database]:
     """Open the service's database for a command. Raise ConfigError if it does not exist yet."""
     database = Database(
-        settings.bridge_database_url, pool_size=2, default_country=settings.bridge_default_country
+        settings.bridge_database_url,
+        pool_size=2,
+        default_country=settings.bridge_default_country,
+        drop_fields=settings.bridge_drop_fields,
     )
     try:
         path = sqlite_path(settings.bridge_database_url)

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bridge.store.database import ALL_TOPICS, CHANNEL, EVENTS_TOPIC, Database, encode_topics
+from bridge.store.postgres_engine import is_pooled
 from bridge.telemetry import log
 
 if TYPE_CHECKING:
     import psycopg  # at run time only with PostgreSQL, because the import takes 100 ms
 
+POOLED_INTERVAL = 1.0
+"""Seconds between two looks at everything if notifications do not arrive, because a pooler is in between."""
 _RECONNECT_DELAY = 1.0
 """Seconds until another connection is tried."""
 
@@ -63,7 +66,9 @@ class ChangeNotifier:
         logged = False
         while not self._stopping.is_set():
             try:
-                with psycopg.connect(autocommit=True, **self._database.driver_arguments()) as conn:
+                with psycopg.connect(
+                    autocommit=True, prepare_threshold=None, **self._database.driver_arguments()
+                ) as conn:
                     logged = False
                     work(conn)
             except psycopg.Error as error:
@@ -75,6 +80,11 @@ class ChangeNotifier:
                 self._stopping.wait(_RECONNECT_DELAY)
 
     def _listen(self, conn: psycopg.Connection) -> None:
+        if is_pooled(conn):
+            log.info("notifications do not pass the pooler, polling", seconds=POOLED_INTERVAL)
+            while not self._stopping.wait(POOLED_INTERVAL):
+                self._database.notify_local(frozenset([EVENTS_TOPIC, ALL_TOPICS]))
+            return
         conn.execute(f"LISTEN {CHANNEL}")
         # Notifications sent before this connection existed were missed.
         self._database.notify_local(frozenset([EVENTS_TOPIC, ALL_TOPICS]))
@@ -86,7 +96,6 @@ class ChangeNotifier:
     def _send(self, conn: psycopg.Connection) -> None:
         import psycopg
 
-        conn.execute("SET synchronous_commit = off")  # a notification need not survive a crash
         self._sender_pid = conn.info.backend_pid
         while True:
             with self._changed:
@@ -96,7 +105,12 @@ class ChangeNotifier:
                     self._changed.wait()
                 topics, self._unsent = self._unsent, set()
             try:
-                conn.execute("SELECT pg_notify(%s, %s)", [CHANNEL, encode_topics(topics)])
+                # A notification need not survive a crash. This is for its transaction only: behind a pooler, the next
+                # transaction of the session is another client's.
+                conn.execute(
+                    "SELECT set_config('synchronous_commit', 'off', true), pg_notify(%s, %s)",
+                    [CHANNEL, encode_topics(topics)],
+                )
             except psycopg.Error:
                 self._enqueue(frozenset(topics))
                 raise
