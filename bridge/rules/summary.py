@@ -16,7 +16,7 @@ from bridge.rules.yaml import lines_of
 
 MAX_LINES: Final = 200
 """Lines of a rule that are shown."""
-_CHANNELS: Final[Mapping[str, str]] = {
+_CHANNELS: Final[Mapping[Channel, str]] = {
     "sms": "texts", "whatsapp": "WhatsApp messages", "email": "emails", "call": "calls",
 }  # fmt: skip
 
@@ -39,7 +39,7 @@ def policy_in_words(rules: Rules) -> list[str]:
     return [*parts, f"alerts by {', '.join(uses)}" if uses else "no alerts"]
 
 
-def _merged(texts: Mapping[str, str]) -> list[str]:
+def _merged(texts: Mapping[Channel, str]) -> list[str]:
     """Return each text with its channels, or without them if it is that of all channels."""
     if len(set(texts.values())) == 1:
         return [f"{next(iter(texts.values()))}, in the recipient's local time"]

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from bridge.cli import heppu_reconcile
+from bridge.cli import app, heppu_reconcile
+from bridge.cli.heppu_check import check_heppu
 from bridge.cli.heppu_reconcile import ReconcileReport, reconcile
+from bridge.cli.heppu_webhooks import heppu_api
 from bridge.connector.discovery import Registry
 from bridge.errors import BridgeError, ConfigError
 from bridge.events import HEPPU_EVENTS, Event
@@ -25,8 +28,12 @@ from bridge.store.audit_log import list_audit_entries
 from bridge.store.database import Database
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.migrate import upgrade
+from bridge.store.newest_events import newest_events
 from bridge.store.queries import list_events, show_event
+from bridge.store.reconciliation import stored_calls
 from bridge.store.routing import route_unrouted
+from bridge.store.rule_stats import last_fired, newest_traces
+from bridge.store.rule_versions import list_versions, show_version, version_use
 
 PHONE, OTHER = "+12125550167", "+14155550188"
 AGENT = "3f0c6f0e-8a57-4a53-9c7e-5b2b7c1f6a10"
@@ -164,6 +171,60 @@ def test_rate_limit_is_waited_for(store: Database, sandbox: RunningSandbox) -> N
     with pytest.raises(BridgeError, match="Heppu answered 429"):
         run()
     assert len(waits) == 3
+
+
+def test_command_prints_what_is_missing_and_stored(store: Database, sandbox: RunningSandbox) -> None:
+    add_calls(sandbox, store, 30)
+    found = CliRunner().invoke(app, ["heppu", "reconcile"])
+    assert found.exit_code == 1
+    assert "call.busy  outbound  +121***67  call_30_0  missing" in found.stdout
+    assert "1 call without an event: `bridge heppu reconcile --apply` stores them." in found.stdout
+    stored = CliRunner().invoke(app, ["heppu", "reconcile", "--apply", "--json"])
+    assert stored.exit_code == 0
+    [item] = json.loads(stored.stdout)["items"]
+    assert (item["result"], item["event_id"]) == ("stored", list_events(store).items[0]["id"])
+    assert "No call is missing." in CliRunner().invoke(app, ["heppu", "reconcile"]).stdout
+    shown = CliRunner().invoke(app, ["show", item["event_id"]]).stdout
+    assert "reconciled: made from a call at Heppu" in shown
+    assert CliRunner().invoke(app, ["heppu", "reconcile", "--since", "1m"]).exit_code != 0
+
+
+def test_webhooks_are_checked_online(store: Database, sandbox: RunningSandbox) -> None:
+    public_url = "https://bridge.example.com"
+    assert check_heppu(RULES, None).skipped == "set BRIDGE_PUBLIC_URL to the public URL of this service"
+    [nothing] = check_heppu(RULES, public_url).findings
+    assert nothing.fix == "bridge heppu webhooks create"
+    with heppu_api() as (api, _):
+        api.create_webhook(f"{public_url}/webhooks/heppu", ["call.busy"], "s" * 20)
+    found = check_heppu(RULES, public_url)
+    assert (found.ok, found.to_json()["findings"][1]["text"]) == (
+        False,
+        "call.completed is not sent, but log needs it",
+    )
+    sandbox.fault("heppu", path="/api/v1/webhooks", status=500)
+    [failed] = check_heppu(RULES, public_url).findings
+    assert failed.text.startswith("the webhooks cannot be listed: Heppu answered 500")
+
+
+def test_stored_calls_and_newest_events(database: Database) -> None:
+    original, made = bodies(database)
+    ids = [store_event(database, original), store_event(database, made, reconciled=True)]
+    since = database.clock.now() - timedelta(hours=1)
+    calls = stored_calls(database, since)
+    assert {call.conversation_id for call in calls} == {original["conversationId"], "call_1"}
+    assert calls[0].may_be(calls[1])
+    newest = newest_events(database, since, limit=1, max_bytes=10**6)
+    assert ([event.id for event in newest.events], newest.total, newest.is_capped) == ([ids[1]], 2, False)
+    assert newest_events(database, since, limit=5, max_bytes=1).events == []
+    assert newest_events(database, database.clock.now() + timedelta(hours=1), limit=5, max_bytes=1).total == 0
+    route_all(database)
+    [version], next_cursor = list_versions(database, limit=1)
+    assert (version["hash"], next_cursor, show_version(database, RULES.hash[:8]).text) == (
+        RULES.hash, None, RULES.text,
+    )  # fmt: skip
+    assert version_use(database)[RULES.hash].events == 2
+    assert set(last_fired(database, ["log", "nothing"])) == {"log"}
+    assert len(newest_traces(database, ["call.busy"])) == 2
 
 
 def bodies(database: Database, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
