@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from bridge.dropped_fields import dropped_path
 from bridge.errors import ConfigError
 from bridge.secret_settings import FILE_SUFFIX, AccessTokens, Secrets, is_secret, is_weak, read_secret_files
 from bridge.validation_messages import requirement
@@ -312,6 +313,7 @@ Recipients = Annotated[
     BeforeValidator(_split),
 ]
 Country = Annotated[str, AfterValidator(_check_country)]
+FieldPaths = Annotated[tuple[Annotated[str, AfterValidator(dropped_path)], ...], BeforeValidator(_split)]
 
 
 class Settings(EnvironmentModel):
@@ -371,6 +373,12 @@ class Settings(EnvironmentModel):
     """If set, only these phone numbers and email addresses receive messages."""
     bridge_retention: Duration = timedelta(days=30)
     """How long event bodies and the personal data of finished deliveries are kept."""
+    bridge_delete_after: Duration | None = None
+    """If set, finished events and deliveries are deleted after this time, for example `400d`; at least BRIDGE_RETENTION.
+    What recognizes duplicates is kept."""
+    bridge_drop_fields: FieldPaths = ()
+    """Fields of events that are never stored, as dotted paths of the body: `summary,metadata.contactName`. Rules do not
+    see them either."""
     bridge_require_tests: bool = False
     """If `true`, a rules file whose tests fail is not loaded, and the running rules stay in effect."""
     bridge_log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -395,6 +403,12 @@ class Settings(EnvironmentModel):
     def _require_proxies_of_auth_header(self) -> Self:
         if self.bridge_auth_header and not self.bridge_trusted_proxies:
             raise ValueError("BRIDGE_AUTH_HEADER needs BRIDGE_TRUSTED_PROXIES: nobody else is believed")
+        return self
+
+    @model_validator(mode="after")
+    def _require_retention_before_deletion(self) -> Self:
+        if self.bridge_delete_after is not None and self.bridge_delete_after < self.bridge_retention:
+            raise ValueError("BRIDGE_DELETE_AFTER must be at least BRIDGE_RETENTION")
         return self
 
     @classmethod

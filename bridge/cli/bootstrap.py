@@ -26,6 +26,7 @@ from bridge.store.database import Database
 from bridge.store.opt_outs import AddressHasher, hash_address
 from bridge.store.pg_notify import ChangeNotifier
 from bridge.telemetry.metrics import Metrics
+from bridge.telemetry.tracing import configure_tracing, flush_traces
 from bridge.unsubscribe_links import unsubscribe_link
 from bridge.worker.account import Accounts
 from bridge.worker.attempt import AttemptRunner
@@ -102,7 +103,8 @@ class Service:
         return clean
 
     def close(self) -> None:
-        """Close the database."""
+        """Export the traces that wait, and close the database."""
+        flush_traces()
         self.database.close()
 
 
@@ -120,6 +122,7 @@ def build_service(
     rules file has errors.
     """
     settings = Settings.load(environ)
+    configure_tracing(environ)
     configure_egress(settings)
     if role.receives and not (settings.heppu_webhook_secret or insecure):
         raise ConfigError(
@@ -127,7 +130,14 @@ def build_service(
             "webhook, or use --insecure to accept unsigned events"
         )
     registry = registry_for(settings.bridge_rules_file, settings)
-    database = Database(settings.bridge_database_url, clock, default_country=settings.bridge_default_country)
+    database = Database(
+        settings.bridge_database_url,
+        clock,
+        default_country=settings.bridge_default_country,
+        drop_fields=settings.bridge_drop_fields,
+    )
+    if settings.bridge_delete_after is not None:
+        database.has_deleted_events = True  # soon, by this process or another one
     try:
         opener = AccountOpener(database, registry, environ, required=role.needs_accounts)
 
@@ -178,7 +188,10 @@ def build_worker(
     link = unsubscribe_link(settings.bridge_public_url, settings.secret_keys)
     attempts = AttemptRunner(database, settings.bridge_public_url, link)
     limits = WorkerSettings(
-        settings.bridge_recipient_allowlist, settings.bridge_retention, address_hasher(settings)
+        settings.bridge_recipient_allowlist,
+        settings.bridge_retention,
+        address_hasher(settings),
+        settings.bridge_delete_after,
     )
     return Worker(database, rules, accounts, attempts, limits, metrics)
 

@@ -85,6 +85,7 @@ def backup(
     from bridge.errors import StoreUnavailable
     from bridge.settings import Settings, environment
     from bridge.store.audit_log import record_audit
+    from bridge.store.deletion import delete_rows
     from bridge.store.sqlite_backup import back_up
 
     settings = Settings.load(environment())
@@ -172,7 +173,7 @@ def prune(
     """Delete the content of old events and finished deliveries.
 
     `bridge serve` does this every hour. Unfinished deliveries and deliveries that need review are kept. Idempotency
-    keys are kept, so that no action runs twice. The recipient of a message is kept while a cap or a `once` counts it.
+    keys are kept, so that no action runs twice. With BRIDGE_DELETE_AFTER, rows that are older are deleted. The recipient of a message is kept while a cap or a `once` counts it.
     """
     from bridge.cli.arguments import parse_duration_option
     from bridge.cli.db import open_store
@@ -197,6 +198,7 @@ def prune(
                 err=True,
             )
         pruned = prune_store(database, retention, rules)
+        deleted = delete_rows(database, settings.bridge_delete_after, rules)
         with database.write() as connection:
             record_audit(
                 connection,
@@ -204,14 +206,14 @@ def prune(
                 current_operator(),
                 "prune",
                 ["finished work"],
-                vars(pruned),
+                vars(pruned) | {"deleted_rows": deleted},
             )
     render(
         Record(
-            vars(pruned),
+            vars(pruned) | {"deleted_rows": deleted},
             f"Pruned {pluralize(pruned.events, 'event')} and {pluralize(pruned.deliveries, 'delivery')}; deleted "
             f"{pluralize(pruned.rejected_requests, 'rejected request')} and "
-            f"{pluralize(pruned.cached_contacts, 'cached contact')}.",
+            f"{pluralize(pruned.cached_contacts, 'cached contact')} and {pluralize(deleted, 'row')} of finished work.",
         ),
         as_json,
     )

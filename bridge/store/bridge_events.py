@@ -17,7 +17,8 @@ from bridge.serialization import json_default
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert
 from bridge.store.database import EVENTS_TOPIC, Database
-from bridge.store.ingest import IncomingEvent, event_row, stored_ids
+from bridge.store.deleted_event_keys import remove_repeated
+from bridge.store.ingest import IncomingEvent, event_row, stored_ids, without_dropped_fields
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,18 @@ def insert_bridge_events(
     if not events:
         return []
     now = database.now(conn)
-    rows = [_row(event, now, database.default_country) for event in events]
+    rows = [_row(event, now, database) for event in events]
     inserted = bulk_insert(conn, schema.events, rows, "ON CONFLICT DO NOTHING")
     if inserted:
         database.publish(conn, [EVENTS_TOPIC])
-    if inserted == len(rows):
+    repeated = remove_repeated(database, conn, rows) if inserted else []
+    if inserted == len(rows) and not repeated:
         return list(events)
     ids = stored_ids(conn, rows)
     return [event for event, row in zip(events, rows, strict=True) if row["id"] in ids]
 
 
-def _row(event: BridgeEvent, now: datetime, default_country: str | None) -> dict[str, object]:
+def _row(event: BridgeEvent, now: datetime, database: Database) -> dict[str, object]:
     fields = {
         **event.body,
         "event": event.type,
@@ -62,7 +64,10 @@ def _row(event: BridgeEvent, now: datetime, default_country: str | None) -> dict
         "webhookId": event.dedupe_key,
     }
     body = json.dumps(fields, default=json_default).encode()
-    parsed = Event(parse_body(body), event.dedupe_key, now, new_id("evt"), default_country)
-    row = event_row(IncomingEvent(parsed, body))
+    parsed = Event(parse_body(body), event.dedupe_key, now, new_id("evt"), database.default_country)
+    incoming = IncomingEvent(parsed, body)
+    if database.dropped_fields is not None:
+        incoming = without_dropped_fields(incoming, database.dropped_fields)
+    row = event_row(incoming)
     # Two texts of one conversation may arrive in the same instant.
     return {**row, "fallback_dedupe_key": None}

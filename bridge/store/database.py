@@ -7,7 +7,7 @@ decisions that must not be made twice concurrently are serialized with advisory 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from bridge.clock import Clock
+from bridge.dropped_fields import DroppedFields
 from bridge.errors import ConfigError, StoreUnavailable
 from bridge.store.driver_errors import translate_errors
 from bridge.store.event_cache import EventCache
@@ -53,10 +54,15 @@ class Database:
         clock: Clock | None = None,
         pool_size: int = 8,
         default_country: str | None = None,
+        drop_fields: Sequence[str] = (),
     ) -> None:
         self.clock = clock or Clock()
         self.default_country = default_country
         """The country whose national phone numbers are understood in events that are read (BRIDGE_DEFAULT_COUNTRY)."""
+        self.dropped_fields = DroppedFields(drop_fields) if drop_fields else None
+        """Removes the fields of events that are never stored (BRIDGE_DROP_FIELDS)."""
+        self.has_deleted_events: bool | None = None
+        """Whether events were deleted, whose duplicates have to be recognized (BRIDGE_DELETE_AFTER). None: not known."""
         self.url = _driver_url(url)
         self.is_sqlite = self.url.startswith("sqlite")
         self.engine = _engine(self.url, pool_size)

@@ -161,6 +161,8 @@ def record_details(
     While a field is missing that may come later, the conversation is read again, until the deliveries have waited for
     `MAX_WAIT`. `problem` is why Heppu rejects the request, if it does: the deliveries are then sent without details.
     """
+    if details is not None and database.dropped_fields is not None:
+        details, _ = database.dropped_fields.remove(details)
     with database.write() as conn:
         now = database.now(conn)
         changed: Mapping[str, Any] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -17,12 +17,14 @@ from sqlalchemy import Connection, delete, func, or_, select, update
 
 from bridge.clock import uptime
 from bridge.contacts.address import address_key
+from bridge.dropped_fields import DroppedFields, encode
 from bridge.errors import StoreUnavailable
 from bridge.events import Event
 from bridge.ids import new_id
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert
 from bridge.store.database import EVENTS_TOPIC, Database
+from bridge.store.deleted_event_keys import remove_repeated
 from bridge.store.stalled_transactions import REQUEST_LIMIT
 
 IngestResult = Literal["stored", "duplicate", "conflict", "unavailable"]
@@ -46,6 +48,10 @@ class IncomingEvent:
     """An operator has decided that it is another event than the stored one with the same fallback key."""
     reconciled: bool = False
     """`bridge heppu reconcile` made it from a call, because no webhook had come."""
+    sha256: bytes | None = None
+    """SHA-256 of the body as received, if fields of it were dropped."""
+    dropped: Sequence[str] = ()
+    """The paths of these fields."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,8 @@ def _store_on_working_connection(database: Database, events: Sequence[IncomingEv
 
 
 def _store_batch(database: Database, events: Sequence[IncomingEvent]) -> list[IngestResult]:
+    if database.dropped_fields is not None:
+        events = [without_dropped_fields(incoming, database.dropped_fields) for incoming in events]
     rows = [event_row(incoming) for incoming in events]
     with database.write(limit=REQUEST_LIMIT) as conn:
         results: list[IngestResult] = ["stored"] * len(rows)
@@ -108,6 +116,8 @@ def _store_batch(database: Database, events: Sequence[IncomingEvent]) -> list[In
             _count_duplicates(
                 conn, [row for row, result in zip(rows, results, strict=True) if result == "duplicate"]
             )
+        for repeated in remove_repeated(database, conn, rows) if inserted else ():
+            results[next(index for index, row in enumerate(rows) if row["id"] == repeated)] = "duplicate"
         if inserted:
             database.publish(conn, [EVENTS_TOPIC])
     database.event_cache.add(
@@ -136,8 +146,24 @@ def event_row(incoming: IncomingEvent) -> dict[str, object]:
         "occurred_at": event.occurred_at,
         "received_at": event.received_at,
         "body": incoming.body,
-        "body_sha256": hashlib.sha256(incoming.body).digest(),
+        "body_sha256": incoming.sha256 or hashlib.sha256(incoming.body).digest(),
+        "dropped_fields": ",".join(incoming.dropped) or None,
     }
+
+
+def without_dropped_fields(incoming: IncomingEvent, fields: DroppedFields) -> IncomingEvent:
+    """Return an event as it is stored and routed: without these fields. The signature was checked with them."""
+    event = incoming.event
+    body, removed = fields.remove(event.body)
+    if not removed:
+        return incoming
+    return replace(
+        incoming,
+        event=Event(body, event.dedupe_key, event.received_at, event.id, event.default_country),
+        body=encode(body),
+        sha256=hashlib.sha256(incoming.body).digest(),
+        dropped=removed,
+    )
 
 
 def _unreadable_names(event: Event) -> str | None:
@@ -225,8 +251,11 @@ def record_rejected_request(conn: Connection, request: RejectedRequest) -> str:
 def record_rejected_requests(database: Database, requests: Sequence[RejectedRequest]) -> None:
     """Store rejected requests in one transaction, and delete the oldest ones if there are too many."""
     rejected_requests = schema.rejected_requests
+    fields = database.dropped_fields
     with database.write(limit=REQUEST_LIMIT) as conn:  # the service's stop waits for it
         for request in requests:
+            if fields is not None and request.body is not None:
+                request = replace(request, body=fields.remove_from_raw(request.body))
             record_rejected_request(conn, request)
         count = conn.execute(select(func.count()).select_from(rejected_requests)).scalar_one()
         oldest = requests[0].received_at - REJECTED_REQUEST_MAX_AGE

@@ -131,7 +131,7 @@ def _read_received(
     limit: int,
     cursor: str | None,
 ) -> Page:
-    """Return a page in the order of receipt, of the rows that meet `rest` among the next `EXAMINED_EVENTS`."""
+    """Return a page of the events as they were received, newest first: of the rows that meet `rest` among the next `EXAMINED_EVENTS`."""
     received_at, event_id = _EVENTS.c.received_at, _EVENTS.c.id
     if cursor is not None:
         position = conn.execute(select(received_at).where(event_id == cursor)).scalar_one_or_none()
@@ -226,6 +226,7 @@ def show_event(database: Database, event_id: str) -> dict[str, Any]:
         event["contact"] = asdict(parsed.contact)
         event["unreadable_fields"] = [asdict(item) for item in parsed.unreadable_fields]
         event["trace"] = json.loads(row.trace) if row.trace else None
+        event["dropped_fields"] = row.dropped_fields.split(",") if row.dropped_fields else []
         for name in ("body_sha256", "unreadable", "contact_name", "contact_sort_name"):
             del event[name]
         of_event = select(*schema.deliveries.c[DELIVERY_SUMMARY]).where(

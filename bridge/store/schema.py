@@ -106,6 +106,9 @@ events = Table(
                      "come.")),
     Column("duplicate_of", Text,
            info=_doc("The event about the same call that was routed instead of this one. Null: none.")),
+    Column("dropped_fields", Text,
+           info=_doc("Paths of the fields that the event had and that are never stored, separated by commas "
+                     "(BRIDGE_DROP_FIELDS). Null: none.")),
     Column("body_sha256", LargeBinary, nullable=False,
            info=_doc("SHA-256 of the body: distinguishes a duplicate from a conflict.")),
     Column("routed_at", Instant,
@@ -138,6 +141,15 @@ events = Table(
           postgresql_where=text("unreadable IS NOT NULL")),
     info=_doc("Accepted webhook events. A row is inserted once and later only marked as routed, pruned or "
               "erased."),
+)  # fmt: skip
+
+deleted_event_keys = Table(
+    "deleted_event_keys",
+    metadata,
+    Column("key_hash", LargeBinary, primary_key=True,
+           info=_doc("The first 16 bytes of the SHA-256 of a `dedupe_key` or `fallback_dedupe_key`.")),
+    info=_doc("The keys of deleted events (BRIDGE_DELETE_AFTER): a request with one of them is a duplicate."),
+    sqlite_with_rowid=False,
 )  # fmt: skip
 
 rules = Table(

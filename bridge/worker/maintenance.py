@@ -12,6 +12,7 @@ from bridge.errors import OutcomeUnknown
 from bridge.store.claim import LEASE
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.database import Database
+from bridge.store.deletion import delete_batch
 from bridge.store.history_upkeep import update_history
 from bridge.store.results import AttemptResult, find_expired_leases, record_results
 from bridge.store.retention import EMPTY, prune_batch
@@ -52,6 +53,7 @@ class Maintenance(BackgroundThread):
         give_up_overdue: Callable[[], None],
         metrics: Metrics,
         retention: timedelta,
+        delete_after: timedelta | None,
         worker_id: str,
     ) -> None:
         super().__init__("maintenance")
@@ -64,6 +66,7 @@ class Maintenance(BackgroundThread):
         self._give_up_overdue = give_up_overdue
         self._metrics = metrics
         self._retention = retention
+        self._delete_after = delete_after
         self._worker_id = worker_id
 
     def start(self) -> None:
@@ -89,12 +92,22 @@ class Maintenance(BackgroundThread):
                     self.explain_unclaimed()
                     next_explanation = uptime() + EXPLAIN_INTERVAL
                 if uptime() >= next_prune:
-                    pruned = prune_batch(self._database, self._retention, self._rules.current)
-                    if pruned == EMPTY:
+                    if not self._prune():
                         self._metrics.worker.pruned_at.set_to_current_time()
                         next_prune = uptime() + PRUNE_INTERVAL
-                    else:
-                        log.info("pruned data older than BRIDGE_RETENTION", **vars(pruned))
+
+    def _prune(self) -> bool:
+        """Prune and delete one batch; return whether there was anything."""
+        pruned = prune_batch(self._database, self._retention, self._rules.current)
+        if pruned != EMPTY:
+            log.info("pruned data older than BRIDGE_RETENTION", **vars(pruned))
+            return True
+        if self._delete_after is None:
+            return False
+        deleted = delete_batch(self._database, self._delete_after, self._rules.current)
+        if deleted:
+            log.info("deleted rows older than BRIDGE_DELETE_AFTER", rows=deleted)
+        return deleted > 0
 
     def explain_unclaimed(self) -> None:
         """Say of due deliveries that wait for a connection that no process has, that they do."""

@@ -48,6 +48,8 @@ class WorkerSettings:
     retention: timedelta = timedelta(days=30)
     hash_address: AddressHasher | None = None
     """See `bridge.store.policy_inputs.PolicyConfig`."""
+    delete_after: timedelta | None = None
+    """Age at which the rows of finished work are deleted; None: never."""
 
 
 class Worker:
@@ -102,6 +104,7 @@ class Worker:
             calls.give_up_overdue,
             metrics,
             settings.retention,
+            settings.delete_after,
             self.worker_id,
         )
 

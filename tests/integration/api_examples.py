@@ -73,6 +73,7 @@ EXAMPLES: Mapping[str, Callable[[Stored], Example]] = {
     "GET /api/overview": lambda _: Example(query={"span": "7d"}),
     "GET /api/search": lambda _: Example(query={"q": PHONE}),
     "POST /api/search": lambda _: Example(body={"q": "0167"}),
+    "GET /api/status": lambda _: Example(),
     "GET /api/stats": lambda _: Example(),
     "GET /api/audit": lambda _: Example(query={"limit": "5"}),
     "GET /api/events": lambda _: Example(query={"since": "7d", "limit": "3"}),
@@ -117,6 +118,7 @@ EXAMPLES: Mapping[str, Callable[[Stored], Example]] = {
     "GET /api/rules/{name}": lambda _: Example({"name": RULE}),
     "POST /api/rules/{name}/cancel": lambda _: Example({"name": RULE}, body={"rerender": True}),
     "GET /api/connections": lambda _: Example(),
+    "GET /api/connections/{name}": lambda _: _DESK,
     "POST /api/connections/{name}/pause": lambda _: Example(
         {"name": "desk"}, body={"reason": "a wrong text"}
     ),

@@ -34,7 +34,11 @@ SETTINGS = {
     "operations": [
         {  # valid items are stored although others are invalid
             "include-path": "/api/opt-outs",
-            "checks": {"negative_data_rejection": {"expected-statuses": [*REJECTED, "200"]}},
+            "checks": {
+                "negative_data_rejection": {"expected-statuses": [*REJECTED, "200"]},
+                # A channel must fit the kind of address.
+                "positive_data_acceptance": {"expected-statuses": [*ACCEPTED, "400"]},
+            },
         },
         {  # names of rules and files, and combinations of criteria, are beyond a schema
             "include-path-regex": "/api/(rules/(check|plan|explain)|deliveries/[a-z]+|events/.*/replay)$",

@@ -33,6 +33,7 @@ from bridge.web.validation import Parameters
 CONTACTS = Resource(
     "Contacts", "One person over all events and deliveries. Addresses are never part of a URL."
 )
+_UNKNOWN = {404: "Nothing is stored about this contact."}
 
 
 class ContactReportBody(Parameters):
@@ -124,7 +125,7 @@ class EraseBody(ContactBody):
 
 
 @record()
-class OtherAddress(TypedDict):
+class LinkedAddress(TypedDict):
     """An address that occurs in events with one of the person's."""
 
     address: str
@@ -132,7 +133,7 @@ class OtherAddress(TypedDict):
 
 
 @record()
-class CrmRecord(TypedDict):
+class PersonRecord(TypedDict):
     """A record of a CRM that was found for the person."""
 
     connection: str
@@ -166,8 +167,8 @@ class Person(TypedDict):
     name: str | None
     other_names: list[str]
     addresses: list[str]
-    other_addresses: list[OtherAddress]
-    records: list[CrmRecord]
+    other_addresses: list[LinkedAddress]
+    records: list[PersonRecord]
     opt_outs: list[OwnOptOut]
     time_zones: list[str]
     """Where the person may be."""
@@ -242,7 +243,7 @@ def report_contact(call: Call, body: ContactReportBody) -> Any:
     return call.service.report_contact(body.contact, since=since, limit=body.limit, cursor=body.cursor)
 
 
-@CONTACTS.post("/contacts", response=Person)
+@CONTACTS.post("/contacts", response=Person, errors=_UNKNOWN)
 def find_person(call: Call, body: ContactBody) -> Any:
     """Get a person by an address or an event, and whether they may be contacted now.
 
@@ -266,14 +267,14 @@ def find_person(call: Call, body: ContactBody) -> Any:
     }
 
 
-@CONTACTS.post("/contacts/export", response=ContactData)
+@CONTACTS.post("/contacts/export", response=ContactData, errors=_UNKNOWN)
 def export_contact(call: Call, body: ContactBody) -> Any:
     """Get everything that is stored about a person, as `bridge contacts export` prints it."""
     addresses = addresses_of_person(call.database, body.contact)
     return json.loads("".join(export_json(call.database, addresses, call.service.hash_address)))
 
 
-@CONTACTS.post("/contacts/erase", response=ErasedContact)
+@CONTACTS.post("/contacts/erase", response=ErasedContact, errors=_UNKNOWN)
 def erase_contact(call: Call, body: EraseBody) -> Any:
     """Erase a person from every event and delivery. It cannot be undone."""
     addresses = addresses_of_person(call.database, body.contact)

@@ -63,6 +63,8 @@ class EventDetails(TypedDict):
     received_at: datetime
     routed_at: datetime | None
     rules_hash: str | None
+    dropped_fields: list[str]
+    """Paths of the fields that the event had and that are never stored (BRIDGE_DROP_FIELDS)."""
     body: dict[str, Any] | None
     """The body as received. Null once pruned or erased."""
     contact: Contact

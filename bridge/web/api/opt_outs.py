@@ -51,6 +51,7 @@ class OptOuts(Parameters):
                 {"required": ["address"], "not": {"required": ["items"]}},
                 {
                     "required": ["items"],
+                    "not": {"required": ["address"]},
                     "properties": {"channel": {"type": "null"}, "reason": {"type": "null"}},
                 },
             ]

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0015"
-down_revision = "0013"
+down_revision = "0014"
 
 _IS_RECONCILED = sa.text("reconciled")
 _IS_DUPLICATE = sa.text("duplicate_of IS NOT NULL")
