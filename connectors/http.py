@@ -283,6 +283,8 @@ def post(sender: Sender, params: PostParams, context: Context) -> Success:
     headers = sender.signature_headers(message_id, context.now, content) | {
         "Content-Type": "application/json"
     }
+    if context.traceparent:
+        headers["traceparent"] = context.traceparent
     with sender.post(sender.target_of(params.url), body, headers) as response:
         status = response.status_code
         if response.is_success:

@@ -68,7 +68,7 @@ class ServiceRunner:
         tune_gc()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._run())
-        self._service.database.close()
+        self._service.close()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

@@ -110,6 +110,8 @@ class Context:
     BRIDGE_PUBLIC_URL."""
     internal: bool = False
     """The recipient is a literal of the rules file: a message to the team, without unsubscribe link or quiet hours."""
+    traceparent: str | None = None
+    """Header by which a service of your own continues the trace of this attempt; None if traces are off."""
     ids_used_by_others: Callable[[Iterable[str]], Set[str]] | None = None
     """Return those of the given external IDs that belong to other deliveries of the connection.
 

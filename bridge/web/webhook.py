@@ -7,6 +7,7 @@ The receiver responds when the group is on disk.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,10 +31,11 @@ from bridge.signing import (
 from bridge.store.database import Database
 from bridge.store.ingest import (
     IncomingEvent,
+    IngestResult,
     RejectedRequest,
     record_rejected_requests,
 )
-from bridge.telemetry import log
+from bridge.telemetry import log, tracing
 from bridge.telemetry.metrics import WEBHOOK_STATUSES, Metrics
 from bridge.web.group_commit import GroupCommit
 from bridge.web.headers import PLAIN_HEADERS, RawHeaders
@@ -145,10 +147,10 @@ class Receiver:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request. An invalid request gets a 4xx response."""
         started_at = uptime()
-        await self._handle(scope, receive, send)
+        await self._handle(scope, receive, send, started_at)
         self._seconds.observe(uptime() - started_at)
 
-    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle(self, scope: Scope, receive: Receive, send: Send, started_at: float) -> None:
         if scope["method"] != "POST":
             await self._respond(send, 405, _ERRORS[405], ((b"allow", b"POST"),))
             return
@@ -177,7 +179,7 @@ class Receiver:
             return
         except ConnectionError:
             return
-        result = await self._group_commit.store(IncomingEvent(event, body))
+        result = await self._store(event, body, started_at)
         if result == "stored":
             self._report_undocumented_type(event.type)
             self._report_unreadable_fields(event)
@@ -192,6 +194,17 @@ class Receiver:
                     advice="not routed: same ID, different body; see `bridge rejected`",
                 )
             await self._respond(send, 200, _DUPLICATE, label=result)
+
+    async def _store(self, event: Event, body: bytes, started_at: float) -> IngestResult:
+        """Store an event whose request started at `started_at` (an `uptime`)."""
+        tracer = tracing.tracer()
+        if tracer is None:
+            return await self._group_commit.store(IncomingEvent(event, body))
+        store_started_at = time.time_ns()
+        request_started_at = store_started_at - int((uptime() - started_at) * 1e9)
+        result = await self._group_commit.store(IncomingEvent(event, body))
+        tracer.received(event.id, event.type, result, request_started_at, store_started_at, time.time_ns())
+        return result
 
     def _report_undocumented_type(self, event_type: str) -> None:
         """Log an event type that Heppu does not document, once per process."""

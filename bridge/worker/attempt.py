@@ -23,6 +23,7 @@ from bridge.store.database import Database
 from bridge.store.possible_duplicates import save_possible_duplicate
 from bridge.store.queries import external_ids_in_use
 from bridge.worker.account import Account
+from bridge.worker.attempt_traces import traceparent_of
 from bridge.worker.result_policy import NotStarted, UnsupportedByThisVersion, to_delivery_error
 
 CallResult = Success | Exception | None
@@ -119,6 +120,7 @@ class AttemptRunner:
                 public_url=self.public_url,
                 unsubscribe_url=link,
                 internal=internal,
+                traceparent=traceparent_of(claimed),
                 ids_used_by_others=lambda ids: external_ids_in_use(
                     self.database, delivery.connection, delivery.id, ids
                 ).union(delivery.options.undelivered_ids),

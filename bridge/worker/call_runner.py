@@ -16,6 +16,7 @@ from bridge.telemetry import log
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.account import Account, Accounts
 from bridge.worker.attempt import AttemptRunner, CallResult
+from bridge.worker.attempt_traces import trace_attempts
 from bridge.worker.clock_jumps import ClockJumpDetector
 from bridge.worker.in_flight import InFlight
 from bridge.worker.result_policy import (
@@ -132,6 +133,7 @@ class CallRunner:
             account.note_requests(requests)
         classified = self._classify(call, results, claimed_at)
         classified[0].extra_requests = requests - requests_per_call
+        trace_attempts(classified, uptime() - started_at)
         return classified
 
     def _observe_first_attempts(self, call: Call) -> None:

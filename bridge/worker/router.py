@@ -7,6 +7,7 @@ requests wait there, it yields the interpreter to them.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -23,7 +24,7 @@ from bridge.store.follow_ups import (
     has_pending_follow_ups,
 )
 from bridge.store.routing import route_unrouted
-from bridge.telemetry import log
+from bridge.telemetry import log, tracing
 from bridge.telemetry.metrics import ProcessMetrics
 from bridge.worker.background_thread import BackgroundThread
 from bridge.worker.rules_reloader import RulesFile
@@ -74,17 +75,17 @@ class Router(BackgroundThread):
     def run_once(self) -> int:
         """Route up to one batch of events and follow up on one batch of results; return how many were processed."""
         rules = self._rules.current
-        arrivals: list[datetime] = []
+        routings: list[tuple[Event, Routing]] = []
 
         def route_event(event: Event, now: datetime, history: History) -> Routing:
-            arrivals.append(event.received_at)
-            return route(event, rules, now, history)
+            routing = route(event, rules, now, history)
+            routings.append((event, routing))
+            return routing
 
+        started_at = time.time_ns()
         routed, failed_events = route_unrouted(self._database, rules, route_event, BATCH)
         if routed:
-            now = self._database.clock.now()
-            for arrived_at in arrivals:
-                self._seconds.observe(max(0.0, (now - arrived_at).total_seconds()))
+            self._observe(routings, rules.hash, started_at)
         for event_id in failed_events:
             log.error(
                 "routing failed unexpectedly",
@@ -92,6 +93,15 @@ class Router(BackgroundThread):
                 advice="`bridge show` names the rule; please report this bug",
             )
         return routed + (self._follow_up() if has_pending_follow_ups(self._database) else 0)
+
+    def _observe(self, routings: Sequence[tuple[Event, Routing]], rules_hash: str, started_at: int) -> None:
+        """Count how long events waited for their deliveries, and export their spans."""
+        now, tracer = self._database.clock.now(), tracing.tracer()
+        for event, routing in routings:
+            self._seconds.observe(max(0.0, (now - event.received_at).total_seconds()))
+            if tracer is not None:
+                fired = sum(trace.fired for trace in routing.traces)
+                tracer.routed(event.id, fired, len(routing.planned), rules_hash, started_at, time.time_ns())
 
     def _follow_up(self) -> int:
         followed_up, failed_deliveries = follow_up_deliveries(self._database, self._after_delivery)

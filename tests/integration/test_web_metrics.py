@@ -132,7 +132,7 @@ def test_known_label_values_are_those_of_the_code() -> None:
                 reasons |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)}
             if isinstance(node, ast.Call) and _name(node.func) == "refuse":
                 reasons |= {arg.value for arg in node.args[1:2] if isinstance(arg, ast.Constant)}
-    # `busy` and `metrics_token` are answers to a refused token, which the log of rejections counts by its result.
+    # `busy` and `metrics_token` are answers to a refused token, which are counted by their result.
     assert reasons - {"busy", "metrics_token", "sandbox"} <= set(REJECTION_REASONS)
 
 
