@@ -141,5 +141,6 @@ def dismiss(
     if undo and not ids:
         raise typer.BadParameter("`--undo` takes the IDs of deliveries", param_hint="--undo")
     criteria = Criteria(None, reason, connection, rule, event_type, contact, since, until)
-    action = "undismiss" if undo else "dismiss"
-    change_deliveries(action, ids, criteria, yes=yes, dry_run=dry_run, as_json=as_json)
+    change_deliveries(
+        "undismiss" if undo else "dismiss", ids, criteria, yes=yes, dry_run=dry_run, as_json=as_json
+    )

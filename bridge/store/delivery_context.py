@@ -20,7 +20,7 @@ _EVENTS, _DELIVERIES = schema.events.c, schema.deliveries.c
 
 
 @dataclass(frozen=True)
-class Person:
+class EventPerson:
     """Whom an event is about. Everything is None once it was pruned or erased."""
 
     event_id: str
@@ -43,16 +43,27 @@ class EventContext:
     conversation_id: str
     occurred_at: datetime
     received_at: datetime
-    person: Person
+    person: EventPerson
     trace: Mapping[str, Any] | None
     """The evaluation of the delivery's rule; None if it is no longer kept."""
 
 
-def people_of(database: Database, items: Sequence[Mapping[str, Any]]) -> dict[str, Person]:
+def people_of(database: Database, items: Sequence[Mapping[str, Any]]) -> dict[str, EventPerson]:
     """Return the people of deliveries, by the ID of their event."""
     with database.read() as conn:
         rows = _read_events(conn, {item["event_id"] for item in items if item["event_id"]})
     return {row.id: _person(row, database.default_country) for row in rows}
+
+
+def alert_texts(database: Database, items: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the texts of those deliveries that are alerts to the team, by ID."""
+    ids = [item["id"] for item in items if item["trigger"] == "alert"]
+    if not ids:
+        return {}
+    with database.read() as conn:
+        rows = conn.execute(select(*schema.deliveries.c["id", "params"]).where(_DELIVERIES.id.in_(ids))).all()
+    texts = {row.id: json.loads(row.params).get("text") for row in rows}
+    return {delivery_id: text for delivery_id, text in texts.items() if isinstance(text, str)}
 
 
 def event_context(database: Database, event_id: str, rule: str) -> EventContext | None:
@@ -103,6 +114,6 @@ def _read_events(conn: Connection, event_ids: set[str]) -> Sequence[Any]:
     return conn.execute(select(*columns).where(_EVENTS.id.in_(event_ids))).all() if event_ids else ()
 
 
-def _person(row: Any, default_country: str | None) -> Person:
+def _person(row: Any, default_country: str | None) -> EventPerson:
     event: Event = event_from_row(row, default_country)
-    return Person(row.id, event.contact.name if row.body is not None else None, row.phone, row.email)
+    return EventPerson(row.id, event.contact.name if row.body is not None else None, row.phone, row.email)

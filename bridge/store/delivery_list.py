@@ -91,7 +91,7 @@ class DeliveryFilter:
         }
 
 
-class Count(NamedTuple):
+class CappedCount(NamedTuple):
     """A number of deliveries; if it is not exact, there may be more."""
 
     number: int
@@ -208,13 +208,13 @@ def matching_ids(database: Database, matching: DeliveryFilter, limit: int) -> li
     return ids
 
 
-def count_by_state(database: Database, matching: DeliveryFilter) -> dict[DeliveryState, Count]:
+def count_by_state(database: Database, matching: DeliveryFilter) -> dict[DeliveryState, CappedCount]:
     """Return how many deliveries match in each state, whatever states the filter asks for.
 
     If rows have to be read for it, only the newest `COUNTED` of each index range are.
     """
     matching = replace(matching, states=())
-    counts = dict.fromkeys(DeliveryState, Count(0))
+    counts = dict.fromkeys(DeliveryState, CappedCount(0))
     with database.read() as conn:
         search = _search(conn, matching)
         if not search.is_by_state:
@@ -227,26 +227,26 @@ def count_by_state(database: Database, matching: DeliveryFilter) -> dict[Deliver
 
 def _grouped_counts(
     conn: Connection, matching: DeliveryFilter, search: _Search
-) -> dict[DeliveryState, Count]:
-    """Count the newest deliveries of ranges that contain all states, with one reading."""
+) -> dict[DeliveryState, CappedCount]:
+    """CappedCount the newest deliveries of ranges that contain all states, with one reading."""
     created = _created(matching)
     horizon = None if search.is_small else _horizon(conn, search, created, COUNTED)
     conditions = [*created, *search.rest, *_up_to(horizon, newest_first=True)]
     found = union(*(select(_C.id, _C.state).where(lead, *conditions) for lead in search.ranges)).subquery()
     rows = conn.execute(select(found.c.state, func.count()).group_by(found.c.state))
     totals = {DELIVERY_STATES[state]: number for state, number in rows}
-    return {state: Count(totals.get(state, 0), horizon is None) for state in matching.possible_states}
+    return {state: CappedCount(totals.get(state, 0), horizon is None) for state in matching.possible_states}
 
 
-def _count(conn: Connection, matching: DeliveryFilter) -> Count:
-    """Count the deliveries in one state, to which its index leads."""
+def _count(conn: Connection, matching: DeliveryFilter) -> CappedCount:
+    """CappedCount the deliveries in one state, to which its index leads."""
     search, created = _search(conn, matching), _created(matching)
     horizon = _horizon(conn, search, created, COUNTED) if search.rest else None
     conditions = [*created, *search.rest, *_up_to(horizon, newest_first=True)]
     # Without columns, so that the index alone is read if there is nothing to check.
     found = select(literal(1)).select_from(_TABLE).where(search.ranges[0], *conditions).limit(MAX_COUNT + 1)
     number = conn.execute(select(func.count()).select_from(found.subquery("found"))).scalar_one()
-    return Count(min(number, MAX_COUNT), horizon is None and number <= MAX_COUNT)
+    return CappedCount(min(number, MAX_COUNT), horizon is None and number <= MAX_COUNT)
 
 
 def _created(matching: DeliveryFilter) -> list[Condition]:

@@ -16,7 +16,7 @@ from bridge.telemetry import log
 from bridge.web.labels import provider_label
 
 
-class Account(Protocol):
+class LinkedAccount(Protocol):
     """The part of a connection of this process that its links need."""
 
     @property
@@ -34,7 +34,7 @@ class Account(Protocol):
 class ProviderLinks:
     """The hooks of the connections that `find_account` returns at the time of the request; others have no links."""
 
-    find_account: Callable[[str], Account | None] = lambda _: None
+    find_account: Callable[[str], LinkedAccount | None] = lambda _: None
 
     def record_url(self, connection: str, action: str, external_id: str | None) -> str | None:
         """Return the page of a record at the provider, if its connector knows one. It is https, and safe to link to."""

@@ -1,4 +1,4 @@
-"""Dashboard pages of deliveries and reviews: lists, confirmations, verdicts, and actions on what was seen."""
+"""Dashboard pages of deliveries and reviews: lists, confirmations, outcomes, and actions on what was seen."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_list_offers_only_actions_that_are_possible_in_its_states(site: Site, br
 # ------------------------------------------------------------ one delivery
 
 
-def test_page_starts_with_the_verdict_and_shows_the_text_as_the_person_sees_it(
+def test_page_starts_with_the_outcome_and_shows_the_text_as_the_person_sees_it(
     site: Site, browser: httpx.Client
 ) -> None:
     event_id = site.routed_event(metadata={"contactPhone": "+12125550439", "contactName": "Wen Haddad"})

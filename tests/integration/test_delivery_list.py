@@ -11,7 +11,13 @@ from sqlalchemy import text, update
 from bridge.errors import PermanentError
 from bridge.store import delivery_list, schema
 from bridge.store.database import Database
-from bridge.store.delivery_list import Count, DeliveryFilter, count_by_state, list_deliveries, matching_ids
+from bridge.store.delivery_list import (
+    CappedCount,
+    DeliveryFilter,
+    count_by_state,
+    list_deliveries,
+    matching_ids,
+)
 from bridge.store.queries import NotFound
 from tests.integration.engine import Engine
 
@@ -140,7 +146,7 @@ def test_rare_matches_are_found_in_bounded_steps(engine: Engine, monkeypatch: py
     assert matching_ids(engine.database, wanted, 10) == [rare]
     everything = DeliveryFilter(event_type="call.busy")
     assert matching_ids(engine.database, everything, 100) == ids, "no row is lost or repeated between steps"
-    assert count_by_state(engine.database, wanted)["pending"] == Count(0, is_exact=False)
+    assert count_by_state(engine.database, wanted)["pending"] == CappedCount(0, is_exact=False)
 
 
 def test_counts_follow_the_filter_but_its_states(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,10 +154,14 @@ def test_counts_follow_the_filter_but_its_states(engine: Engine, monkeypatch: py
     spread(engine, 3, rule="a")
     spread(engine, 1, rule="b")
     counts = count_by_state(engine.database, DeliveryFilter(rule="a", states=("failed",)))
-    assert (counts["pending"], counts["failed"], counts["succeeded"]) == (Count(3), Count(1), Count(0))
+    assert (counts["pending"], counts["failed"], counts["succeeded"]) == (
+        CappedCount(3),
+        CappedCount(1),
+        CappedCount(0),
+    )
     monkeypatch.setattr(delivery_list, "MAX_COUNT", 2)
     counts = count_by_state(engine.database, DeliveryFilter())
-    assert (counts["pending"], counts["failed"]) == (Count(2, is_exact=False), Count(1))
+    assert (counts["pending"], counts["failed"]) == (CappedCount(2, is_exact=False), CappedCount(1))
 
 
 @pytest.mark.parametrize("name", FILTERS)

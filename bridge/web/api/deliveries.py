@@ -154,7 +154,7 @@ class ReviewSelection(Parameters):
 
 
 @record()
-class DeliveryPage(TypedDict):
+class DeliveryList(TypedDict):
     """A page of deliveries."""
 
     items: list[DeliverySummary]
@@ -200,7 +200,7 @@ class BulkOutcome(TypedDict):
     """With `dry_run`: IDs of the first deliveries."""
 
 
-@DELIVERIES.get("/deliveries", response=DeliveryPage, errors=_UNKNOWN_PERSON)
+@DELIVERIES.get("/deliveries", response=DeliveryList, errors=_UNKNOWN_PERSON)
 def list_all_deliveries(call: Call, query: DeliveryQuery) -> Any:
     """List deliveries, newest first."""
     return list_deliveries(call.database, **query.arguments(call.database.clock.now()))

@@ -14,8 +14,9 @@ from starlette.routing import BaseRoute
 
 from bridge.events import EVENT_TYPES
 from bridge.lifecycle import DeliveryState
-from bridge.store.delivery_context import people_of
-from bridge.store.delivery_list import Count, DeliveryFilter, count_by_state, list_deliveries
+from bridge.store.deliveries import DELIVERY_STATES
+from bridge.store.delivery_context import alert_texts, people_of
+from bridge.store.delivery_list import CappedCount, DeliveryFilter, count_by_state, list_deliveries
 from bridge.store.operator_actions import STATES, Action
 from bridge.store.queries import REASONS
 from bridge.web.admin_service import AdminService
@@ -55,6 +56,7 @@ def _list(service: AdminService, request: Request) -> Response:
         title=_title(matching, counts),
         page=listed,
         people=people_of(service.database, listed.items),
+        alert_texts=alert_texts(service.database, listed.items),
         person=_person_name(service, matching),
         counts={state: count for state, count in counts.items() if count.number or not count.is_exact},
         matching=matching,
@@ -88,12 +90,12 @@ def _with_instants(request: Request, query: QueryParams) -> list[tuple[str, str]
     return kept
 
 
-def _title(matching: DeliveryFilter, counts: Mapping[DeliveryState, Count]) -> str:
+def _title(matching: DeliveryFilter, counts: Mapping[DeliveryState, CappedCount]) -> str:
     """Return the title: with the number of deliveries if the filter is for one state."""
     if len(matching.states) != 1:
         return "Deliveries"
-    state = DeliveryState(matching.states[0])
-    number, is_exact = counts[state]
+    (state,) = matching.states
+    number, is_exact = counts[DELIVERY_STATES[state]]
     return f"{number:,}{'' if is_exact else '+'} {state.replace('_', ' ')} · Deliveries"
 
 

@@ -24,7 +24,7 @@ from bridge.web.dashboard.page import Form, done, form, id_of, indented_json, pa
 from bridge.web.dashboard.seen import refused_action, seen_in
 from bridge.web.delivery_content import content_of
 from bridge.web.delivery_filter import Criteria, criteria_of, link_to
-from bridge.web.delivery_verdict import When, noun_of, subject_of, verdict_on
+from bridge.web.delivery_outcome import When, noun_of, outcome_of, subject_of
 from bridge.web.frame import zone_of
 from bridge.web.labels import provider_label, state_label
 from bridge.web.query_params import DeliveryCriteria
@@ -69,7 +69,7 @@ def _show(service: AdminService, request: Request) -> Response:
         is_current_rule=service.rules.current.named(delivery["rule"]) is not None,
         checks=_checks(event),
         provider=provider_label(ActionName.parse(delivery["action"]).connector),
-        verdict=verdict_on(delivery, when, pause),
+        outcome=outcome_of(delivery, when, pause),
         content=content_of(delivery),
         timeline=timeline(delivery),
         obstacles={action: _obstacle(service, action, delivery) for action in _ACTIONS},
@@ -108,7 +108,7 @@ def _neighbors(service: AdminService, delivery_id: str, criteria: Criteria) -> t
     """Return the delivery above and the one below in the list; None without a list, or at its end."""
     if not criteria:
         return None, None
-    matching = read_query(DeliveryCriteria, QueryParams(criteria)).filter(service.database.clock.now())
+    matching = read_query(DeliveryCriteria, QueryParams(list(criteria))).filter(service.database.clock.now())
     above = list_deliveries(service.database, matching, limit=1, newer_than=delivery_id).items
     below = list_deliveries(service.database, matching, limit=1, cursor=delivery_id).items
     return (above[0]["id"] if above else None), (below[0]["id"] if below else None)

@@ -75,7 +75,7 @@ def _flash(request: Request, service: AdminService, now: datetime) -> Notice | N
     if done in DONE:
         return Notice("good", DONE[done].format(n=number))
     if refused.startswith("aud_") and len(refused) < 80:
-        # The action of somebody else, who was faster.
+        # The action of another operator, who was faster.
         entry = find_audit_entry(service.database, refused)
         if entry is not None:
             ago = relative_time(entry["created_at"], now)

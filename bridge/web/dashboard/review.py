@@ -15,14 +15,14 @@ from starlette.routing import BaseRoute
 
 from bridge.connector import WhereToLook
 from bridge.connector.action_name import ActionName
-from bridge.store.delivery_context import MAX_REVIEWS, Person, list_reviews, people_of
+from bridge.store.delivery_context import MAX_REVIEWS, EventPerson, list_reviews, people_of
 from bridge.store.operator_actions import Resolution, resolve_all, seen_version
 from bridge.web.access import actor_of
 from bridge.web.admin_service import AdminService
 from bridge.web.dashboard.page import Form, done, form, id_of, page, refused, render_page
 from bridge.web.dashboard.seen import refused_action, seen_in, seen_of_all
 from bridge.web.delivery_content import Content, content_of
-from bridge.web.delivery_verdict import noun_of, sentence
+from bridge.web.delivery_outcome import noun_of, sentence
 from bridge.web.labels import provider_label
 from bridge.web.query_params import one_of, string_or_none
 
@@ -33,7 +33,7 @@ _RESOLVED: Final[Mapping[Resolution, str]] = {
 
 
 @dataclass(frozen=True)
-class Review:
+class ReviewItem:
     """A delivery to decide about."""
 
     delivery: Mapping[str, Any]
@@ -95,7 +95,7 @@ def _show(service: AdminService, request: Request) -> Response:
     )
 
 
-def read_reviews(service: AdminService) -> list[Review]:
+def read_reviews(service: AdminService) -> list[ReviewItem]:
     """Return the deliveries that need review, the first to expire first."""
     items = list_reviews(service.database)
     people = people_of(service.database, items)
@@ -103,9 +103,11 @@ def read_reviews(service: AdminService) -> list[Review]:
     return [_review(service, item, people.get(item["event_id"] or ""), now) for item in items]
 
 
-def _review(service: AdminService, item: Mapping[str, Any], person: Person | None, now: datetime) -> Review:
+def _review(
+    service: AdminService, item: Mapping[str, Any], person: EventPerson | None, now: datetime
+) -> ReviewItem:
     name = (person.name if person else None) or item["recipient"] or (person.address if person else None)
-    return Review(
+    return ReviewItem(
         item,
         noun_of(item),
         name or "the recipient",
@@ -117,7 +119,7 @@ def _review(service: AdminService, item: Mapping[str, Any], person: Person | Non
     )
 
 
-def _grouped(reviews: Sequence[Review]) -> list[list[Review]]:
+def _grouped(reviews: Sequence[ReviewItem]) -> list[list[ReviewItem]]:
     """Return the reviews in groups with the same cause, in the order of the first of each."""
     position = {review.cause: index for index, review in reversed(list(enumerate(reviews)))}
     ordered = sorted(reviews, key=lambda review: position[review.cause])  # stable: the order in a group stays

@@ -12,7 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from bridge.lifecycle import SuppressReason
 from bridge.store.delivery_list import DeliveryFilter, list_deliveries
+from bridge.store.queries import show_delivery
 from bridge.store.rule_stats import RuleDays, rule_days
 from bridge.web.access import actor_of
 from bridge.web.admin_service import AdminService
@@ -21,7 +23,9 @@ from bridge.web.dashboard import rules_try, rules_versions
 from bridge.web.dashboard.page import Form, done, form, name_of, page, redirect, render_page
 from bridge.web.frame import zone_of
 from bridge.web.rules_report import rule_report, rules_report
+from bridge.web.word_diff import as_text
 
+SHADOW_EXAMPLES: Final = 3
 LATEST: Final = 10
 """Latest deliveries of a rule that are shown."""
 _SERIES: Final = (
@@ -72,8 +76,21 @@ def _show(service: AdminService, request: Request) -> Response:
         title=f"Rule {name}",
         rule=report,
         chart=_chart(days, zone),
+        shadow=_shadow_messages(service, name) if report["counts"]["shadow"] else [],
         latest=list_deliveries(service.database, DeliveryFilter(rule=name), limit=LATEST).items,
     )
+
+
+def _shadow_messages(service: AdminService, name: str) -> list[dict[str, Any]]:
+    """Return the latest deliveries that shadow mode kept, with what each would have sent."""
+    shadow = DeliveryFilter(rule=name, states=("suppressed",), reason=SuppressReason.SHADOW)
+    latest = list_deliveries(service.database, shadow, limit=SHADOW_EXAMPLES).items
+    shown = [show_delivery(service.database, item["id"]) for item in latest]
+    return [
+        item
+        | {"shown": [(key, as_text(value)) for key, value in item["params"].items() if value and key != "to"]}
+        for item in shown
+    ]
 
 
 def _chart(days: RuleDays, zone: tzinfo) -> Markup | None:

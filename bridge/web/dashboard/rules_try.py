@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from starlette.requests import Request
@@ -17,11 +18,14 @@ from starlette.routing import BaseRoute
 
 from bridge.clock import parse_timestamp
 from bridge.events import EVENT_TYPES
+from bridge.rules.sources import split_sources
 from bridge.rules.summary import display_files
+from bridge.store.rule_versions import show_version
 from bridge.web.admin_service import AdminService
 from bridge.web.dashboard.page import Form, form, page, page_query, render_page
 from bridge.web.frame import zone_of
 from bridge.web.labels import action_label, reason_label
+from bridge.web.query_params import check_id
 from bridge.web.rules_trial import MAX_TEXT, TrialFailed, all_files, changed_files
 from bridge.web.validation import InvalidParameter
 from bridge.web.word_diff import Piece, word_diff
@@ -81,12 +85,32 @@ class Example:
 
 
 def _show(service: AdminService, request: Request) -> Response:
-    """Show the form, filled with a file of the active rules."""
-    files = {file.name: str(file.content) for file in display_files(service.rules.current)}
-    wanted = page_query(request).get("file")
-    name = wanted if wanted in files else next(iter(files))
-    event = page_query(request).get("event", "")
-    return _page(service, request, _Input(name, files[name], event=event))
+    """Show the form, filled with a file: as it is active, as an earlier version has it, or with its errors on disk."""
+    query = page_query(request)
+    files = _texts(service.rules.current.text, service.rules.current.path)
+    name = next((file for file in files if file == query.get("file")), next(iter(files)))
+    text = files[name]
+    if query.get("version"):
+        version = show_version(service.database, check_id(query["version"]))
+        text = _texts(version.text, service.rules.current.path).get(name, text)
+    elif query.get("from") == "disk":
+        name, text = _broken_file(service, list(files)) or (name, text)
+    return _page(service, request, _Input(name, text, event=query.get("event", "")))
+
+
+def _broken_file(service: AdminService, names: Sequence[str]) -> tuple[str, str] | None:
+    """Return name and text of the first file on disk with an error; None if it is not one of these files."""
+    paths = [item.path for item in service.rules.diagnostics if item.level == "error"]
+    for path in paths:
+        name = next((name for name in names if Path(path).as_posix().endswith(name)), None)
+        if name is not None and path in service.rules.texts:
+            return name, service.rules.texts[path]
+    return None
+
+
+def _texts(text: str, path: str) -> dict[str, str]:
+    """Return the texts of the files of a set, by name."""
+    return {file.name: str(file.content) for file in split_sources(text, Path(path).name)}
 
 
 def _try(service: AdminService, request: Request, fields: Form) -> Response:

@@ -30,7 +30,7 @@ def seen_of_all(fields: Form) -> dict[str, str]:
 
 
 def refused_action(service: AdminService, request: Request, path: str, result: ActionResult) -> Response:
-    """Redirect to `path` after an action that was not possible, and say who was faster, if somebody was."""
+    """Redirect to `path` after an action that was not possible, and say which operator was faster, if one was."""
     if not result.text.startswith(CHANGED):
         return refused(
             request, path, "expired" if result.text.startswith("it expired") else "delivery_changed"

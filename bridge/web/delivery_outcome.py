@@ -1,4 +1,4 @@
-"""The verdict on a delivery: one sentence that says what became of it, and one that says what happens next."""
+"""The outcome of a delivery: one sentence that says what became of it, and one that says what happens next."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class When:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Outcome:
     """What became of a delivery."""
 
     sentence: str
@@ -54,51 +54,51 @@ def subject_of(delivery: Mapping[str, Any], person: str) -> str:
     return f"{noun[:1].upper()}{noun[1:]}" + (f" {link} {person}" if person else "")
 
 
-def verdict_on(delivery: Mapping[str, Any], when: When, pause: Pause | None) -> Verdict:
-    """Return the verdict. `when` puts instants into words for the reader; `pause` is that of its connection."""
+def outcome_of(delivery: Mapping[str, Any], when: When, pause: Pause | None) -> Outcome:
+    """Return what became of a delivery. `when` words instants for the reader; `pause` is that of its connection."""
     provider = provider_label(ActionName.parse(delivery["action"]).connector)
     detail = sentence(delivery["detail"])
     match delivery["state"]:
         case "pending" | "retrying":
             return _waiting(delivery, when, pause, provider, detail)
         case "running":
-            return Verdict("An attempt is running.", "Its result is recorded within half a minute.")
+            return Outcome("An attempt is running.", "Its result is recorded within half a minute.")
         case "succeeded":
-            return Verdict(_succeeded(delivery, provider, detail))
+            return Outcome(_succeeded(delivery, provider, detail))
         case "needs_review":
-            return Verdict(
+            return Outcome(
                 f"It is unknown whether it took effect. {detail}".strip(),
                 "Nothing: it is not repeated unless you say so.",
             )
         case "failed":
             dismissed = f" Dismissed {when(delivery['dismissed_at'])}." if delivery["dismissed_at"] else ""
-            return Verdict(f"It failed. {detail}".strip() + dismissed, "Nothing, unless it is retried.")
+            return Outcome(f"It failed. {detail}".strip() + dismissed, "Nothing, unless it is retried.")
         case "suppressed":
-            return Verdict(f"It was not sent. {detail or _reason(delivery['reason'])}")
-    return Verdict(f"It was not sent. {detail}".strip())
+            return Outcome(f"It was not sent. {detail or _reason(delivery['reason'])}")
+    return Outcome(f"It was not sent. {detail}".strip())
 
 
 def _waiting(
     delivery: Mapping[str, Any], when: When, pause: Pause | None, provider: str, detail: str
-) -> Verdict:
+) -> Outcome:
     expires = f" It expires {when(delivery['expires_at'])}." if delivery["expires_at"] else ""
     if pause is not None:
         waits = f"It waits: {delivery['connection']} is paused by {pause.label}."
-        return Verdict(
+        return Outcome(
             f"{waits} {detail}".strip(), f"It goes on when {delivery['connection']} is resumed.{expires}"
         )
     at = "now" if delivery["run_at"] <= when.now else when(delivery["run_at"])
     if delivery["outcome_unknown_since"] is not None:
-        return Verdict(
+        return Outcome(
             f"It is unknown whether the last attempt took effect. {detail}".strip(),
             f"{provider} is asked {at}; only if it has nothing, it is sent again.",
         )
     if delivery["state"] == "retrying":
-        return Verdict(
+        return Outcome(
             f"The last attempt failed. {detail}".strip(), f"The next attempt starts {at}.{expires}"
         )
     first = detail or ("It waits for a free worker." if at == "now" else "It waits for its time.")
-    return Verdict(
+    return Outcome(
         f"It was not sent yet. {first}", f"The policy is checked again and it is sent {at}.{expires}"
     )
 
@@ -116,7 +116,7 @@ def _succeeded(delivery: Mapping[str, Any], provider: str, detail: str) -> str:
 
 
 def _reason(reason: str | None) -> str:
-    return SuppressReason(reason).description if reason in tuple(SuppressReason) else ""
+    return next((item.description for item in SuppressReason if item == reason), "")
 
 
 def sentence(text: str | None) -> str:
