@@ -100,7 +100,8 @@ def test_each_error_of_the_file_has_its_line_and_caret(site: Site) -> None:
     site.rules.texts = error.texts
     with site.browser() as browser:
         page = browser.get("/rules").text
-    assert "<title>3 errors in the rules file" in page or "errors in the rules file" in page
+        assert "twilio.send_smss" in browser.get("/rules/try?from=disk").text
+    assert "errors in the rules file · bridge</title>" in page
     assert page.count('<p class="code-line">') == len(error.diagnostics)
     assert "<code>- use: <mark>twilio.send_smss</mark></code>" in page
     assert "stay active" in page
@@ -141,7 +142,8 @@ def test_shadow_rule_shows_what_it_would_have_sent(site: Site) -> None:
         )
     with site.browser() as browser:
         text = text_of(browser.get("/rules/only-in-german").text)
-    assert "In shadow mode, 1 delivery would have been made." in text
+    assert "In shadow mode, 1 delivery would have been made. What it would have sent Slack: post" in text
+    assert "text hallo" in text
 
 
 def test_rule_that_is_gone_is_not_found(site: Site) -> None:
@@ -248,6 +250,7 @@ def test_versions_are_listed_and_compared(site: Site) -> None:
         page = browser.get(f"/rules/versions/{new}").text
         assert browser.get(f"/rules/versions/{old[:12]}").status_code == 200
         assert browser.get("/rules/versions/0000").status_code == 404
+        assert "we tried to reach you" in browser.get(f"/rules/try?version={old}").text
     assert listed.index(f"{new[:12]} Active") < listed.index(old[:12])
     assert re.search(r"<del>−[^<]*we tried to reach you", page)
     assert re.search(r"<ins>\+[^<]*we just called you", page)
