@@ -193,7 +193,7 @@ class DeliveryQuery(PageQuery, DeliveryCriteria):
         return {"matching": self.filter(now), **page}
 
 
-class PersonQuery(Parameters):
+class ContactQuery(Parameters):
     """Query parameters of a person's page."""
 
     limit: Limit = 20

@@ -41,7 +41,7 @@ class RejectedRequestDetails(RejectedRequestSummary):
 
 
 @record()
-class RejectedRequestGroup(TypedDict):
+class RejectedGroup(TypedDict):
     """Requests that were rejected for the same cause."""
 
     reason: str
@@ -61,7 +61,7 @@ class RejectedRequestGroup(TypedDict):
 class RejectedGroups(TypedDict):
     """The rejected requests by cause."""
 
-    items: list[RejectedRequestGroup]
+    items: list[RejectedGroup]
     next_cursor: None
 
 
