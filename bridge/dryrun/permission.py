@@ -28,7 +28,7 @@ class Permission:
     detail: str
     """What decided: the setting, and until when. Empty for `yes` without a limit."""
     until: datetime | None
-    """When it is decided anew, for `not_now`."""
+    """When it is decided again, for `not_now`."""
     is_opted_out: bool
     sent: int
     """Messages that count toward the cap of the channel."""

@@ -53,7 +53,7 @@ class CrmRecord:
 
 
 @dataclass(frozen=True)
-class ContactDetails:
+class PersonDetails:
     """A person."""
 
     event: Event
@@ -78,7 +78,7 @@ class ContactDetails:
 
 def find_contact(
     database: Database, event_id: str, fallback_zone: str, hash_address: AddressHasher | None = None
-) -> ContactDetails:
+) -> PersonDetails:
     """Return the person of an event. Raise NotFound if there is no such event."""
     with database.read() as conn:
         row = conn.execute(select(_EVENTS.c["phone", "email"]).where(_EVENTS.c.id == event_id)).one_or_none()
@@ -95,7 +95,7 @@ def describe_contact(
     fallback_zone: str,
     hash_address: AddressHasher | None = None,
     event_id: str | None = None,
-) -> ContactDetails:
+) -> PersonDetails:
     """Return the person with these stored addresses, about whom there may be no event. `event_id` is of one of them.
 
     `fallback_zone` is `messaging.time_zone`, for people whose time zone nothing tells.
@@ -114,9 +114,9 @@ def describe_contact(
     event = max(events, key=lambda item: item.id) if events else _placeholder(database, addresses)
     contact = _merged([item.contact for item in events], addresses)
     crm_zone = next(iter(crm_zones.values()), None)
-    return ContactDetails(
+    return PersonDetails(
         event=event,
-        event_id=event_id or (event.id if events else None),
+        event_id=event_id or _page_of(events),
         contact=contact,
         addresses=addresses,
         other_names=_other_names(contact.name, events),
@@ -136,6 +136,13 @@ def _newest_events(database: Database, conn: Connection, addresses: Collection[s
     newest = conn.execute(ids.order_by(ids.selected_columns.id.desc()).limit(_READ_EVENTS)).scalars().all()
     rows = conn.execute(select(_EVENTS).where(_EVENTS.c.id.in_(newest)).order_by(_EVENTS.c.id.desc())).all()
     return [event_from_row(row, database.default_country) for row in rows if row.body is not None]
+
+
+def _page_of(events: Sequence[Event]) -> str | None:
+    """Return the ID of the newest event with both kinds of addresses, or else of the newest one."""
+    newest = sorted((event.id for event in events), reverse=True)
+    full = [event.id for event in events if event.contact.phone and event.contact.email]
+    return max(full, default=None) or (newest[0] if newest else None)
 
 
 def _newest_id(conn: Connection, address: str) -> str | None:

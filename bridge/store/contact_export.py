@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Select, select
 
 from bridge.contacts.address import address_key
+from bridge.contacts.typed_address import InvalidAddress, read_typed_address
 from bridge.serialization import json_default
 from bridge.store import schema
 from bridge.store.contact_data import (
@@ -22,7 +23,6 @@ from bridge.store.contact_data import (
     mentions,
     rejected_requests_mentioning,
 )
-from bridge.store.contact_rows import stored_addresses
 from bridge.store.database import Database
 from bridge.store.event_rows import event_from_row
 from bridge.store.opt_out_list import show_opt_outs
@@ -48,10 +48,10 @@ def addresses_of_person(database: Database, person: str) -> list[str]:
     if person.startswith("evt_"):
         with database.read() as conn:
             return addresses_of_event(conn, person)
-    addresses = stored_addresses(person, database.default_country)[:1]
-    if not addresses:
-        raise NotFound("this is neither a phone number with its country code nor an email address")
-    return addresses
+    try:
+        return [read_typed_address(person, database.default_country, allow_impossible=True)]
+    except InvalidAddress as error:
+        raise NotFound(f"the text {error}") from None
 
 
 def export_json(

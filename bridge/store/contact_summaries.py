@@ -18,7 +18,8 @@ class ContactSummary:
     """A person, as lists show them."""
 
     event_id: str
-    """The newest of the events: `/contacts/{event_id}` is the person's page."""
+    """The newest event with both a phone number and an email address, or else the newest one:
+    `/contacts/{event_id}` is the person's page."""
     name: str | None
     """As the newest event with a name gives it."""
     phones: Sequence[str]
@@ -38,11 +39,14 @@ class _Group:
     ids: list[str] = field(default_factory=list)
     named_id: str = ""
     """The newest one with a name."""
+    full_id: str = ""
+    """The newest one with both a phone number and an email address."""
     addresses: set[str] = field(default_factory=set)
 
     def add(self, row: Any) -> None:
         self.ids.append(row.id)
         self.named_id = self.named_id or (row.id if row.contact_name else "")
+        self.full_id = self.full_id or (row.id if row.phone and row.email else "")
         self.addresses |= {address for address in (row.phone, row.email) if address}
 
     def absorb(self, other: _Group) -> None:
@@ -70,7 +74,7 @@ def _summary(group: _Group, events: Mapping[str, Any], default_country: str | No
     newest = events[group.ids[0]]
     named = events.get(group.named_id)
     return ContactSummary(
-        event_id=newest.id,
+        event_id=group.full_id or newest.id,
         name=None if named is None else event_from_row(named, default_country).contact.name,
         phones=sorted(address for address in group.addresses if "@" not in address),
         emails=sorted(address for address in group.addresses if "@" in address),

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 
 from bridge.events import CONTACT_OPTED_OUT
 from bridge.store import schema
-from bridge.store.contact_details import ContactDetails
+from bridge.store.contact_details import PersonDetails
 from bridge.store.contact_report import ReportFilter, report_contact
 from bridge.store.database import Database
 from bridge.store.event_rows import event_from_row
@@ -52,7 +52,7 @@ class ContactTimeline:
 
 def read_timeline(
     database: Database,
-    details: ContactDetails,
+    details: PersonDetails,
     *,
     time_zone: str,
     shown: ReportFilter = "all",

@@ -86,7 +86,7 @@ def group_rejected_requests(database: Database) -> list[RejectedGroup]:
     return result
 
 
-def recent_rejections(database: Database) -> list[tuple[str, int]]:
+def recent_rejected_requests(database: Database) -> list[tuple[str, int]]:
     """Return how many requests were rejected within the last day, by reason, the most frequent first."""
     with database.read() as conn:
         rows = conn.execute(

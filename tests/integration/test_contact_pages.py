@@ -215,7 +215,7 @@ def test_event_list_says_who_and_what_was_done(browser: httpx.Client, stories: S
     assert (stories.inbound in person, stories.rosa in person) == (True, False)
 
 
-def test_event_page_starts_with_the_verdict_and_opens_the_near_miss(
+def test_event_page_says_first_what_was_done_and_opens_the_near_miss(
     browser: httpx.Client, stories: Stories
 ) -> None:
     page = browser.get(f"/events/{stories.inbound}").text
