@@ -17,6 +17,7 @@ from bridge.cli.data_age import outdated_data
 from bridge.cli.db import unverified_host
 from bridge.cli.file_permissions import exposed_secrets, group_writable_connectors
 from bridge.cli.output import echo, pluralize, print_json, print_status, result_line
+from bridge.cli.dropped_fields_check import dropped_fields_in_use
 from bridge.cli.rules_source import rules_path
 from bridge.clock import format_timestamp, parse_timestamp
 from bridge.connector.discovery import Registry, variable_names
@@ -57,6 +58,8 @@ class CheckReport:
     permissions: Sequence[str]
     """Warnings about files that other users of this machine can read or write."""
     outdated_data: Sequence[str]
+    dropped_fields: Sequence[str]
+    """Places in the rules that use a field of BRIDGE_DROP_FIELDS."""
     unverified_database_host: str | None
     """The host of PostgreSQL, if its certificate is not verified."""
     service: Mapping[str, Any] | None
@@ -106,6 +109,7 @@ class CheckReport:
             "file_permissions": self.permissions,
             "weak_secrets": self.settings.weak_secrets,
             "outdated_data": self.outdated_data,
+            "dropped_fields": self.dropped_fields,
             "unverified_database_host": self.unverified_database_host,
             "deployed": None if self.service is None else {**self.service, "same": self.service_is_current},
         }
@@ -123,6 +127,8 @@ class CheckReport:
         _print_settings(self.settings, self.unrecognized)
         for warning in self.permissions:
             echo(f"file permissions: {warning}")
+        for warning in self.dropped_fields:
+            echo(f"dropped field: {warning} (BRIDGE_DROP_FIELDS)")
         for advice in self.outdated_data:
             echo(f"outdated data: {advice}")
         if self.unverified_database_host:
@@ -173,6 +179,7 @@ def check(file: Path | None, *, online: bool, deployed: bool) -> CheckReport:
         unrecognized_variables(environ, variables),
         _permissions(environ, variables, connectors_folder(path, settings)),
         outdated_data(datetime.now(UTC)),
+        dropped_fields_in_use(loaded.texts, settings.bridge_drop_fields),
         unverified_host(settings.bridge_database_url, environ),
         _fetch_deployed_rules(settings) if deployed else None,
     )  # fmt: skip

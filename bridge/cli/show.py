@@ -71,6 +71,8 @@ def _print_event(event: Mapping[str, Any], find_pause: FindPause) -> None:
     )
     if event["duplicate_of"]:
         echo(f"\n{event['duplicate_of']} is about the same call, so no rule was evaluated for this event.")
+    if event["dropped_fields"]:
+        echo(f"\nNever stored (BRIDGE_DROP_FIELDS): {', '.join(event['dropped_fields'])}")
     print_unreadable_fields(event["unreadable_fields"])
     if event["body"] is None:
         echo("\nThe body has been deleted (retention or erasure).")

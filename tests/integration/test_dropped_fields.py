@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from bridge.cli.dropped_fields_check import dropped_fields_in_use
 from bridge.dropped_fields import DroppedFields, dropped_path
 from bridge.errors import ConfigError
 from bridge.samples import refresh_sample, sample
@@ -63,7 +64,9 @@ def test_duplicates_and_conflicts_are_recognized_by_the_original_body(database: 
     store_events(database, [incoming])
     repeated = IncomingEvent(read_event(incoming.body, database.clock.now()), incoming.body)
     assert store_events(database, [repeated]) == ["duplicate"]
-    assert store_events(database, [request(database, webhookId=incoming.event.dedupe_key, duration=7)]) == ["conflict"]
+    assert store_events(database, [request(database, webhookId=incoming.event.dedupe_key, duration=7)]) == [
+        "conflict"
+    ]
     assert SECRET not in everything(database)
 
 
@@ -92,6 +95,21 @@ def test_event_without_the_fields_keeps_its_bytes(database: Database) -> None:
     with database.read() as conn:
         row = conn.execute(select(schema.events)).one()
     assert (bytes(row.body), row.dropped_fields) == (raw, None)
+
+
+def test_rules_that_use_a_dropped_field_are_found() -> None:
+    lines = [
+        "a: event.summary  # event.duration",
+        "b: '{{ contact.first_name }}'",
+        "c: event.summaryText event.duration",
+    ]
+    assert dropped_fields_in_use(
+        {"r.yaml": "\n".join(lines)}, ["summary", "metadata.contactName", "duration"]
+    ) == [
+        "r.yaml:1: `event.summary` has no value, because `summary` is never stored",
+        "r.yaml:2: `contact.first_name` has no value, because `metadata.contactName` is never stored",
+        "r.yaml:3: `event.duration` has no value, because `duration` is never stored",
+    ]
 
 
 def test_paths_lead_into_lists() -> None:

@@ -9,12 +9,14 @@ from unittest.mock import MagicMock
 import httpx
 import pytest
 from jsonschema_rs import Draft202012Validator, meta
+from starlette.routing import Route
 
 from bridge.clock import Clock
 from bridge.web.access import Access
 from bridge.web.api import all_endpoints
 from bridge.web.api.endpoint import Endpoint, NoParameters
 from bridge.web.api.openapi import openapi_document
+from bridge.web.dashboard import dashboard_routes
 from tests.integration.api_examples import EXAMPLES, Stored, TrialOfTests
 from tests.integration.dashboard_site import READ_TOKEN, Site, running_site
 from tests.integration.populated_site import fill
@@ -102,3 +104,41 @@ def test_parameters_are_described(key: str) -> None:
                 assert str(getattr(constraint, name, None) or "") in schema, (field, name)
     assert endpoint.summary.endswith(".")
     assert endpoint.method == "GET" or endpoint.parameters is NoParameters or endpoint.parameters.__doc__
+
+
+FORMS = {
+    "/review/resolve": "POST /api/deliveries/resolve",
+    "/deliveries/{id}/resolve": "POST /api/deliveries/{id}/resolve",
+    "/deliveries/confirm": "POST /api/deliveries/retry",  # also cancel and dismiss; the preview is `dry_run`
+    "/deliveries/{id}/retry": "POST /api/deliveries/{id}/retry",
+    "/deliveries/{id}/cancel": "POST /api/deliveries/{id}/cancel",
+    "/deliveries/{id}/dismiss": "POST /api/deliveries/{id}/dismiss",
+    "/deliveries/{id}/undismiss": "POST /api/deliveries/{id}/dismiss",
+    "/events/{id}/replay": "POST /api/events/{id}/replay",
+    "/contacts": "POST /api/contacts",
+    "/contacts/import": "POST /api/opt-outs/import",
+    "/contacts/import/confirm": "POST /api/opt-outs/import",
+    "/contacts/duplicates/{id}/dismiss": "POST /api/contacts/duplicates/{id}/dismiss",
+    "/contacts/opt-out": "POST /api/opt-outs",
+    "/contacts/opt-in": "DELETE /api/opt-outs",
+    "/contacts/{id}/erase": "POST /api/contacts/erase",
+    "/search": "POST /api/search",
+    "/rules/try": "POST /api/rules/plan",
+    "/rules/{name:path}/cancel": "POST /api/rules/{name}/cancel",
+    "/connections/{name}/pause": "POST /api/connections/{name}/pause",
+    "/connections/{name}/resume": "POST /api/connections/{name}/resume",
+    "/connections/{name}/probe": "POST /api/connections/{name}/probe",
+    "/connections/{name}/check": "POST /api/connections/{name}/check",
+    "/rejected/{id}/accept": "POST /api/rejected-requests/{id}/accept",
+    "/stop": "POST /api/pause",
+    "/start": "POST /api/resume",
+    "/settings": "",  # how this browser shows the pages
+}
+"""Path of each form of the dashboard -> the endpoint that does the same."""
+
+
+def test_everything_that_the_dashboard_does_is_in_the_api() -> None:
+    routes = dashboard_routes(MagicMock())
+    forms = {route.path for route in routes if isinstance(route, Route) and "POST" in (route.methods or ())}
+    assert forms == set(FORMS)
+    assert set(filter(None, FORMS.values())) <= set(ENDPOINTS)
