@@ -385,5 +385,5 @@ def connection_statuses(database: Database) -> list[ConnectionStatus]:
     """Return the status of every connection that was ever in use."""
     now, pause = database.clock.now(), pause_of_all(database)
     if pause is not None and pause.only_messages:
-        pause = None  # no connection is paused: what is no message still leaves
+        pause = None  # no connection is paused: CRM records and alerts still leave
     return [ConnectionStatus.from_row(row, now, pause) for row in all_connections(database)]

@@ -29,7 +29,7 @@ _IS_ROW = _TABLE.c.name == ALL_CONNECTIONS
 
 
 @dataclass(frozen=True)
-class Stop:
+class SendingStop:
     """The pause of all connections: what is stopped, since when, by whom, and why."""
 
     scope: StopScope
@@ -39,7 +39,7 @@ class Stop:
     actor: str | None = None
 
 
-def current_stop(database: Database) -> Stop | None:
+def current_stop(database: Database) -> SendingStop | None:
     """Return what an operator has stopped, if sending is stopped."""
     is_current = _PAUSES.c.drained_at.is_(None) & _PAUSES.c.ended_at.is_(None)
     history = select(_PAUSES.c.started_at, _PAUSES.c.actor).where(
@@ -51,7 +51,7 @@ def current_stop(database: Database) -> Stop | None:
             return None
         since = conn.execute(history.order_by(_PAUSES.c.started_at.desc()).limit(1)).one_or_none()
     scope = StopScope(row.pause_scope or StopScope.DELIVERIES)
-    return Stop(scope, row.pause_reason or "", *(since or ()))
+    return SendingStop(scope, row.pause_reason or "", *(since or ()))
 
 
 def pause_all(database: Database, reason: str, actor: str, scope: StopScope = StopScope.DELIVERIES) -> None:

@@ -20,7 +20,7 @@ from bridge.store.workers import ALIVE_WINDOW
 RECEIVED_WITHIN: Final = timedelta(hours=24)
 
 
-class WorkerStatus(NamedTuple):
+class WorkerHeartbeat(NamedTuple):
     """A process that works on the database."""
 
     id: str
@@ -35,7 +35,7 @@ class ReceivedCount(NamedTuple):
     """Number of requests with one result in the last 24 hours."""
 
     result: str
-    """`event`, or the reason of a rejection."""
+    """`event`, or why a request was rejected."""
     total: int
     """At most `MAX_COUNTED`."""
 
@@ -44,7 +44,7 @@ class ReceivedCount(NamedTuple):
 class ServiceStatus:
     """The status at one time."""
 
-    workers: Sequence[WorkerStatus]
+    workers: Sequence[WorkerHeartbeat]
     database: str
     """`SQLite` or `PostgreSQL`, with its version."""
     size: int
@@ -90,7 +90,7 @@ def read_service_status(database: Database) -> ServiceStatus:
             text("SELECT sqlite_version()" if database.is_sqlite else "SHOW server_version")
         ).scalar_one()
         alive = [
-            WorkerStatus(
+            WorkerHeartbeat(
                 row.id, row.host, row.version, row.started_at, row.last_heartbeat_at,
                 row.last_heartbeat_at >= now - ALIVE_WINDOW,
             )

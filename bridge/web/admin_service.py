@@ -23,7 +23,7 @@ from bridge.store.contact_report import ContactReport, report_contact
 from bridge.store.database import Database
 from bridge.store.operator_actions import Action, ActionResult, Resolution, Seen, change_deliveries, resolve
 from bridge.store.opt_outs import AddressHasher
-from bridge.store.pause_all import Stop, current_stop, pause_all, resume_all
+from bridge.store.pause_all import SendingStop, current_stop, pause_all, resume_all
 from bridge.store.pauses import ConnectionStatus, Pause
 from bridge.store.policy_inputs import inputs_for_planned
 from bridge.store.queries import (
@@ -212,7 +212,7 @@ class AdminService:
         """Return the pause of all connections, if an operator has paused them."""
         return pause_of_all(self.database)
 
-    def stop(self) -> Stop | None:
+    def stop(self) -> SendingStop | None:
         """Return what an operator has stopped, by pausing all connections."""
         return current_stop(self.database)
 

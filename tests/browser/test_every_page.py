@@ -33,11 +33,12 @@ MARKUP = """
   inline: [...document.querySelectorAll("*")].filter(element => element.getAttributeNames()
     .some(name => name === "style" || name.startsWith("on"))).map(element => element.outerHTML.slice(0, 100)),
   title: document.title,
+  backticks: document.querySelector("main").innerText.includes("`"),
   headings: document.querySelectorAll("h1").length,
   firstHeading: document.querySelector("h1, h2, h3")?.tagName,
   buttons: [...document.querySelectorAll("main :is(button, summary)")]
     .filter(element => !element.closest(".numbers"))
-    .map(element => element.ariaLabel || element.innerText.trim()),
+    .map(element => element.ariaLabel || element.textContent.trim()),
   // The rest of the row or item says what a link in a table or list is about.
   links: [...document.querySelectorAll("main a:not(td a, li a)")]
     .map(link => [link.ariaLabel || link.textContent.trim(), link.href]),
@@ -110,6 +111,10 @@ def test_axe_finds_no_violations(results: dict[str, dict[str, Any]]) -> None:
 def test_content_security_policy_has_nothing_to_block(results: dict[str, dict[str, Any]]) -> None:
     assert problems(results, "console") == {}
     assert {path: inline for path, result in results.items() if (inline := result["markup"]["inline"])} == {}
+
+
+def test_no_page_shows_backticks(results: dict[str, dict[str, Any]]) -> None:
+    assert [path for path, result in results.items() if result["markup"]["backticks"]] == []
 
 
 def test_titles_are_unique(results: dict[str, dict[str, Any]]) -> None:

@@ -14,7 +14,6 @@ from tests.integration.dashboard_site import READ_TOKEN, running_site
 from tests.integration.populated_site import PopulatedSite, fill
 from tests.integration.test_web_admin import READING_POSTS
 
-
 SAMPLES = {"address": "+13105550111"}
 """Field -> value that the action accepts."""
 PREVIEWS = ("/contacts/import",)

@@ -97,7 +97,7 @@ def get_stats(call: Call) -> Any:
 
 
 @record()
-class Worker(TypedDict):
+class WorkerRecord(TypedDict):
     """A process that carries out deliveries."""
 
     id: str
@@ -112,7 +112,7 @@ class Worker(TypedDict):
 class ServiceStatusRecord(TypedDict):
     """The processes, the database and what the service receives."""
 
-    workers: list[Worker]
+    workers: list[WorkerRecord]
     database: str
     """Kind and version."""
     size: int
@@ -126,7 +126,7 @@ class ServiceStatusRecord(TypedDict):
     clock_difference: float
     """Seconds that the clock of the database is ahead of this process's."""
     received: dict[str, int]
-    """`event`, or the reason of a rejection: number in the last 24 hours."""
+    """`event`, or why a request was rejected: number in the last 24 hours."""
     last_event_at: datetime | None
     oldest_event_at: datetime | None
     unrouted: int

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from bridge.lifecycle import StopScope
 from bridge.store.audit_log import find_audit_entry
 from bridge.store.audit_text import describe_entry
-from bridge.store.pause_all import Stop
+from bridge.store.pause_all import SendingStop
 from bridge.store.pauses import Pause
 from bridge.store.queries import count_reviews
 from bridge.store.workers import count_alive_workers
@@ -45,7 +45,7 @@ def layout_values(request: Request, service: AdminService) -> dict[str, Any]:
 
 
 def _status_line(
-    service: AdminService, stop: Stop | None, pauses: dict[str, Pause], frame: Frame
+    service: AdminService, stop: SendingStop | None, pauses: dict[str, Pause], frame: Frame
 ) -> Notice | None:
     """Return the most important problem in one line. The overview has the details."""
     if stop is not None:
