@@ -1,7 +1,7 @@
 """Overview: the present state of the service, as an operator wants to know it at a glance.
 
-Each function is one block of the page and reads only what an index bounds, so that a block costs the same with a million
-events as with a thousand.
+Each function is one block of the page. It reads only what an index bounds, so it costs the same with a million events as with
+a thousand.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, func, select, text
 
+from bridge.events import BRIDGE_EVENTS
 from bridge.lifecycle import DeliveryState
 from bridge.store import schema
 from bridge.store.connection_stats import period_start
 from bridge.store.database import Database
+from bridge.store.gauges import RECENT_EVENTS
 from bridge.store.hourly_counts import HOUR
 from bridge.store.workers import ALIVE_WINDOW
 
@@ -37,7 +39,7 @@ _DAY: Final = timedelta(days=1)
 
 
 class LastEvent(NamedTuple):
-    """The newest event."""
+    """The newest event of Heppu."""
 
     received_at: datetime
     type: str
@@ -72,9 +74,7 @@ def read_pulse(database: Database) -> Pulse:
     events, deliveries, workers = schema.events.c, schema.deliveries.c, schema.workers.c
     with database.read() as conn:
         now = database.now(conn)
-        last = conn.execute(
-            select(events.received_at, events.type).order_by(events.received_at.desc()).limit(1)
-        ).one_or_none()
+        last = _last_event(conn)
         last_delivery = conn.execute(
             select(deliveries.finished_at)
             .where(text("deliveries.finished_at IS NOT NULL"))
@@ -90,13 +90,26 @@ def read_pulse(database: Database) -> Pulse:
             select(func.min(events.received_at)).where(events.routed_at.is_(None))
         ).scalar_one()
         return Pulse(
-            LastEvent(*last) if last else None,
+            last,
             last_delivery,
             [WorkerInfo(*row) for row in alive],
             oldest_unrouted is not None and now - oldest_unrouted > timedelta(minutes=1),
             usual_interval(conn, last.received_at, now) if last else None,
             _free_disk(database),
         )
+
+
+def _last_event(conn: Connection) -> LastEvent | None:
+    """Return the newest event of Heppu, if it is among the newest `RECENT_EVENTS`; the others are replies."""
+    events = schema.events.c
+    newest = select(events.received_at, events.type).order_by(events.received_at.desc())
+    first = conn.execute(newest.limit(1)).one_or_none()
+    if first is None or first.type not in BRIDGE_EVENTS:
+        return LastEvent(*first) if first else None
+    recent = newest.limit(RECENT_EVENTS).subquery()
+    of_heppu = select(recent).where(recent.c.type.not_in(BRIDGE_EVENTS)).order_by(recent.c.received_at.desc())
+    last = conn.execute(of_heppu.limit(1)).one_or_none()
+    return LastEvent(*last) if last else None
 
 
 def usual_interval(conn: Connection, last_event: datetime, now: datetime) -> timedelta | None:
@@ -118,6 +131,7 @@ def usual_interval(conn: Connection, last_event: datetime, now: datetime) -> tim
             table.started_at >= start - shift,
             table.started_at < end - shift,
             table.kind.in_(("event", "counted")),
+            table.name.not_in(BRIDGE_EVENTS),
         )
         found = {row[0]: int(row[1]) for row in conn.execute(kinds.group_by(table.kind))}
         if "counted" in found:

@@ -89,7 +89,7 @@ def _numbers(activity: Activity) -> list[tuple[str, int, str, str]]:
     return [
         ("Events", totals.events, _compare(totals, before, "events"), "events"),
         ("Succeeded", totals.succeeded, _speed(activity.durations), "deliveries?state=succeeded"),
-        ("Suppressed", totals.suppressed, held, "deliveries?state=suppressed,cancelled"),
+        ("Suppressed or cancelled", totals.suppressed, held, "deliveries?state=suppressed,cancelled"),
         ("Failed", totals.failed, share, "deliveries?state=failed"),
     ]
 
