@@ -6,30 +6,36 @@ A `.env` file in the working directory is read too. Environment variables take p
 from __future__ import annotations
 
 import os
-import re
-import ssl
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
+from typing import Any, Final, Literal, Self
 
 from dotenv import dotenv_values
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    SecretStr,
     ValidationError,
     model_validator,
 )
 
-from bridge.dropped_fields import dropped_path
 from bridge.errors import ConfigError
 from bridge.secret_settings import FILE_SUFFIX, AccessTokens, Secrets, is_secret, is_weak, read_secret_files
+from bridge.setting_types import (
+    CertificateFile,
+    Country,
+    DatabaseUrl,
+    Duration,
+    ExistingFolder,
+    FieldPaths,
+    HeaderName,
+    Hosts,
+    Networks,
+    ProxySecret,
+    PublicUrl,
+    Recipients,
+)
 from bridge.validation_messages import requirement
 
 
@@ -132,190 +138,6 @@ class EnvironmentModel(BaseModel):
         return messages
 
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
-
-def parse_duration(value: object) -> timedelta:
-    """Parse `90s`, `5m`, `16h`, `7d`, `2w`, or several in a row (`1h30m`). Raise ValueError for anything else."""
-    if isinstance(value, timedelta):
-        return value
-    text = str(value).strip()
-    if not re.fullmatch(r"(\d{1,6}[smhdw])+", text):
-        raise ValueError(
-            f"invalid duration `{text[:40]}`: write a number and a unit, like 90s, 5m, 16h or 7d"
-        )
-    return timedelta(
-        seconds=sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([smhdw])", text))
-    )
-
-
-def _split(value: object) -> object:
-    return (
-        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-    )
-
-
-def _check_duration(value: object) -> timedelta:
-    try:
-        return parse_duration(value)
-    except ValueError:  # repeats the value
-        raise ValueError("is not a duration: write a number and a unit, like 90s, 5m, 16h or 7d") from None
-
-
-_SQLITE_URL = re.compile(r"sqlite:///(?P<path>.+)", re.DOTALL)
-_POSTGRESQL_URL = re.compile(
-    r"postgres(ql)?(\+psycopg)?://"
-    r"([^:/@]*(:[^@]*)?@)?"  # as SQLAlchemy reads it: a password ends at the first @
-    r"([A-Za-z0-9._,-]*|\[[0-9A-Fa-f:.]+\])"
-    r"(:(?P<port>[^/@?]*))?"
-    r"(/[^/@?]*)?(\?[^@]*)?",
-    re.DOTALL,
-)
-
-
-def _check_database_url(value: str) -> str:
-    """Reject every URL in which a part of the password could be taken for the host, the port or the database.
-
-    The driver repeats those three in its errors.
-    """
-    if sqlite := _SQLITE_URL.fullmatch(value):
-        if "://" in sqlite["path"] or ":/" in sqlite["path"]:
-            raise ValueError("needs the path of a file after sqlite:///, not another URL")
-        return value
-    if not re.match(r"postgres(ql)?(\+psycopg)?://", value):
-        raise ValueError("write sqlite:///bridge.db or postgresql://user:password@host/name")
-    url = _POSTGRESQL_URL.fullmatch(value)
-    if url is None:
-        raise ValueError(
-            "is not a valid URL: write postgresql://user:password@host:5432/name, and percent-encode special "
-            "characters of the password (@ as %40, / as %2F)"
-        )
-    port = url["port"]
-    if port is not None and not (re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= 65535):
-        raise ValueError("needs a port from 1 to 65535, as in postgresql://user:password@host:5432/name")
-    return value
-
-
-def _check_public_url(value: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s_]+(/[^\s]*)?", value):  # providers call no host with `_`
-        raise ValueError("write https:// and the host, without `_`, like https://bridge.example.com")
-    check_no_user_info(value)
-    return value
-
-
-def check_no_user_info(url: str) -> None:
-    """Raise ValueError for a URL with a user or password: these URLs stand in messages and logs."""
-    if "@" in url:
-        raise ValueError("must not contain a user or password")
-
-
-def _check_file(value: str | Path) -> Path:
-    """Accept the path of an existing file. A key that was pasted in its place is too long for the operating system."""
-    try:
-        if Path(value).is_file():
-            return Path(value)
-    except (OSError, ValueError):
-        pass
-    raise ValueError("is not a file: write the path of an existing file, not its content")
-
-
-def _check_folder(value: Path) -> Path:
-    if not value.is_dir():
-        raise ValueError("is not a folder: write the path of an existing folder")
-    return value.resolve()
-
-
-def _check_certificates(value: str | Path) -> Path:
-    """Accept the path of a file with certificates in PEM format."""
-    path = _check_file(value)
-    try:
-        ssl.create_default_context(cafile=str(path))
-    except (OSError, ssl.SSLError):
-        raise ValueError("has no certificate in PEM format (-----BEGIN CERTIFICATE-----)") from None
-    return path
-
-
-def _check_proxy(value: SecretStr) -> SecretStr:
-    try:
-        parts = urlsplit(value.get_secret_value())
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or parts.path not in ("", "/") or parts.query:
-        raise ValueError(
-            "write http:// or https://, the host and the port of the proxy, like http://proxy.example.com:3128, with "
-            "user:password@ before the host if it needs them (special characters percent-encoded)"
-        )
-    return value
-
-
-ExistingFolder = Annotated[Path, AfterValidator(_check_folder)]
-Duration = Annotated[timedelta, BeforeValidator(_check_duration)]
-DatabaseUrl = Annotated[str, AfterValidator(_check_database_url)]
-PublicUrl = Annotated[str, AfterValidator(_check_public_url)]
-CertificateFile = Annotated[Path, BeforeValidator(_check_certificates)]
-ProxySecret = Annotated[SecretStr, AfterValidator(_check_proxy)]
-Hosts = Annotated[tuple[str, ...], BeforeValidator(_split)]
-SecretFile = Annotated[Path, BeforeValidator(_check_file)]
-"""Path of an existing file with a secret. An error does not repeat the value."""
-
-
-def _check_recipient(value: str) -> str:
-    """Return the address in canonical form, in which it is compared."""
-    from bridge.contacts.address import normalize_address
-
-    address = normalize_address(value)
-    if address is None:
-        raise ValueError(
-            "write numbers like +14155550123 and addresses like me@example.com, separated by commas"
-        )
-    return address
-
-
-def _check_country(value: str) -> str:
-    from bridge.contacts.phone import is_country
-
-    code = value.strip().upper()
-    if not is_country(code):
-        hint = "; the United Kingdom is GB" if code == "UK" else ""
-        raise ValueError(f"write the ISO 3166 code of a country, like US, GB or DE{hint}")
-    return code
-
-
-_OTHER_HEADERS = re.compile(r"authorization|cookie|host|origin|x-forwarded-(for|host|proto)|sec-.*")
-
-
-def _check_header_name(value: str) -> str:
-    name = value.strip().lower()
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name) or _OTHER_HEADERS.fullmatch(name):
-        raise ValueError("write the name of a header that only your proxy sets, like X-Forwarded-User")
-    return name
-
-
-HeaderName = Annotated[str, AfterValidator(_check_header_name)]
-
-
-def _check_networks(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
-    except ValueError:
-        raise ValueError(
-            "write addresses like 10.0.0.5 and networks like 10.0.0.0/8, separated by commas"
-        ) from None
-
-
-IpNetwork = IPv4Network | IPv6Network
-Networks = Annotated[tuple[IpNetwork, ...], BeforeValidator(_check_networks)]
-Recipients = Annotated[
-    tuple[Annotated[str, AfterValidator(_check_recipient)], ...],
-    BeforeValidator(_split),
-]
-Country = Annotated[str, AfterValidator(_check_country)]
-FieldPaths = Annotated[tuple[Annotated[str, AfterValidator(dropped_path)], ...], BeforeValidator(_split)]
-
-
 class Settings(EnvironmentModel):
     """The bridge's own settings; each connector defines the settings of its provider."""
 
@@ -362,11 +184,14 @@ class Settings(EnvironmentModel):
     bridge_metrics_token: AccessTokens = ()
     """Gives access to `/metrics` only: for Prometheus."""
     bridge_metrics_port: int | None = Field(None, ge=0, le=65535)
-    """Port on which `bridge worker` serves `/metrics`, `/healthz` and `/readyz`, at BRIDGE_HOST. `bridge serve` has them
-    on BRIDGE_PORT. If not set, `bridge worker` has no port."""
+    """Port on which `bridge worker` serves `/metrics`, `/healthz` and `/readyz`, at BRIDGE_HOST. `bridge serve` has
+    them on BRIDGE_PORT. If not set, `bridge worker` has no port."""
     bridge_secret_key: Secrets = ()
     """Encrypts unsubscribe links and hashes the opt-outs of erased contacts. To change it, put the new value before the
     old one, separated by a comma: links in emails already sent, and opt-outs already hashed, need the old one."""
+    bridge_encryption_keys: Secrets = ()
+    """Encrypts the bodies of events, their traces and the details of conversations in the database. To change it, put the
+    new value before the old one, separated by a comma, then run `bridge db reencrypt`."""
     bridge_default_country: Country | None = None
     """Country whose national phone numbers are understood, as ISO 3166 code (`US`). If not set, numbers need a `+`."""
     bridge_recipient_allowlist: Recipients = ()
@@ -374,8 +199,8 @@ class Settings(EnvironmentModel):
     bridge_retention: Duration = timedelta(days=30)
     """How long event bodies and the personal data of finished deliveries are kept."""
     bridge_delete_after: Duration | None = None
-    """If set, finished events and deliveries are deleted after this time, for example `400d`; at least BRIDGE_RETENTION.
-    What recognizes duplicates is kept."""
+    """If set, finished events and deliveries are deleted after this time, for example `400d`; at least
+    BRIDGE_RETENTION. What recognizes duplicates is kept."""
     bridge_drop_fields: FieldPaths = ()
     """Fields of events that are never stored, as dotted paths of the body: `summary,metadata.contactName`. Rules do not
     see them either."""
@@ -422,6 +247,11 @@ class Settings(EnvironmentModel):
         return tuple(secret.get_secret_value().encode() for secret in self.heppu_webhook_secret)
 
     @property
+    def encryption_keys(self) -> tuple[str, ...]:
+        """BRIDGE_ENCRYPTION_KEYS: the current value first, then the earlier ones."""
+        return tuple(secret.get_secret_value() for secret in self.bridge_encryption_keys)
+
+    @property
     def secret_keys(self) -> tuple[str, ...]:
         """BRIDGE_SECRET_KEY: the current value first, then the earlier ones."""
         return tuple(secret.get_secret_value() for secret in self.bridge_secret_key)
@@ -432,6 +262,7 @@ class Settings(EnvironmentModel):
         values = {
             "heppu_webhook_secret": self.heppu_webhook_secret,
             "bridge_secret_key": self.bridge_secret_key,
+            "bridge_encryption_keys": self.bridge_encryption_keys,
             **{field: [token.token for token in getattr(self, field)] for field in _TOKENS},
         }
         return [

@@ -32,7 +32,7 @@ def parse_time_option(text: str | None, option: str) -> datetime | None:
     A day is a date, `today` or `yesterday`: its start, or its end for `--until`.
     """
     from bridge.clock import parse_timestamp
-    from bridge.settings import parse_duration
+    from bridge.setting_types import parse_duration
 
     if text is None:
         return None
@@ -65,7 +65,7 @@ def _start_of_day(text: str) -> datetime | None:
 
 def parse_duration_option(text: str, option: str) -> timedelta:
     """Return the duration (`90s`, `16h`, `7d`). Reject one that reaches back before year 1."""
-    from bridge.settings import parse_duration
+    from bridge.setting_types import parse_duration
 
     try:
         duration = parse_duration(text)

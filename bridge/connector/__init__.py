@@ -106,7 +106,7 @@ from bridge.contacts.address import address_key
 from bridge.contacts.email import normalize_email
 from bridge.contacts.phone import same_number, search_digits
 from bridge.events import Event
-from bridge.settings import Duration, SecretFile
+from bridge.setting_types import Duration, SecretFile
 from bridge.spelling import did_you_mean, nearest
 
 __all__ = [

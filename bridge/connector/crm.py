@@ -22,7 +22,7 @@ from bridge.connector.contacts import (
 from bridge.connector.context import Context
 from bridge.connector.params import param
 from bridge.errors import PermanentError
-from bridge.settings import Duration
+from bridge.setting_types import Duration
 
 P = TypeVar("P", bound="ConversationParams")
 

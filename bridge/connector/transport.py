@@ -44,7 +44,7 @@ from bridge.errors import (
     RateLimited,
     TransientError,
 )
-from bridge.settings import check_no_user_info
+from bridge.setting_types import check_no_user_info
 
 CONNECT_SECONDS = 3.0
 _MAX_RETRY_AFTER = timedelta(days=7)

@@ -18,7 +18,7 @@ from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import Check, Diagnostic, Truth, unplaced_error
 from bridge.rules.operators import OPERATORS
 from bridge.rules.template_filters import MissingValue
-from bridge.settings import parse_duration
+from bridge.setting_types import parse_duration
 from bridge.spelling import did_you_mean
 
 History = Callable[[Event, Collection[str], datetime], Sequence[datetime]]

@@ -29,7 +29,7 @@ from bridge.rules.template_compiler import TemplateError
 from bridge.rules.templates import Template, condition, template
 from bridge.rules.yaml import Diagnostics, Node
 from bridge.rules.yaml_errors import RULE_KEYS
-from bridge.settings import parse_duration
+from bridge.setting_types import parse_duration
 from bridge.spelling import did_you_mean, nearest
 
 MAX_DURATION = timedelta(days=366)

@@ -17,7 +17,7 @@ from bridge.rules.parse_context import ParseContext, quote_value
 from bridge.rules.parse_quiet_hours import is_always_quiet, read_quiet_hours, read_region_hours
 from bridge.rules.quiet_hours import CHANNELS, QuietHours
 from bridge.rules.yaml import Node
-from bridge.settings import parse_duration
+from bridge.setting_types import parse_duration
 from bridge.spelling import did_you_mean
 
 _CAP = re.compile(r"([1-9]\d{0,4})\s+per\s+(\S+)", re.ASCII)

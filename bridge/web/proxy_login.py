@@ -11,7 +11,7 @@ from typing import Final
 
 from starlette.requests import Request
 
-from bridge.settings import IpNetwork
+from bridge.setting_types import IpNetwork
 from bridge.web.access import Access, Principal
 from bridge.web.rejection_log import is_from_proxy
 

@@ -13,7 +13,7 @@ from starlette.datastructures import QueryParams
 from bridge.clock import parse_timestamp
 from bridge.connector import Channel
 from bridge.lifecycle import DeliveryState, FailureReason, SuppressReason
-from bridge.settings import parse_duration
+from bridge.setting_types import parse_duration
 from bridge.store.contact_report import ReportFilter
 from bridge.store.delivery_list import DeliveryFilter
 from bridge.store.opt_out_list import EntryKind

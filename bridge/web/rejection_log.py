@@ -15,7 +15,7 @@ from typing import Any, Final
 from starlette.types import Scope
 
 from bridge.clock import uptime
-from bridge.settings import IpNetwork
+from bridge.setting_types import IpNetwork
 from bridge.telemetry import log
 from bridge.telemetry.metrics import Metrics
 

@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from bridge.clock import uptime
 from bridge.errors import Refused, StoreUnavailable
-from bridge.settings import IpNetwork
+from bridge.setting_types import IpNetwork
 from bridge.store.database import Database
 from bridge.store.sessions import record_refused_login
 from bridge.telemetry.metrics import Metrics

@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from bridge.cli.worker_supervisor import KILL_AFTER
-from bridge.settings import Settings, parse_duration
+from bridge.setting_types import parse_duration
+from bridge.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

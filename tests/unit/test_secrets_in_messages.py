@@ -20,7 +20,8 @@ from bridge.cli.db import sqlite_path
 from bridge.connector import ConnectorSettings, SecretUrl
 from bridge.connector.discovery import Registry
 from bridge.errors import BridgeError, ConfigError
-from bridge.settings import EnvironmentModel, SecretFile, Settings
+from bridge.setting_types import SecretFile
+from bridge.settings import EnvironmentModel, Settings
 from bridge.store.database import Database
 from bridge.telemetry import mask
 

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from bridge.clock import format_duration, format_timestamp
-from bridge.settings import local_url, parse_duration
+from bridge.setting_types import parse_duration
+from bridge.settings import local_url
 
 
 @pytest.mark.parametrize("text", ["0s", "90s", "1h30m", "24h", "36h", "7d", "30d"])

@@ -10,7 +10,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from bridge.lifecycle import PauseCause, StopScope
-from bridge.settings import parse_duration
+from bridge.setting_types import parse_duration
 from bridge.store import schema
 from bridge.store.bulk_actions import TooManyDeliveries
 from bridge.store.held_deliveries import cancel_held

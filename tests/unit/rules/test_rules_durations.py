@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.rules.durations import duration_hint
-from bridge.settings import parse_duration
+from bridge.setting_types import parse_duration
 
 UNITS = {"second": "seconds", "min": "minutes", "hr": "hours", "day": "days", "week": "weeks"}
 
