@@ -41,7 +41,7 @@ class RejectedRequestDetails(RejectedRequestSummary):
 
 
 @record()
-class RejectedGroup(TypedDict):
+class RejectedRequestGroup(TypedDict):
     """Requests that were rejected for the same cause."""
 
     reason: str
@@ -61,7 +61,7 @@ class RejectedGroup(TypedDict):
 class RejectedGroups(TypedDict):
     """The rejected requests by cause."""
 
-    items: list[RejectedGroup]
+    items: list[RejectedRequestGroup]
     next_cursor: None
 
 

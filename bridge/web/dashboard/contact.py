@@ -19,14 +19,14 @@ from bridge.dryrun.permission import Permission
 from bridge.policy import channels_of
 from bridge.policy.local_time import local_time
 from bridge.policy.opt_outs import NOUNS
-from bridge.store.contact_details import ContactDetails, describe_contact, find_contact
+from bridge.store.contact_details import PersonDetails, describe_contact, find_contact
 from bridge.store.contact_export import export_json
 from bridge.store.contact_report import ReportFilter
 from bridge.store.contact_timeline import ContactTimeline, missing_messages, read_timeline
 from bridge.store.erase import erase
 from bridge.store.erase_preview import preview_erase
 from bridge.store.opt_outs import OptOutChange, save_opt_out
-from bridge.store.rejected_groups import recent_rejections
+from bridge.store.rejected_groups import recent_rejected_requests
 from bridge.web.access import actor_of
 from bridge.web.admin_service import AdminService
 from bridge.web.dashboard.page import (
@@ -41,7 +41,7 @@ from bridge.web.dashboard.page import (
     render_page,
 )
 from bridge.web.labels import CHANNELS
-from bridge.web.query_params import ContactQuery, one_of, string_or_none
+from bridge.web.query_params import PersonQuery, one_of, string_or_none
 from bridge.web.validation import InvalidParameter, read_query
 
 _REASONS: Final = 10
@@ -72,7 +72,7 @@ def _show(service: AdminService, request: Request) -> Response:
     details = find_contact(
         service.database, id_of(request), service.rules.current.messaging.time_zone, service.hash_address
     )
-    query = read_query(ContactQuery, page_query(request))
+    query = read_query(PersonQuery, page_query(request))
     timeline = read_timeline(
         service.database,
         details,
@@ -96,7 +96,7 @@ def show_address(service: AdminService, request: Request, address: str) -> Respo
     )
     if details.event_id is not None:
         return redirect(request, f"contacts/{details.event_id}")
-    response = _render(service, request, details, ContactTimeline([], None, []), ContactQuery())
+    response = _render(service, request, details, ContactTimeline([], None, []), PersonQuery())
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -104,9 +104,9 @@ def show_address(service: AdminService, request: Request, address: str) -> Respo
 def _render(
     service: AdminService,
     request: Request,
-    details: ContactDetails,
+    details: PersonDetails,
     timeline: ContactTimeline,
-    query: ContactQuery,
+    query: PersonQuery,
 ) -> Response:
     rules, now = service.rules.current, service.database.clock.now()
     newest = timeline
@@ -139,8 +139,10 @@ def _render(
         shown=query.shown,
         channels=CHANNELS,
         nouns=NOUNS,
-        record_url=lambda connection, external_id: None,  # noqa: ARG005
-        rejections=recent_rejections(service.database) if details.event_id is None else [],
+        record_url=lambda connection, external_id: service.links.record_url(
+            connection, f"{connection}.contact", external_id
+        ),
+        rejected=recent_rejected_requests(service.database) if details.event_id is None else [],
         undo=_parse_undo(query.undo),
     )
 
@@ -221,7 +223,7 @@ def _erase(service: AdminService, request: Request, fields: Form) -> Response:
     return done(request, "contacts", "erased_in_part" if in_progress else "erased", total)
 
 
-def _ending(details: ContactDetails) -> str:
+def _ending(details: PersonDetails) -> str:
     """Return what has to be typed: the last four digits of the number, or the part of the email before the @."""
     for address in details.addresses:
         return address.partition("@")[0] if "@" in address else address[-4:]

@@ -101,7 +101,7 @@ def _show(service: AdminService, request: Request) -> Response:
         "event.html",
         title=f"Event {event['type']} {event['id']}",
         event=event,
-        verdict=_verdict(event, rules),
+        summary=_summary(event, rules),
         body=indented_json(event["body"]),
         fields=_fields(event["body"] or {})[:_MAX_FIELDS],
         rules=rules,
@@ -120,7 +120,7 @@ def _conversation(service: AdminService, event: Mapping[str, Any]) -> Sequence[M
     return [item for item in events if item["id"] != event["id"]]
 
 
-def _verdict(event: Mapping[str, Any], rules: Sequence[RuleView]) -> str:
+def _summary(event: Mapping[str, Any], rules: Sequence[RuleView]) -> str:
     """Say in a sentence or two what was done with the event, and which rule nearly fired."""
     if not event["routed_at"]:
         return "The event waits to be routed: no rule has been evaluated yet."
