@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import func, select, text
+from sqlalchemy import ColumnElement, and_, case, func, select, text
 
 from bridge.lifecycle import StopScope
 from bridge.store import schema
@@ -17,7 +17,7 @@ from bridge.store.database import Database
 from bridge.store.delivery_list import DeliveryFilter
 from bridge.store.rule_deliveries import IS_WAITING
 
-MAX_COUNTED: Final = 20_000
+MAX_COUNTED: Final = 10_000
 """Waiting deliveries are counted up to this number, so that the page is quick however many wait."""
 MAX_RUNNING: Final = 1_000
 
@@ -52,7 +52,7 @@ class HeldDeliveries:
     running: int = 0
     """Deliveries that have left the queue: they cannot be called back."""
     is_complete: bool = True
-    """False if more than `MAX_COUNTED` deliveries wait."""
+    """False if `MAX_COUNTED` or more deliveries wait."""
 
     def waiting(self, *, only_messages: bool = False) -> int:
         """Return the number of waiting deliveries."""
@@ -69,43 +69,43 @@ class HeldDeliveries:
 
 
 def held_deliveries(
-    database: Database,
-    ages: Sequence[timedelta] = (),
-    *,
-    only_messages: bool = False,
-    connection: str | None = None,
+    database: Database, ages: Sequence[timedelta] = (), *, only_messages: bool = False
 ) -> HeldDeliveries:
-    """Return what waits, of all connections or one, by connection and kind. Alerts are not counted."""
+    """Return what waits, by connection and kind, the largest group first. Alerts are not counted."""
     columns = _TABLE.c["connection", "channel", "action", "run_at", "expires_at", "created_at"]
-    query = select(*columns).where(IS_WAITING, _TABLE.c.trigger != "alert").limit(MAX_COUNTED + 1)
-    if connection is not None:
-        # In the order of the index of waiting deliveries, so that it is chosen and not one of all deliveries.
-        query = query.where(_TABLE.c.connection == connection).order_by(_TABLE.c.run_at)
+    query = select(*columns).where(IS_WAITING, _TABLE.c.trigger != "alert").limit(MAX_COUNTED)
     if only_messages:
         query = query.where(_TABLE.c.channel.is_not(None))
+    waiting = query.subquery()
     running = select(_TABLE.c.id).where(text("deliveries.state = 'running'")).limit(MAX_RUNNING).subquery()
     held = HeldDeliveries()
-    groups: dict[tuple[str, str], HeldGroup] = {}
     with database.read() as conn:
         now = database.now(conn)
         held.running = conn.execute(select(func.count()).select_from(running)).scalar_one()
-        rows = conn.execute(query).all()
-    held.is_complete = len(rows) <= MAX_COUNTED
-    for row in rows[:MAX_COUNTED]:
-        kind = row.channel or row.action
-        group = groups.setdefault(
-            (row.connection, kind), HeldGroup(row.connection, kind, row.channel is not None)
+        is_expired = func.coalesce(waiting.c.expires_at <= now, False)
+        is_due = and_(~is_expired, waiting.c.run_at <= now)
+        kind = func.coalesce(waiting.c.channel, waiting.c.action)
+        groups = select(
+            waiting.c.connection,
+            kind,
+            func.count(waiting.c.channel),
+            _count(is_due),
+            _count(is_expired),
+            _count(and_(~is_expired, waiting.c.run_at > now)),
+            func.min(case((is_due, waiting.c.created_at))),
+            *(_count(and_(is_due, waiting.c.created_at < now - age)) for age in ages),
         )
-        if row.expires_at is not None and row.expires_at <= now:
-            group.expired += 1
-        elif row.run_at > now:
-            group.later += 1
-        else:
-            group.due += 1
-            group.oldest = min(group.oldest or row.created_at, row.created_at)
-            held.older.update(age for age in ages if row.created_at < now - age)
-    held.groups = sorted(groups.values(), key=lambda group: (-group.due, group.connection, group.kind))
+        for row in conn.execute(groups.group_by(waiting.c.connection, kind)):
+            name, kind_name, messages, due, expired, later, oldest, *older = row
+            held.groups.append(HeldGroup(name, kind_name, messages > 0, due, expired, later, oldest))
+            held.older.update(dict(zip(ages, older, strict=True)))
+    held.is_complete = held.waiting() < MAX_COUNTED
+    held.groups.sort(key=lambda group: (-group.due, group.connection, group.kind))
     return held
+
+
+def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    return func.count(case((condition, 1)))
 
 
 def cancel_held(database: Database, actor: str, age: timedelta, scope: StopScope) -> BulkResult:
