@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from bridge.errors import StoreUnavailable
-from tests.faults.harness import Deployment, Outcome, call_events, slow_providers, wait_for
+from bridge.store.migrate import newest_revision
+from tests.faults.harness import (
+    ROOT,
+    Deployment,
+    Outcome,
+    Process,
+    call_events,
+    slow_providers,
+    wait_for,
+)
 
 Report = Callable[[Outcome], None]
 
@@ -67,5 +79,84 @@ def test_old_process_keeps_working_on_a_newer_database(deployment: Deployment, r
         deployment.heppu.wait()
         seconds = deployment.wait_until_final(40)
     report(deployment.outcome("a newer database under load", seconds))
+    assert (deployment.lost_events(), deployment.duplicates()) == ([], [])
+    assert set(deployment.states()) == {"succeeded"}
+
+
+NEWER_MIGRATION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "9999"
+down_revision = "{previous}"
+
+
+def upgrade() -> None:
+    op.add_column("deliveries", sa.Column("from_newer_version", sa.Text()))
+    op.add_column("connections", sa.Column("from_newer_version", sa.Text(), nullable=False, server_default="x"))
+    op.create_table("from_newer_version", sa.Column("id", sa.Text(), primary_key=True))
+    op.create_index("deliveries_newer", "deliveries", ["from_newer_version"])
+"""
+
+
+def newer_version(folder: Path) -> Path:
+    """Return a folder with a later version of the bridge: this one, with one more migration."""
+    for name in ("bridge", "connectors"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    migrations = folder / "bridge" / "store" / "migrations" / "versions"
+    (migrations / "m9999_newer.py").write_text(NEWER_MIGRATION.format(previous=newest_revision()))
+    package = folder / "bridge" / "__init__.py"
+    package.write_text(re.sub(r'__version__ = ".*"', '__version__ = "99.0.0"', package.read_text()))
+    return folder
+
+
+@pytest.mark.faults
+@pytest.mark.postgres
+def test_two_versions_work_side_by_side_and_the_older_one_takes_over_again(
+    postgres_deployment: Deployment, tmp_path: Path, report: Report
+) -> None:
+    """A rolling upgrade and its reversal under load: both versions receive and deliver at the same time."""
+    deployment = postgres_deployment
+    environ = {**deployment.environ, "PYTHONPATH": str(newer_version(tmp_path / "newer"))}
+
+    def wait_for_deliveries(process: Process) -> None:
+        """Send events until this process or its worker has finished some deliveries."""
+        pattern = f"%-{process.worker_pid}-%"
+
+        def finished() -> int:
+            statement = (
+                "SELECT count(*) FROM attempts WHERE worker_id LIKE :pattern AND finished_at IS NOT NULL"
+            )
+            return int(deployment.query(statement, pattern=pattern)[0][0])
+
+        def has_more() -> bool:
+            deployment.heppu.send(call_events(2))
+            return finished() > before + 3
+
+        before = finished()
+        wait_for(has_more, 20, "deliveries of this version", deployment.states, every=0.2)
+
+    def version() -> str:
+        return str(deployment.query("SELECT version_num FROM alembic_version")[0][0])
+
+    older = deployment.start().ready()
+    with slow_providers(deployment.sandbox, 0.1):
+        wait_for_deliveries(older)
+        newer = Process(environ, deployment.folder, "serve", "--port", "0")
+        deployment.processes.append(newer)
+        newer.ready()
+        assert version() == "9999"
+        wait_for_deliveries(newer)
+        wait_for_deliveries(older)
+        assert older.stop() == 0  # the upgrade is complete
+        older = deployment.restart(older).ready()  # and is taken back
+        assert newer.stop() == 0
+        deployment.processes.remove(newer)
+        wait_for_deliveries(older)
+        deployment.heppu.wait()
+        seconds = deployment.wait_until_final(60)
+    assert "of a newer version of the bridge than this one" in deployment.run_command("db", "current").stdout
+    assert version() == "9999"
+    report(deployment.outcome("two versions side by side, and back", seconds))
     assert (deployment.lost_events(), deployment.duplicates()) == ([], [])
     assert set(deployment.states()) == {"succeeded"}
