@@ -30,6 +30,8 @@ from sqlalchemy import (
     text,
 )
 
+from bridge.store.sealing import SealedBytes, SealedText
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -100,7 +102,7 @@ events = Table(
            info=_doc("When the event happened: the timestamp of the body, but not later than "
                      "`received_at`.")),
     Column("received_at", Instant, nullable=False, info=_doc("When the bridge received the event.")),
-    Column("body", LargeBinary, info=_doc("The body exactly as received. Null once pruned or erased.")),
+    Column("body", SealedBytes, info=_doc("The body exactly as received. Null once pruned or erased.")),
     Column("reconciled", Boolean, nullable=False, default=False, server_default=text("false"),
            info=_doc("True if `bridge heppu reconcile` made the event from a call at Heppu, because no webhook had "
                      "come.")),
@@ -114,7 +116,7 @@ events = Table(
     Column("routed_at", Instant,
            info=_doc("When the rules were evaluated. Null while the event waits to be routed.")),
     Column("rules_hash", Text, info=_doc("The rules that routed the event: `rules.hash`.")),
-    Column("trace", Text, info=_doc("The evaluation of every rule, as JSON. Null once pruned or erased.")),
+    Column("trace", SealedText, info=_doc("The evaluation of every rule, as JSON. Null once pruned or erased.")),
     Index("events_unrouted", "received_at", sqlite_where=text("routed_at IS NULL"),
           postgresql_where=text("routed_at IS NULL")),
     # On PostgreSQL, the indexes with text_pattern_ops find prefixes as well, whatever the collation.
@@ -398,7 +400,7 @@ conversation_details = Table(
     Column("run_at", Instant, info=_doc("When Heppu is asked next. Null once it has answered.")),
     Column("attempts", Integer, nullable=False, info=_doc("How often Heppu has been asked since `asked_at`.")),
     Column("fetched_at", Instant, info=_doc("When Heppu has answered.")),
-    Column("value", Text, info=_doc("The details of the conversation as JSON, with its transcript; kept for a day.")),
+    Column("value", SealedText, info=_doc("The details of the conversation as JSON, with its transcript, for a day.")),
     Index("conversation_details_due", "run_at", sqlite_where=text("run_at IS NOT NULL"),
           postgresql_where=text("run_at IS NOT NULL")),
     info=_doc("Conversations whose details deliveries wait for, and the details that Heppu has returned."),
@@ -428,7 +430,7 @@ rejected_requests = Table(
     Column("status", Integer, nullable=False, info=_doc("HTTP status of the response.")),
     Column("signature_valid", Boolean, nullable=False,
            info=_doc("Whether Heppu signed the request. Only such a request can be accepted later.")),
-    Column("body", LargeBinary, info=_doc("The body, if the signature is valid. Null once erased.")),
+    Column("body", SealedBytes, info=_doc("The body, if the signature is valid. Null once erased.")),
     Column("accepted_event_id", Text,
            info=_doc("The event that an operator accepted the request as: `events.id`.")),
     Index("rejected_requests_received", "received_at"),
@@ -466,6 +468,10 @@ connections = Table(
     Column("message_counts", Text,
            info=_doc("Messages that were sent, or may have been, by channel and start of the period, as JSON: for "
                      "`messaging.caps.total`. Null: none since the connection was last resumed.")),
+    Column("quota_used", Integer,
+           info=_doc("Requests of the account's quota that are used up, as the provider last said.")),
+    Column("quota_limit", Integer, info=_doc("The account's quota of requests. Null if the provider says nothing.")),
+    Column("quota_seen_at", Instant, info=_doc("When the provider said so; recorded at most once a minute.")),
     info=_doc("The shared state of each connection: its pause, circuit breaker and request budget."),
 )  # fmt: skip
 
@@ -521,13 +527,16 @@ hourly_counts = Table(
 alert_groups = Table(
     "alert_groups",
     metadata,
-    Column("connection", Text, primary_key=True, info=_doc("The connection that has the problem.")),
+    Column("connection", Text, primary_key=True,
+           info=_doc("The connection that has the problem, or the host. Empty for a problem of the whole service.")),
     Column("cause", Text, primary_key=True,
-           info=_doc("State and reason, such as `failed: rejected` or `paused: auth`.")),
+           info=_doc("State and reason, such as `failed: rejected` or `paused: auth`, or `problem: backlog`.")),
     Column("last_alert_at", Instant, info=_doc("When the team was last alerted about this cause.")),
     Column("waiting", Text,
            info=_doc("Number of problems that no alert has mentioned yet, by rule, as JSON. Null: none.")),
-    Column("latest", Text, info=_doc("The last of them: ID of a delivery or of a pause.")),
+    Column("latest", Text,
+           info=_doc("The last of them: ID of a delivery or of a pause. For a problem of the service, since when it is "
+                     "alerted; null once it is over.")),
     info=_doc("One row per connection and cause of alerts: the team gets at most one alert about each in ten minutes."),
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, delete, func, select, text, update
 
 from bridge.events import BRIDGE_EVENTS, Event
 from bridge.ids import new_id
@@ -38,6 +38,8 @@ _PAUSES = schema.connection_pauses
 _PREFIX: Final = "problem: "
 _OUTAGE: Final = "outage"
 WEEK: Final = timedelta(days=7)
+FORGET_AFTER: Final = timedelta(days=90)
+"""The time after the last alert about a problem, when its row is deleted: hosts come and go."""
 MAX_REVIEWS: Final = 1000
 """Deliveries that need review, of which the oldest are looked at."""
 
@@ -51,7 +53,9 @@ def read_facts(database: Database, settings: AlertSettings, host: str) -> Watche
         silent = _is_silence_unusual(conn, gauges.last_event_at, settings.no_events_after, now)
         circuits = conn.execute(
             select(_PAUSES.c.connection, _PAUSES.c.started_at).where(
-                _PAUSES.c.ended_at.is_(None), _PAUSES.c.cause == PauseCause.CIRCUIT_OPEN
+                text("connection_pauses.drained_at IS NULL"),  # the index of present pauses
+                _PAUSES.c.ended_at.is_(None),
+                _PAUSES.c.cause == PauseCause.CIRCUIT_OPEN,
             )
         )
         return Watched(
@@ -149,6 +153,8 @@ def announce(
         if rows:
             conn.execute(database.insert_new(_GROUPS), rows)
         now = database.now(conn)
+        is_forgotten = _GROUPS.c.cause.startswith(_PREFIX) & (_GROUPS.c.last_alert_at < now - FORGET_AFTER)
+        conn.execute(delete(_GROUPS).where(is_forgotten))
         for key, announcement in _announcements(conn, found, judged, lock=True).items():
             problem = found.get(key)
             recovery = announcement.recovery_message(now)

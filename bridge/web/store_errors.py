@@ -45,7 +45,7 @@ class StoreErrorReport:
             code=(error.code if isinstance(error, StoreUnavailable) else error_code(error)) or None,
             not_logged=not_logged or None,
             advice=ADVICE.get(kind, _DEFAULT_ADVICE),
-            alert="not sent: alerts need the database; watch bridge_database_up and bridge_store_errors_total",
+            alert="sent once the database works again, because an alert is stored first",
         )
 
 

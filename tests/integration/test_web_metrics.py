@@ -17,11 +17,14 @@ from bridge import __version__
 from bridge.clock import Clock
 from bridge.errors import StoreUnavailable
 from bridge.lifecycle import FailureReason
+from bridge.rules.model import AlertSettings
+from bridge.signing import read_event
 from bridge.store.connections import pause, register_accounts
 from bridge.store.database import Database
 from bridge.store.driver_errors import _SQLITE_CODES, _STATES
 from bridge.store.gauges import read_gauges
 from bridge.store.ingest import IncomingEvent, store_events
+from bridge.store.service_problems import read_facts
 from bridge.store.workers import deregister, record_heartbeat
 from bridge.telemetry.metrics import (
     OPEN_STATES,
@@ -168,7 +171,7 @@ def test_oldest_unrouted_and_last_event_are_exported(url: str, database: Databas
     assert values["bridge_last_event_timestamp_seconds"] == pytest.approx(arrived_at, abs=5)
 
 
-def test_gauges_scan_no_table(tmp_path: Path) -> None:
+def test_gauges_and_facts_of_alerts_scan_no_table(tmp_path: Path) -> None:
     from bridge.store.migrate import upgrade
 
     database = Database(f"sqlite:///{tmp_path}/bridge.db")
@@ -180,19 +183,22 @@ def test_gauges_scan_no_table(tmp_path: Path) -> None:
         if statement.startswith("SELECT"):
             statements.append((statement, parameters))
 
+    body = b'{"event": "call.busy"}'
+    assert store_events(database, [IncomingEvent(read_event(body, datetime.now(UTC)), body)]) == ["stored"]
     sqlalchemy_event.listen(database.engine, "before_cursor_execute", note)
     read_gauges(database, OPEN_STATES)
+    read_facts(database, AlertSettings(no_events_after=timedelta(0)), "host")
     sqlalchemy_event.remove(database.engine, "before_cursor_execute", note)
     with database.read() as conn:
         for statement, parameters in statements:
             plan = conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
             for step in (row[3] for row in plan):
-                if step.startswith(("SCAN events", "SCAN deliveries")):
-                    # In the order of an index, and ended by a limit.
-                    assert "INDEX events_received" in step or "INDEX events_unrouted" in step, (
-                        statement,
-                        step,
-                    )
+                if step.startswith(
+                    ("SCAN events", "SCAN deliveries", "SCAN attempts", "SCAN connection_pauses")
+                ):
+                    # In the order of an index and ended by a limit, or an index of the few rows in question.
+                    indexes = ("events_received", "events_unrouted", "connection_pauses_current")
+                    assert any(f"INDEX {name}" in step for name in indexes), (statement, step)
     assert len(statements) > 8
     database.close()
 

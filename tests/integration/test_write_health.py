@@ -103,8 +103,11 @@ def test_full_disk_is_not_ready_counted_and_logged_once(sqlite_service: Service)
     [entry] = [entry for entry in logs if entry["event"] == "write failed"]
     assert (entry["kind"], entry["code"]) == ("disk_full", "SQLITE_FULL")
     assert "free space" in entry["advice"]
-    assert "alerts need the database" in entry["alert"]
+    assert "once the database works again" in entry["alert"]
+    assert service.database.write_health.take_outages() == []
     assert status(service) == 200
+    [outage] = service.database.write_health.take_outages()
+    assert (outage.kind, outage.refused) == ("disk_full", 20), "what the alert after the outage says"
     assert service.post(body).json() == {"received": True}
     assert metric(service, "bridge_database_up") == 1
 
