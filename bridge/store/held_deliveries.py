@@ -69,13 +69,23 @@ class HeldDeliveries:
 
 
 def held_deliveries(
-    database: Database, ages: Sequence[timedelta] = (), *, only_messages: bool = False
+    database: Database,
+    ages: Sequence[timedelta] = (),
+    *,
+    only_messages: bool = False,
+    connection: str | None = None,
 ) -> HeldDeliveries:
-    """Return what waits, by connection and kind, the largest group first. Alerts are not counted."""
+    """Return what waits, by connection and kind, the largest group first, or for one connection only.
+
+    Alerts are not counted.
+    """
     columns = _TABLE.c["connection", "channel", "action", "run_at", "expires_at", "created_at"]
     query = select(*columns).where(IS_WAITING, _TABLE.c.trigger != "alert").limit(MAX_COUNTED)
     if only_messages:
         query = query.where(_TABLE.c.channel.is_not(None))
+    if connection is not None:
+        # In the order of the index of waiting deliveries, so that it is chosen and not one of all deliveries.
+        query = query.where(_TABLE.c.connection == connection).order_by(_TABLE.c.run_at)
     waiting = query.subquery()
     running = select(_TABLE.c.id).where(text("deliveries.state = 'running'")).limit(MAX_RUNNING).subquery()
     held = HeldDeliveries()

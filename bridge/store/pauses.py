@@ -96,7 +96,7 @@ class Pause:
         label = _TEXTS[self.cause][0] if self.cause in _TEXTS else self.cause
         if not self.is_of_all:
             return label
-        return f"{label}, for all messages" if self.only_messages else f"{label}, with all connections"
+        return label if self.only_messages else f"{label}, with all connections"
 
     @property
     def short_label(self) -> str:

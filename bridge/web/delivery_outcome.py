@@ -83,7 +83,8 @@ def _waiting(
 ) -> Outcome:
     expires = f" It expires {when(delivery['expires_at'])}." if delivery["expires_at"] else ""
     if pause is not None:
-        waits = f"It waits: {delivery['connection']} is paused by {pause.label}."
+        what = "messages to people are" if pause.only_messages else f"{delivery['connection']} is"
+        waits = f"It waits: {what} paused by {pause.label}."
         return Outcome(
             f"{waits} {detail}".strip(), f"It goes on when {delivery['connection']} is resumed.{expires}"
         )

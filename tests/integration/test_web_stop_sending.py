@@ -86,6 +86,10 @@ def test_messages_to_people_are_stopped_and_records_are_not(site: Site, browser:
     browser.post("/stop", data={"reason": "wrong text"})
     assert "Messages to people are stopped since" in get_page(browser, "/events").text
     assert "with all connections" not in get_page(browser, "/connections").text
+    assert "Messages to people are stopped." in get_page(browser, "/deliveries").text
+    [delivery] = list_deliveries(site.database).items
+    page = get_page(browser, f"/deliveries/{delivery['id']}")
+    assert "It waits: messages to people are paused by an operator." in page.text
 
 
 def test_old_deliveries_are_cancelled_before_sending_starts(

@@ -50,7 +50,10 @@ def _show(service: AdminService, request: Request) -> Response:
     database, criteria = service.database, criteria_of(page_query(request))
     event = event_context(database, delivery["event_id"], delivery["rule"]) if delivery["event_id"] else None
     pauses = {status.name: status.pause for status in service.connections() if status.pause}
-    pause = pauses.get(delivery["connection"]) if delivery["state"] in ("pending", "retrying") else None
+    pause = None
+    if delivery["state"] in ("pending", "retrying"):
+        of_all = service.pause_of_all() if delivery["channel"] else None
+        pause = pauses.get(delivery["connection"]) or of_all
     previous_id, next_id = _neighbors(service, delivery["id"], criteria)
     to = _person(delivery, event)
     title = subject_of(delivery, to)
