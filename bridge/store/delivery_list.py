@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, func, literal, or_, select, union
+from sqlalchemy import ColumnElement, Connection, func, literal, or_, select, union
 
 from bridge.ids import id_at, time_of_id
 from bridge.lifecycle import DeliveryState, FailureReason, SuppressReason
@@ -30,6 +30,7 @@ COUNTED: Final = 2_000
 MAX_COUNT: Final = 10_000
 """Counts from an index alone end here."""
 
+_MICROSECOND: Final = timedelta(microseconds=1)
 _TABLE, _C = schema.deliveries, schema.deliveries.c
 _FEW: Final = frozenset(DeliveryState) - {
     DeliveryState.SUCCEEDED, DeliveryState.SUPPRESSED, DeliveryState.CANCELLED,
@@ -119,6 +120,35 @@ class _Search:
     """Each range is a state."""
 
 
+class _Span(NamedTuple):
+    """A span of time of creation. It has one limit at each end, because SQLite uses only one of two for an index."""
+
+    since: datetime | None
+    """Inclusive."""
+    until: datetime | None
+    """Exclusive."""
+
+    def beyond(self, instant: datetime, newest_first: bool) -> _Span:
+        """Return the part that follows an instant in the order of the list, with the instant itself."""
+        if newest_first:
+            return self._replace(until=min(filter(None, (self.until, instant + _MICROSECOND))))
+        return self._replace(since=max(filter(None, (self.since, instant))))
+
+    def up_to(self, horizon: datetime | None, newest_first: bool = True) -> _Span:
+        """Return the part that comes before an instant in the order of the list; None: everything."""
+        if horizon is None:
+            return self
+        if newest_first:
+            return self._replace(since=max(filter(None, (self.since, horizon + _MICROSECOND))))
+        return self._replace(until=min(filter(None, (self.until, horizon))))
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """The conditions for the time of creation."""
+        since = [] if self.since is None else [_C.created_at >= self.since]
+        return since if self.until is None else [*since, _C.created_at < self.until]
+
+
 def _search(conn: Connection, matching: DeliveryFilter) -> _Search:
     """Choose the criterion that leads to the deliveries: the one with the fewest rows."""
     states = matching.possible_states
@@ -179,14 +209,17 @@ def list_deliveries(
     `cursor` is the `next_cursor` of the page before; `newer_than` is the ID of a delivery, for the page just above it.
     """
     newest_first = newer_than is None
+    span, ties = _Span(matching.since, matching.until), list[Condition]()
     with database.read() as conn:
-        search, created = _search(conn, matching), _created(matching)
+        search = _search(conn, matching)
         start = newer_than or cursor
         if start is not None:
-            created.append(_beyond(_position(conn, start), newest_first))
+            position = _position(conn, start)
+            span, ties = span.beyond(position[0], newest_first), [_is_beyond(position, newest_first)]
         is_bounded = bool(search.rest) and not search.is_small
-        horizon = _horizon(conn, search, created, EXAMINED, newest_first) if is_bounded else None
-        rows = _merged(conn, search, [*created, *_up_to(horizon, newest_first)], limit + 1, newest_first)
+        horizon = _horizon(conn, search, span, EXAMINED, newest_first) if is_bounded else None
+        span = span.up_to(horizon, newest_first)
+        rows = _merged(conn, search, [*span.conditions, *ties], limit + 1, newest_first)
     items, is_more = rows[:limit], len(rows) > limit
     if not newest_first:
         items.reverse()
@@ -229,9 +262,9 @@ def _grouped_counts(
     conn: Connection, matching: DeliveryFilter, search: _Search
 ) -> dict[DeliveryState, CappedCount]:
     """CappedCount the newest deliveries of ranges that contain all states, with one reading."""
-    created = _created(matching)
-    horizon = None if search.is_small else _horizon(conn, search, created, COUNTED)
-    conditions = [*created, *search.rest, *_up_to(horizon, newest_first=True)]
+    span = _Span(matching.since, matching.until)
+    horizon = None if search.is_small else _horizon(conn, search, span, COUNTED)
+    conditions = [*span.up_to(horizon).conditions, *search.rest]
     found = union(*(select(_C.id, _C.state).where(lead, *conditions) for lead in search.ranges)).subquery()
     rows = conn.execute(select(found.c.state, func.count()).group_by(found.c.state))
     totals = {DELIVERY_STATES[state]: number for state, number in rows}
@@ -240,19 +273,13 @@ def _grouped_counts(
 
 def _count(conn: Connection, matching: DeliveryFilter) -> CappedCount:
     """CappedCount the deliveries in one state, to which its index leads."""
-    search, created = _search(conn, matching), _created(matching)
-    horizon = _horizon(conn, search, created, COUNTED) if search.rest else None
-    conditions = [*created, *search.rest, *_up_to(horizon, newest_first=True)]
+    search, span = _search(conn, matching), _Span(matching.since, matching.until)
+    horizon = _horizon(conn, search, span, COUNTED) if search.rest else None
+    conditions = [*span.up_to(horizon).conditions, *search.rest]
     # Without columns, so that the index alone is read if there is nothing to check.
     found = select(literal(1)).select_from(_TABLE).where(search.ranges[0], *conditions).limit(MAX_COUNT + 1)
     number = conn.execute(select(func.count()).select_from(found.subquery("found"))).scalar_one()
     return CappedCount(min(number, MAX_COUNT), horizon is None and number <= MAX_COUNT)
-
-
-def _created(matching: DeliveryFilter) -> list[Condition]:
-    """Return the conditions for the time of creation, which each index range is in order of."""
-    since = [] if matching.since is None else [_C.created_at >= matching.since]
-    return since if matching.until is None else [*since, _C.created_at < matching.until]
 
 
 def _position(conn: Connection, delivery_id: str) -> tuple[datetime, str]:
@@ -261,22 +288,22 @@ def _position(conn: Connection, delivery_id: str) -> tuple[datetime, str]:
     return created_at or time_of_id(delivery_id), delivery_id
 
 
-def _beyond(position: tuple[datetime, str], newest_first: bool) -> Condition:
-    """Return the condition for the deliveries after this place, in the order of the list."""
+def _is_beyond(position: tuple[datetime, str], newest_first: bool) -> Condition:
+    """Return the condition for the deliveries after this place, of those in the span that ends there."""
     created_at, delivery_id = position
     if newest_first:
-        return and_(_C.created_at <= created_at, or_(_C.created_at < created_at, _C.id < delivery_id))
-    return and_(_C.created_at >= created_at, or_(_C.created_at > created_at, _C.id > delivery_id))
+        return or_(_C.created_at < created_at, _C.id < delivery_id)
+    return or_(_C.created_at > created_at, _C.id > delivery_id)
 
 
 def _horizon(
-    conn: Connection, search: _Search, created: Sequence[Condition], most: int, newest_first: bool = True
+    conn: Connection, search: _Search, span: _Span, most: int, newest_first: bool = True
 ) -> datetime | None:
     """Return up to when rows are read, exclusively, so that it is at most `most` of each range; None: to the end."""
     order = _C.created_at.desc() if newest_first else _C.created_at
     ends = [
         conn.execute(
-            select(_C.created_at).where(lead, *created).order_by(order).limit(1).offset(most)
+            select(_C.created_at).where(lead, *span.conditions).order_by(order).limit(1).offset(most)
         ).scalar_one_or_none()
         for lead in search.ranges
     ]
@@ -284,15 +311,9 @@ def _horizon(
     return (max if newest_first else min)(found) if found else None
 
 
-def _up_to(horizon: datetime | None, newest_first: bool) -> list[Condition]:
-    if horizon is None:
-        return []
-    return [_C.created_at > horizon if newest_first else _C.created_at < horizon]
-
-
 def _cursor_below(horizon: datetime) -> str:
     """Return the cursor of the page that starts with the deliveries created at this instant."""
-    return id_at("dlv", horizon + timedelta(microseconds=1))
+    return id_at("dlv", horizon + _MICROSECOND)
 
 
 def _merged(
