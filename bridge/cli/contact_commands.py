@@ -1,22 +1,73 @@
-"""`bridge contacts`: possible duplicates in the CRMs."""
+"""`bridge contacts`: exports what is stored about a person, and lists possible duplicates in the CRMs."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bridge.cli.arguments import check_cursor
-from bridge.cli.output import Json, Record, Table, render
+from bridge.cli.output import Json, Record, Table, print_status, render
 from bridge.clock import format_timestamp
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    group = typer.Typer(no_args_is_help=True, help="List possible duplicates among the contacts of the CRMs.")
+    group = typer.Typer(
+        no_args_is_help=True, help="Export what is stored about a person; list possible duplicates."
+    )
+    group.command()(export)
     group.command()(duplicates)
     group.command()(dismiss)
     app.add_typer(group, name="contacts", rich_help_panel="Inspect")
+
+
+def export(
+    person: Annotated[
+        str,
+        typer.Argument(
+            metavar="PERSON",
+            help="Phone number or email address in any notation, or the ID of an event about the person.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write, readable for you alone. Default: print.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Export everything that is stored about a person, as JSON.
+
+    Events, deliveries with their texts, attempts, opt-outs, cached CRM records, rejected requests and operator actions:
+    everything that `bridge erase` would delete. An event ID covers both the phone number and the email address in it.
+    """
+    import os
+    import sys
+
+    from bridge.cli.bootstrap import address_hasher
+    from bridge.cli.db import open_store
+    from bridge.errors import ConfigError
+    from bridge.settings import Settings, environment
+    from bridge.store.contact_export import addresses_of_person, export_json
+
+    settings = Settings.load(environment())
+    with open_store(settings) as database:
+        parts = export_json(database, addresses_of_person(database, person), address_hasher(settings))
+        if output is None:
+            sys.stdout.writelines(parts)
+            return
+        try:
+            descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            raise ConfigError(f"cannot write {output}: {error.strerror}") from None
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.writelines(parts)
+    print_status(f"Exported to {output}.")
 
 
 def duplicates(

@@ -1,8 +1,7 @@
-"""`bridge contacts` and `bridge erase`: exports and erases personal data."""
+"""`bridge erase`: erases personal data."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,51 +26,6 @@ _PANEL = "Privacy"
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     app.command(rich_help_panel=_PANEL)(erase)
-    group = typer.Typer(help="Export what is stored about a person.", no_args_is_help=True)
-    group.command()(export)
-    app.add_typer(group, name="contacts", rich_help_panel=_PANEL)
-
-
-def export(
-    person: Annotated[
-        str,
-        typer.Argument(
-            metavar="PERSON",
-            help="Phone number or email address in any notation, or the ID of an event about the person.",
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="File to write, readable for you alone. Default: print.", show_default=False),
-    ] = None,
-) -> None:
-    """Export everything that is stored about a person, as JSON.
-
-    Events, deliveries with their texts, attempts, opt-outs, cached CRM records, rejected requests and operator actions:
-    everything that `bridge erase` would delete. An event ID covers both the phone number and the email address in it.
-    """
-    import os
-    import sys
-
-    from bridge.cli.bootstrap import address_hasher
-    from bridge.cli.db import open_store
-    from bridge.errors import ConfigError
-    from bridge.settings import Settings, environment
-    from bridge.store.contact_export import addresses_of_person, export_json
-
-    settings = Settings.load(environment())
-    with open_store(settings) as database:
-        parts = export_json(database, addresses_of_person(database, person), address_hasher(settings))
-        if output is None:
-            sys.stdout.writelines(parts)
-            return
-        try:
-            descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except OSError as error:
-            raise ConfigError(f"cannot write {output}: {error.strerror}") from None
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.writelines(parts)
-    print_status(f"Exported to {output}.")
 
 
 def erase(

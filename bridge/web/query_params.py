@@ -193,7 +193,7 @@ class DeliveryQuery(PageQuery, DeliveryCriteria):
         return {"matching": self.filter(now), **page}
 
 
-class ContactQuery(Parameters):
+class PersonQuery(Parameters):
     """Query parameters of a person's page."""
 
     limit: Limit = 20

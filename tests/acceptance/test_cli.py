@@ -317,6 +317,21 @@ def test_opted_out_number_gets_no_messages(service: ServiceProcess, providers: R
     assert sorted(remaining) == ["call", "whatsapp"]
 
 
+def test_contacts_export_prints_or_writes_what_is_stored(service: ServiceProcess, tmp_path: Path) -> None:
+    event = send_event(service, "call.busy", "--set", "metadata.contactPhone=+12125550134")
+    data = json.loads(service.run("contacts", "export", "+1 212 555 0134").stdout)
+    assert [item["id"] for item in data["events"]] == [event["id"]]
+    file = tmp_path / "contact.json"
+    assert service.run("contacts", "export", event["id"], "--output", str(file)).returncode == 0
+    assert (json.loads(file.read_text())["addresses"][0], file.stat().st_mode & 0o777) == (
+        "+12125550134",
+        0o600,
+    )
+    again = service.run("contacts", "export", event["id"], "--output", str(file))
+    assert (again.returncode, "File exists" in again.stderr) == (1, True)
+    assert service.run("contacts", "export", "0171 23456").returncode != 0
+
+
 def test_erase_removes_personal_data_and_reports_counts(service: ServiceProcess) -> None:
     event = send_event(service, "call.busy", "--set", "metadata.contactPhone=+12125550133")
     assert service.run("erase", "--phone", "+12125550133").returncode == 1  # not confirmed
