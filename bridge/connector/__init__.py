@@ -70,7 +70,7 @@ from bridge.connector.crm import (
     split_text,
     text_with_details,
 )
-from bridge.connector.deadline import check_deadline, count_request, remaining_seconds
+from bridge.connector.deadline import check_deadline, count_request, remaining_seconds, report_quota
 from bridge.connector.egress import Proxy, add_private_ca, is_loopback, proxy_for, tls_context
 from bridge.connector.opt_outs import (
     EMAIL_CHANNELS,
@@ -216,6 +216,7 @@ __all__ = [
     "refusal_notes",
     "remaining_seconds",
     "remember_own_ticket",
+    "report_quota",
     "resolve_contact",
     "resolve_contacts",
     "same_number",

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bridge.clock import uptime
 from bridge.errors import TransientError
@@ -28,11 +29,19 @@ class _Deadline:
     """The time that the attempt had when it started."""
 
 
+class Quota(NamedTuple):
+    """How much of an account's quota of requests is used up, as its provider says."""
+
+    used: int
+    limit: int
+
+
 @dataclass
 class RequestCount:
-    """The number of requests that were sent."""
+    """The number of requests that were sent, and the quota that the last response reported."""
 
     sent: int = 0
+    quota: Quota | None = None
 
 
 @contextmanager
@@ -61,6 +70,13 @@ def count_request() -> None:
     count = _requests.get()
     if count is not None:
         count.sent += 1
+
+
+def report_quota(used: int, limit: int) -> None:
+    """Report how much of the account's quota is used up, if a response says so; the dashboard shows it."""
+    count = _requests.get()
+    if count is not None and limit > 0:
+        count.quota = Quota(used, limit)
 
 
 def remaining_seconds(limit: float) -> float:

@@ -148,6 +148,19 @@ def _waiting(conn: Connection, name: str, now: datetime) -> Waiting:
     return Waiting(total, conn.execute(select(func.count()).select_from(later)).scalar_one(), oldest)
 
 
+class QuotaUse(NamedTuple):
+    """How much of an account's quota of requests is used up."""
+
+    used: int
+    limit: int
+    seen_at: datetime
+
+    @property
+    def share(self) -> float:
+        """The part that is used up, from 0 to 1."""
+        return self.used / self.limit
+
+
 @dataclass(frozen=True)
 class ConnectionOverview:
     """A connection: its state, what waits for it and what it did."""
@@ -160,6 +173,8 @@ class ConnectionOverview:
     """By period."""
     last_used_at: datetime | None
     """Start of the last period with an attempt."""
+    quota: QuotaUse | None
+    """None if the provider says nothing about a quota."""
 
     @property
     def name(self) -> str:
@@ -186,7 +201,7 @@ def read_connections(
     statuses = [status for status in connection_statuses(database) if name in (None, status.name)]
     names = [status.name for status in statuses]
     waiting, attempts = read_waiting(database, names), read_attempts(database, starts, period, name)
-    last_used = _last_used(database, names)
+    last_used, quotas = _last_used(database, names), _quotas(database)
     current = {item.connection: item for item in reversed(pauses) if item.ended_at is None}
     return [
         ConnectionOverview(
@@ -195,6 +210,7 @@ def read_connections(
             waiting[status.name],
             attempts.get(status.name) or [Attempts()] * len(starts),
             last_used.get(status.name),
+            quotas.get(status.name),
         )
         for status in statuses
     ]
@@ -208,3 +224,11 @@ def _last_used(database: Database, names: Collection[str]) -> dict[str, Any]:
     last = select(func.max(_STATS.c.started_at))
     with database.read() as conn:
         return {name: conn.execute(last.where(_STATS.c.connection == name)).scalar_one() for name in names}
+
+
+def _quotas(database: Database) -> dict[str, QuotaUse]:
+    table = schema.connections.c
+    query = select(table.name, table.quota_used, table.quota_limit, table.quota_seen_at)
+    with database.read() as conn:
+        rows = conn.execute(query.where(table.quota_limit > 0))
+        return {row.name: QuotaUse(row.quota_used, row.quota_limit, row.quota_seen_at) for row in rows}

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, select, text, update
 
 from bridge.connector.callbacks import Channel
+from bridge.connector.deadline import Quota
 from bridge.errors import DeliveryError
 from bridge.lifecycle import AttemptOutcome, DeliveryState, KeyEffect, Transition
 from bridge.policy import event_precedence
@@ -67,6 +68,9 @@ class AttemptResult:
     extra_requests: int = 0
     """Requests that the call made beyond those that its claim took from the connection's budget. Set on the first
     result of a batch."""
+    quota: Quota | None = None
+    """How much of the account's quota is used up, if the provider said so and it has not been recorded lately. Set on
+    the first result of a batch."""
     affects_connection: bool = True
     """False if the result says nothing about the provider: the attempt never started, or the bridge interrupted it."""
 
@@ -112,6 +116,7 @@ def record_results(
             now,
         )
         _settle_requests(conn, results)
+        _record_quotas(conn, results, now)
         _take_back_unsent(database, conn, results)
         rows = {
             row.id: row
@@ -178,6 +183,17 @@ def _settle_requests(conn: Connection, results: Sequence[AttemptResult]) -> None
     for name, requests in sorted(extra.items()):
         if requests:
             take_requests(conn, name, requests)
+
+
+def _record_quotas(conn: Connection, results: Sequence[AttemptResult], now: datetime) -> None:
+    """Record what the providers said about the quotas of the accounts."""
+    connections = schema.connections
+    for item in results:
+        if item.quota is not None:
+            values = {"quota_used": item.quota.used, "quota_limit": item.quota.limit, "quota_seen_at": now}
+            conn.execute(
+                update(connections).where(connections.c.name == item.delivery.connection).values(values)
+            )
 
 
 def _take_back_unsent(database: Database, conn: Connection, results: Sequence[AttemptResult]) -> None:

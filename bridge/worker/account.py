@@ -19,6 +19,7 @@ from pydantic import BaseModel, SecretStr
 
 from bridge.clock import uptime
 from bridge.connector import Action, Connector, ConnectorSettings, Limits
+from bridge.connector.deadline import Quota
 from bridge.store.database import ALL_TOPICS
 from bridge.store.deliveries import Delivery
 from bridge.telemetry import log
@@ -28,6 +29,8 @@ PREFETCH_SECONDS = 0.5
 """Seconds of work that may wait for a thread."""
 MAX_PREFETCH = 32.0
 """Calls per thread that may be claimed at the same time, however short they are."""
+QUOTA_INTERVAL = 60.0
+"""Seconds between two records of the quota that a provider reports."""
 POLL_INTERVAL = 5.0
 """Seconds between two polls of a connection if there is no notification."""
 
@@ -46,6 +49,7 @@ class Account:
     """Moving average of the duration of a call."""
     _requests_per_call: float = 1.0
     """Moving average of the requests that a call takes."""
+    _quota_recorded_at: float = -QUOTA_INTERVAL
     _running: int = 0
     """Calls that were claimed and have not returned."""
     _slots_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -109,6 +113,14 @@ class Account:
         """Learn from a call that took this many requests."""
         with self._slots_lock:
             self._requests_per_call = 0.8 * self._requests_per_call + 0.2 * requests
+
+    def quota_to_record(self, quota: Quota | None) -> Quota | None:
+        """Return the quota if the last one was recorded at least `QUOTA_INTERVAL` ago."""
+        with self._slots_lock:
+            if quota is None or uptime() - self._quota_recorded_at < QUOTA_INTERVAL:
+                return None
+            self._quota_recorded_at = uptime()
+            return quota
 
     def occupy(self, calls: int) -> None:
         """Take the slots of `calls` that were claimed."""

@@ -133,6 +133,7 @@ class CallRunner:
             account.note_requests(requests)
         classified = self._classify(call, results, claimed_at)
         classified[0].extra_requests = requests - requests_per_call
+        classified[0].quota = account.quota_to_record(count.quota)
         trace_attempts(classified, uptime() - started_at)
         return classified
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from bridge.connector import report_quota
 from bridge.errors import QuotaExhausted
 
 _NEARLY_USED_UP = 0.02
@@ -24,9 +25,10 @@ class DailyLimit:
         """Take note of a response. If few requests are left, read the account, whose JSON has its time zone."""
         limit = headers.get("X-HubSpot-RateLimit-Daily", "")
         remaining = headers.get("X-HubSpot-RateLimit-Daily-Remaining", "")
-        if self._is_read or not (limit.isdecimal() and remaining.isdecimal()):
+        if not (limit.isdecimal() and remaining.isdecimal()):
             return
-        if int(remaining) <= int(limit) * _NEARLY_USED_UP:
+        report_quota(int(limit) - int(remaining), int(limit))
+        if not self._is_read and int(remaining) <= int(limit) * _NEARLY_USED_UP:
             self._is_read = True
             self._zone = _zone_of(read_account())
 

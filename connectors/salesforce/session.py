@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from bridge.connector import DeadlineAdapter, parse_retry_after
+from bridge.connector import DeadlineAdapter, parse_retry_after, report_quota
 from bridge.errors import AuthenticationError, DeliveryError, QuotaExhausted, RateLimited, TransientError
 
 from .login_errors import redirect_failure
@@ -61,6 +61,7 @@ class QuotaAdapter(DeadlineAdapter):
         if usage:
             used, limit = int(usage[1]), int(usage[2])
             self.usage = f"{used}/{limit}"
+            report_quota(used, limit)
             exhausted = used >= self._max_fraction * limit
             self._exhausted_until = now + _QUOTA_RECHECK_INTERVAL if exhausted else None
         return response

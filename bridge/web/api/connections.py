@@ -117,6 +117,9 @@ class ConnectionDetails(Connection):
     oldest_due: datetime | None
     last_used_at: datetime | None
     """Start of the last period of five minutes with an attempt."""
+    quota_used: int | None
+    """Requests of the account's quota that are used up, as the provider last said."""
+    quota_limit: int | None
     attempts: list[AttemptNumbers]
     """By period, oldest first."""
     pauses: list[PauseRecord]
@@ -229,6 +232,8 @@ def _details(found: ConnectionPage) -> dict[str, Any]:
         "later": item.waiting.later,
         "oldest_due": item.waiting.oldest,
         "last_used_at": item.last_used_at,
+        "quota_used": item.quota and item.quota.used,
+        "quota_limit": item.quota and item.quota.limit,
         "attempts": [
             {
                 "started_at": start,
