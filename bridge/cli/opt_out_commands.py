@@ -28,6 +28,7 @@ from bridge.clock import format_timestamp
 if TYPE_CHECKING:
     from bridge.connector.callbacks import Channel as ChannelName
     from bridge.store.opt_out_import import ImportReport
+    from bridge.store.opt_outs import OptOutChange
 
 _PANEL = "Privacy"
 

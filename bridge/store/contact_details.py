@@ -81,7 +81,7 @@ def find_contact(
 ) -> PersonDetails:
     """Return the person of an event. Raise NotFound if there is no such event."""
     with database.read() as conn:
-        row = conn.execute(select(_EVENTS.c["phone", "email"]).where(_EVENTS.c.id == event_id)).one_or_none()
+        row = conn.execute(select(*_EVENTS.c["phone", "email"]).where(_EVENTS.c.id == event_id)).one_or_none()
     if row is None:
         raise NotFound(f"there is no event `{event_id}`")
     return describe_contact(
@@ -176,7 +176,7 @@ def _crm_records(conn: Connection, keys: Collection[str], now: datetime) -> list
     """Return the cached records of these addresses. Naming the connections lets the primary key find them."""
     lookup_keys = {f"{'email' if '@' in key else 'phone'}:{key}": key for key in keys}
     rows = conn.execute(
-        select(_CACHE.c["connection", "lookup_key", "value"])
+        select(*_CACHE.c["connection", "lookup_key", "value"])
         .where(_CACHE.c.connection.in_(select(schema.connections.c.name)))
         .where(_CACHE.c.lookup_key.in_(lookup_keys), _CACHE.c.expires_at > now, _CACHE.c.value != "")
         .order_by(_CACHE.c.connection, _CACHE.c.value)

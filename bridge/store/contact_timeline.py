@@ -137,7 +137,7 @@ def _actions(conn: Connection, events: Sequence[Mapping[str, Any]]) -> list[dict
 
 
 def missing_messages(
-    events: Sequence[Mapping[str, Any]], channel: str, channels_of_rules: Mapping[str, Collection[str]]
+    events: Sequence[Mapping[str, Any]], channel: str, channels_of_rules: Mapping[str, Collection[str | None]]
 ) -> list[dict[str, Any]]:
     """Return for each of these events why it led to no message on a channel: `event`, `answer`, `delivery` (an ID).
 

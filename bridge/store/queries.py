@@ -164,7 +164,7 @@ def _contact_name(item: Mapping[str, Any], default_country: str | None) -> str |
 
 def addresses_of_event(conn: Connection, event_id: str) -> list[str]:
     """Return the addresses of the person of an event. Raise NotFound if there are none."""
-    query = select(_EVENTS.c["phone", "email"]).where(_EVENTS.c.id == event_id)
+    query = select(*_EVENTS.c["phone", "email"]).where(_EVENTS.c.id == event_id)
     addresses = [address for address in conn.execute(query).one_or_none() or () if address]
     if not addresses:
         raise NotFound(f"no contact is stored for the event `{event_id[:80]}`")

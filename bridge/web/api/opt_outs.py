@@ -170,7 +170,7 @@ def import_opt_outs(call: Call, body: OptOutImport) -> Any:
     try:
         return import_csv(
             call.database,
-            io.BufferedReader(io.BytesIO(body.text.encode())),  # type: ignore[arg-type]
+            io.BufferedReader(io.BytesIO(body.text.encode())),
             call.actor,
             name="API",
             reason=body.reason,

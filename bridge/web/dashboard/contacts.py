@@ -137,7 +137,7 @@ def _run(
     try:
         return import_csv(
             service.database,
-            io.BufferedReader(io.BytesIO(content)),  # type: ignore[arg-type]
+            io.BufferedReader(io.BytesIO(content)),
             actor_of(request),
             name="dashboard",
             reason=string_or_none("reason", reason),

@@ -49,7 +49,7 @@ DONE: Final[Mapping[str, str]] = {
     "opted_in": "The opt-out was removed.",
     "imported": "{n} {n:address was|addresses were} opted out.",
     "erased": "The contact was erased from {n} {n:row|rows}.",
-    "erased_in_part": "The contact was erased from {n} {n:row|rows}. A delivery is still running: erase again in a minute.",
+    "erased_in_part": "The contact was erased from {n} {n:row|rows}. A delivery is running: erase again in a minute.",
     "settings_saved": "Your settings were saved.",
 }
 """Text for each action that was done. `{n}` is a number from the URL, see `Number`."""
