@@ -134,6 +134,7 @@ def drill(deployment: Deployment, backup: SqliteBackup | PostgresBackup, report:
     assert (deployment.lost_events(), deployment.duplicates()) == ([], [])
 
 
+@pytest.mark.faults
 def test_restore_drill_on_sqlite(
     tmp_path: Path, sqlite_url: str, sandbox: RunningSandbox, report: Report
 ) -> None:

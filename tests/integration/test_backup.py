@@ -16,12 +16,15 @@ from alembic import command
 
 from bridge.cli import server_lock
 from bridge.cli.restore import Restored, restore
+from bridge.clock import Clock
 from bridge.errors import ConfigError, StoreUnavailable
 from bridge.settings import Settings
 from bridge.store import migrate, sqlite_backup
 from bridge.store.audit_log import list_audit_entries
 from bridge.store.connections import pause_of_all
 from bridge.store.database import Database
+from bridge.store.operator_actions import cancel
+from bridge.store.pause_all import resume_all
 from bridge.store.sqlite_backup import back_up
 from tests.integration.engine import Engine
 
@@ -235,6 +238,39 @@ def test_commands_on_postgresql_name_its_tools() -> None:
     with pytest.raises(ConfigError, match="pg_restore") as raised:
         restore(settings, Path("dump"), pause=True, actor="ada")
     assert "secret-password" not in str(raised.value)
+
+
+def test_restored_database_sends_nothing_twice(sqlite_url: str, path: Path, tmp_path: Path) -> None:
+    """The drill of tests/faults/test_restore.py without processes: texts before, during and after the backup."""
+    clock, file = Clock(), tmp_path / "backup.db"
+    database = Database(sqlite_url, clock)
+    engine = Engine(database)
+    earlier, during, later, new = ({"contactPhone": f"+1212555016{number}"} for number in range(4))
+    event = engine.event(metadata=earlier)
+    engine.deliver("send", event)
+    engine.run_due()
+    waiting = engine.deliver("send", engine.event(metadata=during))
+    back_up(database, file)
+    engine.deliver("send", engine.event(metadata=later))
+    engine.run_due()
+    assert len(engine.provider.messages) == 3
+    database.close()
+
+    restore_into(path, file)
+    database = Database(sqlite_url, clock)
+    restored = Engine(database)
+    restored.run_for(minutes=1)
+    assert (restored.provider.messages, restored.show(waiting)["state"]) == ([], "pending")
+    cancel(database, "ada", [waiting])  # the operator has seen it at the provider
+    assert resume_all(database, "ada")
+    repeated = restored.deliver("send", event)
+    restored.run_for(minutes=1)
+    assert restored.provider.messages == []
+    assert restored.show(repeated)["reason"] == "duplicate"
+    restored.deliver("send", restored.event(metadata=new))
+    restored.run_due()
+    assert len(restored.provider.messages) == 1, "new events are delivered again"
+    database.close()
 
 
 KILLED = """
