@@ -25,6 +25,7 @@ from bridge.settings import Settings
 from bridge.store.database import Database
 from bridge.store.opt_outs import AddressHasher, hash_address
 from bridge.store.pg_notify import ChangeNotifier
+from bridge.store.reencryption import check_keys
 from bridge.telemetry.metrics import Metrics
 from bridge.telemetry.tracing import configure_tracing, flush_traces
 from bridge.unsubscribe_links import unsubscribe_link
@@ -135,6 +136,7 @@ def build_service(
         clock,
         default_country=settings.bridge_default_country,
         drop_fields=settings.bridge_drop_fields,
+        encryption_keys=settings.encryption_keys,
     )
     if settings.bridge_delete_after is not None:
         database.has_deleted_events = True  # soon, by this process or another one
@@ -161,6 +163,7 @@ def build_service(
         )
         if role is not Role.WORKER_PROCESS:
             migrate(database)
+            check_keys(database)
         prepare(rules.current)
         opener.open_unfinished()
         accounts, metrics, exits = opener.accounts, Metrics(), WorkerExits()

@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     group = typer.Typer(no_args_is_help=True, help=_db.__doc__)
     group.callback()(_db)
-    for command in (upgrade, current, backup, restore):
+    for command in (upgrade, current, backup, restore, reencrypt):
         group.command()(command)
     app.add_typer(group, name="db", rich_help_panel=_PANEL)
     app.command(rich_help_panel="Manage deliveries")(prune)
@@ -46,6 +46,31 @@ def upgrade(as_json: Json = False) -> None:
     finally:
         database.close()
     render(Record({"version": version}, f"The database is at version {version}."), as_json)
+
+
+def reencrypt(
+    decrypt: Annotated[
+        bool, typer.Option("--decrypt", help="Store everything in clear again, before the keys are removed.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Encrypt what is stored with the current key of BRIDGE_ENCRYPTION_KEYS.
+
+    Run it after the keys were set or changed; then the earlier key can be removed. It works in small steps beside a
+    running service, can be interrupted, and does nothing a second time.
+    """
+    from bridge.cli.db import open_store
+    from bridge.errors import ConfigError
+    from bridge.settings import Settings, environment
+    from bridge.store.reencryption import reencrypt as rewrite
+
+    with open_store(Settings.load(environment())) as database:
+        if database.sealer is None:
+            raise ConfigError("set BRIDGE_ENCRYPTION_KEYS first: the current key, then the earlier ones")
+        database.sealer.writes = not decrypt
+        changed = rewrite(database)
+    done = "decrypted" if decrypt else "encrypted with the current key"
+    render(Record({"changed": changed}, f"{pluralize(changed, 'value')} {done}."), as_json)
 
 
 def current(as_json: Json = False) -> None:
@@ -85,7 +110,6 @@ def backup(
     from bridge.errors import StoreUnavailable
     from bridge.settings import Settings, environment
     from bridge.store.audit_log import record_audit
-    from bridge.store.deletion import delete_rows
     from bridge.store.sqlite_backup import back_up
 
     settings = Settings.load(environment())
@@ -173,7 +197,8 @@ def prune(
     """Delete the content of old events and finished deliveries.
 
     `bridge serve` does this every hour. Unfinished deliveries and deliveries that need review are kept. Idempotency
-    keys are kept, so that no action runs twice. With BRIDGE_DELETE_AFTER, rows that are older are deleted. The recipient of a message is kept while a cap or a `once` counts it.
+    keys are kept, so that no action runs twice. The recipient of a message is kept while a cap or a `once` counts it.
+    Rows that are older than BRIDGE_DELETE_AFTER are deleted, if it is set.
     """
     from bridge.cli.arguments import parse_duration_option
     from bridge.cli.db import open_store
@@ -181,6 +206,7 @@ def prune(
     from bridge.cli.dry_run import load_file
     from bridge.settings import Settings, environment
     from bridge.store.audit_log import record_audit
+    from bridge.store.deletion import delete_rows
     from bridge.store.replay import events_between
     from bridge.store.retention import prune as prune_store
 

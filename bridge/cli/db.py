@@ -89,6 +89,7 @@ def open_store(settings: Settings) -> Iterator[Database]:
         pool_size=2,
         default_country=settings.bridge_default_country,
         drop_fields=settings.bridge_drop_fields,
+        encryption_keys=settings.encryption_keys,
     )
     try:
         path = sqlite_path(settings.bridge_database_url)

@@ -7,15 +7,16 @@ database: rows of VALUES on SQLite, one array per column on PostgreSQL.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Dialect, Table
 from sqlalchemy.dialects import postgresql
 
 from bridge.store.schema import Instant, microseconds
+from bridge.store.sealing import SealedBytes, SealedText, sealer_of
 
 _MAX_VARIABLES = 32_000
 """SQLite's default limit for one statement is 32,766."""
@@ -40,11 +41,10 @@ def bulk_insert(
     columns = tuple(rows[0])
     into = f"INSERT INTO {table.name} ({', '.join(columns)})"
     if _is_sqlite(conn):
-        return _execute(
-            conn, f"{into} {_values_clause(columns, rows)} {on_conflict}", _row_values(table, columns, rows)
-        )
+        values = _row_values(table, columns, rows, conn.dialect)
+        return _execute(conn, f"{into} {_values_clause(columns, rows)} {on_conflict}", values)
     query = f"SELECT * FROM {_unnest_clause(table, columns)}"  # noqa: S608
-    return _execute(conn, f"{into} {query} {on_conflict}", _column_arrays(table, columns, rows))
+    return _execute(conn, f"{into} {query} {on_conflict}", _column_arrays(table, columns, rows, conn.dialect))
 
 
 def bulk_update(
@@ -65,10 +65,10 @@ def bulk_update(
     columns = tuple(rows[0])
     if _is_sqlite(conn):
         incoming = f"incoming ({', '.join(columns)}) AS ({_values_clause(columns, rows)})"
-        parameters = _row_values(table, columns, rows)
+        parameters = _row_values(table, columns, rows, conn.dialect)
     else:
         incoming = f"incoming AS (SELECT * FROM {_unnest_clause(table, columns)})"  # noqa: S608
-        parameters = _column_arrays(table, columns, rows)
+        parameters = _column_arrays(table, columns, rows, conn.dialect)
     assignments = ", ".join(f"{column} = incoming.{column}" for column in columns if column not in keys)
     matches = " AND ".join(f"{table.name}.{key} = incoming.{key}" for key in keys)
     update = f"UPDATE {table.name} SET {assignments} FROM incoming WHERE {matches} AND {condition}"  # noqa: S608
@@ -92,26 +92,39 @@ def _values_clause(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) ->
     return f"VALUES {', '.join([row] * len(rows))}"
 
 
-def _row_values(table: Table, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+def _row_values(
+    table: Table, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], dialect: Dialect
+) -> tuple[Any, ...]:
     """Return the values row by row, in one flat tuple."""
     values_of = itemgetter(*columns)
     values = [value for row in rows for value in values_of(row)]
     for index, column in enumerate(columns):
-        if isinstance(table.c[column].type, Instant):
+        convert = _converter(table.c[column].type, dialect)
+        if convert is not None:
             every = slice(index, None, len(columns))
-            values[every] = [instant and microseconds(instant) for instant in values[every]]
+            values[every] = map(convert, values[every])
     return tuple(values)
 
 
 def _column_arrays(
-    table: Table, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]
+    table: Table, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], dialect: Dialect
 ) -> tuple[list[Any], ...]:
     """Return the values column by column."""
     arrays = tuple([row[column] for row in rows] for column in columns)
     for column, array in zip(columns, arrays, strict=True):
-        if isinstance(table.c[column].type, Instant):
-            array[:] = [instant and microseconds(instant) for instant in array]
+        convert = _converter(table.c[column].type, dialect)
+        if convert is not None:
+            array[:] = map(convert, array)
     return arrays
+
+
+def _converter(column_type: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
+    """Return the conversion of a value to what the driver stores, if the column has one."""
+    if isinstance(column_type, Instant):
+        return lambda instant: instant and microseconds(instant)
+    if isinstance(column_type, SealedBytes | SealedText) and sealer_of(dialect) is not None:
+        return lambda value: column_type.process_bind_param(value, dialect)
+    return None
 
 
 @lru_cache(maxsize=64)

@@ -26,6 +26,7 @@ from bridge.store.driver_errors import translate_errors
 from bridge.store.event_cache import EventCache
 from bridge.store.ingest_priority import IngestPriority
 from bridge.store.postgres_engine import LOCK_TIMEOUT, driver_arguments, postgres_engine
+from bridge.store.sealing import Sealer
 from bridge.store.sqlite_write_queue import SqliteWriteQueue
 from bridge.store.stalled_transactions import TRANSACTION_LIMIT, StalledTransactions
 from bridge.store.write_health import WriteHealth
@@ -55,6 +56,7 @@ class Database:
         pool_size: int = 8,
         default_country: str | None = None,
         drop_fields: Sequence[str] = (),
+        encryption_keys: Sequence[str] = (),
     ) -> None:
         self.clock = clock or Clock()
         self.default_country = default_country
@@ -66,6 +68,9 @@ class Database:
         self.url = _driver_url(url)
         self.is_sqlite = self.url.startswith("sqlite")
         self.engine = _engine(self.url, pool_size)
+        self.sealer = Sealer(encryption_keys) if encryption_keys else None
+        """Encrypts bodies at rest (BRIDGE_ENCRYPTION_KEYS)."""
+        vars(self.engine.dialect)["bridge_sealer"] = self.sealer
         self.file = _sqlite_file(self.engine)
         """The file of SQLite; None on PostgreSQL and in memory."""
         self._write_queue = SqliteWriteQueue(self.file) if self.is_sqlite else None

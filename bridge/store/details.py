@@ -13,7 +13,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, case, delete, func, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Text,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    text,
+    type_coerce,
+    update,
+)
 
 from bridge.contacts.address import address_key
 from bridge.errors import DeliveryError
@@ -29,6 +41,7 @@ from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery, lock_deliveries
 from bridge.store.request_budget import acquire_budget
 from bridge.store.routing import events_by_delivery, read_events
+from bridge.store.sealing import PREFIX
 from bridge.store.transitions import Change, apply_transitions
 
 MAX_WAIT: Final = timedelta(minutes=10)
@@ -204,11 +217,16 @@ def record_failure(
 
 
 def delete_details(conn: Connection, event_ids: Collection[str], address: str) -> None:
-    """Delete the details of the conversations of these events, and those that contain the address."""
+    """Delete the details of the conversations of these events, and those that contain the address.
+
+    Encrypted ones cannot be searched, so all of them are deleted: they are read again where they are needed.
+    """
     events = schema.events
     of_events = select(events.c.conversation_id).where(events.c.id.in_(event_ids))
-    mentions = func.lower(_TABLE.c.value).contains(address_key(address), autoescape=True)
-    conn.execute(delete(_TABLE).where(or_(_TABLE.c.conversation.in_(of_events), mentions)))
+    stored = type_coerce(_TABLE.c.value, Text)
+    mentions = func.lower(stored).contains(address_key(address), autoescape=True)
+    is_sealed = stored.startswith(PREFIX.decode())
+    conn.execute(delete(_TABLE).where(or_(_TABLE.c.conversation.in_(of_events), mentions, is_sealed)))
 
 
 def remove_old_details(database: Database, retention: timedelta, limit: int) -> None:

@@ -104,7 +104,7 @@ def _schemas(endpoints: Sequence[Endpoint]) -> tuple[dict[Any, Any], dict[str, A
 
 
 def _renamed(value: Any) -> Any:
-    """Return schemas with the names of their components as clients see them: `EventSummaryPage`, `RuleCounts`."""
+    """Return schemas with the names of their components as clients see them, such as `EventSummaryPage`."""
     if isinstance(value, dict):
         return {_component_name(key): _renamed(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -113,9 +113,7 @@ def _renamed(value: Any) -> Any:
 
 
 def _component_name(value: Any) -> Any:
-    return (
-        re.sub(r"PageOf_(\w+)_", r"\1Page", value).removesuffix("Record") if isinstance(value, str) else value
-    )
+    return re.sub(r"PageOf_(\w+)_", r"\1Page", value) if isinstance(value, str) else value
 
 
 def _operation(
