@@ -33,7 +33,7 @@ class HeldGroup:
     """The channel of a message, or the full name of another action."""
     is_message: bool
     due: int = 0
-    """Those that leave at once when sending starts."""
+    """Those that leave as soon as sending starts."""
     expired: int = 0
     """Those that expired while they waited, and are not sent."""
     later: int = 0
@@ -64,7 +64,7 @@ class HeldDeliveries:
 
     @property
     def due(self) -> int:
-        """The number of deliveries that leave at once."""
+        """The number of deliveries that leave as soon as sending starts."""
         return sum(group.due for group in self.groups)
 
 

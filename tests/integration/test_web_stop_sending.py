@@ -59,7 +59,7 @@ def test_sending_is_stopped_with_a_reason_and_started(site: Site, browser: httpx
     register_accounts(site.database, {"slack": "new"})
     assert get_page(browser, "/connections").text.count("with all connections") == 3
     start = get_page(browser, "/start").text
-    assert "twilio sms to people 1 0 0" in start
+    assert "twilio text messages to people 1 0 0" in start
     assert "Send all 1" in start
     assert "Change what is stopped" in get_page(browser, "/stop").text
     assert browser.post("/start").headers["location"] == "./?done=started"
@@ -86,6 +86,10 @@ def test_messages_to_people_are_stopped_and_records_are_not(site: Site, browser:
     browser.post("/stop", data={"reason": "wrong text"})
     assert "Messages to people are stopped since" in get_page(browser, "/events").text
     assert "with all connections" not in get_page(browser, "/connections").text
+    assert "Messages to people are stopped." in get_page(browser, "/deliveries").text
+    [delivery] = list_deliveries(site.database).items
+    page = get_page(browser, f"/deliveries/{delivery['id']}")
+    assert "It waits: messages to people are paused by an operator." in page.text
     assert "Messages to people are stopped." in get_page(browser, "/deliveries").text
     [delivery] = list_deliveries(site.database).items
     page = get_page(browser, f"/deliveries/{delivery['id']}")

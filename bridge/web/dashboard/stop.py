@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute
 
 from bridge.clock import format_duration
 from bridge.lifecycle import StopScope
+from bridge.policy.opt_outs import NOUNS
 from bridge.store.bulk_actions import TooManyDeliveries
 from bridge.store.held_deliveries import MAX_COUNTED, cancel_held, held_deliveries
 from bridge.web.access import actor_of
@@ -73,6 +74,7 @@ def _confirm_start(service: AdminService, request: Request) -> Response:
         stop=stop,
         held=held_deliveries(service.database, list(_AGES.values()), only_messages=only_messages),
         ages=_AGES,
+        nouns=NOUNS,
         max_counted=MAX_COUNTED,
     )
 
