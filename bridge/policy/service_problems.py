@@ -158,9 +158,9 @@ def _host_problems(facts: Watched, settings: AlertSettings) -> Iterator[ServiceP
 
 
 _RECOVERED: Final = {
-    ProblemCause.BACKLOG: "the backlog of {subject} is gone",
+    ProblemCause.BACKLOG: "no due delivery over {subject} waits for a worker any more",
     ProblemCause.UNROUTED: "events are routed again",
-    ProblemCause.CIRCUIT_OPEN: "{subject} works again",
+    ProblemCause.CIRCUIT_OPEN: "the circuit breaker of {subject} is closed",
     ProblemCause.REVIEW: "no delivery has needed review for long any more",
     ProblemCause.NO_EVENTS: "Heppu sends events again",
     ProblemCause.DISK_NEARLY_FULL: "the disk of the database on {subject} has enough space again",

@@ -19,6 +19,7 @@ from bridge.policy.service_problems import (
     LOCAL_CAUSES,
     Announcement,
     Outage,
+    ProblemCause,
     ServiceProblem,
     Watched,
     find_problems,
@@ -48,6 +49,7 @@ class ServiceWatch(BackgroundThread):
         self._host = socket.gethostname()
         self._seen: dict[tuple[str, str], datetime] = {}
         """Problems that exist, and when they were first seen."""
+        self._last_event_at: datetime | None = None
         self._past_outage: Outage | None = None
         """An outage that is over, and about which the team has not been told."""
 
@@ -72,6 +74,7 @@ class ServiceWatch(BackgroundThread):
     def _facts(self) -> Watched:
         settings = self._rules.current.alert_settings
         facts = read_facts(self._database, settings, self._host)
+        self._last_event_at = facts.last_event_at
         file = self._database.file
         return replace(
             facts,
@@ -95,8 +98,13 @@ class ServiceWatch(BackgroundThread):
 
     def _is_judged(self, announcement: Announcement) -> bool:
         """Return whether this process knows that a problem is over: it has not just seen it."""
+        if announcement.cause is ProblemCause.NO_EVENTS and not self._has_event_since(announcement.since):
+            return False  # it is only no longer unusual at this time
         is_here = announcement.cause not in LOCAL_CAUSES or announcement.subject == self._host
         return is_here and (announcement.subject, announcement.cause) not in self._seen
+
+    def _has_event_since(self, since: datetime | None) -> bool:
+        return since is not None and self._last_event_at is not None and self._last_event_at > since
 
     def _note_outages(self) -> None:
         """Remember the outages that are over, as one."""
