@@ -162,7 +162,8 @@ def test_every_command_with_a_result_has_json_option() -> None:
         "worker",
         "demo",
         "schema",
-    }  # services, the demo, and a command that always prints JSON
+        "contacts export",
+    }  # services, the demo, and commands that always print JSON
 
 
 def test_pause_and_resume_json_equals_api_record(stored: Bridge) -> None:
