@@ -425,7 +425,8 @@ def hostile_pages(site: Site, clock: Clock) -> list[str]:
     return [
         "/", "/events", f"/events/{event}", f"/events/{unknown}", f"/deliveries/{delivery}", f"/deliveries/{named}",
         f"/deliveries/{review}", "/connections", "/stop", "/start", "/review", "/status", "/settings",
-        "/deliveries", "/rules", "/rules/text-when-not-reached/cancel", "/rejected", f"/rejected/{rejected_request}", "/audit",
+        "/deliveries", "/rules", "/rules/text-when-not-reached", "/rules/text-when-not-reached/cancel",
+        "/rules/try", "/rules/versions", "/rejected", f"/rejected/{rejected_request}", "/audit",
         f"/search?q={quoted}", f"/deliveries?rule={quoted}", f"/deliveries?event={quoted}",
 
         f"/events?type={quoted}", f"/events/{quoted}",
