@@ -42,7 +42,7 @@ class DroppedFields:
         return result, removed
 
     def remove_from_raw(self, raw: bytes) -> bytes | None:
-        """Return the raw body without the fields, unchanged if it has none of them; None if it is no JSON object."""
+        """Return the raw body without the fields, unchanged if it has none of them; None if it cannot be read."""
         try:
             body, removed = self.remove(parse_body(raw))
         except ValueError:

@@ -56,8 +56,8 @@ def reencrypt(
 ) -> None:
     """Encrypt what is stored with the current key of BRIDGE_ENCRYPTION_KEYS.
 
-    Run it after the keys were set or changed; then the earlier key can be removed. It works in small steps beside a
-    running service, can be interrupted, and does nothing a second time.
+    Run it after the keys were set or changed; then the earlier key can be removed. It works in small steps
+    while the service runs, can be interrupted, and does nothing a second time.
     """
     from bridge.cli.db import open_store
     from bridge.errors import ConfigError

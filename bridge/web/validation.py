@@ -91,7 +91,7 @@ def _validate(model: type[P], values: Mapping[str, Any], source: Source) -> P:
     try:
         if source == "parameter":
             return model.model_validate(values, context=source)
-        # As JSON, because the strict rules for it are those of the document: `true` is no string, "5" no number.
+        # As JSON, because the strict rules for it are those of the document: "5" is not taken as a number.
         return model.model_validate_json(json.dumps(values), strict=True, context=source)
     except ValidationError as error:
         messages = [_message(model, item, source) for item in error.errors(include_url=False)]
