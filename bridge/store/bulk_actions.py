@@ -200,7 +200,7 @@ def change_all(
             f"{len(ids):,} deliveries match now, and not {expected:,} as before: check the preview again"
         )
     # Deliveries that were named one by one have an entry each.
-    entry = _Entry(new_id("aud"), actor, action, matching.to_json() | {"matched": len(ids)})
+    entry = _BulkEntry(new_id("aud"), actor, action, matching.to_json() | {"matched": len(ids)})
     is_named = matching.ids is not None or not ids
     results: list[ActionResult] = []
     position, size = 0, BATCH
@@ -222,7 +222,7 @@ def change_all(
 
 
 @dataclass
-class _Entry:
+class _BulkEntry:
     """The audit entry of a whole action, whose number grows with each transaction."""
 
     id: str
