@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -107,7 +107,15 @@ def rule_source(rules: Rules, rule: Rule) -> RuleSource:
 def _file_of(rules: Rules, rule: Rule) -> SourceFile:
     """Return the file that contains a rule; a set of several has names relative to its folder."""
     files = display_files(rules)
-    return next((file for file in files if Path(rule.path).as_posix().endswith(file.name)), files[0])
+    name = displayed_name(rule.path, [file.name for file in files])
+    return next((file for file in files if file.name == name), files[0])
+
+
+def displayed_name(path: str, names: Iterable[str]) -> str | None:
+    """Return which of these names, relative to the folder of a set, is that of the file at a path."""
+    parts = Path(path).parts
+    matching = (name for name in names if parts[-len(Path(name).parts) :] == Path(name).parts)
+    return max(matching, key=len, default=None)
 
 
 def _indent(line: str) -> int:

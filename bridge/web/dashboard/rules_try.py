@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute
 from bridge.clock import parse_timestamp
 from bridge.events import EVENT_TYPES
 from bridge.rules.sources import split_sources
-from bridge.rules.summary import display_files
+from bridge.rules.summary import display_files, displayed_name
 from bridge.store.rule_versions import show_version
 from bridge.web.admin_service import AdminService
 from bridge.web.dashboard.page import Form, form, page, page_query, render_page
@@ -102,7 +102,7 @@ def _broken_file(service: AdminService, names: Sequence[str]) -> tuple[str, str]
     """Return name and text of the first file on disk with an error; None if it is not one of these files."""
     paths = [item.path for item in service.rules.diagnostics if item.level == "error"]
     for path in paths:
-        name = next((name for name in names if Path(path).as_posix().endswith(name)), None)
+        name = displayed_name(path, names)
         if name is not None and path in service.rules.texts:
             return name, service.rules.texts[path]
     return None
