@@ -174,7 +174,7 @@ def test_waiting_deliveries_of_a_rule_are_cancelled_after_confirmation(
     )
     assert [item["state"] for item in list_deliveries(site.database).items] == ["pending", "cancelled"]
     assert "No delivery of this rule waits" in get_page(browser, path).text
-    assert "there is no rule `unknown`" in get_page(browser, "/rules/unknown/cancel", 404).text
+    assert 'there is no rule "unknown"' in get_page(browser, "/rules/unknown/cancel", 404).text
 
 
 def test_deliveries_of_a_removed_rule_are_listed_and_cancelled(site: Site, browser: httpx.Client) -> None:

@@ -16,12 +16,14 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from bridge.errors import BridgeError
 from bridge.store.queries import NotFound
 from bridge.web.admin_service import AdminService
 from bridge.web.dashboard.layout import layout_values
 from bridge.web.frame import LAYOUT_PARAMETERS
 from bridge.web.html import error_page, render, root_path
-from bridge.web.query_params import InvalidParameter, check_id
+from bridge.web.query_params import check_id
+from bridge.web.validation import InvalidParameter
 
 MAX_BODY: Final = 64 * 1024
 MAX_FIELDS: Final = 20
@@ -123,6 +125,11 @@ async def respond(request: Request, handler: Callable[[], Response]) -> Response
     try:
         return await asyncio.to_thread(handler)
     except NotFound as error:
-        return error_page(request, 404, "Not found", str(error))
+        return error_page(request, 404, "Not found", _plain(error))
     except InvalidParameter as error:
-        return error_page(request, 400, "Invalid request", str(error))
+        return error_page(request, 400, "Invalid request", _plain(error))
+
+
+def _plain(error: BridgeError) -> str:
+    """Return the message of an error for a page: quotation marks instead of the backticks of the command line."""
+    return str(error).replace("`", '"')
