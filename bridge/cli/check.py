@@ -15,9 +15,9 @@ from bridge.cli.accounts import connections_used_by
 from bridge.cli.bootstrap import connectors_folder, registry_for
 from bridge.cli.data_age import outdated_data
 from bridge.cli.db import unverified_host
+from bridge.cli.dropped_fields_check import dropped_fields_in_use
 from bridge.cli.file_permissions import exposed_secrets, group_writable_connectors
 from bridge.cli.output import echo, pluralize, print_json, print_status, result_line
-from bridge.cli.dropped_fields_check import dropped_fields_in_use
 from bridge.cli.rules_source import rules_path
 from bridge.clock import format_timestamp, parse_timestamp
 from bridge.connector.discovery import Registry, variable_names

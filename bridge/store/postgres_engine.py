@@ -109,7 +109,7 @@ def _require_limits(driver_connection: Any, _: object) -> None:
         driver_connection.close()
         raise ConfigError(
             "the pooler in front of PostgreSQL drops the limits of the bridge's sessions, so that a frozen process "
-            f"could hold its locks for good: set them at the role: {_ROLE_SETTINGS}"
+            f"would not lose its locks: set them at the role: {_ROLE_SETTINGS}"
         )
 
 

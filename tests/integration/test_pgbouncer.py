@@ -114,7 +114,7 @@ def test_refused_options_are_explained(start: Start) -> None:
 
 
 def test_dropped_limits_are_explained(start: Start) -> None:
-    """Without them, a frozen process would hold its locks for good."""
+    """Without them, a frozen process would not lose its locks."""
     with (
         opened(start(IGNORED, role_limits=False)) as database,
         pytest.raises(ConfigError, match="ALTER ROLE bridge SET idle_in_transaction_session_timeout"),
