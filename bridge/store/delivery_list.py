@@ -25,7 +25,7 @@ from bridge.store.queries import DELIVERY_SUMMARY, Page, addresses_of_event
 
 EXAMINED: Final = 5_000
 """Rows of an index range that one query reads at most."""
-COUNTED: Final = 2_000
+COUNTED: Final = 1_000
 """Rows of an index range that one count reads at most, if the index alone does not tell which match."""
 MAX_COUNT: Final = 10_000
 """Counts from an index alone end here."""
