@@ -31,13 +31,15 @@ from bridge.store.database import Database
 from bridge.store.event_rows import event_from_row
 from bridge.store.opt_out_list import show_opt_outs
 from bridge.store.opt_outs import AddressHasher
-from bridge.store.queries import DELIVERY_SUMMARY, read_page
+from bridge.store.queries import DELIVERY_SUMMARY, Page, read_page
 from bridge.store.timeline import describe_state
 
 _MAX_ADDRESSES: Final = 20
 """Addresses of a conversation whose opt-outs are read."""
 _MAX_DELIVERIES: Final = 2000
 """Deliveries of a page: of events that were replayed many times, the newest."""
+_EXAMINED: Final = 500
+"""Events that a page with a filter reads at most; `next_cursor` then leads to those before them."""
 _EVENTS, _DELIVERIES, _KEYS = schema.events, schema.deliveries, schema.idempotency_keys
 
 
@@ -174,8 +176,6 @@ def _events(
 ) -> tuple[Sequence[_ReportedEvent], str | None]:
     """Return a page of events, newest first: about the addresses, of the conversation, or with a message to them."""
     ids = select(_EVENTS.c.id)
-    if with_delivery is not None:
-        ids = ids.where(exists().where(_DELIVERIES.c.event_id == _EVENTS.c.id, with_delivery))
     if since is not None:
         ids = ids.where(_EVENTS.c.received_at >= since)
     conditions = [_EVENTS.c.conversation_id == term] if term else []
@@ -186,10 +186,25 @@ def _events(
         ]
         conditions = [*events_of(addresses), *to_contact]
     query = narrow(ids, conditions)
-    page = read_page(conn, query, query.selected_columns.id, limit, cursor)
+    if with_delivery is None:
+        page = read_page(conn, query, query.selected_columns.id, limit, cursor)
+    else:
+        page = _read_filtered(conn, query, with_delivery, limit, cursor)
     found = [item["id"] for item in page.items]
     rows = conn.execute(select(_EVENTS).where(_EVENTS.c.id.in_(found)).order_by(_EVENTS.c.id.desc())).all()
     return [_reported_event_from_row(row, default_country) for row in rows], page.next_cursor
+
+
+def _read_filtered(
+    conn: Connection, query: Any, with_delivery: ColumnElement[bool], limit: int, cursor: str | None
+) -> Page:
+    """Return a page of those of the next `_EXAMINED` events that have such a delivery."""
+    examined = read_page(conn, query, query.selected_columns.id, _EXAMINED, cursor)
+    candidates = [item["id"] for item in examined.items]
+    has_delivery = exists().where(_DELIVERIES.c.event_id == _EVENTS.c.id, with_delivery)
+    matching = select(_EVENTS.c.id).where(_EVENTS.c.id.in_(candidates), has_delivery)
+    page = read_page(conn, matching, _EVENTS.c.id, limit, None)
+    return Page(page.items, page.next_cursor or examined.next_cursor)
 
 
 def _count_rejected(conn: Connection, since: datetime | None) -> int:

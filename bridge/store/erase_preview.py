@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select, union
 
 from bridge.contacts.address import address_key
 from bridge.store import schema
-from bridge.store.contact_rows import deliveries_of, events_of, narrow
+from bridge.store.contact_rows import deliveries_of, events_of
 from bridge.store.database import Database
 
 MAX_COUNT: Final = 10_000
@@ -42,19 +42,19 @@ def preview_erase(database: Database, addresses: Sequence[str]) -> ErasePreview:
     deliveries = select(_DELIVERIES.id)
     with database.read() as conn:
         return ErasePreview(
-            events=_count(conn, narrow(select(_EVENTS.id), events_of(addresses))),
-            deliveries=_count(conn, narrow(deliveries, deliveries_of(keys))),
-            cancelled=_count(
-                conn, narrow(deliveries.where(_DELIVERIES.state.in_(_WAITING)), deliveries_of(keys))
-            ),
+            events=_count(conn, select(_EVENTS.id), events_of(addresses)),
+            deliveries=_count(conn, deliveries, deliveries_of(keys)),
+            cancelled=_count(conn, deliveries.where(_DELIVERIES.state.in_(_WAITING)), deliveries_of(keys)),
             opt_outs=_count(
                 conn,
-                select(_OPT_OUTS.id).where(_OPT_OUTS.address.in_(keys), _OPT_OUTS.opted_out_at.is_not(None)),
+                select(_OPT_OUTS.id).where(_OPT_OUTS.opted_out_at.is_not(None)),
+                [_OPT_OUTS.address.in_(keys)],
             ),
         )
 
 
-def _count(conn: Connection, query: Any) -> int:
-    limited = query.limit(MAX_COUNT).subquery()
-    count: int = conn.execute(select(func.count()).select_from(limited)).scalar_one()
-    return count
+def _count(conn: Connection, query: Any, conditions: Sequence[ColumnElement[bool]]) -> int:
+    """Count the rows that meet one of the conditions, reading at most `MAX_COUNT` for each."""
+    parts = [select(query.where(condition).limit(MAX_COUNT).subquery()) for condition in conditions]
+    count: int = conn.execute(select(func.count()).select_from(union(*parts).subquery())).scalar_one()
+    return min(count, MAX_COUNT)
