@@ -225,6 +225,7 @@ def prune(
             )
         pruned = prune_store(database, retention, rules)
         deleted = delete_rows(database, settings.bridge_delete_after, rules)
+        rows = f", and {pluralize(deleted, 'row')} of finished work" if deleted else ""
         with database.write() as connection:
             record_audit(
                 connection,
@@ -239,7 +240,7 @@ def prune(
             vars(pruned) | {"deleted_rows": deleted},
             f"Pruned {pluralize(pruned.events, 'event')} and {pluralize(pruned.deliveries, 'delivery')}; deleted "
             f"{pluralize(pruned.rejected_requests, 'rejected request')} and "
-            f"{pluralize(pruned.cached_contacts, 'cached contact')} and {pluralize(deleted, 'row')} of finished work.",
+            f"{pluralize(pruned.cached_contacts, 'cached contact')}{rows}.",
         ),
         as_json,
     )

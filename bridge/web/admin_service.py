@@ -45,8 +45,8 @@ from bridge.store.rule_deliveries import (
 from bridge.web.accounts import AccountDirectory, CheckResult
 from bridge.web.health import CachedStats
 from bridge.web.provider_links import ProviderLinks
-from bridge.web.query_params import InvalidParameter
 from bridge.web.rules_trial import RulesTrial
+from bridge.web.validation import InvalidParameter
 
 RecordType = Literal["event", "delivery", "rejected_request"]
 

@@ -18,8 +18,7 @@ from bridge.store.contact_report import ReportFilter
 from bridge.store.delivery_list import DeliveryFilter
 from bridge.store.opt_out_list import EntryKind
 from bridge.store.queries import NotFound
-from bridge.web.validation import InvalidParameter as InvalidParameter
-from bridge.web.validation import Parameters, read_query
+from bridge.web.validation import InvalidParameter, Parameters, read_query
 
 MAX_LIMIT: Final = 500
 DEFAULT_LIMIT: Final = 50
@@ -266,11 +265,6 @@ def page_filter(query: QueryParams) -> dict[str, Any]:
 def event_filter(query: QueryParams, now: datetime) -> dict[str, Any]:
     """Return the arguments of `list_events`."""
     return read_query(EventQuery, query).arguments(now)
-
-
-def delivery_filter(query: QueryParams, now: datetime) -> dict[str, Any]:
-    """Return the arguments of `list_deliveries`."""
-    return read_query(DeliveryQuery, query).arguments(now)
 
 
 def one_of(name: str, value: Any, choices: Any) -> Any:

@@ -508,3 +508,78 @@ def test_invalid_request_for_opt_outs_is_400(api: httpx.Client, body: dict[str, 
 def test_opt_outs_need_the_admin_token(site: Site) -> None:
     for method in ("GET", "POST", "DELETE"):
         assert httpx.request(method, f"{site.url}/api/opt-outs").status_code == 401
+
+
+# ------------------------------------------------------------ requests that no endpoint takes
+
+
+def test_other_methods_are_405_with_every_method_of_the_path(api: httpx.Client) -> None:
+    response = api.put("/api/opt-outs")
+    assert (response.status_code, response.headers["allow"]) == (405, "DELETE, GET, HEAD, POST")
+    assert "use DELETE or GET or HEAD or POST" in response.json()["error"]
+    assert api.get("/api/deliveries/dlv_1/retry").status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/api/event", "did you mean /api/events?"),
+        ("/api/events/", "did you mean /api/events?"),
+        ("/api/nothing/like/this/exists", "see /api/openapi.json"),
+    ],
+)
+def test_unknown_path_is_404_with_a_hint(api: httpx.Client, path: str, hint: str) -> None:
+    for method in ("GET", "POST"):
+        response = api.request(method, path)
+        assert (response.status_code, hint in response.json()["error"]) == (404, True)
+
+
+def test_head_returns_no_body(api: httpx.Client) -> None:
+    response = api.head("/api/events")
+    assert (response.status_code, response.content) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "message"),
+    [
+        (b'{"reason": "a", "reason": "b"}', 400, "`reason` occurs more than once"),
+        (b'{"reason": NaN}', 400, "send a JSON object"),
+        (b'{"reason": 1' + b"0" * 5000 + b"}", 400, "send a JSON object"),
+        (b'{"reason": 5}', 400, "`reason` must be a string"),
+        (b'{"raeson": "x"}', 400, "unknown field `raeson`; did you mean `reason`?"),
+        (b'{"reason": "' + b"x" * 70_000 + b'"}', 413, "larger than 65,536 bytes"),
+    ],
+)
+def test_body_is_read_strictly(api: httpx.Client, content: bytes, status: int, message: str) -> None:
+    response = api.post("/api/connections/desk/pause", content=content)
+    assert (response.status_code, message in response.json()["error"]) == (status, True), response.text
+
+
+def test_body_of_another_type_is_415(api: httpx.Client) -> None:
+    response = api.post("/api/pause", content=b"<a/>", headers={"Content-Type": "application/xml"})
+    assert (response.status_code, "application/json" in response.json()["error"]) == (415, True)
+    assert api.post("/api/resume", content=b"", headers={"Content-Type": "text/plain"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("limit=1&limit=2", "`limit` is given 2 times"),
+        ("cursor=dlv_1", "`cursor` must be the `next_cursor` of the previous page"),
+        ("limt=5", "did you mean `limit`?"),
+        ("limit=0&since=x", "`limit` must be a number from 1 to 500; `since` must be a time"),
+    ],
+)
+def test_query_is_read_strictly(api: httpx.Client, query: str, message: str) -> None:
+    response = api.get(f"/api/events?{query}")
+    assert (response.status_code, message in response.json()["error"]) == (400, True), response.text
+
+
+def test_empty_parameters_count_as_missing(api: httpx.Client) -> None:
+    assert api.get("/api/events", params={"cursor": "", "type": ""}).status_code == 200
+    assert api.get("/api/deliveries?state=&state=failed").status_code == 200
+
+
+def test_command_that_reads_takes_no_query(api: httpx.Client) -> None:
+    response = api.post("/api/resume?all=yes")
+    assert (response.status_code, "takes no parameters" in response.json()["error"]) == (400, True)

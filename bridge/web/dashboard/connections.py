@@ -23,8 +23,9 @@ from bridge.web.dashboard.page import Form, done, form, name_of, page, page_quer
 from bridge.web.frame import plain_frame
 from bridge.web.labels import connection_label, provider_label
 from bridge.web.overview import strip_cells
-from bridge.web.query_params import InvalidParameter, string_or_none
+from bridge.web.query_params import string_or_none
 from bridge.web.summary import duration_text
+from bridge.web.validation import InvalidParameter
 
 _DEFAULT_SPAN: Final = "24h"
 

@@ -22,8 +22,8 @@ from bridge.web.frame import plain_frame
 from bridge.web.html import root_path
 from bridge.web.labels import reason_label
 from bridge.web.overview import Overview, read_overview, strip_cells, strip_periods
-from bridge.web.query_params import InvalidParameter
 from bridge.web.summary import duration_text
+from bridge.web.validation import InvalidParameter
 
 _LATEST: Final = 8
 """Events on the page."""
