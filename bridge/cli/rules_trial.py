@@ -79,7 +79,7 @@ class TrialProcess:
 def run_trial(request: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """Run a trial in this process and return its result. Raise BridgeError."""
     from bridge.cli.bootstrap import registry_for
-    from bridge.dryrun.trial import check_json
+    from bridge.dryrun.trial import check_json, run_own_tests
     from bridge.rules.load import load
     from bridge.rules.sources import SourceFile
     from bridge.settings import Settings
@@ -91,8 +91,10 @@ def run_trial(request: Mapping[str, Any], environ: Mapping[str, str]) -> dict[st
     loaded = load(files, path=str(path), registry=registry, environ=environ)
     rules = loaded.rules or _rules_without_settings(loaded, files, str(path), registry)
     result = check_json(loaded, rules)
-    if rules is None or request["mode"] == "check":
+    if rules is None:
         return result
+    if request["mode"] == "check":
+        return result | {"tests": run_own_tests(rules, settings.bridge_default_country)}
     if request["mode"] == "plan":
         return result | {"plan": _plan(request, rules, settings, registry)}
     return result | {"forecast": _explain(request, rules, settings)}

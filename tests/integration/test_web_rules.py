@@ -179,11 +179,20 @@ def test_change_with_errors_shows_them_and_no_plan(site: Site) -> None:
 
 def test_check_only_says_that_the_file_has_no_errors(site: Site) -> None:
     text = try_change(site, action="check")
-    assert "The file has no errors: 3 rules." in text
+    assert "The file has no errors: 3 rules. No tests" in text
     assert (
         "connection slack : SLACK_WEBHOOK_URL is not set"
         in text.partition("Connections that are not set up")[2]
     )
+
+
+def test_check_runs_the_tests_of_the_file(site: Site) -> None:
+    tested = CHANGED + "tests: [{name: none, event: call.busy, expect: {text-when-not-reached: []}}]\n"
+    assert "1 test fails of 1 none line 25" in try_change(site, action="check", text=tested)
+    passing = tested.replace("event: call.busy", "event: chat.resolved")
+    assert "The test passes" in try_change(site, action="check", text=passing)
+    from_file = tested.replace("event: call.busy", "event: ./event.json")
+    assert "1 test was not run here" in try_change(site, action="check", text=from_file)
 
 
 def test_event_is_tried_with_another_phone_number_and_time(site: Site) -> None:

@@ -71,6 +71,33 @@ class RulesCheckResult(TypedDict):
 
 
 @record()
+class RulesTestFailure(TypedDict):
+    """A test of the rules that failed."""
+
+    name: str
+    line: int
+    mismatches: list[str]
+
+
+@record()
+class RulesTests(TypedDict):
+    """The results of the tests in the files."""
+
+    run: int
+    not_run: int
+    """Tests with events from files, and those for which there was no time: `bridge test` runs all."""
+    failed: list[RulesTestFailure]
+
+
+@record()
+class RulesTestedResult(RulesCheckResult):
+    """The problems of a changed rules file, and the results of its tests."""
+
+    tests: RulesTests | None
+    """Null if the file has errors."""
+
+
+@record()
 class RulesPlanResult(RulesCheckResult):
     """The problems of a changed rules file, and the deliveries that would be different."""
 
@@ -86,10 +113,10 @@ class RulesForecastResult(RulesCheckResult):
     """The forecast, as `bridge explain --json` prints it. Null if the file has errors."""
 
 
-@TRIALS.post("/rules/check", response=RulesCheckResult, errors=_TRIAL_ERRORS, max_body=MAX_BODY)
+@TRIALS.post("/rules/check", response=RulesTestedResult, errors=_TRIAL_ERRORS, max_body=MAX_BODY)
 def check_rules(call: Call, body: CheckRules) -> Any:
-    """Check a changed rules file. Stores nothing."""
-    return _try(call, {"mode": "check", "files": _files(call, body.file, body.text)})
+    """Check a changed rules file and run its tests. Stores nothing."""
+    return {"tests": None} | _try(call, {"mode": "check", "files": _files(call, body.file, body.text)})
 
 
 @TRIALS.post("/rules/plan", response=RulesPlanResult, errors=_TRIAL_ERRORS, max_body=MAX_BODY)

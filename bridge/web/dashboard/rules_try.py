@@ -202,7 +202,7 @@ def _page(
         is_changed=given.text not in {str(file.content) for file in display_files(rules)},
         rules_path=service.rules.path,
         problem=problem,
-        result=result,
+        result={"tests": None} | dict(result) if result else None,
         plan=plan,
         sentence=_sentence(plan) if plan else "",
         counts=_counts(plan) if plan else [],
