@@ -372,7 +372,7 @@ def email_rule(connection: str) -> str:
 def test_serve_rejects_retired_variable_of_used_connection(
     bridge: Bridge, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.telemetry.configure_logging", lambda style: None)
+    monkeypatch.setattr("bridge.telemetry.configure_logging", lambda style, level: None)
     Path("rules.yaml").write_text(email_rule("email_eu"))
     environ = {"EMAIL_EU_SMTP_URL": "smtp://127.0.0.1:1", "EMAIL_EU_FROM": "a@b.example"}
     result = bridge(

@@ -76,10 +76,24 @@ def test_installed_wheel_runs_the_demo(site_packages: Path, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sandbox_libraries_are_required_only_by_extras() -> None:
+def test_libraries_of_sandbox_and_traces_are_required_only_by_extras() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     assert not [name for name in project["dependencies"] if name.startswith("aiosmtpd")]
     assert [name for name in extras["sandbox"] if name.startswith("aiosmtpd")]
-    assert f"{project['name']}[sandbox]" in extras["dev"]
+    assert f"{project['name']}[otel,sandbox]" in extras["dev"]
+    for name in ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"):
+        assert not [requirement for requirement in project["dependencies"] if requirement.startswith(name)]
+        assert [requirement for requirement in extras["otel"] if requirement.startswith(name)]
     assert project["scripts"]["bridge"] == project["scripts"]["heppu-bridge"]
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
+    tops = {"bridge": "bridge", "connectors": "bridge_connectors"}
+    packages = {
+        ".".join([name, *file.parent.relative_to(ROOT / folder).parts])
+        for folder, name in tops.items()
+        for file in (ROOT / folder).rglob("__init__.py")
+    }
+    assert set(listed) == packages
