@@ -38,7 +38,7 @@ _MAX_ADDRESSES: Final = 20
 """Addresses of a conversation whose opt-outs are read."""
 _MAX_DELIVERIES: Final = 2000
 """Deliveries of a page: of events that were replayed many times, the newest."""
-_EXAMINED: Final = 500
+_EXAMINED: Final = 2_000
 """Events that a page with a filter reads at most; `next_cursor` then leads to those before them."""
 _EVENTS, _DELIVERIES, _KEYS = schema.events, schema.deliveries, schema.idempotency_keys
 
@@ -54,7 +54,8 @@ _STOPPED: Final = (
 _FILTERS: Final[Mapping[ReportFilter, ColumnElement[bool]]] = {
     "messages": _DELIVERIES.c.channel.is_not(None),
     "records": _DELIVERIES.c.channel.is_(None),
-    "stopped": _DELIVERIES.c.state.in_(_STOPPED),
+    # Not the column itself: its index would be preferred to that of the events.
+    "stopped": func.coalesce(_DELIVERIES.c.state, "").in_(_STOPPED),
 }
 """The condition for the deliveries that a filter shows."""
 

@@ -19,7 +19,8 @@ from bridge.store.database import Database
 MAX_COUNT: Final = 10_000
 """Counts end here."""
 _EVENTS, _DELIVERIES, _OPT_OUTS = schema.events.c, schema.deliveries.c, schema.opt_outs.c
-_WAITING: Final = ("pending", "retrying", "needs_review")
+# Not the column itself: its index would be preferred to those of the addresses.
+_IS_WAITING: Final = func.coalesce(_DELIVERIES.state, "").in_(("pending", "retrying", "needs_review"))
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def preview_erase(database: Database, addresses: Sequence[str]) -> ErasePreview:
         return ErasePreview(
             events=_count(conn, select(_EVENTS.id), events_of(addresses)),
             deliveries=_count(conn, deliveries, deliveries_of(keys)),
-            cancelled=_count(conn, deliveries.where(_DELIVERIES.state.in_(_WAITING)), deliveries_of(keys)),
+            cancelled=_count(conn, deliveries.where(_IS_WAITING), deliveries_of(keys)),
             opt_outs=_count(
                 conn,
                 select(_OPT_OUTS.id).where(_OPT_OUTS.opted_out_at.is_not(None)),
