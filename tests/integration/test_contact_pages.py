@@ -9,9 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from bridge.clock import Clock
+from bridge.store import schema
 from bridge.store.audit_log import list_audit_entries
+from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.opt_out_list import list_opt_outs, show_opt_outs
 from bridge.store.queries import list_rejected_requests
 from tests.integration.contact_stories import KENJI, ROSA, ROSA_EMAIL, Stories, tell
@@ -234,6 +237,22 @@ def test_replay_shows_the_forecast_first(site: Site, browser: httpx.Client, stor
     assert "enter a reason" in refused.text
     browser.post(path, data={"force": "yes", "reason": "wrong text"})
     assert list_audit_entries(site.database)[0]["detail"]["reason"] == "wrong text"
+
+
+def test_forced_replay_names_whom_it_contacts_again(site: Site, browser: httpx.Client) -> None:
+    event_id = site.routed_event(
+        metadata={"contactName": "Ada Byron", "contactPhone": ROSA}, direction="outbound"
+    )
+    [delivery] = list_deliveries(site.database, DeliveryFilter(event=event_id)).items
+    now = site.database.clock.now()
+    with site.database.write() as conn:
+        key = conn.execute(select(schema.deliveries.c.idempotency_key)).scalar_one()
+        done = {"key": key, "completed_by": delivery["id"], "occurred_at": now, "changed_at": now}
+        conn.execute(schema.idempotency_keys.insert().values(done))
+    text = get_page(browser, f"/events/{event_id}/replay").text
+    assert "suppressed duplicate" in text
+    assert f"Twilio: send SMS to Ada Byron , {ROSA}" in text
+    assert "Contact Ada Byron again" in text
 
 
 # ------------------------------------------------------------ rejected requests
