@@ -79,7 +79,7 @@ class TrialProcess:
 def run_trial(request: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """Run a trial in this process and return its result. Raise BridgeError."""
     from bridge.cli.bootstrap import registry_for
-    from bridge.dryrun.trial import check_json, run_own_tests
+    from bridge.dryrun.trial import check_json
     from bridge.rules.load import load
     from bridge.rules.sources import SourceFile
     from bridge.settings import Settings
@@ -94,6 +94,8 @@ def run_trial(request: Mapping[str, Any], environ: Mapping[str, str]) -> dict[st
     if rules is None:
         return result
     if request["mode"] == "check":
+        from bridge.dryrun.trial_tests import run_own_tests
+
         return result | {"tests": run_own_tests(rules, settings.bridge_default_country)}
     if request["mode"] == "plan":
         return result | {"plan": _plan(request, rules, settings, registry)}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -17,7 +16,6 @@ from typing import Any, Final
 from bridge.clock import uptime
 from bridge.dryrun.explain import PolicyInputsLoader, explain
 from bridge.dryrun.plan import Difference, Plan, plan
-from bridge.dryrun.rule_tests import RuleTestResult, run_tests
 from bridge.events import EVENT_TYPES, Event
 from bridge.json_values import parse_body, set_field
 from bridge.rules.counting import History
@@ -128,43 +126,6 @@ def check_json(loaded: LoadResult, rules: Rules | None) -> dict[str, Any]:
         "diagnostics": [diagnostic_json(item, loaded.texts) for item in loaded.diagnostics],
         "rules": len(rules.rules) if rules else 0,
         "hash": rules.hash if rules else None,
-    }
-
-
-def run_own_tests(
-    rules: Rules,
-    default_country: str | None,
-    *,
-    seconds: float = MAX_SECONDS,
-    clock: Callable[[], float] = uptime,
-) -> dict[str, Any]:
-    """Run the tests of the rules and return the results as plain data; only the first ones if time is short.
-
-    Tests with events from files are left out: whoever may try rules may not read the files of the server.
-    """
-    tests = [test for test in rules.tests if all(event.source in EVENT_TYPES for event in test.events)]
-    deadline = clock() + seconds
-    results: list[RuleTestResult] = []
-
-    def keep(result: RuleTestResult) -> None:
-        results.append(result)
-        if clock() > deadline:
-            raise TooSlow
-
-    with suppress(TooSlow):
-        run_tests(rules, tests, on_result=keep, default_country=default_country)
-    return {
-        "run": len(results),
-        "not_run": len(rules.tests) - len(results),
-        "failed": [
-            {
-                "name": result.name,
-                "line": result.line,
-                "mismatches": [item.text for item in result.mismatches],
-            }
-            for result in results
-            if not result.passed
-        ],
     }
 
 
