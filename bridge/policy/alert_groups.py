@@ -82,7 +82,13 @@ class AlertGroup:
         since = f"since {self.last_alert_at.astimezone(UTC):%H:%M} UTC" if self.last_alert_at else "so far"
         state, _, reason = self.cause.partition(": ")
         if state == "paused":
-            return f"connection {self.connection} was paused {count} more times {since}, at last: {latest['message']}"
+            # `*` is the pause of all connections.
+            what = (
+                "sending was stopped"
+                if self.connection == "*"
+                else f"connection {self.connection} was paused"
+            )
+            return f"{what} {count} more times {since}, at last: {latest['message']}"
         rules = ", ".join(f"{number} of {rule}" for rule, number in self.waiting.most_common())
         return (
             f"{count} more deliveries over {self.connection} {_OUTCOMES[state]} ({reason}) {since}: {rules}; "

@@ -223,7 +223,8 @@ def _latest_problem(
     event = Event({}, problem_id, now)
     row = conn.execute(select(*CONNECTION_COLUMNS).where(_CONNECTIONS.c.pause_id == problem_id)).one_or_none()
     if row is not None:
-        return event, pause_template_vars(ConnectionState.from_row(row))
+        connection = ConnectionState.from_row(row)
+        return event, pause_template_vars(connection, _operator(conn, connection))
     return event, _past_problem_template_vars(group)
 
 

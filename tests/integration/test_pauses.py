@@ -27,7 +27,7 @@ from bridge.store.connections import (
     resume,
 )
 from bridge.store.database import Database
-from bridge.store.follow_ups import follow_up_pauses
+from bridge.store.follow_ups import follow_up_alert_groups, follow_up_pauses
 from bridge.store.migrate import upgrade
 from bridge.store.operator_actions import retry
 from bridge.store.pause_all import current_stop, pause_all, resume_all
@@ -273,10 +273,18 @@ def test_team_is_alerted_about_the_pause_of_all_connections(engine: Engine) -> N
 
     follow_up_pauses(engine.database, plan)
     follow_up_pauses(engine.database, plan)
-    assert messages == [
-        "sending was stopped by ada: wrong text. Messages to people wait; CRM records and alerts are still sent. "
-        "Start it on the dashboard, or with `bridge resume --all`"
-    ]
+    for reason in ("wrong text", "still wrong"):
+        resume_all(engine.database, "ada")
+        pause_all(engine.database, reason, "bob", StopScope.MESSAGES)
+        follow_up_pauses(engine.database, plan)
+    engine.database.clock.advance(minutes=11)
+    follow_up_alert_groups(engine.database, plan)
+    assert messages.pop().startswith("sending was stopped 2 more times since")
+    [message] = messages
+    assert message == (
+        "sending was stopped by ada: wrong text. Messages to people wait; CRM records and alerts are still sent. Start it "
+        "on the dashboard, or with `bridge resume --all`"
+    )
 
 
 def test_pauses_of_one_and_of_all_connections_end_independently(engine: Engine) -> None:
