@@ -22,7 +22,7 @@ def run_own_tests(
 ) -> dict[str, Any]:
     """Run the tests of the rules and return the results as plain data; only the first ones if time is short.
 
-    Tests with events from files are left out: whoever may try rules may not read the files of the server.
+    Tests with events from files are left out: a trial must not read files of the server.
     """
     tests = [test for test in rules.tests if all(event.source in EVENT_TYPES for event in test.events)]
     deadline = clock() + seconds
