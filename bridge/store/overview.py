@@ -1,7 +1,7 @@
 """Overview: the present state of the service, as an operator wants to know it at a glance.
 
-Each function is one block of the page. It reads only what an index bounds, so it costs the same with a million events as with
-a thousand.
+Each function is one block of the page. It reads only what an index bounds, so it costs the same with a million events
+as with a thousand.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from tests.integration.dashboard_site import READ_TOKEN, Site, running_site
 from tests.integration.test_dashboard import get_page
 from tests.integration.test_web_overview import outage, recover
 
-
 WORKS = CheckResult(True, "logged in as desk")
 
 
