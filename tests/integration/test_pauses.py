@@ -282,8 +282,8 @@ def test_team_is_alerted_about_the_pause_of_all_connections(engine: Engine) -> N
     assert messages.pop().startswith("sending was stopped 2 more times since")
     [message] = messages
     assert message == (
-        "sending was stopped by ada: wrong text. Messages to people wait; CRM records and alerts are still sent. Start it "
-        "on the dashboard, or with `bridge resume --all`"
+        "sending was stopped by ada: wrong text. Messages to people wait; CRM records and alerts are still sent. "
+        "Start it on the dashboard, or with `bridge resume --all`"
     )
 
 
