@@ -33,7 +33,7 @@ class ContactSummary:
 
 
 @dataclass
-class _Group:
+class _Person:
     """The events about one person, newest first."""
 
     ids: list[str] = field(default_factory=list)
@@ -49,7 +49,7 @@ class _Group:
         self.full_id = self.full_id or (row.id if row.phone and row.email else "")
         self.addresses |= {address for address in (row.phone, row.email) if address}
 
-    def absorb(self, other: _Group) -> None:
+    def absorb(self, other: _Person) -> None:
         self.ids = sorted({*self.ids, *other.ids}, reverse=True)
         self.named_id = max(self.named_id, other.named_id)
 
@@ -70,7 +70,7 @@ def summarize_contacts(
     return [_summary(group, events, default_country) for group in groups]
 
 
-def _summary(group: _Group, events: Mapping[str, Any], default_country: str | None) -> ContactSummary:
+def _summary(group: _Person, events: Mapping[str, Any], default_country: str | None) -> ContactSummary:
     newest = events[group.ids[0]]
     named = events.get(group.named_id)
     return ContactSummary(
@@ -84,12 +84,12 @@ def _summary(group: _Group, events: Mapping[str, Any], default_country: str | No
     )
 
 
-def _groups(rows: Sequence[Any]) -> list[_Group]:
-    groups: dict[str, _Group] = {}
+def _groups(rows: Sequence[Any]) -> list[_Person]:
+    groups: dict[str, _Person] = {}
     for row in rows:
         if row.phone or row.email:
-            groups.setdefault(row.phone or row.email, _Group()).add(row)
-    by_email: dict[str, list[_Group]] = {}
+            groups.setdefault(row.phone or row.email, _Person()).add(row)
+    by_email: dict[str, list[_Person]] = {}
     for group in groups.values():
         for address in group.addresses:
             by_email.setdefault(address, []).append(group)
