@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from bridge.policy.alert_groups import ALERT_INTERVAL
-from bridge.rules.model import AlertSettings
+from bridge.rules.alert_settings import AlertSettings
 
 REMIND_AFTER: Final = timedelta(hours=24)
 """The time after which a problem that lasts is alerted again."""

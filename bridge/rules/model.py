@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from bridge.connector.api import Action
 from bridge.connector.callbacks import Channel
 from bridge.connector.rule_checks import Location, Place
 from bridge.events import EVENT_TYPES
+from bridge.rules.alert_settings import AlertSettings
 from bridge.rules.quiet_hours import NIGHT, QuietHours, every_day
 
 Truth = Literal["true", "false", "unknown"]
@@ -245,22 +246,6 @@ class RuleTest:
     """The file that contains the test: the rules file or a test file next to it."""
     fail: Mapping[str, str] = field(default_factory=dict)
     """`connector.action` -> its simulated failure: a `bridge.errors.Reason`, or `undelivered` (message status)."""
-
-
-NEVER: Final = timedelta.max
-"""The value of a setting of alerts that is `never`."""
-
-
-@dataclass(frozen=True)
-class AlertSettings:
-    """When a problem of the service itself is alerted. See `bridge.rules.parse_alerts`."""
-
-    backlog_after: timedelta = timedelta(minutes=15)
-    circuit_open_after: timedelta = timedelta(minutes=15)
-    review_after: timedelta = timedelta(hours=24)
-    no_events_after: timedelta = timedelta(hours=3)
-    disk_free_below: int = 10**9
-    """Bytes; 0: never."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
+from bridge.rules.alert_settings import NEVER, AlertSettings
 from bridge.rules.keys import DURATION, Key, Section, ValueType, list_of
-from bridge.rules.model import NEVER, AlertSettings, Step
+from bridge.rules.model import Step
 from bridge.rules.parse_context import CONTEXT_NAMES, ParseContext, quote_value
 from bridge.rules.parse_steps import read_steps
 from bridge.rules.yaml import Node
@@ -87,7 +88,7 @@ ALERTS = Section(
         Key(
             "backlog_after",
             _DURATION_OR_NEVER,
-            "alert when a delivery has been due for this long without a pause, or an event has not been routed for this long",
+            "alert when a delivery has been due this long without a pause, or an event has not been routed for this long",
             default="15m",
         ),
         Key(

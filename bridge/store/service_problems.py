@@ -26,7 +26,7 @@ from bridge.policy.service_problems import (
     Watched,
     is_over,
 )
-from bridge.rules.model import NEVER, AlertSettings
+from bridge.rules.alert_settings import NEVER, AlertSettings
 from bridge.store import schema
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.follow_ups import FollowUpPlanner

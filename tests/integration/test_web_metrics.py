@@ -17,7 +17,7 @@ from bridge import __version__
 from bridge.clock import Clock
 from bridge.errors import StoreUnavailable
 from bridge.lifecycle import FailureReason
-from bridge.rules.model import AlertSettings
+from bridge.rules.alert_settings import AlertSettings
 from bridge.signing import read_event
 from bridge.store.connections import pause, register_accounts
 from bridge.store.database import Database

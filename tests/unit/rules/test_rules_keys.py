@@ -10,10 +10,9 @@ import pytest
 
 from bridge.connector.discovery import Registry
 from bridge.rules import load, parse_alerts, parse_messaging, parse_rules, parse_steps, parse_tests
+from bridge.rules.alert_settings import NEVER, AlertSettings
 from bridge.rules.keys import DURATION, STRING, Key, Section
 from bridge.rules.model import (
-    NEVER,
-    AlertSettings,
     Expectation,
     MessagingPolicy,
     OncePer,
