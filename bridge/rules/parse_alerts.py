@@ -88,7 +88,7 @@ ALERTS = Section(
         Key(
             "backlog_after",
             _DURATION_OR_NEVER,
-            "alert when a delivery has been due this long without a pause, or an event has not been routed for this long",
+            "alert when a delivery has been due for this long without a pause, or an event has been unrouted",
             default="15m",
         ),
         Key(
