@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bridge.cli.arguments import EVENT_HELP, SET_HELP
-from bridge.cli.output import Json, render
+from bridge.cli.output import Json, echo, render
 
 _PANEL = "Rules"
 
@@ -174,8 +174,20 @@ def schema(
             "--tests", help="Print the schema of test files instead: rules.tests.yaml and tests/*.yaml."
         ),
     ] = False,
+    api: Annotated[
+        bool,
+        typer.Option(
+            "--api", help="Print the description of the HTTP API instead, in the format of OpenAPI 3.1."
+        ),
+    ] = False,
 ) -> None:
     """Print a JSON Schema for rules.yaml that covers the installed connectors, for completion in editors."""
+    if api:
+        from bridge.serialization import to_json
+        from bridge.web.api.openapi import openapi_document
+
+        echo(to_json(openapi_document()))
+        return
     from bridge.cli import check
 
     check.print_schema(tests=tests)

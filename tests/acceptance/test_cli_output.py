@@ -550,6 +550,7 @@ def test_serve_requires_settings_of_used_connections(tmp_path: Path) -> None:
 
 def test_schema_prints_json_schema_for_rules_and_tests(bridge: Bridge) -> None:
     assert parse_json(bridge("schema"))["required"] == ["version"]
+    assert "/api/events/{id}" in parse_json(bridge("schema", "--api"))["paths"]
     result = bridge("schema", "--tests")
     assert parse_json(result)["required"] == ["tests"]
     assert "# yaml-language-server: $schema=./tests.schema.json" in result.stderr
