@@ -226,7 +226,9 @@ class Receiver:
             is_contact_field = item.field != item.path
             metrics = self._metrics
             counter = (
-                metrics.web.unreadable_contact_fields if is_contact_field else metrics.web.unreadable_event_fields
+                metrics.web.unreadable_contact_fields
+                if is_contact_field
+                else metrics.web.unreadable_event_fields
             )
             counter.labels(item.field).inc()
         log.warning(

@@ -91,10 +91,9 @@ class Maintenance(BackgroundThread):
                 if uptime() >= next_explanation:
                     self.explain_unclaimed()
                     next_explanation = uptime() + EXPLAIN_INTERVAL
-                if uptime() >= next_prune:
-                    if not self._prune():
-                        self._metrics.worker.pruned_at.set_to_current_time()
-                        next_prune = uptime() + PRUNE_INTERVAL
+                if uptime() >= next_prune and not self._prune():
+                    self._metrics.worker.pruned_at.set_to_current_time()
+                    next_prune = uptime() + PRUNE_INTERVAL
 
     def _prune(self) -> bool:
         """Prune and delete one batch; return whether there was anything."""

@@ -114,7 +114,10 @@ def test_metrics_need_a_token_if_one_is_set(service: Service, monkeypatch: pytes
     monkeypatch.setattr(metrics_server, "WRONG_TOKEN_SECONDS", 0.01)
     with Port(service, BRIDGE_METRICS_TOKEN=TOKEN) as port:
         assert port.get("/metrics").status_code == 401
-        assert port.get("/metrics", headers={"Authorization": "Bearer wrong-token-of-somebody"}).status_code == 401
+        assert (
+            port.get("/metrics", headers={"Authorization": "Bearer wrong-token-of-somebody"}).status_code
+            == 401
+        )
         assert port.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
         assert port.get("/readyz").status_code == 200, "a probe has no token"
 

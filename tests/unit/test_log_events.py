@@ -43,7 +43,9 @@ def test_event_of_each_log_line_is_a_fixed_string() -> None:
 )
 def test_log_level_applies_to_the_bridge_and_to_libraries(level: str, expected: dict[str, list[str]]) -> None:
     code = WRITER.replace("LEVEL", repr(level))
-    result = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, check=True
+    )
     events = [json.loads(line)["event"] for line in result.stderr.splitlines()]
     assert [event.split()[0] for event in events if event.endswith("of the bridge")] == expected["bridge"]
     assert [event.split()[0] for event in events if event.endswith("of a library")] == expected["library"]
