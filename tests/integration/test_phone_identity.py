@@ -205,8 +205,8 @@ def test_search_finds_every_spelling(bridge: Bridge) -> None:
     for spelling in SPELLINGS:
         bridge.receive(contactPhone=spelling)
     for term in (BRITISH, *SPELLINGS):
-        events, deliveries = search(bridge.engine.database, term)
-        assert (len(events.items), len(deliveries.items)) == (5, 5)
+        found = search(bridge.engine.database, term)
+        assert (len(found.events.items), len(found.deliveries.items)) == (5, 5)
 
 
 def test_erasure_finds_every_spelling_also_in_other_fields(bridge: Bridge) -> None:
