@@ -13,11 +13,11 @@ from bridge.rules.route import route
 from bridge.samples import refresh_sample, sample
 from bridge.signing import read_event
 from bridge.store.database import Database
+from bridge.store.delivery_list import list_deliveries
 from bridge.store.erase import erase
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.opt_outs import OptOutChange, save_opt_out
 from bridge.store.policy_inputs import PolicyConfig
-from bridge.store.delivery_list import list_deliveries
 from bridge.store.queries import list_events, show_event
 from bridge.store.routing import route_unrouted
 from bridge.store.search import search
@@ -113,6 +113,6 @@ def test_search_and_erasure_find_every_spelling(engine: Engine) -> None:
         receive(engine, contactEmail=spelling)
     receive(engine, contactEmail="ines@okafor.example", note="or info@straße.example")
     for term in (ADDRESS, *SPELLINGS):
-        events, deliveries = search(engine.database, term)
-        assert (len(events.items), len(deliveries.items)) == (5, 5)
+        found = search(engine.database, term)
+        assert (len(found.events.items), len(found.deliveries.items)) == (5, 5)
     assert erase(engine.database, "ada", ADDRESS, [b"a secret key"]).events == 6

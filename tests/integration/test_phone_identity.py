@@ -19,12 +19,12 @@ from bridge.rules.route import route
 from bridge.samples import refresh_sample, sample
 from bridge.signing import read_event
 from bridge.store.database import Database
+from bridge.store.delivery_list import list_deliveries
 from bridge.store.delivery_status import apply_callback
 from bridge.store.erase import erase
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.opt_outs import OptOutChange, save_opt_out
 from bridge.store.policy_inputs import PolicyConfig
-from bridge.store.delivery_list import list_deliveries
 from bridge.store.queries import list_events, show_event
 from bridge.store.routing import route_unrouted
 from bridge.store.search import search
